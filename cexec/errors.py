@@ -1,0 +1,54 @@
+"""One class per thing a user can be told.
+
+Contract: `str(error)` is one line in lower case without a period that says what happened and, where something
+can be done, what to do.  `exit_status` is what a command that ends with the error exits with.  Pure: imports nothing.
+"""
+
+from __future__ import annotations
+
+EXIT_USAGE = 100  # wrong use, permanent; as in the ancestor
+EXIT_TEMPORARY = 111  # our own failure, may work when tried again; as in the ancestor
+
+
+class CexecError(Exception):
+    """Anything that a command tells its user before it ends."""
+
+    exit_status = EXIT_TEMPORARY
+
+
+class UsageError(CexecError):
+    """The command line or the environment is wrong; trying again does not help."""
+
+    exit_status = EXIT_USAGE
+
+
+class KeyFileError(CexecError):
+    """A key file cannot be used: absent, damaged, of the wrong kind, or open to others."""
+
+
+class GroupError(UsageError):
+    """An entry of CEXEC_GROUP (or GROUP, or a relay's TARGET) cannot be understood; names the entry."""
+
+
+class ProtocolError(CexecError):
+    """The peer's fault: bytes that no correct peer sends.  The only error that hostile bytes can cause."""
+
+
+class VerifyError(ProtocolError):
+    """Bytes of the right shape whose authentication failed: a wrong key, or somebody else's data."""
+
+
+class CertificateError(ProtocolError):
+    """A certificate that is genuine but not valid now, or not for this role; the message says what the clock says."""
+
+
+class NoWorkerError(CexecError):
+    """No worker of the application answered in time, or none fits."""
+
+
+class DisconnectedError(CexecError):
+    """The connection ended before an authenticated exit frame: never a success."""
+
+
+class LocalError(CexecError):
+    """A local system call failed: a full disk, no free port, a file that cannot be read."""

@@ -1,0 +1,223 @@
+"""The one place that owns libsodium's handle.
+
+Contract: thin, total functions over PyNaCl; sizes are checked here because libsodium does not.  PyNaCl's compiled
+module is used directly (`nacl.bindings` costs the client 15 ms at start and copies every record once more); where a
+future PyNaCl moves it, its public bindings' own handle is the fallback.  Failed authentication is `VerifyError`.
+"""
+
+from __future__ import annotations
+
+from cexec.errors import ProtocolError, VerifyError
+
+try:
+    from _blake2 import blake2b  # hashlib's own, without OpenSSL's 5 ms
+except ImportError:  # pragma: no cover - a Python without the C module
+    from hashlib import blake2b
+
+try:
+    from nacl._sodium import ffi as _ffi
+    from nacl._sodium import lib as _lib
+except ImportError:  # pragma: no cover - a PyNaCl that has moved its compiled module
+    from nacl.bindings import crypto_scalarmult as _public_binding
+
+    _ffi, _lib = _public_binding.__globals__["ffi"], _public_binding.__globals__["lib"]
+
+if _lib.sodium_init() < 0:  # pragma: no cover
+    raise RuntimeError("libsodium could not be initialised")
+
+KEY_SIZE = 32  # bytes of every key, public or secret, except Ed25519's expanded secret
+SIGNATURE_SIZE = 64
+SEALED_OVERHEAD = 24 + 16  # bytes that `seal_message` adds: random nonce and tag
+
+__all__ = [
+    "KEY_SIZE", "SEALED_OVERHEAD", "SIGNATURE_SIZE", "Aead", "aead", "aead_names", "blake2b", "chacha_open", "chacha_seal",
+    "diffie_hellman", "equal", "keyed_hash", "open_message", "public_key", "random_bytes", "seal_message", "sign",
+    "signing_public_key", "verify",
+]  # fmt: skip
+
+
+def random_bytes(size: int) -> bytes:
+    """`size` bytes from the operating system's generator, through libsodium."""
+    buffer = _ffi.new("unsigned char[]", size)
+    _lib.randombytes(buffer, size)
+    return bytes(_ffi.buffer(buffer, size))
+
+
+def keyed_hash(key: bytes, label: bytes, *parts: bytes, size: int = 32) -> bytes:
+    """BLAKE2b of `label` (its length before it) and `parts`, keyed; at most 64 bytes.  docs/protocol.md section 0."""
+    state = blake2b(key=key, digest_size=size)
+    state.update(len(label).to_bytes(1, "big") + label)
+    for part in parts:
+        state.update(part)
+    return state.digest()
+
+
+def equal(left: bytes, right: bytes) -> bool:
+    """Whether two byte strings are equal, in time that depends on their length only."""
+    return len(left) == len(right) and _lib.sodium_memcmp(left, right, len(left)) == 0
+
+
+# X25519
+
+
+def public_key(secret: bytes) -> bytes:
+    """The X25519 public key of a 32-byte secret."""
+    _check(secret, KEY_SIZE)
+    result = _ffi.new("unsigned char[]", KEY_SIZE)
+    _lib.crypto_scalarmult_base(result, secret)
+    return bytes(_ffi.buffer(result, KEY_SIZE))
+
+
+def diffie_hellman(secret: bytes, public: bytes) -> bytes:
+    """X25519; a public key of low order (all-zero result) is a `ProtocolError`."""
+    _check(secret, KEY_SIZE)
+    _check(public, KEY_SIZE)
+    result = _ffi.new("unsigned char[]", KEY_SIZE)
+    if _lib.crypto_scalarmult(result, secret, public) != 0:
+        raise ProtocolError("peer sent a public key of low order")
+    return bytes(_ffi.buffer(result, KEY_SIZE))
+
+
+# Ed25519
+
+
+def signing_public_key(seed: bytes) -> bytes:
+    """The Ed25519 public key of a 32-byte signing seed."""
+    return _expand(seed)[32:]
+
+
+def sign(seed: bytes, message: bytes) -> bytes:
+    """The 64-byte Ed25519 signature of `message`."""
+    signed = _ffi.new("unsigned char[]", len(message) + SIGNATURE_SIZE)
+    length = _ffi.new("unsigned long long *")
+    _lib.crypto_sign(signed, length, message, len(message), _expand(seed))
+    return bytes(_ffi.buffer(signed, SIGNATURE_SIZE))
+
+
+def verify(public: bytes, message: bytes, signature: bytes) -> None:
+    """Raises `VerifyError` unless `signature` is `public`'s over `message`."""
+    _check(public, KEY_SIZE)
+    _check(signature, SIGNATURE_SIZE)
+    signed = signature + message
+    opened = _ffi.new("unsigned char[]", len(signed))
+    length = _ffi.new("unsigned long long *")
+    if _lib.crypto_sign_open(opened, length, signed, len(signed), public) != 0:
+        raise VerifyError("signature didn't verify")
+
+
+def _expand(seed: bytes) -> bytes:
+    _check(seed, KEY_SIZE)
+    public = _ffi.new("unsigned char[]", KEY_SIZE)
+    secret = _ffi.new("unsigned char[]", 64)
+    _lib.crypto_sign_seed_keypair(public, secret, seed)
+    return bytes(_ffi.buffer(secret, 64))
+
+
+# Authenticated encryption
+
+
+class Aead:
+    """One AEAD of libsodium with nonces that are counters.  `seal` and `open` work in place, without a copy."""
+
+    __slots__ = ("_decrypt", "_encrypt", "name", "nonce_size", "tag_size")
+
+    def __init__(self, name: str, function: str, nonce_size: int, tag_size: int) -> None:
+        self.name = name
+        self.nonce_size = nonce_size
+        self.tag_size = tag_size
+        self._encrypt = getattr(_lib, f"crypto_aead_{function}_encrypt")
+        self._decrypt = getattr(_lib, f"crypto_aead_{function}_decrypt")
+
+    def seal(self, key: bytes, counter: int, data: memoryview, size: int, header: bytes) -> None:
+        """Encrypts `data[:size]` where it lies; the tag follows it, so `data` is at least `size + tag_size` long."""
+        if len(data) < size + self.tag_size:
+            raise ValueError("no room for the tag")
+        _check(key, KEY_SIZE)
+        where = _ffi.from_buffer(data)
+        nonce = counter.to_bytes(self.nonce_size, "little")
+        self._encrypt(where, _ffi.NULL, where, size, header, len(header), _ffi.NULL, nonce, key)
+
+    def open(self, key: bytes, counter: int, box: memoryview, header: bytes) -> int:
+        """Decrypts `box` where it lies; returns the size of the text, which is then at its front.  `VerifyError`."""
+        if len(box) < self.tag_size:
+            raise VerifyError("record is too short")
+        _check(key, KEY_SIZE)
+        where = _ffi.from_buffer(box)
+        nonce = counter.to_bytes(self.nonce_size, "little")
+        if self._decrypt(where, _ffi.NULL, _ffi.NULL, where, len(box), header, len(header), nonce, key) != 0:
+            raise VerifyError("record didn't verify")
+        return len(box) - self.tag_size
+
+
+AEGIS = "aegis-256"
+CHACHA = "chacha20-poly1305"
+_CHACHA = Aead(CHACHA, "chacha20poly1305_ietf", 12, 16)
+
+
+def aead_names() -> list[str]:
+    """The ciphers that this machine is glad to use, best first: AEGIS only where the CPU helps it."""
+    if hasattr(_lib, "crypto_aead_aegis256_encrypt") and _lib.crypto_aead_aes256gcm_is_available():
+        return [AEGIS, CHACHA]
+    return [CHACHA]
+
+
+def aead(name: str) -> Aead:
+    """The cipher called `name`; `ProtocolError` for one that is not available here."""
+    if name == CHACHA:
+        return _CHACHA
+    if name == AEGIS and hasattr(_lib, "crypto_aead_aegis256_encrypt"):
+        return Aead(AEGIS, "aegis256", 32, 32)
+    raise ProtocolError("peer chose a cipher that is not available here")
+
+
+def chacha_seal(key: bytes, counter: int, text: bytes, header: bytes) -> bytes:
+    """Noise's ENCRYPT: ChaCha20-Poly1305 with a little-endian counter after four zero bytes as the nonce."""
+    size = len(text)
+    buffer = bytearray(text + bytes(16))
+    nonce = bytes(4) + counter.to_bytes(8, "little")
+    where = _ffi.from_buffer(buffer)
+    _CHACHA._encrypt(where, _ffi.NULL, where, size, header, len(header), _ffi.NULL, nonce, key)
+    return bytes(buffer)
+
+
+def chacha_open(key: bytes, counter: int, box: bytes, header: bytes) -> bytes:
+    """Noise's DECRYPT; `VerifyError`."""
+    if len(box) < 16:
+        raise VerifyError("message is too short")
+    buffer = bytearray(box)
+    nonce = bytes(4) + counter.to_bytes(8, "little")
+    where = _ffi.from_buffer(buffer)
+    if _CHACHA._decrypt(where, _ffi.NULL, _ffi.NULL, where, len(box), header, len(header), nonce, key) != 0:
+        raise VerifyError("message didn't verify")
+    return bytes(buffer[:-16])
+
+
+def seal_message(key: bytes, text: bytes, header: bytes) -> bytes:
+    """XChaCha20-Poly1305 under a key that many hold: a random 24-byte nonce, then the box."""
+    _check(key, KEY_SIZE)
+    nonce = random_bytes(24)
+    box = _ffi.new("unsigned char[]", len(text) + 16)
+    _lib.crypto_aead_xchacha20poly1305_ietf_encrypt(
+        box, _ffi.NULL, text, len(text), header, len(header), _ffi.NULL, nonce, key
+    )
+    return nonce + bytes(_ffi.buffer(box, len(text) + 16))
+
+
+def open_message(key: bytes, sealed: bytes, header: bytes) -> bytes:
+    """Opens what `seal_message` made; `VerifyError`."""
+    _check(key, KEY_SIZE)
+    if len(sealed) < SEALED_OVERHEAD:
+        raise VerifyError("message is too short")
+    nonce, box = sealed[:24], sealed[24:]
+    text = _ffi.new("unsigned char[]", max(1, len(box) - 16))
+    opened = _lib.crypto_aead_xchacha20poly1305_ietf_decrypt(
+        text, _ffi.NULL, _ffi.NULL, box, len(box), header, len(header), nonce, key
+    )
+    if opened != 0:
+        raise VerifyError("message didn't verify")
+    return bytes(_ffi.buffer(text, len(box) - 16))
+
+
+def _check(value: bytes, size: int) -> None:
+    if len(value) != size:
+        raise ProtocolError(f"expected {size} bytes of key or signature and got {len(value)}")
