@@ -1,0 +1,94 @@
+"""Fixtures that start real things, and what the test run says at its end.
+
+Contract: no test sees the developer's CEXEC_* settings, and nothing leaves the machine: outside the namespace of
+`make test` the group is the loopback's.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Protocol
+
+import pytest
+
+from tests.environment import local_environment
+from tests.lab import Host, Lab
+from tests.needs import require_namespaces, wanted
+from tests.service import Application, Service
+
+MakeLab = Callable[[int | Sequence[Iterable[int]]], Lab]
+
+
+class StartService(Protocol):
+    """What the fixture `service` is."""
+
+    def __call__(
+        self,
+        *program: str,
+        options: Sequence[str] = (),
+        application: Application = ...,
+        host: Host | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> Service:
+        """Runs `cservice OPTIONS... APP PROGRAM...`, on `host` or else here."""
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_environment() -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        environment = local_environment()
+        for name in os.environ.keys() - environment.keys():
+            patch.delenv(name)
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield
+
+
+@pytest.fixture
+def application(tmp_path: Path) -> Application:
+    """Key files of one application."""
+    return Application(tmp_path)
+
+
+@pytest.fixture
+def lab() -> Iterator[MakeLab]:
+    """Makes a `Lab`, which the test finds made and which goes when the test ends, whatever its outcome."""
+    with ExitStack() as stack:
+
+        def make(networks: int | Sequence[Iterable[int]]) -> Lab:
+            require_namespaces()
+            return stack.enter_context(Lab(networks))
+
+        yield make
+
+
+@pytest.fixture
+def service(application: Application, lab: MakeLab) -> Iterator[StartService]:
+    """Starts a `cservice`; at the end of the test each is stopped and must have left nothing behind."""
+    with ExitStack() as stack:  # after `lab`, so that services are stopped before their hosts go
+
+        def start(
+            *program: str,
+            options: Sequence[str] = (),
+            application: Application = application,
+            host: Host | None = None,
+            environment: Mapping[str, str] | None = None,
+        ) -> Service:
+            started = Service(application, program, options, host, environment)
+            stack.callback(started.close)
+            return started
+
+        yield start
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """One loud line for each thing that this machine lacks."""
+    reports = terminalreporter.stats.get("skipped", [])
+    reasons = [wanted(report.longrepr[2]) for report in reports if isinstance(report.longrepr, tuple)]
+    for name, count in sorted(Counter(filter(None, reasons)).items()):
+        plural = "test" if count == 1 else "tests"
+        terminalreporter.write_line(f"SKIPPED for want of {name}: {count} {plural}", red=True, bold=True)

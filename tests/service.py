@@ -1,0 +1,196 @@
+"""Real processes of the project's commands for tests: applications, `cservice`, clients.
+
+Contract: `Service` is a running `cservice` whose lines on stderr can be waited for; `close()` ends it and raises
+AssertionError when it leaves anything behind: a descriptor more than at its start, or a process of a job.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from tests.environment import clean_environment, command, local_environment
+from tests.lab import Host
+
+MARK = "TEST_SERVICE_MARK"  # a job inherits it from its cservice, so its processes are found wherever they hide
+START_DEADLINE = 20.0  # seconds until cservice says its first line
+STOP_DEADLINE = 10.0  # seconds from SIGTERM to the end
+QUIET_DEADLINE = 5.0  # seconds until the descriptors and processes of the last job are gone (N6)
+
+
+class Application:
+    """A pair of key files made by `ckeygen`: `secret` is the workers', `public` (secret.pub) the clients'."""
+
+    def __init__(self, directory: Path, name: str = "app") -> None:
+        self.secret = directory / name
+        self.public = directory / f"{name}.pub"
+        subprocess.run(command("ckeygen", self.secret, self.public), env=clean_environment(), check=True, timeout=20)
+
+    def client(self, *arguments: str, environment: Mapping[str, str] | None = None) -> tuple[list[str], dict[str, str]]:
+        """argv and environment of `cexec APP.pub ARGUMENTS...` on this machine; for `popen` of subprocess."""
+        return command("cexec", self.public, *arguments), local_environment(environment)
+
+    def run(
+        self,
+        *arguments: str,
+        input: bytes = b"",
+        host: Host | None = None,
+        environment: Mapping[str, str] | None = None,
+        timeout: float = 30.0,
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Runs `cexec APP.pub ARGUMENTS...` to its end, on `host` or else here."""
+        argv = command("cexec", self.public, *arguments)
+        options: dict[str, Any] = {"input": input, "capture_output": True, "timeout": timeout}
+        if host is not None:
+            return host.run(argv, env=clean_environment(environment), **options)
+        return subprocess.run(argv, env=local_environment(environment), **options)
+
+
+class Service:
+    """`cservice OPTIONS... APP PROGRAM...`, on `host` or else here, that has said its first line."""
+
+    def __init__(
+        self,
+        application: Application,
+        program: Sequence[str],
+        options: Sequence[str] = (),
+        host: Host | None = None,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
+        self._mark = uuid.uuid4().hex
+        self._lines: list[str] = []
+        self._changed = threading.Condition()
+        self._ended = False
+        argv = command("cservice", *options, application.secret, *program)
+        changes = {**(environment or {}), MARK: self._mark}
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        if host is not None:
+            self.process = host.popen(argv, env=clean_environment(changes), **pipes)
+        else:
+            self.process = subprocess.Popen(argv, env=local_environment(changes), **pipes)
+        self._reader = threading.Thread(target=self._read, daemon=True)
+        self._reader.start()
+        try:
+            self.wait_for(lambda line: True, START_DEADLINE)
+        except BaseException:
+            self.kill()
+            raise
+        self.descriptors_at_start = self.descriptors()
+
+    @property
+    def pid(self) -> int:
+        return self.process.pid
+
+    @property
+    def lines(self) -> list[str]:
+        """What it has written to stderr so far."""
+        with self._changed:
+            return list(self._lines)
+
+    def wait_for(self, wanted: str | Callable[[str], bool], timeout: float = 10.0) -> str:
+        """The first line, written already or yet to come, that contains the text or that the function is true for."""
+        fits = (lambda line: wanted in line) if isinstance(wanted, str) else wanted
+        deadline = time.monotonic() + timeout
+        seen = 0
+        with self._changed:
+            while True:
+                for line in self._lines[seen:]:
+                    if fits(line):
+                        return line
+                seen = len(self._lines)
+                remaining = deadline - time.monotonic()
+                if self._ended or remaining <= 0:
+                    happened = "ended" if self._ended else f"has been silent for {timeout} seconds"
+                    raise AssertionError(f"cservice {happened} without {wanted!r}:\n" + "\n".join(self._lines))
+                self._changed.wait(remaining)
+
+    def descriptors(self) -> int:
+        """How many descriptors it has open."""
+        return psutil.Process(self.pid).num_fds()
+
+    def started(self) -> list[psutil.Process]:
+        """The processes that it has started and that still run, its own helpers and jobs, however detached."""
+        return [process for process in _marked(self._mark) if process.pid != self.pid]
+
+    def signal(self, number: int) -> None:
+        self.process.send_signal(number)
+
+    def wait(self, timeout: float = STOP_DEADLINE) -> int:
+        """The exit status, once it has ended."""
+        status = self.process.wait(timeout)
+        self._reader.join(timeout)
+        return status
+
+    def kill(self) -> None:
+        """Ends it and what it started by SIGKILL; for tests of that, and when all else has failed."""
+        self.process.kill()
+        self.process.wait()
+        left = _marked(self._mark)
+        for process in left:
+            process.kill()
+        psutil.wait_procs(left, timeout=STOP_DEADLINE)
+        self._reader.join(STOP_DEADLINE)
+
+    def close(self) -> None:
+        """Ends it as a user would and checks that it was well and leaves nothing."""
+        try:
+            if self.process.poll() is None:
+                self._check_descriptors()
+                self.process.terminate()
+                self.wait()
+            self._check_processes()
+            tracebacks = [line for line in self.lines if line.startswith("Traceback")]
+            assert not tracebacks, "\n".join(self.lines)
+        finally:
+            self.kill()
+
+    def _check_descriptors(self) -> None:
+        if not _comes_true(lambda: self.descriptors() <= self.descriptors_at_start):
+            names = sorted(os.readlink(path) for path in Path(f"/proc/{self.pid}/fd").iterdir())
+            raise AssertionError(
+                f"{len(names)} descriptors are open and {self.descriptors_at_start} were at start: {names}"
+            )
+
+    def _check_processes(self) -> None:
+        if not _comes_true(lambda: not _marked(self._mark)):
+            left = [process.as_dict(["pid", "cmdline"]) for process in _marked(self._mark)]
+            raise AssertionError(f"processes are left: {left}")
+
+    def _read(self) -> None:
+        assert self.process.stderr is not None
+        with self.process.stderr as stream:
+            for line in stream:
+                with self._changed:
+                    self._lines.append(line.rstrip("\n"))
+                    self._changed.notify_all()
+        with self._changed:
+            self._ended = True
+            self._changed.notify_all()
+
+
+def _comes_true(condition: Callable[[], bool]) -> bool:
+    deadline = time.monotonic() + QUIET_DEADLINE
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def _marked(mark: str) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):  # it ended meanwhile, or it is another user's
+            continue
+    return found
