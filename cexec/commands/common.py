@@ -1,0 +1,52 @@
+"""What all commands do alike: one error line, and an exit status for everything that can go wrong.
+
+Contract: an error line is `command: message` on stderr, with whatever could move a terminal's cursor escaped.  click is
+imported only by `run_click`, since it costs a plain call 18 ms.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from cexec.errors import EXIT_TEMPORARY, EXIT_USAGE, CexecError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import click
+
+
+def printable(text: str) -> str:
+    """`text` on one line: control characters, and bytes of a file name that are no UTF-8, as `\\x1b`."""
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+
+
+def print_error(command: str, message: str) -> None:
+    """Tells the user; a closed stderr is no reason to end otherwise."""
+    try:
+        sys.stderr.write(f"{command}: {printable(message)}\n")
+        sys.stderr.flush()
+    except (OSError, ValueError, AttributeError):
+        pass
+
+
+def run_click(command: click.Command, argv: list[str] | None) -> int:
+    """Runs a command whose function returns its exit status; click's errors in the project's style and statuses."""
+    import click
+
+    name = command.name or "cexec"
+    try:
+        status = command.main(args=argv, prog_name=name, standalone_mode=False)
+    except click.ClickException as error:
+        message = error.format_message().rstrip(".")
+        print_error(name, f"{message[:1].lower()}{message[1:]}; try {name} --help")
+        return EXIT_USAGE
+    except click.Abort:
+        print_error(name, "interrupted")
+        return EXIT_TEMPORARY
+    except CexecError as error:
+        print_error(name, str(error))
+        return error.exit_status
+    except OSError as error:
+        print_error(name, f"{(error.strerror or str(error)).lower()}")
+        return EXIT_TEMPORARY
+    return status if isinstance(status, int) else 0
