@@ -1,1 +1,1 @@
-"""Pure machines: bytes and a clock value in, events and bytes out.  No module here names a socket, a file or a clock."""
+"""Pure machines: bytes and a clock value in, events and bytes out.  No module here names a socket or a clock."""

@@ -130,18 +130,22 @@ class Certificate:
         return bytes(writer.raw(self.public_key))
 
     def check(self, authority_public: bytes, role: str, wall_now: float) -> None:
-        """Raises `VerifyError` unless the authority signed it for `role`, `CertificateError` outside its dates."""
-        self.verify(authority_public, role)
+        """All that there is to check; `wall_now` is seconds since 1970."""
+        self.check_signature(authority_public, role)
+        self.check_dates(wall_now)
+
+    def check_signature(self, authority_public: bytes, role: str) -> None:
+        """Raises `VerifyError` unless the authority signed it, for `role`."""
+        verify_signature(authority_public, self.signature, self.LABEL, self._signed_part())
+        if self.role != role:
+            raise VerifyError(f"certificate of {self.name} is for a {self.role}, not for a {role}")
+
+    def check_dates(self, wall_now: float) -> None:
+        """Raises `CertificateError` outside the certificate's dates and `GRACE`."""
         if self.not_before is not None and wall_now < self.not_before - GRACE:
             self._refuse("is not valid before", self.not_before, int(wall_now))
         if self.not_after is not None and wall_now > self.not_after + GRACE:
             self._refuse("expired on", self.not_after, int(wall_now))
-
-    def verify(self, authority_public: bytes, role: str) -> None:
-        """The part of `check` that needs no clock."""
-        verify_signature(authority_public, self.signature, self.LABEL, self._signed_part())
-        if self.role != role:
-            raise VerifyError(f"certificate of {self.name} is for a {self.role}, not for a {role}")
 
     def _refuse(self, how: str, date: int, now: int) -> None:
         minutes = civil_date(date) == civil_date(now)

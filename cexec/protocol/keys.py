@@ -229,7 +229,7 @@ def decode_key(text: bytes) -> Key:
         identity = Identity(Certificate.decode(_bytes(fields, "certificate")), seed)
         if sodium.signing_public_key(seed) != identity.certificate.public_key:
             raise KeyFileError("is damaged: its certificate is for another signing seed")
-        identity.certificate.verify(authority, kind)
+        identity.certificate.check_signature(authority, kind)
         if kind == "client":
             return ClientKey(_secret(fields, "worker-public"), psk, authority, identity, from_input)
         return WorkerKey(_secret(fields, "worker-secret"), psk, authority, identity, from_input)

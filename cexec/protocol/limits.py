@@ -32,8 +32,11 @@ RECORD_HEADER = 4  # bytes (protocol): the length of the box that follows
 FRAME_HEADER = 4  # bytes (protocol): type, reserved, stream
 MAXIMUM_DATA = MAXIMUM_FRAME - FRAME_HEADER  # bytes of a stream in one frame
 INITIAL_WINDOW = 1024 * 1024  # bytes (protocol) a stream may carry in each direction before any credit frame
-MAXIMUM_STREAMS = 256  # (protocol) stream numbers are descriptor numbers of the program: 0 to 255
+MAXIMUM_STREAMS = 1024  # (protocol) 0 to 255 are descriptors of the program, the rest are files
 MAXIMUM_GO = 192 * 1024  # bytes (protocol) of arguments, peer environment and stream list together
+PING_INTERVAL = 60.0  # seconds (ours) of silence after which a side asks whether the other is there
+DEFAULT_PINGPONG = 600.0  # seconds (protocol) of silence after which a peer is dead; CEXEC_TIMEOUT_PINGPONG
+LEAST_PINGPONG = 120.0  # seconds (ours): the ancestor's lower bound of it
 MAXIMUM_TEXT = 1024  # bytes (protocol) of a reason or an error message
 
 # Names

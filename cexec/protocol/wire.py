@@ -145,9 +145,9 @@ class Writer:
         return self
 
     def padded(self, size: int) -> bytes:
-        """The message with zeros up to `size` bytes."""
+        """The message with zeros up to `size` bytes; 0: as long as it is."""
         data = bytes(self)
-        if len(data) > size:
+        if len(data) > size > 0:
             raise ValueError(f"message of {len(data)} bytes does not fit in {size}")
         return data.ljust(size, b"\0")
 

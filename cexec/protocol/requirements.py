@@ -1,0 +1,104 @@
+"""What a client asks of a worker: capabilities that it needs, workers that it wants or does not want.
+
+Contract: `parse_needs` reads the text of `--need`; `encode` and `Requirements.decode` are the wire form (docs/protocol.md
+section 2.2); `Requirements.lacking` says in words what a worker with the given attributes lacks, or returns an empty list.
+Attributes are text: `os`, `arch`, `cpus`, `mem` (bytes), `host`, `name`, `address` and the worker's labels.
+"""
+
+from __future__ import annotations
+
+from cexec.errors import ProtocolError, UsageError
+from cexec.protocol.wire import Reader, Writer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+MAXIMUM_ENCODED = 480  # bytes (protocol): what an announcement has room for
+
+SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+QUANTITIES = ("cpus", "mem")  # attributes of which at least as much is needed; so is every label that is a number
+
+
+def quantity(text: str) -> float | None:
+    """The number that `text` is, with an optional suffix K, M, G or T (powers of 1024), else None."""
+    digits, factor = (text[:-1], SUFFIXES[text[-1]]) if text[-1:] in SUFFIXES else (text, 1)
+    if not digits.replace(".", "", 1).isdigit() or not digits.isascii():
+        return None
+    return float(digits) * factor
+
+
+class Requirements:
+    """`needs`: attribute to value ("" for mere presence); `wanted` and `unwanted`: names or addresses of workers."""
+
+    __slots__ = ("needs", "unwanted", "wanted")
+
+    def __init__(
+        self, needs: Mapping[str, str] | None = None, wanted: Sequence[str] = (), unwanted: Sequence[str] = ()
+    ) -> None:
+        self.needs = dict(needs or {})
+        self.wanted = tuple(wanted)
+        self.unwanted = tuple(unwanted)
+
+    def encode(self) -> bytes:
+        """The wire form; `UsageError` if there is no room for so much in one datagram."""
+        try:
+            writer = Writer().mapping(self.needs)
+            for names in (self.wanted, self.unwanted):
+                writer.u8(len(names))
+                for name in names:
+                    writer.text(name)
+            data = bytes(writer)
+        except ValueError:
+            data = bytes(MAXIMUM_ENCODED + 1)
+        if len(data) > MAXIMUM_ENCODED:
+            raise UsageError(
+                f"requirements are longer than the {MAXIMUM_ENCODED} bytes that fit: name fewer workers or needs"
+            )
+        return data
+
+    @classmethod
+    def decode(cls, data: bytes) -> Requirements:
+        if len(data) > MAXIMUM_ENCODED:
+            raise ProtocolError("requirements are too long")
+        reader = Reader(data)
+        needs = reader.mapping()
+        lists = [[reader.text() for _ in range(reader.u8())] for _ in range(2)]
+        reader.finish()
+        return cls(needs, *lists)
+
+    def lacking(self, attributes: Mapping[str, str]) -> list[str]:
+        """What a worker with these attributes lacks, in words; empty if it fits."""
+        result = [words for name, value in self.needs.items() if (words := _lacks(name, value, attributes))]
+        called = {attributes.get("name", ""), attributes.get("host", ""), attributes.get("address", "")}
+        called.add(f"{attributes.get('name', '')}@{attributes.get('address', '')}")
+        if self.wanted and not called.intersection(self.wanted):
+            result.append("is not one of " + ",".join(self.wanted))
+        if called.intersection(self.unwanted):
+            result.append("is not wanted")
+        return result
+
+
+def parse_needs(text: str) -> dict[str, str]:
+    """`arch=x86_64,mem=4G,gpu` as a mapping; `UsageError` names the bad part."""
+    needs: dict[str, str] = {}
+    for part in text.split(","):
+        name, separator, value = part.strip().partition("=")
+        if not name or (separator and not value):
+            raise UsageError(f"cannot understand the need {part!r}: write NAME, or NAME=VALUE, separated by commas")
+        if name in QUANTITIES and separator and quantity(value) is None:
+            raise UsageError(f"need {part!r}: {name} takes a number, as in mem=4G or cpus=8")
+        needs[name] = value
+    return needs
+
+
+def _lacks(name: str, value: str, attributes: Mapping[str, str]) -> str:
+    if name not in attributes:
+        return f"has no {name}"
+    if not value:
+        return ""
+    present = attributes[name]
+    needed, has = quantity(value), quantity(present)
+    if needed is not None and has is not None:
+        return "" if has >= needed else f"has {name}={present}, not {value}"
+    return "" if present == value else f"has {name}={present}, not {value}"
