@@ -6,6 +6,7 @@ imported only by `run_click`, since it costs a plain call 18 ms.
 
 from __future__ import annotations
 
+import os
 import sys
 
 from cexec.errors import EXIT_TEMPORARY, EXIT_USAGE, CexecError
@@ -38,7 +39,7 @@ def run_click(command: click.Command, argv: list[str] | None) -> int:
         status = command.main(args=argv, prog_name=name, standalone_mode=False)
     except click.ClickException as error:
         message = error.format_message().rstrip(".")
-        print_error(name, f"{message[:1].lower()}{message[1:]}; try {name} --help")
+        print_error(name, f"{message[:1].lower()}{message[1:]}; see {name} --help")
         return EXIT_USAGE
     except click.Abort:
         print_error(name, "interrupted")
@@ -47,6 +48,17 @@ def run_click(command: click.Command, argv: list[str] | None) -> int:
         print_error(name, str(error))
         return error.exit_status
     except OSError as error:
-        print_error(name, f"{(error.strerror or str(error)).lower()}")
+        # Whatever a command does itself is told as a LocalError; what is left is its own output.
+        _give_up_output()
+        print_error(name, f"cannot write to standard output: {(error.strerror or str(error)).lower()}")
+        return EXIT_TEMPORARY
+    except SystemExit:  # click's answer to a closed pipe
         return EXIT_TEMPORARY
     return status if isinstance(status, int) else 0
+
+
+def _give_up_output() -> None:
+    """Without this Python tries again when it ends, and makes the exit status 120."""
+    null = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(null, 1)
+    os.close(null)

@@ -29,8 +29,9 @@ OPEN_TO_OTHERS = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP  # group read is all
 _DESCRIPTOR_DIRECTORIES = ("/dev/fd/", "/proc/self/fd/")
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # what link says on FAT and some network file systems
+_NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 # The errors of an open that are about the file and stay until somebody changes it; all others are the machine's.
-_ABOUT_THE_FILE = (errno.ENOENT, errno.ENOTDIR, errno.EACCES, errno.EPERM, errno.ELOOP, errno.EISDIR, errno.ENAMETOOLONG)
+_ABOUT_THE_FILE = (*_NO_SUCH_FILE, errno.EACCES, errno.EPERM, errno.EISDIR)
 
 
 def key_descriptor(path: str) -> int | None:
@@ -130,7 +131,7 @@ def _exists(path: str) -> bool:
     try:
         os.stat(path)
     except OSError as error:
-        if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG):
+        if error.errno in _NO_SUCH_FILE:
             return False
         raise KeyFileError(f"{path} cannot be read: {reason(error)}") from None
     return True
@@ -179,7 +180,7 @@ def _remove(path: str) -> None:
     try:
         os.unlink(path)
     except FileNotFoundError:
-        pass
+        return  # it has got its final name
 
 
 def _synchronise(directory: str) -> None:
