@@ -1,0 +1,303 @@
+"""What cservice, crat and cproxy hear: a group's sockets on the protocol's UDP port.
+
+Contract: `GroupSockets(entries, port)` opens sockets that hear every entry that is of this machine: broadcast addresses,
+multicast groups on their interfaces, addresses of its own.  Entries that are other hosts are only ever sent to; `unheard`
+names them.  Any number of processes of any users may do so at once: broadcast and multicast reach each of them, a unicast
+datagram reaches one, which must pass it on with `redeliver`.  `refresh()`, at least every REFRESH_INTERVAL, notices what
+came, went and changed; `filenos()` may differ afterwards.  Only the constructor raises, and only LocalError.
+docs/protocol.md section 2.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import sys
+
+from cexec.errors import LocalError
+from cexec.protocol.limits import MAXIMUM_DATAGRAM
+from cexec.system.datagrams import LINUX, error_text, open_datagram_socket, resolve
+from cexec.system.groups import LOOPBACK_BROADCAST, NAME
+from cexec.system.hearing_plan import plan_hearing
+from cexec.system.interfaces import interfaces
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from typing import TypeAlias
+
+    from cexec.system.groups import GroupEntry, Sockaddr
+    from cexec.system.hearing_plan import Hearing
+    from cexec.system.interfaces import Interface
+
+    # the datagram, its sender, the socket that heard it, whether it was sent to this machine alone
+    Heard: TypeAlias = tuple[bytes, Sockaddr, _socket.socket, bool]
+
+REFRESH_INTERVAL = 10.0  # seconds (protocol) at most between two calls of refresh
+RECEIVE_LIMIT = 256  # datagrams (ours) of one socket in one call of receive
+_RECEIVE_BUFFER = 4 * 1024 * 1024  # bytes (ours): the default of 208 KiB held 166 of 5,000 datagrams of a burst
+_SO_RCVBUFFORCE, _SO_MEMINFO = 33, 55  # <asm-generic/socket.h>
+_MEMINFO_DROPS = 8 * 4  # bytes before SK_MEMINFO_DROPS, <linux/sock_diag.h>
+_IP_PKTINFO, _IP_MULTICAST_ALL, _IPV6_MULTICAST_ALL = 8, 49, 29  # <linux/in.h>, <linux/in6.h>
+_ANCILLARY_SIZE = 64  # bytes: room for one struct in_pktinfo or in6_pktinfo and its header
+_NOT_OURS = (errno.EADDRNOTAVAIL, errno.ENODEV, errno.EAFNOSUPPORT)
+
+
+class _Open:
+    """An open socket, what it was opened for, and the memberships it has: (group, index) -> the interface's addresses."""
+
+    __slots__ = ("hearing", "joined", "socket")
+
+    def __init__(self, hearing: Hearing, created: _socket.socket) -> None:
+        self.hearing = hearing
+        self.socket = created
+        self.joined: dict[tuple[str, int], tuple[str, ...]] = {}
+
+
+class GroupSockets:
+    """The sockets that hear one group; see the module's contract."""
+
+    def __init__(self, entries: Sequence[GroupEntry] | None, port: int) -> None:
+        self._entries = entries
+        self._port = port
+        self._open: dict[tuple[int, str, int, int], _Open] = {}
+        self._resolved: dict[str, list[tuple[int, str]]] = {}
+        self._known: list[tuple[str, int, bool, list[str]]] | None = None  # the interfaces at the last refresh
+        self._labels: list[str] = []
+        self._dropped = 0  # by sockets that are closed
+        self._redelivery: _socket.socket | None = None
+        self.unheard: dict[str, str] = {}  # entries that are not heard now, and why
+        try:
+            self._update()
+        except BaseException:
+            self.close()
+            raise
+
+    def refresh(self) -> bool:
+        """Follow the machine's interfaces; whether anything about the sockets changed."""
+        before = [*self.filenos(), *self._labels]
+        try:
+            self._update()
+        except LocalError:
+            pass  # `unheard` has it, and the next refresh tries again
+        return before != [*self.filenos(), *self._labels]
+
+    def _update(self) -> None:
+        found = interfaces()
+        self._resolve_names(found)
+        hearings = plan_hearing(self._entries, self._port, found, self._resolved)
+        self.unheard = {}
+        wanted = {hearing.key for hearing in hearings}
+        for key in [key for key in self._open if key not in wanted]:
+            self._close_one(self._open.pop(key))
+        self._labels = []
+        taken = ""
+        for hearing in hearings:
+            number = self._ensure(hearing)
+            if number:
+                self.unheard.update(dict.fromkeys(hearing.labels, _why(number)))
+                taken = taken or (hearing.text if number in (errno.EADDRINUSE, errno.EACCES) else "")
+            else:
+                self._labels += hearing.labels
+                self._join(self._open[hearing.key], found)
+        if taken:
+            raise LocalError(
+                f"cannot listen on {taken}: the UDP port is taken by another program or not allowed; "
+                "set CEXEC_UDP_PORT to another one, here and for the clients"
+            )
+
+    def _resolve_names(self, found: Iterable[Interface]) -> None:
+        """Look names up at the start, and again when the interfaces have changed: a resolver may take its time."""
+        state = [(one.name, one.index, one.up, one.addresses()) for one in found]
+        if state == self._known:
+            return
+        self._known = state
+        for entry in self._entries or ():
+            if entry.kind == NAME:
+                answers, _ = resolve(entry, self._port)
+                self._resolved[entry.text] = [(answer.family, answer.sockaddr[0]) for answer in answers]
+
+    def _ensure(self, hearing: Hearing) -> int:
+        """Have the socket of a hearing open; 0 or the error number."""
+        present = self._open.get(hearing.key)
+        if present is not None:
+            present.hearing = hearing
+            return 0
+        family, address, port, scope = hearing.key
+        try:
+            created = open_datagram_socket(family)
+        except OSError as error:
+            return error.errno or errno.EIO
+        try:
+            _prepare(created, family, ask_destination=hearing.unicast is None)
+            created.bind((address, port) if family == _socket.AF_INET else (address, port, 0, scope))
+        except OSError as error:
+            created.close()
+            return error.errno or errno.EIO
+        self._open[hearing.key] = _Open(hearing, created)
+        return 0
+
+    def _join(self, one: _Open, found: Iterable[Interface]) -> None:
+        """Have exactly the memberships of the plan; again where an interface's addresses have changed."""
+        addresses = {interface.index: tuple(interface.addresses()) for interface in found}
+        family = one.hearing.key[0]
+        for membership, then in list(one.joined.items()):
+            if membership not in one.hearing.memberships or addresses.get(membership[1]) != then:
+                _change_membership(one.socket, family, *membership, join=False)
+                del one.joined[membership]
+        for membership, text in one.hearing.memberships.items():
+            if membership in one.joined:
+                self._labels.append(text)
+                continue
+            number = _change_membership(one.socket, family, *membership, join=True)
+            if number:
+                self.unheard[text] = error_text(number)
+            else:
+                self._labels.append(text)
+                one.joined[membership] = addresses[membership[1]]
+
+    def receive(self, limit: int = RECEIVE_LIMIT) -> list[Heard]:
+        """What has come, at most `limit` datagrams of each socket; empty when nothing has."""
+        heard: list[Heard] = []
+        for one in self._open.values():
+            if one.hearing.unicast is None and LINUX:
+                _receive_with_destination(one.socket, limit, heard)
+            else:
+                _receive(one.socket, limit, heard, bool(one.hearing.unicast))
+        return heard
+
+    def send_to(self, data: bytes, sockaddr: Sockaddr, via: _socket.socket) -> str | None:
+        """Answer from the socket that heard the question, so from the port it was sent to; why it failed, or None."""
+        family = _socket.AF_INET6 if ":" in sockaddr[0] else _socket.AF_INET
+        if via.fileno() < 0 or via.family != family:
+            others = [one.socket for key, one in self._open.items() if key[0] == family]
+            if not others:
+                return error_text(errno.EAFNOSUPPORT)
+            via = others[0]
+        try:
+            via.sendto(data, sockaddr)
+        except OSError as error:
+            return error_text(error.errno or errno.EIO)
+        return None
+
+    def redeliver(self, data: bytes, via: _socket.socket) -> str | None:
+        """Pass a unicast datagram, wrapped by the caller, to every process here that hears the port of `via`.
+
+        It comes from a loopback address, which no other machine can have; this process hears it too.
+        """
+        try:
+            if self._redelivery is None:
+                self._redelivery = open_datagram_socket(_socket.AF_INET)
+                self._redelivery.bind(("127.0.0.1", 0))
+            self._redelivery.sendto(data, (LOOPBACK_BROADCAST, via.getsockname()[1]))
+        except OSError as error:
+            return error_text(error.errno or errno.EIO)
+        return None
+
+    def filenos(self) -> list[int]:
+        """The descriptors to select for reading."""
+        return [one.socket.fileno() for one in self._open.values()]
+
+    def addresses(self) -> list[str]:
+        """What is heard now, as a person reads it; the port only where it is not the usual one."""
+        return list(dict.fromkeys(self._labels))
+
+    def drops(self) -> int:
+        """Datagrams that the kernel threw away because they came faster than `receive` was called; 0 where unknown."""
+        return self._dropped + sum(_drops(one.socket) for one in self._open.values())
+
+    def close(self) -> None:
+        """Close everything; may be called again."""
+        for one in self._open.values():
+            self._close_one(one)
+        self._open.clear()
+        if self._redelivery is not None:
+            self._redelivery.close()
+            self._redelivery = None
+
+    def _close_one(self, one: _Open) -> None:
+        self._dropped += _drops(one.socket)
+        one.socket.close()
+
+
+def _why(number: int) -> str:
+    return "no address of this machine" if number in _NOT_OURS else error_text(number)
+
+
+def _set(target: _socket.socket, level: int, option: int, value: int) -> bool:
+    try:
+        target.setsockopt(level, option, value)
+    except OSError:
+        return False
+    return True
+
+
+def _prepare(created: _socket.socket, family: int, ask_destination: bool) -> None:
+    """Options of a hearing socket: shared with other users' processes (REUSEPORT would not be), only what it joined."""
+    created.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+    if not LINUX:
+        if hasattr(_socket, "SO_REUSEPORT"):  # the BSDs share an address that is no multicast group only so
+            _set(created, _socket.SOL_SOCKET, _socket.SO_REUSEPORT, 1)
+        _set(created, _socket.SOL_SOCKET, _socket.SO_RCVBUF, _RECEIVE_BUFFER)
+        return
+    if not _set(created, _socket.SOL_SOCKET, _SO_RCVBUFFORCE, _RECEIVE_BUFFER):
+        _set(created, _socket.SOL_SOCKET, _socket.SO_RCVBUF, _RECEIVE_BUFFER)
+    if family == _socket.AF_INET6:
+        _set(created, _socket.IPPROTO_IPV6, _IPV6_MULTICAST_ALL, 0)
+        if ask_destination:
+            created.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_RECVPKTINFO, 1)
+    else:
+        _set(created, _socket.IPPROTO_IP, _IP_MULTICAST_ALL, 0)
+        if ask_destination:
+            created.setsockopt(_socket.IPPROTO_IP, _IP_PKTINFO, 1)
+
+
+def _change_membership(target: _socket.socket, family: int, group: str, index: int, join: bool) -> int:
+    """Join or leave a group on an interface; 0 or the error number."""
+    packed, number = _socket.inet_pton(family, group), index.to_bytes(4, sys.byteorder)
+    try:
+        if family == _socket.AF_INET6:  # struct ipv6_mreq
+            option = _socket.IPV6_JOIN_GROUP if join else _socket.IPV6_LEAVE_GROUP
+            target.setsockopt(_socket.IPPROTO_IPV6, option, packed + number)
+        else:  # struct ip_mreqn
+            option = _socket.IP_ADD_MEMBERSHIP if join else _socket.IP_DROP_MEMBERSHIP
+            target.setsockopt(_socket.IPPROTO_IP, option, packed + bytes(4) + number)
+    except OSError as error:
+        return error.errno or errno.EIO
+    return 0
+
+
+def _receive(via: _socket.socket, limit: int, heard: list[Heard], unicast: bool) -> None:
+    try:
+        for _ in range(limit):
+            data, sender = via.recvfrom(MAXIMUM_DATAGRAM + 1)
+            if len(data) <= MAXIMUM_DATAGRAM:
+                heard.append((data, sender, via, unicast))
+    except OSError:
+        return  # there is no more
+
+
+def _receive_with_destination(via: _socket.socket, limit: int, heard: list[Heard]) -> None:
+    """The same for a socket on any address, where only the kernel's packet information tells who was addressed."""
+    ipv6 = via.family == _socket.AF_INET6
+    try:
+        for _ in range(limit):
+            data, ancillary, _, sender = via.recvmsg(MAXIMUM_DATAGRAM + 1, _ANCILLARY_SIZE)
+            if len(data) > MAXIMUM_DATAGRAM:
+                continue
+            unicast = False
+            if ancillary:
+                information = ancillary[0][2]  # in_pktinfo: index, the local address for answers, the destination
+                unicast = information[0] != 0xFF if ipv6 else information[4:8] == information[8:12]
+            heard.append((data, sender, via, unicast))
+    except OSError:
+        return  # there is no more
+
+
+def _drops(target: _socket.socket) -> int:
+    if not LINUX:
+        return 0
+    try:
+        return int.from_bytes(target.getsockopt(_socket.SOL_SOCKET, _SO_MEMINFO, 36)[_MEMINFO_DROPS:], sys.byteorder)
+    except OSError:
+        return 0
