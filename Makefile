@@ -1,0 +1,79 @@
+# Targets: `make help`.  Variables: PYTHON, PYTEST_ARGS, BENCH, PREFIX, DESTDIR.
+
+PYTHON = python3
+PREFIX = /usr/local
+DESTDIR =
+PYTEST_ARGS =
+BENCH = $(sort $(wildcard benchmarks/bench_*.py))
+
+VENV = .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/made
+COMMANDS = $(notdir $(wildcard bin/*))
+PAGES = $(wildcard man/*.[1-9])
+HOME_DIRECTORY = $(PREFIX)/lib/cexec-cluster
+ISOLATED = tests/isolated.sh
+export PIP_DISABLE_PIP_VERSION_CHECK = 1
+
+help:
+	@echo 'make test       the tests, in a network namespace of their own; PYTEST_ARGS="-k race"'
+	@echo 'make check      ruff, mypy, the import ranks, the man pages'
+	@echo 'make demo       a tour on this machine, in a virtual environment of its own'
+	@echo 'make bench      the benchmarks; BENCH=benchmarks/bench_one.py for one of them'
+	@echo 'make install    into $$(PREFIX)/lib/cexec-cluster, with links in bin and the man pages; PREFIX=/usr/local DESTDIR='
+	@echo 'make uninstall  takes it away again'
+	@echo 'make man-lint   the linter on the man pages'
+	@echo 'make clean      removes what these have made here'
+
+# Editable, so it is made anew only when the packaging changes.
+$(STAMP): pyproject.toml $(wildcard bin/*)
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	touch $@
+
+test: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+check: $(STAMP) man-lint
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q tests/test_ranks.py
+
+man-lint:
+	@test -n "$(PAGES)" || { echo 'man-lint: there are no man pages' >&2; exit 1; }
+	@if command -v mandoc >/dev/null; then set -x; mandoc -T lint -W warning $(PAGES); \
+	elif command -v groff >/dev/null; then set -x; groff -ww -mandoc -T utf8 -z $(PAGES); \
+	else echo 'man-lint: SKIPPED for want of mandoc or groff' >&2; test "$$CI" != true; fi
+
+demo:
+	PYTHON=$(PYTHON) examples/demo.sh
+
+bench: $(STAMP)
+	@test -n "$(BENCH)" || { echo 'bench: there are no benchmarks' >&2; exit 1; }
+	@for script in $(BENCH); do \
+		echo "# $$script"; PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) $(BIN)/python $$script || exit 1; done
+
+# A virtual environment of its own: nothing of the system's Python is touched, and nothing of it touches cexec.
+install:
+	rm -rf build
+	$(PYTHON) -m venv --clear $(DESTDIR)$(HOME_DIRECTORY)
+	$(DESTDIR)$(HOME_DIRECTORY)/bin/python -m pip install --quiet .
+	$(DESTDIR)$(HOME_DIRECTORY)/bin/python -m pip uninstall --quiet --yes setuptools pip
+	sed -i.orig '1s|^#!.*|#!$(HOME_DIRECTORY)/bin/python|' $(COMMANDS:%=$(DESTDIR)$(HOME_DIRECTORY)/bin/%)
+	rm -f $(COMMANDS:%=$(DESTDIR)$(HOME_DIRECTORY)/bin/%.orig)
+	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
+	for name in $(COMMANDS); do \
+		ln -sf ../lib/cexec-cluster/bin/$$name $(DESTDIR)$(PREFIX)/bin/$$name || exit 1; done
+	for page in $(notdir $(PAGES)); do \
+		install -m 644 man/$$page $(DESTDIR)$(PREFIX)/share/man/man1/$$page || exit 1; done
+
+uninstall:
+	rm -rf $(DESTDIR)$(HOME_DIRECTORY)
+	rm -f $(COMMANDS:%=$(DESTDIR)$(PREFIX)/bin/%)
+	rm -f $(PAGES:man/%=$(DESTDIR)$(PREFIX)/share/man/man1/%)
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	find cexec tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
+
+.PHONY: help test check man-lint demo bench install uninstall clean

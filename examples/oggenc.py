@@ -1,0 +1,28 @@
+"""Reads a WAV from standard input, writes OGG Vorbis to standard output, as `oggenc -Q -o- -` does.
+
+Needs the PyPI package `soundfile`, which brings its own Vorbis encoder.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+
+import soundfile
+
+FRAMES = 65_536  # at a time: libsndfile's Vorbis encoder overflows its stack on long blocks
+
+
+def main() -> None:
+    encoded = io.BytesIO()  # the encoder goes back to correct what it wrote, which a pipe cannot
+    with (
+        soundfile.SoundFile(io.BytesIO(sys.stdin.buffer.read())) as source,
+        soundfile.SoundFile(encoded, "w", source.samplerate, source.channels, format="OGG", subtype="VORBIS") as output,
+    ):
+        for block in source.blocks(FRAMES):
+            output.write(block)
+    sys.stdout.buffer.write(encoded.getbuffer())
+
+
+if __name__ == "__main__":
+    main()
