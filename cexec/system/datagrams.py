@@ -1,20 +1,23 @@
-"""A client's datagram sockets: send to a group, hear the answers.
+"""A sender's datagram sockets: send to a group, hear the answers.
 
-Contract: `Announcer(entries, port)` opens at most one UDP socket for each of IPv4 and IPv6, bound to any free port
-(on the loopback when every entry is loopback).  `send(data)` sends one datagram to every destination that exists at
-this moment (interfaces are read again each time) and returns the labels of those that the kernel took; `failures` says
-what became of the others.  `receive()` never blocks.  No method raises because of the network.  docs/protocol.md section 2.
+Contract: `Announcer(entries, port)` opens at most one UDP socket for each of IPv4 and IPv6, when first needed, bound to
+any free port (on the loopback when every entry is loopback).  `send(data)` sends one datagram to every destination that
+exists at this moment (interfaces are read again each time) and returns the labels of those that the kernel took;
+`failures` says what became of the others.  `receive()` never blocks.  No method raises because of the network.
+docs/protocol.md section 2.
 """
 
 from __future__ import annotations
 
 import _socket
 import _thread
+import errno
 import os
 import sys
 
 from cexec.protocol.limits import MAXIMUM_DATAGRAM
-from cexec.system.groups import NAME, Destination, all_loopback, destinations, label
+from cexec.system.destinations import Destination, address_label, destinations
+from cexec.system.groups import NAME, all_loopback, uses_ipv6
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,9 +26,9 @@ if TYPE_CHECKING:
     from cexec.system.groups import GroupEntry, Sockaddr
 
 LINUX = sys.platform == "linux"
-_IP_MTU_DISCOVER, _IP_PMTUDISC_DONT = 10, 0  # <linux/in.h>: let routers fragment instead of a path MTU black hole
+_IP_MTU_DISCOVER, _IP_PMTUDISC_DONT = 10, 0  # <linux/in.h>: let routers fragment, so that no path MTU is a black hole
 _IP_UNICAST_IF = 50  # <linux/in.h>: the interface of what goes to 255.255.255.255
-_RESOLVE_PATIENCE = 0.25  # seconds (ours) that a transmission waits for names: one of the first intervals
+_RESOLVE_PATIENCE = 0.25  # seconds (ours) that a transmission waits for names
 _MAXIMUM_ADDRESSES = 16  # (ours) of one name
 _MAXIMUM_RECEIVED = 256  # datagrams (ours) in one call of receive
 
@@ -33,93 +36,97 @@ _MAXIMUM_RECEIVED = 256  # datagrams (ours) in one call of receive
 def open_datagram_socket(family: int) -> _socket.socket:
     """A non-blocking UDP socket that may broadcast and whose multicast is also heard on this machine."""
     created = _socket.socket(family, _socket.SOCK_DGRAM, _socket.IPPROTO_UDP)
-    created.setblocking(False)
-    if family == _socket.AF_INET6:
-        created.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
-        created.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_MULTICAST_LOOP, 1)
-        return created
-    created.setsockopt(_socket.SOL_SOCKET, _socket.SO_BROADCAST, 1)
-    created.setsockopt(_socket.IPPROTO_IP, _socket.IP_MULTICAST_LOOP, 1)
-    if LINUX:
-        created.setsockopt(_socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
+    try:
+        created.setblocking(False)
+        if family == _socket.AF_INET6:
+            created.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, 1)
+            created.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_MULTICAST_LOOP, 1)
+        else:
+            created.setsockopt(_socket.SOL_SOCKET, _socket.SO_BROADCAST, 1)
+            created.setsockopt(_socket.IPPROTO_IP, _socket.IP_MULTICAST_LOOP, 1)
+            if LINUX:
+                created.setsockopt(_socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
+    except OSError:
+        created.close()
+        raise
     return created
 
 
-def send_datagram(via: _socket.socket, data: bytes, destination: Destination) -> int:
-    """Send to one destination through the interface that it names; 0 or the error number."""
-    try:
-        if destination.interface:
-            _aim(via, destination)
-        via.sendto(data, destination.sockaddr)
-        if destination.interface and not destination.hops and LINUX:
-            via.setsockopt(_socket.IPPROTO_IP, _IP_UNICAST_IF, 0)
-    except OSError as error:
-        return error.errno or -1
-    return 0
+def error_text(number: int | None) -> str:
+    """What an error number means, in lower case."""
+    return os.strerror(number or errno.EIO).lower()
 
 
-def _aim(via: _socket.socket, destination: Destination) -> None:
-    if destination.family == _socket.AF_INET6:
-        via.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_MULTICAST_IF, destination.interface)
-        via.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_MULTICAST_HOPS, destination.hops)
-    elif destination.hops:
-        request = bytes(8) + destination.interface.to_bytes(4, sys.byteorder)  # struct ip_mreqn
-        via.setsockopt(_socket.IPPROTO_IP, _socket.IP_MULTICAST_IF, request)
-        via.setsockopt(_socket.IPPROTO_IP, _socket.IP_MULTICAST_TTL, destination.hops)
-    elif LINUX:
+def _send_datagram(via: _socket.socket, data: bytes, destination: Destination) -> None:
+    """Send to one destination, through the interface that it names."""
+    limited = destination.interface and destination.hops is None and LINUX
+    if destination.hops is not None:
+        _aim_multicast(via, destination.family, destination.interface, destination.hops)
+    elif limited:
         via.setsockopt(_socket.IPPROTO_IP, _IP_UNICAST_IF, destination.interface.to_bytes(4, "big"))
+    try:
+        via.sendto(data, destination.sockaddr)
+    finally:
+        if limited:
+            via.setsockopt(_socket.IPPROTO_IP, _IP_UNICAST_IF, 0)
 
 
-def error_text(number: int) -> str:
-    """What an error number means, in lower case; -1 is a name that nobody knows."""
-    return os.strerror(number).lower() if number > 0 else "no such name"
+def _aim_multicast(via: _socket.socket, family: int, interface: int, hops: int) -> None:
+    if family == _socket.AF_INET6:
+        via.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_MULTICAST_IF, interface)
+        via.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_MULTICAST_HOPS, hops)
+    else:
+        request = bytes(8) + interface.to_bytes(4, sys.byteorder)  # struct ip_mreqn
+        via.setsockopt(_socket.IPPROTO_IP, _socket.IP_MULTICAST_IF, request)
+        via.setsockopt(_socket.IPPROTO_IP, _socket.IP_MULTICAST_TTL, hops)
 
 
 class Announcer:
     """Sends one application's datagrams to its group; see the module's contract."""
 
+    __slots__ = ("_entries", "_extra", "_port", "_resolver", "_sockets", "failures", "ipv6", "loopback")
+
     def __init__(self, entries: Sequence[GroupEntry] | None, port: int) -> None:
+        self.loopback = all_loopback(entries)  # nothing leaves this machine, so the listener need not be seen outside
+        self.ipv6 = uses_ipv6(entries)  # a worker may come by IPv6
+        self.failures: dict[str, str] = {}  # label -> why the last transmission did not go there
         self._entries = entries
         self._port = port
-        self._loopback = all_loopback(entries)
         self._sockets: dict[int, _socket.socket] = {}
         self._extra: dict[Sockaddr, Destination] = {}
         self._resolver = Resolver([entry for entry in entries or () if entry.kind == NAME], port)
-        self.failures: dict[str, str] = {}  # what the last transmission could not reach, and why
 
     def add(self, family: int, sockaddr: Sockaddr) -> None:
-        """One more unicast destination from now on: what mdns has found, or the address that a worker answered from."""
-        if sockaddr not in self._extra:
-            self._extra[sockaddr] = Destination(family, sockaddr, label(sockaddr[0], "", sockaddr[1], self._port))
+        """One more unicast destination from now on: what mdns has found."""
+        self._extra[sockaddr] = Destination(family, sockaddr, address_label(sockaddr[0], "", sockaddr[1], self._port))
 
     def send(self, data: bytes) -> list[str]:
         """Send to every destination; the labels of those it was really sent to."""
-        sent: list[str] = []
-        self.failures = {}
         self._resolver.start()
-        self._send_to(data, destinations(self._entries, self._port), sent)
-        self._send_to(data, self._extra.values(), sent)
-        self._send_to(data, self._resolver.results(), sent)
+        chosen, failures = destinations(self._entries, self._port)
+        self.failures = failures
+        sent: dict[str, None] = {}
+        self._send_to_each(data, [*chosen, *self._extra.values()], sent)
+        self._send_to_each(data, self._resolver.results(), sent)
         self.failures.update(self._resolver.failures)
-        return sent
+        for label in sent:  # a name of which one address works is no failure
+            self.failures.pop(label, None)
+        return list(sent)
 
-    def _send_to(self, data: bytes, chosen: Iterable[Destination], sent: list[str]) -> None:
+    def _send_to_each(self, data: bytes, chosen: Iterable[Destination], sent: dict[str, None]) -> None:
         for destination in chosen:
             try:
                 via = self._sockets.get(destination.family) or self._open(destination.family)
+                _send_datagram(via, data, destination)
             except OSError as error:
-                self.failures[destination.label] = error_text(error.errno or -1)
-                continue
-            number = send_datagram(via, data, destination)
-            if number:
-                self.failures[destination.label] = error_text(number)
+                self.failures[destination.label] = error_text(error.errno)
             else:
-                sent.append(destination.label)
+                sent[destination.label] = None
 
     def _open(self, family: int) -> _socket.socket:
         created = open_datagram_socket(family)
         try:
-            if self._loopback:
+            if self.loopback:
                 created.bind(("127.0.0.1", 0) if family == _socket.AF_INET else ("::1", 0))
         except OSError:
             created.close()
@@ -137,38 +144,43 @@ class Announcer:
                     if len(data) <= MAXIMUM_DATAGRAM:
                         received.append((data, sender))
             except OSError:
-                continue
+                continue  # there is no more
         return received
 
     def filenos(self) -> list[int]:
-        """The descriptors to select for reading; `send` and `add` may make this list longer."""
+        """The descriptors to select for reading; `send` may make this list longer."""
         return [one.fileno() for one in self._sockets.values()]
 
     def close(self) -> None:
-        """Close the sockets; the object is not used again."""
+        """Close the sockets; may be called again."""
         for one in self._sockets.values():
             one.close()
         self._sockets.clear()
 
 
 class Resolver:
-    """Looks names up in a thread, because a name server that does not answer must not stop what is underway."""
+    """Looks names up in a thread, because a name server that does not answer must not stop what is under way."""
+
+    __slots__ = ("_busy", "_entries", "_found", "_port", "failures")
 
     def __init__(self, entries: Sequence[GroupEntry], port: int) -> None:
+        self.failures: dict[str, str] = {}  # entry -> why nothing is known
         self._entries = entries
         self._port = port
         self._found: dict[str, list[Destination]] = {}
         self._busy = _thread.allocate_lock()
-        self.failures: dict[str, str] = {}
 
     def start(self) -> None:
         """Begin to look up the names that are not known yet, unless that is going on."""
         missing = [entry for entry in self._entries if entry.text not in self._found]
         if missing and self._busy.acquire(False):
-            _thread.start_new_thread(self._run, (missing,))
+            try:
+                _thread.start_new_thread(self._run, (missing,))
+            except RuntimeError:  # no more threads here, so everything else waits after all
+                self._run(missing)
 
     def results(self) -> list[Destination]:
-        """What is known, after a short wait when nothing is."""
+        """What is known, after a short wait for what is being looked up."""
         if len(self._found) < len(self._entries) and self._busy.acquire(True, _RESOLVE_PATIENCE):
             self._busy.release()
         return [destination for found in list(self._found.values()) for destination in found]
@@ -186,15 +198,17 @@ class Resolver:
             self._busy.release()
 
 
-def resolve(entry: GroupEntry, default_port: int) -> tuple[list[Destination], str]:
+def resolve(entry: GroupEntry, usual_port: int) -> tuple[list[Destination], str]:
     """The addresses of a name, and why there are none; blocks as long as the system's resolver does."""
-    port = entry.port or default_port
+    port = entry.port or usual_port
     try:
-        answers = _socket.getaddrinfo(entry.address, port, 0, _socket.SOCK_DGRAM)
+        # bytes, because a str would be encoded as an internationalised name, whose codec imports `re`
+        answers = _socket.getaddrinfo(entry.address.encode("ascii"), port, 0, _socket.SOCK_DGRAM)
     except OSError as error:
         return [], (error.strerror or "no such name").lower()
+    text = address_label(entry.address, "", port, usual_port)
     found = [
-        Destination(family, sockaddr, label(entry.address, "", port, default_port))
+        Destination(family, sockaddr, text)
         for family, _, _, _, sockaddr in answers
         if family in (_socket.AF_INET, _socket.AF_INET6)
     ]

@@ -1,11 +1,12 @@
 """What cservice, crat and cproxy hear: a group's sockets on the protocol's UDP port.
 
-Contract: `GroupSockets(entries, port)` opens sockets that hear every entry that is of this machine: broadcast addresses,
-multicast groups on their interfaces, addresses of its own.  Entries that are other hosts are only ever sent to; `unheard`
-names them.  Any number of processes of any users may do so at once: broadcast and multicast reach each of them, a unicast
-datagram reaches one, which must pass it on with `redeliver`.  `refresh()`, at least every REFRESH_INTERVAL, notices what
-came, went and changed; `filenos()` may differ afterwards.  Only the constructor raises, and only LocalError.
-docs/protocol.md section 2.
+Contract: `GroupSockets(entries, port)` opens sockets that hear every entry that is of this machine: broadcast
+addresses, multicast groups on their interfaces, addresses of its own.  Entries that are other hosts are only ever sent
+to; `unheard` names them.  Any number of processes of any users may do so at once: broadcast and multicast reach each of
+them, a unicast datagram reaches one, which must pass it on with `redeliver`.  `refresh()`, at least every
+REFRESH_INTERVAL, notices what came, went and changed; `filenos()` may differ afterwards.  Only the constructor raises,
+and only LocalError.  Names are looked up by the constructor, which waits for that, and again by a refresh that finds
+the interfaces changed.  docs/protocol.md section 2.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cexec.errors import LocalError
 from cexec.protocol.limits import MAXIMUM_DATAGRAM
 from cexec.system.datagrams import LINUX, error_text, open_datagram_socket, resolve
 from cexec.system.groups import LOOPBACK_BROADCAST, NAME
-from cexec.system.hearing_plan import plan_hearing
+from cexec.system.hearing_plan import HearingPlan
 from cexec.system.interfaces import interfaces
 
 TYPE_CHECKING = False
@@ -44,7 +45,7 @@ _NOT_OURS = (errno.EADDRNOTAVAIL, errno.ENODEV, errno.EAFNOSUPPORT)
 
 
 class _Open:
-    """An open socket, what it was opened for, and the memberships it has: (group, index) -> the interface's addresses."""
+    """An open socket, its plan, and the memberships it has: (group, index) -> the interface's addresses then."""
 
     __slots__ = ("hearing", "joined", "socket")
 
@@ -67,44 +68,46 @@ class GroupSockets:
         self._dropped = 0  # by sockets that are closed
         self._redelivery: _socket.socket | None = None
         self.unheard: dict[str, str] = {}  # entries that are not heard now, and why
-        try:
-            self._update()
-        except BaseException:
+        problem = self._update()
+        if problem:
             self.close()
-            raise
+            raise LocalError(problem)
 
     def refresh(self) -> bool:
-        """Follow the machine's interfaces; whether anything about the sockets changed."""
-        before = [*self.filenos(), *self._labels]
-        try:
-            self._update()
-        except LocalError:
-            pass  # `unheard` has it, and the next refresh tries again
-        return before != [*self.filenos(), *self._labels]
+        """Follow the machine's interfaces; whether the sockets or what they hear changed."""
+        before = self._state()
+        self._update()
+        return self._state() != before
 
-    def _update(self) -> None:
+    def _state(self) -> tuple[list[_socket.socket], list[str]]:
+        return [one.socket for one in self._open.values()], self._labels
+
+    def _update(self) -> str | None:
+        """Open, close, join and leave until the sockets are as planned; what to say of a port that is not to be had."""
         found = interfaces()
         self._resolve_names(found)
-        hearings = plan_hearing(self._entries, self._port, found, self._resolved)
-        self.unheard = {}
-        wanted = {hearing.key for hearing in hearings}
-        for key in [key for key in self._open if key not in wanted]:
+        plan = HearingPlan(self._entries, self._port, found, self._resolved)
+        wanted = {hearing.key for hearing in plan.hearings}
+        for key in self._open.keys() - wanted:
             self._close_one(self._open.pop(key))
         self._labels = []
-        taken = ""
-        for hearing in hearings:
+        self.unheard = plan.unheard
+        problem: str | None = None
+        for hearing in plan.hearings:
             number = self._ensure(hearing)
-            if number:
-                self.unheard.update(dict.fromkeys(hearing.labels, _why(number)))
-                taken = taken or (hearing.text if number in (errno.EADDRINUSE, errno.EACCES) else "")
-            else:
+            if number == 0:
                 self._labels += hearing.labels
                 self._join(self._open[hearing.key], found)
-        if taken:
-            raise LocalError(
-                f"cannot listen on {taken}: the UDP port is taken by another program or not allowed; "
-                "set CEXEC_UDP_PORT to another one, here and for the clients"
-            )
+                continue
+            self.unheard.update(dict.fromkeys(hearing.labels, _why(number)))
+            if number not in _NOT_OURS:
+                problem = (
+                    f"cannot listen on UDP port {hearing.key[2]} ({hearing.key[1]}): {error_text(number)}; "
+                    "set CEXEC_UDP_PORT to another port, here and for the clients"
+                )
+        for label in self._labels:  # a name of which one address is ours is heard
+            self.unheard.pop(label, None)
+        return problem
 
     def _resolve_names(self, found: Iterable[Interface]) -> None:
         """Look names up at the start, and again when the interfaces have changed: a resolver may take its time."""

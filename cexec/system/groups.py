@@ -13,7 +13,8 @@ GroupError, which names the entry.  An absent list (None) is the default group: 
 that is up, the loopback's 127.255.255.255, and DEFAULT_IPV6_GROUP (ff02::6365:7865, "cexe" in ASCII, link-local) on
 every interface with IPv6 that can multicast.  docs/protocol.md section 2.
 
-`destinations` turns a list into what a datagram is sent to now.
+What an entry means on this machine now is the business of `destinations` and `hearing_plan`.  Sockaddr is, here and in
+all of `system`, what the kernel's sockets take: (host, port), and for IPv6 (host, port, flow, scope).
 """
 
 from __future__ import annotations
@@ -22,16 +23,13 @@ import _socket
 
 from cexec.errors import GroupError, UsageError
 from cexec.protocol.limits import UDP_PORT
-from cexec.system.interfaces import interfaces
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Mapping
     from typing import Any, TypeAlias
 
-    from cexec.system.interfaces import Interface
-
-    Sockaddr: TypeAlias = tuple[Any, ...]  # (host, port), and for IPv6 (host, port, flow, scope)
+    Sockaddr: TypeAlias = tuple[Any, ...]
 
 DEFAULT_IPV6_GROUP = "ff02::6365:7865"  # (protocol)
 LOOPBACK_BROADCAST = "127.255.255.255"  # (protocol)
@@ -52,7 +50,7 @@ _LONGEST_NAME = 253  # characters (RFC 1035)
 
 
 class GroupEntry:
-    """One entry of a group list; `family` is 0 and `address` a name for NAME, both are empty for MDNS."""
+    """One entry of a group list; `family` is 0 for NAME, whose `address` is the name, and for MDNS, which has none."""
 
     __slots__ = ("address", "family", "hops", "interface", "kind", "port", "text")
 
@@ -63,9 +61,9 @@ class GroupEntry:
         self.kind = kind
         self.family = family
         self.address = address
-        self.interface = interface  # a name or an index in digits, empty for all
-        self.hops = hops
-        self.port = port  # None: CEXEC_UDP_PORT's
+        self.interface = interface  # a name or an index in digits; empty: all, or none for an address
+        self.hops = hops  # TTL or hop limit of MULTICAST, else 0
+        self.port = port  # None: the usual one
 
     def __repr__(self) -> str:
         return f"GroupEntry({self.text!r}, {self.kind!r})"
@@ -74,26 +72,10 @@ class GroupEntry:
     def loopback(self) -> bool:
         """Whether what is sent to the entry can never leave this machine."""
         if self.kind == ADDRESS:
-            return self.address == "::1" or self.family == _socket.AF_INET and self.address.startswith("127.")
+            return self.address == "::1" or (self.family == _socket.AF_INET and self.address.startswith("127."))
         if self.kind == MULTICAST:
-            return self.interface == "lo" or self.family == _socket.AF_INET6 and multicast_scope(self.address) == 1
+            return self.interface == "lo" or (self.family == _socket.AF_INET6 and multicast_scope(self.address) == 1)
         return self.kind == NAME and self.address.lower() == "localhost"  # RFC 6761 section 6.3
-
-
-class Destination:
-    """Where one datagram goes: `interface` is the index to send through (0: the routes decide), `hops` 0 no multicast."""
-
-    __slots__ = ("family", "hops", "interface", "label", "sockaddr")
-
-    def __init__(self, family: int, sockaddr: Sockaddr, label: str, interface: int = 0, hops: int = 0) -> None:
-        self.family = family
-        self.sockaddr = sockaddr
-        self.label = label
-        self.interface = interface
-        self.hops = hops
-
-    def __repr__(self) -> str:
-        return f"Destination({self.label!r})"
 
 
 def parse_groups(text: str) -> list[GroupEntry]:
@@ -112,6 +94,11 @@ def all_literal(text: str) -> bool:
 def all_loopback(entries: Iterable[GroupEntry] | None) -> bool:
     """Whether every entry is loopback, so that nobody has to bind anything that others can reach."""
     return entries is not None and all(entry.loopback for entry in entries)
+
+
+def uses_ipv6(entries: Iterable[GroupEntry] | None) -> bool:
+    """Whether an answer to what is sent may come by IPv6."""
+    return entries is None or any(entry.family != _socket.AF_INET for entry in entries)
 
 
 def groups_from_environment(environ: Mapping[str, str]) -> list[GroupEntry] | None:
@@ -170,7 +157,7 @@ def _parse_entry(text: str) -> GroupEntry:
 def _split_port(text: str, body: str) -> tuple[str, int | None]:
     if body.startswith("["):
         host, bracket, rest = body[1:].partition("]")
-        if not bracket or rest and not rest.startswith(":") or ":" not in host:
+        if not bracket or (rest and not rest.startswith(":")) or ":" not in host:
             raise _bad(text, "brackets are for an IPv6 address before a port")
         port_text = rest[1:] if rest else None
     elif body.count(":") > 1:
@@ -212,7 +199,7 @@ def _check_host(text: str, kind: str, family: int, address: str, interface: str)
     if family == _socket.AF_INET:
         if interface and kind == ADDRESS and address != LIMITED_BROADCAST:
             raise _bad(text, "only multicast and 255.255.255.255 take an %interface in IPv4")
-        if packed[0] == 0 or packed[0] >= 240 and address != LIMITED_BROADCAST:
+        if packed[0] == 0 or (packed[0] >= 240 and address != LIMITED_BROADCAST):
             raise _bad(text, "nothing can be sent to this address")
     elif kind == ADDRESS:
         if not any(packed) or packed[:12] == bytes(10) + b"\xff\xff":
@@ -230,88 +217,3 @@ def is_multicast(family: int, address: str) -> bool:
 def multicast_scope(address: str) -> int:
     """The scope of an IPv6 multicast group (RFC 4291 section 2.7): 1 this interface, 2 this link."""
     return _socket.inet_pton(_socket.AF_INET6, address)[1] & 0xF
-
-
-def label(address: str, interface: str, port: int, default_port: int) -> str:
-    """An address as a person reads it: the port only where it is not the usual one."""
-    text = address + ("%" + interface if interface else "")
-    if port == default_port:
-        return text
-    return f"[{text}]:{port}" if ":" in text else f"{text}:{port}"
-
-
-def default_broadcasts(found: Iterable[Interface]) -> list[str]:
-    """The broadcast address of every interface that is up, and the loopback's last."""
-    addresses: list[str] = []
-    loopback = False
-    for interface in found:
-        if interface.loopback:
-            loopback = loopback or interface.up
-        elif interface.up and not interface.port:
-            addresses += [one.broadcast for one in interface.ipv4 if one.broadcast]
-    return [*dict.fromkeys(addresses), *([LOOPBACK_BROADCAST] if loopback or not addresses else [])]
-
-
-def multicast_interfaces(family: int, wanted: str, found: Iterable[Interface], loopback: bool) -> list[Interface]:
-    """Where a multicast group is sent and joined: the interface that is asked for, or all that can."""
-    if wanted:
-        return [one for one in found if wanted in (one.name, str(one.index))]
-    return [
-        one
-        for one in found
-        if one.up
-        and (loopback if one.loopback else one.multicast and not one.port)
-        and (one.ipv6 if family == _socket.AF_INET6 else one.ipv4)
-    ]
-
-
-def destinations(entries: Iterable[GroupEntry] | None, port: int) -> Iterator[Destination]:
-    """What a datagram is sent to now, the names and mdns aside: those must be asked for, which takes time."""
-    if entries is None:
-        found = interfaces()
-        for address in default_broadcasts(found):
-            yield Destination(_socket.AF_INET, (address, port), address)
-        group = GroupEntry("", MULTICAST, _socket.AF_INET6, DEFAULT_IPV6_GROUP, "", 1, None)
-        yield from _multicast_destinations(group, port, multicast_interfaces(_socket.AF_INET6, "", found, False))
-        return
-    for entry in entries:
-        if entry.kind == MULTICAST:
-            chosen = multicast_interfaces(entry.family, entry.interface, interfaces(), True)
-            yield from _multicast_destinations(entry, port, chosen)
-        elif entry.kind == ADDRESS:
-            yield from _address_destinations(entry, port)
-
-
-def _multicast_destinations(entry: GroupEntry, default: int, chosen: Iterable[Interface]) -> Iterator[Destination]:
-    port = entry.port or default
-    for one in chosen:
-        address: Sockaddr = (entry.address, port)
-        if entry.family == _socket.AF_INET6:
-            address = (entry.address, port, 0, one.index)
-        text = label(entry.address, one.name, port, default)
-        yield Destination(entry.family, address, text, one.index, entry.hops)
-
-
-def _address_destinations(entry: GroupEntry, default: int) -> Iterator[Destination]:
-    port = entry.port or default
-    if entry.address == LIMITED_BROADCAST:
-        for one in interfaces():
-            if entry.interface in (one.name, str(one.index)) or not entry.interface and one.up and one.broadcast:
-                text = label(entry.address, one.name, port, default)
-                yield Destination(entry.family, (entry.address, port), text, one.index)
-        return
-    text = label(entry.address, entry.interface, port, default)
-    if entry.family == _socket.AF_INET:
-        yield Destination(entry.family, (entry.address, port), text)
-    else:
-        yield Destination(entry.family, (entry.address, port, 0, interface_index(entry.interface)), text)
-
-
-def interface_index(interface: str) -> int:
-    """The index of an interface that is given by name or by index; 0 for none or when it does not exist now."""
-    if interface.isdigit():
-        return int(interface)
-    try:
-        return _socket.if_nametoindex(interface) if interface else 0
-    except OSError:
-        return 0

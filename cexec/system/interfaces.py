@@ -11,10 +11,6 @@ from __future__ import annotations
 import _socket
 import sys
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
 # <net/if.h>
 _IFF_UP = 0x1
 _IFF_BROADCAST = 0x2
@@ -72,6 +68,8 @@ class Interface:
 
     def add_ipv4(self, address: str, prefix: int, broadcast: str | None) -> None:
         """Note an address; a broadcast address that nobody set is computed, as the kernel does for its routes."""
+        if broadcast in ("0.0.0.0", address):  # some clouds and container engines set these, to mean none
+            broadcast = None
         if broadcast is None and (self.broadcast or self.loopback) and prefix < 31:
             number = int.from_bytes(_socket.inet_aton(address), "big") | (1 << 32 - prefix) - 1
             broadcast = _socket.inet_ntoa(number.to_bytes(4, "big"))
@@ -133,45 +131,47 @@ def _answers(channel: _socket.socket, answer: int) -> tuple[list[bytes], bool]:
             if _number(data[start + 6 : start + 8]) & _DUMP_INTERRUPTED:
                 consistent = False
             if kind == answer:
-                bodies.append(data[start + _HEADER : start + size])
+                bodies.append(data[start + _HEADER : start + _aligned(size)])
             elif kind == _NLMSG_DONE:
                 return bodies, consistent
             elif kind == _NLMSG_ERROR:
                 raise OSError(-int.from_bytes(data[start + 16 : start + 20], sys.byteorder, signed=True), "netlink")
-            start += max(_HEADER, size + 3 & ~3)
+            start += max(_HEADER, _aligned(size))
 
 
-def _attributes(data: bytes, start: int) -> Iterator[tuple[int, bytes]]:
-    while start + 4 <= len(data):
-        size = _number(data[start : start + 2])
-        yield _number(data[start + 2 : start + 4]) & _ATTRIBUTE_TYPE, data[start + 4 : start + size]
-        start += max(4, size + 3 & ~3)
+def _aligned(size: int) -> int:
+    return size + 3 & ~3
+
+
+def _attributes(data: bytes, start: int) -> dict[int, bytes]:
+    """The attributes (length, type, value, padding to 4 bytes) from `start` on, which is a multiple of 2."""
+    # a dump has hundreds of them, and this is three times as fast as slices of bytes
+    pairs = memoryview(data)[: len(data) & ~1].cast("H")
+    found: dict[int, bytes] = {}
+    end = len(data) - 3
+    while start < end:
+        size = pairs[start >> 1]
+        found[pairs[(start >> 1) + 1] & _ATTRIBUTE_TYPE] = data[start + 4 : start + size]
+        start += size + 3 & ~3 or 4
+    return found
 
 
 def _add_link(found: dict[int, Interface], body: bytes) -> None:
     index, flags = _number(body[4:8]), _number(body[8:12])
-    name, port = str(index), False
-    for kind, value in _attributes(body, 16):
-        if kind == _IFLA_IFNAME:
-            name = value.rstrip(b"\0").decode("utf-8", "surrogateescape")
-        elif kind == _IFLA_LINKINFO:
-            port = any(
-                inner == _IFLA_INFO_SLAVE_KIND and text.rstrip(b"\0") in _LOWER_LAYER
-                for inner, text in _attributes(value, 0)
-            )
-    found[index] = Interface(name, index, flags, port)
+    attributes = _attributes(body, 16)
+    name = attributes.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
+    kind = _attributes(attributes.get(_IFLA_LINKINFO, b""), 0).get(_IFLA_INFO_SLAVE_KIND, b"")
+    found[index] = Interface(name, index, flags, kind.rstrip(b"\0") in _LOWER_LAYER)
 
 
 def _add_address(found: dict[int, Interface], body: bytes) -> None:
     interface = found.get(_number(body[4:8]))
-    if interface is None:
-        return
-    values = dict(_attributes(body, 8))
-    own = values.get(_IFA_LOCAL) or values.get(_IFA_ADDRESS)  # on a point-to-point link ADDRESS is the other end
-    if not own:
+    attributes = _attributes(body, 8)
+    own = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)  # on a point-to-point link that is the other end
+    if interface is None or not own:
         return
     if body[0] == _socket.AF_INET:
-        broadcast = values.get(_IFA_BROADCAST)
+        broadcast = attributes.get(_IFA_BROADCAST)
         interface.add_ipv4(_socket.inet_ntoa(own), body[1], _socket.inet_ntoa(broadcast) if broadcast else None)
     elif body[0] == _socket.AF_INET6:
         interface.ipv6.append(_socket.inet_ntop(_socket.AF_INET6, own))

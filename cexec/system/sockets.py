@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 
     from cexec.system.groups import Sockaddr
 
-PORT_VARIABLES = ("CEXEC_LISTEN_PORTS", "CEXEC_LISTEN_PORT", "CEXEC_PORTS", "CEXEC_PORT")  # the first that is set counts
+# the first that is set counts; the others are the ancestor's names
+PORT_VARIABLES = ("CEXEC_LISTEN_PORTS", "CEXEC_LISTEN_PORT", "CEXEC_PORTS", "CEXEC_PORT")
 BACKLOG = 128  # connections (ours): twice what a client handles at once
 
 _SYN_RETRIES = 2  # (ours) with the kernel's intervals: given up after 7 s, and the caller's deadline is shorter
@@ -50,7 +51,7 @@ def _parse_port(text: str, part: str, name: str) -> int:
     if not (text.isascii() and text.isdigit() and len(text) <= 5) or int(text) > HIGHEST_PORT:
         raise UsageError(f"{name} has {part.strip()!r}, but must be ports or ranges as in 4000,4001,5000:5009")
     if int(text) < LOWEST_PORT:
-        raise UsageError(f"{name} has port {text}, but the lowest allowed port is {LOWEST_PORT}: workers connect to none below")
+        raise UsageError(f"{name} has port {text}, but the lowest allowed port is {LOWEST_PORT}")
     return int(text)
 
 
@@ -73,16 +74,17 @@ class Listener:
         self.port: int = sockets[0].getsockname()[1]
 
     def accept(self) -> tuple[_socket.socket, Sockaddr] | None:
-        """The next connection and its peer, or None when there is none now; LocalError when descriptors run out."""
+        """The next connection, tuned, and its peer, or None when there is none now; LocalError when descriptors run out."""
         for one in self._sockets:
             try:
                 number, peer = one._accept()  # type: ignore[attr-defined]
             except OSError as error:
                 if error.errno in (errno.EMFILE, errno.ENFILE):
-                    raise LocalError("cannot accept a connection: too many open files; raise the limit (ulimit -n)") from error
-                continue
+                    raise LocalError("cannot accept a connection: too many open files; raise ulimit -n") from error
+                continue  # nobody there, or gone again
             accepted = _socket.socket(one.family, one.type, one.proto, number)
             accepted.setblocking(False)
+            tune_stream_socket(accepted)
             return accepted, plain_address(peer)
         return None
 
