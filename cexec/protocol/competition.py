@@ -1,0 +1,60 @@
+"""How many workers compete, and how a worker spreads its bids so that about three of them connect.
+
+Contract: `learn` is given what claims say, `spread` returns the random part of a bid in seconds, from the distribution
+of timers of Nonnenmacher and Biersack ("Optimal multicast feedback", INFOCOM 1998): truncated exponential, rare at the
+start and dense at the end, so that few are early however many there are and nobody waits longer than SPREAD times the
+logarithm of the estimate.  docs/placement.md derives it.  Pure.
+"""
+
+from __future__ import annotations
+
+from math import inf, log
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+SPREAD = 0.020  # seconds (ours): the random part grows by this each time the competitors grow by a factor of e
+WANTED_CONNECTIONS = 3  # (ours) that many workers should connect to a client
+LEAST_COMPETITORS = 1.15  # (ours) workers that know of rivals are spread over 3 ms at least
+MOST_COMPETITORS = 4096  # (ours) a claim that says more is not believed
+LARGEST_STEP = 32.0  # (ours) factor by which one claim may raise the estimate
+SURPRISE = 2.0  # (ours) factor above WANTED_CONNECTIONS from which a claim is followed at once
+GAIN = 0.25  # (ours) share of the (logarithmic) difference that any other claim corrects
+RIVALS_LIFETIME = 600.0  # seconds (ours) after the last sign of another worker until this one thinks that it is alone
+
+
+class Competition:
+    """What one worker believes about the others."""
+
+    __slots__ = ("_estimate", "_random", "_rivals_until")
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._random = random
+        self._estimate = 1.0
+        self._rivals_until = -inf
+
+    @property
+    def estimate(self) -> float:
+        """Workers that answer at a time, as far as claims tell: 1 to MOST_COMPETITORS."""
+        return self._estimate
+
+    def rival_heard(self, now: float) -> None:
+        self._rivals_until = now + RIVALS_LIFETIME
+
+    def alone(self, now: float) -> bool:
+        """No sign of another worker for RIVALS_LIFETIME: nobody is there to be waited for."""
+        return now >= self._rivals_until
+
+    def learn(self, connected: int) -> None:
+        """That many workers had connected, a claim says: too many widen the spread at once, too few narrow it slowly."""
+        connected = max(1, min(connected, MOST_COMPETITORS))
+        error = connected / WANTED_CONNECTIONS
+        step = min(error, LARGEST_STEP) if error > SURPRISE else error**GAIN
+        self._estimate = max(1.0, min(self._estimate * step, float(MOST_COMPETITORS)))
+
+    def spread(self, speed: float) -> float:
+        """The random part of a bid, in seconds; a worker of speed 2 is as lucky as two workers of speed 1."""
+        competitors = max(self._estimate, LEAST_COMPETITORS)
+        luck = 1.0 - (1.0 - self._random()) ** (1.0 / speed)  # the least of `speed` uniform numbers
+        return SPREAD * log(1.0 + luck * (competitors - 1.0))
