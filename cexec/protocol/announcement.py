@@ -1,8 +1,8 @@
 """Announcements and claims: how a client asks all workers at once, and says that it has chosen.
 
-Contract: `SealedAnnouncement` is the client's side and holds the secrets that belong to one attempt; `open_announcement`
-is the worker's: `ProtocolError` for every byte string that no certified client of this application made.
-An announcement carries no argument, no environment and no secret.  docs/protocol.md sections 2.2 and 2.3.
+Contract: `SealedAnnouncement` is the client's side and holds the secrets that belong to one attempt;
+`open_announcement` is the worker's: `ProtocolError` for every byte string that no certified client of this application
+made.  An announcement carries no argument, no environment and no secret.  docs/protocol.md sections 2.2 and 2.3.
 """
 
 from __future__ import annotations
@@ -180,7 +180,7 @@ def open_announcement(key: WorkerKey, inner: bytes) -> OpenedAnnouncement:
     payload, h = handshake.read_message(inner)
     body, signature = payload[: -sodium.SIGNATURE_SIZE], payload[-sodium.SIGNATURE_SIZE :]
     announcement = Announcement.decode(body)
-    announcement.certificate.verify(key.authority_public, ROLE_CLIENT)
+    announcement.certificate.check_signature(key.authority_public, ROLE_CLIENT)
     verify_signature(announcement.certificate.public_key, signature, SIGNATURE_LABEL, h, body)
     return OpenedAnnouncement(announcement, handshake.hash, _answer_psk(handshake))
 

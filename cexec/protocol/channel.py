@@ -1,8 +1,9 @@
 """TCP bytes to sealed records and back: two handshake machines, and `Records`, the type that both turn into.
 
 Contract: pure machines with the verbs `receive_data`, `next_event`, `data_to_send`, `next_timeout`, `handle_timeout`.
-Failure is sticky: after a `ProtocolError` every later call raises it again.  Nothing is allocated at the wish of a peer:
-flights have a fixed size and a record's length is checked before anything else.  docs/protocol.md sections 3 and 4.1.
+Failure is sticky: after a `ProtocolError` every later call raises it again.  Nothing is allocated at the wish of a
+peer: flights have a fixed size and a record's length is checked before anything else.  docs/protocol.md sections 3 and
+4.1.
 
 What goes over the wire:
 

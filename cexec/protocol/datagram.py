@@ -81,8 +81,6 @@ def parse(data: bytes, mac1_keys: Sequence[bytes]) -> Datagram | None:
     mac1 = data[MAC1_START:INNER_START]
     for index, key in enumerate(mac1_keys):
         if equal(blake2b(covered, digest_size=MAC1_SIZE, key=key).digest(), mac1):
-            break
-    else:
-        return None
-    counter, reply_port = data[8] << 8 | data[9], data[10] << 8 | data[11]
-    return Datagram(data[5], data[6], counter, reply_port, mac1, data[INNER_START:], index)
+            counter, reply_port = data[8] << 8 | data[9], data[10] << 8 | data[11]
+            return Datagram(data[5], data[6], counter, reply_port, mac1, data[INNER_START:], index)
+    return None

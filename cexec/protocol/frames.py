@@ -93,7 +93,7 @@ def parse_number(body: Bytes, size: int) -> int:
 
 
 class Stream:
-    """One descriptor of the program, or one of its files.  `same_as`: the lower descriptor that it duplicates, or itself."""
+    """One descriptor of the program, or one of its files.  `same_as`: the lower one that it duplicates, or itself."""
 
     __slots__ = ("directions", "kind", "name", "number", "same_as")
 
@@ -108,7 +108,7 @@ class Stream:
 
 
 class Go:
-    """Everything that the job needs.  `options`: text pairs, see docs/protocol.md section 4.2; unknown ones refuse the job."""
+    """Everything that the job needs.  `options`: text pairs of docs/protocol.md section 4.2, all to be known."""
 
     __slots__ = ("arguments", "attempt", "environment", "job_id", "options", "streams")
 

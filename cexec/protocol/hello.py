@@ -131,6 +131,6 @@ def open_hello(handshake: Handshake, message: bytes, authority_public: bytes) ->
     body, signature = reader.long_bytes(), reader.take(sodium.SIGNATURE_SIZE)
     reader.zeros()
     hello = Hello.decode(body)
-    hello.certificate.verify(authority_public, ROLE_WORKER)
+    hello.certificate.check_signature(authority_public, ROLE_WORKER)
     verify_signature(hello.certificate.public_key, signature, SIGNATURE_LABEL, h, body)
     return hello

@@ -1,7 +1,8 @@
 """What a client asks of a worker: capabilities that it needs, workers that it wants or does not want.
 
-Contract: `parse_needs` reads the text of `--need`; `encode` and `Requirements.decode` are the wire form (docs/protocol.md
-section 2.2); `Requirements.lacking` says in words what a worker with the given attributes lacks, or returns an empty list.
+Contract: `parse_needs` reads the text of `--need`; `encode` and `Requirements.decode` are the wire form
+(docs/protocol.md section 2.2); `Requirements.lacking` says in words what a worker with the given attributes lacks, or
+returns an empty list.
 Attributes are text: `os`, `arch`, `cpus`, `mem` (bytes), `host`, `name`, `address` and the worker's labels.
 """
 
