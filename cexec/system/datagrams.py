@@ -119,7 +119,8 @@ class Announcer:
                 via = self._sockets.get(destination.family) or self._open(destination.family)
                 _send_datagram(via, data, destination)
             except OSError as error:
-                self.failures[destination.label] = error_text(error.errno)
+                hint = " (a firewall rule?)" if error.errno == errno.EPERM else ""
+                self.failures[destination.label] = error_text(error.errno) + hint
             else:
                 sent[destination.label] = None
 

@@ -1,8 +1,8 @@
 """Which sockets hear a group on this machine, as it is now.
 
 Contract: `HearingPlan` makes of a group list and the machine's interfaces a list of `Hearing`, one per socket that
-ought to be open; it opens nothing.  The default group and `mdns` are heard at every address; any other entry at its own,
-so that a socket on 127.255.255.255 hears that broadcast only.  docs/protocol.md section 2.
+ought to be open; it opens nothing.  The default group and `mdns` are heard at every address; any other entry at its
+own, so that a socket on 127.255.255.255 hears that broadcast only.  docs/protocol.md section 2.
 """
 
 from __future__ import annotations

@@ -30,6 +30,7 @@ BACKLOG = 128  # connections (ours): twice what a client handles at once
 _SYN_RETRIES = 2  # (ours) with the kernel's intervals: given up after 7 s, and the caller's deadline is shorter
 _KEEP_IDLE, _KEEP_INTERVAL, _KEEP_COUNT = 5, 2, 5  # seconds, seconds, probes (protocol): 15 s until a peer is dead
 _PAIR_ATTEMPTS = 16  # (ours) to find one port that is free in both families
+_PORTS_NAMED = 8  # (ours) in an error message
 _MAPPED = "::ffff:"  # RFC 4291 section 2.5.5.2
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL, errno.EINVAL, errno.ENOPROTOOPT)
 
@@ -74,7 +75,7 @@ class Listener:
         self.port: int = sockets[0].getsockname()[1]
 
     def accept(self) -> tuple[_socket.socket, Sockaddr] | None:
-        """The next connection, tuned, and its peer, or None when there is none now; LocalError when descriptors run out."""
+        """The next connection, tuned, and its peer, or None when nobody waits; LocalError when descriptors run out."""
         for one in self._sockets:
             try:
                 number, peer = one._accept()  # type: ignore[attr-defined]
@@ -106,6 +107,11 @@ def plain_address(sockaddr: Sockaddr) -> Sockaddr:
     return sockaddr
 
 
+def with_port(sockaddr: Sockaddr, port: int) -> Sockaddr:
+    """The same host's address with another port: where an announcement came from, and its reply port."""
+    return sockaddr[0], port, *sockaddr[2:]
+
+
 def open_listener(
     ports: Sequence[int] | None = None, *, loopback: bool = False, ipv6: bool = True, backlog: int = BACKLOG
 ) -> Listener:
@@ -119,9 +125,10 @@ def open_listener(
     if ports is None or failure is None or failure.errno not in (errno.EADDRINUSE, errno.EACCES):
         reason = "no port given" if failure is None else (failure.strerror or str(failure)).lower()
         raise LocalError(f"cannot listen for workers: {reason}")
-    tried = str(ports[0]) if len(ports) == 1 else f"{ports[0]} to {ports[-1]} ({len(ports)} ports)"
+    few = len(ports) <= _PORTS_NAMED
+    tried = ", ".join(map(str, ports)) if few else f"{ports[0]} to {ports[-1]} ({len(ports)} of them)"
     raise LocalError(
-        f"cannot listen for workers: port {tried} taken by other programs; "
+        f"cannot listen for workers: {'port' if len(ports) == 1 else 'all of ports'} {tried} taken by other programs; "
         f"allow more with {PORT_VARIABLES[0]}, or unset it to use any free one"
     )
 
@@ -172,7 +179,10 @@ def start_connect(sockaddr: Sockaddr) -> _socket.socket:
     LocalError when the kernel refuses at once.
     """
     family = _check_peer(sockaddr)
-    created = _socket.socket(family, _socket.SOCK_STREAM, _socket.IPPROTO_TCP)
+    try:
+        created = _socket.socket(family, _socket.SOCK_STREAM, _socket.IPPROTO_TCP)
+    except OSError as error:
+        raise LocalError((error.strerror or str(error)).lower()) from error
     try:
         created.setblocking(False)
         tune_stream_socket(created)
@@ -185,7 +195,7 @@ def start_connect(sockaddr: Sockaddr) -> _socket.socket:
         return created
     created.close()
     if number in (errno.ENETUNREACH, errno.EACCES) and _is_broadcast(sockaddr[0]):
-        raise ProtocolError(f"asked to connect to the broadcast address {sockaddr[0]}")
+        raise ProtocolError(f"asked to connect to {sockaddr[0]}, a broadcast address")
     raise LocalError(os.strerror(number).lower())
 
 
