@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import os
 import signal
-import threading
 
 import click
 
 from cexec import __version__
-from cexec.commands.common import printable, run_click
+from cexec.commands.common import print_line, run_click
 from cexec.errors import CexecError, KeyFileError, LocalError, UsageError
 from cexec.protocol import sodium
 from cexec.protocol.certificate import civil_date
@@ -89,7 +88,7 @@ def _make(app: str, public: str, relay: str | None, wanted: OwnerKey | None) -> 
         if public_was_there:
             _compare(public, owner.client_key())
         try:
-            write_new(app, encode_key(owner))
+            _write_undisturbed(app, owner)
         except FileExistsError:
             owner = _existing_owner(app, wanted)
         except LocalError as error:
@@ -114,13 +113,22 @@ def _existing_owner(app: str, wanted: OwnerKey | None) -> OwnerKey:
 def _write_or_compare(path: str, key: ClientKey | RelayKey) -> None:
     if not os.path.lexists(path):
         try:
-            write_new(path, encode_key(key))
+            _write_undisturbed(path, key)
             return
         except FileExistsError:
             pass  # another ckeygen was faster
         except LocalError as error:
             raise _Failure(EXIT_PUBLIC, str(error)) from None
     _compare(path, key)
+
+
+def _write_undisturbed(path: str, key: Key) -> None:
+    """Writes a key; a signal waits for the few milliseconds, so that no draft of a secret stays behind."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
+    try:
+        write_new(path, encode_key(key))
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _compare(path: str, key: ClientKey | RelayKey) -> None:
@@ -134,14 +142,11 @@ def _compare(path: str, key: ClientKey | RelayKey) -> None:
 
 
 def _tell(app: str, public: str, owner: OwnerKey) -> None:
-    shown_app, shown_public = printable(quoted(app)), printable(quoted(public))
-    lines = [
-        f"{shown_app} is the private key of {owner.fingerprint}: on the workers run  cservice {shown_app} PROGRAM",
-        f"{shown_public} is for the clients, copy it there and keep it secret: whoever holds it may run jobs",
-    ]
+    app, public = quoted(app), quoted(public)
+    print_line(f"{app} is the private key of {owner.fingerprint}: on the workers run  cservice {app} PROGRAM")
+    print_line(f"{public} is for the clients, copy it there and keep it secret: whoever holds it may run jobs")
     if owner.from_input:
-        lines.append("both are exactly as secret as the standard input was: public input makes a public key")
-    click.echo("\n".join(lines), err=True)
+        print_line("both are exactly as secret as the standard input was: public input makes a public key")
 
 
 def _show(path: str) -> int:
@@ -168,6 +173,4 @@ def _description(key: Key) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs ckeygen with `argv` (default: the process's arguments)."""
-    if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that no draft of a key stays behind
     return run_click(_command, argv)

@@ -22,9 +22,14 @@ def printable(text: str) -> str:
 
 
 def print_error(command: str, message: str) -> None:
-    """Tells the user; a closed stderr is no reason to end otherwise."""
+    """Tells the user what went wrong."""
+    print_line(f"{command}: {message}")
+
+
+def print_line(text: str) -> None:
+    """One line on stderr; that it is closed or full is no reason to end otherwise."""
     try:
-        sys.stderr.write(f"{command}: {printable(message)}\n")
+        sys.stderr.write(f"{printable(text)}\n")
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):
         pass

@@ -73,8 +73,8 @@ def find_client_key(name: str) -> str:
 
 def write_new(path: str, text: str, mode: int = 0o600) -> None:
     """Writes a file that did not exist, whole and on the disk, or nothing at all."""
-    directory, base = os.path.split(path)
-    draft = os.path.join(directory, f".{base[:100]}.{sodium.random_bytes(8).hex()}")
+    directory = os.path.dirname(path)
+    draft = os.path.join(directory, f".cexec-draft.{sodium.random_bytes(8).hex()}")
     try:
         try:
             _write_draft(draft, text.encode(), mode)
