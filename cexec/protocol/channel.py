@@ -39,8 +39,10 @@ FIRST_FLIGHT = len(OPENING) + noise.OVERHEAD + FIRST_FLIGHT_PAYLOAD  # bytes
 SECOND_FLIGHT = noise.OVERHEAD + SECOND_FLIGHT_PAYLOAD  # bytes
 RECORD_LABEL = b"cexec 1 record "
 
+FIRST_BUFFER = 4096  # bytes (protocol): a worker's first record is no longer; until it is opened it may be a replayer's
 SMALL_READ = 64 * 1024  # bytes (ours): what is read at least when there is no large record to complete
 SEND_BUFFERS = 2  # (ours) one is filled while the kernel takes the other
+MAXIMUM_WAITING = 64  # records (ours) that wait to be sent before a driver gives us no more
 
 
 class _Handshake:
@@ -60,6 +62,8 @@ class _Handshake:
         self._check()
         if len(data) > self.wanted:
             raise ValueError("more bytes than were wanted")
+        if not len(data):
+            return
         self._received += data
         try:
             self._look(bytes(self._received), now)
@@ -80,6 +84,7 @@ class _Handshake:
 
     def handle_timeout(self, now: float) -> None:
         """Raises `ProtocolError` when the deadline has passed."""
+        self._check()
         if self._deadline is not None and now >= self._deadline:
             self._fail(ProtocolError("handshake was not finished in time"))
 
@@ -107,7 +112,8 @@ class _Handshake:
             sodium.keyed_hash(key, RECORD_LABEL + cipher.encode()) for key in self._handshake.split()
         )
         keys = (from_worker, from_client) if worker else (from_client, from_worker)
-        self._records = Records(sodium.aead(cipher), *keys)
+        # Only the announcer can write a second flight; a first flight can be one that somebody has recorded.
+        self._records = Records(sodium.aead(cipher), *keys, proved=worker)
 
 
 class WorkerHandshake(_Handshake):
@@ -146,7 +152,7 @@ class ClientHandshake(_Handshake):
 
     def _look(self, received: bytes, now: float) -> None:
         if received[: len(OPENING)] != OPENING[: len(received)]:
-            if received[:4] == OPENING[:4] and len(received) > 4:
+            if received[:4] == OPENING[:4] and len(received) > 4 and received[4] != VERSION:
                 raise ProtocolError(f"worker speaks version {received[4]} of the protocol and this client {VERSION}")
             raise ProtocolError("connection is not from a worker")
         if len(received) < FIRST_FLIGHT:
@@ -171,14 +177,15 @@ class Records:
     `data_buffer()`, then `send_data`; `data_to_send()` gives buffers and `data_sent(size)` releases them.
     """
 
-    def __init__(self, cipher: sodium.Aead, sending_key: bytes, receiving_key: bytes) -> None:
+    def __init__(self, cipher: sodium.Aead, sending_key: bytes, receiving_key: bytes, *, proved: bool) -> None:
+        """`proved`: the peer has shown that it has the keys; else its first record has to, and buffers stay small."""
         self.cipher = cipher
         self._sending_key = sending_key
         self._receiving_key = receiving_key
         self._sent_records = 0
         self._received_records = 0
-        self._longest_box = MAXIMUM_FRAME + cipher.tag_size
-        self._incoming = memoryview(bytearray(2 * (RECORD_HEADER + self._longest_box)))
+        self._longest_box = MAXIMUM_FRAME + cipher.tag_size if proved else FIRST_BUFFER - RECORD_HEADER
+        self._incoming = memoryview(bytearray(self._buffer_size() if proved else FIRST_BUFFER))
         self._start = 0
         self._end = 0
         self._failure: ProtocolError | None = None
@@ -196,6 +203,10 @@ class Records:
         present = self._end - self._start
         needed = RECORD_HEADER if present < RECORD_HEADER else RECORD_HEADER + self._box_size()
         limit = max(self._start + needed + RECORD_HEADER, self._end + SMALL_READ)
+        if self._received_records and len(self._incoming) == FIRST_BUFFER:
+            larger = memoryview(bytearray(self._buffer_size()))
+            larger[self._start : self._end] = self._incoming[self._start : self._end]
+            self._incoming = larger
         if limit > len(self._incoming) and self._start:
             self._incoming[:present] = self._incoming[self._start : self._end]
             limit -= self._start
@@ -242,6 +253,7 @@ class Records:
             raise
         self._received_records += 1
         self._start += RECORD_HEADER + size
+        self._longest_box = MAXIMUM_FRAME + self.cipher.tag_size
         return box[:length]
 
     @property
@@ -249,13 +261,23 @@ class Records:
         """Whether nothing of an unfinished record has been received."""
         return self._start == self._end
 
+    def _buffer_size(self) -> int:
+        return 2 * (RECORD_HEADER + MAXIMUM_FRAME + self.cipher.tag_size)
+
     def _box_size(self) -> int:
         return int.from_bytes(self._incoming[self._start : self._start + RECORD_HEADER], "big")
 
     # sending
 
+    @property
+    def congested(self) -> bool:
+        """Whether the peer takes so little that no frame, not even a small one, is to be added now."""
+        return len(self._outgoing) >= MAXIMUM_WAITING
+
     def data_buffer(self) -> memoryview | None:
         """Room for `MAXIMUM_DATA` bytes of a stream, or None while all buffers wait to be sent."""
+        if self.congested:
+            return None
         if not self._free:
             if self._allocated == SEND_BUFFERS:
                 return None

@@ -1,7 +1,8 @@
 """Frames: what is inside a record.  One frame has a type, a stream number and a body.
 
 Contract: `head` makes the 4 bytes before the body, `parse` takes them apart and raises `ProtocolError` for an unknown
-type; `Go`, `Exit` and `Refusal` are the bodies that are more than a number.  docs/protocol.md section 4.2.
+type, a stream number or a body where there is none; `Go`, `Exit` and `Refusal` are the bodies that are more than a
+number or a text.  docs/protocol.md section 4.2.
 
     0  type      1
     1  reserved  1   0
@@ -33,6 +34,8 @@ PING = 15  # both: no body; answered at once
 PONG = 16  # both: no body
 RELEASE = 17  # client: no further job will come on this connection; no body
 TYPES = range(CONFIRM, RELEASE + 1)
+WITHOUT_BODY = (CONFIRM, CANCEL, STARTED, PING, PONG, RELEASE)
+OF_A_STREAM = (DATA, END, CLOSED, BROKEN, CREDIT)
 
 READS = 1  # directions of a stream, seen from the program: it reads, it writes
 WRITES = 2
@@ -41,6 +44,9 @@ PIPE = 0  # kinds of streams: the program is given a pipe, a socketpair, or find
 SOCKET = 1
 FILE = 2
 FIRST_FILE = 256  # (protocol) stream numbers below are descriptors, from here on files
+JOB_ID_SIZE = 16  # bytes (protocol)
+LARGEST_SIGNAL = 64  # (protocol) signals are numbered as on Linux
+LARGEST_DEATH = 127  # (protocol) so that 128 + the signal's number is an exit status
 
 EXITED = 0
 SIGNALLED = 1
@@ -67,8 +73,10 @@ def parse(data: memoryview) -> tuple[int, int, memoryview]:
     if len(data) < FRAME_HEADER or data[1] or data[0] not in TYPES:
         raise ProtocolError("frame has an unknown type")
     stream = data[2] << 8 | data[3]
-    if stream >= MAXIMUM_STREAMS:
+    if stream >= MAXIMUM_STREAMS or (stream and data[0] not in OF_A_STREAM):
         raise ProtocolError("frame has an impossible stream number")
+    if len(data) > FRAME_HEADER and data[0] in WITHOUT_BODY:
+        raise ProtocolError("frame has a body where there is none")
     return data[0], stream, data[FRAME_HEADER:]
 
 
@@ -81,9 +89,12 @@ def parse_text(body: Bytes) -> str:
     if len(body) > MAXIMUM_TEXT:
         raise ProtocolError("text is too long")
     try:
-        return bytes(body).decode("utf-8")
+        text = bytes(body).decode("utf-8")
     except UnicodeDecodeError:
         raise ProtocolError("text is not UTF-8") from None
+    if "\0" in text:
+        raise ProtocolError("text contains a NUL")
+    return text
 
 
 def parse_number(body: Bytes, size: int) -> int:
@@ -150,22 +161,25 @@ class Go:
         if len(body) > MAXIMUM_GO:
             raise ProtocolError("GO is too long")
         reader = Reader(body)
-        job_id, attempt = reader.take(16), reader.u16()
+        job_id, attempt = reader.take(JOB_ID_SIZE), reader.u16()
         streams = [
             Stream(reader.u16(), reader.u8(), reader.u8(), reader.u16(), reader.text())
             for _ in range(_bounded(reader.u16(), MAXIMUM_STREAMS))
         ]
         arguments = [_without_nul(reader.take(reader.u32())) for _ in range(reader.u16())]
-        environment = {reader.text(): _without_nul(reader.take(reader.u32())) for _ in range(reader.u16())}
+        environment = [(reader.text(), _without_nul(reader.take(reader.u32()))) for _ in range(reader.u16())]
         options = reader.mapping()
         reader.finish()
         _check_streams(streams)
+        names = {name for name, _ in environment}
+        if len(names) < len(environment) or any(not name or "=" in name for name in names):
+            raise ProtocolError("environment has a name twice, or one that is none")
         return cls(
             job_id=job_id,
             attempt=attempt,
             streams=streams,
             arguments=arguments,
-            environment=environment,
+            environment=dict(environment),
             options=options,
         )
 
@@ -183,7 +197,7 @@ class Ending:
 
 
 class Exit:
-    """`status`: exit status or signal number; times in microseconds, `memory` (largest resident set) in KiB."""
+    """`status`: exit status, or signal number; times in microseconds, `memory` (largest resident set) in KiB."""
 
     __slots__ = ("endings", "kind", "memory", "message", "status", "system_time", "user_time")
 
@@ -231,6 +245,8 @@ class Exit:
         reader.finish()
         if kind not in (EXITED, SIGNALLED, LIMITED) or any(e.ending not in (1, 2, 3) for e in endings):
             raise ProtocolError("exit frame is of an unknown kind")
+        if kind != EXITED and not 0 < status <= LARGEST_DEATH:
+            raise ProtocolError("exit frame names an impossible signal")
         return cls(
             kind=kind,
             status=status,
@@ -274,7 +290,7 @@ def _without_nul(data: bytes) -> bytes:
 
 
 def _check_streams(streams: list[Stream]) -> None:
-    """Ascending numbers, known directions and kinds, duplicates only of a stream of the same shape before them."""
+    """Ascending numbers, known directions and kinds, duplicates only of a descriptor of the same shape before them."""
     seen: dict[int, Stream] = {}
     previous = -1
     for stream in streams:
@@ -284,8 +300,17 @@ def _check_streams(streams: list[Stream]) -> None:
             raise ProtocolError("stream is of an unknown kind")
         if (stream.kind == PIPE and stream.directions == READS | WRITES) or (stream.kind == FILE) != bool(stream.name):
             raise ProtocolError("stream has a shape that its kind cannot have")
+        if stream.kind == FILE and (stream.same_as != stream.number or not _stays_inside(stream.name)):
+            raise ProtocolError("file has a name that leads out of the job's directory, or is a duplicate")
         previous = stream.number
         seen[stream.number] = stream
         original = seen.get(stream.same_as)
-        if original is None or original.same_as != original.number or original.directions != stream.directions:
+        if original is None or original.same_as != original.number:
             raise ProtocolError("stream is a duplicate of one that is not there")
+        if original.directions != stream.directions or original.kind != stream.kind:
+            raise ProtocolError("stream is a duplicate of one of another shape")
+
+
+def _stays_inside(name: str) -> bool:
+    """Whether a file's name is a plain relative path; that no link leads out is for the worker to see to."""
+    return not any(part in ("", ".", "..") for part in name.split("/"))

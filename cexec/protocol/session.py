@@ -3,19 +3,22 @@
 Contract: pure; `receive_data(frame, now)` takes one frame, `next_event()` gives events, `data_to_send()` gives frames
 to be sealed in order, `next_timeout`/`handle_timeout` keep the peer honest.  Stream data never waits in here: incoming
 data is handed out as a view at once, outgoing data is accounted for by `data_head` and sealed where it lies.
-Failure is sticky.  Memory is bounded by the credit windows.  docs/protocol.md sections 4.2 to 4.4.
+Failure is sticky.  What waits in here is bounded by the number of streams.  docs/protocol.md sections 4.2 to 4.4.
 
-    state      worker sends           client sends                     after
-    OFFERING   CONFIRM                                                 the handshake, or an EXIT (lease)
-    OFFERED    WITHDRAW               GO, CANCEL, RELEASE              CONFIRM
-    RUNNING    STARTED, REFUSED, EXIT SIGNAL, WINDOW                   GO;  both: DATA END CLOSED BROKEN CREDIT
-    OVER                                                               WITHDRAW, CANCEL, RELEASE, REFUSED
-    any                                                                both: PING PONG
+    state      worker sends            client sends                     after
+    OFFERING   CONFIRM                 CANCEL, RELEASE                  the handshake, or an EXIT (lease)
+    OFFERED    WITHDRAW                CANCEL, RELEASE, GO              CONFIRM
+    RUNNING    STARTED or REFUSED      CANCEL, SIGNAL, WINDOW, streams  GO
+      started  streams, at last EXIT   the same                         STARTED
+    OVER                               CANCEL, RELEASE                  WITHDRAW, REFUSED, CANCEL, RELEASE
+    any        PING, PONG              PING, PONG
+
+    Streams are DATA, END, CLOSED, BROKEN and CREDIT.  In OVER whatever else arrives crossed the end, and is ignored.
 """
 
 from __future__ import annotations
 
-from cexec.errors import DisconnectedError, ProtocolError
+from cexec.errors import CexecError, DisconnectedError, ProtocolError
 from cexec.protocol import frames
 from cexec.protocol.frames import READS, WRITES, Ending, Exit, Go, Refusal
 from cexec.protocol.limits import DEFAULT_PINGPONG, INITIAL_WINDOW, PING_INTERVAL
@@ -60,19 +63,27 @@ class Session:
         self.outgoing: dict[int, Outgoing] = {}
         self.incoming: dict[int, Incoming] = {}
         self._worker = worker
+        self._started = False
         self._pingpong = pingpong
+        self._interval = min(PING_INTERVAL, pingpong / 2)
         self._heard = self._looked = now
         self._asked = False
         self._events: list[Event] = []
         self._frames: list[bytes] = []
-        self._failure: ProtocolError | None = None
+        self._creditors: set[int] = set()  # streams whose peer is to be granted credit
+        self._pong = False
+        self._failure: CexecError | None = None
+
+    @property
+    def writing(self) -> bool:
+        """Whether a stream that we write has not ended yet."""
+        return any(half.state == OPEN for half in self.outgoing.values())
 
     # the five verbs
 
     def receive_data(self, data: memoryview, now: float) -> None:
         """One frame from the peer; raises `ProtocolError`."""
-        if self._failure is not None:
-            raise self._failure
+        self._check()
         self._heard, self._asked = now, False
         try:
             kind, stream, body = frames.parse(data)
@@ -85,22 +96,32 @@ class Session:
         return self._events.pop(0) if self._events else None
 
     def data_to_send(self) -> list[bytes]:
-        """Frames to be sealed and sent, in order."""
+        """Frames to be sealed and sent, in order.  They may be left in here while the connection takes no more."""
         result, self._frames = self._frames, []
+        for stream in self._creditors:
+            if credit := self.incoming[stream].grant():
+                result.append(frames.frame(frames.CREDIT, credit.to_bytes(4, "big"), stream))
+        self._creditors.clear()
+        if self._pong:
+            result.append(frames.frame(frames.PONG))
+            self._pong = False
         return result
 
     def next_timeout(self) -> float:
-        return self._heard + (self._pingpong if self._asked else min(PING_INTERVAL, self._pingpong / 2))
+        """When to call `handle_timeout`: also in between, so that it can tell whether we slept."""
+        return min(self._heard + (self._pingpong if self._asked else self._interval), self._looked + self._interval)
 
     def handle_timeout(self, now: float) -> None:
         """Asks a silent peer whether it is there; raises `DisconnectedError` for one that has been silent too long."""
-        if now - self._looked > PING_INTERVAL + self._pingpong / 2:
-            # We slept ourselves, as a stopped process does: the peer gets its time again.
+        self._check()
+        slept, self._looked = now - self._looked > 2 * self._interval, now
+        if slept:
+            # As a stopped process does: what the peer said in the meantime is still to be read.
             self._heard, self._asked = now, False
-        self._looked = now
-        if self._asked and now >= self._heard + self._pingpong:
-            raise DisconnectedError(f"peer has been silent for {self._pingpong:.0f} seconds")
-        if not self._asked and now >= self.next_timeout():
+        elif self._asked and now >= self._heard + self._pingpong:
+            self._failure = DisconnectedError(f"peer has been silent for {self._pingpong:.0f} seconds")
+            raise self._failure
+        elif not self._asked and now >= self._heard + self._interval:
             self._asked = True
             self._frames.append(frames.frame(frames.PING))
 
@@ -118,19 +139,20 @@ class Session:
         self._frames.append(frames.frame(frames.WITHDRAW, frames.text_body(text)))
 
     def started(self) -> None:
-        self._require(self._worker and self.state == RUNNING)
+        self._require(self._worker and self.state == RUNNING and not self._started)
+        self._started = True
         self._frames.append(frames.frame(frames.STARTED))
 
     def refuse(self, refusal: Refusal) -> None:
         """The program was not started."""
-        self._require(self._worker and self.state == RUNNING)
+        self._require(self._worker and self.state == RUNNING and not self._started)
         self.state = OVER
         self._frames.append(frames.frame(frames.REFUSED, refusal.encode()))
 
     def exit(self, result: Exit) -> None:
         """The job is over; every output must have ended.  Fills in the endings."""
-        self._require(self._worker and self.state == RUNNING)
-        if any(half.state == OPEN for half in self.outgoing.values()):
+        self._require(self._worker and self.state == RUNNING and self._started)
+        if self.writing:
             raise ValueError("an output stream has not ended")
         for half in self.incoming.values():
             half.stop_reading()
@@ -154,7 +176,7 @@ class Session:
 
     def release(self) -> None:
         """No further job will come."""
-        self._require(not self._worker)
+        self._require(not self._worker and self.state != RUNNING)
         self.state = OVER
         self._frames.append(frames.frame(frames.RELEASE))
 
@@ -190,9 +212,8 @@ class Session:
 
     def consumed(self, stream: int, size: int) -> None:
         """`size` bytes of what was received have been passed on; gives the peer credit for more."""
-        credit = self.incoming[stream].consume(size)
-        if credit:
-            self._frames.append(frames.frame(frames.CREDIT, credit.to_bytes(4, "big"), stream))
+        if self.incoming[stream].consume(size):
+            self._creditors.add(stream)
 
     def close_reader(self, stream: int) -> None:
         """Whoever reads this stream on our side has gone: the peer's writer gets EPIPE."""
@@ -203,15 +224,22 @@ class Session:
     # frames from the peer
 
     def _receive(self, kind: int, stream: int, body: memoryview) -> None:
-        if kind == frames.DATA:
-            self._receive_data(stream, body)
-        elif kind in (frames.END, frames.CLOSED, frames.BROKEN, frames.CREDIT):
-            self._receive_stream_frame(kind, stream, body)
-        elif kind == frames.PING:
-            self._frames.append(frames.frame(frames.PONG))
-        elif kind != frames.PONG and self._worker:
+        if kind == frames.PING:
+            self._pong = True
+        elif kind == frames.PONG:
+            pass
+        elif self.state == OVER and not (self._worker and kind in (frames.CANCEL, frames.RELEASE)):
+            pass  # what the peer sent before it heard that it is over
+        elif kind in frames.OF_A_STREAM:
+            if not self._worker and self.state == RUNNING and not self._started:
+                raise ProtocolError("worker sent stream frames before it had started the program")
+            if kind == frames.DATA:
+                self._receive_data(stream, body)
+            else:
+                self._receive_stream_frame(kind, stream, body)
+        elif self._worker:
             self._receive_as_worker(kind, body)
-        elif kind != frames.PONG:
+        else:
             self._receive_as_client(kind, body)
 
     def _receive_data(self, stream: int, body: memoryview) -> None:
@@ -246,33 +274,35 @@ class Session:
             self._events.append(Event(kind, go=go))
         elif kind == frames.SIGNAL:
             number = frames.parse_number(body, 1)
+            if not 0 < number <= frames.LARGEST_SIGNAL:
+                raise ProtocolError("client sent an impossible signal")
             if self.state == RUNNING:  # a signal may cross the EXIT on its way
                 self._events.append(Event(kind, number=number))
         elif kind == frames.WINDOW:
             number = frames.parse_number(body, 4)
             if self.state == RUNNING:
                 self._events.append(Event(kind, number=number))
-        elif kind in (frames.CANCEL, frames.RELEASE) and not len(body):
+        elif kind == frames.CANCEL or (kind == frames.RELEASE and self.state != RUNNING):
             self.state = OVER
             self._events.append(Event(kind))
         else:
             raise ProtocolError("client sent a frame that has no place here")
 
     def _receive_as_client(self, kind: int, body: memoryview) -> None:
-        if self.state == OVER:  # what the worker sent before it heard that we left
-            return
-        if kind == frames.CONFIRM and self.state == OFFERING and not len(body):
+        waiting = self.state == RUNNING and not self._started
+        if kind == frames.CONFIRM and self.state == OFFERING:
             self.state = OFFERED
             self._events.append(Event(kind))
-        elif kind == frames.WITHDRAW and self.state in (OFFERED, RUNNING):
+        elif kind == frames.WITHDRAW and (self.state == OFFERED or waiting):
             self.state = OVER
             self._events.append(Event(kind, text=frames.parse_text(body)))
-        elif kind == frames.STARTED and self.state == RUNNING and not len(body):
+        elif kind == frames.STARTED and waiting:
+            self._started = True
             self._events.append(Event(kind))
-        elif kind == frames.REFUSED and self.state == RUNNING:
+        elif kind == frames.REFUSED and waiting:
             self.state = OVER
             self._events.append(Event(kind, refusal=Refusal.decode(body)))
-        elif kind == frames.EXIT and self.state == RUNNING:
+        elif kind == frames.EXIT and self.state == RUNNING and self._started:
             result = Exit.decode(body)
             self._check_endings(result.endings)
             self.state = OFFERING
@@ -292,17 +322,23 @@ class Session:
                 raise ProtocolError(f"stream {number} was cut short")
         for number, writing in self.outgoing.items():
             ending = told.get((number, READS))
-            if ending is None or ending.count > writing.count:
-                raise ProtocolError(f"stream {number} was read further than it was written")
+            if ending is None or not writing.agrees(ending):
+                raise ProtocolError(f"stream {number} was not read as it was written")
             writing.finish(ending)
 
     def _open_streams(self, go: Go) -> None:
         self.state = RUNNING
+        self._started = False
+        self._creditors.clear()
         inputs = [s.number for s in go.streams if s.directions & READS and s.same_as == s.number]
         outputs = [s.number for s in go.streams if s.directions & WRITES and s.same_as == s.number]
         receiving, sending = (inputs, outputs) if self._worker else (outputs, inputs)
         self.incoming = {number: Incoming(number, INITIAL_WINDOW) for number in receiving}
         self.outgoing = {number: Outgoing(number, INITIAL_WINDOW) for number in sending}
+
+    def _check(self) -> None:
+        if self._failure is not None:
+            raise self._failure
 
     def _require(self, allowed: bool) -> None:
         if not allowed:

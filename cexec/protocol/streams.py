@@ -45,6 +45,10 @@ class Outgoing:
         self.state, self.read = READER_CLOSED, count
         return True
 
+    def agrees(self, ending: Ending) -> bool:
+        """Whether the peer's account of this stream can be true: it closed it, or it heard how we ended it."""
+        return ending.ending in (READER_CLOSED, self.state) and ending.count <= self.count
+
     def finish(self, ending: Ending) -> None:
         """The exit frame's last word on how much was read."""
         self.read = ending.count
@@ -56,7 +60,7 @@ class Outgoing:
 
 
 class Incoming:
-    """`received` and `consumed` count bytes; `window` is what the peer may still send."""
+    """`received` and `consumed` count bytes; `window` is what the peer may still send, of what it has been told."""
 
     __slots__ = ("_unacknowledged", "_whole", "consumed", "number", "received", "state", "window")
 
@@ -80,13 +84,17 @@ class Incoming:
         self.received += size
         return True
 
-    def consume(self, size: int) -> int:
-        """Data has been passed on; returns the credit to be granted now, 0 while it is not worth a frame."""
+    def consume(self, size: int) -> bool:
+        """Data has been passed on; whether `grant` is now worth a frame."""
+        if size > self.received - self.consumed:
+            raise ValueError("more is consumed than was received")
         self.consumed += size
-        if self.state != OPEN:
-            return 0
         self._unacknowledged += size
-        if self._unacknowledged < self._whole // 4:
+        return self.state == OPEN and self._unacknowledged >= self._whole // 4
+
+    def grant(self) -> int:
+        """The credit that the peer is told of now; 0 when it needs none."""
+        if self.state != OPEN:
             return 0
         credit, self._unacknowledged = self._unacknowledged, 0
         self.window += credit
@@ -117,9 +125,9 @@ class Incoming:
         return True
 
     def agrees(self, ending: Ending) -> bool:
-        """Whether the peer's account of this stream is ours."""
+        """Whether the peer's account of this stream is ours; how one ends that we left is no concern of ours."""
         if self.state == READER_CLOSED:
-            return ending.ending in (READER_CLOSED, ENDED)
+            return True
         return ending.ending == self.state and (self.state == STREAM_BROKEN or ending.count == self.received)
 
     def ending(self, direction: int) -> Ending:
