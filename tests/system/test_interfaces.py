@@ -53,7 +53,9 @@ def test_reading_takes_well_under_a_millisecond_for_each_few_interfaces() -> Non
 
 
 def test_without_netlink_psutil_is_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    expected = {name: (addresses, loopback) for name, (addresses, _, loopback) in table(interfaces()).items() if addresses}
+    expected = {
+        name: (addresses, loopback) for name, (addresses, _, loopback) in table(interfaces()).items() if addresses
+    }
     monkeypatch.delattr(_socket, "AF_NETLINK", raising=False)
     found = {name: (addresses, loopback) for name, (addresses, _, loopback) in table(interfaces()).items() if addresses}
     assert found == expected
