@@ -41,25 +41,26 @@ def run_click(command: click.Command, argv: list[str] | None) -> int:
 
     name = command.name or "cexec"
     try:
-        status = command.main(args=argv, prog_name=name, standalone_mode=False)
+        with command.make_context(name, list(sys.argv[1:] if argv is None else argv)) as context:
+            status: int = command.invoke(context)
+            return status
+    except click.exceptions.Exit as end:  # --help and --version
+        return end.exit_code
     except click.ClickException as error:
         message = error.format_message().rstrip(".")
         print_error(name, f"{message[:1].lower()}{message[1:]}; see {name} --help")
         return EXIT_USAGE
-    except click.Abort:
-        print_error(name, "interrupted")
-        return EXIT_TEMPORARY
     except CexecError as error:
         print_error(name, str(error))
         return error.exit_status
+    except KeyboardInterrupt:
+        print_error(name, "interrupted")
+        return EXIT_TEMPORARY
     except OSError as error:
-        # Whatever a command does itself is told as a LocalError; what is left is its own output.
+        # What a command does itself it tells as a LocalError; what is left is its own output.
         _give_up_output()
         print_error(name, f"cannot write to standard output: {(error.strerror or str(error)).lower()}")
         return EXIT_TEMPORARY
-    except SystemExit:  # click's answer to a closed pipe
-        return EXIT_TEMPORARY
-    return status if isinstance(status, int) else 0
 
 
 def _give_up_output() -> None:
