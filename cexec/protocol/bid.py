@@ -81,12 +81,14 @@ class Bidder:
             if connected:  # its claim was faster
                 self._lost(connected, targeted, now)
             return
+        extra_delay = max(0.0, min(extra_delay, LONGEST_DELAY))
         known = self._announcements.get(identity)
         if known is not None:
-            self._announcements.renew(known, expires)
+            self._announcements.renew(known, expires, extra_delay)
             return
-        announcement = self._remember(identity, weight, expires, targeted)
-        delay = self._delay(targeted, now) + max(0.0, min(extra_delay, LONGEST_DELAY)) if self.free else 0.0
+        announcement = self._remember(identity, weight, now, expires, targeted)
+        delay = self._delay(targeted, now) + extra_delay if self.free else 0.0
+        announcement.extra_delay = extra_delay
         announcement.bid_at = now + delay
         announcement.queued_at = now + SILENT if self.free and delay < SILENT else self._next_queued(now)
         self._fire(announcement, now)
@@ -94,7 +96,7 @@ class Bidder:
     def leased(self, identity: bytes, weight: int, now: float) -> None:
         """A connected client wants another job done, which joins the lottery; tell before its last job `finished`."""
         self._now = now
-        self._wait(self._remember(identity, weight, inf, True))
+        self._wait(self._remember(identity, weight, now, inf, True))
 
     def claimed(self, identity: bytes, connected: int, now: float) -> None:
         """Hear a genuine CLAIM, of this worker's win or another's; `connected` is the client's hint."""
@@ -104,6 +106,7 @@ class Bidder:
             self._announcements.claim_first(identity, max(1, connected), now)
         elif not announcement.claim_heard:
             announcement.claim_heard = True
+            self._competition.race_took(now - announcement.heard_at)
             if announcement.holds_slot:  # perhaps this worker has won: not known before GO or CANCEL
                 self._learn(connected, announcement.targeted, now)
             else:
@@ -266,7 +269,7 @@ class Bidder:
     def _may_connect(self) -> bool:
         """Attempts that do not come forward give way to others, within bounds; a slowed worker tries one at a time."""
         if self._reputation.slowness(self._now):
-            return not (self._connecting or self._reserved or self._running)
+            return self.free > 0 and not (self._connecting or self._reserved)
         return self._connecting - self._stalled < self.free and self._connecting < self.free + STALLED_ALLOWED
 
     def _fire(self, announcement: Announcement, now: float) -> None:
@@ -287,8 +290,8 @@ class Bidder:
                 announcement.queued_at = now + limits.QUEUED_INTERVAL
         self._announcements.arm(announcement)
 
-    def _remember(self, identity: bytes, weight: int, expires: float, targeted: bool) -> Announcement:
-        announcement = Announcement(identity, weight, expires, targeted)
+    def _remember(self, identity: bytes, weight: int, now: float, expires: float, targeted: bool) -> Announcement:
+        announcement = Announcement(identity, weight, now, expires, targeted)
         displaced = self._announcements.add(announcement)
         if displaced is not None:
             self._waiting.discard(displaced.identity)

@@ -2,8 +2,8 @@
 
 Contract: `learn` is given what claims say, `spread` returns the random part of a bid in seconds, from the distribution
 of timers of Nonnenmacher and Biersack ("Optimal multicast feedback", INFOCOM 1998): truncated exponential, rare at the
-start and dense at the end, so that few are early however many there are and nobody waits longer than SPREAD times the
-logarithm of the estimate.  docs/placement.md derives it.  Pure.
+start and dense at the end, so that few are early however many there are and nobody waits longer than the spread times
+the logarithm of the estimate.  docs/placement.md derives it.  Pure.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-SPREAD = 0.020  # seconds (ours): the random part grows by this each time the competitors grow by a factor of e
+LEAST_SPREAD = 0.020  # seconds (ours): the random part grows by this each time the competitors grow by a factor of e
+MOST_SPREAD = 0.100  # seconds (ours)
+RACE_GROWTH = 1.2  # (ours) the shortest race is forgotten by this factor with each race
 WANTED_CONNECTIONS = 3  # (ours) that many workers should connect to a client
 LEAST_COMPETITORS = 1.15  # (ours) workers that know of rivals are spread over 3 ms at least
 MOST_COMPETITORS = 4096  # (ours) a claim that says more is not believed
@@ -27,11 +29,12 @@ RIVALS_LIFETIME = 600.0  # seconds (ours) after the last sign of another worker 
 class Competition:
     """What one worker believes about the others."""
 
-    __slots__ = ("_estimate", "_random", "_rivals_until")
+    __slots__ = ("_estimate", "_random", "_rivals_until", "_spread")
 
     def __init__(self, random: Callable[[], float]) -> None:
         self._random = random
         self._estimate = 1.0
+        self._spread = LEAST_SPREAD
         self._rivals_until = -inf
 
     @property
@@ -47,14 +50,18 @@ class Competition:
         return now >= self._rivals_until
 
     def learn(self, connected: int) -> None:
-        """That many workers had connected, a claim says: too many widen the spread at once, too few narrow it slowly."""
+        """So many workers had connected, a claim says: too many widen the spread at once, few slowly narrow it."""
         connected = max(1, min(connected, MOST_COMPETITORS))
         error = connected / WANTED_CONNECTIONS
         step = min(error, LARGEST_STEP) if error > SURPRISE else error**GAIN
         self._estimate = max(1.0, min(self._estimate * step, float(MOST_COMPETITORS)))
 
+    def race_took(self, seconds: float) -> None:
+        """From an announcement to its claim: the shortest races tell how long others cannot know of a winner."""
+        self._spread = max(LEAST_SPREAD, min(seconds, self._spread * RACE_GROWTH, MOST_SPREAD))
+
     def spread(self, speed: float) -> float:
         """The random part of a bid, in seconds; a worker of speed 2 is as lucky as two workers of speed 1."""
         competitors = max(self._estimate, LEAST_COMPETITORS)
         luck = 1.0 - (1.0 - self._random()) ** (1.0 / speed)  # the least of `speed` uniform numbers
-        return SPREAD * log(1.0 + luck * (competitors - 1.0))
+        return self._spread * log(1.0 + luck * (competitors - 1.0))

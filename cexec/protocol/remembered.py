@@ -19,17 +19,19 @@ class Announcement:
     """One that this worker can serve."""
 
     __slots__ = (
-        "bid_at", "claim_heard", "expires", "failures", "identity", "queued_at", "stalls_at", "state", "targeted",
-        "timer", "weight",
+        "bid_at", "claim_heard", "expires", "extra_delay", "failures", "heard_at", "identity", "queued_at", "stalls_at",
+        "state", "targeted", "timer", "weight",
     )  # fmt: skip
 
-    def __init__(self, identity: bytes, weight: int, expires: float, targeted: bool) -> None:
+    def __init__(self, identity: bytes, weight: int, heard_at: float, expires: float, targeted: bool) -> None:
         self.identity = identity
         self.weight = max(1, min(weight, 65535))
+        self.heard_at = heard_at
         self.expires = expires
         self.targeted = targeted
         self.state = DELAYED
         self.bid_at = self.queued_at = self.stalls_at = inf
+        self.extra_delay = 0.0  # the part of its delay that is due to relays
         self.failures = 0  # connections that failed
         self.claim_heard = False
         self.timer = inf  # of its entries in the timer heap the one that is valid
@@ -70,9 +72,13 @@ class Remembered:
         self._table[announcement.identity] = announcement
         return oldest
 
-    def renew(self, announcement: Announcement, expires: float) -> None:
-        """Heard again."""
+    def renew(self, announcement: Announcement, expires: float, extra_delay: float) -> None:
+        """Heard again, perhaps by a shorter way."""
         announcement.expires = max(announcement.expires, expires)
+        if announcement.state == DELAYED and extra_delay < announcement.extra_delay:
+            announcement.bid_at -= announcement.extra_delay - extra_delay
+            announcement.extra_delay = extra_delay
+            self.arm(announcement)
         self._table[announcement.identity] = self._table.pop(announcement.identity)
 
     def finish(self, announcement: Announcement, now: float) -> None:

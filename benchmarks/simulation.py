@@ -1,0 +1,230 @@
+"""A model of a cluster that drives the real `Bidder`: workers, clients and a network, in simulated time.
+
+Contract: everything is drawn from one seed, so a run can be repeated.  What is modelled is docs/protocol.md section 3:
+announcement and its copies, connection, two flights, confirmation, GO and CLAIM, CANCEL, RST once the listener is
+closed, and the CPU time that a client needs for each connection, one after the other.  Times are seconds.
+"""
+
+from __future__ import annotations
+
+import heapq
+import sys
+from pathlib import Path
+from random import Random
+from typing import TYPE_CHECKING, Any
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from cexec.protocol import limits
+from cexec.protocol.bid import Bidder, Connect, Forget, Load, Queued
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+LATENCY = (0.001, 0.003)  # one way, uniform: a busy LAN with jitter
+CLIENT_HANDSHAKE = 0.0003  # CPU time of a client for one first flight
+CLIENT_RECORD = 0.00005  # CPU time of a client for one confirmation
+WORKER_HANDSHAKE = 0.0005  # CPU time of a worker for each of its two steps
+BACKLOG = 128  # connections that the client's kernel keeps while the client is busy
+WANTED_FOR = 3 * limits.ANNOUNCE_LONGEST_INTERVAL
+
+
+class Network:
+    """The clock and the order of things."""
+
+    def __init__(self, seed: int, latency: tuple[float, float] = LATENCY, loss: float = 0.0) -> None:
+        self.now = 0.0
+        self.random = Random(seed)
+        self.workers: list[Worker] = []
+        self.latency = latency
+        self.loss = loss  # of datagrams
+        self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
+        self._sequence = 0
+
+    def at(self, when: float, action: Callable[..., None], *arguments: Any) -> None:
+        self._sequence += 1
+        heapq.heappush(self._queue, (max(when, self.now), self._sequence, action, arguments))
+
+    def send(self, action: Callable[..., None], *arguments: Any, after: float = 0.0) -> None:
+        """Something that arrives one latency after it leaves."""
+        self.at(self.now + after + self.random.uniform(*self.latency), action, *arguments)
+
+    def multicast(self, method: str, *arguments: Any) -> None:
+        for worker in self.workers:
+            if not self.loss or self.random.random() >= self.loss:
+                self.send(getattr(worker, method), *arguments)
+
+    def run(self, until: float = float("inf"), stop: Callable[[], bool] | None = None) -> None:
+        while self._queue and self._queue[0][0] <= until and not (stop is not None and stop()):
+            self.now, _, action, arguments = heapq.heappop(self._queue)
+            action(*arguments)
+
+
+class Client:
+    """Announces one job and takes the first worker that confirms."""
+
+    def __init__(self, network: Network, number: int, length: float, weight: int = 1, name: str = "") -> None:
+        self.network = network
+        self.identity = number.to_bytes(16, "big")
+        self.length = length
+        self.weight = weight
+        self.name = name
+        self.listening = False
+        self.knocks = 0  # connections that came while the listener was open
+        self.late_knocks = 0  # and after it had been closed
+        self.queued = 0
+        self.announced = self.confirmed = self.ended = -1.0
+        self.winner: Worker | None = None
+        self.outcome = ""
+        self.when_ended: Callable[[Client], None] | None = None
+        self._backlog = 0
+        self._busy_until = 0.0
+        self._open: dict[Worker, bool] = {}
+
+    def announce(self) -> None:
+        self.announced = self.network.now
+        self.listening = True
+        self._copy(limits.ANNOUNCE_FIRST_INTERVAL)
+
+    def _copy(self, interval: float) -> None:
+        if self.listening:
+            self.network.multicast("hear", self)
+            following = min(interval * limits.ANNOUNCE_GROWTH, limits.ANNOUNCE_LONGEST_INTERVAL)
+            self.network.at(self.network.now + interval, self._copy, following)
+
+    def _work(self, seconds: float, action: Callable[..., None], *arguments: Any) -> None:
+        """Use this client's CPU, one thing after the other."""
+        self._busy_until = max(self._busy_until, self.network.now) + seconds
+        self.network.at(self._busy_until, action, *arguments)
+
+    def syn(self, worker: Worker) -> None:
+        if not self.listening:
+            self.late_knocks += 1
+            self.network.send(worker.connection_failed, self)
+        elif self._backlog >= BACKLOG + limits.MAXIMUM_UNAUTHENTICATED:
+            self.network.at(self.network.now + 1.0, worker.connection_failed, self)
+        else:
+            self.knocks += 1
+            self._backlog += 1
+            self._open[worker] = False
+            self.network.send(worker.connected, self)
+
+    def first_flight(self, worker: Worker) -> None:
+        if self.listening:
+            self._work(CLIENT_HANDSHAKE, self._answer, worker)
+
+    def _answer(self, worker: Worker) -> None:
+        if self.listening and worker in self._open:
+            self._backlog -= 1
+            self.network.send(worker.second_flight, self)
+
+    def confirmation(self, worker: Worker) -> None:
+        self._work(CLIENT_RECORD, self._take, worker)
+
+    def withdrawal(self, worker: Worker) -> None:
+        self._open.pop(worker, None)
+
+    def _take(self, worker: Worker) -> None:
+        if not self.listening:
+            return
+        self.listening = False
+        self.confirmed = self.network.now
+        self.winner = worker
+        self.network.send(worker.go, self)
+        for other in self._open:
+            if other is not worker:
+                self.network.send(other.cancel, self)
+        self.network.multicast("claim", self, self.knocks)
+
+    def exit(self, outcome: str) -> None:
+        self.outcome = outcome
+        self.ended = self.network.now
+        if self.when_ended is not None:
+            self.when_ended(self)
+
+
+class Worker:
+    """A host whose bids come from the real `Bidder`."""
+
+    def __init__(self, network: Network, name: str, slots: int = 1, speed: float = 1.0, load: float = 0.0) -> None:
+        self.network = network
+        self.name = name
+        self.speed = speed
+        self.bidder = Bidder(slots=slots, speed=speed, random=network.random.random)
+        self.bidder.load_sampled(Load(external=load) if load else Load(), network.now)
+        self.broken = False  # its jobs exit 1 at once
+        self.slots = slots
+        self.jobs = 0
+        self.most_jobs = 0
+        self._running = 0
+        self._clients: dict[bytes, Client] = {}
+        self._wake_at = float("inf")
+        network.workers.append(self)
+
+    def _pump(self) -> None:
+        while (event := self.bidder.next_event()) is not None:
+            if isinstance(event, Connect):
+                self.network.send(self._clients[event.identity].syn, self)
+            elif isinstance(event, Queued):
+                self._clients[event.identity].queued += 1
+            elif isinstance(event, Forget):
+                self._clients.pop(event.identity, None)
+        due = self.bidder.next_timeout()
+        if due is not None and due < self._wake_at:
+            self._wake_at = due
+            self.network.at(due, self._wake, due)
+
+    def _wake(self, due: float) -> None:
+        if due == self._wake_at:
+            self._wake_at = float("inf")
+            self.bidder.handle_timeout(self.network.now)
+            self._pump()
+
+    def hear(self, client: Client) -> None:
+        self._clients.setdefault(client.identity, client)
+        self.bidder.consider(client.identity, client.weight, WANTED_FOR, self.network.now)
+        self._pump()
+
+    def claim(self, client: Client, connected: int) -> None:
+        self.bidder.claimed(client.identity, connected, self.network.now)
+        self._pump()
+
+    def connection_failed(self, client: Client) -> None:
+        self.bidder.failed(client.identity, self.network.now)
+        self._pump()
+
+    def connected(self, client: Client) -> None:
+        self.network.send(client.first_flight, self, after=WORKER_HANDSHAKE)
+
+    def second_flight(self, client: Client) -> None:
+        if self.bidder.reserved(client.identity, self.network.now):
+            self.network.send(client.confirmation, self, after=WORKER_HANDSHAKE)
+            self.network.at(self.network.now + limits.GO_DEADLINE, self._no_go, client)
+        else:
+            self.network.send(client.withdrawal, self)
+            self.bidder.withdrawn(client.identity, self.network.now)
+        self._pump()
+
+    def _no_go(self, client: Client) -> None:
+        if client.winner is not self:
+            self.cancel(client)
+
+    def cancel(self, client: Client) -> None:
+        self.bidder.released(client.identity, self.network.now)
+        self.bidder.failed(client.identity, self.network.now)
+        self._pump()
+
+    def go(self, client: Client) -> None:
+        self.bidder.started(client.identity, self.network.now)
+        self.jobs += 1
+        self._running += 1
+        self.most_jobs = max(self.most_jobs, self._running)
+        duration = 0.005 if self.broken else client.length / self.speed
+        self.network.at(self.network.now + duration, self._end, client, duration)
+        self._pump()
+
+    def _end(self, client: Client, duration: float) -> None:
+        outcome = "failed" if self.broken else "ok"
+        self._running -= 1
+        self.bidder.finished(client.identity, outcome, duration, self.network.now)
+        self.network.send(client.exit, outcome)
+        self._pump()
