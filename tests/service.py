@@ -32,7 +32,8 @@ class Application:
     def __init__(self, directory: Path, name: str = "app") -> None:
         self.secret = directory / name
         self.public = directory / f"{name}.pub"
-        subprocess.run(command("ckeygen", self.secret, self.public), env=clean_environment(), check=True, timeout=20)
+        argv = command("ckeygen", self.secret, self.public)
+        subprocess.run(argv, env=clean_environment(), check=True, capture_output=True, timeout=20)
 
     def client(self, *arguments: str, environment: Mapping[str, str] | None = None) -> tuple[list[str], dict[str, str]]:
         """argv and environment of `cexec APP.pub ARGUMENTS...` on this machine; for `popen` of subprocess."""
@@ -83,7 +84,7 @@ class Service:
         except BaseException:
             self.kill()
             raise
-        self.descriptors_at_start = self.descriptors()
+        self.descriptors_at_start = self._settled_descriptors()
 
     @property
     def pid(self) -> int:
@@ -151,6 +152,14 @@ class Service:
             assert not tracebacks, "\n".join(self.lines)
         finally:
             self.kill()
+
+    def _settled_descriptors(self) -> int:
+        """How many are open once it has opened all that it needs, which its first line need not wait for."""
+        before, now_open = -1, self.descriptors()
+        while now_open != before:
+            time.sleep(0.1)
+            before, now_open = now_open, self.descriptors()
+        return now_open
 
     def _check_descriptors(self) -> None:
         if not _comes_true(lambda: self.descriptors() <= self.descriptors_at_start):

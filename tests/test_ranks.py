@@ -38,9 +38,10 @@ RANKS: dict[float, tuple[str, ...]] = {
     4: ("protocol.bid", "protocol.race", "protocol.session"),
     5: ("system.*",),
     6: ("client_descriptors", "client_race", "worker_heard", "worker_job", "worker_offer"),
-    6.1: ("worker_running",),
-    6.2: ("worker",),
-    6.9: ("commands.common",),
+    6.1: ("client_job", "worker_running"),
+    6.2: ("client", "worker"),
+    6.8: ("commands.common",),
+    6.9: ("commands.cexec_options",),
     7: ("commands.*",),
 }
 FORBIDDEN = {"protocol.session": "protocol.channel"}  # the pump is handed both

@@ -1,0 +1,45 @@
+"""What a plain call of `cexec` must not have loaded: it is started thousands of times, and each one costs it time.
+
+In milliseconds of a start that takes 10 altogether: signal 4, enum or hmac 3, argparse 3, subprocess 3.5, re 5,
+logging 7.5, typing 8, dataclasses 8, psutil 13.5, click 18, importlib.metadata 23, asyncio 31, zeroconf 54.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.conftest import StartService
+from tests.environment import local_environment
+from tests.service import Application
+
+FORBIDDEN = {
+    "argparse", "ast", "asyncio", "cffi", "click", "collections", "contextlib", "dataclasses", "datetime", "enum",
+    "functools", "hashlib", "heapq", "hmac", "importlib.metadata", "inspect", "ipaddress", "json", "logging",
+    "nacl.bindings", "operator", "pathlib", "psutil", "random", "re", "selectors", "shutil", "signal", "socket",
+    "struct", "subprocess", "tempfile", "textwrap", "threading", "traceback", "typing", "uuid", "warnings", "weakref",
+    "zeroconf",
+}  # fmt: skip
+
+
+def loaded_modules(argv: list[str], input: bytes = b"") -> tuple[set[str], subprocess.CompletedProcess[bytes]]:
+    """What a run of Python imports, from its first moment to its last, as told by -X importtime."""
+    environment = {**local_environment(), "PYTHONPROFILEIMPORTTIME": "1"}
+    result = subprocess.run(argv, input=input, env=environment, capture_output=True, timeout=30)
+    lines = [line for line in result.stderr.decode().splitlines() if line.startswith("import time:")]
+    return {line.rpartition("|")[2].strip() for line in lines}, result
+
+
+def test_a_plain_call_loads_nothing_that_is_slow(service: StartService, application: Application) -> None:
+    service("cat")
+    bare, _ = loaded_modules([sys.executable, "-c", "pass"])
+    argv, _ = application.client()
+    loaded, result = loaded_modules(argv, b"hello")
+    assert (result.returncode, result.stdout) == (0, b"hello"), result.stderr.decode()
+    assert {"cexec.commands.cexec", "_socket", "nacl._sodium"} <= loaded  # what it needs, so the list is a list
+    assert not loaded & FORBIDDEN - bare
+
+
+def test_the_check_sees_a_module_that_is_loaded_late() -> None:
+    loaded, _ = loaded_modules([sys.executable, "-c", "def f():\n import argparse\nf()"])
+    assert "argparse" in loaded
