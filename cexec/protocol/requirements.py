@@ -42,7 +42,7 @@ class Requirements:
         self.unwanted = tuple(unwanted)
 
     def encode(self) -> bytes:
-        """The wire form; `UsageError` if there is no room for so much in one datagram."""
+        """The wire form; `UsageError` if there is no room for so much in one datagram, or if it is no text."""
         try:
             writer = Writer().mapping(self.needs)
             for names in (self.wanted, self.unwanted):
@@ -50,6 +50,8 @@ class Requirements:
                 for name in names:
                     writer.text(name)
             data = bytes(writer)
+        except UnicodeEncodeError:
+            raise UsageError("requirements are not UTF-8 text") from None
         except ValueError:
             data = bytes(MAXIMUM_ENCODED + 1)
         if len(data) > MAXIMUM_ENCODED:
