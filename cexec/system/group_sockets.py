@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 REFRESH_INTERVAL = 10.0  # seconds (protocol) at most between two calls of refresh
 RECEIVE_LIMIT = 256  # datagrams (ours) of one socket in one call of receive
 _RECEIVE_BUFFER = 4 * 1024 * 1024  # bytes (ours): the default of 208 KiB held 166 of 5,000 datagrams of a burst
-_SO_RCVBUFFORCE, _SO_MEMINFO = 33, 55  # <asm-generic/socket.h>
+_SO_RCVBUFFORCE, _SO_MEMINFO, _SO_BINDTOIFINDEX = 33, 55, 62  # <asm-generic/socket.h>
 _MEMINFO_DROPS = 8 * 4  # bytes before SK_MEMINFO_DROPS, <linux/sock_diag.h>
 _IP_PKTINFO, _IP_MULTICAST_ALL, _IPV6_MULTICAST_ALL = 8, 49, 29  # <linux/in.h>, <linux/in6.h>
 _ANCILLARY_SIZE = 64  # bytes: room for one struct in_pktinfo or in6_pktinfo and its header
@@ -132,7 +132,7 @@ class GroupSockets:
         except OSError as error:
             return error.errno or errno.EIO
         try:
-            _prepare(created, family, ask_destination=hearing.unicast is None)
+            _prepare(created, hearing)
             created.bind((address, port) if family == _socket.AF_INET else (address, port, 0, scope))
         except OSError as error:
             created.close()
@@ -235,8 +235,10 @@ def _set(target: _socket.socket, level: int, option: int, value: int) -> bool:
     return True
 
 
-def _prepare(created: _socket.socket, family: int, ask_destination: bool) -> None:
+def _prepare(created: _socket.socket, hearing: Hearing) -> None:
     """Options of a hearing socket: shared with other users' processes (REUSEPORT would not be), only what it joined."""
+    family, _, _, scope = hearing.key
+    ask_destination = hearing.unicast is None
     created.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
     if not LINUX:
         if hasattr(_socket, "SO_REUSEPORT"):  # the BSDs share an address that is no multicast group only so
@@ -247,6 +249,8 @@ def _prepare(created: _socket.socket, family: int, ask_destination: bool) -> Non
         _set(created, _socket.SOL_SOCKET, _socket.SO_RCVBUF, _RECEIVE_BUFFER)
     if family == _socket.AF_INET6:
         _set(created, _socket.IPPROTO_IPV6, _IPV6_MULTICAST_ALL, 0)
+        if scope:
+            _set(created, _socket.SOL_SOCKET, _SO_BINDTOIFINDEX, scope)
         if ask_destination:
             created.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_RECVPKTINFO, 1)
     else:

@@ -132,8 +132,11 @@ class HearingPlan:
         chosen = multicast_interfaces(entry.family, entry.interface, self._found)
         if not chosen:
             self.unheard[entry.text] = no_interface(entry.interface)
-        # the kernel binds a group of this scope only together with its interface
-        narrow = entry.family == _socket.AF_INET6 and multicast_scope(entry.address) <= _LINK_LOCAL_SCOPE
+        # In IPv6 the kernel binds a group of this scope only together with its interface, and a socket that has joined
+        # a group on one interface hears it from every interface that anybody here has joined it on.
+        narrow = entry.family == _socket.AF_INET6 and (
+            entry.interface != "" or multicast_scope(entry.address) <= _LINK_LOCAL_SCOPE
+        )
         for one in chosen:
             hearing = self._hear(entry.family, entry.address, port, one.index if narrow else 0, False)
             hearing.memberships[entry.address, one.index] = address_label(entry.address, one.name, port, self._port)

@@ -75,6 +75,15 @@ def test_a_wider_group_needs_one_socket() -> None:
     assert list(hearing.memberships) == [("ff05::77", 3), ("ff05::77", 6)]
 
 
+def test_a_wider_group_of_one_interface_is_bound_to_it() -> None:
+    hearings = plan("ff05::77%wlan0,ff05::77").hearings
+    assert [hearing.key for hearing in hearings] == [(IPV6, "ff05::77", 3010, 3), (IPV6, "ff05::77", 3010, 0)]
+    assert [list(hearing.memberships) for hearing in hearings] == [
+        [("ff05::77", 3)],
+        [("ff05::77", 3), ("ff05::77", 6)],
+    ]
+
+
 def test_a_name_is_heard_at_each_of_its_addresses() -> None:
     hearings = plan("box", {"box": [(IPV4, "192.168.1.7"), (IPV6, "2001:db8::1")]}).hearings
     assert [hearing.key[1] for hearing in hearings] == ["192.168.1.7", "127.255.255.255", "2001:db8::1"]

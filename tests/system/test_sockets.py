@@ -70,7 +70,7 @@ def test_a_port_below_the_lowest_is_refused_with_the_lowest(text: str) -> None:
 @pytest.mark.parametrize("text", ["", ",", "4000,", "x", "4000-4010", "65536", "4000:", ":4000", "4000:4001:4002",
                                   "-4000", "+4000", "٤٠٠٠", "4 000"])  # fmt: skip
 def test_what_is_no_port_is_wrong_use(text: str) -> None:
-    with pytest.raises(UsageError, match="CEXEC_PORT .*must be ports or ranges"):
+    with pytest.raises(UsageError, match=r"CEXEC_PORT .*must be ports or ranges"):
         parse_ports(text, "CEXEC_PORT")
 
 
