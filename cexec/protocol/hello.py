@@ -2,14 +2,16 @@
 
 Contract: `seal_hello` writes the first message of section 3's handshake, signed by the worker's identity over the
 handshake's hash; `open_hello` reads it and proves certificate and signature (all but the certificate's dates), raising
-`ProtocolError` for everything else.  docs/protocol.md section 2.4 (as a datagram) and 3.1 (as a first flight).
+`ProtocolError` for everything else.  Anybody who has recorded a first message can send it again: it proves who wrote
+it, not who sends it.  docs/protocol.md section 2.4 (as a datagram, `encode_answer`) and 3.1 (as a first flight).
 """
 
 from __future__ import annotations
 
 from cexec.errors import ProtocolError
-from cexec.protocol import sodium
+from cexec.protocol import datagram, sodium
 from cexec.protocol.certificate import ROLE_WORKER, Certificate, Identity, verify_signature
+from cexec.protocol.limits import MAXIMUM_NAME
 from cexec.protocol.wire import Reader, Writer
 
 TYPE_CHECKING = False
@@ -59,7 +61,7 @@ class Hello:
         self.purpose = purpose
         self.instance = instance
         self.certificate = certificate
-        self.host = host
+        self.host = host[:MAXIMUM_NAME]
         self.ciphers = ciphers
         self.version = version
         self.load = load
@@ -111,6 +113,8 @@ class Hello:
         reader.finish()
         if purpose not in PURPOSES:
             raise ProtocolError("hello has an unknown purpose")
+        if len(host) > MAXIMUM_NAME:
+            raise ProtocolError("hello has a host name that is too long")
         return hello
 
 
@@ -134,3 +138,15 @@ def open_hello(handshake: Handshake, message: bytes, authority_public: bytes) ->
     hello.certificate.check_signature(authority_public, ROLE_WORKER)
     verify_signature(hello.certificate.public_key, signature, SIGNATURE_LABEL, h, body)
     return hello
+
+
+def encode_answer(mac1_key: bytes, announced: bytes, message: bytes, hops: int) -> bytes:
+    """The datagram that carries `message`, which `seal_hello` made, to who announced `announced` (its mac1)."""
+    inner = announced + message
+    return datagram.encode(datagram.ANSWER, datagram.compute_mac1(mac1_key, datagram.ANSWER, inner), inner, hops=hops)
+
+
+def decode_answer(inner: bytes) -> tuple[bytes, bytes]:
+    """mac1 of the announcement that is answered, and the message for `open_hello`."""
+    reader = Reader(inner)
+    return reader.take(datagram.MAC1_SIZE), reader.rest()

@@ -18,7 +18,8 @@ REWRITABLE = range(6, 12)  # hops, flags, counter, reply port
 
 
 def test_the_layout_is_that_of_the_document() -> None:
-    assert WHOLE == b"\xcexec" + bytes([1, 1, 8, 0, 1, 2, 0xAB, 0xCD]) + MAC1 + INNER
+    header = b"\xcexec" + bytes([1, 1, 8, 0, 1, 2, 0xAB, 0xCD])
+    assert header + MAC1 + INNER == WHOLE
     assert len(MAC1) == 16
 
 
