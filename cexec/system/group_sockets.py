@@ -85,6 +85,8 @@ class GroupSockets:
     def _update(self) -> str | None:
         """Open, close, join and leave until the sockets are as planned; what to say of a port that is not to be had."""
         found = interfaces()
+        if not found and self._known is not None:  # out of descriptors, say: no reason to leave what was joined
+            return None
         self._resolve_names(found)
         plan = HearingPlan(self._entries, self._port, found, self._resolved)
         wanted = {hearing.key for hearing in plan.hearings}

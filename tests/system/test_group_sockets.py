@@ -16,6 +16,7 @@ from cexec.system import group_sockets as module
 from cexec.system.datagrams import Announcer
 from cexec.system.group_sockets import GroupSockets
 from cexec.system.groups import parse_groups
+from cexec.system.interfaces import Interface
 
 Hear = Callable[[str | None], GroupSockets]
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux's socket options")
@@ -209,9 +210,19 @@ def test_names_are_looked_up_again_only_when_the_interfaces_have_changed(
     sockets = hear("localhost")
     sockets.refresh()
     assert asked == ["localhost"]
-    monkeypatch.setattr(module, "interfaces", lambda: [])
+    monkeypatch.setattr(module, "interfaces", lambda: [Interface("lo", 1, 0)])
     sockets.refresh()
     assert asked == ["localhost"] * 2
+
+
+def test_a_refresh_that_cannot_see_the_interfaces_keeps_what_there_is(
+    hear: Hear, port: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sockets = hear("239.1.2.3%lo")
+    monkeypatch.setattr(module, "interfaces", lambda: [])
+    assert not sockets.refresh()
+    say("239.1.2.3%lo", port)
+    assert heard(sockets) == [(b"hello", False)]
 
 
 @needs_linux
