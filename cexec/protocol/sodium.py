@@ -32,9 +32,9 @@ SIGNATURE_SIZE = 64
 SEALED_OVERHEAD = 24 + 16  # bytes that `seal_message` adds: random nonce and tag
 
 __all__ = [
-    "KEY_SIZE", "SEALED_OVERHEAD", "SIGNATURE_SIZE", "Aead", "aead", "aead_names", "blake2b", "chacha_open", "chacha_seal",
-    "diffie_hellman", "equal", "keyed_hash", "open_message", "public_key", "random_bytes", "seal_message", "sign",
-    "signing_public_key", "verify",
+    "KEY_SIZE", "SEALED_OVERHEAD", "SIGNATURE_SIZE", "Aead", "aead", "aead_names", "blake2b", "chacha_open",
+    "chacha_seal", "diffie_hellman", "equal", "keyed_hash", "open_message", "public_key", "random_bytes",
+    "seal_message", "sign", "signing_public_key", "verify",
 ]  # fmt: skip
 
 
@@ -141,7 +141,11 @@ class Aead:
         _check(key, KEY_SIZE)
         where = _ffi.from_buffer(box)
         nonce = counter.to_bytes(self.nonce_size, "little")
-        if self._decrypt(where, _ffi.NULL, _ffi.NULL, where, len(box), header, len(header), nonce, key) != 0:
+        failure = self._decrypt(where, _ffi.NULL, _ffi.NULL, where, len(box), header, len(header), nonce, key)
+        # An exception that is kept keeps this frame, and Python 3.11 crashes when it collects a cycle with cffi's view
+        # of a memoryview in it.
+        del where
+        if failure:
             raise VerifyError("record didn't verify")
         return len(box) - self.tag_size
 
