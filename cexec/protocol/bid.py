@@ -121,11 +121,17 @@ class Bidder:
         self._now = now
         self._load = load.level
 
-    def complained(self, client: bytes, now: float) -> None:
-        """A client complains about this worker; each counts once for a while."""
+    def complained(self, client: bytes, now: float, identity: bytes | None = None) -> None:
+        """A client complains about this worker, perhaps about one job."""
         self._now = now
-        if self._reputation.complained(client, now):
-            self._events.append(Penalized(self._reputation.slowness(now), self._reputation.health))
+        if self._reputation.complained(client, identity, now):
+            self._events.append(Penalized(self._reputation.slowness(now), self.health))
+
+    def rival_succeeded(self, now: float) -> None:
+        """Another worker's job ended well, an alert says; of interest while this one has a `penalty`."""
+        self._now = now
+        self._competition.rival_heard(now)
+        self._reputation.rival_succeeded(now)
 
     # What became of a Connect
 
@@ -170,6 +176,7 @@ class Bidder:
         if announcement is not None:
             announcement.state = RUNNING
             self._running += 1
+            self._reputation.started(identity, now)
 
     def finished(self, identity: bytes, outcome: str, duration: float, now: float) -> None:
         """The job ended: "ok", "failed" (status not 0), "refused" (could not be started), or anything else."""
@@ -177,10 +184,10 @@ class Bidder:
         if announcement is None:
             return
         before = self._reputation.slowness(now)
-        self._reputation.finished(outcome, duration, now)
+        self._reputation.finished(identity, outcome, duration, now)
         after = self._reputation.slowness(now)
         if after > before:
-            self._events.append(Penalized(after, self._reputation.health))
+            self._events.append(Penalized(after, self.health))
         elif before and not after:
             self._events.append(Recovered())
         self._announcements.finish(announcement, now)
@@ -197,7 +204,7 @@ class Bidder:
     def next_event(self) -> Connect | Queued | Forget | Penalized | Recovered | None:
         if self._events:
             return self._events.pop(0)
-        if self._waiting and self._may_connect() and self._now >= self._reputation.held_until:
+        if self._waiting and self._may_connect() and self._now >= self._reputation.held_until(self._now):
             announcement = self._announcements.get(self._waiting.draw())
             assert announcement is not None  # what waits is remembered
             announcement.state = CONNECTING
@@ -212,7 +219,7 @@ class Bidder:
         """The time at which `handle_timeout` wants to be called; None: never."""
         due = self._announcements.next_timer()
         if self._waiting and self._may_connect():
-            due = min(due, self._reputation.held_until)
+            due = min(due, max(self._now, self._reputation.held_until(self._now)))
         return None if due == inf else due
 
     def handle_timeout(self, now: float) -> None:
@@ -252,7 +259,7 @@ class Bidder:
 
     @property
     def health(self) -> str:
-        return self._reputation.health
+        return self._reputation.health(self._now)
 
     # Inside
 

@@ -1,8 +1,8 @@
 """What slows a worker that does its jobs badly: its own quick failures, and clients that complain about it.
 
 Contract: `slowness` is in seconds, at most LONGEST_DELAY, and is added to every bid.  While it is not 0 the worker also
-takes one job at a time, with that pause between two, and lets rivals that are taking jobs go first (`held_until`):
-a broken machine is always free, so its share of a queue would be the largest.  Pure.
+pauses between two jobs, longer while rivals take jobs (`held_until`): a broken machine is always free, so without that
+a queue would be drained into it.  docs/placement.md.  Pure.
 """
 
 from __future__ import annotations
@@ -11,84 +11,125 @@ from math import inf
 
 LONGEST_DELAY = 5.0  # seconds (ours)
 FIRST_PENALTY = 0.5  # seconds (ours), doubled with each further failure
-FAILURES_ALLOWED = 3  # (ours) quick failures running before the worker is slowed; a refusal is not allowed once
+FAILURES_ALLOWED = 3  # (ours) quick failures running before the worker is slowed; a refusal counts as so many
 QUICK_FAILURE = 1.0  # seconds (ours): a job that fails sooner is likely the worker's fault
-YIELDING = 12  # (ours) rivals may go first for this many times the slowness, then one job is tried
-COMPLAINT_DELAY = 1.0  # seconds (ours) per complaining client
-COMPLAINT_HALF_LIFE = 60.0  # seconds (ours); one client counts once in this time
-MAXIMUM_COMPLAINERS = 1000  # (ours) the oldest is forgotten
+FORGIVEN = 600.0  # seconds (ours) after its last failure a worker that got no other job may try one in time
+COMPLAINT_DELAY = 1.0  # seconds (ours) per complaint
+PROVED_COMPLAINTS = 2.0  # (ours) that a complaint about a job counts for that this worker did start and not end
+COMPLAINT_HALF_LIFE = 30.0  # seconds (ours); one client counts once in this time
+LEAST_COMPLAINTS = 0.01  # (ours) a remainder of complaints that is none
+YIELDING = 3  # (ours) the pause between two jobs is so many times longer if a rival has taken one in RIVAL_LIFETIME
+YIELDING_TO_HEALTHY = 12  # (ours) and so many times if a rival's job has succeeded in RIVAL_LIFETIME
+RIVAL_LIFETIME = 60.0  # seconds (ours)
+MAXIMUM_REMEMBERED = 1000  # clients and jobs (ours); the oldest is forgotten
 
 
 class Reputation:
     """How a worker's own jobs ended, and what clients say about them."""
 
-    __slots__ = ("_complaints", "_failures", "_held_limit", "held_until")
+    __slots__ = (
+        "_complained", "_complaints", "_complaints_at", "_failed_at", "_failures", "_paused_at", "_rival_succeeded_at",
+        "_rival_took_at", "_unfinished",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self._failures = 0  # quick ones, running
-        self._complaints: dict[bytes, float] = {}  # when each client complained, oldest first
-        self._held_limit = -inf
-        self.held_until = -inf  # no waiting job is taken before
-
-    @property
-    def penalty(self) -> float:
-        """Seconds for its own failures: 0.5, 1, 2, 4, 5, 5 ... from the third on."""
-        excess = self._failures - FAILURES_ALLOWED
-        return min(FIRST_PENALTY * 2.0 ** min(excess, 10), LONGEST_DELAY) if excess >= 0 else 0.0
+        self._failed_at = -inf
+        self._complaints = 0.0  # as of _complaints_at, halved every COMPLAINT_HALF_LIFE since
+        self._complaints_at = -inf
+        self._complained: dict[bytes, float] = {}  # when each client was counted, oldest first
+        self._unfinished: dict[bytes, float] = {}  # jobs that were started and have come to no proper end, oldest first
+        self._paused_at = self._rival_took_at = self._rival_succeeded_at = -inf
 
     def slowness(self, now: float) -> float:
         """Seconds for failures and complaints together."""
-        if not self._complaints:
-            return self.penalty
-        complaints = sum(0.5 ** ((now - when) / COMPLAINT_HALF_LIFE) for when in self._complaints.values())
-        complaints = 0.0 if complaints < 0.01 else complaints
-        return min(self.penalty + COMPLAINT_DELAY * complaints, LONGEST_DELAY)
+        complaints = self._complaints_now(now) if self._complaints else 0.0
+        return min(self._penalty(now) + COMPLAINT_DELAY * complaints, LONGEST_DELAY)
 
-    def finished(self, outcome: str, duration: float, now: float) -> None:
+    def _penalty(self, now: float) -> float:
+        """Seconds for its own failures: 0.5, 1, 2, 4, 5, 5 ... from the third on."""
+        excess = self._failures - FAILURES_ALLOWED
+        if excess < 0 or now - self._failed_at >= FORGIVEN:
+            return 0.0
+        return min(FIRST_PENALTY * 2.0 ** min(excess, 10), LONGEST_DELAY)
+
+    def _complaints_now(self, now: float) -> float:
+        complaints = self._complaints * 0.5 ** ((now - self._complaints_at) / COMPLAINT_HALF_LIFE)
+        return complaints if complaints >= LEAST_COMPLAINTS else 0.0
+
+    def started(self, identity: bytes, now: float) -> None:
+        """A job was started, so a complaint about it is not made up."""
+        _remember(self._unfinished, identity, now)
+
+    def finished(self, identity: bytes, outcome: str, duration: float, now: float) -> None:
         """A job ended: "ok" forgives everything, "refused" and a quick "failed" count, all else does not."""
+        if outcome in ("ok", "failed", "refused"):
+            self._unfinished.pop(identity, None)
         if outcome == "ok":
             self._failures = 0
-            self._complaints.clear()
-            self.held_until = -inf
-        elif outcome == "refused":
-            self._failures = max(self._failures + 1, FAILURES_ALLOWED)
-        elif outcome == "failed" and duration < QUICK_FAILURE:
-            self._failures += 1
+            self._complaints = 0.0
+            self._paused_at = -inf
+        elif outcome == "refused" or (outcome == "failed" and duration < QUICK_FAILURE):
+            at_least = FAILURES_ALLOWED if outcome == "refused" else 0
+            self._failures = max(self._failures + 1, at_least)
+            self._failed_at = now
         elif outcome == "failed" and self._failures < FAILURES_ALLOWED:
             self._failures = 0
-        self.pause(now)
+        if outcome != "ok":
+            self.pause(now)
 
-    def complained(self, client: bytes, now: float) -> bool:
-        """A client complains; False when it has been counted already."""
-        last = self._complaints.get(client)
-        if last is not None and now - last < COMPLAINT_HALF_LIFE:
+    def complained(self, client: bytes, identity: bytes | None, now: float) -> bool:
+        """A client complains, perhaps about the job `identity`; False when it is not counted.
+
+        A job that this worker did start and did not end is counted always; anything else once per client for a while,
+        so that words alone cannot keep an honest worker from work.
+        """
+        weight = 1.0
+        if identity is not None and identity in self._unfinished:
+            del self._unfinished[identity]
+            weight = PROVED_COMPLAINTS
+        elif now - self._complained.get(client, -inf) < COMPLAINT_HALF_LIFE:
             return False
-        self._complaints.pop(client, None)
-        if len(self._complaints) >= MAXIMUM_COMPLAINERS:
-            del self._complaints[next(iter(self._complaints))]
-        self._complaints[client] = now
+        _remember(self._complained, client, now)
+        self._complaints = min((self._complaints_now(now) if self._complaints else 0.0) + weight, LONGEST_DELAY)
+        self._complaints_at = now
         self.pause(now)
         return True
 
     def pause(self, now: float) -> None:
-        """A job was taken or ended badly: leave the next ones to others for a while, if slowed at all."""
-        slowness = self.slowness(now)
-        if slowness:
-            self.held_until = now + slowness
-            self._held_limit = now + YIELDING * slowness
+        """A job was taken or ended badly: if the worker is slowed it leaves the next ones to others for a while."""
+        self._paused_at = now
 
     def rival_took_a_job(self, now: float) -> None:
-        """As long as rivals take jobs they go first, but not for ever: only a success can end the slowness."""
-        slowness = self.slowness(now)
-        if slowness:
-            self.held_until = max(self.held_until, min(now + slowness, self._held_limit))
+        self._rival_took_at = now
 
-    @property
-    def health(self) -> str:
+    def rival_succeeded(self, now: float) -> None:
+        self._rival_succeeded_at = now
+
+    def held_until(self, now: float) -> float:
+        """Waiting jobs are not taken before."""
+        slowness = self.slowness(now)
+        if not slowness:
+            return -inf
+        if now - self._rival_succeeded_at < RIVAL_LIFETIME:
+            return self._paused_at + YIELDING_TO_HEALTHY * slowness
+        if now - self._rival_took_at < RIVAL_LIFETIME:
+            return self._paused_at + YIELDING * slowness
+        return self._paused_at + slowness
+
+    def health(self, now: float) -> str:
         """For people: "ok" or what is wrong."""
         words = []
-        if self.penalty:
+        if self._penalty(now):
             words.append(f"{self._failures} jobs running failed at once")
-        if self._complaints:
-            words.append(f"{len(self._complaints)} clients complained")
+        if self._complaints and self._complaints_now(now):
+            words.append("clients complained")
         return ", ".join(words) or "ok"
+
+
+def _remember(table: dict[bytes, float], key: bytes, now: float) -> None:
+    """At the end of the table, whose oldest entry makes room."""
+    table.pop(key, None)
+    if len(table) >= MAXIMUM_REMEMBERED:
+        del table[next(iter(table))]
+    table[key] = now

@@ -18,7 +18,7 @@ from cexec.protocol.bid_events import Load
 RUN_QUEUE_GAIN = 0.5  # (ours) share of the newest sample in the smoothed run queue, which is counted at an instant
 SCARCE_MEMORY = 0.10  # (ours) share of the memory; when less is available, pressure grows from 0 to 1
 REFERENCE_ROUND = 0.0016  # seconds (ours) for one round of `_exercise`: about one CPU of a 2.5 GHz Xeon of 2020
-EXERCISE_TIME = 0.15  # seconds (ours) that the benchmark takes
+EXERCISE_TIME = 0.25  # seconds (ours) that the benchmark takes
 SLOWEST, FASTEST = 0.01, 100.0  # (ours) speeds that a cache file may claim
 SPEED_FILE = "speed-1"  # to be renamed when the benchmark or its reference changes
 PROC = "/proc"

@@ -1,0 +1,351 @@
+"""The client's announcing phase: sockets joined to a `Race`, until one worker has confirmed.
+
+Contract: `Contest.run()` returns the `Winner` or raises `NoWorkerError`; everybody else has then been told, the
+listener is closed and the reply key erased.  Until it has proved itself a connection costs one socket and one deadline;
+no connection can block another.  What goes wrong with a connection is passed to `complain(address, text)` in the
+ancestor's words.  docs/protocol.md section 3.
+"""
+
+from __future__ import annotations
+
+import _socket
+import os
+import select
+from time import monotonic
+
+from cexec.errors import CexecError, DisconnectedError, LocalError, NoWorkerError, ProtocolError, VerifyError
+from cexec.protocol import datagram, frames, sodium
+from cexec.protocol.channel import ClientHandshake
+from cexec.protocol.hello import open_hello
+from cexec.protocol.limits import MAXIMUM_HOPS, MAXIMUM_UNAUTHENTICATED
+from cexec.protocol.race import GAVE_UP, SILENT, TRANSMIT, Race
+from cexec.protocol.session import Session
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cexec.protocol.announcement import SealedAnnouncement
+    from cexec.protocol.channel import Records
+    from cexec.protocol.frames import Go
+    from cexec.protocol.hello import Hello
+    from cexec.protocol.keys import ClientKey
+    from cexec.system.datagrams import Announcer
+    from cexec.system.groups import Sockaddr
+    from cexec.system.sockets import Listener
+
+ACCEPT_BATCH = 16  # connections (ours) accepted before the others are looked at again
+UNTRIED = 0.2  # seconds (ours) to wait when descriptors have run out
+
+
+class Winner:
+    """The worker that got the job; GO has been sent."""
+
+    __slots__ = ("address", "connection", "hello", "records", "session")
+
+    def __init__(self, candidate: Candidate) -> None:
+        assert candidate.hello is not None and candidate.session is not None
+        self.connection = candidate.connection
+        self.address: str = candidate.address[0]
+        self.hello: Hello = candidate.hello
+        self.records: Records = candidate.records
+        self.session: Session = candidate.session
+
+
+class Candidate:
+    """One connection to our listener."""
+
+    __slots__ = ("_handshake", "address", "connection", "hello", "session")
+
+    def __init__(self, connection: _socket.socket, address: Sockaddr, handshake: ClientHandshake) -> None:
+        self.connection = connection
+        self.address = address
+        self.hello: Hello | None = None  # set when the worker has proved itself
+        self.session: Session | None = None
+        self._handshake = handshake
+
+    @property
+    def records(self) -> Records:
+        records = self._handshake.records
+        assert records is not None  # from the moment that hello is set
+        return records
+
+    def next_timeout(self) -> float | None:
+        return self._handshake.next_timeout()
+
+    def handle_timeout(self, now: float) -> None:
+        self._handshake.handle_timeout(now)
+
+    def advance(self, now: float, pingpong: float) -> bool:
+        """Reads what has come; whether the worker has confirmed."""
+        if self.session is None:
+            self._handshake.receive_data(self._receive(self._handshake.wanted), now)
+            self.hello = self._handshake.next_event()
+            if self.hello is not None:
+                self._send(self._handshake.data_to_send())
+                self.session = Session(worker=False, now=now, pingpong=pingpong)
+            return False
+        buffer = self.records.receive_buffer()
+        data = self._receive(len(buffer))
+        buffer[: len(data)] = data
+        self.records.received(len(data))
+        frame = self.records.next_event()
+        if frame is None:
+            return False
+        self.session.receive_data(frame, now)
+        event = self.session.next_event()
+        return event is not None and event.kind == frames.CONFIRM
+
+    def flush(self) -> None:
+        """Sends what the session has to say; a few hundred bytes on an empty socket."""
+        assert self.session is not None
+        for frame in self.session.data_to_send():
+            self.records.send_frame(frame)
+        data = b"".join(self.records.data_to_send())
+        self.records.data_sent(self._send(data))
+
+    def _send(self, data: bytes) -> int:
+        try:
+            return self.connection.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            raise DisconnectedError(os.strerror(error.errno or 0).lower()) from None
+
+    def _receive(self, size: int) -> bytes:
+        try:
+            data = self.connection.recv(size)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except OSError as error:
+            raise DisconnectedError(os.strerror(error.errno or 0).lower()) from None
+        if not data:
+            raise DisconnectedError("disconnected unexpectedly")
+        return data
+
+
+class Contest:
+    """One attempt's announcing phase."""
+
+    def __init__(
+        self,
+        *,
+        key: ClientKey,
+        sealed: SealedAnnouncement,
+        announcer: Announcer,
+        listener: Listener,
+        accept_timeout: float,
+        pingpong: float,
+        complain: Callable[[str, str], None],
+        tell: Callable[[str], None],
+    ) -> None:
+        """`tell` gets a line for the person who waits."""
+        self._key = key
+        self._sealed = sealed
+        self._announcer = announcer
+        self._listener = listener
+        self._pingpong = pingpong
+        self._complain = complain
+        self._tell = tell
+        self._ciphers = sodium.aead_names()
+        self._candidates: dict[int, Candidate] = {}
+        self._race = Race(accept_timeout=accept_timeout, now=monotonic())
+        self._accept_timeout = accept_timeout
+        self._sent_to: list[str] = []
+        self._accept_again = 0.0
+
+    def run(self, go: Go, wakeup: Callable[[set[int]], None] | None = None, extra: tuple[int, ...] = ()) -> Winner:
+        """Announces until a worker has confirmed, and gives it `go`.  `wakeup` hears which of `extra` are readable."""
+        try:
+            while True:
+                self._follow_race(monotonic())
+                ready = self._wait(extra)
+                if wakeup is not None:
+                    wakeup(ready.intersection(extra))
+                now = monotonic()
+                for fd in ready.intersection(self._candidates):
+                    winner = self._advance(self._candidates[fd], go, now)
+                    if winner is not None:
+                        return winner
+                self._accept(now)
+                self._hear_answers(now)
+                self._handle_timeouts(now)
+        finally:
+            self._listener.close()
+            self._sealed.erase()
+            for candidate in self._candidates.values():
+                candidate.connection.close()
+
+    # waiting
+
+    def _wait(self, extra: tuple[int, ...]) -> set[int]:
+        poll = select.poll()
+        now = monotonic()
+        for fd in (*extra, *self._announcer.filenos(), *self._candidates):
+            poll.register(fd, select.POLLIN)
+        timeouts = [self._race.next_timeout()]
+        if self._unproved < MAXIMUM_UNAUTHENTICATED and now >= self._accept_again:
+            for fd in self._listener.filenos():
+                poll.register(fd, select.POLLIN)
+        elif now < self._accept_again:
+            timeouts.append(self._accept_again)
+        timeouts += [t for c in self._candidates.values() if (t := c.next_timeout()) is not None]
+        seconds = max(0.0, min(timeouts) - now)
+        return {fd for fd, _ in poll.poll(seconds * 1000 + (0.999 if seconds else 0))}
+
+    @property
+    def _unproved(self) -> int:
+        return sum(candidate.hello is None for candidate in self._candidates.values())
+
+    def _handle_timeouts(self, now: float) -> None:
+        for candidate in list(self._candidates.values()):
+            try:
+                candidate.handle_timeout(now)
+            except ProtocolError:
+                self._drop(candidate, "could not read signature")
+        self._race.handle_timeout(now)
+
+    def _follow_race(self, now: float) -> None:
+        if not self._race.transmissions:
+            self._race.handle_timeout(now)
+        while (event := self._race.next_event()) is not None:
+            if event == TRANSMIT:
+                data = self._sealed.datagram(self._race.transmissions - 1, self._listener.port, MAXIMUM_HOPS)
+                self._sent_to = self._announcer.send(data) or self._sent_to
+            elif event == SILENT:
+                self._tell(self.status(now))
+            elif event == GAVE_UP:
+                raise NoWorkerError(self._failure())
+
+    # connections
+
+    def _accept(self, now: float) -> None:
+        if now < self._accept_again:
+            return
+        try:
+            for _ in range(min(ACCEPT_BATCH, MAXIMUM_UNAUTHENTICATED - self._unproved)):
+                accepted = self._listener.accept()
+                if accepted is None:
+                    return
+                connection, address = accepted
+                handshake = ClientHandshake(self._sealed.handshake(), self._key.authority_public, self._ciphers, now)
+                self._candidates[connection.fileno()] = Candidate(connection, address, handshake)
+        except LocalError:
+            self._accept_again = now + UNTRIED  # out of descriptors: those that wait stay in the backlog
+
+    def _advance(self, candidate: Candidate, go: Go, now: float) -> Winner | None:
+        proved = candidate.hello is not None
+        try:
+            confirmed = candidate.advance(now, self._pingpong)
+            if candidate.hello is not None and not proved:
+                candidate.hello.certificate.check_dates(_wall_clock())
+                if not self._race.offered(candidate.hello, now):
+                    self._drop(candidate, "")
+            if not confirmed or candidate.session is None:
+                return None
+            candidate.session.go(go)
+            candidate.flush()
+        except CexecError as error:
+            if candidate.hello is not None and proved:
+                self._race.lost(candidate.hello)
+            self._drop(candidate, _words(error))
+            return None
+        del self._candidates[candidate.connection.fileno()]
+        self._tell_the_others()
+        return Winner(candidate)
+
+    def _tell_the_others(self) -> None:
+        self._announcer.send(self._sealed.claim(self._race.connected, MAXIMUM_HOPS))
+        for other in self._candidates.values():
+            if other.session is not None:
+                other.session.cancel()
+                try:
+                    other.flush()
+                except DisconnectedError:
+                    pass
+
+    def _drop(self, candidate: Candidate, complaint: str) -> None:
+        """An unproved peer may be anybody, so what it did wrong is told only where errors are asked for."""
+        self._candidates.pop(candidate.connection.fileno(), None)
+        candidate.connection.close()
+        if complaint:
+            self._complain(candidate.address[0], complaint)
+
+    # datagrams
+
+    def _hear_answers(self, now: float) -> None:
+        for data, source in self._announcer.receive():
+            parsed = datagram.parse(data, (self._key.mac1_key,))
+            if parsed is None or parsed.kind != datagram.ANSWER:
+                continue
+            if parsed.inner[: datagram.MAC1_SIZE] != self._sealed.mac1:
+                continue
+            try:
+                answer = open_hello(
+                    self._sealed.handshake(), parsed.inner[datagram.MAC1_SIZE :], self._key.authority_public
+                )
+                answer.certificate.check_dates(_wall_clock())
+            except CexecError:
+                continue
+            first = answer.instance not in self._race.answers
+            self._race.answered(answer, now)
+            if first and answer in self._race.complaints():
+                self._tell(f"{_who(answer)} at {source[0]} {_complaint(answer)}")
+
+    # words
+
+    def status(self, now: float) -> str:
+        """What a person who waits wants to know."""
+        queued = self._race.queued()
+        left = self._race.seconds_left(now)
+        if queued:
+            slots = sum(answer.slots for answer in queued)
+            return (
+                f"{_count(len(queued), 'worker')}, {'all ' if slots > 1 else ''}{_count(slots, 'slot')} busy; waiting"
+            )
+        sent = f"sent {_count(self._race.transmissions, 'announcement')} to {', '.join(self._sent_to) or 'nobody'}"
+        failures = "".join(f"; {label}: {text}" for label, text in self._announcer.failures.items())
+        rest = "" if left is None else f"; {left:.0f} s left"
+        return f"no worker of {self._key.fingerprint} has answered; {sent}{failures}{rest}"
+
+    def _failure(self) -> str:
+        complaints = "".join(f"; {_who(answer)} {_complaint(answer)}" for answer in self._race.complaints())
+        if complaints:
+            return f"no worker of {self._key.fingerprint} could take the job in {self._accept_timeout:g} s{complaints}"
+        failures = "".join(f"; {label}: {text}" for label, text in self._announcer.failures.items())
+        return (
+            f"no worker of {self._key.fingerprint} answered in {self._accept_timeout:g} s; sent "
+            f"{_count(self._race.transmissions, 'announcement')} to {', '.join(self._sent_to) or 'nobody'}{failures}; "
+            "is cservice running with this key, in the same group (CEXEC_GROUP)?"
+        )
+
+
+def _who(answer: Hello) -> str:
+    return f"worker {answer.name}"
+
+
+def _complaint(answer: Hello) -> str:
+    from cexec.protocol.hello import UNREACHABLE
+
+    if answer.purpose == UNREACHABLE:
+        return f"heard you, but cannot connect to {answer.detail}; does a firewall on this machine block it?"
+    return f"refuses: {answer.detail}"
+
+
+def _words(error: CexecError) -> str:
+    """The ancestor's words for what a peer did."""
+    if isinstance(error, VerifyError):
+        return "signature didn't verify"
+    if isinstance(error, ProtocolError):
+        return f"violated protocol: {error}"
+    return str(error)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _wall_clock() -> float:
+    from time import time
+
+    return time()

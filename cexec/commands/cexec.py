@@ -1,0 +1,152 @@
+"""cexec(1): runs one job on the least loaded worker that answers.
+
+Contract: `main(argv)` returns the exit status.  A call without options is parsed by hand and never loads click, which
+would cost it 18 ms; one that has an option, or is wrong, is given to click.  The table OPTIONS feeds both.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+from cexec.client import Client, Request
+from cexec.client_descriptors import inspect
+from cexec.errors import CexecError, UsageError
+from cexec.protocol.keys import ClientKey
+from cexec.protocol.limits import DEFAULT_PINGPONG, LEAST_PINGPONG
+from cexec.system.groups import groups_from_environment, udp_port_from_environment
+from cexec.system.keyfile import find_client_key, key_descriptor, read_key
+from cexec.system.sockets import ports_from_environment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from typing import TypeAlias
+
+    Option: TypeAlias = tuple[tuple[str, ...], str, str]  # names, what its value is called or "" for a flag, help
+
+DEFAULT_ACCEPT_TIMEOUT = 60.0  # seconds (ours), as in the ancestor; CEXEC_TIMEOUT_ACCEPT
+DEFAULT_MAXFD = 32  # the highest descriptor that is forwarded, as in the ancestor; CEXEC_MAXFD or MAXFD
+HIGHEST_MAXFD = 255  # (protocol) stream numbers above are files
+LONGEST_KEY = 64  # characters (protocol) of a peer variable's name
+
+USAGE = "cexec [OPTIONS] APP.pub [KEY=VALUE...] [-- ARG...]"
+OPTIONS: tuple[Option, ...] = ((("-n", "--no-stdin"), "", "The program's standard input is /dev/null."),)
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Parses, runs, and says what went wrong in one line on stderr."""
+    words = sys.argv[1:] if argv is None else argv
+    try:
+        before, arguments = _split(words)
+        if not before or any(word.startswith("-") for word in before):
+            from cexec.commands.cexec_options import parse_options
+
+            parsed = parse_options(before, OPTIONS, USAGE)
+            if isinstance(parsed, int):
+                return parsed
+            options, before = parsed
+        else:
+            options = {}
+        _end_by_signals()
+        return run(before, arguments, options, os.environ)
+    except CexecError as error:
+        from cexec.commands.common import print_error
+
+        print_error("cexec", str(error))
+        return error.exit_status
+
+
+def run(words: list[str], arguments: list[str], options: Mapping[str, object], environ: Mapping[str, str]) -> int:
+    """Runs one job: `words` are APP.pub and the KEY=VALUE pairs."""
+    path = find_client_key(words[0])
+    environment = dict(_peer_variable(word) for word in words[1:])
+    maximum = _whole(environ, ("CEXEC_MAXFD", "MAXFD"), DEFAULT_MAXFD, 0, HIGHEST_MAXFD)
+    error_fd = _error_descriptor(environ, maximum)
+    key_fd = key_descriptor(path)
+    key = read_key(path, (ClientKey,), "cexec needs the client key that ckeygen wrote beside it (APP.pub)")
+    _check_dates(key, path)
+    excluded = [fd for fd in (key_fd, error_fd) if fd is not None]
+    request = Request(
+        key=key,
+        descriptors=inspect(maximum, excluded, environ),
+        groups=groups_from_environment(environ),
+        udp_port=udp_port_from_environment(environ),
+        ports=ports_from_environment(environ),
+        accept_timeout=_seconds(environ, "CEXEC_TIMEOUT_ACCEPT", DEFAULT_ACCEPT_TIMEOUT, 0.0),
+        pingpong=_seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_PINGPONG, LEAST_PINGPONG),
+        error_fd=error_fd,
+        test_alert=bool(environ.get("CEXEC_RATOUT_TEST")),
+        no_stdin=bool(options.get("no_stdin")),
+        environment=environment,
+        arguments=[os.fsencode(argument) for argument in arguments],
+    )
+    return Client(request).run()
+
+
+def _split(words: list[str]) -> tuple[list[str], list[str]]:
+    if "--" not in words:
+        return words, []
+    where = words.index("--")
+    return words[:where], words[where + 1 :]
+
+
+def _peer_variable(word: str) -> tuple[str, bytes]:
+    name, equals, value = word.partition("=")
+    if not equals:
+        raise UsageError(f"cannot understand {word!r}; to pass arguments to the program put -- before them")
+    plain = name.isascii() and name.replace("_", "a").isalnum() and not name[:1].isdigit()
+    if not plain or len(name) > LONGEST_KEY:
+        raise UsageError(f"{name!r} cannot be a variable's name: letters, digits and _, at most {LONGEST_KEY} of them")
+    return name, os.fsencode(value)
+
+
+def _whole(environ: Mapping[str, str], names: tuple[str, ...], default: int, least: int, most: int) -> int:
+    for name in names:
+        text = environ.get(name, "").strip()
+        if text:
+            if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+                raise UsageError(f"{name} is {text!r}, but must be a whole number from {least} to {most}")
+            return int(text)
+    return default
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float, least: float) -> float:
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    if not (text.isascii() and text.replace(".", "", 1).isdigit()):
+        raise UsageError(f"{name} is {text!r}, but must be a number of seconds")
+    return max(least, float(text))
+
+
+def _error_descriptor(environ: Mapping[str, str], maximum: int) -> int | None:
+    """CEXEC_FD_FOR_ERRORS must not be one of the program's descriptors, and has to be open."""
+    name = "CEXEC_FD_FOR_ERRORS"
+    text = environ.get(name, "").strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()) or int(text) <= maximum:
+        raise UsageError(f"{name} is {text!r}, but must be a descriptor above MAXFD, which is {maximum}")
+    try:
+        os.fstat(int(text))
+    except OSError:
+        raise UsageError(f"{name} is {text}, but that descriptor is not open; add {text}>FILE") from None
+    return int(text)
+
+
+def _check_dates(key: ClientKey, path: str) -> None:
+    """Said here, and not after a minute of silence."""
+    from time import time
+
+    try:
+        key.identity.certificate.check_dates(time())
+    except CexecError as error:
+        raise type(error)(f"{path}: {error}; ask its owner for a new one, or set the clock") from None
+
+
+def _end_by_signals() -> None:
+    """Ctrl-C ends us as it ends any program, not with a traceback."""
+    import _signal  # `signal` costs 4 ms, most of them for enum
+
+    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)

@@ -1,0 +1,165 @@
+"""cservice(1): serves an application on this machine.
+
+Contract: `main(argv)` returns the exit status when it has been told to stop; options end at APP, what follows is the
+program and its arguments.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+import sys
+
+import click
+
+from cexec import __version__
+from cexec.commands.common import run_click
+from cexec.errors import UsageError
+from cexec.protocol.bid import Bidder
+from cexec.protocol.certificate import valid_name
+from cexec.protocol.keys import OwnerKey, WorkerKey
+from cexec.protocol.limits import MAXIMUM_NAME
+from cexec.system import process
+from cexec.system.eventlog import EventLog
+from cexec.system.group_sockets import GroupSockets
+from cexec.system.groups import groups_from_environment, udp_port_from_environment
+from cexec.system.keyfile import read_key
+from cexec.worker import Worker
+from cexec.worker_job import Program
+
+OWN_VARIABLES = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD")  # and CEXEC_*: ours, not the job's
+CLEAN_VARIABLES = ("PATH", "HOME", "LANG", "TZ")  # what --clean-env leaves
+MAXIMUM_SLOTS = 4096  # (ours)
+
+
+@click.command("cservice", context_settings={"allow_interspersed_args": False, "max_content_width": 100})
+@click.option(
+    "-j",
+    "--slots",
+    type=click.IntRange(1, MAXIMUM_SLOTS),
+    metavar="N",
+    help="Jobs at once.  [default: $CONCURRENCY, else the CPUs that may be used]",
+)
+@click.option("--name", metavar="NAME", help="What this worker is called.  [default: the host's name]")
+@click.option("--allow-args", is_flag=True, help="Clients may append arguments: cexec APP.pub -- ARG...")
+@click.option("--clean-env", is_flag=True, help=f"The job's environment has only {', '.join(CLEAN_VARIABLES)}.")
+@click.option(
+    "--log",
+    "log_format",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How events are written to stderr.",
+)
+@click.version_option(__version__, prog_name="cservice")
+@click.argument("app")
+@click.argument("exe")
+@click.argument("arg", nargs=-1, type=click.UNPROCESSED)
+def command(
+    slots: int | None,
+    name: str | None,
+    allow_args: bool,
+    clean_env: bool,
+    log_format: str,
+    app: str,
+    exe: str,
+    arg: tuple[str, ...],
+) -> int:
+    """Serve EXE with its ARGs to everyone who holds APP.pub.
+
+    Clients on the network then run it with `cexec APP.pub`; their standard input, output and error are the program's.
+    """
+    _keep_standard_descriptors()
+    slots = slots or _concurrency()
+    key = _worker_key(app, name)
+    executable = process.resolve(exe, os.environ.get("PATH", os.defpath))
+    log = EventLog(sys.stderr, as_json=log_format == "json")
+    groups = GroupSockets(groups_from_environment(os.environ), udp_port_from_environment(os.environ))
+    process.close_on_exec_from(3)
+    worker = Worker(
+        key=key,
+        program=Program(executable, list(arg), _job_environment(clean_env), allow_args),
+        groups=groups,
+        bidder=Bidder(slots=slots, boost=_boost(), random=random.SystemRandom().random),
+        slots=slots,
+        host=socket.gethostname()[:MAXIMUM_NAME],
+        log=log,
+    )
+    client = app if app.endswith(".pub") else f"{app}.pub"
+    addresses = ", ".join(groups.addresses()) or "nothing: no group is heard here"
+    plural = "slot" if slots == 1 else "slots"
+    log.banner(
+        f"cservice: serving {key.fingerprint} with {slots} {plural}, listening on {addresses}; "
+        f"run a job with: cexec {client}",
+        fingerprint=key.fingerprint,
+        name=key.identity.certificate.name,
+        slots=slots,
+        addresses=groups.addresses(),
+        command=f"cexec {client}",
+    )
+    worker.run()
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_click(command, argv)
+
+
+def _worker_key(app: str, name: str | None) -> WorkerKey:
+    key = read_key(
+        app, (OwnerKey, WorkerKey), "cservice needs the private key that ckeygen made, APP, or an APP.worker"
+    )
+    if isinstance(key, WorkerKey):
+        return key
+    assert isinstance(key, OwnerKey)  # read_key gives nothing else
+    if name is not None and not valid_name(name):
+        raise UsageError(f"--name {name!r}: up to {MAXIMUM_NAME} letters, digits, dots, - and _")
+    return key.worker_key(name or _host_name())
+
+
+def _host_name() -> str:
+    """This host's name, as far as a certificate can say it."""
+    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in socket.gethostname())
+    return plain[:MAXIMUM_NAME] or "worker"
+
+
+def _concurrency() -> int:
+    text = os.environ.get("CONCURRENCY", "").strip()
+    if not text:
+        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAXIMUM_SLOTS):
+        raise UsageError(f"CONCURRENCY is {text!r}, but must be a whole number from 1 to {MAXIMUM_SLOTS}")
+    return int(text)
+
+
+def _boost() -> float | None:
+    """$BOOST, a fixed delay before every bid, in microseconds, as in the ancestor."""
+    text = os.environ.get("BOOST", "").strip()
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit()):
+        raise UsageError(f"BOOST is {text!r}, but must be a number of microseconds")
+    return int(text) / 1e6
+
+
+def _job_environment(clean: bool) -> dict[bytes, bytes]:
+    return {
+        name: value
+        for name, value in os.environb.items()
+        if (name.decode("ascii", "replace") in CLEAN_VARIABLES if clean else not _is_ours(name))
+    }
+
+
+def _is_ours(name: bytes) -> bool:
+    text = name.decode("ascii", "replace")
+    return text.startswith(("CEXEC_", "PEER_")) or text in OWN_VARIABLES
+
+
+def _keep_standard_descriptors() -> None:
+    """A descriptor of ours must never become a standard one, which a job could be given by mistake."""
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)

@@ -1,0 +1,99 @@
+"""The client's side of a race: when to announce, whom it knows, who has won, and when to give up.
+
+Contract: a pure machine.  Told of answers and connections, it says what to do with `next_event`: TRANSMIT (send the announcement again), SILENT (nobody has answered for a while: tell the person), GAVE_UP.  The accept timeout
+counts only while no worker is known; 0 waits for ever.  docs/protocol.md sections 2.2 and 3.3.
+"""
+
+from __future__ import annotations
+
+from cexec.protocol import hello
+from cexec.protocol.limits import (
+    ANNOUNCE_FIRST_INTERVAL,
+    ANNOUNCE_GROWTH,
+    ANNOUNCE_LONGEST_INTERVAL,
+    QUEUED_LIFETIME,
+)
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cexec.protocol.hello import Hello
+
+TRANSMIT, SILENT, GAVE_UP = "transmit", "silent", "gave up"
+SILENCE = 3.0  # seconds (ours) without a connection after which a person wants to know
+REPEATED_SILENCE = 30.0  # seconds (ours) between further words
+
+MAXIMUM_KNOWN = 10_000  # workers (ours)
+
+
+class Race:
+    """One attempt's race."""
+
+    def __init__(self, *, accept_timeout: float, now: float) -> None:
+        self.started = now
+        self.transmissions = 0
+        self.connected = 0  # workers that have offered themselves, for the claim
+        self.answers: dict[bytes, Hello] = {}  # the last word of each worker instance that answered by datagram
+        self._offering: set[bytes] = set()
+        self._accept_timeout = accept_timeout
+        self._deadline = now + accept_timeout
+        self._interval = ANNOUNCE_FIRST_INTERVAL
+        self._next_transmission = now
+        self._next_silence = now + SILENCE
+        self._events: list[str] = []
+
+    def next_event(self) -> str | None:
+        return self._events.pop(0) if self._events else None
+
+    def next_timeout(self) -> float:
+        times = [self._next_transmission, self._next_silence]
+        if self._accept_timeout:
+            times.append(self._deadline)
+        return min(times)
+
+    def handle_timeout(self, now: float) -> None:
+        if now >= self._next_transmission:
+            self.transmissions += 1
+            self._next_transmission = now + self._interval
+            self._interval = min(self._interval * ANNOUNCE_GROWTH, ANNOUNCE_LONGEST_INTERVAL)
+            self._events.append(TRANSMIT)
+        if self._accept_timeout and now >= self._deadline:
+            self._events.append(GAVE_UP)
+        elif now >= self._next_silence:
+            self._next_silence = now + REPEATED_SILENCE
+            self._events.append(SILENT)
+
+    def answered(self, answer: Hello, now: float) -> None:
+        """A worker said by datagram that it is queued, cannot connect, or refuses."""
+        if answer.instance not in self.answers and len(self.answers) >= MAXIMUM_KNOWN:
+            return
+        self.answers[answer.instance] = answer
+        if answer.purpose == hello.QUEUED:
+            self._known_until(now + QUEUED_LIFETIME)
+
+    def offered(self, offer: Hello, now: float) -> bool:
+        """A worker has connected and proved itself; False: the same instance has done so already."""
+        if offer.instance in self._offering:
+            return False
+        self._offering.add(offer.instance)
+        self.connected += 1
+        self._known_until(now)
+        return True
+
+    def lost(self, offer: Hello) -> None:
+        """An offer ended before it won; the worker may offer again."""
+        self._offering.discard(offer.instance)
+
+    def seconds_left(self, now: float) -> float | None:
+        """Until giving up; None: never."""
+        return max(0.0, self._deadline - now) if self._accept_timeout else None
+
+    def queued(self) -> list[Hello]:
+        """The workers whose slots are all busy."""
+        return [answer for answer in self.answers.values() if answer.purpose == hello.QUEUED]
+
+    def complaints(self) -> list[Hello]:
+        """The workers that heard but cannot connect, or refuse."""
+        return [answer for answer in self.answers.values() if answer.purpose in (hello.UNREACHABLE, hello.REFUSED)]
+
+    def _known_until(self, when: float) -> None:
+        self._deadline = max(self._deadline, when + self._accept_timeout)

@@ -1,0 +1,54 @@
+"""One line per event on a stream, for people or, as JSON, for programs.
+
+Contract: `event(what, **fields)` never raises for a stream that cannot be written, and never lets text that a peer
+supplied act on a terminal: what is not printable is escaped.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TextIO
+
+
+def escape(text: str) -> str:
+    """`text` with everything unprintable as an escape, and quoted where it has spaces or quotes."""
+    plain = "".join(c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in text)
+    return json.dumps(plain, ensure_ascii=False) if not plain or any(c in plain for c in ' "=') else plain
+
+
+class EventLog:
+    """Writes events to `stream`, as `12:03:04 what key=value ...` or as JSON lines."""
+
+    def __init__(self, stream: TextIO, *, as_json: bool = False) -> None:
+        self._stream = stream
+        self._json = as_json
+
+    def event(self, what: str, **fields: object) -> None:
+        """Fields that are None or empty are left out."""
+        given = {name: value for name, value in fields.items() if value is not None and value != ""}
+        if self._json:
+            self._line(json.dumps({"time": round(time.time(), 3), "event": what, **given}))
+            return
+        rest = "".join(f" {name}={escape(_text(value))}" for name, value in given.items())
+        self._line(f"{time.strftime('%H:%M:%S')} {what}{rest}")
+
+    def banner(self, text: str, **fields: object) -> None:
+        """A sentence for people; as JSON the event `ready` with these fields."""
+        if self._json:
+            self.event("ready", **fields)
+        else:
+            self._line(text)
+
+    def _line(self, text: str) -> None:
+        try:
+            print(text, file=self._stream, flush=True)
+        except (OSError, ValueError):
+            pass  # a full disk or a closed terminal must not end the jobs
+
+
+def _text(value: object) -> str:
+    return f"{value:.3g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,222 @@
+"""Descriptors as ends of streams: `Source` gives bytes, `Sink` takes them, and neither ever blocks.
+
+Contract: `read_into` returns the number of bytes, 0 at the end, None when there is nothing now; `write` returns how
+many bytes were taken, 0 when there is no room now; both raise `OSError` for real failures.  O_NONBLOCK is set only on open
+files that are ours: descriptors that were given to us are shared with strangers, so a pipe or a terminal is opened
+again through /proc/self/fd, a socket gets MSG_DONTWAIT, a regular file is read at its own offset.  Where a pipe cannot
+be opened again (another user's, or no /proc) it is written in pieces that a writable pipe has room for.
+"""
+
+from __future__ import annotations
+
+import _socket
+import _stat as stat
+import os
+
+SAFE_WRITE = 4096  # bytes: PIPE_BUF of Linux; a pipe that poll calls writable has room for this much
+PIPE_SIZE = 1024 * 1024  # bytes: the most that Linux gives an ordinary user; fewer wake-ups for a fast stream
+_SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, absent from fcntl before 3.10 and on other systems
+_BLOCKED = (BlockingIOError, InterruptedError)
+
+
+class Source:
+    """Bytes from a descriptor.  `shared`: the descriptor is not ours and stays open."""
+
+    def __init__(self, fd: int, *, shared: bool = False) -> None:
+        self.fd = fd
+        self._shared = shared
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def read_into(self, view: memoryview) -> int | None:
+        try:
+            return os.readv(self.fd, [view])
+        except _BLOCKED:
+            return None
+
+    def close(self) -> None:
+        """No more will be read."""
+        if self.fd >= 0 and not self._shared:
+            os.close(self.fd)
+        self.fd = -1
+
+
+class FileSource(Source):
+    """A regular file, read from the offset that it had, which is moved only at the end (docs/protocol.md section 7)."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, shared=True)
+        self.start = os.lseek(fd, 0, os.SEEK_CUR)
+        self.position = self.start
+
+    def read_into(self, view: memoryview) -> int | None:
+        size = os.preadv(self.fd, [view], self.position)
+        self.position += size
+        return size
+
+    def rewind(self) -> None:
+        """Everything is read again: another attempt."""
+        self.position = self.start
+
+    def move_offset(self, used: int) -> None:
+        """The reader took `used` bytes: what shares the descriptor goes on from there."""
+        if self.fd >= 0:
+            os.lseek(self.fd, self.start + used, os.SEEK_SET)
+
+
+class SocketSource(Source):
+    """A socket that is shared with strangers."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, shared=True)
+        self._socket = _borrow(fd)
+
+    def read_into(self, view: memoryview) -> int | None:
+        try:
+            return self._socket.recv_into(view, len(view), _socket.MSG_DONTWAIT)
+        except _BLOCKED:
+            return None
+
+    def close(self) -> None:
+        self._socket.detach()
+        super().close()
+
+
+class EmptySource(Source):
+    """Nothing to read: the end comes at once."""
+
+    def __init__(self) -> None:
+        super().__init__(-1, shared=True)
+
+    def read_into(self, view: memoryview) -> int | None:
+        return 0
+
+
+class Sink:
+    """Takes bytes to a descriptor.  `longest`: bytes in one write.  `count`: bytes written."""
+
+    def __init__(self, fd: int, *, shared: bool = False, longest: int = 1 << 30) -> None:
+        self.fd = fd
+        self.count = 0
+        self._shared = shared
+        self._longest = longest
+
+    def fileno(self) -> int:
+        return self.fd
+
+    def write(self, view: memoryview) -> int:
+        try:
+            size = os.write(self.fd, view[: self._longest])
+        except _BLOCKED:
+            return 0
+        self.count += size
+        return size
+
+    def close(self) -> None:
+        """No more will be written: a reader at the other end of a pipe of ours sees the end."""
+        if self.fd >= 0 and not self._shared:
+            os.close(self.fd)
+        self.fd = -1
+
+
+class SocketSink(Sink):
+    """A socket that is shared with strangers."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, shared=True)
+        self._socket = _borrow(fd)
+
+    def write(self, view: memoryview) -> int:
+        try:
+            size = self._socket.send(view, _socket.MSG_DONTWAIT)
+        except _BLOCKED:
+            return 0
+        self.count += size
+        return size
+
+    def close(self) -> None:
+        self._socket.detach()
+        super().close()
+
+
+class DuplexSource(Source):
+    """The reading half of a socketpair of ours; its `DuplexSink` closes the descriptor."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd, shared=True)
+
+
+class DuplexSink(Sink):
+    """The writing half of a socketpair of ours: its end is told by a half-close."""
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            _half_close(self.fd)
+        self.fd = -1
+
+
+def open_source(fd: int) -> Source:
+    """A source for a descriptor that somebody gave us."""
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return FileSource(fd)
+    if stat.S_ISSOCK(mode):
+        return SocketSource(fd)
+    reopened = _open_again(fd, mode, os.O_RDONLY)
+    # A descriptor that cannot be opened again is read when poll says so; only another reader could make that wait.
+    return Source(fd, shared=True) if reopened is None else Source(reopened)
+
+
+def open_sink(fd: int) -> Sink:
+    """A sink for a descriptor that somebody gave us."""
+    mode = os.fstat(fd).st_mode
+    if stat.S_ISREG(mode):
+        return Sink(fd, shared=True)
+    if stat.S_ISSOCK(mode):
+        return SocketSink(fd)
+    reopened = _open_again(fd, mode, os.O_WRONLY)
+    if reopened is not None:
+        return Sink(reopened)
+    return Sink(fd, shared=True, longest=SAFE_WRITE if stat.S_ISFIFO(mode) or os.isatty(fd) else 1 << 30)
+
+
+def own_pipe() -> tuple[int, int]:
+    """A pipe for a child: both ends close-on-exec, as large as allowed; the caller makes its own end non-blocking."""
+    reading, writing = os.pipe()
+    enlarge(reading)
+    return reading, writing
+
+
+def enlarge(fd: int) -> None:
+    """Asks for a large pipe buffer; what the kernel refuses is no harm."""
+    import fcntl
+
+    try:
+        fcntl.fcntl(fd, _SET_PIPE_SIZE, PIPE_SIZE)
+    except OSError:
+        pass
+
+
+def _open_again(fd: int, mode: int, flags: int) -> int | None:
+    """The same pipe or terminal as an open file of our own, non-blocking."""
+    if not (stat.S_ISFIFO(mode) or os.isatty(fd)):
+        return None
+    try:
+        return os.open(f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+    except OSError:
+        return None
+
+
+def _borrow(fd: int) -> _socket.socket:
+    """A socket object around a descriptor that stays somebody else's: never closed, only detached."""
+    return _socket.socket(fileno=fd)
+
+
+def _half_close(fd: int) -> None:
+    borrowed = _borrow(fd)
+    try:
+        borrowed.shutdown(_socket.SHUT_WR)
+    except OSError:
+        pass  # the other end has gone already
+    borrowed.detach()

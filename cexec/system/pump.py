@@ -1,0 +1,284 @@
+"""The pump: carries bytes between one connection and the descriptors of one job, for both sides.
+
+Contract: `step(timeout)` waits at most so long for something to happen, moves what can be moved, and returns the events
+that are not about stream data: the session's (`session.Event`), and `Trouble` for what went wrong with a descriptor.
+It never blocks elsewhere, holds at most one credit window for each stream, and raises `ProtocolError` and
+`DisconnectedError` only.  `records` and `session` are handed in; nothing calls back.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import select
+from time import monotonic
+
+from cexec.errors import DisconnectedError
+from cexec.protocol import frames
+from cexec.protocol.session import Event
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cexec.protocol.channel import Records
+    from cexec.protocol.session import Session
+    from cexec.system.fds import Sink, Source
+
+IN, OUT = select.POLLIN, select.POLLOUT
+BROKEN_PIPE = (errno.EPIPE, errno.ECONNRESET)  # a reader that has gone: no failure, section 4.3
+MAXIMUM_BUFFERS = 64  # (ours) in one sendmsg
+
+
+class Trouble:
+    """A descriptor of ours failed: stream number, whether in writing to it, and errno."""
+
+    __slots__ = ("error", "stream", "writing")
+
+    def __init__(self, stream: int, writing: bool, error: int) -> None:
+        self.stream = stream
+        self.writing = writing
+        self.error = error
+
+
+class Pump:
+    """One connection and its streams.  `ready` holds the watched descriptors that were readable in the last step."""
+
+    def __init__(self, connection: _socket.socket, records: Records, session: Session) -> None:
+        self.connection = connection
+        self.records = records
+        self.session = session
+        self.sources: dict[int, Source] = {}
+        self.sinks: dict[int, Sink] = {}
+        self.ready: set[int] = set()
+        self._watched: dict[int, int] = {}
+        self._pending: dict[int, list[memoryview]] = {}  # what a sink could not take yet, oldest first
+        self._ended: set[int] = set()  # sinks whose stream has ended: closed when nothing is pending
+        self._poll = select.poll()
+        self._masks: dict[int, int] = {}
+        self._closed = False  # the peer will send no more
+        self._last_words: OSError | None = None
+
+    def watch(self, fd: int) -> None:
+        """Also wait for this descriptor to become readable."""
+        self._watched[fd] = IN
+
+    def unwatch(self, fd: int) -> None:
+        self._watched.pop(fd, None)
+
+    @property
+    def drained(self) -> bool:
+        """Whether every byte that was received has been written."""
+        return not self._pending
+
+    @property
+    def flushed(self) -> bool:
+        """Whether the kernel has taken everything that is to be sent."""
+        return not self.records.data_to_send()
+
+    def step(self, timeout: float | None = None) -> list[Event | Trouble]:
+        """Waits for at most `timeout` seconds, and moves what can be moved."""
+        found: list[Event | Trouble] = []
+        self._take_frames(found)  # what came with the handshake, or was left by the last step
+        self._flush()
+        if found:
+            timeout = 0.0
+        ready = self._wait(timeout)
+        self.ready = {fd for fd in self._watched if fd in ready}
+        now = monotonic()
+        if ready.get(self.connection.fileno(), 0) & ~OUT:
+            self._receive(found)
+        self._write_sinks(ready, found)
+        self._read_sources(ready, found)
+        if now >= self.session.next_timeout():
+            self.session.handle_timeout(now)
+        self._flush()
+        return found
+
+    def write_out(self) -> list[Event | Trouble]:
+        """After the exit frame: only writes what was received, whatever becomes of the connection."""
+        found: list[Event | Trouble] = []
+        poll = select.poll()
+        for stream in self._pending:
+            poll.register(self.sinks[stream].fd, OUT)
+        self._write_sinks(dict(poll.poll()), found)
+        return found
+
+    def say_goodbye(self) -> None:
+        """Sends the session's last frames as far as the peer still takes them, and hangs up."""
+        try:
+            self._flush()
+        except DisconnectedError:
+            pass
+        self.connection.close()
+
+    def close_sink(self, stream: int) -> None:
+        """Nobody reads this stream here any more."""
+        sink = self.sinks.pop(stream, None)
+        if sink is not None:
+            self._pending.pop(stream, None)
+            self._ended.discard(stream)
+            self.session.close_reader(stream)
+            sink.close()
+
+    def close_source(self, stream: int) -> None:
+        """Nothing more is read from this descriptor."""
+        source = self.sources.pop(stream, None)
+        if source is not None:
+            source.close()
+
+    # waiting
+
+    def _wait(self, timeout: float | None) -> dict[int, int]:
+        wanted = self._wanted()
+        for fd in self._masks.keys() - wanted.keys():
+            self._poll.unregister(fd)
+        for fd, mask in wanted.items():
+            if self._masks.get(fd) != mask:
+                self._poll.register(fd, mask)
+        self._masks = wanted
+        if any(source.fd < 0 and self.session.sendable(stream) for stream, source in self.sources.items()):
+            timeout = 0.0  # a source without a descriptor is always ready
+        limit = self.session.next_timeout() - monotonic()
+        seconds = limit if timeout is None else min(timeout, limit)
+        return dict(self._poll.poll(max(0.0, seconds) * 1000 + (0.999 if seconds > 0 else 0)))
+
+    def _wanted(self) -> dict[int, int]:
+        wanted = dict(self._watched)
+        mask = (0 if self._closed else IN) | (OUT if self.records.data_to_send() else 0)
+        if mask:
+            wanted[self.connection.fileno()] = mask
+        if self.records.data_buffer() is not None:
+            for stream, source in self.sources.items():
+                if self.session.sendable(stream) and source.fd >= 0:
+                    wanted[source.fd] = wanted.get(source.fd, 0) | IN
+        for stream in self._pending:
+            fd = self.sinks[stream].fd
+            wanted[fd] = wanted.get(fd, 0) | OUT
+        return wanted
+
+    # from the connection to the sinks
+
+    def _receive(self, found: list[Event | Trouble]) -> None:
+        try:
+            size = self.connection.recv_into(self.records.receive_buffer())
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            raise DisconnectedError(f"disconnected unexpectedly: {os.strerror(error.errno or 0).lower()}") from error
+        if size == 0:
+            self._closed = True
+            if not self.records.at_record_boundary:
+                raise DisconnectedError("disconnected unexpectedly in the middle of a record")
+            raise DisconnectedError("disconnected unexpectedly")
+        self.records.received(size)
+        self._take_frames(found)
+
+    def _take_frames(self, found: list[Event | Trouble]) -> None:
+        while (frame := self.records.next_event()) is not None:
+            self.session.receive_data(frame, monotonic())
+            while (event := self.session.next_event()) is not None:
+                self._handle(event, found)
+
+    def _handle(self, event: Event, found: list[Event | Trouble]) -> None:
+        stream = event.stream
+        if event.kind == frames.DATA:
+            self._deliver(stream, event.data, found)
+        elif event.kind == frames.END:
+            if stream in self._pending:
+                self._ended.add(stream)
+            elif stream in self.sinks:
+                self.sinks.pop(stream).close()
+            found.append(event)
+        elif event.kind == frames.CLOSED:
+            self.close_source(stream)
+            found.append(event)
+        else:
+            found.append(event)
+
+    def _deliver(self, stream: int, data: memoryview, found: list[Event | Trouble]) -> None:
+        if stream not in self.sinks:
+            self.session.consumed(stream, len(data))  # its sink failed, and the peer has been told
+            return
+        if stream not in self._pending:
+            data = data[self._write(stream, data, found) :]
+        if len(data) and stream in self.sinks:
+            self._pending.setdefault(stream, []).append(memoryview(bytes(data)))
+
+    def _write(self, stream: int, data: memoryview, found: list[Event | Trouble]) -> int:
+        """Writes what the sink takes; a failed sink is closed and told."""
+        done = 0
+        try:
+            while done < len(data):
+                size = self.sinks[stream].write(data[done:])
+                if not size:
+                    break
+                done += size
+        except OSError as error:
+            self.session.consumed(stream, done)
+            self.close_sink(stream)
+            found.append(Trouble(stream, True, error.errno or 0))
+            return len(data)
+        if done:
+            self.session.consumed(stream, done)
+        return done
+
+    def _write_sinks(self, ready: dict[int, int], found: list[Event | Trouble]) -> None:
+        for stream in [stream for stream in self._pending if self.sinks[stream].fd in ready]:
+            chunks = self._pending[stream]
+            while chunks:
+                done = self._write(stream, chunks[0], found)
+                if stream not in self.sinks:
+                    break
+                if done < len(chunks[0]):
+                    chunks[0] = chunks[0][done:]
+                    break
+                del chunks[0]
+            if not chunks and stream in self.sinks:
+                del self._pending[stream]
+                if stream in self._ended:
+                    self._ended.discard(stream)
+                    self.sinks.pop(stream).close()
+
+    # from the sources to the connection
+
+    def _read_sources(self, ready: dict[int, int], found: list[Event | Trouble]) -> None:
+        for stream, source in list(self.sources.items()):
+            room = self.session.sendable(stream)
+            if not room or (source.fd >= 0 and source.fd not in ready):
+                continue
+            buffer = self.records.data_buffer()
+            if buffer is None:
+                return
+            try:
+                size = source.read_into(buffer[:room])
+            except OSError as error:
+                self.session.broken(stream, os.strerror(error.errno or 0).lower())
+                self.close_source(stream)
+                found.append(Trouble(stream, False, error.errno or 0))
+                continue
+            if size:
+                self.records.send_data(self.session.data_head(stream, size), size)
+                self._send()
+            elif size == 0:
+                self.session.end(stream)
+                self.close_source(stream)
+                found.append(Event(frames.END, stream=stream))
+
+    def _flush(self) -> None:
+        for frame in self.session.data_to_send():
+            self.records.send_frame(frame)
+        self._send()
+
+    def _send(self) -> None:
+        while outgoing := self.records.data_to_send():
+            try:
+                size = self.connection.sendmsg(outgoing[:MAXIMUM_BUFFERS])
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                # What the peer sent before it left is still to be read: its last words may be the reason.
+                if self._last_words is not None:
+                    raise DisconnectedError("disconnected unexpectedly") from error
+                self._last_words = error
+                return
+            self.records.data_sent(size)

@@ -1,0 +1,163 @@
+"""One connection of a worker to a client, from the first SYN to GO.
+
+Contract: `Offer` is driven by `advance(now)` whenever its descriptor is ready for what `mask` asks, and by
+`handle_timeout`; both raise `CexecError` with the reason when the offer has failed.  Its `state` tells the worker what
+to do: at `PROVED` the worker reserves a slot and calls `confirm`, at `TAKEN` there is a `go`, at `CANCELLED` the client
+chose another.  docs/protocol.md section 3.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import select
+
+from cexec.errors import DisconnectedError, LocalError, ProtocolError
+from cexec.protocol import frames
+from cexec.protocol.channel import Records, WorkerHandshake
+from cexec.protocol.limits import CONNECT_DEADLINE, GO_DEADLINE
+from cexec.protocol.session import Session
+from cexec.system.sockets import connect_result, start_connect
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cexec.protocol.announcement import OpenedAnnouncement
+    from cexec.protocol.certificate import Identity
+    from cexec.protocol.frames import Go
+    from cexec.protocol.hello import Hello
+    from cexec.system.groups import Sockaddr
+
+CONNECTING, SHAKING, PROVED, CONFIRMED, TAKEN, CANCELLED = range(6)
+
+
+class UnreachableError(LocalError):
+    """The client could not be connected to: it is told so by a datagram, because a firewall is seen only from here."""
+
+
+class Offer:
+    """An offer to run one announced job.  `identity` is the announcement's mac1, `client` the peer's address."""
+
+    def __init__(
+        self, identity: bytes, client: Sockaddr, opened: OpenedAnnouncement, worker: Identity, hello: Hello, now: float
+    ) -> None:
+        self.identity = identity
+        self.client = client
+        self.state = CONNECTING
+        self.go: Go | None = None
+        self.session = Session(worker=True, now=now)
+        self._deadline = now + CONNECT_DEADLINE
+        try:
+            self.connection: _socket.socket = start_connect(client)
+        except LocalError as error:
+            raise UnreachableError(str(error)) from None
+        self._handshake = WorkerHandshake(opened.handshake(), worker, hello, now)
+
+    @property
+    def records(self) -> Records:
+        records = self._handshake.records
+        assert records is not None  # from PROVED on
+        return records
+
+    @property
+    def mask(self) -> int:
+        """What to wait for."""
+        return select.POLLOUT if self.state == CONNECTING else select.POLLIN
+
+    def next_timeout(self) -> float:
+        return self._deadline
+
+    def handle_timeout(self, now: float) -> None:
+        if now < self._deadline:
+            return
+        if self.state == CONNECTING:
+            raise UnreachableError("timed out")
+        raise DisconnectedError("client did not answer in time")
+
+    def advance(self, now: float) -> None:
+        """The descriptor is ready."""
+        if self.state == CONNECTING:
+            failure = connect_result(self.connection)
+            if failure:
+                raise UnreachableError(failure)
+            self._send(self._handshake.data_to_send())
+            self.state = SHAKING
+        elif self.state == SHAKING:
+            self._handshake.receive_data(self._receive(self._handshake.wanted), now)
+            if self._handshake.records is not None:
+                self.state = PROVED
+        elif self.state == CONFIRMED:
+            self._receive_records(now)
+
+    def confirm(self, now: float) -> None:
+        """A slot is reserved for this offer."""
+        self.session.confirm()
+        self._flush()
+        self.state = CONFIRMED
+        self._deadline = now + GO_DEADLINE
+
+    def withdraw(self, reason: str) -> None:
+        """The slot is needed no more, or gone; as far as the client still listens."""
+        if self.state == CONFIRMED:
+            self.session.withdraw(reason)
+            try:
+                self._flush()
+            except DisconnectedError:
+                pass
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def _receive_records(self, now: float) -> None:
+        buffer = self.records.receive_buffer()
+        data = self._receive(len(buffer))
+        buffer[: len(data)] = data
+        self.records.received(len(data))
+        # Only the first frame is looked at here: what follows GO belongs to the job's own process.
+        frame = self.records.next_event()
+        if frame is None:
+            return
+        self.session.receive_data(frame, now)
+        event = self.session.next_event()
+        if event is None:
+            return
+        if event.kind == frames.GO:
+            self.go = event.go
+            self.state = TAKEN
+        elif event.kind in (frames.CANCEL, frames.RELEASE):
+            self.state = CANCELLED
+        else:
+            raise ProtocolError("client sent something else than GO or CANCEL")
+
+    def _receive(self, size: int) -> bytes:
+        try:
+            data = self.connection.recv(size)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except OSError as error:
+            raise DisconnectedError(_lost(error)) from None
+        if not data:
+            raise DisconnectedError("client closed the connection")
+        return data
+
+    def _flush(self) -> None:
+        for frame in self.session.data_to_send():
+            self.records.send_frame(frame)
+        data = b"".join(self.records.data_to_send())
+        self._send(data)
+        self.records.data_sent(len(data))
+
+    def _send(self, data: bytes) -> None:
+        """A flight is far smaller than a socket's buffer: what does not fit at once means a broken client."""
+        try:
+            sent = self.connection.send(data)
+        except OSError as error:
+            raise DisconnectedError(_lost(error)) from None
+        if sent != len(data):
+            raise DisconnectedError("client takes no data")
+
+
+def _lost(error: OSError) -> str:
+    if error.errno in (errno.ECONNRESET, errno.EPIPE):
+        return "client closed the connection"
+    return os.strerror(error.errno or 0).lower()
