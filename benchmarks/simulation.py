@@ -37,6 +37,7 @@ class Network:
         self.workers: list[Worker] = []
         self.latency = latency
         self.loss = loss  # of datagrams
+        self.alerts = False  # workers hear how the jobs of others end
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
 
@@ -53,8 +54,17 @@ class Network:
             if not self.loss or self.random.random() >= self.loss:
                 self.send(getattr(worker, method), *arguments)
 
-    def run(self, until: float = float("inf"), stop: Callable[[], bool] | None = None) -> None:
-        while self._queue and self._queue[0][0] <= until and not (stop is not None and stop()):
+    def next_number(self) -> int:
+        self._sequence += 1
+        return self._sequence
+
+    def wait(self, seconds: float) -> None:
+        over: list[None] = []
+        self.at(self.now + seconds, over.append, None)
+        self.run(until=lambda: bool(over))
+
+    def run(self, until: Callable[[], bool]) -> None:
+        while not until():
             self.now, _, action, arguments = heapq.heappop(self._queue)
             action(*arguments)
 
@@ -62,15 +72,16 @@ class Network:
 class Client:
     """Announces one job and takes the first worker that confirms."""
 
-    def __init__(self, network: Network, number: int, length: float, weight: int = 1, name: str = "") -> None:
+    def __init__(self, network: Network, number: int, length: float, weight: int = 1) -> None:
         self.network = network
         self.identity = number.to_bytes(16, "big")
         self.length = length
         self.weight = weight
-        self.name = name
+        self.attempts = 1
         self.listening = False
         self.knocks = 0  # connections that came while the listener was open
         self.late_knocks = 0  # and after it had been closed
+        self.dropped = 0  # by its kernel, because of the backlog
         self.queued = 0
         self.announced = self.confirmed = self.ended = -1.0
         self.winner: Worker | None = None
@@ -101,6 +112,7 @@ class Client:
             self.late_knocks += 1
             self.network.send(worker.connection_failed, self)
         elif self._backlog >= BACKLOG + limits.MAXIMUM_UNAUTHENTICATED:
+            self.dropped += 1
             self.network.at(self.network.now + 1.0, worker.connection_failed, self)
         else:
             self.knocks += 1
@@ -135,6 +147,18 @@ class Client:
                 self.network.send(other.cancel, self)
         self.network.multicast("claim", self, self.knocks)
 
+    def has_ended(self) -> bool:
+        return self.ended >= 0.0
+
+    def disconnected(self, worker: Worker) -> None:
+        """The worker went away: complain to all, and announce again, which is another announcement."""
+        self.network.multicast("complaint", worker, b"the one client certificate", self.identity)
+        self.attempts += 1
+        self.identity = self.attempts.to_bytes(8, "big") + self.identity[8:]
+        self._open.clear()
+        self._backlog = 0
+        self.announce()
+
     def exit(self, outcome: str) -> None:
         self.outcome = outcome
         self.ended = self.network.now
@@ -152,6 +176,7 @@ class Worker:
         self.bidder = Bidder(slots=slots, speed=speed, random=network.random.random)
         self.bidder.load_sampled(Load(external=load) if load else Load(), network.now)
         self.broken = False  # its jobs exit 1 at once
+        self.drops = False  # it takes jobs and goes away
         self.slots = slots
         self.jobs = 0
         self.most_jobs = 0
@@ -188,6 +213,16 @@ class Worker:
         self.bidder.claimed(client.identity, connected, self.network.now)
         self._pump()
 
+    def complaint(self, about: Worker, client: bytes, identity: bytes) -> None:
+        if about is self:
+            self.bidder.complained(client, self.network.now, identity)
+            self._pump()
+
+    def alert(self, about: Worker) -> None:
+        if about is not self:
+            self.bidder.rival_succeeded(self.network.now)
+            self._pump()
+
     def connection_failed(self, client: Client) -> None:
         self.bidder.failed(client.identity, self.network.now)
         self._pump()
@@ -218,8 +253,11 @@ class Worker:
         self.jobs += 1
         self._running += 1
         self.most_jobs = max(self.most_jobs, self._running)
-        duration = 0.005 if self.broken else client.length / self.speed
-        self.network.at(self.network.now + duration, self._end, client, duration)
+        if self.drops:
+            self.network.at(self.network.now + 0.005, self._drop, client, client.identity)
+        else:
+            duration = 0.005 if self.broken else client.length / self.speed
+            self.network.at(self.network.now + duration, self._end, client, duration)
         self._pump()
 
     def _end(self, client: Client, duration: float) -> None:
@@ -227,4 +265,52 @@ class Worker:
         self._running -= 1
         self.bidder.finished(client.identity, outcome, duration, self.network.now)
         self.network.send(client.exit, outcome)
+        if self.network.alerts and outcome == "ok":
+            self.network.multicast("alert", self)
         self._pump()
+
+    def _drop(self, client: Client, identity: bytes) -> None:
+        self._running -= 1
+        self.bidder.finished(identity, "lost", 0.005, self.network.now)
+        self.network.send(client.disconnected, self)
+        self._pump()
+
+
+def one_after_another(network: Network, jobs: int, length: float, pause: float) -> list[Client]:
+    """Each job is announced `pause` after the last has ended."""
+    clients = []
+    for _ in range(jobs):
+        client = Client(network, network.next_number(), length)
+        clients.append(client)
+        network.at(network.now + pause, client.announce)
+        network.run(until=client.has_ended)
+    return clients
+
+
+def side_by_side(network: Network, jobs: int, at_a_time: int, length: Callable[[], float]) -> list[Client]:
+    """So many clients, each of which announces another job within 10 ms after its last one, until all jobs are done."""
+    ended: list[Client] = []
+    left = jobs
+
+    def following(client: Client | None = None) -> None:
+        nonlocal left
+        if client is not None:
+            ended.append(client)
+        if left:
+            left -= 1
+            new = Client(network, network.next_number(), length())
+            new.when_ended = following
+            network.at(network.now + network.random.uniform(0.0, 0.01), new.announce)
+
+    for _ in range(at_a_time):
+        following()
+    network.run(until=lambda: len(ended) == jobs)
+    return ended
+
+
+def jobs_by_worker(clients: list[Client]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for client in clients:
+        assert client.winner is not None
+        counts[client.winner.name] = counts.get(client.winner.name, 0) + 1
+    return counts

@@ -1,0 +1,177 @@
+"""Who gets how much work: goal P7 and what docs/placement.md promises, by simulation.
+
+    python benchmarks/simulate_placement.py [--seeds N]
+
+Prints each figure with its goal; exits 1 when one is missed.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+from random import Random
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.simulation import LATENCY, Client, Network, Worker, jobs_by_worker, one_after_another, side_by_side
+
+WORKERS = 10
+JOBS = 200
+
+
+def greedy_makespan(lengths: list[float], speeds: list[float], slots: int) -> float:
+    """Full knowledge: each job in order to the slot that ends it first."""
+    ends = [0.0] * (len(speeds) * slots)
+    for length in lengths:
+        end, slot = min((end + length / speeds[slot // slots], slot) for slot, end in enumerate(ends))
+        ends[slot] = end
+    return max(ends)
+
+
+def makespan_ratio(seed: int, slots: int = 1) -> float:
+    """All jobs announced at once, to workers that know no lengths; the time until all are done over the greedy one."""
+    random = Random(seed)
+    lengths = [random.uniform(1.0, 10.0) for _ in range(JOBS)]
+    speeds = [random.uniform(1.0, 4.0) for _ in range(WORKERS)]
+    network = Network(seed)
+    for number, speed in enumerate(speeds):
+        Worker(network, str(number), slots=slots, speed=speed)
+    clients = announce_all(network, [(length, 1) for length in lengths])
+    network.run(until=lambda: all_ended(clients))
+    return max(client.ended for client in clients) / greedy_makespan(lengths, speeds, slots)
+
+
+def announce_all(network: Network, jobs: list[tuple[float, int]]) -> list[Client]:
+    """(length, weight) of jobs that are all announced now."""
+    clients = [Client(network, network.next_number(), length, weight) for length, weight in jobs]
+    for client in clients:
+        network.at(network.now, client.announce)
+    return clients
+
+
+def all_ended(clients: list[Client]) -> bool:
+    return all(client.has_ended() for client in clients)
+
+
+def share_of_busy(seed: int, latency: tuple[float, float] = LATENCY) -> float:
+    """One host with foreign load 1.0 and one idle: the busy one's share of 100 jobs, one after another."""
+    network = Network(seed, latency)
+    Worker(network, "busy", load=1.0)
+    Worker(network, "idle")
+    return jobs_by_worker(one_after_another(network, 100, 0.05, 0.5)).get("busy", 0) / 100
+
+
+def share_of_fast(seed: int, slow: float, fast: float, latency: tuple[float, float] = LATENCY) -> float:
+    """Two idle hosts: the fast one's share of 100 jobs, one after another."""
+    network = Network(seed, latency)
+    Worker(network, "slow", speed=slow)
+    Worker(network, "fast", speed=fast)
+    return jobs_by_worker(one_after_another(network, 100, 0.05, 0.5)).get("fast", 0) / 100
+
+
+def shares_by_speed(seed: int, at_a_time: int) -> list[float]:
+    """Shares of three hosts of 8 slots, told to be of speed 1, 2 and 4, of jobs that last equally long on all."""
+    network = Network(seed)
+    for speed in (1.0, 2.0, 4.0):
+        Worker(network, f"{speed:.0f}", slots=8, speed=speed).speed = 1.0
+    counts = jobs_by_worker(side_by_side(network, 700, at_a_time, lambda: network.random.uniform(0.5, 1.5)))
+    return [counts.get(name, 0) / 700 for name in ("1", "2", "4")]
+
+
+def unevenness(seed: int) -> float:
+    """50 clients at once on 8 hosts of 2 slots: jobs of the host that got most over the mean."""
+    network = Network(seed)
+    workers = [Worker(network, str(number), slots=2) for number in range(8)]
+    counts = jobs_by_worker(side_by_side(network, 50, 50, lambda: 0.3))
+    assert all(worker.most_jobs <= worker.slots for worker in workers)
+    return max(counts.values()) / (50 / 8)
+
+
+def share_of_broken(seed: int, at_a_time: int, length: float, alerts: bool = False) -> float:
+    """Four hosts, one of which exits 1 at once: its share of 200 jobs."""
+    network = Network(seed)
+    network.alerts = alerts
+    workers = [Worker(network, str(number), slots=2) for number in range(4)]
+    workers[0].broken = True
+    return jobs_by_worker(side_by_side(network, 200, at_a_time, lambda: length)).get("0", 0) / 200
+
+
+def share_of_dropper(seed: int, at_a_time: int, length: float, alerts: bool = True) -> tuple[float, float]:
+    """Four hosts, one of which wins and drops: its share of all attempts for 200 jobs; and healed, 5 minutes later."""
+    network = Network(seed)
+    network.alerts = alerts
+    workers = [Worker(network, str(number), slots=2) for number in range(4)]
+    workers[0].drops = True
+    side_by_side(network, 200, at_a_time, lambda: length)
+    share = workers[0].jobs / sum(worker.jobs for worker in workers)
+    workers[0].drops = False
+    network.wait(300.0)
+    return share, jobs_by_worker(side_by_side(network, 200, at_a_time, lambda: length)).get("0", 0) / 200
+
+
+def ratio_of_weights(seed: int, waiting: int = 40) -> float:
+    """Jobs of weight 1 and 3 wait for one slot, each replaced when it is done: 3 to 1 in 200 jobs is 3.0."""
+    network = Network(seed)
+    Worker(network, "one")
+    ended: list[int] = []
+
+    def following(weight: int) -> None:
+        client = Client(network, network.next_number(), 0.05, weight)
+        client.when_ended = again
+        network.at(network.now, client.announce)
+
+    def again(client: Client) -> None:
+        ended.append(client.weight)
+        following(client.weight)
+
+    for _ in range(waiting):
+        following(1)
+        following(3)
+    network.run(until=lambda: len(ended) >= 200)
+    return ended.count(3) / ended.count(1)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--seeds", type=int, default=100)
+    seeds = range(parser.parse_args().seeds)
+    some = seeds[:20]
+    met = True
+
+    def show(what: str, value: float, goal: str = "", reached: bool = True) -> None:
+        nonlocal met
+        met &= reached
+        print(f"{what:66} {value:6.3f}  {goal and 'goal ' + goal} {'' if reached else 'MISSED'}", flush=True)
+
+    ratio = median(makespan_ratio(seed) for seed in seeds)
+    show("P7: makespan over greedy with full knowledge, 1 slot, median", ratio, "<= 1.15", ratio <= 1.15)
+    for slots in (2, 4):
+        show(f"  the same, {slots} slots", median(makespan_ratio(seed, slots) for seed in some))
+    busy = max(share_of_busy(seed) for seed in some)
+    show("busy host against an idle one, largest share", busy, "<= 0.05", busy <= 0.05)
+    for slow, fast in ((1.0, 2.0), (1.0, 4.0), (2.0, 4.0)):
+        value = median(share_of_fast(seed, slow, fast, (0.0001, 0.0005)) for seed in some)
+        show(f"idle host of speed {fast:.0f} against one of speed {slow:.0f}, share, fast LAN", value)
+    for at_a_time in (6, 10, 14):
+        shares = [shares_by_speed(seed, at_a_time) for seed in some[:3]]
+        for index, speed in enumerate((1, 2, 4)):
+            value = median(share[index] for share in shares)
+            show(f"speeds 1, 2, 4, {at_a_time} jobs at a time: share of {speed}", value, f"~ {speed / 7:.3f}")
+    uneven = max(unevenness(seed) for seed in some)
+    show("50 clients at once, 8 hosts of 2 slots, most over mean, worst", uneven, "<= 1.3", uneven <= 1.3)
+    for at_a_time, length in ((4, 0.05), (8, 1.0), (8, 5.0)):
+        broken = max(share_of_broken(seed, at_a_time, length) for seed in some[:5])
+        show(f"host that exits 1 of four, {at_a_time} jobs of {length} s at a time", broken, "< 0.1", broken < 0.1)
+    for at_a_time, length in ((1, 0.05), (8, 1.0), (8, 5.0)):
+        outcomes = [share_of_dropper(seed, at_a_time, length) for seed in some[:5]]
+        dropped = max(share for share, _ in outcomes)
+        show(f"host that wins and drops of four, {at_a_time} jobs of {length} s", dropped, "< 0.05", dropped < 0.05)
+        show("  its share five minutes after it has healed", min(share for _, share in outcomes), "~ 0.25")
+    weights = max(abs(ratio_of_weights(seed) - 3.0) for seed in some)
+    show("weights 3 and 1: their ratio differs from 3 by at most", weights, "<= 0.45", weights <= 0.45)
+    return 0 if met else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
