@@ -16,7 +16,8 @@ from cexec import __version__
 from cexec.errors import CertificateError, CexecError, DisconnectedError, ProtocolError
 from cexec.protocol import datagram, hello, sodium
 from cexec.protocol.announcement import CENSUS, Claim, open_announcement
-from cexec.protocol.bid import Bidder, Connect, Forget, Penalized, Queued, Recovered
+from cexec.protocol.bid import Bidder
+from cexec.protocol.bid_events import Connect, Forget, Penalized, Queued, Recovered
 from cexec.protocol.datagram import Datagram
 from cexec.protocol.hello import Hello, seal_hello
 from cexec.system import process
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from cexec.system.eventlog import EventLog
     from cexec.system.groups import Sockaddr
     from cexec.worker_job import Program
+    from cexec.worker_load import LoadWatch
 
 HOP_DELAY = 0.1  # seconds (protocol) that a job waits longer for each relay between, so that near workers come first
 MAXIMUM_OFFERS = 256  # (ours) connections that are being made at once, to all clients together
@@ -52,6 +54,8 @@ class Worker:
         slots: int,
         host: str,
         log: EventLog,
+        load: LoadWatch,
+        speed: float = 1.0,
     ) -> None:
         self._key = key
         self._program = program
@@ -60,6 +64,8 @@ class Worker:
         self._slots = slots
         self._host = host
         self._log = log
+        self._speed = speed
+        self._load = load
         self._instance = sodium.random_bytes(hello.INSTANCE_SIZE)
         self._ciphers = sodium.aead_names()
         self._started = monotonic()
@@ -69,11 +75,12 @@ class Worker:
         self._stopping = 0  # how often we have been told to stop
         self._next_refresh = monotonic() + REFRESH_INTERVAL
         self._budget_second, self._opened = 0, 0
+        process.load_prctl()
+        self._wakeup = self._catch_signals()
 
     def run(self) -> None:
         """Serves until told to stop."""
-        process.load_prctl()
-        wakeup = self._catch_signals()
+        wakeup = self._wakeup
         while not (self._stopping and not self._jobs):
             ready = self._wait(wakeup)
             now = monotonic()
@@ -86,11 +93,15 @@ class Worker:
             if not self._stopping:
                 for heard in self._groups.receive():
                     self._hear(*heard, now)
+            load = self._load.look(now, ready)
+            if load is not None:
+                self._bidder.load_sampled(load, now)
             self._handle_timeouts(now)
             self._follow_bids(now)
         for offer in list(self._offers.values()):
             self._drop(offer)
         self._groups.close()
+        self._load.close()
 
     # waiting
 
@@ -104,7 +115,13 @@ class Worker:
         if not self._stopping:
             for fd in self._groups.filenos():
                 poll.register(fd, select.POLLIN)
-        timeouts = [self._next_refresh, *(offer.next_timeout() for offer in self._offers.values())]
+        for fd in self._load.filenos():
+            poll.register(fd, select.POLLIN)
+        timeouts = [
+            self._next_refresh,
+            self._load.next_timeout(),
+            *(offer.next_timeout() for offer in self._offers.values()),
+        ]
         due = self._bidder.next_timeout()
         if due is not None and not self._stopping:
             timeouts.append(due)
@@ -236,7 +253,8 @@ class Worker:
             host=self._host,
             ciphers=self._ciphers,
             version=__version__,
-            load=self._bidder.running / self._slots,
+            load=self._load.load.level,
+            speed=self._speed,
             slots=self._slots,
             running=self._bidder.running,
             waiting=self._bidder.waiting,

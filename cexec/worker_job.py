@@ -103,7 +103,11 @@ class Job:
                 theirs[stream.number] = (
                     theirs[stream.same_as] if stream.same_as != stream.number else self._open(stream)
                 )
-            arguments: list[bytes | str] = [os.path.basename(self._program.executable), *self._program.arguments, *self._go.arguments]
+            arguments: list[bytes | str] = [
+                os.path.basename(self._program.executable),
+                *self._program.arguments,
+                *self._go.arguments,
+            ]
             environment = {**self._program.environment, **self._extra}
             self._pid = process.spawn(self._program.executable, arguments, environment, theirs)
         except OSError as error:

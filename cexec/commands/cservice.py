@@ -25,8 +25,11 @@ from cexec.system.eventlog import EventLog
 from cexec.system.group_sockets import GroupSockets
 from cexec.system.groups import groups_from_environment, udp_port_from_environment
 from cexec.system.keyfile import read_key
+from cexec.system.load import measure_speed
+from cexec.system.load_command import LoadCommand
 from cexec.worker import Worker
 from cexec.worker_job import Program
+from cexec.worker_load import LoadWatch
 
 OWN_VARIABLES = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD")  # and CEXEC_*: ours, not the job's
 CLEAN_VARIABLES = ("PATH", "HOME", "LANG", "TZ")  # what --clean-env leaves
@@ -52,6 +55,17 @@ MAXIMUM_SLOTS = 4096  # (ours)
     show_default=True,
     help="How events are written to stderr.",
 )
+@click.option(
+    "--speed",
+    type=click.FloatRange(0.01, 100),
+    metavar="X",
+    help="How fast this machine is; 1 is a usual one.  [default: measured once]",
+)
+@click.option(
+    "--load-command",
+    metavar="CMD",
+    help="A program that prints this machine's load, 0 idle to 1 full, run once a second.",
+)
 @click.version_option(__version__, prog_name="cservice")
 @click.argument("app")
 @click.argument("exe")
@@ -62,6 +76,8 @@ def command(
     allow_args: bool,
     clean_env: bool,
     log_format: str,
+    speed: float | None,
+    load_command: str | None,
     app: str,
     exe: str,
     arg: tuple[str, ...],
@@ -75,16 +91,19 @@ def command(
     key = _worker_key(app, name)
     executable = process.resolve(exe, os.environ.get("PATH", os.defpath))
     log = EventLog(sys.stderr, as_json=log_format == "json")
+    speed = speed or measure_speed()
     groups = GroupSockets(groups_from_environment(os.environ), udp_port_from_environment(os.environ))
     process.close_on_exec_from(3)
     worker = Worker(
         key=key,
         program=Program(executable, list(arg), _job_environment(clean_env), allow_args),
         groups=groups,
-        bidder=Bidder(slots=slots, boost=_boost(), random=random.SystemRandom().random),
+        bidder=Bidder(slots=slots, speed=speed, boost=_boost(), random=random.SystemRandom().random),
         slots=slots,
         host=socket.gethostname()[:MAXIMUM_NAME],
         log=log,
+        load=LoadWatch(log, None if load_command is None else LoadCommand(load_command)),
+        speed=speed,
     )
     client = app if app.endswith(".pub") else f"{app}.pub"
     addresses = ", ".join(groups.addresses()) or "nothing: no group is heard here"

@@ -14,7 +14,7 @@ from cexec.protocol import limits
 from cexec.protocol.bid_events import Connect, Forget, Load, Penalized, Queued, Recovered
 from cexec.protocol.competition import Competition
 from cexec.protocol.lottery import Lottery
-from cexec.protocol.remembered import CONNECTING, DELAYED, READY, RESERVED, RUNNING, Announcement, Remembered
+from cexec.protocol.remembered import CONNECTING, DELAYED, READY, RESERVED, RUNNING, SILENT, Announcement, Remembered
 from cexec.protocol.reputation import LONGEST_DELAY, Reputation
 
 TYPE_CHECKING = False
@@ -30,7 +30,6 @@ STALL = 0.1  # seconds after which a connection attempt no longer keeps its slot
 STALLED_ALLOWED = 4  # connection attempts beyond the free slots
 FIRST_RETRY = 0.5  # seconds after a connection failed, doubled with each further failure
 RETRIES = 5  # connections that may fail before an announcement is given up
-SILENT = 0.5  # seconds without a connection after which a waiting client is told that it is queued
 QUEUED_SPACING = 0.002  # seconds between two QUEUED, so that many waiting clients do not take the CPU from the jobs
 LONGEST_WANTED = 3600.0  # seconds
 SLOWEST, FASTEST = 0.05, 100.0  # speeds that are believed
@@ -84,7 +83,8 @@ class Bidder:
         extra_delay = max(0.0, min(extra_delay, LONGEST_DELAY))
         known = self._announcements.get(identity)
         if known is not None:
-            self._announcements.renew(known, expires, extra_delay)
+            known.heard_again(now, extra_delay)
+            self._announcements.renew(known, expires)
             return
         announcement = self._remember(identity, weight, now, expires, targeted)
         delay = self._delay(targeted, now) + extra_delay if self.free else 0.0
@@ -313,13 +313,14 @@ class Bidder:
         self._announcements.arm(announcement)
 
     def _retry(self, announcement: Announcement, now: float) -> None:
-        """Wait a while, or give up."""
+        """Wait a while and until it is heard again, because a client that has a worker falls silent; or give up."""
         announcement.failures += 1
-        if announcement.failures > RETRIES:
+        if announcement.failures > RETRIES or announcement.expires == inf:  # a lease has one connection only
             self._forget(announcement, now)
             return
         announcement.state = DELAYED
-        announcement.bid_at = now + FIRST_RETRY * 2.0 ** (announcement.failures - 1) * (0.5 + self._random())
+        announcement.bid_at = announcement.queued_at = inf
+        announcement.retry_at = now + FIRST_RETRY * 2.0 ** (announcement.failures - 1) * (0.5 + self._random())
         self._announcements.arm(announcement)
 
     def _forget(self, announcement: Announcement, now: float) -> None:

@@ -1,7 +1,8 @@
 """The client's side of a race: when to announce, whom it knows, who has won, and when to give up.
 
-Contract: a pure machine.  Told of answers and connections, it says what to do with `next_event`: TRANSMIT (send the announcement again), SILENT (nobody has answered for a while: tell the person), GAVE_UP.  The accept timeout
-counts only while no worker is known; 0 waits for ever.  docs/protocol.md sections 2.2 and 3.3.
+Contract: a pure machine.  Told of answers and connections, it says what to do with `next_event`: TRANSMIT (send the
+announcement again), SILENT (nobody has answered for a while: tell the person), GAVE_UP.  The accept timeout counts
+only while no worker is known; 0 waits for ever.  docs/protocol.md sections 2.2 and 3.3.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ from heapq import heappop, heappush
 from math import inf
 
 DONE_LIFETIME = 30.0  # seconds (ours) that a claimed, finished or given up announcement is remembered
+SILENT = 0.5  # seconds (ours) without a connection after which a waiting client is told that it is queued
 MAXIMUM_REMEMBERED = 10_000  # announcements (ours), and as many that are done
 
 DELAYED, READY, CONNECTING, RESERVED, RUNNING = range(5)  # states of an announcement
@@ -19,8 +20,8 @@ class Announcement:
     """One that this worker can serve."""
 
     __slots__ = (
-        "bid_at", "claim_heard", "expires", "extra_delay", "failures", "heard_at", "identity", "queued_at", "stalls_at",
-        "state", "targeted", "timer", "weight",
+        "bid_at", "claim_heard", "expires", "extra_delay", "failures", "heard_at", "identity", "queued_at", "retry_at",
+        "stalls_at", "state", "targeted", "timer", "weight",
     )  # fmt: skip
 
     def __init__(self, identity: bytes, weight: int, heard_at: float, expires: float, targeted: bool) -> None:
@@ -32,6 +33,7 @@ class Announcement:
         self.state = DELAYED
         self.bid_at = self.queued_at = self.stalls_at = inf
         self.extra_delay = 0.0  # the part of its delay that is due to relays
+        self.retry_at = inf  # not before, and not before it is heard again
         self.failures = 0  # connections that failed
         self.claim_heard = False
         self.timer = inf  # of its entries in the timer heap the one that is valid
@@ -39,6 +41,16 @@ class Announcement:
     @property
     def holds_slot(self) -> bool:
         return self.state in (RESERVED, RUNNING)
+
+    def heard_again(self, now: float, extra_delay: float) -> None:
+        """Perhaps by a shorter way; and its client wants a worker still."""
+        if self.state == DELAYED and extra_delay < self.extra_delay:
+            self.bid_at -= self.extra_delay - extra_delay
+            self.extra_delay = extra_delay
+        if self.retry_at != inf:
+            self.bid_at = max(now, self.retry_at)
+            self.queued_at = self.bid_at + SILENT
+            self.retry_at = inf
 
     def next_timer(self) -> float:
         if self.state == CONNECTING:
@@ -72,14 +84,11 @@ class Remembered:
         self._table[announcement.identity] = announcement
         return oldest
 
-    def renew(self, announcement: Announcement, expires: float, extra_delay: float) -> None:
-        """Heard again, perhaps by a shorter way."""
+    def renew(self, announcement: Announcement, expires: float) -> None:
+        """Heard again."""
         announcement.expires = max(announcement.expires, expires)
-        if announcement.state == DELAYED and extra_delay < announcement.extra_delay:
-            announcement.bid_at -= announcement.extra_delay - extra_delay
-            announcement.extra_delay = extra_delay
-            self.arm(announcement)
         self._table[announcement.identity] = self._table.pop(announcement.identity)
+        self.arm(announcement)
 
     def finish(self, announcement: Announcement, now: float) -> None:
         """Done with: late copies are ignored."""

@@ -1,10 +1,10 @@
 """Descriptors as ends of streams: `Source` gives bytes, `Sink` takes them, and neither ever blocks.
 
 Contract: `read_into` returns the number of bytes, 0 at the end, None when there is nothing now; `write` returns how
-many bytes were taken, 0 when there is no room now; both raise `OSError` for real failures.  O_NONBLOCK is set only on open
-files that are ours: descriptors that were given to us are shared with strangers, so a pipe or a terminal is opened
-again through /proc/self/fd, a socket gets MSG_DONTWAIT, a regular file is read at its own offset.  Where a pipe cannot
-be opened again (another user's, or no /proc) it is written in pieces that a writable pipe has room for.
+many bytes were taken, 0 when there is no room now; both raise `OSError` for real failures.  O_NONBLOCK is set only on
+open files that are ours: descriptors that were given to us are shared with strangers, so a pipe or a terminal is
+opened again through /proc/self/fd, a socket gets MSG_DONTWAIT, a regular file is read at its own offset.  Where a
+pipe cannot be opened again (another user's, or no /proc) it is written in pieces that a writable pipe has room for.
 """
 
 from __future__ import annotations

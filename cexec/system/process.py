@@ -1,9 +1,10 @@
 """Programs and their process trees.
 
 Contract: `resolve` finds an executable once; `spawn` starts it in a session of its own with exactly the descriptors
-that it is given; `end_tree` ends every descendant of this process, grandchildren and double forks too, because the process
-that calls `adopt_orphans` first becomes the parent of all that its children leave behind (Linux; elsewhere the process
-group is all that can be reached).  Raises `OSError` as the system calls do, `UsageError` from `resolve` only.
+that it is given; `end_tree` ends every descendant of this process, grandchildren and double forks too, because the
+process that calls `adopt_orphans` first becomes the parent of all that its children leave behind (Linux; elsewhere
+the process group is all that can be reached).  Raises `OSError` as the system calls do, `UsageError` from `resolve`
+only.
 """
 
 from __future__ import annotations
@@ -47,7 +48,7 @@ def resolve(program: str, search: str | None) -> str:
 
 def spawn(
     executable: str,
-    arguments: list[bytes | str],
+    arguments: list[bytes | str] | list[str],
     environment: Mapping[bytes, bytes],
     descriptors: Mapping[int, int],
 ) -> int:
