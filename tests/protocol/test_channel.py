@@ -25,7 +25,9 @@ from tests.protocol.wires import (
 )
 
 BOTH = [sodium.CHACHA, sodium.AEGIS]
-needs_aegis = pytest.mark.skipif(sodium.AEGIS not in sodium.aead_names(), reason="NO AEGIS: PyNaCl or CPU without it")
+needs_aegis = pytest.mark.skipif(
+    sodium.AEGIS not in sodium.aead_names(), reason="for want of AEGIS (PyNaCl 1.6, a CPU with AES)"
+)
 
 
 class Flights:
