@@ -94,7 +94,10 @@ class Bidder:
         self._fire(announcement, now)
 
     def leased(self, identity: bytes, weight: int, now: float) -> None:
-        """A connected client wants another job done, which joins the lottery; tell before its last job `finished`."""
+        """A connected client wants another job done: it joins the lottery under a new identity.
+
+        To be told before its last job has `finished`, else that slot is given to another that waits.
+        """
         self._now = now
         self._wait(self._remember(identity, weight, now, inf, True))
 
@@ -156,6 +159,7 @@ class Bidder:
             return False
         announcement.state = RESERVED
         self._reserved += 1
+        self._announcements.arm(announcement)  # no timer ends it from now on
         return True
 
     def released(self, identity: bytes, now: float) -> None:
