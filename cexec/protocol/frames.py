@@ -20,7 +20,7 @@ CONFIRM = 1  # worker: a slot is reserved; GO must come within GO_DEADLINE
 WITHDRAW = 2  # worker: the slot that was confirmed is gone; text
 GO = 3  # client: run this; `Go`
 CANCEL = 4  # client: you are not needed; no body
-STARTED = 5  # worker: the program runs; no body
+STARTED = 5  # worker: the program runs; u8 flags: ONCE
 REFUSED = 6  # worker: the program was not started; `Refusal`
 DATA = 7  # both: bytes of a stream
 END = 8  # both: the stream has ended; u64 number of bytes it carried in this direction
@@ -47,6 +47,8 @@ FIRST_FILE = 256  # (protocol) stream numbers below are descriptors, from here o
 JOB_ID_SIZE = 16  # bytes (protocol)
 LARGEST_SIGNAL = 64  # (protocol) signals are numbered as on Linux
 LARGEST_DEATH = 127  # (protocol) so that 128 + the signal's number is an exit status
+
+ONCE = 1  # the flag of STARTED that says: never repeat this job
 
 EXITED = 0
 SIGNALLED = 1
