@@ -1,4 +1,4 @@
-"""A model of a cluster that drives the real `Bidder`: workers, clients and a network, in simulated time.
+"""A model of a cluster that drives the real `Bidder` and `Race`: workers, clients and a network, in simulated time.
 
 Contract: everything is drawn from one seed, so a run can be repeated.  What is modelled is docs/protocol.md section 3:
 announcement and its copies, connection, two flights, confirmation, GO and CLAIM, CANCEL, RST once the listener is
@@ -11,11 +11,13 @@ import heapq
 import sys
 from pathlib import Path
 from random import Random
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cexec.protocol import limits
 from cexec.protocol.bid import Bidder, Connect, Forget, Load, Queued
+from cexec.protocol.race import TRANSMIT, Race
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -87,20 +89,27 @@ class Client:
         self.winner: Worker | None = None
         self.outcome = ""
         self.when_ended: Callable[[Client], None] | None = None
+        self._race = Race(accept_timeout=0.0, now=network.now)
         self._backlog = 0
         self._busy_until = 0.0
-        self._open: dict[Worker, bool] = {}
+        self._open: dict[Worker, None] = {}  # in order, unlike a set, so that a seed means one run
+        self._offers: dict[Worker, Any] = {}
 
     def announce(self) -> None:
         self.announced = self.network.now
         self.listening = True
-        self._copy(limits.ANNOUNCE_FIRST_INTERVAL)
+        self._race = Race(accept_timeout=0.0, now=self.network.now)
+        self._follow(self._race)
 
-    def _copy(self, interval: float) -> None:
-        if self.listening:
-            self.network.multicast("hear", self)
-            following = min(interval * limits.ANNOUNCE_GROWTH, limits.ANNOUNCE_LONGEST_INTERVAL)
-            self.network.at(self.network.now + interval, self._copy, following)
+    def _follow(self, race: Race) -> None:
+        """Send copies as the race says, until it is over."""
+        if not self.listening or race is not self._race:
+            return
+        race.handle_timeout(self.network.now)
+        while (event := race.next_event()) is not None:
+            if event == TRANSMIT:
+                self.network.multicast("hear", self)
+        self.network.at(race.next_timeout(), self._follow, race)
 
     def _work(self, seconds: float, action: Callable[..., None], *arguments: Any) -> None:
         """Use this client's CPU, one thing after the other."""
@@ -117,7 +126,7 @@ class Client:
         else:
             self.knocks += 1
             self._backlog += 1
-            self._open[worker] = False
+            self._open[worker] = None
             self.network.send(worker.connected, self)
 
     def first_flight(self, worker: Worker) -> None:
@@ -127,13 +136,17 @@ class Client:
     def _answer(self, worker: Worker) -> None:
         if self.listening and worker in self._open:
             self._backlog -= 1
-            self.network.send(worker.second_flight, self)
+            offer: Any = SimpleNamespace(instance=id(worker).to_bytes(8, "big"))
+            if self._race.offered(offer, self.network.now):
+                self._offers[worker] = offer
+                self.network.send(worker.second_flight, self)
 
     def confirmation(self, worker: Worker) -> None:
         self._work(CLIENT_RECORD, self._take, worker)
 
     def withdrawal(self, worker: Worker) -> None:
         self._open.pop(worker, None)
+        self._race.lost(self._offers[worker])
 
     def _take(self, worker: Worker) -> None:
         if not self.listening:
@@ -145,7 +158,7 @@ class Client:
         for other in self._open:
             if other is not worker:
                 self.network.send(other.cancel, self)
-        self.network.multicast("claim", self, self.knocks)
+        self.network.multicast("claim", self, self._race.connected)
 
     def has_ended(self) -> bool:
         return self.ended >= 0.0

@@ -291,7 +291,7 @@ class Bidder:
         elif now >= announcement.expires:
             self._waiting.discard(announcement.identity)
             self._announcements.drop(announcement)
-            self._events.append(Forget(announcement.identity))
+            self._events.append(Forget(announcement.identity, over=False))
             return
         else:
             if announcement.state == DELAYED and now >= announcement.bid_at:
@@ -307,7 +307,7 @@ class Bidder:
         if displaced is not None:
             self._waiting.discard(displaced.identity)
             self._announcements.drop(displaced)
-            self._events.append(Forget(displaced.identity))
+            self._events.append(Forget(displaced.identity, over=False))
         return announcement
 
     def _wait(self, announcement: Announcement) -> None:
@@ -333,7 +333,7 @@ class Bidder:
             self._leave(announcement.identity, CONNECTING, now)
         self._waiting.discard(announcement.identity)
         self._announcements.finish(announcement, now)
-        self._events.append(Forget(announcement.identity))
+        self._events.append(Forget(announcement.identity, over=True))
 
     def _leave(self, identity: bytes, state: int, now: float) -> Announcement | None:
         """The announcement, no longer counted, if it is in this state."""

@@ -47,9 +47,17 @@ class Queued(Event):
 
 
 class Forget(Event):
-    """This announcement is of no more interest: drop what is kept for it, a connection under way too."""
+    """This announcement is of no more interest: drop what is kept for it, a connection under way too.
 
-    __slots__ = ()
+    `over`: its job is taken or it was given up, so that copies that still come are to be ignored for a while; else it
+    has only not been heard for long, and a copy is as good as new.
+    """
+
+    __slots__ = ("over",)
+
+    def __init__(self, identity: bytes, *, over: bool) -> None:
+        super().__init__(identity)
+        self.over = over
 
 
 class Penalized:

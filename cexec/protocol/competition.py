@@ -17,11 +17,11 @@ if TYPE_CHECKING:
 LEAST_SPREAD = 0.020  # seconds (ours): the random part grows by this each time the competitors grow by a factor of e
 MOST_SPREAD = 0.100  # seconds (ours)
 RACE_GROWTH = 1.2  # (ours) the shortest race is forgotten by this factor with each race
-WANTED_CONNECTIONS = 3  # (ours) that many workers should connect to a client
+WANTED_OFFERS = 2  # (ours) that should have reached a client when it takes the first; a third is then under way
 LEAST_COMPETITORS = 1.15  # (ours) workers that know of rivals are spread over 3 ms at least
 MOST_COMPETITORS = 4096  # (ours) a claim that says more is not believed
 LARGEST_STEP = 32.0  # (ours) factor by which one claim may raise the estimate
-SURPRISE = 2.0  # (ours) factor above WANTED_CONNECTIONS from which a claim is followed at once
+SURPRISE = 2.0  # (ours) factor above WANTED_OFFERS from which a claim is followed at once
 GAIN = 0.25  # (ours) share of the (logarithmic) difference that any other claim corrects
 RIVALS_LIFETIME = 600.0  # seconds (ours) after the last sign of another worker until this one thinks that it is alone
 
@@ -50,9 +50,9 @@ class Competition:
         return now >= self._rivals_until
 
     def learn(self, connected: int) -> None:
-        """So many workers had connected, a claim says: too many widen the spread at once, few slowly narrow it."""
+        """So many workers had offered themselves, a claim says: many widen the spread at once, few slowly narrow it."""
         connected = max(1, min(connected, MOST_COMPETITORS))
-        error = connected / WANTED_CONNECTIONS
+        error = connected / WANTED_OFFERS
         step = min(error, LARGEST_STEP) if error > SURPRISE else error**GAIN
         self._estimate = max(1.0, min(self._estimate * step, float(MOST_COMPETITORS)))
 

@@ -1,0 +1,198 @@
+from __future__ import annotations
+
+import pytest
+
+from cexec.protocol.bid import Bidder, Connect, Penalized, Recovered
+from cexec.protocol.reputation import (
+    COMPLAINT_DELAY,
+    COMPLAINT_HALF_LIFE,
+    LONGEST_DELAY,
+    MAXIMUM_REMEMBERED,
+    YIELDING,
+    YIELDING_TO_HEALTHY,
+    Reputation,
+)
+from tests.protocol.bidders import WANTED, bidder, connects, delay_of, events, identity, run
+
+# Workers that do harm
+
+
+def fail_quickly(machine: Bidder, times: int, now: float = 0.0, outcome: str = "failed") -> list[float]:
+    """Jobs that end at once; returns the penalties that were told."""
+    told = []
+    for number in range(times):
+        machine.consider(identity(7000 + number), 1, WANTED, now)
+        while True:
+            event = machine.next_event()
+            if isinstance(event, Connect):
+                break
+            if event is None:
+                due = machine.next_timeout()
+                assert due is not None
+                now = due
+                machine.handle_timeout(now)
+        run(machine, event.identity, now)
+        machine.finished(event.identity, outcome, 0.01, now)
+        while (event := machine.next_event()) is not None:
+            assert isinstance(event, Penalized)
+            told.append(event.seconds)
+    return told
+
+
+def test_three_quick_failures_running_slow_a_worker_further_and_further() -> None:
+    machine = bidder()
+    assert fail_quickly(machine, 8) == [0.5, 1.0, 2.0, 4.0, 5.0]
+    assert machine.penalty == LONGEST_DELAY
+    assert "failed" in machine.health
+
+
+def test_refusal_slows_a_worker_at_once() -> None:
+    assert fail_quickly(bidder(), 1, outcome="refused") == [0.5]
+
+
+def test_success_ends_the_penalty() -> None:
+    machine = bidder()
+    fail_quickly(machine, 4)
+    delay_of(machine, 100.0, number=1)
+    run(machine, identity(1), 110.0)
+    machine.finished(identity(1), "ok", 0.01, 110.0)
+    assert isinstance(machine.next_event(), Recovered)
+    assert (machine.penalty, machine.health) == (0.0, "ok")
+    assert delay_of(machine, 110.0, number=2) == 0.0
+
+
+def test_slow_failure_between_quick_ones_is_no_penalty() -> None:
+    machine = bidder()
+    fail_quickly(machine, 2)
+    delay_of(machine, 1.0, number=1)
+    run(machine, identity(1), 1.0)
+    machine.finished(identity(1), "failed", 30.0, 31.0)
+    assert fail_quickly(machine, 2, 32.0) == []
+
+
+def test_penalized_worker_tells_the_client_that_it_has_to_wait() -> None:
+    machine = bidder()
+    fail_quickly(machine, 7)
+    machine.consider(identity(1), 1, WANTED, 1000.0 - 601.0)
+    assert events(machine) == [("Queued", identity(1))]
+
+
+def test_penalized_worker_pauses_between_waiting_jobs() -> None:
+    machine = bidder(slots=4)
+    fail_quickly(machine, 8)
+    now = 30.0
+    for number in range(50):
+        machine.consider(identity(number), 1, 3600.0, now)
+    taken = 0
+    while now < 130.0:
+        machine.handle_timeout(now)
+        for who in connects(machine):
+            taken += 1
+            run(machine, who, now)
+            machine.finished(who, "failed", 0.01, now)
+        now += 0.1
+    assert 15 <= taken <= 20
+
+
+def test_one_success_lets_all_slots_work_again() -> None:
+    machine = bidder(slots=4)
+    fail_quickly(machine, 8)
+    for number in range(50):
+        machine.consider(identity(number), 1, 3600.0, 30.0)
+    machine.handle_timeout(36.0)
+    (who,) = connects(machine)
+    run(machine, who, 36.0)
+    machine.finished(who, "ok", 0.01, 36.1)
+    assert len(connects(machine)) == 4
+
+
+def test_complaints_slow_a_worker_and_a_success_ends_it() -> None:
+    machine = bidder()
+    machine.complained(b"client", 0.0)
+    event = machine.next_event()
+    assert isinstance(event, Penalized) and event.seconds == pytest.approx(1.0)
+    assert delay_of(machine, 0.0) == pytest.approx(1.0)
+    run(machine, identity(1), 1.0)
+    machine.finished(identity(1), "ok", 1.0, 2.0)
+    assert machine.penalty == 0.0
+
+
+def test_flood_of_one_client_counts_once() -> None:
+    machine = bidder()
+    for number in range(1000):
+        machine.complained(b"client", number * 0.01)
+    assert machine.penalty <= COMPLAINT_DELAY
+    assert [name for name, _ in events(machine)] == ["Penalized"]
+
+
+def test_complaints_of_several_clients_add_up_to_a_limit() -> None:
+    machine = bidder()
+    for number in range(20):
+        machine.complained(b"client %d" % number, 0.0)
+    assert machine.penalty == LONGEST_DELAY
+
+
+def test_complaints_fade() -> None:
+    machine = bidder()
+    machine.complained(b"client", 0.0)
+    machine.handle_timeout(COMPLAINT_HALF_LIFE)
+    assert machine.penalty == pytest.approx(COMPLAINT_DELAY / 2)
+    machine.handle_timeout(20 * COMPLAINT_HALF_LIFE)
+    assert (machine.penalty, machine.health) == (0.0, "ok")
+
+
+def test_complaint_about_a_job_that_was_lost_counts_each_time() -> None:
+    machine = bidder()
+    for number in range(4):
+        reputation_now = machine.penalty
+        now = delay_of(machine, number * 10.0, number) + number * 10.0
+        run(machine, identity(number), now)
+        machine.finished(identity(number), "lost", 0.1, now)
+        machine.complained(b"client", now, identity(number))
+        assert machine.penalty > reputation_now or machine.penalty == LONGEST_DELAY
+        for _ in range(10):
+            machine.complained(b"client", now, identity(number))
+    assert machine.penalty == LONGEST_DELAY
+
+
+def test_complaint_about_a_job_that_was_done_is_an_ordinary_one() -> None:
+    machine = bidder()
+    delay_of(machine, 0.0)
+    run(machine, identity(1), 0.0)
+    machine.finished(identity(1), "ok", 1.0, 1.0)
+    machine.complained(b"client", 1.0, identity(1))
+    machine.complained(b"client", 1.0, identity(1))
+    assert machine.penalty == pytest.approx(COMPLAINT_DELAY)
+
+
+def test_slowed_worker_yields_to_rivals_that_take_jobs_and_more_to_healthy_ones() -> None:
+    reputation = Reputation()
+    reputation.complained(b"client", None, 0.0)
+    assert reputation.held_until(0.0) == pytest.approx(COMPLAINT_DELAY)
+    reputation.rival_took_a_job(0.0)
+    assert reputation.held_until(0.0) == pytest.approx(YIELDING * COMPLAINT_DELAY)
+    reputation.rival_succeeded(0.0)
+    assert reputation.held_until(0.0) == pytest.approx(YIELDING_TO_HEALTHY * COMPLAINT_DELAY)
+
+
+def test_worker_that_nobody_slows_is_never_held() -> None:
+    reputation = Reputation()
+    reputation.rival_succeeded(0.0)
+    reputation.pause(0.0)
+    assert reputation.held_until(0.0) < 0.0
+
+
+def test_failures_are_forgiven_after_ten_minutes_so_that_a_repaired_worker_is_tried() -> None:
+    machine = bidder()
+    fail_quickly(machine, 5)
+    machine.handle_timeout(1000.0)
+    assert machine.penalty == 0.0
+    assert fail_quickly(machine, 1, 1000.0) == [4.0]
+
+
+def test_memory_of_clients_and_jobs_is_bounded() -> None:
+    reputation = Reputation()
+    for number in range(3 * MAXIMUM_REMEMBERED):
+        reputation.complained(b"client %d" % number, None, 0.0)
+        reputation.started(b"job %d" % number, 0.0)
+    assert len(reputation._complained) == len(reputation._unfinished) == MAXIMUM_REMEMBERED
