@@ -37,7 +37,7 @@ RANKS: dict[float, tuple[str, ...]] = {
     3.1: ("protocol.channel",),
     4: ("protocol.bid", "protocol.race", "protocol.session"),
     5: ("system.*",),
-    6: ("client_descriptors", "client_race", "worker_heard", "worker_job", "worker_offer"),
+    6: ("client_descriptors", "client_race", "client_targets", "worker_heard", "worker_job", "worker_offer"),
     6.1: ("client_job", "worker_running"),
     6.2: ("client", "worker"),
     6.8: ("commands.common",),

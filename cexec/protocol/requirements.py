@@ -3,7 +3,8 @@
 Contract: `parse_needs` reads the text of `--need`; `encode` and `Requirements.decode` are the wire form
 (docs/protocol.md section 2.2); `Requirements.lacking` says in words what a worker with the given attributes lacks, or
 returns an empty list.
-Attributes are text: `os`, `arch`, `cpus`, `mem` (bytes), `host`, `name`, `address` and the worker's labels.
+Attributes are text: BUILT_IN and the worker's labels; `mem` is in bytes.  A worker is called by its name, its host's
+name, each of its addresses, and name@address.
 """
 
 from __future__ import annotations
@@ -13,10 +14,11 @@ from cexec.protocol.wire import Reader, Writer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 MAXIMUM_ENCODED = 480  # bytes (protocol): what an announcement has room for
 
+BUILT_IN = ("os", "arch", "cpus", "mem", "host", "name", "address")  # (protocol) no label is called so
 SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 QUANTITIES = ("cpus", "mem")  # attributes of which at least as much is needed; so is every label that is a number
 
@@ -70,16 +72,29 @@ class Requirements:
         reader.finish()
         return cls(needs, *lists)
 
-    def lacking(self, attributes: Mapping[str, str]) -> list[str]:
-        """What a worker with these attributes lacks, in words; empty if it fits."""
+    def __bool__(self) -> bool:
+        """Whether anything is asked for."""
+        return bool(self.needs or self.wanted or self.unwanted)
+
+    def lacking(self, attributes: Mapping[str, str], addresses: Iterable[str] = ()) -> list[str]:
+        """What a worker with these attributes and addresses lacks, in words; empty if it fits."""
         result = [words for name, value in self.needs.items() if (words := _lacks(name, value, attributes))]
-        called = {attributes.get("name", ""), attributes.get("host", ""), attributes.get("address", "")}
-        called.add(f"{attributes.get('name', '')}@{attributes.get('address', '')}")
-        if self.wanted and not called.intersection(self.wanted):
-            result.append("is not one of " + ",".join(self.wanted))
-        if called.intersection(self.unwanted):
-            result.append("is not wanted")
+        if self.wanted or self.unwanted:
+            called = names_of(attributes, addresses)
+            if self.wanted and not called.intersection(self.wanted):
+                result.append("is not " + " or ".join(self.wanted))
+            if called.intersection(self.unwanted):
+                result.append("is not wanted")
         return result
+
+
+def names_of(attributes: Mapping[str, str], addresses: Iterable[str]) -> set[str]:
+    """All that a worker is called by."""
+    name = attributes.get("name", "")
+    called = {name, attributes.get("host", "")}
+    for address in addresses:
+        called |= {address, f"{name}@{address}"}
+    return called - {""}
 
 
 def parse_needs(text: str) -> dict[str, str]:
@@ -103,5 +118,15 @@ def _lacks(name: str, value: str, attributes: Mapping[str, str]) -> str:
     present = attributes[name]
     needed, has = quantity(value), quantity(present)
     if needed is not None and has is not None:
-        return "" if has >= needed else f"has {name}={present}, not {value}"
+        shown = readable_size(has) if name == "mem" else present
+        return "" if has >= needed else f"has {name}={shown}, not {value}"
     return "" if present == value else f"has {name}={present}, not {value}"
+
+
+def readable_size(number: float) -> str:
+    """A number of bytes as `quantity` reads it: `3.8G`, rounded down, so that as much is really there."""
+    for suffix in reversed(SUFFIXES):
+        if number >= SUFFIXES[suffix]:
+            tenths = number * 10 // SUFFIXES[suffix]
+            return f"{tenths / 10:.16g}{suffix}"
+    return f"{number:.16g}"

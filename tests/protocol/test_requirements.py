@@ -7,12 +7,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cexec.errors import ProtocolError, UsageError
-from cexec.protocol.requirements import MAXIMUM_ENCODED, Requirements, parse_needs, quantity
+from cexec.protocol.requirements import MAXIMUM_ENCODED, Requirements, parse_needs, quantity, readable_size
 from tests.protocol.wires import cut_anywhere, hostile_bytes, mutations, texts
 
 EXAMPLE = Requirements({"mem": "4G", "arch": "x86_64", "gpu": ""}, ["one", "10.0.0.3"], ["two"])
 ATTRIBUTES = {"os": "linux", "arch": "x86_64", "cpus": "8", "mem": "8589934592", "host": "h1", "name": "n1",
-              "address": "10.0.0.3", "gpu": "a100", "disk": "2T"}  # fmt: skip
+              "gpu": "a100", "disk": "2T"}  # fmt: skip
+ADDRESSES = ["10.0.0.3", "fd77::3"]
 
 
 def fields(requirements: Requirements) -> tuple[object, ...]:
@@ -104,7 +105,7 @@ def test_a_name_that_is_no_text_is_told_as_such() -> None:
         ({"gpu": ""}, []),
         ({"gpu": "a100", "os": "linux"}, []),
         ({"mem": "8G", "cpus": "8"}, []),
-        ({"mem": "8.1G"}, ["has mem=8589934592, not 8.1G"]),
+        ({"mem": "8.1G"}, ["has mem=8G, not 8.1G"]),
         ({"cpus": "9"}, ["has cpus=8, not 9"]),
         ({"disk": "1T"}, []),  # a label that is a number: at least as much
         ({"arch": "aarch64"}, ["has arch=x86_64, not aarch64"]),
@@ -116,11 +117,33 @@ def test_needs(needs: dict[str, str], lacking: list[str]) -> None:
     assert Requirements(needs).lacking(ATTRIBUTES) == lacking
 
 
-@pytest.mark.parametrize("called", ["n1", "h1", "10.0.0.3", "n1@10.0.0.3"])
+@pytest.mark.parametrize("called", ["n1", "h1", "10.0.0.3", "fd77::3", "n1@10.0.0.3", "n1@fd77::3"])
 def test_a_worker_is_wanted_or_not_by_name_host_and_address(called: str) -> None:
-    assert Requirements(wanted=["elsewhere", called]).lacking(ATTRIBUTES) == []
-    assert Requirements(unwanted=[called]).lacking(ATTRIBUTES) == ["is not wanted"]
+    assert Requirements(wanted=["elsewhere", called]).lacking(ATTRIBUTES, ADDRESSES) == []
+    assert Requirements(unwanted=[called]).lacking(ATTRIBUTES, ADDRESSES) == ["is not wanted"]
 
 
-def test_a_worker_that_is_not_among_the_wanted_lacks_that() -> None:
-    assert len(Requirements(wanted=["n2", "n1@10.0.0.4"]).lacking(ATTRIBUTES)) == 1
+@pytest.mark.parametrize("called", ["n2", "N1", "n1@10.0.0.4", "10.0.0.4", "h1@10.0.0.3", "", "@10.0.0.3"])
+def test_a_worker_that_is_not_among_the_wanted_lacks_that(called: str) -> None:
+    lacking = Requirements(wanted=["n9", called]).lacking(ATTRIBUTES, ADDRESSES)
+    assert lacking == [f"is not n9 or {called}"]
+    assert Requirements(unwanted=[called]).lacking(ATTRIBUTES, ADDRESSES) == []
+
+
+def test_a_worker_of_which_nothing_is_known_is_called_nothing() -> None:
+    assert Requirements(wanted=["n1"]).lacking({}) == ["is not n1"]
+    assert Requirements(wanted=[""]).lacking({}) == ["is not "]
+
+
+@pytest.mark.parametrize(
+    ("number", "text"),
+    [(0, "0"), (1023, "1023"), (1024, "1K"), (4 << 30, "4G"), ((4 << 30) - 1, "3.9G"), (3 << 40, "3T"), (5 << 50, "5120T")],
+)
+def test_sizes_are_readable_and_never_too_large(number: int, text: str) -> None:
+    assert readable_size(number) == text
+    assert (quantity(text) or 0) <= number
+
+
+def test_only_requirements_that_ask_for_something_are_true() -> None:
+    assert not Requirements()
+    assert all([Requirements({"gpu": ""}), Requirements(wanted=["n1"]), Requirements(unwanted=["n1"])])
