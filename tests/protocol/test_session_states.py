@@ -115,8 +115,8 @@ def test_an_impossible_signal_is_refused(number: bytes) -> None:
 
 BODIES = {
     frames.GO: job().encode(), frames.WITHDRAW: b"gone", frames.REFUSED: b"\1no", frames.SIGNAL: b"\1",
-    frames.WINDOW: bytes(4), frames.EXIT: exited().encode(), frames.DATA: b"x", frames.END: bytes(8),
-    frames.CLOSED: bytes(8), frames.BROKEN: b"eio", frames.CREDIT: bytes(4),
+    frames.STARTED: bytes(1), frames.WINDOW: bytes(4), frames.EXIT: exited().encode(), frames.DATA: b"x",
+    frames.END: bytes(8), frames.CLOSED: bytes(8), frames.BROKEN: b"eio", frames.CREDIT: bytes(4),
 }  # fmt: skip
 ALWAYS = {frames.PING, frames.PONG}
 ON_OUTPUT = {frames.DATA, frames.END, frames.BROKEN}
@@ -161,6 +161,28 @@ def test_a_frame_is_taken_where_it_has_a_place_and_nowhere_else(name: str, kind:
         told(session, kind, body, stream)
     else:
         refused(session, kind, body, stream)
+
+
+def test_output_before_the_program_has_started_is_refused() -> None:
+    for kind in (frames.DATA, frames.END, frames.BROKEN):
+        refused(client_in(RUNNING), kind, BODIES[kind], 1)
+
+
+def test_input_may_be_taken_before_the_program_has_started() -> None:
+    client = client_in(RUNNING)
+    told(client, frames.CREDIT, bytes(4), 0)
+    assert [event.kind for event in told(client, frames.CLOSED, bytes(8), 0)] == [frames.CLOSED]
+
+
+@pytest.mark.parametrize("once", [True, False])
+def test_a_worker_says_whether_the_job_may_ever_run_again(once: bool) -> None:
+    worker, client = worker_in(OFFERED), client_in(RUNNING)
+    told(worker, frames.GO, job().encode())
+    worker.started(once=once)
+    (frame,) = worker.data_to_send()
+    client.receive_data(memoryview(frame), 0.0)
+    event = client.next_event()
+    assert event is not None and (event.kind, event.number) == (frames.STARTED, frames.ONCE if once else 0)
 
 
 def test_stream_frames_have_a_direction() -> None:
