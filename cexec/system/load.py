@@ -119,12 +119,13 @@ class Sampler:
         """Use of the CPUs that this process may use, or of its quota if that is used more."""
         busy = total = 0.0
         for line in _read(f"{self._proc}/stat").splitlines():
-            name, *ticks = line.split()[:9]
+            name, *fields = line.split()[:9] or [""]
             if not name.startswith("cpu"):
                 break
             if name in self._lines:
-                total += sum(map(int, ticks))
-                busy += sum(map(int, ticks)) - sum(map(int, ticks[3:5]))  # less idle and waiting for a disk
+                ticks = [int(field) for field in fields if field.isdigit()]
+                total += sum(ticks)
+                busy += sum(ticks) - sum(ticks[3:5])  # less idle and waiting for a disk
         use = (busy - self._busy) / (total - self._total) if self._total and total > self._total else 0.0
         self._busy, self._total = busy, total
         if self._quota is not None:
@@ -147,8 +148,9 @@ class Sampler:
         sizes = {}
         for line in _read(f"{self._proc}/meminfo").splitlines()[:8]:
             name, _, value = line.partition(":")
-            if value.split():
-                sizes[name] = float(value.split()[0])
+            size = value.strip().partition(" ")[0]
+            if size.isdigit():
+                sizes[name] = int(size)
         scarcity = 0.0
         if sizes.get("MemTotal") and "MemAvailable" in sizes:
             scarcity = 1.0 - sizes["MemAvailable"] / sizes["MemTotal"] / SCARCE_MEMORY

@@ -134,7 +134,7 @@ class LoadCommand:
         except ValueError:
             value = math.nan
         if not 0 <= value < math.inf:
-            said = words[0][:40].decode("ascii", "backslashreplace") if words else "nothing"
+            said = repr(words[0][:40])[2:-1] if words else "nothing"  # it may hold anything
             self._fail(f"prints {said} instead of a number from 0 (idle) to 1 (full)")
             return
         self.value = value
