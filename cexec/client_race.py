@@ -36,6 +36,8 @@ if TYPE_CHECKING:
 
 ACCEPT_BATCH = 16  # connections (ours) accepted before the others are looked at again
 UNTRIED = 0.2  # seconds (ours) to wait when descriptors have run out
+BROWSE_AFTER = 1.0  # seconds (ours) without an answer after which workers are looked for by multicast DNS
+NEVER = float("inf")
 
 
 class Winner:
@@ -153,6 +155,7 @@ class Contest:
         self._accept_timeout = accept_timeout
         self._sent_to: list[str] = []
         self._accept_again = 0.0
+        self._browse_at = NEVER if announcer.loopback else self._race.started + BROWSE_AFTER
 
     def run(self, go: Go, wakeup: Callable[[set[int]], None] | None = None, extra: tuple[int, ...] = ()) -> Winner:
         """Announces until a worker has confirmed, and gives it `go`.  `wakeup` hears which of `extra` are readable."""
@@ -183,7 +186,7 @@ class Contest:
         now = monotonic()
         for fd in (*extra, *self._announcer.filenos(), *self._candidates):
             poll.register(fd, select.POLLIN)
-        timeouts = [self._race.next_timeout()]
+        timeouts = [self._race.next_timeout(), self._browse_at]
         if self._unproved < MAXIMUM_UNAUTHENTICATED and now >= self._accept_again:
             for fd in self._listener.filenos():
                 poll.register(fd, select.POLLIN)
@@ -204,6 +207,10 @@ class Contest:
             except ProtocolError:
                 self._drop(candidate, "could not read signature")
         self._race.handle_timeout(now)
+        if now >= self._browse_at:
+            self._browse_at = NEVER
+            if not (self._race.connected or self._race.answers):
+                self._announcer.browse()
 
     def _follow_race(self, now: float) -> None:
         if not self._race.transmissions:

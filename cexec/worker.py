@@ -135,6 +135,9 @@ class Worker:
             except CexecError as error:
                 self._failed(offer, error, now)
         self._bidder.handle_timeout(now)
+        news = self._groups.news()
+        if news is not None:
+            self._log.event("mdns", reason=news)
         if now >= self._next_refresh:
             self._next_refresh = now + REFRESH_INTERVAL
             self._heard.expire(now)
@@ -154,6 +157,7 @@ class Worker:
         for _ in os.read(wakeup, 64):
             self._stopping += 1
             self._log.event("stopping" if self._stopping == 1 else "ending", jobs=len(self._jobs))
+            self._groups.leave()
             for offer in list(self._offers.values()):
                 offer.withdraw("worker is stopping")
                 self._drop(offer)

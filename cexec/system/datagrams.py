@@ -4,7 +4,8 @@ Contract: `Announcer(entries, port)` opens at most one UDP socket for each of IP
 any free port (on the loopback when every entry is loopback).  `send(data)` sends one datagram to every destination that
 exists at this moment (interfaces are read again each time) and returns the labels of those that the kernel took;
 `failures` says what became of the others.  `receive()` never blocks.  No method raises because of the network.
-docs/protocol.md section 2.
+With `mdns` in the group, or after `browse()`, what multicast DNS finds is sent the last datagram at once, by `receive`,
+and every later one.  docs/protocol.md section 2.
 """
 
 from __future__ import annotations
@@ -17,13 +18,14 @@ import sys
 
 from cexec.protocol.limits import MAXIMUM_DATAGRAM
 from cexec.system.destinations import Destination, address_label, destinations
-from cexec.system.groups import NAME, all_loopback, uses_ipv6
+from cexec.system.groups import MDNS, NAME, all_loopback, uses_ipv6
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from cexec.system.groups import GroupEntry, Sockaddr
+    from cexec.system.mdns import Browser
 
 LINUX = sys.platform == "linux"
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT = 10, 0  # <linux/in.h>: let routers fragment, so that no path MTU is a black hole
@@ -84,7 +86,10 @@ def _aim_multicast(via: _socket.socket, family: int, interface: int, hops: int) 
 class Announcer:
     """Sends one application's datagrams to its group; see the module's contract."""
 
-    __slots__ = ("_entries", "_extra", "_port", "_resolver", "_sockets", "failures", "ipv6", "loopback")
+    __slots__ = (
+        "_browser", "_entries", "_extra", "_last", "_mdns", "_port", "_resolver", "_sockets", "failures", "ipv6",
+        "loopback",
+    )  # fmt: skip
 
     def __init__(self, entries: Sequence[GroupEntry] | None, port: int) -> None:
         self.loopback = all_loopback(entries)  # nothing leaves this machine, so the listener need not be seen outside
@@ -94,14 +99,35 @@ class Announcer:
         self._port = port
         self._sockets: dict[int, _socket.socket] = {}
         self._extra: dict[Sockaddr, Destination] = {}
+        self._last = b""  # what was sent last
+        self._mdns = any(entry.kind == MDNS for entry in entries or ())
+        self._browser: Browser | None = None
         self._resolver = Resolver([entry for entry in entries or () if entry.kind == NAME], port)
 
-    def add(self, family: int, sockaddr: Sockaddr) -> None:
-        """One more unicast destination from now on: what mdns has found."""
-        self._extra[sockaddr] = Destination(family, sockaddr, address_label(sockaddr[0], "", sockaddr[1], self._port))
+    def browse(self) -> None:
+        """Look for workers by multicast DNS from now on, in a process of its own; may be called again."""
+        if self._browser is None:
+            from cexec.system.mdns import Browser
+
+            self._browser = Browser()
+
+    def _add_found(self) -> None:
+        """One more unicast destination for each that multicast DNS has found, which gets what was sent last."""
+        assert self._browser is not None
+        found: list[Destination] = []
+        for family, sockaddr in self._browser.receive():
+            if family == _socket.AF_INET or self.ipv6:  # else its worker could not connect to us
+                text = address_label(sockaddr[0], "", sockaddr[1], self._port)
+                self._extra[sockaddr] = Destination(family, sockaddr, text)
+                found.append(self._extra[sockaddr])
+        if self._last:
+            self._send_to_each(self._last, found, {})
 
     def send(self, data: bytes) -> list[str]:
         """Send to every destination; the labels of those it was really sent to."""
+        self._last = data
+        if self._mdns:
+            self.browse()
         self._resolver.start()
         chosen, failures = destinations(self._entries, self._port)
         self.failures = failures
@@ -109,6 +135,8 @@ class Announcer:
         self._send_to_each(data, [*chosen, *self._extra.values()], sent)
         self._send_to_each(data, self._resolver.results(), sent)
         self.failures.update(self._resolver.failures)
+        if self._mdns and self._browser is not None and self._browser.failure:
+            self.failures[MDNS] = self._browser.failure
         for label in sent:  # a name of which one address works is no failure
             self.failures.pop(label, None)
         return list(sent)
@@ -138,6 +166,8 @@ class Announcer:
     def receive(self) -> list[tuple[bytes, Sockaddr]]:
         """The datagrams that have come, with their senders; empty when there are none."""
         received: list[tuple[bytes, Sockaddr]] = []
+        if self._browser is not None:
+            self._add_found()
         for one in self._sockets.values():
             try:
                 while len(received) < _MAXIMUM_RECEIVED:
@@ -150,10 +180,13 @@ class Announcer:
 
     def filenos(self) -> list[int]:
         """The descriptors to select for reading; `send` may make this list longer."""
-        return [one.fileno() for one in self._sockets.values()]
+        fds = [one.fileno() for one in self._sockets.values()]
+        return fds if self._browser is None or self._browser.fileno() < 0 else [*fds, self._browser.fileno()]
 
     def close(self) -> None:
         """Close the sockets; may be called again."""
+        if self._browser is not None:
+            self._browser.close()
         for one in self._sockets.values():
             one.close()
         self._sockets.clear()

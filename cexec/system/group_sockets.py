@@ -6,7 +6,7 @@ to; `unheard` names them.  Any number of processes of any users may do so at onc
 them, a unicast datagram reaches one, which must pass it on with `redeliver`.  `refresh()`, at least every
 REFRESH_INTERVAL, notices what came, went and changed; `filenos()` may differ afterwards.  Only the constructor raises,
 and only LocalError.  Names are looked up by the constructor, which waits for that, and again by a refresh that finds
-the interfaces changed.  docs/protocol.md section 2.
+the interfaces changed.  With `mdns` this machine is registered, until `leave` or `close`.  docs/protocol.md section 2.
 """
 
 from __future__ import annotations
@@ -14,11 +14,12 @@ from __future__ import annotations
 import _socket
 import errno
 import sys
+from time import monotonic
 
 from cexec.errors import LocalError
 from cexec.protocol.limits import MAXIMUM_DATAGRAM
 from cexec.system.datagrams import LINUX, error_text, open_datagram_socket, resolve
-from cexec.system.groups import LOOPBACK_BROADCAST, NAME
+from cexec.system.groups import LOOPBACK_BROADCAST, MDNS, NAME
 from cexec.system.hearing_plan import HearingPlan
 from cexec.system.interfaces import interfaces
 
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from cexec.system.groups import GroupEntry, Sockaddr
     from cexec.system.hearing_plan import Hearing
     from cexec.system.interfaces import Interface
+    from cexec.system.mdns import Registration
 
     # the datagram, its sender, the socket that heard it, whether it was sent to this machine alone
     Heard: TypeAlias = tuple[bytes, Sockaddr, _socket.socket, bool]
@@ -67,16 +69,23 @@ class GroupSockets:
         self._labels: list[str] = []
         self._dropped = 0  # by sockets that are closed
         self._redelivery: _socket.socket | None = None
+        self._registration: Registration | None = None
         self.unheard: dict[str, str] = {}  # entries that are not heard now, and why
         problem = self._update()
         if problem:
             self.close()
             raise LocalError(problem)
+        if any(entry.kind == MDNS for entry in entries or ()):
+            from cexec.system.mdns import Registration
+
+            self._registration = Registration(port, monotonic())
 
     def refresh(self) -> bool:
         """Follow the machine's interfaces; whether the sockets or what they hear changed."""
         before = self._state()
         self._update()
+        if self._registration is not None:
+            self._registration.refresh(monotonic())
         return self._state() != before
 
     def _state(self) -> tuple[list[_socket.socket], list[str]]:
@@ -164,6 +173,8 @@ class GroupSockets:
     def receive(self, limit: int = RECEIVE_LIMIT) -> list[Heard]:
         """What has come, at most `limit` datagrams of each socket; empty when nothing has."""
         heard: list[Heard] = []
+        if self._registration is not None:
+            self._registration.receive()
         for one in self._open.values():
             if one.hearing.unicast is None and LINUX:
                 _receive_with_destination(one.socket, limit, heard)
@@ -201,7 +212,19 @@ class GroupSockets:
 
     def filenos(self) -> list[int]:
         """The descriptors to select for reading."""
-        return [one.socket.fileno() for one in self._open.values()]
+        fds = [one.socket.fileno() for one in self._open.values()]
+        if self._registration is not None and self._registration.fileno() >= 0:
+            fds.append(self._registration.fileno())
+        return fds
+
+    def news(self) -> str | None:
+        """What is to be logged, once: multicast DNS does not work, or works again."""
+        return None if self._registration is None else self._registration.news()
+
+    def leave(self) -> None:
+        """Take back what multicast DNS tells of this machine; what comes is heard all the same."""
+        if self._registration is not None:
+            self._registration.close()
 
     def addresses(self) -> list[str]:
         """What is heard now, as a person reads it; the port only where it is not the usual one."""
@@ -213,6 +236,7 @@ class GroupSockets:
 
     def close(self) -> None:
         """Close everything; may be called again."""
+        self.leave()
         for one in self._open.values():
             self._close_one(one)
         self._open.clear()

@@ -178,7 +178,7 @@ def start_connect(sockaddr: Sockaddr) -> _socket.socket:
     ProtocolError when no client can have asked for this address: a port below 1024, a group, a broadcast address.
     LocalError when the kernel refuses at once.
     """
-    family = _check_peer(sockaddr)
+    family = peer_family(sockaddr)
     try:
         created = _socket.socket(family, _socket.SOCK_STREAM, _socket.IPPROTO_TCP)
     except OSError as error:
@@ -216,7 +216,7 @@ def tune_stream_socket(stream: _socket.socket) -> None:
             stream.setsockopt(_socket.IPPROTO_TCP, option, value)
 
 
-def _check_peer(sockaddr: Sockaddr) -> int:
+def peer_family(sockaddr: Sockaddr) -> int:
     """The family of an address that a client may have, as it stands in a datagram that anybody can have sent."""
     host, port = sockaddr[0], sockaddr[1]
     family = _socket.AF_INET6 if ":" in host else _socket.AF_INET
