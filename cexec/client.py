@@ -9,21 +9,28 @@ from __future__ import annotations
 import os
 
 from cexec.client_descriptors import Descriptor
-from cexec.client_job import ClientJob, RefusedError
+from cexec.client_inputs import Inputs
+from cexec.client_job import ClientJob, InterruptedByUser, RefusedError
+from cexec.client_outputs import Outputs
 from cexec.client_race import Contest, Winner
+from cexec.client_signals import INTERRUPT, Signals, die_of
 from cexec.errors import CexecError, DisconnectedError, LocalError, NoWorkerError, ProtocolError, VerifyError
 from cexec.protocol import sodium
 from cexec.protocol.announcement import JOB_ID_SIZE, SealedAnnouncement
-from cexec.protocol.frames import Go
+from cexec.protocol.frames import SIGNALLED, Go
 from cexec.system.datagrams import Announcer
 from cexec.system.sockets import open_listener
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cexec.protocol.frames import Exit
     from cexec.protocol.keys import ClientKey
+    from cexec.protocol.requirements import Requirements
     from cexec.system.groups import GroupEntry
 
 MAXIMUM_REFUSALS = 5  # workers (ours) that may fail to start the program before we give up
+DEFAULT_RETRIES = 2  # (ours) repetitions of a job whose worker failed; --retries
+DEFAULT_SPOOL = 16 * 1024 * 1024  # bytes (ours) of input that are kept for a repetition; CEXEC_SPOOL
 CLUSTER = "[cluster]"  # the ancestor's name for nobody in particular
 
 
@@ -43,6 +50,12 @@ class Request:
         error_fd: int | None = None,
         test_alert: bool = False,
         no_stdin: bool = False,
+        retries: int = DEFAULT_RETRIES,
+        spool: int = DEFAULT_SPOOL,
+        hold: bool = False,
+        keep_partial: bool = False,
+        requirements: Requirements | None = None,
+        weight: int = 1,
         environment: dict[str, bytes] | None = None,
         arguments: list[bytes] | None = None,
     ) -> None:
@@ -56,6 +69,12 @@ class Request:
         self.error_fd = error_fd
         self.test_alert = test_alert
         self.no_stdin = no_stdin
+        self.retries = retries
+        self.spool = spool
+        self.hold = hold
+        self.keep_partial = keep_partial
+        self.requirements = requirements
+        self.weight = weight
         self.environment = environment or {}
         self.arguments = arguments or []
 
@@ -67,32 +86,80 @@ class Client:
         self._request = request
         self._job_id = sodium.random_bytes(JOB_ID_SIZE)
         self._talks = os.isatty(2)
+        self._inputs = Inputs(request.descriptors, no_stdin=request.no_stdin, spool=request.spool)
+        self._outputs = Outputs(request.descriptors, hold=request.hold)
+        self._signals = Signals()
+        self._refusals = 0
+        self._failures = 0
 
     def run(self) -> int:
         """Attempts the job until it has been done or cannot be."""
         attempt = 1
         while True:
-            winner = self._find_worker(attempt)
-            if self._request.test_alert:
-                self._complain(winner.address, "test alert")
             try:
-                job = ClientJob(winner, self._request.descriptors, no_stdin=self._request.no_stdin)
-                result = job.run()
-            except RefusedError as error:
-                self._complain(winner.address, f"refused: {error}")
-                if error.permanent or attempt == MAXIMUM_REFUSALS:
-                    raise CexecError(f"worker {winner.hello.name} refuses the job: {error}") from None
-                attempt += 1
-                self._tell(f"worker {winner.hello.name} refuses the job: {error}; trying another one")
-                continue
-            except LocalError:
+                winner = self._find_worker(attempt)
+                result = self._attempt(winner)
+            except CexecError:
+                if not self._request.keep_partial:
+                    self._outputs.take_back()  # so that make never meets half a file
                 raise
-            except CexecError as error:
-                self._complain(winner.address, _ancestors_words(error))
-                raise type(error)(f"worker {winner.hello.name} at {winner.address}: {error}") from None
-            if result.exit_status:
-                self._complain(winner.address, f"exited with code {result.exit_status}")
-            return result.exit_status
+            if result is not None:
+                return self._conclude(winner, result)
+            attempt += 1
+
+    def _attempt(self, winner: Winner) -> Exit | None:
+        """Runs the job on this worker; None: it has failed in a way that allows another attempt."""
+        if self._request.test_alert:
+            self._complain(winner.address, "test alert")
+        job = ClientJob(winner, self._inputs, self._outputs, self._signals)
+        self._signals.start()
+        try:
+            return job.run()
+        except RefusedError as error:
+            self._complain(winner.address, f"refused: {error}")
+            self._refusals += 1
+            if error.permanent or self._refusals == MAXIMUM_REFUSALS:
+                raise CexecError(f"{_who(winner)} refuses the job: {error}") from None
+            self._tell(f"{_who(winner)} refuses the job: {error}; trying again")
+        except (LocalError, InterruptedByUser):
+            raise
+        except CexecError as error:
+            self._complain(winner.address, _ancestors_words(error))
+            self._prepare_repetition(winner, job, error)
+        finally:
+            self._signals.stop()
+            job.give_up()
+        return None
+
+    def _prepare_repetition(self, winner: Winner, job: ClientJob, error: CexecError) -> None:
+        """N3: raises the error with a reason unless the job can be done again as if nothing had been."""
+        failure = f"{_who(winner)} failed: {error}"
+        if job.once:
+            obstacle = "this service must not run a job twice (cservice --once)"
+        elif self._failures == self._request.retries:
+            obstacle = f"{self._failures + 1} attempts are enough (--retries)" if self._failures else "--retries is 0"
+        else:
+            obstacle = self._outputs.obstacle() or self._inputs.obstacle()
+        if obstacle:
+            raise type(error)(f"{failure}; not repeated, because {obstacle}") from None
+        self._failures += 1
+        self._outputs.take_back()
+        self._inputs.rewind()
+        _write(2, f"cexec: {failure}; running the job again\n")
+
+    def _conclude(self, winner: Winner, result: Exit) -> int:
+        status = result.exit_status
+        if status:
+            self._complain(winner.address, f"exited with code {status}")
+        if result.message:
+            _write(2, f"cexec: {_who(winner)}: {result.message}\n")
+        if status and not self._request.keep_partial:
+            self._outputs.drop_held()
+        self._outputs.release()
+        self._inputs.move_offsets(winner.session.outgoing)
+        if result.kind == SIGNALLED and result.status == INTERRUPT and self._signals.interrupted:
+            die_of(INTERRUPT)
+        return status
 
     def _find_worker(self, attempt: int) -> Winner:
         request = self._request
@@ -101,7 +168,13 @@ class Client:
         try:
             contest = Contest(
                 key=request.key,
-                sealed=SealedAnnouncement(request.key, job_id=self._job_id, attempt=attempt),
+                sealed=SealedAnnouncement(
+                    request.key,
+                    job_id=self._job_id,
+                    attempt=attempt,
+                    weight=request.weight,
+                    requirements=request.requirements,
+                ),
                 announcer=announcer,
                 listener=listener,
                 accept_timeout=request.accept_timeout,
@@ -135,6 +208,10 @@ class Client:
         """A line for the person at the terminal, who waits."""
         if self._talks:
             _write(2, f"cexec: {text}\n")
+
+
+def _who(winner: Winner) -> str:
+    return f"worker {winner.hello.name} at {winner.address}"
 
 
 def _ancestors_words(error: CexecError) -> str:

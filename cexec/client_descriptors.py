@@ -22,6 +22,14 @@ STANDARD = 3  # descriptors 0, 1 and 2 have one direction whatever they were ope
 _ACCESS_MODE = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 
 
+STANDARD_NAMES = {0: "standard input", 1: "standard output", 2: "standard error"}
+
+
+def name_of(descriptor: int) -> str:
+    """What a message calls a descriptor."""
+    return STANDARD_NAMES.get(descriptor, f"descriptor {descriptor}")
+
+
 class Descriptor:
     """One descriptor.  `same_as`: the lowest one that is the same open file in the same direction, or itself."""
 

@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import sys
 
-from cexec.client import Client, Request
+from cexec.client import DEFAULT_RETRIES, DEFAULT_SPOOL, Client, Request
 from cexec.client_descriptors import inspect
+from cexec.client_signals import INTERRUPT, end_by_default
+from cexec.client_targets import requirements_from
 from cexec.errors import CexecError, UsageError
 from cexec.protocol.keys import ClientKey
 from cexec.protocol.limits import DEFAULT_PINGPONG, LEAST_PINGPONG
@@ -21,17 +23,28 @@ from cexec.system.sockets import ports_from_environment
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
-    from typing import TypeAlias
 
-    Option: TypeAlias = tuple[tuple[str, ...], str, str]  # names, what its value is called or "" for a flag, help
+    from cexec.commands.common import Option
 
 DEFAULT_ACCEPT_TIMEOUT = 60.0  # seconds (ours), as in the ancestor; CEXEC_TIMEOUT_ACCEPT
 DEFAULT_MAXFD = 32  # the highest descriptor that is forwarded, as in the ancestor; CEXEC_MAXFD or MAXFD
 HIGHEST_MAXFD = 255  # (protocol) stream numbers above are files
+MAXIMUM_WEIGHT = 0xFFFF  # (protocol)
+MAXIMUM_RETRIES = 1000  # (ours)
+MAXIMUM_SPOOL = 1 << 40  # bytes (ours)
 LONGEST_KEY = 64  # characters (protocol) of a peer variable's name
 
 USAGE = "cexec [OPTIONS] APP.pub [KEY=VALUE...] [-- ARG...]"
-OPTIONS: tuple[Option, ...] = ((("-n", "--no-stdin"), "", "The program's standard input is /dev/null."),)
+OPTIONS: tuple[Option, ...] = (
+    (("-n", "--no-stdin"), "", "The program's standard input is /dev/null."),
+    (("--need",), "NAME[=VALUE],...", "Only workers that have this: --need arch=x86_64,mem=4G,gpu."),
+    (("--on",), "NAME,...", "Only these workers, by name or address; wait for them for ever."),
+    (("--not",), "NAME,...", "Not these workers."),
+    (("--weight",), "N", "Where jobs wait, this one's share of the turns.  [default: 1]"),
+    (("--retries",), "N", "How often a job is repeated whose worker failed.  [default: 2]"),
+    (("--hold",), "", "Keep the output back until the job has succeeded."),
+    (("--keep-partial",), "", "Leave what was written by a job that failed."),
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -48,7 +61,7 @@ def main(argv: list[str] | None = None) -> int:
             options, before = parsed
         else:
             options = {}
-        _end_by_signals()
+        end_by_default(INTERRUPT)
         return run(before, arguments, options, os.environ)
     except CexecError as error:
         from cexec.commands.common import print_error
@@ -62,6 +75,7 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
     path = find_client_key(words[0])
     environment = dict(_peer_variable(word) for word in words[1:])
     maximum = _whole(environ, ("CEXEC_MAXFD", "MAXFD"), DEFAULT_MAXFD, 0, HIGHEST_MAXFD)
+    requirements, for_ever = requirements_from(options, environ)
     error_fd = _error_descriptor(environ, maximum)
     key_fd = key_descriptor(path)
     key = read_key(path, (ClientKey,), "cexec needs the client key that ckeygen wrote beside it (APP.pub)")
@@ -73,11 +87,17 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
         groups=groups_from_environment(environ),
         udp_port=udp_port_from_environment(environ),
         ports=ports_from_environment(environ),
-        accept_timeout=_seconds(environ, "CEXEC_TIMEOUT_ACCEPT", DEFAULT_ACCEPT_TIMEOUT, 0.0),
+        accept_timeout=0.0 if for_ever else _seconds(environ, "CEXEC_TIMEOUT_ACCEPT", DEFAULT_ACCEPT_TIMEOUT, 0.0),
         pingpong=_seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_PINGPONG, LEAST_PINGPONG),
         error_fd=error_fd,
         test_alert=bool(environ.get("CEXEC_RATOUT_TEST")),
         no_stdin=bool(options.get("no_stdin")),
+        retries=_whole(options, ("retries",), DEFAULT_RETRIES, 0, MAXIMUM_RETRIES),
+        spool=_whole(environ, ("CEXEC_SPOOL",), DEFAULT_SPOOL, 0, MAXIMUM_SPOOL),
+        hold=bool(options.get("hold")),
+        keep_partial=bool(options.get("keep_partial")),
+        requirements=requirements,
+        weight=_whole(options, ("weight",), 1, 1, MAXIMUM_WEIGHT),
         environment=environment,
         arguments=[os.fsencode(argument) for argument in arguments],
     )
@@ -101,11 +121,13 @@ def _peer_variable(word: str) -> tuple[str, bytes]:
     return name, os.fsencode(value)
 
 
-def _whole(environ: Mapping[str, str], names: tuple[str, ...], default: int, least: int, most: int) -> int:
+def _whole(given: Mapping[str, object], names: tuple[str, ...], default: int, least: int, most: int) -> int:
+    """The first of these options or variables that is set."""
     for name in names:
-        text = environ.get(name, "").strip()
+        text = str(given.get(name) or "").strip()
         if text:
             if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
+                name = name if name.isupper() else f"--{name.replace('_', '-')}"
                 raise UsageError(f"{name} is {text!r}, but must be a whole number from {least} to {most}")
             return int(text)
     return default
@@ -143,10 +165,3 @@ def _check_dates(key: ClientKey, path: str) -> None:
         key.identity.certificate.check_dates(time())
     except CexecError as error:
         raise type(error)(f"{path}: {error}; ask its owner for a new one, or set the clock") from None
-
-
-def _end_by_signals() -> None:
-    """Ctrl-C ends us as it ends any program, not with a traceback."""
-    import _signal  # `signal` costs 4 ms, most of them for enum
-
-    _signal.signal(_signal.SIGINT, _signal.SIG_DFL)

@@ -13,7 +13,7 @@ from cexec.commands.common import run_click
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cexec.commands.cexec import Option
+    from cexec.commands.common import Option
 
 HELP = """Run a job on the least loaded worker of an application.
 
@@ -34,7 +34,11 @@ def parse_options(
 
     parameters: list[click.Parameter] = [click.Argument(["words"], nargs=-1, required=True, metavar="APP.pub")]
     for names, metavar, text in options:
-        parameters.append(click.Option(list(names), is_flag=not metavar, metavar=metavar or None, help=text))
+        again = metavar.endswith("...") and not metavar.endswith(",...")
+        plain = metavar.removesuffix("...") if again else metavar
+        parameters.append(
+            click.Option(list(names), is_flag=not metavar, metavar=plain or None, multiple=again, help=text)
+        )
     command = _Command(
         "cexec", callback=take, params=parameters, help=HELP, context_settings={"max_content_width": 100}
     )

@@ -13,7 +13,12 @@ from cexec.errors import EXIT_TEMPORARY, EXIT_USAGE, CexecError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypeAlias
+
     import click
+
+    # names; what its value is called, "" for a flag, with "..." at its end if it may be given again; help
+    Option: TypeAlias = tuple[tuple[str, ...], str, str]
 
 
 def printable(text: str) -> str:

@@ -34,7 +34,7 @@ PING = 15  # both: no body; answered at once
 PONG = 16  # both: no body
 RELEASE = 17  # client: no further job will come on this connection; no body
 TYPES = range(CONFIRM, RELEASE + 1)
-WITHOUT_BODY = (CONFIRM, CANCEL, STARTED, PING, PONG, RELEASE)
+WITHOUT_BODY = (CONFIRM, CANCEL, PING, PONG, RELEASE)
 OF_A_STREAM = (DATA, END, CLOSED, BROKEN, CREDIT)
 
 READS = 1  # directions of a stream, seen from the program: it reads, it writes

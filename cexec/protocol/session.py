@@ -138,10 +138,11 @@ class Session:
         self.state = OVER
         self._frames.append(frames.frame(frames.WITHDRAW, frames.text_body(text)))
 
-    def started(self) -> None:
+    def started(self, *, once: bool = False) -> None:
+        """The program runs; `once`: it must never run a second time, whatever becomes of this attempt."""
         self._require(self._worker and self.state == RUNNING and not self._started)
         self._started = True
-        self._frames.append(frames.frame(frames.STARTED))
+        self._frames.append(frames.frame(frames.STARTED, bytes([frames.ONCE if once else 0])))
 
     def refuse(self, refusal: Refusal) -> None:
         """The program was not started."""
@@ -231,8 +232,9 @@ class Session:
         elif self.state == OVER and not (self._worker and kind in (frames.CANCEL, frames.RELEASE)):
             pass  # what the peer sent before it heard that it is over
         elif kind in frames.OF_A_STREAM:
-            if not self._worker and self.state == RUNNING and not self._started:
-                raise ProtocolError("worker sent stream frames before it had started the program")
+            early = not self._worker and self.state == RUNNING and not self._started
+            if early and kind in (frames.DATA, frames.END, frames.BROKEN):  # it may take files before it starts
+                raise ProtocolError("worker sent output before it had started the program")
             if kind == frames.DATA:
                 self._receive_data(stream, body)
             else:
@@ -298,7 +300,7 @@ class Session:
             self._events.append(Event(kind, text=frames.parse_text(body)))
         elif kind == frames.STARTED and waiting:
             self._started = True
-            self._events.append(Event(kind))
+            self._events.append(Event(kind, number=frames.parse_number(body, 1)))
         elif kind == frames.REFUSED and waiting:
             self.state = OVER
             self._events.append(Event(kind, refusal=Refusal.decode(body)))

@@ -49,20 +49,21 @@ class FileSource(Source):
         super().__init__(fd, shared=True)
         self.start = os.lseek(fd, 0, os.SEEK_CUR)
         self.position = self.start
+        self._file = fd
 
     def read_into(self, view: memoryview) -> int | None:
-        size = os.preadv(self.fd, [view], self.position)
+        size = os.preadv(self._file, [view], self.position)
         self.position += size
         return size
 
     def rewind(self) -> None:
         """Everything is read again: another attempt."""
         self.position = self.start
+        self.fd = self._file
 
     def move_offset(self, used: int) -> None:
         """The reader took `used` bytes: what shares the descriptor goes on from there."""
-        if self.fd >= 0:
-            os.lseek(self.fd, self.start + used, os.SEEK_SET)
+        os.lseek(self._file, self.start + used, os.SEEK_SET)
 
 
 class SocketSource(Source):

@@ -94,6 +94,10 @@ class Pump:
         self._flush()
         return found
 
+    def flush(self) -> None:
+        """Sends what can be sent now."""
+        self._flush()
+
     def write_out(self) -> list[Event | Trouble]:
         """After the exit frame: only writes what was received, whatever becomes of the connection."""
         found: list[Event | Trouble] = []

@@ -1,0 +1,191 @@
+"""The job's outputs over all of its attempts: has anything left that cannot be taken back?
+
+Contract: `sinks()` for each attempt, `obstacle()` says in words why what was written cannot be taken back (empty:
+nothing was, or it can), `take_back()` before the next attempt and after the last failure, `release()` after a success.
+
+An output file can be taken back when it is a regular file without O_APPEND that ended where we began, has grown by
+exactly what we wrote, is no input of the job, and no other process that could be writing has it open: the processes
+above us only wait.  Descriptors on one inode are judged together.  Standard error is exempt unless it shares its file
+with another output: what an abandoned attempt said stays.  docs/protocol.md section 7, N2 and N3.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cexec.client_descriptors import name_of
+from cexec.errors import LocalError
+from cexec.protocol.frames import READS, WRITES
+from cexec.system.fds import Sink, open_sink
+from cexec.system.spool import HeldSink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cexec.client_descriptors import Descriptor
+
+STANDARD_ERROR = 2
+
+
+class _Target:
+    """One inode that is written: its descriptors (one for each open file), and where it stood at the start."""
+
+    def __init__(self, descriptor: Descriptor) -> None:
+        self.descriptors = [descriptor]
+        self.regular = descriptor.regular
+        self.start = os.lseek(descriptor.fd, 0, os.SEEK_CUR) if descriptor.regular else 0
+        self.size = os.fstat(descriptor.fd).st_size
+        self.sinks: list[Sink] = []
+
+    @property
+    def count(self) -> int:
+        return sum(sink.count for sink in self.sinks)
+
+
+class Outputs:
+    """All descriptors that the program writes."""
+
+    def __init__(self, descriptors: list[Descriptor], *, hold: bool) -> None:
+        self._hold = hold
+        self._inputs = {d.inode for d in descriptors if d.directions & READS}
+        self._written = [d for d in descriptors if d.directions & WRITES and d.same_as == d.fd]
+        self._targets: dict[tuple[int, int], _Target] = {}
+        for descriptor in self._written:
+            known = self._targets.get(descriptor.inode)
+            if known is None:
+                self._targets[descriptor.inode] = _Target(descriptor)
+            else:
+                known.descriptors.append(descriptor)
+        self._held: dict[int, HeldSink] = {}
+
+    def sinks(self) -> dict[int, Sink]:
+        """Fresh ones, for one attempt."""
+        result: dict[int, Sink] = {}
+        for target in self._targets.values():
+            target.sinks = []
+        for descriptor in self._written:
+            sink = open_sink(descriptor.fd)
+            target = self._targets[descriptor.inode]
+            if self._hold and not self._exempt(target):
+                sink = self._held[descriptor.fd] = HeldSink(sink)
+            else:
+                target.sinks.append(sink)
+            result[descriptor.fd] = sink
+        return result
+
+    @property
+    def irrevocable(self) -> bool:
+        """Whether something has left that can certainly not be taken back; cheap."""
+        return any(t.count and not self._exempt(t) and self._never(t) for t in self._targets.values())
+
+    def obstacle(self) -> str:
+        """Why what was written cannot be taken back."""
+        for target in self._targets.values():
+            if target.count and not self._exempt(target):
+                reason = self._never(target) or self._not_now(target)
+                if reason:
+                    return f"{target.count} bytes have been written to {name_of(target.descriptors[0].fd)}, {reason}"
+        return ""
+
+    def take_back(self) -> None:
+        """Cuts every output that allows it back to where it was; held output is dropped."""
+        self.drop_held()
+        for target in self._targets.values():
+            if target.count and not self._exempt(target) and not self._never(target):
+                self._cut(target)
+
+    def drop_held(self) -> None:
+        """The program has failed: what was kept back is not wanted."""
+        for held in self._held.values():
+            held.drop()
+        self._held.clear()
+
+    def release(self) -> None:
+        """Passes on what was kept back."""
+        for number, held in self._held.items():
+            try:
+                held.release()
+            except BrokenPipeError:
+                pass  # as in a local pipeline: nobody reads any more
+            except OSError as error:
+                raise LocalError(
+                    f"cannot write to {name_of(number)}: {os.strerror(error.errno or 0).lower()}"
+                ) from None
+        self._held.clear()
+
+    def _exempt(self, target: _Target) -> bool:
+        only = target.descriptors[0]
+        shared = any(d.same_as == STANDARD_ERROR and d.fd != STANDARD_ERROR for d in self._written)
+        return len(target.descriptors) == 1 and only.fd == STANDARD_ERROR and not shared
+
+    def _never(self, target: _Target) -> str:
+        """What was clear from the start."""
+        descriptor = target.descriptors[0]
+        if not target.regular:
+            return "which is no file"
+        if descriptor.append:
+            return "which is appended to"
+        if target.size != target.start:
+            return "which did not end where we began"
+        if descriptor.inode in self._inputs:
+            return "which the job reads too"
+        if len(target.descriptors) > 1:
+            return "which is open twice"
+        return ""
+
+    def _not_now(self, target: _Target) -> str:
+        """What others may have done meanwhile."""
+        fd = target.descriptors[0].fd
+        if os.fstat(fd).st_size != target.start + target.count:
+            return "to which others have written too"
+        if _others_have_open(target.descriptors[0].inode):
+            return "which another process has open too"
+        return ""
+
+    def _cut(self, target: _Target) -> None:
+        fd = target.descriptors[0].fd
+        if self._not_now(target):
+            return
+        # The last look and the cut are two system calls apart; whoever could write between is not there (see above).
+        if os.fstat(fd).st_size == target.start + target.count:
+            os.ftruncate(fd, target.start)
+            os.lseek(fd, target.start, os.SEEK_SET)
+
+
+def _others_have_open(inode: tuple[int, int]) -> bool:
+    """Whether a process that is not above us has this file open: one that shares our descriptor could write through it.
+
+    Processes of other users that we may not look into are taken not to.  Without /proc nobody can be seen.
+    """
+    above = _ancestors()
+    for name in os.listdir("/proc") if os.path.isdir("/proc/self/fd") else ():
+        if name.isdigit() and int(name) not in above and _has_open(f"/proc/{name}/fd", inode):
+            return True
+    return False
+
+
+def _has_open(directory: str, inode: tuple[int, int]) -> bool:
+    try:
+        for entry in os.listdir(directory):
+            try:
+                status = os.stat(f"{directory}/{entry}")
+            except OSError:
+                continue
+            if (status.st_dev, status.st_ino) == inode:
+                return True
+    except OSError:
+        pass  # gone meanwhile, or another user's
+    return False
+
+
+def _ancestors() -> set[int]:
+    """This process and those above it, which wait for it."""
+    found = {os.getpid()}
+    pid = os.getppid()
+    while pid > 1 and pid not in found:
+        found.add(pid)
+        try:
+            with open(f"/proc/{pid}/stat", "rb") as file:
+                pid = int(file.read().rpartition(b")")[2].split()[1])
+        except (OSError, ValueError):
+            break
+    return found

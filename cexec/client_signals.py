@@ -1,0 +1,80 @@
+"""Signals that reach cexec while its program runs elsewhere: passed on, as if the program ran here.
+
+Contract: between `start()` and `stop()` the signals in FORWARDED are caught, unless they were ignored already (nohup);
+`fileno()` becomes readable and `take()` returns their protocol numbers.  Before and after, they do to us what they do
+to any program.  docs/protocol.md section 4.2 (SIGNAL).
+"""
+
+from __future__ import annotations
+
+import _signal  # `signal` costs 4 ms at start, most of them for enum
+import os
+
+HANGUP, INTERRUPT, SUSPEND, CONTINUE = 1, 2, 20, 18  # (protocol)
+FORWARDED = {  # this machine's number: the protocol's, which is Linux's on most machines
+    _signal.SIGHUP: HANGUP,
+    _signal.SIGINT: INTERRUPT,
+    _signal.SIGQUIT: 3,
+    _signal.SIGUSR1: 10,
+    _signal.SIGUSR2: 12,
+    _signal.SIGTERM: 15,
+    _signal.SIGCONT: CONTINUE,
+    _signal.SIGTSTP: SUSPEND,
+}
+
+
+class Signals:
+    """Catches what is to be passed on."""
+
+    def __init__(self) -> None:
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._reading, False)
+        os.set_blocking(self._writing, False)
+        self._caught: list[int] = []
+        self.interrupted = False  # Ctrl-C has come
+
+    def fileno(self) -> int:
+        return self._reading
+
+    def start(self) -> None:
+        _signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        for number in FORWARDED:
+            if _signal.getsignal(number) != _signal.SIG_IGN:
+                _signal.signal(number, _ignore)
+                self._caught.append(number)
+
+    def stop(self) -> None:
+        for number in self._caught:
+            _signal.signal(number, _signal.SIG_DFL)
+        self._caught.clear()
+        _signal.set_wakeup_fd(-1)
+
+    def take(self) -> list[int]:
+        """The protocol numbers of what came, oldest first."""
+        try:
+            taken = [FORWARDED[number] for number in os.read(self._reading, 256) if number in FORWARDED]
+        except BlockingIOError:
+            return []
+        self.interrupted = self.interrupted or INTERRUPT in taken
+        return taken
+
+
+def end_by_default(number: int) -> None:
+    """This signal ends us as it ends any program, without a traceback."""
+    if _signal.getsignal(number) != _signal.SIG_IGN:
+        _signal.signal(number, _signal.SIG_DFL)
+
+
+def suspend() -> None:
+    """Stops this process until it is continued."""
+    os.kill(os.getpid(), _signal.SIGSTOP)
+
+
+def die_of(number: int) -> None:
+    """Ends by a signal, so that the shell above knows that the person wanted the whole script to end."""
+    _signal.signal(number, _signal.SIG_DFL)
+    os.kill(os.getpid(), number)
+
+
+def _ignore(number: int, stack: object) -> None:
+    """The wake-up descriptor has it already."""
