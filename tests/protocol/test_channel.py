@@ -123,10 +123,16 @@ def test_the_cipher_is_the_clients_best_that_both_have(worker: list[str], client
 
 
 @each_cipher
-def test_keys_are_bound_to_the_cipher(cipher: str) -> None:
-    assert sodium.keyed_hash(b"k" * 32, b"cexec 1 record " + cipher.encode()) != sodium.keyed_hash(
-        b"k" * 32, b"cexec 1 record "
-    )
+def test_the_keys_of_records_are_bound_to_direction_and_cipher(cipher: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Handshake, "split", lambda self: (b"w" * 32, b"c" * 32))
+    flights = Flights([cipher], [cipher])
+    fed(flights.client, flights.first, 1000)
+    fed(flights.worker, flights.client.data_to_send(), 1000)
+    label = b"cexec 1 record " + cipher.encode()
+    from_worker, from_client = (sodium.keyed_hash(key * 32, label) for key in (b"w", b"c"))
+    assert flights.worker.records is not None and flights.client.records is not None
+    assert transport_keys(flights.worker.records) == (from_worker, from_client)
+    assert transport_keys(flights.client.records) == (from_client, from_worker)
 
 
 # Strangers and other versions
