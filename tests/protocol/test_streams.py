@@ -120,6 +120,13 @@ def test_no_more_is_taken_than_there_is_credit_for() -> None:
         half.receive(1)
 
 
+def test_a_byte_more_than_what_is_left_of_the_credit_is_refused() -> None:
+    half = receiver(400)
+    with pytest.raises(ProtocolError, match="more than its credit"):
+        half.receive(601)
+    assert half.receive(600)
+
+
 def test_an_empty_piece_of_data_is_refused() -> None:
     with pytest.raises(ProtocolError):
         receiver().receive(0)
