@@ -47,7 +47,7 @@ class Quota:
         """Seconds of CPU time used so far; None when not counted."""
         for line in _read(self.usage_file).splitlines():
             name, _, value = line.partition(" ")
-            if name == "usage_usec" and value.isdigit():
+            if name == "usage_usec" and value.isdecimal():
                 return int(value) / 1e6
         return None
 
@@ -67,7 +67,7 @@ def find_quota(proc: str = PROC, cgroups: str = CGROUPS) -> Quota | None:
                 limit, period = _read(f"{directory}/cpu.cfs_quota_us"), _read(f"{directory}/cpu.cfs_period_us")
             else:
                 limit, _, period = _read(f"{directory}/cpu.max").partition(" ")
-            if limit.strip().isdigit() and period.strip().isdigit() and int(period):
+            if limit.strip().isdecimal() and period.strip().isdecimal() and int(period):
                 cpus = int(limit) / int(period)
                 if cpus and (found is None or cpus < found.cpus):
                     found = Quota(cpus, f"{directory}/cpu.stat")
@@ -123,7 +123,7 @@ class Sampler:
             if not name.startswith("cpu"):
                 break
             if name in self._lines:
-                ticks = [int(field) for field in fields if field.isdigit()]
+                ticks = [int(field) for field in fields if field.isdecimal()]
                 total += sum(ticks)
                 busy += sum(ticks) - sum(ticks[3:5])  # less idle and waiting for a disk
         use = (busy - self._busy) / (total - self._total) if self._total and total > self._total else 0.0
@@ -139,7 +139,7 @@ class Sampler:
     def _runnable(self) -> float:
         """Tasks that run or want to, per CPU, without the one that is counting."""
         running = (_read(f"{self._proc}/loadavg").split() + [""] * 4)[3].partition("/")[0]
-        others = max(0, int(running) - 1) if running.isdigit() else 0
+        others = max(0, int(running) - 1) if running.isdecimal() else 0
         self._run_queue += RUN_QUEUE_GAIN * (others / self._cpus - self._run_queue)
         return self._run_queue
 
@@ -149,14 +149,14 @@ class Sampler:
         for line in _read(f"{self._proc}/meminfo").splitlines()[:8]:
             name, _, value = line.partition(":")
             size = value.strip().partition(" ")[0]
-            if size.isdigit():
+            if size.isdecimal():
                 sizes[name] = int(size)
         scarcity = 0.0
         if sizes.get("MemTotal") and "MemAvailable" in sizes:
             scarcity = 1.0 - sizes["MemAvailable"] / sizes["MemTotal"] / SCARCE_MEMORY
         waited = 0.0
         total = _read(f"{self._proc}/pressure/memory").partition("\n")[0].rpartition("total=")[2]
-        if total.isdigit():
+        if total.isdecimal():
             stalled = int(total) / 1e6
             if 0 < elapsed < math.inf:
                 waited = (stalled - self._stalled) / elapsed
