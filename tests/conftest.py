@@ -14,11 +14,15 @@ from pathlib import Path
 from typing import Protocol
 
 import pytest
+from hypothesis import settings
 
 from tests.environment import local_environment
 from tests.lab import Host, Lab
 from tests.needs import require_namespaces, wanted
 from tests.service import Application, Service
+
+settings.register_profile("cexec", deadline=None, max_examples=60)  # the machine may be busy: time is no criterion
+settings.load_profile("cexec")
 
 MakeLab = Callable[[int | Sequence[Iterable[int]]], Lab]
 

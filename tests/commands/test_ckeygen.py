@@ -26,7 +26,7 @@ from cexec.protocol.keys import (
 )
 from cexec.system.keyfile import read_key, write_new
 from tests.environment import command
-from tests.needs import SKIP_REASON, require_tool
+from tests.needs import require_tool, skip_for_want_of
 
 pytestmark = pytest.mark.usefixtures("here")
 
@@ -329,7 +329,7 @@ def test_a_full_disk_is_103_then_102_and_leaves_no_half_of_a_file() -> None:
         timeout=60,
     )
     if ended.returncode == 77 or "unshare" in ended.stderr:
-        pytest.skip(SKIP_REASON + "a small file system")
+        skip_for_want_of("a small file system")
     lines = ended.stdout.splitlines()
     expected = ["status 103", "filler", "status 102", "app", "filler", "status 0", "app", "app.pub", "filler"]
     assert lines[: len(expected)] == expected

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
 import sys
 import time
@@ -15,7 +14,7 @@ import pytest
 
 from tests.conftest import MakeLab
 from tests.lab import Namespace
-from tests.needs import SKIP_REASON, require_namespaces, require_tool
+from tests.needs import NOBODY, require_namespaces, require_second_user, require_tool
 
 # What a cservice does with its group, on commands of the test; the group "" is the default.
 HEAR = """
@@ -251,11 +250,9 @@ def test_users_side_by_side_hear_a_broadcast_once_each(lab: MakeLab, hearer: Sta
 
 
 def test_another_user_hears_the_same_broadcast(lab: MakeLab, hearer: StartHearer) -> None:
-    with open("/proc/self/uid_map") as users:
-        if os.getuid() != 0 or users.read().split()[2] == "1":
-            pytest.skip(SKIP_REASON + "a second user")
+    require_second_user()
     one, two = lab(2).hosts
-    for order in ((None, 65534, 12345), (65534, None, None)):
+    for order in ((None, NOBODY, 12345), (NOBODY, None, None)):
         listening = [hearer(two, "10.77.0.255,239.1.2.3,ff02::77", user) for user in order]
         say(one, "10.77.0.255,239.1.2.3%eth0,ff02::77%eth0")
         for each in listening:

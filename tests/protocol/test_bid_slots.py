@@ -309,7 +309,7 @@ STEPS = st.lists(
 )
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(STEPS, st.integers(1, 3))
 def test_any_order_of_calls_keeps_the_slots_and_ends_idle(steps: list[tuple[str, int, float]], slots: int) -> None:
     machine = bidder(slots=slots)

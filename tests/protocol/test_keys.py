@@ -6,7 +6,7 @@ import datetime
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cexec.errors import CertificateError, KeyFileError, ProtocolError, VerifyError
@@ -175,7 +175,6 @@ def test_a_certificate_with_any_bit_changed_is_refused(original: Certificate) ->
             Certificate.decode(bytes(changed)).check_signature(AUTHORITY_PUBLIC, original.role)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=200))
 def test_random_bytes_are_a_protocol_error_or_encode_again(data: bytes) -> None:
     try:
@@ -185,7 +184,6 @@ def test_random_bytes_are_a_protocol_error_or_encode_again(data: bytes) -> None:
     assert read.encode() == data
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=70))
 def test_a_certificate_never_carries_a_name_out_of_the_pattern(name: bytes) -> None:
     data = CERTIFICATES[0].encode().replace(b"\x05alice", bytes([len(name)]) + name)
@@ -247,7 +245,6 @@ def test_a_certificate_without_dates_is_valid_whatever_the_clock_says() -> None:
         certificate().check(AUTHORITY_PUBLIC, ROLE_CLIENT, now)
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.datetimes(min_value=datetime.datetime(1, 1, 1), max_value=datetime.datetime(9999, 12, 31)))
 def test_civil_dates_are_the_gregorian_calendars(moment: datetime.datetime) -> None:
     seconds = (moment - datetime.datetime(1970, 1, 1)) // datetime.timedelta(seconds=1)
@@ -336,7 +333,6 @@ def test_a_line_written_otherwise_is_damage(change: Callable[[str], str]) -> Non
                 decode_key("\n".join(changed).encode())
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=300))
 def test_random_bytes_are_a_key_file_error(data: bytes) -> None:
     for text in (data, b"cexec-key: 1 client\n" + data):

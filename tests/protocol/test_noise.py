@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import copy
 import json
-import pathlib
 import pickle
 
 import pytest
 
 from cexec.errors import ProtocolError, VerifyError
 from cexec.protocol import noise, sodium
+from tests.needs import require_vectors
 
-VECTORS = pathlib.Path(__file__).parents[3] / "shared" / "vectors" / "noise.json"
 PATTERNS = ("Npsk0", "NKpsk0")
 
 
@@ -30,13 +29,13 @@ def pair(pattern: str, **changes: bytes) -> tuple[noise.Handshake, noise.Handsha
 
 @pytest.mark.parametrize("pattern", PATTERNS)
 def test_public_vectors(pattern: str) -> None:
-    if not VECTORS.exists():
-        pytest.skip(f"NO VECTORS: {VECTORS} is absent, the Noise handshakes are not checked against them")
+    path = require_vectors("noise.json")
     name = f"Noise_{pattern}_25519_ChaChaPoly_BLAKE2b"
-    vectors = [vector for vector in json.loads(VECTORS.read_text())["vectors"] if vector["protocol_name"] == name]
+    vectors = [vector for vector in json.loads(path.read_text())["vectors"] if vector["protocol_name"] == name]
     assert vectors, f"no vector for {name}"
     for vector in vectors:
-        value = {key: bytes.fromhex(text) for key, text in vector.items() if isinstance(text, str) and key != "protocol_name"}
+        texts = {key: text for key, text in vector.items() if isinstance(text, str) and key != "protocol_name"}
+        value = {key: bytes.fromhex(text) for key, text in texts.items()}
         initiator = noise.Handshake(
             pattern,
             initiator=True,

@@ -4,18 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import json
-from pathlib import Path
 
 import nacl.bindings
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cexec.errors import ProtocolError, VerifyError
 from cexec.protocol import sodium
-from tests.needs import SKIP_REASON
+from tests.needs import require_aegis, require_vectors
 
-VECTORS = Path(__file__).parents[3] / "shared" / "vectors" / "aegis-256.json"
 KEY = bytes(range(32))
 HAS_AEGIS = hasattr(sodium._lib, "crypto_aead_aegis256_encrypt")
 CIPHERS = [sodium.CHACHA, *([sodium.AEGIS] if HAS_AEGIS else [])]
@@ -23,11 +21,9 @@ every_cipher = pytest.mark.parametrize("name", CIPHERS)
 
 
 def aegis_vectors() -> list[dict[str, str]]:
-    if not HAS_AEGIS:
-        pytest.skip(SKIP_REASON + "AEGIS-256 (PyNaCl 1.6)")
-    if not VECTORS.exists():
-        pytest.skip(SKIP_REASON + "the public vectors of AEGIS-256")
-    vectors = [vector for vector in json.loads(VECTORS.read_text()) if "tag256" in vector]
+    require_aegis()
+    path = require_vectors("aegis-256.json")
+    vectors = [vector for vector in json.loads(path.read_text()) if "tag256" in vector]
     assert vectors, "the file holds no vector"
     return vectors
 
@@ -302,7 +298,6 @@ def test_open_message_opens_the_example_of_the_xchacha_draft() -> None:
     assert sodium.open_message(XCHACHA_KEY, XCHACHA_BOX, bytes.fromhex("50515253c0c1c2c3c4c5c6c7")) == XCHACHA_TEXT
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=100), st.binary(max_size=30))
 def test_a_sealed_message_opens_and_is_never_the_same_twice(text: bytes, header: bytes) -> None:
     one, two = (sodium.seal_message(KEY, text, header) for _ in range(2))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from cexec.errors import ProtocolError
@@ -131,7 +131,6 @@ def test_a_value_that_does_not_fit_is_our_own_fault(write: Callable[[Writer], ob
         write(Writer())
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.dictionaries(short_text, short_text, max_size=20))
 def test_any_mapping_reads_back_in_one_way_only(pairs: dict[str, str]) -> None:
     data = bytes(Writer().mapping(pairs))
@@ -141,7 +140,6 @@ def test_any_mapping_reads_back_in_one_way_only(pairs: dict[str, str]) -> None:
     assert bytes(Writer().mapping(dict(reversed(pairs.items())))) == data
 
 
-@settings(deadline=None)  # the machine may be busy
 @given(st.binary(max_size=80), st.lists(st.sampled_from([read for _, _, read in SHAPES]), max_size=8))
 def test_hostile_bytes_are_a_protocol_error_and_nothing_else(
     data: bytes, reads: list[Callable[[Reader], object]]

@@ -11,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
-from hypothesis import settings
 from hypothesis import strategies as st
 
 from cexec.errors import CexecError, DisconnectedError
@@ -24,10 +23,6 @@ from cexec.protocol.session import Event, Session
 
 JOB_ID = b"job number 16 by"
 INSTANCE = b"instance 16 byte"
-
-# This machine is shared: time is no criterion.
-settings.register_profile("cexec", deadline=None, max_examples=60)
-settings.load_profile("cexec")
 
 hostile_bytes = st.binary(max_size=400)
 texts = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=30)

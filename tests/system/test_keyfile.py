@@ -16,11 +16,10 @@ from cexec.errors import KeyFileError, LocalError
 from cexec.protocol.keys import ClientKey, OwnerKey, RelayKey, WorkerKey, encode_key
 from cexec.system import keyfile
 from cexec.system.keyfile import find_client_key, key_descriptor, quoted, read_key, write_new
-from tests.needs import SKIP_REASON
+from tests.needs import NOBODY, require_second_user
 
 OWNER = OwnerKey(b"s" * 32)
 ANY = (OwnerKey, ClientKey, WorkerKey, RelayKey)
-NOBODY = 65_534
 
 
 @pytest.fixture
@@ -43,23 +42,13 @@ def ordinary_directory(tmp_path: Path) -> Iterator[Path]:
     if os.geteuid() != 0:
         yield tmp_path
         return
-    if not _may_become(NOBODY):
-        pytest.skip(SKIP_REASON + "a second user")
+    require_second_user()
     directory = Path(tempfile.mkdtemp())
     os.chown(directory, NOBODY, -1)
     os.seteuid(NOBODY)
     yield directory
     os.seteuid(0)
     shutil.rmtree(directory)
-
-
-def _may_become(user: int) -> bool:
-    try:
-        os.seteuid(user)
-    except OSError:
-        return False
-    os.seteuid(0)
-    return True
 
 
 # Reading
