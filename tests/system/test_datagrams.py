@@ -110,18 +110,6 @@ def test_a_firewall_is_suspected_when_sending_is_forbidden(
     assert sender.failures == {}
 
 
-def test_a_destination_that_was_found_later_is_sent_to_once(hearer: _socket.socket, announcer: OpenAnnouncer) -> None:
-    sender = announcer("127.0.0.9:9")
-    address = ("127.255.255.255", hearer.getsockname()[1])
-    sender.add(_socket.AF_INET, address)
-    sender.add(_socket.AF_INET, address)
-    assert sender.send(b"x") == ["127.0.0.9:9", "127.255.255.255"]
-    assert hearer.recv(10) == b"x"
-    hearer.setblocking(False)
-    with pytest.raises(BlockingIOError):
-        hearer.recv(10)
-
-
 @needs_linux
 @pytest.mark.parametrize(("text", "ttl"), [("239.1.2.3%lo", 31), ("239.1.2.3%lo/7", 7), ("239.1.2.3%lo/0", 0)])
 def test_multicast_goes_out_with_its_hop_limit(text: str, ttl: int, announcer: OpenAnnouncer) -> None:

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from cexec.errors import LocalError
-from cexec.protocol.limits import MAXIMUM_DATAGRAM
+from cexec.protocol.limits import MAXIMUM_REDELIVERED
 from cexec.system import group_sockets as module
+from cexec.system import mdns
 from cexec.system.datagrams import Announcer
 from cexec.system.group_sockets import GroupSockets
 from cexec.system.groups import parse_groups
@@ -33,8 +34,9 @@ def port() -> int:
 
 
 @pytest.fixture
-def hear(port: int) -> Iterator[Hear]:
-    """Opens group sockets on `port`."""
+def hear(port: int, monkeypatch: pytest.MonkeyPatch) -> Iterator[Hear]:
+    """Opens group sockets on `port`; `mdns` is heard, but starts no process."""
+    monkeypatch.setattr(mdns.Registration, "refresh", lambda self, now: None)
     opened: list[GroupSockets] = []
 
     def make(text: str | None) -> GroupSockets:
@@ -147,10 +149,10 @@ def test_an_answer_that_cannot_be_sent_says_why(hear: Hear) -> None:
 
 def test_a_datagram_that_is_too_long_is_dropped(hear: Hear, port: int) -> None:
     sockets = [hear(None), hear("127.255.255.255")]
-    say("127.255.255.255", port, bytes(MAXIMUM_DATAGRAM + 1))
-    say("127.255.255.255", port, bytes(MAXIMUM_DATAGRAM))
+    say("127.255.255.255", port, bytes(MAXIMUM_REDELIVERED + 1))
+    say("127.255.255.255", port, bytes(MAXIMUM_REDELIVERED))
     for one in sockets:
-        assert [len(data) for data, _ in heard(one)] == [MAXIMUM_DATAGRAM]
+        assert [len(data) for data, _ in heard(one)] == [MAXIMUM_REDELIVERED]
 
 
 def test_receive_keeps_to_its_limit(hear: Hear, port: int) -> None:
