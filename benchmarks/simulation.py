@@ -93,7 +93,6 @@ class Client:
         self._backlog = 0
         self._busy_until = 0.0
         self._open: dict[Worker, None] = {}  # in order, unlike a set, so that a seed means one run
-        self._offers: dict[Worker, Any] = {}
 
     def announce(self) -> None:
         self.announced = self.network.now
@@ -137,16 +136,14 @@ class Client:
         if self.listening and worker in self._open:
             self._backlog -= 1
             offer: Any = SimpleNamespace(instance=id(worker).to_bytes(8, "big"))
-            if self._race.offered(offer, self.network.now):
-                self._offers[worker] = offer
-                self.network.send(worker.second_flight, self)
+            self._race.offered(offer)
+            self.network.send(worker.second_flight, self)
 
     def confirmation(self, worker: Worker) -> None:
         self._work(CLIENT_RECORD, self._take, worker)
 
     def withdrawal(self, worker: Worker) -> None:
         self._open.pop(worker, None)
-        self._race.lost(self._offers[worker])
 
     def _take(self, worker: Worker) -> None:
         if not self.listening:

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import os
 
+from cexec.client_candidate import Winner
 from cexec.client_descriptors import Descriptor
 from cexec.client_inputs import Inputs
 from cexec.client_job import ClientJob, InterruptedByUser, RefusedError
 from cexec.client_outputs import Outputs
-from cexec.client_race import Contest, Winner
+from cexec.client_race import Contest
 from cexec.client_signals import INTERRUPT, Signals, die_of
 from cexec.errors import CexecError, DisconnectedError, LocalError, NoWorkerError, ProtocolError, VerifyError
 from cexec.protocol import sodium

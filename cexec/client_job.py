@@ -18,9 +18,9 @@ from cexec.system.pump import BROKEN_PIPE, Pump, Trouble
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cexec.client_candidate import Winner
     from cexec.client_inputs import Inputs
     from cexec.client_outputs import Outputs
-    from cexec.client_race import Winner
     from cexec.client_signals import Signals
     from cexec.protocol.frames import Exit, Refusal
     from cexec.protocol.session import Event

@@ -8,122 +8,32 @@ ancestor's words.  docs/protocol.md section 3.
 
 from __future__ import annotations
 
-import _socket
-import os
 import select
 from time import monotonic
 
+from cexec.client_candidate import Candidate, Winner
 from cexec.errors import CexecError, DisconnectedError, LocalError, NoWorkerError, ProtocolError, VerifyError
-from cexec.protocol import datagram, frames, sodium
+from cexec.protocol import datagram, sodium
 from cexec.protocol.channel import ClientHandshake
-from cexec.protocol.hello import open_hello
+from cexec.protocol.hello import decode_answer, open_hello
 from cexec.protocol.limits import MAXIMUM_HOPS, MAXIMUM_UNAUTHENTICATED
 from cexec.protocol.race import GAVE_UP, SILENT, TRANSMIT, Race
-from cexec.protocol.session import Session
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cexec.protocol.announcement import SealedAnnouncement
-    from cexec.protocol.channel import Records
     from cexec.protocol.frames import Go
     from cexec.protocol.hello import Hello
     from cexec.protocol.keys import ClientKey
     from cexec.system.datagrams import Announcer
-    from cexec.system.groups import Sockaddr
     from cexec.system.sockets import Listener
 
 ACCEPT_BATCH = 16  # connections (ours) accepted before the others are looked at again
 UNTRIED = 0.2  # seconds (ours) to wait when descriptors have run out
 BROWSE_AFTER = 1.0  # seconds (ours) without an answer after which workers are looked for by multicast DNS
 NEVER = float("inf")
-
-
-class Winner:
-    """The worker that got the job; GO has been sent."""
-
-    __slots__ = ("address", "connection", "hello", "records", "session")
-
-    def __init__(self, candidate: Candidate) -> None:
-        assert candidate.hello is not None and candidate.session is not None
-        self.connection = candidate.connection
-        self.address: str = candidate.address[0]
-        self.hello: Hello = candidate.hello
-        self.records: Records = candidate.records
-        self.session: Session = candidate.session
-
-
-class Candidate:
-    """One connection to our listener."""
-
-    __slots__ = ("_handshake", "address", "connection", "hello", "session")
-
-    def __init__(self, connection: _socket.socket, address: Sockaddr, handshake: ClientHandshake) -> None:
-        self.connection = connection
-        self.address = address
-        self.hello: Hello | None = None  # set when the worker has proved itself
-        self.session: Session | None = None
-        self._handshake = handshake
-
-    @property
-    def records(self) -> Records:
-        records = self._handshake.records
-        assert records is not None  # from the moment that hello is set
-        return records
-
-    def next_timeout(self) -> float | None:
-        return self._handshake.next_timeout()
-
-    def handle_timeout(self, now: float) -> None:
-        self._handshake.handle_timeout(now)
-
-    def advance(self, now: float, pingpong: float) -> bool:
-        """Reads what has come; whether the worker has confirmed."""
-        if self.session is None:
-            self._handshake.receive_data(self._receive(self._handshake.wanted), now)
-            self.hello = self._handshake.next_event()
-            if self.hello is not None:
-                self._send(self._handshake.data_to_send())
-                self.session = Session(worker=False, now=now, pingpong=pingpong)
-            return False
-        buffer = self.records.receive_buffer()
-        data = self._receive(len(buffer))
-        buffer[: len(data)] = data
-        self.records.received(len(data))
-        frame = self.records.next_event()
-        if frame is None:
-            return False
-        self.session.receive_data(frame, now)
-        event = self.session.next_event()
-        return event is not None and event.kind == frames.CONFIRM
-
-    def flush(self) -> None:
-        """Sends what the session has to say; a few hundred bytes on an empty socket."""
-        assert self.session is not None
-        for frame in self.session.data_to_send():
-            self.records.send_frame(frame)
-        data = b"".join(self.records.data_to_send())
-        self.records.data_sent(self._send(data))
-
-    def _send(self, data: bytes) -> int:
-        try:
-            return self.connection.send(data)
-        except (BlockingIOError, InterruptedError):
-            return 0
-        except OSError as error:
-            raise DisconnectedError(os.strerror(error.errno or 0).lower()) from None
-
-    def _receive(self, size: int) -> bytes:
-        try:
-            data = self.connection.recv(size)
-        except (BlockingIOError, InterruptedError):
-            return b""
-        except OSError as error:
-            raise DisconnectedError(os.strerror(error.errno or 0).lower()) from None
-        if not data:
-            raise DisconnectedError("disconnected unexpectedly")
-        return data
 
 
 class Contest:
@@ -192,7 +102,7 @@ class Contest:
                 poll.register(fd, select.POLLIN)
         elif now < self._accept_again:
             timeouts.append(self._accept_again)
-        timeouts += [t for c in self._candidates.values() if (t := c.next_timeout()) is not None]
+        timeouts += [candidate.deadline for candidate in self._candidates.values()]
         seconds = max(0.0, min(timeouts) - now)
         return {fd for fd, _ in poll.poll(seconds * 1000 + (0.999 if seconds else 0))}
 
@@ -204,8 +114,8 @@ class Contest:
         for candidate in list(self._candidates.values()):
             try:
                 candidate.handle_timeout(now)
-            except ProtocolError:
-                self._drop(candidate, "could not read signature")
+            except DisconnectedError as error:
+                self._drop(candidate, str(error))
         self._race.handle_timeout(now)
         if now >= self._browse_at:
             self._browse_at = NEVER
@@ -236,7 +146,7 @@ class Contest:
                     return
                 connection, address = accepted
                 handshake = ClientHandshake(self._sealed.handshake(), self._key.authority_public, self._ciphers, now)
-                self._candidates[connection.fileno()] = Candidate(connection, address, handshake)
+                self._candidates[connection.fileno()] = Candidate(connection, address, handshake, now)
         except LocalError:
             self._accept_again = now + UNTRIED  # out of descriptors: those that wait stay in the backlog
 
@@ -246,15 +156,12 @@ class Contest:
             confirmed = candidate.advance(now, self._pingpong)
             if candidate.hello is not None and not proved:
                 candidate.hello.certificate.check_dates(_wall_clock())
-                if not self._race.offered(candidate.hello, now):
-                    self._drop(candidate, "")
+                self._race.offered(candidate.hello)
             if not confirmed or candidate.session is None:
                 return None
             candidate.session.go(go)
             candidate.flush()
         except CexecError as error:
-            if candidate.hello is not None and proved:
-                self._race.lost(candidate.hello)
             self._drop(candidate, _words(error))
             return None
         del self._candidates[candidate.connection.fileno()]
@@ -285,12 +192,11 @@ class Contest:
             parsed = datagram.parse(data, (self._key.mac1_key,))
             if parsed is None or parsed.kind != datagram.ANSWER:
                 continue
-            if parsed.inner[: datagram.MAC1_SIZE] != self._sealed.mac1:
-                continue
             try:
-                answer = open_hello(
-                    self._sealed.handshake(), parsed.inner[datagram.MAC1_SIZE :], self._key.authority_public
-                )
+                announced, message = decode_answer(parsed.inner)
+                if announced != self._sealed.mac1 or self._race.heard_before(parsed.mac1):
+                    continue
+                answer = open_hello(self._sealed.handshake(), message, self._key.authority_public)
                 answer.certificate.check_dates(_wall_clock())
             except CexecError:
                 continue

@@ -103,9 +103,9 @@ class HeardAnnouncements:
         known = self._known[mac1] = Known(mac1, opened, now)
         return known
 
-    def forget(self, mac1: bytes, now: float) -> None:
-        """It is over: copies that still come wake nobody."""
-        if self._known.pop(mac1, None) is not None:
+    def forget(self, mac1: bytes, now: float, *, over: bool = True) -> None:
+        """Drops it; when it is over, copies that still come wake nobody."""
+        if self._known.pop(mac1, None) is not None and over:
             _put(self._done, mac1, now + DONE_LIFETIME)
 
     def claim_first(self, claim: Claim, now: float) -> None:

@@ -25,7 +25,7 @@ from cexec.system.eventlog import EventLog
 from cexec.system.group_sockets import GroupSockets
 from cexec.system.groups import groups_from_environment, udp_port_from_environment
 from cexec.system.keyfile import read_key
-from cexec.system.load import measure_speed
+from cexec.system.load import measure_speed, usable_cpus
 from cexec.system.load_command import LoadCommand
 from cexec.worker import Worker
 from cexec.worker_job import Program
@@ -146,7 +146,7 @@ def _host_name() -> str:
 def _concurrency() -> int:
     text = os.environ.get("CONCURRENCY", "").strip()
     if not text:
-        return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+        return max(1, round(usable_cpus()))
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAXIMUM_SLOTS):
         raise UsageError(f"CONCURRENCY is {text!r}, but must be a whole number from 1 to {MAXIMUM_SLOTS}")
     return int(text)

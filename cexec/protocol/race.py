@@ -32,9 +32,9 @@ class Race:
     def __init__(self, *, accept_timeout: float, now: float) -> None:
         self.started = now
         self.transmissions = 0
-        self.connected = 0  # workers that have offered themselves, for the claim
         self.answers: dict[bytes, Hello] = {}  # the last word of each worker instance that answered by datagram
         self._offering: set[bytes] = set()
+        self._heard: set[bytes] = set()  # mac1 of the answers
         self._accept_timeout = accept_timeout
         self._deadline = now + accept_timeout
         self._interval = ANNOUNCE_FIRST_INTERVAL
@@ -71,18 +71,21 @@ class Race:
         if answer.purpose == hello.QUEUED:
             self._known_until(now + QUEUED_LIFETIME)
 
-    def offered(self, offer: Hello, now: float) -> bool:
-        """A worker has connected and proved itself; False: the same instance has done so already."""
-        if offer.instance in self._offering:
-            return False
+    def offered(self, offer: Hello) -> None:
+        """A worker has connected.  Its hello may be a replay until it has confirmed, so this counts and no more."""
         self._offering.add(offer.instance)
-        self.connected += 1
-        self._known_until(now)
-        return True
 
-    def lost(self, offer: Hello) -> None:
-        """An offer ended before it won; the worker may offer again."""
-        self._offering.discard(offer.instance)
+    def heard_before(self, mac1: bytes) -> bool:
+        """Whether this very answer was heard before: a replay must not keep the client waiting."""
+        if mac1 in self._heard or len(self._heard) >= MAXIMUM_KNOWN:
+            return True
+        self._heard.add(mac1)
+        return False
+
+    @property
+    def connected(self) -> int:
+        """How many workers have offered themselves, for the claim."""
+        return len(self._offering)
 
     def seconds_left(self, now: float) -> float | None:
         """Until giving up; None: never."""
