@@ -19,7 +19,7 @@ from cexec.protocol.announcement import CENSUS, Claim, open_announcement
 from cexec.protocol.bid import Bidder
 from cexec.protocol.bid_events import Connect, Forget, Penalized, Queued, Recovered
 from cexec.protocol.datagram import Datagram
-from cexec.protocol.hello import Hello, seal_hello
+from cexec.protocol.hello import Hello, encode_answer, seal_hello
 from cexec.system import process
 from cexec.system.group_sockets import REFRESH_INTERVAL, GroupSockets
 from cexec.worker_heard import HeardAnnouncements, Known, Way
@@ -237,7 +237,7 @@ class Worker:
             elif isinstance(event, Recovered):
                 self._log.event("recovered")
             elif isinstance(event, Forget):
-                self._heard.forget(event.identity, now)
+                self._heard.forget(event.identity, now, over=event.over)
                 for offer in [o for o in self._offers.values() if o.identity == event.identity]:
                     self._drop(offer)
             elif self._stopping:
@@ -269,11 +269,9 @@ class Worker:
 
     def _answer(self, known: Known, purpose: int, detail: str = "") -> None:
         """One sealed datagram to the asking client."""
-        sealed = seal_hello(known.opened.handshake(), self._key.identity, self._hello(purpose, detail[:200]))
-        inner = known.mac1 + sealed
-        mac1 = datagram.compute_mac1(self._key.mac1_key, datagram.ANSWER, inner)
+        message = seal_hello(known.opened.handshake(), self._key.identity, self._hello(purpose, detail[:200]))
         way = known.ways[0]
-        data = datagram.encode(datagram.ANSWER, mac1, inner, hops=way.hops)
+        data = encode_answer(self._key.mac1_key, known.mac1, message, way.hops)
         self._groups.send_to(data, way.source, way.via)
 
     def _connect(self, identity: bytes, now: float) -> None:

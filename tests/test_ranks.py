@@ -50,7 +50,7 @@ RANKS: dict[float, tuple[str, ...]] = {
         "worker_load",
         "worker_offer",
     ),
-    6.1: ("client_race", "client_inputs", "client_outputs", "worker_running"),
+    6.1: ("client_inputs", "client_outputs", "client_race", "worker_running"),
     6.2: ("client_job", "worker"),
     6.3: ("client",),
     6.8: ("commands.common",),
