@@ -13,6 +13,7 @@ import sys
 import traceback
 from time import monotonic
 
+from cexec.system import leftovers
 from cexec.system.pump import Pump
 from cexec.worker_job import Program, run_job
 
@@ -30,13 +31,16 @@ FIRST_OWN_DESCRIPTOR = 3
 class RunningJob:
     """One job that runs in a process of its own."""
 
-    def __init__(self, identity: bytes, fields: dict[str, object], pid: int, channel: _socket.socket) -> None:
+    def __init__(
+        self, identity: bytes, fields: dict[str, object], pid: int, channel: _socket.socket, records: str | None
+    ) -> None:
         self.identity = identity
         self.fields = fields
         self.pid = pid
         self.started = monotonic()
         self.ended = False
         self._channel = channel
+        self._records = records
 
     @classmethod
     def fork(cls, offer: Offer, known: Known, program: Program) -> RunningJob:
@@ -54,7 +58,7 @@ class RunningJob:
             _run_child(offer, program, _environment(offer, known), theirs)
         theirs.close()
         ours.setblocking(False)
-        return cls(offer.identity, known.fields(), pid, ours)
+        return cls(offer.identity, known.fields(), pid, ours, program.records)
 
     def fileno(self) -> int:
         return self._channel.fileno()
@@ -85,12 +89,16 @@ class RunningJob:
             pass  # it has gone already
 
     def close(self) -> None:
-        """Collects the process, which has closed its socket as the last thing it did."""
+        """Collects the process, which has closed its socket as the last thing it did, and what it left if it died."""
         self._channel.close()
         try:
-            os.waitpid(self.pid, 0)
+            _, status = os.waitpid(self.pid, 0)
         except ChildProcessError:
-            pass
+            return
+        if status:
+            leftovers.end_strays()
+            if self._records is not None:
+                leftovers.sweep(self._records)
 
 
 def _environment(offer: Offer, known: Known) -> dict[bytes, bytes]:

@@ -38,6 +38,7 @@ RANKS: dict[float, tuple[str, ...]] = {
     3.1: ("protocol.channel", "protocol.presence"),
     4: ("protocol.bid", "protocol.census", "protocol.race", "protocol.session"),
     5: ("system.*",),
+    5.9: ("worker_files", "worker_streams"),
     6: (
         "census",
         "client_candidate",

@@ -15,25 +15,28 @@ import click
 
 from cexec import __version__
 from cexec.commands.common import run_click
-from cexec.errors import UsageError
+from cexec.errors import LocalError, UsageError
 from cexec.protocol.bid import Bidder
 from cexec.protocol.certificate import valid_name
 from cexec.protocol.keys import OwnerKey, WorkerKey
 from cexec.protocol.limits import MAXIMUM_NAME
-from cexec.system import process
+from cexec.system import leftovers, process
 from cexec.system.eventlog import EventLog
 from cexec.system.group_sockets import GroupSockets
 from cexec.system.groups import groups_from_environment, udp_port_from_environment
 from cexec.system.keyfile import read_key
+from cexec.system.limits import LARGEST_NICE, Limits, parse_size
 from cexec.system.load import measure_speed, usable_cpus
 from cexec.system.load_command import LoadCommand
+from cexec.system.memory_group import claim_parent
 from cexec.worker import Worker
-from cexec.worker_job import Program
+from cexec.worker_job import GRACE, Program
 from cexec.worker_load import LoadWatch
 
 OWN_VARIABLES = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD")  # and CEXEC_*: ours, not the job's
 CLEAN_VARIABLES = ("PATH", "HOME", "LANG", "TZ")  # what --clean-env leaves
 MAXIMUM_SLOTS = 4096  # (ours)
+LONGEST_TIME = 10**9  # seconds (ours)
 
 
 @click.command("cservice", context_settings={"allow_interspersed_args": False, "max_content_width": 100})
@@ -46,6 +49,21 @@ MAXIMUM_SLOTS = 4096  # (ours)
 )
 @click.option("--name", metavar="NAME", help="What this worker is called.  [default: the host's name]")
 @click.option("--allow-args", is_flag=True, help="Clients may append arguments: cexec APP.pub -- ARG...")
+@click.option("--once", is_flag=True, help="A job that has started is never repeated, whatever happens to this worker.")
+@click.option(
+    "--private-dir", is_flag=True, help="Every job has a directory of its own, below $TMPDIR, removed when it ends."
+)
+@click.option(
+    "--time-limit", type=click.FloatRange(0.001, LONGEST_TIME), metavar="SECONDS", help="How long a job may take."
+)
+@click.option(
+    "--cpu-limit",
+    type=click.IntRange(1, LONGEST_TIME),
+    metavar="SECONDS",
+    help="How much processor time each process of a job may use.",
+)
+@click.option("--memory-limit", metavar="SIZE", help="How much memory a job may use: 500M, 2G.")
+@click.option("--nice", type=click.IntRange(0, LARGEST_NICE), metavar="N", help="How far jobs stand back: 0 to 19.")
 @click.option("--clean-env", is_flag=True, help=f"The job's environment has only {', '.join(CLEAN_VARIABLES)}.")
 @click.option(
     "--log",
@@ -74,6 +92,12 @@ def command(
     slots: int | None,
     name: str | None,
     allow_args: bool,
+    once: bool,
+    private_dir: bool,
+    time_limit: float | None,
+    cpu_limit: int | None,
+    memory_limit: str | None,
+    nice: int | None,
     clean_env: bool,
     log_format: str,
     speed: float | None,
@@ -94,9 +118,21 @@ def command(
     speed = speed or measure_speed()
     groups = GroupSockets(groups_from_environment(os.environ), udp_port_from_environment(os.environ))
     process.close_on_exec_from(3)
+    process.adopt_orphans()
+    claim_parent()
+    program = Program(
+        executable,
+        list(arg),
+        _job_environment(clean_env),
+        allow_args,
+        limits=Limits(time=time_limit or 0.0, cpu=cpu_limit or 0, memory=_size(memory_limit), nice=nice or 0),
+        private=private_dir,
+        once=once,
+        records=_clean_up_after_the_last_time(log),
+    )
     worker = Worker(
         key=key,
-        program=Program(executable, list(arg), _job_environment(clean_env), allow_args),
+        program=program,
         groups=groups,
         bidder=Bidder(slots=slots, speed=speed, boost=_boost(), random=random.SystemRandom().random),
         slots=slots,
@@ -160,6 +196,22 @@ def _boost() -> float | None:
     if not (text.isascii() and text.isdigit()):
         raise UsageError(f"BOOST is {text!r}, but must be a number of microseconds")
     return int(text) / 1e6
+
+
+def _size(memory_limit: str | None) -> int:
+    return 0 if memory_limit is None else parse_size(memory_limit, "--memory-limit")
+
+
+def _clean_up_after_the_last_time(log: EventLog) -> str | None:
+    """Where jobs leave their records, once what dead ones left is gone; None if there is no place for them."""
+    try:
+        directory = leftovers.runtime_directory()
+    except LocalError as error:
+        log.event("warning", reason=f"{error}; what a killed cservice leaves will stay")
+        return None
+    for mark in leftovers.sweep(directory, grace=GRACE):
+        log.event("swept", job=mark.removeprefix(f"{leftovers.MARK}="))
+    return directory
 
 
 def _job_environment(clean: bool) -> dict[bytes, bytes]:

@@ -1,10 +1,8 @@
-"""Programs and their process trees.
+"""Starting programs.
 
 Contract: `resolve` finds an executable once; `spawn` starts it in a session of its own with exactly the descriptors
-that it is given; `end_tree` ends every descendant of this process, grandchildren and double forks too, because the
-process that calls `adopt_orphans` first becomes the parent of all that its children leave behind (Linux; elsewhere
-the process group is all that can be reached).  Raises `OSError` as the system calls do, `UsageError` from `resolve`
-only.
+that it is given; `adopt_orphans` makes this process the parent of all that its descendants leave behind (Linux), so
+that `process_tree` can end them.  Raises `OSError` as the system calls do, `UsageError` from `resolve` only.
 """
 
 from __future__ import annotations
@@ -13,18 +11,17 @@ import fcntl
 import os
 import signal
 import sys
-import time
 
 from cexec.errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 LINUX = sys.platform == "linux"
 _SET_CHILD_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
-_REAP_INTERVAL = 0.01  # seconds (ours) between two looks at a tree that is ending
-# Python ignores or blocks these; a program expects them as a shell leaves them.
+_CANNOT_EXECUTE = 127  # exit status (ours) of a child that has told its errno, and that nobody else sees
+# Python ignores or blocks these, and so may whoever started us; a program expects them as a shell leaves them.
 _DEFAULT_SIGNALS = [
     getattr(signal, name)
     for name in ("SIGPIPE", "SIGXFSZ", "SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCHLD")
@@ -48,23 +45,29 @@ def resolve(program: str, search: str | None) -> str:
 
 def spawn(
     executable: str,
-    arguments: list[bytes | str] | list[str],
+    arguments: Sequence[bytes | str],
     environment: Mapping[bytes, bytes],
     descriptors: Mapping[int, int],
+    prepare: Callable[[], None] | None = None,
 ) -> int:
     """Starts a program whose descriptor n is our `descriptors[n]` and that has no other; returns its process id.
 
-    Descriptors 0 to 2 that are not named are closed, as they were at the client.
+    Descriptors 0 to 2 that are not named are closed, as they were at the client.  `prepare` runs in the new process
+    before the program does, for what cannot be inherited otherwise: limits.
     """
     highest = max(descriptors, default=0)
-    moved = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, highest + 1) for fd in descriptors.values()]
-    actions: list[tuple[int, int] | tuple[int, int, int]] = []
-    actions += [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in zip(descriptors, moved, strict=True)]
-    actions += [(os.POSIX_SPAWN_CLOSE, number) for number in range(3) if number not in descriptors]
+    moved: dict[int, int] = {}
     try:
+        for number, fd in descriptors.items():  # out of the way of one another
+            moved[number] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, highest + 1)
+        if prepare is not None:
+            return _fork(executable, arguments, environment, moved, prepare)
+        actions: list[tuple[int, int] | tuple[int, int, int]] = []
+        actions += [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in moved.items()]
+        actions += [(os.POSIX_SPAWN_CLOSE, number) for number in range(3) if number not in moved]
         return os.posix_spawn(
             executable,
-            arguments,
+            list(arguments),
             environment,
             file_actions=actions,
             setsid=True,
@@ -72,8 +75,64 @@ def spawn(
             setsigdef=_DEFAULT_SIGNALS,
         )
     finally:
-        for fd in moved:
+        for fd in moved.values():
             os.close(fd)
+
+
+def _fork(
+    executable: str,
+    arguments: Sequence[bytes | str],
+    environment: Mapping[bytes, bytes],
+    descriptors: Mapping[int, int],
+    prepare: Callable[[], None],
+) -> int:
+    """What posix_spawn cannot do; a failure in the child is raised here, because it tells its errno over a pipe."""
+    reading, writing = os.pipe()
+    try:
+        pid = os.fork()
+        if pid == 0:
+            _become(executable, arguments, environment, descriptors, prepare, writing)
+    finally:
+        os.close(writing)
+    with open(reading, "rb") as pipe:
+        told = pipe.read()
+    if told:
+        os.waitpid(pid, 0)
+        raise OSError(int(told), os.strerror(int(told)))
+    return pid
+
+
+def _become(
+    executable: str,
+    arguments: Sequence[bytes | str],
+    environment: Mapping[bytes, bytes],
+    descriptors: Mapping[int, int],
+    prepare: Callable[[], None],
+    errors: int,
+) -> None:
+    """Turns the forked child into the program; never returns."""
+    number = 0
+    try:
+        signal.set_wakeup_fd(-1)
+        for one in _DEFAULT_SIGNALS:
+            signal.signal(one, signal.SIG_DFL)
+        signal.pthread_sigmask(signal.SIG_SETMASK, [])
+        os.setsid()
+        prepare()
+        errors = fcntl.fcntl(errors, fcntl.F_DUPFD_CLOEXEC, max([2, *descriptors]) + 1)
+        for target, fd in descriptors.items():
+            os.dup2(fd, target)
+        for target in range(3):
+            if target not in descriptors:
+                os.closerange(target, target + 1)
+        os.execve(executable, list(arguments), environment)
+    except OSError as error:
+        number = error.errno or 0
+    except BaseException:
+        pass
+    finally:
+        os.write(errors, str(number or 22).encode())  # EINVAL stands for what is no system error
+        os._exit(_CANNOT_EXECUTE)
 
 
 def signal_group(leader: int, number: int) -> None:
@@ -105,61 +164,6 @@ def _prctl(option: int, value: int) -> None:
     load_prctl()
     if _libc is not None:
         _libc.prctl(option, value, 0, 0, 0)  # type: ignore[attr-defined]
-
-
-def end_tree(leader: int, grace: float) -> None:
-    """Ends everything that is left of the program: TERM, `grace` seconds, KILL; returns when all is reaped."""
-    if not _reap():
-        return
-    deadline = time.monotonic() + grace
-    _signal_all(leader, signal.SIGTERM)
-    _signal_all(leader, signal.SIGCONT)  # a stopped process takes the TERM only when it goes on
-    while _reap():
-        if time.monotonic() >= deadline:
-            _signal_all(leader, signal.SIGKILL)
-        time.sleep(_REAP_INTERVAL)
-
-
-def _reap() -> bool:
-    """Collects children that have ended; whether any is left."""
-    while True:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return False
-        if pid == 0:
-            return True
-
-
-def _signal_all(leader: int, number: int) -> None:
-    signal_group(leader, number)
-    for pid in descendants(os.getpid()):
-        try:
-            os.kill(pid, number)
-        except (ProcessLookupError, PermissionError):
-            pass
-
-
-def descendants(root: int) -> list[int]:
-    """All processes below `root`, parents before children; empty where there is no /proc."""
-    found: list[int] = []
-    waiting = [root]
-    while waiting:
-        for child in _children(waiting.pop()):
-            found.append(child)
-            waiting.append(child)
-    return found
-
-
-def _children(pid: int) -> list[int]:
-    result: list[int] = []
-    try:
-        for thread in os.listdir(f"/proc/{pid}/task"):
-            with open(f"/proc/{pid}/task/{thread}/children", "rb") as file:
-                result += map(int, file.read().split())
-    except OSError:
-        pass  # gone meanwhile, or not Linux
-    return result
 
 
 def close_on_exec_from(first: int) -> None:
