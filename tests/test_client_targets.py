@@ -9,7 +9,7 @@ from cexec.errors import UsageError
 
 
 def test_nothing_is_asked_for_by_default() -> None:
-    requirements, for_ever = requirements_from({}, {"HOME": "/", "CEXEC_ACCEPT_SERVER": " ", "CEXEC_REJECT_SERVERS": ""})
+    requirements, for_ever = requirements_from({}, {"CEXEC_ACCEPT_SERVER": " ", "CEXEC_REJECT_SERVERS": ""})
     assert not requirements and not for_ever
 
 

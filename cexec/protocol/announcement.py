@@ -15,6 +15,10 @@ from cexec.protocol.noise import Handshake
 from cexec.protocol.requirements import Requirements
 from cexec.protocol.wire import Reader, Writer
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 RUN_ONE = 1
 RUN_ALL = 2
 CENSUS = 3
@@ -27,23 +31,21 @@ CLAIM_LABEL = b"cexec 1 claim"
 ANSWER_PROLOGUE = b"cexec 1 answer"
 ANSWER_PSK_LABEL = b"cexec 1 answer psk"
 MAXIMUM_CONNECTED = 4096  # (protocol) a claim's hint is clamped to this
+MAXIMUM_ASKED = 800  # bytes (protocol) of requirements and known together: there is room beside every certificate
 CLAIM_SIZE = datagram.MAC1_SIZE + sodium.KEY_SIZE + 2
 
 
 class Announcement:
-    """What a client announces.  `wanted_for`: seconds after the last copy that a worker may still answer."""
+    """What a client announces.  `wanted_for`: seconds after the last copy that a worker may still answer.
+
+    In a census `weight` is about how many workers the client expects, and `known` a filter (`bloom`, salted with the
+    reply key) of the instances that it has heard already.
+    """
 
     __slots__ = (
-        "attempt",
-        "certificate",
-        "claim_hash",
-        "job_id",
-        "kind",
-        "reply_key",
-        "requirements",
-        "wanted_for",
+        "attempt", "certificate", "claim_hash", "job_id", "kind", "known", "reply_key", "requirements", "wanted_for",
         "weight",
-    )
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -57,6 +59,7 @@ class Announcement:
         claim_hash: bytes,
         reply_key: bytes,
         certificate: Certificate,
+        known: bytes = b"",
     ) -> None:
         self.job_id = job_id
         self.attempt = attempt
@@ -67,11 +70,13 @@ class Announcement:
         self.claim_hash = claim_hash
         self.reply_key = reply_key
         self.certificate = certificate
+        self.known = known
 
     def encode(self) -> bytes:
         writer = Writer().raw(self.job_id).u16(self.attempt).u8(self.kind).u16(self.weight).u16(self.wanted_for)
         writer.raw(self.claim_hash).raw(self.reply_key)
-        return bytes(writer.long_bytes(self.requirements.encode()).short_bytes(self.certificate.encode()))
+        writer.long_bytes(self.requirements.encode()).short_bytes(self.certificate.encode())
+        return bytes(writer.long_bytes(self.known))
 
     @classmethod
     def decode(cls, data: bytes) -> Announcement:
@@ -86,6 +91,7 @@ class Announcement:
             reply_key=reader.take(sodium.KEY_SIZE),
             requirements=Requirements.decode(reader.long_bytes()),
             certificate=Certificate.decode(reader.short_bytes()),
+            known=reader.long_bytes(),
         )
         reader.finish()
         if result.kind not in KINDS or result.weight == 0:
@@ -108,19 +114,24 @@ class SealedAnnouncement:
         weight: int = 1,
         wanted_for: int = 15,
         requirements: Requirements | None = None,
+        known: Collection[bytes] = (),
     ) -> None:
+        """`known`: instances that are not to answer a census."""
         self._claim_secret = sodium.random_bytes(sodium.KEY_SIZE)
         self._reply_secret = sodium.random_bytes(sodium.KEY_SIZE)
+        requirements = requirements or Requirements()
+        reply_key = sodium.public_key(self._reply_secret)
         self.announcement = Announcement(
             job_id=job_id,
             attempt=attempt,
             kind=kind,
             weight=weight,
             wanted_for=wanted_for,
-            requirements=requirements or Requirements(),
+            requirements=requirements,
             claim_hash=_claim_hash(self._claim_secret),
-            reply_key=sodium.public_key(self._reply_secret),
+            reply_key=reply_key,
             certificate=key.identity.certificate,
+            known=_filter(reply_key, known, requirements) if known else b"",
         )
         handshake = Handshake("Npsk0", initiator=True, prologue=PROLOGUE, psk=key.psk, remote_static=key.worker_public)
         body = self.announcement.encode()
@@ -183,6 +194,12 @@ def open_announcement(key: WorkerKey, inner: bytes) -> OpenedAnnouncement:
     announcement.certificate.check_signature(key.authority_public, ROLE_CLIENT)
     verify_signature(announcement.certificate.public_key, signature, SIGNATURE_LABEL, h, body)
     return OpenedAnnouncement(announcement, handshake.hash, _answer_psk(handshake))
+
+
+def _filter(reply_key: bytes, known: Collection[bytes], requirements: Requirements) -> bytes:
+    from cexec.protocol import bloom  # only a census needs it
+
+    return bloom.make(reply_key, known, MAXIMUM_ASKED - len(requirements.encode()))
 
 
 class Claim:

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
 MAGIC = b"\xcexec"
 VERSION = 1
+KIND_AT = 5
 MAC1_START = 12
 INNER_START = 28
 MAC1_SIZE = INNER_START - MAC1_START
@@ -39,7 +40,7 @@ ACKNOWLEDGEMENT = 6  # logger to worker: section 5
 PRESENCE = 7  # worker to group, HELLO and BYE: section 5
 KINDS = (ANNOUNCEMENT, CLAIM, ANSWER, REDELIVERED, ALERT, ACKNOWLEDGEMENT, PRESENCE)
 
-_PREFIX = MAGIC + bytes([VERSION])
+PREFIX = MAGIC + bytes([VERSION])
 
 
 class Datagram:
@@ -61,12 +62,12 @@ class Datagram:
 
 def compute_mac1(key: bytes, kind: int, inner: bytes) -> bytes:
     """The 16 bytes that only a holder of the application's psk, or its relay key, can make."""
-    return blake2b(_PREFIX + bytes([kind]) + inner, digest_size=MAC1_SIZE, key=key).digest()
+    return blake2b(PREFIX + bytes([kind]) + inner, digest_size=MAC1_SIZE, key=key).digest()
 
 
 def encode(kind: int, mac1: bytes, inner: bytes, *, hops: int, counter: int = 0, reply_port: int = 0) -> bytes:
     """The whole datagram; `ValueError` if it would be too long."""
-    header = _PREFIX + bytes([kind, hops, 0]) + (counter & 0xFFFF).to_bytes(2, "big") + reply_port.to_bytes(2, "big")
+    header = PREFIX + bytes([kind, hops, 0]) + (counter & 0xFFFF).to_bytes(2, "big") + reply_port.to_bytes(2, "big")
     data = header + mac1 + inner
     if len(data) > MAXIMUM_DATAGRAM:
         raise ValueError(f"datagram of {len(data)} bytes is longer than {MAXIMUM_DATAGRAM}")
@@ -75,12 +76,12 @@ def encode(kind: int, mac1: bytes, inner: bytes, *, hops: int, counter: int = 0,
 
 def parse(data: bytes, mac1_keys: Sequence[bytes]) -> Datagram | None:
     """The datagram, or None if it is not one that a holder of one of the keys made."""
-    if data[:5] != _PREFIX or not INNER_START < len(data) <= MAXIMUM_DATAGRAM:
+    if data[:KIND_AT] != PREFIX or not INNER_START < len(data) <= MAXIMUM_DATAGRAM:
         return None
     covered = data[:6] + data[INNER_START:]
     mac1 = data[MAC1_START:INNER_START]
     for index, key in enumerate(mac1_keys):
         if equal(blake2b(covered, digest_size=MAC1_SIZE, key=key).digest(), mac1):
             counter, reply_port = data[8] << 8 | data[9], data[10] << 8 | data[11]
-            return Datagram(data[5], data[6], counter, reply_port, mac1, data[INNER_START:], index)
+            return Datagram(data[KIND_AT], data[6], counter, reply_port, mac1, data[INNER_START:], index)
     return None

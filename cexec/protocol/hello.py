@@ -29,10 +29,15 @@ INSTANCE_SIZE = 16
 SIGNATURE_LABEL = b"cexec 1 hello signature"
 CIPHERS = (sodium.CHACHA, sodium.AEGIS)  # (protocol) bit 0, bit 1 of the offer
 THOUSANDTHS = 1000  # loads and speeds travel as integers
+MAXIMUM_ATTRIBUTES = 480  # bytes (protocol) of the attributes' mapping, so that every answer fits in a datagram
+MAXIMUM_DETAIL = 240  # bytes (protocol) of a detail, likewise
 
 
 class Hello:
-    """`load`: 0.0 idle to 1.0 full, more when overloaded; `attributes`: os, arch, labels and the like (census only)."""
+    """`load`: 0.0 idle to 1.0 full, more when overloaded; `uptime`: seconds; `clock`: milliseconds since 1970, UTC.
+
+    `attributes`: os, arch, cpus, mem and the labels, in a census only, where `detail` says how healthy the worker is.
+    """
 
     __slots__ = (
         "attributes", "certificate", "ciphers", "clock", "detail", "host", "instance", "load", "purpose", "running",

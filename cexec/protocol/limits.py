@@ -9,6 +9,7 @@ from __future__ import annotations
 # Datagrams, docs/protocol.md section 2
 UDP_PORT = 3010  # (protocol) the ancestor's port; CEXEC_UDP_PORT changes it
 MAXIMUM_DATAGRAM = 1232  # bytes (protocol): IPv6's minimum MTU of 1280 less its headers, so never fragmented
+MAXIMUM_REDELIVERED = MAXIMUM_DATAGRAM + 96  # bytes (ours), on loopback only: the datagram, where it came from, a head
 MAXIMUM_HOPS = 8  # relays (protocol): what a fresh announcement carries in its hop count
 LOWEST_PORT = 1024  # (protocol): a worker never connects below this, so it cannot be aimed at a system service
 

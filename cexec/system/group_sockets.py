@@ -17,7 +17,7 @@ import sys
 from time import monotonic
 
 from cexec.errors import LocalError
-from cexec.protocol.limits import MAXIMUM_DATAGRAM
+from cexec.protocol.limits import MAXIMUM_REDELIVERED
 from cexec.system.datagrams import LINUX, error_text, open_datagram_socket, resolve
 from cexec.system.groups import LOOPBACK_BROADCAST, MDNS, NAME
 from cexec.system.hearing_plan import HearingPlan
@@ -303,8 +303,8 @@ def _change_membership(target: _socket.socket, family: int, group: str, index: i
 def _receive(via: _socket.socket, limit: int, heard: list[Heard], unicast: bool) -> None:
     try:
         for _ in range(limit):
-            data, sender = via.recvfrom(MAXIMUM_DATAGRAM + 1)
-            if len(data) <= MAXIMUM_DATAGRAM:
+            data, sender = via.recvfrom(MAXIMUM_REDELIVERED + 1)
+            if len(data) <= MAXIMUM_REDELIVERED:
                 heard.append((data, sender, via, unicast))
     except OSError:
         return  # there is no more
@@ -315,8 +315,8 @@ def _receive_with_destination(via: _socket.socket, limit: int, heard: list[Heard
     ipv6 = via.family == _socket.AF_INET6
     try:
         for _ in range(limit):
-            data, ancillary, _, sender = via.recvmsg(MAXIMUM_DATAGRAM + 1, _ANCILLARY_SIZE)
-            if len(data) > MAXIMUM_DATAGRAM:
+            data, ancillary, _, sender = via.recvmsg(MAXIMUM_REDELIVERED + 1, _ANCILLARY_SIZE)
+            if len(data) > MAXIMUM_REDELIVERED:
                 continue
             unicast = False
             if ancillary:

@@ -1,0 +1,60 @@
+"""What a process hears of its group, of the applications that it knows; the one place where datagrams are passed on.
+
+Contract: `GroupReceiver.receive(now)` never blocks and returns (datagram, source, socket) for everything whose mac1 is
+right under one of the keys.  The kernel gives a unicast datagram to one process of a host only: it is passed on to the
+others over loopback, also where its key is unknown here, since it may be another process's; what has been passed on to
+us comes with its original source, and is never passed on again.  docs/protocol.md section 2.5.
+"""
+
+from __future__ import annotations
+
+from cexec.protocol import datagram, redelivered
+from cexec.protocol.allowance import Allowance
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Sequence
+
+    from cexec.protocol.datagram import Datagram
+    from cexec.system.group_sockets import GroupSockets
+    from cexec.system.groups import Sockaddr
+
+KNOWN_RATE, UNKNOWN_RATE = 5000.0, 500.0  # unicast datagrams a second (ours) that are passed on, by whether mac1 fits
+_KIND = slice(datagram.KIND_AT, datagram.KIND_AT + 1)
+_REDELIVERED = bytes([datagram.REDELIVERED])
+
+
+class GroupReceiver:
+    """Reads the sockets of one group."""
+
+    def __init__(self, groups: GroupSockets, mac1_keys: Sequence[bytes], now: float) -> None:
+        self._groups = groups
+        self._mac1_keys = mac1_keys
+        self._known = Allowance(KNOWN_RATE, KNOWN_RATE, now)
+        self._unknown = Allowance(UNKNOWN_RATE, UNKNOWN_RATE, now)
+
+    def receive(self, now: float) -> list[tuple[Datagram, Sockaddr, _socket.socket]]:
+        """What has come."""
+        found: list[tuple[Datagram, Sockaddr, _socket.socket]] = []
+        for data, source, via, unicast in self._groups.receive():
+            if data[_KIND] == _REDELIVERED:
+                original = redelivered.unwrap(data) if _is_loopback(source) else None
+                if original is None:
+                    continue
+                data, source = original
+                unicast = False
+            parsed = datagram.parse(data, self._mac1_keys)
+            if unicast and redelivered.may_be_wrapped(data):
+                allowance = self._unknown if parsed is None else self._known
+                if allowance.left(now):
+                    allowance.spend(1.0)
+                    self._groups.redeliver(redelivered.wrap(data, source), via)
+            if parsed is not None:
+                found.append((parsed, source, via))
+        return found
+
+
+def _is_loopback(source: Sockaddr) -> bool:
+    """The kernel drops what claims such a source and comes from outside."""
+    return bool(source[0].startswith("127."))
