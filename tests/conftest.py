@@ -19,7 +19,7 @@ from hypothesis import settings
 from tests.environment import local_environment
 from tests.lab import Host, Lab
 from tests.needs import require_namespaces, wanted
-from tests.service import Application, Service
+from tests.service import Application, Service, Shell
 
 settings.register_profile("cexec", deadline=None, max_examples=60)  # the machine may be busy: time is no criterion
 settings.load_profile("cexec")
@@ -87,6 +87,14 @@ def service(application: Application, lab: MakeLab) -> Iterator[StartService]:
             return started
 
         yield start
+
+
+@pytest.fixture(scope="module")
+def shell(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shell]:
+    """One worker for all tests of a module, each of which says what it runs; at the end nothing may be left."""
+    worker = Shell(tmp_path_factory.mktemp("shell"), ["-j", "4"])
+    yield worker
+    worker.close()
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

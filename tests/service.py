@@ -185,6 +185,27 @@ class Service:
             self._changed.notify_all()
 
 
+class Shell:
+    """A worker that runs what its clients say: `run(SCRIPT)` is `cexec APP.pub RUN=SCRIPT`."""
+
+    def __init__(self, directory: Path, options: Sequence[str] = ()) -> None:
+        self.application = Application(directory)
+        self.service = Service(self.application, ["sh", "-c", 'eval "$PEER_RUN"'], options)
+
+    def run(self, script: str, *arguments: str, **options: Any) -> subprocess.CompletedProcess[bytes]:
+        """Options are those of `Application.run`."""
+        return self.application.run(f"RUN={script}", *arguments, **options)
+
+    def client(
+        self, script: str, *arguments: str, environment: Mapping[str, str] | None = None
+    ) -> tuple[list[str], dict[str, str]]:
+        """argv and environment for `popen` of subprocess."""
+        return self.application.client(f"RUN={script}", *arguments, environment=environment)
+
+    def close(self) -> None:
+        self.service.close()
+
+
 def _comes_true(condition: Callable[[], bool]) -> bool:
     deadline = time.monotonic() + QUIET_DEADLINE
     while not condition():

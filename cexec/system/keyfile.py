@@ -107,7 +107,7 @@ def _read_guarded(path: str) -> bytes:
         try:
             status = os.fstat(descriptor)
             if stat.S_ISREG(status.st_mode) and status.st_mode & OPEN_TO_OTHERS:
-                how = "read" if status.st_mode & stat.S_IROTH else "change"
+                how = "read" if status.st_mode & stat.S_IROTH else "changed"
                 raise KeyFileError(f"can be {how} by others; type: chmod 600 {quoted(path)}")
             return _read_bounded(descriptor)
         finally:

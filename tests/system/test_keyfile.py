@@ -68,7 +68,7 @@ def test_a_file_that_only_its_owner_and_group_can_read_is_taken(here: Path, mode
 
 
 @pytest.mark.parametrize(
-    ("mode", "what"), [(0o644, "read"), (0o604, "read"), (0o660, "change"), (0o620, "change"), (0o602, "change")]
+    ("mode", "what"), [(0o644, "read"), (0o604, "read"), (0o660, "changed"), (0o620, "changed"), (0o602, "changed")]
 )
 def test_a_file_open_to_others_is_refused_with_the_chmod_to_type(here: Path, mode: int, what: str) -> None:
     os.chmod("app.pub", mode)

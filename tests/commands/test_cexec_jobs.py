@@ -1,0 +1,140 @@
+"""What a job gets from cexec, and what cexec tells the programs that start it.  Real processes on this machine only."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import StartService
+from tests.service import Application, Shell
+
+ELSEWHERE = "127.0.0.9"  # a group of its own on this machine, that no worker of these tests hears
+ERRORS = 40  # a descriptor above MAXFD, for CEXEC_FD_FOR_ERRORS
+
+
+# What the program gets
+
+
+def test_peer_variables_reach_the_program(shell: Shell) -> None:
+    ended = shell.run('printf "%s|" "$PEER_A" "$PEER_EMPTY" "$PEER__b9"', "A=1 = 2\n", "EMPTY=", "_b9=$HOME")
+    assert ended.stdout == b"1 = 2\n||$HOME|"
+
+
+def test_any_bytes_may_be_in_a_peer_variable(shell: Shell) -> None:
+    argv, environment = shell.client('printf %s "$PEER_A"')
+    ended = subprocess.run([*map(os.fsencode, argv), b"A=\xff\xfe\n"], env=environment, capture_output=True, timeout=30)
+    assert ended.stdout == b"\xff\xfe\n"
+
+
+def test_n_gives_the_program_an_empty_input_and_leaves_ours_alone(shell: Shell) -> None:
+    argv, environment = shell.client("cat; echo end")
+    for option in ("-n", "--no-stdin"):
+        script = f'"$0" "$1" {option} "$2" "$3"; cat'
+        ended = subprocess.run(
+            ["sh", "-c", script, *argv], env=environment, input=b"rest", capture_output=True, timeout=30
+        )
+        assert ended.stdout == b"end\nrest"
+
+
+def test_arguments_are_refused_unless_the_owner_allows_them(shell: Shell) -> None:
+    ended = shell.run("true", "--", "argument")
+    said = ended.stderr.decode()
+    assert (ended.returncode, said.count("\n")) == (111, 1)
+    assert (
+        "refuses the job: arguments are not allowed here; the owner can allow them with: cservice --allow-args" in said
+    )
+
+
+def test_arguments_pass_by_no_shell(application: Application, service: StartService) -> None:
+    service("printf", "[%s]", options=["--allow-args"])
+    words = ["a b", "$HOME", "*", "", "--", "-n", "ä\n"]
+    ended = application.run("--", *words)
+    assert ended.stdout.decode() == "".join(f"[{word}]" for word in words)
+
+
+@pytest.mark.parametrize("closed", [0, 1, 2])
+def test_a_standard_descriptor_that_is_closed_here_is_closed_there(closed: int, shell: Shell) -> None:
+    argv, environment = shell.client(f"[ ! -e /proc/self/fd/{closed} ]")
+    sign = "<" if closed == 0 else ">"
+    ended = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}{sign}&-', "sh", *argv],
+        env=environment,
+        input=b"",
+        capture_output=True,
+        timeout=30,
+    )
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b"")
+
+
+def test_all_standard_descriptors_may_be_closed(shell: Shell) -> None:
+    argv, environment = shell.client("exit 7")
+    assert (
+        subprocess.run(["sh", "-c", 'exec "$@" <&- >&- 2>&-', "sh", *argv], env=environment, timeout=30).returncode == 7
+    )
+
+
+# The ancestor's lines for programs
+
+
+@pytest.fixture
+def errors(tmp_path: Path) -> Callable[..., tuple[int, str]]:
+    """Runs cexec with its error lines going to a file: the exit status and those lines."""
+
+    def run(argv: list[str], environment: dict[str, str], **more: str) -> tuple[int, str]:
+        path = tmp_path / "errors"
+        with open(path, "wb") as file:
+            os.dup2(file.fileno(), ERRORS)
+            try:
+                settings = {**environment, **more, "CEXEC_FD_FOR_ERRORS": str(ERRORS)}
+                ended = subprocess.run(
+                    argv, env=settings, input=b"", pass_fds=[ERRORS], capture_output=True, timeout=30
+                )
+            finally:
+                os.close(ERRORS)
+        return ended.returncode, path.read_text()
+
+    return run
+
+
+Errors = Callable[..., tuple[int, str]]
+
+
+def test_silence_of_the_cluster_is_told_to_programs(application: Application, errors: Errors) -> None:
+    argv, environment = application.client()
+    assert errors(argv, environment, CEXEC_GROUP=ELSEWHERE, CEXEC_TIMEOUT_ACCEPT="1") == (
+        111,
+        "[cluster] failed to respond after 1 seconds\n",
+    )
+
+
+def test_an_exit_status_other_than_0_is_told_to_programs(shell: Shell, errors: Errors) -> None:
+    assert errors(*shell.client("exit 1")) == (1, "127.0.0.1 exited with code 1\n")
+    assert errors(*shell.client("exit 0")) == (0, "")
+
+
+def test_a_test_alert_is_told_to_programs(shell: Shell, errors: Errors) -> None:
+    assert errors(*shell.client("exit 0"), CEXEC_RATOUT_TEST="1") == (0, "127.0.0.1 test alert\n")
+
+
+def test_a_worker_that_goes_away_is_told_to_programs(shell: Shell, errors: Errors) -> None:
+    argv, environment = shell.client(
+        "kill -9 $(cut -d' ' -f4 /proc/$$/stat)"
+    )  # the shell's parent is the job's process
+    argv[2:2] = ["--retries", "0"]
+    assert errors(argv, environment) == (111, "127.0.0.1 disconnected unexpectedly\n")
+
+
+def test_a_refusal_is_told_to_programs(shell: Shell, errors: Errors) -> None:
+    argv, environment = shell.client("true", "--", "argument")
+    status, lines = errors(argv, environment)
+    assert status == 111
+    assert lines.startswith("127.0.0.1 refused: arguments are not allowed here")
+
+
+def test_the_error_descriptor_is_not_the_programs(shell: Shell, errors: Errors) -> None:
+    check = f"[ -e /proc/self/fd/{ERRORS} ] && exit 3; exit 0"
+    assert errors(*shell.client(check), CEXEC_MAXFD=str(ERRORS - 1)) == (0, "")
