@@ -23,6 +23,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cexec.client_explain import Chronicle
     from cexec.protocol.announcement import SealedAnnouncement
     from cexec.protocol.frames import Go
     from cexec.protocol.hello import Hello
@@ -50,8 +51,9 @@ class Contest:
         pingpong: float,
         complain: Callable[[str, str], None],
         tell: Callable[[str], None],
+        chronicle: Chronicle | None = None,
     ) -> None:
-        """`tell` gets a line for the person who waits."""
+        """`tell` gets a line for the person who waits, `chronicle` every step for --explain."""
         self._key = key
         self._sealed = sealed
         self._announcer = announcer
@@ -59,6 +61,7 @@ class Contest:
         self._pingpong = pingpong
         self._complain = complain
         self._tell = tell
+        self._chronicle = chronicle
         self._ciphers = sodium.aead_names()
         self._candidates: dict[int, Candidate] = {}
         self._race = Race(accept_timeout=accept_timeout, now=monotonic())
@@ -121,6 +124,7 @@ class Contest:
             self._browse_at = NEVER
             if not (self._race.connected or self._race.answers):
                 self._announcer.browse()
+                self._note("browsing")
 
     def _follow_race(self, now: float) -> None:
         if not self._race.transmissions:
@@ -129,6 +133,9 @@ class Contest:
             if event == TRANSMIT:
                 data = self._sealed.datagram(self._race.transmissions - 1, self._listener.port, MAXIMUM_HOPS)
                 self._sent_to = self._announcer.send(data) or self._sent_to
+                if self._chronicle is not None:
+                    failures = dict(self._announcer.failures)
+                    self._note("announced", number=self._race.transmissions, to=self._sent_to, failures=failures)
             elif event == SILENT:
                 self._tell(self.status(now))
             elif event == GAVE_UP:
@@ -147,6 +154,7 @@ class Contest:
                 connection, address = accepted
                 handshake = ClientHandshake(self._sealed.handshake(), self._key.authority_public, self._ciphers, now)
                 self._candidates[connection.fileno()] = Candidate(connection, address, handshake, now)
+                self._note("connected", address=address[0])
         except LocalError:
             self._accept_again = now + UNTRIED  # out of descriptors: those that wait stay in the backlog
 
@@ -157,6 +165,7 @@ class Contest:
             if candidate.hello is not None and not proved:
                 candidate.hello.certificate.check_dates(_wall_clock())
                 self._race.offered(candidate.hello)
+                self._note("offered", hello=candidate.hello, address=candidate.address[0])
             if not confirmed or candidate.session is None:
                 return None
             candidate.session.go(go)
@@ -165,6 +174,7 @@ class Contest:
             self._drop(candidate, _words(error))
             return None
         del self._candidates[candidate.connection.fileno()]
+        self._note("won", hello=candidate.hello, address=candidate.address[0], told=len(self._candidates))
         self._tell_the_others()
         return Winner(candidate)
 
@@ -182,6 +192,7 @@ class Contest:
         """An unproved peer may be anybody, so what it did wrong is told only where errors are asked for."""
         self._candidates.pop(candidate.connection.fileno(), None)
         candidate.connection.close()
+        self._note("dropped", address=candidate.address[0], reason=complaint, hello=candidate.hello)
         if complaint:
             self._complain(candidate.address[0], complaint)
 
@@ -202,10 +213,15 @@ class Contest:
                 continue
             first = answer.instance not in self._race.answers
             self._race.answered(answer, now)
+            self._note("answered", hello=answer, address=source[0])
             if first and answer in self._race.complaints():
                 self._tell(f"{_who(answer)} at {source[0]} {_complaint(answer)}")
 
     # words
+
+    def _note(self, step: str, **facts: object) -> None:
+        if self._chronicle is not None:
+            self._chronicle.note(step, **facts)
 
     def status(self, now: float) -> str:
         """What a person who waits wants to know."""

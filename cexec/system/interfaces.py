@@ -25,7 +25,7 @@ _NLMSG_ERROR, _NLMSG_DONE = 2, 3
 _RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_GETADDR = 16, 18, 20, 22
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_EXT_MASK = 3, 18, 29
-_IFLA_INFO_SLAVE_KIND = 4
+_IFLA_INFO_KIND, _IFLA_INFO_SLAVE_KIND = 1, 4
 _SKIP_STATISTICS = 8  # RTEXT_FILTER_SKIP_STATS: two thirds of every answer
 _ATTRIBUTE_TYPE = 0x3FFF  # without the "nested" and "network order" bits
 _HEADER = 16  # bytes of a netlink message header
@@ -47,11 +47,13 @@ class Ipv4Address:
 
 
 class Interface:
-    """One interface: `up` means administratively up and with a carrier, `port` that it belongs to a bridge or bond."""
+    """One interface: `up` means administratively up and with a carrier, `port` that it belongs to a bridge or bond;
+    `kind` is what Linux calls one that is no hardware: "veth", "bridge", "wireguard".
+    """
 
-    __slots__ = ("broadcast", "index", "ipv4", "ipv6", "loopback", "multicast", "name", "port", "up")
+    __slots__ = ("broadcast", "index", "ipv4", "ipv6", "kind", "loopback", "multicast", "name", "port", "up")
 
-    def __init__(self, name: str, index: int, flags: int, port: bool = False) -> None:
+    def __init__(self, name: str, index: int, flags: int, port: bool = False, kind: str = "") -> None:
         self.name = name
         self.index = index
         self.up = flags & (_IFF_UP | _IFF_RUNNING) == _IFF_UP | _IFF_RUNNING
@@ -59,6 +61,7 @@ class Interface:
         self.multicast = bool(flags & _IFF_MULTICAST)
         self.loopback = bool(flags & _IFF_LOOPBACK)
         self.port = port
+        self.kind = kind
         self.ipv4: list[Ipv4Address] = []
         self.ipv6: list[str] = []
 
@@ -160,8 +163,10 @@ def _add_link(found: dict[int, Interface], body: bytes) -> None:
     index, flags = _number(body[4:8]), _number(body[8:12])
     attributes = _attributes(body, 16)
     name = attributes.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
-    kind = _attributes(attributes.get(_IFLA_LINKINFO, b""), 0).get(_IFLA_INFO_SLAVE_KIND, b"")
-    found[index] = Interface(name, index, flags, kind.rstrip(b"\0") in _LOWER_LAYER)
+    information = _attributes(attributes.get(_IFLA_LINKINFO, b""), 0)
+    port = information.get(_IFLA_INFO_SLAVE_KIND, b"").rstrip(b"\0") in _LOWER_LAYER
+    kind = information.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode("ascii", "replace")
+    found[index] = Interface(name, index, flags, port, kind)
 
 
 def _add_address(found: dict[int, Interface], body: bytes) -> None:
