@@ -32,6 +32,7 @@ if TYPE_CHECKING:
 MAXIMUM_REFUSALS = 5  # workers (ours) that may fail to start the program before we give up
 DEFAULT_RETRIES = 2  # (ours) repetitions of a job whose worker failed; --retries
 DEFAULT_SPOOL = 16 * 1024 * 1024  # bytes (ours) of input that are kept for a repetition; CEXEC_SPOOL
+DIED_OF_PIPE = 128 + 13  # what a shell says of a program whose reader has gone
 CLUSTER = "[cluster]"  # the ancestor's name for nobody in particular
 
 
@@ -98,24 +99,37 @@ class Client:
         attempt = 1
         while True:
             try:
-                winner = self._find_worker(attempt)
-                result = self._attempt(winner)
-            except CexecError:
-                if not self._request.keep_partial:
-                    self._outputs.take_back()  # so that make never meets half a file
+                status = self._attempt(self._find_worker(attempt))
+            except InterruptedByUser:
+                self._tidy_up()
+                die_of(INTERRUPT)
                 raise
-            if result is not None:
-                return self._conclude(winner, result)
+            except CexecError:
+                self._tidy_up()
+                raise
+            except OSError as error:
+                self._tidy_up()
+                raise LocalError(f"a system call failed: {os.strerror(error.errno or 0).lower()}") from error
+            if status is not None:
+                return status
             attempt += 1
 
-    def _attempt(self, winner: Winner) -> Exit | None:
+    def _tidy_up(self) -> None:
+        """After the last failure: make must never meet half a file."""
+        if not self._request.keep_partial:
+            try:
+                self._outputs.take_back()
+            except OSError:
+                pass  # the failure that is told comes first
+
+    def _attempt(self, winner: Winner) -> int | None:
         """Runs the job on this worker; None: it has failed in a way that allows another attempt."""
         if self._request.test_alert:
             self._complain(winner.address, "test alert")
         job = ClientJob(winner, self._inputs, self._outputs, self._signals)
         self._signals.start()
         try:
-            return job.run()
+            return self._conclude(winner, job, job.run())
         except RefusedError as error:
             self._complain(winner.address, f"refused: {error}")
             self._refusals += 1
@@ -148,7 +162,7 @@ class Client:
         self._inputs.rewind()
         _write(2, f"cexec: {failure}; running the job again\n")
 
-    def _conclude(self, winner: Winner, result: Exit) -> int:
+    def _conclude(self, winner: Winner, job: ClientJob, result: Exit) -> int:
         status = result.exit_status
         if status:
             self._complain(winner.address, f"exited with code {status}")
@@ -156,11 +170,11 @@ class Client:
             _write(2, f"cexec: {_who(winner)}: {result.message}\n")
         if status and not self._request.keep_partial:
             self._outputs.drop_held()
-        self._outputs.release()
+        taken = self._outputs.release() and not job.unread
         self._inputs.move_offsets(winner.session.outgoing)
         if result.kind == SIGNALLED and result.status == INTERRUPT and self._signals.interrupted:
             die_of(INTERRUPT)
-        return status
+        return status if taken or status else DIED_OF_PIPE
 
     def _find_worker(self, attempt: int) -> Winner:
         request = self._request

@@ -11,6 +11,7 @@ from __future__ import annotations
 import _socket
 import _stat as stat
 import os
+import sys
 
 from cexec.protocol.frames import PIPE, READS, SOCKET, WRITES, Stream
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 STANDARD = 3  # descriptors 0, 1 and 2 have one direction whatever they were opened for
+_LOCKED_FROM = 1 << 61  # (ours) where no file has bytes; our process id added, a place that is ours alone
 _ACCESS_MODE = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 
 
@@ -64,6 +66,15 @@ def inspect(maximum: int, excluded: Iterable[int], environ: Mapping[str, str]) -
             descriptor.same_as = next((other.fd for other in found if _same_open_file(other, descriptor)), fd)
             found.append(descriptor)
     return found
+
+
+def occupy_standard() -> None:
+    """A descriptor of ours must never become a standard one: what is said to the person would go into a connection."""
+    for fd in range(STANDARD):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free, which is this one
 
 
 def _open_descriptors(maximum: int) -> list[int]:
@@ -112,14 +123,37 @@ def _same_open_file(one: Descriptor, other: Descriptor) -> bool:
         return False
     if not one.regular or one.append:
         return True
-    # Two opens of one file have offsets of their own; a duplicate's offset moves with the original's.
-    before, offset = os.lseek(one.fd, 0, os.SEEK_CUR), os.lseek(other.fd, 0, os.SEEK_CUR)
-    if before != offset:
+    if os.lseek(one.fd, 0, os.SEEK_CUR) != os.lseek(other.fd, 0, os.SEEK_CUR):
         return False
-    os.lseek(one.fd, before + 1, os.SEEK_SET)
-    moved = os.lseek(other.fd, 0, os.SEEK_CUR) != offset
-    os.lseek(one.fd, before, os.SEEK_SET)
-    return moved
+    same = _share_locks(one, other)
+    # Where that cannot be told, two outputs at one offset are better taken for `2>&1` than written over one another.
+    return one.directions == WRITES if same is None else same
+
+
+def _share_locks(one: Descriptor, other: Descriptor) -> bool | None:
+    """Whether a lock of one open file's (not of a process's) is the other's own; None where there are none.
+
+    That it moves both offsets would tell as well, but strangers who share the file may be writing at this moment.
+    """
+    import fcntl
+
+    if not hasattr(fcntl, "F_OFD_SETLK") or sys.maxsize < 1 << 32:
+        return None  # not Linux, or another layout of the struct
+    kind = fcntl.F_RDLCK if one.directions == READS else fcntl.F_WRLCK
+    where = _LOCKED_FROM + os.getpid()
+    try:
+        fcntl.fcntl(one.fd, fcntl.F_OFD_SETLK, _lock(kind, where))
+        found = fcntl.fcntl(other.fd, fcntl.F_OFD_GETLK, _lock(fcntl.F_WRLCK, where))
+        fcntl.fcntl(one.fd, fcntl.F_OFD_SETLK, _lock(fcntl.F_UNLCK, where))
+    except OSError:
+        return None  # a file system without locks, or somebody has locked all of the file
+    return found[:2] == _lock(fcntl.F_UNLCK, where)[:2]
+
+
+def _lock(kind: int, where: int) -> bytes:
+    """A struct flock of one byte: type, whence, padding, start, length, process id, padding."""
+    numbers = kind.to_bytes(2, sys.byteorder) + bytes(6) + where.to_bytes(8, sys.byteorder)
+    return numbers + (1).to_bytes(8, sys.byteorder) + bytes(8)
 
 
 def _jobserver(environ: Mapping[str, str]) -> set[int]:

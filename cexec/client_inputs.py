@@ -66,7 +66,8 @@ class Inputs:
     def move_offsets(self, halves: dict[int, Outgoing]) -> None:
         """What shares our input file goes on where the program stopped reading, as after a local command."""
         for number, source in self._sources.items():
-            if isinstance(source, FileSource):
+            # What has been moved meanwhile, by our own writing (`3<>file`) or by others, is where they want it.
+            if isinstance(source, FileSource) and os.lseek(number, 0, os.SEEK_CUR) == source.start:
                 source.move_offset(halves[number].read)
 
     def _open(self, descriptor: Descriptor, empty: bool) -> Source:

@@ -55,6 +55,16 @@ class ClientJob:
         self._pump.sinks.update(outputs.sinks())
         self._pump.watch(signals.fileno())
 
+    @property
+    def unread(self) -> bool:
+        """Whether a reader here has gone before it had all that the exit frame counts, which the program did not see.
+
+        In a local pipeline the program would have.
+        """
+        endings = self._exit.endings if self._exit is not None else ()
+        incoming = self._session.incoming
+        return any(e.count > incoming[e.number].consumed for e in endings if e.direction == frames.WRITES)
+
     def run(self) -> Exit:
         """Pumps until the job is over."""
         while self._exit is None:
@@ -64,6 +74,7 @@ class ClientJob:
                 self._pass_signals_on()
             if self._outputs.irrevocable:
                 self._inputs.forget()
+        self._signals.stop()  # there is nobody left to pass them on to
         while not self._pump.drained:
             for event in self._pump.write_out():
                 self._handle(event)

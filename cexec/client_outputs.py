@@ -17,6 +17,7 @@ from cexec.client_descriptors import name_of
 from cexec.errors import LocalError
 from cexec.protocol.frames import READS, WRITES
 from cexec.system.fds import Sink, open_sink
+from cexec.system.pump import BROKEN_PIPE
 from cexec.system.spool import HeldSink
 
 TYPE_CHECKING = False
@@ -65,10 +66,9 @@ class Outputs:
         for descriptor in self._written:
             sink = open_sink(descriptor.fd)
             target = self._targets[descriptor.inode]
+            target.sinks.append(sink)
             if self._hold and not self._exempt(target):
                 sink = self._held[descriptor.fd] = HeldSink(sink)
-            else:
-                target.sinks.append(sink)
             result[descriptor.fd] = sink
         return result
 
@@ -99,18 +99,20 @@ class Outputs:
             held.drop()
         self._held.clear()
 
-    def release(self) -> None:
-        """Passes on what was kept back."""
+    def release(self) -> bool:
+        """Passes on what was kept back; whether its readers took all of it."""
+        taken = True
         for number, held in self._held.items():
             try:
                 held.release()
-            except BrokenPipeError:
-                pass  # as in a local pipeline: nobody reads any more
             except OSError as error:
-                raise LocalError(
-                    f"cannot write to {name_of(number)}: {os.strerror(error.errno or 0).lower()}"
-                ) from None
+                if error.errno not in BROKEN_PIPE:
+                    raise LocalError(
+                        f"cannot write to {name_of(number)}: {os.strerror(error.errno or 0).lower()}"
+                    ) from None
+                taken = False
         self._held.clear()
+        return taken
 
     def _exempt(self, target: _Target) -> bool:
         only = target.descriptors[0]

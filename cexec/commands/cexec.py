@@ -10,7 +10,7 @@ import os
 import sys
 
 from cexec.client import DEFAULT_RETRIES, DEFAULT_SPOOL, Client, Request
-from cexec.client_descriptors import inspect
+from cexec.client_descriptors import inspect, occupy_standard
 from cexec.client_signals import INTERRUPT, end_by_default
 from cexec.client_targets import requirements_from
 from cexec.errors import CexecError, UsageError
@@ -80,10 +80,11 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
     key_fd = key_descriptor(path)
     key = read_key(path, (ClientKey,), "cexec needs the client key that ckeygen wrote beside it (APP.pub)")
     _check_dates(key, path)
-    excluded = [fd for fd in (key_fd, error_fd) if fd is not None]
+    descriptors = inspect(maximum, [fd for fd in (key_fd, error_fd) if fd is not None], environ)
+    occupy_standard()
     request = Request(
         key=key,
-        descriptors=inspect(maximum, excluded, environ),
+        descriptors=descriptors,
         groups=groups_from_environment(environ),
         udp_port=udp_port_from_environment(environ),
         ports=ports_from_environment(environ),

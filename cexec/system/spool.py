@@ -34,15 +34,12 @@ class SpoolSource(Source):
         self._budget = budget
         self._memory = bytearray()
         self._position = 0  # in the memory; at its end the next bytes come from the descriptor
+        self._remembers = True
         self._ended = False
 
     def read_into(self, view: memoryview) -> int | None:
         if self._position < len(self._memory):
-            piece = memoryview(self._memory)[self._position : self._position + len(view)]
-            view[: len(piece)] = piece
-            size = len(piece)
-            piece.release()
-            self._position += size
+            size = self._read_again(view)
             self._choose_descriptor()
             return size
         if self._ended:
@@ -62,10 +59,11 @@ class SpoolSource(Source):
         self._choose_descriptor()
 
     def forget(self) -> None:
-        """No further attempt will be made: the memory is given back."""
-        self.lost += len(self._memory)
-        self._budget.left += len(self._memory)
-        self._memory = bytearray()
+        """No further attempt will be made: the memory is given back, but for what this attempt is still to be given."""
+        self._remembers = False
+        self.lost += self._position
+        self._budget.left += self._position
+        self._memory = self._memory[self._position :]
         self._position = 0
         self._choose_descriptor()
 
@@ -73,10 +71,18 @@ class SpoolSource(Source):
         """This attempt reads no more."""
         self.fd = -1
 
+    def _read_again(self, view: memoryview) -> int:
+        size = min(len(view), len(self._memory) - self._position)
+        view[:size] = self._memory[self._position : self._position + size]
+        self._position += size
+        if not self._remembers and self._position == len(self._memory):
+            self.forget()
+        return size
+
     def _remember(self, data: memoryview) -> None:
-        if self.lost or len(data) > self._budget.left:
-            if not self.lost:
-                self.forget()
+        if self._remembers and len(data) > self._budget.left:
+            self.forget()
+        if not self._remembers:
             self.lost += len(data)
             return
         self._budget.left -= len(data)
