@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cexec.system.groups import Sockaddr
 
 KNOWN_RATE, UNKNOWN_RATE = 5000.0, 500.0  # unicast datagrams a second (ours) that are passed on, by whether mac1 fits
+MAXIMUM_STRANGERS = 100  # datagrams (ours) that are kept between two looks
 _KIND = slice(datagram.KIND_AT, datagram.KIND_AT + 1)
 _REDELIVERED = bytes([datagram.REDELIVERED])
 
@@ -28,11 +29,15 @@ _REDELIVERED = bytes([datagram.REDELIVERED])
 class GroupReceiver:
     """Reads the sockets of one group."""
 
-    def __init__(self, groups: GroupSockets, mac1_keys: Sequence[bytes], now: float) -> None:
+    def __init__(
+        self, groups: GroupSockets, mac1_keys: Sequence[bytes], now: float, *, keep_strangers: bool = False
+    ) -> None:
+        """`keep_strangers`: what is of unknown applications is kept for `take_strangers`."""
         self._groups = groups
         self._mac1_keys = mac1_keys
         self._known = Allowance(KNOWN_RATE, KNOWN_RATE, now)
         self._unknown = Allowance(UNKNOWN_RATE, UNKNOWN_RATE, now)
+        self._strangers: list[tuple[bytes, Sockaddr]] | None = [] if keep_strangers else None
 
     def receive(self, now: float) -> list[tuple[Datagram, Sockaddr, _socket.socket]]:
         """What has come."""
@@ -52,7 +57,15 @@ class GroupReceiver:
                     self._groups.redeliver(redelivered.wrap(data, source), via)
             if parsed is not None:
                 found.append((parsed, source, via))
+            elif self._strangers is not None and len(self._strangers) < MAXIMUM_STRANGERS:
+                if redelivered.may_be_wrapped(data):
+                    self._strangers.append((data, source))
         return found
+
+    def take_strangers(self) -> list[tuple[bytes, Sockaddr]]:
+        """Whole datagrams of this protocol under keys that are not known here, with their sources."""
+        taken, self._strangers = self._strangers or [], []
+        return taken
 
 
 def _is_loopback(source: Sockaddr) -> bool:

@@ -10,35 +10,32 @@ from __future__ import annotations
 import os
 import select
 import signal
-from time import monotonic, time
+from time import monotonic
 
-from cexec import __version__
-from cexec.errors import CertificateError, CexecError, DisconnectedError, ProtocolError
-from cexec.protocol import datagram, hello, sodium
-from cexec.protocol.announcement import CENSUS, Claim, open_announcement
+from cexec.errors import CexecError, DisconnectedError
+from cexec.protocol import hello
 from cexec.protocol.bid import Bidder
 from cexec.protocol.bid_events import Connect, Forget, Penalized, Queued, Recovered
-from cexec.protocol.datagram import Datagram
-from cexec.protocol.hello import Hello, encode_answer, seal_hello
 from cexec.system import process
-from cexec.system.group_sockets import REFRESH_INTERVAL, GroupSockets
-from cexec.worker_heard import HeardAnnouncements, Known, Way
+from cexec.system.group_sockets import GroupSockets
+from cexec.worker_answers import Answers, Profile
+from cexec.worker_hearing import Ear
 from cexec.worker_offer import CANCELLED, PROVED, TAKEN, Offer, UnreachableError
+from cexec.worker_presence import Presences
 from cexec.worker_running import RunningJob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
+    from collections.abc import Callable
 
     from cexec.protocol.keys import WorkerKey
+    from cexec.system.datagrams import Announcer
     from cexec.system.eventlog import EventLog
     from cexec.system.groups import Sockaddr
     from cexec.worker_job import Program
     from cexec.worker_load import LoadWatch
 
-HOP_DELAY = 0.1  # seconds (protocol) that a job waits longer for each relay between, so that near workers come first
 MAXIMUM_OFFERS = 256  # (ours) connections that are being made at once, to all clients together
-MAXIMUM_OPENED = 4000  # announcements a second (ours) that are worth their Diffie-Hellman: a third of one core
 
 
 class Worker:
@@ -50,37 +47,37 @@ class Worker:
         key: WorkerKey,
         program: Program,
         groups: GroupSockets,
+        announcer: Announcer,
         bidder: Bidder,
-        slots: int,
-        host: str,
+        profile: Profile,
         log: EventLog,
         load: LoadWatch,
-        speed: float = 1.0,
+        random: Callable[[], float],
     ) -> None:
+        """`announcer` sends to the group that `groups` hear; `random` gives floats from 0 up to but not 1."""
+        now = monotonic()
         self._key = key
         self._program = program
         self._groups = groups
         self._bidder = bidder
-        self._slots = slots
-        self._host = host
         self._log = log
-        self._speed = speed
         self._load = load
-        self._instance = sodium.random_bytes(hello.INSTANCE_SIZE)
-        self._ciphers = sodium.aead_names()
-        self._started = monotonic()
-        self._heard = HeardAnnouncements()
+        self._answers = Answers(key=key, profile=profile, groups=groups, bidder=bidder, load=load, random=random)
+        self._presences = Presences(key, self._answers.instance, profile.host, announcer)
+        self._ear = Ear(
+            key=key, groups=groups, bidder=bidder, answers=self._answers, presences=self._presences, log=log, now=now
+        )
+        self._heard = self._ear.heard
         self._offers: dict[int, Offer] = {}  # by descriptor
         self._jobs: dict[int, RunningJob] = {}  # by descriptor
         self._stopping = 0  # how often we have been told to stop
-        self._next_refresh = monotonic() + REFRESH_INTERVAL
-        self._budget_second, self._opened = 0, 0
         process.load_prctl()
         self._wakeup = self._catch_signals()
 
     def run(self) -> None:
         """Serves until told to stop."""
         wakeup = self._wakeup
+        self._presences.hello(monotonic())
         while not (self._stopping and not self._jobs):
             ready = self._wait(wakeup)
             now = monotonic()
@@ -91,8 +88,7 @@ class Worker:
             for fd in [fd for fd in ready if fd in self._offers]:
                 self._advance(self._offers[fd], now)
             if not self._stopping:
-                for heard in self._groups.receive():
-                    self._hear(*heard, now)
+                self._ear.listen(now)
             load = self._load.look(now, ready)
             if load is not None:
                 self._bidder.load_sampled(load, now)
@@ -100,6 +96,7 @@ class Worker:
             self._follow_bids(now)
         for offer in list(self._offers.values()):
             self._drop(offer)
+        self._presences.close()
         self._groups.close()
         self._load.close()
 
@@ -118,7 +115,7 @@ class Worker:
         for fd in self._load.filenos():
             poll.register(fd, select.POLLIN)
         timeouts = [
-            self._next_refresh,
+            self._ear.next_timeout(),
             self._load.next_timeout(),
             *(offer.next_timeout() for offer in self._offers.values()),
         ]
@@ -135,14 +132,7 @@ class Worker:
             except CexecError as error:
                 self._failed(offer, error, now)
         self._bidder.handle_timeout(now)
-        news = self._groups.news()
-        if news is not None:
-            self._log.event("mdns", reason=news)
-        if now >= self._next_refresh:
-            self._next_refresh = now + REFRESH_INTERVAL
-            self._heard.expire(now)
-            if self._groups.refresh():
-                self._log.event("listening", addresses=", ".join(self._groups.addresses()))
+        self._ear.handle_timeout(now)
 
     def _catch_signals(self) -> int:
         reading, writing = os.pipe()
@@ -157,76 +147,14 @@ class Worker:
         for _ in os.read(wakeup, 64):
             self._stopping += 1
             self._log.event("stopping" if self._stopping == 1 else "ending", jobs=len(self._jobs))
-            self._groups.leave()
+            if self._stopping == 1:
+                self._ear.leave()
             for offer in list(self._offers.values()):
                 offer.withdraw("worker is stopping")
                 self._drop(offer)
             if self._stopping > 1:
                 for job in self._jobs.values():
                     job.terminate()
-
-    # datagrams
-
-    def _hear(self, data: bytes, source: Sockaddr, via: _socket.socket, unicast: bool, now: float) -> None:
-        parsed = datagram.parse(data, (self._key.mac1_key,))
-        if parsed is None:
-            return
-        if parsed.kind == datagram.ANNOUNCEMENT:
-            self._hear_announcement(parsed, Way(parsed, source, via), now)
-        elif parsed.kind == datagram.CLAIM:
-            self._hear_claim(parsed, now)
-
-    def _hear_announcement(self, parsed: Datagram, way: Way, now: float) -> None:
-        known = self._heard.get(parsed.mac1)
-        if known is None:
-            if self._heard.done(parsed.mac1) or not self._may_open(now):
-                return
-            try:
-                opened = open_announcement(self._key, parsed.inner)
-            except ProtocolError:
-                return
-            known = self._heard.add(parsed.mac1, opened, now)
-            known.refusal = self._refusal(known)
-            if known.refusal:
-                self._log.event("refused", **known.fields(), reason=known.refusal)
-        known.hear(way, now)
-        early = self._heard.take_claim(parsed.mac1)
-        if early is not None and early.proves(known.opened.announcement.claim_hash):
-            self._bidder.claimed(parsed.mac1, early.connected, now)
-        if known.refusal:
-            if known.refusals < parsed.counter + 2:
-                known.refusals += 1
-                self._answer(known, hello.REFUSED, known.refusal)
-            return
-        announcement = known.opened.announcement
-        if announcement.kind != CENSUS:
-            delay = HOP_DELAY * known.relays
-            self._bidder.consider(parsed.mac1, announcement.weight, announcement.wanted_for, now, extra_delay=delay)
-
-    def _refusal(self, known: Known) -> str:
-        """Why this worker will never do the job, or nothing."""
-        try:
-            known.opened.announcement.certificate.check_dates(time())
-        except CertificateError as error:
-            return str(error)
-        return ""
-
-    def _may_open(self, now: float) -> bool:
-        if int(now) != self._budget_second:
-            self._budget_second, self._opened = int(now), 0
-        self._opened += 1
-        return self._opened <= MAXIMUM_OPENED
-
-    def _hear_claim(self, parsed: Datagram, now: float) -> None:
-        try:
-            claim = Claim.decode(parsed.inner)
-        except ProtocolError:
-            return
-        known = self._heard.get(claim.announced)
-        if known is None:
-            self._heard.claim_first(claim, now)
-        elif claim.proves(known.opened.announcement.claim_hash):
-            self._bidder.claimed(claim.announced, claim.connected, now)
 
     # bids
 
@@ -245,34 +173,9 @@ class Worker:
             elif isinstance(event, Queued):
                 known = self._heard.get(event.identity)
                 if known is not None:
-                    self._answer(known, hello.QUEUED)
+                    self._answers.send(known, hello.QUEUED)
             elif isinstance(event, Connect):
                 self._connect(event.identity, now)
-
-    def _hello(self, purpose: int, detail: str = "") -> Hello:
-        return Hello(
-            purpose=purpose,
-            instance=self._instance,
-            certificate=self._key.identity.certificate,
-            host=self._host,
-            ciphers=self._ciphers,
-            version=__version__,
-            load=self._load.load.level,
-            speed=self._speed,
-            slots=self._slots,
-            running=self._bidder.running,
-            waiting=self._bidder.waiting,
-            uptime=int(monotonic() - self._started),
-            clock=int(time()),
-            detail=detail,
-        )
-
-    def _answer(self, known: Known, purpose: int, detail: str = "") -> None:
-        """One sealed datagram to the asking client."""
-        message = seal_hello(known.opened.handshake(), self._key.identity, self._hello(purpose, detail[:200]))
-        way = known.ways[0]
-        data = encode_answer(self._key.mac1_key, known.mac1, message, way.hops)
-        self._groups.send_to(data, way.source, way.via)
 
     def _connect(self, identity: bytes, now: float) -> None:
         known = self._heard.get(identity)
@@ -281,7 +184,7 @@ class Worker:
             return
         address = known.next_way().address
         try:
-            offer = Offer(identity, address, known.opened, self._key.identity, self._hello(hello.CONNECT), now)
+            offer = Offer(identity, address, known.opened, self._key.identity, self._answers.hello(hello.CONNECT), now)
         except CexecError as error:
             self._unreachable(identity, address, error, now)
             return
@@ -325,7 +228,7 @@ class Worker:
             if known.failures > 1 or "refused" not in str(error):
                 where = f"{address[0]}:{address[1]}"
                 self._log.event("unreachable", **known.fields(), client=where, reason=str(error))
-                self._answer(known, hello.UNREACHABLE, f"{where}: {error}")
+                self._answers.send(known, hello.UNREACHABLE, f"{where}: {error}")
         self._bidder.failed(identity, now)
 
     def _drop(self, offer: Offer) -> None:

@@ -87,25 +87,33 @@ class HeardAnnouncements:
 
     def __init__(self) -> None:
         self._known: dict[bytes, Known] = {}
+        self._refused: dict[bytes, Known] = {}
         self._done: dict[bytes, float] = {}  # until when
         self._claims: dict[bytes, tuple[float, Claim]] = {}  # claims that came before their announcement
 
     def get(self, mac1: bytes) -> Known | None:
-        return self._known.get(mac1)
+        return self._known.get(mac1) or self._refused.get(mac1)
 
     def done(self, mac1: bytes) -> bool:
-        """Whether this announcement is known to be over."""
+        """Whether this datagram is known to be over."""
         return mac1 in self._done
 
-    def add(self, mac1: bytes, opened: OpenedAnnouncement, now: float) -> Known:
-        if len(self._known) >= MAXIMUM_HEARD:
-            self.expire(now)
+    def add(self, mac1: bytes, opened: OpenedAnnouncement, way: Way, now: float) -> Known:
+        """A new one.  The bidder forgets it in time, or whoever answers it; `refuse` is for what neither is told of."""
         known = self._known[mac1] = Known(mac1, opened, now)
+        known.hear(way, now)
         return known
+
+    def refuse(self, known: Known, reason: str) -> None:
+        """This worker will never do it."""
+        known.refusal = reason
+        self._known.pop(known.mac1, None)
+        _put(self._refused, known.mac1, known)
 
     def forget(self, mac1: bytes, now: float, *, over: bool = True) -> None:
         """Drops it; when it is over, copies that still come wake nobody."""
-        if self._known.pop(mac1, None) is not None and over:
+        self._known.pop(mac1, None)
+        if over:
             _put(self._done, mac1, now + DONE_LIFETIME)
 
     def claim_first(self, claim: Claim, now: float) -> None:
@@ -121,10 +129,7 @@ class HeardAnnouncements:
         """Drops what is too old to matter; the bidder has let go of it long before."""
         self._done = {mac1: until for mac1, until in self._done.items() if until > now}
         self._claims = {mac1: early for mac1, early in self._claims.items() if early[0] > now}
-        for mac1 in [
-            mac1 for mac1, known in self._known.items() if known.refusal and known.heard < now - IDLE_LIFETIME
-        ]:
-            del self._known[mac1]
+        self._refused = {mac1: known for mac1, known in self._refused.items() if known.heard >= now - IDLE_LIFETIME}
 
 
 def _put(table: dict, key: bytes, value: object) -> None:  # type: ignore[type-arg]

@@ -18,18 +18,24 @@ from cexec.commands.common import run_click
 from cexec.errors import LocalError, UsageError
 from cexec.protocol.bid import Bidder
 from cexec.protocol.certificate import valid_name
+from cexec.protocol.hello import MAXIMUM_ATTRIBUTES
 from cexec.protocol.keys import OwnerKey, WorkerKey
 from cexec.protocol.limits import MAXIMUM_NAME
+from cexec.protocol.requirements import BUILT_IN
+from cexec.protocol.wire import Writer
 from cexec.system import leftovers, process
+from cexec.system.datagrams import Announcer
 from cexec.system.eventlog import EventLog
 from cexec.system.group_sockets import GroupSockets
-from cexec.system.groups import groups_from_environment, udp_port_from_environment
+from cexec.system.groups import MDNS, GroupEntry, groups_from_environment, udp_port_from_environment
 from cexec.system.keyfile import read_key
 from cexec.system.limits import LARGEST_NICE, Limits, parse_size
 from cexec.system.load import measure_speed, usable_cpus
 from cexec.system.load_command import LoadCommand
+from cexec.system.machine import attributes
 from cexec.system.memory_group import claim_parent
 from cexec.worker import Worker
+from cexec.worker_answers import Profile
 from cexec.worker_job import GRACE, Program
 from cexec.worker_load import LoadWatch
 
@@ -48,6 +54,13 @@ LONGEST_TIME = 10**9  # seconds (ours)
     help="Jobs at once.  [default: $CONCURRENCY, else the CPUs that may be used]",
 )
 @click.option("--name", metavar="NAME", help="What this worker is called.  [default: the host's name]")
+@click.option(
+    "--label",
+    "labels",
+    multiple=True,
+    metavar="NAME[=VALUE]",
+    help="What this worker has, for cexec --need; may be given again.",
+)
 @click.option("--allow-args", is_flag=True, help="Clients may append arguments: cexec APP.pub -- ARG...")
 @click.option("--once", is_flag=True, help="A job that has started is never repeated, whatever happens to this worker.")
 @click.option(
@@ -91,6 +104,7 @@ LONGEST_TIME = 10**9  # seconds (ours)
 def command(
     slots: int | None,
     name: str | None,
+    labels: tuple[str, ...],
     allow_args: bool,
     once: bool,
     private_dir: bool,
@@ -116,7 +130,9 @@ def command(
     executable = process.resolve(exe, os.environ.get("PATH", os.defpath))
     log = EventLog(sys.stderr, as_json=log_format == "json")
     speed = speed or measure_speed()
-    groups = GroupSockets(groups_from_environment(os.environ), udp_port_from_environment(os.environ))
+    described = _attributes(labels)
+    entries, port = groups_from_environment(os.environ), udp_port_from_environment(os.environ)
+    groups = GroupSockets(entries, port)
     process.close_on_exec_from(3)
     process.adopt_orphans()
     claim_parent()
@@ -130,16 +146,17 @@ def command(
         once=once,
         records=_clean_up_after_the_last_time(log),
     )
+    dice = random.SystemRandom().random
     worker = Worker(
         key=key,
         program=program,
         groups=groups,
-        bidder=Bidder(slots=slots, speed=speed, boost=_boost(), random=random.SystemRandom().random),
-        slots=slots,
-        host=socket.gethostname()[:MAXIMUM_NAME],
+        announcer=_announcer(entries, port),
+        bidder=Bidder(slots=slots, speed=speed, boost=_boost(), random=dice),
+        profile=Profile(host=socket.gethostname()[:MAXIMUM_NAME], slots=slots, speed=speed, attributes=described),
         log=log,
         load=LoadWatch(log, None if load_command is None else LoadCommand(load_command)),
-        speed=speed,
+        random=dice,
     )
     client = app if app.endswith(".pub") else f"{app}.pub"
     addresses = ", ".join(groups.addresses()) or "nothing: no group is heard here"
@@ -171,6 +188,30 @@ def _worker_key(app: str, name: str | None) -> WorkerKey:
     if name is not None and not valid_name(name):
         raise UsageError(f"--name {name!r}: up to {MAXIMUM_NAME} letters, digits, dots, - and _")
     return key.worker_key(name or _host_name())
+
+
+def _attributes(labels: tuple[str, ...]) -> dict[str, str]:
+    """What this machine has of itself, and what its owner says."""
+    found = attributes()
+    for text in labels:
+        name, equals, value = text.partition("=")
+        if not valid_name(name) or (equals and not value) or any(c in value for c in ", ") or not value.isprintable():
+            raise UsageError(f"--label {text!r}: NAME or NAME=VALUE, without commas and spaces")
+        if name in BUILT_IN:
+            raise UsageError(f"--label {text!r}: every worker has {name} by itself")
+        found[name] = value
+    try:
+        fits = len(bytes(Writer().mapping(found))) <= MAXIMUM_ATTRIBUTES
+    except ValueError:
+        fits = False
+    if not fits:
+        raise UsageError(f"labels are too long: all together may take about {MAXIMUM_ATTRIBUTES - 60} bytes")
+    return found
+
+
+def _announcer(entries: list[GroupEntry] | None, port: int) -> Announcer:
+    """For HELLO and BYE.  Not to what multicast DNS finds: that would take a browser, for every worker."""
+    return Announcer(None if entries is None else [entry for entry in entries if entry.kind != MDNS], port)
 
 
 def _host_name() -> str:
