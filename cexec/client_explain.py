@@ -154,7 +154,9 @@ def _won(facts: Facts, before: list[Note]) -> Iterator[str]:
         why = f"the first of {len(others) + 1} to confirm, before {names}"
     else:
         why = "the first to connect and confirm, and the only one so far"
-    yield f"{_worker(facts)} gets the job: {why}; it has GO, {facts['told'] or 'no'} other connections were told to end"
+    told = facts["told"]
+    ended = f", and {told} other connection{'s' if told > 1 else ''} ended" if told else ""
+    yield f"{_worker(facts)} gets the job: {why}; GO is sent{ended}"
 
 
 def _program_started(facts: Facts, before: list[Note]) -> Iterator[str]:
