@@ -17,6 +17,8 @@ from typing import Any
 
 import psutil
 
+from cexec.protocol.keys import ClientKey
+from cexec.system.keyfile import read_key
 from tests.environment import clean_environment, command, local_environment
 from tests.lab import Host
 
@@ -34,6 +36,11 @@ class Application:
         self.public = directory / f"{name}.pub"
         argv = command("ckeygen", self.secret, self.public)
         subprocess.run(argv, env=clean_environment(), check=True, capture_output=True, timeout=20)
+
+    @property
+    def fingerprint(self) -> str:
+        """What both files are known by."""
+        return read_key(os.fspath(self.public), (ClientKey,)).fingerprint
 
     def client(self, *arguments: str, environment: Mapping[str, str] | None = None) -> tuple[list[str], dict[str, str]]:
         """argv and environment of `cexec APP.pub ARGUMENTS...` on this machine; for `popen` of subprocess."""
