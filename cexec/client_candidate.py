@@ -15,6 +15,7 @@ from cexec.protocol import frames
 from cexec.protocol.channel import ClientHandshake
 from cexec.protocol.limits import CONNECT_DEADLINE
 from cexec.protocol.session import Session
+from cexec.system.sockets import plain_address
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,12 +27,13 @@ if TYPE_CHECKING:
 class Winner:
     """The worker that got the job; GO has been sent."""
 
-    __slots__ = ("address", "connection", "hello", "records", "session")
+    __slots__ = ("address", "connection", "hello", "local_address", "records", "session")
 
     def __init__(self, candidate: Candidate) -> None:
         assert candidate.hello is not None and candidate.session is not None
         self.connection = candidate.connection
         self.address: str = candidate.address[0]
+        self.local_address: str = plain_address(candidate.connection.getsockname())[0]
         self.hello: Hello = candidate.hello
         self.records: Records = candidate.records
         self.session: Session = candidate.session

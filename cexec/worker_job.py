@@ -41,7 +41,7 @@ SIGNALS = {  # (protocol) the signals that a client may send
     for number, name in {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 10: "SIGUSR1", 12: "SIGUSR2", 15: "SIGTERM",
                          18: "SIGCONT", 20: "SIGTSTP"}.items()
 }  # fmt: skip
-VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")  # (protocol) a peer variable's name
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")  # a peer variable's name, docs/protocol.md section 4.2
 FETCH_ON_FAILURE = "fetch-on-failure"  # (protocol) the option of GO that, set to "no", fetches after success only
 KNOWN_OPTIONS = {*limits.OPTIONS, FETCH_ON_FAILURE}
 

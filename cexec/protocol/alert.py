@@ -1,8 +1,9 @@
 """Alerts: how a job ended, told to everyone who logs; and acknowledgements, by which a logger says that it has them.
 
-Contract: `seal` makes the inner part of an ALERT datagram, `tag_of` reads the part that is in the clear, `open_alert`
-proves the rest (all but the certificate's dates); `ProtocolError` for everything else.  A worker numbers its alerts:
-`series` and `sequence` tell a logger what it has missed; a client's have the sequence 0 and are sent once.
+Contract: `encode_alert` makes an ALERT datagram, `tag_of` reads the part of its inner that is in the clear,
+`open_alert` proves the rest (all but the certificate's dates); `ProtocolError` for everything else.  A worker numbers
+its jobs when they start: `series` and `sequence` tell a logger what it has missed, `running` which numbers are still
+to come.  A client's alerts have the sequence 0 and are sent once.
 docs/protocol.md section 5.2.
 """
 
@@ -19,9 +20,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-ALERT_LABEL = b"cexec 1 alert"
+ALERT_LABEL = b"cexec 1 sealed alert"
 ALERT_SIGNATURE_LABEL = b"cexec 1 alert signature"
-ACKNOWLEDGEMENT_LABEL = b"cexec 1 acknowledgement"
+ACKNOWLEDGEMENT_LABEL = b"cexec 1 sealed acknowledgement"
 ACKNOWLEDGEMENT_SIGNATURE_LABEL = b"cexec 1 acknowledgement signature"
 ID_SIZE = 16  # bytes of a job id, an instance id and a series
 
@@ -34,6 +35,8 @@ OUTCOMES = (COMPLETED, ABANDONED, COMPLAINT, GAVE_UP)
 NO_COMPLAINT = 0
 COMPLAINTS = ("", "no answer", "disconnected", "protocol", "signature", "timed out", "refused", "gave up")
 
+MAXIMUM_RUNNING = 48  # (protocol) numbers of running jobs in one alert
+TOO_MANY = 255  # (protocol) instead of their count: more jobs run than can be told
 MAXIMUM_ACKNOWLEDGED = 64  # (protocol) sequence numbers in one acknowledgement
 
 
@@ -42,7 +45,8 @@ class Alert:
 
     __slots__ = (
         "attempt", "certificate", "client_address", "client_name", "clock", "complaint", "duration", "instance",
-        "job_id", "outcome", "received", "sent", "sequence", "series", "status", "worker_address", "worker_name",
+        "job_id", "outcome", "received", "running", "sent", "sequence", "series", "status", "worker_address",
+        "worker_name",
     )  # fmt: skip
 
     def __init__(
@@ -59,6 +63,7 @@ class Alert:
         instance: bytes = bytes(ID_SIZE),
         series: bytes = bytes(ID_SIZE),
         sequence: int = 0,
+        running: Sequence[int] | None = (),
         status: int = 0,
         complaint: int = NO_COMPLAINT,
         clock: int = 0,
@@ -77,6 +82,7 @@ class Alert:
         self.instance = instance
         self.series = series
         self.sequence = sequence
+        self.running = running  # smaller numbers whose jobs are not over; None: too many to tell
         self.status = status
         self.complaint = complaint
         self.clock = clock
@@ -90,6 +96,11 @@ class Alert:
         writer.u64(self.clock).u32(min(self.duration, 0xFFFFFFFF)).u64(self.received).u64(self.sent)
         for text in (self.client_name, self.client_address, self.worker_name, self.worker_address):
             writer.text(text[:MAXIMUM_NAME])
+        if self.running is None or len(self.running) > MAXIMUM_RUNNING:
+            return bytes(writer.u8(TOO_MANY))
+        writer.u8(len(self.running))
+        for sequence in self.running:
+            writer.u64(sequence)
         return bytes(writer)
 
     @classmethod
@@ -106,6 +117,10 @@ class Alert:
         sequence, clock, duration = reader.u64(), reader.u64(), reader.u32()
         received, sent = reader.u64(), reader.u64()
         client_name, client_address, worker_name, worker_address = (reader.text() for _ in range(4))
+        count = reader.u8()
+        if count > MAXIMUM_RUNNING and count != TOO_MANY:
+            raise ProtocolError("alert is too long")
+        running = None if count == TOO_MANY else [reader.u64() for _ in range(count)]
         reader.finish()
         if outcome not in OUTCOMES or complaint >= len(COMPLAINTS):
             raise ProtocolError("alert is of an unknown kind")
@@ -125,6 +140,7 @@ class Alert:
             instance=instance,
             series=series,
             sequence=sequence,
+            running=running,
             status=status,
             complaint=complaint,
             clock=clock,

@@ -1,0 +1,74 @@
+"""What a client tells the loggers, and the worker, when an attempt or a whole job has failed.
+
+Contract: `send_alert` sends one datagram to the group, best effort: it raises nothing, waits for nothing and takes
+about a millisecond.  Imported only when something has failed.  docs/protocol.md section 5.2.
+"""
+
+from __future__ import annotations
+
+from time import time
+
+from cexec.errors import CexecError, DisconnectedError, NoWorkerError, ProtocolError, VerifyError
+from cexec.protocol import alert
+from cexec.protocol.alert import Alert
+from cexec.protocol.limits import MAXIMUM_HOPS
+from cexec.system.datagrams import Announcer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cexec.client_candidate import Winner
+    from cexec.protocol.keys import ClientKey
+    from cexec.system.groups import GroupEntry
+
+ANCESTORS_CLUSTER = "[cluster]"  # nobody in particular
+
+
+def complaint_for(error: CexecError) -> int:
+    """The number of the word that says what went wrong with a worker."""
+    word = "refused"
+    if isinstance(error, NoWorkerError):
+        word = "no answer"
+    elif isinstance(error, VerifyError):
+        word = "signature"
+    elif isinstance(error, ProtocolError):
+        word = "protocol"
+    elif isinstance(error, DisconnectedError):
+        word = "timed out" if "silent" in str(error) else "disconnected"
+    return alert.COMPLAINTS.index(word)
+
+
+def send_alert(
+    *,
+    key: ClientKey,
+    groups: list[GroupEntry] | None,
+    udp_port: int,
+    job_id: bytes,
+    attempt: int,
+    outcome: int,
+    complaint: int,
+    winner: Winner | None,
+    duration: float,
+) -> None:
+    """`winner`: the worker that failed, None when there was none; `duration` in seconds."""
+    certificate = key.identity.certificate
+    told = Alert(
+        outcome=outcome,
+        complaint=complaint,
+        certificate=certificate,
+        job_id=job_id,
+        attempt=attempt,
+        client_name=certificate.name,
+        client_address="" if winner is None else winner.local_address,
+        worker_name="" if winner is None else winner.hello.name,
+        worker_address=ANCESTORS_CLUSTER if winner is None else winner.address,
+        instance=bytes(alert.ID_SIZE) if winner is None else winner.hello.instance,
+        clock=int(time() * 1000),
+        duration=round(duration * 1000),
+    )
+    announcer = Announcer(groups, udp_port)
+    try:
+        announcer.send(alert.encode_alert(key, told, MAXIMUM_HOPS))
+    except (OSError, ValueError):
+        pass  # nobody hears of it: the exit status is what counts
+    finally:
+        announcer.close()

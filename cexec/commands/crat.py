@@ -1,0 +1,79 @@
+"""crat(1): logs what becomes of every job of an application.
+
+Contract: `main(argv)` returns 0 when it has been told to stop; without key files it takes `*.pub` in the current
+directory and in ~/.config/cexec.
+"""
+
+from __future__ import annotations
+
+import glob
+import os
+import sys
+from time import monotonic
+
+import click
+
+from cexec import __version__
+from cexec.commands.common import print_line, run_click
+from cexec.errors import CexecError, UsageError
+from cexec.group_receiver import GroupReceiver
+from cexec.logger import Logger
+from cexec.logger_output import LogOutput
+from cexec.protocol.keys import ClientKey
+from cexec.system.group_sockets import GroupSockets
+from cexec.system.groups import groups_from_environment, udp_port_from_environment
+from cexec.system.keyfile import find_client_key, read_key
+
+
+@click.command("crat", context_settings={"max_content_width": 100})
+@click.option("--json", "as_json", is_flag=True, help="Write JSON lines.")
+@click.option("--output", metavar="FILE", help="Append to FILE; SIGHUP opens it again.  [default: standard output]")
+@click.option("--stats", is_flag=True, help="Write a table of the workers at the end; SIGUSR1 writes it at any time.")
+@click.version_option(__version__, prog_name="crat")
+@click.argument("files", nargs=-1, metavar="[APP.pub]...")
+def command(as_json: bool, output: str | None, stats: bool, files: tuple[str, ...]) -> int:
+    """Log every job of the applications whose APP.pub is given: who ran it where, and which workers failed.
+
+    Without APP.pub: all *.pub in the current directory and in ~/.config/cexec.
+    """
+    paths = [find_client_key(name) for name in files] or _found()
+    keys, names = _read(paths, skip=not files)
+    groups = GroupSockets(groups_from_environment(os.environ), udp_port_from_environment(os.environ))
+    receiver = GroupReceiver(groups, [key.mac1_key for key in keys], monotonic(), keep_strangers=True)
+    listening = ", ".join(groups.addresses()) or "nothing"
+    print_line(f"crat: logging {', '.join(names)}, listening on {listening}")
+    sink = LogOutput(output, as_json=as_json)
+    Logger(keys=keys, names=names, groups=groups, receiver=receiver, output=sink, statistics=stats).run()
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_click(command, argv)
+
+
+def _found() -> list[str]:
+    home = os.path.expanduser("~/.config/cexec")
+    paths = sorted(glob.glob("*.pub")) + sorted(glob.glob(os.path.join(glob.escape(home), "*.pub")))
+    if not paths:
+        raise UsageError(f"no *.pub here or in {home}; name the key files of the applications to be logged")
+    return paths
+
+
+def _read(paths: list[str], *, skip: bool) -> tuple[list[ClientKey], list[str]]:
+    """The keys and what their files are called; with `skip` files that are no client keys are passed over, loudly."""
+    keys: list[ClientKey] = []
+    names: list[str] = []
+    for path in paths:
+        try:
+            key = read_key(path, (ClientKey,), "crat needs client keys (APP.pub)")
+        except CexecError as error:
+            if not skip:
+                raise
+            print(f"crat: {error}; not logged", file=sys.stderr)
+            continue
+        if all(key.fingerprint != other.fingerprint for other in keys):
+            keys.append(key)
+            names.append(os.path.basename(path))
+    if not keys:
+        raise UsageError("no usable client key was found")
+    return keys, names

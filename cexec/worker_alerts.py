@@ -1,0 +1,110 @@
+"""What a worker tells the loggers: one alert for every job that it started.
+
+Contract: `started` gives a job its number, `ended` tells how it went; driven by the worker's loop with `next_timeout`
+and `handle_timeout(now)`, which sends what is due; `acknowledged(inner)` takes a logger's answer.
+docs/protocol.md section 5.2.
+"""
+
+from __future__ import annotations
+
+from time import time
+
+from cexec.errors import ProtocolError
+from cexec.protocol import alert
+from cexec.protocol.alert import Alert
+from cexec.protocol.alerting import Outbox
+from cexec.protocol.limits import MAXIMUM_HOPS
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cexec.protocol.keys import WorkerKey
+    from cexec.system.series import Series
+
+COUNTER_AT = 8  # where a datagram has its transmission counter, docs/protocol.md section 2.1
+
+
+class Started:
+    """A job that runs: its number and what its alert will say."""
+
+    __slots__ = ("attempt", "client_address", "client_name", "job_id", "number", "worker_address")
+
+    def __init__(
+        self, number: int, *, job_id: bytes, attempt: int, client_name: str, client_address: str, worker_address: str
+    ) -> None:
+        self.number = number
+        self.job_id = job_id
+        self.attempt = attempt
+        self.client_name = client_name
+        self.client_address = client_address
+        self.worker_address = worker_address
+
+
+class Alerts:
+    """All alerts of one worker.  `send` sends a datagram to the worker's groups."""
+
+    def __init__(self, key: WorkerKey, instance: bytes, series: Series, send: Callable[[bytes], object]) -> None:
+        self._key = key
+        self._instance = instance
+        self._series = series
+        self._send = send
+        self._outbox = Outbox()
+        self._running: dict[int, Started] = {}
+
+    def started(
+        self, *, job_id: bytes, attempt: int, client_name: str, client_address: str, worker_address: str
+    ) -> Started:
+        job = Started(
+            self._series.take(),
+            job_id=job_id,
+            attempt=attempt,
+            client_name=client_name,
+            client_address=client_address,
+            worker_address=worker_address,
+        )
+        self._running[job.number] = job
+        return job
+
+    def ended(
+        self, job: Started, now: float, *, status: int | None, duration: float, received: int = 0, sent: int = 0
+    ) -> None:
+        """`status` None: the attempt ended without an exit frame that the client could have got."""
+        self._running.pop(job.number, None)
+        told = Alert(
+            outcome=alert.ABANDONED if status is None else alert.COMPLETED,
+            complaint=alert.COMPLAINTS.index("disconnected") if status is None else alert.NO_COMPLAINT,
+            certificate=self._key.identity.certificate,
+            job_id=job.job_id,
+            attempt=job.attempt,
+            client_name=job.client_name,
+            client_address=job.client_address,
+            worker_name=self._key.identity.certificate.name,
+            worker_address=job.worker_address,
+            instance=self._instance,
+            series=self._series.id,
+            sequence=job.number,
+            running=[number for number in self._running if number < job.number],
+            status=status or 0,
+            clock=int(time() * 1000),
+            duration=round(duration * 1000),
+            received=received,
+            sent=sent,
+        )
+        self._outbox.add(job.number, alert.encode_alert(self._key, told, MAXIMUM_HOPS), now)
+
+    def acknowledged(self, inner: bytes) -> None:
+        """An acknowledgement has come, perhaps of another worker's alerts."""
+        try:
+            heard = alert.open_acknowledgement(self._key, inner)
+        except ProtocolError:
+            return
+        if heard.series == self._series.id:
+            self._outbox.acknowledged(heard.sequences)
+
+    def next_timeout(self) -> float | None:
+        return self._outbox.next_timeout()
+
+    def handle_timeout(self, now: float) -> None:
+        for data, copies in self._outbox.due(now):
+            self._send(data[:COUNTER_AT] + copies.to_bytes(2, "big") + data[COUNTER_AT + 2 :])
