@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cexec.system.pump import Pump
 
 READING, WRITING = socket.SHUT_RD, socket.SHUT_WR  # the halves of our end
+_DRAINED = 65536  # bytes (ours) at a time
 
 
 class PairSource(Source):
@@ -64,7 +65,16 @@ class Pair:
         except OSError:
             pass  # the program has closed its end already
         if not self._open:
+            self._drain()
             self._end.close()
+
+    def _drain(self) -> None:
+        """What is unread when a socket is closed would give the program ECONNRESET instead of EPIPE."""
+        try:
+            while self._end.recv(_DRAINED):
+                pass
+        except OSError:
+            pass  # nothing more
 
 
 def open_streams(pump: Pump, streams: list[Stream]) -> dict[int, int]:

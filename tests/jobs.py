@@ -1,0 +1,244 @@
+"""A worker's job process and a client made of the real pump, joined by a TCP connection over loopback; no race, no keys.
+
+Contract: `RemoteJob` forks and runs `worker_job.run_job` as cservice does.  What the client gives and gets is in memory:
+`inputs` by stream number, `output(n)` what came.  `run()` returns the worker's exit frame; `reports` is what the job's
+process told its parent.  As a context manager it ends everything, and `remains()` names what then is left.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from cexec.errors import DisconnectedError
+from cexec.protocol import frames, sodium
+from cexec.protocol.frames import READS, WRITES, Exit, Go, Refusal, Stream
+from cexec.protocol.session import Event, Session
+from cexec.system import process, process_tree
+from cexec.system.fds import Sink, Source
+from cexec.system.pump import Pump, Trouble
+from cexec.worker_job import Program, run_job
+from tests.protocol.wires import record_pair
+
+JOB_ID = bytes(range(16))
+STANDARD = [Stream(0, READS), Stream(1, WRITES), Stream(2, WRITES)]
+DEADLINE = 20.0  # seconds for whatever a test waits for
+
+
+class Refused(Exception):
+    """The worker did not start the program."""
+
+    def __init__(self, refusal: Refusal) -> None:
+        super().__init__(refusal.reason)
+        self.kind = refusal.kind
+
+
+class RemoteJob:
+    """One job under way."""
+
+    def __init__(
+        self,
+        *command: str,
+        streams: Sequence[Stream] = STANDARD,
+        inputs: Mapping[int, bytes] | None = None,
+        options: Mapping[str, str] | None = None,
+        arguments: Sequence[bytes] = (),
+        environment: Mapping[str, bytes] | None = None,
+        held: bool = False,
+        **program: Any,
+    ) -> None:
+        self.mark = f"CEXEC_JOB={os.urandom(16).hex()}".encode()
+        self.events: list[Event] = []
+        self.started = False
+        self.exit: Exit | None = None
+        self._outputs: dict[int, int] = {}
+        self._pipes: dict[int, int] = {}  # with `held`
+        self._released: set[int] = set()
+        go = Go(
+            job_id=JOB_ID, attempt=1, streams=list(streams), options=dict(options or {}),
+            arguments=list(arguments), environment=dict(environment or {}),
+        )  # fmt: skip
+        self._go = go
+        self._inputs = {number: (inputs or {}).get(number, b"") for number in self._numbers(READS)}
+        worker = Session(worker=True, now=time.monotonic())
+        self.session = Session(worker=False, now=time.monotonic())
+        worker.confirm()
+        _carry(worker, self.session)
+        self.session.go(go)
+        _carry(self.session, worker)
+        ours, theirs = _connection()
+        one, other = record_pair(sodium.aead_names()[0])
+        self.parent, parent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        executable = process.resolve(command[0], os.environ["PATH"])
+        arguments_given = bool(program.pop("allow_arguments", False))
+        served = Program(executable, list(command[1:]), dict(os.environb), arguments_given, **program)
+        self.pid = os.fork()
+        if self.pid == 0:
+            ours.close()
+            self.parent.close()
+            _child(Pump(theirs, other, worker), go, served, self.mark, parent)
+        theirs.close()
+        parent.close()
+        self.pump = Pump(ours, one, self.session)
+        for number in self._numbers(WRITES):
+            self._outputs[number] = os.memfd_create(f"output {number}")
+            if held:
+                self._pipes[number], writing = os.pipe2(os.O_NONBLOCK)
+                self.pump.sinks[number] = Sink(writing)
+            else:
+                self.pump.sinks[number] = Sink(os.dup(self._outputs[number]))
+        for number in self._numbers(READS):
+            if number >= frames.FIRST_FILE:
+                self._feed(number)
+
+    def release(self, number: int) -> None:
+        """Begins to take an output; with `held` none is taken before."""
+        self._released.add(number)
+
+    def step(self, timeout: float = 0.05) -> None:
+        for number in self._released:
+            try:
+                os.write(self._outputs[number], os.read(self._pipes[number], 1 << 20))
+            except BlockingIOError:
+                pass
+        for event in self.pump.step(timeout):
+            if isinstance(event, Trouble):
+                continue
+            self.events.append(event)
+            if event.kind == frames.STARTED:
+                self.started = True
+                for number in self._inputs:
+                    if number < frames.FIRST_FILE:
+                        self._feed(number)
+            elif event.kind == frames.REFUSED and event.refusal is not None:
+                raise Refused(event.refusal)
+            elif event.kind == frames.EXIT:
+                self.exit = event.exit
+
+    def until(self, condition: Callable[[], object], timeout: float = DEADLINE) -> None:
+        deadline = time.monotonic() + timeout
+        while not condition():
+            assert time.monotonic() < deadline, "it never came true"
+            self.step()
+
+    def run(self, timeout: float = DEADLINE) -> Exit:
+        """Until the exit frame; then lets the worker go."""
+        self.until(lambda: self.exit is not None and self.pump.drained, timeout)
+        assert self.exit is not None
+        self.session.release()
+        self.pump.say_goodbye()
+        return self.exit
+
+    def output(self, number: int) -> bytes:
+        return os.pread(self._outputs[number], os.fstat(self._outputs[number]).st_size, 0)
+
+    def reports(self) -> list[dict[str, Any]]:
+        """All that its process says until it ends."""
+        found = []
+        self.parent.settimeout(DEADLINE)
+        while data := self.parent.recv(4096):
+            found.append(json.loads(data))
+        return found
+
+    def processes(self) -> list[int]:
+        """What runs of the program."""
+        return [pid for pid in process_tree.marked(self.mark) if pid != self.pid]
+
+    def remains(self, timeout: float = DEADLINE) -> list[int]:
+        """What is left of the program when `timeout` has passed, or nothing as soon as nothing is."""
+        deadline = time.monotonic() + timeout
+        while (left := self.processes()) and time.monotonic() < deadline:
+            time.sleep(0.02)
+        return left
+
+    def wait(self) -> int:
+        """The wait status of the job's process."""
+        pid, self.pid = self.pid, 0
+        return os.waitpid(pid, 0)[1]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.pump.connection.close()
+        self.parent.close()
+        if self.pid:
+            self.wait()
+        for pid in self.processes():
+            os.kill(pid, signal.SIGKILL)
+        for fd in (*self._outputs.values(), *self._pipes.values()):
+            os.close(fd)
+
+    def _numbers(self, direction: int) -> list[int]:
+        return [s.number for s in self._go.streams if s.directions & direction and s.same_as == s.number]
+
+    def _feed(self, number: int) -> None:
+        fd = os.memfd_create(f"input {number}")
+        os.pwrite(fd, self._inputs[number], 0)
+        self.pump.sources[number] = Source(fd)
+
+
+def shell(script: str, **options: Any) -> RemoteJob:
+    """A job that is a shell script."""
+    return RemoteJob("sh", "-c", script, **options)
+
+
+def python(script: str, **options: Any) -> RemoteJob:
+    """A job that is a Python script."""
+    return RemoteJob(sys.executable, "-S", "-c", script, **options)
+
+
+def written(path: Path, timeout: float = DEADLINE) -> str:
+    """What a job writes into a file, once it ends with a newline."""
+    deadline = time.monotonic() + timeout
+    while not (path.exists() and (text := path.read_text()).endswith("\n")):
+        assert time.monotonic() < deadline, f"{path.name} was not written"
+        time.sleep(0.01)
+    return text.rstrip("\n")
+
+
+def lost(job: RemoteJob) -> str:
+    """Steps until the connection ends without an exit; the reason."""
+    try:
+        job.until(lambda: job.exit is not None)
+    except DisconnectedError as error:
+        return str(error)
+    raise AssertionError("the job has ended as if nothing had been")
+
+
+def _child(pump: Pump, go: Go, program: Program, mark: bytes, parent: socket.socket) -> None:
+    try:
+        process.close_on_exec_from(3)
+        name, _, value = mark.partition(b"=")
+        peers = {b"PEER_" + key.encode(): text for key, text in go.environment.items()}
+        run_job(pump, go, program, {name: value, **peers}, parent)
+    except BaseException:
+        import traceback
+
+        traceback.print_exc()
+    finally:
+        os._exit(0)
+
+
+def _connection() -> tuple[socket.socket, socket.socket]:
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        ours = socket.create_connection(listener.getsockname())
+        theirs, _ = listener.accept()
+    for one in (ours, theirs):
+        one.setblocking(False)
+        one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    return ours, theirs
+
+
+def _carry(sender: Session, receiver: Session) -> None:
+    for frame in sender.data_to_send():
+        receiver.receive_data(memoryview(frame), time.monotonic())
+    while receiver.next_event() is not None:
+        pass
