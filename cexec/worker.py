@@ -74,10 +74,13 @@ class Worker:
         process.load_prctl()
         self._wakeup = self._catch_signals()
 
+    def say_hello(self) -> None:
+        """Tells the group that this worker is there."""
+        self._presences.hello(monotonic())
+
     def run(self) -> None:
         """Serves until told to stop."""
         wakeup = self._wakeup
-        self._presences.hello(monotonic())
         while not (self._stopping and not self._jobs):
             ready = self._wait(wakeup)
             now = monotonic()

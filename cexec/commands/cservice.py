@@ -158,6 +158,7 @@ def command(
         load=LoadWatch(log, None if load_command is None else LoadCommand(load_command)),
         random=dice,
     )
+    worker.say_hello()
     client = app if app.endswith(".pub") else f"{app}.pub"
     addresses = ", ".join(groups.addresses()) or "nothing: no group is heard here"
     plural = "slot" if slots == 1 else "slots"

@@ -118,6 +118,8 @@ class GroupSockets:
                 )
         for label in self._labels:  # a name of which one address is ours is heard
             self.unheard.pop(label, None)
+        if self._redelivery is None and any(one.hearing.unicast is not False for one in self._open.values()):
+            self._redelivery = _open_redelivery()
         return problem
 
     def _resolve_names(self, found: Iterable[Interface]) -> None:
@@ -201,10 +203,9 @@ class GroupSockets:
 
         It comes from a loopback address, which no other machine can have; this process hears it too.
         """
+        if self._redelivery is None:
+            return "there was no descriptor left"
         try:
-            if self._redelivery is None:
-                self._redelivery = open_datagram_socket(_socket.AF_INET)
-                self._redelivery.bind(("127.0.0.1", 0))
             self._redelivery.sendto(data, (LOOPBACK_BROADCAST, via.getsockname()[1]))
         except OSError as error:
             return error_text(error.errno or errno.EIO)
@@ -247,6 +248,20 @@ class GroupSockets:
     def _close_one(self, one: _Open) -> None:
         self._dropped += _drops(one.socket)
         one.socket.close()
+
+
+def _open_redelivery() -> _socket.socket | None:
+    """Sends from a loopback address, which no other machine can have; None when there is no descriptor left."""
+    try:
+        created = open_datagram_socket(_socket.AF_INET)
+        try:
+            created.bind(("127.0.0.1", 0))
+        except OSError:
+            created.close()
+            raise
+    except OSError:
+        return None
+    return created
 
 
 def _why(number: int) -> str:
