@@ -24,6 +24,7 @@ from cexec.system.sockets import open_listener
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cexec.client_explain import Chronicle
     from cexec.protocol.frames import Exit
     from cexec.protocol.keys import ClientKey
     from cexec.protocol.requirements import Requirements
@@ -60,6 +61,7 @@ class Request:
         weight: int = 1,
         environment: dict[str, bytes] | None = None,
         arguments: list[bytes] | None = None,
+        chronicle: Chronicle | None = None,
     ) -> None:
         self.key = key
         self.descriptors = descriptors
@@ -79,6 +81,7 @@ class Request:
         self.weight = weight
         self.environment = environment or {}
         self.arguments = arguments or []
+        self.chronicle = chronicle  # of --explain
 
 
 class Client:
@@ -126,12 +129,13 @@ class Client:
         """Runs the job on this worker; None: it has failed in a way that allows another attempt."""
         if self._request.test_alert:
             self._complain(winner.address, "test alert")
-        job = ClientJob(winner, self._inputs, self._outputs, self._signals)
+        job = ClientJob(winner, self._inputs, self._outputs, self._signals, self._request.chronicle)
         self._signals.start()
         try:
             return self._conclude(winner, job, job.run())
         except RefusedError as error:
             self._complain(winner.address, f"refused: {error}")
+            self._note_failure(f"{_who(winner)} refuses the job: {error}")
             self._refusals += 1
             if error.permanent or self._refusals == MAXIMUM_REFUSALS:
                 raise CexecError(f"{_who(winner)} refuses the job: {error}") from None
@@ -149,6 +153,7 @@ class Client:
     def _prepare_repetition(self, winner: Winner, job: ClientJob, error: CexecError) -> None:
         """N3: raises the error with a reason unless the job can be done again as if nothing had been."""
         failure = f"{_who(winner)} failed: {error}"
+        self._note_failure(failure)
         if job.once:
             obstacle = "this service must not run a job twice (cservice --once)"
         elif self._failures == self._request.retries:
@@ -180,6 +185,8 @@ class Client:
         request = self._request
         announcer = Announcer(request.groups, request.udp_port)
         listener = open_listener(request.ports, loopback=announcer.loopback, ipv6=announcer.ipv6)
+        if request.chronicle is not None:
+            request.chronicle.note("attempt", number=attempt, port=listener.port)
         try:
             contest = Contest(
                 key=request.key,
@@ -196,6 +203,7 @@ class Client:
                 pingpong=request.pingpong,
                 complain=self._complain,
                 tell=self._tell,
+                chronicle=request.chronicle,
             )
             return contest.run(self._go(attempt))
         except NoWorkerError:
@@ -218,6 +226,10 @@ class Client:
         """A line in the ancestor's words, for the descriptor that asked for them."""
         if self._request.error_fd is not None:
             _write(self._request.error_fd, f"{who} {text}\n")
+
+    def _note_failure(self, reason: str) -> None:
+        if self._request.chronicle is not None:
+            self._request.chronicle.note("failed", reason=reason)
 
     def _tell(self, text: str) -> None:
         """A line for the person at the terminal, who waits."""

@@ -19,6 +19,7 @@ from cexec.system.pump import BROKEN_PIPE, Pump, Trouble
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.client_candidate import Winner
+    from cexec.client_explain import Chronicle
     from cexec.client_inputs import Inputs
     from cexec.client_outputs import Outputs
     from cexec.client_signals import Signals
@@ -43,7 +44,14 @@ class InterruptedByUser(CexecError):
 class ClientJob:
     """One attempt.  `once`: the worker says that a job which may have started must never be repeated."""
 
-    def __init__(self, winner: Winner, inputs: Inputs, outputs: Outputs, signals: Signals) -> None:
+    def __init__(
+        self,
+        winner: Winner,
+        inputs: Inputs,
+        outputs: Outputs,
+        signals: Signals,
+        chronicle: Chronicle | None = None,
+    ) -> None:
         self.once = "once" in winner.hello.attributes
         self.interrupts = 0
         self._pump = Pump(winner.connection, winner.records, winner.session)
@@ -51,6 +59,7 @@ class ClientJob:
         self._inputs = inputs
         self._outputs = outputs
         self._signals = signals
+        self._chronicle = chronicle
         self._exit: Exit | None = None
         self._pump.sinks.update(outputs.sinks())
         self._pump.watch(signals.fileno())
@@ -80,6 +89,10 @@ class ClientJob:
                 self._handle(event)
         self._session.release()
         self._pump.say_goodbye()
+        if self._chronicle is not None:
+            sent = sum(half.count for half in self._session.outgoing.values())
+            received = sum(half.consumed for half in self._session.incoming.values())
+            self._chronicle.note("exit", status=self._exit.exit_status, sent=sent, received=received)
         return self._exit
 
     def give_up(self) -> None:
@@ -95,6 +108,8 @@ class ClientJob:
             verb = "write to" if event.writing else "read from"
             raise LocalError(f"cannot {verb} {name_of(event.stream)}: {os.strerror(event.error).lower()}")
         if event.kind == frames.STARTED:
+            if self._chronicle is not None:
+                self._chronicle.note("started")
             self.once = self.once or bool(event.number & frames.ONCE)
             self._pump.sources.update(self._inputs.sources())
         elif event.kind == frames.REFUSED and event.refusal is not None:

@@ -11,9 +11,9 @@ import sys
 
 from cexec.client import DEFAULT_RETRIES, DEFAULT_SPOOL, Client, Request
 from cexec.client_descriptors import inspect, occupy_standard
-from cexec.client_signals import INTERRUPT, end_by_default
+from cexec.client_signals import INTERRUPT, die_of, end_by_default
 from cexec.client_targets import requirements_from
-from cexec.errors import CexecError, UsageError
+from cexec.errors import EXIT_TEMPORARY, CexecError, UsageError
 from cexec.protocol.keys import ClientKey
 from cexec.protocol.limits import DEFAULT_PINGPONG, LEAST_PINGPONG
 from cexec.system.groups import groups_from_environment, udp_port_from_environment
@@ -44,6 +44,7 @@ OPTIONS: tuple[Option, ...] = (
     (("--retries",), "N", "How often a job is repeated whose worker failed.  [default: 2]"),
     (("--hold",), "", "Keep the output back until the job has succeeded."),
     (("--keep-partial",), "", "Leave what was written by a job that failed."),
+    (("--explain",), "", "Tell at the end who was asked, who answered, and how long each step took."),
 )
 
 
@@ -102,7 +103,30 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
         environment=environment,
         arguments=[os.fsencode(argument) for argument in arguments],
     )
+    if options.get("explain"):
+        return _run_explained(request)
     return Client(request).run()
+
+
+def _run_explained(request: Request) -> int:
+    """The story is told however the call ends, also when somebody loses patience with the search for a worker."""
+    import _signal
+
+    from cexec.client_explain import Chronicle
+    from cexec.commands.common import print_line
+
+    request.chronicle = Chronicle(fingerprint=request.key.fingerprint, groups=request.groups, udp_port=request.udp_port)
+    if _signal.getsignal(_signal.SIGINT) != _signal.SIG_IGN:
+        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    try:
+        return Client(request).run()
+    except KeyboardInterrupt:
+        pass
+    finally:
+        for line in request.chronicle.lines():
+            print_line(line)
+    die_of(INTERRUPT)
+    return EXIT_TEMPORARY
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:
