@@ -10,7 +10,7 @@ import pytest
 
 from cexec import worker_answers, worker_hearing
 from cexec.protocol import datagram, hello, presence
-from cexec.protocol.announcement import CENSUS, RUN_ALL, RUN_ONE, SealedAnnouncement
+from cexec.protocol.announcement import CENSUS, RUN_ALL, SealedAnnouncement
 from cexec.protocol.bid import Bidder, Connect
 from cexec.protocol.certificate import ROLE_CLIENT, Certificate, Identity
 from cexec.protocol.hello import Hello, decode_answer, open_hello
