@@ -1,8 +1,8 @@
-"""A worker's job process and a client made of the real pump, joined by a TCP connection over loopback; no race, no keys.
+"""A worker's job process and a client made of the real pump, joined by a TCP connection; no race, no keys.
 
-Contract: `RemoteJob` forks and runs `worker_job.run_job` as cservice does.  What the client gives and gets is in memory:
-`inputs` by stream number, `output(n)` what came.  `run()` returns the worker's exit frame; `reports` is what the job's
-process told its parent.  As a context manager it ends everything, and `remains()` names what then is left.
+Contract: `RemoteJob` forks and runs `worker_job.run_job` as cservice does.  What the client gives and gets is in
+memory: `inputs` by stream number, `output(n)` what came.  `run()` returns the worker's exit frame; `reports` is what
+the job's process told its parent.  As a context manager it ends everything, and `remains()` names what then is left.
 """
 
 from __future__ import annotations

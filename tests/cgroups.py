@@ -1,0 +1,52 @@
+"""Control groups for tests, of version 1 or 2, where this process may make them; else the test is skipped, loudly.
+
+Contract: `with control_group("pids", {"pids.max": "100"}) as path:` makes a group below our own and removes it.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+from tests.needs import skip_for_want_of
+
+ROOT = Path("/sys/fs/cgroup")
+
+
+@contextmanager
+def control_group(controller: str, values: Mapping[str, str]) -> Iterator[Path]:
+    """A group that has this controller, with these files written."""
+    path = _own_group(controller) / f"cexec-test-{os.getpid()}-{os.urandom(3).hex()}"
+    try:
+        path.mkdir()
+    except OSError:
+        skip_for_want_of(f"a {controller} control group")
+    try:
+        if not all((path / name).exists() for name in values):
+            skip_for_want_of(f"a {controller} control group")
+        for name, value in values.items():
+            (path / name).write_text(value)
+        yield path
+    finally:
+        _remove(path)
+
+
+def _own_group(controller: str) -> Path:
+    for line in Path("/proc/self/cgroup").read_text().splitlines():
+        _, controllers, path = line.split(":", 2)
+        if controller in controllers.split(","):
+            return ROOT / controller / path.lstrip("/")
+    return ROOT / path.lstrip("/")  # the last line is that of version 2
+
+
+def _remove(path: Path) -> None:
+    for _ in range(100):
+        try:
+            path.rmdir()
+        except OSError:
+            time.sleep(0.05)  # its processes are still ending
+        else:
+            return
