@@ -1,0 +1,392 @@
+"""A worker that dies or lies: the client gives the job to another, or fails; it never takes a lie for a success.
+
+Every peer here has the application's key and a certificate; what strangers can do is in tests/protocol/test_attacks.py.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable
+
+import pytest
+
+from cexec.protocol import frames
+from cexec.protocol.frames import ENDED, EXITED, READER_CLOSED, READS, WRITES, Ending, Exit
+from cexec.protocol.limits import INITIAL_WINDOW, MAXIMUM_DATA, MAXIMUM_FRAME, RECORD_HEADER
+from tests.conftest import StartService
+from tests.environment import local_environment
+from tests.fake_worker import LOOPBACK, SLOW, Connection, FakeWorker, HungUpError, serve
+from tests.service import Application
+
+Play = Callable[[Connection], None]
+OUTPUT = b"the whole output"
+
+
+def run(
+    application: Application, *arguments: str, input: bytes = b"input", **environment: str
+) -> subprocess.CompletedProcess[bytes]:
+    return application.run(*arguments, input=input, environment={**LOOPBACK, **environment})
+
+
+def until_hung_up(connection: Connection) -> None:
+    """The client may hang up at any moment from here on."""
+    try:
+        connection.wait_for_end()
+    except HungUpError:
+        pass
+
+
+# deaths and lies: each play does everything right up to one step
+
+
+def dies_after_confirming(connection: Connection) -> None:
+    connection.shake().confirm().close()
+
+
+def drops_after_go(connection: Connection) -> None:
+    connection.take().close()
+
+
+def resets_after_go(connection: Connection) -> None:
+    connection.take().reset()
+
+
+def drops_after_starting(connection: Connection) -> None:
+    connection.take().start().close()
+
+
+def drops_in_the_input(connection: Connection) -> None:
+    connection.take().start().read(size=1)
+    connection.close()
+
+
+def drops_in_the_middle_of_a_record(connection: Connection) -> None:
+    connection.take().start().raw((1000).to_bytes(RECORD_HEADER, "big") + bytes(10)).close()
+
+
+def drops_before_the_exit_frame(connection: Connection) -> None:
+    connection.take().start().read()
+    connection.end(1, 2).close()
+
+
+def ends_with_fewer_bytes_than_it_counts(connection: Connection) -> None:
+    connection.take().start().frame(frames.END, (len(OUTPUT)).to_bytes(8, "big"), 1)
+    until_hung_up(connection)
+
+
+def lying_exit(*endings: Ending) -> Play:
+    """All is done right but for the exit frame, which says this."""
+
+    def play(connection: Connection) -> None:
+        connection.take().start()
+        connection.read()
+        connection.end(1, 2)
+        connection.frame(frames.EXIT, Exit(kind=EXITED, status=0, endings=list(endings)).encode())
+        until_hung_up(connection)
+
+    return play
+
+
+OUT, ERR, IN = Ending(1, WRITES, ENDED, 0), Ending(2, WRITES, ENDED, 0), Ending(0, READS, ENDED, 5)
+
+
+def exits_before_the_output_has_ended(connection: Connection) -> None:
+    connection.take().start().frame(frames.EXIT, Exit(kind=EXITED, status=0, endings=[OUT, ERR, IN]).encode())
+    until_hung_up(connection)
+
+
+def exits_without_having_started(connection: Connection) -> None:
+    connection.take().frame(frames.EXIT, Exit(kind=EXITED, status=0, endings=[OUT, ERR, IN]).encode())
+    until_hung_up(connection)
+
+
+def sends_data_before_it_has_started(connection: Connection) -> None:
+    connection.take().frame(frames.DATA, b"early", 1)
+    until_hung_up(connection)
+
+
+def sends_data_on_an_unknown_stream(connection: Connection) -> None:
+    connection.take().start().frame(frames.DATA, b"data", 77)
+    until_hung_up(connection)
+
+
+def sends_data_on_an_input(connection: Connection) -> None:
+    connection.take().start().frame(frames.DATA, b"data", 0)
+    until_hung_up(connection)
+
+
+def sends_data_after_the_end(connection: Connection) -> None:
+    connection.take().start().end(1).frame(frames.DATA, b"more", 1)
+    until_hung_up(connection)
+
+
+def sends_an_unknown_frame(connection: Connection) -> None:
+    connection.take().start().frame(99)
+    until_hung_up(connection)
+
+
+def sends_a_frame_that_only_clients_send(connection: Connection) -> None:
+    connection.take().start().frame(frames.SIGNAL, b"\x0f")
+    until_hung_up(connection)
+
+
+def sends_an_oversized_record(connection: Connection) -> None:
+    connection.take().start().raw((MAXIMUM_FRAME + 33).to_bytes(RECORD_HEADER, "big"))
+    until_hung_up(connection)
+
+
+def sends_a_huge_record(connection: Connection) -> None:
+    connection.take().start().raw(b"\xff" * RECORD_HEADER)
+    until_hung_up(connection)
+
+
+def sends_noise(connection: Connection) -> None:
+    connection.take().start().raw((100).to_bytes(RECORD_HEADER, "big") + os.urandom(100))
+    until_hung_up(connection)
+
+
+def breaks_the_output_off(connection: Connection) -> None:
+    connection.take().start().frame(frames.BROKEN, b"the disk is gone", 1)
+    until_hung_up(connection)
+
+
+FAILURES: dict[Play, str] = {
+    dies_after_confirming: "disconnected unexpectedly",
+    drops_after_go: "disconnected unexpectedly",
+    resets_after_go: "disconnected unexpectedly",
+    drops_after_starting: "disconnected unexpectedly",
+    drops_in_the_input: "disconnected unexpectedly",
+    drops_in_the_middle_of_a_record: "disconnected unexpectedly in the middle of a record",
+    drops_before_the_exit_frame: "disconnected unexpectedly",
+    ends_with_fewer_bytes_than_it_counts: "stream ended twice, or without all its bytes",
+    lying_exit(Ending(1, WRITES, ENDED, 3), ERR, IN): "stream 1 was cut short",
+    lying_exit(Ending(1, WRITES, READER_CLOSED, 0), ERR, IN): "stream 1 was cut short",
+    lying_exit(OUT, ERR, Ending(0, READS, ENDED, 6)): "stream 0 was not read as it was written",
+    lying_exit(OUT, ERR): "exit frame does not name every stream once",
+    lying_exit(OUT, OUT, IN): "exit frame does not name every stream once",
+    exits_before_the_output_has_ended: "stream 1 was cut short",
+    exits_without_having_started: "worker sent a frame that has no place here",
+    sends_data_before_it_has_started: "worker sent output before it had started the program",
+    sends_data_on_an_unknown_stream: "data on a stream that does not exist",
+    sends_data_on_an_input: "data on a stream that does not exist",
+    sends_data_after_the_end: "peer sent data after the end of its stream",
+    sends_an_unknown_frame: "frame has an unknown type",
+    sends_a_frame_that_only_clients_send: "worker sent a frame that has no place here",
+    sends_an_oversized_record: "record has an impossible length",
+    sends_a_huge_record: "record has an impossible length",
+    sends_noise: "record didn't verify",
+    breaks_the_output_off: "lost standard output of the program: the disk is gone",
+}
+each_failure = pytest.mark.parametrize(
+    ("play", "reason"), FAILURES.items(), ids=lambda value: getattr(value, "__name__", "")
+)
+
+
+@each_failure
+def test_a_worker_that_fails_is_named_with_what_it_did(application: Application, play: Play, reason: str) -> None:
+    with FakeWorker(application, play, attempts=1):
+        result = run(application, "--retries", "0")
+    said = result.stderr.decode().replace(": connection reset by peer", "")  # as the case may be
+    assert said == (f"cexec: worker fake at 127.0.0.1 failed: {reason}; not repeated, because --retries is 0\n")
+    assert (result.returncode, result.stdout) == (111, b"")
+
+
+@pytest.mark.parametrize("play", [drops_after_go, drops_before_the_exit_frame, lying_exit(OUT, ERR)])
+def test_the_job_of_a_worker_that_fails_is_done_by_another(
+    application: Application, service: StartService, play: Play
+) -> None:
+    service("sh", "-c", "cat; echo $CEXEC_ATTEMPT", environment=SLOW)
+    with FakeWorker(application, play, attempts=1):
+        result = run(application)
+    assert (result.returncode, result.stdout) == (0, b"input2\n"), result.stderr
+    assert result.stderr.decode().count("\n") == 1
+    assert "; running the job again\n" in result.stderr.decode()
+
+
+def test_a_job_is_given_up_after_as_many_repetitions_as_were_asked_for(application: Application) -> None:
+    with FakeWorker(application, drops_after_go) as fake:
+        result = run(application)
+    assert fake.played == 3
+    assert result.returncode == 111
+    lines = result.stderr.decode().splitlines()
+    assert [line.endswith("; running the job again") for line in lines] == [True, True, False]
+    assert lines[-1].endswith("; not repeated, because 3 attempts are enough (--retries)")
+
+
+def test_a_worker_that_sends_more_than_its_credit_fails(application: Application) -> None:
+    overdone = threading.Event()
+
+    def play(connection: Connection) -> None:
+        connection.take().start()
+        try:
+            for _ in range(3 + INITIAL_WINDOW // MAXIMUM_DATA):  # nobody reads what the client writes
+                connection.frame(frames.DATA, bytes(MAXIMUM_DATA), 1)
+        except OSError:
+            pass  # the client has noticed
+        overdone.set()
+        connection.wait_for_end()
+
+    argv, environment = application.client("--retries", "0", environment=LOOPBACK)
+    with FakeWorker(application, play, attempts=1):
+        client = subprocess.Popen(
+            argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert overdone.wait(20)
+        _, said = client.communicate(timeout=20)
+    assert b"failed: peer sent more than its credit; " in said
+    assert client.returncode == 111
+
+
+def test_a_service_that_runs_a_job_once_is_not_asked_twice(application: Application) -> None:
+    def play(connection: Connection) -> None:
+        connection.take().start(once=True).close()
+
+    with FakeWorker(application, play) as fake:
+        result = run(application)
+    assert fake.played == 1
+    assert result.returncode == 111
+    assert b"; not repeated, because this service must not run a job twice (cservice --once)\n" in result.stderr
+
+
+def test_a_worker_that_cannot_start_the_program_is_no_failure_of_the_job(
+    application: Application, service: StartService
+) -> None:
+    def play(connection: Connection) -> None:
+        connection.take().refuse(frames.HERE, "no such file")
+
+    service("cat", environment=SLOW)
+    with FakeWorker(application, play, attempts=1):
+        result = run(application, "--retries", "0")
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"input", b"")
+
+
+def test_a_refusal_for_all_workers_is_final(application: Application) -> None:
+    def play(connection: Connection) -> None:
+        connection.take().refuse(frames.PERMANENT, "not here and not there")
+
+    with FakeWorker(application, play) as fake:
+        result = run(application)
+    assert (result.returncode, fake.played) == (111, 1)
+    assert result.stderr == b"cexec: worker fake at 127.0.0.1 refuses the job: not here and not there\n"
+
+
+# silence
+
+SHORT_PATIENCE = """
+import sys
+from cexec.commands import cexec
+cexec.LEAST_PINGPONG = 0.0
+sys.exit(cexec.main(sys.argv[1:]))
+"""
+
+
+@pytest.mark.parametrize("started", [False, True])
+def test_a_worker_that_wins_and_stalls_is_dead_after_a_time(application: Application, started: bool) -> None:
+    def play(connection: Connection) -> None:
+        connection.take()
+        if started:
+            connection.start()
+        connection.wait_for_end()
+
+    argv = [sys.executable, "-c", SHORT_PATIENCE, os.fspath(application.public), "--retries", "0"]
+    environment = local_environment({**LOOPBACK, "CEXEC_TIMEOUT_PINGPONG": "1"})
+    with FakeWorker(application, play, attempts=1):
+        start = time.monotonic()
+        result = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=60)
+    assert result.returncode == 111
+    assert b"failed: peer has been silent for 1 seconds; " in result.stderr
+    assert time.monotonic() - start >= 1
+
+
+def test_a_worker_that_answers_pings_is_alive_although_its_program_says_nothing(application: Application) -> None:
+    def play(connection: Connection) -> None:
+        connection.take().start()
+        for _ in range(3):
+            assert connection.next_frame()[0] == frames.PING
+            connection.frame(frames.PONG)
+        connection.read()
+        connection.end(1, 2).exit(3).wait_for_end()
+
+    argv = [sys.executable, "-c", SHORT_PATIENCE, os.fspath(application.public), "--retries", "0"]
+    environment = local_environment({**LOOPBACK, "CEXEC_TIMEOUT_PINGPONG": "2"})
+    with FakeWorker(application, play, attempts=1):
+        client = subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
+        try:
+            client.wait(4.5)
+        except subprocess.TimeoutExpired:
+            pass
+        assert client.poll() is None
+        _, said = client.communicate(timeout=20)
+    assert (client.returncode, said) == (3, b"")
+
+
+def test_workers_that_connect_and_say_nothing_delay_nobody_for_long(
+    application: Application, service: StartService
+) -> None:
+    """More of them than the client looks at side by side: each has three seconds to prove itself."""
+
+    def play(connection: Connection) -> None:
+        client = connection.socket.getpeername()
+        others = [socket.create_connection(client) for _ in range(70)]
+        until_hung_up(connection)
+        for other in others:
+            other.close()
+
+    service("cat", environment=SLOW)
+    with FakeWorker(application, play, attempts=1):
+        result = run(application)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"input", b"")
+
+
+def test_a_worker_that_proves_itself_and_never_confirms_delays_nobody(
+    application: Application, service: StartService
+) -> None:
+    def play(connection: Connection) -> None:
+        connection.shake()
+        until_hung_up(connection)
+
+    service("cat", environment=SLOW)
+    with FakeWorker(application, play, attempts=1):
+        result = run(application)
+    assert (result.returncode, result.stdout, result.stderr) == (0, b"input", b"")
+
+
+def test_of_two_workers_that_confirm_in_the_same_millisecond_one_gets_the_job(application: Application) -> None:
+    together = threading.Barrier(2)
+    chosen: list[str] = []
+
+    def play(connection: Connection) -> None:
+        connection.shake()
+        together.wait(20)
+        connection.confirm()
+        try:
+            connection.hear(frames.GO)
+        except (HungUpError, ConnectionResetError):  # a CANCEL may be lost in the reset
+            chosen.append("cancelled")
+            return
+        chosen.append("got the job")
+        connection.start()
+        connection.read()
+        connection.end(1, 2).exit(3).wait_for_end()
+
+    for _ in range(5):
+        chosen.clear()
+        together.reset()
+        with (
+            FakeWorker(application, play, name="one", attempts=1),
+            FakeWorker(application, play, name="other", attempts=1),
+        ):
+            result = run(application)
+        assert (result.returncode, result.stderr) == (3, b"")
+        assert sorted(chosen) == ["cancelled", "got the job"]
+
+
+def test_the_fake_worker_serves_when_it_does_nothing_wrong(application: Application) -> None:
+    with FakeWorker(application, serve):
+        result = run(application)
+    assert (result.returncode, result.stdout, result.stderr) == (3, b"INPUT", b"")
