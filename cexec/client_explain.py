@@ -9,6 +9,7 @@ tells the story at the end, with the likely causes when nobody took the job.  Th
     connected address                                           dropped   address, reason, hello (or None)
     offered   hello, address                                    answered  hello, address
     won       hello, address, told (how many others were cancelled)
+    census    found (who is there, and what they lack)
 """
 
 from __future__ import annotations
@@ -98,8 +99,10 @@ class Chronicle:
             reply_port=last.get("attempt", {}).get("port"),
             sent_to=announced.get("to", []),
             failures=announced.get("failures", {}),
-            heard="answered" in last,
+            heard="answered" in last or "census" in last,
         )
+        if not causes:
+            return []
         return ["likely causes on this machine, in the order to look at them:", *(f"  - {cause}" for cause in causes)]
 
 
@@ -145,6 +148,10 @@ def _answered(facts: Facts, before: list[Note]) -> Iterator[str]:
         yield f"{_worker(facts)} refuses: {answer.detail}"
 
 
+def _census(facts: Facts, before: list[Note]) -> Iterator[str]:
+    yield f"asked who is there at all: {facts['found']}"
+
+
 def _won(facts: Facts, before: list[Note]) -> Iterator[str]:
     winner: Hello = facts["hello"]
     offered = [(when, note) for when, step, note in before if step == "offered"]
@@ -180,6 +187,7 @@ _WORDS: dict[str, Callable[[Facts, list[Note]], Iterator[str]]] = {
     "offered": _offered,
     "dropped": _dropped,
     "answered": _answered,
+    "census": _census,
     "won": _won,
     "started": _program_started,
     "exit": _exit,

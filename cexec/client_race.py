@@ -23,12 +23,15 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cexec.census import Inquiry
     from cexec.client_explain import Chronicle
     from cexec.protocol.announcement import SealedAnnouncement
+    from cexec.protocol.datagram import Datagram
     from cexec.protocol.frames import Go
     from cexec.protocol.hello import Hello
     from cexec.protocol.keys import ClientKey
     from cexec.system.datagrams import Announcer
+    from cexec.system.groups import Sockaddr
     from cexec.system.sockets import Listener
 
 ACCEPT_BATCH = 16  # connections (ours) accepted before the others are looked at again
@@ -68,6 +71,8 @@ class Contest:
         self._accept_timeout = accept_timeout
         self._sent_to: list[str] = []
         self._accept_again = 0.0
+        self._inquiry: Inquiry | None = None  # into what the workers lack, when nobody takes the job
+        self._lacking = ""
         self._browse_at = NEVER if announcer.loopback else self._race.started + BROWSE_AFTER
 
     def run(self, go: Go, wakeup: Callable[[set[int]], None] | None = None, extra: tuple[int, ...] = ()) -> Winner:
@@ -84,7 +89,7 @@ class Contest:
                     if winner is not None:
                         return winner
                 self._accept(now)
-                self._hear_answers(now)
+                self._hear_datagrams(now)
                 self._handle_timeouts(now)
         finally:
             self._listener.close()
@@ -106,6 +111,8 @@ class Contest:
         elif now < self._accept_again:
             timeouts.append(self._accept_again)
         timeouts += [candidate.deadline for candidate in self._candidates.values()]
+        if self._inquiry is not None:
+            timeouts.append(self._inquiry.next_timeout())
         seconds = max(0.0, min(timeouts) - now)
         return {fd for fd, _ in poll.poll(seconds * 1000 + (0.999 if seconds else 0))}
 
@@ -125,6 +132,9 @@ class Contest:
             if not (self._race.connected or self._race.answers):
                 self._announcer.browse()
                 self._note("browsing")
+        if self._inquiry is not None and self._inquiry.advance(now):
+            self._end_inquiry()
+            self._tell(self.status(now))
 
     def _follow_race(self, now: float) -> None:
         if not self._race.transmissions:
@@ -137,9 +147,36 @@ class Contest:
                     failures = dict(self._announcer.failures)
                     self._note("announced", number=self._race.transmissions, to=self._sent_to, failures=failures)
             elif event == SILENT:
-                self._tell(self.status(now))
+                if self._picky and not self._race.queued():
+                    self._inquire()
+                else:
+                    self._tell(self.status(now))
             elif event == GAVE_UP:
+                if self._picky and not self._lacking:
+                    self._inquire().run()
+                    self._end_inquiry()
                 raise NoWorkerError(self._failure())
+
+    # what nobody has
+
+    @property
+    def _picky(self) -> bool:
+        return bool(self._sealed.announcement.requirements)
+
+    def _inquire(self) -> Inquiry:
+        """Begins to ask who is there: workers that do not fit have not answered."""
+        from cexec.census import Inquiry
+
+        if self._inquiry is None:
+            self._inquiry = Inquiry([self._key], self._announcer)
+        return self._inquiry
+
+    def _end_inquiry(self) -> None:
+        assert self._inquiry is not None
+        self._lacking = self._inquiry.explain(self._sealed.announcement.requirements)
+        self._inquiry = None
+        if self._lacking:
+            self._note("census", found=self._lacking)
 
     # connections
 
@@ -198,24 +235,29 @@ class Contest:
 
     # datagrams
 
-    def _hear_answers(self, now: float) -> None:
+    def _hear_datagrams(self, now: float) -> None:
         for data, source in self._announcer.receive():
             parsed = datagram.parse(data, (self._key.mac1_key,))
             if parsed is None or parsed.kind != datagram.ANSWER:
                 continue
-            try:
-                announced, message = decode_answer(parsed.inner)
-                if announced != self._sealed.mac1 or self._race.heard_before(parsed.mac1):
-                    continue
-                answer = open_hello(self._sealed.handshake(), message, self._key.authority_public)
-                answer.certificate.check_dates(_wall_clock())
-            except CexecError:
-                continue
-            first = answer.instance not in self._race.answers
-            self._race.answered(answer, now)
-            self._note("answered", hello=answer, address=source[0])
-            if first and answer in self._race.complaints():
-                self._tell(f"{_who(answer)} at {source[0]} {_complaint(answer)}")
+            if self._inquiry is not None:
+                self._inquiry.receive(parsed, source, now)
+            self._hear_answer(parsed, source, now)
+
+    def _hear_answer(self, parsed: Datagram, source: Sockaddr, now: float) -> None:
+        try:
+            announced, message = decode_answer(parsed.inner)
+            if announced != self._sealed.mac1 or self._race.heard_before(parsed.mac1):
+                return
+            answer = open_hello(self._sealed.handshake(), message, self._key.authority_public)
+            answer.certificate.check_dates(_wall_clock())
+        except CexecError:
+            return
+        first = answer.instance not in self._race.answers
+        self._race.answered(answer, now)
+        self._note("answered", hello=answer, address=source[0])
+        if first and answer in self._race.complaints():
+            self._tell(f"{_who(answer)} at {source[0]} {_complaint(answer)}")
 
     # words
 
@@ -232,15 +274,19 @@ class Contest:
             return (
                 f"{_count(len(queued), 'worker')}, {'all ' if slots > 1 else ''}{_count(slots, 'slot')} busy; waiting"
             )
+        rest = "; waiting" if left is None else f"; {left:.0f} s left"
+        if self._lacking:
+            return f"no worker of {self._key.fingerprint} fits: {self._lacking}{rest}"
         sent = f"sent {_count(self._race.transmissions, 'announcement')} to {', '.join(self._sent_to) or 'nobody'}"
         failures = "".join(f"; {label}: {text}" for label, text in self._announcer.failures.items())
-        rest = "" if left is None else f"; {left:.0f} s left"
         return f"no worker of {self._key.fingerprint} has answered; {sent}{failures}{rest}"
 
     def _failure(self) -> str:
         complaints = "".join(f"; {_who(answer)} {_complaint(answer)}" for answer in self._race.complaints())
         if complaints:
             return f"no worker of {self._key.fingerprint} could take the job in {self._accept_timeout:g} s{complaints}"
+        if self._lacking:
+            return f"no worker of {self._key.fingerprint} fits: {self._lacking}"
         failures = "".join(f"; {label}: {text}" for label, text in self._announcer.failures.items())
         return (
             f"no worker of {self._key.fingerprint} answered in {self._accept_timeout:g} s; sent "
