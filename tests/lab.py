@@ -42,7 +42,8 @@ class Namespace:
 
     def inside(self, argv: Sequence[str | os.PathLike[str]]) -> list[str]:
         """The command that runs `argv` in this namespace; the process keeps its id, so signals reach it."""
-        return ["nsenter", f"--net=/proc/{self.pid}/ns/net", "--", *(os.fspath(argument) for argument in argv)]
+        nsenter = find_tool("nsenter") or "nsenter"  # whatever PATH the process is given
+        return [nsenter, f"--net=/proc/{self.pid}/ns/net", "--", *(os.fspath(argument) for argument in argv)]
 
     def popen(self, argv: Sequence[str | os.PathLike[str]], **options: Any) -> subprocess.Popen[Any]:
         """Starts a process in this namespace; CEXEC_* and GROUP of our environment are not passed on."""
