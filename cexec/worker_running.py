@@ -41,6 +41,7 @@ class RunningJob:
         self.ended = False
         self._channel = channel
         self._records = records
+        self._leader = 0
 
     @classmethod
     def fork(cls, offer: Offer, known: Known, program: Program) -> RunningJob:
@@ -76,7 +77,9 @@ class RunningJob:
             if not data:
                 self.ended = True
                 break
-            found.append(json.loads(data))
+            report = json.loads(data)
+            self._leader = report.get("pid", self._leader)
+            found.append(report)
         return found
 
     def terminate(self) -> None:
@@ -96,7 +99,7 @@ class RunningJob:
         except ChildProcessError:
             return
         if status:
-            leftovers.end_strays()
+            leftovers.end_strays(self._leader)
             if self._records is not None:
                 leftovers.sweep(self._records)
 

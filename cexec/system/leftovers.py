@@ -86,18 +86,20 @@ def sweep(directory: str, *, grace: float = 0.0) -> list[str]:
     return swept
 
 
-def end_strays() -> None:
-    """Ends the orphans of a job's process that was killed, which have become children of this process."""
+def end_strays(leader: int) -> None:
+    """Ends and reaps the orphans of a job's process that was killed, which have become children of this process.
+
+    `leader` is the job's main process, or 0: it may have ended already, and nothing else tells then whose it was.
+    """
+    seen = {leader}
     for _ in range(_LOOKS):
-        found = process_tree.strays(MARK.encode())
-        if not found:
+        # One that has died is told from our own children only by having been seen before.
+        seen.update(process_tree.signal_all(process_tree.strays(MARK.encode()), signal.SIGKILL))
+        ours = [pid for pid in process_tree.children(os.getpid()) if pid in seen]
+        if not ours:
             return
-        process_tree.signal_all(found, signal.SIGKILL)
-        for pid in found:
-            try:
-                os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                pass
+        for pid in ours:
+            os.waitpid(pid, os.WNOHANG)
         time.sleep(_LOOK_INTERVAL)
 
 

@@ -143,11 +143,12 @@ def strays(mark_name: bytes) -> list[int]:
     return result
 
 
-def signal_all(pids: list[int], number: int) -> None:
-    """A signal for these processes and all of their descendants."""
-    for root in pids:
-        for pid in (root, *descendants(root)):
-            _kill(pid, number)
+def signal_all(pids: list[int], number: int) -> list[int]:
+    """A signal for these processes and all of their descendants; returns who got it."""
+    found = [pid for root in pids for pid in (root, *descendants(root))]
+    for pid in found:
+        _kill(pid, number)
+    return found
 
 
 def _has_variable(pid: int, name: bytes) -> bool:
