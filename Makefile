@@ -17,6 +17,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 help:
 	@echo 'make test       the tests, in a network namespace of their own; PYTEST_ARGS="-k race"'
+	@echo 'make campaign   the tests that take minutes each: full numbers; PYTEST_ARGS as above'
 	@echo 'make check      ruff, mypy, the import ranks, the man pages'
 	@echo 'make demo       a tour on this machine, in a virtual environment of its own'
 	@echo 'make bench      the benchmarks; BENCH=benchmarks/bench_one.py for one of them'
@@ -33,6 +34,9 @@ $(STAMP): pyproject.toml $(wildcard bin/*)
 
 test: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) $(BIN)/python -m pytest $(PYTEST_ARGS)
+
+campaign: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) $(BIN)/python -m pytest -m campaign --durations=0 $(PYTEST_ARGS)
 
 check: $(STAMP) man-lint
 	$(BIN)/ruff check .
@@ -76,4 +80,4 @@ clean:
 	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find cexec tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help test check man-lint demo bench install uninstall clean
+.PHONY: help test campaign check man-lint demo bench install uninstall clean

@@ -1,0 +1,127 @@
+"""Whatever clients do, and however many, the worker is afterwards as it was before (N6 of docs/protocol.md)."""
+
+from __future__ import annotations
+
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.conftest import StartService
+from tests.service import Application, Service
+
+RSS_GROWTH = 2_000_000  # bytes that the heap of a Python process varies by
+TIME_WAIT = "TIME_WAIT"  # a connection that is over, which the kernel remembers for a minute
+
+
+class Footprint:
+    """What there is on this machine, as far as a worker or its jobs could have left it."""
+
+    def __init__(self, worker: Service, directories: list[Path]) -> None:
+        self.descriptors = worker.descriptors()
+        self.processes = len(worker.started())
+        self.sockets = sum(one.status != TIME_WAIT for one in psutil.net_connections("inet"))
+        self.files = sorted(str(path) for directory in directories for path in directory.rglob("*"))
+        self.memory = psutil.Process(worker.pid).memory_info().rss
+
+    def check(self, before: Footprint) -> None:
+        for name in ("descriptors", "processes", "sockets", "files"):
+            assert getattr(self, name) == getattr(before, name), name
+        assert self.memory <= before.memory + RSS_GROWTH, f"{self.memory - before.memory} bytes more"
+
+
+@pytest.fixture
+def leaves_nothing(application: Application, service: StartService, tmp_path: Path) -> Iterator[Callable[..., Service]]:
+    """Starts a worker that has done some jobs; at the end of the test everything must be as it was then."""
+    directories = [tmp_path / "temporary", tmp_path / "home"]
+    for directory in directories:
+        directory.mkdir()
+    environment = {"TMPDIR": str(directories[0]), "HOME": str(directories[1])}
+    started: list[tuple[Service, Footprint]] = []
+
+    def start(*program: str, options: tuple[str, ...] = ()) -> Service:
+        worker = service(*program, options=options, environment=environment)
+        for _ in range(10):
+            assert application.run().returncode == 0
+        settle(worker)
+        started.append((worker, Footprint(worker, directories)))
+        return worker
+
+    yield start
+    for worker, before in started:
+        settle(worker)
+        Footprint(worker, directories).check(before)
+
+
+def settle(worker: Service) -> None:
+    """The last job's process may need a moment to end."""
+    deadline = time.monotonic() + 5
+    while worker.started() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+Start = Callable[..., Service]
+
+
+def run_in_a_row(application: Application, count: int) -> None:
+    argv, environment = application.client()
+    for number in range(count):
+        ended = subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, capture_output=True)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"", b""), f"run {number}"
+
+
+def run_at_once(application: Application, count: int, *arguments: str, **settings: str) -> None:
+    argv, environment = application.client(*arguments, environment=settings)
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    clients = [subprocess.Popen(argv, env=environment, **pipes) for _ in range(count)]  # type: ignore[call-overload]
+    ends = [(*client.communicate(), client.returncode) for client in clients]
+    assert ends == [(b"done\n", b"", 0)] * count
+
+
+def test_200_runs_in_a_row_leave_nothing(application: Application, leaves_nothing: Start) -> None:
+    leaves_nothing("true")
+    run_in_a_row(application, 200)
+
+
+def test_100_clients_at_once_leave_nothing(application: Application, leaves_nothing: Start) -> None:
+    leaves_nothing("echo", "done")
+    run_at_once(application, 100)
+
+
+def test_jobs_that_break_off_leave_nothing(application: Application, leaves_nothing: Start) -> None:
+    leaves_nothing("sh", "-c", "echo begun >&2; sleep ${PEER_TIME:-0}; cat", options=("-j", "8"))
+    argv, environment = application.client("TIME=60")
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    for _ in range(3):
+        clients = [subprocess.Popen(argv, env=environment, **pipes) for _ in range(4)]  # type: ignore[call-overload]
+        for client in clients:
+            with client:
+                assert client.stderr is not None and client.stderr.readline() == b"begun\n"
+                client.kill()
+    assert application.run("TIME=0").returncode == 0
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(900)
+def test_1000_runs_in_a_row_leave_nothing(application: Application, leaves_nothing: Start) -> None:
+    leaves_nothing("true")
+    run_in_a_row(application, 1000)
+
+
+# All slots busy
+
+
+def test_24_jobs_at_once_on_2_slots_all_succeed(application: Application, leaves_nothing: Start) -> None:
+    """The accept timeout counts only while no worker is known: the last ones wait three times as long."""
+    leaves_nothing("sh", "-c", "sleep ${PEER_TIME:-0}; echo done", options=("-j", "2"))
+    run_at_once(application, 24, "TIME=0.5", CEXEC_TIMEOUT_ACCEPT="2")
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(900)
+def test_200_jobs_of_2_seconds_at_once_on_2_slots_all_succeed(application: Application, leaves_nothing: Start) -> None:
+    leaves_nothing("sh", "-c", "sleep ${PEER_TIME:-0}; echo done", options=("-j", "2"))
+    run_at_once(application, 200, "TIME=2", CEXEC_TIMEOUT_ACCEPT="5")
