@@ -6,6 +6,7 @@ tells the story at the end, with the likely causes when nobody took the job.  Th
     attempt   number, port (of our listener)                    started   -
     announced number, to, failures (label -> reason)            exit      status, sent, received (bytes)
     browsing  -                                                 failed    reason (of the attempt)
+    census    found (who is there, and what they lack)
     connected address                                           dropped   address, reason, hello (or None)
     offered   hello, address                                    answered  hello, address
     won       hello, address, told (how many others were cancelled)
@@ -152,6 +153,10 @@ def _census(facts: Facts, before: list[Note]) -> Iterator[str]:
     yield f"asked who is there at all: {facts['found']}"
 
 
+def _census(facts: Facts, before: list[Note]) -> Iterator[str]:
+    yield f"who is there: {facts['found']}"
+
+
 def _won(facts: Facts, before: list[Note]) -> Iterator[str]:
     winner: Hello = facts["hello"]
     offered = [(when, note) for when, step, note in before if step == "offered"]
@@ -187,6 +192,7 @@ _WORDS: dict[str, Callable[[Facts, list[Note]], Iterator[str]]] = {
     "offered": _offered,
     "dropped": _dropped,
     "answered": _answered,
+    "census": _census,
     "census": _census,
     "won": _won,
     "started": _program_started,

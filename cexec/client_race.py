@@ -83,38 +83,44 @@ class Contest:
                 ready = self._wait(extra)
                 if wakeup is not None:
                     wakeup(ready.intersection(extra))
-                now = monotonic()
-                for fd in ready.intersection(self._candidates):
-                    winner = self._advance(self._candidates[fd], go, now)
-                    if winner is not None:
-                        return winner
-                self._accept(now)
-                self._hear_datagrams(now)
-                self._handle_timeouts(now)
+                winner = self._advance_all(ready, go)
+                if winner is not None:
+                    self._tell_the_others()
+                    return winner
         finally:
-            self._listener.close()
-            self._sealed.erase()
-            for candidate in self._candidates.values():
-                candidate.connection.close()
+            self.close()
+
+    def close(self) -> None:
+        """Nobody can come or answer any more."""
+        self._listener.close()
+        self._sealed.erase()
+        for candidate in self._candidates.values():
+            candidate.connection.close()
+        self._candidates.clear()
 
     # waiting
 
     def _wait(self, extra: tuple[int, ...]) -> set[int]:
         poll = select.poll()
         now = monotonic()
-        for fd in (*extra, *self._announcer.filenos(), *self._candidates):
+        for fd in (*extra, *self._filenos(now)):
             poll.register(fd, select.POLLIN)
+        seconds = max(0.0, self._next_timeout(now) - now)
+        return {fd for fd, _ in poll.poll(seconds * 1000 + (0.999 if seconds else 0))}
+
+    def _filenos(self, now: float) -> list[int]:
+        """The descriptors to wait for: connections are accepted only while there is room for them."""
+        accepts = self._unproved < MAXIMUM_UNAUTHENTICATED and now >= self._accept_again
+        return [*self._announcer.filenos(), *self._candidates, *(self._listener.filenos() if accepts else ())]
+
+    def _next_timeout(self, now: float) -> float:
         timeouts = [self._race.next_timeout(), self._browse_at]
-        if self._unproved < MAXIMUM_UNAUTHENTICATED and now >= self._accept_again:
-            for fd in self._listener.filenos():
-                poll.register(fd, select.POLLIN)
-        elif now < self._accept_again:
+        if now < self._accept_again:
             timeouts.append(self._accept_again)
         timeouts += [candidate.deadline for candidate in self._candidates.values()]
         if self._inquiry is not None:
             timeouts.append(self._inquiry.next_timeout())
-        seconds = max(0.0, min(timeouts) - now)
-        return {fd for fd, _ in poll.poll(seconds * 1000 + (0.999 if seconds else 0))}
+        return min(timeouts)
 
     @property
     def _unproved(self) -> int:
@@ -180,6 +186,22 @@ class Contest:
 
     # connections
 
+    def _advance_all(self, ready: set[int], go: Go) -> Winner | None:
+        """Goes on with all that is ready or due, up to the first worker that has got `go`."""
+        now = monotonic()
+        for fd in ready.intersection(self._candidates):
+            winner = self._advance(self._candidates[fd], go, now)
+            if winner is not None:
+                return winner
+        self._accept(now)
+        self._hear_datagrams(now)
+        self._handle_timeouts(now)
+        return None
+
+    def _wants(self, offer: Hello) -> bool:
+        """Whether this worker may have the job."""
+        return True
+
     def _accept(self, now: float) -> None:
         if now < self._accept_again:
             return
@@ -203,6 +225,8 @@ class Contest:
                 candidate.hello.certificate.check_dates(_wall_clock())
                 self._race.offered(candidate.hello)
                 self._note("offered", hello=candidate.hello, address=candidate.address[0])
+                if not self._wants(candidate.hello):
+                    self._drop(candidate, "")
             if not confirmed or candidate.session is None:
                 return None
             candidate.session.go(go)
@@ -212,7 +236,6 @@ class Contest:
             return None
         del self._candidates[candidate.connection.fileno()]
         self._note("won", hello=candidate.hello, address=candidate.address[0], told=len(self._candidates))
-        self._tell_the_others()
         return Winner(candidate)
 
     def _tell_the_others(self) -> None:
