@@ -1,0 +1,77 @@
+"""Dead machines and stopped processes are told apart, over a real network."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+
+from tests.conftest import MakeLab
+from tests.environment import ROOT
+from tests.lab import Host
+from tests.needs import require_tool
+
+ACCEPT = (
+    "import socket, time; s = socket.create_server(('', 4000)); print(flush=True); c, _ = s.accept(); time.sleep(60)"
+)
+WATCH = """
+import json, select, socket, sys, time
+from cexec.errors import DisconnectedError
+from cexec.system.liveness import Liveness
+lost = {}
+begun = time.monotonic()
+watched = {}
+for name in sys.argv[1:]:
+    connection = socket.create_connection((name, 4000))
+    connection.setblocking(False)
+    watched[name] = connection, Liveness(connection)
+print(flush=True); sys.stdin.readline()
+while time.monotonic() < begun + 24:
+    for name, (connection, watch) in watched.items():
+        try:
+            connection.send(bytes(100000))  # until the window is full
+        except BlockingIOError:
+            pass
+        watch.stepped(time.monotonic())
+        try:
+            watch.handle_timeout(time.monotonic())
+        except DisconnectedError:
+            lost.setdefault(name, time.monotonic() - begun)
+    time.sleep(0.1)
+print(json.dumps(lost))
+"""
+
+
+def accepting(host: Host) -> subprocess.Popen[str]:
+    process = host.popen([sys.executable, "-S", "-c", ACCEPT], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None and process.stdout.readline() == "\n"
+    return process
+
+
+def test_a_host_that_vanishes_is_noticed_and_a_process_that_does_not_read_is_not(lab: MakeLab) -> None:
+    """Hosts 2 and 3 read nothing; host 2 vanishes with its window closed, host 4 before anything was sent."""
+    require_tool("nft")
+    network = lab(4)
+    peers = [accepting(network.host(number)) for number in (2, 3, 4)]
+    try:
+        addresses = [network.host(number).address for number in (2, 3, 4)]
+        watcher = network.host(1).popen(
+            [sys.executable, "-c", WATCH, *addresses],
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=ROOT,
+        )  # fmt: skip
+        assert watcher.stdout is not None and watcher.stdin is not None
+        watcher.stdout.readline()
+        network.host(4).drop(100, match="meta l4proto tcp")
+        watcher.stdin.write("\n")
+        watcher.stdin.flush()
+        time.sleep(1.0)
+        network.host(2).drop(100, match="meta l4proto tcp")
+        output, _ = watcher.communicate(timeout=60)
+        lost = json.loads(output)
+        assert set(lost) == {addresses[0], addresses[2]}
+        assert all(15 <= seconds <= 23 for seconds in lost.values()), lost
+    finally:
+        for peer in peers:
+            peer.kill()
+            peer.communicate()
