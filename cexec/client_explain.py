@@ -6,7 +6,6 @@ tells the story at the end, with the likely causes when nobody took the job.  Th
     attempt   number, port (of our listener)                    started   -
     announced number, to, failures (label -> reason)            exit      status, sent, received (bytes)
     browsing  -                                                 failed    reason (of the attempt)
-    census    found (who is there, and what they lack)
     connected address                                           dropped   address, reason, hello (or None)
     offered   hello, address                                    answered  hello, address
     won       hello, address, told (how many others were cancelled)
@@ -150,10 +149,6 @@ def _answered(facts: Facts, before: list[Note]) -> Iterator[str]:
 
 
 def _census(facts: Facts, before: list[Note]) -> Iterator[str]:
-    yield f"asked who is there at all: {facts['found']}"
-
-
-def _census(facts: Facts, before: list[Note]) -> Iterator[str]:
     yield f"who is there: {facts['found']}"
 
 
@@ -192,7 +187,6 @@ _WORDS: dict[str, Callable[[Facts, list[Note]], Iterator[str]]] = {
     "offered": _offered,
     "dropped": _dropped,
     "answered": _answered,
-    "census": _census,
     "census": _census,
     "won": _won,
     "started": _program_started,
