@@ -39,6 +39,8 @@ class Inquiry:
     ) -> None:
         """`known` and `expected`: see `Census`; `requirements`: only workers that fit are asked."""
         now = monotonic()
+        known = list(known)
+        self.partial = bool(known)  # not everybody was asked
         self.sent_to: list[str] = []  # the destinations that got the last round
         self.censuses = [Census(key, now, requirements=requirements, known=known, expected=expected) for key in keys]
         self._announcer = announcer

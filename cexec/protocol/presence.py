@@ -104,3 +104,7 @@ class Followed:
             del self._last[next(iter(self._last))]
         self._last[presence.instance] = (sequence, purpose)
         return fresh
+
+    def gone(self, instance: bytes) -> bool:
+        """Whether it has said BYE."""
+        return self._last.get(instance, (0, HELLO))[1] == BYE

@@ -1,0 +1,261 @@
+"""cps(1): the workers of an application, now or for as long as somebody watches.
+
+Contract: `main(argv)` returns 0 when some worker answered, 111 when none did.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import time
+
+import click
+
+from cexec import __version__
+from cexec.commands.common import print_error, printable, run_click
+from cexec.errors import EXIT_TEMPORARY, CexecError, KeyFileError
+from cexec.protocol.census import shown_names
+from cexec.protocol.keys import ClientKey
+from cexec.roster import Roster, Row
+from cexec.system.groups import groups_from_environment, udp_port_from_environment
+from cexec.system.keyfile import find_client_key, read_key
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+DEFAULT_INTERVAL = 10.0  # seconds (ours) after which --watch asks for figures again
+HEADINGS = (
+    "NAME", "INSTANCE", "ADDRESS", "SLOTS", "RUNNING", "WAITING", "LOAD", "SPEED", "LABELS", "VERSION", "CLOCK",
+    "UPTIME", "HEALTH",
+)  # fmt: skip
+NUMBERS = frozenset({"SLOTS", "RUNNING", "WAITING", "LOAD", "SPEED", "CLOCK", "UPTIME"})  # right-aligned
+UNITS = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+SHOWN_INSTANCE = 4  # bytes (ours) of an instance that are enough for people
+CLEAR = "\x1b[H\x1b[J"  # cursor to the top, and clear below it (ECMA-48)
+
+
+@click.command("cps", context_settings={"max_content_width": 100})
+@click.option("--json", "as_json", is_flag=True, help="One JSON object per worker and line.")
+@click.option("--watch", is_flag=True, help="Show who comes and goes, until interrupted.")
+@click.option(
+    "--interval",
+    type=click.FloatRange(0.0, 86_400.0),
+    default=DEFAULT_INTERVAL,
+    show_default=True,
+    metavar="SECONDS",
+    help="With --watch: how often figures are asked for again; 0 never.",
+)
+@click.version_option(__version__, prog_name="cps")
+@click.argument("apps", metavar="[APP.pub]...", nargs=-1)
+def command(as_json: bool, watch: bool, interval: float, apps: tuple[str, ...]) -> int:
+    """Show the workers of applications: all that answer now, with their load.
+
+    Without APP.pub: of every key *.pub here and in ~/.config/cexec.
+    """
+    keys = _named_keys(apps) if apps else _found_keys()
+    roster = Roster(list(keys.values()), groups_from_environment(os.environ), udp_port_from_environment(os.environ))
+    view = View(roster, list(keys), list(keys.values()), as_json)
+    try:
+        if watch:
+            roster.watch(view.changed, interval)
+        else:
+            roster.take()
+            view.show(now=True)
+    except KeyboardInterrupt:
+        pass  # the end of every --watch
+    finally:
+        roster.close()
+    if not roster.rows:
+        view.explain_silence()
+        return EXIT_TEMPORARY
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_click(command, argv)
+
+
+# Which applications
+
+
+def _named_keys(names: Iterable[str]) -> dict[str, ClientKey]:
+    """The keys, by what the user calls them."""
+    return _without_copies([(name, _read(find_client_key(name))) for name in names])
+
+
+def _found_keys() -> dict[str, ClientKey]:
+    """Every client key where keys are kept; other files called *.pub (an ssh key, say) do not count."""
+    home = os.environ.get("HOME", "")
+    kept = os.environ.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else "")
+    found: list[tuple[str, ClientKey]] = []
+    complaints: list[str] = []
+    for directory in (".", *([f"{kept}/cexec"] if kept.startswith("/") else [])):
+        for name in sorted(_listing(directory)):
+            path = name if directory == "." else f"{directory}/{name}"
+            try:
+                found.append((path, _read(path)))
+            except CexecError as error:
+                complaints.append(str(error))
+    if not found:
+        where = f"no client key *.pub here or in {kept}/cexec"
+        raise KeyFileError("; ".join([where, *complaints[:3]]) + "; name one: cps APP.pub")
+    return _without_copies(found)
+
+
+def _listing(directory: str) -> list[str]:
+    try:
+        return [name for name in os.listdir(directory) if name.endswith(".pub")]
+    except OSError:
+        return []
+
+
+def _read(path: str) -> ClientKey:
+    key = read_key(path, (ClientKey,), "cps needs the client key that ckeygen wrote beside it (APP.pub)")
+    try:
+        key.identity.certificate.check_dates(time.time())
+    except CexecError as error:
+        raise type(error)(f"{path}: {error}; ask its owner for a new one, or set the clock") from None
+    return key
+
+
+def _without_copies(keys: list[tuple[str, ClientKey]]) -> dict[str, ClientKey]:
+    known: dict[bytes, tuple[str, ClientKey]] = {}
+    for name, key in keys:
+        known.setdefault(key.mac1_key, (name, key))
+    return dict(known.values())
+
+
+# What is shown
+
+
+class View:
+    """Rows on standard output: a table, made anew when something changes, or lines of JSON."""
+
+    def __init__(self, roster: Roster, names: list[str], keys: list[ClientKey], as_json: bool) -> None:
+        self._roster = roster
+        self._apps = [os.path.basename(name).removesuffix(".pub") for name in names]
+        self._keys = keys
+        self._json = as_json
+        self._stale = True
+
+    def changed(self, row: Row | None, gone: bool) -> None:
+        """What `Roster.watch` calls."""
+        if row is None:
+            self.show(now=False)
+        elif self._json:
+            facts = self._facts(row, self._names([*self._roster.rows.values(), row], row.key)[row.answer.hello.instance])
+            self._print([json.dumps({"event": "gone" if gone else "worker", **facts})])
+        else:
+            self._stale = True
+
+    def show(self, *, now: bool) -> None:
+        """The table, or all rows as JSON."""
+        rows = self._sorted()
+        if self._json:
+            if now:
+                self._print([json.dumps(self._facts(row, name)) for name, row in rows])
+        elif self._stale and (rows or not now):
+            self._print(_table(self._headings(), [self._cells(row, name) for name, row in rows]), clear=not now)
+        self._stale = False
+
+    def explain_silence(self) -> None:
+        """On stderr."""
+        keys = ", ".join(f"{app} ({key.fingerprint})" for app, key in zip(self._apps, self._keys, strict=True))
+        failures = "".join(f"; {label}: {text}" for label, text in self._roster.failures.items())
+        print_error(
+            "cps",
+            f"no worker of {keys} answered; asked {', '.join(self._roster.sent_to) or 'nobody'}{failures}; "
+            "is cservice running with this key, in the same group (CEXEC_GROUP)?",
+        )
+
+    def _sorted(self) -> list[tuple[str, Row]]:
+        """Rows with their names, which are unique in an application as far as addresses tell."""
+        found: list[tuple[str, Row]] = []
+        for number in range(len(self._keys)):
+            names = self._names(self._roster.rows.values(), number)
+            named = [(names[instance], row) for instance, row in self._roster.rows.items() if row.key == number]
+            found += sorted(named, key=lambda pair: (pair[0], pair[1].answer.hello.instance))
+        return found
+
+    def _names(self, rows: Iterable[Row], key: int) -> dict[bytes, str]:
+        answers = {row.answer.hello.instance: row.answer for row in rows if row.key == key}
+        return shown_names(answers.values())
+
+    def _headings(self) -> list[str]:
+        return [*(["APP"] if len(self._keys) > 1 else []), *HEADINGS]
+
+    def _cells(self, row: Row, name: str) -> list[str]:
+        answer = row.answer
+        hello = answer.hello
+        labels = ",".join(f"{key}={value}" if value else key for key, value in sorted(answer.labels.items()))
+        cells = [
+            name, hello.instance[:SHOWN_INSTANCE].hex(), answer.address, str(hello.slots), str(hello.running),
+            str(hello.waiting), f"{hello.load:.2f}", f"{hello.speed:.2f}", labels or "-", hello.version,
+            _skew(answer.skew), _duration(hello.uptime), answer.trouble or hello.detail or "-",
+        ]  # fmt: skip
+        app = [self._apps[row.key]] if len(self._keys) > 1 else []
+        return [printable(cell) for cell in [*app, *cells]]
+
+    def _facts(self, row: Row, name: str) -> dict[str, object]:
+        answer = row.answer
+        hello = answer.hello
+        return {
+            "app": self._apps[row.key],
+            "fingerprint": self._keys[row.key].fingerprint,
+            "name": name,
+            "instance": hello.instance.hex(),
+            "address": answer.address,
+            "host": hello.host,
+            "slots": hello.slots,
+            "running": hello.running,
+            "waiting": hello.waiting,
+            "load": hello.load,
+            "speed": hello.speed,
+            "labels": answer.labels,
+            "attributes": {key: value for key, value in hello.attributes.items() if key not in answer.labels},
+            "version": hello.version,
+            "clock": round(answer.skew, 3),
+            "uptime": hello.uptime,
+            "health": answer.trouble or hello.detail,
+        }
+
+    def _print(self, lines: list[str], *, clear: bool = False) -> None:
+        if clear and os.isatty(1):
+            sys.stdout.write(CLEAR)
+        elif clear:
+            lines = [*lines, ""]
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+
+
+def _table(headings: list[str], rows: list[list[str]]) -> list[str]:
+    """Columns as wide as they need to be."""
+    widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
+    lines = []
+    for cells in [headings, *rows]:
+        padded = [
+            cell.rjust(width) if heading in NUMBERS else cell.ljust(width)
+            for heading, cell, width in zip(headings, cells, widths, strict=True)
+        ]
+        lines.append("  ".join(padded).rstrip())
+    return lines
+
+
+def _duration(seconds: float) -> str:
+    """The two largest units: `3d4h`, `12m5s`."""
+    parts: list[str] = []
+    left = int(seconds)
+    for size, unit in UNITS:
+        if left >= size or (unit == "s" and not parts):
+            parts.append(f"{left // size}{unit}")
+            left %= size
+    return "".join(parts[:2])
+
+
+def _skew(seconds: float) -> str:
+    """How far a worker's clock is ahead of ours."""
+    if abs(seconds) < 60:
+        return f"{seconds:+.1f}s" if abs(seconds) >= 0.05 else "0.0s"
+    return f"{'+' if seconds > 0 else '-'}{_duration(abs(seconds))}"
