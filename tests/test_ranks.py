@@ -40,7 +40,7 @@ RANKS: dict[float, tuple[str, ...]] = {
     4: ("protocol.bid", "protocol.census", "protocol.race", "protocol.session"),
     5: ("system.*",),
     5.8: ("client_causes",),
-    5.9: ("client_explain", "worker_files", "worker_streams"),
+    5.9: ("client_explain", "client_files", "client_progress", "worker_files", "worker_streams"),
     6: (
         "census",
         "client_candidate",

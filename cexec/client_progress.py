@@ -1,0 +1,90 @@
+"""`cexec --progress`: one line on the terminal that says how far a job is, and goes when the job does.
+
+Contract: `Progress.update` may be called after every step of the pump: it writes at most five times a second, and only
+when standard error is a terminal.  `next_timeout` says when the line is out of date, so that the seconds go on while
+nothing happens.  `clear` takes the line away: before anything else is written there, and at the end.
+"""
+
+from __future__ import annotations
+
+import os
+
+_INTERVAL = 0.2  # seconds (ours) between two lines
+_IDLE_INTERVAL = 1.0  # seconds (ours) between two lines when no bytes move
+_SMOOTHING = 2.0  # seconds (ours) over which a rate is taken
+_ERASE = b"\r\x1b[K"  # ECMA-48: to the first column, erase to the end of the line
+_NARROWEST = 20  # columns (ours): below that nothing sensible fits
+_UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
+
+
+class Progress:
+    """The line of one attempt.  `sent` and `received` are bytes of all streams since its start."""
+
+    __slots__ = ("_fd", "_next", "_samples", "_shown", "_start", "_worker")
+
+    def __init__(self, worker: str, now: float, *, fd: int = 2) -> None:
+        self._worker = "".join(c if c.isprintable() else "?" for c in worker)
+        self._fd = fd if os.isatty(fd) else -1
+        self._start = now
+        self._next = now + _INTERVAL  # a job that is over by then needs no line
+        self._shown = False
+        self._samples = [(now, 0, 0)]  # of the last seconds, oldest first
+
+    def next_timeout(self) -> float | None:
+        """When `update` will write again though nothing has moved."""
+        return None if self._fd < 0 else self._next + _IDLE_INTERVAL
+
+    def update(self, sent: int, received: int, now: float) -> None:
+        """Bytes so far."""
+        if self._fd < 0 or now < self._next:
+            return
+        self._next = now + _INTERVAL
+        while len(self._samples) > 1 and now - self._samples[1][0] >= _SMOOTHING:
+            del self._samples[0]
+        then, sent_then, received_then = self._samples[0]
+        self._samples.append((now, sent, received))
+        seconds = max(now - then, _INTERVAL)
+        parts = (
+            self._worker,
+            f"up {_bytes(sent)} {_bytes((sent - sent_then) / seconds)}/s",
+            f"down {_bytes(received)} {_bytes((received - received_then) / seconds)}/s",
+            _duration(now - self._start),
+        )
+        self._write(_ERASE + "  ".join(parts)[: max(_NARROWEST, _columns(self._fd) - 1)].encode())
+        self._shown = True
+
+    def clear(self) -> None:
+        """Nothing of it is left on the terminal."""
+        if self._shown:
+            self._shown = False
+            self._write(_ERASE)
+
+    def _write(self, data: bytes) -> None:
+        try:
+            os.write(self._fd, data)
+        except OSError:
+            self._fd = -1  # the terminal has gone
+
+
+def _bytes(number: float) -> str:
+    """Three digits and a unit; units are powers of 1000, as networks and disks are sold."""
+    unit = 0
+    while number >= 999.5 and unit < len(_UNITS) - 1:
+        number /= 1000
+        unit += 1
+    if unit == 0:
+        return f"{number:.0f} B"
+    return f"{number:.{max(0, 3 - len(str(int(number))))}f} {_UNITS[unit]}"
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(int(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def _columns(fd: int) -> int:
+    try:
+        return os.get_terminal_size(fd).columns or 80
+    except OSError:
+        return 80
