@@ -1,0 +1,117 @@
+"""cproxy(1): relays between two networks, so that a cluster spans them.
+
+Contract: `main(argv)` returns the exit status when it has been told to stop.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from cexec import __version__
+from cexec.commands.common import run_click
+from cexec.protocol.keys import RelayKey
+from cexec.protocol.limits import MAXIMUM_HOPS
+from cexec.relay import DEFAULT_RATE, Relay
+from cexec.relay_plan import Network, parse_self, plan
+from cexec.relay_side import Side
+from cexec.system.eventlog import EventLog
+from cexec.system.groups import groups_from_environment, udp_port_from_environment
+from cexec.system.interfaces import interfaces
+from cexec.system.keyfile import read_key
+from cexec.system.sockets import ports_from_environment
+
+LONGEST_DELAY = 10.0  # seconds (ours): a client gives up after 60
+HIGHEST_RATE = 100_000  # datagrams a second (ours)
+WANTED_DESCRIPTORS = 8192  # (ours) as far as the hard limit allows
+
+
+@click.command("cproxy", context_settings={"max_content_width": 100})
+@click.option(
+    "--only", metavar="APP.relay", multiple=True,
+    help="Relay this application only (ckeygen --relay); may be given again.",
+)  # fmt: skip
+@click.option(
+    "--hop-delay", type=click.FloatRange(0, LONGEST_DELAY), default=0.0, metavar="SECONDS",
+    help="Pass announcements on so much later, and not at all if somebody near has taken the job by then.  "
+    "[default: 0]",
+)  # fmt: skip
+@click.option(
+    "--max-hops", type=click.IntRange(0, MAXIMUM_HOPS), default=MAXIMUM_HOPS, metavar="N",
+    help=f"Relays that may follow this one at most.  [default: {MAXIMUM_HOPS}]",
+)  # fmt: skip
+@click.option(
+    "--rate", type=click.FloatRange(1, HIGHEST_RATE), default=DEFAULT_RATE, metavar="N",
+    help=f"Datagrams a second that are passed on from each network.  [default: {DEFAULT_RATE:.0f}]",
+)  # fmt: skip
+@click.option(
+    "--log", "log_format", type=click.Choice(["text", "json"]), default="text", show_default=True,
+    help="How events are written to stderr.",
+)  # fmt: skip
+@click.version_option(__version__, prog_name="cproxy")
+@click.argument("own", metavar="SELF")
+@click.argument("targets", nargs=-1, metavar="[TARGET]...")
+def command(
+    only: tuple[str, ...],
+    hop_delay: float,
+    max_hops: int,
+    rate: float,
+    log_format: str,
+    own: str,
+    targets: tuple[str, ...],
+) -> int:
+    """Relay between the network of SELF, an address of this host or DEVICE:ADDRESS, and each TARGET.
+
+    Jobs pass in both directions, and what is said of them; nothing of it can be read here.  A TARGET is an entry as in
+    CEXEC_GROUP; without one: the broadcast of every other network of this host.
+    """
+    keys = [read_key(path, (RelayKey,), "cproxy --only needs the file that ckeygen --relay made") for path in only]
+    address, groups = parse_self(own), groups_from_environment(os.environ)
+    port, ports = udp_port_from_environment(os.environ), ports_from_environment(os.environ)
+
+    def network(number: int) -> Network:
+        return plan(address, groups, targets, interfaces())[number]
+
+    log = EventLog(sys.stderr, as_json=log_format == "json")
+    sides = Side(0, lambda: network(0), port), Side(1, lambda: network(1), port)
+    relay = Relay(
+        sides,
+        log=log,
+        mac1_keys=[key.mac1_key for key in keys],
+        maximum_hops=max_hops,
+        hop_delay=hop_delay,
+        rate=rate,
+        ports=ports,
+        descriptors=_raise_descriptor_limit(),
+    )
+    near, far = (", ".join(side.labels) or "nothing" for side in sides)
+    what = ", ".join(key.fingerprint for key in keys) or "every application"
+    log.banner(
+        f"cproxy: relaying {what} between {near} (at {address.text}) and {far}",
+        applications=[key.fingerprint for key in keys],
+        near=sides[0].labels,
+        far=sides[1].labels,
+    )
+    relay.run()
+    return 0
+
+
+def main(argv: list[str] | None = None) -> int:
+    return run_click(command, argv)
+
+
+def _raise_descriptor_limit() -> int:
+    """As many descriptors as we may have and can use."""
+    import resource
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    wanted = WANTED_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(WANTED_DESCRIPTORS, hard)
+    if soft != resource.RLIM_INFINITY and soft < wanted:
+        try:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
+        except (OSError, ValueError):
+            return soft
+        return wanted
+    return WANTED_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft

@@ -1,0 +1,121 @@
+"""Where bytes are between two sockets: in a pipe of the kernel's, which never shows them to us, or in memory.
+
+Contract: `Buffers.take` gives an empty buffer, `give_back` takes it again, with or without bytes in it.  A buffer is
+filled only when it is empty: `fill` returns how many bytes came (0 at the end), None when none has; `drain` how many
+were taken, None when none can be.  Both raise the `OSError` of the socket.  Pipes and splice are Linux's; elsewhere, or
+when descriptors run out, a buffer is memory.
+"""
+
+from __future__ import annotations
+
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+
+PIPE_SIZE = 256 * 1024  # bytes (ours): measured, larger ones are no faster; what a user may have is shared by all pipes
+MEMORY_SIZE = 64 * 1024  # bytes (ours)
+IDLE_PIPES = 32  # (ours) that are kept for the next one
+_F_SETPIPE_SZ = 1031  # <linux/fcntl.h>
+_CAN_SPLICE = hasattr(os, "splice")
+_FLAGS = getattr(os, "SPLICE_F_MOVE", 1) | getattr(os, "SPLICE_F_NONBLOCK", 2)
+
+
+class MemoryBuffer:
+    """Bytes in memory."""
+
+    __slots__ = ("_data",)
+
+    def __init__(self, data: bytes = b"") -> None:
+        self._data = data
+
+    @property
+    def held(self) -> int:
+        """Bytes in it."""
+        return len(self._data)
+
+    def fill(self, source: _socket.socket) -> int | None:
+        try:
+            self._data = source.recv(MEMORY_SIZE)
+        except BlockingIOError:
+            return None
+        return len(self._data)
+
+    def drain(self, target: _socket.socket) -> int | None:
+        try:
+            sent: int = target.send(self._data)
+        except BlockingIOError:
+            return None
+        self._data = self._data[sent:]
+        return sent
+
+    def close(self) -> None:
+        self._data = b""
+
+
+class PipeBuffer:
+    """Bytes in a pipe."""
+
+    __slots__ = ("_reading", "_writing", "held")
+
+    def __init__(self) -> None:
+        self.held = 0
+        self._reading, self._writing = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
+        from fcntl import fcntl
+
+        try:
+            fcntl(self._writing, _F_SETPIPE_SZ, PIPE_SIZE)
+        except OSError:
+            pass  # this user's pipes are large enough together: it stays as it is
+
+    def fill(self, source: _socket.socket) -> int | None:
+        try:
+            self.held = os.splice(source.fileno(), self._writing, PIPE_SIZE, flags=_FLAGS)
+        except BlockingIOError:
+            return None
+        return self.held
+
+    def drain(self, target: _socket.socket) -> int | None:
+        # All that there is and no more: the kernel keeps a last small packet back when more seems to follow.
+        try:
+            taken = os.splice(self._reading, target.fileno(), self.held, flags=_FLAGS)
+        except BlockingIOError:
+            return None
+        self.held -= taken
+        return taken
+
+    def close(self) -> None:
+        os.close(self._reading)
+        os.close(self._writing)
+
+
+Buffer = MemoryBuffer | PipeBuffer
+
+
+class Buffers:
+    """Those of one relay: a connection that carries nothing has none."""
+
+    def __init__(self, *, splice: bool = _CAN_SPLICE) -> None:
+        self._splice = splice
+        self._idle: list[PipeBuffer] = []
+
+    def take(self) -> Buffer:
+        if self._idle:
+            return self._idle.pop()
+        if self._splice:
+            try:
+                return PipeBuffer()
+            except OSError:
+                pass
+        return MemoryBuffer()
+
+    def give_back(self, buffer: Buffer) -> None:
+        if isinstance(buffer, PipeBuffer) and not buffer.held and len(self._idle) < IDLE_PIPES:
+            self._idle.append(buffer)
+        else:
+            buffer.close()
+
+    def close(self) -> None:
+        while self._idle:
+            self._idle.pop().close()
