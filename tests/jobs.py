@@ -23,6 +23,7 @@ from cexec.protocol.frames import READS, WRITES, Exit, Go, Refusal, Stream
 from cexec.protocol.session import Event, Session
 from cexec.system import process, process_tree
 from cexec.system.fds import Sink, Source
+from cexec.system.leftovers import MARK
 from cexec.system.pump import Pump, Trouble
 from cexec.worker_job import Program, run_job
 from tests.protocol.wires import record_pair
@@ -54,7 +55,7 @@ class RemoteJob:
         held: bool = False,
         **program: Any,
     ) -> None:
-        self.mark = f"CEXEC_JOB={os.urandom(16).hex()}".encode()
+        self.mark = f"CEXEC_RUN={os.urandom(16).hex()}".encode()
         self.events: list[Event] = []
         self.started = False
         self.exit: Exit | None = None

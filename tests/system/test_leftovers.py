@@ -27,7 +27,7 @@ def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
 
 @pytest.fixture
 def mark() -> str:
-    return f"CEXEC_JOB={os.urandom(8).hex()}"
+    return f"CEXEC_RUN={os.urandom(8).hex()}"
 
 
 def started(mark: str, script: str) -> int:
