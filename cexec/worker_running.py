@@ -117,6 +117,7 @@ def _environment(offer: Offer, known: Known) -> dict[bytes, bytes]:
         "CEXEC_JOB": announcement.job_id.hex(),
         "CEXEC_ATTEMPT": str(announcement.attempt),
         "CEXEC_CLIENT": announcement.certificate.name,
+        leftovers.MARK: f"{announcement.job_id.hex()}-{os.urandom(8).hex()}",  # the next attempt may run here too
     }
     result = {name.encode(): value.encode() for name, value in values.items()}
     result.update({b"PEER_" + name.encode(): value for name, value in offer.go.environment.items()})

@@ -252,7 +252,7 @@ def _clean_up_after_the_last_time(log: EventLog) -> str | None:
         log.event("warning", reason=f"{error}; what a killed cservice leaves will stay")
         return None
     for mark in leftovers.sweep(directory, grace=GRACE):
-        log.event("swept", job=mark.removeprefix(f"{leftovers.MARK}="))
+        log.event("swept", job=mark.removeprefix(f"{leftovers.MARK}=").partition("-")[0])
     return directory
 
 

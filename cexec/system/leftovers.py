@@ -19,7 +19,7 @@ import time
 from cexec.errors import LocalError
 from cexec.system import process_tree
 
-MARK = "CEXEC_JOB"  # the variable by which a job's processes are known; the record has NAME=VALUE
+MARK = "CEXEC_RUN"  # the variable by which the processes of one run of a job are known; the record has NAME=VALUE
 PRIVATE_PREFIX = "cexec-job-"  # of a private directory's name: nothing else is ever removed
 GROUP_PREFIX = "cexec-job-"  # and of a memory group's
 _NEW = 60.0  # seconds (ours) that an empty record may still be about to be locked

@@ -23,6 +23,7 @@ JOB_VARIABLES = {
     "CEXEC_JOB",
     "CEXEC_ATTEMPT",
     "CEXEC_CLIENT",
+    "CEXEC_RUN",
     "REMOTE_ADDR",
     "REMOTE_PORT",
     "SERVER_ADDR",
