@@ -7,6 +7,7 @@ signal.  Every failure of ours or of a worker's is a `CexecError` with one line.
 from __future__ import annotations
 
 import os
+from time import monotonic
 
 from cexec.client_candidate import Winner
 from cexec.client_descriptors import Descriptor
@@ -96,26 +97,31 @@ class Client:
         self._signals = Signals()
         self._refusals = 0
         self._failures = 0
+        self._number = 1  # of the attempt
+        self._started = monotonic()  # when it began
 
     def run(self) -> int:
         """Attempts the job until it has been done or cannot be."""
-        attempt = 1
         while True:
+            winner = None
             try:
-                status = self._attempt(self._find_worker(attempt))
+                winner = self._find_worker(self._number)
+                status = self._attempt(winner)
             except InterruptedByUser:
                 self._tidy_up()
                 die_of(INTERRUPT)
                 raise
-            except CexecError:
+            except CexecError as error:
                 self._tidy_up()
+                self._alert(error, winner, final=True)
                 raise
             except OSError as error:
                 self._tidy_up()
                 raise LocalError(f"a system call failed: {os.strerror(error.errno or 0).lower()}") from error
             if status is not None:
                 return status
-            attempt += 1
+            self._number += 1
+            self._started = monotonic()
 
     def _tidy_up(self) -> None:
         """After the last failure: make must never meet half a file."""
@@ -134,6 +140,7 @@ class Client:
         try:
             return self._conclude(winner, job, job.run())
         except RefusedError as error:
+            self._alert(error, winner)
             self._complain(winner.address, f"refused: {error}")
             self._note_failure(f"{_who(winner)} refuses the job: {error}")
             self._refusals += 1
@@ -143,6 +150,7 @@ class Client:
         except (LocalError, InterruptedByUser):
             raise
         except CexecError as error:
+            self._alert(error, winner)
             self._complain(winner.address, _ancestors_words(error))
             self._prepare_repetition(winner, job, error)
         finally:
@@ -220,6 +228,22 @@ class Client:
             streams=[descriptor.stream() for descriptor in request.descriptors],
             arguments=request.arguments,
             environment=request.environment,
+        )
+
+    def _alert(self, error: CexecError, winner: Winner | None, *, final: bool = False) -> None:
+        """Tells the loggers, and the worker itself, that this attempt, or with `final` the job, has failed."""
+        from cexec.client_alerts import send_alert  # a job that succeeds does without
+
+        send_alert(
+            key=self._request.key,
+            groups=self._request.groups,
+            udp_port=self._request.udp_port,
+            job_id=self._job_id,
+            attempt=self._number,
+            error=error,
+            final=final,
+            winner=winner,
+            duration=monotonic() - self._started,
         )
 
     def _complain(self, who: str, text: str) -> None:

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from cexec.protocol.keys import ClientKey
     from cexec.system.groups import GroupEntry
 
+GAVE_UP = alert.COMPLAINTS.index("gave up")
 ANCESTORS_CLUSTER = "[cluster]"  # nobody in particular
 
 
@@ -44,16 +45,16 @@ def send_alert(
     udp_port: int,
     job_id: bytes,
     attempt: int,
-    outcome: int,
-    complaint: int,
+    error: CexecError,
+    final: bool,
     winner: Winner | None,
     duration: float,
 ) -> None:
-    """`winner`: the worker that failed, None when there was none; `duration` in seconds."""
+    """`winner`: the worker that failed, None when there was none; `final`: so did the job; `duration` in seconds."""
     certificate = key.identity.certificate
     told = Alert(
-        outcome=outcome,
-        complaint=complaint,
+        outcome=alert.GAVE_UP if final else alert.COMPLAINT,
+        complaint=GAVE_UP if final and winner is not None else complaint_for(error),
         certificate=certificate,
         job_id=job_id,
         attempt=attempt,

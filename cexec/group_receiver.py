@@ -56,10 +56,11 @@ class GroupReceiver:
                     allowance.spend(1.0)
                     self._groups.redeliver(redelivered.wrap(data, source), via)
             if parsed is not None:
+                parsed.unicast = unicast
                 found.append((parsed, source, via))
-            elif self._strangers is not None and len(self._strangers) < MAXIMUM_STRANGERS:
-                if redelivered.may_be_wrapped(data):
-                    self._strangers.append((data, source))
+            elif self._strangers is not None and redelivered.may_be_wrapped(data):
+                self._strangers.append((data, source))
+                del self._strangers[MAXIMUM_STRANGERS:]
         return found
 
     def take_strangers(self) -> list[tuple[bytes, Sockaddr]]:

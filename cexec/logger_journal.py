@@ -62,7 +62,9 @@ class Journal:
         job = self._job(told.job_id)
         client = told.client_address or source
         lines: list[Line] = []
-        tally = self._tallies.setdefault(f"{told.worker_name}@{told.worker_address}", Tally())
+        tally = Tally()  # of nobody, when no worker was there
+        if told.worker_name:
+            tally = self._tallies.setdefault(f"{told.worker_name}@{told.worker_address}", tally)
         if told.outcome == alert.COMPLETED:
             tally.jobs += 1
             tally.failed += told.status != 0

@@ -18,6 +18,7 @@ from cexec.protocol.bid import Bidder
 from cexec.protocol.bid_events import Connect, Forget, Penalized, Queued, Recovered
 from cexec.system import process
 from cexec.system.group_sockets import GroupSockets
+from cexec.worker_alerts import Alerts
 from cexec.worker_answers import Answers, Profile
 from cexec.worker_hearing import Ear
 from cexec.worker_offer import CANCELLED, PROVED, TAKEN, Offer, UnreachableError
@@ -27,11 +28,13 @@ from cexec.worker_running import RunningJob
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from cexec.protocol.keys import WorkerKey
     from cexec.system.datagrams import Announcer
     from cexec.system.eventlog import EventLog
     from cexec.system.groups import Sockaddr
+    from cexec.system.series import Series
     from cexec.worker_job import Program
     from cexec.worker_load import LoadWatch
 
@@ -53,6 +56,7 @@ class Worker:
         log: EventLog,
         load: LoadWatch,
         random: Callable[[], float],
+        series: Series,
     ) -> None:
         """`announcer` sends to the group that `groups` hear; `random` gives floats from 0 up to but not 1."""
         now = monotonic()
@@ -64,8 +68,19 @@ class Worker:
         self._load = load
         self._answers = Answers(key=key, profile=profile, groups=groups, bidder=bidder, load=load, random=random)
         self._presences = Presences(key, self._answers.instance, profile.host, announcer)
+        self._announcer = announcer
+        self._alerts = Alerts(
+            key=key, instance=self._answers.instance, series=series, announcer=announcer, bidder=bidder
+        )
         self._ear = Ear(
-            key=key, groups=groups, bidder=bidder, answers=self._answers, presences=self._presences, log=log, now=now
+            key=key,
+            groups=groups,
+            bidder=bidder,
+            answers=self._answers,
+            presences=self._presences,
+            alerts=self._alerts,
+            log=log,
+            now=now,
         )
         self._heard = self._ear.heard
         self._offers: dict[int, Offer] = {}  # by descriptor
@@ -92,6 +107,7 @@ class Worker:
                 self._advance(self._offers[fd], now)
             if not self._stopping:
                 self._ear.listen(now)
+            self._alerts.hear_answers()
             load = self._load.look(now, ready)
             if load is not None:
                 self._bidder.load_sampled(load, now)
@@ -115,13 +131,16 @@ class Worker:
         if not self._stopping:
             for fd in self._groups.filenos():
                 poll.register(fd, select.POLLIN)
-        for fd in self._load.filenos():
+        for fd in (*self._load.filenos(), *self._announcer.filenos()):
             poll.register(fd, select.POLLIN)
         timeouts = [
             self._ear.next_timeout(),
             self._load.next_timeout(),
             *(offer.next_timeout() for offer in self._offers.values()),
         ]
+        alert_due = self._alerts.next_timeout()
+        if alert_due is not None:
+            timeouts.append(alert_due)
         due = self._bidder.next_timeout()
         if due is not None and not self._stopping:
             timeouts.append(due)
@@ -136,6 +155,7 @@ class Worker:
                 self._failed(offer, error, now)
         self._bidder.handle_timeout(now)
         self._ear.handle_timeout(now)
+        self._alerts.handle_timeout(now)
 
     def _catch_signals(self) -> int:
         reading, writing = os.pipe()
@@ -260,7 +280,10 @@ class Worker:
         for report in job.reports():
             what = str(report.pop("event"))
             self._log.event(what, **job.fields, **report)
-            if what == "finished":
+            if what == "started":
+                job.alert = self._alerts.started(**job.told)
+            elif what == "finished":
+                self._end_alert(job, now, report)
                 outcome = "ok" if report["status"] == 0 else "failed"
                 self._bidder.finished(job.identity, outcome, now - job.started, now)
             elif what == "refused":
@@ -269,4 +292,18 @@ class Worker:
             del self._jobs[job.fileno()]
             self._heard.forget(job.identity, now)
             self._bidder.finished(job.identity, "broken", now - job.started, now)
+            self._end_alert(job, now, {})
             job.close()
+
+    def _end_alert(self, job: RunningJob, now: float, report: dict[str, Any]) -> None:
+        """Tells the loggers of a job that was started, once."""
+        if job.alert is not None:
+            self._alerts.ended(
+                job.alert,
+                now,
+                status=report.get("status"),
+                duration=now - job.started,
+                received=report.get("received", 0),
+                sent=report.get("sent", 0),
+            )
+            job.alert = None

@@ -10,30 +10,41 @@ from __future__ import annotations
 from time import time
 
 from cexec.errors import ProtocolError
-from cexec.protocol import alert
+from cexec.protocol import alert, datagram
 from cexec.protocol.alert import Alert
 from cexec.protocol.alerting import Outbox
 from cexec.protocol.limits import MAXIMUM_HOPS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
+    from cexec.protocol.bid import Bidder
+    from cexec.protocol.datagram import Datagram
     from cexec.protocol.keys import WorkerKey
+    from cexec.system.datagrams import Announcer
     from cexec.system.series import Series
 
 COUNTER_AT = 8  # where a datagram has its transmission counter, docs/protocol.md section 2.1
+MAXIMUM_ABANDONED = 1000  # (ours) attempts of which it is remembered that they failed here
 
 
 class Started:
     """A job that runs: its number and what its alert will say."""
 
-    __slots__ = ("attempt", "client_address", "client_name", "job_id", "number", "worker_address")
+    __slots__ = ("attempt", "client_address", "client_name", "identity", "job_id", "number", "worker_address")
 
     def __init__(
-        self, number: int, *, job_id: bytes, attempt: int, client_name: str, client_address: str, worker_address: str
+        self,
+        number: int,
+        *,
+        identity: bytes,
+        job_id: bytes,
+        attempt: int,
+        client_name: str,
+        client_address: str,
+        worker_address: str,
     ) -> None:
         self.number = number
+        self.identity = identity
         self.job_id = job_id
         self.attempt = attempt
         self.client_name = client_name
@@ -42,21 +53,33 @@ class Started:
 
 
 class Alerts:
-    """All alerts of one worker.  `send` sends a datagram to the worker's groups."""
+    """All alerts of one worker, and what it makes of those of others."""
 
-    def __init__(self, key: WorkerKey, instance: bytes, series: Series, send: Callable[[bytes], object]) -> None:
+    def __init__(
+        self, *, key: WorkerKey, instance: bytes, series: Series, announcer: Announcer, bidder: Bidder
+    ) -> None:
         self._key = key
         self._instance = instance
         self._series = series
-        self._send = send
+        self._announcer = announcer
+        self._bidder = bidder
         self._outbox = Outbox()
         self._running: dict[int, Started] = {}
+        self._abandoned: dict[tuple[bytes, int], bytes] = {}  # job and attempt: the announcement's mac1
 
     def started(
-        self, *, job_id: bytes, attempt: int, client_name: str, client_address: str, worker_address: str
+        self,
+        *,
+        identity: bytes,
+        job_id: bytes,
+        attempt: int,
+        client_name: str,
+        client_address: str,
+        worker_address: str,
     ) -> Started:
         job = Started(
             self._series.take(),
+            identity=identity,
             job_id=job_id,
             attempt=attempt,
             client_name=client_name,
@@ -71,6 +94,10 @@ class Alerts:
     ) -> None:
         """`status` None: the attempt ended without an exit frame that the client could have got."""
         self._running.pop(job.number, None)
+        if status is None:
+            if len(self._abandoned) >= MAXIMUM_ABANDONED:
+                del self._abandoned[next(iter(self._abandoned))]
+            self._abandoned[(job.job_id, job.attempt)] = job.identity
         told = Alert(
             outcome=alert.ABANDONED if status is None else alert.COMPLETED,
             complaint=alert.COMPLAINTS.index("disconnected") if status is None else alert.NO_COMPLAINT,
@@ -93,18 +120,46 @@ class Alerts:
         )
         self._outbox.add(job.number, alert.encode_alert(self._key, told, MAXIMUM_HOPS), now)
 
-    def acknowledged(self, inner: bytes) -> None:
+    def hear_answers(self) -> None:
+        """Loggers answer to the socket that the alerts are sent from."""
+        for data, _ in self._announcer.receive():
+            parsed = datagram.parse(data, (self._key.mac1_key,))
+            if parsed is not None:
+                self.hear_acknowledgement(parsed)
+
+    def hear_acknowledgement(self, parsed: Datagram) -> None:
         """An acknowledgement has come, perhaps of another worker's alerts."""
+        if parsed.kind != datagram.ACKNOWLEDGEMENT:
+            return
         try:
-            heard = alert.open_acknowledgement(self._key, inner)
+            heard = alert.open_acknowledgement(self._key, parsed.inner)
         except ProtocolError:
             return
         if heard.series == self._series.id:
             self._outbox.acknowledged(heard.sequences)
+
+    def hear_alert(self, parsed: Datagram, now: float) -> None:
+        """A complaint about this worker slows it; a rival's success matters while it is slowed.
+
+        A client's alert that was sent to this machine alone is passed on to this worker's group, where the loggers are.
+        """
+        try:
+            told = alert.open_alert(self._key, parsed.inner)
+        except ProtocolError:
+            return
+        if told.outcome == alert.COMPLAINT and told.instance == self._instance:
+            identity = self._abandoned.pop((told.job_id, told.attempt), None)
+            self._bidder.complained(told.certificate.public_key, now, identity)
+        elif told.outcome == alert.COMPLETED and told.instance != self._instance:
+            self._bidder.rival_succeeded(now)
+        if parsed.unicast and parsed.hops and not told.sequence:
+            self._announcer.send(
+                datagram.encode(datagram.ALERT, parsed.mac1, parsed.inner, hops=parsed.hops - 1, counter=parsed.counter)
+            )
 
     def next_timeout(self) -> float | None:
         return self._outbox.next_timeout()
 
     def handle_timeout(self, now: float) -> None:
         for data, copies in self._outbox.due(now):
-            self._send(data[:COUNTER_AT] + copies.to_bytes(2, "big") + data[COUNTER_AT + 2 :])
+            self._announcer.send(data[:COUNTER_AT] + copies.to_bytes(2, "big") + data[COUNTER_AT + 2 :])

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cexec.protocol.keys import WorkerKey
     from cexec.system.eventlog import EventLog
     from cexec.system.group_sockets import GroupSockets
+    from cexec.worker_alerts import Alerts
     from cexec.worker_answers import Answers
     from cexec.worker_presence import Presences
 
@@ -43,12 +44,14 @@ class Ear:
         bidder: Bidder,
         answers: Answers,
         presences: Presences,
+        alerts: Alerts,
         log: EventLog,
         now: float,
     ) -> None:
         self.heard = HeardAnnouncements()
         self.answers = answers
         self.presences = presences
+        self._alerts = alerts
         self._key = key
         self._groups = groups
         self._bidder = bidder
@@ -103,6 +106,13 @@ class Ear:
             if self.presences.hear(parsed):
                 self._bidder.rival_heard(now)
             self._openings.spend(thread_time() - start)
+        elif parsed.kind == datagram.ALERT and not self.heard.done(parsed.mac1) and self._may_open(now):
+            self.heard.forget(parsed.mac1, now)  # copies need not be opened
+            start = thread_time()
+            self._alerts.hear_alert(parsed, now)
+            self._openings.spend(thread_time() - start)
+        elif parsed.kind == datagram.ACKNOWLEDGEMENT:
+            self._alerts.hear_acknowledgement(parsed)
 
     def _hear_announcement(self, parsed: Datagram, way: Way, now: float) -> None:
         known = self.heard.get(parsed.mac1)

@@ -20,7 +20,9 @@ from cexec.worker_job import Program, run_job
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
+    from typing import Any
 
+    from cexec.worker_alerts import Started
     from cexec.worker_heard import Known
     from cexec.worker_offer import Offer
 
@@ -32,13 +34,22 @@ class RunningJob:
     """One job that runs in a process of its own."""
 
     def __init__(
-        self, identity: bytes, fields: dict[str, object], pid: int, channel: _socket.socket, records: str | None
+        self,
+        identity: bytes,
+        fields: dict[str, object],
+        told: dict[str, Any],
+        pid: int,
+        channel: _socket.socket,
+        records: str | None,
     ) -> None:
+        """`fields` are for the log, `told` for the loggers."""
         self.identity = identity
         self.fields = fields
         self.pid = pid
         self.started = monotonic()
         self.ended = False
+        self.alert: Started | None = None  # what the loggers will be told, while the program runs
+        self.told = told
         self._channel = channel
         self._records = records
         self._leader = 0
@@ -59,7 +70,7 @@ class RunningJob:
             _run_child(offer, program, _environment(offer, known), theirs)
         theirs.close()
         ours.setblocking(False)
-        return cls(offer.identity, known.fields(), pid, ours, program.records)
+        return cls(offer.identity, known.fields(), _told(offer, known), pid, ours, program.records)
 
     def fileno(self) -> int:
         return self._channel.fileno()
@@ -102,6 +113,19 @@ class RunningJob:
             leftovers.end_strays(self._leader)
             if self._records is not None:
                 leftovers.sweep(self._records)
+
+
+def _told(offer: Offer, known: Known) -> dict[str, Any]:
+    """What an alert says of the job."""
+    announcement = known.opened.announcement
+    return {
+        "identity": offer.identity,
+        "job_id": announcement.job_id,
+        "attempt": announcement.attempt,
+        "client_name": announcement.certificate.name,
+        "client_address": str(offer.client[0]),
+        "worker_address": str(offer.connection.getsockname()[0]),
+    }
 
 
 def _environment(offer: Offer, known: Known) -> dict[bytes, bytes]:

@@ -20,6 +20,8 @@ from cexec.protocol.redelivered import unwrap, wrap
 from cexec.protocol.requirements import Requirements
 from cexec.protocol.sodium import signing_public_key
 from cexec.system.eventlog import EventLog
+from cexec.system.series import Series
+from cexec.worker_alerts import Alerts
 from cexec.worker_answers import Answers, Profile
 from cexec.worker_hearing import Ear
 from cexec.worker_presence import Presences
@@ -91,8 +93,15 @@ class Station:
         profile = Profile(host="host-1", slots=2, speed=1.5, attributes={"cpus": "4", **(attributes or {})})
         self.answers = Answers(profile=profile, load=FakeLoad(), random=lambda: 0.5, **parts)  # type: ignore[arg-type]
         self.presences = Presences(key, self.answers.instance, "host-1", self.announcer)  # type: ignore[arg-type]
+        self.alerts = Alerts(
+            key=key,
+            instance=self.answers.instance,
+            series=Series(None, ""),
+            announcer=self.announcer,  # type: ignore[arg-type]
+            bidder=self.bidder,
+        )
         log = EventLog(self.log, as_json=True)
-        self.ear = Ear(answers=self.answers, presences=self.presences, log=log, now=self.now, **parts)
+        self.ear = Ear(answers=self.answers, presences=self.presences, alerts=self.alerts, log=log, now=self.now, **parts)
 
     def hear(self, data: bytes, source: tuple[Any, ...] = CLIENT, via: str = "eth0", unicast: bool = False) -> None:
         self.groups.coming.append((data, source, via, unicast))

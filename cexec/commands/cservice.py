@@ -34,6 +34,7 @@ from cexec.system.load import measure_speed, usable_cpus
 from cexec.system.load_command import LoadCommand
 from cexec.system.machine import attributes
 from cexec.system.memory_group import claim_parent
+from cexec.system.series import Series, state_directory
 from cexec.worker import Worker
 from cexec.worker_answers import Profile
 from cexec.worker_job import GRACE, Program
@@ -157,6 +158,7 @@ def command(
         log=log,
         load=LoadWatch(log, None if load_command is None else LoadCommand(load_command)),
         random=dice,
+        series=Series(state_directory(os.environ), f"series-{key.fingerprint}-{key.identity.certificate.name}"),
     )
     worker.say_hello()
     client = app if app.endswith(".pub") else f"{app}.pub"

@@ -44,9 +44,12 @@ PREFIX = MAGIC + bytes([VERSION])
 
 
 class Datagram:
-    """A datagram whose mac1 is right.  `key` is the index of the mac1 key that fitted."""
+    """A datagram whose mac1 is right.  `key` is the index of the mac1 key that fitted.
 
-    __slots__ = ("counter", "hops", "inner", "key", "kind", "mac1", "reply_port")
+    `unicast`: it was sent to this machine alone, as far as the receiver knows, and only this process has got it.
+    """
+
+    __slots__ = ("counter", "hops", "inner", "key", "kind", "mac1", "reply_port", "unicast")
 
     def __init__(
         self, kind: int, hops: int, counter: int, reply_port: int, mac1: bytes, inner: bytes, key: int
@@ -58,6 +61,7 @@ class Datagram:
         self.mac1 = mac1
         self.inner = inner
         self.key = key
+        self.unicast = False
 
 
 def compute_mac1(key: bytes, kind: int, inner: bytes) -> bytes:

@@ -1,0 +1,119 @@
+"""crat sees every job of a group: completed, failed, repeated, given up, under an unknown key, with loss."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.environment import command, local_environment
+from tests.service import Application
+
+Start = Callable[..., Any]
+
+
+class Crat:
+    """A running logger and its lines."""
+
+    def __init__(self, directory: Path, *arguments: object) -> None:
+        self._path = directory / "crat.log"
+        self.process = subprocess.Popen(
+            command("crat", "--output", str(self._path), *map(str, arguments)),
+            env=local_environment(),
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        assert self.process.stderr is not None
+        assert "listening" in self.process.stderr.readline()
+
+    def lines(self) -> list[str]:
+        return self._path.read_text().splitlines()
+
+    def wait_for(self, text: str, count: int = 1) -> list[str]:
+        import time
+
+        deadline = time.monotonic() + 20
+        while sum(text in line for line in self.lines()) < count:
+            assert time.monotonic() < deadline, self.lines()
+            time.sleep(0.02)
+        return [line for line in self.lines() if text in line]
+
+    def close(self) -> None:
+        self.process.terminate()
+        assert self.process.wait(10) == 0
+        assert self.process.stderr is not None
+        assert "Traceback" not in self.process.stderr.read()
+
+
+@pytest.fixture
+def crat(application: Application, tmp_path: Path) -> Iterator[Crat]:
+    logger = Crat(tmp_path, application.public)
+    yield logger
+    logger.close()
+
+
+def test_each_job_has_one_closing_line(application: Application, service: Start, crat: Crat) -> None:
+    service("sh", "-c", 'read status; exit "$status"', options=("-j", "2"))
+    for status in (0, 7, 0):
+        assert application.run(input=b"%d\n" % status).returncode == status
+    lines = crat.wait_for("completed by", 3)
+    assert [line.split(" time=")[0].rsplit(" ", 1)[1] for line in lines] == ["0", "7", "0"]
+    assert all(" for app.pub exit code " in line and "client=default" in line for line in lines)
+    assert len(crat.lines()) == 3
+
+
+def test_a_failed_attempt_is_ratted_out_and_the_job_given_up(
+    application: Application, service: Start, crat: Crat
+) -> None:
+    service("sh", "-c", "kill -9 $PPID; sleep 30")
+    assert application.run("--retries", "1", input=b"").returncode == 111
+    crat.wait_for("gave up")
+    assert sum("rats out" in line for line in crat.lines()) == 2
+    assert sum("complaint=disconnected" in line for line in crat.lines()) == 2
+    assert sum("completed" in line for line in crat.lines()) == 0
+
+
+def test_nobody_answers(application: Application, crat: Crat) -> None:
+    assert application.run(environment={"CEXEC_TIMEOUT_ACCEPT": "0.5"}).returncode == 111
+    (line,) = crat.wait_for("gave up for app.pub")
+    assert 'complaint="no answer"' in line
+
+
+def test_another_application_is_an_unknown_key(application: Application, service: Start, tmp_path: Path) -> None:
+    (tmp_path / "other").mkdir()
+    other = Application(tmp_path / "other", "other")
+    logger = Crat(tmp_path, other.public)
+    service("true")
+    for _ in range(2):
+        assert application.run().returncode == 0
+    logger.wait_for("unknown key (0x")
+    logger.close()
+    assert len(logger.lines()) == 1
+
+
+def test_statistics_on_demand_and_a_moved_log(
+    application: Application, service: Start, crat: Crat, tmp_path: Path
+) -> None:
+    service("cat")
+    assert application.run(input=b"12345").stdout == b"12345"
+    crat.wait_for("completed by")
+    (tmp_path / "crat.log").rename(tmp_path / "old.log")
+    crat.process.send_signal(signal.SIGHUP)
+    while not (tmp_path / "crat.log").exists():
+        assert crat.process.poll() is None
+    crat.process.send_signal(signal.SIGUSR1)
+    crat.wait_for("worker ")
+    head, row = crat.lines()
+    values = dict(zip(head.split(), row.split(), strict=True))
+    assert (values["jobs"], values["received"], values["sent"]) == ("1", "5", "5")
+
+
+def test_without_names_it_takes_what_is_here_and_says_when_there_is_nothing(tmp_path: Path) -> None:
+    environment = local_environment({"HOME": str(tmp_path)})
+    done = subprocess.run(command("crat"), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=20)
+    assert done.returncode == 100
+    assert "no *.pub here" in done.stderr
