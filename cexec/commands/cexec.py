@@ -31,6 +31,7 @@ DEFAULT_MAXFD = 32  # the highest descriptor that is forwarded, as in the ancest
 HIGHEST_MAXFD = 255  # (protocol) stream numbers above are files
 MAXIMUM_WEIGHT = 0xFFFF  # (protocol)
 MAXIMUM_RETRIES = 1000  # (ours)
+MAXIMUM_EXPECTED = 10_000  # (ours)
 MAXIMUM_SPOOL = 1 << 40  # bytes (ours)
 LONGEST_KEY = 64  # characters (protocol) of a peer variable's name
 
@@ -44,6 +45,9 @@ OPTIONS: tuple[Option, ...] = (
     (("--retries",), "N", "How often a job is repeated whose worker failed.  [default: 2]"),
     (("--hold",), "", "Keep the output back until the job has succeeded."),
     (("--keep-partial",), "", "Leave what was written by a job that failed."),
+    (("--all",), "", "Run the job on every worker that fits, at once, with the same input."),
+    (("--tag",), "", "With --all: the worker's name in front of each line of output."),
+    (("--expect",), "N", "With --all: fail unless N workers, or more, are there."),
     (("--explain",), "", "Tell at the end who was asked, who answered, and how long each step took."),
 )
 
@@ -76,7 +80,9 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
     path = find_client_key(words[0])
     environment = dict(_peer_variable(word) for word in words[1:])
     maximum = _whole(environ, ("CEXEC_MAXFD", "MAXFD"), DEFAULT_MAXFD, 0, HIGHEST_MAXFD)
+    everywhere = _everywhere(options)
     requirements, for_ever = requirements_from(options, environ)
+    for_ever = for_ever and not everywhere
     error_fd = _error_descriptor(environ, maximum)
     key_fd = key_descriptor(path)
     key = read_key(path, (ClientKey,), "cexec needs the client key that ckeygen wrote beside it (APP.pub)")
@@ -103,9 +109,23 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
         environment=environment,
         arguments=[os.fsencode(argument) for argument in arguments],
     )
+    if everywhere:
+        from cexec.client_all import AllClient
+
+        expected = _whole(options, ("expect",), 0, 0, MAXIMUM_EXPECTED)
+        return AllClient(request, expected=expected, tag=bool(options.get("tag"))).run()
     if options.get("explain"):
         return _run_explained(request)
     return Client(request).run()
+
+
+def _everywhere(options: Mapping[str, object]) -> bool:
+    """Whether it is to run on all workers; what goes only with that, or not with that, is refused."""
+    everywhere = bool(options.get("all"))
+    for name in ("explain", "retries") if everywhere else ("expect", "tag"):
+        if options.get(name):
+            raise UsageError(f"--{name} {'cannot be used with' if everywhere else 'needs'} --all")
+    return everywhere
 
 
 def _run_explained(request: Request) -> int:

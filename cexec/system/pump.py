@@ -133,7 +133,7 @@ class Pump:
     # waiting
 
     def _wait(self, timeout: float | None) -> dict[int, int]:
-        wanted = self._wanted()
+        wanted = self.wanted()
         for fd in self._masks.keys() - wanted.keys():
             self._poll.unregister(fd)
         for fd, mask in wanted.items():
@@ -146,7 +146,8 @@ class Pump:
         seconds = limit if timeout is None else min(timeout, limit)
         return dict(self._poll.poll(max(0.0, seconds) * 1000 + (0.999 if seconds > 0 else 0)))
 
-    def _wanted(self) -> dict[int, int]:
+    def wanted(self) -> dict[int, int]:
+        """What the next step waits for: descriptor -> poll mask."""
         wanted = dict(self._watched)
         mask = (0 if self._closed else IN) | (OUT if self.records.data_to_send() else 0)
         if mask:
