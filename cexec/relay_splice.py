@@ -129,10 +129,7 @@ class Splice:
                 end.hung = True
                 if not end.look_for_error() and not flow.told:
                     end.lost = "connection reset by peer"  # its error has been told already
-        for _ in range(2):  # what fails in the second direction may leave something to read for the first
-            for flow in self._flows:
-                self._move(flow, now)
-                self._give_up_writing()
+        self._move_both(now)
         self._conclude(now)
 
     def next_timeout(self) -> float | None:
@@ -148,7 +145,7 @@ class Splice:
                 end.liveness.handle_timeout(now)
             except DisconnectedError:
                 end.lost = end.lost or "machine does not answer"
-        self._give_up_writing()
+                self._move_both(now)
         self._conclude(now)
 
     def cut(self, ending: str) -> None:
@@ -160,6 +157,13 @@ class Splice:
             self._drop(flow)
         for end in self._ends:
             reset(end.connection)
+
+    def _move_both(self, now: float) -> None:
+        self._give_up_writing()
+        for _ in range(2):  # what fails in the second direction may leave something to read for the first
+            for flow in self._flows:
+                self._move(flow, now)
+                self._give_up_writing()
 
     def _move(self, flow: _Flow, now: float) -> None:
         left = BURST
