@@ -1,0 +1,190 @@
+"""What is left when a job's process, cservice or both are killed, and options of cservice that bound a job.  N6."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cexec.system import leftovers
+from tests.cgroups import control_group
+from tests.conftest import StartService
+from tests.service import Application, Service
+
+# In the background, in a session of its own, an orphan with an empty environment, and one that ignores TERM.
+FAMILY = (
+    "exec 3>&1 >/dev/null 2>&1\n"
+    "sleep 60 3>&- & setsid sleep 60 3>&- & (env -i sh -c 'sleep 60; true' 3>&- &)\n"
+    "sh -c 'trap \"\" TERM; while :; do sleep 1; done' 3>&- & sleep 0.3; echo ready >&3; exec cat >&3"
+)
+SECONDS = 6.0  # until everything must have gone
+
+
+class Run:
+    """A client under way whose program says "ready"."""
+
+    def __init__(self, application: Application, *options: str) -> None:
+        argv, environment = application.client()
+        argv[2:2] = ["--retries", "0", *options]
+        self.process = subprocess.Popen(
+            argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        assert self.process.stdout is not None
+        assert self.process.stdout.readline() == b"ready\n"
+
+    def finish(self) -> tuple[int, str]:
+        _, said = self.process.communicate(timeout=30)
+        return self.process.returncode, said.decode()
+
+
+@pytest.fixture
+def runtime(tmp_path: Path) -> dict[str, str]:
+    """A runtime directory and a place for private directories of their own."""
+    (tmp_path / "run").mkdir(0o700)
+    (tmp_path / "tmp").mkdir()
+    return {"XDG_RUNTIME_DIR": str(tmp_path / "run"), "TMPDIR": str(tmp_path / "tmp")}
+
+
+def gone(processes: list[psutil.Process]) -> list[psutil.Process]:
+    """Those of them that still run after a while, or none as soon as none does."""
+    return psutil.wait_procs(processes, timeout=SECONDS)[1]
+
+
+def is_marked(process: psutil.Process) -> bool:
+    try:
+        return leftovers.MARK in process.environ()
+    except psutil.Error:
+        return True  # it has gone
+
+
+def job_process(worker: Service) -> psutil.Process:
+    (found,) = [child for child in psutil.Process(worker.pid).children() if child.name() != "sleep"]
+    return found
+
+
+def test_what_a_killed_job_process_leaves_is_ended_and_other_jobs_are_not(
+    application: Application, service: StartService, runtime: dict[str, str], tmp_path: Path
+) -> None:
+    worker = service("sh", "-c", FAMILY, options=["-j", "2", "--private-dir"], environment=runtime)
+    first = Run(application)
+    killed = job_process(worker)
+    family = killed.children(recursive=True)
+    second = Run(application)
+    assert len(family) >= 6
+    killed.kill()
+    status, said = first.finish()
+    assert (status, "disconnected unexpectedly" in said) == (111, True)
+    assert gone(family) == []
+    assert second.finish() == (0, "")
+    leftover = psutil.Process(worker.pid).children()
+    assert gone(leftover) == []  # not as zombies either
+    for directory in ("run/cexec", "tmp"):
+        assert os.listdir(tmp_path / directory) == []
+
+
+def test_a_killed_cservice_takes_its_jobs_with_it(
+    application: Application, service: StartService, runtime: dict[str, str], tmp_path: Path
+) -> None:
+    worker = service("sh", "-c", FAMILY, options=["--private-dir"], environment=runtime)
+    run = Run(application)
+    family = worker.started()
+    worker.signal(signal.SIGKILL)
+    status, _ = run.finish()
+    assert status == 111
+    assert gone(family) == []
+    for directory in ("run/cexec", "tmp"):
+        assert os.listdir(tmp_path / directory) == []
+
+
+def test_what_both_leave_is_swept_by_the_next_cservice(
+    application: Application, service: StartService, runtime: dict[str, str], tmp_path: Path
+) -> None:
+    worker = service("sh", "-c", FAMILY, options=["--private-dir"], environment=runtime)
+    run = Run(application)
+    job = job_process(worker)
+    family = job.children(recursive=True)
+    for process in (psutil.Process(worker.pid), job):
+        process.suspend()  # so that neither sees the other go
+    for process in (psutil.Process(worker.pid), job):
+        process.kill()
+    run.finish()
+    left = [process for process in family if process.is_running()]
+    assert left and os.listdir(tmp_path / "tmp")
+    hidden = [process for process in left if not is_marked(process)]
+    following = service("true", environment=runtime)
+    following.wait_for("swept")
+    assert gone([process for process in left if process not in hidden]) == []
+    for directory in ("run/cexec", "tmp"):
+        assert os.listdir(tmp_path / directory) == []
+    for process in hidden:  # nothing tells any more whose they were: documented in cservice(1)
+        process.kill()
+
+
+def test_a_runtime_directory_that_is_not_ours_alone_is_told(
+    application: Application, service: StartService, runtime: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "run" / "cexec").mkdir(0o755)
+    (tmp_path / "run" / "cexec").chmod(0o755)
+    worker = service("echo", "hello", environment=runtime)
+    worker.wait_for("warning")
+    assert application.run().stdout == b"hello\n"
+
+
+# options
+
+
+def test_the_time_limit_is_said_on_both_sides(application: Application, service: StartService) -> None:
+    worker = service("sh", "-c", "echo begun; sleep 60", options=["--time-limit", "0.5"])
+    ended = application.run()
+    assert (ended.returncode, ended.stdout) == (143, b"begun\n")
+    assert ended.stderr.decode().endswith(": ended after its time limit of 0.5 s\n")
+    worker.wait_for("ended after its time limit of 0.5 s")
+
+
+def test_the_memory_limit_counts_all_processes_of_a_job(application: Application, service: StartService) -> None:
+    with control_group("memory", {}):
+        pass  # where we can make one, so can cservice
+    hog = "python3 -S -c 'a = bytearray(b\"x\") * (40 << 20); import time; time.sleep(2)'"
+    service("sh", "-c", f"{hog} & {hog} & wait -n 2>/dev/null; wait", options=["--memory-limit", "60M"])
+    begun = time.monotonic()
+    ended = application.run()
+    assert "the kernel at" in ended.stderr.decode() and "memory limit of 60 MiB" in ended.stderr.decode()
+    assert time.monotonic() - begun < 60
+
+
+def test_nice_and_processor_time(application: Application, service: StartService) -> None:
+    service("sh", "-c", "nice; while :; do :; done", options=["--nice", "5", "--cpu-limit", "1"])
+    ended = application.run()
+    assert (ended.returncode, ended.stdout) == (128 + signal.SIGXCPU, b"5\n")
+    assert "ended after its limit of 1 s of processor time" in ended.stderr.decode()
+
+
+def test_a_private_directory_for_every_job(
+    application: Application, service: StartService, runtime: dict[str, str], tmp_path: Path
+) -> None:
+    service("sh", "-c", "pwd; ls -A; touch left", options=["--private-dir"], environment=runtime)
+    first, second = (application.run().stdout.decode().split() for _ in range(2))
+    assert len(first) == len(second) == 1 and first != second
+    assert first[0].startswith(str(tmp_path / "tmp"))
+    deadline = time.monotonic() + SECONDS
+    while os.listdir(tmp_path / "tmp") and time.monotonic() < deadline:
+        time.sleep(0.02)
+    assert os.listdir(tmp_path / "tmp") == []
+
+
+def test_a_service_that_runs_jobs_once_is_not_asked_again(application: Application, service: StartService) -> None:
+    worker = service("sh", "-c", FAMILY, options=["--once"])
+    argv, environment = application.client()
+    process = subprocess.Popen(
+        argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE
+    )
+    worker.wait_for("started")
+    job_process(worker).kill()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 111 and b"not repeated, because this service must not run a job twice" in said
+    assert len([line for line in worker.lines if " started " in line]) == 1
