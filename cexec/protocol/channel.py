@@ -40,7 +40,6 @@ SECOND_FLIGHT = noise.OVERHEAD + SECOND_FLIGHT_PAYLOAD  # bytes
 RECORD_LABEL = b"cexec 1 record "
 
 FIRST_BUFFER = 4096  # bytes (protocol): a worker's first record is no longer; until it is opened it may be a replayer's
-SMALL_READ = 64 * 1024  # bytes (ours): what is read at least when there is no large record to complete
 SEND_BUFFERS = 2  # (ours) one is filled while the kernel takes the other
 MAXIMUM_WAITING = 64  # records (ours) that wait to be sent before a driver gives us no more
 
@@ -197,17 +196,19 @@ class Records:
     # receiving
 
     def receive_buffer(self) -> memoryview:
-        """Where the next bytes from the peer go.  Ends where the record at its front ends, so little is ever moved."""
+        """Where the next bytes from the peer go: room for the longest record that can be at the front, and one header.
+
+        So a stream of long records is read one by one and nothing of it is ever moved.
+        """
         if self._start == self._end:
             self._start = self._end = 0
-        present = self._end - self._start
-        needed = RECORD_HEADER if present < RECORD_HEADER else RECORD_HEADER + self._box_size()
-        limit = max(self._start + needed + RECORD_HEADER, self._end + SMALL_READ)
         if self._received_records and len(self._incoming) == FIRST_BUFFER:
             larger = memoryview(bytearray(self._buffer_size()))
             larger[self._start : self._end] = self._incoming[self._start : self._end]
             self._incoming = larger
+        limit = self._start + 2 * RECORD_HEADER + self._longest_box
         if limit > len(self._incoming) and self._start:
+            present = self._end - self._start
             self._incoming[:present] = self._incoming[self._start : self._end]
             limit -= self._start
             self._start, self._end = 0, present
@@ -238,16 +239,17 @@ class Records:
         present = self._end - self._start
         if present < RECORD_HEADER:
             return None
-        size = self._box_size()
+        front = self._start + RECORD_HEADER
+        header = bytes(self._incoming[self._start : front])
+        size = int.from_bytes(header, "big")
         if not self.cipher.tag_size + FRAME_HEADER <= size <= self._longest_box:
             self._failure = ProtocolError("record has an impossible length")
             raise self._failure
         if present < RECORD_HEADER + size:
             return None
-        header = self._incoming[self._start : self._start + RECORD_HEADER]
-        box = self._incoming[self._start + RECORD_HEADER : self._start + RECORD_HEADER + size]
+        box = self._incoming[front : front + size]
         try:
-            length = self.cipher.open(self._receiving_key, self._received_records, box, bytes(header))
+            length = self.cipher.open(self._receiving_key, self._received_records, box, header)
         except ProtocolError as error:
             self._failure = error
             raise
@@ -264,15 +266,17 @@ class Records:
     def _buffer_size(self) -> int:
         return 2 * (RECORD_HEADER + MAXIMUM_FRAME + self.cipher.tag_size)
 
-    def _box_size(self) -> int:
-        return int.from_bytes(self._incoming[self._start : self._start + RECORD_HEADER], "big")
-
     # sending
 
     @property
     def congested(self) -> bool:
         """Whether the peer takes so little that no frame, not even a small one, is to be added now."""
         return len(self._outgoing) >= MAXIMUM_WAITING
+
+    @property
+    def has_room(self) -> bool:
+        """Whether `data_buffer` would give one."""
+        return not self.congested and (bool(self._free) or self._allocated < SEND_BUFFERS)
 
     def data_buffer(self) -> memoryview | None:
         """Room for `MAXIMUM_DATA` bytes of a stream, or None while all buffers wait to be sent."""

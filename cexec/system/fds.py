@@ -4,7 +4,9 @@ Contract: `read_into` returns the number of bytes, 0 at the end, None when there
 many bytes were taken, 0 when there is no room now; both raise `OSError` for real failures.  O_NONBLOCK is set only on
 open files that are ours: descriptors that were given to us are shared with strangers, so a pipe or a terminal is
 opened again through /proc/self/fd, a socket gets MSG_DONTWAIT, a regular file is read at its own offset.  Where a
-pipe cannot be opened again (another user's, or no /proc) it is written in pieces that a writable pipe has room for.
+pipe cannot be opened again (another user's, or no /proc) we look before each read or write, and write in pieces that a
+writable pipe has room for.  A pipe is enlarged when it turns out to be too small for its stream, and not before: Linux
+counts all pipes of a user and gives one who has too many of them only tiny ones.
 """
 
 from __future__ import annotations
@@ -12,10 +14,11 @@ from __future__ import annotations
 import _socket
 import _stat as stat
 import os
+import select
 
 SAFE_WRITE = 4096  # bytes: PIPE_BUF of Linux; a pipe that poll calls writable has room for this much
-PIPE_SIZE = 1024 * 1024  # bytes: the most that Linux gives an ordinary user; fewer wake-ups for a fast stream
-_SET_PIPE_SIZE = 1031  # F_SETPIPE_SZ, absent from fcntl before 3.10 and on other systems
+PIPE_SIZE = 512 * 1024  # bytes (ours): what a fast stream's pipe is enlarged to, see docs/performance.md
+USUAL_PIPE_SIZE = 64 * 1024  # bytes: of a pipe in Linux; whoever finds so much in one was waited for
 _BLOCKED = (BlockingIOError, InterruptedError)
 
 
@@ -25,21 +28,33 @@ class Source:
     def __init__(self, fd: int, *, shared: bool = False) -> None:
         self.fd = fd
         self._shared = shared
+        self._enlarged = False
 
     def fileno(self) -> int:
         return self.fd
 
     def read_into(self, view: memoryview) -> int | None:
         try:
-            return os.readv(self.fd, [view])
+            size = os.readv(self.fd, [view])
         except _BLOCKED:
             return None
+        if size >= USUAL_PIPE_SIZE and not self._enlarged:
+            self._enlarged = True
+            enlarge(self.fd)
+        return size
 
     def close(self) -> None:
         """No more will be read."""
         if self.fd >= 0 and not self._shared:
             os.close(self.fd)
         self.fd = -1
+
+
+class CautiousSource(Source):
+    """What is shared and cannot be made non-blocking: read only when there is something."""
+
+    def read_into(self, view: memoryview) -> int | None:
+        return super().read_into(view) if _ready(self.fd, select.POLLIN) else None
 
 
 class FileSource(Source):
@@ -95,22 +110,25 @@ class EmptySource(Source):
 
 
 class Sink:
-    """Takes bytes to a descriptor.  `longest`: bytes in one write.  `count`: bytes written."""
+    """Takes bytes to a descriptor.  `count`: bytes written."""
 
-    def __init__(self, fd: int, *, shared: bool = False, longest: int = 1 << 30) -> None:
+    def __init__(self, fd: int, *, shared: bool = False) -> None:
         self.fd = fd
         self.count = 0
         self._shared = shared
-        self._longest = longest
+        self._enlarged = False
 
     def fileno(self) -> int:
         return self.fd
 
     def write(self, view: memoryview) -> int:
         try:
-            size = os.write(self.fd, view[: self._longest])
+            size = os.write(self.fd, view)
         except _BLOCKED:
-            return 0
+            size = 0
+        if size < len(view) and not self._enlarged:
+            self._enlarged = True
+            enlarge(self.fd)
         self.count += size
         return size
 
@@ -119,6 +137,13 @@ class Sink:
         if self.fd >= 0 and not self._shared:
             os.close(self.fd)
         self.fd = -1
+
+
+class CautiousSink(Sink):
+    """What is shared and cannot be made non-blocking: written only when there is room, and little at a time."""
+
+    def write(self, view: memoryview) -> int:
+        return super().write(view[:SAFE_WRITE]) if _ready(self.fd, select.POLLOUT) else 0
 
 
 class SocketSink(Sink):
@@ -141,22 +166,6 @@ class SocketSink(Sink):
         super().close()
 
 
-class DuplexSource(Source):
-    """The reading half of a socketpair of ours; its `DuplexSink` closes the descriptor."""
-
-    def __init__(self, fd: int) -> None:
-        super().__init__(fd, shared=True)
-
-
-class DuplexSink(Sink):
-    """The writing half of a socketpair of ours: its end is told by a half-close."""
-
-    def close(self) -> None:
-        if self.fd >= 0:
-            _half_close(self.fd)
-        self.fd = -1
-
-
 def open_source(fd: int) -> Source:
     """A source for a descriptor that somebody gave us."""
     mode = os.fstat(fd).st_mode
@@ -165,8 +174,9 @@ def open_source(fd: int) -> Source:
     if stat.S_ISSOCK(mode):
         return SocketSource(fd)
     reopened = _open_again(fd, mode, os.O_RDONLY)
-    # A descriptor that cannot be opened again is read when poll says so; only another reader could make that wait.
-    return Source(fd, shared=True) if reopened is None else Source(reopened)
+    if reopened is not None:
+        return Source(reopened)
+    return CautiousSource(fd, shared=True)
 
 
 def open_sink(fd: int) -> Sink:
@@ -179,23 +189,23 @@ def open_sink(fd: int) -> Sink:
     reopened = _open_again(fd, mode, os.O_WRONLY)
     if reopened is not None:
         return Sink(reopened)
-    return Sink(fd, shared=True, longest=SAFE_WRITE if stat.S_ISFIFO(mode) or os.isatty(fd) else 1 << 30)
+    waits = stat.S_ISFIFO(mode) or os.isatty(fd)  # and not /dev/null
+    return CautiousSink(fd, shared=True) if waits else Sink(fd, shared=True)
 
 
 def own_pipe() -> tuple[int, int]:
-    """A pipe for a child: both ends close-on-exec, as large as allowed; the caller makes its own end non-blocking."""
-    reading, writing = os.pipe()
-    enlarge(reading)
-    return reading, writing
+    """A pipe for a child: both ends close-on-exec; the caller makes its own end non-blocking."""
+    return os.pipe()
 
 
 def enlarge(fd: int) -> None:
-    """Asks for a large pipe buffer; what the kernel refuses is no harm."""
+    """Asks for a large pipe buffer; what the kernel refuses, or is no pipe, is no harm."""
     import fcntl
 
     try:
-        fcntl.fcntl(fd, _SET_PIPE_SIZE, PIPE_SIZE)
-    except OSError:
+        if fcntl.fcntl(fd, fcntl.F_GETPIPE_SZ) < PIPE_SIZE:
+            fcntl.fcntl(fd, fcntl.F_SETPIPE_SZ, PIPE_SIZE)
+    except (OSError, AttributeError):
         pass
 
 
@@ -209,15 +219,13 @@ def _open_again(fd: int, mode: int, flags: int) -> int | None:
         return None
 
 
+def _ready(fd: int, wanted: int) -> bool:
+    """Whether a read or write would not wait; also when it would fail."""
+    poll = select.poll()
+    poll.register(fd, wanted)
+    return bool(poll.poll(0))
+
+
 def _borrow(fd: int) -> _socket.socket:
     """A socket object around a descriptor that stays somebody else's: never closed, only detached."""
     return _socket.socket(fileno=fd)
-
-
-def _half_close(fd: int) -> None:
-    borrowed = _borrow(fd)
-    try:
-        borrowed.shutdown(_socket.SHUT_WR)
-    except OSError:
-        pass  # the other end has gone already
-    borrowed.detach()

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 IN, OUT = select.POLLIN, select.POLLOUT
 BROKEN_PIPE = (errno.EPIPE, errno.ECONNRESET)  # a reader that has gone: no failure, section 4.3
 MAXIMUM_BUFFERS = 64  # (ours) in one sendmsg
+RECEIVE_TURNS = 4  # (ours) times that the connection is read before the others are looked at again
+# Bytes (ours): with less credit than this no record is made, for the peer gives more before its window is used up.
+LEAST_CREDIT = 64 * 1024
 
 
 class Trouble:
@@ -53,10 +56,11 @@ class Pump:
         self._watched: dict[int, int] = {}
         self._pending: dict[int, list[memoryview]] = {}  # what a sink could not take yet, oldest first
         self._ended: set[int] = set()  # sinks whose stream has ended: closed when nothing is pending
+        self._fd = connection.fileno()
         self._poll = select.poll()
         self._masks: dict[int, int] = {}
-        self._closed = False  # the peer will send no more
-        self._last_words: OSError | None = None
+        self._deaf = False  # the peer takes no more; what it had sent before is still to be read
+        self._gone: DisconnectedError | None = None  # why nothing more will come from the peer
 
     def watch(self, fd: int) -> None:
         """Also wait for this descriptor to become readable."""
@@ -79,16 +83,19 @@ class Pump:
         """Waits for at most `timeout` seconds, and moves what can be moved."""
         found: list[Event | Trouble] = []
         self._take_frames(found)  # what came with the handshake, or was left by the last step
+        if self._gone is not None and not found:
+            raise self._gone
         self._flush()
-        if found:
-            timeout = 0.0
-        ready = self._wait(timeout)
+        ready = self._wait(0.0 if found else timeout)
         self.ready = {fd for fd in self._watched if fd in ready}
-        now = monotonic()
-        if ready.get(self.connection.fileno(), 0) & ~OUT:
+        if ready.get(self._fd, 0) & ~OUT:
             self._receive(found)
-        self._write_sinks(ready, found)
-        self._read_sources(ready, found)
+        if self._pending:
+            self._write_sinks(ready, found)
+        for stream, source in list(self.sources.items()):
+            if source.fd < 0 or source.fd in ready:
+                self._read_source(stream, source, found)
+        now = monotonic()
         if now >= self.session.next_timeout():
             self.session.handle_timeout(now)
         self._flush()
@@ -102,9 +109,13 @@ class Pump:
         """After the exit frame: only writes what was received, whatever becomes of the connection."""
         found: list[Event | Trouble] = []
         poll = select.poll()
+        for fd in self._watched:
+            poll.register(fd, IN)
         for stream in self._pending:
             poll.register(self.sinks[stream].fd, OUT)
-        self._write_sinks(dict(poll.poll()), found)
+        ready = dict(poll.poll())
+        self.ready = {fd for fd in self._watched if fd in ready}
+        self._write_sinks(ready, found)
         return found
 
     def say_goodbye(self) -> None:
@@ -134,13 +145,13 @@ class Pump:
 
     def _wait(self, timeout: float | None) -> dict[int, int]:
         wanted = self.wanted()
-        for fd in self._masks.keys() - wanted.keys():
-            self._poll.unregister(fd)
-        for fd, mask in wanted.items():
-            if self._masks.get(fd) != mask:
+        if wanted != self._masks:
+            for fd in self._masks.keys() - wanted.keys():
+                self._poll.unregister(fd)
+            for fd, mask in wanted.items():
                 self._poll.register(fd, mask)
-        self._masks = wanted
-        if any(source.fd < 0 and self.session.sendable(stream) for stream, source in self.sources.items()):
+            self._masks = wanted
+        if any(source.fd < 0 and self._may_read(stream) for stream, source in self.sources.items()):
             timeout = 0.0  # a source without a descriptor is always ready
         limit = self.session.next_timeout() - monotonic()
         seconds = limit if timeout is None else min(timeout, limit)
@@ -149,34 +160,48 @@ class Pump:
     def wanted(self) -> dict[int, int]:
         """What the next step waits for: descriptor -> poll mask."""
         wanted = dict(self._watched)
-        mask = (0 if self._closed else IN) | (OUT if self.records.data_to_send() else 0)
-        if mask:
-            wanted[self.connection.fileno()] = mask
-        if self.records.data_buffer() is not None:
-            for stream, source in self.sources.items():
-                if self.session.sendable(stream) and source.fd >= 0:
-                    wanted[source.fd] = wanted.get(source.fd, 0) | IN
+        if self._gone is None:
+            wanted[self._fd] = IN if self._deaf or not self.records.data_to_send() else IN | OUT
+        for stream, source in self.sources.items():
+            # One without credit is not asked for at all: a pipe whose writer has gone would wake us again and again.
+            if source.fd >= 0 and self._may_read(stream):
+                wanted[source.fd] = wanted.get(source.fd, 0) | IN
         for stream in self._pending:
             fd = self.sinks[stream].fd
             wanted[fd] = wanted.get(fd, 0) | OUT
         return wanted
 
+    def _may_read(self, stream: int) -> bool:
+        """Whether a record of this stream can be made now."""
+        return self.session.sendable(stream) >= LEAST_CREDIT and self.records.has_room and not self._deaf
+
     # from the connection to the sinks
 
     def _receive(self, found: list[Event | Trouble]) -> None:
-        try:
-            size = self.connection.recv_into(self.records.receive_buffer())
-        except (BlockingIOError, InterruptedError):
-            return
-        except OSError as error:
-            raise DisconnectedError(f"disconnected unexpectedly: {os.strerror(error.errno or 0).lower()}") from error
-        if size == 0:
-            self._closed = True
-            if not self.records.at_record_boundary:
-                raise DisconnectedError("disconnected unexpectedly in the middle of a record")
-            raise DisconnectedError("disconnected unexpectedly")
-        self.records.received(size)
-        self._take_frames(found)
+        """What is there to be read, but not for ever: others wait too."""
+        for _ in range(RECEIVE_TURNS):
+            buffer = self.records.receive_buffer()
+            try:
+                size = self.connection.recv_into(buffer)
+            except (BlockingIOError, InterruptedError):
+                return
+            except OSError as error:
+                self._hang_up(f": {os.strerror(error.errno or 0).lower()}", found)
+                return
+            if size == 0:
+                self._hang_up("" if self.records.at_record_boundary else " in the middle of a record", found)
+                return
+            self.records.received(size)
+            self._take_frames(found)
+            if size < len(buffer):
+                return
+            self._flush()  # credit, so that the peer need not wait until we have finished here
+
+    def _hang_up(self, reason: str, found: list[Event | Trouble]) -> None:
+        """Nothing more will come; what came before has to be looked at first."""
+        self._gone = DisconnectedError(f"disconnected unexpectedly{reason}")
+        if not found:
+            raise self._gone
 
     def _take_frames(self, found: list[Event | Trouble]) -> None:
         while (frame := self.records.next_event()) is not None:
@@ -246,44 +271,47 @@ class Pump:
 
     # from the sources to the connection
 
-    def _read_sources(self, ready: dict[int, int], found: list[Event | Trouble]) -> None:
-        for stream, source in list(self.sources.items()):
-            room = self.session.sendable(stream)
-            if not room or (source.fd >= 0 and source.fd not in ready):
-                continue
+    def _read_source(self, stream: int, source: Source, found: list[Event | Trouble]) -> None:
+        """As much as is there and the peer will take, which its credit bounds."""
+        while self._may_read(stream):
             buffer = self.records.data_buffer()
-            if buffer is None:
-                return
+            room = self.session.sendable(stream)
+            assert buffer is not None
+            if room < len(buffer):
+                buffer = buffer[:room]
             try:
-                size = source.read_into(buffer[:room])
+                size = source.read_into(buffer)
             except OSError as error:
                 self.session.broken(stream, os.strerror(error.errno or 0).lower())
                 self.close_source(stream)
                 found.append(Trouble(stream, False, error.errno or 0))
-                continue
-            if size:
-                self.records.send_data(self.session.data_head(stream, size), size)
-                self._send()
-            elif size == 0:
-                self.session.end(stream)
-                self.close_source(stream)
-                found.append(Event(frames.END, stream=stream))
+                return
+            if not size:
+                if size == 0:
+                    self.session.end(stream)
+                    self.close_source(stream)
+                    found.append(Event(frames.END, stream=stream))
+                return
+            self.records.send_data(self.session.data_head(stream, size), size)
+            self._send()
+            if size < len(buffer):
+                return
 
     def _flush(self) -> None:
-        for frame in self.session.data_to_send():
-            self.records.send_frame(frame)
         self._send()
+        if not self.records.congested:  # else the frames wait in the session, where their number is bounded
+            for frame in self.session.data_to_send():
+                self.records.send_frame(frame)
+            self._send()
 
     def _send(self) -> None:
-        while outgoing := self.records.data_to_send():
+        while not self._deaf and (outgoing := self.records.data_to_send()):
             try:
                 size = self.connection.sendmsg(outgoing[:MAXIMUM_BUFFERS])
             except (BlockingIOError, InterruptedError):
                 return
-            except OSError as error:
+            except OSError:
                 # What the peer sent before it left is still to be read: its last words may be the reason.
-                if self._last_words is not None:
-                    raise DisconnectedError("disconnected unexpectedly") from error
-                self._last_words = error
+                self._deaf = True
                 return
             self.records.data_sent(size)
