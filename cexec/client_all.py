@@ -19,9 +19,9 @@ from cexec.client_all_run import WorkerRun
 from cexec.client_all_search import Gathering, call_roll
 from cexec.client_job import IMPATIENT
 from cexec.client_signals import CONTINUE, INTERRUPT, SUSPEND, Signals, die_of, suspend
-from cexec.errors import EXIT_TEMPORARY, NoWorkerError, UsageError
+from cexec.errors import EXIT_TEMPORARY, CexecError, NoWorkerError, UsageError
 from cexec.protocol import sodium
-from cexec.protocol.announcement import JOB_ID_SIZE, RUN_ALL, SealedAnnouncement
+from cexec.protocol.announcement import JOB_ID_SIZE, RUN_ALL, SealedAnnouncement, own_job_id
 from cexec.protocol.census import shown_names
 from cexec.protocol.frames import READS, WRITES, Go
 from cexec.system.datagrams import Announcer
@@ -45,6 +45,7 @@ class AllClient:
         self._request = request
         self._expected = expected
         self._tag = tag
+        self._started = monotonic()
         self._job_id = sodium.random_bytes(JOB_ID_SIZE)
         self._inputs: dict[int, SharedInput] = {}
         for descriptor in request.descriptors:
@@ -77,6 +78,10 @@ class AllClient:
                     run.end()
         except NoWorkerError as error:
             self._complain(CLUSTER, str(error))
+            self._alert(error, final=True)
+            raise
+        except CexecError as error:
+            self._alert(error, final=True)
             raise
         finally:
             announcer.close()
@@ -200,13 +205,16 @@ class AllClient:
                 sink.drop()
             else:
                 self._printer.add(number, sink.chunks(tag))
+        if run.failure is not None:
+            for final in (False, True):
+                self._alert(run.failure, final, run)
+            self._give_up(run.name, run.winner.address, str(run.failure))
         if run.exit is None:
-            self._give_up(run.name, run.address, run.failure)
             return
         if run.exit.message:
             self._say(f"worker {run.name}: {run.exit.message}")
         if status:
-            self._complain(run.address, f"exited with code {status}")
+            self._complain(run.winner.address, f"exited with code {status}")
             self._say(f"worker {run.name}: status {status}")
         self._status = max(self._status, status)
 
@@ -238,6 +246,22 @@ class AllClient:
         """A line in the ancestor's words, for the descriptor that asked for them."""
         if self._request.error_fd is not None:
             _write(self._request.error_fd, f"{who} {text}\n")
+
+    def _alert(self, error: CexecError, final: bool, run: WorkerRun | None = None) -> None:
+        """The loggers hear of a failure; docs/protocol.md section 5.2."""
+        from cexec.client_alerts import send_alert  # jobs that succeed do without
+
+        send_alert(
+            key=self._request.key,
+            groups=self._request.groups,
+            udp_port=self._request.udp_port,
+            job_id=self._job_id if run is None else own_job_id(self._job_id, run.winner.hello.instance),
+            attempt=1,
+            error=error,
+            final=final,
+            winner=None if run is None else run.winner,
+            duration=monotonic() - (self._started if run is None else run.started),
+        )
 
     def _tell(self, text: str) -> None:
         """A line for the person at the terminal, who waits."""

@@ -1,17 +1,20 @@
 """`cexec --all`: one worker's run of the job, one of many in one loop.
 
 Contract: `wanted()` and `next_timeout()` say when to call `step()`, and `eager` that it need not be waited for; after
-it `over` tells whether the run has ended, with its `exit` or a `failure` in words.  Everything that the program writes
+it `over` tells whether the run has ended, with its `exit` or a `failure`.  Everything that the program writes
 is kept in `outputs`.  `step` raises `LocalError` only, when a file of ours fails.
 """
 
 from __future__ import annotations
 
 import os
+from time import monotonic
 
 from cexec.client_all_input import SharedInput, SharedSource
 from cexec.client_all_output import KeptSink
-from cexec.errors import CexecError, LocalError
+from cexec.client_descriptors import name_of
+from cexec.client_job import RefusedError
+from cexec.errors import CexecError, DisconnectedError, LocalError
 from cexec.protocol import frames
 from cexec.protocol.frames import READS, WRITES
 from cexec.protocol.session import RUNNING
@@ -28,15 +31,16 @@ if TYPE_CHECKING:
 
 
 class WorkerRun:
-    """`name`: what the worker is called; `address` is where it is."""
+    """`name`: what the worker is called."""
 
     def __init__(
         self, winner: Winner, name: str, descriptors: list[Descriptor], inputs: Mapping[int, SharedInput]
     ) -> None:
         self.name = name
-        self.address = winner.address
+        self.winner = winner
+        self.started = monotonic()
         self.exit: Exit | None = None
-        self.failure = ""
+        self.failure: CexecError | None = None
         self.outputs: dict[int, KeptSink] = {}
         self._pump = Pump(winner.connection, winner.records, winner.session)
         self._session = winner.session
@@ -52,7 +56,7 @@ class WorkerRun:
 
     @property
     def over(self) -> bool:
-        return self.exit is not None or self.failure != ""
+        return self.exit is not None or self.failure is not None
 
     @property
     def eager(self) -> bool:
@@ -84,16 +88,14 @@ class WorkerRun:
         try:
             for event in self._pump.step(0.0):
                 self._handle(event)
-                if self.over:
-                    break
         except LocalError:
             raise
         except CexecError as error:
-            self.failure = str(error)
+            self.failure = error
         if self.exit is not None:
             self._session.release()
             self._pump.say_goodbye()
-        elif self.failure:
+        elif self.failure is not None:
             self.end()
 
     def signal(self, number: int) -> None:
@@ -114,10 +116,10 @@ class WorkerRun:
         if event.kind == frames.STARTED:
             self._pump.sources.update(self._sources)
         elif event.kind == frames.REFUSED and event.refusal is not None:
-            self.failure = f"refuses the job: {event.refusal.reason}"
+            raise RefusedError(event.refusal)
         elif event.kind == frames.WITHDRAW:
-            self.failure = f"withdrew: {event.text}"
+            raise RefusedError(frames.Refusal(frames.HERE, event.text))
         elif event.kind == frames.BROKEN:
-            self.failure = f"lost descriptor {event.stream} of the program: {event.text}"
+            raise DisconnectedError(f"lost {name_of(event.stream)} of the program: {event.text}")
         elif event.kind == frames.EXIT:
             self.exit = event.exit

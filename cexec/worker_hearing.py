@@ -13,7 +13,7 @@ from cexec.errors import CertificateError, ProtocolError
 from cexec.group_receiver import GroupReceiver
 from cexec.protocol import datagram, hello
 from cexec.protocol.allowance import Allowance
-from cexec.protocol.announcement import CENSUS, RUN_ALL, Claim, open_announcement
+from cexec.protocol.announcement import CENSUS, RUN_ALL, Claim, open_announcement, own_job_id
 from cexec.system.group_sockets import REFRESH_INTERVAL
 from cexec.worker_heard import HeardAnnouncements, Known, Way
 
@@ -157,6 +157,8 @@ class Ear:
             return None
         finally:
             self._openings.spend(thread_time() - start)
+        if opened.announcement.kind == RUN_ALL:
+            opened.announcement.job_id = own_job_id(opened.announcement.job_id, self.answers.instance)
         known = self.heard.add(parsed.mac1, opened, way, now)
         if not self.answers.fits(known):
             self.heard.forget(parsed.mac1, now)

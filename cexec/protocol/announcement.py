@@ -28,6 +28,7 @@ JOB_ID_SIZE = 16
 PROLOGUE = b"cexec 1 announcement"
 SIGNATURE_LABEL = b"cexec 1 announcement signature"
 CLAIM_LABEL = b"cexec 1 claim"
+OWN_JOB_LABEL = b"cexec 1 job of all"
 ANSWER_PROLOGUE = b"cexec 1 answer"
 ANSWER_PSK_LABEL = b"cexec 1 answer psk"
 MAXIMUM_CONNECTED = 4096  # (protocol) a claim's hint is clamped to this
@@ -200,6 +201,11 @@ def _filter(reply_key: bytes, known: Collection[bytes], requirements: Requiremen
     from cexec.protocol import bloom  # only a census needs it
 
     return bloom.make(reply_key, known, MAXIMUM_ASKED - len(requirements.encode()))
+
+
+def own_job_id(job_id: bytes, instance: bytes) -> bytes:
+    """What one worker's part of a RUN_ALL is called: to loggers it is a job of its own."""
+    return sodium.keyed_hash(job_id, OWN_JOB_LABEL, instance, size=JOB_ID_SIZE)
 
 
 class Claim:
