@@ -30,10 +30,10 @@ REFUSED = "connection refused"
 
 
 class Connection:
-    """`announced` is what the worker has connected for.  `refused`: the client does not wait for anybody any more."""
+    """`announced` is what the worker has connected for.  `unreachable`: why its client cannot be connected to."""
 
-    __slots__ = ("_buffers", "_client", "_deadline", "_head", "_splice", "_worker", "announced", "ending", "refused",
-                 "started", "worker_address")  # fmt: skip
+    __slots__ = ("_buffers", "_client", "_deadline", "_head", "_splice", "_worker", "announced", "ending", "started",
+                 "unreachable", "worker_address")  # fmt: skip
 
     def __init__(
         self, announced: Announced, worker: _socket.socket, worker_address: Sockaddr, buffers: Buffers, now: float
@@ -42,7 +42,7 @@ class Connection:
         self.worker_address = worker_address
         self.started = now
         self.ending = ""
-        self.refused = False
+        self.unreachable = ""
         self._worker = worker
         self._client: _socket.socket | None = None  # from the opening on
         self._splice: Splice | None = None  # from the connection to the client on
@@ -94,7 +94,10 @@ class Connection:
             self._splice.handle_timeout(now)
             self.ending = self._splice.ending
         elif now >= self._deadline:
-            self.cut("worker: no opening" if self._client is None else "client: timed out")
+            if self._client is None:
+                self.cut("worker: no opening")
+            else:
+                self._fail("timed out")
 
     def cut(self, ending: str) -> None:
         """Ends it at once; both peers see that it was cut off."""
@@ -124,15 +127,18 @@ class Connection:
             try:
                 self._client = start_connect(self.announced.client)
             except CexecError as error:
-                self.cut(f"client: {error}")
+                self._fail(str(error))
 
     def _finish_connecting(self, now: float) -> None:
         assert self._client is not None
         failure = connect_result(self._client)
         if failure:
-            self.refused = failure == REFUSED
-            self.cut(f"client: {failure}")
+            self._fail(failure)
             return
         self._splice = Splice(self._worker, self._client, self._head, self._buffers)
         self._splice.advance({}, now)
         self.ending = self._splice.ending
+
+    def _fail(self, reason: str) -> None:
+        self.unreachable = reason
+        self.cut(f"client: {reason}")

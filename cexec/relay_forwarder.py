@@ -11,7 +11,7 @@ from __future__ import annotations
 import select
 
 from cexec.errors import LocalError
-from cexec.relay_connection import Connection
+from cexec.relay_connection import REFUSED, Connection
 from cexec.relay_splice import CLOSED
 from cexec.relay_table import Announced
 from cexec.system.sockets import open_listener
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cexec.system.groups import Sockaddr
 
 MAXIMUM_CONNECTIONS = 1024  # (ours) of workers, to all clients together; fewer where descriptors are few
-MAXIMUM_FOR_ONE = 128  # connections (ours) for one announcement; the others wait in the backlog
+MAXIMUM_FOR_ONE = 512  # connections (ours) for one announcement; the others wait in the backlog
 DESCRIPTORS_EACH = 6  # of a connection: its two ends, and a pipe for each direction while that is busy
 DESCRIPTORS_BESIDE = 1200  # (ours) for listeners and all else
 LEAST_CONNECTIONS = 8  # (ours) however few descriptors there are
@@ -176,7 +176,7 @@ class Forwarder:
         was_full = len(self._connections) >= self._room
         del self._connections[connection]
         self._log_end(connection, now)
-        if connection.refused:  # as its client does: nobody waits there any more
+        if connection.unreachable:  # so are we, until it is announced again: workers tell the client of that
             self.close_listener(entry)
         if was_full:
             self._watch_listeners()
@@ -196,8 +196,8 @@ class Forwarder:
                 to_client=to_client,
                 ended="" if connection.ending == CLOSED else connection.ending,
             )
-        elif not connection.spliced and not connection.refused:
-            self._log.event("lost", client=client, worker=worker, reason=connection.ending)
+        elif connection.unreachable not in ("", REFUSED):  # a client that has chosen refuses all others
+            self._log.event("unreachable", client=client, worker=worker, reason=connection.unreachable)
 
 
 def shown(address: Sockaddr) -> str:
