@@ -26,6 +26,7 @@ from cexec.system.sockets import open_listener
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.client_explain import Chronicle
+    from cexec.client_files import FilePlan
     from cexec.protocol.frames import Exit
     from cexec.protocol.keys import ClientKey
     from cexec.protocol.requirements import Requirements
@@ -63,6 +64,9 @@ class Request:
         environment: dict[str, bytes] | None = None,
         arguments: list[bytes] | None = None,
         chronicle: Chronicle | None = None,
+        files: FilePlan | None = None,
+        go_options: dict[str, str] | None = None,
+        progress: bool = False,
     ) -> None:
         self.key = key
         self.descriptors = descriptors
@@ -83,6 +87,9 @@ class Request:
         self.environment = environment or {}
         self.arguments = arguments or []
         self.chronicle = chronicle  # of --explain
+        self.files = files  # of --send and --fetch
+        self.go_options = go_options or {}  # limits and the like, for the worker
+        self.progress = progress
 
 
 class Client:
@@ -125,6 +132,8 @@ class Client:
 
     def _tidy_up(self) -> None:
         """After the last failure: make must never meet half a file."""
+        if self._request.files is not None:
+            self._request.files.discard()
         if not self._request.keep_partial:
             try:
                 self._outputs.take_back()
@@ -135,7 +144,10 @@ class Client:
         """Runs the job on this worker; None: it has failed in a way that allows another attempt."""
         if self._request.test_alert:
             self._complain(winner.address, "test alert")
-        job = ClientJob(winner, self._inputs, self._outputs, self._signals, self._request.chronicle)
+        request = self._request
+        job = ClientJob(winner, self._inputs, self._outputs, self._signals, request.files, request.chronicle)
+        if request.progress:
+            job.show_progress()
         self._signals.start()
         try:
             return self._conclude(winner, job, job.run())
@@ -151,7 +163,7 @@ class Client:
             raise
         except CexecError as error:
             self._alert(error, winner)
-            self._complain(winner.address, _ancestors_words(error))
+            self._complain(winner.address, ancestors_words(error))
             self._prepare_repetition(winner, job, error)
         finally:
             self._signals.stop()
@@ -184,6 +196,8 @@ class Client:
         if status and not self._request.keep_partial:
             self._outputs.drop_held()
         taken = self._outputs.release() and not job.unread
+        if self._request.files is not None:
+            self._request.files.commit(status)
         self._inputs.move_offsets(winner.session.outgoing)
         if result.kind == SIGNALLED and result.status == INTERRUPT and self._signals.interrupted:
             die_of(INTERRUPT)
@@ -225,9 +239,13 @@ class Client:
         return Go(
             job_id=self._job_id,
             attempt=attempt,
-            streams=[descriptor.stream() for descriptor in request.descriptors],
+            streams=[
+                *(descriptor.stream() for descriptor in request.descriptors),
+                *(request.files.streams() if request.files is not None else ()),
+            ],
             arguments=request.arguments,
             environment=request.environment,
+            options=request.go_options,
         )
 
     def _alert(self, error: CexecError, winner: Winner | None, *, final: bool = False) -> None:
@@ -265,7 +283,7 @@ def _who(winner: Winner) -> str:
     return f"worker {winner.hello.name} at {winner.address}"
 
 
-def _ancestors_words(error: CexecError) -> str:
+def ancestors_words(error: CexecError) -> str:
     if isinstance(error, VerifyError):
         return "signature didn't verify"
     if isinstance(error, ProtocolError):

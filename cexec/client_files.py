@@ -150,7 +150,8 @@ class FilePlan:
 
     def name_of(self, number: int) -> str:
         """What a message calls this stream."""
-        return next((one.path for one in (*self._sent, *self._fetched.values()) if one.number == number), "a file")
+        paths = {one.number: one.path for one in self._sent} | {one.number: one.path for one in self._fetched.values()}
+        return paths.get(number, "a file")
 
     def failed(self, number: int, reason: str) -> None:
         """The worker says that this file does not come."""
@@ -164,15 +165,13 @@ class FilePlan:
                 failure = one.failure
                 self.discard()
                 raise LocalError(f"cannot fetch {one.name}: the program has succeeded, but {failure}")
-        one = None
-        try:
+        for step in (Fetched.name_it, Fetched.rename):
             for one in came:
-                one.name_it()
-            for one in came:
-                one.rename()
-        except OSError as error:
-            self.discard()
-            raise LocalError(f"cannot write {one.path if one else ''}: {_reason(error)}") from error
+                try:
+                    step(one)
+                except OSError as error:
+                    self.discard()
+                    raise LocalError(f"cannot write {one.path}: {_reason(error)}") from error
         self.discard()  # of those that did not come
 
     def discard(self) -> None:

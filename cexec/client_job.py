@@ -8,20 +8,24 @@ when the worker failed, `LocalError` when a descriptor of ours did.  docs/protoc
 from __future__ import annotations
 
 import os
+from time import monotonic
 
 from cexec.client_descriptors import name_of
 from cexec.client_signals import CONTINUE, INTERRUPT, SUSPEND, suspend
 from cexec.errors import CexecError, DisconnectedError, LocalError
 from cexec.protocol import frames
 from cexec.protocol.session import RUNNING
+from cexec.system.liveness import Liveness
 from cexec.system.pump import BROKEN_PIPE, Pump, Trouble
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.client_candidate import Winner
     from cexec.client_explain import Chronicle
+    from cexec.client_files import FilePlan
     from cexec.client_inputs import Inputs
     from cexec.client_outputs import Outputs
+    from cexec.client_progress import Progress
     from cexec.client_signals import Signals
     from cexec.protocol.frames import Exit, Refusal
     from cexec.protocol.session import Event
@@ -50,6 +54,7 @@ class ClientJob:
         inputs: Inputs,
         outputs: Outputs,
         signals: Signals,
+        files: FilePlan | None = None,
         chronicle: Chronicle | None = None,
     ) -> None:
         self.once = "once" in winner.hello.attributes
@@ -59,10 +64,23 @@ class ClientJob:
         self._inputs = inputs
         self._outputs = outputs
         self._signals = signals
+        self._files = files
         self._chronicle = chronicle
+        self._progress: Progress | None = None
+        self._worker_name = winner.hello.name
+        self._liveness = Liveness(winner.connection)
         self._exit: Exit | None = None
         self._pump.sinks.update(outputs.sinks())
         self._pump.watch(signals.fileno())
+        if files is not None:  # before the program starts: it finds them there
+            self._pump.sources.update(files.sources())
+            self._pump.sinks.update(files.sinks())
+
+    def show_progress(self) -> None:
+        """A line on the terminal while the job runs."""
+        from cexec.client_progress import Progress
+
+        self._progress = Progress(self._worker_name, monotonic())
 
     @property
     def unread(self) -> bool:
@@ -76,13 +94,12 @@ class ClientJob:
 
     def run(self) -> Exit:
         """Pumps until the job is over."""
-        while self._exit is None:
-            for event in self._pump.step():
-                self._handle(event)
-            if self._pump.ready:
-                self._pass_signals_on()
-            if self._outputs.irrevocable:
-                self._inputs.forget()
+        try:
+            while self._exit is None:
+                self._step()
+        finally:
+            if self._progress is not None:
+                self._progress.clear()
         self._signals.stop()  # there is nobody left to pass them on to
         while not self._pump.drained:
             for event in self._pump.write_out():
@@ -95,6 +112,22 @@ class ClientJob:
             self._chronicle.note("exit", status=self._exit.exit_status, sent=sent, received=received)
         return self._exit
 
+    def _step(self) -> None:
+        times = [self._liveness.next_timeout(), None if self._progress is None else self._progress.next_timeout()]
+        due = min((time for time in times if time is not None), default=None)
+        for event in self._pump.step(None if due is None else max(0.0, due - monotonic())):
+            self._handle(event)
+        now = monotonic()
+        self._liveness.stepped(now)
+        self._liveness.handle_timeout(now)
+        if self._progress is not None:
+            sent = sum(half.count for half in self._session.outgoing.values())
+            self._progress.update(sent, sum(half.consumed for half in self._session.incoming.values()), now)
+        if self._pump.ready:
+            self._pass_signals_on()
+        if self._outputs.irrevocable:
+            self._inputs.forget()
+
     def give_up(self) -> None:
         """This attempt has failed: the worker's job ends when it sees us go."""
         self._pump.connection.close()
@@ -106,7 +139,7 @@ class ClientJob:
             if event.writing and event.error in BROKEN_PIPE:
                 return  # as in a local pipeline: the program is told, and its status tells the rest
             verb = "write to" if event.writing else "read from"
-            raise LocalError(f"cannot {verb} {name_of(event.stream)}: {os.strerror(event.error).lower()}")
+            raise LocalError(f"cannot {verb} {self._name_of(event.stream)}: {os.strerror(event.error).lower()}")
         if event.kind == frames.STARTED:
             if self._chronicle is not None:
                 self._chronicle.note("started")
@@ -116,10 +149,17 @@ class ClientJob:
             raise RefusedError(event.refusal)
         elif event.kind == frames.WITHDRAW:
             raise RefusedError(frames.Refusal(frames.HERE, event.text))
+        elif event.kind == frames.BROKEN and event.stream >= frames.FIRST_FILE and self._files is not None:
+            self._files.failed(event.stream, event.text)
         elif event.kind == frames.BROKEN:
             raise DisconnectedError(f"lost {name_of(event.stream)} of the program: {event.text}")
         elif event.kind == frames.EXIT:
             self._exit = event.exit
+
+    def _name_of(self, stream: int) -> str:
+        if self._files is not None and stream >= frames.FIRST_FILE:
+            return self._files.name_of(stream)
+        return name_of(stream)
 
     def _pass_signals_on(self) -> None:
         for number in self._signals.take():

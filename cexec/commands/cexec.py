@@ -24,6 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cexec.client_files import FilePlan
     from cexec.commands.common import Option
 
 DEFAULT_ACCEPT_TIMEOUT = 60.0  # seconds (ours), as in the ancestor; CEXEC_TIMEOUT_ACCEPT
@@ -45,6 +46,14 @@ OPTIONS: tuple[Option, ...] = (
     (("--retries",), "N", "How often a job is repeated whose worker failed.  [default: 2]"),
     (("--hold",), "", "Keep the output back until the job has succeeded."),
     (("--keep-partial",), "", "Leave what was written by a job that failed."),
+    (("--send",), "FILE[=NAME]...", "A file that the program finds in a directory of its own."),
+    (("--fetch",), "NAME[=FILE]...", "A file that the program leaves there; it comes back whole or not at all."),
+    (("--no-fetch-on-failure",), "", "Fetch nothing when the program fails."),
+    (("--time-limit",), "SECONDS", "End the program after this time."),
+    (("--cpu-limit",), "SECONDS", "End a process of the program that has used so much CPU time."),
+    (("--memory-limit",), "SIZE", "What the program may use: 500M, 2G."),
+    (("--nice",), "N", "The program's nice value, 0 to 19."),
+    (("--progress",), "", "Show on the terminal how far the job is."),
     (("--all",), "", "Run the job on every worker that fits, at once, with the same input."),
     (("--tag",), "", "With --all: the worker's name in front of each line of output."),
     (("--expect",), "N", "With --all: fail unless N workers, or more, are there."),
@@ -105,6 +114,9 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
         hold=bool(options.get("hold")),
         keep_partial=bool(options.get("keep_partial")),
         requirements=requirements,
+        files=_files(options),
+        go_options=_go_options(options),
+        progress=bool(options.get("progress")),
         weight=_whole(options, ("weight",), 1, 1, MAXIMUM_WEIGHT),
         environment=environment,
         arguments=[os.fsencode(argument) for argument in arguments],
@@ -119,10 +131,37 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
     return Client(request).run()
 
 
+def _files(options: Mapping[str, object]) -> FilePlan | None:
+    """What goes with the job and comes back."""
+    sends, fetches = options.get("send"), options.get("fetch")
+    if not sends and not fetches:
+        return None
+    from cexec.client_files import plan_files
+
+    return plan_files(sends or (), fetches or ())  # type: ignore[arg-type]
+
+
+def _go_options(options: Mapping[str, object]) -> dict[str, str]:
+    """The limits that the worker is asked to keep, and how it fetches."""
+    words = {name: str(options.get(name) or "") for name in ("time_limit", "cpu_limit", "memory_limit", "nice")}
+    result = {} if not options.get("no_fetch_on_failure") else {"fetch-on-failure": "no"}
+    if any(words.values()):
+        from cexec.system.limits import LARGEST_NICE, LARGEST_NUMBER, Limits, parse_size
+
+        limits = Limits(
+            time=_seconds({"--time-limit": words["time_limit"]}, "--time-limit", 0.0, 0.0),
+            cpu=_whole(options, ("cpu_limit",), 0, 1, LARGEST_NUMBER),
+            memory=parse_size(words["memory_limit"], "--memory-limit") if words["memory_limit"] else 0,
+            nice=_whole(options, ("nice",), 0, 0, LARGEST_NICE),
+        )
+        result.update(limits.to_options())
+    return result
+
+
 def _everywhere(options: Mapping[str, object]) -> bool:
     """Whether it is to run on all workers; what goes only with that, or not with that, is refused."""
     everywhere = bool(options.get("all"))
-    for name in ("explain", "retries") if everywhere else ("expect", "tag"):
+    for name in ("explain", "retries", "send", "fetch", "progress") if everywhere else ("expect", "tag"):
         if options.get(name):
             raise UsageError(f"--{name} {'cannot be used with' if everywhere else 'needs'} --all")
     return everywhere
