@@ -12,7 +12,7 @@ import os
 import select
 from time import monotonic
 
-from cexec.client import CLUSTER, DIED_OF_PIPE, Request
+from cexec.client import CLUSTER, DIED_OF_PIPE, Request, ancestors_words
 from cexec.client_all_input import SharedInput
 from cexec.client_all_output import Printer
 from cexec.client_all_run import WorkerRun
@@ -65,6 +65,7 @@ class AllClient:
     def run(self) -> int:
         """Everybody's job, from the roll call to the last byte written here."""
         request = self._request
+        _allow_many_descriptors()
         announcer = Announcer(request.groups, request.udp_port)
         try:
             roll = call_roll(request.key, announcer, request.requirements, self._expected)
@@ -174,10 +175,9 @@ class AllClient:
 
     def _pass_signals_on(self) -> None:
         for number in self._signals.take():
-            if number == INTERRUPT:
-                self._interrupts += 1
-                if self._interrupts >= IMPATIENT or not self._runs:
-                    die_of(INTERRUPT)
+            self._interrupts += number == INTERRUPT
+            if self._interrupts >= IMPATIENT or not (self._runs or number in (SUSPEND, CONTINUE)):
+                die_of(number)
             for run in self._runs:
                 run.signal(number)
             if number == SUSPEND:
@@ -208,7 +208,7 @@ class AllClient:
         if run.failure is not None:
             for final in (False, True):
                 self._alert(run.failure, final, run)
-            self._give_up(run.name, run.winner.address, str(run.failure))
+            self._give_up(run.name, run.winner.address, str(run.failure), complaint=ancestors_words(run.failure))
         if run.exit is None:
             return
         if run.exit.message:
@@ -218,8 +218,8 @@ class AllClient:
             self._say(f"worker {run.name}: status {status}")
         self._status = max(self._status, status)
 
-    def _give_up(self, name: str, address: str, reason: str) -> None:
-        self._complain(address, reason)
+    def _give_up(self, name: str, address: str, reason: str, complaint: str = "") -> None:
+        self._complain(address, complaint or reason)
         self._say(f"worker {name} at {address} did not finish: {reason}")
         self._unfinished.append(name)
         self._status = max(self._status, EXIT_TEMPORARY)
@@ -267,6 +267,17 @@ class AllClient:
         """A line for the person at the terminal, who waits."""
         if os.isatty(STANDARD_ERROR):
             _write(STANDARD_ERROR, f"cexec: {text}\n")
+
+
+def _allow_many_descriptors() -> None:
+    """One for each worker, and some."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (OSError, ValueError):
+        pass  # then fewer have to do: those that wait stay in the backlog
 
 
 def _once(data: bytes) -> Iterator[bytes]:
