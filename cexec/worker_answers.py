@@ -30,15 +30,21 @@ MAXIMUM_CENSUSES = 100  # (ours) that wait for their answer at once
 
 
 class Profile:
-    """What stays as it is while a worker serves.  `attributes`: os, arch, cpus, mem and the labels."""
+    """What stays as it is while a worker serves.  `attributes`: os, arch, cpus, mem and the labels.
 
-    __slots__ = ("attributes", "host", "slots", "speed")
+    `once`: its jobs must never be repeated, which a client has to know before it gives it one.
+    """
 
-    def __init__(self, *, host: str, slots: int, speed: float, attributes: Mapping[str, str]) -> None:
+    __slots__ = ("attributes", "host", "once", "slots", "speed")
+
+    def __init__(
+        self, *, host: str, slots: int, speed: float, attributes: Mapping[str, str], once: bool = False
+    ) -> None:
         self.host = host
         self.slots = slots
         self.speed = speed
         self.attributes = dict(attributes)
+        self.once = once
 
 
 class Answers:
@@ -95,7 +101,7 @@ class Answers:
             uptime=int(monotonic() - self._started),
             clock=int(time() * 1000),
             detail=detail.encode("utf-8", "replace")[:MAXIMUM_DETAIL].decode("utf-8", "ignore"),
-            attributes=profile.attributes if purpose == hello.CENSUS else None,
+            attributes=profile.attributes if purpose == hello.CENSUS else {hello.ONCE: ""} if profile.once else None,
         )
 
     def send(self, known: Known, purpose: int, detail: str = "", *, ways: int = 1) -> None:

@@ -154,7 +154,9 @@ def command(
         groups=groups,
         announcer=_announcer(entries, port),
         bidder=Bidder(slots=slots, speed=speed, boost=_boost(), random=dice),
-        profile=Profile(host=socket.gethostname()[:MAXIMUM_NAME], slots=slots, speed=speed, attributes=described),
+        profile=Profile(
+            host=socket.gethostname()[:MAXIMUM_NAME], slots=slots, speed=speed, attributes=described, once=once
+        ),
         log=log,
         load=LoadWatch(log, None if load_command is None else LoadCommand(load_command)),
         random=dice,

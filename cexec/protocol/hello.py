@@ -29,6 +29,7 @@ INSTANCE_SIZE = 16
 SIGNATURE_LABEL = b"cexec 1 hello signature"
 CIPHERS = (sodium.CHACHA, sodium.AEGIS)  # (protocol) bit 0, bit 1 of the offer
 THOUSANDTHS = 1000  # loads and speeds travel as integers
+ONCE = "once"  # (protocol) the attribute of a worker whose jobs must never be repeated; without a value
 MAXIMUM_ATTRIBUTES = 480  # bytes (protocol) of the attributes' mapping, so that every answer fits in a datagram
 MAXIMUM_DETAIL = 240  # bytes (protocol) of a detail, likewise
 
@@ -36,7 +37,8 @@ MAXIMUM_DETAIL = 240  # bytes (protocol) of a detail, likewise
 class Hello:
     """`load`: 0.0 idle to 1.0 full, more when overloaded; `uptime`: seconds; `clock`: milliseconds since 1970, UTC.
 
-    `attributes`: os, arch, cpus, mem and the labels, in a census only, where `detail` says how healthy the worker is.
+    `attributes`: os, arch, cpus, mem and the labels in a census, where `detail` says how healthy the worker is; elsewhere
+    only ONCE, if that is so.
     """
 
     __slots__ = (
