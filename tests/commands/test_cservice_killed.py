@@ -188,3 +188,20 @@ def test_a_service_that_runs_jobs_once_is_not_asked_again(application: Applicati
     _, said = process.communicate(timeout=30)
     assert process.returncode == 111 and b"not repeated, because this service must not run a job twice" in said
     assert len([line for line in worker.lines if " started " in line]) == 1
+
+
+def test_once_is_known_before_the_program_is_seen_to_start(
+    application: Application, service: StartService, runtime: dict[str, str], tmp_path: Path
+) -> None:
+    """What the worker said last may not have arrived, so the client has to know when it gives the job away."""
+    with open(tmp_path / "large", "wb") as file:
+        file.truncate(3 << 30)
+    worker = service("true", options=["--once"], environment=runtime)
+    argv, environment = application.client()
+    argv[2:2] = ["--send", str(tmp_path / "large")]
+    process = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    worker.wait_for("accepted")
+    job_process(worker).kill()
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 111 and b"not repeated, because this service must not run a job twice" in said
+    assert not any(" started " in line for line in worker.lines)
