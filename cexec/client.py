@@ -16,7 +16,8 @@ from cexec.client_job import ClientJob, InterruptedByUser, RefusedError
 from cexec.client_outputs import Outputs
 from cexec.client_race import Contest
 from cexec.client_signals import INTERRUPT, Signals, die_of
-from cexec.errors import CexecError, DisconnectedError, LocalError, NoWorkerError, ProtocolError, VerifyError
+from cexec.client_words import ancestors_words
+from cexec.errors import CexecError, LocalError, NoWorkerError
 from cexec.protocol import sodium
 from cexec.protocol.announcement import JOB_ID_SIZE, SealedAnnouncement
 from cexec.protocol.frames import SIGNALLED, Go
@@ -281,16 +282,6 @@ class Client:
 
 def _who(winner: Winner) -> str:
     return f"worker {winner.hello.name} at {winner.address}"
-
-
-def ancestors_words(error: CexecError) -> str:
-    if isinstance(error, VerifyError):
-        return "signature didn't verify"
-    if isinstance(error, ProtocolError):
-        return "violated protocol"
-    if isinstance(error, DisconnectedError):
-        return "disconnected unexpectedly"
-    return str(error)
 
 
 def _write(fd: int, text: str) -> None:

@@ -12,13 +12,14 @@ import os
 import select
 from time import monotonic
 
-from cexec.client import CLUSTER, DIED_OF_PIPE, Request, ancestors_words
+from cexec.client import CLUSTER, DIED_OF_PIPE, Request
 from cexec.client_all_input import SharedInput
 from cexec.client_all_output import Printer
 from cexec.client_all_run import WorkerRun
 from cexec.client_all_search import Gathering, call_roll
 from cexec.client_job import IMPATIENT
 from cexec.client_signals import CONTINUE, INTERRUPT, SUSPEND, Signals, die_of, suspend
+from cexec.client_words import ancestors_words
 from cexec.errors import EXIT_TEMPORARY, CexecError, NoWorkerError, UsageError
 from cexec.protocol import sodium
 from cexec.protocol.announcement import JOB_ID_SIZE, RUN_ALL, SealedAnnouncement, own_job_id

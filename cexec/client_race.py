@@ -12,7 +12,8 @@ import select
 from time import monotonic
 
 from cexec.client_candidate import Candidate, Winner
-from cexec.errors import CexecError, DisconnectedError, LocalError, NoWorkerError, ProtocolError, VerifyError
+from cexec.client_words import ancestors_words, complaint, count
+from cexec.errors import CertificateError, CexecError, DisconnectedError, LocalError, NoWorkerError
 from cexec.protocol import datagram, sodium
 from cexec.protocol.channel import ClientHandshake
 from cexec.protocol.hello import decode_answer, open_hello
@@ -73,6 +74,7 @@ class Contest:
         self._accept_again = 0.0
         self._inquiry: Inquiry | None = None  # into what the workers lack, when nobody takes the job
         self._lacking = ""
+        self._invalid: dict[str, str] = {}  # workers whose certificate is not valid now, and what it says
         self._browse_at = NEVER if announcer.loopback else self._race.started + BROWSE_AFTER
 
     def run(self, go: Go, wakeup: Callable[[set[int]], None] | None = None, extra: tuple[int, ...] = ()) -> Winner:
@@ -131,11 +133,13 @@ class Contest:
             try:
                 candidate.handle_timeout(now)
             except DisconnectedError as error:
-                self._drop(candidate, str(error))
+                self._drop(candidate, str(error), str(error))
         self._race.handle_timeout(now)
         if now >= self._browse_at:
             self._browse_at = NEVER
-            if not (self._race.connected or self._race.answers):
+            from cexec.system.interfaces import has_network
+
+            if not (self._race.connected or self._race.answers) and has_network():
                 self._announcer.browse()
                 self._note("browsing")
         if self._inquiry is not None and self._inquiry.advance(now):
@@ -232,7 +236,9 @@ class Contest:
             candidate.session.go(go)
             candidate.flush()
         except CexecError as error:
-            self._drop(candidate, _words(error))
+            if isinstance(error, CertificateError) and candidate.hello is not None:
+                self._invalid[candidate.hello.name] = str(error)
+            self._drop(candidate, str(error), ancestors_words(error))
             return None
         del self._candidates[candidate.connection.fileno()]
         self._note("won", hello=candidate.hello, address=candidate.address[0], told=len(self._candidates))
@@ -248,13 +254,13 @@ class Contest:
                 except DisconnectedError:
                     pass
 
-    def _drop(self, candidate: Candidate, complaint: str) -> None:
+    def _drop(self, candidate: Candidate, reason: str, words: str = "") -> None:
         """An unproved peer may be anybody, so what it did wrong is told only where errors are asked for."""
         self._candidates.pop(candidate.connection.fileno(), None)
         candidate.connection.close()
-        self._note("dropped", address=candidate.address[0], reason=complaint, hello=candidate.hello)
-        if complaint:
-            self._complain(candidate.address[0], complaint)
+        self._note("dropped", address=candidate.address[0], reason=reason, hello=candidate.hello)
+        if words:
+            self._complain(candidate.address[0], words)
 
     # datagrams
 
@@ -280,7 +286,7 @@ class Contest:
         self._race.answered(answer, now)
         self._note("answered", hello=answer, address=source[0])
         if first and answer in self._race.complaints():
-            self._tell(f"{_who(answer)} at {source[0]} {_complaint(answer)}")
+            self._tell(complaint(answer))
 
     # words
 
@@ -295,17 +301,18 @@ class Contest:
         if queued:
             slots = sum(answer.slots for answer in queued)
             return (
-                f"{_count(len(queued), 'worker')}, {'all ' if slots > 1 else ''}{_count(slots, 'slot')} busy; waiting"
+                f"{count(len(queued), 'worker')}, {'all ' if slots > 1 else ''}{count(slots, 'slot')} busy; waiting"
             )
         rest = "; waiting" if left is None else f"; {left:.0f} s left"
         if self._lacking:
             return f"no worker of {self._key.fingerprint} fits: {self._lacking}{rest}"
-        sent = f"sent {_count(self._race.transmissions, 'announcement')} to {', '.join(self._sent_to) or 'nobody'}"
+        sent = f"sent {count(self._race.transmissions, 'announcement')} to {', '.join(self._sent_to) or 'nobody'}"
         failures = "".join(f"; {label}: {text}" for label, text in self._announcer.failures.items())
         return f"no worker of {self._key.fingerprint} has answered; {sent}{failures}{rest}"
 
     def _failure(self) -> str:
-        complaints = "".join(f"; {_who(answer)} {_complaint(answer)}" for answer in self._race.complaints())
+        complaints = "".join(f"; {complaint(answer)}" for answer in self._race.complaints())
+        complaints += "".join(f"; worker {name} was not taken: {text}" for name, text in self._invalid.items())
         if complaints:
             return f"no worker of {self._key.fingerprint} could take the job in {self._accept_timeout:g} s{complaints}"
         if self._lacking:
@@ -313,34 +320,9 @@ class Contest:
         failures = "".join(f"; {label}: {text}" for label, text in self._announcer.failures.items())
         return (
             f"no worker of {self._key.fingerprint} answered in {self._accept_timeout:g} s; sent "
-            f"{_count(self._race.transmissions, 'announcement')} to {', '.join(self._sent_to) or 'nobody'}{failures}; "
+            f"{count(self._race.transmissions, 'announcement')} to {', '.join(self._sent_to) or 'nobody'}{failures}; "
             "is cservice running with this key, in the same group (CEXEC_GROUP)?"
         )
-
-
-def _who(answer: Hello) -> str:
-    return f"worker {answer.name}"
-
-
-def _complaint(answer: Hello) -> str:
-    from cexec.protocol.hello import UNREACHABLE
-
-    if answer.purpose == UNREACHABLE:
-        return f"heard you, but cannot connect to {answer.detail}; does a firewall on this machine block it?"
-    return f"refuses: {answer.detail}"
-
-
-def _words(error: CexecError) -> str:
-    """The ancestor's words for what a peer did."""
-    if isinstance(error, VerifyError):
-        return "signature didn't verify"
-    if isinstance(error, ProtocolError):
-        return f"violated protocol: {error}"
-    return str(error)
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 def _wall_clock() -> float:

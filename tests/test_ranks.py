@@ -56,6 +56,7 @@ RANKS: dict[float, tuple[str, ...]] = {
         "client_descriptors",
         "client_signals",
         "client_targets",
+        "client_words",
         "group_receiver",
         "logger_journal",
         "relay_side",

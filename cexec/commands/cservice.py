@@ -10,12 +10,13 @@ import os
 import random
 import socket
 import sys
+import time
 
 import click
 
 from cexec import __version__
 from cexec.commands.common import run_click
-from cexec.errors import LocalError, UsageError
+from cexec.errors import CertificateError, LocalError, UsageError
 from cexec.protocol.bid import Bidder
 from cexec.protocol.certificate import valid_name
 from cexec.protocol.hello import MAXIMUM_ATTRIBUTES
@@ -188,6 +189,10 @@ def _worker_key(app: str, name: str | None) -> WorkerKey:
         app, (OwnerKey, WorkerKey), "cservice needs the private key that ckeygen made, APP, or an APP.worker"
     )
     if isinstance(key, WorkerKey):
+        try:
+            key.identity.certificate.check_dates(time.time())
+        except CertificateError as error:
+            raise CertificateError(f"{app}: {error}; ask its owner for a new one, or set the clock") from None
         return key
     assert isinstance(key, OwnerKey)  # read_key gives nothing else
     if name is not None and not valid_name(name):

@@ -88,6 +88,11 @@ def interfaces() -> list[Interface]:
     return [found[index] for index in sorted(found)]
 
 
+def has_network() -> bool:
+    """Whether anything but the loopback is up."""
+    return any(one.up and not one.loopback for one in interfaces())
+
+
 def _from_netlink() -> dict[int, Interface]:
     channel = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, _socket.NETLINK_ROUTE)
     try:

@@ -27,6 +27,7 @@ INTERFACES_INTERVAL = 5.0  # seconds (ours); a change has to be noticed within 1
 RESOLVE_PATIENCE = 3000  # milliseconds (ours) for the address of an instance
 GOODBYE_PATIENCE = 3  # seconds (ours) that the end may take
 HIGHEST_DESCRIPTOR = 1 << 16
+LEAST_URGENT = 19  # of nice(1)
 MAXIMUM_REASON = 200  # characters (ours)
 
 
@@ -35,6 +36,7 @@ def main(arguments: list[str]) -> None:
     os.closerange(3, HIGHEST_DESCRIPTOR)  # a client passes the descriptors on that it was started with
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # meant for the one who started us, who closes the socket then
+    os.nice(LEAST_URGENT)  # many clients may wait at once: they must not take the CPU from the worker that is to answer
     try:
         import zeroconf  # noqa: F401
     except ImportError as error:

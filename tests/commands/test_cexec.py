@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cexec import __version__
@@ -264,6 +265,16 @@ def test_an_accept_timeout_of_0_waits_until_a_worker_comes(application: Applicat
         service("echo", "hello")
         assert client.communicate(timeout=20)[0] == b"hello\n"
         assert client.returncode == 0
+
+
+def test_many_who_wait_on_a_machine_without_a_network_start_no_process_for_mdns(application: Application) -> None:
+    """Once each of 200 clients did, and the worker that they waited for got no CPU to answer them."""
+    require_isolation()
+    argv, environment = application.client(environment={"CEXEC_GROUP": ""})
+    with subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL) as client:
+        time.sleep(1.5)  # without an answer it would begin after a second
+        assert client.poll() is None and psutil.Process(client.pid).children() == []
+        client.terminate()
 
 
 def test_a_udp_port_of_ones_own_keeps_two_networks_apart(application: Application, service: StartService) -> None:
