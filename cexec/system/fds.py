@@ -19,6 +19,7 @@ import select
 SAFE_WRITE = 4096  # bytes: PIPE_BUF of Linux; a pipe that poll calls writable has room for this much
 PIPE_SIZE = 512 * 1024  # bytes (ours): what a fast stream's pipe is enlarged to, see docs/performance.md
 USUAL_PIPE_SIZE = 64 * 1024  # bytes: of a pipe in Linux; whoever finds so much in one was waited for
+_NEW_TERMINAL = os.makedev(5, 2)  # /dev/ptmx, the other end of a pseudo-terminal: each open of it makes a new one
 _BLOCKED = (BlockingIOError, InterruptedError)
 
 
@@ -168,12 +169,15 @@ class SocketSink(Sink):
 
 def open_source(fd: int) -> Source:
     """A source for a descriptor that somebody gave us."""
-    mode = os.fstat(fd).st_mode
+    if not _allows(fd, os.O_RDONLY):
+        return Source(-1, shared=True)  # its first read fails, whereas poll would never call the descriptor readable
+    status = os.fstat(fd)
+    mode = status.st_mode
     if stat.S_ISREG(mode):
         return FileSource(fd)
     if stat.S_ISSOCK(mode):
         return SocketSource(fd)
-    reopened = _open_again(fd, mode, os.O_RDONLY)
+    reopened = _open_again(fd, status, os.O_RDONLY)
     if reopened is not None:
         return Source(reopened)
     return CautiousSource(fd, shared=True)
@@ -181,12 +185,13 @@ def open_source(fd: int) -> Source:
 
 def open_sink(fd: int) -> Sink:
     """A sink for a descriptor that somebody gave us."""
-    mode = os.fstat(fd).st_mode
-    if stat.S_ISREG(mode):
+    status = os.fstat(fd)
+    mode = status.st_mode
+    if stat.S_ISREG(mode) or not _allows(fd, os.O_WRONLY):
         return Sink(fd, shared=True)
     if stat.S_ISSOCK(mode):
         return SocketSink(fd)
-    reopened = _open_again(fd, mode, os.O_WRONLY)
+    reopened = _open_again(fd, status, os.O_WRONLY)
     if reopened is not None:
         return Sink(reopened)
     waits = stat.S_ISFIFO(mode) or os.isatty(fd)  # and not /dev/null
@@ -209,9 +214,17 @@ def enlarge(fd: int) -> None:
         pass
 
 
-def _open_again(fd: int, mode: int, flags: int) -> int | None:
+def _allows(fd: int, access: int) -> bool:
+    """Whether the descriptor was opened for this: opened again, a pipe's wrong end would become the other one."""
+    import fcntl
+
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR) in (access, os.O_RDWR)
+
+
+def _open_again(fd: int, status: os.stat_result, flags: int) -> int | None:
     """The same pipe or terminal as an open file of our own, non-blocking."""
-    if not (stat.S_ISFIFO(mode) or os.isatty(fd)):
+    terminal = os.isatty(fd) and status.st_rdev != _NEW_TERMINAL
+    if not (stat.S_ISFIFO(status.st_mode) or terminal):
         return None
     try:
         return os.open(f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)

@@ -54,7 +54,7 @@ class Pump:
         self.sinks: dict[int, Sink] = {}
         self.ready: set[int] = set()
         self._watched: dict[int, int] = {}
-        self._pending: dict[int, list[memoryview]] = {}  # what a sink could not take yet, oldest first
+        self._pending: dict[int, bytearray] = {}  # what a sink could not take yet
         self._ended: set[int] = set()  # sinks whose stream has ended: closed when nothing is pending
         self._fd = connection.fileno()
         self._poll = select.poll()
@@ -232,7 +232,7 @@ class Pump:
         if stream not in self._pending:
             data = data[self._write(stream, data, found) :]
         if len(data) and stream in self.sinks:
-            self._pending.setdefault(stream, []).append(memoryview(bytes(data)))
+            self._pending.setdefault(stream, bytearray()).extend(data)
 
     def _write(self, stream: int, data: memoryview, found: list[Event | Trouble]) -> int:
         """Writes what the sink takes; a failed sink is closed and told."""
@@ -254,16 +254,11 @@ class Pump:
 
     def _write_sinks(self, ready: dict[int, int], found: list[Event | Trouble]) -> None:
         for stream in [stream for stream in self._pending if self.sinks[stream].fd in ready]:
-            chunks = self._pending[stream]
-            while chunks:
-                done = self._write(stream, chunks[0], found)
-                if stream not in self.sinks:
-                    break
-                if done < len(chunks[0]):
-                    chunks[0] = chunks[0][done:]
-                    break
-                del chunks[0]
-            if not chunks and stream in self.sinks:
+            pending = self._pending[stream]
+            with memoryview(pending) as data:
+                done = self._write(stream, data, found)
+            del pending[:done]
+            if not pending and stream in self.sinks:
                 del self._pending[stream]
                 if stream in self._ended:
                     self._ended.discard(stream)
