@@ -37,6 +37,7 @@ def call_roll(
     key: ClientKey, announcer: Announcer, requirements: Requirements | None, expected: int
 ) -> dict[bytes, Answer]:
     """The workers that fit, by instance: at least `expected`, and all that are named (--on)."""
+    announcer.settle()
     found: dict[bytes, Answer] = {}
     deadline = monotonic() + ABSENCE_PATIENCE
     while True:

@@ -63,6 +63,7 @@ class Roster:
 
     def take(self) -> None:
         """Asks everybody, once."""
+        self._announcer.settle()
         inquiry = Inquiry(self._keys, self._announcer)
         inquiry.run()
         self.sent_to = inquiry.sent_to

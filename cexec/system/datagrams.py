@@ -15,6 +15,7 @@ import _thread
 import errno
 import os
 import sys
+from time import monotonic
 
 from cexec.protocol.limits import MAXIMUM_DATAGRAM
 from cexec.system.destinations import Destination, address_label, destinations
@@ -31,6 +32,8 @@ LINUX = sys.platform == "linux"
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT = 10, 0  # <linux/in.h>: let routers fragment, so that no path MTU is a black hole
 _IP_UNICAST_IF = 50  # <linux/in.h>: the interface of what goes to 255.255.255.255
 _RESOLVE_PATIENCE = 0.25  # seconds (ours) that a transmission waits for names
+_LONGEST_SEARCH, _SHORT_SEARCH = 2.0, 0.6  # seconds (ours) that `settle` waits; the second if there are other entries
+_QUIET_SEARCH = 0.2  # seconds (ours) that it waits after the last find
 _MAXIMUM_ADDRESSES = 16  # (ours) of one name
 _MAXIMUM_RECEIVED = 256  # datagrams (ours) in one call of receive
 
@@ -110,6 +113,26 @@ class Announcer:
             from cexec.system.mdns import Browser
 
             self._browser = Browser()
+
+    def settle(self) -> None:
+        """With `mdns` in the group: wait until whom multicast DNS finds has been found; for who asks but once."""
+        if not self._mdns or self._browser is not None:
+            return
+        from select import POLLIN, poll
+
+        self.browse()
+        now = monotonic()
+        alone = all(entry.kind == MDNS for entry in self._entries or ())
+        deadline = until = now + (_LONGEST_SEARCH if alone else _SHORT_SEARCH)
+        while now < until and self._browser is not None and self._browser.fileno() >= 0:
+            waiting = poll()
+            waiting.register(self._browser.fileno(), POLLIN)
+            waiting.poll((until - now) * 1000)
+            before = len(self._extra)
+            self._add_found()
+            now = monotonic()
+            if len(self._extra) > before:
+                until = min(deadline, now + _QUIET_SEARCH)
 
     def _add_found(self) -> None:
         """One more unicast destination for each that multicast DNS has found, which gets what was sent last."""

@@ -17,7 +17,7 @@ import pytest
 
 from cexec.system.mdns import SERVICE
 from tests.conftest import MakeLab, StartService
-from tests.environment import ROOT
+from tests.environment import ROOT, clean_environment, command
 from tests.lab import HAS_IPV6, Host
 from tests.needs import require_tool
 from tests.service import Application
@@ -103,6 +103,17 @@ def test_a_job_finds_its_worker_by_mdns_alone(lab: MakeLab, service: StartServic
     service("cat", host=worker, environment=MDNS)
     result = application.run(input=b"hello", host=client, environment=MDNS)
     assert (result.returncode, result.stdout, result.stderr) == (0, b"hello", b"")
+
+
+def test_who_asks_but_once_finds_everybody_too(lab: MakeLab, service: StartService, application: Application) -> None:
+    client, *workers = lab(4).hosts
+    for number, worker in enumerate(workers):
+        close_to_groups(worker)
+        service("cat", host=worker, environment=MDNS, options=["--name", f"worker{number}"])
+    result = application.run("--all", "--tag", "--expect", "3", input=b"x", host=client, environment=MDNS)
+    assert sorted(result.stdout.split(b"\n")) == [b"", b"worker0: x", b"worker1: x", b"worker2: x"], result.stderr
+    shown = client.run(command("cps", application.public), env=clean_environment(MDNS), capture_output=True, text=True)
+    assert [line.split()[0] for line in shown.stdout.splitlines()] == ["NAME", "worker0", "worker1", "worker2"]
 
 
 def test_a_client_without_an_answer_tries_mdns_by_itself(

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import _socket
 import os
+import select
+from time import monotonic
 
 import pytest
 
-from cexec.system import mdns
+from cexec.system import datagrams, mdns
 from cexec.system.datagrams import Announcer
 from cexec.system.groups import parse_groups
 from cexec.system.mdns import Browser, Registration
@@ -156,6 +158,36 @@ def test_what_is_found_gets_the_last_datagram_at_once_and_every_later_one(proces
     announcer.close()
     assert process.killed
     receiver.close()
+
+
+def test_settling_waits_for_the_first_find_and_a_little_longer(
+    processes: list[FakeProcess], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, writing = os.pipe()
+    monkeypatch.setattr(FakeProcess, "fileno", lambda self: reading)
+    monkeypatch.setattr(datagrams, "_LONGEST_SEARCH", 0.3)
+    announcer = Announcer(parse_groups("mdns"), 3010)
+    before = monotonic()
+    announcer.settle()
+    assert 0.3 <= monotonic() - before < 5
+    before = monotonic()
+    announcer.settle()  # once is enough
+    assert monotonic() - before < 0.2
+    announcer.close()
+
+    monkeypatch.setattr(datagrams, "_LONGEST_SEARCH", 60.0)
+    os.write(writing, b"x")
+    announcer = Announcer(parse_groups("mdns"), 3010)
+    monkeypatch.setattr(FakeProcess, "lines", lambda self: [f"found 10.0.0.7 0 {3010 + os.read(reading, 1)[0]}"] * 2
+                        if select.select([reading], [], [], 0)[0] else [])  # fmt: skip
+    before = monotonic()
+    announcer.settle()
+    assert 0.2 <= monotonic() - before < 5
+    announcer.close()
+    Announcer(parse_groups("127.0.0.1"), 3010).settle()  # where there is nothing to wait for
+    assert len(processes) == 2
+    os.close(reading)
+    os.close(writing)
 
 
 def test_a_group_with_mdns_browses_from_the_first_datagram(processes: list[FakeProcess]) -> None:
