@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from cexec.worker_heard import Known
     from cexec.worker_offer import Offer
 
+LAST_REPORTS = ("finished", "refused", "broken")
 MAXIMUM_REPORT = 4096  # bytes (ours)
 FIRST_OWN_DESCRIPTOR = 3
 
@@ -53,6 +54,8 @@ class RunningJob:
         self._channel = channel
         self._records = records
         self._leader = 0
+        self._status = 0  # of the process
+        self._concluded = False  # it has said how the job ended
 
     @classmethod
     def fork(cls, offer: Offer, known: Known, program: Program) -> RunningJob:
@@ -85,12 +88,11 @@ class RunningJob:
                 break
             except OSError:
                 data = b""
-            if not data:
-                self.ended = True
-                break
-            report = json.loads(data)
+            report: dict[str, Any] = json.loads(data) if data else self._collect()
             self._leader = report.get("pid", self._leader)
-            found.append(report)
+            self._concluded = self._concluded or report.get("event") in LAST_REPORTS
+            if report:
+                found.append(report)
         return found
 
     def terminate(self) -> None:
@@ -103,16 +105,25 @@ class RunningJob:
             pass  # it has gone already
 
     def close(self) -> None:
-        """Collects the process, which has closed its socket as the last thing it did, and what it left if it died."""
+        """Ends what the process has left, if it died."""
         self._channel.close()
-        try:
-            _, status = os.waitpid(self.pid, 0)
-        except ChildProcessError:
-            return
-        if status:
+        if self._status:
             leftovers.end_strays(self._leader)
             if self._records is not None:
                 leftovers.sweep(self._records)
+
+    def _collect(self) -> dict[str, object]:
+        """Reaps the process, which closes its socket when it ends; what it could not report itself."""
+        self.ended = True
+        try:
+            _, self._status = os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            pass
+        if self._concluded or not self._status:
+            return {}
+        code = os.waitstatus_to_exitcode(self._status)
+        how = f"was killed by signal {-code}" if code < 0 else "has failed"
+        return {"event": "broken", "reason": f"the job's process {how}"}
 
 
 def _told(offer: Offer, known: Known) -> dict[str, Any]:

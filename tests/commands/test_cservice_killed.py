@@ -77,6 +77,7 @@ def test_what_a_killed_job_process_leaves_is_ended_and_other_jobs_are_not(
     second = Run(application)
     assert len(family) >= 6
     killed.kill()
+    worker.wait_for("the job's process was killed by signal 9")
     status, said = first.finish()
     assert (status, "disconnected unexpectedly" in said) == (111, True)
     assert gone(family) == []
