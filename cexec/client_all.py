@@ -122,6 +122,7 @@ class AllClient:
             streams=[descriptor.stream() for descriptor in self._request.descriptors],
             arguments=self._request.arguments,
             environment=self._request.environment,
+            options=self._request.go_options,
         )
         searching = True
         self._signals.start()

@@ -130,6 +130,13 @@ def test_only_those_that_fit_take_part(lab: MakeLab, service: StartService, appl
     assert b"fits: 3 workers exist; ann, bob, cid: has no tpu" in result.stderr
 
 
+def test_limits_are_for_all(crew: Crew, application: Application) -> None:
+    client, _ = crew("sleep 30", ann="echo quick", size=2)
+    result = application.run("--all", "--tag", "--time-limit", "1", host=client)
+    assert (result.returncode, result.stdout) == (128 + signal.SIGTERM, b"ann: quick\n"), result.stderr
+    assert b"cexec: worker bob: ended after its time limit of 1 s" in result.stderr
+
+
 def test_workers_that_are_busy_are_waited_for(crew: Crew, application: Application) -> None:
     client, services = crew("cat", size=2)
     argv = command("cexec", "--on", "ann", application.public)
