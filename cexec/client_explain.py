@@ -103,7 +103,8 @@ class Chronicle:
         )
         if not causes:
             return []
-        return ["likely causes on this machine, in the order to look at them:", *(f"  - {cause}" for cause in causes)]
+        head = ["likely causes on this machine, in the order to look at them:"] if causes else []
+        return head + [f"  - {cause}" for cause in causes]
 
 
 # words for each step: from its facts, and the notes before it

@@ -117,6 +117,19 @@ def test_who_could_not_take_the_job(chronicle: Chronicle, monkeypatch: pytest.Mo
     assert (facts["heard"], facts["reply_port"], facts["sent_to"]) == (True, 41234, ["10.0.0.255"])
 
 
+@pytest.mark.parametrize("step", ["answered", "offered", "census", ""])
+def test_where_announcements_arrive_the_causes_of_that_are_not_looked_for(
+    step: str, chronicle: Chronicle, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(client_causes, "likely_causes", lambda *, heard, **_: [] if heard else ["cause"])
+    if step == "census":
+        chronicle.note("census", found="1 worker exists; a: has no gpu")
+    elif step:
+        chronicle.note(step, hello=hello("one", 1, purpose=QUEUED), address="10.0.0.1")
+    assert ("  - cause" in chronicle.lines()) == (step == "")
+    assert any("likely causes" in line for line in chronicle.lines()) == (step == "")
+
+
 def interface(name: str, flags: int, *addresses: str, kind: str = "") -> Interface:
     made = Interface(name, 2, flags, kind=kind)
     for address in addresses:
