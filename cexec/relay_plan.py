@@ -83,7 +83,7 @@ def parse_self(text: str) -> Self:
     address, device = _literal(text), ""
     if not address:
         device, _, rest = text.partition(":")
-        address = _literal(rest)
+        address = _literal(rest) if device else ""
     if not address:
         raise UsageError(f"{text!r} is neither an address of this host nor DEVICE:ADDRESS, such as eth0:10.0.0.1")
     return Self(text, device, address)
