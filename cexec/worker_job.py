@@ -25,7 +25,7 @@ from cexec.system.liveness import Liveness
 from cexec.system.memory_group import MemoryGroup
 from cexec.system.pump import Pump, Trouble
 from cexec.worker_files import PrivateDirectory, receive_files, send_files
-from cexec.worker_streams import close_ends, open_streams
+from cexec.worker_streams import PipeSink, close_ends, open_streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -99,8 +99,10 @@ class Job:
         self._over = False  # the last frame has been said
         self._released = False
         self._deadline: float | None = None  # of the time limit
+        self._latest: float | None = None  # when at last the slot is needed, after the time limit
         self._ending: process_tree.TreeEnd | None = None
         self._hit: limits.Hit | None = None
+        self._inputs: dict[int, PipeSink] = {}
         self._directory: PrivateDirectory | None = None
         self._group: MemoryGroup | None = None
         self._record = _record(program, extra)
@@ -150,6 +152,7 @@ class Job:
         doing = f"start {name}"
         try:
             ends = open_streams(self._pump, self._go.streams)
+            self._inputs = {number: sink for number, sink in self._pump.sinks.items() if isinstance(sink, PipeSink)}
             try:
                 if self._program.private or any(stream.number >= FIRST_FILE for stream in self._go.streams):
                     doing = "put the job's files into a directory of its own"
@@ -194,9 +197,9 @@ class Job:
 
     def _run_program(self) -> None:
         while self._status is None or self._outputs_open():
-            self._step()
-            if self._ending is not None and self._ending.given_up:
-                raise DisconnectedError("program cannot be ended")
+            self._step(self._latest)
+            if self._latest is not None and monotonic() >= self._latest:
+                raise DisconnectedError("client does not take the output, or the program cannot be ended")
         self._deadline = None
         if self._directory is not None:
             if any(stream.number >= FIRST_FILE for stream in self._go.streams):
@@ -227,6 +230,7 @@ class Job:
             self._deadline = None
             self._hit = limits.Hit(f"ended after its time limit of {self._limits.time:g} s", signal.SIGTERM)
             self._ending = process_tree.TreeEnd(self._pid, GRACE, now)
+            self._latest = now + GRACE + RELEASE_PATIENCE
         if self._ending is not None and not self._alone:
             self._ending.handle_timeout(now)
 
@@ -290,6 +294,8 @@ class Job:
         )
         for stream in list(self._pump.sinks):
             self._pump.close_sink(stream)
+        for stream, sink in self._inputs.items():
+            self._session.left_unread(stream, sink.unread())
         self._session.exit(result)
         sent, received = (sum(half.count for half in self._session.outgoing.values()),
                           sum(half.consumed for half in self._session.incoming.values()))  # fmt: skip

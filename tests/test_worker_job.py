@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from cexec import worker_job
 from cexec.protocol import frames
 from cexec.protocol.frames import EXITED, HERE, LIMITED, PERMANENT, READS, SIGNALLED, SOCKET, WRITES, Stream
 from cexec.system.limits import Limits
@@ -306,6 +307,16 @@ def test_the_time_limit_ends_what_ignores_it_and_what_it_has_started() -> None:
         result = job.run()
         assert (result.kind, result.status) == (LIMITED, signal.SIGKILL)
         assert job.remains(SOON) == []
+
+
+def test_a_client_that_does_not_take_the_output_loses_its_slot_after_the_time_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_job, "GRACE", 0.1)
+    monkeypatch.setattr(worker_job, "RELEASE_PATIENCE", 0.3)
+    with shell("yes", held=True, limits=Limits(time=0.2)) as job:
+        assert "disconnected" in lost(job)
+        assert [report["event"] for report in job.reports()] == ["started", "broken"]
 
 
 def test_a_program_that_exits_0_at_its_time_limit_has_not_succeeded() -> None:
