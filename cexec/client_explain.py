@@ -99,10 +99,8 @@ class Chronicle:
             reply_port=last.get("attempt", {}).get("port"),
             sent_to=announced.get("to", []),
             failures=announced.get("failures", {}),
-            heard="answered" in last or "census" in last,
+            heard=not last.keys().isdisjoint(("answered", "offered", "census")),
         )
-        if not causes:
-            return []
         head = ["likely causes on this machine, in the order to look at them:"] if causes else []
         return head + [f"  - {cause}" for cause in causes]
 
