@@ -7,10 +7,11 @@ import subprocess
 import sys
 import time
 
-from tests.conftest import MakeLab
-from tests.environment import ROOT
+from tests.conftest import MakeLab, StartService
+from tests.environment import ROOT, clean_environment
 from tests.lab import Host
 from tests.needs import require_tool
+from tests.service import Application
 
 ACCEPT = (
     "import socket, time; s = socket.create_server(('', 4000)); print(flush=True); c, _ = s.accept(); time.sleep(60)"
@@ -75,3 +76,39 @@ def test_a_host_that_vanishes_is_noticed_and_a_process_that_does_not_read_is_not
         for peer in peers:
             peer.kill()
             peer.communicate()
+
+
+def test_when_the_network_breaks_both_sides_of_a_job_know_within_seconds(
+    lab: MakeLab, service: StartService, application: Application
+) -> None:
+    """While the worker sends, while the client sends, and while nobody does."""
+    require_tool("nft")
+    network = lab(2)
+    worker = service("sh", "-c", 'eval "$PEER_RUN"', options=["-j", "3"], host=network.host(1))
+    helpers = len(worker.started())
+    clients = []
+    for program in ("yes", "cat > /dev/null", "sleep 60"):
+        argv, _ = application.client(f"RUN={program}")
+        argv[2:2] = ["--retries", "0"]
+        with open("/dev/zero", "rb") as zeroes:
+            client = network.host(2).popen(
+                argv,
+                env=clean_environment(),
+                stdin=zeroes,
+                stdout=subprocess.DEVNULL,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        clients.append(client)
+        worker.wait_for(lambda _: len([line for line in worker.lines if " started " in line]) == len(clients))
+    time.sleep(0.5)
+    for hook in ("input", "output"):
+        network.host(2).drop(100, match="meta l4proto tcp", hook=hook)
+    broken = time.monotonic()
+    for client in clients:
+        _, said = client.communicate(timeout=40)
+        assert client.returncode == 111, said
+    while len(worker.started()) > helpers:
+        assert time.monotonic() < broken + 30
+        time.sleep(0.1)
+    assert len([line for line in worker.lines if " broken " in line]) == 3
