@@ -138,6 +138,9 @@ class Roster:
         if said.purpose == BYE:
             self._remove(said.instance)
             return
+        known = self.rows.get(said.instance)
+        if known is not None and said.clock <= known.answer.hello.clock:
+            return  # said before it answered, by its own clock
         self._greeted.add(said.instance)
         if self._inquiry is None:
             self._ask_greeters()

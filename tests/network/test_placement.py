@@ -217,6 +217,34 @@ def test_a_named_worker_is_waited_for(lab: MakeLab, service: StartService, appli
     assert (waiting.returncode, output) == (0, "late\n")
 
 
+# Who comes and goes
+
+
+def test_who_comes_and_goes_on_other_hosts_is_seen_at_once(
+    lab: MakeLab, service: StartService, application: Application
+) -> None:
+    client, first, second = lab(3).hosts
+    staying = service("cat", host=first, options=["--name", "first"])
+    argv = command("cps", "--watch", "--json", "--interval", "0", application.public)
+    watched = client.popen(argv, stdout=subprocess.PIPE, text=True)
+    try:
+
+        def seen() -> tuple[str, str]:
+            told = json.loads(watched.stdout.readline())  # type: ignore[union-attr]
+            return told["event"], told["name"]
+
+        assert seen() == ("worker", "first")
+        leaving = service("cat", host=second, options=["--name", "second"])
+        assert seen() == ("worker", "second")
+        leaving.close()
+        assert seen() == ("gone", "second")
+        staying.close()
+        assert seen() == ("gone", "first")
+    finally:
+        watched.kill()
+        watched.communicate()
+
+
 # Several on one host
 
 
