@@ -17,6 +17,7 @@ from cexec.protocol import hello
 from cexec.protocol.bid import Bidder
 from cexec.protocol.bid_events import Connect, Forget, Penalized, Queued, Recovered
 from cexec.system import process
+from cexec.system.destinations import address_label
 from cexec.system.group_sockets import GroupSockets
 from cexec.worker_alerts import Alerts
 from cexec.worker_answers import Answers, Profile
@@ -249,7 +250,7 @@ class Worker:
         if known is not None:
             known.failures += 1
             if known.failures > 1 or "refused" not in str(error):
-                where = f"{address[0]}:{address[1]}"
+                where = _shown(address)
                 self._log.event("unreachable", **known.fields(), client=where, reason=str(error))
                 self._answers.send(known, hello.UNREACHABLE, f"{where}: {error}")
         self._bidder.failed(identity, now)
@@ -273,7 +274,7 @@ class Worker:
             self._bidder.finished(offer.identity, "refused", 0.0, now)
         else:
             self._jobs[job.fileno()] = job
-            self._log.event("accepted", **job.fields, client=f"{offer.client[0]}:{offer.client[1]}")
+            self._log.event("accepted", **job.fields, client=_shown(offer.client))
         offer.close()
 
     def _hear_job(self, job: RunningJob, now: float) -> None:
@@ -307,3 +308,7 @@ class Worker:
                 sent=report.get("sent", 0),
             )
             job.alert = None
+
+
+def _shown(address: Sockaddr) -> str:
+    return address_label(address[0], "", address[1], 0)

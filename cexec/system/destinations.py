@@ -59,7 +59,8 @@ def destinations(entries: Iterable[GroupEntry] | None, port: int) -> tuple[list[
         found = interfaces()
         chosen = [Destination(_socket.AF_INET, (one, port), one) for one in default_broadcasts(found)]
         through = multicast_interfaces(_socket.AF_INET6, "", found, loopback=False)
-        return chosen + _through(_DEFAULT_IPV6_ENTRY, port, port, through), {}
+        chosen += _through(_DEFAULT_IPV6_ENTRY, port, port, through)
+        return chosen, {} if chosen else {"network": "no interface is up"}
     for entry in entries:
         own_port = entry.port or port
         if entry.kind == MULTICAST or entry.address == LIMITED_BROADCAST:
