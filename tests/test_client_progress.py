@@ -13,6 +13,7 @@ import pytest
 
 from cexec.client_progress import Progress
 
+END = b"\0"
 ERASE = b"\r\x1b[K"
 
 
@@ -21,13 +22,14 @@ class Terminal:
 
     def __init__(self) -> None:
         self.ours, self.fd = pty.openpty()
-        os.set_blocking(self.ours, False)
 
     def text(self) -> bytes:
-        try:
-            return os.read(self.ours, 10_000)
-        except BlockingIOError:
-            return b""
+        """The kernel hands it over in its own time, so an end is put behind it."""
+        os.write(self.fd, END)
+        data = b""
+        while not data.endswith(END):
+            data += os.read(self.ours, 10_000)
+        return data.removesuffix(END)
 
     def width(self, columns: int) -> None:
         fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
