@@ -100,7 +100,8 @@ class ClientJob:
         finally:
             if self._progress is not None:
                 self._progress.clear()
-        self._signals.stop()  # there is nobody left to pass them on to
+        self._pump.unwatch(self._signals.fileno())
+        self._signals.resign()
         while not self._pump.drained:
             for event in self._pump.write_out():
                 self._handle(event)
@@ -153,6 +154,9 @@ class ClientJob:
             self._files.failed(event.stream, event.text)
         elif event.kind == frames.BROKEN:
             raise DisconnectedError(f"lost {name_of(event.stream)} of the program: {event.text}")
+        elif event.kind == frames.END and event.stream not in self._pump.sinks:
+            reading = self._session.outgoing.get(event.stream)
+            self._outputs.ended(event.stream, half=reading is not None and reading.state != frames.READER_CLOSED)
         elif event.kind == frames.EXIT:
             self._exit = event.exit
 

@@ -11,12 +11,13 @@ with another output: what an abandoned attempt said stays.  docs/protocol.md sec
 
 from __future__ import annotations
 
+import _stat as stat
 import os
 
 from cexec.client_descriptors import name_of
 from cexec.errors import LocalError
 from cexec.protocol.frames import READS, WRITES
-from cexec.system.fds import Sink, open_sink
+from cexec.system.fds import Sink, give_up, half_close, open_sink
 from cexec.system.pump import BROKEN_PIPE
 from cexec.system.spool import HeldSink
 
@@ -56,6 +57,7 @@ class Outputs:
                 self._targets[descriptor.inode] = _Target(descriptor)
             else:
                 known.descriptors.append(descriptor)
+        self._shared = {d.fd: [other.fd for other in descriptors if other.same_as == d.fd] for d in self._written}
         self._held: dict[int, HeldSink] = {}
 
     def sinks(self) -> dict[int, Sink]:
@@ -71,6 +73,22 @@ class Outputs:
                 sink = self._held[descriptor.fd] = HeldSink(sink)
             result[descriptor.fd] = sink
         return result
+
+    def ended(self, number: int, *, half: bool) -> None:
+        """The program has closed this output, and perhaps goes on: so do we, for a reader may wait for its end.
+
+        `half`: it still reads what is a socket.  A file's end nobody waits for, standard error is ours too, and an
+        output without a byte can still be given by another attempt.
+        """
+        descriptor = next((d for d in self._written if d.fd == number), None)
+        if descriptor is None or number in self._held or not self._targets[descriptor.inode].count:
+            return
+        shared = self._shared[number]
+        if stat.S_ISSOCK(descriptor.mode) and half:
+            half_close(number)
+        elif STANDARD_ERROR not in shared and (stat.S_ISSOCK(descriptor.mode) or stat.S_ISFIFO(descriptor.mode)):
+            for fd in shared:
+                give_up(fd)
 
     @property
     def irrevocable(self) -> bool:

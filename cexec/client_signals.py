@@ -11,6 +11,7 @@ import _signal  # `signal` costs 4 ms at start, most of them for enum
 import os
 
 HANGUP, INTERRUPT, SUSPEND, CONTINUE = 1, 2, 20, 18  # (protocol)
+ENDING = (HANGUP, INTERRUPT, 3, 15)  # (protocol)
 FORWARDED = {  # this machine's number: the protocol's, which is Linux's on most machines
     _signal.SIGHUP: HANGUP,
     _signal.SIGINT: INTERRUPT,
@@ -48,6 +49,13 @@ class Signals:
             _signal.signal(number, _signal.SIG_DFL)
         self._caught.clear()
         _signal.set_wakeup_fd(-1)
+
+    def resign(self) -> None:
+        """The program has ended: signals, also those that came too late for it, now do to us what they did to it."""
+        self.stop()
+        for number in self.take():
+            if number in ENDING:
+                os.kill(os.getpid(), number)
 
     def take(self) -> list[int]:
         """The protocol numbers of what came, oldest first."""

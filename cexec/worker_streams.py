@@ -8,10 +8,11 @@ program finds it closed.  Raises `OSError`.  docs/protocol.md sections 4.2 (GO) 
 from __future__ import annotations
 
 import os
+import select
 import socket
 
 from cexec.protocol.frames import FILE, PIPE, READS, WRITES
-from cexec.system.fds import Sink, Source, own_pipe
+from cexec.system.fds import Sink, Source, own_pipe, unread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -24,12 +25,37 @@ READING, WRITING = socket.SHUT_RD, socket.SHUT_WR  # the halves of our end
 _DRAINED = 65536  # bytes (ours) at a time
 
 
+class PipeSink(Sink):
+    """Our end of a pipe that the program reads; knows also when it is closed how much was never read."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._rest = -1
+
+    def unread(self) -> int:
+        return unread(self._rest if self.fd < 0 else self.fd)
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            try:  # another reader, so that the pipe stays; we do not read
+                self._rest = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError:
+                pass  # no /proc
+        super().close()
+
+
 class PairSource(Source):
     """The reading half of our end of a socketpair: when nobody reads on, the program's writes fail as in a pipe."""
 
     def __init__(self, pair: Pair) -> None:
         super().__init__(pair.fd, shared=True)
         self._pair = pair
+
+    @property
+    def hung_up(self) -> bool:
+        poll = select.poll()
+        poll.register(self.fd, 0)
+        return any(mask & select.POLLHUP for _, mask in poll.poll(0))
 
     def close(self) -> None:
         super().close()
@@ -106,7 +132,7 @@ def _open_pipe(pump: Pump, stream: Stream) -> int:
     ours, theirs = (writing, reading) if stream.directions == READS else (reading, writing)
     os.set_blocking(ours, False)
     if stream.directions == READS:
-        pump.sinks[stream.number] = Sink(ours)
+        pump.sinks[stream.number] = PipeSink(ours)
     else:
         pump.sources[stream.number] = Source(ours)
     return theirs

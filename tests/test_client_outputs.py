@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -287,3 +288,83 @@ def test_held_output_that_does_not_fit_is_cut_back(tmp_path: Path, opened: Open)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.stat().st_size == 0
+
+
+# the end of an output while the job goes on
+
+
+def test_a_pipe_is_closed_when_the_program_has_closed_it(opened: Open) -> None:
+    reading, writing = os.pipe()
+    opened(reading)
+    copy = opened(os.dup(opened(writing)))
+    descriptor, duplicate = described(writing), described(copy)
+    duplicate.same_as = writing
+    made = outputs(descriptor, duplicate)
+    sink = made.sinks()[writing]
+    sink.write(memoryview(b"all"))
+    sink.close()
+    made.ended(writing, half=False)
+    assert (os.read(reading, 10), os.read(reading, 10)) == (b"all", b"")
+    assert os.readlink(f"/proc/self/fd/{writing}") == "/dev/null"
+
+
+def test_a_pipe_without_a_byte_stays_open_for_another_attempt(opened: Open) -> None:
+    reading, writing = os.pipe()
+    opened(reading)
+    made = outputs(described(opened(writing)))
+    made.sinks()[writing].close()
+    made.ended(writing, half=False)
+    written(made, writing, b"another")
+    assert os.read(reading, 10) == b"another"
+
+
+def test_standard_error_stays_open_for_our_own_words(opened: Open) -> None:
+    reading, writing = os.pipe()
+    opened(reading)
+    stdout = described(opened(writing))
+    made = outputs(stdout)
+    made._shared[writing] = [writing, 2]
+    sink = made.sinks()[writing]
+    sink.write(memoryview(b"all"))
+    made.ended(writing, half=False)
+    os.write(writing, b" and more")
+    sink.close()
+    assert os.read(reading, 20) == b"all and more"
+
+
+def test_held_output_has_not_ended_before_it_is_released(opened: Open) -> None:
+    reading, writing = os.pipe()
+    opened(reading)
+    made = outputs(described(opened(writing)), hold=True)
+    written(made, writing, b"all")
+    made.ended(writing, half=False)
+    assert made.release()
+    assert os.read(reading, 10) == b"all"
+
+
+@pytest.mark.parametrize("half", [True, False])
+def test_a_socket_is_closed_or_half_closed(half: bool) -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        fd = theirs.fileno()
+        made = outputs(described(fd, directions=READS | WRITES))
+        sink = made.sinks()[fd]
+        sink.write(memoryview(b"all"))
+        sink.close()
+        made.ended(fd, half=half)
+        assert (ours.recv(10), ours.recv(10)) == (b"all", b"")
+        if half:
+            ours.sendall(b"answer")
+            assert theirs.recv(10) == b"answer"
+        else:
+            with pytest.raises(BrokenPipeError):
+                ours.sendall(b"answer")
+
+
+def test_a_file_that_the_program_has_closed_can_still_be_taken_back(path: Path, opened: Open) -> None:
+    fd = opened(path)
+    made = outputs(described(fd))
+    written(made, fd, b"half")
+    made.ended(fd, half=False)
+    made.take_back()
+    assert path.read_bytes() == b""

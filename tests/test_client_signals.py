@@ -94,3 +94,15 @@ def test_suspended_means_stopped_until_continued() -> None:
         assert os.WIFSTOPPED(status)
         child.send_signal(signal.SIGCONT)
         assert child.wait(20) == 0
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])
+def test_what_came_too_late_for_the_program_ends_us(number: int) -> None:
+    script = f"import resource; resource.setrlimit(resource.RLIMIT_CORE, (0, 0)); os.kill(os.getpid(), {int(number)})"
+    result = run(f"signals.start(); {script}; print('caught', flush=True); signals.resign(); print('alive')")
+    assert (result.returncode, result.stdout) == (-number, b"caught\n")
+
+
+def test_what_is_no_end_does_not_end_us_when_it_comes_too_late() -> None:
+    result = run("signals.start(); os.kill(os.getpid(), 10); signals.resign(); print('alive')")
+    assert (result.returncode, result.stdout) == (0, b"alive\n")

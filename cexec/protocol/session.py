@@ -150,6 +150,11 @@ class Session:
         self.state = OVER
         self._frames.append(frames.frame(frames.REFUSED, refusal.encode()))
 
+    def left_unread(self, stream: int, size: int) -> None:
+        """The program has ended without these bytes of what was passed on to it: they do not count as read."""
+        self._require(self._worker and self.state == RUNNING)
+        self.incoming[stream].consumed -= size
+
     def exit(self, result: Exit) -> None:
         """The job is over; every output must have ended.  Fills in the endings."""
         self._require(self._worker and self.state == RUNNING and self._started)

@@ -15,6 +15,7 @@ import _socket
 import _stat as stat
 import os
 import select
+import sys
 
 SAFE_WRITE = 4096  # bytes: PIPE_BUF of Linux; a pipe that poll calls writable has room for this much
 PIPE_SIZE = 512 * 1024  # bytes (ours): what a fast stream's pipe is enlarged to, see docs/performance.md
@@ -43,6 +44,11 @@ class Source:
             self._enlarged = True
             enlarge(self.fd)
         return size
+
+    @property
+    def hung_up(self) -> bool:
+        """At the end: whether the other side reads no more either, where there are two directions."""
+        return False
 
     def close(self) -> None:
         """No more will be read."""
@@ -230,6 +236,34 @@ def _open_again(fd: int, status: os.stat_result, flags: int) -> int | None:
         return os.open(f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
         return None
+
+
+def half_close(fd: int) -> None:
+    """The reader at the other end of a socket sees the end; the other direction goes on."""
+    borrowed = _borrow(fd)
+    try:
+        borrowed.shutdown(_socket.SHUT_WR)
+    except OSError:
+        pass  # the other end has gone already
+    borrowed.detach()
+
+
+def give_up(fd: int) -> None:
+    """Closes a descriptor that somebody gave us; its number stays taken, so that nothing of ours gets it."""
+    null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+    os.dup2(null, fd, inheritable=False)
+    os.close(null)
+
+
+def unread(fd: int) -> int:
+    """How many bytes wait in a pipe; 0 where that cannot be told."""
+    import fcntl
+    import termios
+
+    try:
+        return int.from_bytes(fcntl.ioctl(fd, termios.FIONREAD, bytes(4)), sys.byteorder)
+    except OSError:
+        return 0
 
 
 def _ready(fd: int, wanted: int) -> bool:

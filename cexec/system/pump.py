@@ -263,6 +263,7 @@ class Pump:
                 if stream in self._ended:
                     self._ended.discard(stream)
                     self.sinks.pop(stream).close()
+                    found.append(Event(frames.END, stream=stream))  # again: now it has been written too
 
     # from the sources to the connection
 
@@ -283,6 +284,8 @@ class Pump:
                 return
             if not size:
                 if size == 0:
+                    if source.hung_up:
+                        self.close_sink(stream)  # said first: then the peer knows that this is more than a half-close
                     self.session.end(stream)
                     self.close_source(stream)
                     found.append(Event(frames.END, stream=stream))

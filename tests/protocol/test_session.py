@@ -189,6 +189,17 @@ def test_the_program_exits_before_its_input_ends() -> None:
     assert (wire.client.session.sendable(0), wire.client.session.outgoing[0].read) == (0, 700)
 
 
+def test_input_that_the_program_left_in_its_pipe_does_not_count_as_read() -> None:
+    wire = running()
+    wire.client.send_data(0, b"0123456789")
+    wire.client.session.end(0)
+    wire.flow()
+    wire.worker.session.consumed(0, 10)
+    wire.worker.session.left_unread(0, 6)
+    finish(wire)
+    assert wire.client.session.outgoing[0].read == 4
+
+
 def test_a_broken_output_is_told_and_named_in_the_exit() -> None:
     wire = running()
     sending(wire, 1, 10)

@@ -1,0 +1,129 @@
+"""A terminal with a job control shell in miniature, for what a person does with Ctrl-C, Ctrl-Z and fg.
+
+Contract: `Terminal(argv, environment)` runs a command as the foreground job of a terminal of its own; its standard
+descriptors are the terminal unless `redirections` (descriptor: path) says else.  `type` types, `wait_for` reads what
+appears, `stopped`, `foreground` and `wait` are what the shell knows.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import pty
+import select
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from typing import Self
+
+INTERRUPT, QUIT, SUSPEND = b"\x03", b"\x1c", b"\x1a"
+PATIENCE = 30.0  # seconds until a test that waits fails
+# Standard input and output of this one are pipes to the test.
+SHELL = """
+import fcntl, json, os, signal, sys, termios
+argv, redirections, terminal = json.loads(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
+fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
+signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+def to_front(group):
+    os.tcsetpgrp(terminal, group)
+job = os.fork()
+if job == 0:
+    os.setpgid(0, 0)
+    to_front(os.getpid())
+    signal.signal(signal.SIGTTOU, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.signal(signal.SIGPIPE, signal.SIG_DFL)
+    for fd in range(3):
+        path = redirections.get(str(fd))
+        os.dup2(terminal if path is None else os.open(path, os.O_RDONLY if fd == 0 else os.O_WRONLY | os.O_CREAT), fd)
+    os.close(terminal)
+    os.execvp(argv[0], argv)
+while True:
+    _, status = os.waitpid(job, os.WUNTRACED)
+    to_front(os.getpgrp())
+    if not os.WIFSTOPPED(status):
+        print(os.waitstatus_to_exitcode(status), flush=True)
+        break
+    print("stopped", flush=True)
+    sys.stdin.readline()
+    to_front(job)
+    os.killpg(job, signal.SIGCONT)
+"""
+
+
+class Terminal:
+    """One command in the foreground of one terminal."""
+
+    def __init__(
+        self, argv: Sequence[str], environment: Mapping[str, str], redirections: Mapping[int, str] | None = None
+    ) -> None:
+        self.seen = b""
+        self._terminal, theirs = pty.openpty()
+        shell = [
+            sys.executable,
+            "-c",
+            SHELL,
+            json.dumps(list(argv)),
+            json.dumps(dict(redirections or {})),
+            str(theirs),
+        ]
+        try:
+            self._shell = subprocess.Popen(
+                shell,
+                env=dict(environment),
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                pass_fds=[theirs],
+                start_new_session=True,
+            )
+        finally:
+            os.close(theirs)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._shell.kill()
+        self._shell.communicate()
+        os.close(self._terminal)  # the terminal goes away, and with it by SIGHUP what is left
+
+    def type(self, keys: bytes) -> None:
+        os.write(self._terminal, keys)
+
+    def wait_for(self, text: bytes) -> None:
+        """Until this has appeared on the terminal."""
+        deadline = time.monotonic() + PATIENCE
+        while text not in self.seen:
+            left = deadline - time.monotonic()
+            assert left > 0 and select.select([self._terminal], [], [], left)[0], f"only {self.seen!r} has appeared"
+            self.seen += os.read(self._terminal, 65536)
+
+    def read_all(self) -> bytes:
+        """What is still to be read, once the command has ended."""
+        while select.select([self._terminal], [], [], 0)[0]:
+            try:
+                self.seen += os.read(self._terminal, 65536)
+            except OSError:
+                break  # nobody has it open any more
+        return self.seen
+
+    def stopped(self) -> None:
+        """Waits until the job is stopped, as the shell is told."""
+        assert self._said() == "stopped"
+
+    def foreground(self) -> None:
+        """fg."""
+        assert self._shell.stdin is not None
+        self._shell.stdin.write("fg\n")
+        self._shell.stdin.flush()
+
+    def wait(self) -> int:
+        """The exit status; death by a signal is its negative number."""
+        return int(self._said())
+
+    def _said(self) -> str:
+        assert self._shell.stdout is not None
+        assert select.select([self._shell.stdout], [], [], PATIENCE)[0], f"nothing has happened; seen: {self.seen!r}"
+        return self._shell.stdout.readline().strip()
