@@ -28,7 +28,7 @@ from cexec.system import leftovers, process
 from cexec.system.datagrams import Announcer
 from cexec.system.eventlog import EventLog
 from cexec.system.group_sockets import GroupSockets
-from cexec.system.groups import MDNS, GroupEntry, groups_from_environment, udp_port_from_environment
+from cexec.system.groups import GroupEntry, groups_from_environment, udp_port_from_environment
 from cexec.system.keyfile import read_key
 from cexec.system.limits import LARGEST_NICE, Limits, parse_size
 from cexec.system.load import measure_speed, usable_cpus
@@ -153,7 +153,7 @@ def command(
         key=key,
         program=program,
         groups=groups,
-        announcer=_announcer(entries, port),
+        announcer=_announcer(entries, port, groups),
         bidder=Bidder(slots=slots, speed=speed, boost=_boost(), random=dice),
         profile=Profile(
             host=socket.gethostname()[:MAXIMUM_NAME], slots=slots, speed=speed, attributes=described, once=once
@@ -219,9 +219,12 @@ def _attributes(labels: tuple[str, ...]) -> dict[str, str]:
     return found
 
 
-def _announcer(entries: list[GroupEntry] | None, port: int) -> Announcer:
-    """For HELLO and BYE.  Not to what multicast DNS finds: that would take a browser, for every worker."""
-    return Announcer(None if entries is None else [entry for entry in entries if entry.kind != MDNS], port)
+def _announcer(entries: list[GroupEntry] | None, port: int, groups: GroupSockets) -> Announcer:
+    """For alerts, HELLO and BYE; also to what the process that registers us with multicast DNS finds."""
+    announcer = Announcer(entries, port)
+    if groups.registration is not None:
+        announcer.share(groups.registration)
+    return announcer
 
 
 def _host_name() -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from cexec.system.groups import GroupEntry, Sockaddr
-    from cexec.system.mdns import Browser
+    from cexec.system.mdns import Browser, Registration
 
 LINUX = sys.platform == "linux"
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT = 10, 0  # <linux/in.h>: let routers fragment, so that no path MTU is a black hole
@@ -104,7 +104,7 @@ class Announcer:
         self._extra: dict[Sockaddr, Destination] = {}
         self._last = b""  # what was sent last
         self._mdns = any(entry.kind == MDNS for entry in entries or ())
-        self._browser: Browser | None = None
+        self._browser: Browser | Registration | None = None
         self._resolver = Resolver([entry for entry in entries or () if entry.kind == NAME], port)
 
     def browse(self) -> None:
@@ -112,7 +112,16 @@ class Announcer:
         if self._browser is None:
             from cexec.system.mdns import Browser
 
-            self._browser = Browser()
+            self._browser = Browser(idly=not self._mdns)
+
+    def share(self, registration: Registration) -> None:
+        """Send to what the process of this registration finds, instead of starting another one."""
+        self._browser = registration
+        for family in (_socket.AF_INET, _socket.AF_INET6):  # not with the first find, when descriptors may have run out
+            try:
+                self._open(family)
+            except OSError:
+                continue  # there is no such family here
 
     def settle(self) -> None:
         """With `mdns` in the group: wait until whom multicast DNS finds has been found; for who asks but once."""
@@ -135,10 +144,13 @@ class Announcer:
                 until = min(deadline, now + _QUIET_SEARCH)
 
     def _add_found(self) -> None:
-        """One more unicast destination for each that multicast DNS has found, which gets what was sent last."""
+        """Unicast destinations, as multicast DNS finds and loses them; a new one gets what was sent last."""
         assert self._browser is not None
         found: list[Destination] = []
-        for family, sockaddr in self._browser.receive():
+        new, gone = self._browser.finds()
+        for sockaddr in gone:
+            self._extra.pop(sockaddr, None)
+        for family, sockaddr in new:
             if family == _socket.AF_INET or self.ipv6:  # else its worker could not connect to us
                 text = address_label(sockaddr[0], "", sockaddr[1], self._port)
                 self._extra[sockaddr] = Destination(family, sockaddr, text)
@@ -158,8 +170,8 @@ class Announcer:
         self._send_to_each(data, [*chosen, *self._extra.values()], sent)
         self._send_to_each(data, self._resolver.results(), sent)
         self.failures.update(self._resolver.failures)
-        if self._mdns and self._browser is not None and self._browser.failure:
-            self.failures[MDNS] = self._browser.failure
+        if self._mdns and (failure := getattr(self._browser, "failure", None)):
+            self.failures[MDNS] = failure
         for label in sent:  # a name of which one address works is no failure
             self.failures.pop(label, None)
         return list(sent)

@@ -218,6 +218,11 @@ class GroupSockets:
             fds.append(self._registration.fileno())
         return fds
 
+    @property
+    def registration(self) -> Registration | None:
+        """With multicast DNS; None without `mdns` in the group."""
+        return self._registration
+
     def news(self) -> str | None:
         """What is to be logged, once: multicast DNS does not work, or works again."""
         return None if self._registration is None else self._registration.news()

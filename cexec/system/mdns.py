@@ -3,9 +3,9 @@
 Contract: python-zeroconf brings a thread and 27 MB, so it runs in a process of its own, `mdns_helper`, joined by one
 socket: the process ends when that is closed, however we end, and takes its registration back (goodbye packets).
 `Registration(port)` announces an instance of SERVICE with a random name; it says the port, this machine's addresses and
-the protocol's version, nothing of an application.  `Browser()` yields what others have registered.  Both have `fileno`
-(-1: nothing to wait for) to select for reading and methods that never block; nothing raises: `failure` says what is
-wrong, None when nothing is (of a registration, `news()`).  docs/protocol.md section 2.
+the protocol's version, nothing of an application.  `finds()`, of a registration and of a `Browser()`, is what others
+have registered.  Both have `fileno` (-1: nothing to wait for) to select for reading and methods that never block;
+nothing raises: a browser's `failure`, and a registration's `news()`, say what is wrong.  docs/protocol.md section 2.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ if TYPE_CHECKING:
 
 SERVICE = "_cexec._udp.local."  # (protocol)
 VERSION_KEY, VERSION = "v", "1"  # (protocol) the only TXT entry: the protocol's version
-REGISTER, BROWSE = "register", "browse"
-# What the process says, one line each; HOST SCOPE PORT, a reason, and nothing, follow
-FOUND, FAILED, REGISTERED = "found", "failed", "registered"
+REGISTER, BROWSE, BROWSE_IDLY = "register", "browse", "browse-idly"
+# What the process says, one line each; HOST SCOPE PORT (twice), a reason, and nothing, follow
+FOUND, LOST, FAILED, REGISTERED = "found", "lost", "failed", "registered"
 
 _RESTART_INTERVAL = 60.0  # seconds (ours) after which a process that has ended is started again
 _MAXIMUM_FOUND = 4096  # addresses (ours) that are believed: anybody on the link can claim to be a worker
@@ -108,14 +108,46 @@ def _not_started(error: OSError) -> str:
     return f"cannot start its process: {os.strerror(error.errno or 0).lower()}"
 
 
-class Registration:
-    """This machine's entry, as long as it is open."""
+class Finds:
+    """The addresses at which others are heard: what has come and gone since the last look."""
 
-    __slots__ = ("_failure", "_news", "_port", "_process", "_restart_at")
+    __slots__ = ("_gone", "_known", "_new")
+
+    def __init__(self) -> None:
+        self._known: set[Sockaddr] = set()
+        self._new: list[tuple[int, Sockaddr]] = []
+        self._gone: list[Sockaddr] = []
+
+    def hear(self, what: str, rest: str) -> None:
+        """A line of the process, FOUND or LOST."""
+        host, scope, port = rest.split(" ")
+        sockaddr: Sockaddr = (host, int(port), 0, int(scope)) if ":" in host else (host, int(port))
+        if what == LOST and sockaddr in self._known:
+            self._known.remove(sockaddr)
+            self._gone.append(sockaddr)
+        elif what == FOUND and sockaddr not in self._known and len(self._known) < _MAXIMUM_FOUND:
+            try:
+                self._new.append((peer_family(sockaddr), sockaddr))
+            except ProtocolError:
+                return  # no host's address
+            self._known.add(sockaddr)
+
+    def take(self) -> tuple[list[tuple[int, Sockaddr]], list[Sockaddr]]:
+        """The new ones with their families, and those that are gone; who comes back is new."""
+        new, gone = self._new, self._gone
+        self._new, self._gone = [], []
+        return new, gone
+
+
+class Registration:
+    """This machine's entry, as long as it is open; its process looks for others too."""
+
+    __slots__ = ("_failure", "_finds", "_news", "_port", "_process", "_restart_at")
 
     def __init__(self, port: int, now: float) -> None:
         self._port = port
         self._process: HelperProcess | None = None
+        self._finds = Finds()
         self._restart_at = now
         self._failure = ""
         self._news: str | None = None
@@ -129,14 +161,20 @@ class Registration:
         if self._process is None or self._process.ended:
             return
         for line in self._process.lines():
-            what, _, reason = line.partition(" ")
+            what, _, rest = line.partition(" ")
             if what == FAILED:
-                self._fail(reason)
+                self._fail(rest)
+            elif what in (FOUND, LOST):
+                self._finds.hear(what, rest)
             elif self._failure:
                 self._failure = ""
                 self._news = "registered with multicast DNS again"
         if self._process.ended and not self._failure:
             self._fail("its process has ended")
+
+    def finds(self) -> tuple[list[tuple[int, Sockaddr]], list[Sockaddr]]:
+        """See `Finds.take`."""
+        return self._finds.take()
 
     def news(self) -> str | None:
         """What is to be logged, once."""
@@ -166,43 +204,35 @@ class Registration:
 
 
 class Browser:
-    """The addresses at which others are heard."""
+    """Looks for others."""
 
-    __slots__ = ("_found", "_process", "failure")
+    __slots__ = ("_finds", "_process", "failure")
 
-    def __init__(self) -> None:
+    def __init__(self, *, idly: bool = False) -> None:
+        """`idly`: with the least claim on the CPU."""
         self.failure: str | None = None
-        self._found: set[Sockaddr] = set()
+        self._finds = Finds()
         self._process: HelperProcess | None = None
         try:
-            self._process = HelperProcess(BROWSE)
+            self._process = HelperProcess(BROWSE_IDLY if idly else BROWSE)
         except OSError as error:
             self.failure = _not_started(error)
 
     def fileno(self) -> int:
         return -1 if self._process is None else self._process.fileno()
 
-    def receive(self) -> list[tuple[int, Sockaddr]]:
-        """The family and the address of each that was not known yet."""
-        found: list[tuple[int, Sockaddr]] = []
-        if self._process is None or self._process.ended:
-            return found
-        for line in self._process.lines():
-            what, _, rest = line.partition(" ")
-            if what == FAILED:
-                self.failure = rest
-                continue
-            host, scope, port = rest.split(" ")
-            sockaddr: Sockaddr = (host, int(port), 0, int(scope)) if ":" in host else (host, int(port))
-            if sockaddr not in self._found and len(self._found) < _MAXIMUM_FOUND:
-                self._found.add(sockaddr)
-                try:
-                    found.append((peer_family(sockaddr), sockaddr))
-                except ProtocolError:
-                    continue  # no host's address
-        if self._process.ended and self.failure is None:
-            self.failure = "its process has ended"
-        return found
+    def finds(self) -> tuple[list[tuple[int, Sockaddr]], list[Sockaddr]]:
+        """See `Finds.take`."""
+        if self._process is not None and not self._process.ended:
+            for line in self._process.lines():
+                what, _, rest = line.partition(" ")
+                if what == FAILED:
+                    self.failure = rest
+                else:
+                    self._finds.hear(what, rest)
+            if self._process.ended and self.failure is None:
+                self.failure = "its process has ended"
+        return self._finds.take()
 
     def close(self) -> None:
         """May be called again."""

@@ -1,7 +1,8 @@
 """The process that speaks multicast DNS for a cservice or a client: see `cexec.system.mdns`.
 
-Contract: `main(["register", PORT])` and `main(["browse"])` do so until standard input, a socket, ends; what happens is
-said on standard output in the lines that `cexec.system.mdns` names.  The machine's interfaces are looked at every
+Contract: `main(["register", PORT])` registers and browses, `main(["browse"])` only browses, and so does "browse-idly"
+with the least claim on the CPU, until standard input, a socket, ends.  What happens is said on standard output in the
+lines that `cexec.system.mdns` names.  The machine's interfaces are looked at every
 INTERFACES_INTERVAL and zeroconf is started afresh when they have changed.  No exception leaves `main`.
 """
 
@@ -13,7 +14,7 @@ import signal
 import threading
 
 from cexec.system.interfaces import interfaces
-from cexec.system.mdns import BROWSE, FAILED, FOUND, REGISTERED, SERVICE, VERSION, VERSION_KEY
+from cexec.system.mdns import BROWSE_IDLY, FAILED, FOUND, LOST, REGISTER, REGISTERED, SERVICE, VERSION, VERSION_KEY
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def main(arguments: list[str]) -> None:
     os.closerange(3, HIGHEST_DESCRIPTOR)  # a client passes the descriptors on that it was started with
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # meant for the one who started us, who closes the socket then
-    os.nice(LEAST_URGENT)  # many clients may wait at once: they must not take the CPU from the worker that is to answer
+    if arguments[0] == BROWSE_IDLY:
+        os.nice(LEAST_URGENT)  # many clients may wait at once: they must not take the CPU from the one who is to answer
     try:
         import zeroconf  # noqa: F401
     except ImportError as error:
@@ -44,18 +46,22 @@ def main(arguments: list[str]) -> None:
         text = "the Python package zeroconf is not installed" if missing else f"zeroconf does not work: {error}"
         _say(FAILED, text)
         return
-    role = _Browsing() if arguments[0] == BROWSE else _Registering(int(arguments[1]))
-    threading.Thread(target=role.wait_for_end, daemon=True).start()
-    role.run()
+    speaker = _Speaker(int(arguments[1]) if arguments[0] == REGISTER else None)
+    threading.Thread(target=speaker.wait_for_end, daemon=True).start()
+    speaker.run()
 
 
-class _Role:
-    """What both have in common: zeroconf, as long as the interfaces stay as they are."""
+class _Speaker:
+    """Has zeroconf, as long as the interfaces stay as they are.  `port`: to be registered, unless it is None."""
 
-    def __init__(self) -> None:
-        self.names: queue.SimpleQueue[str | None] = queue.SimpleQueue()  # None: the end
+    def __init__(self, port: int | None) -> None:
+        self._port = port
+        self._name = f"{os.urandom(8).hex()}.{SERVICE}"  # says nothing of this machine, and nobody else has it
+        self._changes: queue.SimpleQueue[tuple[str, bool] | None] = queue.SimpleQueue()  # name, gone; None: the end
         self._zeroconf: zeroconf.Zeroconf | None = None
         self._failure = ""
+        self._found: dict[str, set[str]] = {}  # by instance: HOST SCOPE PORT
+        self._ending = False
 
     def wait_for_end(self) -> None:
         """In a thread, because zeroconf's own calls take their time."""
@@ -64,10 +70,10 @@ class _Role:
                 pass
         except OSError:
             pass
-        self.end()
-
-    def end(self) -> None:
-        raise NotImplementedError
+        if self._port is None:
+            os._exit(0)  # nothing is to be taken back
+        self._ending = True
+        self._changes.put(None)
 
     def run(self) -> None:
         known: State | None = None
@@ -86,38 +92,36 @@ class _Role:
         import zeroconf
 
         try:
-            self._zeroconf = zeroconf.Zeroconf(ip_version=zeroconf.IPVersion.All)
-            self.begin(self._zeroconf)
+            self._zeroconf = zc = zeroconf.Zeroconf(ip_version=zeroconf.IPVersion.All)
+            if self._port is not None:
+                self._register(zc, self._port)
+            zeroconf.ServiceBrowser(zc, SERVICE, handlers=[self._changed])
         except Exception as error:  # whatever it is, the one who started us is told and the next look tries again
             self._close()
             self._fail(error)
         else:
             self._failure = ""
 
-    def begin(self, zc: zeroconf.Zeroconf) -> None:
-        raise NotImplementedError
+    def _register(self, zc: zeroconf.Zeroconf, port: int) -> None:
+        import zeroconf
+
+        info = zeroconf.ServiceInfo(
+            SERVICE,
+            self._name,
+            port=port,
+            properties={VERSION_KEY: VERSION},
+            server=self._name.replace(SERVICE, "local."),
+            parsed_addresses=_own_addresses(),
+        )
+        zc.register_service(info, cooperating_responders=True)  # without three quarters of a second of probing
+        _say(REGISTERED)
 
     def _fail(self, error: Exception) -> None:
-        text = (os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)) or (
-            type(error).__name__
-        )
+        text = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)
+        text = text or type(error).__name__
         if text != self._failure:
             self._failure = text
             _say(FAILED, text)
-
-    def _work(self) -> bool:
-        """Until the interfaces are to be looked at again; False at the end."""
-        try:
-            name = self.names.get(timeout=INTERFACES_INTERVAL)
-            while name is not None:
-                self.found(name)
-                name = self.names.get_nowait()
-        except queue.Empty:
-            return True
-        return False
-
-    def found(self, name: str) -> None:
-        raise NotImplementedError
 
     def _close(self) -> None:
         zc, self._zeroconf = self._zeroconf, None
@@ -126,59 +130,56 @@ class _Role:
                 zc.close()
             except Exception as error:  # an interface that is gone cannot carry a goodbye
                 self._fail(error)
+        for name in list(self._found):  # what is still there is found again
+            self._follow(name, set())
 
-
-class _Registering(_Role):
-    def __init__(self, port: int) -> None:
-        super().__init__()
-        self._port = port
-        self._name = os.urandom(8).hex()  # says nothing of this machine, and nobody else has it
-
-    def begin(self, zc: zeroconf.Zeroconf) -> None:
-        import zeroconf
-
-        info = zeroconf.ServiceInfo(
-            SERVICE,
-            f"{self._name}.{SERVICE}",
-            port=self._port,
-            properties={VERSION_KEY: VERSION},
-            server=f"{self._name}.local.",
-            parsed_addresses=_own_addresses(),
-        )
-        zc.register_service(info, cooperating_responders=True)  # without three quarters of a second of probing
-        _say(REGISTERED)
-
-    def end(self) -> None:
-        self.names.put(None)
-
-
-class _Browsing(_Role):
-    def begin(self, zc: zeroconf.Zeroconf) -> None:
-        import zeroconf
-
-        zeroconf.ServiceBrowser(zc, SERVICE, handlers=[self._changed])
+    # looking for others
 
     def _changed(self, zeroconf: zeroconf.Zeroconf, service_type: str, name: str, state_change: object) -> None:
         """Called by zeroconf, by keyword and in its thread, where nothing may wait for an answer."""
-        if state_change.name != "Removed":  # type: ignore[attr-defined]
-            self.names.put(name)
+        if name != self._name:
+            self._changes.put((name, state_change.name == "Removed"))  # type: ignore[attr-defined]
 
-    def found(self, name: str) -> None:
-        if self._zeroconf is None:
-            return
+    def _work(self) -> bool:
+        """Until the interfaces are to be looked at again; False at the end."""
+        try:
+            change = self._changes.get(timeout=INTERFACES_INTERVAL)
+            while change is not None:
+                name, gone = change
+                self._follow(name, set() if gone or self._ending else self._addresses(name))
+                change = self._changes.get_nowait()
+        except queue.Empty:
+            return True
+        return False
+
+    def _addresses(self, name: str) -> set[str]:
+        """Where an instance is heard."""
+        if self._zeroconf is None:  # a former one has told the name
+            return set()
         try:
             info = self._zeroconf.get_service_info(SERVICE, name, RESOLVE_PATIENCE)
         except Exception:  # somebody else's broken record
-            return
+            return set()
         if info is None or not info.port or info.properties.get(VERSION_KEY.encode()) != VERSION.encode():
-            return
-        for text in info.parsed_scoped_addresses():
-            host, _, scope = text.partition("%")
-            if scope or not host.lower().startswith("fe80"):  # which is of no use without its interface
-                _say(f"{FOUND} {host} {scope or 0}", str(info.port))
+            return set()
+        split = [text.partition("%") for text in info.parsed_scoped_addresses()]
+        return {
+            f"{host} {scope or 0} {info.port}"
+            for host, _, scope in split
+            if scope or not host.lower().startswith("fe80")  # which is of no use without its interface
+        }
 
-    def end(self) -> None:
-        os._exit(0)  # nothing is to be taken back
+    def _follow(self, name: str, addresses: set[str]) -> None:
+        """Says what is new and what is gone; several instances may be at one address."""
+        before = set().union(*self._found.values())
+        self._found.pop(name, None)
+        if addresses:
+            self._found[name] = addresses
+        after = set().union(*self._found.values())
+        for address in sorted(after - before):
+            _say(FOUND, address)
+        for address in sorted(before - after):
+            _say(LOST, address)
 
 
 def _interfaces() -> State:

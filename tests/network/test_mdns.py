@@ -244,6 +244,26 @@ def test_a_helper_that_dies_is_told_and_does_no_harm(
     assert application.run(input=b"hello", host=host).stdout == b"hello"
 
 
+def test_hellos_and_alerts_go_to_what_mdns_finds(
+    lab: MakeLab, service: StartService, application: Application, tmp_path: Path
+) -> None:
+    client, worker, logger_host = lab(3).hosts
+    for host in (worker, logger_host):
+        close_to_groups(host)
+    service("cat", host=worker, environment=MDNS)
+    path = tmp_path / "log"
+    argv = command("crat", "--output", path, application.public)
+    logger = logger_host.popen(argv, env=clean_environment(MDNS), stderr=subprocess.DEVNULL)
+    time.sleep(1)  # until it is registered
+    assert application.run(input=b"x", host=client, environment=MDNS).returncode == 0
+    deadline = time.monotonic() + 10
+    while "completed by" not in (path.read_text() if path.exists() else "") and time.monotonic() < deadline:
+        time.sleep(0.1)
+    logger.terminate()
+    logger.wait()
+    assert "completed by" in path.read_text()
+
+
 def test_a_client_leaves_no_helper(lab: MakeLab, service: StartService, application: Application) -> None:
     client, worker = lab(2).hosts
     service("cat", host=worker, environment=MDNS)

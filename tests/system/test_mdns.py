@@ -54,12 +54,21 @@ def test_what_is_found_is_told_once(processes: list[FakeProcess]) -> None:
     (process,) = processes
     assert process.arguments == ("browse",) and browser.fileno() == 99
     process.said = ["found 10.0.0.7 0 3010", "found fe80::7 3 4000", "found 10.0.0.7 0 3010"]
-    assert browser.receive() == [
-        (_socket.AF_INET, ("10.0.0.7", 3010)),
-        (_socket.AF_INET6, ("fe80::7", 4000, 0, 3)),
-    ]
+    assert browser.finds() == ([(_socket.AF_INET, ("10.0.0.7", 3010)), (_socket.AF_INET6, ("fe80::7", 4000, 0, 3))], [])
     process.said = ["found fe80::7 3 4000"]
-    assert browser.receive() == []
+    assert browser.finds() == ([], [])
+
+
+def test_what_is_lost_is_told_and_may_come_back(processes: list[FakeProcess]) -> None:
+    browser = Browser(idly=True)
+    (process,) = processes
+    assert process.arguments == ("browse-idly",)
+    process.said = ["found 10.0.0.7 0 3010", "lost 10.0.0.8 0 3010"]
+    assert browser.finds() == ([(_socket.AF_INET, ("10.0.0.7", 3010))], [])
+    process.said = ["lost 10.0.0.7 0 3010"]
+    assert browser.finds() == ([], [("10.0.0.7", 3010)])
+    process.said = ["found 10.0.0.7 0 3010"]
+    assert browser.finds() == ([(_socket.AF_INET, ("10.0.0.7", 3010))], [])
 
 
 @pytest.mark.parametrize("line", [
@@ -69,23 +78,23 @@ def test_what_is_found_is_told_once(processes: list[FakeProcess]) -> None:
 def test_nobody_can_make_us_send_to_what_is_no_worker(line: str, processes: list[FakeProcess]) -> None:
     browser = Browser()
     processes[0].said = [line, "found 10.0.0.8 0 3010"]
-    assert browser.receive() == [(_socket.AF_INET, ("10.0.0.8", 3010))]
+    assert browser.finds() == ([(_socket.AF_INET, ("10.0.0.8", 3010))], [])
 
 
 def test_only_so_many_are_believed(processes: list[FakeProcess], monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mdns, "_MAXIMUM_FOUND", 2)
     browser = Browser()
     processes[0].said = [f"found 10.0.0.{number} 0 3010" for number in range(1, 9)]
-    assert len(browser.receive()) == 2
+    assert len(browser.finds()[0]) == 2
 
 
 def test_a_browser_tells_why_it_finds_nothing(processes: list[FakeProcess]) -> None:
     browser = Browser()
     assert browser.failure is None
     processes[0].said = ["failed permission denied"]
-    assert browser.receive() == [] and browser.failure == "permission denied"
+    assert browser.finds() == ([], []) and browser.failure == "permission denied"
     processes[0].ended = True
-    assert browser.receive() == [] and browser.failure == "permission denied"
+    assert browser.finds() == ([], []) and browser.failure == "permission denied"
     browser.close()
     assert processes[0].killed
 
@@ -135,6 +144,40 @@ def test_a_process_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatc
     )
     assert Browser().failure == "cannot start its process: no such file or directory"
     assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_a_registration_finds_others_too(processes: list[FakeProcess]) -> None:
+    registration = Registration(3010, 0.0)
+    processes[0].said = ["registered", "found 10.0.0.7 0 3010"]
+    registration.receive()
+    assert registration.news() is None
+    assert registration.finds() == ([(_socket.AF_INET, ("10.0.0.7", 3010))], [])
+    processes[0].said = ["lost 10.0.0.7 0 3010"]
+    registration.receive()
+    assert registration.finds() == ([], [("10.0.0.7", 3010)])
+
+
+def test_a_sender_can_share_a_registration(processes: list[FakeProcess]) -> None:
+    receiver = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    receiver.bind(("127.0.0.1", 0))
+    receiver.settimeout(5)
+    port = receiver.getsockname()[1]
+    announcer = Announcer(parse_groups("mdns"), 3010)
+    registration = Registration(3010, 0.0)
+    announcer.share(registration)
+    announcer.send(b"hello")
+    announcer.settle()
+    assert len(processes) == 1  # it starts none of its own
+    processes[0].said = [f"found 127.0.0.1 0 {port}"]
+    registration.receive()
+    announcer.receive()
+    assert receiver.recv(10) == b"hello"
+    processes[0].said = [f"lost 127.0.0.1 0 {port}"]
+    registration.receive()
+    announcer.receive()
+    assert announcer.send(b"bye") == []
+    announcer.close()
+    receiver.close()
 
 
 def test_what_is_found_gets_the_last_datagram_at_once_and_every_later_one(processes: list[FakeProcess]) -> None:
