@@ -101,7 +101,8 @@ class Client:
         self._job_id = sodium.random_bytes(JOB_ID_SIZE)
         self._talks = os.isatty(2)
         self._inputs = Inputs(request.descriptors, no_stdin=request.no_stdin, spool=request.spool)
-        self._outputs = Outputs(request.descriptors, hold=request.hold)
+        sent = request.files.inodes() if request.files is not None else set()
+        self._outputs = Outputs(request.descriptors, hold=request.hold, inputs=sent)
         self._signals = Signals()
         self._refusals = 0
         self._failures = 0
@@ -196,9 +197,9 @@ class Client:
             _write(2, f"cexec: {_who(winner)}: {result.message}\n")
         if status and not self._request.keep_partial:
             self._outputs.drop_held()
-        taken = self._outputs.release() and not job.unread
         if self._request.files is not None:
-            self._request.files.commit(status)
+            self._request.files.commit(status)  # before held output leaves: what is missing is a failure
+        taken = self._outputs.release() and not job.unread
         self._inputs.move_offsets(winner.session.outgoing)
         if result.kind == SIGNALLED and result.status == INTERRUPT and self._signals.interrupted:
             die_of(INTERRUPT)

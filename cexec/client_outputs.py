@@ -23,6 +23,8 @@ from cexec.system.spool import HeldSink
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
     from cexec.client_descriptors import Descriptor
 
 STANDARD_ERROR = 2
@@ -46,9 +48,10 @@ class _Target:
 class Outputs:
     """All descriptors that the program writes."""
 
-    def __init__(self, descriptors: list[Descriptor], *, hold: bool) -> None:
+    def __init__(self, descriptors: list[Descriptor], *, hold: bool, inputs: Iterable[tuple[int, int]] = ()) -> None:
+        """`inputs`: inodes that the job reads besides its descriptors."""
         self._hold = hold
-        self._inputs = {d.inode for d in descriptors if d.directions & READS}
+        self._inputs = {*inputs, *(d.inode for d in descriptors if d.directions & READS)}
         self._written = [d for d in descriptors if d.directions & WRITES and d.same_as == d.fd]
         self._targets: dict[tuple[int, int], _Target] = {}
         for descriptor in self._written:

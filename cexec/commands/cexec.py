@@ -149,13 +149,20 @@ def _go_options(options: Mapping[str, object]) -> dict[str, str]:
         from cexec.system.limits import LARGEST_NICE, LARGEST_NUMBER, Limits, parse_size
 
         limits = Limits(
-            time=_seconds({"--time-limit": words["time_limit"]}, "--time-limit", 0.0, 0.0),
+            time=_time_limit(words["time_limit"]),
             cpu=_whole(options, ("cpu_limit",), 0, 1, LARGEST_NUMBER),
             memory=parse_size(words["memory_limit"], "--memory-limit") if words["memory_limit"] else 0,
             nice=_whole(options, ("nice",), 0, 0, LARGEST_NICE),
         )
         result.update(limits.to_options())
     return result
+
+
+def _time_limit(text: str) -> float:
+    seconds = _seconds({"--time-limit": text}, "--time-limit", 0.0, 0.0)
+    if text and not seconds:
+        raise UsageError(f"--time-limit is {text!r}, but must be more than 0 seconds")
+    return seconds
 
 
 def _everywhere(options: Mapping[str, object]) -> bool:

@@ -86,7 +86,8 @@ def test_a_time_limit_is_said(application: Application, service: Start) -> None:
 
 
 @pytest.mark.parametrize(
-    "option", ["--nice=20", "--memory-limit=x", "--memory-limit=1K", "--cpu-limit=0", "--time-limit=a"]
+    "option",
+    ["--nice=20", "--memory-limit=x", "--memory-limit=1K", "--cpu-limit=0", "--time-limit=a", "--time-limit=0"],
 )
 def test_an_impossible_limit_is_wrong_use(application: Application, option: str) -> None:
     done = application.run(option)
