@@ -145,7 +145,8 @@ class View:
         if row is None:
             self.show(now=False)
         elif self._json:
-            facts = self._facts(row, self._names([*self._roster.rows.values(), row], row.key)[row.answer.hello.instance])
+            names = self._names([*self._roster.rows.values(), row], row.key)
+            facts = self._facts(row, names[row.answer.hello.instance])
             self._print([json.dumps({"event": "gone" if gone else "worker", **facts})])
         else:
             self._stale = True
