@@ -23,7 +23,6 @@ from cexec.protocol.frames import READS, WRITES, Exit, Go, Refusal, Stream
 from cexec.protocol.session import Event, Session
 from cexec.system import process, process_tree
 from cexec.system.fds import Sink, Source
-from cexec.system.leftovers import MARK
 from cexec.system.pump import Pump, Trouble
 from cexec.worker_job import Program, run_job
 from tests.protocol.wires import record_pair

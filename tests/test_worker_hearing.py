@@ -101,7 +101,8 @@ class Station:
             bidder=self.bidder,
         )
         log = EventLog(self.log, as_json=True)
-        self.ear = Ear(answers=self.answers, presences=self.presences, alerts=self.alerts, log=log, now=self.now, **parts)
+        heard = {"answers": self.answers, "presences": self.presences, "alerts": self.alerts}
+        self.ear = Ear(**heard, log=log, now=self.now, **parts)
 
     def hear(self, data: bytes, source: tuple[Any, ...] = CLIENT, via: str = "eth0", unicast: bool = False) -> None:
         self.groups.coming.append((data, source, via, unicast))

@@ -37,8 +37,8 @@ MAXIMUM_DETAIL = 240  # bytes (protocol) of a detail, likewise
 class Hello:
     """`load`: 0.0 idle to 1.0 full, more when overloaded; `uptime`: seconds; `clock`: milliseconds since 1970, UTC.
 
-    `attributes`: os, arch, cpus, mem and the labels in a census, where `detail` says how healthy the worker is; elsewhere
-    only ONCE, if that is so.
+    `attributes`: os, arch, cpus, mem and the labels in a census, where `detail` says how healthy the worker is;
+    elsewhere only ONCE, if that is so.
     """
 
     __slots__ = (
