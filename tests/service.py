@@ -87,7 +87,10 @@ class Service:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
-            self.wait_for(lambda line: True, START_DEADLINE)
+            first = self.wait_for(lambda line: True, START_DEADLINE)
+            if first.startswith("Traceback"):
+                self.wait()
+                raise AssertionError("\n".join(self.lines))
         except BaseException:
             self.kill()
             raise
