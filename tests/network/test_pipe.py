@@ -161,6 +161,24 @@ def test_a_program_that_does_not_read_its_input_is_not_waited_for(shell: Shell) 
         assert client.wait(10) == 0
 
 
+def test_input_that_the_program_left_is_there_for_the_next_one(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "in").write_bytes(b"first\nsecond\nthird\n")
+    argv, environment = shell.client("head -c 6")
+    with (tmp_path / "in").open("rb", buffering=0) as file:
+        assert subprocess.run(argv, env=environment, stdin=file, capture_output=True, timeout=30).stdout == b"first\n"
+        assert file.read() == b"second\nthird\n"
+
+
+def test_a_loop_over_a_file_of_names_needs_no_n(shell: Shell, tmp_path: Path) -> None:
+    (tmp_path / "names").write_text("one\ntwo\nthree\n")
+    argv, environment = shell.client('echo "hello $PEER_NAME"')
+    script = 'while read name; do "$@" "NAME=$name"; done < names'
+    ended = subprocess.run(
+        ["sh", "-c", script, "sh", *argv], env=environment, cwd=tmp_path, capture_output=True, timeout=30
+    )
+    assert ended.stdout == b"hello one\nhello two\nhello three\n"
+
+
 @pytest.mark.parametrize(
     "script",
     [
