@@ -112,7 +112,7 @@ class Relay:
 
     def _handle_timeouts(self, now: float) -> None:
         while self._delayed and self._delayed[0].due <= now:
-            self._pass_on(self._delayed.pop(0))
+            self._pass_on(self._delayed.pop(0), now)
         for entry in self._table.expired(now):
             self._forget(entry)
         self._forwarder.handle_timeouts(now)
@@ -209,22 +209,19 @@ class Relay:
         waits = bool(entry.pending)
         entry.pending = data
         if entry.due <= now:
-            self._pass_on(entry)
+            self._pass_on(entry, now)
         elif not waits:
             self._delayed.append(entry)
 
-    def _pass_on(self, entry: Announced) -> None:
+    def _pass_on(self, entry: Announced, now: float) -> None:
         """What is pending, with the port of a listener of ours."""
         data, entry.pending = entry.pending, b""
         if not data:
             return
-        other, port = self._sides[1 - entry.side], 0
-        if entry.reply_port:
-            if not self._forwarder.listen(entry, loopback=other.loopback, ipv6=other.ipv6):
-                return
-            assert entry.listener is not None  # since it listens
-            port = entry.listener.port
-        other.send(rewrite(data, reply_port=port))
+        other = self._sides[1 - entry.side]
+        if entry.reply_port and not self._forwarder.listen(entry, now, loopback=other.loopback, ipv6=other.ipv6):
+            return
+        other.send(rewrite(data, reply_port=entry.port))
         entry.passed_on = True
 
     def _claimed(self, header: Header, source: Sockaddr) -> bool:

@@ -32,6 +32,7 @@ DESCRIPTORS_BESIDE = 1200  # (ours) for listeners and all else
 LEAST_CONNECTIONS = 8  # (ours) however few descriptors there are
 ACCEPT_BATCH = 16  # connections (ours) accepted before the others are looked at again
 UNTRIED = 0.2  # seconds (ours) to wait when descriptors have run out
+REFUSAL = 12.0  # seconds (ours): a worker tells of the second refusal, and it tries when an announcement is repeated
 NEVER = float("inf")
 
 
@@ -63,9 +64,9 @@ class Forwarder:
         """How many of them carry a job."""
         return sum(connection.is_job for connection in self._connections)
 
-    def listen(self, entry: Announced, *, loopback: bool, ipv6: bool) -> bool:
-        """Whether workers can connect for it now."""
-        if entry.listener is not None:
+    def listen(self, entry: Announced, now: float, *, loopback: bool, ipv6: bool) -> bool:
+        """Whether workers can be told where to connect for it."""
+        if entry.listener is not None or now < entry.refuses_until:
             return True
         try:
             entry.listener = open_listener(self._ports, loopback=loopback, ipv6=ipv6)
@@ -74,6 +75,7 @@ class Forwarder:
                 self._no_port = str(error)
                 self._log.event("failed", client=shown(entry.client), reason=self._no_port)
             return False
+        entry.port = entry.listener.port
         self._listening[entry] = None
         self._watch_listener(entry)
         return True
@@ -176,7 +178,10 @@ class Forwarder:
         was_full = len(self._connections) >= self._room
         del self._connections[connection]
         self._log_end(connection, now)
-        if connection.unreachable:  # so are we, until it is announced again: workers tell the client of that
+        entry.reached = entry.reached or connection.spliced
+        if connection.unreachable == REFUSED or (connection.unreachable and not entry.reached):
+            # so are we: then the workers tell the client of that
+            entry.refuses_until = now + REFUSAL
             self.close_listener(entry)
         if was_full:
             self._watch_listeners()

@@ -27,8 +27,8 @@ class Announced:
     """One announcement, as one source sends it.  `pending` is to be passed on at `due`, unless it is empty."""
 
     __slots__ = (
-        "claimed", "connections", "due", "heard", "listener", "mac1", "passed_on", "pending", "reply_port", "side",
-        "source", "via",
+        "claimed", "connections", "due", "heard", "listener", "mac1", "passed_on", "pending", "port", "reached",
+        "refuses_until", "reply_port", "side", "source", "via",
     )  # fmt: skip
 
     def __init__(self, mac1: bytes, side: int, source: Sockaddr, via: _socket.socket) -> None:
@@ -39,6 +39,9 @@ class Announced:
         self.reply_port = 0
         self.heard = 0.0
         self.listener: Listener | None = None
+        self.port = 0  # of our listener, also when it is closed
+        self.reached = False  # its client has accepted a connection
+        self.refuses_until = 0.0  # its client cannot be connected to, and so cannot we
         self.connections = 0
         self.passed_on = False
         self.claimed = False  # its client has chosen
