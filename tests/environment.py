@@ -11,7 +11,9 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 LOOPBACK_GROUP = "127.255.255.255"  # a broadcast that never leaves the machine
-OURS = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD")  # read by cexec besides CEXEC_*
+# Read by cexec besides CEXEC_*; and what would keep a command from finding its modules compiled, as an installation has
+# them, which makes its start three times longer.
+OURS = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD", "PYTHONDONTWRITEBYTECODE")
 
 
 def command(name: str, *arguments: str | os.PathLike[str]) -> list[str]:
