@@ -120,7 +120,7 @@ class Splice:
         return masks
 
     def advance(self, events: Mapping[int, int], now: float) -> None:
-        """Descriptors are ready, as `events` says."""
+        """Descriptors are ready, as `events` says; with none all is tried."""
         if self.ending:
             return
         for flow in self._flows:
@@ -129,7 +129,11 @@ class Splice:
                 end.hung = True
                 if not end.look_for_error() and not flow.told:
                     end.lost = "connection reset by peer"  # its error has been told already
-        self._move_both(now)
+        for flow in self._flows:
+            if not events or any(end.connection.fileno() in events for end in (flow.source, flow.target)):
+                self._move(flow, now)
+        if any(end.lost or end.hung for end in self._ends):  # of those no event comes any more
+            self._finish_moving(now)
         self._conclude(now)
 
     def next_timeout(self) -> float | None:
@@ -145,7 +149,7 @@ class Splice:
                 end.liveness.handle_timeout(now)
             except DisconnectedError:
                 end.lost = end.lost or "machine does not answer"
-                self._move_both(now)
+                self._finish_moving(now)
         self._conclude(now)
 
     def cut(self, ending: str) -> None:
@@ -158,12 +162,13 @@ class Splice:
         for end in self._ends:
             reset(end.connection)
 
-    def _move_both(self, now: float) -> None:
-        self._give_up_writing()
+    def _finish_moving(self, now: float) -> None:
+        """What is meant for an end that is lost is discarded, what came from it still goes on."""
         for _ in range(2):  # what fails in the second direction may leave something to read for the first
             for flow in self._flows:
-                self._move(flow, now)
                 self._give_up_writing()
+                self._move(flow, now)
+        self._give_up_writing()
 
     def _move(self, flow: _Flow, now: float) -> None:
         left = BURST
@@ -175,7 +180,7 @@ class Splice:
                 if not flow.source.lost:
                     self._tell(flow, now)
                 return
-            elif left <= 0 and not (flow.source.lost or flow.source.hung):  # of those no event will come
+            elif left <= 0 and not (flow.source.lost or flow.source.hung):
                 return
             else:
                 filled = self._fill(flow)
@@ -225,7 +230,6 @@ class Splice:
             flow.target.fail(error)
 
     def _give_up_writing(self) -> None:
-        """What was meant for an end that is lost is discarded."""
         for flow in self._flows:
             if flow.target.lost:
                 self._drop(flow)
