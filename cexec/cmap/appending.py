@@ -1,0 +1,115 @@
+"""Files that tasks add to: the joblog, tables of results, standard output.  What was added can be taken back.
+
+Contract: `AppendFile.append` adds everything or, after `LocalError`, nothing where the file allows it.  A `Place` says
+where a regular file ended; `take_back(place)` cuts the file there, if it still is the same file, and no shorter.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import stat
+
+from cexec.errors import LocalError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+STANDARD = (1, 2)  # descriptors that may be files whose names nobody knows
+
+
+class Place:
+    """The end of a file: `path` is empty for a descriptor that was given to us."""
+
+    __slots__ = ("device", "inode", "offset", "path")
+
+    def __init__(self, path: str, device: int, inode: int, offset: int) -> None:
+        self.path = path
+        self.device = device
+        self.inode = inode
+        self.offset = offset
+
+
+class AppendFile:
+    """One file, or a pipe or a terminal, from which nothing can be taken back."""
+
+    def __init__(self, fd: int, name: str, path: str = "") -> None:
+        status = os.fstat(fd)
+        self.name = name
+        self._fd = fd
+        self._path = path
+        self._identity = (status.st_dev, status.st_ino)
+        self._regular = stat.S_ISREG(status.st_mode)
+        self._appends = bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND)
+
+    @classmethod
+    def open(cls, path: str, header: bytes = b"") -> AppendFile:
+        """A file by its name; one that is new or empty gets `header`."""
+        path = os.path.abspath(path)
+        try:
+            file = cls(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666), path, path)
+        except OSError as error:
+            raise LocalError(f"cannot write {path}: {os.strerror(error.errno or 0).lower()}") from None
+        place = file.place()
+        if place is not None and not place.offset:
+            file.append([header])
+        return file
+
+    def place(self) -> Place | None:
+        """Where it ends now; None if nothing can be taken back."""
+        if not self._regular:
+            return None
+        offset = os.fstat(self._fd).st_size if self._appends else os.lseek(self._fd, 0, os.SEEK_CUR)
+        return Place(self._path, *self._identity, offset)
+
+    def append(self, pieces: Iterable[bytes]) -> None:
+        place = self.place()
+        try:
+            for piece in pieces:
+                view = memoryview(piece)
+                while view:
+                    view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            if place is not None:
+                _cut(self._fd, place)
+            raise LocalError(f"cannot write {self.name}: {os.strerror(error.errno or 0).lower()}") from None
+
+    def take_back(self, place: Place) -> None:
+        _cut(self._fd, place)
+
+    def close(self) -> None:
+        if self._path:
+            os.close(self._fd)
+
+
+def take_back(place: Place) -> None:
+    """After a crash, by another process than the one that has written.  A file that has gone stays so."""
+    if not place.path:
+        for fd in STANDARD:
+            if _is_there(fd, place):
+                _cut(fd, place)
+        return
+    try:
+        fd = os.open(place.path, os.O_WRONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return
+    try:
+        if _is_there(fd, place):
+            _cut(fd, place)
+    finally:
+        os.close(fd)
+
+
+def _is_there(fd: int, place: Place) -> bool:
+    try:
+        status = os.fstat(fd)
+    except OSError:
+        return False  # closed
+    return (status.st_dev, status.st_ino) == (place.device, place.inode)
+
+
+def _cut(fd: int, place: Place) -> None:
+    if os.fstat(fd).st_size > place.offset:
+        os.ftruncate(fd, place.offset)
+        os.lseek(fd, place.offset, os.SEEK_SET)

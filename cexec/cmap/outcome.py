@@ -1,0 +1,45 @@
+"""How a task ended, as a joblog, a journal and a report tell it.
+
+Contract: a value.  `started` is the wall clock's time, `runtime` seconds; `sent` and `received` are bytes; `exitval`
+and `signal` are as in GNU parallel: a program that died of a signal has the exit value 0, one that we ended -1.
+"""
+
+from __future__ import annotations
+
+ENDED_BY_US = -1  # exit value (GNU parallel) of a task that ran into its time limit or lost all of its workers
+
+
+class Outcome:
+    """`number` is the row's; `reason` says why the task failed, and is empty if it did not."""
+
+    __slots__ = (
+        "command", "exitval", "number", "reason", "received", "runtime", "sent", "signal", "started", "succeeded",
+        "worker",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        succeeded: bool,
+        command: str,
+        worker: str = "",
+        started: float = 0.0,
+        runtime: float = 0.0,
+        sent: int = 0,
+        received: int = 0,
+        exitval: int = 0,
+        signal: int = 0,
+        reason: str = "",
+    ) -> None:
+        self.number = number
+        self.succeeded = succeeded
+        self.command = command
+        self.worker = worker
+        self.started = started
+        self.runtime = runtime
+        self.sent = sent
+        self.received = received
+        self.exitval = exitval
+        self.signal = signal
+        self.reason = reason
