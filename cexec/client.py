@@ -17,7 +17,7 @@ from cexec.client_outputs import Outputs
 from cexec.client_race import Contest
 from cexec.client_signals import INTERRUPT, Signals, die_of
 from cexec.client_words import ancestors_words
-from cexec.errors import CexecError, LocalError, NoWorkerError
+from cexec.errors import CexecError, LocalError, NoWorkerError, UsageError
 from cexec.protocol import sodium
 from cexec.protocol.announcement import JOB_ID_SIZE, SealedAnnouncement
 from cexec.protocol.frames import SIGNALLED, Go
@@ -91,6 +91,27 @@ class Request:
         self.files = files  # of --send and --fetch
         self.go_options = go_options or {}  # limits and the like, for the worker
         self.progress = progress
+
+    def go(self, job_id: bytes, attempt: int) -> Go:
+        """What the worker that wins is told."""
+        return Go(
+            job_id=job_id,
+            attempt=attempt,
+            streams=[
+                *(descriptor.stream() for descriptor in self.descriptors),
+                *(self.files.streams() if self.files is not None else ()),
+            ],
+            arguments=self.arguments,
+            environment=self.environment,
+            options=self.go_options,
+        )
+
+    def check_size(self) -> None:
+        """Raises `UsageError` when it is more than a worker can be told."""
+        try:
+            self.go(bytes(JOB_ID_SIZE), 1).encode()
+        except ValueError as error:
+            raise UsageError(f"{error}; give the rest as standard input") from None
 
 
 class Client:
@@ -229,26 +250,12 @@ class Client:
                 tell=self._tell,
                 chronicle=request.chronicle,
             )
-            return contest.run(self._go(attempt))
+            return contest.run(request.go(self._job_id, attempt))
         except NoWorkerError:
             self._complain(CLUSTER, f"failed to respond after {request.accept_timeout:g} seconds")
             raise
         finally:
             announcer.close()
-
-    def _go(self, attempt: int) -> Go:
-        request = self._request
-        return Go(
-            job_id=self._job_id,
-            attempt=attempt,
-            streams=[
-                *(descriptor.stream() for descriptor in request.descriptors),
-                *(request.files.streams() if request.files is not None else ()),
-            ],
-            arguments=request.arguments,
-            environment=request.environment,
-            options=request.go_options,
-        )
 
     def _alert(self, error: CexecError, winner: Winner | None, *, final: bool = False) -> None:
         """Tells the loggers, and the worker itself, that this attempt, or with `final` the job, has failed."""

@@ -24,7 +24,7 @@ from cexec.errors import EXIT_TEMPORARY, CexecError, NoWorkerError, UsageError
 from cexec.protocol import sodium
 from cexec.protocol.announcement import JOB_ID_SIZE, RUN_ALL, SealedAnnouncement, own_job_id
 from cexec.protocol.census import shown_names
-from cexec.protocol.frames import READS, WRITES, Go
+from cexec.protocol.frames import READS, WRITES
 from cexec.system.datagrams import Announcer
 from cexec.system.sockets import open_listener
 
@@ -116,14 +116,7 @@ class AllClient:
     # the loop
 
     def _drive(self, gathering: Gathering, roll: dict[bytes, Answer]) -> None:
-        go = Go(
-            job_id=self._job_id,
-            attempt=1,
-            streams=[descriptor.stream() for descriptor in self._request.descriptors],
-            arguments=self._request.arguments,
-            environment=self._request.environment,
-            options=self._request.go_options,
-        )
+        go = self._request.go(self._job_id, 1)
         searching = True
         self._signals.start()
         try:
