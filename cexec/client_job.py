@@ -100,13 +100,13 @@ class ClientJob:
         finally:
             if self._progress is not None:
                 self._progress.clear()
+        self._session.release()
+        self._pump.say_goodbye()  # our reader may be slow: no reason for the worker to wait
         self._pump.unwatch(self._signals.fileno())
         self._signals.resign()
         while not self._pump.drained:
             for event in self._pump.write_out():
                 self._handle(event)
-        self._session.release()
-        self._pump.say_goodbye()
         if self._chronicle is not None:
             sent = sum(half.count for half in self._session.outgoing.values())
             received = sum(half.consumed for half in self._session.incoming.values())

@@ -1,0 +1,190 @@
+"""Signals to cexec reach the remote program, and the end of either side is the end of both."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.fake_worker import LOOPBACK, Connection, FakeWorker
+from tests.service import Application, Shell
+from tests.terminal import INTERRUPT, QUIT, Terminal
+
+NAMES = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2")
+each_signal = pytest.mark.parametrize("name", NAMES)
+TRAPS = "".join(f"trap 'echo {name}; exit 7' {name}; " for name in NAMES)
+WAITING = "exec 2>/dev/null; ulimit -c 0; echo ready; while :; do sleep 0.05; done"  # a shell tells how its child died
+DETACHED = "</dev/null >/dev/null 2>&1"  # or the job is not over before it closes its outputs
+QUIET = 10.0  # seconds until something must have become true
+
+
+def wait_until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + QUIET
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+
+
+@contextmanager
+def running(shell: Shell, program: str, *prefix: str, said: bytes = b"ready\n") -> Iterator[subprocess.Popen[bytes]]:
+    """A client whose program has said `said` on standard output."""
+    argv, environment = shell.client(program)
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen([*prefix, *argv], env=environment, **pipes) as client:  # type: ignore[call-overload]
+        try:
+            assert client.stdout.read(len(said)) == said
+            yield client
+        finally:
+            client.kill()
+    assert shell.run("true").returncode == 0  # a worker whose jobs only fail is slowed down
+
+
+def nothing_left(shell: Shell) -> bool:
+    return not shell.service.started()
+
+
+@each_signal
+def test_a_signal_reaches_the_program(shell: Shell, name: str) -> None:
+    with running(shell, TRAPS + WAITING) as client:
+        client.send_signal(getattr(signal, f"SIG{name}"))
+        assert client.communicate(timeout=QUIET) == (name.encode() + b"\n", b"")
+        assert client.returncode == 7
+    wait_until(lambda: nothing_left(shell))
+
+
+@each_signal
+def test_a_signal_that_the_program_does_not_catch_is_told_by_the_status(shell: Shell, name: str) -> None:
+    number = getattr(signal, f"SIG{name}")
+    with running(shell, f"sleep 60 {DETACHED} & {WAITING}") as client:
+        client.send_signal(number)
+        assert client.communicate(timeout=QUIET) == (b"", b"")
+        # One that a person pressed has to end the scripts above as well: the shell sees of what we have died.
+        assert client.returncode == (-number if name == "INT" else 128 + number)
+    wait_until(lambda: nothing_left(shell))
+
+
+def test_a_signal_reaches_the_whole_process_group(shell: Shell) -> None:
+    """Two processes of a pipeline, and a shell that waits for it."""
+    program = (
+        "trap 'echo shell' USR1; (trap 'echo child; exit' USR1; echo ready; while :; do sleep 0.05; done); echo end"
+    )
+    with running(shell, program) as client:
+        client.send_signal(signal.SIGUSR1)
+        output, _ = client.communicate(timeout=QUIET)
+        assert sorted(output.split()) == [b"child", b"end", b"shell"]
+        assert client.returncode == 0
+
+
+def test_ctrl_c_ends_both_sides(shell: Shell) -> None:
+    argv, environment = shell.client(f"sleep 60 {DETACHED} & (setsid sleep 60 {DETACHED} &); {WAITING}")
+    with Terminal(argv, environment) as terminal:
+        terminal.wait_for(b"ready")
+        terminal.type(INTERRUPT)
+        assert terminal.wait() == -signal.SIGINT
+        assert b"Traceback" not in terminal.read_all()
+    wait_until(lambda: nothing_left(shell))
+
+
+def test_ctrl_c_is_the_programs_to_catch(shell: Shell) -> None:
+    argv, environment = shell.client(f"trap 'echo caught; exit 3' INT; {WAITING}")
+    with Terminal(argv, environment) as terminal:
+        terminal.wait_for(b"ready")
+        terminal.type(INTERRUPT)
+        terminal.wait_for(b"caught")
+        assert terminal.wait() == 3
+
+
+def test_ctrl_c_again_and_again_ends_us_although_the_program_ignores_it(shell: Shell, tmp_path: Path) -> None:
+    argv, environment = shell.client(f"trap '' INT; echo begun >&2; {WAITING}")
+    with Terminal(argv, environment, {1: str(tmp_path / "out")}) as terminal:
+        terminal.wait_for(b"begun")
+        wait_until(lambda: (tmp_path / "out").stat().st_size > 0)
+        for _ in range(3):
+            terminal.type(INTERRUPT)
+            time.sleep(0.3)  # signals that come together are one
+        assert terminal.wait() == -signal.SIGINT
+    assert (tmp_path / "out").read_bytes() == b""
+    wait_until(lambda: nothing_left(shell))
+
+
+def test_ctrl_backslash_ends_both_sides(shell: Shell) -> None:
+    argv, environment = shell.client(WAITING)
+    with Terminal(argv, environment) as terminal:
+        terminal.wait_for(b"ready")
+        terminal.type(QUIT)
+        assert terminal.wait() == 128 + signal.SIGQUIT
+    wait_until(lambda: nothing_left(shell))
+
+
+def test_a_terminal_that_goes_away_ends_both_sides(shell: Shell) -> None:
+    argv, environment = shell.client(WAITING)
+    with Terminal(argv, environment) as terminal:
+        terminal.wait_for(b"ready")
+        assert not nothing_left(shell)
+    wait_until(lambda: nothing_left(shell))
+
+
+def test_nohup_keeps_the_job_alive(shell: Shell) -> None:
+    with running(shell, "echo ready; read line; sleep 0.5; echo end", "nohup") as client:
+        client.send_signal(signal.SIGHUP)
+        assert client.communicate(timeout=QUIET)[0] == b"end\n"
+        assert client.returncode == 0
+
+
+def test_a_background_job_of_a_script_does_not_hear_ctrl_c(shell: Shell) -> None:
+    """A shell without job control starts it with SIGINT and SIGQUIT ignored, and so it stays."""
+    argv, environment = shell.client("echo ready; sleep 1; echo end")
+    script = 'trap "" INT QUIT; "$@" & wait $!; wait $!; echo $?'
+    client = subprocess.Popen(["sh", "-c", script, "sh", *argv], env=environment, stdout=subprocess.PIPE)
+    assert client.stdout is not None and client.stdout.readline() == b"ready\n"
+    (cexec,) = psutil.Process(client.pid).children()
+    cexec.send_signal(signal.SIGINT)
+    assert client.communicate(timeout=QUIET)[0] == b"end\n0\n"
+
+
+def test_ctrl_c_while_nobody_has_answered_ends_us_at_once(application: Application) -> None:
+    argv, environment = application.client(environment=LOOPBACK)
+    heard: list[int] = []
+
+    def play(connection: Connection) -> None:
+        heard.append(1)
+        connection.wait_for_end()
+
+    with FakeWorker(application, play, attempts=1):
+        client = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        wait_until(lambda: bool(heard))
+        client.send_signal(signal.SIGINT)
+        assert client.communicate(timeout=QUIET) == (None, b"")
+    assert client.returncode == -signal.SIGINT
+
+
+def test_when_the_program_has_ended_a_signal_ends_us_while_its_output_waits(shell: Shell) -> None:
+    """Regression: what had been caught before kept us busy, and what came then was caught and passed on to nobody."""
+    with running(shell, "echo ready; head -c 900000 /dev/zero") as client:
+        client.send_signal(signal.SIGCONT)
+        wait_until(lambda: nothing_left(shell))
+        before = psutil.Process(client.pid).cpu_times().user
+        time.sleep(1)
+        assert psutil.Process(client.pid).cpu_times().user - before < 0.2
+        client.send_signal(signal.SIGTERM)
+        assert client.wait(QUIET) == -signal.SIGTERM
+
+
+@pytest.mark.parametrize(
+    "script", ["sleep 60", "cat", "yes", "(setsid sleep 60 &); sleep 60", "trap '' TERM HUP; sleep 60"]
+)
+@pytest.mark.parametrize("stopped", [False, True])
+def test_a_client_that_is_killed_leaves_nothing(shell: Shell, script: str, stopped: bool) -> None:
+    with running(shell, f"echo ready; {script}") as client:
+        assert not nothing_left(shell)
+        if stopped:
+            client.send_signal(signal.SIGSTOP)
+        client.kill()
+        client.wait(QUIET)
+    wait_until(lambda: nothing_left(shell))
