@@ -23,7 +23,7 @@ from cexec.system.groups import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cexec.system.interfaces import Interface
 
@@ -90,17 +90,20 @@ def parse_self(text: str) -> Self:
 
 
 def plan(
-    own: Self, groups: Sequence[GroupEntry] | None, targets: Sequence[str], found: Sequence[Interface]
+    own: Self,
+    groups: Sequence[GroupEntry] | None,
+    targets: Sequence[str],
+    found: Sequence[Interface],
+    towards: Callable[[GroupEntry], str],
 ) -> tuple[Network, Network]:
-    """The network of SELF, and that of the TARGETs."""
+    """The network of SELF, and that of the TARGETs; `towards` says by which address of ours a target knows us."""
     interface = own.interface(found)
     if groups is None:
         home = parse(_default_group(interface))
     else:
         home = parse([_on_interface(entry, interface) for entry in groups])
-    scope = f"%{interface.name}" if own.address.startswith(_LINK_LOCAL) else ""
     registered = any(entry.kind == MDNS for entry in home)
-    near = Network(home, parse([own.address + scope]), registered)
+    near = Network(home, parse([_scoped(own.address, interface.name)]), registered)
     if targets:
         far = parse(targets)
         for entry in far:
@@ -108,7 +111,9 @@ def plan(
                 raise UsageError(f"the target {entry.text} is the group itself that is heard at {own.text}")
     else:
         far = _default_target(home, interface, found)
-    return near, Network(far, [])
+    known_as = {towards(entry): entry.interface for entry in far if entry.kind == ADDRESS and not entry.loopback}
+    there = [_scoped(address, name) for address, name in known_as.items() if address not in ("", own.address)]
+    return near, Network(far, parse(there))
 
 
 def parse(texts: Iterable[str]) -> list[GroupEntry]:
@@ -155,6 +160,10 @@ def _literal(text: str) -> str:
         except (OSError, ValueError):
             continue
     return ""
+
+
+def _scoped(address: str, interface: str) -> str:
+    return f"{address}%{interface}" if address.startswith(_LINK_LOCAL) else address
 
 
 def _same(one: GroupEntry, other: GroupEntry) -> bool:

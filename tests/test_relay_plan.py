@@ -6,7 +6,7 @@ import pytest
 
 from cexec.errors import CexecError, GroupError, LocalError, UsageError
 from cexec.relay_plan import parse_self, plan
-from cexec.system.groups import parse_groups
+from cexec.system.groups import GroupEntry, parse_groups
 from cexec.system.interfaces import Interface
 
 UP = 0x1 | 0x2 | 0x40 | 0x1000  # up, broadcast, running, multicast
@@ -30,9 +30,17 @@ VPN = interface("tun0", 4, "10.8.0.2/32", "", POINT_TO_POINT)
 ALL = [LO, ONE, TWO, VPN]
 
 
+def towards(entry: GroupEntry) -> str:
+    """As the routes of this host would have it."""
+    for start, address in (("10.77.0.", "10.77.0.2"), ("10.77.1.", "10.77.1.2"), ("fe80", "fe80::2")):
+        if entry.address.startswith(start):
+            return address
+    return ""
+
+
 def planned(own: str, *targets: str, group: str = "", found: list[Interface] = ALL) -> tuple[str, str, str]:
     """What is sent to near, what more is heard near, what is sent to far."""
-    near, far = plan(parse_self(own), parse_groups(group) if group else None, targets, found)
+    near, far = plan(parse_self(own), parse_groups(group) if group else None, targets, found, towards)
     texts = [entry.text for entry in near.sent_to]
     more = [entry.text for entry in near.heard if entry.text not in texts]
     return ",".join(texts), ",".join(more), ",".join(far.labels)
@@ -81,14 +89,25 @@ def test_a_host_on_a_network_without_broadcast_is_heard_by_its_address() -> None
     assert planned("10.8.0.2", "10.77.0.255") == ("", "10.8.0.2", "10.77.0.255")
 
 
+def test_each_side_hears_what_is_sent_to_the_address_by_which_it_knows_us() -> None:
+    def heard_far(own: str, *targets: str) -> list[str]:
+        return [entry.text for entry in plan(parse_self(own), None, targets, ALL, towards)[1].heard]
+
+    assert heard_far("10.77.0.2", "10.77.1.255") == ["10.77.1.255", "10.77.1.2"]
+    assert heard_far("10.77.0.2", "10.77.1.7,10.77.1.8") == ["10.77.1.7", "10.77.1.8", "10.77.1.2"]
+    assert heard_far("10.77.1.2", "10.77.1.7") == ["10.77.1.7"]  # that is SELF
+    assert heard_far("10.77.0.2", "fe80::7%eth1") == ["fe80::7%eth1", "fe80::2%eth1"]
+    assert heard_far("10.77.0.2", "192.0.2.1") == ["192.0.2.1"]  # there is no route
+
+
 def test_the_loopback_is_heard_only_if_it_is_asked_for() -> None:
-    assert not plan(parse_self("10.77.0.2"), None, [], ALL)[0].loopback
+    assert not plan(parse_self("10.77.0.2"), None, [], ALL, towards)[0].loopback
     assert planned("127.0.0.1", "10.77.0.255")[0] == "127.255.255.255"
-    assert plan(parse_self("127.0.0.1"), None, ["10.77.0.255"], ALL)[0].loopback
+    assert plan(parse_self("127.0.0.1"), None, ["10.77.0.255"], ALL, towards)[0].loopback
 
 
 def test_multicast_dns_finds_this_host_and_is_not_heard_as_every_address() -> None:
-    near, far = plan(parse_self("10.77.0.2"), parse_groups("mdns"), ["mdns"], ALL)
+    near, far = plan(parse_self("10.77.0.2"), parse_groups("mdns"), ["mdns"], ALL, towards)
     assert (near.registered, far.registered) == (True, False)
     assert [entry.text for entry in near.heard] == ["10.77.0.2"] and far.heard == []
 

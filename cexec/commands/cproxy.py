@@ -21,6 +21,7 @@ from cexec.system.eventlog import EventLog
 from cexec.system.groups import groups_from_environment, udp_port_from_environment
 from cexec.system.interfaces import interfaces
 from cexec.system.keyfile import read_key
+from cexec.system.route import address_towards
 from cexec.system.sockets import ports_from_environment
 
 LONGEST_DELAY = 10.0  # seconds (ours): a client gives up after 60
@@ -72,7 +73,7 @@ def command(
     port, ports = udp_port_from_environment(os.environ), ports_from_environment(os.environ)
 
     def network(number: int) -> Network:
-        return plan(address, groups, targets, interfaces())[number]
+        return plan(address, groups, targets, interfaces(), address_towards)[number]
 
     log = EventLog(sys.stderr, as_json=log_format == "json")
     sides = Side(0, lambda: network(0), port), Side(1, lambda: network(1), port)

@@ -415,3 +415,17 @@ def test_a_relay_that_is_told_twice_ends_its_jobs(
         _, errors = client.communicate(timeout=20)
     assert client.returncode == 111 and errors
     assert relay.events("forwarded")[0]["ended"]
+
+
+def test_two_relays_at_the_ends_of_a_link_without_broadcast_join_the_networks_behind_them(
+    application: Application, lab: MakeLab, proxy: StartProxy, service: StartService
+) -> None:
+    """As over a VPN: each has the other one's address."""
+    made = lab([(1, 2), (2, 3), (3, 4)])
+    here = proxy(made.host(2), arguments=["10.77.0.2", "10.77.1.3"])
+    proxy(made.host(3), arguments=["10.77.1.3", "10.77.2.255"], environment={"CEXEC_GROUP": "10.77.1.2"})
+    assert "10.77.1.3" in here.lines[0]
+    service("echo", "there", host=made.host(4))
+    assert application.run(host=made.host(1)).stdout == b"there\n"
+    service("echo", "here", options=["--name", "near-one"], host=made.host(1))
+    assert application.run("--on", "near-one", host=made.host(4)).stdout == b"here\n"
