@@ -74,4 +74,5 @@ def test_a_launcher_is_ours_and_runs_with_the_python_that_it_was_installed_by(pr
     assert os.access(launcher, os.X_OK)
     shebang, *lines = launcher.read_text().splitlines()
     assert shebang == f"#!{sys.executable}"
-    assert lines == [f"from cexec.commands.{name} import main", "", "raise SystemExit(main())"]
+    assert lines == (ROOT / "bin" / name).read_text().splitlines()[1:]
+    assert lines[-3:] == [f"from cexec.commands.{name} import main", "", "raise SystemExit(main())"]

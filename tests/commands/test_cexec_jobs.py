@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,6 +15,18 @@ from tests.conftest import StartService
 from tests.service import Application, Shell
 
 ELSEWHERE = "127.0.0.9"  # a group of its own on this machine, that no worker of these tests hears
+# runs a script that is interrupted when it imports its first module of ours
+EARLY = """
+import builtins, os, runpy, signal, sys
+plain_import = builtins.__import__
+def interrupted(name, *rest):
+    if name.startswith("cexec"):
+        os.kill(os.getpid(), signal.SIGINT)
+    return plain_import(name, *rest)
+builtins.__import__ = interrupted
+sys.argv = sys.argv[1:]
+runpy.run_path(sys.argv[0], run_name="__main__")
+"""
 ERRORS = 40  # a descriptor above MAXFD, for CEXEC_FD_FOR_ERRORS
 
 
@@ -138,3 +152,22 @@ def test_a_refusal_is_told_to_programs(shell: Shell, errors: Errors) -> None:
 def test_the_error_descriptor_is_not_the_programs(shell: Shell, errors: Errors) -> None:
     check = f"[ -e /proc/self/fd/{ERRORS} ] && exit 3; exit 0"
     assert errors(*shell.client(check), CEXEC_MAXFD=str(ERRORS - 1)) == (0, "")
+
+
+# Ctrl-C
+
+
+def test_ctrl_c_ends_a_call_that_waits_without_a_word(application: Application) -> None:
+    argv, environment = application.client(environment={"CEXEC_GROUP": ELSEWHERE})
+    for seconds in (0.6, 1.2):
+        with subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as client:
+            time.sleep(seconds)
+            client.send_signal(signal.SIGINT)
+            assert client.communicate(timeout=10)[1] == b""
+            assert client.returncode == -signal.SIGINT
+
+
+def test_ctrl_c_while_modules_are_loaded_shows_no_traceback(application: Application) -> None:
+    argv, environment = application.client(environment={"CEXEC_GROUP": ELSEWHERE})
+    ended = subprocess.run([argv[0], "-c", EARLY, *argv[1:]], env=environment, capture_output=True, timeout=30)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGINT, b"")
