@@ -11,7 +11,7 @@ import _signal  # `signal` costs 4 ms at start, most of them for enum
 import os
 
 HANGUP, INTERRUPT, SUSPEND, CONTINUE = 1, 2, 20, 18  # (protocol)
-ENDING = (HANGUP, INTERRUPT, 3, 15)  # (protocol)
+ENDING = (HANGUP, INTERRUPT, 3, 15)  # those of them that end a program which does not catch them
 FORWARDED = {  # this machine's number: the protocol's, which is Linux's on most machines
     _signal.SIGHUP: HANGUP,
     _signal.SIGINT: INTERRUPT,

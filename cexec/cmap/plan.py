@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from cexec.cmap.tables import Table
 
 Pair = tuple[Template, Template]
-LONGEST_KEY = 64  # characters (protocol) of a peer variable's name
+LONGEST_KEY = 64  # characters of a peer variable's name, docs/protocol.md section 4.2
 LARGEST_TEXT = 1 << 24  # bytes (ours) of a template file
 
 

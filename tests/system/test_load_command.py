@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cexec.errors import UsageError
-from cexec.system import load_command
+from cexec.system import load_command, process_tree
 from cexec.system.load_command import DEADLINE, INTERVAL, LoadCommand
 
 
@@ -186,12 +186,11 @@ def test_exit_status_taken_by_somebody_else_does_no_harm(script: Script, start: 
 def test_no_descriptor_and_no_process_is_left(script: Script, start: Callable[[str], LoadCommand]) -> None:
     command = start(str(script.path))
     run_once(command, 0.0)
-    before = len(os.listdir("/proc/self/fd"))
+    before, children = len(os.listdir("/proc/self/fd")), process_tree.children(os.getpid())
     for number in range(1, 6):
         run_once(command, 2.0 * number)
     assert len(os.listdir("/proc/self/fd")) == before
-    with pytest.raises(ChildProcessError):
-        os.waitpid(-1, os.WNOHANG)
+    assert process_tree.children(os.getpid()) == children
 
 
 def test_close_ends_a_running_command(script: Script, start: Callable[[str], LoadCommand]) -> None:
