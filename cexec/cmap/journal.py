@@ -37,6 +37,7 @@ NEW, RESUME, RESUME_FAILED, RETRY_FAILED = "new", "--resume", "--resume-failed",
 WAITING, DONE, FAILED = range(3)
 FORMAT = 1
 APPLICATION = 0x636D6170  # "cmap", in the database's header
+MAGIC = b"SQLite format 3\0"
 TOKEN_SIZE = 8  # bytes (ours)
 _SCHEMA = """
 CREATE TABLE run (number INTEGER PRIMARY KEY, token TEXT, started REAL);
@@ -74,6 +75,7 @@ class Journal:
             raise UsageError(f"--retry-failed needs the journal of an earlier run, but there is no {path}")
         self._lock = Lock(path)
         try:
+            _check_magic(path)
             self._database = self._guard(lambda: sqlite3.connect(path))
             try:
                 self._open(now)
@@ -216,6 +218,17 @@ class Journal:
         try:
             return what()
         except sqlite3.DatabaseError as error:
-            if "not a database" in str(error):
-                raise UsageError(f"{self._path} is no journal of cmap; give another --state") from None
             raise LocalError(f"cannot use the journal {self._path}: {str(error).lower()}") from None
+
+
+def _check_magic(path: str) -> None:
+    """SQLite takes a file of a few bytes for an empty database."""
+    try:
+        with open(path, "rb") as file:
+            begin = file.read(len(MAGIC))
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise LocalError(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}") from None
+    if begin and begin != MAGIC:
+        raise UsageError(f"{path} is no journal of cmap; give another --state")
