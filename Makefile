@@ -39,7 +39,7 @@ $(OLD)/made:
 		|| { rm -rf $(OLD); echo 'make: PyNaCl 1.5 cannot be installed here' >&2; }
 
 test: $(STAMP) $(OLD)/made
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) $(BIN)/python -m pytest $(PYTEST_ARGS)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) tests/run.sh $(BIN)/python $(PYTEST_ARGS)
 
 campaign: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) $(BIN)/python -m pytest -m campaign --durations=0 $(PYTEST_ARGS)
