@@ -66,12 +66,13 @@ def wanted(lines: bytes) -> bytes:
 class Workers:
     """Two workers with the program; `kill` finds the one that runs the job."""
 
-    def __init__(self, service: StartService, tmp_path: Path) -> None:
+    def __init__(self, service: StartService, tmp_path: Path, *options: str) -> None:
         program = tmp_path / "program"
         program.write_text(PROGRAM)
         argv = ("python3", os.fspath(program))
         self.services = [
-            service(*argv, options=["--name", name, "--speed", "1"], environment=LOOPBACK) for name in ("one", "other")
+            service(*argv, options=["--name", name, "--speed", "1", *options], environment=LOOPBACK)
+            for name in ("one", "other")
         ]
 
     def kill(self) -> str:
@@ -191,6 +192,19 @@ def test_without_retries_it_is_a_failure(workers: Workers, start: StartJob, tmp_
     assert job.finish() == 111
     assert job.lines_of_ours[0].endswith("; not repeated, because --retries is 0")
     assert (tmp_path / "out").read_bytes() == b""
+
+
+def test_a_job_of_a_service_that_runs_it_once_is_not_repeated(
+    service: StartService, start: StartJob, tmp_path: Path
+) -> None:
+    workers = Workers(service, tmp_path, "--once")
+    job = start("started")
+    job.wait_for("started")
+    workers.kill()
+    assert job.finish() == 111
+    assert job.lines_of_ours[0].endswith(
+        "; not repeated, because this service must not run a job twice (cservice --once)"
+    )
 
 
 def test_keep_partial_leaves_what_was_written(workers: Workers, start: StartJob, tmp_path: Path, wanted: bytes) -> None:
