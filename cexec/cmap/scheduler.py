@@ -105,21 +105,20 @@ class Scheduler:
         self._limits: dict[str, int] = {}  # of the workers that are there
         self._loads: dict[str, int] = {}
         self._events: list[Cancel | Settled] = []
-        self._changes = 0  # of the workers, and additions to `_again`
-        self._nothing_for: dict[str, int] = {}  # workers that may have none of `_again`, and since which change
+        self._additions = 0  # to `_again`, so far
+        self._seen: dict[str, int] = {}  # how many of them a worker may not have, for none of those that are left
 
     # workers
 
     def worker_joined(self, worker: str, slots: int) -> None:
         self._limits[worker] = self._policy.placement.limit(slots)
         self._loads.setdefault(worker, 0)
-        self._changes += 1
+        self._seen.clear()
 
     def worker_left(self, worker: str) -> None:
         """Its attempts have `ended`, or will."""
         self._limits.pop(worker, None)
-        self._nothing_for.pop(worker, None)
-        self._changes += 1
+        self._seen.clear()
 
     # tasks
 
@@ -191,7 +190,7 @@ class Scheduler:
             self._settle(attempt, record.reason, status)
         elif not self.halted:
             self._again.append(attempt.task)
-            self._changes += 1
+            self._additions += 1
 
     # time
 
@@ -232,13 +231,13 @@ class Scheduler:
     # choosing
 
     def _choose(self, worker: str, now: float) -> int | None:
-        if self._again and self._nothing_for.get(worker) != self._changes:
-            for position, task in enumerate(self._again):
-                failed_on = self._records[task].failed_on
-                if worker not in failed_on or failed_on.issuperset(self._limits):
-                    del self._again[position]
-                    return task
-            self._nothing_for[worker] = self._changes
+        for place in range(min(len(self._again), self._additions - self._seen.get(worker, 0)), 0, -1):
+            task = self._again[-place]
+            failed_on = self._records[task].failed_on
+            if worker not in failed_on or failed_on.issuperset(self._limits):
+                del self._again[-place]
+                return task
+        self._seen[worker] = self._additions
         if self._upcoming is not None:
             task = self._upcoming
             self._upcoming = next(self._tasks, None)
@@ -272,7 +271,7 @@ class Scheduler:
     def _note(self, attempt: Attempt, record: _Record, how: str, reason: str) -> None:
         """Adds an unsuccessful attempt to the task's record."""
         record.failed_on.add(attempt.worker)
-        record.reason = attempt.ending or reason
+        record.reason = attempt.ending or reason or how
         if how == FAILED or attempt.timed_out:
             record.failures += 1
         elif how == LOST and attempt.began:
