@@ -9,15 +9,11 @@ from __future__ import annotations
 import os
 from time import monotonic
 
-from cexec.client_candidate import Winner
 from cexec.client_descriptors import Descriptor
-from cexec.client_inputs import Inputs
-from cexec.client_job import ClientJob, InterruptedByUser, RefusedError
-from cexec.client_outputs import Outputs
 from cexec.client_race import Contest
 from cexec.client_signals import INTERRUPT, Signals, die_of
 from cexec.client_words import ancestors_words
-from cexec.errors import CexecError, LocalError, NoWorkerError, UsageError
+from cexec.errors import CexecError, InterruptedByUser, LocalError, NoWorkerError, UsageError
 from cexec.protocol import sodium
 from cexec.protocol.announcement import JOB_ID_SIZE, SealedAnnouncement
 from cexec.protocol.frames import SIGNALLED, Go
@@ -26,8 +22,12 @@ from cexec.system.sockets import open_listener
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cexec.client_candidate import Winner
     from cexec.client_explain import Chronicle
     from cexec.client_files import FilePlan
+    from cexec.client_inputs import Inputs
+    from cexec.client_job import ClientJob
+    from cexec.client_outputs import Outputs
     from cexec.protocol.frames import Exit
     from cexec.protocol.keys import ClientKey
     from cexec.protocol.requirements import Requirements
@@ -121,9 +121,9 @@ class Client:
         self._request = request
         self._job_id = sodium.random_bytes(JOB_ID_SIZE)
         self._talks = os.isatty(2)
-        self._inputs = Inputs(request.descriptors, no_stdin=request.no_stdin, spool=request.spool)
-        sent = request.files.inodes() if request.files is not None else set()
-        self._outputs = Outputs(request.descriptors, hold=request.hold, inputs=sent)
+        self._prepared = False
+        self._inputs: Inputs
+        self._outputs: Outputs
         self._signals = Signals()
         self._refusals = 0
         self._failures = 0
@@ -153,11 +153,24 @@ class Client:
             self._number += 1
             self._started = monotonic()
 
+    def _prepare(self) -> None:
+        """Once a worker has been told to start the program, which takes as long as loading what comes next."""
+        if self._prepared:
+            return
+        from cexec.client_inputs import Inputs
+        from cexec.client_outputs import Outputs
+
+        request = self._request
+        sent = request.files.inodes() if request.files is not None else set()
+        self._inputs = Inputs(request.descriptors, no_stdin=request.no_stdin, spool=request.spool)
+        self._outputs = Outputs(request.descriptors, hold=request.hold, inputs=sent)
+        self._prepared = True
+
     def _tidy_up(self) -> None:
         """After the last failure: make must never meet half a file."""
         if self._request.files is not None:
             self._request.files.discard()
-        if not self._request.keep_partial:
+        if self._prepared and not self._request.keep_partial:
             try:
                 self._outputs.take_back()
             except OSError:
@@ -167,6 +180,9 @@ class Client:
         """Runs the job on this worker; None: it has failed in a way that allows another attempt."""
         if self._request.test_alert:
             self._complain(winner.address, "test alert")
+        self._prepare()
+        from cexec.client_job import ClientJob, RefusedError
+
         request = self._request
         job = ClientJob(winner, self._inputs, self._outputs, self._signals, request.files, request.chronicle)
         if request.progress:

@@ -12,7 +12,7 @@ from time import monotonic
 
 from cexec.client_descriptors import name_of
 from cexec.client_signals import CONTINUE, INTERRUPT, SUSPEND, suspend
-from cexec.errors import CexecError, DisconnectedError, LocalError
+from cexec.errors import CexecError, DisconnectedError, InterruptedByUser, LocalError
 from cexec.protocol import frames
 from cexec.protocol.session import RUNNING
 from cexec.system.liveness import Liveness
@@ -39,10 +39,6 @@ class RefusedError(CexecError):
     def __init__(self, refusal: Refusal) -> None:
         super().__init__(refusal.reason)
         self.permanent = refusal.kind == frames.PERMANENT
-
-
-class InterruptedByUser(CexecError):
-    """Ctrl-C, again and again."""
 
 
 class ClientJob:

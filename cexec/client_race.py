@@ -11,11 +11,9 @@ from __future__ import annotations
 import select
 from time import monotonic
 
-from cexec.client_candidate import Candidate, Winner
 from cexec.client_words import ancestors_words, complaint, count
 from cexec.errors import CertificateError, CexecError, DisconnectedError, LocalError, NoWorkerError
 from cexec.protocol import datagram, sodium
-from cexec.protocol.channel import ClientHandshake
 from cexec.protocol.hello import decode_answer, open_hello
 from cexec.protocol.limits import MAXIMUM_HOPS, MAXIMUM_UNAUTHENTICATED
 from cexec.protocol.race import GAVE_UP, SILENT, TRANSMIT, Race
@@ -25,6 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cexec.census import Inquiry
+    from cexec.client_candidate import Candidate, Winner
     from cexec.client_explain import Chronicle
     from cexec.protocol.announcement import SealedAnnouncement
     from cexec.protocol.datagram import Datagram
@@ -77,14 +76,15 @@ class Contest:
         self._invalid: dict[str, str] = {}  # workers whose certificate is not valid now, and what it says
         self._browse_at = NEVER if announcer.loopback else self._race.started + BROWSE_AFTER
 
-    def run(self, go: Go, wakeup: Callable[[set[int]], None] | None = None, extra: tuple[int, ...] = ()) -> Winner:
-        """Announces until a worker has confirmed, and gives it `go`.  `wakeup` hears which of `extra` are readable."""
+    def run(self, go: Go) -> Winner:
+        """Announces until a worker has confirmed, and gives it `go`."""
         try:
+            self._follow_race(monotonic())
+            from cexec import client_candidate  # noqa: F401 - loaded while the workers think about the announcement
+
             while True:
                 self._follow_race(monotonic())
-                ready = self._wait(extra)
-                if wakeup is not None:
-                    wakeup(ready.intersection(extra))
+                ready = self._wait()
                 winner = self._advance_all(ready, go)
                 if winner is not None:
                     self._tell_the_others()
@@ -102,10 +102,10 @@ class Contest:
 
     # waiting
 
-    def _wait(self, extra: tuple[int, ...]) -> set[int]:
+    def _wait(self) -> set[int]:
         poll = select.poll()
         now = monotonic()
-        for fd in (*extra, *self._filenos(now)):
+        for fd in self._filenos(now):
             poll.register(fd, select.POLLIN)
         seconds = max(0.0, self._next_timeout(now) - now)
         return {fd for fd, _ in poll.poll(seconds * 1000 + (0.999 if seconds else 0))}
@@ -207,6 +207,9 @@ class Contest:
         return True
 
     def _accept(self, now: float) -> None:
+        from cexec.client_candidate import Candidate
+        from cexec.protocol.channel import ClientHandshake
+
         if now < self._accept_again:
             return
         try:
@@ -241,6 +244,8 @@ class Contest:
             self._drop(candidate, str(error), ancestors_words(error))
             return None
         del self._candidates[candidate.connection.fileno()]
+        from cexec.client_candidate import Winner
+
         self._note("won", hello=candidate.hello, address=candidate.address[0], told=len(self._candidates))
         return Winner(candidate)
 

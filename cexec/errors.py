@@ -52,3 +52,7 @@ class DisconnectedError(CexecError):
 
 class LocalError(CexecError):
     """A local system call failed: a full disk, no free port, a file that cannot be read."""
+
+
+class InterruptedByUser(CexecError):
+    """Ctrl-C, again and again."""

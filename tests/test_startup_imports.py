@@ -21,6 +21,11 @@ FORBIDDEN = {
     "zeroconf",
 }  # fmt: skip
 
+LATER = {
+    "cexec.client_candidate", "cexec.client_inputs", "cexec.client_job", "cexec.client_outputs",
+    "cexec.protocol.channel", "cexec.protocol.session", "cexec.system.fds", "cexec.system.pump",
+}  # fmt: skip
+
 
 def loaded_modules(argv: list[str], input: bytes = b"") -> tuple[set[str], subprocess.CompletedProcess[bytes]]:
     """What a run of Python imports, from its first moment to its last, as told by -X importtime."""
@@ -38,6 +43,12 @@ def test_a_plain_call_loads_nothing_that_is_slow(service: StartService, applicat
     assert (result.returncode, result.stdout) == (0, b"hello"), result.stderr.decode()
     assert {"cexec.commands.cexec", "_socket", "nacl._sodium"} <= loaded  # what it needs, so the list is a list
     assert not loaded & FORBIDDEN - bare
+
+
+def test_what_comes_after_the_announcement_is_loaded_while_the_worker_is_busy() -> None:
+    loaded, _ = loaded_modules([sys.executable, "-c", "import cexec.commands.cexec"])
+    assert "cexec.protocol.announcement" in loaded
+    assert not loaded & LATER
 
 
 def test_the_check_sees_a_module_that_is_loaded_late() -> None:
