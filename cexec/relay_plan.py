@@ -60,7 +60,7 @@ class Network:
 
     def __init__(self, sent_to: list[GroupEntry], own: list[GroupEntry], registered: bool = False) -> None:
         self.sent_to = sent_to
-        self.heard = [entry for entry in _unique([*sent_to, *own]) if entry.kind != MDNS]
+        self.heard = [entry for entry in _unique([*sent_to, *own]) if entry.kind in (ADDRESS, MULTICAST)]
         self.registered = registered
 
     @property

@@ -13,6 +13,7 @@ from time import monotonic
 from cexec.errors import CexecError
 from cexec.protocol import datagram, redelivered
 from cexec.protocol.allowance import Allowance
+from cexec.relay_names import Names
 from cexec.system.datagrams import Announcer
 from cexec.system.group_sockets import GroupSockets
 
@@ -43,7 +44,9 @@ class Side:
 
     def _open(self, network: Network) -> None:
         self._groups = GroupSockets(network.heard, self._port)
-        self._announcer = Announcer(network.sent_to, self._port)
+        self._names = Names(network.sent_to, self._port)
+        self._entries = self._names.entries(monotonic())
+        self._announcer = Announcer(self._entries, self._port)
         self._network = network
         if network.registered and self._registration is None:
             from cexec.system.mdns import Registration
@@ -121,6 +124,11 @@ class Side:
                 return True
         except CexecError:
             pass
+        entries = self._names.entries(monotonic())
+        if [entry.text for entry in entries] != [entry.text for entry in self._entries]:
+            self._entries = entries
+            self._announcer.close()
+            self._announcer = Announcer(entries, self._port)
         return self._groups.refresh()
 
     def news(self) -> str | None:

@@ -45,6 +45,7 @@ RANKS: dict[float, tuple[str, ...]] = {
         "client_files",
         "client_progress",
         "relay_buffers",
+        "relay_names",
         "relay_plan",
         "relay_poller",
         "worker_files",

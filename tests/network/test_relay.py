@@ -429,3 +429,64 @@ def test_two_relays_at_the_ends_of_a_link_without_broadcast_join_the_networks_be
     assert application.run(host=made.host(1)).stdout == b"there\n"
     service("echo", "here", options=["--name", "near-one"], host=made.host(1))
     assert application.run("--on", "near-one", host=made.host(4)).stdout == b"here\n"
+
+
+def test_a_target_may_be_a_name_and_the_near_group_multicast_dns(
+    application: Application, lab: MakeLab, proxy: StartProxy, service: StartService
+) -> None:
+    made = lab(ROW)
+    targets = {"arguments": ["10.77.0.2", "localhost,10.77.1.3"], "environment": {"CEXEC_GROUP": "mdns"}}
+    proxy(made.host(2), **targets)
+    service("echo", "found", host=made.host(3))
+    group = {"CEXEC_GROUP": "mdns", "CEXEC_TIMEOUT_ACCEPT": "20"}
+    assert application.run(host=made.host(1), environment=group).stdout == b"found\n"
+
+
+def test_a_network_that_comes_later_is_joined_too(
+    application: Application, lab: MakeLab, proxy: StartProxy, service: StartService
+) -> None:
+    made = lab([(1, 2), (2, 3), (2, 4)])
+    made.host(2).link(False, 2)
+    relay = proxy(made.host(2), arguments=["10.77.0.2"])
+    assert "10.77.2.255" not in relay.lines[0]
+    made.host(2).link(True, 2)
+    assert "10.77.2.255" in relay.wait_for("listening", 15)
+    service("echo", "late", host=made.host(4))
+    assert application.run(host=made.host(1)).stdout == b"late\n"
+
+
+def test_a_job_for_all_workers_reaches_those_on_both_sides(
+    application: Application, lab: MakeLab, proxy: StartProxy, service: StartService
+) -> None:
+    made = lab(LOOP)
+    start_all(made, proxy)
+    for number in (1, 3):
+        service("echo", str(number), host=made.host(number))
+    service("echo", "3 too", host=made.host(3))
+    result = application.run("--all", host=made.host(1))
+    assert (result.returncode, sorted(result.stdout.splitlines())) == (0, [b"1", b"3", b"3 too"]), result.stderr
+
+
+def test_a_client_on_the_relays_own_host_finds_workers_by_it(
+    application: Application, lab: MakeLab, proxy: StartProxy, service: StartService
+) -> None:
+    made = lab(ROW)
+    proxy(made.host(2))
+    worker = service("echo", "far", host=made.host(3))
+    near = {"CEXEC_GROUP": "10.77.0.255"}  # with the default group it is on both sides itself
+    assert application.run(host=made.host(2), environment=near).stdout == b"far\n"
+    assert application.run(host=made.host(2)).stdout == b"far\n"
+    assert len([line for line in worker.lines if " started " in line]) == 2
+
+
+@pytest.mark.parametrize("count", [20, pytest.param(150, marks=[pytest.mark.campaign, pytest.mark.timeout(300)])])
+def test_many_jobs_at_once_pass(
+    application: Application, lab: MakeLab, proxy: StartProxy, service: StartService, count: int
+) -> None:
+    made = lab(ROW)
+    relay = proxy(made.host(2))
+    service("cat", options=["-j", str(count)], host=made.host(3))
+    clients = [on(application, made.host(1)) for _ in range(count)]
+    results = [client.communicate(b"%d" % number, timeout=100)[0] for number, client in enumerate(clients)]
+    assert results == [b"%d" % number for number in range(count)]
+    wait_until(lambda: len(relay.events("forwarded")) == count)
