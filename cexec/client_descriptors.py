@@ -102,6 +102,8 @@ def _look_at(fd: int) -> Descriptor | None:
     access = flags & _ACCESS_MODE
     directions = {os.O_RDONLY: READS, os.O_WRONLY: WRITES}.get(access, READS | WRITES)
     if fd < STANDARD:
+        if fd and directions == READS:
+            return None  # the program would fail to write to it, and so it will to one that is closed
         directions = READS if fd == 0 else WRITES
     inode = (status.st_dev, status.st_ino)
     return Descriptor(fd, directions, status.st_mode, inode, bool(flags & os.O_APPEND))

@@ -71,13 +71,20 @@ class Inputs:
                 source.move_offset(halves[number].read)
 
     def _open(self, descriptor: Descriptor, empty: bool) -> Source:
-        if empty:
+        if empty or not _is_readable(descriptor.fd):
             return EmptySource()
         source = open_source(descriptor.fd)
         if isinstance(source, FileSource):
             self._fingerprints[descriptor.fd] = _fingerprint(descriptor.fd)
             return source
         return SpoolSource(source, self._budget)
+
+
+def _is_readable(fd: int) -> bool:
+    """Whether it was opened for reading; nohup, for one, opens /dev/null for writing as a standard input."""
+    import fcntl
+
+    return fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR) != os.O_WRONLY
 
 
 def _fingerprint(fd: int) -> tuple[int, int, int, int]:

@@ -121,18 +121,23 @@ class Outputs:
         self._held.clear()
 
     def release(self) -> bool:
-        """Passes on what was kept back; whether its readers took all of it."""
+        """Passes on what was kept back, and is the last look at all outputs; whether readers took all of it."""
         taken = True
         for number, held in self._held.items():
             try:
                 held.release()
             except OSError as error:
                 if error.errno not in BROKEN_PIPE:
-                    raise LocalError(
-                        f"cannot write to {name_of(number)}: {os.strerror(error.errno or 0).lower()}"
-                    ) from None
+                    raise _cannot_write(number, error) from None
                 taken = False
         self._held.clear()
+        for target in self._targets.values():
+            if target.regular and target.count:
+                number = target.descriptors[0].fd
+                try:
+                    os.close(os.dup(number))  # some file systems tell only here that the disk is full
+                except OSError as error:
+                    raise _cannot_write(number, error) from None
         return taken
 
     def _exempt(self, target: _Target) -> bool:
@@ -172,6 +177,10 @@ class Outputs:
         if os.fstat(fd).st_size == target.start + target.count:
             os.ftruncate(fd, target.start)
             os.lseek(fd, target.start, os.SEEK_SET)
+
+
+def _cannot_write(number: int, error: OSError) -> LocalError:
+    return LocalError(f"cannot write to {name_of(number)}: {os.strerror(error.errno or 0).lower()}")
 
 
 def _others_have_open(inode: tuple[int, int]) -> bool:

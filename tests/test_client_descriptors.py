@@ -55,6 +55,16 @@ def test_standard_descriptors_have_one_direction_even_on_a_terminal() -> None:
     os.close(main)
 
 
+def test_a_standard_output_that_cannot_be_written_is_as_closed() -> None:
+    script = (
+        "import sys; from cexec.client_descriptors import inspect; "
+        "print([d.fd for d in inspect(2, [], {})], file=sys.stderr)"
+    )
+    with open("/dev/null", "rb") as null:
+        result = subprocess.run([sys.executable, "-c", script], stdout=null, stderr=subprocess.PIPE, timeout=20)
+    assert result.stderr == b"[0, 2]\n"
+
+
 def test_what_is_never_forwarded(path: Path, fds: list[int]) -> None:
     with socket.socket() as listening, socket.socket() as unconnected, select.epoll() as epoll:
         listening.bind(("127.0.0.1", 0))

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import socket
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -145,6 +147,18 @@ def test_no_stdin_is_at_its_end_at_once() -> None:
     made = Inputs([descriptor], no_stdin=True, spool=0)
     assert read(made, 0) == b""
     assert made.obstacle() == ""
+
+
+def test_input_that_cannot_be_read_is_empty() -> None:
+    """Regression: under nohup at a terminal, which opens /dev/null for writing as standard input, every job failed."""
+    script = (
+        "from cexec.client_descriptors import inspect; from cexec.client_inputs import Inputs\n"
+        "made = Inputs(inspect(0, [], {}), no_stdin=False, spool=100)\n"
+        "print(made.sources()[0].read_into(memoryview(bytearray(10))), repr(made.obstacle()))"
+    )
+    with open("/dev/null", "wb") as null:
+        result = subprocess.run([sys.executable, "-c", script], stdin=null, capture_output=True, timeout=20)
+    assert (result.stdout, result.stderr) == (b"0 ''\n", b"")
 
 
 def test_a_duplicate_has_no_bytes_of_its_own(file: Path, opened: Open) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 import subprocess
@@ -288,6 +289,26 @@ def test_held_output_that_does_not_fit_is_cut_back(tmp_path: Path, opened: Open)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
     assert path.stat().st_size == 0
+
+
+def test_a_disk_that_says_only_at_the_end_that_it_is_full_is_a_failure(
+    path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As NFS does: the error of a write comes with a close."""
+    fd = opened(path)
+    made = outputs(described(fd))
+    written(made, fd, b"all")
+    close = os.close
+
+    def full(number: int) -> None:
+        close(number)
+        raise OSError(errno.ENOSPC, "no space")
+
+    monkeypatch.setattr(os, "close", full)
+    with pytest.raises(LocalError, match=f"cannot write to descriptor {fd}: no space left on device"):
+        made.release()
+    monkeypatch.undo()
+    os.write(fd, b" and it is still open")
 
 
 # the end of an output while the job goes on

@@ -137,6 +137,18 @@ def test_nohup_keeps_the_job_alive(shell: Shell) -> None:
         assert client.returncode == 0
 
 
+def test_nohup_at_a_terminal(shell: Shell, tmp_path: Path) -> None:
+    """It makes standard input one that cannot be read."""
+    argv, environment = shell.client(f"cat; {WAITING}")
+    with Terminal(["nohup", *argv], environment, {1: str(tmp_path / "out")}):
+        wait_until(lambda: (tmp_path / "out").exists() and b"ready" in (tmp_path / "out").read_bytes())
+        (client,) = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == argv]
+    time.sleep(0.5)  # the terminal has gone
+    assert client.is_running() and not nothing_left(shell)
+    client.send_signal(signal.SIGTERM)
+    wait_until(lambda: nothing_left(shell))
+
+
 def test_a_background_job_of_a_script_does_not_hear_ctrl_c(shell: Shell) -> None:
     """A shell without job control starts it with SIGINT and SIGQUIT ignored, and so it stays."""
     argv, environment = shell.client("echo ready; sleep 1; echo end")
