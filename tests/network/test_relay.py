@@ -489,4 +489,4 @@ def test_many_jobs_at_once_pass(
     clients = [on(application, made.host(1)) for _ in range(count)]
     results = [client.communicate(b"%d" % number, timeout=100)[0] for number, client in enumerate(clients)]
     assert results == [b"%d" % number for number in range(count)]
-    wait_until(lambda: len(relay.events("forwarded")) == count)
+    wait_until(lambda: len(relay.events("forwarded")) >= count)  # one that was withdrawn after GO counts too
