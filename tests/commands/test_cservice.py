@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import signal
 import subprocess
 import sys
 from collections.abc import Sequence
@@ -187,12 +188,15 @@ def test_a_program_that_vanishes_later_is_a_refusal_and_no_status(
     program = tmp_path / "program"
     program.write_text("#!/bin/sh\n")
     program.chmod(0o700)
-    worker = service(str(program), options=["--name", "w1"])
+    broken = service(str(program), options=["--name", "w1"])
     program.unlink()
-    ended = application.run()
-    assert ended.returncode == 111
-    assert b"worker w1 at 127.0.0.1 refuses the job: cannot start program: no such file or directory" in ended.stderr
-    assert "cannot start program: no such file or directory" in worker.wait_for(" refused ")
+    argv, environment = application.client()
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(argv, env=environment, **pipes) as client:  # type: ignore[call-overload]
+        assert 'reason="cannot start program: no such file or directory"' in broken.wait_for(" refused ")
+        broken.signal(signal.SIGTERM)
+        service("echo", "elsewhere")
+        assert (client.communicate(timeout=20), client.returncode) == ((b"elsewhere\n", b""), 0)
 
 
 def test_standard_descriptors_that_are_closed_at_the_start_do_no_harm(application: Application) -> None:
