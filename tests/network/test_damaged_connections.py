@@ -81,6 +81,8 @@ def run(
     os.close(target)
     with Tamperer(port, worker_port, damage) as tamperer, open(source, "rb") as stdin, output.open("wb") as stdout:
         ended = subprocess.run(argv, env=whole, stdin=stdin, stdout=stdout, stderr=subprocess.PIPE, timeout=60)
+    if not tamperer.connections:  # the worker's thread had no time
+        return run(application, directory, damage, worker_port)
     return ended, output.read_bytes(), tamperer
 
 
@@ -108,9 +110,8 @@ def check(application: Application, directory: Path, damages: list[Damage]) -> N
     """Each of them is a failure that says why and leaves no output."""
 
     def one(damage: Damage) -> str:
-        ended, output, tamperer = run(application, directory, damage)
+        ended, output, _ = run(application, directory, damage)
         good = ended.returncode == 111 and output == b"" and ended.stderr.startswith(b"cexec: ")
-        good = good and tamperer.connections >= 1
         where = f"{damage.direction}: cut {damage.cut}, flip {damage.flip}"
         return "" if good else f"{where}: {ended.returncode} with {output!r}: {ended.stderr.decode()}"
 
@@ -155,5 +156,5 @@ def test_a_real_worker_leaves_nothing_of_a_damaged_session(
         whole, output, tamperer = run(application, tmp_path, None, port)
         assert (whole.returncode, output) == (0, OUTPUT)
         if at < tamperer.carried[direction] - LAST_WORD:
-            ended, output, tamperer = run(application, tmp_path, Damage(direction, **{kind: at}), port)
-            assert (ended.returncode, output, tamperer.connections >= 1) == (111, b"", True), (at, ended.stderr)
+            ended, output, _ = run(application, tmp_path, Damage(direction, **{kind: at}), port)
+            assert (ended.returncode, output) == (111, b""), (at, ended.stderr)
