@@ -18,30 +18,30 @@ SHARE = 0.5  # (ours) of the rate that one host may use, so that it cannot starv
 
 
 class SeenCache:
-    """Which datagrams were passed on.  Sides are numbered; on a tie the lower number is the nearer one.
+    """Which datagrams were passed on.
 
-    A datagram's nearest side is where its copies come with most hops left.  Copies from another side have come round:
-    they are dropped as long as the nearest side is heard, however long the round took, since a relay lowers the hops
-    and cannot raise them.  Copies from the nearest side pass, by whatever relay they came, but those with one counter
-    (a claim's, an alert's are always 0) only at intervals.
+    A datagram's nearest side is where its copies come with most hops left; there may be several.  Copies from another
+    side have come round: they are dropped as long as the nearest one is heard, however long the round took, since a
+    relay lowers the hops.  Copies from a nearest side pass, by whatever relay they came, but those with one counter (of
+    some kinds it is always 0) only at intervals.
     """
 
     __slots__ = ("_interval", "_seen", "_ways")
 
     def __init__(self, interval: float = REPEAT_INTERVAL) -> None:
         self._interval = interval
-        self._ways: dict[bytes, tuple[int, int, float]] = {}  # hops, side and when, heard longest ago first
+        self._ways: dict[bytes, tuple[int, frozenset[int], float]] = {}  # hops, sides, when; heard longest ago first
         self._seen: dict[tuple[bytes, int, int], float] = {}  # passed on longest ago first
 
     def passes(self, mac1: bytes, counter: int, hops: int, side: int, now: float) -> bool:
         """Whether a datagram heard at `side` is to be passed on."""
-        best, nearest, heard = self._ways.pop(mac1, (-1, side, now))
-        if now - heard >= WAY_LIFETIME or (hops, -side) > (best, -nearest):
-            best, nearest, heard = hops, side, now
-        elif (hops, side) == (best, nearest):
-            heard = now
+        best, nearest, heard = self._ways.pop(mac1, (-1, frozenset(), now))
+        if now - heard >= WAY_LIFETIME or hops > best:
+            best, nearest, heard = hops, frozenset({side}), now
+        elif hops == best:
+            nearest, heard = nearest | {side}, now
         _put(self._ways, mac1, (best, nearest, heard))
-        if side != nearest:
+        if side not in nearest:
             return False
         key = (mac1, counter, side)
         if now - self._seen.get(key, -self._interval) < self._interval:

@@ -61,11 +61,14 @@ def test_a_nearer_copy_from_the_other_side_takes_over() -> None:
     assert seen.passes(ONE, 1, 8, FAR, 0.5)
 
 
-def test_where_both_sides_are_as_near_the_first_one_counts() -> None:
+def test_where_both_sides_are_as_near_both_count() -> None:
+    """A client in both networks; or a stranger who sends copies, and must not stand in the way of the real ones."""
     seen = SeenCache()
-    assert seen.passes(ONE, 0, 8, FAR, 0.0)
-    assert seen.passes(ONE, 0, 8, NEAR, 0.001)
-    assert not seen.passes(ONE, 1, 8, FAR, 0.5)
+    for counter, when in enumerate((0.0, 0.5)):
+        for side in (FAR, NEAR):
+            assert seen.passes(ONE, counter, 8, side, when)
+            assert not seen.passes(ONE, counter, 8, side, when)
+    assert seen.passes(ONE, 3, 7, FAR, 1.0)
 
 
 def test_a_longer_way_counts_when_the_shorter_one_is_not_heard_any_more() -> None:
