@@ -6,7 +6,7 @@ nothing was, or it can), `take_back()` before the next attempt and after the las
 An output file can be taken back when it is a regular file without O_APPEND that ended where we began, has grown by
 exactly what we wrote, is no input of the job, and no other process that could be writing has it open: the processes
 above us only wait.  Descriptors on one inode are judged together.  Standard error is exempt unless it shares its file
-with another output: what an abandoned attempt said stays.  docs/protocol.md section 7, N2 and N3.
+with another output: what an abandoned attempt said stays.  So is /dev/null.  docs/protocol.md section 7, N2 and N3.
 """
 
 from __future__ import annotations
@@ -37,7 +37,9 @@ class _Target:
         self.descriptors = [descriptor]
         self.regular = descriptor.regular
         self.start = os.lseek(descriptor.fd, 0, os.SEEK_CUR) if descriptor.regular else 0
-        self.size = os.fstat(descriptor.fd).st_size
+        status = os.fstat(descriptor.fd)
+        self.size = status.st_size
+        self.forgotten = stat.S_ISCHR(status.st_mode) and status.st_rdev == os.stat(os.devnull).st_rdev
         self.sinks: list[Sink] = []
 
     @property
@@ -141,6 +143,8 @@ class Outputs:
         return taken
 
     def _exempt(self, target: _Target) -> bool:
+        if target.forgotten:
+            return True
         only = target.descriptors[0]
         shared = any(d.same_as == STANDARD_ERROR and d.fd != STANDARD_ERROR for d in self._written)
         return len(target.descriptors) == 1 and only.fd == STANDARD_ERROR and not shared

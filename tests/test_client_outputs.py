@@ -95,6 +95,23 @@ def test_nothing_written_is_nothing_to_take_back(path: Path, opened: Open) -> No
     assert path.read_bytes() == b"older"
 
 
+def test_what_went_to_dev_null_is_no_obstacle(opened: Open) -> None:
+    fd = opened(Path(os.devnull), os.O_WRONLY)
+    made = outputs(described(fd))
+    written(made, fd, b"half")
+    assert (made.obstacle(), made.irrevocable) == ("", False)
+    made.take_back()
+
+
+def test_what_went_to_another_device_is() -> None:
+    main, terminal = os.openpty()
+    made = outputs(described(terminal))
+    written(made, terminal, b"half")
+    refused(made, "which is no file")
+    os.close(main)
+    os.close(terminal)
+
+
 # what cannot, a clause each
 
 

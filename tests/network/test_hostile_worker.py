@@ -208,6 +208,23 @@ def test_the_job_of_a_worker_that_fails_is_done_by_another(
     assert "; running the job again\n" in result.stderr.decode()
 
 
+def test_input_that_is_given_again_is_given_to_its_end_although_output_has_left_already(
+    application: Application, service: StartService
+) -> None:
+    """Regression: when the second attempt wrote into a pipe its input was forgotten before it had all of it."""
+    input = os.urandom(5_000_000)
+
+    def play(connection: Connection) -> None:
+        connection.take().start().read(size=4_000_000)
+        connection.close()
+
+    service("sh", "-c", "echo header; cat", environment=SLOW)
+    with FakeWorker(application, play, attempts=1):
+        result = run(application, input=input)
+    assert result.returncode == 0, result.stderr
+    assert result.stdout == b"header\n" + input
+
+
 def test_a_job_is_given_up_after_as_many_repetitions_as_were_asked_for(application: Application) -> None:
     with FakeWorker(application, drops_after_go) as fake:
         result = run(application)
