@@ -1,0 +1,318 @@
+"""Many jobs at once in one asyncio program: the search for workers, and leases of them.
+
+Contract: `find_worker` announces until a worker has confirmed and gives it what `choose` then says.  The `Lease` that
+comes of it runs that job and, each time that the worker confirms again, another one, until it is released or closed.
+All machines are those of `cexec`: `Contest`, `Pump`, `Session`; here they only wait in asyncio's loop.  Sources and
+sinks must not need waiting: a source has no descriptor that is polled (`fd` is -1), a sink takes all that it is given.
+Whatever goes wrong with a worker is a `CexecError`; its lease is then good for nothing but `close`.
+docs/protocol.md sections 3.3 and 4.4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+from time import monotonic
+
+from cexec.client_job import RefusedError
+from cexec.client_race import Contest
+from cexec.errors import DisconnectedError, LocalError
+from cexec.protocol import frames, sodium
+from cexec.protocol.announcement import JOB_ID_SIZE, SealedAnnouncement
+from cexec.protocol.frames import FIRST_FILE, Go, Refusal
+from cexec.protocol.session import OFFERED, OFFERING, RUNNING
+from cexec.system.datagrams import Announcer
+from cexec.system.pump import LEAST_CREDIT, Pump, Trouble
+from cexec.system.sockets import open_listener
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, TypeAlias
+
+    from cexec.client_candidate import Candidate, Winner
+    from cexec.protocol.frames import Exit, Stream
+    from cexec.protocol.hello import Hello
+    from cexec.protocol.keys import ClientKey
+    from cexec.protocol.requirements import Requirements
+    from cexec.protocol.session import Event
+    from cexec.system.fds import Sink, Source
+    from cexec.system.groups import GroupEntry
+
+    Choose: TypeAlias = Callable[[Hello, str], Go]  # the worker and its address to the job that it gets
+
+
+class Terms:
+    """What every search of a program has in common.  Times in seconds; `accept_timeout` 0 waits for ever."""
+
+    def __init__(
+        self,
+        *,
+        key: ClientKey,
+        groups: list[GroupEntry] | None,
+        udp_port: int,
+        ports: list[int] | None,
+        accept_timeout: float,
+        pingpong: float,
+        requirements: Requirements | None = None,
+        weight: int = 1,
+        tell: Callable[[str], None] = lambda text: None,
+    ) -> None:
+        """`tell` gets lines for the person who waits."""
+        self.key = key
+        self.groups = groups
+        self.udp_port = udp_port
+        self.ports = ports
+        self.accept_timeout = accept_timeout
+        self.pingpong = pingpong
+        self.requirements = requirements
+        self.weight = weight
+        self.tell = tell
+
+
+async def find_worker(terms: Terms, choose: Choose) -> Lease:
+    """The lease of a worker that has been given its first job; `NoWorkerError` after the accept timeout.
+
+    A `choose` that raises `CexecError` does not want this worker, and the search goes on.
+    """
+    announcer = Announcer(terms.groups, terms.udp_port)
+    try:
+        sealed = SealedAnnouncement(
+            terms.key,
+            job_id=sodium.random_bytes(JOB_ID_SIZE),
+            attempt=1,
+            weight=terms.weight,
+            requirements=terms.requirements,
+        )
+        search = _Search(
+            choose,
+            key=terms.key,
+            sealed=sealed,
+            announcer=announcer,
+            listener=open_listener(terms.ports, loopback=announcer.loopback, ipv6=announcer.ipv6),
+            accept_timeout=terms.accept_timeout,
+            pingpong=terms.pingpong,
+            complain=lambda address, text: None,
+            tell=terms.tell,
+        )
+        return Lease(await search.find())
+    finally:
+        announcer.close()
+
+
+class _Search(Contest):
+    """A `Contest` that waits in asyncio's loop, and asks what the job is when it knows the worker."""
+
+    def __init__(self, choose: Choose, **options: Any) -> None:
+        super().__init__(**options)
+        self._choose = choose
+
+    async def find(self) -> Winner:
+        nothing = Go(job_id=bytes(JOB_ID_SIZE), attempt=1, streams=[])
+        try:
+            while True:
+                now = monotonic()
+                self._follow_race(now)
+                ready = await _readable(self._filenos(now), self._next_timeout(now))
+                winner = self._advance_all(ready, nothing)
+                if winner is not None:
+                    self._tell_the_others()
+                    return winner
+        finally:
+            self.close()
+
+    def _advance(self, candidate: Candidate, go: Go, now: float) -> Winner | None:
+        return super()._advance(candidate, _LateGo(candidate, self._choose), now)
+
+
+class _LateGo(Go):
+    """Becomes the chosen job at the moment that it is encoded, which is when the worker has confirmed."""
+
+    def __init__(self, candidate: Candidate, choose: Choose) -> None:
+        self._candidate = candidate
+        self._choose = choose
+
+    def encode(self) -> bytes:
+        assert self._candidate.hello is not None
+        chosen = self._choose(self._candidate.hello, self._candidate.address[0])
+        super().__init__(
+            job_id=chosen.job_id,
+            attempt=chosen.attempt,
+            streams=chosen.streams,
+            arguments=chosen.arguments,
+            environment=chosen.environment,
+            options=chosen.options,
+        )
+        return super().encode()
+
+
+async def _readable(fds: Iterable[int], until: float) -> set[int]:
+    """Those of the descriptors that are readable, as soon as one is, or none when the time has come."""
+    loop = asyncio.get_running_loop()
+    woken = asyncio.Event()
+    ready: set[int] = set()
+
+    def wake(fd: int) -> None:
+        ready.add(fd)
+        woken.set()
+
+    waited = list(fds)
+    for fd in waited:
+        loop.add_reader(fd, wake, fd)
+    timer = loop.call_later(max(0.0, until - monotonic()), woken.set)
+    try:
+        await woken.wait()
+    finally:
+        timer.cancel()
+        for fd in waited:
+            loop.remove_reader(fd)
+    return ready
+
+
+class Job:
+    """What a worker is to do and where its bytes come from and go, by stream number; for one attempt."""
+
+    def __init__(
+        self,
+        *,
+        streams: list[Stream],
+        sources: dict[int, Source],
+        sinks: dict[int, Sink],
+        arguments: list[bytes] | None = None,
+        environment: dict[str, bytes] | None = None,
+        options: dict[str, str] | None = None,
+    ) -> None:
+        self.streams = streams
+        self.sources = sources
+        self.sinks = sinks
+        self.arguments = arguments or []
+        self.environment = environment or {}
+        self.options = options or {}
+        self.missing: dict[int, str] = {}  # files that did not come, by stream, and why
+
+    def go(self, attempt: int = 1) -> Go:
+        return Go(
+            job_id=sodium.random_bytes(JOB_ID_SIZE),
+            attempt=attempt,
+            streams=self.streams,
+            arguments=self.arguments,
+            environment=self.environment,
+            options=self.options,
+        )
+
+    def close(self) -> None:
+        for source in self.sources.values():
+            source.close()
+        for sink in self.sinks.values():
+            sink.close()
+
+
+class Lease:
+    """A worker that has been given a job, and may take more.  Belongs to one coroutine, `signal` to any."""
+
+    def __init__(self, winner: Winner) -> None:
+        self.hello = winner.hello
+        self.address = winner.address
+        self._pump = Pump(winner.connection, winner.records, winner.session)
+        self._session = winner.session
+        self._fd = winner.connection.fileno()
+        self._loop = asyncio.get_running_loop()
+        self._woken = asyncio.Event()
+
+    @property
+    def worker(self) -> str:
+        """What it is called."""
+        return f"{self.hello.name}@{self.address}"
+
+    async def offered(self, patience: float) -> bool:
+        """Whether the worker confirms again within `patience` seconds; `give` must then follow within one."""
+        until = monotonic() + patience
+        while self._session.state == OFFERING and monotonic() < until:
+            await self._events(until)
+        return bool(self._session.state == OFFERED)
+
+    def give(self, go: Go) -> None:
+        """Another job for a worker that has confirmed."""
+        self._session.go(go)
+
+    async def run(self, job: Job, began: Callable[[bool], None]) -> Exit:
+        """The job that the worker has been given, to its end.  `began` hears whether it must never be repeated.
+
+        `RefusedError` when it was not begun; `LocalError` when a sink or a source fails.
+        """
+        self._pump.sinks.update(job.sinks)
+        self._pump.sources.update({stream: s for stream, s in job.sources.items() if stream >= FIRST_FILE})
+        result = None
+        try:
+            while result is None:
+                for event in await self._events():
+                    result = self._handle(event, job, began) or result
+            return result
+        finally:
+            for stream in list(self._pump.sources):
+                self._pump.close_source(stream)
+            self._pump.sinks.clear()
+            job.close()
+
+    def signal(self, number: int) -> None:
+        """Passes a signal on to the program, if it runs."""
+        if self._session.state == RUNNING:
+            self._session.signal(number)
+            self._woken.set()
+
+    def release(self) -> None:
+        """The worker is free: nothing of ours runs there."""
+        self._session.release()
+        self._pump.say_goodbye()
+
+    def close(self) -> None:
+        """Hangs up; the worker ends what runs for us."""
+        self._pump.connection.close()
+
+    def _handle(self, event: Event | Trouble, job: Job, began: Callable[[bool], None]) -> Exit | None:
+        if isinstance(event, Trouble):
+            verb = "write" if event.writing else "read"
+            raise LocalError(f"cannot {verb} stream {event.stream} of a job: {os.strerror(event.error).lower()}")
+        if event.kind == frames.STARTED:
+            self._pump.sources.update({stream: s for stream, s in job.sources.items() if stream < FIRST_FILE})
+            began(bool(event.number & frames.ONCE) or "once" in self.hello.attributes)
+        elif event.kind == frames.REFUSED and event.refusal is not None:
+            raise RefusedError(event.refusal)
+        elif event.kind == frames.WITHDRAW:
+            raise RefusedError(Refusal(frames.HERE, event.text))
+        elif event.kind == frames.BROKEN and event.stream >= FIRST_FILE:
+            job.missing[event.stream] = event.text
+        elif event.kind == frames.BROKEN:
+            raise DisconnectedError(f"lost stream {event.stream} of the program: {event.text}")
+        return event.exit
+
+    # waiting
+
+    async def _events(self, until: float = float("inf")) -> list[Event | Trouble]:
+        """What has happened, as soon as something has; nothing when the time has come."""
+        while True:
+            found = self._pump.step(0.0)
+            if found or monotonic() >= until:
+                return found
+            await self._wait(until)
+
+    async def _wait(self, until: float) -> None:
+        room = self._pump.records.has_room
+        if room and any(self._session.sendable(stream) >= LEAST_CREDIT for stream in self._pump.sources):
+            await asyncio.sleep(0)  # more could be sent at once, but others wait too
+            return
+        self._woken.clear()
+        self._loop.add_reader(self._fd, self._woken.set)
+        writes = bool(self._pump.wanted().get(self._fd, 0) & select.POLLOUT)
+        if writes:
+            self._loop.add_writer(self._fd, self._woken.set)
+        timeout = min(self._session.next_timeout(), until) - monotonic()
+        timer = self._loop.call_later(max(0.0, timeout), self._woken.set)
+        try:
+            await self._woken.wait()
+        finally:
+            timer.cancel()
+            self._loop.remove_reader(self._fd)
+            if writes:
+                self._loop.remove_writer(self._fd)
