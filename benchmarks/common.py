@@ -25,6 +25,7 @@ import tempfile
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 LOOPBACK_GROUP = "127.255.255.255"  # a broadcast that never leaves the machine
@@ -157,10 +158,12 @@ def install(directory: Path) -> Path:
         [*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", os.fspath(wheels), os.fspath(source)],
         [sys.executable, "-m", "venv", "--without-pip", os.fspath(venv)],
     ]
+    # elsewhere than here, where pip would find the package installed already
+    options: dict[str, Any] = {"env": environment(), "cwd": directory, "check": True}
     for step in steps:
-        subprocess.run(step, env=environment(), check=True)
+        subprocess.run(step, **options)
     (wheel,) = map(os.fspath, wheels.iterdir())
-    subprocess.run([*pip, "--python", f"{venv}/bin/python", "install", *offline, wheel], env=environment(), check=True)
+    subprocess.run([*pip, "--python", f"{venv}/bin/python", "install", *offline, wheel], **options)
     (packages,) = venv.glob("lib/python*/site-packages")
     for file in _dependencies():
         target = packages / file.resolve().relative_to(Path(sysconfig.get_path("platlib")).resolve())
@@ -300,6 +303,5 @@ def children(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process has used so far, by itself."""
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+    """What a process of one thread has used so far, to the nanosecond."""
+    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9

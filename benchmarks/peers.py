@@ -55,9 +55,7 @@ class Ssh:
         changed = f"{user.pw_name}:x:{user.pw_uid}:{user.pw_gid}::{home}:/bin/sh\n"
         others = [f"{':'.join(map(str, entry))}\n" for entry in pwd.getpwall() if entry.pw_name != user.pw_name]
         (place.directory / "passwd").write_text(changed + "".join(others))
-        (place.directory / "sshd_config").write_text(
-            SSHD_SETTINGS.format(port=self._port, directory=place.directory)
-        )
+        (place.directory / "sshd_config").write_text(SSHD_SETTINGS.format(port=self._port, directory=place.directory))
         script = SSHD_SCRIPT.format(directory=shlex.quote(str(place.directory)), sshd=sshd)
         server = place.start([needed("unshare"), "-m", "sh", "-c", script])
         place.wait_for(server, "Server listening")

@@ -297,6 +297,7 @@ class Job:
         for stream, sink in self._inputs.items():
             self._session.left_unread(stream, sink.unread())
         self._session.exit(result)
+        self._pump.flush()  # the client need not wait for our tidying up
         sent, received = (sum(half.count for half in self._session.outgoing.values()),
                           sum(half.consumed for half in self._session.incoming.values()))  # fmt: skip
         cpu = (user + system) / 1e6

@@ -1,0 +1,77 @@
+"""What a datagram that is none of its business costs a worker, amortised over a flood of them: goal P5.
+
+    make bench BENCH=benchmarks/bench_flood.py
+
+CPU time of a real cservice by the number of datagrams that it took; what the kernel dropped before does not count.
+Environment: BENCH_DATAGRAMS (200000) of each kind.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.common import LOOPBACK_GROUP, Workplace, cpu_seconds, goal, table
+from cexec.protocol.announcement import JOB_ID_SIZE, SealedAnnouncement
+from cexec.protocol.keys import ClientKey, decode_key
+from cexec.protocol.limits import MAXIMUM_HOPS
+
+DATAGRAMS = int(os.environ.get("BENCH_DATAGRAMS", 200_000))
+PORT = 3010
+BURST = 1000  # datagrams between two looks at whether the worker keeps up
+BEHIND = 500  # datagrams that may wait in its socket meanwhile, far fewer than that holds
+GOAL = 5.0  # microseconds
+
+
+def main() -> None:
+    with Workplace() as place, socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
+        service = place.service("true", port=PORT)
+        sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+        floods = {"noise of 300 bytes": os.urandom(300), "another application's announcement": strangers(place)}
+        costs = {name: flood(sender, service.pid, data) for name, data in floods.items()}
+    table(f"{DATAGRAMS} datagrams each", {name: f"{cost:.2f} us of CPU" for name, cost in costs.items()})
+    for name, cost in costs.items():
+        goal("P5", name, cost, GOAL, unit=" us")
+
+
+def strangers(place: Workplace) -> bytes:
+    """An announcement under keys that the worker does not have."""
+    secret, public = place.directory / "other", place.directory / "other.pub"
+    subprocess.run(place.command("ckeygen", secret, public), env=place.environment, check=True, capture_output=True)
+    key = decode_key(public.read_bytes())
+    assert isinstance(key, ClientKey)
+    return SealedAnnouncement(key, job_id=bytes(JOB_ID_SIZE), attempt=1).datagram(0, 40000, MAXIMUM_HOPS)
+
+
+def flood(sender: socket.socket, pid: int, data: bytes) -> float:
+    """Microseconds of the worker's CPU for each of the datagrams that it took."""
+    dropped, used = waiting()[1], cpu_seconds(pid)
+    for _ in range(DATAGRAMS // BURST):
+        for _ in range(BURST):
+            sender.sendto(data, (LOOPBACK_GROUP, PORT))
+        while waiting()[0] > BEHIND * len(data):
+            time.sleep(0.0005)
+    while waiting()[0]:
+        time.sleep(0.01)
+    taken = DATAGRAMS - (waiting()[1] - dropped)
+    return (cpu_seconds(pid) - used) / taken * 1e6
+
+
+def waiting() -> tuple[int, int]:
+    """Bytes that wait in the sockets of the port, and datagrams that these have dropped, as the kernel tells."""
+    queued = dropped = 0
+    for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
+        fields = line.split()
+        if int(fields[1].rpartition(":")[2], 16) == PORT:
+            queued += int(fields[4].rpartition(":")[2], 16)
+            dropped += int(fields[-1])
+    return queued, dropped
+
+
+if __name__ == "__main__":
+    main()
