@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT, STANDARD_OUTPUT, STANDARD_ERROR = 0, 1, 2
 KINDS = {STANDARD_OUTPUT: STDOUT, STANDARD_ERROR: STDERR}
-FETCH_ON_FAILURE = "fetch-on-failure"  # (protocol) option of GO; "no": files are fetched after success only
+FETCH_ON_FAILURE = "fetch-on-failure"  # option of GO; "no": files are fetched after success only
 
 
 class DataSource(Source):

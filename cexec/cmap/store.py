@@ -6,6 +6,7 @@ a record, however long the record is.  `LocalError` when the disk is full.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import tempfile
 from array import array
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 CHUNK = 1 << 20  # bytes (ours) read or copied at once
+HASH_SIZE = 16  # bytes (ours)
 WINDOW = 1 << 16  # bytes (ours) of records read at once
 
 
@@ -61,12 +63,14 @@ class Spool:
         self._file.close()
 
 
-def spool_stream(stream: BinaryIO) -> Spool:
-    """All of a stream, for many readers."""
+def spool_stream(stream: BinaryIO) -> tuple[Spool, bytes]:
+    """All of a stream, for many readers, and a hash of it."""
     spool = Spool()
+    digest = hashlib.blake2b(digest_size=HASH_SIZE)
     while data := stream.read(CHUNK):
         spool.append(data)
-    return spool
+        digest.update(data)
+    return spool, digest.digest()
 
 
 class RecordStore:

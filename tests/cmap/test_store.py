@@ -110,9 +110,16 @@ def test_a_spool_is_read_at_any_place_while_it_grows() -> None:
 
 def test_pieces_of_a_spool_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store, "CHUNK", 4)
-    spool = spool_stream(io.BytesIO(b"0123456789"))
+    spool, _ = spool_stream(io.BytesIO(b"0123456789"))
     assert list(spool.pieces(1, 9)) == [b"1234", b"5678", b"9"]
     assert list(spool.pieces(3, 0)) == []
+
+
+def test_the_hash_of_a_stream_is_that_of_its_content(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(store, "CHUNK", 4)
+    hashes = {spool_stream(Trickle(b"0123456789", size))[1] for size in (1, 3, 100)}
+    assert len(hashes) == 1
+    assert spool_stream(io.BytesIO(b"012345678"))[1] not in hashes
 
 
 def test_a_full_disk_is_told_with_its_directory(monkeypatch: pytest.MonkeyPatch) -> None:
