@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from cexec.cmap.journal import NEW, RESUME, Claim, Journal
 from cexec.cmap.outcome import Outcome
 from cexec.errors import LocalError
 from tests.environment import ROOT
+from tests.needs import require_namespaces
 
 TASKS = 60  # of the coordinator that is killed
 KILLS = 25
@@ -239,28 +241,33 @@ def test_what_a_coordinator_that_stops_says() -> None:
 PROGRAM = f"""
 import os, sys
 from cexec.cmap.appending import AppendFile
-from cexec.cmap.commit import commit
+from cexec.cmap.commit import commit, unsaved
 from cexec.cmap.journal import RESUME, Journal
 from cexec.cmap.outcome import Outcome
 from cexec.cmap import joblog
-from cexec.cmap.results import sweep
+from cexec.cmap.results import FileOutput, sweep, temporary_name
+from cexec.errors import LocalError
 
-journal = Journal("state", RESUME, now=0.0)
-sweep(["results"], journal.token)
-log = AppendFile.open("joblog", joblog.HEADER)
-out = AppendFile(1, "standard output")
-for number in range(1, {TASKS + 1}):
-    claim = journal.claim(number.to_bytes(16, "big"), number, "")
-    if claim is None:
-        continue
-    temporary = f"results/.cmap-{{journal.token}}-{{os.getpid()}}-{{number}}"
-    with open(temporary, "w") as file:
-        file.write(f"result {{number}}")
-    outcome = Outcome(number, succeeded=number % 7 != 0, command=f"task {{number}}", exitval=int(number % 7 == 0))
-    block = [b"begin %d\\n" % number, b"x" * 5000 + b"\\n", b"end %d\\n" % number]
-    appends = [(log, [joblog.line(outcome)]), (out, block)]
-    commit(journal, claim, outcome, appends=appends, renames=[(temporary, f"results/{{number}}")])
-journal.close()
+number = 1
+try:
+    journal = Journal("state", RESUME, now=0.0)
+    sweep(["results"], journal.token)
+    log = AppendFile.open("joblog", joblog.HEADER)
+    out = AppendFile(1, "standard output")
+    for number in range(1, {TASKS + 1}):
+        claim = journal.claim(number.to_bytes(16, "big"), number, "")
+        if claim is None:
+            continue
+        result = FileOutput("results/" + temporary_name(journal.token))
+        result.append(b"result %d" % number)
+        result.close()
+        outcome = Outcome(number, succeeded=number % 7 != 0, command=f"task {{number}}", exitval=int(number % 7 == 0))
+        block = [b"begin %d\\n" % number, b"x" * 5000 + b"\\n", b"end %d\\n" % number]
+        appends = [(log, [joblog.line(outcome)]), (out, block)]
+        commit(journal, claim, outcome, appends=appends, renames=[(result.path, f"results/{{number}}")])
+    journal.close()
+except LocalError as error:
+    sys.exit(f"{{error}}; {{unsaved(range(number, {TASKS + 1}))}}")
 """
 
 
@@ -280,15 +287,42 @@ def test_a_coordinator_that_is_killed_many_times_does_each_task_once(tmp_path: P
         if process.wait() == 0:
             break
         assert process.returncode == -signal.SIGKILL
-    numbers = list(range(1, TASKS + 1))
-    lines = (tmp_path / "joblog").read_text().splitlines()[1:]
-    assert [int(line.split("\t")[0]) for line in lines] == numbers
-    block = "begin {0}\n" + "x" * 5000 + "\nend {0}\n"
-    assert (tmp_path / "out").read_text() == "".join(block.format(number) for number in numbers)
-    found = {path.name: path.read_text() for path in (tmp_path / "results").iterdir()}
-    assert found == {str(number): f"result {number}" for number in numbers}
-    assert Counter(line.split("\t")[6] for line in lines) == {"0": 52, "1": 8}
+    _check_each_once(tmp_path)
     assert kills > 5
+
+
+def _check_each_once(directory: Path) -> None:
+    numbers = list(range(1, TASKS + 1))
+    lines = (directory / "joblog").read_text().splitlines()[1:]
+    assert [int(line.split("\t")[0]) for line in lines] == numbers
+    assert Counter(line.split("\t")[6] for line in lines) == {"0": 52, "1": 8}
+    block = "begin {0}\n" + "x" * 5000 + "\nend {0}\n"
+    assert (directory / "out").read_text() == "".join(block.format(number) for number in numbers)
+    found = {path.name: path.read_text() for path in (directory / "results").iterdir()}
+    assert found == {str(number): f"result {number}" for number in numbers}
+
+
+FULL_DISK = """
+mount -t tmpfs -o size=8m tmpfs small && cd small && mkdir results && head -c 7700000 /dev/zero > ballast
+python() { "$PYTHON" -c "$PROGRAM" >> out; }
+python && exit 3
+python && exit 4
+rm ballast
+python && cp -r joblog out results ../copy
+"""
+
+
+def test_a_really_full_disk_stops_the_coordinator_and_room_lets_it_go_on(tmp_path: Path) -> None:
+    require_namespaces()
+    for name in ("small", "copy"):
+        (tmp_path / name).mkdir()
+    environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT), "PYTHON": sys.executable, "PROGRAM": PROGRAM}
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", FULL_DISK]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    said = r"cannot .*(no space left on device|disk is full|disk i/o error)(; .*)?; tasks \d+-60 are not saved"
+    assert [bool(re.fullmatch(said, line)) for line in done.stderr.splitlines()] == [True, True], done.stderr
+    _check_each_once(tmp_path / "copy")
 
 
 def _wait_for_progress(log: Path, steps: int, process: subprocess.Popen[bytes]) -> None:
