@@ -63,28 +63,77 @@ def wanted(lines: bytes) -> bytes:
     return b"<<<\n" + b"".join(line[::-1] + b"\n" for line in lines.splitlines()) + b">>>\n"
 
 
+@pytest.fixture(scope="module")
+def application(tmp_path_factory: pytest.TempPathFactory) -> Application:
+    return Application(tmp_path_factory.mktemp("application"))
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    path = tmp_path_factory.mktemp("program") / "program"
+    path.write_text(PROGRAM)
+    return ["python3", os.fspath(path)]
+
+
 class Workers:
     """Two workers with the program; `kill` finds the one that runs the job."""
 
-    def __init__(self, service: StartService, tmp_path: Path, *options: str) -> None:
-        program = tmp_path / "program"
-        program.write_text(PROGRAM)
-        argv = ("python3", os.fspath(program))
-        self.services = [
-            service(*argv, options=["--name", name, "--speed", "1", *options], environment=LOOPBACK)
-            for name in ("one", "other")
-        ]
+    def __init__(
+        self, application: Application, program: list[str], *options: str, runtime: Path | None = None
+    ) -> None:
+        """`runtime`: the directory for records of jobs, if not the one that all tests share."""
+        self._application = application
+        self._program = program
+        self._options = options
+        self.environment = LOOPBACK if runtime is None else {**LOOPBACK, "XDG_RUNTIME_DIR": str(runtime)}
+        self._services: dict[str, Service] = {}
+        self._seen: dict[str, int] = {}
+        self.begin()
+
+    def begin(self) -> None:
+        """Both are there, and what they have said so far is of no interest any more."""
+        for name in ("one", "other"):
+            if name not in self._services:
+                options = ["--name", name, "--speed", "1", *self._options]
+                self._services[name] = Service(self._application, self._program, options, environment=self.environment)
+            self._seen[name] = len(self._services[name].lines)
 
     def kill(self) -> str:
         """Kills the worker that has accepted the job, and all that it started; returns its name."""
-        (busy,) = [one for one in self.services if any(" accepted " in line for line in one.lines)]
-        busy.kill()
-        return "one" if busy is self.services[0] else "other"
+        (busy,) = [name for name in self._services if self.said(name, " accepted ")]
+        self._services.pop(busy).kill()
+        return busy
+
+    def said(self, name: str, text: str) -> list[str]:
+        return [line for line in self._services[name].lines[self._seen[name] :] if text in line]
+
+    def finished(self, name: str) -> str:
+        """What this worker says when it has done the job."""
+        self._services[name].wait_for(lambda line: bool(self.said(name, " finished ")))
+        return self.said(name, " finished ")[0]
+
+    def close(self) -> None:
+        for service in self._services.values():
+            service.close()
+
+
+@pytest.fixture(scope="module")
+def crew(application: Application, program: list[str]) -> Iterator[Workers]:
+    workers = Workers(application, program)
+    yield workers
+    workers.close()
 
 
 @pytest.fixture
-def workers(service: StartService, tmp_path: Path) -> Workers:
-    return Workers(service, tmp_path)
+def apart(tmp_path: Path) -> Application:
+    """Another application, for tests with other workers."""
+    return Application(tmp_path)
+
+
+@pytest.fixture
+def workers(crew: Workers) -> Workers:
+    crew.begin()
+    return crew
 
 
 class Job:
@@ -128,8 +177,10 @@ def start(application: Application, tmp_path: Path, lines: bytes) -> Iterator[St
     (tmp_path / "in").write_bytes(lines)
     feeders: list[subprocess.Popen[bytes]] = []
 
-    def run(point: str, *options: str, pipe: bool = False, spool: str = "", output: str = "out") -> Job:
-        with (tmp_path / "in").open("rb") as source, (tmp_path / output).open("wb") as target:
+    def run(
+        point: str, *options: str, pipe: bool = False, spool: str = "", application: Application = application
+    ) -> Job:
+        with (tmp_path / "in").open("rb") as source, (tmp_path / "out").open("wb") as target:
             stdin = source.fileno()
             if pipe:
                 feeders.append(subprocess.Popen(["cat"], stdin=source, stdout=subprocess.PIPE))
@@ -165,8 +216,7 @@ def test_the_result_is_right_and_came_from_the_other_worker(
     assert line.startswith(f"cexec: worker {killed} at 127.0.0.1 failed: disconnected unexpectedly")
     assert line.endswith("; running the job again")
     assert (tmp_path / "out").read_bytes() == wanted
-    (other,) = [one for one in workers.services if any(" finished " in line for line in one.lines)]
-    assert "attempt=2" in other.wait_for(" finished ")
+    assert "attempt=2" in workers.finished("one" if killed == "other" else "other")
 
 
 @pytest.mark.parametrize("point", POINTS[1:])
@@ -195,12 +245,13 @@ def test_without_retries_it_is_a_failure(workers: Workers, start: StartJob, tmp_
 
 
 def test_a_job_of_a_service_that_runs_it_once_is_not_repeated(
-    service: StartService, start: StartJob, tmp_path: Path
+    apart: Application, program: list[str], start: StartJob
 ) -> None:
-    workers = Workers(service, tmp_path, "--once")
-    job = start("started")
+    workers = Workers(apart, program, "--once")
+    job = start("started", application=apart)
     job.wait_for("started")
     workers.kill()
+    workers.close()
     assert job.finish() == 111
     assert job.lines_of_ours[0].endswith(
         "; not repeated, because this service must not run a job twice (cservice --once)"
@@ -273,13 +324,11 @@ def test_output_in_a_pipe_that_is_held_comes_from_one_attempt(
     assert len(job.lines_of_ours) == 1
 
 
-def test_held_output_of_a_program_that_fails_is_dropped(
-    application: Application, service: StartService, tmp_path: Path
-) -> None:
-    service("sh", "-c", "echo half; exit 3", environment=LOOPBACK)
-    result = application.run("--hold", environment=LOOPBACK)
+def test_held_output_of_a_program_that_fails_is_dropped(apart: Application, service: StartService) -> None:
+    service("sh", "-c", "echo half; exit 3", application=apart, environment=LOOPBACK)
+    result = apart.run("--hold", environment=LOOPBACK)
     assert (result.returncode, result.stdout) == (3, b"")
-    result = application.run("--hold", "--keep-partial", environment=LOOPBACK)
+    result = apart.run("--hold", "--keep-partial", environment=LOOPBACK)
     assert (result.returncode, result.stdout) == (3, b"half\n")
 
 
@@ -287,11 +336,11 @@ def test_held_output_of_a_program_that_fails_is_dropped(
 
 
 def test_killed_before_the_handshake_it_never_had_the_job(
-    application: Application, service: StartService, start: StartJob, tmp_path: Path, wanted: bytes
+    apart: Application, service: StartService, program: list[str], start: StartJob, tmp_path: Path, wanted: bytes
 ) -> None:
-    other = patient_worker(service, tmp_path)
-    with FakeWorker(application, Connection.close, attempts=1) as fake:
-        job = start("nowhere")
+    other = service(*program, application=apart, environment=SLOW)
+    with FakeWorker(apart, Connection.close, attempts=1) as fake:
+        job = start("nowhere", application=apart)
         assert job.finish() == 0
     assert (fake.played, job.lines_of_ours) == (1, [])
     assert (tmp_path / "out").read_bytes() == wanted
@@ -299,11 +348,11 @@ def test_killed_before_the_handshake_it_never_had_the_job(
 
 
 def test_killed_when_it_has_just_confirmed_the_job_is_done_by_the_other(
-    application: Application, service: StartService, start: StartJob, tmp_path: Path, wanted: bytes
+    apart: Application, service: StartService, program: list[str], start: StartJob, tmp_path: Path, wanted: bytes
 ) -> None:
-    other = patient_worker(service, tmp_path)
-    with FakeWorker(application, lambda connection: connection.shake().confirm().close(), attempts=1):
-        job = start("nowhere")
+    other = service(*program, application=apart, environment=SLOW)
+    with FakeWorker(apart, lambda connection: connection.shake().confirm().close(), attempts=1):
+        job = start("nowhere", application=apart)
         assert job.finish() == 0
     (line,) = job.lines_of_ours
     assert line.startswith("cexec: worker fake at 127.0.0.1 failed: disconnected unexpectedly")
@@ -312,23 +361,23 @@ def test_killed_when_it_has_just_confirmed_the_job_is_done_by_the_other(
     other.wait_for("attempt=2")
 
 
-def patient_worker(service: StartService, tmp_path: Path) -> Service:
-    """One that leaves the first attempt to a faster one."""
-    program = tmp_path / "program"
-    program.write_text(PROGRAM)
-    return service("python3", os.fspath(program), environment=SLOW)
-
-
 def test_what_is_swept_after_one_attempt_is_not_the_next(
-    workers: Workers, service: StartService, start: StartJob, tmp_path: Path, wanted: bytes
+    apart: Application,
+    service: StartService,
+    program: list[str],
+    start: StartJob,
+    tmp_path: Path,
+    wanted: bytes,
 ) -> None:
     """Regression: both attempts carried the same mark, and the sweep for the first one ended the second."""
+    workers = Workers(apart, program, runtime=tmp_path)
     gate = tmp_path / "gate"
-    job = start("in the input", "GATE_AT=in the output", f"GATE={gate}")
+    job = start("in the input", "GATE_AT=in the output", f"GATE={gate}", application=apart)
     job.wait_for("in the input")
     workers.kill()
     job.wait_for("in the output")  # of the second attempt
-    service("true", environment=LOOPBACK).wait_for("swept")
+    service("true", application=apart, environment=workers.environment).wait_for("swept")
     gate.touch()
     assert job.finish() == 0, job.said
     assert (tmp_path / "out").read_bytes() == wanted
+    workers.close()
