@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from cexec.cmap.tasks import Task
 
 LOOKED_AT = 10  # inputs (ours) that must all be files before we think that files are meant
+_NO_NAMES = frozenset({"", ".", ".."})
 ROOM = 4096  # bytes (ours) of GO that are left for the streams and the rest
 
 
@@ -118,7 +119,7 @@ class _Checker:
     def _check_results(self, row: Row, numbers: Iterable[int]) -> None:
         for name in self._plan.result_names(row):
             directory, slash, base = name.rpartition("/")
-            if base in ("", ".", "..") or "\0" in name:
+            if base in _NO_NAMES or "\0" in name:
                 raise UsageError(f"row {row.number}: {name!r} is no name for a file")
             directory = directory or slash
             present = self._present.get(directory)
@@ -128,7 +129,7 @@ class _Checker:
                 raise UsageError(
                     f"row {row.number}: result {name} exists already; remove it, or go on with --state FILE --resume"
                 )
-            plain = os.path.normpath(name) if "./" in name or "//" in name else name
+            plain = os.path.normpath(name) if slash else name
             known = len(self._names)
             self._names.add(hash(plain))
             if len(self._names) == known:

@@ -254,5 +254,5 @@ class Records(Table):
         return self.row(number).cells
 
     def row(self, number: int) -> Row:
-        line = self._store[number - 1].decode("utf-8", "surrogateescape").rstrip("\r\n")
+        line = decode(self._store[number - 1]).rstrip("\r\n")
         return Row(number, self._parse(line), line, (line,))
