@@ -81,9 +81,9 @@ def run_at_once(application: Application, count: int, *arguments: str, **setting
     assert ends == [(b"done\n", b"", 0)] * count
 
 
-def test_200_runs_in_a_row_leave_nothing(application: Application, leaves_nothing: Start) -> None:
+def test_100_runs_in_a_row_leave_nothing(application: Application, leaves_nothing: Start) -> None:
     leaves_nothing("true")
-    run_in_a_row(application, 200)
+    run_in_a_row(application, 100)
 
 
 def test_100_clients_at_once_leave_nothing(application: Application, leaves_nothing: Start) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import random
 import socket
@@ -22,7 +23,7 @@ from tests.environment import LOOPBACK_GROUP, command, local_environment
 from tests.service import Application
 
 PORT = 41_301  # of the waiting client
-ERRORS = 40  # a descriptor above MAXFD
+ABOVE_MAXFD = 33  # the lowest descriptor that CEXEC_FD_FOR_ERRORS may be
 SOON = {"CEXEC_TIMEOUT_ACCEPT": "1"}
 
 
@@ -30,19 +31,19 @@ class Waiting:
     """A client without a worker: its port is open to everybody."""
 
     def __init__(self, application: Application) -> None:
-        argv, environment = application.client(
-            environment={
-                "CEXEC_LISTEN_PORTS": str(PORT),
-                "CEXEC_TIMEOUT_ACCEPT": "0",
-                "CEXEC_FD_FOR_ERRORS": str(ERRORS),
-            }
-        )
-        self._reading, writing = os.pipe()
-        os.dup2(writing, ERRORS)
-        os.close(writing)
+        reading, writing = os.pipe()
+        self._lines = os.fdopen(reading)
+        errors = fcntl.fcntl(writing, fcntl.F_DUPFD, ABOVE_MAXFD)
+        settings = {
+            "CEXEC_LISTEN_PORTS": str(PORT),
+            "CEXEC_TIMEOUT_ACCEPT": "0",
+            "CEXEC_FD_FOR_ERRORS": str(errors),
+        }
+        argv, environment = application.client(environment=settings)
         pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self.process = subprocess.Popen(argv, env=environment, pass_fds=[ERRORS], **pipes)  # type: ignore[call-overload]
-        os.close(ERRORS)
+        self.process = subprocess.Popen(argv, env=environment, pass_fds=[errors], **pipes)  # type: ignore[call-overload]
+        os.close(writing)
+        os.close(errors)
         self.errors = ""
 
     def connect(self) -> socket.socket:
@@ -55,11 +56,16 @@ class Waiting:
                 assert time.monotonic() < deadline
                 time.sleep(0.02)
 
+    def close(self) -> None:
+        self.process.kill()
+        with self.process:  # closes the pipes
+            pass
+        self._lines.close()
+
     def finish(self) -> tuple[int, bytes, bytes]:
         """Gives the job its input; its status and what it wrote."""
         output, errors = self.process.communicate(b"honest", timeout=30)
-        with os.fdopen(self._reading) as lines:
-            self.errors = lines.read()
+        self.errors = self._lines.read()
         return self.process.returncode, output, errors
 
 
@@ -67,8 +73,7 @@ class Waiting:
 def waiting(application: Application) -> Iterator[Waiting]:
     client = Waiting(application)
     yield client
-    client.process.kill()
-    client.process.wait()
+    client.close()
 
 
 # At the client's port
