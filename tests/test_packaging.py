@@ -37,7 +37,7 @@ def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def prefix(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The wheel without its dependencies, installed into a directory."""
     directory = tmp_path_factory.mktemp("prefix")
-    pip("install", "--no-deps", "--no-index", "--prefix", str(directory), str(wheel))
+    pip("install", "--ignore-installed", "--no-deps", "--no-index", "--prefix", str(directory), str(wheel))
     return directory
 
 
