@@ -7,6 +7,7 @@ unnamed temporary file and passes it on when told.  docs/protocol.md section 7, 
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 
@@ -117,6 +118,8 @@ class HeldSink(Sink):
         position = 0
         while position < self.count:
             data = memoryview(os.pread(self._file.fileno(), COPY_SIZE, position))
+            if not len(data):
+                raise OSError(errno.EIO, "held output has been lost")
             position += len(data)
             while len(data):
                 done = self._target.write(data)

@@ -6,11 +6,8 @@ Every peer here has the application's key and a certificate; what strangers can 
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
-import sys
 import threading
-import time
 from collections.abc import Callable
 
 import pytest
@@ -19,7 +16,6 @@ from cexec.protocol import frames
 from cexec.protocol.frames import ENDED, EXITED, READER_CLOSED, READS, WRITES, Ending, Exit
 from cexec.protocol.limits import INITIAL_WINDOW, MAXIMUM_DATA, MAXIMUM_FRAME, RECORD_HEADER
 from tests.conftest import StartService
-from tests.environment import local_environment
 from tests.fake_worker import LOOPBACK, SLOW, Connection, FakeWorker, HungUpError, serve
 from tests.service import Application
 
@@ -31,14 +27,6 @@ def run(
     application: Application, *arguments: str, input: bytes = b"input", **environment: str
 ) -> subprocess.CompletedProcess[bytes]:
     return application.run(*arguments, input=input, environment={**LOOPBACK, **environment})
-
-
-def until_hung_up(connection: Connection) -> None:
-    """The client may hang up at any moment from here on."""
-    try:
-        connection.wait_for_end()
-    except HungUpError:
-        pass
 
 
 # deaths and lies: each play does everything right up to one step
@@ -76,7 +64,7 @@ def drops_before_the_exit_frame(connection: Connection) -> None:
 
 def ends_with_fewer_bytes_than_it_counts(connection: Connection) -> None:
     connection.take().start().frame(frames.END, (len(OUTPUT)).to_bytes(8, "big"), 1)
-    until_hung_up(connection)
+    connection.wait_for_end()
 
 
 def lying_exit(*endings: Ending) -> Play:
@@ -87,7 +75,7 @@ def lying_exit(*endings: Ending) -> Play:
         connection.read()
         connection.end(1, 2)
         connection.frame(frames.EXIT, Exit(kind=EXITED, status=0, endings=list(endings)).encode())
-        until_hung_up(connection)
+        connection.wait_for_end()
 
     return play
 
@@ -97,62 +85,62 @@ OUT, ERR, IN = Ending(1, WRITES, ENDED, 0), Ending(2, WRITES, ENDED, 0), Ending(
 
 def exits_before_the_output_has_ended(connection: Connection) -> None:
     connection.take().start().frame(frames.EXIT, Exit(kind=EXITED, status=0, endings=[OUT, ERR, IN]).encode())
-    until_hung_up(connection)
+    connection.wait_for_end()
 
 
 def exits_without_having_started(connection: Connection) -> None:
     connection.take().frame(frames.EXIT, Exit(kind=EXITED, status=0, endings=[OUT, ERR, IN]).encode())
-    until_hung_up(connection)
+    connection.wait_for_end()
 
 
 def sends_data_before_it_has_started(connection: Connection) -> None:
     connection.take().frame(frames.DATA, b"early", 1)
-    until_hung_up(connection)
+    connection.wait_for_end()
 
 
 def sends_data_on_an_unknown_stream(connection: Connection) -> None:
     connection.take().start().frame(frames.DATA, b"data", 77)
-    until_hung_up(connection)
+    connection.wait_for_end()
 
 
 def sends_data_on_an_input(connection: Connection) -> None:
     connection.take().start().frame(frames.DATA, b"data", 0)
-    until_hung_up(connection)
+    connection.wait_for_end()
 
 
 def sends_data_after_the_end(connection: Connection) -> None:
     connection.take().start().end(1).frame(frames.DATA, b"more", 1)
-    until_hung_up(connection)
+    connection.wait_for_end()
 
 
 def sends_an_unknown_frame(connection: Connection) -> None:
     connection.take().start().frame(99)
-    until_hung_up(connection)
+    connection.wait_for_end()
 
 
 def sends_a_frame_that_only_clients_send(connection: Connection) -> None:
     connection.take().start().frame(frames.SIGNAL, b"\x0f")
-    until_hung_up(connection)
+    connection.wait_for_end()
 
 
 def sends_an_oversized_record(connection: Connection) -> None:
     connection.take().start().raw((MAXIMUM_FRAME + 33).to_bytes(RECORD_HEADER, "big"))
-    until_hung_up(connection)
+    connection.wait_for_end()
 
 
 def sends_a_huge_record(connection: Connection) -> None:
     connection.take().start().raw(b"\xff" * RECORD_HEADER)
-    until_hung_up(connection)
+    connection.wait_for_end()
 
 
 def sends_noise(connection: Connection) -> None:
     connection.take().start().raw((100).to_bytes(RECORD_HEADER, "big") + os.urandom(100))
-    until_hung_up(connection)
+    connection.wait_for_end()
 
 
 def breaks_the_output_off(connection: Connection) -> None:
     connection.take().start().frame(frames.BROKEN, b"the disk is gone", 1)
-    until_hung_up(connection)
+    connection.wait_for_end()
 
 
 FAILURES: dict[Play, str] = {
@@ -241,7 +229,7 @@ def test_a_worker_that_sends_more_than_its_credit_fails(application: Application
     def play(connection: Connection) -> None:
         connection.take().start()
         try:
-            for _ in range(3 + INITIAL_WINDOW // MAXIMUM_DATA):  # nobody reads what the client writes
+            for _ in range(20 * INITIAL_WINDOW // MAXIMUM_DATA):  # nobody reads what the client writes
                 connection.frame(frames.DATA, bytes(MAXIMUM_DATA), 1)
         except OSError:
             pass  # the client has noticed
@@ -290,87 +278,6 @@ def test_a_refusal_for_all_workers_is_final(application: Application) -> None:
         result = run(application)
     assert (result.returncode, fake.played) == (111, 1)
     assert result.stderr == b"cexec: worker fake at 127.0.0.1 refuses the job: not here and not there\n"
-
-
-# silence
-
-SHORT_PATIENCE = """
-import sys
-from cexec.commands import cexec
-cexec.LEAST_PINGPONG = 0.0
-sys.exit(cexec.main(sys.argv[1:]))
-"""
-
-
-@pytest.mark.parametrize("started", [False, True])
-def test_a_worker_that_wins_and_stalls_is_dead_after_a_time(application: Application, started: bool) -> None:
-    def play(connection: Connection) -> None:
-        connection.take()
-        if started:
-            connection.start()
-        connection.wait_for_end()
-
-    argv = [sys.executable, "-c", SHORT_PATIENCE, os.fspath(application.public), "--retries", "0"]
-    environment = local_environment({**LOOPBACK, "CEXEC_TIMEOUT_PINGPONG": "1"})
-    with FakeWorker(application, play, attempts=1):
-        start = time.monotonic()
-        result = subprocess.run(argv, stdin=subprocess.DEVNULL, capture_output=True, env=environment, timeout=60)
-    assert result.returncode == 111
-    assert b"failed: peer has been silent for 1 seconds; " in result.stderr
-    assert time.monotonic() - start >= 1
-
-
-def test_a_worker_that_answers_pings_is_alive_although_its_program_says_nothing(application: Application) -> None:
-    def play(connection: Connection) -> None:
-        connection.take().start()
-        for _ in range(3):
-            assert connection.next_frame()[0] == frames.PING
-            connection.frame(frames.PONG)
-        connection.read()
-        connection.end(1, 2).exit(3).wait_for_end()
-
-    argv = [sys.executable, "-c", SHORT_PATIENCE, os.fspath(application.public), "--retries", "0"]
-    environment = local_environment({**LOOPBACK, "CEXEC_TIMEOUT_PINGPONG": "2"})
-    with FakeWorker(application, play, attempts=1):
-        client = subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
-        try:
-            client.wait(4.5)
-        except subprocess.TimeoutExpired:
-            pass
-        assert client.poll() is None
-        _, said = client.communicate(timeout=20)
-    assert (client.returncode, said) == (3, b"")
-
-
-def test_workers_that_connect_and_say_nothing_delay_nobody_for_long(
-    application: Application, service: StartService
-) -> None:
-    """More of them than the client looks at side by side: each has three seconds to prove itself."""
-
-    def play(connection: Connection) -> None:
-        client = connection.socket.getpeername()
-        others = [socket.create_connection(client) for _ in range(70)]
-        until_hung_up(connection)
-        for other in others:
-            other.close()
-
-    service("cat", environment=SLOW)
-    with FakeWorker(application, play, attempts=1):
-        result = run(application)
-    assert (result.returncode, result.stdout, result.stderr) == (0, b"input", b"")
-
-
-def test_a_worker_that_proves_itself_and_never_confirms_delays_nobody(
-    application: Application, service: StartService
-) -> None:
-    def play(connection: Connection) -> None:
-        connection.shake()
-        until_hung_up(connection)
-
-    service("cat", environment=SLOW)
-    with FakeWorker(application, play, attempts=1):
-        result = run(application)
-    assert (result.returncode, result.stdout, result.stderr) == (0, b"input", b"")
 
 
 def test_of_two_workers_that_confirm_in_the_same_millisecond_one_gets_the_job(application: Application) -> None:

@@ -204,6 +204,14 @@ def test_more_than_a_pipe_holds_is_released_to_a_slow_reader(pipe: tuple[int, in
     assert got == data
 
 
+def test_held_output_that_is_lost_is_an_error(pipe: tuple[int, int]) -> None:
+    held = HeldSink(open_sink(pipe[1]))
+    held.write(memoryview(b"one"))
+    os.ftruncate(held.fileno(), 0)
+    with pytest.raises(OSError, match="lost"):
+        held.release()
+
+
 def test_releasing_to_a_full_disk_raises() -> None:
     full = os.open("/dev/full", os.O_WRONLY)
     held = HeldSink(Sink(full))
