@@ -35,7 +35,7 @@ def fds(path: Path) -> Iterator[list[int]]:
 
 
 def found(*fds: int, environ: dict[str, str] | None = None, excluded: tuple[int, ...] = ()) -> dict[int, Descriptor]:
-    return {d.fd: d for d in inspect(255, excluded, environ or {}) if d.fd in fds}
+    return {d.fd: d for d in inspect(max(fds), excluded, environ or {}) if d.fd in fds}
 
 
 def test_directions_are_those_that_a_descriptor_was_opened_for(path: Path, fds: list[int]) -> None:

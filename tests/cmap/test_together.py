@@ -55,6 +55,7 @@ class Coordinator:
         self.turns: Turns[tuple[Ended, AttemptFiles, Claim]] = Turns(self.selection.ascending())
         self.claims: dict[int, Claim] = {}
         self.running: dict[Attempt, tuple[Task, AttemptFiles]] = {}
+        self.attempts: list[AttemptFiles] = []
 
     def run(self) -> int:
         policy = Policy(retries=3, crash_limit=0)
@@ -67,11 +68,13 @@ class Coordinator:
             attempt = self.scheduler.next_task(self.random.choice("abcd"), now)
             if attempt is not None:
                 task = self.plan.task(attempt.task)
-                self.running[attempt] = (task, AttemptFiles(task, self.journal.token))
+                self.attempts.append(AttemptFiles(task, self.journal.token))
+                self.running[attempt] = (task, self.attempts[-1])
                 self.scheduler.began(attempt, now)
             if self.running and self.random.random() < 0.6:
                 self.end(self.random.choice(list(self.running)), now)
         self.journal.close()
+        self.close_files()
         return self.scheduler.exit_status()
 
     def wanted(self) -> object:
@@ -130,6 +133,14 @@ class Coordinator:
     def die(self) -> None:
         self.journal._database.close()
         self.journal._lock.close()
+        self.close_files()
+
+    def close_files(self) -> None:
+        for writer in self.writers:
+            writer.file.close()
+        for files in self.attempts:
+            for output in files.outputs.values():
+                output.close()
 
 
 @pytest.fixture(autouse=True)

@@ -21,15 +21,16 @@ class Footprint:
     """What there is on this machine, as far as a worker or its jobs could have left it."""
 
     def __init__(self, worker: Service, directories: list[Path]) -> None:
-        self.descriptors = worker.descriptors()
-        self.processes = len(worker.started())
-        self.sockets = sum(one.status != TIME_WAIT for one in psutil.net_connections("inet"))
-        self.files = sorted(str(path) for directory in directories for path in directory.rglob("*"))
+        self.counts = {
+            "descriptors": worker.descriptors(),
+            "processes": len(worker.started()),
+            "sockets": sum(one.status != TIME_WAIT for one in psutil.net_connections("inet")),
+            "files": sorted(str(path) for directory in directories for path in directory.rglob("*")),
+        }
         self.memory = psutil.Process(worker.pid).memory_info().rss
 
     def check(self, before: Footprint) -> None:
-        for name in ("descriptors", "processes", "sockets", "files"):
-            assert getattr(self, name) == getattr(before, name), name
+        assert self.counts == before.counts
         assert self.memory <= before.memory + RSS_GROWTH, f"{self.memory - before.memory} bytes more"
 
 
@@ -46,21 +47,25 @@ def leaves_nothing(application: Application, service: StartService, tmp_path: Pa
         worker = service(*program, options=options, environment=environment)
         for _ in range(10):
             assert application.run().returncode == 0
-        settle(worker)
-        started.append((worker, Footprint(worker, directories)))
+        started.append((worker, settled(worker, directories)))
         return worker
 
     yield start
     for worker, before in started:
-        settle(worker)
-        Footprint(worker, directories).check(before)
+        settled(worker, directories, before).check(before)
 
 
-def settle(worker: Service) -> None:
-    """The last job's process may need a moment to end."""
-    deadline = time.monotonic() + 5
-    while worker.started() and time.monotonic() < deadline:
-        time.sleep(0.05)
+def settled(worker: Service, directories: list[Path], before: Footprint | None = None) -> Footprint:
+    """The footprint when it is as before, or else when it stays: a job's process tidies up after its client has gone."""
+    deadline = time.monotonic() + 10
+    last = None
+    while True:
+        now = Footprint(worker, directories)
+        expected = before or last
+        if (expected and now.counts == expected.counts) or time.monotonic() > deadline:
+            return now
+        last = now
+        time.sleep(0.2)
 
 
 Start = Callable[..., Service]
