@@ -56,7 +56,7 @@ def leaves_nothing(application: Application, service: StartService, tmp_path: Pa
 
 
 def settled(worker: Service, directories: list[Path], before: Footprint | None = None) -> Footprint:
-    """The footprint when it is as before, or else when it stays: a job's process tidies up after its client has gone."""
+    """The footprint when it is as before, or when it stays: a job's process tidies up after its client has gone."""
     deadline = time.monotonic() + 10
     last = None
     while True:
