@@ -25,7 +25,7 @@ from cexec.system.liveness import Liveness
 from cexec.system.memory_group import MemoryGroup
 from cexec.system.pump import Pump, Trouble
 from cexec.worker_files import PrivateDirectory, receive_files, send_files
-from cexec.worker_streams import PipeSink, close_ends, open_streams
+from cexec.worker_streams import AbandonedOutputs, PipeSink, close_ends, open_streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -103,6 +103,7 @@ class Job:
         self._ending: process_tree.TreeEnd | None = None
         self._hit: limits.Hit | None = None
         self._inputs: dict[int, PipeSink] = {}
+        self._abandoned = AbandonedOutputs(pump)
         self._directory: PrivateDirectory | None = None
         self._group: MemoryGroup | None = None
         self._record = _record(program, extra)
@@ -151,7 +152,7 @@ class Job:
         name = os.path.basename(self._program.executable)
         doing = f"start {name}"
         try:
-            ends = open_streams(self._pump, self._go.streams)
+            ends = open_streams(self._pump, self._go.streams, self._abandoned)
             self._inputs = {number: sink for number, sink in self._pump.sinks.items() if isinstance(sink, PipeSink)}
             try:
                 if self._program.private or any(stream.number >= FIRST_FILE for stream in self._go.streams):
@@ -219,6 +220,7 @@ class Job:
         due = [timeout for timeout in timeouts if timeout is not None]
         for event in self._pump.step(max(0.0, min(due) - monotonic()) if due else None):
             self._handle(event)
+        self._abandoned.advance()
         if self._children in self._pump.ready:
             self._reap()
         if self._parent.fileno() in self._pump.ready:
@@ -296,6 +298,7 @@ class Job:
             self._pump.close_sink(stream)
         for stream, sink in self._inputs.items():
             self._session.left_unread(stream, sink.unread())
+        self._abandoned.settle()
         self._session.exit(result)
         self._pump.flush()  # the client need not wait for our tidying up
         sent, received = (sum(half.count for half in self._session.outgoing.values()),

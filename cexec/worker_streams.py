@@ -2,7 +2,8 @@
 
 Contract: `open_streams` makes all of them, gives our ends to the pump, and returns the program's, by descriptor number;
 `close_ends` closes these once the program has them.  A descriptor that the client did not have is not there, so the
-program finds it closed.  Raises `OSError`.  docs/protocol.md sections 4.2 (GO) and 4.3.
+program finds it closed.  `AbandonedOutputs` are those whose reader at the client has gone.  Raises `OSError`.
+docs/protocol.md sections 4.2 (GO) and 4.3.
 """
 
 from __future__ import annotations
@@ -10,9 +11,10 @@ from __future__ import annotations
 import os
 import select
 import socket
+from time import monotonic
 
 from cexec.protocol.frames import FILE, PIPE, READS, WRITES
-from cexec.system.fds import Sink, Source, own_pipe, unread
+from cexec.system.fds import PIPE_SIZE, Sink, Source, own_pipe, unread
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
 READING, WRITING = socket.SHUT_RD, socket.SHUT_WR  # the halves of our end
 _DRAINED = 65536  # bytes (ours) at a time
+_BURST = 0.2  # seconds (ours) within which what a program writes is taken for one piece
+_BURSTS = 2  # (ours) pieces that are taken from a program after its reader has gone; the next one fails
+_LARGEST_REST = PIPE_SIZE  # bytes (ours) that are taken from it: what may have been in the pipe already
 
 
 class PipeSink(Sink):
@@ -44,18 +49,93 @@ class PipeSink(Sink):
         super().close()
 
 
-class PairSource(Source):
+class AbandonedOutputs:
+    """Outputs whose reader at the client has gone.
+
+    They are not closed at once: in a local pipeline what the client could not write would not have been written by the
+    program, and a program that had no more to write than that would end as if all had been well.  So a little more is
+    taken from it.  If that is all, it cannot have noticed, and the session is told; else its next write fails.
+    """
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+        self._outputs: dict[int, _Abandoned] = {}  # by descriptor
+
+    def add(self, stream: int, source: Source) -> None:
+        self._outputs[source.fd] = _Abandoned(stream, source)
+        self._pump.watch(source.fd)
+
+    def advance(self) -> None:
+        """After each step of the pump."""
+        for fd in self._pump.ready.intersection(self._outputs):
+            output = self._outputs[fd]
+            if not output.discard() or (output.enough and _hung_up(fd)):
+                self._pump.session.ended_unnoticed(output.stream)
+                self._close(fd)
+            elif output.enough:
+                self._close(fd)
+
+    def settle(self) -> None:
+        """The program has ended."""
+        for fd, output in list(self._outputs.items()):
+            if _hung_up(fd):
+                self._pump.session.ended_unnoticed(output.stream)
+            self._close(fd)
+
+    def _close(self, fd: int) -> None:
+        self._pump.unwatch(fd)
+        self._outputs.pop(fd).source.close()
+
+
+class _Abandoned:
+    """One of them."""
+
+    def __init__(self, stream: int, source: Source) -> None:
+        self.stream = stream
+        self.source = source
+        self._size = 0  # of what has been taken
+        self._bursts = 1
+        self._began = monotonic()  # the last of them
+
+    @property
+    def enough(self) -> bool:
+        """Whether the program has to be told."""
+        return self._bursts > _BURSTS or self._size >= _LARGEST_REST
+
+    def discard(self) -> bool:
+        """Takes what is there; False at its end."""
+        size = self.source.read_into(memoryview(bytearray(_DRAINED)))
+        if size:
+            self._size += size
+            if monotonic() - self._began > _BURST:
+                self._bursts += 1
+                self._began = monotonic()
+        return size != 0
+
+
+class OutputSource(Source):
+    """Our end of a pipe that the program writes."""
+
+    def __init__(self, fd: int, stream: int, abandoned: AbandonedOutputs) -> None:
+        super().__init__(fd)
+        self._stream = stream
+        self._abandoned = abandoned
+
+    def abandon(self) -> None:
+        self._abandoned.add(self._stream, self)
+
+
+class PairSource(OutputSource):
     """The reading half of our end of a socketpair: when nobody reads on, the program's writes fail as in a pipe."""
 
-    def __init__(self, pair: Pair) -> None:
-        super().__init__(pair.fd, shared=True)
+    def __init__(self, pair: Pair, stream: int, abandoned: AbandonedOutputs) -> None:
+        super().__init__(pair.fd, stream, abandoned)
+        self._shared = True
         self._pair = pair
 
     @property
     def hung_up(self) -> bool:
-        poll = select.poll()
-        poll.register(self.fd, 0)
-        return any(mask & select.POLLHUP for _, mask in poll.poll(0))
+        return _hung_up(self.fd)
 
     def close(self) -> None:
         super().close()
@@ -103,7 +183,7 @@ class Pair:
             pass  # nothing more
 
 
-def open_streams(pump: Pump, streams: list[Stream]) -> dict[int, int]:
+def open_streams(pump: Pump, streams: list[Stream], abandoned: AbandonedOutputs) -> dict[int, int]:
     """Our ends go to the pump, the program's are returned; the same one for descriptors that are duplicates."""
     ends: dict[int, int] = {}
     try:
@@ -113,9 +193,9 @@ def open_streams(pump: Pump, streams: list[Stream]) -> dict[int, int]:
             if stream.same_as != stream.number:
                 ends[stream.number] = ends[stream.same_as]
             elif stream.kind == PIPE:
-                ends[stream.number] = _open_pipe(pump, stream)
+                ends[stream.number] = _open_pipe(pump, stream, abandoned)
             else:
-                ends[stream.number] = _open_pair(pump, stream)
+                ends[stream.number] = _open_pair(pump, stream, abandoned)
     except OSError:
         close_ends(ends)
         raise
@@ -127,18 +207,18 @@ def close_ends(ends: Mapping[int, int]) -> None:
         os.close(fd)
 
 
-def _open_pipe(pump: Pump, stream: Stream) -> int:
+def _open_pipe(pump: Pump, stream: Stream, abandoned: AbandonedOutputs) -> int:
     reading, writing = own_pipe()
     ours, theirs = (writing, reading) if stream.directions == READS else (reading, writing)
     os.set_blocking(ours, False)
     if stream.directions == READS:
         pump.sinks[stream.number] = PipeSink(ours)
     else:
-        pump.sources[stream.number] = Source(ours)
+        pump.sources[stream.number] = OutputSource(ours, stream.number, abandoned)
     return theirs
 
 
-def _open_pair(pump: Pump, stream: Stream) -> int:
+def _open_pair(pump: Pump, stream: Stream, abandoned: AbandonedOutputs) -> int:
     ours, theirs = socket.socketpair()
     ours.setblocking(False)
     wanted = {WRITING: stream.directions & READS, READING: stream.directions & WRITES}
@@ -146,5 +226,12 @@ def _open_pair(pump: Pump, stream: Stream) -> int:
     if wanted[WRITING]:
         pump.sinks[stream.number] = PairSink(pair)
     if wanted[READING]:
-        pump.sources[stream.number] = PairSource(pair)
+        pump.sources[stream.number] = PairSource(pair, stream.number, abandoned)
     return theirs.detach()
+
+
+def _hung_up(fd: int) -> bool:
+    """Whether nobody has the other end open any more, though there may be something left to read."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(mask & select.POLLHUP for _, mask in poll.poll(0))

@@ -155,6 +155,13 @@ class Session:
         self._require(self._worker and self.state == RUNNING)
         self.incoming[stream].consumed -= size
 
+    def ended_unnoticed(self, stream: int) -> None:
+        """The program ended an output whose reader had gone, and cannot have noticed that: all that was sent counts."""
+        self._require(self._worker and self.state == RUNNING)
+        half = self.outgoing[stream]
+        if half.state == frames.READER_CLOSED:
+            half.state = frames.ENDED
+
     def exit(self, result: Exit) -> None:
         """The job is over; every output must have ended.  Fills in the endings."""
         self._require(self._worker and self.state == RUNNING and self._started)

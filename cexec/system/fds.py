@@ -50,6 +50,10 @@ class Source:
         """At the end: whether the other side reads no more either, where there are two directions."""
         return False
 
+    def abandon(self) -> None:
+        """Nobody wants any more of it."""
+        self.close()
+
     def close(self) -> None:
         """No more will be read."""
         if self.fd >= 0 and not self._shared:

@@ -220,7 +220,9 @@ class Pump:
                 self.sinks.pop(stream).close()
             found.append(event)
         elif event.kind == frames.CLOSED:
-            self.close_source(stream)
+            source = self.sources.pop(stream, None)
+            if source is not None:
+                source.abandon()
             found.append(event)
         else:
             found.append(event)

@@ -150,6 +150,17 @@ def test_the_reader_of_an_output_goes() -> None:
     assert (first.number, first.ending, first.count) == (1, frames.READER_CLOSED, 400)
 
 
+def test_an_output_that_ended_before_its_writer_could_notice_has_ended() -> None:
+    wire = running()
+    sending(wire, 1, 1000)
+    wire.client.session.consumed(1, 400)
+    wire.client.session.close_reader(1)
+    wire.flow().raise_errors()
+    wire.worker.session.ended_unnoticed(1)
+    first = finish(wire, 0).endings[0]
+    assert (first.number, first.ending, first.count) == (1, frames.ENDED, 1000)
+
+
 def test_the_end_of_an_output_crosses_the_word_that_its_reader_has_gone() -> None:
     wire = running()
     sending(wire, 1, 1000)
