@@ -124,6 +124,7 @@ class Client:
         self._prepared = False
         self._inputs: Inputs
         self._outputs: Outputs
+        self._announcer: Announcer | None = None  # of the last attempt
         self._signals = Signals()
         self._refusals = 0
         self._failures = 0
@@ -244,7 +245,7 @@ class Client:
 
     def _find_worker(self, attempt: int) -> Winner:
         request = self._request
-        announcer = Announcer(request.groups, request.udp_port)
+        announcer = self._announcer = Announcer(request.groups, request.udp_port)
         listener = open_listener(request.ports, loopback=announcer.loopback, ipv6=announcer.ipv6)
         if request.chronicle is not None:
             request.chronicle.note("attempt", number=attempt, port=listener.port)
@@ -275,12 +276,13 @@ class Client:
 
     def _alert(self, error: CexecError, winner: Winner | None, *, final: bool = False) -> None:
         """Tells the loggers, and the worker itself, that this attempt, or with `final` the job, has failed."""
+        if self._announcer is None:
+            return
         from cexec.client_alerts import send_alert  # a job that succeeds does without
 
         send_alert(
             key=self._request.key,
-            groups=self._request.groups,
-            udp_port=self._request.udp_port,
+            announcer=self._announcer,
             job_id=self._job_id,
             attempt=self._number,
             error=error,

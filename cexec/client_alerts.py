@@ -1,7 +1,7 @@
 """What a client tells the loggers, and the worker, when an attempt or a whole job has failed.
 
-Contract: `send_alert` sends one datagram to the group, best effort: it raises nothing, waits for nothing and takes
-about a millisecond.  Imported only when something has failed.  docs/protocol.md section 5.2.
+Contract: `send_alert` sends one datagram to where the announcements went, best effort: it raises nothing, waits for
+nothing and takes about a millisecond.  Imported only when something has failed.  docs/protocol.md section 5.2.
 """
 
 from __future__ import annotations
@@ -12,13 +12,12 @@ from cexec.errors import CexecError, DisconnectedError, NoWorkerError, ProtocolE
 from cexec.protocol import alert
 from cexec.protocol.alert import Alert
 from cexec.protocol.limits import MAXIMUM_HOPS
-from cexec.system.datagrams import Announcer
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.client_candidate import Winner
     from cexec.protocol.keys import ClientKey
-    from cexec.system.groups import GroupEntry
+    from cexec.system.datagrams import Announcer
 
 GAVE_UP = alert.COMPLAINTS.index("gave up")
 ANCESTORS_CLUSTER = "[cluster]"  # nobody in particular
@@ -41,8 +40,7 @@ def complaint_for(error: CexecError) -> int:
 def send_alert(
     *,
     key: ClientKey,
-    groups: list[GroupEntry] | None,
-    udp_port: int,
+    announcer: Announcer,
     job_id: bytes,
     attempt: int,
     error: CexecError,
@@ -50,7 +48,10 @@ def send_alert(
     winner: Winner | None,
     duration: float,
 ) -> None:
-    """`winner`: the worker that failed, None when there was none; `final`: so did the job; `duration` in seconds."""
+    """`announcer` knows the group, and may be closed.  `winner`: the worker that failed, None when there was none.
+
+    `final`: so did the job.  `duration` in seconds.
+    """
     certificate = key.identity.certificate
     told = Alert(
         outcome=alert.GAVE_UP if final else alert.COMPLAINT,
@@ -66,10 +67,7 @@ def send_alert(
         clock=int(time() * 1000),
         duration=round(duration * 1000),
     )
-    announcer = Announcer(groups, udp_port)
     try:
-        announcer.send(alert.encode_alert(key, told, MAXIMUM_HOPS))
+        announcer.send_parting(alert.encode_alert(key, told, MAXIMUM_HOPS))
     except (OSError, ValueError):
         pass  # nobody hears of it: the exit status is what counts
-    finally:
-        announcer.close()

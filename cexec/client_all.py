@@ -57,6 +57,7 @@ class AllClient:
                 self._inputs[descriptor.fd] = SharedInput(descriptor.fd, empty=empty)
         self._runs: list[WorkerRun] = []
         self._printer = Printer()
+        self._announcer = Announcer(request.groups, request.udp_port)
         self._signals = Signals()
         self._interrupts = 0
         self._status = 0
@@ -67,7 +68,7 @@ class AllClient:
         """Everybody's job, from the roll call to the last byte written here."""
         request = self._request
         _allow_many_descriptors()
-        announcer = Announcer(request.groups, request.udp_port)
+        announcer = self._announcer
         try:
             roll = call_roll(request.key, announcer, request.requirements, self._expected)
             self._names = shown_names(roll.values())
@@ -248,8 +249,7 @@ class AllClient:
 
         send_alert(
             key=self._request.key,
-            groups=self._request.groups,
-            udp_port=self._request.udp_port,
+            announcer=self._announcer,
             job_id=self._job_id if run is None else own_job_id(self._job_id, run.winner.hello.instance),
             attempt=1,
             error=error,

@@ -5,7 +5,8 @@ any free port (on the loopback when every entry is loopback).  `send(data)` send
 exists at this moment (interfaces are read again each time) and returns the labels of those that the kernel took;
 `failures` says what became of the others.  `receive()` never blocks.  No method raises because of the network.
 With `mdns` in the group, or after `browse()`, what multicast DNS finds is sent the last datagram at once, by `receive`,
-and every later one.  docs/protocol.md section 2.
+and every later one.  `send_parting(data)` sends to what is known by then and waits for nothing, also after `close`.
+docs/protocol.md section 2.
 """
 
 from __future__ import annotations
@@ -90,8 +91,8 @@ class Announcer:
     """Sends one application's datagrams to its group; see the module's contract."""
 
     __slots__ = (
-        "_browser", "_entries", "_extra", "_last", "_mdns", "_port", "_resolver", "_sockets", "failures", "ipv6",
-        "loopback",
+        "_browser", "_closed", "_entries", "_extra", "_last", "_mdns", "_port", "_resolver", "_sockets", "failures",
+        "ipv6", "loopback",
     )  # fmt: skip
 
     def __init__(self, entries: Sequence[GroupEntry] | None, port: int) -> None:
@@ -101,6 +102,7 @@ class Announcer:
         self._entries = entries
         self._port = port
         self._sockets: dict[int, _socket.socket] = {}
+        self._closed = False
         self._extra: dict[Sockaddr, Destination] = {}
         self._last = b""  # what was sent last
         self._mdns = any(entry.kind == MDNS for entry in entries or ())
@@ -176,6 +178,13 @@ class Announcer:
             self.failures.pop(label, None)
         return list(sent)
 
+    def send_parting(self, data: bytes) -> None:
+        """Send to every destination that is known by now, and look for no others."""
+        chosen, _ = destinations(self._entries, self._port)
+        self._send_to_each(data, [*chosen, *self._extra.values(), *self._resolver.known()], {})
+        if self._closed:
+            self.close()
+
     def _send_to_each(self, data: bytes, chosen: Iterable[Destination], sent: dict[str, None]) -> None:
         for destination in chosen:
             try:
@@ -220,8 +229,11 @@ class Announcer:
 
     def close(self) -> None:
         """Close the sockets; may be called again."""
-        if self._browser is not None:
+        if self._browser is not None and not self._closed:
+            self._last = b""
+            self._add_found()  # what it has said by now stays known
             self._browser.close()
+        self._closed = True
         for one in self._sockets.values():
             one.close()
         self._sockets.clear()
@@ -252,6 +264,10 @@ class Resolver:
         """What is known, after a short wait for what is being looked up."""
         if len(self._found) < len(self._entries) and self._busy.acquire(True, _RESOLVE_PATIENCE):
             self._busy.release()
+        return self.known()
+
+    def known(self) -> list[Destination]:
+        """What is known by now."""
         return [destination for found in list(self._found.values()) for destination in found]
 
     def _run(self, entries: Sequence[GroupEntry]) -> None:

@@ -11,42 +11,10 @@ from typing import Any
 import pytest
 
 from tests.environment import command, local_environment
+from tests.loggers import Crat
 from tests.service import Application
 
 Start = Callable[..., Any]
-
-
-class Crat:
-    """A running logger and its lines."""
-
-    def __init__(self, directory: Path, *arguments: object) -> None:
-        self._path = directory / "crat.log"
-        self.process = subprocess.Popen(
-            command("crat", "--output", str(self._path), *map(str, arguments)),
-            env=local_environment(),
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        assert self.process.stderr is not None
-        assert "listening" in self.process.stderr.readline()
-
-    def lines(self) -> list[str]:
-        return self._path.read_text().splitlines()
-
-    def wait_for(self, text: str, count: int = 1) -> list[str]:
-        import time
-
-        deadline = time.monotonic() + 20
-        while sum(text in line for line in self.lines()) < count:
-            assert time.monotonic() < deadline, self.lines()
-            time.sleep(0.02)
-        return [line for line in self.lines() if text in line]
-
-    def close(self) -> None:
-        self.process.terminate()
-        assert self.process.wait(10) == 0
-        assert self.process.stderr is not None
-        assert "Traceback" not in self.process.stderr.read()
 
 
 @pytest.fixture

@@ -210,3 +210,29 @@ def test_closing_twice_is_no_error(announcer: OpenAnnouncer) -> None:
     sender.close()
     sender.close()
     assert sender.filenos() == []
+
+
+def test_parting_words_go_to_what_is_known_and_wait_for_no_name(
+    announcer: OpenAnnouncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client's alert must not delay its exit, and its search is over by then."""
+    answered = threading.Event()
+
+    def getaddrinfo(host: bytes, *_: object) -> list[object]:
+        if host != b"node7":
+            answered.wait(20)
+        return [(_socket.AF_INET, _socket.SOCK_DGRAM, 17, "", listening.getsockname())]
+
+    monkeypatch.setattr(module._socket, "getaddrinfo", getaddrinfo)
+    listening = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
+    listening.bind(("127.0.0.1", 0))
+    listening.settimeout(5)
+    sender = announcer("node7,slow:9")
+    assert sender.send(b"before") == ["node7"]
+    sender.close()
+    monkeypatch.setattr(module, "_RESOLVE_PATIENCE", 1000.0)  # pytest's timeout would notice
+    sender.send_parting(b"after")
+    assert (listening.recv(10), listening.recv(10)) == (b"before", b"after")
+    assert sender.filenos() == []
+    answered.set()
+    listening.close()
