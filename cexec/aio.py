@@ -4,15 +4,14 @@ Contract: `find_worker` announces until a worker has confirmed and gives it what
 comes of it runs that job and, each time that the worker confirms again, another one, until it is released or closed.
 All machines are those of `cexec`: `Contest`, `Pump`, `Session`; here they only wait in asyncio's loop.  Sources and
 sinks must not need waiting: a source has no descriptor that is polled (`fd` is -1), a sink takes all that it is given.
-Whatever goes wrong with a worker is a `CexecError`; its lease is then good for nothing but `close`.
-docs/protocol.md sections 3.3 and 4.4.
+Whatever goes wrong with a worker while it runs a job is a `CexecError`; its lease is then good for nothing but `close`.
+Every lease is released or closed.  docs/protocol.md sections 3.3 and 4.4.
 """
 
 from __future__ import annotations
 
 import asyncio
 import os
-import select
 from time import monotonic
 
 from cexec.client_job import RefusedError
@@ -21,7 +20,7 @@ from cexec.errors import DisconnectedError, LocalError
 from cexec.protocol import frames, sodium
 from cexec.protocol.announcement import JOB_ID_SIZE, SealedAnnouncement
 from cexec.protocol.frames import FIRST_FILE, Go, Refusal
-from cexec.protocol.session import OFFERED, OFFERING, RUNNING
+from cexec.protocol.session import OFFERED, OFFERING, OVER, RUNNING
 from cexec.system.datagrams import Announcer
 from cexec.system.pump import LEAST_CREDIT, Pump, Trouble
 from cexec.system.sockets import open_listener
@@ -31,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, TypeAlias
 
-    from cexec.client_candidate import Candidate, Winner
+    from cexec.client_candidate import Winner
     from cexec.protocol.frames import Exit, Stream
     from cexec.protocol.hello import Hello
     from cexec.protocol.keys import ClientKey
@@ -41,6 +40,9 @@ if TYPE_CHECKING:
     from cexec.system.groups import GroupEntry
 
     Choose: TypeAlias = Callable[[Hello, str], Go]  # the worker and its address to the job that it gets
+
+
+LEASE = "lease"  # option of GO; "yes": another job may follow on this connection
 
 
 class Terms:
@@ -74,7 +76,8 @@ class Terms:
 async def find_worker(terms: Terms, choose: Choose) -> Lease:
     """The lease of a worker that has been given its first job; `NoWorkerError` after the accept timeout.
 
-    A `choose` that raises `CexecError` does not want this worker, and the search goes on.
+    A `choose` that raises `CexecError` does not want this worker, and the search goes on; it is asked again, too, when
+    the worker is lost at that moment.
     """
     announcer = Announcer(terms.groups, terms.udp_port)
     try:
@@ -122,29 +125,8 @@ class _Search(Contest):
         finally:
             self.close()
 
-    def _advance(self, candidate: Candidate, go: Go, now: float) -> Winner | None:
-        return super()._advance(candidate, _LateGo(candidate, self._choose), now)
-
-
-class _LateGo(Go):
-    """Becomes the chosen job at the moment that it is encoded, which is when the worker has confirmed."""
-
-    def __init__(self, candidate: Candidate, choose: Choose) -> None:
-        self._candidate = candidate
-        self._choose = choose
-
-    def encode(self) -> bytes:
-        assert self._candidate.hello is not None
-        chosen = self._choose(self._candidate.hello, self._candidate.address[0])
-        super().__init__(
-            job_id=chosen.job_id,
-            attempt=chosen.attempt,
-            streams=chosen.streams,
-            arguments=chosen.arguments,
-            environment=chosen.environment,
-            options=chosen.options,
-        )
-        return super().encode()
+    def _job_for(self, offer: Hello, address: str, go: Go) -> Go:
+        return self._choose(offer, address)
 
 
 async def _readable(fds: Iterable[int], until: float) -> set[int]:
@@ -191,14 +173,15 @@ class Job:
         self.options = options or {}
         self.missing: dict[int, str] = {}  # files that did not come, by stream, and why
 
-    def go(self, attempt: int = 1) -> Go:
+    def go(self, attempt: int = 1, *, lease: bool = True) -> Go:
+        """The frame that gives it to a worker; without `lease` the worker is told that no other job follows it."""
         return Go(
             job_id=sodium.random_bytes(JOB_ID_SIZE),
             attempt=attempt,
             streams=self.streams,
             arguments=self.arguments,
             environment=self.environment,
-            options=self.options,
+            options={**self.options, LEASE: "yes"} if lease else self.options,
         )
 
     def close(self) -> None:
@@ -218,7 +201,12 @@ class Lease:
         self._session = winner.session
         self._fd = winner.connection.fileno()
         self._loop = asyncio.get_running_loop()
-        self._woken = asyncio.Event()
+        self._found: list[Event | Trouble] = []
+        self._failure: Exception | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._writing = False  # the loop tells us when more can be sent
+        self._timer = self._loop.call_at(self._session.next_timeout(), self._look)
+        self._loop.add_reader(self._fd, self._step)
 
     @property
     def worker(self) -> str:
@@ -226,11 +214,22 @@ class Lease:
         return f"{self.hello.name}@{self.address}"
 
     async def offered(self, patience: float) -> bool:
-        """Whether the worker confirms again within `patience` seconds; `give` must then follow within one."""
+        """Whether the worker confirms again within `patience` seconds; `give` must then follow within one.
+
+        One that does not may do so later, as long as the lease is not `over`.
+        """
         until = monotonic() + patience
-        while self._session.state == OFFERING and monotonic() < until:
-            await self._events(until)
-        return bool(self._session.state == OFFERED)
+        while self._session.state == OFFERING and not self.over and monotonic() < until:
+            try:
+                await self._events(until)
+            except DisconnectedError:
+                break
+        return not self.over and bool(self._session.state == OFFERED)
+
+    @property
+    def over(self) -> bool:
+        """Whether no job can be given any more: the worker has hung up, for example because it stops."""
+        return self._failure is not None or self._session.state == OVER
 
     def give(self, go: Go) -> None:
         """Another job for a worker that has confirmed."""
@@ -239,10 +238,10 @@ class Lease:
     async def run(self, job: Job, began: Callable[[bool], None]) -> Exit:
         """The job that the worker has been given, to its end.  `began` hears whether it must never be repeated.
 
-        `RefusedError` when it was not begun; `LocalError` when a sink or a source fails.
+        `RefusedError` when it was not begun; `LocalError` when a sink or a source fails.  Sources are read at once.
         """
         self._pump.sinks.update(job.sinks)
-        self._pump.sources.update({stream: s for stream, s in job.sources.items() if stream >= FIRST_FILE})
+        self._pump.sources.update(job.sources)
         result = None
         try:
             while result is None:
@@ -259,15 +258,17 @@ class Lease:
         """Passes a signal on to the program, if it runs."""
         if self._session.state == RUNNING:
             self._session.signal(number)
-            self._woken.set()
+            self._step()
 
     def release(self) -> None:
         """The worker is free: nothing of ours runs there."""
+        self._forget()
         self._session.release()
         self._pump.say_goodbye()
 
     def close(self) -> None:
         """Hangs up; the worker ends what runs for us."""
+        self._forget()
         self._pump.connection.close()
 
     def _handle(self, event: Event | Trouble, job: Job, began: Callable[[bool], None]) -> Exit | None:
@@ -275,7 +276,6 @@ class Lease:
             verb = "write" if event.writing else "read"
             raise LocalError(f"cannot {verb} stream {event.stream} of a job: {os.strerror(event.error).lower()}")
         if event.kind == frames.STARTED:
-            self._pump.sources.update({stream: s for stream, s in job.sources.items() if stream < FIRST_FILE})
             began(bool(event.number & frames.ONCE) or "once" in self.hello.attributes)
         elif event.kind == frames.REFUSED and event.refusal is not None:
             raise RefusedError(event.refusal)
@@ -291,28 +291,66 @@ class Lease:
 
     async def _events(self, until: float = float("inf")) -> list[Event | Trouble]:
         """What has happened, as soon as something has; nothing when the time has come."""
-        while True:
-            found = self._pump.step(0.0)
-            if found or monotonic() >= until:
-                return found
-            await self._wait(until)
+        self._step()
+        while not self._found:
+            if self._failure is not None:
+                raise self._failure
+            if monotonic() >= until:
+                break
+            if self._eager:
+                await asyncio.sleep(0)  # more could be sent at once, but others wait too
+                self._step()
+            else:
+                await self._wait(until)
+        found, self._found = self._found, []
+        return found
+
+    @property
+    def _eager(self) -> bool:
+        room = self._pump.records.has_room
+        return room and any(self._session.sendable(stream) >= LEAST_CREDIT for stream in self._pump.sources)
 
     async def _wait(self, until: float) -> None:
-        room = self._pump.records.has_room
-        if room and any(self._session.sendable(stream) >= LEAST_CREDIT for stream in self._pump.sources):
-            await asyncio.sleep(0)  # more could be sent at once, but others wait too
-            return
-        self._woken.clear()
-        self._loop.add_reader(self._fd, self._woken.set)
-        writes = bool(self._pump.wanted().get(self._fd, 0) & select.POLLOUT)
-        if writes:
-            self._loop.add_writer(self._fd, self._woken.set)
-        timeout = min(self._session.next_timeout(), until) - monotonic()
-        timer = self._loop.call_later(max(0.0, timeout), self._woken.set)
+        """Until a step has been made, or the time has come."""
+        waiter = self._waiter = self._loop.create_future()
+        timer = None if until == float("inf") else self._loop.call_at(until, self._wake)
         try:
-            await self._woken.wait()
+            await waiter
         finally:
-            timer.cancel()
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self) -> None:
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _step(self) -> None:
+        """Moves what can be moved; called by the loop too, when the connection is ready.  Failures are kept."""
+        if self._failure is None:
+            try:
+                self._found += self._pump.step(0.0)
+            except Exception as error:
+                self._failure = error
+        writing = self._failure is None and not self._pump.flushed
+        if self._failure is not None:
+            self._forget()
+        elif writing and not self._writing:
+            self._loop.add_writer(self._fd, self._step)
+        elif self._writing and not writing:
+            self._loop.remove_writer(self._fd)
+        self._writing = writing
+        self._wake()
+
+    def _look(self) -> None:
+        """The session wants to be asked now and then."""
+        self._step()
+        if self._failure is None:
+            self._timer = self._loop.call_at(self._session.next_timeout(), self._look)
+
+    def _forget(self) -> None:
+        """The loop is to know nothing more of the connection."""
+        self._timer.cancel()
+        if self._pump.connection.fileno() >= 0:
             self._loop.remove_reader(self._fd)
-            if writes:
-                self._loop.remove_writer(self._fd)
+            self._loop.remove_writer(self._fd)

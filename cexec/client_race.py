@@ -206,6 +206,10 @@ class Contest:
         """Whether this worker may have the job."""
         return True
 
+    def _job_for(self, offer: Hello, address: str, go: Go) -> Go:
+        """What a worker that has confirmed is given; raises `CexecError` when it is to have nothing."""
+        return go
+
     def _accept(self, now: float) -> None:
         from cexec.client_candidate import Candidate
         from cexec.protocol.channel import ClientHandshake
@@ -234,9 +238,9 @@ class Contest:
                 self._note("offered", hello=candidate.hello, address=candidate.address[0])
                 if not self._wants(candidate.hello):
                     self._drop(candidate, "")
-            if not confirmed or candidate.session is None:
+            if not confirmed or candidate.session is None or candidate.hello is None:
                 return None
-            candidate.session.go(go)
+            candidate.session.go(self._job_for(candidate.hello, candidate.address[0], go))
             candidate.flush()
         except CexecError as error:
             if isinstance(error, CertificateError) and candidate.hello is not None:

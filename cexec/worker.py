@@ -22,14 +22,13 @@ from cexec.system.group_sockets import GroupSockets
 from cexec.worker_alerts import Alerts
 from cexec.worker_answers import Answers, Profile
 from cexec.worker_hearing import Ear
+from cexec.worker_jobs import Jobs
 from cexec.worker_offer import CANCELLED, PROVED, TAKEN, Offer, UnreachableError
 from cexec.worker_presence import Presences
-from cexec.worker_running import RunningJob
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import Any
 
     from cexec.protocol.keys import WorkerKey
     from cexec.system.datagrams import Announcer
@@ -62,7 +61,6 @@ class Worker:
         """`announcer` sends to the group that `groups` hear; `random` gives floats from 0 up to but not 1."""
         now = monotonic()
         self._key = key
-        self._program = program
         self._groups = groups
         self._bidder = bidder
         self._log = log
@@ -85,7 +83,7 @@ class Worker:
         )
         self._heard = self._ear.heard
         self._offers: dict[int, Offer] = {}  # by descriptor
-        self._jobs: dict[int, RunningJob] = {}  # by descriptor
+        self._jobs = Jobs(program=program, bidder=bidder, heard=self._heard, alerts=self._alerts, log=log)
         self._stopping = 0  # how often we have been told to stop
         process.load_prctl()
         self._wakeup = self._catch_signals()
@@ -102,8 +100,7 @@ class Worker:
             now = monotonic()
             if wakeup in ready:
                 self._read_signals(wakeup)
-            for fd in [fd for fd in ready if fd in self._jobs]:
-                self._hear_job(self._jobs[fd], now)
+            self._jobs.hear(ready, now)
             for fd in [fd for fd in ready if fd in self._offers]:
                 self._advance(self._offers[fd], now)
             if not self._stopping:
@@ -125,7 +122,7 @@ class Worker:
     def _wait(self, wakeup: int) -> set[int]:
         poll = select.poll()
         poll.register(wakeup, select.POLLIN)
-        for fd in self._jobs:
+        for fd in self._jobs.filenos():
             poll.register(fd, select.POLLIN)
         for fd, offer in self._offers.items():
             poll.register(fd, offer.mask)
@@ -170,15 +167,15 @@ class Worker:
     def _read_signals(self, wakeup: int) -> None:
         for _ in os.read(wakeup, 64):
             self._stopping += 1
-            self._log.event("stopping" if self._stopping == 1 else "ending", jobs=len(self._jobs))
+            self._log.event("stopping" if self._stopping == 1 else "ending", jobs=self._jobs.running)
             if self._stopping == 1:
                 self._ear.leave()
+                self._jobs.stop()
             for offer in list(self._offers.values()):
                 offer.withdraw("worker is stopping")
                 self._drop(offer)
             if self._stopping > 1:
-                for job in self._jobs.values():
-                    job.terminate()
+                self._jobs.terminate()
 
     # bids
 
@@ -188,6 +185,8 @@ class Worker:
                 self._log.event("slowed", seconds=event.seconds, reason=event.reason)
             elif isinstance(event, Recovered):
                 self._log.event("recovered")
+            elif isinstance(event, Forget) and self._jobs.leased(event.identity):
+                self._jobs.end_lease(event.identity)
             elif isinstance(event, Forget):
                 self._heard.forget(event.identity, now, over=event.over)
                 for offer in [o for o in self._offers.values() if o.identity == event.identity]:
@@ -198,6 +197,8 @@ class Worker:
                 known = self._heard.get(event.identity)
                 if known is not None:
                     self._answers.send(known, hello.QUEUED)
+            elif isinstance(event, Connect) and self._jobs.leased(event.identity):
+                self._jobs.offer(event.identity, now)
             elif isinstance(event, Connect):
                 self._connect(event.identity, now)
 
@@ -259,55 +260,13 @@ class Worker:
         self._offers.pop(offer.connection.fileno(), None)
         offer.close()
 
-    # jobs
-
     def _start(self, offer: Offer, now: float) -> None:
-        """Forks: the child has the connection and the job, the parent forgets both."""
+        """The client has given its job: a process of its own has it and the connection, we forget both."""
         known = self._heard.get(offer.identity)
         del self._offers[offer.connection.fileno()]
         assert known is not None  # a bid that holds a slot is never forgotten
-        self._bidder.started(offer.identity, now)
-        try:
-            job = RunningJob.fork(offer, known, self._program)
-        except OSError as error:
-            self._log.event("failed", **known.fields(), reason=f"cannot fork: {os.strerror(error.errno or 0).lower()}")
-            self._bidder.finished(offer.identity, "refused", 0.0, now)
-        else:
-            self._jobs[job.fileno()] = job
-            self._log.event("accepted", **job.fields, client=_shown(offer.client))
+        self._jobs.start(offer, known, now)
         offer.close()
-
-    def _hear_job(self, job: RunningJob, now: float) -> None:
-        for report in job.reports():
-            what = str(report.pop("event"))
-            self._log.event(what, **job.fields, **report)
-            if what == "started":
-                job.alert = self._alerts.started(**job.told)
-            elif what == "finished":
-                self._end_alert(job, now, report)
-                outcome = "ok" if report["status"] == 0 else "failed"
-                self._bidder.finished(job.identity, outcome, now - job.started, now)
-            elif what == "refused":
-                self._bidder.finished(job.identity, "refused", now - job.started, now)
-        if job.ended:
-            del self._jobs[job.fileno()]
-            self._heard.forget(job.identity, now)
-            self._bidder.finished(job.identity, "broken", now - job.started, now)
-            self._end_alert(job, now, {})
-            job.close()
-
-    def _end_alert(self, job: RunningJob, now: float, report: dict[str, Any]) -> None:
-        """Tells the loggers of a job that was started, once."""
-        if job.alert is not None:
-            self._alerts.ended(
-                job.alert,
-                now,
-                status=report.get("status"),
-                duration=now - job.started,
-                received=report.get("received", 0),
-                sent=report.get("sent", 0),
-            )
-            job.alert = None
 
 
 def _shown(address: Sockaddr) -> str:

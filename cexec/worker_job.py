@@ -1,14 +1,12 @@
-"""One job, in a process of its own: the program, its descriptors, the pump, and the end.
+"""One job: the program, its descriptors, the pump, and the end.
 
-Contract: `run_job` is called in a forked child that owns the connection and nothing else of the parent's; it returns
-when the client has released the connection or gone, and everything that the program started has ended.  What the parent
-has to know goes over `parent` as JSON texts: `started`, `refused`, `finished`, `broken`.  The parent going away, or its
-word `terminate`, ends the job.  docs/protocol.md sections 4.2 to 4.4.
+Contract: `Job(...).run()` returns when the exit frame has been said, or raises `CexecError` when the client or the
+parent is lost; either way everything that the program started has ended and its directory is gone.  What the parent has
+to know is told to it: `started`, `refused`, `finished`.  docs/protocol.md sections 4.2 to 4.4.
 """
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import signal
@@ -19,20 +17,19 @@ from cexec.protocol import frames
 from cexec.protocol.frames import EXITED, FIRST_FILE, HERE, LIMITED, PERMANENT, SIGNALLED, Exit, Go, Refusal
 from cexec.protocol.streams import OPEN
 from cexec.system import limits, process, process_tree
-from cexec.system.leftovers import MARK, Record
+from cexec.system.leftovers import Record
 from cexec.system.limits import Limits
-from cexec.system.liveness import Liveness
 from cexec.system.memory_group import MemoryGroup
-from cexec.system.pump import Pump, Trouble
+from cexec.system.pump import Trouble
 from cexec.worker_files import PrivateDirectory, receive_files, send_files
 from cexec.worker_streams import AbandonedOutputs, PipeSink, close_ends, open_streams
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
     from collections.abc import Callable, Mapping
 
     from cexec.protocol.session import Event
+    from cexec.worker_carrier import Carrier
 
 GRACE = 2.0  # seconds (ours) between TERM and KILL for what is left of a job
 RELEASE_PATIENCE = 30.0  # seconds (ours) that a client has to take the exit frame and let go
@@ -43,7 +40,14 @@ SIGNALS = {  # (protocol) the signals that a client may send
 }  # fmt: skip
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")  # a peer variable's name, docs/protocol.md section 4.2
 FETCH_ON_FAILURE = "fetch-on-failure"  # (protocol) the option of GO that, set to "no", fetches after success only
-KNOWN_OPTIONS = {*limits.OPTIONS, FETCH_ON_FAILURE}
+LEASE = "lease"  # (protocol) the option of GO that, set to "yes", asks for another job on this connection
+KNOWN_OPTIONS = {*limits.OPTIONS, FETCH_ON_FAILURE, LEASE}
+HELD_BACK = 0.002  # seconds (ours) that the first frames of a leased job wait for its last ones
+
+
+def is_leased(go: Go) -> bool:
+    """Whether the client may have another job after this one."""
+    return go.options.get(LEASE) == "yes"
 
 
 class Program:
@@ -78,55 +82,62 @@ class Program:
 
 
 class Job:
-    """One run of the program."""
+    """One run of the program.  `released`: the client wants nothing more.  `offers`: it may be given another job."""
 
     def __init__(
-        self, pump: Pump, go: Go, program: Program, extra: Mapping[bytes, bytes], parent: _socket.socket
+        self, carrier: Carrier, go: Go, program: Program, extra: Mapping[bytes, bytes], record: Record | None
     ) -> None:
-        self._pump = pump
-        self._session = pump.session
+        """`extra` is the part of the environment that is this job's own; `record` is written, not closed."""
+        self.released = False
+        self.offers = False
+        self.announced_idle = False  # `finished` has told the parent that another job may follow at once
+        self._carrier = carrier
+        self._pump = carrier.pump
+        self._session = carrier.pump.session
         self._go = go
         self._program = program
         self._extra = extra
-        self._parent = parent
+        self._record = record
         self._limits = program.limits
-        self._liveness = Liveness(pump.connection)
         self._early: list[int] = []  # signals that came before the program was there
         self._pid = 0
         self._status: int | None = None
         self._usage = (0, 0, 0)
         self._alone = True  # no child is left
         self._over = False  # the last frame has been said
-        self._released = False
+        self._held_until: float | None = None  # the first frames are held back
         self._deadline: float | None = None  # of the time limit
         self._latest: float | None = None  # when at last the slot is needed, after the time limit
         self._ending: process_tree.TreeEnd | None = None
         self._hit: limits.Hit | None = None
         self._inputs: dict[int, PipeSink] = {}
-        self._abandoned = AbandonedOutputs(pump)
+        self._abandoned = AbandonedOutputs(carrier.pump)
         self._directory: PrivateDirectory | None = None
+        self._origin = -1  # the working directory before that
         self._group: MemoryGroup | None = None
-        self._record = _record(program, extra)
-        self._children = _child_signals()
-        pump.watch(self._children)
-        pump.watch(parent.fileno())
 
     def run(self) -> None:
         """Starts the program, pumps until it is over, sends the exit frame and ends what is left."""
         try:
             refusal = self._check() or self._start()
             if refusal is not None:
-                self._tell("refused", reason=refusal.reason)
+                self._carrier.tell("refused", reason=refusal.reason)
                 self._session.refuse(refusal)
             else:
-                self._tell("started", pid=self._pid)
+                self._carrier.tell("started", pid=self._pid)
+                if self._leased:
+                    self._hold_back()
                 self._session.started(once=self._program.once)
                 self._run_program()
             self._over = True
-            self._follow_up(self._end_tree)
+            self.follow_up(self._end_tree)
+            self.offers = refusal is None and self._leased and self._alone
         finally:
             self._clean_up()
-        self._follow_up(self._linger)
+
+    @property
+    def _leased(self) -> bool:
+        return is_leased(self._go) and not self._carrier.last
 
     # starting
 
@@ -175,6 +186,7 @@ class Job:
 
     def _enter_directory(self) -> None:
         """The files that the program is to find are complete before it starts."""
+        self._origin = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC)
         self._directory = PrivateDirectory()
         if self._record is not None:
             self._record.add(directory=self._directory.path)
@@ -187,7 +199,7 @@ class Job:
         if not self._limits.inherited:
             return process.spawn(self._program.executable, arguments, environment, ends)
         if self._limits.memory:
-            self._group = MemoryGroup.create(f"{os.getpid()}", self._limits.memory)
+            self._group = MemoryGroup.create(f"{os.getpid()}-{self._go.job_id.hex()[:8]}", self._limits.memory)
             if self._group is not None and self._record is not None:
                 self._record.add(group=self._group.path)
         return process.spawn(
@@ -215,19 +227,17 @@ class Job:
 
     def _step(self, until: float | None = None) -> None:
         """Pumps once, and does what time, the parent and the children ask for; waits no longer than `until`."""
-        timeouts = [until, self._deadline, self._liveness.next_timeout()]
+        timeouts = [until, self._deadline, self._held_until]
         timeouts.append(None if self._ending is None or self._alone else self._ending.next_timeout())
         due = [timeout for timeout in timeouts if timeout is not None]
-        for event in self._pump.step(max(0.0, min(due) - monotonic()) if due else None):
+        for event in self._carrier.step(min(due) if due else None):
             self._handle(event)
         self._abandoned.advance()
-        if self._children in self._pump.ready:
+        if self._carrier.children_ended:
             self._reap()
-        if self._parent.fileno() in self._pump.ready:
-            raise DisconnectedError("worker is ending its jobs")
         now = monotonic()
-        self._liveness.stepped(now)
-        self._liveness.handle_timeout(now)
+        if self._held_until is not None and now >= self._held_until:
+            self._let_go()
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
             self._hit = limits.Hit(f"ended after its time limit of {self._limits.time:g} s", signal.SIGTERM)
@@ -249,7 +259,7 @@ class Job:
         elif event.kind in (frames.CANCEL, frames.RELEASE):
             if not self._over:
                 raise DisconnectedError("client gave up")
-            self._released = True
+            self.released = True
         elif event.kind == frames.BROKEN:
             raise DisconnectedError(f"client lost its input: {event.text}")
 
@@ -262,11 +272,17 @@ class Job:
         else:
             process_tree.signal_program(self._pid, SIGNALS[number], reaped=self._status is not None)
 
+    def _hold_back(self) -> None:
+        """A program that ends at once has all that is said of it said in one segment, which wakes the client once."""
+        self._carrier.hold_back(True)
+        self._held_until = monotonic() + HELD_BACK
+
+    def _let_go(self) -> None:
+        if self._held_until is not None:
+            self._held_until = None
+            self._carrier.hold_back(False)
+
     def _reap(self) -> None:
-        try:
-            os.read(self._children, 4096)
-        except BlockingIOError:
-            pass
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -301,10 +317,21 @@ class Job:
         self._abandoned.settle()
         self._session.exit(result)
         self._pump.flush()  # the client need not wait for our tidying up
+        self._let_go()
         sent, received = (sum(half.count for half in self._session.outgoing.values()),
                           sum(half.consumed for half in self._session.incoming.values()))  # fmt: skip
         cpu = (user + system) / 1e6
-        self._tell("finished", status=result.exit_status, sent=sent, received=received, cpu=cpu, reason=message)
+        self._reap()
+        self.announced_idle = self._leased and self._alone and self._directory is None
+        self._carrier.tell(
+            "finished",
+            status=result.exit_status,
+            sent=sent,
+            received=received,
+            cpu=cpu,
+            reason=message,
+            idle=self.announced_idle,
+        )
 
     def _end_tree(self) -> None:
         """Ends what the program has left behind; pumps on, so that nobody waits for it."""
@@ -314,15 +341,15 @@ class Job:
         while not self._alone and self._ending is not None and not self._ending.given_up:
             self._step()
 
-    def _linger(self) -> None:
+    def linger(self) -> None:
         """Until the kernel has our last frame and the client lets go, but then not for ever: it may be stopped."""
         deadline = None
-        while not self._released and (deadline is None or monotonic() < deadline):
+        while not self.released and (deadline is None or monotonic() < deadline):
             if deadline is None and self._pump.flushed:
                 deadline = monotonic() + RELEASE_PATIENCE
             self._step(deadline)
 
-    def _follow_up(self, what: Callable[[], None]) -> None:
+    def follow_up(self, what: Callable[[], None]) -> None:
         """What comes after the last frame: what becomes of the client is no failure of the job any more."""
         try:
             what()
@@ -333,42 +360,7 @@ class Job:
         process_tree.end_tree(self._pid, GRACE)
         if self._directory is not None:
             self._directory.remove()
+            os.fchdir(self._origin)
+            os.close(self._origin)
         if self._group is not None:
             self._group.remove()
-        if self._record is not None:
-            self._record.close()
-
-    def _tell(self, what: str, **values: object) -> None:
-        try:
-            self._parent.send(json.dumps({"event": what, **values}).encode())
-        except OSError:
-            pass  # the parent has gone; the watch on its socket says so
-
-
-def run_job(pump: Pump, go: Go, program: Program, extra: Mapping[bytes, bytes], parent: _socket.socket) -> None:
-    """Runs one job; every failure that is not the program's is told to the parent as `broken`."""
-    process.adopt_orphans()
-    job = Job(pump, go, program, extra, parent)
-    try:
-        job.run()
-    except CexecError as error:
-        job._tell("broken", reason=str(error))
-
-
-def _record(program: Program, extra: Mapping[bytes, bytes]) -> Record | None:
-    if program.records is None:
-        return None
-    try:
-        return Record(program.records, f"{MARK}={os.fsdecode(extra[MARK.encode()])}")
-    except OSError:
-        return None  # a full disk: what it is for will hardly happen
-
-
-def _child_signals() -> int:
-    """A descriptor that becomes readable when a child has ended."""
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    os.set_blocking(writing, False)
-    signal.signal(signal.SIGCHLD, lambda number, stack: None)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    return reading

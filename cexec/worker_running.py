@@ -1,6 +1,6 @@
-"""The parent's side of a running job: its process, and the socket over which that reports.
+"""The parent's side of a job's process, which may carry one job after the other, and the socket over which it reports.
 
-Contract: `RunningJob.fork` returns in the parent only; the child runs the job and never returns.  `reports()` gives
+Contract: `JobProcess.fork` returns in the parent only; the child runs the jobs and never returns.  `reports()` gives
 what has come, and `ended` says when the process is gone; nothing here blocks.
 """
 
@@ -15,13 +15,16 @@ from time import monotonic
 
 from cexec.system import leftovers
 from cexec.system.pump import Pump
-from cexec.worker_job import Program, run_job
+from cexec.worker_carrier import LAST, OFFER
+from cexec.worker_job import Program, is_leased
+from cexec.worker_lease import run_jobs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from typing import Any
 
+    from cexec.protocol.frames import Go
     from cexec.worker_alerts import Started
     from cexec.worker_heard import Known
     from cexec.worker_offer import Offer
@@ -31,35 +34,36 @@ MAXIMUM_REPORT = 4096  # bytes (ours)
 FIRST_OWN_DESCRIPTOR = 3
 
 
-class RunningJob:
-    """One job that runs in a process of its own."""
+class JobProcess:
+    """A process that runs the jobs of one connection.  Between two jobs it waits in the bidder's lottery.
 
-    def __init__(
-        self,
-        identity: bytes,
-        fields: dict[str, object],
-        told: dict[str, Any],
-        pid: int,
-        channel: _socket.socket,
-        records: str | None,
-    ) -> None:
-        """`fields` are for the log, `told` for the loggers."""
-        self.identity = identity
-        self.fields = fields
+    `identity` is what the bidder knows the job of this moment by, or the wish for another one; `announced` is that of
+    the first one.  `fields` are for the log, `told` for the loggers.
+    """
+
+    def __init__(self, offer: Offer, known: Known, pid: int, channel: _socket.socket, records: str | None) -> None:
+        assert offer.go is not None
+        announcement = known.opened.announcement
+        self.identity = self.announced = offer.identity
+        self.weight = announcement.weight
+        self.client = offer.client
         self.pid = pid
-        self.started = monotonic()
+        self.waiting = False  # it runs no job
+        self.offered = False  # a slot is reserved for its next one
         self.ended = False
         self.alert: Started | None = None  # what the loggers will be told, while the program runs
-        self.told = told
+        self._name = announcement.certificate.name
+        self._worker_address = str(offer.connection.getsockname()[0])
         self._channel = channel
         self._records = records
         self._leader = 0
         self._status = 0  # of the process
         self._concluded = False  # it has said how the job ended
+        self.begin(offer.identity, *_numbers(offer.go, known))
 
     @classmethod
-    def fork(cls, offer: Offer, known: Known, program: Program) -> RunningJob:
-        """Starts the job's process; raises `OSError` when the system has no room for one."""
+    def fork(cls, offer: Offer, known: Known, program: Program) -> JobProcess:
+        """Starts the process; raises `OSError` when the system has no room for one."""
         import socket
 
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -70,10 +74,39 @@ class RunningJob:
             theirs.close()
             raise
         if pid == 0:
-            _run_child(offer, program, _environment(offer, known), theirs)
+            _run_child(offer, known, program, theirs)
         theirs.close()
         ours.setblocking(False)
-        return cls(offer.identity, known.fields(), _told(offer, known), pid, ours, program.records)
+        return cls(offer, known, pid, ours, program.records)
+
+    def begin(self, identity: bytes, job_id: bytes, attempt: int) -> None:
+        """A job begins."""
+        self.identity = identity
+        self.waiting = self.offered = self._concluded = False
+        self.started = monotonic()
+        self.fields: dict[str, object] = {"job": job_id.hex(), "attempt": attempt, "name": self._name}
+        self.told: dict[str, Any] = {
+            "identity": identity,
+            "job_id": job_id,
+            "attempt": attempt,
+            "client_name": self._name,
+            "client_address": str(self.client[0]),
+            "worker_address": self._worker_address,
+        }
+
+    def wait(self, identity: bytes) -> None:
+        """It waits for another job."""
+        self.identity = identity
+        self.waiting = True
+
+    def offer(self) -> None:
+        """A slot is reserved for its next job."""
+        self.offered = True
+        self._say(OFFER)
+
+    def end(self) -> None:
+        """It is to take no further job."""
+        self._say(LAST)
 
     def fileno(self) -> int:
         return self._channel.fileno()
@@ -96,7 +129,7 @@ class RunningJob:
         return found
 
     def terminate(self) -> None:
-        """Ends the job: its process sees our end of the socket closed for writing."""
+        """Ends it, with the job of this moment: the process sees our end of the socket closed for writing."""
         import socket
 
         try:
@@ -112,6 +145,12 @@ class RunningJob:
             if self._records is not None:
                 leftovers.sweep(self._records)
 
+    def _say(self, word: bytes) -> None:
+        try:
+            self._channel.send(word)
+        except OSError:
+            pass  # it has gone, or is not listening: its end of the socket will tell
+
     def _collect(self) -> dict[str, object]:
         """Reaps the process, which closes its socket when it ends; what it could not report itself."""
         self.ended = True
@@ -119,47 +158,39 @@ class RunningJob:
             _, self._status = os.waitpid(self.pid, 0)
         except ChildProcessError:
             pass
-        if self._concluded or not self._status:
+        if self._concluded or self.waiting or not self._status:
             return {}
         code = os.waitstatus_to_exitcode(self._status)
         how = f"was killed by signal {-code}" if code < 0 else "has failed"
         return {"event": "broken", "reason": f"the job's process {how}"}
 
 
-def _told(offer: Offer, known: Known) -> dict[str, Any]:
-    """What an alert says of the job."""
-    announcement = known.opened.announcement
-    return {
-        "identity": offer.identity,
-        "job_id": announcement.job_id,
-        "attempt": announcement.attempt,
-        "client_name": announcement.certificate.name,
-        "client_address": str(offer.client[0]),
-        "worker_address": str(offer.connection.getsockname()[0]),
-    }
+def _numbers(go: Go, known: Known) -> tuple[bytes, int]:
+    """What a job is called: as its GO says in a lease, where one announcement has many; else as was announced."""
+    announced = known.opened.announcement
+    return (go.job_id, go.attempt) if is_leased(go) else (announced.job_id, announced.attempt)
 
 
-def _environment(offer: Offer, known: Known) -> dict[bytes, bytes]:
-    """What belongs to this job only; docs/protocol.md section 4.2 (GO) and cservice(1), ENVIRONMENT."""
-    assert offer.go is not None
+def _environment(offer: Offer, known: Known, go: Go) -> dict[bytes, bytes]:
+    """What belongs to one job only; docs/protocol.md section 4.2 (GO) and cservice(1), ENVIRONMENT."""
     local = offer.connection.getsockname()
-    announcement = known.opened.announcement
+    job_id, attempt = _numbers(go, known)
     values = {
         "REMOTE_ADDR": str(offer.client[0]),
         "REMOTE_PORT": str(offer.client[1]),
         "SERVER_ADDR": str(local[0]),
         "SERVER_PORT": str(local[1]),
-        "CEXEC_JOB": announcement.job_id.hex(),
-        "CEXEC_ATTEMPT": str(announcement.attempt),
-        "CEXEC_CLIENT": announcement.certificate.name,
-        leftovers.MARK: f"{announcement.job_id.hex()}-{os.urandom(8).hex()}",  # the next attempt may run here too
+        "CEXEC_JOB": job_id.hex(),
+        "CEXEC_ATTEMPT": str(attempt),
+        "CEXEC_CLIENT": known.opened.announcement.certificate.name,
+        leftovers.MARK: f"{job_id.hex()}-{os.urandom(8).hex()}",  # the next attempt may run here too
     }
     result = {name.encode(): value.encode() for name, value in values.items()}
-    result.update({b"PEER_" + name.encode(): value for name, value in offer.go.environment.items()})
+    result.update({b"PEER_" + name.encode(): value for name, value in go.environment.items()})
     return result
 
 
-def _run_child(offer: Offer, program: Program, extra: dict[bytes, bytes], parent: _socket.socket) -> None:
+def _run_child(offer: Offer, known: Known, program: Program, parent: _socket.socket) -> None:
     """The forked child: has the connection and its end of the socketpair, nothing else of the parent's."""
     status = 111
     try:
@@ -170,7 +201,8 @@ def _run_child(offer: Offer, program: Program, extra: dict[bytes, bytes], parent
         for first, last in ((FIRST_OWN_DESCRIPTOR, low), (low + 1, high), (high + 1, 1 << 20)):
             os.closerange(first, last)
         assert offer.go is not None
-        run_job(Pump(offer.connection, offer.records, offer.session), offer.go, program, extra, parent)
+        pump = Pump(offer.connection, offer.records, offer.session)
+        run_jobs(pump, offer.go, program, lambda go: _environment(offer, known, go), parent)
         status = 0
     except BaseException:
         traceback.print_exc(file=sys.stderr)

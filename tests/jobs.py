@@ -1,6 +1,6 @@
 """A worker's job process and a client made of the real pump, joined by a TCP connection; no race, no keys.
 
-Contract: `RemoteJob` forks and runs `worker_job.run_job` as cservice does.  What the client gives and gets is in
+Contract: `RemoteJob` forks and runs `worker_lease.run_jobs` as cservice does.  What the client gives and gets is in
 memory: `inputs` by stream number, `output(n)` what came.  `run()` returns the worker's exit frame; `reports` is what
 the job's process told its parent.  As a context manager it ends everything, and `remains()` names what then is left.
 """
@@ -24,7 +24,8 @@ from cexec.protocol.session import Event, Session
 from cexec.system import process, process_tree
 from cexec.system.fds import Sink, Source
 from cexec.system.pump import Pump, Trouble
-from cexec.worker_job import Program, run_job
+from cexec.worker_job import Program
+from cexec.worker_lease import run_jobs
 from tests.protocol.wires import record_pair
 
 JOB_ID = bytes(range(16))
@@ -217,14 +218,17 @@ def _child(pump: Pump, go: Go, program: Program, mark: bytes, parent: socket.soc
     try:
         process.close_on_exec_from(3)
         name, _, value = mark.partition(b"=")
-        peers = {b"PEER_" + key.encode(): text for key, text in go.environment.items()}
-        run_job(pump, go, program, {name: value, **peers}, parent)
+        run_jobs(pump, go, program, lambda go: {name: value, **_peers(go)}, parent)
     except BaseException:
         import traceback
 
         traceback.print_exc()
     finally:
         os._exit(0)
+
+
+def _peers(go: Go) -> dict[bytes, bytes]:
+    return {b"PEER_" + name.encode(): value for name, value in go.environment.items()}
 
 
 def _connection() -> tuple[socket.socket, socket.socket]:

@@ -22,6 +22,7 @@ from cexec.system.fds import Sink
 from cexec.system.pump import Pump, Trouble
 from tests.protocol.wires import record_pair
 
+MOST_FILES = 4  # that a job is sent
 Program = Callable[[Go, bytes], tuple[int, bytes, bytes]]
 
 
@@ -53,7 +54,7 @@ class LeasingWorker:
         self._once = once
         self._refuse = refuse
         self._pause = pause
-        self._input = Kept()
+        self._inputs: dict[int, Kept] = {}
         self._files: dict[int, Kept] = {}
         self._go: Go | None = None
         self._status: int | None = None
@@ -69,6 +70,7 @@ class LeasingWorker:
             client.receive_data(memoryview(frame), now)
         client.next_event()
         self._pump = Pump(theirs, other, self._session)
+        self._prepare()
         hello = SimpleNamespace(name="w", attributes={}, slots=1)
         self.winner: Any = SimpleNamespace(connection=ours, records=one, session=client, hello=hello, address="here")
         self._thread = threading.Thread(target=self._serve, daemon=True)
@@ -94,12 +96,11 @@ class LeasingWorker:
     def _handle(self, event: Any) -> None:
         if event.kind == frames.GO:
             self._go = event.go
-            self._input = Kept()
             if self._refuse:
                 self._session.refuse(Refusal(frames.HERE, self._refuse))
                 return
-            self._files = {s.number: Kept() for s in self._go.streams if s.kind == frames.FILE and s.directions == 1}
-            self._pump.sinks.update({0: self._input, **self._files})
+            sent = [s.number for s in self._go.streams if s.kind == frames.FILE and s.directions == frames.READS]
+            self._files = {number: self._inputs[number] for number in sent}
             self._session.started(once=self._once)
         elif event.kind == frames.END and not any(number in self._pump.sinks for number in (0, *self._files)):
             if self._status is None and self._session.state == RUNNING and self._go is not None:
@@ -112,16 +113,22 @@ class LeasingWorker:
     def _run(self, go: Go) -> None:
         names = {stream.number: stream.name for stream in go.streams}
         self.files = {names[number]: bytes(kept.data) for number, kept in self._files.items()}
-        self._status, output, errors = self._program(go, bytes(self._input.data))
+        self._status, output, errors = self._program(go, bytes(self._inputs[0].data))
         for stream in go.streams:
             if stream.directions == frames.WRITES:
                 data = {1: output, 2: errors}.get(stream.number, f"content of {stream.name}".encode())
                 self._pump.sources[stream.number] = DataSource(data)
 
+    def _prepare(self) -> None:
+        """Data may come with the GO that names its streams."""
+        self._inputs = {number: Kept() for number in (0, *range(frames.FIRST_FILE, frames.FIRST_FILE + MOST_FILES))}
+        self._pump.sinks = dict(self._inputs)
+
     def _finish(self, status: int) -> None:
         self._session.exit(Exit(kind=frames.EXITED, status=status, endings=[]))
         self._status = None
         self.jobs += 1
+        self._prepare()
         if self.jobs <= self._again:
             self._pump.flush()
             time.sleep(self._pause)

@@ -1,0 +1,146 @@
+"""What outlasts a job in the process that carries it: the connection, the parent, and word of children that have ended.
+
+Contract: `step(until)` pumps once, waiting no longer than that, and returns the pump's events; between two jobs
+`next_word(until)` waits for one frame only, because what follows a GO is the next job's.  Both hear the parent: its
+words set `may_offer` and `last`, and its end of the socket being closed raises `DisconnectedError`, as does what is
+wrong with the client.  docs/protocol.md section 4.4.
+"""
+
+from __future__ import annotations
+
+import _socket
+import json
+import os
+import select
+import signal
+from time import monotonic
+
+from cexec.errors import DisconnectedError
+from cexec.system.liveness import Liveness
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cexec.protocol.session import Event
+    from cexec.system.pump import Pump, Trouble
+
+OFFER, LAST = b"offer", b"last"  # the parent's words: another job may be offered; the one that runs is the last one
+_CORK: int | None = getattr(_socket, "TCP_CORK", None)
+
+
+class Carrier:
+    """`pump` has the connection.  `children_ended`: some may have, since the step before."""
+
+    def __init__(self, pump: Pump, parent: _socket.socket) -> None:
+        self.pump = pump
+        self.children_ended = False
+        self.may_offer = False
+        self.last = False
+        self._parent = parent
+        self._liveness = Liveness(pump.connection)
+        self._children = _child_signals()
+        pump.watch(self._children)
+        pump.watch(parent.fileno())
+        self._poll = select.poll()  # between two jobs
+        self._poll.register(parent.fileno(), select.POLLIN)
+
+    def step(self, until: float | None) -> list[Event | Trouble]:
+        """Pumps once."""
+        due = [time for time in (until, self._liveness.next_timeout()) if time is not None]
+        found = self.pump.step(max(0.0, min(due) - monotonic()) if due else None)
+        self.children_ended = self._children in self.pump.ready
+        if self.children_ended:
+            self._forget_signals()
+        if self._parent.fileno() in self.pump.ready:
+            self._hear_parent()
+        self._look_alive()
+        return found
+
+    def next_word(self, until: float | None = None) -> Event | None:
+        """The client's next frame that means something; None when the time has come or the parent has spoken."""
+        records, session = self.pump.records, self.pump.session
+        while True:
+            while (frame := records.next_event()) is not None:
+                session.receive_data(frame, monotonic())
+                if (event := session.next_event()) is not None:
+                    return event
+            self.pump.flush()
+            due = [time for time in (until, session.next_timeout(), self._liveness.next_timeout()) if time is not None]
+            mask = select.POLLIN if self.pump.flushed else select.POLLIN | select.POLLOUT
+            self._poll.register(self.pump.connection, mask)
+            ready = dict(self._poll.poll(max(0.0, min(due) - monotonic()) * 1000 + 0.999))
+            if ready.get(self.pump.connection.fileno(), 0) & ~select.POLLOUT:
+                self._receive()
+            if self._parent.fileno() in ready:
+                self._hear_parent()
+                return None
+            now = monotonic()
+            if until is not None and now >= until:
+                return None
+            if now >= session.next_timeout():
+                session.handle_timeout(now)
+            self._look_alive()
+
+    def hold_back(self, held: bool) -> None:
+        """While it is held, small frames wait in the kernel (for 200 ms at most), to travel together."""
+        if _CORK is not None:
+            try:
+                self.pump.connection.setsockopt(_socket.IPPROTO_TCP, _CORK, held)
+            except OSError:
+                pass  # it has gone, as the next read will tell
+
+    def hang_up(self) -> None:
+        """Nothing more comes from us, which tells the client that the lease has ended."""
+        self.pump.flush()
+        try:
+            self.pump.connection.shutdown(_socket.SHUT_WR)
+        except OSError:
+            pass
+
+    def tell(self, what: str, **values: object) -> None:
+        """A report for the parent."""
+        try:
+            self._parent.send(json.dumps({"event": what, **values}).encode())
+        except OSError:
+            pass  # the parent has gone; the watch on its socket says so
+
+    def _receive(self) -> None:
+        buffer = self.pump.records.receive_buffer()
+        try:
+            size = self.pump.connection.recv_into(buffer)
+        except (BlockingIOError, InterruptedError):
+            return
+        except OSError as error:
+            raise DisconnectedError(f"client is lost: {os.strerror(error.errno or 0).lower()}") from None
+        if not size:
+            raise DisconnectedError("client closed the connection")
+        self.pump.records.received(size)
+
+    def _hear_parent(self) -> None:
+        word = self._parent.recv(16)
+        if word == OFFER:
+            self.may_offer = True
+        elif word == LAST:
+            self.last = True
+        else:
+            raise DisconnectedError("worker is ending its jobs")
+
+    def _look_alive(self) -> None:
+        now = monotonic()
+        self._liveness.stepped(now)
+        self._liveness.handle_timeout(now)
+
+    def _forget_signals(self) -> None:
+        try:
+            os.read(self._children, 4096)
+        except BlockingIOError:
+            pass
+
+
+def _child_signals() -> int:
+    """A descriptor that becomes readable when a child has ended."""
+    reading, writing = os.pipe()
+    os.set_blocking(reading, False)
+    os.set_blocking(writing, False)
+    signal.signal(signal.SIGCHLD, lambda number, stack: None)
+    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
+    return reading

@@ -1,0 +1,185 @@
+"""All jobs of a worker, from GO to their end: one process for each connection, which may carry one after the other.
+
+Contract: `start` forks; `hear(ready, now)` takes what the processes report and passes it on to the bidder, the loggers
+and the log.  A client that has asked for a lease joins the bidder's lottery each time that a job of its has ended,
+under a new identity; when that is drawn, `offer` tells its process to confirm again.  docs/protocol.md section 4.4.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cexec.system.destinations import address_label
+from cexec.worker_running import JobProcess
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any
+
+    from cexec.protocol.bid import Bidder
+    from cexec.system.eventlog import EventLog
+    from cexec.worker_alerts import Alerts
+    from cexec.worker_heard import HeardAnnouncements, Known
+    from cexec.worker_job import Program
+    from cexec.worker_offer import Offer
+
+IDENTITY_SIZE = 16  # bytes, as of a mac1
+MAXIMUM_WAITING = 16  # (ours) leases without a slot, each of which is a process; the one that waits longest goes
+
+
+class Jobs:
+    """The processes of one worker."""
+
+    def __init__(
+        self, *, program: Program, bidder: Bidder, heard: HeardAnnouncements, alerts: Alerts, log: EventLog
+    ) -> None:
+        self._program = program
+        self._bidder = bidder
+        self._heard = heard
+        self._alerts = alerts
+        self._log = log
+        self._processes: dict[int, JobProcess] = {}  # by descriptor
+        self._leases: dict[bytes, JobProcess] = {}  # those that wait for another job, the longest waiting first
+        self._stopping = False
+
+    def __len__(self) -> int:
+        return len(self._processes)
+
+    @property
+    def running(self) -> int:
+        """How many run a job."""
+        return sum(not process.waiting for process in self._processes.values())
+
+    def filenos(self) -> Iterable[int]:
+        return self._processes
+
+    def start(self, offer: Offer, known: Known, now: float) -> None:
+        """GO has come: the process has the connection and the job."""
+        self._bidder.started(offer.identity, now)
+        try:
+            process = JobProcess.fork(offer, known, self._program)
+        except OSError as error:
+            self._log.event("failed", **known.fields(), reason=f"cannot fork: {os.strerror(error.errno or 0).lower()}")
+            self._bidder.finished(offer.identity, "refused", 0.0, now)
+            return
+        self._processes[process.fileno()] = process
+        self._accept(process)
+
+    def hear(self, ready: set[int], now: float) -> None:
+        """What the processes have to say."""
+        for fd in ready.intersection(self._processes):
+            process = self._processes[fd]
+            for report in process.reports():
+                self._follow(process, str(report.pop("event")), report, now)
+            if process.ended:
+                del self._processes[fd]
+                self._conclude(process, now)
+
+    def stop(self) -> None:
+        """The jobs that run are the last ones."""
+        self._stopping = True
+        for process in self._processes.values():
+            process.end()
+
+    def terminate(self) -> None:
+        """All jobs are ended."""
+        for process in self._processes.values():
+            process.terminate()
+
+    # leases
+
+    def leased(self, identity: bytes) -> bool:
+        """Whether this is a lease that waits."""
+        return identity in self._leases
+
+    def offer(self, identity: bytes, now: float) -> None:
+        """The lottery has drawn it."""
+        if self._bidder.reserved(identity, now):
+            self._leases[identity].offer()
+        else:
+            self._bidder.withdrawn(identity, now)
+
+    def end_lease(self, identity: bytes) -> None:
+        """It is not waited for any more."""
+        self._leases.pop(identity).end()
+
+    def _wait(self, process: JobProcess, now: float) -> None:
+        """Its client may have another job.  The bidder hears of that before it hears that the last one has finished."""
+        if self._stopping:
+            process.end()
+            return
+        process.wait(os.urandom(IDENTITY_SIZE))
+        self._leases[process.identity] = process
+        self._bidder.leased(process.identity, process.weight, now)
+        waiting = [lease for lease in self._leases.values() if not lease.offered]
+        if len(waiting) > MAXIMUM_WAITING:
+            self._bidder.forget(waiting[0].identity, now)
+
+    def _let_go(self, process: JobProcess, now: float) -> None:
+        """It takes no further job."""
+        if process.waiting:
+            self._leases.pop(process.identity, None)
+            if process.offered:
+                self._bidder.released(process.identity, now)
+            else:
+                self._bidder.forget(process.identity, now)
+
+    # reports
+
+    def _accept(self, process: JobProcess) -> None:
+        self._log.event("accepted", **process.fields, client=_shown(process))
+
+    def _follow(self, process: JobProcess, what: str, report: dict[str, Any], now: float) -> None:
+        if what == "idle":
+            self._wait(process, now)
+        elif what == "over":
+            self._let_go(process, now)
+        elif what == "taken":
+            del self._leases[process.identity]
+            self._bidder.started(process.identity, now)
+            process.begin(process.identity, bytes.fromhex(report["job"]), report["attempt"])
+            self._accept(process)
+        elif what == "finished":
+            self._finish(process, report, now)
+        else:
+            self._log.event(what, **process.fields, **report)
+            if what == "started":
+                process.alert = self._alerts.started(**process.told)
+            elif what == "refused":
+                self._bidder.finished(process.identity, "refused", now - process.started, now)
+
+    def _finish(self, process: JobProcess, report: dict[str, Any], now: float) -> None:
+        idle = report.pop("idle")
+        self._log.event("finished", **process.fields, **report)
+        self._end_alert(process, now, report)
+        identity = process.identity
+        if idle:
+            self._wait(process, now)
+        outcome = "ok" if report["status"] == 0 else "failed"
+        self._bidder.finished(identity, outcome, now - process.started, now)
+
+    def _conclude(self, process: JobProcess, now: float) -> None:
+        """The process has gone."""
+        self._let_go(process, now)
+        self._bidder.finished(process.identity, "broken", now - process.started, now)  # if it has not said how
+        self._heard.forget(process.announced, now)
+        self._end_alert(process, now, {})
+        process.close()
+
+    def _end_alert(self, process: JobProcess, now: float, report: dict[str, Any]) -> None:
+        """Tells the loggers of a job that was started, once."""
+        if process.alert is not None:
+            self._alerts.ended(
+                process.alert,
+                now,
+                status=report.get("status"),
+                duration=now - process.started,
+                received=report.get("received", 0),
+                sent=report.get("sent", 0),
+            )
+            process.alert = None
+
+
+def _shown(process: JobProcess) -> str:
+    return address_label(process.client[0], "", process.client[1], 0)
