@@ -185,7 +185,10 @@ def test_each_worker_has_a_job_of_its_own() -> None:
     (["--tag"], "--tag needs --all"),
     (["--expect", "3"], "--expect needs --all"),
     (["--all", "--explain"], "--explain cannot be used with --all"),
-    (["--all", "--retries", "2"], "--retries cannot be used with --all"),
+    (["--all", "--retries", "0"], "--retries cannot be used with --all"),
+    (["--all", "--send", "f"], "--send cannot be used with --all"),
+    (["--all", "--fetch", "f"], "--fetch cannot be used with --all"),
+    (["--all", "--progress"], "--progress cannot be used with --all"),
 ])  # fmt: skip
 def test_options_that_do_not_go_together_are_refused(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -70,9 +70,12 @@ def test_wrong_words_are_status_100_and_one_line(
     assert expected in message(cexec(*words), 100)
 
 
-def test_more_than_a_worker_can_be_told_is_wrong_use_before_anybody_is_asked(application: Application) -> None:
+@pytest.mark.parametrize("options", [[], ["--all"]], ids=["one", "all"])
+def test_more_than_a_worker_can_be_told_is_wrong_use_before_anybody_is_asked(
+    application: Application, options: list[str]
+) -> None:
     half = "x" * 100_000
-    said = message(cexec(application.public, f"A={half}", "--", half), 100)
+    said = message(cexec(*options, application.public, f"A={half}", "--", half), 100)
     assert re.fullmatch(
         r"arguments and environment are 2000\d\d bytes and at most 196608 fit; give the rest as standard input", said
     )

@@ -18,6 +18,7 @@ from cexec.protocol.limits import INITIAL_WINDOW, MAXIMUM_DATA, RECORD_HEADER
 from cexec.protocol.session import Event
 from cexec.system import fds
 from cexec.system.fds import EmptySource, FileSource, Sink, Source, open_sink
+from cexec.system.spool import Budget, SpoolSource
 from tests.system.pumps import Pair, Reader, pipe_sink, pipe_source
 
 PIPE = 64 * 1024  # bytes that an empty pipe takes
@@ -209,6 +210,31 @@ def test_a_pipe_that_its_writer_has_left_wakes_nobody_while_there_is_no_credit(p
     assert waits(pair, "worker") and waits(pair, "client")
     reader = Reader(stuck[0])
     pair.run(lambda: reader.ended)
+
+
+@pytest.mark.parametrize("stuck", ["connection", "program"])
+def test_input_that_is_given_again_wakes_nobody_while_it_cannot_be_sent(pair: Pair, tmp_path: Path, stuck: str) -> None:
+    """It has no descriptor to wait for, and is always ready."""
+    data = os.urandom(3_000_000)
+    (tmp_path / "input").write_bytes(data)
+    source = SpoolSource(Source(os.open(tmp_path / "input", os.O_RDONLY)), Budget(len(data)))
+    while source.read_into(memoryview(bytearray(MAXIMUM_DATA))):
+        pass
+    source.rewind()
+    assert source.fileno() == -1
+    pair.client.sources[0] = source
+    reading, writing = os.pipe()
+    pair.worker.sinks[0] = pipe_sink(writing)
+    if stuck == "program":
+        pair.settle()
+        assert waits(pair, "worker")
+    else:
+        for _ in range(20):
+            pair.step(pair.client, 0.0)
+    assert waits(pair, "client")
+    reader = Reader(reading)
+    pair.run(lambda: reader.ended)
+    assert reader.data == data
 
 
 def test_a_shared_pipe_that_cannot_be_made_non_blocking_is_never_waited_for(
