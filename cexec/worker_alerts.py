@@ -1,7 +1,7 @@
 """What a worker tells the loggers: one alert for every job that it started.
 
-Contract: `started` gives a job its number, `ended` tells how it went; driven by the worker's loop with `next_timeout`
-and `handle_timeout(now)`, which sends what is due; `acknowledged(inner)` takes a logger's answer.
+Contract: `given` tells of a job, `started` gives it its number, `ended` tells how it went; driven by the worker's loop
+with `next_timeout` and `handle_timeout(now)`, which sends what is due; `hear_acknowledgement` takes a logger's answer.
 docs/protocol.md section 5.2.
 """
 
@@ -24,19 +24,18 @@ if TYPE_CHECKING:
     from cexec.system.series import Series
 
 COUNTER_AT = 8  # where a datagram has its transmission counter, docs/protocol.md section 2.1
-MAXIMUM_ABANDONED = 1000  # (ours) attempts of which it is remembered that they failed here
+MAXIMUM_GIVEN = 1000  # (ours) attempts of which it is remembered that they were given to this worker
 
 
 class Started:
     """A job that runs: its number and what its alert will say."""
 
-    __slots__ = ("attempt", "client_address", "client_name", "identity", "job_id", "number", "worker_address")
+    __slots__ = ("attempt", "client_address", "client_name", "job_id", "number", "worker_address")
 
     def __init__(
         self,
         number: int,
         *,
-        identity: bytes,
         job_id: bytes,
         attempt: int,
         client_name: str,
@@ -44,7 +43,6 @@ class Started:
         worker_address: str,
     ) -> None:
         self.number = number
-        self.identity = identity
         self.job_id = job_id
         self.attempt = attempt
         self.client_name = client_name
@@ -65,12 +63,17 @@ class Alerts:
         self._bidder = bidder
         self._outbox = Outbox()
         self._running: dict[int, Started] = {}
-        self._abandoned: dict[tuple[bytes, int], bytes] = {}  # job and attempt: the announcement's mac1
+        self._given: dict[tuple[bytes, int], bytes] = {}  # job and attempt: what the bidder knows it by
+
+    def given(self, job_id: bytes, attempt: int, identity: bytes) -> None:
+        """A client has given a job to this worker: if it complains about it, that is not made up."""
+        if len(self._given) >= MAXIMUM_GIVEN:
+            del self._given[next(iter(self._given))]
+        self._given[(job_id, attempt)] = identity
 
     def started(
         self,
         *,
-        identity: bytes,
         job_id: bytes,
         attempt: int,
         client_name: str,
@@ -79,7 +82,6 @@ class Alerts:
     ) -> Started:
         job = Started(
             self._series.take(),
-            identity=identity,
             job_id=job_id,
             attempt=attempt,
             client_name=client_name,
@@ -94,10 +96,6 @@ class Alerts:
     ) -> None:
         """`status` None: the attempt ended without an exit frame that the client could have got."""
         self._running.pop(job.number, None)
-        if status is None:
-            if len(self._abandoned) >= MAXIMUM_ABANDONED:
-                del self._abandoned[next(iter(self._abandoned))]
-            self._abandoned[(job.job_id, job.attempt)] = job.identity
         told = Alert(
             outcome=alert.ABANDONED if status is None else alert.COMPLETED,
             complaint=alert.COMPLAINTS.index("disconnected") if status is None else alert.NO_COMPLAINT,
@@ -148,7 +146,7 @@ class Alerts:
         except ProtocolError:
             return
         if told.outcome == alert.COMPLAINT and told.instance == self._instance:
-            identity = self._abandoned.pop((told.job_id, told.attempt), None)
+            identity = self._given.pop((told.job_id, told.attempt), None)
             self._bidder.complained(told.certificate.public_key, now, identity)
         elif told.outcome == alert.COMPLETED and told.instance != self._instance:
             self._bidder.rival_succeeded(now)

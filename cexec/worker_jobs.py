@@ -128,6 +128,7 @@ class Jobs:
     # reports
 
     def _accept(self, process: JobProcess) -> None:
+        self._alerts.given(process.told["job_id"], process.told["attempt"], process.identity)
         self._log.event("accepted", **process.fields, client=_shown(process))
 
     def _follow(self, process: JobProcess, what: str, report: dict[str, Any], now: float) -> None:

@@ -86,7 +86,6 @@ class JobProcess:
         self.started = monotonic()
         self.fields: dict[str, object] = {"job": job_id.hex(), "attempt": attempt, "name": self._name}
         self.told: dict[str, Any] = {
-            "identity": identity,
             "job_id": job_id,
             "attempt": attempt,
             "client_name": self._name,

@@ -61,6 +61,16 @@ class Application:
             return host.run(argv, env=clean_environment(environment), **options)
         return subprocess.run(argv, env=local_environment(environment), **options)
 
+    def run_many(self, host: Host, total: int, at_a_time: int, *arguments: str, timeout: float = 60.0) -> list[str]:
+        """`total` clients on `host`, so many at a time; the line that each of their jobs wrote, as they came."""
+        script = 'total=$1; at_a_time=$2; shift 2; seq "$total" | xargs -P "$at_a_time" -I{} "$@"'
+        client = command("cexec", "-n", self.public, *arguments)
+        argv = ["sh", "-c", script, "sh", str(total), str(at_a_time), *client]
+        result = host.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout)
+        lines = str(result.stdout).splitlines()
+        assert len(lines) == total, result.stderr
+        return lines
+
 
 class Service:
     """`cservice OPTIONS... APP PROGRAM...`, on `host` or else here, that has said its first line."""

@@ -16,25 +16,11 @@ import pytest
 
 from tests.conftest import MakeLab, StartService
 from tests.environment import clean_environment, command
-from tests.lab import Host
 from tests.service import Application, Service
 
 IDLE = ("--load-command", "echo 0")
 WARM_UP = 10  # jobs
 full = pytest.mark.campaign
-
-
-def run_many(
-    application: Application, host: Host, total: int, at_a_time: int, *arguments: str, timeout: float = 60.0
-) -> list[str]:
-    """`total` clients on `host`, so many at a time; the lines that their jobs wrote, as they came."""
-    script = 'total=$1; at_a_time=$2; shift 2; seq "$total" | xargs -P "$at_a_time" -I{} "$@"'
-    client = command("cexec", "-n", *arguments[:-1], application.public, *arguments[-1:])
-    argv = ["sh", "-c", script, "sh", str(total), str(at_a_time), *client]
-    result = host.run(argv, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, timeout=timeout)
-    lines = str(result.stdout).splitlines()
-    assert len(lines) == total, result.stderr
-    return lines
 
 
 def most_at_once(service: Service) -> int:
@@ -85,8 +71,8 @@ def test_a_busy_host_loses_to_an_idle_one(
     client, busy, idle = lab(3).hosts
     service(*say_name("busy"), host=busy, options=["-j", "2", "--load-command", "echo 0.9"])
     service(*say_name("idle"), host=idle, options=["-j", "2", *IDLE])
-    run_many(application, client, 3, 1)  # so that they know that they are two
-    won = Counter(run_many(application, client, jobs, 1))
+    application.run_many(client, 3, 1)  # so that they know that they are two
+    won = Counter(application.run_many(client, jobs, 1))
     assert won["idle"] >= (0.95 if jobs >= 100 else 0.85) * jobs, won
 
 
@@ -100,8 +86,8 @@ def test_work_is_in_proportion_to_speed(
     for host, speed in zip(workers, speeds, strict=True):
         options = ["-j", "8", "--speed", str(speed), *IDLE]
         service(*say_name(str(speed), 1.0), host=host, options=options)
-    run_many(application, client, 10, 5)
-    won = Counter(run_many(application, client, jobs, 10, timeout=250))
+    application.run_many(client, 10, 5)
+    won = Counter(application.run_many(client, jobs, 10, timeout=250))
     for speed in speeds:
         assert won[str(speed)] == pytest.approx(jobs * speed / 7, rel=0.5), won
 
@@ -114,7 +100,7 @@ def test_many_clients_at_once_fill_all_hosts_evenly_and_none_beyond_its_slots(
 ) -> None:
     client, *workers = lab(hosts + 1).hosts
     services = [service(*say_name(str(host.number), 1.0), host=host, options=["-j", "2", *IDLE]) for host in workers]
-    won = Counter(run_many(application, client, clients, clients))
+    won = Counter(application.run_many(client, clients, clients))
     assert max(won.values()) <= 1.3 * clients / hosts, won
     assert [most_at_once(one) for one in services] == [2] * hosts
 
@@ -128,7 +114,7 @@ def test_a_host_that_fails_at_once_does_not_eat_the_queue(
     service(*say_name("broken", status=1), host=broken, options=["-j", "2", *IDLE])
     for host in healthy:
         service(*say_name("healthy", 0.5), host=host, options=["-j", "2", *IDLE])
-    won = Counter(run_many(application, client, jobs, 8, timeout=150))
+    won = Counter(application.run_many(client, jobs, 8, timeout=150))
     assert won["broken"] < (0.1 if jobs >= 200 else 0.2) * jobs, won
 
 

@@ -1,0 +1,120 @@
+"""Workers that win jobs and drop them: they lose their share, and have it back when they are healthy.
+
+Real processes on hosts of the lab; benchmarks/simulate_placement.py has the exact numbers.  docs/placement.md.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from cexec.protocol import alert
+from cexec.protocol.alert import Alert
+from cexec.protocol.keys import ClientKey
+from cexec.protocol.limits import UDP_PORT
+from cexec.system.datagrams import Announcer
+from cexec.system.groups import parse_groups
+from cexec.system.keyfile import read_key
+from tests.conftest import MakeLab, StartService
+from tests.environment import LOOPBACK_GROUP, command, local_environment
+from tests.loggers import Crat
+from tests.service import Application, Service
+
+IDLE = ("--load-command", "echo 0")
+SLOTS = 2
+# While the file is there the process that serves the job is killed, as by the kernel when memory is short.
+SCRIPT = 'test -e "$1" && kill -9 $PPID && sleep 5; sleep 0.3; echo "$0"'
+
+
+class Cluster:
+    """Four workers, n2 to n5, on hosts of their own, of which n2 drops what it wins while `fault` exists."""
+
+    def __init__(self, lab: MakeLab, service: StartService, application: Application, directory: Path) -> None:
+        self.client, *hosts = lab(5).hosts
+        self.fault = directory / "fault"
+        self.fault.touch()
+        self._application = application
+        files = [self.fault, *[directory / "none"] * 3]
+        self.dropper, *_ = [
+            service(
+                "sh", "-c", SCRIPT, f"n{host.number}", os.fspath(file),
+                host=host, options=["-j", str(SLOTS), "--name", f"n{host.number}", *IDLE],
+            )
+            for host, file in zip(hosts, files, strict=True)
+        ]  # fmt: skip
+
+    def run(self, jobs: int) -> Counter[str]:
+        """Eight at a time, as many as there are slots: who did them."""
+        return Counter(self._application.run_many(self.client, jobs, 8, timeout=100))
+
+
+def lines(worker: Service, *kinds: str) -> list[str]:
+    """Which of these events it has logged, in their order."""
+    return [line.split()[1] for line in worker.lines if line.split()[1] in kinds]
+
+
+@pytest.mark.parametrize("jobs", [60, pytest.param(200, marks=[pytest.mark.campaign, pytest.mark.timeout(300)])])
+def test_a_worker_that_wins_and_drops_loses_its_share_within_two_attempts_and_all_jobs_succeed(
+    lab: MakeLab, service: StartService, application: Application, tmp_path: Path, jobs: int
+) -> None:
+    cluster = Cluster(lab, service, application, tmp_path)
+    logger = Crat(tmp_path, application.public, host=cluster.client)
+    won = cluster.run(jobs)
+    assert won.total() == jobs and not won["n2"]
+    dropped = lines(cluster.dropper, "accepted").count("accepted")
+    assert 1 <= dropped < 0.05 * (jobs + dropped)
+    assert lines(cluster.dropper, "accepted", "slowed").index("slowed") <= 2
+    logger.wait_for("completed by", jobs)
+    logger.close()
+    assert sum("rats out 10.77.0.2 for" in line for line in logger.lines()) == dropped
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(400)
+def test_a_worker_that_dropped_has_its_share_back_when_it_is_healed(
+    lab: MakeLab, service: StartService, application: Application, tmp_path: Path
+) -> None:
+    cluster = Cluster(lab, service, application, tmp_path)
+    cluster.run(60)
+    cluster.fault.unlink()
+    deadline = time.monotonic() + 150
+    while not lines(cluster.dropper, "recovered"):
+        assert time.monotonic() < deadline, cluster.dropper.lines
+        cluster.run(40)
+    won = cluster.run(200)
+    assert won["n2"] == pytest.approx(50, rel=0.3), won
+
+
+def test_a_flood_of_complaints_from_one_client_counts_once(service: StartService, application: Application) -> None:
+    """The complaints are genuine, but none is about a job that this worker was given."""
+    local = {"CEXEC_GROUP": LOOPBACK_GROUP}
+    worker = service("true", environment=local)
+    key = read_key(os.fspath(application.public), (ClientKey,))
+    listed = subprocess.run(
+        command("cps", "--json", application.public), env=local_environment(local), stdout=subprocess.PIPE
+    )
+    instance = bytes.fromhex(json.loads(listed.stdout)["instance"])
+    announcer = Announcer(parse_groups(LOOPBACK_GROUP), UDP_PORT)
+    for _ in range(300):
+        told = Alert(
+            outcome=alert.COMPLAINT,
+            certificate=key.identity.certificate,
+            job_id=os.urandom(alert.ID_SIZE),
+            attempt=1,
+            client_name="default",
+            client_address="127.0.0.1",
+            worker_name="n",
+            worker_address="127.0.0.1",
+            instance=instance,
+        )
+        announcer.send(alert.encode_alert(key, told, 8))
+    announcer.close()
+    assert "seconds=1 " in worker.wait_for("slowed")
+    assert application.run(environment=local).returncode == 0
+    assert lines(worker, "slowed", "recovered") == ["slowed", "recovered"]
