@@ -22,8 +22,6 @@ if TYPE_CHECKING:
 
 KNOWN_RATE, UNKNOWN_RATE = 5000.0, 500.0  # unicast datagrams a second (ours) that are passed on, by whether mac1 fits
 MAXIMUM_STRANGERS = 100  # datagrams (ours) that are kept between two looks
-_KIND = slice(datagram.KIND_AT, datagram.KIND_AT + 1)
-_REDELIVERED = bytes([datagram.REDELIVERED])
 
 
 class GroupReceiver:
@@ -34,7 +32,7 @@ class GroupReceiver:
     ) -> None:
         """`keep_strangers`: what is of unknown applications is kept for `take_strangers`."""
         self._groups = groups
-        self._mac1_keys = mac1_keys
+        self._keys = [datagram.keyed(key) for key in mac1_keys]
         self._known = Allowance(KNOWN_RATE, KNOWN_RATE, now)
         self._unknown = Allowance(UNKNOWN_RATE, UNKNOWN_RATE, now)
         self._strangers: list[tuple[bytes, Sockaddr]] | None = [] if keep_strangers else None
@@ -42,17 +40,19 @@ class GroupReceiver:
     def receive(self, now: float) -> list[tuple[Datagram, Sockaddr, _socket.socket]]:
         """What has come."""
         found: list[tuple[Datagram, Sockaddr, _socket.socket]] = []
-        for data, source, via, unicast in self._groups.receive():
-            if data[_KIND] == _REDELIVERED:
+        for data, source, via, unicast in self._groups.receive(prefix=datagram.PREFIX):
+            if len(data) <= datagram.INNER_START:
+                continue
+            if data[datagram.KIND_AT] == datagram.REDELIVERED:
                 original = redelivered.unwrap(data) if _is_loopback(source) else None
                 if original is None:
                     continue
                 data, source = original
                 unicast = False
-            parsed = datagram.parse(data, self._mac1_keys)
-            if unicast and redelivered.may_be_wrapped(data):
+            parsed = datagram.parse_keyed(data, self._keys)
+            if unicast:
                 allowance = self._unknown if parsed is None else self._known
-                if allowance.left(now):
+                if allowance.left(now) and redelivered.may_be_wrapped(data):
                     allowance.spend(1.0)
                     self._groups.redeliver(redelivered.wrap(data, source), via)
             if parsed is not None:

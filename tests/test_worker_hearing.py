@@ -42,9 +42,9 @@ class FakeGroups:
         self.lost = 0
         self.left = False
 
-    def receive(self) -> list[tuple[bytes, tuple[Any, ...], str, bool]]:
+    def receive(self, *, prefix: bytes) -> list[tuple[bytes, tuple[Any, ...], str, bool]]:
         coming, self.coming = self.coming, []
-        return coming
+        return [one for one in coming if one[0].startswith(prefix)]
 
     def send_to(self, data: bytes, sockaddr: tuple[Any, ...], via: str) -> None:
         self.sent.append((data, sockaddr, via))
@@ -371,7 +371,9 @@ def test_nobody_outside_can_pass_on(station: Station) -> None:
 
 
 def test_garbage_is_not_passed_on_and_a_flood_in_bounds(station: Station) -> None:
-    station.hear(b"x" * 200, unicast=True)
+    for garbage in (b"x" * 200, b"\xcexec\1", b"\xcexec\1" + bytes(23), b"\xcexec\1" + bytes(200)):
+        station.hear(garbage, unicast=True)
+    assert station.groups.passed_on == []
     data = sent(STRANGERS.announce())
     station.groups.coming = [(data, CLIENT, "eth0", True)] * 2000
     station.ear.listen(station.now)

@@ -19,8 +19,9 @@ class Allowance:
         self._filled = now
 
     def left(self, now: float) -> bool:
-        self._left = min(self._most, self._left + self._rate * max(0.0, now - self._filled))
-        self._filled = now
+        if now != self._filled:
+            self._left = min(self._most, self._left + self._rate * max(0.0, now - self._filled))
+            self._filled = now
         return self._left > 0.0
 
     def spend(self, amount: float) -> None:

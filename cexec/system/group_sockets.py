@@ -17,7 +17,7 @@ import sys
 from time import monotonic
 
 from cexec.errors import LocalError
-from cexec.protocol.limits import MAXIMUM_REDELIVERED
+from cexec.system.batches import make_batches
 from cexec.system.datagrams import LINUX, error_text, open_datagram_socket, resolve
 from cexec.system.groups import LOOPBACK_BROADCAST, MDNS, NAME
 from cexec.system.hearing_plan import HearingPlan
@@ -26,15 +26,12 @@ from cexec.system.interfaces import interfaces
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from typing import TypeAlias
 
+    from cexec.system.batches import Heard
     from cexec.system.groups import GroupEntry, Sockaddr
     from cexec.system.hearing_plan import Hearing
     from cexec.system.interfaces import Interface
     from cexec.system.mdns import Registration
-
-    # the datagram, its sender, the socket that heard it, whether it was sent to this machine alone
-    Heard: TypeAlias = tuple[bytes, Sockaddr, _socket.socket, bool]
 
 REFRESH_INTERVAL = 10.0  # seconds (protocol) at most between two calls of refresh
 RECEIVE_LIMIT = 256  # datagrams (ours) of one socket in one call of receive
@@ -42,7 +39,6 @@ _RECEIVE_BUFFER = 4 * 1024 * 1024  # bytes (ours): the default of 208 KiB held 1
 _SO_RCVBUFFORCE, _SO_MEMINFO, _SO_BINDTOIFINDEX = 33, 55, 62  # <asm-generic/socket.h>
 _MEMINFO_DROPS = 8 * 4  # bytes before SK_MEMINFO_DROPS, <linux/sock_diag.h>
 _IP_PKTINFO, _IP_MULTICAST_ALL, _IPV6_MULTICAST_ALL = 8, 49, 29  # <linux/in.h>, <linux/in6.h>
-_ANCILLARY_SIZE = 64  # bytes: room for one struct in_pktinfo or in6_pktinfo and its header
 _NOT_OURS = (errno.EADDRNOTAVAIL, errno.ENODEV, errno.EAFNOSUPPORT)
 
 
@@ -67,6 +63,7 @@ class GroupSockets:
         self._resolved: dict[str, list[tuple[int, str]]] = {}
         self._known: list[tuple[str, int, bool, list[str]]] | None = None  # the interfaces at the last refresh
         self._labels: list[str] = []
+        self._batches = make_batches()
         self._dropped = 0  # by sockets that are closed
         self._redelivery: _socket.socket | None = None
         self._registration: Registration | None = None
@@ -172,16 +169,13 @@ class GroupSockets:
                 self._labels.append(text)
                 one.joined[membership] = addresses[membership[1]]
 
-    def receive(self, limit: int = RECEIVE_LIMIT) -> list[Heard]:
-        """What has come, at most `limit` datagrams of each socket; empty when nothing has."""
+    def receive(self, limit: int = RECEIVE_LIMIT, prefix: bytes = b"") -> list[Heard]:
+        """What has come and begins with `prefix`, at most `limit` datagrams of each socket are looked at."""
         heard: list[Heard] = []
         if self._registration is not None:
             self._registration.receive()
         for one in self._open.values():
-            if one.hearing.unicast is None and LINUX:
-                _receive_with_destination(one.socket, limit, heard)
-            else:
-                _receive(one.socket, limit, heard, bool(one.hearing.unicast))
+            self._batches.receive(one.socket, limit, prefix, one.hearing.unicast, heard)
         return heard
 
     def send_to(self, data: bytes, sockaddr: Sockaddr, via: _socket.socket) -> str | None:
@@ -318,33 +312,6 @@ def _change_membership(target: _socket.socket, family: int, group: str, index: i
     except OSError as error:
         return error.errno or errno.EIO
     return 0
-
-
-def _receive(via: _socket.socket, limit: int, heard: list[Heard], unicast: bool) -> None:
-    try:
-        for _ in range(limit):
-            data, sender = via.recvfrom(MAXIMUM_REDELIVERED + 1)
-            if len(data) <= MAXIMUM_REDELIVERED:
-                heard.append((data, sender, via, unicast))
-    except OSError:
-        return  # there is no more
-
-
-def _receive_with_destination(via: _socket.socket, limit: int, heard: list[Heard]) -> None:
-    """The same for a socket on any address, where only the kernel's packet information tells who was addressed."""
-    ipv6 = via.family == _socket.AF_INET6
-    try:
-        for _ in range(limit):
-            data, ancillary, _, sender = via.recvmsg(MAXIMUM_REDELIVERED + 1, _ANCILLARY_SIZE)
-            if len(data) > MAXIMUM_REDELIVERED:
-                continue
-            unicast = False
-            if ancillary:
-                information = ancillary[0][2]  # in_pktinfo: index, the local address for answers, the destination
-                unicast = information[0] != 0xFF if ipv6 else information[4:8] == information[8:12]
-            heard.append((data, sender, via, unicast))
-    except OSError:
-        return  # there is no more
 
 
 def _drops(target: _socket.socket) -> int:
