@@ -89,8 +89,10 @@ class Carrier:
                 pass  # it has gone, as the next read will tell
 
     def hang_up(self) -> None:
-        """Nothing more comes from us, which tells the client that the lease has ended."""
+        """Nothing more comes from us, which tells the client that the lease has ended; unless much is under way."""
         self.pump.flush()
+        if not self.pump.flushed:
+            return
         try:
             self.pump.connection.shutdown(_socket.SHUT_WR)
         except OSError:

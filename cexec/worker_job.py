@@ -82,12 +82,16 @@ class Program:
 
 
 class Job:
-    """One run of the program.  `released`: the client wants nothing more.  `offers`: it may be given another job."""
+    """One run of the program.  `leased`: the client may want another one, unless it has `released` the worker.
+
+    `offers`: after `run`, whether the worker is ready for that.
+    """
 
     def __init__(
         self, carrier: Carrier, go: Go, program: Program, extra: Mapping[bytes, bytes], record: Record | None
     ) -> None:
         """`extra` is the part of the environment that is this job's own; `record` is written, not closed."""
+        self.leased = is_leased(go)
         self.released = False
         self.offers = False
         self.announced_idle = False  # `finished` has told the parent that another job may follow at once
@@ -125,19 +129,20 @@ class Job:
                 self._session.refuse(refusal)
             else:
                 self._carrier.tell("started", pid=self._pid)
-                if self._leased:
+                if self.leased:
                     self._hold_back()
                 self._session.started(once=self._program.once)
                 self._run_program()
             self._over = True
             self.follow_up(self._end_tree)
-            self.offers = refusal is None and self._leased and self._alone
+            self.offers = refusal is None and self._wants_more and self._alone
         finally:
             self._clean_up()
 
     @property
-    def _leased(self) -> bool:
-        return is_leased(self._go) and not self._carrier.last
+    def _wants_more(self) -> bool:
+        """Whether another job is to follow this one."""
+        return self.leased and not self._carrier.last
 
     # starting
 
@@ -322,7 +327,7 @@ class Job:
                           sum(half.consumed for half in self._session.incoming.values()))  # fmt: skip
         cpu = (user + system) / 1e6
         self._reap()
-        self.announced_idle = self._leased and self._alone and self._directory is None
+        self.announced_idle = self._wants_more and self._alone and self._directory is None
         self._carrier.tell(
             "finished",
             status=result.exit_status,

@@ -58,7 +58,7 @@ class Jobs:
         """GO has come: the process has the connection and the job."""
         self._bidder.started(offer.identity, now)
         try:
-            process = JobProcess.fork(offer, known, self._program)
+            process = JobProcess.fork(offer, known, self._program, now)
         except OSError as error:
             self._log.event("failed", **known.fields(), reason=f"cannot fork: {os.strerror(error.errno or 0).lower()}")
             self._bidder.finished(offer.identity, "refused", 0.0, now)
@@ -139,7 +139,7 @@ class Jobs:
         elif what == "taken":
             del self._leases[process.identity]
             self._bidder.started(process.identity, now)
-            process.begin(process.identity, bytes.fromhex(report["job"]), report["attempt"])
+            process.begin(process.identity, bytes.fromhex(report["job"]), report["attempt"], now)
             self._accept(process)
         elif what == "finished":
             self._finish(process, report, now)

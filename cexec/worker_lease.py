@@ -61,8 +61,11 @@ def _run_job(carrier: Carrier, job: Job) -> Go | None:
         if not job.announced_idle:
             carrier.tell("idle")
         go = _next_job(carrier)
-    elif job.announced_idle:
-        carrier.tell("over")
+    else:
+        if job.announced_idle:
+            carrier.tell("over")
+        if job.leased:
+            job.follow_up(carrier.hang_up)
     if go is None:
         job.follow_up(job.linger)
     return go

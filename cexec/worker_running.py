@@ -11,7 +11,6 @@ import os
 import signal
 import sys
 import traceback
-from time import monotonic
 
 from cexec.system import leftovers
 from cexec.system.pump import Pump
@@ -41,7 +40,9 @@ class JobProcess:
     the first one.  `fields` are for the log, `told` for the loggers.
     """
 
-    def __init__(self, offer: Offer, known: Known, pid: int, channel: _socket.socket, records: str | None) -> None:
+    def __init__(
+        self, offer: Offer, known: Known, pid: int, channel: _socket.socket, records: str | None, now: float
+    ) -> None:
         assert offer.go is not None
         announcement = known.opened.announcement
         self.identity = self.announced = offer.identity
@@ -59,10 +60,10 @@ class JobProcess:
         self._leader = 0
         self._status = 0  # of the process
         self._concluded = False  # it has said how the job ended
-        self.begin(offer.identity, *_numbers(offer.go, known))
+        self.begin(offer.identity, *_numbers(offer.go, known), now)
 
     @classmethod
-    def fork(cls, offer: Offer, known: Known, program: Program) -> JobProcess:
+    def fork(cls, offer: Offer, known: Known, program: Program, now: float) -> JobProcess:
         """Starts the process; raises `OSError` when the system has no room for one."""
         import socket
 
@@ -77,13 +78,13 @@ class JobProcess:
             _run_child(offer, known, program, theirs)
         theirs.close()
         ours.setblocking(False)
-        return cls(offer, known, pid, ours, program.records)
+        return cls(offer, known, pid, ours, program.records, now)
 
-    def begin(self, identity: bytes, job_id: bytes, attempt: int) -> None:
+    def begin(self, identity: bytes, job_id: bytes, attempt: int, now: float) -> None:
         """A job begins."""
         self.identity = identity
         self.waiting = self.offered = self._concluded = False
-        self.started = monotonic()
+        self.started = now
         self.fields: dict[str, object] = {"job": job_id.hex(), "attempt": attempt, "name": self._name}
         self.told: dict[str, Any] = {
             "job_id": job_id,

@@ -20,7 +20,7 @@ from typing import Any, Self
 from cexec.errors import DisconnectedError
 from cexec.protocol import frames, sodium
 from cexec.protocol.frames import READS, WRITES, Exit, Go, Refusal, Stream
-from cexec.protocol.session import Event, Session
+from cexec.protocol.session import OFFERED, Event, Session
 from cexec.system import process, process_tree
 from cexec.system.fds import Sink, Source
 from cexec.system.pump import Pump, Trouble
@@ -62,6 +62,7 @@ class RemoteJob:
         self._outputs: dict[int, int] = {}
         self._pipes: dict[int, int] = {}  # with `held`
         self._released: set[int] = set()
+        self._fed: set[int] = set()
         go = Go(
             job_id=JOB_ID, attempt=1, streams=list(streams), options=dict(options or {}),
             arguments=list(arguments), environment=dict(environment or {}),
@@ -88,6 +89,23 @@ class RemoteJob:
         theirs.close()
         parent.close()
         self.pump = Pump(ours, one, self.session)
+        self._join(held)
+
+    def again(self, job_id: bytes, inputs: Mapping[int, bytes] | None = None, attempt: int = 1) -> None:
+        """The same job under another name, when the worker has confirmed again; its data goes with the GO."""
+        self.until(lambda: self.session.state == OFFERED)
+        self._go.job_id, self._go.attempt = job_id, attempt
+        self._inputs = {number: (inputs or {}).get(number, b"") for number in self._numbers(READS)}
+        self.started, self.exit = False, None
+        self._fed.clear()
+        for fd in self._outputs.values():
+            os.close(fd)
+        self.session.go(self._go)
+        self._join(held=False)
+        for number in self._inputs:
+            self._feed(number)
+
+    def _join(self, held: bool) -> None:
         for number in self._numbers(WRITES):
             self._outputs[number] = os.memfd_create(f"output {number}")
             if held:
@@ -116,7 +134,7 @@ class RemoteJob:
             if event.kind == frames.STARTED:
                 self.started = True
                 for number in self._inputs:
-                    if number < frames.FIRST_FILE:
+                    if number < frames.FIRST_FILE and number not in self._fed:
                         self._feed(number)
             elif event.kind == frames.REFUSED and event.refusal is not None:
                 raise Refused(event.refusal)
@@ -131,11 +149,27 @@ class RemoteJob:
 
     def run(self, timeout: float = DEADLINE) -> Exit:
         """Until the exit frame; then lets the worker go."""
+        result = self.result(timeout)
+        self.let_go()
+        return result
+
+    def result(self, timeout: float = DEADLINE) -> Exit:
+        """Until the exit frame."""
         self.until(lambda: self.exit is not None and self.pump.drained, timeout)
         assert self.exit is not None
+        return self.exit
+
+    def let_go(self) -> None:
         self.session.release()
         self.pump.say_goodbye()
-        return self.exit
+
+    def report(self) -> dict[str, Any]:
+        """The next thing that its process says."""
+        self.parent.settimeout(DEADLINE)
+        data = self.parent.recv(4096)
+        assert data, "the process has ended"
+        report: dict[str, Any] = json.loads(data)
+        return report
 
     def output(self, number: int) -> bytes:
         return os.pread(self._outputs[number], os.fstat(self._outputs[number]).st_size, 0)
@@ -181,6 +215,7 @@ class RemoteJob:
         return [s.number for s in self._go.streams if s.directions & direction and s.same_as == s.number]
 
     def _feed(self, number: int) -> None:
+        self._fed.add(number)
         fd = os.memfd_create(f"input {number}")
         os.pwrite(fd, self._inputs[number], 0)
         self.pump.sources[number] = Source(fd)

@@ -1,0 +1,287 @@
+"""Leases of a real cservice: many jobs on few connections, beside other clients, and what is left of them."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cexec.aio import Job, Lease, Terms, find_worker
+from cexec.cmap.attempt import DataSource
+from cexec.protocol.frames import READS, WRITES, Stream
+from cexec.protocol.keys import ClientKey
+from cexec.protocol.limits import DEFAULT_PINGPONG
+from cexec.system.groups import groups_from_environment, udp_port_from_environment
+from cexec.system.keyfile import read_key
+from tests.conftest import StartService
+from tests.environment import local_environment
+from tests.leases import Kept
+from tests.service import Application, Service
+
+DEADLINE = 30.0  # seconds for whatever a test waits for
+STREAMS = [Stream(0, READS), Stream(1, WRITES), Stream(2, WRITES)]
+
+
+class Run:
+    """One job and what comes of it."""
+
+    def __init__(self, script: str, stdin: bytes = b"") -> None:
+        self.output, self.errors = Kept(), Kept()
+        self.status = -1
+        self.began = asyncio.Event()
+        self.job = Job(
+            streams=STREAMS,
+            sources={0: DataSource(stdin)},
+            sinks={1: self.output, 2: self.errors},
+            environment={"RUN": script.encode()},
+        )
+
+    async def on(self, lease: Lease) -> None:
+        self.status = (await lease.run(self.job, lambda once: self.began.set())).exit_status
+
+
+class Client:
+    """A client with a lease; it looks for a worker whenever it has none."""
+
+    def __init__(self, application: Application, weight: int = 1) -> None:
+        self.searches = 0
+        self.lease: Lease | None = None
+        self._terms = Terms(
+            key=read_key(os.fspath(application.public), (ClientKey,)),
+            groups=groups_from_environment(os.environ),
+            udp_port=udp_port_from_environment(os.environ),
+            ports=None,
+            accept_timeout=DEADLINE,
+            pingpong=DEFAULT_PINGPONG,
+            weight=weight,
+        )
+
+    async def give(self, run: Run) -> Lease:
+        """Gives a worker the job."""
+        if self.lease is not None and await self.lease.offered(DEADLINE):
+            self.lease.give(run.job.go())
+            return self.lease
+        if self.lease is not None:
+            self.lease.close()
+        self.searches += 1
+        self.lease = await find_worker(self._terms, lambda hello, address: run.job.go())
+        return self.lease
+
+    async def run(self, script: str, stdin: bytes = b"") -> Run:
+        run = Run(script, stdin)
+        await run.on(await self.give(run))
+        return run
+
+    def release(self) -> None:
+        if self.lease is not None:
+            self.lease.release()
+
+
+def play(what: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(what, DEADLINE))
+
+
+def told(worker: Service, what: str, count: int) -> list[str]:
+    """Its log's lines of this kind, once there are so many."""
+    found: list[str] = []
+
+    def enough(line: str) -> bool:
+        found[:] = [line for line in worker.lines if f" {what} " in line]
+        return len(found) >= count
+
+    worker.wait_for(enough)
+    return found
+
+
+@pytest.fixture
+def serve(service: StartService) -> Callable[..., Service]:
+    """A worker that runs what its clients say."""
+    return lambda slots, *options: service("sh", "-c", 'eval "$PEER_RUN"', options=["-j", str(slots), *options])
+
+
+def test_two_hundred_jobs_on_two_slots(application: Application, serve: Callable[..., Service]) -> None:
+    worker = serve(2)
+    clients = [Client(application) for _ in range(2)]
+
+    async def one(client: Client, numbers: list[int]) -> None:
+        for number in numbers:
+            data = b"%d " % number * (number * 37)
+            status = 0 if number % 3 else number % 120  # a worker whose jobs all fail at once is slowed
+            run = await client.run(f"cat; echo {number} $CEXEC_ATTEMPT >&2; exit {status}", data)
+            assert bytes(run.output.data) == data
+            assert bytes(run.errors.data) == b"%d 1\n" % number
+            assert run.status == status
+        client.release()
+
+    async def both() -> None:
+        await asyncio.gather(*(one(client, list(range(n, 200, 2))) for n, client in enumerate(clients)))
+
+    play(both())
+    assert [client.searches for client in clients] == [1, 1]
+    for what in ("accepted", "started", "finished"):
+        jobs = [re.findall(r"job=(\w+)", line)[0] for line in told(worker, what, 200)]
+        assert (len(jobs), len(set(jobs))) == (200, 200)
+
+
+def test_a_lost_connection_costs_one_job(application: Application, serve: Callable[..., Service]) -> None:
+    worker = serve(1)
+    client = Client(application)
+
+    async def go() -> None:
+        await client.run("true")
+        lost = Run("sleep 60")
+        lease = await client.give(lost)
+        running = asyncio.create_task(lost.on(lease))
+        await lost.began.wait()
+        lease.close()
+        running.cancel()
+        assert (await client.run("echo again")).output.data == b"again\n"
+        client.release()
+
+    play(go())
+    assert client.searches == 2
+    assert len(told(worker, "finished", 2)) == 2
+    assert len(told(worker, "broken", 1)) == 1
+
+
+KILLED = """
+import asyncio, sys
+from tests.network.test_leases import Client
+from tests.service import Application
+from pathlib import Path
+
+async def go():
+    application = Application.__new__(Application)
+    application.public = Path(sys.argv[1])
+    client = Client(application)
+    await client.run("true")
+    print("between", flush=True)
+    if sys.argv[2] == "during":
+        await client.run("echo; setsid sleep 60 & sleep 60")
+    await asyncio.sleep(60)
+
+asyncio.run(go())
+"""
+
+
+@pytest.mark.parametrize("when", ["between", "during"])
+def test_a_client_that_is_killed_leaves_nothing(
+    application: Application, serve: Callable[..., Service], when: str
+) -> None:
+    worker = serve(1)
+    argv = [sys.executable, "-c", KILLED, os.fspath(application.public), when]
+    root = Path(__file__).resolve().parents[2]
+    with subprocess.Popen(
+        argv, env=local_environment({"PYTHONPATH": os.fspath(root)}), stdout=subprocess.PIPE
+    ) as client:
+        assert client.stdout is not None
+        client.stdout.readline()
+        if when == "during":
+            told(worker, "started", 2)
+        client.kill()
+    deadline = time.monotonic() + 5.0
+    while worker.started() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert worker.started() == []
+    assert application.run("RUN=echo free").stdout == b"free\n"
+
+
+def test_sigterm_ends_leases_after_the_running_job(application: Application, serve: Callable[..., Service]) -> None:
+    worker = serve(2)
+    busy, idle = Client(application), Client(application)
+
+    async def go() -> None:
+        run = Run("sleep 0.5; echo done; exit 4")
+        running = asyncio.create_task(run.on(await busy.give(run)))
+        await run.began.wait()
+        await idle.run("true")
+        worker.signal(signal.SIGTERM)
+        await running
+        assert (bytes(run.output.data), run.status) == (b"done\n", 4)
+        for client in (busy, idle):
+            assert client.lease is not None
+            # what was offered before the signal is taken back
+            while await client.lease.offered(DEADLINE) and not client.lease.over:
+                await asyncio.sleep(0.01)
+                await client.lease._events(time.monotonic())
+            assert client.lease.over
+            client.lease.close()
+
+    play(go())
+    assert worker.wait() == 0
+
+
+def test_weights_share_a_slot_over_leases(application: Application, serve: Callable[..., Service]) -> None:
+    serve(1)
+    done: list[int] = []
+
+    async def one(weight: int) -> None:
+        client = Client(application, weight)
+        while len(done) < 140:
+            await client.run("true")
+            done.append(weight)
+        client.release()
+
+    async def both() -> None:
+        await asyncio.gather(one(1), one(3))
+
+    play(both())
+    counted = done[20:140]  # when both have a lease
+    assert counted.count(3) / counted.count(1) == pytest.approx(3.0, rel=0.15)
+
+
+def test_a_plain_client_gets_its_turn_beside_leases(application: Application, serve: Callable[..., Service]) -> None:
+    serve(1)
+    ended = threading.Event()
+    jobs = 0
+
+    async def lease() -> None:
+        nonlocal jobs
+        client = Client(application)
+        while not ended.is_set():
+            await client.run("sleep 0.01")
+            jobs += 1
+        client.release()
+
+    async def plain() -> list[int]:
+        loop = asyncio.get_running_loop()
+        turns = []
+        for _ in range(3):
+            before = jobs
+            result = await loop.run_in_executor(None, lambda: application.run("RUN=echo mine"))
+            assert (result.returncode, result.stdout, result.stderr) == (0, b"mine\n", b"")
+            turns.append(jobs - before)
+        ended.set()
+        return turns
+
+    async def both() -> list[int]:
+        return (await asyncio.gather(plain(), lease()))[0]
+
+    assert max(play(both())) < 100  # while one cexec comes and goes
+    assert jobs > 3
+
+
+def test_once_services_can_be_leased(application: Application, serve: Callable[..., Service]) -> None:
+    serve(1, "--once")
+    client = Client(application)
+    once: list[bool] = []
+
+    async def go() -> None:
+        for number in range(3):
+            run = Run(f"exit {number}")
+            result = await (await client.give(run)).run(run.job, once.append)
+            assert result.exit_status == number
+        client.release()
+
+    play(go())
+    assert (once, client.searches) == ([True] * 3, 1)
