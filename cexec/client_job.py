@@ -135,6 +135,8 @@ class ClientJob:
         if isinstance(event, Trouble):
             if event.writing and event.error in BROKEN_PIPE:
                 return  # as in a local pipeline: the program is told, and its status tells the rest
+            if event.writing and event.stream < frames.FIRST_FILE:
+                raise self._outputs.cannot_write(event.stream, event.error)
             verb = "write to" if event.writing else "read from"
             raise LocalError(f"cannot {verb} {self._name_of(event.stream)}: {os.strerror(event.error).lower()}")
         if event.kind == frames.STARTED:

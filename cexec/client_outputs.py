@@ -12,6 +12,7 @@ with another output: what an abandoned attempt said stays.  So is /dev/null.  do
 from __future__ import annotations
 
 import _stat as stat
+import errno
 import os
 
 from cexec.client_descriptors import name_of
@@ -28,6 +29,13 @@ if TYPE_CHECKING:
     from cexec.client_descriptors import Descriptor
 
 STANDARD_ERROR = 2
+
+
+class _TwoWaySink(Sink):
+    """A file that the program reads, too: the bytes belong where it has read to, which only it knows."""
+
+    def write(self, view: memoryview) -> int:
+        raise OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
 
 
 class _Target:
@@ -71,13 +79,25 @@ class Outputs:
         for target in self._targets.values():
             target.sinks = []
         for descriptor in self._written:
-            sink = open_sink(descriptor.fd)
             target = self._targets[descriptor.inode]
+            two_way = descriptor.directions & READS and descriptor.regular and not descriptor.append
+            misplaced = two_way and target.start < target.size
+            sink = _TwoWaySink(descriptor.fd, shared=True) if misplaced else open_sink(descriptor.fd)
             target.sinks.append(sink)
             if self._hold and not self._exempt(target):
                 sink = self._held[descriptor.fd] = HeldSink(sink)
             result[descriptor.fd] = sink
         return result
+
+    def cannot_write(self, number: int, error: int) -> LocalError:
+        """What to tell of errno `error`."""
+        if number not in self._held:
+            return _cannot_write(number, error)
+        import tempfile
+
+        return LocalError(
+            f"cannot keep {name_of(number)} back in {tempfile.gettempdir()} (TMPDIR): {os.strerror(error).lower()}"
+        )
 
     def ended(self, number: int, *, half: bool) -> None:
         """The program has closed this output, and perhaps goes on: so do we, for a reader may wait for its end.
@@ -130,7 +150,7 @@ class Outputs:
                 held.release()
             except OSError as error:
                 if error.errno not in BROKEN_PIPE:
-                    raise _cannot_write(number, error) from None
+                    raise _cannot_write(number, error.errno or 0) from None
                 taken = False
         self._held.clear()
         for target in self._targets.values():
@@ -139,7 +159,7 @@ class Outputs:
                 try:
                     os.close(os.dup(number))  # some file systems tell only here that the disk is full
                 except OSError as error:
-                    raise _cannot_write(number, error) from None
+                    raise _cannot_write(number, error.errno or 0) from None
         return taken
 
     def _exempt(self, target: _Target) -> bool:
@@ -183,8 +203,11 @@ class Outputs:
             os.lseek(fd, target.start, os.SEEK_SET)
 
 
-def _cannot_write(number: int, error: OSError) -> LocalError:
-    return LocalError(f"cannot write to {name_of(number)}: {os.strerror(error.errno or 0).lower()}")
+def _cannot_write(number: int, error: int) -> LocalError:
+    reason = os.strerror(error).lower()
+    if error == errno.ESPIPE:
+        reason = "the program reads this file too, and where it has got to is not known here; open it for one of both"
+    return LocalError(f"cannot write to {name_of(number)}: {reason}")
 
 
 def _others_have_open(inode: tuple[int, int]) -> bool:

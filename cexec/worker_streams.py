@@ -133,6 +133,12 @@ class PairSource(OutputSource):
         self._shared = True
         self._pair = pair
 
+    def read_into(self, view: memoryview) -> int | None:
+        try:
+            return super().read_into(view)
+        except ConnectionResetError:
+            return 0  # the program has closed its end without having read all; what it had written came before
+
     @property
     def hung_up(self) -> bool:
         return _hung_up(self.fd)

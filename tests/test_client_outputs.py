@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from tempfile import gettempdir
 
 import pytest
 
@@ -151,6 +152,31 @@ def test_a_file_that_went_on_behind_us_cannot(path: Path, opened: Open) -> None:
     assert path.read_bytes() == b"half456789"
 
 
+def test_a_file_that_is_read_and_written_through_one_descriptor_is_not_written_at_the_wrong_place(
+    path: Path, opened: Open
+) -> None:
+    """Regression: what the program wrote behind what it had read was written over the beginning."""
+    path.write_bytes(b"0123456789")
+    fd = opened(path, os.O_RDWR)
+    made = outputs(described(fd, directions=READS | WRITES))
+    with pytest.raises(OSError) as caught:
+        written(made, fd, b"half")
+    assert str(made.cannot_write(fd, caught.value.errno or 0)) == (
+        f"cannot write to descriptor {fd}: the program reads this file too, and where it has got to is not known here; "
+        "open it for one of both"
+    )
+    assert path.read_bytes() == b"0123456789"
+
+
+def test_a_file_that_has_nothing_to_read_is_written_through_such_a_descriptor(path: Path, opened: Open) -> None:
+    path.write_bytes(b"0123456789")
+    at_its_end, appended = opened(path, os.O_RDWR), opened(path, os.O_RDWR | os.O_APPEND)
+    os.lseek(at_its_end, 0, os.SEEK_END)
+    written(outputs(described(at_its_end, directions=READS | WRITES)), at_its_end, b"abc")
+    written(outputs(described(appended, directions=READS | WRITES, append=True)), appended, b"def")
+    assert path.read_bytes() == b"0123456789abcdef"
+
+
 def test_a_file_that_is_an_input_too_cannot(path: Path, opened: Open) -> None:
     fd = opened(path)
     reading = opened(path, os.O_RDONLY)
@@ -278,6 +304,14 @@ def test_held_output_into_a_pipe_can_be_repeated(opened: Open) -> None:
     written(made, writing, b"whole")
     assert made.release()
     assert os.read(reading, 100) == b"whole"
+
+
+def test_where_held_output_does_not_fit_is_said(opened: Open) -> None:
+    made = outputs(described(opened(os.pipe()[1])), hold=True)
+    (number,) = made.sinks()
+    message = str(made.cannot_write(number, errno.ENOSPC))
+    made.drop_held()
+    assert message == f"cannot keep descriptor {number} back in {gettempdir()} (TMPDIR): no space left on device"
 
 
 def test_a_reader_that_has_gone_before_the_release_is_told_of(opened: Open) -> None:

@@ -166,6 +166,14 @@ def test_a_reader_that_leaves_a_socketpair_breaks_it_in_this_direction_only() ->
         assert (job.output(1), job.output(2)) == (b"still here", b"")
 
 
+def test_a_socketpair_may_be_left_unread() -> None:
+    """Regression: its end that was closed with bytes in it was a failure of the connection to the program."""
+    script = "head -c 3 <&5; echo done >&5"
+    with shell(script, streams=[*STANDARD, Stream(5, 3, SOCKET)], inputs={5: b"unread"}) as job:
+        assert job.run().exit_status == 0
+        assert (job.output(1), job.output(5)) == (b"unr", b"done\n")
+
+
 def test_the_job_lasts_until_its_outputs_are_closed() -> None:
     with shell("(sleep 0.3; echo late) & echo early") as job:
         assert job.run().status == 0

@@ -68,6 +68,24 @@ class CautiousSource(Source):
         return super().read_into(view) if _ready(self.fd, select.POLLIN) else None
 
 
+class NamedPipeSource(Source):
+    """A named pipe: `again` is our own open file of it, and does not wait.
+
+    It is not the one to poll: opened when all writers had gone it would never say so.
+    """
+
+    def __init__(self, fd: int, again: int) -> None:
+        super().__init__(fd, shared=True)
+        self._again = Source(again)
+
+    def read_into(self, view: memoryview) -> int | None:
+        return self._again.read_into(view)
+
+    def close(self) -> None:
+        self._again.close()
+        super().close()
+
+
 class FileSource(Source):
     """A regular file, read from the offset that it had, which is moved only at the end (docs/protocol.md section 7)."""
 
@@ -188,9 +206,9 @@ def open_source(fd: int) -> Source:
     if stat.S_ISSOCK(mode):
         return SocketSource(fd)
     reopened = _open_again(fd, status, os.O_RDONLY)
-    if reopened is not None:
-        return Source(reopened)
-    return CautiousSource(fd, shared=True)
+    if reopened is None:
+        return CautiousSource(fd, shared=True)
+    return NamedPipeSource(fd, reopened) if stat.S_ISFIFO(mode) and _has_name(fd) else Source(reopened)
 
 
 def open_sink(fd: int) -> Sink:
@@ -240,6 +258,11 @@ def _open_again(fd: int, status: os.stat_result, flags: int) -> int | None:
         return os.open(f"/proc/self/fd/{fd}", flags | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
     except OSError:
         return None
+
+
+def _has_name(fd: int) -> bool:
+    """Whether a pipe has been opened by its name."""
+    return not os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")
 
 
 def half_close(fd: int) -> None:

@@ -288,6 +288,25 @@ def test_two_descriptors_of_one_open_file_are_one_for_the_program(shell: Shell, 
     assert (tmp_path / "out").read_bytes() == b"1\n1\n1\n2\n2\n2\n3\n3\n3\n4\n4\n4\n"
 
 
+def test_named_pipes(shell: Shell, tmp_path: Path) -> None:
+    """Regression: when the writer had gone before the job began the end of its bytes was never seen."""
+    os.mkfifo(tmp_path / "p")
+    assert bash(shell, 'echo hello >p & "$@" <p', "cat", tmp_path, timeout=20).stdout == b"hello\n"
+    assert bash(shell, 'cat p & "$@" >p; wait', "echo hello", tmp_path, timeout=20).stdout == b"hello\n"
+
+
+def test_a_file_that_is_read_and_written_through_one_descriptor(shell: Shell, tmp_path: Path) -> None:
+    """Whoever reads it shares an offset with the writer, which cannot be carried."""
+    (tmp_path / "f").write_bytes(b"abcdef")
+    ended = bash(shell, '"$@" 3<>f', "head -c 3 <&3", tmp_path)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"abc", b"")
+    ended = bash(shell, '"$@" 3<>f', "head -c 3 <&3 >/dev/null; echo xyz >&3", tmp_path)
+    assert (ended.returncode, (tmp_path / "f").read_bytes()) == (111, b"abcdef")
+    assert ended.stderr.startswith(b"cexec: cannot write to descriptor 3: the program reads this file too")
+    assert bash(shell, '"$@" 3<>new', "cat <&3; echo xyz >&3", tmp_path).returncode == 0
+    assert (tmp_path / "new").read_bytes() == b"xyz\n"
+
+
 def test_input_is_used_as_far_as_the_program_reads_it(shell: Shell, tmp_path: Path) -> None:
     (tmp_path / "in").write_bytes(b"0123456789")
     assert bash(shell, '("$@"; cat) <in', "dd bs=1 count=4 2>/dev/null", tmp_path).stdout == b"0123456789"

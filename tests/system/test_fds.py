@@ -6,7 +6,9 @@ import errno
 import fcntl
 import os
 import pty
+import select
 import socket
+import tempfile
 import tty
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -34,6 +36,15 @@ Ends = tuple[int, int]  # one to read from, one to write to
 
 def pipe() -> Ends:
     return os.pipe()
+
+
+def named_pipe() -> Ends:
+    with tempfile.TemporaryDirectory() as directory:
+        path = os.path.join(directory, "pipe")
+        os.mkfifo(path)
+        reading = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+        os.set_blocking(reading, True)
+        return reading, os.open(path, os.O_WRONLY)
 
 
 def keyboard() -> Ends:
@@ -105,12 +116,10 @@ def drain(fd: int, size: int) -> None:
         size -= len(os.read(fd, size))
 
 
-
-
 # What is shared with strangers
 
 
-@pytest.mark.parametrize("kind", [pipe, keyboard, screen, socket_pair])
+@pytest.mark.parametrize("kind", [pipe, named_pipe, keyboard, screen, socket_pair])
 def test_a_source_never_waits_and_leaves_the_descriptor_as_it_was(ends: Opener, kind: Callable[[], Ends]) -> None:
     reading, writing = ends(kind)
     before = flags(reading)
@@ -127,7 +136,7 @@ def test_a_source_never_waits_and_leaves_the_descriptor_as_it_was(ends: Opener, 
     assert os.read(reading, 100) == b"for the next one"
 
 
-@pytest.mark.parametrize("kind", [pipe, screen, socket_pair])
+@pytest.mark.parametrize("kind", [pipe, named_pipe, screen, socket_pair])
 def test_a_sink_never_waits_and_leaves_the_descriptor_as_it_was(ends: Opener, kind: Callable[[], Ends]) -> None:
     reading, writing = ends(kind)
     before = flags(writing)
@@ -159,6 +168,20 @@ def test_a_reader_that_has_gone_is_an_error(ends: Opener, kind: Callable[[], End
     with pytest.raises(BrokenPipeError):
         sink.write(memoryview(b"x"))
     assert sink.count == 0
+
+
+@pytest.mark.parametrize("kind", [pipe, named_pipe])
+def test_a_writer_that_had_gone_before_we_looked_has_ended(ends: Opener, kind: Callable[[], Ends]) -> None:
+    """Regression: a named pipe, opened again after that, was waited for for ever."""
+    reading, writing = ends(kind)
+    os.write(writing, b"hello")
+    os.close(writing)
+    source = open_source(reading)
+    poll = select.poll()
+    poll.register(source.fileno(), select.POLLIN)
+    assert poll.poll(0) and read(source) == b"hello"
+    assert poll.poll(0) and read(source) == b""
+    source.close()
 
 
 def test_a_terminal_that_hangs_up_ends(ends: Opener) -> None:
