@@ -1,4 +1,4 @@
-"""CPU that idle processes use: cservice without a job, and the pair of a job that does nothing: goal P9.
+"""CPU that idle processes use: cservice, crat, cproxy, and the pair of a job that does nothing: goal P9.
 
     make bench BENCH=benchmarks/bench_idle.py
 
@@ -24,6 +24,10 @@ GOAL = 0.1  # per cent of one CPU
 def main() -> None:
     with Workplace() as place:
         service = place.service("true", port=3010)
+        logger = place.start(place.command("crat", place.public))
+        place.wait_for(logger, "crat: logging")
+        proxy = place.start(place.command("cproxy", "127.0.0.1", "127.0.0.2"), {"CEXEC_UDP_PORT": "3012"})
+        place.wait_for(proxy, "cproxy: relaying")
         busy = place.service("cat", port=3011)
         argv, variables = place.client(3011)
         client = subprocess.Popen(argv, env=variables, stdin=subprocess.PIPE, stdout=subprocess.PIPE)
@@ -34,7 +38,14 @@ def main() -> None:
             client.stdout.read(1)
             time.sleep(SETTLED)
             (job,) = children(busy.pid)
-            pids = {"cservice without a job": service.pid, "an idle job's process": job, "its client": client.pid}
+            pids = {
+                "cservice without a job": service.pid,
+                "crat": logger.pid,
+                "cproxy": proxy.pid,
+                "cservice with an idle job": busy.pid,
+                "its job's process": job,
+                "its client": client.pid,
+            }
             before = {name: (cpu_seconds(pid), switches(pid)) for name, pid in pids.items()}
             time.sleep(SECONDS)
             used = {name: cpu_seconds(pid) - before[name][0] for name, pid in pids.items()}
