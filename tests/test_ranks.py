@@ -91,7 +91,7 @@ RANKS: dict[float, tuple[str, ...]] = {
     6.41: ("cmap.appending", "cmap.lockfile", "cmap.notation", "cmap.outcome", "cmap.store"),
     6.42: ("cmap.journal", "cmap.policy", "cmap.tables"),
     6.43: ("cmap.joblog", "cmap.parameters", "cmap.scheduler", "cmap.tasks", "cmap.templates"),
-    6.44: ("cmap.plan", "cmap.results", "cmap.sources"),
+    6.44: ("cmap.events", "cmap.plan", "cmap.results", "cmap.sources"),
     6.45: ("cmap.attempt", "cmap.checks", "cmap.collect", "cmap.commit", "cmap.validate"),
     6.8: ("commands.common",),
     6.9: ("commands.cexec_options",),
