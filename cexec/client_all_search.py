@@ -72,15 +72,18 @@ class RollRace(Race):
 
     def __init__(self, roll: dict[bytes, Answer], patience: float, now: float) -> None:
         super().__init__(accept_timeout=0.0, now=now)
+        self._patience = patience or NEVER
         self.until = dict.fromkeys(roll, now + patience if patience else NEVER)
 
     def answered(self, answer: Hello, now: float) -> None:
         super().answered(answer, now)
         if answer.instance in self.until:
-            if answer.purpose == hello.QUEUED:
-                self.until[answer.instance] = max(self.until[answer.instance], now + QUEUED_LIFETIME)
-            elif answer.purpose == hello.REFUSED:
+            if answer.purpose == hello.REFUSED:
                 self.until[answer.instance] = now
+            elif answer.instance in self._cannot:
+                self.until[answer.instance] = min(self.until[answer.instance], now + self._patience)
+            elif answer.purpose == hello.QUEUED:
+                self.until[answer.instance] = max(self.until[answer.instance], now + QUEUED_LIFETIME)
 
 
 class Gathering(Contest):

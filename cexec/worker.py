@@ -23,7 +23,7 @@ from cexec.worker_alerts import Alerts
 from cexec.worker_answers import Answers, Profile
 from cexec.worker_hearing import Ear
 from cexec.worker_jobs import Jobs
-from cexec.worker_offer import CANCELLED, PROVED, TAKEN, Offer, UnreachableError
+from cexec.worker_offer import CANCELLED, CONNECTING, PROVED, SHAKING, TAKEN, Offer, UnreachableError
 from cexec.worker_presence import Presences
 
 TYPE_CHECKING = False
@@ -237,11 +237,11 @@ class Worker:
 
     def _failed(self, offer: Offer, error: CexecError, now: float) -> None:
         self._drop(offer)
-        if isinstance(error, UnreachableError):
+        if not isinstance(error, (DisconnectedError, UnreachableError)):  # who closes has chosen another, or gone
+            self._log.event("lost", client=offer.client[0], reason=str(error))
+        if offer.state in (CONNECTING, SHAKING):
             self._unreachable(offer.identity, offer.client, error, now)
             return
-        if not isinstance(error, DisconnectedError):  # a client that closes has chosen another worker, or gone
-            self._log.event("lost", client=offer.client[0], reason=str(error))
         self._bidder.released(offer.identity, now)
         self._bidder.failed(offer.identity, now)
 
@@ -250,7 +250,7 @@ class Worker:
         known = self._heard.get(identity)
         if known is not None:
             known.failures += 1
-            if known.failures > 1 or "refused" not in str(error):
+            if known.failures > 1 or (isinstance(error, UnreachableError) and "refused" not in str(error)):
                 where = _shown(address)
                 self._log.event("unreachable", **known.fields(), client=where, reason=str(error))
                 self._answers.send(known, hello.UNREACHABLE, f"{where}: {error}")

@@ -2,7 +2,7 @@
 
 Contract: a pure machine.  Told of answers and connections, it says what to do with `next_event`: TRANSMIT (send the
 announcement again), SILENT (nobody has answered for a while: tell the person), GAVE_UP.  The accept timeout counts
-only while no worker is known; 0 waits for ever.  docs/protocol.md sections 2.2 and 3.3.
+only while no worker is known to have the job in its queue; 0 waits for ever.  docs/protocol.md sections 2.2, 2.4, 3.3.
 """
 
 from __future__ import annotations
@@ -36,7 +36,8 @@ class Race:
         self._offering: set[bytes] = set()
         self._heard: set[bytes] = set()  # mac1 of the answers
         self._accept_timeout = accept_timeout
-        self._deadline = now + accept_timeout
+        self._queued_until: dict[bytes, float] = {}  # by instance: how long what it has said keeps the client waiting
+        self._cannot: set[bytes] = set()  # instances that have said that they cannot or will not have the job
         self._interval = ANNOUNCE_FIRST_INTERVAL
         self._next_transmission = now
         self._next_silence = now + SILENCE
@@ -65,15 +66,23 @@ class Race:
 
     def answered(self, answer: Hello, now: float) -> None:
         """A worker said by datagram that it is queued, cannot connect, or refuses."""
-        if answer.instance not in self.answers and len(self.answers) >= MAXIMUM_KNOWN:
+        instance = answer.instance
+        if instance not in self.answers and len(self.answers) >= MAXIMUM_KNOWN:
             return
-        self.answers[answer.instance] = answer
         if answer.purpose == hello.QUEUED:
-            self._known_until(now + QUEUED_LIFETIME)
+            if instance in self._cannot:
+                return  # that word stands until it does connect
+            self._queued_until[instance] = now + QUEUED_LIFETIME
+        else:
+            self._cannot.add(instance)
+            if instance in self._queued_until:
+                self._queued_until[instance] = min(self._queued_until[instance], now)
+        self.answers[instance] = answer
 
     def offered(self, offer: Hello) -> None:
         """A worker has connected.  Its hello may be a replay until it has confirmed, so this counts and no more."""
         self._offering.add(offer.instance)
+        self._cannot.discard(offer.instance)
 
     def heard_before(self, mac1: bytes) -> bool:
         """Whether this very answer was heard before: a replay must not keep the client waiting."""
@@ -97,7 +106,14 @@ class Race:
 
     def complaints(self) -> list[Hello]:
         """The workers that heard but cannot connect, or refuse."""
-        return [answer for answer in self.answers.values() if answer.purpose in (hello.UNREACHABLE, hello.REFUSED)]
+        return [
+            answer
+            for answer in self.answers.values()
+            if answer.purpose == hello.REFUSED
+            or (answer.purpose == hello.UNREACHABLE and answer.instance not in self._offering)
+        ]
 
-    def _known_until(self, when: float) -> None:
-        self._deadline = max(self._deadline, when + self._accept_timeout)
+    @property
+    def _deadline(self) -> float:
+        """The accept timeout after the start, or after the moment when the last worker was known to be waiting."""
+        return max([self.started, *self._queued_until.values()]) + self._accept_timeout
