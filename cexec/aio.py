@@ -10,6 +10,7 @@ Every lease is released or closed.  docs/protocol.md sections 3.3 and 4.4.
 
 from __future__ import annotations
 
+import _socket
 import asyncio
 import os
 from time import monotonic
@@ -43,6 +44,8 @@ if TYPE_CHECKING:
 
 
 LEASE = "lease"  # option of GO; "yes": another job may follow on this connection
+
+_CORK: int | None = getattr(_socket, "TCP_CORK", None)
 
 
 class Terms:
@@ -232,7 +235,7 @@ class Lease:
         return self._failure is not None or self._session.state == OVER
 
     def give(self, go: Go) -> None:
-        """Another job for a worker that has confirmed."""
+        """Another job for a worker that has confirmed; it is sent when the job is `run`."""
         self._session.go(go)
 
     async def run(self, job: Job, began: Callable[[bool], None]) -> Exit:
@@ -244,6 +247,9 @@ class Lease:
         self._pump.sources.update(job.sources)
         result = None
         try:
+            self._hold_back(True)  # GO and a short input travel together
+            self._step()
+            self._hold_back(False)
             while result is None:
                 for event in await self._events():
                     result = self._handle(event, job, began) or result
@@ -291,7 +297,6 @@ class Lease:
 
     async def _events(self, until: float = float("inf")) -> list[Event | Trouble]:
         """What has happened, as soon as something has; nothing when the time has come."""
-        self._step()
         while not self._found:
             if self._failure is not None:
                 raise self._failure
@@ -320,6 +325,13 @@ class Lease:
             self._waiter = None
             if timer is not None:
                 timer.cancel()
+
+    def _hold_back(self, held: bool) -> None:
+        if _CORK is not None:
+            try:
+                self._pump.connection.setsockopt(_socket.IPPROTO_TCP, _CORK, held)
+            except OSError:
+                pass  # it has gone, or is no TCP connection
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():

@@ -85,6 +85,8 @@ class Worker:
         self._offers: dict[int, Offer] = {}  # by descriptor
         self._jobs = Jobs(program=program, bidder=bidder, heard=self._heard, alerts=self._alerts, log=log)
         self._stopping = 0  # how often we have been told to stop
+        self._poll = select.poll()
+        self._masks: dict[int, int] = {}  # what is registered there
         process.load_prctl()
         self._wakeup = self._catch_signals()
 
@@ -103,9 +105,10 @@ class Worker:
             self._jobs.hear(ready, now)
             for fd in [fd for fd in ready if fd in self._offers]:
                 self._advance(self._offers[fd], now)
-            if not self._stopping:
+            if not self._stopping and not ready.isdisjoint(self._groups.filenos()):
                 self._ear.listen(now)
-            self._alerts.hear_answers()
+            if not ready.isdisjoint(self._announcer.filenos()):
+                self._alerts.hear_answers()
             load = self._load.look(now, ready)
             if load is not None:
                 self._bidder.load_sampled(load, now)
@@ -120,17 +123,13 @@ class Worker:
     # waiting
 
     def _wait(self, wakeup: int) -> set[int]:
-        poll = select.poll()
-        poll.register(wakeup, select.POLLIN)
-        for fd in self._jobs.filenos():
-            poll.register(fd, select.POLLIN)
-        for fd, offer in self._offers.items():
-            poll.register(fd, offer.mask)
-        if not self._stopping:
-            for fd in self._groups.filenos():
-                poll.register(fd, select.POLLIN)
-        for fd in (*self._load.filenos(), *self._announcer.filenos()):
-            poll.register(fd, select.POLLIN)
+        heard = () if self._stopping else self._groups.filenos()
+        fds = (wakeup, *self._jobs.filenos(), *heard, *self._load.filenos(), *self._announcer.filenos())
+        masks = {**dict.fromkeys(fds, select.POLLIN), **{fd: offer.mask for fd, offer in self._offers.items()}}
+        if masks != self._masks:
+            self._poll, self._masks = select.poll(), masks
+            for fd, mask in masks.items():
+                self._poll.register(fd, mask)
         timeouts = [
             self._ear.next_timeout(),
             self._load.next_timeout(),
@@ -143,7 +142,7 @@ class Worker:
         if due is not None and not self._stopping:
             timeouts.append(due)
         seconds = max(0.0, min(timeouts) - monotonic())
-        return {fd for fd, _ in poll.poll(seconds * 1000 + (0.999 if seconds else 0))}
+        return {fd for fd, _ in self._poll.poll(seconds * 1000 + (0.999 if seconds else 0))}
 
     def _handle_timeouts(self, now: float) -> None:
         for offer in list(self._offers.values()):

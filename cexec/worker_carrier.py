@@ -35,7 +35,9 @@ class Carrier:
         self.children_ended = False
         self.may_offer = False
         self.last = False
+        self.held = False
         self._parent = parent
+        self._notes: list[dict[str, object]] = []
         self._liveness = Liveness(pump.connection)
         self._children = _child_signals()
         pump.watch(self._children)
@@ -80,9 +82,17 @@ class Carrier:
                 session.handle_timeout(now)
             self._look_alive()
 
-    def hold_back(self, held: bool) -> None:
-        """While it is held, small frames wait in the kernel (for 200 ms at most), to travel together."""
-        if _CORK is not None:
+    def hold_back(self) -> None:
+        """Until `let_go`, small frames wait in the kernel (for 200 ms at most), to travel together."""
+        self._cork(True)
+
+    def let_go(self) -> None:
+        """What has been held back is sent."""
+        self._cork(False)
+
+    def _cork(self, held: bool) -> None:
+        if _CORK is not None and held != self.held:
+            self.held = held
             try:
                 self.pump.connection.setsockopt(_socket.IPPROTO_TCP, _CORK, held)
             except OSError:
@@ -100,8 +110,19 @@ class Carrier:
 
     def tell(self, what: str, **values: object) -> None:
         """A report for the parent."""
+        self.note(what, **values)
+        self.send_notes()
+
+    def note(self, what: str, **values: object) -> None:
+        """A report that is sent with the next one, which follows at once."""
+        self._notes.append({"event": what, **values})
+
+    def send_notes(self) -> None:
+        """Sends what has been noted."""
+        notes, self._notes = self._notes, []
         try:
-            self._parent.send(json.dumps({"event": what, **values}).encode())
+            if notes:
+                self._parent.send(json.dumps(notes).encode())
         except OSError:
             pass  # the parent has gone; the watch on its socket says so
 

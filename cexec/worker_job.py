@@ -42,7 +42,7 @@ VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")  # a peer variable's nam
 FETCH_ON_FAILURE = "fetch-on-failure"  # (protocol) the option of GO that, set to "no", fetches after success only
 LEASE = "lease"  # (protocol) the option of GO that, set to "yes", asks for another job on this connection
 KNOWN_OPTIONS = {*limits.OPTIONS, FETCH_ON_FAILURE, LEASE}
-HELD_BACK = 0.002  # seconds (ours) that the first frames of a leased job wait for its last ones
+HELD_BACK = 0.002  # seconds (ours) that frames of a leased job wait for others, so that they wake the client once
 
 
 def is_leased(go: Go) -> bool:
@@ -130,7 +130,8 @@ class Job:
             else:
                 self._carrier.tell("started", pid=self._pid)
                 if self.leased:
-                    self._hold_back()
+                    self._carrier.hold_back()
+                    self._held_until = monotonic() + HELD_BACK
                 self._session.started(once=self._program.once)
                 self._run_program()
             self._over = True
@@ -181,8 +182,8 @@ class Job:
         except OSError as error:
             return Refusal(HERE, f"cannot {doing}: {os.strerror(error.errno or 0).lower()}")
         self._alone = False
-        if self._record is not None:
-            self._record.add(leader=self._pid, start=process_tree.start_time(self._pid))
+        if not self.leased:
+            self._name_leader()
         if self._limits.time:
             self._deadline = monotonic() + self._limits.time
         for number in self._early:
@@ -196,6 +197,7 @@ class Job:
         if self._record is not None:
             self._record.add(directory=self._directory.path)
         self._directory.enter()
+        self._carrier.send_notes()
         receive_files(self._pump, self._go.streams, self._directory, self._step)
 
     def _spawn(self, name: str, ends: Mapping[int, int]) -> int:
@@ -242,7 +244,9 @@ class Job:
             self._reap()
         now = monotonic()
         if self._held_until is not None and now >= self._held_until:
-            self._let_go()
+            self._held_until = None
+            self._name_leader()  # only now: a program that ends at once needs none
+            self._carrier.let_go()
         if self._deadline is not None and now >= self._deadline:
             self._deadline = None
             self._hit = limits.Hit(f"ended after its time limit of {self._limits.time:g} s", signal.SIGTERM)
@@ -277,15 +281,10 @@ class Job:
         else:
             process_tree.signal_program(self._pid, SIGNALS[number], reaped=self._status is not None)
 
-    def _hold_back(self) -> None:
-        """A program that ends at once has all that is said of it said in one segment, which wakes the client once."""
-        self._carrier.hold_back(True)
-        self._held_until = monotonic() + HELD_BACK
-
-    def _let_go(self) -> None:
-        if self._held_until is not None:
-            self._held_until = None
-            self._carrier.hold_back(False)
+    def _name_leader(self) -> None:
+        """The record has the program's number, too; without it its environment is all that it can be found by."""
+        if self._record is not None:
+            self._record.add(leader=self._pid, start=process_tree.start_time(self._pid))
 
     def _reap(self) -> None:
         while True:
@@ -321,13 +320,17 @@ class Job:
             self._session.left_unread(stream, sink.unread())
         self._abandoned.settle()
         self._session.exit(result)
-        self._pump.flush()  # the client need not wait for our tidying up
-        self._let_go()
         sent, received = (sum(half.count for half in self._session.outgoing.values()),
                           sum(half.consumed for half in self._session.incoming.values()))  # fmt: skip
         cpu = (user + system) / 1e6
-        self._reap()
+        if not self._alone:
+            self._reap()
         self.announced_idle = self._wants_more and self._alone and self._directory is None
+        if self.announced_idle:
+            self._carrier.hold_back()  # for a moment: perhaps another job can be offered with the same segment
+        else:
+            self._carrier.let_go()
+        self._pump.flush()  # the client need not wait for our tidying up
         self._carrier.tell(
             "finished",
             status=result.exit_status,

@@ -2,8 +2,9 @@
 
 Contract: `run_jobs` is called in a forked child that owns the connection and nothing else of the parent's; it returns
 when the client has let go or is lost, when it has no further job, or when the parent wants none.  What the parent has
-to know goes over `parent` as JSON texts: those of `worker_job`, `broken`, and between two jobs `idle` (another one may
-be offered), `taken` (the client has given one) and `over` (there will be none).  docs/protocol.md section 4.4.
+to know goes over `parent` as lists of JSON objects: those of `worker_job`, `broken`, and between two jobs `idle`
+(another one may be offered), `taken` (the client has given one) and `over` (there will be none).
+docs/protocol.md section 4.4.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from cexec.protocol.session import OFFERED
 from cexec.system import process
 from cexec.system.leftovers import MARK, Record
 from cexec.worker_carrier import Carrier
-from cexec.worker_job import Job
+from cexec.worker_job import HELD_BACK, Job
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +65,7 @@ def _run_job(carrier: Carrier, job: Job) -> Go | None:
     else:
         if job.announced_idle:
             carrier.tell("over")
+            carrier.let_go()
         if job.leased:
             job.follow_up(carrier.hang_up)
     if go is None:
@@ -80,20 +82,25 @@ def _next_job(carrier: Carrier) -> Go | None:
     if go is None:
         carrier.tell("over")
     else:
-        carrier.tell("taken", job=go.job_id.hex(), attempt=go.attempt)
+        carrier.note("taken", job=go.job_id.hex(), attempt=go.attempt)
     return go
 
 
 def _offer(carrier: Carrier) -> Go | None:
-    session = carrier.pump.session
+    held_until = monotonic() + HELD_BACK if carrier.held else None
     while not carrier.may_offer:
         if carrier.last:
             _hang_up(carrier)
             return None
-        if carrier.next_word() is not None:  # it lets go: nothing else has a meaning now
+        if carrier.next_word(held_until) is not None:  # it lets go: nothing else has a meaning now
             return None
+        if held_until is not None and monotonic() >= held_until:
+            held_until = None
+            carrier.let_go()
     carrier.may_offer = False
-    session.confirm()
+    carrier.pump.session.confirm()
+    carrier.pump.flush()
+    carrier.let_go()
     deadline = monotonic() + GO_DEADLINE
     while monotonic() < deadline and not carrier.last:
         event = carrier.next_word(deadline)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from cexec.worker_heard import Known
     from cexec.worker_offer import Offer
 
-LAST_REPORTS = ("finished", "refused", "broken")
+LAST_REPORTS = ("finished", "refused", "broken", "idle", "over")
 MAXIMUM_REPORT = 4096  # bytes (ours)
 FIRST_OWN_DESCRIPTOR = 3
 
@@ -83,7 +83,7 @@ class JobProcess:
     def begin(self, identity: bytes, job_id: bytes, attempt: int, now: float) -> None:
         """A job begins."""
         self.identity = identity
-        self.waiting = self.offered = self._concluded = False
+        self.waiting = self.offered = False
         self.started = now
         self.fields: dict[str, object] = {"job": job_id.hex(), "attempt": attempt, "name": self._name}
         self.told: dict[str, Any] = {
@@ -111,9 +111,9 @@ class JobProcess:
     def fileno(self) -> int:
         return self._channel.fileno()
 
-    def reports(self) -> list[dict[str, object]]:
+    def reports(self) -> list[dict[str, Any]]:
         """What the job's process has told since the last call."""
-        found: list[dict[str, object]] = []
+        found: list[dict[str, Any]] = []
         while not self.ended:
             try:
                 data = self._channel.recv(MAXIMUM_REPORT)
@@ -121,10 +121,9 @@ class JobProcess:
                 break
             except OSError:
                 data = b""
-            report: dict[str, Any] = json.loads(data) if data else self._collect()
-            self._leader = report.get("pid", self._leader)
-            self._concluded = self._concluded or report.get("event") in LAST_REPORTS
-            if report:
+            for report in json.loads(data) if data else self._collect():
+                self._leader = report.get("pid", self._leader)
+                self._concluded = report["event"] in LAST_REPORTS
                 found.append(report)
         return found
 
@@ -151,18 +150,18 @@ class JobProcess:
         except OSError:
             pass  # it has gone, or is not listening: its end of the socket will tell
 
-    def _collect(self) -> dict[str, object]:
+    def _collect(self) -> list[dict[str, Any]]:
         """Reaps the process, which closes its socket when it ends; what it could not report itself."""
         self.ended = True
         try:
             _, self._status = os.waitpid(self.pid, 0)
         except ChildProcessError:
             pass
-        if self._concluded or self.waiting or not self._status:
-            return {}
+        if self._concluded or not self._status:
+            return []
         code = os.waitstatus_to_exitcode(self._status)
         how = f"was killed by signal {-code}" if code < 0 else "has failed"
-        return {"event": "broken", "reason": f"the job's process {how}"}
+        return [{"event": "broken", "reason": f"the job's process {how}"}]
 
 
 def _numbers(go: Go, known: Known) -> tuple[bytes, int]:

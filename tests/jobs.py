@@ -63,6 +63,7 @@ class RemoteJob:
         self._pipes: dict[int, int] = {}  # with `held`
         self._released: set[int] = set()
         self._fed: set[int] = set()
+        self._reports: list[dict[str, Any]] = []  # that have been received
         go = Go(
             job_id=JOB_ID, attempt=1, streams=list(streams), options=dict(options or {}),
             arguments=list(arguments), environment=dict(environment or {}),
@@ -166,20 +167,21 @@ class RemoteJob:
     def report(self) -> dict[str, Any]:
         """The next thing that its process says."""
         self.parent.settimeout(DEADLINE)
-        data = self.parent.recv(4096)
-        assert data, "the process has ended"
-        report: dict[str, Any] = json.loads(data)
-        return report
+        if not self._reports:
+            data = self.parent.recv(4096)
+            assert data, "the process has ended"
+            self._reports += json.loads(data)
+        return self._reports.pop(0)
 
     def output(self, number: int) -> bytes:
         return os.pread(self._outputs[number], os.fstat(self._outputs[number]).st_size, 0)
 
     def reports(self) -> list[dict[str, Any]]:
         """All that its process says until it ends."""
-        found = []
+        found, self._reports = self._reports, []
         self.parent.settimeout(DEADLINE)
         while data := self.parent.recv(4096):
-            found.append(json.loads(data))
+            found += json.loads(data)
         return found
 
     def processes(self) -> list[int]:

@@ -103,7 +103,7 @@ def test_each_job_has_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest
             assert files == b"in"
             assert len(job.output(FIRST_FILE + 1)) == (300_000 if number else 1)
             seen.append(place)
-        told(job, "started", "finished", "idle")
+        told(job, "started", "finished", "idle", *["taken", "started", "finished", "idle"] * 2)
         assert len(set(seen)) == 3
         assert list(tmp_path.iterdir()) == []
 
