@@ -6,7 +6,7 @@ import pytest
 
 from cexec.errors import DisconnectedError
 from cexec.protocol import frames
-from cexec.protocol.limits import DEFAULT_PINGPONG, PING_INTERVAL
+from cexec.protocol.limits import DEFAULT_PINGPONG, PING_INTERVAL, RECORD_HEADER
 from cexec.protocol.session import RUNNING, Session
 from tests.protocol.sessions import client_in, told, worker_in
 from tests.protocol.wires import running
@@ -99,3 +99,27 @@ def test_ping_and_pong_over_the_wire() -> None:
     wire.now = PING_INTERVAL
     wire.flow().raise_errors()
     assert wire.client.session.next_timeout() == wire.worker.session.next_timeout() == 2 * PING_INTERVAL
+
+
+@pytest.mark.parametrize("direction", ["to_client", "to_worker"])
+def test_a_record_whose_length_was_made_longer_on_the_way_is_silence(direction: str) -> None:
+    """Who waits for the rest of it does not wait for ever."""
+    wire = running()
+    hearer, speaker = (wire.client, wire.worker) if direction == "to_client" else (wire.worker, wire.client)
+    damage = getattr(wire, direction)
+    damage.flip = len(damage.carried) + RECORD_HEADER - 2  # 256 times some power of two: more than will ever come
+    speaker.send_data(0 if hearer is wire.worker else 1, b"data")
+    for second in range(1, int(2 * DEFAULT_PINGPONG)):
+        wire.now = float(second)
+        for side in (hearer, speaker):
+            if side.error is None:
+                try:
+                    side.session.handle_timeout(wire.now)
+                except DisconnectedError as error:
+                    side.error = error
+        wire.flow()
+        if hearer.error is not None:
+            break
+    assert isinstance(hearer.error, DisconnectedError) and "silent" in str(hearer.error)
+    assert wire.now == DEFAULT_PINGPONG
+    assert frames.DATA not in [kind for kind, _ in hearer.events]
