@@ -47,6 +47,7 @@ class Carrier:
 
     def step(self, until: float | None) -> list[Event | Trouble]:
         """Pumps once."""
+        self._send_notes()  # the report that they wait for is not about to come
         due = [time for time in (until, self._liveness.next_timeout()) if time is not None]
         found = self.pump.step(max(0.0, min(due) - monotonic()) if due else None)
         self.children_ended = self._children in self.pump.ready
@@ -111,14 +112,13 @@ class Carrier:
     def tell(self, what: str, **values: object) -> None:
         """A report for the parent."""
         self.note(what, **values)
-        self.send_notes()
+        self._send_notes()
 
     def note(self, what: str, **values: object) -> None:
         """A report that is sent with the next one, which follows at once."""
         self._notes.append({"event": what, **values})
 
-    def send_notes(self) -> None:
-        """Sends what has been noted."""
+    def _send_notes(self) -> None:
         notes, self._notes = self._notes, []
         try:
             if notes:

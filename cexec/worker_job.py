@@ -197,7 +197,6 @@ class Job:
         if self._record is not None:
             self._record.add(directory=self._directory.path)
         self._directory.enter()
-        self._carrier.send_notes()
         receive_files(self._pump, self._go.streams, self._directory, self._step)
 
     def _spawn(self, name: str, ends: Mapping[int, int]) -> int:
