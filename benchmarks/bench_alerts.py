@@ -1,0 +1,91 @@
+"""What alerts cost a client: start to exit of jobs that succeed and that fail, with and without them.
+
+    make bench BENCH=benchmarks/bench_alerts.py
+
+A client that succeeds sends none: its worker tells the loggers.  One that fails sends one for each attempt and one for
+the job; beside it runs the same client without the function that sends them.  cexec is installed from a wheel,
+compiled.  On a busy machine the CPU seconds say more than the time.  Environment: BENCH_ROUNDS (40).
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from statistics import median
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.common import Case, Run, Workplace, goal, interleaved, rounds, table, timed
+from tests.fake_worker import Connection, FakeWorker
+
+ROUNDS = 40
+LONGEST_DELAY = 2.0  # milliseconds that a client's exit may be delayed
+LOGGED, DROPPING, EMPTY = 3011, 3012, 3013  # UDP ports beside the usual one, where nobody logs
+SILENCE = "from cexec.client import Client; Client._alert = lambda *_, **__: None"
+FAILS = ["sh", "-c", '"$@" 2>/dev/null; test $? = 111', "sh"]
+
+
+def main() -> None:
+    with Workplace(installed=True) as place:
+        place.service("true")
+        place.service("true", port=LOGGED)
+        for port in (LOGGED, DROPPING, EMPTY):
+            logger = place.start(place.command("crat", place.public), {"CEXEC_UDP_PORT": str(port)})
+            place.wait_for(logger, "listening")
+        impatient = {"CEXEC_TIMEOUT_ACCEPT": "0.1"}
+        runs = {
+            "success": _success(place, 3010),
+            "success, logged": _success(place, LOGGED),
+            "worker drops the job, no alerts": _failure(place, DROPPING, SILENCE),
+            "worker drops the job": _failure(place, DROPPING),
+            "no worker, no alert": _failure(place, EMPTY, SILENCE, impatient),
+            "no worker": _failure(place, EMPTY, "", impatient),
+        }
+        cpu: dict[str, list[float]] = {name: [] for name in runs}
+        cases = {name: _noting(run, cpu[name]) for name, run in runs.items()}
+        with FakeWorker(place, _drop, port=DROPPING):  # type: ignore[arg-type] - it wants the key's file alone
+            print(f"{rounds(ROUNDS)} rounds, medians; {os.cpu_count()} CPUs")
+            measured = interleaved(cases, rounds(ROUNDS))
+    rows = {name: f"{value * 1000:7.1f} ms, CPU {median(cpu[name]) * 1000:6.1f} ms" for name, value in measured.items()}
+    table("start to exit", rows)
+    for slower, faster in (
+        ("success, logged", "success"),
+        ("worker drops the job", "worker drops the job, no alerts"),
+        ("no worker", "no worker, no alert"),
+    ):
+        delay = (measured[slower] - measured[faster]) * 1000
+        goal("alerts", f"{slower}, delay of the exit", delay, LONGEST_DELAY, unit=" ms")
+
+
+def _drop(connection: Connection) -> None:
+    connection.take().close()
+
+
+def _noting(run: Callable[[], Run], cpu: list[float]) -> Case:
+    """The case's seconds; its CPU seconds are added to the list."""
+
+    def case() -> float:
+        done = run()
+        cpu.append(done.cpu)
+        return done.seconds
+
+    return case
+
+
+def _success(place: Workplace, port: int) -> Callable[[], Run]:
+    argv, variables = place.client(port)
+    return lambda: timed(argv, variables)
+
+
+def _failure(place: Workplace, port: int, patch: str = "", more: Mapping[str, str] | None = None) -> Callable[[], Run]:
+    """A client with status 111, that runs the installed launcher after `patch`."""
+    argv, variables = place.client(port)
+    launcher = Path(argv[0]).read_text().partition("\n")[2]
+    code = f"import sys; from cexec.client import Client\n{patch}\n{launcher}"
+    program = [os.fspath(place.python), "-c", code, "--retries", "0", os.fspath(place.public)]
+    return lambda: timed([*FAILS, *program], {**variables, **(more or {})})
+
+
+if __name__ == "__main__":
+    main()
