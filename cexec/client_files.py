@@ -23,6 +23,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from cexec.client_programs import ProgramPlan
+
 _TEMPORARY = getattr(os, "O_TMPFILE", 0)  # Linux: a file without a name, of which nothing is left if we are killed
 
 
@@ -129,14 +131,16 @@ class Fetched:
 class FilePlan:
     """All files of one job."""
 
-    def __init__(self, sent: list[Sent], fetched: list[Fetched]) -> None:
+    def __init__(self, sent: list[Sent], fetched: list[Fetched], program: ProgramPlan | None = None) -> None:
+        self.program = program
         self._sent = sent
         self._fetched = {one.number: one for one in fetched}
 
     def streams(self) -> list[Stream]:
         """For GO, behind the descriptors."""
         streams = [Stream(one.number, READS, FILE, name=one.name) for one in self._sent]
-        return streams + [Stream(one.number, WRITES, FILE, name=one.name) for one in self._fetched.values()]
+        streams += [Stream(one.number, WRITES, FILE, name=one.name) for one in self._fetched.values()]
+        return streams if self.program is None else [*streams, self.program.stream()]
 
     def sources(self) -> dict[int, FileSource]:
         return {one.number: one.source() for one in self._sent}
@@ -150,6 +154,8 @@ class FilePlan:
 
     def name_of(self, number: int) -> str:
         """What a message calls this stream."""
+        if self.program is not None and number == self.program.number:
+            return self.program.name()
         paths = {one.number: one.path for one in self._sent} | {one.number: one.path for one in self._fetched.values()}
         return paths.get(number, "a file")
 
@@ -180,13 +186,14 @@ class FilePlan:
             one.discard()
 
 
-def plan_files(sends: Iterable[str], fetches: Iterable[str]) -> FilePlan | None:
-    """What `--send` and `--fetch` ask for; None without any."""
+def plan_files(sends: Iterable[str], fetches: Iterable[str], programs: Iterable[str] = ()) -> FilePlan | None:
+    """What `--send`, `--fetch` and `--program` ask for; None without any."""
     sent = [_split(word, "--send") for word in sends]
     fetched = [_split(word, "--fetch") for word in fetches]
-    if not sent and not fetched:
+    program = _plan_programs(programs, FIRST_FILE + len(sent) + len(fetched))
+    if not sent and not fetched and program is None:
         return None
-    if FIRST_FILE + len(sent) + len(fetched) > MAXIMUM_STREAMS:
+    if FIRST_FILE + len(sent) + len(fetched) + (program is not None) > MAXIMUM_STREAMS:
         raise UsageError(f"at most {MAXIMUM_STREAMS - FIRST_FILE} files can go with a job; pack them with tar")
     _check_twice([name for _, name in sent], "--send")
     _check_twice([name for name, _ in fetched], "--fetch")
@@ -197,7 +204,17 @@ def plan_files(sends: Iterable[str], fetches: Iterable[str]) -> FilePlan | None:
     numbered_sent = [Sent(number + index, path, name) for index, (path, name) in enumerate(sent)]
     number += len(sent)
     numbered_fetched = [Fetched(number + index, name, path) for index, (name, path) in enumerate(fetched)]
-    return FilePlan(numbered_sent, numbered_fetched)
+    return FilePlan(numbered_sent, numbered_fetched, program)
+
+
+def _plan_programs(words: Iterable[str], number: int) -> ProgramPlan | None:
+    """What it takes to hash programs is loaded only for them."""
+    words = list(words)
+    if not words:
+        return None
+    from cexec.client_programs import plan_programs
+
+    return plan_programs(words, number)
 
 
 def _split(word: str, option: str) -> tuple[str, str]:

@@ -144,6 +144,10 @@ class ClientJob:
                 self._chronicle.note("started")
             self.once = self.once or bool(event.number & frames.ONCE)
             self._pump.sources.update(self._inputs.sources())
+        elif event.kind == frames.PROGRAM:
+            from cexec.client_programs import asked
+
+            self._pump.sources.update(asked(None if self._files is None else self._files.program, event.text))
         elif event.kind == frames.REFUSED and event.refusal is not None:
             raise RefusedError(event.refusal)
         elif event.kind == frames.WITHDRAW:

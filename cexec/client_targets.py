@@ -21,9 +21,11 @@ WANTED_VARIABLES = ("CEXEC_ACCEPT_SERVER",)  # the ancestor's names
 UNWANTED_VARIABLES = ("CEXEC_REJECT_SERVERS", "CEXEC_REJECT_SERVER")
 
 
-def requirements_from(options: Mapping[str, object], environ: Mapping[str, str]) -> tuple[Requirements, bool]:
-    """What the announcement asks for, and whether to wait for ever."""
-    needs: dict[str, str] = {}
+def requirements_from(
+    options: Mapping[str, object], environ: Mapping[str, str], needs: Mapping[str, str] | None = None
+) -> tuple[Requirements, bool]:
+    """What the announcement asks for, and whether to wait for ever.  `needs`: what is asked for besides."""
+    needs = dict(needs or {})
     for text in _texts(options, "need"):
         needs.update(parse_needs(text))
     wanted = _names(_texts(options, "on") or _variables(environ, WANTED_VARIABLES), "--on")

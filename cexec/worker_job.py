@@ -15,13 +15,16 @@ from time import monotonic
 from cexec.errors import CexecError, DisconnectedError
 from cexec.protocol import frames
 from cexec.protocol.frames import EXITED, FIRST_FILE, HERE, LIMITED, PERMANENT, SIGNALLED, Exit, Go, Refusal
+from cexec.protocol.program_offer import is_option
 from cexec.protocol.streams import OPEN
 from cexec.system import limits, process, process_tree
 from cexec.system.leftovers import Record
 from cexec.system.limits import Limits
 from cexec.system.memory_group import MemoryGroup
+from cexec.system.program_cache import CacheProblem
 from cexec.system.pump import Trouble
 from cexec.worker_files import PrivateDirectory, receive_files, send_files
+from cexec.worker_programs import PLACE, check_program, files_of, fill, obtain
 from cexec.worker_streams import AbandonedOutputs, PipeSink, close_ends, open_streams
 
 TYPE_CHECKING = False
@@ -29,7 +32,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cexec.protocol.session import Event
+    from cexec.system.program_cache import HeldProgram
     from cexec.worker_carrier import Carrier
+    from cexec.worker_programs import SentPrograms
 
 GRACE = 2.0  # seconds (ours) between TERM and KILL for what is left of a job
 RELEASE_PATIENCE = 30.0  # seconds (ours) that a client has to take the exit frame and let go
@@ -54,10 +59,12 @@ class Program:
     """What a worker serves; the same for all of its jobs.  `environment` lacks what belongs to one job.
 
     `private`: every job has a directory of its own.  `once`: no job may ever be repeated.  `records`: the directory
-    for the records of `leftovers`, if there is one.
+    for the records of `leftovers`, if there is one.  `programs`: for those that clients bring, if that is allowed.
     """
 
-    __slots__ = ("allow_arguments", "arguments", "environment", "executable", "limits", "once", "private", "records")
+    __slots__ = (
+        "allow_arguments", "arguments", "environment", "executable", "limits", "once", "private", "programs", "records",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -70,6 +77,7 @@ class Program:
         private: bool = False,
         once: bool = False,
         records: str | None = None,
+        programs: SentPrograms | None = None,
     ) -> None:
         self.executable = executable
         self.arguments = arguments
@@ -79,6 +87,7 @@ class Program:
         self.private = private
         self.once = once
         self.records = records
+        self.programs = programs
 
 
 class Job:
@@ -119,6 +128,8 @@ class Job:
         self._directory: PrivateDirectory | None = None
         self._origin = -1  # the working directory before that
         self._group: MemoryGroup | None = None
+        self._files = files_of(go)
+        self._sent: HeldProgram | None = None  # the program that the client has brought
 
     def run(self) -> None:
         """Starts the program, pumps until it is over, sends the exit frame and ends what is left."""
@@ -156,29 +167,34 @@ class Job:
         bad = next((name for name in self._go.environment if not VARIABLE.match(name)), None)
         if bad is not None:
             return Refusal(PERMANENT, f"{bad[:80]!r} cannot be a variable's name")
-        unknown = self._go.options.keys() - KNOWN_OPTIONS
+        unknown = {name for name in self._go.options.keys() - KNOWN_OPTIONS if not is_option(name)}
         if unknown:
             return Refusal(HERE, f"option {min(unknown)} is not known here; update cexec on this worker")
         try:
             self._limits = self._program.limits.stricter(Limits.from_options(self._go.options))
         except ValueError as error:
             return Refusal(PERMANENT, str(error))
-        return None
+        return check_program(self._go, self._program.programs)
 
     def _start(self) -> Refusal | None:
-        name = os.path.basename(self._program.executable)
+        name = os.path.basename(self._program.executable).replace(PLACE, "program")
         doing = f"start {name}"
         try:
             ends = open_streams(self._pump, self._go.streams, self._abandoned)
             self._inputs = {number: sink for number, sink in self._pump.sinks.items() if isinstance(sink, PipeSink)}
             try:
-                if self._program.private or any(stream.number >= FIRST_FILE for stream in self._go.streams):
+                if self._program.private or self._files:
                     doing = "put the job's files into a directory of its own"
                     self._enter_directory()
-                    doing = f"start {name}"
+                if self._program.programs is not None:
+                    doing = "keep the program"
+                    self._sent = obtain(self._pump, self._go, self._program.programs, self._step)
+                doing = f"start {name}"
                 self._pid = self._spawn(name, ends)
             finally:
                 close_ends(ends)
+        except CacheProblem as error:
+            return Refusal(HERE, str(error))
         except OSError as error:
             return Refusal(HERE, f"cannot {doing}: {os.strerror(error.errno or 0).lower()}")
         self._alone = False
@@ -197,20 +213,25 @@ class Job:
         if self._record is not None:
             self._record.add(directory=self._directory.path)
         self._directory.enter()
-        receive_files(self._pump, self._go.streams, self._directory, self._step)
+        receive_files(self._pump, self._files, self._directory, self._step)
 
     def _spawn(self, name: str, ends: Mapping[int, int]) -> int:
-        arguments: list[bytes | str] = [name, *self._program.arguments, *self._go.arguments]
+        executable, *given = self._command()
+        arguments: list[bytes | str] = [name, *given, *self._go.arguments]
         environment = {**self._program.environment, **self._extra}
         if not self._limits.inherited:
-            return process.spawn(self._program.executable, arguments, environment, ends)
+            return process.spawn(executable, arguments, environment, ends)
         if self._limits.memory:
             self._group = MemoryGroup.create(f"{os.getpid()}-{self._go.job_id.hex()[:8]}", self._limits.memory)
             if self._group is not None and self._record is not None:
                 self._record.add(group=self._group.path)
         return process.spawn(
-            self._program.executable, arguments, environment, ends, prepare=lambda: self._limits.apply(self._group)
+            executable, arguments, environment, ends, prepare=lambda: self._limits.apply(self._group)
         )
+
+    def _command(self) -> list[str]:
+        command = [self._program.executable, *self._program.arguments]
+        return command if self._sent is None else fill(command, self._sent.path)
 
     # running
 
@@ -221,7 +242,7 @@ class Job:
                 raise DisconnectedError("client does not take the output, or the program cannot be ended")
         self._deadline = None
         if self._directory is not None:
-            if any(stream.number >= FIRST_FILE for stream in self._go.streams):
+            if self._files:
                 self._end_tree()  # nobody writes any more to what is fetched
             failed = self._status != 0 or self._hit is not None
             skip = failed and self._go.options.get(FETCH_ON_FAILURE) == "no"
@@ -369,5 +390,7 @@ class Job:
             self._directory.remove()
             os.fchdir(self._origin)
             os.close(self._origin)
+        if self._sent is not None:
+            self._sent.release()
         if self._group is not None:
             self._group.remove()

@@ -19,7 +19,7 @@ ARCHITECTURE = ROOT / "docs" / "architecture.md"
 # are the exception: system modules may import one another, without cycles.  A row of its own wins over a `.*`.
 RANKS: dict[float, tuple[str, ...]] = {
     0: ("errors", "protocol.allowance", "protocol.limits"),
-    1: ("protocol.relay_cache", "protocol.sodium", "protocol.wire"),
+    1: ("protocol.program_offer", "protocol.relay_cache", "protocol.sodium", "protocol.wire"),
     2: (
         "protocol.alerting",
         "protocol.bid_events",
@@ -39,7 +39,7 @@ RANKS: dict[float, tuple[str, ...]] = {
     3.1: ("protocol.channel", "protocol.presence", "protocol.relay_datagram"),
     4: ("protocol.bid", "protocol.census", "protocol.race", "protocol.session"),
     5: ("system.*",),
-    5.8: ("client_causes",),
+    5.8: ("client_causes", "client_programs"),
     5.9: (
         "client_explain",
         "client_files",
@@ -50,6 +50,7 @@ RANKS: dict[float, tuple[str, ...]] = {
         "relay_poller",
         "worker_carrier",
         "worker_files",
+        "worker_programs",
         "worker_streams",
     ),
     6: (

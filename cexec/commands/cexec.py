@@ -48,6 +48,7 @@ OPTIONS: tuple[Option, ...] = (
     (("--keep-partial",), "", "Leave what was written by a job that failed."),
     (("--send",), "FILE[=NAME]...", "A file that the program finds in a directory of its own."),
     (("--fetch",), "NAME[=FILE]...", "A file that the program leaves there; it comes back whole or not at all."),
+    (("--program",), "PLATFORM=FILE...", "Run this program, where a worker allows that: linux-x86_64=./worker."),
     (("--no-fetch-on-failure",), "", "Fetch nothing when the program fails."),
     (("--time-limit",), "SECONDS", "End the program after this time."),
     (("--cpu-limit",), "SECONDS", "End a process of the program that has used so much CPU time."),
@@ -92,14 +93,16 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
     environment = dict(_peer_variable(word) for word in words[1:])
     maximum = _whole(environ, ("CEXEC_MAXFD", "MAXFD"), DEFAULT_MAXFD, 0, HIGHEST_MAXFD)
     everywhere = _everywhere(options)
-    requirements, for_ever = requirements_from(options, environ)
-    for_ever = for_ever and not everywhere
     error_fd = _error_descriptor(environ, maximum)
     key_fd = key_descriptor(path)
     key = read_key(path, (ClientKey,), "cexec needs the client key that ckeygen wrote beside it (APP.pub)")
     _check_dates(key, path)
     descriptors = inspect(maximum, [fd for fd in (key_fd, error_fd) if fd is not None], environ)
     occupy_standard()
+    files = _files(options)
+    program = None if files is None else files.program
+    requirements, for_ever = requirements_from(options, environ, {} if program is None else program.needs())
+    for_ever = for_ever and not everywhere
     request = Request(
         key=key,
         descriptors=descriptors,
@@ -116,8 +119,8 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
         hold=bool(options.get("hold")),
         keep_partial=bool(options.get("keep_partial")),
         requirements=requirements,
-        files=_files(options),
-        go_options=_go_options(options),
+        files=files,
+        go_options=_go_options(options) | ({} if program is None else program.options()),
         progress=bool(options.get("progress")),
         weight=_whole(options, ("weight",), 1, 1, MAXIMUM_WEIGHT),
         environment=environment,
@@ -136,12 +139,12 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
 
 def _files(options: Mapping[str, object]) -> FilePlan | None:
     """What goes with the job and comes back."""
-    sends, fetches = options.get("send"), options.get("fetch")
-    if not sends and not fetches:
+    sends, fetches, programs = options.get("send"), options.get("fetch"), options.get("program")
+    if not sends and not fetches and not programs:
         return None
     from cexec.client_files import plan_files
 
-    return plan_files(sends or (), fetches or ())  # type: ignore[arg-type]
+    return plan_files(sends or (), fetches or (), programs or ())  # type: ignore[arg-type]
 
 
 def _go_options(options: Mapping[str, object]) -> dict[str, str]:
@@ -171,7 +174,7 @@ def _time_limit(text: str) -> float:
 def _everywhere(options: Mapping[str, object]) -> bool:
     """Whether it is to run on all workers; what goes only with that, or not with that, is refused."""
     everywhere = bool(options.get("all"))
-    for name in ("explain", "retries", "send", "fetch", "progress") if everywhere else ("expect", "tag"):
+    for name in ("explain", "retries", "send", "fetch", "program", "progress") if everywhere else ("expect", "tag"):
         if options.get(name):
             raise UsageError(f"--{name} {'cannot be used with' if everywhere else 'needs'} --all")
     return everywhere

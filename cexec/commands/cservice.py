@@ -22,6 +22,7 @@ from cexec.protocol.certificate import valid_name
 from cexec.protocol.hello import MAXIMUM_ATTRIBUTES
 from cexec.protocol.keys import OwnerKey, WorkerKey
 from cexec.protocol.limits import MAXIMUM_NAME
+from cexec.protocol.program_offer import ALLOWED
 from cexec.protocol.requirements import BUILT_IN
 from cexec.protocol.wire import Writer
 from cexec.system import leftovers, process
@@ -35,11 +36,13 @@ from cexec.system.load import measure_speed, usable_cpus
 from cexec.system.load_command import LoadCommand
 from cexec.system.machine import attributes
 from cexec.system.memory_group import claim_parent
+from cexec.system.program_cache import DEFAULT_LIMIT, ProgramCache, default_directory
 from cexec.system.series import Series, state_directory
 from cexec.worker import Worker
 from cexec.worker_answers import Profile
 from cexec.worker_job import GRACE, Program
 from cexec.worker_load import LoadWatch
+from cexec.worker_programs import PLACE, SentPrograms, own_platform
 
 OWN_VARIABLES = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD")  # and CEXEC_*: ours, not the job's
 CLEAN_VARIABLES = ("PATH", "HOME", "LANG", "TZ")  # what --clean-env leaves
@@ -64,6 +67,18 @@ LONGEST_TIME = 10**9  # seconds (ours)
     help="What this worker has, for cexec --need; may be given again.",
 )
 @click.option("--allow-args", is_flag=True, help="Clients may append arguments: cexec APP.pub -- ARG...")
+@click.option(
+    "--allow-programs",
+    is_flag=True,
+    help="Run what clients bring along, where EXE or an ARG has {program}: cexec --program PLATFORM=FILE.",
+)
+@click.option(
+    "--program-cache",
+    metavar="DIRECTORY",
+    help="Where these programs are kept; workers may share it.  [default: ~/.cache/cexec/programs]",
+)
+@click.option("--program-cache-size", metavar="SIZE", help="How much is kept there.  [default: 1G]")
+@click.option("--empty-program-cache", is_flag=True, help="Remove those programs at the end.")
 @click.option("--once", is_flag=True, help="A job that has started is never repeated, whatever happens to this worker.")
 @click.option(
     "--private-dir", is_flag=True, help="Every job has a directory of its own, below $TMPDIR, removed when it ends."
@@ -108,6 +123,10 @@ def command(
     name: str | None,
     labels: tuple[str, ...],
     allow_args: bool,
+    allow_programs: bool,
+    program_cache: str | None,
+    program_cache_size: str | None,
+    empty_program_cache: bool,
     once: bool,
     private_dir: bool,
     time_limit: float | None,
@@ -129,10 +148,15 @@ def command(
     _keep_standard_descriptors()
     slots = slots or _concurrency()
     key = _worker_key(app, name)
-    executable = process.resolve(exe, os.environ.get("PATH", os.defpath))
+    programs = None
+    if allow_programs:
+        programs = _programs([exe, *arg], program_cache, program_cache_size)
+    elif program_cache or program_cache_size or empty_program_cache:
+        raise UsageError("what is said about the program cache needs --allow-programs")
+    executable = exe if programs and exe == PLACE else process.resolve(exe, os.environ.get("PATH", os.defpath))
     log = EventLog(sys.stderr, as_json=log_format == "json")
     speed = speed or measure_speed()
-    described = _attributes(labels)
+    described = _attributes((*labels, ALLOWED) if programs else labels)
     entries, port = groups_from_environment(os.environ), udp_port_from_environment(os.environ)
     groups = GroupSockets(entries, port)
     process.close_on_exec_from(3)
@@ -147,6 +171,7 @@ def command(
         private=private_dir,
         once=once,
         records=_clean_up_after_the_last_time(log),
+        programs=programs,
     )
     dice = random.SystemRandom().random
     worker = Worker(
@@ -177,6 +202,8 @@ def command(
         command=f"cexec {client}",
     )
     worker.run()
+    if programs is not None and empty_program_cache:
+        programs.cache.empty()
     return 0
 
 
@@ -198,6 +225,18 @@ def _worker_key(app: str, name: str | None) -> WorkerKey:
     if name is not None and not valid_name(name):
         raise UsageError(f"--name {name!r}: up to {MAXIMUM_NAME} letters, digits, dots, - and _")
     return key.worker_key(name or _host_name())
+
+
+def _programs(command: list[str], directory: str | None, size: str | None) -> SentPrograms:
+    """What it takes to run the programs of clients."""
+    if not any(PLACE in word for word in command):
+        raise UsageError(
+            f"--allow-programs: EXE or an ARG must say where the program goes: {PLACE} alone runs it as it is, "
+            f"and bwrap --ro-bind / / {PLACE} inside a sandbox"
+        )
+    limit = DEFAULT_LIMIT if size is None else parse_size(size, "--program-cache-size")
+    cache = ProgramCache(directory or default_directory(os.environ), limit)
+    return SentPrograms(cache, own_platform(attributes()))
 
 
 def _attributes(labels: tuple[str, ...]) -> dict[str, str]:

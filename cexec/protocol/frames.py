@@ -33,7 +33,8 @@ EXIT = 14  # worker: the job is over; `Exit`
 PING = 15  # both: no body; answered at once
 PONG = 16  # both: no body
 RELEASE = 17  # client: no further job will come on this connection; no body
-TYPES = range(CONFIRM, RELEASE + 1)
+PROGRAM = 18  # worker: send the program for this platform; text
+TYPES = range(CONFIRM, PROGRAM + 1)
 WITHOUT_BODY = (CONFIRM, CANCEL, PING, PONG, RELEASE)
 OF_A_STREAM = (DATA, END, CLOSED, BROKEN, CREDIT)
 

@@ -10,6 +10,7 @@ name, each of its addresses, and name@address.
 from __future__ import annotations
 
 from cexec.errors import ProtocolError, UsageError
+from cexec.protocol.program_offer import ALLOWED
 from cexec.protocol.wire import Reader, Writer
 
 TYPE_CHECKING = False
@@ -112,7 +113,7 @@ def parse_needs(text: str) -> dict[str, str]:
 
 def _lacks(name: str, value: str, attributes: Mapping[str, str]) -> str:
     if name not in attributes:
-        return f"has no {name}"
+        return "does not allow programs (cservice --allow-programs)" if name == ALLOWED else f"has no {name}"
     if not value:
         return ""
     present = attributes[name]

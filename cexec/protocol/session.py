@@ -9,6 +9,7 @@ Failure is sticky.  What waits in here is bounded by the number of streams.  doc
     OFFERING   CONFIRM                 CANCEL, RELEASE                  the handshake, or an EXIT (lease)
     OFFERED    WITHDRAW                CANCEL, RELEASE, GO              CONFIRM
     RUNNING    STARTED or REFUSED      CANCEL, SIGNAL, WINDOW, streams  GO
+               PROGRAM, once
       started  streams, at last EXIT   the same                         STARTED
     OVER                               CANCEL, RELEASE                  WITHDRAW, REFUSED, CANCEL, RELEASE
     any        PING, PONG              PING, PONG
@@ -64,6 +65,7 @@ class Session:
         self.incoming: dict[int, Incoming] = {}
         self._worker = worker
         self._started = False
+        self._asked_for_program = False
         self._pingpong = pingpong
         self._interval = min(PING_INTERVAL, pingpong / 2)
         self._heard = self._looked = now
@@ -137,6 +139,11 @@ class Session:
         self._require(self._worker and self.state == OFFERED)
         self.state = OVER
         self._frames.append(frames.frame(frames.WITHDRAW, frames.text_body(text)))
+
+    def ask_for_program(self, platform: str) -> None:
+        """The program that is to be run for this platform is not here: the client is to send it."""
+        self._require(self._worker and self.state == RUNNING and not self._started)
+        self._frames.append(frames.frame(frames.PROGRAM, frames.text_body(platform)))
 
     def started(self, *, once: bool = False) -> None:
         """The program runs; `once`: it must never run a second time, whatever becomes of this attempt."""
@@ -313,6 +320,9 @@ class Session:
         elif kind == frames.STARTED and waiting:
             self._started = True
             self._events.append(Event(kind, number=frames.parse_number(body, 1)))
+        elif kind == frames.PROGRAM and waiting and not self._asked_for_program:
+            self._asked_for_program = True
+            self._events.append(Event(kind, text=frames.parse_text(body)))
         elif kind == frames.REFUSED and waiting:
             self.state = OVER
             self._events.append(Event(kind, refusal=Refusal.decode(body)))
@@ -342,7 +352,7 @@ class Session:
 
     def _open_streams(self, go: Go) -> None:
         self.state = RUNNING
-        self._started = False
+        self._started = self._asked_for_program = False
         self._creditors.clear()
         inputs = [s.number for s in go.streams if s.directions & READS and s.same_as == s.number]
         outputs = [s.number for s in go.streams if s.directions & WRITES and s.same_as == s.number]

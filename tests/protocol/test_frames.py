@@ -78,7 +78,7 @@ def test_a_frame_shorter_than_its_head_is_refused(size: int) -> None:
         frames.parse(memoryview(frames.frame(frames.PING)[:size]))
 
 
-@pytest.mark.parametrize("kind", [0, 18, 255])
+@pytest.mark.parametrize("kind", [0, 19, 255])
 def test_an_unknown_type_is_refused(kind: int) -> None:
     with pytest.raises(ProtocolError, match="unknown type"):
         frames.parse(memoryview(bytes([kind, 0, 0, 0])))

@@ -136,7 +136,7 @@ IGNORED = {frames.SIGNAL, frames.WINDOW}  # they may cross an exit
 ALLOWED = {
     "client offering": {frames.CONFIRM},
     "client offered": {frames.WITHDRAW},
-    "client waiting": {frames.STARTED, frames.REFUSED, frames.WITHDRAW},
+    "client waiting": {frames.PROGRAM, frames.STARTED, frames.REFUSED, frames.WITHDRAW},
     "client started": ON_OUTPUT | {frames.EXIT},
     "client over": set(frames.TYPES),
     "worker offering": LETTING_GO | IGNORED,
@@ -172,6 +172,12 @@ def test_input_may_be_taken_before_the_program_has_started() -> None:
     client = client_in(RUNNING)
     told(client, frames.CREDIT, bytes(4), 0)
     assert [event.kind for event in told(client, frames.CLOSED, bytes(8), 0)] == [frames.CLOSED]
+
+
+def test_a_worker_asks_for_a_program_once() -> None:
+    client = client_in(RUNNING)
+    assert [event.text for event in told(client, frames.PROGRAM, b"linux-x86_64", 0)] == ["linux-x86_64"]
+    refused(client, frames.PROGRAM, b"linux-x86_64", 0)
 
 
 @pytest.mark.parametrize("once", [True, False])

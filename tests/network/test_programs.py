@@ -1,0 +1,54 @@
+"""Programs that clients bring: cexec --program and cservice --allow-programs together."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.service import Application
+
+Start = Callable[..., Any]
+OWN = f"{os.uname().sysname.lower()}-{os.uname().machine}"
+PLACE = "{program}"
+
+
+def script(path: Path, text: str) -> str:
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    return str(path)
+
+
+def test_a_program_is_sent_once_and_then_found(application: Application, service: Start, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    options = ["--allow-programs", "--allow-args", "--empty-program-cache", "--program-cache", str(cache)]
+    started = service("nice", PLACE, "first", options=options)
+    mine = script(tmp_path / "mine", 'echo "$@"; cat; exit 3')
+    large = tmp_path / "mine"
+    large.write_text(large.read_text() + "#" * 3_000_000)  # more than a window
+    program = ["--program", f"{OWN}={mine}", "--program", f"other-machine={mine}"]
+    for _ in range(2):
+        done = application.run(*program, "--", "a b", input=b"input")
+        assert (done.returncode, done.stdout, done.stderr) == (3, b"first a b\ninput", b"")
+    first, second = [line for line in started.lines if "finished" in line]
+    assert "received=30000" in first and "received=5 " in second
+    assert len([name for name in os.listdir(cache) if len(name) == 64]) == 1
+    (tmp_path / "sent").write_text("x")
+    done = application.run("--program", f"any={script(tmp_path / 'two', 'ls')}", "--send", str(tmp_path / "sent"))
+    assert (done.returncode, done.stdout) == (0, b"sent\n")
+    started.close()
+    assert os.listdir(cache) == ["lock"]
+
+
+def test_what_is_not_allowed_is_said(application: Application, service: Start, tmp_path: Path) -> None:
+    mine = script(tmp_path / "mine", "true")
+    plain = service("cat")
+    brief = {"CEXEC_TIMEOUT_ACCEPT": "1.5"}
+    done = application.run("--program", f"any={mine}", environment=brief)
+    assert done.returncode == 111 and b"does not allow programs (cservice --allow-programs)" in done.stderr
+    plain.close()
+    service(PLACE, options=["--allow-programs", "--program-cache", str(tmp_path / "cache")])
+    done = application.run("--program", f"linux-none={mine}", environment=brief)
+    assert done.returncode == 111 and b"not none" in done.stderr
+    done = application.run()
+    assert done.returncode == 111 and b"cexec --program PLATFORM=FILE" in done.stderr
