@@ -94,8 +94,11 @@ RANKS: dict[float, tuple[str, ...]] = {
     6.43: ("cmap.joblog", "cmap.parameters", "cmap.scheduler", "cmap.tasks", "cmap.templates"),
     6.44: ("cmap.events", "cmap.plan", "cmap.results", "cmap.sources"),
     6.45: ("cmap.attempt", "cmap.checks", "cmap.collect", "cmap.commit", "cmap.validate"),
+    6.46: ("cmap.runs", "cmap.saver", "cmap.workers", "cmap.worklist"),
+    6.47: ("cmap.coordinator",),
+    6.48: ("cmap.setup",),
     6.8: ("commands.common",),
-    6.9: ("commands.cexec_options",),
+    6.9: ("commands.cexec_options", "commands.cmap_options"),
     7: ("commands.*",),
 }
 FORBIDDEN = {"protocol.session": "protocol.channel"}  # the pump is handed both

@@ -11,6 +11,8 @@ import base64
 import codecs
 import json
 import shlex
+from functools import partial
+from operator import itemgetter
 from typing import Generic, TypeVar
 
 from cexec.cmap import joblog
@@ -72,6 +74,12 @@ class Turns(Generic[T]):
             self._held[number] = None
         return self._release()
 
+    def rest(self) -> list[T]:
+        """What is still held, because what should come before it never will."""
+        held = [thing for _, thing in sorted(self._held.items(), key=itemgetter(0)) if thing is not None]
+        self._held.clear()
+        return held
+
     def _release(self) -> list[T]:
         released = []
         while self.current in self._held:
@@ -100,6 +108,25 @@ class LineBuffer:
         """What is left without a line end."""
         rest, self._rest = self._rest, b""
         return b"".join(tagged([rest], self._tag))
+
+
+class Live:
+    """The outputs of one attempt for --line-buffer; `end` says that no more will come."""
+
+    def __init__(self, files: Mapping[str, AppendFile], task: Task, *, tag: bool = False) -> None:
+        """`files` by STDOUT and STDERR."""
+        prefix = tag_of(task) if tag else b""
+        elsewhere = [result.kind for result in task.results]
+        self._buffers = {kind: (LineBuffer(prefix), file) for kind, file in files.items() if kind not in elsewhere}
+        self.listeners = {kind: partial(self._heard, kind) for kind in self._buffers}
+
+    def _heard(self, kind: str, data: bytes) -> None:
+        buffer, file = self._buffers[kind]
+        file.append([buffer.append(data)])
+
+    def end(self) -> None:
+        for buffer, file in self._buffers.values():
+            file.append([buffer.end()])
 
 
 def tagged(pieces: Iterable[bytes], tag: bytes) -> Iterator[bytes]:

@@ -121,10 +121,14 @@ class AttemptFiles:
                 output.close()
         return self._renames
 
-    def discard(self) -> None:
-        """The attempt does not count."""
+    def close(self) -> None:
+        """Nobody will read from here any more."""
         for output in self.outputs.values():
             output.close()
+
+    def discard(self) -> None:
+        """The attempt does not count."""
+        self.close()
         for temporary, _ in self._renames:
             remove(temporary)
 

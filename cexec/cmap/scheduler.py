@@ -91,6 +91,7 @@ class Scheduler:
             raise UsageError("--halt with a percentage needs the number of tasks, which --pipe does not know")
         self.succeeded = 0
         self.failed = 0
+        self.begun = 0  # tasks, not attempts
         self.halted = False
         self.paused = False
         self.median = Median()
@@ -125,6 +126,11 @@ class Scheduler:
     @property
     def running(self) -> int:
         return len(self._running)
+
+    @property
+    def again(self) -> int:
+        """How many tasks wait that have been begun before."""
+        return len(self._again)
 
     @property
     def over(self) -> bool:
@@ -192,6 +198,13 @@ class Scheduler:
             self._again.append(attempt.task)
             self._additions += 1
 
+    def stop(self, *, end_running: bool) -> None:
+        """The user wants no further task to begin, and perhaps those that run to end."""
+        self.halted = True
+        self._again.clear()
+        for attempt in self._running if end_running else ():
+            self._cancel(attempt, "ended by the user")
+
     # time
 
     def next_timeout(self, now: float) -> float | None:
@@ -207,6 +220,10 @@ class Scheduler:
         elif self._policy.speculate and median is not None:
             times += [attempt.started + self._policy.speculate * median for attempt in self._alone()]
         return min((time for time in times if time > now), default=None)
+
+    def next_start(self) -> float:
+        """When --delay and --rate allow another task to begin."""
+        return self._policy.pace.next_start()
 
     def handle_timeout(self, now: float) -> None:
         """Cancels what has taken too long."""
@@ -241,6 +258,7 @@ class Scheduler:
         if self._upcoming is not None:
             task = self._upcoming
             self._upcoming = next(self._tasks, None)
+            self.begun += 1
             return task
         slowest = self._slowest(worker, now)
         return None if slowest is None else slowest.task

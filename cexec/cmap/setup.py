@@ -1,0 +1,294 @@
+"""What a command line asks for, made ready: tasks, rules, files, journal; everything that can be wrong is said here.
+
+Contract: `Setup(options, ...)` raises `UsageError` or another `CexecError` before anything runs; `parts(terms)` is then
+what a coordinator needs, and `close` ends what was opened.  `options` has the attributes that `commands.cmap_options`
+declares.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from itertools import count
+
+from cexec.cmap import joblog
+from cexec.cmap.appending import AppendFile
+from cexec.cmap.checks import check_blocks, check_rows
+from cexec.cmap.collect import (
+    Collected,
+    Concatenated,
+    DelimitedResults,
+    Joblog,
+    JsonResults,
+    Live,
+    Printed,
+)
+from cexec.cmap.coordinator import Parts
+from cexec.cmap.journal import NEW, RESUME, RESUME_FAILED, RETRY_FAILED, Journal
+from cexec.cmap.notation import parse_escapes, parse_size, parse_whole
+from cexec.cmap.plan import Plan, Work
+from cexec.cmap.policy import Placement, Policy, parse_halt, parse_pace, parse_term_seq, parse_timeout
+from cexec.cmap.results import AttemptFiles, make_results_directory, sweep
+from cexec.cmap.saver import Saver
+from cexec.cmap.scheduler import Scheduler
+from cexec.cmap.sources import Selection, cut_blocks, table_from
+from cexec.cmap.store import spool_stream
+from cexec.cmap.tasks import STDERR, STDOUT
+from cexec.cmap.validate import Judge
+from cexec.cmap.worklist import Worklist
+from cexec.errors import UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from types import SimpleNamespace
+    from typing import BinaryIO
+
+    from cexec.aio import Terms
+    from cexec.cmap.events import Observer
+    from cexec.cmap.saver import Writer
+    from cexec.cmap.tables import Table
+
+SPECULATE_AFTER = 1.5  # (ours) medians that a task may take before --speculate starts it a second time
+MOST_RETRIES = 1_000_000  # (ours)
+CONCAT, BLOCKS = "concat", "blocks"  # words of --collect
+TABLES = (".csv", ".jsonl")  # endings of --results that make it one file
+DEFAULT_BLOCK = "1M"  # (GNU parallel) --block
+TOKEN_SIZE = 8  # bytes (ours), for results of a run without a journal
+
+
+class Setup:
+    """`arguments` stood after `--`, `inputs` after `:::`; `application` is what the user calls the key."""
+
+    def __init__(
+        self,
+        options: SimpleNamespace,
+        *,
+        application: str,
+        fingerprint: str,
+        arguments: Sequence[str],
+        inputs: Sequence[tuple[str, list[str]]],
+        stdin: BinaryIO,
+    ) -> None:
+        self._options = options
+        self._stdin = stdin
+        self._opened: list[AppendFile] = []
+        self.journal: Journal | None = None
+        self._mode = _mode(options)
+        self._check_combinations(inputs)
+        self.policy = _policy(options)
+        self._sequence = parse_term_seq(options.term_seq)
+        self._judge = Judge(options.validate, "--validate") if options.validate else None
+        self._collector = None
+        if options.collect and options.collect not in (CONCAT, BLOCKS):
+            self._collector = Judge(options.collect, "--collect")
+        self._table = None if options.pipe else self._read_table(inputs)
+        self.plan = self._make_plan(arguments)
+        self._selection = self._select()
+        self.total = None if self._selection is None else len(self._selection)
+        self._application, self._fingerprint = application, fingerprint
+        self._token = os.urandom(TOKEN_SIZE).hex()
+
+    def dry_run(self) -> Sequence[int]:
+        """The rows that would be run, in their order."""
+        if self._selection is None:
+            raise UsageError("--dry-run cannot be used with --pipe: the tasks are not known before")
+        check_rows(self.plan, self._selection.ascending())
+        return list(self._selection)
+
+    def open(self) -> None:
+        """Looks at every row, and opens what results go to."""
+        options = self._options
+        if options.state:
+            self.journal = Journal(options.state, self._mode, now=time.time())
+            self._token = self.journal.token
+        self._worklist = self._make_worklist()
+        if self._selection is None:
+            check_blocks(self.plan)
+        else:
+            if self._mode != NEW:
+                self._sweep(self._selection.ascending())
+            check_rows(self.plan, self._selection.ascending(), self._worklist.is_done)
+        if self._results_directory:
+            numbers = () if self._selection is None else self._selection.ascending()
+            done = self._worklist.is_done
+            make_results_directory(self._results_directory, numbers, lambda number: done(self.plan.task(number)))
+        self._writers = self._make_writers()
+
+    def parts(self, terms: Terms, observers: Sequence[Observer]) -> Parts:
+        options = self._options
+        ordered = options.keep_order or options.collect
+        order = None
+        if ordered:
+            order = count(1) if self._selection is None else self._selection.ascending()
+        self.saver = Saver(journal=self.journal, order=order, writers=self._writers, collector=self._collector)
+        scheduler = Scheduler(self.policy, self._worklist.numbers(), self.total)
+        live = {STDOUT: self._out, STDERR: self._errors}
+        return Parts(
+            terms=terms,
+            scheduler=scheduler,
+            worklist=self._worklist,
+            saver=self.saver,
+            total=self.total,
+            files=lambda task: AttemptFiles(task, self._token, self._results_directory),
+            live=(lambda task: Live(live, task, tag=options.tag)) if options.line_buffer else None,
+            sequence=self._sequence,
+            judge=self._judge,
+            journal=self.journal,
+            observers=observers,
+        )
+
+    @property
+    def advice(self) -> str:
+        """How what is left can be done."""
+        return f"; go on with --state {self._options.state} {RESUME}" if self._options.state else ""
+
+    def close(self) -> None:
+        for file in self._opened:
+            file.close()
+        if self.journal is not None:
+            self.journal.close()
+
+    # tasks
+
+    def _read_table(self, inputs: Sequence[tuple[str, list[str]]]) -> Table:
+        options = self._options
+        return table_from(
+            inputs=inputs,
+            files=options.arg_file,
+            params=options.params,
+            array_members=options.array,
+            slices=options.slices,
+            stdin=None if options.tee else self._stdin,
+            null=options.null,
+            group=options.max_args,
+        )
+
+    def _make_plan(self, arguments: Sequence[str]) -> Plan:
+        options = self._options
+        work = Work(
+            arguments=arguments,
+            stdin=options.stdin,
+            stdin_text=options.stdin_text,
+            stdout=options.stdout,
+            stderr=options.stderr,
+            peers=options.peer,
+            sends=options.send,
+            inputs=options.input,
+            fetches=options.fetch,
+        )
+        if not options.tee:
+            return Plan(work, self._table)
+        spool, digest = spool_stream(self._stdin)
+        return Plan(work, self._table, shared=spool, shared_hash=digest)
+
+    def _select(self) -> Selection | None:
+        options = self._options
+        if self._table is None:
+            return None
+        seed = int.from_bytes(os.urandom(8), "big")
+        return Selection(len(self._table), chosen=options.rows, order=options.order, seed=seed)
+
+    def _make_worklist(self) -> Worklist:
+        options, blocks = self._options, None
+        if self._selection is None:
+            size = parse_size(options.block or DEFAULT_BLOCK, "--block")
+            blocks = cut_blocks(self._stdin, size, parse_escapes("\\n" if options.recend is None else options.recend))
+        return Worklist(
+            self.plan,
+            () if self._selection is None else self._selection,
+            blocks=blocks,
+            journal=self.journal,
+            application=self._application,
+            fingerprint=self._fingerprint,
+            skip=lambda number: self.saver.skip(number),
+        )
+
+    def _check_combinations(self, inputs: Sequence[object]) -> None:
+        options = self._options
+        sources = {
+            ":::": inputs, "-a": options.arg_file, "--params": options.params, "--array": options.array,
+            "--slices": options.slices,
+        }  # fmt: skip
+        given = [name for name, value in sources.items() if value]
+        if options.pipe:
+            for name in (*given, *(f"--{o}" for o in ("rows", "tee") if getattr(options, o))):
+                raise UsageError(f"--pipe and {name} cannot be used together: its tasks are blocks of standard input")
+        elif options.block or options.recend is not None:
+            raise UsageError("--block and --recend need --pipe")
+        if options.tee and not given:
+            raise UsageError("--tee gives standard input to every task, so the tasks need another source: ::: or -a")
+        if options.keep_order and options.line_buffer:
+            raise UsageError("-k and --line-buffer cannot be used together: lines come as they are written")
+        if options.line_buffer and options.collect:
+            raise UsageError("--collect and --line-buffer cannot be used together")
+
+    # results
+
+    @property
+    def _results_directory(self) -> str:
+        results: str = self._options.results
+        return "" if results.endswith(TABLES) else results
+
+    def _sweep(self, numbers: Sequence[int]) -> None:
+        """Removes what a killed run has left in the directories of this one's results."""
+        assert self.plan.table is not None
+        directories = {self._results_directory} if self._results_directory else set()
+        if self.plan.result_templates:
+            for number in numbers:
+                names = self.plan.result_names(self.plan.table.row(number))
+                directories.update(os.path.dirname(name) or "." for name in names)
+        sweep(filter(os.path.isdir, directories), self._token)
+
+    def _make_writers(self) -> list[Writer]:
+        options = self._options
+        self._out, self._errors = AppendFile(1, "standard output"), AppendFile(2, "standard error")
+        writers: list[Writer] = []
+        if options.joblog:
+            writers.append(Joblog(self._append(options.joblog, "--joblog", joblog.HEADER)))
+        if options.results.endswith(TABLES):
+            columns = () if self._table is None else self._table.columns
+            if options.results.endswith(".csv"):
+                header = DelimitedResults.header(columns)
+                writers.append(DelimitedResults(self._append(options.results, "--results", header)))
+            else:
+                writers.append(JsonResults(self._append(options.results, "--results")))
+        elif not options.line_buffer:
+            if not options.collect:
+                writers.append(Printed(self._out, STDOUT, tag=options.tag))
+            writers.append(Printed(self._errors, STDERR, tag=options.tag))
+        if self._collector is not None:
+            writers.append(Collected(self._out))
+        elif options.collect:
+            writers.append(Concatenated(self._out, headed=options.collect == BLOCKS))
+        return writers
+
+    def _append(self, path: str, option: str, header: bytes = b"") -> AppendFile:
+        """A file that only a run which goes on may find with something in it."""
+        if self._mode == NEW and os.path.exists(path) and os.path.getsize(path):
+            raise UsageError(f"{option} {path} exists already; remove it, or go on with --state FILE --resume")
+        file = AppendFile.open(path, header)
+        self._opened.append(file)
+        return file
+
+
+def _mode(options: SimpleNamespace) -> str:
+    modes = {RESUME: options.resume, RESUME_FAILED: options.resume_failed, RETRY_FAILED: options.retry_failed}
+    given = [mode for mode, wanted in modes.items() if wanted]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} cannot be used together")
+    if given and not options.state:
+        raise UsageError(f"{given[0]} needs the journal of the run that is to go on: --state FILE")
+    return given[0] if given else NEW
+
+
+def _policy(options: SimpleNamespace) -> Policy:
+    return Policy(
+        retries=parse_whole(options.retries, "--retries", 0, MOST_RETRIES) or MOST_RETRIES,
+        crash_limit=parse_whole(options.crash_limit, "--crash-limit"),
+        speculate=SPECULATE_AFTER if options.speculate else 0.0,
+        halt=parse_halt(options.halt),
+        timeout=parse_timeout(options.timeout) if options.timeout else None,
+        pace=parse_pace(options.delay, options.rate),
+        placement=Placement(options.jobs),
+    )

@@ -1,0 +1,195 @@
+"""cmap(1): a table of tasks over all workers of an application.
+
+Contract: `main(argv)` returns the exit status, which is GNU parallel's: the number of tasks that failed up to 100, 101
+for more; 111 when no worker was found, 100 for wrong use, 255 for anything else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from types import SimpleNamespace
+
+import click
+
+from cexec import __version__
+from cexec.aio import Terms
+from cexec.client_descriptors import occupy_standard
+from cexec.client_targets import requirements_from
+from cexec.cmap.commit import unsaved
+from cexec.cmap.coordinator import Coordinator
+from cexec.cmap.notation import parse_duration, parse_whole
+from cexec.cmap.plan import dry_run
+from cexec.cmap.policy import EXIT_NO_WORKER, EXIT_OTHER
+from cexec.cmap.setup import Setup
+from cexec.cmap.sources import split_words
+from cexec.cmap.tables import encode
+from cexec.commands.cmap_options import cmap_options
+from cexec.commands.common import print_error, print_line, run_click
+from cexec.errors import CexecError, NoWorkerError, UsageError
+from cexec.protocol.keys import ClientKey
+from cexec.protocol.limits import DEFAULT_PINGPONG, LEAST_PINGPONG
+from cexec.system.groups import groups_from_environment, udp_port_from_environment
+from cexec.system.keyfile import find_client_key, read_key
+from cexec.system.sockets import ports_from_environment
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+DEFAULT_ACCEPT_TIMEOUT = 60.0  # seconds (ours), as cexec; CEXEC_TIMEOUT_ACCEPT
+MAXIMUM_WEIGHT = 0xFFFF  # (protocol)
+ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+ARGUMENTS = "--"
+
+
+def main(argv: list[str] | None = None) -> int:
+    """Words after `--` and `:::` are no options."""
+    try:
+        before, arguments, inputs = split_command(sys.argv[1:] if argv is None else argv)
+    except UsageError as error:
+        print_error("cmap", str(error))
+        return error.exit_status
+
+    @click.command("cmap", context_settings={"max_content_width": 100})
+    @cmap_options
+    @click.version_option(__version__, prog_name="cmap")
+    @click.argument("application", metavar="APP.pub [-- ARG...] [::: INPUT...]")
+    def command(application: str, **values: object) -> int:
+        """Run a table of tasks on all workers of an application.
+
+        Each input becomes a task: a line of standard input, or what -a, --params, --array, --slices or ::: give. In
+        ARGs and other texts {} stands for the input, {.} {/} {//} {/.} for parts of it, {1} and {name} for columns, {#}
+        for the number.
+        """
+        return _run(application, SimpleNamespace(**values), arguments, inputs)
+
+    return run_click(command, before)
+
+
+def split_command(words: Sequence[str]) -> tuple[list[str], list[str], list[tuple[str, list[str]]]]:
+    """`OPTIONS... APP.pub -- ARG... ::: INPUT...`: options and key, arguments, inputs."""
+    before, inputs = split_words(words)
+    if any(ARGUMENTS in group for _, group in inputs):
+        raise UsageError("-- ARG... has to stand before the first :::")
+    if ARGUMENTS not in before:
+        return before, [], inputs
+    where = before.index(ARGUMENTS)
+    return before[:where], before[where + 1 :], inputs
+
+
+def _run(
+    application: str,
+    options: SimpleNamespace,
+    arguments: Sequence[str],
+    inputs: Sequence[tuple[str, list[str]]],
+) -> int:
+    """Everything, with the exit status that belongs to what went wrong."""
+    try:
+        return _run_all(application, options, arguments, inputs)
+    except UsageError:
+        raise
+    except CexecError as error:
+        print_error("cmap", str(error))
+        return EXIT_NO_WORKER if isinstance(error, NoWorkerError) else EXIT_OTHER
+
+
+def _run_all(
+    application: str,
+    options: SimpleNamespace,
+    arguments: Sequence[str],
+    inputs: Sequence[tuple[str, list[str]]],
+) -> int:
+    occupy_standard()
+    key = _read_key(application)
+    if not (inputs or options.arg_file or options.params or options.array or options.slices) and os.isatty(0):
+        print_line("cmap: reading inputs from the terminal, one on each line; Ctrl-D ends them")
+    setup = Setup(
+        options,
+        application=application,
+        fingerprint=key.fingerprint,
+        arguments=arguments,
+        inputs=inputs,
+        stdin=sys.stdin.buffer,
+    )
+    try:
+        if options.dry_run:
+            for line in dry_run(setup.plan, setup.dry_run(), application):
+                sys.stdout.buffer.write(encode(line) + b"\n")
+            sys.stdout.buffer.flush()
+            return 0
+        terms = _terms(key, options, os.environ)
+        setup.open()
+        return asyncio.run(_coordinate(setup, terms))
+    finally:
+        setup.close()
+
+
+async def _coordinate(setup: Setup, terms: Terms) -> int:
+    coordinator = Coordinator(setup.parts(terms, ()))
+    interrupts = 0
+
+    def interrupt() -> None:
+        nonlocal interrupts
+        interrupts += 1
+        if interrupts == 1:
+            print_line("cmap: no further task begins; once more ends those that run")
+        coordinator.stop(end_running=interrupts > 1)
+
+    loop = asyncio.get_running_loop()
+    for number in ENDING_SIGNALS:
+        if signal.getsignal(number) != signal.SIG_IGN:
+            loop.add_signal_handler(number, interrupt)
+    loop.add_signal_handler(signal.SIGUSR2, coordinator.pause)
+    status = EXIT_OTHER
+    try:
+        status = await coordinator.run()
+        if interrupts:
+            raise CexecError("ended by the user before all tasks were done")
+        return status
+    except CexecError as error:
+        left = {*setup.saver.unsaved, *coordinator.running}
+        status = EXIT_NO_WORKER if isinstance(error, NoWorkerError) else EXIT_OTHER
+        if left:
+            raise type(error)(f"{error}; {unsaved(left)}{setup.advice}") from None
+        raise
+    finally:
+        coordinator.close(status)
+
+
+def _terms(key: ClientKey, options: SimpleNamespace, environ: Mapping[str, str]) -> Terms:
+    requirements, for_ever = requirements_from(vars(options), environ)
+    accept = _seconds(environ, "CEXEC_TIMEOUT_ACCEPT", DEFAULT_ACCEPT_TIMEOUT)
+    return Terms(
+        key=key,
+        groups=groups_from_environment(environ),
+        udp_port=udp_port_from_environment(environ),
+        ports=ports_from_environment(environ),
+        accept_timeout=0.0 if for_ever else accept,
+        pingpong=max(LEAST_PINGPONG, _seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_PINGPONG)),
+        requirements=requirements,
+        weight=parse_whole(options.weight, "--weight", 1, MAXIMUM_WEIGHT),
+        tell=_tell if os.isatty(2) else lambda text: None,
+    )
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name, "").strip()
+    return parse_duration(text, name) if text else default
+
+
+def _tell(text: str) -> None:
+    print_line(f"cmap: {text}")
+
+
+def _read_key(name: str) -> ClientKey:
+    path = find_client_key(name)
+    key = read_key(path, (ClientKey,), "cmap needs the client key that ckeygen wrote beside it (APP.pub)")
+    try:
+        key.identity.certificate.check_dates(time.time())
+    except CexecError as error:
+        raise type(error)(f"{path}: {error}; ask its owner for a new one, or set the clock") from None
+    return key
