@@ -16,6 +16,7 @@ import os
 from time import monotonic
 
 from cexec.client_job import RefusedError
+from cexec.client_programs import asked
 from cexec.client_race import Contest
 from cexec.errors import DisconnectedError, LocalError
 from cexec.protocol import frames, sodium
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     from cexec.client_candidate import Winner
+    from cexec.client_programs import ProgramPlan
     from cexec.protocol.frames import Exit, Stream
     from cexec.protocol.hello import Hello
     from cexec.protocol.keys import ClientKey
@@ -167,13 +169,19 @@ class Job:
         arguments: list[bytes] | None = None,
         environment: dict[str, bytes] | None = None,
         options: dict[str, str] | None = None,
+        program: ProgramPlan | None = None,
     ) -> None:
+        """`program`: what is to be run, if the worker is sent that too; its stream and options are not named."""
         self.streams = streams
         self.sources = sources
         self.sinks = sinks
         self.arguments = arguments or []
         self.environment = environment or {}
         self.options = options or {}
+        self.program = program
+        if program is not None:
+            self.streams = [*streams, program.stream()]
+            self.options = {**self.options, **program.options()}
         self.missing: dict[int, str] = {}  # files that did not come, by stream, and why
 
     def go(self, attempt: int = 1, *, lease: bool = True) -> Go:
@@ -283,6 +291,8 @@ class Lease:
             raise LocalError(f"cannot {verb} stream {event.stream} of a job: {os.strerror(event.error).lower()}")
         if event.kind == frames.STARTED:
             began(bool(event.number & frames.ONCE) or "once" in self.hello.attributes)
+        elif event.kind == frames.PROGRAM:
+            self._pump.sources.update(asked(job.program, event.text))
         elif event.kind == frames.REFUSED and event.refusal is not None:
             raise RefusedError(event.refusal)
         elif event.kind == frames.WITHDRAW:

@@ -20,6 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from cexec.client_programs import ProgramPlan
     from cexec.cmap.results import AttemptFiles, Output
     from cexec.cmap.store import Spool
     from cexec.cmap.tasks import Task
@@ -95,9 +96,12 @@ class OutputSink(Sink):
 
 
 def make_job(
-    task: Task, files: AttemptFiles, listeners: Mapping[str, Callable[[bytes], None]] | None = None
+    task: Task,
+    files: AttemptFiles,
+    listeners: Mapping[str, Callable[[bytes], None]] | None = None,
+    program: ProgramPlan | None = None,
 ) -> Job:
-    """`listeners` hear what comes on STDOUT and STDERR at once, for --line-buffer."""
+    """`listeners` hear what comes on STDOUT and STDERR at once, for --line-buffer; `program` is that of --program."""
     heard = listeners or {}
     streams = [Stream(STANDARD_INPUT, READS), *(Stream(number, WRITES) for number in KINDS)]
     sinks: dict[int, Sink] = {n: OutputSink(files.outputs[kind], heard.get(kind)) for n, kind in KINDS.items()}
@@ -125,6 +129,7 @@ def make_job(
         arguments=task.arguments,
         environment=task.environment,
         options={FETCH_ON_FAILURE: "no"} if fetched else {},
+        program=None if program is None else program.at(FIRST_FILE + len(given) + len(fetched)),
     )
 
 

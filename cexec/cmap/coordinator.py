@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cexec.aio import Lease, Terms
+    from cexec.client_programs import ProgramPlan
     from cexec.cmap.collect import Live
     from cexec.cmap.events import Observer
     from cexec.cmap.journal import Journal
@@ -57,7 +58,8 @@ TICK = 1.0  # seconds (ours) between two looks at the clock
 class Parts:
     """What a coordinator is made of.
 
-    `files` makes the outputs of an attempt, `live` what hears them as they come; `sequence` is that of --term-seq;
+    `files` makes the outputs of an attempt, `live` what hears them as they come; `sequence` is that of --term-seq,
+    `program` that of --program;
     `total` is the number of all rows, None if nobody knows.
     """
 
@@ -72,6 +74,7 @@ class Parts:
         files: Callable[[Task], AttemptFiles],
         live: Callable[[Task], Live] | None,
         sequence: Sequence[tuple[int, float]],
+        program: ProgramPlan | None = None,
         judge: Judge | None = None,
         journal: Journal | None = None,
         observers: Sequence[Observer] = (),
@@ -84,6 +87,7 @@ class Parts:
         self.files = files
         self.live = live
         self.sequence = sequence
+        self.program = program
         self.judge = judge
         self.journal = journal
         self.observers = observers
@@ -369,7 +373,7 @@ class Coordinator:
         if parts.live is not None:
             run.live = parts.live(task)
         try:
-            run.job = make_job(task, files, None if run.live is None else run.live.listeners)
+            run.job = make_job(task, files, None if run.live is None else run.live.listeners, parts.program)
         except LocalError as error:
             run.fail(REFUSED_FOR_GOOD, str(error))
         return run

@@ -11,6 +11,7 @@ import os
 import time
 from itertools import count
 
+from cexec.client_programs import plan_programs
 from cexec.cmap import joblog
 from cexec.cmap.appending import AppendFile
 from cexec.cmap.checks import check_blocks, check_rows
@@ -37,6 +38,7 @@ from cexec.cmap.tasks import STDERR, STDOUT
 from cexec.cmap.validate import Judge
 from cexec.cmap.worklist import Worklist
 from cexec.errors import UsageError
+from cexec.protocol.frames import FIRST_FILE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,7 +88,9 @@ class Setup:
         self.plan = self._make_plan(arguments)
         self._selection = self._select()
         self.total = None if self._selection is None else len(self._selection)
-        self._application, self._fingerprint = application, fingerprint
+        self.program = plan_programs(options.program, FIRST_FILE)
+        hashes = "" if self.program is None else f" {self.program.options()}"  # another program, another task
+        self._application, self._fingerprint = application, fingerprint + hashes
         self._token = os.urandom(TOKEN_SIZE).hex()
 
     def dry_run(self) -> Sequence[int]:
@@ -133,6 +137,7 @@ class Setup:
             files=lambda task: AttemptFiles(task, self._token, self._results_directory),
             live=(lambda task: Live(live, task, tag=options.tag)) if options.line_buffer else None,
             sequence=self._sequence,
+            program=self.program,
             judge=self._judge,
             journal=self.journal,
             observers=observers,

@@ -121,7 +121,8 @@ def _run_all(
                 sys.stdout.buffer.write(encode(line) + b"\n")
             sys.stdout.buffer.flush()
             return 0
-        terms = _terms(key, options, os.environ)
+        needs = None if setup.program is None else setup.program.needs()
+        terms = _terms(key, options, os.environ, needs)
         setup.open()
         return asyncio.run(_coordinate(setup, terms))
     finally:
@@ -160,8 +161,10 @@ async def _coordinate(setup: Setup, terms: Terms) -> int:
         coordinator.close(status)
 
 
-def _terms(key: ClientKey, options: SimpleNamespace, environ: Mapping[str, str]) -> Terms:
-    requirements, for_ever = requirements_from(vars(options), environ)
+def _terms(
+    key: ClientKey, options: SimpleNamespace, environ: Mapping[str, str], needs: Mapping[str, str] | None
+) -> Terms:
+    requirements, for_ever = requirements_from(vars(options), environ, needs)
     accept = _seconds(environ, "CEXEC_TIMEOUT_ACCEPT", DEFAULT_ACCEPT_TIMEOUT)
     return Terms(
         key=key,

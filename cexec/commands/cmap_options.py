@@ -51,6 +51,7 @@ OPTIONS: tuple[Decorator, ...] = (
     _values("--peer", metavar="KEY=TEXT", help="PEER_KEY in the program's environment."),
     _values("--send", metavar="FILE", help="A file that the program finds in a directory of its own."),
     _values("--input", metavar="NAME=TEMPLATE", help="Likewise, a file in which placeholders are filled in."),
+    _values("--program", metavar="PLATFORM=FILE", help="Run this program, where a worker allows that."),
     # what comes back
     _value("--stdout", metavar="FILE", help="Where a task's standard output goes, such as {.}.out.", default=None),
     _value("--stderr", metavar="FILE", help="Where its standard error goes.", default=None),

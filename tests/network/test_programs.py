@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from tests.environment import clean_environment, command
 from tests.service import Application
 
 Start = Callable[..., Any]
@@ -52,3 +54,13 @@ def test_what_is_not_allowed_is_said(application: Application, service: Start, t
     assert done.returncode == 111 and b"not none" in done.stderr
     done = application.run()
     assert done.returncode == 111 and b"cexec --program PLATFORM=FILE" in done.stderr
+
+
+def test_cmap_brings_a_program_too(application: Application, service: Start, tmp_path: Path) -> None:
+    started = service(PLACE, options=["--allow-programs", "--allow-args", "--program-cache", str(tmp_path / "cache")])
+    mine = script(tmp_path / "mine", 'echo "$1 $(cat)"')
+    argv = command("cmap", "-k", "--program", f"{OWN}={mine}", "--stdin-text", "in {}", application.public)
+    argv += ["--", "{}", ":::", "a", "b", "c"]
+    done = subprocess.run(argv, env=clean_environment(), capture_output=True, timeout=30)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"a in a\nb in b\nc in c\n", b"")
+    assert len([line for line in started.lines if "finished" in line]) == 3
