@@ -182,14 +182,14 @@ class Service:
         return now_open
 
     def _check_descriptors(self) -> None:
-        if not _comes_true(lambda: self.descriptors() <= self.descriptors_at_start):
+        if not comes_true(lambda: self.descriptors() <= self.descriptors_at_start):
             names = sorted(os.readlink(path) for path in Path(f"/proc/{self.pid}/fd").iterdir())
             raise AssertionError(
                 f"{len(names)} descriptors are open and {self.descriptors_at_start} were at start: {names}"
             )
 
     def _check_processes(self) -> None:
-        if not _comes_true(lambda: not _marked(self._mark)):
+        if not comes_true(lambda: not _marked(self._mark)):
             left = [process.as_dict(["pid", "cmdline"]) for process in _marked(self._mark)]
             raise AssertionError(f"processes are left: {left}")
 
@@ -226,7 +226,8 @@ class Shell:
         self.service.close()
 
 
-def _comes_true(condition: Callable[[], bool]) -> bool:
+def comes_true(condition: Callable[[], bool]) -> bool:
+    """Whether it does within the seconds that N6 gives for what follows the end of a job."""
     deadline = time.monotonic() + QUIET_DEADLINE
     while not condition():
         if time.monotonic() > deadline:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.service import Application
+from tests.service import Application, comes_true
 
 Start = Callable[..., Any]
 
@@ -35,7 +35,7 @@ def test_files_go_and_come_back(application: Application, service: Start, here: 
     assert (done.returncode, done.stderr) == (0, b"")
     directory, *names = done.stdout.decode().split()
     assert names == ["deep", "one"]
-    assert not os.path.exists(directory)
+    assert comes_true(lambda: not os.path.exists(directory))
     assert (here / "back" / "sum").read_bytes() == b"1" * 3_000_000 + b"2" * 10
     assert (here / "other").read_bytes() == b"x"
     assert sorted(os.listdir(here)) == ["back", "local", "one", "other"]
