@@ -72,6 +72,7 @@ class Offer:
             return
         if self.state == CONNECTING:
             raise UnreachableError("timed out")
+        self.withdraw("client did not answer in time")  # a GO that is under way then has not come to a broken worker
         raise DisconnectedError("client did not answer in time")
 
     def advance(self, now: float) -> None:

@@ -42,9 +42,10 @@ class StartService(Protocol):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_environment() -> Iterator[None]:
+def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Records of jobs, too: a cservice sweeps, and tells of, what other people's killed ones have left."""
     with pytest.MonkeyPatch.context() as patch:
-        environment = local_environment()
+        environment = local_environment({"XDG_RUNTIME_DIR": str(tmp_path_factory.mktemp("runtime"))})
         for name in os.environ.keys() - environment.keys():
             patch.delenv(name)
         for name, value in environment.items():

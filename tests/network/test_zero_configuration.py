@@ -78,7 +78,8 @@ def test_workers_of_different_users_share_a_host(service: StartService, monkeypa
         first = service(*script, options=["-j", "1"], application=application)
         os.chown(application.secret, NOBODY, -1)
         monkeypatch.setattr("tests.service.command", lambda *words: [*AS_NOBODY, *command(*words)])
-        second = service(*script, options=["-j", "1"], application=application, environment={"HOME": name})
+        others = {"HOME": name, "XDG_RUNTIME_DIR": ""}
+        second = service(*script, options=["-j", "1"], application=application, environment=others)
         monkeypatch.undo()
         assert psutil.Process(second.pid).uids().effective == NOBODY
         argv, environment = application.client()
