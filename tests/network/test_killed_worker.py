@@ -332,6 +332,31 @@ def test_held_output_of_a_program_that_fails_is_dropped(apart: Application, serv
     assert (result.returncode, result.stdout) == (3, b"half\n")
 
 
+@pytest.mark.parametrize("point", ["before it writes", "when it has written"])
+def test_files_are_sent_again_and_those_that_are_fetched_are_of_one_attempt(
+    apart: Application, tmp_path: Path, lines: bytes, point: str
+) -> None:
+    stop = "if test $CEXEC_ATTEMPT = 1; then printf 'here\\r' >&2; sleep 100; fi"
+    write = "(echo attempt $CEXEC_ATTEMPT; cat data) > result"
+    steps = [stop, write] if point == "before it writes" else [write, stop]
+    workers = Workers(apart, ["sh", "-c", "; ".join(steps)])
+    (tmp_path / "data").write_bytes(lines)
+    (tmp_path / "result").write_bytes(b"an older one")
+    options = ["--send", f"{tmp_path}/data=data", "--fetch", f"result={tmp_path}/result"]
+    with open(os.devnull, "r+b") as null:
+        job = Job(apart, "", stdin=null.fileno(), stdout=null.fileno(), options=options, spool="")
+    job.wait_for("here")
+    before = sorted(os.listdir(tmp_path))
+    assert (tmp_path / "result").read_bytes() == b"an older one"
+    killed = workers.kill()
+    assert job.finish() == 0, job.said
+    (line,) = job.lines_of_ours
+    assert line.startswith(f"cexec: worker {killed} at 127.0.0.1 failed: ") and line.endswith("; running the job again")
+    assert (tmp_path / "result").read_bytes() == b"attempt 2\n" + lines
+    assert sorted(os.listdir(tmp_path)) == before
+    workers.close()
+
+
 # The two points before the worker has the job: what its kernel does for a killed process is played.
 
 

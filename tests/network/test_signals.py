@@ -81,6 +81,21 @@ def test_a_signal_reaches_the_whole_process_group(shell: Shell) -> None:
         assert client.returncode == 0
 
 
+def test_a_client_that_is_told_to_stop_stops_the_program_too(shell: Shell, tmp_path: Path) -> None:
+    """By kill -TSTP, without a terminal."""
+    count = tmp_path / "count"
+    with running(shell, f"echo ready; for i in 1 2 3 4 5 6 7 8 9; do sleep 0.1; echo $i >> {count}; done") as client:
+        client.send_signal(signal.SIGTSTP)
+        wait_until(lambda: psutil.Process(client.pid).status() == psutil.STATUS_STOPPED)
+        time.sleep(0.3)
+        before = count.stat().st_size if count.exists() else 0
+        time.sleep(0.5)
+        assert (count.stat().st_size if count.exists() else 0) == before < 18
+        client.send_signal(signal.SIGCONT)
+        assert client.wait(QUIET) == 0
+    assert count.read_text().split() == list("123456789")
+
+
 def test_ctrl_c_ends_both_sides(shell: Shell) -> None:
     argv, environment = shell.client(f"sleep 60 {DETACHED} & (setsid sleep 60 {DETACHED} &); {WAITING}")
     with Terminal(argv, environment) as terminal:
