@@ -103,6 +103,8 @@ class Worker:
             if wakeup in ready:
                 self._read_signals(wakeup)
             self._jobs.hear(ready, now)
+            self._follow_bids(now)
+            self._jobs.tell(now)
             for fd in [fd for fd in ready if fd in self._offers]:
                 self._advance(self._offers[fd], now)
             if not self._stopping and not ready.isdisjoint(self._groups.filenos()):

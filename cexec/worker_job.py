@@ -225,9 +225,7 @@ class Job:
             self._group = MemoryGroup.create(f"{os.getpid()}-{self._go.job_id.hex()[:8]}", self._limits.memory)
             if self._group is not None and self._record is not None:
                 self._record.add(group=self._group.path)
-        return process.spawn(
-            executable, arguments, environment, ends, prepare=lambda: self._limits.apply(self._group)
-        )
+        return process.spawn(executable, arguments, environment, ends, prepare=lambda: self._limits.apply(self._group))
 
     def _command(self) -> list[str]:
         command = [self._program.executable, *self._program.arguments]

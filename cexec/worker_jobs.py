@@ -1,8 +1,9 @@
 """All jobs of a worker, from GO to their end: one process for each connection, which may carry one after the other.
 
-Contract: `start` forks; `hear(ready, now)` takes what the processes report and passes it on to the bidder, the loggers
-and the log.  A client that has asked for a lease joins the bidder's lottery each time that a job of its has ended,
-under a new identity; when that is drawn, `offer` tells its process to confirm again.  docs/protocol.md section 4.4.
+Contract: `start` forks; `hear(ready, now)` takes what the processes report and passes it on to the bidder and the log;
+`tell(now)` passes on what can wait until the bidder has given the free slots away.  A client that has asked for a lease
+joins the bidder's lottery each time that a job of its has ended, under a new identity; when that is drawn, `offer`
+tells its process to confirm again.  docs/protocol.md section 4.4.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 
     from cexec.protocol.bid import Bidder
     from cexec.system.eventlog import EventLog
-    from cexec.worker_alerts import Alerts
+    from cexec.worker_alerts import Alerts, Started
     from cexec.worker_heard import HeardAnnouncements, Known
     from cexec.worker_job import Program
     from cexec.worker_offer import Offer
@@ -41,6 +42,7 @@ class Jobs:
         self._log = log
         self._processes: dict[int, JobProcess] = {}  # by descriptor
         self._leases: dict[bytes, JobProcess] = {}  # those that wait for another job, the longest waiting first
+        self._untold: list[tuple[dict[str, object], dict[str, Any], Started | None, float]] = []  # that have finished
         self._stopping = False
 
     def __len__(self) -> int:
@@ -75,6 +77,21 @@ class Jobs:
             if process.ended:
                 del self._processes[fd]
                 self._conclude(process, now)
+
+    def tell(self, now: float) -> None:
+        """Log and loggers hear of the jobs that have finished; last, because clients wait for the slots."""
+        untold, self._untold = self._untold, []
+        for fields, report, alert, duration in untold:
+            self._log.event("finished", **fields, **report)
+            assert alert is not None  # it has started
+            self._alerts.ended(
+                alert,
+                now,
+                status=report["status"],
+                duration=duration,
+                received=report["received"],
+                sent=report["sent"],
+            )
 
     def stop(self) -> None:
         """The jobs that run are the last ones."""
@@ -151,35 +168,21 @@ class Jobs:
                 self._bidder.finished(process.identity, "refused", now - process.started, now)
 
     def _finish(self, process: JobProcess, report: dict[str, Any], now: float) -> None:
-        idle = report.pop("idle")
-        self._log.event("finished", **process.fields, **report)
-        self._end_alert(process, now, report)
-        identity = process.identity
+        identity, duration, idle = process.identity, now - process.started, report.pop("idle")
         if idle:
             self._wait(process, now)
-        outcome = "ok" if report["status"] == 0 else "failed"
-        self._bidder.finished(identity, outcome, now - process.started, now)
+        self._bidder.finished(identity, "ok" if report["status"] == 0 else "failed", duration, now)
+        self._untold.append((process.fields, report, process.alert, duration))
+        process.alert = None
 
     def _conclude(self, process: JobProcess, now: float) -> None:
         """The process has gone."""
         self._let_go(process, now)
         self._bidder.finished(process.identity, "broken", now - process.started, now)  # if it has not said how
         self._heard.forget(process.announced, now)
-        self._end_alert(process, now, {})
-        process.close()
-
-    def _end_alert(self, process: JobProcess, now: float, report: dict[str, Any]) -> None:
-        """Tells the loggers of a job that was started, once."""
         if process.alert is not None:
-            self._alerts.ended(
-                process.alert,
-                now,
-                status=report.get("status"),
-                duration=now - process.started,
-                received=report.get("received", 0),
-                sent=report.get("sent", 0),
-            )
-            process.alert = None
+            self._alerts.ended(process.alert, now, status=None, duration=now - process.started)
+        process.close()
 
 
 def _shown(process: JobProcess) -> str:

@@ -1,0 +1,136 @@
+"""Jobs a second over leases: many runs of `true` by one client on one worker with two slots, each a real process.
+
+Beside it, as the limit of this machine: two processes that do nothing but start `true` and wait for it.  Then what a
+job costs each of the parties in CPU time.  Environment: BENCH_JOBS (1,000 runs a round) and BENCH_SLOTS (2).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.common import LOOPBACK_GROUP, Workplace, children, cpu_seconds, goal, interleaved, rounds, table
+from cexec.aio import Job, Terms, find_worker
+from cexec.protocol.frames import READS, WRITES, Stream
+from cexec.protocol.keys import ClientKey
+from cexec.protocol.limits import DEFAULT_PINGPONG
+from cexec.system.fds import EmptySource, Sink
+from cexec.system.groups import groups_from_environment
+from cexec.system.keyfile import read_key
+
+JOBS = int(os.environ.get("BENCH_JOBS", 1000))
+SLOTS = int(os.environ.get("BENCH_SLOTS", 2))
+PORT = 3010
+ACCEPT_TIMEOUT = PATIENCE = 20.0  # seconds
+GOAL = 1000.0  # jobs a second, goal P4's aim
+STREAMS = [Stream(0, READS), Stream(1, WRITES), Stream(2, WRITES)]
+SPAWN = """
+import os, sys
+for _ in range(int(sys.argv[1])):
+    ends = [os.pipe() for _ in range(3)]
+    actions = [(os.POSIX_SPAWN_DUP2, pair[number == 0], number) for number, pair in enumerate(reversed(ends))]
+    pid = os.posix_spawn(sys.argv[2], ["true"], {}, file_actions=actions, setsid=True)
+    for end in (ends[0][1], ends[1][1], ends[2][0]):
+        os.close(end)
+    for end in (ends[0][0], ends[1][0]):
+        os.read(end, 1)
+        os.close(end)
+    os.close(ends[2][1])
+    os.waitpid(pid, 0)
+"""
+
+
+class Discard(Sink):
+    """Takes everything."""
+
+    def __init__(self) -> None:
+        super().__init__(-1, shared=True)
+
+    def write(self, view: memoryview) -> int:
+        return len(view)
+
+
+class Costs:
+    """CPU seconds of each party so far."""
+
+    def __init__(self, service: int) -> None:
+        self.client = time.process_time()
+        self.worker = cpu_seconds(service)
+        self.leases = sum(map(cpu_seconds, children(service)))
+
+
+def make_job() -> Job:
+    return Job(streams=STREAMS, sources={0: EmptySource()}, sinks={1: Discard(), 2: Discard()})
+
+
+async def play(terms: Terms, service: int, costs: dict[str, list[float]]) -> float:
+    """Jobs a second, once all slots are leased."""
+    jobs = [make_job() for _ in range(SLOTS)]
+    leases = [await find_worker(terms, lambda hello, address, job=job: job.go()) for job in jobs]  # type: ignore[misc]
+    for lease, job in zip(leases, jobs, strict=True):
+        await lease.run(job, lambda once: None)
+    left = JOBS
+    before, start = Costs(service), time.perf_counter()
+
+    async def one(number: int) -> None:
+        nonlocal left
+        lease = leases[number]
+        while left > 0:
+            left -= 1
+            if not await lease.offered(PATIENCE):
+                raise RuntimeError("the worker has ended a lease")
+            job = make_job()
+            lease.give(job.go())
+            result = await lease.run(job, lambda once: None)
+            assert result.exit_status == 0
+
+    await asyncio.gather(*map(one, range(SLOTS)))
+    rate, after = JOBS / (time.perf_counter() - start), Costs(service)
+    for party in ("client", "worker", "leases"):
+        costs.setdefault(party, []).append((getattr(after, party) - getattr(before, party)) / JOBS * 1e6)
+    for lease in leases:
+        lease.release()
+    return rate
+
+
+def spawning(program: str) -> float:
+    """Jobs a second of processes that do nothing else."""
+    start = time.perf_counter()
+    argv = [sys.executable, "-S", "-c", SPAWN, str(JOBS // SLOTS), program]
+    processes = [subprocess.Popen(argv) for _ in range(SLOTS)]
+    for process in processes:
+        process.wait()
+    return JOBS / (time.perf_counter() - start)
+
+
+def main() -> None:
+    costs: dict[str, list[float]] = {}
+    with Workplace() as place:
+        program = "/bin/true"
+        service = place.service(program, options=["-j", str(SLOTS)]).pid
+        terms = Terms(
+            key=read_key(os.fspath(place.public), (ClientKey,)),
+            groups=groups_from_environment({"CEXEC_GROUP": LOOPBACK_GROUP}),
+            udp_port=PORT,
+            ports=None,
+            accept_timeout=ACCEPT_TIMEOUT,
+            pingpong=DEFAULT_PINGPONG,
+        )
+        cases = {
+            "leases": lambda: asyncio.run(play(terms, service, costs)),
+            "only starting them": lambda: spawning(program),
+        }
+        found = interleaved(cases, rounds(3))
+    table(f"{JOBS} runs of true on {SLOTS} slots, a second", {name: f"{rate:.0f}" for name, rate in found.items()})
+    names = {"client": "client", "worker": "cservice", "leases": "the leases' processes, without their programs"}
+    table("CPU time of a job, microseconds", {names[party]: f"{min(values):.0f}" for party, values in costs.items()})
+    goal("P4", "jobs a second over leases", found["leases"], GOAL, at_least=True)
+
+
+if __name__ == "__main__":
+    main()
