@@ -1,0 +1,422 @@
+"""cmap(1) with one real worker: each option does what the man page says."""
+
+from __future__ import annotations
+
+import csv
+import json
+import os
+import re
+import signal
+import subprocess
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cexec.commands.cmap import main, split_command
+from cexec.errors import UsageError
+from tests.environment import ROOT, command, local_environment
+from tests.service import Application, Service
+
+DEADLINE = 30.0  # seconds for whatever a test waits for
+
+
+class Cluster:
+    """A worker with four slots that evaluates PEER_RUN, if there is one, and echoes its input otherwise."""
+
+    def __init__(self, directory: Path) -> None:
+        self.application = Application(directory)
+        program = ["sh", "-c", 'eval "${PEER_RUN:-cat}"', "sh"]
+        options = ["-j", "4", "--allow-args", "--private-dir"]
+        self.service = Service(self.application, program, options)
+
+    def argv(self, *words: str | os.PathLike[str]) -> list[str]:
+        return command("cmap", self.application.public, *words)
+
+    def run(self, *words: str | os.PathLike[str], input: bytes = b"", **options: Any) -> Result:
+        result = subprocess.run(
+            self.argv(*words), input=input, capture_output=True, env=local_environment(), timeout=DEADLINE, **options
+        )
+        return Result(result)
+
+    def start(self, *words: str | os.PathLike[str], environment: Mapping[str, str] | None = None) -> Any:
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(self.argv(*words), env=local_environment(environment), **pipes)
+
+
+class Result:
+    def __init__(self, result: subprocess.CompletedProcess[bytes]) -> None:
+        self.status = result.returncode
+        self.out = result.stdout.decode()
+        self.err = result.stderr.decode()
+
+    @property
+    def lines(self) -> list[str]:
+        """In no order."""
+        return sorted(self.out.splitlines())
+
+
+@pytest.fixture(scope="module")
+def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
+    cluster = Cluster(tmp_path_factory.mktemp("cmap"))
+    yield cluster
+    cluster.service.close()
+
+
+@pytest.fixture(autouse=True)
+def _directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def joblog(path: str = "log") -> list[dict[str, str]]:
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
+
+
+def wait_until(path: Path) -> None:
+    deadline = time.monotonic() + DEADLINE
+    while not path.exists():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+# where tasks come from
+
+
+def test_lines_are_standard_inputs(cluster: Cluster) -> None:
+    result = cluster.run(input=b"one\ntwo\nthree\n")
+    assert (result.status, result.lines, result.err) == (0, ["one", "three", "two"], "")
+
+
+def test_arguments_are_filled_in_and_stay_one(cluster: Cluster) -> None:
+    script = 'for a; do printf "<%s>" "$a"; done; echo'
+    result = cluster.run("-k", "--peer", f"RUN={script}", "--", "{2}-{1}", "{}", ":::", "a b", "$(c)", ":::", "1")
+    assert (result.status, result.out) == (0, "<1-a b><a b><1>\n<1-$(c)><$(c)><1>\n")
+
+
+def test_every_source_of_tasks(cluster: Cluster) -> None:
+    Path("p.csv").write_text("name,size\nx,1\ny,2\nz,3\n")
+    Path("lines").write_bytes(b"one\0two\0three\0")
+    for options, expected in {
+        ("--params", "p.csv", "--rows", "2-3", "--stdin-text", "{name}={size} "): "y=2 z=3 ",
+        ("--array", "1-9:4", "--stdin-text", "{} "): "1 5 9 ",
+        ("--slices", "2", "--stdin-text", "{slice}/{slices} "): "1/2 2/2 ",
+        ("-0", "-a", "lines", "-n", "2", "--stdin-text", "{#}:{}; "): "1:one two; 2:three; ",
+    }.items():
+        result = cluster.run("-k", *options)
+        assert (result.status, result.out) == (0, expected), result.err
+
+
+def test_blocks_of_standard_input(cluster: Cluster) -> None:
+    data = b"".join(b"line %d\n" % number for number in range(20_000))
+    result = cluster.run("-k", "--pipe", "--block", "32K", "--stderr", "{#}.err", input=data)
+    assert (result.status, result.out) == (0, data.decode())
+    assert len(list(Path().glob("*.err"))) == -(-len(data) // (32 << 10))
+
+
+def test_every_task_gets_the_same_standard_input(cluster: Cluster) -> None:
+    script = 'cat; echo "$PEER_N"'
+    result = cluster.run("-k", "--tee", "--peer", f"RUN={script}", "--peer", "N={}", ":::", "1", "2", input=b"data\n")
+    assert (result.status, result.out) == (0, "data\n1\ndata\n2\n")
+
+
+def test_a_dry_run_runs_nothing(cluster: Cluster) -> None:
+    result = cluster.run("--dry-run", "--stdout", "{}.out", "--", "-q", "{}", ":::", "a b")
+    assert result.out == f"cexec {cluster.application.public} -- -q 'a b' > 'a b.out'\n"
+    assert not os.listdir()
+
+
+# what comes back
+
+
+def test_files_go_and_come_back(cluster: Cluster) -> None:
+    Path("results").mkdir()
+    Path("note.txt").write_text("note")
+    Path("conf").write_text("size = {size}\n")
+    Path("p.tsv").write_text("id\tsize\nx\t1\ny\t2\n")
+    result = cluster.run(
+        "--params", "p.tsv", "--send", "note.txt", "--input", "run.ini=conf", "--fetch", "picture=results/{id}.png",
+        "--stdout", "results/{id}.out", "--peer", "RUN=cat note.txt run.ini; cat run.ini > picture",
+    )  # fmt: skip
+    assert (result.status, result.out, result.err) == (0, "", "")
+    content = {path.name: path.read_text() for path in Path("results").iterdir()}
+    assert content == {
+        "x.png": "size = 1\n", "y.png": "size = 2\n", "x.out": "notesize = 1\n", "y.out": "notesize = 2\n"
+    }  # fmt: skip
+
+
+def test_a_file_that_does_not_come_is_a_failure_and_leaves_nothing(cluster: Cluster) -> None:
+    result = cluster.run("--fetch", "x=x.{}", "--stdout", "out.{}", "--joblog", "log", ":::", "a")
+    assert result.status == 1
+    assert joblog()[0]["Exitval"] == "1"
+    assert os.listdir() == ["log"]
+
+
+def test_validation_decides_what_is_a_result(cluster: Cluster) -> None:
+    check = 'grep -q "$PARAM_1" stdout && test "$PARAM_1" != bad'
+    result = cluster.run("--validate", check, "--stdout", "{}.out", ":::", "good", "bad")
+    assert result.status == 1
+    assert os.listdir() == ["good.out"]
+
+
+def test_output_is_grouped_tagged_and_kept_in_order(cluster: Cluster) -> None:
+    script = 'echo "$1"; sleep "0.$((4 - $1))"; echo "$1" >&2; echo "$1"'
+    result = cluster.run("-k", "--tag", "--peer", f"RUN={script}", "--", "{}", ":::", "1", "2", "3")
+    assert result.out == "".join(f"{n}\t{n}\n" * 2 for n in (1, 2, 3))
+    assert result.err == "".join(f"{n}\t{n}\n" for n in (1, 2, 3))
+
+
+def test_lines_are_printed_as_they_come(cluster: Cluster) -> None:
+    process = cluster.start("--line-buffer", "--tag", "--peer", "RUN=echo begin; sleep 60", ":::", "a")
+    assert process.stdout.readline() == b"a\tbegin\n"
+    process.terminate()
+    time.sleep(0.1)
+    process.terminate()
+    assert process.wait(DEADLINE) == 255
+    assert b"ended by the user" in process.communicate()[1]
+
+
+def test_results_in_a_directory_and_in_tables(cluster: Cluster) -> None:
+    script = "echo out $1; echo err >&2; test $1 != 2"
+    words = ("--peer", f"RUN={script}", "--", "{}", ":::", "1", "2")
+    for name in ("kept", "t.csv", "t.jsonl"):
+        assert cluster.run("--results", name, *words).status == 1
+    assert {path.name for path in Path("kept").iterdir()} == {"1"}
+    assert (Path("kept/1/stdout").read_text(), Path("kept/1/stderr").read_text()) == ("out 1\n", "err\n")
+    rows = sorted(csv.DictReader(Path("t.csv").read_text().splitlines(True)), key=lambda row: row["Seq"])
+    assert [(row["V1"], row["Exitval"], row["Stdout"]) for row in rows] == [
+        ("1", "0", "out 1\n"),
+        ("2", "1", "out 2\n"),
+    ]
+    objects = sorted(map(json.loads, Path("t.jsonl").read_text().splitlines()), key=lambda found: found["seq"])
+    assert [found["reason"] for found in objects] == ["", "exited with 1"]
+
+
+@pytest.mark.parametrize(
+    ("what", "expected"),
+    [
+        ("concat", "1\n2\n3\n"),
+        ("blocks", "# row 1: 1=1\n1\n# row 2: 1=2\n2\n# row 3: 1=3\n3\n"),
+        ("echo $PARAM_1 $(cat stdout)", "1 1\n2 2\n3 3\n"),
+    ],
+)
+def test_collection_is_in_the_order_of_the_rows(cluster: Cluster, what: str, expected: str) -> None:
+    result = cluster.run("--collect", what, "--order", "random", input=b"1\n2\n3\n")
+    assert (result.status, result.out) == (0, expected)
+
+
+def test_a_collector_that_fails_ends_the_run_and_says_what_is_not_saved(cluster: Cluster) -> None:
+    result = cluster.run("--collect", "test $PARAM_1 = 1", ":::", "1", "2")
+    assert result.status == 255
+    assert "row 2: --collect exited with 1; task 2 is not saved" in result.err
+
+
+# failures
+
+
+def test_the_exit_status_counts_failures(cluster: Cluster) -> None:
+    result = cluster.run("--joblog", "log", "--peer", "RUN=exit $1", "--", "{}", ":::", "0", "3", "4")
+    assert result.status == 2
+    assert sorted((row["Seq"], row["Exitval"]) for row in joblog()) == [("1", "0"), ("2", "3"), ("3", "4")]
+
+
+def test_a_task_that_fails_is_tried_again(cluster: Cluster, tmp_path: Path) -> None:
+    script = f"echo >> {tmp_path}/tries; test $(wc -l < {tmp_path}/tries) = 3"
+    result = cluster.run("--retries", "3", "--joblog", "log", "--peer", f"RUN={script}", ":::", "a")
+    assert (result.status, len(joblog())) == (0, 1)
+
+
+def test_a_task_that_takes_too_long_is_ended(cluster: Cluster) -> None:
+    began = time.monotonic()
+    words = (
+        "--timeout",
+        "0.5",
+        "--joblog",
+        "log",
+        "--peer",
+        "RUN=trap '' TERM; sleep $1",
+        "--",
+        "{}",
+        ":::",
+        "0",
+        "60",
+    )
+    result = cluster.run(*words)
+    assert result.status == 1
+    assert time.monotonic() - began < DEADLINE / 2
+    assert {row["Seq"]: row["Exitval"] for row in joblog()} == {"1": "0", "2": "-1"}
+
+
+def test_halt_ends_what_runs(cluster: Cluster) -> None:
+    began = time.monotonic()
+    words = ("--halt", "now,fail=1", "--joblog", "log", "--peer", 'RUN=eval "$1"', "--", "{}")
+    result = cluster.run(*words, ":::", "sleep 60", "exit 5", "sleep 60")
+    assert result.status == 5
+    assert [row["Seq"] for row in joblog()] == ["2"]
+    assert time.monotonic() - began < DEADLINE / 2
+
+
+def test_a_signal_is_told_as_parallel_does(cluster: Cluster) -> None:
+    assert cluster.run("--joblog", "log", "--peer", "RUN=kill -9 $$", ":::", "a").status == 1
+    assert (joblog()[0]["Exitval"], joblog()[0]["Signal"]) == ("0", "9")
+
+
+def test_delay_and_rate_hold_tasks_back(cluster: Cluster) -> None:
+    cluster.run("--delay", "0.3", "--joblog", "log", input=b"1\n2\n3\n")
+    starts = sorted(float(row["Starttime"]) for row in joblog())
+    assert min(b - a for a, b in pairwise(starts)) > 0.25
+
+
+def test_a_limit_of_tasks_on_each_worker(cluster: Cluster) -> None:
+    cluster.run("-j1", "--joblog", "log", "--peer", "RUN=sleep 0.1", input=b"1\n2\n3\n")
+    times = sorted((float(row["Starttime"]), float(row["JobRuntime"])) for row in joblog())
+    assert all(start + runtime <= following + 0.02 for (start, runtime), (following, _) in pairwise(times))
+
+
+# state
+
+
+def test_a_run_goes_on_after_it_was_killed(cluster: Cluster, tmp_path: Path) -> None:
+    script = f"test $1 -le 2 || test -e {tmp_path}/go || sleep 60; echo $1; echo $1 >> {tmp_path}/ran"
+    words = ("--state", "s", "--joblog", "log", "--stdout", "{}.out", "--peer", f"RUN={script}", "--", "{}")
+    inputs = (":::", *map(str, range(1, 9)))
+    process = cluster.start(*words, *inputs)
+    for number in (1, 2):
+        wait_until(tmp_path / f"{number}.out")
+    process.kill()
+    process.communicate()
+    Path("go").touch()
+    refused = cluster.run(*words, *inputs)
+    assert refused.status == 100
+    assert "--resume" in refused.err
+    result = cluster.run("--resume", *words, *inputs)
+    assert (result.status, result.err) == (0, "")
+    assert sorted(row["Seq"] for row in joblog()) == [str(number) for number in range(1, 9)]
+    assert {path.read_text() for path in tmp_path.glob("*.out")} == {f"{number}\n" for number in range(1, 9)}
+    assert not [name for name in os.listdir() if name.startswith(".cmap-")]
+    assert cluster.run("--resume", *words, *inputs).status == 0
+    assert len(joblog()) == 8
+
+
+def test_what_failed_is_tried_again_when_that_is_wanted(cluster: Cluster, tmp_path: Path) -> None:
+    words = ("--state", "s", "--peer", f"RUN=test -e {tmp_path}/go", "--stdout", "{}.out", ":::", "a")
+    assert [cluster.run(*words).status, cluster.run("--resume", *words).status] == [1, 0]
+    Path("go").touch()
+    assert cluster.run("--resume-failed", *words).status == 0
+    assert Path("a.out").exists()
+
+
+def test_a_second_coordinator_is_refused(cluster: Cluster) -> None:
+    first = cluster.start("--state", "s", "--line-buffer", "--peer", "RUN=echo; sleep 60", ":::", "a")
+    first.stdout.readline()
+    result = cluster.run("--resume", "--state", "s", ":::", "a")
+    assert result.status == 100
+    assert re.search(rf"s is in use by process {first.pid}\b", result.err)
+    first.kill()
+    first.communicate()
+
+
+def test_a_pause_lasts_until_it_is_ended(cluster: Cluster, tmp_path: Path) -> None:
+    process = cluster.start("-j1", "--stdout", "{}.out", "--peer", "RUN=sleep 0.3", ":::", *map(str, range(4)))
+    wait_until(tmp_path / "0.out")
+    process.send_signal(signal.SIGUSR2)
+    time.sleep(1.0)
+    assert process.poll() is None
+    assert len(list(tmp_path.glob("*.out"))) <= 2
+    process.send_signal(signal.SIGUSR2)
+    assert process.wait(DEADLINE) == 0
+    assert len(list(tmp_path.glob("*.out"))) == 4
+    process.communicate()
+
+
+def test_the_first_interrupt_lets_tasks_end(cluster: Cluster, tmp_path: Path) -> None:
+    script = f"echo; until test -e {tmp_path}/go; do sleep 0.05; done; echo end"
+    process = cluster.start("-j1", "--line-buffer", "--peer", f"RUN={script}", "--joblog", "log", ":::", "a", "b")
+    process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    assert b"no further task begins" in process.stderr.readline()
+    Path("go").touch()
+    assert process.wait(DEADLINE) == 255
+    assert process.communicate()[0] == b"end\n"
+    assert [row["Exitval"] for row in joblog()] == ["0"]
+
+
+# what is wrong is said before anything runs
+
+
+def refusal(capfd: pytest.CaptureFixture[str], application: Application, *words: str) -> str:
+    assert main([os.fspath(application.public), *words]) == 100
+    return capfd.readouterr().err.strip()
+
+
+WRONG: Sequence[tuple[tuple[str, ...], str]] = (
+    (("--", "{nope}", ":::", "a"), "{nope}: there is no such column"),
+    (("--params", "bad.csv"), "bad.csv, line 3 has 1 cell, but the header has 2"),
+    (("--stdin", "{}", ":::", "present", "absent"), "row 2: cannot read absent"),
+    (("--stdout", "no/{}", ":::", "a"), "row 1: result no/a: there is no directory no"),
+    (("--stdout", "x", ":::", "a", "b"), "rows 1 and 2 have the same result x"),
+    (("--stdout", "{}", ":::", "new", "present"), "row 2: result present exists already"),
+    (("--results", "present/x", ":::", "a"), "--results present/x: not a directory"),
+    (("--joblog", "present", ":::", "a"), "--joblog present exists already"),
+    ((":::", "present"), "add --stdin '{}'"),
+    (("--resume", ":::", "a"), "--resume needs the journal"),
+    (("--halt", "sometimes", ":::", "a"), "--halt is 'sometimes'"),
+    (("-j", "x", ":::", "a"), "-j is 'x'"),
+    (("--tee",), "--tee gives standard input to every task"),
+    (("--pipe", ":::", "a"), "--pipe and ::: cannot be used together"),
+    (("--block", "1M", ":::", "a"), "need --pipe"),
+    (("--weight", "0", ":::", "a"), "--weight is '0'"),
+    (("--nonsense", ":::", "a"), "no such option"),
+    ((":::", "a", "--", "b"), "-- ARG... has to stand before"),
+)
+
+
+@pytest.mark.parametrize(("words", "message"), WRONG, ids=lambda value: " ".join(value) if type(value) is tuple else "")
+def test_what_is_wrong_is_said_before_anything_runs(
+    cluster: Cluster, capfd: pytest.CaptureFixture[str], words: tuple[str, ...], message: str
+) -> None:
+    Path("present").write_text("x")
+    Path("bad.csv").write_text("a,b\n1,2\n3\n")
+    error = refusal(capfd, cluster.application, *words)
+    assert error.startswith("cmap: ") and message.lower() in error.lower()
+    assert error.count("\n") == 0
+    assert sorted(os.listdir()) == ["bad.csv", "present"]
+
+
+def test_nobody_is_there(tmp_path: Path) -> None:
+    application = Application(tmp_path)
+    environment = local_environment({"CEXEC_TIMEOUT_ACCEPT": "0.3"})
+    argv = command("cmap", application.public, ":::", "a")
+    result = subprocess.run(argv, env=environment, capture_output=True, timeout=DEADLINE)
+    assert result.returncode == 111
+    assert b"answered in 0.3 s" in result.stderr
+
+
+def test_a_key_that_is_none_is_told(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("app.pub").write_text("nothing")
+    assert main(["app.pub", ":::", "a"]) == 255
+    assert "app.pub" in capfd.readouterr().err
+
+
+# words
+
+
+def test_words_after_two_dashes_and_three_colons_are_no_options() -> None:
+    assert split_command(["-k", "a.pub", "--", "-x", "{}", ":::", "-k"]) == (
+        ["-k", "a.pub"], ["-x", "{}"], [(":::", ["-k"])]
+    )  # fmt: skip
+    assert split_command(["a.pub", "--", "--", "x"]) == (["a.pub"], ["--", "x"], [])
+    with pytest.raises(UsageError, match="before the first"):
+        split_command(["a.pub", ":::", "a", "--", "b"])
+
+
+def test_every_option_is_in_the_man_page(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--help"]) == 0
+    named = set(re.findall(r"--([a-z-]+)", capsys.readouterr().out))
+    page = (ROOT / "man" / "cmap.1").read_text().replace("\\-", "-")
+    missing = [name for name in named if not re.search(rf"Fl Fl {name}\b|--{name}\b", page)]
+    assert {"params", "retries", "resume-failed"} <= named
+    assert not missing
