@@ -68,6 +68,21 @@ def test_a_disk_of_64_kib(shell: Shell, tmp_path: Path, options: list[str]) -> N
     assert ended.stderr == b"cexec: cannot write to standard output: " + NO_SPACE
 
 
+def test_a_full_disk_for_what_is_held_back_is_named(shell: Shell, tmp_path: Path) -> None:
+    require_namespaces()
+    argv, environment = shell.client(LARGE, "--hold", environment={"TMPDIR": f"{tmp_path}/disk"})
+    ended = subprocess.run(
+        ["unshare", "-m", "sh", "-c", 'mkdir disk; mount -t tmpfs -o size=64k none disk; "$@"', "sh", *argv],
+        env=environment,
+        cwd=tmp_path,
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        timeout=60,
+    )
+    assert (ended.returncode, ended.stdout) == (111, b"")
+    assert ended.stderr == f"cexec: cannot keep standard output back in {tmp_path}/disk (TMPDIR): ".encode() + NO_SPACE
+
+
 def test_a_file_that_may_not_be_so_large(shell: Shell, tmp_path: Path) -> None:
     ended = bash(shell, 'ulimit -f 100; "$@" >out', LARGE, directory=tmp_path)
     assert (ended.returncode, ended.stderr) == (111, b"cexec: cannot write to standard output: file too large\n")
