@@ -59,6 +59,15 @@ def test_a_running_job_is_seen(service: StartService, application: Application) 
     assert (row["slots"], row["running"], row["waiting"]) == (1, 1, 1)
 
 
+def test_a_worker_whose_program_fails_at_once_says_so(service: StartService, application: Application) -> None:
+    broken = service("false")
+    for _ in range(3):
+        assert application.run("-n").returncode == 1
+    assert "seconds=0.5 " in broken.wait_for(" slowed ")
+    (row,) = rows(run("--json", application.public))
+    assert "failed" in row["health"]
+
+
 def test_workers_that_share_a_name_are_told_apart(service: StartService, application: Application) -> None:
     for name in ("twin", "twin", "other"):
         service("cat", options=["--name", name])

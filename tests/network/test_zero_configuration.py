@@ -17,7 +17,7 @@ import pytest
 from cexec.protocol.limits import CONNECT_DEADLINE
 from tests.conftest import MakeLab, StartService
 from tests.environment import clean_environment, command
-from tests.lab import Host, Namespace
+from tests.lab import HAS_IPV6, Host, Namespace
 from tests.needs import NOBODY, require_namespaces, require_second_user, require_tool
 from tests.service import Application
 from tests.terminal import Terminal
@@ -98,6 +98,17 @@ def test_two_hosts_find_each_other(lab: MakeLab, application: Application, servi
     one, two = lab(2).hosts
     service("sh", "-c", "echo $SERVER_ADDR $REMOTE_ADDR", host=two)
     assert application.run(host=one).stdout.decode() == f"{two.address} {one.address}\n"
+
+
+@pytest.mark.skipif(not HAS_IPV6, reason="this kernel has no IPv6")
+def test_two_hosts_without_ipv4_find_each_other(lab: MakeLab, application: Application, service: StartService) -> None:
+    one, two = lab(2).hosts
+    for host in (one, two):
+        host.ip(f"address delete {host.address}/24 dev eth0")
+    service("sh", "-c", "echo $SERVER_ADDR $REMOTE_ADDR", host=two)
+    ended = application.run(host=one)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+    assert re.fullmatch(r"fe80::2(%eth0)? fe80::1(%eth0)?\n", ended.stdout.decode())
 
 
 def test_every_interface_is_asked(lab: MakeLab, application: Application, service: StartService) -> None:
