@@ -26,6 +26,7 @@ from cexec.system.keyfile import read_key
 from tests.conftest import StartService
 from tests.environment import local_environment
 from tests.leases import Kept
+from tests.loggers import Crat
 from tests.service import Application, Service
 
 DEADLINE = 30.0  # seconds for whatever a test waits for
@@ -269,6 +270,25 @@ def test_a_plain_client_gets_its_turn_beside_leases(application: Application, se
 
     assert max(play(both())) < 100  # while one cexec comes and goes
     assert jobs > 3
+
+
+def test_loggers_hear_of_each_job_of_a_lease_once(
+    application: Application, serve: Callable[..., Service], tmp_path: Path
+) -> None:
+    serve(1)
+    crat = Crat(tmp_path, application.public)
+    client = Client(application)
+
+    async def go() -> list[int]:
+        statuses = [(await client.run(f"exit {number % 3}")).status for number in range(12)]
+        client.release()
+        return statuses
+
+    statuses = play(go())
+    lines = crat.wait_for("completed by", 12)
+    assert sorted(int(line.split(" time=")[0].rsplit(" ", 1)[1]) for line in lines) == sorted(statuses)
+    assert len(crat.lines()) == 12
+    crat.close()
 
 
 def test_once_services_can_be_leased(application: Application, serve: Callable[..., Service]) -> None:

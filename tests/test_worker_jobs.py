@@ -1,0 +1,204 @@
+"""What a worker makes of its jobs' processes: slots, the lottery, the log and the loggers."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+from cexec import worker_jobs
+from cexec.protocol.bid import Bidder
+from cexec.protocol.bid_events import Connect, Forget
+from cexec.system.eventlog import EventLog
+from cexec.worker_heard import HeardAnnouncements
+from cexec.worker_jobs import Jobs
+
+NOW = 100.0
+FINISHED = {"event": "finished", "status": 0, "sent": 0, "received": 0, "cpu": 0.1, "reason": ""}
+
+
+class FakeProcess:
+    """A job's process that says what a test wants it to."""
+
+    def __init__(self, number: int, weight: int = 1) -> None:
+        self.identity = self.announced = number.to_bytes(16, "big")
+        self.number = number
+        self.weight = weight
+        self.client = ("127.0.0.1", 4000 + number)
+        self.started = NOW
+        self.alert: Any = None
+        self.waiting = self.offered = self.ended = False
+        self.words: list[str] = []
+        self.said: list[dict[str, Any]] = []
+        self.fields: dict[str, object] = {"job": number}
+        self.told: dict[str, Any] = {"number": number}
+
+    def fileno(self) -> int:
+        return self.number
+
+    def reports(self) -> list[dict[str, Any]]:
+        said, self.said = self.said, []
+        return said
+
+    def begin(self, identity: bytes, job_id: bytes, attempt: int, now: float) -> None:
+        self.identity, self.started = identity, now
+        self.waiting = self.offered = False
+        self.fields = {"job": job_id.hex(), "attempt": attempt}
+        self.told = {"number": self.number, "job_id": job_id, "attempt": attempt}
+
+    def wait(self, identity: bytes) -> None:
+        self.identity, self.waiting = identity, True
+
+    def offer(self) -> None:
+        self.offered = True
+        self.words.append("offer")
+
+    def end(self) -> None:
+        self.words.append("last")
+
+    def close(self) -> None:
+        self.words.append("closed")
+
+
+class FakeAlerts:
+    def __init__(self) -> None:
+        self.ended_jobs: list[tuple[str, int | None]] = []
+        self.given_jobs: list[tuple[bytes, int]] = []
+
+    def given(self, job_id: bytes, attempt: int, identity: bytes) -> None:
+        self.given_jobs.append((job_id, attempt))
+
+    def started(self, **told: Any) -> str:
+        return f"alert of {told['number']}"
+
+    def ended(self, alert: str, now: float, *, status: int | None, duration: float, **counts: int) -> None:
+        assert duration >= 0.0
+        self.ended_jobs.append((alert, status))
+
+
+class Scene:
+    """A worker with so many slots."""
+
+    def __init__(self, slots: int) -> None:
+        self.log = io.StringIO()
+        self.alerts = FakeAlerts()
+        self.bidder = Bidder(slots=slots, random=lambda: 0.0)
+        self.jobs = Jobs(
+            program=None,  # type: ignore[arg-type]
+            bidder=self.bidder,
+            heard=HeardAnnouncements(),
+            alerts=self.alerts,  # type: ignore[arg-type]
+            log=EventLog(self.log, as_json=True),
+        )
+
+    def running(self, number: int, weight: int = 1) -> Any:
+        """A process that runs its first job in a slot."""
+        process: Any = FakeProcess(number, weight)
+        self.bidder.consider(process.identity, weight, 60.0, NOW, targeted=True)
+        self.bidder.handle_timeout(NOW)
+        assert isinstance(self.bidder.next_event(), Connect)
+        assert self.bidder.reserved(process.identity, NOW)
+        self.bidder.started(process.identity, NOW)
+        self.jobs._processes[number] = process
+        self.say(process, {"event": "started", "pid": 1})
+        return process
+
+    def say(self, process: Any, *reports: dict[str, Any]) -> None:
+        """What comes from a process, and all that follows."""
+        process.said += [dict(report) for report in reports]
+        self.jobs.hear({process.number}, NOW + 1.0)
+        while (event := self.bidder.next_event()) is not None:
+            if isinstance(event, Connect) and self.jobs.leased(event.identity):
+                self.jobs.offer(event.identity, NOW + 1.0)
+            elif isinstance(event, Forget) and self.jobs.leased(event.identity):
+                self.jobs.end_lease(event.identity)
+        self.jobs.tell(NOW + 1.0)
+
+    def events(self) -> list[str]:
+        return [json.loads(line)["event"] for line in self.log.getvalue().splitlines()]
+
+
+def taken(number: int) -> dict[str, Any]:
+    return {"event": "taken", "job": f"{number:032x}", "attempt": 1}
+
+
+def test_a_lease_gets_its_slot_again_when_nobody_else_waits() -> None:
+    scene = Scene(1)
+    process = scene.running(1)
+    for turn in range(3):
+        scene.say(process, {**FINISHED, "idle": True})
+        assert process.words == ["offer"] * (turn + 1)
+        assert (scene.bidder.running, scene.bidder.free) == (0, 0)
+        scene.say(process, taken(turn), {"event": "started", "pid": 1})
+        assert (scene.bidder.running, scene.jobs.running) == (1, 1)
+    assert scene.alerts.ended_jobs == [("alert of 1", 0)] * 3
+    assert scene.alerts.given_jobs == [(bytes(15) + bytes([turn]), 1) for turn in range(3)]
+    assert scene.events() == ["started", *["finished", "accepted", "started"] * 3]
+
+
+def test_a_lease_that_is_not_drawn_waits_without_a_slot() -> None:
+    scene = Scene(1)
+    first = scene.running(1)
+    scene.bidder.consider(b"x" * 16, 60000, 60.0, NOW, targeted=True)
+    scene.bidder.handle_timeout(NOW)
+    scene.say(first, {**FINISHED, "idle": True})
+    assert first.words == []
+    assert scene.jobs.leased(first.identity)
+    assert scene.bidder.waiting == 1
+
+
+def test_a_lease_that_becomes_idle_later_joins_then() -> None:
+    scene = Scene(1)
+    process = scene.running(1)
+    scene.say(process, {**FINISHED, "idle": False})
+    assert (process.words, scene.bidder.free) == ([], 1)
+    scene.say(process, {"event": "idle"})
+    assert (process.words, scene.bidder.free) == (["offer"], 0)
+
+
+def test_a_client_that_lets_go_frees_the_slot() -> None:
+    for gone in ([{"event": "over"}], []):
+        scene = Scene(1)
+        process = scene.running(1)
+        scene.say(process, {**FINISHED, "idle": True})
+        process.ended = not gone
+        scene.say(process, *gone)
+        assert (scene.bidder.free, scene.bidder.waiting) == (1, 0)
+        assert not scene.jobs.leased(process.identity)
+        assert scene.alerts.ended_jobs == [("alert of 1", 0)]
+
+
+def test_a_process_that_dies_in_a_later_job_closes_that_one() -> None:
+    scene = Scene(1)
+    process = scene.running(1)
+    scene.say(process, {**FINISHED, "idle": True})
+    process.ended = True
+    scene.say(process, taken(2), {"event": "started", "pid": 1}, {"event": "broken", "reason": "it was killed"})
+    assert scene.alerts.ended_jobs == [("alert of 1", 0), ("alert of 1", None)]
+    assert scene.bidder.free == 1
+    assert len(scene.jobs) == 0
+    assert scene.events()[-3:] == ["accepted", "started", "broken"]
+
+
+def test_leases_that_wait_are_bounded_and_the_longest_waiting_goes() -> None:
+    scene = Scene(1)
+    processes = []
+    for number in range(1, worker_jobs.MAXIMUM_WAITING + 4):
+        process: Any = FakeProcess(number)
+        processes.append(process)
+        scene.jobs._processes[number] = process
+        scene.say(process, {"event": "idle"})
+    assert [process.words for process in processes[:4]] == [["offer"], ["last"], ["last"], []]
+    assert scene.bidder.waiting == worker_jobs.MAXIMUM_WAITING
+
+
+def test_a_worker_that_stops_offers_nothing_more() -> None:
+    scene = Scene(2)
+    busy, waiting = scene.running(1), scene.running(2)
+    scene.say(waiting, {**FINISHED, "idle": True})
+    scene.jobs.stop()
+    assert (busy.words, waiting.words) == (["last"], ["offer", "last"])
+    scene.say(busy, {**FINISHED, "idle": True})
+    assert busy.words == ["last", "last"]
+    assert not scene.jobs.leased(busy.identity)
+    assert scene.alerts.ended_jobs == [("alert of 2", 0), ("alert of 1", 0)]
