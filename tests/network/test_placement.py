@@ -89,7 +89,7 @@ def test_work_is_in_proportion_to_speed(
     application.run_many(client, 10, 5)
     won = Counter(application.run_many(client, jobs, 10, timeout=250))
     for speed in speeds:
-        assert won[str(speed)] == pytest.approx(jobs * speed / 7, rel=0.5), won
+        assert won[str(speed)] == pytest.approx(jobs * speed / 7, rel=0.25 if jobs >= 420 else 0.5), won
 
 
 @pytest.mark.parametrize(
