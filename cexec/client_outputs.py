@@ -80,9 +80,7 @@ class Outputs:
             target.sinks = []
         for descriptor in self._written:
             target = self._targets[descriptor.inode]
-            two_way = descriptor.directions & READS and descriptor.regular and not descriptor.append
-            misplaced = two_way and target.start < target.size
-            sink = _TwoWaySink(descriptor.fd, shared=True) if misplaced else open_sink(descriptor.fd)
+            sink = _TwoWaySink(descriptor.fd, shared=True) if _is_read_too(descriptor) else open_sink(descriptor.fd)
             target.sinks.append(sink)
             if self._hold and not self._exempt(target):
                 sink = self._held[descriptor.fd] = HeldSink(sink)
@@ -201,6 +199,13 @@ class Outputs:
         if os.fstat(fd).st_size == target.start + target.count:
             os.ftruncate(fd, target.start)
             os.lseek(fd, target.start, os.SEEK_SET)
+
+
+def _is_read_too(descriptor: Descriptor) -> bool:
+    """Whether its offset is moved by what the program reads, too."""
+    if not (descriptor.directions & READS and descriptor.regular) or descriptor.append:
+        return False
+    return os.lseek(descriptor.fd, 0, os.SEEK_CUR) < os.fstat(descriptor.fd).st_size
 
 
 def _cannot_write(number: int, error: int) -> LocalError:
