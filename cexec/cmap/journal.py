@@ -40,7 +40,7 @@ APPLICATION = 0x636D6170  # "cmap", in the database's header
 MAGIC = b"SQLite format 3\0"
 TOKEN_SIZE = 8  # bytes (ours)
 _SCHEMA = """
-CREATE TABLE run (number INTEGER PRIMARY KEY, token TEXT, started REAL);
+CREATE TABLE run (number INTEGER PRIMARY KEY, token TEXT, started REAL, status TEXT);
 CREATE TABLE task (
     key BLOB, occurrence INTEGER, run INTEGER, number INTEGER, state INTEGER, command TEXT, worker TEXT, started REAL,
     runtime REAL, sent INTEGER, received INTEGER, exitval INTEGER, signal INTEGER, reason TEXT,
@@ -139,6 +139,10 @@ class Journal:
         """Tasks that have succeeded and failed, in all runs."""
         counts = dict(self._execute("SELECT state, count(*) FROM task GROUP BY state").fetchall())
         return counts.get(DONE, 0), counts.get(FAILED, 0)
+
+    def note(self, status: str) -> None:
+        """How this run stands, in words of the caller's; durable with the next commit."""
+        self._execute("UPDATE run SET status = ? WHERE number = ?", status, self._run)
 
     # attempts, for who wants to know why: not durable before the next commit
 

@@ -28,6 +28,7 @@ from cexec.cmap.setup import Setup
 from cexec.cmap.sources import split_words
 from cexec.cmap.tables import encode
 from cexec.commands.cmap_options import cmap_options
+from cexec.commands.cmap_watch import Watch, explain_main, watch_options
 from cexec.commands.common import print_error, print_line, run_click
 from cexec.errors import CexecError, NoWorkerError, UsageError
 from cexec.protocol.keys import ClientKey
@@ -48,14 +49,18 @@ ARGUMENTS = "--"
 
 def main(argv: list[str] | None = None) -> int:
     """Words after `--` and `:::` are no options."""
+    words = sys.argv[1:] if argv is None else argv
+    if words[:1] == ["explain"]:
+        return explain_main(words[1:])
     try:
-        before, arguments, inputs = split_command(sys.argv[1:] if argv is None else argv)
+        before, arguments, inputs = split_command(words)
     except UsageError as error:
         print_error("cmap", str(error))
         return error.exit_status
 
     @click.command("cmap", context_settings={"max_content_width": 100})
     @cmap_options
+    @watch_options
     @click.version_option(__version__, prog_name="cmap")
     @click.argument("application", metavar="APP.pub [-- ARG...] [::: INPUT...]")
     def command(application: str, **values: object) -> int:
@@ -124,13 +129,17 @@ def _run_all(
         needs = None if setup.program is None else setup.program.needs()
         terms = _terms(key, options, os.environ, needs)
         setup.open()
-        return asyncio.run(_coordinate(setup, terms))
+        watch = Watch(options, f"cmap {application}", setup.journal)
+        try:
+            return asyncio.run(_coordinate(setup, terms, watch))
+        finally:
+            watch.conclude()
     finally:
         setup.close()
 
 
-async def _coordinate(setup: Setup, terms: Terms) -> int:
-    coordinator = Coordinator(setup.parts(terms, ()))
+async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
+    coordinator = Coordinator(setup.parts(terms, watch.observers))
     interrupts = 0
 
     def interrupt() -> None:

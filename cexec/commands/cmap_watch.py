@@ -1,0 +1,92 @@
+"""Watching cmap: --bar, --eta, --progress, --stats, --report, and `cmap explain`.
+
+Contract: `watch_options` is a click decorator; `Watch` makes the observers that the options ask for and says at the end
+what is to be said.  `explain_main(argv)` is the subcommand and returns its exit status.
+"""
+
+from __future__ import annotations
+
+import time
+
+import click
+
+from cexec.commands.common import print_line, printable, run_click
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import SimpleNamespace
+    from typing import Any
+
+    from cexec.cmap.events import Observer
+    from cexec.cmap.journal import Journal
+    from cexec.cmap.report import Report
+
+OPTIONS = (
+    click.option("--bar", is_flag=True, help="A bar on the terminal."),
+    click.option("--eta", is_flag=True, help="How long it will take."),
+    click.option("--progress", is_flag=True, help="What each worker does."),
+    click.option("--stats", is_flag=True, help="At the end: which worker did what, and what failed."),
+    click.option("--report", metavar="FILE.html", default="", help="A page with a time line of each worker."),
+)
+
+
+def watch_options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """All of them."""
+    for option in reversed(OPTIONS):
+        function = option(function)
+    return function
+
+
+class Watch:
+    """What the options ask for; `title` is that of the report."""
+
+    def __init__(self, options: SimpleNamespace, title: str, journal: Journal | None) -> None:
+        self.observers: list[Observer] = []
+        self._report: Report | None = None
+        drawn = options.bar or options.eta or options.progress
+        self._stats = drawn or options.stats
+        if self._stats or options.report:
+            from cexec.cmap.history import History
+
+            self._history = History()
+            self.observers.append(self._history)
+        if drawn:
+            from cexec.cmap.display import Display
+
+            self.observers.append(Display(self._history, bar=options.bar, eta=options.eta, progress=options.progress))
+        if options.report:
+            from cexec.cmap.report import Report
+
+            self._report = Report(options.report, self._history, title)
+            self.observers.append(self._report)
+        if journal is not None:
+            from cexec.cmap.explain import StatusNote
+
+            self.observers.append(StatusNote(journal))
+
+    def conclude(self) -> None:
+        """After the observers have heard that it is over."""
+        if self._stats:
+            from cexec.cmap.statistics import statistics
+
+            for line in statistics(self._history):
+                print_line(line)
+        if self._report is not None and self._report.problem:
+            print_line(f"cmap: {self._report.problem}")
+
+
+@click.command("cmap explain", context_settings={"max_content_width": 100})
+@click.option("--state", required=True, metavar="FILE", help="The journal of the run.")
+@click.argument("task", type=int, required=False)
+def _command(state: str, task: int | None) -> int:
+    """Say why TASK, the number of a row, waits, where it ran and how it failed; or how all tasks stand."""
+    from cexec.cmap.explain import explain
+
+    for line in explain(state, task, time.time()):
+        click.echo(printable(line))
+    return 0
+
+
+def explain_main(argv: list[str]) -> int:
+    return run_click(_command, argv)
