@@ -38,6 +38,8 @@ if TYPE_CHECKING:
     from cexec.worker_job import Program
     from cexec.worker_load import LoadWatch
 
+ALERTS_INTERVAL = 0.02  # seconds (ours) between two times that alerts are sent: each of them wakes all who hear it
+NEVER = float("inf")
 MAXIMUM_OFFERS = 256  # (ours) connections that are being made at once, to all clients together
 
 
@@ -71,6 +73,8 @@ class Worker:
         self._alerts = Alerts(
             key=key, instance=self._answers.instance, series=series, announcer=announcer, bidder=bidder
         )
+        self._alerts_due = NEVER
+        self._alerts_again = now
         self._ear = Ear(
             key=key,
             groups=groups,
@@ -104,7 +108,8 @@ class Worker:
                 self._read_signals(wakeup)
             self._jobs.hear(ready, now)
             self._follow_bids(now)
-            self._jobs.tell(now)
+            if self._jobs.tell(now):
+                self._alerts_due = now
             for fd in [fd for fd in ready if fd in self._offers]:
                 self._advance(self._offers[fd], now)
             if not self._stopping and not ready.isdisjoint(self._groups.filenos()):
@@ -116,6 +121,7 @@ class Worker:
                 self._bidder.load_sampled(load, now)
             self._handle_timeouts(now)
             self._follow_bids(now)
+        self._alerts.handle_timeout(monotonic())  # of the last job
         for offer in list(self._offers.values()):
             self._drop(offer)
         self._presences.close()
@@ -137,9 +143,7 @@ class Worker:
             self._load.next_timeout(),
             *(offer.next_timeout() for offer in self._offers.values()),
         ]
-        alert_due = self._alerts.next_timeout()
-        if alert_due is not None:
-            timeouts.append(alert_due)
+        timeouts.append(max(self._alerts_due, self._alerts_again))
         due = self._bidder.next_timeout()
         if due is not None and not self._stopping:
             timeouts.append(due)
@@ -154,7 +158,11 @@ class Worker:
                 self._failed(offer, error, now)
         self._bidder.handle_timeout(now)
         self._ear.handle_timeout(now)
-        self._alerts.handle_timeout(now)
+        if now >= self._alerts_due and now >= self._alerts_again:
+            self._alerts.handle_timeout(now)
+            self._alerts_again = now + ALERTS_INTERVAL
+            due = self._alerts.next_timeout()
+            self._alerts_due = NEVER if due is None else due
 
     def _catch_signals(self) -> int:
         reading, writing = os.pipe()

@@ -43,6 +43,7 @@ class Jobs:
         self._processes: dict[int, JobProcess] = {}  # by descriptor
         self._leases: dict[bytes, JobProcess] = {}  # those that wait for another job, the longest waiting first
         self._untold: list[tuple[dict[str, object], dict[str, Any], Started | None, float]] = []  # that have finished
+        self._alerted = False  # the loggers are to be told of a job that was lost
         self._stopping = False
 
     def __len__(self) -> int:
@@ -78,9 +79,13 @@ class Jobs:
                 del self._processes[fd]
                 self._conclude(process, now)
 
-    def tell(self, now: float) -> None:
-        """Log and loggers hear of the jobs that have finished; last, because clients wait for the slots."""
+    def tell(self, now: float) -> bool:
+        """Log and loggers hear of the jobs that have finished; last, because clients wait for the slots.
+
+        Whether there is something new for the loggers.
+        """
         untold, self._untold = self._untold, []
+        news, self._alerted = self._alerted or bool(untold), False
         for fields, report, alert, duration in untold:
             self._log.event("finished", **fields, **report)
             assert alert is not None  # it has started
@@ -92,6 +97,7 @@ class Jobs:
                 received=report["received"],
                 sent=report["sent"],
             )
+        return news
 
     def stop(self) -> None:
         """The jobs that run are the last ones."""
@@ -182,6 +188,7 @@ class Jobs:
         self._heard.forget(process.announced, now)
         if process.alert is not None:
             self._alerts.ended(process.alert, now, status=None, duration=now - process.started)
+            self._alerted = True
         process.close()
 
 

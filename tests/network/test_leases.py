@@ -275,7 +275,7 @@ def test_a_plain_client_gets_its_turn_beside_leases(application: Application, se
 def test_loggers_hear_of_each_job_of_a_lease_once(
     application: Application, serve: Callable[..., Service], tmp_path: Path
 ) -> None:
-    serve(1)
+    worker = serve(1)
     crat = Crat(tmp_path, application.public)
     client = Client(application)
 
@@ -285,6 +285,8 @@ def test_loggers_hear_of_each_job_of_a_lease_once(
         return statuses
 
     statuses = play(go())
+    worker.signal(signal.SIGTERM)
+    assert worker.wait() == 0  # and has told of all of them before
     lines = crat.wait_for("completed by", 12)
     assert sorted(int(line.split(" time=")[0].rsplit(" ", 1)[1]) for line in lines) == sorted(statuses)
     assert len(crat.lines()) == 12
