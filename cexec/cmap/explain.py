@@ -16,7 +16,7 @@ from urllib.parse import quote
 
 from cexec.cmap.events import Observer
 from cexec.cmap.journal import APPLICATION, DONE, FAILED, WAITING
-from cexec.cmap.statistics import duration, number
+from cexec.cmap.statistics import count, duration, number
 from cexec.errors import LocalError, UsageError
 
 TYPE_CHECKING = False
@@ -92,7 +92,7 @@ class _Story:
                                            (self._run, WAITING)).fetchall()  # fmt: skip
         running = len(open_ones)
         done, failures = counts.get(DONE, 0), counts.get(FAILED, 0)
-        lines = [f"{number(done)} tasks done, {number(failures)} failed"]
+        lines = [f"{count(done, 'task')} done, {number(failures)} failed"]
         if self._holder:
             total = self._status.get("total")
             waiting = None if total is None else max(0, total - done - failures - running)
@@ -153,8 +153,7 @@ class _Story:
         if not status.get("leases"):
             return "no worker has answered, or none that fits has a free slot; cps and cexec --explain tell more"
         slots, workers = status["leases"], status["workers"]
-        plural = "s" if workers != 1 else ""
-        return f"other tasks come first on the {slots} lease{'s' if slots != 1 else ''} of {workers} worker{plural}"
+        return f"other tasks come first on {count(slots, 'lease')} of {count(workers, 'worker')}"
 
     def _attempt(self, place: int, worker: str, started: float, ended: float | None, reason: str | None) -> str:
         line = f"attempt {place}, {_clock(started, self._now)}, {worker}: "

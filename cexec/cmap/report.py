@@ -14,7 +14,7 @@ from html import escape
 from cexec.cmap.events import CANCELLED, Observer
 from cexec.cmap.report_style import STYLE
 from cexec.cmap.scheduler import LOST, SUCCEEDED
-from cexec.cmap.statistics import HEAD, duration, number, row
+from cexec.cmap.statistics import HEAD, count, duration, number, row
 from cexec.errors import LocalError
 
 TYPE_CHECKING = False
@@ -112,7 +112,7 @@ def _figures(history: History) -> Iterator[str]:
     figures = [
         ("done", number(history.succeeded + earlier), f"{number(earlier)} in earlier runs" if earlier else ""),
         ("failed", number(history.failed), ""),
-        ("running", number(0 if counts is None else counts.running), f"{number(len(history.workers))} workers"),
+        ("running", number(0 if counts is None else counts.running), count(len(history.workers), "worker")),
         ("left", "?" if history.left is None else number(history.left), ""),
         ("tasks a second", f"{history.rate:.3g}", ""),
         ("so far" if history.status is None else "took", duration(history.now), ""),
@@ -123,7 +123,8 @@ def _figures(history: History) -> Iterator[str]:
     for name, value, note in figures:
         kind = " class=bad" if name == "failed" and history.failed else ""
         small = f"<small>{_text(note)}</small>" if note else ""
-        yield f"<div{kind}><dt>{name}</dt><dd>{value}{small}</dd></div>"
+        shown = f"<a href=#failures>{value}</a>" if kind else value
+        yield f"<div{kind}><dt>{name}</dt><dd>{shown}{small}</dd></div>"
     yield "</dl>\n"
 
 
@@ -133,7 +134,7 @@ def _progress(history: History) -> str:
     earlier = 0 if history.counts is None else history.counts.done
     running = 0 if history.counts is None else history.counts.running
     parts = [("succeeded", history.succeeded + earlier), ("failed", history.failed), ("running", running)]
-    bars = "".join(f"<i class={kind} style='width:{100 * count / history.total:.3f}%'></i>" for kind, count in parts)
+    bars = "".join(f"<i class={kind} style='width:{100 * part / history.total:.3f}%'></i>" for kind, part in parts)
     return f"<div class=progress role=img aria-label='progress'>{bars}</div>\n"
 
 
@@ -177,11 +178,11 @@ def _bars(slot: Slot, top: int, lane: int, length: float, least: float) -> Itera
     shade = 0
     for spans in _together(slot.spans, least):
         one, last = spans[0], spans[-1]
-        count = sum(span.count for span in spans)
+        tasks = sum(span.count for span in spans)
         kind = KINDS.get(one.how, "failed")
         shade = 1 - shade
-        words = f"{number(count)} tasks, {duration(last.end - one.begin)}"
-        if count == 1:
+        words = f"{count(tasks, 'task')}, {duration(last.end - one.begin)}"
+        if tasks == 1:
             words = f"task {one.task}, {duration(one.end - one.begin)}"
         why = f": {one.reason}" if one.reason else ""
         yield (
@@ -246,7 +247,7 @@ def _workers(history: History) -> Iterator[str]:
 def _failures(history: History) -> Iterator[str]:
     if not history.failures:
         return
-    yield "<section><h2>Failed tasks</h2>\n<table class=failures><thead><tr><th>task</th><th>inputs</th>"
+    yield "<section id=failures><h2>Failed tasks</h2>\n<table class=failures><thead><tr><th>task</th><th>inputs</th>"
     yield "<th>worker</th><th>why</th><th>status</th><th>took</th></tr></thead><tbody>\n"
     for one in history.failures:
         cells = (one.label, one.worker, one.reason, str(one.status), duration(one.runtime))

@@ -26,7 +26,8 @@ section { margin-top: 40px; }
 dt { color: var(--quiet); font-size: 13px; }
 dd { margin: 0; font-size: 24px; font-weight: 600; letter-spacing: -.01em; line-height: 1.3; white-space: nowrap; }
 dd small { display: block; font-size: 12px; font-weight: 400; color: var(--quiet); letter-spacing: 0; }
-.bad dd { color: var(--bad); }
+.bad dd, .bad a { color: var(--bad); } .bad a { text-decoration: none; }
+.bad a:hover { text-decoration: underline; }
 .progress { display: flex; height: 10px; border-radius: 5px; overflow: hidden; background: var(--rule); }
 i.succeeded { background: var(--good); } i.failed { background: var(--bad); } i.lost { background: var(--lost); }
 i.cancelled { background: var(--gone); } i.running { background: var(--now); }

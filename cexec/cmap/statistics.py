@@ -1,7 +1,7 @@
 """The statistics at the end of a run: which worker did what, how fast, and which tasks failed and why.
 
 Contract: `statistics(history)` gives lines of plain text; whoever prints them replaces control characters.  The words
-for numbers, `duration`, `size` and `number`, are those of displays and reports too.
+for numbers, `duration`, `size`, `number` and `count`, are those of displays and reports too.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ def statistics(history: History) -> list[str]:
     left = history.left
     undone = f", {number(left)} not done" if left else ""
     lines = [
-        f"{number(history.succeeded)} tasks succeeded{earlier}, {number(history.failed)} failed{undone}; "
+        f"{count(history.succeeded, 'task')} succeeded{earlier}, {number(history.failed)} failed{undone}; "
         f"{duration(history.now)}, {history.rate:.3g} tasks/s"
     ]
     if history.workers:
@@ -74,6 +74,11 @@ def size(number: int) -> str:
 def number(value: int) -> str:
     """`10,000`."""
     return f"{value:,}"
+
+
+def count(value: int, thing: str) -> str:
+    """`1 task`, `10,000 tasks`."""
+    return f"{number(value)} {thing}{'' if value == 1 else 's'}"
 
 
 def _table(rows: list[tuple[str, ...]]) -> list[str]:

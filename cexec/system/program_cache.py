@@ -150,7 +150,7 @@ class ProgramCache:
         with self._locked():
             for _, name, _ in self._entries():
                 self._evict(name)
-            self._remove_dead_drafts()
+            self._remove_what_is_dead()
 
     # inside
 
@@ -184,7 +184,7 @@ class ProgramCache:
         """Evicts until so many bytes more fit."""
         if size > self.limit:
             raise CacheProblem(f"the program has {size} bytes and the cache of this worker is for {self.limit}")
-        self._remove_dead_drafts()
+        self._remove_what_is_dead()
         entries = sorted(self._entries())
         taken = sum(one for _, _, one in entries) + self._size_of_drafts()
         for _, name, one in entries:
@@ -227,9 +227,11 @@ class ProgramCache:
     def _size_of_drafts(self) -> int:
         return sum(status.st_size for status in map(_status, self._drafts()) if status is not None)
 
-    def _remove_dead_drafts(self) -> None:
-        """Those whose receiver is no more."""
-        for path in self._drafts():
+    def _remove_what_is_dead(self) -> None:
+        """Drafts whose receiver is no more, and marks of use without a program."""
+        names = os.listdir(self.directory)
+        marks = [name for name in names if name.endswith(_USE) and name.removesuffix(_USE) not in names]
+        for path in [*self._drafts(), *(f"{self.directory}/{name}" for name in marks)]:
             try:
                 fd = os.open(path, os.O_RDWR | _FLAGS)
             except OSError:
@@ -238,7 +240,7 @@ class ProgramCache:
                 fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 os.unlink(path)
             except OSError:
-                pass
+                pass  # somebody holds it
             finally:
                 os.close(fd)
 

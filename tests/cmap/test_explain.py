@@ -58,7 +58,7 @@ def test_tasks_that_are_over(journal: Journal, path: str) -> None:
     one = explain(path, 2, NOW)
     assert one[1] == "failed on w@x: exited with 3" and one[2].endswith("w@x: 2.00 s, exited with 3")
     everything = explain(path, None, NOW)
-    assert everything[0].startswith("1 tasks done, 1 failed, 0 running, 0 waiting; cmap is process")
+    assert everything[0].startswith("1 task done, 1 failed, 0 running, 0 waiting; cmap is process")
     assert everything[1:] == ["task 2 failed on w@x: exited with 3; cexec a.pub -- 2"]
 
 
@@ -79,7 +79,7 @@ def test_a_task_that_runs_and_one_that_is_to_be_tried_again(journal: Journal, pa
     [
         ({"paused": True}, "SIGUSR2"),
         ({"leases": {}}, "no worker has answered"),
-        ({"leases": {"w@x": 2, "v@x": 1}}, "the 3 leases of 2 workers"),
+        ({"leases": {"w@x": 2, "v@x": 1}}, "on 3 leases of 2 workers"),
     ],
 )
 def test_why_a_task_waits_that_was_not_begun(

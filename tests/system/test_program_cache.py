@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import traceback
 from pathlib import Path
+from random import Random
 
 import pytest
 
@@ -118,6 +120,7 @@ def test_it_is_emptied_but_for_what_is_in_use(tmp_path: Path) -> None:
     cache.empty()
     assert programs(cache) == {hash_of(b"bbb")}
     held.release()
+    (tmp_path / f"{hash_of(b'ccc')}.use").touch()  # it was evicted just when somebody wanted it
     cache.empty()
     assert os.listdir(tmp_path) == ["lock"]
 
@@ -127,6 +130,35 @@ def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path) -> None
     (tmp_path / "open").chmod(0o777)
     with pytest.raises(UsageError, match="chmod 700"):
         ProgramCache(str(tmp_path / "open"))
+
+
+def test_many_workers_share_a_directory_that_is_too_small_for_all(tmp_path: Path) -> None:
+    """None ever holds anything but a whole program, however they race."""
+    contents = [bytes([number]) * 5000 for number in range(6)]
+    children = []
+    for seed in range(4):
+        pid = os.fork()
+        if pid == 0:
+            try:
+                _use_at_random(ProgramCache(str(tmp_path), 20_000), contents, Random(seed))
+            except BaseException:
+                traceback.print_exc()
+                os._exit(1)
+            os._exit(0)
+        children.append(pid)
+    assert [os.waitpid(pid, 0)[1] for pid in children] == [0] * 4
+    assert sum(os.path.getsize(tmp_path / name) for name in programs(ProgramCache(str(tmp_path)))) <= 20_000
+
+
+def _use_at_random(cache: ProgramCache, contents: list[bytes], dice: Random) -> None:
+    for _ in range(100):
+        content = dice.choice(contents)
+        try:
+            held = cache.use(hash_of(content)) or put(cache, content)
+        except CacheProblem:
+            continue  # all that fits is in use
+        assert Path(held.path).read_bytes() == content
+        held.release()
 
 
 def test_where_it_is(tmp_path: Path) -> None:
