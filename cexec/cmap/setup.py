@@ -24,9 +24,9 @@ from cexec.cmap.collect import (
     Live,
     Printed,
 )
-from cexec.cmap.coordinator import Parts
 from cexec.cmap.journal import NEW, RESUME, RESUME_FAILED, RETRY_FAILED, Journal
 from cexec.cmap.notation import parse_escapes, parse_size, parse_whole
+from cexec.cmap.parts import Parts
 from cexec.cmap.plan import Plan, Work
 from cexec.cmap.policy import Placement, Policy, parse_halt, parse_pace, parse_term_seq, parse_timeout
 from cexec.cmap.results import AttemptFiles, make_results_directory, sweep

@@ -1,0 +1,58 @@
+"""What a coordinator is made of.
+
+Contract: a value, which `setup` makes of the options.
+"""
+
+from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from cexec.aio import Terms
+    from cexec.client_programs import ProgramPlan
+    from cexec.cmap.collect import Live
+    from cexec.cmap.events import Observer
+    from cexec.cmap.journal import Journal
+    from cexec.cmap.results import AttemptFiles
+    from cexec.cmap.saver import Saver
+    from cexec.cmap.scheduler import Scheduler
+    from cexec.cmap.tasks import Task
+    from cexec.cmap.validate import Judge
+    from cexec.cmap.worklist import Worklist
+
+
+class Parts:
+    """`files` makes the outputs of an attempt, `live` what hears them as they come; `sequence` is that of --term-seq,
+    `program` that of --program;
+    `total` is the number of all rows, None if nobody knows.
+    """
+
+    def __init__(
+        self,
+        *,
+        terms: Terms,
+        scheduler: Scheduler,
+        worklist: Worklist,
+        saver: Saver,
+        total: int | None,
+        files: Callable[[Task], AttemptFiles],
+        live: Callable[[Task], Live] | None,
+        sequence: Sequence[tuple[int, float]],
+        program: ProgramPlan | None = None,
+        judge: Judge | None = None,
+        journal: Journal | None = None,
+        observers: Sequence[Observer] = (),
+    ) -> None:
+        self.terms = terms
+        self.scheduler = scheduler
+        self.worklist = worklist
+        self.saver = saver
+        self.total = total
+        self.files = files
+        self.live = live
+        self.sequence = sequence
+        self.program = program
+        self.judge = judge
+        self.journal = journal
+        self.observers = observers
