@@ -14,6 +14,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.cmap.events import Counts
     from cexec.cmap.history import History
+    from cexec.cmap.outcome import Outcome
+    from cexec.cmap.tasks import Task
 
     try:
         from rich.console import Console, RenderableType
@@ -48,7 +50,13 @@ class Display(Observer):
         if self._shown:
             self._live.start()
 
+    def settled(self, task: Task, outcome: Outcome, now: float) -> None:
+        self._draw_if_due(now)
+
     def counted(self, counts: Counts, now: float) -> None:
+        self._draw_if_due(now)
+
+    def _draw_if_due(self, now: float) -> None:
         if self._shown and now >= self._due:
             self._due = now + INTERVAL
             self._draw()

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.environment import clean_environment, command
 from tests.service import Application
 
@@ -64,3 +66,19 @@ def test_cmap_brings_a_program_too(application: Application, service: Start, tmp
     done = subprocess.run(argv, env=clean_environment(), capture_output=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"a in a\nb in b\nc in c\n", b"")
     assert len([line for line in started.lines if "finished" in line]) == 3
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--allow-programs"], b"{program}"),
+        (["--program-cache", "x"], b"needs --allow-programs"),
+        (["--empty-program-cache"], b"needs --allow-programs"),
+    ],
+)
+def test_a_service_that_makes_no_sense_does_not_start(
+    application: Application, options: list[str], words: bytes
+) -> None:
+    argv = command("cservice", *options, application.secret, "cat")
+    done = subprocess.run(argv, env=clean_environment(), capture_output=True, timeout=30)
+    assert done.returncode == 100 and words in done.stderr

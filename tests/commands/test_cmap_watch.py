@@ -1,0 +1,57 @@
+"""cmap --stats, --report and `cmap explain`, as a user types them."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.environment import clean_environment, command
+from tests.service import Application
+
+
+def run(*arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
+    argv = command("cmap", *arguments)
+    return subprocess.run(
+        argv, env=clean_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
+    )
+
+
+def test_a_run_is_watched_and_explained(application: Application, service: Callable[..., Any], tmp_path: Path) -> None:
+    service("sh", "-c", '[ "$1" != bad ] || exit 3', "sh", options=["--allow-args"])
+    state, report = tmp_path / "state", tmp_path / "report.html"
+    options: list[str | Path] = ["--stats", "--bar", "--report", report, "--state", state]
+    done = run(*options, application.public, "--", "{}", ":::", "good", "bad", "fine")
+    assert done.returncode == 1 and done.stdout == ""
+    first, head, worker, failed = done.stderr.splitlines()
+    assert first.startswith("2 tasks succeeded, 1 failed;") and head.startswith("worker ")
+    assert worker.split()[1:3] == ["2", "1"] and failed.startswith("task 2 (bad) failed on ")
+    page = report.read_text()
+    assert "ended with status 1" in page and "exited with 3" in page
+    explained = run("explain", "--state", state, "2")
+    assert explained.returncode == 0
+    assert "exited with 3" in explained.stdout.splitlines()[1] and "attempt 1, " in explained.stdout
+    assert run("explain", "--state", state).stdout.startswith("2 tasks done, 1 failed, 0 begun and not over")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--state", "none"], "no journal"),
+        (["--state", "/dev/null"], "no journal"),
+        ([], "--state"),
+        (["--state", "x", "y"], "integer"),
+    ],
+)
+def test_what_cannot_be_explained_is_wrong_use(arguments: list[str], words: str) -> None:
+    done = run("explain", *arguments)
+    assert done.returncode == 100 and words in done.stderr and done.stdout == ""
+
+
+def test_a_report_that_cannot_be_written_is_said_at_once(application: Application) -> None:
+    done = run("--report", "/dev/null/report.html", application.public, ":::", "a")
+    assert done.returncode == 255 and "cannot write /dev/null/report.html" in done.stderr
