@@ -14,7 +14,8 @@ import stat
 from cexec.errors import LocalError, ProtocolError, UsageError
 from cexec.protocol import program_offer
 from cexec.protocol.frames import FILE, READS, Stream
-from cexec.protocol.program_offer import ALLOWED, ANY, LARGEST_PROGRAM, ProgramOffer
+from cexec.protocol.program_offer import ANY, LARGEST_PROGRAM, ProgramOffer
+from cexec.protocol.requirements import ALLOWED
 from cexec.system.fds import FileSource
 from cexec.system.program_cache import hash_and_size
 

@@ -22,8 +22,7 @@ from cexec.protocol.certificate import valid_name
 from cexec.protocol.hello import MAXIMUM_ATTRIBUTES
 from cexec.protocol.keys import OwnerKey, WorkerKey
 from cexec.protocol.limits import MAXIMUM_NAME
-from cexec.protocol.program_offer import ALLOWED
-from cexec.protocol.requirements import BUILT_IN
+from cexec.protocol.requirements import ALLOWED, BUILT_IN
 from cexec.protocol.wire import Writer
 from cexec.system import leftovers, process
 from cexec.system.datagrams import Announcer

@@ -13,7 +13,6 @@ if TYPE_CHECKING:
 STREAM_OPTION = "program-stream"  # (protocol) the option of GO with the number of the stream that carries the program
 PREFIX = "program-"  # (protocol) and the platform: the option of GO with hash and size of a program
 ANY = "any"  # (protocol) the platform of a program that runs everywhere
-ALLOWED = "allow-programs"  # (protocol) the attribute of a worker that runs programs of its clients
 HEXADECIMAL = "0123456789abcdef"
 HASH_DIGITS = 64
 LARGEST_PROGRAM = 1 << 34  # bytes (protocol)

@@ -10,7 +10,6 @@ name, each of its addresses, and name@address.
 from __future__ import annotations
 
 from cexec.errors import ProtocolError, UsageError
-from cexec.protocol.program_offer import ALLOWED
 from cexec.protocol.wire import Reader, Writer
 
 TYPE_CHECKING = False
@@ -20,6 +19,7 @@ if TYPE_CHECKING:
 MAXIMUM_ENCODED = 480  # bytes (protocol): what an announcement has room for
 
 BUILT_IN = ("os", "arch", "cpus", "mem", "host", "name", "address")  # (protocol) no label is called so
+ALLOWED = "allow-programs"  # (protocol) the attribute of a worker that runs programs of its clients
 SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 QUANTITIES = ("cpus", "mem")  # attributes of which at least as much is needed; so is every label that is a number
 
