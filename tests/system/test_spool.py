@@ -60,6 +60,17 @@ def test_a_source_that_has_nothing_now_is_not_at_its_end() -> None:
     assert rest(source) == b"late"
 
 
+def test_what_arrives_after_a_rewind_follows_what_is_given_again() -> None:
+    budget = Budget(6)
+    source = SpoolSource(Supply(b"one", None, b"two", None, b"!"), budget)
+    assert (read(source), read(source)) == (b"one", None)
+    source.rewind()
+    assert (read(source), read(source), read(source)) == (b"one", b"two", None)
+    source.rewind()
+    assert (read(source, size=4), read(source), budget.left) == (b"onet", b"wo", 0)
+    assert (rest(source), source.lost) == (b"!", 7)  # one byte more than is kept
+
+
 def test_the_descriptor_is_waited_for_only_while_nothing_is_remembered() -> None:
     source = SpoolSource(Supply(b"onetwo", b"three"), Budget(100))
     assert source.fileno() == 99
