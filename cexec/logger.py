@@ -1,6 +1,7 @@
 """The logger: hears alerts and writes what became of every job.
 
-Contract: `Logger.run()` is one poll loop; it returns on SIGTERM or Ctrl-C, after writing what it knows.  Every started
+Contract: `Logger.run()` is one poll loop; it returns on SIGTERM or Ctrl-C, after writing what it knows, and raises
+`LocalError` when that cannot be written or the reader of standard output has gone.  Every started
 job gets one closing line, every failed attempt one `rats out` line, every number that never came is reported in a gap
 line.  SIGHUP opens the output again, SIGUSR1 writes the statistics.  docs/protocol.md section 5.2, crat(1).
 """
@@ -59,9 +60,10 @@ class Logger:
         self._unknown: dict[tuple[str, str], float] = {}
         self._next_refresh = monotonic() + REFRESH_INTERVAL
         self._running = True
+        self._wakeup = _catch_signals()
 
     def run(self) -> None:
-        wakeup = _catch_signals()
+        wakeup = self._wakeup
         while self._running:
             ready = self._wait(wakeup)
             now = monotonic()
@@ -78,8 +80,8 @@ class Logger:
             self._output.flush(now)
         if self._statistics:
             self._output.write_table(self._journal.table())
-        self._output.flush(monotonic())
         self._groups.close()
+        self._output.close()
 
     def _wait(self, wakeup: int) -> set[int]:
         poll = select.poll()

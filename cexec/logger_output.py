@@ -1,12 +1,14 @@
 """Where a logger writes: standard output or a file, which may be moved away, and whose disk may be full.
 
-Contract: `write` takes a line, `flush(now)` writes what can be written and never raises; what cannot waits, within
-bounds, and what had to be dropped is told by a line of its own when there is room again.  Text that a peer supplied is
-escaped before it gets here or by `escape` here.
+Contract: `write` takes a line, `flush(now)` writes what can be written; what cannot waits, within bounds, and what had
+to be dropped is told by a line of its own when there is room again.  `close()` writes the rest.  Raises `LocalError`
+when the reader of standard output has gone, and when at the close lines are left.  Text that a peer supplied is escaped
+before it gets here or by `escape` here.
 """
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -16,6 +18,8 @@ from cexec.system.eventlog import escape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cexec.logger_journal import Line
 
 MAXIMUM_WAITING = 10_000  # lines (ours) that wait for a full disk
@@ -35,11 +39,7 @@ class LogOutput:
         self._complained = False
 
     def write(self, line: Line) -> None:
-        if self._json:
-            text = json.dumps({"event": line.text, **line.fields})
-        else:
-            text = " ".join([_printable(line.text), *(f"{name}={escape(str(v))}" for name, v in line.fields.items())])
-        self._add(text)
+        self._add_line(line.text, line.fields)
 
     def write_table(self, rows: list[list[str]]) -> None:
         """Columns wide enough for what is in them; as JSON one object a row."""
@@ -57,20 +57,31 @@ class LogOutput:
         if self._retry is not None and now < self._retry:
             return
         self._retry = None
-        while self._waiting:
-            try:
-                size = os.write(self._fd, self._waiting[0])
-            except OSError as error:
-                self._retry = now + RETRY_INTERVAL
-                self._complain(error)
-                return
+        try:
+            self._write_out()
+        except OSError as error:
+            self._retry = now + RETRY_INTERVAL
+            self._complain(error)
+
+    def close(self) -> None:
+        """There is no later, so it is tried now."""
+        try:
+            self._write_out()
+        except OSError as error:
+            lines = len(self._waiting) + self._dropped
+            raise LocalError(f"cannot write to {self._name}: {_reason(error)}; lines lost: {lines}") from None
+
+    def _write_out(self) -> None:
+        while self._waiting or self._dropped:
+            if not self._waiting:
+                text = f"gap: {self._dropped} lines were dropped, because the output could not be written"
+                self._add_line(text, {"dropped": self._dropped})
+                self._dropped = 0
+            size = os.write(self._fd, self._waiting[0])
             self._waiting[0] = self._waiting[0][size:]  # the rest of a line that was cut goes first next time
             if not self._waiting[0]:
                 del self._waiting[0]
         self._complained = False
-        if self._dropped:
-            self._add(f"gap: {self._dropped} lines were dropped, because the output could not be written")
-            self._dropped = 0
 
     def next_timeout(self) -> float | None:
         return self._retry
@@ -88,6 +99,12 @@ class LogOutput:
         self._fd = fd
         self._retry = None
 
+    def _add_line(self, text: str, fields: Mapping[str, object]) -> None:
+        if self._json:
+            self._add(json.dumps({"event": text, **fields}))
+        else:
+            self._add(" ".join([_printable(text), *(f"{name}={escape(str(v))}" for name, v in fields.items())]))
+
     def _add(self, text: str) -> None:
         if len(self._waiting) >= MAXIMUM_WAITING:
             del self._waiting[1]
@@ -95,17 +112,26 @@ class LogOutput:
         self._waiting.append(text.encode("utf-8", "replace") + b"\n")
 
     def _complain(self, error: OSError) -> None:
+        if self._path is None and error.errno == errno.EPIPE:
+            raise LocalError(f"cannot write to {self._name}: {_reason(error)}") from None
         if not self._complained:
             self._complained = True
-            reason = os.strerror(error.errno or 0).lower()
-            print(f"crat: cannot write to {self._path or 'standard output'}: {reason}; waiting", file=sys.stderr)
+            print(f"crat: cannot write to {self._name}: {_reason(error)}; waiting", file=sys.stderr)
+
+    @property
+    def _name(self) -> str:
+        return self._path or "standard output"
 
 
 def _open(path: str) -> int:
     try:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise LocalError(f"cannot open {path}: {os.strerror(error.errno or 0).lower()}") from None
+        raise LocalError(f"cannot open {path}: {_reason(error)}") from None
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno or 0).lower()
 
 
 def _printable(text: str) -> str:

@@ -80,10 +80,30 @@ def test_what_had_to_be_dropped_is_told(tmp_path: Path, monkeypatch: pytest.Monk
             output.write(Line(f"line {number}"))
         output.flush(0.0)
     output.flush(RETRY_INTERVAL)
-    output.flush(RETRY_INTERVAL)
     lines = path.read_text().splitlines()
     assert len(lines) == MAXIMUM_WAITING + 1
     assert lines[-1].startswith("gap: 7 lines were dropped")
+
+
+def test_at_the_end_what_waits_for_its_next_attempt_is_written_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "log"
+    output = LogOutput(str(path), as_json=False)
+    output.write(Line("last words"))
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "write", lambda fd, data: (_ for _ in ()).throw(OSError(errno.ENOSPC, "full")))
+        output.flush(0.0)
+    output.close()
+    assert path.read_text().startswith("last words ")
+
+
+def test_lines_that_are_lost_at_the_end_are_told() -> None:
+    output = LogOutput("/dev/full", as_json=False)
+    output.write(Line("one"))
+    output.write(Line("two"))
+    with pytest.raises(LocalError, match="cannot write to /dev/full: no space left on device; lines lost: 2"):
+        output.close()
 
 
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:

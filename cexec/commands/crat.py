@@ -38,12 +38,13 @@ def command(as_json: bool, output: str | None, stats: bool, files: tuple[str, ..
     """
     paths = [find_client_key(name) for name in files] or _found()
     keys, names = _read(paths, skip=not files)
+    sink = LogOutput(output, as_json=as_json)
     groups = GroupSockets(groups_from_environment(os.environ), udp_port_from_environment(os.environ))
     receiver = GroupReceiver(groups, [key.mac1_key for key in keys], monotonic(), keep_strangers=True)
+    logger = Logger(keys=keys, names=names, groups=groups, receiver=receiver, output=sink, statistics=stats)
     listening = ", ".join(groups.addresses()) or "nothing"
     print_line(f"crat: logging {', '.join(names)}, listening on {listening}")
-    sink = LogOutput(output, as_json=as_json)
-    Logger(keys=keys, names=names, groups=groups, receiver=receiver, output=sink, statistics=stats).run()
+    logger.run()
     return 0
 
 
