@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from time import time
 
-from cexec.errors import CexecError, DisconnectedError, NoWorkerError, ProtocolError, VerifyError
+from cexec.errors import CexecError, DisconnectedError, NoWorkerError, ProtocolError, SilentPeerError, VerifyError
 from cexec.protocol import alert
 from cexec.protocol.alert import Alert
 from cexec.protocol.limits import MAXIMUM_HOPS
@@ -33,7 +33,7 @@ def complaint_for(error: CexecError) -> int:
     elif isinstance(error, ProtocolError):
         word = "protocol"
     elif isinstance(error, DisconnectedError):
-        word = "timed out" if "silent" in str(error) else "disconnected"
+        word = "timed out" if isinstance(error, SilentPeerError) else "disconnected"
     return alert.COMPLAINTS.index(word)
 
 

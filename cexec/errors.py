@@ -50,6 +50,10 @@ class DisconnectedError(CexecError):
     """The connection ended before an authenticated exit frame: never a success."""
 
 
+class SilentPeerError(DisconnectedError):
+    """Nothing was heard of the peer, or of its machine, for too long."""
+
+
 class LocalError(CexecError):
     """A local system call failed: a full disk, no free port, a file that cannot be read."""
 

@@ -19,7 +19,7 @@ Failure is sticky.  What waits in here is bounded by the number of streams.  doc
 
 from __future__ import annotations
 
-from cexec.errors import CexecError, DisconnectedError, ProtocolError
+from cexec.errors import CexecError, ProtocolError, SilentPeerError
 from cexec.protocol import frames
 from cexec.protocol.frames import READS, WRITES, Ending, Exit, Go, Refusal
 from cexec.protocol.limits import DEFAULT_PINGPONG, INITIAL_WINDOW, PING_INTERVAL
@@ -114,14 +114,14 @@ class Session:
         return min(self._heard + (self._pingpong if self._asked else self._interval), self._looked + self._interval)
 
     def handle_timeout(self, now: float) -> None:
-        """Asks a silent peer whether it is there; raises `DisconnectedError` for one that has been silent too long."""
+        """Asks a silent peer whether it is there; raises `SilentPeerError` for one that has been silent too long."""
         self._check()
         slept, self._looked = now - self._looked > 2 * self._interval, now
         if slept:
             # As a stopped process does: what the peer said in the meantime is still to be read.
             self._heard, self._asked = now, False
         elif self._asked and now >= self._heard + self._pingpong:
-            self._failure = DisconnectedError(f"peer has been silent for {self._pingpong:.0f} seconds")
+            self._failure = SilentPeerError(f"peer has been silent for {self._pingpong:.0f} seconds")
             raise self._failure
         elif not self._asked and now >= self._heard + self._interval:
             self._asked = True

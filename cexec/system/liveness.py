@@ -1,7 +1,7 @@
 """Whether the machine at the other end of a TCP connection still answers while bytes are on their way to it.
 
 Contract: `Liveness` is told of every step of the pump by `stepped` and asked at `next_timeout`, which is None while
-nothing is outstanding, so an idle connection costs no wake-up; `handle_timeout` raises `DisconnectedError` when the
+nothing is outstanding, so an idle connection costs no wake-up; `handle_timeout` raises `SilentPeerError` when the
 peer's kernel has acknowledged nothing for LONGEST_SILENCE.  A peer that is stopped, or does not read, has a kernel that
 answers, also to the probes of a closed window: it is alive.  An idle connection is for TCP keep-alive to watch, which
 counts the same 15 s.  Linux; elsewhere the kernel's own patience is all there is.  docs/protocol.md section 4.4.
@@ -12,7 +12,7 @@ from __future__ import annotations
 import _socket
 import sys
 
-from cexec.errors import DisconnectedError
+from cexec.errors import SilentPeerError
 
 LONGEST_SILENCE = 15.0  # seconds (protocol)
 LOOK_INTERVAL = 5.0  # seconds (ours) between two looks while bytes are outstanding
@@ -59,7 +59,7 @@ class Liveness:
         # The last acknowledgement may be old because nothing was sent since: both clocks must have run for long enough.
         self._since = max(now if self._since is None else self._since, now - silence)
         if now - self._since >= LONGEST_SILENCE:
-            raise DisconnectedError(f"peer's machine has not answered for {LONGEST_SILENCE:.0f} seconds")
+            raise SilentPeerError(f"peer's machine has not answered for {LONGEST_SILENCE:.0f} seconds")
         self._look = now + min(LOOK_INTERVAL, max(LEAST_INTERVAL, self._since + LONGEST_SILENCE - now))
 
 
