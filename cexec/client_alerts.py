@@ -8,7 +8,15 @@ from __future__ import annotations
 
 from time import time
 
-from cexec.errors import CexecError, DisconnectedError, NoWorkerError, ProtocolError, SilentPeerError, VerifyError
+from cexec.errors import (
+    CexecError,
+    DisconnectedError,
+    LocalError,
+    NoWorkerError,
+    ProtocolError,
+    SilentPeerError,
+    VerifyError,
+)
 from cexec.protocol import alert
 from cexec.protocol.alert import Alert
 from cexec.protocol.limits import MAXIMUM_HOPS
@@ -28,6 +36,8 @@ def complaint_for(error: CexecError) -> int:
     word = "refused"
     if isinstance(error, NoWorkerError):
         word = "no answer"
+    elif isinstance(error, LocalError):
+        word = "gave up"
     elif isinstance(error, VerifyError):
         word = "signature"
     elif isinstance(error, ProtocolError):

@@ -51,6 +51,7 @@ class Won:
         (ProtocolError("frame is too long"), "protocol"),
         (VerifyError("record didn't verify"), "signature"),
         (SilentPeerError("peer has been silent for 600 seconds"), "timed out"),
+        (LocalError("no free port"), "gave up"),
         (RefusedError(Refusal(HERE, "no such program")), "refused"),
     ],
 )
