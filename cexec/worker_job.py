@@ -252,12 +252,12 @@ class Job:
 
     def _step(self, until: float | None = None) -> None:
         """Pumps once, and does what time, the parent and the children ask for; waits no longer than `until`."""
-        timeouts = [until, self._deadline, self._held_until]
+        timeouts = [until, self._deadline, self._held_until, self._abandoned.next_timeout()]
         timeouts.append(None if self._ending is None or self._alone else self._ending.next_timeout())
         due = [timeout for timeout in timeouts if timeout is not None]
         for event in self._carrier.step(min(due) if due else None):
             self._handle(event)
-        self._abandoned.advance()
+        self._abandoned.advance(monotonic())
         if self._carrier.children_ended:
             self._reap()
         now = monotonic()

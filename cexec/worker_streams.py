@@ -25,9 +25,8 @@ if TYPE_CHECKING:
 
 READING, WRITING = socket.SHUT_RD, socket.SHUT_WR  # the halves of our end
 _DRAINED = 65536  # bytes (ours) at a time
-_BURST = 0.2  # seconds (ours) within which what a program writes is taken for one piece
-_BURSTS = 2  # (ours) pieces that are taken from a program after its reader has gone; the next one fails
-_LARGEST_REST = PIPE_SIZE  # bytes (ours) that are taken from it: what may have been in the pipe already
+PATIENCE = 2.0  # seconds (ours) for which a program's output is taken after its reader has gone
+_LARGEST_REST = PIPE_SIZE  # bytes (ours) that are taken in this time: what may have been in the pipe already
 
 
 class PipeSink(Sink):
@@ -54,7 +53,8 @@ class AbandonedOutputs:
 
     They are not closed at once: in a local pipeline what the client could not write would not have been written by the
     program, and a program that had no more to write than that would end as if all had been well.  So a little more is
-    taken from it.  If that is all, it cannot have noticed, and the session is told; else its next write fails.
+    taken from it, for a while.  If that is all, it cannot have noticed, and the session is told; else its next write
+    fails, and if it waits for just that with poll it is told now.
     """
 
     def __init__(self, pump: Pump) -> None:
@@ -65,26 +65,28 @@ class AbandonedOutputs:
         self._outputs[source.fd] = _Abandoned(stream, source)
         self._pump.watch(source.fd)
 
-    def advance(self) -> None:
+    def next_timeout(self) -> float | None:
+        """When to call `advance` although nothing has happened."""
+        return min((output.deadline for output in self._outputs.values()), default=None)
+
+    def advance(self, now: float) -> None:
         """After each step of the pump."""
-        for fd in self._pump.ready.intersection(self._outputs):
-            output = self._outputs[fd]
-            if not output.discard() or (output.enough and _hung_up(fd)):
-                self._pump.session.ended_unnoticed(output.stream)
-                self._close(fd)
-            elif output.enough:
-                self._close(fd)
+        for fd, output in list(self._outputs.items()):
+            ended = fd in self._pump.ready and not output.discard()
+            if ended or output.size >= _LARGEST_REST or now >= output.deadline:
+                self._close(fd, ended)
 
     def settle(self) -> None:
         """The program has ended."""
-        for fd, output in list(self._outputs.items()):
-            if _hung_up(fd):
-                self._pump.session.ended_unnoticed(output.stream)
+        for fd in list(self._outputs):
             self._close(fd)
 
-    def _close(self, fd: int) -> None:
+    def _close(self, fd: int, ended: bool = False) -> None:
+        output = self._outputs.pop(fd)
+        if ended or _hung_up(fd):
+            self._pump.session.ended_unnoticed(output.stream)
         self._pump.unwatch(fd)
-        self._outputs.pop(fd).source.close()
+        output.source.close()
 
 
 class _Abandoned:
@@ -93,23 +95,13 @@ class _Abandoned:
     def __init__(self, stream: int, source: Source) -> None:
         self.stream = stream
         self.source = source
-        self._size = 0  # of what has been taken
-        self._bursts = 1
-        self._began = monotonic()  # the last of them
-
-    @property
-    def enough(self) -> bool:
-        """Whether the program has to be told."""
-        return self._bursts > _BURSTS or self._size >= _LARGEST_REST
+        self.size = 0  # of what has been taken
+        self.deadline = monotonic() + PATIENCE
 
     def discard(self) -> bool:
         """Takes what is there; False at its end."""
         size = self.source.read_into(memoryview(bytearray(_DRAINED)))
-        if size:
-            self._size += size
-            if monotonic() - self._began > _BURST:
-                self._bursts += 1
-                self._began = monotonic()
+        self.size += size or 0
         return size != 0
 
 

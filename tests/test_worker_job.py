@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import select
 import signal
 import stat
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cexec import worker_job
+from cexec import worker_job, worker_streams
 from cexec.protocol import frames
 from cexec.protocol.frames import (
     ENDED,
@@ -151,6 +152,20 @@ def test_a_program_that_cannot_have_noticed_that_its_reader_has_left_ended_its_o
         told = next(e for e in result.endings if e.number == 5 and e.direction == WRITES)
         assert (result.exit_status, told.ending) == (0, ending)
         assert told.count == 2 or told.ending == READER_CLOSED
+
+
+@pytest.mark.parametrize("kind", [PIPE, SOCKET])
+def test_a_program_that_waits_for_its_reader_to_leave_is_told(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tail -f does: it says no more until there is more to say."""
+    monkeypatch.setattr(worker_streams, "PATIENCE", 0.2)
+    script = "import os, select; os.write(5, b'a'); poll = select.poll(); poll.register(5, 0); print(poll.poll(15000))"
+    directions = WRITES if kind == PIPE else READS | WRITES
+    with python(script, streams=[*STANDARD, Stream(5, directions, kind)]) as job:
+        job.until(lambda: job.output(5))
+        job.pump.close_sink(5)
+        assert job.run().exit_status == 0
+        expected = select.POLLERR if kind == PIPE else select.POLLHUP
+        assert job.output(1) == f"[(5, {expected})]\n".encode()
 
 
 def test_a_reader_that_leaves_a_socketpair_breaks_it_in_this_direction_only() -> None:
