@@ -23,6 +23,8 @@ from cexec.errors import CexecError, LocalError, NoWorkerError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cexec.aio import Lease
     from cexec.cmap.parts import Parts
     from cexec.cmap.runs import Run
@@ -55,6 +57,7 @@ class Coordinator:
         """All tasks."""
         for observer in self._parts.observers:
             observer.opened(self._parts.total, monotonic())
+        self._parts.worklist.on_arrival(partial(_tell, asyncio.get_running_loop(), self._woken.set))
         saving = asyncio.create_task(self._parts.saver.run())
         saving.add_done_callback(lambda _: self._woken.set())
         try:
@@ -91,6 +94,7 @@ class Coordinator:
 
     def _follow(self, now: float) -> None:
         """Does what is due."""
+        self._scheduler.look_again()
         self._raise_failure()
         self._scheduler.handle_timeout(now)
         self._attempts.handle_events()
@@ -303,3 +307,11 @@ class Coordinator:
 
 def _count_of(tasks: int) -> str:
     return f"{tasks} task{'' if tasks == 1 else 's'}"
+
+
+def _tell(loop: asyncio.AbstractEventLoop, what: Callable[[], None]) -> None:
+    """From another thread; nobody may be there any more."""
+    try:
+        loop.call_soon_threadsafe(what)
+    except RuntimeError:
+        pass

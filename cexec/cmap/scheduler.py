@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cexec.cmap.policy import Policy
 
 SUCCEEDED, FAILED, LOST, REFUSED, REFUSED_FOR_GOOD = "succeeded", "failed", "lost", "refused", "refused for good"
+NOTHING_YET = 0  # instead of the number of a task: there may be another one later
 MOST_REFUSALS = 5  # workers (ours) that may refuse a task
 FAILURE = 1  # exit status (ours) of a task that has none of its own
 
@@ -84,7 +85,7 @@ class _Record:
 
 
 class Scheduler:
-    """All tasks of one call.  `total` is their number, None if nobody knows it yet."""
+    """All tasks of one call.  `total` is their number, None if nobody knows it yet; see NOTHING_YET."""
 
     def __init__(self, policy: Policy, tasks: Iterable[int], total: int | None) -> None:
         if policy.halt is not None and policy.halt.fraction is not None and total is None:
@@ -141,7 +142,12 @@ class Scheduler:
         """Whether there is something to do for a worker that has nothing to do and never had."""
         if self.halted or self.paused:
             return False
-        return self._upcoming is not None or bool(self._again) or self._slowest("", now) is not None
+        return bool(self._upcoming or self._again) or self._slowest("", now) is not None
+
+    def look_again(self) -> None:
+        """A task may have come where there was NOTHING_YET."""
+        if self._upcoming == NOTHING_YET:
+            self._upcoming = next(self._tasks, None)
 
     def next_task(self, worker: str, now: float) -> Attempt | None:
         """What this worker is to do now, if anything."""
@@ -215,7 +221,7 @@ class Scheduler:
         if limit is not None:
             oldest = next((attempt for attempt in self._running if attempt.began and not attempt.ending), None)
             times += [] if oldest is None else [oldest.started + limit]
-        if self._upcoming is not None or self._again:
+        if self._upcoming or self._again:
             times.append(self._policy.pace.next_start())
         elif self._policy.speculate and median is not None:
             times += [attempt.started + self._policy.speculate * median for attempt in self._alone()]
@@ -255,7 +261,7 @@ class Scheduler:
                 del self._again[-place]
                 return task
         self._seen[worker] = self._additions
-        if self._upcoming is not None:
+        if self._upcoming:
             task = self._upcoming
             self._upcoming = next(self._tasks, None)
             self.begun += 1

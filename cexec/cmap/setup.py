@@ -14,6 +14,7 @@ from itertools import count
 from cexec.client_programs import plan_programs
 from cexec.cmap import joblog
 from cexec.cmap.appending import AppendFile
+from cexec.cmap.blocks import BlockReader
 from cexec.cmap.checks import check_blocks, check_rows
 from cexec.cmap.collect import (
     Collected,
@@ -198,7 +199,9 @@ class Setup:
         options, blocks = self._options, None
         if self._selection is None:
             size = parse_size(options.block or DEFAULT_BLOCK, "--block")
-            blocks = cut_blocks(self._stdin, size, parse_escapes("\\n" if options.recend is None else options.recend))
+            blocks = BlockReader(
+                cut_blocks(self._stdin, size, parse_escapes("\\n" if options.recend is None else options.recend))
+            )
         return Worklist(
             self.plan,
             () if self._selection is None else self._selection,

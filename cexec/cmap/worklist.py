@@ -1,19 +1,22 @@
 """The tasks of a run, one after the other: which of them are to be run, and what each is.
 
 Contract: `numbers()` gives the numbers of the tasks that are to be run, in the order in which they are to be started,
-and claims each in the journal when it is asked for; `task(number)` is one of those until it is `closed`.  What goes
-wrong in between ends the numbers and is then `failure`.
+and claims each in the journal when it is asked for; `task(number)` is one of those until it is `closed`.  NOTHING_YET
+among the numbers says that the next one has not come; `on_arrival` says who is to be told.  What goes wrong in between
+ends the numbers and is then `failure`.
 """
 
 from __future__ import annotations
 
 from cexec.cmap.checks import check_block_task
+from cexec.cmap.scheduler import NOTHING_YET
 from cexec.errors import CexecError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
+    from cexec.cmap.blocks import BlockReader
     from cexec.cmap.journal import Claim, Journal
     from cexec.cmap.plan import Plan
     from cexec.cmap.tasks import Task
@@ -27,7 +30,7 @@ class Worklist:
         plan: Plan,
         numbers: Iterable[int],
         *,
-        blocks: Iterable[bytes] | None = None,
+        blocks: BlockReader | None = None,
         journal: Journal | None = None,
         application: str,
         fingerprint: str,
@@ -50,7 +53,9 @@ class Worklist:
         """Those that are to be run."""
         try:
             for task in self._all():
-                if self._claim(task):
+                if task is None:
+                    yield NOTHING_YET
+                elif self._claim(task):
                     if self._blocks is not None:
                         check_block_task(task)
                         self._tasks[task.number] = task
@@ -60,6 +65,11 @@ class Worklist:
                     self._skip(task.number)
         except CexecError as error:
             self.failure = error
+
+    def on_arrival(self, tell: Callable[[], None]) -> None:
+        """`tell` is called, from another thread, when there is more after NOTHING_YET."""
+        if self._blocks is not None:
+            self._blocks.arrived = tell
 
     def task(self, number: int) -> Task:
         return self._tasks.get(number) or self._plan.task(number)
@@ -77,10 +87,14 @@ class Worklist:
         """Whether the journal knows that it has succeeded."""
         return self._journal is not None and self._journal.is_done(task.key(self._fingerprint))
 
-    def _all(self) -> Iterator[Task]:
-        if self._blocks is not None:
-            return (self._plan.block_task(number, block) for number, block in enumerate(self._blocks, 1))
-        return map(self._plan.task, self._numbers)
+    def _all(self) -> Iterator[Task | None]:
+        return map(self._plan.task, self._numbers) if self._blocks is None else self._block_tasks(self._blocks)
+
+    def _block_tasks(self, blocks: BlockReader) -> Iterator[Task | None]:
+        number = 1
+        while (block := blocks.take()) != b"":
+            yield None if block is None else self._plan.block_task(number, block)
+            number += block is not None
 
     def _claim(self, task: Task) -> bool:
         if self._journal is None:

@@ -40,6 +40,7 @@ from cexec.system.sockets import ports_from_environment
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from typing import BinaryIO
 
 DEFAULT_ACCEPT_TIMEOUT = 60.0  # seconds (ours), as cexec; CEXEC_TIMEOUT_ACCEPT
 MAXIMUM_WEIGHT = 0xFFFF  # (protocol)
@@ -118,7 +119,7 @@ def _run_all(
         fingerprint=key.fingerprint,
         arguments=arguments,
         inputs=inputs,
-        stdin=sys.stdin.buffer,
+        stdin=_standard_input(unbuffered=options.pipe),
     )
     try:
         if options.dry_run:
@@ -136,6 +137,13 @@ def _run_all(
             watch.conclude()
     finally:
         setup.close()
+
+
+def _standard_input(*, unbuffered: bool) -> BinaryIO:
+    """Without a buffer no lock is held by a thread that waits for more when we end."""
+    if not unbuffered:
+        return sys.stdin.buffer
+    return open(0, "rb", buffering=0, closefd=False)
 
 
 async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:

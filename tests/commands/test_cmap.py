@@ -6,10 +6,12 @@ import csv
 import json
 import os
 import re
+import resource
 import signal
 import subprocess
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -115,6 +117,18 @@ def test_blocks_of_standard_input(cluster: Cluster) -> None:
     result = cluster.run("-k", "--pipe", "--block", "32K", "--stderr", "{#}.err", input=data)
     assert (result.status, result.out) == (0, data.decode())
     assert len(list(Path().glob("*.err"))) == -(-len(data) // (32 << 10))
+
+
+def test_a_block_is_worked_on_while_the_next_one_is_awaited(cluster: Cluster) -> None:
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(
+        cluster.argv("--pipe", "--block", "4", "--recend", ""), env=local_environment(), **pipes
+    ) as process:
+        for block in (b"one\n", b"two\n"):
+            os.write(process.stdin.fileno(), block)
+            assert process.stdout.readline() == block
+        process.stdin.close()
+        assert process.wait(DEADLINE) == 0
 
 
 def test_every_task_gets_the_same_standard_input(cluster: Cluster) -> None:
@@ -248,6 +262,31 @@ def test_a_task_that_takes_too_long_is_ended(cluster: Cluster) -> None:
     assert result.status == 1
     assert time.monotonic() - began < DEADLINE / 2
     assert {row["Seq"]: row["Exitval"] for row in joblog()} == {"1": "0", "2": "-1"}
+
+
+def test_a_task_that_takes_its_workers_with_it_is_given_up_and_named(cluster: Cluster) -> None:
+    words = ("--crash-limit", "2", "--results", "t.jsonl", "--peer", 'RUN=eval "$1"', "--", "{}")
+    result = cluster.run(*words, ":::", "true", "kill -9 $PPID; sleep 60")
+    assert result.status == 1
+    reasons = {row["seq"]: row["reason"] for row in map(json.loads, Path("t.jsonl").read_text().splitlines())}
+    assert reasons[1] == ""
+    assert reasons[2].endswith("; 2 workers were lost while it ran (--crash-limit)")
+
+
+def test_a_full_disk_stops_the_run_and_says_what_is_not_saved(cluster: Cluster) -> None:
+    words = ("--state", "s", "--stdout", "{}.out", "--joblog", "log", "--peer", "RUN=head -c $1 /dev/zero", "--", "{}")
+    inputs = (":::", "10", "9000000", "20")
+    limit = partial(resource.setrlimit, resource.RLIMIT_FSIZE, (4_000_000, 4_000_000))  # as good as a full disk
+    result = cluster.run(*words, *inputs, preexec_fn=limit)
+    assert result.status == 255
+    assert re.search(
+        r"cannot write \S+: file too large; tasks? .*2.* not saved; go on with --state s --resume", result.err
+    )
+    assert cluster.run("--resume", *words, *inputs).status == 0
+    assert {path.name: path.stat().st_size for path in Path().glob("*.out")} == {
+        f"{size}.out": int(size) for size in inputs[1:]
+    }
+    assert sorted(row["Seq"] for row in joblog()) == ["1", "2", "3"]
 
 
 def test_halt_ends_what_runs(cluster: Cluster) -> None:
