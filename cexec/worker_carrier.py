@@ -139,7 +139,10 @@ class Carrier:
         self.pump.records.received(size)
 
     def _hear_parent(self) -> None:
-        word = self._parent.recv(16)
+        try:
+            word = self._parent.recv(16)
+        except OSError:
+            word = b""  # it has gone, and had not read all that we told it
         if word == OFFER:
             self.may_offer = True
         elif word == LAST:

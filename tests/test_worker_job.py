@@ -331,12 +331,15 @@ def test_a_client_that_goes_ends_the_tree() -> None:
         assert [report["event"] for report in job.reports()] == ["started", "broken"]
 
 
-def test_a_worker_that_goes_ends_the_tree() -> None:
+def test_a_worker_that_goes_ends_the_tree(capfd: pytest.CaptureFixture[str]) -> None:
+    """Regression: if it had not read all that it was told, nothing but a traceback came of it."""
     with shell("setsid sleep 60 & sleep 60") as job:
         job.until(lambda: len(job.processes()) == 3)
-        job.parent.close()
+        job.parent.close()  # without having read that the program has started
         assert job.remains(5.0) == []
         assert "disconnected" in lost(job)
+        job.wait()
+        assert "Traceback" not in capfd.readouterr().err
 
 
 def test_a_stopped_tree_is_ended_too() -> None:
