@@ -156,7 +156,10 @@ class Service:
         self.process.wait()
         left = _marked(self._mark)
         for process in left:
-            process.kill()
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                pass  # it has ended meanwhile
         psutil.wait_procs(left, timeout=STOP_DEADLINE)
         self._reader.join(STOP_DEADLINE)
 
