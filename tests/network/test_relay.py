@@ -14,9 +14,9 @@ import psutil
 import pytest
 
 from tests.conftest import MakeLab, StartService
-from tests.environment import clean_environment, command
+from tests.environment import ROOT, clean_environment, command
 from tests.lab import HAS_IPV6, Host, Lab
-from tests.needs import require_tool
+from tests.needs import require_namespaces, require_tool
 from tests.relaying import Capture, Proxy, traffic
 from tests.service import Application
 
@@ -488,3 +488,12 @@ def test_many_jobs_at_once_pass(
     results = [client.communicate(b"%d" % number, timeout=100)[0] for number, client in enumerate(clients)]
     assert results == [b"%d" % number for number in range(count)]
     wait_until(lambda: len(relay.events("forwarded")) >= count)  # one that was withdrawn after GO counts too
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(400)
+def test_one_relay_leaves_at_least_60_percent_of_the_direct_throughput() -> None:
+    require_namespaces()
+    argv = [sys.executable, str(ROOT / "benchmarks" / "bench_relay.py"), "--size", "128", "--rounds", "3"]
+    result = subprocess.run(argv, env=clean_environment(), capture_output=True, text=True)
+    assert result.returncode == 0, result.stdout + result.stderr
