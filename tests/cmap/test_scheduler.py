@@ -11,6 +11,7 @@ from cexec.cmap.scheduler import (
     FAILED,
     LOST,
     MOST_REFUSALS,
+    NOTHING_YET,
     REFUSED,
     REFUSED_FOR_GOOD,
     SUCCEEDED,
@@ -541,3 +542,37 @@ def _random_history(randomness: random.Random) -> None:
     assert sorted(settled) == list(range(1, tasks + 1))
     assert cluster.scheduler.succeeded + cluster.scheduler.failed == tasks
     assert not cluster.scheduler.running
+
+
+def test_tasks_that_have_not_come_are_waited_for() -> None:
+    numbers = iter((1, NOTHING_YET, NOTHING_YET, 2))
+    scheduler = Scheduler(Policy(), numbers, None)
+    scheduler.worker_joined("a", 2)
+    first = scheduler.next_task("a", 0.0)
+    assert first is not None
+    scheduler.began(first, 0.0)
+    scheduler.ended(first, SUCCEEDED, 1.0)
+    assert scheduler.next_task("a", 1.0) is None
+    assert not scheduler.wants_workers(1.0) and not scheduler.over
+    scheduler.look_again()
+    assert not scheduler.wants_workers(2.0)
+    scheduler.look_again()
+    assert scheduler.wants_workers(3.0)
+    second = scheduler.next_task("a", 3.0)
+    assert second is not None and second.task == 2
+    assert scheduler.begun == 2
+
+
+def test_the_user_ends_a_run() -> None:
+    scheduler = Scheduler(Policy(), [1, 2, 3], 3)
+    scheduler.worker_joined("a", 2)
+    attempts = [scheduler.next_task("a", 0.0) for _ in range(2)]
+    scheduler.stop(end_running=False)
+    assert scheduler.next_event() is None
+    assert not scheduler.wants_workers(0.0)
+    scheduler.stop(end_running=True)
+    for attempt in attempts:
+        event = scheduler.next_event()
+        assert attempt is not None and isinstance(event, Cancel) and event.attempt is attempt
+        scheduler.ended(attempt, FAILED, 1.0, reason="ended")
+    assert scheduler.over and not scheduler.failed

@@ -202,6 +202,17 @@ def test_five_hundred_recordings_are_encoded_while_workers_and_cmap_are_killed(
     check_recordings(tmp_path, 500)
 
 
+def test_a_task_that_fails_is_tried_where_it_has_not_failed(
+    tmp_path: Path, lab: MakeLab, service: StartService, application: Application
+) -> None:
+    hosts = lab(3)
+    for number, program in ((2, ["false"]), (3, ["cat"])):
+        service(*program, options=["-j", "2"], host=hosts.host(number))
+    argv = cmap(application, "--retries", "2", "--joblog", "log", "--array", "1-20")
+    run(hosts.host(1), argv, tmp_path)
+    check_joblog(tmp_path / "log", 20)
+
+
 def sleep_everywhere(host: Host, application: Application, tasks: int, directory: Path, *options: str) -> float:
     """Seconds that so many tasks take."""
     began = monotonic()

@@ -1,0 +1,41 @@
+"""Which workers a coordinator counts on."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+from cexec.cmap.workers import FORGET_AFTER, Workers
+
+
+def hello(instance: bytes, name: str = "rack") -> Any:
+    return SimpleNamespace(instance=instance, name=name, slots=2)
+
+
+def test_two_workers_with_one_name_are_two() -> None:
+    workers = Workers()
+    assert not workers.any_met
+    first, unknown = workers.meet(hello(b"1" * 16), "10.0.0.1", 0.0)
+    assert unknown and (first.name, first.slots) == ("rack@10.0.0.1", 2)
+    second, unknown = workers.meet(hello(b"2" * 16), "10.0.0.1", 0.0)
+    assert unknown and second is not first
+    assert workers.meet(hello(b"1" * 16), "10.0.0.1", 1.0) == (first, False)
+    first.leases, second.leases = 2, 1
+    assert (workers.leases, workers.by_name(), workers.any_met) == (3, {"rack@10.0.0.1": 3}, True)
+
+
+def test_a_worker_without_leases_is_forgotten_after_a_while() -> None:
+    workers = Workers()
+    worker, _ = workers.meet(hello(b"1" * 16), "10.0.0.1", 0.0)
+    worker.leases = 1
+    assert not workers.forgotten(FORGET_AFTER)
+    worker.leases = 0
+    assert not workers.forgotten(FORGET_AFTER - 0.1)
+    assert workers.forgotten(FORGET_AFTER) == [worker]
+    assert workers.meet(hello(b"1" * 16), "10.0.0.1", 20.0)[1]
+
+
+def test_a_worker_is_lost_once() -> None:
+    workers = Workers()
+    worker, _ = workers.meet(hello(b"1" * 16), "10.0.0.1", 0.0)
+    assert [workers.lost(worker), workers.lost(worker)] == [True, False]
