@@ -45,7 +45,7 @@ def test_a_link_of_1_megabit_a_second(application: Application, row: Lab, relay:
     row.host(2).limit_rate("1mbit", 1)
     start = time.monotonic()
     assert application.run(input=DATA, host=row.host(1)).stdout == DATA
-    assert time.monotonic() - start > 1.5  # 1.6 s for each direction, which overlap
+    assert time.monotonic() - start > 1.2  # 1.6 s for each direction, which overlap; less what a bucket lets through
 
 
 @pytest.mark.campaign
