@@ -74,7 +74,7 @@ def test_every_byte_of_a_file_comes_out_of_a_pipe(pair: Pair, tmp_path: Path, si
     pair.run(lambda: reader.ended)
     assert reader.data == data
     assert pair.kinds(pair.client) == [frames.END]  # ours
-    assert pair.kinds(pair.worker) == [frames.END]
+    assert set(pair.kinds(pair.worker)) == {frames.END}  # and once more when a slow reader has taken the rest
     assert pair.client.sources == pair.worker.sinks == {}
 
 
