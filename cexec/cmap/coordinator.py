@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from cexec.protocol.frames import Go
     from cexec.protocol.hello import Hello
 
-IDLE_PATIENCE = 0.25  # seconds (ours) that a lease waits for its turn
+IDLE_PATIENCE = 1.0  # seconds (ours) that a lease waits for its turn
 HOLD = 0.5  # seconds (ours) that a worker is kept waiting for --delay and --rate; it gives up after one
 TICK = 1.0  # seconds (ours) between two looks at the clock
 
@@ -109,10 +109,10 @@ class Coordinator:
             self._attempts.tell_counts(self._workers.by_name())
 
     async def _wait(self, now: float) -> None:
-        times = (self._scheduler.next_timeout(now), self._pacing.next_timeout(now))
-        until = min((time for time in times if time is not None), default=self._next_tick)
+        due = self._scheduler.next_timeout(now)
+        until = self._next_tick if due is None else min(due, self._next_tick)
         try:
-            async with asyncio.timeout(max(0.0, min(until, self._next_tick) - now)):
+            async with asyncio.timeout(max(0.0, until - now)):
                 await self._woken.wait()
         except TimeoutError:
             pass
@@ -175,8 +175,11 @@ class Coordinator:
 
         def choose(hello: Hello, address: str) -> Go:
             self._lose(given)
+            worker = self._meet(hello, address)
+            if worker.leases >= self._scheduler.limit_of(worker.key):
+                raise CexecError("there are enough leases of this worker")
             try:
-                run = self._attempts.next_for(self._meet(hello, address))
+                run = self._attempts.next_for(worker)
             except CexecError as error:
                 self._fail(error)
                 raise
@@ -197,7 +200,7 @@ class Coordinator:
             raise
         run = given.pop()
         worker, _ = self._workers.meet(lease.hello, lease.address, monotonic())
-        self._pacing.succeeded(began, monotonic(), needless=worker.idle > 0)
+        self._pacing.succeeded(began, monotonic())
         serving = asyncio.create_task(self._serve(lease, worker, run))
         self._serving.add(serving)
         run.owner = serving
@@ -248,15 +251,11 @@ class Coordinator:
         """What this lease runs next, when it has its turn; None: it is not needed any more."""
         if not self._useful(lease) or self._pacing.contended(monotonic()):
             return None
-        worker.idle += 1
-        try:
-            if await lease.offered(IDLE_PATIENCE):
-                return await self._give(lease, worker)
-            if self._useful(lease):
-                self._pacing.waited_in_vain(monotonic())
-            return None
-        finally:
-            worker.idle -= 1
+        if await lease.offered(IDLE_PATIENCE):
+            return await self._give(lease, worker)
+        if self._useful(lease):
+            self._pacing.waited_in_vain(monotonic())
+        return None
 
     def _useful(self, lease: Lease) -> bool:
         return self._scheduler.wants_workers(monotonic()) and not lease.over and self._failure is None

@@ -117,6 +117,10 @@ class Scheduler:
         self._loads.setdefault(worker, 0)
         self._seen.clear()
 
+    def limit_of(self, worker: str) -> int:
+        """How many tasks it may have at once."""
+        return self._limits.get(worker, 0)
+
     def worker_left(self, worker: str) -> None:
         """Its attempts have `ended`, or will."""
         self._limits.pop(worker, None)

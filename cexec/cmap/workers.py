@@ -15,9 +15,9 @@ FORGET_AFTER = 5.0  # seconds (ours)
 
 
 class Worker:
-    """`leases`: connections that we have with it; `idle`: those of them that wait for another turn."""
+    """`leases`: connections that we have with it; `met`: when it was seen last."""
 
-    __slots__ = ("address", "idle", "instance", "key", "leases", "met", "name", "slots")
+    __slots__ = ("address", "instance", "key", "leases", "met", "name", "slots")
 
     def __init__(self, hello: Hello, address: str) -> None:
         self.key = hello.instance.hex()
@@ -25,7 +25,7 @@ class Worker:
         self.name = f"{hello.name}@{address}"
         self.address = address
         self.slots = hello.slots
-        self.leases = self.idle = 0
+        self.leases = 0
         self.met = 0.0
 
 

@@ -472,7 +472,7 @@ def test_the_longest_running_task_is_tried_first() -> None:
 def makespan(slow_factor: float, speculate: float, workers: int, tasks: int) -> float:
     """Simulated seconds: equal tasks of 1 s, one of the workers slower."""
     names = [f"w{number}" for number in range(workers)]
-    scheduler = Scheduler(Policy(speculate=speculate), range(tasks), tasks)
+    scheduler = Scheduler(Policy(speculate=speculate), range(1, tasks + 1), tasks)
     randomness = random.Random(1)
     for name in names:
         scheduler.worker_joined(name, 1)
