@@ -12,7 +12,7 @@ import signal
 import sys
 import traceback
 
-from cexec.system import leftovers
+from cexec.system import leftovers, process
 from cexec.system.pump import Pump
 from cexec.worker_carrier import LAST, OFFER
 from cexec.worker_job import Program, is_leased
@@ -193,6 +193,7 @@ def _run_child(offer: Offer, known: Known, program: Program, parent: _socket.soc
     """The forked child: has the connection and its end of the socketpair, nothing else of the parent's."""
     status = 111
     try:
+        process.become_ordinary()
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the parent decides when a job ends

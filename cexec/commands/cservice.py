@@ -187,6 +187,7 @@ def command(
         random=dice,
         series=Series(state_directory(os.environ), f"series-{key.fingerprint}-{key.identity.certificate.name}"),
     )
+    process.become_urgent()  # a machine whose jobs take all CPUs must answer all the same
     worker.say_hello()
     client = app if app.endswith(".pub") else f"{app}.pub"
     addresses = ", ".join(groups.addresses()) or "nothing: no group is heard here"

@@ -30,6 +30,9 @@ STALL = 0.1  # seconds after which a connection attempt no longer keeps its slot
 STALLED_ALLOWED = 4  # connection attempts beyond the free slots
 FIRST_RETRY = 0.5  # seconds after a connection failed, doubled with each further failure
 RETRIES = 5  # connections that may fail before an announcement is given up
+QUEUED_AGAIN = 1.0  # seconds after a QUEUED from which a copy of the announcement means that it was perhaps lost
+QUEUED_REPEATS = 3  # times that copies are answered so
+FEW_COMPETITORS = 4  # up to so many answer at a time: with more, one that is lost is no loss
 QUEUED_SPACING = 0.002  # seconds between two QUEUED, so that many waiting clients do not take the CPU from the jobs
 LONGEST_WANTED = 3600.0  # seconds
 SLOWEST, FASTEST = 0.05, 100.0  # speeds that are believed
@@ -84,6 +87,8 @@ class Bidder:
         known = self._announcements.get(identity)
         if known is not None:
             known.heard_again(now, extra_delay)
+            if known.told_at + QUEUED_AGAIN <= now and self.competitors <= FEW_COMPETITORS:
+                known.tell_again(self._next_queued(now), QUEUED_REPEATS)
             self._announcements.renew(known, expires)
             return
         announcement = self._remember(identity, weight, now, expires, targeted)
@@ -298,6 +303,7 @@ class Bidder:
                 self._wait(announcement)
             if now >= announcement.queued_at:
                 self._events.append(Queued(announcement.identity))
+                announcement.told_at = now
                 announcement.queued_at = now + limits.QUEUED_INTERVAL
         self._announcements.arm(announcement)
 

@@ -21,7 +21,7 @@ class Announcement:
 
     __slots__ = (
         "bid_at", "claim_heard", "expires", "extra_delay", "failures", "heard_at", "identity", "queued_at", "retry_at",
-        "stalls_at", "state", "targeted", "timer", "weight",
+        "stalls_at", "state", "targeted", "timer", "told_again", "told_at", "weight",
     )  # fmt: skip
 
     def __init__(self, identity: bytes, weight: int, heard_at: float, expires: float, targeted: bool) -> None:
@@ -36,6 +36,8 @@ class Announcement:
         self.retry_at = inf  # not before, and not before it is heard again
         self.failures = 0  # connections that failed
         self.claim_heard = False
+        self.told_at = inf  # when the last QUEUED went out
+        self.told_again = 0
         self.timer = inf  # of its entries in the timer heap the one that is valid
 
     @property
@@ -51,6 +53,12 @@ class Announcement:
             self.bid_at = max(now, self.retry_at)
             self.queued_at = self.bid_at + SILENT
             self.retry_at = inf
+
+    def tell_again(self, when: float, times: int) -> None:
+        """Its client asks again, so perhaps a QUEUED was lost; answered so many times."""
+        if self.told_again < times and when < self.queued_at:
+            self.told_again += 1
+            self.queued_at = when
 
     def next_timer(self) -> float:
         if self.state == CONNECTING:

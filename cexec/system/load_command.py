@@ -94,7 +94,10 @@ class LoadCommand:
         reader, writer = os.pipe()
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
-            self._pid = process.spawn(self._executable, self._words, os.environb, {0: null, 1: writer, 2: null})
+            descriptors = {0: null, 1: writer, 2: null}
+            self._pid = process.spawn(
+                self._executable, self._words, os.environb, descriptors, process.become_ordinary
+            )
         except OSError as error:
             os.close(reader)
             self._fail(f"cannot be started: {error.strerror}")

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 LINUX = sys.platform == "linux"
 _SET_CHILD_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
+_URGENCY = 10  # (ours) of nice(1), by which a worker comes before the programs that it starts
 _CANNOT_EXECUTE = 127  # exit status (ours) of a child that has told its errno, and that nobody else sees
 # Python ignores or blocks these, and so may whoever started us; a program expects them as a shell leaves them.
 _DEFAULT_SIGNALS = [
@@ -164,6 +165,26 @@ def _prctl(option: int, value: int) -> None:
     load_prctl()
     if _libc is not None:
         _libc.prctl(option, value, 0, 0, 0)  # type: ignore[attr-defined]
+
+
+def become_urgent() -> None:
+    """Where that is allowed, this process is run before the programs that it starts, however many those are."""
+    global _ordinary
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    try:
+        os.setpriority(os.PRIO_PROCESS, 0, own - _URGENCY)
+    except OSError:
+        return
+    _ordinary = own
+
+
+def become_ordinary() -> None:
+    """Takes that back, in a process that was forked since."""
+    if _ordinary is not None:
+        os.setpriority(os.PRIO_PROCESS, 0, _ordinary)
+
+
+_ordinary: int | None = None  # the nice value that this process was started with, while it has another
 
 
 def close_on_exec_from(first: int) -> None:

@@ -36,6 +36,40 @@ def test_full_worker_says_so_at_once_and_every_ten_seconds() -> None:
     assert events(machine) == [("Queued", identity(2))]
 
 
+def test_a_client_that_asks_again_is_told_again_a_few_times_because_a_datagram_may_have_been_lost() -> None:
+    """Regression: one lost QUEUED left a client without a word for ten seconds, longer than it may wait."""
+    machine = bidder()
+    machine.consider(identity(1), 1, WANTED, 0.0)
+    events(machine)
+    run(machine, identity(1), 0.0)
+    told = []
+    for now in (0.0, 0.25, 0.7, 1.4, 2.6, 4.7, 8.2, 9.9):
+        machine.consider(identity(2), 1, WANTED, now)
+        machine.handle_timeout(now)
+        told += [now for _ in events(machine)]
+    assert told == [0.0, 1.4, 2.6, 4.7]
+    machine.handle_timeout(4.7 + limits.QUEUED_INTERVAL)
+    assert events(machine) == [("Queued", identity(2))]
+
+
+def test_where_many_workers_answer_one_lost_word_is_no_loss() -> None:
+    machine = bidder()
+    for number in range(10, 13):
+        machine.consider(identity(number), 1, WANTED, 0.0)
+        machine.claimed(identity(number), 200, 0.1)
+    events(machine)
+    machine.consider(identity(1), 1, WANTED, 1.0)
+    machine.handle_timeout(2.0)
+    events(machine)
+    run(machine, identity(1), 2.0)
+    machine.consider(identity(2), 1, WANTED, 3.0)
+    machine.handle_timeout(4.0)
+    events(machine)
+    machine.consider(identity(2), 1, WANTED, 5.0)
+    machine.handle_timeout(5.0)
+    assert events(machine) == []
+
+
 def test_many_queued_are_spaced() -> None:
     machine = bidder()
     machine.consider(identity(0), 1, WANTED, 0.0)
