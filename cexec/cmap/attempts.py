@@ -140,6 +140,7 @@ class Attempts:
         now = monotonic()
         for observer in self._parts.observers:
             observer.settled(ended.task, ended.outcome, now)
+        self._wake()
 
     async def _cancel(self, run: Run) -> None:
         """--term-seq; who does not listen loses the connection."""

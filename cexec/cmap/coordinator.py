@@ -195,6 +195,11 @@ class Coordinator:
             if not self._workers.leases and not self._scheduler.running:
                 raise NoWorkerError(self._left_over(error)) from None
             return
+        except LocalError:
+            if not self._workers.leases:
+                raise
+            await asyncio.sleep(TICK)  # out of descriptors, or of ports: those that there are do the work
+            return
         except asyncio.CancelledError:
             self._lose(given)
             raise

@@ -14,7 +14,7 @@ from __future__ import annotations
 MOST_SEARCHES = 4  # (ours) at once
 SEARCH_PATIENCE = 1.0  # seconds (ours) after which all slots seem to be taken, so one search is enough
 CONTENDED_FOR = 10.0  # seconds (ours)
-CONTENDED_SEARCHES = 16  # (ours) so many that it matters little that some are just being answered
+CONTENDED_SEARCHES = 32  # (ours) so many that it matters little that some are just being answered
 
 
 class Pacing:

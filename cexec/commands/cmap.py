@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import signal
 import sys
 import time
@@ -110,6 +111,7 @@ def _run_all(
     inputs: Sequence[tuple[str, list[str]]],
 ) -> int:
     occupy_standard()
+    _raise_descriptor_limit()
     key = _read_key(application)
     if not (inputs or options.arg_file or options.params or options.array or options.slices) and os.isatty(0):
         print_line("cmap: reading inputs from the terminal, one on each line; Ctrl-D ends them")
@@ -137,6 +139,12 @@ def _run_all(
             watch.conclude()
     finally:
         setup.close()
+
+
+def _raise_descriptor_limit() -> None:
+    """Each lease has a socket, and a file for each result."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _standard_input(*, unbuffered: bool) -> BinaryIO:

@@ -266,7 +266,7 @@ def test_a_task_that_takes_too_long_is_ended(cluster: Cluster) -> None:
 
 def test_a_task_that_takes_its_workers_with_it_is_given_up_and_named(cluster: Cluster) -> None:
     words = ("--crash-limit", "2", "--results", "t.jsonl", "--peer", 'RUN=eval "$1"', "--", "{}")
-    result = cluster.run(*words, ":::", "true", "kill -9 $PPID; sleep 60")
+    result = cluster.run(*words, ":::", "true", "sleep 0.2; kill -9 $PPID; sleep 60")
     assert result.status == 1
     reasons = {row["seq"]: row["reason"] for row in map(json.loads, Path("t.jsonl").read_text().splitlines())}
     assert reasons[1] == ""
