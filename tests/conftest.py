@@ -16,6 +16,7 @@ from typing import Protocol
 import pytest
 from hypothesis import settings
 
+from tests import loopback
 from tests.environment import local_environment
 from tests.lab import Host, Lab
 from tests.needs import require_namespaces, wanted
@@ -39,6 +40,12 @@ class StartService(Protocol):
         environment: Mapping[str, str] | None = None,
     ) -> Service:
         """Runs `cservice OPTIONS... APP PROGRAM...`, on `host` or else here."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Processes that run tests side by side do not hear one another."""
+    if hasattr(config, "workerinput"):
+        loopback.own_network()
 
 
 @pytest.fixture(scope="session", autouse=True)
