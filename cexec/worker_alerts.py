@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cexec.system.series import Series
 
 COUNTER_AT = 8  # where a datagram has its transmission counter, docs/protocol.md section 2.1
+MAC1_AT, MAC1_SIZE = 12, 16  # and its identity
 MAXIMUM_GIVEN = 1000  # (ours) attempts of which it is remembered that they were given to this worker
 
 
@@ -93,8 +94,8 @@ class Alerts:
 
     def ended(
         self, job: Started, now: float, *, status: int | None, duration: float, received: int = 0, sent: int = 0
-    ) -> None:
-        """`status` None: the attempt ended without an exit frame that the client could have got."""
+    ) -> bytes:
+        """The alert's mac1.  `status` None: the attempt ended without an exit frame that the client could have got."""
         self._running.pop(job.number, None)
         told = Alert(
             outcome=alert.ABANDONED if status is None else alert.COMPLETED,
@@ -116,7 +117,9 @@ class Alerts:
             received=received,
             sent=sent,
         )
-        self._outbox.add(job.number, alert.encode_alert(self._key, told, MAXIMUM_HOPS), now)
+        data = alert.encode_alert(self._key, told, MAXIMUM_HOPS)
+        self._outbox.add(job.number, data, now)
+        return data[MAC1_AT:][:MAC1_SIZE]
 
     def hear_answers(self) -> None:
         """Loggers answer to the socket that the alerts are sent from."""

@@ -89,7 +89,7 @@ class Jobs:
         for fields, report, alert, duration in untold:
             self._log.event("finished", **fields, **report)
             assert alert is not None  # it has started
-            self._alerts.ended(
+            mac1 = self._alerts.ended(
                 alert,
                 now,
                 status=report["status"],
@@ -97,6 +97,7 @@ class Jobs:
                 received=report["received"],
                 sent=report["sent"],
             )
+            self._heard.forget(mac1, now)  # we hear it too, and need not open it
         return news
 
     def stop(self) -> None:

@@ -7,6 +7,8 @@ whether an alert is news, `gaps(now)` the runs of numbers that are missing for g
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,12 +28,13 @@ class Outbox:
 
     def __init__(self) -> None:
         self._waiting: dict[int, tuple[float, float, int, bytes]] = {}  # due, interval, copies sent, datagram
+        self._timers: list[tuple[float, int]] = []  # due, and of what; one for each that waits, and some that did
         self._loggers = False
 
     def add(self, sequence: int, data: bytes, now: float) -> None:
         if len(self._waiting) >= MAXIMUM_WAITING:
             del self._waiting[next(iter(self._waiting))]
-        self._waiting[sequence] = (now, FIRST_INTERVAL, 0, data)
+        self._arm(sequence, now, FIRST_INTERVAL, 0, data)
 
     def acknowledged(self, sequences: Sequence[int]) -> None:
         """A logger has these."""
@@ -40,21 +43,28 @@ class Outbox:
             self._waiting.pop(sequence, None)
 
     def next_timeout(self) -> float | None:
-        return min((due for due, _, _, _ in self._waiting.values()), default=None)
+        while self._timers and not self._valid(*self._timers[0]):
+            heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
 
     def due(self, now: float) -> list[tuple[bytes, int]]:
         """The datagrams to be sent now, and how many copies of each have been."""
         result: list[tuple[bytes, int]] = []
         limit = TRANSMISSIONS_TO_LOGGERS if self._loggers else TRANSMISSIONS
-        for sequence, (due, interval, copies, data) in list(self._waiting.items()):
-            if due > now:
-                continue
+        while (due := self.next_timeout()) is not None and due <= now:
+            _, sequence = heappop(self._timers)
+            _, interval, copies, data = self._waiting.pop(sequence)
             result.append((data, copies))
-            if copies + 1 >= limit:
-                del self._waiting[sequence]
-            else:
-                self._waiting[sequence] = (now + interval, min(2 * interval, LONGEST_INTERVAL), copies + 1, data)
+            if copies + 1 < limit:
+                self._arm(sequence, now + interval, min(2 * interval, LONGEST_INTERVAL), copies + 1, data)
         return result
+
+    def _arm(self, sequence: int, due: float, interval: float, copies: int, data: bytes) -> None:
+        self._waiting[sequence] = (due, interval, copies, data)
+        heappush(self._timers, (due, sequence))
+
+    def _valid(self, due: float, sequence: int) -> bool:
+        return sequence in self._waiting and self._waiting[sequence][0] == due
 
     @property
     def empty(self) -> bool:

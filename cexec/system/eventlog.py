@@ -14,10 +14,15 @@ if TYPE_CHECKING:
     from typing import TextIO
 
 
+_QUOTED = frozenset(' "=')
+
+
 def escape(text: str) -> str:
     """`text` with everything unprintable as an escape, and quoted where it has spaces or quotes."""
-    plain = "".join(c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in text)
-    return json.dumps(plain, ensure_ascii=False) if not plain or any(c in plain for c in ' "=') else plain
+    plain = text
+    if not text.isprintable() or "\\" in text:
+        plain = "".join(c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in text)
+    return json.dumps(plain, ensure_ascii=False) if not plain or not _QUOTED.isdisjoint(plain) else plain
 
 
 class EventLog:
