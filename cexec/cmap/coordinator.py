@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 IDLE_PATIENCE = 1.0  # seconds (ours) that a lease waits for its turn
 HOLD = 0.5  # seconds (ours) that a worker is kept waiting for --delay and --rate; it gives up after one
+SHORT_WAIT = 0.1  # seconds (ours) until the next start for which searches are not given up
 TICK = 1.0  # seconds (ours) between two looks at the clock
 
 
@@ -146,6 +147,8 @@ class Coordinator:
         wanted = 0
         if self._scheduler.wants_workers(now) and not self._parts.saver.full:
             wanted = self._pacing.searches(max(self._searches.values(), default=None), now)
+        if (wait := self._scheduler.next_start() - now) > 0:  # who came now would be turned away
+            wanted = 0 if wait > SHORT_WAIT else min(wanted, len(self._searches))
         self._end_searches(wanted)
         while len(self._searches) < wanted:
             search = asyncio.create_task(self._search())
@@ -266,15 +269,13 @@ class Coordinator:
         return self._scheduler.wants_workers(monotonic()) and not lease.over and self._failure is None
 
     async def _give(self, lease: Lease, worker: Worker) -> Run | None:
-        run = self._attempts.next_for(worker)
-        if run is None:
+        until = monotonic() + HOLD
+        while (run := self._attempts.next_for(worker)) is None:
             due = self._scheduler.next_start()
-            if not monotonic() < due < monotonic() + HOLD:
+            if not monotonic() < due < until:
                 return None
             await asyncio.sleep(due - monotonic())
-            run = self._attempts.next_for(worker)
-        if run is None or run.job is None:
-            return None
+        assert run.job is not None
         run.owner = asyncio.current_task()
         lease.give(run.job.go(run.attempt.number))
         return run
