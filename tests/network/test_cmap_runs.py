@@ -220,20 +220,29 @@ def sleep_everywhere(host: Host, application: Application, tasks: int, directory
     return monotonic() - began
 
 
-def speculate(lab: MakeLab, service: StartService, application: Application, directory: Path, tasks: int) -> None:
-    """The slow host is ten times as slow as the others."""
+def speculate(
+    lab: MakeLab, service: StartService, application: Application, directory: Path, tasks: int, slack: float
+) -> None:
+    """The slow host is ten times as slow as the others; `slack`: seconds for what is not work in a short run."""
     hosts = lab(4)
     for number in (2, 3):
         service("sh", "-c", "cat; sleep 0.2", options=["-j", "2"], host=hosts.host(number))
     without = sleep_everywhere(hosts.host(1), application, tasks, directory)
     service("sh", "-c", "cat; sleep 2", options=["-j", "2"], host=hosts.host(4))
-    assert sleep_everywhere(hosts.host(1), application, tasks, directory, "--speculate") < 1.3 * without + 0.3
+    assert sleep_everywhere(hosts.host(1), application, tasks, directory, "--speculate") < 1.3 * without + slack
 
 
 def test_a_slow_host_does_not_hold_up_the_end(
     tmp_path: Path, lab: MakeLab, service: StartService, application: Application
 ) -> None:
-    speculate(lab, service, application, tmp_path, 24)
+    speculate(lab, service, application, tmp_path, 24, 0.3)
+
+
+@pytest.mark.campaign
+def test_a_slow_host_does_not_hold_up_the_end_of_a_long_run(
+    tmp_path: Path, lab: MakeLab, service: StartService, application: Application
+) -> None:
+    speculate(lab, service, application, tmp_path, 200, 0.0)
 
 
 @pytest.mark.campaign
