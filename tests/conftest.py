@@ -7,6 +7,7 @@ Contract: no test sees the developer's CEXEC_* settings, and nothing leaves the 
 from __future__ import annotations
 
 import os
+import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
@@ -43,7 +44,10 @@ class StartService(Protocol):
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Processes that run tests side by side do not hear one another."""
+    """Processes that run tests side by side do not hear one another; signals are as at a terminal's prompt."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored where the whole run is in the background
+    for number in (signal.SIGHUP, signal.SIGQUIT):
+        signal.signal(number, signal.SIG_DFL)
     if hasattr(config, "workerinput"):
         loopback.own_network()
 
