@@ -95,6 +95,7 @@ def test_a_killed_cservice_takes_its_jobs_with_it(
     run = Run(application)
     family = worker.started()
     worker.signal(signal.SIGKILL)
+    run.process.wait(30)  # while its input is open: the program could end well before the worker's death is noticed
     status, _ = run.finish()
     assert status == 111
     assert gone(family) == []
