@@ -5,7 +5,7 @@
 python=$1
 shift
 at_once=""
-if unshare -n true 2>/dev/null; then at_once="--numprocesses=3 --dist=loadfile"; fi
+if unshare -n true 2>/dev/null; then at_once="--numprocesses=4 --dist=loadfile"; fi
 "$python" -m pytest $at_once "$@"
 status=$?
 [ "$status" = 1 ] || exit "$status"
