@@ -1,7 +1,8 @@
-"""Jobs through a relay over links that are narrow, slow, or now and then not there."""
+"""Jobs through a relay over links that are narrow, slow, or now and then not there; and what a NAT lets through."""
 
 from __future__ import annotations
 
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -9,13 +10,18 @@ from collections.abc import Iterator
 import pytest
 
 from tests.conftest import MakeLab, StartService
-from tests.lab import Lab
-from tests.needs import require_tool
+from tests.environment import clean_environment
+from tests.lab import Host, Lab
+from tests.needs import require_tool, skip_for_want_of
 from tests.relaying import Proxy
-from tests.service import Application
+from tests.service import Application, Service
 
 ROW = [(1, 2), (2, 3)]
 DATA = bytes(range(256)) * 800  # 200 KB
+MAPPING = 2  # seconds after which the NAT forgets a UDP mapping that nobody uses
+PATIENCE = {"CEXEC_TIMEOUT_ACCEPT": "2"}  # the seconds that a client waits unless a QUEUED arrives
+# seconds that the only slot is busy: longer than a mapping lives; longer than one QUEUED keeps a client waiting
+WAITS = [4, pytest.param(32, marks=[pytest.mark.campaign, pytest.mark.timeout(120)])]
 
 
 @pytest.fixture
@@ -92,3 +98,75 @@ def test_a_link_that_goes_every_5_seconds_loses_nothing_silently(
         stopping.set()
         thread.join()
     assert statuses.count(0) >= 15
+
+
+@pytest.fixture
+def nat(lab: MakeLab) -> Lab:
+    """Host 1 is inside; host 2 is its NAT, which forgets soon; host 3 is outside and knows nothing of the inside."""
+    require_tool("nft")
+    made = lab(ROW)
+    made.host(1).ip("route add default via 10.77.0.2")
+    timeouts = [f"netfilter/nf_conntrack_udp_timeout{kind}" for kind in ("", "_stream")]
+    made.host(2).nft(
+        "add table ip nat",
+        "add chain ip nat out { type nat hook postrouting priority 100; }",
+        "add rule ip nat out oifname eth1 masquerade",
+    )
+    settings = [("ipv4/ip_forward", 1), *((name, MAPPING) for name in timeouts)]
+    script = " && ".join(f"echo {value} > /proc/sys/net/{name}" for name, value in settings)
+    if made.host(2).run(["sh", "-c", script], capture_output=True).returncode != 0:
+        skip_for_want_of("a NAT (connection tracking in a network namespace)")
+    return made
+
+
+def check_that_a_job_waits_its_turn(
+    application: Application, host: Host, worker: Service, seconds: int, group: dict[str, str] | None = None
+) -> None:
+    """The worker's one slot is busy for so long; its QUEUED must come, or the second client gives up."""
+    environment = {**PATIENCE, **(group or {})}
+    argv, _ = application.client(f"TIME={seconds}")
+    with host.popen(argv, env=clean_environment(environment), stdin=subprocess.DEVNULL) as first:
+        worker.wait_for("started")
+        start = time.monotonic()
+        second = application.run("TIME=0", input=DATA, host=host, environment=environment, timeout=seconds + 20)
+        assert (second.returncode, second.stdout) == (0, DATA), second.stderr
+        assert time.monotonic() - start > seconds - 1
+        assert first.wait(10) == 0
+
+
+@pytest.mark.parametrize("seconds", WAITS)
+def test_a_relay_on_the_nat_lets_a_job_wait_longer_than_a_mapping_lives(
+    application: Application, nat: Lab, service: StartService, seconds: int
+) -> None:
+    worker = service("sh", "-c", "sleep $PEER_TIME; cat", options=["-j", "1"], host=nat.host(3))
+    proxy = Proxy(nat.host(2), "10.77.0.2", "10.77.1.255")
+    try:
+        check_that_a_job_waits_its_turn(application, nat.host(1), worker, seconds)
+    finally:
+        proxy.close()
+
+
+@pytest.mark.parametrize("seconds", WAITS)
+def test_a_worker_behind_a_nat_that_hears_a_client_outside_needs_no_relay(
+    application: Application, nat: Lab, service: StartService, seconds: int
+) -> None:
+    """The NAT passes on to it what comes for the UDP port; its connections and its QUEUED go out as they do anyway."""
+    nat.host(2).nft(
+        "add chain ip nat in { type nat hook prerouting priority -100; }",
+        "add rule ip nat in iifname eth1 udp dport 3010 dnat to 10.77.0.1",
+    )
+    worker = service("sh", "-c", "sleep $PEER_TIME; cat", options=["-j", "1"], host=nat.host(1))
+    check_that_a_job_waits_its_turn(application, nat.host(3), worker, seconds, {"CEXEC_GROUP": "10.77.1.2"})
+
+
+def test_a_client_behind_a_nat_without_a_relay_is_told_that_workers_cannot_reach_it(
+    application: Application, nat: Lab, service: StartService
+) -> None:
+    worker = service("cat", options=["--name", "outside"], host=nat.host(3))
+    patience = {"CEXEC_TIMEOUT_ACCEPT": "3", "CEXEC_GROUP": nat.host(3).address}
+    start = time.monotonic()
+    result = application.run(host=nat.host(1), environment=patience)
+    assert time.monotonic() - start < 3 + 3  # the accept timeout, and the start of Python on a busy machine
+    assert (result.returncode, result.stdout) == (111, b"")
+    assert b"worker outside heard you, but cannot connect to 10.77.1.2:" in result.stderr
+    assert "client=10.77.1.2:" in worker.wait_for("unreachable")
