@@ -411,7 +411,7 @@ def test_ctrl_c_in_the_middle_of_writing_waits_until_the_file_is_whole(
     function = getattr(os, moment)
 
     def interrupted(*arguments: object) -> object:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)  # for this thread: the process may have others
         return function(*arguments)
 
     with monkeypatch.context() as patch:

@@ -117,4 +117,5 @@ def test_a_flood_of_complaints_from_one_client_counts_once(service: StartService
     announcer.close()
     assert "seconds=1 " in worker.wait_for("slowed")
     assert application.run(environment=local).returncode == 0
+    worker.wait_for("recovered")
     assert lines(worker, "slowed", "recovered") == ["slowed", "recovered"]
