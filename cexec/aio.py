@@ -15,10 +15,11 @@ import asyncio
 import os
 from time import monotonic
 
+from cexec.client_alerts import send_alert
 from cexec.client_job import RefusedError
 from cexec.client_programs import asked
 from cexec.client_race import Contest
-from cexec.errors import DisconnectedError, LocalError
+from cexec.errors import CexecError, DisconnectedError, LocalError
 from cexec.protocol import frames, sodium
 from cexec.protocol.announcement import JOB_ID_SIZE, SealedAnnouncement
 from cexec.protocol.frames import FIRST_FILE, Go, Refusal
@@ -104,7 +105,7 @@ async def find_worker(terms: Terms, choose: Choose) -> Lease:
             complain=lambda address, text: None,
             tell=terms.tell,
         )
-        return Lease(await search.find())
+        return Lease(await search.find(), announcer)
     finally:
         announcer.close()
 
@@ -172,6 +173,7 @@ class Job:
         program: ProgramPlan | None = None,
     ) -> None:
         """`program`: what is to be run, if the worker is sent that too; its stream and options are not named."""
+        self.job_id = sodium.random_bytes(JOB_ID_SIZE)
         self.streams = streams
         self.sources = sources
         self.sinks = sinks
@@ -187,7 +189,7 @@ class Job:
     def go(self, attempt: int = 1, *, lease: bool = True) -> Go:
         """The frame that gives it to a worker; without `lease` the worker is told that no other job follows it."""
         return Go(
-            job_id=sodium.random_bytes(JOB_ID_SIZE),
+            job_id=self.job_id,
             attempt=attempt,
             streams=self.streams,
             arguments=self.arguments,
@@ -205,9 +207,12 @@ class Job:
 class Lease:
     """A worker that has been given a job, and may take more.  Belongs to one coroutine, `signal` to any."""
 
-    def __init__(self, winner: Winner) -> None:
+    def __init__(self, winner: Winner, announcer: Announcer) -> None:
+        """`announcer` found the worker, and may be closed; complaints go where it sent to."""
         self.hello = winner.hello
         self.address = winner.address
+        self._winner = winner
+        self._announcer = announcer
         self._pump = Pump(winner.connection, winner.records, winner.session)
         self._session = winner.session
         self._fd = winner.connection.fileno()
@@ -273,6 +278,19 @@ class Lease:
         if self._session.state == RUNNING:
             self._session.signal(number)
             self._step()
+
+    def complain(self, key: ClientKey, job: Job, attempt: int, error: CexecError, duration: float) -> None:
+        """Tells the loggers, and the worker, that the job has failed there; after `duration` seconds."""
+        send_alert(
+            key=key,
+            announcer=self._announcer,
+            job_id=job.job_id,
+            attempt=attempt,
+            error=error,
+            final=False,
+            winner=self._winner,
+            duration=duration,
+        )
 
     def release(self) -> None:
         """The worker is free: nothing of ours runs there."""

@@ -20,6 +20,7 @@ from cexec.errors import CexecError, DisconnectedError, LocalError, NoWorkerErro
 from cexec.protocol.frames import Exit, Go
 from cexec.protocol.keys import ClientKey
 from cexec.protocol.limits import DEFAULT_PINGPONG
+from cexec.system.datagrams import Announcer
 from cexec.system.groups import groups_from_environment, udp_port_from_environment
 from cexec.system.keyfile import read_key
 from tests.conftest import StartService
@@ -27,6 +28,7 @@ from tests.leases import LeasingWorker
 from tests.service import Application
 
 DEADLINE = 20.0  # seconds for whatever a test waits for
+NOBODY = Announcer([], 0)  # whoever hears complaints
 
 
 def run(what: Coroutine[Any, Any, Any]) -> Any:
@@ -62,7 +64,7 @@ def test_one_connection_runs_many_jobs() -> None:
     worker = LeasingWorker(echo)
 
     async def play() -> None:
-        lease = Lease(worker.winner)
+        lease = Lease(worker.winner, NOBODY)
         for number in range(50):
             assert await lease.offered(DEADLINE)
             attempt = Attempt(task(b"input %d" % number, *[b"x"] * (number % 3)))
@@ -83,7 +85,7 @@ def test_large_streams_pass_both_ways() -> None:
     worker = LeasingWorker(lambda go, stdin: (0, stdin, stdin[::-1]))
 
     async def play() -> None:
-        lease = Lease(worker.winner)
+        lease = Lease(worker.winner, NOBODY)
         for _ in range(2):
             assert await lease.offered(DEADLINE)
             attempt = Attempt(task(data))
@@ -100,7 +102,7 @@ def test_many_leases_at_once_do_not_wait_for_one_another() -> None:
     workers = [LeasingWorker(echo) for _ in range(20)]
 
     async def one(worker: LeasingWorker, number: int) -> bytes:
-        lease = Lease(worker.winner)
+        lease = Lease(worker.winner, NOBODY)
         for turn in range(5):
             assert await lease.offered(DEADLINE)
             attempt = Attempt(task(b"%d %d " % (number, turn) * 10_000))
@@ -130,7 +132,7 @@ def test_files_go_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     )
 
     async def play() -> None:
-        lease = Lease(worker.winner)
+        lease = Lease(worker.winner, NOBODY)
         attempt = Attempt(what)
         assert attempt.job.options == {"fetch-on-failure": "no"}
         lease.give(attempt.job.go())
@@ -153,7 +155,7 @@ def test_what_all_tasks_read_is_read_by_each_from_its_beginning() -> None:
     workers = [LeasingWorker(echo) for _ in range(3)]
 
     async def one(worker: LeasingWorker) -> bytes:
-        lease = Lease(worker.winner)
+        lease = Lease(worker.winner, NOBODY)
         attempt = Attempt(task(stdin=TaskInput(SHARED, spool=spool)))
         lease.give(attempt.job.go())
         await attempt.on(lease)
@@ -170,7 +172,7 @@ def test_a_worker_that_does_not_confirm_again_is_not_waited_for_long() -> None:
     worker = LeasingWorker(echo, again=0)
 
     async def play() -> None:
-        lease = Lease(worker.winner)
+        lease = Lease(worker.winner, NOBODY)
         attempt = Attempt(task())
         lease.give(attempt.job.go())
         await attempt.on(lease)
@@ -185,7 +187,7 @@ def test_a_worker_may_confirm_again_later() -> None:
     worker = LeasingWorker(echo, pause=0.1)
 
     async def play() -> None:
-        lease = Lease(worker.winner)
+        lease = Lease(worker.winner, NOBODY)
         for _ in range(2):
             assert await lease.offered(DEADLINE)
             attempt = Attempt(task())
@@ -200,7 +202,7 @@ def test_a_refusal_says_why_and_nothing_was_read() -> None:
     worker = LeasingWorker(echo, refuse="no memory")
 
     async def play() -> None:
-        lease = Lease(worker.winner)
+        lease = Lease(worker.winner, NOBODY)
         attempt = Attempt(task(b"input"))
         lease.give(attempt.job.go())
         with pytest.raises(RefusedError, match="no memory") as caught:
@@ -216,7 +218,7 @@ def test_a_service_that_is_once_is_known_when_the_job_begins() -> None:
     worker = LeasingWorker(echo, once=True)
 
     async def play() -> None:
-        lease = Lease(worker.winner)
+        lease = Lease(worker.winner, NOBODY)
         attempt = Attempt(task())
         lease.give(attempt.job.go())
         await attempt.on(lease)
@@ -230,7 +232,7 @@ def test_a_worker_that_vanishes_is_told() -> None:
     worker = LeasingWorker(lambda go, stdin: _vanish(worker))
 
     async def play() -> None:
-        lease = Lease(worker.winner)
+        lease = Lease(worker.winner, NOBODY)
         attempt = Attempt(task())
         lease.give(attempt.job.go())
         with pytest.raises(DisconnectedError):
@@ -249,7 +251,7 @@ def test_signals_reach_the_program_and_hanging_up_ends_it() -> None:
     worker = LeasingWorker(echo)
 
     async def play() -> None:
-        lease = Lease(worker.winner)
+        lease = Lease(worker.winner, NOBODY)
         attempt = Attempt(task())
         attempt.job.sources[0] = Silent(-1)
         lease.give(attempt.job.go())
@@ -273,7 +275,7 @@ def test_a_full_disk_ends_the_job_with_the_file(monkeypatch: pytest.MonkeyPatch)
     worker = LeasingWorker(echo)
 
     async def play() -> None:
-        lease = Lease(worker.winner)
+        lease = Lease(worker.winner, NOBODY)
         attempt = Attempt(task(b"data"))
 
         def full(data: object) -> None:

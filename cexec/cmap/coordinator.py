@@ -299,15 +299,23 @@ class Coordinator:
             run.fail(CANCELLED, run.attempt.ending)
         except RefusedError as error:
             run.fail(REFUSED_FOR_GOOD if error.permanent else REFUSED, f"refused: {error}")
+            self._complain(lease, run, error)
         except LocalError as error:
             self._fail(error)
             return False
         except CexecError as error:
             run.fail(LOST, str(error))
+            self._complain(lease, run, error)
             if self._workers.lost(worker):
                 self._scheduler.worker_left(worker.key)
         self._attempts.end(run)
         return good
+
+    def _complain(self, lease: Lease, run: Run, error: CexecError) -> None:
+        """The loggers, and the worker, hear that an attempt has failed; docs/protocol.md section 5.2."""
+        assert run.job is not None
+        duration = monotonic() - run.attempt.started
+        lease.complain(self._parts.terms.key, run.job, run.attempt.number, error, duration)
 
 
 def _count_of(tasks: int) -> str:

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from tests.campaigns import cmap
 from tests.environment import command, local_environment
 from tests.loggers import Crat
 from tests.service import Application
@@ -43,6 +44,22 @@ def test_a_failed_attempt_is_ratted_out_and_the_job_given_up(
     assert sum("rats out" in line for line in crat.lines()) == 2
     assert sum("complaint=disconnected" in line for line in crat.lines()) == 2
     assert sum("completed" in line for line in crat.lines()) == 0
+
+
+def test_cmap_rats_out_a_killed_worker_once_for_each_task_that_it_ran(
+    application: Application, service: Start, crat: Crat
+) -> None:
+    """Nobody but the client can: the worker has no time to say anything."""
+    worker = service("sleep", "60", options=("-j", "2"))
+    argv = cmap(application, "--crash-limit", "1", ":::", "1", "2")
+    with subprocess.Popen(argv, env=local_environment()) as process:
+        worker.wait_for(lambda line: sum(" started " in line for line in worker.lines) == 2)
+        worker.kill()
+        assert process.wait(30) == 2  # tasks have failed
+    lines = crat.wait_for("rats out", 2)
+    assert all("127.0.0.1 rats out 127.0.0.1 for app.pub" in line for line in lines)
+    assert all("client=default" in line and "complaint=disconnected" in line for line in lines)
+    assert len({line.split(" job=")[1].split()[0] for line in lines}) == len(crat.lines()) == 2
 
 
 def test_nobody_answers(application: Application, crat: Crat) -> None:
