@@ -156,6 +156,8 @@ class Contest:
                 if self._chronicle is not None:
                     failures = dict(self._announcer.failures)
                     self._note("announced", number=self._race.transmissions, to=self._sent_to, failures=failures)
+                if self._race.transmissions > 1:  # now there is time to load what is needed should nobody come
+                    from cexec import client_alerts  # noqa: F401
             elif event == SILENT:
                 if self._picky and not self._race.queued():
                     self._inquire()
