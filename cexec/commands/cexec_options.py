@@ -43,8 +43,8 @@ def parse_options(
         "cexec", callback=take, params=parameters, help=HELP, context_settings={"max_content_width": 100}
     )
     command.usage = usage.partition(" ")[2]
-    click.version_option(__version__, prog_name="cexec")(command)
-    status = run_click(command, words)
+    click.version_option(__version__, prog_name="cexec", message="%(prog)s %(version)s")(command)
+    status = run_click(command, words, standard=False)
     return found[0] if found and status == 0 else status
 
 

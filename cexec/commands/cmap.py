@@ -63,7 +63,7 @@ def main(argv: list[str] | None = None) -> int:
     @click.command("cmap", context_settings={"max_content_width": 100})
     @cmap_options
     @watch_options
-    @click.version_option(__version__, prog_name="cmap")
+    @click.version_option(__version__, prog_name="cmap", message="%(prog)s %(version)s")
     @click.argument("application", metavar="APP.pub [-- ARG...] [::: INPUT...]")
     def command(application: str, **values: object) -> int:
         """Run a table of tasks on all workers of an application.
@@ -149,7 +149,7 @@ def _raise_descriptor_limit() -> None:
 
 def _standard_input(*, unbuffered: bool) -> BinaryIO:
     """Without a buffer no lock is held by a thread that waits for more when we end."""
-    if not unbuffered:
+    if not unbuffered and sys.stdin is not None:
         return sys.stdin.buffer
     return open(0, "rb", buffering=0, closefd=False)
 

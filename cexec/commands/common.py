@@ -40,11 +40,16 @@ def print_line(text: str) -> None:
         pass
 
 
-def run_click(command: click.Command, argv: list[str] | None) -> int:
-    """Runs a command whose function returns its exit status; click's errors in the project's style and statuses."""
+def run_click(command: click.Command, argv: list[str] | None, *, standard: bool = True) -> int:
+    """Runs a command whose function returns its exit status; click's errors in the project's style and statuses.
+
+    Without `standard` closed standard descriptors stay closed: cexec forwards those that are open.
+    """
     import click
 
     name = command.name or "cexec"
+    if standard:
+        _open_standard()
     try:
         with command.make_context(name, list(sys.argv[1:] if argv is None else argv)) as context:
             status: int = command.invoke(context)
@@ -53,7 +58,8 @@ def run_click(command: click.Command, argv: list[str] | None) -> int:
         return end.exit_code
     except click.ClickException as error:
         message = error.format_message().rstrip(".")
-        print_error(name, f"{message[:1].lower()}{message[1:]}; see {name} --help")
+        hint = f" See {name} --help" if message.endswith("?") else f"; see {name} --help"
+        print_error(name, f"{message[:1].lower()}{message[1:]}{hint}")
         return EXIT_USAGE
     except CexecError as error:
         print_error(name, str(error))
@@ -66,6 +72,20 @@ def run_click(command: click.Command, argv: list[str] | None) -> int:
         _give_up_output()
         print_error(name, f"cannot write to standard output: {(error.strerror or str(error)).lower()}")
         return EXIT_TEMPORARY
+
+
+def _open_standard() -> None:
+    """With `>&-` Python has no sys.stdout, and a file or socket of ours would become number 1.
+
+    What is written there then fails as on a closed descriptor does, and is told.
+    """
+    for fd in range(3):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDONLY if fd == 1 else os.O_RDWR)  # the lowest that is free, which is this one
+            if fd == 1:
+                sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  it is Python that flushes it at the end
 
 
 def _give_up_output() -> None:

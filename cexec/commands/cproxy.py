@@ -51,7 +51,7 @@ WANTED_DESCRIPTORS = 8192  # (ours) as far as the hard limit allows
     "--log", "log_format", type=click.Choice(["text", "json"]), default="text", show_default=True,
     help="How events are written to stderr.",
 )  # fmt: skip
-@click.version_option(__version__, prog_name="cproxy")
+@click.version_option(__version__, prog_name="cproxy", message="%(prog)s %(version)s")
 @click.argument("own", metavar="SELF")
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
 def command(

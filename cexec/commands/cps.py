@@ -47,7 +47,7 @@ CLEAR = "\x1b[H\x1b[J"  # cursor to the top, and clear below it (ECMA-48)
     metavar="SECONDS",
     help="With --watch: how often figures are asked for again; 0 never.",
 )
-@click.version_option(__version__, prog_name="cps")
+@click.version_option(__version__, prog_name="cps", message="%(prog)s %(version)s")
 @click.argument("apps", metavar="[APP.pub]...", nargs=-1)
 def command(as_json: bool, watch: bool, interval: float, apps: tuple[str, ...]) -> int:
     """Show the workers of applications: all that answer now, with their load.

@@ -29,7 +29,7 @@ from cexec.system.keyfile import find_client_key, read_key
 @click.option("--json", "as_json", is_flag=True, help="Write JSON lines.")
 @click.option("--output", metavar="FILE", help="Append to FILE; SIGHUP opens it again.  [default: standard output]")
 @click.option("--stats", is_flag=True, help="Write a table of the workers at the end; SIGUSR1 writes it at any time.")
-@click.version_option(__version__, prog_name="crat")
+@click.version_option(__version__, prog_name="crat", message="%(prog)s %(version)s")
 @click.argument("files", nargs=-1, metavar="[APP.pub]...")
 def command(as_json: bool, output: str | None, stats: bool, files: tuple[str, ...]) -> int:
     """Log every job of the applications whose APP.pub is given: who ran it where, and which workers failed.

@@ -113,7 +113,7 @@ LONGEST_TIME = 10**9  # seconds (ours)
     metavar="CMD",
     help="A program that prints this machine's load, 0 idle to 1 full, run once a second.",
 )
-@click.version_option(__version__, prog_name="cservice")
+@click.version_option(__version__, prog_name="cservice", message="%(prog)s %(version)s")
 @click.argument("app")
 @click.argument("exe")
 @click.argument("arg", nargs=-1, type=click.UNPROCESSED)

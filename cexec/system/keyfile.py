@@ -64,10 +64,11 @@ def find_client_key(name: str) -> str:
         return name if _exists(name) and not _stands_aside(name) else public
     if _exists(name):
         return name
-    wanted = name if name.endswith(".pub") else public
+    wanted, missing = (
+        (name, f"{name} does not exist") if name.endswith(".pub") else (public, f"neither {name} nor {public} exists")
+    )
     raise KeyFileError(
-        f"neither {name} nor {public} exists; copy {wanted} from its owner or make it with: "
-        f"ckeygen {quoted(wanted.removesuffix('.pub'))}"
+        f"{missing}; copy {wanted} from its owner or make it with: ckeygen {quoted(wanted.removesuffix('.pub'))}"
     )
 
 

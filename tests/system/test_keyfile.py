@@ -235,13 +235,11 @@ def test_a_pipe_is_found_and_not_read(here: Path) -> None:
     os.close(writer)
 
 
-@pytest.mark.parametrize("name", ["x", "x.pub"])
-def test_when_neither_is_there_both_names_and_ckeygen_are_told(here: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "missing"), [("x", "neither x nor x.pub exists"), ("x.pub", "x.pub does not exist")])
+def test_when_neither_is_there_the_names_and_ckeygen_are_told(here: Path, name: str, missing: str) -> None:
     with pytest.raises(KeyFileError) as error:
         find_client_key(name)
-    assert str(error.value) == (
-        f"neither {name} nor {name}.pub exists; copy x.pub from its owner or make it with: ckeygen x"
-    )
+    assert str(error.value) == f"{missing}; copy x.pub from its owner or make it with: ckeygen x"
 
 
 def test_a_directory_that_we_may_not_search_is_told(ordinary_directory: Path) -> None:
