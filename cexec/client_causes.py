@@ -45,7 +45,7 @@ def likely_causes(
         where = ", ".join(sent_to) or "nobody"
         causes.append(
             f"the group: announcements went to {where}, port {udp_port}, and the first line of cservice must name one "
-            "of these; CEXEC_GROUP and CEXEC_UDP_PORT must fit, here and there"
+            "of these; CEXEC_GROUP and CEXEC_UDP_PORT must fit, here and there; networks are joined by cproxy"
         )
     return causes
 

@@ -96,7 +96,7 @@ def _make(app: str, public: str, relay: str | None, wanted: OwnerKey | None) -> 
     _write_or_compare(public, owner.client_key())
     if relay is not None:
         _write_or_compare(relay, owner.relay_key())
-    _tell(app, public, owner)
+    _tell(app, public, relay, owner)
     return 0
 
 
@@ -141,10 +141,12 @@ def _compare(path: str, key: ClientKey | RelayKey) -> None:
         raise _Failure(EXIT_PUBLIC, f"{path} belongs to another private key and was left untouched")
 
 
-def _tell(app: str, public: str, owner: OwnerKey) -> None:
+def _tell(app: str, public: str, relay: str | None, owner: OwnerKey) -> None:
     app, public = quoted(app), quoted(public)
     print_line(f"{app} is the private key of {owner.fingerprint}: on the workers run  cservice {app} PROGRAM")
     print_line(f"{public} is for the clients, copy it there and keep it secret: whoever holds it may run jobs")
+    if relay is not None:
+        print_line(f"{quoted(relay)} is for relays:  cproxy --only {quoted(relay)} SELF")
     if owner.from_input:
         print_line("both are exactly as secret as the standard input was: public input makes a public key")
 

@@ -557,3 +557,10 @@ def test_keys_are_made_although_nobody_can_be_told() -> None:
     with open("/dev/full", "wb") as full:
         assert subprocess.run(command("ckeygen", "app"), stderr=full, timeout=60).returncode == 0
     assert sorted(contents()) == ["app", "app.pub"]
+
+
+def test_the_file_for_relays_is_told(tmp_path: Path) -> None:
+    argv = command("ckeygen", "--relay", "app")
+    made = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=30)
+    assert made.returncode == 0
+    assert made.stderr.splitlines()[2:] == ["app.relay is for relays:  cproxy --only app.relay SELF"]
