@@ -86,6 +86,8 @@ def _open_standard() -> None:
             os.open(os.devnull, os.O_RDONLY if fd == 1 else os.O_RDWR)  # the lowest that is free, which is this one
             if fd == 1:
                 sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  it is Python that flushes it at the end
+            elif fd == 2:
+                sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  without one `print` takes standard output
 
 
 def _give_up_output() -> None:
