@@ -144,7 +144,6 @@ def command(
 
     Clients on the network then run it with `cexec APP.pub`; their standard input, output and error are the program's.
     """
-    _keep_standard_descriptors()
     slots = slots or _concurrency()
     key = _worker_key(app, name)
     programs = None
@@ -189,18 +188,7 @@ def command(
     )
     process.become_urgent()  # a machine whose jobs take all CPUs must answer all the same
     worker.say_hello()
-    client = app if app.endswith(".pub") else f"{app}.pub"
-    addresses = ", ".join(groups.addresses()) or "nothing: no group is heard here"
-    plural = "slot" if slots == 1 else "slots"
-    log.banner(
-        f"cservice: serving {key.fingerprint} with {slots} {plural}, listening on {addresses}; "
-        f"run a job with: cexec {client}",
-        fingerprint=key.fingerprint,
-        name=key.identity.certificate.name,
-        slots=slots,
-        addresses=groups.addresses(),
-        command=f"cexec {client}",
-    )
+    _tell_that_it_serves(log, key, slots, groups.addresses(), app)
     worker.run()
     if programs is not None and empty_program_cache:
         programs.cache.empty()
@@ -209,6 +197,22 @@ def command(
 
 def main(argv: list[str] | None = None) -> int:
     return run_click(command, argv)
+
+
+def _tell_that_it_serves(log: EventLog, key: WorkerKey, slots: int, addresses: list[str], app: str) -> None:
+    """The first line: what is served, where it is heard, and the client's command."""
+    client = app if app.endswith(".pub") else f"{app}.pub"
+    heard = ", ".join(addresses) or "nothing: no group is heard here"
+    plural = "slot" if slots == 1 else "slots"
+    log.banner(
+        f"cservice: serving {key.fingerprint} with {slots} {plural}, listening on {heard}; "
+        f"run a job with: cexec {client}",
+        fingerprint=key.fingerprint,
+        name=key.identity.certificate.name,
+        slots=slots,
+        addresses=addresses,
+        command=f"cexec {client}",
+    )
 
 
 def _worker_key(app: str, name: str | None) -> WorkerKey:
@@ -318,12 +322,3 @@ def _job_environment(clean: bool) -> dict[bytes, bytes]:
 def _is_ours(name: bytes) -> bool:
     text = name.decode("ascii", "replace")
     return text.startswith(("CEXEC_", "PEER_")) or text in OWN_VARIABLES
-
-
-def _keep_standard_descriptors() -> None:
-    """A descriptor of ours must never become a standard one, which a job could be given by mistake."""
-    for fd in range(3):
-        try:
-            os.fstat(fd)
-        except OSError:
-            os.open(os.devnull, os.O_RDWR)

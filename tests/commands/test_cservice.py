@@ -213,6 +213,17 @@ def test_standard_descriptors_that_are_closed_at_the_start_do_no_harm(applicatio
 
 # What a job inherits
 
+
+def test_the_worker_precedes_its_jobs_for_the_cpu_where_it_may(application: Application, service: StartService) -> None:
+    """Regression: 200 clients that started at once kept the worker from the CPU, and waited 3 s for an answer."""
+    worker = service(sys.executable, "-c", "import os; print(os.getpriority(os.PRIO_PROCESS, 0))")
+    own = os.getpriority(os.PRIO_PROCESS, 0)
+    assert application.run().stdout == f"{own}\n".encode()
+    urgent = max(own - 10, -20)
+    probe = f"import os; os.setpriority(os.PRIO_PROCESS, 0, {urgent})"
+    allowed = subprocess.run([sys.executable, "-c", probe], stderr=subprocess.DEVNULL).returncode == 0
+    assert os.getpriority(os.PRIO_PROCESS, worker.pid) == (urgent if allowed else own)
+
 SHOW = (
     sys.executable,
     "-c",
