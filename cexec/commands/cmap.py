@@ -18,7 +18,6 @@ import click
 
 from cexec import __version__
 from cexec.aio import Terms
-from cexec.client_descriptors import occupy_standard
 from cexec.client_targets import requirements_from
 from cexec.cmap.commit import unsaved
 from cexec.cmap.coordinator import Coordinator
@@ -110,7 +109,6 @@ def _run_all(
     arguments: Sequence[str],
     inputs: Sequence[tuple[str, list[str]]],
 ) -> int:
-    occupy_standard()
     _raise_descriptor_limit()
     key = _read_key(application)
     if not (inputs or options.arg_file or options.params or options.array or options.slices) and os.isatty(0):
