@@ -240,12 +240,12 @@ def test_a_cipher_that_nobody_knows_is_a_protocol_error() -> None:
 class OlderLibrary:
     """libsodium as PyNaCl 1.5 brings it: no AEGIS."""
 
-    library = sodium._lib
+    newer = sodium._lib
 
     def __getattr__(self, name: str) -> object:
         if "aegis" in name:
             raise AttributeError(name)
-        return getattr(self.library, name)
+        return getattr(self.newer, name)
 
 
 def test_without_aegis_only_chacha_is_offered_and_aegis_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
