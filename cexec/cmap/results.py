@@ -60,15 +60,16 @@ class Output:
 
 
 class FileOutput(Output):
-    """One stream of one attempt that goes to a temporary file."""
+    """One stream of one attempt that goes to a temporary file; `final` is the name that it is to get."""
 
-    def __init__(self, path: str) -> None:
+    def __init__(self, path: str, final: str) -> None:
         super().__init__()
         self.path = path
+        self._final = final
         try:
             self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
         except OSError as error:
-            raise _failure(path, error) from None
+            raise _failure(final, error) from None
 
     def append(self, data: bytes | memoryview) -> None:
         view = memoryview(data)
@@ -76,7 +77,7 @@ class FileOutput(Output):
             while view:
                 view = view[os.write(self._fd, view) :]
         except OSError as error:
-            raise _failure(self.path, error) from None
+            raise _failure(self._final, error) from None
         self.size += len(data)
 
     def pieces(self) -> Iterator[bytes]:
@@ -85,10 +86,13 @@ class FileOutput(Output):
                 yield piece
 
     def close(self) -> None:
-        """The file stays."""
-        if self._fd >= 0:
-            os.close(self._fd)
-        self._fd = -1
+        """The file stays.  A network file system may say only now that there was no room."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            try:
+                os.close(fd)
+            except OSError as error:
+                raise _failure(self._final, error) from None
 
 
 class AttemptFiles:
@@ -104,7 +108,7 @@ class AttemptFiles:
         try:
             for result in task.results:
                 temporary = os.path.join(os.path.dirname(result.path), temporary_name(token))
-                self.outputs[result.name or result.kind] = FileOutput(temporary)
+                self.outputs[result.name or result.kind] = FileOutput(temporary, result.path)
                 self._renames.append((temporary, result.path))
             if keep_in:
                 self._make_directory(task, token, keep_in)
@@ -128,20 +132,25 @@ class AttemptFiles:
 
     def discard(self) -> None:
         """The attempt does not count."""
-        self.close()
+        for output in self.outputs.values():
+            try:
+                output.close()
+            except LocalError:
+                pass  # nobody wants what could not be written
         for temporary, _ in self._renames:
             remove(temporary)
 
     def _make_directory(self, task: Task, token: str, keep_in: str) -> None:
-        directory = os.path.join(keep_in, temporary_name(token))
+        directory, final = os.path.join(keep_in, temporary_name(token)), os.path.join(keep_in, str(task.number))
         try:
             os.mkdir(directory)
         except OSError as error:
-            raise _failure(directory, error) from None
-        self._renames.append((directory, os.path.join(keep_in, str(task.number))))
+            raise _failure(final, error) from None
+        self._renames.append((directory, final))
         for kind in {STDOUT, STDERR} - self.outputs.keys():
-            self.outputs[kind] = FileOutput(os.path.join(directory, kind))
-        parameters = FileOutput(os.path.join(directory, "parameters.json"))
+            self.outputs[kind] = FileOutput(os.path.join(directory, kind), os.path.join(final, kind))
+        name = "parameters.json"
+        parameters = FileOutput(os.path.join(directory, name), os.path.join(final, name))
         parameters.append(json.dumps(task.parameters).encode() + b"\n")
         parameters.close()
 

@@ -149,6 +149,14 @@ class Setup:
         """How what is left can be done."""
         return f"; go on with --state {self._options.state} {RESUME}" if self._options.state else ""
 
+    @property
+    def why_nothing(self) -> str:
+        """Why no task was begun, when all has gone well."""
+        done = self._worklist.done
+        if not done:
+            return "there is no input"
+        return f"of {done} task{'' if done == 1 else 's'} none is left for {self._mode}"
+
     def close(self) -> None:
         for file in self._opened:
             file.close()

@@ -15,7 +15,7 @@ from cexec.client_signals import INTERRUPT, die_of, end_by_default
 from cexec.client_targets import requirements_from
 from cexec.errors import EXIT_TEMPORARY, CexecError, UsageError
 from cexec.protocol.keys import ClientKey
-from cexec.protocol.limits import DEFAULT_PINGPONG, LEAST_PINGPONG
+from cexec.protocol.limits import DEFAULT_PINGPONG, LEAST_PINGPONG, MAXIMUM_WEIGHT
 from cexec.system.groups import groups_from_environment, udp_port_from_environment
 from cexec.system.keyfile import find_client_key, key_descriptor, read_key
 from cexec.system.sockets import ports_from_environment
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 DEFAULT_ACCEPT_TIMEOUT = 60.0  # seconds (ours), as in the ancestor; CEXEC_TIMEOUT_ACCEPT
 DEFAULT_MAXFD = 32  # the highest descriptor that is forwarded, as in the ancestor; CEXEC_MAXFD or MAXFD
 HIGHEST_MAXFD = 255  # (protocol) stream numbers above are files
-MAXIMUM_WEIGHT = 0xFFFF  # (protocol)
 MAXIMUM_RETRIES = 1000  # (ours)
 MAXIMUM_EXPECTED = 10_000  # (ours)
 MAXIMUM_SPOOL = 1 << 40  # bytes (ours)

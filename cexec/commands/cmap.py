@@ -32,7 +32,7 @@ from cexec.commands.cmap_watch import Watch, explain_main, watch_options
 from cexec.commands.common import print_error, print_line, run_click
 from cexec.errors import CexecError, NoWorkerError, UsageError
 from cexec.protocol.keys import ClientKey
-from cexec.protocol.limits import DEFAULT_PINGPONG, LEAST_PINGPONG
+from cexec.protocol.limits import DEFAULT_PINGPONG, LEAST_PINGPONG, MAXIMUM_WEIGHT
 from cexec.system.groups import groups_from_environment, udp_port_from_environment
 from cexec.system.keyfile import find_client_key, read_key
 from cexec.system.sockets import ports_from_environment
@@ -43,7 +43,6 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
 DEFAULT_ACCEPT_TIMEOUT = 60.0  # seconds (ours), as cexec; CEXEC_TIMEOUT_ACCEPT
-MAXIMUM_WEIGHT = 0xFFFF  # (protocol)
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ARGUMENTS = "--"
 
@@ -93,9 +92,10 @@ def _run(
     arguments: Sequence[str],
     inputs: Sequence[tuple[str, list[str]]],
 ) -> int:
-    """Everything, with the exit status that belongs to what went wrong."""
+    """Everything, with the exit status that belongs to what went wrong; a key that cannot be used as in cexec."""
+    key = _read_key(application)
     try:
-        return _run_all(application, options, arguments, inputs)
+        return _run_all(key, application, options, arguments, inputs)
     except UsageError:
         raise
     except CexecError as error:
@@ -104,13 +104,13 @@ def _run(
 
 
 def _run_all(
+    key: ClientKey,
     application: str,
     options: SimpleNamespace,
     arguments: Sequence[str],
     inputs: Sequence[tuple[str, list[str]]],
 ) -> int:
     _raise_descriptor_limit()
-    key = _read_key(application)
     if not (inputs or options.arg_file or options.params or options.array or options.slices) and os.isatty(0):
         print_line("cmap: reading inputs from the terminal, one on each line; Ctrl-D ends them")
     setup = Setup(
@@ -153,7 +153,8 @@ def _standard_input(*, unbuffered: bool) -> BinaryIO:
 
 
 async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
-    coordinator = Coordinator(setup.parts(terms, watch.observers))
+    parts = setup.parts(terms, watch.observers)
+    coordinator = Coordinator(parts)
     interrupts = 0
 
     def interrupt() -> None:
@@ -173,6 +174,8 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
         status = await coordinator.run()
         if interrupts:
             raise CexecError("ended by the user before all tasks were done")
+        if not parts.scheduler.begun:
+            print_line(f"cmap: nothing to do: {setup.why_nothing}")
         return status
     except CexecError as error:
         left = {*setup.saver.unsaved, *coordinator.running}

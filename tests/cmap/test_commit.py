@@ -258,7 +258,7 @@ try:
         claim = journal.claim(number.to_bytes(16, "big"), number, "")
         if claim is None:
             continue
-        result = FileOutput("results/" + temporary_name(journal.token))
+        result = FileOutput("results/" + temporary_name(journal.token), f"results/{{number}}")
         result.append(b"result %d" % number)
         result.close()
         outcome = Outcome(number, succeeded=number % 7 != 0, command=f"task {{number}}", exitval=int(number % 7 == 0))

@@ -87,7 +87,7 @@ def test_a_task_has_a_directory_of_its_own_in_results() -> None:
 
 
 def test_nothing_is_left_when_one_of_several_results_cannot_be_begun() -> None:
-    with pytest.raises(LocalError, match=r"cannot write no/\.cmap-.*: no such file or directory"):
+    with pytest.raises(LocalError, match="cannot write no/err: no such file or directory"):
         AttemptFiles(task(Result(STDOUT, "out"), Result(STDERR, "no/err")), TOKEN)
     assert everything() == {}
     with pytest.raises(LocalError, match="no such file"):
@@ -95,20 +95,31 @@ def test_nothing_is_left_when_one_of_several_results_cannot_be_begun() -> None:
     assert everything() == {}
 
 
-def test_a_full_disk_is_told_with_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
-    output = FileOutput("out")
+def full(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "")
 
-    def full(*_: object) -> int:
-        raise OSError(errno.ENOSPC, "")
 
+@pytest.mark.parametrize("call", ["write", "close"])
+def test_a_full_disk_is_told_with_the_file_that_the_user_asked_for(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    output = FileOutput("draft", "out")
+    with monkeypatch.context() as patch, pytest.raises(LocalError, match="cannot write out: no space left on device"):
+        patch.setattr(os, call, full)
+        output.append(b"x")
+        output.close()
+
+
+def test_a_full_disk_does_not_keep_an_attempt_from_being_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = AttemptFiles(task(Result(STDOUT, "out")), TOKEN)
     with monkeypatch.context() as patch:
-        patch.setattr(os, "write", full)
-        with pytest.raises(LocalError, match="cannot write out: no space left on device"):
-            output.append(b"x")
+        patch.setattr(os, "close", full)
+        files.discard()
+    assert everything() == {}
+
+
 
 
 def test_a_file_output_is_read_while_it_is_written() -> None:
-    output = FileOutput("out")
+    output = FileOutput("out", "out")
     output.append(b"one")
     assert b"".join(output.pieces()) == b"one"
     output.append(b"two")

@@ -41,7 +41,7 @@ def judged(text: str, stdout: bytes = b"7", extra: dict[str, str] | None = None,
     outputs["stdout"].append(stdout)
     for name, content in files.items():
         path = Path(f".cmap-{name}")
-        outputs[f"sub/{name}"] = FileOutput(str(path))
+        outputs[f"sub/{name}"] = FileOutput(str(path), str(path))
         outputs[f"sub/{name}"].append(content)
     task = Task(3, stdin=TaskInput(NOTHING), parameters={"id": "7", "a name": "x y"})
     return Judge(text, "--validate").judge(task, outputs, extra)

@@ -18,6 +18,7 @@ from typing import Any
 
 import pytest
 
+from cexec.commands.cexec import main as cexec_main
 from cexec.commands.cmap import main, split_command
 from cexec.errors import UsageError
 from tests.environment import ROOT, command, local_environment
@@ -280,7 +281,7 @@ def test_a_full_disk_stops_the_run_and_says_what_is_not_saved(cluster: Cluster) 
     result = cluster.run(*words, *inputs, preexec_fn=limit)
     assert result.status == 255
     assert re.search(
-        r"cannot write \S+: file too large; tasks? .*2.* not saved; go on with --state s --resume", result.err
+        r"cannot write 9000000.out: file too large; tasks? .*2.* not saved; go on with --state s --resume", result.err
     )
     assert cluster.run("--resume", *words, *inputs).status == 0
     assert {path.name: path.stat().st_size for path in Path().glob("*.out")} == {
@@ -336,7 +337,8 @@ def test_a_run_goes_on_after_it_was_killed(cluster: Cluster, tmp_path: Path) -> 
     assert sorted(row["Seq"] for row in joblog()) == [str(number) for number in range(1, 9)]
     assert {path.read_text() for path in tmp_path.glob("*.out")} == {f"{number}\n" for number in range(1, 9)}
     assert not [name for name in os.listdir() if name.startswith(".cmap-")]
-    assert cluster.run("--resume", *words, *inputs).status == 0
+    result = cluster.run("--resume", *words, *inputs)
+    assert (result.status, result.err) == (0, "cmap: nothing to do: of 8 tasks none is left for --resume\n")
     assert len(joblog()) == 8
 
 
@@ -434,10 +436,22 @@ def test_nobody_is_there(tmp_path: Path) -> None:
     assert b"answered in 0.3 s" in result.stderr
 
 
-def test_a_key_that_is_none_is_told(capfd: pytest.CaptureFixture[str]) -> None:
-    Path("app.pub").write_text("nothing")
-    assert main(["app.pub", ":::", "a"]) == 255
-    assert "app.pub" in capfd.readouterr().err
+def test_a_key_that_cannot_be_used_is_told_as_cexec_tells_it(capfd: pytest.CaptureFixture[str]) -> None:
+    Path("none.pub").write_text("nothing")
+    os.chmod("none.pub", 0o600)
+    Path("open.pub").write_text("nothing")
+    os.chmod("open.pub", 0o644)
+    for name in ("absent.pub", "none.pub", "open.pub"):
+        assert cexec_main([name]) == main([name, ":::", "a"]) == 111
+        one, other = capfd.readouterr().err.splitlines()
+        assert one.startswith(f"cexec: {name}") and other == one.replace("cexec: ", "cmap: ", 1)
+
+
+@pytest.mark.parametrize("words", [(), (":::",), (":::", "a", ":::"), ("--params", "header"), ("--pipe",)])
+def test_that_there_is_nothing_to_do_is_told(cluster: Cluster, words: tuple[str, ...]) -> None:
+    Path("header").write_text("a,b\n")
+    result = cluster.run("--stderr", "{#}.err", *words)
+    assert (result.status, result.out, result.err) == (0, "", "cmap: nothing to do: there is no input\n")
 
 
 # words
