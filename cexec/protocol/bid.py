@@ -50,6 +50,7 @@ class Bidder:
     __slots__ = (
         "_announcements", "_boost", "_competition", "_connecting", "_events", "_load", "_now", "_queued_next",
         "_random", "_reputation", "_reserved", "_running", "_slots", "_speed", "_stalled", "_waiting",
+        "_waiting_for_us",
     )  # fmt: skip
 
     def __init__(
@@ -64,6 +65,7 @@ class Bidder:
         self._reputation = Reputation()
         self._announcements = Remembered()
         self._waiting = Lottery(random)  # those that are READY
+        self._waiting_for_us = Lottery(random)  # and of these the announcements that are targeted
         self._events: list[Connect | Queued | Forget | Penalized | Recovered] = []
         self._now = self._queued_next = -inf
         self._running = self._reserved = self._connecting = self._stalled = 0
@@ -213,9 +215,11 @@ class Bidder:
     def next_event(self) -> Connect | Queued | Forget | Penalized | Recovered | None:
         if self._events:
             return self._events.pop(0)
-        if self._waiting and self._may_connect() and self._now >= self._reputation.held_until(self._now):
-            announcement = self._announcements.get(self._waiting.draw())
+        lottery = self._next_lottery()
+        if lottery is not None and self._now >= lottery[1]:
+            announcement = self._announcements.get(lottery[0].draw())
             assert announcement is not None  # what waits is remembered
+            self._wait_no_more(announcement.identity)
             announcement.state = CONNECTING
             announcement.stalls_at = self._now + STALL
             self._connecting += 1
@@ -227,8 +231,9 @@ class Bidder:
     def next_timeout(self) -> float | None:
         """The time at which `handle_timeout` wants to be called; None: never."""
         due = self._announcements.next_timer()
-        if self._waiting and self._may_connect():
-            due = min(due, max(self._now, self._reputation.held_until(self._now)))
+        lottery = self._next_lottery()
+        if lottery is not None:
+            due = min(due, max(self._now, lottery[1]))
         return None if due == inf else due
 
     def handle_timeout(self, now: float) -> None:
@@ -294,7 +299,7 @@ class Bidder:
             announcement.stalls_at = inf
             self._stalled += 1
         elif now >= announcement.expires:
-            self._waiting.discard(announcement.identity)
+            self._wait_no_more(announcement.identity)
             self._announcements.drop(announcement)
             self._events.append(Forget(announcement.identity, over=False))
             return
@@ -311,7 +316,7 @@ class Bidder:
         announcement = Announcement(identity, weight, now, expires, targeted)
         displaced = self._announcements.add(announcement)
         if displaced is not None:
-            self._waiting.discard(displaced.identity)
+            self._wait_no_more(displaced.identity)
             self._announcements.drop(displaced)
             self._events.append(Forget(displaced.identity, over=False))
         return announcement
@@ -320,12 +325,27 @@ class Bidder:
         """Its time has come: it takes part in the lottery for free slots."""
         announcement.state = READY
         self._waiting.add(announcement.identity, announcement.weight)
+        if announcement.targeted and not announcement.leased:
+            self._waiting_for_us.add(announcement.identity, announcement.weight)
         self._announcements.arm(announcement)
+
+    def _wait_no_more(self, identity: bytes) -> None:
+        self._waiting.discard(identity)
+        self._waiting_for_us.discard(identity)
+
+    def _next_lottery(self) -> tuple[Lottery, float] | None:
+        """Among whom is drawn next, and when; a slowed worker leaves all but what is meant for it to others first."""
+        if not self._waiting or not self._may_connect():
+            return None
+        held_until = self._reputation.held_until(self._now)
+        if self._now < held_until and self._waiting_for_us:
+            return self._waiting_for_us, self._reputation.held_until(self._now, targeted=True)
+        return self._waiting, held_until
 
     def _retry(self, announcement: Announcement, now: float) -> None:
         """Wait a while and until it is heard again, because a client that has a worker falls silent; or give up."""
         announcement.failures += 1
-        if announcement.failures > RETRIES or announcement.expires == inf:  # a lease has one connection only
+        if announcement.failures > RETRIES or announcement.leased:  # a lease has one connection only
             self._forget(announcement, now)
             return
         announcement.state = DELAYED
@@ -337,7 +357,7 @@ class Bidder:
         """Done with for good."""
         if announcement.state == CONNECTING:
             self._leave(announcement.identity, CONNECTING, now)
-        self._waiting.discard(announcement.identity)
+        self._wait_no_more(announcement.identity)
         self._announcements.finish(announcement, now)
         self._events.append(Forget(announcement.identity, over=True))
 

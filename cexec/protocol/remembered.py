@@ -41,6 +41,11 @@ class Announcement:
         self.timer = inf  # of its entries in the timer heap the one that is valid
 
     @property
+    def leased(self) -> bool:
+        """A connected client's next job: wanted as long as its connection lasts."""
+        return self.expires == inf
+
+    @property
     def holds_slot(self) -> bool:
         return self.state in (RESERVED, RUNNING)
 

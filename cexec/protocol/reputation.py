@@ -106,16 +106,17 @@ class Reputation:
     def rival_succeeded(self, now: float) -> None:
         self._rival_succeeded_at = now
 
-    def held_until(self, now: float) -> float:
-        """Waiting jobs are not taken before."""
+    def held_until(self, now: float, *, targeted: bool = False) -> float:
+        """Waiting jobs are not taken before; those that are `targeted`, meant for this worker, wait for no rival."""
         slowness = self.slowness(now)
         if not slowness:
             return -inf
-        if now - self._rival_succeeded_at < RIVAL_LIFETIME:
-            return self._paused_at + YIELDING_TO_HEALTHY * slowness
-        if now - self._rival_took_at < RIVAL_LIFETIME:
-            return self._paused_at + YIELDING * slowness
-        return self._paused_at + slowness
+        factor = 1
+        if not targeted and now - self._rival_succeeded_at < RIVAL_LIFETIME:
+            factor = YIELDING_TO_HEALTHY
+        elif not targeted and now - self._rival_took_at < RIVAL_LIFETIME:
+            factor = YIELDING
+        return self._paused_at + factor * slowness
 
     def health(self, now: float) -> str:
         """For people: "ok" or what is wrong."""

@@ -175,6 +175,33 @@ def test_slowed_worker_yields_to_rivals_that_take_jobs_and_more_to_healthy_ones(
     assert reputation.held_until(0.0) == pytest.approx(YIELDING_TO_HEALTHY * COMPLAINT_DELAY)
 
 
+def test_job_meant_for_a_slowed_worker_does_not_wait_for_its_healthy_rivals() -> None:
+    machine = bidder(slots=4)
+    machine.complained(b"client", 0.0)
+    machine.rival_succeeded(0.0)
+    machine.consider(identity(1), 1, WANTED, 0.0)
+    machine.consider(identity(2), 1, WANTED, 0.0, targeted=True)
+    machine.leased(identity(3), 1, 0.0)  # its client may have healthier workers
+    machine.handle_timeout(COMPLAINT_DELAY)
+    assert connects(machine) == [identity(2)]
+    run(machine, identity(2), COMPLAINT_DELAY)
+    machine.finished(identity(2), "failed", 2.0, 3.0)
+    while (due := machine.next_timeout()) is not None and due < 8.0:
+        machine.handle_timeout(due)
+        assert connects(machine) == []
+
+
+def test_job_meant_for_a_slowed_worker_that_is_forgotten_is_not_taken() -> None:
+    machine = bidder()
+    machine.complained(b"client", 0.0)
+    machine.rival_succeeded(0.0)
+    machine.consider(identity(1), 1, WANTED, 0.0, targeted=True)
+    machine.handle_timeout(COMPLAINT_DELAY / 2)
+    machine.forget(identity(1), COMPLAINT_DELAY / 2)
+    machine.handle_timeout(2 * COMPLAINT_DELAY)
+    assert connects(machine) == []
+
+
 def test_worker_that_nobody_slows_is_never_held() -> None:
     reputation = Reputation()
     reputation.rival_succeeded(0.0)
