@@ -69,7 +69,7 @@ def check_program(go: Go, programs: SentPrograms | None) -> Refusal | None:
         return Refusal(PERMANENT, f"the program is said to be stream {number}, which does not carry one")
     if program_offer.choose(offers, programs.platform) is None:
         has = ", ".join(sorted(one.platform for one in offers))
-        return Refusal(HERE, f"there is no program for {programs.platform}, only for {has}")
+        return Refusal(HERE, f"{program_offer.NONE_FITS} {programs.platform}, only for {has}")
     return None
 
 

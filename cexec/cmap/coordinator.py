@@ -17,9 +17,10 @@ from cexec.client_job import RefusedError
 from cexec.cmap.attempts import Attempts
 from cexec.cmap.events import CANCELLED
 from cexec.cmap.pacing import Pacing
-from cexec.cmap.scheduler import LOST, REFUSED, REFUSED_FOR_GOOD, SUCCEEDED
+from cexec.cmap.scheduler import LOST, REFUSED, REFUSED_FOR_GOOD, SUCCEEDED, UNFIT
 from cexec.cmap.workers import Workers
 from cexec.errors import CexecError, LocalError, NoWorkerError
+from cexec.protocol.program_offer import NONE_FITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,6 +103,9 @@ class Coordinator:
         for worker in self._workers.forgotten(now):
             self._scheduler.worker_left(worker.key)
             self._end_searches(0)  # those that were turned away for its sake come at once
+        terms = self._parts.terms
+        if terms.accept_timeout and (why := self._workers.none_fits(terms.accept_timeout, now)):
+            raise NoWorkerError(f"no worker of {terms.key.fingerprint} fits: {why}")
         self._follow_searches(now)
         if now >= self._next_tick:
             self._next_tick = now + TICK
@@ -229,7 +233,7 @@ class Coordinator:
 
     def _meet(self, hello: Hello, address: str) -> Worker:
         worker, unknown = self._workers.meet(hello, address, monotonic())
-        if unknown:
+        if unknown and worker.fits:
             self._scheduler.worker_joined(worker.key, worker.slots)
         return worker
 
@@ -299,6 +303,8 @@ class Coordinator:
             run.fail(CANCELLED, run.attempt.ending)
         except RefusedError as error:
             run.fail(REFUSED_FOR_GOOD if error.permanent else REFUSED, f"refused: {error}")
+            if str(error).startswith(NONE_FITS):
+                self._turn_away(worker, run, str(error))
             self._complain(lease, run, error)
         except LocalError as error:
             self._fail(error)
@@ -310,6 +316,13 @@ class Coordinator:
                 self._scheduler.worker_left(worker.key)
         self._attempts.end(run)
         return good
+
+    def _turn_away(self, worker: Worker, run: Run, reason: str) -> None:
+        """It is asked for nothing more."""
+        run.fail(UNFIT, f"refused: {reason}")
+        if self._workers.unfit(worker, reason, monotonic()):
+            self._scheduler.worker_left(worker.key)
+            self._parts.tell(f"worker {worker.name} gets no task: {reason}")
 
     def _complain(self, lease: Lease, run: Run, error: CexecError) -> None:
         """The loggers, and the worker, hear that an attempt has failed; docs/protocol.md section 5.2."""

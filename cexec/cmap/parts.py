@@ -24,8 +24,7 @@ if TYPE_CHECKING:
 
 class Parts:
     """`files` makes the outputs of an attempt, `live` what hears them as they come; `sequence` is that of --term-seq,
-    `program` that of --program;
-    `total` is the number of all rows, None if nobody knows.
+    `program` that of --program; `total` is the number of all rows, None if nobody knows; `tell` gets lines for people.
     """
 
     def __init__(
@@ -43,6 +42,7 @@ class Parts:
         judge: Judge | None = None,
         journal: Journal | None = None,
         observers: Sequence[Observer] = (),
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         self.terms = terms
         self.scheduler = scheduler
@@ -56,3 +56,4 @@ class Parts:
         self.judge = judge
         self.journal = journal
         self.observers = observers
+        self.tell = tell

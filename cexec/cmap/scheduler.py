@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from cexec.cmap.policy import Policy
 
 SUCCEEDED, FAILED, LOST, REFUSED, REFUSED_FOR_GOOD = "succeeded", "failed", "lost", "refused", "refused for good"
+UNFIT = "unfit"  # the worker refused, as it would any other of the tasks
 NOTHING_YET = 0  # instead of the number of a task: there may be another one later
 MOST_REFUSALS = 5  # workers (ours) that may refuse a task
 FAILURE = 1  # exit status (ours) of a task that has none of its own
@@ -181,7 +182,7 @@ class Scheduler:
         self._running[attempt] = None
 
     def ended(self, attempt: Attempt, how: str, now: float, *, status: int = FAILURE, reason: str = "") -> None:
-        """`how` is SUCCEEDED (also by the judgement of --validate), FAILED, LOST, REFUSED or REFUSED_FOR_GOOD.
+        """`how` is SUCCEEDED (also by the judgement of --validate), FAILED, LOST, REFUSED, REFUSED_FOR_GOOD or UNFIT.
 
         `status` is the exit status of a task that failed, `reason` says in words why.
         """
@@ -304,7 +305,7 @@ class Scheduler:
             record.failures += 1
         elif how == LOST and attempt.began:
             record.crashes += 1
-        else:
+        elif how != UNFIT:
             record.refusals += 1
 
     def _has_failed(self, record: _Record, how: str) -> bool:

@@ -43,7 +43,7 @@ from cexec.protocol.frames import FIRST_FILE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from types import SimpleNamespace
     from typing import BinaryIO
 
@@ -120,7 +120,8 @@ class Setup:
             make_results_directory(self._results_directory, numbers, lambda number: done(self.plan.task(number)))
         self._writers = self._make_writers()
 
-    def parts(self, terms: Terms, observers: Sequence[Observer]) -> Parts:
+    def parts(self, terms: Terms, observers: Sequence[Observer], tell: Callable[[str], None]) -> Parts:
+        """`tell` gets lines that the user should read at once."""
         options = self._options
         ordered = options.keep_order or options.collect
         order = None
@@ -142,6 +143,7 @@ class Setup:
             judge=self._judge,
             journal=self.journal,
             observers=observers,
+            tell=tell,
         )
 
     @property

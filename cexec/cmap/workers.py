@@ -2,7 +2,7 @@
 
 Contract: a worker is one running cservice, known by its instance; `join` is told each time that one offers itself,
 `leased` and `parted` as leases begin and end.  One that has none and was not met for `FORGET_AFTER` is `forgotten`:
-it may have gone, and no task must wait for it.
+it may have gone, and no task must wait for it.  That it can run none of the tasks (`unfit`) is never forgotten.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ FORGET_AFTER = 5.0  # seconds (ours)
 
 
 class Worker:
-    """`leases`: connections that we have with it; `met`: when it was seen last."""
+    """`leases`: connections that we have with it; `met`: when it was seen last; `fits`: it can run our tasks."""
 
-    __slots__ = ("address", "instance", "key", "leases", "met", "name", "slots")
+    __slots__ = ("address", "fits", "instance", "key", "leases", "met", "name", "slots")
 
     def __init__(self, hello: Hello, address: str) -> None:
         self.key = hello.instance.hex()
@@ -27,6 +27,7 @@ class Worker:
         self.slots = hello.slots
         self.leases = 0
         self.met = 0.0
+        self.fits = True
 
 
 class Workers:
@@ -34,6 +35,8 @@ class Workers:
 
     def __init__(self) -> None:
         self._workers: dict[str, Worker] = {}
+        self._unfit: dict[str, str] = {}  # and why, in words
+        self._unfit_since = 0.0  # nobody has been there but these
         self.any_met = False
 
     def meet(self, hello: Hello, address: str, now: float) -> tuple[Worker, bool]:
@@ -43,6 +46,7 @@ class Workers:
         unknown = key not in self._workers
         if unknown:
             self._workers[key] = Worker(hello, address)
+            self._workers[key].fits = key not in self._unfit
         worker = self._workers[key]
         worker.met = now
         return worker, unknown
@@ -50,6 +54,23 @@ class Workers:
     def lost(self, worker: Worker) -> bool:
         """Whether it was known until now."""
         return self._workers.pop(worker.key, None) is not None
+
+    def unfit(self, worker: Worker, reason: str, now: float) -> bool:
+        """It says that it can run none of the tasks; whether that is new."""
+        if not self._unfit:
+            self._unfit_since = now
+        new = worker.key not in self._unfit
+        self._unfit[worker.key] = f"{worker.name}: {reason}"
+        worker.fits = False
+        return new
+
+    def none_fits(self, patience: float, now: float) -> str:
+        """Why, if for so many seconds there have been only workers that are unfit; else nothing."""
+        if self._unfit and any(worker.fits for worker in self._workers.values()):
+            self._unfit_since = now
+        if not self._unfit or now < self._unfit_since + patience:
+            return ""
+        return "; ".join(self._unfit.values())
 
     def forgotten(self, now: float) -> list[Worker]:
         """Forgets those that may have gone."""

@@ -153,7 +153,7 @@ def _standard_input(*, unbuffered: bool) -> BinaryIO:
 
 
 async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
-    parts = setup.parts(terms, watch.observers)
+    parts = setup.parts(terms, watch.observers, _tell)
     coordinator = Coordinator(parts)
     interrupts = 0
 

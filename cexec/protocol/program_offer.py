@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 STREAM_OPTION = "program-stream"  # (protocol) the option of GO with the number of the stream that carries the program
 PREFIX = "program-"  # (protocol) and the platform: the option of GO with hash and size of a program
 ANY = "any"  # (protocol) the platform of a program that runs everywhere
+NONE_FITS = "there is no program for"  # (protocol) so begins the reason of a worker of whose platform none is
 HEXADECIMAL = "0123456789abcdef"
 HASH_DIGITS = 64
 LARGEST_PROGRAM = 1 << 34  # bytes (protocol)

@@ -15,6 +15,7 @@ from cexec.cmap.scheduler import (
     REFUSED,
     REFUSED_FOR_GOOD,
     SUCCEEDED,
+    UNFIT,
     Attempt,
     Cancel,
     Scheduler,
@@ -238,6 +239,15 @@ def test_a_refusal_goes_to_another_worker_and_one_for_good_ends_the_task() -> No
     second = cluster.offer("b")
     assert second is not None and second.task == 1
     assert cluster.end(second, REFUSED_FOR_GOOD, reason="no arguments here") == [("failed", 1, "no arguments here")]
+
+
+def test_workers_that_can_run_no_task_at_all_are_no_refusals_of_this_one() -> None:
+    cluster = Cluster(1, "abcdefgh")
+    for worker in "abcdefg":
+        attempt = cluster.offer(worker)
+        assert attempt is not None
+        assert cluster.end(attempt, UNFIT) == []
+    assert cluster.start("h").task == 1
 
 
 @pytest.mark.parametrize("how", [FAILED, LOST])

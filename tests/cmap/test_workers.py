@@ -39,3 +39,23 @@ def test_a_worker_is_lost_once() -> None:
     workers = Workers()
     worker, _ = workers.meet(hello(b"1" * 16), "10.0.0.1", 0.0)
     assert [workers.lost(worker), workers.lost(worker)] == [True, False]
+
+
+def test_a_worker_that_is_unfit_stays_so_and_is_told_once() -> None:
+    workers = Workers()
+    worker, _ = workers.meet(hello(b"1" * 16), "10.0.0.1", 0.0)
+    assert [workers.unfit(worker, "no", 0.0), workers.unfit(worker, "no", 1.0)] == [True, False]
+    assert workers.forgotten(FORGET_AFTER) == [worker]
+    again, unknown = workers.meet(hello(b"1" * 16), "10.0.0.1", 20.0)
+    assert unknown and not again.fits
+
+
+def test_that_none_fits_is_said_after_there_has_been_no_other_worker_for_a_while() -> None:
+    workers = Workers()
+    assert workers.none_fits(3.0, 100.0) == ""
+    worker, _ = workers.meet(hello(b"1" * 16), "10.0.0.1", 100.0)
+    workers.unfit(worker, "no", 100.0)
+    other, _ = workers.meet(hello(b"2" * 16), "10.0.0.2", 100.0)
+    assert workers.none_fits(3.0, 110.0) == ""
+    workers.lost(other)
+    assert [workers.none_fits(3.0, now) for now in (112.9, 113.0)] == ["", "rack@10.0.0.1: no"]

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -66,6 +68,24 @@ def test_cmap_brings_a_program_too(application: Application, service: Start, tmp
     done = subprocess.run(argv, env=clean_environment(), capture_output=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"a in a\nb in b\nc in c\n", b"")
     assert len([line for line in started.lines if "finished" in line]) == 3
+
+
+def test_cmap_says_at_once_that_a_worker_has_none_of_the_platforms_and_asks_it_once(
+    application: Application, service: Start, tmp_path: Path
+) -> None:
+    started = service(PLACE, options=["-j", "1", "--allow-programs", "--program-cache", str(tmp_path / "cache")])
+    mine = script(tmp_path / "mine", "true")
+    programs = ["--program", f"linux-none={mine}", "--program", f"none-x={mine}"]
+    argv = command("cmap", *programs, "--stdin-text", "{}", application.public, ":::", *map(str, range(100)))
+    environment = clean_environment({"CEXEC_TIMEOUT_ACCEPT": "3"})
+    began = time.monotonic()
+    with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stderr is not None
+        assert f"gets no task: there is no program for {OWN}, only for linux-none, none-x" in process.stderr.readline()
+        assert time.monotonic() - began < 2.0
+        assert process.wait(30) == 111
+        assert re.fullmatch(r"cmap: no worker of \S+ fits: \S+: there is no program for .*\n", process.stderr.read())
+    assert sum("refused" in line for line in started.lines) == 1
 
 
 @pytest.mark.parametrize(
