@@ -37,7 +37,12 @@ class PipeSink(Sink):
         self._rest = -1
 
     def unread(self) -> int:
-        return unread(self._rest if self.fd < 0 else self.fd)
+        """What the program has left when it has ended; asked for once."""
+        left = unread(self._rest if self.fd < 0 else self.fd)
+        if self._rest >= 0:
+            os.close(self._rest)
+            self._rest = -1
+        return left
 
     def close(self) -> None:
         if self.fd >= 0:

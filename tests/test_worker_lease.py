@@ -59,6 +59,19 @@ def test_each_job_is_like_the_first_one() -> None:
         assert job.wait() == 0
 
 
+def test_no_job_leaves_a_descriptor_open() -> None:
+    with leased("sleep 0.01; head -c 1") as job:
+        counts = []
+        for number in range(5):
+            if number:
+                job.parent.send(OFFER)
+                job.again(name(number), {0: b"the input"})
+            assert job.result().exit_status == 0
+            told(job, *["taken"] * bool(number), "started", "finished")
+            counts.append(len(os.listdir(f"/proc/{job.pid}/fd")))
+        assert counts == [counts[0]] * 5
+
+
 def test_without_the_option_there_is_one_job() -> None:
     with shell("true") as job:
         job.result()
