@@ -14,6 +14,7 @@ from __future__ import annotations
 import _stat as stat
 import errno
 import os
+from time import monotonic, sleep
 
 from cexec.client_descriptors import name_of
 from cexec.errors import LocalError
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from cexec.client_descriptors import Descriptor
 
 STANDARD_ERROR = 2
+# Seconds (ours).  What a thread above us starts has all open files of that process until it executes its own program.
+BRIEFLY_OPEN = 0.1
+LOOK_AGAIN = 0.01  # seconds (ours)
 
 
 class _TwoWaySink(Sink):
@@ -187,7 +191,7 @@ class Outputs:
         fd = target.descriptors[0].fd
         if os.fstat(fd).st_size != target.start + target.count:
             return "to which others have written too"
-        if _others_have_open(target.descriptors[0].inode):
+        if _others_keep_open(target.descriptors[0].inode):
             return "which another process has open too"
         return ""
 
@@ -213,6 +217,16 @@ def _cannot_write(number: int, error: int) -> LocalError:
     if error == errno.ESPIPE:
         reason = "the program reads this file too, and where it has got to is not known here; open it for one of both"
     return LocalError(f"cannot write to {name_of(number)}: {reason}")
+
+
+def _others_keep_open(inode: tuple[int, int]) -> bool:
+    """Whether another process has this file open for longer than starting a program takes."""
+    until = monotonic() + BRIEFLY_OPEN
+    while _others_have_open(inode):
+        if monotonic() >= until:
+            return True
+        sleep(LOOK_AGAIN)
+    return False
 
 
 def _others_have_open(inode: tuple[int, int]) -> bool:
