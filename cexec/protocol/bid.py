@@ -166,6 +166,7 @@ class Bidder:
             return False
         announcement.state = RESERVED
         self._reserved += 1
+        self._reputation.pause(now)
         self._announcements.arm(announcement)  # no timer ends it from now on
         return True
 
@@ -223,7 +224,6 @@ class Bidder:
             announcement.state = CONNECTING
             announcement.stalls_at = self._now + STALL
             self._connecting += 1
-            self._reputation.pause(self._now)
             self._announcements.arm(announcement)
             return Connect(announcement.identity)
         return None
@@ -279,10 +279,11 @@ class Bidder:
 
     def _delay(self, targeted: bool, now: float) -> float:
         """Seconds from hearing an announcement to answering it, while a slot is free."""
-        slowness = self._reputation.slowness(now)
+        alone = self._competition.alone(now)
+        slowness = self._reputation.slowness(now, alone=alone)
         if self._boost is not None:
             return self._boost + slowness
-        if targeted or self._competition.alone(now):
+        if targeted or alone:
             return slowness
         load = max(self._load, (self._reserved + self._running) / self._slots)
         return slowness + (IDLE_DELAY + LOAD_DELAY * load) / self._speed + self._competition.spread(self._speed)
@@ -337,7 +338,7 @@ class Bidder:
         """Among whom is drawn next, and when; a slowed worker leaves all but what is meant for it to others first."""
         if not self._waiting or not self._may_connect():
             return None
-        held_until = self._reputation.held_until(self._now)
+        held_until = self._reputation.held_until(self._now, alone=self._competition.alone(self._now))
         if self._now < held_until and self._waiting_for_us:
             return self._waiting_for_us, self._reputation.held_until(self._now, targeted=True)
         return self._waiting, held_until

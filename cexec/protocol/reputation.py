@@ -10,6 +10,7 @@ from __future__ import annotations
 from math import inf
 
 LONGEST_DELAY = 5.0  # seconds (ours)
+LONGEST_ALONE = 0.5  # seconds (ours) where no other worker is there to whom the jobs could be left
 FIRST_PENALTY = 0.5  # seconds (ours), doubled with each further failure
 FAILURES_ALLOWED = 3  # (ours) quick failures running before the worker is slowed; a refusal counts as so many
 QUICK_FAILURE = 1.0  # seconds (ours): a job that fails sooner is likely the worker's fault
@@ -41,10 +42,10 @@ class Reputation:
         self._unfinished: dict[bytes, float] = {}  # jobs that were started and have come to no proper end, oldest first
         self._paused_at = self._rival_took_at = self._rival_succeeded_at = -inf
 
-    def slowness(self, now: float) -> float:
-        """Seconds for failures and complaints together."""
+    def slowness(self, now: float, *, alone: bool = False) -> float:
+        """Seconds for failures and complaints together; `alone`: there is no sign of other workers."""
         complaints = self._complaints_now(now) if self._complaints else 0.0
-        return min(self._penalty(now) + COMPLAINT_DELAY * complaints, LONGEST_DELAY)
+        return min(self._penalty(now) + COMPLAINT_DELAY * complaints, LONGEST_ALONE if alone else LONGEST_DELAY)
 
     def _penalty(self, now: float) -> float:
         """Seconds for its own failures: 0.5, 1, 2, 4, 5, 5 ... from the third on."""
@@ -106,9 +107,9 @@ class Reputation:
     def rival_succeeded(self, now: float) -> None:
         self._rival_succeeded_at = now
 
-    def held_until(self, now: float, *, targeted: bool = False) -> float:
+    def held_until(self, now: float, *, targeted: bool = False, alone: bool = False) -> float:
         """Waiting jobs are not taken before; those that are `targeted`, meant for this worker, wait for no rival."""
-        slowness = self.slowness(now)
+        slowness = self.slowness(now, alone=alone)
         if not slowness:
             return -inf
         factor = 1

@@ -266,12 +266,14 @@ def test_a_task_that_takes_too_long_is_ended(cluster: Cluster) -> None:
 
 
 def test_a_task_that_takes_its_workers_with_it_is_given_up_and_named(cluster: Cluster) -> None:
-    words = ("--crash-limit", "2", "--results", "t.jsonl", "--peer", 'RUN=eval "$1"', "--", "{}")
-    result = cluster.run(*words, ":::", "true", "sleep 0.2; kill -9 $PPID; sleep 60")
+    words = ("--crash-limit", "4", "--results", "t.jsonl", "--peer", 'RUN=eval "$1"', "--", "{}")
+    began = time.monotonic()
+    result = cluster.run(*words, ":::", "true", "sleep 0.1; kill -9 $PPID; sleep 60")
     assert result.status == 1
+    assert time.monotonic() - began < 8.0  # regression: 5 s for each crash
     reasons = {row["seq"]: row["reason"] for row in map(json.loads, Path("t.jsonl").read_text().splitlines())}
     assert reasons[1] == ""
-    assert reasons[2].endswith("; 2 workers were lost while it ran (--crash-limit)")
+    assert reasons[2].endswith("; 4 workers were lost while it ran (--crash-limit)")
 
 
 def test_a_full_disk_stops_the_run_and_says_what_is_not_saved(cluster: Cluster) -> None:
