@@ -15,7 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import LOOPBACK_GROUP, Workplace, children, cpu_seconds, goal, interleaved, rounds, table
-from cexec.aio import Job, Terms, find_worker
+from cexec.aio import Job
+from cexec.aio_search import Terms, find_worker
 from cexec.protocol.frames import READS, WRITES, Stream
 from cexec.protocol.keys import ClientKey
 from cexec.protocol.limits import DEFAULT_PINGPONG

@@ -1,11 +1,10 @@
-"""Many jobs at once in one asyncio program: the search for workers, and leases of them.
+"""One of many jobs at once in an asyncio program: what it is, and the lease of a worker that runs it and others.
 
-Contract: `find_worker` announces until a worker has confirmed and gives it what `choose` then says.  The `Lease` that
-comes of it runs that job and, each time that the worker confirms again, another one, until it is released or closed.
-All machines are those of `cexec`: `Contest`, `Pump`, `Session`; here they only wait in asyncio's loop.  Sources and
-sinks must not need waiting: a source has no descriptor that is polled (`fd` is -1), a sink takes all that it is given.
-Whatever goes wrong with a worker while it runs a job is a `CexecError`; its lease is then good for nothing but `close`.
-Every lease is released or closed.  docs/protocol.md sections 3.3 and 4.4.
+Contract: a `Lease` runs the job that its worker has been given and, each time that the worker confirms again, another
+one, until it is released or closed; one of the two always comes.  The machines are those of `cexec`, `Pump` and
+`Session`; here they only wait in asyncio's loop.  Sources and sinks must not need waiting: a source has no descriptor
+that is polled (`fd` is -1), a sink takes all that it is given.  Whatever goes wrong with a worker while it runs a job
+is a `CexecError`; its lease is then good for nothing but `close`.  docs/protocol.md section 4.4.
 """
 
 from __future__ import annotations
@@ -18,144 +17,29 @@ from time import monotonic
 from cexec.client_alerts import send_alert
 from cexec.client_job import RefusedError
 from cexec.client_programs import asked
-from cexec.client_race import Contest
 from cexec.errors import CexecError, DisconnectedError, LocalError
 from cexec.protocol import frames, sodium
-from cexec.protocol.announcement import JOB_ID_SIZE, SealedAnnouncement
+from cexec.protocol.announcement import JOB_ID_SIZE
 from cexec.protocol.frames import FIRST_FILE, Go, Refusal
 from cexec.protocol.session import OFFERED, OFFERING, OVER, RUNNING
-from cexec.system.datagrams import Announcer
 from cexec.system.pump import LEAST_CREDIT, Pump, Trouble
-from cexec.system.sockets import open_listener
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
-    from typing import Any, TypeAlias
+    from collections.abc import Callable
 
     from cexec.client_candidate import Winner
     from cexec.client_programs import ProgramPlan
     from cexec.protocol.frames import Exit, Stream
-    from cexec.protocol.hello import Hello
     from cexec.protocol.keys import ClientKey
-    from cexec.protocol.requirements import Requirements
     from cexec.protocol.session import Event
+    from cexec.system.datagrams import Announcer
     from cexec.system.fds import Sink, Source
-    from cexec.system.groups import GroupEntry
-
-    Choose: TypeAlias = Callable[[Hello, str], Go]  # the worker and its address to the job that it gets
 
 
 LEASE = "lease"  # option of GO; "yes": another job may follow on this connection
 
 _CORK: int | None = getattr(_socket, "TCP_CORK", None)
-
-
-class Terms:
-    """What every search of a program has in common.  Times in seconds; `accept_timeout` 0 waits for ever."""
-
-    def __init__(
-        self,
-        *,
-        key: ClientKey,
-        groups: list[GroupEntry] | None,
-        udp_port: int,
-        ports: list[int] | None,
-        accept_timeout: float,
-        pingpong: float,
-        requirements: Requirements | None = None,
-        weight: int = 1,
-        tell: Callable[[str], None] = lambda text: None,
-    ) -> None:
-        """`tell` gets lines for the person who waits."""
-        self.key = key
-        self.groups = groups
-        self.udp_port = udp_port
-        self.ports = ports
-        self.accept_timeout = accept_timeout
-        self.pingpong = pingpong
-        self.requirements = requirements
-        self.weight = weight
-        self.tell = tell
-
-
-async def find_worker(terms: Terms, choose: Choose) -> Lease:
-    """The lease of a worker that has been given its first job; `NoWorkerError` after the accept timeout.
-
-    A `choose` that raises `CexecError` does not want this worker, and the search goes on; it is asked again, too, when
-    the worker is lost at that moment.
-    """
-    announcer = Announcer(terms.groups, terms.udp_port)
-    try:
-        sealed = SealedAnnouncement(
-            terms.key,
-            job_id=sodium.random_bytes(JOB_ID_SIZE),
-            attempt=1,
-            weight=terms.weight,
-            requirements=terms.requirements,
-        )
-        search = _Search(
-            choose,
-            key=terms.key,
-            sealed=sealed,
-            announcer=announcer,
-            listener=open_listener(terms.ports, loopback=announcer.loopback, ipv6=announcer.ipv6),
-            accept_timeout=terms.accept_timeout,
-            pingpong=terms.pingpong,
-            complain=lambda address, text: None,
-            tell=terms.tell,
-        )
-        return Lease(await search.find(), announcer)
-    finally:
-        announcer.close()
-
-
-class _Search(Contest):
-    """A `Contest` that waits in asyncio's loop, and asks what the job is when it knows the worker."""
-
-    def __init__(self, choose: Choose, **options: Any) -> None:
-        super().__init__(**options)
-        self._choose = choose
-
-    async def find(self) -> Winner:
-        nothing = Go(job_id=bytes(JOB_ID_SIZE), attempt=1, streams=[])
-        try:
-            while True:
-                now = monotonic()
-                self._follow_race(now)
-                ready = await _readable(self._filenos(now), self._next_timeout(now))
-                winner = self._advance_all(ready, nothing)
-                if winner is not None:
-                    self._tell_the_others()
-                    return winner
-        finally:
-            self.close()
-
-    def _job_for(self, offer: Hello, address: str, go: Go) -> Go:
-        return self._choose(offer, address)
-
-
-async def _readable(fds: Iterable[int], until: float) -> set[int]:
-    """Those of the descriptors that are readable, as soon as one is, or none when the time has come."""
-    loop = asyncio.get_running_loop()
-    woken = asyncio.Event()
-    ready: set[int] = set()
-
-    def wake(fd: int) -> None:
-        ready.add(fd)
-        woken.set()
-
-    waited = list(fds)
-    for fd in waited:
-        loop.add_reader(fd, wake, fd)
-    timer = loop.call_later(max(0.0, until - monotonic()), woken.set)
-    try:
-        await woken.wait()
-    finally:
-        timer.cancel()
-        for fd in waited:
-            loop.remove_reader(fd)
-    return ready
 
 
 class Job:

@@ -1,4 +1,4 @@
-"""Many jobs in one asyncio program: leases with a worker made of the real machines, searches with real ones."""
+"""Many jobs in one asyncio program: leases of a worker made of the real machines."""
 
 from __future__ import annotations
 
@@ -10,22 +10,16 @@ from typing import Any
 
 import pytest
 
-from cexec.aio import Lease, Terms, find_worker
+from cexec.aio import Lease
 from cexec.client_job import RefusedError
 from cexec.cmap.attempt import make_job
 from cexec.cmap.results import AttemptFiles
 from cexec.cmap.store import Spool
 from cexec.cmap.tasks import DATA, FILE, PATH, SHARED, STDERR, STDOUT, Result, Task, TaskInput
-from cexec.errors import CexecError, DisconnectedError, LocalError, NoWorkerError
+from cexec.errors import DisconnectedError, LocalError
 from cexec.protocol.frames import Exit, Go
-from cexec.protocol.keys import ClientKey
-from cexec.protocol.limits import DEFAULT_PINGPONG
 from cexec.system.datagrams import Announcer
-from cexec.system.groups import groups_from_environment, udp_port_from_environment
-from cexec.system.keyfile import read_key
-from tests.conftest import StartService
 from tests.leases import LeasingWorker
-from tests.service import Application
 
 DEADLINE = 20.0  # seconds for whatever a test waits for
 NOBODY = Announcer([], 0)  # whoever hears complaints
@@ -322,64 +316,3 @@ class Silent:
 
     def close(self) -> None:
         pass
-
-
-# searches, with real workers
-
-
-def terms(application: Application, accept_timeout: float = DEADLINE) -> Terms:
-    return Terms(
-        key=read_key(os.fspath(application.public), (ClientKey,)),
-        groups=groups_from_environment(os.environ),
-        udp_port=udp_port_from_environment(os.environ),
-        ports=None,
-        accept_timeout=accept_timeout,
-        pingpong=DEFAULT_PINGPONG,
-    )
-
-
-def test_jobs_of_a_real_worker_side_by_side(application: Application, service: StartService) -> None:
-    service("sh", "-c", 'echo "$1"; cat', "sh", options=["-j", "4", "--allow-args"])
-    wanted = terms(application)
-
-    async def one(number: int) -> tuple[int, bytes]:
-        attempt = Attempt(task(b"stdin", b"argument %d" % number))
-        lease = await find_worker(wanted, lambda hello, address: attempt.job.go())
-        assert lease.worker.endswith("@127.0.0.1")
-        result = await attempt.on(lease)
-        lease.release()
-        return result.exit_status, attempt.output()
-
-    async def play() -> list[tuple[int, bytes]]:
-        return await asyncio.gather(*map(one, range(8)))
-
-    assert run(play()) == [(0, b"argument %d\nstdin" % number) for number in range(8)]
-
-
-def test_a_worker_that_is_not_wanted_does_not_get_the_job(application: Application, service: StartService) -> None:
-    service("cat")
-    asked: list[str] = []
-
-    def choose(hello: Any, address: str) -> Go:
-        asked.append(hello.name)
-        raise CexecError("not this one")
-
-    async def play() -> None:
-        await find_worker(terms(application, accept_timeout=1.0), choose)
-
-    with pytest.raises(NoWorkerError):
-        run(play())
-    assert asked
-
-
-def test_nobody_is_there(application: Application) -> None:
-    before = len(os.listdir("/proc/self/fd"))
-
-    job = Go(job_id=bytes(16), attempt=1, streams=[])
-
-    async def play() -> None:
-        await find_worker(terms(application, accept_timeout=0.3), lambda hello, address: job)
-
-    with pytest.raises(NoWorkerError, match=r"answered in 0\.3 s"):
-        run(play())
-    assert len(os.listdir("/proc/self/fd")) <= before

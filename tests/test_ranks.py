@@ -89,6 +89,7 @@ RANKS: dict[float, tuple[str, ...]] = {
     6.21: ("worker_jobs",),
     6.3: ("client", "client_all_run", "relay", "worker"),
     6.4: ("aio", "client_all"),
+    6.405: ("aio_search",),
     6.41: ("cmap.appending", "cmap.blocks", "cmap.lockfile", "cmap.notation", "cmap.outcome", "cmap.store"),
     6.42: ("cmap.journal", "cmap.policy", "cmap.tables"),
     6.43: ("cmap.joblog", "cmap.parameters", "cmap.scheduler", "cmap.tasks", "cmap.templates"),

@@ -12,7 +12,7 @@ import asyncio
 from functools import partial
 from time import monotonic
 
-from cexec.aio import find_worker
+from cexec.aio_search import find_worker
 from cexec.client_job import RefusedError
 from cexec.cmap.attempts import Attempts
 from cexec.cmap.events import CANCELLED

@@ -9,7 +9,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cexec.aio import Terms
+    from cexec.aio_search import Terms
     from cexec.client_programs import ProgramPlan
     from cexec.cmap.collect import Live
     from cexec.cmap.events import Observer

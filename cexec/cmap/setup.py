@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
     from typing import BinaryIO
 
-    from cexec.aio import Terms
+    from cexec.aio_search import Terms
     from cexec.cmap.events import Observer
     from cexec.cmap.saver import Writer
     from cexec.cmap.tables import Table

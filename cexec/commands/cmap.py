@@ -17,7 +17,7 @@ from types import SimpleNamespace
 import click
 
 from cexec import __version__
-from cexec.aio import Terms
+from cexec.aio_search import Terms
 from cexec.client_targets import requirements_from
 from cexec.cmap.commit import unsaved
 from cexec.cmap.coordinator import Coordinator

@@ -16,7 +16,8 @@ from typing import Any
 
 import pytest
 
-from cexec.aio import Job, Lease, Terms, find_worker
+from cexec.aio import Job, Lease
+from cexec.aio_search import Terms, find_worker
 from cexec.cmap.attempt import DataSource
 from cexec.protocol.frames import READS, WRITES, Stream
 from cexec.protocol.keys import ClientKey
