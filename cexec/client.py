@@ -265,6 +265,7 @@ class Client:
                 pingpong=request.pingpong,
                 complain=self._complain,
                 tell=self._tell,
+                warn=_say,
                 chronicle=request.chronicle,
             )
             return contest.run(request.go(self._job_id, attempt))
@@ -303,7 +304,11 @@ class Client:
     def _tell(self, text: str) -> None:
         """A line for the person at the terminal, who waits."""
         if self._talks:
-            _write(2, f"cexec: {text}\n")
+            _say(text)
+
+
+def _say(text: str) -> None:
+    _write(2, f"cexec: {text}\n")
 
 
 def _who(winner: Winner) -> str:

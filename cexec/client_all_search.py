@@ -63,7 +63,9 @@ def call_roll(
     everybody = Inquiry([key], announcer)
     everybody.run()
     lacking = everybody.explain(requirements) if requirements else ""
-    reason = f"fits: {lacking}" if lacking else f"answered; asked {', '.join(inquiry.sent_to) or 'nobody'}"
+    failures = "".join(f"; {label}: {text}" for label, text in announcer.failures.items())
+    asked = f"answered; asked {', '.join(inquiry.sent_to) or 'nobody'}{failures}"
+    reason = f"fits: {lacking}" if lacking else asked
     raise NoWorkerError(f"no worker of {key.fingerprint} {reason}")
 
 

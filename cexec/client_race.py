@@ -36,6 +36,7 @@ if TYPE_CHECKING:
 
 ACCEPT_BATCH = 16  # connections (ours) accepted before the others are looked at again
 UNTRIED = 0.2  # seconds (ours) to wait when descriptors have run out
+WARN_AFTER = 1.0  # seconds (ours) after which it is said, also where no person waits, that nobody can hear
 BROWSE_AFTER = 1.0  # seconds (ours) without an answer after which workers are looked for by multicast DNS
 NEVER = float("inf")
 
@@ -54,9 +55,10 @@ class Contest:
         pingpong: float,
         complain: Callable[[str, str], None],
         tell: Callable[[str], None],
+        warn: Callable[[str], None] | None = None,
         chronicle: Chronicle | None = None,
     ) -> None:
-        """`tell` gets a line for the person who waits, `chronicle` every step for --explain."""
+        """`tell` gets a line for the person who waits, `warn` for whoever waits, `chronicle` every step."""
         self._key = key
         self._sealed = sealed
         self._announcer = announcer
@@ -64,6 +66,8 @@ class Contest:
         self._pingpong = pingpong
         self._complain = complain
         self._tell = tell
+        self._warn = warn or tell
+        self._warned = False
         self._chronicle = chronicle
         self._ciphers = sodium.aead_names()
         self._candidates: dict[int, Candidate] = {}
@@ -156,6 +160,8 @@ class Contest:
                 if self._chronicle is not None:
                     failures = dict(self._announcer.failures)
                     self._note("announced", number=self._race.transmissions, to=self._sent_to, failures=failures)
+                if not self._sent_to:
+                    self._follow_failures(now)
                 if self._race.transmissions > 1:  # now there is time to load what is needed should nobody come
                     from cexec import client_alerts  # noqa: F401
             elif event == SILENT:
@@ -168,6 +174,18 @@ class Contest:
                     self._inquire().run()
                     self._end_inquiry()
                 raise NoWorkerError(self._failure())
+
+    def _follow_failures(self, now: float) -> None:
+        """Nothing could be sent to anybody: waiting helps where an interface or a name server may come back."""
+        hopeless = self._announcer.hopeless
+        if hopeless:
+            raise NoWorkerError(
+                f"no worker of {self._key.fingerprint} can be found: no entry of the group (CEXEC_GROUP) can be used; "
+                f"{hopeless}"
+            )
+        if self._announcer.failures and not self._warned and now >= self._race.started + WARN_AFTER:
+            self._warned = True
+            self._warn(self.status(now))
 
     # what nobody has
 

@@ -36,6 +36,8 @@ _RESOLVE_PATIENCE = 0.25  # seconds (ours) that a transmission waits for names
 _LONGEST_SEARCH, _SHORT_SEARCH = 2.0, 0.6  # seconds (ours) that `settle` waits; the second if there are other entries
 _QUIET_SEARCH = 0.2  # seconds (ours) that it waits after the last find
 _MAXIMUM_ADDRESSES = 16  # (ours) of one name
+NO_SUCH_NAME = "no such name"
+_MULTICAST_DNS = ".local"  # RFC 6762: there a name is unknown as long as its host is away
 _MAXIMUM_RECEIVED = 256  # datagrams (ours) in one call of receive
 
 
@@ -178,6 +180,14 @@ class Announcer:
             self.failures.pop(label, None)
         return list(sent)
 
+    @property
+    def hopeless(self) -> str:
+        """Why waiting is in vain: the group has nothing but names that do not exist; empty if somebody may hear."""
+        absent = self._resolver.absent()
+        if not absent or len(absent) < len(self._entries or ()):
+            return ""
+        return "; ".join(f"{text}: {NO_SUCH_NAME}" for text in absent)
+
     def send_parting(self, data: bytes) -> None:
         """Send to every destination that is known by now, and look for no others."""
         chosen, _ = destinations(self._entries, self._port)
@@ -255,6 +265,8 @@ class Resolver:
         """Begin to look up the names that are not known yet, unless that is going on."""
         missing = [entry for entry in self._entries if entry.text not in self._found]
         if missing and self._busy.acquire(False):
+            for entry in missing:
+                self.failures.setdefault(entry.text, "this name is still being looked up")
             try:
                 _thread.start_new_thread(self._run, (missing,))
             except RuntimeError:  # no more threads here, so everything else waits after all
@@ -269,6 +281,15 @@ class Resolver:
     def known(self) -> list[Destination]:
         """What is known by now."""
         return [destination for found in list(self._found.values()) for destination in found]
+
+    def absent(self) -> list[str]:
+        """The entries whose names do not exist, as far as is known by now."""
+        return [
+            entry.text
+            for entry in self._entries
+            if self.failures.get(entry.text) == NO_SUCH_NAME
+            and not entry.address.rstrip(".").lower().endswith(_MULTICAST_DNS)
+        ]
 
     def _run(self, entries: Sequence[GroupEntry]) -> None:
         try:
@@ -290,11 +311,11 @@ def resolve(entry: GroupEntry, usual_port: int) -> tuple[list[Destination], str]
         # bytes, because a str would be encoded as an internationalised name, whose codec imports `re`
         answers = _socket.getaddrinfo(entry.address.encode("ascii"), port, 0, _socket.SOCK_DGRAM)
     except OSError as error:
-        return [], (error.strerror or "no such name").lower()
+        return [], NO_SUCH_NAME if error.errno == _socket.EAI_NONAME else (error.strerror or "unknown").lower()
     text = address_label(entry.address, "", port, usual_port)
     found = [
         Destination(family, sockaddr, text)
         for family, _, _, _, sockaddr in answers
         if family in (_socket.AF_INET, _socket.AF_INET6)
     ]
-    return found[:_MAXIMUM_ADDRESSES], "no such name"
+    return found[:_MAXIMUM_ADDRESSES], NO_SUCH_NAME

@@ -23,6 +23,7 @@ from tests.service import Application, Shell
 
 Run = subprocess.CompletedProcess[bytes]
 ELSEWHERE = "127.0.0.9"  # a group of its own on this machine, that no worker of these tests hears
+ABSENT = f"{'a' * 64}.example"  # which no name server need be asked about, because no name is so long
 SOON = {"CEXEC_TIMEOUT_ACCEPT": "0.3"}
 
 
@@ -252,6 +253,25 @@ def test_group_counts_only_when_every_entry_is_a_literal_address(application: Ap
     ):
         said = message(cexec(application.public, CEXEC_GROUP="", GROUP=group), 111)
         assert re.search(rf"; sent \d announcements? to {expected}[,;]", said)
+
+
+def test_a_group_of_names_that_do_not_exist_is_told_at_once(application: Application) -> None:
+    """Regression: it took the whole accept timeout."""
+    began = time.monotonic()
+    said = message(cexec(application.public, CEXEC_GROUP=f"{ABSENT},{ABSENT}:9", CEXEC_TIMEOUT_ACCEPT="29"), 111)
+    assert time.monotonic() - began < 10
+    assert said == (
+        f"no worker of {application.fingerprint} can be found: no entry of the group (CEXEC_GROUP) can be used; "
+        f"{ABSENT}: no such name; {ABSENT}:9: no such name"
+    )
+
+
+def test_that_nobody_can_hear_for_now_is_said_while_it_waits(application: Application) -> None:
+    ended = cexec(application.public, CEXEC_GROUP="239.1.2.3%no-such0", CEXEC_TIMEOUT_ACCEPT="1.6")
+    early, late = ended.stderr.decode().splitlines()
+    reason = "sent 4 announcements to nobody; 239.1.2.3%no-such0: no interface no-such0;"
+    assert early == f"cexec: no worker of {application.fingerprint} has answered; {reason} 0 s left"
+    assert (ended.returncode, reason in late) == (111, True)
 
 
 def test_cexec_group_goes_before_group(application: Application) -> None:

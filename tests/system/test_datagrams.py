@@ -146,16 +146,43 @@ def test_a_name_that_nobody_knows_is_told_and_asked_again(
     def getaddrinfo(host: bytes, port: int, *_: int) -> list[object]:
         assert host == b"node7"
         if not known:
-            raise _socket.gaierror(-2, "Name or service not known")
+            raise _socket.gaierror(_socket.EAI_NONAME, "Name or service not known")
         return known
 
     monkeypatch.setattr(module._socket, "getaddrinfo", getaddrinfo)
     sender = announcer("node7:9,127.255.255.255")
     assert sender.send(b"x") == ["127.255.255.255"]
-    assert sender.failures == {"node7:9": "name or service not known"}
+    assert sender.failures == {"node7:9": "no such name"}
+    assert sender.hopeless == ""
     known.append((_socket.AF_INET, _socket.SOCK_DGRAM, 17, "", ("127.0.0.9", 9)))
     assert sender.send(b"x") == ["127.255.255.255", "node7:9"]
     assert sender.failures == {}
+
+
+@pytest.mark.parametrize(
+    ("group", "hopeless"),
+    [
+        ("gone", "gone: no such name"),
+        ("gone,gone:9", "gone: no such name; gone:9: no such name"),
+        ("gone,away", ""),  # its name server may come back
+        ("gone,printer.local", ""),  # it may be switched on
+        ("gone,239.1.2.3%no-such0", ""),  # so may the interface
+        ("gone,127.255.255.255", ""),
+        ("gone,mdns", ""),
+    ],
+)
+def test_waiting_is_in_vain_where_no_name_exists_and_nothing_else_is_there(
+    announcer: OpenAnnouncer, monkeypatch: pytest.MonkeyPatch, group: str, hopeless: str
+) -> None:
+    def getaddrinfo(host: bytes, *_: object) -> list[object]:
+        raise _socket.gaierror(_socket.EAI_AGAIN if host == b"away" else _socket.EAI_NONAME, "Not found")
+
+    monkeypatch.setattr(module._socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(module, "_RESOLVE_PATIENCE", 20.0)
+    sender = announcer(group)
+    assert sender.hopeless == ""
+    sender.send(b"x")
+    assert sender.hopeless == hopeless
 
 
 def test_a_name_server_that_does_not_answer_holds_nobody_up(
@@ -171,6 +198,7 @@ def test_a_name_server_that_does_not_answer_holds_nobody_up(
     monkeypatch.setattr(module, "_RESOLVE_PATIENCE", 0.01)
     sender = announcer("node7:9,127.255.255.255")
     assert sender.send(b"x") == ["127.255.255.255"]
+    assert sender.failures == {"node7:9": "this name is still being looked up"}
     answered.set()
     monkeypatch.setattr(module, "_RESOLVE_PATIENCE", 20.0)
     assert sender.send(b"x") == ["127.255.255.255", "node7:9"]
@@ -201,7 +229,7 @@ def test_without_a_thread_the_name_is_looked_up_all_the_same(
 def test_a_part_of_a_name_that_is_too_long_is_no_such_name() -> None:
     [entry] = parse_groups("a" * 64 + ".example")
     found, reason = resolve(entry, 3010)
-    assert found == [] and reason
+    assert (found, reason) == ([], "no such name")
 
 
 def test_closing_twice_is_no_error(announcer: OpenAnnouncer) -> None:
