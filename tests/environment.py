@@ -11,6 +11,7 @@ import psutil
 
 ROOT = Path(__file__).resolve().parent.parent
 LOOPBACK_GROUP = "127.255.255.255"  # a broadcast that never leaves the machine
+ABSENT_NAME = f"{'a' * 64}.example"  # no host's, and no name server need be asked, because a part of it is too long
 # Read by cexec besides CEXEC_*; and what would keep a command from finding its modules compiled, as an installation has
 # them, which makes its start three times longer.
 OURS = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD", "PYTHONDONTWRITEBYTECODE")

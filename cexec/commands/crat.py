@@ -42,8 +42,7 @@ def command(as_json: bool, output: str | None, stats: bool, files: tuple[str, ..
     groups = GroupSockets(groups_from_environment(os.environ), udp_port_from_environment(os.environ))
     receiver = GroupReceiver(groups, [key.mac1_key for key in keys], monotonic(), keep_strangers=True)
     logger = Logger(keys=keys, names=names, groups=groups, receiver=receiver, output=sink, statistics=stats)
-    listening = ", ".join(groups.addresses()) or "nothing"
-    print_line(f"crat: logging {', '.join(names)}, listening on {listening}")
+    print_line(f"crat: logging {', '.join(names)}, listening on {groups.description()}")
     logger.run()
     return 0
 

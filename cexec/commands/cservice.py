@@ -188,7 +188,7 @@ def command(
     )
     process.become_urgent()  # a machine whose jobs take all CPUs must answer all the same
     worker.say_hello()
-    _tell_that_it_serves(log, key, slots, groups.addresses(), app)
+    _tell_that_it_serves(log, key, slots, groups, app)
     worker.run()
     if programs is not None and empty_program_cache:
         programs.cache.empty()
@@ -199,18 +199,17 @@ def main(argv: list[str] | None = None) -> int:
     return run_click(command, argv)
 
 
-def _tell_that_it_serves(log: EventLog, key: WorkerKey, slots: int, addresses: list[str], app: str) -> None:
+def _tell_that_it_serves(log: EventLog, key: WorkerKey, slots: int, groups: GroupSockets, app: str) -> None:
     """The first line: what is served, where it is heard, and the client's command."""
     client = app if app.endswith(".pub") else f"{app}.pub"
-    heard = ", ".join(addresses) or "nothing: no group is heard here"
     plural = "slot" if slots == 1 else "slots"
     log.banner(
-        f"cservice: serving {key.fingerprint} with {slots} {plural}, listening on {heard}; "
+        f"cservice: serving {key.fingerprint} with {slots} {plural}, listening on {groups.description()}; "
         f"run a job with: cexec {client}",
         fingerprint=key.fingerprint,
         name=key.identity.certificate.name,
         slots=slots,
-        addresses=addresses,
+        addresses=groups.addresses(),
         command=f"cexec {client}",
     )
 

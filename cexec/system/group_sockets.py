@@ -61,6 +61,7 @@ class GroupSockets:
         self._port = port
         self._open: dict[tuple[int, str, int, int], _Open] = {}
         self._resolved: dict[str, list[tuple[int, str]]] = {}
+        self._unresolved: dict[str, str] = {}  # names, and why nothing is known of them
         self._known: list[tuple[str, int, bool, list[str]]] | None = None  # the interfaces at the last refresh
         self._labels: list[str] = []
         self._batches = make_batches()
@@ -99,7 +100,7 @@ class GroupSockets:
         for key in self._open.keys() - wanted:
             self._close_one(self._open.pop(key))
         self._labels = []
-        self.unheard = plan.unheard
+        self.unheard = {entry: self._unresolved.get(entry, reason) for entry, reason in plan.unheard.items()}
         problem: str | None = None
         for hearing in plan.hearings:
             number = self._ensure(hearing)
@@ -127,8 +128,9 @@ class GroupSockets:
         self._known = state
         for entry in self._entries or ():
             if entry.kind == NAME:
-                answers, _ = resolve(entry, self._port)
+                answers, failure = resolve(entry, self._port)
                 self._resolved[entry.text] = [(answer.family, answer.sockaddr[0]) for answer in answers]
+                self._unresolved[entry.text] = failure
 
     def _ensure(self, hearing: Hearing) -> int:
         """Have the socket of a hearing open; 0 or the error number."""
@@ -229,6 +231,11 @@ class GroupSockets:
     def addresses(self) -> list[str]:
         """What is heard now, as a person reads it; the port only where it is not the usual one."""
         return list(dict.fromkeys(self._labels))
+
+    def description(self) -> str:
+        """What is heard now, or why nothing is, in words."""
+        reasons = "; ".join(f"{entry}: {reason}" for entry, reason in self.unheard.items())
+        return ", ".join(self.addresses()) or f"nothing ({reasons or 'no interface is up'})"
 
     def drops(self) -> int:
         """Datagrams that the kernel threw away because they came faster than `receive` was called; 0 where unknown."""

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.environment import command, local_environment
+from tests.environment import clean_environment, command, local_environment
 from tests.service import Application, Service
 
 
@@ -17,8 +17,8 @@ def crat(directory: Path, *arguments: object, **options: object) -> subprocess.P
     """Runs there, which is its home too, with pipes."""
     environment = local_environment({"HOME": str(directory)})
     argv = command("crat", *map(str, arguments))
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    return subprocess.Popen(argv, cwd=directory, env=environment, text=True, **pipes)  # type: ignore[call-overload]
+    settings = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.Popen(argv, cwd=directory, text=True, **settings)  # type: ignore[call-overload]
 
 
 def first_lines(process: subprocess.Popen[str]) -> str:
@@ -40,6 +40,13 @@ def test_without_names_it_takes_what_is_here_and_at_home(tmp_path: Path) -> None
         assert "logging here.pub, at-home.pub, " in first_lines(process)
         process.terminate()
     assert process.returncode == 0
+
+
+def test_one_that_hears_nothing_says_why(tmp_path: Path) -> None:
+    Application(tmp_path)
+    with crat(tmp_path, env=clean_environment({"CEXEC_GROUP": "239.1.2.3%no-such0"})) as process:
+        assert first_lines(process).endswith(", listening on nothing (239.1.2.3%no-such0: no interface no-such0)\n")
+        process.terminate()
 
 
 def test_without_names_what_cannot_be_used_is_passed_over_and_told(tmp_path: Path) -> None:

@@ -143,6 +143,11 @@ def test_the_first_line_says_fingerprint_slots_addresses_and_what_clients_type(
     )
 
 
+def test_the_first_line_of_one_that_hears_nothing_says_why(service: StartService) -> None:
+    first = service("true", environment={"CEXEC_GROUP": "239.1.2.3%no-such0"}).lines[0]
+    assert " listening on nothing (239.1.2.3%no-such0: no interface no-such0); run a job with: " in first
+
+
 @pytest.mark.parametrize(
     ("options", "environment", "expected"),
     [

@@ -18,6 +18,7 @@ from cexec.system.datagrams import Announcer
 from cexec.system.group_sockets import GroupSockets
 from cexec.system.groups import parse_groups
 from cexec.system.interfaces import Interface
+from tests.environment import ABSENT_NAME
 
 Hear = Callable[[str | None], GroupSockets]
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux's socket options")
@@ -165,9 +166,22 @@ def test_receive_keeps_to_its_limit(hear: Hear, port: int) -> None:
 
 
 def test_another_machines_address_is_not_heard_and_named(hear: Hear, port: int) -> None:
-    sockets = hear("127.255.255.255,198.51.100.7,node7.invalid")
+    sockets = hear(f"127.255.255.255,198.51.100.7,{ABSENT_NAME}")
     assert sockets.addresses() == ["127.255.255.255"]
-    assert sockets.unheard == {"198.51.100.7": "no address of this machine", "node7.invalid": "no such name"}
+    assert sockets.unheard == {"198.51.100.7": "no address of this machine", ABSENT_NAME: "no such name"}
+    assert sockets.description() == "127.255.255.255"
+
+
+def test_who_hears_nothing_says_why(hear: Hear, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: object) -> list[object]:
+        raise _socket.gaierror(_socket.EAI_AGAIN, "Temporary failure in name resolution")
+
+    monkeypatch.setattr(module._socket, "getaddrinfo", fail)
+    sockets = hear("239.1.2.3%no-such0,198.51.100.7,node7")
+    assert sockets.description() == (
+        "nothing (239.1.2.3%no-such0: no interface no-such0; node7: temporary failure in name resolution; "
+        "198.51.100.7: no address of this machine)"
+    )
 
 
 def test_a_port_that_another_program_keeps_for_itself_is_told(port: int) -> None:
