@@ -2,7 +2,8 @@
 
 Contract: `Worker(...).run()` is one poll loop without threads; it returns when it has been told to stop (SIGTERM or
 Ctrl-C: no new work, running jobs finish; a second one ends them) and no job is left.  The parent knows a job by its
-announcement's mac1; it forks at GO and forgets the connection.  docs/protocol.md sections 2 and 3.
+announcement's mac1; a process gets the connection before CONFIRM, and the parent forgets it.
+docs/protocol.md sections 2 and 3.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from cexec.worker_alerts import Alerts
 from cexec.worker_answers import Answers, Profile
 from cexec.worker_hearing import Ear
 from cexec.worker_jobs import Jobs
-from cexec.worker_offer import CANCELLED, CONNECTING, PROVED, SHAKING, TAKEN, Offer, UnreachableError
+from cexec.worker_offer import PROVED, Offer, UnreachableError
 from cexec.worker_presence import Presences
 
 TYPE_CHECKING = False
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from cexec.system.eventlog import EventLog
     from cexec.system.groups import Sockaddr
     from cexec.system.series import Series
-    from cexec.worker_job import Program
     from cexec.worker_load import LoadWatch
+    from cexec.worker_program import Program
 
 ALERTS_INTERVAL = 0.02  # seconds (ours) between two times that alerts are sent: each of them wakes all who hear it
 NEVER = float("inf")
@@ -101,6 +102,7 @@ class Worker:
     def run(self) -> None:
         """Serves until told to stop."""
         wakeup = self._wakeup
+        self._jobs.prepare()
         while not (self._stopping and not self._jobs):
             ready = self._wait(wakeup)
             now = monotonic()
@@ -181,7 +183,6 @@ class Worker:
                 self._ear.leave()
                 self._jobs.stop()
             for offer in list(self._offers.values()):
-                offer.withdraw("worker is stopping")
                 self._drop(offer)
             if self._stopping > 1:
                 self._jobs.terminate()
@@ -230,29 +231,25 @@ class Worker:
         try:
             offer.advance(now)
             if offer.state == PROVED:
-                if not self._bidder.reserved(offer.identity, now):
-                    self._drop(offer)
-                    self._bidder.withdrawn(offer.identity, now)
-                    return
-                offer.confirm(now)
+                self._give(offer, now)
         except CexecError as error:
             self._failed(offer, error, now)
-            return
-        if offer.state == CANCELLED:
-            self._drop(offer)
-            self._bidder.released(offer.identity, now)
-        elif offer.state == TAKEN:
-            self._start(offer, now)
+
+    def _give(self, offer: Offer, now: float) -> None:
+        """The client has proved itself: a process gets the connection, and we forget it."""
+        if self._bidder.reserved(offer.identity, now):
+            known = self._heard.get(offer.identity)
+            assert known is not None  # a bid that holds a slot is never forgotten
+            self._jobs.start(offer, known, now)
+        else:
+            self._bidder.withdrawn(offer.identity, now)
+        self._drop(offer)
 
     def _failed(self, offer: Offer, error: CexecError, now: float) -> None:
         self._drop(offer)
         if not isinstance(error, (DisconnectedError, UnreachableError)):  # who closes has chosen another, or gone
             self._log.event("lost", client=offer.client[0], reason=str(error))
-        if offer.state in (CONNECTING, SHAKING):
-            self._unreachable(offer.identity, offer.client, error, now)
-            return
-        self._bidder.released(offer.identity, now)
-        self._bidder.failed(offer.identity, now)
+        self._unreachable(offer.identity, offer.client, error, now)
 
     def _unreachable(self, identity: bytes, address: Sockaddr, error: CexecError, now: float) -> None:
         """A first refusal may mean that the client has chosen and its claim is under way; a second one does not."""
@@ -267,14 +264,6 @@ class Worker:
 
     def _drop(self, offer: Offer) -> None:
         self._offers.pop(offer.connection.fileno(), None)
-        offer.close()
-
-    def _start(self, offer: Offer, now: float) -> None:
-        """The client has given its job: a process of its own has it and the connection, we forget both."""
-        known = self._heard.get(offer.identity)
-        del self._offers[offer.connection.fileno()]
-        assert known is not None  # a bid that holds a slot is never forgotten
-        self._jobs.start(offer, known, now)
         offer.close()
 
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cexec.system.pump import Pump, Trouble
 
 OFFER, LAST = b"offer", b"last"  # the parent's words: another job may be offered; the one that runs is the last one
+FREE = b'{"event": "free"}'  # the last report of a connection
 _CORK: int | None = getattr(_socket, "TCP_CORK", None)
 
 
@@ -36,18 +37,23 @@ class Carrier:
         self.may_offer = False
         self.last = False
         self.held = False
+        self.clean = True  # nothing has gone wrong
         self._parent = parent
-        self._notes: list[dict[str, object]] = []
         self._liveness = Liveness(pump.connection)
-        self._children = _child_signals()
+        self._children, self._signals = _child_signals()
         pump.watch(self._children)
         pump.watch(parent.fileno())
         self._poll = select.poll()  # between two jobs
         self._poll.register(parent.fileno(), select.POLLIN)
 
+    def close(self) -> None:
+        """The connection has ended."""
+        signal.set_wakeup_fd(-1)
+        os.close(self._children)
+        os.close(self._signals)
+
     def step(self, until: float | None) -> list[Event | Trouble]:
         """Pumps once."""
-        self._send_notes()  # the report that they wait for is not about to come
         due = [time for time in (until, self._liveness.next_timeout()) if time is not None]
         found = self.pump.step(max(0.0, min(due) - monotonic()) if due else None)
         self.children_ended = self._children in self.pump.ready
@@ -111,18 +117,8 @@ class Carrier:
 
     def tell(self, what: str, **values: object) -> None:
         """A report for the parent."""
-        self.note(what, **values)
-        self._send_notes()
-
-    def note(self, what: str, **values: object) -> None:
-        """A report that is sent with the next one, which follows at once."""
-        self._notes.append({"event": what, **values})
-
-    def _send_notes(self) -> None:
-        notes, self._notes = self._notes, []
         try:
-            if notes:
-                self._parent.send(json.dumps(notes).encode())
+            self._parent.send(json.dumps({"event": what, **values}).encode())
         except OSError:
             pass  # the parent has gone; the watch on its socket says so
 
@@ -162,11 +158,11 @@ class Carrier:
             pass
 
 
-def _child_signals() -> int:
-    """A descriptor that becomes readable when a child has ended."""
+def _child_signals() -> tuple[int, int]:
+    """A descriptor that becomes readable when a child has ended, and the one that makes it so."""
     reading, writing = os.pipe()
     os.set_blocking(reading, False)
     os.set_blocking(writing, False)
     signal.signal(signal.SIGCHLD, lambda number, stack: None)
     signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    return reading
+    return reading, writing

@@ -23,6 +23,7 @@ from cexec.system.limits import Limits
 from cexec.system.memory_group import MemoryGroup
 from cexec.system.program_cache import CacheProblem
 from cexec.system.pump import Trouble
+from cexec.worker_assignment import LEASE, is_leased
 from cexec.worker_files import PrivateDirectory, receive_files, send_files
 from cexec.worker_programs import PLACE, check_program, files_of, fill, obtain
 from cexec.worker_streams import AbandonedOutputs, PipeSink, close_ends, open_streams
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from cexec.protocol.session import Event
     from cexec.system.program_cache import HeldProgram
     from cexec.worker_carrier import Carrier
-    from cexec.worker_programs import SentPrograms
+    from cexec.worker_program import Program
 
 GRACE = 2.0  # seconds (ours) between TERM and KILL for what is left of a job
 RELEASE_PATIENCE = 30.0  # seconds (ours) that a client has to take the exit frame and let go
@@ -45,49 +46,8 @@ SIGNALS = {  # (protocol) the signals that a client may send
 }  # fmt: skip
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")  # a peer variable's name, docs/protocol.md section 4.2
 FETCH_ON_FAILURE = "fetch-on-failure"  # (protocol) the option of GO that, set to "no", fetches after success only
-LEASE = "lease"  # (protocol) the option of GO that, set to "yes", asks for another job on this connection
 KNOWN_OPTIONS = {*limits.OPTIONS, FETCH_ON_FAILURE, LEASE}
 HELD_BACK = 0.002  # seconds (ours) that frames of a leased job wait for others, so that they wake the client once
-
-
-def is_leased(go: Go) -> bool:
-    """Whether the client may have another job after this one."""
-    return go.options.get(LEASE) == "yes"
-
-
-class Program:
-    """What a worker serves; the same for all of its jobs.  `environment` lacks what belongs to one job.
-
-    `private`: every job has a directory of its own.  `once`: no job may ever be repeated.  `records`: the directory
-    for the records of `leftovers`, if there is one.  `programs`: for those that clients bring, if that is allowed.
-    """
-
-    __slots__ = (
-        "allow_arguments", "arguments", "environment", "executable", "limits", "once", "private", "programs", "records",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        executable: str,
-        arguments: list[str],
-        environment: Mapping[bytes, bytes],
-        allow_arguments: bool,
-        *,
-        limits: Limits | None = None,
-        private: bool = False,
-        once: bool = False,
-        records: str | None = None,
-        programs: SentPrograms | None = None,
-    ) -> None:
-        self.executable = executable
-        self.arguments = arguments
-        self.environment = environment
-        self.allow_arguments = allow_arguments
-        self.limits = limits or Limits()
-        self.private = private
-        self.once = once
-        self.records = records
-        self.programs = programs
 
 
 class Job:

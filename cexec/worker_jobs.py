@@ -1,9 +1,10 @@
-"""All jobs of a worker, from GO to their end: one process for each connection, which may carry one after the other.
+"""All jobs of a worker, from CONFIRM to their end: a process for each connection, which may carry one after the other.
 
-Contract: `start` forks; `hear(ready, now)` takes what the processes report and passes it on to the bidder and the log;
-`tell(now)` passes on what can wait until the bidder has given the free slots away.  A client that has asked for a lease
-joins the bidder's lottery each time that a job of its has ended, under a new identity; when that is drawn, `offer`
-tells its process to confirm again.  docs/protocol.md section 4.4.
+Contract: `start` gives a connection to a process, which may have carried another before; `hear(ready, now)` takes what
+the processes report and passes it on to the bidder and the log; `tell(now)` passes on what can wait until the bidder
+has given the free slots away.  A client that has asked for a lease joins the bidder's lottery each time that a job of
+its has ended, under a new identity; when that is drawn, `offer` tells its process to confirm again.
+docs/protocol.md section 4.4.
 """
 
 from __future__ import annotations
@@ -22,10 +23,11 @@ if TYPE_CHECKING:
     from cexec.system.eventlog import EventLog
     from cexec.worker_alerts import Alerts, Started
     from cexec.worker_heard import HeardAnnouncements, Known
-    from cexec.worker_job import Program
     from cexec.worker_offer import Offer
+    from cexec.worker_program import Program
 
 IDENTITY_SIZE = 16  # bytes, as of a mac1
+MAXIMUM_SPARE = 1  # (ours) processes without a connection that are kept: about 5 MB each
 MAXIMUM_WAITING = 16  # (ours) leases without a slot, each of which is a process; the one that waits longest goes
 
 
@@ -41,7 +43,8 @@ class Jobs:
         self._alerts = alerts
         self._log = log
         self._processes: dict[int, JobProcess] = {}  # by descriptor
-        self._leases: dict[bytes, JobProcess] = {}  # those that wait for another job, the longest waiting first
+        self._spare: list[JobProcess] = []  # those that have no connection
+        self._leases: dict[bytes, JobProcess] = {}  # those that wait for a job, the longest waiting first
         self._untold: list[tuple[dict[str, object], dict[str, Any], Started | None, float]] = []  # that have finished
         self._alerted = False  # the loggers are to be told of a job that was lost
         self._stopping = False
@@ -52,22 +55,43 @@ class Jobs:
     @property
     def running(self) -> int:
         """How many run a job."""
-        return sum(not process.waiting for process in self._processes.values())
+        return sum(process.carries and not process.waiting for process in self._processes.values())
 
     def filenos(self) -> Iterable[int]:
         return self._processes
 
-    def start(self, offer: Offer, known: Known, now: float) -> None:
-        """GO has come: the process has the connection and the job."""
-        self._bidder.started(offer.identity, now)
+    def prepare(self) -> None:
+        """A process is there before the first connection, which then waits for nothing that later ones do not."""
         try:
-            process = JobProcess.fork(offer, known, self._program, now)
+            process = JobProcess.fork(self._program)
+        except OSError:
+            return  # who needs one will try again, and say so
+        self._processes[process.fileno()] = process
+        self._spare.append(process)
+
+    def start(self, offer: Offer, known: Known, now: float) -> None:
+        """A slot is reserved: a process has the connection from now on, says CONFIRM and waits for GO."""
+        try:
+            process = self._give(offer, known, now)
         except OSError as error:
             self._log.event("failed", **known.fields(), reason=f"cannot fork: {os.strerror(error.errno or 0).lower()}")
-            self._bidder.finished(offer.identity, "refused", 0.0, now)
+            self._bidder.released(offer.identity, now)
             return
+        self._leases[process.identity] = process
+
+    def _give(self, offer: Offer, known: Known, now: float) -> JobProcess:
+        """To one that has carried a connection, if there is one: all that it needs is in its memory already."""
+        while self._spare:
+            process = self._spare.pop()
+            try:
+                process.give(offer, known, now)
+                return process
+            except OSError:
+                pass  # it has died, as its descriptor will tell
+        process = JobProcess.fork(self._program)
         self._processes[process.fileno()] = process
-        self._accept(process)
+        process.give(offer, known, now)
+        return process
 
     def hear(self, ready: set[int], now: float) -> None:
         """What the processes have to say."""
@@ -77,7 +101,11 @@ class Jobs:
                 self._follow(process, str(report.pop("event")), report, now)
             if process.ended:
                 del self._processes[fd]
-                self._conclude(process, now)
+                if process.carries:
+                    self._conclude(process, now)
+                elif process in self._spare:
+                    self._spare.remove(process)
+                process.close()
 
     def tell(self, now: float) -> bool:
         """Log and loggers hear of the jobs that have finished; last, because clients wait for the slots.
@@ -104,7 +132,10 @@ class Jobs:
         """The jobs that run are the last ones."""
         self._stopping = True
         for process in self._processes.values():
-            process.end()
+            if process.carries:
+                process.end()
+            else:
+                process.terminate()
 
     def terminate(self) -> None:
         """All jobs are ended."""
@@ -159,7 +190,12 @@ class Jobs:
         if what == "idle":
             self._wait(process, now)
         elif what == "over":
+            if report["reason"]:
+                self._log.event("lost", **process.fields, client=_shown(process), reason=report["reason"])
             self._let_go(process, now)
+        elif what == "free":
+            self._conclude(process, now)
+            self._keep(process)
         elif what == "taken":
             del self._leases[process.identity]
             self._bidder.started(process.identity, now)
@@ -182,15 +218,24 @@ class Jobs:
         self._untold.append((process.fields, report, process.alert, duration))
         process.alert = None
 
+    def _keep(self, process: JobProcess) -> None:
+        """It can carry another connection."""
+        process.carries = False
+        if self._stopping or len(self._spare) >= MAXIMUM_SPARE:
+            process.terminate()
+        else:
+            self._spare.append(process)
+
     def _conclude(self, process: JobProcess, now: float) -> None:
-        """The process has gone."""
+        """The connection has ended, or the process with it."""
         self._let_go(process, now)
         self._bidder.finished(process.identity, "broken", now - process.started, now)  # if it has not said how
-        self._heard.forget(process.announced, now)
+        if process.taken:
+            self._heard.forget(process.announced, now)
         if process.alert is not None:
             self._alerts.ended(process.alert, now, status=None, duration=now - process.started)
+            process.alert = None
             self._alerted = True
-        process.close()
 
 
 def _shown(process: JobProcess) -> str:

@@ -1,9 +1,8 @@
-"""One connection of a worker to a client, from the first SYN to GO.
+"""One connection of a worker to a client, from the first SYN to the end of the handshake.
 
 Contract: `Offer` is driven by `advance(now)` whenever its descriptor is ready for what `mask` asks, and by
-`handle_timeout`; both raise `CexecError` with the reason when the offer has failed.  Its `state` tells the worker what
-to do: at `PROVED` the worker reserves a slot and calls `confirm`, at `TAKEN` there is a `go`, at `CANCELLED` the client
-chose another.  docs/protocol.md section 3.
+`handle_timeout`; both raise `CexecError` with the reason when the offer has failed.  When it is `PROVED` the worker
+reserves a slot and gives the connection to a process, which says CONFIRM.  docs/protocol.md section 3.
 """
 
 from __future__ import annotations
@@ -13,22 +12,19 @@ import errno
 import os
 import select
 
-from cexec.errors import DisconnectedError, LocalError, ProtocolError
-from cexec.protocol import frames
+from cexec.errors import DisconnectedError, LocalError
 from cexec.protocol.channel import Records, WorkerHandshake
-from cexec.protocol.limits import CONNECT_DEADLINE, GO_DEADLINE
-from cexec.protocol.session import Session
+from cexec.protocol.limits import CONNECT_DEADLINE
 from cexec.system.sockets import connect_result, start_connect
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.protocol.announcement import OpenedAnnouncement
     from cexec.protocol.certificate import Identity
-    from cexec.protocol.frames import Go
     from cexec.protocol.hello import Hello
     from cexec.system.groups import Sockaddr
 
-CONNECTING, SHAKING, PROVED, CONFIRMED, TAKEN, CANCELLED = range(6)
+CONNECTING, SHAKING, PROVED = range(3)
 
 
 class UnreachableError(LocalError):
@@ -44,8 +40,6 @@ class Offer:
         self.identity = identity
         self.client = client
         self.state = CONNECTING
-        self.go: Go | None = None
-        self.session = Session(worker=True, now=now)
         self._deadline = now + CONNECT_DEADLINE
         try:
             self.connection: _socket.socket = start_connect(client)
@@ -72,7 +66,6 @@ class Offer:
             return
         if self.state == CONNECTING:
             raise UnreachableError("timed out")
-        self.withdraw("client did not answer in time")  # a GO that is under way then has not come to a broken worker
         raise DisconnectedError("client did not answer in time")
 
     def advance(self, now: float) -> None:
@@ -87,48 +80,9 @@ class Offer:
             self._handshake.receive_data(self._receive(self._handshake.wanted), now)
             if self._handshake.records is not None:
                 self.state = PROVED
-        elif self.state == CONFIRMED:
-            self._receive_records(now)
-
-    def confirm(self, now: float) -> None:
-        """A slot is reserved for this offer."""
-        self.session.confirm()
-        self._flush()
-        self.state = CONFIRMED
-        self._deadline = now + GO_DEADLINE
-
-    def withdraw(self, reason: str) -> None:
-        """The slot is needed no more, or gone; as far as the client still listens."""
-        if self.state == CONFIRMED:
-            self.session.withdraw(reason)
-            try:
-                self._flush()
-            except DisconnectedError:
-                pass
 
     def close(self) -> None:
         self.connection.close()
-
-    def _receive_records(self, now: float) -> None:
-        buffer = self.records.receive_buffer()
-        data = self._receive(len(buffer))
-        buffer[: len(data)] = data
-        self.records.received(len(data))
-        # Only the first frame is looked at here: what follows GO belongs to the job's own process.
-        frame = self.records.next_event()
-        if frame is None:
-            return
-        self.session.receive_data(frame, now)
-        event = self.session.next_event()
-        if event is None:
-            return
-        if event.kind == frames.GO:
-            self.go = event.go
-            self.state = TAKEN
-        elif event.kind in (frames.CANCEL, frames.RELEASE):
-            self.state = CANCELLED
-        else:
-            raise ProtocolError("client sent something else than GO or CANCEL")
 
     def _receive(self, size: int) -> bytes:
         try:
@@ -140,13 +94,6 @@ class Offer:
         if not data:
             raise DisconnectedError("client closed the connection")
         return data
-
-    def _flush(self) -> None:
-        for frame in self.session.data_to_send():
-            self.records.send_frame(frame)
-        data = b"".join(self.records.data_to_send())
-        self._send(data)
-        self.records.data_sent(len(data))
 
     def _send(self, data: bytes) -> None:
         """A flight is far smaller than a socket's buffer: what does not fit at once means a broken client."""

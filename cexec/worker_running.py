@@ -1,7 +1,8 @@
-"""The parent's side of a job's process, which may carry one job after the other, and the socket over which it reports.
+"""The parent's side of a process that carries connections, and the socket over which it reports.
 
-Contract: `JobProcess.fork` returns in the parent only; the child runs the jobs and never returns.  `reports()` gives
-what has come, and `ended` says when the process is gone; nothing here blocks.
+Contract: `JobProcess.fork` returns in the parent only; the child takes the connections that it is given, one after the
+other, and never returns.  `reports()` gives what has come, and `ended` says when the process is gone; nothing here
+blocks.
 """
 
 from __future__ import annotations
@@ -9,64 +10,64 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import sys
 import traceback
 
+from cexec import worker_assignment
 from cexec.system import leftovers, process
-from cexec.system.pump import Pump
+from cexec.worker_assignment import Assignment
 from cexec.worker_carrier import LAST, OFFER
-from cexec.worker_job import Program, is_leased
-from cexec.worker_lease import run_jobs
+from cexec.worker_lease import serve
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import _socket
     from typing import Any
 
-    from cexec.protocol.frames import Go
+    from cexec.system.groups import Sockaddr
     from cexec.worker_alerts import Started
     from cexec.worker_heard import Known
     from cexec.worker_offer import Offer
+    from cexec.worker_program import Program
 
-LAST_REPORTS = ("finished", "refused", "broken", "idle", "over")
+LAST_REPORTS = ("finished", "refused", "broken", "idle", "over", "free")
 MAXIMUM_REPORT = 4096  # bytes (ours)
 FIRST_OWN_DESCRIPTOR = 3
 
 
 class JobProcess:
-    """A process that runs the jobs of one connection.  Between two jobs it waits in the bidder's lottery.
+    """A process that runs the jobs of one connection, and then perhaps those of another.
 
-    `identity` is what the bidder knows the job of this moment by, or the wish for another one; `announced` is that of
-    the first one.  `fields` are for the log, `told` for the loggers.
+    Before the first job and between two it waits.  `identity` is what the bidder knows the job of this moment by, or
+    the wish for one; `announced` is that of the first one, and `taken` says whether the client has given it.  `fields`
+    are for the log, `told` for the loggers.
     """
 
-    def __init__(
-        self, offer: Offer, known: Known, pid: int, channel: _socket.socket, records: str | None, now: float
-    ) -> None:
-        assert offer.go is not None
-        announcement = known.opened.announcement
-        self.identity = self.announced = offer.identity
-        self.weight = announcement.weight
-        self.client = offer.client
+    def __init__(self, pid: int, channel: socket.socket, records: str | None) -> None:
         self.pid = pid
-        self.waiting = False  # it runs no job
-        self.offered = False  # a slot is reserved for its next one
+        self.carries = False  # it has a connection
         self.ended = False
         self.alert: Started | None = None  # what the loggers will be told, while the program runs
-        self._name = announcement.certificate.name
-        self._worker_address = str(offer.connection.getsockname()[0])
+        self.identity = self.announced = b""
+        self.weight = 1
+        self.client: Sockaddr = ("", 0)
+        self.waiting = False  # it runs no job
+        self.offered = False  # a slot is reserved for its next one
+        self.taken = False
+        self.started = 0.0
+        self.fields: dict[str, object] = {}
+        self.told: dict[str, Any] = {}
+        self._name = ""
+        self._worker_address = ""
         self._channel = channel
         self._records = records
         self._leader = 0
         self._status = 0  # of the process
-        self._concluded = False  # it has said how the job ended
-        self.begin(offer.identity, *_numbers(offer.go, known), now)
+        self._concluded = True  # it has said how the job ended
 
     @classmethod
-    def fork(cls, offer: Offer, known: Known, program: Program, now: float) -> JobProcess:
+    def fork(cls, program: Program) -> JobProcess:
         """Starts the process; raises `OSError` when the system has no room for one."""
-        import socket
-
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             pid = os.fork()
@@ -75,18 +76,40 @@ class JobProcess:
             theirs.close()
             raise
         if pid == 0:
-            _run_child(offer, known, program, theirs)
+            _run_child(program, theirs)
         theirs.close()
         ours.setblocking(False)
-        return cls(offer, known, pid, ours, program.records, now)
+        return cls(pid, ours, program.records)
+
+    def give(self, offer: Offer, known: Known, now: float) -> None:
+        """A connection for which a slot is reserved; raises `OSError` when the process has gone."""
+        announcement = known.opened.announcement
+        worker_assignment.send(
+            self._channel, offer.connection, Assignment.of(announcement, offer.client, offer.records)
+        )
+        self.carries = self.waiting = self.offered = True
+        self.taken = False
+        self.identity = self.announced = offer.identity
+        self.weight = announcement.weight
+        self.client = offer.client
+        self.started = now
+        self._name = announcement.certificate.name
+        self._worker_address = str(offer.connection.getsockname()[0])
+        self._leader = 0
+        self._concluded = False
+        self._call(announcement.job_id, announcement.attempt)
 
     def begin(self, identity: bytes, job_id: bytes, attempt: int, now: float) -> None:
         """A job begins."""
         self.identity = identity
         self.waiting = self.offered = False
+        self.taken = True
         self.started = now
-        self.fields: dict[str, object] = {"job": job_id.hex(), "attempt": attempt, "name": self._name}
-        self.told: dict[str, Any] = {
+        self._call(job_id, attempt)
+
+    def _call(self, job_id: bytes, attempt: int) -> None:
+        self.fields = {"job": job_id.hex(), "attempt": attempt, "name": self._name}
+        self.told = {
             "job_id": job_id,
             "attempt": attempt,
             "client_name": self._name,
@@ -121,7 +144,7 @@ class JobProcess:
                 break
             except OSError:
                 data = b""
-            for report in json.loads(data) if data else self._collect():
+            for report in [json.loads(data)] if data else self._collect():
                 self._leader = report.get("pid", self._leader)
                 self._concluded = report["event"] in LAST_REPORTS
                 found.append(report)
@@ -164,45 +187,17 @@ class JobProcess:
         return [{"event": "broken", "reason": f"the job's process {how}"}]
 
 
-def _numbers(go: Go, known: Known) -> tuple[bytes, int]:
-    """What a job is called: as its GO says in a lease, where one announcement has many; else as was announced."""
-    announced = known.opened.announcement
-    return (go.job_id, go.attempt) if is_leased(go) else (announced.job_id, announced.attempt)
-
-
-def _environment(offer: Offer, known: Known, go: Go) -> dict[bytes, bytes]:
-    """What belongs to one job only; docs/protocol.md section 4.2 (GO) and cservice(1), ENVIRONMENT."""
-    local = offer.connection.getsockname()
-    job_id, attempt = _numbers(go, known)
-    values = {
-        "REMOTE_ADDR": str(offer.client[0]),
-        "REMOTE_PORT": str(offer.client[1]),
-        "SERVER_ADDR": str(local[0]),
-        "SERVER_PORT": str(local[1]),
-        "CEXEC_JOB": job_id.hex(),
-        "CEXEC_ATTEMPT": str(attempt),
-        "CEXEC_CLIENT": known.opened.announcement.certificate.name,
-        leftovers.MARK: f"{job_id.hex()}-{os.urandom(8).hex()}",  # the next attempt may run here too
-    }
-    result = {name.encode(): value.encode() for name, value in values.items()}
-    result.update({b"PEER_" + name.encode(): value for name, value in go.environment.items()})
-    return result
-
-
-def _run_child(offer: Offer, known: Known, program: Program, parent: _socket.socket) -> None:
-    """The forked child: has the connection and its end of the socketpair, nothing else of the parent's."""
+def _run_child(program: Program, parent: socket.socket) -> None:
+    """The forked child: has its end of the socketpair, nothing else of the parent's."""
     status = 111
     try:
         process.become_ordinary()
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the parent decides when a job ends
-        low, high = sorted((offer.connection.fileno(), parent.fileno()))
-        for first, last in ((FIRST_OWN_DESCRIPTOR, low), (low + 1, high), (high + 1, 1 << 20)):
-            os.closerange(first, last)
-        assert offer.go is not None
-        pump = Pump(offer.connection, offer.records, offer.session)
-        run_jobs(pump, offer.go, program, lambda go: _environment(offer, known, go), parent)
+        os.closerange(FIRST_OWN_DESCRIPTOR, parent.fileno())
+        os.closerange(parent.fileno() + 1, 1 << 20)
+        serve(program, parent)
         status = 0
     except BaseException:
         traceback.print_exc(file=sys.stderr)

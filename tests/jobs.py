@@ -24,8 +24,8 @@ from cexec.protocol.session import OFFERED, Event, Session
 from cexec.system import process, process_tree
 from cexec.system.fds import Sink, Source
 from cexec.system.pump import Pump, Trouble
-from cexec.worker_job import Program
 from cexec.worker_lease import run_jobs
+from cexec.worker_program import Program
 from tests.protocol.wires import record_pair
 
 JOB_ID = bytes(range(16))
@@ -53,6 +53,7 @@ class RemoteJob:
         arguments: Sequence[bytes] = (),
         environment: Mapping[str, bytes] | None = None,
         held: bool = False,
+        given: bool = True,
         **program: Any,
     ) -> None:
         self.mark = f"CEXEC_RUN={os.urandom(16).hex()}".encode()
@@ -64,6 +65,7 @@ class RemoteJob:
         self._released: set[int] = set()
         self._fed: set[int] = set()
         self._reports: list[dict[str, Any]] = []  # that have been received
+        self._taken = False
         go = Go(
             job_id=JOB_ID, attempt=1, streams=list(streams), options=dict(options or {}),
             arguments=list(arguments), environment=dict(environment or {}),
@@ -72,10 +74,6 @@ class RemoteJob:
         self._inputs = {number: (inputs or {}).get(number, b"") for number in self._numbers(READS)}
         worker = Session(worker=True, now=time.monotonic())
         self.session = Session(worker=False, now=time.monotonic())
-        worker.confirm()
-        _carry(worker, self.session)
-        self.session.go(go)
-        _carry(self.session, worker)
         ours, theirs = _connection()
         one, other = record_pair(sodium.aead_names()[0])
         self.parent, parent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
@@ -86,11 +84,15 @@ class RemoteJob:
         if self.pid == 0:
             ours.close()
             self.parent.close()
-            _child(Pump(theirs, other, worker), go, served, self.mark, parent)
+            _child(Pump(theirs, other, worker), served, self.mark, parent)
         theirs.close()
         parent.close()
         self.pump = Pump(ours, one, self.session)
-        self._join(held)
+        self.until(lambda: self.session.state == OFFERED)
+        self.events.clear()
+        if given:
+            self.session.go(go)
+            self._join(held)
 
     def again(self, job_id: bytes, inputs: Mapping[int, bytes] | None = None, attempt: int = 1) -> None:
         """The same job under another name, when the worker has confirmed again; its data goes with the GO."""
@@ -167,10 +169,10 @@ class RemoteJob:
     def report(self) -> dict[str, Any]:
         """The next thing that its process says."""
         self.parent.settimeout(DEADLINE)
-        if not self._reports:
+        while not self._reports:
             data = self.parent.recv(4096)
             assert data, "the process has ended"
-            self._reports += json.loads(data)
+            self._reports += self._told(data)
         return self._reports.pop(0)
 
     def output(self, number: int) -> bytes:
@@ -181,8 +183,16 @@ class RemoteJob:
         found, self._reports = self._reports, []
         self.parent.settimeout(DEADLINE)
         while data := self.parent.recv(4096):
-            found += json.loads(data)
+            found += self._told(data)
         return found
+
+    def _told(self, data: bytes) -> list[dict[str, Any]]:
+        """Reports; not that the first job has been taken, which is given at once."""
+        reports = [json.loads(data)]
+        if not self._taken:
+            self._taken = True
+            reports = [report for report in reports if report["event"] != "taken"]
+        return reports
 
     def processes(self) -> list[int]:
         """What runs of the program."""
@@ -251,17 +261,22 @@ def lost(job: RemoteJob) -> str:
     raise AssertionError("the job has ended as if nothing had been")
 
 
-def _child(pump: Pump, go: Go, program: Program, mark: bytes, parent: socket.socket) -> None:
+def _child(pump: Pump, program: Program, mark: bytes, parent: socket.socket) -> None:
     try:
         process.close_on_exec_from(3)
+        process.adopt_orphans()
         name, _, value = mark.partition(b"=")
-        run_jobs(pump, go, program, lambda go: {name: value, **_peers(go)}, parent)
+        run_jobs(pump, program, lambda go: {name: value, **_numbers(go), **_peers(go)}, parent)
     except BaseException:
         import traceback
 
         traceback.print_exc()
     finally:
         os._exit(0)
+
+
+def _numbers(go: Go) -> dict[bytes, bytes]:
+    return {b"CEXEC_JOB": go.job_id.hex().encode(), b"CEXEC_ATTEMPT": str(go.attempt).encode()}
 
 
 def _peers(go: Go) -> dict[bytes, bytes]:
@@ -276,10 +291,3 @@ def _connection() -> tuple[socket.socket, socket.socket]:
         one.setblocking(False)
         one.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     return ours, theirs
-
-
-def _carry(sender: Session, receiver: Session) -> None:
-    for frame in sender.data_to_send():
-        receiver.receive_data(memoryview(frame), time.monotonic())
-    while receiver.next_event() is not None:
-        pass

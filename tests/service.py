@@ -25,6 +25,7 @@ from tests.lab import Host
 MARK = "TEST_SERVICE_MARK"  # a job inherits it from its cservice, so its processes are found wherever they hide
 START_DEADLINE = 20.0  # seconds until cservice says its first line
 STOP_DEADLINE = 10.0  # seconds from SIGTERM to the end
+WAITING_DESCRIPTORS = 4  # of a process that waits for a job: the standard ones and its way to cservice
 QUIET_DEADLINE = 5.0  # seconds until the descriptors and processes of the last job are gone (N6)
 
 
@@ -138,8 +139,22 @@ class Service:
         return psutil.Process(self.pid).num_fds()
 
     def started(self) -> list[psutil.Process]:
-        """The processes that it has started and that still run, its own helpers and jobs, however detached."""
-        return [process for process in _marked(self._mark) if process.pid != self.pid]
+        """The processes that it has started and that still run, its own helpers and jobs, however detached.
+
+        Not the one that waits for the next job.
+        """
+        return [process for process in _marked(self._mark) if process.pid != self.pid and not self._waits(process)]
+
+    def _waits(self, process: psutil.Process) -> bool:
+        """Such a one has no connection, no record and no program: the standard descriptors and its way to cservice."""
+        try:
+            return (
+                process.ppid() == self.pid
+                and process.cmdline() == psutil.Process(self.pid).cmdline()
+                and process.num_fds() == WAITING_DESCRIPTORS
+            )
+        except psutil.Error:
+            return False  # it has ended meanwhile
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)

@@ -48,11 +48,13 @@ RANKS: dict[float, tuple[str, ...]] = {
         "relay_names",
         "relay_plan",
         "relay_poller",
+        "worker_assignment",
         "worker_carrier",
         "worker_files",
         "worker_programs",
         "worker_streams",
     ),
+    5.95: ("worker_program",),
     6: (
         "census",
         "client_candidate",

@@ -28,6 +28,7 @@ class FakeProcess:
         self.started = NOW
         self.alert: Any = None
         self.waiting = self.offered = self.ended = False
+        self.carries = self.taken = True
         self.words: list[str] = []
         self.said: list[dict[str, Any]] = []
         self.fields: dict[str, object] = {"job": number}
@@ -55,6 +56,9 @@ class FakeProcess:
 
     def end(self) -> None:
         self.words.append("last")
+
+    def terminate(self) -> None:
+        self.words.append("end")
 
     def close(self) -> None:
         self.words.append("closed")
@@ -157,7 +161,7 @@ def test_a_lease_that_becomes_idle_later_joins_then() -> None:
 
 
 def test_a_client_that_lets_go_frees_the_slot() -> None:
-    for gone in ([{"event": "over"}], []):
+    for gone in ([{"event": "over", "reason": ""}], []):
         scene = Scene(1)
         process = scene.running(1)
         scene.say(process, {**FINISHED, "idle": True})

@@ -12,8 +12,8 @@ import pytest
 
 from cexec import worker_lease
 from cexec.errors import DisconnectedError
-from cexec.protocol.frames import FILE, FIRST_FILE, READS, WRITES, Stream
-from cexec.protocol.session import OFFERED, OFFERING, OVER
+from cexec.protocol.frames import FILE, FIRST_FILE, READS, WITHDRAW, WRITES, Stream
+from cexec.protocol.session import OFFERED, OFFERING, OVER, RUNNING
 from cexec.worker_carrier import LAST, OFFER
 from tests.jobs import STANDARD, RemoteJob, lost, shell
 
@@ -180,6 +180,30 @@ def test_the_worker_wants_no_further_job_although_it_has_confirmed() -> None:
         with pytest.raises(DisconnectedError):
             job.until(lambda: False, SOON)
         assert job.session.state == OVER
+
+
+@pytest.mark.parametrize("words", [[], [LAST]])
+def test_a_client_whose_go_comes_too_late_is_told_that_the_slot_is_gone(words: list[bytes]) -> None:
+    """A client on a busy machine took this for a worker that breaks off jobs, and complained of it."""
+    with shell("true", given=False) as job:
+        for word in words:
+            job.parent.send(word)
+        with pytest.raises(DisconnectedError):
+            job.until(lambda: False, SOON)
+        assert [(event.kind, event.text) for event in job.events] == [
+            (WITHDRAW, "worker is stopping" if words else "client did not answer in time")
+        ]
+        assert job.reports() == [{"event": "over", "reason": ""}]
+
+
+def test_a_client_that_breaks_the_protocol_instead_of_giving_a_job_is_told_of() -> None:
+    with shell("true", given=False) as job:
+        job.session.state = RUNNING
+        job.session.signal(0)
+        with pytest.raises(DisconnectedError):
+            job.until(lambda: False, SOON)
+        (over,) = job.reports()
+        assert (over["event"], "impossible signal" in over["reason"]) == ("over", True)
 
 
 @pytest.mark.parametrize("confirmed", [False, True])

@@ -39,8 +39,9 @@ from cexec.system.program_cache import DEFAULT_LIMIT, ProgramCache, default_dire
 from cexec.system.series import Series, state_directory
 from cexec.worker import Worker
 from cexec.worker_answers import Profile
-from cexec.worker_job import GRACE, Program
+from cexec.worker_job import GRACE
 from cexec.worker_load import LoadWatch
+from cexec.worker_program import Program
 from cexec.worker_programs import PLACE, SentPrograms, own_platform
 
 OWN_VARIABLES = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD")  # and CEXEC_*: ours, not the job's

@@ -184,7 +184,7 @@ class Records:
         self._sent_records = 0
         self._received_records = 0
         self._longest_box = MAXIMUM_FRAME + cipher.tag_size if proved else FIRST_BUFFER - RECORD_HEADER
-        self._incoming = memoryview(bytearray(self._buffer_size() if proved else FIRST_BUFFER))
+        self._incoming = memoryview(bytearray(FIRST_BUFFER))
         self._start = 0
         self._end = 0
         self._failure: ProtocolError | None = None
@@ -192,6 +192,11 @@ class Records:
         self._allocated = 0
         self._outgoing: list[memoryview] = []  # oldest first; the first may be partly sent
         self._owners: list[memoryview | None] = []  # the data buffer behind each outgoing view, if it is one
+
+    @property
+    def keys(self) -> tuple[str, bytes, bytes]:
+        """Cipher, sending and receiving key: with these another process can go on before the first record."""
+        return self.cipher.name, self._sending_key, self._receiving_key
 
     # receiving
 
@@ -202,8 +207,9 @@ class Records:
         """
         if self._start == self._end:
             self._start = self._end = 0
-        if self._received_records and len(self._incoming) == FIRST_BUFFER:
-            larger = memoryview(bytearray(self._buffer_size()))
+        if self._end == len(self._incoming) == FIRST_BUFFER and self._longest_box > FIRST_BUFFER:
+            # Only now: the kernel takes longer to find room for this than for all else that a short job does here.
+            larger = memoryview(bytearray(2 * (RECORD_HEADER + MAXIMUM_FRAME + self.cipher.tag_size)))
             larger[self._start : self._end] = self._incoming[self._start : self._end]
             self._incoming = larger
         limit = self._start + 2 * RECORD_HEADER + self._longest_box
@@ -262,9 +268,6 @@ class Records:
     def at_record_boundary(self) -> bool:
         """Whether nothing of an unfinished record has been received."""
         return self._start == self._end
-
-    def _buffer_size(self) -> int:
-        return 2 * (RECORD_HEADER + MAXIMUM_FRAME + self.cipher.tag_size)
 
     # sending
 

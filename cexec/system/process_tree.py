@@ -143,6 +143,15 @@ def strays(mark_name: bytes) -> list[int]:
     return result
 
 
+def childless() -> bool:
+    """Whether this process has no child, not even one that has ended."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return True
+    return False
+
+
 def signal_all(pids: list[int], number: int) -> list[int]:
     """A signal for these processes and all of their descendants; returns who got it."""
     found = [pid for root in pids for pid in (root, *descendants(root))]

@@ -44,7 +44,7 @@ def in_place(receiver: Records, data: bytes, size: Callable[[int], int]) -> list
     while data:
         room = receiver.receive_buffer()
         assert len(room)
-        read = min(size(len(room)), len(data))
+        read = min(size(len(room)), len(room), len(data))
         room[:read] = data[:read]
         receiver.received(read)
         data = data[read:]
@@ -98,8 +98,21 @@ def test_reads_of_all_the_room_there_is() -> None:
     assert len(in_place(receiver, data, lambda room: room)) == 20
 
 
+def test_a_short_job_takes_no_large_buffer() -> None:
+    """To find room for it took longer than all else that such a job does with its records."""
+    sender, receiver = record_pair(ANY)
+    filled(sender, bytes(3000))
+    assert len(receiver.receive_data(sent_bytes(sender), 0.0)) == 1
+    assert len(receiver.receive_buffer()) <= FIRST_BUFFER
+    filled(sender, bytes(5000))
+    assert len(receiver.receive_data(sent_bytes(sender), 0.0)) == 1
+    assert len(receiver.receive_buffer()) > MAXIMUM_FRAME
+
+
 def test_a_large_record_is_read_where_it_lies() -> None:
     sender, receiver = record_pair(ANY)
+    filled(sender, bytes(MAXIMUM_DATA))
+    receiver.receive_data(sent_bytes(sender), 0.0)  # which makes room
     filled(sender, bytes(MAXIMUM_DATA))
     record = sent_bytes(sender)
     room = receiver.receive_buffer()

@@ -1,0 +1,83 @@
+"""The processes that carry a worker's connections: one after the other, and nothing of one for the next."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from tests.service import Application, Service, Shell, comes_true
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    shell = Shell(tmp_path, ["-j", "2"])
+    yield shell
+    shell.close()
+
+
+def carriers(service: Service) -> list[psutil.Process]:
+    return psutil.Process(service.pid).children()
+
+
+def idle(service: Service) -> bool:
+    """Whether all jobs have ended, and one process waits for the next."""
+    return len(carriers(service)) == 1 and not carriers(service)[0].children()
+
+
+def test_one_process_carries_job_after_job_and_keeps_nothing_of_them(shell: Shell) -> None:
+    (waiting,) = carriers(shell.service)
+    descriptors = waiting.num_fds()
+    for number in range(20):
+        told = ["SECRET=x"] if number == 3 else []
+        done = shell.run("echo $PPID $PEER_SECRET; cat", *told, input=b"y" * number)
+        assert done.stdout == b"%d%s\n" % (waiting.pid, b" x" if told else b"") + b"y" * number
+    assert comes_true(lambda: idle(shell.service))
+    assert carriers(shell.service) == [waiting]
+    assert waiting.num_fds() == descriptors
+    assert waiting.memory_full_info().uss < 8 << 20
+
+
+def test_jobs_at_the_same_time_have_processes_of_their_own_and_one_is_kept(shell: Shell, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    argv, environment = shell.client(f"echo $PPID; read line < {gate}")
+    running = [subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) for _ in "ab"]
+    parents = {client.stdout.readline() for client in running if client.stdout is not None}
+    assert len(parents) == 2
+    gate.write_bytes(b"a\nb\n")
+    assert [client.wait(20) for client in running] == [0, 0]
+    for client in running:
+        client.communicate()
+    assert comes_true(lambda: idle(shell.service))
+
+
+def test_after_a_job_that_broke_off_the_next_one_has_a_fresh_process(shell: Shell) -> None:
+    (first,) = carriers(shell.service)
+    argv, environment = shell.client("sleep 60")
+    client = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    shell.service.wait_for("started")
+    client.kill()
+    client.wait()
+    assert comes_true(lambda: not first.is_running())
+    assert shell.run("echo $PPID").stdout.strip() not in (b"", b"%d" % first.pid)
+
+
+def test_a_process_that_died_while_it_waited_is_replaced(shell: Shell) -> None:
+    (waiting,) = carriers(shell.service)
+    waiting.kill()
+    assert shell.run("echo fine").stdout == b"fine\n"
+
+
+def test_a_killed_cservice_leaves_no_process_that_waits(tmp_path: Path) -> None:
+    service = Service(Application(tmp_path), ["true"])
+    try:
+        (waiting,) = carriers(service)
+        service.process.kill()
+        assert psutil.wait_procs([waiting], timeout=5)[1] == []
+    finally:
+        service.kill()
