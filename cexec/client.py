@@ -1,7 +1,8 @@
 """The client: finds a worker for one job, runs it there, and tells the truth about how it went.
 
 Contract: `Client(request).run()` returns the exit status that counts: the program's own, 128 + n for a death by a
-signal.  Every failure of ours or of a worker's is a `CexecError` with one line.  docs/protocol.md sections 2, 3 and 7.
+signal, or raises `EndedBySignal` when Ctrl-C has ended it.  Every failure of ours or of a worker's is a `CexecError`
+with one line.  docs/protocol.md sections 2, 3 and 7.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from time import monotonic
 
 from cexec.client_descriptors import Descriptor
 from cexec.client_race import Contest
-from cexec.client_signals import INTERRUPT, Signals, die_of
+from cexec.client_signals import INTERRUPT, EndedBySignal, Signals
 from cexec.client_words import ancestors_words
 from cexec.errors import CexecError, InterruptedByUser, LocalError, NoWorkerError, UsageError
 from cexec.protocol import sodium
@@ -140,8 +141,7 @@ class Client:
                 status = self._attempt(winner)
             except InterruptedByUser:
                 self._tidy_up()
-                die_of(INTERRUPT)
-                raise
+                raise EndedBySignal(INTERRUPT) from None
             except CexecError as error:
                 self._tidy_up()
                 self._alert(error, winner, final=True)
@@ -240,7 +240,7 @@ class Client:
         taken = self._outputs.release() and not job.unread
         self._inputs.move_offsets(winner.session.outgoing)
         if result.kind == SIGNALLED and result.status == INTERRUPT and self._signals.interrupted:
-            die_of(INTERRUPT)
+            raise EndedBySignal(INTERRUPT)
         return status if taken or status else DIED_OF_PIPE
 
     def _find_worker(self, attempt: int) -> Winner:

@@ -10,6 +10,10 @@ from __future__ import annotations
 import _signal  # `signal` costs 4 ms at start, most of them for enum
 import os
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
 HANGUP, INTERRUPT, SUSPEND, CONTINUE = 1, 2, 20, 18  # (protocol)
 ENDING = (HANGUP, INTERRUPT, 3, 15)  # those of them that end a program which does not catch them
 FORWARDED = {  # this machine's number: the protocol's, which is Linux's on most machines
@@ -24,6 +28,14 @@ FORWARDED = {  # this machine's number: the protocol's, which is Linux's on most
 }
 
 
+class EndedBySignal(BaseException):
+    """What was under way is over, and this process is to die of the signal once all has been said."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
+
+
 class Signals:
     """Catches what is to be passed on."""
 
@@ -31,7 +43,7 @@ class Signals:
         self._reading, self._writing = os.pipe()
         os.set_blocking(self._reading, False)
         os.set_blocking(self._writing, False)
-        self._caught: list[int] = []
+        self._before: dict[int, Any] = {}  # what was done with those that are caught now
         self.interrupted = False  # Ctrl-C has come
 
     def fileno(self) -> int:
@@ -41,13 +53,12 @@ class Signals:
         _signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         for number in FORWARDED:
             if _signal.getsignal(number) != _signal.SIG_IGN:
-                _signal.signal(number, _ignore)
-                self._caught.append(number)
+                self._before[number] = _signal.signal(number, _ignore) or _signal.SIG_DFL
 
     def stop(self) -> None:
-        for number in self._caught:
-            _signal.signal(number, _signal.SIG_DFL)
-        self._caught.clear()
+        for number, handler in self._before.items():
+            _signal.signal(number, handler)
+        self._before.clear()
         _signal.set_wakeup_fd(-1)
 
     def resign(self) -> None:
@@ -73,6 +84,12 @@ def end_by_default(number: int) -> None:
         _signal.signal(number, _signal.SIG_DFL)
 
 
+def end_by_exception(number: int) -> None:
+    """This signal ends what is under way with `EndedBySignal`, unless it is ignored."""
+    if _signal.getsignal(number) != _signal.SIG_IGN:
+        _signal.signal(number, _raise)
+
+
 def suspend() -> None:
     """Stops this process until it is continued."""
     os.kill(os.getpid(), _signal.SIGSTOP)
@@ -82,6 +99,10 @@ def die_of(number: int) -> None:
     """Ends by a signal, so that the shell above knows that the person wanted the whole script to end."""
     _signal.signal(number, _signal.SIG_DFL)
     os.kill(os.getpid(), number)
+
+
+def _raise(number: int, stack: object) -> None:
+    raise EndedBySignal(number)
 
 
 def _ignore(number: int, stack: object) -> None:

@@ -16,6 +16,7 @@ from cexec.client_signals import FORWARDED, Signals
 SCRIPT = """
 import os, sys
 from cexec.client_signals import *
+end_by_default(INTERRUPT)
 signals = Signals()
 """
 
@@ -70,6 +71,12 @@ def test_what_was_ignored_stays_ignored_as_under_nohup() -> None:
     script = "import signal; signal.signal(1, signal.SIG_IGN); signals.start(); os.kill(os.getpid(), 1)\n"
     result = run(script + "print(signals.take()); signals.stop(); os.kill(os.getpid(), 1); print('alive')")
     assert result.stdout.split(b"\n")[:2] == [b"[]", b"alive"]
+
+
+def test_afterwards_a_signal_does_what_it_did_before() -> None:
+    caught = "end_by_exception(15); signals.start(); signals.stop()\n"
+    told = "try: os.kill(os.getpid(), 15)\nexcept EndedBySignal as ended: print(ended.number)"
+    assert run(caught + told).stdout == b"15\n"
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])

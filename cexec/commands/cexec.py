@@ -11,7 +11,7 @@ import sys
 
 from cexec.client import DEFAULT_RETRIES, DEFAULT_SPOOL, Client, Request
 from cexec.client_descriptors import inspect, occupy_standard
-from cexec.client_signals import INTERRUPT, die_of, end_by_default
+from cexec.client_signals import ENDING, INTERRUPT, EndedBySignal, die_of, end_by_default, end_by_exception
 from cexec.client_targets import requirements_from
 from cexec.errors import EXIT_TEMPORARY, CexecError, UsageError
 from cexec.protocol.keys import ClientKey
@@ -82,6 +82,9 @@ def main(argv: list[str] | None = None) -> int:
 
         print_error("cexec", str(error))
         return error.exit_status
+    except EndedBySignal as ended:
+        die_of(ended.number)
+        return EXIT_TEMPORARY
 
 
 def run(words: list[str], arguments: list[str], options: Mapping[str, object], environ: Mapping[str, str]) -> int:
@@ -181,23 +184,17 @@ def _everywhere(options: Mapping[str, object]) -> bool:
 
 def _run_explained(request: Request) -> int:
     """The story is told however the call ends, also when somebody loses patience with the search for a worker."""
-    import _signal
-
     from cexec.client_explain import Chronicle
     from cexec.commands.common import print_line
 
     request.chronicle = Chronicle(fingerprint=request.key.fingerprint, groups=request.groups, udp_port=request.udp_port)
-    if _signal.getsignal(_signal.SIGINT) != _signal.SIG_IGN:
-        _signal.signal(_signal.SIGINT, _signal.default_int_handler)
+    for number in ENDING:
+        end_by_exception(number)
     try:
         return Client(request).run()
-    except KeyboardInterrupt:
-        pass
     finally:
         for line in request.chronicle.lines():
             print_line(line)
-    die_of(INTERRUPT)
-    return EXIT_TEMPORARY
 
 
 def _split(words: list[str]) -> tuple[list[str], list[str]]:

@@ -7,6 +7,8 @@ import signal
 import subprocess
 import time
 
+import pytest
+
 from tests.conftest import MakeLab, StartService
 from tests.environment import clean_environment, command
 from tests.needs import require_tool
@@ -124,15 +126,31 @@ def test_a_firewall_of_the_client_that_workers_meet_is_named(
     assert causes[0].startswith("  - firewall: connections of workers, TCP to port ")
 
 
-def test_who_loses_patience_is_told_too(lab: MakeLab, application: Application) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_who_loses_patience_is_told_too(lab: MakeLab, application: Application, number: signal.Signals) -> None:
     (client,) = lab([(1,)]).hosts
     argv = command("cexec", "--explain", application.public)
     process = client.popen(argv, env=clean_environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
     time.sleep(1)  # until it waits; sooner it dies of the signal without a word
+    process.send_signal(number)
+    _, errors = process.communicate(timeout=20)
+    assert process.returncode == -number
+    find(errors.splitlines(), "  - the group: announcements went to 10.77.0.255, ")
+
+
+def test_the_story_of_a_job_that_ctrl_c_has_ended(
+    lab: MakeLab, service: StartService, application: Application
+) -> None:
+    (host,) = lab([(1,)]).hosts
+    service("sh", "-c", "echo started; exec sleep 60", host=host)
+    argv = command("cexec", "--explain", application.public)
+    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    process = host.popen(argv, env=clean_environment(), **pipes)
+    assert process.stdout is not None and process.stdout.readline() == "started\n"
     process.send_signal(signal.SIGINT)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == -signal.SIGINT
-    find(errors.splitlines(), "  - the group: announcements went to 10.77.0.255, ")
+    find(errors.splitlines(), "the program has ended with status 130: ")
 
 
 def test_without_the_option_nothing_is_told(lab: MakeLab, service: StartService, application: Application) -> None:
