@@ -6,17 +6,27 @@ where a regular file ended; `take_back(place)` cuts the file there, if it still 
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import stat
 
-from cexec.errors import LocalError
+from cexec.errors import CexecError, LocalError, UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+_WRONG_PLACE = (
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP
+)  # fmt: skip
 STANDARD = (1, 2)  # descriptors that may be files whose names nobody knows
+
+
+def cannot_write(path: str, error: OSError) -> CexecError:
+    """Of a file that the user has named, before anything runs: a name for which there is no place is wrong use."""
+    kind = UsageError if error.errno in _WRONG_PLACE else LocalError
+    return kind(f"cannot write {path}: {os.strerror(error.errno or 0).lower()}")
 
 
 class Place:
@@ -45,12 +55,12 @@ class AppendFile:
 
     @classmethod
     def open(cls, path: str, header: bytes = b"") -> AppendFile:
-        """A file by its name; one that is new or empty gets `header`."""
-        path = os.path.abspath(path)
+        """A file by its name, or `cannot_write`; one that is new or empty gets `header`."""
+        whole = os.path.abspath(path)
         try:
-            file = cls(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666), path, path)
+            file = cls(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666), path, whole)
         except OSError as error:
-            raise LocalError(f"cannot write {path}: {os.strerror(error.errno or 0).lower()}") from None
+            raise cannot_write(path, error) from None
         place = file.place()
         if place is not None and not place.offset:
             file.append([header])

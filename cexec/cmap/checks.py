@@ -53,6 +53,8 @@ def check_lines_are_no_files(table: Table) -> None:
 def check_blocks(plan: Plan) -> None:
     """--pipe: nobody knows how many tasks there will be, so each result needs the number in its name."""
     for template in plan.result_templates:
+        if template.text == os.devnull:
+            continue
         if "#" not in template.used:
             raise UsageError(f"{template.text!r} would be the result of every block; put {{#}}, its number, into it")
         directory = os.path.dirname(template.text)
@@ -64,7 +66,7 @@ def check_block_task(task: Task) -> None:
     """Just before a block is given to a worker."""
     assert task.stdin.kind == BLOCK
     for result in task.results:
-        if os.path.lexists(result.path):
+        if os.path.lexists(result.path) and result.path != os.devnull:
             raise UsageError(f"block {task.number}: result {result.path} exists already; remove it")
 
 
@@ -118,6 +120,8 @@ class _Checker:
 
     def _check_results(self, row: Row, numbers: Iterable[int]) -> None:
         for name in self._plan.result_names(row):
+            if name == os.devnull:
+                continue
             directory, slash, base = name.rpartition("/")
             if base in _NO_NAMES or "\0" in name:
                 raise UsageError(f"row {row.number}: {name!r} is no name for a file")

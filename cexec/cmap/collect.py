@@ -141,28 +141,20 @@ def tagged(pieces: Iterable[bytes], tag: bytes) -> Iterator[bytes]:
 
 
 class Printed:
-    """The outputs themselves, the job's standard error after its standard output.  `tag`: the inputs before each line.
+    """One output itself, `kind`.  `tag`: the inputs before each line.
 
-    Only the streams among `kinds`, and only of tasks that failed if `failed_only`.
+    What a program has written that failed may say why; standard output that was rejected is no result and is not shown.
     """
 
-    def __init__(
-        self,
-        file: AppendFile,
-        kind: str,
-        *,
-        tag: bool = False,
-        failed_only: bool = False,
-    ) -> None:
+    def __init__(self, file: AppendFile, kind: str, *, tag: bool = False) -> None:
         self.file = file
         self._kind = kind
         self._tag = tag
-        self._failed_only = failed_only
 
     def additions(self, ended: Ended) -> Iterable[bytes]:
         if self._kind in (result.kind for result in ended.task.results):
             return ()
-        if self._failed_only and ended.outcome.succeeded:
+        if self._kind == STDOUT and ended.outcome.rejected:
             return ()
         return tagged(ended.outputs[self._kind].pieces(), tag_of(ended.task) if self._tag else b"")
 

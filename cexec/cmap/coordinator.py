@@ -18,6 +18,7 @@ from cexec.cmap.attempts import Attempts
 from cexec.cmap.events import CANCELLED
 from cexec.cmap.pacing import Pacing
 from cexec.cmap.scheduler import LOST, REFUSED, REFUSED_FOR_GOOD, SUCCEEDED, UNFIT
+from cexec.cmap.statistics import count
 from cexec.cmap.workers import Workers
 from cexec.errors import CexecError, LocalError, NoWorkerError
 from cexec.protocol.program_offer import NONE_FITS
@@ -91,6 +92,17 @@ class Coordinator:
     def running(self) -> list[int]:
         """The numbers of tasks that have been begun and are not over."""
         return self._attempts.running
+
+    @property
+    def not_done(self) -> str:
+        """How many tasks are not over, in words; nothing if all are."""
+        if self._scheduler.over and not self._scheduler.halted:
+            return ""
+        total, over = self._parts.total, self._scheduler.succeeded + self._scheduler.failed
+        if total is None:
+            return "some tasks not done"
+        left = total - self._parts.worklist.done - over
+        return f"{count(left, 'task')} not done" if left else ""
 
     # the loop
 
@@ -227,9 +239,7 @@ class Coordinator:
         given.clear()
 
     def _left_over(self, error: CexecError) -> str:
-        parts, done = self._parts, self._scheduler.succeeded + self._scheduler.failed
-        waiting = "some tasks" if parts.total is None else _count_of(parts.total - parts.worklist.done - done)
-        return f"{error}; {waiting} not done" if self._workers.any_met else str(error)
+        return f"{error}; {self.not_done}" if self._workers.any_met else str(error)
 
     def _meet(self, hello: Hello, address: str) -> Worker:
         worker, unknown = self._workers.meet(hello, address, monotonic())
@@ -329,10 +339,6 @@ class Coordinator:
         assert run.job is not None
         duration = monotonic() - run.attempt.started
         lease.complain(self._parts.terms.key, run.job, run.attempt.number, error, duration)
-
-
-def _count_of(tasks: int) -> str:
-    return f"{tasks} task{'' if tasks == 1 else 's'}"
 
 
 def _tell(loop: asyncio.AbstractEventLoop, what: Callable[[], None]) -> None:

@@ -100,9 +100,10 @@ class _Story:
             if waiting != 0:
                 lines.append(f"what waits: {self._why_all_wait()}")
         else:
-            lines[0] += f", {number(counts.get(WAITING, 0))} begun and not over; no cmap runs with this journal"
-            if counts.get(WAITING) or self._status.get("waiting"):
-                lines.append(f"what is not done: {RESUME}")
+            left = max(counts.get(WAITING, 0), (self._status.get("total") or 0) - done - failures)
+            lines[0] += f", {number(left)} left; no cmap runs with this journal"
+            if left:
+                lines.append(f"what is left: {RESUME}")
         if self._holder:
             lines += _limited([f"task {n} runs on {w} since {_clock(s, self._now)}" for n, w, s in open_ones])
         failed = self._database.execute(

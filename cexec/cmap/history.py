@@ -113,15 +113,29 @@ class Failure:
         self.status = 128 + outcome.signal if outcome.signal else outcome.exitval
 
 
-class History(Observer):
-    """`counts` is the latest; `status` is None while it runs; `failures` are the first MOST_FAILURES."""
+class Failures(Observer):
+    """The tasks that failed in this run: how many, and the first MOST_FAILURES of them."""
 
     def __init__(self) -> None:
+        self.failures: list[Failure] = []
+        self.failed = 0
+
+    def settled(self, task: Task, outcome: Outcome, now: float) -> None:
+        if not outcome.succeeded:
+            self.failed += 1
+            if len(self.failures) < MOST_FAILURES:
+                self.failures.append(Failure(task, outcome))
+
+
+class History(Failures):
+    """Everything.  `counts` is the latest; `status` is None while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
         self.total: int | None = None
         self.workers: dict[bytes, WorkerHistory] = {}
         self.counts: Counts | None = None
-        self.failures: list[Failure] = []
-        self.succeeded = self.failed = 0  # in this run
+        self.succeeded = 0  # in this run
         self.status: int | None = None
         self.now = 0.0
         self._opened = 0.0
@@ -152,12 +166,8 @@ class History(Observer):
 
     def settled(self, task: Task, outcome: Outcome, now: float) -> None:
         self.now = now - self._opened
-        if outcome.succeeded:
-            self.succeeded += 1
-            return
-        self.failed += 1
-        if len(self.failures) < MOST_FAILURES:
-            self.failures.append(Failure(task, outcome))
+        self.succeeded += outcome.succeeded
+        super().settled(task, outcome, now)
 
     def counted(self, counts: Counts, now: float) -> None:
         self.now = now - self._opened

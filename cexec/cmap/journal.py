@@ -20,7 +20,7 @@ import json
 import os
 import sqlite3
 
-from cexec.cmap.appending import Place, take_back
+from cexec.cmap.appending import Place, cannot_write, take_back
 from cexec.cmap.lockfile import Lock
 from cexec.errors import LocalError, UsageError
 
@@ -73,7 +73,10 @@ class Journal:
         self._mode = mode
         if mode == RETRY_FAILED and not os.path.exists(path):
             raise UsageError(f"--retry-failed needs the journal of an earlier run, but there is no {path}")
-        self._lock = Lock(path)
+        try:
+            self._lock = Lock(path)
+        except OSError as error:
+            raise cannot_write(path, error) from None
         try:
             _check_magic(path)
             self._database = self._guard(lambda: sqlite3.connect(path))
@@ -233,6 +236,6 @@ def _check_magic(path: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise LocalError(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}") from None
+        raise UsageError(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}") from None
     if begin and begin != MAGIC:
         raise UsageError(f"{path} is no journal of cmap; give another --state")

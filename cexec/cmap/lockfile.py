@@ -1,7 +1,7 @@
 """At most one process: a lock beside a file, which the kernel takes away however its holder ends.
 
-Contract: `Lock(path)` raises `UsageError` that names the holder.  The file is removed by `close`, never while somebody
-holds it.
+Contract: `Lock(path)` raises `UsageError` that names the holder, and `OSError` for what the system refuses.  The file is
+removed by `close`, never while somebody holds it.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import fcntl
 import os
 import socket
 
-from cexec.errors import LocalError, UsageError
+from cexec.errors import UsageError
 
 
 class Lock:
@@ -26,8 +26,6 @@ class Lock:
                 holder = os.pread(self._fd, 200, 0).decode(errors="replace").strip() or "another process"
                 os.close(self._fd)
                 raise UsageError(f"{path} is in use by {holder}") from None
-            except OSError as error:
-                raise LocalError(f"cannot lock {self._path}: {os.strerror(error.errno or 0).lower()}") from None
             if self._is_current():
                 break
             os.close(self._fd)  # its holder has removed it between our two calls

@@ -1,7 +1,8 @@
 """How a task ended, as a joblog, a journal and a report tell it.
 
 Contract: a value.  `started` is the wall clock's time, `runtime` seconds; `sent` and `received` are bytes; `exitval`
-and `signal` are as in GNU parallel: a program that died of a signal has the exit value 0, one that we ended -1.
+and `signal` are as in GNU parallel: a program that died of a signal has the exit value 0, one that we ended -1.  A result
+was `rejected` by --validate, or because a file of it is missing, although its program had succeeded.
 """
 
 from __future__ import annotations
@@ -13,8 +14,8 @@ class Outcome:
     """`number` is the row's; `reason` says why the task failed, and is empty if it did not."""
 
     __slots__ = (
-        "command", "exitval", "number", "reason", "received", "runtime", "sent", "signal", "started", "succeeded",
-        "worker",
+        "command", "exitval", "number", "reason", "received", "rejected", "runtime", "sent", "signal", "started",
+        "succeeded", "worker",
     )  # fmt: skip
 
     def __init__(
@@ -31,6 +32,7 @@ class Outcome:
         exitval: int = 0,
         signal: int = 0,
         reason: str = "",
+        rejected: bool = False,
     ) -> None:
         self.number = number
         self.succeeded = succeeded
@@ -43,3 +45,4 @@ class Outcome:
         self.exitval = exitval
         self.signal = signal
         self.reason = reason
+        self.rejected = rejected

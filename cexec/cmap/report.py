@@ -1,7 +1,7 @@
 """--report FILE.html: one page that says how a run is going, and how it went.
 
 Contract: `Report` is an observer that rewrites the file every INTERVAL seconds and at the end, each time whole and by
-rename; the first time when it is made, where `LocalError` says that it cannot be.  The page needs nothing but itself,
+rename; the first time when it is made, where `UsageError` or `LocalError` says that it cannot be.  The page needs nothing but itself,
 runs no script, and everything that a worker or a table has supplied is escaped in it.  `page(history, ...)` is pure.
 """
 
@@ -11,11 +11,11 @@ import os
 import time
 from html import escape
 
+from cexec.cmap.appending import cannot_write
 from cexec.cmap.events import CANCELLED, Observer
 from cexec.cmap.report_style import STYLE
 from cexec.cmap.scheduler import LOST, SUCCEEDED
 from cexec.cmap.statistics import HEAD, count, duration, number, row
-from cexec.errors import LocalError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -48,7 +48,7 @@ class Report(Observer):
         try:
             self._write()
         except OSError as error:
-            raise LocalError(f"cannot write {path}: {os.strerror(error.errno or 0).lower()}") from None
+            raise cannot_write(path, error) from None
 
     def counted(self, counts: Counts, now: float) -> None:
         if now >= self._due:

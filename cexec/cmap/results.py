@@ -59,6 +59,13 @@ class Output:
         self._spool = None
 
 
+class Discarded(Output):
+    """One stream that nobody wants: the user has said /dev/null."""
+
+    def append(self, data: bytes | memoryview) -> None:
+        self.size += len(data)
+
+
 class FileOutput(Output):
     """One stream of one attempt that goes to a temporary file; `final` is the name that it is to get."""
 
@@ -107,6 +114,9 @@ class AttemptFiles:
         self._directory = ""
         try:
             for result in task.results:
+                if result.path == os.devnull:
+                    self.outputs[result.name or result.kind] = Discarded()
+                    continue
                 temporary = os.path.join(os.path.dirname(result.path), temporary_name(token))
                 self.outputs[result.name or result.kind] = FileOutput(temporary, result.path)
                 self._renames.append((temporary, result.path))

@@ -49,6 +49,7 @@ class Run:
         self.how = ""
         self.status = WITHOUT_STATUS
         self.reason = ""
+        self._rejected = False
         self._exitval, self._signal = ENDED_BY_US, 0
         self._sent = self._received = 0
 
@@ -75,6 +76,7 @@ class Run:
         """The program thinks that it has succeeded, but that is not so."""
         self.how, self.reason = FAILED, reason
         self.status = self._exitval = FAILURE
+        self._rejected = True
 
     def outcome(self, reason: str, command: str) -> Outcome:
         """`reason` is the scheduler's, empty after a success."""
@@ -91,6 +93,7 @@ class Run:
             exitval=ENDED_BY_US if ended_by_us else self._exitval,
             signal=0 if ended_by_us else self._signal,
             reason=reason,
+            rejected=self._rejected,
         )
 
     @property

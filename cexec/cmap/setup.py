@@ -152,6 +152,12 @@ class Setup:
         return f"; go on with --state {self._options.state} {RESUME}" if self._options.state else ""
 
     @property
+    def halt(self) -> str:
+        """The rule of --halt, as the user wrote it."""
+        halt: str = self._options.halt
+        return halt
+
+    @property
     def why_nothing(self) -> str:
         """Why no task was begun, when all has gone well."""
         done = self._worklist.done
@@ -283,7 +289,7 @@ class Setup:
 
     def _append(self, path: str, option: str, header: bytes = b"") -> AppendFile:
         """A file that only a run which goes on may find with something in it."""
-        if self._mode == NEW and os.path.exists(path) and os.path.getsize(path):
+        if self._mode == NEW and os.path.isfile(path) and os.path.getsize(path):
             raise UsageError(f"{option} {path} exists already; remove it, or go on with --state FILE --resume")
         file = AppendFile.open(path, header)
         self._opened.append(file)

@@ -1,14 +1,14 @@
 """The statistics at the end of a run: which worker did what, how fast, and which tasks failed and why.
 
-Contract: `statistics(history)` gives lines of plain text; whoever prints them replaces control characters.  The words
-for numbers, `duration`, `size`, `number` and `count`, are those of displays and reports too.
+Contract: `statistics(history)`, or `failures` alone, gives lines of plain text; whoever prints them replaces control
+characters.  The words for numbers, `duration`, `size`, `number` and `count`, are those of displays and reports too.
 """
 
 from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cexec.cmap.history import History, WorkerHistory
+    from cexec.cmap.history import Failures, History, WorkerHistory
 
 MOST_LINES = 20  # (ours) failed tasks that are named
 HEAD = ("worker", "done", "failed", "lost", "refused", "mean", "tasks/s", "busy", "output")
@@ -26,11 +26,17 @@ def statistics(history: History) -> list[str]:
     ]
     if history.workers:
         lines += _table([HEAD, *(row(worker, history.now) for worker in history.ordered())])
-    for failure in history.failures[:MOST_LINES]:
+    return lines + failures(history)
+
+
+def failures(found: Failures) -> list[str]:
+    """Which tasks failed and why, a line for each of the first."""
+    lines = []
+    for failure in found.failures[:MOST_LINES]:
         where = f" on {failure.worker}" if failure.worker else ""
         lines.append(f"task {failure.number} ({failure.label}) failed{where}: {failure.reason}")
-    if history.failed > MOST_LINES:
-        lines.append(f"and {number(history.failed - MOST_LINES)} more failed; --joblog and --report have them")
+    if found.failed > MOST_LINES:
+        lines.append(f"and {number(found.failed - MOST_LINES)} more failed; --joblog and --report have them")
     return lines
 
 

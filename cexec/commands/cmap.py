@@ -63,13 +63,19 @@ def main(argv: list[str] | None = None) -> int:
     @watch_options
     @click.version_option(__version__, prog_name="cmap", message="%(prog)s %(version)s")
     @click.argument("application", metavar="APP.pub [-- ARG...] [::: INPUT...]")
-    def command(application: str, **values: object) -> int:
+    @click.argument("others", nargs=-1, metavar="")
+    def command(application: str, others: tuple[str, ...], **values: object) -> int:
         """Run a table of tasks on all workers of an application.
 
         Each input becomes a task: a line of standard input, or what -a, --params, --array, --slices or ::: give. In
         ARGs and other texts {} stands for the input, {.} {/} {//} {/.} for parts of it, {1} and {name} for columns, {#}
         for the number.
         """
+        if others:
+            raise UsageError(
+                f"{others[0]!r} is one word too many: inputs come after :::, the program's arguments after --, "
+                "and a variable is --peer KEY=VALUE"
+            )
         return _run(application, SimpleNamespace(**values), arguments, inputs)
 
     return run_click(command, before)
@@ -98,6 +104,9 @@ def _run(
         return _run_all(key, application, options, arguments, inputs)
     except UsageError:
         raise
+    except KeyboardInterrupt:
+        print_error("cmap", "interrupted before any task began")
+        return EXIT_OTHER
     except CexecError as error:
         print_error("cmap", str(error))
         return EXIT_NO_WORKER if isinstance(error, NoWorkerError) else EXIT_OTHER
@@ -164,25 +173,30 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
             print_line("cmap: no further task begins; once more ends those that run")
         coordinator.stop(end_running=interrupts > 1)
 
+    def pause() -> None:
+        coordinator.pause()
+        paused = "paused; SIGUSR2 again lets it go on" if parts.scheduler.paused else "goes on"
+        print_line(f"cmap: {paused}")
+
     loop = asyncio.get_running_loop()
     for number in ENDING_SIGNALS:
         if signal.getsignal(number) != signal.SIG_IGN:
             loop.add_signal_handler(number, interrupt)
-    loop.add_signal_handler(signal.SIGUSR2, coordinator.pause)
+    loop.add_signal_handler(signal.SIGUSR2, pause)
     status = EXIT_OTHER
     try:
         status = await coordinator.run()
-        if interrupts:
-            raise CexecError("ended by the user before all tasks were done")
-        if not parts.scheduler.begun:
+        if coordinator.not_done and interrupts:
+            raise CexecError(f"ended by the user; {coordinator.not_done}")
+        if coordinator.not_done:
+            print_line(f"cmap: --halt {setup.halt}; {coordinator.not_done}{setup.advice}")
+        elif not parts.scheduler.begun:
             print_line(f"cmap: nothing to do: {setup.why_nothing}")
         return status
     except CexecError as error:
         left = {*setup.saver.unsaved, *coordinator.running}
         status = EXIT_NO_WORKER if isinstance(error, NoWorkerError) else EXIT_OTHER
-        if left:
-            raise type(error)(f"{error}; {unsaved(left)}{setup.advice}") from None
-        raise
+        raise type(error)(f"{error}{'; ' if left else ''}{unsaved(left)}{setup.advice}") from None
     finally:
         coordinator.close(status)
 

@@ -10,6 +10,8 @@ import time
 
 import click
 
+from cexec.cmap.history import Failures, History
+from cexec.cmap.statistics import failures, statistics
 from cexec.commands.common import print_line, printable, run_click
 
 TYPE_CHECKING = False
@@ -46,11 +48,10 @@ class Watch:
         self._report: Report | None = None
         drawn = options.bar or options.eta or options.progress
         self._stats = drawn or options.stats
+        self._failures = Failures()
         if self._stats or options.report:
-            from cexec.cmap.history import History
-
-            self._history = History()
-            self.observers.append(self._history)
+            self._failures = self._history = History()
+        self.observers.append(self._failures)
         if drawn:
             from cexec.cmap.display import Display
 
@@ -67,11 +68,8 @@ class Watch:
 
     def conclude(self) -> None:
         """After the observers have heard that it is over."""
-        if self._stats:
-            from cexec.cmap.statistics import statistics
-
-            for line in statistics(self._history):
-                print_line(line)
+        for line in statistics(self._history) if self._stats else failures(self._failures):
+            print_line(line if self._stats else f"cmap: {line}")
         if self._report is not None and self._report.problem:
             print_line(f"cmap: {self._report.problem}")
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from cexec.cmap.appending import AppendFile, Place, take_back
-from cexec.errors import LocalError
+from cexec.errors import LocalError, UsageError
 
 
 @pytest.fixture
@@ -33,7 +33,7 @@ def test_a_new_file_gets_its_header_and_an_old_one_does_not(path: Path) -> None:
 
 
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    with pytest.raises(LocalError, match=r"cannot write /.*no/log: no such file or directory"):
+    with pytest.raises(UsageError, match=r"cannot write /.*no/log: no such file or directory"):
         AppendFile.open(str(tmp_path / "no" / "log"))
 
 

@@ -46,10 +46,13 @@ def output(data: bytes) -> Output:
 
 
 def ended(
-    stdout: bytes = b"", stderr: bytes = b"", *, succeeded: bool = True, results: Iterable[Result] = (), **row: str
-) -> Ended:
+    stdout: bytes = b"", stderr: bytes = b"", *, succeeded: bool = True, rejected: bool = False,
+    results: Iterable[Result] = (), **row: str,
+) -> Ended:  # fmt: skip
     task = Task(3, stdin=TaskInput(NOTHING), results=list(results), parameters=row, label=" ".join(row.values()))
-    outcome = Outcome(3, succeeded=succeeded, command="command", worker="w", started=1.0, runtime=2.0)
+    outcome = Outcome(
+        3, succeeded=succeeded, command="command", worker="w", started=1.0, runtime=2.0, rejected=rejected
+    )
     return Ended(task, outcome, {STDOUT: output(stdout), STDERR: output(stderr)})
 
 
@@ -114,8 +117,14 @@ def test_grouped_output(file: AppendFile) -> None:
     what = ended(b"out\n", b"err\n", x="1")
     assert written(Printed(file, STDOUT), what) == b"out\n"
     assert written(Printed(file, STDERR), what) == b"err\n"
-    assert written(Printed(file, STDERR, failed_only=True), what) == b""
-    assert written(Printed(file, STDERR, failed_only=True), ended(b"", b"why\n", succeeded=False)) == b"why\n"
+    failed = ended(b"out\n", b"why\n", succeeded=False)
+    assert written(Printed(file, STDOUT), failed) + written(Printed(file, STDERR), failed) == b"out\nwhy\n"
+
+
+def test_what_was_rejected_is_no_output(file: AppendFile) -> None:
+    """Regression: what --validate had refused was printed between the results."""
+    what = ended(b"out\n", b"err\n", succeeded=False, rejected=True)
+    assert written(Printed(file, STDOUT), what) + written(Printed(file, STDERR), what) == b"err\n"
 
 
 def test_what_has_a_file_of_its_own_is_not_printed(file: AppendFile) -> None:

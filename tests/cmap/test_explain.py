@@ -97,14 +97,14 @@ def test_after_the_end(journal: Journal, path: str) -> None:
     journal.close()
     assert explain(path, 1, NOW)[1].endswith("cmap --resume goes on with it")
     assert explain(path, 1, NOW)[2].endswith("cut off")
-    assert "1 begun and not over; no cmap runs with this journal" in explain(path, None, NOW)[0]
+    assert "3 left; no cmap runs with this journal" in explain(path, None, NOW)[0]
     assert "--resume" in explain(path, 3, NOW)[0]
 
 
 def test_the_last_note_is_that_of_the_end(journal: Journal, path: str) -> None:
     note = StatusNote(journal, lambda: NOW)
     note.counted(counts(waiting=9), BEGIN)
-    note.counted(counts(waiting=0), BEGIN + INTERVAL / 2)
+    note.counted(counts(waiting=0, total=1), BEGIN + INTERVAL / 2)
     note.closed(0, BEGIN + INTERVAL / 2)
     end(journal, claimed(journal, 1), 1)
     journal.close()

@@ -204,7 +204,7 @@ def test_a_journal_of_another_version_is_told(opened: Open, path: Path) -> None:
 
 
 def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
-    with pytest.raises(LocalError, match="no such file or directory"):
+    with pytest.raises(UsageError, match=r"cannot write .*no/state: no such file or directory"):
         Journal(str(tmp_path / "no" / "state"), NEW, now=0.0)
 
 

@@ -11,7 +11,7 @@ import pytest
 
 from cexec.cmap.history import History
 from cexec.cmap.report import INTERVAL, LEAST_DRAWN, MOST_DRAWN, Report, page
-from cexec.errors import LocalError
+from cexec.errors import UsageError
 from tests.cmap.watching import BEGIN, attempt, counts, play, settle
 
 EVIL = "<script src='http://evil'>\x1b[2J\"&"
@@ -93,7 +93,7 @@ def test_it_is_rewritten_now_and_then_and_at_the_end(tmp_path: Path) -> None:
 
 def test_a_report_that_cannot_be_written_is_said_before_and_no_reason_to_stop_after(tmp_path: Path) -> None:
     directory = tmp_path / "reports"
-    with pytest.raises(LocalError, match="cannot write"):
+    with pytest.raises(UsageError, match="cannot write"):
         Report(str(directory / "r.html"), History(), "title")
     directory.mkdir()
     report = Report(str(directory / "r.html"), History(), "title")

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import csv
+import fcntl
 import json
 import os
 import re
 import resource
 import signal
 import subprocess
+import termios
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -177,6 +179,21 @@ def test_validation_decides_what_is_a_result(cluster: Cluster) -> None:
     assert os.listdir() == ["good.out"]
 
 
+def test_what_was_rejected_is_not_among_the_output(cluster: Cluster) -> None:
+    result = cluster.run("-k", "--validate", "grep -q good stdout", ":::", "good 1", "bad", "good 2")
+    assert (result.status, result.out) == (1, "good 1\ngood 2\n")
+    assert re.fullmatch(r"cmap: task 2 \(bad\) failed on \S+: --validate exited with 1\n", result.err)
+
+
+def test_outputs_that_nobody_wants(cluster: Cluster) -> None:
+    words = ("--stderr", "/dev/null", "--peer", "RUN=echo out; echo err >&2; echo f > f", "--fetch", "f=/dev/null")
+    result = cluster.run(*words, ":::", "a", "b")
+    assert (result.status, result.out, result.err) == (0, "out\nout\n", "")
+    result = cluster.run("--pipe", "--stdout", "/dev/null", input=b"x\n")
+    assert (result.status, result.out, result.err) == (0, "", "")
+    assert os.path.exists("/dev/null") and not os.listdir()
+
+
 def test_output_is_grouped_tagged_and_kept_in_order(cluster: Cluster) -> None:
     script = 'echo "$1"; sleep "0.$((4 - $1))"; echo "$1" >&2; echo "$1"'
     result = cluster.run("-k", "--tag", "--peer", f"RUN={script}", "--", "{}", ":::", "1", "2", "3")
@@ -238,6 +255,15 @@ def test_the_exit_status_counts_failures(cluster: Cluster) -> None:
     assert sorted((row["Seq"], row["Exitval"]) for row in joblog()) == [("1", "0"), ("2", "3"), ("3", "4")]
 
 
+def test_failures_are_named(cluster: Cluster) -> None:
+    result = cluster.run("-k", "--peer", "RUN=echo $1; echo why >&2; exit $1", "--", "{}", ":::", *map(str, range(24)))
+    assert (result.status, result.out) == (23, "".join(f"{n}\n" for n in range(24)))
+    *said, more = [line for line in result.err.splitlines() if line != "why"]
+    named = [re.fullmatch(r"cmap: task (\d+) \((\d+)\) failed on \S+: exited with (\d+)", line) for line in said]
+    assert [match and match.groups() for match in named] == [(str(n + 1), str(n), str(n)) for n in range(1, 21)]
+    assert more == "cmap: and 3 more failed; --joblog and --report have them"
+
+
 def test_a_task_that_fails_is_tried_again(cluster: Cluster, tmp_path: Path) -> None:
     script = f"echo >> {tmp_path}/tries; test $(wc -l < {tmp_path}/tries) = 3"
     result = cluster.run("--retries", "3", "--joblog", "log", "--peer", f"RUN={script}", ":::", "a")
@@ -297,6 +323,7 @@ def test_halt_ends_what_runs(cluster: Cluster) -> None:
     words = ("--halt", "now,fail=1", "--joblog", "log", "--peer", 'RUN=eval "$1"', "--", "{}")
     result = cluster.run(*words, ":::", "sleep 60", "exit 5", "sleep 60")
     assert result.status == 5
+    assert "cmap: --halt now,fail=1; 2 tasks not done\n" in result.err
     assert [row["Seq"] for row in joblog()] == ["2"]
     assert time.monotonic() - began < DEADLINE / 2
 
@@ -366,10 +393,12 @@ def test_a_pause_lasts_until_it_is_ended(cluster: Cluster, tmp_path: Path) -> No
     process = cluster.start("-j1", "--stdout", "{}.out", "--peer", "RUN=sleep 0.3", ":::", *map(str, range(4)))
     wait_until(tmp_path / "0.out")
     process.send_signal(signal.SIGUSR2)
+    assert b"paused" in process.stderr.readline()
     time.sleep(1.0)
     assert process.poll() is None
     assert len(list(tmp_path.glob("*.out"))) <= 2
     process.send_signal(signal.SIGUSR2)
+    assert process.stderr.readline() == b"cmap: goes on\n"
     assert process.wait(DEADLINE) == 0
     assert len(list(tmp_path.glob("*.out"))) == 4
     process.communicate()
@@ -383,8 +412,22 @@ def test_the_first_interrupt_lets_tasks_end(cluster: Cluster, tmp_path: Path) ->
     assert b"no further task begins" in process.stderr.readline()
     Path("go").touch()
     assert process.wait(DEADLINE) == 255
-    assert process.communicate()[0] == b"end\n"
+    out, err = process.communicate()
+    assert (out, err) == (b"end\n", b"cmap: ended by the user; 1 task not done\n")
     assert [row["Exitval"] for row in joblog()] == ["0"]
+
+
+def test_an_interrupt_before_the_inputs_have_come_ends_at_once(cluster: Cluster) -> None:
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(cluster.argv(), env=local_environment(), **pipes) as process:
+        os.write(process.stdin.fileno(), b"a\n")
+        deadline = time.monotonic() + DEADLINE
+        while fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4)) != bytes(4):
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(DEADLINE) == 255
+        assert process.stderr.read() == b"cmap: interrupted before any task began\n"
 
 
 # what is wrong is said before anything runs
@@ -404,6 +447,12 @@ WRONG: Sequence[tuple[tuple[str, ...], str]] = (
     (("--stdout", "{}", ":::", "new", "present"), "row 2: result present exists already"),
     (("--results", "present/x", ":::", "a"), "--results present/x: not a directory"),
     (("--joblog", "present", ":::", "a"), "--joblog present exists already"),
+    (("--joblog", ".", ":::", "a"), "cannot write .: is a directory"),
+    (("--joblog", "no/log", ":::", "a"), "cannot write no/log: no such file or directory"),
+    (("--results", "no/t.csv", ":::", "a"), "cannot write no/t.csv: no such file or directory"),
+    (("--state", "no/state", ":::", "a"), "cannot write no/state: no such file or directory"),
+    (("--state", "present", ":::", "a"), "present is no journal of cmap"),
+    (("KEY=1", ":::", "a"), "'KEY=1' is one word too many: inputs come after :::"),
     ((":::", "present"), "add --stdin '{}'"),
     (("--resume", ":::", "a"), "--resume needs the journal"),
     (("--halt", "sometimes", ":::", "a"), "--halt is 'sometimes'"),
