@@ -46,6 +46,7 @@ campaign: $(STAMP)
 
 check: $(STAMP) man-lint
 	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -q tests/test_ranks.py
 

@@ -37,9 +37,10 @@ MIB = 1024 * 1024
 def run(application: Application, host: Host, network: int, size: int) -> float:
     """Seconds that a job of so many zero bytes takes on the way that begins with this network."""
     environment = clean_environment({"CEXEC_GROUP": f"10.77.{network}.255"})
-    with open("/dev/null", "wb") as nowhere, subprocess.Popen(
-        ["head", "-c", str(size), "/dev/zero"], stdout=subprocess.PIPE
-    ) as source:
+    with (
+        open("/dev/null", "wb") as nowhere,
+        subprocess.Popen(["head", "-c", str(size), "/dev/zero"], stdout=subprocess.PIPE) as source,
+    ):
         start = perf_counter()
         client = host.popen(command("cexec", application.public), env=environment, stdin=source.stdout, stdout=nowhere)
         status = client.wait(300)

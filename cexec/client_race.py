@@ -329,9 +329,7 @@ class Contest:
         left = self._race.seconds_left(now)
         if queued:
             slots = sum(answer.slots for answer in queued)
-            return (
-                f"{count(len(queued), 'worker')}, {'all ' if slots > 1 else ''}{count(slots, 'slot')} busy; waiting"
-            )
+            return f"{count(len(queued), 'worker')}, {'all ' if slots > 1 else ''}{count(slots, 'slot')} busy; waiting"
         rest = "; waiting" if left is None else f"; {left:.0f} s left"
         if self._lacking:
             return f"no worker of {self._key.fingerprint} fits: {self._lacking}{rest}"

@@ -504,7 +504,7 @@ def test_a_client_that_cannot_be_reached_is_logged_and_workers_are_refused(
         made.spin(lambda: readable_end(worker))
     with pytest.raises(ConnectionRefusedError):
         connect(port)
-    assert f'unreachable client=127.0.0.1:{client.port}' in made.log.getvalue()
+    assert f"unreachable client=127.0.0.1:{client.port}" in made.log.getvalue()
     assert 'reason="no route to host"' in made.log.getvalue()
 
 
@@ -534,9 +534,7 @@ def test_connections_are_bounded_and_the_rest_waits_in_the_backlog(rig: MakeRig,
         made.spin(lambda: made.connections == 7)
 
 
-def test_without_descriptors_workers_wait(
-    rig: MakeRig, client: Listening, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_without_descriptors_workers_wait(rig: MakeRig, client: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
     made = rig()
     worker, _ = worker_to(made, client)
     accept = Listener.accept

@@ -95,9 +95,7 @@ class LoadCommand:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             descriptors = {0: null, 1: writer, 2: null}
-            self._pid = process.spawn(
-                self._executable, self._words, os.environb, descriptors, process.become_ordinary
-            )
+            self._pid = process.spawn(self._executable, self._words, os.environb, descriptors, process.become_ordinary)
         except OSError as error:
             os.close(reader)
             self._fail(f"cannot be started: {error.strerror}")

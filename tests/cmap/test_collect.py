@@ -204,7 +204,7 @@ def test_results_as_csv(file: AppendFile) -> None:
 
 
 def test_results_as_json(file: AppendFile) -> None:
-    found = json.loads(written(JsonResults(file), ended(b"ab\n\xc3\xa4\"", b"\xff\xfe", x="1")))
+    found = json.loads(written(JsonResults(file), ended(b'ab\n\xc3\xa4"', b"\xff\xfe", x="1")))
     assert found["stdout"] == 'ab\nä"'
     assert base64.b64decode(found["stderr_base64"]) == b"\xff\xfe"
     assert "stderr" not in found

@@ -116,8 +116,6 @@ def test_a_full_disk_does_not_keep_an_attempt_from_being_forgotten(monkeypatch: 
     assert everything() == {}
 
 
-
-
 def test_a_file_output_is_read_while_it_is_written() -> None:
     output = FileOutput("out", "out")
     output.append(b"one")

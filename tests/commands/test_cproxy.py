@@ -94,9 +94,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_with_success(number: int) -> None:
     require_isolation()
-    process = subprocess.Popen(
-        command("cproxy", *LOOPBACK), env=clean_environment(), stderr=subprocess.PIPE, text=True
-    )
+    process = subprocess.Popen(command("cproxy", *LOOPBACK), env=clean_environment(), stderr=subprocess.PIPE, text=True)
     assert process.stderr is not None
     assert "relaying every application between 127.255.255.255 (at 127.0.0.1) and 127.0.0.255" in (
         process.stderr.readline()

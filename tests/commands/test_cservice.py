@@ -229,6 +229,7 @@ def test_the_worker_precedes_its_jobs_for_the_cpu_where_it_may(application: Appl
     allowed = subprocess.run([sys.executable, "-c", probe], stderr=subprocess.DEVNULL).returncode == 0
     assert os.getpriority(os.PRIO_PROCESS, worker.pid) == (urgent if allowed else own)
 
+
 SHOW = (
     sys.executable,
     "-c",
