@@ -42,6 +42,24 @@ def test_one_process_carries_job_after_job_and_keeps_nothing_of_them(shell: Shel
     assert waiting.memory_full_info().uss < 8 << 20
 
 
+def test_jobs_of_all_kinds_leave_no_descriptor_in_the_process_that_goes_on(shell: Shell, tmp_path: Path) -> None:
+    (waiting,) = carriers(shell.service)
+    descriptors, directory = waiting.num_fds(), waiting.cwd()
+    (tmp_path / "in").write_bytes(b"x" * 100_000)
+    assert shell.run("cat in > out", "--send", f"{tmp_path}/in", "--fetch", f"out={tmp_path}/out").returncode == 0
+    assert (tmp_path / "out").stat().st_size == 100_000
+    assert shell.run("exit 3", input=b"unread" * 100_000).returncode == 3
+    assert shell.run("kill -9 $$").returncode == 137
+    assert shell.run("exec >&- 2>&-; cat", input=b"x" * 1_000_000).returncode != 111
+    assert shell.run("true", "BAD-NAME=x").returncode == 100
+    assert shell.run("yes", "--time-limit", "0.2").returncode != 0
+    assert shell.run("cat <&5", "--time-limit", "9").returncode != 111
+    assert shell.run("sleep 60 >&- 2>&- & exit 0").returncode == 0
+    assert comes_true(lambda: idle(shell.service))
+    assert carriers(shell.service) == [waiting], shell.service.lines
+    assert (waiting.num_fds(), waiting.cwd()) == (descriptors, directory)
+
+
 def test_jobs_at_the_same_time_have_processes_of_their_own_and_one_is_kept(shell: Shell, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
