@@ -1,7 +1,7 @@
 """At most one process: a lock beside a file, which the kernel takes away however its holder ends.
 
-Contract: `Lock(path)` raises `UsageError` that names the holder, and `OSError` for what the system refuses.  The file is
-removed by `close`, never while somebody holds it.
+Contract: `Lock(path)` raises `UsageError` that names the holder, and `OSError` for what the system refuses.  The file
+is removed by `close`, never while somebody holds it.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """How a task ended, as a joblog, a journal and a report tell it.
 
 Contract: a value.  `started` is the wall clock's time, `runtime` seconds; `sent` and `received` are bytes; `exitval`
-and `signal` are as in GNU parallel: a program that died of a signal has the exit value 0, one that we ended -1.  A result
-was `rejected` by --validate, or because a file of it is missing, although its program had succeeded.
+and `signal` are as in GNU parallel: a program that died of a signal has the exit value 0, one that we ended -1.  A
+result was `rejected` by --validate, or because a file of it is missing, although its program had succeeded.
 """
 
 from __future__ import annotations

@@ -1,8 +1,9 @@
 """--report FILE.html: one page that says how a run is going, and how it went.
 
 Contract: `Report` is an observer that rewrites the file every INTERVAL seconds and at the end, each time whole and by
-rename; the first time when it is made, where `UsageError` or `LocalError` says that it cannot be.  The page needs nothing but itself,
-runs no script, and everything that a worker or a table has supplied is escaped in it.  `page(history, ...)` is pure.
+rename; the first time when it is made, where `UsageError` or `LocalError` says that it cannot be.  The page needs
+nothing but itself, runs no script, and everything that a worker or a table has supplied is escaped in it.
+`page(history, ...)` is pure.
 """
 
 from __future__ import annotations
