@@ -280,7 +280,11 @@ class Resolver:
 
     def known(self) -> list[Destination]:
         """What is known by now."""
-        return [destination for found in list(self._found.values()) for destination in found]
+        return [destination for found in self.found().values() for destination in found]
+
+    def found(self) -> dict[str, list[Destination]]:
+        """The same by entry."""
+        return dict(self._found)
 
     def absent(self) -> list[str]:
         """The entries whose names do not exist, as far as is known by now."""

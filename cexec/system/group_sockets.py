@@ -6,7 +6,8 @@ to; `unheard` names them.  Any number of processes of any users may do so at onc
 them, a unicast datagram reaches one, which must pass it on with `redeliver`.  `refresh()`, at least every
 REFRESH_INTERVAL, notices what came, went and changed; `filenos()` may differ afterwards.  Only the constructor raises,
 and only LocalError.  Names are looked up by the constructor, which waits for that, and again by a refresh that finds
-the interfaces changed.  With `mdns` this machine is registered, until `leave` or `close`.  docs/protocol.md section 2.
+the interfaces changed; those that were not found are asked for again from one refresh to the next.  With `mdns` this
+machine is registered, until `leave` or `close`.  docs/protocol.md section 2.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from time import monotonic
 
 from cexec.errors import LocalError
 from cexec.system.batches import make_batches
-from cexec.system.datagrams import LINUX, error_text, open_datagram_socket, resolve
+from cexec.system.datagrams import LINUX, Resolver, error_text, open_datagram_socket, resolve
 from cexec.system.groups import LOOPBACK_BROADCAST, MDNS, NAME
 from cexec.system.hearing_plan import HearingPlan
 from cexec.system.interfaces import interfaces
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from cexec.system.batches import Heard
+    from cexec.system.destinations import Destination
     from cexec.system.groups import GroupEntry, Sockaddr
     from cexec.system.hearing_plan import Hearing
     from cexec.system.interfaces import Interface
@@ -62,6 +64,7 @@ class GroupSockets:
         self._open: dict[tuple[int, str, int, int], _Open] = {}
         self._resolved: dict[str, list[tuple[int, str]]] = {}
         self._unresolved: dict[str, str] = {}  # names, and why nothing is known of them
+        self._resolver = Resolver([], port)  # for those
         self._known: list[tuple[str, int, bool, list[str]]] | None = None  # the interfaces at the last refresh
         self._labels: list[str] = []
         self._batches = make_batches()
@@ -121,16 +124,25 @@ class GroupSockets:
         return problem
 
     def _resolve_names(self, found: Iterable[Interface]) -> None:
-        """Look names up at the start, and again when the interfaces have changed: a resolver may take its time."""
+        """Look names up at the start, and again when the interfaces have changed: a resolver may take its time.
+
+        In between, those that were not found: the name server of a network may start later than its workers.
+        """
         state = [(one.name, one.index, one.up, one.addresses()) for one in found]
         if state == self._known:
+            self._resolver.start()
+            for text, answers in self._resolver.found().items():
+                self._resolved[text] = _addresses(answers)
             return
         self._known = state
-        for entry in self._entries or ():
-            if entry.kind == NAME:
-                answers, failure = resolve(entry, self._port)
-                self._resolved[entry.text] = [(answer.family, answer.sockaddr[0]) for answer in answers]
+        self._unresolved = {}
+        names = [entry for entry in self._entries or () if entry.kind == NAME]
+        for entry in names:
+            answers, failure = resolve(entry, self._port)
+            self._resolved[entry.text] = _addresses(answers)
+            if not answers:
                 self._unresolved[entry.text] = failure
+        self._resolver = Resolver([entry for entry in names if entry.text in self._unresolved], self._port)
 
     def _ensure(self, hearing: Hearing) -> int:
         """Have the socket of a hearing open; 0 or the error number."""
@@ -268,6 +280,10 @@ def _open_redelivery() -> _socket.socket | None:
     except OSError:
         return None
     return created
+
+
+def _addresses(answers: Iterable[Destination]) -> list[tuple[int, str]]:
+    return [(answer.family, answer.sockaddr[0]) for answer in answers]
 
 
 def _why(number: int) -> str:

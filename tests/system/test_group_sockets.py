@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import select
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterator
 
@@ -182,6 +183,32 @@ def test_who_hears_nothing_says_why(hear: Hear, monkeypatch: pytest.MonkeyPatch)
         "nothing (239.1.2.3%no-such0: no interface no-such0; node7: temporary failure in name resolution; "
         "198.51.100.7: no address of this machine)"
     )
+
+
+def test_a_name_that_was_unknown_at_the_start_is_heard_once_it_is_known(
+    hear: Hear, monkeypatch: pytest.MonkeyPatch, port: int
+) -> None:
+    """Regression: where workers start before their name server they were deaf until an interface changed."""
+    known: list[object] = []
+    asked = threading.Event()
+
+    def getaddrinfo(*_: object) -> list[object]:
+        asked.set()
+        if not known:
+            raise _socket.gaierror(_socket.EAI_AGAIN, "Temporary failure in name resolution")
+        return known
+
+    monkeypatch.setattr(module._socket, "getaddrinfo", getaddrinfo)
+    sockets = hear("node7")
+    assert not sockets.refresh()
+    known.append((_socket.AF_INET, _socket.SOCK_DGRAM, 17, "", ("127.0.0.9", port)))
+    deadline = time.monotonic() + 10
+    while not sockets.refresh():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+    assert (sockets.addresses(), sockets.unheard) == (["node7"], {})
+    asked.clear()
+    assert not sockets.refresh() and not asked.is_set()
 
 
 def test_a_port_that_another_program_keeps_for_itself_is_told(port: int) -> None:
