@@ -55,7 +55,7 @@ class Output:
     def close(self) -> None:
         if self._spool is not None:
             self._spool.close()
-        self._memory.clear()
+        self._memory = bytearray()  # the error of a full disk may still hold a view of the old one
         self._spool = None
 
 

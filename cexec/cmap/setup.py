@@ -33,7 +33,7 @@ from cexec.cmap.policy import Placement, Policy, parse_halt, parse_pace, parse_t
 from cexec.cmap.results import AttemptFiles, make_results_directory, sweep
 from cexec.cmap.saver import Saver
 from cexec.cmap.scheduler import Scheduler
-from cexec.cmap.sources import Selection, cut_blocks, table_from
+from cexec.cmap.sources import LINEAR, Selection, cut_blocks, table_from
 from cexec.cmap.store import spool_stream
 from cexec.cmap.tasks import STDERR, STDOUT
 from cexec.cmap.validate import Judge
@@ -236,7 +236,11 @@ class Setup:
         }  # fmt: skip
         given = [name for name, value in sources.items() if value]
         if options.pipe:
-            for name in (*given, *(f"--{o}" for o in ("rows", "tee") if getattr(options, o))):
+            excess = {
+                "--rows": options.rows, "--tee": options.tee, "-n": options.max_args, "-0": options.null,
+                "--order random": options.order != LINEAR,
+            }  # fmt: skip
+            for name in (*given, *(name for name, value in excess.items() if value)):
                 raise UsageError(f"--pipe and {name} cannot be used together: its tasks are blocks of standard input")
         elif options.block or options.recend is not None:
             raise UsageError("--block and --recend need --pipe")

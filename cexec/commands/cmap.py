@@ -19,6 +19,7 @@ import click
 from cexec import __version__
 from cexec.aio_search import Terms
 from cexec.client_targets import requirements_from
+from cexec.cmap.appending import AppendFile
 from cexec.cmap.commit import unsaved
 from cexec.cmap.coordinator import Coordinator
 from cexec.cmap.notation import parse_duration, parse_whole
@@ -132,9 +133,8 @@ def _run_all(
     )
     try:
         if options.dry_run:
-            for line in dry_run(setup.plan, setup.dry_run(), application):
-                sys.stdout.buffer.write(encode(line) + b"\n")
-            sys.stdout.buffer.flush()
+            lines = dry_run(setup.plan, setup.dry_run(), application)
+            AppendFile(1, "standard output").append(encode(line) + b"\n" for line in lines)
             return 0
         needs = None if setup.program is None else setup.program.needs()
         terms = _terms(key, options, os.environ, needs)

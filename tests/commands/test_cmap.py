@@ -24,6 +24,7 @@ from cexec.commands.cexec import main as cexec_main
 from cexec.commands.cmap import main, split_command
 from cexec.errors import UsageError
 from tests.environment import ROOT, command, local_environment
+from tests.needs import require_namespaces
 from tests.service import Application, Service
 
 DEADLINE = 30.0  # seconds for whatever a test waits for
@@ -144,6 +145,11 @@ def test_a_dry_run_runs_nothing(cluster: Cluster) -> None:
     result = cluster.run("--dry-run", "--stdout", "{}.out", "--", "-q", "{}", ":::", "a b")
     assert result.out == f"cexec {cluster.application.public} -- -q 'a b' > 'a b.out'\n"
     assert not os.listdir()
+    with open("/dev/full", "wb") as full:
+        argv = cluster.argv("--dry-run", ":::", "a")
+        result = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, env=local_environment(), timeout=DEADLINE)
+    assert result.returncode == 255
+    assert result.stderr == b"cmap: cannot write standard output: no space left on device\n"
 
 
 # what comes back
@@ -318,6 +324,17 @@ def test_a_full_disk_stops_the_run_and_says_what_is_not_saved(cluster: Cluster) 
     assert sorted(row["Seq"] for row in joblog()) == ["1", "2", "3"]
 
 
+def test_a_full_temporary_directory_stops_the_run(cluster: Cluster, tmp_path: Path) -> None:
+    """Regression: a traceback, because the error held the memory that was to be given back."""
+    require_namespaces()
+    script = 'mount -t tmpfs -o size=64k none "$1" && export TMPDIR="$1" && shift && exec "$@"'
+    words = ("--peer", "RUN=head -c 300000 /dev/zero", ":::", "1", "2", "3")
+    mounted = ["unshare", "-m", "sh", "-c", script, "sh", os.fspath(tmp_path), *cluster.argv(*words)]
+    result = subprocess.run(mounted, capture_output=True, env=local_environment(), timeout=DEADLINE)
+    assert result.returncode == 255
+    assert re.fullmatch(rb"cmap: cannot keep data in .*: no space left on device; .*\n", result.stderr)
+
+
 def test_halt_ends_what_runs(cluster: Cluster) -> None:
     began = time.monotonic()
     words = ("--halt", "now,fail=1", "--joblog", "log", "--peer", 'RUN=eval "$1"', "--", "{}")
@@ -459,6 +476,8 @@ WRONG: Sequence[tuple[tuple[str, ...], str]] = (
     (("-j", "x", ":::", "a"), "-j is 'x'"),
     (("--tee",), "--tee gives standard input to every task"),
     (("--pipe", ":::", "a"), "--pipe and ::: cannot be used together"),
+    (("--pipe", "-n", "2"), "--pipe and -n cannot be used together"),
+    (("--pipe", "--order", "random"), "--pipe and --order random cannot be used together"),
     (("--block", "1M", ":::", "a"), "need --pipe"),
     (("--weight", "0", ":::", "a"), "--weight is '0'"),
     (("--nonsense", ":::", "a"), "no such option"),
