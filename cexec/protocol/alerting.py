@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 FIRST_INTERVAL = 0.5  # seconds (ours) between the first and the second copy, then twice as long each time
 TRANSMISSIONS = 5  # (protocol) while nobody has ever acknowledged
 TRANSMISSIONS_TO_LOGGERS = 9  # (ours) when there is a logger
+MANY_WAITING = 64  # alerts (ours): with more of them, and no sign of a logger, one copy of each has to do
 LONGEST_INTERVAL = 8.0  # seconds (ours)
 MAXIMUM_WAITING = 4096  # alerts (ours) that wait for an acknowledgement; the oldest goes
 PATIENCE = 60.0  # seconds (ours) after which a number that has not come is missing: longer than all copies take
@@ -24,7 +25,11 @@ MAXIMUM_EARLY = 65536  # numbers (ours) beyond a hole, for each series
 
 
 class Outbox:
-    """The alerts of one worker that are still to be sent (again)."""
+    """The alerts of one worker that are still to be sent (again).
+
+    Where many short jobs end and nobody has ever acknowledged, copies would be most of the work.  There a logger hears
+    enough first copies to acknowledge one, and then gets more of all that wait.
+    """
 
     def __init__(self) -> None:
         self._waiting: dict[int, tuple[float, float, int, bytes]] = {}  # due, interval, copies sent, datagram
@@ -51,10 +56,12 @@ class Outbox:
         """The datagrams to be sent now, and how many copies of each have been."""
         result: list[tuple[bytes, int]] = []
         limit = TRANSMISSIONS_TO_LOGGERS if self._loggers else TRANSMISSIONS
+        sparing = not self._loggers and len(self._waiting) > MANY_WAITING
         while (due := self.next_timeout()) is not None and due <= now:
             _, sequence = heappop(self._timers)
             _, interval, copies, data = self._waiting.pop(sequence)
-            result.append((data, copies))
+            if not copies or not sparing:
+                result.append((data, copies))
             if copies + 1 < limit:
                 self._arm(sequence, now + interval, min(2 * interval, LONGEST_INTERVAL), copies + 1, data)
         return result

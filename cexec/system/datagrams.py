@@ -38,6 +38,7 @@ _QUIET_SEARCH = 0.2  # seconds (ours) that it waits after the last find
 _MAXIMUM_ADDRESSES = 16  # (ours) of one name
 NO_SUCH_NAME = "no such name"
 _MULTICAST_DNS = ".local"  # RFC 6762: there a name is unknown as long as its host is away
+_INTERFACES_KEPT = 1.0  # seconds (ours) that interfaces count as unchanged
 _MAXIMUM_RECEIVED = 256  # datagrams (ours) in one call of receive
 
 
@@ -93,8 +94,8 @@ class Announcer:
     """Sends one application's datagrams to its group; see the module's contract."""
 
     __slots__ = (
-        "_browser", "_closed", "_entries", "_extra", "_last", "_mdns", "_port", "_resolver", "_sockets", "failures",
-        "ipv6", "loopback",
+        "_browser", "_chosen", "_closed", "_entries", "_extra", "_last", "_looked", "_mdns", "_port", "_resolver",
+        "_sockets", "_unused", "failures", "ipv6", "loopback",
     )  # fmt: skip
 
     def __init__(self, entries: Sequence[GroupEntry] | None, port: int) -> None:
@@ -107,6 +108,9 @@ class Announcer:
         self._closed = False
         self._extra: dict[Sockaddr, Destination] = {}
         self._last = b""  # what was sent last
+        self._chosen: list[Destination] = []  # by addresses and interfaces, when these were looked at
+        self._unused: dict[str, str] = {}  # and what they had no place for
+        self._looked = float("-inf")
         self._mdns = any(entry.kind == MDNS for entry in entries or ())
         self._browser: Browser | Registration | None = None
         self._resolver = Resolver([entry for entry in entries or () if entry.kind == NAME], port)
@@ -168,8 +172,8 @@ class Announcer:
         if self._mdns:
             self.browse()
         self._resolver.start()
-        chosen, failures = destinations(self._entries, self._port)
-        self.failures = failures
+        chosen = self._look()
+        self.failures = dict(self._unused)
         sent: dict[str, None] = {}
         self._send_to_each(data, [*chosen, *self._extra.values()], sent)
         self._send_to_each(data, self._resolver.results(), sent)
@@ -190,10 +194,17 @@ class Announcer:
 
     def send_parting(self, data: bytes) -> None:
         """Send to every destination that is known by now, and look for no others."""
-        chosen, _ = destinations(self._entries, self._port)
-        self._send_to_each(data, [*chosen, *self._extra.values(), *self._resolver.known()], {})
+        self._send_to_each(data, [*self._look(), *self._extra.values(), *self._resolver.known()], {})
         if self._closed:
             self.close()
+
+    def _look(self) -> list[Destination]:
+        """Asking for the interfaces costs more than all else about a datagram, where many are sent."""
+        now = monotonic()
+        if now - self._looked >= _INTERFACES_KEPT:
+            self._chosen, self._unused = destinations(self._entries, self._port)
+            self._looked = now
+        return self._chosen
 
     def _send_to_each(self, data: bytes, chosen: Iterable[Destination], sent: dict[str, None]) -> None:
         for destination in chosen:

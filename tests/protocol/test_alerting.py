@@ -4,7 +4,14 @@ from __future__ import annotations
 
 import random
 
-from cexec.protocol.alerting import PATIENCE, TRANSMISSIONS, TRANSMISSIONS_TO_LOGGERS, Ledger, Outbox
+from cexec.protocol.alerting import (
+    MANY_WAITING,
+    PATIENCE,
+    TRANSMISSIONS,
+    TRANSMISSIONS_TO_LOGGERS,
+    Ledger,
+    Outbox,
+)
 
 S = b"s" * 16
 
@@ -34,6 +41,19 @@ def test_an_acknowledged_alert_is_not_sent_again() -> None:
     outbox.due(0.0)
     outbox.acknowledged([1, 99])
     assert {data for data, _ in outbox.due(1000.0)} == {b"2"}
+
+
+def test_of_many_short_jobs_that_nobody_listens_to_each_is_told_once() -> None:
+    """Regression: five copies of each were most of a worker's work."""
+    outbox = Outbox()
+    sent = 0
+    for number in range(20 * MANY_WAITING):
+        outbox.add(number, b"%d" % number, number / 100)
+        sent += len(outbox.due(number / 100))
+    assert 20 * MANY_WAITING <= sent < 24 * MANY_WAITING
+    outbox.acknowledged([number])
+    more = {data for now in range(20, 40) for data, _ in outbox.due(float(now))}
+    assert len(more) > 500  # of those of the last seconds the logger gets another copy
 
 
 def test_where_there_is_a_logger_it_tries_longer() -> None:

@@ -82,6 +82,24 @@ def test_with_a_loopback_group_only_the_loopback_is_bound(hearer: _socket.socket
     bound.detach()
 
 
+def test_interfaces_are_asked_for_once_in_a_second(
+    hearer: _socket.socket, announcer: OpenAnnouncer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: that was a third of what a worker did for many short jobs, each of which it tells the loggers of."""
+    asked: list[float] = []
+    clock = [100.0]
+    look = module.destinations
+    monkeypatch.setattr(module, "monotonic", lambda: clock[0])
+    monkeypatch.setattr(module, "destinations", lambda *a: asked.append(clock[0]) or look(*a))
+    sender = announcer("127.255.255.255,[ff02::1%nowhere]")
+    for now in (100.0, 100.1, 100.9, 101.0, 101.5):
+        clock[0] = now
+        assert sender.send(b"x") == ["127.255.255.255"]
+        assert list(sender.failures) == ["[ff02::1%nowhere]"]
+        assert hearer.recvfrom(2000)[0] == b"x"
+    assert asked == [100.0, 101.0]
+
+
 def test_all_destinations_of_a_family_share_a_socket(announcer: OpenAnnouncer) -> None:
     sender = announcer("127.255.255.255,127.0.0.1,127.0.0.2")
     assert sender.send(b"x") == ["127.255.255.255", "127.0.0.1", "127.0.0.2"]
