@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from functools import partial
+from math import inf
 from time import monotonic
 
 from cexec.aio_search import find_worker
@@ -17,7 +18,7 @@ from cexec.client_job import RefusedError
 from cexec.cmap.attempts import Attempts
 from cexec.cmap.events import CANCELLED
 from cexec.cmap.pacing import Pacing
-from cexec.cmap.scheduler import LOST, REFUSED, REFUSED_FOR_GOOD, SUCCEEDED, UNFIT
+from cexec.cmap.scheduler import LOST, REFUSED, SUCCEEDED, UNFIT
 from cexec.cmap.statistics import count
 from cexec.cmap.workers import Workers
 from cexec.errors import CexecError, LocalError, NoWorkerError
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 IDLE_PATIENCE = 1.0  # seconds (ours) that a lease waits for its turn
 HOLD = 0.5  # seconds (ours) that a worker is kept waiting for --delay and --rate; it gives up after one
 SHORT_WAIT = 0.1  # seconds (ours) until the next start for which searches are not given up
+PERMANENT_PATIENCE = 2.0  # seconds (ours) after a worker has said that no other would take such a task either
 TICK = 1.0  # seconds (ours) between two looks at the clock
 
 
@@ -52,6 +54,7 @@ class Coordinator:
         self._serving: set[asyncio.Task[None]] = set()
         self._ending: set[asyncio.Task[None]] = set()  # searches that are not needed any more
         self._failure: CexecError | None = None
+        self._patience = parts.terms.accept_timeout or inf  # while there are only workers that do not fit
         self._next_tick = 0.0
         self._woken = asyncio.Event()
         self._attempts = Attempts(parts, self._woken.set)
@@ -115,9 +118,8 @@ class Coordinator:
         for worker in self._workers.forgotten(now):
             self._scheduler.worker_left(worker.key)
             self._end_searches(0)  # those that were turned away for its sake come at once
-        terms = self._parts.terms
-        if terms.accept_timeout and (why := self._workers.none_fits(terms.accept_timeout, now)):
-            raise NoWorkerError(f"no worker of {terms.key.fingerprint} fits: {why}")
+        if why := self._workers.none_fits(self._patience, now):
+            raise NoWorkerError(f"no worker of {self._parts.terms.key.fingerprint} fits: {why}; {self.not_done}")
         self._follow_searches(now)
         if now >= self._next_tick:
             self._next_tick = now + TICK
@@ -312,9 +314,9 @@ class Coordinator:
                 raise
             run.fail(CANCELLED, run.attempt.ending)
         except RefusedError as error:
-            run.fail(REFUSED_FOR_GOOD if error.permanent else REFUSED, f"refused: {error}")
-            if str(error).startswith(NONE_FITS):
-                self._turn_away(worker, run, str(error))
+            run.fail(REFUSED, f"refused: {error}")
+            if error.permanent or str(error).startswith(NONE_FITS):
+                self._turn_away(worker, run, error)
             self._complain(lease, run, error)
         except LocalError as error:
             self._fail(error)
@@ -327,12 +329,14 @@ class Coordinator:
         self._attempts.end(run)
         return good
 
-    def _turn_away(self, worker: Worker, run: Run, reason: str) -> None:
-        """It is asked for nothing more."""
-        run.fail(UNFIT, f"refused: {reason}")
-        if self._workers.unfit(worker, reason, monotonic()):
+    def _turn_away(self, worker: Worker, run: Run, error: RefusedError) -> None:
+        """It would refuse the other tasks as well, so it is asked for nothing more."""
+        run.fail(UNFIT, run.reason)
+        if error.permanent:
+            self._patience = min(self._patience, PERMANENT_PATIENCE)
+        if self._workers.unfit(worker, str(error), monotonic()):
             self._scheduler.worker_left(worker.key)
-            self._parts.tell(f"worker {worker.name} gets no task: {reason}")
+            self._parts.tell(f"worker {worker.name} gets no task: {error}")
 
     def _complain(self, lease: Lease, run: Run, error: CexecError) -> None:
         """The loggers, and the worker, hear that an attempt has failed; docs/protocol.md section 5.2."""

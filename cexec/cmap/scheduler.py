@@ -9,7 +9,7 @@ result.  A worker that is given nothing may ask again at `next_timeout`, or afte
   on a worker on which it has not failed, as long as there is one.
 - A task whose worker was lost is tried again elsewhere; when it has taken `crash_limit` workers with it, it has failed.
 - A task that a worker refused, or did not begin before it was lost, is tried again elsewhere; after `MOST_REFUSALS` it
-  has failed.
+  has failed, at once if it could not even be offered (`REFUSED_FOR_GOOD`).  A worker that is UNFIT does not count.
 - Speculation: when no task waits, a task that has run for more than `speculate` times the median of those that
   succeeded is started a second time, on another worker that has nothing to do, the longest running one first.  The
   first valid result counts, the other attempt is cancelled.

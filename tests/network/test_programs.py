@@ -77,7 +77,7 @@ def test_cmap_says_at_once_that_a_worker_has_none_of_the_platforms_and_asks_it_o
     mine = script(tmp_path / "mine", "true")
     programs = ["--program", f"linux-none={mine}", "--program", f"none-x={mine}"]
     argv = command("cmap", *programs, "--stdin-text", "{}", application.public, ":::", *map(str, range(100)))
-    environment = clean_environment({"CEXEC_TIMEOUT_ACCEPT": "3"})
+    environment = clean_environment({"CEXEC_TIMEOUT_ACCEPT": "1"})
     began = time.monotonic()
     with subprocess.Popen(argv, env=environment, stderr=subprocess.PIPE, text=True) as process:
         assert process.stderr is not None
@@ -85,6 +85,20 @@ def test_cmap_says_at_once_that_a_worker_has_none_of_the_platforms_and_asks_it_o
         assert time.monotonic() - began < 2.0
         assert process.wait(30) == 111
         assert re.fullmatch(r"cmap: no worker of \S+ fits: \S+: there is no program for .*\n", process.stderr.read())
+    assert sum("refused" in line for line in started.lines) == 1
+
+
+def test_cmap_ends_soon_when_workers_refuse_what_no_other_would_take(application: Application, service: Start) -> None:
+    """Regression: each task was refused by itself, and the worker slowed further with each."""
+    started = service("cat", options=["-j", "1"])
+    argv = command("cmap", application.public, "--", "{}", ":::", *map(str, range(100)))
+    began = time.monotonic()
+    done = subprocess.run(argv, env=clean_environment(), capture_output=True, text=True, timeout=30)
+    assert time.monotonic() - began < 10.0
+    assert done.returncode == 111
+    told, end = done.stderr.splitlines()
+    assert "gets no task: arguments are not allowed here" in told
+    assert re.search("fits: .*arguments are not allowed here.*; 100 tasks not done", end)
     assert sum("refused" in line for line in started.lines) == 1
 
 
