@@ -146,6 +146,8 @@ class Lease:
         try:
             self._hold_back(True)  # GO and a short input travel together
             self._step()
+            if self._eager:
+                self._step()  # and its end, which is seen only now
             self._hold_back(False)
             while result is None:
                 for event in await self._events():

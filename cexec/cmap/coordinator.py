@@ -39,6 +39,7 @@ IDLE_PATIENCE = 1.0  # seconds (ours) that a lease waits for its turn
 HOLD = 0.5  # seconds (ours) that a worker is kept waiting for --delay and --rate; it gives up after one
 SHORT_WAIT = 0.1  # seconds (ours) until the next start for which searches are not given up
 PERMANENT_PATIENCE = 2.0  # seconds (ours) after a worker has said that no other would take such a task either
+BREATH = 0.005  # seconds (ours) between two looks at tasks that have ended: leases find their next ones without us
 TICK = 1.0  # seconds (ours) between two looks at the clock
 
 
@@ -134,7 +135,9 @@ class Coordinator:
             async with asyncio.timeout(max(0.0, until - now)):
                 await self._woken.wait()
         except TimeoutError:
-            pass
+            return
+        if not self._scheduler.over:
+            await asyncio.sleep(BREATH)
 
     def _raise_failure(self) -> None:
         failure = self._failure or self._parts.worklist.failure
