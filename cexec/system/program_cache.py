@@ -15,6 +15,7 @@ Locks are flock(2), which the kernel forgets with the process, and which NFS car
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import hashlib
 import os
@@ -99,11 +100,10 @@ class ProgramCache:
             if self._verify(path, hash):
                 os.utime(use)
                 return HeldProgram(path, use)
-        except FileNotFoundError:
-            pass  # it was evicted before we held it
-        except BaseException:
-            os.close(use)
-            raise
+        except BaseException as error:
+            if not _is_gone(error):  # it was evicted before we held it
+                os.close(use)
+                raise
         os.close(use)
         return None
 
@@ -161,18 +161,17 @@ class ProgramCache:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
             try:
                 fcntl.flock(fd, fcntl.LOCK_SH)
-                if os.path.samestat(os.fstat(fd), os.stat(path)):
+                if os.path.samestat(os.fstat(fd), _status_now(path)):
                     return fd
-            except FileNotFoundError:
-                pass  # evicted between our two calls
-            except BaseException:
-                os.close(fd)
-                raise
+            except BaseException as error:
+                if not _is_gone(error):  # evicted between our two calls
+                    os.close(fd)
+                    raise
             os.close(fd)
 
     def _verify(self, path: str, hash: str) -> bool:
         """Whether the file is what its name says; one that has not been touched since is not read again."""
-        identity = _identity(os.stat(path))
+        identity = _identity(_status_now(path))
         if self._verified.get(path) == identity:
             return True
         if not _verified_now(path, hash):
@@ -316,6 +315,20 @@ def _status(path: str) -> os.stat_result | None:
         return os.lstat(path)
     except OSError:
         return None
+
+
+def _status_now(path: str) -> os.stat_result:
+    """Of a file as it is there now: over NFS only what is opened is looked up anew, `stat` may tell of what was."""
+    fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _FLAGS)
+    try:
+        return os.fstat(fd)
+    finally:
+        os.close(fd)
+
+
+def _is_gone(error: BaseException) -> bool:
+    """Whether it says that there is no such file; ESTALE: another host has removed it, over NFS."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ESTALE)
 
 
 def _sync_directory(path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import traceback
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from cexec.errors import UsageError
 from cexec.protocol.sodium import keyed_hash
+from cexec.system import program_cache
 from cexec.system.program_cache import LABEL, CacheProblem, HeldProgram, ProgramCache, default_directory, hash_and_size
 
 
@@ -130,6 +132,31 @@ def test_a_directory_that_others_may_write_to_is_refused(tmp_path: Path) -> None
     (tmp_path / "open").chmod(0o777)
     with pytest.raises(UsageError, match="chmod 700"):
         ProgramCache(str(tmp_path / "open"))
+
+
+@pytest.mark.parametrize("stale", [".use", ""])
+def test_what_another_host_removes_over_nfs_is_as_if_it_had_never_been_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, stale: str
+) -> None:
+    """Regression: `use` raised ESTALE; with the mark of use it looks again, without the program there is none."""
+    cache = ProgramCache(str(tmp_path))
+    put(cache, b"#!x").release()
+    before = len(os.listdir("/proc/self/fd"))
+    failures = [OSError(errno.ESTALE, "stale file handle")]
+    look = program_cache._status_now
+
+    def status_now(path: str) -> os.stat_result:
+        if path.endswith(".use") == bool(stale) and failures:
+            raise failures.pop()
+        return look(path)
+
+    monkeypatch.setattr(program_cache, "_status_now", status_now)
+    held = cache.use(hash_of(b"#!x"))
+    assert not failures
+    assert (held is None) == (stale == "")
+    if held is not None:
+        held.release()
+    assert len(os.listdir("/proc/self/fd")) == before
 
 
 def test_many_workers_share_a_directory_that_is_too_small_for_all(tmp_path: Path) -> None:
