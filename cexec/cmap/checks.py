@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 
 from cexec.cmap.tasks import BLOCK, FILE, STDERR, STDOUT
 from cexec.errors import UsageError
@@ -168,8 +169,11 @@ def _check_readable(path: str, number: int) -> None:
     if not path:
         raise UsageError(f"row {number}: the name of an input file is empty")
     try:
-        if os.access(path, os.R_OK) and not os.path.isdir(path):
+        mode = os.stat(path).st_mode
+        if stat.S_ISREG(mode) and os.access(path, os.R_OK):
             return
+        if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+            raise UsageError(f"row {number}: cannot read {path}: it is no regular file, so it could not be read again")
         with open(path, "rb"):
             return
     except OSError as error:

@@ -68,6 +68,8 @@ def explain(path: str, task: int | None, now: float) -> list[str]:
             story = _Story(database, path, now)
             return story.all() if task is None else story.one(task)
     except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise UsageError(f"{path} is no journal of cmap") from None
         raise LocalError(f"cannot read the journal {path}: {str(error).lower()}") from None
 
 

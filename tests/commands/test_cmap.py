@@ -459,6 +459,8 @@ WRONG: Sequence[tuple[tuple[str, ...], str]] = (
     (("--", "{nope}", ":::", "a"), "{nope}: there is no such column"),
     (("--params", "bad.csv"), "bad.csv, line 3 has 1 cell, but the header has 2"),
     (("--stdin", "{}", ":::", "present", "absent"), "row 2: cannot read absent"),
+    (("--stdin", "{}", ":::", "present", "/dev/null"), "row 2: cannot read /dev/null: it is no regular file"),
+    (("--send", "{}", ":::", "present", "."), "row 2: cannot read .: is a directory"),
     (("--stdout", "no/{}", ":::", "a"), "row 1: result no/a: there is no directory no"),
     (("--stdout", "x", ":::", "a", "b"), "rows 1 and 2 have the same result x"),
     (("--stdout", "{}", ":::", "new", "present"), "row 2: result present exists already"),

@@ -43,6 +43,7 @@ def test_a_run_is_watched_and_explained(application: Application, service: Calla
     [
         (["--state", "none"], "no journal"),
         (["--state", "/dev/null"], "no journal"),
+        (["--state", __file__], "is no journal of cmap"),
         ([], "--state"),
         (["--state", "x", "y"], "integer"),
     ],
