@@ -44,6 +44,12 @@ class Attempts:
         """The numbers of the tasks."""
         return [attempt.task for attempt in self._runs]
 
+    @property
+    def waiting(self) -> int | None:
+        """How many tasks have not been begun or are to be begun again; None if nobody knows."""
+        scheduler, total = self._scheduler, self._parts.total
+        return None if total is None else total - self._parts.worklist.done - scheduler.begun + scheduler.again
+
     async def close(self) -> None:
         """Those that have not ended never will."""
         for ending in self._ending:
@@ -160,7 +166,7 @@ class Attempts:
         scheduler, done, total = self._scheduler, self._parts.worklist.done, self._parts.total
         counts = Counts(
             total=total,
-            waiting=None if total is None else total - done - scheduler.begun + scheduler.again,
+            waiting=self.waiting,
             running=scheduler.running,
             succeeded=scheduler.succeeded,
             failed=scheduler.failed,

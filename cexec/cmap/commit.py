@@ -57,9 +57,7 @@ def _take_back(journal: Journal | None, claim: Claim | None, places: Sequence[tu
 
 
 def unsaved(numbers: Iterable[int]) -> str:
-    """What a coordinator says when it has to stop; nothing if there are none."""
+    """What a coordinator says when it has to stop."""
     ascending = sorted(numbers)
-    if not ascending:
-        return ""
     noun = "task" if len(ascending) == 1 else "tasks"
     return f"{noun} {format_ranges(ascending)} {'is' if len(ascending) == 1 else 'are'} not saved"

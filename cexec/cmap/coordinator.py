@@ -108,6 +108,11 @@ class Coordinator:
         left = total - self._parts.worklist.done - over
         return f"{count(left, 'task')} not done" if left else ""
 
+    @property
+    def waiting(self) -> int | None:
+        """How many tasks have not been begun or are to be begun again; None if nobody knows."""
+        return self._attempts.waiting
+
     # the loop
 
     def _follow(self, now: float) -> None:

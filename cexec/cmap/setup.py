@@ -53,6 +53,8 @@ if TYPE_CHECKING:
     from cexec.cmap.tables import Table
 
 SPECULATE_AFTER = 1.5  # (ours) medians that a task may take before --speculate starts it a second time
+RETRIES = 1  # (GNU parallel)
+RETRIES_IF_JUDGED = 2  # (ours) with --validate: what is rejected may be the worker's fault
 MOST_RETRIES = 1_000_000  # (ours)
 CONCAT, BLOCKS = "concat", "blocks"  # words of --collect
 TABLES = (".csv", ".jsonl")  # endings of --results that make it one file
@@ -311,8 +313,11 @@ def _mode(options: SimpleNamespace) -> str:
 
 
 def _policy(options: SimpleNamespace) -> Policy:
+    retries = RETRIES_IF_JUDGED if options.validate else RETRIES
+    if options.retries:
+        retries = parse_whole(options.retries, "--retries", 0, MOST_RETRIES) or MOST_RETRIES
     return Policy(
-        retries=parse_whole(options.retries, "--retries", 0, MOST_RETRIES) or MOST_RETRIES,
+        retries=retries,
         crash_limit=parse_whole(options.crash_limit, "--crash-limit"),
         speculate=SPECULATE_AFTER if options.speculate else 0.0,
         halt=parse_halt(options.halt),

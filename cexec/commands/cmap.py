@@ -27,11 +27,12 @@ from cexec.cmap.plan import dry_run
 from cexec.cmap.policy import EXIT_NO_WORKER, EXIT_OTHER
 from cexec.cmap.setup import Setup
 from cexec.cmap.sources import split_words
+from cexec.cmap.statistics import count
 from cexec.cmap.tables import encode
 from cexec.commands.cmap_options import cmap_options
 from cexec.commands.cmap_watch import Watch, explain_main, watch_options
 from cexec.commands.common import print_error, print_line, run_click
-from cexec.errors import CexecError, NoWorkerError, UsageError
+from cexec.errors import CexecError, LocalError, NoWorkerError, UsageError
 from cexec.protocol.keys import ClientKey
 from cexec.protocol.limits import DEFAULT_PINGPONG, LEAST_PINGPONG, MAXIMUM_WEIGHT
 from cexec.system.groups import groups_from_environment, udp_port_from_environment
@@ -196,7 +197,10 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
     except CexecError as error:
         left = {*setup.saver.unsaved, *coordinator.running}
         status = EXIT_NO_WORKER if isinstance(error, NoWorkerError) else EXIT_OTHER
-        raise type(error)(f"{error}{'; ' if left else ''}{unsaved(left)}{setup.advice}") from None
+        words = [str(error), *([unsaved(left)] if left else [])]
+        if isinstance(error, LocalError) and coordinator.waiting:
+            words.append(f"{count(coordinator.waiting, 'task')} not begun")
+        raise type(error)("; ".join(words) + setup.advice) from None
     finally:
         coordinator.close(status)
 

@@ -63,7 +63,7 @@ OPTIONS: tuple[Decorator, ...] = (
     _value("--results", metavar="DIR|FILE", help="Keep outputs in a directory, FILE.csv or FILE.jsonl."),
     _value("--collect", metavar="WHAT", help="concat, blocks, a command or module:function."),
     # what happens to failures
-    _value("--retries", metavar="N", help="How often a task is tried in all; 0: without end.", default="1"),
+    _value("--retries", metavar="N", help="How often a task is tried in all; 0: without end.  [default: 1, or 2]"),
     _value("--timeout", metavar="TIME", help="End a task after this time, or N% of the median."),
     _value("--halt", metavar="WHEN", help="now|soon,fail|success|done=N|N%.", default="never"),
     _value("--term-seq", metavar="SEQUENCE", help="How a task is ended.", default=DEFAULT_TERM_SEQ),

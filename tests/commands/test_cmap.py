@@ -191,6 +191,14 @@ def test_what_was_rejected_is_not_among_the_output(cluster: Cluster) -> None:
     assert re.fullmatch(r"cmap: task 2 \(bad\) failed on \S+: --validate exited with 1\n", result.err)
 
 
+def test_what_was_rejected_is_tried_once_more(cluster: Cluster, tmp_path: Path) -> None:
+    script = f"echo >> {tmp_path}/tries; wc -l < {tmp_path}/tries"
+    words = ("--stdout", "{}.out", "--peer", f"RUN={script}", "--validate", "grep -qx '[ ]*2' stdout")
+    assert cluster.run(*words, ":::", "a").status == 0
+    assert cluster.run(*words, "--retries", "1", ":::", "b").status == 1
+    assert {path.name for path in tmp_path.glob("*.out")} == {"a.out"}
+
+
 def test_outputs_that_nobody_wants(cluster: Cluster) -> None:
     words = ("--stderr", "/dev/null", "--peer", "RUN=echo out; echo err >&2; echo f > f", "--fetch", "f=/dev/null")
     result = cluster.run(*words, ":::", "a", "b")
@@ -322,6 +330,9 @@ def test_a_full_disk_stops_the_run_and_says_what_is_not_saved(cluster: Cluster) 
         f"{size}.out": int(size) for size in inputs[1:]
     }
     assert sorted(row["Seq"] for row in joblog()) == ["1", "2", "3"]
+    words = ("-j1", "--peer", words[-3], "--stdout", "{}", "--", "{}", ":::", "9000000", "7", "6")
+    result = cluster.run(*words, preexec_fn=limit)
+    assert result.err == "cmap: cannot write 9000000: file too large; task 1 is not saved; 2 tasks not begun\n"
 
 
 def test_a_full_temporary_directory_stops_the_run(cluster: Cluster, tmp_path: Path) -> None:
