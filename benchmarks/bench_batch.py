@@ -5,11 +5,12 @@
 The whole command `cmap` counts, with real workers (`cservice -j 2`) and leases; of HyperQueue and Dask the time from
 when the tasks are submitted until all have ended, without the start of their servers.  GNU parallel gets fewer tasks,
 because it does fewer a second.  Then what 4 KB of output a task cost: `cmap` with one program that writes them and
-with the same that writes nothing.
+with the same that writes nothing.  Each rate is told as it comes, and the medians at the end.
 
 The peers: `pip install hyperqueue distributed` into the Python that runs this, and the packages parallel and
 openssh-server.  What is missing is told and left out.
-Environment: BENCH_ROUNDS (3), BENCH_TASKS (5,000), BENCH_PARALLEL_TASKS (2,000), BENCH_SSH_TASKS (100).
+Environment: BENCH_ROUNDS (3), BENCH_TASKS (5,000), BENCH_OUTPUT_TASKS (2,000), BENCH_PARALLEL_TASKS (1,000),
+BENCH_SSH_TASKS (40).
 """
 
 from __future__ import annotations
@@ -25,8 +26,9 @@ from benchmarks.peers import Ssh
 from benchmarks.queues import SLOTS, TRUE, Dask, HyperQueue, Parallel
 
 TASKS = int(os.environ.get("BENCH_TASKS", 5000))
-PARALLEL_TASKS = int(os.environ.get("BENCH_PARALLEL_TASKS", 2000))
-SSH_TASKS = int(os.environ.get("BENCH_SSH_TASKS", 100))
+OUTPUT_TASKS = int(os.environ.get("BENCH_OUTPUT_TASKS", 2000))
+PARALLEL_TASKS = int(os.environ.get("BENCH_PARALLEL_TASKS", 1000))
+SSH_TASKS = int(os.environ.get("BENCH_SSH_TASKS", 40))
 OUTPUT = 4096  # bytes of a task, issue 6
 CMAP, HYPERQUEUE, DASK = "cmap", "HyperQueue", "Dask"
 LOCAL, REMOTE = "GNU parallel, local", "GNU parallel -S over ssh"
@@ -35,16 +37,19 @@ SILENT, WRITING = "cmap, no output", "cmap, 4 KB of output a task"
 
 def main() -> None:
     with Workplace() as place:
-        cases: dict[str, Case] = {CMAP: _cmap(place, 3010, TRUE)}
-        _add_peer(cases, HYPERQUEUE, TASKS, lambda: HyperQueue(place).seconds)
-        _add_peer(cases, DASK, TASKS, lambda: Dask().seconds)
-        _add_peer(cases, LOCAL, PARALLEL_TASKS, lambda: Parallel(place).seconds)
-        _add_peer(cases, REMOTE, SSH_TASKS, lambda: Parallel(place, Ssh(place)).seconds)
-        cases[SILENT] = _cmap(place, 3011, "/usr/bin/head", "-c", "0", "/dev/zero")
-        cases[WRITING] = _cmap(place, 3012, "/usr/bin/head", "-c", str(OUTPUT), "/dev/zero", output=OUTPUT)
-        print(f"{rounds(3)} rounds, medians; {TASKS} tasks, {SLOTS} slots, {os.cpu_count()} CPUs", flush=True)
+        head = "/usr/bin/head"
+        cases: dict[str, Case] = {}
+        _add(cases, CMAP, TASKS, lambda: _cmap(place, 3010, TRUE))
+        _add(cases, HYPERQUEUE, TASKS, lambda: HyperQueue(place).seconds)
+        _add(cases, DASK, TASKS, lambda: Dask().seconds)
+        _add(cases, LOCAL, PARALLEL_TASKS, lambda: Parallel(place).seconds)
+        _add(cases, REMOTE, SSH_TASKS, lambda: Parallel(place, Ssh(place)).seconds)
+        _add(cases, SILENT, OUTPUT_TASKS, lambda: _cmap(place, 3011, head, "-c", "0", "/dev/zero"))
+        writing = (head, "-c", str(OUTPUT), "/dev/zero")
+        _add(cases, WRITING, OUTPUT_TASKS, lambda: _cmap(place, 3012, *writing, output=OUTPUT))
+        print(f"{rounds(3)} rounds; {TASKS} tasks, {SLOTS} slots, {os.cpu_count()} CPUs", flush=True)
         found = interleaved(cases, rounds(3))
-    table("tasks a second", {name: f"{rate:7.1f}" for name, rate in found.items()})
+    table("tasks a second, medians", {name: f"{rate:7.1f}" for name, rate in found.items()})
     for peer, least in ((HYPERQUEUE, 1.3), (REMOTE, 50.0)):
         if {CMAP, peer} <= found.keys():
             goal("P4", f"cmap, times {peer}", found[CMAP] / found[peer], least, at_least=True)
@@ -54,29 +59,35 @@ def main() -> None:
         goal("P4", "share of the rate with 4 KB of output a task", found[WRITING] / found[SILENT], 0.9, at_least=True)
 
 
-def _cmap(place: Workplace, port: int, *program: str, output: int = 0) -> Case:
-    """Tasks a second of the whole command; the worker's program writes `output` bytes in each."""
+def _cmap(place: Workplace, port: int, *program: str, output: int = 0) -> Callable[[int], float]:
+    """Seconds that the whole command takes for so many tasks; the worker's program writes `output` bytes in each."""
     place.service(*program, port=port, options=["-j", str(SLOTS)])
-    argv = place.command("cmap", place.public, "--array", f"1-{TASKS}")
     variables = {**place.environment, "CEXEC_UDP_PORT": str(port)}
 
-    def measure() -> float:
+    def seconds(tasks: int) -> float:
+        argv = place.command("cmap", place.public, "--array", f"1-{tasks}")
         run = timed(argv, variables, count_output=True)
-        if run.written != TASKS * output:
-            raise Unfit(f"cmap wrote {run.written} bytes instead of {TASKS * output}")
-        return TASKS / run.seconds
+        if run.written != tasks * output:
+            raise Unfit(f"cmap wrote {run.written} bytes instead of {tasks * output}")
+        return run.seconds
 
-    return measure
+    return seconds
 
 
-def _add_peer(cases: dict[str, Case], name: str, tasks: int, make: Callable[[], Callable[[int], float]]) -> None:
+def _add(cases: dict[str, Case], name: str, tasks: int, make: Callable[[], Callable[[int], float]]) -> None:
     """The rate of one that may be missing."""
     try:
         seconds = make()
     except Unfit as reason:
         skipped(name, str(reason))
         return
-    cases[name] = lambda: tasks / seconds(tasks)
+
+    def rate() -> float:
+        found = tasks / seconds(tasks)
+        print(f"  {name:<44} {found:7.1f}", flush=True)
+        return found
+
+    cases[name] = rate
 
 
 if __name__ == "__main__":

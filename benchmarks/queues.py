@@ -92,6 +92,7 @@ class Dask:
     """Tasks that start a program, on two workers with a thread each."""
 
     def __init__(self) -> None:
+        os.environ["DASK_DISTRIBUTED__LOGGING__DISTRIBUTED"] = "critical"  # also for its workers
         self._package = _package("distributed")
         logging.disable(logging.WARNING)  # it tells of every step
 
