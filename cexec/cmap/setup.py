@@ -167,6 +167,12 @@ class Setup:
             return "there is no input"
         return f"of {done} task{'' if done == 1 else 's'} none is left for {self._mode}"
 
+    def end_judges(self) -> None:
+        """Commands of --validate and --collect that run are killed."""
+        for judge in (self._judge, self._collector):
+            if judge is not None:
+                judge.end()
+
     def close(self) -> None:
         for file in self._opened:
             file.close()

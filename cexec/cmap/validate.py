@@ -4,7 +4,8 @@ Contract: a `Judge` is given each task's results in a directory: `stdout`, `stde
 under the job's names for them.  A command is run by sh in that directory, with the row as PARAM_name and the number as
 CMAP_TASK in its environment; exit status 0 accepts.  `module:function` is called with the row, a dict of texts, and the
 directory's path; true accepts.  Whatever is wrong with either is the reason of a `Verdict`, except a function that
-cannot be found: `UsageError`, when the judge is made.
+cannot be found: `UsageError`, when the judge is made.  A command is in a process group of its own: Ctrl-C is for us,
+and what runs is ended by `end`.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import importlib
 import os
 import re
+import signal
 import subprocess
 import sys
 import tempfile
@@ -50,6 +52,8 @@ class Judge:
     def __init__(self, text: str, option: str) -> None:
         self._text = text
         self._option = option
+        self._running: set[subprocess.Popen[bytes]] = set()
+        self._ended = False
         match = _FUNCTION.fullmatch(text)
         self._function = None if match is None else _find(match[1], match[2], option)
 
@@ -63,6 +67,12 @@ class Judge:
             if self._function is not None:
                 return Verdict(self._call(self._function, task, directory), Output())
             return self._run(task, directory, extra or {})
+
+    def end(self) -> None:
+        """Kills the commands that run, and any that would."""
+        self._ended = True
+        for process in list(self._running):
+            _kill_group(process)
 
     def _call(self, function: Callable[[dict[str, str], str], object], task: Task, directory: str) -> str:
         try:
@@ -81,19 +91,32 @@ class Judge:
                     stdin=subprocess.DEVNULL,
                     stdout=subprocess.PIPE,
                     stderr=errors,
+                    process_group=0,
                 )
             except OSError as error:  # a row that is too long for an environment
                 return Verdict(f"{self._option}: {os.strerror(error.errno or 0).lower()}", output)
             with process:
+                self._running.add(process)
+                if self._ended:
+                    _kill_group(process)
                 assert process.stdout is not None
                 while data := os.read(process.stdout.fileno(), CHUNK):
                     output.append(data)
+            self._running.discard(process)
             if process.returncode == 0:
                 return Verdict("", output)
             errors.seek(0)
             said = errors.read(4 * LONGEST_REASON).decode(errors="replace").strip()[:LONGEST_REASON]
         how = f"exited with {process.returncode}" if process.returncode > 0 else f"died of signal {-process.returncode}"
         return Verdict(f"{self._option} {how}{': ' if said else ''}{said}", output)
+
+
+def _kill_group(process: subprocess.Popen[bytes]) -> None:
+    if process.returncode is None:  # until it is known nobody else has its number
+        try:
+            os.killpg(process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            pass
 
 
 def _fill(directory: str, outputs: Mapping[str, Output]) -> None:

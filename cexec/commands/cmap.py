@@ -173,6 +173,8 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
         if interrupts == 1:
             print_line("cmap: no further task begins; once more ends those that run")
         coordinator.stop(end_running=interrupts > 1)
+        if interrupts > 1:
+            setup.end_judges()
 
     def pause() -> None:
         coordinator.pause()
@@ -202,6 +204,7 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
             words.append(f"{count(coordinator.waiting, 'task')} not begun")
         raise type(error)("; ".join(words) + setup.advice) from None
     finally:
+        setup.end_judges()
         coordinator.close(status)
 
 

@@ -48,9 +48,11 @@ class Cluster:
         )
         return Result(result)
 
-    def start(self, *words: str | os.PathLike[str], environment: Mapping[str, str] | None = None) -> Any:
+    def start(
+        self, *words: str | os.PathLike[str], environment: Mapping[str, str] | None = None, **options: Any
+    ) -> Any:
         pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(self.argv(*words), env=local_environment(environment), **pipes)
+        return subprocess.Popen(self.argv(*words), env=local_environment(environment), **pipes, **options)
 
 
 class Result:
@@ -443,6 +445,33 @@ def test_the_first_interrupt_lets_tasks_end(cluster: Cluster, tmp_path: Path) ->
     out, err = process.communicate()
     assert (out, err) == (b"end\n", b"cmap: ended by the user; 1 task not done\n")
     assert [row["Exitval"] for row in joblog()] == ["0"]
+
+
+@pytest.mark.parametrize("option", ["--validate", "--collect"])
+def test_an_interrupt_from_the_keyboard_spares_what_looks_at_results(
+    cluster: Cluster, tmp_path: Path, option: str
+) -> None:
+    """Regression: Ctrl-C, which goes to the whole process group, killed it, so a good result was rejected."""
+    check = f"touch {tmp_path}/begun; until test -e {tmp_path}/go; do sleep 0.05; done; cat stdout"
+    process = cluster.start(option, check, "--joblog", "log", ":::", "a", process_group=0)
+    wait_until(tmp_path / "begun")
+    os.killpg(process.pid, signal.SIGINT)
+    process.stderr.readline()
+    Path("go").touch()
+    assert process.wait(DEADLINE) == 0
+    assert process.communicate()[0] == b"a\n"
+    assert joblog()[0]["Exitval"] == "0"
+
+
+@pytest.mark.parametrize("option", ["--validate", "--collect"])
+def test_the_second_interrupt_ends_what_looks_at_results(cluster: Cluster, tmp_path: Path, option: str) -> None:
+    process = cluster.start("-j1", option, f"touch {tmp_path}/begun; sleep 60", ":::", "a", "b", process_group=0)
+    wait_until(tmp_path / "begun")
+    os.killpg(process.pid, signal.SIGINT)
+    process.stderr.readline()
+    os.killpg(process.pid, signal.SIGINT)
+    assert process.wait(DEADLINE / 2) == 255
+    process.communicate()
 
 
 def test_an_interrupt_before_the_inputs_have_come_ends_at_once(cluster: Cluster) -> None:
