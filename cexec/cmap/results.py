@@ -197,8 +197,11 @@ def remove(path: str) -> None:
         pass
 
 
-def make_results_directory(path: str, numbers: Iterable[int], finished: Callable[[int], bool]) -> None:
-    """--results DIR: makes it; raises `UsageError` if it cannot be written or has a result of one of the rows."""
+def make_results_directory(path: str, numbers: Iterable[int] | None, finished: Callable[[int], bool]) -> None:
+    """--results DIR: makes it; raises `UsageError` if it cannot be written or has a result of one of the rows.
+
+    Without `numbers` any number may become that of a row.
+    """
     try:
         os.makedirs(path, exist_ok=True)
         present = set(os.listdir(path))
@@ -206,8 +209,9 @@ def make_results_directory(path: str, numbers: Iterable[int], finished: Callable
         raise UsageError(f"--results {path}: {os.strerror(error.errno or 0).lower()}") from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise UsageError(f"--results {path}: directory cannot be written")
-    for number in numbers if present else ():
-        if str(number) in present and not finished(number):
+    found = sorted(int(name) for name in present if name.isdecimal())
+    for number in found if numbers is None else numbers if present else ():
+        if str(number) in present and (numbers is None or not finished(number)):
             raise UsageError(
                 f"row {number}: result {os.path.join(path, str(number))} exists already; "
                 "remove it, or go on with --state FILE --resume"

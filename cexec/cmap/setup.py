@@ -43,7 +43,7 @@ from cexec.protocol.frames import FIRST_FILE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
     from types import SimpleNamespace
     from typing import BinaryIO
 
@@ -110,14 +110,16 @@ class Setup:
             self.journal = Journal(options.state, self._mode, now=time.time())
             self._token = self.journal.token
         self._worklist = self._make_worklist()
+        if self._mode != NEW:
+            self._sweep()
         if self._selection is None:
             check_blocks(self.plan)
         else:
-            if self._mode != NEW:
-                self._sweep(self._selection.ascending())
             check_rows(self.plan, self._selection.ascending(), self._worklist.is_done)
         if self._results_directory:
-            numbers = () if self._selection is None else self._selection.ascending()
+            numbers: Iterable[int] | None = None if self._mode == NEW else ()  # those of --pipe are not known
+            if self._selection is not None:
+                numbers = self._selection.ascending()
             done = self._worklist.is_done
             make_results_directory(self._results_directory, numbers, lambda number: done(self.plan.task(number)))
         self._writers = self._make_writers()
@@ -266,13 +268,15 @@ class Setup:
         results: str = self._options.results
         return "" if results.endswith(TABLES) else results
 
-    def _sweep(self, numbers: Sequence[int]) -> None:
+    def _sweep(self) -> None:
         """Removes what a killed run has left in the directories of this one's results."""
-        assert self.plan.table is not None
         directories = {self._results_directory} if self._results_directory else set()
-        if self.plan.result_templates:
-            for number in numbers:
-                names = self.plan.result_names(self.plan.table.row(number))
+        table, templates = self.plan.table, self.plan.result_templates
+        if self._selection is None or table is None:  # --pipe
+            directories.update(os.path.dirname(template.text) or "." for template in templates)
+        else:
+            for number in self._selection.ascending() if templates else ():
+                names = self.plan.result_names(table.row(number))
                 directories.update(os.path.dirname(name) or "." for name in names)
         sweep(filter(os.path.isdir, directories), self._token)
 

@@ -158,8 +158,9 @@ def test_the_directory_of_results_is_made_and_looked_at() -> None:
     os.mkdir("a/b/2")
     make_results_directory("a/b", [1, 3], lambda _: False)
     make_results_directory("a/b", [1, 2], lambda number: number == 2)
-    with pytest.raises(UsageError, match="row 2: result a/b/2 exists already; remove it, or go on with"):
-        make_results_directory("a/b", [1, 2], lambda _: False)
+    for numbers in ([1, 2], None):
+        with pytest.raises(UsageError, match="row 2: result a/b/2 exists already; remove it, or go on with"):
+            make_results_directory("a/b", numbers, lambda _: False)
 
 
 def test_a_directory_of_results_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:

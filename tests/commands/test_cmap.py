@@ -401,6 +401,20 @@ def test_a_run_goes_on_after_it_was_killed(cluster: Cluster, tmp_path: Path) -> 
     assert len(joblog()) == 8
 
 
+def test_blocks_go_on_after_a_kill_and_nothing_is_left(cluster: Cluster, tmp_path: Path) -> None:
+    """Regression: the drafts of a killed run with --pipe stayed for ever."""
+    script = f"grep -q 1 || test -e {tmp_path}/go || sleep 60"
+    words = ("--pipe", "--block", "2", "--state", "s", "--stdout", "{#}.out", "--peer", f"RUN={script}")
+    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(cluster.argv(*words), env=local_environment(), **pipes) as process:
+        os.write(process.stdin.fileno(), b"1\n2\n3\n")
+        wait_until(tmp_path / "1.out")
+        process.kill()
+    Path("go").touch()
+    assert cluster.run("--resume", *words, input=b"1\n2\n3\n").status == 0
+    assert {name for name in os.listdir() if name not in ("s", "go")} == {"1.out", "2.out", "3.out"}
+
+
 def test_what_failed_is_tried_again_when_that_is_wanted(cluster: Cluster, tmp_path: Path) -> None:
     words = ("--state", "s", "--peer", f"RUN=test -e {tmp_path}/go", "--stdout", "{}.out", ":::", "a")
     assert [cluster.run(*words).status, cluster.run("--resume", *words).status] == [1, 0]
