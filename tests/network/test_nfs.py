@@ -2,6 +2,7 @@
 
 The kernel that runs the tests may know no NFS, and is nobody's to try on: a user-mode kernel of Debian does, with the
 root directory of this machine to read, an NFS 4.2 server of its own, and two hosts with a network and a mount each.
+Its packages, which nothing else here needs: user-mode-linux, nfs-kernel-server, kmod.
 """
 
 from __future__ import annotations
