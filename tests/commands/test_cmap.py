@@ -24,7 +24,7 @@ from cexec.commands.cexec import main as cexec_main
 from cexec.commands.cmap import main, split_command
 from cexec.errors import UsageError
 from tests.environment import ROOT, command, local_environment
-from tests.needs import require_namespaces
+from tests.needs import require_namespaces, require_tool
 from tests.service import Application, Service
 
 DEADLINE = 30.0  # seconds for whatever a test waits for
@@ -373,6 +373,28 @@ def test_a_limit_of_tasks_on_each_worker(cluster: Cluster) -> None:
     cluster.run("-j1", "--joblog", "log", "--peer", "RUN=sleep 0.1", input=b"1\n2\n3\n")
     times = sorted((float(row["Starttime"]), float(row["JobRuntime"])) for row in joblog())
     assert all(start + runtime <= following + 0.02 for (start, runtime), (following, _) in pairwise(times))
+
+
+def test_workers_are_chosen_as_in_cexec(cluster: Cluster) -> None:
+    environment = local_environment({"CEXEC_TIMEOUT_ACCEPT": "1"})
+    for words, status, said in (
+        (("--need", "os=linux"), 0, b""),
+        (("--on", "127.0.0.1"), 0, b""),
+        (("--not", "127.0.0.1"), 111, b"is not wanted"),
+        (("--need", "os=plan9"), 111, b"has os=linux, not plan9"),
+    ):
+        argv = cluster.argv(*words, ":::", "a")
+        result = subprocess.run(argv, env=environment, capture_output=True, timeout=DEADLINE)
+        assert (result.returncode, result.stdout) == (status, b"" if status else b"a\n")
+        assert said in result.stderr
+
+
+def test_gnu_parallel_goes_on_with_a_joblog(cluster: Cluster) -> None:
+    require_tool("parallel")
+    cluster.run("--joblog", "log", "--peer", 'RUN=eval "$1"', "--", "{}", ":::", "true", "exit 3", "kill -9 $$", "true")
+    argv = ["parallel", "--will-cite", "-k", "--joblog", "log", "--resume-failed", "echo", "{}", ":::", *"12345"]
+    result = subprocess.run(argv, capture_output=True, text=True, timeout=DEADLINE, stdin=subprocess.DEVNULL)
+    assert (result.returncode, sorted(result.stdout.split())) == (0, ["2", "3", "5"]), result.stderr
 
 
 # state

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -56,3 +57,16 @@ def test_what_cannot_be_explained_is_wrong_use(arguments: list[str], words: str)
 def test_a_report_that_cannot_be_written_is_said_at_once(application: Application) -> None:
     done = run("--report", "/dev/null/report.html", application.public, ":::", "a")
     assert done.returncode == 100 and "cannot write /dev/null/report.html" in done.stderr
+
+
+def test_the_package_rich_is_imported_only_where_something_is_to_be_drawn(
+    application: Application, service: Callable[..., Any], tmp_path: Path
+) -> None:
+    pytest.importorskip("rich")
+    service("cat")
+    for options, drawn in ((["--stats", "--report", str(tmp_path / "r.html")], False), (["--bar"], True)):
+        python, *words = command("cmap", *options, application.public, ":::", "a")
+        argv = [python, "-X", "importtime", *words]
+        done = subprocess.run(argv, env=clean_environment(), capture_output=True, text=True, timeout=30)
+        assert (done.returncode, done.stdout) == (0, "a\n")
+        assert bool(re.search(r"\| +rich$", done.stderr, re.MULTILINE)) == drawn

@@ -213,6 +213,20 @@ def test_a_task_that_fails_is_tried_where_it_has_not_failed(
     check_joblog(tmp_path / "log", 20)
 
 
+def test_a_result_that_is_rejected_is_tried_on_another_worker(
+    tmp_path: Path, lab: MakeLab, service: StartService, application: Application
+) -> None:
+    hosts = lab(3)
+    for number, program in ((2, "cat; echo damaged"), (3, "cat")):
+        service("sh", "-c", program, options=["-j", "2"], host=hosts.host(number))
+    check = 'test "$(cat stdout)" = "$PARAM_1"'
+    argv = cmap(application, "--validate", check, "--stdout", "{}.out", "--joblog", "log", "--array", "1-20")
+    argv += ["--stdin-text", "{}\n"]
+    run(hosts.host(1), argv, tmp_path)
+    check_joblog(tmp_path / "log", 20)
+    assert {path.read_text() for path in tmp_path.glob("*.out")} == {f"{number}\n" for number in range(1, 21)}
+
+
 def sleep_everywhere(host: Host, application: Application, tasks: int, directory: Path, *options: str) -> float:
     """Seconds that so many tasks take."""
     began = monotonic()
