@@ -144,7 +144,7 @@ class JobProcess:
                 break
             except OSError:
                 data = b""
-            for report in [json.loads(data)] if data else self._collect():
+            for report in [json.loads(data.decode())] if data else self._collect():
                 self._leader = report.get("pid", self._leader)
                 self._concluded = report["event"] in LAST_REPORTS
                 found.append(report)

@@ -375,6 +375,7 @@ class Bidder:
         elif state == CONNECTING:
             self._connecting -= 1
             self._stalled -= announcement.stalls_at == inf
+        announcement.state = DELAYED  # until the caller says what it is now, so that nobody counts it off again
         return announcement
 
     def _lost(self, connected: int, targeted: bool, now: float) -> None:

@@ -96,7 +96,8 @@ class Certificate:
     ) -> Certificate:
         """A certificate signed by the authority; the same arguments give the same bytes."""
         certificate = cls(role, name, serial, not_before, not_after, public_key, b"")
-        certificate.signature = sodium.sign(authority_seed, _labelled(cls.LABEL, (certificate._signed_part(),)))
+        statement = _labelled(cls.LABEL, (certificate._signed_part(),))
+        certificate.signature = sodium.sign(sodium.signing_key(authority_seed), statement)
         return certificate
 
     @classmethod
@@ -156,12 +157,14 @@ class Certificate:
 class Identity:
     """A certificate and the secret signing seed that belongs to it."""
 
-    __slots__ = ("certificate", "signing_seed")
+    __slots__ = ("_signing_key", "certificate", "signing_seed")
 
     def __init__(self, certificate: Certificate, signing_seed: bytes) -> None:
         self.certificate = certificate
         self.signing_seed = signing_seed
+        self._signing_key = b""  # from the first signature on
 
     def sign(self, label: bytes, *parts: bytes) -> bytes:
         """The signature over `label` (its length before it) and `parts` joined: all but the last of a fixed size."""
-        return sodium.sign(self.signing_seed, _labelled(label, parts))
+        self._signing_key = self._signing_key or sodium.signing_key(self.signing_seed)
+        return sodium.sign(self._signing_key, _labelled(label, parts))

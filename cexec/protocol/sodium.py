@@ -28,6 +28,7 @@ if _lib.sodium_init() < 0:  # pragma: no cover
     raise RuntimeError("libsodium could not be initialised")
 
 KEY_SIZE = 32  # bytes of every key, public or secret, except Ed25519's expanded secret
+SIGNING_KEY_SIZE = 64  # bytes of that
 SIGNATURE_SIZE = 64
 SEALED_OVERHEAD = 24 + 16  # bytes that `seal_message` adds: random nonce and tag
 
@@ -80,14 +81,24 @@ def diffie_hellman(secret: bytes, public: bytes) -> bytes:
 
 def signing_public_key(seed: bytes) -> bytes:
     """The Ed25519 public key of a 32-byte signing seed."""
-    return _expand(seed)[32:]
+    return signing_key(seed)[32:]
 
 
-def sign(seed: bytes, message: bytes) -> bytes:
-    """The 64-byte Ed25519 signature of `message`."""
+def signing_key(seed: bytes) -> bytes:
+    """What `sign` needs, 64 bytes; to derive it from the seed takes as long as to sign."""
+    _check(seed, KEY_SIZE)
+    public = _ffi.new("unsigned char[]", KEY_SIZE)
+    secret = _ffi.new("unsigned char[]", SIGNING_KEY_SIZE)
+    _lib.crypto_sign_seed_keypair(public, secret, seed)
+    return bytes(_ffi.buffer(secret, SIGNING_KEY_SIZE))
+
+
+def sign(key: bytes, message: bytes) -> bytes:
+    """The 64-byte Ed25519 signature of `message` with a `signing_key`."""
+    _check(key, SIGNING_KEY_SIZE)
     signed = _ffi.new("unsigned char[]", len(message) + SIGNATURE_SIZE)
     length = _ffi.new("unsigned long long *")
-    _lib.crypto_sign(signed, length, message, len(message), _expand(seed))
+    _lib.crypto_sign(signed, length, message, len(message), key)
     return bytes(_ffi.buffer(signed, SIGNATURE_SIZE))
 
 
@@ -100,14 +111,6 @@ def verify(public: bytes, message: bytes, signature: bytes) -> None:
     length = _ffi.new("unsigned long long *")
     if _lib.crypto_sign_open(opened, length, signed, len(signed), public) != 0:
         raise VerifyError("signature didn't verify")
-
-
-def _expand(seed: bytes) -> bytes:
-    _check(seed, KEY_SIZE)
-    public = _ffi.new("unsigned char[]", KEY_SIZE)
-    secret = _ffi.new("unsigned char[]", 64)
-    _lib.crypto_sign_seed_keypair(public, secret, seed)
-    return bytes(_ffi.buffer(secret, 64))
 
 
 # Authenticated encryption

@@ -204,6 +204,26 @@ def test_client_that_cannot_be_reached_is_given_up_and_later_tried_again() -> No
     assert attempts <= 6 * (RETRIES + 1)
 
 
+def test_a_client_that_was_given_up_counts_as_one_connection_that_ended() -> None:
+    machine = bidder()
+    now = 0.0
+    given_up = False
+    while not given_up:
+        machine.consider(identity(0), 1, WANTED, now)
+        machine.handle_timeout(now)
+        for name, _ in events(machine):
+            if name == "Connect":
+                machine.failed(identity(0), now)
+            given_up = given_up or name == "Forget"
+        now += 0.25
+    machine.consider(identity(1), 1, WANTED, now)
+    machine.consider(identity(2), 1, WANTED, now)
+    (who,) = connects(machine)
+    run(machine, who, now)
+    machine.leased(identity(3), 1, now)
+    assert connects(machine) == []  # else a lease is drawn for ever while no slot is free
+
+
 def test_every_other_call_for_an_unknown_announcement_does_nothing() -> None:
     machine = bidder()
     for method in (machine.failed, machine.withdrawn, machine.started, machine.released, machine.forget):

@@ -102,6 +102,7 @@ def test_keys_of_a_wrong_size_are_a_protocol_error_and_never_reach_the_library(s
         lambda: sodium.diffie_hellman(wrong, KEY),
         lambda: sodium.diffie_hellman(KEY, wrong),
         lambda: sodium.signing_public_key(wrong),
+        lambda: sodium.signing_key(wrong),
         lambda: sodium.sign(wrong, b""),
         lambda: sodium.verify(wrong, b"", bytes(64)),
         lambda: sodium.verify(KEY, b"", wrong),
@@ -121,16 +122,17 @@ def test_sign_gives_the_first_example_of_rfc_8032() -> None:
     seed = bytes.fromhex("9d61b19deffd5a60ba844af492ec2cc44449c5697b326919703bac031cae7f60")
     public = sodium.signing_public_key(seed)
     assert public.hex() == "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a"
-    assert sodium.sign(seed, b"").hex() == (
+    key = sodium.signing_key(seed)
+    assert sodium.sign(key, b"").hex() == (
         "e5564300c360ac729086e2cc806e828a84877f1eb8e5d974d873e06522490155"
         "5fb8821590a33bacc61e39701cf9b46bd25bf5f0595bbe24655141438e7a100b"
     )
-    sodium.verify(public, b"", sodium.sign(seed, b""))
+    sodium.verify(public, b"", sodium.sign(key, b""))
 
 
 def test_any_change_of_message_signature_or_key_is_a_verify_error() -> None:
     public, message = sodium.signing_public_key(KEY), b"message"
-    signature = sodium.sign(KEY, message)
+    signature = sodium.sign(sodium.signing_key(KEY), message)
     sodium.verify(public, message, signature)
     for position in range(64 * 8):
         changed = bytearray(signature)
