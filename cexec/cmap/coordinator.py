@@ -68,12 +68,15 @@ class Coordinator:
         saving = asyncio.create_task(self._parts.saver.run())
         saving.add_done_callback(lambda _: self._woken.set())
         try:
-            while not self._scheduler.over and not saving.done():
-                self._woken.clear()
-                now = monotonic()
-                self._follow(now)
-                await self._wait(now)
-            self._parts.saver.close()
+            try:
+                while not self._scheduler.over and not saving.done():
+                    self._woken.clear()
+                    now = monotonic()
+                    self._follow(now)
+                    await self._wait(now)
+            finally:
+                self._parts.saver.close()  # what is over is saved, whatever happens to the rest
+                await asyncio.wait([saving])
             await saving
             self._raise_failure()
             return self._scheduler.exit_status()

@@ -584,6 +584,21 @@ def test_nobody_is_there(tmp_path: Path) -> None:
     assert b"answered in 0.3 s" in result.stderr
 
 
+def test_what_is_over_is_saved_when_no_worker_is_left(tmp_path: Path) -> None:
+    """Regression: with -k it waited for its turn, and was lost with the one before it."""
+    cluster = Cluster(tmp_path)
+    words = ("-k", "--joblog", "log", "--peer", f"RUN=test $1 -gt 1 || sleep 60; echo $1; touch {tmp_path}/$1")
+    process = cluster.start(*words, "--", "{}", ":::", *"123", environment={"CEXEC_TIMEOUT_ACCEPT": "0.5"})
+    for number in (2, 3):
+        wait_until(tmp_path / str(number))
+    time.sleep(0.3)  # their outputs come
+    cluster.service.kill()
+    assert process.wait(DEADLINE) == 111
+    out, err = process.communicate()
+    assert out == b"2\n3\n" and b"1 task not done" in err and b"not saved" not in err
+    assert [row["Seq"] for row in joblog()] == ["2", "3"]
+
+
 def test_a_key_that_cannot_be_used_is_told_as_cexec_tells_it(capfd: pytest.CaptureFixture[str]) -> None:
     Path("none.pub").write_text("nothing")
     os.chmod("none.pub", 0o600)
