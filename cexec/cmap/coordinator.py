@@ -59,6 +59,8 @@ class Coordinator:
         self._next_tick = 0.0
         self._woken = asyncio.Event()
         self._attempts = Attempts(parts, self._woken.set)
+        self._told_at = -inf
+        parts.terms.tell = self._tell_who_waits  # which it is for us to say
 
     async def run(self) -> int:
         """All tasks."""
@@ -243,6 +245,12 @@ class Coordinator:
         run.owner = serving
         serving.add_done_callback(self._serving.discard)
         serving.add_done_callback(self._note_end)
+
+    def _tell_who_waits(self, text: str) -> None:
+        """What one of the searches has to say; while tasks run nobody waits for a worker."""
+        if not self._workers.leases and monotonic() >= self._told_at + TICK:
+            self._told_at = monotonic()
+            self._parts.tell(text)
 
     def _lose(self, given: list[Run]) -> None:
         """The worker was lost before it could be told."""

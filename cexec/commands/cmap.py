@@ -222,7 +222,6 @@ def _terms(
         pingpong=max(LEAST_PINGPONG, _seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_PINGPONG)),
         requirements=requirements,
         weight=parse_whole(options.weight, "--weight", 1, MAXIMUM_WEIGHT),
-        tell=_tell if os.isatty(2) else lambda text: None,
     )
 
 

@@ -599,6 +599,16 @@ def test_what_is_over_is_saved_when_no_worker_is_left(tmp_path: Path) -> None:
     assert [row["Seq"] for row in joblog()] == ["2", "3"]
 
 
+def test_who_waits_hears_why_but_not_while_tasks_run(cluster: Cluster, tmp_path: Path) -> None:
+    result = cluster.run("-j1", "--peer", "RUN=sleep 2", ":::", "1", "2")
+    assert (result.status, result.err) == (0, "")  # regression: on a terminal all slots were said to be busy
+    process = cluster.start("--on", "nowhere", ":::", "a")
+    assert b"no worker of" in process.stderr.readline()
+    process.terminate()
+    assert process.wait(DEADLINE) == 255
+    process.communicate()
+
+
 def test_a_key_that_cannot_be_used_is_told_as_cexec_tells_it(capfd: pytest.CaptureFixture[str]) -> None:
     Path("none.pub").write_text("nothing")
     os.chmod("none.pub", 0o600)
