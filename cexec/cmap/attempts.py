@@ -17,6 +17,7 @@ from cexec.cmap.policy import KILL
 from cexec.cmap.runs import Run
 from cexec.cmap.saver import Finished
 from cexec.cmap.scheduler import FAILED, REFUSED_FOR_GOOD, SUCCEEDED, Cancel
+from cexec.cmap.statistics import count
 from cexec.errors import LocalError
 
 TYPE_CHECKING = False
@@ -49,6 +50,17 @@ class Attempts:
         """How many tasks have not been begun or are to be begun again; None if nobody knows."""
         scheduler, total = self._scheduler, self._parts.total
         return None if total is None else total - self._parts.worklist.done - scheduler.begun + scheduler.again
+
+    @property
+    def not_done(self) -> str:
+        """How many tasks are not over, in words; nothing if all are."""
+        scheduler, total = self._scheduler, self._parts.total
+        if scheduler.over and not scheduler.halted:
+            return ""
+        if total is None:
+            return "some tasks not done"
+        left = total - self._parts.worklist.done - scheduler.succeeded - scheduler.failed
+        return f"{count(left, 'task')} not done" if left else ""
 
     async def close(self) -> None:
         """Those that have not ended never will."""

@@ -19,7 +19,6 @@ from cexec.cmap.attempts import Attempts
 from cexec.cmap.events import CANCELLED
 from cexec.cmap.pacing import Pacing
 from cexec.cmap.scheduler import LOST, REFUSED, SUCCEEDED, UNFIT
-from cexec.cmap.statistics import count
 from cexec.cmap.workers import Workers
 from cexec.errors import CexecError, LocalError, NoWorkerError
 from cexec.protocol.program_offer import NONE_FITS
@@ -44,7 +43,7 @@ TICK = 1.0  # seconds (ours) between two looks at the clock
 
 
 class Coordinator:
-    """One run."""
+    """One run, with its `attempts`."""
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
@@ -58,7 +57,7 @@ class Coordinator:
         self._patience = parts.terms.accept_timeout or inf  # while there are only workers that do not fit
         self._next_tick = 0.0
         self._woken = asyncio.Event()
-        self._attempts = Attempts(parts, self._woken.set)
+        self.attempts = Attempts(parts, self._woken.set)
         self._told_at = -inf
         parts.terms.tell = self._tell_who_waits  # which it is for us to say
 
@@ -90,33 +89,12 @@ class Coordinator:
     def stop(self, *, end_running: bool) -> None:
         """No further task begins; perhaps those that run are ended."""
         self._scheduler.stop(end_running=end_running)
-        self._attempts.handle_events()
+        self.attempts.handle_events()
 
     def pause(self) -> None:
         """No task begins until it is called again."""
         self._scheduler.paused = not self._scheduler.paused
         self._woken.set()
-
-    @property
-    def running(self) -> list[int]:
-        """The numbers of tasks that have been begun and are not over."""
-        return self._attempts.running
-
-    @property
-    def not_done(self) -> str:
-        """How many tasks are not over, in words; nothing if all are."""
-        if self._scheduler.over and not self._scheduler.halted:
-            return ""
-        total, over = self._parts.total, self._scheduler.succeeded + self._scheduler.failed
-        if total is None:
-            return "some tasks not done"
-        left = total - self._parts.worklist.done - over
-        return f"{count(left, 'task')} not done" if left else ""
-
-    @property
-    def waiting(self) -> int | None:
-        """How many tasks have not been begun or are to be begun again; None if nobody knows."""
-        return self._attempts.waiting
 
     # the loop
 
@@ -125,18 +103,19 @@ class Coordinator:
         self._scheduler.look_again()
         self._raise_failure()
         self._scheduler.handle_timeout(now)
-        self._attempts.handle_events()
+        self.attempts.handle_events()
         for worker in self._workers.forgotten(now):
             self._scheduler.worker_left(worker.key)
             self._end_searches(0)  # those that were turned away for its sake come at once
         if why := self._workers.none_fits(self._patience, now):
-            raise NoWorkerError(f"no worker of {self._parts.terms.key.fingerprint} fits: {why}; {self.not_done}")
+            fingerprint = self._parts.terms.key.fingerprint
+            raise NoWorkerError(f"no worker of {fingerprint} fits: {why}; {self.attempts.not_done}")
         self._follow_searches(now)
         if now >= self._next_tick:
             self._next_tick = now + TICK
             if self._parts.journal is not None:
                 self._parts.journal.flush()  # for `cmap explain`
-            self._attempts.tell_counts(self._workers.by_name())
+            self.attempts.tell_counts(self._workers.by_name())
 
     async def _wait(self, now: float) -> None:
         due = self._scheduler.next_timeout(now)
@@ -164,11 +143,11 @@ class Coordinator:
         for task in left:
             task.cancel()
         await asyncio.gather(*left, return_exceptions=True)
-        await self._attempts.close()
+        await self.attempts.close()
 
     def close(self, status: int) -> None:
         """Tells the observers that it is over."""
-        self._attempts.tell_counts(self._workers.by_name())
+        self.attempts.tell_counts(self._workers.by_name())
         for observer in self._parts.observers:
             observer.closed(status, monotonic())
 
@@ -213,7 +192,7 @@ class Coordinator:
             if worker.leases >= self._scheduler.limit_of(worker.key):
                 raise CexecError("there are enough leases of this worker")
             try:
-                run = self._attempts.next_for(worker)
+                run = self.attempts.next_for(worker)
             except CexecError as error:
                 self._fail(error)
                 raise
@@ -256,11 +235,11 @@ class Coordinator:
         """The worker was lost before it could be told."""
         for run in given:
             run.fail(REFUSED, "the worker was lost before the task began")
-            self._attempts.end(run)
+            self.attempts.end(run)
         given.clear()
 
     def _left_over(self, error: CexecError) -> str:
-        return f"{error}; {self.not_done}" if self._workers.any_met else str(error)
+        return f"{error}; {self.attempts.not_done}" if self._workers.any_met else str(error)
 
     def _meet(self, hello: Hello, address: str) -> Worker:
         worker, unknown = self._workers.meet(hello, address, monotonic())
@@ -305,7 +284,7 @@ class Coordinator:
 
     async def _give(self, lease: Lease, worker: Worker) -> Run | None:
         until = monotonic() + HOLD
-        while (run := self._attempts.next_for(worker)) is None:
+        while (run := self.attempts.next_for(worker)) is None:
             due = self._scheduler.next_start()
             if not monotonic() < due < until:
                 return None
@@ -321,7 +300,7 @@ class Coordinator:
         run.lease = lease
         good = False
         try:
-            run.conclude(await lease.run(run.job, partial(self._attempts.began, run)))
+            run.conclude(await lease.run(run.job, partial(self.attempts.began, run)))
             if self._parts.judge is not None and run.how == SUCCEEDED:
                 verdict = await asyncio.to_thread(self._parts.judge.judge, run.task, run.files.outputs)
                 verdict.output.close()
@@ -345,7 +324,7 @@ class Coordinator:
             self._complain(lease, run, error)
             if self._workers.lost(worker):
                 self._scheduler.worker_left(worker.key)
-        self._attempts.end(run)
+        self.attempts.end(run)
         return good
 
     def _turn_away(self, worker: Worker, run: Run, error: RefusedError) -> None:

@@ -165,6 +165,7 @@ def _standard_input(*, unbuffered: bool) -> BinaryIO:
 async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
     parts = setup.parts(terms, watch.observers, _tell)
     coordinator = Coordinator(parts)
+    attempts = coordinator.attempts
     interrupts = 0
 
     def interrupt() -> None:
@@ -189,19 +190,19 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
     status = EXIT_OTHER
     try:
         status = await coordinator.run()
-        if coordinator.not_done and interrupts:
-            raise CexecError(f"ended by the user; {coordinator.not_done}")
-        if coordinator.not_done:
-            print_line(f"cmap: --halt {setup.halt}; {coordinator.not_done}{setup.advice}")
+        if attempts.not_done and interrupts:
+            raise CexecError(f"ended by the user; {attempts.not_done}")
+        if attempts.not_done:
+            print_line(f"cmap: --halt {setup.halt}; {attempts.not_done}{setup.advice}")
         elif not parts.scheduler.begun:
             print_line(f"cmap: nothing to do: {setup.why_nothing}")
         return status
     except CexecError as error:
-        left = {*setup.saver.unsaved, *coordinator.running}
+        left = {*setup.saver.unsaved, *attempts.running}
         status = EXIT_NO_WORKER if isinstance(error, NoWorkerError) else EXIT_OTHER
         words = [str(error), *([unsaved(left)] if left else [])]
-        if isinstance(error, LocalError) and coordinator.waiting:
-            words.append(f"{count(coordinator.waiting, 'task')} not begun")
+        if isinstance(error, LocalError) and attempts.waiting:
+            words.append(f"{count(attempts.waiting, 'task')} not begun")
         raise type(error)("; ".join(words) + setup.advice) from None
     finally:
         setup.end_judges()

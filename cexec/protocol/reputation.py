@@ -10,7 +10,7 @@ from __future__ import annotations
 from math import inf
 
 LONGEST_DELAY = 5.0  # seconds (ours)
-LONGEST_ALONE = 0.5  # seconds (ours) where no other worker is there to whom the jobs could be left
+LONGEST_ALONE = 0.1  # seconds (ours) where no other worker is there to whom the jobs could be left
 FIRST_PENALTY = 0.5  # seconds (ours), doubled with each further failure
 FAILURES_ALLOWED = 3  # (ours) quick failures running before the worker is slowed; a refusal counts as so many
 QUICK_FAILURE = 1.0  # seconds (ours): a job that fails sooner is likely the worker's fault

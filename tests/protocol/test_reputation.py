@@ -72,7 +72,7 @@ def test_slow_failure_between_quick_ones_is_no_penalty() -> None:
 
 
 def test_penalized_worker_tells_the_client_that_it_has_to_wait() -> None:
-    machine = bidder()
+    machine = with_rivals()
     fail_quickly(machine, 7)
     machine.consider(identity(1), 1, WANTED, 1000.0 - 601.0)
     assert events(machine) == [("Queued", identity(1))]
@@ -103,7 +103,7 @@ def test_penalized_worker_without_rivals_pauses_briefly() -> None:
     """Regression: a lone worker rested for 5 s after each crash of a task, although nobody else could take the next."""
     machine = bidder(slots=4)
     fail_quickly(machine, 8)
-    assert 150 <= failures_in(machine, 100.0, 30.0) <= 200
+    assert 100 <= failures_in(machine, 30.0, 30.0) <= 300
     machine = bidder()
     machine.complained(b"client", 0.0)
     assert delay_of(machine, 0.0) == pytest.approx(LONGEST_ALONE)
