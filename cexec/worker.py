@@ -123,6 +123,7 @@ class Worker:
                 self._bidder.load_sampled(load, now)
             self._handle_timeouts(now)
             self._follow_bids(now)
+            self._jobs.arrange()
         self._alerts.handle_timeout(monotonic())  # of the last job
         for offer in list(self._offers.values()):
             self._drop(offer)
@@ -134,7 +135,8 @@ class Worker:
 
     def _wait(self, wakeup: int) -> set[int]:
         heard = () if self._stopping else self._groups.filenos()
-        fds = (wakeup, *self._jobs.filenos(), *heard, *self._load.filenos(), *self._announcer.filenos())
+        now = monotonic()
+        fds = (wakeup, *self._jobs.filenos(now), *heard, *self._load.filenos(), *self._announcer.filenos())
         masks = {**dict.fromkeys(fds, select.POLLIN), **{fd: offer.mask for fd, offer in self._offers.items()}}
         if masks != self._masks:
             self._poll, self._masks = select.poll(), masks
@@ -146,10 +148,13 @@ class Worker:
             *(offer.next_timeout() for offer in self._offers.values()),
         ]
         timeouts.append(max(self._alerts_due, self._alerts_again))
+        again = self._jobs.next_timeout(now)
+        if again is not None:
+            timeouts.append(again)
         due = self._bidder.next_timeout()
         if due is not None and not self._stopping:
             timeouts.append(due)
-        seconds = max(0.0, min(timeouts) - monotonic())
+        seconds = max(0.0, min(timeouts) - now)
         return {fd for fd, _ in self._poll.poll(seconds * 1000 + (0.999 if seconds else 0))}
 
     def _handle_timeouts(self, now: float) -> None:

@@ -23,7 +23,10 @@ if TYPE_CHECKING:
     from cexec.protocol.session import Event
     from cexec.system.pump import Pump, Trouble
 
-OFFER, LAST = b"offer", b"last"  # the parent's words: another job may be offered; the one that runs is the last one
+# The parent's words: the lease that waits has been drawn; the job that runs is the last one; the next jobs may be
+# offered without a word, because nobody else waits for the slot; somebody does.
+OFFER, LAST, AHEAD, ASK = b"offer", b"last", b"ahead", b"ask"
+JOBS_AHEAD = 16  # (ours) jobs that may be offered so: what the parent is told of them it reads together
 FREE = b'{"event": "free"}'  # the last report of a connection
 _CORK: int | None = getattr(_socket, "TCP_CORK", None)
 
@@ -36,6 +39,7 @@ class Carrier:
         self.children_ended = False
         self.may_offer = False
         self.last = False
+        self.ahead = 0  # jobs that may be offered without a word
         self.held = False
         self.clean = True  # nothing has gone wrong
         self._parent = parent
@@ -89,6 +93,14 @@ class Carrier:
                 session.handle_timeout(now)
             self._look_alive()
 
+    def goes_ahead(self) -> bool:
+        """Whether the next job may be offered without a word, which then must be told with the end of this one."""
+        self._hear_parent()
+        if not self.ahead or self.last:
+            return False
+        self.ahead -= 1
+        return True
+
     def hold_back(self) -> None:
         """Until `let_go`, small frames wait in the kernel (for 200 ms at most), to travel together."""
         self._cork(True)
@@ -135,16 +147,26 @@ class Carrier:
         self.pump.records.received(size)
 
     def _hear_parent(self) -> None:
+        while self._read_word():
+            pass
+
+    def _read_word(self) -> bool:
+        """Whether there was one."""
         try:
-            word = self._parent.recv(16)
+            word = self._parent.recv(16, _socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return False
         except OSError:
             word = b""  # it has gone, and had not read all that we told it
         if word == OFFER:
             self.may_offer = True
         elif word == LAST:
             self.last = True
+        elif word in (AHEAD, ASK):
+            self.ahead = JOBS_AHEAD if word == AHEAD else 0
         else:
             raise DisconnectedError("worker is ending its jobs")
+        return True
 
     def _look_alive(self) -> None:
         now = monotonic()

@@ -64,6 +64,7 @@ class Job:
         self.released = False
         self.offers = False
         self.announced_idle = False  # `finished` has told the parent that another job may follow at once
+        self.goes_ahead = False  # and that it is offered without a word
         self._carrier = carrier
         self._pump = carrier.pump
         self._session = carrier.pump.session
@@ -72,6 +73,7 @@ class Job:
         self._extra = extra
         self._record = record
         self._limits = program.limits
+        self._began = monotonic()
         self._early: list[int] = []  # signals that came before the program was there
         self._pid = 0
         self._status: int | None = None
@@ -305,6 +307,7 @@ class Job:
             self._reap()
         self.announced_idle = self._wants_more and self._alone and self._directory is None
         if self.announced_idle:
+            self.goes_ahead = self._carrier.goes_ahead()
             self._carrier.hold_back()  # for a moment: perhaps another job can be offered with the same segment
         else:
             self._carrier.let_go()
@@ -316,7 +319,9 @@ class Job:
             received=received,
             cpu=cpu,
             reason=message,
+            duration=monotonic() - self._began,
             idle=self.announced_idle,
+            ahead=self.goes_ahead,
         )
 
     def _end_tree(self) -> None:

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from cexec.worker_program import Program
 
 IDENTITY_SIZE = 16  # bytes, as of a mac1
+READ_TOGETHER = 0.005  # seconds (ours) between two looks at what leases tell that need no answer
 MAXIMUM_SPARE = 1  # (ours) processes without a connection that are kept: about 5 MB each
 MAXIMUM_WAITING = 16  # (ours) leases without a slot, each of which is a process; the one that waits longest goes
 
@@ -46,6 +47,7 @@ class Jobs:
         self._spare: list[JobProcess] = []  # those that have no connection
         self._leases: dict[bytes, JobProcess] = {}  # those that wait for a job, the longest waiting first
         self._untold: list[tuple[dict[str, object], dict[str, Any], Started | None, float]] = []  # that have finished
+        self._look_again = 0.0  # when those that go ahead are heard
         self._alerted = False  # the loggers are to be told of a job that was lost
         self._stopping = False
 
@@ -57,8 +59,15 @@ class Jobs:
         """How many run a job."""
         return sum(process.carries and not process.waiting for process in self._processes.values())
 
-    def filenos(self) -> Iterable[int]:
-        return self._processes
+    def filenos(self, now: float) -> Iterable[int]:
+        """What to wait for: leases that go ahead now and then only, for each look costs as much as several reports."""
+        if now >= self._look_again:
+            return self._processes
+        return [fd for fd, process in self._processes.items() if not process.ahead]
+
+    def next_timeout(self, now: float) -> float | None:
+        """When there is more to wait for."""
+        return self._look_again if now < self._look_again else None
 
     def prepare(self) -> None:
         """A process is there before the first connection, which then waits for nothing that later ones do not."""
@@ -97,6 +106,8 @@ class Jobs:
         """What the processes have to say."""
         for fd in ready.intersection(self._processes):
             process = self._processes[fd]
+            if process.ahead:
+                self._look_again = now + READ_TOGETHER
             for report in process.reports():
                 self._follow(process, str(report.pop("event")), report, now)
             if process.ended:
@@ -106,6 +117,15 @@ class Jobs:
                 elif process in self._spare:
                     self._spare.remove(process)
                 process.close()
+
+    def arrange(self) -> None:
+        """Where nobody waits for a slot there is nothing to draw: leases go on without a word, until somebody does."""
+        contended = bool(self._bidder.waiting or self._bidder.penalty)
+        for process in self._processes.values():
+            if contended:
+                process.ask()
+            elif process.carries and not process.waiting and not self._stopping:
+                process.go_ahead()
 
     def tell(self, now: float) -> bool:
         """Log and loggers hear of the jobs that have finished; last, because clients wait for the slots.
@@ -159,10 +179,14 @@ class Jobs:
         """It is not waited for any more."""
         self._leases.pop(identity).end()
 
-    def _wait(self, process: JobProcess, now: float) -> None:
-        """Its client may have another job.  The bidder hears of that before it hears that the last one has finished."""
+    def _wait(self, process: JobProcess, now: float, *, ahead: bool = False) -> None:
+        """Its client may have another job.  The bidder hears of that before it hears that the last one has finished.
+
+        `ahead`: it has offered to run that already.
+        """
         if self._stopping:
             process.end()
+        if self._stopping and not ahead:
             return
         process.wait(os.urandom(IDENTITY_SIZE))
         self._leases[process.identity] = process
@@ -211,10 +235,14 @@ class Jobs:
                 self._bidder.finished(process.identity, "refused", now - process.started, now)
 
     def _finish(self, process: JobProcess, report: dict[str, Any], now: float) -> None:
-        identity, duration, idle = process.identity, now - process.started, report.pop("idle")
+        identity, duration, idle, ahead = process.identity, *(report.pop(key) for key in ("duration", "idle", "ahead"))
         if idle:
-            self._wait(process, now)
+            self._wait(process, now, ahead=ahead)
         self._bidder.finished(identity, "ok" if report["status"] == 0 else "failed", duration, now)
+        if ahead:
+            process.ahead -= process.ahead > 0
+            process.offered = True
+            self._bidder.hold(process.identity, now)
         self._untold.append((process.fields, report, process.alert, duration))
         process.alert = None
 

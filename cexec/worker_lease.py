@@ -85,7 +85,7 @@ def _run_job(carrier: Carrier, job: Job) -> Go | None:
     if job.offers and not job.released:
         if not job.announced_idle:
             carrier.tell("idle")
-        go = _given(carrier, _offer)
+        go = _given(carrier, _offer_first if job.goes_ahead else _offer)
     else:
         if job.announced_idle:
             carrier.tell("over", reason="")

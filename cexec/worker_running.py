@@ -17,7 +17,7 @@ import traceback
 from cexec import worker_assignment
 from cexec.system import leftovers, process
 from cexec.worker_assignment import Assignment
-from cexec.worker_carrier import LAST, OFFER
+from cexec.worker_carrier import AHEAD, ASK, JOBS_AHEAD, LAST, OFFER
 from cexec.worker_lease import serve
 
 TYPE_CHECKING = False
@@ -54,6 +54,8 @@ class JobProcess:
         self.waiting = False  # it runs no job
         self.offered = False  # a slot is reserved for its next one
         self.taken = False
+        self.leased = False  # there has been more than one job
+        self.ahead = 0  # jobs that it may still offer without a word, at most
         self.started = 0.0
         self.fields: dict[str, object] = {}
         self.told: dict[str, Any] = {}
@@ -88,7 +90,8 @@ class JobProcess:
             self._channel, offer.connection, Assignment.of(announcement, offer.client, offer.records)
         )
         self.carries = self.waiting = self.offered = True
-        self.taken = False
+        self.taken = self.leased = False
+        self.ahead = 0
         self.identity = self.announced = offer.identity
         self.weight = announcement.weight
         self.client = offer.client
@@ -120,12 +123,24 @@ class JobProcess:
     def wait(self, identity: bytes) -> None:
         """It waits for another job."""
         self.identity = identity
-        self.waiting = True
+        self.waiting = self.leased = True
 
     def offer(self) -> None:
         """A slot is reserved for its next job."""
         self.offered = True
         self._say(OFFER)
+
+    def go_ahead(self) -> None:
+        """It may offer some jobs without being drawn."""
+        if self.leased and self.ahead <= JOBS_AHEAD // 2:
+            self.ahead = JOBS_AHEAD
+            self._say(AHEAD)
+
+    def ask(self) -> None:
+        """It is to wait until it is drawn, as always."""
+        if self.ahead:
+            self.ahead = 0
+            self._say(ASK)
 
     def end(self) -> None:
         """It is to take no further job."""

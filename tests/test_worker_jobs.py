@@ -14,7 +14,10 @@ from cexec.worker_heard import HeardAnnouncements
 from cexec.worker_jobs import Jobs
 
 NOW = 100.0
-FINISHED = {"event": "finished", "status": 0, "sent": 0, "received": 0, "cpu": 0.1, "reason": ""}
+FINISHED = {
+    "event": "finished", "status": 0, "sent": 0, "received": 0, "cpu": 0.1, "reason": "", "duration": 0.5,
+    "ahead": False,
+}  # fmt: skip
 
 
 class FakeProcess:
@@ -29,6 +32,7 @@ class FakeProcess:
         self.alert: Any = None
         self.waiting = self.offered = self.ended = False
         self.carries = self.taken = True
+        self.ahead = 0
         self.words: list[str] = []
         self.said: list[dict[str, Any]] = []
         self.fields: dict[str, object] = {"job": number}
@@ -53,6 +57,16 @@ class FakeProcess:
     def offer(self) -> None:
         self.offered = True
         self.words.append("offer")
+
+    def go_ahead(self) -> None:
+        if not self.ahead:
+            self.ahead = 2
+            self.words.append("ahead")
+
+    def ask(self) -> None:
+        if self.ahead:
+            self.ahead = 0
+            self.words.append("ask")
 
     def end(self) -> None:
         self.words.append("last")
@@ -161,7 +175,7 @@ def test_a_lease_that_becomes_idle_later_joins_then() -> None:
 
 
 def test_a_client_that_lets_go_frees_the_slot() -> None:
-    for gone in ([{"event": "over", "reason": ""}], []):
+    for gone in ([{"event": "over", "reason": "", "duration": 0.5, "ahead": False}], []):
         scene = Scene(1)
         process = scene.running(1)
         scene.say(process, {**FINISHED, "idle": True})
@@ -206,3 +220,68 @@ def test_a_worker_that_stops_offers_nothing_more() -> None:
     assert busy.words == ["last", "last"]
     assert not scene.jobs.leased(busy.identity)
     assert scene.alerts.ended_jobs == [("alert of 2", 0), ("alert of 1", 0)]
+
+
+def test_where_nobody_waits_a_lease_goes_on_without_being_drawn_and_keeps_its_slot() -> None:
+    scene = Scene(1)
+    process = scene.running(1)
+    scene.jobs.arrange()
+    assert process.words == ["ahead"]
+    for turn in range(3):
+        scene.say(process, {**FINISHED, "idle": True, "ahead": True}, taken(turn), {"event": "started", "pid": 1})
+        assert (scene.bidder.running, scene.bidder.free, scene.bidder.waiting) == (1, 0, 0)
+    assert "offer" not in process.words
+    assert scene.alerts.ended_jobs == [("alert of 1", 0)] * 3
+
+
+def test_a_lease_that_went_ahead_lets_another_one_in_after_that_job() -> None:
+    """Somebody came while what the lease told was under way: it keeps the slot for the job that it has offered."""
+    scene = Scene(1)
+    process = scene.running(1)
+    scene.jobs.arrange()
+    other = b"x" * 16
+    scene.bidder.consider(other, 60000, 60.0, NOW, targeted=True)
+    scene.bidder.handle_timeout(NOW)
+    scene.jobs.arrange()
+    assert process.words == ["ahead", "ask"]
+    scene.say(process, {**FINISHED, "idle": True, "ahead": True}, taken(2), {"event": "started", "pid": 1})
+    assert (scene.bidder.running, scene.bidder.waiting) == (1, 1)
+    scene.jobs.arrange()
+    assert process.words == ["ahead", "ask"]
+    scene.say(process, {**FINISHED, "idle": True})
+    assert scene.jobs.leased(process.identity)
+    assert not process.offered  # the other one has been drawn
+
+
+def test_a_lease_that_went_ahead_and_gets_no_job_frees_the_slot() -> None:
+    scene = Scene(1)
+    process = scene.running(1)
+    scene.say(process, {**FINISHED, "idle": True, "ahead": True}, {"event": "over", "reason": ""})
+    assert (scene.bidder.free, scene.bidder.waiting) == (1, 0)
+    assert not scene.jobs.leased(process.identity)
+
+
+def test_a_worker_that_stops_lets_a_job_end_that_was_offered_ahead() -> None:
+    scene = Scene(1)
+    process = scene.running(1)
+    scene.jobs.stop()
+    scene.say(process, {**FINISHED, "idle": True, "ahead": True}, taken(2), {"event": "started", "pid": 1})
+    assert (process.words, scene.bidder.running) == (["last", "last"], 1)
+    scene.say(process, {**FINISHED, "idle": False})
+    assert scene.bidder.free == 1
+
+
+def test_what_leases_tell_that_need_no_answer_is_read_together() -> None:
+    scene = Scene(2)
+    process, other = scene.running(1), scene.running(2)
+    process.ahead = 2
+    assert set(scene.jobs.filenos(NOW)) == {1, 2}
+    scene.jobs.hear({1}, NOW)
+    assert set(scene.jobs.filenos(NOW)) == {2}
+    due = scene.jobs.next_timeout(NOW)
+    assert due is not None and NOW < due <= NOW + worker_jobs.READ_TOGETHER
+    assert set(scene.jobs.filenos(due)) == {1, 2}
+    assert scene.jobs.next_timeout(due) is None
+    scene.jobs.hear({2}, due)
+    assert set(scene.jobs.filenos(due)) == {1, 2}  # the other one needs answers
+    assert other.ahead == 0

@@ -14,7 +14,7 @@ from cexec import worker_lease
 from cexec.errors import DisconnectedError
 from cexec.protocol.frames import FILE, FIRST_FILE, READS, WITHDRAW, WRITES, Stream
 from cexec.protocol.session import OFFERED, OFFERING, OVER, RUNNING
-from cexec.worker_carrier import LAST, OFFER
+from cexec.worker_carrier import AHEAD, ASK, LAST, OFFER
 from tests.jobs import STANDARD, RemoteJob, lost, shell
 
 LEASED = {"lease": "yes"}
@@ -138,6 +138,34 @@ def test_a_job_does_not_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
             job.until(lambda: False, SOON)
         assert job.session.state == OVER
         told(job, "started", "finished", "over")
+
+
+def test_a_lease_may_go_ahead_without_a_word_until_it_is_to_ask_again() -> None:
+    with leased("true") as job:
+        job.parent.send(AHEAD)
+        job.result()
+        for number in range(3):
+            job.again(name(number))
+            assert job.result().exit_status == 0
+        for events in (("started", "finished"), *[("taken", "started", "finished")] * 3):
+            assert told(job, *events)[-1]["ahead"]
+        job.parent.send(ASK)
+        job.again(name(4))
+        assert job.result().exit_status == 0
+        job.step(0.2)
+        assert job.session.state == OFFERING
+        assert not told(job, "taken", "started", "finished")[-1]["ahead"]
+        job.parent.send(OFFER)
+        job.until(lambda: job.session.state == OFFERED)
+
+
+def test_a_job_that_leaves_something_behind_is_not_followed_without_a_word() -> None:
+    with leased("sleep 60 >&- 2>&- &") as job:
+        job.parent.send(AHEAD)
+        job.result()
+        told(job, "started", "finished", "idle")
+        job.step(0.2)
+        assert job.session.state == OFFERING
 
 
 def test_a_lease_waits_longer_than_a_client_may_take_to_let_go(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -170,6 +170,16 @@ class Bidder:
         self._announcements.arm(announcement)  # no timer ends it from now on
         return True
 
+    def hold(self, identity: bytes, now: float) -> None:
+        """A lease goes on in the slot that its last job has left, because nobody else waited when it was told so."""
+        announcement = self._announcements.get(identity)
+        if announcement is not None and announcement.state == READY and self.free:
+            self._now = now
+            self._wait_no_more(announcement.identity)
+            announcement.state = RESERVED
+            self._reserved += 1
+            self._announcements.arm(announcement)
+
     def released(self, identity: bytes, now: float) -> None:
         """CANCEL came, or no GO in time: the reserved slot is free again."""
         announcement = self._leave(identity, RESERVED, now)

@@ -398,3 +398,20 @@ def test_any_order_of_calls_keeps_the_slots_and_ends_idle(steps: list[tuple[str,
         now = max(now, due)  # what expired during a connection attempt is due at once
         machine.handle_timeout(now)
     assert (machine.free, machine.waiting, machine.next_timeout()) == (slots, 0, None)
+
+
+def test_a_lease_that_goes_on_in_its_slot_is_not_drawn() -> None:
+    machine = bidder()
+    machine.consider(identity(1), 1, WANTED, 0.0)
+    (who,) = connects(machine)
+    run(machine, who, 0.0)
+    machine.leased(identity(2), 1, 1.0)
+    machine.hold(identity(2), 1.0)
+    assert machine.waiting == 1  # its last job has not ended
+    machine.finished(who, "ok", 1.0, 1.0)
+    machine.hold(identity(2), 1.0)
+    assert (machine.waiting, machine.free, machine.reserved_count) == (0, 0, 1)
+    assert connects(machine) == []
+    machine.started(identity(2), 1.0)
+    machine.hold(identity(3), 1.0)  # nobody's
+    assert machine.running == 1
