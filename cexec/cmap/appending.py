@@ -83,7 +83,8 @@ class AppendFile:
         except OSError as error:
             if place is not None:
                 _cut(self._fd, place)
-            raise LocalError(f"cannot write {self.name}: {os.strerror(error.errno or 0).lower()}") from None
+            target = self.name if self._path else f"to {self.name}"
+            raise LocalError(f"cannot write {target}: {os.strerror(error.errno or 0).lower()}") from None
 
     def take_back(self, place: Place) -> None:
         _cut(self._fd, place)

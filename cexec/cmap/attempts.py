@@ -8,6 +8,7 @@ saver.  Observers and journal hear of all of it.
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from time import monotonic
 
 from cexec.cmap.attempt import make_job
@@ -149,7 +150,7 @@ class Attempts:
 
     def _settle(self, run: Run, reason: str) -> None:
         worklist = self._parts.worklist
-        outcome = run.outcome(reason, run.task.command_line(worklist.application))
+        outcome = run.outcome(reason, partial(run.task.command_line, worklist.application))
         claim = worklist.claim(run.task.number)
         worklist.close(run.task.number)
         self._parts.saver.put(Finished(Ended(run.task, outcome, run.files.outputs), run.files, claim))

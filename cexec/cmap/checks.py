@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 
+from cexec.cmap.tables import Row
 from cexec.cmap.tasks import BLOCK, FILE, STDERR, STDOUT
 from cexec.errors import UsageError
 from cexec.protocol.limits import MAXIMUM_GO
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
     from cexec.cmap.plan import Plan
-    from cexec.cmap.tables import Row, Table
+    from cexec.cmap.tables import Table
     from cexec.cmap.tasks import Task
 
 LOOKED_AT = 10  # inputs (ours) that must all be files before we think that files are meant
@@ -34,11 +35,11 @@ def check_rows(plan: Plan, numbers: Iterable[int], finished: Callable[[Task], bo
     assert table is not None
     if plan.lines_are_stdin:
         check_lines_are_no_files(table)
-    checker = _Checker(plan, table, finished)
+    checker = _Checker(plan, table, numbers, finished)
     if checker.idle:
         return
     for number in numbers:
-        checker.check(table.row(number), numbers)
+        checker.check(number)
 
 
 def check_lines_are_no_files(table: Table) -> None:
@@ -74,9 +75,9 @@ def check_block_task(task: Task) -> None:
 class _Checker:
     """What has been seen of the rows so far."""
 
-    def __init__(self, plan: Plan, table: Table, finished: Callable[[Task], bool]) -> None:
+    def __init__(self, plan: Plan, table: Table, numbers: Iterable[int], finished: Callable[[Task], bool]) -> None:
         self._plan = plan
-        self._table = table
+        self._numbers = numbers
         self._finished = finished
         self._readable: set[str] = set()  # of names that are the same for all rows
         self._present: dict[str, set[str]] = {}  # directories of results, and what is in them
@@ -87,13 +88,16 @@ class _Checker:
         self._reads = [template for template in (plan.stdin, *plan.sends) if template is not None]
         longest = plan.longest_arguments(table.longest)
         self._has_arguments = longest > (0 if table.has_nul else MAXIMUM_GO - ROOM)
+        shown = {column for template in (*self._reads, *plan.result_templates) for column in template.used}
+        self._row = table.row if shown - {"#"} else _row_without_cells
 
     @property
     def idle(self) -> bool:
         """Whether there is nothing to look at in any row."""
         return not (self._reads or self._has_results or self._has_files or self._has_arguments)
 
-    def check(self, row: Row, numbers: Iterable[int]) -> None:
+    def check(self, number: int) -> None:
+        row = self._row(number)
         if self._has_arguments:
             self._check_arguments(row)
         for template in self._reads:
@@ -102,7 +106,7 @@ class _Checker:
                     _check_readable(path, row.number)
                     self._readable.update(() if template.used else (path,))
         if self._has_results:
-            self._check_results(row, numbers)
+            self._check_results(row)
         if self._has_files:
             self._check_names_on_worker(row)
             self._has_files = self._files_differ
@@ -119,8 +123,9 @@ class _Checker:
                 "use --stdin-text or --input instead"
             )
 
-    def _check_results(self, row: Row, numbers: Iterable[int]) -> None:
-        for name in self._plan.result_names(row):
+    def _check_results(self, row: Row) -> None:
+        for template in self._plan.result_templates:
+            name = template.render(row)
             if name == os.devnull:
                 continue
             directory, slash, base = name.rpartition("/")
@@ -138,14 +143,14 @@ class _Checker:
             known = len(self._names)
             self._names.add(hash(plain))
             if len(self._names) == known:
-                self._look_for_twin(plain, row, numbers)
+                self._look_for_twin(plain, row)
 
-    def _look_for_twin(self, name: str, row: Row, numbers: Iterable[int]) -> None:
+    def _look_for_twin(self, name: str, row: Row) -> None:
         """Two names with one hash are hardly ever different, but may be."""
-        for number in numbers:
+        for number in self._numbers:
             if number == row.number:
                 break
-            if name in map(os.path.normpath, self._plan.result_names(self._table.row(number))):
+            if name in map(os.path.normpath, self._plan.result_names(self._row(number))):
                 raise UsageError(f"rows {number} and {row.number} have the same result {name}; names must differ")
         if [*map(os.path.normpath, self._plan.result_names(row))].count(name) > 1:
             raise UsageError(f"row {row.number} has the result {name} twice; names must differ")
@@ -163,6 +168,11 @@ class _Checker:
                     raise UsageError(f"row {row.number}: {name!r} cannot be a file of a job: no .., and not from /")
                 if name in names[:position]:
                     raise UsageError(f"row {row.number}: two files of the job are called {name}")
+
+
+def _row_without_cells(number: int) -> Row:
+    """What names that show no cell are made of: nothing has to be read and taken apart."""
+    return Row(number, ())
 
 
 def _check_readable(path: str, number: int) -> None:

@@ -243,7 +243,7 @@ class JsonResults:
             "receive": outcome.received,
             "exitval": outcome.exitval,
             "signal": outcome.signal,
-            "command": outcome.command,
+            "command": outcome.command(),
             "reason": outcome.reason,
             "parameters": dict(ended.task.parameters),
         }

@@ -26,7 +26,7 @@ def fields(outcome: Outcome) -> tuple[str, ...]:
         str(outcome.received),
         str(outcome.exitval),
         str(outcome.signal),
-        outcome.command,
+        outcome.command(),
     )
 
 

@@ -3,9 +3,14 @@
 Contract: a value.  `started` is the wall clock's time, `runtime` seconds; `sent` and `received` are bytes; `exitval`
 and `signal` are as in GNU parallel: a program that died of a signal has the exit value 0, one that we ended -1.  A
 result was `rejected` by --validate, or because a file of it is missing, although its program had succeeded.
+`command()` is the task's command line, made only for those who write it down.
 """
 
 from __future__ import annotations
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 ENDED_BY_US = -1  # exit value (GNU parallel) of a task that ran into its time limit or lost all of its workers
 
@@ -23,7 +28,7 @@ class Outcome:
         number: int,
         *,
         succeeded: bool,
-        command: str,
+        command: Callable[[], str],
         worker: str = "",
         started: float = 0.0,
         runtime: float = 0.0,

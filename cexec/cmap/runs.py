@@ -15,6 +15,7 @@ from cexec.protocol.frames import EXITED, LIMITED, READS, SIGNALLED, WRITES
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import asyncio
+    from collections.abc import Callable
 
     from cexec.aio import Job, Lease
     from cexec.cmap.collect import Live
@@ -78,7 +79,7 @@ class Run:
         self.status = self._exitval = FAILURE
         self._rejected = True
 
-    def outcome(self, reason: str, command: str) -> Outcome:
+    def outcome(self, reason: str, command: Callable[[], str]) -> Outcome:
         """`reason` is the scheduler's, empty after a success."""
         ended_by_us = self.attempt.timed_out
         return Outcome(

@@ -103,7 +103,7 @@ def test_nothing_can_be_taken_back_from_a_pipe() -> None:
     file.append([b"a", b"", b"b"])
     assert os.read(reading, 9) == b"ab"
     os.close(reading)
-    with pytest.raises(LocalError, match="cannot write standard output: broken pipe"):
+    with pytest.raises(LocalError, match="cannot write to standard output: broken pipe"):
         file.append([b"c"])
     os.close(writing)
 
@@ -129,7 +129,7 @@ def test_a_full_disk_leaves_nothing_of_an_addition(path: Path, monkeypatch: pyte
 
 def test_a_really_full_disk() -> None:
     fd = os.open("/dev/full", os.O_WRONLY)
-    with pytest.raises(LocalError, match="cannot write it: no space left on device"):
+    with pytest.raises(LocalError, match="cannot write to it: no space left on device"):
         AppendFile(fd, "it").append([b"x"])
     os.close(fd)
 

@@ -102,6 +102,18 @@ def test_two_rows_with_one_result_are_told() -> None:
     check(Work(stdout="fixed"), words("a"))
 
 
+def test_names_that_show_no_cell_need_no_rows(monkeypatch: pytest.MonkeyPatch) -> None:
+    make("a", "2.out")
+    table = table_from(params="-", stdin=io.BytesIO(b"id,name\n1,a\n2,b\n"))
+    work = Work(stdin="a", stdout="{#}.out", arguments=["{id}"])
+    refused("row 2: result 2.out exists already", work, table)
+    monkeypatch.setattr(table, "row", None)
+    check(work, table, [1])
+    refused("rows 1 and 2 have the same result 1", Work(stdout="1", arguments=["{id}"]), table)
+    with pytest.raises(TypeError):
+        check(Work(stdout="{#}-{id}", arguments=["{id}"]), table)
+
+
 def test_rows_that_are_not_chosen_do_not_count() -> None:
     table = words("a", "a", "b")
     check(Work(stdout="{}.out"), table, [2, 3])

@@ -51,7 +51,7 @@ def ended(
 ) -> Ended:  # fmt: skip
     task = Task(3, stdin=TaskInput(NOTHING), results=list(results), parameters=row, label=" ".join(row.values()))
     outcome = Outcome(
-        3, succeeded=succeeded, command="command", worker="w", started=1.0, runtime=2.0, rejected=rejected
+        3, succeeded=succeeded, command=lambda: "command", worker="w", started=1.0, runtime=2.0, rejected=rejected
     )
     return Ended(task, outcome, {STDOUT: output(stdout), STDERR: output(stderr)})
 

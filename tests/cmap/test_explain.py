@@ -39,7 +39,7 @@ def claimed(journal: Journal, number: int) -> Claim:
 def end(journal: Journal, claim: Claim, number: int, reason: str = "") -> None:
     attempt = journal.begin_attempt(claim, "w@x", NOW)
     journal.end_attempt(attempt, reason, NOW + 2)
-    outcome = Outcome(number, succeeded=not reason, command="", worker="w@x", started=NOW, runtime=2.0, reason=reason)
+    outcome = Outcome(number, succeeded=not reason, command=str, worker="w@x", started=NOW, runtime=2.0, reason=reason)
     journal.commit(claim, outcome, [])
 
 

@@ -29,7 +29,7 @@ def finished(number: int, output: bytes, *, succeeded: bool = True, result: str 
     task = Task(number, stdin=TaskInput(DATA), results=results, parameters={"n": str(number)})
     files = AttemptFiles(task, "0" * 16)
     files.outputs[STDOUT].append(output)
-    outcome = Outcome(number, succeeded=succeeded, command="")
+    outcome = Outcome(number, succeeded=succeeded, command=str)
     return Finished(Ended(task, outcome, files.outputs), files, None)
 
 

@@ -6,6 +6,7 @@ import csv
 import io
 import random
 from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -108,7 +109,7 @@ class Coordinator:
             outcome = Outcome(
                 task.number,
                 succeeded=not event.reason,
-                command=task.command_line("app.pub"),
+                command=partial(task.command_line, "app.pub"),
                 worker=attempt.worker,
                 exitval=4 if event.reason else 0,
                 reason=event.reason,

@@ -33,13 +33,23 @@ def test_rows_come_in_their_order() -> None:
     assert not work.is_done(work.task(3))
 
 
+def test_without_a_journal_no_task_is_made_for_its_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = worklist(None, [])
+    made: list[int] = []
+    task = Plan.task
+    monkeypatch.setattr(Plan, "task", lambda plan, number: (made.append(number), task(plan, number))[1])
+    assert list(work.numbers()) == [3, 1, 2]
+    assert work.task(3).arguments == [b"c"]
+    assert made == [3]
+
+
 def test_what_is_done_is_skipped() -> None:
     journal = Journal("state", NEW, now=0.0)
     work = worklist(journal, [])
     assert next(work.numbers()) == 3
     claim = work.claim(3)
     assert claim is not None
-    journal.commit(claim, Outcome(3, succeeded=True, command=""), [])
+    journal.commit(claim, Outcome(3, succeeded=True, command=str), [])
     assert work.is_done(work.task(3))
     work.close(3)
     assert work.claim(3) is None

@@ -29,7 +29,7 @@ def settle(observer: Observer, running: Running, end: float, reason: str = "") -
     """The task of an attempt is over, with what it says."""
     task = Task(running.task, stdin=TaskInput(NOTHING), label=running.label)
     outcome = Outcome(
-        running.task, succeeded=not reason, command="", worker=running.worker, runtime=1.0, exitval=bool(reason),
+        running.task, succeeded=not reason, command=str, worker=running.worker, runtime=1.0, exitval=bool(reason),
         reason=reason,
     )  # fmt: skip
     observer.settled(task, outcome, BEGIN + end)

@@ -35,7 +35,7 @@ def test_output_that_is_closed_is_told(
 def test_a_dry_run_whose_output_is_closed(application: Application) -> None:
     result = run(">&-", "cmap", "--dry-run", application.public, "--", "{}", ":::", "a")
     assert (result.returncode, result.stdout) == (255, "")  # lower ones are numbers of failed tasks
-    assert result.stderr == "cmap: cannot write standard output: bad file descriptor\n"
+    assert result.stderr == "cmap: cannot write to standard output: bad file descriptor\n"
 
 
 def test_inputs_that_are_named_need_no_standard_input(service: StartService, application: Application) -> None:

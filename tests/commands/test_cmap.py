@@ -151,7 +151,7 @@ def test_a_dry_run_runs_nothing(cluster: Cluster) -> None:
         argv = cluster.argv("--dry-run", ":::", "a")
         result = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, env=local_environment(), timeout=DEADLINE)
     assert result.returncode == 255
-    assert result.stderr == b"cmap: cannot write standard output: no space left on device\n"
+    assert result.stderr == b"cmap: cannot write to standard output: no space left on device\n"
 
 
 # what comes back
