@@ -14,9 +14,9 @@ import asyncio
 import os
 from time import monotonic
 
-from cexec.client_alerts import send_alert
-from cexec.client_job import RefusedError
-from cexec.client_programs import asked
+from cexec.client.alerts import send_alert
+from cexec.client.job import RefusedError
+from cexec.client.programs import asked
 from cexec.errors import CexecError, DisconnectedError, LocalError
 from cexec.protocol import frames, sodium
 from cexec.protocol.announcement import JOB_ID_SIZE
@@ -28,8 +28,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cexec.client_candidate import Winner
-    from cexec.client_programs import ProgramPlan
+    from cexec.client.candidate import Winner
+    from cexec.client.programs import ProgramPlan
     from cexec.protocol.frames import Exit, Stream
     from cexec.protocol.keys import ClientKey
     from cexec.protocol.session import Event

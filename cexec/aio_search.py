@@ -11,7 +11,7 @@ import asyncio
 from time import monotonic
 
 from cexec.aio import Lease
-from cexec.client_race import Contest
+from cexec.client.race import Contest
 from cexec.protocol import sodium
 from cexec.protocol.announcement import JOB_ID_SIZE, SealedAnnouncement
 from cexec.protocol.frames import Go
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import Any, TypeAlias
 
-    from cexec.client_candidate import Winner
+    from cexec.client.candidate import Winner
     from cexec.protocol.hello import Hello
     from cexec.protocol.keys import ClientKey
     from cexec.protocol.requirements import Requirements

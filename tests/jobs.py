@@ -1,6 +1,6 @@
 """A worker's job process and a client made of the real pump, joined by a TCP connection; no race, no keys.
 
-Contract: `RemoteJob` forks and runs `worker_lease.run_jobs` as cservice does.  What the client gives and gets is in
+Contract: `RemoteJob` forks and runs `worker.lease.run_jobs` as cservice does.  What the client gives and gets is in
 memory: `inputs` by stream number, `output(n)` what came.  `run()` returns the worker's exit frame; `reports` is what
 the job's process told its parent.  As a context manager it ends everything, and `remains()` names what then is left.
 """
@@ -24,8 +24,8 @@ from cexec.protocol.session import OFFERED, Event, Session
 from cexec.system import process, process_tree
 from cexec.system.fds import Sink, Source
 from cexec.system.pump import Pump, Trouble
-from cexec.worker_lease import run_jobs
-from cexec.worker_program import Program
+from cexec.worker.lease import run_jobs
+from cexec.worker.program import Program
 from tests.protocol.wires import record_pair
 
 JOB_ID = bytes(range(16))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cexec.aio import Lease
-from cexec.client_job import RefusedError
+from cexec.client.job import RefusedError
 from cexec.cmap.attempt import make_job
 from cexec.cmap.results import AttemptFiles
 from cexec.cmap.store import Spool

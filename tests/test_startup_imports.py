@@ -22,7 +22,7 @@ FORBIDDEN = {
 }  # fmt: skip
 
 LATER = {
-    "cexec.client_candidate", "cexec.client_inputs", "cexec.client_job", "cexec.client_outputs",
+    "cexec.client.candidate", "cexec.client.inputs", "cexec.client.job", "cexec.client.outputs",
     "cexec.protocol.channel", "cexec.protocol.session", "cexec.system.fds", "cexec.system.pump",
 }  # fmt: skip
 

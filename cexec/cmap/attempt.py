@@ -20,7 +20,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from cexec.client_programs import ProgramPlan
+    from cexec.client.programs import ProgramPlan
     from cexec.cmap.results import AttemptFiles, Output
     from cexec.cmap.store import Spool
     from cexec.cmap.tasks import Task

@@ -14,7 +14,7 @@ from math import inf
 from time import monotonic
 
 from cexec.aio_search import find_worker
-from cexec.client_job import RefusedError
+from cexec.client.job import RefusedError
 from cexec.cmap.attempts import Attempts
 from cexec.cmap.events import CANCELLED
 from cexec.cmap.pacing import Pacing

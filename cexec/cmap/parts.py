@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from cexec.aio_search import Terms
-    from cexec.client_programs import ProgramPlan
+    from cexec.client.programs import ProgramPlan
     from cexec.cmap.collect import Live
     from cexec.cmap.events import Observer
     from cexec.cmap.journal import Journal

@@ -11,7 +11,7 @@ import os
 import time
 from itertools import count
 
-from cexec.client_programs import plan_programs
+from cexec.client.programs import plan_programs
 from cexec.cmap import joblog
 from cexec.cmap.appending import AppendFile
 from cexec.cmap.blocks import BlockReader

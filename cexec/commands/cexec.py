@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import sys
 
-from cexec.client import DEFAULT_RETRIES, DEFAULT_SPOOL, Client, Request
-from cexec.client_descriptors import inspect, occupy_standard
-from cexec.client_signals import ENDING, INTERRUPT, EndedBySignal, die_of, end_by_default, end_by_exception
-from cexec.client_targets import requirements_from
+from cexec.client.client import DEFAULT_RETRIES, DEFAULT_SPOOL, Client, Request
+from cexec.client.descriptors import inspect, occupy_standard
+from cexec.client.signals import ENDING, INTERRUPT, EndedBySignal, die_of, end_by_default, end_by_exception
+from cexec.client.targets import requirements_from
 from cexec.errors import EXIT_TEMPORARY, CexecError, UsageError
 from cexec.protocol.keys import ClientKey
 from cexec.protocol.limits import DEFAULT_PINGPONG, LEAST_PINGPONG, MAXIMUM_WEIGHT
@@ -24,7 +24,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cexec.client_files import FilePlan
+    from cexec.client.files import FilePlan
     from cexec.commands.common import Option
 
 DEFAULT_ACCEPT_TIMEOUT = 60.0  # seconds (ours), as in the ancestor; CEXEC_TIMEOUT_ACCEPT
@@ -130,7 +130,7 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
     )
     request.check_size()
     if everywhere:
-        from cexec.client_all import AllClient
+        from cexec.client.all import AllClient
 
         expected = _whole(options, ("expect",), 0, 0, MAXIMUM_EXPECTED)
         return AllClient(request, expected=expected, tag=bool(options.get("tag"))).run()
@@ -144,7 +144,7 @@ def _files(options: Mapping[str, object]) -> FilePlan | None:
     sends, fetches, programs = options.get("send"), options.get("fetch"), options.get("program")
     if not sends and not fetches and not programs:
         return None
-    from cexec.client_files import plan_files
+    from cexec.client.files import plan_files
 
     return plan_files(sends or (), fetches or (), programs or ())  # type: ignore[arg-type]
 
@@ -184,7 +184,7 @@ def _everywhere(options: Mapping[str, object]) -> bool:
 
 def _run_explained(request: Request) -> int:
     """The story is told however the call ends, also when somebody loses patience with the search for a worker."""
-    from cexec.client_explain import Chronicle
+    from cexec.client.explain import Chronicle
     from cexec.commands.common import print_line
 
     request.chronicle = Chronicle(fingerprint=request.key.fingerprint, groups=request.groups, udp_port=request.udp_port)

@@ -18,7 +18,7 @@ import click
 
 from cexec import __version__
 from cexec.aio_search import Terms
-from cexec.client_targets import requirements_from
+from cexec.client.targets import requirements_from
 from cexec.cmap.appending import AppendFile
 from cexec.cmap.commit import unsaved
 from cexec.cmap.coordinator import Coordinator

@@ -14,9 +14,9 @@ from cexec import __version__
 from cexec.commands.common import run_click
 from cexec.protocol.keys import RelayKey
 from cexec.protocol.limits import MAXIMUM_HOPS
-from cexec.relay import DEFAULT_RATE, Relay
-from cexec.relay_plan import Network, parse_self, plan
-from cexec.relay_side import Side
+from cexec.relay.plan import Network, parse_self, plan
+from cexec.relay.relay import DEFAULT_RATE, Relay
+from cexec.relay.side import Side
 from cexec.system.eventlog import EventLog
 from cexec.system.groups import groups_from_environment, udp_port_from_environment
 from cexec.system.interfaces import interfaces

@@ -17,8 +17,8 @@ from cexec import __version__
 from cexec.commands.common import print_line, run_click
 from cexec.errors import CexecError, UsageError
 from cexec.group_receiver import GroupReceiver
-from cexec.logger import Logger
-from cexec.logger_output import LogOutput
+from cexec.logger.logger import Logger
+from cexec.logger.output import LogOutput
 from cexec.protocol.keys import ClientKey
 from cexec.system.group_sockets import GroupSockets
 from cexec.system.groups import groups_from_environment, udp_port_from_environment

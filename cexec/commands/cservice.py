@@ -37,12 +37,12 @@ from cexec.system.machine import attributes
 from cexec.system.memory_group import claim_parent
 from cexec.system.program_cache import DEFAULT_LIMIT, ProgramCache, default_directory
 from cexec.system.series import Series, state_directory
-from cexec.worker import Worker
-from cexec.worker_answers import Profile
-from cexec.worker_job import GRACE
-from cexec.worker_load import LoadWatch
-from cexec.worker_program import Program
-from cexec.worker_programs import PLACE, SentPrograms, own_platform
+from cexec.worker.answers import Profile
+from cexec.worker.job import GRACE
+from cexec.worker.load import LoadWatch
+from cexec.worker.program import Program
+from cexec.worker.programs import PLACE, SentPrograms, own_platform
+from cexec.worker.worker import Worker
 
 OWN_VARIABLES = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD")  # and CEXEC_*: ours, not the job's
 CLEAN_VARIABLES = ("PATH", "HOME", "LANG", "TZ")  # what --clean-env leaves

@@ -271,15 +271,16 @@ CUTS = """
 LIAR = """
 import os, sys
 sys.path.insert(0, {root!r})
-from cexec import relay, relay_buffers
+from cexec.relay import relay as relay
+from cexec.relay import buffers
 from cexec.commands.cproxy import main
 from cexec.protocol.relay_datagram import rewrite as honest_rewrite
-from cexec.relay_buffers import MemoryBuffer
-from cexec.relay_connection import Connection
-from cexec.relay_table import Announced
+from cexec.relay.buffers import MemoryBuffer
+from cexec.relay.connection import Connection
+from cexec.relay.table import Announced
 honest_fill = MemoryBuffer.fill
 LARGE = 1000  # bytes: no flight of the handshake, and the middle of so many is in the box of a record
-relay_buffers.PipeBuffer = MemoryBuffer
+buffers.PipeBuffer = MemoryBuffer
 if True:
 {lie}
 sys.exit(main())

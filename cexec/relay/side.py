@@ -1,0 +1,146 @@
+"""One of the two networks of a relay: hears its group and its answers, and sends to it.
+
+Contract: `hear` returns what has come for the group, `replies` what was sent back to us alone; neither blocks.  A
+datagram for this host alone is passed on to its other processes, and what those pass on is heard (docs/protocol.md
+section 2.5); what this host says to itself on the loopback is not, unless the group is the loopback's.  `refresh`
+follows the interfaces.  Only the constructor raises, and only `LocalError` and `UsageError`.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from cexec.errors import CexecError
+from cexec.protocol import datagram, redelivered
+from cexec.protocol.allowance import Allowance
+from cexec.relay.names import Names
+from cexec.system.datagrams import Announcer
+from cexec.system.group_sockets import GroupSockets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Callable
+
+    from cexec.relay.plan import Network
+    from cexec.system.groups import Sockaddr
+    from cexec.system.mdns import Registration
+
+REDELIVERY_RATE = 2000.0  # datagrams a second (ours) that are passed on to other processes of this host
+_KIND = slice(datagram.KIND_AT, datagram.KIND_AT + 1)
+_REDELIVERED = bytes([datagram.REDELIVERED])
+
+
+class Side:
+    """One network; `make_plan` says what it is at this moment, and raises `CexecError` when it is not there."""
+
+    def __init__(self, number: int, make_plan: Callable[[], Network], port: int) -> None:
+        self.number = number
+        self._make_plan = make_plan
+        self._port = port
+        self._redelivery = Allowance(REDELIVERY_RATE, REDELIVERY_RATE, monotonic())
+        self._registration: Registration | None = None
+        self._open(make_plan())
+
+    def _open(self, network: Network) -> None:
+        self._groups = GroupSockets(network.heard, self._port)
+        self._names = Names(network.sent_to, self._port)
+        self._entries = self._names.entries(monotonic())
+        self._announcer = Announcer(self._entries, self._port)
+        self._network = network
+        if network.registered and self._registration is None:
+            from cexec.system.mdns import Registration
+
+            self._registration = Registration(self._port, monotonic())
+
+    @property
+    def labels(self) -> list[str]:
+        """What is sent to, as a person reads it."""
+        return self._network.labels
+
+    @property
+    def loopback(self) -> bool:
+        """Whether who answers can only be on this host."""
+        return self._announcer.loopback
+
+    @property
+    def ipv6(self) -> bool:
+        """Whether an answer may come by IPv6."""
+        return self._announcer.ipv6
+
+    @property
+    def failures(self) -> dict[str, str]:
+        """What the last datagram could not be sent to, and why."""
+        return self._announcer.failures
+
+    def hear(self, now: float) -> list[tuple[bytes, Sockaddr, _socket.socket]]:
+        """Datagrams for the group or for this host, where they came from, and the socket that heard them."""
+        found: list[tuple[bytes, Sockaddr, _socket.socket]] = []
+        if self._registration is not None:
+            self._registration.receive()
+        for data, source, via, unicast in self._groups.receive():
+            local = source[0].startswith("127.")
+            if data[_KIND] == _REDELIVERED:
+                original = redelivered.unwrap(data) if local else None
+                if original is not None:
+                    found.append((*original, via))
+                continue
+            if local and not self._network.loopback:
+                continue
+            if unicast and redelivered.may_be_wrapped(data) and self._redelivery.left(now):
+                self._redelivery.spend(1.0)
+                self._groups.redeliver(redelivered.wrap(data, source), via)
+            found.append((data, source, via))
+        return found
+
+    def replies(self) -> list[tuple[bytes, Sockaddr]]:
+        """Datagrams that were sent back to where ours came from."""
+        return self._announcer.receive()
+
+    def send(self, data: bytes) -> list[str]:
+        """To the whole network; the labels of what took it."""
+        return self._announcer.send(data)
+
+    def send_to(self, data: bytes, address: Sockaddr, via: _socket.socket) -> None:
+        """To one host, from where it was heard."""
+        self._groups.send_to(data, address, via)
+
+    def filenos(self) -> list[int]:
+        """The descriptors to wait for; may be others after every call."""
+        fds = self._groups.filenos() + self._announcer.filenos()
+        if self._registration is not None and self._registration.fileno() >= 0:
+            fds.append(self._registration.fileno())
+        return fds
+
+    def refresh(self) -> bool:
+        """Follow the interfaces; whether anything changed.  A network that has gone away is waited for."""
+        if self._registration is not None:
+            self._registration.refresh(monotonic())
+        try:
+            network = self._make_plan()
+            if network.texts != self._network.texts:
+                self._close_sockets()
+                self._open(network)
+                return True
+        except CexecError:
+            pass
+        entries = self._names.entries(monotonic())
+        if [entry.text for entry in entries] != [entry.text for entry in self._entries]:
+            self._entries = entries
+            self._announcer.close()
+            self._announcer = Announcer(entries, self._port)
+        return self._groups.refresh()
+
+    def news(self) -> str | None:
+        """What is to be logged, once."""
+        return None if self._registration is None else self._registration.news()
+
+    def close(self) -> None:
+        """May be called again."""
+        self._close_sockets()
+        if self._registration is not None:
+            self._registration.close()
+
+    def _close_sockets(self) -> None:
+        self._groups.close()
+        self._announcer.close()

@@ -1,0 +1,218 @@
+"""The parent's side of a process that carries connections, and the socket over which it reports.
+
+Contract: `JobProcess.fork` returns in the parent only; the child takes the connections that it is given, one after the
+other, and never returns.  `reports()` gives what has come, and `ended` says when the process is gone; nothing here
+blocks.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import sys
+import traceback
+
+from cexec.system import leftovers, process
+from cexec.worker import assignment
+from cexec.worker.assignment import Assignment
+from cexec.worker.carrier import AHEAD, ASK, JOBS_AHEAD, LAST, OFFER
+from cexec.worker.lease import serve
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    from cexec.system.groups import Sockaddr
+    from cexec.worker.alerts import Started
+    from cexec.worker.heard import Known
+    from cexec.worker.offer import Offer
+    from cexec.worker.program import Program
+
+LAST_REPORTS = ("finished", "refused", "broken", "idle", "over", "free")
+MAXIMUM_REPORT = 4096  # bytes (ours)
+FIRST_OWN_DESCRIPTOR = 3
+
+
+class JobProcess:
+    """A process that runs the jobs of one connection, and then perhaps those of another.
+
+    Before the first job and between two it waits.  `identity` is what the bidder knows the job of this moment by, or
+    the wish for one; `announced` is that of the first one, and `taken` says whether the client has given it.  `fields`
+    are for the log, `told` for the loggers.
+    """
+
+    def __init__(self, pid: int, channel: socket.socket, records: str | None) -> None:
+        self.pid = pid
+        self.carries = False  # it has a connection
+        self.ended = False
+        self.alert: Started | None = None  # what the loggers will be told, while the program runs
+        self.identity = self.announced = b""
+        self.weight = 1
+        self.client: Sockaddr = ("", 0)
+        self.waiting = False  # it runs no job
+        self.offered = False  # a slot is reserved for its next one
+        self.taken = False
+        self.leased = False  # there has been more than one job
+        self.ahead = 0  # jobs that it may still offer without a word, at most
+        self.started = 0.0
+        self.fields: dict[str, object] = {}
+        self.told: dict[str, Any] = {}
+        self._name = ""
+        self._worker_address = ""
+        self._channel = channel
+        self._records = records
+        self._leader = 0
+        self._status = 0  # of the process
+        self._concluded = True  # it has said how the job ended
+
+    @classmethod
+    def fork(cls, program: Program) -> JobProcess:
+        """Starts the process; raises `OSError` when the system has no room for one."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        try:
+            pid = os.fork()
+        except OSError:
+            ours.close()
+            theirs.close()
+            raise
+        if pid == 0:
+            _run_child(program, theirs)
+        theirs.close()
+        ours.setblocking(False)
+        return cls(pid, ours, program.records)
+
+    def give(self, offer: Offer, known: Known, now: float) -> None:
+        """A connection for which a slot is reserved; raises `OSError` when the process has gone."""
+        announcement = known.opened.announcement
+        assignment.send(self._channel, offer.connection, Assignment.of(announcement, offer.client, offer.records))
+        self.carries = self.waiting = self.offered = True
+        self.taken = self.leased = False
+        self.ahead = 0
+        self.identity = self.announced = offer.identity
+        self.weight = announcement.weight
+        self.client = offer.client
+        self.started = now
+        self._name = announcement.certificate.name
+        self._worker_address = str(offer.connection.getsockname()[0])
+        self._leader = 0
+        self._concluded = False
+        self._call(announcement.job_id, announcement.attempt)
+
+    def begin(self, identity: bytes, job_id: bytes, attempt: int, now: float) -> None:
+        """A job begins."""
+        self.identity = identity
+        self.waiting = self.offered = False
+        self.taken = True
+        self.started = now
+        self._call(job_id, attempt)
+
+    def _call(self, job_id: bytes, attempt: int) -> None:
+        self.fields = {"job": job_id.hex(), "attempt": attempt, "name": self._name}
+        self.told = {
+            "job_id": job_id,
+            "attempt": attempt,
+            "client_name": self._name,
+            "client_address": str(self.client[0]),
+            "worker_address": self._worker_address,
+        }
+
+    def wait(self, identity: bytes) -> None:
+        """It waits for another job."""
+        self.identity = identity
+        self.waiting = self.leased = True
+
+    def offer(self) -> None:
+        """A slot is reserved for its next job."""
+        self.offered = True
+        self._say(OFFER)
+
+    def go_ahead(self) -> None:
+        """It may offer some jobs without being drawn."""
+        if self.leased and self.ahead <= JOBS_AHEAD // 2:
+            self.ahead = JOBS_AHEAD
+            self._say(AHEAD)
+
+    def ask(self) -> None:
+        """It is to wait until it is drawn, as always."""
+        if self.ahead:
+            self.ahead = 0
+            self._say(ASK)
+
+    def end(self) -> None:
+        """It is to take no further job."""
+        self._say(LAST)
+
+    def fileno(self) -> int:
+        return self._channel.fileno()
+
+    def reports(self) -> list[dict[str, Any]]:
+        """What the job's process has told since the last call."""
+        found: list[dict[str, Any]] = []
+        while not self.ended:
+            try:
+                data = self._channel.recv(MAXIMUM_REPORT)
+            except BlockingIOError:
+                break
+            except OSError:
+                data = b""
+            for report in [json.loads(data.decode())] if data else self._collect():
+                self._leader = report.get("pid", self._leader)
+                self._concluded = report["event"] in LAST_REPORTS
+                found.append(report)
+        return found
+
+    def terminate(self) -> None:
+        """Ends it, with the job of this moment: the process sees our end of the socket closed for writing."""
+        import socket
+
+        try:
+            self._channel.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # it has gone already
+
+    def close(self) -> None:
+        """Ends what the process has left, if it died."""
+        self._channel.close()
+        if self._status:
+            leftovers.end_strays(self._leader)
+            if self._records is not None:
+                leftovers.sweep(self._records)
+
+    def _say(self, word: bytes) -> None:
+        try:
+            self._channel.send(word)
+        except OSError:
+            pass  # it has gone, or is not listening: its end of the socket will tell
+
+    def _collect(self) -> list[dict[str, Any]]:
+        """Reaps the process, which closes its socket when it ends; what it could not report itself."""
+        self.ended = True
+        try:
+            _, self._status = os.waitpid(self.pid, 0)
+        except ChildProcessError:
+            pass
+        if self._concluded or not self._status:
+            return []
+        code = os.waitstatus_to_exitcode(self._status)
+        how = f"was killed by signal {-code}" if code < 0 else "has failed"
+        return [{"event": "broken", "reason": f"the job's process {how}"}]
+
+
+def _run_child(program: Program, parent: socket.socket) -> None:
+    """The forked child: has its end of the socketpair, nothing else of the parent's."""
+    status = 111
+    try:
+        process.become_ordinary()
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_IGN)  # the parent decides when a job ends
+        os.closerange(FIRST_OWN_DESCRIPTOR, parent.fileno())
+        os.closerange(parent.fileno() + 1, 1 << 20)
+        serve(program, parent)
+        status = 0
+    except BaseException:
+        traceback.print_exc(file=sys.stderr)
+    finally:
+        os._exit(status)

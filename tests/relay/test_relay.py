@@ -1,0 +1,563 @@
+"""What a relay does with each datagram and each connection: real sockets for TCP, fake networks for UDP."""
+
+from __future__ import annotations
+
+import io
+import select
+import signal
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+
+import pytest
+
+from cexec.errors import LocalError
+from cexec.protocol import datagram, redelivered, sodium
+from cexec.protocol.datagram import ANNOUNCEMENT, CLAIM
+from cexec.protocol.hello import QUEUED, encode_answer, seal_hello
+from cexec.protocol.limits import MAXIMUM_HOPS
+from cexec.protocol.relay_datagram import Header, read, rewrite
+from cexec.relay.relay import Relay
+from cexec.relay.table import LIFETIME, MAXIMUM_ANNOUNCED, MAXIMUM_OF_HOST
+from cexec.system.eventlog import EventLog
+from cexec.system.sockets import Listener
+from tests.protocol.test_relay_datagram import EACH
+from tests.protocol.wires import APPLICATION, STRANGERS, hello_of
+
+CLIENT, NEIGHBOUR = ("127.0.0.1", 40_000), ("127.0.0.2", 40_000)
+OPENING = b"\xcexec\x01\0\0\0"
+PATIENCE = 5.0  # seconds until a test gives up
+NEAR, FAR = 0, 1
+
+
+class FakeSide:
+    """One network: what it hears is put there by the test."""
+
+    labels = ("a network",)
+    loopback, ipv6 = True, False
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+        self.heard: list[tuple[bytes, tuple[str, int], socket.socket]] = []
+        self.sent: list[bytes] = []
+        self.answered: list[tuple[bytes, tuple[str, int]]] = []
+        self.replied: list[tuple[bytes, tuple[str, int]]] = []
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+
+    def hear(self, now: float) -> list[tuple[bytes, tuple[str, int], socket.socket]]:
+        heard, self.heard = self.heard, []
+        return heard
+
+    def replies(self) -> list[tuple[bytes, tuple[str, int]]]:
+        replied, self.replied = self.replied, []
+        return replied
+
+    def send(self, data: bytes) -> list[str]:
+        self.sent.append(data)
+        return list(self.labels)
+
+    def send_to(self, data: bytes, address: tuple[str, int], via: socket.socket) -> None:
+        assert via is self._socket
+        self.answered.append((data, address))
+
+    def take(self, data: bytes, source: tuple[str, int] = CLIENT) -> None:
+        self.heard.append((data, source, self._socket))
+
+    def filenos(self) -> list[int]:
+        return []
+
+    def refresh(self) -> bool:
+        return False
+
+    def news(self) -> None:
+        return None
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class Rig:
+    """A relay between two fake networks; `now` is the relay's clock for datagrams."""
+
+    def __init__(self, **options: object) -> None:
+        self.sides = FakeSide(NEAR), FakeSide(FAR)
+        self.log = io.StringIO()
+        wakeup = signal.set_wakeup_fd(-1)
+        handlers = [(number, signal.getsignal(number)) for number in (signal.SIGTERM, signal.SIGINT)]
+        self.relay = Relay(self.sides, log=EventLog(self.log), **{"rate": 1e6, **options})  # type: ignore[arg-type]
+        for number, handler in handlers:
+            signal.signal(number, handler)
+        signal.set_wakeup_fd(wakeup)
+        self.now = time.monotonic()
+
+    def hear(self, data: bytes, source: tuple[str, int] = CLIENT, side: int = NEAR, *, reply: bool = False) -> None:
+        if reply:
+            self.sides[side].replied.append((data, source))
+        else:
+            self.sides[side].take(data, source)
+        self.relay._hear(self.now)
+
+    def sent(self, side: int = FAR) -> list[Header]:
+        """What has been sent to a side since the last call."""
+        sent, self.sides[side].sent = self.sides[side].sent, []
+        headers = [read(data) for data in sent]
+        assert None not in headers
+        return [header for header in headers if header is not None]
+
+    def later(self, seconds: float) -> None:
+        self.now += seconds
+        self.relay._handle_timeouts(self.now)
+
+    def spin(self, until: Callable[[], bool]) -> None:
+        """Drives the TCP half."""
+        deadline = time.monotonic() + PATIENCE
+        while not until():
+            assert time.monotonic() < deadline, "nothing happens"
+            events, owners = self.relay._poller.wait(time.monotonic() + 0.02)
+            for owner in owners:
+                self.relay._forwarder.advance(owner, events, time.monotonic())
+            self.relay._forwarder.handle_timeouts(time.monotonic())
+
+    @property
+    def connections(self) -> int:
+        return len(self.relay._forwarder)
+
+    def close(self) -> None:
+        self.relay._forwarder.cut(self.now, jobs=True)
+        for entry in self.relay._table.all():
+            self.relay._forget(entry)
+        for side in self.sides:
+            side.close()
+
+
+MakeRig = Callable[..., Rig]
+
+
+@pytest.fixture
+def rig() -> Iterator[MakeRig]:
+    with ExitStack() as stack:
+
+        def make(**options: object) -> Rig:
+            made = Rig(**options)
+            stack.callback(made.close)
+            return made
+
+        yield make
+
+
+def announcement(counter: int = 0, port: int = 41_234, hops: int = MAXIMUM_HOPS) -> tuple[bytes, bytes]:
+    """A fresh announcement's datagram and mac1."""
+    sealed = APPLICATION.announce()
+    return sealed.datagram(counter, port, hops), sealed.mac1
+
+
+# datagrams
+
+
+def test_an_announcement_goes_to_the_other_side_with_our_port_and_a_hop_less(rig: MakeRig) -> None:
+    made = rig()
+    data, mac1 = announcement(counter=3)
+    made.hear(data)
+    (header,) = made.sent()
+    assert (header.kind, header.mac1, header.hops, header.counter) == (ANNOUNCEMENT, mac1, MAXIMUM_HOPS - 1, 3)
+    assert header.reply_port not in (0, 41_234) and header.reply_port >= 1024
+    assert made.sent(NEAR) == []
+    made.hear(rewrite(data, hops=8)[:8] + b"\0\4" + data[10:])
+    assert [again.reply_port for again in made.sent()] == [header.reply_port]
+
+
+@pytest.mark.parametrize(
+    ("got", "maximum", "sent"), [(8, 8, 7), (255, 8, 7), (1, 8, 0), (0, 8, None), (8, 2, 2), (2, 2, 1), (8, 0, 0)]
+)
+def test_hops_become_fewer_and_at_most_the_relays_own_maximum(
+    rig: MakeRig, got: int, maximum: int, sent: int | None
+) -> None:
+    made = rig(maximum_hops=maximum)
+    made.hear(announcement(hops=got)[0])
+    assert [header.hops for header in made.sent()] == ([] if sent is None else [sent])
+
+
+def test_nobody_is_sent_to_a_port_of_the_system(rig: MakeRig) -> None:
+    made = rig()
+    for port in (1, 22, 1023):
+        made.hear(announcement(port=port)[0])
+    assert made.sent() == []
+    made.hear(announcement(port=1024)[0])
+    assert len(made.sent()) == 1
+
+
+def test_a_census_needs_no_listener(rig: MakeRig) -> None:
+    made = rig()
+    made.hear(announcement(port=0)[0])
+    assert [header.reply_port for header in made.sent()] == [0]
+    assert made.relay._forwarder._listening == {}
+
+
+def test_what_comes_back_over_another_relay_is_not_passed_on(rig: MakeRig) -> None:
+    made = rig()
+    data, _ = announcement()
+    made.hear(data)
+    for hops in (6, 7):
+        made.hear(rewrite(data, hops=hops), ("10.0.0.9", 5000), FAR)
+    assert made.sent(NEAR) == []
+
+
+def test_of_two_copies_that_come_together_the_nearer_counts(rig: MakeRig) -> None:
+    made = rig()
+    data, _ = announcement()
+    made.sides[NEAR].take(rewrite(data, hops=6), NEIGHBOUR)
+    made.hear(data)
+    assert [header.hops for header in made.sent()] == [7]
+
+
+def test_all_that_is_for_everybody_passes_unchanged_but_for_the_hops(rig: MakeRig) -> None:
+    for kind in (datagram.ALERT, datagram.ACKNOWLEDGEMENT, datagram.PRESENCE):
+        for side in (NEAR, FAR):
+            made = rig()
+            made.hear(EACH[kind], side=side)
+            assert made.sides[1 - side].sent == [rewrite(EACH[kind], hops=7)]
+            assert made.sides[side].sent == []
+
+
+def test_an_acknowledgement_that_is_sent_to_us_alone_goes_to_everybody(rig: MakeRig) -> None:
+    made = rig()
+    made.hear(EACH[datagram.ACKNOWLEDGEMENT], reply=True)
+    assert [header.kind for header in made.sent()] == [datagram.ACKNOWLEDGEMENT]
+
+
+def test_what_was_redelivered_or_is_none_of_ours_is_dropped(rig: MakeRig) -> None:
+    made = rig()
+    data, _ = announcement()
+    for bad in (redelivered.wrap(data, CLIENT), data[:40], b"", bytes(100), b"x" * 1232):
+        made.hear(bad)
+        made.hear(bad, reply=True)
+    assert made.sent() == [] and made.sent(NEAR) == []
+
+
+def test_only_the_application_of_the_key_passes(rig: MakeRig) -> None:
+    made = rig(mac1_keys=[APPLICATION.client.mac1_key])
+    made.hear(STRANGERS.announce().datagram(0, 41_234, 8))
+    assert made.sent() == []
+    made.hear(announcement()[0])
+    assert len(made.sent()) == 1
+
+
+def test_an_answer_goes_back_to_where_its_announcement_came_from(rig: MakeRig) -> None:
+    made = rig()
+    sealed = APPLICATION.announce()
+    opened = APPLICATION.hear(sealed)
+    message = seal_hello(opened.handshake(), APPLICATION.worker.identity, hello_of(APPLICATION.worker, purpose=QUEUED))
+    answer = encode_answer(APPLICATION.client.mac1_key, sealed.mac1, message, 0)  # far away: it has no hops left
+    made.hear(answer, ("127.0.0.3", 3010), FAR, reply=True)
+    assert made.sides[NEAR].answered == []  # not asked for
+    made.hear(sealed.datagram(0, 41_234, 8))
+    made.hear(sealed.datagram(1, 41_234, 8), NEIGHBOUR)
+    other = encode_answer(APPLICATION.client.mac1_key, sealed.mac1, seal_hello(
+        opened.handshake(), APPLICATION.worker.identity, hello_of(APPLICATION.worker, purpose=QUEUED)), 0)  # fmt: skip
+    made.hear(other, ("127.0.0.3", 3010), FAR, reply=True)
+    assert made.sides[NEAR].answered == [(other, CLIENT), (other, NEIGHBOUR)]
+    made.hear(other, ("127.0.0.3", 3010), FAR, reply=True)
+    made.later(30)
+    made.hear(other, ("127.0.0.3", 3010), FAR, reply=True)
+    made.hear(other, ("127.0.0.3", 3010), NEAR, reply=True)
+    assert len(made.sides[NEAR].answered) == 2 and made.sides[FAR].answered == []
+
+
+def test_a_claim_passes_after_its_announcement_and_closes_the_listener(rig: MakeRig) -> None:
+    made = rig()
+    sealed = APPLICATION.announce()
+    made.hear(sealed.claim(1, 8))
+    assert made.sent() == []  # of what nobody there has heard
+    made.hear(sealed.datagram(0, 41_234, 8))
+    (header,) = made.sent()
+    assert is_open(header.reply_port)
+    made.hear(sealed.claim(2, 8))
+    assert [claim.kind for claim in made.sent()] == [CLAIM]
+    assert not is_open(header.reply_port)
+    made.hear(sealed.datagram(1, 41_234, 8))  # late
+    assert made.sent() == []
+
+
+def test_a_claim_from_elsewhere_is_not_believed(rig: MakeRig) -> None:
+    made = rig()
+    sealed = APPLICATION.announce()
+    made.hear(sealed.datagram(0, 41_234, 8))
+    (header,) = made.sent()
+    for source in (NEIGHBOUR, (CLIENT[0], CLIENT[1] + 1)):
+        made.hear(sealed.claim(1, 8), source)
+    assert made.sent() == [] and is_open(header.reply_port)
+
+
+def is_open(port: int) -> bool:
+    with socket.socket() as one:
+        return one.connect_ex(("127.0.0.1", port)) == 0
+
+
+def test_with_a_hop_delay_an_announcement_waits_and_its_last_copy_goes(rig: MakeRig) -> None:
+    made = rig(hop_delay=1.0)
+    sealed = APPLICATION.announce()
+    made.hear(sealed.datagram(0, 41_234, 8))
+    made.later(0.5)
+    made.hear(sealed.datagram(1, 41_234, 8))
+    assert made.sent() == [] and made.relay._forwarder._listening == {}
+    assert made.relay._next_timeout() <= made.now + 0.5
+    made.later(0.5)
+    assert [header.counter for header in made.sent()] == [1]
+    made.hear(sealed.datagram(2, 41_234, 8))
+    assert [header.counter for header in made.sent()] == [2]
+
+
+def test_what_is_claimed_within_the_hop_delay_is_never_announced(rig: MakeRig) -> None:
+    made = rig(hop_delay=1.0)
+    sealed = APPLICATION.announce()
+    made.hear(sealed.datagram(0, 41_234, 8))
+    made.hear(sealed.claim(1, 8))
+    made.later(2.0)
+    made.hear(sealed.datagram(1, 41_234, 8))
+    assert made.sent() == []
+
+
+def test_an_announcement_that_is_not_heard_any_more_is_forgotten(rig: MakeRig) -> None:
+    made = rig()
+    sealed = APPLICATION.announce()
+    made.hear(sealed.datagram(0, 41_234, 8))
+    (header,) = made.sent()
+    made.later(LIFETIME - 1)
+    made.hear(sealed.datagram(1, 41_234, 8))
+    made.later(LIFETIME - 1)
+    assert is_open(header.reply_port)
+    made.later(1)
+    assert not is_open(header.reply_port) and len(made.relay._table) == 0
+
+
+def test_a_host_that_announces_too_much_makes_room_among_its_own(rig: MakeRig) -> None:
+    made = rig()
+    first = announcement(port=0)[0]
+    made.hear(first, NEIGHBOUR)
+    template = bytearray(announcement(port=0)[0])
+    for _ in range(MAXIMUM_ANNOUNCED + 10):
+        template[12:28] = sodium.random_bytes(16)
+        made.hear(bytes(template))
+    assert len(made.relay._table) == MAXIMUM_OF_HOST + 1
+    assert made.relay._table.of(first[12:28])
+    for number in range(MAXIMUM_ANNOUNCED):
+        template[12:28] = sodium.random_bytes(16)
+        made.hear(bytes(template), (f"127.0.1.{number % 200}", 40_000))
+    assert len(made.relay._table) == MAXIMUM_ANNOUNCED
+
+
+def test_more_than_the_rate_is_dropped_and_said_so(rig: MakeRig) -> None:
+    made = rig(rate=20.0)
+    for _ in range(30):
+        made.hear(announcement(port=0)[0])
+    assert 9 <= len(made.sent()) <= 11  # one host's share
+    made.later(11)
+    assert "dropped datagrams=" in made.log.getvalue()
+
+
+def test_a_relay_that_is_stopping_announces_nothing_and_passes_the_rest(rig: MakeRig) -> None:
+    made = rig()
+    made.hear(announcement()[0])
+    (header,) = made.sent()
+    made.relay._stopping = 1
+    for entry in made.relay._table.all():
+        made.relay._forget(entry)
+    assert not is_open(header.reply_port)
+    made.hear(announcement()[0])
+    made.hear(EACH[datagram.ALERT])
+    assert [one.kind for one in made.sent()] == [datagram.ALERT]
+
+
+# connections
+
+
+class Listening:
+    """A client's listener on the loopback."""
+
+    def __init__(self) -> None:
+        self.socket = socket.create_server(("127.0.0.1", 0))
+        self.port: int = self.socket.getsockname()[1]
+
+    @property
+    def waiting(self) -> bool:
+        return bool(select.select([self.socket], [], [], 0)[0])
+
+    def accept(self) -> socket.socket:
+        accepted, _ = self.socket.accept()
+        accepted.settimeout(PATIENCE)
+        return accepted
+
+
+@pytest.fixture
+def client() -> Iterator[Listening]:
+    listening = Listening()
+    with listening.socket:
+        yield listening
+
+
+def worker_to(made: Rig, client: Listening) -> tuple[socket.socket, int]:
+    """A worker's connection to the port that an announcement of the client has got; that port."""
+    made.hear(announcement(port=client.port)[0])
+    (header,) = made.sent()
+    return connect(header.reply_port), header.reply_port
+
+
+def connect(port: int) -> socket.socket:
+    one = socket.create_connection(("127.0.0.1", port), timeout=PATIENCE)
+    return one
+
+
+def test_a_worker_is_joined_to_the_client(rig: MakeRig, client: Listening) -> None:
+    made = rig()
+    worker, _ = worker_to(made, client)
+    with worker:
+        worker.sendall(OPENING + b"first flight")
+        made.spin(lambda: client.waiting)
+        with client.accept() as accepted:
+            made.spin(lambda: readable(accepted, 20))
+            assert accepted.recv(100) == OPENING + b"first flight"
+            accepted.sendall(b"second flight")
+            made.spin(lambda: readable(worker, 13))
+            assert worker.recv(100) == b"second flight"
+    made.spin(lambda: made.connections == 0)
+    assert "forwarded" not in made.log.getvalue()  # it was an offer, and no job
+
+
+def readable(one: socket.socket, size: int) -> bool:
+    if not select.select([one], [], [], 0)[0]:
+        return False
+    return len(one.recv(size, socket.MSG_PEEK)) >= size
+
+
+def test_one_line_tells_of_a_job(rig: MakeRig, client: Listening) -> None:
+    made = rig()
+    worker, _ = worker_to(made, client)
+    with worker:
+        worker.sendall(OPENING)
+        made.spin(lambda: client.waiting)
+        with client.accept() as accepted:
+            made.spin(lambda: readable(accepted, 8))
+            accepted.recv(8)
+            accepted.sendall(bytes(105))
+            made.spin(lambda: readable(worker, 105))
+        host, worker_port = worker.getsockname()
+        worker.shutdown(socket.SHUT_WR)
+        made.spin(lambda: made.connections == 0)
+    (line,) = made.log.getvalue().splitlines()
+    assert f"client=127.0.0.1:{client.port} worker={host}:{worker_port} " in line
+    assert "to_worker=105 to_client=8" in line and "ended" not in line
+
+
+@pytest.mark.parametrize("said", [b"GET / HTTP/1.1\r\n\r\n", b"\x16\x03\x01", b"\xcexex", b"\xce"])
+def test_a_stranger_does_not_reach_the_client(rig: MakeRig, client: Listening, said: bytes) -> None:
+    made = rig()
+    stranger, _ = worker_to(made, client)
+    with stranger:
+        stranger.sendall(said)
+        stranger.shutdown(socket.SHUT_WR)
+        made.spin(lambda: made.connections == 0 and readable_end(stranger))
+    assert not client.waiting
+
+
+def readable_end(one: socket.socket) -> bool:
+    if not select.select([one], [], [], 0)[0]:
+        return False
+    try:
+        return one.recv(1) == b""
+    except ConnectionResetError:
+        return True
+
+
+def test_who_says_nothing_is_dropped_after_a_while(
+    rig: MakeRig, client: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cexec.relay.connection.CONNECT_DEADLINE", 0.3)
+    made = rig()
+    silent, _ = worker_to(made, client)
+    with silent:
+        made.spin(lambda: made.connections == 1)
+        made.spin(lambda: made.connections == 0)
+    assert not client.waiting
+
+
+def test_a_client_that_has_chosen_refuses_and_so_does_the_relay_from_then_on(rig: MakeRig, client: Listening) -> None:
+    made = rig()
+    worker, port = worker_to(made, client)
+    client.socket.close()
+    with worker:
+        worker.sendall(OPENING)
+        made.spin(lambda: readable_end(worker))
+    with pytest.raises(ConnectionRefusedError):
+        connect(port)
+    assert made.log.getvalue() == ""
+
+
+def test_a_client_that_cannot_be_reached_is_logged_and_workers_are_refused(
+    rig: MakeRig, client: Listening, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cexec.relay.connection.connect_result", lambda connecting: "no route to host")
+    made = rig()
+    worker, port = worker_to(made, client)
+    with worker:
+        worker.sendall(OPENING)
+        made.spin(lambda: readable_end(worker))
+    with pytest.raises(ConnectionRefusedError):
+        connect(port)
+    assert f"unreachable client=127.0.0.1:{client.port}" in made.log.getvalue()
+    assert 'reason="no route to host"' in made.log.getvalue()
+
+
+@pytest.mark.parametrize("address", ["255.255.255.255", "224.0.0.1", "0.0.0.0"])
+def test_what_is_no_hosts_address_is_never_connected_to(rig: MakeRig, address: str) -> None:
+    made = rig()
+    made.hear(announcement()[0], (address, 40_000))
+    (header,) = made.sent()
+    with connect(header.reply_port) as worker:
+        worker.sendall(OPENING)
+        made.spin(lambda: readable_end(worker))
+    assert "no host's address" in made.log.getvalue()
+
+
+def test_connections_are_bounded_and_the_rest_waits_in_the_backlog(rig: MakeRig, client: Listening) -> None:
+    made = rig(descriptors=0)
+    worker, port = worker_to(made, client)
+    with ExitStack() as stack:
+        stack.enter_context(worker)
+        workers = [worker, *(stack.enter_context(connect(port)) for _ in range(11))]
+        made.spin(lambda: made.connections == 8)
+        time.sleep(0.05)
+        made.spin(lambda: True)
+        assert made.connections == 8
+        for one in workers[:5]:
+            one.close()
+        made.spin(lambda: made.connections == 7)
+
+
+def test_without_descriptors_workers_wait(rig: MakeRig, client: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = rig()
+    worker, _ = worker_to(made, client)
+    accept = Listener.accept
+    failures = []
+
+    def fails_at_first(listener: Listener) -> object:
+        if len(failures) < 2:
+            failures.append(time.monotonic())
+            raise LocalError("too many open files")
+        return accept(listener)
+
+    monkeypatch.setattr(Listener, "accept", fails_at_first)
+    with worker:
+        made.spin(lambda: made.connections == 1)
+    assert failures[1] - failures[0] >= 0.19
+
+
+def test_no_port_for_a_listener_is_said_once(rig: MakeRig, client: Listening) -> None:
+    made = rig(ports=[client.port])
+    made.hear(announcement()[0])
+    made.hear(announcement()[0])
+    assert made.sent() == []
+    assert made.log.getvalue().count("failed ") == 1 and str(client.port) in made.log.getvalue()
+    client.socket.close()
+    made.hear(announcement()[0])
+    assert [header.reply_port for header in made.sent()] == [client.port]
