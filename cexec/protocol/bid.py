@@ -201,7 +201,7 @@ class Bidder:
             self._reputation.started(identity, now)
 
     def finished(self, identity: bytes, outcome: str, duration: float, now: float) -> None:
-        """The job ended: "ok", "failed" (status not 0), "refused" (could not be started), or anything else."""
+        """The job ended: "ok", "failed" (status not 0), "refused" (by this worker), "unfit" (by any), or otherwise."""
         announcement = self._leave(identity, RUNNING, now)
         if announcement is None:
             return

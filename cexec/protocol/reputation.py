@@ -63,8 +63,11 @@ class Reputation:
         _remember(self._unfinished, identity, now)
 
     def finished(self, identity: bytes, outcome: str, duration: float, now: float) -> None:
-        """A job ended: "ok" forgives everything, "refused" and a quick "failed" count, all else does not."""
-        if outcome in ("ok", "failed", "refused"):
+        """A job ended: "ok" forgives everything, "refused" and a quick "failed" count, all else does not.
+
+        "unfit" is a job that every worker would refuse, which says nothing of this one.
+        """
+        if outcome in ("ok", "failed", "refused", "unfit"):
             self._unfinished.pop(identity, None)
         if outcome == "ok":
             self._failures = 0
@@ -76,7 +79,7 @@ class Reputation:
             self._failed_at = now
         elif outcome == "failed" and self._failures < FAILURES_ALLOWED:
             self._failures = 0
-        if outcome != "ok":
+        if outcome not in ("ok", "unfit"):
             self.pause(now)
 
     def complained(self, client: bytes, identity: bytes | None, now: float) -> bool:

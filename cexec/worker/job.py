@@ -98,7 +98,7 @@ class Job:
         try:
             refusal = self._check() or self._start()
             if refusal is not None:
-                self._carrier.tell("refused", reason=refusal.reason)
+                self._carrier.tell("refused", reason=refusal.reason, everywhere=refusal.kind == PERMANENT)
                 self._session.refuse(refusal)
             else:
                 self._carrier.tell("started", pid=self._pid)

@@ -227,12 +227,14 @@ class Jobs:
             self._accept(process)
         elif what == "finished":
             self._finish(process, report, now)
+        elif what == "refused":
+            outcome = "unfit" if report.pop("everywhere") else "refused"
+            self._log.event(what, **process.fields, **report)
+            self._bidder.finished(process.identity, outcome, now - process.started, now)
         else:
             self._log.event(what, **process.fields, **report)
             if what == "started":
                 process.alert = self._alerts.started(**process.told)
-            elif what == "refused":
-                self._bidder.finished(process.identity, "refused", now - process.started, now)
 
     def _finish(self, process: JobProcess, report: dict[str, Any], now: float) -> None:
         identity, duration, idle, ahead = process.identity, *(report.pop(key) for key in ("duration", "idle", "ahead"))

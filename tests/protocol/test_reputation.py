@@ -51,6 +51,13 @@ def test_refusal_slows_a_worker_at_once() -> None:
     assert fail_quickly(bidder(), 1, outcome="refused") == [0.5]
 
 
+def test_what_every_worker_would_refuse_slows_none() -> None:
+    """A client's mistake, arguments that no worker allows, made its workers slow for everybody."""
+    machine = bidder()
+    assert fail_quickly(machine, 20, outcome="unfit") == []
+    assert (machine.penalty, machine.health, machine.free) == (0.0, "ok", 1)
+
+
 def test_success_ends_the_penalty() -> None:
     machine = bidder()
     fail_quickly(machine, 4)

@@ -229,6 +229,15 @@ def test_an_unknown_option_may_be_known_elsewhere() -> None:
         assert caught.value.kind == HERE
 
 
+@pytest.mark.parametrize(("allowed", "everywhere"), [(False, True), (True, False)])
+def test_the_parent_is_told_whether_every_worker_would_refuse(allowed: bool, everywhere: bool) -> None:
+    with shell("true", allow_arguments=allowed, arguments=[b"x" * 150_000]) as job:
+        with pytest.raises(Refused):
+            job.run()
+        job.pump.connection.close()
+        assert [(report["event"], report["everywhere"]) for report in job.reports()] == [("refused", everywhere)]
+
+
 def test_an_argument_that_the_system_refuses_is_a_refusal() -> None:
     with shell("true", allow_arguments=True, arguments=[b"x" * 150_000]) as job:
         with pytest.raises(Refused, match="cannot start sh: argument list too long"):
