@@ -107,15 +107,19 @@ class Coordinator:
         for worker in self._workers.forgotten(now):
             self._scheduler.worker_left(worker.key)
             self._end_searches(0)  # those that were turned away for its sake come at once
-        if why := self._workers.none_fits(self._patience, now):
-            fingerprint = self._parts.terms.key.fingerprint
-            raise NoWorkerError(f"no worker of {fingerprint} fits: {why}; {self.attempts.not_done}")
+        self._check_fitness(self._patience, now)
         self._follow_searches(now)
         if now >= self._next_tick:
             self._next_tick = now + TICK
             if self._parts.journal is not None:
                 self._parts.journal.flush()  # for `cmap explain`
             self.attempts.tell_counts(self._workers.by_name())
+
+    def _check_fitness(self, patience: float, now: float) -> None:
+        """Raises `NoWorkerError` when for so many seconds there were only workers that say that they do not fit."""
+        if why := self._workers.none_fits(patience, now):
+            fingerprint = self._parts.terms.key.fingerprint
+            raise NoWorkerError(f"no worker of {fingerprint} fits: {why}; {self.attempts.not_done}")
 
     async def _wait(self, now: float) -> None:
         due = self._scheduler.next_timeout(now)
@@ -206,6 +210,7 @@ class Coordinator:
             lease = await find_worker(self._parts.terms, choose)
         except NoWorkerError as error:
             if not self._workers.leases and not self._scheduler.running:
+                self._check_fitness(0.0, monotonic())  # what workers have said is more than a search can hear
                 raise NoWorkerError(self._left_over(error)) from None
             return
         except LocalError:
@@ -226,9 +231,10 @@ class Coordinator:
         serving.add_done_callback(self._note_end)
 
     def _tell_who_waits(self, text: str) -> None:
-        """What one of the searches has to say; while tasks run nobody waits for a worker."""
-        if not self._workers.leases and monotonic() >= self._told_at + TICK:
-            self._told_at = monotonic()
+        """What a search has to say; while tasks run nobody waits for a worker, and of misfits all has been said."""
+        now = monotonic()
+        if now >= self._told_at + TICK and not self._workers.leases and not self._workers.none_fits(0.0, now):
+            self._told_at = now
             self._parts.tell(text)
 
     def _lose(self, given: list[Run]) -> None:

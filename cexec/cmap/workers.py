@@ -66,8 +66,9 @@ class Workers:
 
     def none_fits(self, patience: float, now: float) -> str:
         """Why, if for so many seconds there have been only workers that are unfit; else nothing."""
-        if self._unfit and any(worker.fits for worker in self._workers.values()):
+        if any(worker.fits for worker in self._workers.values()):
             self._unfit_since = now
+            return ""
         if not self._unfit or now < self._unfit_since + patience:
             return ""
         return "; ".join(self._unfit.values())
