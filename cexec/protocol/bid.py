@@ -43,8 +43,8 @@ class Bidder:
 
     consider -> DELAYED -> READY -> Connect -> CONNECTING -> reserved -> RESERVED -> started -> RUNNING -> finished
 
-    `failed` and `released` lead back to DELAYED, `withdrawn` to READY.  What is claimed, expires or is given up leaves
-    with Forget, but never while a slot is held for it.
+    `failed` and `released` lead back to DELAYED, `withdrawn` to READY, and `hold` from READY to RESERVED.  What is
+    claimed, expires or is given up leaves with Forget, but never while a slot is held for it.
     """
 
     __slots__ = (
@@ -348,9 +348,10 @@ class Bidder:
         """Among whom is drawn next, and when; a slowed worker leaves all but what is meant for it to others first."""
         if not self._waiting or not self._may_connect():
             return None
-        held_until = self._reputation.held_until(self._now, alone=self._competition.alone(self._now))
+        alone = self._competition.alone(self._now)
+        held_until = self._reputation.held_until(self._now, alone=alone)
         if self._now < held_until and self._waiting_for_us:
-            return self._waiting_for_us, self._reputation.held_until(self._now, targeted=True)
+            return self._waiting_for_us, self._reputation.held_until(self._now, targeted=True, alone=alone)
         return self._waiting, held_until
 
     def _retry(self, announcement: Announcement, now: float) -> None:

@@ -46,10 +46,10 @@ class TreeEnd:
 
 def end_tree(leader: int, grace: float) -> None:
     """Ends everything that is left below this process, and returns when all is reaped."""
-    if not _reap():
+    if not reap():
         return
     ending = TreeEnd(leader, grace, time.monotonic())
-    while _reap() and not ending.given_up:
+    while reap() and not ending.given_up:
         ending.handle_timeout(time.monotonic())
         time.sleep(_LOOK_INTERVAL)
 
@@ -143,13 +143,15 @@ def strays(mark_name: bytes) -> list[int]:
     return result
 
 
-def childless() -> bool:
-    """Whether this process has no child, not even one that has ended."""
-    try:
-        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-    except ChildProcessError:
-        return True
-    return False
+def reap() -> bool:
+    """Collects children that have ended; whether any is left."""
+    while True:
+        try:
+            pid, _ = os.waitpid(-1, os.WNOHANG)
+        except ChildProcessError:
+            return False
+        if pid == 0:
+            return True
 
 
 def signal_all(pids: list[int], number: int) -> list[int]:
@@ -188,14 +190,3 @@ def _kill(pid: int, number: int) -> None:
         os.kill(pid, number)
     except (ProcessLookupError, PermissionError):
         pass
-
-
-def _reap() -> bool:
-    """Collects children that have ended; whether any is left."""
-    while True:
-        try:
-            pid, _ = os.waitpid(-1, os.WNOHANG)
-        except ChildProcessError:
-            return False
-        if pid == 0:
-            return True

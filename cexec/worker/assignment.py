@@ -90,13 +90,13 @@ def send(channel: socket.socket, connection: _socket.socket, assignment: Assignm
 
 
 def receive(channel: socket.socket) -> tuple[_socket.socket, Assignment] | None:
-    """Words that were meant for an earlier connection are passed over."""
+    """Words that were meant for an earlier connection are passed over; None also when there is no descriptor left."""
     while True:
         try:
-            data, fds, _, _ = socket.recv_fds(channel, MAXIMUM_SIZE, 1)
+            data, fds, flags, _ = socket.recv_fds(channel, MAXIMUM_SIZE, 1)
         except OSError:
             return None
-        if not data:
+        if not data or flags & socket.MSG_CTRUNC:
             return None
         if fds:
             os.set_inheritable(fds[0], False)

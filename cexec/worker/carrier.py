@@ -2,8 +2,8 @@
 
 Contract: `step(until)` pumps once, waiting no longer than that, and returns the pump's events; between two jobs
 `next_word(until)` waits for one frame only, because what follows a GO is the next job's.  Both hear the parent: its
-words set `may_offer` and `last`, and its end of the socket being closed raises `DisconnectedError`, as does what is
-wrong with the client.  docs/protocol.md section 4.4.
+words set `may_offer`, `last` and `ahead`, and its end of the socket being closed raises `DisconnectedError`, as does
+what is wrong with the client.  docs/protocol.md section 4.4.
 """
 
 from __future__ import annotations
@@ -165,6 +165,7 @@ class Carrier:
         elif word in (AHEAD, ASK):
             self.ahead = JOBS_AHEAD if word == AHEAD else 0
         else:
+            self.clean = False  # there is nobody to be told anything
             raise DisconnectedError("worker is ending its jobs")
         return True
 

@@ -96,7 +96,10 @@ class Job:
     def run(self) -> None:
         """Starts the program, pumps until it is over, sends the exit frame and ends what is left."""
         try:
-            refusal = self._check() or self._start()
+            refusal = self._check()
+            if refusal is None:
+                refusal = self._start()
+                self._carrier.clean = refusal is None  # else some of what had been opened for it is open still
             if refusal is not None:
                 self._carrier.tell("refused", reason=refusal.reason, everywhere=refusal.kind == PERMANENT)
                 self._session.refuse(refusal)

@@ -44,7 +44,7 @@ class Jobs:
         self._alerts = alerts
         self._log = log
         self._processes: dict[int, JobProcess] = {}  # by descriptor
-        self._spare: list[JobProcess] = []  # those that have no connection
+        self._spare: list[JobProcess] = []  # those that wait for a connection
         self._leases: dict[bytes, JobProcess] = {}  # those that wait for a job, the longest waiting first
         self._untold: list[tuple[dict[str, object], dict[str, Any], Started | None, float]] = []  # that have finished
         self._look_again = 0.0  # when those that go ahead are heard
@@ -83,23 +83,29 @@ class Jobs:
         try:
             process = self._give(offer, known, now)
         except OSError as error:
-            self._log.event("failed", **known.fields(), reason=f"cannot fork: {os.strerror(error.errno or 0).lower()}")
+            self._log.event(
+                "failed", **known.fields(), reason=f"no process for it: {os.strerror(error.errno or 0).lower()}"
+            )
             self._bidder.released(offer.identity, now)
             return
         self._leases[process.identity] = process
 
     def _give(self, offer: Offer, known: Known, now: float) -> JobProcess:
-        """To one that has carried a connection, if there is one: all that it needs is in its memory already."""
+        """To the process that waits, if there is one: all that it needs is in its memory already."""
         while self._spare:
             process = self._spare.pop()
             try:
                 process.give(offer, known, now)
                 return process
             except OSError:
-                pass  # it has died, as its descriptor will tell
+                process.terminate()  # if it has not died
         process = JobProcess.fork(self._program)
         self._processes[process.fileno()] = process
-        process.give(offer, known, now)
+        try:
+            process.give(offer, known, now)
+        except OSError:
+            process.terminate()
+            raise
         return process
 
     def hear(self, ready: set[int], now: float) -> None:
@@ -203,6 +209,7 @@ class Jobs:
                 self._bidder.released(process.identity, now)
             else:
                 self._bidder.forget(process.identity, now)
+            process.identity = b""  # perhaps another process gets the same announcement before this one has ended
 
     # reports
 
@@ -251,6 +258,7 @@ class Jobs:
     def _keep(self, process: JobProcess) -> None:
         """It can carry another connection."""
         process.carries = False
+        process.ahead = 0
         if self._stopping or len(self._spare) >= MAXIMUM_SPARE:
             process.terminate()
         else:

@@ -40,15 +40,22 @@ if TYPE_CHECKING:
 def serve(program: Program, parent: socket.socket) -> None:
     """Carries one connection after the other."""
     process.adopt_orphans()
-    clean = True
-    while clean and (given := receive(parent)) is not None:
-        connection, assignment = given
-        pump = Pump(connection, assignment.records(), Session(worker=True, now=monotonic()))
-        local = connection.getsockname()
-        clean = run_jobs(pump, program, lambda go: assignment.environment(go, local), parent)  # noqa: B023
+    while _carry(program, parent):
+        parent.send(FREE)
+
+
+def _carry(program: Program, parent: socket.socket) -> bool:
+    """Carries one; whether there may be another.  A function of its own, so that keys and buffers go with it."""
+    given = receive(parent)
+    if given is None:
+        return False
+    connection, assignment = given
+    local = connection.getsockname()
+    pump = Pump(connection, assignment.records(), Session(worker=True, now=monotonic()))
+    try:
+        return run_jobs(pump, program, lambda go: assignment.environment(go, local), parent)
+    finally:
         connection.close()
-        if clean:
-            parent.send(FREE)
 
 
 def run_jobs(pump: Pump, program: Program, environment: Environment, parent: socket.socket) -> bool:
@@ -70,7 +77,7 @@ def run_jobs(pump: Pump, program: Program, environment: Environment, parent: soc
         if record is not None:
             record.close()
         carrier.close()
-    return carrier.clean and process_tree.childless()
+    return carrier.clean and not process_tree.reap()
 
 
 def _run_job(carrier: Carrier, job: Job) -> Go | None:

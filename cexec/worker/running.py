@@ -51,14 +51,15 @@ class JobProcess:
         self.identity = self.announced = b""
         self.weight = 1
         self.client: Sockaddr = ("", 0)
-        self.waiting = False  # it runs no job
+        self.waiting = False  # its connection has no job at this moment
         self.offered = False  # a slot is reserved for its next one
         self.taken = False
-        self.leased = False  # there has been more than one job
+        self.leased = False  # it has waited for another job
         self.ahead = 0  # jobs that it may still offer without a word, at most
         self.started = 0.0
         self.fields: dict[str, object] = {}
         self.told: dict[str, Any] = {}
+        self._trusted = False  # it has been told that it may go ahead, and not yet to ask again
         self._name = ""
         self._worker_address = ""
         self._channel = channel
@@ -86,16 +87,17 @@ class JobProcess:
     def give(self, offer: Offer, known: Known, now: float) -> None:
         """A connection for which a slot is reserved; raises `OSError` when the process has gone."""
         announcement = known.opened.announcement
+        local = offer.connection.getsockname()
         assignment.send(self._channel, offer.connection, Assignment.of(announcement, offer.client, offer.records))
         self.carries = self.waiting = self.offered = True
-        self.taken = self.leased = False
+        self.taken = self.leased = self._trusted = False
         self.ahead = 0
         self.identity = self.announced = offer.identity
         self.weight = announcement.weight
         self.client = offer.client
         self.started = now
         self._name = announcement.certificate.name
-        self._worker_address = str(offer.connection.getsockname()[0])
+        self._worker_address = str(local[0])
         self._leader = 0
         self._concluded = False
         self._call(announcement.job_id, announcement.attempt)
@@ -132,12 +134,14 @@ class JobProcess:
         """It may offer some jobs without being drawn."""
         if self.leased and self.ahead <= JOBS_AHEAD // 2:
             self.ahead = JOBS_AHEAD
+            self._trusted = True
             self._say(AHEAD)
 
     def ask(self) -> None:
         """It is to wait until it is drawn, as always."""
-        if self.ahead:
+        if self._trusted:  # whatever we know of how far it has gone
             self.ahead = 0
+            self._trusted = False
             self._say(ASK)
 
     def end(self) -> None:
@@ -155,6 +159,8 @@ class JobProcess:
                 data = self._channel.recv(MAXIMUM_REPORT)
             except BlockingIOError:
                 break
+            except ConnectionResetError:
+                continue  # it has ended without reading a word of ours; what it had said before is still there
             except OSError:
                 data = b""
             for report in [json.loads(data.decode())] if data else self._collect():
@@ -165,8 +171,6 @@ class JobProcess:
 
     def terminate(self) -> None:
         """Ends it, with the job of this moment: the process sees our end of the socket closed for writing."""
-        import socket
-
         try:
             self._channel.shutdown(socket.SHUT_WR)
         except OSError:

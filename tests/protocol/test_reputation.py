@@ -58,6 +58,24 @@ def test_what_every_worker_would_refuse_slows_none() -> None:
     assert (machine.penalty, machine.health, machine.free) == (0.0, "ok", 1)
 
 
+def test_a_slowed_worker_that_is_alone_rests_as_briefly_from_jobs_that_name_it() -> None:
+    machine = bidder()
+    fail_quickly(machine, 8)
+    starts = []
+    now = 50.0
+    for number in range(3):
+        machine.consider(identity(number), 1, WANTED, now, targeted=True)
+        while not (found := connects(machine)):
+            due = machine.next_timeout()
+            assert due is not None
+            now = due
+            machine.handle_timeout(now)
+        run(machine, found[0], now)
+        starts.append(now)
+        machine.finished(found[0], "failed", 0.01, now)
+    assert starts[2] - starts[0] <= 2 * LONGEST_ALONE + 0.1
+
+
 def test_success_ends_the_penalty() -> None:
     machine = bidder()
     fail_quickly(machine, 4)

@@ -285,3 +285,29 @@ def test_what_leases_tell_that_need_no_answer_is_read_together() -> None:
     scene.jobs.hear({2}, due)
     assert set(scene.jobs.filenos(due)) == {1, 2}  # the other one needs answers
     assert other.ahead == 0
+
+
+def test_a_process_that_lets_go_late_does_not_take_the_slot_of_another_with_the_same_announcement() -> None:
+    """The announcement was answered again meanwhile, by another process; its `taken` then ended cservice."""
+    scene = Scene(2)
+    first: Any = FakeProcess(1)
+    scene.bidder.consider(first.identity, 1, 60.0, NOW, targeted=True)
+    scene.bidder.handle_timeout(NOW)
+    assert isinstance(scene.bidder.next_event(), Connect)
+    assert scene.bidder.reserved(first.identity, NOW)
+    first.waiting = first.offered = True
+    first.taken = False
+    scene.jobs._processes[1] = scene.jobs._leases[first.identity] = first
+    identity = first.identity
+    scene.say(first, {"event": "over", "reason": ""})
+    scene.bidder.consider(identity, 1, 60.0, NOW + 5.0, targeted=True)
+    scene.bidder.handle_timeout(NOW + 5.0)
+    assert isinstance(scene.bidder.next_event(), Connect)
+    assert scene.bidder.reserved(identity, NOW + 5.0)
+    second: Any = FakeProcess(2)
+    second.identity, second.waiting, second.offered = identity, True, True
+    scene.jobs._processes[2] = scene.jobs._leases[identity] = second
+    scene.say(first, {"event": "free"})
+    assert scene.bidder.reserved_count == 1
+    scene.say(second, taken(2), {"event": "started", "pid": 1})
+    assert scene.bidder.running == 1

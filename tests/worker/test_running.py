@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,6 +11,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from cexec.worker.running import JobProcess
 from tests.service import Application, Service, Shell, comes_true
 
 
@@ -60,6 +62,17 @@ def test_jobs_of_all_kinds_leave_no_descriptor_in_the_process_that_goes_on(shell
     assert (waiting.num_fds(), waiting.cwd()) == (descriptors, directory)
 
 
+def test_a_job_that_could_not_be_started_leaves_no_descriptor_to_the_next_one(shell: Shell, tmp_path: Path) -> None:
+    """What had been opened for it stayed open in the process that went on."""
+    (tmp_path / "in").write_bytes(b"x")
+    (first,) = carriers(shell.service)
+    conflict = ("--send", f"{tmp_path}/in=a", "--send", f"{tmp_path}/in=a/b")
+    assert shell.run("true", *conflict).returncode != 0
+    assert comes_true(lambda: not first.is_running())
+    assert shell.run("true").returncode == 0
+    assert comes_true(lambda: idle(shell.service))
+
+
 def test_jobs_at_the_same_time_have_processes_of_their_own_and_one_is_kept(shell: Shell, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     os.mkfifo(gate)
@@ -83,6 +96,22 @@ def test_after_a_job_that_broke_off_the_next_one_has_a_fresh_process(shell: Shel
     client.wait()
     assert comes_true(lambda: not first.is_running())
     assert shell.run("echo $PPID").stdout.strip() not in (b"", b"%d" % first.pid)
+
+
+def test_what_a_process_said_is_heard_although_it_left_a_word_unread() -> None:
+    """Regression: a job whose client was lost had no closing line, where its process had just been told to go ahead."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    process = JobProcess(pid, ours, None)
+    ours.send(b"ahead")
+    theirs.send(b'{"event": "broken", "reason": "x"}')
+    theirs.close()
+    assert process.reports() == [{"event": "broken", "reason": "x"}]
+    assert process.ended
+    process.close()
 
 
 def test_a_process_that_died_while_it_waited_is_replaced(shell: Shell) -> None:
