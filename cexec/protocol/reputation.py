@@ -30,7 +30,7 @@ class Reputation:
 
     __slots__ = (
         "_complained", "_complaints", "_complaints_at", "_failed_at", "_failures", "_paused_at", "_rival_succeeded_at",
-        "_rival_took_at", "_unfinished",
+        "_rival_took_at", "_unfinished", "_unfit",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -40,6 +40,7 @@ class Reputation:
         self._complaints_at = -inf
         self._complained: dict[bytes, float] = {}  # when each client was counted, oldest first
         self._unfinished: dict[bytes, float] = {}  # jobs that were started and have come to no proper end, oldest first
+        self._unfit: dict[bytes, float] = {}  # jobs that every worker would have refused, oldest first
         self._paused_at = self._rival_took_at = self._rival_succeeded_at = -inf
 
     def slowness(self, now: float, *, alone: bool = False) -> float:
@@ -69,7 +70,9 @@ class Reputation:
         """
         if outcome in ("ok", "failed", "refused", "unfit"):
             self._unfinished.pop(identity, None)
-        if outcome == "ok":
+        if outcome == "unfit":
+            _remember(self._unfit, identity, now)
+        elif outcome == "ok":
             self._failures = 0
             self._complaints = 0.0
             self._paused_at = -inf
@@ -88,6 +91,8 @@ class Reputation:
         A job that this worker did start and did not end is counted always; anything else once per client for a while,
         so that words alone cannot keep an honest worker from work.
         """
+        if identity in self._unfit:
+            return False
         weight = 1.0
         if identity is not None and identity in self._unfinished:
             del self._unfinished[identity]

@@ -64,6 +64,15 @@ def test_arguments_are_refused_unless_the_owner_allows_them(shell: Shell) -> Non
     )
 
 
+def test_wrong_arguments_of_a_client_slow_no_worker(application: Application, service: StartService) -> None:
+    """Regression: the worker counted its own refusals, and the client's complaints about them."""
+    worker = service("true")
+    for _ in range(4):
+        assert application.run("--", "argument").returncode == 111
+    assert application.run().returncode == 0
+    assert not any(" slowed " in line for line in worker.lines)
+
+
 def test_arguments_pass_by_no_shell(application: Application, service: StartService) -> None:
     service("printf", "[%s]", options=["--allow-args"])
     words = ["a b", "$HOME", "*", "", "--", "-n", "ä\n"]

@@ -55,7 +55,10 @@ def test_what_every_worker_would_refuse_slows_none() -> None:
     """A client's mistake, arguments that no worker allows, made its workers slow for everybody."""
     machine = bidder()
     assert fail_quickly(machine, 20, outcome="unfit") == []
+    machine.complained(b"client", 1.0, identity(7000))  # as the client does of every refusal
     assert (machine.penalty, machine.health, machine.free) == (0.0, "ok", 1)
+    machine.complained(b"client", 1.0, identity(1))
+    assert machine.penalty > 0.0
 
 
 def test_a_slowed_worker_that_is_alone_rests_as_briefly_from_jobs_that_name_it() -> None:
