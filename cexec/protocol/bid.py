@@ -13,7 +13,7 @@ from math import inf
 from cexec.protocol import limits
 from cexec.protocol.bid_events import Connect, Forget, Load, Penalized, Queued, Recovered
 from cexec.protocol.competition import Competition
-from cexec.protocol.lottery import Lottery
+from cexec.protocol.lottery import Waiting
 from cexec.protocol.remembered import CONNECTING, DELAYED, READY, RESERVED, RUNNING, SILENT, Announcement, Remembered
 from cexec.protocol.reputation import LONGEST_DELAY, Reputation
 
@@ -50,7 +50,6 @@ class Bidder:
     __slots__ = (
         "_announcements", "_boost", "_competition", "_connecting", "_events", "_load", "_now", "_queued_next",
         "_random", "_reputation", "_reserved", "_running", "_slots", "_speed", "_stalled", "_waiting",
-        "_waiting_for_us",
     )  # fmt: skip
 
     def __init__(
@@ -64,8 +63,7 @@ class Bidder:
         self._competition = Competition(random)
         self._reputation = Reputation()
         self._announcements = Remembered()
-        self._waiting = Lottery(random)  # those that are READY
-        self._waiting_for_us = Lottery(random)  # and of these the announcements that are targeted
+        self._waiting = Waiting(random)  # those that are READY
         self._events: list[Connect | Queued | Forget | Penalized | Recovered] = []
         self._now = self._queued_next = -inf
         self._running = self._reserved = self._connecting = self._stalled = 0
@@ -175,7 +173,7 @@ class Bidder:
         announcement = self._announcements.get(identity)
         if announcement is not None and announcement.state == READY and self.free:
             self._now = now
-            self._wait_no_more(announcement.identity)
+            self._waiting.discard(announcement.identity)
             announcement.state = RESERVED
             self._reserved += 1
             self._announcements.arm(announcement)
@@ -226,11 +224,10 @@ class Bidder:
     def next_event(self) -> Connect | Queued | Forget | Penalized | Recovered | None:
         if self._events:
             return self._events.pop(0)
-        lottery = self._next_lottery()
-        if lottery is not None and self._now >= lottery[1]:
-            announcement = self._announcements.get(lottery[0].draw())
+        draw = self._next_draw()
+        if draw is not None and self._now >= draw[1]:
+            announcement = self._announcements.get(self._waiting.draw(targeted=draw[0]))
             assert announcement is not None  # what waits is remembered
-            self._wait_no_more(announcement.identity)
             announcement.state = CONNECTING
             announcement.stalls_at = self._now + STALL
             self._connecting += 1
@@ -241,9 +238,9 @@ class Bidder:
     def next_timeout(self) -> float | None:
         """The time at which `handle_timeout` wants to be called; None: never."""
         due = self._announcements.next_timer()
-        lottery = self._next_lottery()
-        if lottery is not None:
-            due = min(due, max(self._now, lottery[1]))
+        draw = self._next_draw()
+        if draw is not None:
+            due = min(due, max(self._now, draw[1]))
         return None if due == inf else due
 
     def handle_timeout(self, now: float) -> None:
@@ -310,7 +307,7 @@ class Bidder:
             announcement.stalls_at = inf
             self._stalled += 1
         elif now >= announcement.expires:
-            self._wait_no_more(announcement.identity)
+            self._waiting.discard(announcement.identity)
             self._announcements.drop(announcement)
             self._events.append(Forget(announcement.identity, over=False))
             return
@@ -327,7 +324,7 @@ class Bidder:
         announcement = Announcement(identity, weight, now, expires, targeted)
         displaced = self._announcements.add(announcement)
         if displaced is not None:
-            self._wait_no_more(displaced.identity)
+            self._waiting.discard(displaced.identity)
             self._announcements.drop(displaced)
             self._events.append(Forget(displaced.identity, over=False))
         return announcement
@@ -335,24 +332,19 @@ class Bidder:
     def _wait(self, announcement: Announcement) -> None:
         """Its time has come: it takes part in the lottery for free slots."""
         announcement.state = READY
-        self._waiting.add(announcement.identity, announcement.weight)
-        if announcement.targeted and not announcement.leased:
-            self._waiting_for_us.add(announcement.identity, announcement.weight)
+        for_us = announcement.targeted and not announcement.leased
+        self._waiting.add(announcement.identity, announcement.weight, targeted=for_us)
         self._announcements.arm(announcement)
 
-    def _wait_no_more(self, identity: bytes) -> None:
-        self._waiting.discard(identity)
-        self._waiting_for_us.discard(identity)
-
-    def _next_lottery(self) -> tuple[Lottery, float] | None:
-        """Among whom is drawn next, and when; a slowed worker leaves all but what is meant for it to others first."""
+    def _next_draw(self) -> tuple[bool, float] | None:
+        """Whether only targeted ones are drawn next, and when; a slowed worker leaves the others to rivals first."""
         if not self._waiting or not self._may_connect():
             return None
         alone = self._competition.alone(self._now)
         held_until = self._reputation.held_until(self._now, alone=alone)
-        if self._now < held_until and self._waiting_for_us:
-            return self._waiting_for_us, self._reputation.held_until(self._now, targeted=True, alone=alone)
-        return self._waiting, held_until
+        if self._now < held_until and self._waiting.any_targeted:
+            return True, self._reputation.held_until(self._now, targeted=True, alone=alone)
+        return False, held_until
 
     def _retry(self, announcement: Announcement, now: float) -> None:
         """Wait a while and until it is heard again, because a client that has a worker falls silent; or give up."""
@@ -369,7 +361,7 @@ class Bidder:
         """Done with for good."""
         if announcement.state == CONNECTING:
             self._leave(announcement.identity, CONNECTING, now)
-        self._wait_no_more(announcement.identity)
+        self._waiting.discard(announcement.identity)
         self._announcements.finish(announcement, now)
         self._events.append(Forget(announcement.identity, over=True))
 

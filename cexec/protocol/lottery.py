@@ -59,3 +59,35 @@ class Lottery:
         identity = tickets[int(self._random() * len(tickets))]
         self.discard(identity)
         return identity
+
+
+class Waiting:
+    """Those that wait for a slot of a worker; the targeted ones, which are meant for it, can be drawn by themselves."""
+
+    __slots__ = ("_all", "_targeted")
+
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._all = Lottery(random)
+        self._targeted = Lottery(random)
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    @property
+    def any_targeted(self) -> bool:
+        return len(self._targeted) > 0
+
+    def add(self, identity: bytes, weight: int, *, targeted: bool) -> None:
+        self._all.add(identity, weight)
+        if targeted:
+            self._targeted.add(identity, weight)
+
+    def discard(self, identity: bytes) -> None:
+        self._all.discard(identity)
+        self._targeted.discard(identity)
+
+    def draw(self, *, targeted: bool) -> bytes:
+        """Take one out, of all or of the targeted ones; LookupError when none waits."""
+        identity = (self._targeted if targeted else self._all).draw()
+        self.discard(identity)
+        return identity

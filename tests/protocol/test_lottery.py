@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cexec.protocol.lottery import Lottery
+from cexec.protocol.lottery import Lottery, Waiting
 
 
 def ticket(number: int) -> bytes:
@@ -58,3 +58,17 @@ def test_all_of_one_weight_have_their_turn() -> None:
         counts[who] += 1
         lottery.add(who, 7)
     assert min(counts.values()) > 60
+
+
+def test_those_that_are_targeted_are_drawn_by_themselves_or_among_all() -> None:
+    waiting = Waiting(Random(1).random)
+    for number in range(6):
+        waiting.add(ticket(number), 1, targeted=number < 2)
+    assert {waiting.draw(targeted=True) for _ in range(2)} == {ticket(0), ticket(1)}
+    assert (len(waiting), waiting.any_targeted) == (4, False)
+    with pytest.raises(LookupError):
+        waiting.draw(targeted=True)
+    waiting.add(ticket(0), 1, targeted=True)
+    waiting.discard(ticket(5))
+    assert {waiting.draw(targeted=False) for _ in range(4)} == {ticket(number) for number in (0, 2, 3, 4)}
+    assert (len(waiting), waiting.any_targeted) == (0, False)
