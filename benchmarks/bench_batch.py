@@ -7,7 +7,7 @@ when the tasks are submitted until all have ended, without the start of their se
 because it does fewer a second.  Then what 4 KB of output a task cost: `cmap` with one program that writes them and
 with the same that writes nothing.  Each rate is told as it comes, and the medians at the end.
 
-The peers: `pip install hyperqueue distributed` into the Python that runs this, and the packages parallel and
+The peers: `make bench` installs HyperQueue and Dask (the extra `bench`); and Debian's packages parallel and
 openssh-server.  What is missing is told and left out.
 Environment: BENCH_ROUNDS (3), BENCH_TASKS (5,000), BENCH_OUTPUT_TASKS (2,000), BENCH_PARALLEL_TASKS (1,000),
 BENCH_SSH_TASKS (40).
