@@ -1,8 +1,9 @@
 """Which of the client's descriptors the program gets, in which direction, and what carries their bytes here.
 
-Contract: `inspect` looks at what is open (to be called before anything else is opened) and returns `Descriptor`s; those
-that are one open file (`2>&1`) are one stream, so that the order of what the program writes to both is kept.  Never
-forwarded: the key's descriptor, make's jobserver, listening sockets, epoll and the like, directories.
+Contract: `inspect` looks at what is open (to be called before anything else is opened) and returns `Descriptor`s.
+Descriptors of one open file (`2>&1`) share one stream, which keeps the order of what the program writes to them.  No
+open file is read by two streams: each would get a part of the input, and nobody would notice.  Never forwarded: the
+key's descriptor, make's jobserver, listening sockets, epoll and the like, directories.
 docs/protocol.md section 4.2 (GO).
 """
 
@@ -22,6 +23,9 @@ if TYPE_CHECKING:
 STANDARD = 3  # descriptors 0, 1 and 2 have one direction whatever they were opened for
 _LOCKED_FROM = 1 << 61  # (ours) where no file has bytes; our process id added, a place that is ours alone
 _ACCESS_MODE = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
+_GET_TERMINAL = 0x80045432  # TIOCGDEV of <asm-generic/ioctls.h>: the number of the terminal behind /dev/tty, too
+_TERMINAL = -1  # (ours) stands for the file system in the identity of a terminal
+_MASTER = os.makedev(5, 2)  # /dev/ptmx: what is read there is not what is read at the terminal
 
 
 STANDARD_NAMES = {0: "standard input", 1: "standard output", 2: "standard error"}
@@ -33,17 +37,22 @@ def name_of(descriptor: int) -> str:
 
 
 class Descriptor:
-    """One descriptor.  `same_as`: the lowest one that is the same open file in the same direction, or itself."""
+    """One descriptor.  `same_as`: the lower one whose stream it shares, or itself.  `inode`: which file it is.
 
-    __slots__ = ("append", "directions", "fd", "inode", "mode", "same_as")
+    `shares_offset`: the program moves the offset of this file by reading, perhaps through another descriptor.
+    """
 
-    def __init__(self, fd: int, directions: int, mode: int, inode: tuple[int, int], append: bool) -> None:
+    __slots__ = ("access", "append", "directions", "fd", "inode", "mode", "same_as", "shares_offset")
+
+    def __init__(self, fd: int, directions: int, mode: int, inode: tuple[int, int], flags: int) -> None:
         self.fd = fd
         self.directions = directions
         self.mode = mode
         self.inode = inode
-        self.append = append
+        self.access = flags & _ACCESS_MODE
+        self.append = bool(flags & os.O_APPEND)
         self.same_as = fd
+        self.shares_offset = self.regular and bool(directions & READS)
 
     @property
     def regular(self) -> bool:
@@ -63,9 +72,27 @@ def inspect(maximum: int, excluded: Iterable[int], environ: Mapping[str, str]) -
             continue
         descriptor = _look_at(fd)
         if descriptor is not None:
-            descriptor.same_as = next((other.fd for other in found if _same_open_file(other, descriptor)), fd)
+            _join(descriptor, [other for other in found if other.same_as == other.fd])
             found.append(descriptor)
     return found
+
+
+def _join(descriptor: Descriptor, streams: list[Descriptor]) -> None:
+    """Decides which stream carries this descriptor's bytes: one of `streams`, or one of its own."""
+    sharing = [other for other in streams if _same_open_file(other, descriptor)]
+    if descriptor.regular and any(other.directions & READS for other in (*sharing, descriptor)):
+        for other in (*sharing, descriptor):
+            other.shares_offset = True
+    wanted = descriptor.directions
+    if wanted == READS | WRITES and any(other.directions == READS for other in sharing):
+        wanted = WRITES  # its input already goes to another descriptor
+    descriptor.directions = wanted
+    # A stream of exactly these directions comes first; one of both has all that a stream of one direction has.
+    for directions in (wanted, READS | WRITES):
+        for other in sharing:
+            if other.directions == directions:
+                descriptor.same_as, descriptor.directions = other.fd, directions
+                return
 
 
 def occupy_standard() -> None:
@@ -105,8 +132,21 @@ def _look_at(fd: int) -> Descriptor | None:
         if fd and directions == READS:
             return None  # the program would fail to write to it, and so it will to one that is closed
         directions = READS if fd == 0 else WRITES
-    inode = (status.st_dev, status.st_ino)
-    return Descriptor(fd, directions, status.st_mode, inode, bool(flags & os.O_APPEND))
+    return Descriptor(fd, directions, status.st_mode, _identity(fd, status), flags)
+
+
+def _identity(fd: int, status: os.stat_result) -> tuple[int, int]:
+    """Which file this is.  A terminal has several names (/dev/pts/1, /dev/tty), but one number."""
+    import fcntl
+
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev != _MASTER:
+        try:
+            number = fcntl.ioctl(fd, _GET_TERMINAL, bytes(4))
+        except OSError:
+            pass  # no terminal, or not Linux
+        else:
+            return _TERMINAL, int.from_bytes(number, sys.byteorder)
+    return status.st_dev, status.st_ino
 
 
 def _listens(fd: int) -> bool:
@@ -120,16 +160,20 @@ def _listens(fd: int) -> bool:
 
 
 def _same_open_file(one: Descriptor, other: Descriptor) -> bool:
-    """Whether two descriptors share one open file: for a pipe or a terminal the same inode is as good."""
-    if one.inode != other.inode or one.directions != other.directions or one.append != other.append:
+    """True if two descriptors share one open file.  All opens of a pipe, a terminal or a socket share its bytes."""
+    if one.inode != other.inode:
         return False
-    if not one.regular or one.append:
+    if not one.regular:
+        return True
+    if one.access != other.access or one.append != other.append:
+        return False
+    if one.append and one.access == os.O_WRONLY:
         return True
     if os.lseek(one.fd, 0, os.SEEK_CUR) != os.lseek(other.fd, 0, os.SEEK_CUR):
         return False
     same = _share_locks(one, other)
     # Where that cannot be told, two outputs at one offset are better taken for `2>&1` than written over one another.
-    return one.directions == WRITES if same is None else same
+    return one.directions == other.directions == WRITES if same is None else same
 
 
 def _share_locks(one: Descriptor, other: Descriptor) -> bool | None:
@@ -141,7 +185,7 @@ def _share_locks(one: Descriptor, other: Descriptor) -> bool | None:
 
     if not hasattr(fcntl, "F_OFD_SETLK") or sys.maxsize < 1 << 32:
         return None  # not Linux, or another layout of the struct
-    kind = fcntl.F_RDLCK if one.directions == READS else fcntl.F_WRLCK
+    kind = fcntl.F_RDLCK if one.access == os.O_RDONLY else fcntl.F_WRLCK
     where = _LOCKED_FROM + os.getpid()
     try:
         fcntl.fcntl(one.fd, fcntl.F_OFD_SETLK, _lock(kind, where))

@@ -207,7 +207,7 @@ class Outputs:
 
 def _is_read_too(descriptor: Descriptor) -> bool:
     """Whether its offset is moved by what the program reads, too."""
-    if not (descriptor.directions & READS and descriptor.regular) or descriptor.append:
+    if not descriptor.shares_offset or descriptor.append:
         return False
     return os.lseek(descriptor.fd, 0, os.SEEK_CUR) < os.fstat(descriptor.fd).st_size
 

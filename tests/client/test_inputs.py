@@ -143,7 +143,7 @@ def test_a_socket_is_spooled_and_stays_blocking(opened: Open) -> None:
 
 
 def test_no_stdin_is_at_its_end_at_once() -> None:
-    descriptor = Descriptor(0, 1, 0, (0, 0), False)
+    descriptor = Descriptor(0, 1, 0, (0, 0), os.O_RDONLY)
     made = Inputs([descriptor], no_stdin=True, spool=0)
     assert read(made, 0) == b""
     assert made.obstacle() == ""
