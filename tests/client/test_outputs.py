@@ -50,7 +50,9 @@ def path(tmp_path: Path) -> Path:
 def described(fd: int, number: int | None = None, *, append: bool = False, directions: int = WRITES) -> Descriptor:
     """The descriptor `fd`; tests of standard error say that it is number 2 and open nothing."""
     status = os.fstat(fd)
-    descriptor = Descriptor(fd, directions, status.st_mode, (status.st_dev, status.st_ino), os.O_APPEND if append else 0)
+    descriptor = Descriptor(
+        fd, directions, status.st_mode, (status.st_dev, status.st_ino), os.O_APPEND if append else 0
+    )
     if number is not None:
         descriptor.fd = descriptor.same_as = number
     return descriptor
