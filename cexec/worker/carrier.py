@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 OFFER, LAST, AHEAD, ASK = b"offer", b"last", b"ahead", b"ask"
 JOBS_AHEAD = 16  # (ours) jobs that may be offered so: what the parent is told of them it reads together
 FREE = b'{"event": "free"}'  # the last report of a connection
+MAXIMUM_REPORT = 4096  # bytes (ours) of one report; longer texts in it are cut
 _CORK: int | None = getattr(_socket, "TCP_CORK", None)
 
 
@@ -130,7 +131,7 @@ class Carrier:
     def tell(self, what: str, **values: object) -> None:
         """A report for the parent."""
         try:
-            self._parent.send(json.dumps({"event": what, **values}).encode())
+            self._parent.send(encode_report({"event": what, **values}))
         except OSError:
             pass  # the parent has gone; the watch on its socket says so
 
@@ -179,6 +180,16 @@ class Carrier:
             os.read(self._children, 4096)
         except BlockingIOError:
             pass
+
+
+def encode_report(report: dict[str, object]) -> bytes:
+    """At most MAXIMUM_REPORT bytes.  JSON makes six bytes of a control character, and peers choose what texts say."""
+    while len(data := json.dumps(report).encode()) > MAXIMUM_REPORT:
+        name, text = max(
+            ((name, value) for name, value in report.items() if isinstance(value, str)), key=lambda item: len(item[1])
+        )
+        report = {**report, name: text[: len(text) // 2]}
+    return data
 
 
 def _child_signals() -> tuple[int, int]:

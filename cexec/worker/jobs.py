@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 
 from cexec.system.destinations import address_label
-from cexec.worker.running import JobProcess
+from cexec.worker.running import JobProcess, ReportError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,8 +114,11 @@ class Jobs:
             process = self._processes[fd]
             if process.ahead:
                 self._look_again = now + READ_TOGETHER
-            for report in process.reports():
-                self._follow(process, str(report.pop("event")), report, now)
+            try:
+                for report in process.reports():
+                    self._follow(process, str(report.pop("event")), report, now)
+            except ReportError as error:
+                process.distrust(str(error))
             if process.ended:
                 del self._processes[fd]
                 if process.carries:
@@ -217,7 +220,21 @@ class Jobs:
         self._alerts.given(process.told["job_id"], process.told["attempt"], process.identity)
         self._log.event("accepted", **process.fields, client=_shown(process))
 
+    def _check(self, process: JobProcess, what: str) -> None:
+        """Raises `ReportError` for a report that cannot come now."""
+        possible = {
+            "taken": process.identity in self._leases,
+            "started": process.taken and not process.waiting and process.alert is None,
+            "refused": process.taken and not process.waiting and process.alert is None,
+            "finished": process.alert is not None,
+            "idle": process.taken and not process.waiting and process.alert is None,
+        }
+        if not process.carries or not possible.get(what, True):
+            raise ReportError(f"it told {what!r} at a time when that cannot be")
+
     def _follow(self, process: JobProcess, what: str, report: dict[str, Any], now: float) -> None:
+        if what != "broken":
+            self._check(process, what)
         if what == "idle":
             self._wait(process, now)
         elif what == "over":

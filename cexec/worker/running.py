@@ -17,7 +17,7 @@ import traceback
 from cexec.system import leftovers, process
 from cexec.worker import assignment
 from cexec.worker.assignment import Assignment
-from cexec.worker.carrier import AHEAD, ASK, JOBS_AHEAD, LAST, OFFER
+from cexec.worker.carrier import AHEAD, ASK, JOBS_AHEAD, LAST, MAXIMUM_REPORT, OFFER
 from cexec.worker.lease import serve
 
 TYPE_CHECKING = False
@@ -31,8 +31,25 @@ if TYPE_CHECKING:
     from cexec.worker.program import Program
 
 LAST_REPORTS = ("finished", "refused", "broken", "idle", "over", "free")
-MAXIMUM_REPORT = 4096  # bytes (ours)
+REPORTS: dict[str, dict[str, type]] = {  # what a process may tell, and the fields of each report
+    "taken": {"job": str, "attempt": int},
+    "started": {"pid": int},
+    "refused": {"reason": str, "everywhere": bool},
+    "finished": {
+        "status": int, "sent": int, "received": int, "cpu": float, "reason": str, "duration": float, "idle": bool,
+        "ahead": bool,
+    },
+    "broken": {"reason": str},
+    "idle": {},
+    "over": {"reason": str},
+    "free": {},
+}  # fmt: skip
+JOB_ID_DIGITS = 32  # of "job"
 FIRST_OWN_DESCRIPTOR = 3
+
+
+class ReportError(Exception):
+    """A process has told what makes no sense: it is out of order, and nothing that it says counts."""
 
 
 class JobProcess:
@@ -67,6 +84,7 @@ class JobProcess:
         self._leader = 0
         self._status = 0  # of the process
         self._concluded = True  # it has said how the job ended
+        self._disorder = ""  # why nothing counts that it says
 
     @classmethod
     def fork(cls, program: Program) -> JobProcess:
@@ -163,11 +181,24 @@ class JobProcess:
                 continue  # it has ended without reading a word of ours; what it had said before is still there
             except OSError:
                 data = b""
-            for report in [json.loads(data.decode())] if data else self._collect():
+            if not data:
+                found += self._collect()
+            elif not self._disorder:
+                try:
+                    report = decode_report(data)
+                except ReportError as error:
+                    self.distrust(str(error))
+                    continue
                 self._leader = report.get("pid", self._leader)
                 self._concluded = report["event"] in LAST_REPORTS
                 found.append(report)
         return found
+
+    def distrust(self, reason: str) -> None:
+        """Ends it, because what it says makes no sense; its job is lost, and nothing else."""
+        self._disorder = reason
+        self._concluded = False
+        os.kill(self.pid, signal.SIGKILL)  # it is our child, and reaped only when its socket is closed
 
     def terminate(self) -> None:
         """Ends it, with the job of this moment: the process sees our end of the socket closed for writing."""
@@ -199,9 +230,29 @@ class JobProcess:
             pass
         if self._concluded or not self._status:
             return []
+        if self._disorder:
+            return [{"event": "broken", "reason": f"the job's process was ended: {self._disorder}"}]
         code = os.waitstatus_to_exitcode(self._status)
         how = f"was killed by signal {-code}" if code < 0 else "has failed"
         return [{"event": "broken", "reason": f"the job's process {how}"}]
+
+
+def decode_report(data: bytes) -> dict[str, Any]:
+    """One report of a process, with exactly its fields; `ReportError` for anything else."""
+    try:
+        report = json.loads(data.decode())
+    except (ValueError, RecursionError):
+        raise ReportError("it sent a report that cannot be read") from None
+    event = report.get("event") if isinstance(report, dict) else None
+    fields = REPORTS.get(event) if isinstance(event, str) else None
+    if fields is None or report.keys() != {"event", *fields}:
+        raise ReportError("it sent an unknown report")
+    if any(type(report[name]) is not kind for name, kind in fields.items()):
+        raise ReportError("it sent a report with an impossible value")
+    digits = report.get("job", "0" * JOB_ID_DIGITS)
+    if len(digits) != JOB_ID_DIGITS or not set(digits) <= set("0123456789abcdef"):
+        raise ReportError("it sent a report with an impossible job id")
+    return dict(report)
 
 
 def _run_child(program: Program, parent: socket.socket) -> None:
