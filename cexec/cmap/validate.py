@@ -2,10 +2,10 @@
 
 Contract: a `Judge` is given each task's results in a directory: `stdout`, `stderr`, and the files that were fetched
 under the job's names for them.  A command is run by sh in that directory, with the row as PARAM_name and the number as
-CMAP_TASK in its environment; exit status 0 accepts.  `module:function` is called with the row, a dict of texts, and the
-directory's path; true accepts.  Whatever is wrong with either is the reason of a `Verdict`, except a function that
-cannot be found: `UsageError`, when the judge is made.  A command is in a process group of its own: Ctrl-C is for us,
-and what runs is ended by `end`.
+CMAP_TASK in its environment; exit status 0 accepts, and one that is lost does not.  `module:function` is called with
+the row, a dict of texts, and the directory's path; true accepts.  Whatever is wrong with either is the reason of a
+`Verdict`, except a function that cannot be found: `UsageError`, when the judge is made.  A command is in a process
+group of its own: Ctrl-C is for us, and what runs is ended by `end`.
 """
 
 from __future__ import annotations
@@ -102,13 +102,30 @@ class Judge:
                 assert process.stdout is not None
                 while data := os.read(process.stdout.fileno(), CHUNK):
                     output.append(data)
+                status = _wait(process)
             self._running.discard(process)
-            if process.returncode == 0:
+            if status == 0:
                 return Verdict("", output)
+            if status is None:
+                return Verdict(f"{self._option} has ended, and its exit status is lost", output)
             errors.seek(0)
             said = errors.read(4 * LONGEST_REASON).decode(errors="replace").strip()[:LONGEST_REASON]
-        how = f"exited with {process.returncode}" if process.returncode > 0 else f"died of signal {-process.returncode}"
+        how = f"exited with {status}" if status > 0 else f"died of signal {-status}"
         return Verdict(f"{self._option} {how}{': ' if said else ''}{said}", output)
+
+
+def _wait(process: subprocess.Popen[bytes]) -> int | None:
+    """The exit status, negative for a signal; None if it is lost, which `subprocess` takes for a 0.
+
+    The kernel keeps none for a Python program that ignores SIGCHLD.
+    """
+    try:
+        _, status = os.waitpid(process.pid, 0)
+    except ChildProcessError:
+        process.returncode = 0  # so that nobody waits for it again
+        return None
+    process.returncode = os.waitstatus_to_exitcode(status)
+    return process.returncode
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:

@@ -18,6 +18,7 @@ from cexec.protocol.keys import ClientKey
 from cexec.protocol.limits import DEFAULT_PINGPONG, LEAST_PINGPONG, MAXIMUM_WEIGHT
 from cexec.system.groups import groups_from_environment, udp_port_from_environment
 from cexec.system.keyfile import find_client_key, key_descriptor, read_key
+from cexec.system.signal_state import set_at_start
 from cexec.system.sockets import ports_from_environment
 
 TYPE_CHECKING = False
@@ -64,6 +65,7 @@ OPTIONS: tuple[Option, ...] = (
 def main(argv: list[str] | None = None) -> int:
     """Parses, runs, and says what went wrong in one line on stderr."""
     words = sys.argv[1:] if argv is None else argv
+    set_at_start()
     try:
         before, arguments = _split(words)
         if not before or any(word.startswith("-") for word in before):

@@ -99,7 +99,10 @@ def end_strays(leader: int) -> None:
         if not ours:
             return
         for pid in ours:
-            os.waitpid(pid, os.WNOHANG)
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                pass  # the kernel was faster, in a caller that ignores SIGCHLD
         time.sleep(_LOOK_INTERVAL)
 
 

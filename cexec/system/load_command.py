@@ -111,16 +111,20 @@ class LoadCommand:
         """If it has ended take its answer, else look again soon; one that still prints has until its deadline."""
         if self._fd != -1:
             return
+        status: int | None
         try:
             pid, status = os.waitpid(self._pid, os.WNOHANG)
-        except ChildProcessError:  # somebody else took its exit status, so what it printed has to do
-            pid, status = self._pid, 0
+        except ChildProcessError:  # somebody else took its exit status, which may have been a failure's
+            pid, status = self._pid, None
         if not pid:
             self.due = now + REAP_INTERVAL
             return
         self._pid = 0
         self.due = max(now, self._start + INTERVAL)
         if now - self._start >= DEADLINE:
+            return
+        if status is None:
+            self._fail("has ended, and its exit status is lost")
             return
         code = os.waitstatus_to_exitcode(status)
         if code:

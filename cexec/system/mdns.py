@@ -83,8 +83,11 @@ class HelperProcess:
         """Ends it now."""
         self._channel.close()
         if self._pid:
-            os.kill(self._pid, 9)  # it is not reaped yet, so the number is its own
-            os.waitpid(self._pid, 0)
+            try:
+                os.kill(self._pid, 9)  # it is not reaped yet, so the number is its own
+                os.waitpid(self._pid, 0)
+            except (ProcessLookupError, ChildProcessError):
+                pass  # it is reaped by the kernel in a caller that ignores SIGCHLD
             self._pid = 0
 
 

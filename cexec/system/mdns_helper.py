@@ -15,6 +15,7 @@ import threading
 
 from cexec.system.interfaces import interfaces
 from cexec.system.mdns import BROWSE_IDLY, FAILED, FOUND, LOST, REGISTER, REGISTERED, SERVICE, VERSION, VERSION_KEY
+from cexec.system.signal_state import set_at_start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,6 +36,8 @@ MAXIMUM_REASON = 200  # characters (ours)
 def main(arguments: list[str]) -> None:
     """Runs until standard input ends."""
     os.closerange(3, HIGHEST_DESCRIPTOR)  # a client passes the descriptors on that it was started with
+    set_at_start()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # it bounds our end, whoever ignored it before
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # meant for the one who started us, who closes the socket then
     if arguments[0] == BROWSE_IDLY:

@@ -98,7 +98,10 @@ def _fork(
     with open(reading, "rb") as pipe:
         told = pipe.read()
     if told:
-        os.waitpid(pid, 0)
+        try:
+            os.waitpid(pid, 0)
+        except ChildProcessError:
+            pass  # a caller that ignores SIGCHLD has no children to wait for
         raise OSError(int(told), os.strerror(int(told)))
     return pid
 

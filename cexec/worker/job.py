@@ -12,7 +12,7 @@ import re
 import signal
 from time import monotonic
 
-from cexec.errors import CexecError, DisconnectedError
+from cexec.errors import CexecError, DisconnectedError, LocalError
 from cexec.protocol import frames
 from cexec.protocol.frames import EXITED, FIRST_FILE, HERE, LIMITED, PERMANENT, SIGNALLED, Exit, Go, Refusal
 from cexec.protocol.program_offer import is_option
@@ -275,6 +275,8 @@ class Job:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
                 self._alone = True
+                if self._pid and self._status is None:  # it must not count as a success, or be waited for
+                    raise LocalError("the program has ended, and its exit status is lost") from None
                 return
             if pid == 0:
                 return

@@ -14,7 +14,7 @@ import socket
 import sys
 import traceback
 
-from cexec.system import leftovers, process
+from cexec.system import leftovers, process, signal_state
 from cexec.worker import assignment
 from cexec.worker.assignment import Assignment
 from cexec.worker.carrier import AHEAD, ASK, JOBS_AHEAD, LAST, MAXIMUM_REPORT, OFFER
@@ -82,7 +82,7 @@ class JobProcess:
         self._channel = channel
         self._records = records
         self._leader = 0
-        self._status = 0  # of the process
+        self._status: int | None = 0  # of the process; None if it is lost
         self._concluded = True  # it has said how the job ended
         self._disorder = ""  # why nothing counts that it says
 
@@ -210,7 +210,7 @@ class JobProcess:
     def close(self) -> None:
         """Ends what the process has left, if it died."""
         self._channel.close()
-        if self._status:
+        if self._status != 0:
             leftovers.end_strays(self._leader)
             if self._records is not None:
                 leftovers.sweep(self._records)
@@ -226,15 +226,21 @@ class JobProcess:
         self.ended = True
         try:
             _, self._status = os.waitpid(self.pid, 0)
-        except ChildProcessError:
-            pass
-        if self._concluded or not self._status:
+        except ChildProcessError:  # somebody else took its exit status, so it may have been killed
+            self._status = None
+        if self._concluded or self._status == 0:
             return []
         if self._disorder:
             return [{"event": "broken", "reason": f"the job's process was ended: {self._disorder}"}]
-        code = os.waitstatus_to_exitcode(self._status)
-        how = f"was killed by signal {-code}" if code < 0 else "has failed"
-        return [{"event": "broken", "reason": f"the job's process {how}"}]
+        return [{"event": "broken", "reason": f"the job's process {_end(self._status)}"}]
+
+
+def _end(status: int | None) -> str:
+    """How a process ended that did not end well, in words."""
+    if status is None:
+        return "has ended, and its exit status is lost"
+    code = os.waitstatus_to_exitcode(status)
+    return f"was killed by signal {-code}" if code < 0 else "has failed"
 
 
 def decode_report(data: bytes) -> dict[str, Any]:
@@ -261,6 +267,7 @@ def _run_child(program: Program, parent: socket.socket) -> None:
     try:
         process.become_ordinary()
         signal.set_wakeup_fd(-1)
+        signal_state.set_at_start()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the parent decides when a job ends
         os.closerange(FIRST_OWN_DESCRIPTOR, parent.fileno())

@@ -175,11 +175,17 @@ def test_program_that_vanished_is_told_and_found_again(script: Script, start: Ca
     assert command.value == 0.5
 
 
-def test_exit_status_taken_by_somebody_else_does_no_harm(script: Script, start: Callable[[str], LoadCommand]) -> None:
+def test_an_exit_status_that_somebody_else_took_counts_as_a_failure(
+    script: Script, start: Callable[[str], LoadCommand]
+) -> None:
     command = start(str(script.path))
     command.handle_timeout(0.0)
     os.waitpid(command._pid, 0)
     run_once(command, 0.0)
+    assert command.value is None
+    complaint = command.complaint()
+    assert complaint is not None and "its exit status is lost" in complaint
+    run_once(command, 2.0)
     assert command.value == 0.5
 
 

@@ -52,6 +52,21 @@ def test_death_by_a_signal_is_told() -> None:
         assert (result.kind, result.status, result.exit_status) == (SIGNALLED, 9, 137)
 
 
+def test_a_lost_exit_status_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is it waited for."""
+
+    def take_it_first(pid: int, options: int) -> tuple[int, int, object]:
+        if os.waitpid(pid, options)[0]:
+            raise ChildProcessError
+        return 0, 0, None
+
+    monkeypatch.setattr(os, "wait4", take_it_first)
+    with shell("sleep 0.2") as job:
+        assert lost(job) == "disconnected unexpectedly"
+        broken = {"event": "broken", "reason": "the program has ended, and its exit status is lost"}
+        assert broken in job.reports()
+
+
 # descriptors
 
 
