@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 from cexec.system import leftovers
 from tests.cgroups import control_group
 from tests.conftest import StartService
+from tests.needs import NOBODY, require_second_user
 from tests.service import Application, Service, comes_true
 
 # In the background, in a session of its own, an orphan with an empty environment, and one that ignores TERM.
@@ -134,6 +136,48 @@ def test_a_runtime_directory_that_is_not_ours_alone_is_told(
     worker = service("echo", "hello", environment=runtime)
     worker.wait_for("warning")
     assert application.run().stdout == b"hello\n"
+
+
+@pytest.mark.parametrize("content", ["10", "[]", "null", "[" * 100_000, "\0", '{"leader": "x", "directory": 1}'])
+def test_a_record_that_cannot_be_understood_does_not_stop_cservice(
+    content: str, application: Application, service: StartService, runtime: dict[str, str], tmp_path: Path
+) -> None:
+    (tmp_path / "run" / "cexec").mkdir(0o700)
+    (tmp_path / "run" / "cexec" / "1-x").write_text(content)
+    worker = service("echo", "hello", environment=runtime)
+    assert application.run().stdout == b"hello\n"
+    assert not (tmp_path / "run" / "cexec" / "1-x").exists()
+    assert not any("Traceback" in line for line in worker.lines)
+
+
+def test_another_users_runtime_directory_cannot_make_cservice_kill_or_delete(
+    application: Application, service: StartService, runtime: dict[str, str], tmp_path: Path
+) -> None:
+    """As `su` leaves XDG_RUNTIME_DIR; its owner plants records once cservice has looked at the directory."""
+    require_second_user()
+    (tmp_path / "run" / "cexec").mkdir(0o700)
+    os.chown(tmp_path / "run", NOBODY, NOBODY)
+    precious = tmp_path / "tmp" / f"{leftovers.PRIVATE_PREFIX}precious"
+    precious.mkdir()
+    mark = f"{leftovers.MARK}={os.urandom(16).hex()}"
+    name, _, value = mark.partition("=")
+    stranger = subprocess.Popen(["sleep", "600"], env={**os.environ, name: value})
+    worker = service("sh", "-c", "echo ready; exec sleep 600", environment=runtime)
+    run = Run(application)
+    (tmp_path / "run" / "cexec").rename(tmp_path / "run" / "before")
+    (tmp_path / "run" / "cexec").mkdir(0o700)
+    record = tmp_path / "run" / "cexec" / "1-planted"
+    boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+    record.write_text(json.dumps({"mark": mark, "boot": boot, "directory": str(precious)}))
+    for path in (record.parent, record):
+        os.chown(path, NOBODY, NOBODY)
+    job_process(worker).kill()
+    worker.wait_for("the job's process was killed by signal 9")
+    run.finish()
+    assert comes_true(lambda: not any(child.children() for child in psutil.Process(worker.pid).children()))
+    assert stranger.poll() is None and precious.exists() and record.exists()
+    stranger.kill()
+    stranger.wait()
 
 
 # options
