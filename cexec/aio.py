@@ -109,6 +109,11 @@ class Lease:
         self._loop.add_reader(self._fd, self._step)
 
     @property
+    def once(self) -> bool:
+        """True if the worker says that a job which it may have started must never be repeated."""
+        return "once" in self.hello.attributes
+
+    @property
     def worker(self) -> str:
         """What it is called."""
         return f"{self.hello.name}@{self.address}"
@@ -151,7 +156,8 @@ class Lease:
             self._hold_back(False)
             while result is None:
                 for event in await self._events():
-                    result = self._handle(event, job, began) or result
+                    if result is None:  # what follows an EXIT is not about this job
+                        result = self._handle(event, job, began)
             return result
         finally:
             for stream in list(self._pump.sources):
@@ -194,7 +200,7 @@ class Lease:
             verb = "write" if event.writing else "read"
             raise LocalError(f"cannot {verb} stream {event.stream} of a job: {os.strerror(event.error).lower()}")
         if event.kind == frames.STARTED:
-            began(bool(event.number & frames.ONCE) or "once" in self.hello.attributes)
+            began(bool(event.number & frames.ONCE) or self.once)
         elif event.kind == frames.PROGRAM:
             self._pump.sources.update(asked(job.program, event.text))
         elif event.kind == frames.REFUSED and event.refusal is not None:

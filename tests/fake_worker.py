@@ -20,7 +20,7 @@ from cexec.protocol import datagram, frames
 from cexec.protocol.announcement import OpenedAnnouncement, open_announcement
 from cexec.protocol.channel import Records, WorkerHandshake
 from cexec.protocol.frames import Ending, Exit, Go
-from cexec.protocol.hello import CONNECT, INSTANCE_SIZE, Hello
+from cexec.protocol.hello import CONNECT, INSTANCE_SIZE, ONCE, Hello
 from cexec.protocol.keys import OwnerKey, WorkerKey
 from cexec.protocol.limits import UDP_PORT
 from cexec.protocol.session import Event, Session
@@ -51,14 +51,15 @@ class Connection:
         assert self._records is not None, "shake() comes first"
         return self._records
 
-    def shake(self, instance: bytes | None = None) -> Self:
-        """Proves to be a worker."""
+    def shake(self, instance: bytes | None = None, *, once: bool = False) -> Self:
+        """Proves to be a worker; `once`: one whose jobs must never be repeated."""
         hello = Hello(
             purpose=CONNECT,
             instance=instance or os.urandom(INSTANCE_SIZE),
             certificate=self._key.identity.certificate,
             host="fake",
             ciphers=aead_names(),
+            attributes={ONCE: ""} if once else {},
         )
         handshake = WorkerHandshake(self._opened.handshake(), self._key.identity, hello, 0.0)
         self.raw(handshake.data_to_send())
@@ -71,9 +72,9 @@ class Connection:
         self._session.confirm()
         return self.flush()
 
-    def take(self) -> Self:
+    def take(self, *, once: bool = False) -> Self:
         """Shakes hands, confirms and gets the job."""
-        self.shake().confirm()
+        self.shake(once=once).confirm()
         self.go = self.hear(frames.GO).go
         return self
 
@@ -125,6 +126,15 @@ class Connection:
     def exit(self, status: int = 0) -> Self:
         self._session.exit(Exit(kind=frames.EXITED, status=status, endings=[]))
         return self.flush()
+
+    def exit_and(self, *following: bytes, status: int = 0, raw: bytes = b"") -> Self:
+        """The exit frame, more frames and bytes that are no record, all in one segment."""
+        self._session.exit(Exit(kind=frames.EXITED, status=status, endings=[]))
+        for frame in (*self._session.data_to_send(), *following):
+            self.records.send_frame(frame)
+        data = b"".join(self.records.data_to_send())
+        self.records.data_sent(len(data))
+        return self.raw(data + raw)
 
     def endings(self) -> list[Ending]:
         """What a truthful exit frame would say, for one that is to be made untruthful."""

@@ -113,6 +113,8 @@ class WorkerRun:
             reason = os.strerror(event.error).lower()
             what = f"keep the output of worker {self.name}" if event.writing else "read the input again"
             raise LocalError(f"cannot {what}: {reason}")
+        if self.exit is not None:
+            return  # a complete result stays one, whatever the worker says after it
         if event.kind == frames.STARTED:
             self._pump.sources.update(self._sources)
         elif event.kind == frames.REFUSED and event.refusal is not None:

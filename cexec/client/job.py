@@ -139,6 +139,8 @@ class ClientJob:
                 raise self._outputs.cannot_write(event.stream, event.error)
             verb = "write to" if event.writing else "read from"
             raise LocalError(f"cannot {verb} {self._name_of(event.stream)}: {os.strerror(event.error).lower()}")
+        if self._exit is not None and event.kind != frames.END:
+            return  # a complete result stays one, whatever the worker says after it
         if event.kind == frames.STARTED:
             if self._chronicle is not None:
                 self._chronicle.note("started")

@@ -125,7 +125,8 @@ class Attempts:
         for observer in self._parts.observers:
             observer.ended(run.running, run.how, run.status, run.reason, run.received, now)
         status = run.status if run.status > 0 else 1
-        self._scheduler.ended(run.attempt, run.how, now, status=status, reason=run.reason)
+        once = run.lease is not None and run.lease.once
+        self._scheduler.ended(run.attempt, run.how, now, status=status, reason=run.reason, once=once)
         if not self.handle_events(run):
             self._discard(run)
         self._wake()

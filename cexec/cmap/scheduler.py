@@ -181,10 +181,13 @@ class Scheduler:
         del self._running[attempt]
         self._running[attempt] = None
 
-    def ended(self, attempt: Attempt, how: str, now: float, *, status: int = FAILURE, reason: str = "") -> None:
+    def ended(
+        self, attempt: Attempt, how: str, now: float, *, status: int = FAILURE, reason: str = "", once: bool = False
+    ) -> None:
         """`how` is SUCCEEDED (also by the judgement of --validate), FAILED, LOST, REFUSED, REFUSED_FOR_GOOD or UNFIT.
 
-        `status` is the exit status of a task that failed, `reason` says in words why.
+        `status` is the exit status of a task that failed, `reason` says in words why.  `once`: its service must not run
+        a job twice; one that is LOST may have begun although nobody has told.
         """
         del self._running[attempt]
         self._loads[attempt.worker] -= 1
@@ -194,6 +197,7 @@ class Scheduler:
         if record is None:
             return  # the other attempt was faster
         record.running.remove(attempt)
+        record.once = record.once or (once and how not in (REFUSED, REFUSED_FOR_GOOD, UNFIT))
         if how == SUCCEEDED:
             self.median.add(now - attempt.started)
             self._settle(attempt, "", 0)

@@ -2,8 +2,9 @@
 
 Contract: `step(timeout)` waits at most so long for something to happen, moves what can be moved, and returns the events
 that are not about stream data: the session's (`session.Event`), and `Trouble` for what went wrong with a descriptor.
-It never blocks elsewhere, holds at most one credit window for each stream, and raises `ProtocolError` and
-`DisconnectedError` only.  `records` and `session` are handed in; nothing calls back.
+It never blocks elsewhere, holds at most one credit window for each stream, and raises `ProtocolError`,
+`SilentPeerError` and `DisconnectedError` only, after it has returned all events that came before the failure.
+`records` and `session` are handed in; nothing calls back.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ import os
 import select
 from time import monotonic
 
-from cexec.errors import DisconnectedError
+from cexec.errors import CexecError, DisconnectedError
 from cexec.protocol import frames
 from cexec.protocol.session import Event
 
@@ -60,7 +61,7 @@ class Pump:
         self._poll = select.poll()
         self._masks: dict[int, int] = {}
         self._deaf = False  # the peer takes no more; what it had sent before is still to be read
-        self._gone: DisconnectedError | None = None  # why nothing more will come from the peer
+        self._gone: CexecError | None = None  # why nothing more will come from the peer
 
     def watch(self, fd: int) -> None:
         """Also wait for this descriptor to become readable."""
@@ -82,9 +83,17 @@ class Pump:
     def step(self, timeout: float | None = None) -> list[Event | Trouble]:
         """Waits for at most `timeout` seconds, and moves what can be moved."""
         found: list[Event | Trouble] = []
-        self._take_frames(found)  # what came with the handshake, or was left by the last step
+        if self._gone is None:
+            try:
+                self._step(timeout, found)
+            except CexecError as error:
+                self._gone = error  # what came before it counts: an EXIT, for example
         if self._gone is not None and not found:
             raise self._gone
+        return found
+
+    def _step(self, timeout: float | None, found: list[Event | Trouble]) -> None:
+        self._take_frames(found)  # what came with the handshake, or was left by the last step
         self._flush()
         ready = self._wait(0.0 if found else timeout)
         self.ready = {fd for fd in self._watched if fd in ready}
@@ -99,7 +108,6 @@ class Pump:
         if now >= self.session.next_timeout():
             self.session.handle_timeout(now)
         self._flush()
-        return found
 
     def flush(self) -> None:
         """Sends what can be sent now."""
@@ -186,22 +194,15 @@ class Pump:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                self._hang_up(f": {os.strerror(error.errno or 0).lower()}", found)
-                return
+                raise DisconnectedError(f"disconnected unexpectedly: {os.strerror(error.errno or 0).lower()}") from None
             if size == 0:
-                self._hang_up("" if self.records.at_record_boundary else " in the middle of a record", found)
-                return
+                where = "" if self.records.at_record_boundary else " in the middle of a record"
+                raise DisconnectedError(f"disconnected unexpectedly{where}")
             self.records.received(size)
             self._take_frames(found)
             if size < len(buffer):
                 return
             self._flush()  # credit, so that the peer need not wait until we have finished here
-
-    def _hang_up(self, reason: str, found: list[Event | Trouble]) -> None:
-        """Nothing more will come; what came before has to be looked at first."""
-        self._gone = DisconnectedError(f"disconnected unexpectedly{reason}")
-        if not found:
-            raise self._gone
 
     def _take_frames(self, found: list[Event | Trouble]) -> None:
         while (frame := self.records.next_event()) is not None:

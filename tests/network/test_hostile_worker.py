@@ -16,6 +16,7 @@ from cexec.protocol import frames
 from cexec.protocol.frames import ENDED, EXITED, READER_CLOSED, READS, WRITES, Ending, Exit
 from cexec.protocol.limits import INITIAL_WINDOW, MAXIMUM_DATA, MAXIMUM_FRAME, RECORD_HEADER
 from tests.conftest import StartService
+from tests.environment import command, local_environment
 from tests.fake_worker import LOOPBACK, SLOW, Connection, FakeWorker, HungUpError, serve
 from tests.service import Application
 
@@ -256,6 +257,74 @@ def test_a_service_that_runs_a_job_once_is_not_asked_twice(application: Applicat
     assert fake.played == 1
     assert result.returncode == 111
     assert b"; not repeated, because this service must not run a job twice (cservice --once)\n" in result.stderr
+
+
+def takes(connection: Connection, *, once: bool = False) -> bool:
+    """True if the client gives it a job; cmap announces more often than it has tasks."""
+    try:
+        connection.take(once=once)
+    except (HungUpError, ConnectionError):
+        return False
+    return True
+
+
+def run_cmap(application: Application, *arguments: str) -> subprocess.CompletedProcess[bytes]:
+    argv = command("cmap", application.public, *arguments)
+    return subprocess.run(argv, env=local_environment(LOOPBACK), capture_output=True, timeout=60)
+
+
+@pytest.mark.parametrize("drop", ["close", "reset"])
+def test_a_job_that_a_service_with_once_was_given_is_not_given_again(application: Application, drop: str) -> None:
+    """Regression: cmap heard only from STARTED that a job must run once, and gave it to another worker."""
+
+    given: list[Connection] = []
+
+    def play(connection: Connection) -> None:
+        if takes(connection, once=True):
+            given.append(connection)
+            getattr(connection, drop)()
+
+    for client in (run, run_cmap):
+        given.clear()
+        with FakeWorker(application, play):
+            result = client(application, *((":::", "x") if client is run_cmap else ()))
+        assert len(given) == 1, client
+        assert result.returncode != 0
+        assert b"must not run a " in result.stderr
+
+
+CONFIRM, WITHDRAW = frames.frame(frames.CONFIRM), frames.frame(frames.WITHDRAW, b"client did not answer in time")
+AFTER_EXIT: dict[str, tuple[list[bytes], bytes]] = {
+    "withdraw": ([CONFIRM, WITHDRAW], b""),
+    "a frame that has no place there": ([frames.frame(frames.STARTED, b"\0")], b""),
+    "a frame of an unknown type": ([b"\xff\0\0\0"], b""),
+    "a second exit frame": ([frames.frame(frames.EXIT, bytes(40))], b""),
+    "bytes that are no record": ([], b"\xff" * 100),
+    "a record that was tampered with": ([], (100).to_bytes(RECORD_HEADER, "big") + bytes(100)),
+    "half a record": ([], b"\0"),
+}
+
+
+@pytest.mark.parametrize("name", AFTER_EXIT)
+def test_nothing_after_an_exit_frame_takes_a_result_away(application: Application, name: str) -> None:
+    """Regression: EXIT, CONFIRM and WITHDRAW that were read together made cmap report a failure."""
+    following, raw = AFTER_EXIT[name]
+
+    given: list[Connection] = []
+
+    def play(connection: Connection) -> None:
+        if takes(connection):
+            given.append(connection)
+            connection.start().read()
+            connection.write(1, OUTPUT).end(1, 2).exit_and(*following, raw=raw)
+            connection.wait_for_end()
+
+    for client in (run, run_cmap):
+        given.clear()
+        with FakeWorker(application, play):
+            result = client(application, *((":::", "x") if client is run_cmap else ()))
+        assert (result.returncode, result.stdout, result.stderr) == (0, OUTPUT, b""), client
+        assert len(given) == 1
 
 
 def test_a_worker_that_cannot_start_the_program_is_no_failure_of_the_job(
