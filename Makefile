@@ -19,7 +19,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help:
 	@echo 'make test       the tests, in a network namespace of their own; PYTEST_ARGS="-k race"'
 	@echo 'make campaign   the tests that take minutes each: full numbers; PYTEST_ARGS as above'
-	@echo 'make check      ruff, mypy, the import ranks, the man pages'
+	@echo 'make check      ruff, mypy, the import contracts, the man pages'
 	@echo 'make demo       a tour on this machine, in a virtual environment of its own'
 	@echo 'make bench      the benchmarks; BENCH=benchmarks/bench_one.py for one of them'
 	@echo 'make install    into $$(PREFIX)/lib/cexec-cluster, with links in bin and the man pages; PREFIX=/usr/local DESTDIR='
@@ -48,7 +48,7 @@ check: $(STAMP) man-lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q tests/test_ranks.py
+	$(BIN)/lint-imports --no-cache --no-logo
 
 man-lint:
 	@test -n "$(PAGES)" || { echo 'man-lint: there are no man pages' >&2; exit 1; }

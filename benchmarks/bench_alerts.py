@@ -24,7 +24,7 @@ ROUNDS = 40
 LONGEST_DELAY = 2.0  # milliseconds that a client's exit may be delayed
 DROPPED, NOBODY = "worker drops the job", "no worker"
 LOGGED, DROPPING, EMPTY = 3011, 3012, 3013  # UDP ports beside the usual one, where nobody logs
-SILENCE = "from cexec.client.client import Client; Client._alert = lambda *_, **__: None"
+SILENCE = "from cexec.client.blocking.client import Client; Client._alert = lambda *_, **__: None"
 CLOCKED = """
 from time import perf_counter
 def clocked(*arguments, alert=Client._alert, **options):
@@ -93,7 +93,7 @@ def _failure(place: Workplace, port: int, patch: str = "", more: Mapping[str, st
     """A client with status 111, that runs the installed launcher after `patch`."""
     argv, variables = place.client(port)
     launcher = Path(argv[0]).read_text().partition("\n")[2]
-    code = f"import sys; from cexec.client.client import Client\n{patch}\n{launcher}"
+    code = f"import sys; from cexec.client.blocking.client import Client\n{patch}\n{launcher}"
     program = [os.fspath(place.python), "-c", code, "--retries", "0", os.fspath(place.public)]
     return lambda: timed([*FAILS, *program], {**variables, **(more or {})})
 

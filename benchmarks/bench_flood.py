@@ -20,9 +20,9 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import LOOPBACK_GROUP, Workplace, cpu_seconds, goal, table
-from cexec.protocol.announcement import JOB_ID_SIZE, SealedAnnouncement
-from cexec.protocol.keys import ClientKey, decode_key
-from cexec.protocol.limits import MAXIMUM_HOPS
+from cexec.protocol.base.keys import ClientKey, decode_key
+from cexec.protocol.base.limits import MAXIMUM_HOPS
+from cexec.protocol.datagrams.announcement import JOB_ID_SIZE, SealedAnnouncement
 
 DATAGRAMS = int(os.environ.get("BENCH_DATAGRAMS", 200_000))
 PORT = 3010

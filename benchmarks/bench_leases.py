@@ -15,14 +15,14 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import LOOPBACK_GROUP, Workplace, children, cpu_seconds, goal, interleaved, rounds, table
-from cexec.aio import Job
-from cexec.aio_search import Terms, find_worker
-from cexec.protocol.frames import READS, WRITES, Stream
-from cexec.protocol.keys import ClientKey
-from cexec.protocol.limits import DEFAULT_PINGPONG
-from cexec.system.fds import EmptySource, Sink
-from cexec.system.groups import groups_from_environment
-from cexec.system.keyfile import read_key
+from cexec.client.aio.lease import LeaseJob
+from cexec.client.aio.worker_search import Terms, find_worker
+from cexec.net.groups import groups_from_environment
+from cexec.protocol.base.keys import ClientKey
+from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT
+from cexec.protocol.connection.frames import READS, WRITES, Stream
+from cexec.system.io.fds import EmptySource, Sink
+from cexec.system.storage.keyfile import read_key
 
 JOBS = int(os.environ.get("BENCH_JOBS", 1000))
 SLOTS = int(os.environ.get("BENCH_SLOTS", 2))
@@ -65,8 +65,8 @@ class Costs:
         self.leases = sum(map(cpu_seconds, children(service)))
 
 
-def make_job() -> Job:
-    return Job(streams=STREAMS, sources={0: EmptySource()}, sinks={1: Discard(), 2: Discard()})
+def make_job() -> LeaseJob:
+    return LeaseJob(streams=STREAMS, sources={0: EmptySource()}, sinks={1: Discard(), 2: Discard()})
 
 
 async def play(terms: Terms, service: int, costs: dict[str, list[float]]) -> float:
@@ -120,7 +120,7 @@ def main() -> None:
             udp_port=PORT,
             ports=None,
             accept_timeout=ACCEPT_TIMEOUT,
-            pingpong=DEFAULT_PINGPONG,
+            idle_timeout=DEFAULT_IDLE_TIMEOUT,
         )
         cases = {
             "leases": lambda: asyncio.run(play(terms, service, costs)),

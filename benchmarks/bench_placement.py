@@ -23,7 +23,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import LOOPBACK_GROUP, Unfit, Workplace, goal, rounds, table
 from benchmarks.simulate_placement import JOBS, WORKERS, greedy_makespan
-from cexec.protocol import datagram
+from cexec.protocol.datagrams import datagram
 
 UNIT = float(os.environ.get("BENCH_UNIT", 0.5))
 PORT = 3010

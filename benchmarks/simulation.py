@@ -15,9 +15,9 @@ from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from cexec.protocol import limits
-from cexec.protocol.bid import Bidder, Connect, Forget, Load, Queued
-from cexec.protocol.race import TRANSMIT, Race
+from cexec.protocol.base import limits
+from cexec.protocol.decisions.bid import Bidder, Connect, Forget, Load, Queued
+from cexec.protocol.decisions.race import TRANSMIT, Race
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -60,3 +60,11 @@ class LocalError(CexecError):
 
 class InterruptedByUser(CexecError):
     """Ctrl-C, again and again."""
+
+
+class RefusedError(CexecError):
+    """The worker did not start the program; `permanent`: no other would."""
+
+    def __init__(self, reason: str, permanent: bool) -> None:
+        super().__init__(reason)
+        self.permanent = permanent

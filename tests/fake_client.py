@@ -12,14 +12,15 @@ import socket
 import time
 from typing import Self
 
-from cexec.protocol import frames, sodium
-from cexec.protocol.announcement import JOB_ID_SIZE, SealedAnnouncement
-from cexec.protocol.channel import ClientHandshake, Records
-from cexec.protocol.frames import READS, WRITES, Go, Stream
-from cexec.protocol.keys import ClientKey
-from cexec.protocol.limits import MAXIMUM_HOPS, UDP_PORT
-from cexec.protocol.session import Event, Session
-from cexec.system.keyfile import read_key
+from cexec.protocol.base import sodium
+from cexec.protocol.base.keys import ClientKey
+from cexec.protocol.base.limits import MAXIMUM_HOPS, UDP_PORT
+from cexec.protocol.connection import frames
+from cexec.protocol.connection.channel import ClientHandshake, Records
+from cexec.protocol.connection.frames import READS, WRITES, Go, Stream
+from cexec.protocol.connection.session import Event, Session
+from cexec.protocol.datagrams.announcement import JOB_ID_SIZE, SealedAnnouncement
+from cexec.system.storage.keyfile import read_key
 from tests.environment import LOOPBACK_GROUP
 from tests.service import Application
 

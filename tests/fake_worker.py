@@ -16,16 +16,17 @@ import threading
 from collections.abc import Callable
 from typing import Self
 
-from cexec.protocol import datagram, frames
-from cexec.protocol.announcement import OpenedAnnouncement, open_announcement
-from cexec.protocol.channel import Records, WorkerHandshake
-from cexec.protocol.frames import Ending, Exit, Go
-from cexec.protocol.hello import CONNECT, INSTANCE_SIZE, ONCE, Hello
-from cexec.protocol.keys import OwnerKey, WorkerKey
-from cexec.protocol.limits import UDP_PORT
-from cexec.protocol.session import Event, Session
-from cexec.protocol.sodium import aead_names
-from cexec.system.keyfile import read_key
+from cexec.protocol.base.keys import OwnerKey, WorkerKey
+from cexec.protocol.base.limits import UDP_PORT
+from cexec.protocol.base.sodium import aead_names
+from cexec.protocol.connection import frames
+from cexec.protocol.connection.channel import Records, WorkerHandshake
+from cexec.protocol.connection.frames import Ending, Exit, Go
+from cexec.protocol.connection.session import Event, Session
+from cexec.protocol.datagrams import datagram
+from cexec.protocol.datagrams.announcement import OpenedAnnouncement, open_announcement
+from cexec.protocol.datagrams.hello import CONNECT, INSTANCE_SIZE, ONCE, Hello
+from cexec.system.storage.keyfile import read_key
 from tests.environment import LOOPBACK_GROUP
 from tests.service import Application
 

@@ -1,7 +1,7 @@
 """A worker's job process and a client made of the real pump, joined by a TCP connection; no race, no keys.
 
-Contract: `RemoteJob` forks and runs `worker.lease.run_jobs` as cservice does.  What the client gives and gets is in
-memory: `inputs` by stream number, `output(n)` what came.  `run()` returns the worker's exit frame; `reports` is what
+Contract: `RemoteJob` forks and runs `worker.jobs.lease.run_jobs` as cservice does.  What the client gives and gets is
+in memory: `inputs` by stream number, `output(n)` what came.  `run()` returns the worker's exit frame; `reports` is what
 the job's process told its parent.  As a context manager it ends everything, and `remains()` names what then is left.
 """
 
@@ -18,14 +18,15 @@ from pathlib import Path
 from typing import Any, Self
 
 from cexec.errors import DisconnectedError
-from cexec.protocol import frames, sodium
-from cexec.protocol.frames import READS, WRITES, Exit, Go, Refusal, Stream
-from cexec.protocol.session import OFFERED, Event, Session
-from cexec.system import process, process_tree
-from cexec.system.fds import Sink, Source
-from cexec.system.pump import Pump, Trouble
-from cexec.worker.lease import run_jobs
-from cexec.worker.program import Program
+from cexec.net.pump import Pump, Trouble
+from cexec.protocol.base import sodium
+from cexec.protocol.connection import frames
+from cexec.protocol.connection.frames import READS, WRITES, Exit, Go, Refusal, Stream
+from cexec.protocol.connection.session import OFFERED, Event, Session
+from cexec.system.io.fds import Sink, Source
+from cexec.system.process import process, process_tree
+from cexec.worker.jobs.lease import run_jobs
+from cexec.worker.jobs.program import Program
 from tests.protocol.wires import record_pair
 
 JOB_ID = bytes(range(16))

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from cexec.cmap.attempt import DataSource
+from cexec.cmap.run.task_job import DataSource
 from cexec.errors import CexecError
-from cexec.protocol import frames, sodium
-from cexec.protocol.frames import Exit, Go, Refusal
-from cexec.protocol.session import RUNNING, Session
-from cexec.system.fds import Sink
-from cexec.system.pump import Pump, Trouble
+from cexec.net.pump import Pump, Trouble
+from cexec.protocol.base import sodium
+from cexec.protocol.connection import frames
+from cexec.protocol.connection.frames import Exit, Go, Refusal
+from cexec.protocol.connection.session import RUNNING, Session
+from cexec.system.io.fds import Sink
 from tests.protocol.wires import record_pair
 
 MOST_FILES = 4  # that a job is sent

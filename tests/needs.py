@@ -16,7 +16,7 @@ from typing import NoReturn
 
 import pytest
 
-from cexec.protocol import sodium
+from cexec.protocol.base import sodium
 from tests.environment import ROOT, has_only_loopback
 
 NOBODY = 65_534  # a user who is not root and owns nothing

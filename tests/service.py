@@ -17,8 +17,8 @@ from typing import Any
 
 import psutil
 
-from cexec.protocol.keys import ClientKey
-from cexec.system.keyfile import read_key
+from cexec.protocol.base.keys import ClientKey
+from cexec.system.storage.keyfile import read_key
 from tests.environment import clean_environment, command, local_environment
 from tests.lab import Host
 

@@ -13,7 +13,7 @@ import socket
 import threading
 from typing import Self
 
-from cexec.protocol import datagram
+from cexec.protocol.datagrams import datagram
 from tests.environment import LOOPBACK_GROUP
 
 TO_CLIENT, TO_WORKER = "to the client", "to the worker"

@@ -22,8 +22,10 @@ FORBIDDEN = {
 }  # fmt: skip
 
 LATER = {
-    "cexec.client.candidate", "cexec.client.inputs", "cexec.client.job", "cexec.client.outputs",
-    "cexec.protocol.channel", "cexec.protocol.session", "cexec.system.fds", "cexec.system.pump",
+    "cexec.client.attempt.inputs", "cexec.client.attempt.outputs",
+    "cexec.client.blocking.driver", "cexec.client.search.candidate",
+    "cexec.net.pump", "cexec.protocol.connection.channel",
+    "cexec.protocol.connection.session", "cexec.system.io.fds",
 }  # fmt: skip
 
 
@@ -47,7 +49,7 @@ def test_a_plain_call_loads_nothing_that_is_slow(service: StartService, applicat
 
 def test_what_comes_after_the_announcement_is_loaded_while_the_worker_is_busy() -> None:
     loaded, _ = loaded_modules([sys.executable, "-c", "import cexec.commands.cexec"])
-    assert "cexec.protocol.announcement" in loaded
+    assert "cexec.protocol.datagrams.announcement" in loaded
     assert not loaded & LATER
 
 

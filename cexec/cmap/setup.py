@@ -11,35 +11,27 @@ import os
 import time
 from itertools import count
 
-from cexec.client.programs import plan_programs
-from cexec.cmap import joblog
-from cexec.cmap.appending import AppendFile
-from cexec.cmap.blocks import BlockReader
-from cexec.cmap.checks import check_blocks, check_rows
-from cexec.cmap.collect import (
-    Collected,
-    Concatenated,
-    DelimitedResults,
-    Joblog,
-    JsonResults,
-    Live,
-    Printed,
-)
-from cexec.cmap.journal import NEW, RESUME, RESUME_FAILED, RETRY_FAILED, Journal
-from cexec.cmap.notation import parse_escapes, parse_size, parse_whole
-from cexec.cmap.parts import Parts
-from cexec.cmap.plan import Plan, Work
-from cexec.cmap.policy import Placement, Policy, parse_halt, parse_pace, parse_term_seq, parse_timeout
-from cexec.cmap.results import AttemptFiles, make_results_directory, sweep
-from cexec.cmap.saver import Saver
-from cexec.cmap.scheduler import Scheduler
-from cexec.cmap.sources import LINEAR, Selection, cut_blocks, table_from
-from cexec.cmap.store import spool_stream
-from cexec.cmap.tasks import STDERR, STDOUT
-from cexec.cmap.validate import Judge
-from cexec.cmap.worklist import Worklist
+from cexec.client.attempt.program_plan import plan_programs
+from cexec.cmap.inputs.blocks import BlockReader
+from cexec.cmap.inputs.checks import check_blocks, check_rows
+from cexec.cmap.inputs.notation import parse_escapes, parse_size, parse_whole
+from cexec.cmap.inputs.sources import LINEAR, Selection, cut_blocks, table_from
+from cexec.cmap.inputs.store import spool_stream
+from cexec.cmap.inputs.task_plan import Plan, Work
+from cexec.cmap.inputs.tasks import STDERR, STDOUT
+from cexec.cmap.results import joblog
+from cexec.cmap.results.appending import AppendFile
+from cexec.cmap.results.attempt_files import AttemptFiles, make_results_directory, sweep
+from cexec.cmap.results.collect import Collected, Concatenated, DelimitedResults, Joblog, JsonResults, Live, Printed
+from cexec.cmap.results.journal import NEW, RESUME, RESUME_FAILED, RETRY_FAILED, Journal
+from cexec.cmap.results.saver import Saver
+from cexec.cmap.results.validate import Validator
+from cexec.cmap.run.parts import Parts
+from cexec.cmap.run.policy import Placement, Policy, parse_halt, parse_pace, parse_term_seq, parse_timeout
+from cexec.cmap.run.scheduler import Scheduler
+from cexec.cmap.run.worklist import Worklist
 from cexec.errors import UsageError
-from cexec.protocol.frames import FIRST_FILE
+from cexec.protocol.connection.frames import FIRST_FILE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,10 +39,10 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
     from typing import BinaryIO
 
-    from cexec.aio_search import Terms
-    from cexec.cmap.events import Observer
-    from cexec.cmap.saver import Writer
-    from cexec.cmap.tables import Table
+    from cexec.client.aio.worker_search import Terms
+    from cexec.cmap.inputs.tables import Table
+    from cexec.cmap.results.saver import Writer
+    from cexec.cmap.run.events import Observer
 
 SPECULATE_AFTER = 1.5  # (ours) medians that a task may take before --speculate starts it a second time
 RETRIES = 1  # (GNU parallel)
@@ -83,10 +75,10 @@ class Setup:
         self._check_combinations(inputs)
         self.policy = _policy(options)
         self._sequence = parse_term_seq(options.term_seq)
-        self._judge = Judge(options.validate, "--validate") if options.validate else None
+        self._judge = Validator(options.validate, "--validate") if options.validate else None
         self._collector = None
         if options.collect and options.collect not in (CONCAT, BLOCKS):
-            self._collector = Judge(options.collect, "--collect")
+            self._collector = Validator(options.collect, "--collect")
         self._table = None if options.pipe else self._read_table(inputs)
         self.plan = self._make_plan(arguments)
         self._selection = self._select()

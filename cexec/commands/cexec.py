@@ -9,23 +9,24 @@ from __future__ import annotations
 import os
 import sys
 
-from cexec.client.client import DEFAULT_RETRIES, DEFAULT_SPOOL, Client, Request
-from cexec.client.descriptors import inspect, occupy_standard
-from cexec.client.signals import ENDING, INTERRUPT, EndedBySignal, die_of, end_by_default, end_by_exception
-from cexec.client.targets import requirements_from
+from cexec.client.attempt.descriptors import inspect, occupy_standard
+from cexec.client.attempt.signals import ENDING, INTERRUPT, EndedBySignal, die_of, end_by_default, end_by_exception
+from cexec.client.blocking.client import Client
+from cexec.client.request import DEFAULT_RETRIES, DEFAULT_SPOOL, Request
+from cexec.client.search.targets import requirements_from
 from cexec.errors import EXIT_TEMPORARY, CexecError, UsageError
-from cexec.protocol.keys import ClientKey
-from cexec.protocol.limits import DEFAULT_PINGPONG, LEAST_PINGPONG, MAXIMUM_WEIGHT
-from cexec.system.groups import groups_from_environment, udp_port_from_environment
-from cexec.system.keyfile import find_client_key, key_descriptor, read_key
+from cexec.net.groups import groups_from_environment, udp_port_from_environment
+from cexec.net.sockets import ports_from_environment
+from cexec.protocol.base.keys import ClientKey
+from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, LEAST_IDLE_TIMEOUT, MAXIMUM_WEIGHT
 from cexec.system.signal_state import set_at_start
-from cexec.system.sockets import ports_from_environment
+from cexec.system.storage.keyfile import find_client_key, key_descriptor, read_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cexec.client.files import FilePlan
+    from cexec.client.attempt.files import FilePlan
     from cexec.commands.common import Option
 
 DEFAULT_ACCEPT_TIMEOUT = 60.0  # seconds (ours), as in the ancestor; CEXEC_TIMEOUT_ACCEPT
@@ -114,7 +115,7 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
         udp_port=udp_port_from_environment(environ),
         ports=ports_from_environment(environ),
         accept_timeout=0.0 if for_ever else _seconds(environ, "CEXEC_TIMEOUT_ACCEPT", DEFAULT_ACCEPT_TIMEOUT, 0.0),
-        pingpong=_seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_PINGPONG, LEAST_PINGPONG),
+        idle_timeout=_seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_IDLE_TIMEOUT, LEAST_IDLE_TIMEOUT),
         error_fd=error_fd,
         test_alert=bool(environ.get("CEXEC_RATOUT_TEST")),
         no_stdin=bool(options.get("no_stdin")),
@@ -132,10 +133,10 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
     )
     request.check_size()
     if everywhere:
-        from cexec.client.all import AllClient
+        from cexec.client.everywhere.everywhere import EverywhereClient
 
         expected = _whole(options, ("expect",), 0, 0, MAXIMUM_EXPECTED)
-        return AllClient(request, expected=expected, tag=bool(options.get("tag"))).run()
+        return EverywhereClient(request, expected=expected, tag=bool(options.get("tag"))).run()
     if options.get("explain"):
         return _run_explained(request)
     return Client(request).run()
@@ -146,7 +147,7 @@ def _files(options: Mapping[str, object]) -> FilePlan | None:
     sends, fetches, programs = options.get("send"), options.get("fetch"), options.get("program")
     if not sends and not fetches and not programs:
         return None
-    from cexec.client.files import plan_files
+    from cexec.client.attempt.files import plan_files
 
     return plan_files(sends or (), fetches or (), programs or ())  # type: ignore[arg-type]
 
@@ -156,7 +157,7 @@ def _go_options(options: Mapping[str, object]) -> dict[str, str]:
     words = {name: str(options.get(name) or "") for name in ("time_limit", "cpu_limit", "memory_limit", "nice")}
     result = {} if not options.get("no_fetch_on_failure") else {"fetch-on-failure": "no"}
     if any(words.values()):
-        from cexec.system.limits import LARGEST_NICE, LARGEST_NUMBER, Limits, parse_size
+        from cexec.system.process.resource_limits import LARGEST_NICE, LARGEST_NUMBER, Limits, parse_size
 
         limits = Limits(
             time=_time_limit(words["time_limit"]),
@@ -186,16 +187,16 @@ def _everywhere(options: Mapping[str, object]) -> bool:
 
 def _run_explained(request: Request) -> int:
     """The story is told however the call ends, also when somebody loses patience with the search for a worker."""
-    from cexec.client.explain import Chronicle
+    from cexec.client.search.trace import Trace
     from cexec.commands.common import print_line
 
-    request.chronicle = Chronicle(fingerprint=request.key.fingerprint, groups=request.groups, udp_port=request.udp_port)
+    request.trace = Trace(fingerprint=request.key.fingerprint, groups=request.groups, udp_port=request.udp_port)
     for number in ENDING:
         end_by_exception(number)
     try:
         return Client(request).run()
     finally:
-        for line in request.chronicle.lines():
+        for line in request.trace.lines():
             print_line(line)
 
 

@@ -14,10 +14,10 @@ import click
 from cexec import __version__
 from cexec.commands.common import print_line, run_click
 from cexec.errors import CexecError, KeyFileError, LocalError, UsageError
-from cexec.protocol import sodium
-from cexec.protocol.certificate import civil_date
-from cexec.protocol.keys import ClientKey, Key, OwnerKey, RelayKey, WorkerKey, encode_key
-from cexec.system.keyfile import quoted, read_key, reason, write_new
+from cexec.protocol.base import sodium
+from cexec.protocol.base.certificate import civil_date
+from cexec.protocol.base.keys import ClientKey, Key, OwnerKey, RelayKey, WorkerKey, encode_key
+from cexec.system.storage.keyfile import quoted, read_key, reason, write_new
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

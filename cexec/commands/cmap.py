@@ -17,27 +17,27 @@ from types import SimpleNamespace
 import click
 
 from cexec import __version__
-from cexec.aio_search import Terms
-from cexec.client.targets import requirements_from
-from cexec.cmap.appending import AppendFile
-from cexec.cmap.commit import unsaved
-from cexec.cmap.coordinator import Coordinator
-from cexec.cmap.notation import parse_duration, parse_whole
-from cexec.cmap.plan import dry_run
-from cexec.cmap.policy import EXIT_NO_WORKER, EXIT_OTHER
+from cexec.client.aio.worker_search import Terms
+from cexec.client.search.targets import requirements_from
+from cexec.cmap.inputs.notation import parse_duration, parse_whole
+from cexec.cmap.inputs.sources import split_words
+from cexec.cmap.inputs.tables import encode
+from cexec.cmap.inputs.task_plan import dry_run
+from cexec.cmap.results.appending import AppendFile
+from cexec.cmap.results.commit import unsaved
+from cexec.cmap.run.coordinator import Coordinator
+from cexec.cmap.run.policy import EXIT_NO_WORKER, EXIT_OTHER
 from cexec.cmap.setup import Setup
-from cexec.cmap.sources import split_words
-from cexec.cmap.statistics import count
-from cexec.cmap.tables import encode
+from cexec.cmap.wording import count
 from cexec.commands.cmap_options import cmap_options
 from cexec.commands.cmap_watch import Watch, explain_main, watch_options
 from cexec.commands.common import print_error, print_line, run_click
 from cexec.errors import CexecError, LocalError, NoWorkerError, UsageError
-from cexec.protocol.keys import ClientKey
-from cexec.protocol.limits import DEFAULT_PINGPONG, LEAST_PINGPONG, MAXIMUM_WEIGHT
-from cexec.system.groups import groups_from_environment, udp_port_from_environment
-from cexec.system.keyfile import find_client_key, read_key
-from cexec.system.sockets import ports_from_environment
+from cexec.net.groups import groups_from_environment, udp_port_from_environment
+from cexec.net.sockets import ports_from_environment
+from cexec.protocol.base.keys import ClientKey
+from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, LEAST_IDLE_TIMEOUT, MAXIMUM_WEIGHT
+from cexec.system.storage.keyfile import find_client_key, read_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -220,7 +220,7 @@ def _terms(
         udp_port=udp_port_from_environment(environ),
         ports=ports_from_environment(environ),
         accept_timeout=0.0 if for_ever else accept,
-        pingpong=max(LEAST_PINGPONG, _seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_PINGPONG)),
+        idle_timeout=max(LEAST_IDLE_TIMEOUT, _seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_IDLE_TIMEOUT)),
         requirements=requirements,
         weight=parse_whole(options.weight, "--weight", 1, MAXIMUM_WEIGHT),
     )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import click
 
-from cexec.cmap.policy import DEFAULT_TERM_SEQ
+from cexec.cmap.run.policy import DEFAULT_TERM_SEQ
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

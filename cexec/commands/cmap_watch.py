@@ -10,8 +10,8 @@ import time
 
 import click
 
-from cexec.cmap.history import Failures, History
-from cexec.cmap.statistics import failures, statistics
+from cexec.cmap.watch.history import Failures, History
+from cexec.cmap.watch.statistics import failures, statistics
 from cexec.commands.common import print_line, printable, run_click
 
 TYPE_CHECKING = False
@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from types import SimpleNamespace
     from typing import Any
 
-    from cexec.cmap.events import Observer
-    from cexec.cmap.journal import Journal
-    from cexec.cmap.report import Report
+    from cexec.cmap.results.journal import Journal
+    from cexec.cmap.run.events import Observer
+    from cexec.cmap.watch.report import Report
 
 OPTIONS = (
     click.option("--bar", is_flag=True, help="A bar on the terminal."),
@@ -53,16 +53,16 @@ class Watch:
             self._failures = self._history = History()
         self.observers.append(self._failures)
         if drawn:
-            from cexec.cmap.display import Display
+            from cexec.cmap.watch.display import Display
 
             self.observers.append(Display(self._history, bar=options.bar, eta=options.eta, progress=options.progress))
         if options.report:
-            from cexec.cmap.report import Report
+            from cexec.cmap.watch.report import Report
 
             self._report = Report(options.report, self._history, title)
             self.observers.append(self._report)
         if journal is not None:
-            from cexec.cmap.explain import StatusNote
+            from cexec.cmap.watch.explain import StatusNote
 
             self.observers.append(StatusNote(journal))
 
@@ -79,7 +79,7 @@ class Watch:
 @click.argument("task", type=int, required=False)
 def _command(state: str, task: int | None) -> int:
     """Say why TASK, the number of a row, waits, where it ran and how it failed; or how all tasks stand."""
-    from cexec.cmap.explain import explain
+    from cexec.cmap.watch.explain import explain
 
     for line in explain(state, task, time.time()):
         click.echo(printable(line))

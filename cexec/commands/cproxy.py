@@ -12,17 +12,17 @@ import click
 
 from cexec import __version__
 from cexec.commands.common import run_click
-from cexec.protocol.keys import RelayKey
-from cexec.protocol.limits import MAXIMUM_HOPS
-from cexec.relay.plan import Network, parse_self, plan
+from cexec.net.groups import groups_from_environment, udp_port_from_environment
+from cexec.net.interfaces import interfaces
+from cexec.net.route import address_towards
+from cexec.net.sockets import ports_from_environment
+from cexec.protocol.base.keys import RelayKey
+from cexec.protocol.base.limits import MAXIMUM_HOPS
+from cexec.relay.networks import Network, parse_self, plan
 from cexec.relay.relay import DEFAULT_RATE, Relay
 from cexec.relay.side import Side
-from cexec.system.eventlog import EventLog
-from cexec.system.groups import groups_from_environment, udp_port_from_environment
-from cexec.system.interfaces import interfaces
-from cexec.system.keyfile import read_key
-from cexec.system.route import address_towards
-from cexec.system.sockets import ports_from_environment
+from cexec.system.storage.eventlog import EventLog
+from cexec.system.storage.keyfile import read_key
 
 LONGEST_DELAY = 10.0  # seconds (ours): a client gives up after 60
 HIGHEST_RATE = 100_000  # datagrams a second (ours)

@@ -13,13 +13,13 @@ import time
 import click
 
 from cexec import __version__
+from cexec.client.search.roster import Roster, Row
 from cexec.commands.common import print_error, printable, run_click
 from cexec.errors import EXIT_TEMPORARY, CexecError, KeyFileError
-from cexec.protocol.census import shown_names
-from cexec.protocol.keys import ClientKey
-from cexec.roster import Roster, Row
-from cexec.system.groups import groups_from_environment, udp_port_from_environment
-from cexec.system.keyfile import find_client_key, read_key
+from cexec.net.groups import groups_from_environment, udp_port_from_environment
+from cexec.protocol.base.keys import ClientKey
+from cexec.protocol.decisions.census import shown_names
+from cexec.system.storage.keyfile import find_client_key, read_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,13 +16,13 @@ import click
 from cexec import __version__
 from cexec.commands.common import print_line, run_click
 from cexec.errors import CexecError, UsageError
-from cexec.group_receiver import GroupReceiver
+from cexec.logger.log_output import LogOutput
 from cexec.logger.logger import Logger
-from cexec.logger.output import LogOutput
-from cexec.protocol.keys import ClientKey
-from cexec.system.group_sockets import GroupSockets
-from cexec.system.groups import groups_from_environment, udp_port_from_environment
-from cexec.system.keyfile import find_client_key, read_key
+from cexec.net.group_receiver import GroupReceiver
+from cexec.net.group_sockets import GroupSockets
+from cexec.net.groups import groups_from_environment, udp_port_from_environment
+from cexec.protocol.base.keys import ClientKey
+from cexec.system.storage.keyfile import find_client_key, read_key
 
 
 @click.command("crat", context_settings={"max_content_width": 100})

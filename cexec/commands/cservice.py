@@ -17,31 +17,31 @@ import click
 from cexec import __version__
 from cexec.commands.common import run_click
 from cexec.errors import CertificateError, LocalError, UsageError
-from cexec.protocol.bid import Bidder
-from cexec.protocol.certificate import valid_name
-from cexec.protocol.hello import MAXIMUM_ATTRIBUTES
-from cexec.protocol.keys import OwnerKey, WorkerKey
-from cexec.protocol.limits import MAXIMUM_NAME
-from cexec.protocol.requirements import ALLOWED, BUILT_IN
-from cexec.protocol.wire import Writer
-from cexec.system import leftovers, process
-from cexec.system.datagrams import Announcer
-from cexec.system.eventlog import EventLog
-from cexec.system.group_sockets import GroupSockets
-from cexec.system.groups import GroupEntry, groups_from_environment, udp_port_from_environment
-from cexec.system.keyfile import read_key
-from cexec.system.limits import LARGEST_NICE, Limits, parse_size
-from cexec.system.load import measure_speed, usable_cpus
-from cexec.system.load_command import LoadCommand
-from cexec.system.machine import attributes
-from cexec.system.memory_group import claim_parent
-from cexec.system.program_cache import DEFAULT_LIMIT, ProgramCache, default_directory
-from cexec.system.series import Series, state_directory
-from cexec.worker.answers import Profile
-from cexec.worker.job import GRACE
-from cexec.worker.load import LoadWatch
-from cexec.worker.program import Program
-from cexec.worker.programs import PLACE, SentPrograms, own_platform
+from cexec.net.announcer import Announcer
+from cexec.net.group_sockets import GroupSockets
+from cexec.net.groups import GroupEntry, groups_from_environment, udp_port_from_environment
+from cexec.protocol.base.certificate import valid_name
+from cexec.protocol.base.keys import OwnerKey, WorkerKey
+from cexec.protocol.base.limits import MAXIMUM_NAME
+from cexec.protocol.base.wire import Writer
+from cexec.protocol.datagrams.hello import MAXIMUM_ATTRIBUTES
+from cexec.protocol.datagrams.requirements import ALLOWED, BUILT_IN
+from cexec.protocol.decisions.bid import Bidder
+from cexec.system.host.load import measure_speed, usable_cpus
+from cexec.system.host.load_command import LoadCommand
+from cexec.system.process import orphans, process
+from cexec.system.process.memory_group import claim_parent
+from cexec.system.process.resource_limits import LARGEST_NICE, Limits, parse_size
+from cexec.system.storage.eventlog import EventLog
+from cexec.system.storage.keyfile import read_key
+from cexec.system.storage.program_cache import DEFAULT_LIMIT, ProgramCache, default_directory
+from cexec.system.storage.series import Series, state_directory
+from cexec.worker.discovery.answers import Profile
+from cexec.worker.discovery.load_watch import LoadWatch
+from cexec.worker.discovery.machine import attributes
+from cexec.worker.jobs.job import GRACE
+from cexec.worker.jobs.program import Program
+from cexec.worker.jobs.sent_programs import PLACE, SentPrograms, own_platform
 from cexec.worker.worker import Worker
 
 OWN_VARIABLES = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD")  # and CEXEC_*: ours, not the job's
@@ -302,12 +302,12 @@ def _size(memory_limit: str | None) -> int:
 def _clean_up_after_the_last_time(log: EventLog) -> str | None:
     """Where jobs leave their records, once what dead ones left is gone; None if there is no place for them."""
     try:
-        directory = leftovers.runtime_directory()
+        directory = orphans.runtime_directory()
     except LocalError as error:
         log.event("warning", reason=f"{error}; what a killed cservice leaves will stay")
         return None
-    for mark in leftovers.sweep(directory, grace=GRACE):
-        log.event("swept", job=mark.removeprefix(f"{leftovers.MARK}=").partition("-")[0])
+    for mark in orphans.sweep(directory, grace=GRACE):
+        log.event("swept", job=mark.removeprefix(f"{orphans.MARK}=").partition("-")[0])
     return directory
 
 

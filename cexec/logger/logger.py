@@ -14,23 +14,23 @@ import signal
 from time import monotonic
 
 from cexec.errors import CexecError, ProtocolError
-from cexec.logger.journal import Journal
-from cexec.protocol import alert, datagram
-from cexec.protocol.alert import Acknowledgement, Alert
-from cexec.protocol.alerting import Ledger
-from cexec.protocol.limits import MAXIMUM_HOPS
-from cexec.system.group_sockets import REFRESH_INTERVAL
+from cexec.logger.reporter import Reporter
+from cexec.net.group_sockets import REFRESH_INTERVAL
+from cexec.protocol.base.limits import MAXIMUM_HOPS
+from cexec.protocol.datagrams import alert, datagram
+from cexec.protocol.datagrams.alert import Acknowledgement, Alert
+from cexec.protocol.decisions.alert_delivery import Ledger
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
-    from cexec.group_receiver import GroupReceiver
-    from cexec.logger.output import LogOutput
-    from cexec.protocol.datagram import Datagram
-    from cexec.protocol.keys import ClientKey
-    from cexec.system.group_sockets import GroupSockets
-    from cexec.system.groups import Sockaddr
+    from cexec.logger.log_output import LogOutput
+    from cexec.net.group_receiver import GroupReceiver
+    from cexec.net.group_sockets import GroupSockets
+    from cexec.net.groups import Sockaddr
+    from cexec.protocol.base.keys import ClientKey
+    from cexec.protocol.datagrams.datagram import Datagram
 
 UNKNOWN_INTERVAL = 60.0  # seconds (ours) between two lines about the same unknown key from the same host
 MAXIMUM_UNKNOWN = 1000  # (ours) unknown keys and hosts that are told apart
@@ -56,7 +56,7 @@ class Logger:
         self._output = output
         self._statistics = statistics
         self._ledger = Ledger()
-        self._journal = Journal()
+        self._journal = Reporter()
         self._unknown: dict[tuple[str, str], float] = {}
         self._next_refresh = monotonic() + REFRESH_INTERVAL
         self._running = True

@@ -11,19 +11,19 @@ from __future__ import annotations
 import select
 
 from cexec.errors import LocalError
-from cexec.relay.connection import REFUSED, Connection
+from cexec.net.sockets import open_listener
+from cexec.relay.announcement_table import Announced
+from cexec.relay.relayed_connection import REFUSED, RelayedConnection
 from cexec.relay.splice import CLOSED
-from cexec.relay.table import Announced
-from cexec.system.sockets import open_listener
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from cexec.net.groups import Sockaddr
     from cexec.relay.buffers import Buffers
     from cexec.relay.poller import Poller
-    from cexec.system.eventlog import EventLog
-    from cexec.system.groups import Sockaddr
+    from cexec.system.storage.eventlog import EventLog
 
 MAXIMUM_CONNECTIONS = 1024  # (ours) of workers, to all clients together; fewer where descriptors are few
 MAXIMUM_FOR_ONE = 512  # connections (ours) for one announcement; the others wait in the backlog
@@ -49,7 +49,9 @@ class Forwarder:
         self._ports = ports
         room = (descriptors - DESCRIPTORS_BESIDE) // DESCRIPTORS_EACH
         self._room = max(LEAST_CONNECTIONS, min(MAXIMUM_CONNECTIONS, room))
-        self._connections: dict[Connection, tuple[int, ...]] = {}  # with those of their descriptors that are watched
+        self._connections: dict[
+            RelayedConnection, tuple[int, ...]
+        ] = {}  # with those of their descriptors that are watched
         self._listening: dict[Announced, None] = {}
         self._due = NEVER  # no connection has a timeout before
         self._accept_again = 0.0  # 0: now
@@ -93,7 +95,7 @@ class Forwarder:
         """Something has happened to a listener or to a connection."""
         if isinstance(owner, Announced):
             self._accept(owner, now)
-        elif isinstance(owner, Connection) and owner in self._connections:
+        elif isinstance(owner, RelayedConnection) and owner in self._connections:
             owner.advance(events, now)
             self._follow(owner, now)
 
@@ -148,7 +150,7 @@ class Forwarder:
             if accepted is None:
                 return
             entry.connections += 1
-            connection = Connection(entry, *accepted, self._buffers, now)
+            connection = RelayedConnection(entry, *accepted, self._buffers, now)
             self._connections[connection] = ()
             self._follow(connection, now)
         if entry.listener is not None:
@@ -156,7 +158,7 @@ class Forwarder:
 
     # connections
 
-    def _follow(self, connection: Connection, now: float) -> None:
+    def _follow(self, connection: RelayedConnection, now: float) -> None:
         """Wait for what it waits for, or let go of it."""
         masks = connection.masks()
         for fd in self._connections[connection]:
@@ -172,7 +174,7 @@ class Forwarder:
         if due is not None:
             self._due = min(self._due, due)
 
-    def _ended(self, connection: Connection, now: float) -> None:
+    def _ended(self, connection: RelayedConnection, now: float) -> None:
         entry = connection.announced
         entry.connections -= 1
         was_full = len(self._connections) >= self._room
@@ -188,7 +190,7 @@ class Forwarder:
         elif entry.listener is not None:
             self._watch_listener(entry)
 
-    def _log_end(self, connection: Connection, now: float) -> None:
+    def _log_end(self, connection: RelayedConnection, now: float) -> None:
         client, worker = shown(connection.announced.client), shown(connection.worker_address)
         if connection.is_job:
             to_client, to_worker = connection.counts

@@ -13,25 +13,25 @@ import select
 import signal
 from time import monotonic
 
-from cexec.protocol import datagram
-from cexec.protocol.limits import LOWEST_PORT, MAXIMUM_HOPS
-from cexec.protocol.relay_cache import RateLimits, SeenCache
-from cexec.protocol.relay_datagram import read, rewrite
+from cexec.net.group_sockets import REFRESH_INTERVAL
+from cexec.protocol.base.limits import LOWEST_PORT, MAXIMUM_HOPS
+from cexec.protocol.datagrams import datagram
+from cexec.protocol.datagrams.relay_datagram import read, rewrite
+from cexec.protocol.decisions.relay_cache import RateLimits, SeenCache
+from cexec.relay.announcement_table import Announced, AnnouncementTable
 from cexec.relay.buffers import Buffers
 from cexec.relay.forwarder import Forwarder
 from cexec.relay.poller import Poller
-from cexec.relay.table import Announced, Table
-from cexec.system.group_sockets import REFRESH_INTERVAL
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Sequence
 
-    from cexec.protocol.relay_datagram import Header
+    from cexec.net.groups import Sockaddr
+    from cexec.protocol.datagrams.relay_datagram import Header
     from cexec.relay.side import Side
-    from cexec.system.eventlog import EventLog
-    from cexec.system.groups import Sockaddr
+    from cexec.system.storage.eventlog import EventLog
 
 ANSWER_INTERVAL = 60.0  # seconds (ours) in which an answer is passed on once: no two of a worker are alike
 DEFAULT_RATE = 1000.0  # datagrams a second (ours) from each network; --rate
@@ -65,7 +65,7 @@ class Relay:
         self._answers = SeenCache(ANSWER_INTERVAL)
         self._limits = tuple(RateLimits(rate, now) for _ in sides)
         self._dropped = 0  # datagrams, since it was said last
-        self._table = Table()
+        self._table = AnnouncementTable()
         self._delayed: list[Announced] = []  # soonest first
         self._poller = Poller()
         self._buffers = buffers or Buffers()

@@ -11,24 +11,24 @@ from __future__ import annotations
 from time import monotonic
 
 from cexec.errors import CexecError
-from cexec.protocol import datagram, redelivered
-from cexec.protocol.allowance import Allowance
-from cexec.relay.names import Names
-from cexec.system.datagrams import Announcer
-from cexec.system.group_sockets import GroupSockets
+from cexec.net.announcer import Announcer
+from cexec.net.group_sockets import GroupSockets
+from cexec.protocol.base.token_bucket import TokenBucket
+from cexec.protocol.datagrams import datagram, forwarded
+from cexec.relay.host_names import Names
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Callable
 
-    from cexec.relay.plan import Network
-    from cexec.system.groups import Sockaddr
-    from cexec.system.mdns import Registration
+    from cexec.net.groups import Sockaddr
+    from cexec.net.mdns import Registration
+    from cexec.relay.networks import Network
 
-REDELIVERY_RATE = 2000.0  # datagrams a second (ours) that are passed on to other processes of this host
+FORWARDING_RATE = 2000.0  # datagrams a second (ours) that are passed on to other processes of this host
 _KIND = slice(datagram.KIND_AT, datagram.KIND_AT + 1)
-_REDELIVERED = bytes([datagram.REDELIVERED])
+_FORWARDED = bytes([datagram.FORWARDED])
 
 
 class Side:
@@ -38,7 +38,7 @@ class Side:
         self.number = number
         self._make_plan = make_plan
         self._port = port
-        self._redelivery = Allowance(REDELIVERY_RATE, REDELIVERY_RATE, monotonic())
+        self._forwarding = TokenBucket(FORWARDING_RATE, FORWARDING_RATE, monotonic())
         self._registration: Registration | None = None
         self._open(make_plan())
 
@@ -49,7 +49,7 @@ class Side:
         self._announcer = Announcer(self._entries, self._port)
         self._network = network
         if network.registered and self._registration is None:
-            from cexec.system.mdns import Registration
+            from cexec.net.mdns import Registration
 
             self._registration = Registration(self._port, monotonic())
 
@@ -80,16 +80,16 @@ class Side:
             self._registration.receive()
         for data, source, via, unicast in self._groups.receive():
             local = source[0].startswith("127.")
-            if data[_KIND] == _REDELIVERED:
-                original = redelivered.unwrap(data) if local else None
+            if data[_KIND] == _FORWARDED:
+                original = forwarded.unwrap(data) if local else None
                 if original is not None:
                     found.append((*original, via))
                 continue
             if local and not self._network.loopback:
                 continue
-            if unicast and redelivered.may_be_wrapped(data) and self._redelivery.left(now):
-                self._redelivery.spend(1.0)
-                self._groups.redeliver(redelivered.wrap(data, source), via)
+            if unicast and forwarded.may_be_wrapped(data) and self._forwarding.left(now):
+                self._forwarding.spend(1.0)
+                self._groups.forward(forwarded.wrap(data, source), via)
             found.append((data, source, via))
         return found
 

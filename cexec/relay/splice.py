@@ -15,8 +15,8 @@ import select
 import sys
 
 from cexec.errors import DisconnectedError
+from cexec.net.liveness import Liveness
 from cexec.relay.buffers import MemoryBuffer
-from cexec.system.liveness import Liveness
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

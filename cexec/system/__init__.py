@@ -1,1 +1,1 @@
-"""The only system calls of the project: sockets, descriptors, processes, key files, load, the pump."""
+"""System calls that have nothing to do with the network: descriptors, processes, the host, files."""

@@ -14,30 +14,30 @@ import signal
 from time import monotonic
 
 from cexec.errors import CexecError, DisconnectedError
-from cexec.protocol import hello
-from cexec.protocol.bid import Bidder
-from cexec.protocol.bid_events import Connect, Forget, Penalized, Queued, Recovered
-from cexec.system import process
-from cexec.system.destinations import address_label
-from cexec.system.group_sockets import GroupSockets
-from cexec.worker.alerts import Alerts
-from cexec.worker.answers import Answers, Profile
-from cexec.worker.hearing import Ear
-from cexec.worker.jobs import Jobs
-from cexec.worker.offer import PROVED, Offer, UnreachableError
-from cexec.worker.presence import Presences
+from cexec.net.destinations import address_label
+from cexec.net.group_sockets import GroupSockets
+from cexec.protocol.datagrams import hello
+from cexec.protocol.decisions.bid import Bidder
+from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Queued, Recovered
+from cexec.system.process import process
+from cexec.worker.discovery.alert_sender import AlertSender
+from cexec.worker.discovery.answers import Answers, Profile
+from cexec.worker.discovery.listener import Listener
+from cexec.worker.discovery.offer import PROVED, Offer, UnreachableError
+from cexec.worker.discovery.presence_sender import PresenceSender
+from cexec.worker.jobs.jobs import Jobs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cexec.protocol.keys import WorkerKey
-    from cexec.system.datagrams import Announcer
-    from cexec.system.eventlog import EventLog
-    from cexec.system.groups import Sockaddr
-    from cexec.system.series import Series
-    from cexec.worker.load import LoadWatch
-    from cexec.worker.program import Program
+    from cexec.net.announcer import Announcer
+    from cexec.net.groups import Sockaddr
+    from cexec.protocol.base.keys import WorkerKey
+    from cexec.system.storage.eventlog import EventLog
+    from cexec.system.storage.series import Series
+    from cexec.worker.discovery.load_watch import LoadWatch
+    from cexec.worker.jobs.program import Program
 
 ALERTS_INTERVAL = 0.02  # seconds (ours) between two times that alerts are sent: each of them wakes all who hear it
 NEVER = float("inf")
@@ -69,14 +69,14 @@ class Worker:
         self._log = log
         self._load = load
         self._answers = Answers(key=key, profile=profile, groups=groups, bidder=bidder, load=load, random=random)
-        self._presences = Presences(key, self._answers.instance, profile.host, announcer)
+        self._presences = PresenceSender(key, self._answers.instance, profile.host, announcer)
         self._announcer = announcer
-        self._alerts = Alerts(
+        self._alerts = AlertSender(
             key=key, instance=self._answers.instance, series=series, announcer=announcer, bidder=bidder
         )
         self._alerts_due = NEVER
         self._alerts_again = now
-        self._ear = Ear(
+        self._ear = Listener(
             key=key,
             groups=groups,
             bidder=bidder,

@@ -11,20 +11,20 @@ from pathlib import Path
 
 import pytest
 
-from cexec.cmap import joblog
-from cexec.cmap.appending import AppendFile
-from cexec.cmap.checks import check_rows
-from cexec.cmap.collect import Concatenated, DelimitedResults, Ended, Joblog, Turns
-from cexec.cmap.commit import commit
-from cexec.cmap.journal import NEW, RESUME, RESUME_FAILED, Claim, Journal
-from cexec.cmap.outcome import Outcome
-from cexec.cmap.plan import Plan, Work
-from cexec.cmap.policy import Policy
-from cexec.cmap.results import PREFIX, AttemptFiles, sweep
-from cexec.cmap.scheduler import FAILED, LOST, SUCCEEDED, Attempt, Cancel, Scheduler
-from cexec.cmap.sources import Selection, table_from
-from cexec.cmap.tasks import STDOUT, Task
-from cexec.cmap.validate import Judge
+from cexec.cmap.inputs.checks import check_rows
+from cexec.cmap.inputs.sources import Selection, table_from
+from cexec.cmap.inputs.task_plan import Plan, Work
+from cexec.cmap.inputs.tasks import STDOUT, Task
+from cexec.cmap.results import joblog
+from cexec.cmap.results.appending import AppendFile
+from cexec.cmap.results.attempt_files import PREFIX, AttemptFiles, sweep
+from cexec.cmap.results.collect import CommitOrder, Concatenated, DelimitedResults, Ended, Joblog
+from cexec.cmap.results.commit import commit
+from cexec.cmap.results.journal import NEW, RESUME, RESUME_FAILED, Claim, Journal
+from cexec.cmap.results.outcome import Outcome
+from cexec.cmap.results.validate import Validator
+from cexec.cmap.run.policy import Policy
+from cexec.cmap.run.scheduler import FAILED, LOST, SUCCEEDED, Attempt, Cancel, Scheduler
 
 ROWS = 40
 APPLICATION = b"application"
@@ -52,8 +52,8 @@ class Coordinator:
         rows = AppendFile.open("r.csv", DelimitedResults.header(table.columns))
         collected = AppendFile.open("collected")
         self.writers = [Joblog(log), DelimitedResults(rows), Concatenated(collected, headed=True)]
-        self.judge = Judge("grep -q right stdout", "--validate")
-        self.turns: Turns[tuple[Ended, AttemptFiles, Claim]] = Turns(self.selection.ascending())
+        self.judge = Validator("grep -q right stdout", "--validate")
+        self.turns: CommitOrder[tuple[Ended, AttemptFiles, Claim]] = CommitOrder(self.selection.ascending())
         self.claims: dict[int, Claim] = {}
         self.running: dict[Attempt, tuple[Task, AttemptFiles]] = {}
         self.attempts: list[AttemptFiles] = []

@@ -13,9 +13,9 @@ import psutil
 import pytest
 
 from cexec import __version__
-from cexec.protocol import sodium
-from cexec.protocol.certificate import ROLE_CLIENT, Certificate, Identity
-from cexec.protocol.keys import ClientKey, OwnerKey, encode_key
+from cexec.protocol.base import sodium
+from cexec.protocol.base.certificate import ROLE_CLIENT, Certificate, Identity
+from cexec.protocol.base.keys import ClientKey, OwnerKey, encode_key
 from tests.conftest import StartService
 from tests.environment import ABSENT_NAME, command, local_environment
 from tests.needs import require_isolation

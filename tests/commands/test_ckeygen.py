@@ -13,8 +13,8 @@ import pytest
 
 from cexec import __version__
 from cexec.commands import ckeygen
-from cexec.protocol import sodium
-from cexec.protocol.keys import (
+from cexec.protocol.base import sodium
+from cexec.protocol.base.keys import (
     ROLE_CLIENT,
     Certificate,
     ClientKey,
@@ -24,7 +24,7 @@ from cexec.protocol.keys import (
     decode_key,
     encode_key,
 )
-from cexec.system.keyfile import read_key, write_new
+from cexec.system.storage.keyfile import read_key, write_new
 from tests.environment import command
 from tests.needs import require_tool, skip_for_want_of
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
+from cexec.client.search.roster import Roster, Row
 from cexec.commands.cps import View, _duration, _skew, _table
-from cexec.protocol.census import Answer
-from cexec.roster import Roster, Row
+from cexec.protocol.decisions.census import Answer
 from tests.conftest import StartService
 from tests.environment import command, local_environment
 from tests.protocol.wires import APPLICATION, hello_of

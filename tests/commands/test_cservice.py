@@ -15,7 +15,7 @@ import psutil
 import pytest
 
 from cexec import __version__
-from cexec.protocol.keys import OwnerKey, encode_key
+from cexec.protocol.base.keys import OwnerKey, encode_key
 from tests.conftest import StartService
 from tests.environment import command, local_environment
 from tests.service import Application

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cexec.system import leftovers
+from cexec.system.process import orphans
 from tests.cgroups import control_group
 from tests.conftest import StartService
 from tests.needs import NOBODY, require_second_user
@@ -59,7 +59,7 @@ def gone(processes: list[psutil.Process]) -> list[psutil.Process]:
 
 def is_marked(process: psutil.Process) -> bool:
     try:
-        return leftovers.MARK in process.environ()
+        return orphans.MARK in process.environ()
     except psutil.Error:
         return True  # it has gone
 
@@ -157,9 +157,9 @@ def test_another_users_runtime_directory_cannot_make_cservice_kill_or_delete(
     require_second_user()
     (tmp_path / "run" / "cexec").mkdir(0o700)
     os.chown(tmp_path / "run", NOBODY, NOBODY)
-    precious = tmp_path / "tmp" / f"{leftovers.PRIVATE_PREFIX}precious"
+    precious = tmp_path / "tmp" / f"{orphans.PRIVATE_PREFIX}precious"
     precious.mkdir()
-    mark = f"{leftovers.MARK}={os.urandom(16).hex()}"
+    mark = f"{orphans.MARK}={os.urandom(16).hex()}"
     name, _, value = mark.partition("=")
     stranger = subprocess.Popen(["sleep", "600"], env={**os.environ, name: value})
     worker = service("sh", "-c", "echo ready; exec sleep 600", environment=runtime)

@@ -30,7 +30,7 @@ COMMANDS = {
     "crat": ("PUBLIC",),
     "cservice": ("SECRET", "cat"),
 }
-HELPER = "from cexec.system.mdns_helper import main; main(['browse'])"
+HELPER = "from cexec.net.mdns_helper import main; main(['browse'])"
 
 
 @pytest.fixture(params=CALLERS)
@@ -187,15 +187,16 @@ def test_a_python_program_that_ignores_sigchld_loses_no_failure(tmp_path: Path) 
     """The modules are used without a command, too."""
     script = (
         "import signal; signal.signal(signal.SIGCHLD, signal.SIG_IGN)\n"
-        "from cexec.cmap.validate import Judge; from cexec.cmap.tasks import NOTHING, Task, TaskInput\n"
+        "from cexec.cmap.results.validate import Validator; "
+        "from cexec.cmap.inputs.tasks import NOTHING, Task, TaskInput\n"
         "task = Task(1, stdin=TaskInput(NOTHING), parameters={})\n"
-        "for text in ('exit 1', 'true'): print(Judge(text, '--validate').judge(task, {}).reason)\n"
-        "from cexec.system.load_command import LoadCommand; import select, time\n"
+        "for text in ('exit 1', 'true'): print(Validator(text, '--validate').judge(task, {}).reason)\n"
+        "from cexec.system.host.load_command import LoadCommand; import select, time\n"
         "load = LoadCommand('sh -c \"echo 0.5; exit 3\"'); load.handle_timeout(0.0)\n"
         "while load.fileno() >= 0: load.receive(0.0)\n"
         "while (told := load.complaint()) is None and load.value is None: load.handle_timeout(load.due)\n"
         "print(told, load.value)\n"
-        "from cexec.system import process; import os\n"
+        "from cexec.system.process import process; import os\n"
         "try: process.spawn('/dev/null', ['x'], {}, {}, prepare=lambda: None)\n"
         "except OSError as error: print(error.strerror)\n"
     )

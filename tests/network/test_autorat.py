@@ -14,13 +14,13 @@ from pathlib import Path
 
 import pytest
 
-from cexec.protocol import alert
-from cexec.protocol.alert import Alert
-from cexec.protocol.keys import ClientKey
-from cexec.protocol.limits import UDP_PORT
-from cexec.system.datagrams import Announcer
-from cexec.system.groups import parse_groups
-from cexec.system.keyfile import read_key
+from cexec.net.announcer import Announcer
+from cexec.net.groups import parse_groups
+from cexec.protocol.base.keys import ClientKey
+from cexec.protocol.base.limits import UDP_PORT
+from cexec.protocol.datagrams import alert
+from cexec.protocol.datagrams.alert import Alert
+from cexec.system.storage.keyfile import read_key
 from tests.conftest import MakeLab, StartService
 from tests.environment import LOOPBACK_GROUP, command, local_environment
 from tests.loggers import Crat

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from cexec.system.group_sockets import REFRESH_INTERVAL
+from cexec.net.group_sockets import REFRESH_INTERVAL
 from tests.conftest import MakeLab, StartService
 from tests.service import Application
 

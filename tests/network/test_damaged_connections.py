@@ -1,7 +1,7 @@
 """A small session between a real client and a real worker that ends, or has one bit flipped, at every byte.
 
 Never a success, unless all of the session had passed.  The session's bytes are those of docs/protocol.md sections 3 and
-4; tests/protocol/test_damage.py does the same to the machines alone, at every offset.
+4; tests/protocol/connection/test_damage.py does the same to the machines alone, at every offset.
 """
 
 from __future__ import annotations
@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 
 from cexec.errors import CexecError
-from cexec.protocol import sodium
-from cexec.protocol.limits import FRAME_HEADER, RECORD_HEADER
+from cexec.protocol.base import sodium
+from cexec.protocol.base.limits import FRAME_HEADER, RECORD_HEADER
 from tests.environment import LOOPBACK_GROUP
 from tests.fake_worker import Connection, FakeWorker, HungUpError
 from tests.service import Application, Service

@@ -19,8 +19,8 @@ from tests.needs import NOBODY, require_namespaces, require_second_user, require
 # What a cservice does with its group, on commands of the test; the group "" is the default.
 HEAR = """
 import json, os, select, sys
-from cexec.system.group_sockets import GroupSockets
-from cexec.system.groups import parse_groups
+from cexec.net.group_sockets import GroupSockets
+from cexec.net.groups import parse_groups
 if sys.argv[2]:  # not earlier, since other users may not read the modules
     os.setgroups([]), os.setgid(int(sys.argv[2])), os.setuid(int(sys.argv[2]))
 sockets = GroupSockets(parse_groups(sys.argv[1]) if sys.argv[1] else None, 3010)
@@ -31,7 +31,7 @@ for command in map(str.strip, iter(sys.stdin.readline, "")):
     elif command == "state":
         answer = [sockets.addresses(), sockets.unheard]
     elif command == "pass on":
-        answer = [sockets.redeliver(b"passed on", via) for _, _, via, unicast in sockets.receive() if unicast]
+        answer = [sockets.forward(b"passed on", via) for _, _, via, unicast in sockets.receive() if unicast]
     else:
         answer = []
         while select.select(sockets.filenos(), [], [], 0.1)[0]:
@@ -40,15 +40,15 @@ for command in map(str.strip, iter(sys.stdin.readline, "")):
 """
 SAY = """
 import json, sys
-from cexec.system.datagrams import Announcer
-from cexec.system.groups import parse_groups
+from cexec.net.announcer import Announcer
+from cexec.net.groups import parse_groups
 announcer = Announcer(parse_groups(sys.argv[1]) if sys.argv[1] else None, 3010)
 print(json.dumps([announcer.send(sys.argv[2].encode()), announcer.failures]))
 """
 # A client's listener, and a worker that connects to a scoped IPv6 address
 LISTEN = """
 import select, sys
-from cexec.system.sockets import open_listener
+from cexec.net.sockets import open_listener
 listener = open_listener()
 print(listener.port, flush=True)
 select.select(listener.filenos(), [], [], 20)
@@ -57,7 +57,7 @@ print(listener.accept()[1][0], flush=True)
 CONNECT = """
 import _socket, select, sys
 from cexec.errors import CexecError
-from cexec.system.sockets import connect_result, start_connect
+from cexec.net.sockets import connect_result, start_connect
 host, port, interface = sys.argv[1:]
 address = (host, int(port), 0, _socket.if_nametoindex(interface)) if ":" in host else (host, int(port))
 try:

@@ -13,14 +13,14 @@ from collections.abc import Iterator
 
 import pytest
 
-from cexec.protocol import frames
-from cexec.protocol.frames import FRAME_HEADER, LARGEST_SIGNAL
-from cexec.protocol.limits import MAXIMUM_DATA, MAXIMUM_GO, MAXIMUM_TEXT
-from cexec.worker.carrier import MAXIMUM_REPORT, encode_report
-from cexec.worker.running import REPORTS, JobProcess, ReportError, decode_report
+from cexec.protocol.base.limits import MAXIMUM_DATA, MAXIMUM_GO, MAXIMUM_TEXT
+from cexec.protocol.connection import frames
+from cexec.protocol.connection.frames import FRAME_HEADER, LARGEST_SIGNAL
+from cexec.worker.jobs.carrier import MAXIMUM_REPORT, encode_report
+from cexec.worker.jobs.job_process import REPORTS, JobProcess, ReportError, decode_report
 from tests.fake_client import FakeClient
 from tests.service import Shell
-from tests.worker.test_jobs import FINISHED, Scene
+from tests.worker.jobs.test_jobs import FINISHED, Scene
 
 LONG_TEXT = b"\x01" * MAXIMUM_TEXT  # JSON makes six bytes of each
 LARGEST = b"\xff" * 8

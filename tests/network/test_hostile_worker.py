@@ -12,9 +12,9 @@ from collections.abc import Callable
 
 import pytest
 
-from cexec.protocol import frames
-from cexec.protocol.frames import ENDED, EXITED, READER_CLOSED, READS, WRITES, Ending, Exit
-from cexec.protocol.limits import INITIAL_WINDOW, MAXIMUM_DATA, MAXIMUM_FRAME, RECORD_HEADER
+from cexec.protocol.base.limits import INITIAL_WINDOW, MAXIMUM_DATA, MAXIMUM_FRAME, RECORD_HEADER
+from cexec.protocol.connection import frames
+from cexec.protocol.connection.frames import ENDED, EXITED, READER_CLOSED, READS, WRITES, Ending, Exit
 from tests.conftest import StartService
 from tests.environment import command, local_environment
 from tests.fake_worker import LOOPBACK, SLOW, Connection, FakeWorker, HungUpError, serve

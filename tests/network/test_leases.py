@@ -16,14 +16,14 @@ from typing import Any
 
 import pytest
 
-from cexec.aio import Job, Lease
-from cexec.aio_search import Terms, find_worker
-from cexec.cmap.attempt import DataSource
-from cexec.protocol.frames import READS, WRITES, Stream
-from cexec.protocol.keys import ClientKey
-from cexec.protocol.limits import DEFAULT_PINGPONG
-from cexec.system.groups import groups_from_environment, udp_port_from_environment
-from cexec.system.keyfile import read_key
+from cexec.client.aio.lease import Lease, LeaseJob
+from cexec.client.aio.worker_search import Terms, find_worker
+from cexec.cmap.run.task_job import DataSource
+from cexec.net.groups import groups_from_environment, udp_port_from_environment
+from cexec.protocol.base.keys import ClientKey
+from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT
+from cexec.protocol.connection.frames import READS, WRITES, Stream
+from cexec.system.storage.keyfile import read_key
 from tests.conftest import StartService
 from tests.environment import local_environment
 from tests.leases import Kept
@@ -41,7 +41,7 @@ class Run:
         self.output, self.errors = Kept(), Kept()
         self.status = -1
         self.began = asyncio.Event()
-        self.job = Job(
+        self.job = LeaseJob(
             streams=STREAMS,
             sources={0: DataSource(stdin)},
             sinks={1: self.output, 2: self.errors},
@@ -64,7 +64,7 @@ class Client:
             udp_port=udp_port_from_environment(os.environ),
             ports=None,
             accept_timeout=DEADLINE,
-            pingpong=DEFAULT_PINGPONG,
+            idle_timeout=DEFAULT_IDLE_TIMEOUT,
             weight=weight,
         )
 

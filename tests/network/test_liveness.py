@@ -19,7 +19,7 @@ ACCEPT = (
 WATCH = """
 import json, select, socket, sys, time
 from cexec.errors import DisconnectedError
-from cexec.system.liveness import Liveness
+from cexec.net.liveness import Liveness
 lost = {}
 begun = time.monotonic()
 watched = {}

@@ -15,7 +15,7 @@ from typing import Any
 import psutil
 import pytest
 
-from cexec.system.mdns import SERVICE
+from cexec.net.mdns import SERVICE
 from tests.conftest import MakeLab, StartService
 from tests.environment import ROOT, clean_environment, command
 from tests.lab import HAS_IPV6, Host

@@ -63,8 +63,8 @@ sleep 9
 HAMMER = '''
 import os, random, subprocess, sys, time
 
-from cexec.protocol.sodium import keyed_hash
-from cexec.system.program_cache import LABEL, CacheProblem, ProgramCache
+from cexec.protocol.base.sodium import keyed_hash
+from cexec.system.storage.program_cache import LABEL, CacheProblem, ProgramCache
 
 SIZE, LIMIT = 300_000, 4 * 300_100
 programs = [b"#!/bin/sh\\necho program %d\\nexit 0\\n" % n + bytes([97 + n]) * SIZE for n in range(6)]

@@ -260,13 +260,13 @@ LIES = {
     """,
 }
 CUTS = """
-    honest_read = Connection._read_opening
+    honest_read = RelayedConnection._read_opening
     def read_opening(self):
         if os.path.exists({fault!r}):
             self.cut("because it lies")
         else:
             honest_read(self)
-    Connection._read_opening = read_opening
+    RelayedConnection._read_opening = read_opening
 """
 LIAR = """
 import os, sys
@@ -274,10 +274,10 @@ sys.path.insert(0, {root!r})
 from cexec.relay import relay as relay
 from cexec.relay import buffers
 from cexec.commands.cproxy import main
-from cexec.protocol.relay_datagram import rewrite as honest_rewrite
+from cexec.protocol.datagrams.relay_datagram import rewrite as honest_rewrite
 from cexec.relay.buffers import MemoryBuffer
-from cexec.relay.connection import Connection
-from cexec.relay.table import Announced
+from cexec.relay.relayed_connection import RelayedConnection
+from cexec.relay.announcement_table import Announced
 honest_fill = MemoryBuffer.fill
 LARGE = 1000  # bytes: no flight of the handshake, and the middle of so many is in the box of a record
 buffers.PipeBuffer = MemoryBuffer

@@ -10,7 +10,7 @@ import time
 
 import pytest
 
-from cexec.protocol import frames
+from cexec.protocol.connection import frames
 from tests.conftest import StartService
 from tests.environment import local_environment
 from tests.fake_worker import LOOPBACK, SLOW, Connection, FakeWorker
@@ -19,7 +19,7 @@ from tests.service import Application
 SHORT_PATIENCE = """
 import sys
 from cexec.commands import cexec
-cexec.LEAST_PINGPONG = 0.0
+cexec.LEAST_IDLE_TIMEOUT = 0.0
 sys.exit(cexec.main(sys.argv[1:]))
 """
 

@@ -14,10 +14,10 @@ from pathlib import Path
 
 import pytest
 
-from cexec.protocol import sodium
-from cexec.protocol.certificate import ROLE_CLIENT, ROLE_WORKER, Certificate, Identity
-from cexec.protocol.keys import ClientKey, Key, OwnerKey, WorkerKey, encode_key
-from cexec.protocol.limits import CONNECT_DEADLINE, MAXIMUM_UNAUTHENTICATED, UDP_PORT
+from cexec.protocol.base import sodium
+from cexec.protocol.base.certificate import ROLE_CLIENT, ROLE_WORKER, Certificate, Identity
+from cexec.protocol.base.keys import ClientKey, Key, OwnerKey, WorkerKey, encode_key
+from cexec.protocol.base.limits import CONNECT_DEADLINE, MAXIMUM_UNAUTHENTICATED, UDP_PORT
 from tests.conftest import StartService
 from tests.environment import LOOPBACK_GROUP, command, local_environment
 from tests.service import Application

@@ -9,14 +9,14 @@ from pathlib import Path
 
 import pytest
 
-from cexec.protocol import sodium
+from cexec.protocol.base import sodium
 from tests.conftest import StartService
 from tests.environment import ROOT, clean_environment, command
 from tests.needs import require_aegis, skip_for_want_of
 from tests.service import Application
 
 OLD = ROOT / ".venv-pynacl15" / "bin" / "python"  # made by `make test`
-CIPHERS = "from cexec.protocol import sodium; print(*sodium.aead_names())"
+CIPHERS = "from cexec.protocol.base import sodium; print(*sodium.aead_names())"
 
 
 def ciphers(python: Path | str) -> list[str]:

@@ -14,7 +14,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cexec.protocol.limits import CONNECT_DEADLINE
+from cexec.protocol.base.limits import CONNECT_DEADLINE
 from tests.conftest import MakeLab, StartService
 from tests.environment import clean_environment, command
 from tests.lab import HAS_IPV6, Host, Namespace

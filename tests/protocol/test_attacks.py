@@ -11,8 +11,13 @@ from collections.abc import Callable
 import pytest
 
 from cexec.errors import CexecError, ProtocolError, VerifyError
-from cexec.protocol import datagram, frames, hello, sodium
-from cexec.protocol.announcement import (
+from cexec.protocol.base import sodium
+from cexec.protocol.base.certificate import Identity
+from cexec.protocol.base.noise import OVERHEAD, Handshake
+from cexec.protocol.connection import frames
+from cexec.protocol.connection.channel import FIRST_FLIGHT, OPENING, SECOND_FLIGHT, ClientHandshake, WorkerHandshake
+from cexec.protocol.datagrams import datagram, hello
+from cexec.protocol.datagrams.announcement import (
     ANSWER_PROLOGUE,
     ANSWER_PSK_LABEL,
     PROLOGUE,
@@ -21,10 +26,7 @@ from cexec.protocol.announcement import (
     SealedAnnouncement,
     open_announcement,
 )
-from cexec.protocol.certificate import Identity
-from cexec.protocol.channel import FIRST_FLIGHT, OPENING, SECOND_FLIGHT, ClientHandshake, WorkerHandshake
-from cexec.protocol.hello import decode_answer, encode_answer, open_hello, seal_hello
-from cexec.protocol.noise import OVERHEAD, Handshake
+from cexec.protocol.datagrams.hello import decode_answer, encode_answer, open_hello, seal_hello
 from tests.protocol.wires import (
     APPLICATION,
     JOB_ID,

@@ -9,10 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from cexec.protocol import announcement, datagram, frames, hello, presence
-from cexec.protocol.channel import FIRST_FLIGHT, RECORD_LABEL, SECOND_FLIGHT
-from cexec.protocol.frames import ENDED, EXITED, READS, WRITES, Ending, Exit
-from cexec.protocol.limits import RECORD_HEADER
+from cexec.protocol.base.limits import RECORD_HEADER
+from cexec.protocol.connection import frames
+from cexec.protocol.connection.channel import FIRST_FLIGHT, RECORD_LABEL, SECOND_FLIGHT
+from cexec.protocol.connection.frames import ENDED, EXITED, READS, WRITES, Ending, Exit
+from cexec.protocol.datagrams import announcement, datagram, hello, presence
 from tests.protocol.wires import APPLICATION, job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -31,8 +32,9 @@ AEGIS_TAG = 32  # bytes
 
 
 def module_name(path: Path) -> str:
-    """As the document calls it."""
-    return ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removeprefix("protocol.")
+    """As the document calls it: a module of the protocol by its last name alone."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return parts[-1] if parts[0] == "protocol" else ".".join(parts)
 
 
 def sources() -> dict[str, str]:
@@ -42,8 +44,8 @@ def sources() -> dict[str, str]:
 def value_of(name: str) -> object:
     """The value of `module.CONSTANT`."""
     module, _, constant = name.rpartition(".")
-    full = f"cexec.protocol.{module}" if (PACKAGE / "protocol" / f"{module}.py").exists() else f"cexec.{module}"
-    return getattr(importlib.import_module(full), constant)
+    (path,) = (path for path in PACKAGE.rglob("*.py") if module_name(path) == module)
+    return getattr(importlib.import_module(".".join(path.relative_to(ROOT).with_suffix("").parts)), constant)
 
 
 def written(value: object) -> str:

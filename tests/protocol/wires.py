@@ -14,12 +14,14 @@ import pytest
 from hypothesis import strategies as st
 
 from cexec.errors import CexecError, DisconnectedError
-from cexec.protocol import datagram, frames, keys, noise, sodium
-from cexec.protocol.announcement import OpenedAnnouncement, SealedAnnouncement, open_announcement
-from cexec.protocol.channel import ClientHandshake, Records, WorkerHandshake
-from cexec.protocol.frames import READS, WRITES, Exit, Go, Stream
-from cexec.protocol.hello import CONNECT, Hello
-from cexec.protocol.session import Event, Session
+from cexec.protocol.base import keys, noise, sodium
+from cexec.protocol.connection import frames
+from cexec.protocol.connection.channel import ClientHandshake, Records, WorkerHandshake
+from cexec.protocol.connection.frames import READS, WRITES, Exit, Go, Stream
+from cexec.protocol.connection.session import Event, Session
+from cexec.protocol.datagrams import datagram
+from cexec.protocol.datagrams.announcement import OpenedAnnouncement, SealedAnnouncement, open_announcement
+from cexec.protocol.datagrams.hello import CONNECT, Hello
 
 JOB_ID = b"job number 16 by"
 INSTANCE = b"instance 16 byte"

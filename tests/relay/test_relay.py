@@ -13,16 +13,17 @@ from contextlib import ExitStack
 import pytest
 
 from cexec.errors import LocalError
-from cexec.protocol import datagram, redelivered, sodium
-from cexec.protocol.datagram import ANNOUNCEMENT, CLAIM
-from cexec.protocol.hello import QUEUED, encode_answer, seal_hello
-from cexec.protocol.limits import MAXIMUM_HOPS
-from cexec.protocol.relay_datagram import Header, read, rewrite
+from cexec.net.sockets import TcpListener
+from cexec.protocol.base import sodium
+from cexec.protocol.base.limits import MAXIMUM_HOPS
+from cexec.protocol.datagrams import datagram, forwarded
+from cexec.protocol.datagrams.datagram import ANNOUNCEMENT, CLAIM
+from cexec.protocol.datagrams.hello import QUEUED, encode_answer, seal_hello
+from cexec.protocol.datagrams.relay_datagram import Header, read, rewrite
+from cexec.relay.announcement_table import LIFETIME, MAXIMUM_ANNOUNCED, MAXIMUM_OF_HOST
 from cexec.relay.relay import Relay
-from cexec.relay.table import LIFETIME, MAXIMUM_ANNOUNCED, MAXIMUM_OF_HOST
-from cexec.system.eventlog import EventLog
-from cexec.system.sockets import Listener
-from tests.protocol.test_relay_datagram import EACH
+from cexec.system.storage.eventlog import EventLog
+from tests.protocol.datagrams.test_relay_datagram import EACH
 from tests.protocol.wires import APPLICATION, STRANGERS, hello_of
 
 CLIENT, NEIGHBOUR = ("127.0.0.1", 40_000), ("127.0.0.2", 40_000)
@@ -226,10 +227,10 @@ def test_an_acknowledgement_that_is_sent_to_us_alone_goes_to_everybody(rig: Make
     assert [header.kind for header in made.sent()] == [datagram.ACKNOWLEDGEMENT]
 
 
-def test_what_was_redelivered_or_is_none_of_ours_is_dropped(rig: MakeRig) -> None:
+def test_what_was_forwarded_or_is_none_of_ours_is_dropped(rig: MakeRig) -> None:
     made = rig()
     data, _ = announcement()
-    for bad in (redelivered.wrap(data, CLIENT), data[:40], b"", bytes(100), b"x" * 1232):
+    for bad in (forwarded.wrap(data, CLIENT), data[:40], b"", bytes(100), b"x" * 1232):
         made.hear(bad)
         made.hear(bad, reply=True)
     assert made.sent() == [] and made.sent(NEAR) == []
@@ -472,7 +473,7 @@ def readable_end(one: socket.socket) -> bool:
 def test_who_says_nothing_is_dropped_after_a_while(
     rig: MakeRig, client: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cexec.relay.connection.CONNECT_DEADLINE", 0.3)
+    monkeypatch.setattr("cexec.relay.relayed_connection.CONNECT_DEADLINE", 0.3)
     made = rig()
     silent, _ = worker_to(made, client)
     with silent:
@@ -496,7 +497,7 @@ def test_a_client_that_has_chosen_refuses_and_so_does_the_relay_from_then_on(rig
 def test_a_client_that_cannot_be_reached_is_logged_and_workers_are_refused(
     rig: MakeRig, client: Listening, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("cexec.relay.connection.connect_result", lambda connecting: "no route to host")
+    monkeypatch.setattr("cexec.relay.relayed_connection.connect_result", lambda connecting: "no route to host")
     made = rig()
     worker, port = worker_to(made, client)
     with worker:
@@ -537,16 +538,16 @@ def test_connections_are_bounded_and_the_rest_waits_in_the_backlog(rig: MakeRig,
 def test_without_descriptors_workers_wait(rig: MakeRig, client: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
     made = rig()
     worker, _ = worker_to(made, client)
-    accept = Listener.accept
+    accept = TcpListener.accept
     failures = []
 
-    def fails_at_first(listener: Listener) -> object:
+    def fails_at_first(listener: TcpListener) -> object:
         if len(failures) < 2:
             failures.append(time.monotonic())
             raise LocalError("too many open files")
         return accept(listener)
 
-    monkeypatch.setattr(Listener, "accept", fails_at_first)
+    monkeypatch.setattr(TcpListener, "accept", fails_at_first)
     with worker:
         made.spin(lambda: made.connections == 1)
     assert failures[1] - failures[0] >= 0.19

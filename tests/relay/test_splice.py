@@ -306,7 +306,7 @@ def test_a_reset_that_a_write_has_seen_is_no_clean_end_to_the_next_read(join: Ma
 
 def test_a_machine_that_does_not_answer_resets_the_other_end(join: MakeJoined, monkeypatch: pytest.MonkeyPatch) -> None:
     joined = join()
-    monkeypatch.setattr("cexec.system.liveness.unacknowledged", lambda connection: (True, 1000.0))
+    monkeypatch.setattr("cexec.net.liveness.unacknowledged", lambda connection: (True, 1000.0))
     joined.client.sendall(b"to a dead machine")
     joined.until(lambda: joined.splice.counts[1] > 0)
     due = joined.splice.next_timeout()

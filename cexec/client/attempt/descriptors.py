@@ -1,0 +1,212 @@
+"""Which of the client's descriptors the program gets, in which direction, and what carries their bytes here.
+
+Contract: `inspect` looks at what is open (to be called before anything else is opened) and returns `Descriptor`s.
+Descriptors of one open file (`2>&1`) share one stream, which keeps the order of what the program writes to them.  No
+open file is read by two streams: each would get a part of the input, and nobody would notice.  Never forwarded: the
+key's descriptor, make's jobserver, listening sockets, epoll and the like, directories.
+docs/protocol.md section 4.2 (GO).
+"""
+
+from __future__ import annotations
+
+import _socket
+import _stat as stat
+import os
+import sys
+
+from cexec.protocol.connection.frames import PIPE, READS, SOCKET, WRITES, Stream
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+STANDARD = 3  # descriptors 0, 1 and 2 have one direction whatever they were opened for
+_LOCKED_FROM = 1 << 61  # (ours) where no file has bytes; our process id added, a place that is ours alone
+_ACCESS_MODE = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
+_GET_TERMINAL = 0x80045432  # TIOCGDEV of <asm-generic/ioctls.h>: the number of the terminal behind /dev/tty, too
+_TERMINAL = -1  # (ours) stands for the file system in the identity of a terminal
+_MASTER = os.makedev(5, 2)  # /dev/ptmx: what is read there is not what is read at the terminal
+
+
+STANDARD_NAMES = {0: "standard input", 1: "standard output", 2: "standard error"}
+
+
+def name_of(descriptor: int) -> str:
+    """What a message calls a descriptor."""
+    return STANDARD_NAMES.get(descriptor, f"descriptor {descriptor}")
+
+
+class Descriptor:
+    """One descriptor.  `same_as`: the lower one whose stream it shares, or itself.  `inode`: which file it is.
+
+    `shares_offset`: the program moves the offset of this file by reading, perhaps through another descriptor.
+    """
+
+    __slots__ = ("access", "append", "directions", "fd", "inode", "mode", "same_as", "shares_offset")
+
+    def __init__(self, fd: int, directions: int, mode: int, inode: tuple[int, int], flags: int) -> None:
+        self.fd = fd
+        self.directions = directions
+        self.mode = mode
+        self.inode = inode
+        self.access = flags & _ACCESS_MODE
+        self.append = bool(flags & os.O_APPEND)
+        self.same_as = fd
+        self.shares_offset = self.regular and bool(directions & READS)
+
+    @property
+    def regular(self) -> bool:
+        return stat.S_ISREG(self.mode)
+
+    def stream(self) -> Stream:
+        kind = SOCKET if self.directions == READS | WRITES else PIPE
+        return Stream(self.fd, self.directions, kind, self.same_as)
+
+
+def inspect(maximum: int, excluded: Iterable[int], environ: Mapping[str, str]) -> list[Descriptor]:
+    """The descriptors from 0 to `maximum` that the program is to have, in ascending order."""
+    leave_out = {*excluded, *_jobserver(environ)}
+    found: list[Descriptor] = []
+    for fd in _open_descriptors(maximum):
+        if fd in leave_out:
+            continue
+        descriptor = _look_at(fd)
+        if descriptor is not None:
+            _join(descriptor, [other for other in found if other.same_as == other.fd])
+            found.append(descriptor)
+    return found
+
+
+def _join(descriptor: Descriptor, streams: list[Descriptor]) -> None:
+    """Decides which stream carries this descriptor's bytes: one of `streams`, or one of its own."""
+    sharing = [other for other in streams if _same_open_file(other, descriptor)]
+    if descriptor.regular and any(other.directions & READS for other in (*sharing, descriptor)):
+        for other in (*sharing, descriptor):
+            other.shares_offset = True
+    wanted = descriptor.directions
+    if wanted == READS | WRITES and any(other.directions == READS for other in sharing):
+        wanted = WRITES  # its input already goes to another descriptor
+    descriptor.directions = wanted
+    # A stream of exactly these directions comes first; one of both has all that a stream of one direction has.
+    for directions in (wanted, READS | WRITES):
+        for other in sharing:
+            if other.directions == directions:
+                descriptor.same_as, descriptor.directions = other.fd, directions
+                return
+
+
+def occupy_standard() -> None:
+    """A descriptor of ours must never become a standard one: what is said to the person would go into a connection."""
+    for fd in range(STANDARD):
+        try:
+            os.fstat(fd)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # the lowest that is free, which is this one
+
+
+def _open_descriptors(maximum: int) -> list[int]:
+    try:
+        listed = os.listdir("/proc/self/fd")
+    except OSError:
+        return list(range(maximum + 1))
+    return sorted(fd for fd in map(int, listed) if fd <= maximum)
+
+
+def _look_at(fd: int) -> Descriptor | None:
+    import fcntl
+
+    try:
+        status = os.fstat(fd)
+        flags = fcntl.fcntl(fd, fcntl.F_GETFL)
+    except OSError:
+        return None  # closed, or the directory that listed it
+    if stat.S_ISDIR(status.st_mode) or flags & getattr(os, "O_PATH", 0):
+        return None
+    if stat.S_ISSOCK(status.st_mode) and _listens(fd):
+        return None
+    if not stat.S_IFMT(status.st_mode):
+        return None  # an epoll, eventfd, timerfd and the like have no type
+    access = flags & _ACCESS_MODE
+    directions = {os.O_RDONLY: READS, os.O_WRONLY: WRITES}.get(access, READS | WRITES)
+    if fd < STANDARD:
+        if fd and directions == READS:
+            return None  # the program would fail to write to it, and so it will to one that is closed
+        directions = READS if fd == 0 else WRITES
+    return Descriptor(fd, directions, status.st_mode, _identity(fd, status), flags)
+
+
+def _identity(fd: int, status: os.stat_result) -> tuple[int, int]:
+    """Which file this is.  A terminal has several names (/dev/pts/1, /dev/tty), but one number."""
+    import fcntl
+
+    if stat.S_ISCHR(status.st_mode) and status.st_rdev != _MASTER:
+        try:
+            number = fcntl.ioctl(fd, _GET_TERMINAL, bytes(4))
+        except OSError:
+            pass  # no terminal, or not Linux
+        else:
+            return _TERMINAL, int.from_bytes(number, sys.byteorder)
+    return status.st_dev, status.st_ino
+
+
+def _listens(fd: int) -> bool:
+    borrowed = _socket.socket(fileno=fd)
+    try:
+        return bool(borrowed.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN))
+    except OSError:
+        return False
+    finally:
+        borrowed.detach()
+
+
+def _same_open_file(one: Descriptor, other: Descriptor) -> bool:
+    """True if two descriptors share one open file.  All opens of a pipe, a terminal or a socket share its bytes."""
+    if one.inode != other.inode:
+        return False
+    if not one.regular:
+        return True
+    if one.access != other.access or one.append != other.append:
+        return False
+    if one.append and one.access == os.O_WRONLY:
+        return True
+    if os.lseek(one.fd, 0, os.SEEK_CUR) != os.lseek(other.fd, 0, os.SEEK_CUR):
+        return False
+    same = _share_locks(one, other)
+    # Where that cannot be told, two outputs at one offset are better taken for `2>&1` than written over one another.
+    return one.directions == other.directions == WRITES if same is None else same
+
+
+def _share_locks(one: Descriptor, other: Descriptor) -> bool | None:
+    """Whether a lock of one open file's (not of a process's) is the other's own; None where there are none.
+
+    That it moves both offsets would tell as well, but strangers who share the file may be writing at this moment.
+    """
+    import fcntl
+
+    if not hasattr(fcntl, "F_OFD_SETLK") or sys.maxsize < 1 << 32:
+        return None  # not Linux, or another layout of the struct
+    kind = fcntl.F_RDLCK if one.access == os.O_RDONLY else fcntl.F_WRLCK
+    where = _LOCKED_FROM + os.getpid()
+    try:
+        fcntl.fcntl(one.fd, fcntl.F_OFD_SETLK, _lock(kind, where))
+        found = fcntl.fcntl(other.fd, fcntl.F_OFD_GETLK, _lock(fcntl.F_WRLCK, where))
+        fcntl.fcntl(one.fd, fcntl.F_OFD_SETLK, _lock(fcntl.F_UNLCK, where))
+    except OSError:
+        return None  # a file system without locks, or somebody has locked all of the file
+    return found[:2] == _lock(fcntl.F_UNLCK, where)[:2]
+
+
+def _lock(kind: int, where: int) -> bytes:
+    """A struct flock of one byte: type, whence, padding, start, length, process id, padding."""
+    numbers = kind.to_bytes(2, sys.byteorder) + bytes(6) + where.to_bytes(8, sys.byteorder)
+    return numbers + (1).to_bytes(8, sys.byteorder) + bytes(8)
+
+
+def _jobserver(environ: Mapping[str, str]) -> set[int]:
+    """The descriptors through which make counts its jobs: they are between make and its children."""
+    result: set[int] = set()
+    for word in environ.get("MAKEFLAGS", "").split():
+        name, _, value = word.partition("=")
+        if name in ("--jobserver-auth", "--jobserver-fds"):
+            result.update(int(part) for part in value.split(",") if part.isdigit())
+    return result

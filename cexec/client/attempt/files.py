@@ -1,0 +1,251 @@
+"""Files that a job takes along and brings back: `cexec --send FILE[=NAME] --fetch NAME[=FILE]`.
+
+Contract: `plan_files` checks everything that can be checked before a worker is looked for, and opens what is sent.  For
+each attempt `sources()` and `sinks()` are made anew and given to the pump with GO, before the program starts; what is
+fetched is written without a name, or under a temporary one beside its target, so an attempt that fails leaves nothing:
+`discard()`.  `failed()` takes the reason for a file that did not come.  `commit(status)`, after the exit frame was
+verified and all was written, gives the names, all or none: files that are missing are an error after a success only.
+`UsageError` for wrong words, `LocalError` for what this system refuses; both name the file.  docs/protocol.md section
+4.2 (GO).
+"""
+
+from __future__ import annotations
+
+import _stat as stat
+import os
+
+from cexec.errors import LocalError, UsageError
+from cexec.protocol.base.limits import MAXIMUM_STREAMS
+from cexec.protocol.connection.frames import FILE, FIRST_FILE, READS, WRITES, Stream
+from cexec.system.io.fds import FileSource, Sink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cexec.client.attempt.program_plan import ProgramPlan
+
+_TEMPORARY = getattr(os, "O_TMPFILE", 0)  # Linux: a file without a name, of which nothing is left if we are killed
+
+
+class Sent:
+    """One file that goes to the worker.  `name`: what the program finds; `path`: ours."""
+
+    __slots__ = ("fd", "identity", "name", "number", "path")
+
+    def __init__(self, number: int, path: str, name: str) -> None:
+        self.number = number
+        self.path = path
+        self.name = name
+        try:
+            self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError as error:
+            raise LocalError(f"cannot read {path}: {_reason(error)}") from error
+        status = os.fstat(self.fd)
+        if not stat.S_ISREG(status.st_mode):
+            raise UsageError(f"cannot send {path}: it is not a regular file; a pipe can be a descriptor: 3<{path}")
+        self.identity = _identity(status)
+
+    def source(self) -> FileSource:
+        """From the beginning."""
+        if _identity(os.fstat(self.fd)) != self.identity:
+            raise LocalError(f"{self.path} has changed while it was being sent")
+        return FileSource(self.fd)
+
+
+class Fetched:
+    """One file that comes back.  `path`: what it will replace; `failure`: why it did not come."""
+
+    __slots__ = ("_directory", "_fd", "_last", "_temporary", "failure", "name", "number", "path")
+
+    def __init__(self, number: int, name: str, path: str) -> None:
+        self.number = number
+        self.name = name
+        self.path = path
+        self.failure: str | None = None
+        self._fd = -1
+        self._temporary = ""  # the name that it has meanwhile, if it needs one
+        directory, self._last = os.path.split(os.path.realpath(path))  # what a link points to is replaced, not the link
+        try:
+            target = os.stat(path) if os.path.exists(path) else None
+            self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError as error:
+            raise LocalError(f"cannot write {path}: {_reason(error)}") from error
+        if target is not None and not stat.S_ISREG(target.st_mode):
+            raise UsageError(f"cannot fetch into {path}: it is not a regular file")
+        if not os.access(directory, os.W_OK):
+            raise LocalError(f"cannot write {path}: permission denied in {directory}")
+
+    def sink(self) -> Sink:
+        """A new file for another attempt."""
+        self.discard()
+        try:
+            self._fd = self._open()
+        except OSError as error:
+            raise LocalError(f"cannot write {self.path}: {_reason(error)}") from error
+        return Sink(self._fd, shared=True)
+
+    def name_it(self) -> None:
+        """Gives what came a name of its own beside the target, so that all that is left is to rename it."""
+        if not self._temporary:
+            name = self._new_name()
+            # linkat follows /proc's link only when it is given a directory
+            os.link(f"/proc/self/fd/{self._fd}", name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+            self._temporary = name
+        fd, self._fd = self._fd, -1
+        os.close(fd)  # some file systems tell only here that the disk is full
+
+    def rename(self) -> None:
+        os.rename(self._temporary, self._last, src_dir_fd=self._directory, dst_dir_fd=self._directory)
+        self._temporary = ""
+
+    def discard(self) -> None:
+        """Leaves nothing of an attempt."""
+        self.failure = None
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        if self._temporary:
+            try:
+                os.unlink(self._temporary, dir_fd=self._directory)
+            except OSError:
+                pass  # somebody has tidied up
+            self._temporary = ""
+
+    def _open(self) -> int:
+        if _TEMPORARY and os.path.isdir("/proc/self/fd"):
+            try:
+                return os.open(".", os.O_WRONLY | _TEMPORARY | os.O_CLOEXEC, 0o666, dir_fd=self._directory)
+            except OSError:
+                pass  # a file system that cannot do that
+        name = self._new_name()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        fd = os.open(name, flags, 0o666, dir_fd=self._directory)
+        self._temporary = name
+        return fd
+
+    def _new_name(self) -> str:
+        return f".{self._last[:200]}.{os.urandom(6).hex()}"
+
+
+class FilePlan:
+    """All files of one job."""
+
+    def __init__(self, sent: list[Sent], fetched: list[Fetched], program: ProgramPlan | None = None) -> None:
+        self.program = program
+        self._sent = sent
+        self._fetched = {one.number: one for one in fetched}
+
+    def streams(self) -> list[Stream]:
+        """For GO, behind the descriptors."""
+        streams = [Stream(one.number, READS, FILE, name=one.name) for one in self._sent]
+        streams += [Stream(one.number, WRITES, FILE, name=one.name) for one in self._fetched.values()]
+        return streams if self.program is None else [*streams, self.program.stream()]
+
+    def sources(self) -> dict[int, FileSource]:
+        return {one.number: one.source() for one in self._sent}
+
+    def sinks(self) -> dict[int, Sink]:
+        return {number: one.sink() for number, one in self._fetched.items()}
+
+    def inodes(self) -> set[tuple[int, int]]:
+        """The files that are sent, as `Descriptor.inode` has them."""
+        return {one.identity[:2] for one in self._sent}
+
+    def name_of(self, number: int) -> str:
+        """What a message calls this stream."""
+        if self.program is not None and number == self.program.number:
+            return self.program.name()
+        paths = {one.number: one.path for one in self._sent} | {one.number: one.path for one in self._fetched.values()}
+        return paths.get(number, "a file")
+
+    def failed(self, number: int, reason: str) -> None:
+        """The worker says that this file does not come."""
+        self._fetched[number].failure = reason
+
+    def commit(self, status: int) -> None:
+        """The job has ended with this exit status, and all that came has been written."""
+        came = [one for one in self._fetched.values() if one.failure is None]
+        for one in self._fetched.values():
+            if one.failure is not None and status == 0:
+                failure = one.failure
+                self.discard()
+                raise LocalError(f"cannot fetch {one.name}: the program has succeeded, but {failure}")
+        for step in (Fetched.name_it, Fetched.rename):
+            for one in came:
+                try:
+                    step(one)
+                except OSError as error:
+                    self.discard()
+                    raise LocalError(f"cannot write {one.path}: {_reason(error)}") from error
+        self.discard()  # of those that did not come
+
+    def discard(self) -> None:
+        """The attempt has failed, or the job."""
+        for one in self._fetched.values():
+            one.discard()
+
+
+def plan_files(sends: Iterable[str], fetches: Iterable[str], programs: Iterable[str] = ()) -> FilePlan | None:
+    """What `--send`, `--fetch` and `--program` ask for; None without any."""
+    sent = [_split(word, "--send") for word in sends]
+    fetched = [_split(word, "--fetch") for word in fetches]
+    program = _plan_programs(programs, FIRST_FILE + len(sent) + len(fetched))
+    if not sent and not fetched and program is None:
+        return None
+    if FIRST_FILE + len(sent) + len(fetched) + (program is not None) > MAXIMUM_STREAMS:
+        raise UsageError(f"at most {MAXIMUM_STREAMS - FIRST_FILE} files can go with a job; pack them with tar")
+    _check_twice([name for _, name in sent], "--send")
+    _check_twice([name for name, _ in fetched], "--fetch")
+    _check_twice([os.path.realpath(path) for _, path in fetched], "--fetch")
+    for option, name in [("--send", name) for _, name in sent] + [("--fetch", name) for name, _ in fetched]:
+        _check_name(name, option)
+    number = FIRST_FILE
+    numbered_sent = [Sent(number + index, path, name) for index, (path, name) in enumerate(sent)]
+    number += len(sent)
+    numbered_fetched = [Fetched(number + index, name, path) for index, (name, path) in enumerate(fetched)]
+    return FilePlan(numbered_sent, numbered_fetched, program)
+
+
+def _plan_programs(words: Iterable[str], number: int) -> ProgramPlan | None:
+    """What it takes to hash programs is loaded only for them."""
+    words = list(words)
+    if not words:
+        return None
+    from cexec.client.attempt.program_plan import plan_programs
+
+    return plan_programs(words, number)
+
+
+def _split(word: str, option: str) -> tuple[str, str]:
+    """The two sides of the equals sign; without one the second is the last part of the first."""
+    one, equals, other = word.rpartition("=") if option == "--send" else word.partition("=")
+    if not equals:
+        one, other = word, os.path.basename(word)
+    if not one or not other:
+        raise UsageError(f"{option} {word!r} lacks a file's name; write {option} FILE, or FILE=NAME for another name")
+    return one, other
+
+
+def _check_name(name: str, option: str) -> None:
+    """Names in the job's directory are plain relative paths; the worker checks them again."""
+    if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
+        raise UsageError(f"{option} {name!r}: names in the job's directory are relative, without . and ..")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UsageError(f"{option} {os.fsencode(name)!r}: names in the job's directory are UTF-8") from None
+
+
+def _check_twice(names: list[str], option: str) -> None:
+    twice = {name for name in names if names.count(name) > 1}
+    if twice:
+        raise UsageError(f"{option} has {min(twice)!r} twice")
+
+
+def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
+    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno or 0).lower()

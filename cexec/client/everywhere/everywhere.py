@@ -1,0 +1,285 @@
+"""`cexec --all`: the same job on every worker that fits, at once.
+
+Contract: `EverywhereClient(request, ...).run()` returns the largest exit status; a worker that was there and did not
+finish counts as 111 and is named.  Inputs are read once and given to all; what a worker writes is written out when it
+has finished.  A job is never repeated.  One loop drives the search, all runs and all output.  docs/protocol.md sections
+2.2 and 3.3.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+from time import monotonic
+
+from cexec.client.attempt.signals import CONTINUE, INTERRUPT, SUSPEND, Signals, die_of, suspend
+from cexec.client.everywhere.kept_output import Printer
+from cexec.client.everywhere.roll_call import Gathering, call_roll
+from cexec.client.everywhere.shared_input import SharedInput
+from cexec.client.everywhere.worker_run import WorkerRun
+from cexec.client.request import CLUSTER, DIED_OF_PIPE, IMPATIENT, Request
+from cexec.client.search.messages import ancestors_words
+from cexec.errors import EXIT_TEMPORARY, CexecError, NoWorkerError, UsageError
+from cexec.net.announcer import Announcer
+from cexec.net.sockets import open_listener
+from cexec.protocol.base import sodium
+from cexec.protocol.connection.frames import READS, WRITES
+from cexec.protocol.datagrams.announcement import JOB_ID_SIZE, RUN_ALL, SealedAnnouncement, own_job_id
+from cexec.protocol.decisions.census import shown_names
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from cexec.client.search.candidate import Winner
+    from cexec.protocol.decisions.census import Answer
+
+STANDARD_ERROR = 2
+LONGEST_WAIT = 3600.0  # seconds (ours), when there is no timeout
+
+
+class EverywhereClient:
+    """Runs one request on all workers.  `expected`: how many there have to be; `tag`: their names before each line."""
+
+    def __init__(self, request: Request, *, expected: int = 0, tag: bool = False) -> None:
+        self._request = request
+        self._expected = expected
+        self._tag = tag
+        self._started = monotonic()
+        self._job_id = sodium.random_bytes(JOB_ID_SIZE)
+        self._inputs: dict[int, SharedInput] = {}
+        for descriptor in request.descriptors:
+            if descriptor.directions == READS | WRITES:
+                raise UsageError(f"--all cannot share descriptor {descriptor.fd}, which is read and written; close it")
+            if descriptor.directions == READS:
+                empty = request.no_stdin and descriptor.fd == 0
+                self._inputs[descriptor.fd] = SharedInput(descriptor.fd, empty=empty)
+        self._runs: list[WorkerRun] = []
+        self._printer = Printer()
+        self._announcer = Announcer(request.groups, request.udp_port)
+        self._signals = Signals()
+        self._interrupts = 0
+        self._status = 0
+        self._unfinished: list[str] = []
+        self._names: dict[bytes, str] = {}  # what each worker is called
+
+    def run(self) -> int:
+        """Everybody's job, from the roll call to the last byte written here."""
+        request = self._request
+        _allow_many_descriptors()
+        announcer = self._announcer
+        try:
+            roll = call_roll(request.key, announcer, request.requirements, self._expected)
+            self._names = shown_names(roll.values())
+            gathering = self._search(roll, announcer)
+            try:
+                self._drive(gathering, roll)
+            finally:
+                gathering.close()
+                for run in self._runs:
+                    run.end()
+        except NoWorkerError as error:
+            self._complain(CLUSTER, str(error))
+            self._alert(error, final=True)
+            raise
+        except CexecError as error:
+            self._alert(error, final=True)
+            raise
+        finally:
+            announcer.close()
+        return self._conclude(len(roll))
+
+    def _search(self, roll: dict[bytes, Answer], announcer: Announcer) -> Gathering:
+        request = self._request
+        for instance, answer in roll.items():
+            if answer.trouble:
+                self._give_up(self._names[instance], answer.address, answer.trouble)
+        return Gathering(
+            {instance: answer for instance, answer in roll.items() if not answer.trouble},
+            patience=request.accept_timeout,
+            key=request.key,
+            sealed=SealedAnnouncement(
+                request.key,
+                job_id=self._job_id,
+                attempt=1,
+                kind=RUN_ALL,
+                weight=request.weight,
+                requirements=request.requirements,
+            ),
+            announcer=announcer,
+            listener=open_listener(request.ports, loopback=announcer.loopback, ipv6=announcer.ipv6),
+            idle_timeout=request.idle_timeout,
+            complain=self._complain,
+            tell=self._tell,
+        )
+
+    # the loop
+
+    def _drive(self, gathering: Gathering, roll: dict[bytes, Answer]) -> None:
+        go = self._request.go(self._job_id, 1)
+        searching = True
+        self._signals.start()
+        try:
+            while (searching or self._runs or not self._printer.idle) and not self._printer.reader_gone:
+                ready = self._wait(gathering if searching else None)
+                if searching:
+                    winner = gathering.advance(ready, go)
+                    if winner is not None:
+                        self._begin(winner)
+                    for instance, reason in gathering.given_up().items():
+                        self._give_up(self._names[instance], roll[instance].address, reason)
+                    if gathering.complete:
+                        gathering.finish()
+                        searching = False
+                if self._signals.fileno() in ready:
+                    self._pass_signals_on()
+                self._advance(ready)
+        finally:
+            self._signals.stop()
+
+    def _wait(self, gathering: Gathering | None) -> set[int]:
+        poll = select.poll()
+        wanted = {self._signals.fileno(): select.POLLIN, **self._printer.wanted()}
+        timeouts = [run.next_timeout() for run in self._runs]
+        for run in self._runs:
+            wanted.update(run.wanted())
+            wanted.update((shared.fd, select.POLLIN) for shared in run.short_of() if shared.fd >= 0)
+        if gathering is not None:
+            wanted.update(dict.fromkeys(gathering.filenos(), select.POLLIN))
+            timeouts.append(gathering.next_timeout())
+        for fd, mask in wanted.items():
+            poll.register(fd, mask)
+        if any(run.eager for run in self._runs):
+            return {fd for fd, _ in poll.poll(0)}
+        seconds = max(0.0, min(timeouts) - monotonic()) if timeouts else LONGEST_WAIT
+        return {fd for fd, _ in poll.poll(min(seconds, LONGEST_WAIT) * 1000 + (0.999 if seconds else 0))}
+
+    def _advance(self, ready: set[int]) -> None:
+        """Input, the runs, and output."""
+        for shared in self._inputs.values():
+            if shared.fd in ready:
+                shared.fill()
+        now = monotonic()
+        for run in list(self._runs):
+            if not run.over and (run.eager or run.next_timeout() <= now or not ready.isdisjoint(run.wanted())):
+                run.step()
+            if run.over:
+                self._runs.remove(run)
+                self._finish(run)
+        self._printer.advance()
+
+    def _pass_signals_on(self) -> None:
+        for number in self._signals.take():
+            self._interrupts += number == INTERRUPT
+            if self._interrupts >= IMPATIENT or not (self._runs or number in (SUSPEND, CONTINUE)):
+                die_of(number)
+            for run in self._runs:
+                run.signal(number)
+            if number == SUSPEND:
+                suspend()
+                for run in self._runs:
+                    run.signal(CONTINUE)
+
+    # workers
+
+    def _begin(self, winner: Winner) -> None:
+        name = self._names.setdefault(winner.hello.instance, f"{winner.hello.name}@{winner.address}")
+        if self._request.test_alert:
+            self._complain(winner.address, "test alert")
+        run = WorkerRun(winner, name, self._request.descriptors, self._inputs)
+        self._runs.append(run)
+        run.step()
+
+    def _finish(self, run: WorkerRun) -> None:
+        """Writes out what the worker's program wrote: as much as is wanted of how it ended."""
+        tag = f"{run.name}: ".encode() if self._tag else b""
+        status = EXIT_TEMPORARY if run.exit is None else run.exit.exit_status
+        partial = run.exit is None or (status != 0 and self._request.hold)
+        for number, sink in run.outputs.items():
+            if partial and number != STANDARD_ERROR and not self._request.keep_partial:
+                sink.drop()
+            else:
+                self._printer.add(number, sink.chunks(tag))
+        if run.failure is not None:
+            for final in (False, True):
+                self._alert(run.failure, final, run)
+            self._give_up(run.name, run.winner.address, str(run.failure), complaint=ancestors_words(run.failure))
+        if run.exit is None:
+            return
+        if run.exit.message:
+            self._say(f"worker {run.name}: {run.exit.message}")
+        if status:
+            self._complain(run.winner.address, f"exited with code {status}")
+            self._say(f"worker {run.name}: status {status}")
+        self._status = max(self._status, status)
+
+    def _give_up(self, name: str, address: str, reason: str, complaint: str = "") -> None:
+        self._complain(address, complaint or reason)
+        self._say(f"worker {name} at {address} did not finish: {reason}")
+        self._unfinished.append(name)
+        self._status = max(self._status, EXIT_TEMPORARY)
+
+    def _conclude(self, workers: int) -> int:
+        for shared in self._inputs.values():
+            shared.move_offset()
+        if self._signals.interrupted and self._status == 128 + INTERRUPT:
+            die_of(INTERRUPT)
+        if self._printer.reader_gone:
+            return DIED_OF_PIPE
+        if self._unfinished:
+            names = ", ".join(self._unfinished)
+            _write(STANDARD_ERROR, f"cexec: {len(self._unfinished)} of {workers} workers did not finish: {names}\n")
+        return self._status
+
+    # words
+
+    def _say(self, text: str) -> None:
+        """A line on standard error, after the output that it is about."""
+        self._printer.add(STANDARD_ERROR, _once(f"cexec: {text}\n".encode()))
+
+    def _complain(self, who: str, text: str) -> None:
+        """A line in the ancestor's words, for the descriptor that asked for them."""
+        if self._request.error_fd is not None:
+            _write(self._request.error_fd, f"{who} {text}\n")
+
+    def _alert(self, error: CexecError, final: bool, run: WorkerRun | None = None) -> None:
+        """The loggers hear of a failure; docs/protocol.md section 5.2."""
+        from cexec.client.search.failure_alert import send_alert  # jobs that succeed do without
+
+        send_alert(
+            key=self._request.key,
+            announcer=self._announcer,
+            job_id=self._job_id if run is None else own_job_id(self._job_id, run.winner.hello.instance),
+            attempt=1,
+            error=error,
+            final=final,
+            winner=None if run is None else run.winner,
+            duration=monotonic() - (self._started if run is None else run.started),
+        )
+
+    def _tell(self, text: str) -> None:
+        """A line for the person at the terminal, who waits."""
+        if os.isatty(STANDARD_ERROR):
+            _write(STANDARD_ERROR, f"cexec: {text}\n")
+
+
+def _allow_many_descriptors() -> None:
+    """One for each worker, and some."""
+    import resource
+
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
+    except (OSError, ValueError):
+        pass  # then fewer have to do: those that wait stay in the backlog
+
+
+def _once(data: bytes) -> Iterator[bytes]:
+    yield data
+
+
+def _write(fd: int, text: str) -> None:
+    try:
+        os.write(fd, text.encode())
+    except OSError:
+        pass  # nobody is there to read it

@@ -1,0 +1,99 @@
+"""`cexec --all`: each worker's output is kept until it has finished, then written out whole.
+
+Contract: a `KeptSink` takes everything; up to KEPT_IN_MEMORY bytes of it stay in memory, more go to a temporary file.
+The `Printer` writes what it is given in that order, never blocking: `wanted` and `advance` belong to the loop that
+drives it.  `reader_gone` when nobody reads one of our outputs any more.  Raises `LocalError` only.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import tempfile
+
+from cexec.client.attempt.descriptors import name_of
+from cexec.errors import LocalError
+from cexec.net.pump import BROKEN_PIPE
+from cexec.system.io.fds import Sink, open_sink
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+KEPT_IN_MEMORY = 1024 * 1024  # bytes (ours) of one output of one worker
+READ_SIZE = 64 * 1024  # bytes (ours)
+
+
+class KeptSink(Sink):
+    """One output of one worker's program."""
+
+    def __init__(self) -> None:
+        super().__init__(-1, shared=True)
+        self._file = tempfile.SpooledTemporaryFile(KEPT_IN_MEMORY, prefix="cexec-output-")  # noqa: SIM115 - see chunks
+
+    def write(self, view: memoryview) -> int:
+        self.count += self._file.write(view)
+        return len(view)
+
+    def chunks(self, tag: bytes) -> Iterator[bytes]:
+        """What was written; with a tag that is in front of each line, and the last line ends.  The file is closed."""
+        self._file.seek(0)
+        at_start = True
+        while data := self._file.read(READ_SIZE):
+            if tag:
+                data = tag + data if at_start else data
+                at_start = data.endswith(b"\n")
+                last = b"\n" if at_start else b""
+                data = data.removesuffix(last).replace(b"\n", b"\n" + tag) + last
+            yield data
+        if tag and not at_start:
+            yield b"\n"
+        self._file.close()
+
+    def drop(self) -> None:
+        """It is not wanted."""
+        self._file.close()
+
+
+class Printer:
+    """Writes to our own descriptors."""
+
+    def __init__(self) -> None:
+        self.reader_gone = False
+        self._sinks: dict[int, Sink] = {}
+        self._queue: list[tuple[int, Iterator[bytes]]] = []
+        self._rest = memoryview(b"")  # of the first in the queue
+
+    @property
+    def idle(self) -> bool:
+        return not self._queue
+
+    def add(self, number: int, chunks: Iterator[bytes]) -> None:
+        """To be written to this descriptor of ours, after all that was added before."""
+        if number not in self._sinks:
+            self._sinks[number] = open_sink(number)
+        self._queue.append((number, chunks))
+
+    def wanted(self) -> dict[int, int]:
+        return {self._sinks[self._queue[0][0]].fd: select.POLLOUT} if self._queue else {}
+
+    def advance(self) -> None:
+        """Writes what can be written now."""
+        while self._queue:
+            number, chunks = self._queue[0]
+            if not self._rest:
+                self._rest = memoryview(next(chunks, b""))
+                if not self._rest:
+                    del self._queue[0]
+                    continue
+            try:
+                size = self._sinks[number].write(self._rest)
+            except OSError as error:
+                if error.errno in BROKEN_PIPE:
+                    self.reader_gone = True
+                    return
+                reason = os.strerror(error.errno or 0).lower()
+                raise LocalError(f"cannot write to {name_of(number)}: {reason}") from None
+            if not size:
+                return
+            self._rest = self._rest[size:]

@@ -1,0 +1,126 @@
+"""`cexec --all`: one worker's run of the job, one of many in one loop.
+
+Contract: `wanted()` and `next_timeout()` say when to call `step()`, and `eager` that it need not be waited for; after
+it `over` tells whether the run has ended, with its `exit` or a `failure`.  Everything that the program writes
+is kept in `outputs`.  `step` raises `LocalError` only, when a file of ours fails.
+"""
+
+from __future__ import annotations
+
+import os
+from time import monotonic
+
+from cexec.client.attempt.descriptors import name_of
+from cexec.client.everywhere.kept_output import KeptSink
+from cexec.client.everywhere.shared_input import SharedInput, SharedSource
+from cexec.errors import CexecError, DisconnectedError, LocalError, RefusedError
+from cexec.net.pump import Pump, Trouble
+from cexec.protocol.connection import frames
+from cexec.protocol.connection.frames import READS, WRITES
+from cexec.protocol.connection.session import RUNNING
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cexec.client.attempt.descriptors import Descriptor
+    from cexec.client.search.candidate import Winner
+    from cexec.protocol.connection.frames import Exit
+    from cexec.protocol.connection.session import Event
+
+
+class WorkerRun:
+    """`name`: what the worker is called."""
+
+    def __init__(
+        self, winner: Winner, name: str, descriptors: list[Descriptor], inputs: Mapping[int, SharedInput]
+    ) -> None:
+        self.name = name
+        self.winner = winner
+        self.started = monotonic()
+        self.exit: Exit | None = None
+        self.failure: CexecError | None = None
+        self.outputs: dict[int, KeptSink] = {}
+        self._pump = Pump(winner.connection, winner.records, winner.session)
+        self._session = winner.session
+        self._sources: dict[int, SharedSource] = {}
+        for descriptor in descriptors:
+            if descriptor.same_as != descriptor.fd:
+                continue
+            if descriptor.directions == READS:
+                self._sources[descriptor.fd] = inputs[descriptor.fd].source()
+            elif descriptor.directions == WRITES:
+                self.outputs[descriptor.fd] = KeptSink()
+        self._pump.sinks.update(self.outputs)
+
+    @property
+    def over(self) -> bool:
+        return self.exit is not None or self.failure is not None
+
+    @property
+    def eager(self) -> bool:
+        """Whether input could be sent at once."""
+        return any(source.available for source in self._thirsty())
+
+    def short_of(self) -> list[SharedInput]:
+        """The inputs of which this run wants more than there is."""
+        return [source.shared for source in self._thirsty() if not source.available]
+
+    def _thirsty(self) -> list[SharedSource]:
+        """The sources whose bytes would be taken now."""
+        if self.over or self._pump.records.data_buffer() is None:
+            return []
+        return [
+            source
+            for stream, source in self._sources.items()
+            if stream in self._pump.sources and self._session.sendable(stream)
+        ]
+
+    def wanted(self) -> dict[int, int]:
+        return self._pump.wanted()
+
+    def next_timeout(self) -> float:
+        return self._session.next_timeout()
+
+    def step(self) -> None:
+        """Moves what can be moved, without waiting."""
+        try:
+            for event in self._pump.step(0.0):
+                self._handle(event)
+        except LocalError:
+            raise
+        except CexecError as error:
+            self.failure = error
+        if self.exit is not None:
+            self._session.release()
+            self._pump.say_goodbye()
+        elif self.failure is not None:
+            self.end()
+
+    def signal(self, number: int) -> None:
+        """Passes a signal on to the program, if it runs."""
+        if self._session.state == RUNNING:
+            self._session.signal(number)
+            self.step()
+
+    def end(self) -> None:
+        """The worker ends its program when it sees us go."""
+        self._pump.connection.close()
+
+    def _handle(self, event: Event | Trouble) -> None:
+        if isinstance(event, Trouble):
+            reason = os.strerror(event.error).lower()
+            what = f"keep the output of worker {self.name}" if event.writing else "read the input again"
+            raise LocalError(f"cannot {what}: {reason}")
+        if self.exit is not None:
+            return  # a complete result stays one, whatever the worker says after it
+        if event.kind == frames.STARTED:
+            self._pump.sources.update(self._sources)
+        elif event.kind == frames.REFUSED and event.refusal is not None:
+            raise RefusedError(event.refusal.reason, permanent=event.refusal.kind == frames.PERMANENT)
+        elif event.kind == frames.WITHDRAW:
+            raise RefusedError(event.text, permanent=False)
+        elif event.kind == frames.BROKEN:
+            raise DisconnectedError(f"lost {name_of(event.stream)} of the program: {event.text}")
+        elif event.kind == frames.EXIT:
+            self.exit = event.exit

@@ -1,0 +1,85 @@
+"""The client's side of a census, with sockets: who is there, of one or several applications at once.
+
+Contract: `Inquiry` is driven by somebody else's loop (`advance`, `receive`, `next_timeout`) or by its own `run()`, and
+has the answers in `censuses`, one for each key.  Nothing here raises because of the network.
+docs/protocol.md section 2.6.
+"""
+
+from __future__ import annotations
+
+import select
+from time import monotonic, time
+
+from cexec.protocol.datagrams import datagram
+from cexec.protocol.decisions.census import Census, explain_lacking
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+
+    from cexec.net.announcer import Announcer
+    from cexec.net.groups import Sockaddr
+    from cexec.protocol.base.keys import ClientKey
+    from cexec.protocol.datagrams.datagram import Datagram
+    from cexec.protocol.datagrams.requirements import Requirements
+    from cexec.protocol.decisions.census import Answer
+
+
+class Inquiry:
+    """Censuses of some applications over one announcer, whose group they are taken in."""
+
+    def __init__(
+        self,
+        keys: Sequence[ClientKey],
+        announcer: Announcer,
+        *,
+        requirements: Requirements | None = None,
+        known: Iterable[bytes] = (),
+        expected: int = 1,
+    ) -> None:
+        """`known` and `expected`: see `Census`; `requirements`: only workers that fit are asked."""
+        now = monotonic()
+        known = list(known)
+        self.partial = bool(known)  # not everybody was asked
+        self.sent_to: list[str] = []  # the destinations that got the last round
+        self.censuses = [Census(key, now, requirements=requirements, known=known, expected=expected) for key in keys]
+        self._announcer = announcer
+        self._mac1_keys = [key.mac1_key for key in keys]
+
+    @property
+    def finished(self) -> bool:
+        return all(census.finished for census in self.censuses)
+
+    def next_timeout(self) -> float:
+        """When `advance` is to be called again; not for one that is finished."""
+        return min(census.next_timeout() for census in self.censuses if not census.finished)
+
+    def advance(self, now: float) -> bool:
+        """Asks what is due to be asked; whether all is over."""
+        for census in self.censuses:
+            for data in census.data_to_send(now):
+                self.sent_to = self._announcer.send(data) or self.sent_to
+        return self.finished
+
+    def receive(self, parsed: Datagram, source: Sockaddr, now: float) -> Answer | None:
+        """One that somebody else has parsed, with the key of the only census; the answer, if it is news."""
+        return self.censuses[parsed.key].receive(parsed, source, now, time())
+
+    def run(self, heard: Callable[[Census, Answer], None] | None = None) -> None:
+        """Asks to the end, and tells `heard` of each answer as it comes."""
+        while not self.advance(monotonic()):
+            poll = select.poll()
+            for fd in self._announcer.filenos():
+                poll.register(fd, select.POLLIN)
+            seconds = max(0.0, self.next_timeout() - monotonic())
+            poll.poll(seconds * 1000 + (0.999 if seconds else 0))
+            now = monotonic()
+            for data, source in self._announcer.receive():
+                parsed = datagram.parse(data, self._mac1_keys)
+                answer = None if parsed is None else self.receive(parsed, source, now)
+                if heard is not None and parsed is not None and answer is not None:
+                    heard(self.censuses[parsed.key], answer)
+
+    def explain(self, requirements: Requirements) -> str:
+        """What the workers of the first key lack, in words; empty when there is none."""
+        return explain_lacking(self.censuses[0].answers.values(), requirements)

@@ -1,0 +1,177 @@
+"""The workers of some applications, as `cps` shows them: once, or for as long as somebody watches.
+
+Contract: `Roster.take()` asks once and fills `rows`.  `watch(changed, interval)` does the same, then follows HELLO and
+BYE, and asks again for figures every `interval` seconds (0: never); it calls `changed(row, gone)` for every row that is
+new, different or gone, and `changed(None, False)` when all that is known at a moment has been told.  It ends with an
+exception of `changed`, or KeyboardInterrupt.  docs/protocol.md sections 2.6 and 5.1.
+"""
+
+from __future__ import annotations
+
+import select
+from time import monotonic
+
+from cexec.client.search.inquiry import Inquiry
+from cexec.errors import ProtocolError
+from cexec.net.announcer import Announcer
+from cexec.net.group_receiver import GroupReceiver
+from cexec.net.group_sockets import REFRESH_INTERVAL, GroupSockets
+from cexec.protocol.datagrams import datagram
+from cexec.protocol.datagrams.presence import BYE, Followed, open_presence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Sequence
+    from typing import TypeAlias
+
+    from cexec.net.groups import GroupEntry
+    from cexec.protocol.base.keys import ClientKey
+    from cexec.protocol.decisions.census import Answer
+
+    Changed: TypeAlias = "Callable[[Row | None, bool], None]"
+
+MAXIMUM_MISSED = 2  # censuses (ours) that a worker may miss before it counts as gone
+NEVER = float("inf")
+
+
+class Row:
+    """One worker: the number of its application's key, and its latest answer."""
+
+    __slots__ = ("answer", "key", "missed")
+
+    def __init__(self, key: int, answer: Answer) -> None:
+        self.key = key
+        self.answer = answer
+        self.missed = 0
+
+
+class Roster:
+    """Everybody who has answered, by instance."""
+
+    def __init__(self, keys: Sequence[ClientKey], entries: Sequence[GroupEntry] | None, port: int) -> None:
+        self.rows: dict[bytes, Row] = {}
+        self.sent_to: list[str] = []  # to which destinations the questions went
+        self.failures: dict[str, str] = {}  # and to which they could not be sent, and why
+        self._keys = keys
+        self._entries = entries
+        self._port = port
+        self._announcer = Announcer(entries, port)
+        self._inquiry: Inquiry | None = None
+        self._followed = Followed()
+        self._greeted: set[bytes] = set()  # who has said HELLO since the last inquiry began
+        self._changed: Changed = lambda row, gone: None
+
+    def take(self) -> None:
+        """Asks everybody, once."""
+        self._announcer.settle()
+        inquiry = Inquiry(self._keys, self._announcer)
+        inquiry.run()
+        self.sent_to = inquiry.sent_to
+        self.failures = dict(self._announcer.failures)
+        for number, census in enumerate(inquiry.censuses):
+            for answer in census.answers.values():
+                self.rows[answer.hello.instance] = Row(number, answer)
+
+    def close(self) -> None:
+        self._announcer.close()
+
+    # watching
+
+    def watch(self, changed: Changed, interval: float) -> None:
+        """Follows what happens, for ever."""
+        self._changed = changed
+        groups = GroupSockets(self._entries, self._port)
+        try:
+            self.take()
+            for row in self.rows.values():
+                changed(row, False)
+            self._watch(groups, interval)
+        finally:
+            groups.close()
+
+    def _watch(self, groups: GroupSockets, interval: float) -> None:
+        receiver = GroupReceiver(groups, [key.mac1_key for key in self._keys], monotonic())
+        now = monotonic()
+        refresh_at = now + REFRESH_INTERVAL
+        ask_at = now + interval if interval else NEVER
+        while True:
+            self._changed(None, False)
+            if self._inquiry is None and now >= ask_at:
+                self._ask(known=[])
+                ask_at = now + interval
+            self._advance(now)
+            due = min(refresh_at, ask_at if self._inquiry is None else self._inquiry.next_timeout())
+            _wait([*groups.filenos(), *self._announcer.filenos()], due - monotonic())
+            now = monotonic()
+            for parsed, _, _ in receiver.receive(now):
+                if parsed.kind == datagram.PRESENCE:
+                    self._hear_presence(parsed.key, parsed.inner)
+            self._hear_answers(now)
+            if now >= refresh_at:
+                refresh_at = now + REFRESH_INTERVAL
+                groups.refresh()
+
+    def _advance(self, now: float) -> None:
+        if self._inquiry is None or not self._inquiry.advance(now):
+            return
+        if not self._inquiry.partial:
+            self._count_missed(self._inquiry)
+        self._inquiry = None
+        if self._greeted:
+            self._ask_greeters()
+
+    def _ask(self, known: Collection[bytes]) -> None:
+        self._greeted.clear()
+        self._inquiry = Inquiry(self._keys, self._announcer, known=known, expected=max(1, len(self.rows) - len(known)))
+
+    def _ask_greeters(self) -> None:
+        """Who they are, and what they have, is in their answers only."""
+        self._ask(known=self.rows.keys() - self._greeted)
+
+    def _hear_presence(self, key: int, inner: bytes) -> None:
+        try:
+            said = open_presence(self._keys[key], inner)
+        except ProtocolError:
+            return
+        if not self._followed.news(said):
+            return
+        if said.purpose == BYE:
+            self._remove(said.instance)
+            return
+        known = self.rows.get(said.instance)
+        if known is not None and said.clock <= known.answer.hello.clock:
+            return  # said before it answered, by its own clock
+        self._greeted.add(said.instance)
+        if self._inquiry is None:
+            self._ask_greeters()
+
+    def _hear_answers(self, now: float) -> None:
+        for data, source in self._announcer.receive():
+            parsed = datagram.parse(data, [key.mac1_key for key in self._keys])
+            if parsed is None or self._inquiry is None:
+                continue
+            answer = self._inquiry.receive(parsed, source, now)
+            if answer is None or self._followed.gone(answer.hello.instance):
+                continue
+            self.rows[answer.hello.instance] = Row(parsed.key, answer)
+            self._changed(self.rows[answer.hello.instance], False)
+
+    def _count_missed(self, inquiry: Inquiry) -> None:
+        """Who was killed said no BYE."""
+        heard = {instance for census in inquiry.censuses for instance in census.answers}
+        for instance in self.rows.keys() - heard:
+            self.rows[instance].missed += 1
+            if self.rows[instance].missed >= MAXIMUM_MISSED:
+                self._remove(instance)
+
+    def _remove(self, instance: bytes) -> None:
+        row = self.rows.pop(instance, None)
+        if row is not None:
+            self._changed(row, True)
+
+
+def _wait(fds: list[int], seconds: float) -> None:
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    poll.poll(max(0.0, seconds) * 1000 + (0.999 if seconds > 0 else 0))

@@ -1,0 +1,359 @@
+"""The client's announcing phase: sockets joined to a `Race`, until one worker has confirmed.
+
+Contract: `Search.run()` returns the `Winner` or raises `NoWorkerError`; everybody else has then been told, the
+listener is closed and the reply key erased.  Until it has proved itself a connection costs one socket and one deadline;
+no connection can block another.  What goes wrong with a connection is passed to `complain(address, text)` in the
+ancestor's words.  docs/protocol.md section 3.
+"""
+
+from __future__ import annotations
+
+import select
+from time import monotonic
+
+from cexec.client.search.messages import ancestors_words, complaint, count
+from cexec.errors import CertificateError, CexecError, DisconnectedError, LocalError, NoWorkerError
+from cexec.protocol.base import sodium
+from cexec.protocol.base.limits import MAXIMUM_HOPS, MAXIMUM_UNAUTHENTICATED
+from cexec.protocol.datagrams import datagram
+from cexec.protocol.datagrams.hello import decode_answer, open_hello
+from cexec.protocol.decisions.race import GAVE_UP, SILENT, TRANSMIT, Race
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cexec.client.search.candidate import Candidate, Winner
+    from cexec.client.search.inquiry import Inquiry
+    from cexec.client.search.trace import Trace
+    from cexec.net.announcer import Announcer
+    from cexec.net.groups import Sockaddr
+    from cexec.net.sockets import TcpListener
+    from cexec.protocol.base.keys import ClientKey
+    from cexec.protocol.connection.frames import Go
+    from cexec.protocol.datagrams.announcement import SealedAnnouncement
+    from cexec.protocol.datagrams.datagram import Datagram
+    from cexec.protocol.datagrams.hello import Hello
+
+ACCEPT_BATCH = 16  # connections (ours) accepted before the others are looked at again
+UNTRIED = 0.2  # seconds (ours) to wait when descriptors have run out
+WARN_AFTER = 1.0  # seconds (ours) after which it is said, also where no person waits, that nobody can hear
+BROWSE_AFTER = 1.0  # seconds (ours) without an answer after which workers are looked for by multicast DNS
+NEVER = float("inf")
+
+
+class Search:
+    """One attempt's announcing phase."""
+
+    def __init__(
+        self,
+        *,
+        key: ClientKey,
+        sealed: SealedAnnouncement,
+        announcer: Announcer,
+        listener: TcpListener,
+        accept_timeout: float,
+        idle_timeout: float,
+        complain: Callable[[str, str], None],
+        tell: Callable[[str], None],
+        warn: Callable[[str], None] | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        """`tell` gets a line for the person who waits, `warn` for whoever waits, `trace` every step."""
+        self._key = key
+        self._sealed = sealed
+        self._announcer = announcer
+        self._listener = listener
+        self._idle_timeout = idle_timeout
+        self._complain = complain
+        self._tell = tell
+        self._warn = warn or tell
+        self._warned = False
+        self._trace = trace
+        self._ciphers = sodium.aead_names()
+        self._candidates: dict[int, Candidate] = {}
+        self._race = Race(accept_timeout=accept_timeout, now=monotonic())
+        self._accept_timeout = accept_timeout
+        self._sent_to: list[str] = []
+        self._accept_again = 0.0
+        self._inquiry: Inquiry | None = None  # into what the workers lack, when nobody takes the job
+        self._lacking = ""
+        self._invalid: dict[str, str] = {}  # workers whose certificate is not valid now, and what it says
+        self._browse_at = NEVER if announcer.loopback else self._race.started + BROWSE_AFTER
+
+    def run(self, go: Go) -> Winner:
+        """Announces until a worker has confirmed, and gives it `go`."""
+        try:
+            self._follow_race(monotonic())
+            from cexec.client.search import candidate  # noqa: F401 - loaded while the workers think about the announcement
+
+            while True:
+                self._follow_race(monotonic())
+                ready = self._wait()
+                winner = self._advance_all(ready, go)
+                if winner is not None:
+                    self._tell_the_others()
+                    return winner
+        finally:
+            self.close()
+
+    def close(self) -> None:
+        """Nobody can come or answer any more."""
+        self._listener.close()
+        self._sealed.erase()
+        for candidate in self._candidates.values():
+            candidate.connection.close()
+        self._candidates.clear()
+
+    # waiting
+
+    def _wait(self) -> set[int]:
+        poll = select.poll()
+        now = monotonic()
+        for fd in self._filenos(now):
+            poll.register(fd, select.POLLIN)
+        seconds = max(0.0, self._next_timeout(now) - now)
+        return {fd for fd, _ in poll.poll(seconds * 1000 + (0.999 if seconds else 0))}
+
+    def _filenos(self, now: float) -> list[int]:
+        """The descriptors to wait for: connections are accepted only while there is room for them."""
+        accepts = self._unproved < MAXIMUM_UNAUTHENTICATED and now >= self._accept_again
+        return [*self._announcer.filenos(), *self._candidates, *(self._listener.filenos() if accepts else ())]
+
+    def _next_timeout(self, now: float) -> float:
+        timeouts = [self._race.next_timeout(), self._browse_at]
+        if now < self._accept_again:
+            timeouts.append(self._accept_again)
+        timeouts += [candidate.deadline for candidate in self._candidates.values()]
+        if self._inquiry is not None:
+            timeouts.append(self._inquiry.next_timeout())
+        return min(timeouts)
+
+    @property
+    def _unproved(self) -> int:
+        return sum(candidate.hello is None for candidate in self._candidates.values())
+
+    def _handle_timeouts(self, now: float) -> None:
+        for candidate in list(self._candidates.values()):
+            try:
+                candidate.handle_timeout(now)
+            except DisconnectedError as error:
+                self._drop(candidate, str(error), str(error))
+        self._race.handle_timeout(now)
+        if now >= self._browse_at:
+            self._browse_at = NEVER
+            from cexec.net.interfaces import has_network
+
+            if not (self._race.connected or self._race.answers) and has_network():
+                self._announcer.browse()
+                self._note("browsing")
+        if self._inquiry is not None and self._inquiry.advance(now):
+            self._end_inquiry()
+            self._tell(self.status(now))
+
+    def _follow_race(self, now: float) -> None:
+        if not self._race.transmissions:
+            self._race.handle_timeout(now)
+        while (event := self._race.next_event()) is not None:
+            if event == TRANSMIT:
+                data = self._sealed.datagram(self._race.transmissions - 1, self._listener.port, MAXIMUM_HOPS)
+                self._sent_to = self._announcer.send(data) or self._sent_to
+                if self._trace is not None:
+                    failures = dict(self._announcer.failures)
+                    self._note("announced", number=self._race.transmissions, to=self._sent_to, failures=failures)
+                if not self._sent_to:
+                    self._follow_failures(now)
+                if self._race.transmissions > 1:  # now there is time to load what is needed should nobody come
+                    from cexec.client.search import failure_alert  # noqa: F401
+            elif event == SILENT:
+                if self._picky and not self._race.queued():
+                    self._inquire()
+                else:
+                    self._tell(self.status(now))
+            elif event == GAVE_UP:
+                if self._picky and not self._lacking:
+                    self._inquire().run()
+                    self._end_inquiry()
+                raise NoWorkerError(self._failure())
+
+    def _follow_failures(self, now: float) -> None:
+        """Nothing could be sent to anybody: waiting helps where an interface or a name server may come back."""
+        hopeless = self._announcer.hopeless
+        if hopeless:
+            raise NoWorkerError(
+                f"no worker of {self._key.fingerprint} can be found: no entry of the group (CEXEC_GROUP) can be used; "
+                f"{hopeless}"
+            )
+        if self._announcer.failures and not self._warned and now >= self._race.started + WARN_AFTER:
+            self._warned = True
+            self._warn(self.status(now))
+
+    # what nobody has
+
+    @property
+    def _picky(self) -> bool:
+        return bool(self._sealed.announcement.requirements)
+
+    def _inquire(self) -> Inquiry:
+        """Begins to ask who is there: workers that do not fit have not answered."""
+        from cexec.client.search.inquiry import Inquiry
+
+        if self._inquiry is None:
+            self._inquiry = Inquiry([self._key], self._announcer)
+        return self._inquiry
+
+    def _end_inquiry(self) -> None:
+        assert self._inquiry is not None
+        self._lacking = self._inquiry.explain(self._sealed.announcement.requirements)
+        self._inquiry = None
+        if self._lacking:
+            self._note("census", found=self._lacking)
+
+    # connections
+
+    def _advance_all(self, ready: set[int], go: Go) -> Winner | None:
+        """Goes on with all that is ready or due, up to the first worker that has got `go`."""
+        now = monotonic()
+        for fd in ready.intersection(self._candidates):
+            winner = self._advance(self._candidates[fd], go, now)
+            if winner is not None:
+                return winner
+        self._accept(now)
+        self._hear_datagrams(now)
+        self._handle_timeouts(now)
+        return None
+
+    def _wants(self, offer: Hello) -> bool:
+        """Whether this worker may have the job."""
+        return True
+
+    def _job_for(self, offer: Hello, address: str, go: Go) -> Go:
+        """What a worker that has confirmed is given; raises `CexecError` when it is to have nothing."""
+        return go
+
+    def _accept(self, now: float) -> None:
+        from cexec.client.search.candidate import Candidate
+        from cexec.protocol.connection.channel import ClientHandshake
+
+        if now < self._accept_again:
+            return
+        try:
+            for _ in range(min(ACCEPT_BATCH, MAXIMUM_UNAUTHENTICATED - self._unproved)):
+                accepted = self._listener.accept()
+                if accepted is None:
+                    return
+                connection, address = accepted
+                handshake = ClientHandshake(self._sealed.handshake(), self._key.authority_public, self._ciphers, now)
+                self._candidates[connection.fileno()] = Candidate(connection, address, handshake, now)
+                self._note("connected", address=address[0])
+        except LocalError:
+            self._accept_again = now + UNTRIED  # out of descriptors: those that wait stay in the backlog
+
+    def _advance(self, candidate: Candidate, go: Go, now: float) -> Winner | None:
+        proved = candidate.hello is not None
+        try:
+            confirmed = candidate.advance(now, self._idle_timeout)
+            if candidate.hello is not None and not proved:
+                candidate.hello.certificate.check_dates(_wall_clock())
+                self._race.offered(candidate.hello)
+                self._note("offered", hello=candidate.hello, address=candidate.address[0])
+                if not self._wants(candidate.hello):
+                    self._drop(candidate, "")
+            if not confirmed or candidate.session is None or candidate.hello is None:
+                return None
+            candidate.session.go(self._job_for(candidate.hello, candidate.address[0], go))
+            candidate.flush()
+        except CexecError as error:
+            if isinstance(error, CertificateError) and candidate.hello is not None:
+                self._invalid[candidate.hello.name] = str(error)
+            self._drop(candidate, str(error), ancestors_words(error))
+            return None
+        del self._candidates[candidate.connection.fileno()]
+        from cexec.client.search.candidate import Winner
+
+        self._note("won", hello=candidate.hello, address=candidate.address[0], told=len(self._candidates))
+        return Winner(candidate)
+
+    def _tell_the_others(self) -> None:
+        self._announcer.send(self._sealed.claim(self._race.connected, MAXIMUM_HOPS))
+        for other in self._candidates.values():
+            if other.session is not None:
+                other.session.cancel()
+                try:
+                    other.flush()
+                except DisconnectedError:
+                    pass
+
+    def _drop(self, candidate: Candidate, reason: str, words: str = "") -> None:
+        """An unproved peer may be anybody, so what it did wrong is told only where errors are asked for."""
+        self._candidates.pop(candidate.connection.fileno(), None)
+        candidate.connection.close()
+        self._note("dropped", address=candidate.address[0], reason=reason, hello=candidate.hello)
+        if words:
+            self._complain(candidate.address[0], words)
+
+    # datagrams
+
+    def _hear_datagrams(self, now: float) -> None:
+        for data, source in self._announcer.receive():
+            parsed = datagram.parse(data, (self._key.mac1_key,))
+            if parsed is None or parsed.kind != datagram.ANSWER:
+                continue
+            if self._inquiry is not None:
+                self._inquiry.receive(parsed, source, now)
+            self._hear_answer(parsed, source, now)
+
+    def _hear_answer(self, parsed: Datagram, source: Sockaddr, now: float) -> None:
+        try:
+            announced, message = decode_answer(parsed.inner)
+            if announced != self._sealed.mac1 or self._race.heard_before(parsed.mac1):
+                return
+            answer = open_hello(self._sealed.handshake(), message, self._key.authority_public)
+            answer.certificate.check_dates(_wall_clock())
+        except CexecError:
+            return
+        first = answer.instance not in self._race.answers
+        self._race.answered(answer, now)
+        self._note("answered", hello=answer, address=source[0])
+        if first and answer in self._race.complaints():
+            self._tell(complaint(answer))
+
+    # words
+
+    def _note(self, step: str, **facts: object) -> None:
+        if self._trace is not None:
+            self._trace.note(step, **facts)
+
+    def status(self, now: float) -> str:
+        """What a person who waits wants to know."""
+        queued = self._race.queued()
+        left = self._race.seconds_left(now)
+        if queued:
+            slots = sum(answer.slots for answer in queued)
+            return f"{count(len(queued), 'worker')}, {'all ' if slots > 1 else ''}{count(slots, 'slot')} busy; waiting"
+        rest = "; waiting" if left is None else f"; {left:.0f} s left"
+        if self._lacking:
+            return f"no worker of {self._key.fingerprint} fits: {self._lacking}{rest}"
+        sent = f"sent {count(self._race.transmissions, 'announcement')} to {', '.join(self._sent_to) or 'nobody'}"
+        failures = "".join(f"; {label}: {text}" for label, text in self._announcer.failures.items())
+        return f"no worker of {self._key.fingerprint} has answered; {sent}{failures}{rest}"
+
+    def _failure(self) -> str:
+        complaints = "".join(f"; {complaint(answer)}" for answer in self._race.complaints())
+        complaints += "".join(f"; worker {name} was not taken: {text}" for name, text in self._invalid.items())
+        if complaints:
+            return f"no worker of {self._key.fingerprint} could take the job in {self._accept_timeout:g} s{complaints}"
+        if self._lacking:
+            return f"no worker of {self._key.fingerprint} fits: {self._lacking}"
+        failures = "".join(f"; {label}: {text}" for label, text in self._announcer.failures.items())
+        return (
+            f"no worker of {self._key.fingerprint} answered in {self._accept_timeout:g} s; sent "
+            f"{count(self._race.transmissions, 'announcement')} to {', '.join(self._sent_to) or 'nobody'}{failures}; "
+            "is cservice running with this key, in the same group (CEXEC_GROUP)?"
+        )
+
+
+def _wall_clock() -> float:
+    from time import time
+
+    return time()

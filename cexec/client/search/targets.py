@@ -1,0 +1,69 @@
+"""Which workers a job may run on, as the user says it: `--need`, `--on`, `--not` and the ancestor's variables.
+
+Contract: `requirements_from` makes of options (`need`, `on` and `not`, each a text, several texts or nothing) and the
+environment the `Requirements` of an announcement, and says whether the client waits for ever, as it does for workers
+that are named.  An option wins over its variable.  `UsageError` names what cannot be understood.
+docs/protocol.md section 2.2.
+"""
+
+from __future__ import annotations
+
+import _socket
+
+from cexec.errors import UsageError
+from cexec.protocol.datagrams.requirements import Requirements, parse_needs
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+WANTED_VARIABLES = ("CEXEC_ACCEPT_SERVER",)  # the ancestor's names
+UNWANTED_VARIABLES = ("CEXEC_REJECT_SERVERS", "CEXEC_REJECT_SERVER")
+
+
+def requirements_from(
+    options: Mapping[str, object], environ: Mapping[str, str], needs: Mapping[str, str] | None = None
+) -> tuple[Requirements, bool]:
+    """What the announcement asks for, and whether to wait for ever.  `needs`: what is asked for besides."""
+    needs = dict(needs or {})
+    for text in _texts(options, "need"):
+        needs.update(parse_needs(text))
+    wanted = _names(_texts(options, "on") or _variables(environ, WANTED_VARIABLES), "--on")
+    unwanted = _names(_texts(options, "not") or _variables(environ, UNWANTED_VARIABLES), "--not")
+    for name in wanted:
+        if name in unwanted:
+            raise UsageError(f"worker {name} is both asked for and not wanted: see --on, --not and CEXEC_*_SERVER")
+    requirements = Requirements(needs, wanted, unwanted)
+    requirements.encode()  # too much for one datagram is said here, before anything has begun
+    return requirements, bool(wanted)
+
+
+def plain_name(text: str) -> str:
+    """A worker's name as workers compare it: an address as the kernel writes it, anything else as it is."""
+    name, at, address = text.rpartition("@")
+    bare = address.strip("[]").partition("%")[0]
+    for family in (_socket.AF_INET, _socket.AF_INET6):
+        try:
+            return name + at + _socket.inet_ntop(family, _socket.inet_pton(family, bare))
+        except (OSError, ValueError):
+            continue
+    return text
+
+
+def _texts(options: Mapping[str, object], name: str) -> list[str]:
+    value = options.get(name)
+    if value is None:
+        return []
+    return [value] if isinstance(value, str) else [str(one) for one in value]  # type: ignore[attr-defined]
+
+
+def _variables(environ: Mapping[str, str], names: tuple[str, ...]) -> list[str]:
+    return [environ[name] for name in names if environ.get(name, "").strip()]
+
+
+def _names(texts: list[str], option: str) -> list[str]:
+    """Separated by commas or white space; an option that names nobody is a mistake."""
+    names = [name for text in texts for name in text.replace(",", " ").split()]
+    if texts and not names:
+        raise UsageError(f"{option} names no worker: give names or addresses, separated by commas")
+    return list(dict.fromkeys(plain_name(name) for name in names))

@@ -1,0 +1,146 @@
+"""One task: what its job is given, where its results go, by what it is known, and how it looks to a person.
+
+Contract: values, pure.  `key()` is the same for the same command and inputs, whatever the row's number; results do not
+count.  `command_line` is the call of cexec(1) that does the same, where there is one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shlex
+
+from cexec.cmap.inputs.tables import decode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cexec.cmap.inputs.store import Spool
+
+KEY_SIZE = 16  # bytes (ours)
+NOTHING, DATA, BLOCK, PATH, SHARED = range(5)  # what standard input is: see TaskInput
+STDOUT, STDERR, FILE = "stdout", "stderr", "file"
+
+
+class TaskInput:
+    """Standard input of a job: nothing, `data` (a text, or a block of --pipe), the file `path`, or `spool` (--tee).
+
+    The `data` of a spool is a hash of it.
+    """
+
+    __slots__ = ("data", "kind", "path", "spool")
+
+    def __init__(self, kind: int, *, data: bytes = b"", path: str = "", spool: Spool | None = None) -> None:
+        self.kind = kind
+        self.data = data
+        self.path = path
+        self.spool = spool
+
+
+class Result:
+    """A file that comes back: stdout or stderr, or the file that the job calls `name`; `path` is its place here."""
+
+    __slots__ = ("kind", "name", "path")
+
+    def __init__(self, kind: str, path: str, name: str = "") -> None:
+        self.kind = kind
+        self.path = path
+        self.name = name
+
+
+class Task:
+    """`parameters`: the row by the names of its columns.  `label`: its inputs on one line, for --tag.
+
+    `sends`: name on the worker, path here.  `texts`: name on the worker, content.
+    """
+
+    __slots__ = ("arguments", "environment", "label", "number", "parameters", "results", "sends", "stdin", "texts")
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        stdin: TaskInput,
+        arguments: list[bytes] | None = None,
+        environment: dict[str, bytes] | None = None,
+        sends: list[tuple[str, str]] | None = None,
+        texts: list[tuple[str, bytes]] | None = None,
+        results: list[Result] | None = None,
+        parameters: dict[str, str] | None = None,
+        label: str = "",
+    ) -> None:
+        self.number = number
+        self.stdin = stdin
+        self.arguments = arguments or []
+        self.environment = environment or {}
+        self.sends = sends or []
+        self.texts = texts or []
+        self.results = results or []
+        self.parameters = parameters or {}
+        self.label = label
+
+    def key(self, application: bytes) -> bytes:
+        """By what a journal knows the task.  A file counts by its name, size and time of change."""
+        stdin = self.stdin
+        digest = hashlib.blake2b(digest_size=KEY_SIZE)
+        for part in (
+            application,
+            str(stdin.kind).encode(),
+            stdin.data,
+            *_file_identity(stdin.path),
+            str(len(self.arguments)).encode(),
+            *self.arguments,
+            str(len(self.environment)).encode(),
+            *(part for name, value in sorted(self.environment.items()) for part in (name.encode(), value)),
+            str(len(self.sends)).encode(),
+            *(part for name, path in self.sends for part in (os.fsencode(name), *_file_identity(path))),
+            *(part for name, text in self.texts for part in (os.fsencode(name), text)),
+        ):
+            digest.update(len(part).to_bytes(8, "big"))
+            digest.update(part)
+        return digest.digest()
+
+    def command_line(self, application: str) -> str:
+        """For --dry-run and the Command column of the joblog."""
+        words = ["cexec", application, *(f"{name}={decode(value)}" for name, value in self.environment.items())]
+        for _, path in self.sends:
+            words += ["--send", path]
+        for name, _ in self.texts:
+            words += ["--input", name]
+        for result in self.results:
+            if result.kind == FILE:
+                words += ["--fetch", f"{result.name}={result.path}"]
+        if self.arguments:
+            words += ["--", *map(decode, self.arguments)]
+        line = shlex.join(words)
+        stdin = self.stdin
+        if stdin.kind == DATA:
+            line = f"printf %s {shlex.quote(decode(stdin.data))} | {line}"
+        elif stdin.kind == BLOCK:
+            line += f" < block-{self.number}"
+        elif stdin.kind == PATH:
+            line += f" < {shlex.quote(stdin.path)}"
+        signs = {STDOUT: ">", STDERR: "2>"}
+        redirected = "".join(f" {signs[r.kind]} {shlex.quote(r.path)}" for r in self.results if r.kind in signs)
+        return line + redirected
+
+    def variables(self) -> dict[str, str]:
+        """The row for the environment of a program here: PARAM_ and the column's name, and CMAP_TASK, the number.
+
+        A character that a variable's name cannot have becomes `_`.
+        """
+        named = {
+            "PARAM_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in name): value.replace("\0", "")
+            for name, value in self.parameters.items()
+        }
+        return {**named, "CMAP_TASK": str(self.number)}
+
+
+def _file_identity(path: str) -> tuple[bytes, bytes, bytes]:
+    """A file that has changed is another input; one that cannot be read is told when it is opened."""
+    if not path:
+        return b"", b"", b""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return os.fsencode(path), b"", b""
+    return os.fsencode(path), str(status.st_size).encode(), str(status.st_mtime_ns).encode()

@@ -1,0 +1,222 @@
+"""What a job writes, until its task is over: buffers, and temporary files that get their names at the end.
+
+Contract: an `Output` takes bytes and gives them back in pieces.  A result is there whole or not at all: it is written
+under a temporary name in its own directory and renamed.  Temporary names begin with `.cmap-` and a token, by which
+`sweep` finds what a killed run has left.  `LocalError` names what cannot be written.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+
+from cexec.cmap.inputs.store import CHUNK, Spool
+from cexec.cmap.inputs.tasks import STDERR, STDOUT
+from cexec.errors import LocalError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from cexec.cmap.inputs.tasks import Task
+
+MEMORY = 1 << 16  # bytes (ours) of one output that are kept in memory; the rest goes to disk
+PREFIX = ".cmap-"
+_RANDOM = 8  # bytes in a temporary name
+
+
+class Output:
+    """One stream of one attempt, kept until it is known whether it counts."""
+
+    def __init__(self) -> None:
+        self.size = 0
+        self._memory = bytearray()
+        self._spool: Spool | None = None
+
+    def append(self, data: bytes | memoryview) -> None:
+        self.size += len(data)
+        if self._spool is None:
+            self._memory += data
+            if len(self._memory) <= MEMORY:
+                return
+            self._spool = Spool()
+            self._spool.append(self._memory)
+            self._memory.clear()
+        else:
+            self._spool.append(data)
+
+    def pieces(self) -> Iterator[bytes]:
+        if self._spool is not None:
+            yield from self._spool.pieces(0, self._spool.size)
+        elif self._memory:
+            yield bytes(self._memory)
+
+    def close(self) -> None:
+        if self._spool is not None:
+            self._spool.close()
+        self._memory = bytearray()  # the error of a full disk may still hold a view of the old one
+        self._spool = None
+
+
+class Discarded(Output):
+    """One stream that nobody wants: the user has said /dev/null."""
+
+    def append(self, data: bytes | memoryview) -> None:
+        self.size += len(data)
+
+
+class FileOutput(Output):
+    """One stream of one attempt that goes to a temporary file; `final` is the name that it is to get."""
+
+    def __init__(self, path: str, final: str) -> None:
+        super().__init__()
+        self.path = path
+        self._final = final
+        try:
+            self._fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise _failure(final, error) from None
+
+    def append(self, data: bytes | memoryview) -> None:
+        view = memoryview(data)
+        try:
+            while view:
+                view = view[os.write(self._fd, view) :]
+        except OSError as error:
+            raise _failure(self._final, error) from None
+        self.size += len(data)
+
+    def pieces(self) -> Iterator[bytes]:
+        with open(self.path, "rb") as file:
+            while piece := file.read(CHUNK):
+                yield piece
+
+    def close(self) -> None:
+        """The file stays.  A network file system may say only now that there was no room."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            try:
+                os.close(fd)
+            except OSError as error:
+                raise _failure(self._final, error) from None
+
+
+class AttemptFiles:
+    """Everything that one attempt writes: by `STDOUT`, `STDERR` or the job's name of a file.
+
+    `keep_in`: the directory of --results DIR, in which the whole attempt becomes a directory with the task's number.
+    """
+
+    def __init__(self, task: Task, token: str, keep_in: str = "") -> None:
+        self.outputs: dict[str, Output] = {}
+        self._renames: list[tuple[str, str]] = []
+        self._directory = ""
+        try:
+            for result in task.results:
+                if result.path == os.devnull:
+                    self.outputs[result.name or result.kind] = Discarded()
+                    continue
+                temporary = os.path.join(os.path.dirname(result.path), temporary_name(token))
+                self.outputs[result.name or result.kind] = FileOutput(temporary, result.path)
+                self._renames.append((temporary, result.path))
+            if keep_in:
+                self._make_directory(task, token, keep_in)
+        except BaseException:
+            self.discard()
+            raise
+        for kind in (STDOUT, STDERR):
+            self.outputs.setdefault(kind, Output())
+
+    def finish(self) -> list[tuple[str, str]]:
+        """The attempt counts: temporary names and those that they are to get."""
+        for output in self.outputs.values():
+            if isinstance(output, FileOutput):
+                output.close()
+        return self._renames
+
+    def close(self) -> None:
+        """Nobody will read from here any more."""
+        for output in self.outputs.values():
+            output.close()
+
+    def discard(self) -> None:
+        """The attempt does not count."""
+        for output in self.outputs.values():
+            try:
+                output.close()
+            except LocalError:
+                pass  # nobody wants what could not be written
+        for temporary, _ in self._renames:
+            remove(temporary)
+
+    def _make_directory(self, task: Task, token: str, keep_in: str) -> None:
+        directory, final = os.path.join(keep_in, temporary_name(token)), os.path.join(keep_in, str(task.number))
+        try:
+            os.mkdir(directory)
+        except OSError as error:
+            raise _failure(final, error) from None
+        self._renames.append((directory, final))
+        for kind in {STDOUT, STDERR} - self.outputs.keys():
+            self.outputs[kind] = FileOutput(os.path.join(directory, kind), os.path.join(final, kind))
+        name = "parameters.json"
+        parameters = FileOutput(os.path.join(directory, name), os.path.join(final, name))
+        parameters.append(json.dumps(task.parameters).encode() + b"\n")
+        parameters.close()
+
+
+def rename_all(renames: Iterable[tuple[str, str]]) -> None:
+    """Results get their names."""
+    for temporary, final in renames:
+        try:
+            os.rename(temporary, final)
+        except OSError as error:
+            raise _failure(final, error) from None
+
+
+def temporary_name(token: str) -> str:
+    return f"{PREFIX}{token}-{os.urandom(_RANDOM).hex()}"
+
+
+def sweep(directories: Iterable[str], token: str) -> None:
+    """Removes the temporary files of runs that were killed.  Nobody else may be using the token."""
+    for directory in directories:
+        for entry in os.listdir(directory or "."):
+            if entry.startswith(f"{PREFIX}{token}-"):
+                remove(os.path.join(directory, entry))
+
+
+def remove(path: str) -> None:
+    """A file or a directory; what cannot be removed stays."""
+    try:
+        if os.path.isdir(path) and not os.path.islink(path):
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            os.unlink(path)
+    except OSError:
+        pass
+
+
+def make_results_directory(path: str, numbers: Iterable[int] | None, finished: Callable[[int], bool]) -> None:
+    """--results DIR: makes it; raises `UsageError` if it cannot be written or has a result of one of the rows.
+
+    Without `numbers` any number may become that of a row.
+    """
+    try:
+        os.makedirs(path, exist_ok=True)
+        present = set(os.listdir(path))
+    except OSError as error:
+        raise UsageError(f"--results {path}: {os.strerror(error.errno or 0).lower()}") from None
+    if not os.access(path, os.W_OK | os.X_OK):
+        raise UsageError(f"--results {path}: directory cannot be written")
+    found = sorted(int(name) for name in present if name.isdecimal())
+    for number in found if numbers is None else numbers if present else ():
+        if str(number) in present and (numbers is None or not finished(number)):
+            raise UsageError(
+                f"row {number}: result {os.path.join(path, str(number))} exists already; "
+                "remove it, or go on with --state FILE --resume"
+            )
+
+
+def _failure(path: str, error: OSError) -> LocalError:
+    return LocalError(f"cannot write {path}: {os.strerror(error.errno or 0).lower()}")

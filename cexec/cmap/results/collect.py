@@ -1,0 +1,280 @@
+"""What becomes of the results: in which order tasks are committed, and what each adds to which file.
+
+Contract: `CommitOrder` puts ended tasks into the table's order, for -k and --collect.  A writer's `additions(ended)`
+are the bytes that one task adds to one file, in pieces; nothing is written here, `commit` does that.  `LineBuffer` cuts
+a stream into whole lines as they come.  Memory does not grow with the size of an output.
+"""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import json
+import shlex
+from functools import partial
+from operator import itemgetter
+from typing import Generic, TypeVar
+
+from cexec.cmap.inputs.tables import encode
+from cexec.cmap.inputs.tasks import STDERR, STDOUT
+from cexec.cmap.results import joblog
+from cexec.cmap.results.attempt_files import Output
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+    from cexec.cmap.inputs.tasks import Task
+    from cexec.cmap.results.appending import AppendFile
+    from cexec.cmap.results.outcome import Outcome
+
+T = TypeVar("T")
+
+MOST_HELD = 10_000  # tasks (ours) that may be over before one that comes earlier in the table
+LONGEST_LINE = 1 << 20  # bytes (ours) of a line that are waited for
+_THIRDS = 3  # base64 encodes so many bytes at a time
+
+
+class Ended:
+    """A task and the outputs of the attempt that counts.  `collected`: what --collect CMD made of them."""
+
+    __slots__ = ("collected", "outcome", "outputs", "task")
+
+    def __init__(self, task: Task, outcome: Outcome, outputs: Mapping[str, Output], collected: Output | None = None):
+        self.task = task
+        self.outcome = outcome
+        self.outputs = outputs
+        self.collected = collected
+
+
+class CommitOrder(Generic[T]):
+    """Passes things on in the order of `numbers`, or at once if there are none."""
+
+    def __init__(self, numbers: Iterable[int] | None = None) -> None:
+        self._ordered = numbers is not None
+        self._numbers = iter(numbers or ())
+        self._held: dict[int, T | None] = {}
+        self.current = next(self._numbers, None)  # whose turn it is
+
+    @property
+    def full(self) -> bool:
+        """Whether so much is held that nothing new should be begun."""
+        return len(self._held) >= MOST_HELD
+
+    def put(self, number: int, thing: T) -> list[T]:
+        """What has its turn now."""
+        if not self._ordered:
+            return [thing]
+        self._held[number] = thing
+        return self._release()
+
+    def skip(self, number: int) -> list[T]:
+        """Nothing will come for this number."""
+        if self._ordered:
+            self._held[number] = None
+        return self._release()
+
+    def rest(self) -> list[T]:
+        """What is still held, because what should come before it never will."""
+        held = [thing for _, thing in sorted(self._held.items(), key=itemgetter(0)) if thing is not None]
+        self._held.clear()
+        return held
+
+    def _release(self) -> list[T]:
+        released = []
+        while self.current in self._held:
+            thing = self._held.pop(self.current)
+            if thing is not None:
+                released.append(thing)
+            self.current = next(self._numbers, None)
+        return released
+
+
+class LineBuffer:
+    """One stream for --line-buffer."""
+
+    def __init__(self, tag: bytes = b"") -> None:
+        self._tag = tag
+        self._rest = b""
+
+    def append(self, data: bytes) -> bytes:
+        """The lines that are complete now."""
+        data = self._rest + data
+        end = len(data) if len(data) > LONGEST_LINE else data.rfind(b"\n") + 1
+        self._rest = data[end:]
+        return b"".join(tagged([data[:end]], self._tag))
+
+    def end(self) -> bytes:
+        """What is left without a line end."""
+        rest, self._rest = self._rest, b""
+        return b"".join(tagged([rest], self._tag))
+
+
+class Live:
+    """The outputs of one attempt for --line-buffer; `end` says that no more will come."""
+
+    def __init__(self, files: Mapping[str, AppendFile], task: Task, *, tag: bool = False) -> None:
+        """`files` by STDOUT and STDERR."""
+        prefix = tag_of(task) if tag else b""
+        elsewhere = [result.kind for result in task.results]
+        self._buffers = {kind: (LineBuffer(prefix), file) for kind, file in files.items() if kind not in elsewhere}
+        self.listeners = {kind: partial(self._heard, kind) for kind in self._buffers}
+
+    def _heard(self, kind: str, data: bytes) -> None:
+        buffer, file = self._buffers[kind]
+        file.append([buffer.append(data)])
+
+    def end(self) -> None:
+        for buffer, file in self._buffers.values():
+            file.append([buffer.end()])
+
+
+def tagged(pieces: Iterable[bytes], tag: bytes) -> Iterator[bytes]:
+    """`tag` before every line."""
+    begins = True
+    for piece in pieces:
+        if tag and piece:
+            begun = tag if begins else b""
+            begins = piece.endswith(b"\n")
+            piece = begun + piece[: len(piece) - begins].replace(b"\n", b"\n" + tag) + b"\n" * begins
+        yield piece
+
+
+class Printed:
+    """One output itself, `kind`.  `tag`: the inputs before each line.
+
+    What a program has written that failed may say why; standard output that was rejected is no result and is not shown.
+    """
+
+    def __init__(self, file: AppendFile, kind: str, *, tag: bool = False) -> None:
+        self.file = file
+        self._kind = kind
+        self._tag = tag
+
+    def additions(self, ended: Ended) -> Iterable[bytes]:
+        if self._kind in (result.kind for result in ended.task.results):
+            return ()
+        if self._kind == STDOUT and ended.outcome.rejected:
+            return ()
+        return tagged(ended.outputs[self._kind].pieces(), tag_of(ended.task) if self._tag else b"")
+
+
+def tag_of(task: Task) -> bytes:
+    return encode(task.label.replace("\n", " ")) + b"\t"
+
+
+class Concatenated:
+    """--collect concat and blocks: the standard output of what succeeded; `headed`: each after a line that names it."""
+
+    def __init__(self, file: AppendFile, *, headed: bool = False) -> None:
+        self.file = file
+        self._headed = headed
+
+    def additions(self, ended: Ended) -> Iterable[bytes]:
+        if ended.outcome.succeeded:
+            if self._headed:
+                cells = (f"{name}={shlex.quote(value)}" for name, value in ended.task.parameters.items())
+                yield encode(" ".join([f"# row {ended.task.number}:", *cells]).replace("\n", " ") + "\n")
+            yield from ended.outputs[STDOUT].pieces()
+
+
+class Collected:
+    """--collect CMD: what it wrote about each task."""
+
+    def __init__(self, file: AppendFile) -> None:
+        self.file = file
+
+    def additions(self, ended: Ended) -> Iterable[bytes]:
+        return () if ended.collected is None else ended.collected.pieces()
+
+
+class Joblog:
+    """--joblog."""
+
+    def __init__(self, file: AppendFile) -> None:
+        self.file = file
+
+    def additions(self, ended: Ended) -> Iterable[bytes]:
+        return (joblog.line(ended.outcome),)
+
+
+class DelimitedResults:
+    """--results FILE.csv: the joblog's columns, the row's, and both outputs."""
+
+    def __init__(self, file: AppendFile) -> None:
+        self.file = file
+
+    @staticmethod
+    def header(columns: Sequence[str]) -> bytes:
+        named = (f"V{name}" if name.isdigit() else name for name in columns)
+        return b",".join(_cell(name) for name in (*joblog.COLUMNS, *named, "Stdout", "Stderr")) + b"\n"
+
+    def additions(self, ended: Ended) -> Iterable[bytes]:
+        fields = (*(field.strip() for field in joblog.fields(ended.outcome)), *ended.task.parameters.values())
+        yield b",".join(map(_cell, fields))
+        for kind in (STDOUT, STDERR):
+            yield b',"'
+            for piece in ended.outputs[kind].pieces():
+                yield piece.replace(b'"', b'""')
+            yield b'"'
+        yield b"\n"
+
+
+def _cell(text: str) -> bytes:
+    if any(character in text for character in ',"\r\n'):
+        text = '"' + text.replace('"', '""') + '"'
+    return encode(text)
+
+
+class JsonResults:
+    """--results FILE.jsonl: an object for each task; an output that is no UTF-8 is in `stdout_base64`."""
+
+    def __init__(self, file: AppendFile) -> None:
+        self.file = file
+
+    def additions(self, ended: Ended) -> Iterable[bytes]:
+        outcome = ended.outcome
+        head = {
+            "seq": outcome.number,
+            "host": outcome.worker,
+            "starttime": round(outcome.started, 3),
+            "runtime": round(outcome.runtime, 3),
+            "send": outcome.sent,
+            "receive": outcome.received,
+            "exitval": outcome.exitval,
+            "signal": outcome.signal,
+            "command": outcome.command(),
+            "reason": outcome.reason,
+            "parameters": dict(ended.task.parameters),
+        }
+        yield json.dumps(head)[:-1].encode()
+        for kind in (STDOUT, STDERR):
+            yield from _json_output(kind, ended.outputs[kind])
+        yield b"}\n"
+
+
+def _json_output(kind: str, output: Output) -> Iterator[bytes]:
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    try:
+        for piece in output.pieces():
+            decoder.decode(piece)
+        decoder.decode(b"", final=True)
+    except UnicodeDecodeError:
+        yield f', "{kind}_base64": "'.encode()
+        yield from _base64(output.pieces())
+    else:
+        yield f', "{kind}": "'.encode()
+        decoder.reset()
+        for piece in output.pieces():
+            yield json.dumps(decoder.decode(piece), ensure_ascii=False)[1:-1].encode()
+    yield b'"'
+
+
+def _base64(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    rest = b""
+    for piece in pieces:
+        data = rest + piece
+        whole = len(data) - len(data) % _THIRDS
+        yield base64.b64encode(data[:whole])
+        rest = data[whole:]
+    yield base64.b64encode(rest)

@@ -1,0 +1,142 @@
+"""One attempt of a task as a job of `client.aio`: streams, and where their bytes come from and go.
+
+Contract: `make_job` opens what the task reads (`LocalError` names what cannot be) and joins the program's outputs to
+the attempt's `AttemptFiles`.  No descriptor here is ever waited for: inputs are regular files or memory.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from cexec.client.aio.lease import LeaseJob
+from cexec.cmap.inputs.tasks import FILE, PATH, SHARED, STDERR, STDOUT
+from cexec.errors import LocalError
+from cexec.protocol.connection.frames import FILE as FILE_KIND
+from cexec.protocol.connection.frames import FIRST_FILE, READS, WRITES, Stream
+from cexec.system.io.fds import FileSource, Sink, Source
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cexec.client.attempt.program_plan import ProgramPlan
+    from cexec.cmap.inputs.store import Spool
+    from cexec.cmap.inputs.tasks import Task
+    from cexec.cmap.results.attempt_files import AttemptFiles, Output
+
+STANDARD_INPUT, STANDARD_OUTPUT, STANDARD_ERROR = 0, 1, 2
+KINDS = {STANDARD_OUTPUT: STDOUT, STANDARD_ERROR: STDERR}
+FETCH_ON_FAILURE = "fetch-on-failure"  # option of GO; "no": files are fetched after success only
+
+
+class DataSource(Source):
+    """Bytes in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(-1, shared=True)
+        self._data = memoryview(data)
+
+    def read_into(self, view: memoryview) -> int | None:
+        size = min(len(view), len(self._data))
+        view[:size] = self._data[:size]
+        self._data = self._data[size:]
+        return size
+
+
+class SharedSpoolSource(Source):
+    """A spool that many tasks read, each from its beginning."""
+
+    def __init__(self, spool: Spool) -> None:
+        super().__init__(-1, shared=True)
+        self._spool = spool
+        self._position = 0
+
+    def read_into(self, view: memoryview) -> int | None:
+        data = self._spool.read(self._position, len(view))
+        view[: len(data)] = data
+        self._position += len(data)
+        return len(data)
+
+
+class PathSource(FileSource):
+    """A regular file, which is closed with the attempt."""
+
+    def __init__(self, path: str) -> None:
+        try:
+            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
+        except OSError as error:
+            raise LocalError(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}") from None
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise LocalError(f"cannot read {path}: it is no regular file, so it could not be read again")
+        super().__init__(fd)
+        self.fd = -1  # no descriptor to wait for
+
+    def close(self) -> None:
+        if self._file >= 0:
+            os.close(self._file)
+        self._file = -1
+
+
+class OutputSink(Sink):
+    """Takes everything.  `listener` hears it too, as it comes."""
+
+    def __init__(self, output: Output, listener: Callable[[bytes], None] | None = None) -> None:
+        super().__init__(-1, shared=True)
+        self._output = output
+        self._listener = listener
+
+    def write(self, view: memoryview) -> int:
+        self._output.append(view)
+        if self._listener is not None:
+            self._listener(bytes(view))
+        self.count += len(view)
+        return len(view)
+
+
+def make_job(
+    task: Task,
+    files: AttemptFiles,
+    listeners: Mapping[str, Callable[[bytes], None]] | None = None,
+    program: ProgramPlan | None = None,
+) -> LeaseJob:
+    """`listeners` hear what comes on STDOUT and STDERR at once, for --line-buffer; `program` is that of --program."""
+    heard = listeners or {}
+    streams = [Stream(STANDARD_INPUT, READS), *(Stream(number, WRITES) for number in KINDS)]
+    sinks: dict[int, Sink] = {n: OutputSink(files.outputs[kind], heard.get(kind)) for n, kind in KINDS.items()}
+    sources: dict[int, Source] = {}
+    given = [name for name, _ in (*task.sends, *task.texts)]
+    fetched = [result.name for result in task.results if result.kind == FILE]
+    try:
+        sources[STANDARD_INPUT] = _standard_input(task)
+        for number, (_, path) in enumerate(task.sends, FIRST_FILE):
+            sources[number] = PathSource(path)
+        for number, (_, text) in enumerate(task.texts, FIRST_FILE + len(task.sends)):
+            sources[number] = DataSource(text)
+    except BaseException:
+        for source in sources.values():
+            source.close()
+        raise
+    streams += [Stream(number, READS, FILE_KIND, name=name) for number, name in enumerate(given, FIRST_FILE)]
+    for number, name in enumerate(fetched, FIRST_FILE + len(given)):
+        sinks[number] = OutputSink(files.outputs[name])
+        streams.append(Stream(number, WRITES, FILE_KIND, name=name))
+    return LeaseJob(
+        streams=streams,
+        sources=sources,
+        sinks=sinks,
+        arguments=task.arguments,
+        environment=task.environment,
+        options={FETCH_ON_FAILURE: "no"} if fetched else {},
+        program=None if program is None else program.at(FIRST_FILE + len(given) + len(fetched)),
+    )
+
+
+def _standard_input(task: Task) -> Source:
+    stdin = task.stdin
+    if stdin.kind == PATH:
+        return PathSource(stdin.path)
+    if stdin.kind == SHARED and stdin.spool is not None:
+        return SharedSpoolSource(stdin.spool)
+    return DataSource(stdin.data)

@@ -1,0 +1,109 @@
+"""The tasks of a run, one after the other: which of them are to be run, and what each is.
+
+Contract: `numbers()` gives the numbers of the tasks that are to be run, in the order in which they are to be started,
+and claims each in the journal when it is asked for; `task(number)` is one of those until it is `closed`.  NOTHING_YET
+among the numbers says that the next one has not come; `on_arrival` says who is to be told.  What goes wrong in between
+ends the numbers and is then `failure`.
+"""
+
+from __future__ import annotations
+
+from cexec.cmap.inputs.checks import check_block_task
+from cexec.cmap.run.scheduler import NOTHING_YET
+from cexec.errors import CexecError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from cexec.cmap.inputs.blocks import BlockReader
+    from cexec.cmap.inputs.task_plan import Plan
+    from cexec.cmap.inputs.tasks import Task
+    from cexec.cmap.results.journal import Claim, Journal
+
+
+class Worklist:
+    """`numbers` are rows of the plan's table; where there is none, each of `blocks` is a task (--pipe)."""
+
+    def __init__(
+        self,
+        plan: Plan,
+        numbers: Iterable[int],
+        *,
+        blocks: BlockReader | None = None,
+        journal: Journal | None = None,
+        application: str,
+        fingerprint: str,
+        skip: Callable[[int], None] = lambda number: None,
+    ) -> None:
+        """`skip` hears of tasks that need not be run; `application` is what a person calls it."""
+        self.done = 0  # so many of those
+        self.failure: CexecError | None = None
+        self.application = application
+        self._fingerprint = fingerprint.encode()
+        self._plan = plan
+        self._numbers = numbers
+        self._blocks = blocks
+        self._journal = journal
+        self._skip = skip
+        self._claims: dict[int, Claim] = {}
+        self._tasks: dict[int, Task] = {}  # those of blocks, which cannot be made again
+
+    def numbers(self) -> Iterator[int]:
+        """Those that are to be run."""
+        if self._blocks is None and self._journal is None:
+            yield from self._numbers  # all of them; each is made when it begins
+            return
+        try:
+            for task in self._all():
+                if task is None:
+                    yield NOTHING_YET
+                elif self._claim(task):
+                    if self._blocks is not None:
+                        check_block_task(task)
+                        self._tasks[task.number] = task
+                    yield task.number
+                else:
+                    self.done += 1
+                    self._skip(task.number)
+        except CexecError as error:
+            self.failure = error
+
+    def on_arrival(self, tell: Callable[[], None]) -> None:
+        """`tell` is called, from another thread, when there is more after NOTHING_YET."""
+        if self._blocks is not None:
+            self._blocks.arrived = tell
+
+    def task(self, number: int) -> Task:
+        return self._tasks.get(number) or self._plan.task(number)
+
+    def claim(self, number: int) -> Claim | None:
+        """The journal's, where there is one."""
+        return self._claims.get(number)
+
+    def close(self, number: int) -> None:
+        """The task is over."""
+        self._claims.pop(number, None)
+        self._tasks.pop(number, None)
+
+    def is_done(self, task: Task) -> bool:
+        """Whether the journal knows that it has succeeded."""
+        return self._journal is not None and self._journal.is_done(task.key(self._fingerprint))
+
+    def _all(self) -> Iterator[Task | None]:
+        return map(self._plan.task, self._numbers) if self._blocks is None else self._block_tasks(self._blocks)
+
+    def _block_tasks(self, blocks: BlockReader) -> Iterator[Task | None]:
+        number = 1
+        while (block := blocks.take()) != b"":
+            yield None if block is None else self._plan.block_task(number, block)
+            number += block is not None
+
+    def _claim(self, task: Task) -> bool:
+        if self._journal is None:
+            return True
+        key = task.key(self._fingerprint)
+        claim = self._journal.claim(key, task.number, task.command_line(self.application))
+        if claim is not None:
+            self._claims[task.number] = claim
+        return claim is not None

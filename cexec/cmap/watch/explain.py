@@ -1,0 +1,196 @@
+"""cmap explain: why a task waits, where it ran, how it failed; from the journal of a run that goes on, or is over.
+
+Contract: `explain(path, task, now)` gives lines of text; it reads only, and disturbs no coordinator.  `UsageError` when
+there is no such journal or task, `LocalError` when it cannot be read.  `now` is the wall clock's.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import sqlite3
+import time
+from contextlib import closing
+from urllib.parse import quote
+
+from cexec.cmap.results.journal import APPLICATION, DONE, FAILED, WAITING
+from cexec.cmap.run.events import Observer
+from cexec.cmap.wording import count, duration, number
+from cexec.errors import LocalError, UsageError
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cexec.cmap.results.journal import Journal
+    from cexec.cmap.run.events import Counts
+
+MOST_LINES = 20  # (ours) tasks of a kind that are named
+INTERVAL = 1.0  # seconds (ours) between two notes
+RESUME = "cmap --resume goes on with it"
+
+
+class StatusNote(Observer):
+    """Writes into the journal how the run stands, for whoever asks."""
+
+    def __init__(self, journal: Journal, wall_clock: Callable[[], float] = time.time) -> None:
+        self._journal = journal
+        self._wall_clock = wall_clock
+        self._due = 0.0
+        self._counts: Counts | None = None
+
+    def counted(self, counts: Counts, now: float) -> None:
+        self._counts = counts
+        if now >= self._due:
+            self._due = now + INTERVAL
+            self._note(counts)
+
+    def closed(self, status: int, now: float) -> None:
+        if self._counts is not None:
+            self._note(self._counts)
+
+    def _note(self, counts: Counts) -> None:
+        leases = sum(counts.leases.values())
+        status = {
+            "time": self._wall_clock(), "total": counts.total, "waiting": counts.waiting, "running": counts.running,
+            "leases": leases, "workers": len(counts.leases), "paused": counts.paused,
+        }  # fmt: skip
+        self._journal.note(json.dumps(status))
+
+
+def explain(path: str, task: int | None, now: float) -> list[str]:
+    """Everything about one task, or how all stand."""
+    if not os.path.isfile(path):
+        raise UsageError(f"there is no journal {path}; give the --state of the run")
+    try:
+        with closing(sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)) as database:
+            story = _Story(database, path, now)
+            return story.all() if task is None else story.one(task)
+    except sqlite3.DatabaseError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
+            raise UsageError(f"{path} is no journal of cmap") from None
+        raise LocalError(f"cannot read the journal {path}: {str(error).lower()}") from None
+
+
+class _Story:
+    """One look at a journal.  `holder`: the coordinator that uses it now, or nothing."""
+
+    def __init__(self, database: sqlite3.Connection, path: str, now: float) -> None:
+        self._database = database
+        self._now = now
+        (application,) = database.execute("PRAGMA application_id").fetchone()
+        if application != APPLICATION:
+            raise UsageError(f"{path} is no journal of cmap")
+        self._holder = _holder(path)
+        found = database.execute("SELECT number, status FROM run ORDER BY number DESC LIMIT 1").fetchone()
+        self._run: int = found[0] if found else 0
+        self._status = json.loads((found and found[1]) or "{}")
+
+    def all(self) -> list[str]:
+        counts = dict(self._database.execute("SELECT state, count(*) FROM task GROUP BY state").fetchall())
+        begun = "SELECT t.number, a.worker, a.started FROM attempt a JOIN task t USING (key, occurrence) "
+        open_ones = self._database.execute(f"{begun} WHERE a.ended IS NULL AND t.run = ? AND t.state = ?",
+                                           (self._run, WAITING)).fetchall()  # fmt: skip
+        running = len(open_ones)
+        done, failures = counts.get(DONE, 0), counts.get(FAILED, 0)
+        lines = [f"{count(done, 'task')} done, {number(failures)} failed"]
+        if self._holder:
+            total = self._status.get("total")
+            waiting = None if total is None else max(0, total - done - failures - running)
+            lines[0] += f", {running} running, {'?' if waiting is None else number(waiting)} waiting; {self._holder}"
+            if waiting != 0:
+                lines.append(f"what waits: {self._why_all_wait()}")
+        else:
+            left = max(counts.get(WAITING, 0), (self._status.get("total") or 0) - done - failures)
+            lines[0] += f", {number(left)} left; no cmap runs with this journal"
+            if left:
+                lines.append(f"what is left: {RESUME}")
+        if self._holder:
+            lines += _limited([f"task {n} runs on {w} since {_clock(s, self._now)}" for n, w, s in open_ones])
+        failed = self._database.execute(
+            "SELECT number, command, worker, reason FROM task WHERE state = ? ORDER BY number", (FAILED,)
+        ).fetchall()
+        lines += _limited([f"task {n} failed on {w or 'no worker'}: {r}; {c}" for n, c, w, r in failed])
+        return lines
+
+    def one(self, task: int) -> list[str]:
+        found = self._database.execute(
+            "SELECT key, occurrence, state, command, worker, runtime, reason FROM task WHERE number = ? "
+            "ORDER BY run DESC LIMIT 1", (task,),
+        ).fetchone()  # fmt: skip
+        if found is None:
+            total = self._status.get("total")
+            if task < 1 or (total is not None and task > total):
+                raise UsageError(f"there is no task {task}" + (f": they are 1 to {total}" if total else ""))
+            return [f"task {task} has not been begun: {self._why_all_wait() if self._holder else RESUME}"]
+        key, occurrence, state, command, worker, runtime, reason = found
+        attempts = self._database.execute(
+            "SELECT worker, started, ended, reason FROM attempt WHERE key = ? AND occurrence = ? ORDER BY id",
+            (key, occurrence),
+        ).fetchall()
+        lines = [f"task {task}: {command}"]
+        if state == DONE:
+            lines.append(f"done by {worker} in {duration(runtime)}")
+        elif state == FAILED:
+            lines.append(f"failed on {worker or 'no worker'}: {reason}")
+        else:
+            lines.append(self._why_waits(attempts))
+        return lines + [self._attempt(place, *attempt) for place, attempt in enumerate(attempts, 1)]
+
+    def _why_waits(self, attempts: list[tuple[str, float, float | None, str]]) -> str:
+        if not self._holder:
+            return f"not over, and no cmap runs with this journal: {RESUME}"
+        running = [worker for worker, _, ended, _ in attempts if ended is None]
+        if running and attempts[-1][2] is None:
+            return f"runs on {' and '.join(running)}"
+        if attempts:
+            last = attempts[-1]
+            return f"waits to be tried again, rather not on {last[0]}: {last[3]}"
+        return f"waits: {self._why_all_wait()}"
+
+    def _why_all_wait(self) -> str:
+        status = self._status
+        if status.get("paused"):
+            return "cmap is paused; SIGUSR2 lets it go on"
+        if not status.get("leases"):
+            return "no worker has answered, or none that fits has a free slot; cps and cexec --explain tell more"
+        slots, workers = status["leases"], status["workers"]
+        return f"other tasks come first on {count(slots, 'lease')} of {count(workers, 'worker')}"
+
+    def _attempt(self, place: int, worker: str, started: float, ended: float | None, reason: str | None) -> str:
+        line = f"attempt {place}, {_clock(started, self._now)}, {worker}: "
+        if ended is None:
+            return line + (f"running for {duration(self._now - started)}" if self._holder else "cut off")
+        return f"{line}{duration(ended - started)}, {reason or 'succeeded'}"
+
+
+def _holder(path: str) -> str:
+    """Who says that it has the journal's lock, if that process exists; the lock itself is left alone."""
+    try:
+        with open(f"{path}-lock", encoding="utf-8", errors="replace") as file:
+            words = file.read(200).split()
+    except OSError:
+        return ""
+    if len(words) != 4 or not words[1].isdigit():
+        return ""
+    if words[3] == socket.gethostname():
+        try:
+            os.kill(int(words[1]), 0)
+        except ProcessLookupError:
+            return ""
+        except OSError:
+            pass  # another user's
+    return f"cmap is process {words[1]} on {words[3]}"
+
+
+def _clock(when: float, now: float) -> str:
+    """The time of day; with the date if that is another one."""
+    then = time.localtime(when)
+    today = time.localtime(now)[:3] == then[:3]
+    return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", then)
+
+
+def _limited(lines: list[str]) -> list[str]:
+    rest = len(lines) - MOST_LINES
+    return lines if rest <= 0 else [*lines[:MOST_LINES], f"and {number(rest)} more"]

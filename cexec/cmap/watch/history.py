@@ -1,0 +1,231 @@
+"""What a run has been so far, for those who watch it: per worker, per slot, and the tasks that failed.
+
+Contract: an `Observer` that only remembers; displays, statistics and the report read it.  Its memory is bounded by the
+number of workers and by the constants below, not by the number of tasks: what was short and went well is told together
+with its neighbours.  Times are seconds since `opened`.
+"""
+
+from __future__ import annotations
+
+from cexec.cmap.run.events import CANCELLED, Observer
+from cexec.cmap.run.scheduler import FAILED, LOST, SUCCEEDED
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cexec.cmap.inputs.tasks import Task
+    from cexec.cmap.results.outcome import Outcome
+    from cexec.cmap.run.events import Counts, Running
+
+MOST_FAILURES = 1000  # (ours) that are kept with all that is known of them
+MOST_SPANS = 240  # (ours) of one slot; beyond that neighbours become one
+LONGEST_TEXT = 300  # characters (ours) of a label, and of a reason
+
+
+class Span:
+    """One attempt on a slot, or `count` neighbours that ended alike.  `how` is that of `Observer.ended`."""
+
+    __slots__ = ("begin", "count", "end", "how", "reason", "task")
+
+    def __init__(self, begin: float, end: float, how: str, task: int, reason: str) -> None:
+        self.begin = begin
+        self.end = end
+        self.how = how
+        self.task = task
+        self.reason = reason
+        self.count = 1
+
+
+class Slot:
+    """What one of a worker's slots did, in order.  `running`: the attempt that is there now, and since when."""
+
+    def __init__(self) -> None:
+        self.spans: list[Span] = []
+        self.running: Running | None = None
+        self.since = 0.0
+
+    def add(self, span: Span) -> None:
+        self.spans.append(span)
+        if len(self.spans) > MOST_SPANS:
+            self.spans = _merged(self.spans)
+
+
+class WorkerHistory:
+    """One instance.  `seconds`: of the attempts that succeeded; `busy`: of all; `bytes_out`: what came back."""
+
+    def __init__(self, name: str, slots: int) -> None:
+        self.name = name
+        self.limit = slots
+        self.slots: list[Slot] = []
+        self.counts: dict[str, int] = {}
+        self.seconds = 0.0
+        self.busy = 0.0
+        self.bytes_out = 0
+
+    @property
+    def succeeded(self) -> int:
+        return self.counts.get(SUCCEEDED, 0)
+
+    @property
+    def failed(self) -> int:
+        return self.counts.get(FAILED, 0)
+
+    @property
+    def lost(self) -> int:
+        """Attempts that ended with the worker's connection."""
+        return self.counts.get(LOST, 0)
+
+    @property
+    def turned_away(self) -> int:
+        """Attempts that it refused or did not begin."""
+        return sum(self.counts.values()) - self.succeeded - self.failed - self.lost - self.counts.get(CANCELLED, 0)
+
+    @property
+    def running(self) -> int:
+        return sum(slot.running is not None for slot in self.slots)
+
+    @property
+    def mean(self) -> float | None:
+        """Seconds of a task that succeeded."""
+        return self.seconds / self.succeeded if self.succeeded else None
+
+    def begin(self, running: Running, since: float) -> Slot:
+        slot = next((slot for slot in self.slots if slot.running is None), None)
+        if slot is None:
+            slot = Slot()
+            self.slots.append(slot)
+        slot.running, slot.since = running, since
+        return slot
+
+
+class Failure:
+    """A task that failed."""
+
+    __slots__ = ("label", "number", "reason", "runtime", "status", "worker")
+
+    def __init__(self, task: Task, outcome: Outcome) -> None:
+        self.number = task.number
+        self.label = task.label[:LONGEST_TEXT]
+        self.worker = outcome.worker
+        self.reason = outcome.reason[:LONGEST_TEXT]
+        self.runtime = outcome.runtime
+        self.status = 128 + outcome.signal if outcome.signal else outcome.exitval
+
+
+class Failures(Observer):
+    """The tasks that failed in this run: how many, and the first MOST_FAILURES of them."""
+
+    def __init__(self) -> None:
+        self.failures: list[Failure] = []
+        self.failed = 0
+
+    def settled(self, task: Task, outcome: Outcome, now: float) -> None:
+        if not outcome.succeeded:
+            self.failed += 1
+            if len(self.failures) < MOST_FAILURES:
+                self.failures.append(Failure(task, outcome))
+
+
+class History(Failures):
+    """Everything.  `counts` is the latest; `status` is None while it runs."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.total: int | None = None
+        self.workers: dict[bytes, WorkerHistory] = {}
+        self.counts: Counts | None = None
+        self.succeeded = 0  # in this run
+        self.status: int | None = None
+        self.now = 0.0
+        self._opened = 0.0
+        self._slots: dict[Running, Slot] = {}
+
+    def opened(self, total: int | None, now: float) -> None:
+        self.total = total
+        self._opened = now
+
+    def began(self, running: Running, now: float) -> None:
+        self.now = now - self._opened
+        self._slots[running] = self._worker(running).begin(running, self.now)
+
+    def ended(self, running: Running, how: str, status: int, reason: str, bytes_out: int, now: float) -> None:
+        self.now = now - self._opened
+        worker = self._worker(running)
+        worker.counts[how] = worker.counts.get(how, 0) + 1
+        worker.bytes_out += bytes_out
+        slot = self._slots.pop(running, None)
+        if slot is None:
+            return  # it was not begun
+        slot.running = None
+        taken = self.now - slot.since
+        worker.busy += taken
+        if how == SUCCEEDED:
+            worker.seconds += taken
+        slot.add(Span(slot.since, self.now, how, running.task, reason[:LONGEST_TEXT]))
+
+    def settled(self, task: Task, outcome: Outcome, now: float) -> None:
+        self.now = now - self._opened
+        self.succeeded += outcome.succeeded
+        super().settled(task, outcome, now)
+
+    def counted(self, counts: Counts, now: float) -> None:
+        self.now = now - self._opened
+        self.counts = counts
+
+    def closed(self, status: int, now: float) -> None:
+        self.now = now - self._opened
+        self.status = status
+
+    # what follows from it
+
+    @property
+    def left(self) -> int | None:
+        """Tasks that are not over."""
+        if self.total is None:
+            return None
+        return max(0, self.total - (self.counts.done if self.counts else 0) - self.succeeded - self.failed)
+
+    @property
+    def rate(self) -> float:
+        """Tasks a second, on the average of the run."""
+        return (self.succeeded + self.failed) / self.now if self.now > 0 else 0.0
+
+    @property
+    def seconds_left(self) -> float | None:
+        """If it goes on like that; None while nobody can know."""
+        left, rate = self.left, self.rate
+        return left / rate if left is not None and rate else None
+
+    def ordered(self) -> list[WorkerHistory]:
+        """The workers by name."""
+        return sorted(self.workers.values(), key=lambda worker: worker.name)
+
+    def _worker(self, running: Running) -> WorkerHistory:
+        worker = self.workers.get(running.instance)
+        if worker is None:
+            worker = self.workers[running.instance] = WorkerHistory(running.worker, running.slots)
+        return worker
+
+
+def _merged(spans: list[Span]) -> list[Span]:
+    """About half as many: pairs of neighbours that ended alike become one, or any pairs where that does not help."""
+    result = _merged_if(spans, lambda one, other: one.how == other.how)
+    return result if len(result) <= MOST_SPANS else _merged_if(spans, lambda one, other: True)
+
+
+def _merged_if(spans: list[Span], alike: Callable[[Span, Span], bool]) -> list[Span]:
+    result: list[Span] = []
+    whole = True  # the last one is a pair already
+    for span in spans:
+        if not whole and alike(result[-1], span):
+            last = result[-1]
+            if last.how == SUCCEEDED:
+                last.how, last.task, last.reason = span.how, span.task, span.reason  # what went wrong is what is told
+            last.end = span.end
+            last.count += span.count
+            whole = True
+        else:
+            result.append(span)
+            whole = False
+    return result

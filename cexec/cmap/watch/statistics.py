@@ -1,0 +1,68 @@
+"""The statistics at the end of a run: which worker did what, how fast, and which tasks failed and why.
+
+Contract: `statistics(history)`, or `failures` alone, gives lines of plain text; whoever prints them replaces control
+characters.
+"""
+
+from __future__ import annotations
+
+from cexec.cmap.wording import count, duration, number, size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cexec.cmap.watch.history import Failures, History, WorkerHistory
+
+MOST_LINES = 20  # (ours) failed tasks that are named
+HEAD = ("worker", "done", "failed", "lost", "refused", "mean", "tasks/s", "busy", "output")
+
+
+def statistics(history: History) -> list[str]:
+    """Everything."""
+    done = 0 if history.counts is None else history.counts.done
+    earlier = f", {number(done)} in earlier runs" if done else ""
+    left = history.left
+    undone = f", {number(left)} not done" if left else ""
+    lines = [
+        f"{count(history.succeeded, 'task')} succeeded{earlier}, {number(history.failed)} failed{undone}; "
+        f"{duration(history.now)}, {history.rate:.3g} tasks/s"
+    ]
+    if history.workers:
+        lines += _table([HEAD, *(row(worker, history.now) for worker in history.ordered())])
+    return lines + failures(history)
+
+
+def failures(found: Failures) -> list[str]:
+    """Which tasks failed and why, a line for each of the first."""
+    lines = []
+    for failure in found.failures[:MOST_LINES]:
+        where = f" on {failure.worker}" if failure.worker else ""
+        lines.append(f"task {failure.number} ({failure.label}) failed{where}: {failure.reason}")
+    if found.failed > MOST_LINES:
+        lines.append(f"and {number(found.failed - MOST_LINES)} more failed; --joblog and --report have them")
+    return lines
+
+
+def row(worker: WorkerHistory, seconds: float) -> tuple[str, ...]:
+    """What HEAD says, of one worker."""
+    capacity = seconds * max(len(worker.slots), 1)
+    return (
+        worker.name,
+        number(worker.succeeded),
+        number(worker.failed),
+        number(worker.lost),
+        number(worker.turned_away),
+        "-" if worker.mean is None else duration(worker.mean),
+        f"{worker.succeeded / seconds:.3g}" if seconds > 0 else "-",
+        f"{min(1.0, worker.busy / capacity):.0%}" if capacity > 0 else "-",
+        size(worker.bytes_out),
+    )
+
+
+def _table(rows: list[tuple[str, ...]]) -> list[str]:
+    """Columns side by side: the first to the left, the others to the right."""
+    widths = [max(len(cells[column]) for cells in rows) for column in range(len(HEAD))]
+    lines = []
+    for first, *others in rows:
+        cells = [first.ljust(widths[0]), *(cell.rjust(width) for cell, width in zip(others, widths[1:], strict=True))]
+        lines.append("  ".join(cells))
+    return lines

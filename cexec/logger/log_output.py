@@ -1,0 +1,138 @@
+"""Where a logger writes: standard output or a file, which may be moved away, and whose disk may be full.
+
+Contract: `write` takes a line, `flush(now)` writes what can be written; what cannot waits, within bounds, and what had
+to be dropped is told by a line of its own when there is room again.  `close()` writes the rest.  Raises `LocalError`
+when the reader of standard output has gone, and when at the close lines are left.  Text that a peer supplied is escaped
+before it gets here or by `escape` here.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import sys
+
+from cexec.errors import LocalError
+from cexec.system.storage.eventlog import escape
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cexec.logger.reporter import Line
+
+MAXIMUM_WAITING = 10_000  # lines (ours) that wait for a full disk
+RETRY_INTERVAL = 1.0  # seconds (ours) between two attempts to write
+
+
+class LogOutput:
+    """One output.  `path` None: standard output."""
+
+    def __init__(self, path: str | None, *, as_json: bool) -> None:
+        self._path = path
+        self._json = as_json
+        self._fd = sys.stdout.fileno() if path is None else _open(path)
+        self._waiting: list[bytes] = []
+        self._dropped = 0
+        self._retry: float | None = None
+        self._complained = False
+
+    def write(self, line: Line) -> None:
+        self._add_line(line.text, line.fields)
+
+    def write_table(self, rows: list[list[str]]) -> None:
+        """Columns wide enough for what is in them; as JSON one object a row."""
+        head, *rest = rows
+        if self._json:
+            for row in rest:
+                self._add(json.dumps({"event": "statistics", **dict(zip(head, row, strict=True))}))
+            return
+        widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
+        for row in rows:
+            cells = [_printable(cell).ljust(width) for cell, width in zip(row, widths, strict=True)]
+            self._add("  ".join(cells).rstrip())
+
+    def flush(self, now: float) -> None:
+        if self._retry is not None and now < self._retry:
+            return
+        self._retry = None
+        try:
+            self._write_out()
+        except OSError as error:
+            self._retry = now + RETRY_INTERVAL
+            self._complain(error)
+
+    def close(self) -> None:
+        """There is no later, so it is tried now."""
+        try:
+            self._write_out()
+        except OSError as error:
+            lines = len(self._waiting) + self._dropped
+            raise LocalError(f"cannot write to {self._name}: {_reason(error)}; lines lost: {lines}") from None
+
+    def _write_out(self) -> None:
+        while self._waiting or self._dropped:
+            if not self._waiting:
+                text = f"gap: {self._dropped} lines were dropped, because the output could not be written"
+                self._add_line(text, {"dropped": self._dropped})
+                self._dropped = 0
+            size = os.write(self._fd, self._waiting[0])
+            self._waiting[0] = self._waiting[0][size:]  # the rest of a line that was cut goes first next time
+            if not self._waiting[0]:
+                del self._waiting[0]
+        self._complained = False
+
+    def next_timeout(self) -> float | None:
+        return self._retry
+
+    def reopen(self) -> None:
+        """The file has been moved away: goes on in a new one."""
+        if self._path is None:
+            return
+        try:
+            fd = _open(self._path)
+        except LocalError as error:
+            print(f"crat: {error}; going on with the old file", file=sys.stderr)
+            return
+        os.close(self._fd)
+        self._fd = fd
+        self._retry = None
+
+    def _add_line(self, text: str, fields: Mapping[str, object]) -> None:
+        if self._json:
+            self._add(json.dumps({"event": text, **fields}))
+        else:
+            self._add(" ".join([_printable(text), *(f"{name}={escape(str(v))}" for name, v in fields.items())]))
+
+    def _add(self, text: str) -> None:
+        if len(self._waiting) >= MAXIMUM_WAITING:
+            del self._waiting[1]
+            self._dropped += 1
+        self._waiting.append(text.encode("utf-8", "replace") + b"\n")
+
+    def _complain(self, error: OSError) -> None:
+        if self._path is None and error.errno == errno.EPIPE:
+            raise LocalError(f"cannot write to {self._name}: {_reason(error)}") from None
+        if not self._complained:
+            self._complained = True
+            print(f"crat: cannot write to {self._name}: {_reason(error)}; waiting", file=sys.stderr)
+
+    @property
+    def _name(self) -> str:
+        return self._path or "standard output"
+
+
+def _open(path: str) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+    except OSError as error:
+        raise LocalError(f"cannot open {path}: {_reason(error)}") from None
+
+
+def _reason(error: OSError) -> str:
+    return os.strerror(error.errno or 0).lower()
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,0 +1,157 @@
+"""What a logger knows of jobs, and the lines that it writes: the ancestor's, each followed by `key=value` extras.
+
+Contract: pure but for the wall clock in the lines.  `take` returns the lines that an alert is worth: at most one
+closing line for a job and one `rats out` for an attempt, however many alerts tell of it.  `due(now)` closes the jobs
+whose client never said how they ended.  Memory is bounded.
+"""
+
+from __future__ import annotations
+
+from time import gmtime, strftime, time
+
+from cexec.protocol.datagrams import alert
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cexec.protocol.datagrams.alert import Alert
+    from cexec.protocol.decisions.alert_delivery import Gap
+
+VANISHED_AFTER = 60.0  # seconds (ours) after an abandoned attempt that a job has to be taken up again
+MAXIMUM_JOBS = 100_000  # (ours) that are remembered; the oldest goes
+
+
+class Line:
+    """One line: the ancestor's text, and fields."""
+
+    __slots__ = ("fields", "text")
+
+    def __init__(self, text: str, **fields: object) -> None:
+        self.text = text
+        self.fields = {"time": strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(time())), **fields}
+
+
+class _Job:
+    __slots__ = ("attempts", "closed", "told")
+
+    def __init__(self) -> None:
+        self.closed = False
+        self.attempts: set[int] = set()  # whose failure has been told
+        self.told: tuple[Alert, str] | None = None  # the last abandoned attempt
+
+
+class Tally:
+    """What one worker did."""
+
+    __slots__ = ("abandoned", "complaints", "failed", "jobs", "milliseconds", "received", "sent")
+
+    def __init__(self) -> None:
+        self.jobs = self.failed = self.abandoned = self.complaints = 0
+        self.milliseconds = self.received = self.sent = 0
+
+
+class Reporter:
+    """All jobs of all applications."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[bytes, _Job] = {}
+        self._waiting: dict[bytes, float] = {}  # abandoned jobs, and when they have vanished
+        self._tallies: dict[str, Tally] = {}
+
+    def take(self, told: Alert, name: str, source: str, now: float) -> list[Line]:
+        """The lines for a genuine alert that came from `source`, about a job of the application called `name`."""
+        job = self._job(told.job_id)
+        client = told.client_address or source
+        lines: list[Line] = []
+        tally = Tally()  # of nobody, when no worker was there
+        if told.worker_name:
+            tally = self._tallies.setdefault(f"{told.worker_name}@{told.worker_address}", tally)
+        if told.outcome == alert.COMPLETED:
+            tally.jobs += 1
+            tally.failed += told.status != 0
+            tally.milliseconds += told.duration
+            tally.received += told.received
+            tally.sent += told.sent
+            lines += self._close(
+                told, job, f"{client} completed by {told.worker_address} for {name} exit code {told.status}"
+            )
+        elif told.outcome == alert.GAVE_UP:
+            lines += self._close(told, job, f"{client} gave up for {name}")
+        else:
+            if told.outcome == alert.COMPLAINT:
+                tally.complaints += 1
+            else:
+                tally.abandoned += 1
+                job.told = (told, f"{client} vanished from {told.worker_address} for {name}")
+                if not job.closed:
+                    self._waiting[told.job_id] = now + VANISHED_AFTER
+            if told.attempt not in job.attempts:
+                job.attempts.add(told.attempt)
+                lines.append(Line(f"{client} rats out {told.worker_address} for {name}", **_fields(told)))
+        return lines
+
+    def due(self, now: float) -> list[Line]:
+        """Closing lines of the jobs that nobody took up again."""
+        lines: list[Line] = []
+        for job_id in [job_id for job_id, until in self._waiting.items() if until <= now]:
+            job = self._job(job_id)
+            if job.told is not None:
+                lines += self._close(job.told[0], job, job.told[1])
+            self._waiting.pop(job_id, None)
+        return lines
+
+    def next_timeout(self) -> float | None:
+        return min(self._waiting.values(), default=None)
+
+    def gap(self, gap: Gap) -> Line:
+        count = gap.last - gap.first + 1
+        text = f"gap: {count} {'alert' if count == 1 else 'alerts'} of {gap.worker} did not arrive"
+        return Line(text, first=gap.first, last=gap.last, worker=gap.worker)
+
+    def unknown(self, tag: str, host: str) -> Line:
+        return Line(f"{host} alerts for unknown key (0x{tag})")
+
+    def table(self) -> list[list[str]]:
+        """The statistics, a head line first."""
+        rows = [["worker", "jobs", "failed", "abandoned", "complaints", "seconds", "mean", "received", "sent"]]
+        for name, tally in sorted(self._tallies.items()):
+            seconds = tally.milliseconds / 1000
+            rows.append(
+                [
+                    name, str(tally.jobs), str(tally.failed), str(tally.abandoned), str(tally.complaints),
+                    f"{seconds:.1f}", f"{seconds / tally.jobs if tally.jobs else 0:.3f}", str(tally.received),
+                    str(tally.sent),
+                ]
+            )  # fmt: skip
+        return rows
+
+    def _close(self, told: Alert, job: _Job, text: str) -> list[Line]:
+        self._waiting.pop(told.job_id, None)
+        if job.closed:
+            return []
+        job.closed = True
+        return [Line(text, **_fields(told))]
+
+    def _job(self, job_id: bytes) -> _Job:
+        job = self._jobs.get(job_id)
+        if job is None:
+            if len(self._jobs) >= MAXIMUM_JOBS:
+                del self._jobs[next(iter(self._jobs))]
+            job = self._jobs[job_id] = _Job()
+        return job
+
+
+def _fields(told: Alert) -> dict[str, object]:
+    fields: dict[str, object] = {
+        "job": told.job_id.hex(),
+        "attempt": told.attempt,
+        "client": told.client_name,
+        "worker": told.worker_name,
+        "duration": f"{told.duration / 1000:.3f}",
+        "received": told.received,
+        "sent": told.sent,
+    }
+    if told.complaint:
+        fields["complaint"] = alert.COMPLAINTS[told.complaint]
+    if told.outcome == alert.COMPLETED:
+        fields["status"] = told.status
+    return fields

@@ -1,0 +1,74 @@
+"""What a process hears of its group, of the applications that it knows; the one place where datagrams are passed on.
+
+Contract: `GroupReceiver.receive(now)` never blocks and returns (datagram, source, socket) for everything whose mac1 is
+right under one of the keys.  The kernel gives a unicast datagram to one process of a host only: it is passed on to the
+others over loopback, also where its key is unknown here, since it may be another process's; what has been passed on to
+us comes with its original source, and is never passed on again.  docs/protocol.md section 2.5.
+"""
+
+from __future__ import annotations
+
+from cexec.protocol.base.token_bucket import TokenBucket
+from cexec.protocol.datagrams import datagram, forwarded
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import _socket
+    from collections.abc import Sequence
+
+    from cexec.net.group_sockets import GroupSockets
+    from cexec.net.groups import Sockaddr
+    from cexec.protocol.datagrams.datagram import Datagram
+
+KNOWN_RATE, UNKNOWN_RATE = 5000.0, 500.0  # unicast datagrams a second (ours) that are passed on, by whether mac1 fits
+MAXIMUM_STRANGERS = 100  # datagrams (ours) that are kept between two looks
+
+
+class GroupReceiver:
+    """Reads the sockets of one group."""
+
+    def __init__(
+        self, groups: GroupSockets, mac1_keys: Sequence[bytes], now: float, *, keep_strangers: bool = False
+    ) -> None:
+        """`keep_strangers`: what is of unknown applications is kept for `take_strangers`."""
+        self._groups = groups
+        self._keys = [datagram.keyed(key) for key in mac1_keys]
+        self._known = TokenBucket(KNOWN_RATE, KNOWN_RATE, now)
+        self._unknown = TokenBucket(UNKNOWN_RATE, UNKNOWN_RATE, now)
+        self._strangers: list[tuple[bytes, Sockaddr]] | None = [] if keep_strangers else None
+
+    def receive(self, now: float) -> list[tuple[Datagram, Sockaddr, _socket.socket]]:
+        """What has come."""
+        found: list[tuple[Datagram, Sockaddr, _socket.socket]] = []
+        for data, source, via, unicast in self._groups.receive(prefix=datagram.PREFIX):
+            if len(data) <= datagram.INNER_START:
+                continue
+            if data[datagram.KIND_AT] == datagram.FORWARDED:
+                original = forwarded.unwrap(data) if _is_loopback(source) else None
+                if original is None:
+                    continue
+                data, source = original
+                unicast = False
+            parsed = datagram.parse_keyed(data, self._keys)
+            if unicast:
+                bucket = self._unknown if parsed is None else self._known
+                if bucket.left(now) and forwarded.may_be_wrapped(data):
+                    bucket.spend(1.0)
+                    self._groups.forward(forwarded.wrap(data, source), via)
+            if parsed is not None:
+                parsed.unicast = unicast
+                found.append((parsed, source, via))
+            elif self._strangers is not None and forwarded.may_be_wrapped(data):
+                self._strangers.append((data, source))
+                del self._strangers[MAXIMUM_STRANGERS:]
+        return found
+
+    def take_strangers(self) -> list[tuple[bytes, Sockaddr]]:
+        """Whole datagrams of this protocol under keys that are not known here, with their sources."""
+        taken, self._strangers = self._strangers or [], []
+        return taken
+
+
+def _is_loopback(source: Sockaddr) -> bool:
+    """The kernel drops what claims such a source and comes from outside."""
+    return bool(source[0].startswith("127."))

@@ -1,0 +1,204 @@
+"""The process that speaks multicast DNS for a cservice or a client: see `cexec.net.mdns`.
+
+Contract: `main(["register", PORT])` registers and browses, `main(["browse"])` only browses, and so does "browse-idly"
+with the least claim on the CPU, until standard input, a socket, ends.  What happens is said on standard output in the
+lines that `cexec.net.mdns` names.  The machine's interfaces are looked at every
+INTERFACES_INTERVAL and zeroconf is started afresh when they have changed.  No exception leaves `main`.
+"""
+
+from __future__ import annotations
+
+import os
+import queue
+import signal
+import threading
+
+from cexec.net.interfaces import interfaces
+from cexec.net.mdns import BROWSE_IDLY, FAILED, FOUND, LOST, REGISTER, REGISTERED, SERVICE, VERSION, VERSION_KEY
+from cexec.system.signal_state import set_at_start
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import TypeAlias
+
+    import zeroconf
+
+    State: TypeAlias = list[tuple[str, int, bool, list[str]]]
+
+INTERFACES_INTERVAL = 5.0  # seconds (ours); a change has to be noticed within 10 s
+RESOLVE_PATIENCE = 3000  # milliseconds (ours) for the address of an instance
+GOODBYE_PATIENCE = 3  # seconds (ours) that the end may take
+HIGHEST_DESCRIPTOR = 1 << 16
+LEAST_URGENT = 19  # of nice(1)
+MAXIMUM_REASON = 200  # characters (ours)
+
+
+def main(arguments: list[str]) -> None:
+    """Runs until standard input ends."""
+    os.closerange(3, HIGHEST_DESCRIPTOR)  # a client passes the descriptors on that it was started with
+    set_at_start()
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # it bounds our end, whoever ignored it before
+    for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)  # meant for the one who started us, who closes the socket then
+    if arguments[0] == BROWSE_IDLY:
+        os.nice(LEAST_URGENT)  # many clients may wait at once: they must not take the CPU from the one who is to answer
+    try:
+        import zeroconf  # noqa: F401
+    except ImportError as error:
+        missing = (error.name or "").partition(".")[0] == "zeroconf"
+        text = "the Python package zeroconf is not installed" if missing else f"zeroconf does not work: {error}"
+        _say(FAILED, text)
+        return
+    speaker = _Speaker(int(arguments[1]) if arguments[0] == REGISTER else None)
+    threading.Thread(target=speaker.wait_for_end, daemon=True).start()
+    speaker.run()
+
+
+class _Speaker:
+    """Has zeroconf, as long as the interfaces stay as they are.  `port`: to be registered, unless it is None."""
+
+    def __init__(self, port: int | None) -> None:
+        self._port = port
+        self._name = f"{os.urandom(8).hex()}.{SERVICE}"  # says nothing of this machine, and nobody else has it
+        self._changes: queue.SimpleQueue[tuple[str, bool] | None] = queue.SimpleQueue()  # name, gone; None: the end
+        self._zeroconf: zeroconf.Zeroconf | None = None
+        self._failure = ""
+        self._found: dict[str, set[str]] = {}  # by instance: HOST SCOPE PORT
+        self._ending = False
+
+    def wait_for_end(self) -> None:
+        """In a thread, because zeroconf's own calls take their time."""
+        try:
+            while os.read(0, 64):
+                pass
+        except OSError:
+            pass
+        if self._port is None:
+            os._exit(0)  # nothing is to be taken back
+        self._ending = True
+        self._changes.put(None)
+
+    def run(self) -> None:
+        known: State | None = None
+        while True:
+            state = _interfaces()
+            if state != known or self._zeroconf is None:
+                self._close()
+                known = state
+                self._open()
+            if not self._work():
+                break
+        signal.alarm(GOODBYE_PATIENCE)
+        self._close()
+
+    def _open(self) -> None:
+        import zeroconf
+
+        try:
+            self._zeroconf = zc = zeroconf.Zeroconf(ip_version=zeroconf.IPVersion.All)
+            if self._port is not None:
+                self._register(zc, self._port)
+            zeroconf.ServiceBrowser(zc, SERVICE, handlers=[self._changed])
+        except Exception as error:  # whatever it is, the one who started us is told and the next look tries again
+            self._close()
+            self._fail(error)
+        else:
+            self._failure = ""
+
+    def _register(self, zc: zeroconf.Zeroconf, port: int) -> None:
+        import zeroconf
+
+        info = zeroconf.ServiceInfo(
+            SERVICE,
+            self._name,
+            port=port,
+            properties={VERSION_KEY: VERSION},
+            server=self._name.replace(SERVICE, "local."),
+            parsed_addresses=_own_addresses(),
+        )
+        zc.register_service(info, cooperating_responders=True)  # without three quarters of a second of probing
+        _say(REGISTERED)
+
+    def _fail(self, error: Exception) -> None:
+        text = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)
+        text = text or type(error).__name__
+        if text != self._failure:
+            self._failure = text
+            _say(FAILED, text)
+
+    def _close(self) -> None:
+        zc, self._zeroconf = self._zeroconf, None
+        if zc is not None:
+            try:
+                zc.close()
+            except Exception as error:  # an interface that is gone cannot carry a goodbye
+                self._fail(error)
+        for name in list(self._found):  # what is still there is found again
+            self._follow(name, set())
+
+    # looking for others
+
+    def _changed(self, zeroconf: zeroconf.Zeroconf, service_type: str, name: str, state_change: object) -> None:
+        """Called by zeroconf, by keyword and in its thread, where nothing may wait for an answer."""
+        if name != self._name:
+            self._changes.put((name, state_change.name == "Removed"))  # type: ignore[attr-defined]
+
+    def _work(self) -> bool:
+        """Until the interfaces are to be looked at again; False at the end."""
+        try:
+            change = self._changes.get(timeout=INTERFACES_INTERVAL)
+            while change is not None:
+                name, gone = change
+                self._follow(name, set() if gone or self._ending else self._addresses(name))
+                change = self._changes.get_nowait()
+        except queue.Empty:
+            return True
+        return False
+
+    def _addresses(self, name: str) -> set[str]:
+        """Where an instance is heard."""
+        if self._zeroconf is None:  # a former one has told the name
+            return set()
+        try:
+            info = self._zeroconf.get_service_info(SERVICE, name, RESOLVE_PATIENCE)
+        except Exception:  # somebody else's broken record
+            return set()
+        if info is None or not info.port or info.properties.get(VERSION_KEY.encode()) != VERSION.encode():
+            return set()
+        split = [text.partition("%") for text in info.parsed_scoped_addresses()]
+        return {
+            f"{host} {scope or 0} {info.port}"
+            for host, _, scope in split
+            if scope or not host.lower().startswith("fe80")  # which is of no use without its interface
+        }
+
+    def _follow(self, name: str, addresses: set[str]) -> None:
+        """Says what is new and what is gone; several instances may be at one address."""
+        before = set().union(*self._found.values())
+        self._found.pop(name, None)
+        if addresses:
+            self._found[name] = addresses
+        after = set().union(*self._found.values())
+        for address in sorted(after - before):
+            _say(FOUND, address)
+        for address in sorted(before - after):
+            _say(LOST, address)
+
+
+def _interfaces() -> State:
+    return [(one.name, one.index, one.up, one.addresses()) for one in interfaces()]
+
+
+def _own_addresses() -> list[str]:
+    """Those of this machine's networks; the loopback's when there is none."""
+    found = [one for one in interfaces() if one.up]
+    outside = [address for one in found if not one.loopback for address in one.addresses()]
+    return outside or [address for one in found for address in one.addresses()]
+
+
+def _say(what: str, text: str = "") -> None:
+    line = " ".join(f"{what} {text}"[:MAXIMUM_REASON].split())
+    try:
+        os.write(1, f"{line}\n".encode())
+    except OSError:
+        pass  # the end is near, and standard input says so

@@ -1,0 +1,241 @@
+"""TCP: the client's listener and the worker's connection to it.
+
+Contract: sockets are plain `_socket.socket` objects, non-blocking and close-on-exec.  `TcpListener` is one port number
+for IPv4 and, where this machine has it, IPv6.  `start_connect` only begins; when the socket is writable
+`connect_result` says how it went.  Addresses are (host, port), and for IPv6 (host, port, flow, scope); an IPv4 peer of
+a socket for both families has an IPv4 address.  docs/protocol.md section 3.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import sys
+
+from cexec.errors import LocalError, ProtocolError, UsageError
+from cexec.net.groups import HIGHEST_PORT, LIMITED_BROADCAST
+from cexec.protocol.base.limits import LOWEST_PORT
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from cexec.net.groups import Sockaddr
+
+# the first that is set counts; the others are the ancestor's names
+PORT_VARIABLES = ("CEXEC_LISTEN_PORTS", "CEXEC_LISTEN_PORT", "CEXEC_PORTS", "CEXEC_PORT")
+BACKLOG = 128  # connections (ours): twice what a client handles at once
+
+_SYN_RETRIES = 2  # (ours) with the kernel's intervals: given up after 7 s, and the caller's deadline is shorter
+_KEEP_IDLE, _KEEP_INTERVAL, _KEEP_COUNT = 5, 2, 5  # seconds, seconds, probes (protocol): 15 s until a peer is dead
+_PAIR_ATTEMPTS = 16  # (ours) to find one port that is free in both families
+_PORTS_NAMED = 8  # (ours) in an error message
+_MAPPED = "::ffff:"  # RFC 4291 section 2.5.5.2
+_NO_IPV6 = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL, errno.EINVAL, errno.ENOPROTOOPT)
+
+
+def parse_ports(text: str, name: str = "the port list") -> list[int]:
+    """`a,b,c` and `a:b` and mixtures, in the order written; UsageError for what cannot be one of a client's ports."""
+    ports: dict[int, None] = {}
+    for part in text.split(","):
+        first_text, colon, last_text = part.strip().partition(":")
+        first, last = _parse_port(first_text, part, name), _parse_port(last_text if colon else first_text, part, name)
+        if first > last:
+            raise UsageError(f"{name} has the range {part.strip()!r}, whose first port is above its last")
+        ports.update(dict.fromkeys(range(first, last + 1)))
+    return list(ports)
+
+
+def _parse_port(text: str, part: str, name: str) -> int:
+    text = text.strip()
+    if not (text.isascii() and text.isdigit() and len(text) <= 5) or int(text) > HIGHEST_PORT:
+        raise UsageError(f"{name} has {part.strip()!r}, but must be ports or ranges as in 4000,4001,5000:5009")
+    if int(text) < LOWEST_PORT:
+        raise UsageError(f"{name} has port {text}, but the lowest allowed port is {LOWEST_PORT}")
+    return int(text)
+
+
+def ports_from_environment(environ: Mapping[str, str]) -> list[int] | None:
+    """The ports that the user allows the client to listen on; None is any."""
+    for name in PORT_VARIABLES:
+        text = environ.get(name, "").strip()
+        if text:
+            return parse_ports(text, name)
+    return None
+
+
+class TcpListener:
+    """Waits for connections on `port`; made by `open_listener`."""
+
+    __slots__ = ("_sockets", "port")
+
+    def __init__(self, sockets: list[_socket.socket]) -> None:
+        self._sockets = sockets
+        self.port: int = sockets[0].getsockname()[1]
+
+    def accept(self) -> tuple[_socket.socket, Sockaddr] | None:
+        """The next connection, tuned, and its peer, or None when nobody waits; LocalError when descriptors run out."""
+        for one in self._sockets:
+            try:
+                number, peer = one._accept()  # type: ignore[attr-defined]
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE):
+                    raise LocalError("cannot accept a connection: too many open files; raise ulimit -n") from error
+                continue  # nobody there, or gone again
+            accepted = _socket.socket(one.family, one.type, one.proto, number)
+            accepted.setblocking(False)
+            tune_stream_socket(accepted)
+            return accepted, plain_address(peer)
+        return None
+
+    def filenos(self) -> list[int]:
+        """The descriptors to select for reading."""
+        return [one.fileno() for one in self._sockets]
+
+    def close(self) -> None:
+        """Refuse connections from now on; may be called again."""
+        for one in self._sockets:
+            one.close()
+        self._sockets = []
+
+
+def plain_address(sockaddr: Sockaddr) -> Sockaddr:
+    """An IPv4 peer of a socket for both families as an IPv4 address, every other as it is."""
+    if len(sockaddr) == 4 and sockaddr[0].startswith(_MAPPED):
+        return sockaddr[0][len(_MAPPED) :], sockaddr[1]
+    return sockaddr
+
+
+def with_port(sockaddr: Sockaddr, port: int) -> Sockaddr:
+    """The same host's address with another port: where an announcement came from, and its reply port."""
+    return sockaddr[0], port, *sockaddr[2:]
+
+
+def open_listener(
+    ports: Sequence[int] | None = None, *, loopback: bool = False, ipv6: bool = True, backlog: int = BACKLOG
+) -> TcpListener:
+    """A listener on the first of `ports` that is free (None: any), for both families unless `ipv6` is false."""
+    failure: OSError | None = None
+    for port in ports if ports is not None else [0]:
+        try:
+            return TcpListener(_bind_families(port, loopback, ipv6, backlog))
+        except OSError as error:
+            failure = error
+    if ports is None or failure is None or failure.errno not in (errno.EADDRINUSE, errno.EACCES):
+        reason = "no port given" if failure is None else (failure.strerror or str(failure)).lower()
+        raise LocalError(f"cannot listen for workers: {reason}")
+    few = len(ports) <= _PORTS_NAMED
+    tried = ", ".join(map(str, ports)) if few else f"{ports[0]} to {ports[-1]} ({len(ports)} of them)"
+    raise LocalError(
+        f"cannot listen for workers: {'port' if len(ports) == 1 else 'all of ports'} {tried} taken by other programs; "
+        f"allow more with {PORT_VARIABLES[0]}, or unset it to use any free one"
+    )
+
+
+def _bind_families(port: int, loopback: bool, ipv6: bool, backlog: int) -> list[_socket.socket]:
+    if not ipv6:
+        return [_listen(_socket.AF_INET, "127.0.0.1" if loopback else "0.0.0.0", port, backlog)]
+    if not loopback:
+        try:
+            return [_listen(_socket.AF_INET6, "::", port, backlog)]
+        except OSError as error:
+            if error.errno not in _NO_IPV6:
+                raise
+            return [_listen(_socket.AF_INET, "0.0.0.0", port, backlog)]
+    for attempt in range(_PAIR_ATTEMPTS):
+        first = _listen(_socket.AF_INET, "127.0.0.1", port, backlog)
+        try:
+            return [first, _listen(_socket.AF_INET6, "::1", first.getsockname()[1], backlog)]
+        except OSError as error:
+            if error.errno in _NO_IPV6:
+                return [first]
+            first.close()
+            if port or error.errno != errno.EADDRINUSE or attempt == _PAIR_ATTEMPTS - 1:
+                raise
+    raise AssertionError("unreachable")
+
+
+def _listen(family: int, address: str, port: int, backlog: int) -> _socket.socket:
+    created = _socket.socket(family, _socket.SOCK_STREAM, _socket.IPPROTO_TCP)
+    try:
+        created.setblocking(False)
+        if family == _socket.AF_INET6:
+            created.setsockopt(_socket.IPPROTO_IPV6, _socket.IPV6_V6ONLY, address != "::")
+        if port:  # a port of the user's choice may still be in TIME_WAIT from the last run
+            created.setsockopt(_socket.SOL_SOCKET, _socket.SO_REUSEADDR, 1)
+        created.bind((address, port))
+        created.listen(backlog)
+    except OSError:
+        created.close()
+        raise
+    return created
+
+
+def start_connect(sockaddr: Sockaddr) -> _socket.socket:
+    """Begin to connect to a client.
+
+    ProtocolError when no client can have asked for this address: a port below 1024, a group, a broadcast address.
+    LocalError when the kernel refuses at once.
+    """
+    family = peer_family(sockaddr)
+    try:
+        created = _socket.socket(family, _socket.SOCK_STREAM, _socket.IPPROTO_TCP)
+    except OSError as error:
+        raise LocalError((error.strerror or str(error)).lower()) from error
+    try:
+        created.setblocking(False)
+        tune_stream_socket(created)
+        if hasattr(_socket, "TCP_SYNCNT"):
+            created.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_SYNCNT, _SYN_RETRIES)
+        number = created.connect_ex(sockaddr)
+    except OSError as error:
+        number = error.errno or errno.EINVAL
+    if number in (0, errno.EINPROGRESS):
+        return created
+    created.close()
+    if number in (errno.ENETUNREACH, errno.EACCES) and _is_broadcast(sockaddr[0]):
+        raise ProtocolError(f"asked to connect to {sockaddr[0]}, a broadcast address")
+    raise LocalError(os.strerror(number).lower())
+
+
+def connect_result(connecting: _socket.socket) -> str | None:
+    """Why a connection failed, once its socket is writable; None when it is established."""
+    number = connecting.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
+    return os.strerror(number).lower() if number else None
+
+
+def tune_stream_socket(stream: _socket.socket) -> None:
+    """Send small records at once, and notice within 15 s that an idle peer's machine is gone."""
+    stream.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
+    stream.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
+    idle = getattr(_socket, "TCP_KEEPIDLE", 0x10 if sys.platform == "darwin" else None)  # TCP_KEEPALIVE on macOS
+    options = ((idle, _KEEP_IDLE), (getattr(_socket, "TCP_KEEPINTVL", None), _KEEP_INTERVAL))
+    for option, value in (*options, (getattr(_socket, "TCP_KEEPCNT", None), _KEEP_COUNT)):
+        if option is not None:
+            stream.setsockopt(_socket.IPPROTO_TCP, option, value)
+
+
+def peer_family(sockaddr: Sockaddr) -> int:
+    """The family of an address that a client may have, as it stands in a datagram that anybody can have sent."""
+    host, port = sockaddr[0], sockaddr[1]
+    family = _socket.AF_INET6 if ":" in host else _socket.AF_INET
+    try:
+        packed = _socket.inet_pton(family, host)
+    except (OSError, ValueError) as error:
+        raise ProtocolError(f"asked to connect to {host!r}, which is no address") from error
+    if not LOWEST_PORT <= port <= HIGHEST_PORT:
+        raise ProtocolError(f"asked to connect to port {port} of {host}, below {LOWEST_PORT}")
+    if family == _socket.AF_INET:
+        allowed = packed[0] != 0 and packed[0] < 224
+    else:
+        allowed = packed[0] != 0xFF and any(packed) and packed[:12] != bytes(10) + b"\xff\xff"
+    if not allowed or host == LIMITED_BROADCAST:
+        raise ProtocolError(f"asked to connect to {host}, which is no host's address")
+    return family
+
+
+def _is_broadcast(address: str) -> bool:
+    from cexec.net.interfaces import interfaces
+
+    return any(address == one.broadcast for interface in interfaces() for one in interface.ipv4)

@@ -1,0 +1,170 @@
+"""Names, dates, signatures, and the certificate that an application's authority gives each client and worker.
+
+Contract: a certificate's bytes from the network raise `ProtocolError` when they are malformed, `VerifyError` when they
+are not the authority's or not for the role, `CertificateError` outside its dates.  Dates are whole seconds since 1970,
+UTC; the wall clock is an argument.  A value that our own code makes wrongly is a `ValueError`.
+docs/protocol.md section 1.
+"""
+
+from __future__ import annotations
+
+from cexec.errors import CertificateError, ProtocolError, VerifyError
+from cexec.protocol.base import sodium
+from cexec.protocol.base.limits import MAXIMUM_NAME
+from cexec.protocol.base.wire import Reader, Writer
+
+ROLE_CLIENT = "client"
+ROLE_WORKER = "worker"
+_ROLE_CODES = {ROLE_CLIENT: 1, ROLE_WORKER: 2}
+_ROLES = {code: role for role, code in _ROLE_CODES.items()}
+
+CERTIFICATE_VERSION = 1
+GRACE = 300  # seconds (protocol) that a clock may be wrong before a certificate's dates count
+
+_NAME_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
+_NO_BEFORE, _NO_AFTER = 1, 2
+
+
+def valid_name(name: str) -> bool:
+    """Whether `name` is 1 to 64 of A-Z a-z 0-9 `.` `_` `-`, as every name that a peer supplies must be."""
+    return name.isascii() and 0 < len(name) <= MAXIMUM_NAME and not name.encode().translate(None, _NAME_BYTES)
+
+
+def civil_date(seconds: int, *, minutes: bool = False) -> str:
+    """`2026-11-21`, or with `minutes` `2026-11-21 13:05 UTC`; any integer, so that hostile dates have a name too."""
+    day, second = divmod(seconds, 86_400)
+    # The Gregorian calendar repeats every 400 years (146,097 days); a year that begins in March ends with the leap day.
+    era, day_of_era = divmod(day + 719_468, 146_097)
+    year_of_era = (day_of_era - day_of_era // 1460 + day_of_era // 36_524 - day_of_era // 146_096) // 365
+    day_of_year = day_of_era - (365 * year_of_era + year_of_era // 4 - year_of_era // 100)
+    month = (5 * day_of_year + 2) // 153
+    day_of_month = day_of_year - (153 * month + 2) // 5 + 1
+    month, year = (month + 3, 0) if month < 10 else (month - 9, 1)
+    date = f"{era * 400 + year_of_era + year:04d}-{month:02d}-{day_of_month:02d}"
+    return f"{date} {second // 3600:02d}:{second // 60 % 60:02d} UTC" if minutes else date
+
+
+# Signatures
+
+
+def _labelled(label: bytes, parts: tuple[bytes, ...]) -> bytes:
+    return len(label).to_bytes(1, "big") + label + b"".join(parts)
+
+
+def verify_signature(public_key: bytes, signature: bytes, label: bytes, *parts: bytes) -> None:
+    """Raises `VerifyError` unless `signature` is what the holder's `Identity.sign(label, *parts)` returned."""
+    sodium.verify(public_key, _labelled(label, parts), signature)
+
+
+class Certificate:
+    """What the authority says of one client or worker."""
+
+    __slots__ = ("name", "not_after", "not_before", "public_key", "role", "serial", "signature")
+
+    LABEL = b"cexec 1 certificate"
+
+    def __init__(
+        self,
+        role: str,
+        name: str,
+        serial: int,
+        not_before: int | None,
+        not_after: int | None,
+        public_key: bytes,
+        signature: bytes,
+    ) -> None:
+        if role not in _ROLE_CODES or not valid_name(name):
+            raise ValueError(f"no certificate has the role {role!r} and the name {name!r}")
+        self.role = role
+        self.name = name
+        self.serial = serial
+        self.not_before = not_before
+        self.not_after = not_after
+        self.public_key = public_key
+        self.signature = signature
+
+    @classmethod
+    def issue(
+        cls,
+        authority_seed: bytes,
+        role: str,
+        name: str,
+        serial: int,
+        public_key: bytes,
+        not_before: int | None = None,
+        not_after: int | None = None,
+    ) -> Certificate:
+        """A certificate signed by the authority; the same arguments give the same bytes."""
+        certificate = cls(role, name, serial, not_before, not_after, public_key, b"")
+        statement = _labelled(cls.LABEL, (certificate._signed_part(),))
+        certificate.signature = sodium.sign(sodium.signing_key(authority_seed), statement)
+        return certificate
+
+    @classmethod
+    def decode(cls, data: bytes) -> Certificate:
+        """Reads `encode`'s bytes; `ProtocolError` for any other.  What it says is not checked yet."""
+        reader = Reader(data)
+        if reader.u8() != CERTIFICATE_VERSION:
+            raise ProtocolError("certificate is of an unknown version")
+        role = _ROLES.get(reader.u8())
+        name = reader.text()
+        serial = reader.u64()
+        flags = reader.u8()
+        if role is None or not valid_name(name) or flags > _NO_BEFORE + _NO_AFTER:
+            raise ProtocolError("certificate is malformed")
+        not_before = None if flags & _NO_BEFORE else reader.u64()
+        not_after = None if flags & _NO_AFTER else reader.u64()
+        public_key = reader.take(sodium.KEY_SIZE)
+        signature = reader.take(sodium.SIGNATURE_SIZE)
+        reader.finish()
+        return cls(role, name, serial, not_before, not_after, public_key, signature)
+
+    def encode(self) -> bytes:
+        return self._signed_part() + self.signature
+
+    def _signed_part(self) -> bytes:
+        writer = Writer().u8(CERTIFICATE_VERSION).u8(_ROLE_CODES[self.role]).text(self.name).u64(self.serial)
+        writer.u8((_NO_BEFORE if self.not_before is None else 0) | (_NO_AFTER if self.not_after is None else 0))
+        for date in (self.not_before, self.not_after):
+            if date is not None:
+                writer.u64(date)
+        return bytes(writer.raw(self.public_key))
+
+    def check(self, authority_public: bytes, role: str, wall_now: float) -> None:
+        """All that there is to check; `wall_now` is seconds since 1970."""
+        self.check_signature(authority_public, role)
+        self.check_dates(wall_now)
+
+    def check_signature(self, authority_public: bytes, role: str) -> None:
+        """Raises `VerifyError` unless the authority signed it, for `role`."""
+        verify_signature(authority_public, self.signature, self.LABEL, self._signed_part())
+        if self.role != role:
+            raise VerifyError(f"certificate of {self.name} is for a {self.role}, not for a {role}")
+
+    def check_dates(self, wall_now: float) -> None:
+        """Raises `CertificateError` outside the certificate's dates and `GRACE`."""
+        if self.not_before is not None and wall_now < self.not_before - GRACE:
+            self._refuse("is not valid before", self.not_before, int(wall_now))
+        if self.not_after is not None and wall_now > self.not_after + GRACE:
+            self._refuse("expired on", self.not_after, int(wall_now))
+
+    def _refuse(self, how: str, date: int, now: int) -> None:
+        minutes = civil_date(date) == civil_date(now)
+        said, clock = civil_date(date, minutes=minutes), civil_date(now, minutes=minutes)
+        raise CertificateError(f"certificate of {self.name} {how} {said} and this machine's clock says {clock}")
+
+
+class Identity:
+    """A certificate and the secret signing seed that belongs to it."""
+
+    __slots__ = ("_signing_key", "certificate", "signing_seed")
+
+    def __init__(self, certificate: Certificate, signing_seed: bytes) -> None:
+        self.certificate = certificate
+        self.signing_seed = signing_seed
+        self._signing_key = b""  # from the first signature on
+
+    def sign(self, label: bytes, *parts: bytes) -> bytes:
+        """The signature over `label` (its length before it) and `parts` joined: all but the last of a fixed size."""
+        self._signing_key = self._signing_key or sodium.signing_key(self.signing_seed)
+        return sodium.sign(self._signing_key, _labelled(label, parts))

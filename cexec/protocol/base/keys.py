@@ -1,0 +1,281 @@
+"""The keys of an application: what each file holds, how all is derived from one seed, and the text of a key file.
+
+Contract: a key is a value; `encode_key` writes it as the text of a file and `decode_key` reads that text back or raises
+`KeyFileError`, whose message lacks the file's name ("is damaged: ..."): the caller puts it in front.  A value that our
+own code makes wrongly is a `ValueError`.  docs/protocol.md section 1.
+"""
+
+from __future__ import annotations
+
+from cexec.errors import KeyFileError, ProtocolError
+from cexec.protocol.base import sodium
+from cexec.protocol.base.certificate import (
+    ROLE_CLIENT,
+    ROLE_WORKER,
+    Certificate,
+    Identity,
+    valid_name,
+    verify_signature,
+)
+from cexec.protocol.base.limits import MAXIMUM_NAME
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+__all__ = [
+    "ROLE_CLIENT", "ROLE_WORKER", "Certificate", "ClientKey", "Identity", "Key", "OwnerKey", "RelayKey", "WorkerKey",
+    "decode_key", "encode_key", "valid_name", "verify_signature",
+]  # fmt: skip
+
+KEY_FILE_VERSION = "1"
+CHECKSUM_SIZE = 8  # bytes (protocol) of the line that ends a key file
+FINGERPRINT_SIZE = 4  # bytes (protocol): two groups of four digits, to be read aloud; it proves nothing
+ALERT_TAG_SIZE = 4  # bytes (protocol)
+SERIAL_SIZE = 8  # bytes (protocol)
+DEFAULT_CLIENT_NAME = "default"
+DEFAULT_CLIENT_SERIAL = 1  # constant and without dates, so that ckeygen run again makes the identical file
+
+
+class _SharedKey:
+    """What clients and workers of one application have in common."""
+
+    __slots__ = (
+        "alert_key",
+        "alert_tag",
+        "authority_public",
+        "fingerprint",
+        "from_input",
+        "identity",
+        "mac1_key",
+        "psk",
+        "worker_public",
+    )
+
+    def __init__(
+        self, worker_public: bytes, psk: bytes, authority_public: bytes, identity: Identity, from_input: bool
+    ) -> None:
+        self.worker_public = worker_public
+        self.psk = psk
+        self.authority_public = authority_public
+        self.identity = identity
+        self.from_input = from_input
+        self.mac1_key = sodium.keyed_hash(psk, b"cexec 1 mac1")
+        self.alert_tag = sodium.keyed_hash(psk, b"cexec 1 alert tag", size=ALERT_TAG_SIZE)
+        self.alert_key = sodium.keyed_hash(psk, b"cexec 1 alert")
+        digits = sodium.keyed_hash(
+            b"", b"cexec 1 fingerprint", worker_public, authority_public, size=FINGERPRINT_SIZE
+        ).hex()
+        self.fingerprint = f"{digits[:4]}-{digits[4:]}"
+
+
+class ClientKey(_SharedKey):
+    """`app.pub`: who holds it may run jobs.  `from_input` says that it was made by `ckeygen -stdin`."""
+
+    __slots__ = ()
+
+    kind = "client"
+    description = "client key"
+
+    def __init__(
+        self,
+        worker_public: bytes,
+        psk: bytes,
+        authority_public: bytes,
+        identity: Identity,
+        from_input: bool = False,
+    ) -> None:
+        super().__init__(worker_public, psk, authority_public, identity, from_input)
+
+
+class WorkerKey(_SharedKey):
+    """`app.worker`, and what an owner makes for its own cservice: who holds it may serve."""
+
+    __slots__ = ("worker_secret",)
+
+    kind = "worker"
+    description = "worker key"
+
+    def __init__(
+        self,
+        worker_secret: bytes,
+        psk: bytes,
+        authority_public: bytes,
+        identity: Identity,
+        from_input: bool = False,
+    ) -> None:
+        super().__init__(sodium.public_key(worker_secret), psk, authority_public, identity, from_input)
+        self.worker_secret = worker_secret
+
+
+class RelayKey:
+    """`app.relay`: who holds it may tell the application's datagrams from others, and read none."""
+
+    __slots__ = ("fingerprint", "from_input", "mac1_key")
+
+    kind = "relay"
+    description = "relay key"
+
+    def __init__(self, mac1_key: bytes, fingerprint: str, from_input: bool = False) -> None:
+        self.mac1_key = mac1_key
+        self.fingerprint = fingerprint
+        self.from_input = from_input
+
+
+class OwnerKey:
+    """`app`: one seed, from which all else is derived; who holds it may serve and issue every other key."""
+
+    __slots__ = ("authority_public", "authority_seed", "from_input", "psk", "seed", "worker_secret")
+
+    kind = "owner"
+    description = "private key"
+
+    def __init__(self, seed: bytes, from_input: bool = False) -> None:
+        self.seed = seed
+        self.from_input = from_input
+        self.worker_secret = sodium.keyed_hash(seed, b"cexec 1 worker")
+        self.psk = sodium.keyed_hash(seed, b"cexec 1 psk")
+        self.authority_seed = sodium.keyed_hash(seed, b"cexec 1 authority")
+        self.authority_public = sodium.signing_public_key(self.authority_seed)
+
+    @classmethod
+    def from_standard_input(cls, chunks: Iterable[bytes]) -> OwnerKey:
+        """The key for exactly these bytes, as secret as they are; no bytes at all are a `ValueError`."""
+        label = b"cexec 1 input"
+        state = sodium.blake2b(len(label).to_bytes(1, "big") + label, digest_size=sodium.KEY_SIZE)
+        size = 0
+        for chunk in chunks:
+            state.update(chunk)
+            size += len(chunk)
+        if size == 0:
+            raise ValueError("standard input is empty, and everybody knows the key of nothing")
+        return cls(state.digest(), from_input=True)
+
+    @property
+    def fingerprint(self) -> str:
+        return self.client_key().fingerprint
+
+    def client_key(self) -> ClientKey:
+        """The default client's key: the same whenever it is asked for."""
+        seed = sodium.keyed_hash(self.seed, b"cexec 1 default client")
+        identity = self._identity(ROLE_CLIENT, DEFAULT_CLIENT_NAME, DEFAULT_CLIENT_SERIAL, seed)
+        worker_public = sodium.public_key(self.worker_secret)
+        return ClientKey(worker_public, self.psk, self.authority_public, identity, self.from_input)
+
+    def worker_key(self, name: str) -> WorkerKey:
+        """A new worker's key with a random serial; what a name cannot contain becomes `-` in `name`."""
+        clean = "".join(letter if valid_name(letter) else "-" for letter in name[:MAXIMUM_NAME]) or "worker"
+        serial = int.from_bytes(sodium.random_bytes(SERIAL_SIZE), "big")
+        identity = self._identity(ROLE_WORKER, clean, serial, sodium.random_bytes(sodium.KEY_SIZE))
+        return WorkerKey(self.worker_secret, self.psk, self.authority_public, identity, self.from_input)
+
+    def relay_key(self) -> RelayKey:
+        client = self.client_key()
+        return RelayKey(client.mac1_key, client.fingerprint, self.from_input)
+
+    def _identity(self, role: str, name: str, serial: int, signing_seed: bytes) -> Identity:
+        public_key = sodium.signing_public_key(signing_seed)
+        return Identity(Certificate.issue(self.authority_seed, role, name, serial, public_key), signing_seed)
+
+
+Key = OwnerKey | ClientKey | WorkerKey | RelayKey
+
+
+# The text of a key file
+
+_SECRECY = {
+    "owner": "PRIVATE KEY: whoever holds this file may serve the application and make every other key of it.",
+    "client": "SECRET, although its name ends in .pub: whoever holds this file may run jobs.",
+    "worker": "SECRET: whoever holds this file may serve the application and is sent its jobs.",
+    "relay": "For relays: whoever holds this file may tell the application's datagrams from others, and read none.",
+}
+_INPUT_WARNING = "Made from standard input: exactly as secret as that input was.  Public input makes a public key."
+_FIELDS = {
+    "owner": ("seed",),
+    "client": ("worker-public", "psk", "authority", "signing-seed", "certificate"),
+    "worker": ("worker-secret", "psk", "authority", "signing-seed", "certificate"),
+    "relay": ("mac1", "fingerprint"),
+}
+_ORIGINS = {False: "random", True: "input"}
+
+
+def encode_key(key: Key) -> str:
+    """The text of a key file; the same key gives the same text."""
+    fields: dict[str, str] = {"cexec-key": f"{KEY_FILE_VERSION} {key.kind}", "origin": _ORIGINS[key.from_input]}
+    if isinstance(key, OwnerKey):
+        fields["seed"] = key.seed.hex()
+    elif isinstance(key, RelayKey):
+        fields |= {"mac1": key.mac1_key.hex(), "fingerprint": key.fingerprint}
+    else:
+        if isinstance(key, WorkerKey):
+            fields["worker-secret"] = key.worker_secret.hex()
+        else:
+            fields["worker-public"] = key.worker_public.hex()
+        fields |= {"psk": key.psk.hex(), "authority": key.authority_public.hex()}
+        identity = key.identity
+        fields |= {"signing-seed": identity.signing_seed.hex(), "certificate": identity.certificate.encode().hex()}
+    comments = [f"# {_SECRECY[key.kind]}"] + ([f"# {_INPUT_WARNING}"] if key.from_input else [])
+    lines = [f"{name}: {value}" for name, value in fields.items()]
+    return "\n".join([*comments, *lines, f"checksum: {_checksum(lines)}"]) + "\n"
+
+
+def decode_key(text: bytes) -> Key:
+    """The key in a file's text: comments, empty lines and white space around a line do not count."""
+    kind, fields = _parse(text)
+    if fields["origin"] not in _ORIGINS.values():
+        raise KeyFileError("is damaged: its origin is unknown")
+    from_input = fields["origin"] == _ORIGINS[True]
+    try:
+        if kind == "owner":
+            return OwnerKey(_secret(fields, "seed"), from_input)
+        if kind == "relay":
+            if not valid_name(fields["fingerprint"]):
+                raise KeyFileError("is damaged: its fingerprint is none")
+            return RelayKey(_secret(fields, "mac1"), fields["fingerprint"], from_input)
+        psk, authority, seed = (_secret(fields, name) for name in ("psk", "authority", "signing-seed"))
+        identity = Identity(Certificate.decode(_bytes(fields, "certificate")), seed)
+        if sodium.signing_public_key(seed) != identity.certificate.public_key:
+            raise KeyFileError("is damaged: its certificate is for another signing seed")
+        identity.certificate.check_signature(authority, kind)
+        if kind == "client":
+            return ClientKey(_secret(fields, "worker-public"), psk, authority, identity, from_input)
+        return WorkerKey(_secret(fields, "worker-secret"), psk, authority, identity, from_input)
+    except ProtocolError as error:
+        raise KeyFileError(f"is damaged: {error}") from None
+
+
+def _parse(text: bytes) -> tuple[str, dict[str, str]]:
+    """Kind and fields of a file whose checksum is right."""
+    lines = [line.strip() for line in text.decode("utf-8", "replace").split("\n")]
+    lines = [line for line in lines if line and not line.startswith("#")]
+    if not lines or not lines[0].startswith("cexec-key: "):
+        raise KeyFileError("is damaged: it does not begin like a cexec key" if lines else "is damaged: it holds no key")
+    version, _, kind = lines[0].removeprefix("cexec-key: ").partition(" ")
+    if version != KEY_FILE_VERSION:
+        raise KeyFileError(f"is damaged, or of a newer cexec: this one reads version {KEY_FILE_VERSION}")
+    pairs = [line.partition(": ") for line in lines]
+    names = [name for name, _, _ in pairs]
+    if kind not in _FIELDS or names != ["cexec-key", "origin", *_FIELDS[kind], "checksum"]:
+        raise KeyFileError("is damaged: a line is missing or does not belong there")
+    if lines[-1] != f"checksum: {_checksum(lines[:-1])}":
+        raise KeyFileError("is damaged: its checksum is wrong")
+    return kind, {name: value for name, _, value in pairs}
+
+
+def _bytes(fields: dict[str, str], name: str) -> bytes:
+    try:
+        return bytes.fromhex(fields[name])
+    except ValueError:
+        raise KeyFileError(f"is damaged: {name} is not hexadecimal") from None
+
+
+def _secret(fields: dict[str, str], name: str) -> bytes:
+    value = _bytes(fields, name)
+    if len(value) != sodium.KEY_SIZE:
+        raise KeyFileError(f"is damaged: {name} is not {sodium.KEY_SIZE} bytes long")
+    return value
+
+
+def _checksum(lines: list[str]) -> str:
+    data = "".join(f"{line}\n" for line in lines).encode()
+    return sodium.keyed_hash(b"", b"cexec 1 key file", data, size=CHECKSUM_SIZE).hex()

@@ -1,0 +1,240 @@
+"""Announcements and claims: how a client asks all workers at once, and says that it has chosen.
+
+Contract: `SealedAnnouncement` is the client's side and holds the secrets that belong to one attempt;
+`open_announcement` is the worker's: `ProtocolError` for every byte string that no certified client of this application
+made.  An announcement carries no argument, no environment and no secret.  docs/protocol.md sections 2.2 and 2.3.
+"""
+
+from __future__ import annotations
+
+from cexec.errors import ProtocolError
+from cexec.protocol.base import sodium
+from cexec.protocol.base.certificate import ROLE_CLIENT, Certificate, verify_signature
+from cexec.protocol.base.keys import ClientKey, WorkerKey
+from cexec.protocol.base.noise import Handshake
+from cexec.protocol.base.wire import Reader, Writer
+from cexec.protocol.datagrams import datagram
+from cexec.protocol.datagrams.requirements import Requirements
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+RUN_ONE = 1
+RUN_ALL = 2
+CENSUS = 3
+KINDS = (RUN_ONE, RUN_ALL, CENSUS)
+
+JOB_ID_SIZE = 16
+PROLOGUE = b"cexec 1 announcement"
+SIGNATURE_LABEL = b"cexec 1 announcement signature"
+CLAIM_LABEL = b"cexec 1 claim"
+OWN_JOB_LABEL = b"cexec 1 job of all"
+ANSWER_PROLOGUE = b"cexec 1 answer"
+ANSWER_PSK_LABEL = b"cexec 1 answer psk"
+MAXIMUM_CONNECTED = 4096  # (protocol) a claim's hint is clamped to this
+MAXIMUM_ASKED = 800  # bytes (protocol) of requirements and known together: there is room beside every certificate
+CLAIM_SIZE = datagram.MAC1_SIZE + sodium.KEY_SIZE + 2
+
+
+class Announcement:
+    """What a client announces.  `wanted_for`: seconds after the last copy that a worker may still answer.
+
+    In a census `weight` is about how many workers the client expects, and `known` a filter (`bloom`, salted with the
+    reply key) of the instances that it has heard already.
+    """
+
+    __slots__ = (
+        "attempt", "certificate", "claim_hash", "job_id", "kind", "known", "reply_key", "requirements", "wanted_for",
+        "weight",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        job_id: bytes,
+        attempt: int,
+        kind: int,
+        weight: int,
+        wanted_for: int,
+        requirements: Requirements,
+        claim_hash: bytes,
+        reply_key: bytes,
+        certificate: Certificate,
+        known: bytes = b"",
+    ) -> None:
+        self.job_id = job_id
+        self.attempt = attempt
+        self.kind = kind
+        self.weight = weight
+        self.wanted_for = wanted_for
+        self.requirements = requirements
+        self.claim_hash = claim_hash
+        self.reply_key = reply_key
+        self.certificate = certificate
+        self.known = known
+
+    def encode(self) -> bytes:
+        writer = Writer().raw(self.job_id).u16(self.attempt).u8(self.kind).u16(self.weight).u16(self.wanted_for)
+        writer.raw(self.claim_hash).raw(self.reply_key)
+        writer.long_bytes(self.requirements.encode()).short_bytes(self.certificate.encode())
+        return bytes(writer.long_bytes(self.known))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Announcement:
+        reader = Reader(data)
+        result = cls(
+            job_id=reader.take(JOB_ID_SIZE),
+            attempt=reader.u16(),
+            kind=reader.u8(),
+            weight=reader.u16(),
+            wanted_for=reader.u16(),
+            claim_hash=reader.take(sodium.KEY_SIZE),
+            reply_key=reader.take(sodium.KEY_SIZE),
+            requirements=Requirements.decode(reader.long_bytes()),
+            certificate=Certificate.decode(reader.short_bytes()),
+            known=reader.long_bytes(),
+        )
+        reader.finish()
+        if result.kind not in KINDS or result.weight == 0:
+            raise ProtocolError("announcement is of an unknown kind or has no weight")
+        return result
+
+
+class SealedAnnouncement:
+    """The client's side of one attempt.  Sent again byte for byte; only `counter` and hops change."""
+
+    __slots__ = ("_claim_secret", "_hash", "_psk", "_reply_secret", "announcement", "inner", "mac1", "mac1_key")
+
+    def __init__(
+        self,
+        key: ClientKey,
+        *,
+        job_id: bytes,
+        attempt: int,
+        kind: int = RUN_ONE,
+        weight: int = 1,
+        wanted_for: int = 15,
+        requirements: Requirements | None = None,
+        known: Collection[bytes] = (),
+    ) -> None:
+        """`known`: instances that are not to answer a census."""
+        self._claim_secret = sodium.random_bytes(sodium.KEY_SIZE)
+        self._reply_secret = sodium.random_bytes(sodium.KEY_SIZE)
+        requirements = requirements or Requirements()
+        reply_key = sodium.public_key(self._reply_secret)
+        self.announcement = Announcement(
+            job_id=job_id,
+            attempt=attempt,
+            kind=kind,
+            weight=weight,
+            wanted_for=wanted_for,
+            requirements=requirements,
+            claim_hash=_claim_hash(self._claim_secret),
+            reply_key=reply_key,
+            certificate=key.identity.certificate,
+            known=_filter(reply_key, known, requirements) if known else b"",
+        )
+        handshake = Handshake("Npsk0", initiator=True, prologue=PROLOGUE, psk=key.psk, remote_static=key.worker_public)
+        body = self.announcement.encode()
+        self.inner = handshake.write_message(lambda h: body + key.identity.sign(SIGNATURE_LABEL, h, body))
+        self._hash = handshake.hash
+        self._psk = _answer_psk(handshake)
+        self.mac1_key = key.mac1_key
+        self.mac1 = datagram.compute_mac1(key.mac1_key, datagram.ANNOUNCEMENT, self.inner)
+
+    def datagram(self, counter: int, reply_port: int, hops: int) -> bytes:
+        return datagram.encode(
+            datagram.ANNOUNCEMENT, self.mac1, self.inner, hops=hops, counter=counter, reply_port=reply_port
+        )
+
+    def claim(self, connected: int, hops: int) -> bytes:
+        """The datagram that tells the other workers to give up; `connected` workers had offered themselves."""
+        inner = self.mac1 + self._claim_secret + min(connected, MAXIMUM_CONNECTED).to_bytes(2, "big")
+        mac1 = datagram.compute_mac1(self.mac1_key, datagram.CLAIM, inner)
+        return datagram.encode(datagram.CLAIM, mac1, inner, hops=hops)
+
+    def handshake(self) -> Handshake:
+        """A responder for one worker's answer or connection."""
+        if not self._reply_secret:
+            raise ValueError("reply key has been erased")
+        prologue = ANSWER_PROLOGUE + self._hash
+        return Handshake("NKpsk0", initiator=False, prologue=prologue, psk=self._psk, static=self._reply_secret)
+
+    def erase(self) -> None:
+        """Forgets the reply key: from now on nobody can answer this attempt any more."""
+        self._reply_secret = self._psk = b""
+
+
+class OpenedAnnouncement:
+    """The worker's side: the announcement and what is needed to answer it."""
+
+    __slots__ = ("_hash", "_psk", "announcement")
+
+    def __init__(self, announcement: Announcement, handshake_hash: bytes, psk: bytes) -> None:
+        self.announcement = announcement
+        self._hash = handshake_hash
+        self._psk = psk
+
+    def handshake(self) -> Handshake:
+        """An initiator for one answer or one connection: every one has a fresh ephemeral."""
+        return Handshake(
+            "NKpsk0",
+            initiator=True,
+            prologue=ANSWER_PROLOGUE + self._hash,
+            psk=self._psk,
+            remote_static=self.announcement.reply_key,
+        )
+
+
+def open_announcement(key: WorkerKey, inner: bytes) -> OpenedAnnouncement:
+    """Opens and proves an announcement, all but the dates of the client's certificate (`Certificate.check_dates`)."""
+    handshake = Handshake("Npsk0", initiator=False, prologue=PROLOGUE, psk=key.psk, static=key.worker_secret)
+    payload, h = handshake.read_message(inner)
+    body, signature = payload[: -sodium.SIGNATURE_SIZE], payload[-sodium.SIGNATURE_SIZE :]
+    announcement = Announcement.decode(body)
+    announcement.certificate.check_signature(key.authority_public, ROLE_CLIENT)
+    verify_signature(announcement.certificate.public_key, signature, SIGNATURE_LABEL, h, body)
+    return OpenedAnnouncement(announcement, handshake.hash, _answer_psk(handshake))
+
+
+def _filter(reply_key: bytes, known: Collection[bytes], requirements: Requirements) -> bytes:
+    from cexec.protocol.base import bloom  # only a census needs it
+
+    return bloom.make(reply_key, known, MAXIMUM_ASKED - len(requirements.encode()))
+
+
+def own_job_id(job_id: bytes, instance: bytes) -> bytes:
+    """What one worker's part of a RUN_ALL is called: to loggers it is a job of its own."""
+    return sodium.keyed_hash(job_id, OWN_JOB_LABEL, instance, size=JOB_ID_SIZE)
+
+
+class Claim:
+    """`announced`: mac1 of the claimed announcement; `connected`: how many workers had offered themselves, a hint."""
+
+    __slots__ = ("announced", "connected", "secret")
+
+    def __init__(self, announced: bytes, secret: bytes, connected: int) -> None:
+        self.announced = announced
+        self.secret = secret
+        self.connected = connected
+
+    @classmethod
+    def decode(cls, inner: bytes) -> Claim:
+        reader = Reader(inner)
+        claim = cls(reader.take(datagram.MAC1_SIZE), reader.take(sodium.KEY_SIZE), min(reader.u16(), MAXIMUM_CONNECTED))
+        reader.finish()
+        return claim
+
+    def proves(self, claim_hash: bytes) -> bool:
+        """Whether the maker of the announcement with this claim hash made this claim."""
+        return sodium.equal(_claim_hash(self.secret), claim_hash)
+
+
+def _claim_hash(secret: bytes) -> bytes:
+    return sodium.keyed_hash(secret, CLAIM_LABEL)
+
+
+def _answer_psk(handshake: Handshake) -> bytes:
+    first, _ = handshake.split()
+    return sodium.keyed_hash(first, ANSWER_PSK_LABEL)

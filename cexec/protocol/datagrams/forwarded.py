@@ -1,0 +1,59 @@
+"""How a datagram that the kernel gave to one process reaches the others of its host.
+
+Contract: `wrap` makes a datagram of kind FORWARDED, `unwrap` returns what was wrapped and where it came from, or None
+for everything else.  It has no mac1 of its own, because who wraps it need not know the key: the one inside is checked
+by who unwraps it, who must have got it from a loopback address, and who never wraps it again.
+docs/protocol.md section 2.5.
+"""
+
+from __future__ import annotations
+
+from ipaddress import ip_address
+
+from cexec.errors import ProtocolError
+from cexec.protocol.base.limits import MAXIMUM_DATAGRAM, MAXIMUM_FORWARDED
+from cexec.protocol.base.wire import Reader, Writer
+from cexec.protocol.datagrams import datagram
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    Sockaddr: TypeAlias = tuple[Any, ...]  # (host, port), and for IPv6 (host, port, flow, scope)
+
+NO_MAC1 = bytes(datagram.MAC1_SIZE)
+
+
+def may_be_wrapped(data: bytes) -> bool:
+    """Whether `data` looks like a datagram of this protocol, under whatever key, that was not wrapped before."""
+    return (
+        datagram.INNER_START < len(data) <= MAXIMUM_DATAGRAM
+        and data.startswith(datagram.PREFIX)
+        and data[datagram.KIND_AT] in datagram.KINDS
+        and data[datagram.KIND_AT] != datagram.FORWARDED
+    )
+
+
+def wrap(data: bytes, source: Sockaddr) -> bytes:
+    """`data`, for which `may_be_wrapped` is true, and the address that it came from."""
+    scope = source[3] if len(source) == 4 else 0
+    address = ip_address(source[0].partition("%")[0]).packed
+    inner = bytes(Writer().short_bytes(address).u16(source[1]).u32(scope).raw(data))
+    return datagram.PREFIX + bytes([datagram.FORWARDED, 0, 0]) + bytes(4) + NO_MAC1 + inner
+
+
+def unwrap(data: bytes) -> tuple[bytes, Sockaddr] | None:
+    """The original datagram and the address that it came from."""
+    if not data.startswith(datagram.PREFIX) or len(data) > MAXIMUM_FORWARDED:
+        return None
+    if data[datagram.KIND_AT : datagram.KIND_AT + 1] != bytes([datagram.FORWARDED]):
+        return None
+    reader = Reader(data[datagram.INNER_START :])
+    try:
+        host, port, scope = str(ip_address(reader.short_bytes())), reader.u16(), reader.u32()
+        inner = reader.rest()
+    except (ProtocolError, ValueError):
+        return None
+    if not may_be_wrapped(inner):
+        return None
+    return inner, (host, port, 0, scope) if ":" in host else (host, port)

@@ -1,0 +1,160 @@
+"""What a worker says of itself in the first message of every answer and every connection.
+
+Contract: `seal_hello` writes the first message of section 3's handshake, signed by the worker's identity over the
+handshake's hash; `open_hello` reads it and proves certificate and signature (all but the certificate's dates), raising
+`ProtocolError` for everything else.  Anybody who has recorded a first message can send it again: it proves who wrote
+it, not who sends it.  docs/protocol.md section 2.4 (as a datagram, `encode_answer`) and 3.1 (as a first flight).
+"""
+
+from __future__ import annotations
+
+from cexec.errors import ProtocolError
+from cexec.protocol.base import sodium
+from cexec.protocol.base.certificate import ROLE_WORKER, Certificate, Identity, verify_signature
+from cexec.protocol.base.limits import MAXIMUM_NAME
+from cexec.protocol.base.wire import Reader, Writer
+from cexec.protocol.datagrams import datagram
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cexec.protocol.base.noise import Handshake
+
+CONNECT = 1  # the first flight of a connection
+QUEUED = 2  # all slots are busy; the announcement is remembered
+UNREACHABLE = 3  # heard you, cannot connect; `detail` says where to and why
+REFUSED = 4  # never, for the reason in `detail`
+CENSUS = 5  # an answer to a census
+PURPOSES = (CONNECT, QUEUED, UNREACHABLE, REFUSED, CENSUS)
+
+INSTANCE_SIZE = 16
+SIGNATURE_LABEL = b"cexec 1 hello signature"
+CIPHERS = (sodium.CHACHA, sodium.AEGIS)  # (protocol) bit 0, bit 1 of the offer
+THOUSANDTHS = 1000  # loads and speeds travel as integers
+ONCE = "once"  # (protocol) the attribute of a worker whose jobs must never be repeated; without a value
+MAXIMUM_ATTRIBUTES = 480  # bytes (protocol) of the attributes' mapping, so that every answer fits in a datagram
+MAXIMUM_DETAIL = 240  # bytes (protocol) of a detail, likewise
+
+
+class Hello:
+    """`load`: 0.0 idle to 1.0 full, more when overloaded; `uptime`: seconds; `clock`: milliseconds since 1970, UTC.
+
+    `attributes`: os, arch, cpus, mem and the labels in a census, where `detail` says how healthy the worker is;
+    elsewhere only ONCE, if that is so.
+    """
+
+    __slots__ = (
+        "attributes", "certificate", "ciphers", "clock", "detail", "host", "instance", "load", "purpose", "running",
+        "slots", "speed", "uptime", "version", "waiting",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        *,
+        purpose: int,
+        instance: bytes,
+        certificate: Certificate,
+        host: str,
+        ciphers: list[str],
+        version: str = "",
+        load: float = 0.0,
+        speed: float = 1.0,
+        slots: int = 1,
+        running: int = 0,
+        waiting: int = 0,
+        uptime: int = 0,
+        clock: int = 0,
+        detail: str = "",
+        attributes: dict[str, str] | None = None,
+    ) -> None:
+        self.purpose = purpose
+        self.instance = instance
+        self.certificate = certificate
+        self.host = host[:MAXIMUM_NAME]
+        self.ciphers = ciphers
+        self.version = version
+        self.load = load
+        self.speed = speed
+        self.slots = slots
+        self.running = running
+        self.waiting = waiting
+        self.uptime = uptime
+        self.clock = clock
+        self.detail = detail
+        self.attributes = attributes or {}
+
+    @property
+    def name(self) -> str:
+        """The name that the worker's certificate gives it."""
+        return self.certificate.name
+
+    def encode(self) -> bytes:
+        writer = Writer().u8(self.purpose).raw(self.instance).short_bytes(self.certificate.encode()).text(self.host)
+        writer.u8(sum(1 << CIPHERS.index(name) for name in self.ciphers)).text(self.version)
+        for value in (self.load * THOUSANDTHS, self.speed * THOUSANDTHS, self.slots, self.running, self.waiting):
+            writer.u16(max(0, min(0xFFFF, round(value))))
+        return bytes(writer.u32(self.uptime).u64(self.clock).long_text(self.detail).mapping(self.attributes))
+
+    @classmethod
+    def decode(cls, data: bytes) -> Hello:
+        reader = Reader(data)
+        purpose, instance = reader.u8(), reader.take(INSTANCE_SIZE)
+        certificate, host = Certificate.decode(reader.short_bytes()), reader.text()
+        offer, version = reader.u8(), reader.text()
+        load, speed, slots, running, waiting = (reader.u16() for _ in range(5))
+        hello = cls(
+            purpose=purpose,
+            instance=instance,
+            certificate=certificate,
+            host=host,
+            ciphers=[name for bit, name in enumerate(CIPHERS) if offer & 1 << bit],
+            version=version,
+            load=load / THOUSANDTHS,
+            speed=speed / THOUSANDTHS,
+            slots=slots,
+            running=running,
+            waiting=waiting,
+            uptime=reader.u32(),
+            clock=reader.u64(),
+            detail=reader.long_text(),
+            attributes=reader.mapping(),
+        )
+        reader.finish()
+        if purpose not in PURPOSES:
+            raise ProtocolError("hello has an unknown purpose")
+        if len(host) > MAXIMUM_NAME:
+            raise ProtocolError("hello has a host name that is too long")
+        return hello
+
+
+def seal_hello(handshake: Handshake, identity: Identity, hello: Hello, padded_to: int = 0) -> bytes:
+    """The first message of `handshake`; its payload is padded with zeros to `padded_to` bytes."""
+    body = hello.encode()
+
+    def payload(h: bytes) -> bytes:
+        return Writer().long_bytes(body).raw(identity.sign(SIGNATURE_LABEL, h, body)).padded(padded_to)
+
+    return handshake.write_message(payload)
+
+
+def open_hello(handshake: Handshake, message: bytes, authority_public: bytes) -> Hello:
+    """Reads the first message of `handshake` and proves who wrote it."""
+    payload, h = handshake.read_message(message)
+    reader = Reader(payload)
+    body, signature = reader.long_bytes(), reader.take(sodium.SIGNATURE_SIZE)
+    reader.zeros()
+    hello = Hello.decode(body)
+    hello.certificate.check_signature(authority_public, ROLE_WORKER)
+    verify_signature(hello.certificate.public_key, signature, SIGNATURE_LABEL, h, body)
+    return hello
+
+
+def encode_answer(mac1_key: bytes, announced: bytes, message: bytes, hops: int) -> bytes:
+    """The datagram that carries `message`, which `seal_hello` made, to who announced `announced` (its mac1)."""
+    inner = announced + message
+    return datagram.encode(datagram.ANSWER, datagram.compute_mac1(mac1_key, datagram.ANSWER, inner), inner, hops=hops)
+
+
+def decode_answer(inner: bytes) -> tuple[bytes, bytes]:
+    """mac1 of the announcement that is answered, and the message for `open_hello`."""
+    reader = Reader(inner)
+    return reader.take(datagram.MAC1_SIZE), reader.rest()

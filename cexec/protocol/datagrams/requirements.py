@@ -1,0 +1,133 @@
+"""What a client asks of a worker: capabilities that it needs, workers that it wants or does not want.
+
+Contract: `parse_needs` reads the text of `--need`; `encode` and `Requirements.decode` are the wire form
+(docs/protocol.md section 2.2); `Requirements.lacking` says in words what a worker with the given attributes lacks, or
+returns an empty list.
+Attributes are text: BUILT_IN and the worker's labels; `mem` is in bytes.  A worker is called by its name, its host's
+name, each of its addresses, and name@address.
+"""
+
+from __future__ import annotations
+
+from cexec.errors import ProtocolError, UsageError
+from cexec.protocol.base.wire import Reader, Writer
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping, Sequence
+
+MAXIMUM_ENCODED = 480  # bytes (protocol): what an announcement has room for
+
+BUILT_IN = ("os", "arch", "cpus", "mem", "host", "name", "address")  # (protocol) no label is called so
+ALLOWED = "allow-programs"  # (protocol) the attribute of a worker that runs programs of its clients
+SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+QUANTITIES = ("cpus", "mem")  # attributes of which at least as much is needed; so is every label that is a number
+
+
+def quantity(text: str) -> float | None:
+    """The number that `text` is, with an optional suffix K, M, G or T (powers of 1024), else None."""
+    digits, factor = (text[:-1], SUFFIXES[text[-1]]) if text[-1:] in SUFFIXES else (text, 1)
+    if not digits.replace(".", "", 1).isdigit() or not digits.isascii():
+        return None
+    return float(digits) * factor
+
+
+class Requirements:
+    """`needs`: attribute to value ("" for mere presence); `wanted` and `unwanted`: names or addresses of workers."""
+
+    __slots__ = ("needs", "unwanted", "wanted")
+
+    def __init__(
+        self, needs: Mapping[str, str] | None = None, wanted: Sequence[str] = (), unwanted: Sequence[str] = ()
+    ) -> None:
+        self.needs = dict(needs or {})
+        self.wanted = tuple(wanted)
+        self.unwanted = tuple(unwanted)
+
+    def encode(self) -> bytes:
+        """The wire form; `UsageError` if there is no room for so much in one datagram, or if it is no text."""
+        try:
+            writer = Writer().mapping(self.needs)
+            for names in (self.wanted, self.unwanted):
+                writer.u8(len(names))
+                for name in names:
+                    writer.text(name)
+            data = bytes(writer)
+        except UnicodeEncodeError:
+            raise UsageError("requirements are not UTF-8 text") from None
+        except ValueError:
+            data = bytes(MAXIMUM_ENCODED + 1)
+        if len(data) > MAXIMUM_ENCODED:
+            raise UsageError(
+                f"requirements are longer than the {MAXIMUM_ENCODED} bytes that fit: name fewer workers or needs"
+            )
+        return data
+
+    @classmethod
+    def decode(cls, data: bytes) -> Requirements:
+        if len(data) > MAXIMUM_ENCODED:
+            raise ProtocolError("requirements are too long")
+        reader = Reader(data)
+        needs = reader.mapping()
+        lists = [[reader.text() for _ in range(reader.u8())] for _ in range(2)]
+        reader.finish()
+        return cls(needs, *lists)
+
+    def __bool__(self) -> bool:
+        """Whether anything is asked for."""
+        return bool(self.needs or self.wanted or self.unwanted)
+
+    def lacking(self, attributes: Mapping[str, str], addresses: Iterable[str] = ()) -> list[str]:
+        """What a worker with these attributes and addresses lacks, in words; empty if it fits."""
+        result = [words for name, value in self.needs.items() if (words := _lacks(name, value, attributes))]
+        if self.wanted or self.unwanted:
+            called = names_of(attributes, addresses)
+            if self.wanted and not called.intersection(self.wanted):
+                result.append("is not " + " or ".join(self.wanted))
+            if called.intersection(self.unwanted):
+                result.append("is not wanted")
+        return result
+
+
+def names_of(attributes: Mapping[str, str], addresses: Iterable[str]) -> set[str]:
+    """All that a worker is called by."""
+    name = attributes.get("name", "")
+    called = {name, attributes.get("host", "")}
+    for address in addresses:
+        called |= {address, f"{name}@{address}"}
+    return called - {""}
+
+
+def parse_needs(text: str) -> dict[str, str]:
+    """`arch=x86_64,mem=4G,gpu` as a mapping; `UsageError` names the bad part."""
+    needs: dict[str, str] = {}
+    for part in text.split(","):
+        name, separator, value = part.strip().partition("=")
+        if not name or (separator and not value):
+            raise UsageError(f"cannot understand the need {part!r}: write NAME, or NAME=VALUE, separated by commas")
+        if name in QUANTITIES and separator and quantity(value) is None:
+            raise UsageError(f"need {part!r}: {name} takes a number, as in mem=4G or cpus=8")
+        needs[name] = value
+    return needs
+
+
+def _lacks(name: str, value: str, attributes: Mapping[str, str]) -> str:
+    if name not in attributes:
+        return "does not allow programs (cservice --allow-programs)" if name == ALLOWED else f"has no {name}"
+    if not value:
+        return ""
+    present = attributes[name]
+    needed, has = quantity(value), quantity(present)
+    if needed is not None and has is not None:
+        shown = readable_size(has) if name == "mem" else present
+        return "" if has >= needed else f"has {name}={shown}, not {value}"
+    return "" if present == value else f"has {name}={present}, not {value}"
+
+
+def readable_size(number: float) -> str:
+    """A number of bytes as `quantity` reads it: `3.8G`, rounded down, so that as much is really there."""
+    for suffix in reversed(SUFFIXES):
+        if number >= SUFFIXES[suffix]:
+            tenths = number * 10 // SUFFIXES[suffix]
+            return f"{tenths / 10:.16g}{suffix}"
+    return f"{number:.16g}"

@@ -1,0 +1,223 @@
+"""Who is there: the client's side of a census.
+
+Contract: a pure machine.  `data_to_send` returns the datagrams that are due; what comes is given to `receive`, which
+returns the `Answer` of a worker that has not been heard before; `finished` when nothing more is to be expected.  A
+census asks in rounds: each names the workers that are known, so that answers which were lost are given again and no
+others.  Its end is a sliding window after the last answer, no fixed time.  docs/protocol.md section 2.6.
+"""
+
+from __future__ import annotations
+
+from cexec.errors import CertificateError, ProtocolError
+from cexec.protocol.base import sodium
+from cexec.protocol.base.limits import MAXIMUM_HOPS
+from cexec.protocol.datagrams import datagram, hello
+from cexec.protocol.datagrams.announcement import CENSUS, JOB_ID_SIZE, SealedAnnouncement
+from cexec.protocol.datagrams.requirements import names_of
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from typing import Any, TypeAlias
+
+    from cexec.protocol.base.keys import ClientKey
+    from cexec.protocol.datagrams.datagram import Datagram
+    from cexec.protocol.datagrams.hello import Hello
+    from cexec.protocol.datagrams.requirements import Requirements
+
+    Sockaddr: TypeAlias = tuple[Any, ...]
+
+LEAST_SPREAD = 0.02  # seconds (protocol) over which the answers to one round are spread at least
+SPREAD = 0.0003  # seconds (protocol) of spread for each worker that is expected: what opening an answer costs
+MOST_EXPECTED = 4096  # workers (protocol): a spread of 1.2 s
+
+QUIET = 0.04  # seconds (ours) without an answer after which is asked for those that may have been lost
+WINDOW = 0.06  # seconds (ours), and the spread, without an answer after the last round: then it is over
+SLOWNESS = 2.0  # (ours) times the first answer's delay is QUIET, and WINDOW, where that is more: a slow network
+PATIENCE = 1.0  # seconds (ours) until a census that nobody has answered is over
+REPETITIONS = (0.1, 0.3, 0.6)  # seconds (ours) after the first round at which is asked again while nobody answers
+LONGEST = 10.0  # seconds (ours)
+MAXIMUM_ANSWERS = 10_000  # (ours)
+MOST_REASONS, MOST_NAMES = 5, 4  # (ours) in one explanation, and of each reason
+BUILT_IN = ("os", "arch", "cpus", "mem")  # (protocol) attributes that every worker tells
+
+
+def spread(expected: int) -> float:
+    """Seconds over which `expected` workers spread their answers."""
+    return max(LEAST_SPREAD, SPREAD * min(expected, MOST_EXPECTED))
+
+
+class Answer:
+    """One worker.  `skew`: seconds that its clock is ahead of ours; `trouble`: why we could not use it, or nothing."""
+
+    __slots__ = ("address", "hello", "skew", "trouble")
+
+    def __init__(self, hello: Hello, address: str, skew: float, trouble: str) -> None:
+        self.hello = hello
+        self.address = address
+        self.skew = skew
+        self.trouble = trouble
+
+    @property
+    def attributes(self) -> dict[str, str]:
+        """All that can be asked for with --need."""
+        return {**self.hello.attributes, "name": self.hello.name, "host": self.hello.host}
+
+    @property
+    def labels(self) -> dict[str, str]:
+        """What `cservice --label` gave it."""
+        return {name: value for name, value in self.hello.attributes.items() if name not in BUILT_IN}
+
+    @property
+    def names(self) -> set[str]:
+        """All that it can be called with --on and --not."""
+        return names_of(self.attributes, (self.address,))
+
+    def lacking(self, requirements: Requirements) -> list[str]:
+        """What it lacks, in words; empty if it fits."""
+        return requirements.lacking(self.attributes, (self.address,))
+
+
+class Census:
+    """One census of one application."""
+
+    def __init__(
+        self,
+        key: ClientKey,
+        now: float,
+        *,
+        requirements: Requirements | None = None,
+        known: Iterable[bytes] = (),
+        expected: int = 1,
+    ) -> None:
+        """`known`: instances that need not answer; `expected`: about how many may, 1 when nothing is known."""
+        self.key = key
+        self.answers: dict[bytes, Answer] = {}  # by instance, in the order of their coming
+        self._requirements = requirements
+        self._known = set(known)
+        self._expected = expected
+        self._id = sodium.random_bytes(JOB_ID_SIZE)
+        self._rounds: dict[bytes, tuple[SealedAnnouncement, float]] = {}  # by mac1, and when it was asked
+        self._started = self._asked = self._last_answer = now
+        self._spread = 0.0  # of the last round
+        self._slowness = 0.0  # of the network: a multiple of the first answer's delay
+        self._unanswered = 0  # rounds since the last answer
+        self._repaired = False  # an answer has come to a later round: answers get lost here
+        self._over = False
+
+    @property
+    def finished(self) -> bool:
+        return self._over
+
+    def next_timeout(self) -> float:
+        """When `data_to_send` is to be called again."""
+        return min(self._next_step(), self._started + LONGEST)
+
+    def data_to_send(self, now: float) -> list[bytes]:
+        """The datagrams that are due."""
+        if self._over or now < self.next_timeout():
+            return []
+        if self._unanswered >= self._rounds_to_end() or now >= self._started + LONGEST:
+            self._finish()
+            return []
+        self._asked = now
+        self._unanswered += 1
+        self._spread = spread(self._expected)
+        sealed = SealedAnnouncement(
+            self.key,
+            job_id=self._id,
+            attempt=len(self._rounds) + 1,
+            kind=CENSUS,
+            weight=max(1, min(self._expected, MOST_EXPECTED)),
+            requirements=self._requirements,
+            known=self._known,
+        )
+        self._rounds[sealed.mac1] = sealed, now
+        return [sealed.datagram(len(self._rounds) - 1, 0, MAXIMUM_HOPS)]
+
+    def receive(self, parsed: Datagram, source: Sockaddr, now: float, wall_now: float) -> Answer | None:
+        """A datagram under our key; the answer in it, if it is one to us and of a worker that we did not know."""
+        if parsed.kind != datagram.ANSWER or self._over:
+            return None
+        try:
+            announced, message = hello.decode_answer(parsed.inner)
+            if announced not in self._rounds:
+                return None
+            sealed, asked = self._rounds[announced]
+            said = hello.open_hello(sealed.handshake(), message, self.key.authority_public)
+        except ProtocolError:
+            return None
+        if said.purpose != hello.CENSUS or said.instance in self._known or len(self._known) >= MAXIMUM_ANSWERS:
+            return None
+        trouble = ""
+        try:
+            said.certificate.check_dates(wall_now)
+        except CertificateError as error:
+            trouble = str(error)
+        answer = Answer(said, source[0].partition("%")[0], said.clock / 1000 - wall_now, trouble)
+        if not self.answers:
+            self._slowness = SLOWNESS * (now - asked)
+        self._repaired |= bool(self.answers) and sealed.announcement.attempt > 1
+        self.answers[said.instance] = answer
+        self._known.add(said.instance)
+        self._expected = max(self._expected, 2 * len(self.answers))
+        self._last_answer = now
+        self._unanswered = 0
+        return answer
+
+    def _rounds_to_end(self) -> int:
+        """How many must bring no answer."""
+        if not self.answers:
+            return 1 + len(REPETITIONS)
+        return 2 if self._repaired else 1
+
+    def _next_step(self) -> float:
+        """When to ask again, or to end."""
+        if not self._rounds:
+            return self._started
+        if not self.answers:
+            return self._started + self._spread + (*REPETITIONS, PATIENCE)[self._unanswered - 1] - LEAST_SPREAD
+        if not self._unanswered:
+            return max(self._last_answer + max(QUIET, self._slowness), self._asked + self._spread)
+        return self._asked + self._spread + max(WINDOW, self._slowness)
+
+    def _finish(self) -> None:
+        self._over = True
+        for sealed, _ in self._rounds.values():
+            sealed.erase()
+
+
+def shown_names(answers: Iterable[Answer]) -> dict[bytes, str]:
+    """What each instance is called: its name, or name@address where several have the same."""
+    together = list(answers)
+    shared: dict[str, int] = {}
+    for answer in together:
+        shared[answer.hello.name] = shared.get(answer.hello.name, 0) + 1
+    return {
+        one.hello.instance: one.hello.name if shared[one.hello.name] == 1 else f"{one.hello.name}@{one.address}"
+        for one in together
+    }
+
+
+def explain_lacking(answers: Iterable[Answer], requirements: Requirements) -> str:
+    """How many workers there are and why they do not do it: `2 workers exist; a: has no gpu; b: has mem=2G, not 4G`.
+
+    Empty when there is none.
+    """
+    together = list(answers)
+    names = shown_names(together)
+    reasons: dict[str, list[str]] = {}
+    for one in together:
+        reason = one.trouble or ", ".join(one.lacking(requirements)) or "fits, but has not answered"
+        reasons.setdefault(reason, []).append(names[one.hello.instance])
+    if not reasons:
+        return ""
+    count = "1 worker exists" if len(together) == 1 else f"{len(together)} workers exist"
+    said = sorted(reasons.items(), key=lambda item: -len(item[1]))
+    told = [f"{_some(sorted(called))}: {reason}" for reason, called in said[:MOST_REASONS]]
+    return "; ".join([count, *told, *(["and so on"] if len(said) > MOST_REASONS else [])])
+
+
+def _some(names: list[str]) -> str:
+    more = len(names) - MOST_NAMES
+    return ", ".join(names) if more <= 1 else f"{', '.join(names[:MOST_NAMES])} and {more} more"

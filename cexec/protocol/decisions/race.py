@@ -1,0 +1,119 @@
+"""The client's side of a race: when to announce, whom it knows, who has won, and when to give up.
+
+Contract: a pure machine.  Told of answers and connections, it says what to do with `next_event`: TRANSMIT (send the
+announcement again), SILENT (nobody has answered for a while: tell the person), GAVE_UP.  The accept timeout counts
+only while no worker is known to have the job in its queue; 0 waits for ever.  docs/protocol.md sections 2.2, 2.4, 3.3.
+"""
+
+from __future__ import annotations
+
+from cexec.protocol.base.limits import (
+    ANNOUNCE_FIRST_INTERVAL,
+    ANNOUNCE_GROWTH,
+    ANNOUNCE_LONGEST_INTERVAL,
+    QUEUED_LIFETIME,
+)
+from cexec.protocol.datagrams import hello
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cexec.protocol.datagrams.hello import Hello
+
+TRANSMIT, SILENT, GAVE_UP = "transmit", "silent", "gave up"
+SILENCE = 3.0  # seconds (ours) without a connection after which a person wants to know
+REPEATED_SILENCE = 30.0  # seconds (ours) between further words
+
+MAXIMUM_KNOWN = 10_000  # workers (ours)
+
+
+class Race:
+    """One attempt's race."""
+
+    def __init__(self, *, accept_timeout: float, now: float) -> None:
+        self.started = now
+        self.transmissions = 0
+        self.answers: dict[bytes, Hello] = {}  # the last word of each worker instance that answered by datagram
+        self._offering: set[bytes] = set()
+        self._heard: set[bytes] = set()  # mac1 of the answers
+        self._accept_timeout = accept_timeout
+        self._queued_until: dict[bytes, float] = {}  # by instance: how long what it has said keeps the client waiting
+        self._cannot: set[bytes] = set()  # instances that have said that they cannot or will not have the job
+        self._interval = ANNOUNCE_FIRST_INTERVAL
+        self._next_transmission = now
+        self._next_silence = now + SILENCE
+        self._events: list[str] = []
+
+    def next_event(self) -> str | None:
+        return self._events.pop(0) if self._events else None
+
+    def next_timeout(self) -> float:
+        times = [self._next_transmission, self._next_silence]
+        if self._accept_timeout:
+            times.append(self._deadline)
+        return min(times)
+
+    def handle_timeout(self, now: float) -> None:
+        if now >= self._next_transmission:
+            self.transmissions += 1
+            self._next_transmission = now + self._interval
+            self._interval = min(self._interval * ANNOUNCE_GROWTH, ANNOUNCE_LONGEST_INTERVAL)
+            self._events.append(TRANSMIT)
+        if self._accept_timeout and now >= self._deadline:
+            self._events.append(GAVE_UP)
+        elif now >= self._next_silence:
+            self._next_silence = now + REPEATED_SILENCE
+            self._events.append(SILENT)
+
+    def answered(self, answer: Hello, now: float) -> None:
+        """A worker said by datagram that it is queued, cannot connect, or refuses."""
+        instance = answer.instance
+        if instance not in self.answers and len(self.answers) >= MAXIMUM_KNOWN:
+            return
+        if answer.purpose == hello.QUEUED:
+            if instance in self._cannot:
+                return  # that word stands until it does connect
+            self._queued_until[instance] = now + QUEUED_LIFETIME
+        else:
+            self._cannot.add(instance)
+            if instance in self._queued_until:
+                self._queued_until[instance] = min(self._queued_until[instance], now)
+        self.answers[instance] = answer
+
+    def offered(self, offer: Hello) -> None:
+        """A worker has connected.  Its hello may be a replay until it has confirmed, so this counts and no more."""
+        self._offering.add(offer.instance)
+        self._cannot.discard(offer.instance)
+
+    def heard_before(self, mac1: bytes) -> bool:
+        """Whether this very answer was heard before: a replay must not keep the client waiting."""
+        if mac1 in self._heard or len(self._heard) >= MAXIMUM_KNOWN:
+            return True
+        self._heard.add(mac1)
+        return False
+
+    @property
+    def connected(self) -> int:
+        """How many workers have offered themselves, for the claim."""
+        return len(self._offering)
+
+    def seconds_left(self, now: float) -> float | None:
+        """Until giving up; None: never."""
+        return max(0.0, self._deadline - now) if self._accept_timeout else None
+
+    def queued(self) -> list[Hello]:
+        """The workers whose slots are all busy."""
+        return [answer for answer in self.answers.values() if answer.purpose == hello.QUEUED]
+
+    def complaints(self) -> list[Hello]:
+        """The workers that heard but cannot connect, or refuse."""
+        return [
+            answer
+            for answer in self.answers.values()
+            if answer.purpose == hello.REFUSED
+            or (answer.purpose == hello.UNREACHABLE and answer.instance not in self._offering)
+        ]
+
+    @property
+    def _deadline(self) -> float:
+        """The accept timeout after the start, or after the moment when the last worker was known to be waiting."""
+        return max([self.started, *self._queued_until.values()]) + self._accept_timeout

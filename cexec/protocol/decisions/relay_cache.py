@@ -1,0 +1,83 @@
+"""What keeps relays from flooding: a cache of what was passed on, and limits of how much is.
+
+Contract: `SeenCache.passes` says whether a datagram is to be passed on, and remembers it: repetitions pass, what has
+come round a loop does not.  `RateLimits` bounds what is passed on, in all and for each host.  Pure; times are seconds
+of a monotonic clock.  docs/protocol.md section 6.2.
+"""
+
+from __future__ import annotations
+
+from cexec.protocol.base.token_bucket import TokenBucket
+
+REPEAT_INTERVAL = 0.1  # seconds (ours) between two copies with one counter: less than any sender leaves between two
+WAY_LIFETIME = 6.0  # seconds (ours) without a copy after which a longer way counts: more than between two announcements
+MAXIMUM_SEEN = 20_000  # datagrams (ours)
+MAXIMUM_HOSTS = 1024  # (ours) whose shares are told apart; the one heard longest ago is forgotten
+BURST = 1.0  # seconds' worth (ours) that may be passed on at once
+SHARE = 0.5  # (ours) of the rate that one host may use, so that it cannot starve all others
+
+
+class SeenCache:
+    """Which datagrams were passed on.
+
+    A datagram's nearest side is where its copies come with most hops left; there may be several.  Copies from another
+    side have come round: they are dropped as long as the nearest one is heard, however long the round took, since a
+    relay lowers the hops.  Copies from a nearest side pass, by whatever relay they came, but those with one counter (of
+    some kinds it is always 0) only at intervals.
+    """
+
+    __slots__ = ("_interval", "_seen", "_ways")
+
+    def __init__(self, interval: float = REPEAT_INTERVAL) -> None:
+        self._interval = interval
+        self._ways: dict[bytes, tuple[int, frozenset[int], float]] = {}  # hops, sides, when; heard longest ago first
+        self._seen: dict[tuple[bytes, int, int], float] = {}  # passed on longest ago first
+
+    def passes(self, mac1: bytes, counter: int, hops: int, side: int, now: float) -> bool:
+        """Whether a datagram heard at `side` is to be passed on."""
+        best, nearest, heard = self._ways.pop(mac1, (-1, frozenset(), now))
+        if now - heard >= WAY_LIFETIME or hops > best:
+            best, nearest, heard = hops, frozenset({side}), now
+        elif hops == best:
+            nearest, heard = nearest | {side}, now
+        _put(self._ways, mac1, (best, nearest, heard))
+        if side not in nearest:
+            return False
+        key = (mac1, counter, side)
+        if now - self._seen.get(key, -self._interval) < self._interval:
+            return False
+        self._seen.pop(key, None)
+        _put(self._seen, key, now)
+        return True
+
+
+class RateLimits:
+    """How many datagrams a second are passed on, from one side."""
+
+    __slots__ = ("_all", "_hosts", "_rate")
+
+    def __init__(self, rate: float, now: float) -> None:
+        self._rate = rate
+        self._all = TokenBucket(rate, rate * BURST, now)
+        self._hosts: dict[str, TokenBucket] = {}
+
+    def left(self, host: str, now: float) -> bool:
+        """Whether one more from this host may be passed on."""
+        bucket = self._hosts.pop(host, None)
+        if bucket is None:
+            bucket = TokenBucket(self._rate * SHARE, self._rate * SHARE * BURST, now)
+            if len(self._hosts) >= MAXIMUM_HOSTS:
+                del self._hosts[next(iter(self._hosts))]
+        self._hosts[host] = bucket
+        return self._all.left(now) and bucket.left(now)
+
+    def spend(self, host: str) -> None:
+        """One of a host that `left` was asked for was passed on."""
+        self._all.spend(1.0)
+        self._hosts[host].spend(1.0)
+
+
+def _put(table: dict, key: object, value: object) -> None:  # type: ignore[type-arg]
+    table[key] = value
+    if len(table) > MAXIMUM_SEEN:
+        del table[next(iter(table))]

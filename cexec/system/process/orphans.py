@@ -1,0 +1,285 @@
+"""What a job leaves when its process is killed: a record of it, and how it is swept away.
+
+Contract: each job's process holds a `Record`, a file in the user's runtime directory that it has locked: when nobody
+holds the lock the job's process is dead, whatever killed it.  `sweep` ends what is left of such jobs, removes their
+private directories and memory groups, and the record.  cservice sweeps when it starts and when a job's process dies.
+Records are JSON lines, later ones add to earlier ones; one of another boot names no process.  The directory is
+$XDG_RUNTIME_DIR/cexec, or /tmp/cexec-UID if we cannot make that or another user can exchange it, as when `su` keeps
+the variable.  It is ours alone: `LocalError` from `runtime_directory` when it is not, `OSError` from `Record`.
+Every use opens it anew with all checks of `directories`.  `sweep` raises nothing: what it finds in a file that is not
+ours, or that no job's process writes, is not acted on.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import re
+import signal
+import stat
+import time
+
+from cexec.errors import LocalError
+from cexec.system.process import memory_group, process_tree
+from cexec.system.storage.directories import NotOursError, make_own, open_own, open_trusted, remove_tree
+
+MARK = "CEXEC_RUN"  # the variable by which the processes of one run of a job are known; the record has NAME=VALUE
+PRIVATE_PREFIX = "cexec-job-"  # of a private directory's name: nothing else is ever removed
+GROUP_PREFIX = "cexec-job-"  # and of a memory group's
+_WHOLE_MARK = re.compile(rf"{MARK}=[0-9a-f-]{{16,200}}")
+_MAXIMUM_PID = 1 << 22  # PID_MAX_LIMIT of Linux
+_MAXIMUM_START = 1 << 63  # ticks: more than any process's start time
+_READ = 1 << 16  # bytes (ours) of a record's beginning, which names the boot, and of its end, which names the last job
+_NEW = 60.0  # seconds (ours) that an empty record may still be about to be locked
+_LOOKS = 200  # (ours) at processes that do not end, _LOOK_INTERVAL apart
+_LOOK_INTERVAL = 0.005  # seconds (ours)
+
+
+class Record:
+    """One job's file.  Closing it says that nothing is left."""
+
+    def __init__(self, directory: str, mark: str) -> None:
+        self._name = f"{os.getpid()}-{os.urandom(4).hex()}"
+        self._directory = open_own(directory)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+        try:
+            self._fd = os.open(self._name, flags, 0o600, dir_fd=self._directory)
+        except OSError:
+            os.close(self._directory)
+            raise
+        try:
+            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            self.add(mark=mark, boot=_boot())
+        except OSError:
+            self.close()
+            raise
+
+    def add(self, **values: object) -> None:
+        """`mark`, `boot`, `leader` and `start` (its start time), `directory`, `group`: what there is to sweep."""
+        os.write(self._fd, json.dumps(values).encode() + b"\n")
+
+    def close(self) -> None:
+        try:
+            os.unlink(self._name, dir_fd=self._directory)
+        finally:
+            os.close(self._fd)
+            os.close(self._directory)
+
+
+def runtime_directory() -> str:
+    """The directory for records, made if need be."""
+    base = os.environ.get("XDG_RUNTIME_DIR", "")
+    if _is_usable(base):
+        return _made(f"{base}/cexec")
+    return _made(f"/tmp/cexec-{os.getuid()}")
+
+
+def _made(path: str) -> str:
+    try:
+        os.close(make_own(path))
+    except NotOursError as error:
+        if error.filename != path:
+            raise LocalError(f"cannot use {path}: other users can exchange a part of its path") from error
+        raise LocalError(f"{path} is not a directory that only this user may enter; remove it") from error
+    except OSError as error:
+        raise LocalError(f"cannot make {path}: {os.strerror(error.errno or 0).lower()}") from error
+    return path
+
+
+def _is_usable(base: str) -> bool:
+    """Whether no other user can exchange what is in there, and we can have a directory there."""
+    try:
+        fd = open_trusted(base)
+    except OSError:
+        return False
+    try:
+        return os.access("cexec", os.X_OK, dir_fd=fd) or os.access(".", os.W_OK | os.X_OK, dir_fd=fd)
+    finally:
+        os.close(fd)
+
+
+def sweep(directory: str, *, grace: float = 0.0) -> list[str]:
+    """Ends what dead jobs have left, by TERM first if there is a `grace`; returns the marks of those jobs."""
+    try:
+        fd = open_own(directory)
+    except OSError:
+        return []  # somebody has removed or exchanged it
+    try:
+        marks = [_sweep_record(name, fd, grace) for name in os.listdir(fd)]
+    finally:
+        os.close(fd)
+    return [mark for mark in marks if mark is not None]
+
+
+def _sweep_record(name: str, directory: int, grace: float) -> str | None:
+    """The mark of a job that was dead, "" if its record does not tell; None if there was nothing to do."""
+    try:
+        # Not blocking, because a named pipe would wait for a writer.
+        fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC, dir_fd=directory)
+    except OSError:
+        return None  # its job has ended
+    try:
+        if not _is_record(fd):
+            return None
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)  # raises if its job runs
+        status = os.fstat(fd)
+        if status.st_nlink != 1 or (status.st_size == 0 and time.time() - status.st_mtime < _NEW):
+            return None
+        values = _parse(_contents(fd, status.st_size))
+        _clean(values, grace)
+        os.unlink(name, dir_fd=directory)
+        return _mark(values)
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def _is_record(fd: int) -> bool:
+    """Whether nobody but us can have written it."""
+    status = os.fstat(fd)
+    shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
+    return stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and not shared and status.st_nlink == 1
+
+
+def _contents(fd: int, size: int) -> bytes:
+    """All of it, or the beginning and the end: a lease may have had a million jobs."""
+    if size <= 2 * _READ:
+        return os.pread(fd, 2 * _READ, 0)
+    return os.pread(fd, _READ, 0) + b"\n" + os.pread(fd, _READ, size - _READ)
+
+
+def end_strays(leader: int) -> None:
+    """Ends and reaps the orphans of a job's process that was killed, which have become children of this process.
+
+    `leader` is the job's main process, or 0: it may have ended already, and nothing else tells then whose it was.
+    """
+    seen = {leader}
+    for _ in range(_LOOKS):
+        # One that has died is told from our own children only by having been seen before.
+        seen.update(process_tree.signal_all(process_tree.strays(MARK.encode()), signal.SIGKILL))
+        ours = [pid for pid in process_tree.children(os.getpid()) if pid in seen]
+        if not ours:
+            return
+        for pid in ours:
+            try:
+                os.waitpid(pid, os.WNOHANG)
+            except ChildProcessError:
+                pass  # the kernel was faster, in a caller that ignores SIGCHLD
+        time.sleep(_LOOK_INTERVAL)
+
+
+def remove_directory(path: str) -> None:
+    """Removes a job's private directory, also what the program has made hard to remove."""
+    base, name = os.path.split(path)
+    try:
+        above = os.open(base or ".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_CLOEXEC)
+    except OSError:
+        return  # a mount, or another user's file, is no reason to fail a job, and neither is this
+    try:
+        remove_tree(name, above)
+    finally:
+        os.close(above)
+
+
+def _parse(data: bytes) -> dict[str, object]:
+    """What the lines say that are objects."""
+    values: dict[str, object] = {}
+    for line in data.splitlines():
+        try:
+            found = json.loads(line)
+        except (ValueError, RecursionError):
+            continue  # the last line of a process that was killed while it wrote
+        if isinstance(found, dict):
+            values.update(found)
+    return values
+
+
+def _text(values: dict[str, object], name: str) -> str:
+    """A text that can be a file's name; "" for anything else."""
+    value = values.get(name)
+    if not isinstance(value, str) or "\0" in value:
+        return ""
+    try:
+        os.fsencode(value)
+    except UnicodeEncodeError:
+        return ""
+    return value
+
+
+def _number(values: dict[str, object], name: str, least: int, most: int) -> int:
+    """A whole number in that range; 0 for anything else."""
+    value = values.get(name)
+    return value if isinstance(value, int) and not isinstance(value, bool) and least <= value <= most else 0
+
+
+def _mark(values: dict[str, object]) -> str:
+    """NAME=VALUE as jobs have it: one that many processes have in their environment is none."""
+    mark = _text(values, "mark")
+    return mark if _WHOLE_MARK.fullmatch(mark) else ""
+
+
+def _clean(values: dict[str, object], grace: float) -> None:
+    boot = _boot()
+    if boot and values.get("boot") == boot:
+        leader, start = _number(values, "leader", 2, _MAXIMUM_PID), _number(values, "start", 1, _MAXIMUM_START)
+        _end_processes(_mark(values).encode(), leader if leader != os.getpid() else 0, start, grace)
+    directory, group = _text(values, "directory"), _text(values, "group")
+    above = _above_own(directory, PRIVATE_PREFIX)
+    if above is not None:
+        remove_tree(os.path.basename(directory), above)
+        os.close(above)
+    above = _above_own(group, GROUP_PREFIX) if group.startswith(f"{memory_group.ROOT}/") else None
+    if above is not None:
+        try:
+            os.rmdir(os.path.basename(group), dir_fd=above)
+        except OSError:
+            pass  # one of its processes cannot be ended
+        os.close(above)
+
+
+def _above_own(path: str, prefix: str) -> int | None:
+    """Opens the directory that holds `path`, if `path` is a directory of ours with such a name."""
+    base, name = os.path.split(path)
+    if not name.startswith(prefix) or os.path.normpath(path) != path:
+        return None
+    try:
+        above = open_trusted(base)
+    except OSError:
+        return None
+    try:
+        status = os.stat(name, dir_fd=above, follow_symlinks=False)
+        if stat.S_ISDIR(status.st_mode) and status.st_uid == os.getuid():
+            return above
+    except OSError:
+        pass
+    os.close(above)
+    return None
+
+
+def _end_processes(mark: bytes, leader: int, start: int, grace: float) -> None:
+    deadline = time.monotonic() + grace
+    told: set[int] = set()
+    for _ in range(_LOOKS + int(grace / _LOOK_INTERVAL)):
+        found = process_tree.marked(mark) if mark else []
+        if leader and start and process_tree.start_time(leader) == start:
+            found.append(leader)
+        if not found:
+            return
+        if time.monotonic() >= deadline:
+            process_tree.signal_all(found, signal.SIGKILL)
+        elif not told.issuperset(found):
+            new = [pid for pid in found if pid not in told]
+            process_tree.signal_all(new, signal.SIGTERM)
+            process_tree.signal_all(new, signal.SIGCONT)
+            told.update(new)
+        time.sleep(_LOOK_INTERVAL)
+
+
+def _boot() -> str:
+    try:
+        with open("/proc/sys/kernel/random/boot_id") as file:
+            return file.read().strip()
+    except OSError:
+        return ""

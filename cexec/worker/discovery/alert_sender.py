@@ -1,0 +1,166 @@
+"""What a worker tells the loggers: one alert for every job that it started.
+
+Contract: `given` tells of a job, `started` gives it its number, `ended` tells how it went; driven by the worker's loop
+with `next_timeout` and `handle_timeout(now)`, which sends what is due; `hear_acknowledgement` takes a logger's answer.
+docs/protocol.md section 5.2.
+"""
+
+from __future__ import annotations
+
+from time import time
+
+from cexec.errors import ProtocolError
+from cexec.protocol.base.limits import MAXIMUM_HOPS
+from cexec.protocol.datagrams import alert, datagram
+from cexec.protocol.datagrams.alert import Alert
+from cexec.protocol.decisions.alert_delivery import Outbox
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cexec.net.announcer import Announcer
+    from cexec.protocol.base.keys import WorkerKey
+    from cexec.protocol.datagrams.datagram import Datagram
+    from cexec.protocol.decisions.bid import Bidder
+    from cexec.system.storage.series import Series
+
+COUNTER_AT = 8  # where a datagram has its transmission counter, docs/protocol.md section 2.1
+MAC1_AT, MAC1_SIZE = 12, 16  # and its identity
+MAXIMUM_GIVEN = 1000  # (ours) attempts of which it is remembered that they were given to this worker
+
+
+class Started:
+    """A job that runs: its number and what its alert will say."""
+
+    __slots__ = ("attempt", "client_address", "client_name", "job_id", "number", "worker_address")
+
+    def __init__(
+        self,
+        number: int,
+        *,
+        job_id: bytes,
+        attempt: int,
+        client_name: str,
+        client_address: str,
+        worker_address: str,
+    ) -> None:
+        self.number = number
+        self.job_id = job_id
+        self.attempt = attempt
+        self.client_name = client_name
+        self.client_address = client_address
+        self.worker_address = worker_address
+
+
+class AlertSender:
+    """All alerts of one worker, and what it makes of those of others."""
+
+    def __init__(
+        self, *, key: WorkerKey, instance: bytes, series: Series, announcer: Announcer, bidder: Bidder
+    ) -> None:
+        self._key = key
+        self._instance = instance
+        self._series = series
+        self._announcer = announcer
+        self._bidder = bidder
+        self._outbox = Outbox()
+        self._running: dict[int, Started] = {}
+        self._given: dict[tuple[bytes, int], bytes] = {}  # job and attempt: what the bidder knows it by
+
+    def given(self, job_id: bytes, attempt: int, identity: bytes) -> None:
+        """A client has given a job to this worker: if it complains about it, that is not made up."""
+        if len(self._given) >= MAXIMUM_GIVEN:
+            del self._given[next(iter(self._given))]
+        self._given[(job_id, attempt)] = identity
+
+    def started(
+        self,
+        *,
+        job_id: bytes,
+        attempt: int,
+        client_name: str,
+        client_address: str,
+        worker_address: str,
+    ) -> Started:
+        job = Started(
+            self._series.take(),
+            job_id=job_id,
+            attempt=attempt,
+            client_name=client_name,
+            client_address=client_address,
+            worker_address=worker_address,
+        )
+        self._running[job.number] = job
+        return job
+
+    def ended(
+        self, job: Started, now: float, *, status: int | None, duration: float, received: int = 0, sent: int = 0
+    ) -> bytes:
+        """The alert's mac1.  `status` None: the attempt ended without an exit frame that the client could have got."""
+        self._running.pop(job.number, None)
+        told = Alert(
+            outcome=alert.ABANDONED if status is None else alert.COMPLETED,
+            complaint=alert.COMPLAINTS.index("disconnected") if status is None else alert.NO_COMPLAINT,
+            certificate=self._key.identity.certificate,
+            job_id=job.job_id,
+            attempt=job.attempt,
+            client_name=job.client_name,
+            client_address=job.client_address,
+            worker_name=self._key.identity.certificate.name,
+            worker_address=job.worker_address,
+            instance=self._instance,
+            series=self._series.id,
+            sequence=job.number,
+            running=[number for number in self._running if number < job.number],
+            status=status or 0,
+            clock=int(time() * 1000),
+            duration=round(duration * 1000),
+            received=received,
+            sent=sent,
+        )
+        data = alert.encode_alert(self._key, told, MAXIMUM_HOPS)
+        self._outbox.add(job.number, data, now)
+        return data[MAC1_AT:][:MAC1_SIZE]
+
+    def hear_answers(self) -> None:
+        """Loggers answer to the socket that the alerts are sent from."""
+        for data, _ in self._announcer.receive():
+            parsed = datagram.parse(data, (self._key.mac1_key,))
+            if parsed is not None:
+                self.hear_acknowledgement(parsed)
+
+    def hear_acknowledgement(self, parsed: Datagram) -> None:
+        """An acknowledgement has come, perhaps of another worker's alerts."""
+        if parsed.kind != datagram.ACKNOWLEDGEMENT:
+            return
+        try:
+            heard = alert.open_acknowledgement(self._key, parsed.inner)
+        except ProtocolError:
+            return
+        if heard.series == self._series.id:
+            self._outbox.acknowledged(heard.sequences)
+
+    def hear_alert(self, parsed: Datagram, now: float) -> None:
+        """A complaint about this worker slows it; a rival's success matters while it is slowed.
+
+        A client's alert that was sent to this machine alone is passed on to this worker's group, where the loggers are.
+        """
+        try:
+            told = alert.open_alert(self._key, parsed.inner)
+        except ProtocolError:
+            return
+        if told.outcome == alert.COMPLAINT and told.instance == self._instance:
+            identity = self._given.pop((told.job_id, told.attempt), None)
+            self._bidder.complained(told.certificate.public_key, now, identity)
+        elif told.outcome == alert.COMPLETED and told.instance != self._instance:
+            self._bidder.rival_succeeded(now)
+        if parsed.unicast and parsed.hops and not told.sequence:
+            self._announcer.send(
+                datagram.encode(datagram.ALERT, parsed.mac1, parsed.inner, hops=parsed.hops - 1, counter=parsed.counter)
+            )
+
+    def next_timeout(self) -> float | None:
+        return self._outbox.next_timeout()
+
+    def handle_timeout(self, now: float) -> None:
+        for data, copies in self._outbox.due(now):
+            self._announcer.send(data[:COUNTER_AT] + copies.to_bytes(2, "big") + data[COUNTER_AT + 2 :])

@@ -1,0 +1,144 @@
+"""What a worker says of itself, and to whom it answers by datagram.
+
+Contract: `Answers` makes every hello, sends answers to announcements, and answers censuses after a random time, so that
+a thousand workers do not answer in the same moment (`next_timeout`, `handle_timeout`).  docs/protocol.md sections 2.4
+and 2.6.
+"""
+
+from __future__ import annotations
+
+from heapq import heappop, heappush
+from time import monotonic, time
+
+from cexec import __version__
+from cexec.protocol.base import bloom, sodium
+from cexec.protocol.datagrams import hello
+from cexec.protocol.datagrams.hello import MAXIMUM_DETAIL, Hello, encode_answer, seal_hello
+from cexec.protocol.decisions.census import spread
+from cexec.worker.discovery.machine import own_addresses
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from cexec.net.group_sockets import GroupSockets
+    from cexec.protocol.base.keys import WorkerKey
+    from cexec.protocol.decisions.bid import Bidder
+    from cexec.worker.discovery.heard import Known
+    from cexec.worker.discovery.load_watch import LoadWatch
+
+MAXIMUM_CENSUSES = 100  # (ours) that wait for their answer at once
+
+
+class Profile:
+    """What stays as it is while a worker serves.  `attributes`: os, arch, cpus, mem and the labels.
+
+    `once`: its jobs must never be repeated, which a client has to know before it gives it one.
+    """
+
+    __slots__ = ("attributes", "host", "once", "slots", "speed")
+
+    def __init__(
+        self, *, host: str, slots: int, speed: float, attributes: Mapping[str, str], once: bool = False
+    ) -> None:
+        self.host = host
+        self.slots = slots
+        self.speed = speed
+        self.attributes = dict(attributes)
+        self.once = once
+
+
+class Answers:
+    """The worker's voice."""
+
+    def __init__(
+        self,
+        *,
+        key: WorkerKey,
+        profile: Profile,
+        groups: GroupSockets,
+        bidder: Bidder,
+        load: LoadWatch,
+        random: Callable[[], float],
+    ) -> None:
+        self.instance = sodium.random_bytes(hello.INSTANCE_SIZE)
+        self.dropped = 0  # datagrams that were not looked at, for want of time
+        self._key = key
+        self._profile = profile
+        self._groups = groups
+        self._bidder = bidder
+        self._load = load
+        self._random = random
+        self._ciphers = sodium.aead_names()
+        self._started = monotonic()
+        self._censuses: dict[bytes, Known] = {}  # by job id, those that wait for their answer
+        self._due: list[tuple[float, bytes]] = []
+
+    def fits(self, known: Known) -> bool:
+        """Whether this worker has all that an announcement asks for."""
+        requirements = known.opened.announcement.requirements
+        if not requirements:
+            return True
+        named = requirements.wanted or requirements.unwanted
+        addresses = own_addresses(known.ways[0].source[0]) if named else ()
+        names = {"name": self._key.identity.certificate.name, "host": self._profile.host}
+        return not requirements.lacking({**self._profile.attributes, **names}, addresses)
+
+    def hello(self, purpose: int, detail: str = "") -> Hello:
+        """What there is to say now."""
+        profile, bidder = self._profile, self._bidder
+        return Hello(
+            purpose=purpose,
+            instance=self.instance,
+            certificate=self._key.identity.certificate,
+            host=profile.host,
+            ciphers=self._ciphers,
+            version=__version__,
+            load=self._load.load.level,
+            speed=profile.speed,
+            slots=profile.slots,
+            running=bidder.running,
+            waiting=bidder.waiting,
+            uptime=int(monotonic() - self._started),
+            clock=int(time() * 1000),
+            detail=detail.encode("utf-8", "replace")[:MAXIMUM_DETAIL].decode("utf-8", "ignore"),
+            attributes=profile.attributes if purpose == hello.CENSUS else {hello.ONCE: ""} if profile.once else None,
+        )
+
+    def send(self, known: Known, purpose: int, detail: str = "", *, ways: int = 1) -> None:
+        """One sealed datagram to the asking client, by so many ways at once."""
+        message = seal_hello(known.opened.handshake(), self._key.identity, self.hello(purpose, detail))
+        for way in known.ways[:ways]:
+            data = encode_answer(self._key.mac1_key, known.mac1, message, way.hops)
+            self._groups.send_to(data, way.source, way.via)
+
+    # censuses
+
+    def take_part(self, known: Known, now: float) -> bool:
+        """Answer a census in a while; False: it has nothing to do with us, or is under way."""
+        asked = known.opened.announcement
+        if bloom.contains(asked.known, asked.reply_key, self.instance):
+            return False
+        if asked.job_id in self._censuses or len(self._censuses) >= MAXIMUM_CENSUSES:
+            return False
+        expected = asked.weight if asked.weight > 1 else self._bidder.competitors
+        self._censuses[asked.job_id] = known
+        heappush(self._due, (now + self._random() * spread(expected), asked.job_id))
+        return True
+
+    def next_timeout(self) -> float:
+        return self._due[0][0] if self._due else float("inf")
+
+    def handle_timeout(self, now: float) -> list[bytes]:
+        """Sends what is due; mac1 of the announcements that have been answered."""
+        answered = []
+        while self._due and self._due[0][0] <= now:
+            known = self._censuses.pop(heappop(self._due)[1])
+            # A second question means that an answer was lost: perhaps that way is none.
+            self.send(known, hello.CENSUS, self._health(), ways=known.opened.announcement.attempt)
+            answered.append(known.mac1)
+        return answered
+
+    def _health(self) -> str:
+        dropped = f"{self.dropped} datagrams dropped" if self.dropped else ""
+        return ", ".join(filter(None, (self._bidder.health, dropped)))

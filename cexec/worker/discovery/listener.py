@@ -1,0 +1,193 @@
+"""A worker's ear: what comes from its group, and what follows from it.
+
+Contract: `Listener.listen(now)` takes what has come; announcements that this worker can serve are put to the bidder,
+with what is needed to answer them in `heard`; censuses and refusals are answered by `answers`.  Timers: `next_timeout`,
+`handle_timeout`.  docs/protocol.md sections 2 and 5.1.
+"""
+
+from __future__ import annotations
+
+from time import thread_time, time
+
+from cexec.errors import CertificateError, ProtocolError
+from cexec.net.group_receiver import GroupReceiver
+from cexec.net.group_sockets import REFRESH_INTERVAL
+from cexec.protocol.base.token_bucket import TokenBucket
+from cexec.protocol.datagrams import datagram, hello
+from cexec.protocol.datagrams.announcement import CENSUS, RUN_ALL, Claim, open_announcement, own_job_id
+from cexec.worker.discovery.heard import HeardAnnouncements, Known, Way
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cexec.net.group_sockets import GroupSockets
+    from cexec.protocol.base.keys import WorkerKey
+    from cexec.protocol.datagrams.datagram import Datagram
+    from cexec.protocol.decisions.bid import Bidder
+    from cexec.system.storage.eventlog import EventLog
+    from cexec.worker.discovery.alert_sender import AlertSender
+    from cexec.worker.discovery.answers import Answers
+    from cexec.worker.discovery.presence_sender import PresenceSender
+
+HOP_DELAY = 0.1  # seconds (protocol) that a job waits longer for each relay between, so that near workers come first
+OPENING_SHARE = 0.3  # (ours) of one CPU that may go into opening datagrams of our key, once a burst is used up
+OPENING_BURST = 2.0  # seconds (ours) of CPU time: several thousand datagrams
+
+
+class Listener:
+    """What one worker hears."""
+
+    def __init__(
+        self,
+        *,
+        key: WorkerKey,
+        groups: GroupSockets,
+        bidder: Bidder,
+        answers: Answers,
+        presences: PresenceSender,
+        alerts: AlertSender,
+        log: EventLog,
+        now: float,
+    ) -> None:
+        self.heard = HeardAnnouncements()
+        self.answers = answers
+        self.presences = presences
+        self._alerts = alerts
+        self._key = key
+        self._groups = groups
+        self._bidder = bidder
+        self._log = log
+        self._receiver = GroupReceiver(groups, [key.mac1_key], now)
+        self._openings = TokenBucket(OPENING_SHARE, OPENING_BURST, now)
+        self._unopened = 0  # datagrams that were left alone, for want of CPU time
+        self._next_refresh = now + REFRESH_INTERVAL
+
+    def listen(self, now: float) -> None:
+        """Takes what has come."""
+        for parsed, source, via in self._receiver.receive(now):
+            self._hear(parsed, Way(parsed, source, via), now)
+
+    def leave(self) -> None:
+        """This worker goes: the group is told."""
+        self.presences.bye()
+        self._groups.leave()
+
+    def next_timeout(self) -> float:
+        return min(self._next_refresh, self.presences.next_timeout(), self.answers.next_timeout())
+
+    def handle_timeout(self, now: float) -> None:
+        self.presences.handle_timeout(now)
+        for mac1 in self.answers.handle_timeout(now):
+            self.heard.forget(mac1, now)
+        news = self._groups.news()
+        if news is not None:
+            self._log.event("mdns", reason=news)
+        if now >= self._next_refresh:
+            self._next_refresh = now + REFRESH_INTERVAL
+            self.heard.expire(now)
+            self._tell_drops()
+            if self._groups.refresh():
+                self._log.event("listening", addresses=", ".join(self._groups.addresses()))
+                self.presences.moved(now)
+
+    def _tell_drops(self) -> None:
+        dropped = self._groups.drops() + self._unopened
+        if dropped > self.answers.dropped:
+            self._log.event("dropped", datagrams=dropped - self.answers.dropped, reason="they come too fast")
+            self.answers.dropped = dropped
+
+    def _hear(self, parsed: Datagram, way: Way, now: float) -> None:
+        if parsed.kind == datagram.ANNOUNCEMENT:
+            self._hear_announcement(parsed, way, now)
+        elif parsed.kind == datagram.CLAIM:
+            self._hear_claim(parsed, now)
+        elif parsed.kind == datagram.PRESENCE and not self.heard.done(parsed.mac1) and self._may_open(now):
+            self.heard.forget(parsed.mac1, now)  # copies need not be opened
+            start = thread_time()
+            if self.presences.hear(parsed):
+                self._bidder.rival_heard(now)
+            self._openings.spend(thread_time() - start)
+        elif parsed.kind == datagram.ALERT and not self.heard.done(parsed.mac1) and self._may_open(now):
+            self.heard.forget(parsed.mac1, now)  # copies need not be opened
+            start = thread_time()
+            self._alerts.hear_alert(parsed, now)
+            self._openings.spend(thread_time() - start)
+        elif parsed.kind == datagram.ACKNOWLEDGEMENT:
+            self._alerts.hear_acknowledgement(parsed)
+
+    def _hear_announcement(self, parsed: Datagram, way: Way, now: float) -> None:
+        known = self.heard.get(parsed.mac1)
+        if known is None:
+            known = self._open(parsed, way, now)
+            if known is None:
+                return
+        else:
+            known.hear(way, now)
+        if known.refusal:
+            if known.refusals < parsed.counter + 2:
+                known.refusals += 1
+                self.answers.send(known, hello.REFUSED, known.refusal)
+            return
+        announcement = known.opened.announcement
+        if announcement.kind == CENSUS:
+            return
+        early = self.heard.take_claim(parsed.mac1)
+        claimed = early is not None and early.proves(announcement.claim_hash)
+        if early is not None and claimed:
+            self._bidder.claimed(parsed.mac1, early.connected, now)
+        self._bidder.consider(
+            parsed.mac1,
+            announcement.weight,
+            announcement.wanted_for,
+            now,
+            extra_delay=HOP_DELAY * known.relays,
+            # where only this worker is meant there is no race, and where all are meant there is none either
+            targeted=announcement.kind == RUN_ALL or len(announcement.requirements.wanted) == 1,
+        )
+        if claimed:
+            self.heard.forget(parsed.mac1, now)
+
+    def _open(self, parsed: Datagram, way: Way, now: float) -> Known | None:
+        """A new announcement; None if it is done with, is none, or asks for what this worker does not have."""
+        if self.heard.done(parsed.mac1) or not self._may_open(now):
+            return None
+        start = thread_time()
+        try:
+            opened = open_announcement(self._key, parsed.inner)
+        except ProtocolError:
+            return None
+        finally:
+            self._openings.spend(thread_time() - start)
+        if opened.announcement.kind == RUN_ALL:
+            opened.announcement.job_id = own_job_id(opened.announcement.job_id, self.answers.instance)
+        known = self.heard.add(parsed.mac1, opened, way, now)
+        if not self.answers.fits(known):
+            self.heard.forget(parsed.mac1, now)
+            return None
+        try:
+            opened.announcement.certificate.check_dates(time())
+        except CertificateError as error:
+            self.heard.refuse(known, str(error))
+            self._log.event("refused", **known.fields(), reason=known.refusal)
+            return known
+        if opened.announcement.kind == CENSUS and not self.answers.take_part(known, now):
+            self.heard.forget(parsed.mac1, now)
+            return None
+        return known
+
+    def _may_open(self, now: float) -> bool:
+        """Datagrams of our key cost a Diffie-Hellman each, so whoever has the key could keep us busy with them."""
+        if self._openings.left(now):
+            return True
+        self._unopened += 1
+        return False
+
+    def _hear_claim(self, parsed: Datagram, now: float) -> None:
+        try:
+            claim = Claim.decode(parsed.inner)
+        except ProtocolError:
+            return
+        known = self.heard.get(claim.announced)
+        if known is None:
+            self.heard.claim_first(claim, now)
+        elif claim.proves(known.opened.announcement.claim_hash):
+            self._bidder.claimed(claim.announced, claim.connected, now)

@@ -1,0 +1,65 @@
+"""What this machine is, as its workers tell it: docs/protocol.md section 2.2.
+
+Contract: `attributes()` has `os`, `arch`, `cpus` and `mem` (bytes) as text; what this system does not tell is left out.
+`own_addresses` are those by which a client may call this host.  Nothing here raises.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cexec.net.interfaces import interfaces
+from cexec.system.host.load import CGROUPS, PROC, usable_cpus
+
+
+def attributes() -> dict[str, str]:
+    """The attributes that every worker has."""
+    machine = os.uname()
+    found = {"os": machine.sysname.lower(), "arch": machine.machine, "cpus": f"{usable_cpus():.4g}"}
+    memory = usable_memory()
+    return {**found, "mem": str(memory)} if memory else found
+
+
+def usable_memory(proc: str = PROC, cgroups: str = CGROUPS) -> int:
+    """Bytes of memory that this process may use: the machine's, or what its control groups allow; 0 when not told."""
+    try:
+        total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    except (ValueError, OSError):
+        return 0
+    return min([total, *_limits(proc, cgroups)])
+
+
+def _limits(proc: str, cgroups: str) -> list[int]:
+    """What this process's control group and those above it allow."""
+    found = []
+    for line in _read(f"{proc}/self/cgroup").splitlines():
+        _, controllers, path = (*line.split(":", 2), "", "")[:3]
+        if controllers and "memory" not in controllers.split(","):
+            continue
+        parts = [part for part in path.split("/") if part and part != ".."]
+        root, name = (f"{cgroups}/memory", "memory.limit_in_bytes") if controllers else (cgroups, "memory.max")
+        for depth in range(len(parts) + 1):
+            limit = _read("/".join([root, *parts[:depth], name])).strip()
+            if limit.isdigit():
+                found.append(int(limit))
+    return found
+
+
+def own_addresses(client: str) -> set[str]:
+    """The addresses by which the client at the address `client` may call this host: a loopback one only if it is here.
+
+    IPv6 addresses are without their scope.
+    """
+    outer: set[str] = set()
+    loopback: set[str] = set()
+    for one in interfaces():
+        (loopback if one.loopback else outer).update(one.addresses())
+    return outer | loopback if client.partition("%")[0] in outer | loopback else outer
+
+
+def _read(path: str) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as file:
+            return file.read()
+    except OSError:
+        return ""

@@ -1,0 +1,111 @@
+"""One connection of a worker to a client, from the first SYN to the end of the handshake.
+
+Contract: `Offer` is driven by `advance(now)` whenever its descriptor is ready for what `mask` asks, and by
+`handle_timeout`; both raise `CexecError` with the reason when the offer has failed.  When it is `PROVED` the worker
+reserves a slot and gives the connection to a process, which says CONFIRM.  docs/protocol.md section 3.
+"""
+
+from __future__ import annotations
+
+import _socket
+import errno
+import os
+import select
+
+from cexec.errors import DisconnectedError, LocalError
+from cexec.net.sockets import connect_result, start_connect
+from cexec.protocol.base.limits import CONNECT_DEADLINE
+from cexec.protocol.connection.channel import Records, WorkerHandshake
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cexec.net.groups import Sockaddr
+    from cexec.protocol.base.certificate import Identity
+    from cexec.protocol.datagrams.announcement import OpenedAnnouncement
+    from cexec.protocol.datagrams.hello import Hello
+
+CONNECTING, SHAKING, PROVED = range(3)
+
+
+class UnreachableError(LocalError):
+    """The client could not be connected to: it is told so by a datagram, because a firewall is seen only from here."""
+
+
+class Offer:
+    """An offer to run one announced job.  `identity` is the announcement's mac1, `client` the peer's address."""
+
+    def __init__(
+        self, identity: bytes, client: Sockaddr, opened: OpenedAnnouncement, worker: Identity, hello: Hello, now: float
+    ) -> None:
+        self.identity = identity
+        self.client = client
+        self.state = CONNECTING
+        self._deadline = now + CONNECT_DEADLINE
+        try:
+            self.connection: _socket.socket = start_connect(client)
+        except LocalError as error:
+            raise UnreachableError(str(error)) from None
+        self._handshake = WorkerHandshake(opened.handshake(), worker, hello, now)
+
+    @property
+    def records(self) -> Records:
+        records = self._handshake.records
+        assert records is not None  # from PROVED on
+        return records
+
+    @property
+    def mask(self) -> int:
+        """What to wait for."""
+        return select.POLLOUT if self.state == CONNECTING else select.POLLIN
+
+    def next_timeout(self) -> float:
+        return self._deadline
+
+    def handle_timeout(self, now: float) -> None:
+        if now < self._deadline:
+            return
+        if self.state == CONNECTING:
+            raise UnreachableError("timed out")
+        raise DisconnectedError("client did not answer in time")
+
+    def advance(self, now: float) -> None:
+        """The descriptor is ready."""
+        if self.state == CONNECTING:
+            failure = connect_result(self.connection)
+            if failure:
+                raise UnreachableError(failure)
+            self._send(self._handshake.data_to_send())
+            self.state = SHAKING
+        elif self.state == SHAKING:
+            self._handshake.receive_data(self._receive(self._handshake.wanted), now)
+            if self._handshake.records is not None:
+                self.state = PROVED
+
+    def close(self) -> None:
+        self.connection.close()
+
+    def _receive(self, size: int) -> bytes:
+        try:
+            data = self.connection.recv(size)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except OSError as error:
+            raise DisconnectedError(_lost(error)) from None
+        if not data:
+            raise DisconnectedError("client closed the connection")
+        return data
+
+    def _send(self, data: bytes) -> None:
+        """A flight is far smaller than a socket's buffer: what does not fit at once means a broken client."""
+        try:
+            sent = self.connection.send(data)
+        except OSError as error:
+            raise DisconnectedError(_lost(error)) from None
+        if sent != len(data):
+            raise DisconnectedError("client takes no data")
+
+
+def _lost(error: OSError) -> str:
+    if error.errno in (errno.ECONNRESET, errno.EPIPE):
+        return "client closed the connection"
+    return os.strerror(error.errno or 0).lower()

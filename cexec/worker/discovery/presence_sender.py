@@ -1,0 +1,89 @@
+"""A worker's HELLO and BYE, and those of the others.
+
+Contract: `PresenceSender.hello` and `bye` send a statement to the whole group at once; HELLO is sent again a few times,
+byte for byte (`next_timeout`, `handle_timeout`), since nobody acknowledges it.  `hear` says whether a datagram tells of
+another worker that has come.  docs/protocol.md section 5.1.
+"""
+
+from __future__ import annotations
+
+from time import time
+
+from cexec.errors import ProtocolError
+from cexec.protocol.base.limits import MAXIMUM_HOPS
+from cexec.protocol.datagrams import presence
+from cexec.protocol.datagrams.presence import BYE, HELLO, Followed, Presence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cexec.net.announcer import Announcer
+    from cexec.protocol.base.keys import WorkerKey
+    from cexec.protocol.datagrams.datagram import Datagram
+
+REPETITIONS = (1.0, 4.0)  # seconds (ours) after which a HELLO is sent again
+NEVER = float("inf")
+
+
+class PresenceSender:
+    """What one worker tells of itself, and hears."""
+
+    def __init__(self, key: WorkerKey, instance: bytes, host: str, announcer: Announcer) -> None:
+        self._key = key
+        self._instance = instance
+        self._host = host
+        self._announcer = announcer
+        self._sequence = 0
+        self._statement = b""  # the last one
+        self._again: list[float] = []  # when it is sent again
+        self._followed = Followed()
+        self._gone = False
+
+    def hello(self, now: float) -> None:
+        """This worker serves from now on, or by other ways than before."""
+        self._say(HELLO)
+        self._again = [now + after for after in REPETITIONS]
+
+    def moved(self, now: float) -> None:
+        """Its addresses have changed; nothing when it has said BYE."""
+        if not self._gone:
+            self.hello(now)
+
+    def bye(self) -> None:
+        """It takes no more jobs.  Twice, because there is no later."""
+        self._again = []
+        self._gone = True
+        self._say(BYE)
+        self._announcer.send(self._statement)
+
+    def next_timeout(self) -> float:
+        return self._again[0] if self._again else NEVER
+
+    def handle_timeout(self, now: float) -> None:
+        while self._again and self._again[0] <= now:
+            del self._again[0]
+            self._announcer.send(self._statement)
+
+    def hear(self, parsed: Datagram) -> bool:
+        """Whether it is the HELLO of another worker, and news."""
+        try:
+            said = presence.open_presence(self._key, parsed.inner)
+        except ProtocolError:
+            return False
+        return said.instance != self._instance and self._followed.news(said) and said.purpose == HELLO
+
+    def close(self) -> None:
+        self._announcer.close()
+
+    def _say(self, purpose: int) -> None:
+        self._sequence += 1
+        statement = Presence(
+            purpose=purpose,
+            instance=self._instance,
+            sequence=self._sequence,
+            clock=int(time() * 1000),
+            host=self._host,
+            certificate=self._key.identity.certificate,
+        )
+        inner = presence.seal(self._key, statement)
+        self._statement = presence.encode_presence(self._key.mac1_key, inner, MAXIMUM_HOPS)
+        self._announcer.send(self._statement)

@@ -1,0 +1,105 @@
+"""A connection whose handshake is done, on its way from the worker to the process that will carry it.
+
+Contract: `send` hands the descriptor over with all that belongs to the announcement it answers; `receive` blocks until
+one comes, and gives None when the worker wants no more.  Both over a socketpair that keeps messages apart.
+"""
+
+from __future__ import annotations
+
+import _socket
+import json
+import os
+import socket
+
+from cexec.protocol.base import sodium
+from cexec.protocol.connection.channel import Records
+from cexec.system.process import orphans
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cexec.net.groups import Sockaddr
+    from cexec.protocol.connection.frames import Go
+    from cexec.protocol.datagrams.announcement import Announcement
+
+MAXIMUM_SIZE = 4096  # bytes (ours) of a message
+LEASE = "lease"  # (protocol) the option of GO that, set to "yes", asks for another job on this connection
+
+
+def is_leased(go: Go) -> bool:
+    """Whether the client may have another job after this one."""
+    return go.options.get(LEASE) == "yes"
+
+
+class Assignment:
+    """`client`: the peer's address and port; `name`: its certificate's; `job_id`, `attempt`: of the announcement."""
+
+    __slots__ = ("_keys", "attempt", "client", "job_id", "name")
+
+    def __init__(
+        self, client: Sockaddr, name: str, job_id: bytes, attempt: int, keys: tuple[str, bytes, bytes]
+    ) -> None:
+        self.client = client
+        self.name = name
+        self.job_id = job_id
+        self.attempt = attempt
+        self._keys = keys
+
+    @classmethod
+    def of(cls, announcement: Announcement, client: Sockaddr, records: Records) -> Assignment:
+        """`records`: of a handshake that is just done."""
+        return cls(client, announcement.certificate.name, announcement.job_id, announcement.attempt, records.keys)
+
+    def encode(self) -> bytes:
+        cipher, *keys = self._keys
+        fields = (list(self.client), self.name, self.job_id.hex(), self.attempt, cipher, *(key.hex() for key in keys))
+        return json.dumps(fields).encode()
+
+    @classmethod
+    def decode(cls, data: bytes) -> Assignment:
+        client, name, job_id, attempt, cipher, sending, receiving = json.loads(data)
+        keys = (cipher, bytes.fromhex(sending), bytes.fromhex(receiving))
+        return cls(tuple(client), name, bytes.fromhex(job_id), attempt, keys)
+
+    def records(self) -> Records:
+        """To be made once."""
+        cipher, sending, receiving = self._keys
+        return Records(sodium.aead(cipher), sending, receiving, proved=True)
+
+    def environment(self, go: Go, local: Sockaddr) -> dict[bytes, bytes]:
+        """What belongs to one job only; docs/protocol.md section 4.2 (GO) and cservice(1), ENVIRONMENT."""
+        # One announcement stands for all jobs of a lease.
+        job_id, attempt = (go.job_id, go.attempt) if is_leased(go) else (self.job_id, self.attempt)
+        values = {
+            "REMOTE_ADDR": str(self.client[0]),
+            "REMOTE_PORT": str(self.client[1]),
+            "SERVER_ADDR": str(local[0]),
+            "SERVER_PORT": str(local[1]),
+            "CEXEC_JOB": job_id.hex(),
+            "CEXEC_ATTEMPT": str(attempt),
+            "CEXEC_CLIENT": self.name,
+            orphans.MARK: f"{job_id.hex()}-{os.urandom(8).hex()}",  # the next attempt may run here too
+        }
+        result = {name.encode(): value.encode() for name, value in values.items()}
+        result.update({b"PEER_" + name.encode(): value for name, value in go.environment.items()})
+        return result
+
+
+def send(channel: socket.socket, connection: _socket.socket, assignment: Assignment) -> None:
+    """Raises `OSError` when nobody is there to take it."""
+    socket.send_fds(channel, [assignment.encode()], [connection.fileno()])
+
+
+def receive(channel: socket.socket) -> tuple[_socket.socket, Assignment] | None:
+    """Words that were meant for an earlier connection are passed over; None also when there is no descriptor left."""
+    while True:
+        try:
+            data, fds, flags, _ = socket.recv_fds(channel, MAXIMUM_SIZE, 1)
+        except OSError:
+            return None
+        if not data or flags & socket.MSG_CTRUNC:
+            return None
+        if fds:
+            os.set_inheritable(fds[0], False)
+            connection = _socket.socket(fileno=fds[0])
+            connection.setblocking(False)
+            return connection, Assignment.decode(data)

@@ -1,0 +1,123 @@
+"""A job's private directory, and the files that go there and come back.
+
+Contract: `PrivateDirectory` is empty when it is made and belongs to one job.  Names are relative paths as the session
+has checked them; whatever the program does there, nothing is opened through a link, and only regular files are read.
+`receive_files` and `send_files` pump until the streams of kind FILE in their direction have ended.  `OSError` for what
+the system refuses, `FileProblem` for what the client has to be told of one file.  docs/protocol.md section 4.2 (GO).
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+from cexec.errors import CexecError
+from cexec.protocol.connection.frames import FILE, READS, WRITES
+from cexec.protocol.connection.streams import OPEN
+from cexec.system.io.fds import Sink, Source
+from cexec.system.process.orphans import PRIVATE_PREFIX, remove_directory
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cexec.net.pump import Pump
+    from cexec.protocol.connection.frames import Stream
+
+_INSIDE = os.O_NOFOLLOW | os.O_CLOEXEC
+_REASONS = {errno.ENOENT: "no such file", errno.ELOOP: "it is a link", errno.ENOTDIR: "no such file"}
+
+
+class FileProblem(CexecError):
+    """One file cannot be had."""
+
+
+class PrivateDirectory:
+    """The directory, under $TMPDIR or /tmp."""
+
+    def __init__(self) -> None:
+        base = os.environ.get("TMPDIR") or "/tmp"
+        self.path = os.path.abspath(f"{base}/{PRIVATE_PREFIX}{os.urandom(8).hex()}")
+        os.mkdir(self.path, 0o700)
+        self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | _INSIDE)
+
+    def enter(self) -> None:
+        """Makes it the working directory, which the program inherits."""
+        os.fchdir(self._fd)
+
+    def create(self, name: str) -> int:
+        """A new file for writing; the directories of its name are made."""
+        above, last = self._descend(name, make=True)
+        try:
+            return os.open(last, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _INSIDE, 0o666, dir_fd=above)
+        finally:
+            os.close(above)
+
+    def open(self, name: str) -> int:
+        """A regular file for reading."""
+        try:
+            above, last = self._descend(name, make=False)
+            try:
+                fd = os.open(last, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | _INSIDE, dir_fd=above)
+            finally:
+                os.close(above)
+        except OSError as error:
+            number = error.errno or 0
+            raise FileProblem(_REASONS.get(number, os.strerror(number).lower())) from None
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            os.close(fd)
+            raise FileProblem("it is not a regular file")
+        return fd
+
+    def remove(self) -> None:
+        os.chdir("/")
+        os.close(self._fd)
+        remove_directory(self.path)
+
+    def _descend(self, name: str, *, make: bool) -> tuple[int, str]:
+        """The directory that holds the file, open, and the last part of its name."""
+        *parts, last = name.split("/")
+        above = os.dup(self._fd)
+        for part in parts:
+            try:
+                if make:
+                    _make_directory(part, above)
+                below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | _INSIDE, dir_fd=above)
+            finally:
+                os.close(above)
+            above = below
+        return above, last
+
+
+def receive_files(pump: Pump, streams: list[Stream], directory: PrivateDirectory, step: Callable[[], None]) -> None:
+    """Takes what the client sends, before the program starts; `step` pumps."""
+    sent = [stream for stream in streams if stream.kind == FILE and stream.directions & READS]
+    for stream in sent:
+        pump.sinks[stream.number] = Sink(directory.create(stream.name))
+    while any(stream.number in pump.sinks for stream in sent):
+        step()
+
+
+def send_files(
+    pump: Pump, streams: list[Stream], directory: PrivateDirectory, step: Callable[[], None], *, skip: bool
+) -> None:
+    """Gives the client what the program has left, one file after the other; `step` pumps.  `skip`: none of them."""
+    for stream in streams:
+        if stream.kind != FILE or not stream.directions & WRITES:
+            continue
+        try:
+            if skip:
+                raise FileProblem("not fetched, because the program failed")
+            pump.sources[stream.number] = Source(directory.open(stream.name))
+        except FileProblem as error:
+            pump.session.broken(stream.number, str(error))
+        while pump.session.outgoing[stream.number].state == OPEN:
+            step()
+
+
+def _make_directory(name: str, above: int) -> None:
+    try:
+        os.mkdir(name, dir_fd=above)
+    except FileExistsError:
+        pass

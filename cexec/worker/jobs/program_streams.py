@@ -1,0 +1,240 @@
+"""The program's descriptors: a pipe or a socketpair for every stream of GO, and which end is whose.
+
+Contract: `open_streams` makes all of them, gives our ends to the pump, and returns the program's, by descriptor number;
+`close_ends` closes these once the program has them.  A descriptor that the client did not have is not there, so the
+program finds it closed.  `AbandonedOutputs` are those whose reader at the client has gone.  Raises `OSError`.
+docs/protocol.md sections 4.2 (GO) and 4.3.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import socket
+from time import monotonic
+
+from cexec.protocol.connection.frames import FILE, PIPE, READS, WRITES
+from cexec.system.io.fds import PIPE_SIZE, Sink, Source, own_pipe, unread
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cexec.net.pump import Pump
+    from cexec.protocol.connection.frames import Stream
+
+READING, WRITING = socket.SHUT_RD, socket.SHUT_WR  # the halves of our end
+_DRAINED = 65536  # bytes (ours) at a time
+PATIENCE = 2.0  # seconds (ours) for which a program's output is taken after its reader has gone
+_LARGEST_REST = PIPE_SIZE  # bytes (ours) that are taken in this time: what may have been in the pipe already
+
+
+class PipeSink(Sink):
+    """Our end of a pipe that the program reads; knows also when it is closed how much was never read."""
+
+    def __init__(self, fd: int) -> None:
+        super().__init__(fd)
+        self._rest = -1
+
+    def unread(self) -> int:
+        """What the program has left when it has ended; asked for once."""
+        left = unread(self._rest if self.fd < 0 else self.fd)
+        if self._rest >= 0:
+            os.close(self._rest)
+            self._rest = -1
+        return left
+
+    def close(self) -> None:
+        if self.fd >= 0:
+            try:  # another reader, so that the pipe stays; we do not read
+                self._rest = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            except OSError:
+                pass  # no /proc
+        super().close()
+
+
+class AbandonedOutputs:
+    """Outputs whose reader at the client has gone.
+
+    They are not closed at once: in a local pipeline what the client could not write would not have been written by the
+    program, and a program that had no more to write than that would end as if all had been well.  So a little more is
+    taken from it, for a while.  If that is all, it cannot have noticed, and the session is told; else its next write
+    fails, and if it waits for just that with poll it is told now.
+    """
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+        self._outputs: dict[int, _Abandoned] = {}  # by descriptor
+
+    def add(self, stream: int, source: Source) -> None:
+        self._outputs[source.fd] = _Abandoned(stream, source)
+        self._pump.watch(source.fd)
+
+    def next_timeout(self) -> float | None:
+        """When to call `advance` although nothing has happened."""
+        return min((output.deadline for output in self._outputs.values()), default=None)
+
+    def advance(self, now: float) -> None:
+        """After each step of the pump."""
+        for fd, output in list(self._outputs.items()):
+            ended = fd in self._pump.ready and not output.discard()
+            if ended or output.size >= _LARGEST_REST or now >= output.deadline:
+                self._close(fd, ended)
+
+    def settle(self) -> None:
+        """The program has ended."""
+        for fd in list(self._outputs):
+            self._close(fd)
+
+    def _close(self, fd: int, ended: bool = False) -> None:
+        output = self._outputs.pop(fd)
+        if ended or _hung_up(fd):
+            self._pump.session.ended_unnoticed(output.stream)
+        self._pump.unwatch(fd)
+        output.source.close()
+
+
+class _Abandoned:
+    """One of them."""
+
+    def __init__(self, stream: int, source: Source) -> None:
+        self.stream = stream
+        self.source = source
+        self.size = 0  # of what has been taken
+        self.deadline = monotonic() + PATIENCE
+
+    def discard(self) -> bool:
+        """Takes what is there; False at its end."""
+        size = self.source.read_into(memoryview(bytearray(_DRAINED)))
+        self.size += size or 0
+        return size != 0
+
+
+class OutputSource(Source):
+    """Our end of a pipe that the program writes."""
+
+    def __init__(self, fd: int, stream: int, abandoned: AbandonedOutputs) -> None:
+        super().__init__(fd)
+        self._stream = stream
+        self._abandoned = abandoned
+
+    def abandon(self) -> None:
+        self._abandoned.add(self._stream, self)
+
+
+class PairSource(OutputSource):
+    """The reading half of our end of a socketpair: when nobody reads on, the program's writes fail as in a pipe."""
+
+    def __init__(self, pair: Pair, stream: int, abandoned: AbandonedOutputs) -> None:
+        super().__init__(pair.fd, stream, abandoned)
+        self._shared = True
+        self._pair = pair
+
+    def read_into(self, view: memoryview) -> int | None:
+        try:
+            return super().read_into(view)
+        except ConnectionResetError:
+            return 0  # the program has closed its end without having read all; what it had written came before
+
+    @property
+    def hung_up(self) -> bool:
+        return _hung_up(self.fd)
+
+    def close(self) -> None:
+        super().close()
+        self._pair.close(READING)
+
+
+class PairSink(Sink):
+    """The writing half: when it is closed the program reads the end, and can still write."""
+
+    def __init__(self, pair: Pair) -> None:
+        super().__init__(pair.fd, shared=True)
+        self._pair = pair
+
+    def close(self) -> None:
+        super().close()
+        self._pair.close(WRITING)
+
+
+class Pair:
+    """Our end of a socketpair, closed when both of its halves are."""
+
+    def __init__(self, end: socket.socket, halves: set[int]) -> None:
+        self.fd = end.fileno()
+        self._end = end
+        self._open = halves
+
+    def close(self, half: int) -> None:
+        if half not in self._open:
+            return
+        self._open.discard(half)
+        try:
+            self._end.shutdown(half)
+        except OSError:
+            pass  # the program has closed its end already
+        if not self._open:
+            self._drain()
+            self._end.close()
+
+    def _drain(self) -> None:
+        """What is unread when a socket is closed would give the program ECONNRESET instead of EPIPE."""
+        try:
+            while self._end.recv(_DRAINED):
+                pass
+        except OSError:
+            pass  # nothing more
+
+
+def open_streams(pump: Pump, streams: list[Stream], abandoned: AbandonedOutputs) -> dict[int, int]:
+    """Our ends go to the pump, the program's are returned; the same one for descriptors that are duplicates."""
+    ends: dict[int, int] = {}
+    try:
+        for stream in streams:
+            if stream.kind == FILE:
+                continue
+            if stream.same_as != stream.number:
+                ends[stream.number] = ends[stream.same_as]
+            elif stream.kind == PIPE:
+                ends[stream.number] = _open_pipe(pump, stream, abandoned)
+            else:
+                ends[stream.number] = _open_pair(pump, stream, abandoned)
+    except OSError:
+        close_ends(ends)
+        raise
+    return ends
+
+
+def close_ends(ends: Mapping[int, int]) -> None:
+    for fd in set(ends.values()):
+        os.close(fd)
+
+
+def _open_pipe(pump: Pump, stream: Stream, abandoned: AbandonedOutputs) -> int:
+    reading, writing = own_pipe()
+    ours, theirs = (writing, reading) if stream.directions == READS else (reading, writing)
+    os.set_blocking(ours, False)
+    if stream.directions == READS:
+        pump.sinks[stream.number] = PipeSink(ours)
+    else:
+        pump.sources[stream.number] = OutputSource(ours, stream.number, abandoned)
+    return theirs
+
+
+def _open_pair(pump: Pump, stream: Stream, abandoned: AbandonedOutputs) -> int:
+    ours, theirs = socket.socketpair()
+    ours.setblocking(False)
+    wanted = {WRITING: stream.directions & READS, READING: stream.directions & WRITES}
+    pair = Pair(ours, {half for half, given in wanted.items() if given})
+    if wanted[WRITING]:
+        pump.sinks[stream.number] = PairSink(pair)
+    if wanted[READING]:
+        pump.sources[stream.number] = PairSource(pair, stream.number, abandoned)
+    return theirs.detach()
+
+
+def _hung_up(fd: int) -> bool:
+    """Whether nobody has the other end open any more, though there may be something left to read."""
+    poll = select.poll()
+    poll.register(fd, 0)
+    return any(mask & select.POLLHUP for _, mask in poll.poll(0))

@@ -1,0 +1,317 @@
+"""Many jobs in one asyncio program: leases of a worker made of the real machines."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from cexec.client.aio.lease import Lease
+from cexec.cmap.inputs.store import Spool
+from cexec.cmap.inputs.tasks import DATA, FILE, PATH, SHARED, STDERR, STDOUT, Result, Task, TaskInput
+from cexec.cmap.results.attempt_files import AttemptFiles
+from cexec.cmap.run.task_job import make_job
+from cexec.errors import DisconnectedError, LocalError, RefusedError
+from cexec.net.announcer import Announcer
+from cexec.protocol.connection.frames import Exit, Go
+from tests.leases import LeasingWorker
+
+DEADLINE = 20.0  # seconds for whatever a test waits for
+NOBODY = Announcer([], 0)  # whoever hears complaints
+
+
+def run(what: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(what, DEADLINE))
+
+
+def echo(go: Go, stdin: bytes) -> tuple[int, bytes, bytes]:
+    """Exits with the number of its arguments."""
+    return len(go.arguments), stdin, b" ".join(go.arguments)
+
+
+def task(stdin: bytes | TaskInput = b"", *arguments: bytes, **fields: Any) -> Task:
+    given = TaskInput(DATA, data=stdin) if isinstance(stdin, bytes) else stdin
+    return Task(1, stdin=given, arguments=list(arguments), **fields)
+
+
+class Attempt:
+    """A task's job and what comes of it."""
+
+    def __init__(self, what: Task) -> None:
+        self.files = AttemptFiles(what, "0" * 16)
+        self.job = make_job(what, self.files)
+        self.once: list[bool] = []
+
+    async def on(self, lease: Lease) -> Exit:
+        return await lease.run(self.job, self.once.append)
+
+    def output(self, kind: str = STDOUT) -> bytes:
+        return b"".join(self.files.outputs[kind].pieces())
+
+
+def test_one_connection_runs_many_jobs() -> None:
+    worker = LeasingWorker(echo)
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        for number in range(50):
+            assert await lease.offered(DEADLINE)
+            attempt = Attempt(task(b"input %d" % number, *[b"x"] * (number % 3)))
+            lease.give(attempt.job.go())
+            result = await attempt.on(lease)
+            assert (result.exit_status, attempt.output()) == (number % 3, b"input %d" % number)
+            assert attempt.output(STDERR) == b" ".join([b"x"] * (number % 3))
+            assert attempt.once == [False]
+        lease.release()
+
+    run(play())
+    assert worker.join() == "released"
+    assert worker.jobs == 50
+
+
+def test_large_streams_pass_both_ways() -> None:
+    data = os.urandom(7_000_001)
+    worker = LeasingWorker(lambda go, stdin: (0, stdin, stdin[::-1]))
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        for _ in range(2):
+            assert await lease.offered(DEADLINE)
+            attempt = Attempt(task(data))
+            lease.give(attempt.job.go())
+            await attempt.on(lease)
+            assert attempt.output() == data
+            assert attempt.output(STDERR) == data[::-1]
+        lease.release()
+
+    run(play())
+
+
+def test_many_leases_at_once_do_not_wait_for_one_another() -> None:
+    workers = [LeasingWorker(echo) for _ in range(20)]
+
+    async def one(worker: LeasingWorker, number: int) -> bytes:
+        lease = Lease(worker.winner, NOBODY)
+        for turn in range(5):
+            assert await lease.offered(DEADLINE)
+            attempt = Attempt(task(b"%d %d " % (number, turn) * 10_000))
+            lease.give(attempt.job.go())
+            await attempt.on(lease)
+            assert attempt.output() == b"%d %d " % (number, turn) * 10_000
+        lease.release()
+        return attempt.output()
+
+    async def play() -> None:
+        await asyncio.gather(*(one(worker, number) for number, worker in enumerate(workers)))
+
+    run(play())
+    assert [worker.join() for worker in workers] == ["released"] * 20
+
+
+def test_files_go_and_come_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("sent.dat").write_bytes(b"sent" * 100_000)
+    Path("in").write_bytes(b"standard input")
+    worker = LeasingWorker(echo)
+    what = task(
+        stdin=TaskInput(PATH, path="in"),
+        sends=[("sent.dat", "sent.dat")],
+        texts=[("run.ini", b"x = 1\n")],
+        results=[Result(FILE, "picture", "p.png"), Result(STDOUT, "out")],
+    )
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        attempt = Attempt(what)
+        assert attempt.job.options == {"fetch-on-failure": "no"}
+        lease.give(attempt.job.go())
+        await attempt.on(lease)
+        assert attempt.output("p.png") == b"content of p.png"
+        assert attempt.output() == b"standard input"
+        assert not attempt.job.missing
+        attempt.files.discard()
+        lease.release()
+
+    run(play())
+    worker.join()
+    assert worker.files == {"sent.dat": b"sent" * 100_000, "run.ini": b"x = 1\n"}
+    assert sorted(os.listdir()) == ["in", "sent.dat"]
+
+
+def test_what_all_tasks_read_is_read_by_each_from_its_beginning() -> None:
+    spool = Spool()
+    spool.append(b"shared" * 500_000)
+    workers = [LeasingWorker(echo) for _ in range(3)]
+
+    async def one(worker: LeasingWorker) -> bytes:
+        lease = Lease(worker.winner, NOBODY)
+        attempt = Attempt(task(stdin=TaskInput(SHARED, spool=spool)))
+        lease.give(attempt.job.go())
+        await attempt.on(lease)
+        lease.release()
+        return attempt.output()
+
+    async def play() -> list[bytes]:
+        return await asyncio.gather(*map(one, workers))
+
+    assert run(play()) == [b"shared" * 500_000] * 3
+
+
+def test_a_worker_that_does_not_confirm_again_is_not_waited_for_long() -> None:
+    worker = LeasingWorker(echo, again=0)
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        attempt = Attempt(task())
+        lease.give(attempt.job.go())
+        await attempt.on(lease)
+        assert not await lease.offered(0.05)
+        lease.release()
+
+    run(play())
+    assert worker.join() == "released"
+
+
+def test_a_worker_may_confirm_again_later() -> None:
+    worker = LeasingWorker(echo, pause=0.1)
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        for _ in range(2):
+            assert await lease.offered(DEADLINE)
+            attempt = Attempt(task())
+            lease.give(attempt.job.go())
+            await attempt.on(lease)
+        lease.release()
+
+    run(play())
+
+
+def test_a_refusal_says_why_and_nothing_was_read() -> None:
+    worker = LeasingWorker(echo, refuse="no memory")
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        attempt = Attempt(task(b"input"))
+        lease.give(attempt.job.go())
+        with pytest.raises(RefusedError, match="no memory") as caught:
+            await attempt.on(lease)
+        assert not caught.value.permanent
+        assert attempt.once == []
+        lease.close()
+
+    run(play())
+
+
+def test_a_service_that_is_once_is_known_when_the_job_begins() -> None:
+    worker = LeasingWorker(echo, once=True)
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        attempt = Attempt(task())
+        lease.give(attempt.job.go())
+        await attempt.on(lease)
+        assert attempt.once == [True]
+        lease.release()
+
+    run(play())
+
+
+def test_a_worker_that_vanishes_is_told() -> None:
+    worker = LeasingWorker(lambda go, stdin: _vanish(worker))
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        attempt = Attempt(task())
+        lease.give(attempt.job.go())
+        with pytest.raises(DisconnectedError):
+            await attempt.on(lease)
+        lease.close()
+
+    run(play())
+
+
+def _vanish(worker: LeasingWorker) -> tuple[int, bytes, bytes]:
+    worker._pump.connection.shutdown(2)
+    return 0, b"", b""
+
+
+def test_signals_reach_the_program_and_hanging_up_ends_it() -> None:
+    worker = LeasingWorker(echo)
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        attempt = Attempt(task())
+        attempt.job.sources[0] = Silent(-1)
+        lease.give(attempt.job.go())
+        running = asyncio.create_task(attempt.on(lease))
+        while not attempt.once:
+            await asyncio.sleep(0.01)
+        lease.signal(15)
+        while not worker.signals:
+            await asyncio.sleep(0.01)
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+        lease.close()
+
+    run(play())
+    assert worker.signals == [15]
+    assert "disconnected" in worker.join()
+
+
+def test_a_full_disk_ends_the_job_with_the_file(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = LeasingWorker(echo)
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        attempt = Attempt(task(b"data"))
+
+        def full(data: object) -> None:
+            raise LocalError("cannot write out: no space left on device")
+
+        monkeypatch.setattr(attempt.files.outputs[STDOUT], "append", full)
+        lease.give(attempt.job.go())
+        with pytest.raises(LocalError, match="cannot write out"):
+            await attempt.on(lease)
+        lease.close()
+
+    run(play())
+    worker.join()
+
+
+def test_an_input_that_cannot_be_read_is_told_and_nothing_stays_open(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x")
+    before = len(os.listdir("/proc/self/fd"))
+    for stdin, sends in (("/nonexistent", []), (str(tmp_path / "a"), [("b", "/nonexistent")]), ("/dev/null", [])):
+        what = task(stdin=TaskInput(PATH, path=stdin), sends=sends)
+        with pytest.raises(LocalError, match="cannot read /"):
+            make_job(what, AttemptFiles(what, "0" * 16))
+    assert len(os.listdir("/proc/self/fd")) == before
+
+
+def test_what_comes_is_heard_as_it_comes() -> None:
+    what = task()
+    heard: list[bytes] = []
+    files = AttemptFiles(what, "0" * 16)
+    job = make_job(what, files, {STDOUT: heard.append})
+    assert job.sinks[1].write(memoryview(b"line\n")) == 5
+    assert (heard, b"".join(files.outputs[STDOUT].pieces())) == ([b"line\n"], b"line\n")
+
+
+class Silent:
+    """An input that never says anything."""
+
+    def __init__(self, fd: int) -> None:
+        self.fd = fd
+        self.hung_up = False
+
+    def read_into(self, view: memoryview) -> None:
+        return None
+
+    def close(self) -> None:
+        pass

@@ -1,0 +1,94 @@
+"""Searches for workers in one asyncio program, with real workers."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Coroutine
+from typing import Any
+
+import pytest
+
+from cexec.client.aio.lease import LeaseJob
+from cexec.client.aio.worker_search import Terms, find_worker
+from cexec.cmap.run.task_job import DataSource
+from cexec.errors import CexecError, NoWorkerError
+from cexec.net.groups import groups_from_environment, udp_port_from_environment
+from cexec.protocol.base.keys import ClientKey
+from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT
+from cexec.protocol.connection.frames import READS, WRITES, Go, Stream
+from cexec.system.storage.keyfile import read_key
+from tests.conftest import StartService
+from tests.leases import Kept
+from tests.service import Application
+
+DEADLINE = 20.0  # seconds for whatever a test waits for
+STANDARD = [Stream(0, READS), Stream(1, WRITES), Stream(2, WRITES)]
+
+
+def run(what: Coroutine[Any, Any, Any]) -> Any:
+    return asyncio.run(asyncio.wait_for(what, DEADLINE))
+
+
+def terms(application: Application, accept_timeout: float = DEADLINE) -> Terms:
+    return Terms(
+        key=read_key(os.fspath(application.public), (ClientKey,)),
+        groups=groups_from_environment(os.environ),
+        udp_port=udp_port_from_environment(os.environ),
+        ports=None,
+        accept_timeout=accept_timeout,
+        idle_timeout=DEFAULT_IDLE_TIMEOUT,
+    )
+
+
+def test_jobs_of_a_real_worker_side_by_side(application: Application, service: StartService) -> None:
+    service("sh", "-c", 'echo "$1"; cat', "sh", options=["-j", "4", "--allow-args"])
+    wanted = terms(application)
+
+    async def one(number: int) -> tuple[int, bytes]:
+        output = Kept()
+        job = LeaseJob(
+            streams=STANDARD,
+            sources={0: DataSource(b"stdin")},
+            sinks={1: output, 2: Kept()},
+            arguments=[b"argument %d" % number],
+        )
+        lease = await find_worker(wanted, lambda hello, address: job.go())
+        assert lease.worker.endswith("@127.0.0.1")
+        result = await lease.run(job, lambda once: None)
+        lease.release()
+        return result.exit_status, bytes(output.data)
+
+    async def play() -> list[tuple[int, bytes]]:
+        return await asyncio.gather(*map(one, range(8)))
+
+    assert run(play()) == [(0, b"argument %d\nstdin" % number) for number in range(8)]
+
+
+def test_a_worker_that_is_not_wanted_does_not_get_the_job(application: Application, service: StartService) -> None:
+    service("cat")
+    asked: list[str] = []
+
+    def choose(hello: Any, address: str) -> Go:
+        asked.append(hello.name)
+        raise CexecError("not this one")
+
+    async def play() -> None:
+        await find_worker(terms(application, accept_timeout=1.0), choose)
+
+    with pytest.raises(NoWorkerError):
+        run(play())
+    assert asked
+
+
+def test_nobody_is_there(application: Application) -> None:
+    before = len(os.listdir("/proc/self/fd"))
+
+    job = Go(job_id=bytes(16), attempt=1, streams=[])
+
+    async def play() -> None:
+        await find_worker(terms(application, accept_timeout=0.3), lambda hello, address: job)
+
+    with pytest.raises(NoWorkerError, match=r"answered in 0\.3 s"):
+        run(play())
+    assert len(os.listdir("/proc/self/fd")) <= before

@@ -1,0 +1,136 @@
+"""The line of `--progress`, on a pseudo-terminal with a clock of ours."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import pty
+import struct
+import termios
+from collections.abc import Iterator
+
+import pytest
+
+from cexec.client.attempt.progress import Progress
+
+END = b"\0"
+ERASE = b"\r\x1b[K"
+
+
+class Terminal:
+    """`fd` is to be written; `text` takes what was."""
+
+    def __init__(self) -> None:
+        self.ours, self.fd = pty.openpty()
+
+    def text(self) -> bytes:
+        """The kernel hands it over in its own time, so an end is put behind it."""
+        os.write(self.fd, END)
+        data = b""
+        while not data.endswith(END):
+            data += os.read(self.ours, 10_000)
+        return data.removesuffix(END)
+
+    def width(self, columns: int) -> None:
+        fcntl.ioctl(self.fd, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
+
+
+@pytest.fixture
+def terminal() -> Iterator[Terminal]:
+    made = Terminal()
+    yield made
+    for fd in (made.ours, made.fd):
+        os.close(fd)
+
+
+def test_what_it_says(terminal: Terminal) -> None:
+    progress = Progress("linux-7", 100.0, fd=terminal.fd)
+    progress.update(5_000_000, 12_345, 101.0)
+    assert terminal.text() == ERASE + b"linux-7  up 5.00 MB 5.00 MB/s  down 12.3 KB 12.3 KB/s  0:01"
+    progress.update(5_000_000, 12_345, 3800.0)
+    assert terminal.text().endswith(b"  1:01:40")
+    progress.clear()
+    assert terminal.text() == ERASE
+
+
+def test_at_most_five_times_a_second(terminal: Terminal) -> None:
+    progress = Progress("w", 0.0, fd=terminal.fd)
+    for step in range(1000):
+        progress.update(step, 0, step / 1000)
+    assert terminal.text().count(ERASE) == 4
+
+
+def test_a_short_job_has_none(terminal: Terminal) -> None:
+    progress = Progress("w", 0.0, fd=terminal.fd)
+    progress.update(1, 1, 0.1)
+    progress.clear()
+    assert terminal.text() == b""
+
+
+def test_it_is_erased_once(terminal: Terminal) -> None:
+    progress = Progress("w", 0.0, fd=terminal.fd)
+    progress.update(1, 1, 1.0)
+    progress.clear()
+    terminal.text()
+    progress.clear()
+    assert terminal.text() == b""
+    progress.update(1, 1, 2.0)
+    assert terminal.text()
+
+
+def test_the_rate_is_that_of_the_last_seconds(terminal: Terminal) -> None:
+    progress = Progress("w", 0.0, fd=terminal.fd)
+    for second in range(1, 11):
+        progress.update(1_000_000 if second < 5 else 1_000_000 + (second - 4) * 1000, 0, float(second))
+    assert terminal.text().split(ERASE)[-1].startswith(b"w  up 1.01 MB 1000 B/s".replace(b"1000 B", b"1.00 KB"))
+
+
+def test_it_fits_the_terminal(terminal: Terminal) -> None:
+    terminal.width(30)
+    progress = Progress("a-worker-with-a-rather-long-name", 0.0, fd=terminal.fd)
+    progress.update(1, 1, 1.0)
+    assert len(terminal.text()) == len(ERASE) + 29
+
+
+def test_a_hostile_name_does_nothing_to_the_terminal(terminal: Terminal) -> None:
+    progress = Progress("\x1b[2Jw\r\n", 0.0, fd=terminal.fd)
+    progress.update(1, 1, 1.0)
+    assert terminal.text().startswith(ERASE + b"?[2Jw??  up")
+
+
+def test_without_a_terminal_nothing_is_written() -> None:
+    reading, writing = os.pipe()
+    progress = Progress("w", 0.0, fd=writing)
+    progress.update(1, 1, 10.0)
+    progress.clear()
+    assert progress.next_timeout() is None
+    os.close(writing)
+    assert os.read(reading, 10) == b""
+    os.close(reading)
+
+
+def test_a_terminal_that_goes_is_no_failure() -> None:
+    ours, fd = pty.openpty()
+    progress = Progress("w", 0.0, fd=fd)
+    os.close(ours)
+    progress.update(1, 1, 1.0)
+    assert progress.next_timeout() is None
+    progress.clear()
+    os.close(fd)
+
+
+@pytest.mark.parametrize(
+    ("count", "text"),
+    [
+        (0, b"0 B"),
+        (999, b"999 B"),
+        (1000, b"1.00 KB"),
+        (99_949, b"99.9 KB"),
+        (999_600, b"1.00 MB"),
+        (5 * 10**12, b"5.00 TB"),
+    ],
+)
+def test_bytes_in_three_digits(terminal: Terminal, count: int, text: bytes) -> None:
+    progress = Progress("w", 0.0, fd=terminal.fd)
+    progress.update(0, count, 1.0)
+    assert b"down " + text + b" " in terminal.text()

@@ -1,0 +1,82 @@
+"""What a client says of a failure: docs/protocol.md section 5.2."""
+
+from __future__ import annotations
+
+import pytest
+
+from cexec.client.search.failure_alert import complaint_for, send_alert
+from cexec.errors import (
+    CexecError,
+    DisconnectedError,
+    LocalError,
+    NoWorkerError,
+    ProtocolError,
+    RefusedError,
+    SilentPeerError,
+    VerifyError,
+)
+from cexec.protocol.datagrams import alert, datagram
+from cexec.protocol.datagrams.alert import COMPLAINT, COMPLAINTS, GAVE_UP, open_alert
+from tests.protocol.wires import APPLICATION, hello_of
+
+JOB_ID = b"j" * alert.ID_SIZE
+
+
+class Sent:
+    """What is needed of an `Announcer`."""
+
+    def __init__(self, failure: OSError | None = None) -> None:
+        self.datagrams: list[bytes] = []
+        self._failure = failure
+
+    def send_parting(self, data: bytes) -> None:
+        self.datagrams.append(data)
+        if self._failure is not None:
+            raise self._failure
+
+
+class Won:
+    """What is needed of a `Winner`."""
+
+    hello = hello_of(APPLICATION.worker)
+    address, local_address = "10.0.0.3", "10.0.0.6"
+
+
+@pytest.mark.parametrize(
+    ("error", "word"),
+    [
+        (NoWorkerError("no worker answered"), "no answer"),
+        (DisconnectedError("disconnected unexpectedly"), "disconnected"),
+        (ProtocolError("frame is too long"), "protocol"),
+        (VerifyError("record didn't verify"), "signature"),
+        (SilentPeerError("peer has been silent for 600 seconds"), "timed out"),
+        (LocalError("no free port"), "gave up"),
+        (RefusedError("no such program", permanent=False), "refused"),
+    ],
+)
+def test_every_failure_of_a_worker_has_its_word(error: CexecError, word: str) -> None:
+    assert COMPLAINTS[complaint_for(error)] == word
+
+
+@pytest.mark.parametrize(("final", "outcome", "word"), [(False, COMPLAINT, "disconnected"), (True, GAVE_UP, "gave up")])
+def test_an_alert_names_the_worker_and_what_it_did(final: bool, outcome: int, word: str) -> None:
+    sent = Sent()
+    send_alert(
+        key=APPLICATION.client, announcer=sent, job_id=JOB_ID, attempt=2,  # type: ignore[arg-type]
+        error=DisconnectedError("gone"), final=final, winner=Won(), duration=1.5,  # type: ignore[arg-type]
+    )  # fmt: skip
+    (data,) = sent.datagrams
+    parsed = datagram.parse(data, (APPLICATION.client.mac1_key,))
+    assert parsed is not None
+    told = open_alert(APPLICATION.client, parsed.inner)
+    assert (told.outcome, COMPLAINTS[told.complaint], told.attempt, told.duration) == (outcome, word, 2, 1500)
+    assert (told.client_address, told.worker_address, told.instance) == ("10.0.0.6", "10.0.0.3", Won.hello.instance)
+
+
+def test_an_alert_that_cannot_be_sent_changes_nothing() -> None:
+    sent = Sent(OSError(1, "operation not permitted"))
+    send_alert(
+        key=APPLICATION.client, announcer=sent, job_id=JOB_ID, attempt=1,  # type: ignore[arg-type]
+        error=LocalError("full disk"), final=True, winner=None, duration=0.0,
+    )  # fmt: skip
+    assert len(sent.datagrams) == 1

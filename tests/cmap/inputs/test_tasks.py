@@ -1,0 +1,100 @@
+"""One task: by what it is known, and how it looks."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+from cexec.cmap.inputs.store import Spool
+from cexec.cmap.inputs.tasks import BLOCK, DATA, FILE, NOTHING, PATH, SHARED, STDERR, STDOUT, Result, Task, TaskInput
+
+
+def task(number: int = 1, **given: object) -> Task:
+    given.setdefault("stdin", TaskInput(NOTHING))
+    return Task(number, **given)  # type: ignore[arg-type]
+
+
+def test_the_key_does_not_depend_on_number_results_and_label() -> None:
+    one = task(1, arguments=[b"a"], results=[Result(STDOUT, "x")], label="a", parameters={"1": "a"})
+    assert one.key(b"app") == task(2, arguments=[b"a"]).key(b"app")
+
+
+def test_every_command_and_input_has_a_key_of_its_own(tmp_path: Path) -> None:
+    (tmp_path / "f").write_bytes(b"x")
+    (tmp_path / "g").write_bytes(b"x")
+    f, g = str(tmp_path / "f"), str(tmp_path / "g")
+    different = [
+        task(),
+        task(arguments=[b""]),
+        task(arguments=[b"a", b"b"]),
+        task(arguments=[b"ab"]),
+        task(environment={"a": b"b"}),
+        task(environment={"b": b"a"}),
+        task(environment={"a": b"b", "c": b"d"}),
+        task(arguments=[b"a"], environment={"a": b"b"}),
+        task(texts=[("a", b"b")]),
+        task(texts=[("b", b"a")]),
+        task(stdin=TaskInput(DATA)),
+        task(stdin=TaskInput(DATA, data=b"a")),
+        task(stdin=TaskInput(BLOCK, data=b"a")),
+        task(stdin=TaskInput(PATH, path=f)),
+        task(stdin=TaskInput(PATH, path=g)),
+        task(stdin=TaskInput(SHARED, data=b"hash", spool=Spool())),
+        task(sends=[("f", f)]),
+        task(sends=[("g", g)]),
+        task(sends=[("h", f)]),
+    ]
+    assert len({each.key(b"app") for each in different}) == len(different)
+    assert task().key(b"app") != task().key(b"other")
+
+
+def test_a_file_that_has_changed_is_another_input(tmp_path: Path) -> None:
+    path = tmp_path / "f"
+    path.write_bytes(b"x")
+    os.utime(path, ns=(1, 1))
+    key = task(stdin=TaskInput(PATH, path=str(path))).key(b"")
+    assert task(stdin=TaskInput(PATH, path=str(path))).key(b"") == key
+    os.utime(path, ns=(1, 2))
+    later = task(stdin=TaskInput(PATH, path=str(path))).key(b"")
+    path.write_bytes(b"xy")
+    os.utime(path, ns=(1, 2))
+    longer = task(stdin=TaskInput(PATH, path=str(path))).key(b"")
+    path.unlink()
+    gone = task(stdin=TaskInput(PATH, path=str(path))).key(b"")
+    assert len({key, later, longer, gone}) == 4
+
+
+def test_the_command_line_is_a_call_of_cexec() -> None:
+    whole = task(
+        stdin=TaskInput(PATH, path="in put"),
+        arguments=[b"-x", b"a b", b"$HOME"],
+        environment={"KEY": b"v w"},
+        sends=[("f", "dir/f")],
+        texts=[("run.ini", b"x=1")],
+        results=[Result(STDOUT, "o;ut"), Result(STDERR, "err"), Result(FILE, "there", "here")],
+    )
+    assert whole.command_line("app.pub") == (
+        "cexec app.pub 'KEY=v w' --send dir/f --input run.ini --fetch here=there -- -x 'a b' '$HOME'"
+        " < 'in put' > 'o;ut' 2> err"
+    )
+    assert task().command_line("app.pub") == "cexec app.pub"
+    assert task(3, stdin=TaskInput(BLOCK, data=b"x")).command_line("a") == "cexec a < block-3"
+
+
+def test_a_shell_that_runs_the_command_line_gives_the_same(tmp_path: Path) -> None:
+    script = tmp_path / "cexec"
+    script.write_text('#!/bin/sh\nprintf "%s|" "$@"; cat\n')
+    script.chmod(0o755)
+    shown = task(stdin=TaskInput(DATA, data=b"a 'b' %s\\n\n"), arguments=[b"x'y", b"\xff", b"$(false)"])
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    line = os.fsencode(shown.command_line("app.pub"))
+    output = subprocess.run([b"sh", b"-c", line], env=environment, capture_output=True, check=True).stdout
+    assert output == b"app.pub|--|x'y|\xff|$(false)|a 'b' %s\\n\n"
+
+
+def test_the_row_as_variables() -> None:
+    row = task(7, parameters={"id": "1", "sample name": "x", "1": "y", "ä": "a\0b"})
+    assert row.variables() == {
+        "PARAM_id": "1", "PARAM_sample_name": "x", "PARAM_1": "y", "PARAM__": "ab", "CMAP_TASK": "7",
+    }  # fmt: skip

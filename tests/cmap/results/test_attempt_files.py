@@ -1,0 +1,174 @@
+"""What a job writes: kept, whole or not there, swept."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from cexec.cmap.inputs.tasks import FILE, NOTHING, STDERR, STDOUT, Result, Task, TaskInput
+from cexec.cmap.results import attempt_files
+from cexec.cmap.results.attempt_files import (
+    AttemptFiles,
+    FileOutput,
+    Output,
+    make_results_directory,
+    remove,
+    rename_all,
+    sweep,
+    temporary_name,
+)
+from cexec.errors import LocalError, UsageError
+
+TOKEN = "0123456789abcdef"
+
+
+@pytest.fixture(autouse=True)
+def _in_a_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def task(*wanted: Result) -> Task:
+    return Task(7, stdin=TaskInput(NOTHING), results=list(wanted), parameters={"id": "7"})
+
+
+def everything() -> dict[str, bytes]:
+    return {str(path): path.read_bytes() for path in Path().rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("size", [0, 1, attempt_files.MEMORY, attempt_files.MEMORY + 1, 3 * attempt_files.MEMORY])
+def test_an_output_gives_back_what_it_was_given(size: int) -> None:
+    data = os.urandom(size)
+    output = Output()
+    for start in range(0, size, 50_000):
+        output.append(memoryview(data)[start : start + 50_000])
+    assert (output.size, b"".join(output.pieces()), b"".join(output.pieces())) == (size, data, data)
+    output.close()
+    assert b"".join(output.pieces()) == b""
+
+
+def test_results_get_their_names_at_the_end_only() -> None:
+    os.mkdir("d")
+    files = AttemptFiles(task(Result(STDOUT, "d/out"), Result(FILE, "d/pic", "p.png")), TOKEN)
+    files.outputs[STDOUT].append(b"to the file")
+    files.outputs["p.png"].append(b"picture")
+    files.outputs[STDERR].append(b"kept here")
+    assert not os.path.exists("d/out")
+    assert all(name.startswith(f"d/.cmap-{TOKEN}-") for name in everything())
+    renames = files.finish()
+    assert [final for _, final in renames] == ["d/out", "d/pic"]
+    rename_all(renames)
+    assert everything() == {"d/out": b"to the file", "d/pic": b"picture"}
+    assert b"".join(files.outputs[STDERR].pieces()) == b"kept here"
+
+
+def test_an_attempt_that_does_not_count_leaves_nothing() -> None:
+    os.mkdir("results")
+    files = AttemptFiles(task(Result(STDERR, "err")), TOKEN, "results")
+    files.outputs[STDERR].append(b"x")
+    files.outputs[STDOUT].append(b"x")
+    files.discard()
+    files.discard()
+    assert everything() == {}
+    assert os.listdir("results") == []
+
+
+def test_a_task_has_a_directory_of_its_own_in_results() -> None:
+    os.mkdir("results")
+    files = AttemptFiles(task(Result(STDERR, "err")), TOKEN, "results")
+    files.outputs[STDOUT].append(b"out")
+    files.outputs[STDERR].append(b"err")
+    rename_all(files.finish())
+    assert everything() == {"err": b"err", "results/7/stdout": b"out", "results/7/parameters.json": b'{"id": "7"}\n'}
+    assert json.loads(Path("results/7/parameters.json").read_text()) == {"id": "7"}
+
+
+def test_nothing_is_left_when_one_of_several_results_cannot_be_begun() -> None:
+    with pytest.raises(LocalError, match="cannot write no/err: no such file or directory"):
+        AttemptFiles(task(Result(STDOUT, "out"), Result(STDERR, "no/err")), TOKEN)
+    assert everything() == {}
+    with pytest.raises(LocalError, match="no such file"):
+        AttemptFiles(task(Result(STDOUT, "out")), TOKEN, "no")
+    assert everything() == {}
+
+
+def full(*_: object) -> int:
+    raise OSError(errno.ENOSPC, "")
+
+
+@pytest.mark.parametrize("call", ["write", "close"])
+def test_a_full_disk_is_told_with_the_file_that_the_user_asked_for(monkeypatch: pytest.MonkeyPatch, call: str) -> None:
+    output = FileOutput("draft", "out")
+    with monkeypatch.context() as patch, pytest.raises(LocalError, match="cannot write out: no space left on device"):
+        patch.setattr(os, call, full)
+        output.append(b"x")
+        output.close()
+
+
+def test_a_full_disk_does_not_keep_an_attempt_from_being_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    files = AttemptFiles(task(Result(STDOUT, "out")), TOKEN)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "close", full)
+        files.discard()
+    assert everything() == {}
+
+
+def test_a_file_output_is_read_while_it_is_written() -> None:
+    output = FileOutput("out", "out")
+    output.append(b"one")
+    assert b"".join(output.pieces()) == b"one"
+    output.append(b"two")
+    output.close()
+    assert (output.size, b"".join(output.pieces())) == (6, b"onetwo")
+
+
+def test_a_result_that_cannot_be_renamed_is_told() -> None:
+    Path("a").write_bytes(b"")
+    with pytest.raises(LocalError, match="cannot write no/b: no such file or directory"):
+        rename_all([("a", "no/b")])
+
+
+def test_what_a_killed_run_left_is_swept_and_nothing_else() -> None:
+    os.makedirs("d/e")
+    other = temporary_name("f" * 16)
+    for name in ("keep", ".cmap-keep", temporary_name(TOKEN), f"d/{temporary_name(TOKEN)}", f"d/{other}"):
+        Path(name).write_bytes(b"")
+    inside = Path("d") / temporary_name(TOKEN)
+    inside.mkdir()
+    (inside / "stdout").write_bytes(b"x")
+    sweep(["", "d"], TOKEN)
+    assert sorted(everything()) == sorted([".cmap-keep", "keep", f"d/{other}"])
+    assert not inside.exists()
+
+
+def test_removing_what_is_not_there_is_no_error() -> None:
+    remove("nothing")
+    os.mkdir("d")
+    os.symlink("d", "link")
+    remove("link")
+    assert os.listdir() == ["d"]
+
+
+def test_the_directory_of_results_is_made_and_looked_at() -> None:
+    make_results_directory("a/b", [1, 2], lambda _: False)
+    assert os.path.isdir("a/b")
+    os.mkdir("a/b/2")
+    make_results_directory("a/b", [1, 3], lambda _: False)
+    make_results_directory("a/b", [1, 2], lambda number: number == 2)
+    for numbers in ([1, 2], None):
+        with pytest.raises(UsageError, match="row 2: result a/b/2 exists already; remove it, or go on with"):
+            make_results_directory("a/b", numbers, lambda _: False)
+
+
+def test_a_directory_of_results_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("file").write_bytes(b"")
+    with pytest.raises(UsageError, match="--results file: file exists"):
+        make_results_directory("file", [1], lambda _: False)
+    with pytest.raises(UsageError, match="--results file/d: not a directory"):
+        make_results_directory("file/d", [1], lambda _: False)
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UsageError, match="--results d: directory cannot be written"):
+        make_results_directory("d", [1], lambda _: False)

@@ -1,0 +1,238 @@
+"""Orders, writers and lines."""
+
+from __future__ import annotations
+
+import base64
+import csv
+import io
+import json
+import os
+import random
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from cexec.cmap.inputs.tasks import NOTHING, STDERR, STDOUT, Result, Task, TaskInput
+from cexec.cmap.results import collect, joblog
+from cexec.cmap.results.appending import AppendFile
+from cexec.cmap.results.attempt_files import Output
+from cexec.cmap.results.collect import (
+    Collected,
+    CommitOrder,
+    Concatenated,
+    DelimitedResults,
+    Ended,
+    Joblog,
+    JsonResults,
+    LineBuffer,
+    Printed,
+    tagged,
+)
+from cexec.cmap.results.outcome import Outcome
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> AppendFile:
+    return AppendFile.open(str(tmp_path / "file"))
+
+
+def output(data: bytes) -> Output:
+    made = Output()
+    made.append(data)
+    return made
+
+
+def ended(
+    stdout: bytes = b"", stderr: bytes = b"", *, succeeded: bool = True, rejected: bool = False,
+    results: Iterable[Result] = (), **row: str,
+) -> Ended:  # fmt: skip
+    task = Task(3, stdin=TaskInput(NOTHING), results=list(results), parameters=row, label=" ".join(row.values()))
+    outcome = Outcome(
+        3, succeeded=succeeded, command=lambda: "command", worker="w", started=1.0, runtime=2.0, rejected=rejected
+    )
+    return Ended(task, outcome, {STDOUT: output(stdout), STDERR: output(stderr)})
+
+
+def written(writer: object, what: Ended) -> bytes:
+    return b"".join(writer.additions(what))  # type: ignore[attr-defined]
+
+
+# order
+
+
+def test_without_an_order_everything_has_its_turn_at_once() -> None:
+    turns: CommitOrder[str] = CommitOrder()
+    assert turns.put(5, "five") == ["five"]
+    assert turns.put(1, "one") == ["one"]
+    assert turns.skip(2) == []
+    assert not turns.full
+
+
+def test_things_wait_for_those_before_them() -> None:
+    turns: CommitOrder[str] = CommitOrder([2, 5, 9, 10])
+    assert turns.current == 2
+    assert turns.put(9, "nine") == []
+    assert turns.put(5, "five") == []
+    assert turns.put(2, "two") == ["two", "five", "nine"]
+    assert turns.current == 10
+    assert turns.put(10, "ten") == ["ten"]
+    assert turns.current is None
+
+
+def test_what_is_skipped_is_not_waited_for() -> None:
+    turns: CommitOrder[str] = CommitOrder([1, 2, 3])
+    assert turns.put(3, "three") == []
+    assert turns.skip(2) == []
+    assert turns.skip(1) == ["three"]
+
+
+def test_any_order_of_arrival_gives_the_same() -> None:
+    for seed in range(20):
+        numbers = list(range(50))
+        turns: CommitOrder[int] = CommitOrder(numbers)
+        found: list[int] = []
+        for number in random.Random(seed).sample(numbers, 50):
+            found += turns.put(number, number) if number % 7 else turns.skip(number)
+        assert found == [number for number in numbers if number % 7]
+
+
+def test_only_so_much_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "MOST_HELD", 2)
+    turns: CommitOrder[int] = CommitOrder([1, 2, 3])
+    turns.put(2, 2)
+    assert not turns.full
+    turns.put(3, 3)
+    assert turns.full
+    turns.put(1, 1)
+    assert not turns.full
+
+
+# printing
+
+
+def test_grouped_output(file: AppendFile) -> None:
+    what = ended(b"out\n", b"err\n", x="1")
+    assert written(Printed(file, STDOUT), what) == b"out\n"
+    assert written(Printed(file, STDERR), what) == b"err\n"
+    failed = ended(b"out\n", b"why\n", succeeded=False)
+    assert written(Printed(file, STDOUT), failed) + written(Printed(file, STDERR), failed) == b"out\nwhy\n"
+
+
+def test_what_was_rejected_is_no_output(file: AppendFile) -> None:
+    """Regression: what --validate had refused was printed between the results."""
+    what = ended(b"out\n", b"err\n", succeeded=False, rejected=True)
+    assert written(Printed(file, STDOUT), what) + written(Printed(file, STDERR), what) == b"err\n"
+
+
+def test_what_has_a_file_of_its_own_is_not_printed(file: AppendFile) -> None:
+    what = ended(b"out\n", b"err\n", results=[Result(STDOUT, "o")])
+    assert written(Printed(file, STDOUT), what) == b""
+    assert written(Printed(file, STDERR), what) == b"err\n"
+
+
+def test_tags_stand_before_every_line(file: AppendFile) -> None:
+    what = ended(b"one\ntwo\n\nrest", x="a", y="b\nc")
+    assert written(Printed(file, STDOUT, tag=True), what) == b"a b c\tone\na b c\ttwo\na b c\t\na b c\trest"
+
+
+@given(st.text("ab\n").map(str.encode), st.integers(1, 5))
+def test_tags_do_not_depend_on_the_pieces(data: bytes, size: int) -> None:
+    pieces = [data[start : start + size] for start in range(0, len(data), size)]
+    expected = b"".join(b"T\t" + line for line in data.splitlines(keepends=True))
+    assert b"".join(tagged(pieces, b"T\t")) == expected
+    assert b"".join(tagged(pieces, b"")) == data
+
+
+@given(st.text("ab\n").map(str.encode), st.integers(1, 5))
+def test_lines_are_passed_on_whole(data: bytes, size: int) -> None:
+    buffer = LineBuffer(b"T\t")
+    found = b""
+    for start in range(0, len(data), size):
+        lines = buffer.append(data[start : start + size])
+        assert not lines or lines.endswith(b"\n")
+        found += lines
+    found += buffer.end()
+    assert found == b"".join(tagged([data], b"T\t"))
+    assert buffer.end() == b""
+
+
+def test_a_line_without_end_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(collect, "LONGEST_LINE", 8)
+    buffer = LineBuffer()
+    assert buffer.append(b"12345678") == b""
+    assert buffer.append(b"9") == b"123456789"
+    assert buffer.append(b"a\nb") == b"a\n"
+
+
+# collecting
+
+
+def test_concatenation_takes_what_succeeded(file: AppendFile) -> None:
+    assert written(Concatenated(file), ended(b"data", b"err")) == b"data"
+    assert written(Concatenated(file), ended(b"data", succeeded=False)) == b""
+
+
+def test_blocks_have_a_head_of_their_parameters(file: AppendFile) -> None:
+    what = ended(b"data\n", x="1", name="J. S.\n")
+    assert written(Concatenated(file, headed=True), what) == b"# row 3: x=1 name='J. S. '\ndata\n"
+    assert written(Concatenated(file, headed=True), ended(b"data\n", succeeded=False)) == b""
+
+
+def test_what_a_program_made_of_it(file: AppendFile) -> None:
+    what = ended(b"raw")
+    assert written(Collected(file), what) == b""
+    what.collected = output(b"made of it")
+    assert written(Collected(file), what) == b"made of it"
+
+
+def test_the_joblog(file: AppendFile) -> None:
+    what = ended()
+    assert written(Joblog(file), what) == joblog.line(what.outcome)
+
+
+def test_results_as_csv(file: AppendFile) -> None:
+    header = DelimitedResults.header(["1", 'na"me'])
+    row = written(DelimitedResults(file), ended(b'a "b"\nc,', b"\xff", one='x,"y"', two="z\n"))
+    names, cells = csv.reader(io.StringIO((header + row).decode("utf-8", "surrogateescape"), newline=""))
+    assert names == [*joblog.COLUMNS, "V1", 'na"me', "Stdout", "Stderr"]
+    assert cells == [
+        "3", "w", "1.000", "2.000", "0", "0", "0", "0", "command", 'x,"y"', "z\n", 'a "b"\nc,', "\udcff",
+    ]  # fmt: skip
+
+
+def test_results_as_json(file: AppendFile) -> None:
+    found = json.loads(written(JsonResults(file), ended(b'ab\n\xc3\xa4"', b"\xff\xfe", x="1")))
+    assert found["stdout"] == 'ab\nä"'
+    assert base64.b64decode(found["stderr_base64"]) == b"\xff\xfe"
+    assert "stderr" not in found
+    assert (found["seq"], found["host"], found["parameters"]) == (3, "w", {"x": "1"})
+
+
+@pytest.mark.parametrize("cut", range(1, 9))
+def test_a_character_may_be_cut_by_the_pieces(file: AppendFile, cut: int) -> None:
+    text = 'ä€😀"\\'.encode()
+
+    class Cut(Output):
+        def pieces(self) -> object:  # type: ignore[override]
+            return iter([text[:cut], text[cut:]])
+
+    what = ended()
+    what = Ended(what.task, what.outcome, {STDOUT: Cut(), STDERR: Output()})
+    assert json.loads(written(JsonResults(file), what))["stdout"] == text.decode()
+    half = Ended(what.task, what.outcome, {STDOUT: output(text[:1]), STDERR: output(os.urandom(1000) + b"\xff")})
+    found = json.loads(written(JsonResults(file), half))
+    assert base64.b64decode(found["stdout_base64"]) == text[:1]
+    assert base64.b64decode(found["stderr_base64"]) == b"".join(half.outputs[STDERR].pieces())
+
+
+def test_large_outputs_are_passed_on_in_pieces(file: AppendFile) -> None:
+    data = bytes(range(256)) * 20_000
+    what = ended(data, b"x" * 3_000_000)
+    longest = max(len(piece) for piece in JsonResults(file).additions(what))
+    assert longest < 2 * 1024 * 1024
+    found = json.loads(written(JsonResults(file), what))
+    assert base64.b64decode(found["stdout_base64"]) == data
+    assert found["stderr"] == "x" * 3_000_000

@@ -1,0 +1,66 @@
+"""One coordinator at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from cexec.cmap.results.lockfile import Lock
+from cexec.errors import UsageError
+from tests.environment import ROOT
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> str:
+    return str(tmp_path / "state")
+
+
+def test_the_second_is_told_who_holds_it(path: str) -> None:
+    lock = Lock(path)
+    with pytest.raises(UsageError, match=f"{path} is in use by process {os.getpid()} on "):
+        Lock(path)
+    lock.close()
+    assert not os.path.exists(f"{path}-lock")
+    Lock(path).close()
+
+
+def test_a_holder_that_was_killed_holds_it_no_longer(path: str) -> None:
+    code = f"from cexec.cmap.results.lockfile import Lock; l = Lock({path!r}); print('held', flush=True); input()"
+    with subprocess.Popen(
+        [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == b"held\n"
+        with pytest.raises(UsageError, match=f"in use by process {holder.pid} on "):
+            Lock(path)
+        holder.kill()
+    Lock(path).close()
+
+
+def test_a_file_that_was_removed_between_open_and_lock_does_not_count(
+    path: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    flock = fcntl.flock
+    removals = [1]
+
+    def racing(fd: int, how: int) -> None:
+        flock(fd, how)
+        if removals:
+            removals.pop()
+            os.unlink(f"{path}-lock")
+
+    monkeypatch.setattr(fcntl, "flock", racing)
+    lock = Lock(path)
+    with pytest.raises(UsageError):
+        Lock(path)
+    lock.close()
+
+
+def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
+    with pytest.raises(FileNotFoundError):
+        Lock(str(tmp_path / "no" / "state"))

@@ -1,0 +1,97 @@
+"""The ends of tasks, one after the other."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from cexec.cmap.inputs.tasks import DATA, STDOUT, Result, Task, TaskInput
+from cexec.cmap.results.appending import AppendFile
+from cexec.cmap.results.attempt_files import AttemptFiles
+from cexec.cmap.results.collect import Collected, Concatenated, Ended
+from cexec.cmap.results.outcome import Outcome
+from cexec.cmap.results.saver import Finished, Saver
+from cexec.cmap.results.validate import Validator
+from cexec.errors import LocalError
+
+
+@pytest.fixture(autouse=True)
+def _directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def finished(number: int, output: bytes, *, succeeded: bool = True, result: str = "") -> Finished:
+    results = [Result(STDOUT, result)] if result else []
+    task = Task(number, stdin=TaskInput(DATA), results=results, parameters={"n": str(number)})
+    files = AttemptFiles(task, "0" * 16)
+    files.outputs[STDOUT].append(output)
+    outcome = Outcome(number, succeeded=succeeded, command=str)
+    return Finished(Ended(task, outcome, files.outputs), files, None)
+
+
+class Run:
+    """A saver that writes into one file."""
+
+    def __init__(self, order: Iterable[int] | None, collector: Validator | None = None) -> None:
+        file = AppendFile.open("out")
+        writer = Concatenated(file) if collector is None else Collected(file)
+        self.saved: list[int] = []
+        self.saver = Saver(journal=None, order=order, writers=[writer], collector=collector)
+        self.saver.saved = lambda ended: self.saved.append(ended.task.number)
+
+    def __call__(self, *things: Finished | int) -> str:
+        """A number is skipped; what is written at the end."""
+
+        async def play() -> None:
+            running = asyncio.create_task(self.saver.run())
+            for thing in things:
+                if isinstance(thing, int):
+                    self.saver.skip(thing)
+                else:
+                    self.saver.put(thing)
+                await asyncio.sleep(0)
+            self.saver.close()
+            await running
+
+        asyncio.run(play())
+        return Path("out").read_text()
+
+
+def test_tasks_are_saved_as_they_come() -> None:
+    run = Run(None)
+    assert run(finished(2, b"two "), finished(1, b"one ")) == "two one "
+    assert run.saved == [2, 1]
+    assert not list(run.saver.unsaved)
+
+
+def test_tasks_are_saved_in_order() -> None:
+    assert Run(range(1, 5))(finished(3, b"three "), 2, finished(1, b"one "), finished(4, b"four ")) == "one three four "
+
+
+def test_what_never_has_its_turn_is_saved_at_the_end() -> None:
+    run = Run(range(1, 5))
+    assert run(finished(4, b"four "), finished(2, b"two ")) == "two four "
+    assert run.saved == [2, 4]
+
+
+def test_results_of_a_task_that_failed_are_not_kept() -> None:
+    run = Run(None)
+    assert run(finished(1, b"x", succeeded=False, result="a"), finished(2, b"y", result="b")) == "y"
+    assert sorted(os.listdir()) == ["b", "out"]
+
+
+def test_a_command_collects_in_order() -> None:
+    run = Run((1, 2), Validator('echo "$PARAM_n: $(cat stdout)"', "--collect"))
+    assert run(finished(2, b"two"), finished(1, b"one")) == "1: one\n2: two\n"
+
+
+def test_what_cannot_be_saved_ends_it_and_is_named() -> None:
+    run = Run((1, 2, 3), Validator("test $PARAM_n != 2", "--collect"))
+    with pytest.raises(LocalError, match="row 2: --collect exited with 1"):
+        run(finished(3, b""), finished(2, b""), finished(1, b""))
+    assert run.saved == [1]
+    assert sorted(run.saver.unsaved) == [2, 3]

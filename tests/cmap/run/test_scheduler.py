@@ -1,0 +1,588 @@
+"""Which task runs where and what becomes of it, with a clock of its own."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from cexec.cmap.run.policy import Pace, Placement, Policy, TimeLimit, parse_halt
+from cexec.cmap.run.scheduler import (
+    FAILED,
+    LOST,
+    MOST_REFUSALS,
+    NOTHING_YET,
+    REFUSED,
+    REFUSED_FOR_GOOD,
+    SUCCEEDED,
+    UNFIT,
+    Attempt,
+    Cancel,
+    Scheduler,
+    Settled,
+)
+from cexec.errors import UsageError
+
+
+class Cluster:
+    """A scheduler with workers a, b, ... of some slots each, and the time."""
+
+    def __init__(self, tasks: int = 3, workers: str = "ab", slots: int = 1, **rules: object) -> None:
+        self.now = 0.0
+        policy = Policy(**rules)  # type: ignore[arg-type]
+        self.scheduler = Scheduler(policy, range(1, tasks + 1), tasks)
+        for worker in workers:
+            self.scheduler.worker_joined(worker, slots)
+
+    def start(self, worker: str = "a", *, once: bool = False) -> Attempt:
+        attempt = self.offer(worker)
+        assert attempt is not None
+        self.scheduler.began(attempt, self.now, once=once)
+        return attempt
+
+    def offer(self, worker: str) -> Attempt | None:
+        return self.scheduler.next_task(worker, self.now)
+
+    def end(self, attempt: Attempt, how: str = SUCCEEDED, **said: object) -> list[tuple[str, int, str]]:
+        self.scheduler.ended(attempt, how, self.now, **said)  # type: ignore[arg-type]
+        return self.events()
+
+    def events(self) -> list[tuple[str, int, str]]:
+        found = []
+        while (event := self.scheduler.next_event()) is not None:
+            if isinstance(event, Settled):
+                assert event.task == event.attempt.task
+                found.append(("failed" if event.reason else "done", event.task, event.reason))
+            else:
+                assert isinstance(event, Cancel)
+                found.append(("cancel", event.attempt.task, event.reason))
+        return found
+
+    def run(self, worker: str = "a", seconds: float = 1.0) -> None:
+        """A task from its start to its success."""
+        attempt = self.start(worker)
+        self.now += seconds
+        self.end(attempt)
+
+    def pass_time(self, seconds: float) -> list[tuple[str, int, str]]:
+        self.now += seconds
+        self.scheduler.handle_timeout(self.now)
+        return self.events()
+
+
+def test_tasks_are_given_out_in_order_one_for_each_slot() -> None:
+    cluster = Cluster(4, "ab", slots=1)
+    first, second = cluster.start("a"), cluster.start("b")
+    assert (first.task, second.task) == (1, 2)
+    assert cluster.offer("a") is None
+    assert cluster.end(first) == [("done", 1, "")]
+    assert cluster.start("a").task == 3
+    assert not cluster.scheduler.over
+
+
+def test_a_worker_that_nobody_knows_gets_nothing() -> None:
+    cluster = Cluster()
+    assert cluster.offer("stranger") is None
+    cluster.scheduler.worker_left("a")
+    assert cluster.offer("a") is None
+
+
+def test_it_is_over_when_everything_is_done() -> None:
+    cluster = Cluster(2)
+    assert cluster.scheduler.wants_workers(0.0)
+    for _ in range(2):
+        assert not cluster.scheduler.over
+        cluster.run()
+    assert cluster.scheduler.over
+    assert not cluster.scheduler.wants_workers(cluster.now)
+    assert cluster.offer("a") is None
+    assert (cluster.scheduler.succeeded, cluster.scheduler.failed, cluster.scheduler.exit_status()) == (2, 0, 0)
+
+
+def test_there_may_be_nothing_to_do() -> None:
+    assert Cluster(0).scheduler.over
+
+
+def test_tasks_are_taken_from_their_source_only_when_they_are_needed() -> None:
+    taken = []
+
+    def source() -> object:
+        for number in range(1, 100):
+            taken.append(number)
+            yield number
+
+    scheduler = Scheduler(Policy(), source(), None)  # type: ignore[arg-type]
+    scheduler.worker_joined("a", 5)
+    for _ in range(3):
+        scheduler.next_task("a", 0.0)
+    assert len(taken) == 4  # one is known before it is needed, to tell when there are no more
+
+
+def test_the_slots_of_a_worker_are_bounded() -> None:
+    cluster = Cluster(9, "a", slots=3, placement=Placement("2"))
+    cluster.start()
+    cluster.start()
+    assert cluster.offer("a") is None
+
+
+# failures
+
+
+def test_a_failed_task_is_tried_once_by_default() -> None:
+    cluster = Cluster(2)
+    attempt = cluster.start()
+    assert cluster.end(attempt, FAILED, status=3, reason="exit status 3") == [("failed", 1, "exit status 3")]
+    assert cluster.scheduler.exit_status() == 1
+
+
+def test_a_failed_task_is_tried_again_where_it_has_not_failed() -> None:
+    cluster = Cluster(1, "abc", retries=3)
+    assert cluster.end(cluster.start("a"), FAILED, reason="x") == []
+    assert cluster.offer("a") is None
+    second = cluster.start("b")
+    assert (second.task, second.number) == (1, 2)
+    assert cluster.end(second, FAILED, reason="y") == []
+    assert cluster.offer("b") is None
+    assert cluster.end(cluster.start("c"), FAILED, reason="z") == [("failed", 1, "z")]
+    assert cluster.scheduler.over
+
+
+def test_when_it_has_failed_everywhere_it_is_tried_anywhere() -> None:
+    cluster = Cluster(1, "ab", retries=4)
+    cluster.end(cluster.start("a"), FAILED)
+    cluster.end(cluster.start("b"), FAILED)
+    assert cluster.start("a").task == 1
+
+
+def test_when_the_others_have_left_it_is_tried_where_it_has_failed() -> None:
+    cluster = Cluster(1, "ab", retries=3)
+    cluster.end(cluster.start("a"), FAILED)
+    assert cluster.offer("a") is None
+    cluster.scheduler.worker_left("b")
+    assert cluster.start("a").task == 1
+
+
+def test_a_worker_on_which_everything_fails_gets_new_tasks_meanwhile() -> None:
+    cluster = Cluster(4, "ab", retries=2)
+    for task in (1, 2, 3):
+        attempt = cluster.start("a")
+        assert attempt.task == task
+        cluster.end(attempt, FAILED)
+    assert [cluster.start("b").task] == [1]
+
+
+def test_a_task_that_failed_is_tried_before_new_ones() -> None:
+    cluster = Cluster(9, "ab", retries=2)
+    cluster.end(cluster.start("a"), FAILED)
+    assert cluster.start("b").task == 1
+
+
+def test_many_failures_on_one_worker_do_not_slow_it_down() -> None:
+    cluster = Cluster(20_000, "ab", retries=2)
+    for _ in range(10_000):
+        cluster.end(cluster.start("a"), FAILED)
+    assert cluster.start("b").task == 1
+    assert cluster.start("a").task == 10_001
+
+
+def test_what_a_worker_could_not_have_is_looked_at_again_when_others_come_or_go() -> None:
+    cluster = Cluster(2, "ab", retries=3)
+    cluster.end(cluster.start("a"), FAILED)
+    cluster.end(cluster.start("a"), FAILED)
+    assert cluster.offer("a") is None
+    cluster.scheduler.worker_left("b")
+    assert [cluster.start("a").task] == [1]
+    cluster.scheduler.worker_joined("c", 2)
+    assert [cluster.start("c").task] == [2]
+
+
+def test_a_lost_worker_is_no_failure_of_the_task() -> None:
+    cluster = Cluster(1, "abc")
+    assert cluster.end(cluster.start("a"), LOST, reason="lost") == []
+    assert cluster.offer("a") is None
+    assert cluster.end(cluster.start("b")) == [("done", 1, "")]
+
+
+def test_a_task_that_takes_its_workers_with_it_fails() -> None:
+    cluster = Cluster(1, "abcdef", crash_limit=3)
+    assert cluster.end(cluster.start("a"), LOST, reason="gone") == []
+    assert cluster.end(cluster.start("b"), LOST, reason="gone") == []
+    assert cluster.end(cluster.start("c"), LOST, reason="gone") == [
+        ("failed", 1, "gone; 3 workers were lost while it ran (--crash-limit)")
+    ]
+
+
+def test_without_a_limit_any_number_of_workers_may_be_lost() -> None:
+    cluster = Cluster(1, "a", crash_limit=0)
+    for _ in range(50):
+        assert cluster.end(cluster.start("a"), LOST) == []
+    assert cluster.end(cluster.start("a")) == [("done", 1, "")]
+
+
+def test_a_worker_that_is_lost_before_the_task_began_is_not_its_fault() -> None:
+    cluster = Cluster(1, "ab", crash_limit=1)
+    for _ in range(MOST_REFUSALS - 1):
+        attempt = cluster.offer("a") or cluster.offer("b")
+        assert attempt is not None
+        assert cluster.end(attempt, LOST, reason="lost") == []
+    attempt = cluster.offer("a") or cluster.offer("b")
+    assert attempt is not None
+    said = f"lost; {MOST_REFUSALS} workers did not begin it"
+    assert cluster.end(attempt, LOST, reason="lost") == [("failed", 1, said)]
+
+
+def test_a_refusal_goes_to_another_worker_and_one_for_good_ends_the_task() -> None:
+    cluster = Cluster(2, "ab")
+    attempt = cluster.offer("a")
+    assert attempt is not None
+    assert cluster.end(attempt, REFUSED, reason="no memory") == []
+    second = cluster.offer("b")
+    assert second is not None and second.task == 1
+    assert cluster.end(second, REFUSED_FOR_GOOD, reason="no arguments here") == [("failed", 1, "no arguments here")]
+
+
+def test_workers_that_can_run_no_task_at_all_are_no_refusals_of_this_one() -> None:
+    cluster = Cluster(1, "abcdefgh")
+    for worker in "abcdefg":
+        attempt = cluster.offer(worker)
+        assert attempt is not None
+        assert cluster.end(attempt, UNFIT) == []
+    assert cluster.start("h").task == 1
+
+
+@pytest.mark.parametrize("how", [FAILED, LOST])
+def test_what_a_service_with_once_has_begun_is_never_tried_again(how: str) -> None:
+    cluster = Cluster(1, "ab", retries=5)
+    attempt = cluster.start("a", once=True)
+    said = "x; this service must not run a task twice (cservice --once)"
+    assert cluster.end(attempt, how, reason="x") == [("failed", 1, said)]
+
+
+def test_what_a_service_with_once_has_refused_may_be_tried_elsewhere() -> None:
+    cluster = Cluster(1, "ab")
+    attempt = cluster.offer("a")
+    assert attempt is not None
+    assert cluster.end(attempt, REFUSED) == []
+    assert cluster.start("b").task == 1
+
+
+# time limits
+
+
+def test_a_task_that_takes_too_long_is_cancelled_and_has_failed() -> None:
+    cluster = Cluster(2, "ab", timeout=TimeLimit(10.0))
+    first = cluster.start("a")
+    cluster.now = 4.0
+    cluster.start("b")
+    assert cluster.scheduler.next_timeout(cluster.now) == 10.0
+    assert cluster.pass_time(5.9) == []
+    assert cluster.pass_time(0.1) == [("cancel", 1, "ran into its time limit of 10 s")]
+    assert cluster.pass_time(0.0) == []
+    assert cluster.scheduler.next_timeout(cluster.now) == 14.0
+    assert cluster.end(first, LOST) == [("failed", 1, "ran into its time limit of 10 s")]
+    assert cluster.pass_time(4.0) == [("cancel", 2, "ran into its time limit of 10 s")]
+
+
+def test_a_task_that_succeeds_while_it_is_cancelled_has_succeeded() -> None:
+    cluster = Cluster(1, timeout=TimeLimit(10.0))
+    attempt = cluster.start()
+    cluster.pass_time(10.0)
+    assert cluster.end(attempt) == [("done", 1, "")]
+
+
+def test_a_time_limit_counts_as_a_failure_and_not_as_a_lost_worker() -> None:
+    cluster = Cluster(1, "ab", timeout=TimeLimit(10.0), retries=2, crash_limit=1)
+    attempt = cluster.start("a")
+    cluster.pass_time(10.0)
+    assert cluster.end(attempt, LOST) == []
+    assert cluster.start("b").task == 1
+
+
+def test_the_time_counts_from_the_beginning_of_the_program() -> None:
+    cluster = Cluster(1, timeout=TimeLimit(10.0))
+    attempt = cluster.offer("a")
+    assert attempt is not None
+    assert cluster.scheduler.next_timeout(0.0) is None
+    assert cluster.pass_time(60.0) == []
+    cluster.scheduler.began(attempt, cluster.now)
+    assert cluster.pass_time(9.9) == []
+    assert len(cluster.pass_time(0.1)) == 1
+
+
+def test_a_limit_in_percent_of_the_median_waits_for_some_successes() -> None:
+    cluster = Cluster(5, "ab", timeout=TimeLimit(fraction=2.0))
+    slow = cluster.start("b")
+    for seconds in (1.0, 3.0):
+        cluster.run("a", seconds)
+        assert cluster.pass_time(0.0) == []
+    cluster.run("a", 2.0)
+    assert cluster.pass_time(0.0) == [("cancel", slow.task, "ran into its time limit of 4 s")]
+
+
+# stopping, pausing, pace
+
+
+def test_halting_now_cancels_what_runs() -> None:
+    cluster = Cluster(5, "ab", halt=parse_halt("now,fail=1"))
+    first, second = cluster.start("a"), cluster.start("b")
+    assert cluster.end(first, FAILED, status=7, reason="x") == [("failed", 1, "x"), ("cancel", 2, "halted")]
+    assert cluster.offer("a") is None
+    assert not cluster.scheduler.over
+    assert cluster.end(second, LOST) == []
+    assert cluster.scheduler.over
+    assert (cluster.scheduler.succeeded, cluster.scheduler.failed, cluster.scheduler.exit_status()) == (0, 1, 7)
+
+
+def test_halting_soon_waits_for_what_runs_and_begins_nothing() -> None:
+    cluster = Cluster(5, "abc", retries=2, halt=parse_halt("soon,success=1"))
+    first, second, third = (cluster.start(worker) for worker in "abc")
+    assert cluster.end(first) == [("done", 1, "")]
+    assert cluster.end(second, FAILED, reason="x") == [("failed", 2, "x")]
+    assert cluster.end(third) == [("done", 3, "")]
+    assert cluster.scheduler.over
+    assert cluster.scheduler.exit_status() == 0
+
+
+def test_a_task_that_may_be_tried_again_does_not_count_for_halting() -> None:
+    cluster = Cluster(5, "ab", retries=2, halt=parse_halt("now,fail=1"))
+    assert cluster.end(cluster.start("a"), FAILED) == []
+    assert not cluster.scheduler.halted
+
+
+def test_halting_at_a_percentage() -> None:
+    cluster = Cluster(6, "a", halt=parse_halt("soon,fail=30%"))
+    for _ in range(2):
+        cluster.end(cluster.start(), FAILED)
+    assert cluster.scheduler.halted
+    assert cluster.scheduler.exit_status() == 34
+    with pytest.raises(UsageError, match="--halt with a percentage needs the number of tasks"):
+        Scheduler(Policy(halt=parse_halt("soon,fail=30%")), [1], None)
+
+
+def test_pausing_begins_nothing_until_it_goes_on() -> None:
+    cluster = Cluster(2, "ab")
+    attempt = cluster.start("a")
+    cluster.scheduler.paused = True
+    assert cluster.offer("b") is None
+    assert not cluster.scheduler.wants_workers(0.0)
+    assert cluster.end(attempt) == [("done", 1, "")]
+    assert not cluster.scheduler.over
+    cluster.scheduler.paused = False
+    assert cluster.start("b").task == 2
+
+
+def test_the_pace_of_starts() -> None:
+    cluster = Cluster(5, "a", slots=5, pace=Pace(delay=2.0))
+    cluster.start()
+    assert cluster.offer("a") is None
+    assert cluster.scheduler.next_timeout(cluster.now) == 2.0
+    cluster.pass_time(2.0)
+    assert cluster.start().task == 2
+
+
+# speculation
+
+
+def speculating(**rules: object) -> tuple[Cluster, Attempt]:
+    """Three tasks of 1 s are done, the fourth and last begins on b; a has nothing to do."""
+    cluster = Cluster(4, "ab", speculate=2.0, **rules)
+    for _ in range(3):
+        cluster.run("a")
+    return cluster, cluster.start("b")
+
+
+def test_a_slow_last_task_is_tried_by_an_idle_worker_too() -> None:
+    cluster, slow = speculating()
+    assert cluster.offer("a") is None
+    assert not cluster.scheduler.wants_workers(cluster.now)
+    assert cluster.scheduler.next_timeout(cluster.now) == cluster.now + 2.0
+    cluster.pass_time(2.01)
+    assert cluster.scheduler.wants_workers(cluster.now)
+    assert cluster.offer("b") is None
+    second = cluster.start("a")
+    assert (second.task, second.number) == (4, 2)
+    assert not cluster.scheduler.wants_workers(cluster.now)
+    assert cluster.end(second) == [("cancel", 4, "another attempt was faster"), ("done", 4, "")]
+    assert not cluster.scheduler.over
+    assert cluster.end(slow, LOST) == []
+    assert cluster.scheduler.over
+    assert (cluster.scheduler.succeeded, cluster.scheduler.failed) == (4, 0)
+
+
+def test_the_first_attempt_may_still_win() -> None:
+    cluster, slow = speculating()
+    cluster.pass_time(2.01)
+    second = cluster.start("a")
+    assert cluster.end(slow) == [("cancel", 4, "another attempt was faster"), ("done", 4, "")]
+    assert cluster.end(second) == []  # both may succeed: one result counts
+    assert cluster.scheduler.succeeded == 4
+
+
+def test_an_attempt_that_fails_leaves_the_task_to_the_other() -> None:
+    cluster, slow = speculating()
+    cluster.pass_time(2.01)
+    second = cluster.start("a")
+    assert cluster.end(second, FAILED, reason="x") == []
+    assert cluster.offer("a") is None
+    assert cluster.end(slow) == [("done", 4, "")]
+
+
+def test_when_both_attempts_fail_the_task_has_failed_once() -> None:
+    cluster, slow = speculating()
+    cluster.pass_time(2.01)
+    second = cluster.start("a")
+    assert cluster.end(second, FAILED, reason="x") == []
+    assert cluster.end(slow, LOST, reason="y") == [("failed", 4, "y")]
+    assert cluster.scheduler.over
+
+
+def test_there_are_never_three_attempts_at_once() -> None:
+    cluster, _ = speculating()
+    cluster.scheduler.worker_joined("c", 1)
+    cluster.pass_time(2.01)
+    cluster.start("a")
+    cluster.pass_time(100.0)
+    assert cluster.offer("c") is None
+
+
+def test_no_speculation_while_tasks_wait_or_without_the_option() -> None:
+    cluster = Cluster(6, "ab", speculate=2.0)
+    slow = cluster.start("b")
+    for _ in range(3):
+        cluster.run("a")
+    cluster.pass_time(100.0)
+    assert cluster.start("a").task != slow.task
+    plain = Cluster(1, "ab")
+    plain.start("b")
+    plain.pass_time(1000.0)
+    assert plain.offer("a") is None
+
+
+def test_no_speculation_with_a_service_that_is_once() -> None:
+    cluster = Cluster(4, "ab", speculate=2.0)
+    for _ in range(3):
+        cluster.run("a")
+    cluster.start("b", once=True)
+    cluster.pass_time(100.0)
+    assert cluster.offer("a") is None
+    assert not cluster.scheduler.wants_workers(cluster.now)
+
+
+def test_the_longest_running_task_is_tried_first() -> None:
+    cluster = Cluster(5, "abc", speculate=2.0)
+    for _ in range(3):
+        cluster.run("a")
+    first = cluster.start("b")
+    cluster.now += 1.0
+    cluster.start("c")
+    cluster.pass_time(50.0)
+    assert cluster.start("a").task == first.task
+
+
+def makespan(slow_factor: float, speculate: float, workers: int, tasks: int) -> float:
+    """Simulated seconds: equal tasks of 1 s, one of the workers slower."""
+    names = [f"w{number}" for number in range(workers)]
+    scheduler = Scheduler(Policy(speculate=speculate), range(1, tasks + 1), tasks)
+    randomness = random.Random(1)
+    for name in names:
+        scheduler.worker_joined(name, 1)
+    busy: dict[Attempt, float] = {}
+    now = 0.0
+    while not scheduler.over:
+        for name in names:
+            attempt = scheduler.next_task(name, now)
+            if attempt is not None:
+                scheduler.began(attempt, now)
+                busy[attempt] = now + randomness.uniform(0.9, 1.1) * (slow_factor if name == "w0" else 1.0)
+        timeout = scheduler.next_timeout(now)
+        now = min([*busy.values(), *([timeout] if timeout is not None else [])]) + 1e-9
+        for attempt in [attempt for attempt, end in busy.items() if end <= now]:
+            del busy[attempt]
+            scheduler.ended(attempt, SUCCEEDED, now)
+        while (event := scheduler.next_event()) is not None:
+            if isinstance(event, Cancel):
+                busy.pop(event.attempt, None)
+                scheduler.ended(event.attempt, LOST, now)
+    assert scheduler.succeeded == tasks
+    return now
+
+
+def test_a_host_ten_times_slower_costs_at_most_a_third_of_the_time_without_it() -> None:
+    for workers, tasks in ((4, 40), (4, 100), (8, 80), (3, 30)):
+        without = makespan(1.0, 0.0, workers - 1, tasks)
+        assert makespan(10.0, 1.5, workers, tasks) <= 1.3 * without
+        assert makespan(10.0, 0.0, workers, tasks) > makespan(10.0, 1.5, workers, tasks)
+
+
+def test_everything_ends_once_whatever_happens() -> None:
+    for seed in range(60):
+        _random_history(random.Random(seed))
+
+
+def _random_history(randomness: random.Random) -> None:
+    tasks = randomness.randint(1, 12)
+    cluster = Cluster(
+        tasks,
+        "abcd",
+        slots=randomness.randint(1, 3),
+        retries=randomness.randint(1, 3),
+        crash_limit=randomness.randint(0, 3),
+        speculate=randomness.choice([0.0, 1.5]),
+        timeout=TimeLimit(randomness.choice([None, 5.0])),
+    )
+    running: list[Attempt] = []
+    settled: list[int] = []
+    for _ in range(3000):
+        cluster.now += randomness.random()
+        if randomness.random() < 0.5:
+            attempt = cluster.offer(randomness.choice("abcd"))
+            if attempt is not None:
+                running.append(attempt)
+                if randomness.random() < 0.9:
+                    cluster.scheduler.began(attempt, cluster.now)
+        elif running:
+            attempt = running.pop(randomness.randrange(len(running)))
+            how = randomness.choice([SUCCEEDED, SUCCEEDED, FAILED, LOST, REFUSED])
+            cluster.scheduler.ended(attempt, how, cluster.now, reason=how)
+        cluster.scheduler.handle_timeout(cluster.now)
+        settled += [task for what, task, _ in cluster.events() if what != "cancel"]
+        if cluster.scheduler.over:
+            break
+    assert cluster.scheduler.over
+    assert sorted(settled) == list(range(1, tasks + 1))
+    assert cluster.scheduler.succeeded + cluster.scheduler.failed == tasks
+    assert not cluster.scheduler.running
+
+
+def test_tasks_that_have_not_come_are_waited_for() -> None:
+    numbers = iter((1, NOTHING_YET, NOTHING_YET, 2))
+    scheduler = Scheduler(Policy(), numbers, None)
+    scheduler.worker_joined("a", 2)
+    first = scheduler.next_task("a", 0.0)
+    assert first is not None
+    scheduler.began(first, 0.0)
+    scheduler.ended(first, SUCCEEDED, 1.0)
+    assert scheduler.next_task("a", 1.0) is None
+    assert not scheduler.wants_workers(1.0) and not scheduler.over
+    scheduler.look_again()
+    assert not scheduler.wants_workers(2.0)
+    scheduler.look_again()
+    assert scheduler.wants_workers(3.0)
+    second = scheduler.next_task("a", 3.0)
+    assert second is not None and second.task == 2
+    assert scheduler.begun == 2
+
+
+def test_the_user_ends_a_run() -> None:
+    scheduler = Scheduler(Policy(), [1, 2, 3], 3)
+    scheduler.worker_joined("a", 2)
+    attempts = [scheduler.next_task("a", 0.0) for _ in range(2)]
+    scheduler.stop(end_running=False)
+    assert scheduler.next_event() is None
+    assert not scheduler.wants_workers(0.0)
+    scheduler.stop(end_running=True)
+    for attempt in attempts:
+        event = scheduler.next_event()
+        assert attempt is not None and isinstance(event, Cancel) and event.attempt is attempt
+        scheduler.ended(attempt, FAILED, 1.0, reason="ended")
+    assert scheduler.over and not scheduler.failed

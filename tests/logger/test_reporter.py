@@ -1,0 +1,92 @@
+"""The logger's lines: one that closes a job, one for each failed attempt, whoever tells of it and how often."""
+
+from __future__ import annotations
+
+from cexec.logger.reporter import VANISHED_AFTER, Reporter
+from cexec.protocol.base.keys import OwnerKey
+from cexec.protocol.datagrams import alert
+from cexec.protocol.datagrams.alert import Alert
+from cexec.protocol.decisions.alert_delivery import Gap
+
+OWNER = OwnerKey(b"\x05" * 32)
+CLIENT = OWNER.client_key().identity.certificate
+WORKER = OWNER.worker_key("w1").identity.certificate
+
+
+def told(outcome: int, attempt: int = 1, job: bytes = b"j" * 16, status: int = 0, complaint: int = 0) -> Alert:
+    by_worker = outcome in (alert.COMPLETED, alert.ABANDONED)
+    return Alert(
+        outcome=outcome, certificate=WORKER if by_worker else CLIENT, job_id=job, attempt=attempt, status=status,
+        client_name="alice", client_address="10.0.0.6", worker_name="w1", worker_address="10.0.0.3",
+        complaint=complaint,
+        duration=1500, received=10, sent=20,
+    )  # fmt: skip
+
+
+def texts(journal: Reporter, *alerts: Alert, now: float = 0.0) -> list[str]:
+    return [line.text for one in alerts for line in journal.take(one, "foo.pub", "10.9.9.9", now)]
+
+
+def test_a_completed_job_is_told_in_the_ancestors_words() -> None:
+    (line,) = Reporter().take(told(alert.COMPLETED, status=1), "foo.pub", "10.9.9.9", 0.0)
+    assert line.text == "10.0.0.6 completed by 10.0.0.3 for foo.pub exit code 1"
+    expected = {"job": "6a" * 16, "attempt": 1, "client": "alice", "worker": "w1", "duration": "1.500"}
+    assert expected.items() <= line.fields.items()
+    assert {"received": 10, "sent": 20, "status": 1}.items() <= line.fields.items()
+
+
+def test_a_job_is_closed_once_and_an_attempt_told_once() -> None:
+    journal = Reporter()
+    assert texts(
+        journal,
+        told(alert.ABANDONED, 1),
+        told(alert.COMPLAINT, 1),
+        told(alert.COMPLAINT, 2),
+        told(alert.COMPLETED, 3),
+        told(alert.COMPLETED, 2),
+        told(alert.GAVE_UP, 3),
+    ) == [
+        "10.0.0.6 rats out 10.0.0.3 for foo.pub",
+        "10.0.0.6 rats out 10.0.0.3 for foo.pub",
+        "10.0.0.6 completed by 10.0.0.3 for foo.pub exit code 0",
+    ]
+    assert journal.due(1e9) == []
+
+
+def test_a_client_that_gives_up_closes_its_job() -> None:
+    assert texts(Reporter(), told(alert.COMPLAINT, 1), told(alert.GAVE_UP, 1)) == [
+        "10.0.0.6 rats out 10.0.0.3 for foo.pub",
+        "10.0.0.6 gave up for foo.pub",
+    ]
+
+
+def test_a_client_that_vanishes_closes_its_job_after_a_while() -> None:
+    journal = Reporter()
+    assert texts(journal, told(alert.ABANDONED)) == ["10.0.0.6 rats out 10.0.0.3 for foo.pub"]
+    assert journal.next_timeout() == VANISHED_AFTER
+    assert journal.due(VANISHED_AFTER - 1) == []
+    assert [line.text for line in journal.due(VANISHED_AFTER)] == ["10.0.0.6 vanished from 10.0.0.3 for foo.pub"]
+    assert journal.due(1e9) == [] and journal.next_timeout() is None
+
+
+def test_a_complaint_has_its_word() -> None:
+    number = alert.COMPLAINTS.index("timed out")
+    (line,) = Reporter().take(told(alert.COMPLAINT, complaint=number), "foo.pub", "10.9.9.9", 0.0)
+    assert line.fields["complaint"] == "timed out"
+
+
+def test_a_gap_and_an_unknown_key() -> None:
+    assert Reporter().gap(Gap(b"s" * 16, "w1", 4, 6)).text == "gap: 3 alerts of w1 did not arrive"
+    assert Reporter().unknown("98dd82a7", "10.0.0.9").text == "10.0.0.9 alerts for unknown key (0x98dd82a7)"
+
+
+def test_the_table_adds_up() -> None:
+    journal = Reporter()
+    for number in range(3):
+        texts(journal, told(alert.COMPLETED, job=bytes([number]) * 16, status=number))
+    texts(journal, told(alert.COMPLAINT, job=b"x" * 16))
+    head, row = journal.table()
+    assert dict(zip(head, row, strict=True)) == {
+        "worker": "w1@10.0.0.3", "jobs": "3", "failed": "2", "abandoned": "0", "complaints": "1", "seconds": "4.5",
+        "mean": "1.500", "received": "30", "sent": "60",
+    }  # fmt: skip

@@ -1,0 +1,35 @@
+"""How much may be spent."""
+
+from __future__ import annotations
+
+from cexec.protocol.base.token_bucket import TokenBucket
+
+
+def spent(bucket: TokenBucket, now: float, most: int = 100) -> int:
+    """How many units are allowed at once."""
+    count = 0
+    while count < most and bucket.left(now):
+        bucket.spend(1.0)
+        count += 1
+    return count
+
+
+def test_so_much_at_once_and_so_much_a_second() -> None:
+    bucket = TokenBucket(2.0, 5.0, now=10.0)
+    assert spent(bucket, 10.0) == 5
+    assert spent(bucket, 10.0) == 0
+    assert spent(bucket, 11.0) == 2
+    assert spent(bucket, 1000.0) == 5
+
+
+def test_what_was_spent_too_much_is_missing_later() -> None:
+    bucket = TokenBucket(1.0, 1.0, now=0.0)
+    bucket.spend(4.0)
+    assert not bucket.left(3.0)
+    assert bucket.left(3.5)
+
+
+def test_a_clock_that_stands_still_gives_nothing() -> None:
+    bucket = TokenBucket(1.0, 1.0, now=5.0)
+    bucket.spend(1.0)
+    assert not bucket.left(5.0) and not bucket.left(4.0)

@@ -1,0 +1,54 @@
+"""Bidders and what they ask for, for tests."""
+
+from __future__ import annotations
+
+from random import Random
+
+from cexec.protocol.decisions.bid import Bidder
+from cexec.protocol.decisions.competition import LEAST_COMPETITORS, LEAST_SPREAD
+
+WANTED = 15.0
+LARGEST_LITTLE_SPREAD = LEAST_SPREAD * (LEAST_COMPETITORS - 1.0)  # the logarithm is below its tangent
+
+
+def identity(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def bidder(slots: int = 1, speed: float = 1.0, boost: float | None = None, seed: int = 1) -> Bidder:
+    return Bidder(slots=slots, speed=speed, boost=boost, random=Random(seed).random)
+
+
+def with_rivals(slots: int = 1, speed: float = 1.0, boost: float | None = None, seed: int = 1) -> Bidder:
+    made = bidder(slots, speed, boost, seed)
+    made.rival_heard(0.0)
+    return made
+
+
+def events(machine: Bidder) -> list[tuple[str, bytes | None]]:
+    found = []
+    while (event := machine.next_event()) is not None:
+        found.append((type(event).__name__, getattr(event, "identity", None)))
+    return found
+
+
+def connects(machine: Bidder) -> list[bytes]:
+    return [who for name, who in events(machine) if name == "Connect" and who is not None]
+
+
+def run(machine: Bidder, who: bytes, now: float) -> None:
+    """Win the race for an announcement that a Connect was given for."""
+    assert machine.reserved(who, now)
+    machine.started(who, now)
+
+
+def delay_of(machine: Bidder, now: float = 0.0, number: int = 1) -> float:
+    """Seconds until an announcement that is heard now is answered."""
+    machine.consider(identity(number), 1, WANTED, now)
+    start = now
+    while not connects(machine):
+        due = machine.next_timeout()
+        assert due is not None
+        now = due
+        machine.handle_timeout(now)
+    return now - start

@@ -1,0 +1,417 @@
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from cexec.protocol.base import limits
+from cexec.protocol.decisions.bid import (
+    QUEUED_SPACING,
+    RETRIES,
+    STALL,
+    STALLED_ALLOWED,
+    Connect,
+    Forget,
+    Penalized,
+    Queued,
+    Recovered,
+)
+from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED, SILENT
+from tests.protocol.decisions.bidders import WANTED, bidder, connects, delay_of, events, identity, run, with_rivals
+
+# Slots
+
+
+def test_full_worker_says_so_at_once_and_every_ten_seconds() -> None:
+    machine = bidder()
+    machine.consider(identity(1), 1, WANTED, 0.0)
+    events(machine)
+    run(machine, identity(1), 0.0)
+    machine.consider(identity(2), 1, 60.0, 1.0)
+    assert events(machine) == [("Queued", identity(2))]
+    assert machine.waiting == 1
+    machine.handle_timeout(1.0 + limits.QUEUED_INTERVAL - 0.01)
+    assert events(machine) == []
+    machine.handle_timeout(1.0 + limits.QUEUED_INTERVAL)
+    assert events(machine) == [("Queued", identity(2))]
+
+
+def test_a_client_that_asks_again_is_told_again_a_few_times_because_a_datagram_may_have_been_lost() -> None:
+    """Regression: one lost QUEUED left a client without a word for ten seconds, longer than it may wait."""
+    machine = bidder()
+    machine.consider(identity(1), 1, WANTED, 0.0)
+    events(machine)
+    run(machine, identity(1), 0.0)
+    told = []
+    for now in (0.0, 0.25, 0.7, 1.4, 2.6, 4.7, 8.2, 9.9):
+        machine.consider(identity(2), 1, WANTED, now)
+        machine.handle_timeout(now)
+        told += [now for _ in events(machine)]
+    assert told == [0.0, 1.4, 2.6, 4.7]
+    machine.handle_timeout(4.7 + limits.QUEUED_INTERVAL)
+    assert events(machine) == [("Queued", identity(2))]
+
+
+def test_where_many_workers_answer_one_lost_word_is_no_loss() -> None:
+    machine = bidder()
+    for number in range(10, 13):
+        machine.consider(identity(number), 1, WANTED, 0.0)
+        machine.claimed(identity(number), 200, 0.1)
+    events(machine)
+    machine.consider(identity(1), 1, WANTED, 1.0)
+    machine.handle_timeout(2.0)
+    events(machine)
+    run(machine, identity(1), 2.0)
+    machine.consider(identity(2), 1, WANTED, 3.0)
+    machine.handle_timeout(4.0)
+    events(machine)
+    machine.consider(identity(2), 1, WANTED, 5.0)
+    machine.handle_timeout(5.0)
+    assert events(machine) == []
+
+
+def test_many_queued_are_spaced() -> None:
+    machine = bidder()
+    machine.consider(identity(0), 1, WANTED, 0.0)
+    events(machine)
+    run(machine, identity(0), 0.0)
+    for number in range(1, 101):
+        machine.consider(identity(number), 1, WANTED, 0.0)
+    assert len(events(machine)) == 1
+    machine.handle_timeout(50 * QUEUED_SPACING)
+    assert 49 <= len(events(machine)) <= 51
+
+
+def test_free_slot_is_given_to_one_that_waits_in_the_same_call() -> None:
+    machine = bidder()
+    machine.consider(identity(1), 1, WANTED, 0.0)
+    events(machine)
+    run(machine, identity(1), 0.0)
+    machine.consider(identity(2), 1, WANTED, 1.0)
+    events(machine)
+    machine.finished(identity(1), "ok", 2.0, 2.0)
+    assert events(machine) == [("Connect", identity(2))]
+
+
+def test_job_that_outlasts_its_announcement_keeps_its_slot_until_it_ends() -> None:
+    """Regression: the timer of the connection attempt was still on, and dropped a running job that had expired."""
+    machine = bidder()
+    machine.consider(identity(1), 1, WANTED, 0.0)
+    events(machine)
+    run(machine, identity(1), 0.01)
+    for now in (STALL, SILENT, WANTED, 10 * WANTED):
+        machine.handle_timeout(now)
+    assert events(machine) == []
+    machine.finished(identity(1), "ok", 1.0, 11 * WANTED)
+    assert (machine.running, machine.free) == (0, 1)
+
+
+def test_next_is_drawn_at_once_when_a_connection_fails() -> None:
+    machine = bidder()
+    for number in range(3):
+        machine.consider(identity(number), 1, WANTED, 0.0)
+    seen = set()
+    for _ in range(3):
+        (who,) = connects(machine)
+        seen.add(who)
+        machine.failed(who, 0.01)
+    assert seen == {identity(0), identity(1), identity(2)}
+
+
+def test_worker_connects_to_no_more_clients_than_it_has_slots() -> None:
+    machine = bidder(slots=2)
+    for number in range(500):
+        machine.consider(identity(number), 1, WANTED, 0.0)
+    assert len(connects(machine)) == 2
+
+
+def test_stalled_connections_give_way_but_only_a_few() -> None:
+    machine = bidder(slots=2)
+    for number in range(500):
+        machine.consider(identity(number), 1, WANTED, 0.0)
+    total = len(connects(machine))
+    now = 0.0
+    for _ in range(20):
+        now += STALL
+        machine.handle_timeout(now)
+        total += len(connects(machine))
+    assert total == 2 + STALLED_ALLOWED
+
+
+def test_slots_are_never_exceeded_and_the_surplus_withdraws() -> None:
+    machine = bidder(slots=1)
+    for number in range(3):
+        machine.consider(identity(number), 1, WANTED, 0.0)
+    (first,) = connects(machine)
+    machine.handle_timeout(STALL)
+    (second,) = connects(machine)
+    assert machine.reserved(first, STALL)
+    assert not machine.reserved(second, STALL)
+    machine.withdrawn(second, STALL)
+    assert (machine.free, machine.waiting) == (0, 2)
+
+
+def test_reservation_without_go_frees_the_slot_and_is_tried_again_when_heard() -> None:
+    machine = bidder()
+    machine.consider(identity(1), 1, WANTED, 0.0)
+    events(machine)
+    assert machine.reserved(identity(1), 0.0)
+    machine.released(identity(1), 1.0)
+    assert machine.free == 1
+    machine.consider(identity(1), 1, WANTED, 3.0)
+    machine.handle_timeout(3.0)
+    assert connects(machine) == [identity(1)]
+
+
+def test_reservation_that_another_won_is_forgotten() -> None:
+    machine = bidder()
+    machine.consider(identity(1), 1, WANTED, 0.0)
+    events(machine)
+    assert machine.reserved(identity(1), 0.0)
+    machine.claimed(identity(1), 2, 0.01)
+    machine.released(identity(1), 0.02)
+    assert events(machine) == [("Forget", identity(1))]
+    assert machine.free == 1
+
+
+def test_failed_connection_is_tried_again_only_if_the_client_is_heard_again() -> None:
+    machine = bidder()
+    machine.consider(identity(1), 1, WANTED, 0.0)
+    events(machine)
+    machine.failed(identity(1), 0.0)
+    machine.handle_timeout(5.0)
+    assert events(machine) == []
+    machine.consider(identity(1), 1, WANTED, 5.0)
+    machine.handle_timeout(5.0)
+    assert connects(machine) == [identity(1)]
+
+
+def test_client_that_cannot_be_reached_is_given_up_and_later_tried_again() -> None:
+    machine = bidder()
+    now, attempts, forgotten_at = 0.0, 0, 0.0
+    while now < 200.0:
+        machine.consider(identity(1), 1, WANTED, now)
+        machine.handle_timeout(now)
+        for name, _ in events(machine):
+            if name == "Connect":
+                attempts += 1
+                machine.failed(identity(1), now)
+            elif name == "Forget" and not forgotten_at:
+                forgotten_at = now
+                assert attempts == RETRIES + 1
+        now += 0.25
+    assert 0 < forgotten_at < 40.0
+    assert attempts <= 6 * (RETRIES + 1)
+
+
+def test_a_client_that_was_given_up_counts_as_one_connection_that_ended() -> None:
+    machine = bidder()
+    now = 0.0
+    given_up = False
+    while not given_up:
+        machine.consider(identity(0), 1, WANTED, now)
+        machine.handle_timeout(now)
+        for name, _ in events(machine):
+            if name == "Connect":
+                machine.failed(identity(0), now)
+            given_up = given_up or name == "Forget"
+        now += 0.25
+    machine.consider(identity(1), 1, WANTED, now)
+    machine.consider(identity(2), 1, WANTED, now)
+    (who,) = connects(machine)
+    run(machine, who, now)
+    machine.leased(identity(3), 1, now)
+    assert connects(machine) == []  # else a lease is drawn for ever while no slot is free
+
+
+def test_every_other_call_for_an_unknown_announcement_does_nothing() -> None:
+    machine = bidder()
+    for method in (machine.failed, machine.withdrawn, machine.started, machine.released, machine.forget):
+        method(identity(1), 0.0)
+    machine.finished(identity(1), "ok", 1.0, 0.0)
+    assert not machine.reserved(identity(1), 0.0)
+    assert (machine.free, machine.next_event(), machine.next_timeout()) == (1, None, None)
+
+
+def test_client_that_went_away_is_forgotten() -> None:
+    machine = bidder()
+    machine.consider(identity(1), 1, WANTED, 0.0)
+    events(machine)
+    run(machine, identity(1), 0.0)
+    machine.consider(identity(2), 1, WANTED, 0.0)
+    machine.forget(identity(2), 0.1)
+    machine.finished(identity(1), "ok", 1.0, 1.0)
+    assert connects(machine) == []
+
+
+# The lottery
+
+
+def shares(weights: list[int], draws: int) -> dict[int, int]:
+    """One slot and 60 clients of each weight, each of which comes again after its job."""
+    machine = bidder()
+    number = 0
+    clients = {}
+    for weight in weights:
+        for _ in range(60):
+            number += 1
+            clients[identity(number)] = weight
+            machine.consider(identity(number), weight, 3600.0, 0.0)
+    counts = dict.fromkeys(weights, 0)
+    now = 0.0
+    for _ in range(draws):
+        (who,) = connects(machine)
+        run(machine, who, now)
+        weight = clients.pop(who)
+        counts[weight] += 1
+        now += 1.0
+        number += 1
+        clients[identity(number)] = weight
+        machine.consider(identity(number), weight, 3600.0, now)
+        machine.finished(who, "ok", 1.0, now)
+    return counts
+
+
+def test_weights_one_and_three_share_a_slot_one_to_three() -> None:
+    counts = shares([1, 3], 100)
+    assert counts[3] / counts[1] == pytest.approx(3.0, rel=0.15)
+
+
+def test_light_jobs_beside_very_heavy_ones_do_not_starve() -> None:
+    counts = shares([1, 60], 200)
+    assert 1 <= counts[1] <= 8
+
+
+def test_lease_takes_part_in_the_lottery_by_its_weight() -> None:
+    machine = bidder()
+    machine.consider(identity(1), 1, WANTED, 0.0)
+    events(machine)
+    run(machine, identity(1), 0.0)
+    machine.consider(identity(2), 3, 3600.0, 0.0)
+    events(machine)
+    running, lease, leases_drawn = identity(1), 100, 0
+    for step in range(40):
+        now = 1.0 + step
+        lease += 1
+        machine.leased(identity(lease), 1, now)
+        machine.finished(running, "ok", 1.0, now)
+        (running,) = connects(machine)
+        run(machine, running, now)
+        if running == identity(lease):
+            leases_drawn += 1
+        else:
+            machine.forget(identity(lease), now)
+            machine.consider(identity(1000 + step), 3, 3600.0, now)
+            events(machine)
+    assert 8 <= leases_drawn <= 12
+
+
+def test_lease_whose_connection_fails_is_forgotten() -> None:
+    machine = bidder()
+    machine.leased(identity(1), 1, 0.0)
+    assert connects(machine) == [identity(1)]
+    machine.failed(identity(1), 0.1)
+    assert events(machine) == [("Forget", identity(1))]
+
+
+# Memory
+
+
+def test_memory_is_bounded_and_the_announcement_heard_longest_ago_goes_first() -> None:
+    machine = bidder()
+    machine.consider(identity(0), 1, WANTED, 0.0)
+    events(machine)
+    run(machine, identity(0), 0.0)
+    for number in range(1, MAXIMUM_REMEMBERED + 100):
+        machine.consider(identity(number), 1, 3600.0, 1.0)
+    forgotten = [who for name, who in events(machine) if name == "Forget"]
+    assert forgotten == [identity(number) for number in range(1, 101)]
+    assert machine.waiting == MAXIMUM_REMEMBERED - 1
+    machine.finished(identity(0), "ok", 1.0, 2.0)
+    assert len(connects(machine)) == 1
+
+
+def test_idle_worker_wants_no_timer() -> None:
+    machine = with_rivals()
+    for number in range(20):
+        delay_of(machine, float(number), number)
+        run(machine, identity(number), number + 0.1)
+        machine.finished(identity(number), "ok", 0.1, number + 0.2)
+    assert machine.next_timeout() is None
+
+
+STEPS = st.lists(
+    st.tuples(
+        st.sampled_from(
+            [
+                "consider",
+                "claimed",
+                "failed",
+                "withdrawn",
+                "reserved",
+                "released",
+                "started",
+                "ok",
+                "failed job",
+                "lost",
+            ]
+        ),
+        st.integers(0, 5),
+        st.floats(0.0, 2.0),
+    ),
+    max_size=60,
+)
+
+
+@settings(max_examples=200)
+@given(STEPS, st.integers(1, 3))
+def test_any_order_of_calls_keeps_the_slots_and_ends_idle(steps: list[tuple[str, int, float]], slots: int) -> None:
+    machine = bidder(slots=slots)
+    now = 0.0
+    for name, number, passed in steps:
+        now += passed
+        machine.handle_timeout(now)
+        who = identity(number)
+        if name == "consider":
+            machine.consider(who, number + 1, WANTED, now)
+        elif name == "claimed":
+            machine.claimed(who, number, now)
+        elif name in ("ok", "failed job", "lost"):
+            machine.finished(who, name.removesuffix(" job"), passed, now)
+        else:
+            getattr(machine, name)(who, now)
+        events(machine)
+        assert 0 <= machine.free <= slots
+        assert machine.free + machine.running + machine.reserved_count == slots
+    for number in range(6):
+        machine.released(identity(number), now)
+        machine.finished(identity(number), "ok", 1.0, now)
+        machine.failed(identity(number), now)
+    for _ in range(1000):
+        for event in iter(machine.next_event, None):
+            assert isinstance(event, (Connect, Queued, Forget, Recovered, Penalized))
+            if isinstance(event, Connect):
+                machine.failed(event.identity, now)
+        due = machine.next_timeout()
+        if due is None:
+            break
+        now = max(now, due)  # what expired during a connection attempt is due at once
+        machine.handle_timeout(now)
+    assert (machine.free, machine.waiting, machine.next_timeout()) == (slots, 0, None)
+
+
+def test_a_lease_that_goes_on_in_its_slot_is_not_drawn() -> None:
+    machine = bidder()
+    machine.consider(identity(1), 1, WANTED, 0.0)
+    (who,) = connects(machine)
+    run(machine, who, 0.0)
+    machine.leased(identity(2), 1, 1.0)
+    machine.hold(identity(2), 1.0)
+    assert machine.waiting == 1  # its last job has not ended
+    machine.finished(who, "ok", 1.0, 1.0)
+    machine.hold(identity(2), 1.0)
+    assert (machine.waiting, machine.free, machine.reserved_count) == (0, 0, 1)
+    assert connects(machine) == []
+    machine.started(identity(2), 1.0)
+    machine.hold(identity(3), 1.0)  # nobody's
+    assert machine.running == 1

@@ -1,0 +1,453 @@
+"""Records of jobs, and the sweep after a job's process was killed."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import stat
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from cexec.errors import LocalError
+from cexec.system.process import orphans, process, process_tree
+from cexec.system.process.orphans import Record, end_strays, remove_directory, runtime_directory, sweep
+from tests.needs import NOBODY, require_second_user
+
+
+@pytest.fixture
+def records(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    return runtime_directory()
+
+
+@pytest.fixture
+def mark() -> str:
+    return f"CEXEC_RUN={os.urandom(8).hex()}"
+
+
+def started(mark: str, script: str) -> int:
+    name, _, value = mark.partition("=")
+    environment = {**os.environb, name.encode(): value.encode()}
+    return process.spawn("/bin/sh", ["sh", "-c", script], environment, {})
+
+
+def die_with(records: str, mark: str, **values: object) -> None:
+    """A job's process that is killed and leaves its record."""
+    pid = os.fork()
+    if pid == 0:
+        Record(records, mark).add(**values)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(pid, 0)
+    assert len(os.listdir(records)) == 1
+
+
+def has_ended(pid: int, timeout: float = 5.0) -> bool:
+    deadline = time.monotonic() + timeout
+    while os.waitpid(pid, os.WNOHANG)[0] == 0:
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def test_the_directory_is_ours_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    path = runtime_directory()
+    assert path == f"{tmp_path}/cexec" == runtime_directory()
+    assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
+    os.chmod(path, 0o750)
+    with pytest.raises(LocalError, match="only this user may enter; remove it"):
+        runtime_directory()
+
+
+def test_a_link_is_not_taken_for_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "elsewhere").mkdir(0o700)
+    (tmp_path / "cexec").symlink_to("elsewhere")
+    with pytest.raises(LocalError):
+        runtime_directory()
+
+
+def test_another_users_directory_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    require_second_user()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
+    (tmp_path / "cexec").mkdir(0o700)
+    os.chown(tmp_path / "cexec", NOBODY, NOBODY)
+    with pytest.raises(LocalError):
+        runtime_directory()
+
+
+@pytest.mark.parametrize("base", ["", "relative", "/no/such"])
+def test_without_a_runtime_directory_there_is_one_in_tmp(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_RUNTIME_DIR", base)
+    assert runtime_directory() == f"/tmp/cexec-{os.getuid()}"
+
+
+def test_a_base_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`su` keeps XDG_RUNTIME_DIR."""
+    require_second_user()
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    (tmp_path / "run").mkdir(0o700)
+    os.chown(tmp_path / "run", NOBODY, NOBODY)
+    assert runtime_directory() == f"/tmp/cexec-{os.getuid()}"
+    assert os.listdir(tmp_path / "run") == []
+
+
+def test_a_base_of_root_is_not_used_by_others() -> None:
+    """`su` keeps XDG_RUNTIME_DIR in the other direction, too."""
+    require_second_user()
+    base = Path(tempfile.mkdtemp(dir="/tmp"))
+    script = (
+        "import os, sys; from cexec.system.process.orphans import runtime_directory\n"
+        "os.setgroups([]), os.setgid(int(sys.argv[1])), os.setuid(int(sys.argv[1]))\n"
+        "path = runtime_directory(); print(path); os.rmdir(path)"
+    )
+    for mode, expected in ((0o700, f"/tmp/cexec-{NOBODY}"), (0o755, f"/tmp/cexec-{NOBODY}"), (0o1777, f"{base}/cexec")):
+        base.chmod(mode)
+        environment = {**os.environ, "XDG_RUNTIME_DIR": str(base)}
+        argv = [sys.executable, "-c", script, str(NOBODY)]
+        result = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=20)
+        assert (result.stdout, result.stderr) == (f"{expected}\n", "")
+    (base / "cexec").mkdir(0o700)
+    result = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=20)
+    assert f"{base}/cexec is not a directory that only this user may enter; remove it" in result.stderr
+    (base / "cexec").rmdir()
+    base.rmdir()
+
+
+@pytest.mark.parametrize("mode", [0o777, 0o775])
+def test_a_base_that_others_may_write_to_is_used_only_if_it_is_sticky(
+    mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    base = tmp_path / "run"
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
+    base.mkdir()
+    base.chmod(mode)
+    assert runtime_directory() == f"/tmp/cexec-{os.getuid()}"
+    base.chmod(mode | stat.S_ISVTX)
+    assert runtime_directory() == f"{base}/cexec"
+
+
+# What others may have planted
+
+
+class Bait:
+    """A process of this user that carries the mark, and a directory of this user's with a private directory's name."""
+
+    def __init__(self, mark: str, place: Path) -> None:
+        self.directory = place / f"{orphans.PRIVATE_PREFIX}bait"
+        (self.directory / "sub").mkdir(parents=True)
+        self.pid = started(mark, "exec sleep 60")
+        self.record = {
+            "mark": mark, "boot": orphans._boot(), "directory": str(self.directory),
+            "leader": self.pid, "start": process_tree.start_time(self.pid),
+        }  # fmt: skip
+
+    def untouched(self) -> bool:
+        return os.waitpid(self.pid, os.WNOHANG)[0] == 0 and (self.directory / "sub").exists()
+
+    def end(self) -> None:
+        os.kill(self.pid, signal.SIGKILL)
+        os.waitpid(self.pid, 0)
+
+
+@pytest.fixture
+def bait(mark: str, tmp_path: Path) -> Iterator[Bait]:
+    made = Bait(mark, tmp_path)
+    yield made
+    made.end()
+
+
+def planted(directory: str, record: object, name: str = "1-planted") -> Path:
+    path = Path(directory) / name
+    path.write_text(record if isinstance(record, str) else json.dumps(record) + "\n")
+    path.chmod(0o600)
+    return path
+
+
+def test_the_bait_is_taken_from_our_own_records(records: str, mark: str, tmp_path: Path) -> None:
+    bait = Bait(mark, tmp_path)
+    planted(records, bait.record)
+    assert sweep(records) == [mark]
+    assert has_ended(bait.pid) and not bait.directory.exists()
+
+
+@pytest.mark.parametrize("what", ["base", "directory", "record"])
+def test_what_another_user_has_planted_is_not_acted_on(
+    what: str, bait: Bait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    require_second_user()
+    (tmp_path / "run").mkdir(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    directory = runtime_directory()
+    record = planted(directory, bait.record)
+    os.chown({"base": tmp_path / "run", "directory": directory, "record": record}[what], NOBODY, NOBODY)
+    assert sweep(directory) == []
+    assert bait.untouched() and record.exists()
+    if what != "record":
+        with pytest.raises(PermissionError):
+            Record(directory, "CEXEC_RUN=0123456789abcdef")
+
+
+@pytest.mark.parametrize("component", ["run", "run/cexec"])
+def test_a_directory_that_is_exchanged_for_a_link_is_not_swept(
+    component: str, bait: Bait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "run").mkdir(0o700)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
+    directory = runtime_directory()
+    planted(directory, bait.record)
+    (tmp_path / component).rename(tmp_path / "elsewhere")
+    (tmp_path / component).symlink_to(tmp_path / "elsewhere")
+    if component == "run":  # that link could be root's, who has many; this one is another user's
+        require_second_user()
+        os.lchown(tmp_path / component, NOBODY, NOBODY)
+    assert sweep(directory) == []
+    assert bait.untouched()
+
+
+@pytest.mark.parametrize("kind", ["link", "second name", "group may write", "pipe", "directory"])
+def test_a_file_that_may_not_be_ours_alone_is_no_record(kind: str, records: str, bait: Bait, tmp_path: Path) -> None:
+    other = planted(str(tmp_path), bait.record, "other")
+    path = Path(records) / "1-planted"
+    if kind == "link":
+        path.symlink_to(other)
+    elif kind == "second name":
+        path.hardlink_to(other)
+    elif kind == "pipe":
+        os.mkfifo(path, 0o600)
+    elif kind == "directory":
+        path.mkdir()
+    else:
+        planted(records, bait.record).chmod(0o620)
+    assert sweep(records) == []
+    assert bait.untouched() and os.path.lexists(path)
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"10", b"[]", b'"x"', b"null", b"true", b"1e999", b"\xff\xfe\x00", b"\0" * 100, b"{", b"[" * 100_000,
+        b'{"a":' * 20_000, b"9" * 10_000, b"\n" * 300_000, b'{"mark": 5, "directory": [], "group": {}, "boot": null}',
+        b'{"mark": "CEXEC_RUN=\\ud800\\u0000", "directory": "/tmp/cexec-job-\\ud800", "group": "\\u0000"}',
+    ],
+    ids=lambda content: repr(content[:12]),
+)  # fmt: skip
+def test_a_record_that_cannot_be_understood_is_removed_and_nothing_else(
+    content: bytes, records: str, mark: str, bait: Bait
+) -> None:
+    path = planted(records, "")
+    path.write_bytes(content)
+    following = planted(records, {"mark": mark.replace("=", "=0")}, "2-following")
+    assert sorted(sweep(records)) == ["", mark.replace("=", "=0")]
+    assert bait.untouched() and not path.exists() and not following.exists()
+
+
+@pytest.mark.parametrize("leader", [0, 1, -1, True, "PID", 2.0, 1 << 40, None, [5]])
+def test_a_leader_that_can_be_nobodys_gets_no_signal(
+    leader: object, records: str, bait: Bait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_tree, "start_time", lambda pid: 7)
+    monkeypatch.setattr(process_tree, "signal_all", lambda pids, number: pytest.fail(f"{pids} got {number}"))
+    leader = str(bait.pid) if leader == "PID" else leader
+    planted(records, {**bait.record, "mark": "", "directory": "", "leader": leader, "start": 7})
+    assert sweep(records) == [""]
+
+
+@pytest.mark.parametrize("start", [0, -1, True, "7", None])
+def test_a_leader_without_a_start_time_gets_no_signal(start: object, records: str, bait: Bait) -> None:
+    planted(records, {**bait.record, "mark": "", "directory": "", "start": start})
+    assert sweep(records) == [""] and bait.untouched()
+
+
+@pytest.mark.parametrize("other", ["CEXEC_RUN=", "CEXEC_RUN", "PATH={PATH}", "CEXEC_RUN=1", ""])
+def test_a_mark_that_is_not_a_jobs_ends_nothing(
+    other: str, records: str, bait: Bait, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(process_tree, "signal_all", lambda pids, number: pytest.fail(f"{pids} got {number}"))
+    planted(records, {**bait.record, "mark": other.format(**os.environ), "leader": 0, "directory": ""})
+    assert sweep(records) == [""]
+
+
+def test_directories_are_removed_only_by_a_plain_path_that_nobody_else_can_change(
+    records: str, bait: Bait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = bait.directory.name
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "open" / name).mkdir()
+    wrong = [
+        f"{tmp_path}/open/../{name}",
+        f"{tmp_path}/./{name}",
+        name,
+        f"{bait.directory}/",
+        f"{tmp_path}/open/{name}",
+    ]
+    for number, path in enumerate(wrong):
+        planted(records, {"directory": path}, f"1-{number}")
+    planted(records, {"group": f"{tmp_path}/open/{name}"}, "2-group")  # not below /sys/fs/cgroup
+    assert sweep(records) == [""] * (len(wrong) + 1)
+    assert bait.untouched() and (tmp_path / "open" / name).exists()
+
+
+def test_a_directory_of_another_user_or_behind_its_link_stays(records: str, bait: Bait, tmp_path: Path) -> None:
+    require_second_user()
+    theirs = tmp_path / f"{orphans.PRIVATE_PREFIX}theirs"
+    theirs.mkdir()
+    (tmp_path / "link").symlink_to(tmp_path)
+    os.chown(theirs, NOBODY, NOBODY)
+    os.lchown(tmp_path / "link", NOBODY, NOBODY)
+    planted(records, {"directory": str(theirs)})
+    planted(records, {"directory": f"{tmp_path}/link/{bait.directory.name}"}, "1-link")
+    assert sweep(records) == ["", ""]
+    assert theirs.exists() and bait.untouched()
+
+
+def test_a_huge_record_tells_of_the_first_and_the_last_job(records: str, mark: str, tmp_path: Path) -> None:
+    bait = Bait(mark, tmp_path)
+    lines = [json.dumps({"boot": bait.record["boot"]})]
+    lines += [json.dumps({"mark": f"CEXEC_RUN={number:016x}", "leader": 0}) for number in range(50_000)]
+    del bait.record["boot"]
+    planted(records, "\n".join([*lines, json.dumps(bait.record)]))
+    assert sweep(records) == [mark]
+    assert has_ended(bait.pid) and not bait.directory.exists()
+
+
+def test_a_running_job_is_left_alone(records: str, mark: str) -> None:
+    record = Record(records, mark)
+    pid = started(mark, "sleep 60")
+    record.add(leader=pid, start=process_tree.start_time(pid))
+    assert sweep(records) == []
+    assert os.waitpid(pid, os.WNOHANG)[0] == 0
+    record.close()
+    assert os.listdir(records) == []
+    os.kill(pid, signal.SIGKILL)
+    os.waitpid(pid, 0)
+
+
+def test_what_a_dead_job_leaves_is_swept(records: str, mark: str, tmp_path: Path) -> None:
+    directory = tmp_path / f"{orphans.PRIVATE_PREFIX}1"
+    (directory / "sub").mkdir(parents=True)
+    unmarked = started("X=1", "env -i sleep 60; true")  # known by its number only
+    marked = started(mark, "sleep 60; true")
+    die_with(records, mark, leader=unmarked, start=process_tree.start_time(unmarked), directory=str(directory))
+    assert sweep(records) == [mark]
+    assert has_ended(unmarked) and has_ended(marked)
+    assert not directory.exists() and os.listdir(records) == []
+    assert sweep(records) == []
+
+
+def test_a_sweep_with_a_grace_time_lets_them_clean_up(records: str, mark: str, tmp_path: Path) -> None:
+    note, ready = tmp_path / "note", tmp_path / "ready"
+    pid = started(
+        mark, f"trap 'sleep 0.1; echo cleaned > {note}; exit' TERM; echo > {ready}; while :; do sleep 0.05; done"
+    )
+    while not ready.exists():
+        time.sleep(0.01)
+    die_with(records, mark)
+    process.adopt_orphans()
+    reaper = os.fork()
+    if reaper == 0:
+        os._exit(0 if sweep(records, grace=5.0) == [mark] else 1)
+    assert has_ended(pid)
+    assert os.waitpid(reaper, 0)[1] == 0
+    assert note.read_text() == "cleaned\n"
+
+
+def test_another_process_with_the_same_number_is_left_alone(records: str, mark: str) -> None:
+    stranger = subprocess.Popen(["sleep", "60"])
+    die_with(records, mark, leader=stranger.pid, start=process_tree.start_time(stranger.pid) - 1)
+    sweep(records)
+    assert stranger.poll() is None
+    stranger.kill()
+    stranger.wait()
+
+
+def test_numbers_of_another_boot_mean_nothing(records: str, mark: str, tmp_path: Path) -> None:
+    stranger = subprocess.Popen(["sleep", "60"])
+    directory = tmp_path / f"{orphans.PRIVATE_PREFIX}1"
+    directory.mkdir()
+    start = process_tree.start_time(stranger.pid)
+    die_with(records, mark, leader=stranger.pid, start=start, boot="another", directory=str(directory))
+    assert sweep(records) == [mark]
+    assert stranger.poll() is None
+    assert not directory.exists()
+    stranger.kill()
+    stranger.wait()
+
+
+def test_only_private_directories_are_removed(records: str, mark: str, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    link = tmp_path / f"{orphans.PRIVATE_PREFIX}link"
+    link.symlink_to(precious)
+    for path in (precious, link, f"{tmp_path}/{orphans.PRIVATE_PREFIX}gone"):
+        die_with(records, mark, directory=str(path))
+        assert sweep(records) == [mark]
+    assert precious.exists()
+
+
+def test_a_record_that_is_being_made_is_left_alone(records: str) -> None:
+    path = Path(records) / "1-new"
+    path.touch()
+    assert sweep(records) == [] and path.exists()
+    os.utime(path, (0, 0))
+    assert sweep(records) == [""] and not path.exists()
+
+
+def test_half_a_line_is_no_obstacle(records: str, mark: str) -> None:
+    (Path(records) / "1-half").write_text(f'{{"mark": "{mark}"}}\n{{"directo')
+    assert sweep(records) == [mark]
+
+
+@pytest.mark.parametrize("end", ["wait", "exit 0"])
+def test_orphans_of_a_killed_job_are_ended_and_reaped(end: str, mark: str, tmp_path: Path) -> None:
+    process.adopt_orphans()
+    others = process_tree.children(os.getpid())  # of other tests
+    reading, writing = os.pipe()
+    job = os.fork()
+    if job == 0:
+        process.adopt_orphans()
+        leader = started(mark, f"setsid sleep 60 & sleep 60 & echo > {tmp_path}/x; {end}")
+        os.write(writing, str(leader).encode())
+        signal.pause()
+    leader = int(os.read(reading, 100))
+    os.close(reading)
+    os.close(writing)
+    while not (tmp_path / "x").exists():
+        time.sleep(0.01)
+    os.kill(job, signal.SIGKILL)
+    os.waitpid(job, 0)
+    assert process_tree.marked(mark.encode())
+    end_strays(leader)
+    assert process_tree.marked(mark.encode()) == []
+    assert set(process_tree.children(os.getpid())) <= set(others)  # those may have ended meanwhile
+
+
+def test_a_directory_is_removed_whatever_its_modes_are(tmp_path: Path) -> None:
+    require_second_user()
+    base = Path(tempfile.mkdtemp(dir="/tmp"))
+    base.chmod(0o777)
+    script = (
+        "import os, shutil, sys; from cexec.system.process.orphans import remove_directory\n"
+        "os.setgroups([]), os.setgid(int(sys.argv[2])), os.setuid(int(sys.argv[2])), os.chdir(sys.argv[1])\n"
+        "os.makedirs('d/a/b/c'); open('d/a/b/c/f', 'w'); os.symlink('/', 'd/a/b/l')\n"
+        "for path in ('d/a/b/c', 'd/a/b', 'd/a'): os.chmod(path, 0)\n"
+        "remove_directory('d'); print(os.listdir('.'))"
+    )
+    argv = [sys.executable, "-c", script, str(base), str(NOBODY)]
+    result = subprocess.run(argv, capture_output=True, text=True, timeout=20)
+    assert (result.stdout, result.stderr) == ("[]\n", "")
+    base.rmdir()
+
+
+def test_a_directory_that_is_gone_is_no_failure(tmp_path: Path) -> None:
+    remove_directory(str(tmp_path / "gone"))

@@ -1,0 +1,240 @@
+"""The contracts of pyproject.toml refuse what they forbid: a forbidden import of each kind is planted.
+
+Contract: import-linter checks a copy of the package as `make check` does, once as it is and once with each plant.  What
+import-linter cannot see is checked here: private names, and calls of functions that do I/O.
+"""
+
+from __future__ import annotations
+
+import _socket
+import ast
+import json
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "cexec"
+CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+NAMES = {contract["id"]: contract["name"] for contract in CONTRACTS}
+PURE = next(contract["forbidden_modules"] for contract in CONTRACTS if contract["id"] == "pure")
+IO_FUNCTIONS = frozenset({"__import__", "breakpoint", "eval", "exec", "input", "open", "print"})
+SOCKETS_OWN = frozenset(dir(_socket.socket))  # _accept: we use _socket instead of socket
+
+# Contract, file, and what is added to it.
+PLANTS = [
+    # upwards, from each layer to the one above it
+    ("layers", "errors.py", "import cexec.protocol.base.limits"),
+    ("layers", "protocol/base/limits.py", "import cexec.system.io.fds"),
+    ("layers", "system/io/fds.py", "import cexec.net.groups"),
+    ("layers", "net/groups.py", "import cexec.client.search.targets"),
+    ("layers", "client/request.py", "import cexec.cmap.wording"),
+    ("layers", "worker/worker.py", "import cexec.cmap.wording"),
+    ("layers", "relay/relay.py", "import cexec.cmap.wording"),
+    ("layers", "logger/logger.py", "import cexec.cmap.wording"),
+    ("layers", "cmap/setup.py", "import cexec.commands.common"),
+    ("protocol", "protocol/base/limits.py", "import cexec.protocol.datagrams.datagram"),
+    ("protocol", "protocol/datagrams/datagram.py", "import cexec.protocol.connection.frames"),
+    ("protocol", "protocol/datagrams/datagram.py", "import cexec.protocol.decisions.lottery"),
+    ("client", "client/search/targets.py", "import cexec.client.attempt.progress"),
+    ("client", "client/attempt/progress.py", "import cexec.client.request"),
+    ("client", "client/request.py", "import cexec.client.blocking.client"),
+    ("worker", "worker/discovery/heard.py", "import cexec.worker.jobs.program"),
+    ("worker", "worker/jobs/program.py", "import cexec.worker.worker"),
+    ("cmap", "cmap/wording.py", "import cexec.cmap.inputs.tables"),
+    ("cmap", "cmap/inputs/tables.py", "import cexec.cmap.results.outcome"),
+    ("cmap", "cmap/results/outcome.py", "import cexec.cmap.run.pacing"),
+    ("cmap", "cmap/run/pacing.py", "import cexec.cmap.watch.report_style"),
+    ("cmap", "cmap/run/pacing.py", "import cexec.cmap.setup"),
+    ("commands", "commands/common.py", "import cexec.commands.cexec_options"),
+    ("commands", "commands/cmap_options.py", "import cexec.commands.cmap"),
+    # sideways, between those that never meet
+    ("layers", "client/request.py", "import cexec.worker.jobs.program"),
+    ("layers", "worker/worker.py", "import cexec.client.search.targets"),
+    ("layers", "relay/relay.py", "import cexec.worker.jobs.program"),
+    ("layers", "logger/logger.py", "import cexec.worker.jobs.program"),
+    ("layers", "relay/relay.py", "import cexec.logger.reporter"),
+    ("layers", "client/request.py", "import cexec.relay.buffers"),
+    ("layers", "logger/logger.py", "import cexec.client.search.targets"),
+    ("protocol", "protocol/connection/frames.py", "import cexec.protocol.decisions.lottery"),
+    ("protocol", "protocol/decisions/lottery.py", "import cexec.protocol.connection.frames"),
+    ("client", "client/blocking/client.py", "import cexec.client.everywhere.everywhere"),
+    ("client", "client/everywhere/everywhere.py", "import cexec.client.aio.lease"),
+    ("client", "client/aio/lease.py", "import cexec.client.blocking.client"),
+    ("cmap", "cmap/setup.py", "import cexec.cmap.watch.report_style"),
+    ("cmap", "cmap/watch/report_style.py", "import cexec.cmap.setup"),
+    ("commands", "commands/cps.py", "import cexec.commands.crat"),
+    ("commands", "commands/cmap_options.py", "import cexec.commands.cexec_options"),
+    # what has no place yet
+    ("layers", "stranger.py", ""),
+    ("client", "client/stranger.py", ""),
+    # single pairs
+    ("session", "protocol/connection/session.py", "import cexec.protocol.connection.channel"),
+    ("system", "system/host/load.py", "import cexec.protocol.decisions.bid_events"),
+    ("cmap-worker", "cmap/run/pacing.py", "import cexec.worker.jobs.program"),
+    # cycles, of modules and of packages
+    ("acyclic", "net/groups.py", "import cexec.net.destinations"),
+    ("acyclic", "system/process/process.py", "import cexec.system.host.container"),
+    # forms of import
+    ("layers", "errors.py", "from cexec.protocol import base"),
+    ("layers", "errors.py", "from cexec.protocol.base.limits import UDP_PORT"),
+    ("layers", "errors.py", "from .protocol.base import limits"),
+    ("layers", "errors.py", "def late():\n    from cexec.protocol.base import limits"),
+    ("layers", "errors.py", "TYPE_CHECKING = False\nif TYPE_CHECKING:\n    from cexec.protocol.base import limits"),
+    *(("pure", "protocol/base/limits.py", f"import {name}") for name in ("_socket", "os", "random", "select", "time")),
+    ("pure", "protocol/base/limits.py", "def late():\n    from os.path import join"),
+    ("pure", "protocol/base/limits.py", "\n".join(f"import {name}" for name in PURE)),
+]
+
+# One process for all: import-linter looks for the package on the path, where ours is the copy and nothing is loaded.
+DRIVER = """
+import contextlib, io, json, pathlib, sys
+from importlinter.cli import lint_imports
+
+def check():
+    written = io.StringIO()
+    with contextlib.redirect_stdout(written):
+        status = lint_imports(no_cache=True, no_logo=True)
+    return status, written.getvalue()
+
+results = [check()]
+for name, text in json.load(sys.stdin):
+    path = pathlib.Path("cexec", name)
+    before = path.read_text() if path.exists() else None
+    path.write_text((before or "") + "\\n" + text + "\\n")
+    results.append(check())
+    if before is None:
+        path.unlink()
+    else:
+        path.write_text(before)
+results.append(check())
+print(json.dumps(results))
+"""
+
+
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str]]:
+    """Exit status and output of import-linter: as it is, for each plant, and as it is again."""
+    copy = tmp_path_factory.mktemp("contracts")
+    shutil.copytree(PACKAGE, copy / "cexec", ignore=shutil.ignore_patterns("__pycache__"))
+    shutil.copy(ROOT / "pyproject.toml", copy)
+    plants = json.dumps([plant[1:] for plant in PLANTS])
+    argv = [sys.executable, "-c", DRIVER]
+    ended = subprocess.run(argv, cwd=copy, input=plants, capture_output=True, text=True, timeout=100)
+    assert ended.returncode == 0, f"import-linter could not be run: {ended.stderr}"
+    return json.loads(ended.stdout)
+
+
+def broken(output: str) -> set[str]:
+    """The names of the contracts that the output calls broken."""
+    return set(re.findall(r"^(.*) BROKEN\b", output, re.MULTILINE))
+
+
+@pytest.mark.parametrize("at", [0, -1])
+def test_the_package_keeps_its_contracts(results: list[tuple[int, str]], at: int) -> None:
+    status, output = results[at]
+    assert (status, broken(output)) == (0, set()), output
+    assert f"{len(CONTRACTS)} kept, 0 broken" in output
+
+
+@pytest.mark.parametrize(
+    "number", range(len(PLANTS)), ids=[f"{contract}-{name}-{text[:60]}" for contract, name, text in PLANTS]
+)
+def test_a_forbidden_import_is_refused(results: list[tuple[int, str]], number: int) -> None:
+    contract, _, text = PLANTS[number]
+    status, output = results[number + 1]
+    assert status == 1 and NAMES[contract] in broken(output), output
+    if contract == "pure":
+        named = re.findall(r"^ *(?:import|from) (\w+)", text, re.MULTILINE)
+        assert named and [one for one in named if f"cexec.protocol.base.limits -> {one} " not in output] == []
+
+
+def test_every_contract_has_a_plant() -> None:
+    assert {contract for contract, _, _ in PLANTS} == NAMES.keys()
+    assert len(PURE) >= 45 and {"_socket", "asyncio", "os", "random", "select", "socket", "threading", "time"} < {*PURE}
+
+
+def modules(folder: str = "") -> list[Path]:
+    found = sorted((PACKAGE / folder).rglob("*.py"))
+    assert len(found) >= 10
+    return found
+
+
+def private_definitions(tree: ast.AST) -> set[str]:
+    """Names with an underscore that a module defines."""
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            found.add(node.name)
+        elif isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Store):
+            found.add(node.attr if isinstance(node, ast.Attribute) else node.id)
+    return {name for name in found if re.match(r"_[A-Za-z]", name)}
+
+
+def private_uses(tree: ast.AST) -> dict[str, str]:
+    """Names with an underscore that a module uses of something else than the object itself -> where they stand."""
+    found: dict[str, str] = {}
+    others = {"self", "cls"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):  # Python's own have some that are documented, as os._exit
+            others |= {alias.asname or alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "cexec":
+            found.update((alias.name, f"{node.module}.{alias.name}") for alias in node.names)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Attribute) and ast.unparse(node.value) not in others and node.attr not in SOCKETS_OWN:
+            found[node.attr] = ast.unparse(node)
+    return found
+
+
+def private_names(sources: dict[str, str]) -> list[str]:
+    """The uses of names with an underscore that only other modules define."""
+    trees = {name: ast.parse(source) for name, source in sources.items()}
+    private = {name: private_definitions(tree) for name, tree in trees.items()}
+    everywhere = set().union(*private.values())
+    return [
+        f"{name}: {text}"
+        for name, tree in trees.items()
+        for used, text in private_uses(tree).items()
+        if used in everywhere - private[name]
+    ]
+
+
+def io_calls(tree: ast.AST) -> list[str]:
+    return [
+        node.func.id
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in IO_FUNCTIONS
+    ]
+
+
+def test_no_module_uses_another_ones_private_names() -> None:
+    assert private_names({str(path): path.read_text() for path in modules()}) == []
+
+
+def test_protocol_calls_nothing_that_does_io() -> None:
+    found = {str(path): io_calls(ast.parse(path.read_text())) for path in modules("protocol")}
+    assert {path: names for path, names in found.items() if names} == {}
+
+
+def test_a_package_itself_imports_nothing() -> None:
+    packages = [path for path in modules() if path.name == "__init__.py"]
+    assert len(packages) >= 10
+    for path in packages:
+        imports = [
+            node for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Import | ast.ImportFrom)
+        ]
+        assert [ast.unparse(node) for node in imports if "__future__" not in ast.unparse(node)] == [], path
+
+
+def test_the_checks_see_what_they_look_for() -> None:
+    one = "class One:\n    def _get(self):\n        self._a = 1\n_limit = 2"
+    assert private_names({"one": one, "two": "from cexec.one import _limit"}) == ["two: cexec.one._limit"]
+    assert private_names({"one": one, "two": "x.one._get()"}) == ["two: x.one._get"]
+    assert private_names({"one": one, "two": "print(x._a)"}) == ["two: x._a"]
+    assert private_names({"one": one, "two": "import os\nos._get(self._a)"}) == []
+    assert io_calls(ast.parse("def f():\n    open('x')\n    print()")) == ["open", "print"]

@@ -1,0 +1,418 @@
+"""What a worker makes of what it hears: announcements that ask for something, censuses, presences, floods."""
+
+from __future__ import annotations
+
+import io
+import json
+from typing import Any
+
+import pytest
+
+from cexec.protocol.base.certificate import ROLE_CLIENT, Certificate, Identity
+from cexec.protocol.base.keys import ClientKey, WorkerKey
+from cexec.protocol.base.sodium import signing_public_key
+from cexec.protocol.datagrams import datagram, hello, presence
+from cexec.protocol.datagrams.announcement import CENSUS, RUN_ALL, SealedAnnouncement
+from cexec.protocol.datagrams.forwarded import unwrap, wrap
+from cexec.protocol.datagrams.hello import Hello, decode_answer, open_hello
+from cexec.protocol.datagrams.presence import open_presence
+from cexec.protocol.datagrams.requirements import Requirements
+from cexec.protocol.decisions.bid import Bidder, Connect
+from cexec.system.storage.eventlog import EventLog
+from cexec.system.storage.series import Series
+from cexec.worker.discovery import answers as worker_answers
+from cexec.worker.discovery import listener
+from cexec.worker.discovery.alert_sender import AlertSender
+from cexec.worker.discovery.answers import Answers, Profile
+from cexec.worker.discovery.listener import Listener
+from cexec.worker.discovery.presence_sender import PresenceSender
+from tests.protocol.wires import APPLICATION, STRANGERS
+
+CLIENT = ("10.0.0.9", 5000)
+KEYS = [APPLICATION.client.mac1_key]
+
+
+class FakeGroups:
+    """What a worker needs of GroupSockets."""
+
+    def __init__(self) -> None:
+        self.coming: list[tuple[bytes, tuple[Any, ...], str, bool]] = []
+        self.sent: list[tuple[bytes, tuple[Any, ...], str]] = []
+        self.passed_on: list[bytes] = []
+        self.changed = False
+        self.lost = 0
+        self.left = False
+
+    def receive(self, *, prefix: bytes) -> list[tuple[bytes, tuple[Any, ...], str, bool]]:
+        coming, self.coming = self.coming, []
+        return [one for one in coming if one[0].startswith(prefix)]
+
+    def send_to(self, data: bytes, sockaddr: tuple[Any, ...], via: str) -> None:
+        self.sent.append((data, sockaddr, via))
+
+    def forward(self, data: bytes, via: str) -> None:
+        self.passed_on.append(data)
+
+    def refresh(self) -> bool:
+        return self.changed
+
+    def addresses(self) -> list[str]:
+        return ["10.0.0.255"]
+
+    def news(self) -> None:
+        return None
+
+    def drops(self) -> int:
+        return self.lost
+
+    def leave(self) -> None:
+        self.left = True
+
+
+class FakeAnnouncer:
+    def __init__(self) -> None:
+        self.sent: list[bytes] = []
+
+    def send(self, data: bytes) -> list[str]:
+        self.sent.append(data)
+        return ["10.0.0.255"]
+
+
+class FakeLoad:
+    class load:
+        level = 0.25
+
+
+class Station:
+    """One worker's ear with all that belongs to it, and a clock."""
+
+    def __init__(self, key: WorkerKey = APPLICATION.worker, attributes: dict[str, str] | None = None) -> None:
+        self.now = 1000.0
+        self.groups, self.announcer, self.log = FakeGroups(), FakeAnnouncer(), io.StringIO()
+        self.bidder = Bidder(slots=2, random=lambda: 0.5)
+        parts: dict[str, Any] = {"key": key, "groups": self.groups, "bidder": self.bidder}
+        profile = Profile(host="host-1", slots=2, speed=1.5, attributes={"cpus": "4", **(attributes or {})})
+        self.answers = Answers(profile=profile, load=FakeLoad(), random=lambda: 0.5, **parts)  # type: ignore[arg-type]
+        self.presences = PresenceSender(key, self.answers.instance, "host-1", self.announcer)  # type: ignore[arg-type]
+        self.alerts = AlertSender(
+            key=key,
+            instance=self.answers.instance,
+            series=Series(None, ""),
+            announcer=self.announcer,  # type: ignore[arg-type]
+            bidder=self.bidder,
+        )
+        log = EventLog(self.log, as_json=True)
+        heard = {"answers": self.answers, "presences": self.presences, "alerts": self.alerts}
+        self.ear = Listener(**heard, log=log, now=self.now, **parts)
+
+    def hear(self, data: bytes, source: tuple[Any, ...] = CLIENT, via: str = "eth0", unicast: bool = False) -> None:
+        self.groups.coming.append((data, source, via, unicast))
+        self.ear.listen(self.now)
+
+    def wait(self, seconds: float) -> None:
+        self.now += seconds
+        self.bidder.handle_timeout(self.now)
+        self.ear.handle_timeout(self.now)
+
+    def connects(self) -> int:
+        """To how many clients it wants to connect now."""
+        count = 0
+        while (event := self.bidder.next_event()) is not None:
+            count += isinstance(event, Connect)
+        return count
+
+    def answered(self, sealed: SealedAnnouncement) -> list[Hello]:
+        """What was answered to this announcement."""
+        found = []
+        for data, *_ in self.groups.sent:
+            parsed = datagram.parse(data, KEYS)
+            assert parsed is not None and parsed.kind == datagram.ANSWER
+            announced, message = decode_answer(parsed.inner)
+            if announced == sealed.mac1:
+                found.append(open_hello(sealed.handshake(), message, APPLICATION.client.authority_public))
+        return found
+
+    def events(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.log.getvalue().splitlines()]
+
+
+@pytest.fixture
+def station(monkeypatch: pytest.MonkeyPatch) -> Station:
+    monkeypatch.setattr(worker_answers, "own_addresses", lambda client: {"10.0.0.1", "fd77::1"})
+    return Station()
+
+
+def asking(
+    needs: dict[str, str] | None = None, wanted: str = "", unwanted: str = "", **more: Any
+) -> SealedAnnouncement:
+    requirements = Requirements(needs, wanted.split(), unwanted.split())
+    return APPLICATION.announce(requirements=requirements, **more)
+
+
+def sent(sealed: SealedAnnouncement, counter: int = 0) -> bytes:
+    return sealed.datagram(counter, 4000, 8)
+
+
+# Requirements
+
+
+@pytest.mark.parametrize(
+    ("sealed", "connects"),
+    [
+        (asking(), 1),
+        (asking({"cpus": "4"}), 1),
+        (asking({"cpus": "5"}), 0),
+        (asking({"gpu": ""}), 0),
+        (asking({"name": "honest", "host": "host-1"}), 1),
+        (asking(wanted="other honest"), 1),
+        (asking(wanted="host-1"), 1),
+        (asking(wanted="fd77::1"), 1),
+        (asking(wanted="honest@10.0.0.1"), 1),
+        (asking(wanted="10.0.0.2"), 0),
+        (asking(unwanted="10.0.0.1"), 0),
+        (asking(unwanted="other"), 1),
+    ],
+)
+def test_an_announcement_that_asks_for_what_is_not_here_is_not_answered(
+    station: Station, sealed: SealedAnnouncement, connects: int
+) -> None:
+    station.hear(sent(sealed))
+    assert station.connects() == connects
+    station.hear(sent(sealed, 1))
+    station.wait(30.0)
+    assert station.groups.sent == []
+
+
+@pytest.mark.parametrize(
+    ("sealed", "at_once"),
+    [
+        (asking(), False),
+        (asking(wanted="honest"), True),
+        (asking(wanted="honest other"), False),  # the less loaded of the two
+        (asking(kind=RUN_ALL), True),
+    ],
+)
+def test_who_alone_is_meant_waits_for_nobody(station: Station, sealed: SealedAnnouncement, at_once: bool) -> None:
+    station.bidder.rival_heard(station.now)
+    station.hear(sent(sealed))
+    assert station.connects() == at_once
+    station.wait(1.0)
+    assert station.connects() == (not at_once)
+
+
+def test_a_claim_that_came_first_leaves_nothing_behind(station: Station) -> None:
+    sealed = APPLICATION.announce()
+    station.hear(sealed.claim(2, 8))
+    station.hear(sent(sealed))
+    assert station.connects() == 0
+    assert station.ear.heard.get(sealed.mac1) is None and station.ear.heard.done(sealed.mac1)
+    assert not station.bidder._competition.alone(station.now)  # and it has been learnt from
+
+
+def test_a_client_whose_certificate_has_expired_is_told_so_and_kept_in_bounds(station: Station) -> None:
+    seed, known = b"\x05" * 32, APPLICATION.client
+    authority = APPLICATION.owner.authority_seed
+    certificate = Certificate.issue(authority, ROLE_CLIENT, "late", 1, signing_public_key(seed), None, 1000)
+    late = ClientKey(known.worker_public, known.psk, known.authority_public, Identity(certificate, seed))
+    for kind in (CENSUS, 1):
+        sealed = SealedAnnouncement(late, job_id=b"j" * 16, attempt=1, kind=kind)
+        station.hear(sent(sealed))
+        station.wait(1.0)
+        (answer,) = station.answered(sealed)
+        assert answer.purpose == hello.REFUSED and "expired" in answer.detail
+    assert station.connects() == 0
+    station.wait(200.0)
+    assert station.ear.heard.get(sealed.mac1) is None
+
+
+# Censuses
+
+
+def census(**more: Any) -> SealedAnnouncement:
+    return APPLICATION.announce(**{"kind": CENSUS, **more})
+
+
+def test_a_census_is_answered_once_after_a_while(station: Station) -> None:
+    sealed = census()
+    for counter in range(3):
+        station.hear(sent(sealed, counter))
+    assert station.groups.sent == [] and station.ear.next_timeout() == station.now + 0.01
+    station.wait(0.01)
+    station.hear(sent(sealed, 3))
+    station.wait(5.0)
+    (answer,) = station.answered(sealed)
+    assert (answer.purpose, answer.detail, answer.attributes) == (hello.CENSUS, "ok", {"cpus": "4"})
+    assert (answer.slots, answer.running, answer.load, answer.speed) == (2, 0, 0.25, 1.5)
+    assert answer.clock > 1_700_000_000_000
+    assert station.groups.sent[0][1:] == (CLIENT, "eth0")
+    assert station.connects() == 0
+
+
+def test_the_answers_of_many_are_spread(station: Station) -> None:
+    station.hear(sent(census(weight=1000)))
+    assert station.ear.next_timeout() == pytest.approx(station.now + 0.15)
+
+
+def test_a_worker_that_is_known_does_not_answer(station: Station) -> None:
+    station.hear(sent(census(known=[station.answers.instance, b"x" * 16])))
+    station.hear(sent(census(requirements=Requirements({"gpu": ""}))))  # nor one that does not fit
+    station.wait(1.0)
+    assert station.groups.sent == []
+
+
+def test_a_second_question_is_answered_by_a_second_way(station: Station) -> None:
+    sealed = census(attempt=2)
+    station.hear(sent(sealed))
+    station.hear(sent(sealed), source=("fe80::9", 5001, 0, 2), via="eth1")
+    station.wait(1.0)
+    assert [via for _, _, via in station.groups.sent] == ["eth0", "eth1"]
+    assert len({data for data, *_ in station.groups.sent}) == 1
+
+
+def test_two_rounds_of_one_census_get_one_answer(station: Station) -> None:
+    first, second = census(weight=1000), census(weight=1000, attempt=2)
+    station.hear(sent(first))
+    station.wait(0.1)
+    station.hear(sent(second))
+    station.wait(1.0)
+    assert len(station.answered(first)) == 1 and station.answered(second) == []
+
+
+def test_censuses_without_end_are_bounded(station: Station) -> None:
+    for number in range(150):
+        station.hear(sent(census(job_id=number.to_bytes(16, "big"), weight=4000)))
+    station.wait(5.0)
+    assert len(station.groups.sent) == worker_answers.MAXIMUM_CENSUSES
+
+
+# HELLO and BYE
+
+
+def said(station: Station) -> list[tuple[int, int]]:
+    """Purpose and sequence number of all that was sent to the group."""
+    found = []
+    for data in station.announcer.sent:
+        parsed = datagram.parse(data, KEYS)
+        assert parsed is not None and parsed.kind == datagram.PRESENCE
+        told = open_presence(APPLICATION.client, parsed.inner)
+        assert (told.instance, told.host) == (station.answers.instance, "host-1")
+        found.append((told.purpose, told.sequence))
+    return found
+
+
+def test_hello_is_repeated_byte_for_byte_and_bye_ends_it(station: Station) -> None:
+    station.presences.hello(station.now)
+    assert station.ear.next_timeout() == station.now + 1.0
+    station.wait(1.0)
+    station.wait(3.0)
+    station.wait(100.0)
+    assert said(station) == [(presence.HELLO, 1)] * 3
+    assert len(set(station.announcer.sent)) == 1
+    station.ear.leave()
+    assert said(station)[3:] == [(presence.BYE, 2)] * 2 and station.groups.left
+
+
+def test_a_change_of_addresses_is_told_until_bye(station: Station) -> None:
+    station.presences.hello(station.now)
+    station.groups.changed = True
+    station.wait(11.0)
+    assert said(station)[-1] == (presence.HELLO, 2)
+    station.ear.leave()
+    station.wait(11.0)
+    assert said(station)[-1] == (presence.BYE, 3)
+
+
+def test_another_workers_hello_makes_it_wait_in_races_and_its_own_does_not(station: Station) -> None:
+    station.presences.hello(station.now)
+    station.hear(station.announcer.sent[0])
+    assert station.bidder._competition.alone(station.now)
+    other = Station(APPLICATION.other_worker)
+    other.presences.bye()
+    station.hear(other.announcer.sent[0])
+    assert station.bidder._competition.alone(station.now)
+    third = Station(APPLICATION.other_worker)
+    third.presences.hello(third.now)
+    station.hear(third.announcer.sent[0])
+    assert not station.bidder._competition.alone(station.now)
+
+
+def test_strangers_and_forgers_are_not_rivals(station: Station) -> None:
+    stranger = Station(STRANGERS.worker)
+    stranger.presences.hello(stranger.now)
+    station.hear(stranger.announcer.sent[0])
+    forged = presence.encode_presence(KEYS[0], b"x" * 300, 8)
+    station.hear(forged)
+    assert station.bidder._competition.alone(station.now)
+
+
+# Passing on
+
+
+def test_a_unicast_datagram_is_passed_on_whatever_its_key(station: Station) -> None:
+    ours, theirs = sent(APPLICATION.announce()), sent(STRANGERS.announce())
+    for data in (ours, theirs):
+        station.hear(data, unicast=True)
+        station.hear(data, unicast=False)
+    assert [unwrap(data) for data in station.groups.passed_on] == [(ours, CLIENT), (theirs, CLIENT)]
+    assert station.connects() == 1
+
+
+def test_what_was_passed_on_is_answered_at_its_source_and_not_passed_on_again(station: Station) -> None:
+    sealed = census()
+    wrapped = wrap(sent(sealed), ("fe80::9", 5001, 0, 2))
+    station.hear(wrapped, source=("127.0.0.1", 999), unicast=True)
+    station.wait(1.0)
+    assert [where for _, where, _ in station.groups.sent] == [("fe80::9", 5001, 0, 2)]
+    assert station.groups.passed_on == []
+
+
+def test_nobody_outside_can_pass_on(station: Station) -> None:
+    station.hear(wrap(sent(APPLICATION.announce()), CLIENT), source=("10.0.0.8", 999))
+    assert station.connects() == 0
+
+
+def test_garbage_is_not_passed_on_and_a_flood_in_bounds(station: Station) -> None:
+    for garbage in (b"x" * 200, b"\xcexec\1", b"\xcexec\1" + bytes(23), b"\xcexec\1" + bytes(200)):
+        station.hear(garbage, unicast=True)
+    assert station.groups.passed_on == []
+    data = sent(STRANGERS.announce())
+    station.groups.coming = [(data, CLIENT, "eth0", True)] * 2000
+    station.ear.listen(station.now)
+    assert len(station.groups.passed_on) == 500
+    station.wait(1.0)
+    station.hear(data, unicast=True)
+    assert len(station.groups.passed_on) == 501
+
+
+# Floods
+
+
+def test_a_flood_under_our_key_takes_its_share_of_the_cpu_and_no_more(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Copies and strangers' datagrams cost nothing of it."""
+    clock = iter(range(10**6))
+    monkeypatch.setattr(listener, "thread_time", lambda: next(clock) * 0.5)  # half a second for each
+    sealed = [APPLICATION.announce(attempt=attempt) for attempt in range(1, 9)]
+    for one in sealed:
+        for _ in range(3):
+            station.hear(sent(one))
+        station.hear(sent(STRANGERS.announce()))
+    known = [station.ear.heard.get(one.mac1) is not None for one in sealed]
+    assert known == [True] * 4 + [False] * 4
+    station.wait(10.0)
+    (event,) = [event for event in station.events() if event["event"] == "dropped"]
+    assert event["datagrams"] == 12
+    station.hear(sent(sealed[5]))
+    assert station.ear.heard.get(sealed[5].mac1) is not None
+
+
+def test_what_the_kernel_dropped_is_told_once_and_shown(station: Station) -> None:
+    station.groups.lost = 7
+    station.wait(10.0)
+    station.wait(10.0)
+    assert [event["datagrams"] for event in station.events()] == [7]
+    sealed = census()
+    station.hear(sent(sealed))
+    station.wait(1.0)
+    assert [answer.detail for answer in station.answered(sealed)] == ["ok, 7 datagrams dropped"]

@@ -1,0 +1,465 @@
+"""A job's process, from GO to its end: descriptors, signals, trees, limits.  Real programs, a client in the test."""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import stat
+import time
+from pathlib import Path
+
+import pytest
+
+from cexec.protocol.connection import frames
+from cexec.protocol.connection.frames import (
+    ENDED,
+    EXITED,
+    HERE,
+    LIMITED,
+    PERMANENT,
+    PIPE,
+    READER_CLOSED,
+    READS,
+    SIGNALLED,
+    SOCKET,
+    WRITES,
+    Stream,
+)
+from cexec.system.process.resource_limits import Limits
+from cexec.worker.jobs import job as worker_job
+from cexec.worker.jobs import program_streams as worker_streams
+from tests.jobs import STANDARD, Refused, RemoteJob, lost, python, shell, written
+
+SOON = 1.5  # seconds: less than the grace time, which nobody waits for when nothing is left
+MEBIBYTE = 1024 * 1024
+
+
+def patterned(size: int) -> bytes:
+    return (b"".join(number.to_bytes(4, "big") for number in range(4096)) * (size // 16384 + 1))[:size]
+
+
+def test_input_output_errors_and_status() -> None:
+    with shell("cat; echo oops >&2; exit 3", inputs={0: b"hello"}) as job:
+        result = job.run()
+        assert (result.kind, result.status, job.output(1), job.output(2)) == (EXITED, 3, b"hello", b"oops\n")
+        assert [report["event"] for report in job.reports()] == ["started", "finished"]
+
+
+def test_death_by_a_signal_is_told() -> None:
+    with shell("kill -9 $$") as job:
+        result = job.run()
+        assert (result.kind, result.status, result.exit_status) == (SIGNALLED, 9, 137)
+
+
+def test_a_lost_exit_status_is_no_success(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nor is it waited for."""
+
+    def take_it_first(pid: int, options: int) -> tuple[int, int, object]:
+        if os.waitpid(pid, options)[0]:
+            raise ChildProcessError
+        return 0, 0, None
+
+    monkeypatch.setattr(os, "wait4", take_it_first)
+    with shell("sleep 0.2") as job:
+        assert lost(job) == "disconnected unexpectedly"
+        broken = {"event": "broken", "reason": "the program has ended, and its exit status is lost"}
+        assert broken in job.reports()
+
+
+# descriptors
+
+
+def test_the_program_has_the_descriptors_of_the_client_and_no_other() -> None:
+    streams = [Stream(0, READS), Stream(1, WRITES), Stream(5, READS), Stream(7, WRITES), Stream(9, 3, SOCKET)]
+    with python("import os; print(sorted(map(int, os.listdir('/proc/self/fd'))))", streams=streams) as job:
+        job.run()
+        assert job.output(1) == b"[0, 1, 2, 5, 7, 9]\n"  # 2 is the listing itself
+
+
+@pytest.mark.parametrize("limits", [Limits(), Limits(nice=1)], ids=["spawned", "forked"])
+def test_closed_standard_descriptors_are_closed_for_the_program(limits: Limits) -> None:
+    script = "import os; os.write(7, repr(sorted(map(int, os.listdir('/proc/self/fd')))).encode())"
+    with python(script, streams=[Stream(7, WRITES)], limits=limits) as job:
+        job.run()
+        assert job.output(7) == b"[0, 7]"
+
+
+def test_a_duplicate_is_one_stream_and_keeps_the_order() -> None:
+    streams = [Stream(0, READS), Stream(1, WRITES), Stream(2, WRITES, same_as=1)]
+    with shell("for i in 1 2 3; do echo out $i; echo err $i >&2; done", streams=streams) as job:
+        job.run()
+        assert job.output(1) == b"out 1\nerr 1\nout 2\nerr 2\nout 3\nerr 3\n"
+
+
+def test_descriptors_may_be_read_in_any_order() -> None:
+    size = 5 * MEBIBYTE
+    streams = [Stream(0, READS), Stream(1, WRITES), Stream(3, READS), Stream(5, READS)]
+    inputs = {0: patterned(size), 3: patterned(size)[::-1], 5: patterned(size - 1)}
+    with shell("cat <&5; cat; cat <&3", streams=streams, inputs=inputs) as job:
+        job.run()
+        assert job.output(1) == inputs[5] + inputs[0] + inputs[3]
+
+
+def test_a_slow_reader_of_one_output_does_not_stop_another() -> None:
+    script = "head -c 3000000 /dev/zero >&2 & head -c 9000000 /dev/zero; wait"
+    with shell(script, held=True) as job:
+        job.release(1)
+        job.until(lambda: len(job.output(1)) == 9_000_000)
+        assert job.output(2) == b""
+        job.release(2)
+        job.until(lambda: len(job.output(2)) == 3_000_000)
+        assert job.run().status == 0
+
+
+def test_an_unread_input_is_no_failure() -> None:
+    with shell("exit 0", inputs={0: patterned(4 * MEBIBYTE)}) as job:
+        assert job.run().status == 0
+
+
+def test_a_descriptor_that_is_read_and_written_is_half_closed() -> None:
+    size = 3 * MEBIBYTE
+    script = "import socket; s = socket.socket(fileno=5); data = s.makefile('rb').read(); s.sendall(data[::-1])"
+    with python(script, streams=[*STANDARD, Stream(5, 3, SOCKET)], inputs={5: patterned(size)}) as job:
+        result = job.run()
+        assert job.output(5) == patterned(size)[::-1]
+        assert {(e.number, e.direction, e.ending) for e in result.endings if e.number == 5} == {(5, 1, 1), (5, 2, 1)}
+
+
+def test_a_socketpair_is_closed_here_when_the_program_has_closed_it() -> None:
+    """One descriptor for both halves: it was never closed before."""
+    script = "import os, time; os.close(5); time.sleep(30)"
+    with python(script, streams=[*STANDARD, Stream(5, 3, SOCKET)], inputs={5: b"x" * 100_000}) as job:
+        job.until(lambda: job.started)
+
+        def sockets() -> int:
+            paths = [f"/proc/{job.pid}/fd/{name}" for name in os.listdir(f"/proc/{job.pid}/fd")]
+            return sum(stat.S_ISSOCK(os.stat(path).st_mode) for path in paths if os.path.exists(path))
+
+        job.until(lambda: sockets() == 2)  # the connection and the parent's
+
+
+def test_a_reader_that_leaves_gives_the_program_a_broken_pipe() -> None:
+    with shell("yes; echo $? >&2") as job:
+        job.until(lambda: len(job.output(1)) > 100_000)
+        job.pump.close_sink(1)
+        job.run()
+        assert job.output(2) == b"141\n"  # 128 + SIGPIPE
+
+
+@pytest.mark.parametrize(
+    ("script", "ending"),
+    [
+        ("echo a; sleep 0.3", ENDED),
+        ("echo a; sleep 0.3; echo b; sleep 0.3", ENDED),
+        ("echo a; sleep 0.3; head -c 60000 /dev/zero", ENDED),
+        ("echo a; trap '' PIPE; yes 2>/dev/null; true", READER_CLOSED),
+    ],
+)
+@pytest.mark.parametrize("kind", [PIPE, SOCKET])
+def test_a_program_that_cannot_have_noticed_that_its_reader_has_left_ended_its_output(
+    kind: int, script: str, ending: int
+) -> None:
+    directions = WRITES if kind == PIPE else READS | WRITES
+    with shell(f"exec >&5 5>&-; {script}", streams=[*STANDARD, Stream(5, directions, kind)]) as job:
+        job.until(lambda: job.output(5))
+        job.pump.close_sink(5)
+        result = job.run()
+        told = next(e for e in result.endings if e.number == 5 and e.direction == WRITES)
+        assert (result.exit_status, told.ending) == (0, ending)
+        assert told.count == 2 or told.ending == READER_CLOSED
+
+
+@pytest.mark.parametrize("kind", [PIPE, SOCKET])
+def test_a_program_that_waits_for_its_reader_to_leave_is_told(kind: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As tail -f does: it says no more until there is more to say."""
+    monkeypatch.setattr(worker_streams, "PATIENCE", 0.2)
+    script = "import os, select; os.write(5, b'a'); poll = select.poll(); poll.register(5, 0); print(poll.poll(15000))"
+    directions = WRITES if kind == PIPE else READS | WRITES
+    with python(script, streams=[*STANDARD, Stream(5, directions, kind)]) as job:
+        job.until(lambda: job.output(5))
+        job.pump.close_sink(5)
+        assert job.run().exit_status == 0
+        expected = select.POLLERR if kind == PIPE else select.POLLHUP
+        assert job.output(1) == f"[(5, {expected})]\n".encode()
+
+
+def test_a_reader_that_leaves_a_socketpair_breaks_it_in_this_direction_only() -> None:
+    script = (
+        "import os, signal; signal.signal(signal.SIGPIPE, signal.SIG_IGN)\n"
+        "try:\n  while True: os.write(5, bytes(10000))\n"
+        "except BrokenPipeError: os.write(1, os.read(5, 10))"
+    )
+    with python(script, streams=[*STANDARD, Stream(5, 3, SOCKET)], inputs={5: b"still here"}) as job:
+        job.until(lambda: len(job.output(5)) > 100_000)
+        job.pump.close_sink(5)
+        job.run()
+        assert (job.output(1), job.output(2)) == (b"still here", b"")
+
+
+def test_a_socketpair_may_be_left_unread() -> None:
+    """Regression: its end that was closed with bytes in it was a failure of the connection to the program."""
+    script = "head -c 3 <&5; echo done >&5"
+    with shell(script, streams=[*STANDARD, Stream(5, 3, SOCKET)], inputs={5: b"unread"}) as job:
+        assert job.run().exit_status == 0
+        assert (job.output(1), job.output(5)) == (b"unr", b"done\n")
+
+
+def test_the_job_lasts_until_its_outputs_are_closed() -> None:
+    with shell("(sleep 0.3; echo late) & echo early") as job:
+        assert job.run().status == 0
+        assert job.output(1) == b"early\nlate\n"
+
+
+# what the client may ask for
+
+
+def test_arguments_and_peer_variables() -> None:
+    command = ("sh", "-c", 'echo "$1|$2|$PEER_A|$PEER_b_2"', "sh")
+    environment = {"A": b"x y", "b_2": b"$(reboot)"}
+    with RemoteJob(*command, allow_arguments=True, arguments=[b"; rm", b"*"], environment=environment) as job:
+        job.run()
+        assert job.output(1) == b"; rm|*|x y|$(reboot)\n"
+
+
+def test_arguments_are_refused_unless_they_are_allowed() -> None:
+    with shell("true", arguments=[b"-x"]) as job:
+        with pytest.raises(Refused, match="--allow-args") as caught:
+            job.run()
+        assert caught.value.kind == PERMANENT
+
+
+@pytest.mark.parametrize("name", ["A-B", "1A", "A B", "Ä", "A" * 65, "A\n"])
+def test_a_peer_variable_must_have_a_plain_name(name: str) -> None:
+    with shell("true", environment={name: b"1"}) as job:
+        with pytest.raises(Refused, match="cannot be a variable's name") as caught:
+            job.run()
+        assert caught.value.kind == PERMANENT
+
+
+def test_an_unknown_option_may_be_known_elsewhere() -> None:
+    with shell("true", options={"gpu": "1"}) as job:
+        with pytest.raises(Refused, match="option gpu is not known") as caught:
+            job.run()
+        assert caught.value.kind == HERE
+
+
+@pytest.mark.parametrize(("allowed", "everywhere"), [(False, True), (True, False)])
+def test_the_parent_is_told_whether_every_worker_would_refuse(allowed: bool, everywhere: bool) -> None:
+    with shell("true", allow_arguments=allowed, arguments=[b"x" * 150_000]) as job:
+        with pytest.raises(Refused):
+            job.run()
+        job.pump.connection.close()
+        assert [(report["event"], report["everywhere"]) for report in job.reports()] == [("refused", everywhere)]
+
+
+def test_an_argument_that_the_system_refuses_is_a_refusal() -> None:
+    with shell("true", allow_arguments=True, arguments=[b"x" * 150_000]) as job:
+        with pytest.raises(Refused, match="cannot start sh: argument list too long"):
+            job.run()
+        job.pump.connection.close()
+        assert [report["event"] for report in job.reports()] == ["refused"]
+
+
+def test_a_program_that_has_gone_is_a_refusal(tmp_path: Path) -> None:
+    program = tmp_path / "program"
+    program.write_text("#!/no/such/interpreter\n")
+    program.chmod(0o755)
+    for limits in (Limits(), Limits(nice=1)):
+        with RemoteJob(str(program), limits=limits) as job, pytest.raises(Refused, match="cannot start program: no su"):
+            job.run()
+
+
+def test_once_is_told_with_the_start() -> None:
+    for once in (False, True):
+        with shell("true", once=once) as job:
+            job.run()
+            assert [event.number for event in job.events if event.kind == frames.STARTED] == [frames.ONCE * once]
+
+
+# signals
+
+
+@pytest.mark.parametrize("name", ["HUP", "INT", "QUIT", "USR1", "USR2", "TERM"])
+def test_signals_reach_the_group(name: str) -> None:
+    number = getattr(signal, f"SIG{name}")
+    with shell(
+        f"trap 'echo got' {name}; sh -c \"trap 'echo child; exit' {name}; sleep 9 >&- 2>&- & echo x; wait\""
+    ) as job:
+        job.until(lambda: job.output(1) == b"x\n")
+        job.session.signal(number)
+        job.run()
+        assert sorted(job.output(1).split()) == [b"child", b"got", b"x"]
+
+
+def test_a_signal_of_another_number_is_ignored() -> None:
+    with shell("sleep 0.3") as job:
+        job.until(lambda: job.started)
+        job.session.signal(signal.SIGKILL)
+        assert job.run().status == 0
+
+
+def states(pids: list[int]) -> set[str]:
+    found = set()
+    for pid in pids:
+        with open(f"/proc/{pid}/stat") as file:
+            found.add(file.read().rpartition(")")[2].split()[0])
+    return found
+
+
+def names(pids: list[int]) -> list[str]:
+    return [Path(f"/proc/{pid}/comm").read_text().strip() for pid in pids]
+
+
+def test_the_whole_tree_is_stopped_and_continued() -> None:
+    with shell("setsid sleep 20 & trap '' TSTP; echo x; sleep 20") as job:
+        job.until(lambda: job.output(1) == b"x\n" and names(job.processes()).count("sleep") == 2)
+        job.session.signal(20)
+        job.until(lambda: states(job.processes()) == {"T"})
+        job.session.signal(18)
+        job.until(lambda: states(job.processes()) == {"S"})
+
+
+# the end of the tree
+
+
+def test_nothing_that_the_program_starts_outlives_it() -> None:
+    """Background, another session, double fork with all descriptors closed, one that ignores TERM."""
+    script = (
+        "sleep 60 >&- 2>&- <&- & setsid sleep 60 >&- 2>&- <&- & (setsid sh -c 'sleep 60 & sleep 61' >&- 2>&- <&- &)\n"
+        "sh -c 'trap \"\" TERM; sleep 60; sleep 60' >&- 2>&- <&- & sleep 0.2; echo done"
+    )
+    with shell(script) as job:
+        start = time.monotonic()
+        assert job.run().status == 0
+        assert time.monotonic() - start < SOON  # the client does not wait for what is being ended
+        assert job.processes()
+        assert job.remains(5.0) == []
+        job.wait()
+
+
+def test_the_end_takes_no_grace_time_when_nothing_is_left() -> None:
+    with shell("true") as job:
+        job.run()
+        start = time.monotonic()
+        job.wait()
+        assert time.monotonic() - start < SOON
+
+
+def test_a_client_that_goes_ends_the_tree() -> None:
+    with shell(
+        "setsid sh -c 'sleep 60; true' & (sh -c 'trap \"\" TERM HUP; while :; do sleep 1; done' &) ; wait"
+    ) as job:
+        job.until(lambda: len(job.processes()) >= 4)
+        job.pump.connection.close()
+        assert job.remains(5.0) == []
+        assert [report["event"] for report in job.reports()] == ["started", "broken"]
+
+
+def test_a_worker_that_goes_ends_the_tree(capfd: pytest.CaptureFixture[str]) -> None:
+    """Regression: if it had not read all that it was told, nothing but a traceback came of it."""
+    with shell("setsid sleep 60 & sleep 60") as job:
+        job.until(lambda: len(job.processes()) == 3)
+        job.parent.close()  # without having read that the program has started
+        assert job.remains(5.0) == []
+        assert "disconnected" in lost(job)
+        job.wait()
+        assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_stopped_tree_is_ended_too() -> None:
+    with shell("sleep 60 & sleep 60") as job:
+        # before it has become a sleep its parent may wait for just that (vfork), and is stopped only then
+        job.until(lambda: names(job.processes()).count("sleep") == 2)
+        job.session.signal(20)
+        job.until(lambda: states(job.processes()) == {"T"})
+        job.pump.connection.close()
+        assert job.remains(SOON) == []  # it took the TERM
+
+
+def test_a_program_may_clean_up_when_the_client_goes(tmp_path: Path) -> None:
+    with shell(f"trap 'sleep 0.3; echo cleaned > {tmp_path}/note; exit' TERM; echo x; sleep 60 & wait") as job:
+        job.until(lambda: job.output(1) == b"x\n")
+        job.pump.connection.close()
+        assert written(tmp_path / "note") == "cleaned"
+
+
+# limits
+
+
+def test_the_time_limit() -> None:
+    with shell("echo begun; sleep 60", limits=Limits(time=0.4)) as job:
+        result = job.run(SOON)
+        assert (result.kind, result.exit_status, job.output(1)) == (LIMITED, 128 + signal.SIGTERM, b"begun\n")
+        assert result.message == "ended after its time limit of 0.4 s"
+
+
+def test_the_time_limit_ends_what_ignores_it_and_what_it_has_started() -> None:
+    script = "trap '' TERM; setsid sh -c 'trap \"\" TERM; sleep 60; sleep 60' & sleep 60; sleep 60"
+    with shell(script, options={"time-limit": "0.2"}) as job:
+        result = job.run()
+        assert (result.kind, result.status) == (LIMITED, signal.SIGKILL)
+        assert job.remains(SOON) == []
+
+
+def test_a_client_that_does_not_take_the_output_loses_its_slot_after_the_time_limit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(worker_job, "GRACE", 0.1)
+    monkeypatch.setattr(worker_job, "RELEASE_PATIENCE", 0.3)
+    with shell("yes", held=True, limits=Limits(time=0.2)) as job:
+        assert "disconnected" in lost(job)
+        assert [report["event"] for report in job.reports()] == ["started", "broken"]
+
+
+def test_a_program_that_exits_0_at_its_time_limit_has_not_succeeded() -> None:
+    with shell("trap 'exit 0' TERM; sleep 60 & wait", limits=Limits(time=0.2)) as job:
+        assert job.run(SOON).exit_status == 128 + signal.SIGTERM
+
+
+def test_the_stricter_time_limit_counts() -> None:
+    for ours, theirs in ((0.2, "50"), (50.0, "0.2")):
+        with shell("sleep 60", limits=Limits(time=ours), options={"time-limit": theirs}) as job:
+            assert job.run(SOON).message == "ended after its time limit of 0.2 s"
+
+
+def test_the_processor_time_limit() -> None:
+    with shell("while :; do :; done", options={"cpu-limit": "1"}) as job:
+        result = job.run()
+        assert (result.kind, result.status) == (LIMITED, signal.SIGXCPU)
+        assert result.message == "ended after its limit of 1 s of processor time"
+
+
+def test_the_processor_time_limit_of_a_child_that_the_program_tells_of() -> None:
+    with shell("sh -c 'while :; do :; done'; exit $?", options={"cpu-limit": "1"}) as job:
+        result = job.run()
+        assert (result.kind, result.status) == (LIMITED, signal.SIGXCPU)
+
+
+def test_a_memory_limit_for_each_process() -> None:
+    with python("bytearray(400 << 20)", limits=Limits(memory=200 << 20)) as job:
+        result = job.run()
+        assert (result.kind, result.status) == (EXITED, 1)
+        assert b"MemoryError" in job.output(2)
+        assert result.message == "it ran with a memory limit of 200 MiB for each process, which may be the reason"
+
+
+def test_nice_and_the_stricter_one() -> None:
+    with shell("nice; ps -o ni= -p $PPID", limits=Limits(nice=3), options={"nice": "7"}) as job:
+        job.run()
+        assert job.output(1).split() == [b"7", b"0"]  # the job's own process, which carries the bytes, is not slowed
+
+
+@pytest.mark.parametrize("option", [{"nice": "20"}, {"nice": "-1"}, {"time-limit": "soon"}, {"memory-limit": "1e9"}])
+def test_a_limit_that_is_none_is_refused(option: dict[str, str]) -> None:
+    with shell("true", options=option) as job:
+        with pytest.raises(Refused) as caught:
+            job.run()
+        assert caught.value.kind == PERMANENT
+
+
+def test_a_forked_program_inherits_nothing_either() -> None:
+    script = "import os, signal; print(sorted(map(int, os.listdir('/proc/self/fd'))), signal.getsignal(signal.SIGTERM))"
+    with python(script, limits=Limits(nice=1)) as job:
+        job.run()
+        assert job.output(1) == b"[0, 1, 2, 3] 0\n"  # SIG_DFL

@@ -1,0 +1,130 @@
+"""The processes that carry a worker's connections: one after the other, and nothing of one for the next."""
+
+from __future__ import annotations
+
+import os
+import socket
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from cexec.worker.jobs.job_process import JobProcess
+from tests.service import Application, Service, Shell, comes_true
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Iterator[Shell]:
+    shell = Shell(tmp_path, ["-j", "2"])
+    yield shell
+    shell.close()
+
+
+def carriers(service: Service) -> list[psutil.Process]:
+    return psutil.Process(service.pid).children()
+
+
+def idle(service: Service) -> bool:
+    """Whether all jobs have ended, and one process waits for the next."""
+    return len(carriers(service)) == 1 and not carriers(service)[0].children()
+
+
+def test_one_process_carries_job_after_job_and_keeps_nothing_of_them(shell: Shell) -> None:
+    (waiting,) = carriers(shell.service)
+    descriptors = waiting.num_fds()
+    for number in range(20):
+        told = ["SECRET=x"] if number == 3 else []
+        done = shell.run("echo $PPID $PEER_SECRET; cat", *told, input=b"y" * number)
+        assert done.stdout == b"%d%s\n" % (waiting.pid, b" x" if told else b"") + b"y" * number
+    assert comes_true(lambda: idle(shell.service))
+    assert carriers(shell.service) == [waiting]
+    assert waiting.num_fds() == descriptors
+    assert waiting.memory_full_info().uss < 8 << 20
+
+
+def test_jobs_of_all_kinds_leave_no_descriptor_in_the_process_that_goes_on(shell: Shell, tmp_path: Path) -> None:
+    (waiting,) = carriers(shell.service)
+    descriptors, directory = waiting.num_fds(), waiting.cwd()
+    (tmp_path / "in").write_bytes(b"x" * 100_000)
+    assert shell.run("cat in > out", "--send", f"{tmp_path}/in", "--fetch", f"out={tmp_path}/out").returncode == 0
+    assert (tmp_path / "out").stat().st_size == 100_000
+    assert shell.run("exit 3", input=b"unread" * 100_000).returncode == 3
+    assert shell.run("kill -9 $$").returncode == 137
+    assert shell.run("exec >&- 2>&-; cat", input=b"x" * 1_000_000).returncode != 111
+    assert shell.run("true", "BAD-NAME=x").returncode == 100
+    assert shell.run("yes", "--time-limit", "0.2").returncode != 0
+    assert shell.run("cat <&5", "--time-limit", "9").returncode != 111
+    assert shell.run("sleep 60 >&- 2>&- & exit 0").returncode == 0
+    assert comes_true(lambda: idle(shell.service))
+    assert carriers(shell.service) == [waiting], shell.service.lines
+    assert (waiting.num_fds(), waiting.cwd()) == (descriptors, directory)
+
+
+def test_a_job_that_could_not_be_started_leaves_no_descriptor_to_the_next_one(shell: Shell, tmp_path: Path) -> None:
+    """What had been opened for it stayed open in the process that went on."""
+    (tmp_path / "in").write_bytes(b"x")
+    (first,) = carriers(shell.service)
+    conflict = ("--send", f"{tmp_path}/in=a", "--send", f"{tmp_path}/in=a/b")
+    assert shell.run("true", *conflict).returncode != 0
+    assert comes_true(lambda: not first.is_running())
+    assert shell.run("true").returncode == 0
+    assert comes_true(lambda: idle(shell.service))
+
+
+def test_jobs_at_the_same_time_have_processes_of_their_own_and_one_is_kept(shell: Shell, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    argv, environment = shell.client(f"echo $PPID; read line < {gate}")
+    running = [subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE) for _ in "ab"]
+    parents = {client.stdout.readline() for client in running if client.stdout is not None}
+    assert len(parents) == 2
+    gate.write_bytes(b"a\nb\n")
+    assert [client.wait(20) for client in running] == [0, 0]
+    for client in running:
+        client.communicate()
+    assert comes_true(lambda: idle(shell.service))
+
+
+def test_after_a_job_that_broke_off_the_next_one_has_a_fresh_process(shell: Shell) -> None:
+    (first,) = carriers(shell.service)
+    argv, environment = shell.client("sleep 60")
+    client = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    shell.service.wait_for("started")
+    client.kill()
+    client.wait()
+    assert comes_true(lambda: not first.is_running())
+    assert shell.run("echo $PPID").stdout.strip() not in (b"", b"%d" % first.pid)
+
+
+def test_what_a_process_said_is_heard_although_it_left_a_word_unread() -> None:
+    """Regression: a job whose client was lost had no closing line, where its process had just been told to go ahead."""
+    pid = os.fork()
+    if pid == 0:
+        os._exit(0)
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    ours.setblocking(False)
+    process = JobProcess(pid, ours, None)
+    ours.send(b"ahead")
+    theirs.send(b'{"event": "broken", "reason": "x"}')
+    theirs.close()
+    assert process.reports() == [{"event": "broken", "reason": "x"}]
+    assert process.ended
+    process.close()
+
+
+def test_a_process_that_died_while_it_waited_is_replaced(shell: Shell) -> None:
+    (waiting,) = carriers(shell.service)
+    waiting.kill()
+    assert shell.run("echo fine").stdout == b"fine\n"
+
+
+def test_a_killed_cservice_leaves_no_process_that_waits(tmp_path: Path) -> None:
+    service = Service(Application(tmp_path), ["true"])
+    try:
+        (waiting,) = carriers(service)
+        service.process.kill()
+        assert psutil.wait_procs([waiting], timeout=5)[1] == []
+    finally:
+        service.kill()
