@@ -12,6 +12,7 @@ import os
 import select
 import socket
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -170,7 +171,7 @@ def run_everywhere(setting: Setting, play: Callable[[Peer], None], fails: int) -
             poll = select.poll()
             for fd, mask in run.wanted().items():
                 poll.register(fd, mask)
-            poll.poll(0 if run.eager else 20)
+            poll.poll(0 if run.eager else max(0.0, run.next_timeout() - time.monotonic()) * 1000 + 1)
             run.step()
         outcome.exit, outcome.error = run.exit, run.failure
         outcome.output = b"".join(run.outputs[setting.output_fd].chunks(b""))
