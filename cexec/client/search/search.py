@@ -2,11 +2,11 @@
 
 Contract: a `Search` is driven in steps.  `start()` announces; then its owner waits until one of `filenos(now)` is
 readable or `next_timeout(now)` has come, and calls `step(ready)`.  That returns the `Winner` once a worker has
-confirmed and has got the job, and raises `NoWorkerError` when it gives up.  `tell_others()` releases the workers that were not
-chosen; `close()` closes the listener and erases the reply key.  `find_blocking` does all of that for an owner that may
-wait.  A `Choice` decides who gets which job; `Notices` say what a person, the ancestor's programs and `--explain` are
-told.  A connection costs one socket and one deadline until its worker has proved itself, and no connection can block
-another.
+confirmed and has got the job, and raises `NoWorkerError` when it gives up.  `tell_others()` releases the workers that
+were not chosen; `close()` closes the listener and erases the reply key.  `find_blocking` does all of that for an owner
+that may wait.  A `Choice` decides who gets which job; `Notices` say what a person, the ancestor's programs and
+`--explain` are told.  A connection costs one socket and one deadline until its worker has proved itself, and no
+connection can block another.
 docs/protocol.md section 3.
 """
 
