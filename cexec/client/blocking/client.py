@@ -167,7 +167,7 @@ class Client:
         announcer = self._announcer = Announcer(request.groups, request.udp_port)
         listener = open_listener(request.ports, loopback=announcer.loopback, ipv6=announcer.ipv6)
         if request.trace is not None:
-            request.trace.note("attempt", number=attempt, port=listener.port)
+            request.trace.attempt_begun(attempt, listener.port)
         try:
             sealed = SealedAnnouncement(
                 request.key,
@@ -217,7 +217,7 @@ class Client:
 
     def _note_failure(self, reason: str) -> None:
         if self._request.trace is not None:
-            self._request.trace.note("failed", reason=reason)
+            self._request.trace.failed(reason)
 
     def _tell(self, text: str) -> None:
         """A line for the person at the terminal, who waits."""
