@@ -18,6 +18,7 @@ import click
 
 from cexec import __version__
 from cexec.client.aio.worker_search import Terms
+from cexec.client.request import NetworkSettings, Target, Times
 from cexec.client.search.targets import requirements_from
 from cexec.cmap.inputs.notation import parse_duration, parse_whole
 from cexec.cmap.inputs.sources import split_words
@@ -215,14 +216,17 @@ def _terms(
     requirements, for_ever = requirements_from(vars(options), environ, needs)
     accept = _seconds(environ, "CEXEC_TIMEOUT_ACCEPT", DEFAULT_ACCEPT_TIMEOUT)
     return Terms(
-        key=key,
-        groups=groups_from_environment(environ),
-        udp_port=udp_port_from_environment(environ),
-        ports=ports_from_environment(environ),
-        accept_timeout=0.0 if for_ever else accept,
-        idle_timeout=max(LEAST_IDLE_TIMEOUT, _seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_IDLE_TIMEOUT)),
-        requirements=requirements,
-        weight=parse_whole(options.weight, "--weight", 1, MAXIMUM_WEIGHT),
+        key,
+        network=NetworkSettings(
+            groups=groups_from_environment(environ),
+            udp_port=udp_port_from_environment(environ),
+            ports=ports_from_environment(environ),
+        ),
+        times=Times(
+            accept=0.0 if for_ever else accept,
+            idle=max(LEAST_IDLE_TIMEOUT, _seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_IDLE_TIMEOUT)),
+        ),
+        target=Target(requirements, parse_whole(options.weight, "--weight", 1, MAXIMUM_WEIGHT)),
     )
 
 

@@ -53,7 +53,7 @@ class Coordinator:
         self._serving: set[asyncio.Task[None]] = set()
         self._ending: set[asyncio.Task[None]] = set()  # searches that are not needed any more
         self._failure: CexecError | None = None
-        self._patience = parts.terms.accept_timeout or inf  # while there are only workers that do not fit
+        self._patience = parts.terms.times.accept or inf  # while there are only workers that do not fit
         self._next_tick = 0.0
         self._woken = asyncio.Event()
         self.attempts = Attempts(parts, self._woken.set)
