@@ -169,20 +169,20 @@ class SealedAnnouncement:
 class OpenedAnnouncement:
     """The worker's side: the announcement and what is needed to answer it."""
 
-    __slots__ = ("_hash", "_psk", "announcement")
+    __slots__ = ("announcement", "hash", "psk")
 
     def __init__(self, announcement: Announcement, handshake_hash: bytes, psk: bytes) -> None:
         self.announcement = announcement
-        self._hash = handshake_hash
-        self._psk = psk
+        self.hash = handshake_hash
+        self.psk = psk
 
     def handshake(self) -> Handshake:
         """An initiator for one answer or one connection: every one has a fresh ephemeral."""
         return Handshake(
             "NKpsk0",
             initiator=True,
-            prologue=ANSWER_PROLOGUE + self._hash,
-            psk=self._psk,
+            prologue=ANSWER_PROLOGUE + self.hash,
+            psk=self.psk,
             remote_static=self.announcement.reply_key,
         )
 
