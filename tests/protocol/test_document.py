@@ -179,6 +179,11 @@ def test_the_sections_that_the_code_cites_exist() -> None:
     assert cited - headings == set()
 
 
+def test_lines_are_short_enough_to_be_reviewed() -> None:
+    lines = TEXT.splitlines()
+    assert [line for line in lines if len(line) > (160 if line.startswith("|") else 120)] == []
+
+
 def test_the_sizes_of_the_transcript() -> None:
     _, _, transcript = TEXT.partition("## A job from beginning to end")
     rows = re.findall(r"^\| (\d+) \| .*\| (\d*) \|$", transcript.partition("\n## ")[0], re.MULTILINE)
