@@ -32,10 +32,11 @@ from cexec.system.host.load_command import LoadCommand
 from cexec.system.process import orphans, process
 from cexec.system.process.memory_group import claim_parent
 from cexec.system.process.resource_limits import LARGEST_NICE, Limits, parse_size
+from cexec.system.storage.directories import runtime_directory, state_directory
 from cexec.system.storage.eventlog import EventLog
 from cexec.system.storage.keyfile import read_key
 from cexec.system.storage.program_cache import DEFAULT_LIMIT, ProgramCache, default_directory
-from cexec.system.storage.series import Series, state_directory
+from cexec.system.storage.series import Series
 from cexec.worker.discovery.answers import Profile
 from cexec.worker.discovery.load_watch import LoadWatch
 from cexec.worker.discovery.machine import attributes
@@ -185,7 +186,7 @@ def command(
         log=log,
         load=LoadWatch(log, None if load_command is None else LoadCommand(load_command)),
         random=dice,
-        series=Series(state_directory(os.environ), f"series-{key.fingerprint}-{key.identity.certificate.name}"),
+        series=Series(state_directory(), f"series-{key.fingerprint}-{key.identity.certificate.name}"),
     )
     process.become_urgent()  # a machine whose jobs take all CPUs must answer all the same
     worker.say_hello()
@@ -302,7 +303,7 @@ def _size(memory_limit: str | None) -> int:
 def _clean_up_after_the_last_time(log: EventLog) -> str | None:
     """Where jobs leave their records, once what dead ones left is gone; None if there is no place for them."""
     try:
-        directory = orphans.runtime_directory()
+        directory = runtime_directory()
     except LocalError as error:
         log.event("warning", reason=f"{error}; what a killed cservice leaves will stay")
         return None

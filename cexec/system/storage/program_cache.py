@@ -22,6 +22,8 @@ import os
 import stat
 
 from cexec.errors import CexecError, LocalError, UsageError
+from cexec.system.reason import reason_of
+from cexec.system.storage.directories import cache_directory
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -83,8 +85,7 @@ class ProgramCache:
             with self._locked():
                 pass
         except OSError as error:
-            reason = os.strerror(error.errno or 0).lower()
-            raise LocalError(f"cannot keep programs in {self.directory}: {reason}") from None
+            raise LocalError(f"cannot keep programs in {self.directory}: {reason_of(error)}") from None
         if status.st_uid != os.getuid() or status.st_mode & 0o022:
             raise UsageError(
                 f"{self.directory} belongs to another user, or others may write to it; make it yours alone: chmod 700"
@@ -270,14 +271,14 @@ def hash_and_size(fd: int) -> tuple[str, int]:
 
 
 def default_directory(environ: Mapping[str, str]) -> str:
-    """$XDG_CACHE_HOME/cexec/programs, else below ~/.cache."""
-    base = environ.get("XDG_CACHE_HOME", "")
-    if not base.startswith("/"):
-        home = environ.get("HOME", "")
-        if not home.startswith("/"):
-            raise UsageError("there is no HOME to keep programs in; give --program-cache DIRECTORY")
-        base = f"{home}/.cache"
-    return f"{base}/cexec/programs"
+    """Returns the directory for programs in the user's cache."""
+    directory = cache_directory(environ)
+    if directory is None:
+        raise UsageError(
+            "there is no directory of this user to keep programs in: HOME and XDG_CACHE_HOME are unset or belong to "
+            "another user; give --program-cache DIRECTORY"
+        )
+    return f"{directory}/programs"
 
 
 def _hash_of(fd: int) -> str:
