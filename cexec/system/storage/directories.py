@@ -148,7 +148,7 @@ def make_own(path: str) -> int:
 
 
 def remove_tree(name: str, above: int) -> None:
-    """Removes the directory `name` of the directory `above`, also one whose modes or depth are meant to prevent that."""
+    """Removes the directory `name` of the directory `above`, also if its modes or depth are meant to prevent it."""
     if _try_to_remove(name, above):
         return
     try:

@@ -14,6 +14,7 @@ import stat
 from cexec.errors import KeyFileError, LocalError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.keys import OwnerKey, decode_key
+from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -86,13 +87,7 @@ def write_new(path: str, text: str, mode: int = 0o600) -> None:
     except FileExistsError:
         raise
     except OSError as error:
-        raise LocalError(f"cannot write {path}: {reason(error)}") from None
-
-
-def reason(error: OSError) -> str:
-    """What went wrong, in the style of an error line."""
-    text = error.strerror or str(error)
-    return text[:1].lower() + text[1:]
+        raise LocalError(f"cannot write {path}: {reason_of(error)}") from None
 
 
 def quoted(path: str) -> str:
@@ -115,8 +110,8 @@ def _read_guarded(path: str) -> bytes:
             os.close(descriptor)
     except OSError as error:
         if error.errno in _ABOUT_THE_FILE:
-            raise KeyFileError(f"cannot be read: {reason(error)}") from None
-        raise LocalError(f"cannot read {path}: {reason(error)}") from None
+            raise KeyFileError(f"cannot be read: {reason_of(error)}") from None
+        raise LocalError(f"cannot read {path}: {reason_of(error)}") from None
 
 
 def _read_bounded(descriptor: int) -> bytes:
@@ -134,7 +129,7 @@ def _exists(path: str) -> bool:
     except OSError as error:
         if error.errno in _NO_SUCH_FILE:
             return False
-        raise KeyFileError(f"{path} cannot be read: {reason(error)}") from None
+        raise KeyFileError(f"{path} cannot be read: {reason_of(error)}") from None
     return True
 
 
