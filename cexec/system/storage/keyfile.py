@@ -73,6 +73,22 @@ def find_client_key(name: str) -> str:
     )
 
 
+def client_key_files() -> list[str]:
+    """Returns the paths of the files *.pub in the current directory, then of those in the user's configuration."""
+    from cexec.system.storage.directories import config_directory  # here, because `cexec` does not call this
+
+    found: list[str] = []
+    for directory in ("", config_directory()):
+        if directory is None:
+            continue
+        try:
+            names = sorted(os.listdir(directory or "."))
+        except OSError:
+            continue
+        found += [os.path.join(directory, name) for name in names if name.endswith(".pub") and name[0] != "."]
+    return found
+
+
 def write_new(path: str, text: str, mode: int = 0o600) -> None:
     """Writes a file that did not exist, whole and on the disk, or nothing at all."""
     directory = os.path.dirname(path)

@@ -24,6 +24,7 @@ import stat
 from cexec.errors import CexecError, LocalError, UsageError
 from cexec.system.reason import reason_of
 from cexec.system.storage.directories import cache_directory
+from cexec.system.units import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 HASH_SIZE = 32  # bytes (protocol) of a program's hash
 LABEL = b"cexec 1 program"
 DEFAULT_LIMIT = 1 << 30  # bytes (ours)
+LEAST_LIMIT = 1 << 20  # bytes (ours): in less there is no room for any program
 _DRAFT = "draft-"
 _LOCK = "lock"
 _USE = ".use"
@@ -268,6 +270,11 @@ class _Locked:
 def hash_and_size(fd: int) -> tuple[str, int]:
     """Of a regular file, from its beginning."""
     return _hash_of(fd), os.fstat(fd).st_size
+
+
+def parse_limit(text: str, name: str) -> int:
+    """Returns a limit as its option says it."""
+    return parse_size(text, name, LEAST_LIMIT)
 
 
 def default_directory(environ: Mapping[str, str]) -> str:
