@@ -39,7 +39,7 @@ from cexec.system.storage.series import Series, state_directory
 from cexec.worker.discovery.answers import Profile
 from cexec.worker.discovery.load_watch import LoadWatch
 from cexec.worker.discovery.machine import attributes
-from cexec.worker.jobs.job import GRACE
+from cexec.worker.jobs.job_tree import GRACE
 from cexec.worker.jobs.program import Program
 from cexec.worker.jobs.sent_programs import PLACE, SentPrograms, own_platform
 from cexec.worker.worker import Worker

@@ -7,7 +7,9 @@ docs/protocol.md section 5.2.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from time import time
+from typing import TYPE_CHECKING
 
 from cexec.errors import ProtocolError
 from cexec.protocol.base.limits import MAXIMUM_HOPS
@@ -15,7 +17,6 @@ from cexec.protocol.datagrams import alert, datagram
 from cexec.protocol.datagrams.alert import Alert
 from cexec.protocol.decisions.alert_delivery import Outbox
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.net.announcer import Announcer
     from cexec.protocol.base.keys import WorkerKey
@@ -28,27 +29,23 @@ MAC1_AT, MAC1_SIZE = 12, 16  # and its identity
 MAXIMUM_GIVEN = 1000  # (ours) attempts of which it is remembered that they were given to this worker
 
 
-class Started:
-    """A job that runs: its number and what its alert will say."""
+@dataclass(slots=True)
+class AlertedJob:
+    """What an alert says of the job, its client and the connection."""
 
-    __slots__ = ("attempt", "client_address", "client_name", "job_id", "number", "worker_address")
+    job_id: bytes
+    attempt: int
+    client_name: str
+    client_address: str
+    worker_address: str
 
-    def __init__(
-        self,
-        number: int,
-        *,
-        job_id: bytes,
-        attempt: int,
-        client_name: str,
-        client_address: str,
-        worker_address: str,
-    ) -> None:
-        self.number = number
-        self.job_id = job_id
-        self.attempt = attempt
-        self.client_name = client_name
-        self.client_address = client_address
-        self.worker_address = worker_address
+
+@dataclass(slots=True)
+class RunningJob:
+    """A job whose program has started; `number` counts those of this worker."""
+
+    number: int
+    told: AlertedJob
 
 
 class AlertSender:
@@ -63,7 +60,7 @@ class AlertSender:
         self._announcer = announcer
         self._bidder = bidder
         self._outbox = Outbox()
-        self._running: dict[int, Started] = {}
+        self._running: dict[int, RunningJob] = {}
         self._given: dict[tuple[bytes, int], bytes] = {}  # job and attempt: what the bidder knows it by
 
     def given(self, job_id: bytes, attempt: int, identity: bytes) -> None:
@@ -72,41 +69,31 @@ class AlertSender:
             del self._given[next(iter(self._given))]
         self._given[(job_id, attempt)] = identity
 
-    def started(
-        self,
-        *,
-        job_id: bytes,
-        attempt: int,
-        client_name: str,
-        client_address: str,
-        worker_address: str,
-    ) -> Started:
-        job = Started(
-            self._series.take(),
-            job_id=job_id,
-            attempt=attempt,
-            client_name=client_name,
-            client_address=client_address,
-            worker_address=worker_address,
-        )
+    def started(self, told: AlertedJob) -> RunningJob:
+        """Numbers a job whose program has started."""
+        job = RunningJob(self._series.take(), told)
         self._running[job.number] = job
         return job
 
     def ended(
-        self, job: Started, now: float, *, status: int | None, duration: float, received: int = 0, sent: int = 0
+        self, job: RunningJob, now: float, *, status: int | None, duration: float, received: int = 0, sent: int = 0
     ) -> bytes:
-        """The alert's mac1.  `status` None: the attempt ended without an exit frame that the client could have got."""
+        """Sends the alert, and returns its mac1.
+
+        `status` is None if the attempt ended without an exit frame that the client could have got.
+        """
         self._running.pop(job.number, None)
-        told = Alert(
+        told = job.told
+        message = Alert(
             outcome=alert.ABANDONED if status is None else alert.COMPLETED,
             complaint=alert.COMPLAINTS.index("disconnected") if status is None else alert.NO_COMPLAINT,
             certificate=self._key.identity.certificate,
-            job_id=job.job_id,
-            attempt=job.attempt,
-            client_name=job.client_name,
-            client_address=job.client_address,
+            job_id=told.job_id,
+            attempt=told.attempt,
+            client_name=told.client_name,
+            client_address=told.client_address,
             worker_name=self._key.identity.certificate.name,
-            worker_address=job.worker_address,
+            worker_address=told.worker_address,
             instance=self._instance,
             series=self._series.id,
             sequence=job.number,
@@ -117,7 +104,7 @@ class AlertSender:
             received=received,
             sent=sent,
         )
-        data = alert.encode_alert(self._key, told, MAXIMUM_HOPS)
+        data = alert.encode_alert(self._key, message, MAXIMUM_HOPS)
         self._outbox.add(job.number, data, now)
         return data[MAC1_AT:][:MAC1_SIZE]
 

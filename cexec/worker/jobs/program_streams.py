@@ -1,8 +1,8 @@
 """The program's descriptors: a pipe or a socketpair for every stream of GO, and which end is whose.
 
-Contract: `open_streams` makes all of them, gives our ends to the pump, and returns the program's, by descriptor number;
-`close_ends` closes these once the program has them.  A descriptor that the client did not have is not there, so the
-program finds it closed.  `AbandonedOutputs` are those whose reader at the client has gone.  Raises `OSError`.
+Contract: `ProgramStreams.open` makes all of them, gives our ends to the pump, and returns the program's, by descriptor
+number; `close_ends` closes these once the program has them.  A descriptor that the client did not have is not there, so
+the program finds it closed.  `AbandonedOutputs` are those whose reader at the client has gone.  Raises `OSError`.
 docs/protocol.md sections 4.2 (GO) and 4.3.
 """
 
@@ -13,7 +13,8 @@ import select
 import socket
 from time import monotonic
 
-from cexec.protocol.connection.frames import FILE, PIPE, READS, WRITES
+from cexec.protocol.connection.frames import FILE, FIRST_FILE, PIPE, READS, WRITES
+from cexec.protocol.connection.streams import OPEN
 from cexec.system.io.fds import PIPE_SIZE, Sink, Source, own_pipe, unread
 
 TYPE_CHECKING = False
@@ -27,6 +28,42 @@ READING, WRITING = socket.SHUT_RD, socket.SHUT_WR  # the halves of our end
 _DRAINED = 65536  # bytes (ours) at a time
 PATIENCE = 2.0  # seconds (ours) for which a program's output is taken after its reader has gone
 _LARGEST_REST = PIPE_SIZE  # bytes (ours) that are taken in this time: what may have been in the pipe already
+
+
+class ProgramStreams:
+    """All streams of one job but its files."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+        self._inputs: dict[int, PipeSink] = {}
+        self._abandoned = AbandonedOutputs(pump)
+
+    def open(self, streams: list[Stream]) -> dict[int, int]:
+        """Makes them, and returns the program's ends."""
+        ends = _open_streams(self._pump, streams, self._abandoned)
+        self._inputs = {number: sink for number, sink in self._pump.sinks.items() if isinstance(sink, PipeSink)}
+        return ends
+
+    def outputs_open(self) -> bool:
+        """Returns True if the program, or a process that it has started, may still write."""
+        halves = self._pump.session.outgoing
+        return any(half.state == OPEN for number, half in halves.items() if number < FIRST_FILE)
+
+    def next_timeout(self) -> float | None:
+        """When to call `advance` although nothing has happened."""
+        return self._abandoned.next_timeout()
+
+    def advance(self, now: float) -> None:
+        """Follows each step of the pump."""
+        self._abandoned.advance(now)
+
+    def settle(self) -> None:
+        """Closes all inputs once the program has ended, and tells the session how much of them was not read."""
+        for stream in list(self._pump.sinks):
+            self._pump.close_sink(stream)
+        for stream, sink in self._inputs.items():
+            self._pump.session.left_unread(stream, sink.unread())
+        self._abandoned.settle()
 
 
 class PipeSink(Sink):
@@ -186,7 +223,7 @@ class Pair:
             pass  # nothing more
 
 
-def open_streams(pump: Pump, streams: list[Stream], abandoned: AbandonedOutputs) -> dict[int, int]:
+def _open_streams(pump: Pump, streams: list[Stream], abandoned: AbandonedOutputs) -> dict[int, int]:
     """Our ends go to the pump, the program's are returned; the same one for descriptors that are duplicates."""
     ends: dict[int, int] = {}
     try:
