@@ -1,4 +1,4 @@
-"""A worker's ear: what comes from its group, and what follows from it.
+"""What a worker hears from its group, and what follows from it.
 
 Contract: `Listener.listen(now)` takes what has come; announcements that this worker can serve are put to the bidder,
 with what is needed to answer them in `heard`; censuses and refusals are answered by `answers`.  Timers: `next_timeout`,
@@ -7,7 +7,9 @@ with what is needed to answer them in `heard`; censuses and refusals are answere
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from time import thread_time, time
+from typing import TYPE_CHECKING
 
 from cexec.errors import CertificateError, ProtocolError
 from cexec.net.group_receiver import GroupReceiver
@@ -17,7 +19,6 @@ from cexec.protocol.datagrams import datagram, hello
 from cexec.protocol.datagrams.announcement import CENSUS, RUN_ALL, Claim, open_announcement, own_job_id
 from cexec.worker.discovery.heard import HeardAnnouncements, Known, Way
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.net.group_sockets import GroupSockets
     from cexec.protocol.base.keys import WorkerKey
@@ -33,8 +34,17 @@ OPENING_SHARE = 0.3  # (ours) of one CPU that may go into opening datagrams of o
 OPENING_BURST = 2.0  # seconds (ours) of CPU time: several thousand datagrams
 
 
+@dataclass(slots=True)
+class Senders:
+    """What one worker says: answers to clients, its HELLO and BYE, and alerts to loggers."""
+
+    answers: Answers
+    presences: PresenceSender
+    alerts: AlertSender
+
+
 class Listener:
-    """What one worker hears."""
+    """The ear of one worker."""
 
     def __init__(
         self,
@@ -42,16 +52,14 @@ class Listener:
         key: WorkerKey,
         groups: GroupSockets,
         bidder: Bidder,
-        answers: Answers,
-        presences: PresenceSender,
-        alerts: AlertSender,
+        senders: Senders,
         log: EventLog,
         now: float,
     ) -> None:
         self.heard = HeardAnnouncements()
-        self.answers = answers
-        self.presences = presences
-        self._alerts = alerts
+        self._answers = senders.answers
+        self._presences = senders.presences
+        self._alerts = senders.alerts
         self._key = key
         self._groups = groups
         self._bidder = bidder
@@ -68,15 +76,15 @@ class Listener:
 
     def leave(self) -> None:
         """This worker goes: the group is told."""
-        self.presences.bye()
+        self._presences.bye()
         self._groups.leave()
 
     def next_timeout(self) -> float:
-        return min(self._next_refresh, self.presences.next_timeout(), self.answers.next_timeout())
+        return min(self._next_refresh, self._presences.next_timeout(), self._answers.next_timeout())
 
     def handle_timeout(self, now: float) -> None:
-        self.presences.handle_timeout(now)
-        for mac1 in self.answers.handle_timeout(now):
+        self._presences.handle_timeout(now)
+        for mac1 in self._answers.handle_timeout(now):
             self.heard.forget(mac1, now)
         news = self._groups.news()
         if news is not None:
@@ -87,13 +95,13 @@ class Listener:
             self._tell_drops()
             if self._groups.refresh():
                 self._log.event("listening", addresses=", ".join(self._groups.addresses()))
-                self.presences.moved(now)
+                self._presences.moved(now)
 
     def _tell_drops(self) -> None:
         dropped = self._groups.drops() + self._unopened
-        if dropped > self.answers.dropped:
-            self._log.event("dropped", datagrams=dropped - self.answers.dropped, reason="they come too fast")
-            self.answers.dropped = dropped
+        if dropped > self._answers.dropped:
+            self._log.event("dropped", datagrams=dropped - self._answers.dropped, reason="they come too fast")
+            self._answers.dropped = dropped
 
     def _hear(self, parsed: Datagram, way: Way, now: float) -> None:
         if parsed.kind == datagram.ANNOUNCEMENT:
@@ -103,7 +111,7 @@ class Listener:
         elif parsed.kind == datagram.PRESENCE and not self.heard.done(parsed.mac1) and self._may_open(now):
             self.heard.forget(parsed.mac1, now)  # copies need not be opened
             start = thread_time()
-            if self.presences.hear(parsed):
+            if self._presences.hear(parsed):
                 self._bidder.rival_heard(now)
             self._openings.spend(thread_time() - start)
         elif parsed.kind == datagram.ALERT and not self.heard.done(parsed.mac1) and self._may_open(now):
@@ -125,7 +133,7 @@ class Listener:
         if known.refusal:
             if known.refusals < parsed.counter + 2:
                 known.refusals += 1
-                self.answers.send(known, hello.REFUSED, known.refusal)
+                self._answers.send(known, hello.REFUSED, known.refusal)
             return
         announcement = known.opened.announcement
         if announcement.kind == CENSUS:
@@ -158,9 +166,9 @@ class Listener:
         finally:
             self._openings.spend(thread_time() - start)
         if opened.announcement.kind == RUN_ALL:
-            opened.announcement.job_id = own_job_id(opened.announcement.job_id, self.answers.instance)
+            opened.announcement.job_id = own_job_id(opened.announcement.job_id, self._answers.instance)
         known = self.heard.add(parsed.mac1, opened, way, now)
-        if not self.answers.fits(known):
+        if not self._answers.fits(known):
             self.heard.forget(parsed.mac1, now)
             return None
         try:
@@ -169,7 +177,7 @@ class Listener:
             self.heard.refuse(known, str(error))
             self._log.event("refused", **known.fields(), reason=known.refusal)
             return known
-        if opened.announcement.kind == CENSUS and not self.answers.take_part(known, now):
+        if opened.announcement.kind == CENSUS and not self._answers.take_part(known, now):
             self.heard.forget(parsed.mac1, now)
             return None
         return known

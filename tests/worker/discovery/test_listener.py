@@ -24,7 +24,7 @@ from cexec.worker.discovery import answers as worker_answers
 from cexec.worker.discovery import listener
 from cexec.worker.discovery.alert_sender import AlertSender
 from cexec.worker.discovery.answers import Answers, Profile
-from cexec.worker.discovery.listener import Listener
+from cexec.worker.discovery.listener import Listener, Senders
 from cexec.worker.discovery.presence_sender import PresenceSender
 from tests.protocol.wires import APPLICATION, STRANGERS
 
@@ -102,8 +102,8 @@ class Station:
             bidder=self.bidder,
         )
         log = EventLog(self.log, as_json=True)
-        heard = {"answers": self.answers, "presences": self.presences, "alerts": self.alerts}
-        self.ear = Listener(**heard, log=log, now=self.now, **parts)
+        senders = Senders(self.answers, self.presences, self.alerts)
+        self.ear = Listener(senders=senders, log=log, now=self.now, **parts)
 
     def hear(self, data: bytes, source: tuple[Any, ...] = CLIENT, via: str = "eth0", unicast: bool = False) -> None:
         self.groups.coming.append((data, source, via, unicast))
