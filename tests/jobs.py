@@ -107,7 +107,7 @@ class RemoteJob:
         self.session.go(self.go)
         self._join(held=False)
         for number in self._inputs:
-            self._feed(number)
+            self.feed(number)
 
     def _join(self, held: bool) -> None:
         for number in self._numbers(WRITES):
@@ -119,11 +119,18 @@ class RemoteJob:
                 self.pump.sinks[number] = Sink(os.dup(self._outputs[number]))
         for number in self._numbers(READS):
             if number >= frames.FIRST_FILE:
-                self._feed(number)
+                self.feed(number)
 
     def release(self, number: int) -> None:
         """Begins to take an output; with `held` none is taken before."""
         self._released.add(number)
+
+    def feed(self, number: int) -> None:
+        """Gives an input; usually that is done when the program has started."""
+        self._fed.add(number)
+        fd = os.memfd_create(f"input {number}")
+        os.pwrite(fd, self._inputs[number], 0)
+        self.pump.sources[number] = Source(fd)
 
     def step(self, timeout: float = 0.05) -> None:
         for number in self._released:
@@ -139,7 +146,7 @@ class RemoteJob:
                 self.started = True
                 for number in self._inputs:
                     if number < frames.FIRST_FILE and number not in self._fed:
-                        self._feed(number)
+                        self.feed(number)
             elif event.kind == frames.REFUSED and event.refusal is not None:
                 raise RefusedError(event.refusal)
             elif event.kind == frames.EXIT:
@@ -226,12 +233,6 @@ class RemoteJob:
 
     def _numbers(self, direction: int) -> list[int]:
         return [s.number for s in self.go.streams if s.directions & direction and s.same_as == s.number]
-
-    def _feed(self, number: int) -> None:
-        self._fed.add(number)
-        fd = os.memfd_create(f"input {number}")
-        os.pwrite(fd, self._inputs[number], 0)
-        self.pump.sources[number] = Source(fd)
 
 
 def shell(script: str, **options: Any) -> RemoteJob:

@@ -158,7 +158,7 @@ class View:
             if now:
                 self._print([json.dumps(self._facts(row, name)) for name, row in rows])
         elif self._stale and (rows or not now):
-            self._print(_table(self._headings(), [self._cells(row, name) for name, row in rows]), clear=not now)
+            self._print(format_table(self._headings(), [self._cells(row, name) for name, row in rows]), clear=not now)
         self._stale = False
 
     def explain_silence(self) -> None:
@@ -194,7 +194,7 @@ class View:
         cells = [
             name, hello.instance[:SHOWN_INSTANCE].hex(), answer.address, str(hello.slots), str(hello.running),
             str(hello.waiting), f"{hello.load:.2f}", f"{hello.speed:.2f}", labels or "-", hello.version,
-            _skew(answer.skew), _duration(hello.uptime), answer.trouble or hello.detail or "-",
+            format_skew(answer.skew), format_duration(hello.uptime), answer.trouble or hello.detail or "-",
         ]  # fmt: skip
         app = [self._apps[row.key]] if len(self._keys) > 1 else []
         return [printable(cell) for cell in [*app, *cells]]
@@ -231,7 +231,7 @@ class View:
         sys.stdout.flush()
 
 
-def _table(headings: list[str], rows: list[list[str]]) -> list[str]:
+def format_table(headings: list[str], rows: list[list[str]]) -> list[str]:
     """Columns as wide as they need to be."""
     widths = [max(map(len, column)) for column in zip(headings, *rows, strict=True)]
     lines = []
@@ -244,7 +244,7 @@ def _table(headings: list[str], rows: list[list[str]]) -> list[str]:
     return lines
 
 
-def _duration(seconds: float) -> str:
+def format_duration(seconds: float) -> str:
     """The two largest units: `3d4h`, `12m5s`."""
     parts: list[str] = []
     left = int(seconds)
@@ -255,8 +255,8 @@ def _duration(seconds: float) -> str:
     return "".join(parts[:2])
 
 
-def _skew(seconds: float) -> str:
+def format_skew(seconds: float) -> str:
     """How far a worker's clock is ahead of ours."""
     if abs(seconds) < 60:
         return f"{seconds:+.1f}s" if abs(seconds) >= 0.05 else "0.0s"
-    return f"{'+' if seconds > 0 else '-'}{_duration(abs(seconds))}"
+    return f"{'+' if seconds > 0 else '-'}{format_duration(abs(seconds))}"

@@ -15,8 +15,9 @@ from cexec.client.search.search import Search
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium
+from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.connection.frames import Go
-from cexec.protocol.datagrams.announcement import JOB_ID_SIZE, SealedAnnouncement
+from cexec.protocol.datagrams.announcement import SealedAnnouncement
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -70,7 +71,7 @@ async def find_worker(terms: Terms, choose: Choose) -> Lease:
     try:
         sealed = SealedAnnouncement(
             terms.key,
-            job_id=sodium.random_bytes(JOB_ID_SIZE),
+            job_id=sodium.random_bytes(IDENTITY_SIZE),
             attempt=1,
             weight=terms.weight,
             requirements=terms.requirements,
@@ -99,7 +100,7 @@ class WorkerSearch(Search):
         self._choose = choose
 
     async def find(self) -> Winner:
-        nothing = Go(job_id=bytes(JOB_ID_SIZE), attempt=1, streams=[])
+        nothing = Go(job_id=bytes(IDENTITY_SIZE), attempt=1, streams=[])
         try:
             while True:
                 now = monotonic()

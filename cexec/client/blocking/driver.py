@@ -11,12 +11,13 @@ import os
 from time import monotonic
 
 from cexec.client.attempt.descriptors import name_of
-from cexec.client.attempt.signals import CONTINUE, INTERRUPT, SUSPEND, suspend
+from cexec.client.attempt.signals import suspend
 from cexec.client.request import IMPATIENT
 from cexec.errors import DisconnectedError, InterruptedByUser, LocalError, RefusedError
 from cexec.net.liveness import Liveness
 from cexec.net.pump import BROKEN_PIPE, Pump, Trouble
 from cexec.protocol.connection import frames
+from cexec.protocol.connection.options import CONTINUE, INTERRUPT, SUSPEND
 from cexec.protocol.connection.session import RUNNING
 
 TYPE_CHECKING = False
@@ -44,7 +45,7 @@ class BlockingDriver:
         files: FilePlan | None = None,
         trace: Trace | None = None,
     ) -> None:
-        self.once = "once" in winner.hello.attributes
+        self.once = winner.hello.once
         self.interrupts = 0
         self._pump = Pump(winner.connection, winner.records, winner.session)
         self._session = winner.session

@@ -283,6 +283,10 @@ class Bidder:
         """About how many workers answer at a time."""
         return round(self._competition.estimate)
 
+    def alone(self, now: float) -> bool:
+        """Returns True if there has been no sign of another worker for a long time."""
+        return self._competition.alone(now)
+
     @property
     def penalty(self) -> float:
         """Seconds that this worker bids late for its failures and for complaints."""

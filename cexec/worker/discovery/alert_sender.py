@@ -25,7 +25,6 @@ if TYPE_CHECKING:
     from cexec.system.storage.series import Series
 
 COUNTER_AT = 8  # where a datagram has its transmission counter, docs/protocol.md section 2.1
-MAC1_AT, MAC1_SIZE = 12, 16  # and its identity
 MAXIMUM_GIVEN = 1000  # (ours) attempts of which it is remembered that they were given to this worker
 
 
@@ -106,7 +105,7 @@ class AlertSender:
         )
         data = alert.encode_alert(self._key, message, MAXIMUM_HOPS)
         self._outbox.add(job.number, data, now)
-        return data[MAC1_AT:][:MAC1_SIZE]
+        return data[datagram.MAC1_START : datagram.INNER_START]
 
     def hear_answers(self) -> None:
         """Loggers answer to the socket that the alerts are sent from."""

@@ -9,19 +9,17 @@ from __future__ import annotations
 import re
 from typing import TYPE_CHECKING
 
+from cexec.protocol.connection import options
 from cexec.protocol.connection.frames import HERE, PERMANENT, Go, Refusal
 from cexec.protocol.connection.program_offer import is_option
-from cexec.system.process import resource_limits
 from cexec.system.process.resource_limits import Limits
-from cexec.worker.jobs.assignment import LEASE
 from cexec.worker.jobs.sent_programs import check_program
 
 if TYPE_CHECKING:
     from cexec.worker.jobs.program import Program
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")  # a peer variable's name, docs/protocol.md section 4.2
-FETCH_ON_FAILURE = "fetch-on-failure"  # (protocol) the option of GO that, set to "no", fetches after success only
-KNOWN_OPTIONS = {*resource_limits.OPTIONS, FETCH_ON_FAILURE, LEASE}
+KNOWN_OPTIONS = {*options.LIMITS, options.FETCH_ON_FAILURE, options.LEASE}
 
 
 def check(go: Go, program: Program) -> Limits | Refusal:

@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING
 
 from cexec.errors import CexecError, DisconnectedError
 from cexec.net.pump import Trouble
-from cexec.protocol.connection import frames
+from cexec.protocol.connection import frames, options
 from cexec.protocol.connection.frames import FIRST_FILE, HERE, PERMANENT, Go, Refusal
 from cexec.system.process import process, process_tree
 from cexec.system.process.resource_limits import Hit
 from cexec.system.storage.program_cache import CacheProblem
 from cexec.worker.jobs import job_tree
 from cexec.worker.jobs.assignment import is_leased
-from cexec.worker.jobs.check import FETCH_ON_FAILURE, check
+from cexec.worker.jobs.check import check
 from cexec.worker.jobs.job_exit import exit_of
 from cexec.worker.jobs.job_tree import SIGNALS, JobTree
 from cexec.worker.jobs.program_streams import ProgramStreams, close_ends
@@ -229,7 +229,8 @@ class Job:
             if files_of(go):
                 self._end_tree()  # nobody writes any more to what is fetched
             failed = self._tree.status != 0 or self._hit is not None
-            self._workplace.send_files(go.streams, skip=failed and go.options.get(FETCH_ON_FAILURE) == "no")
+            skip = failed and go.options.get(options.FETCH_ON_FAILURE) == options.NO
+            self._workplace.send_files(go.streams, skip=skip)
         self._finish()
 
     def _step(self, until: float | None = None) -> None:

@@ -15,6 +15,7 @@ import sys
 import traceback
 from typing import TYPE_CHECKING
 
+from cexec.protocol.datagrams.datagram import MAC1_SIZE
 from cexec.system import signal_state
 from cexec.system.process import orphans, process
 from cexec.worker.discovery.alert_sender import AlertedJob
@@ -54,7 +55,6 @@ if TYPE_CHECKING:
 
 FIRST_OWN_DESCRIPTOR = 3  # behind the standard ones
 CRASHED = 111  # the exit status of a process that failed, as in cexec(1)
-TICKET_SIZE = 16  # bytes, like a mac1: the bidder does not tell announcements and leases apart
 
 
 class JobProcess:
@@ -235,7 +235,7 @@ class JobProcess:
             raise ReportError(f"it sent {name!r} while it was {self.state.value}")
         self.state = target
         if target is State.WAITING:
-            self.ticket = os.urandom(TICKET_SIZE)
+            self.ticket = os.urandom(MAC1_SIZE)  # the bidder does not tell leases and announcements apart
             self.carried.leased = True
         elif target is State.ENDED:
             self.ticket = b""  # perhaps another process gets the same announcement before this one has ended

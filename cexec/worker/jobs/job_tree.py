@@ -12,15 +12,12 @@ import os
 import signal
 
 from cexec.errors import LocalError
+from cexec.protocol.connection import options
 from cexec.system.process import process_tree
 from cexec.system.process.process_tree import TreeEnd
 
 GRACE = 2.0  # seconds (ours) between TERM and KILL for what is left of a job
-SIGNALS = {  # (protocol) the signals that a client may send, with this machine's numbers
-    number: getattr(signal, name)
-    for number, name in {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 10: "SIGUSR1", 12: "SIGUSR2", 15: "SIGTERM",
-                         18: "SIGCONT", 20: "SIGTSTP"}.items()
-}  # fmt: skip
+SIGNALS = {number: getattr(signal, name) for number, name in options.SIGNALS.items()}  # this machine's numbers
 
 
 class JobTree:

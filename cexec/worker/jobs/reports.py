@@ -13,7 +13,7 @@ import json
 from dataclasses import dataclass, fields
 from typing import Any, ClassVar, TypeAlias
 
-from cexec.protocol.datagrams.announcement import JOB_ID_SIZE
+from cexec.protocol.base.limits import IDENTITY_SIZE
 
 MAXIMUM_REPORT = 4096  # bytes (ours) of one message: small enough for every socket's buffer; longer texts are cut
 JOBS_AHEAD = 16  # (ours) jobs that one AHEAD allows: the worker reads together what it is told of them
@@ -168,6 +168,6 @@ def decode(data: bytes) -> Report:
 
 
 def _job_id(digits: str) -> bytes:
-    if len(digits) != 2 * JOB_ID_SIZE or not set(digits) <= set("0123456789abcdef"):
+    if len(digits) != 2 * IDENTITY_SIZE or not set(digits) <= set("0123456789abcdef"):
         raise ReportError("it sent a report with an impossible job id")
     return bytes.fromhex(digits)
