@@ -1,7 +1,7 @@
-"""What a worker tells the loggers: one alert for every job that it started.
+"""The alerts of a worker to the loggers, one for every job that it started, and the alerts that it hears.
 
-Contract: `given` tells of a job, `started` gives it its number, `ended` tells how it went; driven by the worker's loop
-with `next_timeout` and `handle_timeout(now)`, which sends what is due; `hear_acknowledgement` takes a logger's answer.
+Contract: `given` notes that a client has given a job, `started` gives the job its number, `ended` makes its alert.
+`handle_timeout(now)`, called at `next_timeout`, sends the alerts that are due, until a logger has acknowledged them.
 docs/protocol.md section 5.2.
 """
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cexec.system.storage.series import Series
 
 COUNTER_AT = 8  # where a datagram has its transmission counter, docs/protocol.md section 2.1
-MAXIMUM_GIVEN = 1000  # (ours) attempts of which it is remembered that they were given to this worker
+MAXIMUM_GIVEN = 1000  # (ours) attempts that are remembered as given to this worker, so that peers cannot fill memory
 
 
 @dataclass(slots=True)
@@ -48,7 +48,7 @@ class RunningJob:
 
 
 class AlertSender:
-    """All alerts of one worker, and what it makes of those of others."""
+    """All alerts of one worker, and its ear for those of others."""
 
     def __init__(
         self, *, key: WorkerKey, instance: bytes, series: Series, announcer: Announcer, bidder: Bidder
@@ -60,10 +60,10 @@ class AlertSender:
         self._bidder = bidder
         self._outbox = Outbox()
         self._running: dict[int, RunningJob] = {}
-        self._given: dict[tuple[bytes, int], bytes] = {}  # job and attempt: what the bidder knows it by
+        self._given: dict[tuple[bytes, int], bytes] = {}  # by job and attempt: the bidder's name for it
 
     def given(self, job_id: bytes, attempt: int, identity: bytes) -> None:
-        """A client has given a job to this worker: if it complains about it, that is not made up."""
+        """Notes that a client has given a job to this worker: a complaint about it is not made up."""
         if len(self._given) >= MAXIMUM_GIVEN:
             del self._given[next(iter(self._given))]
         self._given[(job_id, attempt)] = identity
@@ -108,14 +108,14 @@ class AlertSender:
         return data[datagram.MAC1_START : datagram.INNER_START]
 
     def hear_answers(self) -> None:
-        """Loggers answer to the socket that the alerts are sent from."""
+        """Reads the loggers' answers, which come to the socket that the alerts are sent from."""
         for data, _ in self._announcer.receive():
             parsed = datagram.parse(data, (self._key.mac1_key,))
             if parsed is not None:
                 self.hear_acknowledgement(parsed)
 
     def hear_acknowledgement(self, parsed: Datagram) -> None:
-        """An acknowledgement has come, perhaps of another worker's alerts."""
+        """Takes an acknowledgement, which may be one of another worker's alerts."""
         if parsed.kind != datagram.ACKNOWLEDGEMENT:
             return
         try:
@@ -126,7 +126,7 @@ class AlertSender:
             self._outbox.acknowledged(heard.sequences)
 
     def hear_alert(self, parsed: Datagram, now: float) -> None:
-        """A complaint about this worker slows it; a rival's success matters while it is slowed.
+        """Tells the bidder of complaints about this worker, and of rivals' successes, which matter while it is slowed.
 
         A client's alert that was sent to this machine alone is passed on to this worker's group, where the loggers are.
         """

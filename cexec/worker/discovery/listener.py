@@ -1,8 +1,8 @@
-"""What a worker hears from its group, and what follows from it.
+"""The datagrams that a worker hears from its group, and the reactions to them.
 
-Contract: `Listener.listen(now)` takes what has come; announcements that this worker can serve are put to the bidder,
-with what is needed to answer them in `heard`; censuses and refusals are answered by `answers`.  Timers: `next_timeout`,
-`handle_timeout`.  docs/protocol.md sections 2 and 5.1.
+Contract: `Listener.listen(now)` reads the datagrams that have come.  Announcements that this worker can serve are put
+to the bidder, and `heard` has the ways to answer them; censuses and refusals are answered at once or in a while.
+Timers: `next_timeout`, `handle_timeout`.  docs/protocol.md sections 2 and 5.1.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from cexec.worker.discovery.answers import Answers
     from cexec.worker.discovery.presence_sender import PresenceSender
 
-HOP_DELAY = 0.1  # seconds (protocol) that a job waits longer for each relay between, so that near workers come first
-OPENING_SHARE = 0.3  # (ours) of one CPU that may go into opening datagrams of our key, once a burst is used up
+HOP_DELAY = 0.1  # seconds (protocol) more for each relay between, so that near workers come first
+OPENING_SHARE = 0.3  # (ours) of one CPU that opening datagrams may take for long: the rest is for the jobs
 OPENING_BURST = 2.0  # seconds (ours) of CPU time: several thousand datagrams
 
 
@@ -66,16 +66,16 @@ class Listener:
         self._log = log
         self._receiver = GroupReceiver(groups, [key.mac1_key], now)
         self._openings = TokenBucket(OPENING_SHARE, OPENING_BURST, now)
-        self._unopened = 0  # datagrams that were left alone, for want of CPU time
+        self._unopened = 0  # datagrams that were left alone to spare the CPU
         self._next_refresh = now + REFRESH_INTERVAL
 
     def listen(self, now: float) -> None:
-        """Takes what has come."""
+        """Reads the datagrams that have come."""
         for parsed, source, via in self._receiver.receive(now):
             self._hear(parsed, Way(parsed, source, via), now)
 
     def leave(self) -> None:
-        """This worker goes: the group is told."""
+        """Tells the group that this worker goes."""
         self._presences.bye()
         self._groups.leave()
 
@@ -148,14 +148,14 @@ class Listener:
             announcement.wanted_for,
             now,
             extra_delay=HOP_DELAY * known.relays,
-            # where only this worker is meant there is no race, and where all are meant there is none either
+            # There is no race if only this worker is meant, and none if all workers are.
             targeted=announcement.kind == RUN_ALL or len(announcement.requirements.wanted) == 1,
         )
         if claimed:
             self.heard.forget(parsed.mac1, now)
 
     def _open(self, parsed: Datagram, way: Way, now: float) -> Known | None:
-        """A new announcement; None if it is done with, is none, or asks for what this worker does not have."""
+        """Opens a new announcement.  Returns None if it is damaged, done with, or not for workers like this one."""
         if self.heard.done(parsed.mac1) or not self._may_open(now):
             return None
         start = thread_time()
@@ -183,7 +183,7 @@ class Listener:
         return known
 
     def _may_open(self, now: float) -> bool:
-        """Datagrams of our key cost a Diffie-Hellman each, so whoever has the key could keep us busy with them."""
+        """Returns False if opening datagrams has taken too much CPU time: each costs us a Diffie-Hellman."""
         if self._openings.left(now):
             return True
         self._unopened += 1

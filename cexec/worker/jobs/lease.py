@@ -58,7 +58,7 @@ def _carry(program: Program, parent: socket.socket) -> bool:
 
 
 def run_jobs(pump: Pump, program: Program, environment: Environment, parent: socket.socket) -> bool:
-    """Offers to run a job on a connection that is new; runs it, and those that follow.
+    """Offers to run a job on a new connection; runs it, and those that follow.
 
     Returns True if nothing is left of any of them.
     """

@@ -1,4 +1,4 @@
-"""The program's descriptors: a pipe or a socketpair for every stream of GO, and which end is whose.
+"""The program's descriptors: a pipe or a socketpair for every stream of GO.
 
 Contract: `ProgramStreams.open` makes all of them, gives our ends to the pump, and returns the program's, by descriptor
 number; `close_ends` closes these once the program has them.  A descriptor that the client did not have is not there, so
@@ -12,12 +12,12 @@ import os
 import select
 import socket
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from cexec.protocol.connection.frames import FILE, FIRST_FILE, PIPE, READS, WRITES
 from cexec.protocol.connection.streams import OPEN
 from cexec.system.io.fds import PIPE_SIZE, Sink, Source, own_pipe, unread
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -25,9 +25,9 @@ if TYPE_CHECKING:
     from cexec.protocol.connection.frames import Stream
 
 READING, WRITING = socket.SHUT_RD, socket.SHUT_WR  # the halves of our end
-_DRAINED = 65536  # bytes (ours) at a time
-PATIENCE = 2.0  # seconds (ours) for which a program's output is taken after its reader has gone
-_LARGEST_REST = PIPE_SIZE  # bytes (ours) that are taken in this time: what may have been in the pipe already
+_DRAINED = 65536  # bytes (ours) at a time: all that a pipe usually holds
+PATIENCE = 2.0  # seconds (ours) for which a program's output is taken after its reader has gone: most end sooner
+_LARGEST_REST = PIPE_SIZE  # bytes (ours) that are taken in this time: so much may have been in the pipe already
 
 
 class ProgramStreams:
@@ -67,14 +67,14 @@ class ProgramStreams:
 
 
 class PipeSink(Sink):
-    """Our end of a pipe that the program reads; knows also when it is closed how much was never read."""
+    """Our end of a pipe that the program reads.  Also after it is closed it can tell how much was never read."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
         self._rest = -1
 
     def unread(self) -> int:
-        """What the program has left when it has ended; asked for once."""
+        """Returns the number of bytes that the program has not read; to be called once, after its end."""
         left = unread(self._rest if self.fd < 0 else self.fd)
         if self._rest >= 0:
             os.close(self._rest)
@@ -93,10 +93,10 @@ class PipeSink(Sink):
 class AbandonedOutputs:
     """Outputs whose reader at the client has gone.
 
-    They are not closed at once: in a local pipeline what the client could not write would not have been written by the
-    program, and a program that had no more to write than that would end as if all had been well.  So a little more is
-    taken from it, for a while.  If that is all, it cannot have noticed, and the session is told; else its next write
-    fails, and if it waits for just that with poll it is told now.
+    They are not closed at once.  In a local pipeline a program whose output fits into the pipe ends well, although its
+    reader has gone.  So a little more output is taken, for a while.  If the program writes no more, it has not noticed
+    anything, and the session is told so.  Else the output is closed: the program's next write fails, and a poll for
+    that event returns.
     """
 
     def __init__(self, pump: Pump) -> None:
@@ -112,14 +112,14 @@ class AbandonedOutputs:
         return min((output.deadline for output in self._outputs.values()), default=None)
 
     def advance(self, now: float) -> None:
-        """After each step of the pump."""
+        """Follows each step of the pump."""
         for fd, output in list(self._outputs.items()):
             ended = fd in self._pump.ready and not output.discard()
             if ended or output.size >= _LARGEST_REST or now >= output.deadline:
                 self._close(fd, ended)
 
     def settle(self) -> None:
-        """The program has ended."""
+        """Closes all, because the program has ended."""
         for fd in list(self._outputs):
             self._close(fd)
 
@@ -141,7 +141,7 @@ class _Abandoned:
         self.deadline = monotonic() + PATIENCE
 
     def discard(self) -> bool:
-        """Takes what is there; False at its end."""
+        """Reads and forgets; returns False at the end of the output."""
         size = self.source.read_into(memoryview(bytearray(_DRAINED)))
         self.size += size or 0
         return size != 0
@@ -171,7 +171,7 @@ class PairSource(OutputSource):
         try:
             return super().read_into(view)
         except ConnectionResetError:
-            return 0  # the program has closed its end without having read all; what it had written came before
+            return 0  # the program has closed its end with bytes unread; everything that it wrote has come before
 
     @property
     def hung_up(self) -> bool:
@@ -183,7 +183,7 @@ class PairSource(OutputSource):
 
 
 class PairSink(Sink):
-    """The writing half: when it is closed the program reads the end, and can still write."""
+    """The writing half.  When it is closed, the program reads the end and can still write."""
 
     def __init__(self, pair: Pair) -> None:
         super().__init__(pair.fd, shared=True)
@@ -215,7 +215,7 @@ class Pair:
             self._end.close()
 
     def _drain(self) -> None:
-        """What is unread when a socket is closed would give the program ECONNRESET instead of EPIPE."""
+        """Reads the rest: bytes that are unread at the close would give the program ECONNRESET instead of EPIPE."""
         try:
             while self._end.recv(_DRAINED):
                 pass
@@ -224,7 +224,7 @@ class Pair:
 
 
 def _open_streams(pump: Pump, streams: list[Stream], abandoned: AbandonedOutputs) -> dict[int, int]:
-    """Our ends go to the pump, the program's are returned; the same one for descriptors that are duplicates."""
+    """Gives our ends to the pump and returns the program's; duplicated descriptors get the same one."""
     ends: dict[int, int] = {}
     try:
         for stream in streams:
@@ -271,7 +271,7 @@ def _open_pair(pump: Pump, stream: Stream, abandoned: AbandonedOutputs) -> int:
 
 
 def _hung_up(fd: int) -> bool:
-    """Whether nobody has the other end open any more, though there may be something left to read."""
+    """Returns True if nobody has the other end open any more; there may still be bytes to read."""
     poll = select.poll()
     poll.register(fd, 0)
     return any(mask & select.POLLHUP for _, mask in poll.poll(0))
