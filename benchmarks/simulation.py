@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cexec.protocol.base import limits
-from cexec.protocol.decisions.bid import Bidder, Connect, Forget, Load, Queued
+from cexec.protocol.decisions.bid import Bidder, Connect, Forget, Load, Outcome, Queued
 from cexec.protocol.decisions.race import TRANSMIT, Race
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Client:
         self.queued = 0
         self.announced = self.confirmed = self.ended = -1.0
         self.winner: Worker | None = None
-        self.outcome = ""
+        self.outcome: Outcome | None = None
         self.when_ended: Callable[[Client], None] | None = None
         self._race = Race(accept_timeout=0.0, now=network.now)
         self._backlog = 0
@@ -169,7 +169,7 @@ class Client:
         self._backlog = 0
         self.announce()
 
-    def exit(self, outcome: str) -> None:
+    def exit(self, outcome: Outcome) -> None:
         self.outcome = outcome
         self.ended = self.network.now
         if self.when_ended is not None:
@@ -271,17 +271,17 @@ class Worker:
         self._pump()
 
     def _end(self, client: Client, duration: float) -> None:
-        outcome = "failed" if self.broken else "ok"
+        outcome = Outcome.FAILED if self.broken else Outcome.SUCCEEDED
         self._running -= 1
         self.bidder.finished(client.identity, outcome, duration, self.network.now)
         self.network.send(client.exit, outcome)
-        if self.network.alerts and outcome == "ok":
+        if self.network.alerts and outcome is Outcome.SUCCEEDED:
             self.network.multicast("alert", self)
         self._pump()
 
     def _drop(self, client: Client, identity: bytes) -> None:
         self._running -= 1
-        self.bidder.finished(identity, "lost", 0.005, self.network.now)
+        self.bidder.finished(identity, Outcome.BROKEN, 0.005, self.network.now)
         self.network.send(client.disconnected, self)
         self._pump()
 
