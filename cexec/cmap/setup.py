@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import time
 from itertools import count
+from typing import TYPE_CHECKING
 
 from cexec.client.attempt.program_plan import plan_programs
 from cexec.cmap.inputs.blocks import BlockReader
@@ -33,7 +34,6 @@ from cexec.cmap.run.worklist import Worklist
 from cexec.errors import UsageError
 from cexec.protocol.connection.frames import FIRST_FILE
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
     from types import SimpleNamespace
@@ -42,11 +42,11 @@ if TYPE_CHECKING:
     from cexec.client.aio.worker_search import Terms
     from cexec.cmap.inputs.tables import Table
     from cexec.cmap.results.saver import Writer
-    from cexec.cmap.run.events import Observer
+    from cexec.cmap.run.observer import Observer
 
 SPECULATE_AFTER = 1.5  # (ours) medians that a task may take before --speculate starts it a second time
 RETRIES = 1  # (GNU parallel)
-RETRIES_IF_JUDGED = 2  # (ours) with --validate: what is rejected may be the worker's fault
+RETRIES_IF_VALIDATED = 2  # (ours) with --validate: what is rejected may be the worker's fault
 MOST_RETRIES = 1_000_000  # (ours)
 CONCAT, BLOCKS = "concat", "blocks"  # words of --collect
 TABLES = (".csv", ".jsonl")  # endings of --results that make it one file
@@ -75,7 +75,7 @@ class Setup:
         self._check_combinations(inputs)
         self.policy = _policy(options)
         self._sequence = parse_term_seq(options.term_seq)
-        self._judge = Validator(options.validate, "--validate") if options.validate else None
+        self._validator = Validator(options.validate, "--validate") if options.validate else None
         self._collector = None
         if options.collect and options.collect not in (CONCAT, BLOCKS):
             self._collector = Validator(options.collect, "--collect")
@@ -136,7 +136,7 @@ class Setup:
             live=(lambda task: Live(live, task, tag=options.tag)) if options.line_buffer else None,
             sequence=self._sequence,
             program=self.program,
-            judge=self._judge,
+            validator=self._validator,
             journal=self.journal,
             observers=observers,
             tell=tell,
@@ -161,11 +161,11 @@ class Setup:
             return "there is no input"
         return f"of {done} task{'' if done == 1 else 's'} none is left for {self._mode}"
 
-    def end_judges(self) -> None:
-        """Commands of --validate and --collect that run are killed."""
-        for judge in (self._judge, self._collector):
-            if judge is not None:
-                judge.end()
+    def end_validators(self) -> None:
+        """Kills the commands of --validate and --collect that run."""
+        for validator in (self._validator, self._collector):
+            if validator is not None:
+                validator.end()
 
     def close(self) -> None:
         for file in self._opened:
@@ -315,7 +315,7 @@ def _mode(options: SimpleNamespace) -> str:
 
 
 def _policy(options: SimpleNamespace) -> Policy:
-    retries = RETRIES_IF_JUDGED if options.validate else RETRIES
+    retries = RETRIES_IF_VALIDATED if options.validate else RETRIES
     if options.retries:
         retries = parse_whole(options.retries, "--retries", 0, MOST_RETRIES) or MOST_RETRIES
     return Policy(

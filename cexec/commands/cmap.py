@@ -13,6 +13,7 @@ import signal
 import sys
 import time
 from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
 import click
 
@@ -39,7 +40,6 @@ from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, LEAST_IDLE_TIMEOUT, MAXIMUM_WEIGHT
 from cexec.system.storage.keyfile import find_client_key, read_key
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import BinaryIO
@@ -175,7 +175,7 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
             print_line("cmap: no further task begins; once more ends those that run")
         coordinator.stop(end_running=interrupts > 1)
         if interrupts > 1:
-            setup.end_judges()
+            setup.end_validators()
 
     def pause() -> None:
         coordinator.pause()
@@ -205,7 +205,7 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
             words.append(f"{count(attempts.waiting, 'task')} not begun")
         raise type(error)("; ".join(words) + setup.advice) from None
     finally:
-        setup.end_judges()
+        setup.end_validators()
         coordinator.close(status)
 
 

@@ -6,11 +6,12 @@ so that `cmap.setup` need not know what is a default and what was said.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from cexec.cmap.run.policy import DEFAULT_TERM_SEQ
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any, TypeAlias

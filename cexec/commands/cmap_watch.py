@@ -7,6 +7,7 @@ what is to be said.  `explain_main(argv)` is the subcommand and returns its exit
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING
 
 import click
 
@@ -14,14 +15,13 @@ from cexec.cmap.watch.history import Failures, History
 from cexec.cmap.watch.statistics import failures, statistics
 from cexec.commands.common import print_line, printable, run_click
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import SimpleNamespace
     from typing import Any
 
     from cexec.cmap.results.journal import Journal
-    from cexec.cmap.run.events import Observer
+    from cexec.cmap.run.observer import Observer
     from cexec.cmap.watch.report import Report
 
 OPTIONS = (

@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import queue
 import threading
+from typing import TYPE_CHECKING
 
 from cexec.errors import LocalError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 

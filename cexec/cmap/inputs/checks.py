@@ -10,13 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.tables import Row
 from cexec.cmap.inputs.tasks import BLOCK, FILE, STDERR, STDOUT
 from cexec.errors import UsageError
 from cexec.protocol.base.limits import MAXIMUM_GO
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 

@@ -6,10 +6,10 @@ Contract: each function takes the text and the name of its option, and raises `U
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from cexec.errors import UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 

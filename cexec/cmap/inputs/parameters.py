@@ -12,12 +12,12 @@ from __future__ import annotations
 import csv
 import json
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.store import RecordStore
 from cexec.cmap.inputs.tables import Records, decode, encode
 from cexec.errors import UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 

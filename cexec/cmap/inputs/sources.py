@@ -13,6 +13,7 @@ import random
 from array import array
 from contextlib import contextmanager
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.notation import LARGEST, parse_ranges, parse_whole
 from cexec.cmap.inputs.parameters import read_parameters
@@ -20,7 +21,6 @@ from cexec.cmap.inputs.store import CHUNK, RecordStore
 from cexec.cmap.inputs.tables import Groups, Lines, Linked, Numbers, Product, Slices, Words
 from cexec.errors import UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import BinaryIO

@@ -11,10 +11,10 @@ import os
 import tempfile
 from array import array
 from itertools import accumulate, islice
+from typing import TYPE_CHECKING
 
 from cexec.errors import LocalError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO

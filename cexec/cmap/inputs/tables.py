@@ -8,10 +8,10 @@ it is a line of a file, a combination of words or a number.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.store import RecordStore
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

@@ -9,13 +9,13 @@ input.
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.tables import Row, encode
 from cexec.cmap.inputs.tasks import BLOCK, DATA, FILE, NOTHING, PATH, SHARED, STDERR, STDOUT, Result, Task, TaskInput
 from cexec.cmap.inputs.templates import Template
 from cexec.errors import UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 

@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.tables import decode
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.cmap.inputs.store import Spool
 

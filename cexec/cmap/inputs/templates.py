@@ -20,10 +20,10 @@ Braces around anything that cannot be a column's name (`{print $1}`, `{"a": 1}`)
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from cexec.errors import UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 

@@ -10,10 +10,10 @@ import errno
 import fcntl
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from cexec.errors import CexecError, LocalError, UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 

@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.store import CHUNK, Spool
 from cexec.cmap.inputs.tasks import STDERR, STDOUT
 from cexec.errors import LocalError, UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 

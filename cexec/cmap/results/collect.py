@@ -11,16 +11,16 @@ import base64
 import codecs
 import json
 import shlex
+from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cexec.cmap.inputs.tables import encode
 from cexec.cmap.inputs.tasks import STDERR, STDOUT
 from cexec.cmap.results import joblog
 from cexec.cmap.results.attempt_files import Output
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -35,16 +35,14 @@ LONGEST_LINE = 1 << 20  # bytes (ours) of a line that are waited for
 _THIRDS = 3  # base64 encodes so many bytes at a time
 
 
+@dataclass(slots=True)
 class Ended:
     """A task and the outputs of the attempt that counts.  `collected`: what --collect CMD made of them."""
 
-    __slots__ = ("collected", "outcome", "outputs", "task")
-
-    def __init__(self, task: Task, outcome: Outcome, outputs: Mapping[str, Output], collected: Output | None = None):
-        self.task = task
-        self.outcome = outcome
-        self.outputs = outputs
-        self.collected = collected
+    task: Task
+    outcome: Outcome
+    outputs: Mapping[str, Output]
+    collected: Output | None = None
 
 
 class CommitOrder(Generic[T]):

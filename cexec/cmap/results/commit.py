@@ -7,11 +7,12 @@ knew before that, which can be a rename that failed, is completed when it is ope
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cexec.cmap.inputs.notation import format_ranges
 from cexec.cmap.results.attempt_files import rename_all
 from cexec.errors import LocalError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 

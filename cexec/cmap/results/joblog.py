@@ -5,9 +5,10 @@ Contract: `line(outcome)` is one line with its end; a line end in the command is
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cexec.cmap.inputs.tables import encode
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.cmap.results.outcome import Outcome
 

@@ -19,12 +19,12 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from typing import TYPE_CHECKING
 
 from cexec.cmap.results.appending import Place, cannot_write, take_back
 from cexec.cmap.results.lockfile import Lock
 from cexec.errors import LocalError, UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeVar

@@ -4,8 +4,8 @@ Contract: a `Validator` is given each task's results in a directory: `stdout`, `
 under the job's names for them.  A command is run by sh in that directory, with the row as PARAM_name and the number as
 CMAP_TASK in its environment; exit status 0 accepts, and one that is lost does not.  `module:function` is called with
 the row, a dict of texts, and the directory's path; true accepts.  Whatever is wrong with either is the reason of a
-`Verdict`, except a function that cannot be found: `UsageError`, when the judge is made.  A command is in a process
-group of its own: Ctrl-C is for us, and what runs is ended by `end`.
+`Verdict`, except a function that cannot be found: `UsageError`, when the `Validator` is made.  A command is in a
+process group of its own: Ctrl-C is for us, and what runs is ended by `end`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.store import CHUNK
 from cexec.cmap.results.attempt_files import FileOutput, Output
 from cexec.errors import LocalError, UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -57,7 +57,7 @@ class Validator:
         match = _FUNCTION.fullmatch(text)
         self._function = None if match is None else _find(match[1], match[2], option)
 
-    def judge(self, task: Task, outputs: Mapping[str, Output], extra: Mapping[str, str] | None = None) -> Verdict:
+    def check(self, task: Task, outputs: Mapping[str, Output], extra: Mapping[str, str] | None = None) -> Verdict:
         """`extra` is added to a command's environment."""
         with tempfile.TemporaryDirectory(prefix="cexec-results-") as directory:
             try:

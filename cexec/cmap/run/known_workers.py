@@ -7,7 +7,8 @@ it may have gone, and no task must wait for it.  That it can run none of the tas
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+from typing import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from cexec.protocol.datagrams.hello import Hello
 

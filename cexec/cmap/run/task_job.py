@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from cexec.client.aio.lease import LeaseJob
 from cexec.cmap.inputs.tasks import FILE, PATH, SHARED, STDERR, STDOUT
@@ -16,7 +17,6 @@ from cexec.protocol.connection.frames import FILE as FILE_KIND
 from cexec.protocol.connection.frames import FIRST_FILE, READS, WRITES, Stream
 from cexec.system.io.fds import FileSource, Sink, Source
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 

@@ -8,11 +8,12 @@ ends the numbers and is then `failure`.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cexec.cmap.inputs.checks import check_block_task
 from cexec.cmap.run.scheduler import NOTHING_YET
 from cexec.errors import CexecError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 

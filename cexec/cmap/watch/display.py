@@ -6,15 +6,16 @@ get it.  It shows nothing where standard error is no terminal.  The last picture
 
 from __future__ import annotations
 
-from cexec.cmap.run.events import Observer
+from typing import TYPE_CHECKING
+
+from cexec.cmap.run.observer import Observer
 from cexec.cmap.wording import duration, number
 from cexec.errors import UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.cmap.inputs.tasks import Task
     from cexec.cmap.results.outcome import Outcome
-    from cexec.cmap.run.events import Counts
+    from cexec.cmap.run.observer import Counts
     from cexec.cmap.watch.history import History
 
     try:

@@ -12,19 +12,19 @@ import socket
 import sqlite3
 import time
 from contextlib import closing
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from cexec.cmap.results.journal import APPLICATION, DONE, FAILED, WAITING
-from cexec.cmap.run.events import Observer
+from cexec.cmap.run.observer import Observer
 from cexec.cmap.wording import count, duration, number
 from cexec.errors import LocalError, UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cexec.cmap.results.journal import Journal
-    from cexec.cmap.run.events import Counts
+    from cexec.cmap.run.observer import Counts
 
 MOST_LINES = 20  # (ours) tasks of a kind that are named
 INTERVAL = 1.0  # seconds (ours) between two notes

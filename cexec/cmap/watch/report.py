@@ -11,19 +11,19 @@ from __future__ import annotations
 import os
 import time
 from html import escape
+from typing import TYPE_CHECKING
 
 from cexec.cmap.results.appending import cannot_write
-from cexec.cmap.run.events import CANCELLED, Observer
-from cexec.cmap.run.scheduler import LOST, SUCCEEDED
+from cexec.cmap.run.ending import How
+from cexec.cmap.run.observer import Observer
 from cexec.cmap.watch.report_style import STYLE
 from cexec.cmap.watch.statistics import HEAD, row
 from cexec.cmap.wording import count, duration, number
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from cexec.cmap.run.events import Counts
+    from cexec.cmap.run.observer import Counts
     from cexec.cmap.watch.history import History, Slot, Span, WorkerHistory
 
 INTERVAL = 5.0  # seconds (ours) between two pages
@@ -35,7 +35,7 @@ MOST_DRAWN = 24_000  # (ours) bars on a page; where there are more, neighbours a
 LEAST_DRAWN = 40  # (ours) for each slot all the same
 TICKS = 6  # (ours) about so many on the axis
 STEPS = (1, 2, 5, 10, 15, 30)  # (ours) of seconds, minutes
-KINDS = {SUCCEEDED: "succeeded", LOST: "lost", CANCELLED: "cancelled"}  # anything else is a failure
+TOLD_APART = (How.SUCCEEDED, How.LOST, How.CANCELLED)  # any other end is shown as a failure
 
 
 class Report(Observer):
@@ -181,7 +181,7 @@ def _bars(slot: Slot, top: int, lane: int, length: float, least: float) -> Itera
     for spans in _together(slot.spans, least):
         one, last = spans[0], spans[-1]
         tasks = sum(span.count for span in spans)
-        kind = KINDS.get(one.how, "failed")
+        kind = (one.how if one.how in TOLD_APART else How.FAILED).value
         shade = 1 - shade
         words = f"{count(tasks, 'task')}, {duration(last.end - one.begin)}"
         if tasks == 1:

@@ -6,9 +6,10 @@ characters.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cexec.cmap.wording import count, duration, number, size
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.cmap.watch.history import Failures, History, WorkerHistory
 
