@@ -15,11 +15,11 @@ from contextlib import contextmanager
 from itertools import chain
 from typing import TYPE_CHECKING
 
-from cexec.cmap.inputs.notation import LARGEST, parse_ranges, parse_whole
 from cexec.cmap.inputs.parameters import read_parameters
 from cexec.cmap.inputs.store import CHUNK, RecordStore
 from cexec.cmap.inputs.tables import Groups, Lines, Linked, Numbers, Product, Slices, Words
 from cexec.errors import UsageError
+from cexec.system.units import LARGEST
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -50,11 +50,11 @@ def table_from(
     inputs: Sequence[tuple[str, list[str]]] = (),
     files: Sequence[str] = (),
     params: str = "",
-    array_members: str = "",
-    slices: str = "",
+    array_members: Sequence[range] = (),
+    slices: int | None = None,
     stdin: BinaryIO | None = None,
     null: bool = False,
-    group: str = "",
+    group: int | None = None,
 ) -> Table:
     """The one table that the options describe; lines of `stdin` when there is no other.  A file called - is `stdin`."""
     given = {":::": inputs, "-a": files, "--params": params, "--array": array_members, "--slices": slices}
@@ -70,11 +70,11 @@ def table_from(
         with _reading(params, stdin) as stream:
             return read_parameters(stream, "standard input" if params == "-" else params)
     if array_members:
-        return Numbers(parse_ranges(array_members, "--array"))
+        return Numbers(array_members)
     if slices:
-        return Slices(parse_whole(slices, "--slices", 1))
+        return Slices(slices)
     table = _combined(inputs) if inputs else _product([_read_lines(name, stdin, separator) for name in files or "-"])
-    return Groups(table, parse_whole(group, "-n", 1, 10_000)) if group else table
+    return Groups(table, group) if group else table
 
 
 def _combined(inputs: Sequence[tuple[str, list[str]]]) -> Table:
@@ -116,20 +116,24 @@ def _reading(name: str, stdin: BinaryIO | None) -> Iterator[BinaryIO]:
         raise UsageError(f"cannot read {name}: {os.strerror(error.errno or 0).lower()}") from None
 
 
+def parse_order(text: str, option: str) -> str:
+    """Returns LINEAR or RANDOM."""
+    if text not in (LINEAR, RANDOM):
+        raise UsageError(f"{option} is {text!r}, but must be {LINEAR} or {RANDOM}")
+    return text
+
+
 class Selection:
     """The numbers of the rows that become tasks, in the order in which they are started."""
 
-    def __init__(self, rows: int, *, chosen: str = "", order: str = LINEAR, seed: int = 0) -> None:
+    def __init__(self, rows: int, *, chosen: Sequence[range] = (), order: str = LINEAR, seed: int = 0) -> None:
         """`rows` is the table's length; `seed` makes a random order the same again."""
-        if order not in (LINEAR, RANDOM):
-            raise UsageError(f"--order is {order!r}, but must be linear or random")
         self._numbers: Sequence[int] = range(1, rows + 1)
         if chosen:
-            ranges = parse_ranges(chosen, "--rows")
-            for wrong in (number for members in ranges for number in (members[0], members[-1])):
+            for wrong in (number for members in chosen for number in (members[0], members[-1])):
                 if not 1 <= wrong <= rows:
-                    raise UsageError(f"--rows {chosen}: there is no row {wrong}; the last one is {rows}")
-            self._numbers = array("Q", sorted(set(chain.from_iterable(ranges))))
+                    raise UsageError(f"--rows: there is no row {wrong}; the last one is {rows}")
+            self._numbers = array("Q", sorted(set(chain.from_iterable(chosen))))
         self._shuffled: array[int] | None = None
         if order == RANDOM:
             self._shuffled = array("Q", self._numbers)

@@ -18,8 +18,8 @@ from cexec.cmap.run.observer import Counts, Running
 from cexec.cmap.run.scheduler import Cancel
 from cexec.cmap.run.task_job import make_job
 from cexec.cmap.run.task_run import TaskRun
-from cexec.cmap.wording import count
 from cexec.errors import LocalError
+from cexec.system.units import show_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -61,7 +61,7 @@ class Attempts:
         if total is None:
             return "some tasks not done"
         left = total - self._parts.worklist.done - scheduler.succeeded - scheduler.failed
-        return f"{count(left, 'task')} not done" if left else ""
+        return f"{show_count(left, 'task')} not done" if left else ""
 
     async def close(self) -> None:
         """Throws away what has not ended; nothing will carry it out any more."""

@@ -17,8 +17,8 @@ from urllib.parse import quote
 
 from cexec.cmap.results.journal import APPLICATION, DONE, FAILED, WAITING
 from cexec.cmap.run.observer import Observer
-from cexec.cmap.wording import count, duration, number
 from cexec.errors import LocalError, UsageError
+from cexec.system.units import show_count, show_duration, show_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -94,16 +94,18 @@ class _Story:
                                            (self._run, WAITING)).fetchall()  # fmt: skip
         running = len(open_ones)
         done, failures = counts.get(DONE, 0), counts.get(FAILED, 0)
-        lines = [f"{count(done, 'task')} done, {number(failures)} failed"]
+        lines = [f"{show_count(done, 'task')} done, {show_number(failures)} failed"]
         if self._holder:
             total = self._status.get("total")
             waiting = None if total is None else max(0, total - done - failures - running)
-            lines[0] += f", {running} running, {'?' if waiting is None else number(waiting)} waiting; {self._holder}"
+            lines[0] += (
+                f", {running} running, {'?' if waiting is None else show_number(waiting)} waiting; {self._holder}"
+            )
             if waiting != 0:
                 lines.append(f"what waits: {self._why_all_wait()}")
         else:
             left = max(counts.get(WAITING, 0), (self._status.get("total") or 0) - done - failures)
-            lines[0] += f", {number(left)} left; no cmap runs with this journal"
+            lines[0] += f", {show_number(left)} left; no cmap runs with this journal"
             if left:
                 lines.append(f"what is left: {RESUME}")
         if self._holder:
@@ -131,7 +133,7 @@ class _Story:
         ).fetchall()
         lines = [f"task {task}: {command}"]
         if state == DONE:
-            lines.append(f"done by {worker} in {duration(runtime)}")
+            lines.append(f"done by {worker} in {show_duration(runtime)}")
         elif state == FAILED:
             lines.append(f"failed on {worker or 'no worker'}: {reason}")
         else:
@@ -156,13 +158,13 @@ class _Story:
         if not status.get("leases"):
             return "no worker has answered, or none that fits has a free slot; cps and cexec --explain tell more"
         slots, workers = status["leases"], status["workers"]
-        return f"other tasks come first on {count(slots, 'lease')} of {count(workers, 'worker')}"
+        return f"other tasks come first on {show_count(slots, 'lease')} of {show_count(workers, 'worker')}"
 
     def _attempt(self, place: int, worker: str, started: float, ended: float | None, reason: str | None) -> str:
         line = f"attempt {place}, {_clock(started, self._now)}, {worker}: "
         if ended is None:
-            return line + (f"running for {duration(self._now - started)}" if self._holder else "cut off")
-        return f"{line}{duration(ended - started)}, {reason or 'succeeded'}"
+            return line + (f"running for {show_duration(self._now - started)}" if self._holder else "cut off")
+        return f"{line}{show_duration(ended - started)}, {reason or 'succeeded'}"
 
 
 def _holder(path: str) -> str:
@@ -193,4 +195,4 @@ def _clock(when: float, now: float) -> str:
 
 def _limited(lines: list[str]) -> list[str]:
     rest = len(lines) - MOST_LINES
-    return lines if rest <= 0 else [*lines[:MOST_LINES], f"and {number(rest)} more"]
+    return lines if rest <= 0 else [*lines[:MOST_LINES], f"and {show_number(rest)} more"]

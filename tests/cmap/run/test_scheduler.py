@@ -111,7 +111,7 @@ def test_tasks_are_taken_from_their_source_only_when_they_are_needed() -> None:
 
 
 def test_the_slots_of_a_worker_are_bounded() -> None:
-    cluster = Cluster(9, "a", slots=3, placement=Placement("2"))
+    cluster = Cluster(9, "a", slots=3, placement=Placement(2))
     cluster.start()
     cluster.start()
     assert cluster.offer("a") is None
