@@ -79,11 +79,11 @@ class Journal:
             raise cannot_write(path, error) from None
         try:
             _check_magic(path)
-            self._database = self._guard(lambda: sqlite3.connect(path))
+            self.database = self._guard(lambda: sqlite3.connect(path))
             try:
                 self._open(now)
             except BaseException:
-                self._database.close()
+                self.database.close()
                 raise
         except BaseException:
             self._lock.close()
@@ -99,7 +99,7 @@ class Journal:
         self._execute("PRAGMA synchronous=NORMAL")
         if not tables:
             marks = f"PRAGMA application_id={APPLICATION}; PRAGMA user_version={FORMAT};"
-            self._guard(lambda: self._database.executescript(f"BEGIN; {_SCHEMA} {marks} COMMIT;"))
+            self._guard(lambda: self.database.executescript(f"BEGIN; {_SCHEMA} {marks} COMMIT;"))
         self._recover()
         done, failed = self.counts()
         if self._mode == NEW and done + failed:
@@ -183,7 +183,7 @@ class Journal:
 
     def withdraw(self, claim: Claim) -> None:
         """What was intended has been taken back; the task is as it was."""
-        self._guard(self._database.rollback)
+        self._guard(self.database.rollback)
         self.settle(claim)
         self.flush()
 
@@ -193,14 +193,22 @@ class Journal:
 
     def flush(self) -> None:
         """Shows readers how it stands."""
-        self._guard(self._database.commit)
+        self._guard(self.database.commit)
 
     def close(self) -> None:
         try:
             self.flush()
         finally:
-            self._database.close()
+            self.database.close()
             self._lock.close()
+
+    def abandon(self) -> None:
+        """Lets the journal go as the kernel does when the process is killed: nothing more is committed."""
+        self.database.close()
+        try:
+            self._lock.close()
+        except OSError:
+            pass  # it has been let go before
 
     # after a crash
 
@@ -219,7 +227,7 @@ class Journal:
         self.flush()
 
     def _execute(self, query: str, *values: object) -> sqlite3.Cursor:
-        return self._guard(lambda: self._database.execute(query, values))
+        return self._guard(lambda: self.database.execute(query, values))
 
     def _guard(self, what: Callable[[], T]) -> T:
         try:
