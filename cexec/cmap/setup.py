@@ -1,4 +1,4 @@
-"""What a command line asks for, made ready: tasks, rules, files, journal; everything that can be wrong is said here.
+"""Makes ready what a command line asks for: tasks, rules, files, journal.  It is here that mistakes are reported.
 
 Contract: `Setup(options, ...)` raises `UsageError` or another `CexecError` before anything runs; `parts(terms)` is then
 what a coordinator needs, and `close` ends what was opened.
@@ -87,7 +87,7 @@ class Setup:
         self._token = os.urandom(TOKEN_SIZE).hex()
 
     def dry_run(self) -> Sequence[int]:
-        """The rows that would be run, in their order."""
+        """Returns the rows that would be run, in their order."""
         if self._selection is None:
             raise UsageError("--dry-run cannot be used with --pipe: the tasks are not known before")
         check_rows(self.plan, self._selection.ascending())
@@ -142,7 +142,7 @@ class Setup:
 
     @property
     def advice(self) -> str:
-        """How what is left can be done."""
+        """Tells the user how the rest can be done later, if it can."""
         return f"; go on with --state {self._options.state} {RESUME}" if self._options.state else ""
 
     @property
@@ -153,7 +153,7 @@ class Setup:
 
     @property
     def why_nothing(self) -> str:
-        """Why no task was begun, when all has gone well."""
+        """The reason why no task was begun although nothing went wrong."""
         done = self._worklist.done
         if not done:
             return "there is no input"
@@ -292,7 +292,7 @@ class Setup:
         return writers
 
     def _append(self, path: str, option: str, header: bytes = b"") -> AppendFile:
-        """A file that only a run which goes on may find with something in it."""
+        """Opens a file to add to; a new run refuses one that has something in it."""
         if self._mode == NEW and os.path.isfile(path) and os.path.getsize(path):
             raise UsageError(f"{option} {path} exists already; remove it, or go on with --state FILE --resume")
         file = AppendFile.open(path, header)

@@ -32,7 +32,7 @@ LINEAR, RANDOM = "linear", "random"
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """The words before the first `:::`, and for each `:::` or `:::+` the words after it."""
+    """Returns the words before the first `:::`, and for each `:::` or `:::+` the words after it."""
     before: list[str] = []
     inputs: list[tuple[str, list[str]]] = []
     for word in words:
@@ -56,7 +56,7 @@ def table_from(
     null: bool = False,
     group: int | None = None,
 ) -> Table:
-    """The one table that the options describe; lines of `stdin` when there is no other.  A file called - is `stdin`."""
+    """Makes the one table that the options describe, of lines of `stdin` if there is no other; `-` is `stdin` too."""
     given = {":::": inputs, "-a": files, "--params": params, "--array": array_members, "--slices": slices}
     sources = [option for option, value in given.items() if value]
     if len(sources) > 1:
@@ -103,7 +103,7 @@ def _read_lines(name: str, stdin: BinaryIO | None, separator: bytes) -> Lines:
 
 @contextmanager
 def _reading(name: str, stdin: BinaryIO | None) -> Iterator[BinaryIO]:
-    """The file, or standard input, which stays open."""
+    """Opens the file, or takes standard input, which stays open."""
     if name == "-" and stdin is None:
         raise UsageError("standard input is needed for something else; give the inputs with -a or after :::")
     try:
@@ -146,7 +146,7 @@ class Selection:
         return iter(self._numbers if self._shuffled is None else self._shuffled)
 
     def ascending(self) -> Sequence[int]:
-        """The same numbers in the table's order."""
+        """Returns the same numbers in the table's order."""
         return self._numbers
 
 
@@ -172,7 +172,7 @@ def cut_blocks(stream: BinaryIO, size: int, end: bytes) -> Iterator[bytes]:
 
 
 def _last_end(waiting: bytearray, size: int, end: bytes, searched: int) -> int:
-    """Where the last record ends that ends within `size`, or else the first one that ends later; 0: none has."""
+    """Returns the last end of a record within `size`, or else the first one after it; 0 if no record has ended."""
     if not end:
         return size
     found = waiting.rfind(end, searched, size)

@@ -58,7 +58,7 @@ def _take_back(journal: Journal | None, claim: Claim | None, places: Sequence[tu
 
 
 def unsaved(numbers: Iterable[int]) -> str:
-    """What a coordinator says when it has to stop."""
+    """Returns the words for tasks that a coordinator could not save before it had to stop."""
     ascending = sorted(numbers)
     noun = "task" if len(ascending) == 1 else "tasks"
     return f"{noun} {format_ranges(ascending)} {'is' if len(ascending) == 1 else 'are'} not saved"

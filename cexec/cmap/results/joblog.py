@@ -17,7 +17,7 @@ HEADER = "\t".join(COLUMNS).encode() + b"\n"
 
 
 def fields(outcome: Outcome) -> tuple[str, ...]:
-    """The columns' values.  A worker that nobody knows, because none was found, is called `-`."""
+    """Returns the columns' values; the worker of a task that had no worker is written as `-`."""
     return (
         str(outcome.number),
         outcome.worker or "-",

@@ -1,4 +1,4 @@
-"""How a task ended, as a joblog, a journal and a report tell it.
+"""The end of a task in the terms of joblog, journal and report.
 
 Contract: a value.  `started` is the wall clock's time, `runtime` seconds; `sent` and `received` are bytes; `exitval`
 and `signal` are as in GNU parallel: a program that died of a signal has the exit value 0, one that we ended -1.  A

@@ -1,4 +1,4 @@
-"""The ends of tasks, one after the other, in the order that the user wants: --collect CMD, files, journal, names.
+"""Saves tasks that are over, one by one in the order that the user wants: --collect CMD, files, journal, names.
 
 Contract: `put` takes a task that is over and `skip` a number for which nothing will come; `run`, a coroutine, saves
 what has its turn and raises `LocalError` when something cannot be saved, after which nothing more is.  `unsaved` are
@@ -53,7 +53,7 @@ class Saver:
         writers: Sequence[Writer],
         collector: Validator | None = None,
     ) -> None:
-        self.saved: Callable[[Ended], None] = lambda ended: None  # hears of each
+        self.saved: Callable[[Ended], None] = lambda ended: None  # is told of each
         self._journal = journal
         self._order: CommitOrder[Finished] = CommitOrder(order)
         self._writers = writers
@@ -65,7 +65,7 @@ class Saver:
 
     @property
     def full(self) -> bool:
-        """Whether so much waits for its turn that nothing new should be begun."""
+        """True if so much waits for its turn that nothing new should begin."""
         return self._order.full
 
     @property
@@ -81,7 +81,7 @@ class Saver:
         self._take(self._order.skip(number))
 
     def close(self) -> None:
-        """Nothing more will come: `run` ends when all is saved, also that whose turn has not come."""
+        """Says that nothing more comes; `run` ends when all is saved, also the tasks that wait for their turn."""
         self._take(self._order.rest())
         self._closed = True
         self._woken.set()

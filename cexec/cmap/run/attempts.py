@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class Attempts:
-    """All of one run.  `wake` is called when the scheduler may have something new to say."""
+    """All attempts of one run.  `wake` is called when the scheduler may have something new to say."""
 
     def __init__(self, parts: Parts, wake: Callable[[], None]) -> None:
         self._parts = parts
@@ -43,12 +43,12 @@ class Attempts:
 
     @property
     def running(self) -> list[int]:
-        """The numbers of the tasks."""
+        """The numbers of the tasks that run."""
         return [attempt.task for attempt in self._runs]
 
     @property
     def waiting(self) -> int | None:
-        """How many tasks have not been begun or are to be begun again; None if nobody knows."""
+        """How many tasks have not been begun or are to be begun again; None if that is not known."""
         scheduler, total = self._scheduler, self._parts.total
         return None if total is None else total - self._parts.worklist.done - scheduler.begun + scheduler.again
 

@@ -60,7 +60,7 @@ class SharedSpoolSource(Source):
 
 
 class PathSource(FileSource):
-    """A regular file, which is closed with the attempt."""
+    """A regular file, which is closed when the attempt ends."""
 
     def __init__(self, path: str) -> None:
         try:

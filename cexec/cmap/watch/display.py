@@ -74,7 +74,7 @@ class Display(Observer):
             self._shown = False  # the terminal has gone
 
     def picture(self) -> RenderableType:
-        """What is shown now."""
+        """Returns what is to be shown now."""
         from rich.console import Group
         from rich.text import Text
 
@@ -129,12 +129,12 @@ def _eta_line(history: History) -> str:
     left, seconds = history.left, history.seconds_left
     rate = f"{history.rate:.3g} tasks/s, {show_duration(history.now)} so far"
     if left is None:
-        return f"nobody knows how many are left; {rate}"
+        return f"the number of tasks that are left is not known yet; {rate}"
     if not left:
         return f"none left; {rate}"
     return f"{'?' if seconds is None else show_duration(seconds)} to go; {show_number(left)} left, {rate}"
 
 
 def _plain(text: str) -> str:
-    """A worker's name must not move the cursor."""
+    """Returns a worker's name without characters that could move the cursor."""
     return "".join(c if c.isprintable() else "?" for c in text)

@@ -32,7 +32,7 @@ RESUME = "cmap --resume goes on with it"
 
 
 class StatusNote(Observer):
-    """Writes into the journal how the run stands, for whoever asks."""
+    """Writes into the journal how the run stands, where `explain` finds it."""
 
     def __init__(self, journal: Journal, wall_clock: Callable[[], float] = time.time) -> None:
         self._journal = journal
@@ -60,7 +60,7 @@ class StatusNote(Observer):
 
 
 def explain(path: str, task: int | None, now: float) -> list[str]:
-    """Everything about one task, or how all stand."""
+    """Returns lines about one task, or about all if `task` is None."""
     if not os.path.isfile(path):
         raise UsageError(f"there is no journal {path}; give the --state of the run")
     try:
@@ -168,7 +168,7 @@ class _Story:
 
 
 def _holder(path: str) -> str:
-    """Who says that it has the journal's lock, if that process exists; the lock itself is left alone."""
+    """Returns which process says that it has the journal's lock, if that process exists; does not try the lock."""
     try:
         with open(f"{path}-lock", encoding="utf-8", errors="replace") as file:
             words = file.read(200).split()
@@ -187,7 +187,7 @@ def _holder(path: str) -> str:
 
 
 def _clock(when: float, now: float) -> str:
-    """The time of day; with the date if that is another one."""
+    """Returns the time of day, with the date if that is not today's."""
     then = time.localtime(when)
     today = time.localtime(now)[:3] == then[:3]
     return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", then)

@@ -1,4 +1,4 @@
-"""What a run has been so far, for those who watch it: per worker, per slot, and the tasks that failed.
+"""The history of a run, for displays and reports: what each worker and each slot did, and the tasks that failed.
 
 Contract: an `Observer` that only remembers; displays, statistics and the report read it.  Its memory is bounded by the
 number of workers and by the constants below, not by the number of tasks: what was short and went well is told together
@@ -40,7 +40,7 @@ class Span:
 
 
 class Slot:
-    """What one of a worker's slots did, in order.  `running`: the attempt that is there now, and since when."""
+    """The attempts on one of a worker's slots, in order.  `running` has been there since `since`."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -54,7 +54,7 @@ class Slot:
 
 
 class WorkerHistory:
-    """One instance.  `seconds`: of the attempts that succeeded; `busy`: of all; `bytes_out`: what came back."""
+    """One worker.  `seconds`: of the attempts that succeeded; `busy`: of all; `bytes_out`: what came back."""
 
     def __init__(self, name: str, slots: int) -> None:
         self.name = name
@@ -116,7 +116,7 @@ class Failure:
 
 
 class Failures(Observer):
-    """The tasks that failed in this run: how many, and the first MOST_FAILURES of them."""
+    """Counts the tasks that failed in this run and keeps the first MOST_FAILURES of them."""
 
     def __init__(self) -> None:
         self.failures: list[Failure] = []
@@ -130,7 +130,7 @@ class Failures(Observer):
 
 
 class History(Failures):
-    """Everything.  `counts` is the latest; `status` is None while it runs."""
+    """Keeps everything.  `counts` is the latest; `status` is None while it runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -195,7 +195,7 @@ class History(Failures):
 
     @property
     def seconds_left(self) -> float | None:
-        """If it goes on like that; None while nobody can know."""
+        """How long the run still takes at this rate; None while that cannot be known."""
         left, rate = self.left, self.rate
         return left / rate if left is not None and rate else None
 

@@ -62,7 +62,7 @@ class Report(Observer):
         self._try()
 
     def _try(self) -> None:
-        """A disk that is full now need not be full at the end."""
+        """Writes the page, and keeps the reason if that fails: a disk that is full now need not be full at the end."""
         try:
             self._write()
             self.problem = ""
@@ -83,7 +83,7 @@ class Report(Observer):
 
 
 def page(history: History, title: str) -> Iterator[str]:
-    """The parts of the page."""
+    """Yields the parts of the page."""
     running = history.status is None
     yield "<!doctype html>\n<html lang=en><head><meta charset=utf-8>\n"
     yield "<meta name=viewport content='width=device-width, initial-scale=1'>\n"
@@ -266,5 +266,5 @@ def _failures(history: History) -> Iterator[str]:
 
 
 def _text(text: str) -> str:
-    """What somebody else has written, as text on one line; also inside quotes."""
+    """Returns a foreign text escaped and on one line; it can also stand inside quotes."""
     return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text), quote=True)

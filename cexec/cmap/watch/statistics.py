@@ -1,7 +1,7 @@
-"""The statistics at the end of a run: which worker did what, how fast, and which tasks failed and why.
+"""The statistics at the end of a run: a line for each worker, and the tasks that failed with their reasons.
 
-Contract: `statistics(history)`, or `failures` alone, gives lines of plain text; whoever prints them replaces control
-characters.
+Contract: `statistics(history)`, or `failures` alone, gives lines of plain text; control characters are replaced
+where they are printed.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ HEAD = ("worker", "done", "failed", "lost", "refused", "mean", "tasks/s", "busy"
 
 
 def statistics(history: History) -> list[str]:
-    """Everything."""
+    """Returns all lines."""
     done = 0 if history.counts is None else history.counts.done
     earlier = f", {show_number(done)} in earlier runs" if done else ""
     left = history.left
@@ -33,7 +33,7 @@ def statistics(history: History) -> list[str]:
 
 
 def failures(found: Failures) -> list[str]:
-    """Which tasks failed and why, a line for each of the first."""
+    """Returns a line for each of the first tasks that failed, with the reason."""
     lines = []
     for failure in found.failures[:MOST_LINES]:
         where = f" on {failure.worker}" if failure.worker else ""
@@ -44,7 +44,7 @@ def failures(found: Failures) -> list[str]:
 
 
 def row(worker: WorkerHistory, seconds: float) -> tuple[str, ...]:
-    """What HEAD says, of one worker."""
+    """Returns one worker's cells for the columns of HEAD."""
     capacity = seconds * max(len(worker.slots), 1)
     return (
         worker.name,
