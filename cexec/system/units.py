@@ -32,6 +32,14 @@ def parse_whole(text: str, name: str, least: int = 0, most: int = LARGEST) -> in
     return int(plain)
 
 
+def parse_number(text: str, name: str, least: float, most: float) -> float:
+    """Returns a number from `least` to `most`, which may have a fraction."""
+    plain = text.strip()
+    if not (_is_number(plain) and least <= float(plain) <= most):
+        raise UsageError(f"{name} is {text!r}, but must be a number from {least:g} to {most:g}")
+    return float(plain)
+
+
 def parse_size(text: str, name: str, least: int = 1, most: int = LARGEST_SIZE) -> int:
     """Returns a number of bytes from `least` to `most`; a fraction of a byte is dropped."""
     upper = text.strip().upper().removesuffix("B").removesuffix("I")
@@ -77,6 +85,18 @@ def show_duration(seconds: float) -> str:
         if whole < unit * (60 if unit == 60 else 24):
             return f"{whole // unit} {name} {whole % unit // small:02} {smaller}"
     return f"{whole // 86400} d {whole % 86400 // 3600:02} h"
+
+
+def show_short_duration(seconds: float) -> str:
+    """Returns a time for a column of a table, as `parse_duration` reads it: the two largest units, `3d4h`, `12m5s`."""
+    parts: list[str] = []
+    left = int(seconds)
+    for unit in ("d", "h", "m", "s"):
+        size = int(_SECONDS[unit])
+        if left >= size or (unit == "s" and not parts):
+            parts.append(f"{left // size}{unit}")
+            left %= size
+    return "".join(parts[:2])
 
 
 def show_number(value: int) -> str:

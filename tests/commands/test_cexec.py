@@ -94,6 +94,8 @@ def test_more_than_a_worker_can_be_told_is_wrong_use_before_anybody_is_asked(
         ("CEXEC_TIMEOUT_ACCEPT", "-1", "CEXEC_TIMEOUT_ACCEPT is '-1', but must be a number of seconds"),
         ("CEXEC_TIMEOUT_PINGPONG", "x", "CEXEC_TIMEOUT_PINGPONG is 'x', but must be a number of seconds"),
         ("CEXEC_MAXFD", "256", "CEXEC_MAXFD is '256', but must be a whole number from 0 to 255"),
+        ("CEXEC_TIMEOUT_ACCEPT", "inf", "CEXEC_TIMEOUT_ACCEPT is 'inf', but must be a number of seconds, or a time"),
+        ("CEXEC_SPOOL", "-1", "CEXEC_SPOOL is '-1', but must be a size such as 65536, 64K, 500M or 1.5G"),
         ("MAXFD", "all", "MAXFD is 'all', but must be a whole number from 0 to 255"),
         ("CEXEC_FD_FOR_ERRORS", "32", "CEXEC_FD_FOR_ERRORS is '32', but must be a descriptor above MAXFD, which is 32"),
         ("CEXEC_FD_FOR_ERRORS", "errors", "CEXEC_FD_FOR_ERRORS is 'errors', but must be a descriptor above MAXFD"),

@@ -42,6 +42,27 @@ def test_without_names_it_takes_what_is_here_and_at_home(tmp_path: Path) -> None
     assert process.returncode == 0
 
 
+@pytest.mark.parametrize(
+    ("variable", "directory"), [("{}/config", "config"), ("config", ".config"), ("", ".config")], ids=str
+)
+def test_keys_are_looked_for_where_the_user_keeps_configuration(tmp_path: Path, variable: str, directory: str) -> None:
+    """A relative directory in the variable counts as none."""
+    for name in ("config", ".config"):
+        (tmp_path / name / "cexec").mkdir(parents=True)
+        Application(tmp_path / name / "cexec", name.removeprefix(".") + "-" + str(len(name)))
+    environment = local_environment({"HOME": str(tmp_path), "XDG_CONFIG_HOME": variable.format(tmp_path)})
+    with crat(tmp_path, env=environment) as process:
+        assert f"logging config-{len(directory)}.pub, " in first_lines(process)
+        process.terminate()
+
+
+def test_without_a_key_it_says_where_it_has_looked(tmp_path: Path) -> None:
+    with crat(tmp_path, env=local_environment({"HOME": "/h", "XDG_CONFIG_HOME": str(tmp_path)})) as process:
+        _, errors = process.communicate(timeout=20)
+    told = f"crat: no *.pub here or in {tmp_path}/cexec; name the key files of the applications to be logged\n"
+    assert (process.returncode, errors) == (100, told)
+
+
 def test_one_that_hears_nothing_says_why(tmp_path: Path) -> None:
     Application(tmp_path)
     with crat(tmp_path, env=clean_environment({"CEXEC_GROUP": "239.1.2.3%no-such0"})) as process:

@@ -8,11 +8,13 @@ from cexec.errors import UsageError
 from cexec.system.units import (
     LARGEST_SIZE,
     parse_duration,
+    parse_number,
     parse_size,
     parse_whole,
     show_count,
     show_duration,
     show_number,
+    show_short_duration,
     show_size,
 )
 
@@ -118,6 +120,14 @@ def test_whole_numbers() -> None:
         assert str(caught.value) == f"-n is {text!r}, but must be a whole number from 1 to 3"
 
 
+def test_numbers() -> None:
+    assert [parse_number(text, "--rate", 0.5, 10) for text in ("0.5", "10", " 3. ")] == [0.5, 10, 3]
+    for text in (*NONSENSE, "0.4", "10.1"):
+        with pytest.raises(UsageError) as caught:
+            parse_number(text, "--rate", 0.5, 10)
+        assert str(caught.value) == f"--rate is {text!r}, but must be a number from 0.5 to 10"
+
+
 @pytest.mark.parametrize(
     ("number", "text"),
     [
@@ -153,6 +163,15 @@ def test_sizes_in_words(number: float, text: str) -> None:
 )
 def test_durations_in_words(seconds: float, text: str) -> None:
     assert show_duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [(0, "0s"), (59.9, "59s"), (60, "1m"), (3661, "1h1m"), (86_400 * 3 + 4 * 3600 + 59, "3d4h"), (86_405, "1d5s")],
+)
+def test_durations_in_tables_can_be_read_again(seconds: float, text: str) -> None:
+    assert show_short_duration(seconds) == text
+    assert show_short_duration(parse_duration(text, "X")) == text
 
 
 def test_counts_in_words() -> None:
