@@ -190,7 +190,7 @@ def test_a_python_program_that_ignores_sigchld_loses_no_failure(tmp_path: Path) 
         "from cexec.cmap.results.validate import Validator; "
         "from cexec.cmap.inputs.tasks import NOTHING, Task, TaskInput\n"
         "task = Task(1, stdin=TaskInput(NOTHING), parameters={})\n"
-        "for text in ('exit 1', 'true'): print(Validator(text, '--validate').judge(task, {}).reason)\n"
+        "for text in ('exit 1', 'true'): print(Validator(text, '--validate').check(task, {}).reason)\n"
         "from cexec.system.host.load_command import LoadCommand; import select, time\n"
         "load = LoadCommand('sh -c \"echo 0.5; exit 3\"'); load.handle_timeout(0.0)\n"
         "while load.fileno() >= 0: load.receive(0.0)\n"
