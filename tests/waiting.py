@@ -9,8 +9,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
+import psutil
+
 PATIENCE = 60.0  # seconds; less than the timeout of a test, so that the failure says what did not come true
 PAUSE = 0.02  # seconds between two looks
+LOOKS = 10  # in a row at which processes that have nothing left to do are asleep
 
 
 def comes_true(condition: Callable[[], object], patience: float = PATIENCE, pause: float = PAUSE) -> bool:
@@ -32,3 +35,16 @@ def wait_until(
 ) -> None:
     """Waits until the condition is true; otherwise raises AssertionError with what `explain` returns."""
     assert comes_true(condition, patience, pause), f"it has not come true in {patience:g} s: {explain()}"
+
+
+def all_asleep(*pids: int) -> bool:
+    """Returns True if each process waits for something at LOOKS looks in a row, so that what was on its way is there.
+
+    A process that the machine has no time for does not count as asleep: the kernel calls it runnable.
+    """
+    for look in range(LOOKS):
+        if look:
+            time.sleep(PAUSE)
+        if any(psutil.Process(pid).status() not in (psutil.STATUS_SLEEPING, psutil.STATUS_IDLE) for pid in pids):
+            return False
+    return True

@@ -16,7 +16,8 @@ from cexec.system.process import orphans
 from tests.cgroups import control_group
 from tests.conftest import StartService
 from tests.needs import NOBODY, require_second_user
-from tests.service import Application, Service, comes_true
+from tests.service import Application, Service
+from tests.waiting import comes_true
 
 # In the background, in a session of its own, an orphan with an empty environment, and one that ignores TERM.
 FAMILY = (

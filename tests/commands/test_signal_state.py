@@ -17,7 +17,8 @@ import pytest
 
 from tests.conftest import StartService
 from tests.environment import command, local_environment
-from tests.service import Application, comes_true
+from tests.service import Application
+from tests.waiting import comes_true
 
 DEADLINE = 30.0  # seconds for whatever a test waits for
 CALLERS = ("ignores SIGCHLD", "blocks SIGCHLD", "blocks all signals")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import _socket
+import errno
 import select
 import sys
 import threading
@@ -14,9 +15,10 @@ import pytest
 from cexec.errors import LocalError
 from cexec.net import group_sockets as module
 from cexec.net import mdns
-from cexec.net.announcer import Announcer
+from cexec.net.announcer import Announcer, open_datagram_socket, resolve
+from cexec.net.destinations import Destination
 from cexec.net.group_sockets import GroupSockets
-from cexec.net.groups import parse_groups
+from cexec.net.groups import GroupEntry, parse_groups
 from cexec.net.interfaces import Interface
 from cexec.protocol.base.limits import MAXIMUM_FORWARDED
 from tests.environment import ABSENT_NAME
@@ -104,7 +106,8 @@ def test_a_unicast_datagram_reaches_one_which_passes_it_on_to_all(
 def test_what_is_passed_on_comes_from_the_loopback(hear: Hear, port: int) -> None:
     sockets = hear("127.0.0.1")
     say("127.0.0.1", port)
-    heard_first = sockets.filenos() and select.select(sockets.filenos(), [], [], 5) and sockets.receive()
+    assert select.select(sockets.filenos(), [], [], 5)[0]
+    heard_first = sockets.receive()
     sockets.forward(b"x", heard_first[0][2])
     select.select(sockets.filenos(), [], [], 5)
     [(_, source, _, _)] = sockets.receive()
@@ -177,7 +180,7 @@ def test_who_hears_nothing_says_why(hear: Hear, monkeypatch: pytest.MonkeyPatch)
     def fail(*_: object) -> list[object]:
         raise _socket.gaierror(_socket.EAI_AGAIN, "Temporary failure in name resolution")
 
-    monkeypatch.setattr(module._socket, "getaddrinfo", fail)
+    monkeypatch.setattr(_socket, "getaddrinfo", fail)
     sockets = hear("239.1.2.3%no-such0,198.51.100.7,node7")
     assert sockets.description() == (
         "nothing (239.1.2.3%no-such0: no interface no-such0; node7: temporary failure in name resolution; "
@@ -198,7 +201,7 @@ def test_a_name_that_was_unknown_at_the_start_is_heard_once_it_is_known(
             raise _socket.gaierror(_socket.EAI_AGAIN, "Temporary failure in name resolution")
         return known
 
-    monkeypatch.setattr(module._socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(_socket, "getaddrinfo", getaddrinfo)
     sockets = hear("node7")
     assert not sockets.refresh()
     known.append((_socket.AF_INET, _socket.SOCK_DGRAM, 17, "", ("127.0.0.9", port)))
@@ -223,12 +226,10 @@ def test_a_port_that_another_program_keeps_for_itself_is_told(port: int) -> None
 def test_without_ipv6_the_default_group_is_heard_by_ipv4(
     hear: Hear, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = module.open_datagram_socket
-
     def only_ipv4(family: int) -> _socket.socket:
         if family == _socket.AF_INET6:
-            raise OSError(module.errno.EAFNOSUPPORT, "Address family not supported by protocol")
-        return original(family)
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return open_datagram_socket(family)
 
     monkeypatch.setattr(module, "open_datagram_socket", only_ipv4)
     sockets = hear(None)
@@ -248,8 +249,12 @@ def test_names_are_looked_up_again_only_when_the_interfaces_have_changed(
     hear: Hear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    original = module.resolve
-    monkeypatch.setattr(module, "resolve", lambda entry, port: asked.append(entry.text) or original(entry, port))
+
+    def look_up(entry: GroupEntry, port: int) -> tuple[list[Destination], str]:
+        asked.append(entry.text)
+        return resolve(entry, port)
+
+    monkeypatch.setattr(module, "resolve", look_up)
     sockets = hear("localhost")
     sockets.refresh()
     assert asked == ["localhost"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import _socket
 import os
 import select
+import sys
 from time import monotonic
 
 import pytest
@@ -137,7 +138,7 @@ def test_a_registration_that_was_taken_back_stays_so(processes: list[FakeProcess
 
 
 def test_a_process_that_cannot_be_started_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mdns.sys, "executable", "/nonexistent")
+    monkeypatch.setattr(sys, "executable", "/nonexistent")
     before = len(os.listdir("/proc/self/fd"))
     registration = Registration(3010, 0.0)
     assert (

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 
-from tests.service import Application, comes_true
+from tests.service import Application
+from tests.waiting import comes_true
 
 Start = Callable[..., Any]
 

@@ -13,9 +13,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from cexec.protocol.base.limits import MAXIMUM_DATA, MAXIMUM_GO, MAXIMUM_TEXT
+from cexec.protocol.base.limits import FRAME_HEADER, MAXIMUM_DATA, MAXIMUM_GO, MAXIMUM_TEXT
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.frames import FRAME_HEADER, LARGEST_SIGNAL
+from cexec.protocol.connection.frames import LARGEST_SIGNAL
 from cexec.worker.jobs.carrier import MAXIMUM_REPORT, encode_report
 from cexec.worker.jobs.job_process import REPORTS, JobProcess, ReportError, decode_report
 from tests.fake_client import FakeClient

@@ -29,8 +29,9 @@ from tests.environment import local_environment
 from tests.leases import Kept
 from tests.loggers import Crat
 from tests.service import Application, Service
+from tests.waiting import PATIENCE, wait_until
 
-DEADLINE = 30.0  # seconds for whatever a test waits for
+DEADLINE = PATIENCE  # seconds for everything that a test waits for
 STREAMS = [Stream(0, READS), Stream(1, WRITES), Stream(2, WRITES)]
 
 
@@ -191,10 +192,7 @@ def test_a_client_that_is_killed_leaves_nothing(
         if when == "during":
             told(worker, "started", 2)
         client.kill()
-    deadline = time.monotonic() + 5.0
-    while worker.started() and time.monotonic() < deadline:
-        time.sleep(0.05)
-    assert worker.started() == []
+    wait_until(lambda: not worker.started())
     assert application.run("RUN=echo free").stdout == b"free\n"
 
 
