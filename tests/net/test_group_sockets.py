@@ -7,8 +7,8 @@ import errno
 import select
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
@@ -22,6 +22,7 @@ from cexec.net.groups import GroupEntry, parse_groups
 from cexec.net.interfaces import Interface
 from cexec.protocol.base.limits import MAXIMUM_FORWARDED
 from tests.environment import ABSENT_NAME
+from tests.waiting import wait_until
 
 Hear = Callable[[str | None], GroupSockets]
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux's socket options")
@@ -118,13 +119,24 @@ def test_an_answer_comes_from_the_port_that_was_asked(hear: Hear, port: int) -> 
     sockets = hear(None)
     asking = Announcer(parse_groups("127.255.255.255,::1"), port)
     asking.send(b"question")
-    time.sleep(0.05)  # both copies must be there
-    questions = sockets.receive()
+    questions: list[Any] = []
+
+    def asked() -> bool:
+        questions.extend(sockets.receive())
+        return len(questions) == 2
+
+    wait_until(asked)
     assert [source[0] for _, source, _, _ in questions] == ["127.0.0.1", "::1"]
     for _, source, via, _ in questions:
         assert sockets.send_to(b"answer", source, via) is None
-    time.sleep(0.05)
-    assert [(data, source[:2]) for data, source in asking.receive()] == [
+    answers: list[Any] = []
+
+    def answered() -> bool:
+        answers.extend(asking.receive())
+        return len(answers) == 2
+
+    wait_until(answered)
+    assert [(data, source[:2]) for data, source in answers] == [
         (b"answer", ("127.0.0.1", port)),
         (b"answer", ("::1", port)),
     ]
@@ -205,10 +217,7 @@ def test_a_name_that_was_unknown_at_the_start_is_heard_once_it_is_known(
     sockets = hear("node7")
     assert not sockets.refresh()
     known.append((_socket.AF_INET, _socket.SOCK_DGRAM, 17, "", ("127.0.0.9", port)))
-    deadline = time.monotonic() + 10
-    while not sockets.refresh():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(sockets.refresh)
     assert (sockets.addresses(), sockets.unheard) == (["node7"], {})
     asked.clear()
     assert not sockets.refresh() and not asked.is_set()
