@@ -6,8 +6,10 @@ import csv
 import io
 import random
 from collections import Counter
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -51,7 +53,7 @@ class Coordinator:
         log = AppendFile.open("log", joblog.HEADER)
         rows = AppendFile.open("r.csv", DelimitedResults.header(table.columns))
         collected = AppendFile.open("collected")
-        self.writers = [Joblog(log), DelimitedResults(rows), Concatenated(collected, headed=True)]
+        self.writers: list[Any] = [Joblog(log), DelimitedResults(rows), Concatenated(collected, headed=True)]
         self.judge = Validator("grep -q right stdout", "--validate")
         self.turns: CommitOrder[tuple[Ended, AttemptFiles, Claim]] = CommitOrder(self.selection.ascending())
         self.claims: dict[int, Claim] = {}
@@ -78,7 +80,7 @@ class Coordinator:
         self.close_files()
         return self.scheduler.exit_status()
 
-    def wanted(self) -> object:
+    def wanted(self) -> Iterator[int]:
         for number in self.selection:
             task = self.plan.task(number)
             claim = self.journal.claim(task.key(APPLICATION), number, task.command_line("app.pub"))

@@ -102,7 +102,7 @@ class Station:
             bidder=self.bidder,
         )
         log = EventLog(self.log, as_json=True)
-        heard = {"answers": self.answers, "presences": self.presences, "alerts": self.alerts}
+        heard: dict[str, Any] = {"answers": self.answers, "presences": self.presences, "alerts": self.alerts}
         self.ear = Listener(**heard, log=log, now=self.now, **parts)
 
     def hear(self, data: bytes, source: tuple[Any, ...] = CLIENT, via: str = "eth0", unicast: bool = False) -> None:

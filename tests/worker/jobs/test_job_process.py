@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from cexec.worker.jobs.job_process import JobProcess
-from tests.service import Application, Service, Shell, comes_true
+from tests.service import Application, Service, Shell
+from tests.waiting import comes_true
 
 
 @pytest.fixture
