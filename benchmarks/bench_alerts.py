@@ -55,7 +55,7 @@ def main() -> None:
         }
         cpu: dict[str, list[float]] = {name: [] for name in runs}
         cases = {name: _noting(run, cpu[name]) for name, run in runs.items()}
-        with FakeWorker(place, _drop, port=DROPPING):  # type: ignore[arg-type] - it wants the key's file alone
+        with FakeWorker(place, _drop, port=DROPPING):  # type: ignore[arg-type]  # it wants the key's file alone
             print(f"{rounds(ROUNDS)} rounds, medians; {os.cpu_count()} CPUs")
             measured = interleaved(cases, rounds(ROUNDS))
         delays = {name: [float(line) for line in Path(path).read_text().split()] for name, path in calls.items()}

@@ -83,7 +83,12 @@ def _cases(place: Workplace, file: str) -> tuple[dict[str, Case], dict[str, Case
         add(echo, name, Socat(place, ECHO, tls=tls).client())
 
     peer("ssh", ssh)
-    peer(TLS, lambda: (needed("openssl"), socat(TLS, True))[1])
+
+    def tls() -> None:
+        needed("openssl")
+        socat(TLS, True)
+
+    peer(TLS, tls)
     peer(PLAIN, lambda: socat(PLAIN, False))
     peer("ncat", lambda: add(one_way, "ncat, plain TCP", Ncat(place, ONE_WAY).client()))
     return one_way, echo

@@ -134,7 +134,7 @@ class Workplace:
         deadline = time.monotonic() + START_PATIENCE
         while text not in self.said(process):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise Unfit(f"{process.args[0]} did not start: {self.said(process).strip()[-300:]}")  # type: ignore[index]
+                raise Unfit(f"{process.args!r} did not start: {self.said(process).strip()[-300:]}")
             time.sleep(0.02)
 
     def client(self, port: int = 3010) -> tuple[list[str], dict[str, str]]:

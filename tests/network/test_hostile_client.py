@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from cexec.protocol.base.limits import MAXIMUM_DATA, MAXIMUM_GO, MAXIMUM_TEXT
+from cexec.protocol.base.limits import FRAME_HEADER, MAXIMUM_DATA, MAXIMUM_GO, MAXIMUM_TEXT
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.frames import FRAME_HEADER, LARGEST_SIGNAL
+from cexec.protocol.connection.frames import LARGEST_SIGNAL
 from cexec.worker.jobs.reports import Free, encode
 from tests.fake_client import FakeClient
 from tests.service import Shell

@@ -12,7 +12,8 @@ import pytest
 
 from cexec.worker.jobs.process_states import TRANSITIONS, State
 from cexec.worker.jobs.reports import Broken, Finished, Free, Idle, Over, Refused, Report, Started, Taken, encode
-from tests.service import Application, Service, Shell, comes_true
+from tests.service import Application, Service, Shell
+from tests.waiting import comes_true
 from tests.worker.jobs.scene import CLEAN_END, NOW, Actor, Scene, finished, taken
 
 
@@ -111,7 +112,7 @@ def test_what_a_process_said_is_heard_although_it_left_a_word_unread() -> None:
         assert (actor.process.state, len(scene.jobs)) == (State.GONE, 0)
 
 
-REPORTS = {
+REPORTS: dict[type[Report], Report] = {
     Taken: taken(3), Started: Started(1), Refused: Refused("x", False), Finished: finished(), Broken: Broken("x"),
     Idle: Idle(), Over: Over(""), Free: Free(),
 }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -27,7 +28,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 @pytest.fixture
-def directory(place: Path) -> PrivateDirectory:
+def directory(place: Path) -> Iterator[PrivateDirectory]:
     before = os.getcwd()
     yield (made := PrivateDirectory())
     made.remove()

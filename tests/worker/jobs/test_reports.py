@@ -76,11 +76,12 @@ def test_any_bytes_are_refused_and_nothing_else_happens(data: bytes) -> None:
 def test_a_report_has_exactly_its_fields_and_their_types(report: Report) -> None:
     wrong: list[dict[str, Any]] = [{**values(report), "more": 1}, {**values(report), "event": "hello"}]
     wrong += [{**values(report), "event": [report.name]}]
+    samples: list[Any] = [None, [], {}, True, "\x00", 1, 1.5]
     for field in fields(report):
         wrong.append({name: value for name, value in values(report).items() if name != field.name})
         wrong += [
             {**values(report), field.name: value}
-            for value in (None, [], {}, True, "\x00", 1, 1.5)
+            for value in samples
             if type(value) is not type(values(report)[field.name])
         ]
     for one in wrong:
