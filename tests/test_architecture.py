@@ -6,6 +6,8 @@ from __future__ import annotations
 
 import re
 
+import pytest
+
 from tests.environment import ROOT
 
 PAGE = (ROOT / "docs" / "architecture.md").read_text()
@@ -38,6 +40,13 @@ def anchors(text: str) -> set[str]:
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def row(question: str) -> str:
+    """Returns what the page answers to a question of its tables."""
+    found = re.search(rf"^\| {re.escape(question)} \| (.*) \|$", PAGE, re.MULTILINE)
+    assert found, f"the page does not answer {question!r}"
+    return found[1]
+
+
 def missing(paths: set[str]) -> list[str]:
     return sorted(path for path in paths if not (ROOT / path).exists() or path.endswith("/") > (ROOT / path).is_dir())
 
@@ -66,6 +75,21 @@ def test_every_link_leads_somewhere() -> None:
     pages = [link for link in links if not link.startswith("#")]
     assert [link for link in pages if not (ROOT / "docs" / link).exists()] == []
     assert sorted({link[1:] for link in links if link.startswith("#")} - anchors(PAGE)) == []
+
+
+@pytest.mark.parametrize(
+    ("question", "path", "found_there"),
+    [
+        ("a frame type", "cexec/protocol/connection/frames.py", "\nCONFIRM = "),
+        ("the delay before a bid", "cexec/protocol/decisions/bid.py", "def _delay("),
+        ("the message when a key is world-readable", "cexec/system/storage/keyfile.py", "by others; type: chmod 600"),
+        ("what `--halt` does", "cexec/cmap/run/policy.py", "class Halt"),
+        ("the retry of a lost worker", "cexec/client/blocking/client.py", "running the job again"),
+    ],
+)
+def test_a_stranger_finds_the_file(question: str, path: str, found_there: str) -> None:
+    assert path in named_paths(row(question))
+    assert found_there in (ROOT / path).read_text()
 
 
 def test_the_glossary_is_sorted_and_says_each_word_once() -> None:
