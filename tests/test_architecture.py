@@ -5,6 +5,7 @@ somewhere.
 from __future__ import annotations
 
 import re
+import tomllib
 
 import pytest
 
@@ -67,6 +68,16 @@ def test_every_package_and_every_top_directory_is_in_the_tree() -> None:
     packages = {f"{path.parent.relative_to(ROOT)}/" for path in (ROOT / "cexec").rglob("__init__.py")}
     assert len(packages) > 20
     assert sorted((packages | {f"{name}/" for name in TOP}) - tree_paths(PAGE)) == []
+
+
+def test_the_layers_are_those_that_import_linter_checks() -> None:
+    contracts = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["contracts"]
+    layers = {one["containers"][0]: one["layers"] for one in contracts if one["type"] == "layers"}
+    del layers["cexec.commands"]  # the page describes its many names in words
+    assert len(layers) >= 5
+    for container, names in layers.items():
+        expected = " > ".join(re.sub(r"\w+", r"`\g<0>`", layer).replace(" | ", r" \| ") for layer in names)
+        assert row(f"`{container.rpartition('.')[2]}`") == expected
 
 
 def test_every_link_leads_somewhere() -> None:
