@@ -1,7 +1,7 @@
-"""Jobs a second over leases: many runs of `true` by one client on one worker with two slots, each a real process.
+"""Measures jobs a second over leases: one client runs `true` many times on one worker with two slots; all are real.
 
-Beside it, as the limit of this machine: two processes that do nothing but start `true` and wait for it.  Then what a
-job costs each of the parties in CPU time.  Environment: BENCH_JOBS (1,000 runs a round) and BENCH_SLOTS (2).
+Two processes that do nothing but start `true` and wait for it show the limit of this machine.  A third measurement is
+the CPU time that a job costs each of the parties.  Environment: BENCH_JOBS (1,000 runs a round) and BENCH_SLOTS (2).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import LOOPBACK_GROUP, Workplace, children, cpu_seconds, goal, interleaved, rounds, table
 from cexec.client.aio.lease import LeaseJob
 from cexec.client.aio.worker_search import Terms, find_worker
+from cexec.client.request import NetworkSettings, Target, Times
 from cexec.net.groups import groups_from_environment
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT
@@ -47,7 +48,7 @@ for _ in range(int(sys.argv[1])):
 
 
 class Discard(Sink):
-    """Takes everything."""
+    """Takes all bytes and drops them."""
 
     def __init__(self) -> None:
         super().__init__(-1, shared=True)
@@ -57,7 +58,7 @@ class Discard(Sink):
 
 
 class Costs:
-    """CPU seconds of each party so far."""
+    """Returns the CPU seconds of each party so far."""
 
     def __init__(self, service: int) -> None:
         self.client = time.process_time()
@@ -70,7 +71,7 @@ def make_job() -> LeaseJob:
 
 
 async def play(terms: Terms, service: int, costs: dict[str, list[float]]) -> float:
-    """Jobs a second, once all slots are leased."""
+    """Returns the jobs a second, once all slots are leased."""
     jobs = [make_job() for _ in range(SLOTS)]
     leases = [await find_worker(terms, lambda hello, address, job=job: job.go()) for job in jobs]  # type: ignore[misc]
     for lease, job in zip(leases, jobs, strict=True):
@@ -100,7 +101,7 @@ async def play(terms: Terms, service: int, costs: dict[str, list[float]]) -> flo
 
 
 def spawning(program: str) -> float:
-    """Jobs a second of processes that do nothing else."""
+    """Returns the jobs a second of processes that do nothing else."""
     start = time.perf_counter()
     argv = [sys.executable, "-S", "-c", SPAWN, str(JOBS // SLOTS), program]
     processes = [subprocess.Popen(argv) for _ in range(SLOTS)]
@@ -115,12 +116,10 @@ def main() -> None:
         program = "/bin/true"
         service = place.service(program, options=["-j", str(SLOTS)]).pid
         terms = Terms(
-            key=read_key(os.fspath(place.public), (ClientKey,)),
-            groups=groups_from_environment({"CEXEC_GROUP": LOOPBACK_GROUP}),
-            udp_port=PORT,
-            ports=None,
-            accept_timeout=ACCEPT_TIMEOUT,
-            idle_timeout=DEFAULT_IDLE_TIMEOUT,
+            read_key(os.fspath(place.public), (ClientKey,)),
+            network=NetworkSettings(groups=groups_from_environment({"CEXEC_GROUP": LOOPBACK_GROUP}), udp_port=PORT),
+            times=Times(accept=ACCEPT_TIMEOUT, idle=DEFAULT_IDLE_TIMEOUT),
+            target=Target(),
         )
         cases = {
             "leases": lambda: asyncio.run(play(terms, service, costs)),

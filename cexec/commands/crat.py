@@ -1,12 +1,11 @@
 """crat(1): logs what becomes of every job of an application.
 
 Contract: `main(argv)` returns 0 when it has been told to stop; without key files it takes `*.pub` in the current
-directory and in ~/.config/cexec.
+directory and in the user's configuration directory, ~/.config/cexec.
 """
 
 from __future__ import annotations
 
-import glob
 import os
 import sys
 from time import monotonic
@@ -17,12 +16,13 @@ from cexec import __version__
 from cexec.commands.common import print_line, run_click
 from cexec.errors import CexecError, UsageError
 from cexec.logger.log_output import LogOutput
-from cexec.logger.logger import Logger
+from cexec.logger.logger import LoggedApplication, Logger
 from cexec.net.group_receiver import GroupReceiver
 from cexec.net.group_sockets import GroupSockets
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.keys import ClientKey
-from cexec.system.storage.keyfile import find_client_key, read_key
+from cexec.system.storage.directories import config_directory
+from cexec.system.storage.keyfile import client_key_files, find_client_key, read_key
 
 
 @click.command("crat", context_settings={"max_content_width": 100})
@@ -41,7 +41,8 @@ def command(as_json: bool, output: str | None, stats: bool, files: tuple[str, ..
     sink = LogOutput(output, as_json=as_json)
     groups = GroupSockets(groups_from_environment(os.environ), udp_port_from_environment(os.environ))
     receiver = GroupReceiver(groups, [key.mac1_key for key in keys], monotonic(), keep_strangers=True)
-    logger = Logger(keys=keys, names=names, groups=groups, receiver=receiver, output=sink, statistics=stats)
+    applications = [LoggedApplication(name, key) for name, key in zip(names, keys, strict=True)]
+    logger = Logger(applications, groups=groups, receiver=receiver, output=sink, statistics=stats)
     print_line(f"crat: logging {', '.join(names)}, listening on {groups.description()}")
     logger.run()
     return 0
@@ -52,15 +53,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _found() -> list[str]:
-    home = os.path.expanduser("~/.config/cexec")
-    paths = sorted(glob.glob("*.pub")) + sorted(glob.glob(os.path.join(glob.escape(home), "*.pub")))
+    paths = client_key_files()
     if not paths:
-        raise UsageError(f"no *.pub here or in {home}; name the key files of the applications to be logged")
+        where = config_directory() or "~/.config/cexec"
+        raise UsageError(f"no *.pub here or in {where}; name the key files of the applications to be logged")
     return paths
 
 
 def _read(paths: list[str], *, skip: bool) -> tuple[list[ClientKey], list[str]]:
-    """The keys and what their files are called; with `skip` files that are no client keys are passed over, loudly."""
+    """Returns the keys and the names of their files; with `skip`, an unusable file is told and passed over."""
     keys: list[ClientKey] = []
     names: list[str] = []
     for path in paths:

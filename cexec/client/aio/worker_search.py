@@ -15,8 +15,9 @@ from cexec.client.search.search import Choice, Notices, Search
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium
+from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.connection.frames import Go
-from cexec.protocol.datagrams.announcement import JOB_ID_SIZE, SealedAnnouncement
+from cexec.protocol.datagrams.announcement import SealedAnnouncement
 from cexec.protocol.decisions.race import Race
 
 TYPE_CHECKING = False
@@ -64,12 +65,12 @@ async def find_worker(terms: Terms, choose: Choose) -> Lease:
     try:
         sealed = SealedAnnouncement(
             terms.key,
-            job_id=sodium.random_bytes(JOB_ID_SIZE),
+            job_id=sodium.random_bytes(IDENTITY_SIZE),
             attempt=1,
             weight=terms.target.weight,
             requirements=terms.target.requirements,
         )
-        nothing = Go(job_id=bytes(JOB_ID_SIZE), attempt=1, streams=[])
+        nothing = Go(job_id=bytes(IDENTITY_SIZE), attempt=1, streams=[])
         search = Search(
             terms.key,
             sealed,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from time import monotonic
 
-from cexec.client.attempt.signals import INTERRUPT, EndedBySignal, Signals
+from cexec.client.attempt.signals import EndedBySignal, Signals
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, Request
 from cexec.client.search.messages import ancestors_words
 from cexec.client.search.search import Choice, Notices, Search
@@ -18,8 +18,10 @@ from cexec.errors import CexecError, InterruptedByUser, LocalError, NoWorkerErro
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium
+from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.connection.frames import SIGNALLED
-from cexec.protocol.datagrams.announcement import JOB_ID_SIZE, SealedAnnouncement
+from cexec.protocol.connection.options import INTERRUPT
+from cexec.protocol.datagrams.announcement import SealedAnnouncement
 from cexec.protocol.decisions.race import Race
 
 TYPE_CHECKING = False
@@ -38,7 +40,7 @@ class Client:
 
     def __init__(self, request: Request) -> None:
         self._request = request
-        self._job_id = sodium.random_bytes(JOB_ID_SIZE)
+        self._job_id = sodium.random_bytes(IDENTITY_SIZE)
         self._talks = os.isatty(2)
         self._prepared = False
         self._inputs: Inputs

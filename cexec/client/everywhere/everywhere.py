@@ -12,7 +12,7 @@ import os
 import select
 from time import monotonic
 
-from cexec.client.attempt.signals import CONTINUE, INTERRUPT, SUSPEND, Signals, die_of, suspend
+from cexec.client.attempt.signals import Signals, die_of, suspend
 from cexec.client.everywhere.kept_output import Printer
 from cexec.client.everywhere.roll_call import Gathering, call_roll
 from cexec.client.everywhere.shared_input import SharedInput
@@ -24,8 +24,10 @@ from cexec.errors import EXIT_TEMPORARY, CexecError, NoWorkerError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium
+from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.connection.frames import READS, WRITES
-from cexec.protocol.datagrams.announcement import JOB_ID_SIZE, RUN_ALL, SealedAnnouncement, own_job_id
+from cexec.protocol.connection.options import CONTINUE, INTERRUPT, SUSPEND
+from cexec.protocol.datagrams.announcement import RUN_ALL, SealedAnnouncement, own_job_id
 from cexec.protocol.decisions.census import shown_names
 
 TYPE_CHECKING = False
@@ -47,7 +49,7 @@ class EverywhereClient:
         self._expected = expected
         self._tag = tag
         self._started = monotonic()
-        self._job_id = sodium.random_bytes(JOB_ID_SIZE)
+        self._job_id = sodium.random_bytes(IDENTITY_SIZE)
         self._inputs: dict[int, SharedInput] = {}
         for descriptor in request.streams.descriptors:
             if descriptor.directions == READS | WRITES:
