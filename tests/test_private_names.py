@@ -29,10 +29,6 @@ PATTERN = re.compile(r"cexec(\.[a-z_0-9]+)+\.([A-Za-z]\w*\.)*_[a-z]\w*")
 # Each of these has yet to be cleaned; a file that is clean has to be taken off the list.
 NOT_CLEAN = {
     "cexec/system/process/memory_group.py",
-    "tests/client/aio/test_lease.py",
-    "tests/client/attempt/test_descriptors.py",
-    "tests/client/attempt/test_files.py",
-    "tests/client/attempt/test_outputs.py",
     "tests/cmap/results/test_commit.py",
     "tests/cmap/results/test_journal.py",
     "tests/cmap/test_together.py",
