@@ -100,10 +100,11 @@ class AskedChoice(Choice):
 async def _find(search: Search) -> Winner:
     """Drives a search in asyncio's loop."""
     try:
-        search.start()
+        search.start(monotonic())
         while True:
             now = monotonic()
-            winner = search.step(await _readable(search.filenos(now), search.next_timeout(now)))
+            ready = await _readable(search.filenos(now), search.next_timeout(now))
+            winner = search.step(ready, monotonic())
             if winner is not None:
                 search.tell_others()
                 return winner

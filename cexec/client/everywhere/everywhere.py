@@ -126,13 +126,13 @@ class EverywhereClient:
 
     def _drive(self, search: Search, gathering: Gathering, roll: dict[bytes, Answer]) -> None:
         searching = True
-        search.start()
+        search.start(monotonic())
         self._signals.start()
         try:
             while (searching or self._runs or not self._printer.idle) and not self._printer.reader_gone:
                 ready = self._wait(search, gathering) if searching else self._wait()
                 if searching:
-                    winner = search.step(ready)
+                    winner = search.step(ready, monotonic())
                     if winner is not None:
                         gathering.took(winner)
                         self._begin(winner)

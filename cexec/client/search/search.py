@@ -1,12 +1,12 @@
 """The client's announcing phase: sockets joined to a `Race`, until one worker has confirmed.
 
-Contract: a `Search` is driven in steps.  `start()` announces; then its owner waits until one of `filenos(now)` is
-readable or `next_timeout(now)` has come, and calls `step(ready)`.  That returns the `Winner` once a worker has
-confirmed and has got the job, and raises `NoWorkerError` when it gives up.  `tell_others()` releases the workers that
-were not chosen; `close()` closes the listener and erases the reply key.  `find_blocking` does all of that for an owner
-that may wait.  A `Choice` decides who gets which job; `Notices` say what a person, the ancestor's programs and
-`--explain` are told.  A connection costs one socket and one deadline until its worker has proved itself, and no
-connection can block another.
+Contract: a `Search` is driven in steps, and told the time.  `start(now)` announces; then its owner waits until one of
+`filenos(now)` is readable or `next_timeout(now)` has come, and calls `step(ready, now)`.  That returns the `Winner`
+once a worker has confirmed and has got the job, and raises `NoWorkerError` when the search gives up.  `tell_others()`
+releases the workers that were not chosen; `close()` closes the listener and erases the reply key.  `find_blocking` does
+all of that for an owner that may wait.  A `Choice` decides which worker gets which job; `Notices` carry messages to a
+person, to the ancestor's programs and to `--explain`.  A connection costs one socket and one deadline until its worker
+has proved itself, and no connection can block another.
 docs/protocol.md section 3.
 """
 
@@ -133,20 +133,20 @@ class Search:
     def find_blocking(self) -> Winner:
         """Announces until a worker has confirmed, and gives it its job."""
         try:
-            self.start()
+            self.start(monotonic())
             from cexec.client.search import candidate  # noqa: F401 - loaded while the workers think about the announcement
 
             while True:
-                winner = self.step(self._wait())
+                winner = self.step(self._wait(), monotonic())
                 if winner is not None:
                     self.tell_others()
                     return winner
         finally:
             self.close()
 
-    def start(self) -> None:
+    def start(self, now: float) -> None:
         """Sends the first announcement."""
-        self._follow_race(monotonic())
+        self._follow_race(now)
 
     def filenos(self, now: float) -> list[int]:
         """Returns the descriptors to wait for: connections are accepted only while there is room for them."""
@@ -163,9 +163,8 @@ class Search:
             timeouts.append(self._inquiry.next_timeout())
         return min(timeouts)
 
-    def step(self, ready: set[int]) -> Winner | None:
+    def step(self, ready: set[int], now: float) -> Winner | None:
         """Goes on with all that is ready or due, up to the first worker that has got its job."""
-        now = monotonic()
         for fd in ready.intersection(self._candidates):
             winner = self._advance(self._candidates[fd], now)
             if winner is not None:
@@ -173,7 +172,7 @@ class Search:
         self._accept(now)
         self._hear_datagrams(now)
         self._handle_timeouts(now)
-        self._follow_race(monotonic())
+        self._follow_race(now)
         return None
 
     def tell_others(self) -> None:
