@@ -127,7 +127,7 @@ class Announcer:
                 continue  # there is no such family here
 
     def settle(self) -> None:
-        """With `mdns` in the group: wait until whom multicast DNS finds has been found; for who asks but once."""
+        """With `mdns` in the group: wait for multicast DNS to find workers; for a caller that asks only once."""
         if not self._mdns or self._browser is not None:
             return
         from select import POLLIN, poll
@@ -226,7 +226,7 @@ class Announcer:
         return created
 
     def receive(self) -> list[tuple[bytes, Sockaddr]]:
-        """The datagrams that have come, with their senders; empty when there are none."""
+        """Returns the datagrams that have come, with their senders."""
         received: list[tuple[bytes, Sockaddr]] = []
         if self._browser is not None:
             self._add_found()
@@ -281,13 +281,13 @@ class Resolver:
                 self._run(missing)
 
     def results(self) -> list[Destination]:
-        """What is known, after a short wait for what is being looked up."""
+        """Returns the known addresses, after a short wait for those that are being looked up."""
         if len(self._found) < len(self._entries) and self._busy.acquire(True, _RESOLVE_PATIENCE):
             self._busy.release()
         return self.known()
 
     def known(self) -> list[Destination]:
-        """What is known by now."""
+        """Returns the addresses that are known by now."""
         return [destination for found in self.found().values() for destination in found]
 
     def found(self) -> dict[str, list[Destination]]:
@@ -317,7 +317,7 @@ class Resolver:
 
 
 def resolve(entry: GroupEntry, usual_port: int) -> tuple[list[Destination], str]:
-    """The addresses of a name, and why there are none; blocks as long as the system's resolver does."""
+    """Returns the addresses of a name, or the reason why it has none; blocks as long as the system's resolver does."""
     port = entry.port or usual_port
     try:
         # bytes, because a str would be encoded as an internationalised name, whose codec imports `re`

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import _socket
 import sys
+from typing import TYPE_CHECKING
 
 from cexec.net.announcer import LINUX
 from cexec.protocol.base.limits import MAXIMUM_FORWARDED
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
@@ -34,7 +34,7 @@ assert _DATA_SIZE > MAXIMUM_FORWARDED
 
 
 def make_batches() -> Batches | SingleDatagrams:
-    """What this machine can do."""
+    """Returns the fastest way to receive that this machine has."""
     try:
         return Batches()
     except (ImportError, OSError, AttributeError):  # no ctypes, no recvmmsg
@@ -130,7 +130,7 @@ class Batches:
 
 
 def _address(ctypes: Any, buffer: bytearray) -> int:
-    """Where a buffer is; it cannot be moved while that is held."""
+    """Returns the address of a buffer, which cannot be moved while the result is held."""
     return int(ctypes.addressof((ctypes.c_char * len(buffer)).from_buffer(buffer)))
 
 

@@ -1,9 +1,9 @@
-"""What network interfaces this machine has, now.
+"""The network interfaces that this machine has now.
 
 Contract: `interfaces()` is one read of the kernel's tables (two netlink dumps on Linux, about 0.1 ms; psutil elsewhere)
 and never raises: a kernel that refuses to tell yields what is known, at worst an empty list.  Addresses are text as
 `inet_ntop` writes it, without a scope suffix; an interface's index is the scope of its link-local addresses.
-Nothing is cached here: who asks again sees what changed.
+Nothing is cached here: each call sees the interfaces of that moment.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ def interfaces() -> list[Interface]:
 
 
 def has_network() -> bool:
-    """Whether anything but the loopback is up."""
+    """Returns True if any interface but the loopback is up."""
     return any(one.up and not one.loopback for one in interfaces())
 
 

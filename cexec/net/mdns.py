@@ -61,7 +61,7 @@ class HelperProcess:
         return self._channel.fileno() < 0
 
     def lines(self) -> list[str]:
-        """What it has said since the last call."""
+        """Returns the lines of the process since the last call."""
         over = False
         try:
             while data := self._channel.recv(_READ_SIZE):
@@ -181,7 +181,7 @@ class Registration:
         return self._finds.take()
 
     def news(self) -> str | None:
-        """What is to be logged, once."""
+        """Returns a line for the log; None if there is nothing new."""
         news, self._news = self._news, None
         return news
 

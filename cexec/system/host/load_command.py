@@ -78,7 +78,7 @@ class LoadCommand:
         self._reap(now)
 
     def complaint(self) -> str | None:
-        """What is to be logged, once: it fails, or it works again."""
+        """Returns a line for the log when the command begins to fail or works again; None if nothing has changed."""
         complaint, self._complaint = self._complaint, None
         return complaint
 

@@ -47,7 +47,7 @@ class MemoryGroup:
         _write(f"{self.path}/cgroup.procs", "0")
 
     def killed(self) -> int:
-        """How many processes the kernel has ended because the group was at its limit."""
+        """Returns the number of processes that the kernel has ended because the group was at its limit."""
         name = "memory.events" if self._second else "memory.oom_control"
         try:
             with open(f"{self.path}/{name}") as file:
