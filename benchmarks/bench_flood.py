@@ -21,8 +21,8 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import LOOPBACK_GROUP, Workplace, cpu_seconds, goal, table
 from cexec.protocol.base.keys import ClientKey, decode_key
-from cexec.protocol.base.limits import MAXIMUM_HOPS
-from cexec.protocol.datagrams.announcement import JOB_ID_SIZE, SealedAnnouncement
+from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_HOPS
+from cexec.protocol.datagrams.announcement import SealedAnnouncement
 
 DATAGRAMS = int(os.environ.get("BENCH_DATAGRAMS", 200_000))
 PORT = 3010
@@ -55,7 +55,7 @@ def strangers(place: Workplace) -> bytes:
     subprocess.run(place.command("ckeygen", secret, public), env=place.environment, check=True, capture_output=True)
     key = decode_key(public.read_bytes())
     assert isinstance(key, ClientKey)
-    return SealedAnnouncement(key, job_id=bytes(JOB_ID_SIZE), attempt=1).datagram(0, 40000, MAXIMUM_HOPS)
+    return SealedAnnouncement(key, job_id=bytes(IDENTITY_SIZE), attempt=1).datagram(0, 40000, MAXIMUM_HOPS)
 
 
 def flood(sender: socket.socket, pid: int, data: bytes, to: str) -> float:

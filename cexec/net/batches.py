@@ -28,7 +28,7 @@ _BATCH = 64  # datagrams (ours) in one call
 _DATA_SIZE = 1344  # bytes: MAXIMUM_FORWARDED and one more, which tells what is too long, in whole cache lines
 _NAME_SIZE = 32  # bytes: struct sockaddr_in6 has 28
 _CONTROL_SIZE = 64  # bytes: room for one struct in_pktinfo or in6_pktinfo and its header
-_MOST_SOURCES = 1024  # (ours) that are remembered as Python has them
+MOST_SOURCES = 1024  # (ours) that are remembered as Python has them
 
 assert _DATA_SIZE > MAXIMUM_FORWARDED
 
@@ -123,7 +123,7 @@ class Batches:
 
     def _decode_source(self, name: bytes) -> Sockaddr:
         """As Python has it; remembered, because making it takes long and a flood has few."""
-        if len(self._sources) >= _MOST_SOURCES:
+        if len(self._sources) >= MOST_SOURCES:
             self._sources.clear()
         source = self._sources[name] = _decode_source(name)
         return source

@@ -30,7 +30,7 @@ REGISTER, BROWSE, BROWSE_IDLY = "register", "browse", "browse-idly"
 FOUND, LOST, FAILED, REGISTERED = "found", "lost", "failed", "registered"
 
 _RESTART_INTERVAL = 60.0  # seconds (ours) after which a process that has ended is started again
-_MAXIMUM_FOUND = 4096  # addresses (ours) that are believed: anybody on the link can claim to be a worker
+MAXIMUM_FOUND = 4096  # addresses (ours) that are believed: anybody on the link can claim to be a worker
 _MAXIMUM_LINE = 4096  # bytes (ours)
 _READ_SIZE = 65536
 
@@ -129,7 +129,7 @@ class Finds:
         if what == LOST and sockaddr in self._known:
             self._known.remove(sockaddr)
             self._gone.append(sockaddr)
-        elif what == FOUND and sockaddr not in self._known and len(self._known) < _MAXIMUM_FOUND:
+        elif what == FOUND and sockaddr not in self._known and len(self._known) < MAXIMUM_FOUND:
             try:
                 self._new.append((peer_family(sockaddr), sockaddr))
             except ProtocolError:

@@ -205,7 +205,7 @@ def open_source(fd: int) -> Source:
         return FileSource(fd)
     if stat.S_ISSOCK(mode):
         return SocketSource(fd)
-    reopened = _open_again(fd, status, os.O_RDONLY)
+    reopened = open_again(fd, status, os.O_RDONLY)
     if reopened is None:
         return CautiousSource(fd, shared=True)
     return NamedPipeSource(fd, reopened) if stat.S_ISFIFO(mode) and _has_name(fd) else Source(reopened)
@@ -219,7 +219,7 @@ def open_sink(fd: int) -> Sink:
         return Sink(fd, shared=True)
     if stat.S_ISSOCK(mode):
         return SocketSink(fd)
-    reopened = _open_again(fd, status, os.O_WRONLY)
+    reopened = open_again(fd, status, os.O_WRONLY)
     if reopened is not None:
         return Sink(reopened)
     waits = stat.S_ISFIFO(mode) or os.isatty(fd)  # and not /dev/null
@@ -249,7 +249,7 @@ def _allows(fd: int, access: int) -> bool:
     return fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR) in (access, os.O_RDWR)
 
 
-def _open_again(fd: int, status: os.stat_result, flags: int) -> int | None:
+def open_again(fd: int, status: os.stat_result, flags: int) -> int | None:
     """The same pipe or terminal as an open file of our own, non-blocking."""
     terminal = os.isatty(fd) and status.st_rdev != _NEW_TERMINAL
     if not (stat.S_ISFIFO(status.st_mode) or terminal):

@@ -48,7 +48,7 @@ class Record:
             raise
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
-            self.add(mark=mark, boot=_boot())
+            self.add(mark=mark, boot=boot_id())
         except OSError:
             self.close()
             raise
@@ -187,7 +187,7 @@ def _mark(values: dict[str, object]) -> str:
 
 
 def _clean(values: dict[str, object], grace: float) -> None:
-    boot = _boot()
+    boot = boot_id()
     if boot and values.get("boot") == boot:
         leader, start = _number(values, "leader", 2, _MAXIMUM_PID), _number(values, "start", 1, _MAXIMUM_START)
         _end_processes(_mark(values).encode(), leader if leader != os.getpid() else 0, start, grace)
@@ -243,7 +243,7 @@ def _end_processes(mark: bytes, leader: int, start: int, grace: float) -> None:
         time.sleep(_LOOK_INTERVAL)
 
 
-def _boot() -> str:
+def boot_id() -> str:
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()

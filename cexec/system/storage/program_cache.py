@@ -164,7 +164,7 @@ class ProgramCache:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
             try:
                 fcntl.flock(fd, fcntl.LOCK_SH)
-                if os.path.samestat(os.fstat(fd), _status_now(path)):
+                if os.path.samestat(os.fstat(fd), status_now(path)):
                     return fd
             except BaseException as error:
                 if not _is_gone(error):  # evicted between our two calls
@@ -174,7 +174,7 @@ class ProgramCache:
 
     def _verify(self, path: str, hash: str) -> bool:
         """Returns True if the file's hash is its name.  A file that has not changed since then is not read again."""
-        identity = _identity(_status_now(path))
+        identity = _identity(status_now(path))
         if self._verified.get(path) == identity:
             return True
         if not _verified_now(path, hash):
@@ -325,7 +325,7 @@ def _status(path: str) -> os.stat_result | None:
         return None
 
 
-def _status_now(path: str) -> os.stat_result:
+def status_now(path: str) -> os.stat_result:
     """Of a file as it is there now: over NFS only what is opened is looked up anew, `stat` may tell of what was."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _FLAGS)
     try:

@@ -12,8 +12,10 @@ from time import monotonic, time
 
 from cexec import __version__
 from cexec.protocol.base import bloom, sodium
+from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.datagrams import hello
 from cexec.protocol.datagrams.hello import MAXIMUM_DETAIL, Hello, encode_answer, seal_hello
+from cexec.protocol.datagrams.requirements import HOST, NAME, ONCE
 from cexec.protocol.decisions.census import spread
 from cexec.worker.discovery.machine import own_addresses
 
@@ -61,7 +63,7 @@ class Answers:
         load: LoadWatch,
         random: Callable[[], float],
     ) -> None:
-        self.instance = sodium.random_bytes(hello.INSTANCE_SIZE)
+        self.instance = sodium.random_bytes(IDENTITY_SIZE)
         self.dropped = 0  # datagrams that were not looked at, for want of time
         self._key = key
         self._profile = profile
@@ -81,7 +83,7 @@ class Answers:
             return True
         named = requirements.wanted or requirements.unwanted
         addresses = own_addresses(known.ways[0].source[0]) if named else ()
-        names = {"name": self._key.identity.certificate.name, "host": self._profile.host}
+        names = {NAME: self._key.identity.certificate.name, HOST: self._profile.host}
         return not requirements.lacking({**self._profile.attributes, **names}, addresses)
 
     def hello(self, purpose: int, detail: str = "") -> Hello:
@@ -102,7 +104,7 @@ class Answers:
             uptime=int(monotonic() - self._started),
             clock=int(time() * 1000),
             detail=detail.encode("utf-8", "replace")[:MAXIMUM_DETAIL].decode("utf-8", "ignore"),
-            attributes=profile.attributes if purpose == hello.CENSUS else {hello.ONCE: ""} if profile.once else None,
+            attributes=profile.attributes if purpose == hello.CENSUS else {ONCE: ""} if profile.once else None,
         )
 
     def send(self, known: Known, purpose: int, detail: str = "", *, ways: int = 1) -> None:

@@ -9,15 +9,16 @@ from __future__ import annotations
 import os
 
 from cexec.net.interfaces import interfaces
+from cexec.protocol.datagrams.requirements import ARCH, CPUS, MEMORY, OS
 from cexec.system.host.load import CGROUPS, PROC, usable_cpus
 
 
 def attributes() -> dict[str, str]:
     """The attributes that every worker has."""
     machine = os.uname()
-    found = {"os": machine.sysname.lower(), "arch": machine.machine, "cpus": f"{usable_cpus():.4g}"}
+    found = {OS: machine.sysname.lower(), ARCH: machine.machine, CPUS: f"{usable_cpus():.4g}"}
     memory = usable_memory()
-    return {**found, "mem": str(memory)} if memory else found
+    return {**found, MEMORY: str(memory)} if memory else found
 
 
 def usable_memory(proc: str = PROC, cgroups: str = CGROUPS) -> int:

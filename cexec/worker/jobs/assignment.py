@@ -13,6 +13,7 @@ import socket
 
 from cexec.protocol.base import sodium
 from cexec.protocol.connection.channel import Records
+from cexec.protocol.connection.options import LEASE, YES
 from cexec.system.process import orphans
 
 TYPE_CHECKING = False
@@ -22,12 +23,11 @@ if TYPE_CHECKING:
     from cexec.protocol.datagrams.announcement import Announcement
 
 MAXIMUM_SIZE = 4096  # bytes (ours) of a message
-LEASE = "lease"  # (protocol) the option of GO that, set to "yes", asks for another job on this connection
 
 
 def is_leased(go: Go) -> bool:
     """Whether the client may have another job after this one."""
-    return go.options.get(LEASE) == "yes"
+    return go.options.get(LEASE) == YES
 
 
 class Assignment:

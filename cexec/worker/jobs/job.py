@@ -14,7 +14,7 @@ from time import monotonic
 
 from cexec.errors import CexecError, DisconnectedError, LocalError
 from cexec.net.pump import Trouble
-from cexec.protocol.connection import frames
+from cexec.protocol.connection import frames, options
 from cexec.protocol.connection.frames import EXITED, FIRST_FILE, HERE, LIMITED, PERMANENT, SIGNALLED, Exit, Go, Refusal
 from cexec.protocol.connection.program_offer import is_option
 from cexec.protocol.connection.streams import OPEN
@@ -23,7 +23,7 @@ from cexec.system.process.memory_group import MemoryGroup
 from cexec.system.process.orphans import Record
 from cexec.system.process.resource_limits import Limits
 from cexec.system.storage.program_cache import CacheProblem
-from cexec.worker.jobs.assignment import LEASE, is_leased
+from cexec.worker.jobs.assignment import is_leased
 from cexec.worker.jobs.private_directory import PrivateDirectory, receive_files, send_files
 from cexec.worker.jobs.program_streams import AbandonedOutputs, PipeSink, close_ends, open_streams
 from cexec.worker.jobs.sent_programs import PLACE, check_program, files_of, fill, obtain
@@ -39,14 +39,9 @@ if TYPE_CHECKING:
 
 GRACE = 2.0  # seconds (ours) between TERM and KILL for what is left of a job
 RELEASE_PATIENCE = 30.0  # seconds (ours) that a client has to take the exit frame and let go
-SIGNALS = {  # (protocol) the signals that a client may send
-    number: getattr(signal, name)
-    for number, name in {1: "SIGHUP", 2: "SIGINT", 3: "SIGQUIT", 10: "SIGUSR1", 12: "SIGUSR2", 15: "SIGTERM",
-                         18: "SIGCONT", 20: "SIGTSTP"}.items()
-}  # fmt: skip
+SIGNALS = {number: getattr(signal, name) for number, name in options.SIGNALS.items()}  # this machine's numbers
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")  # a peer variable's name, docs/protocol.md section 4.2
-FETCH_ON_FAILURE = "fetch-on-failure"  # (protocol) the option of GO that, set to "no", fetches after success only
-KNOWN_OPTIONS = {*resource_limits.OPTIONS, FETCH_ON_FAILURE, LEASE}
+KNOWN_OPTIONS = {*options.LIMITS, options.FETCH_ON_FAILURE, options.LEASE}
 HELD_BACK = 0.002  # seconds (ours) that frames of a leased job wait for others, so that they wake the client once
 
 
@@ -208,7 +203,7 @@ class Job:
             if self._files:
                 self._end_tree()  # nobody writes any more to what is fetched
             failed = self._status != 0 or self._hit is not None
-            skip = failed and self._go.options.get(FETCH_ON_FAILURE) == "no"
+            skip = failed and self._go.options.get(options.FETCH_ON_FAILURE) == options.NO
             send_files(self._pump, self._go.streams, self._directory, self._step, skip=skip)
         self._finish()
 

@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 
 from cexec.net.destinations import address_label
+from cexec.protocol.datagrams.datagram import MAC1_SIZE
 from cexec.worker.jobs.job_process import JobProcess, ReportError
 
 TYPE_CHECKING = False
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from cexec.worker.discovery.offer import Offer
     from cexec.worker.jobs.program import Program
 
-IDENTITY_SIZE = 16  # bytes, as of a mac1
 READ_TOGETHER = 0.005  # seconds (ours) between two looks at what leases tell that need no answer
 MAXIMUM_SPARE = 1  # (ours) processes without a connection that are kept: about 5 MB each
 MAXIMUM_WAITING = 16  # (ours) leases without a slot, each of which is a process; the one that waits longest goes
@@ -197,7 +197,7 @@ class Jobs:
             process.end()
         if self._stopping and not ahead:
             return
-        process.wait(os.urandom(IDENTITY_SIZE))
+        process.wait(os.urandom(MAC1_SIZE))
         self._leases[process.identity] = process
         self._bidder.leased(process.identity, process.weight, now)
         waiting = [lease for lease in self._leases.values() if not lease.offered]

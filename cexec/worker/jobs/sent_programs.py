@@ -12,6 +12,7 @@ import os
 
 from cexec.protocol.connection import program_offer
 from cexec.protocol.connection.frames import FIRST_FILE, HERE, PERMANENT, READS, Refusal
+from cexec.protocol.connection.options import PROGRAM_STREAM
 from cexec.system.io.fds import Sink
 
 TYPE_CHECKING = False
@@ -75,7 +76,7 @@ def check_program(go: Go, programs: SentPrograms | None) -> Refusal | None:
 
 def program_stream(go: Go) -> Stream | None:
     """The stream that carries the program, if the job has one."""
-    text = go.options.get(program_offer.STREAM_OPTION, "")
+    text = go.options.get(PROGRAM_STREAM, "")
     found = [stream for stream in go.streams if stream.number >= FIRST_FILE and str(stream.number) == text]
     return found[0] if found and found[0].directions == READS else None
 

@@ -15,7 +15,7 @@ from cexec.protocol.base import sodium
 from tests.needs import require_aegis, require_vectors
 
 KEY = bytes(range(32))
-HAS_AEGIS = hasattr(sodium._lib, "crypto_aead_aegis256_encrypt")
+HAS_AEGIS = hasattr(sodium.lib, "crypto_aead_aegis256_encrypt")
 CIPHERS = [sodium.CHACHA, *([sodium.AEGIS] if HAS_AEGIS else [])]
 every_cipher = pytest.mark.parametrize("name", CIPHERS)
 
@@ -242,7 +242,7 @@ def test_a_cipher_that_nobody_knows_is_a_protocol_error() -> None:
 class OlderLibrary:
     """libsodium as PyNaCl 1.5 brings it: no AEGIS."""
 
-    newer = sodium._lib
+    newer = sodium.lib
 
     def __getattr__(self, name: str) -> object:
         if "aegis" in name:
@@ -251,7 +251,7 @@ class OlderLibrary:
 
 
 def test_without_aegis_only_chacha_is_offered_and_aegis_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sodium, "_lib", OlderLibrary())
+    monkeypatch.setattr(sodium, "lib", OlderLibrary())
     assert sodium.aead_names() == [sodium.CHACHA]
     with pytest.raises(ProtocolError, match="cipher"):
         sodium.aead(sodium.AEGIS)

@@ -279,6 +279,11 @@ def test_failures_are_forgiven_after_ten_minutes_so_that_a_repaired_worker_is_tr
 def test_memory_of_clients_and_jobs_is_bounded() -> None:
     reputation = Reputation()
     for number in range(3 * MAXIMUM_REMEMBERED):
-        reputation.complained(b"client %d" % number, None, 0.0)
+        assert reputation.complained(b"client %d" % number, None, 0.0)
         reputation.started(b"job %d" % number, 0.0)
-    assert len(reputation._complained) == len(reputation._unfinished) == MAXIMUM_REMEMBERED
+    first, last = 2 * MAXIMUM_REMEMBERED, 3 * MAXIMUM_REMEMBERED - 1
+    # A client that is remembered does not count again, except about a job that is remembered.
+    assert not reputation.complained(b"client %d" % first, b"job %d" % (first - 1), 0.0)
+    assert reputation.complained(b"client %d" % last, b"job %d" % first, 0.0)
+    assert not reputation.complained(b"client %d" % last, None, 0.0)
+    assert reputation.complained(b"client %d" % (first - 1), None, 0.0)
