@@ -32,14 +32,6 @@ NOT_CLEAN = {
     "tests/client/attempt/test_descriptors.py",
     "tests/client/attempt/test_files.py",
     "tests/client/attempt/test_outputs.py",
-    "tests/cmap/results/test_commit.py",
-    "tests/cmap/results/test_journal.py",
-    "tests/cmap/test_together.py",
-    "tests/network/test_leases.py",
-    "tests/worker/discovery/test_listener.py",
-    "tests/worker/jobs/test_jobs.py",
-    "tests/worker/jobs/test_lease.py",
-    "tests/worker/jobs/test_private_directory.py",
 }
 
 
