@@ -14,12 +14,12 @@ from typing import Self
 
 from cexec.protocol.base import sodium
 from cexec.protocol.base.keys import ClientKey
-from cexec.protocol.base.limits import MAXIMUM_HOPS, UDP_PORT
+from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_HOPS, UDP_PORT
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.channel import ClientHandshake, Records
 from cexec.protocol.connection.frames import READS, WRITES, Go, Stream
 from cexec.protocol.connection.session import Event, Session
-from cexec.protocol.datagrams.announcement import JOB_ID_SIZE, SealedAnnouncement
+from cexec.protocol.datagrams.announcement import SealedAnnouncement
 from cexec.system.storage.keyfile import read_key
 from tests.environment import LOOPBACK_GROUP
 from tests.service import Application
@@ -33,7 +33,7 @@ class FakeClient:
 
     def __init__(self, application: Application) -> None:
         key = read_key(os.fspath(application.public), (ClientKey,))
-        self.job_id = sodium.random_bytes(JOB_ID_SIZE)
+        self.job_id = sodium.random_bytes(IDENTITY_SIZE)
         sealed = SealedAnnouncement(key, job_id=self.job_id, attempt=1)
         with socket.create_server(("127.0.0.1", 0)) as listener:
             listener.settimeout(PATIENCE)

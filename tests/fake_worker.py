@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import Self
 
 from cexec.protocol.base.keys import OwnerKey, WorkerKey
-from cexec.protocol.base.limits import UDP_PORT
+from cexec.protocol.base.limits import IDENTITY_SIZE, UDP_PORT
 from cexec.protocol.base.sodium import aead_names
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.channel import Records, WorkerHandshake
@@ -25,7 +25,8 @@ from cexec.protocol.connection.frames import Ending, Exit, Go
 from cexec.protocol.connection.session import Event, Session
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.announcement import OpenedAnnouncement, open_announcement
-from cexec.protocol.datagrams.hello import CONNECT, INSTANCE_SIZE, ONCE, Hello
+from cexec.protocol.datagrams.hello import CONNECT, Hello
+from cexec.protocol.datagrams.requirements import ONCE
 from cexec.system.storage.keyfile import read_key
 from tests.environment import LOOPBACK_GROUP
 from tests.service import Application
@@ -56,7 +57,7 @@ class Connection:
         """Proves to be a worker; `once`: one whose jobs must never be repeated."""
         hello = Hello(
             purpose=CONNECT,
-            instance=instance or os.urandom(INSTANCE_SIZE),
+            instance=instance or os.urandom(IDENTITY_SIZE),
             certificate=self._key.identity.certificate,
             host="fake",
             ciphers=aead_names(),

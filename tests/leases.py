@@ -72,7 +72,7 @@ class LeasingWorker:
         client.next_event()
         self._pump = Pump(theirs, other, self._session)
         self._prepare()
-        hello = SimpleNamespace(name="w", attributes={}, slots=1)
+        hello = SimpleNamespace(name="w", attributes={}, once=False, slots=1)
         self.winner: Any = SimpleNamespace(connection=ours, records=one, session=client, hello=hello, address="here")
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()

@@ -127,7 +127,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str]]:
     argv = [sys.executable, "-c", DRIVER]
     ended = subprocess.run(argv, cwd=copy, input=plants, capture_output=True, text=True, timeout=100)
     assert ended.returncode == 0, f"import-linter could not be run: {ended.stderr}"
-    return json.loads(ended.stdout)
+    refused: list[tuple[int, str]] = json.loads(ended.stdout)
+    return refused
 
 
 def broken(output: str) -> set[str]:

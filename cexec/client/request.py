@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from cexec.client.attempt.descriptors import Descriptor
 from cexec.errors import UsageError
+from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.connection.frames import Go
-from cexec.protocol.datagrams.announcement import JOB_ID_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,6 +91,6 @@ class Request:
     def check_size(self) -> None:
         """Raises `UsageError` when it is more than a worker can be told."""
         try:
-            self.go(bytes(JOB_ID_SIZE), 1).encode()
+            self.go(bytes(IDENTITY_SIZE), 1).encode()
         except ValueError as error:
             raise UsageError(f"{error}; give the rest as standard input") from None

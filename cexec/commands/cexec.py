@@ -10,7 +10,7 @@ import os
 import sys
 
 from cexec.client.attempt.descriptors import inspect, occupy_standard
-from cexec.client.attempt.signals import ENDING, INTERRUPT, EndedBySignal, die_of, end_by_default, end_by_exception
+from cexec.client.attempt.signals import ENDING, EndedBySignal, die_of, end_by_default, end_by_exception
 from cexec.client.blocking.client import Client
 from cexec.client.request import DEFAULT_RETRIES, DEFAULT_SPOOL, Request
 from cexec.client.search.targets import requirements_from
@@ -19,6 +19,7 @@ from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.net.sockets import ports_from_environment
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, LEAST_IDLE_TIMEOUT, MAXIMUM_WEIGHT
+from cexec.protocol.connection.options import FETCH_ON_FAILURE, INTERRUPT, NO
 from cexec.system.signal_state import set_at_start
 from cexec.system.storage.keyfile import find_client_key, key_descriptor, read_key
 
@@ -155,7 +156,7 @@ def _files(options: Mapping[str, object]) -> FilePlan | None:
 def _go_options(options: Mapping[str, object]) -> dict[str, str]:
     """The limits that the worker is asked to keep, and how it fetches."""
     words = {name: str(options.get(name) or "") for name in ("time_limit", "cpu_limit", "memory_limit", "nice")}
-    result = {} if not options.get("no_fetch_on_failure") else {"fetch-on-failure": "no"}
+    result = {} if not options.get("no_fetch_on_failure") else {FETCH_ON_FAILURE: NO}
     if any(words.values()):
         from cexec.system.process import resource_limits
 

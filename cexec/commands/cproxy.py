@@ -21,7 +21,7 @@ from cexec.net.sockets import ports_from_environment
 from cexec.protocol.base.keys import RelayKey
 from cexec.protocol.base.limits import MAXIMUM_HOPS
 from cexec.relay.networks import Network, parse_self, plan
-from cexec.relay.relay import DEFAULT_RATE, Relay
+from cexec.relay.relay import DEFAULT_RATE, Relay, RelayRules
 from cexec.relay.side import Side
 from cexec.system.storage.eventlog import EventLog
 from cexec.system.storage.keyfile import read_key
@@ -80,9 +80,7 @@ def command(
 
     log = EventLog(sys.stderr, as_json=log_format == "json")
     sides = Side(0, lambda: network(0), port), Side(1, lambda: network(1), port)
-    relay = Relay(
-        sides,
-        log=log,
+    rules = RelayRules(
         mac1_keys=[key.mac1_key for key in keys],
         maximum_hops=max_hops,
         hop_delay=hop_delay,
@@ -90,6 +88,7 @@ def command(
         ports=ports,
         descriptors=_raise_descriptor_limit(),
     )
+    relay = Relay(sides, rules, log=log)
     near, far = (", ".join(side.labels) or "nothing" for side in sides)
     what = ", ".join(key.fingerprint for key in keys) or "every application"
     log.banner(

@@ -16,7 +16,7 @@ from cexec import __version__
 from cexec.commands.common import print_line, run_click
 from cexec.errors import CexecError, UsageError
 from cexec.logger.log_output import LogOutput
-from cexec.logger.logger import Logger
+from cexec.logger.logger import LoggedApplication, Logger
 from cexec.net.group_receiver import GroupReceiver
 from cexec.net.group_sockets import GroupSockets
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
@@ -41,7 +41,8 @@ def command(as_json: bool, output: str | None, stats: bool, files: tuple[str, ..
     sink = LogOutput(output, as_json=as_json)
     groups = GroupSockets(groups_from_environment(os.environ), udp_port_from_environment(os.environ))
     receiver = GroupReceiver(groups, [key.mac1_key for key in keys], monotonic(), keep_strangers=True)
-    logger = Logger(keys=keys, names=names, groups=groups, receiver=receiver, output=sink, statistics=stats)
+    applications = [LoggedApplication(name, key) for name, key in zip(names, keys, strict=True)]
+    logger = Logger(applications, groups=groups, receiver=receiver, output=sink, statistics=stats)
     print_line(f"crat: logging {', '.join(names)}, listening on {groups.description()}")
     logger.run()
     return 0

@@ -49,10 +49,10 @@ from cexec.system.units import parse_number, parse_whole
 from cexec.worker.discovery.answers import Profile
 from cexec.worker.discovery.load_watch import LoadWatch
 from cexec.worker.discovery.machine import attributes
-from cexec.worker.jobs.job import GRACE
+from cexec.worker.jobs.job_tree import GRACE
 from cexec.worker.jobs.program import Program
 from cexec.worker.jobs.sent_programs import PLACE, SentPrograms, own_platform
-from cexec.worker.worker import Worker
+from cexec.worker.worker import Network, Role, Worker
 
 OWN_VARIABLES = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD")  # and CEXEC_*: ours, not the job's
 CLEAN_VARIABLES = ("PATH", "HOME", "LANG", "TZ")  # what --clean-env leaves
@@ -187,19 +187,19 @@ def command(
         programs=programs,
     )
     dice = random.SystemRandom().random
+    host = socket.gethostname()[:MAXIMUM_NAME]
     worker = Worker(
-        key=key,
-        program=program,
-        groups=groups,
-        announcer=_announcer(entries, port, groups),
-        bidder=Bidder(slots=slots, speed=speed, boost=_boost(), random=dice),
-        profile=Profile(
-            host=socket.gethostname()[:MAXIMUM_NAME], slots=slots, speed=speed, attributes=described, once=once
+        role=Role(
+            key=key,
+            profile=Profile(host=host, slots=slots, speed=speed, attributes=described, once=once),
+            series=Series(state_directory(), f"series-{key.fingerprint}-{key.identity.certificate.name}"),
         ),
+        network=Network(groups=groups, announcer=_announcer(entries, port, groups)),
+        program=program,
+        bidder=Bidder(slots=slots, speed=speed, boost=_boost(), random=dice),
         log=log,
         load=LoadWatch(log, None if load_command is None else LoadCommand(load_command)),
         random=dice,
-        series=Series(state_directory(), f"series-{key.fingerprint}-{key.identity.certificate.name}"),
     )
     process.become_urgent()  # a machine whose jobs take all CPUs must answer all the same
     worker.say_hello()

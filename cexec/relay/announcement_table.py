@@ -1,17 +1,24 @@
-"""The announcements that a relay has heard: whose they are, and where workers connect for them.
+"""The announcements that a relay has heard: where each came from, and where workers connect for it.
 
 Contract: `AnnouncementTable` finds an announcement's entries, one for each source that it was heard from, by its mac1.
-Its size is bounded, in all and for each host: `crowded` names the entry that has to go before one is added.  Who takes
-an entry out closes its listener; connections that were made by it live on.  docs/protocol.md section 6.3.
+Its size is bounded, in all and for each host: `crowded` names the entry that has to be removed before one is added.
+The caller that removes an entry also closes its listener; connections that it has accepted live on.  docs/protocol.md
+section 6.3.
+
+    state      a claim from the same source   a copy of it               after
+    HEARD      is not passed on               is passed on when due      the first copy
+    PASSED_ON  is passed on                   is passed on               workers may connect
+    CLAIMED    is passed on                   is dropped                 its client has chosen
+    WITHDRAWN  is not passed on               is dropped                 its client chose before it was passed on
 """
 
 from __future__ import annotations
 
 from math import inf
+from typing import TYPE_CHECKING
 
 from cexec.net.sockets import with_port
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
 
@@ -22,16 +29,25 @@ LIFETIME = 20.0  # seconds (ours) after the last copy: a client's default "wante
 MAXIMUM_ANNOUNCED = 1024  # (ours) at once; the one heard longest ago makes room
 MAXIMUM_OF_HOST = 512  # (ours) of one host, which makes room among its own
 
+HEARD, PASSED_ON, CLAIMED, WITHDRAWN = "heard", "passed on", "claimed", "withdrawn"
+TRANSITIONS = {
+    HEARD: (PASSED_ON, WITHDRAWN),
+    PASSED_ON: (PASSED_ON, CLAIMED),
+    CLAIMED: (CLAIMED,),
+    WITHDRAWN: (WITHDRAWN,),
+}
+
 
 class Announced:
-    """One announcement, as one source sends it.  `pending` is to be passed on at `due`, unless it is empty."""
+    """One announcement, as one source sends it.  `pending` is a copy to be passed on at `due`, or empty."""
 
     __slots__ = (
-        "claimed", "connections", "due", "heard", "listener", "mac1", "passed_on", "pending", "port", "reached",
-        "refuses_until", "reply_port", "side", "source", "via",
+        "connections", "due", "heard", "listener", "mac1", "pending", "port", "reached", "refuses_until",
+        "reply_port", "side", "source", "state", "via",
     )  # fmt: skip
 
     def __init__(self, mac1: bytes, side: int, source: Sockaddr, via: _socket.socket) -> None:
+        self.state = HEARD
         self.mac1 = mac1
         self.side = side  # where it was heard
         self.source = source
@@ -43,10 +59,24 @@ class Announced:
         self.reached = False  # its client has accepted a connection
         self.refuses_until = 0.0  # its client cannot be connected to, and so cannot we
         self.connections = 0
-        self.passed_on = False
-        self.claimed = False  # its client has chosen
         self.pending = b""
         self.due = 0.0
+
+    def move(self, state: str) -> None:
+        """The only place that changes the state."""
+        if state not in TRANSITIONS[self.state]:
+            raise ValueError(f"an announcement that is {self.state} cannot become {state}")
+        self.state = state
+
+    @property
+    def passed_on(self) -> bool:
+        """True if the other network has seen it."""
+        return self.state in (PASSED_ON, CLAIMED)
+
+    @property
+    def claimed(self) -> bool:
+        """True if its client has chosen a worker."""
+        return self.state in (CLAIMED, WITHDRAWN)
 
     @property
     def host(self) -> str:
@@ -54,12 +84,12 @@ class Announced:
 
     @property
     def client(self) -> Sockaddr:
-        """Where the client waits for connections, or the relay that is nearer to it."""
+        """The address where the client, or the relay that is nearer to it, waits for connections."""
         return with_port(self.source, self.reply_port)
 
 
 class AnnouncementTable:
-    """All of them."""
+    """All announcements of one relay."""
 
     __slots__ = ("_by_mac1", "_entries", "_of_host")
 
@@ -75,14 +105,14 @@ class AnnouncementTable:
         return list(self._entries.values())
 
     def of(self, mac1: bytes) -> list[Announced]:
-        """The announcement, as each source sends it."""
+        """Returns the announcement's entries, one for each source."""
         return list(self._by_mac1.get(mac1, ()))
 
     def get(self, mac1: bytes, source: Sockaddr) -> Announced | None:
         return self._entries.get((mac1, source))
 
     def crowded(self, host: str) -> Announced | None:
-        """The entry that has to go before another one of this host is added, if one has."""
+        """Returns the entry that has to be removed before another one of this host is added, or None."""
         if self._of_host.get(host, 0) >= MAXIMUM_OF_HOST:
             return next(entry for entry in self._entries.values() if entry.host == host)
         if len(self._entries) >= MAXIMUM_ANNOUNCED:
@@ -95,7 +125,7 @@ class AnnouncementTable:
         self._of_host[entry.host] = self._of_host.get(entry.host, 0) + 1
 
     def heard(self, entry: Announced, now: float) -> None:
-        """A copy has come."""
+        """Notes that a copy has come."""
         key = (entry.mac1, entry.source)
         self._entries[key] = self._entries.pop(key)
         entry.heard = now
@@ -111,12 +141,12 @@ class AnnouncementTable:
             del self._of_host[entry.host]
 
     def next_expiry(self) -> float:
-        """When `expired` has one."""
+        """Returns the time when `expired` will find an entry."""
         oldest = next(iter(self._entries.values()), None)
         return inf if oldest is None else oldest.heard + LIFETIME
 
     def expired(self, now: float) -> list[Announced]:
-        """Those that were not heard for so long that nobody wants them any more."""
+        """Returns the entries that were not heard for LIFETIME."""
         found: list[Announced] = []
         for entry in self._entries.values():
             if now < entry.heard + LIFETIME:

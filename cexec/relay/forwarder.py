@@ -62,6 +62,11 @@ class Forwarder:
         return len(self._connections)
 
     @property
+    def listeners(self) -> int:
+        """How many announcements have a listener."""
+        return len(self._listening)
+
+    @property
     def jobs(self) -> int:
         """How many of them carry a job."""
         return sum(connection.is_job for connection in self._connections)

@@ -1,9 +1,10 @@
 """The relay: passes datagrams on between two networks, and joins the connections that follow from them.
 
-Contract: `Relay(...).run()` is one poll loop without threads and without keys; it returns when it has been told to stop
-(SIGTERM or Ctrl-C: no new jobs, running ones finish; a second one ends them).  An announcement is passed on with the
-port of a listener of ours, for as long as it is wanted; who connects there is joined to where the announcement came
-from.  Everything else is passed on as it is.  docs/protocol.md section 6.
+Contract: `Relay(...).run()` is one poll loop without threads and without keys.  SIGTERM or Ctrl-C makes it return: the
+first one takes no new jobs and lets running jobs finish, a second one ends them.  An announcement is passed on with the
+port of a listener of ours; a worker that connects there is joined to the address that the announcement came from.  All
+other datagrams are passed on as they are.  `step` is one turn of the loop; tests drive its parts alone with a clock of
+their own: `receive`, `next_timeout`, `handle_timeouts`, `stop`.  docs/protocol.md section 6.
 """
 
 from __future__ import annotations
@@ -11,22 +12,24 @@ from __future__ import annotations
 import os
 import select
 import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import inf
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from cexec.net.group_sockets import REFRESH_INTERVAL
 from cexec.protocol.base.limits import LOWEST_PORT, MAXIMUM_HOPS
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.relay_datagram import read, rewrite
 from cexec.protocol.decisions.relay_cache import RateLimits, SeenCache
-from cexec.relay.announcement_table import Announced, AnnouncementTable
+from cexec.relay.announcement_table import CLAIMED, PASSED_ON, WITHDRAWN, Announced, AnnouncementTable
 from cexec.relay.buffers import Buffers
 from cexec.relay.forwarder import Forwarder
 from cexec.relay.poller import Poller
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
-    from collections.abc import Sequence
 
     from cexec.net.groups import Sockaddr
     from cexec.protocol.datagrams.relay_datagram import Header
@@ -35,61 +38,91 @@ if TYPE_CHECKING:
 
 ANSWER_INTERVAL = 60.0  # seconds (ours) in which an answer is passed on once: no two of a worker are alike
 DEFAULT_RATE = 1000.0  # datagrams a second (ours) from each network; --rate
-_OURS = "sides"  # who owns the descriptors of the sides
+_OURS = "sides"  # the owner of the descriptors of the sides
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RelayRules:
+    """What the owner of a relay allows it."""
+
+    mac1_keys: Sequence[bytes] = ()  # of the applications that are relayed; without any all are
+    maximum_hops: int = MAXIMUM_HOPS  # a datagram may have left when it is passed on
+    hop_delay: float = 0.0  # seconds that an announcement waits, so that workers of its own network come first
+    rate: float = DEFAULT_RATE  # datagrams a second from each network
+    ports: Sequence[int] | None = None  # of listeners; None: any port
+    descriptors: int = 4096  # that this process may have open
 
 
 class Relay:
-    """One cproxy.  `sides` are the two networks; `mac1_keys`, if there are any, of the only applications."""
+    """One cproxy between two networks, its `sides`."""
 
     def __init__(
-        self,
-        sides: tuple[Side, Side],
-        *,
-        log: EventLog,
-        mac1_keys: Sequence[bytes] = (),
-        maximum_hops: int = MAXIMUM_HOPS,
-        hop_delay: float = 0.0,
-        rate: float = DEFAULT_RATE,
-        ports: Sequence[int] | None = None,
-        descriptors: int = 4096,
-        buffers: Buffers | None = None,
+        self, sides: tuple[Side, Side], rules: RelayRules, *, log: EventLog, buffers: Buffers | None = None
     ) -> None:
-        """`ports` and `descriptors`: see `Forwarder`."""
         now = monotonic()
         self._sides = sides
+        self._rules = rules
         self._log = log
-        self._mac1_keys = mac1_keys
-        self._maximum_hops = maximum_hops
-        self._hop_delay = hop_delay
         self._seen = SeenCache()
         self._answers = SeenCache(ANSWER_INTERVAL)
-        self._limits = tuple(RateLimits(rate, now) for _ in sides)
-        self._dropped = 0  # datagrams, since it was said last
+        self._limits = tuple(RateLimits(rules.rate, now) for _ in sides)
+        self._dropped = 0  # datagrams, since the last line about them
         self._table = AnnouncementTable()
         self._delayed: list[Announced] = []  # soonest first
         self._poller = Poller()
         self._buffers = buffers or Buffers()
-        self._forwarder = Forwarder(self._poller, self._buffers, log, ports, descriptors)
+        self._forwarder = Forwarder(self._poller, self._buffers, log, rules.ports, rules.descriptors)
         self._next_refresh = now + REFRESH_INTERVAL
-        self._stopping = 0  # how often we have been told to stop
+        self._stopping = 0  # how often `stop` has been called
         self._watched: set[int] = set()  # descriptors of the sides
         self._wakeup = _catch_signals()
+        self._poller.watch(self._wakeup, select.POLLIN, self)
+
+    @property
+    def announcements(self) -> int:
+        """How many announcements, each from one source, are known."""
+        return len(self._table)
+
+    @property
+    def listeners(self) -> int:
+        """How many announcements have a listener."""
+        return self._forwarder.listeners
+
+    @property
+    def connections(self) -> int:
+        """How many workers are connected."""
+        return len(self._forwarder)
 
     def run(self) -> None:
         """Relays until told to stop."""
-        self._poller.watch(self._wakeup, select.POLLIN, self)
-        while not (self._stopping and not len(self._forwarder)):
-            self._watch_sides()
-            events, owners = self._poller.wait(self._next_timeout())
-            now = monotonic()
-            for owner in owners:
-                if owner is self:
-                    self._read_signals(now)
-                elif owner is _OURS:
-                    self._hear(now)
-                else:
-                    self._forwarder.advance(owner, events, now)
-            self._handle_timeouts(now)
+        while not (self._stopping and not self.connections):
+            self.step()
+        self.close()
+
+    def step(self, until: float = inf) -> None:
+        """Waits until something has happened, but not beyond the time `until`, and handles it."""
+        self._watch_sides()
+        events, owners = self._poller.wait(min(until, self.next_timeout()))
+        now = monotonic()
+        for owner in owners:
+            if owner is self:
+                self._read_signals(now)
+            elif owner is _OURS:
+                self.receive(now)
+            else:
+                self._forwarder.advance(owner, events, now)
+        self.handle_timeouts(now)
+
+    def stop(self, now: float) -> None:
+        """Takes no new jobs; the second call ends those that run."""
+        self._stopping += 1
+        self._log.event("stopping" if self._stopping == 1 else "ending", jobs=self._forwarder.jobs)
+        for entry in self._table.all():
+            self._forget(entry)
+        self._forwarder.cut(now, jobs=self._stopping > 1)
+
+    def close(self) -> None:
+        """Closes what `step` waits for."""
         for side in self._sides:
             side.close()
         self._buffers.close()
@@ -104,13 +137,15 @@ class Relay:
             self._poller.watch(fd, select.POLLIN, _OURS)
         self._watched = fds
 
-    def _next_timeout(self) -> float:
+    def next_timeout(self) -> float:
+        """When `handle_timeouts` is to be called."""
         times = [self._next_refresh, self._forwarder.next_timeout(), self._table.next_expiry()]
         if self._delayed:
             times.append(self._delayed[0].due)
         return min(times)
 
-    def _handle_timeouts(self, now: float) -> None:
+    def handle_timeouts(self, now: float) -> None:
+        """Does what is due: delayed announcements, expiries, retries, the look at the interfaces."""
         while self._delayed and self._delayed[0].due <= now:
             self._pass_on(self._delayed.pop(0), now)
         for entry in self._table.expired(now):
@@ -133,23 +168,20 @@ class Relay:
 
     def _read_signals(self, now: float) -> None:
         for _ in os.read(self._wakeup, 64):
-            self._stopping += 1
-            self._log.event("stopping" if self._stopping == 1 else "ending", jobs=self._forwarder.jobs)
-            for entry in self._table.all():
-                self._forget(entry)
-            self._forwarder.cut(now, jobs=self._stopping > 1)
+            self.stop(now)
 
     # datagrams
 
-    def _hear(self, now: float) -> None:
+    def receive(self, now: float) -> None:
+        """Passes on the datagrams that both sides have heard."""
         for side in self._sides:
             heard: list[tuple[Header, bytes, Sockaddr, _socket.socket | None]] = []
             for data, source, via in side.hear(now):
-                header = read(data, self._mac1_keys)
+                header = read(data, self._rules.mac1_keys)
                 if header is not None:
                     heard.append((header, data, source, via))
             for data, source in side.replies():
-                header = read(data, self._mac1_keys)
+                header = read(data, self._rules.mac1_keys)
                 if header is not None and header.kind in (datagram.ANSWER, datagram.ACKNOWLEDGEMENT):
                     heard.append((header, data, source, None))
             heard.sort(key=lambda one: -one[0].hops)  # of copies that come together the nearest first
@@ -159,7 +191,7 @@ class Relay:
     def _take(
         self, header: Header, data: bytes, side: int, source: Sockaddr, via: _socket.socket | None, now: float
     ) -> None:
-        """`via` heard it; None for what was sent to us alone, because we had passed on something."""
+        """`via` is the socket that heard it, None if it was an answer to something that we had passed on."""
         claimed = header.kind == datagram.CLAIM and self._claimed(header, source)
         limits, host = self._limits[side], str(source[0])
         if not limits.left(host, now):
@@ -169,7 +201,7 @@ class Relay:
         if not seen.passes(header.mac1, header.counter, header.hops, side, now):
             return
         limits.spend(host)
-        data = rewrite(data, hops=min(max(0, header.hops - 1), self._maximum_hops))
+        data = rewrite(data, hops=min(max(0, header.hops - 1), self._rules.maximum_hops))
         if header.kind == datagram.ANSWER:
             if via is None:
                 self._send_back(data, header.about, side)
@@ -182,7 +214,7 @@ class Relay:
             self._sides[1 - side].send(data)
 
     def _send_back(self, answer: bytes, about: bytes, side: int) -> None:
-        """An answer goes the way by which its announcement came, however many hops it has left."""
+        """Sends an answer the way by which its announcement came, however many hops it has left."""
         for entry in self._table.of(about):
             if entry.side != side and entry.passed_on:
                 self._sides[entry.side].send_to(answer, entry.source, entry.via)
@@ -200,7 +232,7 @@ class Relay:
             if crowded is not None:
                 self._forget(crowded)
             entry = Announced(header.mac1, side, source, via)
-            entry.due = now + self._hop_delay
+            entry.due = now + self._rules.hop_delay
             self._table.add(entry)
         self._table.heard(entry, now)
         if entry.claimed:
@@ -214,7 +246,7 @@ class Relay:
             self._delayed.append(entry)
 
     def _pass_on(self, entry: Announced, now: float) -> None:
-        """What is pending, with the port of a listener of ours."""
+        """Sends the copy that is pending, with the port of a listener of ours."""
         data, entry.pending = entry.pending, b""
         if not data:
             return
@@ -222,14 +254,14 @@ class Relay:
         if entry.reply_port and not self._forwarder.listen(entry, now, loopback=other.loopback, ipv6=other.ipv6):
             return
         other.send(rewrite(data, reply_port=entry.port))
-        entry.passed_on = True
+        entry.move(PASSED_ON)
 
     def _claimed(self, header: Header, source: Sockaddr) -> bool:
-        """Whether a claim is to be passed on.  It is believed only from where its announcement came from."""
+        """True if a claim is to be passed on.  It is believed only from where its announcement came from."""
         entry = self._table.get(header.about, source)
         if entry is None:
             return False
-        entry.claimed = True
+        entry.move(CLAIMED if entry.passed_on else WITHDRAWN)
         entry.pending = b""
         self._forwarder.close_listener(entry)
         return entry.passed_on

@@ -1,14 +1,22 @@
 """One connection of a worker through a relay, from its acceptance to its end.
 
-Contract: nothing is connected to the client until the worker has begun as a worker does: so what a stranger can reach
-through a relay hears cexec's opening first.  Driven by `advance` whenever a descriptor is ready for what `masks` asks,
-and by `handle_timeout`; it is over when `ending` says how.  docs/protocol.md section 6.3.
+Contract: the relay connects to the client only after the worker has sent the magic.  So a stranger reaches nobody, and
+every listener that a relay can be led to reads cexec's opening first.  The caller calls `advance` when a descriptor is
+ready for what `masks` asks, and `handle_timeout` when `next_timeout` has come.  `ending` says how it ended, or is
+empty.  docs/protocol.md section 6.3.
+
+    state       waits for                            then
+    OPENING     the magic from the worker            CONNECTING, or OVER after CONNECT_DEADLINE
+    CONNECTING  the connection to the client         SPLICED, or OVER after CONNECT_DEADLINE (`unreachable`)
+    SPLICED     bytes, which the `Splice` passes on  OVER
+    OVER        nothing
 """
 
 from __future__ import annotations
 
 import _socket
 import select
+from typing import TYPE_CHECKING
 
 from cexec.errors import CexecError
 from cexec.net.sockets import connect_result, start_connect
@@ -16,7 +24,6 @@ from cexec.protocol.base.limits import CONNECT_DEADLINE
 from cexec.protocol.datagrams.datagram import MAGIC
 from cexec.relay.splice import Splice, reset
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -28,24 +35,30 @@ if TYPE_CHECKING:
 WITHOUT_JOB = 64 + 4 + 4 + 32
 REFUSED = "connection refused"
 
+OPENING, CONNECTING, SPLICED, OVER = "opening", "connecting", "spliced", "over"
+TRANSITIONS = {OPENING: (CONNECTING, OVER), CONNECTING: (SPLICED, OVER), SPLICED: (OVER,), OVER: ()}
+
 
 class RelayedConnection:
-    """`announced` is what the worker has connected for.  `unreachable`: why its client cannot be connected to."""
+    """`announced` is the announcement that it answers.  `unreachable`: why its client cannot be connected to."""
 
-    __slots__ = ("_buffers", "_client", "_deadline", "_head", "_splice", "_worker", "announced", "ending", "started",
-                 "unreachable", "worker_address")  # fmt: skip
+    __slots__ = (
+        "_buffers", "_client", "_deadline", "_head", "_splice", "_worker", "announced", "ending", "started", "state",
+        "unreachable", "worker_address",
+    )  # fmt: skip
 
     def __init__(
         self, announced: Announced, worker: _socket.socket, worker_address: Sockaddr, buffers: Buffers, now: float
     ) -> None:
+        self.state = OPENING
         self.announced = announced
         self.worker_address = worker_address
         self.started = now
         self.ending = ""
         self.unreachable = ""
         self._worker = worker
-        self._client: _socket.socket | None = None  # from the opening on
-        self._splice: Splice | None = None  # from the connection to the client on
+        self._client: _socket.socket | None = None  # from CONNECTING on
+        self._splice: Splice | None = None  # from SPLICED on
         self._head = b""
         self._buffers = buffers
         self._deadline = now + CONNECT_DEADLINE
@@ -57,29 +70,31 @@ class RelayedConnection:
 
     @property
     def is_job(self) -> bool:
-        """Whether the client has chosen this worker."""
+        """True if the client has chosen this worker."""
         return self.counts[1] > WITHOUT_JOB
 
     @property
     def spliced(self) -> bool:
+        """True if the client has accepted the connection, even if that is over."""
         return self._splice is not None
 
     def masks(self) -> dict[int, int]:
         """What to wait for, by descriptor; 0 is for being hung up only."""
-        if self.ending:
-            return {}
-        if self._splice is not None:
-            return self._splice.masks()
-        if self._client is None:
+        if self.state == OPENING:
             return {self._worker.fileno(): select.POLLIN}
-        return {self._worker.fileno(): 0, self._client.fileno(): select.POLLOUT}
+        if self.state == CONNECTING:
+            assert self._client is not None
+            return {self._worker.fileno(): 0, self._client.fileno(): select.POLLOUT}
+        return {} if self._splice is None else self._splice.masks()
 
     def advance(self, events: Mapping[int, int], now: float) -> None:
-        """Descriptors are ready, as `events` says."""
+        """Does what can be done; `events` names the descriptors that are ready."""
+        if self.state == OVER:
+            return
         if self._splice is not None:
             self._splice.advance(events, now)
-            self.ending = self._splice.ending
-        elif self._client is None:
+            self._follow_splice()
+        elif self.state == OPENING:
             self._read_opening()
         elif events.get(self._worker.fileno(), 0):
             self.cut("worker: connection reset by peer")
@@ -92,17 +107,18 @@ class RelayedConnection:
     def handle_timeout(self, now: float) -> None:
         if self._splice is not None:
             self._splice.handle_timeout(now)
-            self.ending = self._splice.ending
+            self._follow_splice()
         elif now >= self._deadline:
-            if self._client is None:
+            if self.state == OPENING:
                 self.cut("worker: no opening")
-            else:
+            elif self.state == CONNECTING:
                 self._fail("timed out")
 
     def cut(self, ending: str) -> None:
         """Ends it at once; both peers see that it was cut off."""
-        if self.ending:
+        if self.state == OVER:
             return
+        self._move(OVER)
         self.ending = ending
         if self._splice is not None:
             self._splice.cut(ending)
@@ -111,8 +127,20 @@ class RelayedConnection:
         if self._client is not None:
             self._client.close()
 
+    def _move(self, state: str) -> None:
+        """The only place that changes the state."""
+        if state not in TRANSITIONS[self.state]:
+            raise ValueError(f"a relayed connection that is {self.state} cannot become {state}")
+        self.state = state
+
+    def _follow_splice(self) -> None:
+        assert self._splice is not None
+        if self._splice.ending and self.state != OVER:
+            self._move(OVER)
+            self.ending = self._splice.ending
+
     def _read_opening(self) -> None:
-        """Another version of cexec passes: it is for the client to say so."""
+        """Waits for the magic only.  A worker of another version passes, because the client explains that better."""
         try:
             data = self._worker.recv(len(MAGIC) - len(self._head))
         except BlockingIOError:
@@ -128,6 +156,8 @@ class RelayedConnection:
                 self._client = start_connect(self.announced.client)
             except CexecError as error:
                 self._fail(str(error))
+            else:
+                self._move(CONNECTING)
 
     def _finish_connecting(self, now: float) -> None:
         assert self._client is not None
@@ -136,8 +166,9 @@ class RelayedConnection:
             self._fail(failure)
             return
         self._splice = Splice(self._worker, self._client, self._head, self._buffers)
+        self._move(SPLICED)
         self._splice.advance({}, now)
-        self.ending = self._splice.ending
+        self._follow_splice()
 
     def _fail(self, reason: str) -> None:
         self.unreachable = reason

@@ -1,10 +1,16 @@
 """Two TCP connections joined to one.
 
-Contract: `Splice` moves bytes between its ends as they can take them; nothing is read that the other end has no room
-for, so a slow reader slows the writer, as on one connection.  The end of one direction ends that direction only; a
-reset, or a machine that does not answer any more, resets the other end, after all that came before it has been taken
-there: never a clean end in its place.  Driven by `advance` whenever a descriptor is ready for what `masks` asks (or is
-hung up), and by `handle_timeout`; `ending` says how it ended, once it has.  docs/protocol.md section 6.3.
+Contract: `Splice` moves bytes between its two ends.  It reads only what the other end has room for, so a slow reader
+slows the writer, as on one connection.  The end of one direction ends that direction only.  A reset, or a machine that
+does not answer any more, resets the other end after the bytes that came before it were delivered; it never looks like a
+clean end.  The caller calls `advance` when a descriptor is ready for what `masks` asks or is hung up, and
+`handle_timeout` when `next_timeout` has come.  `ending` says how the splice ended, or is empty.  docs/protocol.md
+section 6.3.
+
+    state of a flow  its source     its target                             after
+    OPEN             may send more  takes what is buffered                 the connection
+    OVER             sends no more  takes what is buffered still           the source ended its direction, or is lost
+    ENDED            sends no more  has been told of the end, or is lost   all was delivered, or the target is lost
 """
 
 from __future__ import annotations
@@ -13,12 +19,12 @@ import _socket
 import os
 import select
 import sys
+from typing import TYPE_CHECKING
 
 from cexec.errors import DisconnectedError
 from cexec.net.liveness import Liveness
 from cexec.relay.buffers import MemoryBuffer
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -26,8 +32,10 @@ if TYPE_CHECKING:
 
 CLOSED = "closed"  # how a splice ended when nothing went wrong
 BURST = 4 * 1024 * 1024  # bytes (ours) of one direction before the others have their turn
-RESET_DEADLINE = 15.0  # seconds (ours) that what came before a reset may take to be delivered
-FIRST_LOOK, LONGEST_LOOK = 0.005, 0.5  # seconds (ours) between two looks whether it has been
+RESET_DEADLINE = 15.0  # seconds (ours) that delivery of the bytes before a reset may take
+FIRST_LOOK, LONGEST_LOOK = 0.005, 0.5  # seconds (ours) between two looks at that delivery
+OPEN, OVER, ENDED = "open", "over", "ended"
+_FLOW_TRANSITIONS = {OPEN: (OVER, ENDED), OVER: (ENDED,), ENDED: (ENDED,)}
 _HUNG = select.POLLERR | select.POLLHUP | select.POLLNVAL
 _SIOCOUTQ = 0x5411  # <linux/sockios.h>: bytes that the peer has not acknowledged
 _LINGER = (1).to_bytes(4, sys.byteorder) + bytes(4)  # struct linger: on, and for no time
@@ -43,7 +51,7 @@ def reset(connection: _socket.socket) -> None:
 
 
 class _End:
-    """One of the two connections; `name` is what a person calls its peer."""
+    """One of the two connections; `name` is the word for its peer in log lines."""
 
     __slots__ = ("connection", "hung", "liveness", "lost", "name")
 
@@ -51,11 +59,11 @@ class _End:
         self.name = name
         self.connection = connection
         self.liveness = Liveness(connection)
-        self.lost = ""  # why nothing more can be sent, and nothing come but what is here already
-        self.hung = False  # both its directions have ended, as far as its kernel is concerned
+        self.lost = ""  # why it is lost: nothing can be sent, and only bytes that the kernel has already can come
+        self.hung = False  # the kernel reports that both directions have ended
 
     def fail(self, error: OSError) -> None:
-        """The kernel tells an error once: the next read may look like a clean end."""
+        """Keeps the error, because the kernel reports it once and the next read may look like a clean end."""
         self.lost = self.lost or os.strerror(error.errno or 0).lower()
 
     def look_for_error(self) -> bool:
@@ -65,7 +73,7 @@ class _End:
         return bool(self.lost)
 
     def delivered(self) -> bool:
-        """Whether its peer's machine has all that was sent."""
+        """True if its peer's machine has acknowledged all that was sent."""
         if sys.platform != "linux":
             return True
         from fcntl import ioctl
@@ -77,20 +85,26 @@ class _End:
 
 
 class _Flow:
-    """One direction.  `over`: its source gives no more; `told`: its target has been told so."""
+    """One direction; `count` bytes of it have been delivered to the target's kernel."""
 
-    __slots__ = ("buffer", "count", "over", "source", "target", "told")
+    __slots__ = ("buffer", "count", "source", "state", "target")
 
     def __init__(self, source: _End, target: _End, buffer: Buffer | None = None) -> None:
         self.source = source
         self.target = target
         self.buffer = buffer
         self.count = 0
-        self.over = self.told = False
+        self.state = OPEN
+
+    def move(self, state: str) -> None:
+        """The only place that changes the state."""
+        if state not in _FLOW_TRANSITIONS[self.state]:
+            raise ValueError(f"a flow that is {self.state} cannot become {state}")
+        self.state = state
 
 
 class Splice:
-    """The connection from a worker and the one to the client; `head` has been read from the worker's already."""
+    """The connections from a worker and to its client; `head` was read from the worker already."""
 
     __slots__ = ("_buffers", "_ends", "_flows", "_interval", "_look", "_reset_by", "ending")
 
@@ -115,19 +129,19 @@ class Splice:
         masks = {end.connection.fileno(): 0 for end in self._ends if not (end.lost or end.hung)}
         for flow in self._flows:
             end, mask = (flow.source, select.POLLIN) if flow.buffer is None else (flow.target, select.POLLOUT)
-            if end.connection.fileno() in masks and not (flow.over and mask == select.POLLIN):
+            if end.connection.fileno() in masks and (flow.state == OPEN or mask == select.POLLOUT):
                 masks[end.connection.fileno()] |= mask
         return masks
 
     def advance(self, events: Mapping[int, int], now: float) -> None:
-        """Descriptors are ready, as `events` says; with none all is tried."""
+        """Moves bytes; `events` names the descriptors that are ready, and without any both directions are tried."""
         if self.ending:
             return
         for flow in self._flows:
             end = flow.target
             if events.get(end.connection.fileno(), 0) & _HUNG:
                 end.hung = True
-                if not end.look_for_error() and not flow.told:
+                if not end.look_for_error() and flow.state != ENDED:
                     end.lost = "connection reset by peer"  # its error has been told already
         for flow in self._flows:
             if not events or any(end.connection.fileno() in events for end in (flow.source, flow.target)):
@@ -153,7 +167,7 @@ class Splice:
         self._conclude(now)
 
     def cut(self, ending: str) -> None:
-        """Ends it at once, for both."""
+        """Resets both connections at once."""
         if self.ending:
             return
         self.ending = ending
@@ -163,7 +177,7 @@ class Splice:
             reset(end.connection)
 
     def _finish_moving(self, now: float) -> None:
-        """What is meant for an end that is lost is discarded, what came from it still goes on."""
+        """Discards what is meant for a lost end, and moves on what came from it before it was lost."""
         for _ in range(2):  # what fails in the second direction may leave something to read for the first
             for flow in self._flows:
                 self._give_up_writing()
@@ -172,11 +186,11 @@ class Splice:
 
     def _move(self, flow: _Flow, now: float) -> None:
         left = BURST
-        while not flow.told:
+        while flow.state != ENDED:
             if flow.buffer is not None:
                 if not self._drain(flow, flow.buffer, now):
                     return
-            elif flow.over:
+            elif flow.state == OVER:
                 if not flow.source.lost:
                     self._tell(flow, now)
                 return
@@ -189,7 +203,7 @@ class Splice:
                 left -= filled
 
     def _fill(self, flow: _Flow) -> int | None:
-        """Bytes that came; None when there is nothing now."""
+        """Returns how many bytes came, 0 at the end of the direction, None if nothing has come yet."""
         buffer = self._buffers.take()
         filled: int | None = 0
         try:
@@ -202,11 +216,11 @@ class Splice:
         self._buffers.give_back(buffer)
         if filled is None and not (flow.source.lost or flow.source.hung):
             return None
-        flow.over = True
+        flow.move(OVER)
         return 0
 
     def _drain(self, flow: _Flow, buffer: Buffer, now: float) -> bool:
-        """Whether the buffer is empty now, and gone."""
+        """Returns True if the buffer is empty now and was given back."""
         flow.target.liveness.stepped(now)
         while buffer.held:
             try:
@@ -221,8 +235,8 @@ class Splice:
         return True
 
     def _tell(self, flow: _Flow, now: float) -> None:
-        """The source has ended its direction: so do we."""
-        flow.told = True
+        """Ends the direction at the target, as the source has ended it."""
+        flow.move(ENDED)
         flow.target.liveness.stepped(now)
         try:
             flow.target.connection.shutdown(_socket.SHUT_WR)
@@ -233,7 +247,7 @@ class Splice:
         for flow in self._flows:
             if flow.target.lost:
                 self._drop(flow)
-                flow.over = flow.told = True
+                flow.move(ENDED)
 
     def _drop(self, flow: _Flow) -> None:
         if flow.buffer is not None:
@@ -241,9 +255,9 @@ class Splice:
             flow.buffer = None
 
     def _conclude(self, now: float) -> None:
-        """Whether it is over, and how its ends are to be closed."""
+        """Closes the ends if both directions have ended, or resets them if one end is lost and delivery is done."""
         if not any(end.lost for end in self._ends):
-            if not all(flow.told for flow in self._flows):
+            if not all(flow.state == ENDED for flow in self._flows):
                 return
             if not any([end.look_for_error() for end in self._ends]):
                 self.ending = CLOSED
@@ -254,7 +268,7 @@ class Splice:
         onward = next(flow for flow in self._flows if flow.source is gone)
         if self._reset_by is None:
             self._reset_by = now + RESET_DEADLINE
-        passed_on = onward.told or (onward.over and onward.buffer is None)
+        passed_on = onward.state == ENDED or (onward.state == OVER and onward.buffer is None)
         if onward.target.lost or now >= self._reset_by or (passed_on and onward.target.delivered()):
             self.cut(f"{gone.name}: {gone.lost}")
             return

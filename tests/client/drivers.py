@@ -87,7 +87,7 @@ class Setting:
         else:
             self.program = None
         self.descriptors = [self._descriptor(self.input_fd, READS), self._descriptor(self.output_fd, WRITES)]
-        self._hello = SimpleNamespace(name="w", attributes={"once": ""} if once else {}, slots=1)
+        self._hello = SimpleNamespace(name="w", once=once, slots=1)
 
     @staticmethod
     def _descriptor(fd: int, direction: int) -> Descriptor:

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,12 +14,12 @@ from tests.environment import clean_environment, command, local_environment
 from tests.service import Application, Service
 
 
-def crat(directory: Path, *arguments: object, **options: object) -> subprocess.Popen[str]:
+def crat(directory: Path, *arguments: object, **options: Any) -> subprocess.Popen[str]:
     """Runs there, which is its home too, with pipes."""
     environment = local_environment({"HOME": str(directory)})
     argv = command("crat", *map(str, arguments))
-    settings = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    return subprocess.Popen(argv, cwd=directory, text=True, **settings)  # type: ignore[call-overload]
+    settings: dict[str, Any] = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.Popen(argv, cwd=directory, text=True, **settings)
 
 
 def first_lines(process: subprocess.Popen[str]) -> str:

@@ -17,7 +17,8 @@ import pytest
 
 from tests.conftest import StartService
 from tests.environment import command, local_environment
-from tests.service import Application, comes_true
+from tests.service import Application
+from tests.waiting import comes_true
 
 DEADLINE = 30.0  # seconds for whatever a test waits for
 CALLERS = ("ignores SIGCHLD", "blocks SIGCHLD", "blocks all signals")
@@ -112,7 +113,7 @@ def test_signals_that_the_caller_ignores_stay_ignored(application: Application) 
         signal.signal(signal.SIGHUP, before)
     assert comes_true(lambda: has_own_state(process.pid))
     process.send_signal(signal.SIGHUP)
-    time.sleep(0.3)
+    time.sleep(0.3)  # the time in which a SIGHUP that is not ignored would end it
     assert process.poll() is None
     process.send_signal(signal.SIGINT)  # which was blocked only
     process.communicate(timeout=DEADLINE)

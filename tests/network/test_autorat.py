@@ -17,7 +17,7 @@ import pytest
 from cexec.net.announcer import Announcer
 from cexec.net.groups import parse_groups
 from cexec.protocol.base.keys import ClientKey
-from cexec.protocol.base.limits import UDP_PORT
+from cexec.protocol.base.limits import IDENTITY_SIZE, UDP_PORT
 from cexec.protocol.datagrams import alert
 from cexec.protocol.datagrams.alert import Alert
 from cexec.system.storage.keyfile import read_key
@@ -105,7 +105,7 @@ def test_a_flood_of_complaints_from_one_client_counts_once(service: StartService
         told = Alert(
             outcome=alert.COMPLAINT,
             certificate=key.identity.certificate,
-            job_id=os.urandom(alert.ID_SIZE),
+            job_id=os.urandom(IDENTITY_SIZE),
             attempt=1,
             client_name="default",
             client_address="127.0.0.1",

@@ -13,7 +13,7 @@ import pytest
 from cexec.errors import CexecError, ProtocolError, VerifyError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.certificate import Identity
-from cexec.protocol.base.noise import OVERHEAD, Handshake
+from cexec.protocol.base.noise import HASH_SIZE, OVERHEAD, Handshake, SymmetricState
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.channel import FIRST_FLIGHT, OPENING, SECOND_FLIGHT, ClientHandshake, WorkerHandshake
 from cexec.protocol.datagrams import datagram, hello
@@ -163,8 +163,8 @@ def test_a_worker_in_the_middle_can_pass_on_but_not_read() -> None:
         pose = Handshake(
             "NKpsk0",
             initiator=False,
-            prologue=ANSWER_PROLOGUE + middle.opened._hash,
-            psk=middle.opened._psk,
+            prologue=ANSWER_PROLOGUE + middle.opened.hash,
+            psk=middle.opened.psk,
             static=secret,
         )
         with pytest.raises(ProtocolError):
@@ -179,7 +179,7 @@ def test_a_worker_in_the_middle_can_pass_on_but_not_read() -> None:
 def test_a_worker_that_shares_every_static_secret_cannot_derive_the_record_keys() -> None:
     """With a psk from the announcement as the only secret, every worker had the keys of every connection."""
     middle = Middle().flow()
-    known = [middle.opened._psk, MALLORY.psk, MALLORY.worker_secret, middle.opened._hash[:32], MALLORY.mac1_key]
+    known = [middle.opened.psk, MALLORY.psk, MALLORY.worker_secret, middle.opened.hash[:32], MALLORY.mac1_key]
     known += [sodium.keyed_hash(key, label) for key in list(known) for label in (ANSWER_PSK_LABEL, b"cexec 1 record ")]
     for key in transport_keys(middle.client.records):
         assert key not in known
@@ -312,26 +312,28 @@ def test_a_worker_cannot_change_the_payload_under_the_clients_ephemeral() -> Non
         )
 
 
-def _box_key(ephemeral: bytes) -> Handshake:
-    """A handshake that stands after `psk e es` of somebody else's message: the worker's key is enough for that."""
-    handshake = Handshake("Npsk0", initiator=False, prologue=PROLOGUE, psk=MALLORY.psk, static=MALLORY.worker_secret)
-    state = handshake._state
-    handshake._mix(state, "psk", None, None)
+def _box_key(ephemeral: bytes) -> SymmetricState:
+    """The state after `psk e es` of another client's message; it takes no more than the worker's key."""
+    name = b"Noise_Npsk0_25519_ChaChaPoly_BLAKE2b".ljust(HASH_SIZE, b"\0")
+    state = SymmetricState(name, name, None, 0)
+    state.mix_hash(PROLOGUE)
+    state.mix_hash(sodium.public_key(MALLORY.worker_secret))
+    state.mix_key_and_hash(MALLORY.psk)
     state.mix_hash(ephemeral)
     state.mix_key(ephemeral)
-    handshake._mix(state, "es", None, ephemeral)
-    return handshake
+    state.mix_key(sodium.diffie_hellman(MALLORY.worker_secret, ephemeral))
+    return state
 
 
-def _sealed_with(handshake: Handshake, ephemeral: bytes, payload: bytes) -> bytes:
-    return ephemeral + handshake._state.copy().encrypt(payload)
+def _sealed_with(state: SymmetricState, ephemeral: bytes, payload: bytes) -> bytes:
+    return ephemeral + state.copy().encrypt(payload)
 
 
 def test_a_claim_forged_by_a_worker_is_refused() -> None:
     """It knows the announcement and the mac1 key, but not the claim secret, only its hash."""
     sealed = APPLICATION.announce()
     opened = APPLICATION.hear(sealed, MALLORY)
-    for secret in (opened.announcement.claim_hash, bytes(32), MALLORY.psk, opened._psk):
+    for secret in (opened.announcement.claim_hash, bytes(32), MALLORY.psk, opened.psk):
         inner = sealed.mac1 + secret + b"\0\1"
         mac1 = datagram.compute_mac1(MALLORY.mac1_key, datagram.CLAIM, inner)
         parsed = datagram.parse(datagram.encode(datagram.CLAIM, mac1, inner, hops=8), [APPLICATION.worker.mac1_key])

@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 from cexec.protocol.base.limits import RECORD_HEADER
-from cexec.protocol.connection import frames
+from cexec.protocol.connection import frames, options
 from cexec.protocol.connection.channel import FIRST_FLIGHT, RECORD_LABEL, SECOND_FLIGHT
 from cexec.protocol.connection.frames import ENDED, EXITED, READS, WRITES, Ending, Exit
-from cexec.protocol.datagrams import announcement, datagram, hello, presence
+from cexec.protocol.datagrams import announcement, datagram, hello, presence, requirements
 from tests.protocol.wires import APPLICATION, job
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -69,6 +69,23 @@ def labels_of(source: str) -> set[str]:
     }
 
 
+def strings_of(source: str) -> set[str]:
+    """Every string in it, except the names in `__slots__` and the parts of f-strings, which are for people."""
+    tree = ast.parse(source)
+    others: list[ast.expr] = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    others += [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "__slots__"
+    ]
+    ignored = {id(node) for other in others for node in ast.walk(other)}
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in ignored
+    }
+
+
 def marked_constants(source: str) -> set[str]:
     """The names of the constants whose comment says that they are the protocol's."""
     return {
@@ -91,14 +108,14 @@ def type_numbers(module: str) -> set[str]:
 LABELS = set().union(*map(labels_of, sources().values()))
 MARKED = {f"{module}.{name}" for module, source in sources().items() for name in marked_constants(source)}
 NOT_ON_THE_WIRE = {"datagram.VERSION", "datagram.KIND_AT", "datagram.MAC1_START", "datagram.INNER_START",
-                   "announcement.JOB_ID_SIZE", "hello.INSTANCE_SIZE", "hello.THOUSANDTHS",
-                   "presence.MAXIMUM_FOLLOWED"}  # fmt: skip
+                   "hello.THOUSANDTHS", "presence.MAXIMUM_FOLLOWED"}  # fmt: skip
 
 
 def test_there_is_something_to_check() -> None:
     assert len(LABELS) >= 16 and RECORD_LABEL.decode() in LABELS
     assert len(MARKED) >= 30 and "limits.MAXIMUM_DATAGRAM" in MARKED
     assert len(ROWS) >= 70
+    assert strings_of("__slots__ = ('a',); b = {'c': f'd{e}'}") == {"c"}
     assert labels_of('x = b"cexec 1 x"; y = "cexec 1 y"') == {"cexec 1 x"}
     assert marked_constants("A = 1  # bytes (protocol)\nB = 2  # (ours)\nC: int = 3  # (protocol)") == {"A", "C"}
     assert [written(value) for value in (3010, 5.0, 0.1, "x", ("a", "b"), {1: 2})] == [
@@ -133,6 +150,22 @@ def test_every_type_number_has_a_row(module: str) -> None:
     assert numbers - ROWS.keys() == set()
 
 
+def test_the_options_of_go_are_those_of_the_code() -> None:
+    _, _, table = TEXT.partition("| option of GO | value | |\n")
+    told = re.findall(r"^\| `([^`]+)`", table.partition("\n\n")[0], re.MULTILINE)
+    known = {*options.LIMITS, options.FETCH_ON_FAILURE, options.LEASE, options.PROGRAM_STREAM, options.PROGRAM}
+    assert sorted(told) == sorted(known)
+
+
+def test_the_words_of_the_wire_are_written_once() -> None:
+    words = {
+        options.LEASE, options.FETCH_ON_FAILURE, options.TIME_LIMIT, options.CPU_LIMIT, options.MEMORY_LIMIT,
+        options.PROGRAM_STREAM, options.PROGRAM, requirements.ALLOWED, requirements.ONCE,
+    }  # fmt: skip
+    places = {word: [module for module, source in sources().items() if word in strings_of(source)] for word in words}
+    assert {word: found for word, found in places.items() if len(found) != 1} == {}
+
+
 def test_the_sections_that_the_code_cites_exist() -> None:
     headings = set(re.findall(r"^##+ ([\d.]+?)\.? ", TEXT, re.MULTILINE))
     assert {"0", "1", "2", "3", "4", "5", "6", "7", "2.1", "4.4"} <= headings
@@ -144,6 +177,11 @@ def test_the_sections_that_the_code_cites_exist() -> None:
     }
     assert len(cited) >= 10
     assert cited - headings == set()
+
+
+def test_lines_are_short_enough_to_be_reviewed() -> None:
+    lines = TEXT.splitlines()
+    assert [line for line in lines if len(line) > (160 if line.startswith("|") else 120)] == []
 
 
 def test_the_sizes_of_the_transcript() -> None:

@@ -93,7 +93,7 @@ def sent_bytes(records: Records) -> bytes:
 
 
 def transport_keys(records: Records) -> tuple[bytes, bytes]:
-    return records._sending_key, records._receiving_key
+    return records.keys[1:]
 
 
 class Side:

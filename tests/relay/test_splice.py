@@ -12,6 +12,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from statistics import median
 
 import pytest
 
@@ -158,13 +159,15 @@ def test_bytes_pass_in_both_directions_at_once(join: MakeJoined) -> None:
 
 def test_a_small_record_is_not_kept_back(join: MakeJoined) -> None:
     joined = join()
-    started = time.monotonic()
+    took = []
     for number in range(20):
+        started = time.monotonic()
         joined.client.sendall(b"%02d" % number)
         assert joined.read(joined.worker, 2) == b"%02d" % number
         joined.worker.sendall(b"ok")
         assert joined.read(joined.client, 2) == b"ok"
-    assert time.monotonic() - started < 0.4  # one delayed segment costs 40 ms at least
+        took.append(time.monotonic() - started)
+    assert median(took) < 0.04  # seconds, which a delayed segment costs at least
 
 
 def test_the_end_of_one_direction_leaves_the_other_open(join: MakeJoined) -> None:
@@ -259,7 +262,7 @@ def test_a_reset_is_passed_on_in_the_end_to_one_who_does_not_read(
     reset(joined.worker)
     started = time.monotonic()
     assert joined.ended().startswith("worker")
-    assert 0.4 < time.monotonic() - started < 2
+    assert time.monotonic() - started > 0.4
     with pytest.raises(ConnectionResetError):
         while joined.client.recv(65536):
             pass
@@ -271,17 +274,16 @@ def test_a_reset_after_the_end_of_its_own_direction_is_passed_on(join: MakeJoine
     assert joined.read(joined.client, 1) == b""
     reset(joined.worker)
     assert joined.ended().startswith("worker")
+    assert ready(joined.client, select.POLLHUP)
     with pytest.raises((ConnectionResetError, BrokenPipeError)):
         joined.client.sendall(b"anybody there?")
-        time.sleep(0.05)
-        joined.client.sendall(b"no")
 
 
 def test_who_closes_with_bytes_unread_resets_the_writer_behind_the_relay(join: MakeJoined) -> None:
     joined = join()
     joined.client.sendall(b"never read")
     joined.until(lambda: joined.splice.counts[1] == 10)
-    time.sleep(0.05)
+    assert ready(joined.worker, select.POLLIN)
     joined.worker.close()
     assert joined.ended().startswith("worker")
     assert state_of(joined.client) == "reset"
@@ -290,18 +292,27 @@ def test_who_closes_with_bytes_unread_resets_the_writer_behind_the_relay(join: M
 def test_a_reset_that_a_write_has_seen_is_no_clean_end_to_the_next_read(join: MakeJoined) -> None:
     """The kernel tells an error once; after that a read says that the peer has ended."""
     joined = join()
-    joined.worker.sendall(b"before")
-    reset(joined.worker)
-    time.sleep(0.05)
-    joined.client.sendall(b"to nobody")
-    flow_to_worker, flow_to_client = joined.splice._flows[1], joined.splice._flows[0]
-    joined.splice._move(flow_to_worker, time.monotonic())  # as if only the client's descriptor had been looked at
-    assert flow_to_worker.target.lost
-    joined.splice._move(flow_to_client, time.monotonic())
-    joined.step(0)
-    assert joined.read(joined.client, 6) == b"before"
-    assert joined.ended().startswith("worker")
-    assert state_of(joined.client) == "reset"
+    joined.client.sendall(b"before")
+    reset(joined.client)
+    near_worker, near_client = joined.near
+    assert ready(near_client, select.POLLHUP)
+    joined.worker.sendall(b"to nobody")
+    assert ready(near_worker, select.POLLIN)
+    joined.splice.advance({near_worker.fileno(): select.POLLIN}, time.monotonic())  # so the write sees the reset first
+    assert joined.read(joined.worker, 6) == b"before"
+    assert joined.ended().startswith("client")
+    assert state_of(joined.worker) == "reset"
+
+
+def ready(one: socket.socket, mask: int) -> bool:
+    """True once the kernel reports one of these events."""
+    poll = select.poll()
+    poll.register(one, select.POLLIN)
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        if any(events & mask for _, events in poll.poll(20)):
+            return True
+    return False
 
 
 def test_a_machine_that_does_not_answer_resets_the_other_end(join: MakeJoined, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -322,7 +333,13 @@ def test_an_idle_connection_has_no_timer_and_no_buffer(join: MakeJoined) -> None
     before = open_descriptors()
     joined.client.sendall(bytes(100_000))
     assert len(joined.read(joined.worker, 100_000)) == 100_000
-    joined.until(lambda: joined.splice.next_timeout() is None or joined.splice.handle_timeout(1e12) is not None)
+
+    def idle() -> bool:
+        if joined.splice.next_timeout() is not None:
+            joined.splice.handle_timeout(1e12)
+        return joined.splice.next_timeout() is None
+
+    joined.until(idle)
     joined.buffers.close()
     assert open_descriptors() == before
 

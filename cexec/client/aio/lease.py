@@ -23,9 +23,10 @@ from cexec.errors import CexecError, DisconnectedError, LocalError, RefusedError
 from cexec.net.liveness import hurry
 from cexec.net.pump import LEAST_CREDIT, Pump
 from cexec.protocol.base import sodium
+from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.connection.frames import Go
+from cexec.protocol.connection.options import LEASE, YES
 from cexec.protocol.connection.session import OFFERED, OFFERING, OVER, RUNNING
-from cexec.protocol.datagrams.announcement import JOB_ID_SIZE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,8 +40,6 @@ if TYPE_CHECKING:
     from cexec.protocol.connection.frames import Exit, Stream
     from cexec.system.io.fds import Sink, Source
 
-
-LEASE = "lease"  # option of GO; "yes": another job may follow on this connection
 
 _CORK: int | None = getattr(_socket, "TCP_CORK", None)
 
@@ -60,7 +59,7 @@ class LeaseJob:
         program: ProgramPlan | None = None,
     ) -> None:
         """`program`: what is to be run, if the worker is sent that too; its stream and options are not named."""
-        self.job_id = sodium.random_bytes(JOB_ID_SIZE)
+        self.job_id = sodium.random_bytes(IDENTITY_SIZE)
         self.streams = streams
         self.sources = sources
         self.sinks = sinks
@@ -81,7 +80,7 @@ class LeaseJob:
             streams=self.streams,
             arguments=self.arguments,
             environment=self.environment,
-            options={**self.options, LEASE: "yes"} if lease else self.options,
+            options={**self.options, LEASE: YES} if lease else self.options,
         )
 
     def close(self) -> None:
@@ -116,7 +115,7 @@ class Lease:
     @property
     def once(self) -> bool:
         """True if the worker says that a job which it may have started must never be repeated."""
-        return "once" in self.hello.attributes
+        return self.hello.once
 
     @property
     def worker(self) -> str:

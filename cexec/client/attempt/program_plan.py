@@ -15,7 +15,7 @@ from cexec.errors import LocalError, ProtocolError, UsageError
 from cexec.protocol.connection import program_offer
 from cexec.protocol.connection.frames import FILE, READS, Stream
 from cexec.protocol.connection.program_offer import ANY, LARGEST_PROGRAM, ProgramOffer
-from cexec.protocol.datagrams.requirements import ALLOWED
+from cexec.protocol.datagrams.requirements import ALLOWED, ARCH, OS
 from cexec.system.io.fds import FileSource
 from cexec.system.storage.program_cache import hash_and_size
 
@@ -72,7 +72,7 @@ class ProgramPlan:
         needs = {ALLOWED: ""}
         if ANY not in self._programs:
             pairs = [platform.split("-", 1) for platform in self._programs]
-            for name, values in zip(("os", "arch"), map(set, zip(*pairs, strict=True)), strict=True):
+            for name, values in zip((OS, ARCH), map(set, zip(*pairs, strict=True)), strict=True):
                 needs |= {name: min(values)} if len(values) == 1 else {}
         return needs
 

@@ -10,22 +10,14 @@ from __future__ import annotations
 import _signal  # `signal` costs 4 ms at start, most of them for enum
 import os
 
+from cexec.protocol.connection.options import HANGUP, INTERRUPT, QUIT, SIGNALS, TERMINATE
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-HANGUP, INTERRUPT, SUSPEND, CONTINUE = 1, 2, 20, 18  # (protocol)
-ENDING = (HANGUP, INTERRUPT, 3, 15)  # those of them that end a program which does not catch them
-FORWARDED = {  # this machine's number: the protocol's, which is Linux's on most machines
-    _signal.SIGHUP: HANGUP,
-    _signal.SIGINT: INTERRUPT,
-    _signal.SIGQUIT: 3,
-    _signal.SIGUSR1: 10,
-    _signal.SIGUSR2: 12,
-    _signal.SIGTERM: 15,
-    _signal.SIGCONT: CONTINUE,
-    _signal.SIGTSTP: SUSPEND,
-}
+ENDING = (HANGUP, INTERRUPT, QUIT, TERMINATE)  # the signals that end a program which does not catch them
+FORWARDED: dict[int, int] = {getattr(_signal, name): number for number, name in SIGNALS.items()}  # ours: the protocol's
 
 
 class EndedBySignal(BaseException):

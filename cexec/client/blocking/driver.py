@@ -14,13 +14,14 @@ from time import monotonic
 from cexec.client.attempt import attempt as meaning
 from cexec.client.attempt.attempt import Attempt
 from cexec.client.attempt.descriptors import name_of
-from cexec.client.attempt.signals import CONTINUE, INTERRUPT, SUSPEND, suspend
+from cexec.client.attempt.signals import suspend
 from cexec.client.attempt.stepping import advance
 from cexec.client.request import IMPATIENT
 from cexec.errors import InterruptedByUser, LocalError, ProtocolError
 from cexec.net.liveness import hurry
 from cexec.net.pump import Pump
 from cexec.protocol.connection import frames
+from cexec.protocol.connection.options import CONTINUE, INTERRUPT, SUSPEND
 from cexec.protocol.connection.session import RUNNING
 
 TYPE_CHECKING = False
@@ -49,7 +50,7 @@ class BlockingDriver:
         trace: Trace | None = None,
     ) -> None:
         self.interrupts = 0
-        self._attempt = Attempt(once="once" in winner.hello.attributes)
+        self._attempt = Attempt(once=winner.hello.once)
         self._pump = Pump(winner.connection, winner.records, winner.session)
         self._session = winner.session
         self._inputs = inputs

@@ -42,7 +42,7 @@ class WorkerRun:
         self.exit: Exit | None = None
         self.failure: CexecError | None = None
         self.outputs: dict[int, KeptSink] = {}
-        self._attempt = Attempt(once="once" in winner.hello.attributes)
+        self._attempt = Attempt(once=winner.hello.once)
         self._pump = Pump(winner.connection, winner.records, winner.session)
         self._session = winner.session
         self._sources: dict[int, SharedSource] = {}

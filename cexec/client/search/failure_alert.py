@@ -17,7 +17,7 @@ from cexec.errors import (
     SilentPeerError,
     VerifyError,
 )
-from cexec.protocol.base.limits import MAXIMUM_HOPS
+from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_HOPS
 from cexec.protocol.datagrams import alert
 from cexec.protocol.datagrams.alert import Alert
 
@@ -73,7 +73,7 @@ def send_alert(
         client_address="" if winner is None else winner.local_address,
         worker_name="" if winner is None else winner.hello.name,
         worker_address=ANCESTORS_CLUSTER if winner is None else winner.address,
-        instance=bytes(alert.ID_SIZE) if winner is None else winner.hello.instance,
+        instance=bytes(IDENTITY_SIZE) if winner is None else winner.hello.instance,
         clock=int(time() * 1000),
         duration=round(duration * 1000),
     )

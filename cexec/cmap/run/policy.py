@@ -14,6 +14,7 @@ from heapq import heappush, heappushpop
 
 from cexec.cmap.inputs.notation import parse_percent
 from cexec.errors import UsageError
+from cexec.protocol.connection import options
 from cexec.system.units import parse_duration, parse_whole
 
 NOW, SOON = "now", "soon"
@@ -25,8 +26,16 @@ _HALT = re.compile(r"(now|soon),(fail|success|done)=(\d{1,9}%?)", re.ASCII)
 _SLOTS = re.compile(r"([+-]?)(\d{1,6})", re.ASCII)
 _RATE = re.compile(r"(\d{1,6})(?:/([smhd]))?", re.ASCII)
 _PERIODS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # seconds
-SIGNALS = {"HUP": 1, "INT": 2, "QUIT": 3, "KILL": 9, "USR1": 10, "USR2": 12, "TERM": 15}
-KILL = SIGNALS["KILL"]
+KILL = 9  # the worker ignores it, as every signal that the protocol does not name; the attempt is given up after it
+_SIGNALS = {
+    "HUP": options.HANGUP,
+    "INT": options.INTERRUPT,
+    "QUIT": options.QUIT,
+    "KILL": KILL,
+    "USR1": options.USER_1,
+    "USR2": options.USER_2,
+    "TERM": options.TERMINATE,
+}
 DEFAULT_TERM_SEQ = "TERM,200,TERM,100,TERM,50,KILL,25"  # (GNU parallel)
 
 
@@ -202,9 +211,9 @@ def parse_term_seq(text: str, option: str = "--term-seq") -> list[tuple[int, flo
     words = text.split(",")
     steps = []
     for name, wait in zip(words[::2], words[1::2], strict=False):
-        number = SIGNALS.get(name.removeprefix("SIG"))
+        number = _SIGNALS.get(name.removeprefix("SIG"))
         if number is None:
-            raise UsageError(f"{option} {text}: {name!r} is none of {', '.join(SIGNALS)}")
+            raise UsageError(f"{option} {text}: {name!r} is none of {', '.join(_SIGNALS)}")
         steps.append((number, parse_whole(wait, f"{option} {text}: wait in ms") / 1000))
     if not steps or len(words) % 2:
         raise UsageError(f"{option} is {text!r}, but must be such as {DEFAULT_TERM_SEQ}")

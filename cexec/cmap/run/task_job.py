@@ -15,6 +15,7 @@ from cexec.cmap.inputs.tasks import FILE, PATH, SHARED, STDERR, STDOUT
 from cexec.errors import LocalError
 from cexec.protocol.connection.frames import FILE as FILE_KIND
 from cexec.protocol.connection.frames import FIRST_FILE, READS, WRITES, Stream
+from cexec.protocol.connection.options import FETCH_ON_FAILURE, NO
 from cexec.system.io.fds import FileSource, Sink, Source
 from cexec.system.reason import reason_of
 
@@ -28,7 +29,6 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT, STANDARD_OUTPUT, STANDARD_ERROR = 0, 1, 2
 KINDS = {STANDARD_OUTPUT: STDOUT, STANDARD_ERROR: STDERR}
-FETCH_ON_FAILURE = "fetch-on-failure"  # option of GO; "no": files are fetched after success only
 
 
 class DataSource(Source):
@@ -129,7 +129,7 @@ def make_job(
         sinks=sinks,
         arguments=task.arguments,
         environment=task.environment,
-        options={FETCH_ON_FAILURE: "no"} if fetched else {},
+        options={FETCH_ON_FAILURE: NO} if fetched else {},
         program=None if program is None else program.at(FIRST_FILE + len(given) + len(fetched)),
     )
 

@@ -96,7 +96,7 @@ class Certificate:
     ) -> Certificate:
         """A certificate signed by the authority; the same arguments give the same bytes."""
         certificate = cls(role, name, serial, not_before, not_after, public_key, b"")
-        statement = _labelled(cls.LABEL, (certificate._signed_part(),))
+        statement = _labelled(cls.LABEL, (certificate.signed_part(),))
         certificate.signature = sodium.sign(sodium.signing_key(authority_seed), statement)
         return certificate
 
@@ -120,9 +120,9 @@ class Certificate:
         return cls(role, name, serial, not_before, not_after, public_key, signature)
 
     def encode(self) -> bytes:
-        return self._signed_part() + self.signature
+        return self.signed_part() + self.signature
 
-    def _signed_part(self) -> bytes:
+    def signed_part(self) -> bytes:
         writer = Writer().u8(CERTIFICATE_VERSION).u8(_ROLE_CODES[self.role]).text(self.name).u64(self.serial)
         writer.u8((_NO_BEFORE if self.not_before is None else 0) | (_NO_AFTER if self.not_after is None else 0))
         for date in (self.not_before, self.not_after):
@@ -137,7 +137,7 @@ class Certificate:
 
     def check_signature(self, authority_public: bytes, role: str) -> None:
         """Raises `VerifyError` unless the authority signed it, for `role`."""
-        verify_signature(authority_public, self.signature, self.LABEL, self._signed_part())
+        verify_signature(authority_public, self.signature, self.LABEL, self.signed_part())
         if self.role != role:
             raise VerifyError(f"certificate of {self.name} is for a {self.role}, not for a {role}")
 

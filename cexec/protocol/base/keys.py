@@ -216,7 +216,7 @@ def encode_key(key: Key) -> str:
         fields |= {"signing-seed": identity.signing_seed.hex(), "certificate": identity.certificate.encode().hex()}
     comments = [f"# {_SECRECY[key.kind]}"] + ([f"# {_INPUT_WARNING}"] if key.from_input else [])
     lines = [f"{name}: {value}" for name, value in fields.items()]
-    return "\n".join([*comments, *lines, f"checksum: {_checksum(lines)}"]) + "\n"
+    return "\n".join([*comments, *lines, f"checksum: {checksum_of(lines)}"]) + "\n"
 
 
 def decode_key(text: bytes) -> Key:
@@ -257,7 +257,7 @@ def _parse(text: bytes) -> tuple[str, dict[str, str]]:
     names = [name for name, _, _ in pairs]
     if kind not in _FIELDS or names != ["cexec-key", "origin", *_FIELDS[kind], "checksum"]:
         raise KeyFileError("is damaged: a line is missing or does not belong there")
-    if lines[-1] != f"checksum: {_checksum(lines[:-1])}":
+    if lines[-1] != f"checksum: {checksum_of(lines[:-1])}":
         raise KeyFileError("is damaged: its checksum is wrong")
     return kind, {name: value for name, _, value in pairs}
 
@@ -276,6 +276,6 @@ def _secret(fields: dict[str, str], name: str) -> bytes:
     return value
 
 
-def _checksum(lines: list[str]) -> str:
+def checksum_of(lines: list[str]) -> str:
     data = "".join(f"{line}\n" for line in lines).encode()
     return sodium.keyed_hash(b"", b"cexec 1 key file", data, size=CHECKSUM_SIZE).hex()

@@ -42,4 +42,5 @@ LEAST_IDLE_TIMEOUT = 120.0  # seconds (ours): the ancestor's lower bound of it
 MAXIMUM_TEXT = 1024  # bytes (protocol) of a reason or an error message
 
 # Names
+IDENTITY_SIZE = 16  # bytes (protocol) of a job id, of a worker's instance id, of the id of a series of alerts
 MAXIMUM_NAME = 64  # characters (protocol) of a certificate's name, a host name or an instance name

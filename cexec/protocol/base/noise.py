@@ -51,7 +51,7 @@ def hkdf(chaining_key: bytes, material: bytes, outputs: int) -> list[bytes]:
     return results
 
 
-class _Symmetric:
+class SymmetricState:
     """Noise's SymmetricState; `copy` lets a step work on a draft."""
 
     __slots__ = ("chaining_key", "hash", "key", "nonce")
@@ -62,8 +62,8 @@ class _Symmetric:
         self.key = key
         self.nonce = nonce
 
-    def copy(self) -> _Symmetric:
-        return _Symmetric(self.chaining_key, self.hash, self.key, self.nonce)
+    def copy(self) -> SymmetricState:
+        return SymmetricState(self.chaining_key, self.hash, self.key, self.nonce)
 
     def mix_hash(self, data: bytes) -> None:
         self.hash = sodium.blake2b(self.hash + data).digest()
@@ -111,7 +111,7 @@ class Handshake:
         if responder_static is None or len(responder_static) != sodium.KEY_SIZE or len(psk) != sodium.KEY_SIZE:
             raise ValueError("handshake needs the responder's static key and a psk, of 32 bytes each")
         name = f"Noise_{pattern}_25519_ChaChaPoly_BLAKE2b".encode().ljust(HASH_SIZE, b"\0")
-        self._state = _Symmetric(name, name, None, 0)
+        self._state = SymmetricState(name, name, None, 0)
         self._state.mix_hash(prologue)
         self._state.mix_hash(responder_static)
         self._messages = PATTERNS[pattern]
@@ -186,16 +186,16 @@ class Handshake:
         self._step = len(self._messages) + 1
         self._ephemeral = self._static = None
         self._psk = b""
-        self._state = _Symmetric(b"", self._state.hash, None, 0)
+        self._state = SymmetricState(b"", self._state.hash, None, 0)
 
-    def _draft(self, *, writing: bool) -> _Symmetric:
+    def _draft(self, *, writing: bool) -> SymmetricState:
         if self._step >= len(self._messages):
             raise ValueError("handshake has no further message")
         if writing != ((self._step % 2 == 0) == self._initiator):
             raise ValueError("handshake message out of turn")
         return self._state.copy()
 
-    def _mix(self, state: _Symmetric, token: str, ephemeral: bytes | None, remote_ephemeral: bytes | None) -> None:
+    def _mix(self, state: SymmetricState, token: str, ephemeral: bytes | None, remote_ephemeral: bytes | None) -> None:
         if token == "psk":
             state.mix_key_and_hash(self._psk)
         elif token == "es" and self._initiator:
@@ -205,7 +205,7 @@ class Handshake:
         else:
             state.mix_key(sodium.diffie_hellman(ephemeral or b"", remote_ephemeral or b""))
 
-    def _commit(self, state: _Symmetric, ephemeral: bytes | None, remote_ephemeral: bytes | None) -> None:
+    def _commit(self, state: SymmetricState, ephemeral: bytes | None, remote_ephemeral: bytes | None) -> None:
         self._state = state
         self._ephemeral = ephemeral
         self._remote_ephemeral = remote_ephemeral

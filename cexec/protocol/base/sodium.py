@@ -17,14 +17,14 @@ except ImportError:  # pragma: no cover - a Python without the C module
 from cexec.errors import ProtocolError, VerifyError
 
 try:
-    from nacl._sodium import ffi as _ffi
-    from nacl._sodium import lib as _lib
+    from nacl._sodium import ffi as ffi
+    from nacl._sodium import lib as lib
 except ImportError:  # pragma: no cover - a PyNaCl that has moved its compiled module
     from nacl.bindings import crypto_scalarmult as _public_binding
 
-    _ffi, _lib = _public_binding.__globals__["ffi"], _public_binding.__globals__["lib"]
+    ffi, lib = _public_binding.__globals__["ffi"], _public_binding.__globals__["lib"]
 
-if _lib.sodium_init() < 0:  # pragma: no cover
+if lib.sodium_init() < 0:  # pragma: no cover
     raise RuntimeError("libsodium could not be initialised")
 
 KEY_SIZE = 32  # bytes of every key, public or secret, except Ed25519's expanded secret
@@ -41,9 +41,9 @@ __all__ = [
 
 def random_bytes(size: int) -> bytes:
     """`size` bytes from the operating system's generator, through libsodium."""
-    buffer = _ffi.new("unsigned char[]", size)
-    _lib.randombytes(buffer, size)
-    return bytes(_ffi.buffer(buffer, size))
+    buffer = ffi.new("unsigned char[]", size)
+    lib.randombytes(buffer, size)
+    return bytes(ffi.buffer(buffer, size))
 
 
 def keyed_hash(key: bytes, label: bytes, *parts: bytes, size: int = 32) -> bytes:
@@ -61,19 +61,19 @@ def keyed_hash(key: bytes, label: bytes, *parts: bytes, size: int = 32) -> bytes
 def public_key(secret: bytes) -> bytes:
     """The X25519 public key of a 32-byte secret."""
     _check(secret, KEY_SIZE)
-    result = _ffi.new("unsigned char[]", KEY_SIZE)
-    _lib.crypto_scalarmult_base(result, secret)
-    return bytes(_ffi.buffer(result, KEY_SIZE))
+    result = ffi.new("unsigned char[]", KEY_SIZE)
+    lib.crypto_scalarmult_base(result, secret)
+    return bytes(ffi.buffer(result, KEY_SIZE))
 
 
 def diffie_hellman(secret: bytes, public: bytes) -> bytes:
     """X25519; a public key of low order (all-zero result) is a `ProtocolError`."""
     _check(secret, KEY_SIZE)
     _check(public, KEY_SIZE)
-    result = _ffi.new("unsigned char[]", KEY_SIZE)
-    if _lib.crypto_scalarmult(result, secret, public) != 0:
+    result = ffi.new("unsigned char[]", KEY_SIZE)
+    if lib.crypto_scalarmult(result, secret, public) != 0:
         raise ProtocolError("peer sent a public key of low order")
-    return bytes(_ffi.buffer(result, KEY_SIZE))
+    return bytes(ffi.buffer(result, KEY_SIZE))
 
 
 # Ed25519
@@ -87,19 +87,19 @@ def signing_public_key(seed: bytes) -> bytes:
 def signing_key(seed: bytes) -> bytes:
     """What `sign` needs, 64 bytes; to derive it from the seed takes as long as to sign."""
     _check(seed, KEY_SIZE)
-    public = _ffi.new("unsigned char[]", KEY_SIZE)
-    secret = _ffi.new("unsigned char[]", SIGNING_KEY_SIZE)
-    _lib.crypto_sign_seed_keypair(public, secret, seed)
-    return bytes(_ffi.buffer(secret, SIGNING_KEY_SIZE))
+    public = ffi.new("unsigned char[]", KEY_SIZE)
+    secret = ffi.new("unsigned char[]", SIGNING_KEY_SIZE)
+    lib.crypto_sign_seed_keypair(public, secret, seed)
+    return bytes(ffi.buffer(secret, SIGNING_KEY_SIZE))
 
 
 def sign(key: bytes, message: bytes) -> bytes:
     """The 64-byte Ed25519 signature of `message` with a `signing_key`."""
     _check(key, SIGNING_KEY_SIZE)
-    signed = _ffi.new("unsigned char[]", len(message) + SIGNATURE_SIZE)
-    length = _ffi.new("unsigned long long *")
-    _lib.crypto_sign(signed, length, message, len(message), key)
-    return bytes(_ffi.buffer(signed, SIGNATURE_SIZE))
+    signed = ffi.new("unsigned char[]", len(message) + SIGNATURE_SIZE)
+    length = ffi.new("unsigned long long *")
+    lib.crypto_sign(signed, length, message, len(message), key)
+    return bytes(ffi.buffer(signed, SIGNATURE_SIZE))
 
 
 def verify(public: bytes, message: bytes, signature: bytes) -> None:
@@ -107,9 +107,9 @@ def verify(public: bytes, message: bytes, signature: bytes) -> None:
     _check(public, KEY_SIZE)
     _check(signature, SIGNATURE_SIZE)
     signed = signature + message
-    opened = _ffi.new("unsigned char[]", len(signed))
-    length = _ffi.new("unsigned long long *")
-    if _lib.crypto_sign_open(opened, length, signed, len(signed), public) != 0:
+    opened = ffi.new("unsigned char[]", len(signed))
+    length = ffi.new("unsigned long long *")
+    if lib.crypto_sign_open(opened, length, signed, len(signed), public) != 0:
         raise VerifyError("signature didn't verify")
 
 
@@ -119,32 +119,32 @@ def verify(public: bytes, message: bytes, signature: bytes) -> None:
 class Aead:
     """One AEAD of libsodium with nonces that are counters.  `seal` and `open` work in place, without a copy."""
 
-    __slots__ = ("_decrypt", "_encrypt", "name", "nonce_size", "tag_size")
+    __slots__ = ("decrypt", "encrypt", "name", "nonce_size", "tag_size")
 
     def __init__(self, name: str, function: str, nonce_size: int, tag_size: int) -> None:
         self.name = name
         self.nonce_size = nonce_size
         self.tag_size = tag_size
-        self._encrypt = getattr(_lib, f"crypto_aead_{function}_encrypt")
-        self._decrypt = getattr(_lib, f"crypto_aead_{function}_decrypt")
+        self.encrypt = getattr(lib, f"crypto_aead_{function}_encrypt")
+        self.decrypt = getattr(lib, f"crypto_aead_{function}_decrypt")
 
     def seal(self, key: bytes, counter: int, data: memoryview, size: int, header: bytes) -> None:
         """Encrypts `data[:size]` where it lies; the tag follows it, so `data` is at least `size + tag_size` long."""
         if len(data) < size + self.tag_size:
             raise ValueError("no room for the tag")
         _check(key, KEY_SIZE)
-        where = _ffi.from_buffer(data)
+        where = ffi.from_buffer(data)
         nonce = counter.to_bytes(self.nonce_size, "little")
-        self._encrypt(where, _ffi.NULL, where, size, header, len(header), _ffi.NULL, nonce, key)
+        self.encrypt(where, ffi.NULL, where, size, header, len(header), ffi.NULL, nonce, key)
 
     def open(self, key: bytes, counter: int, box: memoryview, header: bytes) -> int:
         """Decrypts `box` where it lies; returns the size of the text, which is then at its front.  `VerifyError`."""
         if len(box) < self.tag_size:
             raise VerifyError("record is too short")
         _check(key, KEY_SIZE)
-        where = _ffi.from_buffer(box)
+        where = ffi.from_buffer(box)
         nonce = counter.to_bytes(self.nonce_size, "little")
-        failure = self._decrypt(where, _ffi.NULL, _ffi.NULL, where, len(box), header, len(header), nonce, key)
+        failure = self.decrypt(where, ffi.NULL, ffi.NULL, where, len(box), header, len(header), nonce, key)
         # An exception that is kept keeps this frame, and Python 3.11 crashes when it collects a cycle with cffi's view
         # of a memoryview in it.
         del where
@@ -160,7 +160,7 @@ _CHACHA = Aead(CHACHA, "chacha20poly1305_ietf", 12, 16)
 
 def aead_names() -> list[str]:
     """The ciphers that this machine is glad to use, best first: AEGIS only where the CPU helps it."""
-    if hasattr(_lib, "crypto_aead_aegis256_encrypt") and _lib.crypto_aead_aes256gcm_is_available():
+    if hasattr(lib, "crypto_aead_aegis256_encrypt") and lib.crypto_aead_aes256gcm_is_available():
         return [AEGIS, CHACHA]
     return [CHACHA]
 
@@ -169,7 +169,7 @@ def aead(name: str) -> Aead:
     """The cipher called `name`; `ProtocolError` for one that is not available here."""
     if name == CHACHA:
         return _CHACHA
-    if name == AEGIS and hasattr(_lib, "crypto_aead_aegis256_encrypt"):
+    if name == AEGIS and hasattr(lib, "crypto_aead_aegis256_encrypt"):
         return Aead(AEGIS, "aegis256", 32, 32)
     raise ProtocolError("peer chose a cipher that is not available here")
 
@@ -179,8 +179,8 @@ def chacha_seal(key: bytes, counter: int, text: bytes, header: bytes) -> bytes:
     size = len(text)
     buffer = bytearray(text + bytes(16))
     nonce = bytes(4) + counter.to_bytes(8, "little")
-    where = _ffi.from_buffer(buffer)
-    _CHACHA._encrypt(where, _ffi.NULL, where, size, header, len(header), _ffi.NULL, nonce, key)
+    where = ffi.from_buffer(buffer)
+    _CHACHA.encrypt(where, ffi.NULL, where, size, header, len(header), ffi.NULL, nonce, key)
     return bytes(buffer)
 
 
@@ -190,8 +190,8 @@ def chacha_open(key: bytes, counter: int, box: bytes, header: bytes) -> bytes:
         raise VerifyError("message is too short")
     buffer = bytearray(box)
     nonce = bytes(4) + counter.to_bytes(8, "little")
-    where = _ffi.from_buffer(buffer)
-    if _CHACHA._decrypt(where, _ffi.NULL, _ffi.NULL, where, len(box), header, len(header), nonce, key) != 0:
+    where = ffi.from_buffer(buffer)
+    if _CHACHA.decrypt(where, ffi.NULL, ffi.NULL, where, len(box), header, len(header), nonce, key) != 0:
         raise VerifyError("message didn't verify")
     return bytes(buffer[:-16])
 
@@ -200,11 +200,11 @@ def seal_message(key: bytes, text: bytes, header: bytes) -> bytes:
     """XChaCha20-Poly1305 under a key that many hold: a random 24-byte nonce, then the box."""
     _check(key, KEY_SIZE)
     nonce = random_bytes(24)
-    box = _ffi.new("unsigned char[]", len(text) + 16)
-    _lib.crypto_aead_xchacha20poly1305_ietf_encrypt(
-        box, _ffi.NULL, text, len(text), header, len(header), _ffi.NULL, nonce, key
+    box = ffi.new("unsigned char[]", len(text) + 16)
+    lib.crypto_aead_xchacha20poly1305_ietf_encrypt(
+        box, ffi.NULL, text, len(text), header, len(header), ffi.NULL, nonce, key
     )
-    return nonce + bytes(_ffi.buffer(box, len(text) + 16))
+    return nonce + bytes(ffi.buffer(box, len(text) + 16))
 
 
 def open_message(key: bytes, sealed: bytes, header: bytes) -> bytes:
@@ -213,13 +213,13 @@ def open_message(key: bytes, sealed: bytes, header: bytes) -> bytes:
     if len(sealed) < SEALED_OVERHEAD:
         raise VerifyError("message is too short")
     nonce, box = sealed[:24], sealed[24:]
-    text = _ffi.new("unsigned char[]", max(1, len(box) - 16))
-    opened = _lib.crypto_aead_xchacha20poly1305_ietf_decrypt(
-        text, _ffi.NULL, _ffi.NULL, box, len(box), header, len(header), nonce, key
+    text = ffi.new("unsigned char[]", max(1, len(box) - 16))
+    opened = lib.crypto_aead_xchacha20poly1305_ietf_decrypt(
+        text, ffi.NULL, ffi.NULL, box, len(box), header, len(header), nonce, key
     )
     if opened != 0:
         raise VerifyError("message didn't verify")
-    return bytes(_ffi.buffer(text, len(box) - 16))
+    return bytes(ffi.buffer(text, len(box) - 16))
 
 
 def _check(value: bytes, size: int) -> None:

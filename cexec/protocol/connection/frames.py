@@ -13,7 +13,7 @@ number or a text.  docs/protocol.md section 4.2.
 from __future__ import annotations
 
 from cexec.errors import ProtocolError
-from cexec.protocol.base.limits import FRAME_HEADER, MAXIMUM_GO, MAXIMUM_STREAMS, MAXIMUM_TEXT
+from cexec.protocol.base.limits import FRAME_HEADER, IDENTITY_SIZE, MAXIMUM_GO, MAXIMUM_STREAMS, MAXIMUM_TEXT
 from cexec.protocol.base.wire import Bytes, Reader, Writer
 
 CONFIRM = 1  # worker: a slot is reserved; GO must come within GO_DEADLINE
@@ -45,7 +45,6 @@ PIPE = 0  # kinds of streams: the program is given a pipe, a socketpair, or find
 SOCKET = 1
 FILE = 2
 FIRST_FILE = 256  # (protocol) stream numbers below are descriptors, from here on files
-JOB_ID_SIZE = 16  # bytes (protocol)
 LARGEST_SIGNAL = 64  # (protocol) signals are numbered as on Linux
 LARGEST_DEATH = 127  # (protocol) so that 128 + the signal's number is an exit status
 
@@ -164,7 +163,7 @@ class Go:
         if len(body) > MAXIMUM_GO:
             raise ProtocolError("GO is too long")
         reader = Reader(body)
-        job_id, attempt = reader.take(JOB_ID_SIZE), reader.u16()
+        job_id, attempt = reader.take(IDENTITY_SIZE), reader.u16()
         streams = [
             Stream(reader.u16(), reader.u8(), reader.u8(), reader.u16(), reader.text())
             for _ in range(_bounded(reader.u16(), MAXIMUM_STREAMS))

@@ -6,12 +6,12 @@ Contract: `encode` makes the options, `parse` reads them back or raises `ValueEr
 
 from __future__ import annotations
 
+from cexec.protocol.connection.options import PROGRAM, PROGRAM_STREAM
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
-STREAM_OPTION = "program-stream"  # (protocol) the option of GO with the number of the stream that carries the program
-PREFIX = "program-"  # (protocol) and the platform: the option of GO with hash and size of a program
 ANY = "any"  # (protocol) the platform of a program that runs everywhere
 NONE_FITS = "there is no program for"  # (protocol) so begins the reason of a worker of whose platform none is
 HEXADECIMAL = "0123456789abcdef"
@@ -39,12 +39,12 @@ def is_platform(text: str) -> bool:
 
 def encode(offers: Iterable[ProgramOffer], stream: int) -> dict[str, str]:
     """The options of GO; there is at least one offer."""
-    return {STREAM_OPTION: str(stream)} | {f"{PREFIX}{one.platform}": f"{one.hash} {one.size}" for one in offers}
+    return {PROGRAM_STREAM: str(stream)} | {f"{PROGRAM}{one.platform}": f"{one.hash} {one.size}" for one in offers}
 
 
 def is_option(name: str) -> bool:
     """Whether this option of GO is about programs."""
-    return name == STREAM_OPTION or (name.startswith(PREFIX) and is_platform(name.removeprefix(PREFIX)))
+    return name == PROGRAM_STREAM or (name.startswith(PROGRAM) and is_platform(name.removeprefix(PROGRAM)))
 
 
 def parse(options: Mapping[str, str]) -> tuple[int, list[ProgramOffer]] | None:
@@ -52,10 +52,10 @@ def parse(options: Mapping[str, str]) -> tuple[int, list[ProgramOffer]] | None:
     named = {name: value for name, value in options.items() if is_option(name)}
     if not named:
         return None
-    number = named.pop(STREAM_OPTION, "")
+    number = named.pop(PROGRAM_STREAM, "")
     if not _is_number(number) or not named:
         raise ValueError("a program is offered without a stream, or a stream without a program")
-    return int(number), [_parse_offer(name.removeprefix(PREFIX), value) for name, value in named.items()]
+    return int(number), [_parse_offer(name.removeprefix(PROGRAM), value) for name, value in named.items()]
 
 
 def choose(offers: Iterable[ProgramOffer], platform: str) -> ProgramOffer | None:

@@ -13,7 +13,7 @@ from cexec.errors import ProtocolError, VerifyError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.certificate import ROLE_WORKER, Certificate, verify_signature
 from cexec.protocol.base.keys import ALERT_TAG_SIZE, ClientKey, WorkerKey
-from cexec.protocol.base.limits import MAXIMUM_NAME
+from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_NAME
 from cexec.protocol.base.wire import Reader, Writer
 from cexec.protocol.datagrams import datagram
 
@@ -25,7 +25,6 @@ ALERT_LABEL = b"cexec 1 sealed alert"
 ALERT_SIGNATURE_LABEL = b"cexec 1 alert signature"
 ACKNOWLEDGEMENT_LABEL = b"cexec 1 sealed acknowledgement"
 ACKNOWLEDGEMENT_SIGNATURE_LABEL = b"cexec 1 acknowledgement signature"
-ID_SIZE = 16  # bytes of a job id, an instance id and a series
 
 COMPLETED = 1  # a worker: the job is over, `status` is what the client was told
 ABANDONED = 2  # a worker: the attempt ended without that; `complaint` says how
@@ -61,8 +60,8 @@ class Alert:
         client_address: str,
         worker_name: str,
         worker_address: str,
-        instance: bytes = bytes(ID_SIZE),
-        series: bytes = bytes(ID_SIZE),
+        instance: bytes = bytes(IDENTITY_SIZE),
+        series: bytes = bytes(IDENTITY_SIZE),
         sequence: int = 0,
         running: Sequence[int] | None = (),
         status: int = 0,
@@ -110,10 +109,10 @@ class Alert:
         outcome, status, complaint = reader.u8(), reader.u8(), reader.u8()
         certificate = Certificate.decode(reader.short_bytes())
         job_id, attempt, instance, series = (
-            reader.take(ID_SIZE),
+            reader.take(IDENTITY_SIZE),
             reader.u16(),
-            reader.take(ID_SIZE),
-            reader.take(ID_SIZE),
+            reader.take(IDENTITY_SIZE),
+            reader.take(IDENTITY_SIZE),
         )
         sequence, clock, duration = reader.u64(), reader.u64(), reader.u32()
         received, sent = reader.u64(), reader.u64()
@@ -170,7 +169,7 @@ class Acknowledgement:
     @classmethod
     def decode(cls, data: bytes) -> Acknowledgement:
         reader = Reader(data)
-        certificate, series = Certificate.decode(reader.short_bytes()), reader.take(ID_SIZE)
+        certificate, series = Certificate.decode(reader.short_bytes()), reader.take(IDENTITY_SIZE)
         count = reader.u8()
         if count > MAXIMUM_ACKNOWLEDGED:
             raise ProtocolError("acknowledgement is too long")

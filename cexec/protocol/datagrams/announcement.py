@@ -11,6 +11,7 @@ from cexec.errors import ProtocolError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.certificate import ROLE_CLIENT, Certificate, verify_signature
 from cexec.protocol.base.keys import ClientKey, WorkerKey
+from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.base.noise import Handshake
 from cexec.protocol.base.wire import Reader, Writer
 from cexec.protocol.datagrams import datagram
@@ -25,7 +26,6 @@ RUN_ALL = 2
 CENSUS = 3
 KINDS = (RUN_ONE, RUN_ALL, CENSUS)
 
-JOB_ID_SIZE = 16
 PROLOGUE = b"cexec 1 announcement"
 SIGNATURE_LABEL = b"cexec 1 announcement signature"
 CLAIM_LABEL = b"cexec 1 claim"
@@ -84,7 +84,7 @@ class Announcement:
     def decode(cls, data: bytes) -> Announcement:
         reader = Reader(data)
         result = cls(
-            job_id=reader.take(JOB_ID_SIZE),
+            job_id=reader.take(IDENTITY_SIZE),
             attempt=reader.u16(),
             kind=reader.u8(),
             weight=reader.u16(),
@@ -169,20 +169,20 @@ class SealedAnnouncement:
 class OpenedAnnouncement:
     """The worker's side: the announcement and what is needed to answer it."""
 
-    __slots__ = ("_hash", "_psk", "announcement")
+    __slots__ = ("announcement", "hash", "psk")
 
     def __init__(self, announcement: Announcement, handshake_hash: bytes, psk: bytes) -> None:
         self.announcement = announcement
-        self._hash = handshake_hash
-        self._psk = psk
+        self.hash = handshake_hash
+        self.psk = psk
 
     def handshake(self) -> Handshake:
         """An initiator for one answer or one connection: every one has a fresh ephemeral."""
         return Handshake(
             "NKpsk0",
             initiator=True,
-            prologue=ANSWER_PROLOGUE + self._hash,
-            psk=self._psk,
+            prologue=ANSWER_PROLOGUE + self.hash,
+            psk=self.psk,
             remote_static=self.announcement.reply_key,
         )
 
@@ -206,7 +206,7 @@ def _filter(reply_key: bytes, known: Collection[bytes], requirements: Requiremen
 
 def own_job_id(job_id: bytes, instance: bytes) -> bytes:
     """What one worker's part of a RUN_ALL is called: to loggers it is a job of its own."""
-    return sodium.keyed_hash(job_id, OWN_JOB_LABEL, instance, size=JOB_ID_SIZE)
+    return sodium.keyed_hash(job_id, OWN_JOB_LABEL, instance, size=IDENTITY_SIZE)
 
 
 class Claim:

@@ -11,9 +11,10 @@ from __future__ import annotations
 from cexec.errors import ProtocolError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.certificate import ROLE_WORKER, Certificate, Identity, verify_signature
-from cexec.protocol.base.limits import MAXIMUM_NAME
+from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_NAME
 from cexec.protocol.base.wire import Reader, Writer
 from cexec.protocol.datagrams import datagram
+from cexec.protocol.datagrams.requirements import ONCE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,11 +27,9 @@ REFUSED = 4  # never, for the reason in `detail`
 CENSUS = 5  # an answer to a census
 PURPOSES = (CONNECT, QUEUED, UNREACHABLE, REFUSED, CENSUS)
 
-INSTANCE_SIZE = 16
 SIGNATURE_LABEL = b"cexec 1 hello signature"
 CIPHERS = (sodium.CHACHA, sodium.AEGIS)  # (protocol) bit 0, bit 1 of the offer
 THOUSANDTHS = 1000  # loads and speeds travel as integers
-ONCE = "once"  # (protocol) the attribute of a worker whose jobs must never be repeated; without a value
 MAXIMUM_ATTRIBUTES = 480  # bytes (protocol) of the attributes' mapping, so that every answer fits in a datagram
 MAXIMUM_DETAIL = 240  # bytes (protocol) of a detail, likewise
 
@@ -87,6 +86,11 @@ class Hello:
         """The name that the worker's certificate gives it."""
         return self.certificate.name
 
+    @property
+    def once(self) -> bool:
+        """True if a job that this worker may have started must never be repeated."""
+        return ONCE in self.attributes
+
     def encode(self) -> bytes:
         writer = Writer().u8(self.purpose).raw(self.instance).short_bytes(self.certificate.encode()).text(self.host)
         writer.u8(sum(1 << CIPHERS.index(name) for name in self.ciphers)).text(self.version)
@@ -97,7 +101,7 @@ class Hello:
     @classmethod
     def decode(cls, data: bytes) -> Hello:
         reader = Reader(data)
-        purpose, instance = reader.u8(), reader.take(INSTANCE_SIZE)
+        purpose, instance = reader.u8(), reader.take(IDENTITY_SIZE)
         certificate, host = Certificate.decode(reader.short_bytes()), reader.text()
         offer, version = reader.u8(), reader.text()
         load, speed, slots, running, waiting = (reader.u16() for _ in range(5))

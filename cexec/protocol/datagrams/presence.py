@@ -12,10 +12,9 @@ from cexec.errors import ProtocolError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.certificate import ROLE_WORKER, Certificate, verify_signature
 from cexec.protocol.base.keys import ClientKey, WorkerKey
-from cexec.protocol.base.limits import MAXIMUM_NAME
+from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_NAME
 from cexec.protocol.base.wire import Reader, Writer
 from cexec.protocol.datagrams import datagram
-from cexec.protocol.datagrams.hello import INSTANCE_SIZE
 
 HELLO = 1  # it serves from now on, or its addresses have changed
 BYE = 2  # it takes no more jobs
@@ -50,7 +49,7 @@ class Presence:
         reader = Reader(data)
         presence = cls(
             purpose=reader.u8(),
-            instance=reader.take(INSTANCE_SIZE),
+            instance=reader.take(IDENTITY_SIZE),
             sequence=reader.u32(),
             clock=reader.u64(),
             host=reader.text(),

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
 
 MAXIMUM_ENCODED = 480  # bytes (protocol): what an announcement has room for
 
-BUILT_IN = ("os", "arch", "cpus", "mem", "host", "name", "address")  # (protocol) no label is called so
+OS, ARCH, CPUS, MEMORY, HOST, NAME, ADDRESS = "os", "arch", "cpus", "mem", "host", "name", "address"
+MACHINE = (OS, ARCH, CPUS, MEMORY)  # (protocol) attributes that every worker tells
+BUILT_IN = (*MACHINE, HOST, NAME, ADDRESS)  # (protocol) no label is called so
 ALLOWED = "allow-programs"  # (protocol) the attribute of a worker that runs programs of its clients
+ONCE = "once"  # (protocol) the attribute of a worker whose jobs must never be repeated; without a value
 SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
-QUANTITIES = ("cpus", "mem")  # attributes of which at least as much is needed; so is every label that is a number
+QUANTITIES = (CPUS, MEMORY)  # attributes of which at least as much is needed; so is every label that is a number
 
 
 def quantity(text: str) -> float | None:
@@ -91,8 +94,8 @@ class Requirements:
 
 def names_of(attributes: Mapping[str, str], addresses: Iterable[str]) -> set[str]:
     """All that a worker is called by."""
-    name = attributes.get("name", "")
-    called = {name, attributes.get("host", "")}
+    name = attributes.get(NAME, "")
+    called = {name, attributes.get(HOST, "")}
     for address in addresses:
         called |= {address, f"{name}@{address}"}
     return called - {""}
@@ -119,7 +122,7 @@ def _lacks(name: str, value: str, attributes: Mapping[str, str]) -> str:
     present = attributes[name]
     needed, has = quantity(value), quantity(present)
     if needed is not None and has is not None:
-        shown = readable_size(has) if name == "mem" else present
+        shown = readable_size(has) if name == MEMORY else present
         return "" if has >= needed else f"has {name}={shown}, not {value}"
     return "" if present == value else f"has {name}={present}, not {value}"
 

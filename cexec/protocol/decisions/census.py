@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from cexec.errors import CertificateError, ProtocolError
 from cexec.protocol.base import sodium
-from cexec.protocol.base.limits import MAXIMUM_HOPS
+from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_HOPS
 from cexec.protocol.datagrams import datagram, hello
-from cexec.protocol.datagrams.announcement import CENSUS, JOB_ID_SIZE, SealedAnnouncement
-from cexec.protocol.datagrams.requirements import names_of
+from cexec.protocol.datagrams.announcement import CENSUS, SealedAnnouncement
+from cexec.protocol.datagrams.requirements import HOST, MACHINE, NAME, names_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -39,7 +39,6 @@ REPETITIONS = (0.1, 0.3, 0.6)  # seconds (ours) after the first round at which i
 LONGEST = 10.0  # seconds (ours)
 MAXIMUM_ANSWERS = 10_000  # (ours)
 MOST_REASONS, MOST_NAMES = 5, 4  # (ours) in one explanation, and of each reason
-BUILT_IN = ("os", "arch", "cpus", "mem")  # (protocol) attributes that every worker tells
 
 
 def spread(expected: int) -> float:
@@ -61,12 +60,12 @@ class Answer:
     @property
     def attributes(self) -> dict[str, str]:
         """All that can be asked for with --need."""
-        return {**self.hello.attributes, "name": self.hello.name, "host": self.hello.host}
+        return {**self.hello.attributes, NAME: self.hello.name, HOST: self.hello.host}
 
     @property
     def labels(self) -> dict[str, str]:
         """What `cservice --label` gave it."""
-        return {name: value for name, value in self.hello.attributes.items() if name not in BUILT_IN}
+        return {name: value for name, value in self.hello.attributes.items() if name not in MACHINE}
 
     @property
     def names(self) -> set[str]:
@@ -96,7 +95,7 @@ class Census:
         self._requirements = requirements
         self._known = set(known)
         self._expected = expected
-        self._id = sodium.random_bytes(JOB_ID_SIZE)
+        self._id = sodium.random_bytes(IDENTITY_SIZE)
         self._rounds: dict[bytes, tuple[SealedAnnouncement, float]] = {}  # by mac1, and when it was asked
         self._started = self._asked = self._last_answer = now
         self._spread = 0.0  # of the last round

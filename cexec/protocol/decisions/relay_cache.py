@@ -33,6 +33,10 @@ class SeenCache:
         self._ways: dict[bytes, tuple[int, frozenset[int], float]] = {}  # hops, sides, when; heard longest ago first
         self._seen: dict[tuple[bytes, int, int], float] = {}  # passed on longest ago first
 
+    def __len__(self) -> int:
+        """How many datagrams are remembered."""
+        return max(len(self._ways), len(self._seen))
+
     def passes(self, mac1: bytes, counter: int, hops: int, side: int, now: float) -> bool:
         """Whether a datagram heard at `side` is to be passed on."""
         best, nearest, heard = self._ways.pop(mac1, (-1, frozenset(), now))
@@ -60,6 +64,11 @@ class RateLimits:
         self._rate = rate
         self._all = TokenBucket(rate, rate * BURST, now)
         self._hosts: dict[str, TokenBucket] = {}
+
+    @property
+    def hosts(self) -> int:
+        """How many hosts are told apart."""
+        return len(self._hosts)
 
     def left(self, host: str, now: float) -> bool:
         """Whether one more from this host may be passed on."""

@@ -12,6 +12,7 @@ import math
 import os
 import signal
 
+from cexec.protocol.connection.options import CPU_LIMIT, LIMITS, MEMORY_LIMIT, NICE, TIME_LIMIT
 from cexec.system.units import parse_duration, parse_size, show_size
 
 TYPE_CHECKING = False
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 
     from cexec.system.process.memory_group import MemoryGroup
 
-OPTIONS = ("time-limit", "cpu-limit", "memory-limit", "nice")  # (protocol) of GO, decimal numbers
 LARGEST_NICE = 19
 LARGEST_NUMBER = 1 << 62  # (ours) seconds or bytes: what every kernel's limit can hold
 LEAST_MEMORY = 1 << 20  # bytes (ours): below this no program can be started, and all that one sees is a SIGKILL
@@ -43,19 +43,19 @@ class Limits:
     @classmethod
     def from_options(cls, options: Mapping[str, str]) -> Limits:
         """From the options of GO; `ValueError` for a value that is no number or out of range."""
-        time = options.get("time-limit", "0")
+        time = options.get(TIME_LIMIT, "0")
         if not _is_number(time.replace(".", "", 1)):
-            raise ValueError(f"time-limit is {time!r}")
-        memory = _whole(options, "memory-limit", LARGEST_NUMBER)
+            raise ValueError(f"{TIME_LIMIT} is {time!r}")
+        memory = _whole(options, MEMORY_LIMIT, LARGEST_NUMBER)
         if 0 < memory < LEAST_MEMORY:
-            raise ValueError(f"memory-limit is {memory} bytes and must be at least {LEAST_MEMORY}")
-        cpu, nice = _whole(options, "cpu-limit", LARGEST_NUMBER), _whole(options, "nice", LARGEST_NICE)
+            raise ValueError(f"{MEMORY_LIMIT} is {memory} bytes and must be at least {LEAST_MEMORY}")
+        cpu, nice = _whole(options, CPU_LIMIT, LARGEST_NUMBER), _whole(options, NICE, LARGEST_NICE)
         return cls(time=float(time), cpu=cpu, memory=memory, nice=nice)
 
     def to_options(self) -> dict[str, str]:
         values = (f"{self.time:.3f}", str(self.cpu), str(self.memory), str(self.nice))
         numbers = (self.time, self.cpu, self.memory, self.nice)
-        return {name: value for name, value, number in zip(OPTIONS, values, numbers, strict=True) if number}
+        return {name: value for name, value, number in zip(LIMITS, values, numbers, strict=True) if number}
 
     def stricter(self, other: Limits) -> Limits:
         """Of each limit the one that allows less."""

@@ -9,8 +9,8 @@ from __future__ import annotations
 
 import os
 
+from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.base.sodium import random_bytes
-from cexec.protocol.datagrams.alert import ID_SIZE
 
 NUMBER_SIZE = 8  # bytes of the high-water mark after the series' id
 
@@ -20,7 +20,7 @@ class Series:
 
     def __init__(self, directory: str | None, name: str) -> None:
         """The file is `name` in `directory`; two cservices that serve the same application need two names."""
-        self.id = random_bytes(ID_SIZE)
+        self.id = random_bytes(IDENTITY_SIZE)
         self._number = 0
         self._fd = -1 if directory is None else self._open(os.path.join(directory, name))
 
@@ -28,7 +28,7 @@ class Series:
         self._number += 1
         if self._fd >= 0:
             try:
-                os.pwrite(self._fd, self._number.to_bytes(NUMBER_SIZE, "big"), ID_SIZE)
+                os.pwrite(self._fd, self._number.to_bytes(NUMBER_SIZE, "big"), IDENTITY_SIZE)
             except OSError:
                 pass  # a full disk must not stop the jobs: after a restart a number may then seem to be a copy
         return self._number
@@ -40,9 +40,9 @@ class Series:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            data = os.pread(fd, ID_SIZE + NUMBER_SIZE, 0)
-            if len(data) == ID_SIZE + NUMBER_SIZE:
-                self.id, self._number = data[:ID_SIZE], int.from_bytes(data[ID_SIZE:], "big")
+            data = os.pread(fd, IDENTITY_SIZE + NUMBER_SIZE, 0)
+            if len(data) == IDENTITY_SIZE + NUMBER_SIZE:
+                self.id, self._number = data[:IDENTITY_SIZE], int.from_bytes(data[IDENTITY_SIZE:], "big")
             else:
                 os.pwrite(fd, self.id + bytes(NUMBER_SIZE), 0)
             return fd

@@ -15,11 +15,12 @@ from cexec.errors import (
     SilentPeerError,
     VerifyError,
 )
-from cexec.protocol.datagrams import alert, datagram
+from cexec.protocol.base.limits import IDENTITY_SIZE
+from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.alert import COMPLAINT, COMPLAINTS, GAVE_UP, open_alert
 from tests.protocol.wires import APPLICATION, hello_of
 
-JOB_ID = b"j" * alert.ID_SIZE
+JOB_ID = b"j" * IDENTITY_SIZE
 
 
 class Sent:

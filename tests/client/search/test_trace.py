@@ -94,7 +94,12 @@ def test_the_steps_are_those_of_the_last_attempt(trace: Trace) -> None:
 
 def test_who_could_not_take_the_job(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(client_causes, "likely_causes", lambda **facts: asked.append(facts) or ["one", "two"])
+
+    def likely_causes(**facts: Any) -> list[str]:
+        asked.append(facts)
+        return ["one", "two"]
+
+    monkeypatch.setattr(client_causes, "likely_causes", likely_causes)
     trace.note("attempt", number=1, port=41234)
     trace.note("announced", number=1, to=["10.0.0.255"], failures={})
     trace.note("browsing")

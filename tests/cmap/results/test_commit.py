@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from time import sleep
+from typing import Any
 
 import pytest
 
@@ -133,7 +135,7 @@ def test_killed_at_any_step_a_task_is_whole_or_not_there(
     again.die()
 
 
-def _find(path: str) -> object:
+def _find(path: str) -> Any:
     module, _, name = path.rpartition(".")
     return getattr(sys.modules[module], name)
 
@@ -155,7 +157,7 @@ def test_a_full_disk_leaves_the_task_unsaved_and_the_next_run_saves_it(
     again.die()
 
 
-def _failing() -> object:
+def _failing() -> Iterator[bytes]:
     yield b"row "
     raise OSError(28, "")
 

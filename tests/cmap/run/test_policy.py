@@ -7,6 +7,7 @@ import statistics
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -81,7 +82,7 @@ def test_a_halt_that_cannot_be_understood_is_told(text: str) -> None:
 )
 def test_exit_statuses(succeeded: int, failed: int, text: str, reached_with: int | None, expected: int) -> None:
     total = {"soon,fail=30%": 6, "soon,fail=90%": 6, "now,fail=10%": 0}.get(text, 4)
-    given = {"succeeded": succeeded, "failed": failed, "total": total, "last": reached_with}
+    given: dict[str, Any] = {"succeeded": succeeded, "failed": failed, "total": total, "last": reached_with}
     assert exit_status(**given, halt=parse_halt(text)) == expected
 
 

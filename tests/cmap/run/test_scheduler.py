@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
@@ -17,9 +18,9 @@ from cexec.errors import UsageError
 class Cluster:
     """A scheduler with workers a, b, ... of some slots each, and the time."""
 
-    def __init__(self, tasks: int = 3, workers: str = "ab", slots: int = 1, **rules: object) -> None:
+    def __init__(self, tasks: int = 3, workers: str = "ab", slots: int = 1, **rules: Any) -> None:
         self.now = 0.0
-        policy = Policy(**rules)  # type: ignore[arg-type]
+        policy = Policy(**rules)
         self.scheduler = Scheduler(policy, range(1, tasks + 1), tasks)
         for worker in workers:
             self.scheduler.worker_joined(worker, slots)
@@ -376,7 +377,7 @@ def test_the_pace_of_starts() -> None:
 # speculation
 
 
-def speculating(**rules: object) -> tuple[Cluster, Attempt]:
+def speculating(**rules: Any) -> tuple[Cluster, Attempt]:
     """Three tasks of 1 s are done, the fourth and last begins on b; a has nothing to do."""
     cluster = Cluster(4, "ab", speculate=2.0, **rules)
     for _ in range(3):

@@ -357,7 +357,7 @@ def rewritten(text: str, name: str, value: str) -> bytes:
     """The file with another value and the checksum that belongs to it: what a tool that is not ours might write."""
     lines = [line for line in text.splitlines() if not line.startswith(("#", "checksum"))]
     lines = [f"{name}: {value}" if line.startswith(f"{name}: ") else line for line in lines]
-    return "\n".join([*lines, f"checksum: {keys._checksum(lines)}"]).encode()
+    return "\n".join([*lines, f"checksum: {keys.checksum_of(lines)}"]).encode()
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from cexec.protocol.base import sodium
 from tests.needs import require_aegis, require_vectors
 
 KEY = bytes(range(32))
-HAS_AEGIS = hasattr(sodium._lib, "crypto_aead_aegis256_encrypt")
+HAS_AEGIS = hasattr(sodium.lib, "crypto_aead_aegis256_encrypt")
 CIPHERS = [sodium.CHACHA, *([sodium.AEGIS] if HAS_AEGIS else [])]
 every_cipher = pytest.mark.parametrize("name", CIPHERS)
 
@@ -192,9 +192,9 @@ def test_sealing_touches_nothing_behind_the_tag_and_opening_leaves_its_surroundi
     cipher = sodium.aead(name)
     buffer = bytearray(b"<" + b"text" + b"." * cipher.tag_size + b">>>")
     cipher.seal(KEY, 0, memoryview(buffer)[1:], 4, b"")
-    assert (buffer[:1], buffer[-3:]) == (b"<", b">>>")
+    assert (bytes(buffer[:1]), bytes(buffer[-3:])) == (b"<", b">>>")
     assert cipher.open(KEY, 0, memoryview(buffer)[1 : 5 + cipher.tag_size], b"") == 4
-    assert (buffer[:5], buffer[-3:]) == (b"<text", b">>>")
+    assert (bytes(buffer[:5]), bytes(buffer[-3:])) == (b"<text", b">>>")
 
 
 @every_cipher
@@ -242,7 +242,7 @@ def test_a_cipher_that_nobody_knows_is_a_protocol_error() -> None:
 class OlderLibrary:
     """libsodium as PyNaCl 1.5 brings it: no AEGIS."""
 
-    newer = sodium._lib
+    newer = sodium.lib
 
     def __getattr__(self, name: str) -> object:
         if "aegis" in name:
@@ -251,7 +251,7 @@ class OlderLibrary:
 
 
 def test_without_aegis_only_chacha_is_offered_and_aegis_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sodium, "_lib", OlderLibrary())
+    monkeypatch.setattr(sodium, "lib", OlderLibrary())
     assert sodium.aead_names() == [sodium.CHACHA]
     with pytest.raises(ProtocolError, match="cipher"):
         sodium.aead(sodium.AEGIS)

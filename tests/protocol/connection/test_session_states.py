@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cexec.errors import ProtocolError
-from cexec.protocol.connection import frames
+from cexec.protocol.connection import frames, session_states
 from cexec.protocol.connection.frames import READS, WRITES, Ending, Exit, Refusal
 from cexec.protocol.connection.session import OFFERED, OFFERING, OVER, RUNNING, Session
 from tests.protocol.connection.sessions import client_in, exited, finish, refused, told, worker_in
@@ -163,6 +163,25 @@ def test_a_frame_is_taken_where_it_has_a_place_and_nowhere_else(name: str, kind:
         refused(session, kind, body, stream)
 
 
+def test_every_stage_is_in_every_table() -> None:
+    for table in (session_states.TRANSITIONS, session_states.FROM_WORKER, session_states.FROM_CLIENT):
+        assert table.keys() == session_states.STATES.keys()
+    after = {stage for stages in session_states.TRANSITIONS.values() for stage in stages}
+    assert after == session_states.STATES.keys()  # each can be reached
+
+
+def test_the_state_follows_the_stage() -> None:
+    worker = worker_in(OFFERED)
+    told(worker, frames.GO, job().encode())
+    assert (worker.stage, worker.state) == (session_states.PREPARING, RUNNING)
+    worker.ask_for_program("linux-x86_64")
+    assert (worker.stage, worker.state) == (session_states.ASKING, RUNNING)
+    worker.started()
+    assert (worker.stage, worker.state) == (session_states.EXECUTING, RUNNING)
+    told(worker, frames.CANCEL)
+    assert (worker.stage, worker.state) == (OVER, OVER)
+
+
 def test_output_before_the_program_has_started_is_refused() -> None:
     for kind in (frames.DATA, frames.END, frames.BROKEN):
         refused(client_in(RUNNING), kind, BODIES[kind], 1)
@@ -228,7 +247,8 @@ def test_a_worker_cannot_make_the_clients_calls(call: Callable[[Session], None])
 
 def test_a_program_is_started_or_refused_once() -> None:
     worker = worker_in(RUNNING)
-    for call in (worker.started, lambda: worker.refuse(Refusal(1, "x"))):
+    calls: list[Callable[[], object]] = [worker.started, lambda: worker.refuse(Refusal(1, "x"))]
+    for call in calls:
         with pytest.raises(ValueError, match="no place"):
             call()
 
@@ -253,14 +273,22 @@ def test_failure_is_sticky() -> None:
         assert later.value is first.value
 
 
+def refuses_everything(session: Session, failure: ProtocolError) -> None:
+    with pytest.raises(ProtocolError) as later:
+        session.receive_data(memoryview(frames.frame(frames.PING)), 1.0)
+    assert later.value is failure
+
+
 @given(st.sampled_from(sorted(MAKE)), st.lists(st.tuples(st.sampled_from(frames.TYPES), hostile_bytes), max_size=5))
 def test_hostile_frames_are_protocol_errors(name: str, sequence: list[tuple[int, bytes]]) -> None:
     session = MAKE[name]()
     try:
         for kind, body in sequence:
             told(session, kind, body, 1 if kind in frames.OF_A_STREAM else 0)
-    except ProtocolError:
-        pass
+    except ProtocolError as error:
+        refuses_everything(session, error)
+    else:
+        assert session.stage in session_states.STATES
 
 
 @given(st.sampled_from(sorted(MAKE)), st.lists(hostile_bytes, max_size=4))
@@ -269,5 +297,7 @@ def test_hostile_bytes_are_protocol_errors(name: str, sequence: list[bytes]) -> 
     try:
         for data in sequence:
             session.receive_data(memoryview(data), 0.0)
-    except ProtocolError:
-        pass
+    except ProtocolError as error:
+        refuses_everything(session, error)
+    else:
+        assert session.stage in session_states.STATES

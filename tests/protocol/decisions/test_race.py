@@ -9,14 +9,14 @@ from itertools import pairwise
 
 import pytest
 
-from cexec.protocol.base.limits import QUEUED_LIFETIME
+from cexec.protocol.base.limits import IDENTITY_SIZE, QUEUED_LIFETIME
 from cexec.protocol.datagrams import hello
 from cexec.protocol.datagrams.hello import Hello
 from cexec.protocol.decisions.race import GAVE_UP, SILENT, TRANSMIT, Race
 from tests.protocol.wires import APPLICATION, hello_of
 
 ACCEPT = 3.0  # seconds
-FIRST, SECOND = b"a" * hello.INSTANCE_SIZE, b"b" * hello.INSTANCE_SIZE
+FIRST, SECOND = b"a" * IDENTITY_SIZE, b"b" * IDENTITY_SIZE
 
 
 def said(purpose: int, instance: bytes = FIRST) -> Hello:

@@ -100,7 +100,7 @@ def test_memory_is_bounded_and_what_was_heard_longest_ago_is_forgotten_first() -
     assert not seen.passes(ONE, 0, 8, NEAR, 0.0)
     assert seen.passes(OTHER, 0, 8, NEAR, 0.0)
     assert seen.passes(ONE, 0, 8, NEAR, 0.0)
-    assert max(len(getattr(seen, name)) for name in ("_ways", "_seen")) == MAXIMUM_SEEN
+    assert len(seen) == MAXIMUM_SEEN
 
 
 def spent(limits: RateLimits, host: str, now: float) -> int:
@@ -135,4 +135,4 @@ def test_hosts_that_are_told_apart_are_bounded() -> None:
     limits = RateLimits(100.0, 0.0)
     for number in range(2 * MAXIMUM_HOSTS):
         limits.left(str(number), 0.0)
-    assert len(limits._hosts) == MAXIMUM_HOSTS
+    assert limits.hosts == MAXIMUM_HOSTS

@@ -120,7 +120,8 @@ def test_a_set_that_is_empty_or_unknown_may_hold_anything() -> None:
     shown = json.loads(listing(output="udp dport @ports drop", input="udp dport @ports accept\ndrop"))
     objects = shown["nftables"]
     holder = next(one["set"] for one in objects if "set" in one)
-    for elements in ([], None, 7):
+    wrong: list[Any] = [[], None, 7]
+    for elements in wrong:
         holder["elem"] = elements
         chains = parse_nftables(json.dumps(shown))
         assert blockers(chains, ANNOUNCEMENT) == ["the rule `udp dport @ports drop` of inet filter output"]
@@ -184,7 +185,7 @@ def test_expressions_may_be_nested_deeply(build: Callable[[Any], Any]) -> None:
             assert all(len(text) < 100_000 for text in blockers(chains, flow))
 
 
-WRONG = [None, True, -1, 10**30, 0.5, "", "@ports", "@", [], {}, [[]], {"set": None}, ["lo"], {"range": [1]},
+WRONG: list[Any] = [None, True, -1, 10**30, 0.5, "", "@ports", "@", [], {}, [[]], {"set": None}, ["lo"], {"range": [1]},
          {"range": ["a", 5]}, {"drop": None}, {"jump": 7}, {"meta": None}, {"payload": 1}]  # fmt: skip
 
 

@@ -109,7 +109,8 @@ def test_what_another_user_has_planted_is_not_acted_on(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     directory = runtime_directory()
     record = planted(directory, bait.record)
-    os.chown({"base": tmp_path / "run", "directory": directory, "record": record}[what], NOBODY, NOBODY)
+    places: dict[str, str | Path] = {"base": tmp_path / "run", "directory": directory, "record": record}
+    os.chown(places[what], NOBODY, NOBODY)
     assert sweep(directory) == []
     assert bait.untouched() and record.exists()
     if what != "record":

@@ -8,15 +8,14 @@ from pathlib import Path
 import pytest
 
 from cexec.net.interfaces import Interface
-from cexec.protocol.datagrams.requirements import quantity
-from cexec.protocol.decisions.census import BUILT_IN
+from cexec.protocol.datagrams.requirements import MACHINE, quantity
 from cexec.worker.discovery import machine
 from cexec.worker.discovery.machine import attributes, own_addresses, usable_memory
 
 
 def test_every_worker_tells_the_same_attributes() -> None:
     found = attributes()
-    assert set(found) == set(BUILT_IN)
+    assert set(found) == set(MACHINE)
     assert (found["os"], found["arch"]) == (os.uname().sysname.lower(), os.uname().machine)
     assert (quantity(found["cpus"]) or 0) > 0 and (quantity(found["mem"]) or 0) > 1 << 20
 
