@@ -1,9 +1,10 @@
-# Targets: `make help`.  Variables: PYTHON, PYTEST_ARGS, BENCH, PREFIX, DESTDIR.
+# Targets: `make help`.  Variables: PYTHON, PYTEST_ARGS, RUNS, BENCH, PREFIX, DESTDIR.
 
 PYTHON = python3
 PREFIX = /usr/local
 DESTDIR =
 PYTEST_ARGS =
+RUNS = 5
 BENCH = $(sort $(wildcard benchmarks/bench_*.py))
 
 VENV = .venv
@@ -19,6 +20,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help:
 	@echo 'make test       the tests, in a network namespace of their own; PYTEST_ARGS="-k race"'
 	@echo 'make campaign   the tests that take minutes each: full numbers; PYTEST_ARGS as above'
+	@echo 'make busy       the tests of networks and of cmap, beside two busy loops; RUNS=5 times, PYTEST_ARGS as above'
 	@echo 'make check      ruff, mypy, the import contracts, the man pages'
 	@echo 'make demo       a tour on this machine, in a virtual environment of its own'
 	@echo 'make bench      the benchmarks; BENCH=benchmarks/bench_one.py for one of them'
@@ -43,6 +45,9 @@ test: $(STAMP) $(OLD)/made
 
 campaign: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) $(BIN)/python -m pytest -m campaign --durations=0 $(PYTEST_ARGS)
+
+busy: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) tests/busy.sh $(BIN)/python $(RUNS) $(PYTEST_ARGS)
 
 check: $(STAMP) man-lint
 	$(BIN)/ruff check .
@@ -91,4 +96,4 @@ clean:
 	rm -rf $(VENV) $(OLD) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find cexec tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help test campaign check man-lint demo bench install uninstall clean
+.PHONY: help test campaign busy check man-lint demo bench install uninstall clean

@@ -1,11 +1,11 @@
-"""What alerts cost a client: start to exit of jobs that succeed and that fail, with and without them.
+"""Measures the cost of alerts for a client: start to exit of jobs that succeed or fail, with and without alerts.
 
     make bench BENCH=benchmarks/bench_alerts.py
 
-A client that succeeds sends none: its worker tells the loggers.  One that fails sends one for each attempt and one for
-the job; beside it runs the same client without the function that sends them, and what counts is how long that function
-takes in the client: the time of a whole call that fails varies by several times as much.  cexec is installed from a
-wheel, compiled.  Environment: BENCH_ROUNDS (40).
+A client that succeeds sends no alert, because its worker tells the loggers.  A client that fails sends one alert for
+each attempt and one for the job.  The same client also runs without the function that sends them.  The figure that
+counts is the time that this function takes in the client, because the time of a whole failing call varies by several
+times as much.  cexec is installed from a wheel, compiled.  Environment: BENCH_ROUNDS (40).
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ def main() -> None:
         }
         cpu: dict[str, list[float]] = {name: [] for name in runs}
         cases = {name: _noting(run, cpu[name]) for name, run in runs.items()}
-        with FakeWorker(place, _drop, port=DROPPING):  # type: ignore[arg-type] - it wants the key's file alone
+        with FakeWorker(place, _drop, port=DROPPING):  # type: ignore[arg-type]  # it wants the key's file alone
             print(f"{rounds(ROUNDS)} rounds, medians; {os.cpu_count()} CPUs")
             measured = interleaved(cases, rounds(ROUNDS))
         delays = {name: [float(line) for line in Path(path).read_text().split()] for name, path in calls.items()}
@@ -74,7 +74,7 @@ def _drop(connection: Connection) -> None:
 
 
 def _noting(run: Callable[[], Run], cpu: list[float]) -> Case:
-    """The case's seconds; its CPU seconds are added to the list."""
+    """Returns the case's seconds, and adds its CPU seconds to the list."""
 
     def case() -> float:
         done = run()
@@ -90,7 +90,7 @@ def _success(place: Workplace, port: int) -> Callable[[], Run]:
 
 
 def _failure(place: Workplace, port: int, patch: str = "", more: Mapping[str, str] | None = None) -> Callable[[], Run]:
-    """A client with status 111, that runs the installed launcher after `patch`."""
+    """Runs a client that ends with status 111; it executes `patch` before the installed launcher."""
     argv, variables = place.client(port)
     launcher = Path(argv[0]).read_text().partition("\n")[2]
     code = f"import sys; from cexec.client.blocking.client import Client\n{patch}\n{launcher}"

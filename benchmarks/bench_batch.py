@@ -1,16 +1,16 @@
-"""A batch of 5,000 runs of /bin/true on two slots, by `cmap` and by its peers: goal P4.
+"""Measures a batch of 5,000 runs of /bin/true on two slots, by `cmap` and by comparable programs: goal P4.
 
     make bench BENCH=benchmarks/bench_batch.py
 
-The whole command `cmap` counts, with real workers (`cservice -j 2`) and leases; of HyperQueue and Dask the time from
-when the tasks are submitted until all have ended, without the start of their servers.  GNU parallel gets fewer tasks,
-because it does fewer a second.  Then what 4 KB of output a task cost: `cmap` with one program that writes them and
-with the same that writes nothing.  Each rate is told as it comes, and the medians at the end.
+For `cmap` the time of the whole command counts, with real workers (`cservice -j 2`) and leases.  For HyperQueue and
+Dask the time from the submission of the tasks until all have ended counts, without the start of their servers.  GNU
+parallel gets fewer tasks, because it runs fewer a second.  A second measurement compares `cmap` with a program that
+writes 4 KB of output a task and with the same program that writes nothing.  Each rate is printed as it comes, and the
+medians at the end.
 
-The peers: `make bench` installs HyperQueue and Dask (the extra `bench`); and Debian's packages parallel and
-openssh-server.  What is missing is told and left out.
-Environment: BENCH_ROUNDS (3), BENCH_TASKS (5,000), BENCH_OUTPUT_TASKS (2,000), BENCH_PARALLEL_TASKS (1,000),
-BENCH_SSH_TASKS (40).
+`make bench` installs HyperQueue and Dask (the extra `bench`); Debian's packages parallel and openssh-server are needed
+as well.  A program that is missing is reported and left out.  Environment: BENCH_ROUNDS (3), BENCH_TASKS (5,000),
+BENCH_OUTPUT_TASKS (2,000), BENCH_PARALLEL_TASKS (1,000), BENCH_SSH_TASKS (40).
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def _cmap(place: Workplace, port: int, *program: str, output: int = 0) -> Callable[[int], float]:
-    """Seconds that the whole command takes for so many tasks; the worker's program writes `output` bytes in each."""
+    """Returns the seconds of the whole command for this many tasks; the program writes `output` bytes in each."""
     place.service(*program, port=port, options=["-j", str(SLOTS)])
     variables = {**place.environment, "CEXEC_UDP_PORT": str(port)}
 
@@ -75,7 +75,7 @@ def _cmap(place: Workplace, port: int, *program: str, output: int = 0) -> Callab
 
 
 def _add(cases: dict[str, Case], name: str, tasks: int, make: Callable[[], Callable[[int], float]]) -> None:
-    """The rate of one that may be missing."""
+    """Returns the rate of a program that may be missing."""
     try:
         seconds = make()
     except Unfit as reason:

@@ -1,10 +1,11 @@
-"""What a datagram that is none of its business costs a worker, amortised over a flood of them: goal P5.
+"""Measures the cost of a datagram that a worker ignores, amortised over a flood of them: goal P5.
 
     make bench BENCH=benchmarks/bench_flood.py
 
-CPU time of a real cservice, the kernel's share included, by the number of datagrams that it took; what the kernel
-dropped before does not count.  Each burst is there before the worker looks, as in a flood that is faster than it: a
-slower one wakes it for less, and costs less in all.  Environment: BENCH_DATAGRAMS (200000) of each kind.
+The figure is the CPU time of a real cservice, including the kernel's share, divided by the number of datagrams that it
+took; datagrams that the kernel dropped before do not count.  Each burst is complete before the worker looks, as in a
+flood that is faster than the worker.  A slower flood wakes it for fewer datagrams at a time, and costs less in all.
+Environment: BENCH_DATAGRAMS (200000) of each kind.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ DATAGRAMS = int(os.environ.get("BENCH_DATAGRAMS", 200_000))
 PORT = 3010
 ADDRESS = "127.0.0.1"
 BURST = 2000  # datagrams that come while the worker is stopped; without CAP_NET_ADMIN its socket holds fewer
-SETTLED = 0.005  # seconds after which the worker has done with what it has taken
+SETTLED = 0.005  # seconds after which the worker has handled everything that it has taken
 GOAL = 5.0  # microseconds
 
 
@@ -50,7 +51,7 @@ def main() -> None:
 
 
 def strangers(place: Workplace) -> bytes:
-    """An announcement under keys that the worker does not have."""
+    """Returns an announcement under keys that the worker does not have."""
     secret, public = place.directory / "other", place.directory / "other.pub"
     subprocess.run(place.command("ckeygen", secret, public), env=place.environment, check=True, capture_output=True)
     key = decode_key(public.read_bytes())
@@ -59,7 +60,7 @@ def strangers(place: Workplace) -> bytes:
 
 
 def flood(sender: socket.socket, pid: int, data: bytes, to: str) -> float:
-    """Microseconds of the worker's CPU for each of the datagrams that it took, the median of all bursts."""
+    """Returns microseconds of the worker's CPU for each datagram that it took, the median of all bursts."""
     costs: list[float] = []
     for _ in range(DATAGRAMS // BURST):
         dropped, used = waiting()[1], cpu_seconds(pid)
@@ -75,7 +76,7 @@ def flood(sender: socket.socket, pid: int, data: bytes, to: str) -> float:
 
 
 def waiting() -> tuple[int, int]:
-    """Bytes that wait in the sockets of the port, and datagrams that these have dropped, as the kernel tells."""
+    """Returns the kernel's figures for the port: bytes that wait in its sockets, and datagrams that were dropped."""
     queued = dropped = 0
     for line in Path("/proc/net/udp").read_text().splitlines()[1:]:
         fields = line.split()

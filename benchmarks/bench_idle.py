@@ -1,4 +1,4 @@
-"""CPU that idle processes use: cservice, crat, cproxy, and the pair of a job that does nothing: goal P9.
+"""Measures the CPU time of idle processes: cservice, crat, cproxy, and both sides of a job that does nothing: goal P9.
 
     make bench BENCH=benchmarks/bench_idle.py
 
@@ -17,7 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import Workplace, children, cpu_seconds, goal, table
 
 SECONDS = float(os.environ.get("BENCH_SECONDS", 60))
-SETTLED = 2.0  # seconds after which what there was to do has been done
+SETTLED = 2.0  # seconds after which the work of the start is done
 GOAL = 0.1  # per cent of one CPU
 
 
@@ -60,7 +60,7 @@ def main() -> None:
 
 
 def switches(pid: int) -> int:
-    """How often a process has slept and been woken."""
+    """Returns how often a process has slept and been woken."""
     for line in Path(f"/proc/{pid}/status").read_text().splitlines():
         if line.startswith("voluntary_ctxt_switches:"):
             return int(line.split()[1])

@@ -1,7 +1,7 @@
-"""Jobs a second over leases: many runs of `true` by one client on one worker with two slots, each a real process.
+"""Measures jobs a second over leases: one client runs `true` many times on one worker with two slots; all are real.
 
-Beside it, as the limit of this machine: two processes that do nothing but start `true` and wait for it.  Then what a
-job costs each of the parties in CPU time.  Environment: BENCH_JOBS (1,000 runs a round) and BENCH_SLOTS (2).
+Two processes that do nothing but start `true` and wait for it show the limit of this machine.  A third measurement is
+the CPU time that a job costs each of the parties.  Environment: BENCH_JOBS (1,000 runs a round) and BENCH_SLOTS (2).
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ for _ in range(int(sys.argv[1])):
 
 
 class Discard(Sink):
-    """Takes everything."""
+    """Takes all bytes and drops them."""
 
     def __init__(self) -> None:
         super().__init__(-1, shared=True)
@@ -57,7 +57,7 @@ class Discard(Sink):
 
 
 class Costs:
-    """CPU seconds of each party so far."""
+    """Returns the CPU seconds of each party so far."""
 
     def __init__(self, service: int) -> None:
         self.client = time.process_time()
@@ -70,7 +70,7 @@ def make_job() -> LeaseJob:
 
 
 async def play(terms: Terms, service: int, costs: dict[str, list[float]]) -> float:
-    """Jobs a second, once all slots are leased."""
+    """Returns the jobs a second, once all slots are leased."""
     jobs = [make_job() for _ in range(SLOTS)]
     leases = [await find_worker(terms, lambda hello, address, job=job: job.go()) for job in jobs]  # type: ignore[misc]
     for lease, job in zip(leases, jobs, strict=True):
@@ -100,7 +100,7 @@ async def play(terms: Terms, service: int, costs: dict[str, list[float]]) -> flo
 
 
 def spawning(program: str) -> float:
-    """Jobs a second of processes that do nothing else."""
+    """Returns the jobs a second of processes that do nothing else."""
     start = time.perf_counter()
     argv = [sys.executable, "-S", "-c", SPAWN, str(JOBS // SLOTS), program]
     processes = [subprocess.Popen(argv) for _ in range(SLOTS)]

@@ -1,9 +1,9 @@
-"""Memory of an idle worker, of running jobs, and of both sides while nobody reads: goal P8.
+"""Measures the memory of an idle worker, of running jobs, and of both sides while nobody reads: goal P8.
 
     make bench BENCH=benchmarks/bench_memory.py
 
-RSS counts what is shared with others too, USS is what a process has for itself.
-Environment: BENCH_MEGABYTES (1024): how much a stopped reader's stream would carry.
+RSS includes memory that is shared with other processes; USS is the memory that a process has for itself.
+Environment: BENCH_MEGABYTES (1024), the size of a stopped reader's stream.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def idle() -> None:
 
 
 def running() -> None:
-    """Jobs that have echoed a few megabytes and now wait."""
+    """Measures jobs that have echoed a few megabytes and now wait."""
     with Workplace() as place:
         service = place.service("cat")
         argv, variables = place.client()
@@ -71,7 +71,7 @@ def running() -> None:
 
 
 def slow_reader() -> None:
-    """A stream into a reader that stops, takes most of it, and stops again: what either side has grown by."""
+    """Measures the growth of both sides while a reader stops, takes most of a stream, and stops again."""
     with Workplace() as place, tempfile.NamedTemporaryFile(dir=place.directory) as file:
         file.truncate(MEGABYTES * MEBI)
         service = place.service("cat")

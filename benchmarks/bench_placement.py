@@ -1,11 +1,11 @@
-"""Placement with real processes: goal P7, which `simulate_placement.py` has over many seeds.
+"""Measures placement with real processes: goal P7, which `simulate_placement.py` measures over many seeds.
 
     make bench BENCH=benchmarks/bench_placement.py
 
-200 clients wait, 10 workers of one slot and different speeds begin at once; a job is a `sleep` that is shorter the
-faster its worker.  Time until all jobs are done, over that of a greedy list schedule which knows all lengths and
-speeds.  Environment: BENCH_UNIT (0.5): seconds of a job of length 1 at speed 1; less than 0.3 measures this machine's
-CPU.  BENCH_ROUNDS (1), each with lengths and speeds of its own.
+200 clients wait, and 10 workers of one slot and different speeds start at once.  A job is a `sleep`, which is shorter
+on a faster worker.  The figure is the time until all jobs are done, divided by that of a greedy list schedule that
+knows all lengths and speeds.  Environment: BENCH_UNIT (0.5), the seconds of a job of length 1 at speed 1 (less than 0.3
+measures this machine's CPU); BENCH_ROUNDS (1), each with its own lengths and speeds.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ UNIT = float(os.environ.get("BENCH_UNIT", 0.5))
 PORT = 3010
 PATIENCE = 90.0  # seconds until all clients have announced their jobs
 GOAL = 1.15
-# What a worker of speed $1/1000 runs: a job says how many milliseconds it takes at speed 1.
+# The program of a worker of speed $1/1000; the job's argument is its milliseconds at speed 1.
 PROGRAM = "ms=$((PEER_MS * 1000 / $1)); exec sleep $((ms / 1000)).$(printf %03d $((ms % 1000)))"
 
 
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def measure(seed: int) -> float:
-    """The makespan over the greedy one; prints both."""
+    """Returns the makespan divided by the greedy one, and prints both."""
     dice = random.Random(seed)
     lengths = [dice.uniform(1.0, 10.0) for _ in range(JOBS)]
     speeds = [dice.uniform(1.0, 4.0) for _ in range(WORKERS)]
@@ -70,7 +70,7 @@ def measure(seed: int) -> float:
 
 
 def start_worker(place: Workplace, number: int, speed: float) -> subprocess.Popen[bytes]:
-    """All share this machine, so none of them may look at its load."""
+    """Starts the workers; they share this machine, so none of them may look at its load."""
     options = ["-j", "1", "--speed", f"{speed:.3f}", "--name", f"w{number}", "--load-command", "echo 0"]
     return place.service("sh", "-c", PROGRAM, "sh", f"{speed * 1000:.0f}", options=options)
 
@@ -82,7 +82,7 @@ def start_client(place: Workplace, length: float) -> subprocess.Popen[bytes]:
 
 
 def wait_for_announcements(listener: socket.socket) -> None:
-    """Until each client has been heard."""
+    """Waits until each client has been heard."""
     listener.settimeout(PATIENCE)
     heard: set[bytes] = set()
     while len(heard) < JOBS:

@@ -1,8 +1,8 @@
-"""What a relay costs: throughput and start of jobs through one and through two, beside the same without.
+"""Measures the cost of a relay: throughput and start of jobs without a relay, through one, and through two.
 
-The hosts are network namespaces of this machine: a client and a worker with three ways between them, a network of
-their own, one relay, two relays.  Each case runs in turn, several times; the table has the medians and what share of
-the direct way's throughput they are.  `--splices` measures instead how one relay process bears many jobs at once.
+The hosts are network namespaces of this machine: a client and a worker with three ways between them, namely a network
+of their own, one relay, and two relays.  The cases run in turn, several times.  The table has the medians, and their
+share of the direct way's throughput.  `--splices` measures instead how one relay process carries many jobs at once.
 Exits with 1 if one relay leaves less than 60 % of the direct throughput.
 """
 
@@ -35,7 +35,7 @@ MIB = 1024 * 1024
 
 
 def run(application: Application, host: Host, network: int, size: int) -> float:
-    """Seconds that a job of so many zero bytes takes on the way that begins with this network."""
+    """Returns the seconds of a job with this many zero bytes on the way that begins with this network."""
     environment = clean_environment({"CEXEC_GROUP": f"10.77.{network}.255"})
     with (
         open("/dev/null", "wb") as nowhere,
@@ -51,7 +51,7 @@ def run(application: Application, host: Host, network: int, size: int) -> float:
 
 
 def measure(application: Application, made: Lab, relays: dict[int, Proxy], size: int, rounds: int) -> dict[str, float]:
-    """Prints a table; the throughput of each way in bytes a second."""
+    """Prints a table, and returns the throughput of each way in bytes a second."""
     client = made.host(CLIENT)
     short: dict[str, list[float]] = {way: [] for way in WAYS}
     long: dict[str, list[float]] = {way: [] for way in WAYS}
@@ -71,7 +71,7 @@ def measure(application: Application, made: Lab, relays: dict[int, Proxy], size:
 
 
 def measure_splices(application: Application, made: Lab, relay: Proxy, size: int, counts: list[int]) -> None:
-    """Prints what many jobs at once move through one relay."""
+    """Prints the throughput of many jobs at once through one relay."""
     print("| jobs at once | together | relay's CPU | memory |\n|---|---|---|---|")
     process = psutil.Process(relay.process.pid)
     for count in counts:

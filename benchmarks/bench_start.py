@@ -1,4 +1,4 @@
-"""Start to exit of `true` on an idle worker, the whole process, against Python and ssh: goal P3.
+"""Measures the time from start to exit of a whole call of `true` on an idle worker, against Python and ssh: goal P3.
 
     make bench BENCH=benchmarks/bench_start.py
 

@@ -1,10 +1,10 @@
-"""How long `cmap` takes with a million rows until the first task runs, and what a waiting task costs in memory.
+"""Measures the time of `cmap` with a million rows until the first task runs, and the memory of a waiting task.
 
     make bench BENCH=benchmarks/bench_tasks.py
 
-The whole command with a real worker, from its start until the program of the first task has been started; its memory is
-looked at then: the most that it ever had, and what it has beyond that of the same command with ten rows.  Issue 6: 5
-seconds, 500 MB in all, 400 bytes a task.  Rows are about 30 bytes long.
+The time is that of the whole command with a real worker, from its start until the program of the first task has been
+started.  The memory is read then: the most that the command ever had, and the difference to the same command with ten
+rows.  The goals are 5 seconds, 500 MB in all, and 400 bytes a task.  Rows are about 30 bytes long.
 Environment: BENCH_ROUNDS (1), BENCH_ROWS (1,000,000, a square number).
 """
 
@@ -27,11 +27,11 @@ MOST_SECONDS = 5.0
 MOST_MEMORY = 500.0  # MB of the whole process
 MOST_BYTES = 400.0  # of memory for each waiting task
 PATIENCE = 60.0  # seconds
-PROGRAM = 'cat >/dev/null; : > "$0"; exec sleep 1000'  # the first task says that it has been started, and stays
+PROGRAM = 'cat >/dev/null; : > "$0"; exec sleep 1000'  # reports its start, and keeps running
 
 
 class Start:
-    """What one call took until its first task ran: seconds, bytes at most, bytes of its own at that moment."""
+    """The figures of one call until its first task ran: seconds, most bytes, and its own bytes at that moment."""
 
     def __init__(self, seconds: float, peak: int, private: int) -> None:
         self.seconds = seconds
@@ -96,7 +96,7 @@ def start(place: Workplace, name: str, rows: int) -> Start:
 
 
 def highest(pid: int) -> int:
-    """The most resident bytes that a process ever had."""
+    """Returns the most resident bytes that a process ever had."""
     status = Path(f"/proc/{pid}/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) * 1024
 

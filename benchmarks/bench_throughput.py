@@ -1,8 +1,9 @@
-"""Throughput through a remote pipe, against ssh, socat and ncat on the loopback: goals P1 and P2.
+"""Measures the throughput of a remote pipe, against ssh, socat and ncat on the loopback: goals P1 and P2.
 
     make bench BENCH=benchmarks/bench_throughput.py
 
-One way: a file of zeros into `cat >/dev/null`.  Echo: the same file through `cat`, its output counted.
+One way, a file of zeros goes into `cat >/dev/null`.  For the echo, the same file goes through `cat` and the output is
+counted.
 Environment: BENCH_MEGABYTES (1024), BENCH_ROUNDS (5).
 """
 
@@ -83,7 +84,12 @@ def _cases(place: Workplace, file: str) -> tuple[dict[str, Case], dict[str, Case
         add(echo, name, Socat(place, ECHO, tls=tls).client())
 
     peer("ssh", ssh)
-    peer(TLS, lambda: (needed("openssl"), socat(TLS, True))[1])
+
+    def tls() -> None:
+        needed("openssl")
+        socat(TLS, True)
+
+    peer(TLS, tls)
     peer(PLAIN, lambda: socat(PLAIN, False))
     peer("ncat", lambda: add(one_way, "ncat, plain TCP", Ncat(place, ONE_WAY).client()))
     return one_way, echo
@@ -103,7 +109,7 @@ def _compare(name: str, what: str, measured: dict[str, float], peer: float | Non
 
 
 def _memory() -> str | None:
-    """A directory in memory, if there is one."""
+    """Returns a directory in memory, if there is one."""
     return "/dev/shm" if os.access("/dev/shm", os.W_OK) else None
 
 

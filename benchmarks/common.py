@@ -1,12 +1,12 @@
-"""What the benchmarks share: a workplace with keys and workers, runs that are timed, medians, goals, loud skips.
+"""Shared parts of the benchmarks: a workplace with keys and workers, timed runs, medians, goals, loud skips.
 
-Contract: a `Workplace` is a context in which processes are started, each ended by its pid when it is left.  `timed`
-runs one command to its end.  `interleaved` runs every case once a round, so that a machine that slows down slows all
-of them down, and gives medians.  `goal` prints one line that says "goal met" or "goal not met"; nothing here fails
-because a machine is slow.  `skipped` says loudly what could not be compared, and why.
+Contract: a `Workplace` is a context in which processes are started; each is ended by its pid when the context is left.
+`timed` runs one command to its end.  `interleaved` runs every case once a round, so that a machine that slows down
+affects all cases, and returns medians.  `goal` prints one line that says "goal met" or "goal not met"; nothing here
+fails because a machine is slow.  `skipped` prints a line that says which comparison was impossible, and why.
 
-Everything stays on the loopback: run by `make bench`, which gives the benchmarks a network of their own.
-Environment: BENCH_ROUNDS and what each benchmark says of itself.
+Everything stays on the loopback; `make bench` gives the benchmarks a network of their own.
+Environment: BENCH_ROUNDS and the variables that each benchmark describes.
 """
 
 from __future__ import annotations
@@ -29,18 +29,18 @@ from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 LOOPBACK_GROUP = "127.255.255.255"  # a broadcast that never leaves the machine
-OURS = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD")  # read by cexec besides CEXEC_*
+OURS = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD")  # variables that cexec reads besides CEXEC_*
 DEPENDENCIES = ("PyNaCl", "click", "psutil", "zeroconf")  # as in pyproject.toml
 PATIENCE = 300.0  # seconds that one run may take
 START_PATIENCE = 20.0  # seconds until a server answers
 
 
 class Unfit(Exception):
-    """A case that cannot be run here; says why."""
+    """A case that cannot be run here; the text says why."""
 
 
 class Run:
-    """One run of a command: seconds from its start to its end, its own CPU seconds, bytes that it wrote."""
+    """One run of a command: seconds from its start to its end, its own CPU seconds, and the bytes that it wrote."""
 
     def __init__(self, seconds: float, cpu: float, written: int) -> None:
         self.seconds = seconds
@@ -49,7 +49,7 @@ class Run:
 
 
 def environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
-    """Ours without what configures cexec or Python, then a group that stays on this machine, then `changes`."""
+    """Returns our environment without settings of cexec and Python, with a loopback group and `changes`."""
     kept = {
         name: value
         for name, value in os.environ.items()
@@ -63,10 +63,10 @@ def rounds(default: int) -> int:
 
 
 class Workplace:
-    """A temporary directory with an application's keys, and the processes that were started in it."""
+    """A temporary directory with an application's keys, and the processes that are started in it."""
 
     def __init__(self, *, installed: bool = False) -> None:
-        """With the commands of this source tree, or `installed` into a virtual environment from a wheel."""
+        """Uses the commands of this source tree, or, if `installed`, those of a wheel in a virtual environment."""
         self.directory = Path(tempfile.mkdtemp(prefix="cexec-bench-"))
         self.environment = environment(None if installed else {"PYTHONPATH": os.fspath(ROOT)})
         self.python = Path(sys.executable)
@@ -100,11 +100,11 @@ class Workplace:
         shutil.rmtree(self.directory, ignore_errors=True)
 
     def command(self, name: str, *arguments: str | Path) -> list[str]:
-        """The argv of one of our commands, run without a shell."""
+        """Returns the argv of one of our commands, to be run without a shell."""
         return [*self._commands[:-1], f"{self._commands[-1]}/{name}", *map(str, arguments)]
 
     def start(self, argv: Sequence[str], changes: Mapping[str, str] | None = None) -> subprocess.Popen[bytes]:
-        """A process that is ended when the workplace is left; what it says goes to a file."""
+        """Starts a process that is ended when the workplace is left; its output goes to a file."""
         log = self.directory / f"log-{len(self._processes)}"
         with log.open("wb") as file:
             process = subprocess.Popen(
@@ -119,33 +119,33 @@ class Workplace:
         return process
 
     def said(self, process: subprocess.Popen[bytes]) -> str:
-        """What a process of ours has said so far."""
+        """Returns the output of a process so far."""
         return (self.directory / f"log-{self._processes.index(process)}").read_text(errors="replace")
 
     def service(self, *program: str, port: int = 3010, options: Sequence[str] = ()) -> subprocess.Popen[bytes]:
-        """A `cservice` for this program on a UDP port of its own, ready for jobs."""
+        """Starts a `cservice` for this program on a UDP port of its own, and waits until it is ready for jobs."""
         argv = self.command("cservice", "-j", "64", "--speed", "1", *options, self.secret, *program)
         process = self.start(argv, {"CEXEC_UDP_PORT": str(port)})
         self.wait_for(process, "cservice: serving")
         return process
 
     def wait_for(self, process: subprocess.Popen[bytes], text: str) -> None:
-        """Until a process has said something."""
+        """Waits until a process has written something."""
         deadline = time.monotonic() + START_PATIENCE
         while text not in self.said(process):
             if process.poll() is not None or time.monotonic() > deadline:
-                raise Unfit(f"{process.args[0]} did not start: {self.said(process).strip()[-300:]}")  # type: ignore[index]
+                raise Unfit(f"{process.args!r} did not start: {self.said(process).strip()[-300:]}")
             time.sleep(0.02)
 
     def client(self, port: int = 3010) -> tuple[list[str], dict[str, str]]:
-        """argv and environment of a client of the service on this port."""
+        """Returns argv and environment of a client of the service on this port."""
         return self.command("cexec", self.public), {**self.environment, "CEXEC_UDP_PORT": str(port)}
 
 
 def install(directory: Path) -> Path:
-    """Builds a wheel of this tree and installs it as pip does, compiled; dependencies are copied from our Python's.
+    """Builds a wheel of this tree and installs it as pip does, compiled.  Returns the virtual environment.
 
-    No network is needed, for there is none.  Returns the virtual environment.
+    Dependencies are copied from our own Python, because there is no network here.
     """
     source, wheels, venv = directory / "source", directory / "wheels", directory / "venv"
     source.mkdir()
@@ -158,7 +158,7 @@ def install(directory: Path) -> Path:
         [*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", os.fspath(wheels), os.fspath(source)],
         [sys.executable, "-m", "venv", "--without-pip", os.fspath(venv)],
     ]
-    # elsewhere than here, where pip would find the package installed already
+    # not in this directory, where pip would find the package installed already
     options: dict[str, Any] = {"env": environment(), "cwd": directory, "check": True}
     for step in steps:
         subprocess.run(step, **options)
@@ -174,7 +174,7 @@ def install(directory: Path) -> Path:
 
 
 def _dependencies() -> list[Path]:
-    """The files of what the package needs, and of what these need."""
+    """Returns the files of the package's dependencies, and of their dependencies."""
     wanted, seen, files = list(DEPENDENCIES), set(), []
     while wanted:
         name = wanted.pop()
@@ -195,7 +195,7 @@ def _dependencies() -> list[Path]:
 def timed(
     argv: Sequence[str], variables: Mapping[str, str], *, stdin: str = os.devnull, count_output: bool = False
 ) -> Run:
-    """Runs a command to its end; `count_output`: its output is a pipe whose reader does nothing but count."""
+    """Runs a command to its end.  With `count_output` its output is a pipe whose reader only counts."""
     reading, writing = os.pipe()
     actions: list[tuple[object, ...]] = [(os.POSIX_SPAWN_OPEN, 0, stdin, os.O_RDONLY, 0)]
     if count_output:
@@ -222,7 +222,7 @@ def timed(
 
 
 def _wait(pid: int) -> tuple[float, int]:
-    """CPU seconds and exit status.  Not by polling, which would add up to 50 ms to a run that takes 20."""
+    """Returns CPU seconds and exit status.  It does not poll, which would add up to 50 ms to a run that takes 20."""
     handle = os.pidfd_open(pid)
     poll = select.poll()
     poll.register(handle, select.POLLIN)
@@ -234,7 +234,7 @@ def _wait(pid: int) -> tuple[float, int]:
 
 
 def _count(reading: int) -> int:
-    """Reads a pipe to its end without copying what is in it."""
+    """Reads a pipe to its end without copying its content."""
     null = os.open(os.devnull, os.O_WRONLY)
     total = 0
     while size := os.splice(reading, null, 1 << 20):
@@ -247,7 +247,7 @@ Case = Callable[[], float]
 
 
 def interleaved(cases: Mapping[str, Case], times: int) -> dict[str, float]:
-    """Every case once a round; the medians.  A case that cannot be run is told and left out."""
+    """Runs every case once a round and returns the medians.  A case that cannot be run is reported and left out."""
     measured: dict[str, list[float]] = {name: [] for name in cases}
     unfit: set[str] = set()
     for _ in range(times):
@@ -269,7 +269,7 @@ def table(title: str, rows: Mapping[str, str]) -> None:
 
 
 def goal(name: str, what: str, value: float, limit: float, *, unit: str = "", at_least: bool = False) -> bool:
-    """One line: the goal's number in performance.md, what was measured, and whether that is enough."""
+    """Prints one line: the goal's name in performance.md, the measured value, and if that is enough."""
     met = value >= limit if at_least else value <= limit
     bound = "at least" if at_least else "at most"
     verdict = "goal met" if met else "goal not met"
@@ -282,7 +282,7 @@ def skipped(what: str, why: str) -> None:
 
 
 def needed(program: str) -> str:
-    """The path of a peer's program."""
+    """Returns the path of a program to compare with."""
     found = shutil.which(program, path=os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin")
     if found is None:
         raise Unfit(f"{program} is not installed (debian-packages.txt)")
@@ -290,7 +290,7 @@ def needed(program: str) -> str:
 
 
 def smaps(pid: int) -> tuple[int, int]:
-    """Resident and private bytes of a process (RSS and USS)."""
+    """Returns the resident and private bytes of a process (RSS and USS)."""
     values = {}
     for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines()[1:]:
         name, _, rest = line.partition(":")
@@ -303,5 +303,5 @@ def children(pid: int) -> list[int]:
 
 
 def cpu_seconds(pid: int) -> float:
-    """What a process of one thread has used so far, to the nanosecond."""
+    """Returns the CPU time of a process of one thread so far, to the nanosecond."""
     return int(Path(f"/proc/{pid}/schedstat").read_text().split()[0]) / 1e9

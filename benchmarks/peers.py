@@ -1,8 +1,9 @@
 """The programs that cexec is compared with, each on a loopback port with a configuration of its own.
 
-Contract: each class starts its server in a `Workplace` and gives argv of clients; `Unfit` says why it cannot be had.
-The machine's own sshd is never touched: ours has its own keys, its own configuration and, in a mount namespace of its
-own, a passwd in which the user's shell is /bin/sh and an empty home, because a long .bashrc would be timed too.
+Contract: each class starts its server in a `Workplace` and returns argv of clients; `Unfit` says why a program cannot
+be used.  The machine's own sshd is never touched.  Ours has its own keys and configuration.  It also has, in a mount
+namespace of its own, an empty home and a passwd in which the user's shell is /bin/sh, because a long .bashrc would be
+timed too.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import time
 
 from benchmarks.common import START_PATIENCE, Unfit, Workplace, needed, timed
 
-BLOCK = "131072"  # bytes: socat is fastest so; its default of 8 KiB halves its figures
+BLOCK = "131072"  # bytes: socat is fastest with this; its default of 8 KiB halves its figures
 DEFAULT_KEX = ""
 CURVE = "curve25519-sha256"
 SSHD_SETTINGS = """\
@@ -30,7 +31,7 @@ PermitRootLogin yes
 PasswordAuthentication no
 PidFile none
 """
-# What sshd expects below /run is made in a mount namespace, where nobody else sees it.
+# The directories that sshd expects below /run are made in a mount namespace, where nobody else sees them.
 SSHD_SCRIPT = """\
 mount --make-rprivate / && mount --bind {directory}/passwd /etc/passwd && mount -t tmpfs tmpfs /run &&
 mkdir /run/sshd && exec {sshd} -D -e -f {directory}/sshd_config
@@ -102,7 +103,7 @@ class Socat:
         wait_for_port(self._port)
 
     def client(self, *, one_way: bool = False) -> list[str]:
-        # -t: what the other side still says after our end is waited for, as by the other programs
+        # -t: wait for the other side's output after our end, as the other programs do
         return [self._socat, "-b", BLOCK, *(["-u"] if one_way else ["-t", "60"]), "-", self._address]
 
 
@@ -133,7 +134,7 @@ def free_port() -> int:
 
 
 def wait_for_port(port: int) -> None:
-    """Until something listens there; by looking, for a connection would be served."""
+    """Waits until something listens there.  It only looks, because the server would serve a connection."""
     wanted = f":{port:04X} 00000000:0000 0A"
     _wait_until(lambda: wanted in open("/proc/net/tcp").read(), f"nobody listens on port {port}")  # noqa: SIM115
 

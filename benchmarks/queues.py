@@ -1,9 +1,9 @@
 """The programs that `cmap` is compared with: HyperQueue, Dask, GNU parallel on this machine and over ssh.
 
-Contract: each class has `seconds(tasks)`: the time from when `tasks` runs of /bin/true are given to it until all have
-ended, on `SLOTS` slots.  Servers and workers are started before and stopped after that, for each call anew, so that
-none works while another is measured, and everything stays on the loopback.  `Unfit` says why a program cannot be had.
-How to install them: `bench_batch.py`.
+Contract: each class has `seconds(tasks)`, the time from the submission of `tasks` runs of /bin/true until all have
+ended, on `SLOTS` slots.  Each call starts the servers and workers before and stops them afterwards, so that none works
+while another program is measured.  Everything stays on the loopback.  `Unfit` says why a program cannot be used.
+`bench_batch.py` says how to install them.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ os._exit(0)
 class HyperQueue:
     """A job of many program tasks, whose outputs go nowhere.
 
-    Its own wait for a job looks once a second only, so a last task, which depends on all others, says when they have
+    Its own wait for a job looks once a second only, so a last task, which depends on all others, shows when they have
     ended.
     """
 
@@ -94,7 +94,7 @@ class Dask:
     def __init__(self) -> None:
         os.environ["DASK_DISTRIBUTED__LOGGING__DISTRIBUTED"] = "critical"  # also for its workers
         self._package = _package("distributed")
-        logging.disable(logging.WARNING)  # it tells of every step
+        logging.disable(logging.WARNING)  # it logs every step
 
     def seconds(self, tasks: int) -> float:
         options = {"n_workers": SLOTS, "threads_per_worker": 1, "host": "127.0.0.1", "dashboard_address": None}
@@ -110,15 +110,15 @@ class Dask:
 
 
 class Parallel:
-    """GNU parallel; the whole command counts, as it does for `cmap`."""
+    """GNU parallel; the time of the whole command counts, as it does for `cmap`."""
 
     def __init__(self, place: Workplace, ssh: Ssh | None = None) -> None:
-        """With `ssh` on 127.0.0.1 as if that were another host."""
+        """Uses 127.0.0.1 over ssh, with `ssh`, as if it were another host."""
         self._argv = [needed("parallel"), f"-j{SLOTS}"]
         if ssh is not None:
             *client, address, _ = ssh.client("")
             self._argv += ["--ssh", shlex.join(client), "-S", f"{SLOTS}/{address}"]
-        home = place.directory / "parallel"  # where its notice about citations counts as read
+        home = place.directory / "parallel"  # in this directory its notice about citations counts as read
         (home / ".parallel").mkdir(parents=True, exist_ok=True)
         (home / ".parallel" / "will-cite").touch()
         self._environment = {**place.environment, "HOME": str(home), "SHELL": "/bin/sh"}

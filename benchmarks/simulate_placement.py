@@ -1,4 +1,4 @@
-"""Who gets how much work: goal P7 and what docs/placement.md promises, by simulation.
+"""Simulates which worker gets how much work: goal P7 and the figures of docs/placement.md.
 
     python benchmarks/simulate_placement.py [--seeds N]
 
@@ -21,7 +21,7 @@ JOBS = 200
 
 
 def greedy_makespan(lengths: list[float], speeds: list[float], slots: int) -> float:
-    """Full knowledge: each job in order to the slot that ends it first."""
+    """Returns the makespan with full knowledge: each job in order goes to the slot that ends it first."""
     ends = [0.0] * (len(speeds) * slots)
     for length in lengths:
         end, slot = min((end + length / speeds[slot // slots], slot) for slot, end in enumerate(ends))
@@ -30,7 +30,7 @@ def greedy_makespan(lengths: list[float], speeds: list[float], slots: int) -> fl
 
 
 def makespan_ratio(seed: int, slots: int = 1) -> float:
-    """All jobs announced at once, to workers that know no lengths; the time until all are done over the greedy one."""
+    """Announces all jobs at once to workers that know no lengths; returns the makespan divided by the greedy one."""
     random = Random(seed)
     lengths = [random.uniform(1.0, 10.0) for _ in range(JOBS)]
     speeds = [random.uniform(1.0, 4.0) for _ in range(WORKERS)]
@@ -43,7 +43,7 @@ def makespan_ratio(seed: int, slots: int = 1) -> float:
 
 
 def announce_all(network: Network, jobs: list[tuple[float, int]]) -> list[Client]:
-    """(length, weight) of jobs that are all announced now."""
+    """Returns (length, weight) of jobs that are all announced now."""
     clients = [Client(network, network.next_number(), length, weight) for length, weight in jobs]
     for client in clients:
         network.at(network.now, client.announce)
@@ -55,7 +55,7 @@ def all_ended(clients: list[Client]) -> bool:
 
 
 def share_of_busy(seed: int, latency: tuple[float, float] = LATENCY) -> float:
-    """One host with foreign load 1.0 and one idle: the busy one's share of 100 jobs, one after another."""
+    """Returns the share of a host with foreign load 1.0, beside an idle one, of 100 jobs, one after another."""
     network = Network(seed, latency)
     Worker(network, "busy", load=1.0)
     Worker(network, "idle")
@@ -63,7 +63,7 @@ def share_of_busy(seed: int, latency: tuple[float, float] = LATENCY) -> float:
 
 
 def share_of_fast(seed: int, slow: float, fast: float, latency: tuple[float, float] = LATENCY) -> float:
-    """Two idle hosts: the fast one's share of 100 jobs, one after another."""
+    """Returns the share of the faster of two idle hosts of 100 jobs, one after another."""
     network = Network(seed, latency)
     Worker(network, "slow", speed=slow)
     Worker(network, "fast", speed=fast)
@@ -71,7 +71,7 @@ def share_of_fast(seed: int, slow: float, fast: float, latency: tuple[float, flo
 
 
 def shares_by_speed(seed: int, at_a_time: int) -> list[float]:
-    """Shares of three hosts of 8 slots, told to be of speed 1, 2 and 4, of jobs that last equally long on all."""
+    """Returns the shares of three hosts of 8 slots and `--speed` 1, 2 and 4, of jobs that last equally long on all."""
     network = Network(seed)
     for speed in (1.0, 2.0, 4.0):
         Worker(network, f"{speed:.0f}", slots=8, speed=speed).speed = 1.0
@@ -80,7 +80,7 @@ def shares_by_speed(seed: int, at_a_time: int) -> list[float]:
 
 
 def unevenness(seed: int) -> float:
-    """50 clients at once on 8 hosts of 2 slots: jobs of the host that got most over the mean."""
+    """Returns the most jobs of one host divided by the mean, with 50 clients at once on 8 hosts of 2 slots."""
     network = Network(seed)
     workers = [Worker(network, str(number), slots=2) for number in range(8)]
     counts = jobs_by_worker(side_by_side(network, 50, 50, lambda: 0.3))
@@ -89,7 +89,7 @@ def unevenness(seed: int) -> float:
 
 
 def share_of_broken(seed: int, at_a_time: int, length: float, alerts: bool = False) -> float:
-    """Four hosts, one of which exits 1 at once: its share of 200 jobs."""
+    """Returns the share of 200 jobs of a host whose jobs exit 1 at once, one of four."""
     network = Network(seed)
     network.alerts = alerts
     workers = [Worker(network, str(number), slots=2) for number in range(4)]
@@ -98,7 +98,7 @@ def share_of_broken(seed: int, at_a_time: int, length: float, alerts: bool = Fal
 
 
 def share_of_dropper(seed: int, at_a_time: int, length: float, alerts: bool = True) -> tuple[float, float]:
-    """Four hosts, one of which wins and drops: its share of all attempts for 200 jobs; and healed, 5 minutes later."""
+    """Returns the share of all attempts of a host that drops jobs, one of four; and its share once it is healed."""
     network = Network(seed)
     network.alerts = alerts
     workers = [Worker(network, str(number), slots=2) for number in range(4)]
@@ -111,7 +111,7 @@ def share_of_dropper(seed: int, at_a_time: int, length: float, alerts: bool = Tr
 
 
 def ratio_of_weights(seed: int, waiting: int = 40) -> float:
-    """Jobs of weight 1 and 3 wait for one slot, each replaced when it is done: 3 to 1 in 200 jobs is 3.0."""
+    """Returns how many jobs of weight 3 ran for each of weight 1, of 200 that waited for one slot; 3.0 is right."""
     network = Network(seed)
     Worker(network, "one")
     ended: list[int] = []

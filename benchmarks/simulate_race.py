@@ -1,8 +1,8 @@
-"""How many workers connect to a client, and how long a job waits for one: goal P6, by simulation.
+"""Simulates how many workers connect to a client, and how long a job waits for one: goal P6.
 
     python benchmarks/simulate_race.py [--seeds N]
 
-Prints a table; exits 1 when a goal is missed.  Figures of docs/placement.md come from here.
+Prints a table, and exits with 1 if a goal is missed.  Figures of docs/placement.md come from here.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ NETWORKS = (("fast LAN", (0.0001, 0.0005)), ("busy LAN", LATENCY), ("VPN", (0.01
 
 
 class Race(NamedTuple):
-    connections: int  # that the client's listener took
-    refused: int  # that came after it had closed
-    dropped: int  # by the client's full backlog
-    milliseconds: float  # from the announcement to the winner's confirmation
+    connections: int  # connections that the client's listener took
+    refused: int  # connections that came after it had closed
+    dropped: int  # connections that the client's full backlog dropped
+    milliseconds: float  # seconds from the announcement to the winner's confirmation
 
 
 def races(
     workers: int, seed: int, jobs: int = 40, latency: tuple[float, float] = LATENCY, loss: float = 0.0
 ) -> list[Race]:
-    """Jobs one after another for idle, equal workers that know nothing of each other at first."""
+    """Runs jobs one after another on idle, equal workers that know nothing of each other at first."""
     network = Network(seed, latency, loss)
     for number in range(workers):
         Worker(network, f"worker {number}")

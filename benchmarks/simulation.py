@@ -1,6 +1,6 @@
 """A model of a cluster that drives the real `Bidder` and `Race`: workers, clients and a network, in simulated time.
 
-Contract: everything is drawn from one seed, so a run can be repeated.  What is modelled is docs/protocol.md section 3:
+Contract: everything is drawn from one seed, so a run can be repeated.  The model follows docs/protocol.md section 3:
 announcement and its copies, connection, two flights, confirmation, GO and CLAIM, CANCEL, RST once the listener is
 closed, and the CPU time that a client needs for each connection, one after the other.  Times are seconds.
 """
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cexec.protocol.base import limits
-from cexec.protocol.decisions.bid import Bidder, Connect, Forget, Load, Queued
+from cexec.protocol.decisions.bid import Bidder, Connect, Forget, Load, Outcome, Queued
 from cexec.protocol.decisions.race import TRANSMIT, Race
 
 if TYPE_CHECKING:
@@ -31,14 +31,14 @@ WANTED_FOR = 3 * limits.ANNOUNCE_LONGEST_INTERVAL
 
 
 class Network:
-    """The clock and the order of things."""
+    """The clock and the order of events."""
 
     def __init__(self, seed: int, latency: tuple[float, float] = LATENCY, loss: float = 0.0) -> None:
         self.now = 0.0
         self.random = Random(seed)
         self.workers: list[Worker] = []
         self.latency = latency
-        self.loss = loss  # of datagrams
+        self.loss = loss  # fraction of datagrams
         self.alerts = False  # workers hear how the jobs of others end
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
@@ -48,7 +48,7 @@ class Network:
         heapq.heappush(self._queue, (max(when, self.now), self._sequence, action, arguments))
 
     def send(self, action: Callable[..., None], *arguments: Any, after: float = 0.0) -> None:
-        """Something that arrives one latency after it leaves."""
+        """Sends something that arrives one latency later."""
         self.at(self.now + after + self.random.uniform(*self.latency), action, *arguments)
 
     def multicast(self, method: str, *arguments: Any) -> None:
@@ -87,12 +87,12 @@ class Client:
         self.queued = 0
         self.announced = self.confirmed = self.ended = -1.0
         self.winner: Worker | None = None
-        self.outcome = ""
+        self.outcome: Outcome | None = None
         self.when_ended: Callable[[Client], None] | None = None
         self._race = Race(accept_timeout=0.0, now=network.now)
         self._backlog = 0
         self._busy_until = 0.0
-        self._open: dict[Worker, None] = {}  # in order, unlike a set, so that a seed means one run
+        self._open: dict[Worker, None] = {}  # a dict keeps the order, unlike a set, so that a seed means one run
 
     def announce(self) -> None:
         self.announced = self.network.now
@@ -101,7 +101,7 @@ class Client:
         self._follow(self._race)
 
     def _follow(self, race: Race) -> None:
-        """Send copies as the race says, until it is over."""
+        """Sends copies as the race says, until it is over."""
         if not self.listening or race is not self._race:
             return
         race.handle_timeout(self.network.now)
@@ -111,7 +111,7 @@ class Client:
         self.network.at(race.next_timeout(), self._follow, race)
 
     def _work(self, seconds: float, action: Callable[..., None], *arguments: Any) -> None:
-        """Use this client's CPU, one thing after the other."""
+        """Uses this client's CPU, for one thing after the other."""
         self._busy_until = max(self._busy_until, self.network.now) + seconds
         self.network.at(self._busy_until, action, *arguments)
 
@@ -161,7 +161,7 @@ class Client:
         return self.ended >= 0.0
 
     def disconnected(self, worker: Worker) -> None:
-        """The worker went away: complain to all, and announce again, which is another announcement."""
+        """The worker went away: complains to all, and announces the job again, as another attempt."""
         self.network.multicast("complaint", worker, b"the one client certificate", self.identity)
         self.attempts += 1
         self.identity = self.attempts.to_bytes(8, "big") + self.identity[8:]
@@ -169,7 +169,7 @@ class Client:
         self._backlog = 0
         self.announce()
 
-    def exit(self, outcome: str) -> None:
+    def exit(self, outcome: Outcome) -> None:
         self.outcome = outcome
         self.ended = self.network.now
         if self.when_ended is not None:
@@ -271,23 +271,23 @@ class Worker:
         self._pump()
 
     def _end(self, client: Client, duration: float) -> None:
-        outcome = "failed" if self.broken else "ok"
+        outcome = Outcome.FAILED if self.broken else Outcome.SUCCEEDED
         self._running -= 1
         self.bidder.finished(client.identity, outcome, duration, self.network.now)
         self.network.send(client.exit, outcome)
-        if self.network.alerts and outcome == "ok":
+        if self.network.alerts and outcome is Outcome.SUCCEEDED:
             self.network.multicast("alert", self)
         self._pump()
 
     def _drop(self, client: Client, identity: bytes) -> None:
         self._running -= 1
-        self.bidder.finished(identity, "lost", 0.005, self.network.now)
+        self.bidder.finished(identity, Outcome.BROKEN, 0.005, self.network.now)
         self.network.send(client.disconnected, self)
         self._pump()
 
 
 def one_after_another(network: Network, jobs: int, length: float, pause: float) -> list[Client]:
-    """Each job is announced `pause` after the last has ended."""
+    """Announces each job `pause` seconds after the last has ended."""
     clients = []
     for _ in range(jobs):
         client = Client(network, network.next_number(), length)
@@ -298,7 +298,7 @@ def one_after_another(network: Network, jobs: int, length: float, pause: float) 
 
 
 def side_by_side(network: Network, jobs: int, at_a_time: int, length: Callable[[], float]) -> list[Client]:
-    """So many clients, each of which announces another job within 10 ms after its last one, until all jobs are done."""
+    """Runs this many clients; each announces another job within 10 ms after its last one, until all jobs are done."""
     ended: list[Client] = []
     left = jobs
 

@@ -1,6 +1,7 @@
 #!/bin/sh
-# A tour of cexec on this machine alone: `make demo`.  Prints each command before it runs it, stops what it has started.
-# Environment: PYTHON (python3).  All that it makes is in a temporary directory that it removes.
+# A tour of cexec on this machine alone: `make demo`.  The script prints each command before it runs it, and stops the
+# processes that it has started.  All its files are in a temporary directory, which it removes.
+# Environment: PYTHON (python3).
 set -eu
 cd "$(dirname "$0")/.."
 project=$PWD
@@ -32,11 +33,11 @@ export PIP_DISABLE_PIP_VERSION_CHECK=1
 run "$python" -m venv "$work/venv"
 PATH=$work/venv/bin:$PATH
 export PATH
-rm -rf build # where setuptools would find modules of another day
+rm -rf build # setuptools would find old modules there
 run pip --quiet wheel --no-deps --wheel-dir "$work/wheels" .
 run pip --quiet install "$work"/wheels/cexec_cluster-*.whl
 
-say "the program that others shall be able to use: an encoder, WAV in, OGG out"
+say "the program that others can use from now on: an encoder, WAV in, OGG out"
 if command -v oggenc >/dev/null; then
     set -- oggenc -Q -o- -
     echo "oggenc is here: $(command -v oggenc)"
@@ -53,23 +54,23 @@ show "export CEXEC_GROUP=$CEXEC_GROUP"
 mkdir "$work/tour"
 run cd "$work/tour"
 
-say "keys: who holds app.pub may use the encoder, who holds app may offer it"
+say "the keys: holders of app.pub may use the encoder, holders of app may offer it"
 run ckeygen app app.pub
 run ls -l
 
-say "a worker: on every machine that shall take part, or just here"
+say "a worker, which runs on every machine that takes part; here it is only this one"
 show "cservice app $* &"
 cservice app "$@" 2> cservice.log &
 service=$!
-attempts=100 # of 0.1 seconds
+attempts=100 # each takes 0.1 seconds
 until [ -s cservice.log ]; do
-    kill -0 "$service" 2>/dev/null || fail "cservice ended before it said anything"
-    [ $((attempts -= 1)) -gt 0 ] || fail "cservice has said nothing for 10 seconds"
+    kill -0 "$service" 2>/dev/null || fail "cservice ended before it printed anything"
+    [ $((attempts -= 1)) -gt 0 ] || fail "cservice has printed nothing for 10 seconds"
     sleep 0.1
 done
 cat cservice.log
 
-say "a client: a remote pipe, nothing to configure"
+say "a client, which is a remote pipe; there is nothing to configure"
 show "python examples/tone.py > in.wav"
 python "$project/examples/tone.py" > in.wav
 show "cexec app.pub < in.wav > out.ogg"
@@ -79,5 +80,5 @@ finished=$(milliseconds)
 
 [ "$(head -c 4 out.ogg)" = OggS ] || fail "out.ogg is not an OGG file"
 say "done: in.wav has $(size in.wav) bytes, out.ogg $(size out.ogg), encoded in $((finished - started)) ms"
-say "what the worker says about it"
+say "the worker's log"
 tail -n +2 cservice.log

@@ -13,7 +13,7 @@ MELODY = (261.63, 329.63, 392.00, 523.25, 392.00, 329.63)  # hertz: c e g c' g e
 
 
 def note(frequency: float) -> array[int]:
-    """One note that fades out, left channel louder at its start and right one at its end."""
+    """Returns one note that fades out; the left channel is louder at its start, the right one at its end."""
     length = int(RATE * NOTE)
     samples = array("h")
     for index in range(length):
@@ -31,7 +31,7 @@ def main() -> None:
         output.setnchannels(2)
         output.setsampwidth(2)
         output.setframerate(RATE)
-        output.setnframes(notes * int(RATE * NOTE))  # said first: a pipe cannot be corrected afterwards
+        output.setnframes(notes * int(RATE * NOTE))  # written first: a pipe cannot be corrected afterwards
         for number in range(notes):
             output.writeframesraw(melody[number % len(melody)])
 

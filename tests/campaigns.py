@@ -11,7 +11,6 @@ import csv
 import os
 import subprocess
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -20,6 +19,7 @@ from typing import Self
 from tests.environment import clean_environment, command
 from tests.lab import Host
 from tests.service import Application, Service
+from tests.waiting import wait_until
 
 DEADLINE = 90.0  # seconds until something must have happened
 
@@ -79,10 +79,7 @@ def run_killed(
     words = list(argv)
     for number in kill_at:
         process = host.popen(words, env=clean_environment(), cwd=directory, stderr=subprocess.PIPE, text=True)
-        deadline = time.monotonic() + DEADLINE
-        while done() < number and process.poll() is None:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        wait_until(lambda: done() >= number or process.poll() is not None, DEADLINE, pause=0.01)  # noqa: B023
         assert process.poll() is None, process.communicate()[1]
         process.kill()
         process.communicate()

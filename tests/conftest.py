@@ -52,6 +52,11 @@ def pytest_configure(config: pytest.Config) -> None:
         loopback.own_network()
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The tests of networks come first: they mostly wait, and other processes can compute meanwhile."""
+    items.sort(key=lambda item: "network" not in item.path.parts)
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Records of jobs, too: a cservice sweeps, and tells of, what other people's killed ones have left."""

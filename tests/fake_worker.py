@@ -74,6 +74,13 @@ class Connection:
         self._session.confirm()
         return self.flush()
 
+    def confirmed(self, client: Session) -> None:
+        """Confirms to a client whose search is over: its session hears it without the connection."""
+        self._session.confirm()
+        for frame in self._session.data_to_send():
+            client.receive_data(memoryview(frame), 0.0)
+        client.next_event()
+
     def take(self, *, once: bool = False) -> Self:
         """Shakes hands, confirms and gets the job."""
         self.shake(once=once).confirm()
@@ -126,7 +133,20 @@ class Connection:
         return self.flush()
 
     def exit(self, status: int = 0) -> Self:
-        self._session.exit(Exit(kind=frames.EXITED, status=status, endings=[]))
+        return self.ends(Exit(kind=frames.EXITED, status=status, endings=[]))
+
+    def ends(self, result: Exit) -> Self:
+        """The job is over in this way; the endings are filled in."""
+        self._session.exit(result)
+        return self.flush()
+
+    def breaks(self, stream: int, reason: str) -> Self:
+        """An output has failed at the worker."""
+        self._session.broken(stream, reason)
+        return self.flush()
+
+    def ask_for_program(self, platform: str) -> Self:
+        self._session.ask_for_program(platform)
         return self.flush()
 
     def exit_and(self, *following: bytes, status: int = 0, raw: bytes = b"") -> Self:

@@ -7,7 +7,6 @@ the job's process told its parent.  As a context manager it ends everything, and
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import socket
@@ -27,6 +26,7 @@ from cexec.system.io.fds import Sink, Source
 from cexec.system.process import process, process_tree
 from cexec.worker.jobs.lease import run_jobs
 from cexec.worker.jobs.program import Program
+from cexec.worker.jobs.reports import MAXIMUM_REPORT, Report, Taken, decode
 from tests.protocol.wires import record_pair
 
 JOB_ID = bytes(range(16))
@@ -34,7 +34,7 @@ STANDARD = [Stream(0, READS), Stream(1, WRITES), Stream(2, WRITES)]
 DEADLINE = 20.0  # seconds for whatever a test waits for
 
 
-class Refused(Exception):
+class RefusedError(Exception):
     """The worker did not start the program."""
 
     def __init__(self, refusal: Refusal) -> None:
@@ -65,13 +65,13 @@ class RemoteJob:
         self._pipes: dict[int, int] = {}  # with `held`
         self._released: set[int] = set()
         self._fed: set[int] = set()
-        self._reports: list[dict[str, Any]] = []  # that have been received
+        self._reports: list[Report] = []  # that have been received
         self._taken = False
         go = Go(
             job_id=JOB_ID, attempt=1, streams=list(streams), options=dict(options or {}),
             arguments=list(arguments), environment=dict(environment or {}),
         )  # fmt: skip
-        self._go = go
+        self.go = go
         self._inputs = {number: (inputs or {}).get(number, b"") for number in self._numbers(READS)}
         worker = Session(worker=True, now=time.monotonic())
         self.session = Session(worker=False, now=time.monotonic())
@@ -98,16 +98,16 @@ class RemoteJob:
     def again(self, job_id: bytes, inputs: Mapping[int, bytes] | None = None, attempt: int = 1) -> None:
         """The same job under another name, when the worker has confirmed again; its data goes with the GO."""
         self.until(lambda: self.session.state == OFFERED)
-        self._go.job_id, self._go.attempt = job_id, attempt
+        self.go.job_id, self.go.attempt = job_id, attempt
         self._inputs = {number: (inputs or {}).get(number, b"") for number in self._numbers(READS)}
         self.started, self.exit = False, None
         self._fed.clear()
         for fd in self._outputs.values():
             os.close(fd)
-        self.session.go(self._go)
+        self.session.go(self.go)
         self._join(held=False)
         for number in self._inputs:
-            self._feed(number)
+            self.feed(number)
 
     def _join(self, held: bool) -> None:
         for number in self._numbers(WRITES):
@@ -119,11 +119,18 @@ class RemoteJob:
                 self.pump.sinks[number] = Sink(os.dup(self._outputs[number]))
         for number in self._numbers(READS):
             if number >= frames.FIRST_FILE:
-                self._feed(number)
+                self.feed(number)
 
     def release(self, number: int) -> None:
         """Begins to take an output; with `held` none is taken before."""
         self._released.add(number)
+
+    def feed(self, number: int) -> None:
+        """Gives an input; usually that is done when the program has started."""
+        self._fed.add(number)
+        fd = os.memfd_create(f"input {number}")
+        os.pwrite(fd, self._inputs[number], 0)
+        self.pump.sources[number] = Source(fd)
 
     def step(self, timeout: float = 0.05) -> None:
         for number in self._released:
@@ -139,9 +146,9 @@ class RemoteJob:
                 self.started = True
                 for number in self._inputs:
                     if number < frames.FIRST_FILE and number not in self._fed:
-                        self._feed(number)
+                        self.feed(number)
             elif event.kind == frames.REFUSED and event.refusal is not None:
-                raise Refused(event.refusal)
+                raise RefusedError(event.refusal)
             elif event.kind == frames.EXIT:
                 self.exit = event.exit
 
@@ -167,11 +174,11 @@ class RemoteJob:
         self.session.release()
         self.pump.say_goodbye()
 
-    def report(self) -> dict[str, Any]:
+    def report(self) -> Report:
         """The next thing that its process says."""
         self.parent.settimeout(DEADLINE)
         while not self._reports:
-            data = self.parent.recv(4096)
+            data = self.parent.recv(MAXIMUM_REPORT)
             assert data, "the process has ended"
             self._reports += self._told(data)
         return self._reports.pop(0)
@@ -179,20 +186,20 @@ class RemoteJob:
     def output(self, number: int) -> bytes:
         return os.pread(self._outputs[number], os.fstat(self._outputs[number]).st_size, 0)
 
-    def reports(self) -> list[dict[str, Any]]:
+    def reports(self) -> list[Report]:
         """All that its process says until it ends."""
         found, self._reports = self._reports, []
         self.parent.settimeout(DEADLINE)
-        while data := self.parent.recv(4096):
+        while data := self.parent.recv(MAXIMUM_REPORT):
             found += self._told(data)
         return found
 
-    def _told(self, data: bytes) -> list[dict[str, Any]]:
+    def _told(self, data: bytes) -> list[Report]:
         """Reports; not that the first job has been taken, which is given at once."""
-        reports = [json.loads(data)]
+        reports = [decode(data)]
         if not self._taken:
             self._taken = True
-            reports = [report for report in reports if report["event"] != "taken"]
+            reports = [report for report in reports if not isinstance(report, Taken)]
         return reports
 
     def processes(self) -> list[int]:
@@ -225,13 +232,7 @@ class RemoteJob:
             os.close(fd)
 
     def _numbers(self, direction: int) -> list[int]:
-        return [s.number for s in self._go.streams if s.directions & direction and s.same_as == s.number]
-
-    def _feed(self, number: int) -> None:
-        self._fed.add(number)
-        fd = os.memfd_create(f"input {number}")
-        os.pwrite(fd, self._inputs[number], 0)
-        self.pump.sources[number] = Source(fd)
+        return [s.number for s in self.go.streams if s.directions & direction and s.same_as == s.number]
 
 
 def shell(script: str, **options: Any) -> RemoteJob:

@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import json
 import subprocess
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from tests.environment import clean_environment, command, local_environment
 from tests.lab import Host
+from tests.waiting import PATIENCE, wait_until
 
 
 class Crat:
@@ -44,23 +44,20 @@ class Crat:
         """The same, when it was started with --json."""
         return [json.loads(line) for line in self.lines()]
 
-    def wait_for(self, text: str, count: int = 1, timeout: float = 20.0) -> list[str]:
+    def wait_for(self, text: str, count: int = 1, timeout: float = PATIENCE) -> list[str]:
         """The lines that contain the text, once there are so many."""
         self.wait_until(lambda: sum(text in line for line in self.lines()) >= count, timeout)
         return [line for line in self.lines() if text in line]
 
-    def wait_until(self, condition: Callable[[], bool], timeout: float = 20.0) -> None:
+    def wait_until(self, condition: Callable[[], bool], timeout: float = PATIENCE) -> None:
         """Raises AssertionError with what it has written."""
-        deadline = time.monotonic() + timeout
-        while not condition():
-            assert time.monotonic() < deadline, "\n".join(self.lines())
-            time.sleep(0.02)
+        wait_until(condition, timeout, explain=lambda: "\n".join(self.lines()))
 
     def close(self) -> None:
         """Ends it as a user would."""
         self.process.terminate()
         try:
-            assert self.process.wait(10) == 0
+            assert self.process.wait(PATIENCE) == 0
         finally:
             self.process.kill()
         assert self.process.stderr is not None

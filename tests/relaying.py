@@ -18,9 +18,9 @@ import psutil
 
 from tests.environment import clean_environment, command
 from tests.lab import Host
+from tests.waiting import PATIENCE, wait_until
 
-START_DEADLINE = 20.0  # seconds until cproxy says its first line
-STOP_DEADLINE = 10.0  # seconds from SIGTERM to the end
+STOP_DEADLINE = 30.0  # seconds from SIGTERM to the end
 
 # Writes the length and the bytes of every packet, in both directions, until its standard input ends; then how many the
 # kernel has dropped.
@@ -59,8 +59,8 @@ class Proxy:
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
-        self.wait_for(lambda line: True, START_DEADLINE)
-        self._descriptors = psutil.Process(self.process.pid).num_fds()
+        self.wait_for(lambda line: True)
+        self._descriptors = self.descriptors()
 
     @property
     def lines(self) -> list[str]:
@@ -73,7 +73,7 @@ class Proxy:
         words = [line.split() for line in self.lines]
         return [dict(word.partition("=")[::2] for word in line[2:]) for line in words if line[1:2] == [what]]
 
-    def wait_for(self, wanted: str | Callable[[str], bool], timeout: float = 10.0) -> str:
+    def wait_for(self, wanted: str | Callable[[str], bool], timeout: float = PATIENCE) -> str:
         """The first line, written already or yet to come, that contains the text or that the function is true for."""
         fits = (lambda line: wanted in line) if isinstance(wanted, str) else wanted
         deadline = time.monotonic() + timeout
@@ -85,6 +85,10 @@ class Proxy:
                 if not self._changed.wait(deadline - time.monotonic()):
                     raise AssertionError(f"cproxy has not said {wanted!r}:\n" + "\n".join(self._lines))
 
+    def descriptors(self) -> int:
+        """How many descriptors it has open."""
+        return psutil.Process(self.process.pid).num_fds()
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -93,10 +97,11 @@ class Proxy:
         """Ends it as a user would and checks that it was well."""
         try:
             if self.process.poll() is None:
-                deadline = time.monotonic() + 25  # an announcement's listener may wait so long for the last worker
-                while (left := psutil.Process(self.process.pid).num_fds()) > self._descriptors + SPARE:
-                    assert time.monotonic() < deadline, f"{left} descriptors, {self._descriptors} at the start"
-                    time.sleep(0.1)
+                # an announcement's listener may wait 25 seconds for the last worker
+                wait_until(
+                    lambda: self.descriptors() <= self._descriptors + SPARE,
+                    explain=lambda: f"{self.descriptors()} descriptors, {self._descriptors} at the start",
+                )
                 self.process.terminate()
                 assert self.process.wait(STOP_DEADLINE) == 0
                 self._reader.join(STOP_DEADLINE)

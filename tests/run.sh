@@ -1,14 +1,10 @@
 #!/bin/sh
-# run.sh PYTHON [ARG...]: the tests, several files at a time where each process can have a network of its own.  Those
-# that fail are run once more, alone, and loudly: many are about time, in processes that share the CPUs.  One that fails
-# twice is a failure; one that fails once has a cause to be found.
+# run.sh PYTHON [ARG...]: the tests, several files at a time where each process can have a network of its own.  Nothing is
+# run a second time: a test that fails now and then has a cause, in the test or in cexec, and that cause is to be found.
 python=$1
 shift
 at_once=""
-if unshare -n true 2>/dev/null; then at_once="--numprocesses=4 --dist=loadfile"; fi
-"$python" -m pytest $at_once "$@"
-status=$?
-[ "$status" = 1 ] || exit "$status"
-echo >&2
-echo "TESTS FAILED (above): once more, alone. What passes now is flaky, and its cause is to be found." >&2
-exec "$python" -m pytest --last-failed --last-failed-no-failures none -v "$@"
+# Six, because the tests wait for two thirds of their time.  The order stays that of conftest.py, because the files with
+# the fewest tests, which xdist would leave for the end, are among those that take longest.
+if unshare -n true 2>/dev/null; then at_once="--numprocesses=6 --dist=loadfile --no-loadscope-reorder"; fi
+exec "$python" -m pytest $at_once "$@"

@@ -21,12 +21,15 @@ from cexec.protocol.base.keys import ClientKey
 from cexec.system.storage.keyfile import read_key
 from tests.environment import clean_environment, command, local_environment
 from tests.lab import Host
+from tests.waiting import PATIENCE, comes_true
 
 MARK = "TEST_SERVICE_MARK"  # a job inherits it from its cservice, so its processes are found wherever they hide
-START_DEADLINE = 20.0  # seconds until cservice says its first line
-STOP_DEADLINE = 10.0  # seconds from SIGTERM to the end
+STOP_DEADLINE = 30.0  # seconds from SIGTERM to the end
+STOPPED = {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}  # all states of a program that has been stopped
 WAITING_DESCRIPTORS = 4  # of a process that waits for a job: the standard ones and its way to cservice
-QUIET_DEADLINE = 5.0  # seconds until the descriptors and processes of the last job are gone (N6)
+QUIET_DEADLINE = (
+    30.0  # seconds until the descriptors and processes of the last job are gone; N6 gives 5 to an idle machine
+)
 
 
 class Application:
@@ -98,7 +101,7 @@ class Service:
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
-            first = self.wait_for(lambda line: True, START_DEADLINE)
+            first = self.wait_for(lambda line: True)
             if first.startswith("Traceback"):
                 self.wait()
                 raise AssertionError("\n".join(self.lines))
@@ -117,7 +120,7 @@ class Service:
         with self._changed:
             return list(self._lines)
 
-    def wait_for(self, wanted: str | Callable[[str], bool], timeout: float = 10.0) -> str:
+    def wait_for(self, wanted: str | Callable[[str], bool], timeout: float = PATIENCE) -> str:
         """The first line, written already or yet to come, that contains the text or that the function is true for."""
         fits = (lambda line: wanted in line) if isinstance(wanted, str) else wanted
         deadline = time.monotonic() + timeout
@@ -144,6 +147,10 @@ class Service:
         Not the one that waits for the next job.
         """
         return [process for process in _marked(self._mark) if process.pid != self.pid and not self._waits(process)]
+
+    def pids(self) -> list[int]:
+        """All of its processes: cservice, its helpers, the jobs' processes and their programs."""
+        return [process.pid for process in _marked(self._mark)]
 
     def _waits(self, process: psutil.Process) -> bool:
         """Such a one has no connection, no record and no program: the standard descriptors and its way to cservice."""
@@ -200,14 +207,14 @@ class Service:
         return now_open
 
     def _check_descriptors(self) -> None:
-        if not comes_true(lambda: self.descriptors() <= self.descriptors_at_start):
+        if not comes_true(lambda: self.descriptors() <= self.descriptors_at_start, QUIET_DEADLINE):
             names = sorted(os.readlink(path) for path in Path(f"/proc/{self.pid}/fd").iterdir())
             raise AssertionError(
                 f"{len(names)} descriptors are open and {self.descriptors_at_start} were at start: {names}"
             )
 
     def _check_processes(self) -> None:
-        if not comes_true(lambda: not _marked(self._mark)):
+        if not comes_true(lambda: not _marked(self._mark), QUIET_DEADLINE):
             left = [process.as_dict(["pid", "cmdline"]) for process in _marked(self._mark)]
             raise AssertionError(f"processes are left: {left}")
 
@@ -240,18 +247,19 @@ class Shell:
         """argv and environment for `popen` of subprocess."""
         return self.application.client(f"RUN={script}", *arguments, environment=environment)
 
+    def states(self) -> set[str]:
+        """The states of the processes of the jobs' programs, without the worker's own."""
+        found: set[str] = set()
+        for process in self.service.started():
+            try:
+                if "cservice" not in " ".join(process.cmdline()):
+                    found.add(process.status())
+            except psutil.Error:
+                pass  # it has ended meanwhile
+        return found
+
     def close(self) -> None:
         self.service.close()
-
-
-def comes_true(condition: Callable[[], bool]) -> bool:
-    """Whether it does within the seconds that N6 gives for what follows the end of a job."""
-    deadline = time.monotonic() + QUIET_DEADLINE
-    while not condition():
-        if time.monotonic() > deadline:
-            return False
-        time.sleep(0.05)
-    return True
 
 
 def _marked(mark: str) -> list[psutil.Process]:

@@ -17,8 +17,9 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Self
 
+from tests.waiting import PATIENCE
+
 INTERRUPT, QUIT, SUSPEND = b"\x03", b"\x1c", b"\x1a"
-PATIENCE = 30.0  # seconds until a test that waits fails
 # Standard input and output of this one are pipes to the test.
 SHELL = """
 import fcntl, json, os, signal, sys, termios
@@ -109,6 +110,11 @@ class Terminal:
                 break  # nobody has it open any more
         return self.seen
 
+    def says_more(self, seconds: float) -> bool:
+        """Returns True as soon as the shell says what has become of its job, and False after so many seconds."""
+        assert self._shell.stdout is not None
+        return bool(select.select([self._shell.stdout], [], [], seconds)[0])
+
     def stopped(self) -> None:
         """Waits until the job is stopped, as the shell is told."""
         assert self._said() == "stopped"
@@ -125,5 +131,5 @@ class Terminal:
 
     def _said(self) -> str:
         assert self._shell.stdout is not None
-        assert select.select([self._shell.stdout], [], [], PATIENCE)[0], f"nothing has happened; seen: {self.seen!r}"
+        assert self.says_more(PATIENCE), f"nothing has happened; seen: {self.seen!r}"
         return self._shell.stdout.readline().strip()

@@ -33,10 +33,10 @@ PLANTS = [
     ("layers", "protocol/base/limits.py", "import cexec.system.io.fds"),
     ("layers", "system/io/fds.py", "import cexec.net.groups"),
     ("layers", "net/groups.py", "import cexec.client.search.targets"),
-    ("layers", "client/request.py", "import cexec.cmap.wording"),
-    ("layers", "worker/worker.py", "import cexec.cmap.wording"),
-    ("layers", "relay/relay.py", "import cexec.cmap.wording"),
-    ("layers", "logger/logger.py", "import cexec.cmap.wording"),
+    ("layers", "client/request.py", "import cexec.cmap.options"),
+    ("layers", "worker/worker.py", "import cexec.cmap.options"),
+    ("layers", "relay/relay.py", "import cexec.cmap.options"),
+    ("layers", "logger/logger.py", "import cexec.cmap.options"),
     ("layers", "cmap/setup.py", "import cexec.commands.common"),
     ("protocol", "protocol/base/limits.py", "import cexec.protocol.datagrams.datagram"),
     ("protocol", "protocol/datagrams/datagram.py", "import cexec.protocol.connection.frames"),
@@ -46,7 +46,7 @@ PLANTS = [
     ("client", "client/request.py", "import cexec.client.blocking.client"),
     ("worker", "worker/discovery/heard.py", "import cexec.worker.jobs.program"),
     ("worker", "worker/jobs/program.py", "import cexec.worker.worker"),
-    ("cmap", "cmap/wording.py", "import cexec.cmap.inputs.tables"),
+    ("cmap", "cmap/run/policy.py", "import cexec.cmap.options"),
     ("cmap", "cmap/inputs/tables.py", "import cexec.cmap.results.outcome"),
     ("cmap", "cmap/results/outcome.py", "import cexec.cmap.run.pacing"),
     ("cmap", "cmap/run/pacing.py", "import cexec.cmap.watch.report_style"),
@@ -127,7 +127,8 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str]]:
     argv = [sys.executable, "-c", DRIVER]
     ended = subprocess.run(argv, cwd=copy, input=plants, capture_output=True, text=True, timeout=100)
     assert ended.returncode == 0, f"import-linter could not be run: {ended.stderr}"
-    return json.loads(ended.stdout)
+    refused: list[tuple[int, str]] = json.loads(ended.stdout)
+    return refused
 
 
 def broken(output: str) -> set[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -37,3 +38,17 @@ def test_the_linter_has_nothing_to_say(page: Path) -> None:
         linter = ["groff", "-ww", "-mandoc", "-T", "utf8", "-z"]
     result = subprocess.run([*linter, str(page)], capture_output=True, text=True, timeout=60)
     assert (result.returncode, result.stdout + result.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_page_describes_exactly_the_options_that_the_command_has(name: str) -> None:
+    command = [sys.executable, str(ROOT / "bin" / name), "--help"]
+    usage = subprocess.run(command, capture_output=True, text=True, timeout=60, cwd=ROOT, env={"PYTHONPATH": str(ROOT)})
+    assert usage.returncode == 0, usage.stderr
+    lines = re.findall(r"^  (-\S.*?)(?:  |$)", usage.stdout, re.MULTILINE)
+    offered = {option for line in lines for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", line)}
+    text = (ROOT / "man" / f"{name}.1").read_text()
+    items = re.findall(r"^\.It (.*\bFl .*)$", text, re.MULTILINE)
+    described = {f"--{word}" for item in items for word in re.findall(r"\bFl (?:Fl |-)([a-z][a-z-]*)", item)}
+    assert {"--help", "--version"} < offered
+    assert sorted(offered ^ described) == []

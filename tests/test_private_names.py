@@ -49,10 +49,6 @@ NOT_CLEAN = {
     "tests/system/process/test_orphans.py",
     "tests/system/process/test_resource_limits.py",
     "tests/system/storage/test_program_cache.py",
-    "tests/worker/discovery/test_listener.py",
-    "tests/worker/jobs/test_jobs.py",
-    "tests/worker/jobs/test_lease.py",
-    "tests/worker/jobs/test_private_directory.py",
 }
 
 

@@ -53,7 +53,8 @@ def test_waiting_for_a_line_that_never_comes_shows_the_lines(start: Start) -> No
     running.close()
 
 
-def test_a_detached_process_is_noticed_and_ended(start: Start) -> None:
+def test_a_detached_process_is_noticed_and_ended(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.service.QUIET_DEADLINE", 1.0)
     running = start("setsid sleep 60 2>&- & echo ready >&2; exec sleep 60")
     (left,) = running.started()
     with pytest.raises(AssertionError, match="processes are left"):
@@ -61,7 +62,8 @@ def test_a_detached_process_is_noticed_and_ended(start: Start) -> None:
     assert not left.is_running()
 
 
-def test_an_open_descriptor_is_noticed(start: Start, tmp_path: Path) -> None:
+def test_an_open_descriptor_is_noticed(start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tests.service.QUIET_DEADLINE", 1.0)
     go = tmp_path / "go"
     script = f"echo ready >&2; until test -e {go}; do sleep 0.05; done; exec 5>{tmp_path}/file; echo open >&2"
     running = start(f"{script}; while :; do sleep 0.1; done")

@@ -1,8 +1,7 @@
-"""What a command line asks for, made ready: tasks, rules, files, journal; everything that can be wrong is said here.
+"""Makes ready what a command line asks for: tasks, rules, files, journal.  It is here that mistakes are reported.
 
 Contract: `Setup(options, ...)` raises `UsageError` or another `CexecError` before anything runs; `parts(terms)` is then
-what a coordinator needs, and `close` ends what was opened.  `options` has the attributes that `commands.cmap_options`
-declares.
+what a coordinator needs, and `close` ends what was opened.
 """
 
 from __future__ import annotations
@@ -10,11 +9,11 @@ from __future__ import annotations
 import os
 import time
 from itertools import count
+from typing import TYPE_CHECKING
 
 from cexec.client.attempt.program_plan import plan_programs
 from cexec.cmap.inputs.blocks import BlockReader
 from cexec.cmap.inputs.checks import check_blocks, check_rows
-from cexec.cmap.inputs.notation import parse_escapes, parse_size, parse_whole
 from cexec.cmap.inputs.sources import LINEAR, Selection, cut_blocks, table_from
 from cexec.cmap.inputs.store import spool_stream
 from cexec.cmap.inputs.task_plan import Plan, Work
@@ -27,30 +26,30 @@ from cexec.cmap.results.journal import NEW, RESUME, RESUME_FAILED, RETRY_FAILED,
 from cexec.cmap.results.saver import Saver
 from cexec.cmap.results.validate import Validator
 from cexec.cmap.run.parts import Parts
-from cexec.cmap.run.policy import Placement, Policy, parse_halt, parse_pace, parse_term_seq, parse_timeout
+from cexec.cmap.run.policy import ALL_SLOTS, NO_LIMIT, Pace, Policy
 from cexec.cmap.run.scheduler import Scheduler
 from cexec.cmap.run.worklist import Worklist
 from cexec.errors import UsageError
 from cexec.protocol.connection.frames import FIRST_FILE
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
-    from types import SimpleNamespace
     from typing import BinaryIO
 
     from cexec.client.aio.worker_search import Terms
     from cexec.cmap.inputs.tables import Table
+    from cexec.cmap.options import Options
     from cexec.cmap.results.saver import Writer
-    from cexec.cmap.run.events import Observer
+    from cexec.cmap.run.observer import Observer
 
 SPECULATE_AFTER = 1.5  # (ours) medians that a task may take before --speculate starts it a second time
 RETRIES = 1  # (GNU parallel)
-RETRIES_IF_JUDGED = 2  # (ours) with --validate: what is rejected may be the worker's fault
+RETRIES_IF_VALIDATED = 2  # (ours) with --validate: what is rejected may be the worker's fault
 MOST_RETRIES = 1_000_000  # (ours)
 CONCAT, BLOCKS = "concat", "blocks"  # words of --collect
 TABLES = (".csv", ".jsonl")  # endings of --results that make it one file
-DEFAULT_BLOCK = "1M"  # (GNU parallel) --block
+DEFAULT_BLOCK = 1 << 20  # bytes (GNU parallel) --block
+DEFAULT_END = b"\n"  # (GNU parallel) --recend
 TOKEN_SIZE = 8  # bytes (ours), for results of a run without a journal
 
 
@@ -59,7 +58,7 @@ class Setup:
 
     def __init__(
         self,
-        options: SimpleNamespace,
+        options: Options,
         *,
         application: str,
         fingerprint: str,
@@ -74,8 +73,7 @@ class Setup:
         self._mode = _mode(options)
         self._check_combinations(inputs)
         self.policy = _policy(options)
-        self._sequence = parse_term_seq(options.term_seq)
-        self._judge = Validator(options.validate, "--validate") if options.validate else None
+        self._validator = Validator(options.validate, "--validate") if options.validate else None
         self._collector = None
         if options.collect and options.collect not in (CONCAT, BLOCKS):
             self._collector = Validator(options.collect, "--collect")
@@ -89,7 +87,7 @@ class Setup:
         self._token = os.urandom(TOKEN_SIZE).hex()
 
     def dry_run(self) -> Sequence[int]:
-        """The rows that would be run, in their order."""
+        """Returns the rows that would be run, in their order."""
         if self._selection is None:
             raise UsageError("--dry-run cannot be used with --pipe: the tasks are not known before")
         check_rows(self.plan, self._selection.ascending())
@@ -134,9 +132,9 @@ class Setup:
             total=self.total,
             files=lambda task: AttemptFiles(task, self._token, self._results_directory),
             live=(lambda task: Live(live, task, tag=options.tag)) if options.line_buffer else None,
-            sequence=self._sequence,
+            sequence=options.term_seq,
             program=self.program,
-            judge=self._judge,
+            validator=self._validator,
             journal=self.journal,
             observers=observers,
             tell=tell,
@@ -144,28 +142,28 @@ class Setup:
 
     @property
     def advice(self) -> str:
-        """How what is left can be done."""
+        """Tells the user how the rest can be done later, if it can."""
         return f"; go on with --state {self._options.state} {RESUME}" if self._options.state else ""
 
     @property
     def halt(self) -> str:
         """The rule of --halt, as the user wrote it."""
-        halt: str = self._options.halt
-        return halt
+        halt = self._options.halt
+        return "never" if halt is None else halt.text
 
     @property
     def why_nothing(self) -> str:
-        """Why no task was begun, when all has gone well."""
+        """The reason why no task was begun although nothing went wrong."""
         done = self._worklist.done
         if not done:
             return "there is no input"
         return f"of {done} task{'' if done == 1 else 's'} none is left for {self._mode}"
 
-    def end_judges(self) -> None:
-        """Commands of --validate and --collect that run are killed."""
-        for judge in (self._judge, self._collector):
-            if judge is not None:
-                judge.end()
+    def end_validators(self) -> None:
+        """Kills the commands of --validate and --collect that run."""
+        for validator in (self._validator, self._collector):
+            if validator is not None:
+                validator.end()
 
     def close(self) -> None:
         for file in self._opened:
@@ -216,10 +214,8 @@ class Setup:
     def _make_worklist(self) -> Worklist:
         options, blocks = self._options, None
         if self._selection is None:
-            size = parse_size(options.block or DEFAULT_BLOCK, "--block")
-            blocks = BlockReader(
-                cut_blocks(self._stdin, size, parse_escapes("\\n" if options.recend is None else options.recend))
-            )
+            end = DEFAULT_END if options.recend is None else options.recend
+            blocks = BlockReader(cut_blocks(self._stdin, options.block or DEFAULT_BLOCK, end))
         return Worklist(
             self.plan,
             () if self._selection is None else self._selection,
@@ -257,7 +253,7 @@ class Setup:
 
     @property
     def _results_directory(self) -> str:
-        results: str = self._options.results
+        results = self._options.results
         return "" if results.endswith(TABLES) else results
 
     def _sweep(self) -> None:
@@ -296,7 +292,7 @@ class Setup:
         return writers
 
     def _append(self, path: str, option: str, header: bytes = b"") -> AppendFile:
-        """A file that only a run which goes on may find with something in it."""
+        """Opens a file to add to; a new run refuses one that has something in it."""
         if self._mode == NEW and os.path.isfile(path) and os.path.getsize(path):
             raise UsageError(f"{option} {path} exists already; remove it, or go on with --state FILE --resume")
         file = AppendFile.open(path, header)
@@ -304,7 +300,7 @@ class Setup:
         return file
 
 
-def _mode(options: SimpleNamespace) -> str:
+def _mode(options: Options) -> str:
     modes = {RESUME: options.resume, RESUME_FAILED: options.resume_failed, RETRY_FAILED: options.retry_failed}
     given = [mode for mode, wanted in modes.items() if wanted]
     if len(given) > 1:
@@ -314,16 +310,16 @@ def _mode(options: SimpleNamespace) -> str:
     return given[0] if given else NEW
 
 
-def _policy(options: SimpleNamespace) -> Policy:
-    retries = RETRIES_IF_JUDGED if options.validate else RETRIES
-    if options.retries:
-        retries = parse_whole(options.retries, "--retries", 0, MOST_RETRIES) or MOST_RETRIES
+def _policy(options: Options) -> Policy:
+    retries = RETRIES_IF_VALIDATED if options.validate else RETRIES
+    if options.retries is not None:
+        retries = options.retries or MOST_RETRIES
     return Policy(
         retries=retries,
-        crash_limit=parse_whole(options.crash_limit, "--crash-limit"),
+        crash_limit=options.crash_limit,
         speculate=SPECULATE_AFTER if options.speculate else 0.0,
-        halt=parse_halt(options.halt),
-        timeout=parse_timeout(options.timeout) if options.timeout else None,
-        pace=parse_pace(options.delay, options.rate),
-        placement=Placement(options.jobs),
+        halt=options.halt,
+        timeout=options.timeout or NO_LIMIT,
+        pace=Pace(options.delay or 0.0, options.rate),
+        placement=options.jobs or ALL_SLOTS,
     )

@@ -52,8 +52,8 @@ OPTIONS: tuple[Option, ...] = (
     (("--fetch",), "NAME[=FILE]...", "A file that the program leaves there; it comes back whole or not at all."),
     (("--program",), "PLATFORM=FILE...", "Run this program, where a worker allows that: linux-x86_64=./worker."),
     (("--no-fetch-on-failure",), "", "Fetch nothing when the program fails."),
-    (("--time-limit",), "SECONDS", "End the program after this time."),
-    (("--cpu-limit",), "SECONDS", "End a process of the program that has used so much CPU time."),
+    (("--time-limit",), "TIME", "End the program after this time: 90, 1m30s, 2h."),
+    (("--cpu-limit",), "TIME", "End a process of the program that has used so much CPU time."),
     (("--memory-limit",), "SIZE", "What the program may use: 500M, 2G."),
     (("--nice",), "N", "The program's nice value, 0 to 19."),
     (("--progress",), "", "Show on the terminal how far the job is."),
@@ -121,7 +121,7 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
         test_alert=bool(environ.get("CEXEC_RATOUT_TEST")),
         no_stdin=bool(options.get("no_stdin")),
         retries=_whole(options, ("retries",), DEFAULT_RETRIES, 0, MAXIMUM_RETRIES),
-        spool=_whole(environ, ("CEXEC_SPOOL",), DEFAULT_SPOOL, 0, MAXIMUM_SPOOL),
+        spool=_spool(environ),
         hold=bool(options.get("hold")),
         keep_partial=bool(options.get("keep_partial")),
         requirements=requirements,
@@ -158,23 +158,17 @@ def _go_options(options: Mapping[str, object]) -> dict[str, str]:
     words = {name: str(options.get(name) or "") for name in ("time_limit", "cpu_limit", "memory_limit", "nice")}
     result = {} if not options.get("no_fetch_on_failure") else {FETCH_ON_FAILURE: NO}
     if any(words.values()):
-        from cexec.system.process.resource_limits import LARGEST_NICE, LARGEST_NUMBER, Limits, parse_size
+        from cexec.system.process import resource_limits
 
-        limits = Limits(
-            time=_time_limit(words["time_limit"]),
-            cpu=_whole(options, ("cpu_limit",), 0, 1, LARGEST_NUMBER),
-            memory=parse_size(words["memory_limit"], "--memory-limit") if words["memory_limit"] else 0,
-            nice=_whole(options, ("nice",), 0, 0, LARGEST_NICE),
+        time, cpu, memory = words["time_limit"], words["cpu_limit"], words["memory_limit"]
+        limits = resource_limits.Limits(
+            time=resource_limits.parse_time_limit(time, "--time-limit") if time else 0.0,
+            cpu=resource_limits.parse_cpu_limit(cpu, "--cpu-limit") if cpu else 0,
+            memory=resource_limits.parse_memory_limit(memory, "--memory-limit") if memory else 0,
+            nice=_whole(options, ("nice",), 0, 0, resource_limits.LARGEST_NICE),
         )
         result.update(limits.to_options())
     return result
-
-
-def _time_limit(text: str) -> float:
-    seconds = _seconds({"--time-limit": text}, "--time-limit", 0.0, 0.0)
-    if text and not seconds:
-        raise UsageError(f"--time-limit is {text!r}, but must be more than 0 seconds")
-    return seconds
 
 
 def _everywhere(options: Mapping[str, object]) -> bool:
@@ -219,14 +213,13 @@ def _peer_variable(word: str) -> tuple[str, bytes]:
 
 
 def _whole(given: Mapping[str, object], names: tuple[str, ...], default: int, least: int, most: int) -> int:
-    """The first of these options or variables that is set."""
+    """Returns the value of the first of these options or variables that is set."""
     for name in names:
         text = str(given.get(name) or "").strip()
         if text:
-            if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
-                name = name if name.isupper() else f"--{name.replace('_', '-')}"
-                raise UsageError(f"{name} is {text!r}, but must be a whole number from {least} to {most}")
-            return int(text)
+            from cexec.system.units import parse_whole  # here, as in the next two: most calls set none of these
+
+            return parse_whole(text, name if name.isupper() else f"--{name.replace('_', '-')}", least, most)
     return default
 
 
@@ -234,9 +227,18 @@ def _seconds(environ: Mapping[str, str], name: str, default: float, least: float
     text = environ.get(name, "").strip()
     if not text:
         return default
-    if not (text.isascii() and text.replace(".", "", 1).isdigit()):
-        raise UsageError(f"{name} is {text!r}, but must be a number of seconds")
-    return max(least, float(text))
+    from cexec.system.units import parse_duration
+
+    return max(least, parse_duration(text, name))
+
+
+def _spool(environ: Mapping[str, str]) -> int:
+    text = environ.get("CEXEC_SPOOL", "").strip()
+    if not text:
+        return DEFAULT_SPOOL
+    from cexec.system.units import parse_size
+
+    return parse_size(text, "CEXEC_SPOOL", 0, MAXIMUM_SPOOL)
 
 
 def _error_descriptor(environ: Mapping[str, str], maximum: int) -> int | None:

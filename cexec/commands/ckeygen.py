@@ -17,7 +17,8 @@ from cexec.errors import CexecError, KeyFileError, LocalError, UsageError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.certificate import civil_date
 from cexec.protocol.base.keys import ClientKey, Key, OwnerKey, RelayKey, WorkerKey, encode_key
-from cexec.system.storage.keyfile import quoted, read_key, reason, write_new
+from cexec.system.reason import reason_of
+from cexec.system.storage.keyfile import quoted, read_key, write_new
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def _owner_from_input() -> OwnerKey:
     except ValueError as error:
         raise UsageError(str(error)) from None
     except OSError as error:
-        raise LocalError(f"cannot read standard input: {reason(error)}") from None
+        raise LocalError(f"cannot read standard input: {reason_of(error)}") from None
 
 
 def _make(app: str, public: str, relay: str | None, wanted: OwnerKey | None) -> int:

@@ -12,14 +12,13 @@ import resource
 import signal
 import sys
 import time
-from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from cexec import __version__
 from cexec.client.aio.worker_search import Terms
 from cexec.client.search.targets import requirements_from
-from cexec.cmap.inputs.notation import parse_duration, parse_whole
 from cexec.cmap.inputs.sources import split_words
 from cexec.cmap.inputs.tables import encode
 from cexec.cmap.inputs.task_plan import dry_run
@@ -28,18 +27,17 @@ from cexec.cmap.results.commit import unsaved
 from cexec.cmap.run.coordinator import Coordinator
 from cexec.cmap.run.policy import EXIT_NO_WORKER, EXIT_OTHER
 from cexec.cmap.setup import Setup
-from cexec.cmap.wording import count
-from cexec.commands.cmap_options import cmap_options
+from cexec.commands.cmap_options import cmap_options, options_from
 from cexec.commands.cmap_watch import Watch, explain_main, watch_options
 from cexec.commands.common import print_error, print_line, run_click
 from cexec.errors import CexecError, LocalError, NoWorkerError, UsageError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.net.sockets import ports_from_environment
 from cexec.protocol.base.keys import ClientKey
-from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, LEAST_IDLE_TIMEOUT, MAXIMUM_WEIGHT
+from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, LEAST_IDLE_TIMEOUT
 from cexec.system.storage.keyfile import find_client_key, read_key
+from cexec.system.units import parse_duration, show_count
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import BinaryIO
@@ -50,7 +48,7 @@ ARGUMENTS = "--"
 
 
 def main(argv: list[str] | None = None) -> int:
-    """Words after `--` and `:::` are no options."""
+    """Runs the command; words after `--` and `:::` are no options."""
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == ["explain"]:
         return explain_main(words[1:])
@@ -66,7 +64,7 @@ def main(argv: list[str] | None = None) -> int:
     @click.version_option(__version__, prog_name="cmap", message="%(prog)s %(version)s")
     @click.argument("application", metavar="APP.pub [-- ARG...] [::: INPUT...]")
     @click.argument("others", nargs=-1, metavar="")
-    def command(application: str, others: tuple[str, ...], **values: object) -> int:
+    def command(application: str, others: tuple[str, ...], **values: Any) -> int:
         """Run a table of tasks on all workers of an application.
 
         Each input becomes a task: a line of standard input, or what -a, --params, --array, --slices or ::: give. In
@@ -78,13 +76,13 @@ def main(argv: list[str] | None = None) -> int:
                 f"{others[0]!r} is one word too many: inputs come after :::, the program's arguments after --, "
                 "and a variable is --peer KEY=VALUE"
             )
-        return _run(application, SimpleNamespace(**values), arguments, inputs)
+        return _run(application, values, arguments, inputs)
 
     return run_click(command, before)
 
 
 def split_command(words: Sequence[str]) -> tuple[list[str], list[str], list[tuple[str, list[str]]]]:
-    """`OPTIONS... APP.pub -- ARG... ::: INPUT...`: options and key, arguments, inputs."""
+    """Cuts `OPTIONS... APP.pub -- ARG... ::: INPUT...` into options and key, arguments, and inputs."""
     before, inputs = split_words(words)
     if any(ARGUMENTS in group for _, group in inputs):
         raise UsageError("-- ARG... has to stand before the first :::")
@@ -96,14 +94,14 @@ def split_command(words: Sequence[str]) -> tuple[list[str], list[str], list[tupl
 
 def _run(
     application: str,
-    options: SimpleNamespace,
+    values: Mapping[str, Any],
     arguments: Sequence[str],
     inputs: Sequence[tuple[str, list[str]]],
 ) -> int:
-    """Everything, with the exit status that belongs to what went wrong; a key that cannot be used as in cexec."""
+    """Runs everything; returns the exit status for what went wrong, which of a key is the one that cexec has."""
     key = _read_key(application)
     try:
-        return _run_all(key, application, options, arguments, inputs)
+        return _run_all(key, application, values, arguments, inputs)
     except UsageError:
         raise
     except KeyboardInterrupt:
@@ -117,10 +115,11 @@ def _run(
 def _run_all(
     key: ClientKey,
     application: str,
-    options: SimpleNamespace,
+    values: Mapping[str, Any],
     arguments: Sequence[str],
     inputs: Sequence[tuple[str, list[str]]],
 ) -> int:
+    options = options_from(values)
     _raise_descriptor_limit()
     if not (inputs or options.arg_file or options.params or options.array or options.slices) and os.isatty(0):
         print_line("cmap: reading inputs from the terminal, one on each line; Ctrl-D ends them")
@@ -138,9 +137,9 @@ def _run_all(
             AppendFile(1, "standard output").append(encode(line) + b"\n" for line in lines)
             return 0
         needs = None if setup.program is None else setup.program.needs()
-        terms = _terms(key, options, os.environ, needs)
+        terms = _terms(key, values, os.environ, needs)
         setup.open()
-        watch = Watch(options, f"cmap {application}", setup.journal)
+        watch = Watch(values, f"cmap {application}", setup.journal)
         try:
             return asyncio.run(_coordinate(setup, terms, watch))
         finally:
@@ -150,13 +149,13 @@ def _run_all(
 
 
 def _raise_descriptor_limit() -> None:
-    """Each lease has a socket, and a file for each result."""
+    """Allows as many descriptors as we may have: each lease has a socket, and a file for each result."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _standard_input(*, unbuffered: bool) -> BinaryIO:
-    """Without a buffer no lock is held by a thread that waits for more when we end."""
+    """Opens standard input; without a buffer no lock is held by a thread that waits for more when we end."""
     if not unbuffered and sys.stdin is not None:
         return sys.stdin.buffer
     return open(0, "rb", buffering=0, closefd=False)
@@ -175,7 +174,7 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
             print_line("cmap: no further task begins; once more ends those that run")
         coordinator.stop(end_running=interrupts > 1)
         if interrupts > 1:
-            setup.end_judges()
+            setup.end_validators()
 
     def pause() -> None:
         coordinator.pause()
@@ -202,17 +201,17 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
         status = EXIT_NO_WORKER if isinstance(error, NoWorkerError) else EXIT_OTHER
         words = [str(error), *([unsaved(left)] if left else [])]
         if isinstance(error, LocalError) and attempts.waiting:
-            words.append(f"{count(attempts.waiting, 'task')} not begun")
+            words.append(f"{show_count(attempts.waiting, 'task')} not begun")
         raise type(error)("; ".join(words) + setup.advice) from None
     finally:
-        setup.end_judges()
+        setup.end_validators()
         coordinator.close(status)
 
 
 def _terms(
-    key: ClientKey, options: SimpleNamespace, environ: Mapping[str, str], needs: Mapping[str, str] | None
+    key: ClientKey, values: Mapping[str, Any], environ: Mapping[str, str], needs: Mapping[str, str] | None
 ) -> Terms:
-    requirements, for_ever = requirements_from(vars(options), environ, needs)
+    requirements, for_ever = requirements_from(values, environ, needs)
     accept = _seconds(environ, "CEXEC_TIMEOUT_ACCEPT", DEFAULT_ACCEPT_TIMEOUT)
     return Terms(
         key=key,
@@ -222,7 +221,7 @@ def _terms(
         accept_timeout=0.0 if for_ever else accept,
         idle_timeout=max(LEAST_IDLE_TIMEOUT, _seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_IDLE_TIMEOUT)),
         requirements=requirements,
-        weight=parse_whole(options.weight, "--weight", 1, MAXIMUM_WEIGHT),
+        weight=values["weight"],
     )
 
 

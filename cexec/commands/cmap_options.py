@@ -1,28 +1,72 @@
-"""The options of cmap(1): `cmap_options` declares them all, in the groups of the man page.
+"""The options of cmap(1): `cmap_options` declares them all, in the groups of the man page, each with its type.
 
-Contract: a decorator for a click command; every option that is not given is an empty text, an empty tuple or False,
-so that `cmap.setup` need not know what is a default and what was said.
+Contract: `cmap_options` is a decorator for a click command, whose function gets values of the types that `cmap.options`
+says; `options_from` makes `Options` of them.  A text that is no such value is a `UsageError` that names the option.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import fields
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
+
 import click
 
-from cexec.cmap.run.policy import DEFAULT_TERM_SEQ
+from cexec.cmap.inputs.notation import parse_escapes, parse_ranges
+from cexec.cmap.inputs.sources import LINEAR, parse_order
+from cexec.cmap.options import CRASH_LIMIT, Options
+from cexec.cmap.run.policy import (
+    DEFAULT_TERM_SEQ,
+    parse_halt,
+    parse_placement,
+    parse_rate,
+    parse_term_seq,
+    parse_timeout,
+)
+from cexec.protocol.base.limits import MAXIMUM_WEIGHT
+from cexec.system.units import parse_duration, parse_size, parse_whole
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from typing import Any, TypeAlias
+    ParamType: TypeAlias = click.ParamType[Any]
+else:
+    ParamType = click.ParamType  # older versions of click have no generic one
 
-    Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
+MOST_RETRIES = 1_000_000  # (ours)
+MOST_ARGUMENTS = 10_000  # (ours) inputs of one task
 
 
-def _value(*names: str, metavar: str, help: str, default: str | None = "") -> Decorator:
-    return click.option(*names, metavar=metavar, default=default, show_default=bool(default), help=help)
+class Parsed(ParamType):
+    """The type of an option whose text `parse` turns into a value; `option` is how the user knows it."""
+
+    def __init__(self, parse: Callable[[str, str], Any], option: str, *, empty_is_none: bool) -> None:
+        self.name = option
+        self._parse = parse
+        self._empty_is_none = empty_is_none
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """An empty text, such as that of a variable of the shell that is not set, is no option at all."""
+        if value == "" and self._empty_is_none:
+            return None
+        return self._parse(value, self.name) if isinstance(value, str) else value
 
 
-def _values(*names: str, metavar: str, help: str) -> Decorator:
+def _typed(
+    *names: str, parse: Callable[[str, str], Any], metavar: str, help: str, default: str | None = None
+) -> Decorator:
+    """An option with a value that is not just text."""
+    kind = Parsed(parse, names[0], empty_is_none=default is None)
+    return click.option(
+        *names, metavar=metavar, type=kind, default=default, show_default=default is not None, help=help
+    )
+
+
+def _text(*names: str, metavar: str, help: str, default: str | None = "") -> Decorator:
+    return click.option(*names, metavar=metavar, default=default, help=help)
+
+
+def _texts(*names: str, metavar: str, help: str) -> Decorator:
     return click.option(*names, metavar=metavar, multiple=True, help=help)
 
 
@@ -30,64 +74,118 @@ def _flag(*names: str, help: str) -> Decorator:
     return click.option(*names, is_flag=True, help=help)
 
 
+def _parse_end(text: str, option: str) -> bytes:
+    return parse_escapes(text)
+
+
 OPTIONS: tuple[Decorator, ...] = (
     # where tasks come from
-    _values("-a", "--arg-file", metavar="FILE", help="Tasks from the lines of a file; several make the product."),
-    _value("--params", metavar="FILE", help="Tasks from a table with a header line: CSV, TSV, | or JSON lines."),
-    _value("--array", metavar="RANGES", help="Tasks from numbers: 1-100:5,200."),
-    _value("--slices", metavar="N", help="N tasks, which get {slice} and {slices}."),
-    _value("--rows", metavar="RANGES", help="Only these rows: 2,8-10."),
-    _value("--order", metavar="ORDER", default="linear", help="In which order tasks start: linear or random."),
+    _texts("-a", "--arg-file", metavar="FILE", help="Tasks from the lines of a file; several make the product."),
+    _text("--params", metavar="FILE", help="Tasks from a table with a header line: CSV, TSV, | or JSON lines."),
+    _typed("--array", parse=parse_ranges, metavar="RANGES", help="Tasks from numbers: 1-100:5,200."),
+    _typed(
+        "--slices", parse=partial(parse_whole, least=1), metavar="N", help="N tasks, which get {slice} and {slices}."
+    ),
+    _typed("--rows", parse=parse_ranges, metavar="RANGES", help="Only these rows: 2,8-10."),
+    _typed(
+        "--order",
+        parse=parse_order,
+        metavar="ORDER",
+        default=LINEAR,
+        help="In which order tasks start: linear or random.",
+    ),
     _flag("-0", "--null", help="Inputs end with NUL instead of a line end."),
-    _value("-n", "--max-args", metavar="N", help="So many inputs to a task."),
+    _typed(
+        "-n",
+        "--max-args",
+        parse=partial(parse_whole, least=1, most=MOST_ARGUMENTS),
+        metavar="N",
+        help="So many inputs to a task.",
+    ),
     _flag("--dry-run", help="Print what would be run, and check it."),
     _flag("--pipe", help="Cut standard input into blocks; each is one task's standard input."),
-    _value("--block", metavar="SIZE", help="With --pipe: about so large.  [default: 1M]"),
-    _value("--recend", metavar="STR", help="With --pipe: what ends a record.  [default: \\n]", default=None),
+    _typed("--block", parse=parse_size, metavar="SIZE", help="With --pipe: about so large.  [default: 1M]"),
+    click.option(
+        "--recend",
+        metavar="STR",
+        type=Parsed(_parse_end, "--recend", empty_is_none=False),  # an empty text ends a record anywhere
+        help="With --pipe: what ends a record.  [default: \\n]",
+    ),
     _flag("--tee", help="Every task gets all of standard input."),
     # what a task gives the worker
-    _value("--stdin", metavar="FILE", help="A task's standard input, such as {}.", default=None),
-    _value("--stdin-text", metavar="TEXT", help="A task's standard input is this text.", default=None),
-    _values("--peer", metavar="KEY=TEXT", help="PEER_KEY in the program's environment."),
-    _values("--send", metavar="FILE", help="A file that the program finds in a directory of its own."),
-    _values("--input", metavar="NAME=TEMPLATE", help="Likewise, a file in which placeholders are filled in."),
-    _values("--program", metavar="PLATFORM=FILE", help="Run this program, where a worker allows that."),
+    _text("--stdin", metavar="FILE", help="A task's standard input, such as {}.", default=None),
+    _text("--stdin-text", metavar="TEXT", help="A task's standard input is this text.", default=None),
+    _texts("--peer", metavar="KEY=TEXT", help="PEER_KEY in the program's environment."),
+    _texts("--send", metavar="FILE", help="A file that the program finds in a directory of its own."),
+    _texts("--input", metavar="NAME=TEMPLATE", help="Likewise, a file in which placeholders are filled in."),
+    _texts("--program", metavar="PLATFORM=FILE", help="Run this program, where a worker allows that."),
     # what comes back
-    _value("--stdout", metavar="FILE", help="Where a task's standard output goes, such as {.}.out.", default=None),
-    _value("--stderr", metavar="FILE", help="Where its standard error goes.", default=None),
-    _values("--fetch", metavar="NAME=FILE", help="A file that the program leaves; whole or not at all."),
-    _value("--validate", metavar="CMD", help="Accepts a result with status 0; or module:function."),
+    _text("--stdout", metavar="FILE", help="Where a task's standard output goes, such as {.}.out.", default=None),
+    _text("--stderr", metavar="FILE", help="Where its standard error goes.", default=None),
+    _texts("--fetch", metavar="NAME=FILE", help="A file that the program leaves; whole or not at all."),
+    _text("--validate", metavar="CMD", help="Accepts a result with status 0; or module:function."),
     _flag("-k", "--keep-order", help="Output in the order of the tasks."),
     _flag("--line-buffer", help="Output line by line as it comes."),
     _flag("--tag", help="A task's inputs before each line of its output."),
-    _value("--results", metavar="DIR|FILE", help="Keep outputs in a directory, FILE.csv or FILE.jsonl."),
-    _value("--collect", metavar="WHAT", help="concat, blocks, a command or module:function."),
+    _text("--results", metavar="DIR|FILE", help="Keep outputs in a directory, FILE.csv or FILE.jsonl."),
+    _text("--collect", metavar="WHAT", help="concat, blocks, a command or module:function."),
     # what happens to failures
-    _value("--retries", metavar="N", help="How often a task is tried in all; 0: without end.  [default: 1, or 2]"),
-    _value("--timeout", metavar="TIME", help="End a task after this time, or N% of the median."),
-    _value("--halt", metavar="WHEN", help="now|soon,fail|success|done=N|N%.", default="never"),
-    _value("--term-seq", metavar="SEQUENCE", help="How a task is ended.", default=DEFAULT_TERM_SEQ),
-    _value("--crash-limit", metavar="N", help="Give up a task that so many workers were lost with.", default="5"),
+    _typed(
+        "--retries",
+        parse=partial(parse_whole, most=MOST_RETRIES),
+        metavar="N",
+        help="How often a task is tried in all; 0: without end.  [default: 1, or 2]",
+    ),
+    _typed("--timeout", parse=parse_timeout, metavar="TIME", help="End a task after this time, or N% of the median."),
+    _typed("--halt", parse=parse_halt, metavar="WHEN", help="now|soon,fail|success|done=N|N%.", default="never"),
+    _typed(
+        "--term-seq", parse=parse_term_seq, metavar="SEQUENCE", help="How a task is ended.", default=DEFAULT_TERM_SEQ
+    ),
+    _typed(
+        "--crash-limit",
+        parse=parse_whole,
+        metavar="N",
+        help="Give up a task that so many workers were lost with.",
+        default=str(CRASH_LIMIT),
+    ),
     _flag("--speculate", help="At the end run slow tasks a second time on idle workers."),
     # state
-    _value("--joblog", metavar="FILE", help="A line for each task, as GNU parallel writes it."),
-    _value("--state", metavar="FILE", help="A journal from which a run can go on."),
+    _text("--joblog", metavar="FILE", help="A line for each task, as GNU parallel writes it."),
+    _text("--state", metavar="FILE", help="A journal from which a run can go on."),
     _flag("--resume", help="Go on: run what is neither done nor failed."),
     _flag("--resume-failed", help="Go on: run what is not done."),
     _flag("--retry-failed", help="Run what has failed."),
     # where and how fast
-    _value("-j", "--jobs", metavar="N", help="Tasks at once on each worker: N, N%, -N; all slots at most."),
-    _values("--need", metavar="NAME[=VALUE],...", help="Only workers that have this: arch=x86_64,mem=4G,gpu."),
-    _values("--on", metavar="NAME,...", help="Only these workers; wait for them for ever."),
-    _values("--not", metavar="NAME,...", help="Not these workers."),
-    _value("--weight", metavar="N", help="Where several cmaps or jobs wait, this one's share.", default="1"),
-    _value("--delay", metavar="TIME", help="Between two starts."),
-    _value("--rate", metavar="N", help="At most so many starts a second; N/m, N/h."),
+    _typed(
+        "-j",
+        "--jobs",
+        parse=parse_placement,
+        metavar="N",
+        help="Tasks at once on each worker: N, N%, -N; all slots at most.",
+    ),
+    _texts("--need", metavar="NAME[=VALUE],...", help="Only workers that have this: arch=x86_64,mem=4G,gpu."),
+    _texts("--on", metavar="NAME,...", help="Only these workers; wait for them for ever."),
+    _texts("--not", metavar="NAME,...", help="Not these workers."),
+    _typed(
+        "--weight",
+        parse=partial(parse_whole, least=1, most=MAXIMUM_WEIGHT),
+        metavar="N",
+        help="Where several cmaps or jobs wait, this one's share.",
+        default="1",
+    ),
+    _typed("--delay", parse=parse_duration, metavar="TIME", help="Between two starts."),
+    _typed("--rate", parse=parse_rate, metavar="N", help="At most so many starts a second; N/m, N/h."),
 )
 
 
 def cmap_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """All of them."""
+    """Adds all options to a command."""
     for option in reversed(OPTIONS):
         function = option(function)
     return function
+
+
+def options_from(values: Mapping[str, Any]) -> Options:
+    """Makes `Options` of what click has read; some other values are for those that search and watch."""
+    given = {field.name: values[field.name] for field in fields(Options)}
+    return Options(**{name: value for name, value in given.items() if value is not None})

@@ -7,6 +7,7 @@ what is to be said.  `explain_main(argv)` is the subcommand and returns its exit
 from __future__ import annotations
 
 import time
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -14,14 +15,11 @@ from cexec.cmap.watch.history import Failures, History
 from cexec.cmap.watch.statistics import failures, statistics
 from cexec.commands.common import print_line, printable, run_click
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from types import SimpleNamespace
-    from typing import Any
+    from collections.abc import Callable, Mapping
 
     from cexec.cmap.results.journal import Journal
-    from cexec.cmap.run.events import Observer
+    from cexec.cmap.run.observer import Observer
     from cexec.cmap.watch.report import Report
 
 OPTIONS = (
@@ -34,32 +32,33 @@ OPTIONS = (
 
 
 def watch_options(function: Callable[..., Any]) -> Callable[..., Any]:
-    """All of them."""
+    """Adds all options to a command."""
     for option in reversed(OPTIONS):
         function = option(function)
     return function
 
 
 class Watch:
-    """What the options ask for; `title` is that of the report."""
+    """What the options ask for; `values` are click's, `title` is that of the report."""
 
-    def __init__(self, options: SimpleNamespace, title: str, journal: Journal | None) -> None:
+    def __init__(self, values: Mapping[str, Any], title: str, journal: Journal | None) -> None:
         self.observers: list[Observer] = []
         self._report: Report | None = None
-        drawn = options.bar or options.eta or options.progress
-        self._stats = drawn or options.stats
+        bar, eta, progress = values["bar"], values["eta"], values["progress"]
+        drawn = bar or eta or progress
+        self._stats = drawn or values["stats"]
         self._failures = Failures()
-        if self._stats or options.report:
+        if self._stats or values["report"]:
             self._failures = self._history = History()
         self.observers.append(self._failures)
         if drawn:
             from cexec.cmap.watch.display import Display
 
-            self.observers.append(Display(self._history, bar=options.bar, eta=options.eta, progress=options.progress))
-        if options.report:
+            self.observers.append(Display(self._history, bar=bar, eta=eta, progress=progress))
+        if values["report"]:
             from cexec.cmap.watch.report import Report
 
-            self._report = Report(options.report, self._history, title)
+            self._report = Report(values["report"], self._history, title)
             self.observers.append(self._report)
         if journal is not None:
             from cexec.cmap.watch.explain import StatusNote
@@ -67,7 +66,7 @@ class Watch:
             self.observers.append(StatusNote(journal))
 
     def conclude(self) -> None:
-        """After the observers have heard that it is over."""
+        """Says what there is to say, after the observers have heard that the run is over."""
         for line in statistics(self._history) if self._stats else failures(self._failures):
             print_line(line if self._stats else f"cmap: {line}")
         if self._report is not None and self._report.problem:

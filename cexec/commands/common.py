@@ -10,6 +10,7 @@ import os
 import sys
 
 from cexec.errors import EXIT_TEMPORARY, EXIT_USAGE, CexecError
+from cexec.system.reason import reason_of
 from cexec.system.signal_state import set_at_start
 
 TYPE_CHECKING = False
@@ -72,7 +73,7 @@ def run_click(command: click.Command, argv: list[str] | None, *, standard: bool 
     except OSError as error:
         # What a command does itself it tells as a LocalError; what is left is its own output.
         _give_up_output()
-        print_error(name, f"cannot write to standard output: {(error.strerror or str(error)).lower()}")
+        print_error(name, f"cannot write to standard output: {reason_of(error)}")
         return EXIT_TEMPORARY
 
 

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import os
 import sys
+from functools import partial
 
 import click
 
 from cexec import __version__
 from cexec.commands.common import run_click
+from cexec.commands.parameters import Parsed
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.net.interfaces import interfaces
 from cexec.net.route import address_towards
@@ -23,6 +25,7 @@ from cexec.relay.relay import DEFAULT_RATE, Relay, RelayRules
 from cexec.relay.side import Side
 from cexec.system.storage.eventlog import EventLog
 from cexec.system.storage.keyfile import read_key
+from cexec.system.units import parse_duration, parse_number
 
 LONGEST_DELAY = 10.0  # seconds (ours): a client gives up after 60
 HIGHEST_RATE = 100_000  # datagrams a second (ours)
@@ -35,7 +38,7 @@ WANTED_DESCRIPTORS = 8192  # (ours) as far as the hard limit allows
     help="Relay this application only (ckeygen --relay); may be given again.",
 )  # fmt: skip
 @click.option(
-    "--hop-delay", type=click.FloatRange(0, LONGEST_DELAY), default=0.0, metavar="SECONDS",
+    "--hop-delay", type=Parsed(partial(parse_duration, most=LONGEST_DELAY)), default=0.0, metavar="TIME",
     help="Pass announcements on so much later, and not at all if somebody near has taken the job by then.  "
     "[default: 0]",
 )  # fmt: skip
@@ -44,7 +47,7 @@ WANTED_DESCRIPTORS = 8192  # (ours) as far as the hard limit allows
     help=f"Relays that may follow this one at most.  [default: {MAXIMUM_HOPS}]",
 )  # fmt: skip
 @click.option(
-    "--rate", type=click.FloatRange(1, HIGHEST_RATE), default=DEFAULT_RATE, metavar="N",
+    "--rate", type=Parsed(partial(parse_number, least=1, most=HIGHEST_RATE)), default=DEFAULT_RATE, metavar="N",
     help=f"Datagrams a second that are passed on from each network.  [default: {DEFAULT_RATE:.0f}]",
 )  # fmt: skip
 @click.option(

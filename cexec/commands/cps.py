@@ -9,29 +9,33 @@ import json
 import os
 import sys
 import time
+from functools import partial
+from typing import TYPE_CHECKING
 
 import click
 
 from cexec import __version__
 from cexec.client.search.roster import Roster, Row
 from cexec.commands.common import print_error, printable, run_click
+from cexec.commands.parameters import Parsed
 from cexec.errors import EXIT_TEMPORARY, CexecError, KeyFileError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.decisions.census import shown_names
-from cexec.system.storage.keyfile import find_client_key, read_key
+from cexec.system.storage.directories import config_directory
+from cexec.system.storage.keyfile import client_key_files, find_client_key, read_key
+from cexec.system.units import parse_duration, show_short_duration
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+LONGEST_INTERVAL = 86_400.0  # seconds (ours)
 DEFAULT_INTERVAL = 10.0  # seconds (ours) after which --watch asks for figures again
 HEADINGS = (
     "NAME", "INSTANCE", "ADDRESS", "SLOTS", "RUNNING", "WAITING", "LOAD", "SPEED", "LABELS", "VERSION", "CLOCK",
     "UPTIME", "HEALTH",
 )  # fmt: skip
 NUMBERS = frozenset({"SLOTS", "RUNNING", "WAITING", "LOAD", "SPEED", "CLOCK", "UPTIME"})  # right-aligned
-UNITS = ((86_400, "d"), (3600, "h"), (60, "m"), (1, "s"))
 SHOWN_INSTANCE = 4  # bytes (ours) of an instance that are enough for people
 CLEAR = "\x1b[H\x1b[J"  # cursor to the top, and clear below it (ECMA-48)
 
@@ -41,10 +45,10 @@ CLEAR = "\x1b[H\x1b[J"  # cursor to the top, and clear below it (ECMA-48)
 @click.option("--watch", is_flag=True, help="Show who comes and goes, until interrupted.")
 @click.option(
     "--interval",
-    type=click.FloatRange(0.0, 86_400.0),
+    type=Parsed(partial(parse_duration, most=LONGEST_INTERVAL)),
     default=DEFAULT_INTERVAL,
     show_default=True,
-    metavar="SECONDS",
+    metavar="TIME",
     help="With --watch: how often figures are asked for again; 0 never.",
 )
 @click.version_option(__version__, prog_name="cps", message="%(prog)s %(version)s")
@@ -86,29 +90,18 @@ def _named_keys(names: Iterable[str]) -> dict[str, ClientKey]:
 
 
 def _found_keys() -> dict[str, ClientKey]:
-    """Every client key where keys are kept; other files called *.pub (an ssh key, say) do not count."""
-    home = os.environ.get("HOME", "")
-    kept = os.environ.get("XDG_CONFIG_HOME") or (f"{home}/.config" if home else "")
+    """Returns every client key where keys are kept; other files called *.pub (an ssh key, say) do not count."""
     found: list[tuple[str, ClientKey]] = []
     complaints: list[str] = []
-    for directory in (".", *([f"{kept}/cexec"] if kept.startswith("/") else [])):
-        for name in sorted(_listing(directory)):
-            path = name if directory == "." else f"{directory}/{name}"
-            try:
-                found.append((path, _read(path)))
-            except CexecError as error:
-                complaints.append(str(error))
+    for path in client_key_files():
+        try:
+            found.append((path, _read(path)))
+        except CexecError as error:
+            complaints.append(str(error))
     if not found:
-        where = f"no client key *.pub here or in {kept}/cexec"
+        where = f"no client key *.pub here or in {config_directory() or '~/.config/cexec'}"
         raise KeyFileError("; ".join([where, *complaints[:3]]) + "; name one: cps APP.pub")
     return _without_copies(found)
-
-
-def _listing(directory: str) -> list[str]:
-    try:
-        return [name for name in os.listdir(directory) if name.endswith(".pub")]
-    except OSError:
-        return []
 
 
 def _read(path: str) -> ClientKey:
@@ -194,7 +187,7 @@ class View:
         cells = [
             name, hello.instance[:SHOWN_INSTANCE].hex(), answer.address, str(hello.slots), str(hello.running),
             str(hello.waiting), f"{hello.load:.2f}", f"{hello.speed:.2f}", labels or "-", hello.version,
-            format_skew(answer.skew), format_duration(hello.uptime), answer.trouble or hello.detail or "-",
+            format_skew(answer.skew), show_short_duration(hello.uptime), answer.trouble or hello.detail or "-",
         ]  # fmt: skip
         app = [self._apps[row.key]] if len(self._keys) > 1 else []
         return [printable(cell) for cell in [*app, *cells]]
@@ -244,19 +237,8 @@ def format_table(headings: list[str], rows: list[list[str]]) -> list[str]:
     return lines
 
 
-def format_duration(seconds: float) -> str:
-    """The two largest units: `3d4h`, `12m5s`."""
-    parts: list[str] = []
-    left = int(seconds)
-    for size, unit in UNITS:
-        if left >= size or (unit == "s" and not parts):
-            parts.append(f"{left // size}{unit}")
-            left %= size
-    return "".join(parts[:2])
-
-
 def format_skew(seconds: float) -> str:
     """How far a worker's clock is ahead of ours."""
     if abs(seconds) < 60:
         return f"{seconds:+.1f}s" if abs(seconds) >= 0.05 else "0.0s"
-    return f"{'+' if seconds > 0 else '-'}{format_duration(abs(seconds))}"
+    return f"{'+' if seconds > 0 else '-'}{show_short_duration(abs(seconds))}"

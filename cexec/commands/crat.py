@@ -1,12 +1,11 @@
 """crat(1): logs what becomes of every job of an application.
 
 Contract: `main(argv)` returns 0 when it has been told to stop; without key files it takes `*.pub` in the current
-directory and in ~/.config/cexec.
+directory and in the user's configuration directory, ~/.config/cexec.
 """
 
 from __future__ import annotations
 
-import glob
 import os
 import sys
 from time import monotonic
@@ -22,7 +21,8 @@ from cexec.net.group_receiver import GroupReceiver
 from cexec.net.group_sockets import GroupSockets
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.keys import ClientKey
-from cexec.system.storage.keyfile import find_client_key, read_key
+from cexec.system.storage.directories import config_directory
+from cexec.system.storage.keyfile import client_key_files, find_client_key, read_key
 
 
 @click.command("crat", context_settings={"max_content_width": 100})
@@ -53,15 +53,15 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _found() -> list[str]:
-    home = os.path.expanduser("~/.config/cexec")
-    paths = sorted(glob.glob("*.pub")) + sorted(glob.glob(os.path.join(glob.escape(home), "*.pub")))
+    paths = client_key_files()
     if not paths:
-        raise UsageError(f"no *.pub here or in {home}; name the key files of the applications to be logged")
+        where = config_directory() or "~/.config/cexec"
+        raise UsageError(f"no *.pub here or in {where}; name the key files of the applications to be logged")
     return paths
 
 
 def _read(paths: list[str], *, skip: bool) -> tuple[list[ClientKey], list[str]]:
-    """The keys and what their files are called; with `skip` files that are no client keys are passed over, loudly."""
+    """Returns the keys and the names of their files; with `skip`, an unusable file is told and passed over."""
     keys: list[ClientKey] = []
     names: list[str] = []
     for path in paths:

@@ -11,11 +11,13 @@ import random
 import socket
 import sys
 import time
+from functools import partial
 
 import click
 
 from cexec import __version__
 from cexec.commands.common import run_click
+from cexec.commands.parameters import Parsed
 from cexec.errors import CertificateError, LocalError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.group_sockets import GroupSockets
@@ -27,27 +29,35 @@ from cexec.protocol.base.wire import Writer
 from cexec.protocol.datagrams.hello import MAXIMUM_ATTRIBUTES
 from cexec.protocol.datagrams.requirements import ALLOWED, BUILT_IN
 from cexec.protocol.decisions.bid import Bidder
-from cexec.system.host.load import measure_speed, usable_cpus
+from cexec.system.host.load import FASTEST, SLOWEST, measure_speed, usable_cpus
 from cexec.system.host.load_command import LoadCommand
 from cexec.system.process import orphans, process
 from cexec.system.process.memory_group import claim_parent
-from cexec.system.process.resource_limits import LARGEST_NICE, Limits, parse_size
+from cexec.system.process.resource_limits import (
+    LARGEST_NICE,
+    Limits,
+    parse_cpu_limit,
+    parse_memory_limit,
+    parse_time_limit,
+)
+from cexec.system.storage.directories import runtime_directory, state_directory
 from cexec.system.storage.eventlog import EventLog
 from cexec.system.storage.keyfile import read_key
-from cexec.system.storage.program_cache import DEFAULT_LIMIT, ProgramCache, default_directory
-from cexec.system.storage.series import Series, state_directory
+from cexec.system.storage.program_cache import DEFAULT_LIMIT, ProgramCache, default_directory, parse_limit
+from cexec.system.storage.series import Series
+from cexec.system.units import parse_number, parse_whole
 from cexec.worker.discovery.answers import Profile
 from cexec.worker.discovery.load_watch import LoadWatch
 from cexec.worker.discovery.machine import attributes
-from cexec.worker.jobs.job import GRACE
+from cexec.worker.jobs.job_tree import GRACE
 from cexec.worker.jobs.program import Program
 from cexec.worker.jobs.sent_programs import PLACE, SentPrograms, own_platform
-from cexec.worker.worker import Worker
+from cexec.worker.worker import Network, Role, Worker
 
 OWN_VARIABLES = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD")  # and CEXEC_*: ours, not the job's
 CLEAN_VARIABLES = ("PATH", "HOME", "LANG", "TZ")  # what --clean-env leaves
 MAXIMUM_SLOTS = 4096  # (ours)
-LONGEST_TIME = 10**9  # seconds (ours)
+LONGEST_BOOST = 10**9  # microseconds (ours): no client waits for a bid so long
 
 
 @click.command("cservice", context_settings={"allow_interspersed_args": False, "max_content_width": 100})
@@ -77,22 +87,26 @@ LONGEST_TIME = 10**9  # seconds (ours)
     metavar="DIRECTORY",
     help="Where these programs are kept; workers may share it.  [default: ~/.cache/cexec/programs]",
 )
-@click.option("--program-cache-size", metavar="SIZE", help="How much is kept there.  [default: 1G]")
+@click.option(
+    "--program-cache-size", type=Parsed(parse_limit), metavar="SIZE", help="How much is kept there.  [default: 1G]"
+)
 @click.option("--empty-program-cache", is_flag=True, help="Remove those programs at the end.")
 @click.option("--once", is_flag=True, help="A job that has started is never repeated, whatever happens to this worker.")
 @click.option(
     "--private-dir", is_flag=True, help="Every job has a directory of its own, below $TMPDIR, removed when it ends."
 )
 @click.option(
-    "--time-limit", type=click.FloatRange(0.001, LONGEST_TIME), metavar="SECONDS", help="How long a job may take."
+    "--time-limit", type=Parsed(parse_time_limit), metavar="TIME", help="How long a job may take: 90, 1m30s, 2h."
 )
 @click.option(
     "--cpu-limit",
-    type=click.IntRange(1, LONGEST_TIME),
-    metavar="SECONDS",
+    type=Parsed(parse_cpu_limit),
+    metavar="TIME",
     help="How much processor time each process of a job may use.",
 )
-@click.option("--memory-limit", metavar="SIZE", help="How much memory a job may use: 500M, 2G.")
+@click.option(
+    "--memory-limit", type=Parsed(parse_memory_limit), metavar="SIZE", help="How much memory a job may use: 500M, 2G."
+)
 @click.option("--nice", type=click.IntRange(0, LARGEST_NICE), metavar="N", help="How far jobs stand back: 0 to 19.")
 @click.option("--clean-env", is_flag=True, help=f"The job's environment has only {', '.join(CLEAN_VARIABLES)}.")
 @click.option(
@@ -105,7 +119,7 @@ LONGEST_TIME = 10**9  # seconds (ours)
 )
 @click.option(
     "--speed",
-    type=click.FloatRange(0.01, 100),
+    type=Parsed(partial(parse_number, least=SLOWEST, most=FASTEST)),
     metavar="X",
     help="How fast this machine is; 1 is a usual one.  [default: measured once]",
 )
@@ -125,13 +139,13 @@ def command(
     allow_args: bool,
     allow_programs: bool,
     program_cache: str | None,
-    program_cache_size: str | None,
+    program_cache_size: int | None,
     empty_program_cache: bool,
     once: bool,
     private_dir: bool,
     time_limit: float | None,
     cpu_limit: int | None,
-    memory_limit: str | None,
+    memory_limit: int | None,
     nice: int | None,
     clean_env: bool,
     log_format: str,
@@ -166,26 +180,26 @@ def command(
         list(arg),
         _job_environment(clean_env),
         allow_args,
-        limits=Limits(time=time_limit or 0.0, cpu=cpu_limit or 0, memory=_size(memory_limit), nice=nice or 0),
+        limits=Limits(time=time_limit or 0.0, cpu=cpu_limit or 0, memory=memory_limit or 0, nice=nice or 0),
         private=private_dir,
         once=once,
         records=_clean_up_after_the_last_time(log),
         programs=programs,
     )
     dice = random.SystemRandom().random
+    host = socket.gethostname()[:MAXIMUM_NAME]
     worker = Worker(
-        key=key,
-        program=program,
-        groups=groups,
-        announcer=_announcer(entries, port, groups),
-        bidder=Bidder(slots=slots, speed=speed, boost=_boost(), random=dice),
-        profile=Profile(
-            host=socket.gethostname()[:MAXIMUM_NAME], slots=slots, speed=speed, attributes=described, once=once
+        role=Role(
+            key=key,
+            profile=Profile(host=host, slots=slots, speed=speed, attributes=described, once=once),
+            series=Series(state_directory(), f"series-{key.fingerprint}-{key.identity.certificate.name}"),
         ),
+        network=Network(groups=groups, announcer=_announcer(entries, port, groups)),
+        program=program,
+        bidder=Bidder(slots=slots, speed=speed, boost=_boost(), random=dice),
         log=log,
         load=LoadWatch(log, None if load_command is None else LoadCommand(load_command)),
         random=dice,
-        series=Series(state_directory(os.environ), f"series-{key.fingerprint}-{key.identity.certificate.name}"),
     )
     process.become_urgent()  # a machine whose jobs take all CPUs must answer all the same
     worker.say_hello()
@@ -231,15 +245,14 @@ def _worker_key(app: str, name: str | None) -> WorkerKey:
     return key.worker_key(name or _host_name())
 
 
-def _programs(command: list[str], directory: str | None, size: str | None) -> SentPrograms:
+def _programs(command: list[str], directory: str | None, size: int | None) -> SentPrograms:
     """What it takes to run the programs of clients."""
     if not any(PLACE in word for word in command):
         raise UsageError(
             f"--allow-programs: EXE or an ARG must say where the program goes: {PLACE} alone runs it as it is, "
             f"and bwrap --ro-bind / / {PLACE} inside a sandbox"
         )
-    limit = DEFAULT_LIMIT if size is None else parse_size(size, "--program-cache-size")
-    cache = ProgramCache(directory or default_directory(os.environ), limit)
+    cache = ProgramCache(directory or default_directory(os.environ), size or DEFAULT_LIMIT)
     return SentPrograms(cache, own_platform(attributes()))
 
 
@@ -280,9 +293,7 @@ def _concurrency() -> int:
     text = os.environ.get("CONCURRENCY", "").strip()
     if not text:
         return max(1, round(usable_cpus()))
-    if not (text.isascii() and text.isdigit() and 1 <= int(text) <= MAXIMUM_SLOTS):
-        raise UsageError(f"CONCURRENCY is {text!r}, but must be a whole number from 1 to {MAXIMUM_SLOTS}")
-    return int(text)
+    return parse_whole(text, "CONCURRENCY", 1, MAXIMUM_SLOTS)
 
 
 def _boost() -> float | None:
@@ -290,19 +301,13 @@ def _boost() -> float | None:
     text = os.environ.get("BOOST", "").strip()
     if not text:
         return None
-    if not (text.isascii() and text.isdigit()):
-        raise UsageError(f"BOOST is {text!r}, but must be a number of microseconds")
-    return int(text) / 1e6
-
-
-def _size(memory_limit: str | None) -> int:
-    return 0 if memory_limit is None else parse_size(memory_limit, "--memory-limit")
+    return parse_whole(text, "BOOST, in microseconds,", 0, LONGEST_BOOST) / 1e6
 
 
 def _clean_up_after_the_last_time(log: EventLog) -> str | None:
     """Where jobs leave their records, once what dead ones left is gone; None if there is no place for them."""
     try:
-        directory = orphans.runtime_directory()
+        directory = runtime_directory()
     except LocalError as error:
         log.event("warning", reason=f"{error}; what a killed cservice leaves will stay")
         return None

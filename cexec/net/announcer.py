@@ -14,13 +14,13 @@ from __future__ import annotations
 import _socket
 import _thread
 import errno
-import os
 import sys
 from time import monotonic
 
 from cexec.net.destinations import Destination, address_label, destinations
 from cexec.net.groups import MDNS, NAME, all_loopback, uses_ipv6
 from cexec.protocol.base.limits import MAXIMUM_DATAGRAM
+from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -59,11 +59,6 @@ def open_datagram_socket(family: int) -> _socket.socket:
         created.close()
         raise
     return created
-
-
-def error_text(number: int | None) -> str:
-    """What an error number means, in lower case."""
-    return os.strerror(number or errno.EIO).lower()
 
 
 def _send_datagram(via: _socket.socket, data: bytes, destination: Destination) -> None:
@@ -137,6 +132,8 @@ class Announcer:
             return
         from select import POLLIN, poll
 
+        from cexec.system.io.wakeup import poll_timeout
+
         self.browse()
         now = monotonic()
         alone = all(entry.kind == MDNS for entry in self._entries or ())
@@ -144,7 +141,7 @@ class Announcer:
         while now < until and self._browser is not None and self._browser.fileno() >= 0:
             waiting = poll()
             waiting.register(self._browser.fileno(), POLLIN)
-            waiting.poll((until - now) * 1000)
+            waiting.poll(poll_timeout(until - now))
             before = len(self._extra)
             self._add_found()
             now = monotonic()
@@ -213,7 +210,7 @@ class Announcer:
                 _send_datagram(via, data, destination)
             except OSError as error:
                 hint = " (a firewall rule?)" if error.errno == errno.EPERM else ""
-                self.failures[destination.label] = error_text(error.errno) + hint
+                self.failures[destination.label] = reason_of(error) + hint
             else:
                 sent[destination.label] = None
 
@@ -326,7 +323,7 @@ def resolve(entry: GroupEntry, usual_port: int) -> tuple[list[Destination], str]
         # bytes, because a str would be encoded as an internationalised name, whose codec imports `re`
         answers = _socket.getaddrinfo(entry.address.encode("ascii"), port, 0, _socket.SOCK_DGRAM)
     except OSError as error:
-        return [], NO_SUCH_NAME if error.errno == _socket.EAI_NONAME else (error.strerror or "unknown").lower()
+        return [], NO_SUCH_NAME if error.errno == _socket.EAI_NONAME else reason_of(error)
     text = address_label(entry.address, "", port, usual_port)
     found = [
         Destination(family, sockaddr, text)

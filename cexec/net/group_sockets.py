@@ -18,11 +18,12 @@ import sys
 from time import monotonic
 
 from cexec.errors import LocalError
-from cexec.net.announcer import LINUX, Resolver, error_text, open_datagram_socket, resolve
+from cexec.net.announcer import LINUX, Resolver, open_datagram_socket, resolve
 from cexec.net.batches import make_batches
 from cexec.net.groups import LOOPBACK_BROADCAST, MDNS, NAME
 from cexec.net.interfaces import interfaces
 from cexec.net.listen_plan import ListenPlan
+from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -114,7 +115,7 @@ class GroupSockets:
             self.unheard.update(dict.fromkeys(hearing.labels, _why(number)))
             if number not in _NOT_OURS:
                 problem = (
-                    f"cannot listen on UDP port {hearing.key[2]} ({hearing.key[1]}): {error_text(number)}; "
+                    f"cannot listen on UDP port {hearing.key[2]} ({hearing.key[1]}): {reason_of(number)}; "
                     "set CEXEC_UDP_PORT to another port, here and for the clients"
                 )
         for label in self._labels:  # a name of which one address is ours is heard
@@ -178,7 +179,7 @@ class GroupSockets:
                 continue
             number = _change_membership(one.socket, family, *membership, join=True)
             if number:
-                self.unheard[text] = error_text(number)
+                self.unheard[text] = reason_of(number)
             else:
                 self._labels.append(text)
                 one.joined[membership] = addresses[membership[1]]
@@ -198,12 +199,12 @@ class GroupSockets:
         if via.fileno() < 0 or via.family != family:
             others = [one.socket for key, one in self._open.items() if key[0] == family]
             if not others:
-                return error_text(errno.EAFNOSUPPORT)
+                return reason_of(errno.EAFNOSUPPORT)
             via = others[0]
         try:
             via.sendto(data, sockaddr)
         except OSError as error:
-            return error_text(error.errno or errno.EIO)
+            return reason_of(error)
         return None
 
     def forward(self, data: bytes, via: _socket.socket) -> str | None:
@@ -216,7 +217,7 @@ class GroupSockets:
         try:
             self._forwarding.sendto(data, (LOOPBACK_BROADCAST, via.getsockname()[1]))
         except OSError as error:
-            return error_text(error.errno or errno.EIO)
+            return reason_of(error)
         return None
 
     def filenos(self) -> list[int]:
@@ -287,7 +288,7 @@ def _addresses(answers: Iterable[Destination]) -> list[tuple[int, str]]:
 
 
 def _why(number: int) -> str:
-    return "no address of this machine" if number in _NOT_OURS else error_text(number)
+    return "no address of this machine" if number in _NOT_OURS else reason_of(number)
 
 
 def _set(target: _socket.socket, level: int, option: int, value: int) -> bool:

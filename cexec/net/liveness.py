@@ -1,10 +1,9 @@
-"""Whether the machine at the other end of a TCP connection still answers while bytes are on their way to it.
+"""What the kernel knows of the machine at the other end of a TCP connection, and the rule of silence applied to it.
 
-Contract: `Liveness` is told of every step of the pump by `stepped` and asked at `next_timeout`, which is None while
-nothing is outstanding, so an idle connection costs no wake-up; `handle_timeout` raises `SilentPeerError` when the
-peer's kernel has acknowledged nothing for LONGEST_SILENCE.  A peer that is stopped, or does not read, has a kernel that
-answers, also to the probes of a closed window: it is alive.  An idle connection is for TCP keep-alive to watch, which
-counts the same 15 s.  Linux; elsewhere the kernel's own patience is all there is.  docs/protocol.md section 4.4.
+Contract: `unacknowledged(connection)` reads the kernel's state; `Liveness` joins it to `Silence` (the rule) for owners
+of one connection: `stepped` after every step of the pump, `handle_timeout` when `next_timeout` is due, which raises
+`SilentPeerError`.  `hurry` bounds the kernel's own retries.  Linux only: elsewhere nothing is ever outstanding, and the
+kernel's own patience is all there is.  docs/protocol.md section 4.4.
 """
 
 from __future__ import annotations
@@ -12,11 +11,7 @@ from __future__ import annotations
 import _socket
 import sys
 
-from cexec.errors import SilentPeerError
-
-LONGEST_SILENCE = 15.0  # seconds (protocol)
-LOOK_INTERVAL = 5.0  # seconds (ours) between two looks while bytes are outstanding
-LEAST_INTERVAL = 0.1  # seconds (ours), as the kernel's clock has no more than ticks
+from cexec.protocol.connection.silence import Silence
 
 _TCP_INFO: int | None = getattr(_socket, "TCP_INFO", None)
 _TCP_RTO_MAX_MS = 44  # <linux/tcp.h> of 6.15
@@ -26,45 +21,43 @@ _PROBES, _UNACKED, _LAST_ACK, _SIZE = 3, 24, 56, 60
 
 
 class Liveness:
-    """One connection."""
+    """One connection and its rule."""
 
-    __slots__ = ("_connection", "_look", "_since")
+    __slots__ = ("_connection", "_silence")
 
     def __init__(self, connection: _socket.socket) -> None:
         self._connection = connection
-        self._look: float | None = None
-        self._since: float | None = None  # when bytes were first seen to be outstanding, of those that still are
-        if _TCP_INFO is not None:
-            try:  # else a link that has come back is noticed only after as long as it was down
-                connection.setsockopt(_socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, _LONGEST_INTERVAL)
-            except OSError:
-                pass  # an older kernel, or no TCP
+        self._silence = Silence()
+        hurry(connection)
 
     def stepped(self, now: float) -> None:
-        """The pump may have sent something."""
-        if self._look is None and _TCP_INFO is not None:
-            self._look = now + LOOK_INTERVAL
+        """Notes that the pump may have sent something."""
+        self._silence.stepped(now)
 
     def next_timeout(self) -> float | None:
-        return self._look
+        """Returns when `handle_timeout` is due; None while nothing is outstanding."""
+        return self._silence.next_timeout()
 
     def handle_timeout(self, now: float) -> None:
-        """Looks, when it is time."""
-        if self._look is None or now < self._look:
-            return
-        waiting, silence = unacknowledged(self._connection)
-        if not waiting:
-            self._look = self._since = None
-            return
-        # The last acknowledgement may be old because nothing was sent since: both clocks must have run for long enough.
-        self._since = max(now if self._since is None else self._since, now - silence)
-        if now - self._since >= LONGEST_SILENCE:
-            raise SilentPeerError(f"peer's machine has not answered for {LONGEST_SILENCE:.0f} seconds")
-        self._look = now + min(LOOK_INTERVAL, max(LEAST_INTERVAL, self._since + LONGEST_SILENCE - now))
+        """Asks the kernel when it is time; raises `SilentPeerError` for a dead peer."""
+        if self._silence.wants_look(now):
+            self._silence.looked(*unacknowledged(self._connection), now)
+
+
+def hurry(connection: _socket.socket) -> None:
+    """Lets the kernel try again at least every five seconds.
+
+    Its own intervals grow: a link that was down for a minute would be noticed to be back only a minute later.
+    """
+    if _TCP_INFO is not None:
+        try:
+            connection.setsockopt(_socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, _LONGEST_INTERVAL)
+        except OSError:
+            pass  # an older kernel, or no TCP connection
 
 
 def unacknowledged(connection: _socket.socket) -> tuple[bool, float]:
-    """Whether the peer's kernel owes an acknowledgement, of data or of a probe; seconds since its last one."""
+    """Returns whether the peer's kernel owes an acknowledgement (of data or of a probe), and the last one's age."""
     if _TCP_INFO is None:
         return False, 0.0
     try:

@@ -17,6 +17,7 @@ from math import inf
 
 from cexec.errors import ProtocolError
 from cexec.net.sockets import peer_family
+from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -108,7 +109,7 @@ def _spawn(arguments: tuple[str, ...], channel: int) -> int:
 
 
 def _not_started(error: OSError) -> str:
-    return f"cannot start its process: {os.strerror(error.errno or 0).lower()}"
+    return f"cannot start its process: {reason_of(error)}"
 
 
 class Finds:

@@ -15,6 +15,7 @@ import threading
 
 from cexec.net.interfaces import interfaces
 from cexec.net.mdns import BROWSE_IDLY, FAILED, FOUND, LOST, REGISTER, REGISTERED, SERVICE, VERSION, VERSION_KEY
+from cexec.system.reason import reason_of
 from cexec.system.signal_state import set_at_start
 
 TYPE_CHECKING = False
@@ -120,7 +121,7 @@ class _Speaker:
         _say(REGISTERED)
 
     def _fail(self, error: Exception) -> None:
-        text = os.strerror(error.errno).lower() if isinstance(error, OSError) and error.errno else str(error)
+        text = reason_of(error) if isinstance(error, OSError) else str(error)
         text = text or type(error).__name__
         if text != self._failure:
             self._failure = text

@@ -10,12 +10,12 @@ from __future__ import annotations
 
 import _socket
 import errno
-import os
 import sys
 
 from cexec.errors import LocalError, ProtocolError, UsageError
 from cexec.net.groups import HIGHEST_PORT, LIMITED_BROADCAST
 from cexec.protocol.base.limits import LOWEST_PORT
+from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -123,7 +123,7 @@ def open_listener(
         except OSError as error:
             failure = error
     if ports is None or failure is None or failure.errno not in (errno.EADDRINUSE, errno.EACCES):
-        reason = "no port given" if failure is None else (failure.strerror or str(failure)).lower()
+        reason = "no port given" if failure is None else reason_of(failure)
         raise LocalError(f"cannot listen for workers: {reason}")
     few = len(ports) <= _PORTS_NAMED
     tried = ", ".join(map(str, ports)) if few else f"{ports[0]} to {ports[-1]} ({len(ports)} of them)"
@@ -182,7 +182,7 @@ def start_connect(sockaddr: Sockaddr) -> _socket.socket:
     try:
         created = _socket.socket(family, _socket.SOCK_STREAM, _socket.IPPROTO_TCP)
     except OSError as error:
-        raise LocalError((error.strerror or str(error)).lower()) from error
+        raise LocalError(reason_of(error)) from error
     try:
         created.setblocking(False)
         tune_stream_socket(created)
@@ -196,13 +196,13 @@ def start_connect(sockaddr: Sockaddr) -> _socket.socket:
     created.close()
     if number in (errno.ENETUNREACH, errno.EACCES) and _is_broadcast(sockaddr[0]):
         raise ProtocolError(f"asked to connect to {sockaddr[0]}, a broadcast address")
-    raise LocalError(os.strerror(number).lower())
+    raise LocalError(reason_of(number))
 
 
 def connect_result(connecting: _socket.socket) -> str | None:
     """Why a connection failed, once its socket is writable; None when it is established."""
     number = connecting.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
-    return os.strerror(number).lower() if number else None
+    return reason_of(number) if number else None
 
 
 def tune_stream_socket(stream: _socket.socket) -> None:

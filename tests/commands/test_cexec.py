@@ -94,6 +94,8 @@ def test_more_than_a_worker_can_be_told_is_wrong_use_before_anybody_is_asked(
         ("CEXEC_TIMEOUT_ACCEPT", "-1", "CEXEC_TIMEOUT_ACCEPT is '-1', but must be a number of seconds"),
         ("CEXEC_TIMEOUT_PINGPONG", "x", "CEXEC_TIMEOUT_PINGPONG is 'x', but must be a number of seconds"),
         ("CEXEC_MAXFD", "256", "CEXEC_MAXFD is '256', but must be a whole number from 0 to 255"),
+        ("CEXEC_TIMEOUT_ACCEPT", "inf", "CEXEC_TIMEOUT_ACCEPT is 'inf', but must be a number of seconds, or a time"),
+        ("CEXEC_SPOOL", "-1", "CEXEC_SPOOL is '-1', but must be a size such as 65536, 64K, 500M or 1.5G"),
         ("MAXFD", "all", "MAXFD is 'all', but must be a whole number from 0 to 255"),
         ("CEXEC_FD_FOR_ERRORS", "32", "CEXEC_FD_FOR_ERRORS is '32', but must be a descriptor above MAXFD, which is 32"),
         ("CEXEC_FD_FOR_ERRORS", "errors", "CEXEC_FD_FOR_ERRORS is 'errors', but must be a descriptor above MAXFD"),
@@ -170,7 +172,7 @@ def test_a_file_that_is_no_client_key_is_told_at_once(name: str, key: object, ex
     keys(name, key)
     began = time.monotonic()
     assert message(cexec(name, CEXEC_TIMEOUT_ACCEPT="60"), 111).startswith(expected)
-    assert time.monotonic() - began < 10
+    assert time.monotonic() - began < 50
 
 
 def test_every_flipped_bit_of_a_key_file_is_damage(keys: WriteKey) -> None:
@@ -258,8 +260,8 @@ def test_a_group_of_names_that_do_not_exist_is_told_at_once(application: Applica
     """Regression: it took the whole accept timeout."""
     group = f"{ABSENT_NAME},{ABSENT_NAME}:9"
     began = time.monotonic()
-    said = message(cexec(application.public, CEXEC_GROUP=group, CEXEC_TIMEOUT_ACCEPT="29"), 111)
-    assert time.monotonic() - began < 10
+    said = message(cexec(application.public, CEXEC_GROUP=group, CEXEC_TIMEOUT_ACCEPT="60"), 111)
+    assert time.monotonic() - began < 50
     assert said == (
         f"no worker of {application.fingerprint} can be found: no entry of the group (CEXEC_GROUP) can be used; "
         f"{ABSENT_NAME}: no such name; {ABSENT_NAME}:9: no such name"
@@ -269,9 +271,9 @@ def test_a_group_of_names_that_do_not_exist_is_told_at_once(application: Applica
 def test_that_nobody_can_hear_for_now_is_said_while_it_waits(application: Application) -> None:
     ended = cexec(application.public, CEXEC_GROUP="239.1.2.3%no-such0", CEXEC_TIMEOUT_ACCEPT="1.6")
     early, late = ended.stderr.decode().splitlines()
-    reason = "sent 4 announcements to nobody; 239.1.2.3%no-such0: no interface no-such0;"
-    assert early == f"cexec: no worker of {application.fingerprint} has answered; {reason} 0 s left"
-    assert (ended.returncode, reason in late) == (111, True)
+    reason = r"sent \d announcements? to nobody; 239\.1\.2\.3%no-such0: no interface no-such0;"
+    assert re.fullmatch(f"cexec: no worker of {application.fingerprint} has answered; {reason} 0 s left", early)
+    assert ended.returncode == 111 and re.search(reason, late)
 
 
 def test_cexec_group_goes_before_group(application: Application) -> None:
@@ -282,7 +284,7 @@ def test_cexec_group_goes_before_group(application: Application) -> None:
 def test_nobody_answers_says_where_it_asked_and_what_to_check(application: Application) -> None:
     began = time.monotonic()
     said = message(cexec(application.public, CEXEC_TIMEOUT_ACCEPT="0.9"), 111)
-    assert 0.9 <= time.monotonic() - began < 10
+    assert time.monotonic() - began >= 0.9
     assert re.fullmatch(
         rf"no worker of {application.fingerprint} answered in 0\.9 s; sent [123] announcements? to {ELSEWHERE}; "
         r"is cservice running with this key, in the same group \(CEXEC_GROUP\)\?",

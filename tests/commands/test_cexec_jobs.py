@@ -14,6 +14,7 @@ import pytest
 
 from tests.conftest import StartService
 from tests.service import Application, Shell
+from tests.waiting import all_asleep, wait_until
 
 ELSEWHERE = "127.0.0.9"  # a group of its own on this machine, that no worker of these tests hears
 # runs a script that is interrupted when it imports its first module of ours
@@ -166,8 +167,9 @@ def test_the_error_descriptor_is_not_the_programs(shell: Shell, errors: Errors) 
 
 def test_ctrl_c_ends_a_call_that_waits_without_a_word(application: Application) -> None:
     argv, environment = application.client(environment={"CEXEC_GROUP": ELSEWHERE})
-    for seconds in (0.6, 1.2):
+    for seconds in (0.0, 0.6):  # after it has begun to wait
         with subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE) as client:
+            wait_until(lambda: all_asleep(client.pid))
             time.sleep(seconds)
             client.send_signal(signal.SIGINT)
             assert client.communicate(timeout=10)[1] == b""

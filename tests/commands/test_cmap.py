@@ -20,14 +20,17 @@ from typing import Any
 
 import pytest
 
+from cexec.cmap.watch.explain import explain
 from cexec.commands.cexec import main as cexec_main
 from cexec.commands.cmap import main, split_command
-from cexec.errors import UsageError
+from cexec.errors import CexecError, UsageError
 from tests.environment import ROOT, command, local_environment
 from tests.needs import require_namespaces, require_tool
 from tests.service import Application, Service
+from tests.waiting import wait_until
 
 DEADLINE = 30.0  # seconds for whatever a test waits for
+WAITING = re.compile(r"^cmap: (?:no worker of \S+ has answered|\d+ workers?, all \d+ slots busy); .*\n", re.MULTILINE)
 
 
 class Cluster:
@@ -51,15 +54,17 @@ class Cluster:
     def start(
         self, *words: str | os.PathLike[str], environment: Mapping[str, str] | None = None, **options: Any
     ) -> Any:
-        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
         return subprocess.Popen(self.argv(*words), env=local_environment(environment), **pipes, **options)
 
 
 class Result:
+    """What a call did; `err` is without the notes for a person who waits, which a slow machine brings out anywhere."""
+
     def __init__(self, result: subprocess.CompletedProcess[bytes]) -> None:
         self.status = result.returncode
         self.out = result.stdout.decode()
-        self.err = result.stderr.decode()
+        self.err = WAITING.sub("", result.stderr.decode())
 
     @property
     def lines(self) -> list[str]:
@@ -84,11 +89,12 @@ def joblog(path: str = "log") -> list[dict[str, str]]:
         return list(csv.DictReader(file, delimiter="\t", quoting=csv.QUOTE_NONE))
 
 
-def wait_until(path: Path) -> None:
-    deadline = time.monotonic() + DEADLINE
-    while not path.exists():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+def explained(task: int | None = None) -> str:
+    """What `cmap explain --state s` says now; nothing as long as there is nothing."""
+    try:
+        return "\n".join(explain("s", task, time.time()))
+    except CexecError:
+        return ""
 
 
 # where tasks come from
@@ -126,10 +132,11 @@ def test_blocks_of_standard_input(cluster: Cluster) -> None:
 
 
 def test_a_block_is_worked_on_while_the_next_one_is_awaited(cluster: Cluster) -> None:
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     with subprocess.Popen(
         cluster.argv("--pipe", "--block", "4", "--recend", ""), env=local_environment(), **pipes
     ) as process:
+        assert process.stdin is not None and process.stdout is not None
         for block in (b"one\n", b"two\n"):
             os.write(process.stdin.fileno(), block)
             assert process.stdout.readline() == block
@@ -149,9 +156,9 @@ def test_a_dry_run_runs_nothing(cluster: Cluster) -> None:
     assert not os.listdir()
     with open("/dev/full", "wb") as full:
         argv = cluster.argv("--dry-run", ":::", "a")
-        result = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, env=local_environment(), timeout=DEADLINE)
-    assert result.returncode == 255
-    assert result.stderr == b"cmap: cannot write to standard output: no space left on device\n"
+        ended = subprocess.run(argv, stdout=full, stderr=subprocess.PIPE, env=local_environment(), timeout=DEADLINE)
+    assert ended.returncode == 255
+    assert ended.stderr == b"cmap: cannot write to standard output: no space left on device\n"
 
 
 # what comes back
@@ -221,7 +228,7 @@ def test_lines_are_printed_as_they_come(cluster: Cluster) -> None:
     process = cluster.start("--line-buffer", "--tag", "--peer", "RUN=echo begin; sleep 60", ":::", "a")
     assert process.stdout.readline() == b"a\tbegin\n"
     process.terminate()
-    time.sleep(0.1)
+    assert b"no further task begins" in process.stderr.readline()
     process.terminate()
     assert process.wait(DEADLINE) == 255
     assert b"ended by the user" in process.communicate()[1]
@@ -276,7 +283,9 @@ def test_failures_are_named(cluster: Cluster) -> None:
     assert (result.status, result.out) == (23, "".join(f"{n}\n" for n in range(24)))
     *said, more = [line for line in result.err.splitlines() if line != "why"]
     named = [re.fullmatch(r"cmap: task (\d+) \((\d+)\) failed on \S+: exited with (\d+)", line) for line in said]
-    assert [match and match.groups() for match in named] == [(str(n + 1), str(n), str(n)) for n in range(1, 21)]
+    found = {match.groups() for match in named if match}  # in the order of their ends, which -k does not change
+    assert len(found) == len(said) == 20
+    assert found < {(str(n + 1), str(n), str(n)) for n in range(1, 24)}
     assert more == "cmap: and 3 more failed; --joblog and --report have them"
 
 
@@ -287,10 +296,9 @@ def test_a_task_that_fails_is_tried_again(cluster: Cluster, tmp_path: Path) -> N
 
 
 def test_a_task_that_takes_too_long_is_ended(cluster: Cluster) -> None:
-    began = time.monotonic()
     words = (
         "--timeout",
-        "0.5",
+        "2",
         "--joblog",
         "log",
         "--peer",
@@ -299,11 +307,10 @@ def test_a_task_that_takes_too_long_is_ended(cluster: Cluster) -> None:
         "{}",
         ":::",
         "0",
-        "60",
+        "600",
     )
     result = cluster.run(*words)
     assert result.status == 1
-    assert time.monotonic() - began < DEADLINE / 2
     assert {row["Seq"]: row["Exitval"] for row in joblog()} == {"1": "0", "2": "-1"}
 
 
@@ -312,7 +319,7 @@ def test_a_task_that_takes_its_workers_with_it_is_given_up_and_named(cluster: Cl
     began = time.monotonic()
     result = cluster.run(*words, ":::", "true", "sleep 0.1; kill -9 $PPID; sleep 60")
     assert result.status == 1
-    assert time.monotonic() - began < 8.0  # regression: 5 s for each crash
+    assert time.monotonic() - began < 19.0  # regression: 5 s for each of four crashes
     reasons = {row["seq"]: row["reason"] for row in map(json.loads, Path("t.jsonl").read_text().splitlines())}
     assert reasons[1] == ""
     assert reasons[2].endswith("; 4 workers were lost while it ran (--crash-limit)")
@@ -325,15 +332,15 @@ def test_a_full_disk_stops_the_run_and_says_what_is_not_saved(cluster: Cluster) 
     result = cluster.run(*words, *inputs, preexec_fn=limit)
     assert result.status == 255
     assert re.search(
-        r"cannot write 9000000.out: file too large; tasks? .*2.* not saved; go on with --state s --resume", result.err
+        r"cannot write 9000000.out: file too large; tasks? .*2.* not saved; .*go on with --state s --resume", result.err
     )
     assert cluster.run("--resume", *words, *inputs).status == 0
     assert {path.name: path.stat().st_size for path in Path().glob("*.out")} == {
         f"{size}.out": int(size) for size in inputs[1:]
     }
     assert sorted(row["Seq"] for row in joblog()) == ["1", "2", "3"]
-    words = ("-j1", "--peer", words[-3], "--stdout", "{}", "--", "{}", ":::", "9000000", "7", "6")
-    result = cluster.run(*words, preexec_fn=limit)
+    others = ("-j1", "--peer", words[-3], "--stdout", "{}", "--", "{}", ":::", "9000000", "7", "6")
+    result = cluster.run(*others, preexec_fn=limit)
     assert result.err == "cmap: cannot write 9000000: file too large; task 1 is not saved; 2 tasks not begun\n"
 
 
@@ -349,13 +356,11 @@ def test_a_full_temporary_directory_stops_the_run(cluster: Cluster, tmp_path: Pa
 
 
 def test_halt_ends_what_runs(cluster: Cluster) -> None:
-    began = time.monotonic()
     words = ("--halt", "now,fail=1", "--joblog", "log", "--peer", 'RUN=eval "$1"', "--", "{}")
-    result = cluster.run(*words, ":::", "sleep 60", "exit 5", "sleep 60")
+    result = cluster.run(*words, ":::", "sleep 600", "exit 5", "sleep 600")
     assert result.status == 5
     assert "cmap: --halt now,fail=1; 2 tasks not done\n" in result.err
     assert [row["Seq"] for row in joblog()] == ["2"]
-    assert time.monotonic() - began < DEADLINE / 2
 
 
 def test_a_signal_is_told_as_parallel_does(cluster: Cluster) -> None:
@@ -406,7 +411,7 @@ def test_a_run_goes_on_after_it_was_killed(cluster: Cluster, tmp_path: Path) -> 
     inputs = (":::", *map(str, range(1, 9)))
     process = cluster.start(*words, *inputs)
     for number in (1, 2):
-        wait_until(tmp_path / f"{number}.out")
+        wait_until((tmp_path / f"{number}.out").exists)
     process.kill()
     process.communicate()
     Path("go").touch()
@@ -427,10 +432,11 @@ def test_blocks_go_on_after_a_kill_and_nothing_is_left(cluster: Cluster, tmp_pat
     """Regression: the drafts of a killed run with --pipe stayed for ever."""
     script = f"grep -q 1 || test -e {tmp_path}/go || sleep 60"
     words = ("--pipe", "--block", "2", "--state", "s", "--stdout", "{#}.out", "--peer", f"RUN={script}")
-    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(cluster.argv(*words), env=local_environment(), **pipes) as process:
+        assert process.stdin is not None
         os.write(process.stdin.fileno(), b"1\n2\n3\n")
-        wait_until(tmp_path / "1.out")
+        wait_until((tmp_path / "1.out").exists)
         process.kill()
     Path("go").touch()
     assert cluster.run("--resume", *words, input=b"1\n2\n3\n").status == 0
@@ -456,11 +462,12 @@ def test_a_second_coordinator_is_refused(cluster: Cluster) -> None:
 
 
 def test_a_pause_lasts_until_it_is_ended(cluster: Cluster, tmp_path: Path) -> None:
-    process = cluster.start("-j1", "--stdout", "{}.out", "--peer", "RUN=sleep 0.3", ":::", *map(str, range(4)))
-    wait_until(tmp_path / "0.out")
+    words = ("-j1", "--state", "s", "--stdout", "{}.out", "--peer", "RUN=sleep 0.3", ":::", *map(str, range(4)))
+    process = cluster.start(*words)
+    wait_until((tmp_path / "0.out").exists)
     process.send_signal(signal.SIGUSR2)
     assert b"paused" in process.stderr.readline()
-    time.sleep(1.0)
+    wait_until(lambda: ", 0 running, " in explained() and "what waits: cmap is paused" in explained())
     assert process.poll() is None
     assert len(list(tmp_path.glob("*.out"))) <= 2
     process.send_signal(signal.SIGUSR2)
@@ -490,7 +497,7 @@ def test_an_interrupt_from_the_keyboard_spares_what_looks_at_results(
     """Regression: Ctrl-C, which goes to the whole process group, killed it, so a good result was rejected."""
     check = f"touch {tmp_path}/begun; until test -e {tmp_path}/go; do sleep 0.05; done; cat stdout"
     process = cluster.start(option, check, "--joblog", "log", ":::", "a", process_group=0)
-    wait_until(tmp_path / "begun")
+    wait_until((tmp_path / "begun").exists)
     os.killpg(process.pid, signal.SIGINT)
     process.stderr.readline()
     Path("go").touch()
@@ -502,22 +509,21 @@ def test_an_interrupt_from_the_keyboard_spares_what_looks_at_results(
 @pytest.mark.parametrize("option", ["--validate", "--collect"])
 def test_the_second_interrupt_ends_what_looks_at_results(cluster: Cluster, tmp_path: Path, option: str) -> None:
     process = cluster.start("-j1", option, f"touch {tmp_path}/begun; sleep 60", ":::", "a", "b", process_group=0)
-    wait_until(tmp_path / "begun")
+    wait_until((tmp_path / "begun").exists)
     os.killpg(process.pid, signal.SIGINT)
     process.stderr.readline()
     os.killpg(process.pid, signal.SIGINT)
-    assert process.wait(DEADLINE / 2) == 255
+    assert process.wait(DEADLINE) == 255
     process.communicate()
 
 
 def test_an_interrupt_before_the_inputs_have_come_ends_at_once(cluster: Cluster) -> None:
-    pipes = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(cluster.argv(), env=local_environment(), **pipes) as process:
-        os.write(process.stdin.fileno(), b"a\n")
-        deadline = time.monotonic() + DEADLINE
-        while fcntl.ioctl(process.stdin, termios.FIONREAD, bytes(4)) != bytes(4):
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+        assert process.stdin is not None and process.stderr is not None
+        pipe = process.stdin.fileno()
+        os.write(pipe, b"a\n")
+        wait_until(lambda: fcntl.ioctl(pipe, termios.FIONREAD, bytes(4)) == bytes(4))
         process.send_signal(signal.SIGINT)
         assert process.wait(DEADLINE) == 255
         assert process.stderr.read() == b"cmap: interrupted before any task began\n"
@@ -587,11 +593,11 @@ def test_nobody_is_there(tmp_path: Path) -> None:
 def test_what_is_over_is_saved_when_no_worker_is_left(tmp_path: Path) -> None:
     """Regression: with -k it waited for its turn, and was lost with the one before it."""
     cluster = Cluster(tmp_path)
-    words = ("-k", "--joblog", "log", "--peer", f"RUN=test $1 -gt 1 || sleep 60; echo $1; touch {tmp_path}/$1")
+    words = ("-k", "--joblog", "log", "--state", "s", "--peer", "RUN=test $1 -gt 1 || sleep 60; echo $1")
     process = cluster.start(*words, "--", "{}", ":::", *"123", environment={"CEXEC_TIMEOUT_ACCEPT": "0.5"})
+    wait_until((tmp_path / "s").exists)
     for number in (2, 3):
-        wait_until(tmp_path / str(number))
-    time.sleep(0.3)  # their outputs come
+        wait_until(lambda: "succeeded" in explained(number))  # noqa: B023  it is called at once
     cluster.service.kill()
     assert process.wait(DEADLINE) == 111
     out, err = process.communicate()
@@ -600,8 +606,13 @@ def test_what_is_over_is_saved_when_no_worker_is_left(tmp_path: Path) -> None:
 
 
 def test_who_waits_hears_why_but_not_while_tasks_run(cluster: Cluster, tmp_path: Path) -> None:
-    result = cluster.run("-j1", "--peer", "RUN=sleep 2", ":::", "1", "2")
-    assert (result.status, result.err) == (0, "")  # regression: on a terminal all slots were said to be busy
+    process = cluster.start("-j1", "--line-buffer", "--peer", "RUN=echo begun; sleep 2", ":::", "1", "2")
+    assert process.stdout.readline() == b"begun\n"
+    os.set_blocking(process.stderr.fileno(), False)
+    before = process.stderr.read() or b""  # a machine that is slow to begin may bring out a note
+    out, err = process.communicate(timeout=DEADLINE)
+    assert (process.returncode, out) == (0, b"begun\n")
+    assert err in (b"", before)  # regression: on a terminal all slots were said to be busy
     process = cluster.start("--on", "nowhere", ":::", "a")
     assert b"no worker of" in process.stderr.readline()
     process.terminate()

@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,12 +14,12 @@ from tests.environment import clean_environment, command, local_environment
 from tests.service import Application, Service
 
 
-def crat(directory: Path, *arguments: object, **options: object) -> subprocess.Popen[str]:
+def crat(directory: Path, *arguments: object, **options: Any) -> subprocess.Popen[str]:
     """Runs there, which is its home too, with pipes."""
     environment = local_environment({"HOME": str(directory)})
     argv = command("crat", *map(str, arguments))
-    settings = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
-    return subprocess.Popen(argv, cwd=directory, text=True, **settings)  # type: ignore[call-overload]
+    settings: dict[str, Any] = {"env": environment, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE, **options}
+    return subprocess.Popen(argv, cwd=directory, text=True, **settings)
 
 
 def first_lines(process: subprocess.Popen[str]) -> str:
@@ -40,6 +41,27 @@ def test_without_names_it_takes_what_is_here_and_at_home(tmp_path: Path) -> None
         assert "logging here.pub, at-home.pub, " in first_lines(process)
         process.terminate()
     assert process.returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("variable", "directory"), [("{}/config", "config"), ("config", ".config"), ("", ".config")], ids=str
+)
+def test_keys_are_looked_for_where_the_user_keeps_configuration(tmp_path: Path, variable: str, directory: str) -> None:
+    """A relative directory in the variable counts as none."""
+    for name in ("config", ".config"):
+        (tmp_path / name / "cexec").mkdir(parents=True)
+        Application(tmp_path / name / "cexec", name.removeprefix(".") + "-" + str(len(name)))
+    environment = local_environment({"HOME": str(tmp_path), "XDG_CONFIG_HOME": variable.format(tmp_path)})
+    with crat(tmp_path, env=environment) as process:
+        assert f"logging config-{len(directory)}.pub, " in first_lines(process)
+        process.terminate()
+
+
+def test_without_a_key_it_says_where_it_has_looked(tmp_path: Path) -> None:
+    with crat(tmp_path, env=local_environment({"HOME": "/h", "XDG_CONFIG_HOME": str(tmp_path)})) as process:
+        _, errors = process.communicate(timeout=20)
+    told = f"crat: no *.pub here or in {tmp_path}/cexec; name the key files of the applications to be logged\n"
+    assert (process.returncode, errors) == (100, told)
 
 
 def test_one_that_hears_nothing_says_why(tmp_path: Path) -> None:

@@ -17,7 +17,8 @@ import pytest
 
 from tests.conftest import StartService
 from tests.environment import command, local_environment
-from tests.service import Application, comes_true
+from tests.service import Application
+from tests.waiting import comes_true
 
 DEADLINE = 30.0  # seconds for whatever a test waits for
 CALLERS = ("ignores SIGCHLD", "blocks SIGCHLD", "blocks all signals")
@@ -112,7 +113,7 @@ def test_signals_that_the_caller_ignores_stay_ignored(application: Application) 
         signal.signal(signal.SIGHUP, before)
     assert comes_true(lambda: has_own_state(process.pid))
     process.send_signal(signal.SIGHUP)
-    time.sleep(0.3)
+    time.sleep(0.3)  # the time in which a SIGHUP that is not ignored would end it
     assert process.poll() is None
     process.send_signal(signal.SIGINT)  # which was blocked only
     process.communicate(timeout=DEADLINE)
@@ -190,7 +191,7 @@ def test_a_python_program_that_ignores_sigchld_loses_no_failure(tmp_path: Path) 
         "from cexec.cmap.results.validate import Validator; "
         "from cexec.cmap.inputs.tasks import NOTHING, Task, TaskInput\n"
         "task = Task(1, stdin=TaskInput(NOTHING), parameters={})\n"
-        "for text in ('exit 1', 'true'): print(Validator(text, '--validate').judge(task, {}).reason)\n"
+        "for text in ('exit 1', 'true'): print(Validator(text, '--validate').check(task, {}).reason)\n"
         "from cexec.system.host.load_command import LoadCommand; import select, time\n"
         "load = LoadCommand('sh -c \"echo 0.5; exit 3\"'); load.handle_timeout(0.0)\n"
         "while load.fileno() >= 0: load.receive(0.0)\n"

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import _socket
+import _thread
 import errno
 import select
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from cexec.net import announcer as module
 from cexec.net.announcer import Announcer, resolve
+from cexec.net.destinations import destinations
 from cexec.net.groups import parse_groups
 from cexec.protocol.base.limits import MAXIMUM_DATAGRAM
 
@@ -88,9 +91,13 @@ def test_interfaces_are_asked_for_once_in_a_second(
     """Regression: that was a third of what a worker did for many short jobs, each of which it tells the loggers of."""
     asked: list[float] = []
     clock = [100.0]
-    look = module.destinations
     monkeypatch.setattr(module, "monotonic", lambda: clock[0])
-    monkeypatch.setattr(module, "destinations", lambda *a: asked.append(clock[0]) or look(*a))
+
+    def look(*arguments: Any) -> Any:
+        asked.append(clock[0])
+        return destinations(*arguments)
+
+    monkeypatch.setattr(module, "destinations", look)
     sender = announcer("127.255.255.255,[ff02::1%nowhere]")
     for now in (100.0, 100.1, 100.9, 101.0, 101.5):
         clock[0] = now
@@ -167,7 +174,7 @@ def test_a_name_that_nobody_knows_is_told_and_asked_again(
             raise _socket.gaierror(_socket.EAI_NONAME, "Name or service not known")
         return known
 
-    monkeypatch.setattr(module._socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(_socket, "getaddrinfo", getaddrinfo)
     sender = announcer("node7:9,127.255.255.255")
     assert sender.send(b"x") == ["127.255.255.255"]
     assert sender.failures == {"node7:9": "no such name"}
@@ -195,7 +202,7 @@ def test_waiting_is_in_vain_where_no_name_exists_and_nothing_else_is_there(
     def getaddrinfo(host: bytes, *_: object) -> list[object]:
         raise _socket.gaierror(_socket.EAI_AGAIN if host == b"away" else _socket.EAI_NONAME, "Not found")
 
-    monkeypatch.setattr(module._socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(_socket, "getaddrinfo", getaddrinfo)
     monkeypatch.setattr(module, "_RESOLVE_PATIENCE", 20.0)
     sender = announcer(group)
     assert sender.hopeless == ""
@@ -212,7 +219,7 @@ def test_a_name_server_that_does_not_answer_holds_nobody_up(
         answered.wait(20)
         return [(_socket.AF_INET, _socket.SOCK_DGRAM, 17, "", ("127.0.0.9", 9))]
 
-    monkeypatch.setattr(module._socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(_socket, "getaddrinfo", getaddrinfo)
     monkeypatch.setattr(module, "_RESOLVE_PATIENCE", 0.01)
     sender = announcer("node7:9,127.255.255.255")
     assert sender.send(b"x") == ["127.255.255.255"]
@@ -229,7 +236,7 @@ def test_a_name_of_which_one_address_works_is_no_failure(
         (_socket.AF_INET6, _socket.SOCK_DGRAM, 17, "", ("ff02::1", 9, 0, 12345)),
         (_socket.AF_INET, _socket.SOCK_DGRAM, 17, "", ("127.0.0.9", 9)),
     ]
-    monkeypatch.setattr(module._socket, "getaddrinfo", lambda *_: answers)
+    monkeypatch.setattr(_socket, "getaddrinfo", lambda *_: answers)
     sender = announcer("node7:9")
     assert (sender.send(b"x"), sender.failures) == (["node7:9"], {})
 
@@ -240,7 +247,7 @@ def test_without_a_thread_the_name_is_looked_up_all_the_same(
     def refuse(*_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    monkeypatch.setattr(module._thread, "start_new_thread", refuse)
+    monkeypatch.setattr(_thread, "start_new_thread", refuse)
     assert announcer("localhost:9").send(b"x") == ["localhost:9"]
 
 
@@ -269,7 +276,7 @@ def test_parting_words_go_to_what_is_known_and_wait_for_no_name(
             answered.wait(20)
         return [(_socket.AF_INET, _socket.SOCK_DGRAM, 17, "", listening.getsockname())]
 
-    monkeypatch.setattr(module._socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(_socket, "getaddrinfo", getaddrinfo)
     listening = _socket.socket(_socket.AF_INET, _socket.SOCK_DGRAM)
     listening.bind(("127.0.0.1", 0))
     listening.settimeout(5)

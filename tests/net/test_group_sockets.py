@@ -3,23 +3,26 @@
 from __future__ import annotations
 
 import _socket
+import errno
 import select
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from cexec.errors import LocalError
 from cexec.net import group_sockets as module
 from cexec.net import mdns
-from cexec.net.announcer import Announcer
+from cexec.net.announcer import Announcer, open_datagram_socket, resolve
+from cexec.net.destinations import Destination
 from cexec.net.group_sockets import GroupSockets
-from cexec.net.groups import parse_groups
+from cexec.net.groups import GroupEntry, parse_groups
 from cexec.net.interfaces import Interface
 from cexec.protocol.base.limits import MAXIMUM_FORWARDED
 from tests.environment import ABSENT_NAME
+from tests.waiting import wait_until
 
 Hear = Callable[[str | None], GroupSockets]
 needs_linux = pytest.mark.skipif(sys.platform != "linux", reason="Linux's socket options")
@@ -104,7 +107,8 @@ def test_a_unicast_datagram_reaches_one_which_passes_it_on_to_all(
 def test_what_is_passed_on_comes_from_the_loopback(hear: Hear, port: int) -> None:
     sockets = hear("127.0.0.1")
     say("127.0.0.1", port)
-    heard_first = sockets.filenos() and select.select(sockets.filenos(), [], [], 5) and sockets.receive()
+    assert select.select(sockets.filenos(), [], [], 5)[0]
+    heard_first = sockets.receive()
     sockets.forward(b"x", heard_first[0][2])
     select.select(sockets.filenos(), [], [], 5)
     [(_, source, _, _)] = sockets.receive()
@@ -115,13 +119,24 @@ def test_an_answer_comes_from_the_port_that_was_asked(hear: Hear, port: int) -> 
     sockets = hear(None)
     asking = Announcer(parse_groups("127.255.255.255,::1"), port)
     asking.send(b"question")
-    time.sleep(0.05)  # both copies must be there
-    questions = sockets.receive()
+    questions: list[Any] = []
+
+    def asked() -> bool:
+        questions.extend(sockets.receive())
+        return len(questions) == 2
+
+    wait_until(asked)
     assert [source[0] for _, source, _, _ in questions] == ["127.0.0.1", "::1"]
     for _, source, via, _ in questions:
         assert sockets.send_to(b"answer", source, via) is None
-    time.sleep(0.05)
-    assert [(data, source[:2]) for data, source in asking.receive()] == [
+    answers: list[Any] = []
+
+    def answered() -> bool:
+        answers.extend(asking.receive())
+        return len(answers) == 2
+
+    wait_until(answered)
+    assert [(data, source[:2]) for data, source in answers] == [
         (b"answer", ("127.0.0.1", port)),
         (b"answer", ("::1", port)),
     ]
@@ -177,7 +192,7 @@ def test_who_hears_nothing_says_why(hear: Hear, monkeypatch: pytest.MonkeyPatch)
     def fail(*_: object) -> list[object]:
         raise _socket.gaierror(_socket.EAI_AGAIN, "Temporary failure in name resolution")
 
-    monkeypatch.setattr(module._socket, "getaddrinfo", fail)
+    monkeypatch.setattr(_socket, "getaddrinfo", fail)
     sockets = hear("239.1.2.3%no-such0,198.51.100.7,node7")
     assert sockets.description() == (
         "nothing (239.1.2.3%no-such0: no interface no-such0; node7: temporary failure in name resolution; "
@@ -198,14 +213,11 @@ def test_a_name_that_was_unknown_at_the_start_is_heard_once_it_is_known(
             raise _socket.gaierror(_socket.EAI_AGAIN, "Temporary failure in name resolution")
         return known
 
-    monkeypatch.setattr(module._socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(_socket, "getaddrinfo", getaddrinfo)
     sockets = hear("node7")
     assert not sockets.refresh()
     known.append((_socket.AF_INET, _socket.SOCK_DGRAM, 17, "", ("127.0.0.9", port)))
-    deadline = time.monotonic() + 10
-    while not sockets.refresh():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
+    wait_until(sockets.refresh)
     assert (sockets.addresses(), sockets.unheard) == (["node7"], {})
     asked.clear()
     assert not sockets.refresh() and not asked.is_set()
@@ -223,12 +235,10 @@ def test_a_port_that_another_program_keeps_for_itself_is_told(port: int) -> None
 def test_without_ipv6_the_default_group_is_heard_by_ipv4(
     hear: Hear, port: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    original = module.open_datagram_socket
-
     def only_ipv4(family: int) -> _socket.socket:
         if family == _socket.AF_INET6:
-            raise OSError(module.errno.EAFNOSUPPORT, "Address family not supported by protocol")
-        return original(family)
+            raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
+        return open_datagram_socket(family)
 
     monkeypatch.setattr(module, "open_datagram_socket", only_ipv4)
     sockets = hear(None)
@@ -248,8 +258,12 @@ def test_names_are_looked_up_again_only_when_the_interfaces_have_changed(
     hear: Hear, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     asked: list[str] = []
-    original = module.resolve
-    monkeypatch.setattr(module, "resolve", lambda entry, port: asked.append(entry.text) or original(entry, port))
+
+    def look_up(entry: GroupEntry, port: int) -> tuple[list[Destination], str]:
+        asked.append(entry.text)
+        return resolve(entry, port)
+
+    monkeypatch.setattr(module, "resolve", look_up)
     sockets = hear("localhost")
     sockets.refresh()
     assert asked == ["localhost"]

@@ -9,7 +9,8 @@ import pytest
 
 from cexec.errors import DisconnectedError
 from cexec.net import liveness
-from cexec.net.liveness import LONGEST_SILENCE, LOOK_INTERVAL, Liveness, unacknowledged
+from cexec.net.liveness import Liveness, unacknowledged
+from cexec.protocol.connection.silence import LONGEST_SILENCE, LOOK_INTERVAL
 
 
 class Kernel:

@@ -75,7 +75,7 @@ def test_every_byte_of_a_file_comes_out_of_a_pipe(pair: Pair, tmp_path: Path, si
     assert reader.data == data
     assert pair.kinds(pair.client) == [frames.END]  # ours
     assert set(pair.kinds(pair.worker)) == {frames.END}  # and once more when a slow reader has taken the rest
-    assert pair.client.sources == pair.worker.sinks == {}
+    assert (pair.client.sources, pair.worker.sinks) == ({}, {})
 
 
 def test_three_streams_in_both_directions_at_once(pair: Pair, tmp_path: Path) -> None:
@@ -281,7 +281,7 @@ def test_a_reader_that_has_gone_is_told_to_the_writer(pair: Pair, tmp_path: Path
     pair.worker.sinks[0] = pipe_sink(writing)
     pair.run(lambda: frames.CLOSED in pair.kinds(pair.client))
     assert pair.troubles(pair.worker) == [(0, True, errno.EPIPE)]
-    assert pair.client.sources == pair.worker.sinks == {}
+    assert (pair.client.sources, pair.worker.sinks) == ({}, {})
     assert pair.client.session.outgoing[0].read == 0
     pair.settle()
     assert waits(pair, "client") and waits(pair, "worker")

@@ -285,7 +285,7 @@ def test_running_out_of_descriptors_is_the_workers_own_failure(monkeypatch: pyte
     def refuse(*_: object) -> None:
         raise OSError(errno.EMFILE, "Too many open files")
 
-    monkeypatch.setattr(module._socket, "socket", refuse)
+    monkeypatch.setattr(_socket, "socket", refuse)
     with pytest.raises(LocalError, match="too many open files"):
         start_connect(("127.0.0.1", 4000))
 

@@ -17,6 +17,7 @@ from tests.environment import clean_environment, command
 from tests.lab import Host
 from tests.needs import require_tool
 from tests.service import Application, Service
+from tests.waiting import PATIENCE, all_asleep, comes_true, wait_until
 
 Crew = Callable[..., tuple[Host, list[Service]]]
 NAMES = ("ann", "bob", "cid", "dan")
@@ -67,9 +68,13 @@ def test_every_worker_gets_the_same_input_and_the_largest_status_counts(crew: Cr
     assert sorted(errors.splitlines()) == ["ann: oops", "bob: oops", "cexec: worker cid: status 3", "dan: oops"]
 
 
-def test_output_comes_in_the_order_of_finishing(crew: Crew, application: Application) -> None:
-    client, _ = crew("cat", ann="echo 3; sleep 1.5; echo slow", bob="sleep .8; echo 2", cid="echo 1")
+def test_output_comes_in_the_order_of_finishing(crew: Crew, application: Application, tmp_path: Path) -> None:
+    ann, bob = (f"until test -e {tmp_path}/{name}; do sleep 0.05; done" for name in ("ann", "bob"))
+    client, services = crew("cat", ann=f"echo 3; {ann}; echo slow", bob=f"{bob}; echo 2", cid="echo 1")
     process = start(application, client, "--on", "ann,bob,cid", stdin=subprocess.DEVNULL)
+    for number, name in ((2, "bob"), (1, "ann")):
+        services[number].wait_for(" finished ")
+        (tmp_path / name).touch()
     output, errors = process.communicate(timeout=30)
     assert (process.returncode, output, errors) == (0, "1\n2\n3\nslow\n", "")
 
@@ -88,11 +93,12 @@ def test_a_worker_that_is_killed_is_named_and_the_others_finish(crew: Crew, appl
     assert lines[-1] == "cexec: 1 of 3 workers did not finish: bob"
 
 
-def test_partial_output_is_kept_when_asked_for(crew: Crew, application: Application) -> None:
-    client, services = crew("echo begin; echo said >&2; sleep 60", size=1)
+def test_partial_output_is_kept_when_asked_for(crew: Crew, application: Application, tmp_path: Path) -> None:
+    said = tmp_path / "said"
+    client, services = crew(f"echo begin; echo said >&2; touch {said}; exec sleep 60", size=1)
     process = start(application, client, "--keep-partial", stdin=subprocess.DEVNULL)
-    services[0].wait_for("started")
-    time.sleep(1)  # until the program has said it and that is here
+    wait_until(said.exists)
+    wait_until(lambda: all_asleep(process.pid, *services[0].pids()))  # so it has arrived
     services[0].kill()
     output, errors = process.communicate(timeout=30)
     assert (process.returncode, output, errors.splitlines()[0]) == (111, "begin\n", "said")
@@ -148,7 +154,7 @@ def test_workers_that_are_busy_are_waited_for(crew: Crew, application: Applicati
     process.stdin.close()
     process.stdin = None
     services[1].wait_for("finished")
-    time.sleep(1)
+    time.sleep(1)  # the time in which it would end if it did not wait
     assert process.poll() is None
     occupant.communicate()
     output, errors = process.communicate(timeout=30)
@@ -189,12 +195,11 @@ def test_a_program_that_reads_nothing_keeps_no_other_waiting(crew: Crew, applica
     assert (result.returncode, result.stdout) == (0, b"ann: 5000000\nbob: none\n"), result.stderr
 
 
-def test_signals_reach_all(crew: Crew, application: Application) -> None:
-    client, services = crew("trap 'echo got it; exit 7' TERM; echo ready; sleep 60 & wait", size=2)
+def test_signals_reach_all(crew: Crew, application: Application, tmp_path: Path) -> None:
+    script = f"trap 'echo got it; exit 7' TERM; echo ready; touch {tmp_path}/ready.$$; sleep 60 & wait"
+    client, _ = crew(script, size=2)
     process = start(application, client, "--tag", stdin=subprocess.DEVNULL)
-    for one in services:
-        one.wait_for("started")
-    time.sleep(0.5)  # until the shells have set their traps
+    wait_until(lambda: len(list(tmp_path.glob("ready.*"))) == 2)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 7
@@ -219,11 +224,8 @@ def test_loggers_hear_of_every_worker(crew: Crew, application: Application, tmp_
     logger = client.popen(argv, env=clean_environment(), stderr=subprocess.PIPE, text=True)
     assert logger.stderr is not None and "logging" in logger.stderr.readline()
     assert application.run("--all", input=b"x", host=client).returncode == 2
-    lines = ""
-    deadline = time.monotonic() + 10
-    while lines.count("completed by") < 3 and time.monotonic() < deadline:
-        time.sleep(0.1)
-        lines = path.read_text()
+    comes_true(lambda: path.read_text().count("completed by") >= 3)
     logger.terminate()
-    logger.communicate(timeout=10)
+    logger.communicate(timeout=PATIENCE)
+    lines = path.read_text()
     assert lines.count("completed by") == 3 and lines.count("exit code 2") == 3, lines

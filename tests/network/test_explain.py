@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 import signal
 import subprocess
-import time
 
+import psutil
 import pytest
 
 from tests.conftest import MakeLab, StartService
 from tests.environment import clean_environment, command
+from tests.lab import Host
 from tests.needs import require_tool
 from tests.service import Application
+from tests.waiting import all_asleep, wait_until
 
 IMPATIENT = {"CEXEC_TIMEOUT_ACCEPT": "0.5"}
 
@@ -23,6 +25,18 @@ def explained(application: Application, **options: object) -> tuple[int, bytes, 
     lines = result.stderr.decode().splitlines()
     assert not [line for line in lines if "Traceback" in line], result.stderr.decode()
     return result.returncode, result.stdout, lines
+
+
+def listens(pid: int) -> bool:
+    """Returns True if the process is ready for connections."""
+    return any(one.status == psutil.CONN_LISTEN for one in psutil.Process(pid).net_connections("inet"))
+
+
+def datagrams_read(host: Host) -> int:
+    """How many datagrams the programs on this host have read so far."""
+    lines = host.run(["cat", "/proc/net/snmp"], capture_output=True, text=True).stdout.splitlines()
+    names, values = (line.split() for line in lines if line.startswith("Udp:"))
+    return int(values[names.index("InDatagrams")])
 
 
 def find(lines: list[str], pattern: str) -> int:
@@ -68,7 +82,7 @@ def test_a_worker_that_is_busy_is_told(lab: MakeLab, service: StartService, appl
         command("cexec", "--explain", application.public), env=clean_environment(), stdin=subprocess.DEVNULL,
         stderr=subprocess.PIPE, text=True,
     )  # fmt: skip
-    time.sleep(2)  # the answer comes within one second
+    wait_until(lambda: datagrams_read(client) > 0)  # the answer
     occupant.communicate()
     _, errors = process.communicate(timeout=20)
     lines = errors.splitlines()
@@ -131,7 +145,8 @@ def test_who_loses_patience_is_told_too(lab: MakeLab, application: Application, 
     (client,) = lab([(1,)]).hosts
     argv = command("cexec", "--explain", application.public)
     process = client.popen(argv, env=clean_environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
-    time.sleep(1)  # until it waits; sooner it dies of the signal without a word
+    wait_until(lambda: listens(process.pid))
+    wait_until(lambda: all_asleep(process.pid))  # it waits; sooner it dies of the signal without a word
     process.send_signal(number)
     _, errors = process.communicate(timeout=20)
     assert process.returncode == -number

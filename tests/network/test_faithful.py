@@ -19,15 +19,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import psutil
 import pytest
 
 from tests.needs import require_tool
-from tests.service import Shell
+from tests.service import STOPPED, Shell
 from tests.terminal import SUSPEND, Terminal
+from tests.waiting import PATIENCE, wait_until
 
 MEGABYTE = 1_000_000
-QUIET = 20.0  # seconds within which something must become true
 
 
 def full(short: float, whole: float) -> pytest.MarkDecorator:
@@ -35,13 +34,6 @@ def full(short: float, whole: float) -> pytest.MarkDecorator:
     return pytest.mark.parametrize(
         "amount", [short, pytest.param(whole, marks=[pytest.mark.campaign, pytest.mark.timeout(900)])]
     )
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + QUIET
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 def bash(
@@ -193,27 +185,15 @@ def test_ctrl_z_stops_both_sides_and_fg_continues_both(amount: float, shell: She
         terminal.wait_for(b"begun")
         terminal.type(SUSPEND)
         terminal.stopped()
-        wait_until(lambda: states(shell) <= {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE})
+        wait_until(lambda: shell.states() <= STOPPED)
         stopped_at = (tmp_path / "out").read_bytes()
-        time.sleep(amount)
+        time.sleep(amount)  # as long as the person looks at something else
         assert (tmp_path / "out").read_bytes() == stopped_at
         assert stopped_at.count(b"\n") < lines
         terminal.foreground()
         assert terminal.wait() == 0
     expected = "".join(f"{number}\n" for number in range(1, lines + 1)) + "the end\n"
     assert (tmp_path / "out").read_text() == expected
-
-
-def states(shell: Shell) -> set[str]:
-    """In what state the processes of the job's program are: all but the worker's own."""
-    found = set()
-    for process in shell.service.started():
-        try:
-            if "cservice" not in " ".join(process.cmdline()):
-                found.add(process.status())
-        except psutil.Error:
-            pass
-    return found
 
 
 @full(3, 60)
@@ -225,7 +205,7 @@ def test_a_client_that_is_stopped_for_a_while_goes_on(amount: float, shell: Shel
     with one_attempt(shell), subprocess.Popen(argv, env=environment, **pipes) as client:  # type: ignore[call-overload]
         assert client.stderr.readline() == b"begun\n"
         client.send_signal(signal.SIGSTOP)
-        time.sleep(amount)
+        time.sleep(amount)  # as long as it is stopped
         client.send_signal(signal.SIGCONT)
         assert client.communicate(timeout=60) == (bytes(size), b"")
         assert client.returncode == 0
@@ -243,7 +223,7 @@ def test_a_worker_that_is_stopped_for_a_while_goes_on(amount: float, shell: Shel
         assert len(stopped) >= 3  # cservice, the job's process, the program
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
-        time.sleep(amount)
+        time.sleep(amount)  # as long as it is stopped
         for pid in stopped:
             os.kill(pid, signal.SIGCONT)
         output, errors = client.communicate(bytes(size // 2), timeout=60)
@@ -370,7 +350,7 @@ def talking(
             pass_fds=[theirs.fileno()],
         )
         theirs.close()
-        ours.settimeout(QUIET)
+        ours.settimeout(PATIENCE)
         try:
             yield ours, client
         finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pty
+import select
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -11,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from tests.service import Application, comes_true
+from tests.service import Application
+from tests.waiting import PATIENCE, comes_true
 
 Start = Callable[..., Any]
 
@@ -104,8 +106,10 @@ def test_progress_is_shown_on_a_terminal_and_taken_away(application: Application
     ours, theirs = pty.openpty()
     argv, environment = application.client("--progress")
     done = subprocess.run(argv, env=environment, input=b"12345", stdout=subprocess.PIPE, stderr=theirs, timeout=30)
+    shown = b""
+    while not shown.endswith(b"\x1b[K") and select.select([ours], [], [], PATIENCE)[0]:  # the kernel may be late
+        shown += os.read(ours, 65536)
     os.close(theirs)
-    shown = os.read(ours, 65536)
     os.close(ours)
     assert (done.returncode, done.stdout) == (0, b"12345")
     assert b"up 5 B" in shown and shown.endswith(b"\x1b[K")

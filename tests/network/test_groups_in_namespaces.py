@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -15,6 +14,7 @@ import pytest
 from tests.conftest import MakeLab
 from tests.lab import Namespace
 from tests.needs import NOBODY, require_namespaces, require_second_user, require_tool
+from tests.waiting import wait_until
 
 # What a cservice does with its group, on commands of the test; the group "" is the default.
 HEAR = """
@@ -227,8 +227,14 @@ def test_a_unicast_datagram_is_passed_on_to_all_on_its_host(lab: MakeLab, hearer
     one, two = lab(2).hosts
     listening = [hearer(two, two.address), hearer(two), hearer(two, two.address)]
     say(one, two.address)
-    time.sleep(0.1)
-    answers = [each.ask("pass on") for each in listening]
+    answers: list[list[None]] = [[], [], []]
+
+    def passed_on() -> bool:
+        for each, answer in zip(listening, answers, strict=True):
+            answer += each.ask("pass on")
+        return any(answers)
+
+    wait_until(passed_on)
     assert sorted(answers) == [[], [], [None]]
     for each in listening:
         assert each.heard() == [("passed on", "127.0.0.1", False)]

@@ -6,21 +6,17 @@ parent could not read; cservice ended with a traceback.
 
 from __future__ import annotations
 
-import os
-import signal
-import socket
 from collections.abc import Iterator
 
 import pytest
 
-from cexec.protocol.base.limits import MAXIMUM_DATA, MAXIMUM_GO, MAXIMUM_TEXT
+from cexec.protocol.base.limits import FRAME_HEADER, MAXIMUM_DATA, MAXIMUM_GO, MAXIMUM_TEXT
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.frames import FRAME_HEADER, LARGEST_SIGNAL
-from cexec.worker.jobs.carrier import MAXIMUM_REPORT, encode_report
-from cexec.worker.jobs.job_process import REPORTS, JobProcess, ReportError, decode_report
+from cexec.protocol.connection.frames import LARGEST_SIGNAL
+from cexec.worker.jobs.reports import Free, encode
 from tests.fake_client import FakeClient
 from tests.service import Shell
-from tests.worker.jobs.test_jobs import FINISHED, Scene
+from tests.worker.jobs.scene import Scene, finished
 
 LONG_TEXT = b"\x01" * MAXIMUM_TEXT  # JSON makes six bytes of each
 LARGEST = b"\xff" * 8
@@ -108,68 +104,18 @@ def test_no_job_of_a_client_ends_cservice(shell: Shell, name: str) -> None:
     serves(shell)
 
 
-def test_a_report_is_never_longer_than_the_parent_reads() -> None:
-    for text in ("\x01" * MAXIMUM_TEXT, "\U0010ffff" * MAXIMUM_TEXT, "x" * 10_000):
-        data = encode_report({"event": "broken", "reason": text})
-        assert MAXIMUM_REPORT // 4 < len(data) <= MAXIMUM_REPORT
-        assert text.startswith(str(decode_report(data)["reason"]))
-
-
-NO_REPORTS = [
-    b"\xff\xfe", b"[", b"10", b"null", b'"broken"', b"[" * 4000, b"{}", b'{"event": "hello"}', b'{"event": ["broken"]}',
-    b'{"event": "broken"}', b'{"event": "broken", "reason": 1}', b'{"event": "broken", "reason": "x", "more": 1}',
-    b'{"event": "started", "pid": true}', b'{"event": "started", "pid": 1e999}', b'{"event": "started", "pid": "1"}',
-    b'{"event": "taken", "job": "zz", "attempt": 1}', b'{"event": "taken", "job": "' + b"0" * 33 + b'", "attempt": 1}',
-]  # fmt: skip
-
-
-@pytest.mark.parametrize("data", NO_REPORTS)
-def test_what_is_no_report_is_refused(data: bytes) -> None:
-    with pytest.raises(ReportError):
-        decode_report(data)
+NO_REPORTS = [b"\xff\xfe", b"null", b'{"event": "broken", "reason": 1}']  # tests/worker/jobs/test_reports.py has more
 
 
 @pytest.mark.parametrize("data", NO_REPORTS)
 def test_a_process_that_sends_what_is_no_report_is_ended_alone(data: bytes) -> None:
-    pid = os.fork()
-    if pid == 0:
-        signal.pause()  # until it is killed
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setblocking(False)
-    process = JobProcess(pid, ours, None)
-    theirs.send(data)
-    theirs.send(b'{"event": "free"}')
-    assert process.reports() == []  # what comes afterwards does not count either
-    theirs.close()
-    (report,) = process.reports()
-    assert (report["event"], process.ended) == ("broken", True)
-    assert "it sent a" in report["reason"]
-    process.close()
-
-
-def test_every_kind_of_report_can_be_read() -> None:
-    """The table of reports has what the processes of jobs say; those of the other tests say all of them."""
-    values: dict[type, object] = {str: "0" * 32, int: 1, bool: True, float: 0.5}
-    for event, fields in REPORTS.items():
-        report = {"event": event, **{name: values[kind] for name, kind in fields.items()}}
-        assert decode_report(encode_report(report)) == report
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        {"event": "taken", "job": "0" * 32, "attempt": 1},
-        {"event": "started", "pid": 1},
-        {"event": "idle"},
-        {"event": "refused", "reason": "", "everywhere": False},
-    ],
-)
-def test_a_report_at_the_wrong_time_costs_its_own_process_only(wrong: dict[str, object]) -> None:
-    scene = Scene(slots=2)
-    other, process = scene.running(1), scene.running(2)
-    reasons: list[str] = []
-    process.distrust = reasons.append
-    scene.say(process, wrong)
-    assert [str(wrong["event"]) in reason for reason in reasons] == [True]
-    scene.say(other, {**FINISHED, "idle": False})
-    assert scene.events()[-1] == "finished"
+    with Scene(slots=2) as scene:
+        other, actor = scene.running(1), scene.running(2)
+        scene.say_bytes(actor, data, encode(Free()))  # what comes afterwards does not count either
+        assert scene.events()[-1] == "started"
+        actor.die()  # it has been killed already
+        scene.hear(actor)
+        assert (scene.lines()[-1]["event"], len(scene.jobs)) == ("broken", 1)
+        assert "it sent a" in scene.lines()[-1]["reason"]
+        scene.say(other, finished())
+        assert scene.events()[-1] == "finished"

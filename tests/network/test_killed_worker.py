@@ -42,8 +42,10 @@ progress("in the output")
 sys.stdout.buffer.write(output[2_000_000:])
 sys.stdout.buffer.flush()
 if point == "exited":
+    program = os.getpid()
     if os.fork() == 0:
-        time.sleep(0.2)  # until the parent, the program, has ended
+        while os.getppid() == program:  # until it has ended
+            time.sleep(0.01)
         sys.stderr.write("exited\\r")
         sys.stderr.flush()
         time.sleep(100)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import subprocess
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from tests.conftest import StartService
 from tests.service import Application, Service
+from tests.waiting import all_asleep, comes_true
 
 RSS_GROWTH = 2_000_000  # bytes that the heap of a Python process varies by
 TIME_WAIT = "TIME_WAIT"  # a connection that is over, which the kernel remembers for a minute
@@ -57,15 +57,16 @@ def leaves_nothing(application: Application, service: StartService, tmp_path: Pa
 
 def settled(worker: Service, directories: list[Path], before: Footprint | None = None) -> Footprint:
     """The footprint when it is as before, or when it stays: a job's process tidies up after its client has gone."""
-    deadline = time.monotonic() + 10
-    last = None
-    while True:
-        now = Footprint(worker, directories)
-        expected = before or last
-        if (expected and now.counts == expected.counts) or time.monotonic() > deadline:
-            return now
-        last = now
-        time.sleep(0.2)
+    looks: list[Footprint] = []
+
+    def look() -> bool:
+        quiet = before is not None or all_asleep(*worker.pids())
+        looks.append(Footprint(worker, directories))
+        expected = before or (looks[-2] if looks[1:] else None)
+        return quiet and expected is not None and looks[-1].counts == expected.counts
+
+    comes_true(look, pause=0.2)
+    return looks[-1]
 
 
 Start = Callable[..., Service]

@@ -10,6 +10,7 @@ import subprocess
 import time
 from collections.abc import Iterator
 from statistics import median
+from typing import Any
 
 import psutil
 import pytest
@@ -17,6 +18,7 @@ import pytest
 from tests.environment import command, local_environment
 from tests.needs import require_isolation
 from tests.service import Application
+from tests.waiting import comes_true
 
 MOST = 200  # workers
 MEMORY = 40 * 1024 * 1024  # bytes for each
@@ -32,9 +34,9 @@ def workers(application: Application) -> Iterator[int]:
     try:
         for number in range(count):
             argv = command("cservice", "-j", "1", "--speed", "1", "--name", f"n{number}", application.secret, "true")
-            quiet = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            quiet: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             processes.append(subprocess.Popen(argv, env=local_environment(), **quiet))
-            time.sleep(1 / PACE)
+            time.sleep(1 / PACE)  # PACE says why
         yield count
     finally:
         for process in processes:
@@ -54,9 +56,8 @@ def census(application: Application) -> tuple[int, float]:
 @pytest.mark.campaign
 @pytest.mark.timeout(400)
 def test_many_workers_are_all_found_and_few_connect(workers: int, application: Application) -> None:
-    deadline = time.monotonic() + 90
-    while (found := census(application))[0] < workers and time.monotonic() < deadline:
-        time.sleep(2)  # the last ones are still starting
+    comes_true(lambda: census(application)[0] == workers, 90, pause=2)  # the last ones are still starting
+    found = census(application)
     times = [found[1], *(census(application)[1] for _ in range(4))]
     connections = []
     for _ in range(20):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import psutil
 import pytest
 
 from tests.service import Shell
+from tests.waiting import all_asleep, wait_until
 
 GROWTH = 4_000_000  # bytes that the memory of a process may have grown by
 CHUNK = 1 << 20
@@ -28,15 +28,8 @@ def memory(client: subprocess.Popen[bytes], shell: Shell) -> dict[str, int]:
     """What each side has for itself alone, once nothing moves any more."""
     (job,) = [p for p in shell.service.started() if "cservice" in " ".join(p.cmdline())]
     sides = {"client": psutil.Process(client.pid), "worker": job}
-    before: dict[str, float] = {}
-    deadline = time.monotonic() + PATIENCE
-    while True:
-        busy = {name: sum(side.cpu_times()[:2]) for name, side in sides.items()}
-        if busy == before:
-            return {name: side.memory_full_info().uss for name, side in sides.items()}
-        assert time.monotonic() < deadline, "something always moves"
-        before = busy
-        time.sleep(0.3)
+    wait_until(lambda: all_asleep(*(side.pid for side in sides.values())), PATIENCE)
+    return {name: side.memory_full_info().uss for name, side in sides.items()}
 
 
 def check(early: dict[str, int], late: dict[str, int]) -> None:

@@ -75,7 +75,7 @@ def run_all(
     with subprocess.Popen(["bash", "-c", script, "bash", *words], env=environment, cwd=directory) as running:
         try:
             while running.poll() is None:
-                time.sleep(KILL_INTERVAL)
+                time.sleep(KILL_INTERVAL)  # how long a worker lives
                 killed += workers.replace()
         finally:
             running.kill()

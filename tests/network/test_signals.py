@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import subprocess
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,22 +13,15 @@ import psutil
 import pytest
 
 from tests.fake_worker import LOOPBACK, Connection, FakeWorker
-from tests.service import Application, Shell
+from tests.service import STOPPED, Application, Shell
 from tests.terminal import INTERRUPT, QUIT, Terminal
+from tests.waiting import PATIENCE, wait_until
 
 NAMES = ("HUP", "INT", "QUIT", "TERM", "USR1", "USR2")
 each_signal = pytest.mark.parametrize("name", NAMES)
 TRAPS = "".join(f"trap 'echo {name}; exit 7' {name}; " for name in NAMES)
 WAITING = "exec 2>/dev/null; ulimit -c 0; echo ready; while :; do sleep 0.05; done"  # a shell tells how its child died
 DETACHED = "</dev/null >/dev/null 2>&1"  # or the job is not over before it closes its outputs
-QUIET = 10.0  # seconds until something must have become true
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + QUIET
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
 
 
 @contextmanager
@@ -45,6 +38,11 @@ def running(shell: Shell, program: str, *prefix: str, said: bytes = b"ready\n") 
     assert shell.run("true").returncode == 0  # a worker whose jobs only fail is slowed down
 
 
+def until(path: Path) -> str:
+    """Shell: waits until the file is there."""
+    return f"until test -e {path}; do sleep 0.05; done"
+
+
 def nothing_left(shell: Shell) -> bool:
     return not shell.service.started()
 
@@ -53,7 +51,7 @@ def nothing_left(shell: Shell) -> bool:
 def test_a_signal_reaches_the_program(shell: Shell, name: str) -> None:
     with running(shell, TRAPS + WAITING) as client:
         client.send_signal(getattr(signal, f"SIG{name}"))
-        assert client.communicate(timeout=QUIET) == (name.encode() + b"\n", b"")
+        assert client.communicate(timeout=PATIENCE) == (name.encode() + b"\n", b"")
         assert client.returncode == 7
     wait_until(lambda: nothing_left(shell))
 
@@ -63,7 +61,7 @@ def test_a_signal_that_the_program_does_not_catch_is_told_by_the_status(shell: S
     number = getattr(signal, f"SIG{name}")
     with running(shell, f"sleep 60 {DETACHED} & {WAITING}") as client:
         client.send_signal(number)
-        assert client.communicate(timeout=QUIET) == (b"", b"")
+        assert client.communicate(timeout=PATIENCE) == (b"", b"")
         # One that a person pressed has to end the scripts above as well: the shell sees of what we have died.
         assert client.returncode == (-number if name == "INT" else 128 + number)
     wait_until(lambda: nothing_left(shell))
@@ -76,23 +74,25 @@ def test_a_signal_reaches_the_whole_process_group(shell: Shell) -> None:
     )
     with running(shell, program) as client:
         client.send_signal(signal.SIGUSR1)
-        output, _ = client.communicate(timeout=QUIET)
+        output, _ = client.communicate(timeout=PATIENCE)
         assert sorted(output.split()) == [b"child", b"end", b"shell"]
         assert client.returncode == 0
 
 
 def test_a_client_that_is_told_to_stop_stops_the_program_too(shell: Shell, tmp_path: Path) -> None:
     """By kill -TSTP, without a terminal."""
-    count = tmp_path / "count"
-    with running(shell, f"echo ready; for i in 1 2 3 4 5 6 7 8 9; do sleep 0.1; echo $i >> {count}; done") as client:
+    count, go = tmp_path / "count", tmp_path / "go"
+    loop = f"for i in 1 2 3 4 5 6 7 8 9; do sleep 0.1; echo $i >> {count}; test $i != 8 || {until(go)}; done"
+    with running(shell, f"echo ready; {loop}") as client:
         client.send_signal(signal.SIGTSTP)
         wait_until(lambda: psutil.Process(client.pid).status() == psutil.STATUS_STOPPED)
-        time.sleep(0.3)
-        before = count.stat().st_size if count.exists() else 0
-        time.sleep(0.5)
-        assert (count.stat().st_size if count.exists() else 0) == before < 18
+        wait_until(lambda: shell.states() <= STOPPED)
+        go.touch()
+        before = count.read_text() if count.exists() else ""
+        time.sleep(0.5)  # the time in which a program that had not been stopped would go on
+        assert (count.read_text() if count.exists() else "") == before
         client.send_signal(signal.SIGCONT)
-        assert client.wait(QUIET) == 0
+        assert client.wait(PATIENCE) == 0
     assert count.read_text().split() == list("123456789")
 
 
@@ -120,9 +120,9 @@ def test_ctrl_c_again_and_again_ends_us_although_the_program_ignores_it(shell: S
     with Terminal(argv, environment, {1: str(tmp_path / "out")}) as terminal:
         terminal.wait_for(b"begun")
         wait_until(lambda: (tmp_path / "out").stat().st_size > 0)
-        for _ in range(3):
+        terminal.type(INTERRUPT)
+        while not terminal.says_more(0.3):  # a person's pace: signals that come together are one
             terminal.type(INTERRUPT)
-            time.sleep(0.3)  # signals that come together are one
         assert terminal.wait() == -signal.SIGINT
     assert (tmp_path / "out").read_bytes() == b""
     wait_until(lambda: nothing_left(shell))
@@ -148,7 +148,7 @@ def test_a_terminal_that_goes_away_ends_both_sides(shell: Shell) -> None:
 def test_nohup_keeps_the_job_alive(shell: Shell) -> None:
     with running(shell, "echo ready; read line; sleep 0.5; echo end", "nohup") as client:
         client.send_signal(signal.SIGHUP)
-        assert client.communicate(timeout=QUIET)[0] == b"end\n"
+        assert client.communicate(timeout=PATIENCE)[0] == b"end\n"
         assert client.returncode == 0
 
 
@@ -158,7 +158,7 @@ def test_nohup_at_a_terminal(shell: Shell, tmp_path: Path) -> None:
     with Terminal(["nohup", *argv], environment, {1: str(tmp_path / "out")}):
         wait_until(lambda: (tmp_path / "out").exists() and b"ready" in (tmp_path / "out").read_bytes())
         (client,) = [p for p in psutil.process_iter(["cmdline"]) if p.info["cmdline"] == argv]
-    time.sleep(0.5)  # the terminal has gone
+    time.sleep(0.5)  # the time in which the SIGHUP of the terminal that has gone would end it
     assert client.is_running() and not nothing_left(shell)
     client.send_signal(signal.SIGTERM)
     wait_until(lambda: nothing_left(shell))
@@ -172,7 +172,7 @@ def test_a_background_job_of_a_script_does_not_hear_ctrl_c(shell: Shell) -> None
     assert client.stdout is not None and client.stdout.readline() == b"ready\n"
     (cexec,) = psutil.Process(client.pid).children()
     cexec.send_signal(signal.SIGINT)
-    assert client.communicate(timeout=QUIET)[0] == b"end\n0\n"
+    assert client.communicate(timeout=PATIENCE)[0] == b"end\n0\n"
 
 
 def test_ctrl_c_while_nobody_has_answered_ends_us_at_once(application: Application) -> None:
@@ -187,7 +187,7 @@ def test_ctrl_c_while_nobody_has_answered_ends_us_at_once(application: Applicati
         client = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.PIPE)
         wait_until(lambda: bool(heard))
         client.send_signal(signal.SIGINT)
-        assert client.communicate(timeout=QUIET) == (None, b"")
+        assert client.communicate(timeout=PATIENCE)[1] == b""
     assert client.returncode == -signal.SIGINT
 
 
@@ -197,10 +197,10 @@ def test_when_the_program_has_ended_a_signal_ends_us_while_its_output_waits(shel
         client.send_signal(signal.SIGCONT)
         wait_until(lambda: nothing_left(shell))
         before = psutil.Process(client.pid).cpu_times().user
-        time.sleep(1)
+        time.sleep(1)  # the second of which the client must use little
         assert psutil.Process(client.pid).cpu_times().user - before < 0.2
         client.send_signal(signal.SIGTERM)
-        assert client.wait(QUIET) == -signal.SIGTERM
+        assert client.wait(PATIENCE) == -signal.SIGTERM
 
 
 @pytest.mark.parametrize(
@@ -213,5 +213,5 @@ def test_a_client_that_is_killed_leaves_nothing(shell: Shell, script: str, stopp
         if stopped:
             client.send_signal(signal.SIGSTOP)
         client.kill()
-        client.wait(QUIET)
+        client.wait(PATIENCE)
     wait_until(lambda: nothing_left(shell))

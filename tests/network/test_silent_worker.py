@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
@@ -15,6 +16,7 @@ from tests.conftest import StartService
 from tests.environment import local_environment
 from tests.fake_worker import LOOPBACK, SLOW, Connection, FakeWorker
 from tests.service import Application
+from tests.waiting import PATIENCE
 
 SHORT_PATIENCE = """
 import sys
@@ -43,11 +45,14 @@ def test_a_worker_that_wins_and_stalls_is_dead_after_a_time(application: Applica
 
 
 def test_a_worker_that_answers_pings_is_alive_although_its_program_says_nothing(application: Application) -> None:
+    answered = threading.Event()
+
     def play(connection: Connection) -> None:
         connection.take().start()
         for _ in range(3):
             assert connection.next_frame()[0] == frames.PING
             connection.frame(frames.PONG)
+        answered.set()
         connection.read()
         connection.end(1, 2).exit(3).wait_for_end()
 
@@ -55,10 +60,7 @@ def test_a_worker_that_answers_pings_is_alive_although_its_program_says_nothing(
     environment = local_environment({**LOOPBACK, "CEXEC_TIMEOUT_PINGPONG": "2"})
     with FakeWorker(application, play, attempts=1):
         client = subprocess.Popen(argv, stdin=subprocess.PIPE, stderr=subprocess.PIPE, env=environment)
-        try:
-            client.wait(4.5)
-        except subprocess.TimeoutExpired:
-            pass
+        assert answered.wait(PATIENCE)
         assert client.poll() is None
         _, said = client.communicate(timeout=20)
     assert (client.returncode, said) == (3, b"")

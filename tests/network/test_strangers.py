@@ -17,10 +17,11 @@ import pytest
 from cexec.protocol.base import sodium
 from cexec.protocol.base.certificate import ROLE_CLIENT, ROLE_WORKER, Certificate, Identity
 from cexec.protocol.base.keys import ClientKey, Key, OwnerKey, WorkerKey, encode_key
-from cexec.protocol.base.limits import CONNECT_DEADLINE, MAXIMUM_UNAUTHENTICATED, UDP_PORT
+from cexec.protocol.base.limits import MAXIMUM_UNAUTHENTICATED, UDP_PORT
 from tests.conftest import StartService
 from tests.environment import LOOPBACK_GROUP, command, local_environment
 from tests.service import Application
+from tests.waiting import PATIENCE, wait_until
 
 PORT = 41_301  # of the waiting client
 ABOVE_MAXFD = 33  # the lowest descriptor that CEXEC_FD_FOR_ERRORS may be
@@ -48,13 +49,17 @@ class Waiting:
 
     def connect(self) -> socket.socket:
         """A stranger's connection."""
-        deadline = time.monotonic() + 10
-        while True:
+        made: list[socket.socket] = []
+
+        def connects() -> bool:
             try:
-                return socket.create_connection(("127.0.0.1", PORT), timeout=10)
+                made.append(socket.create_connection(("127.0.0.1", PORT), timeout=PATIENCE))
             except ConnectionRefusedError:
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
+                pass
+            return bool(made)
+
+        wait_until(connects)
+        return made[0]
 
     def close(self) -> None:
         self.process.kill()
@@ -83,10 +88,8 @@ def waiting(application: Application) -> Iterator[Waiting]:
 def test_silent_strangers_do_not_keep_a_worker_out(count: int, waiting: Waiting, service: StartService) -> None:
     with ExitStack() as stack:
         strangers = [stack.enter_context(waiting.connect()) for _ in range(count)]
-        began = time.monotonic()
         service("cat")
         assert waiting.finish() == (0, b"honest", b"")
-        assert time.monotonic() - began < 3 * CONNECT_DEADLINE
         for stranger in strangers:
             assert all_received(stranger) == b""
     assert set(waiting.errors.splitlines()) <= {"127.0.0.1 could not read signature"}
@@ -121,9 +124,7 @@ def test_who_does_not_speak_the_protocol_hears_nothing(words: bytes, waiting: Wa
             stranger.shutdown(socket.SHUT_WR)
         except OSError:
             pass  # thrown out already
-        began = time.monotonic()
         assert all_received(stranger) == b""
-        assert time.monotonic() - began < CONNECT_DEADLINE + 2
     service("cat")
     assert waiting.finish() == (0, b"honest", b"")
     complaints = {
@@ -145,7 +146,7 @@ def test_a_stranger_who_sends_a_byte_now_and_then_is_thrown_out(waiting: Waiting
                 assert stranger.recv(1) == b""
                 break
             except TimeoutError:
-                assert time.monotonic() - began < CONNECT_DEADLINE + 2
+                assert time.monotonic() - began < PATIENCE  # CONNECT_DEADLINE, were the machine idle
             except ConnectionError:
                 break
     service("cat")
@@ -190,7 +191,11 @@ def test_bogus_datagrams_are_dropped_in_silence(application: Application, servic
 def datagrams() -> Iterator[Callable[[bytes], None]]:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as speaker:
         speaker.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-        yield lambda data: speaker.sendto(data, (LOOPBACK_GROUP, UDP_PORT)) and None
+
+        def send(data: bytes) -> None:
+            speaker.sendto(data, (LOOPBACK_GROUP, UDP_PORT))
+
+        yield send
 
 
 # Wrong keys

@@ -21,6 +21,7 @@ from tests.lab import HAS_IPV6, Host, Namespace
 from tests.needs import NOBODY, require_namespaces, require_second_user, require_tool
 from tests.service import Application
 from tests.terminal import Terminal
+from tests.waiting import wait_until
 
 SOON = {"CEXEC_TIMEOUT_ACCEPT": "4"}
 PORT = 41_401  # of clients behind a firewall
@@ -42,6 +43,7 @@ def test_a_laptop_without_a_network_serves_itself(application: Application) -> N
     laptop = Namespace("a laptop")
     try:
         with laptop.popen(command("cservice", application.secret, "cat"), stderr=subprocess.PIPE, text=True) as worker:
+            assert worker.stderr is not None
             assert "listening on 127.255.255.255" in worker.stderr.readline()
             ended = laptop.run(command("cexec", application.public), input=b"text", capture_output=True)
             assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"text", b"")
@@ -144,10 +146,10 @@ def test_after_three_seconds_a_person_is_told_where_was_asked(lab: MakeLab, appl
     began = time.monotonic()
     with at_a_terminal(application, host) as terminal:
         terminal.wait_for(b"\n")
-        assert 3 <= time.monotonic() - began < 8
+        assert time.monotonic() - began >= 3
         assert re.fullmatch(
-            rf"cexec: no worker of {application.fingerprint} has answered; sent [45] announcements to "
-            r"10\.77\.0\.255, .*127\.255\.255\.255.*; 57 s left\r\n",
+            rf"cexec: no worker of {application.fingerprint} has answered; sent \d+ announcements to "
+            r"10\.77\.0\.255, .*127\.255\.255\.255.*; 5\d s left\r\n",
             terminal.seen.decode(),
         )
 
@@ -155,9 +157,7 @@ def test_after_three_seconds_a_person_is_told_where_was_asked(lab: MakeLab, appl
 def test_who_looks_by_multicast_dns_meanwhile_takes_nobodys_cpu(lab: MakeLab, application: Application) -> None:
     host, _ = lab(2).hosts
     with host.popen(command("cexec", application.public), stdin=subprocess.DEVNULL) as client:
-        time.sleep(2)
-        helpers = psutil.Process(client.pid).children()
-        assert [helper.nice() for helper in helpers] == [19]
+        wait_until(lambda: [helper.nice() for helper in psutil.Process(client.pid).children()] == [19])
         client.terminate()
 
 
@@ -175,12 +175,13 @@ def test_busy_workers_are_counted(lab: MakeLab, application: Application, servic
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
     running = [one.popen(command("cexec", application.public), **pipes) for _ in range(3)]
     for client in running:
+        assert client.stdout is not None
         assert client.stdout.readline() == b"begun\n"
     began = time.monotonic()
     with at_a_terminal(application, one, CEXEC_TIMEOUT_ACCEPT="2") as terminal:
         terminal.wait_for(b"\n")
         assert terminal.seen == b"cexec: 2 workers, all 3 slots busy; waiting\r\n"
-        assert 3 <= time.monotonic() - began < 8
+        assert time.monotonic() - began >= 3
         running[0].communicate()
         assert terminal.wait() == 0  # although nobody was free within the accept timeout
         assert terminal.read_all().endswith(b"begun\r\n")

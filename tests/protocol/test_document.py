@@ -72,7 +72,7 @@ def labels_of(source: str) -> set[str]:
 def strings_of(source: str) -> set[str]:
     """Every string in it, except the names in `__slots__` and the parts of f-strings, which are for people."""
     tree = ast.parse(source)
-    others = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
+    others: list[ast.expr] = [node for node in ast.walk(tree) if isinstance(node, ast.JoinedStr)]
     others += [
         node.value
         for node in ast.walk(tree)

@@ -535,7 +535,7 @@ def test_without_descriptors_workers_wait(rig: MakeRig, client: Listening, monke
     made = rig()
     worker, _ = worker_to(made, client)
     accept = TcpListener.accept
-    failures = []
+    failures: list[float] = []
 
     def fails_at_first(listener: TcpListener) -> object:
         if len(failures) < 2:

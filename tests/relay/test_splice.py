@@ -12,6 +12,7 @@ import termios
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from statistics import median
 
 import pytest
 
@@ -158,13 +159,15 @@ def test_bytes_pass_in_both_directions_at_once(join: MakeJoined) -> None:
 
 def test_a_small_record_is_not_kept_back(join: MakeJoined) -> None:
     joined = join()
-    started = time.monotonic()
+    took = []
     for number in range(20):
+        started = time.monotonic()
         joined.client.sendall(b"%02d" % number)
         assert joined.read(joined.worker, 2) == b"%02d" % number
         joined.worker.sendall(b"ok")
         assert joined.read(joined.client, 2) == b"ok"
-    assert time.monotonic() - started < 0.4  # one delayed segment costs 40 ms at least
+        took.append(time.monotonic() - started)
+    assert median(took) < 0.04  # seconds, which a delayed segment costs at least
 
 
 def test_the_end_of_one_direction_leaves_the_other_open(join: MakeJoined) -> None:
@@ -259,7 +262,7 @@ def test_a_reset_is_passed_on_in_the_end_to_one_who_does_not_read(
     reset(joined.worker)
     started = time.monotonic()
     assert joined.ended().startswith("worker")
-    assert 0.4 < time.monotonic() - started < 2
+    assert time.monotonic() - started > 0.4
     with pytest.raises(ConnectionResetError):
         while joined.client.recv(65536):
             pass
@@ -330,7 +333,13 @@ def test_an_idle_connection_has_no_timer_and_no_buffer(join: MakeJoined) -> None
     before = open_descriptors()
     joined.client.sendall(bytes(100_000))
     assert len(joined.read(joined.worker, 100_000)) == 100_000
-    joined.until(lambda: joined.splice.next_timeout() is None or joined.splice.handle_timeout(1e12) is not None)
+
+    def idle() -> bool:
+        if joined.splice.next_timeout() is not None:
+            joined.splice.handle_timeout(1e12)
+        return joined.splice.next_timeout() is None
+
+    joined.until(idle)
     joined.buffers.close()
     assert open_descriptors() == before
 

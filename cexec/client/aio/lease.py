@@ -1,27 +1,30 @@
-"""One of many jobs at once in an asyncio program: what it is, and the lease of a worker that runs it and others.
+"""Many jobs at once in an asyncio program: one job, and the lease of a worker that runs one job after the other.
 
 Contract: a `Lease` runs the job that its worker has been given and, each time that the worker confirms again, another
-one, until it is released or closed; one of the two always comes.  The machines are those of `cexec`, `Pump` and
-`Session`; here they only wait in asyncio's loop.  Sources and sinks must not need waiting: a source has no descriptor
-that is polled (`fd` is -1), a sink takes all that it is given.  Whatever goes wrong with a worker while it runs a job
-is a `CexecError`; its lease is then good for nothing but `close`.  docs/protocol.md section 4.4.
+one.  Its owner ends it by `release` or `close`.  The machines are those of `cexec` (`Attempt`, `Pump`, `Session`);
+here they wait in asyncio's loop.  Sources and sinks must not need waiting: a source has no descriptor that is polled
+(`fd` is -1), a sink takes all that it is given.  What goes wrong with a worker while it runs a job is a `CexecError`;
+the lease can then only be closed.  docs/protocol.md section 4.4.
 """
 
 from __future__ import annotations
 
 import _socket
 import asyncio
-import os
+from math import inf
 from time import monotonic
 
+from cexec.client.attempt import attempt as meaning
+from cexec.client.attempt.attempt import LOST, Attempt
 from cexec.client.attempt.program_plan import asked
+from cexec.client.attempt.stepping import advance
 from cexec.client.search.failure_alert import send_alert
 from cexec.errors import CexecError, DisconnectedError, LocalError, RefusedError
-from cexec.net.pump import LEAST_CREDIT, Pump, Trouble
+from cexec.net.liveness import hurry
+from cexec.net.pump import LEAST_CREDIT, Pump
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import IDENTITY_SIZE
-from cexec.protocol.connection import frames
-from cexec.protocol.connection.frames import FIRST_FILE, Go
+from cexec.protocol.connection.frames import Go
 from cexec.protocol.connection.options import LEASE, YES
 from cexec.protocol.connection.session import OFFERED, OFFERING, OVER, RUNNING
 
@@ -29,12 +32,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cexec.client.attempt.attempt import AttemptEvent
     from cexec.client.attempt.program_plan import ProgramPlan
     from cexec.client.search.candidate import Winner
     from cexec.net.announcer import Announcer
     from cexec.protocol.base.keys import ClientKey
     from cexec.protocol.connection.frames import Exit, Stream
-    from cexec.protocol.connection.session import Event
     from cexec.system.io.fds import Sink, Source
 
 
@@ -100,12 +103,14 @@ class Lease:
         self._session = winner.session
         self._fd = winner.connection.fileno()
         self._loop = asyncio.get_running_loop()
-        self._found: list[Event | Trouble] = []
-        self._failure: Exception | None = None
+        self._attempt: Attempt | None = None  # while a job runs
+        self._failed = False  # the connection is good for nothing any more
+        self._error: Exception | None = None  # a fault of this program, for the coroutine that waits
         self._waiter: asyncio.Future[None] | None = None
         self._writing = False  # the loop tells us when more can be sent
         self._timer = self._loop.call_at(self._session.next_timeout(), self._look)
         self._loop.add_reader(self._fd, self._step)
+        hurry(winner.connection)
 
     @property
     def once(self) -> bool:
@@ -118,32 +123,35 @@ class Lease:
         return f"{self.hello.name}@{self.address}"
 
     async def offered(self, patience: float) -> bool:
-        """Whether the worker confirms again within `patience` seconds; `give` must then follow within one.
+        """Returns True if the worker confirms again within `patience` seconds; `give` must then follow within one.
 
-        One that does not may do so later, as long as the lease is not `over`.
+        A worker that has not confirmed may do so later, as long as the lease is not `over`.
         """
         until = monotonic() + patience
         while self._session.state == OFFERING and not self.over and monotonic() < until:
-            try:
-                await self._events(until)
-            except DisconnectedError:
-                break
+            await self._wait(until)
         return not self.over and bool(self._session.state == OFFERED)
 
     @property
     def over(self) -> bool:
-        """Whether no job can be given any more: the worker has hung up, for example because it stops."""
-        return self._failure is not None or self._session.state == OVER
+        """True if no job can be given any more: the worker has hung up, for example because it stops."""
+        return self._failed or self._session.state == OVER
 
     def give(self, go: Go) -> None:
-        """Another job for a worker that has confirmed; it is sent when the job is `run`."""
-        self._session.go(go)
+        """Gives another job to a worker that has confirmed; it is sent when the job is `run`."""
+        if not self.over:  # it may have withdrawn while the job was chosen, which `run` then says
+            self._session.go(go)
 
     async def run(self, job: LeaseJob, began: Callable[[bool], None]) -> Exit:
-        """The job that the worker has been given, to its end.  `began` hears whether it must never be repeated.
+        """Runs the job that the worker has been given, to its end.  `began` hears whether it must never be repeated.
 
-        `RefusedError` when it was not begun; `LocalError` when a sink or a source fails.  Sources are read at once.
+        Raises `RefusedError` when it was not begun, `LocalError` when a sink or a source fails.  Sources are read at
+        once.
         """
+        if self.over:
+            job.close()
+            raise RefusedError("the worker has withdrawn its offer", permanent=False)
+        attempt = self._attempt = Attempt(once=self.once)
         self._pump.sinks.update(job.sinks)
         self._pump.sources.update(job.sources)
         result = None
@@ -154,11 +162,13 @@ class Lease:
                 self._step()  # and its end, which is seen only now
             self._hold_back(False)
             while result is None:
-                for event in await self._events():
-                    if result is None:  # what follows an EXIT is not about this job
-                        result = self._handle(event, job, began)
+                while result is None and (event := attempt.next_event()) is not None:
+                    result = self._handle(event, job, began)
+                if result is None:
+                    await self._progress()
             return result
         finally:
+            self._attempt = None
             for stream in list(self._pump.sources):
                 self._pump.close_source(stream)
             self._pump.sinks.clear()
@@ -194,40 +204,36 @@ class Lease:
         self._forget()
         self._pump.connection.close()
 
-    def _handle(self, event: Event | Trouble, job: LeaseJob, began: Callable[[bool], None]) -> Exit | None:
-        if isinstance(event, Trouble):
+    def _handle(self, event: AttemptEvent, job: LeaseJob, began: Callable[[bool], None]) -> Exit | None:
+        if isinstance(event, meaning.Ended):
+            return event.exit
+        if isinstance(event, meaning.Began):
+            assert self._attempt is not None
+            began(self._attempt.once)
+        elif isinstance(event, meaning.ProgramAsked):
+            self._pump.sources.update(asked(job.program, event.platform))
+        elif isinstance(event, meaning.FileMissing):
+            job.missing[event.stream] = event.reason
+        elif isinstance(event, meaning.FailedHere):
             verb = "write" if event.writing else "read"
-            raise LocalError(f"cannot {verb} stream {event.stream} of a job: {os.strerror(event.error).lower()}")
-        if event.kind == frames.STARTED:
-            began(bool(event.number & frames.ONCE) or self.once)
-        elif event.kind == frames.PROGRAM:
-            self._pump.sources.update(asked(job.program, event.text))
-        elif event.kind == frames.REFUSED and event.refusal is not None:
-            raise RefusedError(event.refusal.reason, permanent=event.refusal.kind == frames.PERMANENT)
-        elif event.kind == frames.WITHDRAW:
-            raise RefusedError(event.text, permanent=False)
-        elif event.kind == frames.BROKEN and event.stream >= FIRST_FILE:
-            job.missing[event.stream] = event.text
-        elif event.kind == frames.BROKEN:
-            raise DisconnectedError(f"lost stream {event.stream} of the program: {event.text}")
-        return event.exit
+            raise event.error or LocalError(f"cannot {verb} stream {event.stream} of a job: {event.reason}")
+        elif isinstance(event, meaning.Refused | meaning.Lost):
+            raise event.error
+        return None
 
     # waiting
 
-    async def _events(self, until: float = float("inf")) -> list[Event | Trouble]:
-        """What has happened, as soon as something has; nothing when the time has come."""
-        while not self._found:
-            if self._failure is not None:
-                raise self._failure
-            if monotonic() >= until:
-                break
-            if self._eager:
-                await asyncio.sleep(0)  # more could be sent at once, but others wait too
-                self._step()
-            else:
-                await self._wait(until)
-        found, self._found = self._found, []
-        return found
+    async def _progress(self) -> None:
+        """Waits until a step has been made."""
+        if self._error is not None:
+            raise self._error
+        if self._failed:
+            raise DisconnectedError("the connection has ended")
+        if self._eager:
+            await asyncio.sleep(0)  # more could be sent at once, but others wait too
+            self._step()
+        else:
+            await self._wait(inf)
 
     @property
     def _eager(self) -> bool:
@@ -235,9 +241,9 @@ class Lease:
         return room and any(self._session.sendable(stream) >= LEAST_CREDIT for stream in self._pump.sources)
 
     async def _wait(self, until: float) -> None:
-        """Until a step has been made, or the time has come."""
+        """Waits until a step has been made, or the time has come."""
         waiter = self._waiter = self._loop.create_future()
-        timer = None if until == float("inf") else self._loop.call_at(until, self._wake)
+        timer = None if until == inf else self._loop.call_at(until, self._wake)
         try:
             await waiter
         finally:
@@ -257,14 +263,23 @@ class Lease:
             self._waiter.set_result(None)
 
     def _step(self) -> None:
-        """Moves what can be moved; called by the loop too, when the connection is ready.  Failures are kept."""
-        if self._failure is None:
-            try:
-                self._found += self._pump.step(0.0)
-            except Exception as error:
-                self._failure = error
-        writing = self._failure is None and not self._pump.flushed
-        if self._failure is not None:
+        """Moves what can be moved; the loop calls it, too, when the connection is ready."""
+        if self._failed:
+            return
+        try:
+            if self._attempt is None:
+                self._pump.step(0.0)  # what a worker says between two jobs changes the session's state, nothing else
+            else:
+                advance(self._attempt, self._pump, 0.0)
+                # A job that was refused, or has failed here, says nothing about the connection.
+                self._failed = self._attempt.state == LOST
+                self._arm(self._attempt.next_timeout())
+        except CexecError:
+            self._failed = True
+        except Exception as error:  # the loop would only print it, and the job would wait for ever
+            self._failed, self._error = True, error
+        writing = not self._failed and not self._pump.flushed
+        if self._failed:
             self._forget()
         elif writing and not self._writing:
             self._loop.add_writer(self._fd, self._step)
@@ -273,11 +288,19 @@ class Lease:
         self._writing = writing
         self._wake()
 
+    def _arm(self, due: float | None) -> None:
+        """Lets `_look` come earlier if the attempt asks for that; a timer that comes too early does no harm."""
+        if due is not None and due < self._timer.when():
+            self._timer.cancel()
+            self._timer = self._loop.call_at(due, self._look)
+
     def _look(self) -> None:
-        """The session wants to be asked now and then."""
+        """Steps because of the time: the session and the attempt want to be asked now and then."""
         self._step()
-        if self._failure is None:
+        if not self._failed:
             self._timer = self._loop.call_at(self._session.next_timeout(), self._look)
+            if self._attempt is not None:
+                self._arm(self._attempt.next_timeout())
 
     def _forget(self) -> None:
         """The loop is to know nothing more of the connection."""

@@ -1,7 +1,7 @@
 """The search for one of many workers in an asyncio program.
 
-Contract: `find_worker` announces until a worker has confirmed, gives it what `choose` then says, and returns its
-`Lease`.  Searches and leases go on side by side.  The machine is that of `cexec`, `Search`; here it only waits in
+Contract: `find_worker` announces until a worker has confirmed, gives it the job that `choose` then names, and returns
+its `Lease`.  Searches and leases go on side by side.  The machine is that of `cexec`, `Search`; here it is driven by
 asyncio's loop.  docs/protocol.md section 3.3.
 """
 
@@ -11,18 +11,19 @@ import asyncio
 from time import monotonic
 
 from cexec.client.aio.lease import Lease
-from cexec.client.search.search import Search
+from cexec.client.search.search import Choice, Notices, Search
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.connection.frames import Go
 from cexec.protocol.datagrams.announcement import SealedAnnouncement
+from cexec.protocol.decisions.race import Race
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from typing import Any, TypeAlias
+    from typing import TypeAlias
 
     from cexec.client.search.candidate import Winner
     from cexec.net.groups import GroupEntry
@@ -76,49 +77,49 @@ async def find_worker(terms: Terms, choose: Choose) -> Lease:
             weight=terms.weight,
             requirements=terms.requirements,
         )
-        search = WorkerSearch(
-            choose,
-            key=terms.key,
-            sealed=sealed,
-            announcer=announcer,
-            listener=open_listener(terms.ports, loopback=announcer.loopback, ipv6=announcer.ipv6),
-            accept_timeout=terms.accept_timeout,
+        nothing = Go(job_id=bytes(IDENTITY_SIZE), attempt=1, streams=[])
+        search = Search(
+            terms.key,
+            sealed,
+            announcer,
+            open_listener(terms.ports, loopback=announcer.loopback, ipv6=announcer.ipv6),
+            AskedChoice(choose, nothing, terms.requirements),
+            Race(accept_timeout=terms.accept_timeout, now=monotonic()),
             idle_timeout=terms.idle_timeout,
-            complain=lambda address, text: None,
-            tell=terms.tell,
+            notices=Notices(tell=terms.tell),
         )
-        return Lease(await search.find(), announcer)
+        return Lease(await _find(search), announcer)
     finally:
         announcer.close()
 
 
-class WorkerSearch(Search):
-    """A `Search` that waits in asyncio's loop, and asks what the job is when it knows the worker."""
+class AskedChoice(Choice):
+    """Asks what the job is when the worker is known."""
 
-    def __init__(self, choose: Choose, **options: Any) -> None:
-        super().__init__(**options)
+    def __init__(self, choose: Choose, go: Go, requirements: Requirements | None) -> None:
+        super().__init__(go, requirements)
         self._choose = choose
 
-    async def find(self) -> Winner:
-        nothing = Go(job_id=bytes(IDENTITY_SIZE), attempt=1, streams=[])
-        try:
-            while True:
-                now = monotonic()
-                self._follow_race(now)
-                ready = await _readable(self._filenos(now), self._next_timeout(now))
-                winner = self._advance_all(ready, nothing)
-                if winner is not None:
-                    self._tell_the_others()
-                    return winner
-        finally:
-            self.close()
-
-    def _job_for(self, offer: Hello, address: str, go: Go) -> Go:
+    def job_for(self, offer: Hello, address: str) -> Go:
         return self._choose(offer, address)
 
 
+async def _find(search: Search) -> Winner:
+    """Drives a search in asyncio's loop."""
+    try:
+        search.start()
+        while True:
+            now = monotonic()
+            winner = search.step(await _readable(search.filenos(now), search.next_timeout(now)))
+            if winner is not None:
+                search.tell_others()
+                return winner
+    finally:
+        search.close()
+
+
 async def _readable(fds: Iterable[int], until: float) -> set[int]:
-    """Those of the descriptors that are readable, as soon as one is, or none when the time has come."""
+    """Returns the descriptors that are readable, as soon as there is one, or an empty set when the time has come."""
     loop = asyncio.get_running_loop()
     woken = asyncio.Event()
     ready: set[int] = set()

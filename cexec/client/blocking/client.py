@@ -13,7 +13,7 @@ from time import monotonic
 from cexec.client.attempt.signals import EndedBySignal, Signals
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, Request
 from cexec.client.search.messages import ancestors_words
-from cexec.client.search.search import Search
+from cexec.client.search.search import Choice, Notices, Search
 from cexec.errors import CexecError, InterruptedByUser, LocalError, NoWorkerError
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
@@ -22,6 +22,7 @@ from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.connection.frames import SIGNALLED
 from cexec.protocol.connection.options import INTERRUPT
 from cexec.protocol.datagrams.announcement import SealedAnnouncement
+from cexec.protocol.decisions.race import Race
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -170,25 +171,24 @@ class Client:
         if request.trace is not None:
             request.trace.note("attempt", number=attempt, port=listener.port)
         try:
-            search = Search(
-                key=request.key,
-                sealed=SealedAnnouncement(
-                    request.key,
-                    job_id=self._job_id,
-                    attempt=attempt,
-                    weight=request.weight,
-                    requirements=request.requirements,
-                ),
-                announcer=announcer,
-                listener=listener,
-                accept_timeout=request.accept_timeout,
-                idle_timeout=request.idle_timeout,
-                complain=self._complain,
-                tell=self._tell,
-                warn=_say,
-                trace=request.trace,
+            sealed = SealedAnnouncement(
+                request.key,
+                job_id=self._job_id,
+                attempt=attempt,
+                weight=request.weight,
+                requirements=request.requirements,
             )
-            return search.run(request.go(self._job_id, attempt))
+            search = Search(
+                request.key,
+                sealed,
+                announcer,
+                listener,
+                Choice(request.go(self._job_id, attempt), request.requirements),
+                Race(accept_timeout=request.accept_timeout, now=monotonic()),
+                idle_timeout=request.idle_timeout,
+                notices=Notices(complain=self._complain, tell=self._tell, warn=_say, trace=request.trace),
+            )
+            return search.find_blocking()
         except NoWorkerError:
             self._complain(CLUSTER, f"failed to respond after {request.accept_timeout:g} seconds")
             raise

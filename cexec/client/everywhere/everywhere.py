@@ -19,6 +19,7 @@ from cexec.client.everywhere.shared_input import SharedInput
 from cexec.client.everywhere.worker_run import WorkerRun
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, IMPATIENT, Request
 from cexec.client.search.messages import ancestors_words
+from cexec.client.search.search import Notices, Search
 from cexec.errors import EXIT_TEMPORARY, CexecError, NoWorkerError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
@@ -73,11 +74,12 @@ class EverywhereClient:
         try:
             roll = call_roll(request.key, announcer, request.requirements, self._expected)
             self._names = shown_names(roll.values())
-            gathering = self._search(roll, announcer)
+            gathering = self._gather(roll)
+            search = self._search(gathering, announcer)
             try:
-                self._drive(gathering, roll)
+                self._drive(search, gathering, roll)
             finally:
-                gathering.close()
+                search.close()
                 for run in self._runs:
                     run.end()
         except NoWorkerError as error:
@@ -91,47 +93,54 @@ class EverywhereClient:
             announcer.close()
         return self._conclude(len(roll))
 
-    def _search(self, roll: dict[bytes, Answer], announcer: Announcer) -> Gathering:
-        request = self._request
+    def _gather(self, roll: dict[bytes, Answer]) -> Gathering:
+        """Names the workers that cannot take part, and waits for the others."""
         for instance, answer in roll.items():
             if answer.trouble:
                 self._give_up(self._names[instance], answer.address, answer.trouble)
-        return Gathering(
-            {instance: answer for instance, answer in roll.items() if not answer.trouble},
-            patience=request.accept_timeout,
-            key=request.key,
-            sealed=SealedAnnouncement(
-                request.key,
-                job_id=self._job_id,
-                attempt=1,
-                kind=RUN_ALL,
-                weight=request.weight,
-                requirements=request.requirements,
-            ),
-            announcer=announcer,
-            listener=open_listener(request.ports, loopback=announcer.loopback, ipv6=announcer.ipv6),
+        usable = {instance: answer for instance, answer in roll.items() if not answer.trouble}
+        return Gathering(usable, self._request.go(self._job_id, 1), self._request.accept_timeout)
+
+    def _search(self, gathering: Gathering, announcer: Announcer) -> Search:
+        request = self._request
+        sealed = SealedAnnouncement(
+            request.key,
+            job_id=self._job_id,
+            attempt=1,
+            kind=RUN_ALL,
+            weight=request.weight,
+            requirements=request.requirements,
+        )
+        return Search(
+            request.key,
+            sealed,
+            announcer,
+            open_listener(request.ports, loopback=announcer.loopback, ipv6=announcer.ipv6),
+            gathering,
+            gathering.race,
             idle_timeout=request.idle_timeout,
-            complain=self._complain,
-            tell=self._tell,
+            notices=Notices(complain=self._complain, tell=self._tell),
         )
 
     # the loop
 
-    def _drive(self, gathering: Gathering, roll: dict[bytes, Answer]) -> None:
-        go = self._request.go(self._job_id, 1)
+    def _drive(self, search: Search, gathering: Gathering, roll: dict[bytes, Answer]) -> None:
         searching = True
+        search.start()
         self._signals.start()
         try:
             while (searching or self._runs or not self._printer.idle) and not self._printer.reader_gone:
-                ready = self._wait(gathering if searching else None)
+                ready = self._wait(search, gathering) if searching else self._wait()
                 if searching:
-                    winner = gathering.advance(ready, go)
+                    winner = search.step(ready)
                     if winner is not None:
+                        gathering.took(winner)
                         self._begin(winner)
                     for instance, reason in gathering.given_up().items():
                         self._give_up(self._names[instance], roll[instance].address, reason)
                     if gathering.complete:
-                        gathering.finish()
+                        search.tell_others()
+                        search.close()
                         searching = False
                 if self._signals.fileno() in ready:
                     self._pass_signals_on()
@@ -139,16 +148,17 @@ class EverywhereClient:
         finally:
             self._signals.stop()
 
-    def _wait(self, gathering: Gathering | None) -> set[int]:
+    def _wait(self, search: Search | None = None, gathering: Gathering | None = None) -> set[int]:
         poll = select.poll()
         wanted = {self._signals.fileno(): select.POLLIN, **self._printer.wanted()}
         timeouts = [run.next_timeout() for run in self._runs]
         for run in self._runs:
             wanted.update(run.wanted())
             wanted.update((shared.fd, select.POLLIN) for shared in run.short_of() if shared.fd >= 0)
-        if gathering is not None:
-            wanted.update(dict.fromkeys(gathering.filenos(), select.POLLIN))
-            timeouts.append(gathering.next_timeout())
+        if search is not None and gathering is not None:
+            now = monotonic()
+            wanted.update(dict.fromkeys(search.filenos(now), select.POLLIN))
+            timeouts += [search.next_timeout(now), gathering.next_timeout()]
         for fd, mask in wanted.items():
             poll.register(fd, mask)
         if any(run.eager for run in self._runs):

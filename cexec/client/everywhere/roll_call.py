@@ -1,8 +1,9 @@
 """`cexec --all`: who is there, and the search until every one of them has the job.
 
 Contract: `call_roll` asks by census and raises `NoWorkerError` that names who is absent; nothing has been started then.
-A `Gathering` announces until each worker of the roll has got GO or is given up: `advance` returns the next one that has
-it, `given_up` the others with reasons, `complete` when none is left.  Each instance gets the job once.
+A `Gathering` is the `Choice` of the search that follows: each worker of the roll gets the job once.  `took` notes who
+has it, `given_up` names the workers that are waited for no longer, and `complete` is true when all have it or are
+given up.
 docs/protocol.md section 3.3.
 """
 
@@ -11,16 +12,14 @@ from __future__ import annotations
 from time import monotonic
 
 from cexec.client.search.inquiry import Inquiry
-from cexec.client.search.search import Search
+from cexec.client.search.search import Choice
 from cexec.errors import NoWorkerError
-from cexec.protocol.base.limits import MAXIMUM_HOPS, QUEUED_LIFETIME
+from cexec.protocol.base.limits import QUEUED_LIFETIME
 from cexec.protocol.datagrams import hello
 from cexec.protocol.decisions.race import Race
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import Any
-
     from cexec.client.search.candidate import Winner
     from cexec.net.announcer import Announcer
     from cexec.protocol.base.keys import ClientKey
@@ -88,68 +87,58 @@ class RollRace(Race):
                 self.until[answer.instance] = max(self.until[answer.instance], now + QUEUED_LIFETIME)
 
 
-class Gathering(Search):
-    """The search of one `cexec --all`."""
+class Gathering(Choice):
+    """The search of one `cexec --all`: gives the job to each worker of the roll once."""
 
-    def __init__(self, roll: dict[bytes, Answer], *, patience: float, **options: Any) -> None:
-        """`patience`: seconds without a word of a worker after which it is given up, 0: never; the rest: `Search`."""
-        super().__init__(accept_timeout=0.0, **options)
+    def __init__(self, roll: dict[bytes, Answer], go: Go, patience: float) -> None:
+        """`patience`: seconds without a word of a worker after which it is given up; 0: never."""
+        super().__init__(go)  # no requirements: a worker that lacks something is not in the roll
         self._roll = roll
         self._started = monotonic()
-        self._waited = RollRace(roll, patience, self._started)
-        self._race = self._waited
+        self.race = RollRace(roll, patience, self._started)
         self._given: set[bytes] = set()
 
     @property
     def complete(self) -> bool:
-        return not self._waited.until
+        """True if no worker is waited for any more."""
+        return not self.race.until
 
-    def filenos(self) -> list[int]:
-        return self._filenos(monotonic())
+    @property
+    def given(self) -> int:
+        """How many workers have got the job."""
+        return len(self._given)
 
     def next_timeout(self) -> float:
-        return min([self._next_timeout(monotonic()), *self._waited.until.values()])
+        """Returns when the next worker is given up."""
+        return min(self.race.until.values(), default=NEVER)
 
-    def advance(self, ready: set[int], go: Go) -> Winner | None:
-        """Goes on with all that is ready or due, up to the next worker that has got `go`."""
-        self._follow_race(monotonic())
-        winner = self._advance_all(ready, go)
-        if winner is not None:
-            self._given.add(winner.hello.instance)
-            self._waited.until.pop(winner.hello.instance, None)
-        return winner
+    def took(self, winner: Winner) -> None:
+        """Notes that this worker has the job."""
+        self._given.add(winner.hello.instance)
+        self.race.until.pop(winner.hello.instance, None)
 
     def given_up(self) -> dict[bytes, str]:
-        """The workers that are waited for no longer, each told once, and why."""
+        """Returns the workers that are waited for no longer, and why; each is told once."""
         now = monotonic()
         found: dict[bytes, str] = {}
-        for instance, until in list(self._waited.until.items()):
+        for instance, until in list(self.race.until.items()):
             if until <= now:
-                del self._waited.until[instance]
+                del self.race.until[instance]
                 found[instance] = self._reason(instance)
         return found
 
-    def finish(self) -> None:
-        """The announcement is taken back."""
-        self._announcer.send(self._sealed.claim(len(self._given), MAXIMUM_HOPS))
-        self.close()
-
-    @property
-    def _picky(self) -> bool:
-        return False  # whoever lacks something is not in the roll
-
-    def status(self, now: float) -> str:
-        names = sorted(self._roll[instance].hello.name for instance in self._waited.until)
+    def status(self) -> str:
+        names = sorted(self._roll[instance].hello.name for instance in self.race.until)
         return f"waiting for {', '.join(names)}"
 
-    def _wants(self, offer: Hello) -> bool:
-        """Once each, and nobody who was not there when the census was taken."""
+    def wants(self, offer: Hello) -> bool:
+        """Wants each worker once, and no other than was there when the census was taken, or has started since."""
         if offer.instance in self._roll:
-            return offer.instance in self._waited.until
+            return offer.instance in self.race.until
         return offer.instance not in self._given and offer.uptime >= monotonic() - self._started
 
     def _reason(self, instance: bytes) -> str:
-        answer = self._waited.answers.get(instance)
+        answer = self.race.answers.get(instance)
         if answer is None:
             return "did not connect"
         if answer.purpose == hello.UNREACHABLE:

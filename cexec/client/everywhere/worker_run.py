@@ -7,15 +7,16 @@ is kept in `outputs`.  `step` raises `LocalError` only, when a file of ours fail
 
 from __future__ import annotations
 
-import os
 from time import monotonic
 
-from cexec.client.attempt.descriptors import name_of
+from cexec.client.attempt import attempt as meaning
+from cexec.client.attempt.attempt import Attempt
+from cexec.client.attempt.stepping import advance
 from cexec.client.everywhere.kept_output import KeptSink
 from cexec.client.everywhere.shared_input import SharedInput, SharedSource
-from cexec.errors import CexecError, DisconnectedError, LocalError, RefusedError
-from cexec.net.pump import Pump, Trouble
-from cexec.protocol.connection import frames
+from cexec.errors import CexecError, LocalError, ProtocolError
+from cexec.net.liveness import hurry
+from cexec.net.pump import LEAST_CREDIT, Pump
 from cexec.protocol.connection.frames import READS, WRITES
 from cexec.protocol.connection.session import RUNNING
 
@@ -23,10 +24,10 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cexec.client.attempt.attempt import AttemptEvent, FailedHere
     from cexec.client.attempt.descriptors import Descriptor
     from cexec.client.search.candidate import Winner
     from cexec.protocol.connection.frames import Exit
-    from cexec.protocol.connection.session import Event
 
 
 class WorkerRun:
@@ -41,6 +42,7 @@ class WorkerRun:
         self.exit: Exit | None = None
         self.failure: CexecError | None = None
         self.outputs: dict[int, KeptSink] = {}
+        self._attempt = Attempt(once=winner.hello.once)
         self._pump = Pump(winner.connection, winner.records, winner.session)
         self._session = winner.session
         self._sources: dict[int, SharedSource] = {}
@@ -52,6 +54,7 @@ class WorkerRun:
             elif descriptor.directions == WRITES:
                 self.outputs[descriptor.fd] = KeptSink()
         self._pump.sinks.update(self.outputs)
+        hurry(winner.connection)
 
     @property
     def over(self) -> bool:
@@ -73,24 +76,22 @@ class WorkerRun:
         return [
             source
             for stream, source in self._sources.items()
-            if stream in self._pump.sources and self._session.sendable(stream)
+            # With less credit the pump makes no record: to step for it would keep a CPU busy for nothing.
+            if stream in self._pump.sources and self._session.sendable(stream) >= LEAST_CREDIT
         ]
 
     def wanted(self) -> dict[int, int]:
         return self._pump.wanted()
 
     def next_timeout(self) -> float:
-        return self._session.next_timeout()
+        look = self._attempt.next_timeout()
+        return self._session.next_timeout() if look is None else min(look, self._session.next_timeout())
 
     def step(self) -> None:
         """Moves what can be moved, without waiting."""
-        try:
-            for event in self._pump.step(0.0):
-                self._handle(event)
-        except LocalError:
-            raise
-        except CexecError as error:
-            self.failure = error
+        advance(self._attempt, self._pump, 0.0)
+        while (event := self._attempt.next_event()) is not None:
+            self._handle(event)
         if self.exit is not None:
             self._session.release()
             self._pump.say_goodbye()
@@ -107,20 +108,18 @@ class WorkerRun:
         """The worker ends its program when it sees us go."""
         self._pump.connection.close()
 
-    def _handle(self, event: Event | Trouble) -> None:
-        if isinstance(event, Trouble):
-            reason = os.strerror(event.error).lower()
-            what = f"keep the output of worker {self.name}" if event.writing else "read the input again"
-            raise LocalError(f"cannot {what}: {reason}")
-        if self.exit is not None:
-            return  # a complete result stays one, whatever the worker says after it
-        if event.kind == frames.STARTED:
+    def _handle(self, event: AttemptEvent) -> None:
+        if isinstance(event, meaning.Began):
             self._pump.sources.update(self._sources)
-        elif event.kind == frames.REFUSED and event.refusal is not None:
-            raise RefusedError(event.refusal.reason, permanent=event.refusal.kind == frames.PERMANENT)
-        elif event.kind == frames.WITHDRAW:
-            raise RefusedError(event.text, permanent=False)
-        elif event.kind == frames.BROKEN:
-            raise DisconnectedError(f"lost {name_of(event.stream)} of the program: {event.text}")
-        elif event.kind == frames.EXIT:
+        elif isinstance(event, meaning.Ended):
             self.exit = event.exit
+        elif isinstance(event, meaning.ProgramAsked):
+            self._attempt.connection_failed(ProtocolError("worker asked for a program, and there is none"))
+        elif isinstance(event, meaning.FailedHere):
+            raise event.error or self._failure_here(event)
+        elif isinstance(event, meaning.Refused | meaning.Lost):
+            self.failure = event.error
+
+    def _failure_here(self, event: FailedHere) -> LocalError:
+        what = f"keep the output of worker {self.name}" if event.writing else "read the input again"
+        return LocalError(f"cannot {what}: {event.reason}")

@@ -1,9 +1,13 @@
 """The client's announcing phase: sockets joined to a `Race`, until one worker has confirmed.
 
-Contract: `Search.run()` returns the `Winner` or raises `NoWorkerError`; everybody else has then been told, the
-listener is closed and the reply key erased.  Until it has proved itself a connection costs one socket and one deadline;
-no connection can block another.  What goes wrong with a connection is passed to `complain(address, text)` in the
-ancestor's words.  docs/protocol.md section 3.
+Contract: a `Search` is driven in steps.  `start()` announces; then its owner waits until one of `filenos(now)` is
+readable or `next_timeout(now)` has come, and calls `step(ready)`.  That returns the `Winner` once a worker has
+confirmed and has got the job, and raises `NoWorkerError` when it gives up.  `tell_others()` releases the workers that
+were not chosen; `close()` closes the listener and erases the reply key.  `find_blocking` does all of that for an owner
+that may wait.  A `Choice` decides who gets which job; `Notices` say what a person, the ancestor's programs and
+`--explain` are told.  A connection costs one socket and one deadline until its worker has proved itself, and no
+connection can block another.
+docs/protocol.md section 3.
 """
 
 from __future__ import annotations
@@ -17,7 +21,7 @@ from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import MAXIMUM_HOPS, MAXIMUM_UNAUTHENTICATED
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.hello import decode_answer, open_hello
-from cexec.protocol.decisions.race import GAVE_UP, SILENT, TRANSMIT, Race
+from cexec.protocol.decisions.race import GAVE_UP, SILENT, TRANSMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +38,8 @@ if TYPE_CHECKING:
     from cexec.protocol.datagrams.announcement import SealedAnnouncement
     from cexec.protocol.datagrams.datagram import Datagram
     from cexec.protocol.datagrams.hello import Hello
+    from cexec.protocol.datagrams.requirements import Requirements
+    from cexec.protocol.decisions.race import Race
 
 ACCEPT_BATCH = 16  # connections (ours) accepted before the others are looked at again
 UNTRIED = 0.2  # seconds (ours) to wait when descriptors have run out
@@ -42,63 +48,146 @@ BROWSE_AFTER = 1.0  # seconds (ours) without an answer after which workers are l
 NEVER = float("inf")
 
 
+class Notices:
+    """Who hears what about a search.
+
+    `complain(address, text)`: what a connection did wrong, in the ancestor's words.  `tell`: a line for the person who
+    waits.  `warn`: a line also for those who do not wait at a terminal.  `trace`: every step, for --explain.
+    """
+
+    __slots__ = ("complain", "tell", "trace", "warn")
+
+    def __init__(
+        self,
+        *,
+        complain: Callable[[str, str], None] = lambda address, text: None,
+        tell: Callable[[str], None] = lambda text: None,
+        warn: Callable[[str], None] | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        self.complain = complain
+        self.tell = tell
+        self.warn = warn or tell
+        self.trace = trace
+
+
+class Choice:
+    """Decides which worker gets which job: here the first one that confirms gets `go`."""
+
+    def __init__(self, go: Go, requirements: Requirements | None = None) -> None:
+        """`requirements`: what the search explains that the workers lack when nobody takes the job."""
+        self._go = go
+        self.requirements = requirements
+
+    def wants(self, offer: Hello) -> bool:
+        """Returns True if a worker that has proved itself may go on to confirm."""
+        return True
+
+    def job_for(self, offer: Hello, address: str) -> Go:
+        """Returns what a worker that has confirmed is given; raises `CexecError` to give it nothing."""
+        return self._go
+
+    def status(self) -> str | None:
+        """Returns what a person who waits is told; None for the usual words."""
+        return None
+
+
 class Search:
     """One attempt's announcing phase."""
 
     def __init__(
         self,
-        *,
         key: ClientKey,
         sealed: SealedAnnouncement,
         announcer: Announcer,
         listener: TcpListener,
-        accept_timeout: float,
+        choice: Choice,
+        race: Race,
+        *,
         idle_timeout: float,
-        complain: Callable[[str, str], None],
-        tell: Callable[[str], None],
-        warn: Callable[[str], None] | None = None,
-        trace: Trace | None = None,
+        notices: Notices,
     ) -> None:
-        """`tell` gets a line for the person who waits, `warn` for whoever waits, `trace` every step."""
+        """`race` decides when to announce and when to give up; `idle_timeout` is that of the winner's session."""
         self._key = key
         self._sealed = sealed
         self._announcer = announcer
         self._listener = listener
+        self._choice = choice
+        self._race = race
         self._idle_timeout = idle_timeout
-        self._complain = complain
-        self._tell = tell
-        self._warn = warn or tell
+        self._notices = notices
+        self._trace = notices.trace
         self._warned = False
-        self._trace = trace
         self._ciphers = sodium.aead_names()
         self._candidates: dict[int, Candidate] = {}
-        self._race = Race(accept_timeout=accept_timeout, now=monotonic())
-        self._accept_timeout = accept_timeout
         self._sent_to: list[str] = []
         self._accept_again = 0.0
         self._inquiry: Inquiry | None = None  # into what the workers lack, when nobody takes the job
         self._lacking = ""
         self._invalid: dict[str, str] = {}  # workers whose certificate is not valid now, and what it says
-        self._browse_at = NEVER if announcer.loopback else self._race.started + BROWSE_AFTER
+        self._browse_at = NEVER if announcer.loopback else race.started + BROWSE_AFTER
 
-    def run(self, go: Go) -> Winner:
-        """Announces until a worker has confirmed, and gives it `go`."""
+    # steps
+
+    def find_blocking(self) -> Winner:
+        """Announces until a worker has confirmed, and gives it its job."""
         try:
-            self._follow_race(monotonic())
+            self.start()
             from cexec.client.search import candidate  # noqa: F401 - loaded while the workers think about the announcement
 
             while True:
-                self._follow_race(monotonic())
-                ready = self._wait()
-                winner = self._advance_all(ready, go)
+                winner = self.step(self._wait())
                 if winner is not None:
-                    self._tell_the_others()
+                    self.tell_others()
                     return winner
         finally:
             self.close()
 
+    def start(self) -> None:
+        """Sends the first announcement."""
+        self._follow_race(monotonic())
+
+    def filenos(self, now: float) -> list[int]:
+        """Returns the descriptors to wait for: connections are accepted only while there is room for them."""
+        accepts = self._unproved < MAXIMUM_UNAUTHENTICATED and now >= self._accept_again
+        return [*self._announcer.filenos(), *self._candidates, *(self._listener.filenos() if accepts else ())]
+
+    def next_timeout(self, now: float) -> float:
+        """Returns when `step` is due although nothing has come."""
+        timeouts = [self._race.next_timeout(), self._browse_at]
+        if now < self._accept_again:
+            timeouts.append(self._accept_again)
+        timeouts += [candidate.deadline for candidate in self._candidates.values()]
+        if self._inquiry is not None:
+            timeouts.append(self._inquiry.next_timeout())
+        return min(timeouts)
+
+    def step(self, ready: set[int]) -> Winner | None:
+        """Goes on with all that is ready or due, up to the first worker that has got its job."""
+        now = monotonic()
+        for fd in ready.intersection(self._candidates):
+            winner = self._advance(self._candidates[fd], now)
+            if winner is not None:
+                return winner
+        self._accept(now)
+        self._hear_datagrams(now)
+        self._handle_timeouts(now)
+        self._follow_race(monotonic())
+        return None
+
+    def tell_others(self) -> None:
+        """Tells the workers that were not chosen, by a claim and on their connections."""
+        self._announcer.send(self._sealed.claim(self._race.connected, MAXIMUM_HOPS))
+        for other in self._candidates.values():
+            if other.session is not None:
+                other.session.cancel()
+                try:
+                    other.flush()
+                except DisconnectedError:
+                    pass
+
     def close(self) -> None:
-        """Nobody can come or answer any more."""
+        """Ends the search: nobody can connect or answer any more."""
         self._listener.close()
         self._sealed.erase()
         for candidate in self._candidates.values():
@@ -110,24 +199,10 @@ class Search:
     def _wait(self) -> set[int]:
         poll = select.poll()
         now = monotonic()
-        for fd in self._filenos(now):
+        for fd in self.filenos(now):
             poll.register(fd, select.POLLIN)
-        seconds = max(0.0, self._next_timeout(now) - now)
+        seconds = max(0.0, self.next_timeout(now) - now)
         return {fd for fd, _ in poll.poll(seconds * 1000 + (0.999 if seconds else 0))}
-
-    def _filenos(self, now: float) -> list[int]:
-        """The descriptors to wait for: connections are accepted only while there is room for them."""
-        accepts = self._unproved < MAXIMUM_UNAUTHENTICATED and now >= self._accept_again
-        return [*self._announcer.filenos(), *self._candidates, *(self._listener.filenos() if accepts else ())]
-
-    def _next_timeout(self, now: float) -> float:
-        timeouts = [self._race.next_timeout(), self._browse_at]
-        if now < self._accept_again:
-            timeouts.append(self._accept_again)
-        timeouts += [candidate.deadline for candidate in self._candidates.values()]
-        if self._inquiry is not None:
-            timeouts.append(self._inquiry.next_timeout())
-        return min(timeouts)
 
     @property
     def _unproved(self) -> int:
@@ -149,7 +224,7 @@ class Search:
                 self._note("browsing")
         if self._inquiry is not None and self._inquiry.advance(now):
             self._end_inquiry()
-            self._tell(self.status(now))
+            self._notices.tell(self.status(now))
 
     def _follow_race(self, now: float) -> None:
         if not self._race.transmissions:
@@ -169,7 +244,7 @@ class Search:
                 if self._picky and not self._race.queued():
                     self._inquire()
                 else:
-                    self._tell(self.status(now))
+                    self._notices.tell(self.status(now))
             elif event == GAVE_UP:
                 if self._picky and not self._lacking:
                     self._inquire().run()
@@ -186,13 +261,13 @@ class Search:
             )
         if self._announcer.failures and not self._warned and now >= self._race.started + WARN_AFTER:
             self._warned = True
-            self._warn(self.status(now))
+            self._notices.warn(self.status(now))
 
     # what nobody has
 
     @property
     def _picky(self) -> bool:
-        return bool(self._sealed.announcement.requirements)
+        return bool(self._choice.requirements)
 
     def _inquire(self) -> Inquiry:
         """Begins to ask who is there: workers that do not fit have not answered."""
@@ -204,32 +279,13 @@ class Search:
 
     def _end_inquiry(self) -> None:
         assert self._inquiry is not None
-        self._lacking = self._inquiry.explain(self._sealed.announcement.requirements)
+        requirements = self._choice.requirements
+        self._lacking = self._inquiry.explain(requirements) if requirements is not None else ""
         self._inquiry = None
         if self._lacking:
             self._note("census", found=self._lacking)
 
     # connections
-
-    def _advance_all(self, ready: set[int], go: Go) -> Winner | None:
-        """Goes on with all that is ready or due, up to the first worker that has got `go`."""
-        now = monotonic()
-        for fd in ready.intersection(self._candidates):
-            winner = self._advance(self._candidates[fd], go, now)
-            if winner is not None:
-                return winner
-        self._accept(now)
-        self._hear_datagrams(now)
-        self._handle_timeouts(now)
-        return None
-
-    def _wants(self, offer: Hello) -> bool:
-        """Whether this worker may have the job."""
-        return True
-
-    def _job_for(self, offer: Hello, address: str, go: Go) -> Go:
-        """What a worker that has confirmed is given; raises `CexecError` when it is to have nothing."""
-        return go
 
     def _accept(self, now: float) -> None:
         from cexec.client.search.candidate import Candidate
@@ -249,7 +305,7 @@ class Search:
         except LocalError:
             self._accept_again = now + UNTRIED  # out of descriptors: those that wait stay in the backlog
 
-    def _advance(self, candidate: Candidate, go: Go, now: float) -> Winner | None:
+    def _advance(self, candidate: Candidate, now: float) -> Winner | None:
         proved = candidate.hello is not None
         try:
             confirmed = candidate.advance(now, self._idle_timeout)
@@ -257,11 +313,11 @@ class Search:
                 candidate.hello.certificate.check_dates(_wall_clock())
                 self._race.offered(candidate.hello)
                 self._note("offered", hello=candidate.hello, address=candidate.address[0])
-                if not self._wants(candidate.hello):
+                if not self._choice.wants(candidate.hello):
                     self._drop(candidate, "")
             if not confirmed or candidate.session is None or candidate.hello is None:
                 return None
-            candidate.session.go(self._job_for(candidate.hello, candidate.address[0], go))
+            candidate.session.go(self._choice.job_for(candidate.hello, candidate.address[0]))
             candidate.flush()
         except CexecError as error:
             if isinstance(error, CertificateError) and candidate.hello is not None:
@@ -274,23 +330,13 @@ class Search:
         self._note("won", hello=candidate.hello, address=candidate.address[0], told=len(self._candidates))
         return Winner(candidate)
 
-    def _tell_the_others(self) -> None:
-        self._announcer.send(self._sealed.claim(self._race.connected, MAXIMUM_HOPS))
-        for other in self._candidates.values():
-            if other.session is not None:
-                other.session.cancel()
-                try:
-                    other.flush()
-                except DisconnectedError:
-                    pass
-
     def _drop(self, candidate: Candidate, reason: str, words: str = "") -> None:
         """An unproved peer may be anybody, so what it did wrong is told only where errors are asked for."""
         self._candidates.pop(candidate.connection.fileno(), None)
         candidate.connection.close()
         self._note("dropped", address=candidate.address[0], reason=reason, hello=candidate.hello)
         if words:
-            self._complain(candidate.address[0], words)
+            self._notices.complain(candidate.address[0], words)
 
     # datagrams
 
@@ -316,7 +362,7 @@ class Search:
         self._race.answered(answer, now)
         self._note("answered", hello=answer, address=source[0])
         if first and answer in self._race.complaints():
-            self._tell(complaint(answer))
+            self._notices.tell(complaint(answer))
 
     # words
 
@@ -325,7 +371,9 @@ class Search:
             self._trace.note(step, **facts)
 
     def status(self, now: float) -> str:
-        """What a person who waits wants to know."""
+        """Returns what a person who waits wants to know."""
+        if (chosen := self._choice.status()) is not None:
+            return chosen
         queued = self._race.queued()
         left = self._race.seconds_left(now)
         if queued:
@@ -342,12 +390,13 @@ class Search:
         complaints = "".join(f"; {complaint(answer)}" for answer in self._race.complaints())
         complaints += "".join(f"; worker {name} was not taken: {text}" for name, text in self._invalid.items())
         if complaints:
-            return f"no worker of {self._key.fingerprint} could take the job in {self._accept_timeout:g} s{complaints}"
+            seconds = f"{self._race.accept_timeout:g} s"
+            return f"no worker of {self._key.fingerprint} could take the job in {seconds}{complaints}"
         if self._lacking:
             return f"no worker of {self._key.fingerprint} fits: {self._lacking}"
         failures = "".join(f"; {label}: {text}" for label, text in self._announcer.failures.items())
         return (
-            f"no worker of {self._key.fingerprint} answered in {self._accept_timeout:g} s; sent "
+            f"no worker of {self._key.fingerprint} answered in {self._race.accept_timeout:g} s; sent "
             f"{count(self._race.transmissions, 'announcement')} to {', '.join(self._sent_to) or 'nobody'}{failures}; "
             "is cservice running with this key, in the same group (CEXEC_GROUP)?"
         )

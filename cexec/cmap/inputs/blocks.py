@@ -1,4 +1,4 @@
-"""The blocks of --pipe, read by a thread, so that nobody waits for whoever writes standard input.
+"""The blocks of --pipe, read by a thread, so that nothing here waits for the program that writes standard input.
 
 Contract: `take` is the next block, b"" at the end, None if it has not come yet; then `arrived` is called, in the
 thread, when there is something to take.  At most AHEAD blocks wait.  `LocalError` when the input cannot be read.
@@ -9,10 +9,10 @@ from __future__ import annotations
 import os
 import queue
 import threading
+from typing import TYPE_CHECKING
 
 from cexec.errors import LocalError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 

@@ -1,4 +1,4 @@
-"""What is wrong with the tasks, said before the first of them starts.
+"""Finds what is wrong with the tasks before the first of them starts.
 
 Contract: `check_rows` raises `UsageError` for the first row (in the table's order) whose inputs cannot be read, whose
 results have nowhere to go, or whose result another row has too, or is there already.  A result that is there is right
@@ -10,13 +10,13 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.tables import Row
 from cexec.cmap.inputs.tasks import BLOCK, FILE, STDERR, STDOUT
 from cexec.errors import UsageError
 from cexec.protocol.base.limits import MAXIMUM_GO
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -43,7 +43,7 @@ def check_rows(plan: Plan, numbers: Iterable[int], finished: Callable[[Task], bo
 
 
 def check_lines_are_no_files(table: Table) -> None:
-    """Who writes `::: *.wav` and forgets --stdin wants the files' content, not their names, to be worked on."""
+    """Refuses `::: *.wav` without --stdin: the content of the files, not their names, should be worked on."""
     names = [name for number in range(1, min(len(table), LOOKED_AT) + 1) for name in table.row(number).inputs]
     if names and all(_is_file(name) for name in names):
         raise UsageError(
@@ -53,7 +53,7 @@ def check_lines_are_no_files(table: Table) -> None:
 
 
 def check_blocks(plan: Plan) -> None:
-    """--pipe: nobody knows how many tasks there will be, so each result needs the number in its name."""
+    """Checks --pipe: it is not known how many tasks there will be, so each result needs the number in its name."""
     for template in plan.result_templates:
         if template.text == os.devnull:
             continue
@@ -73,7 +73,7 @@ def check_block_task(task: Task) -> None:
 
 
 class _Checker:
-    """What has been seen of the rows so far."""
+    """Remembers what has been seen of the rows so far."""
 
     def __init__(self, plan: Plan, table: Table, numbers: Iterable[int], finished: Callable[[Task], bool]) -> None:
         self._plan = plan
@@ -93,7 +93,7 @@ class _Checker:
 
     @property
     def idle(self) -> bool:
-        """Whether there is nothing to look at in any row."""
+        """True if there is nothing to look at in any row."""
         return not (self._reads or self._has_results or self._has_files or self._has_arguments)
 
     def check(self, number: int) -> None:
@@ -156,7 +156,7 @@ class _Checker:
             raise UsageError(f"row {row.number} has the result {name} twice; names must differ")
 
     def _check_names_on_worker(self, row: Row) -> None:
-        """What the worker is to find in the job's directory, and what it is asked for."""
+        """Checks the files that the worker is sent, and those that it is asked for."""
         task = self._plan.task(row.number)
         given = [name for name, _ in (*task.sends, *task.texts)]
         wanted = [result.name for result in task.results if result.kind == FILE]
@@ -171,7 +171,7 @@ class _Checker:
 
 
 def _row_without_cells(number: int) -> Row:
-    """What names that show no cell are made of: nothing has to be read and taken apart."""
+    """A row for names that show no cell: nothing has to be read and taken apart."""
     return Row(number, ())
 
 
@@ -193,7 +193,7 @@ def _check_readable(path: str, number: int) -> None:
 
 
 def _look_into(directory: str, where: str) -> set[str]:
-    """What is in a directory that can be written."""
+    """Returns the names in a directory; raises `UsageError` if it cannot be written."""
     path = directory or "."
     if not os.path.isdir(path):
         raise UsageError(f"{where}: there is no directory {path}; make it first")

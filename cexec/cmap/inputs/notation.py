@@ -1,25 +1,19 @@
-"""How numbers are written on a command line: ranges, sizes, durations, percentages, escapes.
+"""What only cmap writes on a command line: ranges, percentages, escapes; `system.units` has sizes and durations.
 
-Contract: each function takes the text and the name of its option, and raises `UsageError` that names both.  Pure.
+Contract: pure; `parse_ranges` raises `UsageError` that names the text and its option.
 """
 
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from cexec.errors import UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-LARGEST = 10**15  # (ours) a number that no table, size or time needs
 _RANGE = re.compile(r"(\d{1,15})(?:-(\d{1,15})(?::(\d{1,15}))?)?", re.ASCII)
-_SIZE = re.compile(r"(\d{1,15})([KMGT]?)", re.ASCII | re.IGNORECASE)
-_SHIFTS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
-_NUMBER = r"(\d{1,15}(?:\.\d{1,15})?|\.\d{1,15})"
-_DURATION = re.compile(rf"(?:{_NUMBER}d)?(?:{_NUMBER}h)?(?:{_NUMBER}m)?(?:{_NUMBER}s?)?", re.ASCII)
-_SECONDS = (86400, 3600, 60, 1)  # in a day, an hour, a minute, a second
 _PERCENT = re.compile(r"(\d{1,9}(?:\.\d{1,9})?)%", re.ASCII)
 _ESCAPE = re.compile(rb"\\(?:x([0-9A-Fa-f]{2})|(.))", re.DOTALL)
 _ESCAPED = {b"n": b"\n", b"t": b"\t", b"r": b"\r", b"0": b"\0", b"\\": b"\\"}
@@ -40,30 +34,6 @@ def parse_ranges(text: str, option: str) -> list[range]:
             raise UsageError(f"{option} {text}: {part!r} has no members")
         result.append(range(first, last + 1, step))
     return result
-
-
-def parse_whole(text: str, option: str, least: int = 0, most: int = LARGEST) -> int:
-    """A whole number."""
-    if not (text.isascii() and text.isdigit() and least <= int(text) <= most):
-        raise UsageError(f"{option} is {text!r}, but must be a whole number from {least} to {most}")
-    return int(text)
-
-
-def parse_size(text: str, option: str) -> int:
-    """`64K` in bytes, at least 1; the letters are powers of 1,024."""
-    match = _SIZE.fullmatch(text)
-    size = int(match[1]) << _SHIFTS[match[2].upper()] if match else 0
-    if not 0 < size <= LARGEST:
-        raise UsageError(f"{option} is {text!r}, but must be a size such as 64K or 1M")
-    return size
-
-
-def parse_duration(text: str, option: str) -> float:
-    """`1m30s`, `2h` or `0.5` in seconds."""
-    match = _DURATION.fullmatch(text)
-    if match is None or not text:
-        raise UsageError(f"{option} is {text!r}, but must be a time such as 10, 0.5 or 1m30s")
-    return sum(float(part) * seconds for part, seconds in zip(match.groups(), _SECONDS, strict=True) if part)
 
 
 def parse_percent(text: str) -> float | None:

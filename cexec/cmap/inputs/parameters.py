@@ -12,12 +12,12 @@ from __future__ import annotations
 import csv
 import json
 from itertools import chain
+from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.store import RecordStore
 from cexec.cmap.inputs.tables import Records, decode, encode
 from cexec.errors import UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
@@ -28,7 +28,7 @@ _decode_json = json.JSONDecoder().raw_decode
 
 
 def read_parameters(lines: Iterable[bytes], name: str) -> Records:
-    """The table in the lines of the file that errors call `name`."""
+    """Reads the table in the lines of a file, which errors call `name`."""
     numbered = enumerate(lines, 1)
     number, first = next((found for found in numbered if found[1].strip()), (0, b""))
     if not first:
@@ -64,7 +64,7 @@ def _read_delimited(header: str, lines: Iterator[tuple[int, bytes]], name: str) 
 def _parse_checked(
     line: str, lines: Iterator[tuple[int, bytes]], delimiter: str, where: str
 ) -> tuple[tuple[str, ...], str]:
-    """The cells of a record and all of its lines, of which `line` is the first."""
+    """Returns the cells of a record and all of its lines, of which `line` is the first."""
     taken = [line]
 
     def more() -> Iterator[str]:
@@ -83,7 +83,7 @@ def _parse_checked(
 
 
 def _parse(record: str, delimiter: str) -> tuple[str, ...]:
-    """The cells of a record that is known to be right, without its line end."""
+    """Returns the cells of a record that is known to be right, without its line end."""
     if delimiter == _BAR:
         return tuple([cell.strip(" ") for cell in record.split(_BAR)])
     return tuple(record.split(delimiter) if '"' not in record else next(_reader([record], delimiter)))
@@ -148,7 +148,7 @@ def _parse_object(line: str, name: str, number: int) -> dict[str, object]:
 
 
 def _check_escapes(found: dict[str, object], where: str) -> bool:
-    """Whether a NUL is among the cells; half a character, which JSON can write, is refused."""
+    """Returns True if a NUL is among the cells; refuses half a character, which JSON can write."""
     cells = [_text(value) for value in found.values()]
     try:
         return any(b"\0" in encode(cell) for cell in cells)
@@ -157,7 +157,7 @@ def _check_escapes(found: dict[str, object], where: str) -> bool:
 
 
 def _text(value: object) -> str:
-    """A text as it is, anything else as JSON writes it."""
+    """Returns a text as it is, anything else as JSON writes it."""
     if isinstance(value, str):
         return value
     return str(value) if type(value) is int else json.dumps(value, ensure_ascii=False, separators=(",", ":"))

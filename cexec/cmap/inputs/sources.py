@@ -13,14 +13,14 @@ import random
 from array import array
 from contextlib import contextmanager
 from itertools import chain
+from typing import TYPE_CHECKING
 
-from cexec.cmap.inputs.notation import LARGEST, parse_ranges, parse_whole
 from cexec.cmap.inputs.parameters import read_parameters
 from cexec.cmap.inputs.store import CHUNK, RecordStore
 from cexec.cmap.inputs.tables import Groups, Lines, Linked, Numbers, Product, Slices, Words
 from cexec.errors import UsageError
+from cexec.system.units import LARGEST
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
     from typing import BinaryIO
@@ -32,7 +32,7 @@ LINEAR, RANDOM = "linear", "random"
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """The words before the first `:::`, and for each `:::` or `:::+` the words after it."""
+    """Returns the words before the first `:::`, and for each `:::` or `:::+` the words after it."""
     before: list[str] = []
     inputs: list[tuple[str, list[str]]] = []
     for word in words:
@@ -50,13 +50,13 @@ def table_from(
     inputs: Sequence[tuple[str, list[str]]] = (),
     files: Sequence[str] = (),
     params: str = "",
-    array_members: str = "",
-    slices: str = "",
+    array_members: Sequence[range] = (),
+    slices: int | None = None,
     stdin: BinaryIO | None = None,
     null: bool = False,
-    group: str = "",
+    group: int | None = None,
 ) -> Table:
-    """The one table that the options describe; lines of `stdin` when there is no other.  A file called - is `stdin`."""
+    """Makes the one table that the options describe, of lines of `stdin` if there is no other; `-` is `stdin` too."""
     given = {":::": inputs, "-a": files, "--params": params, "--array": array_members, "--slices": slices}
     sources = [option for option, value in given.items() if value]
     if len(sources) > 1:
@@ -70,11 +70,11 @@ def table_from(
         with _reading(params, stdin) as stream:
             return read_parameters(stream, "standard input" if params == "-" else params)
     if array_members:
-        return Numbers(parse_ranges(array_members, "--array"))
+        return Numbers(array_members)
     if slices:
-        return Slices(parse_whole(slices, "--slices", 1))
+        return Slices(slices)
     table = _combined(inputs) if inputs else _product([_read_lines(name, stdin, separator) for name in files or "-"])
-    return Groups(table, parse_whole(group, "-n", 1, 10_000)) if group else table
+    return Groups(table, group) if group else table
 
 
 def _combined(inputs: Sequence[tuple[str, list[str]]]) -> Table:
@@ -103,7 +103,7 @@ def _read_lines(name: str, stdin: BinaryIO | None, separator: bytes) -> Lines:
 
 @contextmanager
 def _reading(name: str, stdin: BinaryIO | None) -> Iterator[BinaryIO]:
-    """The file, or standard input, which stays open."""
+    """Opens the file, or takes standard input, which stays open."""
     if name == "-" and stdin is None:
         raise UsageError("standard input is needed for something else; give the inputs with -a or after :::")
     try:
@@ -116,20 +116,24 @@ def _reading(name: str, stdin: BinaryIO | None) -> Iterator[BinaryIO]:
         raise UsageError(f"cannot read {name}: {os.strerror(error.errno or 0).lower()}") from None
 
 
+def parse_order(text: str, option: str) -> str:
+    """Returns LINEAR or RANDOM."""
+    if text not in (LINEAR, RANDOM):
+        raise UsageError(f"{option} is {text!r}, but must be {LINEAR} or {RANDOM}")
+    return text
+
+
 class Selection:
     """The numbers of the rows that become tasks, in the order in which they are started."""
 
-    def __init__(self, rows: int, *, chosen: str = "", order: str = LINEAR, seed: int = 0) -> None:
+    def __init__(self, rows: int, *, chosen: Sequence[range] = (), order: str = LINEAR, seed: int = 0) -> None:
         """`rows` is the table's length; `seed` makes a random order the same again."""
-        if order not in (LINEAR, RANDOM):
-            raise UsageError(f"--order is {order!r}, but must be linear or random")
         self._numbers: Sequence[int] = range(1, rows + 1)
         if chosen:
-            ranges = parse_ranges(chosen, "--rows")
-            for wrong in (number for members in ranges for number in (members[0], members[-1])):
+            for wrong in (number for members in chosen for number in (members[0], members[-1])):
                 if not 1 <= wrong <= rows:
-                    raise UsageError(f"--rows {chosen}: there is no row {wrong}; the last one is {rows}")
-            self._numbers = array("Q", sorted(set(chain.from_iterable(ranges))))
+                    raise UsageError(f"--rows: there is no row {wrong}; the last one is {rows}")
+            self._numbers = array("Q", sorted(set(chain.from_iterable(chosen))))
         self._shuffled: array[int] | None = None
         if order == RANDOM:
             self._shuffled = array("Q", self._numbers)
@@ -142,7 +146,7 @@ class Selection:
         return iter(self._numbers if self._shuffled is None else self._shuffled)
 
     def ascending(self) -> Sequence[int]:
-        """The same numbers in the table's order."""
+        """Returns the same numbers in the table's order."""
         return self._numbers
 
 
@@ -168,7 +172,7 @@ def cut_blocks(stream: BinaryIO, size: int, end: bytes) -> Iterator[bytes]:
 
 
 def _last_end(waiting: bytearray, size: int, end: bytes, searched: int) -> int:
-    """Where the last record ends that ends within `size`, or else the first one that ends later; 0: none has."""
+    """Returns the last end of a record within `size`, or else the first one after it; 0 if no record has ended."""
     if not end:
         return size
     found = waiting.rfind(end, searched, size)

@@ -11,10 +11,10 @@ import os
 import tempfile
 from array import array
 from itertools import accumulate, islice
+from typing import TYPE_CHECKING
 
 from cexec.errors import LocalError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import BinaryIO
@@ -25,7 +25,7 @@ WINDOW = 1 << 16  # bytes (ours) of records read at once
 
 
 class Spool:
-    """One unnamed file under $TMPDIR or /tmp, which goes when nobody holds it."""
+    """One unnamed file under $TMPDIR or /tmp, which the system removes when it is closed."""
 
     def __init__(self) -> None:
         self.size = 0
@@ -35,7 +35,7 @@ class Spool:
             raise _failure(error) from None
 
     def append(self, data: bytes | bytearray | memoryview) -> int:
-        """Where the data begins."""
+        """Adds data; returns where it begins."""
         start, view = self.size, memoryview(data)
         try:
             while view:
@@ -64,7 +64,7 @@ class Spool:
 
 
 def spool_stream(stream: BinaryIO) -> tuple[Spool, bytes]:
-    """All of a stream, for many readers, and a hash of it."""
+    """Keeps all of a stream for many readers; returns it and its hash."""
     spool = Spool()
     digest = hashlib.blake2b(digest_size=HASH_SIZE)
     while data := stream.read(CHUNK):

@@ -8,10 +8,10 @@ it is a line of a file, a combination of words or a number.
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.store import RecordStore
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -49,7 +49,7 @@ class Table:
 
     @property
     def has_nul(self) -> bool:
-        """Whether a row may contain a NUL, which no argument can."""
+        """True if a row may contain a NUL, which no argument can."""
         return False
 
     def __len__(self) -> int:
@@ -64,7 +64,7 @@ class Table:
 
 
 class Words(Table):
-    """What is on the command line."""
+    """The words of the command line."""
 
     columns = ("1",)
 
@@ -148,7 +148,7 @@ class Linked(_Joined):
 
 
 class Groups(Table):
-    """So many inputs to a row; the last row may be shorter, what it lacks is empty."""
+    """Several inputs to a row; where the last row lacks some, its cells are empty."""
 
     def __init__(self, table: Table, size: int) -> None:
         self._table = table
@@ -204,7 +204,7 @@ class Numbers(Table):
 
 
 class Slices(Table):
-    """A number from 1 and how many there are."""
+    """Rows of --slices: the number of the slice, from 1, and how many slices there are."""
 
     columns = ("slice", "slices")
 

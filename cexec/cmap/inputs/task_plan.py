@@ -1,4 +1,4 @@
-"""What the options make of a row: a task.
+"""Makes a task of a row, as the options say.
 
 Contract: `Plan(work, table)` raises `UsageError` for a column that the table has not and for options that contradict
 one another; `task(number)` is then one `Task`, made when it is asked for.  Where neither --stdin nor --stdin-text is
@@ -9,13 +9,13 @@ input.
 from __future__ import annotations
 
 import os
+from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.tables import Row, encode
 from cexec.cmap.inputs.tasks import BLOCK, DATA, FILE, NOTHING, PATH, SHARED, STDERR, STDOUT, Result, Task, TaskInput
 from cexec.cmap.inputs.templates import Template
 from cexec.errors import UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
@@ -78,18 +78,18 @@ class Plan:
         self.lines_are_stdin = table is not None and self._shared is None and not self._worker_sees_row()
 
     def task(self, number: int) -> Task:
-        """The task of one row."""
+        """Returns the task of one row."""
         assert self.table is not None
         row = self.table.row(number)
         parameters = dict(zip(self._columns, row.cells, strict=True))
         return self._task(row, self._stdin(row), parameters, " ".join(row.inputs))
 
     def block_task(self, number: int, block: bytes) -> Task:
-        """The task of one block of --pipe."""
+        """Returns the task of one block of --pipe."""
         return self._task(Row(number, ()), TaskInput(BLOCK, data=block), {}, str(number))
 
     def results(self, row: Row) -> list[Result]:
-        """What comes back into files of its own."""
+        """Returns what comes back into files of its own."""
         results = [Result(kind, template.render(row)) for kind, template in self._outputs]
         return results + [Result(FILE, path.render(row), name.render(row)) for name, path in self._fetches]
 
@@ -103,7 +103,7 @@ class Plan:
 
     @property
     def names_on_worker(self) -> list[Template]:
-        """Of files that are made from a template or come back."""
+        """Raises `UsageError` for a wrong name of a file that is made from a template or comes back."""
         return [name for name, _ in (*self._texts, *self._fetches)]
 
     def sent_files(self, row: Row) -> list[str]:
@@ -134,7 +134,7 @@ class Plan:
         return TaskInput(NOTHING)
 
     def _worker_sees_row(self) -> bool:
-        """Whether anything that the worker is given depends on the row."""
+        """True if anything that the worker is given depends on the row."""
         given = [*self.arguments, *self.sends, *(value for _, value in self._peers)]
         given += [template for pair in self._texts for template in pair]
         given += [name for name, _ in self._fetches]
@@ -166,7 +166,7 @@ class Plan:
         return self._template(name), self._template(value)
 
     def _text_file(self, text: str) -> Pair:
-        """The name on the worker, and what the template file says."""
+        """Returns the name on the worker, and the content of the template file."""
         name, equals, path = text.partition("=")
         if not (name and equals and path):
             raise UsageError(f"--input is {text!r}, but must be NAME=TEMPLATE-FILE")
@@ -192,5 +192,5 @@ def _peer_name(text: str) -> str:
 
 
 def dry_run(plan: Plan, numbers: Iterable[int], application: str) -> Iterator[str]:
-    """A line for each task: how cexec(1) would be called for it."""
+    """Yields a line for each task: the call of cexec(1) that would run it."""
     return (plan.task(number).command_line(application) for number in numbers)

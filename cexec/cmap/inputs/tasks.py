@@ -1,4 +1,4 @@
-"""One task: what its job is given, where its results go, by what it is known, and how it looks to a person.
+"""One task: the inputs of its job, the places of its results, its key in a journal, and its label for people.
 
 Contract: values, pure.  `key()` is the same for the same command and inputs, whatever the row's number; results do not
 count.  `command_line` is the call of cexec(1) that does the same, where there is one.
@@ -9,10 +9,10 @@ from __future__ import annotations
 import hashlib
 import os
 import shlex
+from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.tables import decode
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.cmap.inputs.store import Spool
 
@@ -79,7 +79,7 @@ class Task:
         self.label = label
 
     def key(self, application: bytes) -> bytes:
-        """By what a journal knows the task.  A file counts by its name, size and time of change."""
+        """Returns the key by which a journal knows the task; a file counts by its name, size and time of change."""
         stdin = self.stdin
         digest = hashlib.blake2b(digest_size=KEY_SIZE)
         for part in (
@@ -124,7 +124,7 @@ class Task:
         return line + redirected
 
     def variables(self) -> dict[str, str]:
-        """The row for the environment of a program here: PARAM_ and the column's name, and CMAP_TASK, the number.
+        """Returns the row for the environment of a program here: PARAM_ and the column's name, and CMAP_TASK.
 
         A character that a variable's name cannot have becomes `_`.
         """
@@ -136,7 +136,7 @@ class Task:
 
 
 def _file_identity(path: str) -> tuple[bytes, bytes, bytes]:
-    """A file that has changed is another input; one that cannot be read is told when it is opened."""
+    """Returns size and time of change: a file that has changed is another input.  Errors are told when it is opened."""
     if not path:
         return b"", b"", b""
     try:

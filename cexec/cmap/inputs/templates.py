@@ -7,7 +7,7 @@ Contract: `Template(text, columns)` raises `UsageError` for a column that the ta
 | `{}` | the input; several inputs of one task are joined by a space |
 | `{.}` | the input without the suffix of its last component |
 | `{/}` | its last component |
-| `{//}` | its directory, `.` if it names none |
+| `{//}` | its directory, `.` if there is no other |
 | `{/.}` | its last component without the suffix |
 | `{#}` | the number of the row, from 1 |
 | `{1}`, `{name}` | a cell, by the column's number or name |
@@ -20,10 +20,10 @@ Braces around anything that cannot be a column's name (`{print $1}`, `{"a": 1}`)
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
 from cexec.errors import UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -64,7 +64,7 @@ _CHANGES: dict[str, Callable[[str], str]] = {
 
 
 class Template:
-    """One text.  `used`: the columns that it shows, `{}` for the input and `#` for the number; none: it is fixed."""
+    """One text.  `used`: the columns that it shows, `{}` for the input, `#` for the number; empty in a fixed text."""
 
     __slots__ = ("_functions", "_inputs", "_texts", "text", "used")
 
@@ -113,7 +113,7 @@ class Template:
 
 
 def _resolve(inner: str, columns: Sequence[str]) -> tuple[int, Callable[[str], str]] | None:
-    """Which cell the text between braces means and what is to be made of it; None: it means none."""
+    """Returns the cell that the text between braces means and the part of it; None if it is no placeholder."""
     if inner == "#":
         return _NUMBER, _same
     if inner in columns:

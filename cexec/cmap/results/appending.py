@@ -10,21 +10,21 @@ import errno
 import fcntl
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from cexec.errors import CexecError, LocalError, UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 _WRONG_PLACE = (
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.EACCES, errno.EPERM, errno.EROFS, errno.ENAMETOOLONG, errno.ELOOP
 )  # fmt: skip
-STANDARD = (1, 2)  # descriptors that may be files whose names nobody knows
+STANDARD = (1, 2)  # descriptors that may be files whose names we do not know
 
 
 def cannot_write(path: str, error: OSError) -> CexecError:
-    """Of a file that the user has named, before anything runs: a name for which there is no place is wrong use."""
+    """Returns the error for a file that the user has named; a name where no file can be is wrong use."""
     kind = UsageError if error.errno in _WRONG_PLACE else LocalError
     return kind(f"cannot write {path}: {os.strerror(error.errno or 0).lower()}")
 
@@ -55,7 +55,7 @@ class AppendFile:
 
     @classmethod
     def open(cls, path: str, header: bytes = b"") -> AppendFile:
-        """A file by its name, or `cannot_write`; one that is new or empty gets `header`."""
+        """Opens a file by its name and writes `header` into a new or empty one; raises `cannot_write`."""
         whole = os.path.abspath(path)
         try:
             file = cls(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666), path, whole)
@@ -67,7 +67,7 @@ class AppendFile:
         return file
 
     def place(self) -> Place | None:
-        """Where it ends now; None if nothing can be taken back."""
+        """Returns where the file ends now; None if nothing can be taken back."""
         if not self._regular:
             return None
         offset = os.fstat(self._fd).st_size if self._appends else os.lseek(self._fd, 0, os.SEEK_CUR)

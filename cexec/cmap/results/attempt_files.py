@@ -1,4 +1,4 @@
-"""What a job writes, until its task is over: buffers, and temporary files that get their names at the end.
+"""The outputs of a job until its task is over: buffers, and temporary files that get their names at the end.
 
 Contract: an `Output` takes bytes and gives them back in pieces.  A result is there whole or not at all: it is written
 under a temporary name in its own directory and renamed.  Temporary names begin with `.cmap-` and a token, by which
@@ -10,12 +10,12 @@ from __future__ import annotations
 import json
 import os
 import shutil
+from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.store import CHUNK, Spool
 from cexec.cmap.inputs.tasks import STDERR, STDOUT
 from cexec.errors import LocalError, UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -60,7 +60,7 @@ class Output:
 
 
 class Discarded(Output):
-    """One stream that nobody wants: the user has said /dev/null."""
+    """One stream whose bytes are only counted, because the user has said /dev/null."""
 
     def append(self, data: bytes | memoryview) -> None:
         self.size += len(data)
@@ -93,7 +93,7 @@ class FileOutput(Output):
                 yield piece
 
     def close(self) -> None:
-        """The file stays.  A network file system may say only now that there was no room."""
+        """Closes the file, which stays.  A network file system may say only now that there was no room."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             try:
@@ -129,24 +129,24 @@ class AttemptFiles:
             self.outputs.setdefault(kind, Output())
 
     def finish(self) -> list[tuple[str, str]]:
-        """The attempt counts: temporary names and those that they are to get."""
+        """Closes the files of an attempt that counts; returns pairs of temporary and final names."""
         for output in self.outputs.values():
             if isinstance(output, FileOutput):
                 output.close()
         return self._renames
 
     def close(self) -> None:
-        """Nobody will read from here any more."""
+        """Closes everything; nothing will be read from here any more."""
         for output in self.outputs.values():
             output.close()
 
     def discard(self) -> None:
-        """The attempt does not count."""
+        """Removes everything; the attempt does not count."""
         for output in self.outputs.values():
             try:
                 output.close()
             except LocalError:
-                pass  # nobody wants what could not be written
+                pass  # what could not be written is not needed either
         for temporary, _ in self._renames:
             remove(temporary)
 
@@ -187,7 +187,7 @@ def sweep(directories: Iterable[str], token: str) -> None:
 
 
 def remove(path: str) -> None:
-    """A file or a directory; what cannot be removed stays."""
+    """Removes a file or a directory; leaves it if that is not possible."""
     try:
         if os.path.isdir(path) and not os.path.islink(path):
             shutil.rmtree(path, ignore_errors=True)

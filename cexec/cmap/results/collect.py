@@ -1,4 +1,4 @@
-"""What becomes of the results: in which order tasks are committed, and what each adds to which file.
+"""The order in which tasks are committed, and the bytes that each of them adds to files.
 
 Contract: `CommitOrder` puts ended tasks into the table's order, for -k and --collect.  A writer's `additions(ended)`
 are the bytes that one task adds to one file, in pieces; nothing is written here, `commit` does that.  `LineBuffer` cuts
@@ -11,16 +11,16 @@ import base64
 import codecs
 import json
 import shlex
+from dataclasses import dataclass
 from functools import partial
 from operator import itemgetter
-from typing import Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, TypeVar
 
 from cexec.cmap.inputs.tables import encode
 from cexec.cmap.inputs.tasks import STDERR, STDOUT
 from cexec.cmap.results import joblog
 from cexec.cmap.results.attempt_files import Output
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
 
@@ -35,16 +35,14 @@ LONGEST_LINE = 1 << 20  # bytes (ours) of a line that are waited for
 _THIRDS = 3  # base64 encodes so many bytes at a time
 
 
+@dataclass(slots=True)
 class Ended:
     """A task and the outputs of the attempt that counts.  `collected`: what --collect CMD made of them."""
 
-    __slots__ = ("collected", "outcome", "outputs", "task")
-
-    def __init__(self, task: Task, outcome: Outcome, outputs: Mapping[str, Output], collected: Output | None = None):
-        self.task = task
-        self.outcome = outcome
-        self.outputs = outputs
-        self.collected = collected
+    task: Task
+    outcome: Outcome
+    outputs: Mapping[str, Output]
+    collected: Output | None = None
 
 
 class CommitOrder(Generic[T]):
@@ -54,28 +52,28 @@ class CommitOrder(Generic[T]):
         self._ordered = numbers is not None
         self._numbers = iter(numbers or ())
         self._held: dict[int, T | None] = {}
-        self.current = next(self._numbers, None)  # whose turn it is
+        self.current = next(self._numbers, None)  # the number that has its turn
 
     @property
     def full(self) -> bool:
-        """Whether so much is held that nothing new should be begun."""
+        """True if so much is held that nothing new should begin."""
         return len(self._held) >= MOST_HELD
 
     def put(self, number: int, thing: T) -> list[T]:
-        """What has its turn now."""
+        """Takes a thing; returns all things that have their turn now."""
         if not self._ordered:
             return [thing]
         self._held[number] = thing
         return self._release()
 
     def skip(self, number: int) -> list[T]:
-        """Nothing will come for this number."""
+        """Says that nothing comes for this number; returns what has its turn now."""
         if self._ordered:
             self._held[number] = None
         return self._release()
 
     def rest(self) -> list[T]:
-        """What is still held, because what should come before it never will."""
+        """Returns what is still held because the things before it never came."""
         held = [thing for _, thing in sorted(self._held.items(), key=itemgetter(0)) if thing is not None]
         self._held.clear()
         return held
@@ -98,20 +96,20 @@ class LineBuffer:
         self._rest = b""
 
     def append(self, data: bytes) -> bytes:
-        """The lines that are complete now."""
+        """Takes data; returns the lines that are complete now."""
         data = self._rest + data
         end = len(data) if len(data) > LONGEST_LINE else data.rfind(b"\n") + 1
         self._rest = data[end:]
         return b"".join(tagged([data[:end]], self._tag))
 
     def end(self) -> bytes:
-        """What is left without a line end."""
+        """Returns the rest, which has no line end."""
         rest, self._rest = self._rest, b""
         return b"".join(tagged([rest], self._tag))
 
 
 class Live:
-    """The outputs of one attempt for --line-buffer; `end` says that no more will come."""
+    """The outputs of one attempt for --line-buffer; after `end` no more comes."""
 
     def __init__(self, files: Mapping[str, AppendFile], task: Task, *, tag: bool = False) -> None:
         """`files` by STDOUT and STDERR."""
@@ -130,7 +128,7 @@ class Live:
 
 
 def tagged(pieces: Iterable[bytes], tag: bytes) -> Iterator[bytes]:
-    """`tag` before every line."""
+    """Puts `tag` before every line."""
     begins = True
     for piece in pieces:
         if tag and piece:
@@ -143,7 +141,8 @@ def tagged(pieces: Iterable[bytes], tag: bytes) -> Iterator[bytes]:
 class Printed:
     """One output itself, `kind`.  `tag`: the inputs before each line.
 
-    What a program has written that failed may say why; standard output that was rejected is no result and is not shown.
+    The output of a program that failed is shown, because it may say why.  Standard output that was rejected is not
+    shown, because it is no result.
     """
 
     def __init__(self, file: AppendFile, kind: str, *, tag: bool = False) -> None:

@@ -7,11 +7,12 @@ knew before that, which can be a rename that failed, is completed when it is ope
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cexec.cmap.inputs.notation import format_ranges
 from cexec.cmap.results.attempt_files import rename_all
 from cexec.errors import LocalError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -57,7 +58,7 @@ def _take_back(journal: Journal | None, claim: Claim | None, places: Sequence[tu
 
 
 def unsaved(numbers: Iterable[int]) -> str:
-    """What a coordinator says when it has to stop."""
+    """Returns the words for tasks that a coordinator could not save before it had to stop."""
     ascending = sorted(numbers)
     noun = "task" if len(ascending) == 1 else "tasks"
     return f"{noun} {format_ranges(ascending)} {'is' if len(ascending) == 1 else 'are'} not saved"

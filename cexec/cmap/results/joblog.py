@@ -5,9 +5,10 @@ Contract: `line(outcome)` is one line with its end; a line end in the command is
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cexec.cmap.inputs.tables import encode
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.cmap.results.outcome import Outcome
 
@@ -16,7 +17,7 @@ HEADER = "\t".join(COLUMNS).encode() + b"\n"
 
 
 def fields(outcome: Outcome) -> tuple[str, ...]:
-    """The columns' values.  A worker that nobody knows, because none was found, is called `-`."""
+    """Returns the columns' values; the worker of a task that had no worker is written as `-`."""
     return (
         str(outcome.number),
         outcome.worker or "-",

@@ -19,12 +19,12 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
+from typing import TYPE_CHECKING
 
 from cexec.cmap.results.appending import Place, cannot_write, take_back
 from cexec.cmap.results.lockfile import Lock
 from cexec.errors import LocalError, UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeVar
@@ -79,11 +79,11 @@ class Journal:
             raise cannot_write(path, error) from None
         try:
             _check_magic(path)
-            self._database = self._guard(lambda: sqlite3.connect(path))
+            self.database = self._guard(lambda: sqlite3.connect(path))
             try:
                 self._open(now)
             except BaseException:
-                self._database.close()
+                self.database.close()
                 raise
         except BaseException:
             self._lock.close()
@@ -99,7 +99,7 @@ class Journal:
         self._execute("PRAGMA synchronous=NORMAL")
         if not tables:
             marks = f"PRAGMA application_id={APPLICATION}; PRAGMA user_version={FORMAT};"
-            self._guard(lambda: self._database.executescript(f"BEGIN; {_SCHEMA} {marks} COMMIT;"))
+            self._guard(lambda: self.database.executescript(f"BEGIN; {_SCHEMA} {marks} COMMIT;"))
         self._recover()
         done, failed = self.counts()
         if self._mode == NEW and done + failed:
@@ -115,7 +115,7 @@ class Journal:
     # which tasks are to be run
 
     def claim(self, key: bytes, number: int, command: str) -> Claim | None:
-        """Takes up a task; None: it is not to be run, because of what became of it before."""
+        """Takes up a task; returns None if it is not to be run, because of what became of it in an earlier run."""
         found = self._execute(
             "SELECT occurrence, state FROM task WHERE key = ? AND run < ? ORDER BY occurrence LIMIT 1", key, self._run
         ).fetchone()
@@ -134,7 +134,7 @@ class Journal:
         return Claim(key, occurrence) if state in wanted[self._mode] else None
 
     def is_done(self, key: bytes) -> bool:
-        """Whether a task with this hash has succeeded, so that its result may be there."""
+        """Returns True if a task with this hash has succeeded, so that its result may be there."""
         query = "SELECT 1 FROM task WHERE key = ? AND state = ? LIMIT 1"
         return self._execute(query, key, DONE).fetchone() is not None
 
@@ -144,13 +144,13 @@ class Journal:
         return counts.get(DONE, 0), counts.get(FAILED, 0)
 
     def note(self, status: str) -> None:
-        """How this run stands, in words of the caller's; durable with the next commit."""
+        """Writes down how this run stands, in words of the caller's; durable with the next commit."""
         self._execute("UPDATE run SET status = ? WHERE number = ?", status, self._run)
 
-    # attempts, for who wants to know why: not durable before the next commit
+    # attempts, for `cmap explain`: not durable before the next commit
 
     def begin_attempt(self, claim: Claim, worker: str, started: float) -> int:
-        """The attempt's number."""
+        """Writes an attempt down; returns the number of its row."""
         query = "INSERT INTO attempt (key, occurrence, worker, started) VALUES (?, ?, ?, ?)"
         return self._execute(query, claim.key, claim.occurrence, worker, started).lastrowid or 0
 
@@ -161,13 +161,13 @@ class Journal:
     # the end of a task
 
     def intend(self, claim: Claim, places: Sequence[Place]) -> None:
-        """These files are about to be added to."""
+        """Writes down where the files end that are about to be added to."""
         told = json.dumps([[place.path, place.device, place.inode, place.offset] for place in places])
         self._execute("INSERT OR REPLACE INTO pending VALUES (?, ?, ?, NULL)", claim.key, claim.occurrence, told)
         self.flush()
 
     def commit(self, claim: Claim, outcome: Outcome, renames: Sequence[tuple[str, str]]) -> None:
-        """The task is over; `renames` are temporary files and what they are to be called."""
+        """Makes the end of a task durable; `renames` are pairs of temporary and final names."""
         self._execute(
             "UPDATE task SET state = ?, worker = ?, started = ?, runtime = ?, sent = ?, received = ?, exitval = ?, "
             "signal = ?, reason = ? WHERE key = ? AND occurrence = ?",
@@ -182,8 +182,8 @@ class Journal:
         self.flush()
 
     def withdraw(self, claim: Claim) -> None:
-        """What was intended has been taken back; the task is as it was."""
-        self._guard(self._database.rollback)
+        """Says that what was intended has been taken back; the task is as it was."""
+        self._guard(self.database.rollback)
         self.settle(claim)
         self.flush()
 
@@ -192,15 +192,23 @@ class Journal:
         self._execute("DELETE FROM pending WHERE key = ? AND occurrence = ?", claim.key, claim.occurrence)
 
     def flush(self) -> None:
-        """Shows readers how it stands."""
-        self._guard(self._database.commit)
+        """Makes everything so far durable and visible to readers."""
+        self._guard(self.database.commit)
 
     def close(self) -> None:
         try:
             self.flush()
         finally:
-            self._database.close()
+            self.database.close()
             self._lock.close()
+
+    def abandon(self) -> None:
+        """Lets the journal go as the kernel does when the process is killed: nothing more is committed."""
+        self.database.close()
+        try:
+            self._lock.close()
+        except OSError:
+            pass  # it has been let go before
 
     # after a crash
 
@@ -219,7 +227,7 @@ class Journal:
         self.flush()
 
     def _execute(self, query: str, *values: object) -> sqlite3.Cursor:
-        return self._guard(lambda: self._database.execute(query, values))
+        return self._guard(lambda: self.database.execute(query, values))
 
     def _guard(self, what: Callable[[], T]) -> T:
         try:

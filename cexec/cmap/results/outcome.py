@@ -1,4 +1,4 @@
-"""How a task ended, as a joblog, a journal and a report tell it.
+"""The end of a task in the terms of joblog, journal and report.
 
 Contract: a value.  `started` is the wall clock's time, `runtime` seconds; `sent` and `received` are bytes; `exitval`
 and `signal` are as in GNU parallel: a program that died of a signal has the exit value 0, one that we ended -1.  A
@@ -8,46 +8,29 @@ result was `rejected` by --validate, or because a file of it is missing, althoug
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+from dataclasses import KW_ONLY, dataclass
+from typing import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
 ENDED_BY_US = -1  # exit value (GNU parallel) of a task that ran into its time limit or lost all of its workers
 
 
+@dataclass(slots=True)
 class Outcome:
     """`number` is the row's; `reason` says why the task failed, and is empty if it did not."""
 
-    __slots__ = (
-        "command", "exitval", "number", "reason", "received", "rejected", "runtime", "sent", "signal", "started",
-        "succeeded", "worker",
-    )  # fmt: skip
-
-    def __init__(
-        self,
-        number: int,
-        *,
-        succeeded: bool,
-        command: Callable[[], str],
-        worker: str = "",
-        started: float = 0.0,
-        runtime: float = 0.0,
-        sent: int = 0,
-        received: int = 0,
-        exitval: int = 0,
-        signal: int = 0,
-        reason: str = "",
-        rejected: bool = False,
-    ) -> None:
-        self.number = number
-        self.succeeded = succeeded
-        self.command = command
-        self.worker = worker
-        self.started = started
-        self.runtime = runtime
-        self.sent = sent
-        self.received = received
-        self.exitval = exitval
-        self.signal = signal
-        self.reason = reason
-        self.rejected = rejected
+    number: int
+    _: KW_ONLY
+    succeeded: bool
+    command: Callable[[], str]
+    worker: str = ""
+    started: float = 0.0
+    runtime: float = 0.0
+    sent: int = 0
+    received: int = 0
+    exitval: int = 0
+    signal: int = 0
+    reason: str = ""
+    rejected: bool = False

@@ -1,4 +1,4 @@
-"""The ends of tasks, one after the other, in the order that the user wants: --collect CMD, files, journal, names.
+"""Saves tasks that are over, one by one in the order that the user wants: --collect CMD, files, journal, names.
 
 Contract: `put` takes a task that is over and `skip` a number for which nothing will come; `run`, a coroutine, saves
 what has its turn and raises `LocalError` when something cannot be saved, after which nothing more is.  `unsaved` are
@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cexec.cmap.results.collect import CommitOrder, Ended
 from cexec.cmap.results.commit import commit
 from cexec.errors import LocalError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
     from typing import Protocol
@@ -32,15 +33,13 @@ if TYPE_CHECKING:
         def additions(self, ended: Ended) -> Iterable[bytes]: ...
 
 
+@dataclass(slots=True)
 class Finished:
-    """A task that is over: how, what it wrote, and as what the journal knows it."""
+    """A task that is over: how it ended, what it wrote, and the journal's claim."""
 
-    __slots__ = ("claim", "ended", "files")
-
-    def __init__(self, ended: Ended, files: AttemptFiles, claim: Claim | None) -> None:
-        self.ended = ended
-        self.files = files
-        self.claim = claim
+    ended: Ended
+    files: AttemptFiles
+    claim: Claim | None
 
 
 class Saver:
@@ -54,9 +53,9 @@ class Saver:
         writers: Sequence[Writer],
         collector: Validator | None = None,
     ) -> None:
-        self.saved: Callable[[Ended], None] = lambda ended: None  # hears of each
+        self.saved: Callable[[Ended], None] = lambda ended: None  # is told of each
         self._journal = journal
-        self._turns: CommitOrder[Finished] = CommitOrder(order)
+        self._order: CommitOrder[Finished] = CommitOrder(order)
         self._writers = writers
         self._collector = collector
         self._ready: deque[Finished] = deque()
@@ -66,8 +65,8 @@ class Saver:
 
     @property
     def full(self) -> bool:
-        """Whether so much waits for its turn that nothing new should be begun."""
-        return self._turns.full
+        """True if so much waits for its turn that nothing new should begin."""
+        return self._order.full
 
     @property
     def unsaved(self) -> Iterator[int]:
@@ -76,14 +75,14 @@ class Saver:
     def put(self, finished: Finished) -> None:
         number = finished.ended.task.number
         self._unsaved.add(number)
-        self._take(self._turns.put(number, finished))
+        self._take(self._order.put(number, finished))
 
     def skip(self, number: int) -> None:
-        self._take(self._turns.skip(number))
+        self._take(self._order.skip(number))
 
     def close(self) -> None:
-        """Nothing more will come: `run` ends when all is saved, also that whose turn has not come."""
-        self._take(self._turns.rest())
+        """Says that nothing more comes; `run` ends when all is saved, also the tasks that wait for their turn."""
+        self._take(self._order.rest())
         self._closed = True
         self._woken.set()
 
@@ -118,7 +117,7 @@ class Saver:
         self.saved(ended)
 
     async def _collect(self, ended: Ended, collector: Validator) -> None:
-        verdict = await asyncio.to_thread(collector.judge, ended.task, ended.outputs)
+        verdict = await asyncio.to_thread(collector.check, ended.task, ended.outputs)
         if not verdict.accepted:
             verdict.output.close()
             raise LocalError(f"row {ended.task.number}: {verdict.reason}")

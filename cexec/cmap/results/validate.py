@@ -1,11 +1,11 @@
-"""--validate and --collect with a program or a function: what looks at the results of a task on this side.
+"""--validate and --collect with a program or a function, which looks at the results of a task on this side.
 
 Contract: a `Validator` is given each task's results in a directory: `stdout`, `stderr`, and the files that were fetched
 under the job's names for them.  A command is run by sh in that directory, with the row as PARAM_name and the number as
 CMAP_TASK in its environment; exit status 0 accepts, and one that is lost does not.  `module:function` is called with
 the row, a dict of texts, and the directory's path; true accepts.  Whatever is wrong with either is the reason of a
-`Verdict`, except a function that cannot be found: `UsageError`, when the judge is made.  A command is in a process
-group of its own: Ctrl-C is for us, and what runs is ended by `end`.
+`Verdict`, except a function that cannot be found: `UsageError`, when the `Validator` is made.  A command is in a
+process group of its own: Ctrl-C is for us, and what runs is ended by `end`.
 """
 
 from __future__ import annotations
@@ -17,12 +17,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.store import CHUNK
 from cexec.cmap.results.attempt_files import FileOutput, Output
 from cexec.errors import LocalError, UsageError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -57,7 +57,7 @@ class Validator:
         match = _FUNCTION.fullmatch(text)
         self._function = None if match is None else _find(match[1], match[2], option)
 
-    def judge(self, task: Task, outputs: Mapping[str, Output], extra: Mapping[str, str] | None = None) -> Verdict:
+    def check(self, task: Task, outputs: Mapping[str, Output], extra: Mapping[str, str] | None = None) -> Verdict:
         """`extra` is added to a command's environment."""
         with tempfile.TemporaryDirectory(prefix="cexec-results-") as directory:
             try:
@@ -115,21 +115,21 @@ class Validator:
 
 
 def _wait(process: subprocess.Popen[bytes]) -> int | None:
-    """The exit status, negative for a signal; None if it is lost, which `subprocess` takes for a 0.
+    """Returns the exit status, negative for a signal; None if it is lost, which `subprocess` takes for a 0.
 
     The kernel keeps none for a Python program that ignores SIGCHLD.
     """
     try:
         _, status = os.waitpid(process.pid, 0)
     except ChildProcessError:
-        process.returncode = 0  # so that nobody waits for it again
+        process.returncode = 0  # so that `subprocess` does not wait for it again
         return None
     process.returncode = os.waitstatus_to_exitcode(status)
     return process.returncode
 
 
 def _kill_group(process: subprocess.Popen[bytes]) -> None:
-    if process.returncode is None:  # until it is known nobody else has its number
+    if process.returncode is None:  # until then no other process can have its number
         try:
             os.killpg(process.pid, signal.SIGKILL)
         except ProcessLookupError:
@@ -137,7 +137,7 @@ def _kill_group(process: subprocess.Popen[bytes]) -> None:
 
 
 def _fill(directory: str, outputs: Mapping[str, Output]) -> None:
-    """Links to what is in a file already, copies of the rest."""
+    """Fills the directory: links to what is in a file already, copies of the rest."""
     for name, output in outputs.items():
         path = os.path.join(directory, name)
         os.makedirs(os.path.dirname(path), exist_ok=True)
@@ -150,7 +150,7 @@ def _fill(directory: str, outputs: Mapping[str, Output]) -> None:
 
 
 def _find(module: str, name: str, option: str) -> Callable[[dict[str, str], str], object]:
-    """Modules of the working directory count."""
+    """Imports a function, also from a module of the working directory."""
     if "" not in sys.path and os.getcwd() not in sys.path:
         sys.path.insert(0, os.getcwd())
     try:

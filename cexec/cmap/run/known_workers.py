@@ -1,13 +1,14 @@
-"""The workers that a coordinator has met, and which of them it still counts on.
+"""The workers that a coordinator has met, and those of them that it still counts on.
 
-Contract: a worker is one running cservice, known by its instance; `join` is told each time that one offers itself,
-`leased` and `parted` as leases begin and end.  One that has none and was not met for `FORGET_AFTER` is `forgotten`:
-it may have gone, and no task must wait for it.  That it can run none of the tasks (`unfit`) is never forgotten.
+Contract: a worker is one running cservice, known by its instance; `meet` is told each time that one offers itself.  A
+worker without leases that was not met for `FORGET_AFTER` is `forgotten`: it may have gone, and no task must wait for
+it.  A worker that can run none of the tasks (`unfit`) stays known as such.
 """
 
 from __future__ import annotations
 
-TYPE_CHECKING = False
+from typing import TYPE_CHECKING
+
 if TYPE_CHECKING:
     from cexec.protocol.datagrams.hello import Hello
 
@@ -31,16 +32,16 @@ class KnownWorker:
 
 
 class KnownWorkers:
-    """By instance."""
+    """All workers of one run, by instance."""
 
     def __init__(self) -> None:
         self._workers: dict[str, KnownWorker] = {}
-        self._unfit: dict[str, str] = {}  # and why, in words
-        self._unfit_since = 0.0  # nobody has been there but these
+        self._unfit: dict[str, str] = {}  # with the reason, in words
+        self._unfit_since = 0.0  # since then there have been no other workers
         self.any_met = False
 
     def meet(self, hello: Hello, address: str, now: float) -> tuple[KnownWorker, bool]:
-        """The worker that offers itself, and whether it was unknown."""
+        """Returns the worker that offers itself, and True if it was unknown."""
         self.any_met = True
         key = hello.instance.hex()
         unknown = key not in self._workers
@@ -52,11 +53,11 @@ class KnownWorkers:
         return worker, unknown
 
     def lost(self, worker: KnownWorker) -> bool:
-        """Whether it was known until now."""
+        """Forgets a worker; returns True if it was known until now."""
         return self._workers.pop(worker.key, None) is not None
 
     def unfit(self, worker: KnownWorker, reason: str, now: float) -> bool:
-        """It says that it can run none of the tasks; whether that is new."""
+        """Notes that a worker can run none of the tasks; returns True if that is new."""
         if not self._unfit:
             self._unfit_since = now
         new = worker.key not in self._unfit
@@ -65,7 +66,7 @@ class KnownWorkers:
         return new
 
     def none_fits(self, patience: float, now: float) -> str:
-        """Why, if for so many seconds there have been only workers that are unfit; else nothing."""
+        """Returns the reasons if for so many seconds there have been only unfit workers; else an empty text."""
         if any(worker.fits for worker in self._workers.values()):
             self._unfit_since = now
             return ""
@@ -85,7 +86,7 @@ class KnownWorkers:
         return sum(worker.leases for worker in self._workers.values())
 
     def by_name(self) -> dict[str, int]:
-        """Leases of all workers that are called so."""
+        """Returns how many leases there are of all workers with one name."""
         leases: dict[str, int] = {}
         for worker in self._workers.values():
             leases[worker.name] = leases.get(worker.name, 0) + worker.leases

@@ -18,14 +18,14 @@ CONTENDED_SEARCHES = 32  # (ours) so many that it matters little that some are j
 
 
 class Pacing:
-    """One coordinator's."""
+    """The number of searches of one coordinator."""
 
     def __init__(self) -> None:
         self._ramp = MOST_SEARCHES
         self._contended_until = 0.0
 
     def searches(self, newest: float | None, now: float) -> int:
-        """How many there should be; `newest`: when the latest of those that there are began."""
+        """Returns how many searches there should be; `newest`: when the latest search began that still goes on."""
         if self.contended(now):
             return CONTENDED_SEARCHES
         if newest is not None and now >= newest + SEARCH_PATIENCE:
@@ -33,14 +33,14 @@ class Pacing:
         return self._ramp
 
     def contended(self, now: float) -> bool:
-        """Whether others want the workers too, so that no lease should be kept."""
+        """Returns True if others want the workers too, so that no lease should be kept."""
         return now < self._contended_until
 
     def succeeded(self, began: float, now: float) -> None:
-        """A search that `began` then has found a worker."""
+        """Says that a search has found a worker; it `began` at that time."""
         if now < began + SEARCH_PATIENCE:
             self._ramp = min(self._ramp + 1, MOST_SEARCHES)
 
     def waited_in_vain(self, now: float) -> None:
-        """A lease did not have its turn for long."""
+        """Says that a lease has waited too long for its turn."""
         self._contended_until = now + CONTENDED_FOR

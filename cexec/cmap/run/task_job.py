@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from cexec.client.aio.lease import LeaseJob
 from cexec.cmap.inputs.tasks import FILE, PATH, SHARED, STDERR, STDOUT
@@ -17,7 +18,6 @@ from cexec.protocol.connection.frames import FIRST_FILE, READS, WRITES, Stream
 from cexec.protocol.connection.options import FETCH_ON_FAILURE, NO
 from cexec.system.io.fds import FileSource, Sink, Source
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -60,7 +60,7 @@ class SharedSpoolSource(Source):
 
 
 class PathSource(FileSource):
-    """A regular file, which is closed with the attempt."""
+    """A regular file, which is closed when the attempt ends."""
 
     def __init__(self, path: str) -> None:
         try:

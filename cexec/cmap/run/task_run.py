@@ -1,115 +1,98 @@
-"""One attempt on one worker, from the moment that the worker is to be told of it, and how it ended.
+"""One attempt as it is carried out: its job, its files, its lease, and in the end how it ended.
 
-Contract: `TaskRun` holds what belongs to the attempt; `conclude` and the others say how it ended, `outcome` makes of
-that what is saved if the attempt counts.
+Contract: `TaskRun` holds what belongs to the attempt.  Whoever carries it out sets `ending`; `outcome` makes of that
+what is saved if the attempt counts.  `cancel` ends the program by the signals of --term-seq, and then the connection.
 """
 
 from __future__ import annotations
 
+import asyncio
 import time
+from typing import TYPE_CHECKING
 
-from cexec.cmap.results.outcome import ENDED_BY_US, Outcome
-from cexec.cmap.run.scheduler import FAILED, FAILURE, SUCCEEDED
-from cexec.protocol.connection.frames import EXITED, LIMITED, READS, SIGNALLED, WRITES
+from cexec.cmap.results.outcome import Outcome
+from cexec.cmap.run.policy import KILL
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
-    import asyncio
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cexec.client.aio.lease import Lease, LeaseJob
     from cexec.cmap.inputs.tasks import Task
     from cexec.cmap.results.attempt_files import AttemptFiles
     from cexec.cmap.results.collect import Live
-    from cexec.cmap.run.events import Running
-    from cexec.cmap.run.scheduler import Attempt
-    from cexec.protocol.connection.frames import Exit
-
-WITHOUT_STATUS = -1  # of an attempt whose program has not told one
+    from cexec.cmap.run.attempt import Attempt
+    from cexec.cmap.run.ending import Ending
+    from cexec.cmap.run.observer import Running
 
 
 class TaskRun:
-    """`job` is None if it could not be made.  `owner` is the coroutine that runs it, `over` is done when it has ended.
+    """`job` is None if it could not be made.  `owner` is the coroutine that carries the attempt out."""
 
-    `how`, `status` and `reason` are those of `Scheduler.ended`.
-    """
-
-    def __init__(
-        self, attempt: Attempt, task: Task, files: AttemptFiles, job: LeaseJob | None, running: Running
-    ) -> None:
+    def __init__(self, attempt: Attempt, task: Task, files: AttemptFiles, running: Running) -> None:
         self.attempt = attempt
         self.task = task
         self.files = files
-        self.job = job
-        self.running = running
+        self.running = running  # for the observers
+        self.job: LeaseJob | None = None
         self.lease: Lease | None = None
         self.owner: asyncio.Task[None] | None = None
-        self.over: asyncio.Future[None] | None = None  # for who has to know
+        self.cancelled = False  # the owner has been told to stop
         self.live: Live | None = None
-        self.cancelled = False  # the coroutine has been told to stop
         self.journal_row = 0
         self.started = time.time()
-        self.how = ""
-        self.status = WITHOUT_STATUS
-        self.reason = ""
-        self._rejected = False
-        self._exitval, self._signal = ENDED_BY_US, 0
-        self._sent = self._received = 0
+        self.ending: Ending | None = None
+        self._over: asyncio.Future[None] | None = None  # for `cancel`
 
-    def fail(self, how: str, reason: str) -> None:
-        """It ended without an exit status."""
-        self.how, self.reason = how, reason
+    @property
+    def received(self) -> int:
+        """How many bytes have come back so far."""
+        return sum(output.size for output in self.files.outputs.values())
 
-    def conclude(self, result: Exit) -> None:
-        """The program has ended and all that it wrote has come."""
+    def missing(self) -> dict[str, str]:
+        """Returns the names of the files that did not come, and why."""
         assert self.job is not None
-        self._sent = sum(e.count for e in result.endings if e.direction == READS)
-        self._received = sum(e.count for e in result.endings if e.direction == WRITES)
-        self.status = result.exit_status
-        self._exitval, self._signal = (0, result.status) if result.kind == SIGNALLED else (self.status, 0)
-        missing = {s.name: self.job.missing[s.number] for s in self.job.streams if s.number in self.job.missing}
-        if self.status:
-            self.how, self.reason = FAILED, _reason(result)
-        elif missing:
-            self.reject("; ".join(f"cannot fetch {name}: {why}" for name, why in missing.items()))
-        else:
-            self.how, self.reason = SUCCEEDED, ""
+        missing = self.job.missing
+        return {s.name: missing[s.number] for s in self.job.streams if s.number in missing} if missing else {}
 
-    def reject(self, reason: str) -> None:
-        """The program thinks that it has succeeded, but that is not so."""
-        self.how, self.reason = FAILED, reason
-        self.status = self._exitval = FAILURE
-        self._rejected = True
-
-    def outcome(self, reason: str, command: Callable[[], str]) -> Outcome:
-        """`reason` is the scheduler's, empty after a success."""
-        ended_by_us = self.attempt.timed_out
+    def outcome(self, ending: Ending, reason: str, command: Callable[[], str]) -> Outcome:
+        """Returns what is saved of the task; `reason` is the scheduler's, empty after a success."""
         return Outcome(
             self.task.number,
             succeeded=not reason,
             command=command,
-            worker=self.running.worker,
+            worker=self.running.worker.name,
             started=self.started,
             runtime=time.time() - self.started,
-            sent=self._sent,
-            received=self._received,
-            exitval=ENDED_BY_US if ended_by_us else self._exitval,
-            signal=0 if ended_by_us else self._signal,
+            sent=ending.sent,
+            received=ending.received,
+            exitval=ending.exitval,
+            signal=ending.signal,
             reason=reason,
-            rejected=self._rejected,
+            rejected=ending.rejected,
         )
 
-    @property
-    def received(self) -> int:
-        """Bytes that have come back so far."""
-        return sum(output.size for output in self.files.outputs.values())
+    async def cancel(self, sequence: Sequence[tuple[int, float]]) -> None:
+        """Sends each signal and waits as long as the sequence says; hangs up on a program that does not end."""
+        self._over = asyncio.get_running_loop().create_future()
+        for number, wait in sequence:
+            if self.lease is not None:
+                self.lease.signal(number)
+            done, _ = await asyncio.wait([self._over], timeout=wait)
+            if done or number == KILL:
+                break
+        if not self._over.done() and self.owner is not None:
+            self.cancelled = True
+            self.owner.cancel()
 
+    def end(self) -> None:
+        """Says that the attempt is over: nothing more comes, and it needs no cancelling."""
+        if self.live is not None:
+            self.live.end()
+        if self._over is not None and not self._over.done():
+            self._over.set_result(None)
 
-def _reason(result: Exit) -> str:
-    if result.kind == EXITED:
-        words = f"exited with {result.status}"
-    elif result.kind == LIMITED:
-        words = "ran into a limit"
-    else:
-        words = f"died of signal {result.status}"
-    return f"{words}: {result.message}" if result.message else words
+    def discard(self) -> None:
+        """Throws away what the attempt has written."""
+        if self.job is not None:
+            self.job.close()
+        self.files.discard()

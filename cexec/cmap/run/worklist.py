@@ -1,18 +1,19 @@
-"""The tasks of a run, one after the other: which of them are to be run, and what each is.
+"""The tasks of a run, one after the other: those that are to be run, and the content of each.
 
 Contract: `numbers()` gives the numbers of the tasks that are to be run, in the order in which they are to be started,
-and claims each in the journal when it is asked for; `task(number)` is one of those until it is `closed`.  NOTHING_YET
-among the numbers says that the next one has not come; `on_arrival` says who is to be told.  What goes wrong in between
-ends the numbers and is then `failure`.
+and claims each in the journal when it is asked for; `task(number)` is one of those until it is closed by `close`.
+NOTHING_YET among the numbers says that the next one has not come; `on_arrival` names the function that is called when
+it has.  A fault in between ends the numbers and is then `failure`.
 """
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.checks import check_block_task
 from cexec.cmap.run.scheduler import NOTHING_YET
 from cexec.errors import CexecError
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
@@ -36,7 +37,7 @@ class Worklist:
         fingerprint: str,
         skip: Callable[[int], None] = lambda number: None,
     ) -> None:
-        """`skip` hears of tasks that need not be run; `application` is what a person calls it."""
+        """`skip` is told the tasks that need not be run; `application` is the name that a person uses."""
         self.done = 0  # so many of those
         self.failure: CexecError | None = None
         self.application = application
@@ -50,7 +51,7 @@ class Worklist:
         self._tasks: dict[int, Task] = {}  # those of blocks, which cannot be made again
 
     def numbers(self) -> Iterator[int]:
-        """Those that are to be run."""
+        """Yields the numbers of those that are to be run."""
         if self._blocks is None and self._journal is None:
             yield from self._numbers  # all of them; each is made when it begins
             return
@@ -78,16 +79,16 @@ class Worklist:
         return self._tasks.get(number) or self._plan.task(number)
 
     def claim(self, number: int) -> Claim | None:
-        """The journal's, where there is one."""
+        """Returns the journal's claim, if there is a journal."""
         return self._claims.get(number)
 
     def close(self, number: int) -> None:
-        """The task is over."""
+        """Forgets a task that is over."""
         self._claims.pop(number, None)
         self._tasks.pop(number, None)
 
     def is_done(self, task: Task) -> bool:
-        """Whether the journal knows that it has succeeded."""
+        """Returns True if the journal knows that the task has succeeded."""
         return self._journal is not None and self._journal.is_done(task.key(self._fingerprint))
 
     def _all(self) -> Iterator[Task | None]:

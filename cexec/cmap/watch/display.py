@@ -6,15 +6,16 @@ get it.  It shows nothing where standard error is no terminal.  The last picture
 
 from __future__ import annotations
 
-from cexec.cmap.run.events import Observer
-from cexec.cmap.wording import duration, number
-from cexec.errors import UsageError
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False
+from cexec.cmap.run.observer import Observer
+from cexec.errors import UsageError
+from cexec.system.units import show_duration, show_number
+
 if TYPE_CHECKING:
     from cexec.cmap.inputs.tasks import Task
     from cexec.cmap.results.outcome import Outcome
-    from cexec.cmap.run.events import Counts
+    from cexec.cmap.run.observer import Counts
     from cexec.cmap.watch.history import History
 
     try:
@@ -73,7 +74,7 @@ class Display(Observer):
             self._shown = False  # the terminal has gone
 
     def picture(self) -> RenderableType:
-        """What is shown now."""
+        """Returns what is to be shown now."""
         from rich.console import Group
         from rich.text import Text
 
@@ -97,11 +98,11 @@ class Display(Observer):
         line = Table.grid(padding=(0, 1), expand=True)
         line.add_column(ratio=1)
         line.add_column(justify="right", no_wrap=True)
-        words = Text(f"{number(over)}/{'?' if history.total is None else number(history.total)}")
+        words = Text(f"{show_number(over)}/{'?' if history.total is None else show_number(history.total)}")
         if history.total:
             words.append(f" {100 * over // history.total}%")
         if history.failed:
-            words.append(f" {number(history.failed)} failed", style="red")
+            words.append(f" {show_number(history.failed)} failed", style="red")
         line.add_row(ProgressBar(total=history.total, completed=over, pulse=history.total is None), words)
         return line
 
@@ -114,11 +115,11 @@ class Display(Observer):
             table.add_column(name, justify="right" if place else "left", no_wrap=True)
         workers = self._history.ordered()
         for worker in workers[:MOST_WORKERS]:
-            mean = "-" if worker.mean is None else duration(worker.mean)
+            mean = "-" if worker.mean is None else show_duration(worker.mean)
             rate = f"{worker.succeeded / self._history.now:.3g}" if self._history.now > 0 else "-"
-            failed = Text(number(worker.failed), style="red" if worker.failed else "")
+            failed = Text(show_number(worker.failed), style="red" if worker.failed else "")
             running = f"{worker.running}/{worker.limit}"
-            table.add_row(Text(_plain(worker.name)), running, number(worker.succeeded), failed, mean, rate)
+            table.add_row(Text(_plain(worker.name)), running, show_number(worker.succeeded), failed, mean, rate)
         if len(workers) > MOST_WORKERS:
             table.add_row(Text(f"and {len(workers) - MOST_WORKERS} more", style="dim"))
         return table
@@ -126,14 +127,14 @@ class Display(Observer):
 
 def _eta_line(history: History) -> str:
     left, seconds = history.left, history.seconds_left
-    rate = f"{history.rate:.3g} tasks/s, {duration(history.now)} so far"
+    rate = f"{history.rate:.3g} tasks/s, {show_duration(history.now)} so far"
     if left is None:
-        return f"nobody knows how many are left; {rate}"
+        return f"the number of tasks that are left is not known yet; {rate}"
     if not left:
         return f"none left; {rate}"
-    return f"{'?' if seconds is None else duration(seconds)} to go; {number(left)} left, {rate}"
+    return f"{'?' if seconds is None else show_duration(seconds)} to go; {show_number(left)} left, {rate}"
 
 
 def _plain(text: str) -> str:
-    """A worker's name must not move the cursor."""
+    """Returns a worker's name without characters that could move the cursor."""
     return "".join(c if c.isprintable() else "?" for c in text)

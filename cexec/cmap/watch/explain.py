@@ -12,19 +12,19 @@ import socket
 import sqlite3
 import time
 from contextlib import closing
+from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 from cexec.cmap.results.journal import APPLICATION, DONE, FAILED, WAITING
-from cexec.cmap.run.events import Observer
-from cexec.cmap.wording import count, duration, number
+from cexec.cmap.run.observer import Observer
 from cexec.errors import LocalError, UsageError
+from cexec.system.units import show_count, show_duration, show_number
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cexec.cmap.results.journal import Journal
-    from cexec.cmap.run.events import Counts
+    from cexec.cmap.run.observer import Counts
 
 MOST_LINES = 20  # (ours) tasks of a kind that are named
 INTERVAL = 1.0  # seconds (ours) between two notes
@@ -32,7 +32,7 @@ RESUME = "cmap --resume goes on with it"
 
 
 class StatusNote(Observer):
-    """Writes into the journal how the run stands, for whoever asks."""
+    """Writes into the journal how the run stands, where `explain` finds it."""
 
     def __init__(self, journal: Journal, wall_clock: Callable[[], float] = time.time) -> None:
         self._journal = journal
@@ -60,7 +60,7 @@ class StatusNote(Observer):
 
 
 def explain(path: str, task: int | None, now: float) -> list[str]:
-    """Everything about one task, or how all stand."""
+    """Returns lines about one task, or about all if `task` is None."""
     if not os.path.isfile(path):
         raise UsageError(f"there is no journal {path}; give the --state of the run")
     try:
@@ -94,16 +94,18 @@ class _Story:
                                            (self._run, WAITING)).fetchall()  # fmt: skip
         running = len(open_ones)
         done, failures = counts.get(DONE, 0), counts.get(FAILED, 0)
-        lines = [f"{count(done, 'task')} done, {number(failures)} failed"]
+        lines = [f"{show_count(done, 'task')} done, {show_number(failures)} failed"]
         if self._holder:
             total = self._status.get("total")
             waiting = None if total is None else max(0, total - done - failures - running)
-            lines[0] += f", {running} running, {'?' if waiting is None else number(waiting)} waiting; {self._holder}"
+            lines[0] += (
+                f", {running} running, {'?' if waiting is None else show_number(waiting)} waiting; {self._holder}"
+            )
             if waiting != 0:
                 lines.append(f"what waits: {self._why_all_wait()}")
         else:
             left = max(counts.get(WAITING, 0), (self._status.get("total") or 0) - done - failures)
-            lines[0] += f", {number(left)} left; no cmap runs with this journal"
+            lines[0] += f", {show_number(left)} left; no cmap runs with this journal"
             if left:
                 lines.append(f"what is left: {RESUME}")
         if self._holder:
@@ -131,7 +133,7 @@ class _Story:
         ).fetchall()
         lines = [f"task {task}: {command}"]
         if state == DONE:
-            lines.append(f"done by {worker} in {duration(runtime)}")
+            lines.append(f"done by {worker} in {show_duration(runtime)}")
         elif state == FAILED:
             lines.append(f"failed on {worker or 'no worker'}: {reason}")
         else:
@@ -156,17 +158,17 @@ class _Story:
         if not status.get("leases"):
             return "no worker has answered, or none that fits has a free slot; cps and cexec --explain tell more"
         slots, workers = status["leases"], status["workers"]
-        return f"other tasks come first on {count(slots, 'lease')} of {count(workers, 'worker')}"
+        return f"other tasks come first on {show_count(slots, 'lease')} of {show_count(workers, 'worker')}"
 
     def _attempt(self, place: int, worker: str, started: float, ended: float | None, reason: str | None) -> str:
         line = f"attempt {place}, {_clock(started, self._now)}, {worker}: "
         if ended is None:
-            return line + (f"running for {duration(self._now - started)}" if self._holder else "cut off")
-        return f"{line}{duration(ended - started)}, {reason or 'succeeded'}"
+            return line + (f"running for {show_duration(self._now - started)}" if self._holder else "cut off")
+        return f"{line}{show_duration(ended - started)}, {reason or 'succeeded'}"
 
 
 def _holder(path: str) -> str:
-    """Who says that it has the journal's lock, if that process exists; the lock itself is left alone."""
+    """Returns which process says that it has the journal's lock, if that process exists; does not try the lock."""
     try:
         with open(f"{path}-lock", encoding="utf-8", errors="replace") as file:
             words = file.read(200).split()
@@ -185,7 +187,7 @@ def _holder(path: str) -> str:
 
 
 def _clock(when: float, now: float) -> str:
-    """The time of day; with the date if that is another one."""
+    """Returns the time of day, with the date if that is not today's."""
     then = time.localtime(when)
     today = time.localtime(now)[:3] == then[:3]
     return time.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M:%S", then)
@@ -193,4 +195,4 @@ def _clock(when: float, now: float) -> str:
 
 def _limited(lines: list[str]) -> list[str]:
     rest = len(lines) - MOST_LINES
-    return lines if rest <= 0 else [*lines[:MOST_LINES], f"and {number(rest)} more"]
+    return lines if rest <= 0 else [*lines[:MOST_LINES], f"and {show_number(rest)} more"]

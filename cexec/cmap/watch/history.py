@@ -1,4 +1,4 @@
-"""What a run has been so far, for those who watch it: per worker, per slot, and the tasks that failed.
+"""The history of a run, for displays and reports: what each worker and each slot did, and the tasks that failed.
 
 Contract: an `Observer` that only remembers; displays, statistics and the report read it.  Its memory is bounded by the
 number of workers and by the constants below, not by the number of tasks: what was short and went well is told together
@@ -7,16 +7,18 @@ with its neighbours.  Times are seconds since `opened`.
 
 from __future__ import annotations
 
-from cexec.cmap.run.events import CANCELLED, Observer
-from cexec.cmap.run.scheduler import FAILED, LOST, SUCCEEDED
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False
+from cexec.cmap.run.ending import How
+from cexec.cmap.run.observer import Observer
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cexec.cmap.inputs.tasks import Task
     from cexec.cmap.results.outcome import Outcome
-    from cexec.cmap.run.events import Counts, Running
+    from cexec.cmap.run.ending import Ending
+    from cexec.cmap.run.observer import Counts, Running
 
 MOST_FAILURES = 1000  # (ours) that are kept with all that is known of them
 MOST_SPANS = 240  # (ours) of one slot; beyond that neighbours become one
@@ -24,11 +26,11 @@ LONGEST_TEXT = 300  # characters (ours) of a label, and of a reason
 
 
 class Span:
-    """One attempt on a slot, or `count` neighbours that ended alike.  `how` is that of `Observer.ended`."""
+    """One attempt on a slot, or `count` neighbours that ended alike."""
 
     __slots__ = ("begin", "count", "end", "how", "reason", "task")
 
-    def __init__(self, begin: float, end: float, how: str, task: int, reason: str) -> None:
+    def __init__(self, begin: float, end: float, how: How, task: int, reason: str) -> None:
         self.begin = begin
         self.end = end
         self.how = how
@@ -38,7 +40,7 @@ class Span:
 
 
 class Slot:
-    """What one of a worker's slots did, in order.  `running`: the attempt that is there now, and since when."""
+    """The attempts on one of a worker's slots, in order.  `running` has been there since `since`."""
 
     def __init__(self) -> None:
         self.spans: list[Span] = []
@@ -52,34 +54,34 @@ class Slot:
 
 
 class WorkerHistory:
-    """One instance.  `seconds`: of the attempts that succeeded; `busy`: of all; `bytes_out`: what came back."""
+    """One worker.  `seconds`: of the attempts that succeeded; `busy`: of all; `bytes_out`: what came back."""
 
     def __init__(self, name: str, slots: int) -> None:
         self.name = name
         self.limit = slots
         self.slots: list[Slot] = []
-        self.counts: dict[str, int] = {}
+        self.counts: dict[How, int] = {}
         self.seconds = 0.0
         self.busy = 0.0
         self.bytes_out = 0
 
     @property
     def succeeded(self) -> int:
-        return self.counts.get(SUCCEEDED, 0)
+        return self.counts.get(How.SUCCEEDED, 0)
 
     @property
     def failed(self) -> int:
-        return self.counts.get(FAILED, 0)
+        return self.counts.get(How.FAILED, 0)
 
     @property
     def lost(self) -> int:
         """Attempts that ended with the worker's connection."""
-        return self.counts.get(LOST, 0)
+        return self.counts.get(How.LOST, 0)
 
     @property
     def turned_away(self) -> int:
         """Attempts that it refused or did not begin."""
-        return sum(self.counts.values()) - self.succeeded - self.failed - self.lost - self.counts.get(CANCELLED, 0)
+        return sum(self.counts.values()) - self.succeeded - self.failed - self.lost - self.counts.get(How.CANCELLED, 0)
 
     @property
     def running(self) -> int:
@@ -114,7 +116,7 @@ class Failure:
 
 
 class Failures(Observer):
-    """The tasks that failed in this run: how many, and the first MOST_FAILURES of them."""
+    """Counts the tasks that failed in this run and keeps the first MOST_FAILURES of them."""
 
     def __init__(self) -> None:
         self.failures: list[Failure] = []
@@ -128,7 +130,7 @@ class Failures(Observer):
 
 
 class History(Failures):
-    """Everything.  `counts` is the latest; `status` is None while it runs."""
+    """Keeps everything.  `counts` is the latest; `status` is None while it runs."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -149,10 +151,10 @@ class History(Failures):
         self.now = now - self._opened
         self._slots[running] = self._worker(running).begin(running, self.now)
 
-    def ended(self, running: Running, how: str, status: int, reason: str, bytes_out: int, now: float) -> None:
+    def ended(self, running: Running, ending: Ending, bytes_out: int, now: float) -> None:
         self.now = now - self._opened
         worker = self._worker(running)
-        worker.counts[how] = worker.counts.get(how, 0) + 1
+        worker.counts[ending.how] = worker.counts.get(ending.how, 0) + 1
         worker.bytes_out += bytes_out
         slot = self._slots.pop(running, None)
         if slot is None:
@@ -160,9 +162,9 @@ class History(Failures):
         slot.running = None
         taken = self.now - slot.since
         worker.busy += taken
-        if how == SUCCEEDED:
+        if ending.how is How.SUCCEEDED:
             worker.seconds += taken
-        slot.add(Span(slot.since, self.now, how, running.task, reason[:LONGEST_TEXT]))
+        slot.add(Span(slot.since, self.now, ending.how, running.task, ending.reason[:LONGEST_TEXT]))
 
     def settled(self, task: Task, outcome: Outcome, now: float) -> None:
         self.now = now - self._opened
@@ -193,7 +195,7 @@ class History(Failures):
 
     @property
     def seconds_left(self) -> float | None:
-        """If it goes on like that; None while nobody can know."""
+        """How long the run still takes at this rate; None while that cannot be known."""
         left, rate = self.left, self.rate
         return left / rate if left is not None and rate else None
 
@@ -202,9 +204,9 @@ class History(Failures):
         return sorted(self.workers.values(), key=lambda worker: worker.name)
 
     def _worker(self, running: Running) -> WorkerHistory:
-        worker = self.workers.get(running.instance)
+        worker = self.workers.get(running.worker.instance)
         if worker is None:
-            worker = self.workers[running.instance] = WorkerHistory(running.worker, running.slots)
+            worker = self.workers[running.worker.instance] = WorkerHistory(running.worker.name, running.worker.slots)
         return worker
 
 
@@ -220,7 +222,7 @@ def _merged_if(spans: list[Span], alike: Callable[[Span, Span], bool]) -> list[S
     for span in spans:
         if not whole and alike(result[-1], span):
             last = result[-1]
-            if last.how == SUCCEEDED:
+            if last.how is How.SUCCEEDED:
                 last.how, last.task, last.reason = span.how, span.task, span.reason  # what went wrong is what is told
             last.end = span.end
             last.count += span.count

@@ -11,19 +11,19 @@ from __future__ import annotations
 import os
 import time
 from html import escape
+from typing import TYPE_CHECKING
 
 from cexec.cmap.results.appending import cannot_write
-from cexec.cmap.run.events import CANCELLED, Observer
-from cexec.cmap.run.scheduler import LOST, SUCCEEDED
+from cexec.cmap.run.ending import How
+from cexec.cmap.run.observer import Observer
 from cexec.cmap.watch.report_style import STYLE
 from cexec.cmap.watch.statistics import HEAD, row
-from cexec.cmap.wording import count, duration, number
+from cexec.system.units import show_count, show_duration, show_number
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from cexec.cmap.run.events import Counts
+    from cexec.cmap.run.observer import Counts
     from cexec.cmap.watch.history import History, Slot, Span, WorkerHistory
 
 INTERVAL = 5.0  # seconds (ours) between two pages
@@ -35,7 +35,7 @@ MOST_DRAWN = 24_000  # (ours) bars on a page; where there are more, neighbours a
 LEAST_DRAWN = 40  # (ours) for each slot all the same
 TICKS = 6  # (ours) about so many on the axis
 STEPS = (1, 2, 5, 10, 15, 30)  # (ours) of seconds, minutes
-KINDS = {SUCCEEDED: "succeeded", LOST: "lost", CANCELLED: "cancelled"}  # anything else is a failure
+TOLD_APART = (How.SUCCEEDED, How.LOST, How.CANCELLED)  # any other end is shown as a failure
 
 
 class Report(Observer):
@@ -62,7 +62,7 @@ class Report(Observer):
         self._try()
 
     def _try(self) -> None:
-        """A disk that is full now need not be full at the end."""
+        """Writes the page, and keeps the reason if that fails: a disk that is full now need not be full at the end."""
         try:
             self._write()
             self.problem = ""
@@ -83,7 +83,7 @@ class Report(Observer):
 
 
 def page(history: History, title: str) -> Iterator[str]:
-    """The parts of the page."""
+    """Yields the parts of the page."""
     running = history.status is None
     yield "<!doctype html>\n<html lang=en><head><meta charset=utf-8>\n"
     yield "<meta name=viewport content='width=device-width, initial-scale=1'>\n"
@@ -112,15 +112,19 @@ def _figures(history: History) -> Iterator[str]:
     counts, left = history.counts, history.seconds_left
     earlier = 0 if counts is None else counts.done
     figures = [
-        ("done", number(history.succeeded + earlier), f"{number(earlier)} in earlier runs" if earlier else ""),
-        ("failed", number(history.failed), ""),
-        ("running", number(0 if counts is None else counts.running), count(len(history.workers), "worker")),
-        ("left", "?" if history.left is None else number(history.left), ""),
+        (
+            "done",
+            show_number(history.succeeded + earlier),
+            f"{show_number(earlier)} in earlier runs" if earlier else "",
+        ),
+        ("failed", show_number(history.failed), ""),
+        ("running", show_number(0 if counts is None else counts.running), show_count(len(history.workers), "worker")),
+        ("left", "?" if history.left is None else show_number(history.left), ""),
         ("tasks a second", f"{history.rate:.3g}", ""),
-        ("so far" if history.status is None else "took", duration(history.now), ""),
+        ("so far" if history.status is None else "took", show_duration(history.now), ""),
     ]
     if history.status is None and left is not None:
-        figures.append(("to go", duration(left), ""))
+        figures.append(("to go", show_duration(left), ""))
     yield "<dl class=figures>"
     for name, value, note in figures:
         kind = " class=bad" if name == "failed" and history.failed else ""
@@ -171,8 +175,8 @@ def _time_line(worker: WorkerHistory, length: float, least: float, lane: int) ->
     yield f"<svg viewBox='0 0 {WIDTH} {height}' height={height} preserveAspectRatio=none>"
     for place, slot in enumerate(worker.slots):
         yield from _bars(slot, place * lane, lane, length, least)
-    bad = f" <b class=failed>{number(worker.failed)}</b>" if worker.failed else ""
-    yield f"</svg><span class=count>{number(worker.succeeded)}{bad}</span></div>\n"
+    bad = f" <b class=failed>{show_number(worker.failed)}</b>" if worker.failed else ""
+    yield f"</svg><span class=count>{show_number(worker.succeeded)}{bad}</span></div>\n"
 
 
 def _bars(slot: Slot, top: int, lane: int, length: float, least: float) -> Iterator[str]:
@@ -181,18 +185,18 @@ def _bars(slot: Slot, top: int, lane: int, length: float, least: float) -> Itera
     for spans in _together(slot.spans, least):
         one, last = spans[0], spans[-1]
         tasks = sum(span.count for span in spans)
-        kind = KINDS.get(one.how, "failed")
+        kind = (one.how if one.how in TOLD_APART else How.FAILED).value
         shade = 1 - shade
-        words = f"{count(tasks, 'task')}, {duration(last.end - one.begin)}"
+        words = f"{show_count(tasks, 'task')}, {show_duration(last.end - one.begin)}"
         if tasks == 1:
-            words = f"task {one.task}, {duration(one.end - one.begin)}"
+            words = f"task {one.task}, {show_duration(one.end - one.begin)}"
         why = f": {one.reason}" if one.reason else ""
         yield (
             f"<rect class='{kind} s{shade}' {_place(one.begin, last.end, length)} y={top} height={thickness}>"
             f"<title>{_text(f'{words}, {kind}{why}')}</title></rect>"
         )
     if slot.running is not None:
-        words = f"task {slot.running.task} ({slot.running.label}), running for {duration(length - slot.since)}"
+        words = f"task {slot.running.task} ({slot.running.label}), running for {show_duration(length - slot.since)}"
         yield (
             f"<rect class=running {_place(slot.since, length, length)} y={top} height={thickness}>"
             f"<title>{_text(words)}</title></rect>"
@@ -252,14 +256,15 @@ def _failures(history: History) -> Iterator[str]:
     yield "<section id=failures><h2>Failed tasks</h2>\n<table class=failures><thead><tr><th>task</th><th>inputs</th>"
     yield "<th>worker</th><th>why</th><th>status</th><th>took</th></tr></thead><tbody>\n"
     for one in history.failures:
-        cells = (one.label, one.worker, one.reason, str(one.status), duration(one.runtime))
+        cells = (one.label, one.worker, one.reason, str(one.status), show_duration(one.runtime))
         yield f"<tr><td>{one.number}</td>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}</tr>\n"
     yield "</tbody></table>\n"
     if history.failed > len(history.failures):
-        yield f"<p class=none>and {number(history.failed - len(history.failures))} more; the joblog has them all</p>\n"
+        more = show_number(history.failed - len(history.failures))
+        yield f"<p class=none>and {more} more; the joblog has them all</p>\n"
     yield "</section>\n"
 
 
 def _text(text: str) -> str:
-    """What somebody else has written, as text on one line; also inside quotes."""
+    """Returns a foreign text escaped and on one line; it can also stand inside quotes."""
     return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text), quote=True)

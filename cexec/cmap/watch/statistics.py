@@ -1,14 +1,15 @@
-"""The statistics at the end of a run: which worker did what, how fast, and which tasks failed and why.
+"""The statistics at the end of a run: a line for each worker, and the tasks that failed with their reasons.
 
-Contract: `statistics(history)`, or `failures` alone, gives lines of plain text; whoever prints them replaces control
-characters.
+Contract: `statistics(history)`, or `failures` alone, gives lines of plain text; control characters are replaced
+where they are printed.
 """
 
 from __future__ import annotations
 
-from cexec.cmap.wording import count, duration, number, size
+from typing import TYPE_CHECKING
 
-TYPE_CHECKING = False
+from cexec.system.units import show_count, show_duration, show_number, show_size
+
 if TYPE_CHECKING:
     from cexec.cmap.watch.history import Failures, History, WorkerHistory
 
@@ -17,14 +18,14 @@ HEAD = ("worker", "done", "failed", "lost", "refused", "mean", "tasks/s", "busy"
 
 
 def statistics(history: History) -> list[str]:
-    """Everything."""
+    """Returns all lines."""
     done = 0 if history.counts is None else history.counts.done
-    earlier = f", {number(done)} in earlier runs" if done else ""
+    earlier = f", {show_number(done)} in earlier runs" if done else ""
     left = history.left
-    undone = f", {number(left)} not done" if left else ""
+    undone = f", {show_number(left)} not done" if left else ""
     lines = [
-        f"{count(history.succeeded, 'task')} succeeded{earlier}, {number(history.failed)} failed{undone}; "
-        f"{duration(history.now)}, {history.rate:.3g} tasks/s"
+        f"{show_count(history.succeeded, 'task')} succeeded{earlier}, {show_number(history.failed)} failed{undone}; "
+        f"{show_duration(history.now)}, {history.rate:.3g} tasks/s"
     ]
     if history.workers:
         lines += _table([HEAD, *(row(worker, history.now) for worker in history.ordered())])
@@ -32,29 +33,29 @@ def statistics(history: History) -> list[str]:
 
 
 def failures(found: Failures) -> list[str]:
-    """Which tasks failed and why, a line for each of the first."""
+    """Returns a line for each of the first tasks that failed, with the reason."""
     lines = []
     for failure in found.failures[:MOST_LINES]:
         where = f" on {failure.worker}" if failure.worker else ""
         lines.append(f"task {failure.number} ({failure.label}) failed{where}: {failure.reason}")
     if found.failed > MOST_LINES:
-        lines.append(f"and {number(found.failed - MOST_LINES)} more failed; --joblog and --report have them")
+        lines.append(f"and {show_number(found.failed - MOST_LINES)} more failed; --joblog and --report have them")
     return lines
 
 
 def row(worker: WorkerHistory, seconds: float) -> tuple[str, ...]:
-    """What HEAD says, of one worker."""
+    """Returns one worker's cells for the columns of HEAD."""
     capacity = seconds * max(len(worker.slots), 1)
     return (
         worker.name,
-        number(worker.succeeded),
-        number(worker.failed),
-        number(worker.lost),
-        number(worker.turned_away),
-        "-" if worker.mean is None else duration(worker.mean),
+        show_number(worker.succeeded),
+        show_number(worker.failed),
+        show_number(worker.lost),
+        show_number(worker.turned_away),
+        "-" if worker.mean is None else show_duration(worker.mean),
         f"{worker.succeeded / seconds:.3g}" if seconds > 0 else "-",
         f"{min(1.0, worker.busy / capacity):.0%}" if capacity > 0 else "-",
-        size(worker.bytes_out),
+        show_size(worker.bytes_out),
     )
 
 

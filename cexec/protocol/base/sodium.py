@@ -17,7 +17,8 @@ except ImportError:  # pragma: no cover - a Python without the C module
 from cexec.errors import ProtocolError, VerifyError
 
 try:
-    from nacl._sodium import ffi, lib
+    from nacl._sodium import ffi as ffi
+    from nacl._sodium import lib as lib
 except ImportError:  # pragma: no cover - a PyNaCl that has moved its compiled module
     from nacl.bindings import crypto_scalarmult as _public_binding
 

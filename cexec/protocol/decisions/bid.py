@@ -12,7 +12,7 @@ from math import inf
 
 from cexec.protocol.base import limits
 from cexec.protocol.base.host_load import Load
-from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Queued, Recovered
+from cexec.protocol.decisions.bid_events import Connect, Forget, Outcome, Penalized, Queued, Recovered
 from cexec.protocol.decisions.competition import Competition
 from cexec.protocol.decisions.lottery import Waiting
 from cexec.protocol.decisions.remembered import (
@@ -31,7 +31,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Bidder", "Connect", "Forget", "Load", "Penalized", "Queued", "Recovered"]
+__all__ = ["Bidder", "Connect", "Forget", "Load", "Outcome", "Penalized", "Queued", "Recovered"]
 
 # All of these are (ours); docs/placement.md derives them and benchmarks/simulate_*.py measure them.
 IDLE_DELAY = 0.008  # seconds that an idle worker of speed 1 waits for faster ones, once it knows of rivals
@@ -208,8 +208,8 @@ class Bidder:
             self._running += 1
             self._reputation.started(identity, now)
 
-    def finished(self, identity: bytes, outcome: str, duration: float, now: float) -> None:
-        """The job ended: "ok", "failed" (status not 0), "refused" (by this worker), "unfit" (by any), or otherwise."""
+    def finished(self, identity: bytes, outcome: Outcome, duration: float, now: float) -> None:
+        """Hear that a job has ended, and how; nothing happens if it had ended already."""
         announcement = self._leave(identity, RUNNING, now)
         if announcement is None:
             return
@@ -282,6 +282,10 @@ class Bidder:
     def competitors(self) -> int:
         """About how many workers answer at a time."""
         return round(self._competition.estimate)
+
+    def alone(self, now: float) -> bool:
+        """Returns True if there has been no sign of another worker for a long time."""
+        return self._competition.alone(now)
 
     @property
     def penalty(self) -> float:

@@ -1,6 +1,18 @@
-"""What a `Bidder` asks for: its events.  docs/placement.md."""
+"""The events of a `Bidder`, and the outcomes that it is told.  docs/placement.md."""
 
 from __future__ import annotations
+
+import enum
+
+
+class Outcome(enum.Enum):
+    """How a job of this worker ended, as far as that says something of the worker."""
+
+    SUCCEEDED = enum.auto()
+    FAILED = enum.auto()  # the program's status was not 0
+    REFUSED = enum.auto()  # this worker could not start it, another one may
+    UNFIT = enum.auto()  # no worker would start it
+    BROKEN = enum.auto()  # it has no exit status: its client was lost, or the process that ran it
 
 
 class Event:

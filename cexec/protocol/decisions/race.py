@@ -35,7 +35,7 @@ class Race:
         self.answers: dict[bytes, Hello] = {}  # the last word of each worker instance that answered by datagram
         self._offering: set[bytes] = set()
         self._heard: set[bytes] = set()  # mac1 of the answers
-        self._accept_timeout = accept_timeout
+        self.accept_timeout = accept_timeout
         self._queued_until: dict[bytes, float] = {}  # by instance: how long what it has said keeps the client waiting
         self._cannot: set[bytes] = set()  # instances that have said that they cannot or will not have the job
         self._interval = ANNOUNCE_FIRST_INTERVAL
@@ -48,7 +48,7 @@ class Race:
 
     def next_timeout(self) -> float:
         times = [self._next_transmission, self._next_silence]
-        if self._accept_timeout:
+        if self.accept_timeout:
             times.append(self._deadline)
         return min(times)
 
@@ -58,7 +58,7 @@ class Race:
             self._next_transmission = now + self._interval
             self._interval = min(self._interval * ANNOUNCE_GROWTH, ANNOUNCE_LONGEST_INTERVAL)
             self._events.append(TRANSMIT)
-        if self._accept_timeout and now >= self._deadline:
+        if self.accept_timeout and now >= self._deadline:
             self._events.append(GAVE_UP)
         elif now >= self._next_silence:
             self._next_silence = now + REPEATED_SILENCE
@@ -98,7 +98,7 @@ class Race:
 
     def seconds_left(self, now: float) -> float | None:
         """Until giving up; None: never."""
-        return max(0.0, self._deadline - now) if self._accept_timeout else None
+        return max(0.0, self._deadline - now) if self.accept_timeout else None
 
     def queued(self) -> list[Hello]:
         """The workers whose slots are all busy."""
@@ -116,4 +116,4 @@ class Race:
     @property
     def _deadline(self) -> float:
         """The accept timeout after the start, or after the moment when the last worker was known to be waiting."""
-        return max([self.started, *self._queued_until.values()]) + self._accept_timeout
+        return max([self.started, *self._queued_until.values()]) + self.accept_timeout

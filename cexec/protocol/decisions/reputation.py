@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from math import inf
 
+from cexec.protocol.decisions.bid_events import Outcome
+
 LONGEST_DELAY = 5.0  # seconds (ours)
 LONGEST_ALONE = 0.1  # seconds (ours) where no other worker is there to whom the jobs could be left
 FIRST_PENALTY = 0.5  # seconds (ours), doubled with each further failure
@@ -63,26 +65,26 @@ class Reputation:
         """A job was started, so a complaint about it is not made up."""
         _remember(self._unfinished, identity, now)
 
-    def finished(self, identity: bytes, outcome: str, duration: float, now: float) -> None:
-        """A job ended: "ok" forgives everything, "refused" and a quick "failed" count, all else does not.
+    def finished(self, identity: bytes, outcome: Outcome, duration: float, now: float) -> None:
+        """A job ended: a success forgives everything, a refusal and a quick failure count, all else does not.
 
-        "unfit" is a job that every worker would refuse, which says nothing of this one.
+        An unfit job is one that every worker would refuse, which says nothing of this one.
         """
-        if outcome in ("ok", "failed", "refused", "unfit"):
+        if outcome is not Outcome.BROKEN:
             self._unfinished.pop(identity, None)
-        if outcome == "unfit":
+        if outcome is Outcome.UNFIT:
             _remember(self._unfit, identity, now)
-        elif outcome == "ok":
+        elif outcome is Outcome.SUCCEEDED:
             self._failures = 0
             self._complaints = 0.0
             self._paused_at = -inf
-        elif outcome == "refused" or (outcome == "failed" and duration < QUICK_FAILURE):
-            at_least = FAILURES_ALLOWED if outcome == "refused" else 0
+        elif outcome is Outcome.REFUSED or (outcome is Outcome.FAILED and duration < QUICK_FAILURE):
+            at_least = FAILURES_ALLOWED if outcome is Outcome.REFUSED else 0
             self._failures = max(self._failures + 1, at_least)
             self._failed_at = now
-        elif outcome == "failed" and self._failures < FAILURES_ALLOWED:
+        elif outcome is Outcome.FAILED and self._failures < FAILURES_ALLOWED:
             self._failures = 0
-        if outcome not in ("ok", "unfit"):
+        if outcome not in (Outcome.SUCCEEDED, Outcome.UNFIT):
             self.pause(now)
 
     def complained(self, client: bytes, identity: bytes | None, now: float) -> bool:

@@ -14,6 +14,7 @@ import time
 from pathlib import Path
 
 from cexec.protocol.base.host_load import Load
+from cexec.system.storage.directories import cache_directory
 
 RUN_QUEUE_GAIN = 0.5  # (ours) share of the newest sample in the smoothed run queue, which is counted at an instant
 SCARCE_MEMORY = 0.10  # (ours) share of the memory; when less is available, pressure grows from 0 to 1
@@ -214,12 +215,9 @@ def cpu_identity(proc: str = PROC) -> str:
 
 
 def cache_directories() -> list[Path]:
-    """Where the measured speed may be kept, best first."""
-    found = []
-    base = os.environ.get("XDG_CACHE_HOME") or (f"{home}/.cache" if (home := os.environ.get("HOME")) else "")
-    if base.startswith("/"):
-        found.append(Path(base, "cexec"))
-    return [*found, Path("/var/cache/cexec")]
+    """Returns the directories where the measured speed may be kept, best first."""
+    own = cache_directory()
+    return [*([] if own is None else [Path(own)]), Path("/var/cache/cexec")]
 
 
 def measure_speed(directories: list[Path] | None = None) -> float:

@@ -15,6 +15,7 @@ import signal
 
 from cexec.errors import UsageError
 from cexec.system.process import process
+from cexec.system.reason import reason_of
 
 INTERVAL = 1.0  # seconds (ours) from one start to the next, or more when the command takes longer
 DEADLINE = 5.0  # seconds (ours) that it may take
@@ -98,7 +99,7 @@ class LoadCommand:
             self._pid = process.spawn(self._executable, self._words, os.environb, descriptors, process.become_ordinary)
         except OSError as error:
             os.close(reader)
-            self._fail(f"cannot be started: {error.strerror}")
+            self._fail(f"cannot be started: {reason_of(error)}")
         else:
             os.set_blocking(reader, False)
             self._fd = reader

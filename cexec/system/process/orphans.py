@@ -1,13 +1,12 @@
 """What a job leaves when its process is killed: a record of it, and how it is swept away.
 
-Contract: each job's process holds a `Record`, a file in the user's runtime directory that it has locked: when nobody
-holds the lock the job's process is dead, whatever killed it.  `sweep` ends what is left of such jobs, removes their
-private directories and memory groups, and the record.  cservice sweeps when it starts and when a job's process dies.
-Records are JSON lines, later ones add to earlier ones; one of another boot names no process.  The directory is
-$XDG_RUNTIME_DIR/cexec, or /tmp/cexec-UID if we cannot make that or another user can exchange it, as when `su` keeps
-the variable.  It is ours alone: `LocalError` from `runtime_directory` when it is not, `OSError` from `Record`.
-Every use opens it anew with all checks of `directories`.  `sweep` raises nothing: what it finds in a file that is not
-ours, or that no job's process writes, is not acted on.
+Contract: each job's process holds a `Record`, a file in the user's runtime directory that it has locked.  When nobody
+holds the lock, the job's process is dead, however it died.  `sweep` ends the processes that such jobs left, removes
+their private directories and memory groups, and then the record.  cservice sweeps when it starts and when a job's
+process dies.  Records are JSON lines; later lines add to earlier ones.  A record of another boot names no process.
+Every use opens the directory anew with all checks of `directories`, and `Record` raises `OSError` if it is not ours
+alone.  `sweep` raises nothing.  It acts on no file of another user, and on no text that a job's process cannot have
+written.
 """
 
 from __future__ import annotations
@@ -20,9 +19,8 @@ import signal
 import stat
 import time
 
-from cexec.errors import LocalError
 from cexec.system.process import memory_group, process_tree
-from cexec.system.storage.directories import NotOursError, make_own, open_own, open_trusted, remove_tree
+from cexec.system.storage.directories import open_own, open_trusted, remove_tree
 
 MARK = "CEXEC_RUN"  # the variable by which the processes of one run of a job are known; the record has NAME=VALUE
 PRIVATE_PREFIX = "cexec-job-"  # of a private directory's name: nothing else is ever removed
@@ -65,38 +63,6 @@ class Record:
         finally:
             os.close(self._fd)
             os.close(self._directory)
-
-
-def runtime_directory() -> str:
-    """The directory for records, made if need be."""
-    base = os.environ.get("XDG_RUNTIME_DIR", "")
-    if _is_usable(base):
-        return _made(f"{base}/cexec")
-    return _made(f"/tmp/cexec-{os.getuid()}")
-
-
-def _made(path: str) -> str:
-    try:
-        os.close(make_own(path))
-    except NotOursError as error:
-        if error.filename != path:
-            raise LocalError(f"cannot use {path}: other users can exchange a part of its path") from error
-        raise LocalError(f"{path} is not a directory that only this user may enter; remove it") from error
-    except OSError as error:
-        raise LocalError(f"cannot make {path}: {os.strerror(error.errno or 0).lower()}") from error
-    return path
-
-
-def _is_usable(base: str) -> bool:
-    """Whether no other user can exchange what is in there, and we can have a directory there."""
-    try:
-        fd = open_trusted(base)
-    except OSError:
-        return False
-    try:
-        return os.access("cexec", os.X_OK, dir_fd=fd) or os.access(".", os.W_OK | os.X_OK, dir_fd=fd)
-    finally:
-        os.close(fd)
 
 
 def sweep(directory: str, *, grace: float = 0.0) -> list[str]:

@@ -13,6 +13,7 @@ import signal
 import sys
 
 from cexec.errors import UsageError
+from cexec.system.io import wakeup
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -117,7 +118,7 @@ def _become(
     """Turns the forked child into the program; never returns."""
     number = 0
     try:
-        signal.set_wakeup_fd(-1)
+        wakeup.detach()
         for one in _DEFAULT_SIGNALS:
             signal.signal(one, signal.SIG_DFL)
         signal.pthread_sigmask(signal.SIG_SETMASK, [])

@@ -8,11 +8,12 @@ where there is a `MemoryGroup`; elsewhere each process has the limit for itself,
 
 from __future__ import annotations
 
+import math
 import os
 import signal
 
-from cexec.errors import UsageError
 from cexec.protocol.connection.options import CPU_LIMIT, LIMITS, MEMORY_LIMIT, NICE, TIME_LIMIT
+from cexec.system.units import parse_duration, parse_size, show_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,8 +24,8 @@ if TYPE_CHECKING:
 LARGEST_NICE = 19
 LARGEST_NUMBER = 1 << 62  # (ours) seconds or bytes: what every kernel's limit can hold
 LEAST_MEMORY = 1 << 20  # bytes (ours): below this no program can be started, and all that one sees is a SIGKILL
+LEAST_TIME = 0.001  # seconds: GO's option has three decimals, and 0 means that there is no limit
 _CPU_GRACE = 1  # seconds (ours) from SIGXCPU to SIGKILL
-_UNITS = {"": 0, "K": 10, "M": 20, "G": 30, "T": 40}
 _LONGEST_NUMBER = 20  # digits (ours)
 
 
@@ -98,7 +99,7 @@ def find_hit(limits: Limits, status: int, cpu_used: float, killed: int) -> Hit |
     """Which limit ended the main process, from its wait status; `killed`: by the kernel in the job's group."""
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status) - 128  # as a shell passes it on
     if killed and number == signal.SIGKILL:
-        return Hit(f"ended by the kernel at its memory limit of {format_size(limits.memory)}", signal.SIGKILL)
+        return Hit(f"ended by the kernel at its memory limit of {show_size(limits.memory)}", signal.SIGKILL)
     ended_late = number == signal.SIGKILL and cpu_used >= limits.cpu
     if limits.cpu and (number == signal.SIGXCPU or ended_late):
         return Hit(f"ended after its limit of {limits.cpu} s of processor time", number)
@@ -108,30 +109,26 @@ def find_hit(limits: Limits, status: int, cpu_used: float, killed: int) -> Hit |
 def remark(limits: Limits, status: int, killed: int, grouped: bool) -> str:
     """What a user should know of a job that its limits have not ended, but may have harmed."""
     if killed:
-        size = format_size(limits.memory)
+        size = show_size(limits.memory)
         return f"{killed} of its processes ended by the kernel at the job's memory limit of {size}"
     if status and limits.memory and not grouped:
-        return f"it ran with a memory limit of {format_size(limits.memory)} for each process, which may be the reason"
+        return f"it ran with a memory limit of {show_size(limits.memory)} for each process, which may be the reason"
     return ""
 
 
-def parse_size(text: str, name: str) -> int:
-    """`500M`, `2G`, `1048576`: a number of bytes, units are powers of 1024."""
-    upper = text.strip().upper().removesuffix("B").removesuffix("I")
-    number, unit = (upper[:-1], upper[-1:]) if upper[-1:] in "KMGT" else (upper, "")
-    if not (number.isascii() and number.isdigit() and len(number) < _LONGEST_NUMBER):
-        raise UsageError(f"{name} is {text!r}, but must be a size such as 500M or 2G")
-    size = int(number) << _UNITS[unit]
-    if not LEAST_MEMORY <= size <= LARGEST_NUMBER:
-        raise UsageError(f"{name} is {text!r}, but must be at least 1M")
-    return size
+def parse_memory_limit(text: str, name: str) -> int:
+    """Returns a number of bytes."""
+    return parse_size(text, name, LEAST_MEMORY, LARGEST_NUMBER)
 
 
-def format_size(size: int) -> str:
-    for unit, shift in reversed(_UNITS.items()):
-        if shift and size >= 1 << shift:
-            return f"{size / (1 << shift):.4g} {unit}iB"
-    return f"{size} bytes"
+def parse_cpu_limit(text: str, name: str) -> int:
+    """Returns whole seconds, rounded up, because the kernel's limit has no fractions."""
+    return math.ceil(parse_duration(text, name, least=1))
+
+
+def parse_time_limit(text: str, name: str) -> float:
+    """Returns seconds."""
+    return parse_duration(text, name, LEAST_TIME)
 
 
 def _whole(options: Mapping[str, str], name: str, most: int) -> int:

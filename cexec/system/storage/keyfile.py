@@ -14,6 +14,7 @@ import stat
 from cexec.errors import KeyFileError, LocalError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.keys import OwnerKey, decode_key
+from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,6 +73,22 @@ def find_client_key(name: str) -> str:
     )
 
 
+def client_key_files() -> list[str]:
+    """Returns the paths of the files *.pub in the current directory, then of those in the user's configuration."""
+    from cexec.system.storage.directories import config_directory  # here, because `cexec` does not call this
+
+    found: list[str] = []
+    for directory in ("", config_directory()):
+        if directory is None:
+            continue
+        try:
+            names = sorted(os.listdir(directory or "."))
+        except OSError:
+            continue
+        found += [os.path.join(directory, name) for name in names if name.endswith(".pub") and name[0] != "."]
+    return found
+
+
 def write_new(path: str, text: str, mode: int = 0o600) -> None:
     """Writes a file that did not exist, whole and on the disk, or nothing at all."""
     directory = os.path.dirname(path)
@@ -86,13 +103,7 @@ def write_new(path: str, text: str, mode: int = 0o600) -> None:
     except FileExistsError:
         raise
     except OSError as error:
-        raise LocalError(f"cannot write {path}: {reason(error)}") from None
-
-
-def reason(error: OSError) -> str:
-    """What went wrong, in the style of an error line."""
-    text = error.strerror or str(error)
-    return text[:1].lower() + text[1:]
+        raise LocalError(f"cannot write {path}: {reason_of(error)}") from None
 
 
 def quoted(path: str) -> str:
@@ -115,8 +126,8 @@ def _read_guarded(path: str) -> bytes:
             os.close(descriptor)
     except OSError as error:
         if error.errno in _ABOUT_THE_FILE:
-            raise KeyFileError(f"cannot be read: {reason(error)}") from None
-        raise LocalError(f"cannot read {path}: {reason(error)}") from None
+            raise KeyFileError(f"cannot be read: {reason_of(error)}") from None
+        raise LocalError(f"cannot read {path}: {reason_of(error)}") from None
 
 
 def _read_bounded(descriptor: int) -> bytes:
@@ -134,7 +145,7 @@ def _exists(path: str) -> bool:
     except OSError as error:
         if error.errno in _NO_SUCH_FILE:
             return False
-        raise KeyFileError(f"{path} cannot be read: {reason(error)}") from None
+        raise KeyFileError(f"{path} cannot be read: {reason_of(error)}") from None
     return True
 
 

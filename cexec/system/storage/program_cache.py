@@ -22,6 +22,9 @@ import os
 import stat
 
 from cexec.errors import CexecError, LocalError, UsageError
+from cexec.system.reason import reason_of
+from cexec.system.storage.directories import cache_directory
+from cexec.system.units import parse_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,6 +34,7 @@ if TYPE_CHECKING:
 HASH_SIZE = 32  # bytes (protocol) of a program's hash
 LABEL = b"cexec 1 program"
 DEFAULT_LIMIT = 1 << 30  # bytes (ours)
+LEAST_LIMIT = 1 << 20  # bytes (ours): in less there is no room for any program
 _DRAFT = "draft-"
 _LOCK = "lock"
 _USE = ".use"
@@ -83,8 +87,7 @@ class ProgramCache:
             with self._locked():
                 pass
         except OSError as error:
-            reason = os.strerror(error.errno or 0).lower()
-            raise LocalError(f"cannot keep programs in {self.directory}: {reason}") from None
+            raise LocalError(f"cannot keep programs in {self.directory}: {reason_of(error)}") from None
         if status.st_uid != os.getuid() or status.st_mode & 0o022:
             raise UsageError(
                 f"{self.directory} belongs to another user, or others may write to it; make it yours alone: chmod 700"
@@ -269,15 +272,20 @@ def hash_and_size(fd: int) -> tuple[str, int]:
     return _hash_of(fd), os.fstat(fd).st_size
 
 
+def parse_limit(text: str, name: str) -> int:
+    """Returns a limit as its option says it."""
+    return parse_size(text, name, LEAST_LIMIT)
+
+
 def default_directory(environ: Mapping[str, str]) -> str:
-    """$XDG_CACHE_HOME/cexec/programs, else below ~/.cache."""
-    base = environ.get("XDG_CACHE_HOME", "")
-    if not base.startswith("/"):
-        home = environ.get("HOME", "")
-        if not home.startswith("/"):
-            raise UsageError("there is no HOME to keep programs in; give --program-cache DIRECTORY")
-        base = f"{home}/.cache"
-    return f"{base}/cexec/programs"
+    """Returns the directory for programs in the user's cache."""
+    directory = cache_directory(environ)
+    if directory is None:
+        raise UsageError(
+            "there is no directory of this user to keep programs in: HOME and XDG_CACHE_HOME are unset or belong to "
+            "another user; give --program-cache DIRECTORY"
+        )
+    return f"{directory}/programs"
 
 
 def _hash_of(fd: int) -> str:

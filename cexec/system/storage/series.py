@@ -48,11 +48,3 @@ class Series:
             return fd
         except OSError:
             return -1  # locked by another cservice, or nowhere to write
-
-
-def state_directory(environ: dict[str, str] | os._Environ[str]) -> str | None:
-    """Where series are kept: $XDG_STATE_HOME/cexec, else ~/.local/state/cexec."""
-    base = environ.get("XDG_STATE_HOME") or (
-        os.path.join(environ["HOME"], ".local/state") if environ.get("HOME") else ""
-    )
-    return os.path.join(base, "cexec") if base.startswith("/") else None

@@ -1,13 +1,15 @@
-"""What a worker tells the loggers: one alert for every job that it started.
+"""The alerts of a worker to the loggers, one for every job that it started, and the alerts that it hears.
 
-Contract: `given` tells of a job, `started` gives it its number, `ended` tells how it went; driven by the worker's loop
-with `next_timeout` and `handle_timeout(now)`, which sends what is due; `hear_acknowledgement` takes a logger's answer.
+Contract: `given` notes that a client has given a job, `started` gives the job its number, `ended` makes its alert.
+`handle_timeout(now)`, called at `next_timeout`, sends the alerts that are due, until a logger has acknowledged them.
 docs/protocol.md section 5.2.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from time import time
+from typing import TYPE_CHECKING
 
 from cexec.errors import ProtocolError
 from cexec.protocol.base.limits import MAXIMUM_HOPS
@@ -15,7 +17,6 @@ from cexec.protocol.datagrams import alert, datagram
 from cexec.protocol.datagrams.alert import Alert
 from cexec.protocol.decisions.alert_delivery import Outbox
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.net.announcer import Announcer
     from cexec.protocol.base.keys import WorkerKey
@@ -24,35 +25,30 @@ if TYPE_CHECKING:
     from cexec.system.storage.series import Series
 
 COUNTER_AT = 8  # where a datagram has its transmission counter, docs/protocol.md section 2.1
-MAC1_AT, MAC1_SIZE = 12, 16  # and its identity
-MAXIMUM_GIVEN = 1000  # (ours) attempts of which it is remembered that they were given to this worker
+MAXIMUM_GIVEN = 1000  # (ours) attempts that are remembered as given to this worker, so that peers cannot fill memory
 
 
-class Started:
-    """A job that runs: its number and what its alert will say."""
+@dataclass(slots=True)
+class AlertedJob:
+    """What an alert says of the job, its client and the connection."""
 
-    __slots__ = ("attempt", "client_address", "client_name", "job_id", "number", "worker_address")
+    job_id: bytes
+    attempt: int
+    client_name: str
+    client_address: str
+    worker_address: str
 
-    def __init__(
-        self,
-        number: int,
-        *,
-        job_id: bytes,
-        attempt: int,
-        client_name: str,
-        client_address: str,
-        worker_address: str,
-    ) -> None:
-        self.number = number
-        self.job_id = job_id
-        self.attempt = attempt
-        self.client_name = client_name
-        self.client_address = client_address
-        self.worker_address = worker_address
+
+@dataclass(slots=True)
+class RunningJob:
+    """A job whose program has started; `number` counts those of this worker."""
+
+    number: int
+    told: AlertedJob
 
 
 class AlertSender:
-    """All alerts of one worker, and what it makes of those of others."""
+    """All alerts of one worker, and its ear for those of others."""
 
     def __init__(
         self, *, key: WorkerKey, instance: bytes, series: Series, announcer: Announcer, bidder: Bidder
@@ -63,50 +59,40 @@ class AlertSender:
         self._announcer = announcer
         self._bidder = bidder
         self._outbox = Outbox()
-        self._running: dict[int, Started] = {}
-        self._given: dict[tuple[bytes, int], bytes] = {}  # job and attempt: what the bidder knows it by
+        self._running: dict[int, RunningJob] = {}
+        self._given: dict[tuple[bytes, int], bytes] = {}  # by job and attempt: the bidder's name for it
 
     def given(self, job_id: bytes, attempt: int, identity: bytes) -> None:
-        """A client has given a job to this worker: if it complains about it, that is not made up."""
+        """Notes that a client has given a job to this worker: a complaint about it is not made up."""
         if len(self._given) >= MAXIMUM_GIVEN:
             del self._given[next(iter(self._given))]
         self._given[(job_id, attempt)] = identity
 
-    def started(
-        self,
-        *,
-        job_id: bytes,
-        attempt: int,
-        client_name: str,
-        client_address: str,
-        worker_address: str,
-    ) -> Started:
-        job = Started(
-            self._series.take(),
-            job_id=job_id,
-            attempt=attempt,
-            client_name=client_name,
-            client_address=client_address,
-            worker_address=worker_address,
-        )
+    def started(self, told: AlertedJob) -> RunningJob:
+        """Numbers a job whose program has started."""
+        job = RunningJob(self._series.take(), told)
         self._running[job.number] = job
         return job
 
     def ended(
-        self, job: Started, now: float, *, status: int | None, duration: float, received: int = 0, sent: int = 0
+        self, job: RunningJob, now: float, *, status: int | None, duration: float, received: int = 0, sent: int = 0
     ) -> bytes:
-        """The alert's mac1.  `status` None: the attempt ended without an exit frame that the client could have got."""
+        """Sends the alert, and returns its mac1.
+
+        `status` is None if the attempt ended without an exit frame that the client could have got.
+        """
         self._running.pop(job.number, None)
-        told = Alert(
+        told = job.told
+        message = Alert(
             outcome=alert.ABANDONED if status is None else alert.COMPLETED,
             complaint=alert.COMPLAINTS.index("disconnected") if status is None else alert.NO_COMPLAINT,
             certificate=self._key.identity.certificate,
-            job_id=job.job_id,
-            attempt=job.attempt,
-            client_name=job.client_name,
-            client_address=job.client_address,
+            job_id=told.job_id,
+            attempt=told.attempt,
+            client_name=told.client_name,
+            client_address=told.client_address,
             worker_name=self._key.identity.certificate.name,
-            worker_address=job.worker_address,
+            worker_address=told.worker_address,
             instance=self._instance,
             series=self._series.id,
             sequence=job.number,
@@ -117,19 +103,19 @@ class AlertSender:
             received=received,
             sent=sent,
         )
-        data = alert.encode_alert(self._key, told, MAXIMUM_HOPS)
+        data = alert.encode_alert(self._key, message, MAXIMUM_HOPS)
         self._outbox.add(job.number, data, now)
-        return data[MAC1_AT:][:MAC1_SIZE]
+        return data[datagram.MAC1_START : datagram.INNER_START]
 
     def hear_answers(self) -> None:
-        """Loggers answer to the socket that the alerts are sent from."""
+        """Reads the loggers' answers, which come to the socket that the alerts are sent from."""
         for data, _ in self._announcer.receive():
             parsed = datagram.parse(data, (self._key.mac1_key,))
             if parsed is not None:
                 self.hear_acknowledgement(parsed)
 
     def hear_acknowledgement(self, parsed: Datagram) -> None:
-        """An acknowledgement has come, perhaps of another worker's alerts."""
+        """Takes an acknowledgement, which may be one of another worker's alerts."""
         if parsed.kind != datagram.ACKNOWLEDGEMENT:
             return
         try:
@@ -140,7 +126,7 @@ class AlertSender:
             self._outbox.acknowledged(heard.sequences)
 
     def hear_alert(self, parsed: Datagram, now: float) -> None:
-        """A complaint about this worker slows it; a rival's success matters while it is slowed.
+        """Tells the bidder of complaints about this worker, and of rivals' successes, which matter while it is slowed.
 
         A client's alert that was sent to this machine alone is passed on to this worker's group, where the loggers are.
         """

@@ -1,4 +1,4 @@
-"""What a worker says of itself, and to whom it answers by datagram.
+"""A worker's answers by datagram, and the description of itself that they carry.
 
 Contract: `Answers` makes every hello, sends answers to announcements, and answers censuses after a random time, so that
 a thousand workers do not answer in the same moment (`next_timeout`, `handle_timeout`).  docs/protocol.md sections 2.4
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from heapq import heappop, heappush
 from time import monotonic, time
+from typing import TYPE_CHECKING
 
 from cexec import __version__
 from cexec.protocol.base import bloom, sodium
@@ -19,7 +20,6 @@ from cexec.protocol.datagrams.requirements import HOST, NAME, ONCE
 from cexec.protocol.decisions.census import spread
 from cexec.worker.discovery.machine import own_addresses
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from cexec.worker.discovery.heard import Known
     from cexec.worker.discovery.load_watch import LoadWatch
 
-MAXIMUM_CENSUSES = 100  # (ours) that wait for their answer at once
+MAXIMUM_CENSUSES = 100  # (ours) that wait for their answer at once; the client of another one asks again
 
 
 class Profile:
-    """What stays as it is while a worker serves.  `attributes`: os, arch, cpus, mem and the labels.
+    """The properties of a worker that do not change.  `attributes`: os, arch, cpus, mem and the labels.
 
-    `once`: its jobs must never be repeated, which a client has to know before it gives it one.
+    `once`: its jobs must never be repeated; a client has to know that before it gives the worker a job.
     """
 
     __slots__ = ("attributes", "host", "once", "slots", "speed")
@@ -64,7 +64,7 @@ class Answers:
         random: Callable[[], float],
     ) -> None:
         self.instance = sodium.random_bytes(IDENTITY_SIZE)
-        self.dropped = 0  # datagrams that were not looked at, for want of time
+        self.dropped = 0  # datagrams that came faster than this worker looks at them
         self._key = key
         self._profile = profile
         self._groups = groups
@@ -77,7 +77,7 @@ class Answers:
         self._due: list[tuple[float, bytes]] = []
 
     def fits(self, known: Known) -> bool:
-        """Whether this worker has all that an announcement asks for."""
+        """Returns True if this worker has all that an announcement asks for."""
         requirements = known.opened.announcement.requirements
         if not requirements:
             return True
@@ -87,7 +87,7 @@ class Answers:
         return not requirements.lacking({**self._profile.attributes, **names}, addresses)
 
     def hello(self, purpose: int, detail: str = "") -> Hello:
-        """What there is to say now."""
+        """Describes this worker as it is now."""
         profile, bidder = self._profile, self._bidder
         return Hello(
             purpose=purpose,
@@ -108,7 +108,7 @@ class Answers:
         )
 
     def send(self, known: Known, purpose: int, detail: str = "", *, ways: int = 1) -> None:
-        """One sealed datagram to the asking client, by so many ways at once."""
+        """Sends one sealed datagram to the client of an announcement, by up to `ways` ways at once."""
         message = seal_hello(known.opened.handshake(), self._key.identity, self.hello(purpose, detail))
         for way in known.ways[:ways]:
             data = encode_answer(self._key.mac1_key, known.mac1, message, way.hops)
@@ -117,7 +117,7 @@ class Answers:
     # censuses
 
     def take_part(self, known: Known, now: float) -> bool:
-        """Answer a census in a while; False: it has nothing to do with us, or is under way."""
+        """Answers a census in a while.  Returns False if the client knows this worker, or an answer is due already."""
         asked = known.opened.announcement
         if bloom.contains(asked.known, asked.reply_key, self.instance):
             return False
@@ -132,11 +132,11 @@ class Answers:
         return self._due[0][0] if self._due else float("inf")
 
     def handle_timeout(self, now: float) -> list[bytes]:
-        """Sends what is due; mac1 of the announcements that have been answered."""
+        """Sends the answers that are due; returns the mac1 of the announcements that have been answered."""
         answered = []
         while self._due and self._due[0][0] <= now:
             known = self._censuses.pop(heappop(self._due)[1])
-            # A second question means that an answer was lost: perhaps that way is none.
+            # A second question means that an answer was lost; perhaps the nearest way does not lead back.
             self.send(known, hello.CENSUS, self._health(), ways=known.opened.announcement.attempt)
             answered.append(known.mac1)
         return answered

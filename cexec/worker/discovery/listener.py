@@ -1,13 +1,15 @@
-"""A worker's ear: what comes from its group, and what follows from it.
+"""The datagrams that a worker hears from its group, and the reactions to them.
 
-Contract: `Listener.listen(now)` takes what has come; announcements that this worker can serve are put to the bidder,
-with what is needed to answer them in `heard`; censuses and refusals are answered by `answers`.  Timers: `next_timeout`,
-`handle_timeout`.  docs/protocol.md sections 2 and 5.1.
+Contract: `Listener.listen(now)` reads the datagrams that have come.  Announcements that this worker can serve are put
+to the bidder, and `heard` has the ways to answer them; censuses and refusals are answered at once or in a while.
+Timers: `next_timeout`, `handle_timeout`.  docs/protocol.md sections 2 and 5.1.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from time import thread_time, time
+from typing import TYPE_CHECKING
 
 from cexec.errors import CertificateError, ProtocolError
 from cexec.net.group_receiver import GroupReceiver
@@ -17,7 +19,6 @@ from cexec.protocol.datagrams import datagram, hello
 from cexec.protocol.datagrams.announcement import CENSUS, RUN_ALL, Claim, open_announcement, own_job_id
 from cexec.worker.discovery.heard import HeardAnnouncements, Known, Way
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.net.group_sockets import GroupSockets
     from cexec.protocol.base.keys import WorkerKey
@@ -28,13 +29,22 @@ if TYPE_CHECKING:
     from cexec.worker.discovery.answers import Answers
     from cexec.worker.discovery.presence_sender import PresenceSender
 
-HOP_DELAY = 0.1  # seconds (protocol) that a job waits longer for each relay between, so that near workers come first
-OPENING_SHARE = 0.3  # (ours) of one CPU that may go into opening datagrams of our key, once a burst is used up
+HOP_DELAY = 0.1  # seconds (protocol) more for each relay between, so that near workers come first
+OPENING_SHARE = 0.3  # (ours) of one CPU that opening datagrams may take for long: the rest is for the jobs
 OPENING_BURST = 2.0  # seconds (ours) of CPU time: several thousand datagrams
 
 
+@dataclass(slots=True)
+class Senders:
+    """What one worker says: answers to clients, its HELLO and BYE, and alerts to loggers."""
+
+    answers: Answers
+    presences: PresenceSender
+    alerts: AlertSender
+
+
 class Listener:
-    """What one worker hears."""
+    """The ear of one worker."""
 
     def __init__(
         self,
@@ -42,41 +52,39 @@ class Listener:
         key: WorkerKey,
         groups: GroupSockets,
         bidder: Bidder,
-        answers: Answers,
-        presences: PresenceSender,
-        alerts: AlertSender,
+        senders: Senders,
         log: EventLog,
         now: float,
     ) -> None:
         self.heard = HeardAnnouncements()
-        self.answers = answers
-        self.presences = presences
-        self._alerts = alerts
+        self._answers = senders.answers
+        self._presences = senders.presences
+        self._alerts = senders.alerts
         self._key = key
         self._groups = groups
         self._bidder = bidder
         self._log = log
         self._receiver = GroupReceiver(groups, [key.mac1_key], now)
         self._openings = TokenBucket(OPENING_SHARE, OPENING_BURST, now)
-        self._unopened = 0  # datagrams that were left alone, for want of CPU time
+        self._unopened = 0  # datagrams that were left alone to spare the CPU
         self._next_refresh = now + REFRESH_INTERVAL
 
     def listen(self, now: float) -> None:
-        """Takes what has come."""
+        """Reads the datagrams that have come."""
         for parsed, source, via in self._receiver.receive(now):
             self._hear(parsed, Way(parsed, source, via), now)
 
     def leave(self) -> None:
-        """This worker goes: the group is told."""
-        self.presences.bye()
+        """Tells the group that this worker goes."""
+        self._presences.bye()
         self._groups.leave()
 
     def next_timeout(self) -> float:
-        return min(self._next_refresh, self.presences.next_timeout(), self.answers.next_timeout())
+        return min(self._next_refresh, self._presences.next_timeout(), self._answers.next_timeout())
 
     def handle_timeout(self, now: float) -> None:
-        self.presences.handle_timeout(now)
-        for mac1 in self.answers.handle_timeout(now):
+        self._presences.handle_timeout(now)
+        for mac1 in self._answers.handle_timeout(now):
             self.heard.forget(mac1, now)
         news = self._groups.news()
         if news is not None:
@@ -87,13 +95,13 @@ class Listener:
             self._tell_drops()
             if self._groups.refresh():
                 self._log.event("listening", addresses=", ".join(self._groups.addresses()))
-                self.presences.moved(now)
+                self._presences.moved(now)
 
     def _tell_drops(self) -> None:
         dropped = self._groups.drops() + self._unopened
-        if dropped > self.answers.dropped:
-            self._log.event("dropped", datagrams=dropped - self.answers.dropped, reason="they come too fast")
-            self.answers.dropped = dropped
+        if dropped > self._answers.dropped:
+            self._log.event("dropped", datagrams=dropped - self._answers.dropped, reason="they come too fast")
+            self._answers.dropped = dropped
 
     def _hear(self, parsed: Datagram, way: Way, now: float) -> None:
         if parsed.kind == datagram.ANNOUNCEMENT:
@@ -103,7 +111,7 @@ class Listener:
         elif parsed.kind == datagram.PRESENCE and not self.heard.done(parsed.mac1) and self._may_open(now):
             self.heard.forget(parsed.mac1, now)  # copies need not be opened
             start = thread_time()
-            if self.presences.hear(parsed):
+            if self._presences.hear(parsed):
                 self._bidder.rival_heard(now)
             self._openings.spend(thread_time() - start)
         elif parsed.kind == datagram.ALERT and not self.heard.done(parsed.mac1) and self._may_open(now):
@@ -125,7 +133,7 @@ class Listener:
         if known.refusal:
             if known.refusals < parsed.counter + 2:
                 known.refusals += 1
-                self.answers.send(known, hello.REFUSED, known.refusal)
+                self._answers.send(known, hello.REFUSED, known.refusal)
             return
         announcement = known.opened.announcement
         if announcement.kind == CENSUS:
@@ -140,14 +148,14 @@ class Listener:
             announcement.wanted_for,
             now,
             extra_delay=HOP_DELAY * known.relays,
-            # where only this worker is meant there is no race, and where all are meant there is none either
+            # There is no race if only this worker is meant, and none if all workers are.
             targeted=announcement.kind == RUN_ALL or len(announcement.requirements.wanted) == 1,
         )
         if claimed:
             self.heard.forget(parsed.mac1, now)
 
     def _open(self, parsed: Datagram, way: Way, now: float) -> Known | None:
-        """A new announcement; None if it is done with, is none, or asks for what this worker does not have."""
+        """Opens a new announcement.  Returns None if it is damaged, done with, or not for workers like this one."""
         if self.heard.done(parsed.mac1) or not self._may_open(now):
             return None
         start = thread_time()
@@ -158,9 +166,9 @@ class Listener:
         finally:
             self._openings.spend(thread_time() - start)
         if opened.announcement.kind == RUN_ALL:
-            opened.announcement.job_id = own_job_id(opened.announcement.job_id, self.answers.instance)
+            opened.announcement.job_id = own_job_id(opened.announcement.job_id, self._answers.instance)
         known = self.heard.add(parsed.mac1, opened, way, now)
-        if not self.answers.fits(known):
+        if not self._answers.fits(known):
             self.heard.forget(parsed.mac1, now)
             return None
         try:
@@ -169,13 +177,13 @@ class Listener:
             self.heard.refuse(known, str(error))
             self._log.event("refused", **known.fields(), reason=known.refusal)
             return known
-        if opened.announcement.kind == CENSUS and not self.answers.take_part(known, now):
+        if opened.announcement.kind == CENSUS and not self._answers.take_part(known, now):
             self.heard.forget(parsed.mac1, now)
             return None
         return known
 
     def _may_open(self, now: float) -> bool:
-        """Datagrams of our key cost a Diffie-Hellman each, so whoever has the key could keep us busy with them."""
+        """Returns False if opening datagrams has taken too much CPU time: each costs us a Diffie-Hellman."""
         if self._openings.left(now):
             return True
         self._unopened += 1

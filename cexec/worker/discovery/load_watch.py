@@ -1,26 +1,26 @@
-"""How busy this worker is, looked at once a second so that a bid costs no measurement.
+"""The load of this worker, sampled once a second so that a bid costs no measurement.
 
-Contract: driven by the worker's loop: `filenos()` to wait for, `next_timeout()`, and `look(now)` after every wait,
+Contract: the worker's loop waits for `filenos()` until `next_timeout()`, and calls `look(now, ready)` after every wait,
 which returns a new `Load` when there is one.  docs/placement.md.
 """
 
 from __future__ import annotations
 
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from cexec.protocol.base.host_load import Load
 from cexec.system.host.load import Sampler
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.system.host.load_command import LoadCommand
     from cexec.system.storage.eventlog import EventLog
 
-SAMPLE_INTERVAL = 1.0  # seconds (ours)
+SAMPLE_INTERVAL = 1.0  # seconds (ours): a sample reads /proc, which takes too long for every bid
 
 
 class LoadWatch:
-    """The machine's load, or what the user's command says it is."""
+    """The machine's load, and the answers of the owner's --load-command."""
 
     def __init__(self, log: EventLog, command: LoadCommand | None = None) -> None:
         self.load = Load()
@@ -36,7 +36,7 @@ class LoadWatch:
         return self._next_sample if self._command is None else min(self._next_sample, self._command.next_timeout())
 
     def look(self, now: float, ready: set[int]) -> Load | None:
-        """Follows the command; the new sample, once a second."""
+        """Follows the command, and takes a sample once a second; returns that, else None."""
         command = self._command
         if command is not None:
             if command.fileno() in ready:

@@ -1,7 +1,7 @@
-"""What this machine is, as its workers tell it: docs/protocol.md section 2.2.
+"""The attributes of this machine, which its workers tell: docs/protocol.md section 2.2.
 
-Contract: `attributes()` has `os`, `arch`, `cpus` and `mem` (bytes) as text; what this system does not tell is left out.
-`own_addresses` are those by which a client may call this host.  Nothing here raises.
+Contract: `attributes()` has `os`, `arch`, `cpus` and `mem` (bytes) as text, without those that this system does not
+tell.  `own_addresses` are those by which a client may call this host.  Nothing here raises.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from cexec.system.host.load import CGROUPS, PROC, usable_cpus
 
 
 def attributes() -> dict[str, str]:
-    """The attributes that every worker has."""
+    """Returns the attributes that every worker has."""
     machine = os.uname()
     found = {OS: machine.sysname.lower(), ARCH: machine.machine, CPUS: f"{usable_cpus():.4g}"}
     memory = usable_memory()
@@ -22,7 +22,7 @@ def attributes() -> dict[str, str]:
 
 
 def usable_memory(proc: str = PROC, cgroups: str = CGROUPS) -> int:
-    """Bytes of memory that this process may use: the machine's, or what its control groups allow; 0 when not told."""
+    """Returns the bytes of memory that this process may use, within its control groups; 0 if that is not known."""
     try:
         total = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     except (ValueError, OSError):
@@ -31,7 +31,7 @@ def usable_memory(proc: str = PROC, cgroups: str = CGROUPS) -> int:
 
 
 def _limits(proc: str, cgroups: str) -> list[int]:
-    """What this process's control group and those above it allow."""
+    """Returns the limits of this process's control group and of those above it."""
     found = []
     for line in _read(f"{proc}/self/cgroup").splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
@@ -47,7 +47,7 @@ def _limits(proc: str, cgroups: str) -> list[int]:
 
 
 def own_addresses(client: str) -> set[str]:
-    """The addresses by which the client at the address `client` may call this host: a loopback one only if it is here.
+    """Returns the addresses by which a client may call this host; loopback ones only if the client is here, too.
 
     IPv6 addresses are without their scope.
     """

@@ -1,7 +1,7 @@
 """One connection of a worker to a client, from the first SYN to the end of the handshake.
 
-Contract: `Offer` is driven by `advance(now)` whenever its descriptor is ready for what `mask` asks, and by
-`handle_timeout`; both raise `CexecError` with the reason when the offer has failed.  When it is `PROVED` the worker
+Contract: `advance(now)` is called whenever the descriptor is ready for the events in `mask`, and `handle_timeout(now)`
+at `next_timeout`; both raise `CexecError` with the reason when the offer has failed.  When it is `PROVED` the worker
 reserves a slot and gives the connection to a process, which says CONFIRM.  docs/protocol.md section 3.
 """
 
@@ -11,13 +11,13 @@ import _socket
 import errno
 import os
 import select
+from typing import TYPE_CHECKING
 
 from cexec.errors import DisconnectedError, LocalError
 from cexec.net.sockets import connect_result, start_connect
 from cexec.protocol.base.limits import CONNECT_DEADLINE
 from cexec.protocol.connection.channel import Records, WorkerHandshake
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.net.groups import Sockaddr
     from cexec.protocol.base.certificate import Identity
@@ -28,7 +28,7 @@ CONNECTING, SHAKING, PROVED = range(3)
 
 
 class UnreachableError(LocalError):
-    """The client could not be connected to: it is told so by a datagram, because a firewall is seen only from here."""
+    """No connection to the client.  It is told so by a datagram, because a firewall is seen only from here."""
 
 
 class Offer:
@@ -55,7 +55,7 @@ class Offer:
 
     @property
     def mask(self) -> int:
-        """What to wait for."""
+        """The events of poll(2) to wait for."""
         return select.POLLOUT if self.state == CONNECTING else select.POLLIN
 
     def next_timeout(self) -> float:
@@ -69,7 +69,7 @@ class Offer:
         raise DisconnectedError("client did not answer in time")
 
     def advance(self, now: float) -> None:
-        """The descriptor is ready."""
+        """Goes on, because the descriptor is ready."""
         if self.state == CONNECTING:
             failure = connect_result(self.connection)
             if failure:
@@ -96,7 +96,7 @@ class Offer:
         return data
 
     def _send(self, data: bytes) -> None:
-        """A flight is far smaller than a socket's buffer: what does not fit at once means a broken client."""
+        """Sends a flight, which fits into an empty buffer: if it does not, the client's system is broken."""
         try:
             sent = self.connection.send(data)
         except OSError as error:

@@ -1,31 +1,31 @@
 """A worker's HELLO and BYE, and those of the others.
 
 Contract: `PresenceSender.hello` and `bye` send a statement to the whole group at once; HELLO is sent again a few times,
-byte for byte (`next_timeout`, `handle_timeout`), since nobody acknowledges it.  `hear` says whether a datagram tells of
-another worker that has come.  docs/protocol.md section 5.1.
+byte for byte (`next_timeout`, `handle_timeout`), because nobody acknowledges it.  `hear` returns True if a datagram
+tells of another worker that has come.  docs/protocol.md section 5.1.
 """
 
 from __future__ import annotations
 
 from time import time
+from typing import TYPE_CHECKING
 
 from cexec.errors import ProtocolError
 from cexec.protocol.base.limits import MAXIMUM_HOPS
 from cexec.protocol.datagrams import presence
 from cexec.protocol.datagrams.presence import BYE, HELLO, Followed, Presence
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.net.announcer import Announcer
     from cexec.protocol.base.keys import WorkerKey
     from cexec.protocol.datagrams.datagram import Datagram
 
-REPETITIONS = (1.0, 4.0)  # seconds (ours) after which a HELLO is sent again
+REPETITIONS = (1.0, 4.0)  # seconds (ours) after which a HELLO is sent again, past a short loss of packets
 NEVER = float("inf")
 
 
 class PresenceSender:
-    """What one worker tells of itself, and hears."""
+    """The statements of one worker, and its ear for those of others."""
 
     def __init__(self, key: WorkerKey, instance: bytes, host: str, announcer: Announcer) -> None:
         self._key = key
@@ -39,17 +39,17 @@ class PresenceSender:
         self._gone = False
 
     def hello(self, now: float) -> None:
-        """This worker serves from now on, or by other ways than before."""
+        """Says that this worker serves from now on, or by other ways than before."""
         self._say(HELLO)
         self._again = [now + after for after in REPETITIONS]
 
     def moved(self, now: float) -> None:
-        """Its addresses have changed; nothing when it has said BYE."""
+        """Says HELLO again, because the addresses have changed; nothing after BYE."""
         if not self._gone:
             self.hello(now)
 
     def bye(self) -> None:
-        """It takes no more jobs.  Twice, because there is no later."""
+        """Says that this worker takes no more jobs; twice at once, because there is no later."""
         self._again = []
         self._gone = True
         self._say(BYE)
@@ -64,7 +64,7 @@ class PresenceSender:
             self._announcer.send(self._statement)
 
     def hear(self, parsed: Datagram) -> bool:
-        """Whether it is the HELLO of another worker, and news."""
+        """Returns True if it is the HELLO of another worker, and not a copy."""
         try:
             said = presence.open_presence(self._key, parsed.inner)
         except ProtocolError:

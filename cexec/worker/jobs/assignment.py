@@ -1,7 +1,7 @@
 """A connection whose handshake is done, on its way from the worker to the process that will carry it.
 
-Contract: `send` hands the descriptor over with all that belongs to the announcement it answers; `receive` blocks until
-one comes, and gives None when the worker wants no more.  Both over a socketpair that keeps messages apart.
+Contract: `send` hands the descriptor over with the values of the announcement that it answers; `receive` blocks until
+one comes, and returns None when the worker wants no more.  Both use a socketpair that keeps messages apart.
 """
 
 from __future__ import annotations
@@ -10,23 +10,23 @@ import _socket
 import json
 import os
 import socket
+from typing import TYPE_CHECKING
 
 from cexec.protocol.base import sodium
 from cexec.protocol.connection.channel import Records
 from cexec.protocol.connection.options import LEASE, YES
 from cexec.system.process import orphans
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.net.groups import Sockaddr
     from cexec.protocol.connection.frames import Go
     from cexec.protocol.datagrams.announcement import Announcement
 
-MAXIMUM_SIZE = 4096  # bytes (ours) of a message
+MAXIMUM_SIZE = 4096  # bytes (ours) of a message: names and addresses are far shorter
 
 
 def is_leased(go: Go) -> bool:
-    """Whether the client may have another job after this one."""
+    """Returns True if the client may send another job after this one."""
     return go.options.get(LEASE) == YES
 
 
@@ -61,12 +61,12 @@ class Assignment:
         return cls(tuple(client), name, bytes.fromhex(job_id), attempt, keys)
 
     def records(self) -> Records:
-        """To be made once."""
+        """Makes the records, which count their nonces: to be called once."""
         cipher, sending, receiving = self._keys
         return Records(sodium.aead(cipher), sending, receiving, proved=True)
 
     def environment(self, go: Go, local: Sockaddr) -> dict[bytes, bytes]:
-        """What belongs to one job only; docs/protocol.md section 4.2 (GO) and cservice(1), ENVIRONMENT."""
+        """Returns the variables of one job; docs/protocol.md section 4.2 (GO) and cservice(1), ENVIRONMENT."""
         # One announcement stands for all jobs of a lease.
         job_id, attempt = (go.job_id, go.attempt) if is_leased(go) else (self.job_id, self.attempt)
         values = {
@@ -85,12 +85,12 @@ class Assignment:
 
 
 def send(channel: socket.socket, connection: _socket.socket, assignment: Assignment) -> None:
-    """Raises `OSError` when nobody is there to take it."""
+    """Raises `OSError` if the process has gone."""
     socket.send_fds(channel, [assignment.encode()], [connection.fileno()])
 
 
 def receive(channel: socket.socket) -> tuple[_socket.socket, Assignment] | None:
-    """Words that were meant for an earlier connection are passed over; None also when there is no descriptor left."""
+    """Passes over words that were meant for an earlier connection; returns None also if no descriptor is left."""
     while True:
         try:
             data, fds, flags, _ = socket.recv_fds(channel, MAXIMUM_SIZE, 1)

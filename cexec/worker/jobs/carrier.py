@@ -2,34 +2,80 @@
 
 Contract: `step(until)` pumps once, waiting no longer than that, and returns the pump's events; between two jobs
 `next_word(until)` waits for one frame only, because what follows a GO is the next job's.  Both hear the parent: its
-words set `may_offer`, `last` and `ahead`, and its end of the socket being closed raises `DisconnectedError`, as does
-what is wrong with the client.  docs/protocol.md section 4.4.
+words change `orders`, and the end of its side of the socket raises `DisconnectedError`, as does everything that is
+wrong with the client.  docs/protocol.md section 4.4.
 """
 
 from __future__ import annotations
 
 import _socket
-import json
 import os
 import select
 import signal
+from dataclasses import dataclass
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from cexec.errors import DisconnectedError
 from cexec.net.liveness import Liveness
+from cexec.worker.jobs.reports import JOBS_AHEAD, Report, Word, encode
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.net.pump import Pump, Trouble
     from cexec.protocol.connection.session import Event
 
-# The parent's words: the lease that waits has been drawn; the job that runs is the last one; the next jobs may be
-# offered without a word, because nobody else waits for the slot; somebody does.
-OFFER, LAST, AHEAD, ASK = b"offer", b"last", b"ahead", b"ask"
-JOBS_AHEAD = 16  # (ours) jobs that may be offered so: what the parent is told of them it reads together
-FREE = b'{"event": "free"}'  # the last report of a connection
-MAXIMUM_REPORT = 4096  # bytes (ours) of one report; longer texts in it are cut
 _CORK: int | None = getattr(_socket, "TCP_CORK", None)
+
+
+@dataclass(slots=True)
+class Orders:
+    """What the parent has said of the next job."""
+
+    may_offer: bool = False  # a slot is reserved for it
+    last: bool = False  # there is to be none
+    ahead: int = 0  # so many may be offered without an OFFER
+
+    def follow(self, word: Word) -> None:
+        if word is Word.OFFER:
+            self.may_offer = True
+        elif word is Word.LAST:
+            self.last = True
+        else:
+            self.ahead = JOBS_AHEAD if word is Word.AHEAD else 0
+
+    def take_ahead(self) -> bool:
+        """Returns True if the next job may be offered without an OFFER; it counts as offered then."""
+        if not self.ahead or self.last:
+            return False
+        self.ahead -= 1
+        return True
+
+
+class Cork:
+    """Lets small frames wait in the kernel (for 200 ms at most), so that they travel in one segment.
+
+    Each segment wakes the client, which costs more than the job `true` does.
+    """
+
+    __slots__ = ("_connection", "held")
+
+    def __init__(self, connection: _socket.socket) -> None:
+        self.held = False
+        self._connection = connection
+
+    def hold_back(self) -> None:
+        self._set(True)
+
+    def let_go(self) -> None:
+        self._set(False)
+
+    def _set(self, held: bool) -> None:
+        if _CORK is not None and held != self.held:
+            self.held = held
+            try:
+                self._connection.setsockopt(_socket.IPPROTO_TCP, _CORK, held)
+            except OSError:
+                pass  # the connection has gone, as the next read will tell
 
 
 class Carrier:
@@ -37,33 +83,29 @@ class Carrier:
 
     def __init__(self, pump: Pump, parent: _socket.socket) -> None:
         self.pump = pump
+        self.orders = Orders()
+        self.cork = Cork(pump.connection)
         self.children_ended = False
-        self.may_offer = False
-        self.last = False
-        self.ahead = 0  # jobs that may be offered without a word
-        self.held = False
         self.clean = True  # nothing has gone wrong
         self._parent = parent
         self._liveness = Liveness(pump.connection)
-        self._children, self._signals = _child_signals()
-        pump.watch(self._children)
+        self._children = ChildSignals()
+        pump.watch(self._children.fileno())
         pump.watch(parent.fileno())
         self._poll = select.poll()  # between two jobs
         self._poll.register(parent.fileno(), select.POLLIN)
 
     def close(self) -> None:
         """The connection has ended."""
-        signal.set_wakeup_fd(-1)
-        os.close(self._children)
-        os.close(self._signals)
+        self._children.close()
 
     def step(self, until: float | None) -> list[Event | Trouble]:
         """Pumps once."""
         due = [time for time in (until, self._liveness.next_timeout()) if time is not None]
         found = self.pump.step(max(0.0, min(due) - monotonic()) if due else None)
-        self.children_ended = self._children in self.pump.ready
+        self.children_ended = self._children.fileno() in self.pump.ready
         if self.children_ended:
-            self._forget_signals()
+            self._children.forget()
         if self._parent.fileno() in self.pump.ready:
             self._hear_parent()
         self._look_alive()
@@ -95,28 +137,9 @@ class Carrier:
             self._look_alive()
 
     def goes_ahead(self) -> bool:
-        """Whether the next job may be offered without a word, which then must be told with the end of this one."""
+        """Returns True if the next job may be offered without a word; the end of this one must tell the parent so."""
         self._hear_parent()
-        if not self.ahead or self.last:
-            return False
-        self.ahead -= 1
-        return True
-
-    def hold_back(self) -> None:
-        """Until `let_go`, small frames wait in the kernel (for 200 ms at most), to travel together."""
-        self._cork(True)
-
-    def let_go(self) -> None:
-        """What has been held back is sent."""
-        self._cork(False)
-
-    def _cork(self, held: bool) -> None:
-        if _CORK is not None and held != self.held:
-            self.held = held
-            try:
-                self.pump.connection.setsockopt(_socket.IPPROTO_TCP, _CORK, held)
-            except OSError:
-                pass  # it has gone, as the next read will tell
+        return self.orders.take_ahead()
 
     def hang_up(self) -> None:
         """Nothing more comes from us, which tells the client that the lease has ended; unless much is under way."""
@@ -128,10 +151,10 @@ class Carrier:
         except OSError:
             pass
 
-    def tell(self, what: str, **values: object) -> None:
-        """A report for the parent."""
+    def tell(self, report: Report) -> None:
+        """Sends a report to the parent."""
         try:
-            self._parent.send(encode_report({"event": what, **values}))
+            self._parent.send(encode(report))
         except OSError:
             pass  # the parent has gone; the watch on its socket says so
 
@@ -148,55 +171,45 @@ class Carrier:
         self.pump.records.received(size)
 
     def _hear_parent(self) -> None:
-        while self._read_word():
-            pass
+        while (word := self._read_word()) is not None:
+            self.orders.follow(word)
 
-    def _read_word(self) -> bool:
-        """Whether there was one."""
+    def _read_word(self) -> Word | None:
         try:
-            word = self._parent.recv(16, _socket.MSG_DONTWAIT)
+            return Word(self._parent.recv(16, _socket.MSG_DONTWAIT))
         except BlockingIOError:
-            return False
-        except OSError:
-            word = b""  # it has gone, and had not read all that we told it
-        if word == OFFER:
-            self.may_offer = True
-        elif word == LAST:
-            self.last = True
-        elif word in (AHEAD, ASK):
-            self.ahead = JOBS_AHEAD if word == AHEAD else 0
-        else:
+            return None
+        except (OSError, ValueError):  # it has gone, perhaps before it had read all that we told it
             self.clean = False  # there is nobody to be told anything
-            raise DisconnectedError("worker is ending its jobs")
-        return True
+            raise DisconnectedError("worker is ending its jobs") from None
 
     def _look_alive(self) -> None:
         now = monotonic()
         self._liveness.stepped(now)
         self._liveness.handle_timeout(now)
 
-    def _forget_signals(self) -> None:
+
+class ChildSignals:
+    """A descriptor that becomes readable when a child has ended: SIGCHLD writes into a pipe of our own."""
+
+    def __init__(self) -> None:
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._reading, False)
+        os.set_blocking(self._writing, False)
+        signal.signal(signal.SIGCHLD, lambda number, stack: None)
+        signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+
+    def fileno(self) -> int:
+        return self._reading
+
+    def forget(self) -> None:
+        """Empties the pipe."""
         try:
-            os.read(self._children, 4096)
+            os.read(self._reading, 4096)
         except BlockingIOError:
             pass
 
-
-def encode_report(report: dict[str, object]) -> bytes:
-    """At most MAXIMUM_REPORT bytes.  JSON makes six bytes of a control character, and peers choose what texts say."""
-    while len(data := json.dumps(report).encode()) > MAXIMUM_REPORT:
-        name, text = max(
-            ((name, value) for name, value in report.items() if isinstance(value, str)), key=lambda item: len(item[1])
-        )
-        report = {**report, name: text[: len(text) // 2]}
-    return data
-
-
-def _child_signals() -> tuple[int, int]:
-    """A descriptor that becomes readable when a child has ended, and the one that makes it so."""
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    os.set_blocking(writing, False)
-    signal.signal(signal.SIGCHLD, lambda number, stack: None)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    return reading, writing
+    def close(self) -> None:
+        signal.set_wakeup_fd(-1)
+        os.close(self._reading)
+        os.close(self._writing)

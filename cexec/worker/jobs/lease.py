@@ -3,9 +3,8 @@
 Contract: `serve` is called in a forked child that owns nothing of the parent's but its end of a socketpair; it returns
 when the parent wants no more, or when something has gone wrong, so that nothing of that is left for the next one.
 `run_jobs` returns when the client has let go or is lost, when it has no further job, or when the parent wants none.
-What the parent has to know goes over `parent` as JSON objects: those of `worker.jobs.job`, `broken`, around the
-jobs `idle` (another one may be offered), `taken` (the client has given one) and `over` (there will be none; with a
-`reason` if the client was at fault), and `free` (another connection may be given).
+The parent is told by the reports of `worker.jobs.reports`: those of `worker.jobs.job`, and around the jobs
+`Taken`, `Broken`, `Idle`, `Over` and `Free`.
 docs/protocol.md sections 3.3 and 4.4.
 """
 
@@ -13,6 +12,7 @@ from __future__ import annotations
 
 import os
 from time import monotonic
+from typing import TYPE_CHECKING, TypeAlias
 
 from cexec.errors import CexecError, DisconnectedError
 from cexec.net.pump import Pump
@@ -22,14 +22,13 @@ from cexec.protocol.connection.session import OFFERED, Session
 from cexec.system.process import process, process_tree
 from cexec.system.process.orphans import MARK, Record
 from cexec.worker.jobs.assignment import receive
-from cexec.worker.jobs.carrier import FREE, Carrier
-from cexec.worker.jobs.job import HELD_BACK, Job
+from cexec.worker.jobs.carrier import Carrier
+from cexec.worker.jobs.job import HELD_BACK, Announced, Job, Order
+from cexec.worker.jobs.reports import Broken, Free, Idle, Over, Taken, encode
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import socket
     from collections.abc import Callable, Mapping
-    from typing import TypeAlias
 
     from cexec.protocol.connection.frames import Go
     from cexec.worker.jobs.program import Program
@@ -41,11 +40,11 @@ def serve(program: Program, parent: socket.socket) -> None:
     """Carries one connection after the other."""
     process.adopt_orphans()
     while _carry(program, parent):
-        parent.send(FREE)
+        parent.send(encode(Free()))
 
 
 def _carry(program: Program, parent: socket.socket) -> bool:
-    """Carries one; whether there may be another.  A function of its own, so that keys and buffers go with it."""
+    """Carries one; returns True if there may be another.  It is a function, so that keys and buffers go with it."""
     given = receive(parent)
     if given is None:
         return False
@@ -59,9 +58,9 @@ def _carry(program: Program, parent: socket.socket) -> bool:
 
 
 def run_jobs(pump: Pump, program: Program, environment: Environment, parent: socket.socket) -> bool:
-    """Offers to run a job on a connection that is new; runs it, and those that follow.
+    """Offers to run a job on a new connection; runs it, and those that follow.
 
-    Whether nothing is left of any of them.
+    Returns True if nothing is left of any of them.
     """
     carrier = Carrier(pump, parent)
     record: Record | None = None
@@ -70,9 +69,9 @@ def run_jobs(pump: Pump, program: Program, environment: Environment, parent: soc
         while go is not None:
             extra = environment(go)
             # At once: a program that kills us may do so before it is told that it has started.
-            carrier.tell("taken", job=extra[b"CEXEC_JOB"].decode(), attempt=int(extra[b"CEXEC_ATTEMPT"]))
+            carrier.tell(Taken(bytes.fromhex(extra[b"CEXEC_JOB"].decode()), int(extra[b"CEXEC_ATTEMPT"])))
             record = _marked(record, program, extra)
-            go = _run_job(carrier, Job(carrier, go, program, extra, record))
+            go = _run_job(carrier, Job(carrier, Order(go, program, extra), record))
     finally:
         if record is not None:
             record.close()
@@ -81,56 +80,56 @@ def run_jobs(pump: Pump, program: Program, environment: Environment, parent: soc
 
 
 def _run_job(carrier: Carrier, job: Job) -> Go | None:
-    """The client's next job, if there is one; every failure that is not the program's is told as `broken`."""
+    """Returns the client's next job, if there is one; every failure that is not the program's is told as `Broken`."""
     try:
-        job.run()
+        ready = job.run()
     except CexecError as error:
-        carrier.tell("broken", reason=str(error))
+        carrier.tell(Broken(str(error)))
         carrier.clean = False
         return None
     go = None
-    if job.offers and not job.released:
-        if not job.announced_idle:
-            carrier.tell("idle")
-        go = _given(carrier, _offer_first if job.goes_ahead else _offer)
+    if ready and not job.released:
+        if job.announced is Announced.NOTHING:
+            carrier.tell(Idle())
+        go = _given(carrier, _offer_first if job.announced is Announced.AHEAD else _offer)
     else:
-        if job.announced_idle:
-            carrier.tell("over", reason="")
-            carrier.let_go()
+        if job.announced is not Announced.NOTHING:
+            carrier.tell(Over(""))
+            carrier.cork.let_go()
         if job.leased:
-            job.follow_up(carrier.hang_up)
+            job.hang_up()
     if go is None:
-        job.follow_up(job.linger)
+        job.linger()
     return go
 
 
 def _given(carrier: Carrier, wait: Callable[[Carrier], Go | None]) -> Go | None:
-    """The job that is waited for; the parent is told if there is none."""
+    """Waits for a job; tells the parent if there is none."""
     go, reason = None, ""
     try:
         go = wait(carrier)
     except DisconnectedError:
-        pass  # who closes has chosen another worker, or gone, which is no failure of a job
+        pass  # the client has chosen another worker, or gone, and there is no job that has failed
     except CexecError as error:
         reason = str(error)
     if go is None:
-        carrier.tell("over", reason=reason)
+        carrier.tell(Over(reason))
     return go
 
 
 def _offer(carrier: Carrier) -> Go | None:
     """Waits until the parent lets another job be offered, offers it, and waits for that."""
-    held_until = monotonic() + HELD_BACK if carrier.held else None
-    while not carrier.may_offer:
-        if carrier.last:
+    held_until = monotonic() + HELD_BACK if carrier.cork.held else None
+    while not carrier.orders.may_offer:
+        if carrier.orders.last:
             _hang_up(carrier)
             return None
-        if carrier.next_word(held_until) is not None:  # it lets go: nothing else has a meaning now
+        if carrier.next_word(held_until) is not None:  # the client lets go: no other frame has a meaning now
             return None
         if held_until is not None and monotonic() >= held_until:
             held_until = None
-            carrier.let_go()
-    carrier.may_offer = False
+            carrier.cork.let_go()
+    carrier.orders.may_offer = False
     return _offer_first(carrier)
 
 
@@ -138,9 +137,9 @@ def _offer_first(carrier: Carrier) -> Go | None:
     """Says CONFIRM, because a slot is reserved, and waits for GO."""
     carrier.pump.session.confirm()
     carrier.pump.flush()
-    carrier.let_go()
+    carrier.cork.let_go()
     deadline = monotonic() + GO_DEADLINE
-    while monotonic() < deadline and not carrier.last:
+    while monotonic() < deadline and not carrier.orders.last:
         event = carrier.next_word(deadline)
         if event is not None:
             return event.go if event.kind == frames.GO else None
@@ -149,14 +148,14 @@ def _offer_first(carrier: Carrier) -> Go | None:
 
 
 def _hang_up(carrier: Carrier) -> None:
-    """This side wants no job, any more: a GO that is under way then has not come to a broken worker."""
+    """Withdraws, so that a client whose GO is under way knows that this worker is not broken."""
     if carrier.pump.session.state == OFFERED:
-        carrier.pump.session.withdraw("worker is stopping" if carrier.last else "client did not answer in time")
+        carrier.pump.session.withdraw("worker is stopping" if carrier.orders.last else "client did not answer in time")
     carrier.hang_up()
 
 
 def _marked(record: Record | None, program: Program, extra: Mapping[bytes, bytes]) -> Record | None:
-    """What dies with this process is found by the mark of the job of that moment."""
+    """Writes the mark of the job of this moment, by which everything is found that outlives this process."""
     if program.records is None:
         return None
     mark = f"{MARK}={os.fsdecode(extra[MARK.encode()])}"
@@ -165,5 +164,5 @@ def _marked(record: Record | None, program: Program, extra: Mapping[bytes, bytes
             return Record(program.records, mark)
         record.add(mark=mark, leader=0, start=0, directory="", group="")
     except OSError:
-        pass  # a full disk: what it is for will hardly happen
+        pass  # the disk is full; the record is needed only if this process is killed
     return record

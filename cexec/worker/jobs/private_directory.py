@@ -2,8 +2,8 @@
 
 Contract: `PrivateDirectory` is empty when it is made and belongs to one job.  Names are relative paths as the session
 has checked them; whatever the program does there, nothing is opened through a link, and only regular files are read.
-`receive_files` and `send_files` pump until the streams of kind FILE in their direction have ended.  `OSError` for what
-the system refuses, `FileProblem` for what the client has to be told of one file.  docs/protocol.md section 4.2 (GO).
+`receive_files` and `send_files` pump until the streams of kind FILE in their direction have ended.  `OSError` if the
+system refuses something, `FileProblem` if the client is to be told of one file.  docs/protocol.md section 4.2 (GO).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from cexec.errors import CexecError
 from cexec.protocol.connection.frames import FILE, READS, WRITES
@@ -18,7 +19,6 @@ from cexec.protocol.connection.streams import OPEN
 from cexec.system.io.fds import Sink, Source
 from cexec.system.process.orphans import PRIVATE_PREFIX, remove_directory
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -30,7 +30,7 @@ _REASONS = {errno.ENOENT: "no such file", errno.ELOOP: "it is a link", errno.ENO
 
 
 class FileProblem(CexecError):
-    """One file cannot be had."""
+    """One file cannot be sent."""
 
 
 class PrivateDirectory:
@@ -47,7 +47,7 @@ class PrivateDirectory:
         os.fchdir(self._fd)
 
     def create(self, name: str) -> int:
-        """A new file for writing; the directories of its name are made."""
+        """Makes a file and the directories of its name; returns a descriptor for writing."""
         above, last = self._descend(name, make=True)
         try:
             return os.open(last, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _INSIDE, 0o666, dir_fd=above)
@@ -55,7 +55,7 @@ class PrivateDirectory:
             os.close(above)
 
     def open(self, name: str) -> int:
-        """A regular file for reading."""
+        """Returns a descriptor for reading; raises `FileProblem` if there is no such regular file."""
         try:
             above, last = self._descend(name, make=False)
             try:
@@ -76,7 +76,7 @@ class PrivateDirectory:
         remove_directory(self.path)
 
     def _descend(self, name: str, *, make: bool) -> tuple[int, str]:
-        """The directory that holds the file, open, and the last part of its name."""
+        """Opens the directory that holds the file; returns its descriptor and the last part of the name."""
         *parts, last = name.split("/")
         above = os.dup(self._fd)
         for part in parts:
@@ -91,7 +91,7 @@ class PrivateDirectory:
 
 
 def receive_files(pump: Pump, streams: list[Stream], directory: PrivateDirectory, step: Callable[[], None]) -> None:
-    """Takes what the client sends, before the program starts; `step` pumps."""
+    """Receives the files that the client sends before the program starts; `step` pumps."""
     sent = [stream for stream in streams if stream.kind == FILE and stream.directions & READS]
     for stream in sent:
         pump.sinks[stream.number] = Sink(directory.create(stream.name))
@@ -102,7 +102,7 @@ def receive_files(pump: Pump, streams: list[Stream], directory: PrivateDirectory
 def send_files(
     pump: Pump, streams: list[Stream], directory: PrivateDirectory, step: Callable[[], None], *, skip: bool
 ) -> None:
-    """Gives the client what the program has left, one file after the other; `step` pumps.  `skip`: none of them."""
+    """Sends the files that the program has left, one after the other; `step` pumps.  `skip` sends none of them."""
     for stream in streams:
         if stream.kind != FILE or not stream.directions & WRITES:
             continue

@@ -1,8 +1,8 @@
-"""The program's descriptors: a pipe or a socketpair for every stream of GO, and which end is whose.
+"""The program's descriptors: a pipe or a socketpair for every stream of GO.
 
-Contract: `open_streams` makes all of them, gives our ends to the pump, and returns the program's, by descriptor number;
-`close_ends` closes these once the program has them.  A descriptor that the client did not have is not there, so the
-program finds it closed.  `AbandonedOutputs` are those whose reader at the client has gone.  Raises `OSError`.
+Contract: `ProgramStreams.open` makes all of them, gives our ends to the pump, and returns the program's, by descriptor
+number; `close_ends` closes these once the program has them.  A descriptor that the client did not have is not there, so
+the program finds it closed.  `AbandonedOutputs` are those whose reader at the client has gone.  Raises `OSError`.
 docs/protocol.md sections 4.2 (GO) and 4.3.
 """
 
@@ -12,11 +12,12 @@ import os
 import select
 import socket
 from time import monotonic
+from typing import TYPE_CHECKING
 
-from cexec.protocol.connection.frames import FILE, PIPE, READS, WRITES
+from cexec.protocol.connection.frames import FILE, FIRST_FILE, PIPE, READS, WRITES
+from cexec.protocol.connection.streams import OPEN
 from cexec.system.io.fds import PIPE_SIZE, Sink, Source, own_pipe, unread
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -24,20 +25,56 @@ if TYPE_CHECKING:
     from cexec.protocol.connection.frames import Stream
 
 READING, WRITING = socket.SHUT_RD, socket.SHUT_WR  # the halves of our end
-_DRAINED = 65536  # bytes (ours) at a time
-PATIENCE = 2.0  # seconds (ours) for which a program's output is taken after its reader has gone
-_LARGEST_REST = PIPE_SIZE  # bytes (ours) that are taken in this time: what may have been in the pipe already
+_DRAINED = 65536  # bytes (ours) at a time: all that a pipe usually holds
+PATIENCE = 2.0  # seconds (ours) for which a program's output is taken after its reader has gone: most end sooner
+_LARGEST_REST = PIPE_SIZE  # bytes (ours) that are taken in this time: so much may have been in the pipe already
+
+
+class ProgramStreams:
+    """All streams of one job but its files."""
+
+    def __init__(self, pump: Pump) -> None:
+        self._pump = pump
+        self._inputs: dict[int, PipeSink] = {}
+        self._abandoned = AbandonedOutputs(pump)
+
+    def open(self, streams: list[Stream]) -> dict[int, int]:
+        """Makes them, and returns the program's ends."""
+        ends = _open_streams(self._pump, streams, self._abandoned)
+        self._inputs = {number: sink for number, sink in self._pump.sinks.items() if isinstance(sink, PipeSink)}
+        return ends
+
+    def outputs_open(self) -> bool:
+        """Returns True if the program, or a process that it has started, may still write."""
+        halves = self._pump.session.outgoing
+        return any(half.state == OPEN for number, half in halves.items() if number < FIRST_FILE)
+
+    def next_timeout(self) -> float | None:
+        """When to call `advance` although nothing has happened."""
+        return self._abandoned.next_timeout()
+
+    def advance(self, now: float) -> None:
+        """Follows each step of the pump."""
+        self._abandoned.advance(now)
+
+    def settle(self) -> None:
+        """Closes all inputs once the program has ended, and tells the session how much of them was not read."""
+        for stream in list(self._pump.sinks):
+            self._pump.close_sink(stream)
+        for stream, sink in self._inputs.items():
+            self._pump.session.left_unread(stream, sink.unread())
+        self._abandoned.settle()
 
 
 class PipeSink(Sink):
-    """Our end of a pipe that the program reads; knows also when it is closed how much was never read."""
+    """Our end of a pipe that the program reads.  Also after it is closed it can tell how much was never read."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
         self._rest = -1
 
     def unread(self) -> int:
-        """What the program has left when it has ended; asked for once."""
+        """Returns the number of bytes that the program has not read; to be called once, after its end."""
         left = unread(self._rest if self.fd < 0 else self.fd)
         if self._rest >= 0:
             os.close(self._rest)
@@ -56,10 +93,10 @@ class PipeSink(Sink):
 class AbandonedOutputs:
     """Outputs whose reader at the client has gone.
 
-    They are not closed at once: in a local pipeline what the client could not write would not have been written by the
-    program, and a program that had no more to write than that would end as if all had been well.  So a little more is
-    taken from it, for a while.  If that is all, it cannot have noticed, and the session is told; else its next write
-    fails, and if it waits for just that with poll it is told now.
+    They are not closed at once.  In a local pipeline a program whose output fits into the pipe ends well, although its
+    reader has gone.  So a little more output is taken, for a while.  If the program writes no more, it has not noticed
+    anything, and the session is told so.  Else the output is closed: the program's next write fails, and a poll for
+    that event returns.
     """
 
     def __init__(self, pump: Pump) -> None:
@@ -75,14 +112,14 @@ class AbandonedOutputs:
         return min((output.deadline for output in self._outputs.values()), default=None)
 
     def advance(self, now: float) -> None:
-        """After each step of the pump."""
+        """Follows each step of the pump."""
         for fd, output in list(self._outputs.items()):
             ended = fd in self._pump.ready and not output.discard()
             if ended or output.size >= _LARGEST_REST or now >= output.deadline:
                 self._close(fd, ended)
 
     def settle(self) -> None:
-        """The program has ended."""
+        """Closes all, because the program has ended."""
         for fd in list(self._outputs):
             self._close(fd)
 
@@ -104,7 +141,7 @@ class _Abandoned:
         self.deadline = monotonic() + PATIENCE
 
     def discard(self) -> bool:
-        """Takes what is there; False at its end."""
+        """Reads and forgets; returns False at the end of the output."""
         size = self.source.read_into(memoryview(bytearray(_DRAINED)))
         self.size += size or 0
         return size != 0
@@ -134,7 +171,7 @@ class PairSource(OutputSource):
         try:
             return super().read_into(view)
         except ConnectionResetError:
-            return 0  # the program has closed its end without having read all; what it had written came before
+            return 0  # the program has closed its end with bytes unread; everything that it wrote has come before
 
     @property
     def hung_up(self) -> bool:
@@ -146,7 +183,7 @@ class PairSource(OutputSource):
 
 
 class PairSink(Sink):
-    """The writing half: when it is closed the program reads the end, and can still write."""
+    """The writing half.  When it is closed, the program reads the end and can still write."""
 
     def __init__(self, pair: Pair) -> None:
         super().__init__(pair.fd, shared=True)
@@ -178,7 +215,7 @@ class Pair:
             self._end.close()
 
     def _drain(self) -> None:
-        """What is unread when a socket is closed would give the program ECONNRESET instead of EPIPE."""
+        """Reads the rest: bytes that are unread at the close would give the program ECONNRESET instead of EPIPE."""
         try:
             while self._end.recv(_DRAINED):
                 pass
@@ -186,8 +223,8 @@ class Pair:
             pass  # nothing more
 
 
-def open_streams(pump: Pump, streams: list[Stream], abandoned: AbandonedOutputs) -> dict[int, int]:
-    """Our ends go to the pump, the program's are returned; the same one for descriptors that are duplicates."""
+def _open_streams(pump: Pump, streams: list[Stream], abandoned: AbandonedOutputs) -> dict[int, int]:
+    """Gives our ends to the pump and returns the program's; duplicated descriptors get the same one."""
     ends: dict[int, int] = {}
     try:
         for stream in streams:
@@ -234,7 +271,7 @@ def _open_pair(pump: Pump, stream: Stream, abandoned: AbandonedOutputs) -> int:
 
 
 def _hung_up(fd: int) -> bool:
-    """Whether nobody has the other end open any more, though there may be something left to read."""
+    """Returns True if nobody has the other end open any more; there may still be bytes to read."""
     poll = select.poll()
     poll.register(fd, 0)
     return any(mask & select.POLLHUP for _, mask in poll.poll(0))

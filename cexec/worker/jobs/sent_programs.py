@@ -1,21 +1,21 @@
 """Programs that clients bring: `cservice --allow-programs APP EXE ARG...`, where EXE or an ARG contains `{program}`.
 
-Contract: `check_program` says why a job is refused; `obtain` gives the program from the cache, or asks the client for
-it and puts it there; `fill` makes the command that runs it.  `CacheProblem` and `OSError` as in
-`system.storage.program_cache`.  docs/protocol.md section 4.2 (programs).
+Contract: `check_program` returns the refusal of a job whose program cannot be run; `obtain` takes the program from the
+cache, or asks the client for it and puts it there; `fill` makes the command that runs it.  `CacheProblem` and `OSError`
+as in `system.storage.program_cache`.  docs/protocol.md section 4.2 (programs).
 """
 
 from __future__ import annotations
 
 import errno
 import os
+from typing import TYPE_CHECKING
 
 from cexec.protocol.connection import program_offer
 from cexec.protocol.connection.frames import FIRST_FILE, HERE, PERMANENT, READS, Refusal
 from cexec.protocol.connection.options import PROGRAM_STREAM
 from cexec.system.io.fds import Sink
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
@@ -28,7 +28,7 @@ PLACE = "{program}"  # stands for the program's path in EXE and ARGs
 
 
 class DraftSink(Sink):
-    """Takes as many bytes as were announced, and no more."""
+    """Takes as many bytes as were announced, and no more: a client must not fill the disk."""
 
     def __init__(self, fd: int, size: int) -> None:
         super().__init__(fd, shared=True)
@@ -41,7 +41,7 @@ class DraftSink(Sink):
 
 
 class SentPrograms:
-    """What a worker that allows programs has for them.  `platform`: its own."""
+    """The cache of a worker that allows programs, and the platform that they must be for."""
 
     def __init__(self, cache: ProgramCache, platform: str) -> None:
         self.cache = cache
@@ -49,12 +49,12 @@ class SentPrograms:
 
 
 def own_platform(attributes: dict[str, str]) -> str:
-    """The platform of the machine with these attributes."""
+    """Returns the platform of the machine with these attributes."""
     return f"{attributes['os']}-{attributes['arch']}"
 
 
 def check_program(go: Go, programs: SentPrograms | None) -> Refusal | None:
-    """Why this worker does not run the program that comes with the job, or none without one."""
+    """Returns the refusal if the job's program does not fit this worker, or if one is missing."""
     try:
         found = program_offer.parse(go.options)
     except ValueError as error:
@@ -75,20 +75,20 @@ def check_program(go: Go, programs: SentPrograms | None) -> Refusal | None:
 
 
 def program_stream(go: Go) -> Stream | None:
-    """The stream that carries the program, if the job has one."""
+    """Returns the stream that carries the program, if the job has one."""
     text = go.options.get(PROGRAM_STREAM, "")
     found = [stream for stream in go.streams if stream.number >= FIRST_FILE and str(stream.number) == text]
     return found[0] if found and found[0].directions == READS else None
 
 
 def files_of(go: Go) -> list[Stream]:
-    """The streams that are files in the job's directory."""
+    """Returns the streams that are files in the job's directory."""
     program = program_stream(go)
     return [stream for stream in go.streams if stream.number >= FIRST_FILE and stream is not program]
 
 
 def obtain(pump: Pump, go: Go, programs: SentPrograms, step: Callable[[], None]) -> HeldProgram:
-    """The program for this worker's platform; `check_program` has found nothing.  `step` pumps."""
+    """Returns the program for this worker's platform, if `check_program` has not refused it.  `step` pumps."""
     found = program_offer.parse(go.options)
     assert found is not None
     number, offers = found
@@ -102,7 +102,7 @@ def obtain(pump: Pump, go: Go, programs: SentPrograms, step: Callable[[], None])
 
 
 def fill(command: Sequence[str], path: str) -> list[str]:
-    """The command with the program's path in its place."""
+    """Returns the command with the program's path in its place."""
     return [word.replace(PLACE, path) for word in command]
 
 

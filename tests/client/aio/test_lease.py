@@ -18,6 +18,7 @@ from cexec.cmap.run.task_job import make_job
 from cexec.errors import DisconnectedError, LocalError, RefusedError
 from cexec.net.announcer import Announcer
 from cexec.protocol.connection.frames import Exit, Go
+from cexec.system.io.fds import Source
 from tests.leases import LeasingWorker
 
 DEADLINE = 20.0  # seconds for whatever a test waits for
@@ -303,12 +304,8 @@ def test_what_comes_is_heard_as_it_comes() -> None:
     assert (heard, b"".join(files.outputs[STDOUT].pieces())) == ([b"line\n"], b"line\n")
 
 
-class Silent:
+class Silent(Source):
     """An input that never says anything."""
-
-    def __init__(self, fd: int) -> None:
-        self.fd = fd
-        self.hung_up = False
 
     def read_into(self, view: memoryview) -> None:
         return None

@@ -19,6 +19,7 @@ from cexec.client.attempt.descriptors import Descriptor
 from cexec.client.attempt.outputs import Outputs
 from cexec.errors import LocalError
 from cexec.protocol.connection.frames import READS, WRITES
+from cexec.system.io.fds import Sink
 from tests.needs import require_tool
 
 NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
@@ -292,10 +293,11 @@ def test_standard_error_that_is_another_open_of_an_output_is_not(path: Path, ope
     refused(made, "which is open twice")
 
 
-class Written:
+class Written(Sink):
     """A sink that has written so much."""
 
     def __init__(self, count: int) -> None:
+        super().__init__(-1, shared=True)
         self.count = count
 
 

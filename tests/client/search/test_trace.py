@@ -14,7 +14,8 @@ from cexec.net.interfaces import Interface
 from cexec.protocol.base.certificate import ROLE_WORKER
 from cexec.protocol.base.keys import OwnerKey
 from cexec.protocol.datagrams.hello import QUEUED, REFUSED, UNREACHABLE, Hello
-from cexec.system.host.firewall import parse_nftables
+from cexec.system.host.nftables import parse_nftables
+from tests.system.host.nft import listing
 
 UP, BROADCAST, LOOPBACK = 0x41, 0x2, 0x8
 KEY = OwnerKey(bytes(range(32)))
@@ -93,7 +94,12 @@ def test_the_steps_are_those_of_the_last_attempt(trace: Trace) -> None:
 
 def test_who_could_not_take_the_job(trace: Trace, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[dict[str, Any]] = []
-    monkeypatch.setattr(client_causes, "likely_causes", lambda **facts: asked.append(facts) or ["one", "two"])
+
+    def likely_causes(**facts: Any) -> list[str]:
+        asked.append(facts)
+        return ["one", "two"]
+
+    monkeypatch.setattr(client_causes, "likely_causes", likely_causes)
     trace.note("attempt", number=1, port=41234)
     trace.note("announced", number=1, to=["10.0.0.255"], failures={})
     trace.note("browsing")
@@ -182,17 +188,7 @@ def test_a_group_that_goes_nowhere_is_told(machine: list[Interface]) -> None:
     assert causes() == ["no interface but the loopback is up: only workers on this machine hear"]
 
 
-RULES = """\
-table inet filter {
-	chain input {
-		type filter hook input priority filter; policy drop;
-	}
-	chain output {
-		type filter hook output priority filter; policy accept;
-		udp dport 3010 drop
-	}
-}
-"""
+RULES = listing(output="udp dport 3010 drop", policy="drop")
 
 
 def test_the_firewall_is_asked_for_all_three_flows(machine: list[Interface], monkeypatch: pytest.MonkeyPatch) -> None:

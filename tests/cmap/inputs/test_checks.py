@@ -86,7 +86,12 @@ def test_an_input_that_is_the_same_for_all_is_looked_at_once(monkeypatch: pytest
     make("same")
     looked: list[object] = []
     access = os.access
-    monkeypatch.setattr(os, "access", lambda path, mode: (looked.append(path), access(path, mode))[1])
+
+    def noted(path: str, mode: int) -> bool:
+        looked.append(path)
+        return access(path, mode)
+
+    monkeypatch.setattr(os, "access", noted)
     check(Work(stdin="same", arguments=["{}"]), words("a", "b", "c"))
     assert looked == ["same"]
 

@@ -4,15 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cexec.cmap.inputs.notation import (
-    format_ranges,
-    parse_duration,
-    parse_escapes,
-    parse_percent,
-    parse_ranges,
-    parse_size,
-    parse_whole,
-)
+from cexec.cmap.inputs.notation import format_ranges, parse_escapes, parse_percent, parse_ranges
 from cexec.errors import UsageError
 
 
@@ -35,38 +27,6 @@ def test_ranges(text: str, members: list[int]) -> None:
 def test_a_range_that_cannot_be_understood_is_named(text: str) -> None:
     with pytest.raises(UsageError, match="--rows"):
         parse_ranges(text, "--rows")
-
-
-def test_whole_numbers_have_bounds() -> None:
-    assert parse_whole("3", "-n", 1, 3) == 3
-    for text in ("0", "4", "-1", "", "1.0", "x", "²"):
-        with pytest.raises(UsageError, match=r"-n is .*whole number from 1 to 3"):
-            parse_whole(text, "-n", 1, 3)
-
-
-@pytest.mark.parametrize(("text", "size"), [("1", 1), ("64K", 65536), ("1m", 1 << 20), ("1T", 1 << 40)])
-def test_sizes(text: str, size: int) -> None:
-    assert parse_size(text, "--block") == size
-
-
-@pytest.mark.parametrize("text", ["", "0", "0K", "K", "1KB", "-1", "1.5M", "1 M", "999999T"])
-def test_a_size_that_cannot_be_understood_is_named(text: str) -> None:
-    with pytest.raises(UsageError, match="--block is"):
-        parse_size(text, "--block")
-
-
-@pytest.mark.parametrize(
-    ("text", "seconds"),
-    [("10", 10.0), ("0.5", 0.5), (".5", 0.5), ("90s", 90.0), ("1m30s", 90.0), ("2h", 7200.0), ("1d1s", 86401.0)],
-)
-def test_durations(text: str, seconds: float) -> None:
-    assert parse_duration(text, "--delay") == seconds
-
-
-@pytest.mark.parametrize("text", ["", "s", "1x", "-1", "1s1m", "1e3", "inf", "nan", "1.", "5 s"])
-def test_a_duration_that_cannot_be_understood_is_named(text: str) -> None:
-    with pytest.raises(UsageError, match="--delay is"):
-        parse_duration(text, "--delay")
 
 
 def test_percentages() -> None:

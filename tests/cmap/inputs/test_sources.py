@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cexec.cmap.inputs.sources import LINEAR, RANDOM, Selection, cut_blocks, split_words, table_from
+from cexec.cmap.inputs.notation import parse_ranges
+from cexec.cmap.inputs.sources import LINEAR, RANDOM, Selection, cut_blocks, parse_order, split_words, table_from
 from cexec.cmap.inputs.tables import Table
 from cexec.errors import UsageError
 
@@ -63,8 +64,8 @@ def test_files_of_lines(tmp_path: Path) -> None:
 
 
 def test_several_inputs_for_a_task() -> None:
-    assert all_cells(table_from(inputs=[(":::", ["a", "b", "c"])], group="2")) == [("a", "b"), ("c", "")]
-    assert all_cells(table_from(stdin=io.BytesIO(b"a\nb\n"), group="2")) == [("a", "b")]
+    assert all_cells(table_from(inputs=[(":::", ["a", "b", "c"])], group=2)) == [("a", "b"), ("c", "")]
+    assert all_cells(table_from(stdin=io.BytesIO(b"a\nb\n"), group=2)) == [("a", "b")]
 
 
 def test_parameters_arrays_and_slices(tmp_path: Path) -> None:
@@ -72,22 +73,19 @@ def test_parameters_arrays_and_slices(tmp_path: Path) -> None:
     path.write_text("a,b\n1,2\n")
     assert all_cells(table_from(params=str(path))) == [("1", "2")]
     assert all_cells(table_from(params="-", stdin=io.BytesIO(b'{"a": 1}\n'))) == [("1",)]
-    assert all_cells(table_from(array_members="1-9:4,3")) == [("1",), ("5",), ("9",), ("3",)]
-    assert all_cells(table_from(slices="2")) == [("1", "2"), ("2", "2")]
+    assert all_cells(table_from(array_members=parse_ranges("1-9:4,3", "--array"))) == [("1",), ("5",), ("9",), ("3",)]
+    assert all_cells(table_from(slices=2)) == [("1", "2"), ("2", "2")]
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"params": "p", "slices": "2"}, "--params and --slices cannot be used together"),
+        ({"params": "p", "slices": 2}, "--params and --slices cannot be used together"),
         ({"inputs": [(":::", ["a"])], "files": ["f"]}, "::: and -a cannot be used together"),
-        ({"slices": "2", "group": "2"}, "-n needs one source of inputs"),
-        ({"files": ["a", "b"], "group": "2"}, "-n needs one source of inputs"),
-        ({"inputs": [(":::", ["a"]), (":::", ["a"])], "group": "2"}, "-n needs one source of inputs"),
-        ({"stdin": io.BytesIO(b""), "group": "0"}, "-n is '0', but must be a whole number from 1"),
-        ({"array_members": "1-3", "null": True}, "-0 is about lines"),
-        ({"array_members": "x"}, "--array x: 'x' is neither"),
-        ({"slices": "0"}, "--slices is '0'"),
+        ({"slices": 2, "group": 2}, "-n needs one source of inputs"),
+        ({"files": ["a", "b"], "group": 2}, "-n needs one source of inputs"),
+        ({"inputs": [(":::", ["a"]), (":::", ["a"])], "group": 2}, "-n needs one source of inputs"),
+        ({"array_members": [range(1, 4)], "null": True}, "-0 is about lines"),
         ({"files": ["/nonexistent"]}, "cannot read /nonexistent: no such file or directory"),
         ({"params": "/"}, "cannot read /: is a directory"),
         ({"files": ["/"]}, "cannot read /: is a directory"),
@@ -110,14 +108,14 @@ def test_all_rows_in_order_by_default() -> None:
 
 
 def test_chosen_rows_are_taken_once_in_the_tables_order() -> None:
-    selection = Selection(12, chosen="8-10,2,9-12:3")
+    selection = Selection(12, chosen=parse_ranges("8-10,2,9-12:3", "--rows"))
     assert (len(selection), list(selection)) == (5, [2, 8, 9, 10, 12])
 
 
 @pytest.mark.parametrize("chosen", ["0", "13", "1-13", "0-2", "1-999999999999999"])
 def test_a_row_that_is_not_there_is_told(chosen: str) -> None:
     with pytest.raises(UsageError, match=r"there is no row .*; the last one is 12"):
-        Selection(12, chosen=chosen)
+        Selection(12, chosen=parse_ranges(chosen, "--rows"))
 
 
 def test_a_random_order_is_another_one_and_the_same_again() -> None:
@@ -130,14 +128,18 @@ def test_a_random_order_is_another_one_and_the_same_again() -> None:
 
 
 def test_every_order_is_as_likely() -> None:
-    orders = Counter(tuple(Selection(9, chosen="2,5,7", order=RANDOM, seed=seed)) for seed in range(600))
+    orders = Counter(
+        tuple(Selection(9, chosen=[range(2, 3), range(5, 6), range(7, 8)], order=RANDOM, seed=seed))
+        for seed in range(600)
+    )
     assert len(orders) == 6
     assert min(orders.values()) > 60
 
 
 def test_an_unknown_order_is_told() -> None:
     with pytest.raises(UsageError, match="--order is 'reverse', but must be linear or random"):
-        Selection(1, order="reverse")
+        parse_order("reverse", "--order")
+    assert parse_order("random", "--order") == RANDOM
     assert list(Selection(1, order=LINEAR)) == [1]
 
 

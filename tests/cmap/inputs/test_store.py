@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import io
 import os
+import tempfile
 
 import pytest
 from hypothesis import given
@@ -135,6 +136,6 @@ def test_a_full_disk_is_told_with_its_directory(monkeypatch: pytest.MonkeyPatch)
 
 
 def test_a_temporary_directory_that_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(store.tempfile, "TemporaryFile", lambda **_: os.open("/nonexistent/file", os.O_RDWR))
+    monkeypatch.setattr(tempfile, "TemporaryFile", lambda **_: os.open("/nonexistent/file", os.O_RDWR))
     with pytest.raises(LocalError, match="no such file"):
         Spool()

@@ -59,7 +59,7 @@ def test_each_placeholder_stays_one_argument_whatever_is_in_it() -> None:
 
 
 def test_several_inputs_become_several_arguments() -> None:
-    table = table_from(inputs=[(":::", ["a b", "c", "d"])], group="2")
+    table = table_from(inputs=[(":::", ["a b", "c", "d"])], group=2)
     plan = Plan(Work(arguments=["-f", "{}"], sends=["{}"]), table)
     assert plan.task(1).arguments == [b"-f", b"a b", b"c"]
     assert plan.task(2).arguments == [b"-f", b"d"]
@@ -92,11 +92,11 @@ def test_standard_input_is_empty_when_something_uses_the_input(work: Work) -> No
 
 def test_what_the_input_itself_is() -> None:
     assert Plan(Work(), table_from(stdin=io.BytesIO(b"a\nb\0c\0"), null=True)).task(1).stdin.data == b"a\nb\0"
-    assert Plan(Work(), table_from(stdin=io.BytesIO(b"a\nb\nc\n"), group="2")).task(1).stdin.data == b"a\nb\n"
+    assert Plan(Work(), table_from(stdin=io.BytesIO(b"a\nb\nc\n"), group=2)).task(1).stdin.data == b"a\nb\n"
     assert Plan(Work(), parameters('a,b\n1,"x\ny"\n')).task(1).stdin.data == b'1,"x\ny"\n'
     assert Plan(Work(), parameters('{"a": 1}\n')).task(1).stdin.data == b'{"a": 1}\n'
-    assert Plan(Work(), table_from(slices="3")).task(2).stdin.data == b"2 3\n"
-    assert Plan(Work(), table_from(array_members="5-6")).task(2).stdin.data == b"6\n"
+    assert Plan(Work(), table_from(slices=3)).task(2).stdin.data == b"2 3\n"
+    assert Plan(Work(), table_from(array_members=[range(5, 7)])).task(2).stdin.data == b"6\n"
 
 
 def test_standard_input_may_be_a_text() -> None:

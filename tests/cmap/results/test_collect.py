@@ -64,50 +64,50 @@ def written(writer: object, what: Ended) -> bytes:
 
 
 def test_without_an_order_everything_has_its_turn_at_once() -> None:
-    turns: CommitOrder[str] = CommitOrder()
-    assert turns.put(5, "five") == ["five"]
-    assert turns.put(1, "one") == ["one"]
-    assert turns.skip(2) == []
-    assert not turns.full
+    order: CommitOrder[str] = CommitOrder()
+    assert order.put(5, "five") == ["five"]
+    assert order.put(1, "one") == ["one"]
+    assert order.skip(2) == []
+    assert not order.full
 
 
 def test_things_wait_for_those_before_them() -> None:
-    turns: CommitOrder[str] = CommitOrder([2, 5, 9, 10])
-    assert turns.current == 2
-    assert turns.put(9, "nine") == []
-    assert turns.put(5, "five") == []
-    assert turns.put(2, "two") == ["two", "five", "nine"]
-    assert turns.current == 10
-    assert turns.put(10, "ten") == ["ten"]
-    assert turns.current is None
+    order: CommitOrder[str] = CommitOrder([2, 5, 9, 10])
+    assert order.current == 2
+    assert order.put(9, "nine") == []
+    assert order.put(5, "five") == []
+    assert order.put(2, "two") == ["two", "five", "nine"]
+    assert order.current == 10
+    assert order.put(10, "ten") == ["ten"]
+    assert order.current is None
 
 
 def test_what_is_skipped_is_not_waited_for() -> None:
-    turns: CommitOrder[str] = CommitOrder([1, 2, 3])
-    assert turns.put(3, "three") == []
-    assert turns.skip(2) == []
-    assert turns.skip(1) == ["three"]
+    order: CommitOrder[str] = CommitOrder([1, 2, 3])
+    assert order.put(3, "three") == []
+    assert order.skip(2) == []
+    assert order.skip(1) == ["three"]
 
 
 def test_any_order_of_arrival_gives_the_same() -> None:
     for seed in range(20):
         numbers = list(range(50))
-        turns: CommitOrder[int] = CommitOrder(numbers)
+        order: CommitOrder[int] = CommitOrder(numbers)
         found: list[int] = []
         for number in random.Random(seed).sample(numbers, 50):
-            found += turns.put(number, number) if number % 7 else turns.skip(number)
+            found += order.put(number, number) if number % 7 else order.skip(number)
         assert found == [number for number in numbers if number % 7]
 
 
 def test_only_so_much_is_held(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(collect, "MOST_HELD", 2)
-    turns: CommitOrder[int] = CommitOrder([1, 2, 3])
-    turns.put(2, 2)
-    assert not turns.full
-    turns.put(3, 3)
-    assert turns.full
-    turns.put(1, 1)
-    assert not turns.full
+    order: CommitOrder[int] = CommitOrder([1, 2, 3])
+    order.put(2, 2)
+    assert not order.full
+    order.put(3, 3)
+    assert order.full
+    order.put(1, 1)
+    assert not order.full
 
 
 # printing

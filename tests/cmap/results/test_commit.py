@@ -9,8 +9,10 @@ import signal
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 from time import sleep
+from typing import Any
 
 import pytest
 
@@ -57,8 +59,7 @@ class Coordinator:
         )
 
     def die(self) -> None:
-        self.journal._database.close()
-        self.journal._lock.close()
+        self.journal.abandon()
 
     def state(self) -> dict[str, str]:
         names = ("log", "table", "one", "two")
@@ -128,13 +129,13 @@ def test_killed_at_any_step_a_task_is_whole_or_not_there(
     claim = again.claim()
     assert (claim is None) == (expected is COMMITTED)
     if claim is not None:
-        again.journal._database.rollback()
+        again.journal.database.rollback()
         again.commit()
     assert again.state() == COMMITTED
     again.die()
 
 
-def _find(path: str) -> object:
+def _find(path: str) -> Any:
     module, _, name = path.rpartition(".")
     return getattr(sys.modules[module], name)
 
@@ -156,7 +157,7 @@ def test_a_full_disk_leaves_the_task_unsaved_and_the_next_run_saves_it(
     again.die()
 
 
-def _failing() -> object:
+def _failing() -> Iterator[bytes]:
     yield b"row "
     raise OSError(28, "")
 
@@ -167,7 +168,7 @@ def test_a_journal_on_a_full_disk_takes_back_what_was_added(tmp_path: Path, monk
 
     def intend_then_full(claim: Claim, places: object) -> None:
         intend(claim, places)  # type: ignore[arg-type]
-        coordinator.journal._database.execute("PRAGMA query_only=ON")
+        coordinator.journal.database.execute("PRAGMA query_only=ON")
 
     monkeypatch.setattr(coordinator.journal, "intend", intend_then_full)
     with pytest.raises(LocalError, match="cannot use the journal"):
@@ -186,7 +187,7 @@ def test_a_commit_that_failed_is_not_made_by_accident_later(tmp_path: Path, monk
     failures = [LocalError("database or disk is full")]
 
     def failing_once() -> None:
-        if coordinator.journal._database.execute("SELECT 1 FROM task WHERE state = 1").fetchone() and failures:
+        if coordinator.journal.database.execute("SELECT 1 FROM task WHERE state = 1").fetchone() and failures:
             raise failures.pop()
         flush()
 
@@ -223,7 +224,7 @@ def test_a_result_that_cannot_be_completed_is_told(tmp_path: Path, monkeypatch: 
     coordinator = Coordinator(tmp_path)
     monkeypatch.setattr(commit_module, "rename_all", lambda _: None)
     coordinator.commit()
-    coordinator.journal._database.rollback()  # what it would have settled is not yet durable
+    coordinator.journal.database.rollback()  # what it would have settled is not yet durable
     coordinator.die()
     (tmp_path / "one").mkdir()
     (tmp_path / "one" / "x").touch()

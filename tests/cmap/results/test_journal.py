@@ -27,22 +27,13 @@ def opened(path: Path) -> Iterator[Open]:
 
     def open_journal(mode: str = NEW) -> Journal:
         for journal in journals:
-            _kill(journal)
+            journal.abandon()
         journals.append(Journal(str(path), mode, now=1000.0))
         return journals[-1]
 
     yield open_journal
     for journal in journals:
-        _kill(journal)
-
-
-def _kill(journal: Journal) -> None:
-    """Neither commits nor tidies up, and gives the lock back as the kernel does."""
-    journal._database.close()
-    try:
-        journal._lock.close()
-    except OSError:
-        pass
+        journal.abandon()
 
 
 def key(number: int) -> bytes:
@@ -210,6 +201,6 @@ def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 def test_a_journal_that_cannot_be_written_is_told(opened: Open) -> None:
     journal = opened()
-    journal._database.execute("PRAGMA query_only=ON")
+    journal.database.execute("PRAGMA query_only=ON")
     with pytest.raises(LocalError, match=r"cannot use the journal .*: attempt to write a readonly database"):
         settle(journal, 1)

@@ -7,6 +7,7 @@ import statistics
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -17,10 +18,10 @@ from cexec.cmap.run.policy import (
     Halt,
     Median,
     Pace,
-    Placement,
     exit_status,
     parse_halt,
-    parse_pace,
+    parse_placement,
+    parse_rate,
     parse_term_seq,
     parse_timeout,
 )
@@ -81,7 +82,7 @@ def test_a_halt_that_cannot_be_understood_is_told(text: str) -> None:
 )
 def test_exit_statuses(succeeded: int, failed: int, text: str, reached_with: int | None, expected: int) -> None:
     total = {"soon,fail=30%": 6, "soon,fail=90%": 6, "now,fail=10%": 0}.get(text, 4)
-    given = {"succeeded": succeeded, "failed": failed, "total": total, "last": reached_with}
+    given: dict[str, Any] = {"succeeded": succeeded, "failed": failed, "total": total, "last": reached_with}
     assert exit_status(**given, halt=parse_halt(text)) == expected
 
 
@@ -141,38 +142,38 @@ def starts(pace: Pace, now: Callable[[float], float], count: int) -> list[float]
 
 
 def test_a_delay_is_between_any_two_starts() -> None:
-    assert starts(parse_pace("0.5", ""), lambda t: t, 4) == [0.0, 0.5, 1.0, 1.5]
-    assert starts(parse_pace("", ""), lambda t: t, 4) == [0.0] * 4
+    assert starts(Pace(0.5), lambda t: t, 4) == [0.0, 0.5, 1.0, 1.5]
+    assert starts(Pace(), lambda t: t, 4) == [0.0] * 4
 
 
 def test_a_rate_allows_so_many_starts_in_any_period() -> None:
-    found = starts(parse_pace("", "3"), lambda t: t, 8)
+    found = starts(Pace(rate=parse_rate("3")), lambda t: t, 8)
     assert found == [0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 2.0, 2.0]
-    assert starts(parse_pace("", "2/m"), lambda t: t, 4) == [0.0, 0.0, 60.0, 60.0]
-    assert starts(parse_pace("0.4", "2"), lambda t: t, 4) == [0.0, 0.4, 1.0, 1.4]
+    assert starts(Pace(rate=parse_rate("2/m")), lambda t: t, 4) == [0.0, 0.0, 60.0, 60.0]
+    assert starts(Pace(0.4, parse_rate("2")), lambda t: t, 4) == [0.0, 0.4, 1.0, 1.4]
 
 
-@pytest.mark.parametrize("rate", ["0", "x", "1/w", "-1", "1.5", "/m"])
+@pytest.mark.parametrize("rate", ["", "0", "x", "1/w", "-1", "1.5", "/m"])
 def test_a_rate_that_cannot_be_understood_is_told(rate: str) -> None:
     with pytest.raises(UsageError, match="--rate is"):
-        parse_pace("", rate)
+        parse_rate(rate)
 
 
 @pytest.mark.parametrize(
     ("text", "slots", "limit"),
     [
-        ("", 8, 8), ("0", 8, 8), ("4", 8, 4), ("4", 2, 2), ("50%", 8, 4), ("50%", 1, 1), ("10%", 4, 1), ("200%", 4, 4),
+        ("0", 8, 8), ("4", 8, 4), ("4", 2, 2), ("50%", 8, 4), ("50%", 1, 1), ("10%", 4, 1), ("200%", 4, 4),
         ("+0", 4, 4), ("+2", 4, 4), ("-1", 4, 3), ("-9", 4, 1), ("1", 0, 1),
     ],
 )  # fmt: skip
 def test_how_many_tasks_a_worker_gets(text: str, slots: int, limit: int) -> None:
-    assert Placement(text).limit(slots) == limit
+    assert parse_placement(text).limit(slots) == limit
 
 
-@pytest.mark.parametrize("text", ["x", "-", "1.5", "1 ", "%"])
+@pytest.mark.parametrize("text", ["", "x", "-", "1.5", "1 ", "%"])
 def test_a_number_of_slots_that_cannot_be_understood_is_told(text: str) -> None:
     with pytest.raises(UsageError, match="-j is"):
-        Placement(text)
+        parse_placement(text)
 
 
 def test_how_a_task_is_ended() -> None:

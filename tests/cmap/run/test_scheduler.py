@@ -3,33 +3,24 @@
 from __future__ import annotations
 
 import random
+from typing import Any
 
 import pytest
 
+from cexec.cmap.run.attempt import Attempt
+from cexec.cmap.run.ending import Ending, How
 from cexec.cmap.run.policy import Pace, Placement, Policy, TimeLimit, parse_halt
-from cexec.cmap.run.scheduler import (
-    FAILED,
-    LOST,
-    MOST_REFUSALS,
-    NOTHING_YET,
-    REFUSED,
-    REFUSED_FOR_GOOD,
-    SUCCEEDED,
-    UNFIT,
-    Attempt,
-    Cancel,
-    Scheduler,
-    Settled,
-)
+from cexec.cmap.run.retry import MOST_REFUSALS
+from cexec.cmap.run.scheduler import NOTHING_YET, Cancel, Scheduler, Settled
 from cexec.errors import UsageError
 
 
 class Cluster:
     """A scheduler with workers a, b, ... of some slots each, and the time."""
 
-    def __init__(self, tasks: int = 3, workers: str = "ab", slots: int = 1, **rules: object) -> None:
+    def __init__(self, tasks: int = 3, workers: str = "ab", slots: int = 1, **rules: Any) -> None:
         self.now = 0.0
-        policy = Policy(**rules)  # type: ignore[arg-type]
+        policy = Policy(**rules)
         self.scheduler = Scheduler(policy, range(1, tasks + 1), tasks)
         for worker in workers:
             self.scheduler.worker_joined(worker, slots)
@@ -43,8 +34,10 @@ class Cluster:
     def offer(self, worker: str) -> Attempt | None:
         return self.scheduler.next_task(worker, self.now)
 
-    def end(self, attempt: Attempt, how: str = SUCCEEDED, **said: object) -> list[tuple[str, int, str]]:
-        self.scheduler.ended(attempt, how, self.now, **said)  # type: ignore[arg-type]
+    def end(
+        self, attempt: Attempt, how: How = How.SUCCEEDED, *, reason: str = "", status: int = 1
+    ) -> list[tuple[str, int, str]]:
+        self.scheduler.ended(attempt, Ending(how, reason, status=status), self.now)
         return self.events()
 
     def events(self) -> list[tuple[str, int, str]]:
@@ -119,7 +112,7 @@ def test_tasks_are_taken_from_their_source_only_when_they_are_needed() -> None:
 
 
 def test_the_slots_of_a_worker_are_bounded() -> None:
-    cluster = Cluster(9, "a", slots=3, placement=Placement("2"))
+    cluster = Cluster(9, "a", slots=3, placement=Placement(2))
     cluster.start()
     cluster.start()
     assert cluster.offer("a") is None
@@ -131,32 +124,32 @@ def test_the_slots_of_a_worker_are_bounded() -> None:
 def test_a_failed_task_is_tried_once_by_default() -> None:
     cluster = Cluster(2)
     attempt = cluster.start()
-    assert cluster.end(attempt, FAILED, status=3, reason="exit status 3") == [("failed", 1, "exit status 3")]
+    assert cluster.end(attempt, How.FAILED, status=3, reason="exit status 3") == [("failed", 1, "exit status 3")]
     assert cluster.scheduler.exit_status() == 1
 
 
 def test_a_failed_task_is_tried_again_where_it_has_not_failed() -> None:
     cluster = Cluster(1, "abc", retries=3)
-    assert cluster.end(cluster.start("a"), FAILED, reason="x") == []
+    assert cluster.end(cluster.start("a"), How.FAILED, reason="x") == []
     assert cluster.offer("a") is None
     second = cluster.start("b")
     assert (second.task, second.number) == (1, 2)
-    assert cluster.end(second, FAILED, reason="y") == []
+    assert cluster.end(second, How.FAILED, reason="y") == []
     assert cluster.offer("b") is None
-    assert cluster.end(cluster.start("c"), FAILED, reason="z") == [("failed", 1, "z")]
+    assert cluster.end(cluster.start("c"), How.FAILED, reason="z") == [("failed", 1, "z")]
     assert cluster.scheduler.over
 
 
 def test_when_it_has_failed_everywhere_it_is_tried_anywhere() -> None:
     cluster = Cluster(1, "ab", retries=4)
-    cluster.end(cluster.start("a"), FAILED)
-    cluster.end(cluster.start("b"), FAILED)
+    cluster.end(cluster.start("a"), How.FAILED)
+    cluster.end(cluster.start("b"), How.FAILED)
     assert cluster.start("a").task == 1
 
 
 def test_when_the_others_have_left_it_is_tried_where_it_has_failed() -> None:
     cluster = Cluster(1, "ab", retries=3)
-    cluster.end(cluster.start("a"), FAILED)
+    cluster.end(cluster.start("a"), How.FAILED)
     assert cluster.offer("a") is None
     cluster.scheduler.worker_left("b")
     assert cluster.start("a").task == 1
@@ -167,28 +160,28 @@ def test_a_worker_on_which_everything_fails_gets_new_tasks_meanwhile() -> None:
     for task in (1, 2, 3):
         attempt = cluster.start("a")
         assert attempt.task == task
-        cluster.end(attempt, FAILED)
+        cluster.end(attempt, How.FAILED)
     assert [cluster.start("b").task] == [1]
 
 
 def test_a_task_that_failed_is_tried_before_new_ones() -> None:
     cluster = Cluster(9, "ab", retries=2)
-    cluster.end(cluster.start("a"), FAILED)
+    cluster.end(cluster.start("a"), How.FAILED)
     assert cluster.start("b").task == 1
 
 
 def test_many_failures_on_one_worker_do_not_slow_it_down() -> None:
     cluster = Cluster(20_000, "ab", retries=2)
     for _ in range(10_000):
-        cluster.end(cluster.start("a"), FAILED)
+        cluster.end(cluster.start("a"), How.FAILED)
     assert cluster.start("b").task == 1
     assert cluster.start("a").task == 10_001
 
 
 def test_what_a_worker_could_not_have_is_looked_at_again_when_others_come_or_go() -> None:
     cluster = Cluster(2, "ab", retries=3)
-    cluster.end(cluster.start("a"), FAILED)
-    cluster.end(cluster.start("a"), FAILED)
+    cluster.end(cluster.start("a"), How.FAILED)
+    cluster.end(cluster.start("a"), How.FAILED)
     assert cluster.offer("a") is None
     cluster.scheduler.worker_left("b")
     assert [cluster.start("a").task] == [1]
@@ -198,16 +191,16 @@ def test_what_a_worker_could_not_have_is_looked_at_again_when_others_come_or_go(
 
 def test_a_lost_worker_is_no_failure_of_the_task() -> None:
     cluster = Cluster(1, "abc")
-    assert cluster.end(cluster.start("a"), LOST, reason="lost") == []
+    assert cluster.end(cluster.start("a"), How.LOST, reason="lost") == []
     assert cluster.offer("a") is None
     assert cluster.end(cluster.start("b")) == [("done", 1, "")]
 
 
 def test_a_task_that_takes_its_workers_with_it_fails() -> None:
     cluster = Cluster(1, "abcdef", crash_limit=3)
-    assert cluster.end(cluster.start("a"), LOST, reason="gone") == []
-    assert cluster.end(cluster.start("b"), LOST, reason="gone") == []
-    assert cluster.end(cluster.start("c"), LOST, reason="gone") == [
+    assert cluster.end(cluster.start("a"), How.LOST, reason="gone") == []
+    assert cluster.end(cluster.start("b"), How.LOST, reason="gone") == []
+    assert cluster.end(cluster.start("c"), How.LOST, reason="gone") == [
         ("failed", 1, "gone; 3 workers were lost while it ran (--crash-limit)")
     ]
 
@@ -215,7 +208,7 @@ def test_a_task_that_takes_its_workers_with_it_fails() -> None:
 def test_without_a_limit_any_number_of_workers_may_be_lost() -> None:
     cluster = Cluster(1, "a", crash_limit=0)
     for _ in range(50):
-        assert cluster.end(cluster.start("a"), LOST) == []
+        assert cluster.end(cluster.start("a"), How.LOST) == []
     assert cluster.end(cluster.start("a")) == [("done", 1, "")]
 
 
@@ -224,21 +217,21 @@ def test_a_worker_that_is_lost_before_the_task_began_is_not_its_fault() -> None:
     for _ in range(MOST_REFUSALS - 1):
         attempt = cluster.offer("a") or cluster.offer("b")
         assert attempt is not None
-        assert cluster.end(attempt, LOST, reason="lost") == []
+        assert cluster.end(attempt, How.LOST, reason="lost") == []
     attempt = cluster.offer("a") or cluster.offer("b")
     assert attempt is not None
     said = f"lost; {MOST_REFUSALS} workers did not begin it"
-    assert cluster.end(attempt, LOST, reason="lost") == [("failed", 1, said)]
+    assert cluster.end(attempt, How.LOST, reason="lost") == [("failed", 1, said)]
 
 
 def test_a_refusal_goes_to_another_worker_and_one_for_good_ends_the_task() -> None:
     cluster = Cluster(2, "ab")
     attempt = cluster.offer("a")
     assert attempt is not None
-    assert cluster.end(attempt, REFUSED, reason="no memory") == []
+    assert cluster.end(attempt, How.REFUSED, reason="no memory") == []
     second = cluster.offer("b")
     assert second is not None and second.task == 1
-    assert cluster.end(second, REFUSED_FOR_GOOD, reason="no arguments here") == [("failed", 1, "no arguments here")]
+    assert cluster.end(second, How.REFUSED_FOR_GOOD, reason="no arguments here") == [("failed", 1, "no arguments here")]
 
 
 def test_workers_that_can_run_no_task_at_all_are_no_refusals_of_this_one() -> None:
@@ -246,12 +239,12 @@ def test_workers_that_can_run_no_task_at_all_are_no_refusals_of_this_one() -> No
     for worker in "abcdefg":
         attempt = cluster.offer(worker)
         assert attempt is not None
-        assert cluster.end(attempt, UNFIT) == []
+        assert cluster.end(attempt, How.UNFIT) == []
     assert cluster.start("h").task == 1
 
 
-@pytest.mark.parametrize("how", [FAILED, LOST])
-def test_what_a_service_with_once_has_begun_is_never_tried_again(how: str) -> None:
+@pytest.mark.parametrize("how", [How.FAILED, How.LOST])
+def test_what_a_service_with_once_has_begun_is_never_tried_again(how: How) -> None:
     cluster = Cluster(1, "ab", retries=5)
     attempt = cluster.start("a", once=True)
     said = "x; this service must not run a task twice (cservice --once)"
@@ -262,7 +255,7 @@ def test_what_a_service_with_once_has_refused_may_be_tried_elsewhere() -> None:
     cluster = Cluster(1, "ab")
     attempt = cluster.offer("a")
     assert attempt is not None
-    assert cluster.end(attempt, REFUSED) == []
+    assert cluster.end(attempt, How.REFUSED) == []
     assert cluster.start("b").task == 1
 
 
@@ -279,7 +272,7 @@ def test_a_task_that_takes_too_long_is_cancelled_and_has_failed() -> None:
     assert cluster.pass_time(0.1) == [("cancel", 1, "ran into its time limit of 10 s")]
     assert cluster.pass_time(0.0) == []
     assert cluster.scheduler.next_timeout(cluster.now) == 14.0
-    assert cluster.end(first, LOST) == [("failed", 1, "ran into its time limit of 10 s")]
+    assert cluster.end(first, How.LOST) == [("failed", 1, "ran into its time limit of 10 s")]
     assert cluster.pass_time(4.0) == [("cancel", 2, "ran into its time limit of 10 s")]
 
 
@@ -294,7 +287,7 @@ def test_a_time_limit_counts_as_a_failure_and_not_as_a_lost_worker() -> None:
     cluster = Cluster(1, "ab", timeout=TimeLimit(10.0), retries=2, crash_limit=1)
     attempt = cluster.start("a")
     cluster.pass_time(10.0)
-    assert cluster.end(attempt, LOST) == []
+    assert cluster.end(attempt, How.LOST) == []
     assert cluster.start("b").task == 1
 
 
@@ -325,10 +318,10 @@ def test_a_limit_in_percent_of_the_median_waits_for_some_successes() -> None:
 def test_halting_now_cancels_what_runs() -> None:
     cluster = Cluster(5, "ab", halt=parse_halt("now,fail=1"))
     first, second = cluster.start("a"), cluster.start("b")
-    assert cluster.end(first, FAILED, status=7, reason="x") == [("failed", 1, "x"), ("cancel", 2, "halted")]
+    assert cluster.end(first, How.FAILED, status=7, reason="x") == [("failed", 1, "x"), ("cancel", 2, "halted")]
     assert cluster.offer("a") is None
     assert not cluster.scheduler.over
-    assert cluster.end(second, LOST) == []
+    assert cluster.end(second, How.LOST) == []
     assert cluster.scheduler.over
     assert (cluster.scheduler.succeeded, cluster.scheduler.failed, cluster.scheduler.exit_status()) == (0, 1, 7)
 
@@ -337,7 +330,7 @@ def test_halting_soon_waits_for_what_runs_and_begins_nothing() -> None:
     cluster = Cluster(5, "abc", retries=2, halt=parse_halt("soon,success=1"))
     first, second, third = (cluster.start(worker) for worker in "abc")
     assert cluster.end(first) == [("done", 1, "")]
-    assert cluster.end(second, FAILED, reason="x") == [("failed", 2, "x")]
+    assert cluster.end(second, How.FAILED, reason="x") == [("failed", 2, "x")]
     assert cluster.end(third) == [("done", 3, "")]
     assert cluster.scheduler.over
     assert cluster.scheduler.exit_status() == 0
@@ -345,14 +338,14 @@ def test_halting_soon_waits_for_what_runs_and_begins_nothing() -> None:
 
 def test_a_task_that_may_be_tried_again_does_not_count_for_halting() -> None:
     cluster = Cluster(5, "ab", retries=2, halt=parse_halt("now,fail=1"))
-    assert cluster.end(cluster.start("a"), FAILED) == []
+    assert cluster.end(cluster.start("a"), How.FAILED) == []
     assert not cluster.scheduler.halted
 
 
 def test_halting_at_a_percentage() -> None:
     cluster = Cluster(6, "a", halt=parse_halt("soon,fail=30%"))
     for _ in range(2):
-        cluster.end(cluster.start(), FAILED)
+        cluster.end(cluster.start(), How.FAILED)
     assert cluster.scheduler.halted
     assert cluster.scheduler.exit_status() == 34
     with pytest.raises(UsageError, match="--halt with a percentage needs the number of tasks"):
@@ -362,12 +355,13 @@ def test_halting_at_a_percentage() -> None:
 def test_pausing_begins_nothing_until_it_goes_on() -> None:
     cluster = Cluster(2, "ab")
     attempt = cluster.start("a")
-    cluster.scheduler.paused = True
+    cluster.scheduler.toggle_pause()
+    assert cluster.scheduler.paused
     assert cluster.offer("b") is None
     assert not cluster.scheduler.wants_workers(0.0)
     assert cluster.end(attempt) == [("done", 1, "")]
     assert not cluster.scheduler.over
-    cluster.scheduler.paused = False
+    cluster.scheduler.toggle_pause()
     assert cluster.start("b").task == 2
 
 
@@ -383,7 +377,7 @@ def test_the_pace_of_starts() -> None:
 # speculation
 
 
-def speculating(**rules: object) -> tuple[Cluster, Attempt]:
+def speculating(**rules: Any) -> tuple[Cluster, Attempt]:
     """Three tasks of 1 s are done, the fourth and last begins on b; a has nothing to do."""
     cluster = Cluster(4, "ab", speculate=2.0, **rules)
     for _ in range(3):
@@ -404,7 +398,7 @@ def test_a_slow_last_task_is_tried_by_an_idle_worker_too() -> None:
     assert not cluster.scheduler.wants_workers(cluster.now)
     assert cluster.end(second) == [("cancel", 4, "another attempt was faster"), ("done", 4, "")]
     assert not cluster.scheduler.over
-    assert cluster.end(slow, LOST) == []
+    assert cluster.end(slow, How.LOST) == []
     assert cluster.scheduler.over
     assert (cluster.scheduler.succeeded, cluster.scheduler.failed) == (4, 0)
 
@@ -422,7 +416,7 @@ def test_an_attempt_that_fails_leaves_the_task_to_the_other() -> None:
     cluster, slow = speculating()
     cluster.pass_time(2.01)
     second = cluster.start("a")
-    assert cluster.end(second, FAILED, reason="x") == []
+    assert cluster.end(second, How.FAILED, reason="x") == []
     assert cluster.offer("a") is None
     assert cluster.end(slow) == [("done", 4, "")]
 
@@ -431,8 +425,8 @@ def test_when_both_attempts_fail_the_task_has_failed_once() -> None:
     cluster, slow = speculating()
     cluster.pass_time(2.01)
     second = cluster.start("a")
-    assert cluster.end(second, FAILED, reason="x") == []
-    assert cluster.end(slow, LOST, reason="y") == [("failed", 4, "y")]
+    assert cluster.end(second, How.FAILED, reason="x") == []
+    assert cluster.end(slow, How.LOST, reason="y") == [("failed", 4, "y")]
     assert cluster.scheduler.over
 
 
@@ -498,11 +492,11 @@ def makespan(slow_factor: float, speculate: float, workers: int, tasks: int) -> 
         now = min([*busy.values(), *([timeout] if timeout is not None else [])]) + 1e-9
         for attempt in [attempt for attempt, end in busy.items() if end <= now]:
             del busy[attempt]
-            scheduler.ended(attempt, SUCCEEDED, now)
+            scheduler.ended(attempt, Ending(How.SUCCEEDED), now)
         while (event := scheduler.next_event()) is not None:
             if isinstance(event, Cancel):
                 busy.pop(event.attempt, None)
-                scheduler.ended(event.attempt, LOST, now)
+                scheduler.ended(event.attempt, Ending(How.LOST), now)
     assert scheduler.succeeded == tasks
     return now
 
@@ -542,8 +536,8 @@ def _random_history(randomness: random.Random) -> None:
                     cluster.scheduler.began(attempt, cluster.now)
         elif running:
             attempt = running.pop(randomness.randrange(len(running)))
-            how = randomness.choice([SUCCEEDED, SUCCEEDED, FAILED, LOST, REFUSED])
-            cluster.scheduler.ended(attempt, how, cluster.now, reason=how)
+            how = randomness.choice([How.SUCCEEDED, How.SUCCEEDED, How.FAILED, How.LOST, How.REFUSED])
+            cluster.scheduler.ended(attempt, Ending(how, how.value), cluster.now)
         cluster.scheduler.handle_timeout(cluster.now)
         settled += [task for what, task, _ in cluster.events() if what != "cancel"]
         if cluster.scheduler.over:
@@ -561,7 +555,7 @@ def test_tasks_that_have_not_come_are_waited_for() -> None:
     first = scheduler.next_task("a", 0.0)
     assert first is not None
     scheduler.began(first, 0.0)
-    scheduler.ended(first, SUCCEEDED, 1.0)
+    scheduler.ended(first, Ending(How.SUCCEEDED), 1.0)
     assert scheduler.next_task("a", 1.0) is None
     assert not scheduler.wants_workers(1.0) and not scheduler.over
     scheduler.look_again()
@@ -584,5 +578,5 @@ def test_the_user_ends_a_run() -> None:
     for attempt in attempts:
         event = scheduler.next_event()
         assert attempt is not None and isinstance(event, Cancel) and event.attempt is attempt
-        scheduler.ended(attempt, FAILED, 1.0, reason="ended")
+        scheduler.ended(attempt, Ending(How.FAILED, "ended"), 1.0)
     assert scheduler.over and not scheduler.failed

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -37,7 +38,12 @@ def test_without_a_journal_no_task_is_made_for_its_number(monkeypatch: pytest.Mo
     work = worklist(None, [])
     made: list[int] = []
     task = Plan.task
-    monkeypatch.setattr(Plan, "task", lambda plan, number: (made.append(number), task(plan, number))[1])
+
+    def noted(plan: Plan, number: int) -> Any:
+        made.append(number)
+        return task(plan, number)
+
+    monkeypatch.setattr(Plan, "task", noted)
     assert list(work.numbers()) == [3, 1, 2]
     assert work.task(3).arguments == [b"c"]
     assert made == [3]

@@ -51,7 +51,7 @@ def test_nobody_knows_how_many() -> None:
     history = History()
     play(history, {1: ("a@x", 0, 1, "")}, total=None)
     text = drawn(history, bar=True, eta=True)
-    assert "1/?" in text and "nobody knows how many are left" in text
+    assert "1/?" in text and "the number of tasks that are left is not known yet" in text
 
 
 def test_nothing_is_shown_elsewhere(history: History) -> None:

@@ -1,12 +1,9 @@
-"""The lines at the end, and the words for numbers."""
+"""The lines at the end of a run."""
 
 from __future__ import annotations
 
-import pytest
-
 from cexec.cmap.watch.history import History
 from cexec.cmap.watch.statistics import MOST_LINES, statistics
-from cexec.cmap.wording import duration, size
 from tests.cmap.watch.watching import BEGIN, counts, play
 
 
@@ -31,20 +28,3 @@ def test_many_failures_are_not_all_named() -> None:
 
 def test_nothing_was_done() -> None:
     assert len(statistics(History())) == 1
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.004, "0.00 s"), (1.25, "1.25 s"), (12.34, "12.3 s"), (59.97, "1 min 00 s"), (125, "2 min 05 s"),
-     (3599.6, "1 h 00 min"), (7 * 3600 + 60, "7 h 01 min"), (100 * 3600, "4 d 04 h")],
-)  # fmt: skip
-def test_durations(seconds: float, words: str) -> None:
-    assert duration(seconds) == words
-
-
-@pytest.mark.parametrize(
-    ("number", "words"),
-    [(0, "0 B"), (999, "999 B"), (1000, "1 kB"), (1536, "1.54 kB"), (123456, "123 kB"), (10**15, "1e+03 TB")],
-)
-def test_sizes(number: int, words: str) -> None:
-    assert size(number) == words

@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from types import SimpleNamespace
+from typing import Any
 
 from cexec.cmap.inputs.tasks import NOTHING, Task, TaskInput
 from cexec.cmap.results.outcome import Outcome
-from cexec.cmap.run.events import Counts, Observer, Running
-from cexec.cmap.run.scheduler import FAILED, SUCCEEDED
+from cexec.cmap.run.ending import Ending, How
+from cexec.cmap.run.known_workers import KnownWorker
+from cexec.cmap.run.observer import Counts, Observer, Running
 
 BEGIN = 1000.0  # what a monotonic clock says when a run is opened
 
 
 def attempt(task: int, *, worker: str = "w@10.0.0.1", slots: int = 2, label: str = "") -> Running:
     label = label or f"input {task}"
-    return Running(task, 1, worker=worker, address="", instance=worker.encode(), slots=slots, label=label)
+    name, _, address = worker.partition("@")
+    hello: Any = SimpleNamespace(instance=worker.encode(), name=name, slots=slots)
+    return Running(task, 1, label, KnownWorker(hello, address))
 
 
 def counts(**values: object) -> Counts:
@@ -29,7 +34,7 @@ def settle(observer: Observer, running: Running, end: float, reason: str = "") -
     """The task of an attempt is over, with what it says."""
     task = Task(running.task, stdin=TaskInput(NOTHING), label=running.label)
     outcome = Outcome(
-        running.task, succeeded=not reason, command=str, worker=running.worker, runtime=1.0, exitval=bool(reason),
+        running.task, succeeded=not reason, command=str, worker=running.worker.name, runtime=1.0, exitval=bool(reason),
         reason=reason,
     )  # fmt: skip
     observer.settled(task, outcome, BEGIN + end)
@@ -46,6 +51,6 @@ def play(observer: Observer, tasks: Mapping[int, tuple[str, float, float, str]],
             observer.began(running[number], BEGIN + now)
         else:
             reason = tasks[number][3]
-            how = FAILED if reason else SUCCEEDED
-            observer.ended(running[number], how, bool(reason), reason, 500, BEGIN + now)
+            ending = Ending(How.FAILED if reason else How.SUCCEEDED, reason, status=bool(reason))
+            observer.ended(running[number], ending, 500, BEGIN + now)
             settle(observer, running[number], now, reason)

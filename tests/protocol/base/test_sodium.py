@@ -192,9 +192,9 @@ def test_sealing_touches_nothing_behind_the_tag_and_opening_leaves_its_surroundi
     cipher = sodium.aead(name)
     buffer = bytearray(b"<" + b"text" + b"." * cipher.tag_size + b">>>")
     cipher.seal(KEY, 0, memoryview(buffer)[1:], 4, b"")
-    assert (buffer[:1], buffer[-3:]) == (b"<", b">>>")
+    assert (bytes(buffer[:1]), bytes(buffer[-3:])) == (b"<", b">>>")
     assert cipher.open(KEY, 0, memoryview(buffer)[1 : 5 + cipher.tag_size], b"") == 4
-    assert (buffer[:5], buffer[-3:]) == (b"<text", b">>>")
+    assert (bytes(buffer[:5]), bytes(buffer[-3:])) == (b"<text", b">>>")
 
 
 @every_cipher

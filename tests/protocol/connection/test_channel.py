@@ -285,11 +285,12 @@ def test_failure_is_sticky() -> None:
     flights = Flights()
     with pytest.raises(ProtocolError, match="not from a worker") as first:
         flights.client.receive_data(b"x", 0.0)
-    for call in (
+    calls: list[Callable[[], object]] = [
         lambda: flights.client.receive_data(flights.first, 0.0),
         lambda: flights.client.handle_timeout(0.0),
         lambda: flights.client.receive_data(b"", 0.0),
-    ):
+    ]
+    for call in calls:
         with pytest.raises(ProtocolError) as later:
             call()
         assert later.value is first.value

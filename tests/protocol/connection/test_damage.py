@@ -5,6 +5,8 @@ docs/protocol.md sections 4.1 and 4.4: a connection that ends without an authent
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from cexec.errors import CexecError, DisconnectedError, ProtocolError
@@ -17,7 +19,8 @@ each_direction = pytest.mark.parametrize("direction", DIRECTIONS)
 
 def played(sealed: SealedAnnouncement, direction: str = "to_client", **damage: int) -> Wire:
     """The session, with damage to one direction."""
-    return join(sealed=sealed, robots=True, **{direction: Damage(**damage)}).flow()
+    damaged: dict[str, Any] = {direction: Damage(**damage)}
+    return join(sealed=sealed, robots=True, **damaged).flow()
 
 
 @pytest.fixture(scope="module")

@@ -247,7 +247,8 @@ def test_a_worker_cannot_make_the_clients_calls(call: Callable[[Session], None])
 
 def test_a_program_is_started_or_refused_once() -> None:
     worker = worker_in(RUNNING)
-    for call in (worker.started, lambda: worker.refuse(Refusal(1, "x"))):
+    calls: list[Callable[[], object]] = [worker.started, lambda: worker.refuse(Refusal(1, "x"))]
+    for call in calls:
         with pytest.raises(ValueError, match="no place"):
             call()
 

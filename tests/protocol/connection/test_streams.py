@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -165,7 +167,11 @@ def test_an_end_without_all_bytes_is_refused(count: int) -> None:
 @pytest.mark.parametrize("first", ["end", "break"])
 def test_a_stream_ends_once(first: str, second: str) -> None:
     half = receiver(500)
-    actions = {"end": lambda: half.end(500), "break": half.break_off, "data": lambda: half.receive(1)}
+    actions: dict[str, Callable[[], object]] = {
+        "end": lambda: half.end(500),
+        "break": half.break_off,
+        "data": lambda: half.receive(1),
+    }
     assert actions[first]()
     with pytest.raises(ProtocolError):
         actions[second]()
@@ -205,7 +211,10 @@ def test_after_our_reader_has_gone_what_comes_is_discarded_but_costs_credit() ->
 )
 def test_what_a_writer_may_say_of_its_stream(end: str, told: int, count: int, agrees: bool) -> None:
     half = receiver(500, 200)
-    {"end": lambda: half.end(500), "break": half.break_off, "stop": half.stop_reading, "none": lambda: None}[end]()
+    ends: dict[str, Callable[[], object]] = {
+        "end": lambda: half.end(500), "break": half.break_off, "stop": half.stop_reading, "none": lambda: None
+    }  # fmt: skip
+    ends[end]()
     assert half.agrees(ending(told, count)) is agrees
 
 

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cexec.protocol.decisions.bid import IDLE_DELAY, LOAD_DELAY, Load
+from cexec.protocol.decisions.bid import IDLE_DELAY, LOAD_DELAY, Load, Outcome
 from cexec.protocol.decisions.remembered import DONE_LIFETIME
 from tests.protocol.decisions.bidders import (
     LARGEST_LITTLE_SPREAD,
@@ -47,7 +47,7 @@ def test_worker_that_won_against_another_waits_next_time() -> None:
     events(machine)
     run(machine, identity(1), 0.01)
     machine.claimed(identity(1), 2, 0.02)
-    machine.finished(identity(1), "ok", 1.0, 1.0)
+    machine.finished(identity(1), Outcome.SUCCEEDED, 1.0, 1.0)
     assert delay_of(machine, 1.0, number=2) >= IDLE_DELAY
 
 
@@ -57,7 +57,7 @@ def test_worker_that_won_alone_still_thinks_that_it_is_alone() -> None:
     events(machine)
     run(machine, identity(1), 0.01)
     machine.claimed(identity(1), 1, 0.02)
-    machine.finished(identity(1), "ok", 1.0, 1.0)
+    machine.finished(identity(1), Outcome.SUCCEEDED, 1.0, 1.0)
     assert delay_of(machine, 1.0, number=2) == 0.0
 
 

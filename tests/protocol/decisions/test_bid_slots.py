@@ -12,6 +12,7 @@ from cexec.protocol.decisions.bid import (
     STALLED_ALLOWED,
     Connect,
     Forget,
+    Outcome,
     Penalized,
     Queued,
     Recovered,
@@ -89,7 +90,7 @@ def test_free_slot_is_given_to_one_that_waits_in_the_same_call() -> None:
     run(machine, identity(1), 0.0)
     machine.consider(identity(2), 1, WANTED, 1.0)
     events(machine)
-    machine.finished(identity(1), "ok", 2.0, 2.0)
+    machine.finished(identity(1), Outcome.SUCCEEDED, 2.0, 2.0)
     assert events(machine) == [("Connect", identity(2))]
 
 
@@ -102,7 +103,7 @@ def test_job_that_outlasts_its_announcement_keeps_its_slot_until_it_ends() -> No
     for now in (STALL, SILENT, WANTED, 10 * WANTED):
         machine.handle_timeout(now)
     assert events(machine) == []
-    machine.finished(identity(1), "ok", 1.0, 11 * WANTED)
+    machine.finished(identity(1), Outcome.SUCCEEDED, 1.0, 11 * WANTED)
     assert (machine.running, machine.free) == (0, 1)
 
 
@@ -228,7 +229,7 @@ def test_every_other_call_for_an_unknown_announcement_does_nothing() -> None:
     machine = bidder()
     for method in (machine.failed, machine.withdrawn, machine.started, machine.released, machine.forget):
         method(identity(1), 0.0)
-    machine.finished(identity(1), "ok", 1.0, 0.0)
+    machine.finished(identity(1), Outcome.SUCCEEDED, 1.0, 0.0)
     assert not machine.reserved(identity(1), 0.0)
     assert (machine.free, machine.next_event(), machine.next_timeout()) == (1, None, None)
 
@@ -240,7 +241,7 @@ def test_client_that_went_away_is_forgotten() -> None:
     run(machine, identity(1), 0.0)
     machine.consider(identity(2), 1, WANTED, 0.0)
     machine.forget(identity(2), 0.1)
-    machine.finished(identity(1), "ok", 1.0, 1.0)
+    machine.finished(identity(1), Outcome.SUCCEEDED, 1.0, 1.0)
     assert connects(machine) == []
 
 
@@ -268,7 +269,7 @@ def shares(weights: list[int], draws: int) -> dict[int, int]:
         number += 1
         clients[identity(number)] = weight
         machine.consider(identity(number), weight, 3600.0, now)
-        machine.finished(who, "ok", 1.0, now)
+        machine.finished(who, Outcome.SUCCEEDED, 1.0, now)
     return counts
 
 
@@ -294,7 +295,7 @@ def test_lease_takes_part_in_the_lottery_by_its_weight() -> None:
         now = 1.0 + step
         lease += 1
         machine.leased(identity(lease), 1, now)
-        machine.finished(running, "ok", 1.0, now)
+        machine.finished(running, Outcome.SUCCEEDED, 1.0, now)
         (running,) = connects(machine)
         run(machine, running, now)
         if running == identity(lease):
@@ -327,7 +328,7 @@ def test_memory_is_bounded_and_the_announcement_heard_longest_ago_goes_first() -
     forgotten = [who for name, who in events(machine) if name == "Forget"]
     assert forgotten == [identity(number) for number in range(1, 101)]
     assert machine.waiting == MAXIMUM_REMEMBERED - 1
-    machine.finished(identity(0), "ok", 1.0, 2.0)
+    machine.finished(identity(0), Outcome.SUCCEEDED, 1.0, 2.0)
     assert len(connects(machine)) == 1
 
 
@@ -336,7 +337,7 @@ def test_idle_worker_wants_no_timer() -> None:
     for number in range(20):
         delay_of(machine, float(number), number)
         run(machine, identity(number), number + 0.1)
-        machine.finished(identity(number), "ok", 0.1, number + 0.2)
+        machine.finished(identity(number), Outcome.SUCCEEDED, 0.1, number + 0.2)
     assert machine.next_timeout() is None
 
 
@@ -351,9 +352,7 @@ STEPS = st.lists(
                 "reserved",
                 "released",
                 "started",
-                "ok",
-                "failed job",
-                "lost",
+                *Outcome,
             ]
         ),
         st.integers(0, 5),
@@ -365,7 +364,9 @@ STEPS = st.lists(
 
 @settings(max_examples=200)
 @given(STEPS, st.integers(1, 3))
-def test_any_order_of_calls_keeps_the_slots_and_ends_idle(steps: list[tuple[str, int, float]], slots: int) -> None:
+def test_any_order_of_calls_keeps_the_slots_and_ends_idle(
+    steps: list[tuple[str | Outcome, int, float]], slots: int
+) -> None:
     machine = bidder(slots=slots)
     now = 0.0
     for name, number, passed in steps:
@@ -376,8 +377,8 @@ def test_any_order_of_calls_keeps_the_slots_and_ends_idle(steps: list[tuple[str,
             machine.consider(who, number + 1, WANTED, now)
         elif name == "claimed":
             machine.claimed(who, number, now)
-        elif name in ("ok", "failed job", "lost"):
-            machine.finished(who, name.removesuffix(" job"), passed, now)
+        elif isinstance(name, Outcome):
+            machine.finished(who, name, passed, now)
         else:
             getattr(machine, name)(who, now)
         events(machine)
@@ -385,7 +386,7 @@ def test_any_order_of_calls_keeps_the_slots_and_ends_idle(steps: list[tuple[str,
         assert machine.free + machine.running + machine.reserved_count == slots
     for number in range(6):
         machine.released(identity(number), now)
-        machine.finished(identity(number), "ok", 1.0, now)
+        machine.finished(identity(number), Outcome.SUCCEEDED, 1.0, now)
         machine.failed(identity(number), now)
     for _ in range(1000):
         for event in iter(machine.next_event, None):
@@ -408,7 +409,7 @@ def test_a_lease_that_goes_on_in_its_slot_is_not_drawn() -> None:
     machine.leased(identity(2), 1, 1.0)
     machine.hold(identity(2), 1.0)
     assert machine.waiting == 1  # its last job has not ended
-    machine.finished(who, "ok", 1.0, 1.0)
+    machine.finished(who, Outcome.SUCCEEDED, 1.0, 1.0)
     machine.hold(identity(2), 1.0)
     assert (machine.waiting, machine.free, machine.reserved_count) == (0, 0, 1)
     assert connects(machine) == []

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from cexec.protocol.decisions.bid import Bidder, Connect, Penalized, Recovered
+from cexec.protocol.decisions.bid import Bidder, Connect, Outcome, Penalized, Recovered
 from cexec.protocol.decisions.reputation import (
     COMPLAINT_DELAY,
     COMPLAINT_HALF_LIFE,
@@ -18,7 +18,7 @@ from tests.protocol.decisions.bidders import WANTED, bidder, connects, delay_of,
 # Workers that do harm
 
 
-def fail_quickly(machine: Bidder, times: int, now: float = 0.0, outcome: str = "failed") -> list[float]:
+def fail_quickly(machine: Bidder, times: int, now: float = 0.0, outcome: Outcome = Outcome.FAILED) -> list[float]:
     """Jobs that end at once; returns the penalties that were told."""
     told = []
     for number in range(times):
@@ -48,13 +48,13 @@ def test_three_quick_failures_running_slow_a_worker_further_and_further() -> Non
 
 
 def test_refusal_slows_a_worker_at_once() -> None:
-    assert fail_quickly(bidder(), 1, outcome="refused") == [0.5]
+    assert fail_quickly(bidder(), 1, outcome=Outcome.REFUSED) == [0.5]
 
 
 def test_what_every_worker_would_refuse_slows_none() -> None:
     """A client's mistake, arguments that no worker allows, made its workers slow for everybody."""
     machine = bidder()
-    assert fail_quickly(machine, 20, outcome="unfit") == []
+    assert fail_quickly(machine, 20, outcome=Outcome.UNFIT) == []
     machine.complained(b"client", 1.0, identity(7000))  # as the client does of every refusal
     assert (machine.penalty, machine.health, machine.free) == (0.0, "ok", 1)
     machine.complained(b"client", 1.0, identity(1))
@@ -75,7 +75,7 @@ def test_a_slowed_worker_that_is_alone_rests_as_briefly_from_jobs_that_name_it()
             machine.handle_timeout(now)
         run(machine, found[0], now)
         starts.append(now)
-        machine.finished(found[0], "failed", 0.01, now)
+        machine.finished(found[0], Outcome.FAILED, 0.01, now)
     assert starts[2] - starts[0] <= 2 * LONGEST_ALONE + 0.1
 
 
@@ -84,7 +84,7 @@ def test_success_ends_the_penalty() -> None:
     fail_quickly(machine, 4)
     delay_of(machine, 100.0, number=1)
     run(machine, identity(1), 110.0)
-    machine.finished(identity(1), "ok", 0.01, 110.0)
+    machine.finished(identity(1), Outcome.SUCCEEDED, 0.01, 110.0)
     assert isinstance(machine.next_event(), Recovered)
     assert (machine.penalty, machine.health) == (0.0, "ok")
     assert delay_of(machine, 110.0, number=2) == 0.0
@@ -95,7 +95,7 @@ def test_slow_failure_between_quick_ones_is_no_penalty() -> None:
     fail_quickly(machine, 2)
     delay_of(machine, 1.0, number=1)
     run(machine, identity(1), 1.0)
-    machine.finished(identity(1), "failed", 30.0, 31.0)
+    machine.finished(identity(1), Outcome.FAILED, 30.0, 31.0)
     assert fail_quickly(machine, 2, 32.0) == []
 
 
@@ -116,7 +116,7 @@ def failures_in(machine: Bidder, seconds: float, now: float) -> int:
         for who in connects(machine):
             taken += 1
             run(machine, who, now)
-            machine.finished(who, "failed", 0.01, now)
+            machine.finished(who, Outcome.FAILED, 0.01, now)
         now += 0.1
     return taken
 
@@ -161,7 +161,7 @@ def test_one_success_lets_all_slots_work_again() -> None:
     machine.handle_timeout(36.0)
     (who,) = connects(machine)
     run(machine, who, 36.0)
-    machine.finished(who, "ok", 0.01, 36.1)
+    machine.finished(who, Outcome.SUCCEEDED, 0.01, 36.1)
     assert len(connects(machine)) == 4
 
 
@@ -172,7 +172,7 @@ def test_complaints_slow_a_worker_and_a_success_ends_it() -> None:
     assert isinstance(event, Penalized) and event.seconds == pytest.approx(1.0)
     assert delay_of(machine, 0.0) == pytest.approx(1.0, abs=0.02)
     run(machine, identity(1), 1.0)
-    machine.finished(identity(1), "ok", 1.0, 2.0)
+    machine.finished(identity(1), Outcome.SUCCEEDED, 1.0, 2.0)
     assert machine.penalty == 0.0
 
 
@@ -206,7 +206,7 @@ def test_complaint_about_a_job_that_was_lost_counts_each_time() -> None:
         reputation_now = machine.penalty
         now = delay_of(machine, number * 10.0, number) + number * 10.0
         run(machine, identity(number), now)
-        machine.finished(identity(number), "lost", 0.1, now)
+        machine.finished(identity(number), Outcome.BROKEN, 0.1, now)
         machine.complained(b"client", now, identity(number))
         assert machine.penalty > reputation_now or machine.penalty == LONGEST_DELAY
         for _ in range(10):
@@ -218,7 +218,7 @@ def test_complaint_about_a_job_that_was_done_is_an_ordinary_one() -> None:
     machine = bidder()
     delay_of(machine, 0.0)
     run(machine, identity(1), 0.0)
-    machine.finished(identity(1), "ok", 1.0, 1.0)
+    machine.finished(identity(1), Outcome.SUCCEEDED, 1.0, 1.0)
     machine.complained(b"client", 1.0, identity(1))
     machine.complained(b"client", 1.0, identity(1))
     assert machine.penalty == pytest.approx(COMPLAINT_DELAY)
@@ -244,7 +244,7 @@ def test_job_meant_for_a_slowed_worker_does_not_wait_for_its_healthy_rivals() ->
     machine.handle_timeout(COMPLAINT_DELAY)
     assert connects(machine) == [identity(2)]
     run(machine, identity(2), COMPLAINT_DELAY)
-    machine.finished(identity(2), "failed", 2.0, 3.0)
+    machine.finished(identity(2), Outcome.FAILED, 2.0, 3.0)
     while (due := machine.next_timeout()) is not None and due < 8.0:
         machine.handle_timeout(due)
         assert connects(machine) == []

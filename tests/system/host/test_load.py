@@ -205,6 +205,8 @@ def test_cache_is_in_the_users_cache_directory(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("XDG_CACHE_HOME", "/elsewhere")
     assert load.cache_directories()[0] == Path("/elsewhere/cexec")
     monkeypatch.setenv("XDG_CACHE_HOME", "not/absolute")
+    assert load.cache_directories()[0] == Path("/home/someone/.cache/cexec")
+    monkeypatch.delenv("HOME")
     assert load.cache_directories() == [Path("/var/cache/cexec")]
 
 

@@ -212,11 +212,11 @@ def test_close_ends_a_running_command(script: Script, start: Callable[[str], Loa
 
 
 def test_what_the_driver_waits_for_never_blocks(script: Script, start: Callable[[str], LoadCommand]) -> None:
-    script.says("sleep 0.2; echo 0")
+    script.says("sleep 60; echo 0")
     command = start(str(script.path))
     command.handle_timeout(0.0)
     began = time.monotonic()
     command.receive(0.0)
     command.handle_timeout(0.1)
-    assert time.monotonic() - began < 0.15
+    assert time.monotonic() - began < 30
     assert load_command.REAP_INTERVAL < INTERVAL

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import signal
-import stat
 import subprocess
 import sys
 import tempfile
@@ -15,9 +14,9 @@ from pathlib import Path
 
 import pytest
 
-from cexec.errors import LocalError
 from cexec.system.process import orphans, process, process_tree
-from cexec.system.process.orphans import Record, end_strays, remove_directory, runtime_directory, sweep
+from cexec.system.process.orphans import Record, end_strays, remove_directory, sweep
+from cexec.system.storage.directories import runtime_directory
 from tests.needs import NOBODY, require_second_user
 
 
@@ -55,84 +54,6 @@ def has_ended(pid: int, timeout: float = 5.0) -> bool:
             return False
         time.sleep(0.01)
     return True
-
-
-def test_the_directory_is_ours_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    path = runtime_directory()
-    assert path == f"{tmp_path}/cexec" == runtime_directory()
-    assert stat.S_IMODE(os.stat(path).st_mode) == 0o700
-    os.chmod(path, 0o750)
-    with pytest.raises(LocalError, match="only this user may enter; remove it"):
-        runtime_directory()
-
-
-def test_a_link_is_not_taken_for_the_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    (tmp_path / "elsewhere").mkdir(0o700)
-    (tmp_path / "cexec").symlink_to("elsewhere")
-    with pytest.raises(LocalError):
-        runtime_directory()
-
-
-def test_another_users_directory_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    require_second_user()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
-    (tmp_path / "cexec").mkdir(0o700)
-    os.chown(tmp_path / "cexec", NOBODY, NOBODY)
-    with pytest.raises(LocalError):
-        runtime_directory()
-
-
-@pytest.mark.parametrize("base", ["", "relative", "/no/such"])
-def test_without_a_runtime_directory_there_is_one_in_tmp(base: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("XDG_RUNTIME_DIR", base)
-    assert runtime_directory() == f"/tmp/cexec-{os.getuid()}"
-
-
-def test_a_base_of_another_user_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`su` keeps XDG_RUNTIME_DIR."""
-    require_second_user()
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
-    (tmp_path / "run").mkdir(0o700)
-    os.chown(tmp_path / "run", NOBODY, NOBODY)
-    assert runtime_directory() == f"/tmp/cexec-{os.getuid()}"
-    assert os.listdir(tmp_path / "run") == []
-
-
-def test_a_base_of_root_is_not_used_by_others() -> None:
-    """`su` keeps XDG_RUNTIME_DIR in the other direction, too."""
-    require_second_user()
-    base = Path(tempfile.mkdtemp(dir="/tmp"))
-    script = (
-        "import os, sys; from cexec.system.process.orphans import runtime_directory\n"
-        "os.setgroups([]), os.setgid(int(sys.argv[1])), os.setuid(int(sys.argv[1]))\n"
-        "path = runtime_directory(); print(path); os.rmdir(path)"
-    )
-    for mode, expected in ((0o700, f"/tmp/cexec-{NOBODY}"), (0o755, f"/tmp/cexec-{NOBODY}"), (0o1777, f"{base}/cexec")):
-        base.chmod(mode)
-        environment = {**os.environ, "XDG_RUNTIME_DIR": str(base)}
-        argv = [sys.executable, "-c", script, str(NOBODY)]
-        result = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=20)
-        assert (result.stdout, result.stderr) == (f"{expected}\n", "")
-    (base / "cexec").mkdir(0o700)
-    result = subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=20)
-    assert f"{base}/cexec is not a directory that only this user may enter; remove it" in result.stderr
-    (base / "cexec").rmdir()
-    base.rmdir()
-
-
-@pytest.mark.parametrize("mode", [0o777, 0o775])
-def test_a_base_that_others_may_write_to_is_used_only_if_it_is_sticky(
-    mode: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    base = tmp_path / "run"
-    monkeypatch.setenv("XDG_RUNTIME_DIR", str(base))
-    base.mkdir()
-    base.chmod(mode)
-    assert runtime_directory() == f"/tmp/cexec-{os.getuid()}"
-    base.chmod(mode | stat.S_ISVTX)
-    assert runtime_directory() == f"{base}/cexec"
 
 
 # What others may have planted
@@ -188,7 +109,8 @@ def test_what_another_user_has_planted_is_not_acted_on(
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "run"))
     directory = runtime_directory()
     record = planted(directory, bait.record)
-    os.chown({"base": tmp_path / "run", "directory": directory, "record": record}[what], NOBODY, NOBODY)
+    places: dict[str, str | Path] = {"base": tmp_path / "run", "directory": directory, "record": record}
+    os.chown(places[what], NOBODY, NOBODY)
     assert sweep(directory) == []
     assert bait.untouched() and record.exists()
     if what != "record":

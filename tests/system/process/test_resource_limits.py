@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -15,7 +15,14 @@ import pytest
 from cexec.errors import UsageError
 from cexec.system.process import memory_group
 from cexec.system.process.memory_group import MemoryGroup, claim_parent
-from cexec.system.process.resource_limits import Limits, find_hit, format_size, parse_size, remark
+from cexec.system.process.resource_limits import (
+    Limits,
+    find_hit,
+    parse_cpu_limit,
+    parse_memory_limit,
+    parse_time_limit,
+    remark,
+)
 from tests.needs import skip_for_want_of
 
 MEBIBYTE = 1 << 20
@@ -70,27 +77,33 @@ def test_only_a_time_limit_needs_no_preparation() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "size"),
+    ("parse", "text", "value"),
     [
-        ("1048576", MEBIBYTE),
-        ("500M", 500 * MEBIBYTE),
-        ("2g", 2 << 30),
-        ("1 TiB".replace(" ", ""), 1 << 40),
-        ("3MB", 3 << 20),
+        (parse_memory_limit, "1048576", MEBIBYTE),
+        (parse_memory_limit, "500M", 500 * MEBIBYTE),
+        (parse_memory_limit, "1.5GiB", 3 << 29),
+        (parse_cpu_limit, "1m30s", 90),
+        (parse_cpu_limit, "1.01", 2),
+        (parse_time_limit, "0.001", 0.001),
+        (parse_time_limit, "2h", 7200.0),
     ],
 )
-def test_sizes(text: str, size: int) -> None:
-    assert parse_size(text, "--memory-limit") == size
+def test_limits_as_a_user_writes_them(parse: Callable[[str, str], float], text: str, value: float) -> None:
+    assert parse(text, "--x-limit") == value
 
 
-@pytest.mark.parametrize("text", ["", "M", "-1M", "1.5G", "10", "5X", "9" * 19 + "T", "٣M"])
-def test_what_is_no_size_is_told(text: str) -> None:
-    with pytest.raises(UsageError, match=r"^--memory-limit is '"):
-        parse_size(text, "--memory-limit")
+@pytest.mark.parametrize("parse", [parse_memory_limit, parse_cpu_limit, parse_time_limit])
+@pytest.mark.parametrize("text", ["", "M", "-1", "0", "nan", "5X", "9" * 39, "٣"])
+def test_what_is_no_limit_is_told(parse: Callable[[str, str], float], text: str) -> None:
+    with pytest.raises(UsageError, match=r"^--x-limit is '"):
+        parse(text, "--x-limit")
 
 
-def test_sizes_in_words() -> None:
-    assert [format_size(size) for size in (3 << 29, 200 << 20, 2048, 7)] == ["1.5 GiB", "200 MiB", "2 KiB", "7 bytes"]
+def test_limits_that_no_program_can_keep_are_refused() -> None:
+    with pytest.raises(UsageError, match=r"must be at least 1M$"):
+        parse_memory_limit("10", "--memory-limit")
+    with pytest.raises(UsageError, match=r"must be at least 1\.00 s$"):
+        parse_cpu_limit("500ms", "--cpu-limit")
 
 
 def test_which_limit_was_hit() -> None:

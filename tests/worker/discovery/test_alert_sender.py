@@ -7,7 +7,7 @@ import pytest
 from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.datagrams import alert, datagram
 from cexec.protocol.datagrams.alert import Alert, encode_alert
-from cexec.protocol.decisions.bid import Bidder
+from cexec.protocol.decisions.bid import Bidder, Outcome
 from cexec.protocol.decisions.reputation import COMPLAINT_DELAY, PROVED_COMPLAINTS
 from cexec.system.storage.series import Series
 from cexec.worker.discovery.alert_sender import MAXIMUM_GIVEN, AlertSender
@@ -67,7 +67,7 @@ def test_a_complaint_about_a_job_that_was_given_to_it_counts_for_more_also_befor
     worker = Worker()
     worker.run(JOB)
     if ended:
-        worker.bidder.finished(IDENTITY, "broken", 0.1, 0.0)
+        worker.bidder.finished(IDENTITY, Outcome.BROKEN, 0.1, 0.0)
     for _ in range(3):  # copies
         worker.complain(JOB)
     assert worker.bidder.penalty == COMPLAINT_DELAY * PROVED_COMPLAINTS

@@ -24,7 +24,7 @@ from cexec.worker.discovery import answers as worker_answers
 from cexec.worker.discovery import listener
 from cexec.worker.discovery.alert_sender import AlertSender
 from cexec.worker.discovery.answers import Answers, Profile
-from cexec.worker.discovery.listener import Listener
+from cexec.worker.discovery.listener import Listener, Senders
 from cexec.worker.discovery.presence_sender import PresenceSender
 from tests.protocol.wires import APPLICATION, STRANGERS
 
@@ -102,8 +102,8 @@ class Station:
             bidder=self.bidder,
         )
         log = EventLog(self.log, as_json=True)
-        heard = {"answers": self.answers, "presences": self.presences, "alerts": self.alerts}
-        self.ear = Listener(**heard, log=log, now=self.now, **parts)
+        senders = Senders(self.answers, self.presences, self.alerts)
+        self.ear = Listener(senders=senders, log=log, now=self.now, **parts)
 
     def hear(self, data: bytes, source: tuple[Any, ...] = CLIENT, via: str = "eth0", unicast: bool = False) -> None:
         self.groups.coming.append((data, source, via, unicast))
@@ -206,7 +206,7 @@ def test_a_claim_that_came_first_leaves_nothing_behind(station: Station) -> None
     station.hear(sent(sealed))
     assert station.connects() == 0
     assert station.ear.heard.get(sealed.mac1) is None and station.ear.heard.done(sealed.mac1)
-    assert not station.bidder._competition.alone(station.now)  # and it has been learnt from
+    assert not station.bidder.alone(station.now)  # and it has been learnt from
 
 
 def test_a_client_whose_certificate_has_expired_is_told_so_and_kept_in_bounds(station: Station) -> None:
@@ -325,15 +325,15 @@ def test_a_change_of_addresses_is_told_until_bye(station: Station) -> None:
 def test_another_workers_hello_makes_it_wait_in_races_and_its_own_does_not(station: Station) -> None:
     station.presences.hello(station.now)
     station.hear(station.announcer.sent[0])
-    assert station.bidder._competition.alone(station.now)
+    assert station.bidder.alone(station.now)
     other = Station(APPLICATION.other_worker)
     other.presences.bye()
     station.hear(other.announcer.sent[0])
-    assert station.bidder._competition.alone(station.now)
+    assert station.bidder.alone(station.now)
     third = Station(APPLICATION.other_worker)
     third.presences.hello(third.now)
     station.hear(third.announcer.sent[0])
-    assert not station.bidder._competition.alone(station.now)
+    assert not station.bidder.alone(station.now)
 
 
 def test_strangers_and_forgers_are_not_rivals(station: Station) -> None:
@@ -342,7 +342,7 @@ def test_strangers_and_forgers_are_not_rivals(station: Station) -> None:
     station.hear(stranger.announcer.sent[0])
     forged = presence.encode_presence(KEYS[0], b"x" * 300, 8)
     station.hear(forged)
-    assert station.bidder._competition.alone(station.now)
+    assert station.bidder.alone(station.now)
 
 
 # Passing on

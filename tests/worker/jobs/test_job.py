@@ -28,8 +28,10 @@ from cexec.protocol.connection.frames import (
 )
 from cexec.system.process.resource_limits import Limits
 from cexec.worker.jobs import job as worker_job
+from cexec.worker.jobs import job_tree
 from cexec.worker.jobs import program_streams as worker_streams
-from tests.jobs import STANDARD, Refused, RemoteJob, lost, python, shell, written
+from cexec.worker.jobs.reports import Broken, Finished, Refused, Started
+from tests.jobs import STANDARD, RefusedError, RemoteJob, lost, python, shell, written
 
 SOON = 1.5  # seconds: less than the grace time, which nobody waits for when nothing is left
 MEBIBYTE = 1024 * 1024
@@ -43,7 +45,7 @@ def test_input_output_errors_and_status() -> None:
     with shell("cat; echo oops >&2; exit 3", inputs={0: b"hello"}) as job:
         result = job.run()
         assert (result.kind, result.status, job.output(1), job.output(2)) == (EXITED, 3, b"hello", b"oops\n")
-        assert [report["event"] for report in job.reports()] == ["started", "finished"]
+        assert [type(report) for report in job.reports()] == [Started, Finished]
 
 
 def test_death_by_a_signal_is_told() -> None:
@@ -63,7 +65,7 @@ def test_a_lost_exit_status_is_no_success(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(os, "wait4", take_it_first)
     with shell("sleep 0.2") as job:
         assert lost(job) == "disconnected unexpectedly"
-        broken = {"event": "broken", "reason": "the program has ended, and its exit status is lost"}
+        broken = Broken("the program has ended, and its exit status is lost")
         assert broken in job.reports()
 
 
@@ -224,7 +226,7 @@ def test_arguments_and_peer_variables() -> None:
 
 def test_arguments_are_refused_unless_they_are_allowed() -> None:
     with shell("true", arguments=[b"-x"]) as job:
-        with pytest.raises(Refused, match="--allow-args") as caught:
+        with pytest.raises(RefusedError, match="--allow-args") as caught:
             job.run()
         assert caught.value.kind == PERMANENT
 
@@ -232,14 +234,14 @@ def test_arguments_are_refused_unless_they_are_allowed() -> None:
 @pytest.mark.parametrize("name", ["A-B", "1A", "A B", "Ä", "A" * 65, "A\n"])
 def test_a_peer_variable_must_have_a_plain_name(name: str) -> None:
     with shell("true", environment={name: b"1"}) as job:
-        with pytest.raises(Refused, match="cannot be a variable's name") as caught:
+        with pytest.raises(RefusedError, match="cannot be a variable's name") as caught:
             job.run()
         assert caught.value.kind == PERMANENT
 
 
 def test_an_unknown_option_may_be_known_elsewhere() -> None:
     with shell("true", options={"gpu": "1"}) as job:
-        with pytest.raises(Refused, match="option gpu is not known") as caught:
+        with pytest.raises(RefusedError, match="option gpu is not known") as caught:
             job.run()
         assert caught.value.kind == HERE
 
@@ -247,18 +249,19 @@ def test_an_unknown_option_may_be_known_elsewhere() -> None:
 @pytest.mark.parametrize(("allowed", "everywhere"), [(False, True), (True, False)])
 def test_the_parent_is_told_whether_every_worker_would_refuse(allowed: bool, everywhere: bool) -> None:
     with shell("true", allow_arguments=allowed, arguments=[b"x" * 150_000]) as job:
-        with pytest.raises(Refused):
+        with pytest.raises(RefusedError):
             job.run()
         job.pump.connection.close()
-        assert [(report["event"], report["everywhere"]) for report in job.reports()] == [("refused", everywhere)]
+        (report,) = job.reports()
+        assert isinstance(report, Refused) and report.everywhere == everywhere
 
 
 def test_an_argument_that_the_system_refuses_is_a_refusal() -> None:
     with shell("true", allow_arguments=True, arguments=[b"x" * 150_000]) as job:
-        with pytest.raises(Refused, match="cannot start sh: argument list too long"):
+        with pytest.raises(RefusedError, match="cannot start sh: argument list too long"):
             job.run()
         job.pump.connection.close()
-        assert [report["event"] for report in job.reports()] == ["refused"]
+        assert [type(report) for report in job.reports()] == [Refused]
 
 
 def test_a_program_that_has_gone_is_a_refusal(tmp_path: Path) -> None:
@@ -266,7 +269,10 @@ def test_a_program_that_has_gone_is_a_refusal(tmp_path: Path) -> None:
     program.write_text("#!/no/such/interpreter\n")
     program.chmod(0o755)
     for limits in (Limits(), Limits(nice=1)):
-        with RemoteJob(str(program), limits=limits) as job, pytest.raises(Refused, match="cannot start program: no su"):
+        with (
+            RemoteJob(str(program), limits=limits) as job,
+            pytest.raises(RefusedError, match="cannot start program: no"),
+        ):
             job.run()
 
 
@@ -353,7 +359,7 @@ def test_a_client_that_goes_ends_the_tree() -> None:
         job.until(lambda: len(job.processes()) >= 4)
         job.pump.connection.close()
         assert job.remains(5.0) == []
-        assert [report["event"] for report in job.reports()] == ["started", "broken"]
+        assert [type(report) for report in job.reports()] == [Started, Broken]
 
 
 def test_a_worker_that_goes_ends_the_tree(capfd: pytest.CaptureFixture[str]) -> None:
@@ -405,11 +411,11 @@ def test_the_time_limit_ends_what_ignores_it_and_what_it_has_started() -> None:
 def test_a_client_that_does_not_take_the_output_loses_its_slot_after_the_time_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(worker_job, "GRACE", 0.1)
+    monkeypatch.setattr(job_tree, "GRACE", 0.1)
     monkeypatch.setattr(worker_job, "RELEASE_PATIENCE", 0.3)
     with shell("yes", held=True, limits=Limits(time=0.2)) as job:
         assert "disconnected" in lost(job)
-        assert [report["event"] for report in job.reports()] == ["started", "broken"]
+        assert [type(report) for report in job.reports()] == [Started, Broken]
 
 
 def test_a_program_that_exits_0_at_its_time_limit_has_not_succeeded() -> None:
@@ -453,7 +459,7 @@ def test_nice_and_the_stricter_one() -> None:
 @pytest.mark.parametrize("option", [{"nice": "20"}, {"nice": "-1"}, {"time-limit": "soon"}, {"memory-limit": "1e9"}])
 def test_a_limit_that_is_none_is_refused(option: dict[str, str]) -> None:
     with shell("true", options=option) as job:
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(RefusedError) as caught:
             job.run()
         assert caught.value.kind == PERMANENT
 

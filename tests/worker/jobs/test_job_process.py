@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import socket
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,8 +10,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from cexec.worker.jobs.job_process import JobProcess
-from tests.service import Application, Service, Shell, comes_true
+from cexec.worker.jobs.process_states import TRANSITIONS, State
+from cexec.worker.jobs.reports import Broken, Finished, Free, Idle, Over, Refused, Report, Started, Taken, encode
+from tests.service import Application, Service, Shell
+from tests.waiting import comes_true
+from tests.worker.jobs.scene import CLEAN_END, NOW, Actor, Scene, finished, taken
 
 
 @pytest.fixture
@@ -100,18 +102,95 @@ def test_after_a_job_that_broke_off_the_next_one_has_a_fresh_process(shell: Shel
 
 def test_what_a_process_said_is_heard_although_it_left_a_word_unread() -> None:
     """Regression: a job whose client was lost had no closing line, where its process had just been told to go ahead."""
-    pid = os.fork()
-    if pid == 0:
-        os._exit(0)
-    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-    ours.setblocking(False)
-    process = JobProcess(pid, ours, None)
-    ours.send(b"ahead")
-    theirs.send(b'{"event": "broken", "reason": "x"}')
-    theirs.close()
-    assert process.reports() == [{"event": "broken", "reason": "x"}]
-    assert process.ended
-    process.close()
+    with Scene(slots=1) as scene:
+        actor = scene.running(1)
+        scene.jobs.stop()  # says LAST, which is not read
+        actor.channel.send(encode(Broken("x")))
+        actor.die(CLEAN_END)
+        scene.hear(actor)
+        assert scene.events() == ["accepted", "started", "broken"]
+        assert (actor.process.state, len(scene.jobs)) == (State.GONE, 0)
+
+
+REPORTS: dict[type[Report], Report] = {
+    Taken: taken(3), Started: Started(1), Refused: Refused("x", False), Finished: finished(), Broken: Broken("x"),
+    Idle: Idle(), Over: Over(""), Free: Free(),
+}  # fmt: skip
+WAYS: dict[State, list[list[Report]]] = {  # from a connection that has just been given; one list for each `say`
+    State.OFFERED: [],
+    State.TAKEN: [[taken(1)]],
+    State.RUNNING: [[taken(1), Started(1)]],
+    State.ENDED: [[taken(1), Started(1), finished()]],
+    State.WAITING: [[taken(1), Started(1), finished(idle=True)]],
+    State.DISMISSED: [[taken(1), Started(1)], [finished(idle=True)]],
+    State.BROKEN: [[taken(1), Started(1), Broken("x")]],
+    State.SPARE: [[taken(1), Started(1), finished(), Free()]],
+}
+
+
+def in_state(scene: Scene, state: State) -> Actor:
+    """A process in this state."""
+    actor = scene.connected(1)
+    if state is State.WAITING:  # another client has the better chance to be drawn
+        scene.bidder.consider(b"x" * 16, 60000, 60.0, NOW, targeted=True)
+        scene.bidder.handle_timeout(NOW)
+    for number, reports in enumerate(WAYS[state]):
+        if state is State.DISMISSED and number:
+            scene.jobs.stop()
+        scene.say(actor, *reports)
+    assert actor.process.state is state
+    return actor
+
+
+def test_the_table_of_states_is_complete() -> None:
+    assert set(TRANSITIONS) == set(State) == {*WAYS, State.GONE}
+    assert set(REPORTS) == {kind for moves in TRANSITIONS.values() for kind in moves if isinstance(kind, type)}
+
+
+@pytest.mark.parametrize("kind", REPORTS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("state", WAYS, ids=lambda state: state.name)
+def test_a_report_moves_as_the_table_says_or_costs_its_own_process_only(state: State, kind: type[Report]) -> None:
+    with Scene(slots=2) as scene:
+        other, actor = scene.running(2), in_state(scene, state)
+        allowed = TRANSITIONS[state].get(kind)
+        scene.say(actor, REPORTS[kind])
+        if allowed is None:
+            assert wait_for_end(scene, actor)
+            (broken,) = [line for line in scene.lines() if "it sent" in line.get("reason", "")]
+            assert broken["reason"] == f"the job's process was ended: it sent {kind.name!r} while it was {state.value}"
+            assert (broken["event"], len(scene.jobs)) == ("broken", 1)
+        elif state is not State.ENDED or kind is not Idle:  # a lease that is idle is drawn at once
+            assert actor.process.state is allowed
+        scene.say(other, finished())
+        assert scene.events()[-1] == "finished"
+        for one in scene.actors:
+            if one.process.state is not State.GONE:
+                one.die()
+                scene.hear(one)
+        assert (len(scene.jobs), scene.bidder.running, scene.bidder.reserved_count) == (0, 0, 0)
+
+
+def wait_for_end(scene: Scene, actor: Actor) -> bool:
+    """Returns True if a process that was told to end, or killed, is gone."""
+    actor.die()
+    scene.hear(actor)
+    return actor.process.state is State.GONE
+
+
+def test_a_job_exists_as_long_as_the_client_waits_for_it() -> None:
+    with Scene(slots=1) as scene:
+        actor = scene.connected(1)
+        assert actor.process.job is None and actor.process.ticket
+        scene.say(actor, taken(7))
+        job = actor.process.job
+        assert job is not None and not actor.process.ticket
+        assert (job.told.job_id, job.identity, job.alert) == ((7).to_bytes(16, "big"), (1).to_bytes(16, "big"), None)
+        scene.say(actor, Started(1))
+        assert job.alert is not None
+        scene.say(actor, finished())
+        assert actor.process.job is None and actor.process.connection is not None
+        scene.say(actor, Free())
+        assert actor.process.connection is None
 
 
 def test_a_process_that_died_while_it_waited_is_replaced(shell: Shell) -> None:

@@ -2,312 +2,309 @@
 
 from __future__ import annotations
 
-import io
-import json
-from typing import Any
+import signal
+from collections.abc import Callable, Iterator
 
-from cexec.protocol.decisions.bid import Bidder
-from cexec.protocol.decisions.bid_events import Connect, Forget
-from cexec.system.storage.eventlog import EventLog
-from cexec.worker.discovery.heard import HeardAnnouncements
+import pytest
+
 from cexec.worker.jobs import jobs as worker_jobs
-from cexec.worker.jobs.jobs import Jobs
+from cexec.worker.jobs.process_states import State
+from cexec.worker.jobs.reports import Broken, Free, Idle, Over, Refused, Report, Started, Word
+from tests.worker.jobs.scene import CLEAN_END, NOW, Actor, Scene, finished, taken
 
-NOW = 100.0
-FINISHED = {
-    "event": "finished", "status": 0, "sent": 0, "received": 0, "cpu": 0.1, "reason": "", "duration": 0.5,
-    "ahead": False,
-}  # fmt: skip
-
-
-class FakeProcess:
-    """A job's process that says what a test wants it to."""
-
-    def __init__(self, number: int, weight: int = 1) -> None:
-        self.identity = self.announced = number.to_bytes(16, "big")
-        self.number = number
-        self.weight = weight
-        self.client = ("127.0.0.1", 4000 + number)
-        self.started = NOW
-        self.alert: Any = None
-        self.waiting = self.offered = self.ended = False
-        self.carries = self.taken = True
-        self.ahead = 0
-        self.words: list[str] = []
-        self.said: list[dict[str, Any]] = []
-        self.fields: dict[str, object] = {"job": number}
-        self.told: dict[str, Any] = {"number": number}
-
-    def fileno(self) -> int:
-        return self.number
-
-    def reports(self) -> list[dict[str, Any]]:
-        said, self.said = self.said, []
-        return said
-
-    def begin(self, identity: bytes, job_id: bytes, attempt: int, now: float) -> None:
-        self.identity, self.started = identity, now
-        self.waiting = self.offered = False
-        self.fields = {"job": job_id.hex(), "attempt": attempt}
-        self.told = {"number": self.number, "job_id": job_id, "attempt": attempt}
-
-    def wait(self, identity: bytes) -> None:
-        self.identity, self.waiting = identity, True
-
-    def offer(self) -> None:
-        self.offered = True
-        self.words.append("offer")
-
-    def go_ahead(self) -> None:
-        if not self.ahead:
-            self.ahead = 2
-            self.words.append("ahead")
-
-    def ask(self) -> None:
-        if self.ahead:
-            self.ahead = 0
-            self.words.append("ask")
-
-    def end(self) -> None:
-        self.words.append("last")
-
-    def terminate(self) -> None:
-        self.words.append("end")
-
-    def close(self) -> None:
-        self.words.append("closed")
+MakeScene = Callable[[int], Scene]
+OTHER = b"x" * 16  # the announcement of another client
+HEAVY = 60000  # a weight that is drawn first
 
 
-class FakeAlerts:
-    def __init__(self) -> None:
-        self.ended_jobs: list[tuple[str, int | None]] = []
-        self.given_jobs: list[tuple[bytes, int]] = []
+@pytest.fixture
+def make_scene() -> Iterator[MakeScene]:
+    scenes: list[Scene] = []
 
-    def given(self, job_id: bytes, attempt: int, identity: bytes) -> None:
-        self.given_jobs.append((job_id, attempt))
+    def make(slots: int) -> Scene:
+        scenes.append(Scene(slots))
+        return scenes[-1]
 
-    def started(self, **told: Any) -> str:
-        return f"alert of {told['number']}"
-
-    def ended(self, alert: str, now: float, *, status: int | None, duration: float, **counts: int) -> None:
-        assert duration >= 0.0
-        self.ended_jobs.append((alert, status))
+    yield make
+    for scene in scenes:
+        scene.__exit__()
 
 
-class Scene:
-    """A worker with so many slots."""
-
-    def __init__(self, slots: int) -> None:
-        self.log = io.StringIO()
-        self.alerts = FakeAlerts()
-        self.bidder = Bidder(slots=slots, random=lambda: 0.0)
-        self.jobs = Jobs(
-            program=None,  # type: ignore[arg-type]
-            bidder=self.bidder,
-            heard=HeardAnnouncements(),
-            alerts=self.alerts,  # type: ignore[arg-type]
-            log=EventLog(self.log, as_json=True),
-        )
-
-    def running(self, number: int, weight: int = 1) -> Any:
-        """A process that runs its first job in a slot."""
-        process: Any = FakeProcess(number, weight)
-        self.bidder.consider(process.identity, weight, 60.0, NOW, targeted=True)
-        self.bidder.handle_timeout(NOW)
-        assert isinstance(self.bidder.next_event(), Connect)
-        assert self.bidder.reserved(process.identity, NOW)
-        self.bidder.started(process.identity, NOW)
-        self.jobs._processes[number] = process
-        self.say(process, {"event": "started", "pid": 1})
-        return process
-
-    def say(self, process: Any, *reports: dict[str, Any]) -> None:
-        """What comes from a process, and all that follows."""
-        process.said += [dict(report) for report in reports]
-        self.jobs.hear({process.number}, NOW + 1.0)
-        while (event := self.bidder.next_event()) is not None:
-            if isinstance(event, Connect) and self.jobs.leased(event.identity):
-                self.jobs.offer(event.identity, NOW + 1.0)
-            elif isinstance(event, Forget) and self.jobs.leased(event.identity):
-                self.jobs.end_lease(event.identity)
-        self.jobs.tell(NOW + 1.0)
-
-    def events(self) -> list[str]:
-        return [json.loads(line)["event"] for line in self.log.getvalue().splitlines()]
-
-
-def taken(number: int) -> dict[str, Any]:
-    return {"event": "taken", "job": f"{number:032x}", "attempt": 1}
-
-
-def test_a_lease_gets_its_slot_again_when_nobody_else_waits() -> None:
-    scene = Scene(1)
-    process = scene.running(1)
-    for turn in range(3):
-        scene.say(process, {**FINISHED, "idle": True})
-        assert process.words == ["offer"] * (turn + 1)
-        assert (scene.bidder.running, scene.bidder.free) == (0, 0)
-        scene.say(process, taken(turn), {"event": "started", "pid": 1})
-        assert (scene.bidder.running, scene.jobs.running) == (1, 1)
-    assert scene.alerts.ended_jobs == [("alert of 1", 0)] * 3
-    assert scene.alerts.given_jobs == [(bytes(15) + bytes([turn]), 1) for turn in range(3)]
-    assert scene.events() == ["started", *["finished", "accepted", "started"] * 3]
-
-
-def test_a_lease_that_is_not_drawn_waits_without_a_slot() -> None:
-    scene = Scene(1)
-    first = scene.running(1)
-    scene.bidder.consider(b"x" * 16, 60000, 60.0, NOW, targeted=True)
+def announce_other(scene: Scene) -> None:
+    """Another client waits for a slot."""
+    scene.bidder.consider(OTHER, HEAVY, 60.0, NOW, targeted=True)
     scene.bidder.handle_timeout(NOW)
-    scene.say(first, {**FINISHED, "idle": True})
+
+
+def waits(scene: Scene, actor: Actor) -> bool:
+    """Returns True if its lease takes part in the lottery, or has a slot for its next job."""
+    return scene.jobs.leased(actor.process.ticket)
+
+
+# leases
+
+
+def test_a_lease_gets_its_slot_again_when_nobody_else_waits(make_scene: MakeScene) -> None:
+    scene = make_scene(1)
+    actor = scene.running(1)
+    for turn in range(3):
+        scene.say(actor, finished(idle=True))
+        assert actor.words == [Word.OFFER] * (turn + 1)
+        assert (scene.bidder.running, scene.bidder.free) == (0, 0)
+        scene.say(actor, taken(turn), Started(1))
+        assert (scene.bidder.running, scene.jobs.running) == (1, 1)
+    assert scene.alerts.ended_jobs == [("alert of 127.0.0.1", 0)] * 3
+    assert scene.alerts.given_jobs == [(bytes(15) + bytes([number]), 1) for number in (1, 0, 1, 2)]
+    assert scene.events() == ["accepted", "started", *["finished", "accepted", "started"] * 3]
+
+
+def test_a_lease_that_is_not_drawn_waits_without_a_slot(make_scene: MakeScene) -> None:
+    scene = make_scene(1)
+    first = scene.running(1)
+    announce_other(scene)
+    scene.say(first, finished(idle=True))
     assert first.words == []
-    assert scene.jobs.leased(first.identity)
+    assert (first.process.state, waits(scene, first)) == (State.WAITING, True)
     assert scene.bidder.waiting == 1
 
 
-def test_a_lease_that_becomes_idle_later_joins_then() -> None:
-    scene = Scene(1)
-    process = scene.running(1)
-    scene.say(process, {**FINISHED, "idle": False})
-    assert (process.words, scene.bidder.free) == ([], 1)
-    scene.say(process, {"event": "idle"})
-    assert (process.words, scene.bidder.free) == (["offer"], 0)
+def test_a_lease_that_becomes_idle_later_joins_then(make_scene: MakeScene) -> None:
+    scene = make_scene(1)
+    actor = scene.running(1)
+    scene.say(actor, finished())
+    assert (actor.words, scene.bidder.free) == ([], 1)
+    scene.say(actor, Idle())
+    assert (actor.words, scene.bidder.free) == ([Word.OFFER], 0)
 
 
-def test_a_client_that_lets_go_frees_the_slot() -> None:
-    for gone in ([{"event": "over", "reason": "", "duration": 0.5, "ahead": False}], []):
-        scene = Scene(1)
-        process = scene.running(1)
-        scene.say(process, {**FINISHED, "idle": True})
-        process.ended = not gone
-        scene.say(process, *gone)
-        assert (scene.bidder.free, scene.bidder.waiting) == (1, 0)
-        assert not scene.jobs.leased(process.identity)
-        assert scene.alerts.ended_jobs == [("alert of 1", 0)]
+@pytest.mark.parametrize("ends", [False, True])
+def test_a_client_that_lets_go_frees_the_slot(make_scene: MakeScene, ends: bool) -> None:
+    scene = make_scene(1)
+    actor = scene.running(1)
+    scene.say(actor, finished(idle=True))
+    ticket = actor.process.ticket
+    if ends:
+        actor.die(CLEAN_END)
+        scene.hear(actor)
+    else:
+        scene.say(actor, Over(""))
+    assert (scene.bidder.free, scene.bidder.waiting) == (1, 0)
+    assert not scene.jobs.leased(ticket)
+    assert scene.alerts.ended_jobs == [("alert of 127.0.0.1", 0)]
+    assert scene.events() == ["accepted", "started", "finished"]
 
 
-def test_a_process_that_dies_in_a_later_job_closes_that_one() -> None:
-    scene = Scene(1)
-    process = scene.running(1)
-    scene.say(process, {**FINISHED, "idle": True})
-    process.ended = True
-    scene.say(process, taken(2), {"event": "started", "pid": 1}, {"event": "broken", "reason": "it was killed"})
-    assert scene.alerts.ended_jobs == [("alert of 1", 0), ("alert of 1", None)]
+def test_a_client_that_breaks_the_protocol_between_two_jobs_is_logged(make_scene: MakeScene) -> None:
+    scene = make_scene(1)
+    actor = scene.running(1)
+    scene.say(actor, finished(idle=True), Over("it sent nonsense"))
+    (line,) = [line for line in scene.lines() if line["event"] == "lost"]
+    assert (line["client"], line["reason"]) == ("127.0.0.1:4000", "it sent nonsense")
     assert scene.bidder.free == 1
-    assert len(scene.jobs) == 0
-    assert scene.events()[-3:] == ["accepted", "started", "broken"]
 
 
-def test_leases_that_wait_are_bounded_and_the_longest_waiting_goes() -> None:
-    scene = Scene(1)
-    processes = []
-    for number in range(1, worker_jobs.MAXIMUM_WAITING + 4):
-        process: Any = FakeProcess(number)
-        processes.append(process)
-        scene.jobs._processes[number] = process
-        scene.say(process, {"event": "idle"})
-    assert [process.words for process in processes[:4]] == [["offer"], ["last"], ["last"], []]
-    assert scene.bidder.waiting == worker_jobs.MAXIMUM_WAITING
+def test_leases_that_wait_are_bounded_and_the_longest_waiting_goes(make_scene: MakeScene) -> None:
+    count = worker_jobs.MAXIMUM_WAITING + 3
+    scene = make_scene(count)
+    actors = [scene.running(number) for number in range(1, count + 1)]
+    for _ in range(count - 1):  # only one slot is left for all of them
+        announcement = bytes([200 + _]) * 16
+        scene.bidder.consider(announcement, HEAVY, 60.0, NOW, targeted=True)
+        scene.bidder.handle_timeout(NOW)
+    for actor in actors:
+        scene.say(actor, finished(idle=True))
+    dismissed = [actor for actor in actors if actor.process.state is State.DISMISSED]
+    waiting = [actor for actor in actors if actor.process.state is State.WAITING]
+    assert len(waiting) <= worker_jobs.MAXIMUM_WAITING
+    assert len(dismissed) == count - len(waiting) - sum(actor.process.state is State.OFFERED for actor in actors)
+    assert dismissed == actors[: len(dismissed)] and dismissed
+    assert all(actor.words == [Word.LAST] for actor in dismissed)
+    scene.say(dismissed[0], Over(""), Free())
+    assert dismissed[0].process.state is State.SPARE
 
 
-def test_a_worker_that_stops_offers_nothing_more() -> None:
-    scene = Scene(2)
-    busy, waiting = scene.running(1), scene.running(2)
-    scene.say(waiting, {**FINISHED, "idle": True})
-    scene.jobs.stop()
-    assert (busy.words, waiting.words) == (["last"], ["offer", "last"])
-    scene.say(busy, {**FINISHED, "idle": True})
-    assert busy.words == ["last", "last"]
-    assert not scene.jobs.leased(busy.identity)
-    assert scene.alerts.ended_jobs == [("alert of 2", 0), ("alert of 1", 0)]
-
-
-def test_where_nobody_waits_a_lease_goes_on_without_being_drawn_and_keeps_its_slot() -> None:
-    scene = Scene(1)
-    process = scene.running(1)
+def test_where_nobody_waits_a_lease_goes_on_without_being_drawn_and_keeps_its_slot(make_scene: MakeScene) -> None:
+    scene = make_scene(1)
+    actor = scene.running(1)
     scene.jobs.arrange()
-    assert process.words == ["ahead"]
+    assert actor.words == []  # perhaps it has one job only
+    scene.say(actor, finished(idle=True))
+    scene.say(actor, taken(2), Started(1))
+    scene.jobs.arrange()
+    assert actor.words == [Word.OFFER, Word.AHEAD]
     for turn in range(3):
-        scene.say(process, {**FINISHED, "idle": True, "ahead": True}, taken(turn), {"event": "started", "pid": 1})
+        scene.say(actor, finished(ahead=True), taken(turn), Started(1))
         assert (scene.bidder.running, scene.bidder.free, scene.bidder.waiting) == (1, 0, 0)
-    assert "offer" not in process.words
-    assert scene.alerts.ended_jobs == [("alert of 1", 0)] * 3
+    assert actor.words.count(Word.OFFER) == 1
+    assert scene.alerts.ended_jobs == [("alert of 127.0.0.1", 0)] * 4
 
 
-def test_a_lease_that_went_ahead_lets_another_one_in_after_that_job() -> None:
+def test_a_lease_that_goes_ahead_is_told_so_again_in_time(make_scene: MakeScene) -> None:
+    scene = make_scene(1)
+    actor = scene.running(1)
+    scene.say(actor, finished(idle=True))
+    scene.say(actor, taken(2), Started(1))
+    for turn in range(2 * 16):
+        scene.jobs.arrange()
+        assert actor.process.ahead > 0
+        scene.say(actor, finished(ahead=True), taken(turn), Started(1))
+    assert 3 <= actor.words.count(Word.AHEAD) <= 6
+
+
+def ahead(scene: Scene, number: int) -> Actor:
+    """A lease whose second job runs, and that may go ahead."""
+    actor = scene.running(number)
+    scene.say(actor, finished(idle=True))
+    scene.say(actor, taken(100 + number), Started(1))
+    scene.jobs.arrange()
+    assert actor.words == [Word.OFFER, Word.AHEAD]
+    return actor
+
+
+def test_a_lease_that_went_ahead_lets_another_one_in_after_that_job(make_scene: MakeScene) -> None:
     """Somebody came while what the lease told was under way: it keeps the slot for the job that it has offered."""
-    scene = Scene(1)
-    process = scene.running(1)
+    scene = make_scene(1)
+    actor = ahead(scene, 1)
+    announce_other(scene)
     scene.jobs.arrange()
-    other = b"x" * 16
-    scene.bidder.consider(other, 60000, 60.0, NOW, targeted=True)
-    scene.bidder.handle_timeout(NOW)
-    scene.jobs.arrange()
-    assert process.words == ["ahead", "ask"]
-    scene.say(process, {**FINISHED, "idle": True, "ahead": True}, taken(2), {"event": "started", "pid": 1})
+    assert actor.words[2:] == [Word.ASK]
+    scene.say(actor, finished(ahead=True), taken(2), Started(1))
     assert (scene.bidder.running, scene.bidder.waiting) == (1, 1)
     scene.jobs.arrange()
-    assert process.words == ["ahead", "ask"]
-    scene.say(process, {**FINISHED, "idle": True})
-    assert scene.jobs.leased(process.identity)
-    assert not process.offered  # the other one has been drawn
+    assert actor.words[2:] == [Word.ASK]
+    scene.say(actor, finished(idle=True))
+    assert waits(scene, actor)
+    assert actor.process.state is State.WAITING  # the other one has been drawn
 
 
-def test_a_lease_that_went_ahead_and_gets_no_job_frees_the_slot() -> None:
-    scene = Scene(1)
-    process = scene.running(1)
-    scene.say(process, {**FINISHED, "idle": True, "ahead": True}, {"event": "over", "reason": ""})
+def test_a_lease_that_went_ahead_and_gets_no_job_frees_the_slot(make_scene: MakeScene) -> None:
+    scene = make_scene(1)
+    actor = ahead(scene, 1)
+    scene.say(actor, finished(ahead=True))
+    ticket = actor.process.ticket
+    scene.say(actor, Over(""))
     assert (scene.bidder.free, scene.bidder.waiting) == (1, 0)
-    assert not scene.jobs.leased(process.identity)
+    assert not scene.jobs.leased(ticket)
 
 
-def test_a_worker_that_stops_lets_a_job_end_that_was_offered_ahead() -> None:
-    scene = Scene(1)
-    process = scene.running(1)
-    scene.jobs.stop()
-    scene.say(process, {**FINISHED, "idle": True, "ahead": True}, taken(2), {"event": "started", "pid": 1})
-    assert (process.words, scene.bidder.running) == (["last", "last"], 1)
-    scene.say(process, {**FINISHED, "idle": False})
-    assert scene.bidder.free == 1
-
-
-def test_what_leases_tell_that_need_no_answer_is_read_together() -> None:
-    scene = Scene(2)
-    process, other = scene.running(1), scene.running(2)
-    process.ahead = 2
-    assert set(scene.jobs.filenos(NOW)) == {1, 2}
-    scene.jobs.hear({1}, NOW)
-    assert set(scene.jobs.filenos(NOW)) == {2}
+def test_what_leases_tell_that_need_no_answer_is_read_together(make_scene: MakeScene) -> None:
+    scene = make_scene(2)
+    one, two = ahead(scene, 1).process.fileno(), scene.running(2).process.fileno()
+    assert set(scene.jobs.filenos(NOW)) == {one, two}
+    scene.jobs.hear({one}, NOW)
+    assert set(scene.jobs.filenos(NOW)) == {two}
     due = scene.jobs.next_timeout(NOW)
     assert due is not None and NOW < due <= NOW + worker_jobs.READ_TOGETHER
-    assert set(scene.jobs.filenos(due)) == {1, 2}
+    assert set(scene.jobs.filenos(due)) == {one, two}
     assert scene.jobs.next_timeout(due) is None
-    scene.jobs.hear({2}, due)
-    assert set(scene.jobs.filenos(due)) == {1, 2}  # the other one needs answers
-    assert other.ahead == 0
+    scene.jobs.hear({two}, due)
+    assert set(scene.jobs.filenos(due)) == {one, two}  # the other one needs answers
 
 
-def test_a_process_that_lets_go_late_does_not_take_the_slot_of_another_with_the_same_announcement() -> None:
-    """The announcement was answered again meanwhile, by another process; its `taken` then ended cservice."""
-    scene = Scene(2)
-    first: Any = FakeProcess(1)
-    scene.bidder.consider(first.identity, 1, 60.0, NOW, targeted=True)
-    scene.bidder.handle_timeout(NOW)
-    assert isinstance(scene.bidder.next_event(), Connect)
-    assert scene.bidder.reserved(first.identity, NOW)
-    first.waiting = first.offered = True
-    first.taken = False
-    scene.jobs._processes[1] = scene.jobs._leases[first.identity] = first
-    identity = first.identity
-    scene.say(first, {"event": "over", "reason": ""})
-    scene.bidder.consider(identity, 1, 60.0, NOW + 5.0, targeted=True)
-    scene.bidder.handle_timeout(NOW + 5.0)
-    assert isinstance(scene.bidder.next_event(), Connect)
-    assert scene.bidder.reserved(identity, NOW + 5.0)
-    second: Any = FakeProcess(2)
-    second.identity, second.waiting, second.offered = identity, True, True
-    scene.jobs._processes[2] = scene.jobs._leases[identity] = second
-    scene.say(first, {"event": "free"})
+# jobs that end in another way
+
+
+@pytest.mark.parametrize(("everywhere", "slowed"), [(False, True), (True, False)])
+def test_a_refusal_counts_against_the_worker_unless_all_would_refuse(
+    make_scene: MakeScene, everywhere: bool, slowed: bool
+) -> None:
+    scene = make_scene(1)
+    actor = scene.connected(1)
+    scene.say(actor, taken(1), Refused("no such program", everywhere))
+    assert (scene.bidder.penalty > 0, scene.bidder.free) == (slowed, 1)
+    assert scene.events() == ["accepted", "refused"]
+    scene.say(actor, Free())
+    assert actor.process.state is State.SPARE
+
+
+def test_a_job_that_breaks_off_keeps_its_slot_until_its_process_has_ended(make_scene: MakeScene) -> None:
+    scene = make_scene(1)
+    actor = scene.running(1)
+    scene.say(actor, Broken("client gave up"))
+    assert (actor.process.state, scene.bidder.free) == (State.BROKEN, 0)
+    actor.die(CLEAN_END)
+    scene.hear(actor)
+    assert (scene.bidder.free, len(scene.jobs)) == (1, 0)
+    assert scene.alerts.ended_jobs == [("alert of 127.0.0.1", None)]
+    assert scene.events() == ["accepted", "started", "broken"]
+
+
+def test_a_process_that_dies_in_a_later_job_closes_that_one(make_scene: MakeScene) -> None:
+    scene = make_scene(1)
+    actor = scene.running(1)
+    scene.say(actor, finished(idle=True))
+    scene.say(actor, taken(2), Started(1))
+    actor.die()
+    scene.hear(actor)
+    assert scene.alerts.ended_jobs == [("alert of 127.0.0.1", 0), ("alert of 127.0.0.1", None)]
+    assert scene.bidder.free == 1
+    assert len(scene.jobs) == 0
+    line = scene.lines()[-1]
+    assert (line["event"], line["job"]) == ("broken", f"{2:032x}")
+    assert line["reason"] == f"the job's process was killed by signal {signal.SIGKILL:d}"
+
+
+@pytest.mark.parametrize("before", [[], [finished(idle=True)], [finished()]], ids=["first", "lease", "ended"])
+def test_a_process_that_dies_without_a_job_frees_its_slot(make_scene: MakeScene, before: list[Report]) -> None:
+    """Only if it had not had a job there is something to explain: its client never heard of it again."""
+    scene = make_scene(1)
+    actor = scene.connected(1)
+    if before:
+        scene.say(actor, taken(1), Started(1), *before)
+    actor.die()
+    scene.hear(actor)
+    assert (scene.bidder.free, len(scene.jobs)) == (1, 0)
+    assert ("broken" in scene.events()) == (not before)
+
+
+def test_a_process_that_lets_go_late_does_not_take_the_slot_of_another_with_the_same_announcement(
+    make_scene: MakeScene,
+) -> None:
+    """The announcement was answered again meanwhile, by another process; its `Taken` then ended cservice."""
+    scene = make_scene(2)
+    first = scene.connected(1)
+    scene.say(first, Over(""))
+    second = scene.connected(1, NOW + 5.0)
+    assert second is not first
+    scene.say(first, Free())
     assert scene.bidder.reserved_count == 1
-    scene.say(second, taken(2), {"event": "started", "pid": 1})
+    scene.say(second, taken(2), Started(1))
     assert scene.bidder.running == 1
+
+
+# processes
+
+
+def test_a_process_that_is_free_carries_the_next_connection(make_scene: MakeScene) -> None:
+    scene = make_scene(2)
+    first, second = scene.running(1), scene.running(2)
+    scene.say(first, finished(), Free())
+    scene.say(second, finished(), Free())
+    assert (second.words, second.told_to_end) == ([], True)  # one that waits is enough
+    scene.connected(3)
+    assert (len(scene.actors), first.process.state) == (2, State.OFFERED)
+
+
+# the end of the worker
+
+
+def test_a_worker_that_stops_offers_nothing_more(make_scene: MakeScene) -> None:
+    scene = make_scene(2)
+    busy, waiting = scene.running(1), scene.running(2)
+    scene.say(waiting, finished(idle=True))
+    scene.jobs.stop()
+    assert (busy.words, waiting.words) == ([Word.LAST], [Word.OFFER, Word.LAST])
+    scene.say(busy, finished(idle=True))
+    assert busy.words == [Word.LAST, Word.LAST]
+    assert not waits(scene, busy)
+    assert scene.alerts.ended_jobs == [("alert of 127.0.0.2", 0), ("alert of 127.0.0.1", 0)]
+
+
+def test_a_worker_that_stops_lets_a_job_end_that_was_offered_ahead(make_scene: MakeScene) -> None:
+    scene = make_scene(1)
+    actor = ahead(scene, 1)
+    scene.jobs.stop()
+    scene.say(actor, finished(ahead=True), taken(2), Started(1))
+    assert (actor.words[2:], scene.bidder.running) == ([Word.LAST, Word.LAST], 1)
+    scene.say(actor, finished())
+    assert scene.bidder.free == 1

@@ -14,7 +14,7 @@ from cexec.errors import DisconnectedError
 from cexec.protocol.connection.frames import FILE, FIRST_FILE, READS, WITHDRAW, WRITES, Stream
 from cexec.protocol.connection.session import OFFERED, OFFERING, OVER, RUNNING
 from cexec.worker.jobs import lease
-from cexec.worker.jobs.carrier import AHEAD, ASK, LAST, OFFER
+from cexec.worker.jobs.reports import Broken, Finished, Idle, Over, Refused, Report, Started, Taken, Word
 from tests.jobs import STANDARD, RemoteJob, lost, shell
 
 LEASED = {"lease": "yes"}
@@ -29,10 +29,10 @@ def name(number: int) -> bytes:
     return number.to_bytes(16, "big")
 
 
-def told(job: RemoteJob, *wanted: str) -> list[dict[str, Any]]:
+def told(job: RemoteJob, *wanted: type[Report]) -> list[Any]:
     """The reports that follow, which are these."""
     found = [job.report() for _ in wanted]
-    assert [report["event"] for report in found] == list(wanted)
+    assert [type(report) for report in found] == list(wanted)
     return found
 
 
@@ -40,21 +40,21 @@ def test_each_job_is_like_the_first_one() -> None:
     with leased('cat; echo "$PEER_X $$" >&2; exit 3', environment={"X": b"x"}) as job:
         pids = set()
         assert job.result().exit_status == 3
-        told(job, "started", "finished")
+        told(job, Started, Finished)
         for number in range(5):
-            job.parent.send(OFFER)
+            job.parent.send(Word.OFFER.value)
             job.again(name(number), {0: b"input %d" % number * 50_000}, attempt=7)
             result = job.result()
             assert (result.exit_status, job.output(1)) == (3, b"input %d" % number * 50_000)
             peer, pid = job.output(2).split()
             assert peer == b"x"
             pids.add(pid)
-            taken, _, finished = told(job, "taken", "started", "finished")
-            assert (taken["job"], taken["attempt"]) == (name(number).hex(), 7)
-            assert (finished["status"], finished["idle"]) == (3, True)
+            taken, _, finished = told(job, Taken, Started, Finished)
+            assert (taken.job_id, taken.attempt) == (name(number), 7)
+            assert (finished.status, finished.idle) == (3, True)
         assert len(pids) == 5
         job.let_go()
-        told(job, "over")
+        told(job, Over)
         assert job.reports() == []
         assert job.wait() == 0
 
@@ -64,10 +64,10 @@ def test_no_job_leaves_a_descriptor_open() -> None:
         counts = []
         for number in range(5):
             if number:
-                job.parent.send(OFFER)
+                job.parent.send(Word.OFFER.value)
                 job.again(name(number), {0: b"the input"})
             assert job.result().exit_status == 0
-            told(job, *["taken"] * bool(number), "started", "finished")
+            told(job, *[Taken] * bool(number), Started, Finished)
             counts.append(len(os.listdir(f"/proc/{job.pid}/fd")))
         assert counts == [counts[0]] * 5
 
@@ -75,7 +75,7 @@ def test_no_job_leaves_a_descriptor_open() -> None:
 def test_without_the_option_there_is_one_job() -> None:
     with shell("true") as job:
         job.result()
-        assert [told(job, "started", "finished")[1]["idle"]] == [False]
+        assert [told(job, Started, Finished)[1].idle] == [False]
         job.let_go()
         assert job.reports() == []
 
@@ -85,7 +85,7 @@ def test_nothing_is_offered_before_the_parent_says_so() -> None:
         job.result()
         job.step(0.2)
         assert job.session.state == OFFERING
-        job.parent.send(OFFER)
+        job.parent.send(Word.OFFER.value)
         job.until(lambda: job.session.state == OFFERED)
 
 
@@ -93,11 +93,11 @@ def test_the_next_job_waits_until_nothing_of_the_last_one_is_left() -> None:
     script = "(trap 'sleep 0.3; exit' TERM; sleep 60 & wait) >/dev/null 2>&1 & sleep 0.1"
     with leased(script) as job:
         job.result()
-        told(job, "started")
-        assert not told(job, "finished")[0]["idle"]
-        told(job, "idle")
+        told(job, Started)
+        assert not told(job, Finished)[0].idle
+        told(job, Idle)
         assert job.processes() == []
-        job.parent.send(OFFER)
+        job.parent.send(Word.OFFER.value)
         job.again(name(1))
         assert job.result().exit_status == 0
 
@@ -109,14 +109,14 @@ def test_each_job_has_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest
         seen = []
         for number in range(3):
             if number:
-                job.parent.send(OFFER)
+                job.parent.send(Word.OFFER.value)
                 job.again(name(number), {FIRST_FILE: b"%d" % number * 300_000})
             assert job.result().exit_status == 0
             place, files = job.output(1).split()
             assert files == b"in"
             assert len(job.output(FIRST_FILE + 1)) == (300_000 if number else 1)
             seen.append(place)
-        told(job, "started", "finished", "idle", *["taken", "started", "finished", "idle"] * 2)
+        told(job, Started, Finished, Idle, *[Taken, Started, Finished, Idle] * 2)
         assert len(set(seen)) == 3
         assert list(tmp_path.iterdir()) == []
 
@@ -125,7 +125,7 @@ def test_the_working_directory_comes_back(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     with leased("readlink /proc/$PPID/cwd", private=True) as job:
         job.result()
-        told(job, "started", "finished", "idle")
+        told(job, Started, Finished, Idle)
         assert os.readlink(f"/proc/{job.pid}/cwd") == os.fspath(tmp_path)
 
 
@@ -133,37 +133,37 @@ def test_a_job_does_not_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(lease, "GO_DEADLINE", 0.1)
     with leased("true") as job:
         job.result()
-        job.parent.send(OFFER)
+        job.parent.send(Word.OFFER.value)
         with pytest.raises(DisconnectedError):
             job.until(lambda: False, SOON)
         assert job.session.state == OVER
-        told(job, "started", "finished", "over")
+        told(job, Started, Finished, Over)
 
 
 def test_a_lease_may_go_ahead_without_a_word_until_it_is_to_ask_again() -> None:
     with leased("true") as job:
-        job.parent.send(AHEAD)
+        job.parent.send(Word.AHEAD.value)
         job.result()
         for number in range(3):
             job.again(name(number))
             assert job.result().exit_status == 0
-        for events in (("started", "finished"), *[("taken", "started", "finished")] * 3):
-            assert told(job, *events)[-1]["ahead"]
-        job.parent.send(ASK)
+        for kinds in ((Started, Finished), *[(Taken, Started, Finished)] * 3):
+            assert told(job, *kinds)[-1].ahead
+        job.parent.send(Word.ASK.value)
         job.again(name(4))
         assert job.result().exit_status == 0
         job.step(0.2)
         assert job.session.state == OFFERING
-        assert not told(job, "taken", "started", "finished")[-1]["ahead"]
-        job.parent.send(OFFER)
+        assert not told(job, Taken, Started, Finished)[-1].ahead
+        job.parent.send(Word.OFFER.value)
         job.until(lambda: job.session.state == OFFERED)
 
 
 def test_a_job_that_leaves_something_behind_is_not_followed_without_a_word() -> None:
     with leased("sleep 60 >&- 2>&- &") as job:
-        job.parent.send(AHEAD)
+        job.parent.send(Word.AHEAD.value)
         job.result()
-        told(job, "started", "finished", "idle")
+        told(job, Started, Finished, Idle)
         job.step(0.2)
         assert job.session.state == OFFERING
 
@@ -173,7 +173,7 @@ def test_a_lease_waits_longer_than_a_client_may_take_to_let_go(monkeypatch: pyte
     with leased("true") as job:
         job.result()
         job.step(0.5)
-        job.parent.send(OFFER)
+        job.parent.send(Word.OFFER.value)
         job.again(name(1))
         assert job.result().exit_status == 0
 
@@ -181,20 +181,20 @@ def test_a_lease_waits_longer_than_a_client_may_take_to_let_go(monkeypatch: pyte
 def test_the_worker_wants_no_further_job() -> None:
     with leased("true") as job:
         job.result()
-        job.parent.send(LAST)
+        job.parent.send(Word.LAST.value)
         with pytest.raises(DisconnectedError):
             job.until(lambda: False, SOON)
         assert job.session.state == OFFERING
-        told(job, "started", "finished", "over")
+        told(job, Started, Finished, Over)
 
 
 def test_the_worker_wants_no_further_job_while_one_runs() -> None:
     with leased("sleep 0.3; echo done") as job:
         job.until(lambda: job.started)
-        job.parent.send(LAST)
+        job.parent.send(Word.LAST.value)
         assert job.result().exit_status == 0
         assert job.output(1) == b"done\n"
-        assert not told(job, "started", "finished")[1]["idle"]
+        assert not told(job, Started, Finished)[1].idle
         job.let_go()
         assert job.reports() == []
 
@@ -202,26 +202,26 @@ def test_the_worker_wants_no_further_job_while_one_runs() -> None:
 def test_the_worker_wants_no_further_job_although_it_has_confirmed() -> None:
     with leased("true") as job:
         job.result()
-        job.parent.send(OFFER)
+        job.parent.send(Word.OFFER.value)
         job.until(lambda: job.session.state == OFFERED)
-        job.parent.send(LAST)
+        job.parent.send(Word.LAST.value)
         with pytest.raises(DisconnectedError):
             job.until(lambda: False, SOON)
         assert job.session.state == OVER
 
 
-@pytest.mark.parametrize("words", [[], [LAST]])
-def test_a_client_whose_go_comes_too_late_is_told_that_the_slot_is_gone(words: list[bytes]) -> None:
+@pytest.mark.parametrize("words", [[], [Word.LAST]])
+def test_a_client_whose_go_comes_too_late_is_told_that_the_slot_is_gone(words: list[Word]) -> None:
     """A client on a busy machine took this for a worker that breaks off jobs, and complained of it."""
     with shell("true", given=False) as job:
         for word in words:
-            job.parent.send(word)
+            job.parent.send(word.value)
         with pytest.raises(DisconnectedError):
             job.until(lambda: False, SOON)
         assert [(event.kind, event.text) for event in job.events] == [
             (WITHDRAW, "worker is stopping" if words else "client did not answer in time")
         ]
-        assert job.reports() == [{"event": "over", "reason": ""}]
+        assert job.reports() == [Over("")]
 
 
 def test_a_client_that_breaks_the_protocol_instead_of_giving_a_job_is_told_of() -> None:
@@ -231,7 +231,7 @@ def test_a_client_that_breaks_the_protocol_instead_of_giving_a_job_is_told_of() 
         with pytest.raises(DisconnectedError):
             job.until(lambda: False, SOON)
         (over,) = job.reports()
-        assert (over["event"], "impossible signal" in over["reason"]) == ("over", True)
+        assert isinstance(over, Over) and "impossible signal" in over.reason
 
 
 @pytest.mark.parametrize("confirmed", [False, True])
@@ -239,10 +239,10 @@ def test_a_client_that_goes_between_two_jobs(confirmed: bool) -> None:
     with leased("true") as job:
         job.result()
         if confirmed:
-            job.parent.send(OFFER)
+            job.parent.send(Word.OFFER.value)
             job.until(lambda: job.session.state == OFFERED)
         job.pump.connection.close()
-        told(job, "started", "finished", "over")
+        told(job, Started, Finished, Over)
         assert job.reports() == []
         assert job.wait() == 0
 
@@ -250,13 +250,13 @@ def test_a_client_that_goes_between_two_jobs(confirmed: bool) -> None:
 def test_a_client_that_goes_during_a_later_job_ends_its_tree() -> None:
     with leased("echo; test $PEER_LAST && sleep 60 & wait", environment={"LAST": b""}) as job:
         job.result()
-        job._go.environment["LAST"] = b"yes"
-        job.parent.send(OFFER)
+        job.go.environment["LAST"] = b"yes"
+        job.parent.send(Word.OFFER.value)
         job.again(name(1))
         job.until(lambda: job.output(1))
         job.pump.connection.close()
         assert job.remains(SOON) == []
-        assert [report["event"] for report in job.reports()] == ["started", "finished", "taken", "started", "broken"]
+        assert [type(report) for report in job.reports()] == [Started, Finished, Taken, Started, Broken]
 
 
 @pytest.mark.parametrize("confirmed", [False, True])
@@ -264,7 +264,7 @@ def test_a_worker_that_goes_between_two_jobs(confirmed: bool) -> None:
     with leased("true") as job:
         job.result()
         if confirmed:
-            job.parent.send(OFFER)
+            job.parent.send(Word.OFFER.value)
             job.until(lambda: job.session.state == OFFERED)
         job.parent.close()
         assert "disconnected" in lost_between(job)
@@ -279,23 +279,23 @@ def lost_between(job: RemoteJob) -> str:
 def test_a_refusal_ends_the_lease() -> None:
     with leased("true") as job:
         job.result()
-        job.parent.send(OFFER)
-        job._go.environment["not a name"] = b""
+        job.parent.send(Word.OFFER.value)
+        job.go.environment["not a name"] = b""
         with pytest.raises(Exception, match="cannot be a variable's name"):
             job.again(name(1))
             job.result()
-        told(job, "started", "finished", "taken", "refused")
+        told(job, Started, Finished, Taken, Refused)
 
 
 def test_limits_are_each_jobs_own() -> None:
     with shell('sleep "$PEER_S"', options={**LEASED, "time-limit": "0.5"}, environment={"S": b"0.3"}) as job:
         for number in range(3):
             if number:
-                job.parent.send(OFFER)
+                job.parent.send(Word.OFFER.value)
                 job.again(name(number))
             assert job.result().exit_status == 0
-        job._go.environment["S"] = b"9"
-        job.parent.send(OFFER)
+        job.go.environment["S"] = b"9"
+        job.parent.send(Word.OFFER.value)
         job.again(name(9))
         assert job.result(SOON).exit_status == 128 + signal.SIGTERM
 
@@ -303,7 +303,7 @@ def test_limits_are_each_jobs_own() -> None:
 def test_what_dies_with_the_process_is_found_by_the_record_of_the_job_of_that_moment(tmp_path: Path) -> None:
     with leased("sleep 0.2", records=os.fspath(tmp_path)) as job:
         job.result()
-        job.parent.send(OFFER)
+        job.parent.send(Word.OFFER.value)
         job.again(name(1))
         job.until(lambda: job.started)
         (record,) = tmp_path.iterdir()
@@ -318,7 +318,7 @@ def test_what_dies_with_the_process_is_found_by_the_record_of_the_job_of_that_mo
 def test_an_idle_lease_uses_no_processor_time() -> None:
     with leased("true") as job:
         job.result()
-        told(job, "started", "finished")
+        told(job, Started, Finished)
         before = used(job.pid)
         time.sleep(0.5)
         assert used(job.pid) - before <= 1

@@ -1,0 +1,237 @@
+"""What becomes of one attempt of a job on one worker.
+
+This is the only place that knows what the session's events mean to a client.  The three drivers (`blocking`,
+`everywhere`, `aio`) wait and move bytes; they pass what happens to an `Attempt` and do what its events say.
+
+Contract: a machine without I/O.  In: `receive` takes what the pump has found, `connection_failed` the error that ended
+the connection, `failed_here` an error of ours, and `looked` what the kernel knows of the peer, asked for when
+`wants_look(now)`.  Out: `next_event()` gives one of the event classes below, oldest first.  `once` says whether a job
+that may have begun must never be repeated.  docs/protocol.md sections 4.4 and 7.
+
+    state       entered when                                  may be followed by
+    GIVEN       GO has been sent                              RUNNING, REFUSED, LOST, FAILED
+    RUNNING     the worker has said STARTED                   ENDED, LOST, FAILED
+    ENDED       an authenticated EXIT has come                FAILED: what was received could not be written here
+    REFUSED     the worker has not started the program        -
+    LOST        the connection or the worker has failed       -
+    FAILED      a descriptor or a file of ours has failed     -
+
+An end is final: whatever a worker says after it is not about this attempt.  So a complete result stays one, and a
+job that was refused is not lost as well.
+"""
+
+from __future__ import annotations
+
+import os
+
+from cexec.client.attempt.descriptors import name_of
+from cexec.errors import CexecError, DisconnectedError, LocalError, RefusedError
+from cexec.net.pump import BROKEN_PIPE, Trouble
+from cexec.protocol.connection import frames
+from cexec.protocol.connection.silence import Silence
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cexec.protocol.connection.frames import Exit
+    from cexec.protocol.connection.session import Event
+
+GIVEN, RUNNING = "given", "running"
+ENDED, REFUSED, LOST, FAILED = "ended", "refused", "lost", "failed"
+TRANSITIONS = {
+    GIVEN: (RUNNING, REFUSED, LOST, FAILED),
+    RUNNING: (ENDED, LOST, FAILED),
+    ENDED: (FAILED,),
+    REFUSED: (),
+    LOST: (),
+    FAILED: (),
+}
+
+
+class Began:
+    """The program runs: its inputs may be sent."""
+
+    __slots__ = ()
+
+
+class ProgramAsked:
+    """The worker asks for the program of this platform."""
+
+    __slots__ = ("platform",)
+
+    def __init__(self, platform: str) -> None:
+        self.platform = platform
+
+
+class FileMissing:
+    """A file that was to be fetched does not come."""
+
+    __slots__ = ("reason", "stream")
+
+    def __init__(self, stream: int, reason: str) -> None:
+        self.stream = stream
+        self.reason = reason
+
+
+class OutputEnded:
+    """The program has closed an output.  It is told again when bytes that had to wait have been written here, too."""
+
+    __slots__ = ("stream",)
+
+    def __init__(self, stream: int) -> None:
+        self.stream = stream
+
+
+class Ended:
+    """The job is over, and both sides agree on every byte."""
+
+    __slots__ = ("exit",)
+
+    def __init__(self, exit: Exit) -> None:
+        self.exit = exit
+
+
+class Refused:
+    """The program was not started.  `withdrawn`: the worker has taken its offer back, which says nothing of the job."""
+
+    __slots__ = ("error", "withdrawn")
+
+    def __init__(self, error: RefusedError, *, withdrawn: bool) -> None:
+        self.error = error
+        self.withdrawn = withdrawn
+
+
+class Lost:
+    """The worker or the connection has failed; the program may have run, and may still run."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: CexecError) -> None:
+        self.error = error
+
+
+class FailedHere:
+    """A descriptor of ours has failed while it was written to, or read.  `error` is set if it has words of its own."""
+
+    __slots__ = ("errno", "error", "stream", "writing")
+
+    def __init__(self, stream: int, writing: bool, errno: int, error: LocalError | None = None) -> None:
+        self.stream = stream
+        self.writing = writing
+        self.errno = errno
+        self.error = error
+
+    @property
+    def reason(self) -> str:
+        """What the system says."""
+        return os.strerror(self.errno).lower()
+
+
+if TYPE_CHECKING:
+    AttemptEvent = Began | ProgramAsked | FileMissing | OutputEnded | Ended | Refused | Lost | FailedHere
+
+
+class Attempt:
+    """One attempt, from GO to its end."""
+
+    __slots__ = ("_events", "_silence", "once", "state")
+
+    def __init__(self, *, once: bool) -> None:
+        """`once`: the worker's hello has said that its jobs must never be repeated."""
+        self.state = GIVEN
+        self.once = once
+        self._events: list[AttemptEvent] = []
+        self._silence = Silence()
+
+    @property
+    def over(self) -> bool:
+        """True if it has ended in any way."""
+        return self.state not in (GIVEN, RUNNING)
+
+    def next_event(self) -> AttemptEvent | None:
+        return self._events.pop(0) if self._events else None
+
+    # what happens
+
+    def receive(self, found: Iterable[Event | Trouble]) -> None:
+        """Takes what a step of the pump has found."""
+        for one in found:
+            if isinstance(one, Trouble):
+                self._receive_trouble(one)
+            elif one.kind == frames.END:
+                self._events.append(OutputEnded(one.stream))  # also after EXIT: what waited has been written now
+            elif not self.over:
+                self._receive_event(one)
+
+    def connection_failed(self, error: CexecError) -> None:
+        """Takes the error that has ended the connection."""
+        if isinstance(error, LocalError):
+            self.failed_here(error)
+        elif not self.over:
+            self._end(LOST, Lost(error))
+
+    def failed_here(self, error: LocalError) -> None:
+        """Takes an error of ours that already has its words."""
+        if FAILED in TRANSITIONS[self.state]:
+            self._end(FAILED, FailedHere(-1, True, 0, error))
+
+    # the worker's machine
+
+    def stepped(self, now: float) -> None:
+        """Notes that the pump may have sent something."""
+        self._silence.stepped(now)
+
+    def next_timeout(self) -> float | None:
+        """Returns when `wants_look` will be true; None while nothing is outstanding."""
+        return self._silence.next_timeout()
+
+    def wants_look(self, now: float) -> bool:
+        """Returns True if the kernel is to be asked whether the worker's machine answers."""
+        return self._silence.wants_look(now)
+
+    def looked(self, outstanding: bool, age: float, now: float) -> None:
+        """Takes the kernel's answer: whether bytes are unacknowledged, and seconds since the last acknowledgement."""
+        try:
+            self._silence.looked(outstanding, age, now)
+        except CexecError as error:
+            self.connection_failed(error)
+
+    # meanings
+
+    def _receive_event(self, event: Event) -> None:
+        if event.kind == frames.STARTED:
+            self.once = self.once or bool(event.number & frames.ONCE)
+            self._move(RUNNING)
+            self._events.append(Began())
+        elif event.kind == frames.PROGRAM:
+            self._events.append(ProgramAsked(event.text))
+        elif event.kind == frames.REFUSED and event.refusal is not None:
+            refusal = event.refusal
+            error = RefusedError(refusal.reason, refusal.kind == frames.PERMANENT)
+            self._end(REFUSED, Refused(error, withdrawn=False))
+        elif event.kind == frames.WITHDRAW:
+            self._end(REFUSED, Refused(RefusedError(event.text, False), withdrawn=True))
+        elif event.kind == frames.BROKEN and event.stream >= frames.FIRST_FILE:
+            self._events.append(FileMissing(event.stream, event.text))
+        elif event.kind == frames.BROKEN:
+            lost = DisconnectedError(f"lost {name_of(event.stream)} of the program: {event.text}")
+            self._end(LOST, Lost(lost))
+        elif event.kind == frames.EXIT and event.exit is not None:
+            self._end(ENDED, Ended(event.exit))
+
+    def _receive_trouble(self, trouble: Trouble) -> None:
+        if trouble.writing and trouble.error in BROKEN_PIPE:
+            return  # as in a local pipeline: the program is told, and its status tells the rest
+        if FAILED in TRANSITIONS[self.state]:
+            self._end(FAILED, FailedHere(trouble.stream, trouble.writing, trouble.error))
+
+    def _end(self, state: str, event: AttemptEvent) -> None:
+        self._move(state)
+        self._events.append(event)
+
+    def _move(self, state: str) -> None:
+        """Changes the state; the only place that does."""
+        if state not in TRANSITIONS[self.state]:
+            raise ValueError(f"an attempt that is {self.state} cannot become {state}")
+        self.state = state

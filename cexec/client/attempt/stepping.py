@@ -1,0 +1,32 @@
+"""One step of an attempt: what all three drivers do between two waits.
+
+Contract: `advance` lets the pump move bytes for at most `timeout` seconds, tells the attempt what came of it, and asks
+the kernel about the worker's machine when that is due.  Nothing is raised for the worker's or the connection's faults:
+they become events of the attempt.
+"""
+
+from __future__ import annotations
+
+from time import monotonic
+
+from cexec.errors import CexecError
+from cexec.net.liveness import unacknowledged
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from cexec.client.attempt.attempt import Attempt
+    from cexec.net.pump import Pump
+
+
+def advance(attempt: Attempt, pump: Pump, timeout: float | None) -> float:
+    """Makes one step; returns the time after it."""
+    try:
+        attempt.receive(pump.step(timeout))
+    except CexecError as error:
+        attempt.connection_failed(error)
+    now = monotonic()
+    if not attempt.over:
+        attempt.stepped(now)
+        if attempt.wants_look(now):
+            attempt.looked(*unacknowledged(pump.connection), now)
+    return now

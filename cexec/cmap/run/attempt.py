@@ -1,0 +1,71 @@
+"""One attempt of a task on one worker, as the scheduler sees it: a table of states.
+
+Contract: `TRANSITIONS` says which state may follow which, and `move` is the only place that changes the state;
+`AssertionError` for any other change.  Only the scheduler moves an attempt.  `final` says how an attempt ended, with
+regard to why we ended it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from enum import Enum
+
+from cexec.cmap.results.outcome import ENDED_BY_US
+from cexec.cmap.run.ending import Ending, How
+
+
+class State(Enum):
+    """Where an attempt stands."""
+
+    OFFERED = "offered"  # a worker is told of it; nothing runs yet
+    RUNNING = "running"  # the worker has said that the program runs
+    TIMED_OUT = "timed out"  # it took too long and is being ended, which is a failure of its task
+    CANCELLED = "cancelled"  # its result is not wanted any more and it is being ended, which is no failure
+    ENDED = "ended"
+
+    __hash__ = object.__hash__  # see `How`
+
+
+TRANSITIONS = {
+    State.OFFERED: (State.RUNNING, State.CANCELLED, State.ENDED),
+    State.RUNNING: (State.TIMED_OUT, State.CANCELLED, State.ENDED),
+    State.TIMED_OUT: (State.ENDED,),
+    State.CANCELLED: (State.ENDED,),
+    State.ENDED: (),
+}
+
+
+class Attempt:
+    """`number` counts the attempts of `task` from 1, `started` is when its time began, `reason` why it is being ended.
+
+    Two attempts are never equal, so that they can be keys.
+    """
+
+    __slots__ = ("number", "reason", "started", "state", "task", "worker")
+
+    def __init__(self, task: int, number: int, worker: str, now: float) -> None:
+        self.task = task
+        self.number = number
+        self.worker = worker
+        self.started = now
+        self.state = State.OFFERED
+        self.reason = ""
+
+    def move(self, state: State, reason: str = "") -> None:
+        """Changes the state; `reason` is for TIMED_OUT and CANCELLED."""
+        assert state in TRANSITIONS[self.state], f"an attempt that is {self.state.value} cannot become {state.value}"
+        self.state = state
+        self.reason = self.reason or reason
+
+    @property
+    def can_be_ended(self) -> bool:
+        """True as long as nobody has asked to end it."""
+        return self.state in (State.OFFERED, State.RUNNING)
+
+    def final(self, ending: Ending) -> Ending:
+        """A success counts even if it came too late; any other end is the one that we asked for, if we did."""
+        if ending.how is How.SUCCEEDED or self.can_be_ended:
+            return ending
+        if self.state is State.TIMED_OUT:
+            return replace(ending, how=How.FAILED, reason=self.reason, exitval=ENDED_BY_US, signal=0)
+        return replace(ending, how=How.CANCELLED, reason=self.reason)

@@ -1,0 +1,153 @@
+"""What becomes of a lease: task after task on one worker, until it is not needed any more.
+
+Contract: `serve` is a coroutine for one lease; it carries out the task that its worker was given first and then others,
+and releases the lease, or closes it when something went wrong.  What cannot be read or written here ends the run.
+docs/protocol.md section 4.4.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from functools import partial
+from math import inf
+from typing import TYPE_CHECKING
+
+from cexec.cmap.run.ending import Ending, How
+from cexec.errors import CexecError, LocalError, RefusedError
+from cexec.protocol.connection.program_offer import NONE_FITS
+
+if TYPE_CHECKING:
+    from cexec.client.aio.lease import Lease
+    from cexec.cmap.run.attempts import Attempts
+    from cexec.cmap.run.known_workers import KnownWorker, KnownWorkers
+    from cexec.cmap.run.pacing import Pacing
+    from cexec.cmap.run.parts import Parts
+    from cexec.cmap.run.stopper import Stopper
+    from cexec.cmap.run.task_run import TaskRun
+
+IDLE_PATIENCE = 1.0  # seconds (ours) that a lease waits for its turn
+HOLD = 0.5  # seconds (ours) that a worker is kept waiting for --delay and --rate; it gives up after one
+PERMANENT_PATIENCE = 2.0  # seconds (ours) after a worker has said that no other would take such a task either
+
+
+class LeaseService:
+    """All leases of one run."""
+
+    def __init__(
+        self, parts: Parts, attempts: Attempts, workers: KnownWorkers, pacing: Pacing, stopper: Stopper
+    ) -> None:
+        self._parts = parts
+        self._scheduler = parts.scheduler
+        self._clock = parts.clock
+        self._attempts = attempts
+        self._workers = workers
+        self._pacing = pacing
+        self._stopper = stopper
+        self._serving: set[asyncio.Task[None]] = set()
+        self.patience = parts.terms.accept_timeout or inf  # seconds while there are only workers that do not fit
+
+    @property
+    def tasks(self) -> list[asyncio.Task[None]]:
+        """Those of asyncio's that serve a lease now."""
+        return list(self._serving)
+
+    def start(self, lease: Lease, worker: KnownWorker, first: TaskRun) -> None:
+        """Serves a lease beside everything else."""
+        serving = asyncio.create_task(self._serve(lease, worker, first))
+        first.owner = serving
+        self._serving.add(serving)
+        serving.add_done_callback(self._serving.discard)
+        self._stopper.watch(serving)
+
+    async def _serve(self, lease: Lease, worker: KnownWorker, first: TaskRun) -> None:
+        worker.leases += 1
+        good = False
+        run: TaskRun | None = first
+        try:
+            while run is not None:
+                good = False
+                if not await self._perform(lease, worker, run):
+                    return
+                good = True
+                run = await self._following(lease, worker)
+        finally:
+            worker.leases -= 1
+            worker.met = self._clock()
+            if good:
+                lease.release()
+            else:
+                lease.close()
+
+    async def _following(self, lease: Lease, worker: KnownWorker) -> TaskRun | None:
+        """Returns what this lease runs next, when it has its turn; None: the lease is not needed any more."""
+        if not self._useful(lease) or self._pacing.contended(self._clock()):
+            return None
+        if await lease.offered(IDLE_PATIENCE):
+            return await self._give(lease, worker)
+        if self._useful(lease):
+            self._pacing.waited_in_vain(self._clock())
+        return None
+
+    def _useful(self, lease: Lease) -> bool:
+        return self._scheduler.wants_workers(self._clock()) and not lease.over and self._stopper.error is None
+
+    async def _give(self, lease: Lease, worker: KnownWorker) -> TaskRun | None:
+        until = self._clock() + HOLD
+        while (run := self._attempts.next_for(worker)) is None:
+            due = self._scheduler.next_start()
+            if not self._clock() < due < until:
+                return None
+            await asyncio.sleep(due - self._clock())
+        assert run.job is not None
+        run.owner = asyncio.current_task()
+        lease.give(run.job.go(run.attempt.number))
+        return run
+
+    async def _perform(self, lease: Lease, worker: KnownWorker, run: TaskRun) -> bool:
+        """Carries out one attempt; returns True if the lease is still good."""
+        assert run.job is not None
+        run.lease = lease
+        good = False
+        try:
+            result = await lease.run(run.job, partial(self._attempts.began, run))
+            run.ending = Ending.of_exit(result, run.missing())
+            if self._parts.validator is not None and run.ending.how is How.SUCCEEDED:
+                verdict = await asyncio.to_thread(self._parts.validator.check, run.task, run.files.outputs)
+                verdict.output.close()
+                if not verdict.accepted:
+                    run.ending.reject(verdict.reason)
+            good = True
+        except asyncio.CancelledError:
+            if not run.cancelled:
+                raise
+            run.ending = Ending(How.CANCELLED)
+        except RefusedError as error:
+            unfit = error.permanent or str(error).startswith(NONE_FITS)
+            run.ending = Ending(How.UNFIT if unfit else How.REFUSED, f"refused: {error}")
+            if unfit:
+                self._turn_away(worker, error)
+            self._complain(lease, run, error)
+        except LocalError as error:
+            self._stopper.fail(error)
+            return False
+        except CexecError as error:
+            run.ending = Ending(How.LOST, str(error))
+            self._complain(lease, run, error)
+            if self._workers.lost(worker):
+                self._scheduler.worker_left(worker.key)
+        self._attempts.end(run)
+        return good
+
+    def _turn_away(self, worker: KnownWorker, error: RefusedError) -> None:
+        """Asks this worker for nothing more: it would refuse the other tasks as well."""
+        if error.permanent:
+            self.patience = min(self.patience, PERMANENT_PATIENCE)
+        if self._workers.unfit(worker, str(error), self._clock()):
+            self._scheduler.worker_left(worker.key)
+            self._parts.tell(f"worker {worker.name} gets no task: {error}")
+
+    def _complain(self, lease: Lease, run: TaskRun, error: CexecError) -> None:
+        """Tells the loggers, and the worker, that an attempt has failed; docs/protocol.md section 5.2."""
+        assert run.job is not None
+        duration = self._clock() - run.attempt.started
+        lease.complain(self._parts.terms.key, run.job, run.attempt.number, error, duration)

@@ -1,0 +1,79 @@
+"""What a poll loop needs to wait: a descriptor that signals make readable, and time in poll's milliseconds.
+
+Contract: between `start` and `stop` every signal that has a Python handler makes `Wakeup.fileno()` readable, and `take`
+returns the numbers of the signals that came, oldest first; it never blocks.  Only the main thread may use a `Wakeup`,
+and a process has one at a time, because Python keeps one such descriptor.  A forked process calls `detach`.
+"""
+
+from __future__ import annotations
+
+import _signal  # `signal` costs 4 ms at start, most of them for enum
+import os
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+LONGEST_POLL = (1 << 31) - 1  # milliseconds: poll(2) takes an int
+_READ = 256  # signals (ours) taken at once; what is left keeps the descriptor readable
+
+
+class Wakeup:
+    """The self-pipe: Python writes to one end the number of each signal that comes, and the loop polls the other."""
+
+    __slots__ = ("_reading", "_writing")
+
+    def __init__(self) -> None:
+        self._reading, self._writing = os.pipe()
+        os.set_blocking(self._reading, False)
+        os.set_blocking(self._writing, False)  # when the pipe is full, signals are lost, but no handler blocks
+
+    def fileno(self) -> int:
+        return self._reading
+
+    def start(self, numbers: Iterable[int] = ()) -> None:
+        """Begins to note signals; those of `numbers` do nothing else from now on."""
+        _signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        for number in numbers:
+            _signal.signal(number, do_nothing)
+
+    def stop(self) -> None:
+        """Notes no more signals.  Their handlers stay."""
+        detach()
+
+    def take(self) -> bytes:
+        """Returns the numbers of the signals that came, each as a byte; empty if none came."""
+        try:
+            return os.read(self._reading, _READ)
+        except BlockingIOError:
+            return b""
+
+    def close(self) -> None:
+        """Stops, and closes both ends; may be called again."""
+        if self._reading >= 0:
+            self.stop()
+            os.close(self._reading)
+            os.close(self._writing)
+            self._reading = self._writing = -1
+
+
+def do_nothing(number: int, stack: object) -> None:
+    """The handler of a signal that only has to wake the loop: the descriptor has its number already."""
+
+
+def detach() -> None:
+    """Makes signals write to no descriptor: in a forked process it is its parent's."""
+    _signal.set_wakeup_fd(-1)
+
+
+def poll_timeout(seconds: float | None) -> int | None:
+    """Returns poll's milliseconds.
+
+    None waits for ever.  A time that has passed is 0.  The rest is rounded up, because a loop that wakes before its
+    timer is due finds nothing to do and polls again at once.
+    """
+    if seconds is None:
+        return None
+    if seconds <= 0:
+        return 0
+    return int(-(-min(seconds * 1000, LONGEST_POLL) // 1))

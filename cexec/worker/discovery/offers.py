@@ -1,0 +1,117 @@
+"""All connections of a worker that are on their way to clients.
+
+Contract: `connect` begins one; `advance(ready, now)` follows those whose descriptors are ready and returns the offers
+whose client has proved itself.  The caller takes the connection of each, and drops it.  A failure is told to the
+bidder, to the log, and to the client if it may be a firewall's doing, which is seen only from here.
+docs/protocol.md section 3.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cexec.errors import CexecError, DisconnectedError
+from cexec.net.destinations import address_label
+from cexec.protocol.datagrams import hello
+from cexec.worker.discovery.offer import PROVED, Offer, UnreachableError
+
+if TYPE_CHECKING:
+    from cexec.net.groups import Sockaddr
+    from cexec.protocol.base.certificate import Identity
+    from cexec.protocol.decisions.bid import Bidder
+    from cexec.system.storage.eventlog import EventLog
+    from cexec.worker.discovery.answers import Answers
+    from cexec.worker.discovery.heard import HeardAnnouncements
+
+MAXIMUM_OFFERS = 256  # (ours) to all clients together: each has a descriptor and a handshake's state
+NEVER = float("inf")
+
+
+class Offers:
+    """The connections, by descriptor."""
+
+    def __init__(
+        self, *, worker: Identity, answers: Answers, heard: HeardAnnouncements, bidder: Bidder, log: EventLog
+    ) -> None:
+        self._worker = worker
+        self._answers = answers
+        self._heard = heard
+        self._bidder = bidder
+        self._log = log
+        self._offers: dict[int, Offer] = {}
+
+    def __len__(self) -> int:
+        return len(self._offers)
+
+    def masks(self) -> dict[int, int]:
+        """The descriptors, and what to wait for at each."""
+        return {fd: offer.mask for fd, offer in self._offers.items()}
+
+    def next_timeout(self) -> float:
+        return min((offer.next_timeout() for offer in self._offers.values()), default=NEVER)
+
+    def handle_timeout(self, now: float) -> None:
+        for offer in list(self._offers.values()):
+            try:
+                offer.handle_timeout(now)
+            except CexecError as error:
+                self._failed(offer, error, now)
+
+    def connect(self, identity: bytes, now: float) -> None:
+        """Begins a connection to the client of an announcement."""
+        known = self._heard.get(identity)
+        if known is None or len(self._offers) >= MAXIMUM_OFFERS:
+            self._bidder.failed(identity, now)
+            return
+        address = known.next_way().address
+        try:
+            offer = Offer(identity, address, known.opened, self._worker, self._answers.hello(hello.CONNECT), now)
+        except CexecError as error:
+            self._unreachable(identity, address, error, now)
+            return
+        self._offers[offer.connection.fileno()] = offer
+
+    def advance(self, ready: set[int], now: float) -> list[Offer]:
+        """Follows what is ready."""
+        proved = []
+        for offer in [self._offers[fd] for fd in ready.intersection(self._offers)]:
+            try:
+                offer.advance(now)
+            except CexecError as error:
+                self._failed(offer, error, now)
+            else:
+                if offer.state == PROVED:
+                    proved.append(offer)
+        return proved
+
+    def drop(self, offer: Offer) -> None:
+        """Closes our descriptor of a connection; another process may have it, too."""
+        self._offers.pop(offer.connection.fileno(), None)
+        offer.close()
+
+    def forget(self, identity: bytes) -> None:
+        """Drops the connections of one announcement."""
+        for offer in [offer for offer in self._offers.values() if offer.identity == identity]:
+            self.drop(offer)
+
+    def close(self) -> None:
+        """Drops all."""
+        for offer in list(self._offers.values()):
+            self.drop(offer)
+
+    def _failed(self, offer: Offer, error: CexecError, now: float) -> None:
+        self.drop(offer)
+        if not isinstance(error, (DisconnectedError, UnreachableError)):  # a client that closes has chosen another
+            self._log.event("lost", client=offer.client[0], reason=str(error))
+        self._unreachable(offer.identity, offer.client, error, now)
+
+    def _unreachable(self, identity: bytes, address: Sockaddr, error: CexecError, now: float) -> None:
+        """Says so after a second failure: after a first one the client may have chosen, and its claim is late."""
+        known = self._heard.get(identity)
+        if known is not None:
+            known.failures += 1
+            if known.failures > 1 or (isinstance(error, UnreachableError) and "refused" not in str(error)):
+                where = address_label(address[0], "", address[1], 0)
+                self._log.event("unreachable", **known.fields(), client=where, reason=str(error))
+                self._answers.send(known, hello.UNREACHABLE, f"{where}: {error}")
+        self._bidder.failed(identity, now)

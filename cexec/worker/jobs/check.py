@@ -1,0 +1,41 @@
+"""The reasons for which a worker does not start a job, before it has opened anything for it.
+
+Contract: `check(go, program)` returns the limits of the job, or the refusal that its client is told.  It looks at
+values only.  docs/protocol.md section 4.2 (GO).
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from cexec.protocol.connection import options
+from cexec.protocol.connection.frames import HERE, PERMANENT, Go, Refusal
+from cexec.protocol.connection.program_offer import is_option
+from cexec.system.process.resource_limits import Limits
+from cexec.worker.jobs.sent_programs import check_program
+
+if TYPE_CHECKING:
+    from cexec.worker.jobs.program import Program
+
+VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")  # a peer variable's name, docs/protocol.md section 4.2
+KNOWN_OPTIONS = {*options.LIMITS, options.FETCH_ON_FAILURE, options.LEASE}
+
+
+def check(go: Go, program: Program) -> Limits | Refusal:
+    """Returns the stricter ones of the worker's and the client's limits if the job may be started."""
+    if go.arguments and not program.allow_arguments:
+        return Refusal(
+            PERMANENT, "arguments are not allowed here; the owner can allow them with: cservice --allow-args"
+        )
+    bad = next((name for name in go.environment if not VARIABLE.match(name)), None)
+    if bad is not None:
+        return Refusal(PERMANENT, f"{bad[:80]!r} cannot be a variable's name")
+    unknown = {name for name in go.options.keys() - KNOWN_OPTIONS if not is_option(name)}
+    if unknown:
+        return Refusal(HERE, f"option {min(unknown)} is not known here; update cexec on this worker")
+    try:
+        limits = program.limits.stricter(Limits.from_options(go.options))
+    except ValueError as error:
+        return Refusal(PERMANENT, str(error))
+    return check_program(go, program.programs) or limits

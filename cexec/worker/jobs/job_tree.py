@@ -1,0 +1,91 @@
+"""The processes of one job: the program, and all that it has started.
+
+Contract: `started(pid)` tells of the program; `reap` collects what has ended, after which `alone` says if anything is
+left and `status` is the program's wait status, None while it runs.  `end` begins to end the rest, and is driven by
+`next_timeout` and `handle_timeout`.  Nothing here waits, except `finish`.  The process that uses this has no other
+children: it has called `process.adopt_orphans`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+
+from cexec.errors import LocalError
+from cexec.protocol.connection import options
+from cexec.system.process import process_tree
+from cexec.system.process.process_tree import TreeEnd
+
+GRACE = 2.0  # seconds (ours) between TERM and KILL for what is left of a job
+SIGNALS = {number: getattr(signal, name) for number, name in options.SIGNALS.items()}  # this machine's numbers
+
+
+class JobTree:
+    """`usage`: microseconds of user and of system time, and KiB of memory, once the program has ended."""
+
+    __slots__ = ("_early", "_ending", "alone", "pid", "status", "usage")
+
+    def __init__(self) -> None:
+        self.pid = 0
+        self.status: int | None = None
+        self.usage = (0, 0, 0)
+        self.alone = True  # no child is left
+        self._early: list[int] = []  # signals that came before the program was there
+        self._ending: TreeEnd | None = None
+
+    def started(self, pid: int) -> None:
+        """The program is this child; it gets the signals that have come too early."""
+        self.pid, self.alone = pid, False
+        for number in self._early:
+            self.signal(number)
+
+    def signal(self, number: int) -> None:
+        """Passes on a signal of the protocol.
+
+        The whole tree is stopped and continued; other signals go to the program's group, as from a terminal.
+        """
+        if not self.pid:
+            self._early.append(number)
+        elif SIGNALS[number] == signal.SIGTSTP:
+            process_tree.stop_tree()
+        elif SIGNALS[number] == signal.SIGCONT:
+            process_tree.signal_tree(self.pid, signal.SIGCONT)
+        else:
+            process_tree.signal_program(self.pid, SIGNALS[number], reaped=self.status is not None)
+
+    def reap(self) -> None:
+        """Collects what has ended; raises `LocalError` if the program's status is lost."""
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                self.alone = True
+                if self.pid and self.status is None:  # it must not count as a success, or be waited for
+                    raise LocalError("the program has ended, and its exit status is lost") from None
+                return
+            if pid == 0:
+                return
+            if pid == self.pid:
+                self.status = status
+                self.usage = (round(usage.ru_utime * 1e6), round(usage.ru_stime * 1e6), usage.ru_maxrss)
+
+    def end(self, now: float) -> None:
+        """Sends TERM to what is left, and later KILL."""
+        if self._ending is None:
+            self._ending = TreeEnd(self.pid, GRACE, now)
+
+    @property
+    def given_up(self) -> bool:
+        """What is left cannot be ended."""
+        return self._ending is not None and self._ending.given_up
+
+    def next_timeout(self) -> float | None:
+        return None if self._ending is None or self.alone else self._ending.next_timeout()
+
+    def handle_timeout(self, now: float) -> None:
+        if self._ending is not None and not self.alone:
+            self._ending.handle_timeout(now)
+
+    def finish(self) -> None:
+        """Ends and reaps what is left, and waits for that."""
+        process_tree.end_tree(self.pid, GRACE)

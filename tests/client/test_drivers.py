@@ -1,0 +1,309 @@
+"""What holds for one driver of the client holds for all: `cexec`, `cexec --all`, and the leases of `cmap`.
+
+Each test plays the worker's end of a real connection, and runs on each driver.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from cexec.client.attempt import stepping
+from cexec.errors import DisconnectedError, LocalError, ProtocolError, RefusedError, SilentPeerError
+from cexec.net.pump import Pump, Trouble
+from cexec.protocol.base.limits import INITIAL_WINDOW
+from cexec.protocol.connection import frames, silence
+from cexec.protocol.connection.frames import EXITED, FIRST_FILE, HERE, LIMITED, PERMANENT, SIGNALLED
+from cexec.protocol.connection.session import Event
+from tests.client.drivers import DRIVERS, Outcome, Peer, Setting, exit_frame
+
+STDIN = b"input " * 1000
+Play = Callable[[Peer], None]
+Run = Callable[..., Outcome]
+
+
+@pytest.fixture(params=DRIVERS)
+def driver(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
+@pytest.fixture
+def run(driver: str, tmp_path: Path) -> Run:
+    """Runs one job with the driver; a play that fails, fails the test."""
+
+    def run(
+        play: Play,
+        *,
+        stdin: bytes = STDIN,
+        once: bool = False,
+        fetch: bool = False,
+        program: bool = False,
+        fails: int = 0,
+    ) -> Outcome:
+        output = "/dev/full" if fails and driver == "blocking" else ""
+        setting = Setting(tmp_path, stdin=stdin, once=once, output=output, fetch=fetch, program=program)
+        try:
+            outcome = DRIVERS[driver](setting, play, fails)
+        finally:
+            setting.close()
+        if setting.failure is not None:
+            raise setting.failure
+        return outcome
+
+    return run
+
+
+def numbers(peer: Peer) -> tuple[int, int]:
+    """The program's input and output."""
+    assert peer.go is not None
+    return peer.go.streams[0].number, peer.go.streams[1].number
+
+
+def start(peer: Peer, *, once: bool = False) -> tuple[int, int]:
+    peer.hear(frames.GO)
+    peer.start(once=once)
+    return numbers(peer)
+
+
+def does_its_work(peer: Peer, *, once: bool = False) -> None:
+    """Reads everything and writes it back in capitals, up to the exit frame."""
+    source, sink = start(peer, once=once)
+    peer.write(sink, peer.read(source).upper())
+    peer.end(sink)
+
+
+@pytest.mark.parametrize(
+    ("kind", "number", "status"),
+    [
+        (EXITED, 0, 0),
+        (EXITED, 3, 3),
+        (EXITED, 137, 137),
+        (EXITED, 255, 255),
+        (SIGNALLED, 9, 137),
+        (SIGNALLED, 15, 143),
+        (LIMITED, 9, 137),
+        (LIMITED, 24, 152),
+    ],
+)
+def test_exit_statuses_deaths_and_limits(run: Run, kind: int, number: int, status: int) -> None:
+    def play(peer: Peer) -> None:
+        does_its_work(peer)
+        exit_frame(peer, kind, number, "ended after its time limit" if kind == LIMITED else "")
+        peer.wait_for_end()
+
+    outcome = run(play)
+    assert outcome.exit is not None
+    assert (outcome.status, outcome.exit.kind, outcome.output) == (status, kind, STDIN.upper())
+    assert outcome.error is None
+
+
+def test_a_file_that_does_not_come(run: Run, driver: str, tmp_path: Path) -> None:
+    def play(peer: Peer) -> None:
+        does_its_work(peer)
+        peer.breaks(FIRST_FILE, "no such file or directory")
+        exit_frame(peer, EXITED, 0)
+        peer.wait_for_end()
+
+    outcome = run(play, fetch=True)
+    assert not (tmp_path / "fetched").exists()
+    if driver == "everywhere":  # `cexec --all` fetches no files, and a worker that says so does no harm
+        assert outcome.status == 0
+    else:
+        assert ["no such file or directory" in reason for reason in outcome.missing] == [True]
+
+
+@pytest.mark.parametrize("kind", [HERE, PERMANENT])
+def test_a_refusal(run: Run, kind: int) -> None:
+    def play(peer: Peer) -> None:
+        peer.hear(frames.GO)
+        peer.refuse(kind, "no room here").wait_for_end()
+
+    outcome = run(play)
+    assert isinstance(outcome.error, RefusedError)
+    assert (str(outcome.error), outcome.error.permanent) == ("no room here", kind == PERMANENT)
+
+
+def test_a_withdrawal_that_crosses_the_job(run: Run) -> None:
+    def play(peer: Peer) -> None:
+        peer.frame(frames.WITHDRAW, b"worker is stopping").wait_for_end()
+
+    outcome = run(play)
+    assert isinstance(outcome.error, RefusedError)
+    assert (str(outcome.error), outcome.error.permanent) == ("worker is stopping", False)
+
+
+def test_a_worker_that_asks_for_the_program(run: Run, driver: str) -> None:
+    def play(peer: Peer) -> None:
+        peer.hear(frames.GO)
+        peer.ask_for_program("linux-x86_64")
+        if driver != "everywhere":
+            assert peer.read(FIRST_FILE) == b"#!/bin/sh\n"
+            peer.start()
+            _, sink = numbers(peer)
+            peer.write(sink, b"it ran").end(sink)
+            exit_frame(peer, EXITED, 0)
+        peer.wait_for_end()
+
+    outcome = run(play, program=True)
+    if driver == "everywhere":  # `cexec --all` takes no programs along
+        assert isinstance(outcome.error, ProtocolError)
+    else:
+        assert (outcome.status, outcome.output) == (0, b"it ran")
+
+
+def test_a_worker_that_asks_for_a_program_that_there_is_not(run: Run) -> None:
+    def play(peer: Peer) -> None:
+        peer.hear(frames.GO)
+        peer.ask_for_program("linux-x86_64").wait_for_end()
+
+    assert isinstance(run(play).error, ProtocolError)
+
+
+@pytest.mark.parametrize(("hello", "started"), [(True, False), (False, True), (False, False)])
+def test_once(run: Run, driver: str, hello: bool, started: bool) -> None:
+    """The hello tells before anything is sent, STARTED at the latest."""
+
+    def play(peer: Peer) -> None:
+        start(peer, once=started)
+        peer.close()
+
+    outcome = run(play, once=hello)
+    assert isinstance(outcome.error, DisconnectedError)
+    if driver != "everywhere":  # which never repeats a job
+        assert outcome.once == (hello or started)
+
+
+def test_output_that_cannot_be_written(run: Run) -> None:
+    def play(peer: Peer) -> None:
+        _, sink = start(peer)
+        peer.write(sink, b"output")
+        peer.wait_for_end()
+
+    outcome = run(play, fails=errno.ENOSPC)
+    assert isinstance(outcome.error, LocalError)
+    assert "no space left on device" in str(outcome.error)
+
+
+@pytest.mark.parametrize("how", ["close", "reset"])
+@pytest.mark.parametrize("moment", ["before the job is read", "after it", "after the start", "after the output"])
+def test_a_worker_that_is_killed(run: Run, how: str, moment: str) -> None:
+    def play(peer: Peer) -> None:
+        if moment != "before the job is read":
+            peer.hear(frames.GO)
+        if moment.startswith("after the"):
+            peer.start()
+        if moment == "after the output":
+            source, sink = numbers(peer)
+            peer.write(sink, peer.read(source)).end(sink)
+        getattr(peer, how)()
+
+    outcome = run(play)
+    assert isinstance(outcome.error, DisconnectedError)
+    assert "disconnected unexpectedly" in str(outcome.error)
+
+
+def test_an_output_that_breaks_at_the_worker(run: Run) -> None:
+    def play(peer: Peer) -> None:
+        _, sink = start(peer)
+        peer.frame(frames.BROKEN, b"input/output error", sink).wait_for_end()
+
+    outcome = run(play)
+    assert isinstance(outcome.error, DisconnectedError)
+    assert str(outcome.error).endswith("of the program: input/output error")
+
+
+FOLLOWING: dict[str, tuple[list[bytes], bytes]] = {
+    "nothing": ([], b""),
+    "withdraw": ([frames.frame(frames.CONFIRM), frames.frame(frames.WITHDRAW, b"too late")], b""),
+    "a frame out of place": ([frames.frame(frames.STARTED, b"\0")], b""),
+    "another exit frame": ([frames.frame(frames.EXIT, bytes(40))], b""),
+    "garbage": ([], b"\xff" * 100),
+}
+
+
+@pytest.mark.parametrize("following", FOLLOWING)
+def test_a_complete_result_is_kept_whatever_follows_it(run: Run, following: str) -> None:
+    more, raw = FOLLOWING[following]
+
+    def play(peer: Peer) -> None:
+        does_its_work(peer)
+        peer.exit_and(*more, status=3, raw=raw)
+        peer.wait_for_end()
+
+    outcome = run(play)
+    assert (outcome.status, outcome.output) == (3, STDIN.upper())
+
+
+@pytest.fixture
+def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fifteen seconds become a third of one."""
+    monkeypatch.setattr(silence, "LONGEST_SILENCE", 0.3)
+    monkeypatch.setattr(silence, "LOOK_INTERVAL", 0.1)
+
+
+def test_a_host_that_vanishes_with_bytes_outstanding(
+    run: Run, short_silence: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: only `cexec` asked the kernel; `--all` and `cmap` waited for as long as a peer may be silent."""
+    begun = time.monotonic()
+    monkeypatch.setattr(stepping, "unacknowledged", lambda connection: (True, time.monotonic() - begun))
+
+    def play(peer: Peer) -> None:
+        start(peer)
+        peer.wait_for_end()
+
+    outcome = run(play)
+    assert isinstance(outcome.error, SilentPeerError)
+    assert "has not answered for" in str(outcome.error)
+
+
+def test_a_silent_worker_whose_machine_answers_is_not_given_up(
+    run: Run, short_silence: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks: list[float] = []
+
+    def answers(connection: object) -> tuple[bool, float]:
+        looks.append(time.monotonic())
+        return True, 0.0  # bytes are under way, and the last acknowledgement has just come
+
+    monkeypatch.setattr(stepping, "unacknowledged", answers)
+
+    def play(peer: Peer) -> None:
+        source, sink = start(peer)
+        deadline = time.monotonic() + 20
+        while len(looks) < 10:  # three times as long as a dead one is waited for
+            assert time.monotonic() < deadline, "nobody has asked the kernel"
+            time.sleep(0.01)
+        peer.write(sink, peer.read(source)).end(sink)
+        exit_frame(peer, EXITED, 0)
+        peer.wait_for_end()
+
+    assert run(play).status == 0
+
+
+def test_input_that_is_not_read_costs_no_cpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: `cexec --all` kept a CPU busy when a little credit was left, less than a record takes."""
+    steps = [0]
+    step = Pump.step
+
+    def counted(pump: Pump, timeout: float | None = None) -> list[Event | Trouble]:
+        steps[0] += 1
+        return step(pump, timeout)
+
+    monkeypatch.setattr(Pump, "step", counted)
+
+    def play(peer: Peer) -> None:
+        _, sink = start(peer)
+        time.sleep(0.5)  # the window fills
+        before = steps[0]
+        time.sleep(1.0)  # this is the time that is measured
+        assert steps[0] - before < 20
+        peer.end(sink)
+        exit_frame(peer, EXITED, 0)
+        peer.wait_for_end()
+
+    assert run(play, stdin=b"x" * (4 * INITIAL_WINDOW + 12345)).status == 0

@@ -1,0 +1,50 @@
+"""Waits for what another process or thread does.
+
+Contract: a wait ends as soon as its condition is true, so patience costs time only in a test that fails.  The default
+is therefore long: a busy machine must not fail a test.  Tests that measure seconds are campaigns or benchmarks.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+import psutil
+
+PATIENCE = 60.0  # seconds; less than the timeout of a test, so that the failure says what did not come true
+PAUSE = 0.02  # seconds between two looks
+LOOKS = 10  # in a row at which processes that have nothing left to do are asleep
+
+
+def comes_true(condition: Callable[[], object], patience: float = PATIENCE, pause: float = PAUSE) -> bool:
+    """Returns True as soon as the condition is true, and False if it is not within `patience` seconds."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        if time.monotonic() > deadline:
+            return False
+        time.sleep(pause)
+    return True
+
+
+def wait_until(
+    condition: Callable[[], object],
+    patience: float = PATIENCE,
+    *,
+    pause: float = PAUSE,
+    explain: Callable[[], object] = lambda: "",
+) -> None:
+    """Waits until the condition is true; otherwise raises AssertionError with what `explain` returns."""
+    assert comes_true(condition, patience, pause), f"it has not come true in {patience:g} s: {explain()}"
+
+
+def all_asleep(*pids: int) -> bool:
+    """Returns True if each process waits for something at LOOKS looks in a row, so that what was on its way is there.
+
+    A process that the machine has no time for does not count as asleep: the kernel calls it runnable.
+    """
+    for look in range(LOOKS):
+        if look:
+            time.sleep(PAUSE)
+        if any(psutil.Process(pid).status() not in (psutil.STATUS_SLEEPING, psutil.STATUS_IDLE) for pid in pids):
+            return False
+    return True

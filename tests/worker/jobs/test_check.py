@@ -1,0 +1,56 @@
+"""What a worker refuses before it opens anything."""
+
+from __future__ import annotations
+
+import pytest
+
+from cexec.protocol.connection.frames import HERE, PERMANENT, Go, Refusal
+from cexec.protocol.connection.options import FETCH_ON_FAILURE, LEASE, NICE, NO, TIME_LIMIT, YES
+from cexec.system.process.resource_limits import Limits
+from cexec.worker.jobs.check import check
+from cexec.worker.jobs.program import Program
+
+
+def go(options: dict[str, str] | None = None, variables: tuple[str, ...] = (), arguments: tuple[bytes, ...] = ()) -> Go:
+    return Go(
+        job_id=bytes(16), attempt=1, streams=[], options=options or {}, arguments=list(arguments),
+        environment=dict.fromkeys(variables, b""),
+    )  # fmt: skip
+
+
+def served(*, allow_arguments: bool = False, limits: Limits | None = None) -> Program:
+    return Program("/bin/true", [], {}, allow_arguments, limits=limits or Limits())
+
+
+@pytest.mark.parametrize(
+    ("job", "kind", "words"),
+    [
+        (go(arguments=(b"x",)), PERMANENT, "cservice --allow-args"),
+        (go(variables=("A-B",)), PERMANENT, "'A-B' cannot be a variable's name"),
+        (go({"colour": "red", "zeal": "1"}), HERE, "option colour is not known here; update cexec on this worker"),
+        (go({TIME_LIMIT: "soon"}), PERMANENT, "time-limit is 'soon'"),
+        (go({NICE: "20"}), PERMANENT, "nice is '20'"),
+        (go({"program-stream": "256"}), PERMANENT, "program"),
+    ],
+)
+def test_a_job_is_refused_here_or_everywhere(job: Go, kind: int, words: str) -> None:
+    refusal = check(job, served())
+    assert isinstance(refusal, Refusal)
+    assert (refusal.kind, words in refusal.reason) == (kind, True), refusal.reason
+
+
+def test_a_long_name_does_not_make_a_long_refusal() -> None:
+    refusal = check(go(variables=("-" * 10_000,)), served())
+    assert isinstance(refusal, Refusal) and len(refusal.reason) < 200
+
+
+def test_what_every_worker_knows_is_accepted() -> None:
+    options = {LEASE: YES, FETCH_ON_FAILURE: NO, TIME_LIMIT: "1.5"}
+    limits = check(go(options, ("A_1",), (b"x",)), served(allow_arguments=True))
+    assert isinstance(limits, Limits) and limits.time == 1.5
+
+
+def test_of_the_workers_and_the_clients_limits_the_stricter_ones_hold() -> None:
+    limits = check(go({TIME_LIMIT: "5", NICE: "3"}), served(limits=Limits(time=2.0, nice=1, cpu=7)))
+    assert isinstance(limits, Limits)
+    assert (limits.time, limits.nice, limits.cpu) == (2.0, 3, 7)
