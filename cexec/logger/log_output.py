@@ -1,9 +1,9 @@
-"""Where a logger writes: standard output or a file, which may be moved away, and whose disk may be full.
+"""The output of a logger: standard output or a file, which may be moved away and whose disk may be full.
 
-Contract: `write` takes a line, `flush(now)` writes what can be written; what cannot waits, within bounds, and what had
-to be dropped is told by a line of its own when there is room again.  `close()` writes the rest.  Raises `LocalError`
-when the reader of standard output has gone, and when at the close lines are left.  Text that a peer supplied is escaped
-before it gets here or by `escape` here.
+Contract: `write` takes a line, `flush(now)` writes as much as possible.  The rest waits, within bounds; lines that had
+to be dropped are reported by a line of their own once there is room again.  `close()` writes the rest.  Raises
+`LocalError` if the reader of standard output has gone, or if lines are left at the close.  Text that a peer supplied is
+escaped before it gets here or by `escape` here.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class LogOutput:
         self._add_line(line.text, line.fields)
 
     def write_table(self, rows: list[list[str]]) -> None:
-        """Columns wide enough for what is in them; as JSON one object a row."""
+        """Writes columns that are as wide as their cells need, or one JSON object a row."""
         head, *rest = rows
         if self._json:
             for row in rest:
@@ -64,7 +64,7 @@ class LogOutput:
             self._complain(error)
 
     def close(self) -> None:
-        """There is no later, so it is tried now."""
+        """Writes all lines that wait, without regard to the retry interval."""
         try:
             self._write_out()
         except OSError as error:
@@ -87,7 +87,7 @@ class LogOutput:
         return self._retry
 
     def reopen(self) -> None:
-        """The file has been moved away: goes on in a new one."""
+        """Continues in a new file, because the old one was moved away."""
         if self._path is None:
             return
         try:
