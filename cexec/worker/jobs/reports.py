@@ -131,6 +131,7 @@ _LARGEST: dict[str, float] = {
     "cpu": LONGEST_TIME,
     "duration": LONGEST_TIME,
 }
+_BOUNDS = {kind: [(name, _LARGEST[name]) for name in _FIELDS[kind] if name in _LARGEST] for kind in REPORTS}
 
 
 def encode(report: Report) -> bytes:
@@ -160,7 +161,8 @@ def decode(data: bytes) -> Report:
     for field, wanted in _FIELDS[kind].items():
         if type(values[field]) is not wanted:  # not isinstance: True is an int
             raise ReportError("it sent a report with an impossible value")
-        if field in _LARGEST and not 0 <= values[field] <= _LARGEST[field]:  # so written, NaN is refused, too
+    for field, largest in _BOUNDS[kind]:
+        if not 0 <= values[field] <= largest:  # so written, NaN is refused, too
             raise ReportError("it sent a report with an impossible number")
     if kind is Taken:
         values["job_id"] = _job_id(values["job_id"])
