@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import LOOPBACK_GROUP, Workplace, children, cpu_seconds, goal, interleaved, rounds, table
 from cexec.client.aio.lease import LeaseJob
 from cexec.client.aio.worker_search import Terms, find_worker
+from cexec.client.request import NetworkSettings, Target, Times
 from cexec.net.groups import groups_from_environment
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT
@@ -115,12 +116,10 @@ def main() -> None:
         program = "/bin/true"
         service = place.service(program, options=["-j", str(SLOTS)]).pid
         terms = Terms(
-            key=read_key(os.fspath(place.public), (ClientKey,)),
-            groups=groups_from_environment({"CEXEC_GROUP": LOOPBACK_GROUP}),
-            udp_port=PORT,
-            ports=None,
-            accept_timeout=ACCEPT_TIMEOUT,
-            idle_timeout=DEFAULT_IDLE_TIMEOUT,
+            read_key(os.fspath(place.public), (ClientKey,)),
+            network=NetworkSettings(groups=groups_from_environment({"CEXEC_GROUP": LOOPBACK_GROUP}), udp_port=PORT),
+            times=Times(accept=ACCEPT_TIMEOUT, idle=DEFAULT_IDLE_TIMEOUT),
+            target=Target(),
         )
         cases = {
             "leases": lambda: asyncio.run(play(terms, service, costs)),

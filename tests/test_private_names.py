@@ -28,23 +28,10 @@ PATTERN = re.compile(r"cexec(\.[a-z_0-9]+)+\.([A-Za-z]\w*\.)*_[a-z]\w*")
 
 # Each of these has yet to be cleaned; a file that is clean has to be taken off the list.
 NOT_CLEAN = {
-    "cexec/system/process/memory_group.py",
     "tests/client/aio/test_lease.py",
     "tests/client/attempt/test_descriptors.py",
     "tests/client/attempt/test_files.py",
     "tests/client/attempt/test_outputs.py",
-    "tests/net/test_announcer.py",
-    "tests/net/test_batches.py",
-    "tests/net/test_interfaces.py",
-    "tests/net/test_mdns.py",
-    "tests/net/test_pump.py",
-    "tests/net/test_sockets.py",
-    "tests/system/host/test_firewall.py",
-    "tests/system/host/test_load_command.py",
-    "tests/system/io/test_fds.py",
-    "tests/system/process/test_orphans.py",
-    "tests/system/process/test_resource_limits.py",
-    "tests/system/storage/test_program_cache.py",
 }
 
 

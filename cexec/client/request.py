@@ -1,4 +1,8 @@
-"""What a client is asked to do: one job, on one worker or on all."""
+"""A request to a client: one job, on one worker or on all.
+
+Contract: values without behaviour, but for `Request.go`, which makes the frame that a worker gets.  `NetworkSettings`,
+`Times` and `Target` also belong to the searches of `client.aio`.
+"""
 
 from __future__ import annotations
 
@@ -17,79 +21,160 @@ if TYPE_CHECKING:
 
 DEFAULT_RETRIES = 2  # (ours) repetitions of a job whose worker failed; --retries
 DEFAULT_SPOOL = 16 * 1024 * 1024  # bytes (ours) of input that are kept for a repetition; CEXEC_SPOOL
-DIED_OF_PIPE = 128 + 13  # what a shell says of a program whose reader has gone
-CLUSTER = "[cluster]"  # the ancestor's name for nobody in particular
-IMPATIENT = 3  # Ctrl-C so often ends us even if the program, or the network, does not react
+DIED_OF_PIPE = 128 + 13  # the status that a shell shows for a program whose reader has gone
+CLUSTER = "[cluster]"  # the name that the ancestor puts where no single worker is meant
+IMPATIENT = 3  # (ours) this many Ctrl-C end us even if the program, or the network, does not react
 
 
-class Request:
-    """One job.  Times in seconds; `accept_timeout` 0 waits for ever; `error_fd` gets the ancestor's lines."""
+class NetworkSettings:
+    """Where workers are looked for, and on which ports we listen for them.
+
+    `groups`: None is the default group.  `ports`: None allows any port.
+    """
+
+    __slots__ = ("groups", "ports", "udp_port")
+
+    def __init__(self, *, groups: list[GroupEntry] | None, udp_port: int, ports: list[int] | None = None) -> None:
+        self.groups = groups
+        self.udp_port = udp_port
+        self.ports = ports
+
+
+class Times:
+    """Seconds.  `accept`: until a search gives up, 0 for never; `idle`: of silence, after which a worker is lost."""
+
+    __slots__ = ("accept", "idle")
+
+    def __init__(self, *, accept: float, idle: float) -> None:
+        self.accept = accept
+        self.idle = idle
+
+
+class Target:
+    """`requirements`: those that a worker must meet.  `weight`: the job's share of the turns where jobs wait."""
+
+    __slots__ = ("requirements", "weight")
+
+    def __init__(self, requirements: Requirements | None = None, weight: int = 1) -> None:
+        self.requirements = requirements
+        self.weight = weight
+
+
+class JobStreams:
+    """The carriers of the job's bytes here.  `files`: those of --send and --fetch.  `no_stdin`: input 0 is empty."""
+
+    __slots__ = ("descriptors", "files", "no_stdin")
+
+    def __init__(self, descriptors: list[Descriptor], *, files: FilePlan | None = None, no_stdin: bool = False) -> None:
+        self.descriptors = descriptors
+        self.files = files
+        self.no_stdin = no_stdin
+
+
+class Invocation:
+    """The texts that GO gives to the worker.  `options`: limits and the like, for the worker itself."""
+
+    __slots__ = ("arguments", "environment", "options")
 
     def __init__(
         self,
         *,
-        key: ClientKey,
-        descriptors: list[Descriptor],
-        groups: list[GroupEntry] | None,
-        udp_port: int,
-        ports: list[int] | None,
-        accept_timeout: float,
-        idle_timeout: float,
-        error_fd: int | None = None,
-        test_alert: bool = False,
-        no_stdin: bool = False,
+        arguments: list[bytes] | None = None,
+        environment: dict[str, bytes] | None = None,
+        options: dict[str, str] | None = None,
+    ) -> None:
+        self.arguments = arguments or []
+        self.environment = environment or {}
+        self.options = options or {}
+
+
+class Repetition:
+    """What happens when a worker or the program fails.
+
+    `retries`: further attempts after a worker has failed.  `spool`: bytes of input that are kept for them.
+    `hold`: output is written only after a success.  `keep_partial`: output of a failed job stays.
+    """
+
+    __slots__ = ("hold", "keep_partial", "retries", "spool")
+
+    def __init__(
+        self,
+        *,
         retries: int = DEFAULT_RETRIES,
         spool: int = DEFAULT_SPOOL,
         hold: bool = False,
         keep_partial: bool = False,
-        requirements: Requirements | None = None,
-        weight: int = 1,
-        environment: dict[str, bytes] | None = None,
-        arguments: list[bytes] | None = None,
-        trace: Trace | None = None,
-        files: FilePlan | None = None,
-        go_options: dict[str, str] | None = None,
-        progress: bool = False,
     ) -> None:
-        self.key = key
-        self.descriptors = descriptors
-        self.groups = groups
-        self.udp_port = udp_port
-        self.ports = ports
-        self.accept_timeout = accept_timeout
-        self.idle_timeout = idle_timeout
-        self.error_fd = error_fd
-        self.test_alert = test_alert
-        self.no_stdin = no_stdin
         self.retries = retries
         self.spool = spool
         self.hold = hold
         self.keep_partial = keep_partial
-        self.requirements = requirements
-        self.weight = weight
-        self.environment = environment or {}
-        self.arguments = arguments or []
-        self.trace = trace  # of --explain
-        self.files = files  # of --send and --fetch
-        self.go_options = go_options or {}  # limits and the like, for the worker
+
+
+class Reports:
+    """Who is told what.  `error_fd` gets lines in the ancestor's words, with `test_alert` one for every worker.
+
+    `trace` belongs to --explain, `progress` to --progress.
+    """
+
+    __slots__ = ("error_fd", "progress", "test_alert", "trace")
+
+    def __init__(
+        self,
+        *,
+        error_fd: int | None = None,
+        test_alert: bool = False,
+        progress: bool = False,
+        trace: Trace | None = None,
+    ) -> None:
+        self.error_fd = error_fd
+        self.test_alert = test_alert
         self.progress = progress
+        self.trace = trace
+
+
+class Request:
+    """One job."""
+
+    __slots__ = ("invocation", "key", "network", "repetition", "reports", "streams", "target", "times")
+
+    def __init__(
+        self,
+        key: ClientKey,
+        *,
+        network: NetworkSettings,
+        times: Times,
+        target: Target,
+        streams: JobStreams,
+        invocation: Invocation,
+        repetition: Repetition,
+        reports: Reports,
+    ) -> None:
+        self.key = key
+        self.network = network
+        self.times = times
+        self.target = target
+        self.streams = streams
+        self.invocation = invocation
+        self.repetition = repetition
+        self.reports = reports
 
     def go(self, job_id: bytes, attempt: int) -> Go:
-        """What the worker that wins is told."""
+        """Returns the frame that gives the job to a worker."""
         return Go(
             job_id=job_id,
             attempt=attempt,
             streams=[
-                *(descriptor.stream() for descriptor in self.descriptors),
-                *(self.files.streams() if self.files is not None else ()),
+                *(descriptor.stream() for descriptor in self.streams.descriptors),
+                *(self.streams.files.streams() if self.streams.files is not None else ()),
             ],
-            arguments=self.arguments,
-            environment=self.environment,
-            options=self.go_options,
+            arguments=self.invocation.arguments,
+            environment=self.invocation.environment,
+            options=self.invocation.options,
         )
 
     def check_size(self) -> None:
-        """Raises `UsageError` when it is more than a worker can be told."""
+        """Raises `UsageError` if GO would be longer than the protocol allows."""
         try:
             self.go(bytes(IDENTITY_SIZE), 1).encode()
         except ValueError as error:

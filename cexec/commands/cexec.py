@@ -12,7 +12,18 @@ import sys
 from cexec.client.attempt.descriptors import inspect, occupy_standard
 from cexec.client.attempt.signals import ENDING, EndedBySignal, die_of, end_by_default, end_by_exception
 from cexec.client.blocking.client import Client
-from cexec.client.request import DEFAULT_RETRIES, DEFAULT_SPOOL, Request
+from cexec.client.request import (
+    DEFAULT_RETRIES,
+    DEFAULT_SPOOL,
+    Invocation,
+    JobStreams,
+    NetworkSettings,
+    Repetition,
+    Reports,
+    Request,
+    Target,
+    Times,
+)
 from cexec.client.search.targets import requirements_from
 from cexec.errors import EXIT_TEMPORARY, CexecError, UsageError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
@@ -110,27 +121,34 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
     requirements, for_ever = requirements_from(options, environ, {} if program is None else program.needs())
     for_ever = for_ever and not everywhere
     request = Request(
-        key=key,
-        descriptors=descriptors,
-        groups=groups_from_environment(environ),
-        udp_port=udp_port_from_environment(environ),
-        ports=ports_from_environment(environ),
-        accept_timeout=0.0 if for_ever else _seconds(environ, "CEXEC_TIMEOUT_ACCEPT", DEFAULT_ACCEPT_TIMEOUT, 0.0),
-        idle_timeout=_seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_IDLE_TIMEOUT, LEAST_IDLE_TIMEOUT),
-        error_fd=error_fd,
-        test_alert=bool(environ.get("CEXEC_RATOUT_TEST")),
-        no_stdin=bool(options.get("no_stdin")),
-        retries=_whole(options, ("retries",), DEFAULT_RETRIES, 0, MAXIMUM_RETRIES),
-        spool=_spool(environ),
-        hold=bool(options.get("hold")),
-        keep_partial=bool(options.get("keep_partial")),
-        requirements=requirements,
-        files=files,
-        go_options=_go_options(options) | ({} if program is None else program.options()),
-        progress=bool(options.get("progress")),
-        weight=_whole(options, ("weight",), 1, 1, MAXIMUM_WEIGHT),
-        environment=environment,
-        arguments=[os.fsencode(argument) for argument in arguments],
+        key,
+        network=NetworkSettings(
+            groups=groups_from_environment(environ),
+            udp_port=udp_port_from_environment(environ),
+            ports=ports_from_environment(environ),
+        ),
+        times=Times(
+            accept=0.0 if for_ever else _seconds(environ, "CEXEC_TIMEOUT_ACCEPT", DEFAULT_ACCEPT_TIMEOUT, 0.0),
+            idle=_seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_IDLE_TIMEOUT, LEAST_IDLE_TIMEOUT),
+        ),
+        target=Target(requirements, _whole(options, ("weight",), 1, 1, MAXIMUM_WEIGHT)),
+        streams=JobStreams(descriptors, files=files, no_stdin=bool(options.get("no_stdin"))),
+        invocation=Invocation(
+            arguments=[os.fsencode(argument) for argument in arguments],
+            environment=environment,
+            options=_go_options(options) | ({} if program is None else program.options()),
+        ),
+        repetition=Repetition(
+            retries=_whole(options, ("retries",), DEFAULT_RETRIES, 0, MAXIMUM_RETRIES),
+            spool=_spool(environ),
+            hold=bool(options.get("hold")),
+            keep_partial=bool(options.get("keep_partial")),
+        ),
+        reports=Reports(
+            error_fd=error_fd,
+            test_alert=bool(environ.get("CEXEC_RATOUT_TEST")),
+            progress=bool(options.get("progress")),
+        ),
     )
     request.check_size()
     if everywhere:
@@ -144,7 +162,7 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
 
 
 def _files(options: Mapping[str, object]) -> FilePlan | None:
-    """What goes with the job and comes back."""
+    """Returns the files that go with the job and come back."""
     sends, fetches, programs = options.get("send"), options.get("fetch"), options.get("program")
     if not sends and not fetches and not programs:
         return None
@@ -172,7 +190,7 @@ def _go_options(options: Mapping[str, object]) -> dict[str, str]:
 
 
 def _everywhere(options: Mapping[str, object]) -> bool:
-    """Whether it is to run on all workers; what goes only with that, or not with that, is refused."""
+    """Returns True if the job is to run on all workers; refuses options that do not go with that, or only with that."""
     everywhere = bool(options.get("all"))
     for name in ("explain", "retries", "send", "fetch", "program", "progress") if everywhere else ("expect", "tag"):
         if options.get(name):
@@ -185,13 +203,15 @@ def _run_explained(request: Request) -> int:
     from cexec.client.search.trace import Trace
     from cexec.commands.common import print_line
 
-    request.trace = Trace(fingerprint=request.key.fingerprint, groups=request.groups, udp_port=request.udp_port)
+    network = request.network
+    trace = Trace(fingerprint=request.key.fingerprint, groups=network.groups, udp_port=network.udp_port)
+    request.reports.trace = trace
     for number in ENDING:
         end_by_exception(number)
     try:
         return Client(request).run()
     finally:
-        for line in request.trace.lines():
+        for line in trace.lines():
             print_line(line)
 
 

@@ -18,6 +18,7 @@ import click
 
 from cexec import __version__
 from cexec.client.aio.worker_search import Terms
+from cexec.client.request import NetworkSettings, Target, Times
 from cexec.client.search.targets import requirements_from
 from cexec.cmap.inputs.sources import split_words
 from cexec.cmap.inputs.tables import encode
@@ -214,14 +215,17 @@ def _terms(
     requirements, for_ever = requirements_from(values, environ, needs)
     accept = _seconds(environ, "CEXEC_TIMEOUT_ACCEPT", DEFAULT_ACCEPT_TIMEOUT)
     return Terms(
-        key=key,
-        groups=groups_from_environment(environ),
-        udp_port=udp_port_from_environment(environ),
-        ports=ports_from_environment(environ),
-        accept_timeout=0.0 if for_ever else accept,
-        idle_timeout=max(LEAST_IDLE_TIMEOUT, _seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_IDLE_TIMEOUT)),
-        requirements=requirements,
-        weight=values["weight"],
+        key,
+        network=NetworkSettings(
+            groups=groups_from_environment(environ),
+            udp_port=udp_port_from_environment(environ),
+            ports=ports_from_environment(environ),
+        ),
+        times=Times(
+            accept=0.0 if for_ever else accept,
+            idle=max(LEAST_IDLE_TIMEOUT, _seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_IDLE_TIMEOUT)),
+        ),
+        target=Target(requirements, values["weight"]),
     )
 
 

@@ -15,6 +15,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from cexec.client.aio.lease import LeaseJob
+from cexec.client.request import Times
 from cexec.errors import CexecError, NoWorkerError
 from cexec.protocol.connection.frames import EXITED, Exit, Go
 
@@ -157,7 +158,7 @@ class Workers:
 
     async def find_worker(self, terms: Any, choose: Callable[[Any, str], Go]) -> Any:
         self.searches += 1
-        until = clock() + (terms.accept_timeout or float("inf"))
+        until = clock() + (terms.times.accept or float("inf"))
         while clock() < until:
             for worker in self.workers:
                 if worker.answers and worker.taken < worker.hello.slots:
@@ -173,7 +174,7 @@ class Workers:
 
 def terms(accept_timeout: float = 60.0) -> Any:
     return SimpleNamespace(
-        key=SimpleNamespace(fingerprint="abcd"), accept_timeout=accept_timeout, tell=lambda text: None
+        key=SimpleNamespace(fingerprint="abcd"), times=Times(accept=accept_timeout, idle=600.0), tell=lambda text: None
     )  # fmt: skip
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from cexec.client.aio.lease import Lease, LeaseJob
 from cexec.client.aio.worker_search import Terms, find_worker
+from cexec.client.request import NetworkSettings, Target, Times
 from cexec.cmap.run.task_job import DataSource
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.keys import ClientKey
@@ -59,13 +60,12 @@ class Client:
         self.searches = 0
         self.lease: Lease | None = None
         self._terms = Terms(
-            key=read_key(os.fspath(application.public), (ClientKey,)),
-            groups=groups_from_environment(os.environ),
-            udp_port=udp_port_from_environment(os.environ),
-            ports=None,
-            accept_timeout=DEADLINE,
-            idle_timeout=DEFAULT_IDLE_TIMEOUT,
-            weight=weight,
+            read_key(os.fspath(application.public), (ClientKey,)),
+            network=NetworkSettings(
+                groups=groups_from_environment(os.environ), udp_port=udp_port_from_environment(os.environ)
+            ),
+            times=Times(accept=DEADLINE, idle=DEFAULT_IDLE_TIMEOUT),
+            target=Target(weight=weight),
         )
 
     async def give(self, run: Run) -> Lease:

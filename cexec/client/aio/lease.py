@@ -18,7 +18,7 @@ from cexec.client.attempt import attempt as meaning
 from cexec.client.attempt.attempt import LOST, Attempt
 from cexec.client.attempt.program_plan import asked
 from cexec.client.attempt.stepping import advance
-from cexec.client.search.failure_alert import send_alert
+from cexec.client.search.failure_alert import FailedAttempt, send_alert
 from cexec.errors import CexecError, DisconnectedError, LocalError, RefusedError
 from cexec.net.liveness import hurry
 from cexec.net.pump import LEAST_CREDIT, Pump
@@ -182,16 +182,8 @@ class Lease:
 
     def complain(self, key: ClientKey, job: LeaseJob, attempt: int, error: CexecError, duration: float) -> None:
         """Tells the loggers, and the worker, that the job has failed there; after `duration` seconds."""
-        send_alert(
-            key=key,
-            announcer=self._announcer,
-            job_id=job.job_id,
-            attempt=attempt,
-            error=error,
-            final=False,
-            winner=self._winner,
-            duration=duration,
-        )
+        failed = FailedAttempt(job.job_id, attempt, self._winner, duration)
+        send_alert(key, self._announcer, failed, error, final=False)
 
     def release(self) -> None:
         """The worker is free: nothing of ours runs there."""

@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from typing import TypeAlias
 
+    from cexec.client.request import NetworkSettings, Target, Times
     from cexec.client.search.candidate import Winner
-    from cexec.net.groups import GroupEntry
     from cexec.protocol.base.keys import ClientKey
     from cexec.protocol.datagrams.hello import Hello
     from cexec.protocol.datagrams.requirements import Requirements
@@ -35,30 +35,23 @@ if TYPE_CHECKING:
 
 
 class Terms:
-    """What every search of a program has in common.  Times in seconds; `accept_timeout` 0 waits for ever."""
+    """The settings that all searches of a program share.  `tell` gets lines for the person who waits."""
+
+    __slots__ = ("key", "network", "target", "tell", "times")
 
     def __init__(
         self,
-        *,
         key: ClientKey,
-        groups: list[GroupEntry] | None,
-        udp_port: int,
-        ports: list[int] | None,
-        accept_timeout: float,
-        idle_timeout: float,
-        requirements: Requirements | None = None,
-        weight: int = 1,
+        *,
+        network: NetworkSettings,
+        times: Times,
+        target: Target,
         tell: Callable[[str], None] = lambda text: None,
     ) -> None:
-        """`tell` gets lines for the person who waits."""
         self.key = key
-        self.groups = groups
-        self.udp_port = udp_port
-        self.ports = ports
-        self.accept_timeout = accept_timeout
-        self.idle_timeout = idle_timeout
-        self.requirements = requirements
-        self.weight = weight
+        self.network = network
+        self.times = times
+        self.target = target
         self.tell = tell
 
 
@@ -68,24 +61,24 @@ async def find_worker(terms: Terms, choose: Choose) -> Lease:
     A `choose` that raises `CexecError` does not want this worker, and the search goes on; it is asked again, too, when
     the worker is lost at that moment.
     """
-    announcer = Announcer(terms.groups, terms.udp_port)
+    announcer = Announcer(terms.network.groups, terms.network.udp_port)
     try:
         sealed = SealedAnnouncement(
             terms.key,
             job_id=sodium.random_bytes(IDENTITY_SIZE),
             attempt=1,
-            weight=terms.weight,
-            requirements=terms.requirements,
+            weight=terms.target.weight,
+            requirements=terms.target.requirements,
         )
         nothing = Go(job_id=bytes(IDENTITY_SIZE), attempt=1, streams=[])
         search = Search(
             terms.key,
             sealed,
             announcer,
-            open_listener(terms.ports, loopback=announcer.loopback, ipv6=announcer.ipv6),
-            AskedChoice(choose, nothing, terms.requirements),
-            Race(accept_timeout=terms.accept_timeout, now=monotonic()),
-            idle_timeout=terms.idle_timeout,
+            open_listener(terms.network.ports, loopback=announcer.loopback, ipv6=announcer.ipv6),
+            AskedChoice(choose, nothing, terms.target.requirements),
+            Race(accept_timeout=terms.times.accept, now=monotonic()),
+            idle_timeout=terms.times.idle,
             notices=Notices(tell=terms.tell),
         )
         return Lease(await _find(search), announcer)

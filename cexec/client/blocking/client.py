@@ -82,16 +82,17 @@ class Client:
         from cexec.client.attempt.outputs import Outputs
 
         request = self._request
-        sent = request.files.inodes() if request.files is not None else set()
-        self._inputs = Inputs(request.descriptors, no_stdin=request.no_stdin, spool=request.spool)
-        self._outputs = Outputs(request.descriptors, hold=request.hold, inputs=sent)
+        streams = request.streams
+        sent = streams.files.inodes() if streams.files is not None else set()
+        self._inputs = Inputs(streams.descriptors, no_stdin=streams.no_stdin, spool=request.repetition.spool)
+        self._outputs = Outputs(streams.descriptors, hold=request.repetition.hold, inputs=sent)
         self._prepared = True
 
     def _tidy_up(self) -> None:
         """After the last failure: make must never meet half a file."""
-        if self._request.files is not None:
-            self._request.files.discard()
-        if self._prepared and not self._request.keep_partial:
+        if self._request.streams.files is not None:
+            self._request.streams.files.discard()
+        if self._prepared and not self._request.repetition.keep_partial:
             try:
                 self._outputs.take_back()
             except OSError:
@@ -99,15 +100,17 @@ class Client:
 
     def _attempt(self, winner: Winner) -> int | None:
         """Runs the job on this worker; None: it has failed in a way that allows another attempt."""
-        if self._request.test_alert:
+        if self._request.reports.test_alert:
             self._complain(winner.address, "test alert")
         self._prepare()
         from cexec.client.blocking.driver import BlockingDriver
         from cexec.errors import RefusedError
 
         request = self._request
-        job = BlockingDriver(winner, self._inputs, self._outputs, self._signals, request.files, request.trace)
-        if request.progress:
+        job = BlockingDriver(
+            winner, self._inputs, self._outputs, self._signals, request.streams.files, request.reports.trace
+        )
+        if request.reports.progress:
             job.show_progress()
         self._signals.start()
         try:
@@ -137,7 +140,7 @@ class Client:
         self._note_failure(failure)
         if job.once:
             obstacle = "this service must not run a job twice (cservice --once)"
-        elif self._failures == self._request.retries:
+        elif self._failures == self._request.repetition.retries:
             obstacle = f"{self._failures + 1} attempts are enough (--retries)" if self._failures else "--retries is 0"
         else:
             obstacle = self._outputs.obstacle() or self._inputs.obstacle()
@@ -154,10 +157,10 @@ class Client:
             self._complain(winner.address, f"exited with code {status}")
         if result.message:
             _write(2, f"cexec: {_who(winner)}: {result.message}\n")
-        if status and not self._request.keep_partial:
+        if status and not self._request.repetition.keep_partial:
             self._outputs.drop_held()
-        if self._request.files is not None:
-            self._request.files.commit(status)  # before held output leaves: what is missing is a failure
+        if self._request.streams.files is not None:
+            self._request.streams.files.commit(status)  # before held output leaves: what is missing is a failure
         taken = self._outputs.release() and not job.unread
         self._inputs.move_offsets(winner.session.outgoing)
         if result.kind == SIGNALLED and result.status == INTERRUPT and self._signals.interrupted:
@@ -166,31 +169,31 @@ class Client:
 
     def _find_worker(self, attempt: int) -> Winner:
         request = self._request
-        announcer = self._announcer = Announcer(request.groups, request.udp_port)
-        listener = open_listener(request.ports, loopback=announcer.loopback, ipv6=announcer.ipv6)
-        if request.trace is not None:
-            request.trace.note("attempt", number=attempt, port=listener.port)
+        announcer = self._announcer = Announcer(request.network.groups, request.network.udp_port)
+        listener = open_listener(request.network.ports, loopback=announcer.loopback, ipv6=announcer.ipv6)
+        if request.reports.trace is not None:
+            request.reports.trace.attempt_begun(attempt, listener.port)
         try:
             sealed = SealedAnnouncement(
                 request.key,
                 job_id=self._job_id,
                 attempt=attempt,
-                weight=request.weight,
-                requirements=request.requirements,
+                weight=request.target.weight,
+                requirements=request.target.requirements,
             )
             search = Search(
                 request.key,
                 sealed,
                 announcer,
                 listener,
-                Choice(request.go(self._job_id, attempt), request.requirements),
-                Race(accept_timeout=request.accept_timeout, now=monotonic()),
-                idle_timeout=request.idle_timeout,
-                notices=Notices(complain=self._complain, tell=self._tell, warn=_say, trace=request.trace),
+                Choice(request.go(self._job_id, attempt), request.target.requirements),
+                Race(accept_timeout=request.times.accept, now=monotonic()),
+                idle_timeout=request.times.idle,
+                notices=Notices(complain=self._complain, tell=self._tell, warn=_say, trace=request.reports.trace),
             )
             return search.find_blocking()
         except NoWorkerError:
-            self._complain(CLUSTER, f"failed to respond after {request.accept_timeout:g} seconds")
+            self._complain(CLUSTER, f"failed to respond after {request.times.accept:g} seconds")
             raise
         finally:
             announcer.close()
@@ -199,27 +202,19 @@ class Client:
         """Tells the loggers, and the worker itself, that this attempt, or with `final` the job, has failed."""
         if self._announcer is None:
             return
-        from cexec.client.search.failure_alert import send_alert  # a job that succeeds does without
+        from cexec.client.search.failure_alert import FailedAttempt, send_alert  # a job that succeeds needs none
 
-        send_alert(
-            key=self._request.key,
-            announcer=self._announcer,
-            job_id=self._job_id,
-            attempt=self._number,
-            error=error,
-            final=final,
-            winner=winner,
-            duration=monotonic() - self._started,
-        )
+        failed = FailedAttempt(self._job_id, self._number, winner, monotonic() - self._started)
+        send_alert(self._request.key, self._announcer, failed, error, final=final)
 
     def _complain(self, who: str, text: str) -> None:
         """A line in the ancestor's words, for the descriptor that asked for them."""
-        if self._request.error_fd is not None:
-            _write(self._request.error_fd, f"{who} {text}\n")
+        if self._request.reports.error_fd is not None:
+            _write(self._request.reports.error_fd, f"{who} {text}\n")
 
     def _note_failure(self, reason: str) -> None:
-        if self._request.trace is not None:
-            self._request.trace.note("failed", reason=reason)
+        if self._request.reports.trace is not None:
+            self._request.reports.trace.failed(reason)
 
     def _tell(self, text: str) -> None:
         """A line for the person at the terminal, who waits."""

@@ -107,7 +107,7 @@ class BlockingDriver:
         if self._trace is not None:
             sent = sum(half.count for half in self._session.outgoing.values())
             received = sum(half.consumed for half in self._session.incoming.values())
-            self._trace.note("exit", status=self._exit.exit_status, sent=sent, received=received)
+            self._trace.exited(self._exit.exit_status, sent, received)
         return self._exit
 
     def give_up(self) -> None:
@@ -136,7 +136,7 @@ class BlockingDriver:
     def _handle(self, event: AttemptEvent) -> None:
         if isinstance(event, meaning.Began):
             if self._trace is not None:
-                self._trace.note("started")
+                self._trace.started()
             self._pump.sources.update(self._inputs.sources())
         elif isinstance(event, meaning.OutputEnded):
             self._close_output(event.stream)

@@ -51,15 +51,15 @@ class EverywhereClient:
         self._started = monotonic()
         self._job_id = sodium.random_bytes(IDENTITY_SIZE)
         self._inputs: dict[int, SharedInput] = {}
-        for descriptor in request.descriptors:
+        for descriptor in request.streams.descriptors:
             if descriptor.directions == READS | WRITES:
                 raise UsageError(f"--all cannot share descriptor {descriptor.fd}, which is read and written; close it")
             if descriptor.directions == READS:
-                empty = request.no_stdin and descriptor.fd == 0
+                empty = request.streams.no_stdin and descriptor.fd == 0
                 self._inputs[descriptor.fd] = SharedInput(descriptor.fd, empty=empty)
         self._runs: list[WorkerRun] = []
         self._printer = Printer()
-        self._announcer = Announcer(request.groups, request.udp_port)
+        self._announcer = Announcer(request.network.groups, request.network.udp_port)
         self._signals = Signals()
         self._interrupts = 0
         self._status = 0
@@ -72,7 +72,7 @@ class EverywhereClient:
         _allow_many_descriptors()
         announcer = self._announcer
         try:
-            roll = call_roll(request.key, announcer, request.requirements, self._expected)
+            roll = call_roll(request.key, announcer, request.target.requirements, self._expected)
             self._names = shown_names(roll.values())
             gathering = self._gather(roll)
             search = self._search(gathering, announcer)
@@ -99,7 +99,7 @@ class EverywhereClient:
             if answer.trouble:
                 self._give_up(self._names[instance], answer.address, answer.trouble)
         usable = {instance: answer for instance, answer in roll.items() if not answer.trouble}
-        return Gathering(usable, self._request.go(self._job_id, 1), self._request.accept_timeout)
+        return Gathering(usable, self._request.go(self._job_id, 1), self._request.times.accept)
 
     def _search(self, gathering: Gathering, announcer: Announcer) -> Search:
         request = self._request
@@ -108,17 +108,17 @@ class EverywhereClient:
             job_id=self._job_id,
             attempt=1,
             kind=RUN_ALL,
-            weight=request.weight,
-            requirements=request.requirements,
+            weight=request.target.weight,
+            requirements=request.target.requirements,
         )
         return Search(
             request.key,
             sealed,
             announcer,
-            open_listener(request.ports, loopback=announcer.loopback, ipv6=announcer.ipv6),
+            open_listener(request.network.ports, loopback=announcer.loopback, ipv6=announcer.ipv6),
             gathering,
             gathering.race,
-            idle_timeout=request.idle_timeout,
+            idle_timeout=request.times.idle,
             notices=Notices(complain=self._complain, tell=self._tell),
         )
 
@@ -196,9 +196,9 @@ class EverywhereClient:
 
     def _begin(self, winner: Winner) -> None:
         name = self._names.setdefault(winner.hello.instance, f"{winner.hello.name}@{winner.address}")
-        if self._request.test_alert:
+        if self._request.reports.test_alert:
             self._complain(winner.address, "test alert")
-        run = WorkerRun(winner, name, self._request.descriptors, self._inputs)
+        run = WorkerRun(winner, name, self._request.streams.descriptors, self._inputs)
         self._runs.append(run)
         run.step()
 
@@ -206,9 +206,9 @@ class EverywhereClient:
         """Writes out what the worker's program wrote: as much as is wanted of how it ended."""
         tag = f"{run.name}: ".encode() if self._tag else b""
         status = EXIT_TEMPORARY if run.exit is None else run.exit.exit_status
-        partial = run.exit is None or (status != 0 and self._request.hold)
+        partial = run.exit is None or (status != 0 and self._request.repetition.hold)
         for number, sink in run.outputs.items():
-            if partial and number != STANDARD_ERROR and not self._request.keep_partial:
+            if partial and number != STANDARD_ERROR and not self._request.repetition.keep_partial:
                 sink.drop()
             else:
                 self._printer.add(number, sink.chunks(tag))
@@ -251,23 +251,19 @@ class EverywhereClient:
 
     def _complain(self, who: str, text: str) -> None:
         """A line in the ancestor's words, for the descriptor that asked for them."""
-        if self._request.error_fd is not None:
-            _write(self._request.error_fd, f"{who} {text}\n")
+        if self._request.reports.error_fd is not None:
+            _write(self._request.reports.error_fd, f"{who} {text}\n")
 
     def _alert(self, error: CexecError, final: bool, run: WorkerRun | None = None) -> None:
-        """The loggers hear of a failure; docs/protocol.md section 5.2."""
-        from cexec.client.search.failure_alert import send_alert  # jobs that succeed do without
+        """Tells the loggers of a failure; docs/protocol.md section 5.2."""
+        from cexec.client.search.failure_alert import FailedAttempt, send_alert  # jobs that succeed need none
 
-        send_alert(
-            key=self._request.key,
-            announcer=self._announcer,
-            job_id=self._job_id if run is None else own_job_id(self._job_id, run.winner.hello.instance),
-            attempt=1,
-            error=error,
-            final=final,
-            winner=None if run is None else run.winner,
-            duration=monotonic() - (self._started if run is None else run.started),
-        )
+        if run is None:
+            failed = FailedAttempt(self._job_id, 1, None, monotonic() - self._started)
+        else:
+            job_id = own_job_id(self._job_id, run.winner.hello.instance)
+            failed = FailedAttempt(job_id, 1, run.winner, monotonic() - run.started)
+        send_alert(self._request.key, self._announcer, failed, error, final=final)
 
     def _tell(self, text: str) -> None:
         """A line for the person at the terminal, who waits."""

@@ -1,4 +1,4 @@
-"""What a client tells the loggers, and the worker, when an attempt or a whole job has failed.
+"""The alert that a client sends to the loggers, and to the worker, after an attempt or a whole job has failed.
 
 Contract: `send_alert` sends one datagram to where the announcements went, best effort: it raises nothing, waits for
 nothing and takes about a millisecond.  Imported only when something has failed.  docs/protocol.md section 5.2.
@@ -28,11 +28,11 @@ if TYPE_CHECKING:
     from cexec.protocol.base.keys import ClientKey
 
 GAVE_UP = alert.COMPLAINTS.index("gave up")
-ANCESTORS_CLUSTER = "[cluster]"  # nobody in particular
+ANCESTORS_CLUSTER = "[cluster]"  # the name that the ancestor puts where no single worker is meant
 
 
 def complaint_for(error: CexecError) -> int:
-    """The number of the word that says what went wrong with a worker."""
+    """Returns the number of the protocol's word for this error."""
     word = "refused"
     if isinstance(error, NoWorkerError):
         word = "no answer"
@@ -47,37 +47,37 @@ def complaint_for(error: CexecError) -> int:
     return alert.COMPLAINTS.index(word)
 
 
-def send_alert(
-    *,
-    key: ClientKey,
-    announcer: Announcer,
-    job_id: bytes,
-    attempt: int,
-    error: CexecError,
-    final: bool,
-    winner: Winner | None,
-    duration: float,
-) -> None:
-    """`announcer` knows the group, and may be closed.  `winner`: the worker that failed, None when there was none.
+class FailedAttempt:
+    """An attempt that has failed, or the search for a worker: then `winner` is None.  `duration`: in seconds."""
 
-    `final`: so did the job.  `duration` in seconds.
-    """
+    __slots__ = ("attempt", "duration", "job_id", "winner")
+
+    def __init__(self, job_id: bytes, attempt: int, winner: Winner | None, duration: float) -> None:
+        self.job_id = job_id
+        self.attempt = attempt
+        self.winner = winner
+        self.duration = duration
+
+
+def send_alert(key: ClientKey, announcer: Announcer, failed: FailedAttempt, error: CexecError, *, final: bool) -> None:
+    """Sends the alert to the group of `announcer`, which may be closed.  `final`: the whole job has failed."""
+    winner = failed.winner
     certificate = key.identity.certificate
     told = Alert(
         outcome=alert.GAVE_UP if final else alert.COMPLAINT,
         complaint=GAVE_UP if final and winner is not None else complaint_for(error),
         certificate=certificate,
-        job_id=job_id,
-        attempt=attempt,
+        job_id=failed.job_id,
+        attempt=failed.attempt,
         client_name=certificate.name,
         client_address="" if winner is None else winner.local_address,
         worker_name="" if winner is None else winner.hello.name,
         worker_address=ANCESTORS_CLUSTER if winner is None else winner.address,
         instance=bytes(IDENTITY_SIZE) if winner is None else winner.hello.instance,
         clock=int(time() * 1000),
-        duration=round(duration * 1000),
+        duration=round(failed.duration * 1000),
     )
     try:
         announcer.send_parting(alert.encode_alert(key, told, MAXIMUM_HOPS))
     except (OSError, ValueError):
-        pass  # nobody hears of it: the exit status is what counts
+        pass  # an alert is best effort: the exit status is what counts

@@ -1,6 +1,6 @@
-"""What a client says of workers: to the person who waits, and in the ancestor's words to programs.
+"""The messages of a search: for the person who waits, and in the ancestor's words for programs.
 
-Contract: texts, no input and no output.
+Contract: functions that return texts; no input and no output.
 """
 
 from __future__ import annotations
@@ -10,11 +10,14 @@ from cexec.protocol.datagrams.hello import UNREACHABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
     from cexec.protocol.datagrams.hello import Hello
+    from cexec.protocol.decisions.race import Race
 
 
 def ancestors_words(error: CexecError) -> str:
-    """What CEXEC_FD_FOR_ERRORS gets for what a peer did."""
+    """Returns the ancestor's words for an error of a peer; CEXEC_FD_FOR_ERRORS gets them."""
     if isinstance(error, VerifyError):
         return "signature didn't verify"
     if isinstance(error, ProtocolError):
@@ -25,7 +28,7 @@ def ancestors_words(error: CexecError) -> str:
 
 
 def complaint(answer: Hello) -> str:
-    """Why a worker that has answered does not take the job."""
+    """Says why a worker that has answered does not take the job."""
     if answer.purpose == UNREACHABLE:
         what = f"heard you, but cannot connect to {answer.detail}; does a firewall on this machine block it?"
     else:
@@ -34,5 +37,58 @@ def complaint(answer: Hello) -> str:
 
 
 def count(number: int, noun: str) -> str:
-    """`1 worker`, `2 workers`."""
+    """Returns number and noun, as in `1 worker` or `2 workers`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+class Facts:
+    """The state of a search, as far as its messages need it.
+
+    `sent_to`: labels of the destinations that got the last announcement; `failures`: a reason for each of the others.
+    `lacking`: the workers that a census has found, and what each of them lacks; empty before a census.
+    """
+
+    __slots__ = ("failures", "fingerprint", "lacking", "race", "sent_to")
+
+    def __init__(
+        self, fingerprint: str, race: Race, sent_to: Sequence[str], failures: Mapping[str, str], lacking: str
+    ) -> None:
+        self.fingerprint = fingerprint
+        self.race = race
+        self.sent_to = sent_to
+        self.failures = failures
+        self.lacking = lacking
+
+    def sent(self) -> str:
+        """Says how often we announced, to whom, and where that failed."""
+        failures = "".join(f"; {label}: {text}" for label, text in self.failures.items())
+        announcements = count(self.race.transmissions, "announcement")
+        return f"sent {announcements} to {', '.join(self.sent_to) or 'nobody'}{failures}"
+
+
+def status(facts: Facts, now: float) -> str:
+    """Tells the person at the terminal why the job has not begun."""
+    queued = facts.race.queued()
+    if queued:
+        slots = sum(answer.slots for answer in queued)
+        return f"{count(len(queued), 'worker')}, {'all ' if slots > 1 else ''}{count(slots, 'slot')} busy; waiting"
+    left = facts.race.seconds_left(now)
+    rest = "; waiting" if left is None else f"; {left:.0f} s left"
+    if facts.lacking:
+        return f"no worker of {facts.fingerprint} fits: {facts.lacking}{rest}"
+    return f"no worker of {facts.fingerprint} has answered; {facts.sent()}{rest}"
+
+
+def failure(facts: Facts, invalid: Mapping[str, str]) -> str:
+    """Tells why the search gives up.  `invalid`: for each worker whose certificate is not valid now, the reason."""
+    complaints = "".join(f"; {complaint(answer)}" for answer in facts.race.complaints())
+    complaints += "".join(f"; worker {name} was not taken: {text}" for name, text in invalid.items())
+    seconds = f"{facts.race.accept_timeout:g} s"
+    if complaints:
+        return f"no worker of {facts.fingerprint} could take the job in {seconds}{complaints}"
+    if facts.lacking:
+        return f"no worker of {facts.fingerprint} fits: {facts.lacking}"
+    return (
+        f"no worker of {facts.fingerprint} answered in {seconds}; {facts.sent()}; "
+        "is cservice running with this key, in the same group (CEXEC_GROUP)?"
+    )

@@ -15,7 +15,7 @@ from __future__ import annotations
 import select
 from time import monotonic
 
-from cexec.client.search.messages import ancestors_words, complaint, count
+from cexec.client.search.messages import Facts, ancestors_words, complaint, failure, status
 from cexec.errors import CertificateError, CexecError, DisconnectedError, LocalError, NoWorkerError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import MAXIMUM_HOPS, MAXIMUM_UNAUTHENTICATED
@@ -221,7 +221,8 @@ class Search:
 
             if not (self._race.connected or self._race.answers) and has_network():
                 self._announcer.browse()
-                self._note("browsing")
+                if self._trace is not None:
+                    self._trace.browsing()
         if self._inquiry is not None and self._inquiry.advance(now):
             self._end_inquiry()
             self._notices.tell(self.status(now))
@@ -234,8 +235,7 @@ class Search:
                 data = self._sealed.datagram(self._race.transmissions - 1, self._listener.port, MAXIMUM_HOPS)
                 self._sent_to = self._announcer.send(data) or self._sent_to
                 if self._trace is not None:
-                    failures = dict(self._announcer.failures)
-                    self._note("announced", number=self._race.transmissions, to=self._sent_to, failures=failures)
+                    self._trace.announced(self._race.transmissions, self._sent_to, self._announcer.failures)
                 if not self._sent_to:
                     self._follow_failures(now)
                 if self._race.transmissions > 1:  # now there is time to load what is needed should nobody come
@@ -282,8 +282,8 @@ class Search:
         requirements = self._choice.requirements
         self._lacking = self._inquiry.explain(requirements) if requirements is not None else ""
         self._inquiry = None
-        if self._lacking:
-            self._note("census", found=self._lacking)
+        if self._lacking and self._trace is not None:
+            self._trace.census_taken(self._lacking)
 
     # connections
 
@@ -301,7 +301,8 @@ class Search:
                 connection, address = accepted
                 handshake = ClientHandshake(self._sealed.handshake(), self._key.authority_public, self._ciphers, now)
                 self._candidates[connection.fileno()] = Candidate(connection, address, handshake, now)
-                self._note("connected", address=address[0])
+                if self._trace is not None:
+                    self._trace.connected(address[0])
         except LocalError:
             self._accept_again = now + UNTRIED  # out of descriptors: those that wait stay in the backlog
 
@@ -312,7 +313,8 @@ class Search:
             if candidate.hello is not None and not proved:
                 candidate.hello.certificate.check_dates(_wall_clock())
                 self._race.offered(candidate.hello)
-                self._note("offered", hello=candidate.hello, address=candidate.address[0])
+                if self._trace is not None:
+                    self._trace.offered(candidate.hello, candidate.address[0])
                 if not self._choice.wants(candidate.hello):
                     self._drop(candidate, "")
             if not confirmed or candidate.session is None or candidate.hello is None:
@@ -327,14 +329,16 @@ class Search:
         del self._candidates[candidate.connection.fileno()]
         from cexec.client.search.candidate import Winner
 
-        self._note("won", hello=candidate.hello, address=candidate.address[0], told=len(self._candidates))
+        if self._trace is not None:
+            self._trace.won(candidate.hello, candidate.address[0], told=len(self._candidates))
         return Winner(candidate)
 
     def _drop(self, candidate: Candidate, reason: str, words: str = "") -> None:
         """An unproved peer may be anybody, so what it did wrong is told only where errors are asked for."""
         self._candidates.pop(candidate.connection.fileno(), None)
         candidate.connection.close()
-        self._note("dropped", address=candidate.address[0], reason=reason, hello=candidate.hello)
+        if self._trace is not None:
+            self._trace.dropped(candidate.address[0], reason, candidate.hello)
         if words:
             self._notices.complain(candidate.address[0], words)
 
@@ -360,46 +364,23 @@ class Search:
             return
         first = answer.instance not in self._race.answers
         self._race.answered(answer, now)
-        self._note("answered", hello=answer, address=source[0])
+        if self._trace is not None:
+            self._trace.answered(answer, source[0])
         if first and answer in self._race.complaints():
             self._notices.tell(complaint(answer))
 
     # words
 
-    def _note(self, step: str, **facts: object) -> None:
-        if self._trace is not None:
-            self._trace.note(step, **facts)
-
     def status(self, now: float) -> str:
         """Returns what a person who waits wants to know."""
-        if (chosen := self._choice.status()) is not None:
-            return chosen
-        queued = self._race.queued()
-        left = self._race.seconds_left(now)
-        if queued:
-            slots = sum(answer.slots for answer in queued)
-            return f"{count(len(queued), 'worker')}, {'all ' if slots > 1 else ''}{count(slots, 'slot')} busy; waiting"
-        rest = "; waiting" if left is None else f"; {left:.0f} s left"
-        if self._lacking:
-            return f"no worker of {self._key.fingerprint} fits: {self._lacking}{rest}"
-        sent = f"sent {count(self._race.transmissions, 'announcement')} to {', '.join(self._sent_to) or 'nobody'}"
-        failures = "".join(f"; {label}: {text}" for label, text in self._announcer.failures.items())
-        return f"no worker of {self._key.fingerprint} has answered; {sent}{failures}{rest}"
+        chosen = self._choice.status()
+        return status(self._facts(), now) if chosen is None else chosen
 
     def _failure(self) -> str:
-        complaints = "".join(f"; {complaint(answer)}" for answer in self._race.complaints())
-        complaints += "".join(f"; worker {name} was not taken: {text}" for name, text in self._invalid.items())
-        if complaints:
-            seconds = f"{self._race.accept_timeout:g} s"
-            return f"no worker of {self._key.fingerprint} could take the job in {seconds}{complaints}"
-        if self._lacking:
-            return f"no worker of {self._key.fingerprint} fits: {self._lacking}"
-        failures = "".join(f"; {label}: {text}" for label, text in self._announcer.failures.items())
-        return (
-            f"no worker of {self._key.fingerprint} answered in {self._race.accept_timeout:g} s; sent "
-            f"{count(self._race.transmissions, 'announcement')} to {', '.join(self._sent_to) or 'nobody'}{failures}; "
-            "is cservice running with this key, in the same group (CEXEC_GROUP)?"
-        )
+        return failure(self._facts(), self._invalid)
+
+    def _facts(self) -> Facts:
+        return Facts(self._key.fingerprint, self._race, self._sent_to, self._announcer.failures, self._lacking)
 
 
 def _wall_clock() -> float:

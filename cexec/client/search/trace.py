@@ -1,44 +1,49 @@
-"""`cexec --explain`: what happened when, and why, in words.
+"""`cexec --explain`: records the steps of one call of cexec, and tells them in words at the end.
 
-Contract: those who do the work call `note(step, **facts)` on the `Trace` that they were given, if any; `lines()`
-tells the story at the end, with the likely causes when nobody took the job.  The steps, and their facts:
-
-    attempt   number, port (of our listener)                    started   -
-    announced number, to, failures (label -> reason)            exit      status, sent, received (bytes)
-    browsing  -                                                 failed    reason (of the attempt)
-    connected address                                           dropped   address, reason, hello (or None)
-    offered   hello, address                                    answered  hello, address
-    won       hello, address, told (how many others were cancelled)
-    census    found (who is there, and what they lack)
+Contract: the search, the client and the driver call one method of the `Trace` that they were given for each step
+(`announced`, `connected`, ...); they have none without `--explain`.  `lines()` tells the steps in order, then how long
+each part took, then the likely causes if no worker got the job.  No method sends or waits; `lines` reads the
+interfaces and the packet filter, and raises nothing.
 """
 
 from __future__ import annotations
 
 from time import monotonic
+from typing import TYPE_CHECKING
 
-from cexec.protocol.datagrams.hello import QUEUED, REFUSED, UNREACHABLE
+from cexec.client.search.steps import (
+    Announced,
+    Answered,
+    AttemptBegun,
+    Browsing,
+    CensusTaken,
+    Connected,
+    Dropped,
+    Exited,
+    Failed,
+    Offered,
+    Started,
+    Won,
+)
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
-    from typing import Any, TypeAlias
 
+    from cexec.client.search.steps import Step
     from cexec.net.groups import GroupEntry
     from cexec.protocol.datagrams.hello import Hello
 
-    Note: TypeAlias = tuple[float, str, dict[str, Any]]
-
-STAGES = (  # from, to: what the time between two steps was spent on
-    ("attempt", "announced", "announcing"),
-    ("announced", "connected", "first connection"),
-    ("connected", "won", "confirmation and GO"),
-    ("won", "started", "start of the program"),
-    ("started", "exit", "the program"),
+STAGES: tuple[tuple[type[Step], type[Step], str], ...] = (  # from, to: the name of the time between two steps
+    (AttemptBegun, Announced, "announcing"),
+    (Announced, Connected, "first connection"),
+    (Connected, Won, "confirmation and GO"),
+    (Won, Started, "start of the program"),
+    (Started, Exited, "the program"),
 )
 
 
 class Trace:
-    """The notes of one call of cexec."""
+    """The steps of one call of cexec."""
 
     def __init__(
         self,
@@ -48,40 +53,77 @@ class Trace:
         udp_port: int,
         clock: Callable[[], float] = monotonic,
     ) -> None:
+        self.steps: list[Step] = []
         self._fingerprint = fingerprint
         self._groups = groups
         self._udp_port = udp_port
         self._clock = clock
-        self._started = clock()
-        self._notes: list[Note] = []
+        self._began = clock()
 
-    def note(self, step: str, **facts: Any) -> None:
-        self._notes.append((self._clock(), step, facts))
+    # the steps
+
+    def attempt_begun(self, number: int, port: int) -> None:
+        self.steps.append(AttemptBegun(self._clock(), number, port))
+
+    def announced(self, number: int, to: Sequence[str], failures: Mapping[str, str]) -> None:
+        self.steps.append(Announced(self._clock(), number, list(to), dict(failures)))
+
+    def browsing(self) -> None:
+        self.steps.append(Browsing(self._clock()))
+
+    def connected(self, address: str) -> None:
+        self.steps.append(Connected(self._clock(), address))
+
+    def offered(self, hello: Hello, address: str) -> None:
+        self.steps.append(Offered(self._clock(), hello, address))
+
+    def dropped(self, address: str, reason: str, hello: Hello | None) -> None:
+        self.steps.append(Dropped(self._clock(), address, reason, hello))
+
+    def answered(self, hello: Hello, address: str) -> None:
+        self.steps.append(Answered(self._clock(), hello, address))
+
+    def census_taken(self, found: str) -> None:
+        self.steps.append(CensusTaken(self._clock(), found))
+
+    def won(self, hello: Hello, address: str, told: int) -> None:
+        self.steps.append(Won(self._clock(), hello, address, told))
+
+    def started(self) -> None:
+        self.steps.append(Started(self._clock()))
+
+    def exited(self, status: int, sent: int, received: int) -> None:
+        self.steps.append(Exited(self._clock(), status, sent, received))
+
+    def failed(self, reason: str) -> None:
+        self.steps.append(Failed(self._clock(), reason))
+
+    # the words
 
     def lines(self) -> list[str]:
-        """The story."""
+        """Returns the whole explanation."""
         group = "the default group" if self._groups is None else ",".join(entry.text for entry in self._groups)
         lines = [
             f"explanation (milliseconds from the start): key {self._fingerprint}, {group}, UDP port {self._udp_port}"
         ]
-        for number, (when, step, facts) in enumerate(self._notes):
-            for text in _WORDS[step](facts, self._notes[:number]):
-                lines.append(f"{(when - self._started) * 1000:9.1f}  {text}")
+        for number, step in enumerate(self.steps):
+            for text in step.words(self.steps[:number]):
+                lines.append(f"{(step.when - self._began) * 1000:9.1f}  {text}")
         lines += self._stages()
-        if not any(step == "won" for _, step, _ in self._notes):
+        if not any(isinstance(step, Won) for step in self.steps):
             lines += self._causes()
         return lines
 
     def _stages(self) -> Iterator[str]:
-        """How long each step of the last attempt took."""
-        first: dict[str, float] = {}
-        for when, step, _ in self._notes:
-            if step == "attempt":
+        """Tells how long each part of the last attempt took."""
+        first: dict[type[Step], float] = {}
+        for step in self.steps:
+            if isinstance(step, AttemptBegun):
                 first = {}
-            first.setdefault(step, when)
+            first.setdefault(type(step), step.when)
         taken = [
-            f"{words} {(first[end] - first[begin]) * 1000:.1f}"
-            for begin, end, words in STAGES
+            f"{name} {(first[end] - first[begin]) * 1000:.1f}"
+            for begin, end, name in STAGES
             if begin in first and end in first
         ]
         if taken:
@@ -90,113 +132,16 @@ class Trace:
     def _causes(self) -> list[str]:
         from cexec.client.search.causes import likely_causes
 
-        last: dict[str, dict[str, Any]] = {step: facts for _, step, facts in self._notes}
-        announced = last.get("announced", {})
+        begun = [step for step in self.steps if isinstance(step, AttemptBegun)]
+        announced = [step for step in self.steps if isinstance(step, Announced)]
         causes = likely_causes(
             fingerprint=self._fingerprint,
             groups=self._groups,
             udp_port=self._udp_port,
-            reply_port=last.get("attempt", {}).get("port"),
-            sent_to=announced.get("to", []),
-            failures=announced.get("failures", {}),
-            heard=not last.keys().isdisjoint(("answered", "offered", "census")),
+            reply_port=begun[-1].port if begun else None,
+            sent_to=announced[-1].to if announced else [],
+            failures=announced[-1].failures if announced else {},
+            heard=any(isinstance(step, Answered | Offered | CensusTaken) for step in self.steps),
         )
         head = ["likely causes on this machine, in the order to look at them:"] if causes else []
         return head + [f"  - {cause}" for cause in causes]
-
-
-# words for each step: from its facts, and the notes before it
-
-Facts: TypeAlias = "Mapping[str, Any]"
-
-
-def _attempt(facts: Facts, before: list[Note]) -> Iterator[str]:
-    yield f"attempt {facts['number']}, listening on TCP port {facts['port']}"
-
-
-def _announced(facts: Facts, before: list[Note]) -> Iterator[str]:
-    yield f"announcement {facts['number']} sent to {', '.join(facts['to']) or 'nobody'}"
-    for label, reason in facts["failures"].items():
-        yield f"announcement {facts['number']} could not be sent to {label}: {reason}"
-
-
-def _browsing(facts: Facts, before: list[Note]) -> Iterator[str]:
-    yield "nobody has answered yet: looking for workers by multicast DNS"
-
-
-def _connected(facts: Facts, before: list[Note]) -> Iterator[str]:
-    yield f"connection from {facts['address']}"
-
-
-def _offered(facts: Facts, before: list[Note]) -> Iterator[str]:
-    yield f"{_worker(facts)} offers itself: {_state(facts['hello'])}"
-
-
-def _dropped(facts: Facts, before: list[Note]) -> Iterator[str]:
-    who = f"{_worker(facts)}: " if facts["hello"] is not None else f"connection from {facts['address']}: "
-    yield f"{who}{facts['reason'] or 'dropped'}"
-
-
-def _answered(facts: Facts, before: list[Note]) -> Iterator[str]:
-    answer: Hello = facts["hello"]
-    if answer.purpose == QUEUED:
-        yield f"{_worker(facts)} is busy and will offer itself later: {_state(answer)}"
-    elif answer.purpose == UNREACHABLE:
-        yield f"{_worker(facts)} has heard, but cannot connect to {answer.detail}"
-    elif answer.purpose == REFUSED:
-        yield f"{_worker(facts)} refuses: {answer.detail}"
-
-
-def _census(facts: Facts, before: list[Note]) -> Iterator[str]:
-    yield f"who is there: {facts['found']}"
-
-
-def _won(facts: Facts, before: list[Note]) -> Iterator[str]:
-    winner: Hello = facts["hello"]
-    offered = [(when, note) for when, step, note in before if step == "offered"]
-    others = [note["hello"] for _, note in offered if note["hello"].instance != winner.instance]
-    if others:
-        names = ", ".join(f"{one.name} (load {one.load:.2f})" for one in others)
-        why = f"the first of {len(others) + 1} to confirm, before {names}"
-    else:
-        why = "the first to connect and confirm, and the only one so far"
-    told = facts["told"]
-    ended = f", and {told} other connection{'s' if told > 1 else ''} ended" if told else ""
-    yield f"{_worker(facts)} gets the job: {why}; GO is sent{ended}"
-
-
-def _program_started(facts: Facts, before: list[Note]) -> Iterator[str]:
-    yield "the program has started"
-
-
-def _exit(facts: Facts, before: list[Note]) -> Iterator[str]:
-    amounts = f"{facts['sent']} bytes in, {facts['received']} bytes out"
-    yield f"the program has ended with status {facts['status']}: {amounts}"
-
-
-def _failed(facts: Facts, before: list[Note]) -> Iterator[str]:
-    yield f"this attempt has failed: {facts['reason']}"
-
-
-_WORDS: dict[str, Callable[[Facts, list[Note]], Iterator[str]]] = {
-    "attempt": _attempt,
-    "announced": _announced,
-    "browsing": _browsing,
-    "connected": _connected,
-    "offered": _offered,
-    "dropped": _dropped,
-    "answered": _answered,
-    "census": _census,
-    "won": _won,
-    "started": _program_started,
-    "exit": _exit,
-    "failed": _failed,
-}
-
-
-def _worker(facts: Facts) -> str:
-    return f"worker {facts['hello'].name} at {facts['address']}"
-
-
-def _state(hello: Hello) -> str:
-    return f"load {hello.load:.2f}, speed {hello.speed:.2f}, {hello.running} of {hello.slots} slots busy"

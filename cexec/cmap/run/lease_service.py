@@ -44,7 +44,7 @@ class LeaseService:
         self._pacing = pacing
         self._stopper = stopper
         self._serving: set[asyncio.Task[None]] = set()
-        self.patience = parts.terms.accept_timeout or inf  # seconds while there are only workers that do not fit
+        self.patience = parts.terms.times.accept or inf  # seconds while there are only workers that do not fit
 
     @property
     def tasks(self) -> list[asyncio.Task[None]]:

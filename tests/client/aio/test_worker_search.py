@@ -11,6 +11,7 @@ import pytest
 
 from cexec.client.aio.lease import LeaseJob
 from cexec.client.aio.worker_search import Terms, find_worker
+from cexec.client.request import NetworkSettings, Target, Times
 from cexec.cmap.run.task_job import DataSource
 from cexec.errors import CexecError, NoWorkerError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
@@ -32,12 +33,12 @@ def run(what: Coroutine[Any, Any, Any]) -> Any:
 
 def terms(application: Application, accept_timeout: float = DEADLINE) -> Terms:
     return Terms(
-        key=read_key(os.fspath(application.public), (ClientKey,)),
-        groups=groups_from_environment(os.environ),
-        udp_port=udp_port_from_environment(os.environ),
-        ports=None,
-        accept_timeout=accept_timeout,
-        idle_timeout=DEFAULT_IDLE_TIMEOUT,
+        read_key(os.fspath(application.public), (ClientKey,)),
+        network=NetworkSettings(
+            groups=groups_from_environment(os.environ), udp_port=udp_port_from_environment(os.environ)
+        ),
+        times=Times(accept=accept_timeout, idle=DEFAULT_IDLE_TIMEOUT),
+        target=Target(),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cexec.client.search.failure_alert import complaint_for, send_alert
+from cexec.client.search.failure_alert import FailedAttempt, complaint_for, send_alert
 from cexec.errors import (
     CexecError,
     DisconnectedError,
@@ -62,10 +62,8 @@ def test_every_failure_of_a_worker_has_its_word(error: CexecError, word: str) ->
 @pytest.mark.parametrize(("final", "outcome", "word"), [(False, COMPLAINT, "disconnected"), (True, GAVE_UP, "gave up")])
 def test_an_alert_names_the_worker_and_what_it_did(final: bool, outcome: int, word: str) -> None:
     sent = Sent()
-    send_alert(
-        key=APPLICATION.client, announcer=sent, job_id=JOB_ID, attempt=2,  # type: ignore[arg-type]
-        error=DisconnectedError("gone"), final=final, winner=Won(), duration=1.5,  # type: ignore[arg-type]
-    )  # fmt: skip
+    failed = FailedAttempt(JOB_ID, 2, Won(), 1.5)  # type: ignore[arg-type]
+    send_alert(APPLICATION.client, sent, failed, DisconnectedError("gone"), final=final)  # type: ignore[arg-type]
     (data,) = sent.datagrams
     parsed = datagram.parse(data, (APPLICATION.client.mac1_key,))
     assert parsed is not None
@@ -76,8 +74,6 @@ def test_an_alert_names_the_worker_and_what_it_did(final: bool, outcome: int, wo
 
 def test_an_alert_that_cannot_be_sent_changes_nothing() -> None:
     sent = Sent(OSError(1, "operation not permitted"))
-    send_alert(
-        key=APPLICATION.client, announcer=sent, job_id=JOB_ID, attempt=1,  # type: ignore[arg-type]
-        error=LocalError("full disk"), final=True, winner=None, duration=0.0,
-    )  # fmt: skip
+    failed = FailedAttempt(JOB_ID, 1, None, 0.0)
+    send_alert(APPLICATION.client, sent, failed, LocalError("full disk"), final=True)  # type: ignore[arg-type]
     assert len(sent.datagrams) == 1

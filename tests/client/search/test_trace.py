@@ -1,4 +1,4 @@
-"""`cexec --explain` without a network: notes to words, and the causes that this machine shows."""
+"""`cexec --explain` without a network: steps to words, and the causes that this machine shows."""
 
 from __future__ import annotations
 
@@ -46,16 +46,16 @@ def trace() -> Trace:
 
 def test_the_story_of_a_job(trace: Trace) -> None:
     one, two, three = hello("one", 1), hello("two", 2, 0.75), hello("three", 3, purpose=QUEUED, running=4)
-    trace.note("attempt", number=1, port=41234)
-    trace.note("announced", number=1, to=["10.0.0.255"], failures={"mdns": "not installed"})
-    trace.note("answered", hello=three, address="10.0.0.3")
-    trace.note("connected", address="10.0.0.1")
-    trace.note("connected", address="10.0.0.2")
-    trace.note("offered", hello=two, address="10.0.0.2")
-    trace.note("offered", hello=one, address="10.0.0.1")
-    trace.note("won", hello=one, address="10.0.0.1", told=1)
-    trace.note("started")
-    trace.note("exit", status=3, sent=5, received=7)
+    trace.attempt_begun(number=1, port=41234)
+    trace.announced(number=1, to=["10.0.0.255"], failures={"mdns": "not installed"})
+    trace.answered(hello=three, address="10.0.0.3")
+    trace.connected(address="10.0.0.1")
+    trace.connected(address="10.0.0.2")
+    trace.offered(hello=two, address="10.0.0.2")
+    trace.offered(hello=one, address="10.0.0.1")
+    trace.won(hello=one, address="10.0.0.1", told=1)
+    trace.started()
+    trace.exited(status=3, sent=5, received=7)
     assert trace.lines() == [
         "explanation (milliseconds from the start): key 1234-5678, 10.0.0.255,mdns, UDP port 3010",
         "      1.0  attempt 1, listening on TCP port 41234",
@@ -79,12 +79,12 @@ def test_the_story_of_a_job(trace: Trace) -> None:
 def test_the_steps_are_those_of_the_last_attempt(trace: Trace) -> None:
     one = hello("one", 1)
     for number in (1, 2):
-        trace.note("attempt", number=number, port=41234)
-        trace.note("announced", number=1, to=["10.0.0.255"], failures={})
-        trace.note("connected", address="10.0.0.1")
-        trace.note("won", hello=one, address="10.0.0.1", told=0)
+        trace.attempt_begun(number=number, port=41234)
+        trace.announced(number=1, to=["10.0.0.255"], failures={})
+        trace.connected(address="10.0.0.1")
+        trace.won(hello=one, address="10.0.0.1", told=0)
         if number == 1:
-            trace.note("failed", reason="disconnected unexpectedly")
+            trace.failed(reason="disconnected unexpectedly")
     lines = trace.lines()
     why = "the first to connect and confirm, and the only one so far"
     assert f"      4.0  worker one at 10.0.0.1 gets the job: {why}; GO is sent" in lines
@@ -100,14 +100,14 @@ def test_who_could_not_take_the_job(trace: Trace, monkeypatch: pytest.MonkeyPatc
         return ["one", "two"]
 
     monkeypatch.setattr(client_causes, "likely_causes", likely_causes)
-    trace.note("attempt", number=1, port=41234)
-    trace.note("announced", number=1, to=["10.0.0.255"], failures={})
-    trace.note("browsing")
+    trace.attempt_begun(number=1, port=41234)
+    trace.announced(number=1, to=["10.0.0.255"], failures={})
+    trace.browsing()
     unreachable = hello("one", 1, purpose=UNREACHABLE, detail="10.0.0.9:41234: timed out")
-    trace.note("answered", hello=unreachable, address="10.0.0.1")
-    trace.note("answered", hello=hello("two", 2, purpose=REFUSED, detail="its clock says 1970"), address="10.0.0.2")
-    trace.note("dropped", address="10.0.0.3", reason="could not read signature", hello=None)
-    trace.note("dropped", address="10.0.0.4", reason="", hello=hello("four", 4))
+    trace.answered(hello=unreachable, address="10.0.0.1")
+    trace.answered(hello=hello("two", 2, purpose=REFUSED, detail="its clock says 1970"), address="10.0.0.2")
+    trace.dropped(address="10.0.0.3", reason="could not read signature", hello=None)
+    trace.dropped(address="10.0.0.4", reason="", hello=hello("four", 4))
     assert trace.lines()[3:] == [
         "      3.0  nobody has answered yet: looking for workers by multicast DNS",
         "      4.0  worker one at 10.0.0.1 has heard, but cannot connect to 10.0.0.9:41234: timed out",
@@ -129,9 +129,11 @@ def test_where_announcements_arrive_the_causes_of_that_are_not_looked_for(
 ) -> None:
     monkeypatch.setattr(client_causes, "likely_causes", lambda *, heard, **_: [] if heard else ["cause"])
     if step == "census":
-        trace.note("census", found="1 worker exists; a: has no gpu")
-    elif step:
-        trace.note(step, hello=hello("one", 1, purpose=QUEUED), address="10.0.0.1")
+        trace.census_taken(found="1 worker exists; a: has no gpu")
+    elif step == "answered":
+        trace.answered(hello("one", 1, purpose=QUEUED), "10.0.0.1")
+    elif step == "offered":
+        trace.offered(hello("one", 1), "10.0.0.1")
     assert ("  - cause" in trace.lines()) == (step == "")
     assert any("likely causes" in line for line in trace.lines()) == (step == "")
 
