@@ -82,6 +82,10 @@ class LeasingWorker:
         assert not self._thread.is_alive()
         return self.ended
 
+    def vanish(self) -> None:
+        """Ends the connection without a word, as a host does that has gone."""
+        self._pump.connection.shutdown(socket.SHUT_RDWR)
+
     def _serve(self) -> None:
         try:
             while not self.ended:

@@ -26,14 +26,6 @@ STANDARD = {"_socket", "_signal", "_stat", "_thread"}  # modules; a test may rep
 ACCESSORS = {"setattr", "getattr", "delattr", "hasattr"}
 PATTERN = re.compile(r"cexec(\.[a-z_0-9]+)+\.([A-Za-z]\w*\.)*_[a-z]\w*")
 
-# Each of these has yet to be cleaned; a file that is clean has to be taken off the list.
-NOT_CLEAN = {
-    "tests/client/aio/test_lease.py",
-    "tests/client/attempt/test_descriptors.py",
-    "tests/client/attempt/test_files.py",
-    "tests/client/attempt/test_outputs.py",
-}
-
 
 def private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name not in STANDARD
@@ -65,15 +57,11 @@ def name_of(path: Path) -> str:
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_no_private_name_of_another_module_is_used(path: Path) -> None:
     found = uses(path.read_text())
-    if name_of(path) in NOT_CLEAN:
-        assert found, "is clean: take it off NOT_CLEAN"
-    else:
-        assert not found
+    assert not found
 
 
-def test_the_list_names_files_that_exist() -> None:
+def test_there_are_files_to_look_at() -> None:
     assert len(FILES) > 300
-    assert {name_of(path) for path in FILES} >= NOT_CLEAN
 
 
 @pytest.mark.parametrize(

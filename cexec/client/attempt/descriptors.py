@@ -171,12 +171,12 @@ def _same_open_file(one: Descriptor, other: Descriptor) -> bool:
         return True
     if os.lseek(one.fd, 0, os.SEEK_CUR) != os.lseek(other.fd, 0, os.SEEK_CUR):
         return False
-    same = _share_locks(one, other)
+    same = share_locks(one, other)
     # Where that cannot be told, two outputs at one offset are better taken for `2>&1` than written over one another.
     return one.directions == other.directions == WRITES if same is None else same
 
 
-def _share_locks(one: Descriptor, other: Descriptor) -> bool | None:
+def share_locks(one: Descriptor, other: Descriptor) -> bool | None:
     """Whether a lock of one open file's (not of a process's) is the other's own; None where there are none.
 
     That it moves both offsets would tell as well, but strangers who share the file may be writing at this moment.

@@ -22,6 +22,7 @@ from cexec.net.pump import BROKEN_PIPE
 from cexec.protocol.connection.frames import READS, WRITES
 from cexec.system.io.fds import Sink, give_up, half_close, open_sink
 from cexec.system.io.spool import HeldSink
+from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,8 +43,8 @@ class _TwoWaySink(Sink):
         raise OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
 
 
-class _Target:
-    """One inode that is written: its descriptors (one for each open file), and where it stood at the start."""
+class OutputFile:
+    """One inode that the program writes: its descriptors, one for each open file, and its state at the start."""
 
     def __init__(self, descriptor: Descriptor) -> None:
         self.descriptors = [descriptor]
@@ -67,11 +68,11 @@ class Outputs:
         self._hold = hold
         self._inputs = {*inputs, *(d.inode for d in descriptors if d.directions & READS)}
         self._written = [d for d in descriptors if d.directions & WRITES and d.same_as == d.fd]
-        self._targets: dict[tuple[int, int], _Target] = {}
+        self.files: dict[tuple[int, int], OutputFile] = {}
         for descriptor in self._written:
-            known = self._targets.get(descriptor.inode)
+            known = self.files.get(descriptor.inode)
             if known is None:
-                self._targets[descriptor.inode] = _Target(descriptor)
+                self.files[descriptor.inode] = OutputFile(descriptor)
             else:
                 known.descriptors.append(descriptor)
         self._shared = {d.fd: [other.fd for other in descriptors if other.same_as == d.fd] for d in self._written}
@@ -80,10 +81,10 @@ class Outputs:
     def sinks(self) -> dict[int, Sink]:
         """Fresh ones, for one attempt."""
         result: dict[int, Sink] = {}
-        for target in self._targets.values():
+        for target in self.files.values():
             target.sinks = []
         for descriptor in self._written:
-            target = self._targets[descriptor.inode]
+            target = self.files[descriptor.inode]
             sink = _TwoWaySink(descriptor.fd, shared=True) if _is_read_too(descriptor) else open_sink(descriptor.fd)
             target.sinks.append(sink)
             if self._hold and not self._exempt(target):
@@ -97,9 +98,7 @@ class Outputs:
             return _cannot_write(number, error)
         import tempfile
 
-        return LocalError(
-            f"cannot keep {name_of(number)} back in {tempfile.gettempdir()} (TMPDIR): {os.strerror(error).lower()}"
-        )
+        return LocalError(f"cannot keep {name_of(number)} back in {tempfile.gettempdir()} (TMPDIR): {reason_of(error)}")
 
     def ended(self, number: int, *, half: bool) -> None:
         """The program has closed this output, and perhaps goes on: so do we, for a reader may wait for its end.
@@ -108,7 +107,7 @@ class Outputs:
         output without a byte can still be given by another attempt.
         """
         descriptor = next((d for d in self._written if d.fd == number), None)
-        if descriptor is None or number in self._held or not self._targets[descriptor.inode].count:
+        if descriptor is None or number in self._held or not self.files[descriptor.inode].count:
             return
         shared = self._shared[number]
         if stat.S_ISSOCK(descriptor.mode) and half:
@@ -120,11 +119,11 @@ class Outputs:
     @property
     def irrevocable(self) -> bool:
         """Whether something has left that can certainly not be taken back; cheap."""
-        return any(t.count and not self._exempt(t) and self._never(t) for t in self._targets.values())
+        return any(t.count and not self._exempt(t) and self._never(t) for t in self.files.values())
 
     def obstacle(self) -> str:
         """Why what was written cannot be taken back."""
-        for target in self._targets.values():
+        for target in self.files.values():
             if target.count and not self._exempt(target):
                 reason = self._never(target) or self._not_now(target)
                 if reason:
@@ -134,7 +133,7 @@ class Outputs:
     def take_back(self) -> None:
         """Cuts every output that allows it back to where it was; held output is dropped."""
         self.drop_held()
-        for target in self._targets.values():
+        for target in self.files.values():
             if target.count and not self._exempt(target) and not self._never(target):
                 self._cut(target)
 
@@ -155,7 +154,7 @@ class Outputs:
                     raise _cannot_write(number, error.errno or 0) from None
                 taken = False
         self._held.clear()
-        for target in self._targets.values():
+        for target in self.files.values():
             if target.regular and target.count:
                 number = target.descriptors[0].fd
                 try:
@@ -164,14 +163,14 @@ class Outputs:
                     raise _cannot_write(number, error.errno or 0) from None
         return taken
 
-    def _exempt(self, target: _Target) -> bool:
+    def _exempt(self, target: OutputFile) -> bool:
         if target.forgotten:
             return True
         only = target.descriptors[0]
         shared = any(d.same_as == STANDARD_ERROR and d.fd != STANDARD_ERROR for d in self._written)
         return len(target.descriptors) == 1 and only.fd == STANDARD_ERROR and not shared
 
-    def _never(self, target: _Target) -> str:
+    def _never(self, target: OutputFile) -> str:
         """What was clear from the start."""
         descriptor = target.descriptors[0]
         if not target.regular:
@@ -186,7 +185,7 @@ class Outputs:
             return "which is open twice"
         return ""
 
-    def _not_now(self, target: _Target) -> str:
+    def _not_now(self, target: OutputFile) -> str:
         """What others may have done meanwhile."""
         fd = target.descriptors[0].fd
         if os.fstat(fd).st_size != target.start + target.count:
@@ -195,7 +194,7 @@ class Outputs:
             return "which another process has open too"
         return ""
 
-    def _cut(self, target: _Target) -> None:
+    def _cut(self, target: OutputFile) -> None:
         fd = target.descriptors[0].fd
         if self._not_now(target):
             return
@@ -213,7 +212,7 @@ def _is_read_too(descriptor: Descriptor) -> bool:
 
 
 def _cannot_write(number: int, error: int) -> LocalError:
-    reason = os.strerror(error).lower()
+    reason = reason_of(error)
     if error == errno.ESPIPE:
         reason = "the program reads this file too, and where it has got to is not known here; open it for one of both"
     return LocalError(f"cannot write to {name_of(number)}: {reason}")
@@ -222,14 +221,14 @@ def _cannot_write(number: int, error: int) -> LocalError:
 def _others_keep_open(inode: tuple[int, int]) -> bool:
     """Whether another process has this file open for longer than starting a program takes."""
     until = monotonic() + BRIEFLY_OPEN
-    while _others_have_open(inode):
+    while others_have_open(inode):
         if monotonic() >= until:
             return True
         sleep(LOOK_AGAIN)
     return False
 
 
-def _others_have_open(inode: tuple[int, int]) -> bool:
+def others_have_open(inode: tuple[int, int]) -> bool:
     """Whether a process that is not above us has this file open: one that shares our descriptor could write through it.
 
     Processes of other users that we may not look into are taken not to.  Without /proc nobody can be seen.

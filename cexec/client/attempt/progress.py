@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import os
 
+from cexec.system.units import show_duration, show_size
+
 _INTERVAL = 0.2  # seconds (ours) between two lines
 _IDLE_INTERVAL = 1.0  # seconds (ours) between two lines when no bytes move
 _SMOOTHING = 2.0  # seconds (ours) over which a rate is taken
 _ERASE = b"\r\x1b[K"  # ECMA-48: to the first column, erase to the end of the line
 _NARROWEST = 20  # columns (ours): below that nothing sensible fits
-_UNITS = ("B", "KB", "MB", "GB", "TB", "PB")
 
 
 class Progress:
@@ -46,9 +47,9 @@ class Progress:
         seconds = max(now - then, _INTERVAL)
         parts = (
             self._worker,
-            f"up {_bytes(sent)} {_bytes((sent - sent_then) / seconds)}/s",
-            f"down {_bytes(received)} {_bytes((received - received_then) / seconds)}/s",
-            _duration(now - self._start),
+            f"up {show_size(sent)} {show_size((sent - sent_then) / seconds)}/s",
+            f"down {show_size(received)} {show_size((received - received_then) / seconds)}/s",
+            show_duration(now - self._start),
         )
         self._write(_ERASE + "  ".join(parts)[: max(_NARROWEST, _columns(self._fd) - 1)].encode())
         self._shown = True
@@ -64,23 +65,6 @@ class Progress:
             os.write(self._fd, data)
         except OSError:
             self._fd = -1  # the terminal has gone
-
-
-def _bytes(number: float) -> str:
-    """Three digits and a unit; units are powers of 1000, as networks and disks are sold."""
-    unit = 0
-    while number >= 999.5 and unit < len(_UNITS) - 1:
-        number /= 1000
-        unit += 1
-    if unit == 0:
-        return f"{number:.0f} B"
-    return f"{number:.{max(0, 3 - len(str(int(number))))}f} {_UNITS[unit]}"
-
-
-def _duration(seconds: float) -> str:
-    minutes, rest = divmod(int(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
 
 
 def _columns(fd: int) -> int:

@@ -29,6 +29,7 @@ from cexec.protocol.connection.frames import READS, WRITES
 from cexec.protocol.connection.options import CONTINUE, INTERRUPT, SUSPEND
 from cexec.protocol.datagrams.announcement import RUN_ALL, SealedAnnouncement, own_job_id
 from cexec.protocol.decisions.census import shown_names
+from cexec.system.io.wakeup import poll_timeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -38,7 +39,6 @@ if TYPE_CHECKING:
     from cexec.protocol.decisions.census import Answer
 
 STANDARD_ERROR = 2
-LONGEST_WAIT = 3600.0  # seconds (ours), when there is no timeout
 
 
 class EverywhereClient:
@@ -163,8 +163,8 @@ class EverywhereClient:
             poll.register(fd, mask)
         if any(run.eager for run in self._runs):
             return {fd for fd, _ in poll.poll(0)}
-        seconds = max(0.0, min(timeouts) - monotonic()) if timeouts else LONGEST_WAIT
-        return {fd for fd, _ in poll.poll(min(seconds, LONGEST_WAIT) * 1000 + (0.999 if seconds else 0))}
+        seconds = min(timeouts) - monotonic() if timeouts else None
+        return {fd for fd, _ in poll.poll(poll_timeout(seconds))}
 
     def _advance(self, ready: set[int]) -> None:
         """Input, the runs, and output."""

@@ -237,7 +237,7 @@ def test_a_worker_that_vanishes_is_told() -> None:
 
 
 def _vanish(worker: LeasingWorker) -> tuple[int, bytes, bytes]:
-    worker._pump.connection.shutdown(2)
+    worker.vanish()
     return 0, b"", b""
 
 

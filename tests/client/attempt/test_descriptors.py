@@ -99,7 +99,7 @@ def test_pipes_are_known_by_their_inode(fds: list[int]) -> None:
 def test_without_locks_two_outputs_at_one_offset_are_taken_for_one(
     path: Path, fds: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_descriptors, "_share_locks", lambda one, other: None)
+    monkeypatch.setattr(client_descriptors, "share_locks", lambda one, other: None)
     fds += [os.open(path, os.O_WRONLY), os.open(path, os.O_WRONLY)]
     assert [d.same_as for d in found(*fds).values()] == [fds[0], fds[0]]
     os.lseek(fds[1], 1, os.SEEK_SET)

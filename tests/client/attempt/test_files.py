@@ -24,7 +24,7 @@ def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def temporary(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """Systems with O_TMPFILE and without."""
     if not request.param:
-        monkeypatch.setattr(client_files, "_TEMPORARY", 0)
+        monkeypatch.setattr(client_files, "UNNAMED", 0)
 
 
 def planned(sends: list[str], fetches: list[str]) -> FilePlan:

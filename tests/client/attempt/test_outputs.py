@@ -242,7 +242,7 @@ def test_a_process_that_had_it_open_for_a_moment_does_not_count(
     made = outputs(described(fd))
     written(made, fd, b"half")
     with subprocess.Popen(["sleep", "60"], stdout=fd) as sleeping:
-        assert client_outputs._others_have_open(described(fd).inode)
+        assert client_outputs.others_have_open(described(fd).inode)
         Timer(0.05, sleeping.kill).start()
         made.take_back()
     assert path.read_bytes() == b""
@@ -271,8 +271,7 @@ def test_standard_error_of_its_own_is_exempt(opened: Open) -> None:
     opened(reading), opened(writing)
     stderr = described(writing, number=2)
     made = outputs(stderr)
-    target = made._targets[stderr.inode]
-    target.sinks.append(Written(100))
+    made.files[stderr.inode].sinks.append(Written(100))
     assert (made.obstacle(), made.irrevocable) == ("", False)
 
 
@@ -282,14 +281,14 @@ def test_standard_error_that_shares_another_output_s_open_file_is_not(opened: Op
     stdout, stderr = described(writing, number=1), described(writing, number=2)
     stderr.same_as = 1
     made = outputs(stdout, stderr)
-    made._targets[stdout.inode].sinks.append(Written(100))
+    made.files[stdout.inode].sinks.append(Written(100))
     refused(made, "100 bytes have been written to standard output, which is no file")
 
 
 def test_standard_error_that_is_another_open_of_an_output_is_not(path: Path, opened: Open) -> None:
     stdout, stderr = described(opened(path), number=1), described(opened(path, os.O_WRONLY), number=2)
     made = outputs(stdout, stderr)
-    made._targets[stdout.inode].sinks.append(Written(100))
+    made.files[stdout.inode].sinks.append(Written(100))
     refused(made, "which is open twice")
 
 
@@ -415,8 +414,9 @@ def test_standard_error_stays_open_for_our_own_words(opened: Open) -> None:
     reading, writing = os.pipe()
     opened(reading)
     stdout = described(opened(writing))
-    made = outputs(stdout)
-    made._shared[writing] = [writing, 2]
+    stderr = described(writing, number=2)
+    stderr.same_as = writing
+    made = outputs(stdout, stderr)
     sink = made.sinks()[writing]
     sink.write(memoryview(b"all"))
     made.ended(writing, half=False)

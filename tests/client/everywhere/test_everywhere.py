@@ -91,7 +91,7 @@ def test_an_input_that_cannot_be_kept_is_told(pipe: tuple[int, int], monkeypatch
 
 
 def _full() -> int:
-    raise OSError(28, "full")
+    raise OSError(28, os.strerror(28))
 
 
 # outputs
