@@ -11,13 +11,14 @@ from __future__ import annotations
 
 import _socket
 import errno
-import os
 import select
 from time import monotonic
 
 from cexec.errors import CexecError, DisconnectedError
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.session import Event
+from cexec.system.io.wakeup import poll_timeout
+from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -163,7 +164,7 @@ class Pump:
             timeout = 0.0  # a source without a descriptor is always ready
         limit = self.session.next_timeout() - monotonic()
         seconds = limit if timeout is None else min(timeout, limit)
-        return dict(self._poll.poll(max(0.0, seconds) * 1000 + (0.999 if seconds > 0 else 0)))
+        return dict(self._poll.poll(poll_timeout(seconds)))
 
     def wanted(self) -> dict[int, int]:
         """What the next step waits for: descriptor -> poll mask."""
@@ -194,7 +195,7 @@ class Pump:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError as error:
-                raise DisconnectedError(f"disconnected unexpectedly: {os.strerror(error.errno or 0).lower()}") from None
+                raise DisconnectedError(f"disconnected unexpectedly: {reason_of(error)}") from None
             if size == 0:
                 where = "" if self.records.at_record_boundary else " in the middle of a record"
                 raise DisconnectedError(f"disconnected unexpectedly{where}")
@@ -281,7 +282,7 @@ class Pump:
             try:
                 size = source.read_into(buffer)
             except OSError as error:
-                self.session.broken(stream, os.strerror(error.errno or 0).lower())
+                self.session.broken(stream, reason_of(error))
                 self.close_source(stream)
                 found.append(Trouble(stream, False, error.errno or 0))
                 return

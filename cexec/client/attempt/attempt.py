@@ -22,13 +22,12 @@ job that was refused is not lost as well.
 
 from __future__ import annotations
 
-import os
-
 from cexec.client.attempt.descriptors import name_of
 from cexec.errors import CexecError, DisconnectedError, LocalError, RefusedError
 from cexec.net.pump import BROKEN_PIPE, Trouble
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.silence import Silence
+from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -125,7 +124,7 @@ class FailedHere:
     @property
     def reason(self) -> str:
         """What the system says."""
-        return os.strerror(self.errno).lower()
+        return reason_of(self.errno)
 
 
 if TYPE_CHECKING:

@@ -18,6 +18,7 @@ from cexec.errors import LocalError, UsageError
 from cexec.protocol.base.limits import MAXIMUM_STREAMS
 from cexec.protocol.connection.frames import FILE, FIRST_FILE, READS, WRITES, Stream
 from cexec.system.io.fds import FileSource, Sink
+from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class Sent:
         try:
             self.fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError as error:
-            raise LocalError(f"cannot read {path}: {_reason(error)}") from error
+            raise LocalError(f"cannot read {path}: {reason_of(error)}") from error
         status = os.fstat(self.fd)
         if not stat.S_ISREG(status.st_mode):
             raise UsageError(f"cannot send {path}: it is not a regular file; a pipe can be a descriptor: 3<{path}")
@@ -70,7 +71,7 @@ class Fetched:
             target = os.stat(path) if os.path.exists(path) else None
             self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
-            raise LocalError(f"cannot write {path}: {_reason(error)}") from error
+            raise LocalError(f"cannot write {path}: {reason_of(error)}") from error
         if target is not None and not stat.S_ISREG(target.st_mode):
             raise UsageError(f"cannot fetch into {path}: it is not a regular file")
         if not os.access(directory, os.W_OK):
@@ -82,7 +83,7 @@ class Fetched:
         try:
             self._fd = self._open()
         except OSError as error:
-            raise LocalError(f"cannot write {self.path}: {_reason(error)}") from error
+            raise LocalError(f"cannot write {self.path}: {reason_of(error)}") from error
         return Sink(self._fd, shared=True)
 
     def name_it(self) -> None:
@@ -177,7 +178,7 @@ class FilePlan:
                     step(one)
                 except OSError as error:
                     self.discard()
-                    raise LocalError(f"cannot write {one.path}: {_reason(error)}") from error
+                    raise LocalError(f"cannot write {one.path}: {reason_of(error)}") from error
         self.discard()  # of those that did not come
 
     def discard(self) -> None:
@@ -245,7 +246,3 @@ def _check_twice(names: list[str], option: str) -> None:
 
 def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
     return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno or 0).lower()

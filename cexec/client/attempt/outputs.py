@@ -22,6 +22,7 @@ from cexec.net.pump import BROKEN_PIPE
 from cexec.protocol.connection.frames import READS, WRITES
 from cexec.system.io.fds import Sink, give_up, half_close, open_sink
 from cexec.system.io.spool import HeldSink
+from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -97,9 +98,7 @@ class Outputs:
             return _cannot_write(number, error)
         import tempfile
 
-        return LocalError(
-            f"cannot keep {name_of(number)} back in {tempfile.gettempdir()} (TMPDIR): {os.strerror(error).lower()}"
-        )
+        return LocalError(f"cannot keep {name_of(number)} back in {tempfile.gettempdir()} (TMPDIR): {reason_of(error)}")
 
     def ended(self, number: int, *, half: bool) -> None:
         """The program has closed this output, and perhaps goes on: so do we, for a reader may wait for its end.
@@ -213,7 +212,7 @@ def _is_read_too(descriptor: Descriptor) -> bool:
 
 
 def _cannot_write(number: int, error: int) -> LocalError:
-    reason = os.strerror(error).lower()
+    reason = reason_of(error)
     if error == errno.ESPIPE:
         reason = "the program reads this file too, and where it has got to is not known here; open it for one of both"
     return LocalError(f"cannot write to {name_of(number)}: {reason}")

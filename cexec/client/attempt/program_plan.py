@@ -17,6 +17,7 @@ from cexec.protocol.connection.frames import FILE, READS, Stream
 from cexec.protocol.connection.program_offer import ANY, LARGEST_PROGRAM, ProgramOffer
 from cexec.protocol.datagrams.requirements import ALLOWED, ARCH, OS
 from cexec.system.io.fds import FileSource
+from cexec.system.reason import reason_of
 from cexec.system.storage.program_cache import hash_and_size
 
 TYPE_CHECKING = False
@@ -35,7 +36,7 @@ class LocalProgram:
                 raise UsageError(f"--program {path} is not a regular file")
             hash, size = hash_and_size(self.fd)
         except OSError as error:
-            raise LocalError(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}") from error
+            raise LocalError(f"cannot read {path}: {reason_of(error)}") from error
         if not 0 < size <= LARGEST_PROGRAM:
             raise UsageError(f"--program {path} has {size} bytes, which no program has")
         self.offer = ProgramOffer(platform, hash, size)

@@ -11,6 +11,7 @@ import _signal  # `signal` costs 4 ms at start, most of them for enum
 import os
 
 from cexec.protocol.connection.options import HANGUP, INTERRUPT, QUIT, SIGNALS, TERMINATE
+from cexec.system.io.wakeup import Wakeup, do_nothing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -32,26 +33,24 @@ class Signals:
     """Catches what is to be passed on."""
 
     def __init__(self) -> None:
-        self._reading, self._writing = os.pipe()
-        os.set_blocking(self._reading, False)
-        os.set_blocking(self._writing, False)
+        self._wakeup = Wakeup()
         self._before: dict[int, Any] = {}  # what was done with those that are caught now
         self.interrupted = False  # Ctrl-C has come
 
     def fileno(self) -> int:
-        return self._reading
+        return self._wakeup.fileno()
 
     def start(self) -> None:
-        _signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
+        self._wakeup.start()
         for number in FORWARDED:
             if _signal.getsignal(number) != _signal.SIG_IGN:
-                self._before[number] = _signal.signal(number, _ignore) or _signal.SIG_DFL
+                self._before[number] = _signal.signal(number, do_nothing) or _signal.SIG_DFL
 
     def stop(self) -> None:
         for number, handler in self._before.items():
             _signal.signal(number, handler)
         self._before.clear()
-        _signal.set_wakeup_fd(-1)
+        self._wakeup.stop()
 
     def resign(self) -> None:
         """The program has ended: signals, also those that came too late for it, now do to us what they did to it."""
@@ -62,10 +61,7 @@ class Signals:
 
     def take(self) -> list[int]:
         """The protocol numbers of what came, oldest first."""
-        try:
-            taken = [FORWARDED[number] for number in os.read(self._reading, 256) if number in FORWARDED]
-        except BlockingIOError:
-            return []
+        taken = [FORWARDED[number] for number in self._wakeup.take() if number in FORWARDED]
         self.interrupted = self.interrupted or INTERRUPT in taken
         return taken
 
@@ -95,7 +91,3 @@ def die_of(number: int) -> None:
 
 def _raise(number: int, stack: object) -> None:
     raise EndedBySignal(number)
-
-
-def _ignore(number: int, stack: object) -> None:
-    """The wake-up descriptor has it already."""

@@ -23,6 +23,7 @@ from cexec.protocol.connection.frames import SIGNALLED
 from cexec.protocol.connection.options import INTERRUPT
 from cexec.protocol.datagrams.announcement import SealedAnnouncement
 from cexec.protocol.decisions.race import Race
+from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +69,7 @@ class Client:
                 raise
             except OSError as error:
                 self._tidy_up()
-                raise LocalError(f"a system call failed: {os.strerror(error.errno or 0).lower()}") from error
+                raise LocalError(f"a system call failed: {reason_of(error)}") from error
             if status is not None:
                 return status
             self._number += 1

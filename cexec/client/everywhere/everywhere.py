@@ -29,6 +29,7 @@ from cexec.protocol.connection.frames import READS, WRITES
 from cexec.protocol.connection.options import CONTINUE, INTERRUPT, SUSPEND
 from cexec.protocol.datagrams.announcement import RUN_ALL, SealedAnnouncement, own_job_id
 from cexec.protocol.decisions.census import shown_names
+from cexec.system.io.wakeup import poll_timeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -164,7 +165,7 @@ class EverywhereClient:
         if any(run.eager for run in self._runs):
             return {fd for fd, _ in poll.poll(0)}
         seconds = max(0.0, min(timeouts) - monotonic()) if timeouts else LONGEST_WAIT
-        return {fd for fd, _ in poll.poll(min(seconds, LONGEST_WAIT) * 1000 + (0.999 if seconds else 0))}
+        return {fd for fd, _ in poll.poll(poll_timeout(min(seconds, LONGEST_WAIT)))}
 
     def _advance(self, ready: set[int]) -> None:
         """Input, the runs, and output."""

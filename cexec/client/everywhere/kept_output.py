@@ -7,7 +7,6 @@ drives it.  `reader_gone` when nobody reads one of our outputs any more.  Raises
 
 from __future__ import annotations
 
-import os
 import select
 import tempfile
 
@@ -15,6 +14,7 @@ from cexec.client.attempt.descriptors import name_of
 from cexec.errors import LocalError
 from cexec.net.pump import BROKEN_PIPE
 from cexec.system.io.fds import Sink, open_sink
+from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class Printer:
                 if error.errno in BROKEN_PIPE:
                     self.reader_gone = True
                     return
-                reason = os.strerror(error.errno or 0).lower()
+                reason = reason_of(error)
                 raise LocalError(f"cannot write to {name_of(number)}: {reason}") from None
             if not size:
                 return

@@ -13,6 +13,7 @@ import tempfile
 from cexec.client.attempt.descriptors import name_of
 from cexec.errors import LocalError
 from cexec.system.io.fds import EmptySource, FileSource, Source, open_source
+from cexec.system.reason import reason_of
 
 READ_SIZE = 256 * 1024  # bytes (ours) of one look at an input
 
@@ -48,7 +49,7 @@ class SharedInput:
         try:
             size = self._source.read_into(self._buffer)
         except OSError as error:
-            raise LocalError(f"cannot read from {name_of(self._number)}: {_text(error)}") from None
+            raise LocalError(f"cannot read from {name_of(self._number)}: {reason_of(error)}") from None
         if size == 0:
             self._ended = True
         elif size:
@@ -81,7 +82,7 @@ class SharedInput:
                 data = data[size:]
         except OSError as error:
             where = tempfile.gettempdir()
-            raise LocalError(f"cannot keep {name_of(self._number)} in {where}: {_text(error)}") from None
+            raise LocalError(f"cannot keep {name_of(self._number)} in {where}: {reason_of(error)}") from None
 
 
 class SharedSource(Source):
@@ -100,7 +101,3 @@ class SharedSource(Source):
         size = self.shared.read_at(view, self._position)
         self._position += size or 0
         return size
-
-
-def _text(error: OSError) -> str:
-    return os.strerror(error.errno or 0).lower()

@@ -8,7 +8,6 @@ docs/protocol.md section 3.
 from __future__ import annotations
 
 import _socket
-import os
 
 from cexec.errors import DisconnectedError
 from cexec.net.sockets import plain_address
@@ -16,6 +15,7 @@ from cexec.protocol.base.limits import CONNECT_DEADLINE
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.channel import ClientHandshake
 from cexec.protocol.connection.session import Session
+from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ class Candidate:
         except (BlockingIOError, InterruptedError):
             return 0
         except OSError as error:
-            raise DisconnectedError(os.strerror(error.errno or 0).lower()) from None
+            raise DisconnectedError(reason_of(error)) from None
 
     def _receive(self, size: int) -> bytes:
         try:
@@ -104,7 +104,7 @@ class Candidate:
         except (BlockingIOError, InterruptedError):
             return b""
         except OSError as error:
-            raise DisconnectedError(os.strerror(error.errno or 0).lower()) from None
+            raise DisconnectedError(reason_of(error)) from None
         if not data:
             raise DisconnectedError("disconnected unexpectedly")
         return data

@@ -12,6 +12,7 @@ from time import monotonic, time
 
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.decisions.census import Census, explain_lacking
+from cexec.system.io.wakeup import poll_timeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -72,7 +73,7 @@ class Inquiry:
             for fd in self._announcer.filenos():
                 poll.register(fd, select.POLLIN)
             seconds = max(0.0, self.next_timeout() - monotonic())
-            poll.poll(seconds * 1000 + (0.999 if seconds else 0))
+            poll.poll(poll_timeout(seconds))
             now = monotonic()
             for data, source in self._announcer.receive():
                 parsed = datagram.parse(data, self._mac1_keys)

@@ -18,6 +18,7 @@ from cexec.net.group_receiver import GroupReceiver
 from cexec.net.group_sockets import REFRESH_INTERVAL, GroupSockets
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.presence import BYE, Followed, open_presence
+from cexec.system.io.wakeup import poll_timeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -174,4 +175,4 @@ def _wait(fds: list[int], seconds: float) -> None:
     poll = select.poll()
     for fd in fds:
         poll.register(fd, select.POLLIN)
-    poll.poll(max(0.0, seconds) * 1000 + (0.999 if seconds > 0 else 0))
+    poll.poll(poll_timeout(seconds))

@@ -22,6 +22,7 @@ from cexec.protocol.base.limits import MAXIMUM_HOPS, MAXIMUM_UNAUTHENTICATED
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.hello import decode_answer, open_hello
 from cexec.protocol.decisions.race import GAVE_UP, SILENT, TRANSMIT
+from cexec.system.io.wakeup import poll_timeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -202,7 +203,7 @@ class Search:
         for fd in self.filenos(now):
             poll.register(fd, select.POLLIN)
         seconds = max(0.0, self.next_timeout(now) - now)
-        return {fd for fd, _ in poll.poll(seconds * 1000 + (0.999 if seconds else 0))}
+        return {fd for fd, _ in poll.poll(poll_timeout(seconds))}
 
     @property
     def _unproved(self) -> int:
