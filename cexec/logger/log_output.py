@@ -14,6 +14,7 @@ import os
 import sys
 
 from cexec.errors import LocalError
+from cexec.system.reason import reason_of
 from cexec.system.storage.eventlog import escape
 
 TYPE_CHECKING = False
@@ -69,7 +70,7 @@ class LogOutput:
             self._write_out()
         except OSError as error:
             lines = len(self._waiting) + self._dropped
-            raise LocalError(f"cannot write to {self._name}: {_reason(error)}; lines lost: {lines}") from None
+            raise LocalError(f"cannot write to {self._name}: {reason_of(error)}; lines lost: {lines}") from None
 
     def _write_out(self) -> None:
         while self._waiting or self._dropped:
@@ -113,10 +114,10 @@ class LogOutput:
 
     def _complain(self, error: OSError) -> None:
         if self._path is None and error.errno == errno.EPIPE:
-            raise LocalError(f"cannot write to {self._name}: {_reason(error)}") from None
+            raise LocalError(f"cannot write to {self._name}: {reason_of(error)}") from None
         if not self._complained:
             self._complained = True
-            print(f"crat: cannot write to {self._name}: {_reason(error)}; waiting", file=sys.stderr)
+            print(f"crat: cannot write to {self._name}: {reason_of(error)}; waiting", file=sys.stderr)
 
     @property
     def _name(self) -> str:
@@ -127,11 +128,7 @@ def _open(path: str) -> int:
     try:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise LocalError(f"cannot open {path}: {_reason(error)}") from None
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno or 0).lower()
+        raise LocalError(f"cannot open {path}: {reason_of(error)}") from None
 
 
 def _printable(text: str) -> str:

@@ -9,6 +9,8 @@ from __future__ import annotations
 import select
 from time import monotonic
 
+from cexec.system.io.wakeup import poll_timeout
+
 
 class Poller:
     """Descriptors, what to wait for on each, and their owners."""
@@ -36,5 +38,5 @@ class Poller:
     def wait(self, until: float) -> tuple[dict[int, int], list[object]]:
         """Returns the events by descriptor, and the owners; both are empty if the time `until` has come."""
         seconds = max(0.0, until - monotonic())
-        events = dict(self._poll.poll(seconds * 1000 + (0.999 if seconds else 0)))
+        events = dict(self._poll.poll(poll_timeout(seconds)))
         return events, list({id(owner): owner for owner in map(self._owners.__getitem__, events)}.values())

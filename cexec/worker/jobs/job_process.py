@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from cexec.protocol.datagrams.datagram import MAC1_SIZE
 from cexec.system import signal_state
+from cexec.system.io.wakeup import detach
 from cexec.system.process import orphans, process
 from cexec.worker.discovery.alert_sender import AlertedJob
 from cexec.worker.jobs import assignment
@@ -289,7 +290,7 @@ def _run_child(program: Program, parent: socket.socket) -> None:
     status = CRASHED
     try:
         process.become_ordinary()
-        signal.set_wakeup_fd(-1)
+        detach()
         signal_state.set_at_start()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the parent decides when a job ends

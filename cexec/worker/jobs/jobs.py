@@ -9,11 +9,11 @@ docs/protocol.md section 4.4.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cexec.protocol.decisions.bid_events import Outcome
+from cexec.system.reason import reason_of
 from cexec.worker.jobs.job_process import JobProcess
 from cexec.worker.jobs.process_states import (
     BUSY,
@@ -111,9 +111,7 @@ class Jobs:
         try:
             process = self._give(offer, known)
         except OSError as error:
-            self._log.event(
-                "failed", **known.fields(), reason=f"no process for it: {os.strerror(error.errno or 0).lower()}"
-            )
+            self._log.event("failed", **known.fields(), reason=f"no process for it: {reason_of(error)}")
             self._bidder.released(offer.identity, now)
             return
         self._leases[process.ticket] = process
