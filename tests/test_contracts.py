@@ -125,7 +125,7 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str]]:
     shutil.copy(ROOT / "pyproject.toml", copy)
     plants = json.dumps([plant[1:] for plant in PLANTS])
     argv = [sys.executable, "-c", DRIVER]
-    ended = subprocess.run(argv, cwd=copy, input=plants, capture_output=True, text=True, timeout=100)
+    ended = subprocess.run(argv, cwd=copy, input=plants, capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, f"import-linter could not be run: {ended.stderr}"
     refused: list[tuple[int, str]] = json.loads(ended.stdout)
     return refused

@@ -26,27 +26,6 @@ STANDARD = {"_socket", "_signal", "_stat", "_thread"}  # modules; a test may rep
 ACCESSORS = {"setattr", "getattr", "delattr", "hasattr"}
 PATTERN = re.compile(r"cexec(\.[a-z_0-9]+)+\.([A-Za-z]\w*\.)*_[a-z]\w*")
 
-# Each of these has yet to be cleaned; a file that is clean has to be taken off the list.
-NOT_CLEAN = {
-    "cexec/system/process/memory_group.py",
-    "tests/cmap/results/test_commit.py",
-    "tests/cmap/results/test_journal.py",
-    "tests/cmap/test_together.py",
-    "tests/net/test_announcer.py",
-    "tests/net/test_batches.py",
-    "tests/net/test_interfaces.py",
-    "tests/net/test_mdns.py",
-    "tests/net/test_pump.py",
-    "tests/net/test_sockets.py",
-    "tests/network/test_leases.py",
-    "tests/system/host/test_firewall.py",
-    "tests/system/host/test_load_command.py",
-    "tests/system/io/test_fds.py",
-    "tests/system/process/test_orphans.py",
-    "tests/system/process/test_resource_limits.py",
-    "tests/system/storage/test_program_cache.py",
-}
-
 
 def private(name: str) -> bool:
     return name.startswith("_") and not name.startswith("__") and name not in STANDARD
@@ -78,15 +57,11 @@ def name_of(path: Path) -> str:
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_no_private_name_of_another_module_is_used(path: Path) -> None:
     found = uses(path.read_text())
-    if name_of(path) in NOT_CLEAN:
-        assert found, "is clean: take it off NOT_CLEAN"
-    else:
-        assert not found
+    assert not found
 
 
-def test_the_list_names_files_that_exist() -> None:
+def test_there_are_files_to_look_at() -> None:
     assert len(FILES) > 300
-    assert {name_of(path) for path in FILES} >= NOT_CLEAN
 
 
 @pytest.mark.parametrize(

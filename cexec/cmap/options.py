@@ -6,7 +6,8 @@ given.  What is empty, None or False was not asked for.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.sources import LINEAR
@@ -59,7 +60,7 @@ class Options:
     retries: int | None = None  # 0: without end
     timeout: TimeLimit | None = None
     halt: Halt | None = None
-    term_seq: Sequence[tuple[int, float]] = tuple(parse_term_seq(DEFAULT_TERM_SEQ))
+    term_seq: Sequence[tuple[int, float]] = field(default_factory=partial(parse_term_seq, DEFAULT_TERM_SEQ))
     crash_limit: int = CRASH_LIMIT
     speculate: bool = False
     # state

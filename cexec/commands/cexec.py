@@ -162,7 +162,7 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
 
 
 def _files(options: Mapping[str, object]) -> FilePlan | None:
-    """What goes with the job and comes back."""
+    """Returns the files that go with the job and come back."""
     sends, fetches, programs = options.get("send"), options.get("fetch"), options.get("program")
     if not sends and not fetches and not programs:
         return None
@@ -190,7 +190,7 @@ def _go_options(options: Mapping[str, object]) -> dict[str, str]:
 
 
 def _everywhere(options: Mapping[str, object]) -> bool:
-    """Whether it is to run on all workers; what goes only with that, or not with that, is refused."""
+    """Returns True if the job is to run on all workers; refuses options that do not go with that, or only with that."""
     everywhere = bool(options.get("all"))
     for name in ("explain", "retries", "send", "fetch", "program", "progress") if everywhere else ("expect", "tag"):
         if options.get(name):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import TYPE_CHECKING
 
 import click
 
@@ -20,7 +21,6 @@ from cexec.protocol.base.keys import ClientKey, Key, OwnerKey, RelayKey, WorkerK
 from cexec.system.reason import reason_of
 from cexec.system.storage.keyfile import quoted, read_key, write_new
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -133,7 +133,7 @@ def _write_undisturbed(path: str, key: Key) -> None:
 
 
 def _compare(path: str, key: ClientKey | RelayKey) -> None:
-    """Whether the file at `path` holds just this key; its holder's comments do not count."""
+    """Returns True if the file at `path` holds just this key; its holder's comments do not count."""
     try:
         found = read_key(path, (type(key),), "it is in the way and was left untouched")
     except KeyFileError as error:

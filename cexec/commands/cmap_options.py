@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import Any, TypeAlias
 
 import click
 
@@ -24,32 +24,25 @@ from cexec.cmap.run.policy import (
     parse_term_seq,
     parse_timeout,
 )
+from cexec.commands import parameters
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.system.units import parse_duration, parse_size, parse_whole
-
-if TYPE_CHECKING:
-    ParamType: TypeAlias = click.ParamType[Any]
-else:
-    ParamType = click.ParamType  # older versions of click have no generic one
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 MOST_RETRIES = 1_000_000  # (ours)
 MOST_ARGUMENTS = 10_000  # (ours) inputs of one task
 
 
-class Parsed(ParamType):
-    """The type of an option whose text `parse` turns into a value; `option` is how the user knows it."""
+class Parsed(parameters.Parsed):
+    """As for every command, but an option without a default can be an empty text; `option` is its name in messages."""
 
     def __init__(self, parse: Callable[[str, str], Any], option: str, *, empty_is_none: bool) -> None:
-        self.name = option
-        self._parse = parse
+        super().__init__(lambda text, _: parse(text, option))
         self._empty_is_none = empty_is_none
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """An empty text, such as that of a variable of the shell that is not set, is no option at all."""
-        if value == "" and self._empty_is_none:
-            return None
-        return self._parse(value, self.name) if isinstance(value, str) else value
+        return None if value == "" and self._empty_is_none else super().convert(value, param, ctx)
 
 
 def _typed(

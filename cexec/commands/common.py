@@ -1,7 +1,8 @@
-"""What all commands do alike: one error line, and an exit status for everything that can go wrong.
+"""The behaviour that all commands share: one error line, and an exit status for everything that can go wrong.
 
-Contract: an error line is `command: message` on stderr, with whatever could move a terminal's cursor escaped.  click is
-imported only by `run_click`, since it costs a plain call 18 ms.  `run_click` also sets the command's signal state.
+Contract: an error line is `command: message` on stderr; characters that could move a terminal's cursor are escaped.
+click is imported only by `run_click`, since it costs a plain call 18 ms.  `run_click` also sets the command's signal
+state.
 """
 
 from __future__ import annotations

@@ -134,7 +134,7 @@ class View:
         self._stale = True
 
     def changed(self, row: Row | None, gone: bool) -> None:
-        """What `Roster.watch` calls."""
+        """Shows a change; `Roster.watch` calls it."""
         if row is None:
             self.show(now=False)
         elif self._json:
@@ -238,7 +238,7 @@ def format_table(headings: list[str], rows: list[list[str]]) -> list[str]:
 
 
 def format_skew(seconds: float) -> str:
-    """How far a worker's clock is ahead of ours."""
+    """Returns how far a worker's clock is ahead of ours, as text."""
     if abs(seconds) < 60:
         return f"{seconds:+.1f}s" if abs(seconds) >= 0.05 else "0.0s"
     return f"{'+' if seconds > 0 else '-'}{show_short_duration(abs(seconds))}"

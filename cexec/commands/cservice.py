@@ -91,7 +91,7 @@ LONGEST_BOOST = 10**9  # microseconds (ours): no client waits for a bid so long
     "--program-cache-size", type=Parsed(parse_limit), metavar="SIZE", help="How much is kept there.  [default: 1G]"
 )
 @click.option("--empty-program-cache", is_flag=True, help="Remove those programs at the end.")
-@click.option("--once", is_flag=True, help="A job that has started is never repeated, whatever happens to this worker.")
+@click.option("--once", is_flag=True, help="A job that has started is never repeated, also if this worker fails.")
 @click.option(
     "--private-dir", is_flag=True, help="Every job has a directory of its own, below $TMPDIR, removed when it ends."
 )
@@ -246,7 +246,7 @@ def _worker_key(app: str, name: str | None) -> WorkerKey:
 
 
 def _programs(command: list[str], directory: str | None, size: int | None) -> SentPrograms:
-    """What it takes to run the programs of clients."""
+    """Returns the cache and the platform for programs of clients; `UsageError` if no word says where they go."""
     if not any(PLACE in word for word in command):
         raise UsageError(
             f"--allow-programs: EXE or an ARG must say where the program goes: {PLACE} alone runs it as it is, "
@@ -257,7 +257,7 @@ def _programs(command: list[str], directory: str | None, size: int | None) -> Se
 
 
 def _attributes(labels: tuple[str, ...]) -> dict[str, str]:
-    """What this machine has of itself, and what its owner says."""
+    """Returns the attributes of this machine and its labels."""
     found = attributes()
     for text in labels:
         name, equals, value = text.partition("=")
@@ -305,7 +305,7 @@ def _boost() -> float | None:
 
 
 def _clean_up_after_the_last_time(log: EventLog) -> str | None:
-    """Where jobs leave their records, once what dead ones left is gone; None if there is no place for them."""
+    """Ends what dead jobs have left; returns the directory for records of jobs, or None if it cannot be used."""
     try:
         directory = runtime_directory()
     except LocalError as error:

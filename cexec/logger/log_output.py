@@ -1,9 +1,9 @@
-"""Where a logger writes: standard output or a file, which may be moved away, and whose disk may be full.
+"""The output of a logger: standard output or a file, which may be moved away and whose disk may be full.
 
-Contract: `write` takes a line, `flush(now)` writes what can be written; what cannot waits, within bounds, and what had
-to be dropped is told by a line of its own when there is room again.  `close()` writes the rest.  Raises `LocalError`
-when the reader of standard output has gone, and when at the close lines are left.  Text that a peer supplied is escaped
-before it gets here or by `escape` here.
+Contract: `write` takes a line, `flush(now)` writes as much as possible.  The rest waits, within bounds; lines that had
+to be dropped are reported by a line of their own once there is room again.  `close()` writes the rest.  Raises
+`LocalError` if the reader of standard output has gone, or if lines are left at the close.  Text that a peer supplied is
+escaped before it gets here or by `escape` here.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import os
 import sys
 
 from cexec.errors import LocalError
+from cexec.system.reason import reason_of
 from cexec.system.storage.eventlog import escape
 
 TYPE_CHECKING = False
@@ -42,7 +43,7 @@ class LogOutput:
         self._add_line(line.text, line.fields)
 
     def write_table(self, rows: list[list[str]]) -> None:
-        """Columns wide enough for what is in them; as JSON one object a row."""
+        """Writes columns that are as wide as their cells need, or one JSON object a row."""
         head, *rest = rows
         if self._json:
             for row in rest:
@@ -64,12 +65,12 @@ class LogOutput:
             self._complain(error)
 
     def close(self) -> None:
-        """There is no later, so it is tried now."""
+        """Writes all lines that wait, without regard to the retry interval."""
         try:
             self._write_out()
         except OSError as error:
             lines = len(self._waiting) + self._dropped
-            raise LocalError(f"cannot write to {self._name}: {_reason(error)}; lines lost: {lines}") from None
+            raise LocalError(f"cannot write to {self._name}: {reason_of(error)}; lines lost: {lines}") from None
 
     def _write_out(self) -> None:
         while self._waiting or self._dropped:
@@ -87,7 +88,7 @@ class LogOutput:
         return self._retry
 
     def reopen(self) -> None:
-        """The file has been moved away: goes on in a new one."""
+        """Continues in a new file, because the old one was moved away."""
         if self._path is None:
             return
         try:
@@ -113,10 +114,10 @@ class LogOutput:
 
     def _complain(self, error: OSError) -> None:
         if self._path is None and error.errno == errno.EPIPE:
-            raise LocalError(f"cannot write to {self._name}: {_reason(error)}") from None
+            raise LocalError(f"cannot write to {self._name}: {reason_of(error)}") from None
         if not self._complained:
             self._complained = True
-            print(f"crat: cannot write to {self._name}: {_reason(error)}; waiting", file=sys.stderr)
+            print(f"crat: cannot write to {self._name}: {reason_of(error)}; waiting", file=sys.stderr)
 
     @property
     def _name(self) -> str:
@@ -127,11 +128,7 @@ def _open(path: str) -> int:
     try:
         return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
     except OSError as error:
-        raise LocalError(f"cannot open {path}: {_reason(error)}") from None
-
-
-def _reason(error: OSError) -> str:
-    return os.strerror(error.errno or 0).lower()
+        raise LocalError(f"cannot open {path}: {reason_of(error)}") from None
 
 
 def _printable(text: str) -> str:

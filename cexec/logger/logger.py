@@ -9,7 +9,6 @@ parts, with the time as an argument.  docs/protocol.md section 5.2, crat(1).
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from cexec.protocol.base.limits import MAXIMUM_HOPS
 from cexec.protocol.datagrams import alert, datagram
 from cexec.protocol.datagrams.alert import Acknowledgement, Alert
 from cexec.protocol.decisions.alert_delivery import Ledger
+from cexec.system.io.wakeup import Wakeup, poll_timeout
 
 if TYPE_CHECKING:
     import _socket
@@ -90,7 +90,7 @@ class Logger:
         """Waits until something has happened, and handles it."""
         ready = self._wait()
         now = monotonic()
-        if self._wakeup in ready:
+        if self._wakeup.fileno() in ready:
             self._follow_signals()
         self.receive(now)
         self.handle_timeouts(now)
@@ -144,13 +144,13 @@ class Logger:
 
     def _wait(self) -> set[int]:
         poll = select.poll()
-        for fd in (self._wakeup, *self._groups.filenos()):
+        for fd in (self._wakeup.fileno(), *self._groups.filenos()):
             poll.register(fd, select.POLLIN)
         seconds = max(0.0, self.next_timeout() - monotonic())
-        return {fd for fd, _ in poll.poll(seconds * 1000 + (0.999 if seconds else 0))}
+        return {fd for fd, _ in poll.poll(poll_timeout(seconds))}
 
     def _follow_signals(self) -> None:
-        for number in os.read(self._wakeup, 64):
+        for number in self._wakeup.take():
             if number == signal.SIGHUP:
                 self._output.reopen()
             elif number == signal.SIGUSR1:
@@ -183,11 +183,7 @@ class Logger:
         self._output.write(self._reporter.unknown(tag, host))
 
 
-def _catch_signals() -> int:
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1):
-        signal.signal(number, lambda number, stack: None)
-    return reading
+def _catch_signals() -> Wakeup:
+    made = Wakeup()
+    made.start((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1))
+    return made

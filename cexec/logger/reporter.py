@@ -1,8 +1,8 @@
-"""What a logger knows of jobs, and the lines that it writes: the ancestor's, each followed by `key=value` extras.
+"""The lines of a logger.  Each begins with the ancestor's text, and fields follow as `key=value`.
 
-Contract: pure but for the wall clock in the lines.  `take` returns the lines that an alert is worth: at most one
-closing line for a job and one `rats out` for an attempt, however many alerts tell of it.  `due(now)` closes the jobs
-whose client never said how they ended.  Memory is bounded.
+Contract: pure but for the wall clock in the lines.  `take` returns the lines for an alert: at most one closing line for
+a job and one `rats out` line for an attempt, however many alerts report it.  `due(now)` closes the jobs whose client
+never said how they ended.  Memory is bounded.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class _Job:
 
 
 class Tally:
-    """What one worker did."""
+    """The numbers of one worker."""
 
     __slots__ = ("abandoned", "complaints", "failed", "jobs", "milliseconds", "received", "sent")
 
@@ -62,7 +62,7 @@ class Reporter:
         job = self._job(told.job_id)
         client = told.client_address or source
         lines: list[Line] = []
-        tally = Tally()  # of nobody, when no worker was there
+        tally = Tally()  # is not kept if no worker was there
         if told.worker_name:
             tally = self._tallies.setdefault(f"{told.worker_name}@{told.worker_address}", tally)
         if told.outcome == alert.COMPLETED:

@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 LINUX = sys.platform == "linux"
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT = 10, 0  # <linux/in.h>: let routers fragment, so that no path MTU is a black hole
 _IP_UNICAST_IF = 50  # <linux/in.h>: the interface of what goes to 255.255.255.255
-_RESOLVE_PATIENCE = 0.25  # seconds (ours) that a transmission waits for names
-_LONGEST_SEARCH, _SHORT_SEARCH = 2.0, 0.6  # seconds (ours) that `settle` waits; the second if there are other entries
+RESOLVE_PATIENCE = 0.25  # seconds (ours) that a transmission waits for names
+LONGEST_SEARCH, _SHORT_SEARCH = 2.0, 0.6  # seconds (ours) that `settle` waits; the second if there are other entries
 _QUIET_SEARCH = 0.2  # seconds (ours) that it waits after the last find
 _MAXIMUM_ADDRESSES = 16  # (ours) of one name
 NO_SUCH_NAME = "no such name"
@@ -61,7 +61,7 @@ def open_datagram_socket(family: int) -> _socket.socket:
     return created
 
 
-def _send_datagram(via: _socket.socket, data: bytes, destination: Destination) -> None:
+def send_datagram(via: _socket.socket, data: bytes, destination: Destination) -> None:
     """Send to one destination, through the interface that it names."""
     limited = destination.interface and destination.hops is None and LINUX
     if destination.hops is not None:
@@ -127,7 +127,7 @@ class Announcer:
                 continue  # there is no such family here
 
     def settle(self) -> None:
-        """With `mdns` in the group: wait until whom multicast DNS finds has been found; for who asks but once."""
+        """With `mdns` in the group: wait for multicast DNS to find workers; for a caller that asks only once."""
         if not self._mdns or self._browser is not None:
             return
         from select import POLLIN, poll
@@ -137,7 +137,7 @@ class Announcer:
         self.browse()
         now = monotonic()
         alone = all(entry.kind == MDNS for entry in self._entries or ())
-        deadline = until = now + (_LONGEST_SEARCH if alone else _SHORT_SEARCH)
+        deadline = until = now + (LONGEST_SEARCH if alone else _SHORT_SEARCH)
         while now < until and self._browser is not None and self._browser.fileno() >= 0:
             waiting = poll()
             waiting.register(self._browser.fileno(), POLLIN)
@@ -207,7 +207,7 @@ class Announcer:
         for destination in chosen:
             try:
                 via = self._sockets.get(destination.family) or self._open(destination.family)
-                _send_datagram(via, data, destination)
+                send_datagram(via, data, destination)
             except OSError as error:
                 hint = " (a firewall rule?)" if error.errno == errno.EPERM else ""
                 self.failures[destination.label] = reason_of(error) + hint
@@ -226,7 +226,7 @@ class Announcer:
         return created
 
     def receive(self) -> list[tuple[bytes, Sockaddr]]:
-        """The datagrams that have come, with their senders; empty when there are none."""
+        """Returns the datagrams that have come, with their senders."""
         received: list[tuple[bytes, Sockaddr]] = []
         if self._browser is not None:
             self._add_found()
@@ -281,13 +281,13 @@ class Resolver:
                 self._run(missing)
 
     def results(self) -> list[Destination]:
-        """What is known, after a short wait for what is being looked up."""
-        if len(self._found) < len(self._entries) and self._busy.acquire(True, _RESOLVE_PATIENCE):
+        """Returns the known addresses, after a short wait for those that are being looked up."""
+        if len(self._found) < len(self._entries) and self._busy.acquire(True, RESOLVE_PATIENCE):
             self._busy.release()
         return self.known()
 
     def known(self) -> list[Destination]:
-        """What is known by now."""
+        """Returns the addresses that are known by now."""
         return [destination for found in self.found().values() for destination in found]
 
     def found(self) -> dict[str, list[Destination]]:
@@ -317,7 +317,7 @@ class Resolver:
 
 
 def resolve(entry: GroupEntry, usual_port: int) -> tuple[list[Destination], str]:
-    """The addresses of a name, and why there are none; blocks as long as the system's resolver does."""
+    """Returns the addresses of a name, or the reason why it has none; blocks as long as the system's resolver does."""
     port = entry.port or usual_port
     try:
         # bytes, because a str would be encoded as an internationalised name, whose codec imports `re`

@@ -11,11 +11,11 @@ from __future__ import annotations
 
 import _socket
 import sys
+from typing import TYPE_CHECKING
 
 from cexec.net.announcer import LINUX
 from cexec.protocol.base.limits import MAXIMUM_FORWARDED
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
@@ -28,13 +28,13 @@ _BATCH = 64  # datagrams (ours) in one call
 _DATA_SIZE = 1344  # bytes: MAXIMUM_FORWARDED and one more, which tells what is too long, in whole cache lines
 _NAME_SIZE = 32  # bytes: struct sockaddr_in6 has 28
 _CONTROL_SIZE = 64  # bytes: room for one struct in_pktinfo or in6_pktinfo and its header
-_MOST_SOURCES = 1024  # (ours) that are remembered as Python has them
+MOST_SOURCES = 1024  # (ours) that are remembered as Python has them
 
 assert _DATA_SIZE > MAXIMUM_FORWARDED
 
 
 def make_batches() -> Batches | SingleDatagrams:
-    """What this machine can do."""
+    """Returns the fastest way to receive that this machine has."""
     try:
         return Batches()
     except (ImportError, OSError, AttributeError):  # no ctypes, no recvmmsg
@@ -123,14 +123,14 @@ class Batches:
 
     def _decode_source(self, name: bytes) -> Sockaddr:
         """As Python has it; remembered, because making it takes long and a flood has few."""
-        if len(self._sources) >= _MOST_SOURCES:
+        if len(self._sources) >= MOST_SOURCES:
             self._sources.clear()
         source = self._sources[name] = _decode_source(name)
         return source
 
 
 def _address(ctypes: Any, buffer: bytearray) -> int:
-    """Where a buffer is; it cannot be moved while that is held."""
+    """Returns the address of a buffer, which cannot be moved while the result is held."""
     return int(ctypes.addressof((ctypes.c_char * len(buffer)).from_buffer(buffer)))
 
 

@@ -1,4 +1,4 @@
-"""What a datagram to a group is sent to on this machine, now.
+"""The destinations of a datagram to a group on this machine, now.
 
 Contract: `destinations` reads the interfaces and returns a list of `Destination`, one per datagram to send, and a dict
 entry -> reason for what has nowhere to go.  Names and mdns are left out: they must be asked for, which takes time.
@@ -24,8 +24,10 @@ _DEFAULT_IPV6_ENTRY = GroupEntry(DEFAULT_IPV6_GROUP, MULTICAST, _socket.AF_INET6
 
 
 class Destination:
-    """Where one datagram goes: through the interface with the index `interface` (0: the routes decide); `hops` is None
-    unless it is a multicast group.
+    """The destination of one datagram.
+
+    The datagram goes through the interface with the index `interface` (0: the routes decide).  `hops` is None unless
+    the destination is a multicast group.
     """
 
     __slots__ = ("family", "hops", "interface", "label", "sockaddr")
@@ -44,7 +46,7 @@ class Destination:
 
 
 def destinations(entries: Iterable[GroupEntry] | None, port: int) -> tuple[list[Destination], dict[str, str]]:
-    """What a datagram is sent to, and entry -> reason for what has nowhere to go; None is the default group."""
+    """Returns a datagram's destinations, and entry -> reason for entries without one; None is the default group."""
     chosen: list[Destination] = []
     failures: dict[str, str] = {}
     found: list[Interface] | None = None  # read once, and only when an entry needs them
@@ -104,7 +106,7 @@ def default_broadcasts(found: Iterable[Interface]) -> list[str]:
 def multicast_interfaces(
     family: int, wanted: str, found: Iterable[Interface], loopback: bool = True
 ) -> list[Interface]:
-    """Where a multicast group is sent and joined: the interface that is asked for, or all that can.
+    """Returns the interfaces of a multicast group: the one that is asked for, or all that can do multicast.
 
     IPv4 passes on the loopback too, so that it works without a network; for IPv6 the kernel has no route there.
     """
@@ -121,7 +123,7 @@ def multicast_interfaces(
 
 
 def _broadcast_interfaces(wanted: str, found: Sequence[Interface]) -> list[Interface]:
-    """Where 255.255.255.255 is sent: the interface that is asked for, or all with a broadcast and an address."""
+    """Returns the interfaces of 255.255.255.255: the one that is asked for, or all with a broadcast and an address."""
     if wanted:
         return multicast_interfaces(_socket.AF_INET, wanted, found)
     return [one for one in found if one.up and one.broadcast and one.ipv4 and not one.port]

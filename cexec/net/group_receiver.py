@@ -1,4 +1,4 @@
-"""What a process hears of its group, of the applications that it knows; the one place where datagrams are passed on.
+"""The datagrams of a group that concern the applications of a process; the one place where datagrams are forwarded.
 
 Contract: `GroupReceiver.receive(now)` never blocks and returns (datagram, source, socket) for everything whose mac1 is
 right under one of the keys.  The kernel gives a unicast datagram to one process of a host only: it is passed on to the
@@ -8,10 +8,11 @@ us comes with its original source, and is never passed on again.  docs/protocol.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from cexec.protocol.base.token_bucket import TokenBucket
 from cexec.protocol.datagrams import datagram, forwarded
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     import _socket
     from collections.abc import Sequence
@@ -38,7 +39,7 @@ class GroupReceiver:
         self._strangers: list[tuple[bytes, Sockaddr]] | None = [] if keep_strangers else None
 
     def receive(self, now: float) -> list[tuple[Datagram, Sockaddr, _socket.socket]]:
-        """What has come."""
+        """Returns the datagrams that have come."""
         found: list[tuple[Datagram, Sockaddr, _socket.socket]] = []
         for data, source, via, unicast in self._groups.receive(prefix=datagram.PREFIX):
             if len(data) <= datagram.INNER_START:

@@ -1,4 +1,4 @@
-"""What cservice, crat and cproxy hear: a group's sockets on the protocol's UDP port.
+"""A group's sockets on the protocol's UDP port, for cservice, crat and cproxy.
 
 Contract: `GroupSockets(entries, port)` opens sockets that hear every entry that is of this machine: broadcast
 addresses, multicast groups on their interfaces, addresses of its own.  Entries that are other hosts are only ever sent
@@ -16,6 +16,7 @@ import _socket
 import errno
 import sys
 from time import monotonic
+from typing import TYPE_CHECKING
 
 from cexec.errors import LocalError
 from cexec.net.announcer import LINUX, Resolver, open_datagram_socket, resolve
@@ -25,7 +26,6 @@ from cexec.net.interfaces import interfaces
 from cexec.net.listen_plan import ListenPlan
 from cexec.system.reason import reason_of
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -185,7 +185,7 @@ class GroupSockets:
                 one.joined[membership] = addresses[membership[1]]
 
     def receive(self, limit: int = RECEIVE_LIMIT, prefix: bytes = b"") -> list[Heard]:
-        """What has come and begins with `prefix`, at most `limit` datagrams of each socket are looked at."""
+        """Returns the datagrams that begin with `prefix`; at most `limit` datagrams of each socket are looked at."""
         heard: list[Heard] = []
         if self._registration is not None:
             self._registration.receive()
@@ -233,7 +233,7 @@ class GroupSockets:
         return self._registration
 
     def news(self) -> str | None:
-        """What is to be logged, once: multicast DNS does not work, or works again."""
+        """Returns a line for the log when multicast DNS begins to fail or works again; None if nothing has changed."""
         return None if self._registration is None else self._registration.news()
 
     def leave(self) -> None:
@@ -242,11 +242,11 @@ class GroupSockets:
             self._registration.close()
 
     def addresses(self) -> list[str]:
-        """What is heard now, as a person reads it; the port only where it is not the usual one."""
+        """Returns the addresses that are heard now, as text; with the port if it is not the usual one."""
         return list(dict.fromkeys(self._labels))
 
     def description(self) -> str:
-        """What is heard now, or why nothing is, in words."""
+        """Returns in words which addresses are heard now, or why none is."""
         reasons = "; ".join(f"{entry}: {reason}" for entry, reason in self.unheard.items())
         return ", ".join(self.addresses()) or f"nothing ({reasons or 'no interface is up'})"
 

@@ -6,7 +6,7 @@ Contract: a group list is text, `ENTRY[,ENTRY...]`, and an entry is one of
     239.1.2.3      ff05::77     a multicast group; `%INTERFACE` picks one interface (all otherwise) and `/HOPS` at the
                                 very end its TTL or hop limit (31 otherwise): `239.1.2.3%eth0:3010/8`
     name.example                a host's name, resolved when it is used, not here
-    mdns                        whatever multicast DNS finds
+    mdns                        all workers that multicast DNS finds
 
 each but `mdns` with an optional `:PORT` (IPv6: `[ff02::77%eth0]:3010/8`).  `parse_groups` refuses everything else with
 GroupError, which names the entry.  An absent list (None) is the default group: the broadcast address of every interface
@@ -70,7 +70,7 @@ class GroupEntry:
 
     @property
     def loopback(self) -> bool:
-        """Whether what is sent to the entry can never leave this machine."""
+        """Returns True if a datagram to the entry can never leave this machine."""
         if self.kind == ADDRESS:
             return self.address == "::1" or (self.family == _socket.AF_INET and self.address.startswith("127."))
         if self.kind == MULTICAST:
@@ -84,7 +84,7 @@ def parse_groups(text: str) -> list[GroupEntry]:
 
 
 def all_literal(text: str) -> bool:
-    """Whether every entry of a list is a literal address: some shells set GROUP to the user's unix group."""
+    """Returns True if every entry of a list is a literal address: some shells set GROUP to the user's unix group."""
     try:
         return all(entry.kind in (ADDRESS, MULTICAST) for entry in parse_groups(text))
     except GroupError:
@@ -92,12 +92,12 @@ def all_literal(text: str) -> bool:
 
 
 def all_loopback(entries: Iterable[GroupEntry] | None) -> bool:
-    """Whether every entry is loopback, so that nobody has to bind anything that others can reach."""
+    """Returns True if every entry is loopback, so that no socket has to be reachable from other machines."""
     return entries is not None and all(entry.loopback for entry in entries)
 
 
 def uses_ipv6(entries: Iterable[GroupEntry] | None) -> bool:
-    """Whether an answer to what is sent may come by IPv6."""
+    """Returns True if an answer to a datagram may come by IPv6."""
     return entries is None or any(entry.family != _socket.AF_INET for entry in entries)
 
 
@@ -209,7 +209,7 @@ def _check_host(text: str, kind: str, family: int, address: str, interface: str)
 
 
 def is_multicast(family: int, address: str) -> bool:
-    """Whether a literal is a multicast group."""
+    """Returns True if a literal is a multicast group."""
     first = _socket.inet_pton(family, address)[0]
     return first == 0xFF if family == _socket.AF_INET6 else first & 0xF0 == 0xE0
 

@@ -1,9 +1,9 @@
-"""What network interfaces this machine has, now.
+"""The network interfaces that this machine has now.
 
 Contract: `interfaces()` is one read of the kernel's tables (two netlink dumps on Linux, about 0.1 ms; psutil elsewhere)
 and never raises: a kernel that refuses to tell yields what is known, at worst an empty list.  Addresses are text as
 `inet_ntop` writes it, without a scope suffix; an interface's index is the scope of its link-local addresses.
-Nothing is cached here: who asks again sees what changed.
+Nothing is cached here: each call sees the interfaces of that moment.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ _IFF_MULTICAST = 0x1000
 
 # <linux/netlink.h> and <linux/rtnetlink.h>
 _REQUEST_DUMP = 0x301  # NLM_F_REQUEST | NLM_F_DUMP
-_DUMP_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR: the table changed while it was read
-_NLMSG_ERROR, _NLMSG_DONE = 2, 3
-_RTM_NEWLINK, _RTM_GETLINK, _RTM_NEWADDR, _RTM_GETADDR = 16, 18, 20, 22
+DUMP_INTERRUPTED = 0x10  # NLM_F_DUMP_INTR: the table changed while it was read
+_NLMSG_ERROR, NLMSG_DONE = 2, 3
+RTM_NEWLINK, RTM_GETLINK, RTM_NEWADDR, RTM_GETADDR = 16, 18, 20, 22
 _IFA_ADDRESS, _IFA_LOCAL, _IFA_BROADCAST = 1, 2, 4
 _IFLA_IFNAME, _IFLA_LINKINFO, _IFLA_EXT_MASK = 3, 18, 29
 _IFLA_INFO_KIND, _IFLA_INFO_SLAVE_KIND = 1, 4
@@ -82,25 +82,25 @@ class Interface:
 def interfaces() -> list[Interface]:
     """All interfaces, by index, with the addresses they have at this moment."""
     try:
-        found = _from_netlink() if hasattr(_socket, "AF_NETLINK") else _from_psutil()
+        found = from_netlink() if hasattr(_socket, "AF_NETLINK") else from_psutil()
     except (OSError, ImportError, IndexError, ValueError):
         found = {}
     return [found[index] for index in sorted(found)]
 
 
 def has_network() -> bool:
-    """Whether anything but the loopback is up."""
+    """Returns True if any interface but the loopback is up."""
     return any(one.up and not one.loopback for one in interfaces())
 
 
-def _from_netlink() -> dict[int, Interface]:
+def from_netlink() -> dict[int, Interface]:
     channel = _socket.socket(_socket.AF_NETLINK, _socket.SOCK_RAW, _socket.NETLINK_ROUTE)
     try:
         found: dict[int, Interface] = {}
         extra = b"".join(_native(value, size) for value, size in ((8, 2), (_IFLA_EXT_MASK, 2), (_SKIP_STATISTICS, 4)))
-        for body in _dump(channel, _RTM_GETLINK, _RTM_NEWLINK, bytes(16) + extra):
+        for body in read_table(channel, RTM_GETLINK, RTM_NEWLINK, bytes(16) + extra):
             _add_link(found, body)
-        for body in _dump(channel, _RTM_GETADDR, _RTM_NEWADDR, bytes(8)):
+        for body in read_table(channel, RTM_GETADDR, RTM_NEWADDR, bytes(8)):
             _add_address(found, body)
         return found
     finally:
@@ -115,7 +115,7 @@ def _number(data: bytes) -> int:
     return int.from_bytes(data, sys.byteorder)
 
 
-def _dump(channel: _socket.socket, request: int, answer: int, body: bytes) -> list[bytes]:
+def read_table(channel: _socket.socket, request: int, answer: int, body: bytes) -> list[bytes]:
     """The bodies of all `answer` messages to one dump request, read again when the table changed meanwhile."""
     for sequence in range(1, _PATIENCE + 1):
         size = _HEADER + len(body)
@@ -136,11 +136,11 @@ def _answers(channel: _socket.socket, answer: int) -> tuple[list[bytes], bool]:
         while start + _HEADER <= len(data):
             size = _number(data[start : start + 4])
             kind = _number(data[start + 4 : start + 6])
-            if _number(data[start + 6 : start + 8]) & _DUMP_INTERRUPTED:
+            if _number(data[start + 6 : start + 8]) & DUMP_INTERRUPTED:
                 consistent = False
             if kind == answer:
                 bodies.append(data[start + _HEADER : start + _aligned(size)])
-            elif kind == _NLMSG_DONE:
+            elif kind == NLMSG_DONE:
                 return bodies, consistent
             elif kind == _NLMSG_ERROR:
                 raise OSError(-int.from_bytes(data[start + 16 : start + 20], sys.byteorder, signed=True), "netlink")
@@ -151,7 +151,7 @@ def _aligned(size: int) -> int:
     return size + 3 & ~3
 
 
-def _attributes(data: bytes, start: int) -> dict[int, bytes]:
+def parse_attributes(data: bytes, start: int) -> dict[int, bytes]:
     """The attributes (length, type, value, padding to 4 bytes) from `start` on, which is a multiple of 2."""
     # a dump has hundreds of them, and this is three times as fast as slices of bytes
     pairs = memoryview(data)[: len(data) & ~1].cast("H")
@@ -166,9 +166,9 @@ def _attributes(data: bytes, start: int) -> dict[int, bytes]:
 
 def _add_link(found: dict[int, Interface], body: bytes) -> None:
     index, flags = _number(body[4:8]), _number(body[8:12])
-    attributes = _attributes(body, 16)
+    attributes = parse_attributes(body, 16)
     name = attributes.get(_IFLA_IFNAME, b"").rstrip(b"\0").decode("utf-8", "surrogateescape")
-    information = _attributes(attributes.get(_IFLA_LINKINFO, b""), 0)
+    information = parse_attributes(attributes.get(_IFLA_LINKINFO, b""), 0)
     port = information.get(_IFLA_INFO_SLAVE_KIND, b"").rstrip(b"\0") in _LOWER_LAYER
     kind = information.get(_IFLA_INFO_KIND, b"").rstrip(b"\0").decode("ascii", "replace")
     found[index] = Interface(name, index, flags, port, kind)
@@ -176,7 +176,7 @@ def _add_link(found: dict[int, Interface], body: bytes) -> None:
 
 def _add_address(found: dict[int, Interface], body: bytes) -> None:
     interface = found.get(_number(body[4:8]))
-    attributes = _attributes(body, 8)
+    attributes = parse_attributes(body, 8)
     own = attributes.get(_IFA_LOCAL) or attributes.get(_IFA_ADDRESS)  # on a point-to-point link that is the other end
     if interface is None or not own:
         return
@@ -187,7 +187,7 @@ def _add_address(found: dict[int, Interface], body: bytes) -> None:
         interface.ipv6.append(_socket.inet_ntop(_socket.AF_INET6, own))
 
 
-def _from_psutil() -> dict[int, Interface]:
+def from_psutil() -> dict[int, Interface]:
     """The same from psutil, for systems without netlink; its statistics name the flags from version 5.9.3 on."""
     import psutil
 

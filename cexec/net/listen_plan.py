@@ -8,6 +8,7 @@ own, so that a socket on 127.255.255.255 hears that broadcast only.  docs/protoc
 from __future__ import annotations
 
 import _socket
+from typing import TYPE_CHECKING
 
 from cexec.net.destinations import (
     address_label,
@@ -27,7 +28,6 @@ from cexec.net.groups import (
     multicast_scope,
 )
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 

@@ -30,7 +30,7 @@ REGISTER, BROWSE, BROWSE_IDLY = "register", "browse", "browse-idly"
 FOUND, LOST, FAILED, REGISTERED = "found", "lost", "failed", "registered"
 
 _RESTART_INTERVAL = 60.0  # seconds (ours) after which a process that has ended is started again
-_MAXIMUM_FOUND = 4096  # addresses (ours) that are believed: anybody on the link can claim to be a worker
+MAXIMUM_FOUND = 4096  # addresses (ours) that are believed: anybody on the link can claim to be a worker
 _MAXIMUM_LINE = 4096  # bytes (ours)
 _READ_SIZE = 65536
 
@@ -61,7 +61,7 @@ class HelperProcess:
         return self._channel.fileno() < 0
 
     def lines(self) -> list[str]:
-        """What it has said since the last call."""
+        """Returns the lines of the process since the last call."""
         over = False
         try:
             while data := self._channel.recv(_READ_SIZE):
@@ -129,7 +129,7 @@ class Finds:
         if what == LOST and sockaddr in self._known:
             self._known.remove(sockaddr)
             self._gone.append(sockaddr)
-        elif what == FOUND and sockaddr not in self._known and len(self._known) < _MAXIMUM_FOUND:
+        elif what == FOUND and sockaddr not in self._known and len(self._known) < MAXIMUM_FOUND:
             try:
                 self._new.append((peer_family(sockaddr), sockaddr))
             except ProtocolError:
@@ -181,7 +181,7 @@ class Registration:
         return self._finds.take()
 
     def news(self) -> str | None:
-        """What is to be logged, once."""
+        """Returns a line for the log; None if there is nothing new."""
         news, self._news = self._news, None
         return news
 

@@ -12,13 +12,13 @@ import os
 import queue
 import signal
 import threading
+from typing import TYPE_CHECKING
 
 from cexec.net.interfaces import interfaces
 from cexec.net.mdns import BROWSE_IDLY, FAILED, FOUND, LOST, REGISTER, REGISTERED, SERVICE, VERSION, VERSION_KEY
 from cexec.system.reason import reason_of
 from cexec.system.signal_state import set_at_start
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import TypeAlias
 
@@ -38,7 +38,7 @@ def main(arguments: list[str]) -> None:
     """Runs until standard input ends."""
     os.closerange(3, HIGHEST_DESCRIPTOR)  # a client passes the descriptors on that it was started with
     set_at_start()
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # it bounds our end, whoever ignored it before
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # it bounds our end, also if our parent ignored it
     for number in (signal.SIGTERM, signal.SIGHUP, signal.SIGINT):
         signal.signal(number, signal.SIG_IGN)  # meant for the one who started us, who closes the socket then
     if arguments[0] == BROWSE_IDLY:
@@ -100,7 +100,7 @@ class _Speaker:
             if self._port is not None:
                 self._register(zc, self._port)
             zeroconf.ServiceBrowser(zc, SERVICE, handlers=[self._changed])
-        except Exception as error:  # whatever it is, the one who started us is told and the next look tries again
+        except Exception as error:  # our parent is told, and the next look tries again
             self._close()
             self._fail(error)
         else:
@@ -157,7 +157,7 @@ class _Speaker:
         return False
 
     def _addresses(self, name: str) -> set[str]:
-        """Where an instance is heard."""
+        """Returns the addresses at which an instance is heard."""
         if self._zeroconf is None:  # a former one has told the name
             return set()
         try:
@@ -191,7 +191,7 @@ def _interfaces() -> State:
 
 
 def _own_addresses() -> list[str]:
-    """Those of this machine's networks; the loopback's when there is none."""
+    """Returns the addresses of this machine's networks; that of the loopback if there is no network."""
     found = [one for one in interfaces() if one.up]
     outside = [address for one in found if not one.loopback for address in one.addresses()]
     return outside or [address for one in found for address in one.addresses()]

@@ -119,7 +119,7 @@ def open_listener(
     failure: OSError | None = None
     for port in ports if ports is not None else [0]:
         try:
-            return TcpListener(_bind_families(port, loopback, ipv6, backlog))
+            return TcpListener(bind_families(port, loopback, ipv6, backlog))
         except OSError as error:
             failure = error
     if ports is None or failure is None or failure.errno not in (errno.EADDRINUSE, errno.EACCES):
@@ -133,20 +133,20 @@ def open_listener(
     )
 
 
-def _bind_families(port: int, loopback: bool, ipv6: bool, backlog: int) -> list[_socket.socket]:
+def bind_families(port: int, loopback: bool, ipv6: bool, backlog: int) -> list[_socket.socket]:
     if not ipv6:
-        return [_listen(_socket.AF_INET, "127.0.0.1" if loopback else "0.0.0.0", port, backlog)]
+        return [listen_on(_socket.AF_INET, "127.0.0.1" if loopback else "0.0.0.0", port, backlog)]
     if not loopback:
         try:
-            return [_listen(_socket.AF_INET6, "::", port, backlog)]
+            return [listen_on(_socket.AF_INET6, "::", port, backlog)]
         except OSError as error:
             if error.errno not in _NO_IPV6:
                 raise
-            return [_listen(_socket.AF_INET, "0.0.0.0", port, backlog)]
+            return [listen_on(_socket.AF_INET, "0.0.0.0", port, backlog)]
     for attempt in range(_PAIR_ATTEMPTS):
-        first = _listen(_socket.AF_INET, "127.0.0.1", port, backlog)
+        first = listen_on(_socket.AF_INET, "127.0.0.1", port, backlog)
         try:
-            return [first, _listen(_socket.AF_INET6, "::1", first.getsockname()[1], backlog)]
+            return [first, listen_on(_socket.AF_INET6, "::1", first.getsockname()[1], backlog)]
         except OSError as error:
             if error.errno in _NO_IPV6:
                 return [first]
@@ -156,7 +156,7 @@ def _bind_families(port: int, loopback: bool, ipv6: bool, backlog: int) -> list[
     raise AssertionError("unreachable")
 
 
-def _listen(family: int, address: str, port: int, backlog: int) -> _socket.socket:
+def listen_on(family: int, address: str, port: int, backlog: int) -> _socket.socket:
     created = _socket.socket(family, _socket.SOCK_STREAM, _socket.IPPROTO_TCP)
     try:
         created.setblocking(False)

@@ -1,9 +1,9 @@
-"""Where bytes are between two sockets: in a pipe of the kernel's, which never shows them to us, or in memory.
+"""Buffers between two sockets: pipes, whose bytes stay in the kernel, or memory.
 
-Contract: `Buffers.take` gives an empty buffer, `give_back` takes it again, with or without bytes in it.  A buffer is
-filled only when it is empty: `fill` returns how many bytes came (0 at the end), None when none has; `drain` how many
-were taken, None when none can be.  Both raise the `OSError` of the socket.  Pipes and splice are Linux's; elsewhere, or
-when descriptors run out, a buffer is memory.
+Contract: `Buffers.take` returns an empty buffer, `give_back` takes it again, with or without bytes in it.  A buffer is
+filled only while it is empty.  `fill` returns how many bytes came, 0 at the end, None if nothing has come yet; `drain`
+returns how many bytes were taken, None if the socket takes nothing now.  Both raise the `OSError` of the socket.  Pipes
+and splice are Linux's; elsewhere, or when descriptors run out, a buffer is memory.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ class PipeBuffer:
         try:
             fcntl(self._writing, _F_SETPIPE_SZ, PIPE_SIZE)
         except OSError:
-            pass  # this user's pipes are large enough together: it stays as it is
+            pass  # this user's pipes have reached their limit together, so this one keeps its size
 
     def fill(self, source: _socket.socket) -> int | None:
         try:
@@ -94,7 +94,7 @@ Buffer = MemoryBuffer | PipeBuffer
 
 
 class Buffers:
-    """Those of one relay: a connection that carries nothing has none."""
+    """The buffers of one relay.  A connection without bytes on their way holds none."""
 
     def __init__(self, *, splice: bool = _CAN_SPLICE) -> None:
         self._splice = splice

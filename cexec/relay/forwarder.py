@@ -1,9 +1,9 @@
 """The TCP half of a relay: a listener for each announcement, and the connections of the workers that came.
 
-Contract: `listen` opens the listener of an announcement, `close_listener` closes it; what it has accepted lives on.
-`advance` is called with the announcement or the connection that has something to do, `handle_timeouts` when
-`next_timeout` has come.  Everything is bounded; what finds no room waits in the kernel's backlog.  A line is logged for
-each job that came through.  docs/protocol.md section 6.3.
+Contract: `listen` opens the listener of an announcement, `close_listener` closes it; connections that it has accepted
+live on.  The caller calls `advance` with the announcement or the connection whose descriptors are ready, and
+`handle_timeouts` when `next_timeout` has come.  Everything is bounded; connections beyond the bounds wait in the
+kernel's backlog.  A line is logged for each job that came through.  docs/protocol.md section 6.3.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Forwarder:
     def __init__(
         self, poller: Poller, buffers: Buffers, log: EventLog, ports: Sequence[int] | None, descriptors: int
     ) -> None:
-        """`ports`: for the listeners, None is any; `descriptors`: how many this process may have open."""
+        """`ports`: for listeners, None allows any; `descriptors`: how many this process may have open."""
         self._poller = poller
         self._buffers = buffers
         self._log = log
@@ -55,7 +55,7 @@ class Forwarder:
         self._listening: dict[Announced, None] = {}
         self._due = NEVER  # no connection has a timeout before
         self._accept_again = 0.0  # 0: now
-        self._no_port = ""  # why there was no listener, as it was said last
+        self._no_port = ""  # the last reported reason why a listener could not be opened
 
     def __len__(self) -> int:
         """How many connections there are."""
@@ -68,11 +68,11 @@ class Forwarder:
 
     @property
     def jobs(self) -> int:
-        """How many of them carry a job."""
+        """How many connections carry a job."""
         return sum(connection.is_job for connection in self._connections)
 
     def listen(self, entry: Announced, now: float, *, loopback: bool, ipv6: bool) -> bool:
-        """Whether workers can be told where to connect for it."""
+        """Opens a listener for the announcement; returns False if that failed, so that it must not be passed on."""
         if entry.listener is not None or now < entry.refuses_until:
             return True
         try:
@@ -97,7 +97,7 @@ class Forwarder:
             del self._listening[entry]
 
     def advance(self, owner: object, events: Mapping[int, int], now: float) -> None:
-        """Something has happened to a listener or to a connection."""
+        """Handles what has happened to a listener or to a connection."""
         if isinstance(owner, Announced):
             self._accept(owner, now)
         elif isinstance(owner, RelayedConnection) and owner in self._connections:
@@ -164,7 +164,7 @@ class Forwarder:
     # connections
 
     def _follow(self, connection: RelayedConnection, now: float) -> None:
-        """Wait for what it waits for, or let go of it."""
+        """Watches the descriptors that it waits for, or removes it if it has ended."""
         masks = connection.masks()
         for fd in self._connections[connection]:
             if fd not in masks:
@@ -187,7 +187,7 @@ class Forwarder:
         self._log_end(connection, now)
         entry.reached = entry.reached or connection.spliced
         if connection.unreachable == REFUSED or (connection.unreachable and not entry.reached):
-            # so are we: then the workers tell the client of that
+            # We refuse, too, so that the workers tell the client that it cannot be reached.
             entry.refuses_until = now + REFUSAL
             self.close_listener(entry)
         if was_full:

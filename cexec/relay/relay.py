@@ -9,7 +9,6 @@ their own: `receive`, `next_timeout`, `handle_timeouts`, `stop`.  docs/protocol.
 
 from __future__ import annotations
 
-import os
 import select
 import signal
 from collections.abc import Sequence
@@ -27,6 +26,7 @@ from cexec.relay.announcement_table import CLAIMED, PASSED_ON, WITHDRAWN, Announ
 from cexec.relay.buffers import Buffers
 from cexec.relay.forwarder import Forwarder
 from cexec.relay.poller import Poller
+from cexec.system.io.wakeup import Wakeup
 
 if TYPE_CHECKING:
     import _socket
@@ -76,7 +76,7 @@ class Relay:
         self._stopping = 0  # how often `stop` has been called
         self._watched: set[int] = set()  # descriptors of the sides
         self._wakeup = _catch_signals()
-        self._poller.watch(self._wakeup, select.POLLIN, self)
+        self._poller.watch(self._wakeup.fileno(), select.POLLIN, self)
 
     @property
     def announcements(self) -> int:
@@ -167,7 +167,7 @@ class Relay:
             self._dropped = 0
 
     def _read_signals(self, now: float) -> None:
-        for _ in os.read(self._wakeup, 64):
+        for _ in self._wakeup.take():
             self.stop(now)
 
     # datagrams
@@ -272,11 +272,7 @@ class Relay:
         self._table.remove(entry)
 
 
-def _catch_signals() -> int:
-    reading, writing = os.pipe()
-    os.set_blocking(reading, False)
-    os.set_blocking(writing, False)
-    signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-    for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda number, stack: None)
-    return reading
+def _catch_signals() -> Wakeup:
+    made = Wakeup()
+    made.start((signal.SIGTERM, signal.SIGINT))
+    return made

@@ -1,9 +1,9 @@
 """One of the two networks of a relay: hears its group and its answers, and sends to it.
 
-Contract: `hear` returns what has come for the group, `replies` what was sent back to us alone; neither blocks.  A
-datagram for this host alone is passed on to its other processes, and what those pass on is heard (docs/protocol.md
-section 2.5); what this host says to itself on the loopback is not, unless the group is the loopback's.  `refresh`
-follows the interfaces.  Only the constructor raises, and only `LocalError` and `UsageError`.
+Contract: `hear` returns datagrams for the group, `replies` those that were sent back to us alone; neither blocks.  A
+datagram for this host alone is forwarded to its other processes, and datagrams that they forward are heard
+(docs/protocol.md section 2.5).  Datagrams of this host on its own loopback are ignored, unless the group is there.
+`refresh` follows the interfaces.  Only the constructor raises, and only `LocalError` and `UsageError`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _FORWARDED = bytes([datagram.FORWARDED])
 
 
 class Side:
-    """One network; `make_plan` says what it is at this moment, and raises `CexecError` when it is not there."""
+    """One network; `make_plan` returns its present form, and raises `CexecError` if it is not there."""
 
     def __init__(self, number: int, make_plan: Callable[[], Network], port: int) -> None:
         self.number = number
@@ -55,22 +55,22 @@ class Side:
 
     @property
     def labels(self) -> list[str]:
-        """What is sent to, as a person reads it."""
+        """The addresses that are sent to, for people."""
         return self._network.labels
 
     @property
     def loopback(self) -> bool:
-        """Whether who answers can only be on this host."""
+        """True if answers can come from this host only."""
         return self._announcer.loopback
 
     @property
     def ipv6(self) -> bool:
-        """Whether an answer may come by IPv6."""
+        """True if an answer may come by IPv6."""
         return self._announcer.ipv6
 
     @property
     def failures(self) -> dict[str, str]:
-        """What the last datagram could not be sent to, and why."""
+        """The destinations that the last datagram could not be sent to, and why."""
         return self._announcer.failures
 
     def hear(self, now: float) -> list[tuple[bytes, Sockaddr, _socket.socket]]:
@@ -98,22 +98,22 @@ class Side:
         return self._announcer.receive()
 
     def send(self, data: bytes) -> list[str]:
-        """To the whole network; the labels of what took it."""
+        """Sends to the whole network; returns the labels of the destinations that took it."""
         return self._announcer.send(data)
 
     def send_to(self, data: bytes, address: Sockaddr, via: _socket.socket) -> None:
-        """To one host, from where it was heard."""
+        """Sends to one host, from the socket that heard it."""
         self._groups.send_to(data, address, via)
 
     def filenos(self) -> list[int]:
-        """The descriptors to wait for; may be others after every call."""
+        """Returns the descriptors to wait for, which may differ on every call."""
         fds = self._groups.filenos() + self._announcer.filenos()
         if self._registration is not None and self._registration.fileno() >= 0:
             fds.append(self._registration.fileno())
         return fds
 
     def refresh(self) -> bool:
-        """Follow the interfaces; whether anything changed.  A network that has gone away is waited for."""
+        """Follows the interfaces; returns True if anything changed.  If the network has gone away, it waits for it."""
         if self._registration is not None:
             self._registration.refresh(monotonic())
         try:
@@ -132,7 +132,7 @@ class Side:
         return self._groups.refresh()
 
     def news(self) -> str | None:
-        """What is to be logged, once."""
+        """Returns a line for the log, once, or None."""
         return None if self._registration is None else self._registration.news()
 
     def close(self) -> None:

@@ -16,7 +16,6 @@ section 6.3.
 from __future__ import annotations
 
 import _socket
-import os
 import select
 import sys
 from typing import TYPE_CHECKING
@@ -24,6 +23,7 @@ from typing import TYPE_CHECKING
 from cexec.errors import DisconnectedError
 from cexec.net.liveness import Liveness
 from cexec.relay.buffers import MemoryBuffer
+from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -64,12 +64,12 @@ class _End:
 
     def fail(self, error: OSError) -> None:
         """Keeps the error, because the kernel reports it once and the next read may look like a clean end."""
-        self.lost = self.lost or os.strerror(error.errno or 0).lower()
+        self.lost = self.lost or reason_of(error)
 
     def look_for_error(self) -> bool:
         number = self.connection.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
         if number:
-            self.lost = self.lost or os.strerror(number).lower()
+            self.lost = self.lost or reason_of(number)
         return bool(self.lost)
 
     def delivered(self) -> bool:

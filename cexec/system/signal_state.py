@@ -1,4 +1,4 @@
-"""The signal state that a command starts with, whatever its caller had blocked or ignored.
+"""The signal state that a command starts with; its caller may have blocked or ignored signals.
 
 Contract: a command, and a process of ours that does nothing else, calls `set_at_start` before it starts any process.
 While SIGCHLD is ignored the kernel throws exit statuses away, and `subprocess` then reports 0; while it is blocked

@@ -9,7 +9,6 @@ docs/protocol.md sections 2 and 3.
 from __future__ import annotations
 
 import enum
-import os
 import select
 import signal
 from dataclasses import dataclass
@@ -18,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from cexec.protocol.datagrams import hello
 from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Queued, Recovered
+from cexec.system.io.wakeup import Wakeup, poll_timeout
 from cexec.system.process import process
 from cexec.worker.discovery.alert_sender import AlertSender
 from cexec.worker.discovery.answers import Answers, Profile
@@ -109,7 +109,7 @@ class Poller:
             for fd, mask in masks.items():
                 self._poll.register(fd, mask)
         # poll takes whole milliseconds: rounded up, because a loop that wakes too early would wait again at once.
-        return {fd for fd, _ in self._poll.poll(seconds * 1000 + 0.999 if seconds > 0.0 else 0)}
+        return {fd for fd, _ in self._poll.poll(poll_timeout(seconds))}
 
 
 class Worker:
@@ -165,7 +165,7 @@ class Worker:
         """
         ready = self._wait(longest)
         now = monotonic()
-        if self._wakeup in ready:
+        if self._wakeup.fileno() in ready:
             self._read_signals()
         self._jobs.hear(ready, now)
         self._follow_bids(now)
@@ -202,7 +202,8 @@ class Worker:
         heard = self._network.groups.filenos() if serving else ()
         now = monotonic()
         fds = (
-            self._wakeup, *self._jobs.filenos(now), *heard, *self._load.filenos(), *self._network.announcer.filenos(),
+            self._wakeup.fileno(),
+            *self._jobs.filenos(now), *heard, *self._load.filenos(), *self._network.announcer.filenos(),
         )  # fmt: skip
         times = [
             now + longest,
@@ -216,18 +217,13 @@ class Worker:
         masks = {**dict.fromkeys(fds, select.POLLIN), **self._offers.masks()}
         return self._poller.wait(masks, max(0.0, min(times) - now))
 
-    def _catch_signals(self) -> int:
-        """Makes a descriptor that becomes readable when a signal comes."""
-        reading, writing = os.pipe()
-        os.set_blocking(reading, False)
-        os.set_blocking(writing, False)
-        signal.set_wakeup_fd(writing, warn_on_full_buffer=False)
-        for number in (signal.SIGTERM, signal.SIGINT):
-            signal.signal(number, lambda number, stack: None)
-        return reading
+    def _catch_signals(self) -> Wakeup:
+        made = Wakeup()
+        made.start((signal.SIGTERM, signal.SIGINT))
+        return made
 
     def _read_signals(self) -> None:
-        for _ in os.read(self._wakeup, 64):
+        for _ in self._wakeup.take():
             self.stop()
 
     def stop(self) -> None:

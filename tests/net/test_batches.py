@@ -61,7 +61,7 @@ def test_data_and_source_are_as_python_has_them(receiver: Receiver, bound: Open,
 
 
 def test_senders_are_told_apart_however_many(receiver: Receiver, bound: Open, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(batches, "_MOST_SOURCES", 2)
+    monkeypatch.setattr(batches, "MOST_SOURCES", 2)
     via, senders = bound(_socket.AF_INET, "127.0.0.1"), [bound(_socket.AF_INET, "127.0.0.1") for _ in range(5)]
     for sender in senders * 2:
         sender.sendto(b"x", via.getsockname())

@@ -65,8 +65,8 @@ def test_a_kernel_that_refuses_to_tell_is_no_error(monkeypatch: pytest.MonkeyPat
     def refuse() -> dict[int, Interface]:
         raise PermissionError("not for you")
 
-    monkeypatch.setattr(module, "_from_netlink", refuse)
-    monkeypatch.setattr(module, "_from_psutil", refuse)
+    monkeypatch.setattr(module, "from_netlink", refuse)
+    monkeypatch.setattr(module, "from_psutil", refuse)
     assert interfaces() == []
 
 
@@ -104,9 +104,9 @@ class ChangingTable:
         return len(data)
 
     def recv(self, size: int) -> bytes:
-        flags = module._DUMP_INTERRUPTED if self.requests == 1 else 0
+        flags = module.DUMP_INTERRUPTED if self.requests == 1 else 0
         body = self.requests.to_bytes(4, sys.byteorder)
-        answers = ((16 + len(body), module._RTM_NEWADDR, flags, body), (16, module._NLMSG_DONE, 0, b""))
+        answers = ((16 + len(body), module.RTM_NEWADDR, flags, body), (16, module.NLMSG_DONE, 0, b""))
         return b"".join(
             length.to_bytes(4, sys.byteorder)
             + kind.to_bytes(2, sys.byteorder)
@@ -119,15 +119,15 @@ class ChangingTable:
 
 def test_a_table_that_changed_while_it_was_read_is_read_again() -> None:
     channel = ChangingTable()
-    [body] = module._dump(channel, module._RTM_GETADDR, module._RTM_NEWADDR, bytes(8))  # type: ignore[arg-type]
+    [body] = module.read_table(channel, module.RTM_GETADDR, module.RTM_NEWADDR, bytes(8))  # type: ignore[arg-type]
     assert (channel.requests, body) == (2, (2).to_bytes(4, sys.byteorder))
 
 
 @pytest.mark.parametrize("size", range(9))
 def test_truncated_attributes_end_the_walk(size: int) -> None:
     attribute = (8).to_bytes(2, sys.byteorder) + (3).to_bytes(2, sys.byteorder) + b"eth0"
-    assert module._attributes(attribute[:size], 0) == ({} if size < 4 else {3: b"eth0"[: size - 4]})
+    assert module.parse_attributes(attribute[:size], 0) == ({} if size < 4 else {3: b"eth0"[: size - 4]})
 
 
 def test_attributes_of_no_size_end_too() -> None:
-    assert module._attributes(bytes(40), 0) == {0: b""}
+    assert module.parse_attributes(bytes(40), 0) == {0: b""}

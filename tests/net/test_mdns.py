@@ -84,7 +84,7 @@ def test_nobody_can_make_us_send_to_what_is_no_worker(line: str, processes: list
 
 
 def test_only_so_many_are_believed(processes: list[FakeProcess], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(mdns, "_MAXIMUM_FOUND", 2)
+    monkeypatch.setattr(mdns, "MAXIMUM_FOUND", 2)
     browser = Browser()
     processes[0].said = [f"found 10.0.0.{number} 0 3010" for number in range(1, 9)]
     assert len(browser.finds()[0]) == 2
@@ -210,12 +210,12 @@ def test_settling_waits_for_the_first_find_and_a_little_longer(
 ) -> None:
     reading, writing = os.pipe()
     monkeypatch.setattr(FakeProcess, "fileno", lambda self: reading)
-    monkeypatch.setattr(net_announcer, "_LONGEST_SEARCH", 0.3)
+    monkeypatch.setattr(net_announcer, "LONGEST_SEARCH", 0.3)
     announcer = Announcer(parse_groups("mdns"), 3010)
     before = monotonic()
     announcer.settle()
     assert monotonic() - before >= 0.3
-    monkeypatch.setattr(net_announcer, "_LONGEST_SEARCH", 60.0)
+    monkeypatch.setattr(net_announcer, "LONGEST_SEARCH", 60.0)
     before = monotonic()
     announcer.settle()  # once is enough
     assert monotonic() - before < 30

@@ -240,7 +240,7 @@ def test_input_that_is_given_again_wakes_nobody_while_it_cannot_be_sent(pair: Pa
 def test_a_shared_pipe_that_cannot_be_made_non_blocking_is_never_waited_for(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fds, "_open_again", lambda fd, status, flags: None)
+    monkeypatch.setattr(fds, "open_again", lambda fd, status, flags: None)
     reading, writing = os.pipe()
     data = os.urandom(300_000)
     pair.client.sources[0] = file_with(data, tmp_path)

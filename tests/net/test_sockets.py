@@ -154,14 +154,14 @@ def test_a_listener_without_ipv6_has_one_socket() -> None:
 
 @pytest.mark.parametrize("loopback", [True, False])
 def test_a_kernel_without_ipv6_gets_an_ipv4_listener(loopback: bool, monkeypatch: pytest.MonkeyPatch) -> None:
-    original = module._listen
+    original = module.listen_on
 
     def listen(family: int, *rest: object) -> _socket.socket:
         if family == _socket.AF_INET6:
             raise OSError(errno.EAFNOSUPPORT, "Address family not supported by protocol")
         return original(family, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "_listen", listen)
+    monkeypatch.setattr(module, "listen_on", listen)
     listener = open_listener(loopback=loopback)
     connect(("127.0.0.1", listener.port)).close()
     assert listener.accept() is not None
@@ -205,13 +205,13 @@ def test_a_long_list_of_taken_ports_is_told_shortly(monkeypatch: pytest.MonkeyPa
     def refuse(*_: object) -> list[_socket.socket]:
         raise OSError(errno.EADDRINUSE, "Address already in use")
 
-    monkeypatch.setattr(module, "_bind_families", refuse)
+    monkeypatch.setattr(module, "bind_families", refuse)
     with pytest.raises(LocalError, match=r"all of ports 4000 to 4999 \(1000 of them\) taken"):
         open_listener(range(4000, 5000))
 
 
 def test_a_loopback_pair_of_sockets_tries_again_when_only_one_half_is_free(monkeypatch: pytest.MonkeyPatch) -> None:
-    original, refused = module._listen, [1, 2, 3]
+    original, refused = module.listen_on, [1, 2, 3]
 
     def listen(family: int, *rest: object) -> _socket.socket:
         if family == _socket.AF_INET6 and refused:
@@ -219,7 +219,7 @@ def test_a_loopback_pair_of_sockets_tries_again_when_only_one_half_is_free(monke
             raise OSError(errno.EADDRINUSE, "Address already in use")
         return original(family, *rest)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(module, "_listen", listen)
+    monkeypatch.setattr(module, "listen_on", listen)
     listener = open_listener(loopback=True)
     assert len(listener.filenos()) == 2 and not refused
     listener.close()
@@ -227,11 +227,13 @@ def test_a_loopback_pair_of_sockets_tries_again_when_only_one_half_is_free(monke
 
 def test_running_out_of_descriptors_is_told(listener: TcpListener, monkeypatch: pytest.MonkeyPatch) -> None:
     class Exhausted:
+        def getsockname(self) -> tuple[str, int]:
+            return "127.0.0.1", 4000
+
         def _accept(self) -> None:
             raise OSError(errno.EMFILE, "Too many open files")
 
-    exhausted = TcpListener.__new__(TcpListener)
-    exhausted._sockets = [Exhausted()]  # type: ignore[list-item]
+    exhausted = TcpListener([Exhausted()])  # type: ignore[list-item]
     with pytest.raises(LocalError, match="too many open files; raise ulimit -n"):
         exhausted.accept()
 

@@ -6,12 +6,12 @@ thread, when there is something to take.  At most AHEAD blocks wait.  `LocalErro
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from typing import TYPE_CHECKING
 
 from cexec.errors import LocalError
+from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -39,7 +39,7 @@ class BlockReader:
         except queue.Empty:
             return None
         if isinstance(found, OSError):
-            raise LocalError(f"cannot read standard input: {os.strerror(found.errno or 0).lower()}")
+            raise LocalError(f"cannot read standard input: {reason_of(found)}")
         self._over = not found
         return found
 

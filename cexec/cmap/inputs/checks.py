@@ -16,6 +16,7 @@ from cexec.cmap.inputs.tables import Row
 from cexec.cmap.inputs.tasks import BLOCK, FILE, STDERR, STDOUT
 from cexec.errors import UsageError
 from cexec.protocol.base.limits import MAXIMUM_GO
+from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -187,7 +188,7 @@ def _check_readable(path: str, number: int) -> None:
         with open(path, "rb"):
             return
     except OSError as error:
-        raise UsageError(f"row {number}: cannot read {path}: {os.strerror(error.errno or 0).lower()}") from None
+        raise UsageError(f"row {number}: cannot read {path}: {reason_of(error)}") from None
     except ValueError:
         raise UsageError(f"row {number}: the name of an input file cannot contain a NUL byte") from None
 
@@ -202,7 +203,7 @@ def _look_into(directory: str, where: str) -> set[str]:
             raise PermissionError(errno.EACCES, "")
         return set(os.listdir(path))
     except OSError as error:
-        reason = os.strerror(error.errno or 0).lower()
+        reason = reason_of(error)
         raise UsageError(f"{where}: directory {path} cannot be written: {reason}") from None
 
 

@@ -8,7 +8,6 @@ Every mistake is a `UsageError` before anything runs.
 from __future__ import annotations
 
 import math
-import os
 import random
 from array import array
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from cexec.cmap.inputs.parameters import read_parameters
 from cexec.cmap.inputs.store import CHUNK, RecordStore
 from cexec.cmap.inputs.tables import Groups, Lines, Linked, Numbers, Product, Slices, Words
 from cexec.errors import UsageError
+from cexec.system.reason import reason_of
 from cexec.system.units import LARGEST
 
 if TYPE_CHECKING:
@@ -113,7 +113,7 @@ def _reading(name: str, stdin: BinaryIO | None) -> Iterator[BinaryIO]:
             with open(name, "rb") as stream:
                 yield stream
     except OSError as error:
-        raise UsageError(f"cannot read {name}: {os.strerror(error.errno or 0).lower()}") from None
+        raise UsageError(f"cannot read {name}: {reason_of(error)}") from None
 
 
 def parse_order(text: str, option: str) -> str:

@@ -14,6 +14,7 @@ from itertools import accumulate, islice
 from typing import TYPE_CHECKING
 
 from cexec.errors import LocalError
+from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -144,5 +145,5 @@ class RecordStore:
 
 
 def _failure(error: OSError) -> LocalError:
-    reason = os.strerror(error.errno or 0).lower()
+    reason = reason_of(error)
     return LocalError(f"cannot keep data in {tempfile.gettempdir()}: {reason}; TMPDIR says where else there is room")

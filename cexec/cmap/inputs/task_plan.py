@@ -15,6 +15,7 @@ from cexec.cmap.inputs.tables import Row, encode
 from cexec.cmap.inputs.tasks import BLOCK, DATA, FILE, NOTHING, PATH, SHARED, STDERR, STDOUT, Result, Task, TaskInput
 from cexec.cmap.inputs.templates import Template
 from cexec.errors import UsageError
+from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -174,7 +175,7 @@ class Plan:
             with open(path, encoding="utf-8", errors="surrogateescape", newline="") as file:
                 content = file.read(LARGEST_TEXT + 1)
         except OSError as error:
-            raise UsageError(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}") from None
+            raise UsageError(f"cannot read {path}: {reason_of(error)}") from None
         if len(content) > LARGEST_TEXT:
             raise UsageError(f"{path} is too long for a template; give it with --send")
         try:

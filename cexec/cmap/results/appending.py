@@ -13,6 +13,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from cexec.errors import CexecError, LocalError, UsageError
+from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -26,7 +27,7 @@ STANDARD = (1, 2)  # descriptors that may be files whose names we do not know
 def cannot_write(path: str, error: OSError) -> CexecError:
     """Returns the error for a file that the user has named; a name where no file can be is wrong use."""
     kind = UsageError if error.errno in _WRONG_PLACE else LocalError
-    return kind(f"cannot write {path}: {os.strerror(error.errno or 0).lower()}")
+    return kind(f"cannot write {path}: {reason_of(error)}")
 
 
 class Place:
@@ -84,7 +85,7 @@ class AppendFile:
             if place is not None:
                 _cut(self._fd, place)
             target = self.name if self._path else f"to {self.name}"
-            raise LocalError(f"cannot write {target}: {os.strerror(error.errno or 0).lower()}") from None
+            raise LocalError(f"cannot write {target}: {reason_of(error)}") from None
 
     def take_back(self, place: Place) -> None:
         _cut(self._fd, place)

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from cexec.cmap.inputs.store import CHUNK, Spool
 from cexec.cmap.inputs.tasks import STDERR, STDOUT
 from cexec.errors import LocalError, UsageError
+from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -206,7 +207,7 @@ def make_results_directory(path: str, numbers: Iterable[int] | None, finished: C
         os.makedirs(path, exist_ok=True)
         present = set(os.listdir(path))
     except OSError as error:
-        raise UsageError(f"--results {path}: {os.strerror(error.errno or 0).lower()}") from None
+        raise UsageError(f"--results {path}: {reason_of(error)}") from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise UsageError(f"--results {path}: directory cannot be written")
     found = sorted(int(name) for name in present if name.isdecimal())
@@ -219,4 +220,4 @@ def make_results_directory(path: str, numbers: Iterable[int] | None, finished: C
 
 
 def _failure(path: str, error: OSError) -> LocalError:
-    return LocalError(f"cannot write {path}: {os.strerror(error.errno or 0).lower()}")
+    return LocalError(f"cannot write {path}: {reason_of(error)}")

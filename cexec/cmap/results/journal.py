@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from cexec.cmap.results.appending import Place, cannot_write, take_back
 from cexec.cmap.results.lockfile import Lock
 from cexec.errors import LocalError, UsageError
+from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -221,7 +222,7 @@ class Journal:
                     if os.path.lexists(temporary):
                         os.rename(temporary, final)
             except OSError as error:
-                reason = os.strerror(error.errno or 0).lower()
+                reason = reason_of(error)
                 raise LocalError(f"cannot complete what {self._path} began: {error.filename}: {reason}") from None
         self._execute("DELETE FROM pending")
         self.flush()
@@ -244,6 +245,6 @@ def _check_magic(path: str) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        raise UsageError(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}") from None
+        raise UsageError(f"cannot read {path}: {reason_of(error)}") from None
     if begin and begin != MAGIC:
         raise UsageError(f"{path} is no journal of cmap; give another --state")

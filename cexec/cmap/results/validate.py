@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 from cexec.cmap.inputs.store import CHUNK
 from cexec.cmap.results.attempt_files import FileOutput, Output
 from cexec.errors import LocalError, UsageError
+from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -63,7 +64,7 @@ class Validator:
             try:
                 _fill(directory, outputs)
             except OSError as error:
-                raise LocalError(f"cannot write {directory}: {os.strerror(error.errno or 0).lower()}") from None
+                raise LocalError(f"cannot write {directory}: {reason_of(error)}") from None
             if self._function is not None:
                 return Verdict(self._call(self._function, task, directory), Output())
             return self._run(task, directory, extra or {})
@@ -94,7 +95,7 @@ class Validator:
                     process_group=0,
                 )
             except OSError as error:  # a row that is too long for an environment
-                return Verdict(f"{self._option}: {os.strerror(error.errno or 0).lower()}", output)
+                return Verdict(f"{self._option}: {reason_of(error)}", output)
             with process:
                 self._running.add(process)
                 if self._ended:

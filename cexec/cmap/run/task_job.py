@@ -17,6 +17,7 @@ from cexec.protocol.connection.frames import FILE as FILE_KIND
 from cexec.protocol.connection.frames import FIRST_FILE, READS, WRITES, Stream
 from cexec.protocol.connection.options import FETCH_ON_FAILURE, NO
 from cexec.system.io.fds import FileSource, Sink, Source
+from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -66,7 +67,7 @@ class PathSource(FileSource):
         try:
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError as error:
-            raise LocalError(f"cannot read {path}: {os.strerror(error.errno or 0).lower()}") from None
+            raise LocalError(f"cannot read {path}: {reason_of(error)}") from None
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise LocalError(f"cannot read {path}: it is no regular file, so it could not be read again")

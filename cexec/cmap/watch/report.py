@@ -18,6 +18,7 @@ from cexec.cmap.run.ending import How
 from cexec.cmap.run.observer import Observer
 from cexec.cmap.watch.report_style import STYLE
 from cexec.cmap.watch.statistics import HEAD, row
+from cexec.system.reason import reason_of
 from cexec.system.units import show_count, show_duration, show_number
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ class Report(Observer):
             self._write()
             self.problem = ""
         except OSError as error:
-            self.problem = f"cannot write {self._path}: {os.strerror(error.errno or 0).lower()}"
+            self.problem = f"cannot write {self._path}: {reason_of(error)}"
 
     def _write(self) -> None:
         directory, name = os.path.split(self._path)

@@ -1,8 +1,8 @@
-"""A set of instance ids in a few bytes: the Bloom filter by which a census says whom it knows already.
+"""A set of instance ids in a few bytes: the Bloom filter by which a census names the workers that it knows.
 
 Contract: `make(salt, ids, room)` returns at most `room` bytes; `contains(data, salt, identity)` is true for every id
-that was put in, and now and then for another one: the less often the more room there was, and for other ids when the
-salt is another.  An empty filter contains nothing.  Any bytes are a filter.  Pure.  docs/protocol.md section 2.2.
+that was put in, and sometimes for another one.  More room makes this rarer, and another salt hits other ids.  An empty
+filter contains nothing.  Any bytes are a filter.  Pure.  docs/protocol.md section 2.2.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def make(salt: bytes, ids: Collection[bytes], room: int) -> bytes:
 
 
 def contains(data: bytes, salt: bytes, identity: bytes) -> bool:
-    """Whether `identity` was (most likely) put into the filter `data`."""
+    """Returns True if `identity` was put into the filter `data`, and rarely also if it was not."""
     return bool(data) and all(data[place >> 3] & 1 << (place & 7) for place in _places(salt, identity, 8 * len(data)))
 
 

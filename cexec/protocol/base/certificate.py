@@ -26,7 +26,7 @@ _NO_BEFORE, _NO_AFTER = 1, 2
 
 
 def valid_name(name: str) -> bool:
-    """Whether `name` is 1 to 64 of A-Z a-z 0-9 `.` `_` `-`, as every name that a peer supplies must be."""
+    """Returns True if `name` is 1 to 64 of A-Z a-z 0-9 `.` `_` `-`; every name that a peer supplies must be so."""
     return name.isascii() and 0 < len(name) <= MAXIMUM_NAME and not name.encode().translate(None, _NAME_BYTES)
 
 
@@ -57,7 +57,7 @@ def verify_signature(public_key: bytes, signature: bytes, label: bytes, *parts: 
 
 
 class Certificate:
-    """What the authority says of one client or worker."""
+    """A statement of the authority about one client or worker."""
 
     __slots__ = ("name", "not_after", "not_before", "public_key", "role", "serial", "signature")
 
@@ -102,7 +102,7 @@ class Certificate:
 
     @classmethod
     def decode(cls, data: bytes) -> Certificate:
-        """Reads `encode`'s bytes; `ProtocolError` for any other.  What it says is not checked yet."""
+        """Reads `encode`'s bytes; `ProtocolError` for any others.  Nothing that the certificate says is checked yet."""
         reader = Reader(data)
         if reader.u8() != CERTIFICATE_VERSION:
             raise ProtocolError("certificate is of an unknown version")
@@ -131,7 +131,7 @@ class Certificate:
         return bytes(writer.raw(self.public_key))
 
     def check(self, authority_public: bytes, role: str, wall_now: float) -> None:
-        """All that there is to check; `wall_now` is seconds since 1970."""
+        """Checks signature, role and dates; `wall_now` is seconds since 1970."""
         self.check_signature(authority_public, role)
         self.check_dates(wall_now)
 

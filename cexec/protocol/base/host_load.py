@@ -1,4 +1,4 @@
-"""How busy a host is, as it goes into a bid.  docs/placement.md."""
+"""The load of a host, on which its bids depend.  docs/placement.md."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The keys of an application: what each file holds, how all is derived from one seed, and the text of a key file.
+"""The keys of an application: the contents of each key file, their derivation from one seed, and the files' text.
 
 Contract: a key is a value; `encode_key` writes it as the text of a file and `decode_key` reads that text back or raises
 `KeyFileError`, whose message lacks the file's name ("is damaged: ..."): the caller puts it in front.  A value that our
@@ -38,7 +38,7 @@ DEFAULT_CLIENT_SERIAL = 1  # constant and without dates, so that ckeygen run aga
 
 
 class _SharedKey:
-    """What clients and workers of one application have in common."""
+    """The part that client keys and worker keys of one application share."""
 
     __slots__ = (
         "alert_key",
@@ -70,7 +70,7 @@ class _SharedKey:
 
 
 class ClientKey(_SharedKey):
-    """`app.pub`: who holds it may run jobs.  `from_input` says that it was made by `ckeygen -stdin`."""
+    """`app.pub`: its holder may run jobs.  `from_input` is True if `ckeygen -stdin` made it."""
 
     __slots__ = ()
 
@@ -89,7 +89,7 @@ class ClientKey(_SharedKey):
 
 
 class WorkerKey(_SharedKey):
-    """`app.worker`, and what an owner makes for its own cservice: who holds it may serve."""
+    """`app.worker`, also derived by an owner for its own cservice: its holder may serve."""
 
     __slots__ = ("worker_secret",)
 
@@ -109,7 +109,7 @@ class WorkerKey(_SharedKey):
 
 
 class RelayKey:
-    """`app.relay`: who holds it may tell the application's datagrams from others, and read none."""
+    """`app.relay`: its holder can recognise the application's datagrams, and read none."""
 
     __slots__ = ("fingerprint", "from_input", "mac1_key")
 
@@ -123,7 +123,7 @@ class RelayKey:
 
 
 class OwnerKey:
-    """`app`: one seed, from which all else is derived; who holds it may serve and issue every other key."""
+    """`app`: the seed from which all else is derived; its holder may serve and issue every other key."""
 
     __slots__ = ("authority_public", "authority_seed", "from_input", "psk", "seed", "worker_secret")
 
@@ -140,7 +140,7 @@ class OwnerKey:
 
     @classmethod
     def from_standard_input(cls, chunks: Iterable[bytes]) -> OwnerKey:
-        """The key for exactly these bytes, as secret as they are; no bytes at all are a `ValueError`."""
+        """Returns the key for exactly these bytes, which is as secret as they are; `ValueError` if there are none."""
         label = b"cexec 1 input"
         state = sodium.blake2b(len(label).to_bytes(1, "big") + label, digest_size=sodium.KEY_SIZE)
         size = 0
@@ -156,7 +156,7 @@ class OwnerKey:
         return self.client_key().fingerprint
 
     def client_key(self) -> ClientKey:
-        """The default client's key: the same whenever it is asked for."""
+        """Returns the default client's key, which is the same on every call."""
         seed = sodium.keyed_hash(self.seed, b"cexec 1 default client")
         identity = self._identity(ROLE_CLIENT, DEFAULT_CLIENT_NAME, DEFAULT_CLIENT_SERIAL, seed)
         worker_public = sodium.public_key(self.worker_secret)
@@ -230,7 +230,7 @@ def decode_key(text: bytes) -> Key:
             return OwnerKey(_secret(fields, "seed"), from_input)
         if kind == "relay":
             if not valid_name(fields["fingerprint"]):
-                raise KeyFileError("is damaged: its fingerprint is none")
+                raise KeyFileError("is damaged: its fingerprint is malformed")
             return RelayKey(_secret(fields, "mac1"), fields["fingerprint"], from_input)
         psk, authority, seed = (_secret(fields, name) for name in ("psk", "authority", "signing-seed"))
         identity = Identity(Certificate.decode(_bytes(fields, "certificate")), seed)

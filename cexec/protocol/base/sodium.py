@@ -85,7 +85,7 @@ def signing_public_key(seed: bytes) -> bytes:
 
 
 def signing_key(seed: bytes) -> bytes:
-    """What `sign` needs, 64 bytes; to derive it from the seed takes as long as to sign."""
+    """Returns the 64 bytes that `sign` needs; their derivation from the seed takes as long as a signature."""
     _check(seed, KEY_SIZE)
     public = ffi.new("unsigned char[]", KEY_SIZE)
     secret = ffi.new("unsigned char[]", SIGNING_KEY_SIZE)
@@ -159,7 +159,7 @@ _CHACHA = Aead(CHACHA, "chacha20poly1305_ietf", 12, 16)
 
 
 def aead_names() -> list[str]:
-    """The ciphers that this machine is glad to use, best first: AEGIS only where the CPU helps it."""
+    """Returns the ciphers that this machine offers, best first; AEGIS only if the CPU has instructions for it."""
     if hasattr(lib, "crypto_aead_aegis256_encrypt") and lib.crypto_aead_aes256gcm_is_available():
         return [AEGIS, CHACHA]
     return [CHACHA]

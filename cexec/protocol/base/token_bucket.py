@@ -1,14 +1,14 @@
-"""How much of something may be spent: so much a second, and so much at once.
+"""A token bucket: how much of something may be spent in a second, and how much at once.
 
-Contract: `left(now)` says whether anything is left, `spend(amount)` takes it away, also more than is left: what has
-been spent too much is missing later.  Pure; times are seconds of a monotonic clock.
+Contract: `left(now)` is True if anything is left.  `spend(amount)` takes it away, even more than is left: the bucket
+then fills up from below zero.  Pure; times are seconds of a monotonic clock.
 """
 
 from __future__ import annotations
 
 
 class TokenBucket:
-    """A token bucket."""
+    """`rate` tokens a second flow in, up to `most`."""
 
     __slots__ = ("_filled", "_left", "_most", "_rate")
 

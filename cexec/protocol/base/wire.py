@@ -78,7 +78,7 @@ class Reader:
         return result
 
     def rest(self) -> bytes:
-        """All that is left."""
+        """Returns all bytes that are left."""
         return self.take(len(self._data) - self._position)
 
     def finish(self) -> None:
@@ -145,7 +145,7 @@ class Writer:
         return self
 
     def padded(self, size: int) -> bytes:
-        """The message with zeros up to `size` bytes; 0: as long as it is."""
+        """Returns the message, filled with zeros up to `size` bytes; with a size of 0 it is not filled."""
         data = bytes(self)
         if len(data) > size > 0:
             raise ValueError(f"message of {len(data)} bytes does not fit in {size}")

@@ -1,9 +1,8 @@
 """TCP bytes to sealed records and back: two handshake machines, and `Records`, the type that both turn into.
 
 Contract: pure machines with the verbs `receive_data`, `next_event`, `data_to_send`, `next_timeout`, `handle_timeout`.
-Failure is sticky: after a `ProtocolError` every later call raises it again.  Nothing is allocated at the wish of a
-peer: flights have a fixed size and a record's length is checked before anything else.  docs/protocol.md sections 3 and
-4.1.
+Failure is sticky: after a `ProtocolError` every later call raises it again.  A peer cannot make us allocate memory:
+flights have a fixed size and a record's length is checked before anything else.  docs/protocol.md sections 3 and 4.1.
 
 What goes over the wire:
 
@@ -34,18 +33,18 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.protocol.base.certificate import Identity
 
-OPENING = MAGIC + bytes([VERSION, 0, 0, 0])  # so that a stranger, or another version, is known by its first bytes
+OPENING = MAGIC + bytes([VERSION, 0, 0, 0])  # by its first bytes a stranger, or another version, is recognised
 FIRST_FLIGHT = len(OPENING) + noise.OVERHEAD + FIRST_FLIGHT_PAYLOAD  # bytes
 SECOND_FLIGHT = noise.OVERHEAD + SECOND_FLIGHT_PAYLOAD  # bytes
 RECORD_LABEL = b"cexec 1 record "
 
-FIRST_BUFFER = 4096  # bytes (protocol): a worker's first record is no longer; until it is opened it may be a replayer's
+FIRST_BUFFER = 4096  # bytes (protocol): the longest first record of a worker; a replayer gets no larger buffer
 SEND_BUFFERS = 2  # (ours) one is filled while the kernel takes the other
-MAXIMUM_WAITING = 64  # records (ours) that wait to be sent before a driver gives us no more
+MAXIMUM_WAITING = 64  # records (ours) that may wait to be sent; then a driver must not add any
 
 
 class _Handshake:
-    """What both sides' handshakes share: fixed-size flights, one deadline, sticky failure."""
+    """The common part of both sides: fixed-size flights, one deadline, sticky failure."""
 
     def __init__(self, handshake: noise.Handshake, expected: int, now: float) -> None:
         self._handshake = handshake
@@ -57,7 +56,7 @@ class _Handshake:
         self._records: Records | None = None
 
     def receive_data(self, data: Bytes, now: float) -> None:
-        """Bytes from the peer, at most what `wanted` says; raises `ProtocolError`."""
+        """Takes bytes from the peer, at most `wanted`; raises `ProtocolError`."""
         self._check()
         if len(data) > self.wanted:
             raise ValueError("more bytes than were wanted")
@@ -71,7 +70,7 @@ class _Handshake:
 
     @property
     def wanted(self) -> int:
-        """How many bytes the flight still lacks; a driver must not read more."""
+        """The number of bytes that the flight still lacks; a driver must not read more."""
         return self._expected - len(self._received)
 
     def data_to_send(self) -> bytes:
@@ -111,12 +110,12 @@ class _Handshake:
             sodium.keyed_hash(key, RECORD_LABEL + cipher.encode()) for key in self._handshake.split()
         )
         keys = (from_worker, from_client) if worker else (from_client, from_worker)
-        # Only the announcer can write a second flight; a first flight can be one that somebody has recorded.
+        # Only the announcer can write a second flight, but anybody can send a recorded first flight again.
         self._records = Records(sodium.aead(cipher), *keys, proved=worker)
 
 
 class WorkerHandshake(_Handshake):
-    """The worker's side, the initiator: its first flight is there to be sent at once."""
+    """The worker's side, the initiator: `data_to_send` returns its first flight at once."""
 
     def __init__(self, handshake: noise.Handshake, identity: Identity, hello: Hello, now: float) -> None:
         super().__init__(handshake, SECOND_FLIGHT, now)
@@ -136,7 +135,7 @@ class WorkerHandshake(_Handshake):
 
 
 class ClientHandshake(_Handshake):
-    """The client's side, the responder: proves the worker and answers; `next_event` then gives its `Hello`."""
+    """The client's side, the responder.  It proves the worker and answers; `next_event` then returns its `Hello`."""
 
     def __init__(self, handshake: noise.Handshake, authority_public: bytes, ciphers: list[str], now: float) -> None:
         """`ciphers`: those that this side is willing to use, best first."""
@@ -177,7 +176,7 @@ class Records:
     """
 
     def __init__(self, cipher: sodium.Aead, sending_key: bytes, receiving_key: bytes, *, proved: bool) -> None:
-        """`proved`: the peer has shown that it has the keys; else its first record has to, and buffers stay small."""
+        """`proved`: the peer has the keys.  If not, buffers stay small until its first record proves that it has."""
         self.cipher = cipher
         self._sending_key = sending_key
         self._receiving_key = receiving_key
@@ -195,20 +194,21 @@ class Records:
 
     @property
     def keys(self) -> tuple[str, bytes, bytes]:
-        """Cipher, sending and receiving key: with these another process can go on before the first record."""
+        """Cipher, sending and receiving key: another process can continue with them before the first record."""
         return self.cipher.name, self._sending_key, self._receiving_key
 
     # receiving
 
     def receive_buffer(self) -> memoryview:
-        """Where the next bytes from the peer go: room for the longest record that can be at the front, and one header.
+        """Returns the place for the next bytes from the peer: room for the longest possible record and one header.
 
-        So a stream of long records is read one by one and nothing of it is ever moved.
+        So long records are read one by one, and their bytes are never moved.
         """
         if self._start == self._end:
             self._start = self._end = 0
         if self._end == len(self._incoming) == FIRST_BUFFER and self._longest_box > FIRST_BUFFER:
-            # Only now: the kernel takes longer to find room for this than for all else that a short job does here.
+            # This is not done earlier, because a short job never needs it, and the kernel's work to provide the memory
+            # takes longer than all else that a short job does here.
             larger = memoryview(bytearray(2 * (RECORD_HEADER + MAXIMUM_FRAME + self.cipher.tag_size)))
             larger[self._start : self._end] = self._incoming[self._start : self._end]
             self._incoming = larger
@@ -221,11 +221,11 @@ class Records:
         return self._incoming[self._end : limit]
 
     def received(self, size: int) -> None:
-        """`size` bytes have been put into the receive buffer."""
+        """Notes that `size` bytes were put into the receive buffer."""
         self._end += size
 
     def receive_data(self, data: Bytes, now: float) -> list[bytes]:
-        """Bytes from the peer, copied; returns the frames.  For tests and short exchanges."""
+        """Takes bytes from the peer and returns the frames, copied.  For tests and short exchanges."""
         frames = []
         view = memoryview(data)
         while len(view):
@@ -239,7 +239,7 @@ class Records:
         return frames
 
     def next_event(self) -> memoryview | None:
-        """The next whole frame, opened where it lies; None if more bytes are needed; `ProtocolError`."""
+        """Returns the next whole frame, opened in place, or None if more bytes are needed; raises `ProtocolError`."""
         if self._failure is not None:
             raise self._failure
         present = self._end - self._start
@@ -266,19 +266,19 @@ class Records:
 
     @property
     def at_record_boundary(self) -> bool:
-        """Whether nothing of an unfinished record has been received."""
+        """True if no part of an unfinished record has been received."""
         return self._start == self._end
 
     # sending
 
     @property
     def congested(self) -> bool:
-        """Whether the peer takes so little that no frame, not even a small one, is to be added now."""
+        """True if so many records wait for the peer that no frame, not even a small one, may be added."""
         return len(self._outgoing) >= MAXIMUM_WAITING
 
     @property
     def has_room(self) -> bool:
-        """Whether `data_buffer` would give one."""
+        """True if `data_buffer` would return a buffer."""
         return not self.congested and (bool(self._free) or self._allocated < SEND_BUFFERS)
 
     def data_buffer(self) -> memoryview | None:
@@ -308,11 +308,11 @@ class Records:
         self._owners.append(None)
 
     def data_to_send(self) -> list[memoryview]:
-        """What is to be sent, oldest first; stays until `data_sent` says that the kernel has taken it."""
+        """Returns the buffers to be sent, oldest first.  They stay until `data_sent` says that the kernel took them."""
         return self._outgoing
 
     def data_sent(self, size: int) -> None:
-        """The kernel has taken the first `size` bytes."""
+        """Notes that the kernel took the first `size` bytes."""
         while size:
             first = self._outgoing[0]
             if size < len(first):

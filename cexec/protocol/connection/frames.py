@@ -1,7 +1,7 @@
 """Frames: what is inside a record.  One frame has a type, a stream number and a body.
 
 Contract: `head` makes the 4 bytes before the body, `parse` takes them apart and raises `ProtocolError` for an unknown
-type, a stream number or a body where there is none; `Go`, `Exit` and `Refusal` are the bodies that are more than a
+type, a wrong stream number and an unexpected body; `Go`, `Exit` and `Refusal` are the bodies that are more than a
 number or a text.  docs/protocol.md section 4.2.
 
     0  type      1
@@ -78,7 +78,7 @@ def parse(data: memoryview) -> tuple[int, int, memoryview]:
     if stream >= MAXIMUM_STREAMS or (stream and data[0] not in OF_A_STREAM):
         raise ProtocolError("frame has an impossible stream number")
     if len(data) > FRAME_HEADER and data[0] in WITHOUT_BODY:
-        raise ProtocolError("frame has a body where there is none")
+        raise ProtocolError("frame has a body but its type has none")
     return data[0], stream, data[FRAME_HEADER:]
 
 
@@ -121,7 +121,7 @@ class Stream:
 
 
 class Go:
-    """Everything that the job needs.  `options`: text pairs of docs/protocol.md section 4.2, all to be known."""
+    """A job.  `options`: the names and values of `options`; a worker refuses a name that it does not know."""
 
     __slots__ = ("arguments", "attempt", "environment", "job_id", "options", "streams")
 
@@ -175,7 +175,7 @@ class Go:
         _check_streams(streams)
         names = {name for name, _ in environment}
         if len(names) < len(environment) or any(not name or "=" in name for name in names):
-            raise ProtocolError("environment has a name twice, or one that is none")
+            raise ProtocolError("environment has a name twice, or an invalid one")
         return cls(
             job_id=job_id,
             attempt=attempt,
@@ -187,7 +187,7 @@ class Go:
 
 
 class Ending:
-    """How one direction of one stream ended, and how many bytes count."""
+    """The ending of one direction of one stream, and the number of bytes that count."""
 
     __slots__ = ("count", "direction", "ending", "number")
 
@@ -314,5 +314,5 @@ def _check_streams(streams: list[Stream]) -> None:
 
 
 def _stays_inside(name: str) -> bool:
-    """Whether a file's name is a plain relative path; that no link leads out is for the worker to see to."""
+    """Returns True if a file's name is a plain relative path.  The worker checks that no link leads out."""
     return not any(part in ("", ".", "..") for part in name.split("/"))

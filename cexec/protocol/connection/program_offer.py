@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 ANY = "any"  # (protocol) the platform of a program that runs everywhere
-NONE_FITS = "there is no program for"  # (protocol) so begins the reason of a worker of whose platform none is
+NONE_FITS = "there is no program for"  # (protocol) a worker's reason begins so if no program fits its platform
 HEXADECIMAL = "0123456789abcdef"
 HASH_DIGITS = 64
 LARGEST_PROGRAM = 1 << 34  # bytes (protocol)
@@ -31,24 +31,24 @@ class ProgramOffer:
 
 
 def is_platform(text: str) -> bool:
-    """Whether it can be the name of a platform."""
+    """Returns True if `text` has the form of a platform."""
     system, dash, machine = text.partition("-")
     plain = text.isascii() and all(c.isalnum() or c in "-_." for c in text)
     return text == ANY or (plain and bool(system and dash and machine))
 
 
 def encode(offers: Iterable[ProgramOffer], stream: int) -> dict[str, str]:
-    """The options of GO; there is at least one offer."""
+    """Returns the options of GO for at least one offer."""
     return {PROGRAM_STREAM: str(stream)} | {f"{PROGRAM}{one.platform}": f"{one.hash} {one.size}" for one in offers}
 
 
 def is_option(name: str) -> bool:
-    """Whether this option of GO is about programs."""
+    """Returns True if this option of GO is about programs."""
     return name == PROGRAM_STREAM or (name.startswith(PROGRAM) and is_platform(name.removeprefix(PROGRAM)))
 
 
 def parse(options: Mapping[str, str]) -> tuple[int, list[ProgramOffer]] | None:
-    """Number of the stream and the offers; None: the client brings no program."""
+    """Returns the number of the stream and the offers, or None if the client brings no program."""
     named = {name: value for name, value in options.items() if is_option(name)}
     if not named:
         return None
@@ -59,7 +59,7 @@ def parse(options: Mapping[str, str]) -> tuple[int, list[ProgramOffer]] | None:
 
 
 def choose(offers: Iterable[ProgramOffer], platform: str) -> ProgramOffer | None:
-    """The offer for this platform, else the one for ANY."""
+    """Returns the offer for this platform, else the one for ANY, else None."""
     by_platform = {one.platform: one for one in offers}
     return by_platform.get(platform) or by_platform.get(ANY)
 

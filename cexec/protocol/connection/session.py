@@ -34,7 +34,7 @@ NO_DATA = memoryview(b"")
 
 
 class Event:
-    """What happened.  `kind` is the frame type that caused it; the other fields are set where they have a meaning."""
+    """An event.  `kind` is the type of the frame that caused it; other fields are set if the type has them."""
 
     __slots__ = ("data", "exit", "go", "kind", "number", "refusal", "stream", "text")
 

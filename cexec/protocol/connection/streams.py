@@ -1,7 +1,7 @@
-"""The two halves of a stream: what is sent under the peer's credit, and what is received under ours.
+"""The two halves of a stream: one sends under the peer's credit, the other receives under ours.
 
 Contract: counters and states only, no data.  A half ends once, in one of the three ways of docs/protocol.md section
-4.3; what the peer does against its credit or after its end is a `ProtocolError`.
+4.3.  A peer that exceeds its credit, or goes on after the end, causes a `ProtocolError`.
 """
 
 from __future__ import annotations
@@ -10,11 +10,11 @@ from cexec.errors import ProtocolError
 from cexec.protocol.connection.frames import ENDED, READER_CLOSED, STREAM_BROKEN, Ending
 
 OPEN = 0  # else one of frames.ENDED, READER_CLOSED, STREAM_BROKEN
-LARGEST_CREDIT = 1 << 40  # bytes (ours): more than this outstanding is a broken peer, not a fast one
+LARGEST_CREDIT = 1 << 40  # bytes (ours): a peer that grants more is broken, not fast
 
 
 class Outgoing:
-    """`credit`: bytes that may be sent now; `count`: bytes sent; `read`: of these, what the peer's reader took."""
+    """`credit`: bytes that may be sent now; `count`: bytes sent; `read`: bytes that the peer's reader took."""
 
     __slots__ = ("count", "credit", "number", "read", "state")
 
@@ -34,10 +34,10 @@ class Outgoing:
     def grant(self, size: int) -> None:
         self.credit += size
         if self.credit > LARGEST_CREDIT:
-            raise ProtocolError("peer gives more credit than can be meant")
+            raise ProtocolError("peer gives more credit than is possible")
 
     def reader_closed(self, count: int) -> bool:
-        """The peer's reader has gone after `count` bytes; whether that is news."""
+        """Notes that the peer's reader has gone after `count` bytes; returns True if the stream was open until now."""
         if count > self.count:
             raise ProtocolError("peer read more than was sent")
         if self.state != OPEN:
@@ -46,11 +46,11 @@ class Outgoing:
         return True
 
     def agrees(self, ending: Ending) -> bool:
-        """Whether the peer's account of this stream can be true: it closed it, or it heard how we ended it."""
+        """Returns True if the peer's report is possible: it closed the stream, or reports the ending that we sent."""
         return ending.ending in (READER_CLOSED, self.state) and ending.count <= self.count
 
     def finish(self, ending: Ending) -> None:
-        """The exit frame's last word on how much was read."""
+        """Takes over from the exit frame how many bytes were read."""
         self.read = ending.count
         if self.state == OPEN:
             self.state = READER_CLOSED
@@ -60,7 +60,7 @@ class Outgoing:
 
 
 class Incoming:
-    """`received` and `consumed` count bytes; `window` is what the peer may still send, of what it has been told."""
+    """`received` and `consumed` count bytes; `window` is the credit that the peer has left."""
 
     __slots__ = ("_unacknowledged", "_whole", "consumed", "number", "received", "state", "window")
 
@@ -73,7 +73,7 @@ class Incoming:
         self._unacknowledged = 0
 
     def receive(self, size: int) -> bool:
-        """Accounts for arriving data; False if it is to be discarded, because our reader has gone."""
+        """Accounts for arriving data; returns False if it must be discarded because our reader has gone."""
         if size > self.window or size == 0:
             raise ProtocolError("peer sent more than its credit")
         if self.state in (ENDED, STREAM_BROKEN):
@@ -85,7 +85,7 @@ class Incoming:
         return True
 
     def consume(self, size: int) -> bool:
-        """Data has been passed on; whether `grant` is now worth a frame."""
+        """Notes that data was passed on; returns True if `grant` is now worth a frame."""
         if size > self.received - self.consumed:
             raise ValueError("more is consumed than was received")
         self.consumed += size
@@ -93,7 +93,7 @@ class Incoming:
         return self.state == OPEN and self._unacknowledged >= self._whole // 4
 
     def grant(self) -> int:
-        """The credit that the peer is told of now; 0 when it needs none."""
+        """Returns the credit to be granted to the peer now; 0 if it needs none."""
         if self.state != OPEN:
             return 0
         credit, self._unacknowledged = self._unacknowledged, 0
@@ -101,7 +101,7 @@ class Incoming:
         return credit
 
     def end(self, count: int) -> bool:
-        """The peer's writer is at its end; whether anyone here cares."""
+        """Notes the end of the peer's writer; returns False if our reader has gone already."""
         if self.state == READER_CLOSED:
             return False
         if self.state != OPEN or count != self.received:
@@ -118,14 +118,14 @@ class Incoming:
         return True
 
     def stop_reading(self) -> bool:
-        """Our reader has gone; whether the peer has to be told."""
+        """Notes that our reader has gone; returns True if the peer has to be told."""
         if self.state != OPEN:
             return False
         self.state = READER_CLOSED
         return True
 
     def agrees(self, ending: Ending) -> bool:
-        """Whether the peer's account of this stream is ours; how one ends that we left is no concern of ours."""
+        """Returns True if both sides report the same ending.  Streams that we abandoned are not compared."""
         if self.state == READER_CLOSED:
             return True
         return ending.ending == self.state and (self.state == STREAM_BROKEN or ending.count == self.received)

@@ -1,4 +1,4 @@
-"""Alerts: how a job ended, told to everyone who logs; and acknowledgements, by which a logger says that it has them.
+"""Alerts, which tell all loggers how a job ended, and acknowledgements, which tell a worker that its alert arrived.
 
 Contract: `encode_alert` makes an ALERT datagram, `tag_of` reads the part of its inner that is in the clear,
 `open_alert` proves the rest (all but the certificate's dates); `ProtocolError` for everything else.  A worker numbers
@@ -151,7 +151,7 @@ class Alert:
 
 
 class Acknowledgement:
-    """A logger has these alerts of a series."""
+    """A logger's statement that it has these alerts of a series."""
 
     __slots__ = ("certificate", "sequences", "series")
 
@@ -179,19 +179,19 @@ class Acknowledgement:
 
 
 def tag_of(inner: bytes) -> str:
-    """The application's tag, which is in the clear, as a logger names a key that it does not have."""
+    """Returns the application's tag, which is in the clear; a logger names an unknown key by it."""
     return inner[:ALERT_TAG_SIZE].hex()
 
 
 def encode_alert(key: ClientKey | WorkerKey, alert: Alert, hops: int) -> bytes:
-    """The whole datagram, sealed under the key that all of the application share and signed by the sender."""
+    """Returns the datagram, sealed under the application's alert key and signed by the sender."""
     inner = _seal(key, alert.encode(), ALERT_LABEL, ALERT_SIGNATURE_LABEL)
     mac1 = datagram.compute_mac1(key.mac1_key, datagram.ALERT, inner)
     return datagram.encode(datagram.ALERT, mac1, inner, hops=hops)
 
 
 def open_alert(key: ClientKey | WorkerKey, inner: bytes) -> Alert:
-    """Proves who wrote it, once upon a time."""
+    """Opens an alert and proves its author.  It may be a copy that anybody has sent again."""
     body, signature = _open(key, inner, ALERT_LABEL)
     alert = Alert.decode(body)
     _prove(key, alert.certificate, signature, ALERT_SIGNATURE_LABEL, body)
@@ -226,6 +226,5 @@ def _open(key: ClientKey | WorkerKey, inner: bytes, label: bytes) -> tuple[bytes
 
 
 def _prove(key: ClientKey | WorkerKey, certificate: Certificate, signature: bytes, label: bytes, body: bytes) -> None:
-
     certificate.check_signature(key.authority_public, certificate.role)
     verify_signature(certificate.public_key, signature, label, body)

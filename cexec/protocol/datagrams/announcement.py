@@ -38,7 +38,7 @@ CLAIM_SIZE = datagram.MAC1_SIZE + sodium.KEY_SIZE + 2
 
 
 class Announcement:
-    """What a client announces.  `wanted_for`: seconds after the last copy that a worker may still answer.
+    """The content of an announcement.  `wanted_for`: seconds after the last copy that a worker may still answer.
 
     In a census `weight` is about how many workers the client expects, and `known` a filter (`bloom`, salted with the
     reply key) of the instances that it has heard already.
@@ -102,7 +102,7 @@ class Announcement:
 
 
 class SealedAnnouncement:
-    """The client's side of one attempt.  Sent again byte for byte; only `counter` and hops change."""
+    """The client's side of one attempt.  Copies are equal byte for byte, except for counter and hops."""
 
     __slots__ = ("_claim_secret", "_hash", "_psk", "_reply_secret", "announcement", "inner", "mac1", "mac1_key")
 
@@ -149,7 +149,7 @@ class SealedAnnouncement:
         )
 
     def claim(self, connected: int, hops: int) -> bytes:
-        """The datagram that tells the other workers to give up; `connected` workers had offered themselves."""
+        """Returns the datagram that tells all other workers to give up; `connected` workers had connected."""
         inner = self.mac1 + self._claim_secret + min(connected, MAXIMUM_CONNECTED).to_bytes(2, "big")
         mac1 = datagram.compute_mac1(self.mac1_key, datagram.CLAIM, inner)
         return datagram.encode(datagram.CLAIM, mac1, inner, hops=hops)
@@ -167,7 +167,7 @@ class SealedAnnouncement:
 
 
 class OpenedAnnouncement:
-    """The worker's side: the announcement and what is needed to answer it."""
+    """The worker's side: the announcement, and the secrets that an answer needs."""
 
     __slots__ = ("announcement", "hash", "psk")
 
@@ -205,7 +205,7 @@ def _filter(reply_key: bytes, known: Collection[bytes], requirements: Requiremen
 
 
 def own_job_id(job_id: bytes, instance: bytes) -> bytes:
-    """What one worker's part of a RUN_ALL is called: to loggers it is a job of its own."""
+    """Returns the job id of one worker's part of a RUN_ALL, which is a job of its own for loggers."""
     return sodium.keyed_hash(job_id, OWN_JOB_LABEL, instance, size=IDENTITY_SIZE)
 
 
@@ -227,7 +227,7 @@ class Claim:
         return claim
 
     def proves(self, claim_hash: bytes) -> bool:
-        """Whether the maker of the announcement with this claim hash made this claim."""
+        """Returns True if the client that made the announcement with this claim hash made this claim."""
         return sodium.equal(_claim_hash(self.secret), claim_hash)
 
 

@@ -65,7 +65,7 @@ class Datagram:
 
 
 def compute_mac1(key: bytes, kind: int, inner: bytes) -> bytes:
-    """The 16 bytes that only a holder of the application's psk, or its relay key, can make."""
+    """Returns the 16 bytes that only a holder of the application's psk, or of its relay key, can compute."""
     return blake2b(PREFIX + bytes([kind]) + inner, digest_size=MAC1_SIZE, key=key).digest()
 
 
@@ -79,17 +79,17 @@ def encode(kind: int, mac1: bytes, inner: bytes, *, hops: int, counter: int = 0,
 
 
 def keyed(mac1_key: bytes) -> blake2b:
-    """A mac1 that is begun.  That takes as long as the rest, so who hears a flood keeps it for `parse_keyed`."""
+    """Returns a prepared hash for `parse_keyed`, which saves half of the work for each datagram of a flood."""
     return blake2b(digest_size=MAC1_SIZE, key=mac1_key)
 
 
 def parse(data: bytes, mac1_keys: Sequence[bytes]) -> Datagram | None:
-    """The datagram, or None if it is not one that a holder of one of the keys made."""
+    """Returns the datagram, or None if no holder of one of the keys made it."""
     return parse_keyed(data, [keyed(key) for key in mac1_keys])
 
 
 def parse_keyed(data: bytes, begun: Sequence[blake2b]) -> Datagram | None:
-    """The same with keys that `keyed` has prepared."""
+    """Does the same with keys that `keyed` has prepared."""
     if not data.startswith(PREFIX) or not INNER_START < len(data) <= MAXIMUM_DATAGRAM:
         return None
     covered = data[:6] + data[INNER_START:]

@@ -1,8 +1,8 @@
-"""How a datagram that the kernel gave to one process reaches the others of its host.
+"""Forwarding: how a datagram that the kernel gave to one process reaches the other processes of its host.
 
 Contract: `wrap` makes a datagram of kind FORWARDED, `unwrap` returns what was wrapped and where it came from, or None
-for everything else.  It has no mac1 of its own, because who wraps it need not know the key: the one inside is checked
-by who unwraps it, who must have got it from a loopback address, and who never wraps it again.
+for everything else.  It has no mac1 of its own, because the process that wraps it need not know the key.  The process
+that unwraps it must have received it from a loopback address, checks the mac1 inside, and never wraps it again.
 docs/protocol.md section 2.5.
 """
 
@@ -25,7 +25,7 @@ NO_MAC1 = bytes(datagram.MAC1_SIZE)
 
 
 def may_be_wrapped(data: bytes) -> bool:
-    """Whether `data` looks like a datagram of this protocol, under whatever key, that was not wrapped before."""
+    """Returns True if `data` has the shape of a datagram of this protocol and is not a wrapped one."""
     return (
         datagram.INNER_START < len(data) <= MAXIMUM_DATAGRAM
         and data.startswith(datagram.PREFIX)
@@ -43,7 +43,7 @@ def wrap(data: bytes, source: Sockaddr) -> bytes:
 
 
 def unwrap(data: bytes) -> tuple[bytes, Sockaddr] | None:
-    """The original datagram and the address that it came from."""
+    """Returns the original datagram and the address that it came from."""
     if not data.startswith(datagram.PREFIX) or len(data) > MAXIMUM_FORWARDED:
         return None
     if data[datagram.KIND_AT : datagram.KIND_AT + 1] != bytes([datagram.FORWARDED]):

@@ -1,4 +1,4 @@
-"""What a worker says of itself in the first message of every answer and every connection.
+"""The hello: a worker's description of itself, in the first message of every answer and every connection.
 
 Contract: `seal_hello` writes the first message of section 3's handshake, signed by the worker's identity over the
 handshake's hash; `open_hello` reads it and proves certificate and signature (all but the certificate's dates), raising
@@ -153,12 +153,12 @@ def open_hello(handshake: Handshake, message: bytes, authority_public: bytes) ->
 
 
 def encode_answer(mac1_key: bytes, announced: bytes, message: bytes, hops: int) -> bytes:
-    """The datagram that carries `message`, which `seal_hello` made, to who announced `announced` (its mac1)."""
+    """Returns the datagram with `message`, which `seal_hello` made; `announced` is mac1 of the announcement."""
     inner = announced + message
     return datagram.encode(datagram.ANSWER, datagram.compute_mac1(mac1_key, datagram.ANSWER, inner), inner, hops=hops)
 
 
 def decode_answer(inner: bytes) -> tuple[bytes, bytes]:
-    """mac1 of the announcement that is answered, and the message for `open_hello`."""
+    """Returns the mac1 of the answered announcement and the message for `open_hello`."""
     reader = Reader(inner)
     return reader.take(datagram.MAC1_SIZE), reader.rest()

@@ -1,9 +1,9 @@
-"""HELLO and BYE: how a worker tells the group that it has come, or that it goes.
+"""HELLO and BYE: a worker tells its group that it has come, or that it goes.
 
 Contract: `seal` makes the inner part of a PRESENCE datagram, `open_presence` reads it and proves who wrote it (all but
-the certificate's dates); `ProtocolError` for everything else.  Anybody can send one again, so who follows presences
-asks `Followed.news` of each: the sequence number of an instance only grows, and an instance that has said BYE is gone
-for good.  docs/protocol.md section 5.1.
+the certificate's dates); `ProtocolError` for everything else.  Anybody can send one again, so a process that follows
+presences checks each with `Followed.news`: the sequence number of an instance only grows, and an instance that has said
+BYE does not return.  docs/protocol.md section 5.1.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class Presence:
 
 
 def seal(key: WorkerKey, presence: Presence) -> bytes:
-    """The inner part: sealed under the key that all of the application share, signed by this worker."""
+    """Returns the inner part, sealed under the application's alert key and signed by this worker."""
     body = presence.encode()
     signature = key.identity.sign(SIGNATURE_LABEL, body)
     return sodium.seal_message(key.alert_key, body + signature, SEALING_LABEL)
@@ -87,7 +87,7 @@ def encode_presence(mac1_key: bytes, inner: bytes, hops: int) -> bytes:
 
 
 class Followed:
-    """Which statement of each instance was the last."""
+    """The last statement of each instance."""
 
     __slots__ = ("_last",)
 
@@ -95,7 +95,7 @@ class Followed:
         self._last: dict[bytes, tuple[int, int]] = {}  # sequence and purpose, heard longest ago first
 
     def news(self, presence: Presence) -> bool:
-        """Whether this is neither a copy nor a replay of something older than what is known."""
+        """Returns True if this statement is newer than all known ones, and so neither a copy nor a replay."""
         sequence, purpose = self._last.pop(presence.instance, (0, HELLO))
         fresh = presence.sequence > sequence and purpose != BYE
         if fresh:
@@ -106,5 +106,5 @@ class Followed:
         return fresh
 
     def gone(self, instance: bytes) -> bool:
-        """Whether it has said BYE."""
+        """Returns True if this instance has said BYE."""
         return self._last.get(instance, (0, HELLO))[1] == BYE

@@ -1,7 +1,7 @@
 """A datagram as a relay sees it: the outer part, and of the inner part only which announcement it is about.
 
-Contract: `read` returns None for everything that a relay does not pass on, and never raises: what has not the shape of
-its kind, what was forwarded, and, where keys are given, what has no right mac1 under one of them.  `rewrite` changes
+Contract: `read` returns None for every datagram that a relay does not pass on, and never raises: one without the shape
+of its kind, a forwarded one, and, if there are keys, one without a right mac1 under one of them.  `rewrite` changes
 hops and reply port and nothing else.  docs/protocol.md section 6.
 """
 
@@ -44,7 +44,7 @@ class Header:
 
 
 def read(data: bytes, mac1_keys: Sequence[bytes] = ()) -> Header | None:
-    """What a relay has to know; without keys only the shape is looked at."""
+    """Returns what a relay has to know; without keys it checks the shape only."""
     if data[: datagram.KIND_AT] != datagram.PREFIX or not datagram.INNER_START < len(data) <= MAXIMUM_DATAGRAM:
         return None
     kind, size = data[datagram.KIND_AT], len(data) - datagram.INNER_START
@@ -64,7 +64,7 @@ def read(data: bytes, mac1_keys: Sequence[bytes] = ()) -> Header | None:
 
 
 def rewrite(data: bytes, *, hops: int | None = None, reply_port: int | None = None) -> bytes:
-    """What is passed on; None: it stays as it is."""
+    """Returns the datagram with other hops or another reply port; None leaves the field as it is."""
     changed = bytearray(data)
     if hops is not None:
         changed[HOPS_AT] = hops

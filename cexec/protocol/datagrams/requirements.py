@@ -1,4 +1,4 @@
-"""What a client asks of a worker: capabilities that it needs, workers that it wants or does not want.
+"""Requirements of a job: attributes that its worker needs, workers that the client wants or does not want.
 
 Contract: `parse_needs` reads the text of `--need`; `encode` and `Requirements.decode` are the wire form
 (docs/protocol.md section 2.2); `Requirements.lacking` says in words what a worker with the given attributes lacks, or
@@ -28,7 +28,7 @@ QUANTITIES = (CPUS, MEMORY)  # attributes of which at least as much is needed; s
 
 
 def quantity(text: str) -> float | None:
-    """The number that `text` is, with an optional suffix K, M, G or T (powers of 1024), else None."""
+    """Returns the number in `text`, with an optional suffix K, M, G or T (powers of 1024), or None."""
     digits, factor = (text[:-1], SUFFIXES[text[-1]]) if text[-1:] in SUFFIXES else (text, 1)
     if not digits.replace(".", "", 1).isdigit() or not digits.isascii():
         return None
@@ -48,7 +48,7 @@ class Requirements:
         self.unwanted = tuple(unwanted)
 
     def encode(self) -> bytes:
-        """The wire form; `UsageError` if there is no room for so much in one datagram, or if it is no text."""
+        """The wire form; `UsageError` if it does not fit into one datagram or is not UTF-8."""
         try:
             writer = Writer().mapping(self.needs)
             for names in (self.wanted, self.unwanted):
@@ -77,11 +77,11 @@ class Requirements:
         return cls(needs, *lists)
 
     def __bool__(self) -> bool:
-        """Whether anything is asked for."""
+        """True if there is any requirement."""
         return bool(self.needs or self.wanted or self.unwanted)
 
     def lacking(self, attributes: Mapping[str, str], addresses: Iterable[str] = ()) -> list[str]:
-        """What a worker with these attributes and addresses lacks, in words; empty if it fits."""
+        """Returns what a worker with these attributes and addresses lacks, in words; empty if it fits."""
         result = [words for name, value in self.needs.items() if (words := _lacks(name, value, attributes))]
         if self.wanted or self.unwanted:
             called = names_of(attributes, addresses)
@@ -93,7 +93,7 @@ class Requirements:
 
 
 def names_of(attributes: Mapping[str, str], addresses: Iterable[str]) -> set[str]:
-    """All that a worker is called by."""
+    """Returns all names of a worker."""
     name = attributes.get(NAME, "")
     called = {name, attributes.get(HOST, "")}
     for address in addresses:

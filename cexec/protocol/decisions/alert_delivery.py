@@ -53,7 +53,7 @@ class Outbox:
         return self._timers[0][0] if self._timers else None
 
     def due(self, now: float) -> list[tuple[bytes, int]]:
-        """The datagrams to be sent now, and how many copies of each have been."""
+        """Returns the datagrams to be sent now, with the number of earlier copies of each."""
         result: list[tuple[bytes, int]] = []
         limit = TRANSMISSIONS_TO_LOGGERS if self._loggers else TRANSMISSIONS
         sparing = not self._loggers and len(self._waiting) > MANY_WAITING
@@ -104,13 +104,13 @@ class _Series:
 
 
 class Ledger:
-    """What one logger has heard of each series."""
+    """The numbers of each series that one logger has heard."""
 
     def __init__(self) -> None:
         self._series: dict[bytes, _Series] = {}
 
     def heard(self, series: bytes, sequence: int, running: Sequence[int] | None, worker: str, now: float) -> bool:
-        """Whether this number is new.  Numbers from before the first that was heard are new for a while."""
+        """Returns True if this number is new.  Numbers below the first one that was heard count as new for a while."""
         known = self._series.get(series)
         if known is None:
             if len(self._series) >= MAXIMUM_SERIES:
@@ -134,7 +134,7 @@ class Ledger:
         return True
 
     def gaps(self, now: float) -> list[Gap]:
-        """The numbers that are missing for good since the last call, as runs."""
+        """Returns the numbers that were given up since the last call, as runs."""
         found: list[Gap] = []
         for series, known in self._series.items():
             if known.running is None:
@@ -155,7 +155,7 @@ class Ledger:
         return found
 
     def next_timeout(self) -> float | None:
-        """When a number that is awaited now may be given up."""
+        """Returns when a missing number may be given up."""
         times = [since + PATIENCE for known in self._series.values() for since in known.missing_since.values()]
         return min(times, default=None)
 

@@ -1,9 +1,9 @@
-"""When a worker answers an announcement: its side of every race, docs/placement.md and docs/protocol.md section 3.
+"""The decision of a worker when to answer an announcement: docs/placement.md and docs/protocol.md section 3.
 
-Contract: `Bidder` is told what is heard (announcements, claims, load samples, how connections and jobs end) and says
-what to do (`next_event`, to be emptied after every call) and when to wake it (`next_timeout`, `handle_timeout`).
-An identity is the 16 bytes of mac1, times are seconds of a monotonic clock.  It knows of no socket and no key, and
-raises nothing: figures of peers are clamped and memory is bounded.
+Contract: `Bidder` takes announcements, claims, load samples and the ends of connections and jobs.  Its answers are the
+events of `next_event`, to be emptied after every call, and the timer (`next_timeout`, `handle_timeout`).  An identity
+is the 16 bytes of mac1, times are seconds of a monotonic clock.  It knows of no socket and no key, and raises nothing:
+figures of peers are clamped and memory is bounded.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ class Bidder:
         return True
 
     def hold(self, identity: bytes, now: float) -> None:
-        """A lease goes on in the slot that its last job has left, because nobody else waited when it was told so."""
+        """Reserves the slot of its last job for a lease that was allowed to go on while nobody else waited."""
         announcement = self._announcements.get(identity)
         if announcement is not None and announcement.state == READY and self.free:
             self._now = now
@@ -346,14 +346,14 @@ class Bidder:
         return announcement
 
     def _wait(self, announcement: RememberedAnnouncement) -> None:
-        """Its time has come: it takes part in the lottery for free slots."""
+        """Lets it take part in the lottery for free slots, because its time has come."""
         announcement.state = READY
         for_us = announcement.targeted and not announcement.leased
         self._waiting.add(announcement.identity, announcement.weight, targeted=for_us)
         self._announcements.arm(announcement)
 
     def _next_draw(self) -> tuple[bool, float] | None:
-        """Whether only targeted ones are drawn next, and when; a slowed worker leaves the others to rivals first."""
+        """Returns if only targeted ones are drawn next, and when; a slowed worker leaves the others to rivals first."""
         if not self._waiting or not self._may_connect():
             return None
         alone = self._competition.alone(self._now)
@@ -374,7 +374,7 @@ class Bidder:
         self._announcements.arm(announcement)
 
     def _forget(self, announcement: RememberedAnnouncement, now: float) -> None:
-        """Done with for good."""
+        """Forgets it for good."""
         if announcement.state == CONNECTING:
             self._leave(announcement.identity, CONNECTING, now)
         self._waiting.discard(announcement.identity)
@@ -382,7 +382,7 @@ class Bidder:
         self._events.append(Forget(announcement.identity, over=True))
 
     def _leave(self, identity: bytes, state: int, now: float) -> RememberedAnnouncement | None:
-        """The announcement, no longer counted, if it is in this state."""
+        """Returns the announcement if it is in this state, which it leaves: it is no longer counted there."""
         self._now = now
         announcement = self._announcements.get(identity)
         if announcement is None or announcement.state != state:
@@ -398,13 +398,13 @@ class Bidder:
         return announcement
 
     def _lost(self, connected: int, targeted: bool, now: float) -> None:
-        """Another worker got the job of this announcement."""
+        """Notes that another worker got the job of this announcement."""
         self._learn(connected, targeted, now)
         self._competition.rival_heard(now)
         self._reputation.rival_took_a_job(now)
 
     def _learn(self, connected: int, targeted: bool, now: float) -> None:
-        """Targeted announcements are answered by few, whatever the number of workers."""
+        """Takes a claim's count; not of a targeted announcement, because only few workers answer that."""
         if not targeted:
             self._competition.learn(connected)
             if connected > 1:

@@ -1,9 +1,9 @@
-"""Who is there: the client's side of a census.
+"""The client's side of a census, which asks which workers are there.
 
-Contract: a pure machine.  `data_to_send` returns the datagrams that are due; what comes is given to `receive`, which
-returns the `Answer` of a worker that has not been heard before; `finished` when nothing more is to be expected.  A
-census asks in rounds: each names the workers that are known, so that answers which were lost are given again and no
-others.  Its end is a sliding window after the last answer, no fixed time.  docs/protocol.md section 2.6.
+Contract: a pure machine.  `data_to_send` returns the datagrams that are due.  `receive` takes a datagram and returns
+the `Answer` of a worker that was not heard before.  `finished` is True when no more answers are expected.  A census
+asks in rounds.  Each round names the workers that are known, so that only lost answers are repeated.  It ends some time
+after the last answer, not at a fixed time.  docs/protocol.md section 2.6.
 """
 
 from __future__ import annotations
@@ -59,21 +59,21 @@ class Answer:
 
     @property
     def attributes(self) -> dict[str, str]:
-        """All that can be asked for with --need."""
+        """All attributes that --need can ask for."""
         return {**self.hello.attributes, NAME: self.hello.name, HOST: self.hello.host}
 
     @property
     def labels(self) -> dict[str, str]:
-        """What `cservice --label` gave it."""
+        """The labels that `cservice --label` gave it."""
         return {name: value for name, value in self.hello.attributes.items() if name not in MACHINE}
 
     @property
     def names(self) -> set[str]:
-        """All that it can be called with --on and --not."""
+        """All names by which --on and --not can call it."""
         return names_of(self.attributes, (self.address,))
 
     def lacking(self, requirements: Requirements) -> list[str]:
-        """What it lacks, in words; empty if it fits."""
+        """Returns what it lacks, in words; empty if it fits."""
         return requirements.lacking(self.attributes, (self.address,))
 
 
@@ -109,11 +109,11 @@ class Census:
         return self._over
 
     def next_timeout(self) -> float:
-        """When `data_to_send` is to be called again."""
+        """Returns when to call `data_to_send` again."""
         return min(self._next_step(), self._started + LONGEST)
 
     def data_to_send(self, now: float) -> list[bytes]:
-        """The datagrams that are due."""
+        """Returns the datagrams that are due."""
         if self._over or now < self.next_timeout():
             return []
         if self._unanswered >= self._rounds_to_end() or now >= self._started + LONGEST:
@@ -171,7 +171,7 @@ class Census:
         return 2 if self._repaired else 1
 
     def _next_step(self) -> float:
-        """When to ask again, or to end."""
+        """Returns when to ask again, or to end."""
         if not self._rounds:
             return self._started
         if not self.answers:
@@ -187,7 +187,7 @@ class Census:
 
 
 def shown_names(answers: Iterable[Answer]) -> dict[bytes, str]:
-    """What each instance is called: its name, or name@address where several have the same."""
+    """Returns a name for each instance: its own, or name@address if several have the same."""
     together = list(answers)
     shared: dict[str, int] = {}
     for answer in together:
@@ -199,9 +199,9 @@ def shown_names(answers: Iterable[Answer]) -> dict[bytes, str]:
 
 
 def explain_lacking(answers: Iterable[Answer], requirements: Requirements) -> str:
-    """How many workers there are and why they do not do it: `2 workers exist; a: has no gpu; b: has mem=2G, not 4G`.
+    """Says how many workers exist and why they refuse: `2 workers exist; a: has no gpu; b: has mem=2G, not 4G`.
 
-    Empty when there is none.
+    Empty if there are no workers.
     """
     together = list(answers)
     names = shown_names(together)

@@ -1,9 +1,9 @@
-"""How many workers compete, and how a worker spreads its bids so that about three of them connect.
+"""The number of competing workers, and the spread of bids by which about three of them connect.
 
-Contract: `learn` is given what claims say, `spread` returns the random part of a bid in seconds, from the distribution
-of timers of Nonnenmacher and Biersack ("Optimal multicast feedback", INFOCOM 1998): truncated exponential, rare at the
-start and dense at the end, so that few are early however many there are and nobody waits longer than the spread times
-the logarithm of the estimate.  docs/placement.md derives it.  Pure.
+Contract: `learn` takes the counts of claims, `spread` returns the random part of a bid in seconds, from the
+distribution of timers of Nonnenmacher and Biersack ("Optimal multicast feedback", INFOCOM 1998): truncated exponential,
+rare at the start and dense at the end, so that few are early however many there are and nobody waits longer than the
+spread times the logarithm of the estimate.  docs/placement.md derives it.  Pure.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ RIVALS_LIFETIME = 600.0  # seconds (ours) after the last sign of another worker 
 
 
 class Competition:
-    """What one worker believes about the others."""
+    """The beliefs of one worker about the others."""
 
     __slots__ = ("_estimate", "_random", "_rivals_until", "_spread")
 
@@ -39,29 +39,29 @@ class Competition:
 
     @property
     def estimate(self) -> float:
-        """Workers that answer at a time, as far as claims tell: 1 to MOST_COMPETITORS."""
+        """The number of workers that answer at a time, judged by claims: 1 to MOST_COMPETITORS."""
         return self._estimate
 
     def rival_heard(self, now: float) -> None:
         self._rivals_until = now + RIVALS_LIFETIME
 
     def alone(self, now: float) -> bool:
-        """No sign of another worker for RIVALS_LIFETIME: nobody is there to be waited for."""
+        """Returns True if there was no sign of another worker for RIVALS_LIFETIME: then no bid needs a delay."""
         return now >= self._rivals_until
 
     def learn(self, connected: int) -> None:
-        """So many workers had offered themselves, a claim says: many widen the spread at once, few slowly narrow it."""
+        """Takes a claim's count of workers that had connected: many widen the spread at once, few slowly narrow it."""
         connected = max(1, min(connected, MOST_COMPETITORS))
         error = connected / WANTED_OFFERS
         step = min(error, LARGEST_STEP) if error > SURPRISE else error**GAIN
         self._estimate = max(1.0, min(self._estimate * step, float(MOST_COMPETITORS)))
 
     def race_took(self, seconds: float) -> None:
-        """From an announcement to its claim: the shortest races tell how long others cannot know of a winner."""
+        """Takes the time from an announcement to its claim: that long other workers cannot know of the winner."""
         self._spread = max(LEAST_SPREAD, min(seconds, self._spread * RACE_GROWTH, MOST_SPREAD))
 
     def spread(self, speed: float) -> float:
-        """The random part of a bid, in seconds; a worker of speed 2 is as lucky as two workers of speed 1."""
+        """Returns the random part of a bid, in seconds; a worker of speed 2 is as lucky as two workers of speed 1."""
         competitors = max(self._estimate, LEAST_COMPETITORS)
         luck = 1.0 - (1.0 - self._random()) ** (1.0 / speed)  # the least of `speed` uniform numbers
         return self._spread * log(1.0 + luck * (competitors - 1.0))

@@ -1,4 +1,4 @@
-"""A draw among those who wait, in proportion to their weights.
+"""A draw among waiting clients, in proportion to their weights.
 
 Contract: `draw` takes one identity out; each has a chance of its weight over the sum of all weights.  Consecutive draws
 use points that are spread evenly (the golden section) instead of independent ones, so that the shares come out right
@@ -47,7 +47,7 @@ class Lottery:
             del self._tickets[weight]
 
     def draw(self) -> bytes:
-        """Take one out; LookupError when nobody waits."""
+        """Takes one out; raises `LookupError` if there is none."""
         self._point = (self._point + GOLDEN_SECTION) % 1.0
         point = self._point * sum(weight * len(tickets) for weight, tickets in self._tickets.items())
         tickets = []
@@ -62,7 +62,7 @@ class Lottery:
 
 
 class Waiting:
-    """Those that wait for a slot of a worker; the targeted ones, which are meant for it, can be drawn by themselves."""
+    """The announcements that wait for a slot.  Targeted ones, meant for this worker, can be drawn by themselves."""
 
     __slots__ = ("_all", "_targeted")
 
@@ -87,7 +87,7 @@ class Waiting:
         self._targeted.discard(identity)
 
     def draw(self, *, targeted: bool) -> bytes:
-        """Take one out, of all or of the targeted ones; LookupError when none waits."""
+        """Takes one out, of all or of the targeted ones; raises `LookupError` if there is none."""
         identity = (self._targeted if targeted else self._all).draw()
         self.discard(identity)
         return identity

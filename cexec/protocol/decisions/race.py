@@ -85,7 +85,7 @@ class Race:
         self._cannot.discard(offer.instance)
 
     def heard_before(self, mac1: bytes) -> bool:
-        """Whether this very answer was heard before: a replay must not keep the client waiting."""
+        """Returns True if this answer was heard before, because a replay must not keep the client waiting."""
         if mac1 in self._heard or len(self._heard) >= MAXIMUM_KNOWN:
             return True
         self._heard.add(mac1)
@@ -93,7 +93,7 @@ class Race:
 
     @property
     def connected(self) -> int:
-        """How many workers have offered themselves, for the claim."""
+        """The number of workers that have connected, for the claim."""
         return len(self._offering)
 
     def seconds_left(self, now: float) -> float | None:
@@ -105,7 +105,7 @@ class Race:
         return [answer for answer in self.answers.values() if answer.purpose == hello.QUEUED]
 
     def complaints(self) -> list[Hello]:
-        """The workers that heard but cannot connect, or refuse."""
+        """Returns the workers that cannot connect or refuse."""
         return [
             answer
             for answer in self.answers.values()

@@ -1,8 +1,8 @@
-"""What keeps relays from flooding: a cache of what was passed on, and limits of how much is.
+"""Protection of relays from floods: a cache of datagrams that were passed on, and rate limits.
 
-Contract: `SeenCache.passes` says whether a datagram is to be passed on, and remembers it: repetitions pass, what has
-come round a loop does not.  `RateLimits` bounds what is passed on, in all and for each host.  Pure; times are seconds
-of a monotonic clock.  docs/protocol.md section 6.2.
+Contract: `SeenCache.passes` is True for a datagram that is to be passed on, and remembers it: repetitions pass, copies
+that have come round a loop do not.  `RateLimits` bounds the datagrams of one side, in all and for each host.  Pure;
+times are seconds of a monotonic clock.  docs/protocol.md section 6.2.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ SHARE = 0.5  # (ours) of the rate that one host may use, so that it cannot starv
 
 
 class SeenCache:
-    """Which datagrams were passed on.
+    """The datagrams that were passed on.
 
     A datagram's nearest side is where its copies come with most hops left; there may be several.  Copies from another
     side have come round: they are dropped as long as the nearest one is heard, however long the round took, since a
@@ -38,7 +38,7 @@ class SeenCache:
         return max(len(self._ways), len(self._seen))
 
     def passes(self, mac1: bytes, counter: int, hops: int, side: int, now: float) -> bool:
-        """Whether a datagram heard at `side` is to be passed on."""
+        """Returns True if a datagram that was heard at `side` is to be passed on."""
         best, nearest, heard = self._ways.pop(mac1, (-1, frozenset(), now))
         if now - heard >= WAY_LIFETIME or hops > best:
             best, nearest, heard = hops, frozenset({side}), now
@@ -56,7 +56,7 @@ class SeenCache:
 
 
 class RateLimits:
-    """How many datagrams a second are passed on, from one side."""
+    """The number of datagrams a second that are passed on from one side."""
 
     __slots__ = ("_all", "_hosts", "_rate")
 
@@ -71,7 +71,7 @@ class RateLimits:
         return len(self._hosts)
 
     def left(self, host: str, now: float) -> bool:
-        """Whether one more from this host may be passed on."""
+        """Returns True if one more datagram from this host may be passed on."""
         bucket = self._hosts.pop(host, None)
         if bucket is None:
             bucket = TokenBucket(self._rate * SHARE, self._rate * SHARE * BURST, now)
@@ -81,7 +81,7 @@ class RateLimits:
         return self._all.left(now) and bucket.left(now)
 
     def spend(self, host: str) -> None:
-        """One of a host that `left` was asked for was passed on."""
+        """Counts a datagram that was passed on; `left` was called for its host."""
         self._all.spend(1.0)
         self._hosts[host].spend(1.0)
 

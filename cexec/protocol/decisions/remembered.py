@@ -1,7 +1,7 @@
 """The announcements that a worker remembers, each with one timer, and those that are done with.
 
 Contract: `add` keeps at most MAXIMUM_REMEMBERED, `arm` sets the timer that the announcement itself says, `due` returns
-one whose timer has passed.  What is done is remembered for DONE_LIFETIME, so that a late copy wakes nobody.  Pure.
+one whose timer has passed.  Those that are done are known for DONE_LIFETIME, so that late copies are ignored.  Pure.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ DELAYED, READY, CONNECTING, RESERVED, RUNNING = range(5)  # states of an announc
 
 
 class RememberedAnnouncement:
-    """One that this worker can serve."""
+    """An announcement that this worker can serve."""
 
     __slots__ = (
         "bid_at", "claim_heard", "expires", "extra_delay", "failures", "heard_at", "identity", "queued_at", "retry_at",
@@ -38,7 +38,7 @@ class RememberedAnnouncement:
         self.claim_heard = False
         self.told_at = inf  # when the last QUEUED went out
         self.told_again = 0
-        self.timer = inf  # of its entries in the timer heap the one that is valid
+        self.timer = inf  # the time of its entry in the timer heap; earlier entries are not valid any more
 
     @property
     def leased(self) -> bool:
@@ -50,7 +50,7 @@ class RememberedAnnouncement:
         return self.state in (RESERVED, RUNNING)
 
     def heard_again(self, now: float, extra_delay: float) -> None:
-        """Perhaps by a shorter way; and its client wants a worker still."""
+        """Takes another copy, perhaps by a shorter way: the client still wants a worker."""
         if self.state == DELAYED and extra_delay < self.extra_delay:
             self.bid_at -= self.extra_delay - extra_delay
             self.extra_delay = extra_delay
@@ -60,7 +60,7 @@ class RememberedAnnouncement:
             self.retry_at = inf
 
     def tell_again(self, when: float, times: int) -> None:
-        """Its client asks again, so perhaps a QUEUED was lost; answered so many times."""
+        """Makes a QUEUED due, because the client asks again and may have missed the last one; at most `times` times."""
         if self.told_again < times and when < self.queued_at:
             self.told_again += 1
             self.queued_at = when
@@ -82,7 +82,7 @@ class Remembered:
 
     def __init__(self) -> None:
         self._table: dict[bytes, RememberedAnnouncement] = {}  # heard longest ago first
-        self._done: dict[bytes, tuple[float, int]] = {}  # until when; what a claim said that came first, or 0
+        self._done: dict[bytes, tuple[float, int]] = {}  # the end, and the count from a claim that came first, or 0
         self._timers: list[tuple[float, int, bytes]] = []
         self._sequence = 0
 
@@ -90,7 +90,7 @@ class Remembered:
         return self._table.get(identity)
 
     def add(self, announcement: RememberedAnnouncement) -> RememberedAnnouncement | None:
-        """Remember it; returns the one, if any, that had to make room and is to be forgotten."""
+        """Remembers it; returns the one that has to make room, which the caller drops."""
         oldest = None
         if len(self._table) >= MAXIMUM_REMEMBERED:
             oldest = next((old for old in self._table.values() if old.state in (DELAYED, READY)), None)
@@ -98,27 +98,27 @@ class Remembered:
         return oldest
 
     def renew(self, announcement: RememberedAnnouncement, expires: float) -> None:
-        """Heard again."""
+        """Lets it live longer, because it was heard again."""
         announcement.expires = max(announcement.expires, expires)
         self._table[announcement.identity] = self._table.pop(announcement.identity)
         self.arm(announcement)
 
     def finish(self, announcement: RememberedAnnouncement, now: float) -> None:
-        """Done with: late copies are ignored."""
+        """Drops it for good: late copies are ignored."""
         self.drop(announcement)
         self._remember_done(announcement.identity, 0, now)
 
     def drop(self, announcement: RememberedAnnouncement) -> None:
-        """Expired or displaced: a later copy is as good as new."""
+        """Drops it, because it expired or was displaced: a later copy counts as new."""
         del self._table[announcement.identity]
 
     def claim_first(self, identity: bytes, connected: int, now: float) -> None:
-        """A claim came before its announcement."""
+        """Notes a claim that came before its announcement."""
         if self._done.get(identity, (-inf, 0))[0] <= now:
             self._remember_done(identity, connected, now)
 
     def done(self, identity: bytes, now: float) -> int | None:
-        """None: not done.  Else what a claim said that came first, told once, or 0."""
+        """Returns None if unfinished; else the count from the first claim, reported once, and 0 thereafter."""
         until, connected = self._done.get(identity, (-inf, 0))
         if until <= now:
             return None
@@ -126,7 +126,7 @@ class Remembered:
         return connected
 
     def arm(self, announcement: RememberedAnnouncement) -> None:
-        """Set the announcement's timer."""
+        """Sets the announcement's timer."""
         when = announcement.next_timer()
         if when != announcement.timer:
             announcement.timer = when
@@ -135,7 +135,7 @@ class Remembered:
                 heappush(self._timers, (when, self._sequence, announcement.identity))
 
     def next_timer(self) -> float:
-        """When the first timer passes; inf: never."""
+        """Returns the time at which the first timer passes, or inf."""
         while self._timers:
             when, _, identity = self._timers[0]
             announcement = self._table.get(identity)
@@ -145,7 +145,7 @@ class Remembered:
         return inf
 
     def due(self, now: float) -> RememberedAnnouncement | None:
-        """One whose timer has passed; its timer is off until it is armed again."""
+        """Returns one whose timer has passed; its timer is off until it is armed again."""
         if self.next_timer() > now:
             return None
         announcement = self._table[heappop(self._timers)[2]]

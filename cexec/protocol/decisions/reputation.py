@@ -1,4 +1,4 @@
-"""What slows a worker that does its jobs badly: its own quick failures, and clients that complain about it.
+"""The slowness of a worker that does its jobs badly: it fails quickly, or clients complain about it.
 
 Contract: `slowness` is in seconds, at most LONGEST_DELAY, and is added to every bid.  While it is not 0 the worker also
 pauses between two jobs, longer while rivals take jobs (`held_until`): a broken machine is always free, so without that
@@ -11,16 +11,16 @@ from math import inf
 
 from cexec.protocol.decisions.bid_events import Outcome
 
-LONGEST_DELAY = 5.0  # seconds (ours)
-LONGEST_ALONE = 0.1  # seconds (ours) where no other worker is there to whom the jobs could be left
+LONGEST_DELAY = 5.0  # seconds (ours): a lone worker that is healthy again must still be found
+LONGEST_ALONE = 0.1  # seconds (ours) if there is no other worker that could do the jobs
 FIRST_PENALTY = 0.5  # seconds (ours), doubled with each further failure
-FAILURES_ALLOWED = 3  # (ours) quick failures running before the worker is slowed; a refusal counts as so many
+FAILURES_ALLOWED = 3  # (ours) quick failures in a row before the worker is slowed; a refusal counts as so many
 QUICK_FAILURE = 1.0  # seconds (ours): a job that fails sooner is likely the worker's fault
 FORGIVEN = 600.0  # seconds (ours) after its last failure a worker that got no other job may try one in time
 COMPLAINT_DELAY = 1.0  # seconds (ours) per complaint
 PROVED_COMPLAINTS = 2.0  # (ours) that a complaint about a job counts for that this worker did start and not end
 COMPLAINT_HALF_LIFE = 30.0  # seconds (ours); one client counts once in this time
-LEAST_COMPLAINTS = 0.01  # (ours) a remainder of complaints that is none
+LEAST_COMPLAINTS = 0.01  # (ours) a smaller remainder counts as 0
 YIELDING = 3  # (ours) the pause between two jobs is so many times longer if a rival has taken one in RIVAL_LIFETIME
 YIELDING_TO_HEALTHY = 12  # (ours) and so many times if a rival's job has succeeded in RIVAL_LIFETIME
 RIVAL_LIFETIME = 60.0  # seconds (ours)
@@ -28,7 +28,7 @@ MAXIMUM_REMEMBERED = 1000  # clients and jobs (ours); the oldest is forgotten
 
 
 class Reputation:
-    """How a worker's own jobs ended, and what clients say about them."""
+    """The record of a worker's own jobs, and of the complaints about them."""
 
     __slots__ = (
         "_complained", "_complaints", "_complaints_at", "_failed_at", "_failures", "_paused_at", "_rival_succeeded_at",
@@ -36,7 +36,7 @@ class Reputation:
     )  # fmt: skip
 
     def __init__(self) -> None:
-        self._failures = 0  # quick ones, running
+        self._failures = 0  # quick ones, in a row
         self._failed_at = -inf
         self._complaints = 0.0  # as of _complaints_at, halved every COMPLAINT_HALF_LIFE since
         self._complaints_at = -inf
@@ -46,12 +46,12 @@ class Reputation:
         self._paused_at = self._rival_took_at = self._rival_succeeded_at = -inf
 
     def slowness(self, now: float, *, alone: bool = False) -> float:
-        """Seconds for failures and complaints together; `alone`: there is no sign of other workers."""
+        """Returns seconds for failures and complaints together; `alone`: there is no sign of other workers."""
         complaints = self._complaints_now(now) if self._complaints else 0.0
         return min(self._penalty(now) + COMPLAINT_DELAY * complaints, LONGEST_ALONE if alone else LONGEST_DELAY)
 
     def _penalty(self, now: float) -> float:
-        """Seconds for its own failures: 0.5, 1, 2, 4, 5, 5 ... from the third on."""
+        """Returns seconds for its own failures: 0.5, 1, 2, 4, 5, 5 ... from the third on."""
         excess = self._failures - FAILURES_ALLOWED
         if excess < 0 or now - self._failed_at >= FORGIVEN:
             return 0.0
@@ -62,11 +62,11 @@ class Reputation:
         return complaints if complaints >= LEAST_COMPLAINTS else 0.0
 
     def started(self, identity: bytes, now: float) -> None:
-        """A job was started, so a complaint about it is not made up."""
+        """Notes that a job was started: a complaint about it is not made up."""
         _remember(self._unfinished, identity, now)
 
     def finished(self, identity: bytes, outcome: Outcome, duration: float, now: float) -> None:
-        """A job ended: a success forgives everything, a refusal and a quick failure count, all else does not.
+        """Notes how a job ended: a success forgives everything, a refusal and a quick failure count, all else does not.
 
         An unfit job is one that every worker would refuse, which says nothing of this one.
         """
@@ -88,10 +88,10 @@ class Reputation:
             self.pause(now)
 
     def complained(self, client: bytes, identity: bytes | None, now: float) -> bool:
-        """A client complains, perhaps about the job `identity`; False when it is not counted.
+        """Takes a complaint, perhaps about the job `identity`; returns False if it does not count.
 
-        A job that this worker did start and did not end is counted always; anything else once per client for a while,
-        so that words alone cannot keep an honest worker from work.
+        A complaint about a job that this worker did start and did not end always counts.  Others count once per client
+        for a while, so that words alone cannot keep an honest worker from work.
         """
         if identity in self._unfit:
             return False
@@ -108,7 +108,7 @@ class Reputation:
         return True
 
     def pause(self, now: float) -> None:
-        """A job was taken or ended badly: if the worker is slowed it leaves the next ones to others for a while."""
+        """Starts a pause, because a job was taken or ended badly: a slowed worker leaves the next ones to others."""
         self._paused_at = now
 
     def rival_took_a_job(self, now: float) -> None:
@@ -118,7 +118,7 @@ class Reputation:
         self._rival_succeeded_at = now
 
     def held_until(self, now: float, *, targeted: bool = False, alone: bool = False) -> float:
-        """Waiting jobs are not taken before; those that are `targeted`, meant for this worker, wait for no rival."""
+        """Returns the time before which no waiting job is taken; `targeted` jobs, meant for us, wait for no rival."""
         slowness = self.slowness(now, alone=alone)
         if not slowness:
             return -inf
@@ -130,17 +130,17 @@ class Reputation:
         return self._paused_at + factor * slowness
 
     def health(self, now: float) -> str:
-        """For people: "ok" or what is wrong."""
+        """Returns "ok", or the trouble in words for people."""
         words = []
         if self._penalty(now):
-            words.append(f"{self._failures} jobs running failed at once")
+            words.append(f"{self._failures} jobs in a row failed at once")
         if self._complaints and self._complaints_now(now):
             words.append("clients complained")
         return ", ".join(words) or "ok"
 
 
 def _remember(table: dict[bytes, float], key: bytes, now: float) -> None:
-    """At the end of the table, whose oldest entry makes room."""
+    """Adds an entry at the end of a table, whose oldest one makes room."""
     table.pop(key, None)
     if len(table) >= MAXIMUM_REMEMBERED:
         del table[next(iter(table))]

@@ -1,4 +1,4 @@
-"""Whether this process lives in a container, whose network is a bridge of its host: for explanations.
+"""Detection of containers, whose network is often a bridge of the host; for explanations.
 
 Contract: `container_kind()` names what the machine calls it, empty when nothing says so, and never raises.
 """

@@ -13,7 +13,7 @@ from cexec.system.host.packet_filter import INPUT, OUTPUT, Chain, Flow, blockers
 
 __all__ = ["INPUT", "OUTPUT", "Chain", "Flow", "blockers", "read_chains"]
 
-_SEARCH = ":/usr/local/sbin:/usr/sbin:/sbin"  # directories that the PATH of ordinary users lacks
+SEARCH = ":/usr/local/sbin:/usr/sbin:/sbin"  # directories that the PATH of ordinary users lacks
 _DEADLINE = 5.0  # seconds (ours) that a listing may take
 
 
@@ -52,7 +52,7 @@ def _run(argv: list[str]) -> tuple[str, str]:
     import shutil
     import subprocess
 
-    path = shutil.which(argv[0], path=os.environ.get("PATH", os.defpath) + _SEARCH)
+    path = shutil.which(argv[0], path=os.environ.get("PATH", os.defpath) + SEARCH)
     if path is None:
         return "", f"{argv[0]} is not installed"
     try:

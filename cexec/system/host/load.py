@@ -1,4 +1,4 @@
-"""How busy and how fast this host is: what goes into a worker's bids.  docs/placement.md.
+"""The load and the speed of this host, which a worker's bids depend on.  docs/placement.md.
 
 Contract: `Sampler.sample` returns a `Load` of the time since the last call, to be made about once a second, and costs
 some 100 microseconds; `measure_speed` returns the speed of one core, 1.0 for a fixed reference; `usable_cpus`
@@ -27,7 +27,7 @@ CGROUPS = "/sys/fs/cgroup"
 
 
 def _read(path: str) -> str:
-    """A small file of the kernel's; empty when there is none."""
+    """Returns the text of a small file of the kernel; empty if it cannot be read."""
     try:
         with open(path, "rb", buffering=0) as file:  # a third of the time that a text file takes
             return file.readall().decode(errors="replace")
@@ -198,7 +198,7 @@ def benchmark() -> float:
 
 
 def cpu_identity(proc: str = PROC) -> str:
-    """What a measured speed is valid for: CPU model, cores and boot."""
+    """Returns the CPU model, cores and boot that a measured speed is valid for."""
     model = ""
     for line in _read(f"{proc}/cpuinfo").splitlines():
         name, _, value = line.partition(":")

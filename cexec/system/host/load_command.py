@@ -26,7 +26,7 @@ MAXIMUM_OUTPUT = 4096  # bytes (ours) that are looked at
 class LoadCommand:
     """Runs the command, and keeps what it said last."""
 
-    __slots__ = ("_complaint", "_executable", "_failing", "_fd", "_output", "_pid", "_start", "_words", "due", "value")
+    __slots__ = ("_complaint", "_executable", "_failing", "_fd", "_output", "_start", "_words", "due", "pid", "value")
 
     def __init__(self, command: str) -> None:
         try:
@@ -39,7 +39,7 @@ class LoadCommand:
         self.value: float | None = None
         self._complaint: str | None = None
         self._failing = False
-        self._pid = 0
+        self.pid = 0
         self._fd = -1
         self._output = bytearray()
         self._start = 0.0
@@ -55,10 +55,10 @@ class LoadCommand:
         """Start the command, look whether it has ended, or end it when it takes too long."""
         if now < self.due:
             return
-        if not self._pid:
+        if not self.pid:
             self._run(now)
         elif now - self._start >= DEADLINE:
-            process.signal_group(self._pid, signal.SIGKILL)
+            process.signal_group(self.pid, signal.SIGKILL)
             self._fail(f"takes longer than {DEADLINE:.0f} s")
             self._stop_reading()
             self._reap(now)
@@ -78,15 +78,15 @@ class LoadCommand:
         self._reap(now)
 
     def complaint(self) -> str | None:
-        """What is to be logged, once: it fails, or it works again."""
+        """Returns a line for the log when the command begins to fail or works again; None if nothing has changed."""
         complaint, self._complaint = self._complaint, None
         return complaint
 
     def close(self) -> None:
         """End a command that is running; it is not waited for, because this process is about to end."""
         self._stop_reading()
-        if self._pid:
-            process.signal_group(self._pid, signal.SIGKILL)
+        if self.pid:
+            process.signal_group(self.pid, signal.SIGKILL)
 
     def _run(self, now: float) -> None:
         self._start = now
@@ -96,7 +96,7 @@ class LoadCommand:
         null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
         try:
             descriptors = {0: null, 1: writer, 2: null}
-            self._pid = process.spawn(self._executable, self._words, os.environb, descriptors, process.become_ordinary)
+            self.pid = process.spawn(self._executable, self._words, os.environb, descriptors, process.become_ordinary)
         except OSError as error:
             os.close(reader)
             self._fail(f"cannot be started: {reason_of(error)}")
@@ -114,13 +114,13 @@ class LoadCommand:
             return
         status: int | None
         try:
-            pid, status = os.waitpid(self._pid, os.WNOHANG)
+            pid, status = os.waitpid(self.pid, os.WNOHANG)
         except ChildProcessError:  # somebody else took its exit status, which may have been a failure's
-            pid, status = self._pid, None
+            pid, status = self.pid, None
         if not pid:
             self.due = now + REAP_INTERVAL
             return
-        self._pid = 0
+        self.pid = 0
         self.due = max(now, self._start + INTERVAL)
         if now - self._start >= DEADLINE:
             return

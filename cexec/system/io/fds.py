@@ -19,7 +19,7 @@ import sys
 
 SAFE_WRITE = 4096  # bytes: PIPE_BUF of Linux; a pipe that poll calls writable has room for this much
 PIPE_SIZE = 512 * 1024  # bytes (ours): what a fast stream's pipe is enlarged to, see docs/performance.md
-USUAL_PIPE_SIZE = 64 * 1024  # bytes: of a pipe in Linux; whoever finds so much in one was waited for
+USUAL_PIPE_SIZE = 64 * 1024  # bytes of a pipe in Linux; if this much is queued, the writer was blocked on us
 _NEW_TERMINAL = os.makedev(5, 2)  # /dev/ptmx, the other end of a pseudo-terminal: each open of it makes a new one
 _BLOCKED = (BlockingIOError, InterruptedError)
 
@@ -62,7 +62,7 @@ class Source:
 
 
 class CautiousSource(Source):
-    """What is shared and cannot be made non-blocking: read only when there is something."""
+    """A shared descriptor that cannot be made non-blocking: it is read only if there is something to read."""
 
     def read_into(self, view: memoryview) -> int | None:
         return super().read_into(view) if _ready(self.fd, select.POLLIN) else None
@@ -169,7 +169,7 @@ class Sink:
 
 
 class CautiousSink(Sink):
-    """What is shared and cannot be made non-blocking: written only when there is room, and little at a time."""
+    """A shared descriptor that cannot be made non-blocking: little at a time is written, and only if there is room."""
 
     def write(self, view: memoryview) -> int:
         return super().write(view[:SAFE_WRITE]) if _ready(self.fd, select.POLLOUT) else 0
@@ -205,7 +205,7 @@ def open_source(fd: int) -> Source:
         return FileSource(fd)
     if stat.S_ISSOCK(mode):
         return SocketSource(fd)
-    reopened = _open_again(fd, status, os.O_RDONLY)
+    reopened = open_again(fd, status, os.O_RDONLY)
     if reopened is None:
         return CautiousSource(fd, shared=True)
     return NamedPipeSource(fd, reopened) if stat.S_ISFIFO(mode) and _has_name(fd) else Source(reopened)
@@ -219,7 +219,7 @@ def open_sink(fd: int) -> Sink:
         return Sink(fd, shared=True)
     if stat.S_ISSOCK(mode):
         return SocketSink(fd)
-    reopened = _open_again(fd, status, os.O_WRONLY)
+    reopened = open_again(fd, status, os.O_WRONLY)
     if reopened is not None:
         return Sink(reopened)
     waits = stat.S_ISFIFO(mode) or os.isatty(fd)  # and not /dev/null
@@ -243,13 +243,13 @@ def enlarge(fd: int) -> None:
 
 
 def _allows(fd: int, access: int) -> bool:
-    """Whether the descriptor was opened for this: opened again, a pipe's wrong end would become the other one."""
+    """Returns True if the descriptor was opened for this: a pipe's wrong end, opened again, becomes the other end."""
     import fcntl
 
     return fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR) in (access, os.O_RDWR)
 
 
-def _open_again(fd: int, status: os.stat_result, flags: int) -> int | None:
+def open_again(fd: int, status: os.stat_result, flags: int) -> int | None:
     """The same pipe or terminal as an open file of our own, non-blocking."""
     terminal = os.isatty(fd) and status.st_rdev != _NEW_TERMINAL
     if not (stat.S_ISFIFO(status.st_mode) or terminal):
@@ -261,7 +261,7 @@ def _open_again(fd: int, status: os.stat_result, flags: int) -> int | None:
 
 
 def _has_name(fd: int) -> bool:
-    """Whether a pipe has been opened by its name."""
+    """Returns True if a pipe has been opened by its name."""
     return not os.readlink(f"/proc/self/fd/{fd}").startswith("pipe:")
 
 
@@ -283,7 +283,7 @@ def give_up(fd: int) -> None:
 
 
 def unread(fd: int) -> int:
-    """How many bytes wait in a pipe; 0 where that cannot be told."""
+    """Returns the number of bytes that wait in a pipe; 0 if the system does not say."""
     import fcntl
     import termios
 
@@ -294,7 +294,7 @@ def unread(fd: int) -> int:
 
 
 def _ready(fd: int, wanted: int) -> bool:
-    """Whether a read or write would not wait; also when it would fail."""
+    """Returns True if a read or write would not wait, also if it would fail."""
     poll = select.poll()
     poll.register(fd, wanted)
     return bool(poll.poll(0))

@@ -17,7 +17,7 @@ COPY_SIZE = 256 * 1024  # bytes (ours) moved at once when held output is passed 
 
 
 class Budget:
-    """How many bytes of input may be remembered."""
+    """The number of bytes of input that may still be remembered."""
 
     __slots__ = ("left", "whole")
 

@@ -14,7 +14,7 @@ ROOT = "/sys/fs/cgroup"
 _OWN_LEAF = "cexec-service"  # where cservice itself lives under version 2
 _PREFIX = "cexec-job-"
 
-_parent: str | None = None  # what `claim_parent` found
+parent: str | None = None  # what `claim_parent` found
 
 
 class MemoryGroup:
@@ -27,16 +27,16 @@ class MemoryGroup:
     @classmethod
     def create(cls, name: str, limit: int) -> MemoryGroup | None:
         """A group that may use `limit` bytes, swap included; None where there can be none."""
-        if _parent is None:
+        if parent is None:
             return None
-        path = f"{_parent}/{_PREFIX}{name}"
+        path = f"{parent}/{_PREFIX}{name}"
         try:
             os.mkdir(path)
         except OSError:
             return None
         group = cls(path)
         try:
-            group._set_limit(limit)
+            group.set_limit(limit)
         except OSError:
             group.remove()
             return None
@@ -44,10 +44,10 @@ class MemoryGroup:
 
     def join(self) -> None:
         """Puts the calling process in; what it starts will be in there too."""
-        _write(f"{self.path}/cgroup.procs", "0")
+        write_value(f"{self.path}/cgroup.procs", "0")
 
     def killed(self) -> int:
-        """How many processes the kernel has ended because the group was at its limit."""
+        """Returns the number of processes that the kernel has ended because the group was at its limit."""
         name = "memory.events" if self._second else "memory.oom_control"
         try:
             with open(f"{self.path}/{name}") as file:
@@ -63,20 +63,20 @@ class MemoryGroup:
         except OSError:
             pass  # one cannot be ended: the group stays as long as it does
 
-    def _set_limit(self, limit: int) -> None:
+    def set_limit(self, limit: int) -> None:
         if self._second:
-            _write(f"{self.path}/memory.max", str(limit))
+            write_value(f"{self.path}/memory.max", str(limit))
             _try_to_write(f"{self.path}/memory.swap.max", "0")
             _try_to_write(f"{self.path}/memory.oom.group", "1")  # a job without one of its processes is no job
         else:
-            _write(f"{self.path}/memory.limit_in_bytes", str(limit))
+            write_value(f"{self.path}/memory.limit_in_bytes", str(limit))
             _try_to_write(f"{self.path}/memory.memsw.limit_in_bytes", str(limit))
 
 
 def claim_parent(root: str = ROOT, own_groups: str = "/proc/self/cgroup") -> None:
     """Finds where groups for jobs can be made; under version 2 this process moves into a leaf of its own first."""
-    global _parent
-    _parent = None
+    global parent
+    parent = None
     try:
         with open(own_groups) as file:
             lines = [line.rstrip("\n").split(":", 2) for line in file]
@@ -86,7 +86,7 @@ def claim_parent(root: str = ROOT, own_groups: str = "/proc/self/cgroup") -> Non
         place = os.path.normpath(f"{root}/{'memory' if controllers else ''}{path}")
         first = "memory" in controllers.split(",") and os.access(place, os.W_OK)
         if first or (not controllers and _delegated(place) and _make_room(place)):
-            _parent = place
+            parent = place
 
 
 def _delegated(place: str) -> bool:
@@ -101,8 +101,8 @@ def _make_room(place: str) -> bool:
     leaf = f"{place}/{_OWN_LEAF}"
     try:
         os.makedirs(leaf, exist_ok=True)
-        _write(f"{leaf}/cgroup.procs", "0")
-        _write(f"{place}/cgroup.subtree_control", "+memory")
+        write_value(f"{leaf}/cgroup.procs", "0")
+        write_value(f"{place}/cgroup.subtree_control", "+memory")
     except OSError:  # somebody else lives here: back to where we were
         _try_to_write(f"{place}/cgroup.procs", "0")
         try:
@@ -121,13 +121,13 @@ def _words(path: str) -> list[str]:
         return []
 
 
-def _write(path: str, text: str) -> None:
+def write_value(path: str, text: str) -> None:
     with open(path, "w") as file:
         file.write(text)
 
 
 def _try_to_write(path: str, text: str) -> None:
     try:
-        _write(path, text)
+        write_value(path, text)
     except OSError:
         pass

@@ -1,4 +1,4 @@
-"""What a job leaves when its process is killed: a record of it, and how it is swept away.
+"""Records of jobs, and the removal of everything that a job leaves when its process is killed.
 
 Contract: each job's process holds a `Record`, a file in the user's runtime directory that it has locked.  When nobody
 holds the lock, the job's process is dead, however it died.  `sweep` ends the processes that such jobs left, removes
@@ -48,7 +48,7 @@ class Record:
             raise
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
-            self.add(mark=mark, boot=_boot())
+            self.add(mark=mark, boot=boot_id())
         except OSError:
             self.close()
             raise
@@ -103,7 +103,7 @@ def _sweep_record(name: str, directory: int, grace: float) -> str | None:
 
 
 def _is_record(fd: int) -> bool:
-    """Whether nobody but us can have written it."""
+    """Returns True if nobody but us can have written the record."""
     status = os.fstat(fd)
     shared = status.st_mode & (stat.S_IWGRP | stat.S_IWOTH)
     return stat.S_ISREG(status.st_mode) and status.st_uid == os.getuid() and not shared and status.st_nlink == 1
@@ -150,7 +150,7 @@ def remove_directory(path: str) -> None:
 
 
 def _parse(data: bytes) -> dict[str, object]:
-    """What the lines say that are objects."""
+    """Returns the members of all lines that are JSON objects; later lines win."""
     values: dict[str, object] = {}
     for line in data.splitlines():
         try:
@@ -181,13 +181,13 @@ def _number(values: dict[str, object], name: str, least: int, most: int) -> int:
 
 
 def _mark(values: dict[str, object]) -> str:
-    """NAME=VALUE as jobs have it: one that many processes have in their environment is none."""
+    """Returns the mark if it is NAME=VALUE as jobs have it, else an empty text: a shorter one could mark strangers."""
     mark = _text(values, "mark")
     return mark if _WHOLE_MARK.fullmatch(mark) else ""
 
 
 def _clean(values: dict[str, object], grace: float) -> None:
-    boot = _boot()
+    boot = boot_id()
     if boot and values.get("boot") == boot:
         leader, start = _number(values, "leader", 2, _MAXIMUM_PID), _number(values, "start", 1, _MAXIMUM_START)
         _end_processes(_mark(values).encode(), leader if leader != os.getpid() else 0, start, grace)
@@ -243,7 +243,7 @@ def _end_processes(mark: bytes, leader: int, start: int, grace: float) -> None:
         time.sleep(_LOOK_INTERVAL)
 
 
-def _boot() -> str:
+def boot_id() -> str:
     try:
         with open("/proc/sys/kernel/random/boot_id") as file:
             return file.read().strip()

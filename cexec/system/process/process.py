@@ -11,11 +11,11 @@ import fcntl
 import os
 import signal
 import sys
+from typing import TYPE_CHECKING
 
 from cexec.errors import UsageError
 from cexec.system.io import wakeup
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
@@ -23,7 +23,7 @@ LINUX = sys.platform == "linux"
 _SET_CHILD_SUBREAPER = 36  # PR_SET_CHILD_SUBREAPER of <linux/prctl.h>
 _URGENCY = 10  # (ours) of nice(1), by which a worker comes before the programs that it starts
 _CANNOT_EXECUTE = 127  # exit status (ours) of a child that has told its errno, and that nobody else sees
-# Python ignores or blocks these, and so may whoever started us; a program expects them as a shell leaves them.
+# Python, or our own parent, may ignore or block these signals; a program expects them as a shell leaves them.
 _DEFAULT_SIGNALS = [
     getattr(signal, name)
     for name in ("SIGPIPE", "SIGXFSZ", "SIGINT", "SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGCHLD")
@@ -88,7 +88,7 @@ def _fork(
     descriptors: Mapping[int, int],
     prepare: Callable[[], None],
 ) -> int:
-    """What posix_spawn cannot do; a failure in the child is raised here, because it tells its errno over a pipe."""
+    """Starts a program that has to be prepared for, as posix_spawn cannot.  The child reports its errno over a pipe."""
     reading, writing = os.pipe()
     try:
         pid = os.fork()
@@ -172,7 +172,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def become_urgent() -> None:
-    """Where that is allowed, this process is run before the programs that it starts, however many those are."""
+    """Raises this process's priority above that of its programs, if the system allows that."""
     global _ordinary
     own = os.getpriority(os.PRIO_PROCESS, 0)
     try:

@@ -1,4 +1,4 @@
-"""What a job may use: time, processor time, memory, and how far it stands back behind others.
+"""Limits of a job: time, processor time, memory, and its nice value.
 
 Contract: `Limits` are plain numbers, 0 for none, that travel as options of GO (docs/protocol.md section 4.2).
 `Limits.apply` is called in the new process before the program.  Memory is counted for all of a job's processes together
@@ -11,11 +11,11 @@ from __future__ import annotations
 import math
 import os
 import signal
+from typing import TYPE_CHECKING
 
 from cexec.protocol.connection.options import CPU_LIMIT, LIMITS, MEMORY_LIMIT, NICE, TIME_LIMIT
 from cexec.system.units import parse_duration, parse_size, show_size
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -68,7 +68,7 @@ class Limits:
 
     @property
     def inherited(self) -> bool:
-        """Whether the new process has to be prepared for them."""
+        """Returns True if the new process has to be prepared for the limits."""
         return bool(self.cpu or self.memory or self.nice)
 
     def apply(self, group: MemoryGroup | None) -> None:
@@ -107,7 +107,7 @@ def find_hit(limits: Limits, status: int, cpu_used: float, killed: int) -> Hit |
 
 
 def remark(limits: Limits, status: int, killed: int, grouped: bool) -> str:
-    """What a user should know of a job that its limits have not ended, but may have harmed."""
+    """Returns a warning if the limits may have harmed a job that they have not ended, or an empty text."""
     if killed:
         size = show_size(limits.memory)
         return f"{killed} of its processes ended by the kernel at the job's memory limit of {size}"

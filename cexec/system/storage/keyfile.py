@@ -36,7 +36,7 @@ _ABOUT_THE_FILE = (*_NO_SUCH_FILE, errno.EACCES, errno.EPERM, errno.EISDIR)
 
 
 def key_descriptor(path: str) -> int | None:
-    """The descriptor that `path` names (`/dev/fd/63`, as `<(pass show app)` gives): it must never reach a job."""
+    """Returns the descriptor of `path` (`/dev/fd/63`, as `<(pass show app)` gives), which must never reach a job."""
     if path == "/dev/stdin":
         return 0
     for directory in _DESCRIPTOR_DIRECTORIES:
@@ -47,7 +47,7 @@ def key_descriptor(path: str) -> int | None:
 
 
 def read_key(path: str, kinds: tuple[type[WantedKey], ...], what: str | None = None) -> WantedKey:
-    """The key in the file, which must be one of `kinds`; `what` tells the user which file is needed instead."""
+    """Returns the key in the file, which must be one of `kinds`; `what` tells the user which file is needed instead."""
     try:
         key = decode_key(_read_guarded(path))
     except KeyFileError as error:
@@ -59,7 +59,7 @@ def read_key(path: str, kinds: tuple[type[WantedKey], ...], what: str | None = N
 
 
 def find_client_key(name: str) -> str:
-    """The path of the client key that a user calls `name`: the file itself, or `name` plus `.pub` beside it."""
+    """Returns the path of the client key that a user calls `name`: the file itself, or `name` plus `.pub` beside it."""
     public = f"{name}.pub"
     if _exists(public):
         return name if _exists(name) and not _stands_aside(name) else public
@@ -107,13 +107,13 @@ def write_new(path: str, text: str, mode: int = 0o600) -> None:
 
 
 def quoted(path: str) -> str:
-    """`path` as a shell takes it."""
+    """Returns `path` as a shell reads it."""
     plain = path.isascii() and path.replace("/", "").replace("-", "").replace("_", "").replace(".", "").isalnum()
     return path if plain else "'" + path.replace("'", "'\\''") + "'"
 
 
 def _read_guarded(path: str) -> bytes:
-    """The file's bytes, if nobody else can read or change them; errors lack the path."""
+    """Returns the file's bytes if nobody else can read or change them; the texts of errors lack the path."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
         try:
@@ -150,7 +150,7 @@ def _exists(path: str) -> bool:
 
 
 def _stands_aside(path: str) -> bool:
-    """Whether `path` is what lies beside a client key: the private key or a directory.  Reads nothing from a pipe."""
+    """Returns True if `path` is the private key or a directory beside a client key.  Reads nothing from a pipe."""
     mode = os.stat(path).st_mode
     if not stat.S_ISREG(mode):
         return stat.S_ISDIR(mode)
@@ -163,7 +163,7 @@ def _stands_aside(path: str) -> bool:
 def _write_draft(draft: str, data: bytes, mode: int) -> None:
     descriptor = os.open(draft, _CREATE, mode)
     try:
-        os.fchmod(descriptor, mode)  # whatever the umask is
+        os.fchmod(descriptor, mode)  # the umask does not count
         while data:
             data = data[os.write(descriptor, data) :]
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Programs that clients have sent, kept under the hash of their content; several workers may share one directory.
+"""Programs that clients have sent, stored under the hash of their content; several workers may share one directory.
 
 Contract: `ProgramCache.use` gives a `HeldProgram` whose content has been verified, or None when it is not there;
 `draft` takes a new one, which `keep` verifies and gives its name.  What is held is never evicted, by whichever host.
@@ -20,13 +20,13 @@ import fcntl
 import hashlib
 import os
 import stat
+from typing import TYPE_CHECKING
 
 from cexec.errors import CexecError, LocalError, UsageError
 from cexec.system.reason import reason_of
 from cexec.system.storage.directories import cache_directory
 from cexec.system.units import parse_size
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
     from types import TracebackType
@@ -164,7 +164,7 @@ class ProgramCache:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | _FLAGS, 0o600)
             try:
                 fcntl.flock(fd, fcntl.LOCK_SH)
-                if os.path.samestat(os.fstat(fd), _status_now(path)):
+                if os.path.samestat(os.fstat(fd), status_now(path)):
                     return fd
             except BaseException as error:
                 if not _is_gone(error):  # evicted between our two calls
@@ -173,8 +173,8 @@ class ProgramCache:
             os.close(fd)
 
     def _verify(self, path: str, hash: str) -> bool:
-        """Whether the file is what its name says; one that has not been touched since is not read again."""
-        identity = _identity(_status_now(path))
+        """Returns True if the file's hash is its name.  A file that has not changed since then is not read again."""
+        identity = _identity(status_now(path))
         if self._verified.get(path) == identity:
             return True
         if not _verified_now(path, hash):
@@ -325,7 +325,7 @@ def _status(path: str) -> os.stat_result | None:
         return None
 
 
-def _status_now(path: str) -> os.stat_result:
+def status_now(path: str) -> os.stat_result:
     """Of a file as it is there now: over NFS only what is opened is looked up anew, `stat` may tell of what was."""
     fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | _FLAGS)
     try:
@@ -335,7 +335,7 @@ def _status_now(path: str) -> os.stat_result:
 
 
 def _is_gone(error: BaseException) -> bool:
-    """Whether it says that there is no such file; ESTALE: another host has removed it, over NFS."""
+    """Returns True if the error says that there is no such file; ESTALE: another host has removed it, over NFS."""
     return isinstance(error, OSError) and error.errno in (errno.ENOENT, errno.ESTALE)
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import _socket
 import errno
-import os
 import select
 from typing import TYPE_CHECKING
 
@@ -17,6 +16,7 @@ from cexec.errors import DisconnectedError, LocalError
 from cexec.net.sockets import connect_result, start_connect
 from cexec.protocol.base.limits import CONNECT_DEADLINE
 from cexec.protocol.connection.channel import Records, WorkerHandshake
+from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
     from cexec.net.groups import Sockaddr
@@ -108,4 +108,4 @@ class Offer:
 def _lost(error: OSError) -> str:
     if error.errno in (errno.ECONNRESET, errno.EPIPE):
         return "client closed the connection"
-    return os.strerror(error.errno or 0).lower()
+    return reason_of(error)

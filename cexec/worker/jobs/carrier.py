@@ -9,7 +9,6 @@ wrong with the client.  docs/protocol.md section 4.4.
 from __future__ import annotations
 
 import _socket
-import os
 import select
 import signal
 from dataclasses import dataclass
@@ -18,6 +17,8 @@ from typing import TYPE_CHECKING
 
 from cexec.errors import DisconnectedError
 from cexec.net.liveness import Liveness
+from cexec.system.io.wakeup import Wakeup, poll_timeout
+from cexec.system.reason import reason_of
 from cexec.worker.jobs.reports import JOBS_AHEAD, Report, Word, encode
 
 if TYPE_CHECKING:
@@ -89,7 +90,8 @@ class Carrier:
         self.clean = True  # nothing has gone wrong
         self._parent = parent
         self._liveness = Liveness(pump.connection)
-        self._children = ChildSignals()
+        self._children = Wakeup()  # becomes readable when a child has ended
+        self._children.start((signal.SIGCHLD,))
         pump.watch(self._children.fileno())
         pump.watch(parent.fileno())
         self._poll = select.poll()  # between two jobs
@@ -105,7 +107,7 @@ class Carrier:
         found = self.pump.step(max(0.0, min(due) - monotonic()) if due else None)
         self.children_ended = self._children.fileno() in self.pump.ready
         if self.children_ended:
-            self._children.forget()
+            self._children.take()
         if self._parent.fileno() in self.pump.ready:
             self._hear_parent()
         self._look_alive()
@@ -123,7 +125,7 @@ class Carrier:
             due = [time for time in (until, session.next_timeout(), self._liveness.next_timeout()) if time is not None]
             mask = select.POLLIN if self.pump.flushed else select.POLLIN | select.POLLOUT
             self._poll.register(self.pump.connection, mask)
-            ready = dict(self._poll.poll(max(0.0, min(due) - monotonic()) * 1000 + 0.999))
+            ready = dict(self._poll.poll(poll_timeout(min(due) - monotonic())))
             if ready.get(self.pump.connection.fileno(), 0) & ~select.POLLOUT:
                 self._receive()
             if self._parent.fileno() in ready:
@@ -165,7 +167,7 @@ class Carrier:
         except (BlockingIOError, InterruptedError):
             return
         except OSError as error:
-            raise DisconnectedError(f"client is lost: {os.strerror(error.errno or 0).lower()}") from None
+            raise DisconnectedError(f"client is lost: {reason_of(error)}") from None
         if not size:
             raise DisconnectedError("client closed the connection")
         self.pump.records.received(size)
@@ -187,29 +189,3 @@ class Carrier:
         now = monotonic()
         self._liveness.stepped(now)
         self._liveness.handle_timeout(now)
-
-
-class ChildSignals:
-    """A descriptor that becomes readable when a child has ended: SIGCHLD writes into a pipe of our own."""
-
-    def __init__(self) -> None:
-        self._reading, self._writing = os.pipe()
-        os.set_blocking(self._reading, False)
-        os.set_blocking(self._writing, False)
-        signal.signal(signal.SIGCHLD, lambda number, stack: None)
-        signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
-
-    def fileno(self) -> int:
-        return self._reading
-
-    def forget(self) -> None:
-        """Empties the pipe."""
-        try:
-            os.read(self._reading, 4096)
-        except BlockingIOError:
-            pass
-
-    def close(self) -> None:
-        signal.set_wakeup_fd(-1)
-        os.close(self._reading)
-        os.close(self._writing)

@@ -20,6 +20,7 @@ from cexec.protocol.connection import frames, options
 from cexec.protocol.connection.frames import FIRST_FILE, HERE, PERMANENT, Go, Refusal
 from cexec.system.process import process, process_tree
 from cexec.system.process.resource_limits import Hit
+from cexec.system.reason import reason_of
 from cexec.system.storage.program_cache import CacheProblem
 from cexec.worker.jobs import job_tree
 from cexec.worker.jobs.assignment import is_leased
@@ -197,7 +198,7 @@ class Job:
         except CacheProblem as error:
             return Refusal(HERE, str(error))
         except OSError as error:
-            return Refusal(HERE, f"cannot {doing}: {os.strerror(error.errno or 0).lower()}")
+            return Refusal(HERE, f"cannot {doing}: {reason_of(error)}")
         return None
 
     def _spawn(self, ends: Mapping[int, int]) -> int:

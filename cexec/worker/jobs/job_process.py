@@ -17,20 +17,26 @@ from typing import TYPE_CHECKING
 
 from cexec.protocol.datagrams.datagram import MAC1_SIZE
 from cexec.system import signal_state
+from cexec.system.io.wakeup import detach
 from cexec.system.process import orphans, process
 from cexec.worker.discovery.alert_sender import AlertedJob
 from cexec.worker.jobs import assignment
 from cexec.worker.jobs.assignment import Assignment
 from cexec.worker.jobs.lease import serve
 from cexec.worker.jobs.process_states import (
-    TRANSITIONS,
+    ENDED,
+    GONE,
+    OFFERED,
+    RUNNING,
+    SPARE,
+    TAKEN,
+    WAITING,
     Act,
     CarriedConnection,
     Credit,
     CurrentJob,
     Gone,
     Move,
-    State,
     Step,
 )
 from cexec.worker.jobs.reports import (
@@ -69,7 +75,7 @@ class JobProcess:
 
     def __init__(self, pid: int, channel: socket.socket, records: str | None) -> None:
         self.pid = pid
-        self.state = State.SPARE
+        self.state = SPARE
         self.connection: CarriedConnection | None = None
         self.job: CurrentJob | None = None
         self.ticket = b""
@@ -142,7 +148,7 @@ class JobProcess:
 
     def go_ahead(self) -> None:
         """Lets a lease that has a job offer some more without being drawn."""
-        if self.state in (State.TAKEN, State.RUNNING) and self.carried.leased and self._credit.low():
+        if self.state in (TAKEN, RUNNING) and self.carried.leased and self._credit.low():
             self._credit.grant()
             self._say(Word.AHEAD)
 
@@ -171,7 +177,7 @@ class JobProcess:
 
     def steps(self, now: float) -> Iterator[Step]:
         """What has come since the last call, and the moves that follow from it."""
-        while self.state is not State.GONE:
+        while self.state is not GONE:
             try:
                 data = self._channel.recv(MAXIMUM_REPORT)
             except BlockingIOError:
@@ -225,21 +231,21 @@ class JobProcess:
         return job
 
     def _allows(self, word: Word) -> bool:
-        return word in TRANSITIONS[self.state]
+        return word in self.state.moves
 
     def _move(self, what: Move) -> None:
         """Changes the state, which only `_collect` does beside it; raises `ReportError`."""
-        target = TRANSITIONS[self.state].get(what)
+        target = self.state.moves.get(what)
         if target is None:
             name = what.name if isinstance(what, type) else what.value
             raise ReportError(f"it sent {name!r} while it was {self.state.value}")
         self.state = target
-        if target is State.WAITING:
+        if target is WAITING:
             self.ticket = os.urandom(MAC1_SIZE)  # the bidder does not tell leases and announcements apart
             self.carried.leased = True
-        elif target is State.ENDED:
+        elif target is ENDED:
             self.ticket = b""  # perhaps another process gets the same announcement before this one has ended
-        elif target is State.SPARE:
+        elif target is SPARE:
             self._credit = Credit()
             self.connection = None
 
@@ -256,13 +262,13 @@ class JobProcess:
 
     def _collect(self) -> Step:
         """Reaps the process, which closes its socket when it ends."""
-        before, self.state = self.state, State.GONE
+        before, self.state = self.state, GONE
         try:
             _, self._status = os.waitpid(self.pid, 0)
         except ChildProcessError:  # somebody else took its exit status, so it may have been killed
             self._status = None
         # A lease that dies between two jobs takes no job along, and so leaves nothing to explain.
-        untold = before in (State.TAKEN, State.RUNNING) or (before is State.OFFERED and not self.carried.taken)
+        untold = before in (TAKEN, RUNNING) or (before is OFFERED and not self.carried.taken)
         reason = ""
         if self._disorder:
             reason = f"the job's process was ended: {self._disorder}"
@@ -284,7 +290,7 @@ def _run_child(program: Program, parent: socket.socket) -> None:
     status = CRASHED
     try:
         process.become_ordinary()
-        signal.set_wakeup_fd(-1)
+        detach()
         signal_state.set_at_start()
         for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
             signal.signal(number, signal.SIG_IGN)  # the parent decides when a job ends

@@ -9,13 +9,23 @@ docs/protocol.md section 4.4.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cexec.protocol.decisions.bid_events import Outcome
+from cexec.system.reason import reason_of
 from cexec.worker.jobs.job_process import JobProcess
-from cexec.worker.jobs.process_states import BUSY, CarriedConnection, CurrentJob, Gone, State, Step
+from cexec.worker.jobs.process_states import (
+    BUSY,
+    DISMISSED,
+    OFFERED,
+    SPARE,
+    WAITING,
+    CarriedConnection,
+    CurrentJob,
+    Gone,
+    Step,
+)
 from cexec.worker.jobs.reports import Broken, Finished, Free, Idle, Over, Refused, Started, Taken
 
 if TYPE_CHECKING:
@@ -101,9 +111,7 @@ class Jobs:
         try:
             process = self._give(offer, known)
         except OSError as error:
-            self._log.event(
-                "failed", **known.fields(), reason=f"no process for it: {os.strerror(error.errno or 0).lower()}"
-            )
+            self._log.event("failed", **known.fields(), reason=f"no process for it: {reason_of(error)}")
             self._bidder.released(offer.identity, now)
             return
         self._leases[process.ticket] = process
@@ -182,7 +190,7 @@ class Jobs:
         """Makes the jobs that run the last ones."""
         self._stopping = True
         for process in self._processes.values():
-            if process.state is State.SPARE:
+            if process.state is SPARE:
                 process.terminate()
             else:
                 process.end()
@@ -213,18 +221,18 @@ class Jobs:
         """Lets the bidder know that a client may have another job, before it hears that the last one has finished."""
         if self._stopping:
             process.end()
-        if process.state is State.DISMISSED:
+        if process.state is DISMISSED:
             return
         self._leases[process.ticket] = process
         self._bidder.leased(process.ticket, process.carried.weight, now)
-        waiting = [ticket for ticket, lease in self._leases.items() if lease.state is State.WAITING]
+        waiting = [ticket for ticket, lease in self._leases.items() if lease.state is WAITING]
         if len(waiting) > MAXIMUM_WAITING:
             self._bidder.forget(waiting[0], now)
 
     def _let_go(self, step: Step, now: float) -> None:
         """Takes the connection's wish for a job back, if it has one."""
         self._leases.pop(step.ticket, None)
-        if step.before is State.OFFERED:
+        if step.before is OFFERED:
             self._bidder.released(step.ticket, now)
         elif step.ticket:
             self._bidder.forget(step.ticket, now)

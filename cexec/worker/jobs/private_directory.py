@@ -18,6 +18,7 @@ from cexec.protocol.connection.frames import FILE, READS, WRITES
 from cexec.protocol.connection.streams import OPEN
 from cexec.system.io.fds import Sink, Source
 from cexec.system.process.orphans import PRIVATE_PREFIX, remove_directory
+from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -64,7 +65,7 @@ class PrivateDirectory:
                 os.close(above)
         except OSError as error:
             number = error.errno or 0
-            raise FileProblem(_REASONS.get(number, os.strerror(number).lower())) from None
+            raise FileProblem(_REASONS.get(number, reason_of(number))) from None
         if not stat.S_ISREG(os.fstat(fd).st_mode):
             os.close(fd)
             raise FileProblem("it is not a regular file")

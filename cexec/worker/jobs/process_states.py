@@ -32,7 +32,9 @@ if TYPE_CHECKING:
 
 
 class State(enum.Enum):
-    """The value completes the sentence "it is ..."."""
+    """The value completes the sentence "it is ...".  `moves` is the state's row of TRANSITIONS."""
+
+    moves: dict[Move, State]
 
     SPARE = "without a connection"
     OFFERED = "offering itself"  # a slot is reserved; CONFIRM has been said, or will be
@@ -64,7 +66,12 @@ TRANSITIONS: dict[State, dict[Move, State]] = {
     State.BROKEN: {},
     State.GONE: {},
 }
-BUSY = (State.TAKEN, State.RUNNING, State.ENDED, State.BROKEN)  # there is a job, or something is left of one
+# A member's hash is a call of Python's, and until 3.12 its look-up in the class is one, too: too slow for the loop.
+for _state, _moves in TRANSITIONS.items():
+    _state.moves = _moves
+SPARE, OFFERED, TAKEN, RUNNING, ENDED, WAITING, DISMISSED, BROKEN, GONE = State
+
+BUSY = (TAKEN, RUNNING, ENDED, BROKEN)  # there is a job, or something is left of one
 
 
 @dataclass(slots=True)

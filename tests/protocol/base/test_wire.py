@@ -150,4 +150,5 @@ def test_hostile_bytes_are_a_protocol_error_and_nothing_else(
             read(reader)
         reader.finish()
     except ProtocolError:
-        pass
+        return
+    assert reader.rest() == b""

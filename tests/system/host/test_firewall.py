@@ -16,7 +16,7 @@ from tests.system.host.nft import listing
 
 def install(directory: Path, name: str, script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A program in place of the system's."""
-    monkeypatch.setattr(firewall, "_SEARCH", "")
+    monkeypatch.setattr(firewall, "SEARCH", "")
     monkeypatch.setenv("PATH", str(directory))
     (directory / name).write_text(f"#!/bin/sh\n{script}\n")
     (directory / name).chmod(0o755)
@@ -51,7 +51,7 @@ def test_if_nft_fails_iptables_is_asked(
 
 
 def test_without_the_tools_it_is_said_that_nothing_was_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(firewall, "_SEARCH", "")
+    monkeypatch.setattr(firewall, "SEARCH", "")
     monkeypatch.setenv("PATH", "/nonexistent")
     assert read_chains() == ([], "nft is not installed")
 

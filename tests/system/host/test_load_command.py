@@ -51,7 +51,7 @@ def start() -> Iterator[Callable[[str], LoadCommand]]:
 def run_once(command: LoadCommand, now: float) -> None:
     """Start it at `now`, a simulated time, and let it end; real time passes, simulated time by a little."""
     command.handle_timeout(now)
-    while command._pid:
+    while command.pid:
         if command.fileno() >= 0:
             assert select.select([command.fileno()], [], [], 20)[0], "the command says nothing"
             command.receive(now)
@@ -140,7 +140,7 @@ def test_command_that_takes_too_long_is_ended_with_what_it_started(
         assert time.monotonic() < until
         time.sleep(0.01)
     child = int((tmp_path / "child").read_text())
-    leader = command._pid
+    leader = command.pid
     command.handle_timeout(DEADLINE - 0.1)
     assert command.fileno() >= 0
     command.handle_timeout(DEADLINE)
@@ -148,7 +148,7 @@ def test_command_that_takes_too_long_is_ended_with_what_it_started(
     complaint = command.complaint()
     assert complaint is not None and "takes longer than 5 s" in complaint
     now = DEADLINE
-    while command._pid == leader:
+    while command.pid == leader:
         time.sleep(0.01)
         now = max(now, command.next_timeout())
         command.handle_timeout(now)
@@ -181,7 +181,7 @@ def test_an_exit_status_that_somebody_else_took_counts_as_a_failure(
 ) -> None:
     command = start(str(script.path))
     command.handle_timeout(0.0)
-    os.waitpid(command._pid, 0)
+    os.waitpid(command.pid, 0)
     run_once(command, 0.0)
     assert command.value is None
     complaint = command.complaint()
@@ -204,7 +204,7 @@ def test_close_ends_a_running_command(script: Script, start: Callable[[str], Loa
     script.says("sleep 600")
     command = start(str(script.path))
     command.handle_timeout(0.0)
-    pid = command._pid
+    pid = command.pid
     command.close()
     assert command.fileno() == -1
     _, status = os.waitpid(pid, 0)

@@ -244,7 +244,7 @@ def test_a_file_for_reading_is_not_written(tmp_path: Path) -> None:
 
 @pytest.fixture
 def cannot_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fds, "_open_again", lambda fd, status, flags: None)
+    monkeypatch.setattr(fds, "open_again", lambda fd, status, flags: None)
 
 
 @pytest.mark.usefixtures("cannot_open")

@@ -67,7 +67,7 @@ class Bait:
         (self.directory / "sub").mkdir(parents=True)
         self.pid = started(mark, "exec sleep 60")
         self.record = {
-            "mark": mark, "boot": orphans._boot(), "directory": str(self.directory),
+            "mark": mark, "boot": orphans.boot_id(), "directory": str(self.directory),
             "leader": self.pid, "start": process_tree.start_time(self.pid),
         }  # fmt: skip
 

@@ -33,10 +33,10 @@ EXIT, KILLED, XCPU = 1 << 8, int(signal.SIGKILL), int(signal.SIGXCPU)  # wait st
 def parent() -> Iterator[str]:
     """A place for groups on this machine."""
     claim_parent()
-    if memory_group._parent is None:
+    if memory_group.parent is None:
         skip_for_want_of("a memory control group")
-    yield str(memory_group._parent)
-    memory_group._parent = None
+    yield str(memory_group.parent)
+    memory_group.parent = None
 
 
 def fields(limits: Limits) -> tuple[float, int, int, int]:
@@ -193,12 +193,12 @@ class Kernel:
 @pytest.fixture
 def kernel(tmp_path: Path) -> Iterator[Kernel]:
     yield Kernel(tmp_path)
-    memory_group._parent = None
+    memory_group.parent = None
 
 
 def test_version_2_needs_a_leaf_of_our_own(kernel: Kernel) -> None:
     kernel.claim()
-    assert memory_group._parent == str(kernel.place)
+    assert memory_group.parent == str(kernel.place)
     assert (kernel.place / "cexec-service" / "cgroup.procs").read_text() == "0"
     assert (kernel.place / "cgroup.subtree_control").read_text() == "+memory"
 
@@ -206,14 +206,14 @@ def test_version_2_needs_a_leaf_of_our_own(kernel: Kernel) -> None:
 def test_version_2_where_memory_is_handed_down_already(kernel: Kernel) -> None:
     (kernel.place / "cgroup.subtree_control").write_text("memory")
     kernel.claim()
-    assert memory_group._parent == str(kernel.place)
+    assert memory_group.parent == str(kernel.place)
     assert not (kernel.place / "cexec-service").exists()
 
 
 def test_version_2_without_the_controller(kernel: Kernel) -> None:
     kernel.fill(kernel.place, controllers="cpu pids")
     kernel.claim()
-    assert memory_group._parent is None
+    assert memory_group.parent is None
 
 
 def test_version_2_with_strangers_in_the_group(kernel: Kernel, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -222,9 +222,9 @@ def test_version_2_with_strangers_in_the_group(kernel: Kernel, monkeypatch: pyte
             raise OSError(16, "busy")
         Path(path).write_text(text)
 
-    monkeypatch.setattr(memory_group, "_write", write)
+    monkeypatch.setattr(memory_group, "write_value", write)
     kernel.claim()
-    assert memory_group._parent is None
+    assert memory_group.parent is None
     assert (kernel.place / "cgroup.procs").read_text() == "0"  # back to where we were
 
 
@@ -235,7 +235,7 @@ def test_a_group_of_version_2(kernel: Kernel) -> None:
         (path / name).write_text("")
     (path / "memory.events").write_text("low 0\nhigh 0\nmax 7\noom 2\noom_kill 3\noom_group_kill 1\n")
     group = MemoryGroup(str(path))
-    group._set_limit(5 * MEBIBYTE)
+    group.set_limit(5 * MEBIBYTE)
     group.join()
     found = {
         name: (path / name).read_text()

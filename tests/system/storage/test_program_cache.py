@@ -150,14 +150,14 @@ def test_what_another_host_removes_over_nfs_is_as_if_it_had_never_been_there(
     put(cache, b"#!x").release()
     before = len(os.listdir("/proc/self/fd"))
     failures = [OSError(errno.ESTALE, "stale file handle")]
-    look = program_cache._status_now
+    look = program_cache.status_now
 
     def status_now(path: str) -> os.stat_result:
         if path.endswith(".use") == bool(stale) and failures:
             raise failures.pop()
         return look(path)
 
-    monkeypatch.setattr(program_cache, "_status_now", status_now)
+    monkeypatch.setattr(program_cache, "status_now", status_now)
     held = cache.use(hash_of(b"#!x"))
     assert not failures
     assert (held is None) == (stale == "")
