@@ -99,7 +99,7 @@ class EverywhereClient:
             if answer.trouble:
                 self._give_up(self._names[instance], answer.address, answer.trouble)
         usable = {instance: answer for instance, answer in roll.items() if not answer.trouble}
-        return Gathering(usable, self._request.go(self._job_id, 1), self._request.times.accept)
+        return Gathering(usable, self._request.go(self._job_id, 1), self._request.times.accept, monotonic())
 
     def _search(self, gathering: Gathering, announcer: Announcer) -> Search:
         request = self._request
@@ -136,7 +136,7 @@ class EverywhereClient:
                     if winner is not None:
                         gathering.took(winner)
                         self._begin(winner)
-                    for instance, reason in gathering.given_up().items():
+                    for instance, reason in gathering.given_up(monotonic()).items():
                         self._give_up(self._names[instance], roll[instance].address, reason)
                     if gathering.complete:
                         search.tell_others()

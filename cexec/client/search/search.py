@@ -80,7 +80,7 @@ class Choice:
         self._go = go
         self.requirements = requirements
 
-    def wants(self, offer: Hello) -> bool:
+    def wants(self, offer: Hello, now: float) -> bool:
         """Returns True if a worker that has proved itself may go on to confirm."""
         return True
 
@@ -314,7 +314,7 @@ class Search:
                 self._race.offered(candidate.hello)
                 if self._trace is not None:
                     self._trace.offered(candidate.hello, candidate.address[0])
-                if not self._choice.wants(candidate.hello):
+                if not self._choice.wants(candidate.hello, now):
                     self._drop(candidate, "")
             if not confirmed or candidate.session is None or candidate.hello is None:
                 return None

@@ -266,7 +266,7 @@ def test_the_others_are_cancelled_and_a_claim_is_sent(setting: Setting) -> None:
 class Picky(Choice):
     """Wants no worker of one instance."""
 
-    def wants(self, offer: Hello) -> bool:
+    def wants(self, offer: Hello, now: float) -> bool:
         return offer.instance != INSTANCES[0]
 
 
