@@ -42,18 +42,18 @@ if TYPE_CHECKING:
     from cexec.protocol.datagrams.requirements import Requirements
     from cexec.protocol.decisions.race import Race
 
-ACCEPT_BATCH = 16  # connections (ours) accepted before the others are looked at again
-UNTRIED = 0.2  # seconds (ours) to wait when descriptors have run out
-WARN_AFTER = 1.0  # seconds (ours) after which it is said, also where no person waits, that nobody can hear
+ACCEPT_BATCH = 16  # connections (ours) accepted in one step, so that strangers do not delay those that were accepted
+UNTRIED = 0.2  # seconds (ours) until the next accept after descriptors have run out: some are closed by then
+WARN_AFTER = 1.0  # seconds (ours) without any destination, after which even a script gets a warning
 BROWSE_AFTER = 1.0  # seconds (ours) without an answer after which workers are looked for by multicast DNS
 NEVER = float("inf")
 
 
 class Notices:
-    """Who hears what about a search.
+    """The receivers of a search's messages.
 
-    `complain(address, text)`: what a connection did wrong, in the ancestor's words.  `tell`: a line for the person who
-    waits.  `warn`: a line also for those who do not wait at a terminal.  `trace`: every step, for --explain.
+    `complain(address, text)` gets the fault of a connection, in the ancestor's words.  `tell` gets lines for the person
+    who waits, `warn` lines that a script should see, too.  `trace` gets every step, for --explain.
     """
 
     __slots__ = ("complain", "tell", "trace", "warn")
@@ -76,7 +76,7 @@ class Choice:
     """Decides which worker gets which job: here the first one that confirms gets `go`."""
 
     def __init__(self, go: Go, requirements: Requirements | None = None) -> None:
-        """`requirements`: what the search explains that the workers lack when nobody takes the job."""
+        """`requirements`: if no worker takes the job, the search explains which of them each worker lacks."""
         self._go = go
         self.requirements = requirements
 
@@ -85,11 +85,11 @@ class Choice:
         return True
 
     def job_for(self, offer: Hello, address: str) -> Go:
-        """Returns what a worker that has confirmed is given; raises `CexecError` to give it nothing."""
+        """Returns the job for a worker that has confirmed; raises `CexecError` to give it none."""
         return self._go
 
     def status(self) -> str | None:
-        """Returns what a person who waits is told; None for the usual words."""
+        """Returns the message for a person who waits; None for the usual one."""
         return None
 
 
@@ -123,9 +123,9 @@ class Search:
         self._candidates: dict[int, Candidate] = {}
         self._sent_to: list[str] = []
         self._accept_again = 0.0
-        self._inquiry: Inquiry | None = None  # into what the workers lack, when nobody takes the job
+        self._inquiry: Inquiry | None = None  # asks what the workers lack, while no worker takes the job
         self._lacking = ""
-        self._invalid: dict[str, str] = {}  # workers whose certificate is not valid now, and what it says
+        self._invalid: dict[str, str] = {}  # names of workers whose certificate is not valid now, with the reasons
         self._browse_at = NEVER if announcer.loopback else race.started + BROWSE_AFTER
 
     # steps
@@ -187,7 +187,7 @@ class Search:
                     pass
 
     def close(self) -> None:
-        """Ends the search: nobody can connect or answer any more."""
+        """Ends the search: no worker can connect or answer any more."""
         self._listener.close()
         self._sealed.erase()
         for candidate in self._candidates.values():
@@ -237,7 +237,7 @@ class Search:
                     self._trace.announced(self._race.transmissions, self._sent_to, self._announcer.failures)
                 if not self._sent_to:
                     self._follow_failures(now)
-                if self._race.transmissions > 1:  # now there is time to load what is needed should nobody come
+                if self._race.transmissions > 1:  # no worker was quick: load now what a failure will need
                     from cexec.client.search import failure_alert  # noqa: F401
             elif event == SILENT:
                 if self._picky and not self._race.queued():
@@ -251,7 +251,7 @@ class Search:
                 raise NoWorkerError(self._failure())
 
     def _follow_failures(self, now: float) -> None:
-        """Nothing could be sent to anybody: waiting helps where an interface or a name server may come back."""
+        """Warns that no destination was reached.  Gives up only if no interface or name server could change that."""
         hopeless = self._announcer.hopeless
         if hopeless:
             raise NoWorkerError(
@@ -262,14 +262,14 @@ class Search:
             self._warned = True
             self._notices.warn(self.status(now))
 
-    # what nobody has
+    # the explanation when no worker fits
 
     @property
     def _picky(self) -> bool:
         return bool(self._choice.requirements)
 
     def _inquire(self) -> Inquiry:
-        """Begins to ask who is there: workers that do not fit have not answered."""
+        """Begins a census: workers that do not fit have not answered the announcement."""
         from cexec.client.search.inquiry import Inquiry
 
         if self._inquiry is None:
@@ -303,7 +303,7 @@ class Search:
                 if self._trace is not None:
                     self._trace.connected(address[0])
         except LocalError:
-            self._accept_again = now + UNTRIED  # out of descriptors: those that wait stay in the backlog
+            self._accept_again = now + UNTRIED  # descriptors have run out; connections wait in the backlog
 
     def _advance(self, candidate: Candidate, now: float) -> Winner | None:
         proved = candidate.hello is not None
@@ -333,7 +333,7 @@ class Search:
         return Winner(candidate)
 
     def _drop(self, candidate: Candidate, reason: str, words: str = "") -> None:
-        """An unproved peer may be anybody, so what it did wrong is told only where errors are asked for."""
+        """Closes a connection.  An unproved peer may be a stranger, so its fault is not shown at the terminal."""
         self._candidates.pop(candidate.connection.fileno(), None)
         candidate.connection.close()
         if self._trace is not None:
@@ -371,7 +371,7 @@ class Search:
     # words
 
     def status(self, now: float) -> str:
-        """Returns what a person who waits wants to know."""
+        """Returns the message for a person who waits."""
         chosen = self._choice.status()
         return status(self._facts(), now) if chosen is None else chosen
 
