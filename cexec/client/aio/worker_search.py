@@ -11,7 +11,8 @@ import asyncio
 from time import monotonic
 
 from cexec.client.aio.lease import Lease
-from cexec.client.search.search import Choice, Notices, Search
+from cexec.client.search.messages import Notices
+from cexec.client.search.search import Choice, Search
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium

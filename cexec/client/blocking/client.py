@@ -12,8 +12,8 @@ from time import monotonic
 
 from cexec.client.attempt.signals import EndedBySignal, Signals
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, Request
-from cexec.client.search.messages import ancestors_words
-from cexec.client.search.search import Choice, Notices, Search
+from cexec.client.search.messages import Notices, ancestors_words
+from cexec.client.search.search import Choice, Search
 from cexec.errors import CexecError, InterruptedByUser, LocalError, NoWorkerError
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener

@@ -18,8 +18,8 @@ from cexec.client.everywhere.roll_call import Gathering, call_roll
 from cexec.client.everywhere.shared_input import SharedInput
 from cexec.client.everywhere.worker_run import WorkerRun
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, IMPATIENT, Request
-from cexec.client.search.messages import ancestors_words
-from cexec.client.search.search import Notices, Search
+from cexec.client.search.messages import Notices, ancestors_words
+from cexec.client.search.search import Search
 from cexec.errors import EXIT_TEMPORARY, CexecError, NoWorkerError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener

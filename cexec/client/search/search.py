@@ -26,11 +26,9 @@ from cexec.system.io.wakeup import poll_timeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from cexec.client.search.candidate import Candidate, Winner
     from cexec.client.search.inquiry import Inquiry
-    from cexec.client.search.trace import Trace
+    from cexec.client.search.messages import Notices
     from cexec.net.announcer import Announcer
     from cexec.net.groups import Sockaddr
     from cexec.net.sockets import TcpListener
@@ -47,29 +45,6 @@ UNTRIED = 0.2  # seconds (ours) until the next accept after descriptors have run
 WARN_AFTER = 1.0  # seconds (ours) without any destination, after which even a script gets a warning
 BROWSE_AFTER = 1.0  # seconds (ours) without an answer after which workers are looked for by multicast DNS
 NEVER = float("inf")
-
-
-class Notices:
-    """The receivers of a search's messages.
-
-    `complain(address, text)` gets the fault of a connection, in the ancestor's words.  `tell` gets lines for the person
-    who waits, `warn` lines that a script should see, too.  `trace` gets every step, for --explain.
-    """
-
-    __slots__ = ("complain", "tell", "trace", "warn")
-
-    def __init__(
-        self,
-        *,
-        complain: Callable[[str, str], None] = lambda address, text: None,
-        tell: Callable[[str], None] = lambda text: None,
-        warn: Callable[[str], None] | None = None,
-        trace: Trace | None = None,
-    ) -> None:
-        self.complain = complain
-        self.tell = tell
-        self.warn = warn or tell
-        self.trace = trace
 
 
 class Choice:

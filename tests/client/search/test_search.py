@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cexec.client.search.candidate import Winner
-from cexec.client.search.search import Choice, Notices, Search
+from cexec.client.search.messages import Notices
+from cexec.client.search.search import Choice, Search
 from cexec.errors import CexecError, LocalError, NoWorkerError
 from cexec.net import interfaces
 from cexec.protocol.base.certificate import ROLE_WORKER, Certificate, Identity
