@@ -52,7 +52,7 @@ class Peer(Connection):
 
 
 class Outcome:
-    """What the driver says of the job."""
+    """The driver's report of the job."""
 
     def __init__(self) -> None:
         self.exit: Exit | None = None
@@ -95,7 +95,7 @@ class Setting:
         return Descriptor(fd, direction, status.st_mode, (status.st_dev, status.st_ino), 0)
 
     def connect(self, streams: list[Stream], play: Callable[[Peer], None]) -> tuple[Any, threading.Thread]:
-        """What a search gives, with GO said, and the thread that plays the worker."""
+        """Returns a winner to which GO has been sent, and the thread that plays the worker."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             ours = socket.create_connection(listener.getsockname())
             theirs, _ = listener.accept()
@@ -247,5 +247,5 @@ DRIVERS = {"blocking": run_blocking, "everywhere": run_everywhere, "aio": run_ai
 
 
 def exit_frame(peer: Peer, kind: int, status: int, message: str = "") -> None:
-    """Ends the job in any way."""
+    """Ends the job with any exit frame."""
     peer.ends(Exit(kind=kind, status=status, endings=[], message=message))

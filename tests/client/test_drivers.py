@@ -1,4 +1,4 @@
-"""What holds for one driver of the client holds for all: `cexec`, `cexec --all`, and the leases of `cmap`.
+"""The three drivers of the client behave alike: `cexec`, `cexec --all`, and the leases of `cmap`.
 
 Each test plays the worker's end of a real connection, and runs on each driver.
 """
@@ -165,7 +165,7 @@ def test_a_worker_that_asks_for_a_program_that_there_is_not(run: Run) -> None:
 
 @pytest.mark.parametrize(("hello", "started"), [(True, False), (False, True), (False, False)])
 def test_once(run: Run, driver: str, hello: bool, started: bool) -> None:
-    """The hello tells before anything is sent, STARTED at the latest."""
+    """The hello says it before GO is sent, STARTED at the latest."""
 
     def play(peer: Peer) -> None:
         start(peer, once=started)
@@ -240,7 +240,7 @@ def test_a_complete_result_is_kept_whatever_follows_it(run: Run, following: str)
 
 @pytest.fixture
 def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fifteen seconds become a third of one."""
+    """Makes fifteen seconds a third of a second."""
     monkeypatch.setattr(silence, "LONGEST_SILENCE", 0.3)
     monkeypatch.setattr(silence, "LOOK_INTERVAL", 0.1)
 

@@ -1,4 +1,4 @@
-"""When a peer counts as dead: the rule with a clock of ours, and the kernel's word over loopback."""
+"""The rule of silence on a clock of the test, and the kernel's knowledge of a connection over loopback."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from cexec.protocol.connection.silence import LONGEST_SILENCE, LOOK_INTERVAL
 
 
 class Kernel:
-    """Says what a test wants: `waiting`, and when the last acknowledgement came."""
+    """Plays the kernel: `waiting`, and the time of the last acknowledgement."""
 
     def __init__(self) -> None:
         self.waiting = False
@@ -43,7 +43,7 @@ def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
 
 
 def advance(kernel: Kernel, watch: Liveness, until: float) -> list[float]:
-    """Looks whenever it wants to; when it did."""
+    """Looks whenever that is due; returns the times."""
     looks = []
     while (due := watch.next_timeout()) is not None and due <= until:
         kernel.now = due

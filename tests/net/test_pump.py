@@ -1,4 +1,4 @@
-"""Two pumps carry what is read on one side to the other, whatever the descriptors do, and wait for none of them."""
+"""Two pumps carry bytes from one side to the other, whatever the descriptors do, and wait for no single one."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def file_with(data: bytes, directory: Path) -> FileSource:
 
 
 def endless(directory: Path) -> FileSource:
-    """A file of 1 GiB that takes no room."""
+    """Returns a file of 1 GiB that takes no room."""
     path = directory / "zeros"
     path.touch()
     os.truncate(path, 1 << 30)
@@ -55,7 +55,7 @@ def endless(directory: Path) -> FileSource:
 
 
 def waits(pair: Pair, side: str) -> bool:
-    """Whether a step has nothing to do until its time is over, so that idleness costs no CPU."""
+    """Returns True if a step waits until its time is over, so that idleness costs no CPU."""
     start = time.monotonic()
     pair.step(getattr(pair, side), BLOCKED)
     return time.monotonic() - start >= 0.9 * BLOCKED
@@ -214,7 +214,7 @@ def test_a_pipe_that_its_writer_has_left_wakes_nobody_while_there_is_no_credit(p
 
 @pytest.mark.parametrize("stuck", ["connection", "program"])
 def test_input_that_is_given_again_wakes_nobody_while_it_cannot_be_sent(pair: Pair, tmp_path: Path, stuck: str) -> None:
-    """It has no descriptor to wait for, and is always ready."""
+    """Such a source has no descriptor to wait for, and is always ready."""
     data = os.urandom(3_000_000)
     (tmp_path / "input").write_bytes(data)
     source = SpoolSource(Source(os.open(tmp_path / "input", os.O_RDONLY)), Budget(len(data)))

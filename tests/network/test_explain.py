@@ -21,7 +21,7 @@ LISTENING = "0A"  # the kernel's number for the state of a socket that waits for
 
 
 def explained(application: Application, **options: object) -> tuple[int, bytes, list[str]]:
-    """Status, output and the lines on stderr."""
+    """Returns status, output and the lines on stderr."""
     result = application.run("--explain", **options)  # type: ignore[arg-type]
     lines = result.stderr.decode().splitlines()
     assert not [line for line in lines if "Traceback" in line], result.stderr.decode()
@@ -35,14 +35,14 @@ def listens(pid: int) -> bool:
 
 
 def datagrams_read(host: Host) -> int:
-    """How many datagrams the programs on this host have read so far."""
+    """Returns the number of datagrams that the programs on this host have read so far."""
     lines = host.run(["cat", "/proc/net/snmp"], capture_output=True, text=True).stdout.splitlines()
     names, values = (line.split() for line in lines if line.startswith("Udp:"))
     return int(values[names.index("InDatagrams")])
 
 
 def find(lines: list[str], pattern: str) -> int:
-    """Where the pattern is, or a failure that shows the lines."""
+    """Returns the number of the line with the pattern; a failure shows the lines."""
     numbers = [number for number, line in enumerate(lines) if re.search(pattern, line)]
     assert numbers, f"no {pattern!r} in:\n" + "\n".join(lines)
     return numbers[0]

@@ -22,7 +22,7 @@ from cexec.system.io.fds import Source
 from tests.leases import LeasingWorker
 
 DEADLINE = 20.0  # seconds for whatever a test waits for
-NOBODY = Announcer([], 0)  # whoever hears complaints
+NOBODY = Announcer([], 0)  # complaints go to no destination
 
 
 def run(what: Coroutine[Any, Any, Any]) -> Any:
@@ -40,7 +40,7 @@ def task(stdin: bytes | TaskInput = b"", *arguments: bytes, **fields: Any) -> Ta
 
 
 class Attempt:
-    """A task's job and what comes of it."""
+    """A task's job and its result."""
 
     def __init__(self, what: Task) -> None:
         self.files = AttemptFiles(what, "0" * 16)
@@ -305,7 +305,7 @@ def test_what_comes_is_heard_as_it_comes() -> None:
 
 
 class Silent(Source):
-    """An input that never says anything."""
+    """An input without bytes and without an end."""
 
     def read_into(self, view: memoryview) -> None:
         return None

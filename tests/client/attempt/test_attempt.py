@@ -1,4 +1,4 @@
-"""What session events, descriptors, the connection and time mean for an attempt: every event in every state."""
+"""The meaning of session events, descriptors, the connection and time for an attempt: every event in every state."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ def reached(state: str) -> Attempt:
 
 @pytest.mark.parametrize(("state", "name"), list(itertools.product(TRANSITIONS, EVERYTHING)))
 def test_every_event_in_every_state(state: str, name: str) -> None:
-    """An event either moves along the table and is told once, or says nothing any more."""
+    """An event either moves along the table and is reported once, or is ignored."""
     attempt = reached(state)
     target = EVERYTHING[name][1]
     if state in (GIVEN, RUNNING) and target not in TRANSITIONS[state]:
@@ -140,7 +140,7 @@ def test_what_a_job_asks_for_and_says_on_the_way() -> None:
 
 
 def test_the_end_of_an_output_is_told_also_after_the_exit() -> None:
-    """What waited for a slow reader has been written only then."""
+    """Pending bytes of a slow reader are written only then."""
     attempt = reached(ENDED)
     attempt.receive([Event(frames.END, stream=1)])
     (ended,) = drain(attempt)
@@ -181,7 +181,7 @@ def test_what_is_broken_has_its_name() -> None:
 
 
 def looks(attempt: Attempt, until: float, outstanding: bool, acknowledged: float) -> list[float]:
-    """When the attempt wants the kernel to be asked, as long as it is not over."""
+    """Returns the times at which the attempt wants the kernel to be asked, until it is over."""
     found = []
     while not attempt.over and (due := attempt.next_timeout()) is not None and due <= until:
         assert attempt.wants_look(due)

@@ -1,4 +1,4 @@
-"""Which descriptors the program gets, and that looking at them disturbs nobody."""
+"""The descriptors that the program gets; looking at them disturbs no other process."""
 
 from __future__ import annotations
 

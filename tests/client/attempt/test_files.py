@@ -1,4 +1,4 @@
-"""--send and --fetch on the client: names, attempts, and that files appear whole or not at all."""
+"""--send and --fetch on the client: names and attempts; files appear whole or not at all."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def shape(plan: FilePlan) -> list[tuple[int, int, str]]:
 
 
 def bring(plan: FilePlan, **contents: str) -> None:
-    """An attempt in which these files come."""
+    """Plays an attempt in which these files come."""
     names = {stream.name: stream.number for stream in plan.streams() if stream.directions == WRITES}
     sinks = plan.sinks()
     for name, text in contents.items():
@@ -221,7 +221,7 @@ def test_a_target_that_cannot_be_replaced_is_named(here: Path) -> None:
 
 
 def test_nothing_is_named_while_the_job_runs(here: Path) -> None:
-    """So that a killed client leaves nothing."""
+    """A killed client then leaves nothing."""
     plan = planned([], ["a"])
     plan.sinks()
     assert os.listdir(here) == []

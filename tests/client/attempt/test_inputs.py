@@ -1,4 +1,4 @@
-"""N3 for inputs: which of them can be given again, and where their offsets are afterwards."""
+"""N3 for inputs: some can be given again, and offsets end where the program stopped reading."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def read(made: Inputs, fd: int, size: int = 1000) -> bytes:
 
 
 def used(fd: int, size: int) -> dict[int, Outgoing]:
-    """What the session knows of an input of which the program took `size` bytes."""
+    """Returns the session's half of an input of which the program took `size` bytes."""
     half = Outgoing(fd, 1000)
     half.send(size)
     half.finish(Ending(fd, 1, READER_CLOSED, size))
@@ -188,7 +188,7 @@ def test_the_shared_offset_moves_to_the_end_of_what_was_read_whole(file: Path, o
 
 
 def test_an_offset_that_our_own_output_has_moved_is_left_where_it_is(file: Path, opened: Open) -> None:
-    """Regression: `3<>file` was moved back to its start, and what came next was written over the job's output."""
+    """Regression: `3<>file` was moved back to its start, and the next command overwrote the job's output."""
     fd = opened(file, os.O_RDWR)
     made = inputs(fd)
     os.write(fd, b"abcdef")

@@ -1,4 +1,4 @@
-"""N2 and N3 for outputs, clause by clause: what may be taken back, what must not, and what is cut back at the end."""
+"""N2 and N3 for outputs, clause by clause: which bytes may be taken back, and which are cut at the end."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def path(tmp_path: Path) -> Path:
 
 
 def described(fd: int, number: int | None = None, *, append: bool = False, directions: int = WRITES) -> Descriptor:
-    """The descriptor `fd`; tests of standard error say that it is number 2 and open nothing."""
+    """Returns the descriptor `fd`; tests of standard error give it the number 2."""
     status = os.fstat(fd)
     descriptor = Descriptor(
         fd, directions, status.st_mode, (status.st_dev, status.st_ino), os.O_APPEND if append else 0
@@ -67,7 +67,7 @@ def outputs(*descriptors: Descriptor, hold: bool = False) -> Outputs:
     return Outputs(list(descriptors), hold=hold)
 
 
-# what can be taken back
+# outputs that can be taken back
 
 
 def test_a_new_file_is_taken_back(path: Path, opened: Open) -> None:
@@ -118,11 +118,11 @@ def test_what_went_to_another_device_is() -> None:
     os.close(terminal)
 
 
-# what cannot, a clause each
+# outputs that cannot, a clause each
 
 
 def refused(made: Outputs, reason: str, *, at_once: bool = True) -> None:
-    """There is an obstacle, known at once or found when one looks."""
+    """Asserts an obstacle, which is known `at_once` or only found by looking."""
     assert reason in made.obstacle()
     assert made.irrevocable == at_once
 
@@ -160,7 +160,7 @@ def test_a_file_that_went_on_behind_us_cannot(path: Path, opened: Open) -> None:
 def test_a_file_that_is_read_and_written_through_one_descriptor_is_not_written_at_the_wrong_place(
     path: Path, opened: Open
 ) -> None:
-    """Regression: what the program wrote behind what it had read was written over the beginning."""
+    """Regression: bytes that belong behind those that the program had read overwrote the beginning."""
     path.write_bytes(b"0123456789")
     fd = opened(path, os.O_RDWR)
     made = outputs(described(fd, directions=READS | WRITES))
@@ -293,7 +293,7 @@ def test_standard_error_that_is_another_open_of_an_output_is_not(path: Path, ope
 
 
 class Written(Sink):
-    """A sink that has written so much."""
+    """A sink that has written `count` bytes."""
 
     def __init__(self, count: int) -> None:
         super().__init__(-1, shared=True)
@@ -365,7 +365,7 @@ def test_held_output_that_does_not_fit_is_cut_back(tmp_path: Path, opened: Open)
 def test_a_disk_that_says_only_at_the_end_that_it_is_full_is_a_failure(
     path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As NFS does: the error of a write comes with a close."""
+    """As on NFS, close reports the error of a write."""
     fd = opened(path)
     made = outputs(described(fd))
     written(made, fd, b"all")

@@ -1,4 +1,4 @@
-"""--program: what is offered, what it needs, and what a worker may ask for."""
+"""--program: the programs that are offered, their needs, and the requests of workers."""
 
 from __future__ import annotations
 

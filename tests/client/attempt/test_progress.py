@@ -18,13 +18,13 @@ ERASE = b"\r\x1b[K"
 
 
 class Terminal:
-    """`fd` is to be written; `text` takes what was."""
+    """A pseudo-terminal.  `fd` is for writing; `text` takes the text that was written."""
 
     def __init__(self) -> None:
         self.ours, self.fd = pty.openpty()
 
     def text(self) -> bytes:
-        """The kernel hands it over in its own time, so an end is put behind it."""
+        """Returns the text.  An end mark is written behind it, because the kernel passes bytes on later."""
         os.write(self.fd, END)
         data = b""
         while not data.endswith(END):

@@ -1,4 +1,4 @@
-"""Signals that are to be passed on are caught once each, unless they were ignored; afterwards they end us again."""
+"""Signals that are passed on are caught once each, unless they were ignored; afterwards they end us again."""
 
 from __future__ import annotations
 

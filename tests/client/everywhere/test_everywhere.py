@@ -1,4 +1,4 @@
-"""`cexec --all` without a network: inputs for many readers, output that is kept and tagged, and what is refused."""
+"""`cexec --all` without a network: inputs for many readers, kept and tagged output, and options that are refused."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from cexec.protocol.datagrams.announcement import own_job_id
 
 
 def read(source: SharedSource, size: int = 100) -> bytes | None:
-    """What a source gives now."""
+    """Returns the bytes that a source has now."""
     buffer = bytearray(size)
     count = source.read_into(memoryview(buffer))
     return None if count is None else bytes(buffer[:count])
@@ -29,7 +29,7 @@ def read(source: SharedSource, size: int = 100) -> bytes | None:
 
 @pytest.fixture
 def pipe() -> Iterator[tuple[int, int]]:
-    """Reading and writing end; the test may close the second."""
+    """Returns the reading and the writing end; the test may close the second."""
     reading, writing = os.pipe()
     yield reading, writing
     os.close(reading)

@@ -1,4 +1,4 @@
-"""`cexec --all`: which workers get the job, how long each is waited for, and why one is given up."""
+"""`cexec --all`: each worker of the roll gets the job once, or is given up after its time with a reason."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def take(gathering: Gathering, instance: bytes) -> None:
     gathering.took(SimpleNamespace(hello=hello(instance)))  # type: ignore[arg-type]
 
 
-# who is wanted
+# the workers that are wanted
 
 
 def test_each_worker_of_the_roll_gets_the_job_once(gathering: Gathering) -> None:
@@ -69,7 +69,7 @@ def test_the_status_names_the_workers_that_are_waited_for(gathering: Gathering) 
     assert gathering.status() == "waiting for other"
 
 
-# how long
+# the time that each worker has
 
 
 def test_silent_workers_are_given_up_after_the_patience_and_told_once(gathering: Gathering) -> None:

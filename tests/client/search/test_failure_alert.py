@@ -1,4 +1,4 @@
-"""What a client says of a failure: docs/protocol.md section 5.2."""
+"""The alerts of a client after a failure: docs/protocol.md section 5.2."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ JOB_ID = b"j" * IDENTITY_SIZE
 
 
 class Sent:
-    """What is needed of an `Announcer`."""
+    """The part of an `Announcer` that is used."""
 
     def __init__(self, failure: OSError | None = None) -> None:
         self.datagrams: list[bytes] = []
@@ -37,7 +37,7 @@ class Sent:
 
 
 class Won:
-    """What is needed of a `Winner`."""
+    """The part of a `Winner` that is used."""
 
     hello = hello_of(APPLICATION.worker)
     address, local_address = "10.0.0.3", "10.0.0.6"

@@ -36,7 +36,7 @@ INSTANCES = [bytes([number]) * 16 for number in range(1, 10)]
 
 
 class FakeAnnouncer:
-    """What a search needs of an `Announcer`: `sent` holds the datagrams, `coming` those that it receives next."""
+    """The part of an `Announcer` that a search uses.  `sent` holds its datagrams, `coming` those that arrive next."""
 
     def __init__(self, *, loopback: bool) -> None:
         self.loopback = loopback
@@ -63,7 +63,7 @@ class FakeAnnouncer:
 
 
 class FakeListener:
-    """What a search needs of a `TcpListener`; `callers` wait to be accepted."""
+    """The part of a `TcpListener` that a search uses.  `callers` wait to be accepted."""
 
     def __init__(self) -> None:
         self.port = PORT
@@ -113,14 +113,14 @@ class Setting:
         )
 
     def call(self, instance: bytes = INSTANCES[0], **options: object) -> Caller:
-        """A worker connects."""
+        """Lets a worker connect."""
         caller = Caller(self.sealed, instance, **options)  # type: ignore[arg-type]
         self.callers.append(caller)
         self.listener.callers.append(caller)
         return caller
 
     def step(self, later: float = 0.0) -> Winner | None:
-        """One step after so many seconds, with everything ready that it waits for."""
+        """Makes one step, `later` seconds later, as if every descriptor were ready."""
         self.now += later
         return self.search.step(set(self.search.filenos(self.now)), self.now)
 
@@ -137,7 +137,7 @@ class Setting:
         raise AssertionError("the search asks for steps that do nothing")
 
     def answer(self, purpose: int, instance: bytes = INSTANCES[0], **fields: object) -> None:
-        """A worker answers by datagram."""
+        """Lets a worker answer by datagram."""
         opened = APPLICATION.hear(self.sealed)
         hello = hello_of(APPLICATION.worker, purpose=purpose, instance=instance, **fields)
         message = seal_hello(opened.handshake(), APPLICATION.worker.identity, hello)
@@ -145,7 +145,7 @@ class Setting:
         self.announcer.coming.append((data, ("10.0.0.3", 3010)))
 
     def kinds(self) -> list[int]:
-        """The kinds of the datagrams that were sent."""
+        """Returns the kinds of the datagrams that were sent."""
         parsed = [datagram.parse(data, [APPLICATION.client.mac1_key]) for data in self.announcer.sent]
         return [one.kind for one in parsed if one is not None]
 
@@ -164,7 +164,7 @@ def setting() -> Iterator[Setting]:
 
 
 def proved(setting: Setting, instance: bytes, **options: object) -> Caller:
-    """A worker that has connected and proved itself."""
+    """Lets a worker connect and prove itself."""
     caller = setting.call(instance, **options).prove()
     setting.step()
     assert setting.step() is None
@@ -265,7 +265,7 @@ def test_the_others_are_cancelled_and_a_claim_is_sent(setting: Setting) -> None:
 
 
 class Picky(Choice):
-    """Wants no worker of one instance."""
+    """A choice that does not want the first instance."""
 
     def wants(self, offer: Hello, now: float) -> bool:
         return offer.instance != INSTANCES[0]
@@ -284,7 +284,7 @@ def test_a_worker_that_the_choice_does_not_want_is_dropped_and_another_gets_the_
 
 
 class Reluctant(Choice):
-    """Has no job for the first worker that confirms."""
+    """A choice that has no job for the first worker that confirms."""
 
     def __init__(self, go: Go) -> None:
         super().__init__(go)
@@ -440,7 +440,7 @@ def test_answers_to_another_announcement_and_of_other_applications_are_ignored(s
 
 
 def expired_key() -> WorkerKey:
-    """A worker's key whose certificate was valid for one second in 1970."""
+    """Returns a worker's key whose certificate was valid for one second in 1970."""
     key = APPLICATION.worker
     seed = bytes(32)
     certificate = Certificate.issue(

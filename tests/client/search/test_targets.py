@@ -1,4 +1,4 @@
-"""What the user says of the workers that a job may run on: options, variables, names and addresses."""
+"""The user's choice of workers: options, variables, names and addresses."""
 
 from __future__ import annotations
 

@@ -29,7 +29,7 @@ def hello(name: str, instance: int, load: float = 0.0, **values: Any) -> Hello:
 
 
 class Clock:
-    """Goes a millisecond on at each look."""
+    """A clock that goes on by a millisecond whenever it is read."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -157,7 +157,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> list[Interface]:
 
 
 def causes(group: str | None = None, *, heard: bool = False, **facts: Any) -> list[str]:
-    """What is suspicious, in front of the two lines that are always there."""
+    """Returns the suspicious things: all lines before the two that are always there."""
     given = {"udp_port": 3010, "reply_port": 41234, "sent_to": ["10.0.0.255"], "failures": {}, **facts}
     found = likely_causes(
         fingerprint="1234-5678", groups=None if group is None else parse_groups(group), heard=heard, **given
