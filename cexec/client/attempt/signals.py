@@ -11,7 +11,6 @@ import _signal  # `signal` costs 4 ms at start, most of them for enum
 import os
 
 from cexec.protocol.connection.options import HANGUP, INTERRUPT, QUIT, SIGNALS, TERMINATE
-from cexec.system.io.wakeup import Wakeup, do_nothing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -33,6 +32,8 @@ class Signals:
     """Catches the signals that are passed on."""
 
     def __init__(self) -> None:
+        from cexec.system.io.wakeup import Wakeup  # not with this module, which is loaded before the announcement
+
         self._wakeup = Wakeup()
         self._before: dict[int, Any] = {}  # the former handlers of the signals that are caught now
         self.interrupted = False  # True after Ctrl-C
@@ -41,6 +42,8 @@ class Signals:
         return self._wakeup.fileno()
 
     def start(self) -> None:
+        from cexec.system.io.wakeup import do_nothing
+
         self._wakeup.start()
         for number in FORWARDED:
             if _signal.getsignal(number) != _signal.SIG_IGN:

@@ -46,8 +46,8 @@ class Client:
         self._prepared = False
         self._inputs: Inputs
         self._outputs: Outputs
+        self._signals: Signals
         self._announcer: Announcer | None = None  # the last attempt's
-        self._signals = Signals()
         self._refusals = 0
         self._failures = 0
         self._number = 1  # the attempt's
@@ -87,6 +87,7 @@ class Client:
         sent = streams.files.inodes() if streams.files is not None else set()
         self._inputs = Inputs(streams.descriptors, no_stdin=streams.no_stdin, spool=request.repetition.spool)
         self._outputs = Outputs(streams.descriptors, hold=request.repetition.hold, inputs=sent)
+        self._signals = Signals()
         self._prepared = True
 
     def _tidy_up(self) -> None:

@@ -22,7 +22,6 @@ from cexec.protocol.base.limits import MAXIMUM_HOPS, MAXIMUM_UNAUTHENTICATED
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.hello import decode_answer, open_hello
 from cexec.protocol.decisions.race import GAVE_UP, SILENT, TRANSMIT
-from cexec.system.io.wakeup import poll_timeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -172,6 +171,8 @@ class Search:
     # waiting
 
     def _wait(self) -> set[int]:
+        from cexec.system.io.wakeup import poll_timeout  # loaded while the workers think about the announcement
+
         poll = select.poll()
         now = monotonic()
         for fd in self.filenos(now):
