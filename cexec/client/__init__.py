@@ -1,1 +1,1 @@
-"""The client: what `cexec` does."""
+"""The client: it finds a worker for a job, and runs the job there."""

@@ -82,7 +82,7 @@ class Target:
 
 
 class JobStreams:
-    """The carriers of the job's bytes here.  `files`: those of --send and --fetch.  `no_stdin`: input 0 is empty."""
+    """The job's descriptors and files here.  `files`: of --send, --fetch and --program.  `no_stdin`: stdin is empty."""
 
     __slots__ = ("descriptors", "files", "no_stdin")
 
@@ -110,7 +110,7 @@ class Invocation:
 
 
 class Repetition:
-    """What happens when a worker or the program fails.
+    """The rules for a worker or a program that fails.
 
     `retries`: further attempts after a worker has failed.  `spool`: bytes of input that are kept for them.
     `hold`: output is written only after a success.  `keep_partial`: output of a failed job stays.
@@ -133,9 +133,9 @@ class Repetition:
 
 
 class Reports:
-    """Who is told what.  `error_fd` gets lines in the ancestor's words, with `test_alert` one for every worker.
+    """The messages that are wanted.  `error_fd` gets lines in the ancestor's words, with `test_alert` one per worker.
 
-    `trace` belongs to --explain, `progress` to --progress.
+    `trace` is set by --explain, `progress` by --progress.
     """
 
     __slots__ = ("error_fd", "progress", "test_alert", "trace")

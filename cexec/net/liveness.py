@@ -1,9 +1,10 @@
-"""What the kernel knows of the machine at the other end of a TCP connection, and the rule of silence applied to it.
+"""The kernel's knowledge of the machine at the other end of a TCP connection, and the rule of silence for it.
 
 Contract: `unacknowledged(connection)` reads the kernel's state; `Liveness` joins it to `Silence` (the rule) for owners
 of one connection: `stepped` after every step of the pump, `handle_timeout` when `next_timeout` is due, which raises
-`SilentPeerError`.  `hurry` bounds the kernel's own retries.  Linux only: elsewhere nothing is ever outstanding, and the
-kernel's own patience is all there is.  docs/protocol.md section 4.4.
+`SilentPeerError`.  `hurry` bounds the pauses between the kernel's own retries.  This needs Linux: elsewhere
+`unacknowledged` never reports anything, and only the kernel's own timeout ends a dead connection.
+docs/protocol.md section 4.4.
 """
 
 from __future__ import annotations
@@ -47,7 +48,8 @@ class Liveness:
 def hurry(connection: _socket.socket) -> None:
     """Lets the kernel try again at least every five seconds.
 
-    Its own intervals grow: a link that was down for a minute would be noticed to be back only a minute later.
+    By default it doubles the pause after each retry.  After a link was down for a minute, the connection would go on
+    only a minute after the link came back.
     """
     if _TCP_INFO is not None:
         try:
@@ -63,7 +65,7 @@ def unacknowledged(connection: _socket.socket) -> tuple[bool, float]:
     try:
         info = connection.getsockopt(_socket.IPPROTO_TCP, _TCP_INFO, _SIZE)
     except OSError:
-        return False, 0.0  # no TCP connection, or none any more, as the next read will tell
+        return False, 0.0  # not TCP, or already closed; the next read reports that
     if len(info) < _SIZE:
         return False, 0.0
     unacked = int.from_bytes(info[_UNACKED : _UNACKED + 4], sys.byteorder)

@@ -1,10 +1,14 @@
 """The pump: carries bytes between one connection and the descriptors of one job, for both sides.
 
-Contract: `step(timeout)` waits at most so long for something to happen, moves what can be moved, and returns the events
-that are not about stream data: the session's (`session.Event`), and `Trouble` for what went wrong with a descriptor.
-It never blocks elsewhere, holds at most one credit window for each stream, and raises `ProtocolError`,
-`SilentPeerError` and `DisconnectedError` only, after it has returned all events that came before the failure.
-`records` and `session` are handed in; nothing calls back.
+Contract: `step(timeout)` waits for at most `timeout` seconds, moves bytes in both directions, and returns the events
+that are not about stream data: those of the session (`session.Event`), and a `Trouble` for each descriptor that failed.
+It blocks nowhere else, and holds at most one credit window of bytes for each stream.  It raises `ProtocolError`,
+`SilentPeerError` and `DisconnectedError` only, and returns all events that came before the failure first.
+The owner passes `records` and `session` in; the pump calls nothing back.
+
+Most of the CPU time of a transfer is spent in `_receive`, `_take_frames`, `_deliver`, `_read_source` and `_send`.  They
+therefore work on memoryviews: `Records` opens a frame where it was received, and seals one where a source was read.
+Only the kernel copies a byte, unless a sink takes less than it is given.
 """
 
 from __future__ import annotations
@@ -27,15 +31,16 @@ if TYPE_CHECKING:
     from cexec.system.io.fds import Sink, Source
 
 IN, OUT = select.POLLIN, select.POLLOUT
-BROKEN_PIPE = (errno.EPIPE, errno.ECONNRESET)  # a reader that has gone: no failure, section 4.3
-MAXIMUM_BUFFERS = 64  # (ours) in one sendmsg
-RECEIVE_TURNS = 4  # (ours) times that the connection is read before the others are looked at again
-# Bytes (ours): with less credit than this no record is made, for the peer gives more before its window is used up.
+BROKEN_PIPE = (errno.EPIPE, errno.ECONNRESET)  # the reader of an output has gone, which is no failure: section 4.3
+MAXIMUM_BUFFERS = 64  # records (ours) in one sendmsg; the kernel takes up to 1,024, but a socket is full long before
+RECEIVE_TURNS = 4  # reads (ours) of the connection in one step; more would let the sinks and sources wait
+# Bytes (ours).  With less credit no record is made: a small record costs nearly as much CPU time as a large one, and
+# the peer gives new credit long before its window is used up.
 LEAST_CREDIT = 64 * 1024
 
 
 class Trouble:
-    """A descriptor of ours failed: stream number, whether in writing to it, and errno."""
+    """A descriptor of ours failed.  `writing`: it was written to, else read; `error`: errno."""
 
     __slots__ = ("error", "stream", "writing")
 
@@ -56,16 +61,16 @@ class Pump:
         self.sinks: dict[int, Sink] = {}
         self.ready: set[int] = set()
         self._watched: dict[int, int] = {}
-        self._pending: dict[int, bytearray] = {}  # what a sink could not take yet
-        self._ended: set[int] = set()  # sinks whose stream has ended: closed when nothing is pending
+        self._pending: dict[int, bytearray] = {}  # received bytes that a sink has not taken yet
+        self._ended: set[int] = set()  # streams that have ended while bytes were pending: their sinks close after those
         self._fd = connection.fileno()
         self._poll = select.poll()
         self._masks: dict[int, int] = {}
-        self._deaf = False  # the peer takes no more; what it had sent before is still to be read
-        self._gone: CexecError | None = None  # why nothing more will come from the peer
+        self._deaf = False  # the peer takes no more bytes; those that it sent before are still read
+        self._gone: CexecError | None = None  # the failure that ended the connection
 
     def watch(self, fd: int) -> None:
-        """Also wait for this descriptor to become readable."""
+        """Lets `step` wait for this descriptor, too, until it is readable."""
         self._watched[fd] = IN
 
     def unwatch(self, fd: int) -> None:
@@ -73,32 +78,33 @@ class Pump:
 
     @property
     def drained(self) -> bool:
-        """Whether every byte that was received has been written."""
+        """True if every received byte has been written to its sink."""
         return not self._pending
 
     @property
     def flushed(self) -> bool:
-        """Whether the kernel has taken everything that is to be sent."""
+        """True if the kernel has taken every byte that was to be sent."""
         return not self.records.data_to_send()
 
     def step(self, timeout: float | None = None) -> list[Event | Trouble]:
-        """Waits for at most `timeout` seconds, and moves what can be moved."""
+        """Waits for at most `timeout` seconds, None for any time, and moves bytes; returns the events."""
         found: list[Event | Trouble] = []
         if self._gone is None:
             try:
                 self._step(timeout, found)
             except CexecError as error:
-                self._gone = error  # what came before it counts: an EXIT, for example
+                self._gone = error  # raised by the next step: events that came before it count, such as an EXIT
         if self._gone is not None and not found:
             raise self._gone
         return found
 
     def _step(self, timeout: float | None, found: list[Event | Trouble]) -> None:
-        self._take_frames(found)  # what came with the handshake, or was left by the last step
+        # Frames may be complete already: they came in one segment with the handshake, or the last step raised.
+        self._take_frames(found)
         self._flush()
         ready = self._wait(0.0 if found else timeout)
         self.ready = {fd for fd in self._watched if fd in ready}
-        if ready.get(self._fd, 0) & ~OUT:
+        if ready.get(self._fd, 0) & ~OUT:  # readable, or an error or a hang-up that recv will name
             self._receive(found)
         if self._pending:
             self._write_sinks(ready, found)
@@ -111,11 +117,11 @@ class Pump:
         self._flush()
 
     def flush(self) -> None:
-        """Sends what can be sent now."""
+        """Sends as much as the kernel takes now."""
         self._flush()
 
     def write_out(self) -> list[Event | Trouble]:
-        """After the exit frame: only writes what was received, whatever becomes of the connection."""
+        """Waits for the sinks and writes pending bytes, after the exit frame; the connection no longer matters."""
         found: list[Event | Trouble] = []
         poll = select.poll()
         for fd in self._watched:
@@ -136,7 +142,7 @@ class Pump:
         self.connection.close()
 
     def close_sink(self, stream: int) -> None:
-        """Nobody reads this stream here any more."""
+        """Closes a sink before the end of its stream, and tells the peer that nobody reads."""
         sink = self.sinks.pop(stream, None)
         if sink is not None:
             self._pending.pop(stream, None)
@@ -145,7 +151,7 @@ class Pump:
             sink.close()
 
     def close_source(self, stream: int) -> None:
-        """Nothing more is read from this descriptor."""
+        """Reads no more from this source."""
         source = self.sources.pop(stream, None)
         if source is not None:
             source.close()
@@ -154,25 +160,26 @@ class Pump:
 
     def _wait(self, timeout: float | None) -> dict[int, int]:
         wanted = self.wanted()
-        if wanted != self._masks:
+        if wanted != self._masks:  # seldom, so keeping one poll object saves a call for each descriptor
             for fd in self._masks.keys() - wanted.keys():
                 self._poll.unregister(fd)
             for fd, mask in wanted.items():
                 self._poll.register(fd, mask)
             self._masks = wanted
         if any(source.fd < 0 and self._may_read(stream) for stream, source in self.sources.items()):
-            timeout = 0.0  # a source without a descriptor is always ready
+            timeout = 0.0  # poll cannot wait for a source without a descriptor, which always has bytes or its end
         limit = self.session.next_timeout() - monotonic()
         seconds = limit if timeout is None else min(timeout, limit)
         return dict(self._poll.poll(poll_timeout(seconds)))
 
     def wanted(self) -> dict[int, int]:
-        """What the next step waits for: descriptor -> poll mask."""
+        """Returns the descriptors that the next step waits for, with their poll masks."""
         wanted = dict(self._watched)
         if self._gone is None:
             wanted[self._fd] = IN if self._deaf or not self.records.data_to_send() else IN | OUT
         for stream, source in self.sources.items():
-            # One without credit is not asked for at all: a pipe whose writer has gone would wake us again and again.
+            # A source without credit is left out, not registered with an empty mask: poll always reports a hang-up, and
+            # a pipe whose writer has gone would wake us again and again.
             if source.fd >= 0 and self._may_read(stream):
                 wanted[source.fd] = wanted.get(source.fd, 0) | IN
         for stream in self._pending:
@@ -181,13 +188,13 @@ class Pump:
         return wanted
 
     def _may_read(self, stream: int) -> bool:
-        """Whether a record of this stream can be made now."""
+        """True if a record of this stream can be made now."""
         return self.session.sendable(stream) >= LEAST_CREDIT and self.records.has_room and not self._deaf
 
     # from the connection to the sinks
 
     def _receive(self, found: list[Event | Trouble]) -> None:
-        """What is there to be read, but not for ever: others wait too."""
+        """Reads the connection until it is empty, at most RECEIVE_TURNS times: the sinks and sources wait meanwhile."""
         for _ in range(RECEIVE_TURNS):
             buffer = self.records.receive_buffer()
             try:
@@ -202,8 +209,8 @@ class Pump:
             self.records.received(size)
             self._take_frames(found)
             if size < len(buffer):
-                return
-            self._flush()  # credit, so that the peer need not wait until we have finished here
+                return  # the socket is empty: another recv would only say so
+            self._flush()  # sends new credit now, so that the peer does not pause while we go on reading
 
     def _take_frames(self, found: list[Event | Trouble]) -> None:
         while (frame := self.records.next_event()) is not None:
@@ -231,15 +238,18 @@ class Pump:
 
     def _deliver(self, stream: int, data: memoryview, found: list[Event | Trouble]) -> None:
         if stream not in self.sinks:
-            self.session.consumed(stream, len(data))  # its sink failed, and the peer has been told
+            self.session.consumed(stream, len(data))  # the sink is closed, but the credit must go back
             return
-        if stream not in self._pending:
+        if stream not in self._pending:  # else the bytes would overtake those that wait
             data = data[self._write(stream, data, found) :]
         if len(data) and stream in self.sinks:
             self._pending.setdefault(stream, bytearray()).extend(data)
 
     def _write(self, stream: int, data: memoryview, found: list[Event | Trouble]) -> int:
-        """Writes what the sink takes; a failed sink is closed and told."""
+        """Writes until the sink takes no more; returns the number of bytes that are done with.
+
+        A sink that fails is closed and reported, and all its bytes are done with.
+        """
         done = 0
         try:
             while done < len(data):
@@ -261,18 +271,18 @@ class Pump:
             pending = self._pending[stream]
             with memoryview(pending) as data:
                 done = self._write(stream, data, found)
-            del pending[:done]
+            del pending[:done]  # cheap: a bytearray only moves its start
             if not pending and stream in self.sinks:
                 del self._pending[stream]
                 if stream in self._ended:
                     self._ended.discard(stream)
                     self.sinks.pop(stream).close()
-                    found.append(Event(frames.END, stream=stream))  # again: now it has been written too
+                    found.append(Event(frames.END, stream=stream))  # a second time: now all bytes are written, too
 
     # from the sources to the connection
 
     def _read_source(self, stream: int, source: Source, found: list[Event | Trouble]) -> None:
-        """As much as is there and the peer will take, which its credit bounds."""
+        """Sends the bytes of a source until it has none, or credit or buffers have run out."""
         while self._may_read(stream):
             buffer = self.records.data_buffer()
             room = self.session.sendable(stream)
@@ -289,15 +299,15 @@ class Pump:
             if not size:
                 if size == 0:
                     if source.hung_up:
-                        self.close_sink(stream)  # said first: then the peer knows that this is more than a half-close
+                        self.close_sink(stream)  # before the end: so the peer tells a hang-up from a half-close
                     self.session.end(stream)
                     self.close_source(stream)
                     found.append(Event(frames.END, stream=stream))
                 return
             self.records.send_data(self.session.data_head(stream, size), size)
-            self._send()
+            self._send()  # after each record, so that the kernel sends it while we read the next one
             if size < len(buffer):
-                return
+                return  # the source is empty for now: another read would only say so
 
     def _flush(self) -> None:
         self._send()
@@ -313,7 +323,7 @@ class Pump:
             except (BlockingIOError, InterruptedError):
                 return
             except OSError:
-                # What the peer sent before it left is still to be read: its last words may be the reason.
+                # No error yet: bytes that the peer sent before it hung up may still be unread, and may tell the reason.
                 self._deaf = True
                 return
             self.records.data_sent(size)

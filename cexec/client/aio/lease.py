@@ -1,10 +1,10 @@
 """Many jobs at once in an asyncio program: one job, and the lease of a worker that runs one job after the other.
 
 Contract: a `Lease` runs the job that its worker has been given and, each time that the worker confirms again, another
-one.  Its owner ends it by `release` or `close`.  The machines are those of `cexec` (`Attempt`, `Pump`, `Session`);
-here they wait in asyncio's loop.  Sources and sinks must not need waiting: a source has no descriptor that is polled
-(`fd` is -1), a sink takes all that it is given.  What goes wrong with a worker while it runs a job is a `CexecError`;
-the lease can then only be closed.  docs/protocol.md section 4.4.
+one.  Its owner ends it by `release` or `close`.  It uses the machines of `cexec` (`Attempt`, `Pump`, `Session`); here
+asyncio's loop waits for them.  Sources and sinks must not need waiting: a source has no descriptor (`fd` is -1), and a
+sink takes all bytes that it is given.  A failure of the worker during a job is a `CexecError`; after it the lease can
+only be closed.  docs/protocol.md section 4.4.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ _CORK: int | None = getattr(_socket, "TCP_CORK", None)
 
 
 class LeaseJob:
-    """What a worker is to do and where its bytes come from and go, by stream number; for one attempt."""
+    """A job for one attempt.  `sources` and `sinks` carry its bytes, by stream number."""
 
     def __init__(
         self,
@@ -58,7 +58,7 @@ class LeaseJob:
         options: dict[str, str] | None = None,
         program: ProgramPlan | None = None,
     ) -> None:
-        """`program`: what is to be run, if the worker is sent that too; its stream and options are not named."""
+        """`program`: the program itself, if the worker is sent that, too; its stream and options are added here."""
         self.job_id = sodium.random_bytes(IDENTITY_SIZE)
         self.streams = streams
         self.sources = sources
@@ -70,10 +70,10 @@ class LeaseJob:
         if program is not None:
             self.streams = [*streams, program.stream()]
             self.options = {**self.options, **program.options()}
-        self.missing: dict[int, str] = {}  # files that did not come, by stream, and why
+        self.missing: dict[int, str] = {}  # files that did not come, by stream, with the reasons
 
     def go(self, attempt: int = 1, *, lease: bool = True) -> Go:
-        """The frame that gives it to a worker; without `lease` the worker is told that no other job follows it."""
+        """Returns the frame that gives the job to a worker.  Without `lease` no other job can follow it."""
         return Go(
             job_id=self.job_id,
             attempt=attempt,
@@ -91,10 +91,10 @@ class LeaseJob:
 
 
 class Lease:
-    """A worker that has been given a job, and may take more.  Belongs to one coroutine, `signal` to any."""
+    """A worker that has been given a job, and may take more.  One coroutine owns it; any may call `signal`."""
 
     def __init__(self, winner: Winner, announcer: Announcer) -> None:
-        """`announcer` found the worker, and may be closed; complaints go where it sent to."""
+        """`announcer` has found the worker, and may be closed; complaints go to its group."""
         self.hello = winner.hello
         self.address = winner.address
         self._winner = winner
@@ -104,10 +104,10 @@ class Lease:
         self._fd = winner.connection.fileno()
         self._loop = asyncio.get_running_loop()
         self._attempt: Attempt | None = None  # while a job runs
-        self._failed = False  # the connection is good for nothing any more
-        self._error: Exception | None = None  # a fault of this program, for the coroutine that waits
+        self._failed = False  # True once the connection has failed
+        self._error: Exception | None = None  # an error of this program, which the waiting coroutine raises
         self._waiter: asyncio.Future[None] | None = None
-        self._writing = False  # the loop tells us when more can be sent
+        self._writing = False  # True while the loop waits until more can be sent
         self._timer = self._loop.call_at(self._session.next_timeout(), self._look)
         self._loop.add_reader(self._fd, self._step)
         hurry(winner.connection)
@@ -119,7 +119,7 @@ class Lease:
 
     @property
     def worker(self) -> str:
-        """What it is called."""
+        """The worker's name and address, for messages."""
         return f"{self.hello.name}@{self.address}"
 
     async def offered(self, patience: float) -> bool:
@@ -139,14 +139,14 @@ class Lease:
 
     def give(self, go: Go) -> None:
         """Gives another job to a worker that has confirmed; it is sent when the job is `run`."""
-        if not self.over:  # it may have withdrawn while the job was chosen, which `run` then says
+        if not self.over:  # else it has withdrawn while the job was chosen, and `run` raises that
             self._session.go(go)
 
     async def run(self, job: LeaseJob, began: Callable[[bool], None]) -> Exit:
-        """Runs the job that the worker has been given, to its end.  `began` hears whether it must never be repeated.
+        """Runs the job that the worker has been given, to its end.
 
-        Raises `RefusedError` when it was not begun, `LocalError` when a sink or a source fails.  Sources are read at
-        once.
+        When the program starts, `began` is called with True if the job must never be repeated.  Raises `RefusedError`
+        if the program was not started, `LocalError` if a sink or a source fails.  Sources are read at once.
         """
         if self.over:
             job.close()
@@ -159,7 +159,7 @@ class Lease:
             self._hold_back(True)  # GO and a short input travel together
             self._step()
             if self._eager:
-                self._step()  # and its end, which is seen only now
+                self._step()  # a second step finds the end of the input, so it travels in the same segment
             self._hold_back(False)
             while result is None:
                 while result is None and (event := attempt.next_event()) is not None:
@@ -181,18 +181,18 @@ class Lease:
             self._step()
 
     def complain(self, key: ClientKey, job: LeaseJob, attempt: int, error: CexecError, duration: float) -> None:
-        """Tells the loggers, and the worker, that the job has failed there; after `duration` seconds."""
+        """Tells the loggers and the worker that the job has failed there after `duration` seconds."""
         failed = FailedAttempt(job.job_id, attempt, self._winner, duration)
         send_alert(key, self._announcer, failed, error, final=False)
 
     def release(self) -> None:
-        """The worker is free: nothing of ours runs there."""
+        """Ends the lease in peace: the worker is free for others."""
         self._forget()
         self._session.release()
         self._pump.say_goodbye()
 
     def close(self) -> None:
-        """Hangs up; the worker ends what runs for us."""
+        """Hangs up; the worker ends a job that still runs."""
         self._forget()
         self._pump.connection.close()
 
@@ -248,19 +248,19 @@ class Lease:
             try:
                 self._pump.connection.setsockopt(_socket.IPPROTO_TCP, _CORK, held)
             except OSError:
-                pass  # it has gone, or is no TCP connection
+                pass  # the connection is closed, or is not TCP
 
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
     def _step(self) -> None:
-        """Moves what can be moved; the loop calls it, too, when the connection is ready."""
+        """Moves bytes without waiting.  The loop calls it, too, when the connection is ready."""
         if self._failed:
             return
         try:
             if self._attempt is None:
-                self._pump.step(0.0)  # what a worker says between two jobs changes the session's state, nothing else
+                self._pump.step(0.0)  # between two jobs a worker's frames only change the session's state
             else:
                 advance(self._attempt, self._pump, 0.0)
                 # A job that was refused, or has failed here, says nothing about the connection.
@@ -268,7 +268,7 @@ class Lease:
                 self._arm(self._attempt.next_timeout())
         except CexecError:
             self._failed = True
-        except Exception as error:  # the loop would only print it, and the job would wait for ever
+        except Exception as error:  # asyncio would only print it, and the job would wait for ever
             self._failed, self._error = True, error
         writing = not self._failed and not self._pump.flushed
         if self._failed:
@@ -287,7 +287,7 @@ class Lease:
             self._timer = self._loop.call_at(due, self._look)
 
     def _look(self) -> None:
-        """Steps because of the time: the session and the attempt want to be asked now and then."""
+        """Steps because a timeout of the session or of the attempt is due."""
         self._step()
         if not self._failed:
             self._timer = self._loop.call_at(self._session.next_timeout(), self._look)
@@ -295,7 +295,7 @@ class Lease:
                 self._arm(self._attempt.next_timeout())
 
     def _forget(self) -> None:
-        """The loop is to know nothing more of the connection."""
+        """Removes the connection and the timer from the loop."""
         self._timer.cancel()
         if self._pump.connection.fileno() >= 0:
             self._loop.remove_reader(self._fd)

@@ -1,4 +1,4 @@
-"""The search for one of many workers in an asyncio program.
+"""The search for one worker in an asyncio program.
 
 Contract: `find_worker` announces until a worker has confirmed, gives it the job that `choose` then names, and returns
 its `Lease`.  Searches and leases go on side by side.  The machine is that of `cexec`, `Search`; here it is driven by
@@ -11,7 +11,8 @@ import asyncio
 from time import monotonic
 
 from cexec.client.aio.lease import Lease
-from cexec.client.search.search import Choice, Notices, Search
+from cexec.client.search.messages import Notices
+from cexec.client.search.search import Choice, Search
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium
@@ -56,9 +57,9 @@ class Terms:
 
 
 async def find_worker(terms: Terms, choose: Choose) -> Lease:
-    """The lease of a worker that has been given its first job; `NoWorkerError` after the accept timeout.
+    """Returns the lease of a worker that has been given its first job; raises `NoWorkerError` after the accept timeout.
 
-    A `choose` that raises `CexecError` does not want this worker, and the search goes on; it is asked again, too, when
+    If `choose` raises `CexecError`, the worker gets no job and the search goes on.  `choose` is called again, too, if
     the worker is lost at that moment.
     """
     announcer = Announcer(terms.network.groups, terms.network.udp_port)
@@ -87,7 +88,7 @@ async def find_worker(terms: Terms, choose: Choose) -> Lease:
 
 
 class AskedChoice(Choice):
-    """Asks what the job is when the worker is known."""
+    """Asks `choose` for the job once the worker is known."""
 
     def __init__(self, choose: Choose, go: Go, requirements: Requirements | None) -> None:
         super().__init__(go, requirements)
@@ -98,12 +99,13 @@ class AskedChoice(Choice):
 
 
 async def _find(search: Search) -> Winner:
-    """Drives a search in asyncio's loop."""
+    """Drives a search in asyncio's loop, until a worker has the job."""
     try:
-        search.start()
+        search.start(monotonic())
         while True:
             now = monotonic()
-            winner = search.step(await _readable(search.filenos(now), search.next_timeout(now)))
+            ready = await _readable(search.filenos(now), search.next_timeout(now))
+            winner = search.step(ready, monotonic())
             if winner is not None:
                 search.tell_others()
                 return winner

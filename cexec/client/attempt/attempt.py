@@ -1,12 +1,12 @@
-"""What becomes of one attempt of a job on one worker.
+"""One attempt of a job on one worker: its states, and the meaning of everything that happens to it.
 
-This is the only place that knows what the session's events mean to a client.  The three drivers (`blocking`,
+This is the only place that knows the meaning of the session's events for a client.  The three drivers (`blocking`,
 `everywhere`, `aio`) wait and move bytes; they pass what happens to an `Attempt` and do what its events say.
 
-Contract: a machine without I/O.  In: `receive` takes what the pump has found, `connection_failed` the error that ended
-the connection, `failed_here` an error of ours, and `looked` what the kernel knows of the peer, asked for when
-`wants_look(now)`.  Out: `next_event()` gives one of the event classes below, oldest first.  `once` says whether a job
-that may have begun must never be repeated.  docs/protocol.md sections 4.4 and 7.
+Contract: a machine without I/O.  In: `receive` takes the events of the pump, `connection_failed` the error that ended
+the connection, `failed_here` an error of ours, and `looked` the kernel's knowledge of the peer, which the driver asks
+for when `wants_look(now)` is true.  Out: `next_event()` returns one of the event classes below, oldest first.  `once`
+is true if a job that may have begun must never be repeated.  docs/protocol.md sections 4.4 and 7.
 
     state       entered when                                  may be followed by
     GIVEN       GO has been sent                              RUNNING, REFUSED, LOST, FAILED
@@ -16,8 +16,8 @@ that may have begun must never be repeated.  docs/protocol.md sections 4.4 and 7
     LOST        the connection or the worker has failed       -
     FAILED      a descriptor or a file of ours has failed     -
 
-An end is final: whatever a worker says after it is not about this attempt.  So a complete result stays one, and a
-job that was refused is not lost as well.
+An end is final: later frames of the worker are not about this attempt.  So a complete result stays complete, and a
+refused job is not lost as well.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class FileMissing:
 
 
 class OutputEnded:
-    """The program has closed an output.  It is told again when bytes that had to wait have been written here, too."""
+    """The program has closed an output.  The event comes a second time after pending bytes were written here."""
 
     __slots__ = ("stream",)
 
@@ -92,7 +92,7 @@ class Ended:
 
 
 class Refused:
-    """The program was not started.  `withdrawn`: the worker has taken its offer back, which says nothing of the job."""
+    """The program was not started.  `withdrawn`: the worker has taken its offer back, for no fault of the job."""
 
     __slots__ = ("error", "withdrawn")
 
@@ -111,7 +111,7 @@ class Lost:
 
 
 class FailedHere:
-    """A descriptor of ours has failed while it was written to, or read.  `error` is set if it has words of its own."""
+    """Reading or writing a descriptor of ours has failed.  `error` is set if the message is already known."""
 
     __slots__ = ("errno", "error", "stream", "writing")
 
@@ -123,7 +123,7 @@ class FailedHere:
 
     @property
     def reason(self) -> str:
-        """What the system says."""
+        """The system's text for `errno`."""
         return reason_of(self.errno)
 
 
@@ -151,15 +151,15 @@ class Attempt:
     def next_event(self) -> AttemptEvent | None:
         return self._events.pop(0) if self._events else None
 
-    # what happens
+    # inputs of the machine
 
     def receive(self, found: Iterable[Event | Trouble]) -> None:
-        """Takes what a step of the pump has found."""
+        """Takes the events of one step of the pump."""
         for one in found:
             if isinstance(one, Trouble):
                 self._receive_trouble(one)
             elif one.kind == frames.END:
-                self._events.append(OutputEnded(one.stream))  # also after EXIT: what waited has been written now
+                self._events.append(OutputEnded(one.stream))  # also after EXIT, when pending bytes were written
             elif not self.over:
                 self._receive_event(one)
 
@@ -171,7 +171,7 @@ class Attempt:
             self._end(LOST, Lost(error))
 
     def failed_here(self, error: LocalError) -> None:
-        """Takes an error of ours that already has its words."""
+        """Takes an error of ours whose message is already known."""
         if FAILED in TRANSITIONS[self.state]:
             self._end(FAILED, FailedHere(-1, True, 0, error))
 
@@ -221,7 +221,7 @@ class Attempt:
 
     def _receive_trouble(self, trouble: Trouble) -> None:
         if trouble.writing and trouble.error in BROKEN_PIPE:
-            return  # as in a local pipeline: the program is told, and its status tells the rest
+            return  # as in a local pipeline: the program gets SIGPIPE or EPIPE, and its status counts
         if FAILED in TRANSITIONS[self.state]:
             self._end(FAILED, FailedHere(trouble.stream, trouble.writing, trouble.error))
 

@@ -1,9 +1,9 @@
-"""Which of the client's descriptors the program gets, in which direction, and what carries their bytes here.
+"""The client's descriptors that the program gets, their directions, and the streams that carry their bytes.
 
-Contract: `inspect` looks at what is open (to be called before anything else is opened) and returns `Descriptor`s.
-Descriptors of one open file (`2>&1`) share one stream, which keeps the order of what the program writes to them.  No
-open file is read by two streams: each would get a part of the input, and nobody would notice.  Never forwarded: the
-key's descriptor, make's jobserver, listening sockets, epoll and the like, directories.
+Contract: `inspect` returns a `Descriptor` for each open descriptor that is forwarded; it must be called before we open
+anything else.  Descriptors of one open file (`2>&1`) share one stream, which keeps the order of the program's writes.
+Two streams never read one open file, because each would silently get a part of the input.  The key's descriptor,
+make's jobserver, listening sockets, epoll and the like, and directories are never forwarded.
 docs/protocol.md section 4.2 (GO).
 """
 
@@ -21,25 +21,25 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
 
 STANDARD = 3  # descriptors 0, 1 and 2 have one direction whatever they were opened for
-_LOCKED_FROM = 1 << 61  # (ours) where no file has bytes; our process id added, a place that is ours alone
+_LOCKED_FROM = 1 << 61  # (ours) an offset beyond all files; our process id is added, so no other client locks it
 _ACCESS_MODE = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 _GET_TERMINAL = 0x80045432  # TIOCGDEV of <asm-generic/ioctls.h>: the number of the terminal behind /dev/tty, too
-_TERMINAL = -1  # (ours) stands for the file system in the identity of a terminal
-_MASTER = os.makedev(5, 2)  # /dev/ptmx: what is read there is not what is read at the terminal
+_TERMINAL = -1  # (ours) stands in a terminal's identity where a file has the number of its file system
+_MASTER = os.makedev(5, 2)  # /dev/ptmx: the other side of a terminal, whose bytes are not those of the terminal itself
 
 
 STANDARD_NAMES = {0: "standard input", 1: "standard output", 2: "standard error"}
 
 
 def name_of(descriptor: int) -> str:
-    """What a message calls a descriptor."""
+    """Returns the name of a descriptor for messages."""
     return STANDARD_NAMES.get(descriptor, f"descriptor {descriptor}")
 
 
 class Descriptor:
-    """One descriptor.  `same_as`: the lower one whose stream it shares, or itself.  `inode`: which file it is.
+    """One descriptor.  `same_as`: the lower one whose stream it shares, or itself.  `inode`: the file's identity.
 
-    `shares_offset`: the program moves the offset of this file by reading, perhaps through another descriptor.
+    `shares_offset`: the program's reading moves the offset of this file, perhaps through another descriptor.
     """
 
     __slots__ = ("access", "append", "directions", "fd", "inode", "mode", "same_as", "shares_offset")
@@ -64,7 +64,7 @@ class Descriptor:
 
 
 def inspect(maximum: int, excluded: Iterable[int], environ: Mapping[str, str]) -> list[Descriptor]:
-    """The descriptors from 0 to `maximum` that the program is to have, in ascending order."""
+    """Returns the descriptors from 0 to `maximum` that the program is to have, in ascending order."""
     leave_out = {*excluded, *_jobserver(environ)}
     found: list[Descriptor] = []
     for fd in _open_descriptors(maximum):
@@ -85,9 +85,9 @@ def _join(descriptor: Descriptor, streams: list[Descriptor]) -> None:
             other.shares_offset = True
     wanted = descriptor.directions
     if wanted == READS | WRITES and any(other.directions == READS for other in sharing):
-        wanted = WRITES  # its input already goes to another descriptor
+        wanted = WRITES  # another descriptor already reads its input
     descriptor.directions = wanted
-    # A stream of exactly these directions comes first; one of both has all that a stream of one direction has.
+    # A stream of exactly these directions is preferred; one of both directions serves as well.
     for directions in (wanted, READS | WRITES):
         for other in sharing:
             if other.directions == directions:
@@ -96,12 +96,12 @@ def _join(descriptor: Descriptor, streams: list[Descriptor]) -> None:
 
 
 def occupy_standard() -> None:
-    """A descriptor of ours must never become a standard one: what is said to the person would go into a connection."""
+    """Opens /dev/null for each missing standard descriptor, so that no connection of ours becomes standard error."""
     for fd in range(STANDARD):
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the lowest that is free, which is this one
+            os.open(os.devnull, os.O_RDWR)  # the kernel gives the lowest free number, which is `fd`
 
 
 def _open_descriptors(maximum: int) -> list[int]:
@@ -119,7 +119,7 @@ def _look_at(fd: int) -> Descriptor | None:
         status = os.fstat(fd)
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     except OSError:
-        return None  # closed, or the directory that listed it
+        return None  # closed meanwhile: it was the descriptor that listed /proc/self/fd
     if stat.S_ISDIR(status.st_mode) or flags & getattr(os, "O_PATH", 0):
         return None
     if stat.S_ISSOCK(status.st_mode) and _listens(fd):
@@ -130,20 +130,20 @@ def _look_at(fd: int) -> Descriptor | None:
     directions = {os.O_RDONLY: READS, os.O_WRONLY: WRITES}.get(access, READS | WRITES)
     if fd < STANDARD:
         if fd and directions == READS:
-            return None  # the program would fail to write to it, and so it will to one that is closed
+            return None  # writing to it fails here, and writing to a closed one fails there
         directions = READS if fd == 0 else WRITES
     return Descriptor(fd, directions, status.st_mode, _identity(fd, status), flags)
 
 
 def _identity(fd: int, status: os.stat_result) -> tuple[int, int]:
-    """Which file this is.  A terminal has several names (/dev/pts/1, /dev/tty), but one number."""
+    """Returns the identity of a file.  A terminal has several names (/dev/pts/1, /dev/tty), but one number."""
     import fcntl
 
     if stat.S_ISCHR(status.st_mode) and status.st_rdev != _MASTER:
         try:
             number = fcntl.ioctl(fd, _GET_TERMINAL, bytes(4))
         except OSError:
-            pass  # no terminal, or not Linux
+            pass  # not a terminal, or not Linux
         else:
             return _TERMINAL, int.from_bytes(number, sys.byteorder)
     return status.st_dev, status.st_ino
@@ -160,7 +160,7 @@ def _listens(fd: int) -> bool:
 
 
 def _same_open_file(one: Descriptor, other: Descriptor) -> bool:
-    """True if two descriptors share one open file.  All opens of a pipe, a terminal or a socket share its bytes."""
+    """Returns True if two descriptors share one open file.  All opens of a pipe, terminal or socket share its bytes."""
     if one.inode != other.inode:
         return False
     if not one.regular:
@@ -172,19 +172,20 @@ def _same_open_file(one: Descriptor, other: Descriptor) -> bool:
     if os.lseek(one.fd, 0, os.SEEK_CUR) != os.lseek(other.fd, 0, os.SEEK_CUR):
         return False
     same = share_locks(one, other)
-    # Where that cannot be told, two outputs at one offset are better taken for `2>&1` than written over one another.
+    # Without such locks, two outputs at one offset are taken for `2>&1`: otherwise they could overwrite one another.
     return one.directions == other.directions == WRITES if same is None else same
 
 
 def share_locks(one: Descriptor, other: Descriptor) -> bool | None:
-    """Whether a lock of one open file's (not of a process's) is the other's own; None where there are none.
+    """Returns True if a lock that `one` takes belongs to `other`, too; None if the system has no such locks.
 
-    That it moves both offsets would tell as well, but strangers who share the file may be writing at this moment.
+    These locks belong to an open file, not to a process.  Moving one offset and looking at the other would tell as
+    well, but another process that shares the file may be writing at this moment.
     """
     import fcntl
 
     if not hasattr(fcntl, "F_OFD_SETLK") or sys.maxsize < 1 << 32:
-        return None  # not Linux, or another layout of the struct
+        return None  # not Linux, or a struct flock of another layout
     kind = fcntl.F_RDLCK if one.access == os.O_RDONLY else fcntl.F_WRLCK
     where = _LOCKED_FROM + os.getpid()
     try:
@@ -192,18 +193,18 @@ def share_locks(one: Descriptor, other: Descriptor) -> bool | None:
         found = fcntl.fcntl(other.fd, fcntl.F_OFD_GETLK, _lock(fcntl.F_WRLCK, where))
         fcntl.fcntl(one.fd, fcntl.F_OFD_SETLK, _lock(fcntl.F_UNLCK, where))
     except OSError:
-        return None  # a file system without locks, or somebody has locked all of the file
+        return None  # a file system without locks, or another process has locked the whole file
     return found[:2] == _lock(fcntl.F_UNLCK, where)[:2]
 
 
 def _lock(kind: int, where: int) -> bytes:
-    """A struct flock of one byte: type, whence, padding, start, length, process id, padding."""
+    """Returns a struct flock for one byte: type, whence, padding, start, length, process id, padding."""
     numbers = kind.to_bytes(2, sys.byteorder) + bytes(6) + where.to_bytes(8, sys.byteorder)
     return numbers + (1).to_bytes(8, sys.byteorder) + bytes(8)
 
 
 def _jobserver(environ: Mapping[str, str]) -> set[int]:
-    """The descriptors through which make counts its jobs: they are between make and its children."""
+    """Returns the descriptors through which make and its children count their jobs."""
     result: set[int] = set()
     for word in environ.get("MAKEFLAGS", "").split():
         name, _, value = word.partition("=")

@@ -1,12 +1,12 @@
 """Files that a job takes along and brings back: `cexec --send FILE[=NAME] --fetch NAME[=FILE]`.
 
-Contract: `plan_files` checks everything that can be checked before a worker is looked for, and opens what is sent.  For
-each attempt `sources()` and `sinks()` are made anew and given to the pump with GO, before the program starts; what is
-fetched is written without a name, or under a temporary one beside its target, so an attempt that fails leaves nothing:
-`discard()`.  `failed()` takes the reason for a file that did not come.  `commit(status)`, after the exit frame was
-verified and all was written, gives the names, all or none: files that are missing are an error after a success only.
-`UsageError` for wrong words, `LocalError` for what this system refuses; both name the file.  docs/protocol.md section
-4.2 (GO).
+Contract: `plan_files` makes every possible check before the search for a worker, and opens the files that are sent.
+For each attempt, `sources()` and `sinks()` are made anew and given to the pump with GO, before the program starts.  A
+fetched file is written without a name, or under a temporary name beside its target, so an attempt that fails leaves
+nothing (`discard`).  `failed()` takes the reason for a file that did not come.  `commit(status)` is called after the
+exit frame was verified and every byte was written.  It gives all files their names, or none; a missing file is an error
+only if the program has succeeded.  Wrong words raise `UsageError`, refusals of this system `LocalError`; both name the
+file.  docs/protocol.md section 4.2 (GO).
 """
 
 from __future__ import annotations
@@ -26,11 +26,11 @@ if TYPE_CHECKING:
 
     from cexec.client.attempt.program_plan import ProgramPlan
 
-UNNAMED = getattr(os, "O_TMPFILE", 0)  # Linux: a file without a name, of which nothing is left if we are killed
+UNNAMED = getattr(os, "O_TMPFILE", 0)  # Linux: a file without a name leaves nothing behind if we are killed
 
 
 class Sent:
-    """One file that goes to the worker.  `name`: what the program finds; `path`: ours."""
+    """One file that goes to the worker.  `name`: in the program's directory; `path`: here."""
 
     __slots__ = ("fd", "identity", "name", "number", "path")
 
@@ -48,14 +48,14 @@ class Sent:
         self.identity = _identity(status)
 
     def source(self) -> FileSource:
-        """From the beginning."""
+        """Returns a source that begins with the first byte."""
         if _identity(os.fstat(self.fd)) != self.identity:
             raise LocalError(f"{self.path} has changed while it was being sent")
         return FileSource(self.fd)
 
 
 class Fetched:
-    """One file that comes back.  `path`: what it will replace; `failure`: why it did not come."""
+    """One file that comes back.  `path`: the file that it will replace; `failure`: the reason if it does not come."""
 
     __slots__ = ("_directory", "_fd", "_last", "_temporary", "failure", "name", "number", "path")
 
@@ -65,8 +65,8 @@ class Fetched:
         self.path = path
         self.failure: str | None = None
         self._fd = -1
-        self._temporary = ""  # the name that it has meanwhile, if it needs one
-        directory, self._last = os.path.split(os.path.realpath(path))  # what a link points to is replaced, not the link
+        self._temporary = ""  # its name until `rename`, if it has one
+        directory, self._last = os.path.split(os.path.realpath(path))  # a link stays: its target is replaced
         try:
             target = os.stat(path) if os.path.exists(path) else None
             self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -78,7 +78,7 @@ class Fetched:
             raise LocalError(f"cannot write {path}: permission denied in {directory}")
 
     def sink(self) -> Sink:
-        """A new file for another attempt."""
+        """Returns the sink of a new file, for another attempt."""
         self.discard()
         try:
             self._fd = self._open()
@@ -87,21 +87,21 @@ class Fetched:
         return Sink(self._fd, shared=True)
 
     def name_it(self) -> None:
-        """Gives what came a name of its own beside the target, so that all that is left is to rename it."""
+        """Gives the file a temporary name beside the target, so that only `rename` is left to do."""
         if not self._temporary:
             name = self._new_name()
-            # linkat follows /proc's link only when it is given a directory
+            # Python passes AT_SYMLINK_FOLLOW, which /proc's link needs, only if a directory descriptor is given.
             os.link(f"/proc/self/fd/{self._fd}", name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
             self._temporary = name
         fd, self._fd = self._fd, -1
-        os.close(fd)  # some file systems tell only here that the disk is full
+        os.close(fd)  # NFS and others report a full disk only here
 
     def rename(self) -> None:
         os.rename(self._temporary, self._last, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         self._temporary = ""
 
     def discard(self) -> None:
-        """Leaves nothing of an attempt."""
+        """Removes everything that an attempt has written."""
         self.failure = None
         if self._fd >= 0:
             os.close(self._fd)
@@ -110,7 +110,7 @@ class Fetched:
             try:
                 os.unlink(self._temporary, dir_fd=self._directory)
             except OSError:
-                pass  # somebody has tidied up
+                pass  # another program has removed it
             self._temporary = ""
 
     def _open(self) -> int:
@@ -118,7 +118,7 @@ class Fetched:
             try:
                 return os.open(".", os.O_WRONLY | UNNAMED | os.O_CLOEXEC, 0o666, dir_fd=self._directory)
             except OSError:
-                pass  # a file system that cannot do that
+                pass  # NFS and others have no files without a name
         name = self._new_name()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name, flags, 0o666, dir_fd=self._directory)
@@ -138,7 +138,7 @@ class FilePlan:
         self._fetched = {one.number: one for one in fetched}
 
     def streams(self) -> list[Stream]:
-        """For GO, behind the descriptors."""
+        """Returns the streams that GO lists after those of the descriptors."""
         streams = [Stream(one.number, READS, FILE, name=one.name) for one in self._sent]
         streams += [Stream(one.number, WRITES, FILE, name=one.name) for one in self._fetched.values()]
         return streams if self.program is None else [*streams, self.program.stream()]
@@ -150,22 +150,22 @@ class FilePlan:
         return {number: one.sink() for number, one in self._fetched.items()}
 
     def inodes(self) -> set[tuple[int, int]]:
-        """The files that are sent, as `Descriptor.inode` has them."""
+        """Returns the identities of the files that are sent, comparable with `Descriptor.inode`."""
         return {one.identity[:2] for one in self._sent}
 
     def name_of(self, number: int) -> str:
-        """What a message calls this stream."""
+        """Returns the name of this stream for messages."""
         if self.program is not None and number == self.program.number:
             return self.program.name()
         paths = {one.number: one.path for one in self._sent} | {one.number: one.path for one in self._fetched.values()}
         return paths.get(number, "a file")
 
     def failed(self, number: int, reason: str) -> None:
-        """The worker says that this file does not come."""
+        """Notes that a file does not come, as the worker has said."""
         self._fetched[number].failure = reason
 
     def commit(self, status: int) -> None:
-        """The job has ended with this exit status, and all that came has been written."""
+        """Gives the files their names after the job has ended with `status`, or raises `LocalError`."""
         came = [one for one in self._fetched.values() if one.failure is None]
         for one in self._fetched.values():
             if one.failure is not None and status == 0:
@@ -179,16 +179,16 @@ class FilePlan:
                 except OSError as error:
                     self.discard()
                     raise LocalError(f"cannot write {one.path}: {reason_of(error)}") from error
-        self.discard()  # of those that did not come
+        self.discard()  # the remains of files that did not come
 
     def discard(self) -> None:
-        """The attempt has failed, or the job."""
+        """Removes all files of a failed attempt."""
         for one in self._fetched.values():
             one.discard()
 
 
 def plan_files(sends: Iterable[str], fetches: Iterable[str], programs: Iterable[str] = ()) -> FilePlan | None:
-    """What `--send`, `--fetch` and `--program` ask for; None without any."""
+    """Returns the files of `--send`, `--fetch` and `--program`; None without any."""
     sent = [_split(word, "--send") for word in sends]
     fetched = [_split(word, "--fetch") for word in fetches]
     program = _plan_programs(programs, FIRST_FILE + len(sent) + len(fetched))
@@ -209,7 +209,7 @@ def plan_files(sends: Iterable[str], fetches: Iterable[str], programs: Iterable[
 
 
 def _plan_programs(words: Iterable[str], number: int) -> ProgramPlan | None:
-    """What it takes to hash programs is loaded only for them."""
+    """Loads the modules that hash programs only if there is a program."""
     words = list(words)
     if not words:
         return None
@@ -219,7 +219,7 @@ def _plan_programs(words: Iterable[str], number: int) -> ProgramPlan | None:
 
 
 def _split(word: str, option: str) -> tuple[str, str]:
-    """The two sides of the equals sign; without one the second is the last part of the first."""
+    """Returns the two sides of the equals sign.  Without one, the second is the last part of the path."""
     one, equals, other = word.rpartition("=") if option == "--send" else word.partition("=")
     if not equals:
         one, other = word, os.path.basename(word)
@@ -229,7 +229,7 @@ def _split(word: str, option: str) -> tuple[str, str]:
 
 
 def _check_name(name: str, option: str) -> None:
-    """Names in the job's directory are plain relative paths; the worker checks them again."""
+    """Refuses a name that is no plain relative path.  The worker checks it again."""
     if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise UsageError(f"{option} {name!r}: names in the job's directory are relative, without . and ..")
     try:

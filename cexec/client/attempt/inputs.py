@@ -1,7 +1,8 @@
-"""The job's inputs over all of its attempts: can every byte that was consumed be given again?
+"""The job's inputs over all of its attempts: they decide whether consumed bytes can be given again.
 
-Contract: `sources()` for each attempt, `obstacle()` says in words why the inputs cannot be given again (empty: they
-can), `rewind()` before the next attempt, `move_offsets` at the end of a successful one.  docs/protocol.md section 7.
+Contract: `sources()` returns the sources of one attempt.  `obstacle()` returns in words why the inputs cannot be given
+again; it is empty if they can.  `rewind()` is called before the next attempt, `move_offsets` after a successful one.
+docs/protocol.md section 7.
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ class Inputs:
         return dict(self._sources)
 
     def obstacle(self) -> str:
-        """Why the input cannot be given again."""
+        """Returns why the inputs cannot be given again; empty if they can."""
         for number, source in self._sources.items():
             if isinstance(source, SpoolSource) and source.lost:
                 if not self._rereadable:
@@ -50,13 +51,13 @@ class Inputs:
         return ""
 
     def rewind(self) -> None:
-        """Everything is given again."""
+        """Lets every source begin again with its first byte."""
         for source in self._sources.values():
             if isinstance(source, SpoolSource | FileSource):
                 source.rewind()
 
     def forget(self) -> None:
-        """No further attempt can be made: gives the memory back."""
+        """Frees the kept bytes, because no further attempt can be made."""
         if self._rereadable:
             self._rereadable = False
             for source in self._sources.values():
@@ -64,9 +65,12 @@ class Inputs:
                     source.forget()
 
     def move_offsets(self, halves: dict[int, Outgoing]) -> None:
-        """What shares our input file goes on where the program stopped reading, as after a local command."""
+        """Moves the offset of each input file to the place where the program stopped reading, as a local command does.
+
+        The next command of a script that shares the file then goes on there.
+        """
         for number, source in self._sources.items():
-            # What has been moved meanwhile, by our own writing (`3<>file`) or by others, is where they want it.
+            # An offset that our own writing (`3<>file`) or another process has moved meanwhile is left alone.
             if isinstance(source, FileSource) and os.lseek(number, 0, os.SEEK_CUR) == source.start:
                 source.move_offset(halves[number].read)
 
@@ -81,7 +85,7 @@ class Inputs:
 
 
 def _is_readable(fd: int) -> bool:
-    """Whether it was opened for reading; nohup, for one, opens /dev/null for writing as a standard input."""
+    """Returns True if `fd` was opened for reading; nohup, for example, opens standard input for writing only."""
     import fcntl
 
     return fcntl.fcntl(fd, fcntl.F_GETFL) & (os.O_WRONLY | os.O_RDWR) != os.O_WRONLY

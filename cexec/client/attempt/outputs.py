@@ -1,12 +1,14 @@
-"""The job's outputs over all of its attempts: has anything left that cannot be taken back?
+"""The job's outputs over all of its attempts: they decide whether written bytes can be taken back.
 
-Contract: `sinks()` for each attempt, `obstacle()` says in words why what was written cannot be taken back (empty:
-nothing was, or it can), `take_back()` before the next attempt and after the last failure, `release()` after a success.
+Contract: `sinks()` makes the sinks of one attempt.  `obstacle()` returns in words why written bytes cannot be taken
+back; it is empty if they can, or if there are none.  `take_back()` is called before the next attempt and after the last
+failure, `release()` after a success.
 
-An output file can be taken back when it is a regular file without O_APPEND that ended where we began, has grown by
-exactly what we wrote, is no input of the job, and no other process that could be writing has it open: the processes
-above us only wait.  Descriptors on one inode are judged together.  Standard error is exempt unless it shares its file
-with another output: what an abandoned attempt said stays.  So is /dev/null.  docs/protocol.md section 7, N2 and N3.
+An output can be taken back if it is a regular file without O_APPEND, ended where we began, has grown by exactly the
+bytes that we wrote, and is no input of the job, and if no other process has it open that could write to it.  Our parent
+and the processes above it may have it open, because they only wait for us.  Descriptors of one inode are judged
+together.  Two outputs are exempt: /dev/null, and standard error unless it shares its file with another output, so
+messages of an attempt that was given up stay.  docs/protocol.md section 7, N2 and N3.
 """
 
 from __future__ import annotations
@@ -31,13 +33,14 @@ if TYPE_CHECKING:
     from cexec.client.attempt.descriptors import Descriptor
 
 STANDARD_ERROR = 2
-# Seconds (ours).  What a thread above us starts has all open files of that process until it executes its own program.
+# Seconds (ours) that another process may have an output open.  If a thread of our parent starts a command at this
+# moment, the child has all open files of the parent between fork and exec.
 BRIEFLY_OPEN = 0.1
-LOOK_AGAIN = 0.01  # seconds (ours)
+LOOK_AGAIN = 0.01  # seconds (ours) between two looks at /proc within that time
 
 
 class _TwoWaySink(Sink):
-    """A file that the program reads, too: the bytes belong where it has read to, which only it knows."""
+    """A file that the program also reads: bytes belong at the program's offset, which is not known here."""
 
     def write(self, view: memoryview) -> int:
         raise OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
@@ -79,7 +82,7 @@ class Outputs:
         self._held: dict[int, HeldSink] = {}
 
     def sinks(self) -> dict[int, Sink]:
-        """Fresh ones, for one attempt."""
+        """Returns new sinks, for one attempt."""
         result: dict[int, Sink] = {}
         for target in self.files.values():
             target.sinks = []
@@ -93,7 +96,7 @@ class Outputs:
         return result
 
     def cannot_write(self, number: int, error: int) -> LocalError:
-        """What to tell of errno `error`."""
+        """Returns the error for errno `error` of this output."""
         if number not in self._held:
             return _cannot_write(number, error)
         import tempfile
@@ -101,10 +104,11 @@ class Outputs:
         return LocalError(f"cannot keep {name_of(number)} back in {tempfile.gettempdir()} (TMPDIR): {reason_of(error)}")
 
     def ended(self, number: int, *, half: bool) -> None:
-        """The program has closed this output, and perhaps goes on: so do we, for a reader may wait for its end.
+        """Closes an output that the program has closed, because a reader may wait for its end.
 
-        `half`: it still reads what is a socket.  A file's end nobody waits for, standard error is ours too, and an
-        output without a byte can still be given by another attempt.
+        `half`: the program still reads from the same socket.  A file stays open, because no reader waits for its end.
+        Standard error stays open for our own messages.  An output without any byte stays open, too: another attempt may
+        still fill it.
         """
         descriptor = next((d for d in self._written if d.fd == number), None)
         if descriptor is None or number in self._held or not self.files[descriptor.inode].count:
@@ -118,11 +122,11 @@ class Outputs:
 
     @property
     def irrevocable(self) -> bool:
-        """Whether something has left that can certainly not be taken back; cheap."""
+        """True if bytes were written that can never be taken back.  Cheap: it makes no system call."""
         return any(t.count and not self._exempt(t) and self._never(t) for t in self.files.values())
 
     def obstacle(self) -> str:
-        """Why what was written cannot be taken back."""
+        """Returns why written bytes cannot be taken back; empty if they can."""
         for target in self.files.values():
             if target.count and not self._exempt(target):
                 reason = self._never(target) or self._not_now(target)
@@ -131,20 +135,20 @@ class Outputs:
         return ""
 
     def take_back(self) -> None:
-        """Cuts every output that allows it back to where it was; held output is dropped."""
+        """Cuts every output that allows it back to its size at the start, and drops held output."""
         self.drop_held()
         for target in self.files.values():
             if target.count and not self._exempt(target) and not self._never(target):
                 self._cut(target)
 
     def drop_held(self) -> None:
-        """The program has failed: what was kept back is not wanted."""
+        """Forgets held output, because the program has failed."""
         for held in self._held.values():
             held.drop()
         self._held.clear()
 
     def release(self) -> bool:
-        """Passes on what was kept back, and is the last look at all outputs; whether readers took all of it."""
+        """Writes held output and checks all outputs a last time; returns False if a reader did not take all of it."""
         taken = True
         for number, held in self._held.items():
             try:
@@ -158,7 +162,7 @@ class Outputs:
             if target.regular and target.count:
                 number = target.descriptors[0].fd
                 try:
-                    os.close(os.dup(number))  # some file systems tell only here that the disk is full
+                    os.close(os.dup(number))  # NFS and others report a full disk only at close
                 except OSError as error:
                     raise _cannot_write(number, error.errno or 0) from None
         return taken
@@ -171,7 +175,7 @@ class Outputs:
         return len(target.descriptors) == 1 and only.fd == STANDARD_ERROR and not shared
 
     def _never(self, target: OutputFile) -> str:
-        """What was clear from the start."""
+        """Returns why this output can never be taken back: reasons that held before the job began."""
         descriptor = target.descriptors[0]
         if not target.regular:
             return "which is no file"
@@ -186,7 +190,7 @@ class Outputs:
         return ""
 
     def _not_now(self, target: OutputFile) -> str:
-        """What others may have done meanwhile."""
+        """Returns why this output cannot be taken back now: acts of other processes."""
         fd = target.descriptors[0].fd
         if os.fstat(fd).st_size != target.start + target.count:
             return "to which others have written too"
@@ -198,14 +202,14 @@ class Outputs:
         fd = target.descriptors[0].fd
         if self._not_now(target):
             return
-        # The last look and the cut are two system calls apart; whoever could write between is not there (see above).
+        # Another process could write between these two system calls, but `_not_now` has found none that could.
         if os.fstat(fd).st_size == target.start + target.count:
             os.ftruncate(fd, target.start)
             os.lseek(fd, target.start, os.SEEK_SET)
 
 
 def _is_read_too(descriptor: Descriptor) -> bool:
-    """Whether its offset is moved by what the program reads, too."""
+    """Returns True if the program's reading moves the offset at which this output is written."""
     if not descriptor.shares_offset or descriptor.append:
         return False
     return os.lseek(descriptor.fd, 0, os.SEEK_CUR) < os.fstat(descriptor.fd).st_size
@@ -219,7 +223,7 @@ def _cannot_write(number: int, error: int) -> LocalError:
 
 
 def _others_keep_open(inode: tuple[int, int]) -> bool:
-    """Whether another process has this file open for longer than starting a program takes."""
+    """Returns True if another process has this file open for longer than the start of a program takes."""
     until = monotonic() + BRIEFLY_OPEN
     while others_have_open(inode):
         if monotonic() >= until:
@@ -229,9 +233,10 @@ def _others_keep_open(inode: tuple[int, int]) -> bool:
 
 
 def others_have_open(inode: tuple[int, int]) -> bool:
-    """Whether a process that is not above us has this file open: one that shares our descriptor could write through it.
+    """Returns True if a process that is not above us has this file open, because it could write to it.
 
-    Processes of other users that we may not look into are taken not to.  Without /proc nobody can be seen.
+    A process of another user whose descriptors we may not list counts as not having it.  Without /proc no process is
+    seen.
     """
     above = _ancestors()
     for name in os.listdir("/proc") if os.path.isdir("/proc/self/fd") else ():
@@ -250,12 +255,12 @@ def _has_open(directory: str, inode: tuple[int, int]) -> bool:
             if (status.st_dev, status.st_ino) == inode:
                 return True
     except OSError:
-        pass  # gone meanwhile, or another user's
+        pass  # the process has ended, or belongs to another user
     return False
 
 
 def _ancestors() -> set[int]:
-    """This process and those above it, which wait for it."""
+    """Returns the ids of this process and of those above it, which wait for it."""
     found = {os.getpid()}
     pid = os.getppid()
     while pid > 1 and pid not in found:

@@ -1,8 +1,8 @@
 """Programs that a client brings along: `cexec --program linux-x86_64=./w1 --program linux-aarch64=./w2`.
 
-Contract: `plan_programs` opens and hashes them before a worker is looked for.  GO names them (`options`, `stream`), and
-the worker asks for one if it does not have it: `asked` gives the source of its bytes.  `UsageError` for wrong words,
-`LocalError` for what this system refuses, `ProtocolError` for a worker that asks for what it was not offered.
+Contract: `plan_programs` opens and hashes them before the search for a worker.  GO names them (`options`, `stream`).  A
+worker asks for a program that it does not have, and `asked` returns the source of its bytes.  Wrong words raise
+`UsageError`, refusals of this system `LocalError`, and a worker that asks for another program `ProtocolError`.
 docs/protocol.md section 4.2 (programs).
 """
 
@@ -43,7 +43,7 @@ class LocalProgram:
 
 
 class ProgramSource(FileSource):
-    """The program from its beginning; many can read it at once, and none waits."""
+    """The program from its first byte; any number of sources can read one descriptor, and no read waits."""
 
     def __init__(self, fd: int) -> None:
         super().__init__(fd)
@@ -51,25 +51,25 @@ class ProgramSource(FileSource):
 
 
 class ProgramPlan:
-    """The programs of one job, or of many alike.  `number`: of the stream that carries the one that is asked for."""
+    """The programs of one job, or of many equal jobs.  `number`: of the stream that carries a program."""
 
     def __init__(self, programs: Iterable[LocalProgram], number: int) -> None:
         self._programs = {one.offer.platform: one for one in programs}
         self.number = number
 
     def at(self, number: int) -> ProgramPlan:
-        """The same with another stream."""
+        """Returns the same programs with another stream."""
         return ProgramPlan(self._programs.values(), number)
 
     def stream(self) -> Stream:
         return Stream(self.number, READS, FILE, name="program")
 
     def options(self) -> dict[str, str]:
-        """The options of GO."""
+        """Returns the options of GO."""
         return program_offer.encode((one.offer for one in self._programs.values()), self.number)
 
     def needs(self) -> dict[str, str]:
-        """What a worker must be to run any of them, as far as an announcement can say it."""
+        """Returns the needs that a worker must meet to run one of them, as far as an announcement can express them."""
         needs = {ALLOWED: ""}
         if ANY not in self._programs:
             pairs = [platform.split("-", 1) for platform in self._programs]
@@ -78,7 +78,7 @@ class ProgramPlan:
         return needs
 
     def name(self) -> str:
-        """What a message calls the stream."""
+        """Returns the name of the stream for messages."""
         return " or ".join(one.path for one in self._programs.values())
 
     def source(self, platform: str) -> FileSource:
@@ -88,7 +88,7 @@ class ProgramPlan:
 
 
 def plan_programs(words: Iterable[str], number: int) -> ProgramPlan | None:
-    """What `--program` asks for; None without any."""
+    """Returns the programs of `--program`; None without any."""
     found: dict[str, LocalProgram] = {}
     for word in words:
         platform, equals, path = word.partition("=")
@@ -104,7 +104,7 @@ def plan_programs(words: Iterable[str], number: int) -> ProgramPlan | None:
 
 
 def asked(plan: ProgramPlan | None, platform: str) -> dict[int, FileSource]:
-    """By stream, what is sent to a worker that asked for this platform's program."""
+    """Returns, by stream, the source of the program for this platform, which a worker has asked for."""
     if plan is None:
         raise ProtocolError("worker asked for a program, and there is none")
     return {plan.number: plan.source(platform)}

@@ -1,8 +1,8 @@
-"""`cexec --progress`: one line on the terminal that says how far a job is, and goes when the job does.
+"""`cexec --progress`: one line on the terminal that shows the progress of a job while it runs.
 
-Contract: `Progress.update` may be called after every step of the pump: it writes at most five times a second, and only
-when standard error is a terminal.  `next_timeout` says when the line is out of date, so that the seconds go on while
-nothing happens.  `clear` takes the line away: before anything else is written there, and at the end.
+Contract: `Progress.update` may be called after every step of the pump.  It writes at most five times a second, and only
+if standard error is a terminal.  `next_timeout` tells when to call it although no bytes have moved, so that the seconds
+count on.  `clear` removes the line; it must be called before other text is written there, and at the end.
 """
 
 from __future__ import annotations
@@ -12,10 +12,10 @@ import os
 from cexec.system.units import show_duration, show_size
 
 _INTERVAL = 0.2  # seconds (ours) between two lines
-_IDLE_INTERVAL = 1.0  # seconds (ours) between two lines when no bytes move
-_SMOOTHING = 2.0  # seconds (ours) over which a rate is taken
+_IDLE_INTERVAL = 1.0  # seconds (ours) between two lines while no bytes move
+_SMOOTHING = 2.0  # seconds (ours) over which a rate is averaged: less makes it jump, more makes it stale
 _ERASE = b"\r\x1b[K"  # ECMA-48: to the first column, erase to the end of the line
-_NARROWEST = 20  # columns (ours): below that nothing sensible fits
+_NARROWEST = 20  # columns (ours): the line is not cut shorter, because no number would be left
 
 
 class Progress:
@@ -27,16 +27,16 @@ class Progress:
         self._worker = "".join(c if c.isprintable() else "?" for c in worker)
         self._fd = fd if os.isatty(fd) else -1
         self._start = now
-        self._next = now + _INTERVAL  # a job that is over by then needs no line
+        self._next = now + _INTERVAL  # a shorter job needs no line
         self._shown = False
         self._samples = [(now, 0, 0)]  # of the last seconds, oldest first
 
     def next_timeout(self) -> float | None:
-        """When `update` will write again though nothing has moved."""
+        """Returns when to call `update` although no bytes have moved; None if it never writes."""
         return None if self._fd < 0 else self._next + _IDLE_INTERVAL
 
     def update(self, sent: int, received: int, now: float) -> None:
-        """Bytes so far."""
+        """Writes the line again if that is due.  `sent` and `received`: bytes since the start."""
         if self._fd < 0 or now < self._next:
             return
         self._next = now + _INTERVAL
@@ -55,7 +55,7 @@ class Progress:
         self._shown = True
 
     def clear(self) -> None:
-        """Nothing of it is left on the terminal."""
+        """Removes the line from the terminal."""
         if self._shown:
             self._shown = False
             self._write(_ERASE)
@@ -64,7 +64,7 @@ class Progress:
         try:
             os.write(self._fd, data)
         except OSError:
-            self._fd = -1  # the terminal has gone
+            self._fd = -1  # the terminal is closed
 
 
 def _columns(fd: int) -> int:

@@ -1,8 +1,8 @@
-"""Signals that reach cexec while its program runs elsewhere: passed on, as if the program ran here.
+"""Signals that reach cexec while its program runs elsewhere: they are passed on, as if the program ran here.
 
-Contract: between `start()` and `stop()` the signals in FORWARDED are caught, unless they were ignored already (nohup);
-`fileno()` becomes readable and `take()` returns their protocol numbers.  Before and after, they do to us what they do
-to any program.  docs/protocol.md section 4.2 (SIGNAL).
+Contract: between `start()` and `stop()` the signals of FORWARDED are caught, unless they were ignored before (nohup).
+Then `fileno()` becomes readable and `take()` returns their protocol numbers.  Before `start()` and after `stop()` they
+have their usual effect on us.  docs/protocol.md section 4.2 (SIGNAL).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FORWARDED: dict[int, int] = {getattr(_signal, name): number for number, name in 
 
 
 class EndedBySignal(BaseException):
-    """What was under way is over, and this process is to die of the signal once all has been said."""
+    """A signal has ended the job.  The command dies of the same signal, after its last messages."""
 
     def __init__(self, number: int) -> None:
         super().__init__(number)
@@ -30,12 +30,12 @@ class EndedBySignal(BaseException):
 
 
 class Signals:
-    """Catches what is to be passed on."""
+    """Catches the signals that are passed on."""
 
     def __init__(self) -> None:
         self._wakeup = Wakeup()
-        self._before: dict[int, Any] = {}  # what was done with those that are caught now
-        self.interrupted = False  # Ctrl-C has come
+        self._before: dict[int, Any] = {}  # the former handlers of the signals that are caught now
+        self.interrupted = False  # True after Ctrl-C
 
     def fileno(self) -> int:
         return self._wakeup.fileno()
@@ -53,27 +53,27 @@ class Signals:
         self._wakeup.stop()
 
     def resign(self) -> None:
-        """The program has ended: signals, also those that came too late for it, now do to us what they did to it."""
+        """Gives signals their usual effect on us, because the program has ended; a late ending signal ends us now."""
         self.stop()
         for number in self.take():
             if number in ENDING:
                 os.kill(os.getpid(), number)
 
     def take(self) -> list[int]:
-        """The protocol numbers of what came, oldest first."""
+        """Returns the protocol numbers of the signals that came, oldest first."""
         taken = [FORWARDED[number] for number in self._wakeup.take() if number in FORWARDED]
         self.interrupted = self.interrupted or INTERRUPT in taken
         return taken
 
 
 def end_by_default(number: int) -> None:
-    """This signal ends us as it ends any program, without a traceback."""
+    """Lets a signal end us without a traceback, unless it is ignored."""
     if _signal.getsignal(number) != _signal.SIG_IGN:
         _signal.signal(number, _signal.SIG_DFL)
 
 
 def end_by_exception(number: int) -> None:
-    """This signal ends what is under way with `EndedBySignal`, unless it is ignored."""
+    """Lets a signal raise `EndedBySignal`, unless it is ignored."""
     if _signal.getsignal(number) != _signal.SIG_IGN:
         _signal.signal(number, _raise)
 
@@ -84,7 +84,7 @@ def suspend() -> None:
 
 
 def die_of(number: int) -> None:
-    """Ends by a signal, so that the shell above knows that the person wanted the whole script to end."""
+    """Ends this process by a signal, so that a shell above ends its script, too."""
     _signal.signal(number, _signal.SIG_DFL)
     os.kill(os.getpid(), number)
 

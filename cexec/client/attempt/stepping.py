@@ -1,8 +1,8 @@
-"""One step of an attempt: what all three drivers do between two waits.
+"""One step of an attempt, which all three drivers make between two waits.
 
-Contract: `advance` lets the pump move bytes for at most `timeout` seconds, tells the attempt what came of it, and asks
-the kernel about the worker's machine when that is due.  Nothing is raised for the worker's or the connection's faults:
-they become events of the attempt.
+Contract: `advance` lets the pump move bytes, waiting for at most `timeout` seconds, and passes its events to the
+attempt.  It asks the kernel about the worker's machine when that is due.  It raises no error for a fault of the worker
+or of the connection: these become events of the attempt.
 """
 
 from __future__ import annotations

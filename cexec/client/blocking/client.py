@@ -1,8 +1,8 @@
-"""The client: finds a worker for one job, runs it there, and tells the truth about how it went.
+"""The client of `cexec`: it finds a worker for one job, runs the job there, and reports how it ended.
 
-Contract: `Client(request).run()` returns the exit status that counts: the program's own, 128 + n for a death by a
-signal, or raises `EndedBySignal` when Ctrl-C has ended it.  Every failure of ours or of a worker's is a `CexecError`
-with one line.  docs/protocol.md sections 2, 3 and 7.
+Contract: `Client(request).run()` returns the program's exit status, or 128 + n if signal n has ended the program.
+It raises `EndedBySignal` if Ctrl-C has ended it.  Every failure here or of a worker is a `CexecError` with one line.
+docs/protocol.md sections 2, 3 and 7.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from time import monotonic
 
 from cexec.client.attempt.signals import EndedBySignal, Signals
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, Request
-from cexec.client.search.messages import ancestors_words
-from cexec.client.search.search import Choice, Notices, Search
+from cexec.client.search.messages import Notices, ancestors_words
+from cexec.client.search.search import Choice, Search
 from cexec.errors import CexecError, InterruptedByUser, LocalError, NoWorkerError
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from cexec.client.search.candidate import Winner
     from cexec.protocol.connection.frames import Exit
 
-MAXIMUM_REFUSALS = 5  # workers (ours) that may fail to start the program before we give up
+MAXIMUM_REFUSALS = 5  # workers (ours) that may fail to start the program; more would hide a fault that all share
 
 
 class Client:
@@ -46,15 +46,15 @@ class Client:
         self._prepared = False
         self._inputs: Inputs
         self._outputs: Outputs
-        self._announcer: Announcer | None = None  # of the last attempt
+        self._announcer: Announcer | None = None  # the last attempt's
         self._signals = Signals()
         self._refusals = 0
         self._failures = 0
-        self._number = 1  # of the attempt
-        self._started = monotonic()  # when it began
+        self._number = 1  # the attempt's
+        self._started = monotonic()  # the attempt's begin
 
     def run(self) -> int:
-        """Attempts the job until it has been done or cannot be."""
+        """Makes attempts until one succeeds or no further one is possible."""
         while True:
             winner = None
             try:
@@ -76,7 +76,7 @@ class Client:
             self._started = monotonic()
 
     def _prepare(self) -> None:
-        """Once a worker has been told to start the program, which takes as long as loading what comes next."""
+        """Loads the rest of the client.  The worker starts the program meanwhile, which takes about as long."""
         if self._prepared:
             return
         from cexec.client.attempt.inputs import Inputs
@@ -90,17 +90,17 @@ class Client:
         self._prepared = True
 
     def _tidy_up(self) -> None:
-        """After the last failure: make must never meet half a file."""
+        """Takes back outputs after the last failure: make must never find half a file."""
         if self._request.streams.files is not None:
             self._request.streams.files.discard()
         if self._prepared and not self._request.repetition.keep_partial:
             try:
                 self._outputs.take_back()
             except OSError:
-                pass  # the failure that is told comes first
+                pass  # the earlier failure is the one that counts
 
     def _attempt(self, winner: Winner) -> int | None:
-        """Runs the job on this worker; None: it has failed in a way that allows another attempt."""
+        """Runs the job on this worker.  Returns None if it has failed in a way that allows another attempt."""
         if self._request.reports.test_alert:
             self._complain(winner.address, "test alert")
         self._prepare()
@@ -136,7 +136,7 @@ class Client:
         return None
 
     def _prepare_repetition(self, winner: Winner, job: BlockingDriver, error: CexecError) -> None:
-        """N3: raises the error with a reason unless the job can be done again as if nothing had been."""
+        """Prepares another attempt, or raises the error with the reason why there can be none (N3)."""
         failure = f"{_who(winner)} failed: {error}"
         self._note_failure(failure)
         if job.once:
@@ -161,7 +161,7 @@ class Client:
         if status and not self._request.repetition.keep_partial:
             self._outputs.drop_held()
         if self._request.streams.files is not None:
-            self._request.streams.files.commit(status)  # before held output leaves: what is missing is a failure
+            self._request.streams.files.commit(status)  # before held output leaves, because a missing file is a failure
         taken = self._outputs.release() and not job.unread
         self._inputs.move_offsets(winner.session.outgoing)
         if result.kind == SIGNALLED and result.status == INTERRUPT and self._signals.interrupted:
@@ -209,7 +209,7 @@ class Client:
         send_alert(self._request.key, self._announcer, failed, error, final=final)
 
     def _complain(self, who: str, text: str) -> None:
-        """A line in the ancestor's words, for the descriptor that asked for them."""
+        """Writes a line in the ancestor's words to CEXEC_FD_FOR_ERRORS, if that is set."""
         if self._request.reports.error_fd is not None:
             _write(self._request.reports.error_fd, f"{who} {text}\n")
 
@@ -218,7 +218,7 @@ class Client:
             self._request.reports.trace.failed(reason)
 
     def _tell(self, text: str) -> None:
-        """A line for the person at the terminal, who waits."""
+        """Writes a line for the person who waits at the terminal."""
         if self._talks:
             _say(text)
 
@@ -235,4 +235,4 @@ def _write(fd: int, text: str) -> None:
     try:
         os.write(fd, text.encode())
     except OSError:
-        pass  # nobody is there to read it
+        pass  # the reader has gone

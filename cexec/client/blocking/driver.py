@@ -63,7 +63,7 @@ class BlockingDriver:
         self._exit: Exit | None = None
         self._pump.sinks.update(outputs.sinks())
         self._pump.watch(signals.fileno())
-        if files is not None:  # before the program starts: it finds them there
+        if files is not None:  # before the program starts, because it expects its files
             self._pump.sources.update(files.sources())
             self._pump.sinks.update(files.sinks())
         hurry(winner.connection)
@@ -81,9 +81,9 @@ class BlockingDriver:
 
     @property
     def unread(self) -> bool:
-        """True if a reader here has gone before it had all that the exit frame counts.
+        """True if a reader here has gone before it had all bytes that the exit frame counts.
 
-        In a local pipeline the program would have seen that; here it may have ended before.
+        In a local pipeline SIGPIPE would have ended the program; here the program may have ended before.
         """
         endings = self._exit.endings if self._exit is not None else ()
         incoming = self._session.incoming
@@ -98,7 +98,7 @@ class BlockingDriver:
             if self._progress is not None:
                 self._progress.clear()
         self._session.release()
-        self._pump.say_goodbye()  # our reader may be slow: no reason for the worker to wait
+        self._pump.say_goodbye()  # now, because a slow reader here is no reason for the worker to wait
         self._pump.unwatch(self._signals.fileno())
         self._signals.resign()
         while not self._pump.drained:
@@ -111,7 +111,7 @@ class BlockingDriver:
         return self._exit
 
     def give_up(self) -> None:
-        """Hangs up, because this attempt has failed: the worker's job ends when it sees us go."""
+        """Hangs up after a failure; the worker then ends the job."""
         self._pump.connection.close()
         for stream in list(self._pump.sinks):
             self._pump.sinks.pop(stream).close()
@@ -158,7 +158,7 @@ class BlockingDriver:
             raise event.error
 
     def _close_output(self, stream: int) -> None:
-        if stream not in self._pump.sinks:  # else some of it waits, and its end is told again
+        if stream not in self._pump.sinks:  # else bytes are pending, and a second event follows them
             reading = self._session.outgoing.get(stream)
             self._outputs.ended(stream, half=reading is not None and reading.state != frames.READER_CLOSED)
 

@@ -1,9 +1,9 @@
 """`cexec --all`: the same job on every worker that fits, at once.
 
-Contract: `EverywhereClient(request, ...).run()` returns the largest exit status; a worker that was there and did not
-finish counts as 111 and is named.  Inputs are read once and given to all; what a worker writes is written out when it
-has finished.  A job is never repeated.  One loop drives the search, all runs and all output.  docs/protocol.md sections
-2.2 and 3.3.
+Contract: `EverywhereClient(request, ...).run()` returns the largest exit status.  A worker of the roll that did not
+finish counts as 111 and is named.  Inputs are read once and given to all workers.  A worker's output is written when
+the worker has finished.  A job is never repeated.  One loop drives the search, all runs and all output.
+docs/protocol.md sections 2.2 and 3.3.
 """
 
 from __future__ import annotations
@@ -18,8 +18,8 @@ from cexec.client.everywhere.roll_call import Gathering, call_roll
 from cexec.client.everywhere.shared_input import SharedInput
 from cexec.client.everywhere.worker_run import WorkerRun
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, IMPATIENT, Request
-from cexec.client.search.messages import ancestors_words
-from cexec.client.search.search import Notices, Search
+from cexec.client.search.messages import Notices, ancestors_words
+from cexec.client.search.search import Search
 from cexec.errors import EXIT_TEMPORARY, CexecError, NoWorkerError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
@@ -42,7 +42,7 @@ STANDARD_ERROR = 2
 
 
 class EverywhereClient:
-    """Runs one request on all workers.  `expected`: how many there have to be; `tag`: their names before each line."""
+    """Runs one request on all workers.  `expected`: the least number of workers; `tag`: puts names before lines."""
 
     def __init__(self, request: Request, *, expected: int = 0, tag: bool = False) -> None:
         self._request = request
@@ -64,10 +64,10 @@ class EverywhereClient:
         self._interrupts = 0
         self._status = 0
         self._unfinished: list[str] = []
-        self._names: dict[bytes, str] = {}  # what each worker is called
+        self._names: dict[bytes, str] = {}  # the workers' names in messages, by instance
 
     def run(self) -> int:
-        """Everybody's job, from the roll call to the last byte written here."""
+        """Runs all jobs, from the roll call to the last byte written here."""
         request = self._request
         _allow_many_descriptors()
         announcer = self._announcer
@@ -99,7 +99,7 @@ class EverywhereClient:
             if answer.trouble:
                 self._give_up(self._names[instance], answer.address, answer.trouble)
         usable = {instance: answer for instance, answer in roll.items() if not answer.trouble}
-        return Gathering(usable, self._request.go(self._job_id, 1), self._request.times.accept)
+        return Gathering(usable, self._request.go(self._job_id, 1), self._request.times.accept, monotonic())
 
     def _search(self, gathering: Gathering, announcer: Announcer) -> Search:
         request = self._request
@@ -126,17 +126,17 @@ class EverywhereClient:
 
     def _drive(self, search: Search, gathering: Gathering, roll: dict[bytes, Answer]) -> None:
         searching = True
-        search.start()
+        search.start(monotonic())
         self._signals.start()
         try:
             while (searching or self._runs or not self._printer.idle) and not self._printer.reader_gone:
                 ready = self._wait(search, gathering) if searching else self._wait()
                 if searching:
-                    winner = search.step(ready)
+                    winner = search.step(ready, monotonic())
                     if winner is not None:
                         gathering.took(winner)
                         self._begin(winner)
-                    for instance, reason in gathering.given_up().items():
+                    for instance, reason in gathering.given_up(monotonic()).items():
                         self._give_up(self._names[instance], roll[instance].address, reason)
                     if gathering.complete:
                         search.tell_others()
@@ -167,7 +167,7 @@ class EverywhereClient:
         return {fd for fd, _ in poll.poll(poll_timeout(seconds))}
 
     def _advance(self, ready: set[int]) -> None:
-        """Input, the runs, and output."""
+        """Reads input, lets the runs step, and writes output."""
         for shared in self._inputs.values():
             if shared.fd in ready:
                 shared.fill()
@@ -203,7 +203,7 @@ class EverywhereClient:
         run.step()
 
     def _finish(self, run: WorkerRun) -> None:
-        """Writes out what the worker's program wrote: as much as is wanted of how it ended."""
+        """Writes the worker's output, unless it failed and its output is not wanted; then reports how it ended."""
         tag = f"{run.name}: ".encode() if self._tag else b""
         status = EXIT_TEMPORARY if run.exit is None else run.exit.exit_status
         partial = run.exit is None or (status != 0 and self._request.repetition.hold)
@@ -246,11 +246,11 @@ class EverywhereClient:
     # words
 
     def _say(self, text: str) -> None:
-        """A line on standard error, after the output that it is about."""
+        """Writes a line on standard error, after the output that it is about."""
         self._printer.add(STANDARD_ERROR, _once(f"cexec: {text}\n".encode()))
 
     def _complain(self, who: str, text: str) -> None:
-        """A line in the ancestor's words, for the descriptor that asked for them."""
+        """Writes a line in the ancestor's words to CEXEC_FD_FOR_ERRORS, if that is set."""
         if self._request.reports.error_fd is not None:
             _write(self._request.reports.error_fd, f"{who} {text}\n")
 
@@ -266,20 +266,20 @@ class EverywhereClient:
         send_alert(self._request.key, self._announcer, failed, error, final=final)
 
     def _tell(self, text: str) -> None:
-        """A line for the person at the terminal, who waits."""
+        """Writes a line for the person who waits at the terminal."""
         if os.isatty(STANDARD_ERROR):
             _write(STANDARD_ERROR, f"cexec: {text}\n")
 
 
 def _allow_many_descriptors() -> None:
-    """One for each worker, and some."""
+    """Raises the limit of open descriptors: each worker needs one, and files for its output."""
     import resource
 
     _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     try:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
     except (OSError, ValueError):
-        pass  # then fewer have to do: those that wait stay in the backlog
+        pass  # with fewer descriptors, some connections wait in the backlog
 
 
 def _once(data: bytes) -> Iterator[bytes]:
@@ -290,4 +290,4 @@ def _write(fd: int, text: str) -> None:
     try:
         os.write(fd, text.encode())
     except OSError:
-        pass  # nobody is there to read it
+        pass  # the reader has gone

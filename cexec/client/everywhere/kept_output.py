@@ -1,8 +1,9 @@
-"""`cexec --all`: each worker's output is kept until it has finished, then written out whole.
+"""`cexec --all`: each worker's output is kept until the worker has finished, then written as a whole.
 
-Contract: a `KeptSink` takes everything; up to KEPT_IN_MEMORY bytes of it stay in memory, more go to a temporary file.
-The `Printer` writes what it is given in that order, never blocking: `wanted` and `advance` belong to the loop that
-drives it.  `reader_gone` when nobody reads one of our outputs any more.  Raises `LocalError` only.
+Contract: a `KeptSink` takes any number of bytes.  Up to KEPT_IN_MEMORY of them stay in memory, more go to a temporary
+file.  The `Printer` writes outputs in the order in which they were added, and never blocks: its owner's loop waits for
+`wanted` and calls `advance`.  `reader_gone` is true once the reader of one of our outputs has gone.  Only `LocalError`
+is raised.
 """
 
 from __future__ import annotations
@@ -20,8 +21,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-KEPT_IN_MEMORY = 1024 * 1024  # bytes (ours) of one output of one worker
-READ_SIZE = 64 * 1024  # bytes (ours)
+KEPT_IN_MEMORY = 1024 * 1024  # bytes (ours) of one output of one worker; 1,000 workers then need 1 GiB at most
+READ_SIZE = 64 * 1024  # bytes (ours) written at once: the capacity of a pipe
 
 
 class KeptSink(Sink):
@@ -36,7 +37,7 @@ class KeptSink(Sink):
         return len(view)
 
     def chunks(self, tag: bytes) -> Iterator[bytes]:
-        """What was written; with a tag that is in front of each line, and the last line ends.  The file is closed."""
+        """Returns the bytes in pieces, then closes the file.  `tag` is put before each line, and ends the last line."""
         self._file.seek(0)
         at_start = True
         while data := self._file.read(READ_SIZE):
@@ -51,7 +52,7 @@ class KeptSink(Sink):
         self._file.close()
 
     def drop(self) -> None:
-        """It is not wanted."""
+        """Forgets the bytes."""
         self._file.close()
 
 
@@ -62,14 +63,14 @@ class Printer:
         self.reader_gone = False
         self._sinks: dict[int, Sink] = {}
         self._queue: list[tuple[int, Iterator[bytes]]] = []
-        self._rest = memoryview(b"")  # of the first in the queue
+        self._rest = memoryview(b"")  # the unwritten part of a piece of the first output in the queue
 
     @property
     def idle(self) -> bool:
         return not self._queue
 
     def add(self, number: int, chunks: Iterator[bytes]) -> None:
-        """To be written to this descriptor of ours, after all that was added before."""
+        """Adds an output for this descriptor of ours, after all that were added before."""
         if number not in self._sinks:
             self._sinks[number] = open_sink(number)
         self._queue.append((number, chunks))
@@ -78,7 +79,7 @@ class Printer:
         return {self._sinks[self._queue[0][0]].fd: select.POLLOUT} if self._queue else {}
 
     def advance(self) -> None:
-        """Writes what can be written now."""
+        """Writes as much as the descriptors take now."""
         while self._queue:
             number, chunks = self._queue[0]
             if not self._rest:

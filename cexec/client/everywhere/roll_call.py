@@ -1,10 +1,10 @@
-"""`cexec --all`: who is there, and the search until every one of them has the job.
+"""`cexec --all`: the roll of the workers that exist, and the search until each of them has the job.
 
-Contract: `call_roll` asks by census and raises `NoWorkerError` that names who is absent; nothing has been started then.
-A `Gathering` is the `Choice` of the search that follows: each worker of the roll gets the job once.  `took` notes who
-has it, `given_up` names the workers that are waited for no longer, and `complete` is true when all have it or are
-given up.
-docs/protocol.md section 3.3.
+Contract: `call_roll` takes a census.  It raises `NoWorkerError` with the names of absent workers; nothing has been
+started then.  A `Gathering` is the `Choice` of the search that follows: each worker of the roll gets the job once.
+`took` notes that a worker has the job, `given_up` returns the workers that it no longer waits for, and `complete` is
+true when it waits for none.  The time is an argument.
+docs/protocol.md sections 2.2 and 3.3.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ if TYPE_CHECKING:
     from cexec.protocol.datagrams.requirements import Requirements
     from cexec.protocol.decisions.census import Answer
 
-ABSENCE_PATIENCE = 3.0  # seconds (ours) that workers who ought to be there have to answer the census
+ABSENCE_PATIENCE = 3.0  # seconds (ours): a worker that was just started has this long to answer the census
 NEVER = float("inf")
 
 
 def call_roll(
     key: ClientKey, announcer: Announcer, requirements: Requirements | None, expected: int
 ) -> dict[bytes, Answer]:
-    """The workers that fit, by instance: at least `expected`, and all that are named (--on)."""
+    """Returns the workers that fit, by instance: at least `expected`, and all that are named (--on)."""
     announcer.settle()
     found: dict[bytes, Answer] = {}
     deadline = monotonic() + ABSENCE_PATIENCE
@@ -69,7 +69,7 @@ def call_roll(
 
 
 class RollRace(Race):
-    """Announces for ever, and knows until when each worker is to be waited for."""
+    """Announces for ever.  `until` tells how long the client waits for each worker that has not got the job."""
 
     def __init__(self, roll: dict[bytes, Answer], patience: float, now: float) -> None:
         super().__init__(accept_timeout=0.0, now=now)
@@ -90,23 +90,18 @@ class RollRace(Race):
 class Gathering(Choice):
     """The search of one `cexec --all`: gives the job to each worker of the roll once."""
 
-    def __init__(self, roll: dict[bytes, Answer], go: Go, patience: float) -> None:
-        """`patience`: seconds without a word of a worker after which it is given up; 0: never."""
-        super().__init__(go)  # no requirements: a worker that lacks something is not in the roll
+    def __init__(self, roll: dict[bytes, Answer], go: Go, patience: float, now: float) -> None:
+        """`patience`: a worker is given up after so many seconds of silence; 0 waits for ever."""
+        super().__init__(go)  # without requirements: a worker that lacks something is not in the roll
         self._roll = roll
-        self._started = monotonic()
+        self._started = now
         self.race = RollRace(roll, patience, self._started)
         self._given: set[bytes] = set()
 
     @property
     def complete(self) -> bool:
-        """True if no worker is waited for any more."""
+        """True if every worker has the job or is given up."""
         return not self.race.until
-
-    @property
-    def given(self) -> int:
-        """How many workers have got the job."""
-        return len(self._given)
 
     def next_timeout(self) -> float:
         """Returns when the next worker is given up."""
@@ -117,9 +112,8 @@ class Gathering(Choice):
         self._given.add(winner.hello.instance)
         self.race.until.pop(winner.hello.instance, None)
 
-    def given_up(self) -> dict[bytes, str]:
-        """Returns the workers that are waited for no longer, and why; each is told once."""
-        now = monotonic()
+    def given_up(self, now: float) -> dict[bytes, str]:
+        """Gives up the workers whose time is over; returns them with the reasons, each worker once."""
         found: dict[bytes, str] = {}
         for instance, until in list(self.race.until.items()):
             if until <= now:
@@ -131,11 +125,14 @@ class Gathering(Choice):
         names = sorted(self._roll[instance].hello.name for instance in self.race.until)
         return f"waiting for {', '.join(names)}"
 
-    def wants(self, offer: Hello) -> bool:
-        """Wants each worker once, and no other than was there when the census was taken, or has started since."""
+    def wants(self, offer: Hello, now: float) -> bool:
+        """Returns True for a worker that ran when the search began and has not got the job.
+
+        A worker that missed the census is wanted, too.  One that was given up, or came later, is not.
+        """
         if offer.instance in self._roll:
             return offer.instance in self.race.until
-        return offer.instance not in self._given and offer.uptime >= monotonic() - self._started
+        return offer.instance not in self._given and offer.uptime >= now - self._started
 
     def _reason(self, instance: bytes) -> str:
         answer = self.race.answers.get(instance)

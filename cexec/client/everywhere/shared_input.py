@@ -1,8 +1,9 @@
 """`cexec --all`: inputs that are read once and given to every worker.
 
-Contract: a `SharedInput` has any number of `source()`s, each of which gives the same bytes from the beginning.  A
-regular file is read at its offset, which `move_offset` moves at the end by what the farthest reader took; anything else
-is read when the farthest reader wants more (`fill`, when `fd` is readable) and kept in an unnamed temporary file.
+Contract: a `SharedInput` has any number of `source()`s, each of which returns the same bytes from the beginning.  A
+regular file is read from its offset, and `move_offset` moves that at the end to where the farthest reader stopped.  Any
+other input is read when the farthest reader wants more (`fill`, when `fd` is readable), and is kept in a temporary file
+without a name.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from cexec.errors import LocalError
 from cexec.system.io.fds import EmptySource, FileSource, Source, open_source
 from cexec.system.reason import reason_of
 
-READ_SIZE = 256 * 1024  # bytes (ours) of one look at an input
+READ_SIZE = 256 * 1024  # bytes (ours) read at once, about as many as a record carries
 
 
 class SharedInput:
@@ -33,19 +34,19 @@ class SharedInput:
 
     @property
     def fd(self) -> int:
-        """What is readable when there is more to `fill` with; -1: nothing to wait for."""
+        """The descriptor that is readable when `fill` has bytes to read; -1 if there is nothing to wait for."""
         return -1 if self._ended or self._file is not None else self._source.fd
 
     def source(self) -> SharedSource:
-        """For one more worker."""
+        """Returns a reader for one more worker."""
         return SharedSource(self)
 
     def available(self, position: int) -> bool:
-        """Whether there is anything to say to a reader that has got so far: bytes, or that this is the end."""
+        """Returns True if a reader at this position can read on: there are bytes, or the input has ended."""
         return self._file is not None or position < self._kept or self._ended
 
     def fill(self) -> None:
-        """Reads on."""
+        """Reads once and keeps the bytes."""
         try:
             size = self._source.read_into(self._buffer)
         except OSError as error:
@@ -56,7 +57,7 @@ class SharedInput:
             self._keep(self._buffer[:size])
 
     def read_at(self, view: memoryview, position: int) -> int | None:
-        """As of a source: 0 is the end, None is nothing now."""
+        """Returns the number of bytes read, as a source does: 0 is the end, None means that there are none now."""
         if self._file is not None:
             size = os.preadv(self._number, [view], self._file.start + position)
         elif position < self._kept:
@@ -67,7 +68,7 @@ class SharedInput:
         return size
 
     def move_offset(self) -> None:
-        """What shares our input file goes on where the farthest reader has stopped."""
+        """Moves our input file's offset to where the farthest reader stopped; the next command goes on there."""
         if self._file is not None:
             self._file.move_offset(self._farthest)
 
@@ -86,7 +87,7 @@ class SharedInput:
 
 
 class SharedSource(Source):
-    """One worker's reader.  It has no descriptor: whoever drives it looks at `available`."""
+    """One worker's reader.  It has no descriptor to wait for; its owner looks at `available`."""
 
     def __init__(self, shared: SharedInput) -> None:
         super().__init__(-1, shared=True)

@@ -1,8 +1,8 @@
 """`cexec --all`: one worker's run of the job, one of many in one loop.
 
-Contract: `wanted()` and `next_timeout()` say when to call `step()`, and `eager` that it need not be waited for; after
-it `over` tells whether the run has ended, with its `exit` or a `failure`.  Everything that the program writes
-is kept in `outputs`.  `step` raises `LocalError` only, when a file of ours fails.
+Contract: `wanted()` and `next_timeout()` say when to call `step()`; if `eager` is true, it can be called at once.  When
+the run has ended, `over` is true and `exit` or `failure` is set.  Everything that the program writes is kept in
+`outputs`.  `step` raises `LocalError` only, if a file of ours fails.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 
 class WorkerRun:
-    """`name`: what the worker is called."""
+    """One worker's run.  `name`: the worker's, for messages."""
 
     def __init__(
         self, winner: Winner, name: str, descriptors: list[Descriptor], inputs: Mapping[int, SharedInput]
@@ -62,21 +62,21 @@ class WorkerRun:
 
     @property
     def eager(self) -> bool:
-        """Whether input could be sent at once."""
+        """True if input can be sent at once."""
         return any(source.available for source in self._thirsty())
 
     def short_of(self) -> list[SharedInput]:
-        """The inputs of which this run wants more than there is."""
+        """Returns the inputs of which this run wants more bytes than have been read."""
         return [source.shared for source in self._thirsty() if not source.available]
 
     def _thirsty(self) -> list[SharedSource]:
-        """The sources whose bytes would be taken now."""
+        """Returns the sources whose bytes could be sent now."""
         if self.over or self._pump.records.data_buffer() is None:
             return []
         return [
             source
             for stream, source in self._sources.items()
-            # With less credit the pump makes no record: to step for it would keep a CPU busy for nothing.
+            # With less credit the pump makes no record, and stepping again and again would keep a CPU busy for nothing.
             if stream in self._pump.sources and self._session.sendable(stream) >= LEAST_CREDIT
         ]
 
@@ -88,7 +88,7 @@ class WorkerRun:
         return self._session.next_timeout() if look is None else min(look, self._session.next_timeout())
 
     def step(self) -> None:
-        """Moves what can be moved, without waiting."""
+        """Moves bytes without waiting."""
         advance(self._attempt, self._pump, 0.0)
         while (event := self._attempt.next_event()) is not None:
             self._handle(event)
@@ -105,7 +105,7 @@ class WorkerRun:
             self.step()
 
     def end(self) -> None:
-        """The worker ends its program when it sees us go."""
+        """Hangs up; a worker whose program still runs then ends it."""
         self._pump.connection.close()
 
     def _handle(self, event: AttemptEvent) -> None:

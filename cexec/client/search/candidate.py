@@ -1,7 +1,7 @@
 """One connection to the client's listener: a worker that offers itself, or a stranger.
 
-Contract: `Candidate` is advanced when its descriptor is readable and has one deadline until its confirmation; it raises
-`CexecError` with the reason when it is to be dropped.  Until it has proved itself it costs one socket.
+Contract: a `Candidate` is advanced when its descriptor is readable, and has one deadline until its confirmation.  It
+raises `CexecError` with the reason when it must be dropped.  Until it has proved itself it costs one socket.
 docs/protocol.md section 3.
 """
 
@@ -48,14 +48,14 @@ class Candidate:
         self.deadline = now + CONNECT_DEADLINE
         self.connection = connection
         self.address = address
-        self.hello: Hello | None = None  # set when the worker has proved itself
+        self.hello: Hello | None = None  # None until the worker has proved itself
         self.session: Session | None = None
         self._handshake = handshake
 
     @property
     def records(self) -> Records:
         records = self._handshake.records
-        assert records is not None  # from the moment that hello is set
+        assert records is not None  # the handshake has made them before `hello` was set
         return records
 
     def handle_timeout(self, now: float) -> None:
@@ -63,7 +63,7 @@ class Candidate:
             raise DisconnectedError("did not confirm in time" if self.hello else "could not read signature")
 
     def advance(self, now: float, idle_timeout: float) -> bool:
-        """Reads what has come; whether the worker has confirmed."""
+        """Reads the bytes that have come; returns True once the worker has confirmed."""
         if self.session is None:
             self._handshake.receive_data(self._receive(self._handshake.wanted), now)
             self.hello = self._handshake.next_event()
@@ -83,7 +83,7 @@ class Candidate:
         return event is not None and event.kind == frames.CONFIRM
 
     def flush(self) -> None:
-        """Sends what the session has to say; a few hundred bytes on an empty socket."""
+        """Sends the session's frames: a few hundred bytes, for which an empty socket always has room."""
         assert self.session is not None
         for frame in self.session.data_to_send():
             self.records.send_frame(frame)

@@ -1,8 +1,8 @@
-"""Why nobody may have answered: what this machine shows, most likely first.
+"""The likely causes when no worker has answered, as far as this machine shows them.
 
 Contract: `likely_causes` looks at the interfaces, the packet filter and the container, and returns one line of text for
-each thing that is suspicious; the last two lines, on key and group, are always there, since only the worker's side
-shows them.  It takes as long as listing the packet filter does, and raises nothing.
+each suspicious thing, the most likely first.  The last two lines, about key and group, are always there, because only
+the worker's side can show such a fault.  The call takes as long as listing the packet filter, and raises nothing.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def likely_causes(
     failures: Mapping[str, str],
     heard: bool,
 ) -> list[str]:
-    """`heard`: some worker has answered by datagram, so announcements do arrive."""
+    """Returns the lines.  `heard`: a worker has answered, so announcements do arrive."""
     outside = [one for one in interfaces() if one.up and not one.loopback and not one.port and one.addresses()]
     causes: list[str] = []
     if not heard:

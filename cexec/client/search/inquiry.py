@@ -1,7 +1,7 @@
-"""The client's side of a census, with sockets: who is there, of one or several applications at once.
+"""The client's side of a census, with sockets: it asks which workers exist, for one or several applications at once.
 
-Contract: `Inquiry` is driven by somebody else's loop (`advance`, `receive`, `next_timeout`) or by its own `run()`, and
-has the answers in `censuses`, one for each key.  Nothing here raises because of the network.
+Contract: an `Inquiry` is driven by its owner's loop (`advance`, `receive`, `next_timeout`) or by its own `run()`, and
+has the answers in `censuses`, one for each key.  No fault of the network raises an error here.
 docs/protocol.md section 2.6.
 """
 
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 class Inquiry:
-    """Censuses of some applications over one announcer, whose group they are taken in."""
+    """Censuses of some applications, taken in the group of one announcer."""
 
     def __init__(
         self,
@@ -41,8 +41,8 @@ class Inquiry:
         """`known` and `expected`: see `Census`; `requirements`: only workers that fit are asked."""
         now = monotonic()
         known = list(known)
-        self.partial = bool(known)  # not everybody was asked
-        self.sent_to: list[str] = []  # the destinations that got the last round
+        self.partial = bool(known)  # True if some workers were not asked
+        self.sent_to: list[str] = []  # labels of the destinations that got the last round
         self.censuses = [Census(key, now, requirements=requirements, known=known, expected=expected) for key in keys]
         self._announcer = announcer
         self._mac1_keys = [key.mac1_key for key in keys]
@@ -52,22 +52,22 @@ class Inquiry:
         return all(census.finished for census in self.censuses)
 
     def next_timeout(self) -> float:
-        """When `advance` is to be called again; not for one that is finished."""
+        """Returns when to call `advance` again.  Not to be called once the inquiry is finished."""
         return min(census.next_timeout() for census in self.censuses if not census.finished)
 
     def advance(self, now: float) -> bool:
-        """Asks what is due to be asked; whether all is over."""
+        """Sends the questions that are due; returns True if the inquiry is finished."""
         for census in self.censuses:
             for data in census.data_to_send(now):
                 self.sent_to = self._announcer.send(data) or self.sent_to
         return self.finished
 
     def receive(self, parsed: Datagram, source: Sockaddr, now: float) -> Answer | None:
-        """One that somebody else has parsed, with the key of the only census; the answer, if it is news."""
+        """Takes a datagram that the owner has parsed; returns the answer if it is new."""
         return self.censuses[parsed.key].receive(parsed, source, now, time())
 
     def run(self, heard: Callable[[Census, Answer], None] | None = None) -> None:
-        """Asks to the end, and tells `heard` of each answer as it comes."""
+        """Asks until the end, and calls `heard` with each answer as it comes."""
         while not self.advance(monotonic()):
             poll = select.poll()
             for fd in self._announcer.filenos():
@@ -81,5 +81,5 @@ class Inquiry:
                     heard(self.censuses[parsed.key], answer)
 
     def explain(self, requirements: Requirements) -> str:
-        """What the workers of the first key lack, in words; empty when there is none."""
+        """Returns in words what the workers of the first key lack; empty if there are no workers."""
         return explain_lacking(self.censuses[0].answers.values(), requirements)

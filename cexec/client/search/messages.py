@@ -1,6 +1,6 @@
 """The messages of a search: for the person who waits, and in the ancestor's words for programs.
 
-Contract: functions that return texts; no input and no output.
+Contract: functions that return texts, and `Notices`, which names their receivers; no input and no output.
 """
 
 from __future__ import annotations
@@ -10,8 +10,9 @@ from cexec.protocol.datagrams.hello import UNREACHABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
+    from cexec.client.search.trace import Trace
     from cexec.protocol.datagrams.hello import Hello
     from cexec.protocol.decisions.race import Race
 
@@ -39,6 +40,29 @@ def complaint(answer: Hello) -> str:
 def count(number: int, noun: str) -> str:
     """Returns number and noun, as in `1 worker` or `2 workers`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+class Notices:
+    """The receivers of a search's messages.
+
+    `complain(address, text)` gets the fault of a connection, in the ancestor's words.  `tell` gets lines for the person
+    who waits, `warn` lines that a script should see, too.  `trace` gets every step, for --explain.
+    """
+
+    __slots__ = ("complain", "tell", "trace", "warn")
+
+    def __init__(
+        self,
+        *,
+        complain: Callable[[str, str], None] = lambda address, text: None,
+        tell: Callable[[str], None] = lambda text: None,
+        warn: Callable[[str], None] | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        self.complain = complain
+        self.tell = tell
+        self.warn = warn or tell
+        self.trace = trace
 
 
 class Facts:

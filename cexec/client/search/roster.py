@@ -1,9 +1,9 @@
-"""The workers of some applications, as `cps` shows them: once, or for as long as somebody watches.
+"""The workers of some applications, as `cps` shows them: once, or all the time.
 
 Contract: `Roster.take()` asks once and fills `rows`.  `watch(changed, interval)` does the same, then follows HELLO and
-BYE, and asks again for figures every `interval` seconds (0: never); it calls `changed(row, gone)` for every row that is
-new, different or gone, and `changed(None, False)` when all that is known at a moment has been told.  It ends with an
-exception of `changed`, or KeyboardInterrupt.  docs/protocol.md sections 2.6 and 5.1.
+BYE, and asks again for figures every `interval` seconds (0: never).  It calls `changed(row, gone)` for every row that
+is new, different or gone, and `changed(None, False)` after it has reported everything that it knows at that moment.
+Only an exception of `changed`, or KeyboardInterrupt, ends it.  docs/protocol.md sections 2.6 and 5.1.
 """
 
 from __future__ import annotations
@@ -47,23 +47,23 @@ class Row:
 
 
 class Roster:
-    """Everybody who has answered, by instance."""
+    """All workers that have answered; `rows` has them by instance."""
 
     def __init__(self, keys: Sequence[ClientKey], entries: Sequence[GroupEntry] | None, port: int) -> None:
         self.rows: dict[bytes, Row] = {}
-        self.sent_to: list[str] = []  # to which destinations the questions went
-        self.failures: dict[str, str] = {}  # and to which they could not be sent, and why
+        self.sent_to: list[str] = []  # labels of the destinations that got the questions
+        self.failures: dict[str, str] = {}  # the other destinations, with the reasons
         self._keys = keys
         self._entries = entries
         self._port = port
         self._announcer = Announcer(entries, port)
         self._inquiry: Inquiry | None = None
         self._followed = Followed()
-        self._greeted: set[bytes] = set()  # who has said HELLO since the last inquiry began
+        self._greeted: set[bytes] = set()  # instances that have said HELLO since the last inquiry began
         self._changed: Changed = lambda row, gone: None
 
     def take(self) -> None:
-        """Asks everybody, once."""
+        """Asks all workers, once."""
         self._announcer.settle()
         inquiry = Inquiry(self._keys, self._announcer)
         inquiry.run()
@@ -79,7 +79,7 @@ class Roster:
     # watching
 
     def watch(self, changed: Changed, interval: float) -> None:
-        """Follows what happens, for ever."""
+        """Reports changes, for ever."""
         self._changed = changed
         groups = GroupSockets(self._entries, self._port)
         try:
@@ -126,7 +126,7 @@ class Roster:
         self._inquiry = Inquiry(self._keys, self._announcer, known=known, expected=max(1, len(self.rows) - len(known)))
 
     def _ask_greeters(self) -> None:
-        """Who they are, and what they have, is in their answers only."""
+        """Asks the workers that have said HELLO: only an answer tells their names and figures."""
         self._ask(known=self.rows.keys() - self._greeted)
 
     def _hear_presence(self, key: int, inner: bytes) -> None:
@@ -141,7 +141,7 @@ class Roster:
             return
         known = self.rows.get(said.instance)
         if known is not None and said.clock <= known.answer.hello.clock:
-            return  # said before it answered, by its own clock
+            return  # an old HELLO: by the worker's own clock, its answer is newer
         self._greeted.add(said.instance)
         if self._inquiry is None:
             self._ask_greeters()
@@ -158,7 +158,7 @@ class Roster:
             self._changed(self.rows[answer.hello.instance], False)
 
     def _count_missed(self, inquiry: Inquiry) -> None:
-        """Who was killed said no BYE."""
+        """Removes workers that no longer answer: one that was killed has not said BYE."""
         heard = {instance for census in inquiry.censuses for instance in census.answers}
         for instance in self.rows.keys() - heard:
             self.rows[instance].missed += 1

@@ -1,12 +1,12 @@
 """The client's announcing phase: sockets joined to a `Race`, until one worker has confirmed.
 
-Contract: a `Search` is driven in steps.  `start()` announces; then its owner waits until one of `filenos(now)` is
-readable or `next_timeout(now)` has come, and calls `step(ready)`.  That returns the `Winner` once a worker has
-confirmed and has got the job, and raises `NoWorkerError` when it gives up.  `tell_others()` releases the workers that
-were not chosen; `close()` closes the listener and erases the reply key.  `find_blocking` does all of that for an owner
-that may wait.  A `Choice` decides who gets which job; `Notices` say what a person, the ancestor's programs and
-`--explain` are told.  A connection costs one socket and one deadline until its worker has proved itself, and no
-connection can block another.
+Contract: a `Search` is driven in steps, and told the time.  `start(now)` announces; then its owner waits until one of
+`filenos(now)` is readable or `next_timeout(now)` has come, and calls `step(ready, now)`.  That returns the `Winner`
+once a worker has confirmed and has got the job, and raises `NoWorkerError` when the search gives up.  `tell_others()`
+releases the workers that were not chosen; `close()` closes the listener and erases the reply key.  `find_blocking` does
+all of that for an owner that may wait.  A `Choice` decides which worker gets which job; `Notices` carry messages to a
+person, to the ancestor's programs and to `--explain`.  A connection costs one socket and one deadline until its worker
+has proved itself, and no connection can block another.
 docs/protocol.md section 3.
 """
 
@@ -26,11 +26,9 @@ from cexec.system.io.wakeup import poll_timeout
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from cexec.client.search.candidate import Candidate, Winner
     from cexec.client.search.inquiry import Inquiry
-    from cexec.client.search.trace import Trace
+    from cexec.client.search.messages import Notices
     from cexec.net.announcer import Announcer
     from cexec.net.groups import Sockaddr
     from cexec.net.sockets import TcpListener
@@ -42,54 +40,31 @@ if TYPE_CHECKING:
     from cexec.protocol.datagrams.requirements import Requirements
     from cexec.protocol.decisions.race import Race
 
-ACCEPT_BATCH = 16  # connections (ours) accepted before the others are looked at again
-UNTRIED = 0.2  # seconds (ours) to wait when descriptors have run out
-WARN_AFTER = 1.0  # seconds (ours) after which it is said, also where no person waits, that nobody can hear
+ACCEPT_BATCH = 16  # connections (ours) accepted in one step, so that strangers do not delay those that were accepted
+UNTRIED = 0.2  # seconds (ours) until the next accept after descriptors have run out: some are closed by then
+WARN_AFTER = 1.0  # seconds (ours) without any destination, after which even a script gets a warning
 BROWSE_AFTER = 1.0  # seconds (ours) without an answer after which workers are looked for by multicast DNS
 NEVER = float("inf")
-
-
-class Notices:
-    """Who hears what about a search.
-
-    `complain(address, text)`: what a connection did wrong, in the ancestor's words.  `tell`: a line for the person who
-    waits.  `warn`: a line also for those who do not wait at a terminal.  `trace`: every step, for --explain.
-    """
-
-    __slots__ = ("complain", "tell", "trace", "warn")
-
-    def __init__(
-        self,
-        *,
-        complain: Callable[[str, str], None] = lambda address, text: None,
-        tell: Callable[[str], None] = lambda text: None,
-        warn: Callable[[str], None] | None = None,
-        trace: Trace | None = None,
-    ) -> None:
-        self.complain = complain
-        self.tell = tell
-        self.warn = warn or tell
-        self.trace = trace
 
 
 class Choice:
     """Decides which worker gets which job: here the first one that confirms gets `go`."""
 
     def __init__(self, go: Go, requirements: Requirements | None = None) -> None:
-        """`requirements`: what the search explains that the workers lack when nobody takes the job."""
+        """`requirements`: if no worker takes the job, the search explains which of them each worker lacks."""
         self._go = go
         self.requirements = requirements
 
-    def wants(self, offer: Hello) -> bool:
+    def wants(self, offer: Hello, now: float) -> bool:
         """Returns True if a worker that has proved itself may go on to confirm."""
         return True
 
     def job_for(self, offer: Hello, address: str) -> Go:
-        """Returns what a worker that has confirmed is given; raises `CexecError` to give it nothing."""
+        """Returns the job for a worker that has confirmed; raises `CexecError` to give it none."""
         return self._go
 
     def status(self) -> str | None:
-        """Returns what a person who waits is told; None for the usual words."""
+        """Returns the message for a person who waits; None for the usual one."""
         return None
 
 
@@ -123,9 +98,9 @@ class Search:
         self._candidates: dict[int, Candidate] = {}
         self._sent_to: list[str] = []
         self._accept_again = 0.0
-        self._inquiry: Inquiry | None = None  # into what the workers lack, when nobody takes the job
+        self._inquiry: Inquiry | None = None  # asks what the workers lack, while no worker takes the job
         self._lacking = ""
-        self._invalid: dict[str, str] = {}  # workers whose certificate is not valid now, and what it says
+        self._invalid: dict[str, str] = {}  # names of workers whose certificate is not valid now, with the reasons
         self._browse_at = NEVER if announcer.loopback else race.started + BROWSE_AFTER
 
     # steps
@@ -133,20 +108,20 @@ class Search:
     def find_blocking(self) -> Winner:
         """Announces until a worker has confirmed, and gives it its job."""
         try:
-            self.start()
+            self.start(monotonic())
             from cexec.client.search import candidate  # noqa: F401 - loaded while the workers think about the announcement
 
             while True:
-                winner = self.step(self._wait())
+                winner = self.step(self._wait(), monotonic())
                 if winner is not None:
                     self.tell_others()
                     return winner
         finally:
             self.close()
 
-    def start(self) -> None:
+    def start(self, now: float) -> None:
         """Sends the first announcement."""
-        self._follow_race(monotonic())
+        self._follow_race(now)
 
     def filenos(self, now: float) -> list[int]:
         """Returns the descriptors to wait for: connections are accepted only while there is room for them."""
@@ -163,9 +138,8 @@ class Search:
             timeouts.append(self._inquiry.next_timeout())
         return min(timeouts)
 
-    def step(self, ready: set[int]) -> Winner | None:
+    def step(self, ready: set[int], now: float) -> Winner | None:
         """Goes on with all that is ready or due, up to the first worker that has got its job."""
-        now = monotonic()
         for fd in ready.intersection(self._candidates):
             winner = self._advance(self._candidates[fd], now)
             if winner is not None:
@@ -173,7 +147,7 @@ class Search:
         self._accept(now)
         self._hear_datagrams(now)
         self._handle_timeouts(now)
-        self._follow_race(monotonic())
+        self._follow_race(now)
         return None
 
     def tell_others(self) -> None:
@@ -188,7 +162,7 @@ class Search:
                     pass
 
     def close(self) -> None:
-        """Ends the search: nobody can connect or answer any more."""
+        """Ends the search: no worker can connect or answer any more."""
         self._listener.close()
         self._sealed.erase()
         for candidate in self._candidates.values():
@@ -238,7 +212,7 @@ class Search:
                     self._trace.announced(self._race.transmissions, self._sent_to, self._announcer.failures)
                 if not self._sent_to:
                     self._follow_failures(now)
-                if self._race.transmissions > 1:  # now there is time to load what is needed should nobody come
+                if self._race.transmissions > 1:  # no worker was quick: load now what a failure will need
                     from cexec.client.search import failure_alert  # noqa: F401
             elif event == SILENT:
                 if self._picky and not self._race.queued():
@@ -252,7 +226,7 @@ class Search:
                 raise NoWorkerError(self._failure())
 
     def _follow_failures(self, now: float) -> None:
-        """Nothing could be sent to anybody: waiting helps where an interface or a name server may come back."""
+        """Warns that no destination was reached.  Gives up only if no interface or name server could change that."""
         hopeless = self._announcer.hopeless
         if hopeless:
             raise NoWorkerError(
@@ -263,14 +237,14 @@ class Search:
             self._warned = True
             self._notices.warn(self.status(now))
 
-    # what nobody has
+    # the explanation when no worker fits
 
     @property
     def _picky(self) -> bool:
         return bool(self._choice.requirements)
 
     def _inquire(self) -> Inquiry:
-        """Begins to ask who is there: workers that do not fit have not answered."""
+        """Begins a census: workers that do not fit have not answered the announcement."""
         from cexec.client.search.inquiry import Inquiry
 
         if self._inquiry is None:
@@ -304,7 +278,7 @@ class Search:
                 if self._trace is not None:
                     self._trace.connected(address[0])
         except LocalError:
-            self._accept_again = now + UNTRIED  # out of descriptors: those that wait stay in the backlog
+            self._accept_again = now + UNTRIED  # descriptors have run out; connections wait in the backlog
 
     def _advance(self, candidate: Candidate, now: float) -> Winner | None:
         proved = candidate.hello is not None
@@ -315,7 +289,7 @@ class Search:
                 self._race.offered(candidate.hello)
                 if self._trace is not None:
                     self._trace.offered(candidate.hello, candidate.address[0])
-                if not self._choice.wants(candidate.hello):
+                if not self._choice.wants(candidate.hello, now):
                     self._drop(candidate, "")
             if not confirmed or candidate.session is None or candidate.hello is None:
                 return None
@@ -334,7 +308,7 @@ class Search:
         return Winner(candidate)
 
     def _drop(self, candidate: Candidate, reason: str, words: str = "") -> None:
-        """An unproved peer may be anybody, so what it did wrong is told only where errors are asked for."""
+        """Closes a connection.  An unproved peer may be a stranger, so its fault is not shown at the terminal."""
         self._candidates.pop(candidate.connection.fileno(), None)
         candidate.connection.close()
         if self._trace is not None:
@@ -372,7 +346,7 @@ class Search:
     # words
 
     def status(self, now: float) -> str:
-        """Returns what a person who waits wants to know."""
+        """Returns the message for a person who waits."""
         chosen = self._choice.status()
         return status(self._facts(), now) if chosen is None else chosen
 

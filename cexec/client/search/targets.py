@@ -1,8 +1,8 @@
-"""Which workers a job may run on, as the user says it: `--need`, `--on`, `--not` and the ancestor's variables.
+"""The user's choice of workers: `--need`, `--on`, `--not` and the ancestor's variables.
 
-Contract: `requirements_from` makes of options (`need`, `on` and `not`, each a text, several texts or nothing) and the
-environment the `Requirements` of an announcement, and says whether the client waits for ever, as it does for workers
-that are named.  An option wins over its variable.  `UsageError` names what cannot be understood.
+Contract: `requirements_from` takes the options `need`, `on` and `not` (each a text, several texts or nothing) and the
+environment, and returns the `Requirements` of an announcement, and True if the client waits for ever, as it does for
+named workers.  An option wins over its variable.  A `UsageError` names the text that cannot be understood.
 docs/protocol.md section 2.2.
 """
 
@@ -24,7 +24,7 @@ UNWANTED_VARIABLES = ("CEXEC_REJECT_SERVERS", "CEXEC_REJECT_SERVER")
 def requirements_from(
     options: Mapping[str, object], environ: Mapping[str, str], needs: Mapping[str, str] | None = None
 ) -> tuple[Requirements, bool]:
-    """What the announcement asks for, and whether to wait for ever.  `needs`: what is asked for besides."""
+    """Returns the requirements, and True if the client waits for ever.  `needs`: further needs."""
     needs = dict(needs or {})
     for text in _texts(options, "need"):
         needs.update(parse_needs(text))
@@ -34,12 +34,12 @@ def requirements_from(
         if name in unwanted:
             raise UsageError(f"worker {name} is both asked for and not wanted: see --on, --not and CEXEC_*_SERVER")
     requirements = Requirements(needs, wanted, unwanted)
-    requirements.encode()  # too much for one datagram is said here, before anything has begun
+    requirements.encode()  # raises if they are too long for a datagram: better now than after the job has begun
     return requirements, bool(wanted)
 
 
 def plain_name(text: str) -> str:
-    """A worker's name as workers compare it: an address as the kernel writes it, anything else as it is."""
+    """Returns a worker's name as workers compare it: addresses in the kernel's spelling, other names unchanged."""
     name, at, address = text.rpartition("@")
     bare = address.strip("[]").partition("%")[0]
     for family in (_socket.AF_INET, _socket.AF_INET6):
@@ -62,7 +62,7 @@ def _variables(environ: Mapping[str, str], names: tuple[str, ...]) -> list[str]:
 
 
 def _names(texts: list[str], option: str) -> list[str]:
-    """Separated by commas or white space; an option that names nobody is a mistake."""
+    """Splits texts at commas and white space; raises `UsageError` for an option that names no worker."""
     names = [name for text in texts for name in text.replace(",", " ").split()]
     if texts and not names:
         raise UsageError(f"{option} names no worker: give names or addresses, separated by commas")
