@@ -79,6 +79,7 @@ class Actor:
         """Ends the process, and waits until its worker can see that."""
         os.kill(self.pid, number)
         self.channel.close()
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # not reaped: that is for its JobProcess to do
         assert select.select([self.process], [], [], DEADLINE)[0]
 
     def close(self) -> None:
