@@ -75,7 +75,7 @@ def reached(state: str) -> Attempt:
     return attempt
 
 
-@pytest.mark.parametrize(("state", "name"), itertools.product(TRANSITIONS, EVERYTHING))
+@pytest.mark.parametrize(("state", "name"), list(itertools.product(TRANSITIONS, EVERYTHING)))
 def test_every_event_in_every_state(state: str, name: str) -> None:
     """An event either moves along the table and is told once, or says nothing any more."""
     attempt = reached(state)

@@ -106,6 +106,12 @@ def test_a_busy_worker_is_waited_for_as_long_as_it_says_so(gathering: Gathering)
     assert gathering.given_up(START + 30 + QUEUED_LIFETIME) == {ONE: "was busy, and is not heard any more"}
 
 
+def test_being_busy_never_shortens_the_patience() -> None:
+    gathering = Gathering(ROLL, job(), 10 * QUEUED_LIFETIME, START)
+    gathering.race.answered(hello(ONE, purpose=QUEUED), START)
+    assert gathering.given_up(START + 10 * QUEUED_LIFETIME - 0.01) == {}
+
+
 def test_a_worker_that_cannot_connect_has_the_patience_from_then_on(gathering: Gathering) -> None:
     gathering.race.answered(hello(ONE, purpose=QUEUED), START)
     gathering.race.answered(hello(ONE, purpose=UNREACHABLE, detail="10.0.0.9:4000: timed out"), START + 1)

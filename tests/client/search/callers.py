@@ -77,6 +77,11 @@ class Caller:
             self.records.send_frame(frame)
         return sent_bytes(self.records)
 
+    def send_frame(self, kind: int, body: bytes = b"") -> Self:
+        """Sends any frame at all."""
+        self.records.send_frame(frames.frame(kind, body))
+        return self.send(sent_bytes(self.records))
+
     def confirm(self) -> Self:
         return self.accept_flight().send(self.confirmation())
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 
 import pytest
@@ -78,11 +79,24 @@ def test_bytes_that_follow_the_confirmation_are_left_to_the_session(candidate: P
     assert following is not None and frames.parse(following)[0] == frames.PING
 
 
+def test_a_ping_is_no_confirmation_and_any_other_frame_is_refused(candidate: Pair) -> None:
+    one, caller = candidate
+    caller.prove()
+    advance(one)
+    caller.accept_flight()
+    caller.send_frame(frames.PING)
+    assert not advance(one)
+    caller.send_frame(frames.WITHDRAW, b"another job has the slot")
+    with pytest.raises(ProtocolError, match="a frame that has no place here"):
+        advance(one)
+
+
 def test_bytes_that_follow_the_flight_before_ours_are_no_record(candidate: Pair) -> None:
     one, caller = candidate
     caller.send(caller.flight + bytes(100))
     assert not advance(one)
     assert one.hello is not None
+    assert len(caller.connection.recv(1000, socket.MSG_PEEK)) == 100  # no byte behind the flight has been read
     with pytest.raises(ProtocolError, match="impossible length"):
         advance(one)
 
