@@ -107,7 +107,7 @@ class Job:
         self._times = JobTimes()
         self._tree = JobTree()
         self._streams = ProgramStreams(carrier.pump)
-        self._workplace = Workplace(carrier.pump, record, self._step)
+        self._workplace = Workplace(carrier.pump, record)
 
     def run(self) -> bool:
         """Starts the program, pumps until it is over, sends the exit frame and ends what is left.
@@ -187,10 +187,10 @@ class Job:
                 files = files_of(go)
                 if program.private or files:
                     doing = "put the job's files into a directory of its own"
-                    self._workplace.enter(files)
+                    self._workplace.enter(files, self._step)
                 if program.programs is not None:
                     doing = "keep the program"
-                    self._workplace.obtain(go, program.programs)
+                    self._workplace.obtain(go, program.programs, self._step)
                 doing = start
                 self._tree.started(self._spawn(ends))
             finally:
@@ -231,7 +231,7 @@ class Job:
                 self._end_tree()  # nobody writes any more to what is fetched
             failed = self._tree.status != 0 or self._hit is not None
             skip = failed and go.options.get(options.FETCH_ON_FAILURE) == options.NO
-            self._workplace.send_files(go.streams, skip=skip)
+            self._workplace.send_files(go.streams, self._step, skip=skip)
         self._finish()
 
     def _step(self, until: float | None = None) -> None:
