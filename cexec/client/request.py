@@ -1,24 +1,29 @@
 """A request to a client: one job, on one worker or on all.
 
-Contract: values without behaviour, but for `Request.go`, which makes the frame that a worker gets.  `NetworkSettings`,
-`Times` and `Target` also belong to the searches of `client.aio`.
+Contract: values.  `Request.go` makes the frame that a worker gets; `from_environment` reads the settings that all
+client commands share.  `NetworkSettings`, `Times` and `Target` also belong to the searches of `client.aio`.
 """
 
 from __future__ import annotations
 
 from cexec.client.attempt.descriptors import Descriptor
 from cexec.errors import UsageError
-from cexec.protocol.base.limits import IDENTITY_SIZE
+from cexec.net.groups import groups_from_environment, udp_port_from_environment
+from cexec.net.sockets import ports_from_environment
+from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, IDENTITY_SIZE, LEAST_IDLE_TIMEOUT
 from cexec.protocol.connection.frames import Go
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from cexec.client.attempt.files import FilePlan
     from cexec.client.search.trace import Trace
     from cexec.net.groups import GroupEntry
     from cexec.protocol.base.keys import ClientKey
     from cexec.protocol.datagrams.requirements import Requirements
 
+DEFAULT_ACCEPT_TIMEOUT = 60.0  # seconds (ours), as in the ancestor; CEXEC_TIMEOUT_ACCEPT
 DEFAULT_RETRIES = 2  # (ours) repetitions of a job whose worker failed; --retries
 DEFAULT_SPOOL = 16 * 1024 * 1024  # bytes (ours) of input that are kept for a repetition; CEXEC_SPOOL
 DIED_OF_PIPE = 128 + 13  # the status that a shell shows for a program whose reader has gone
@@ -39,6 +44,15 @@ class NetworkSettings:
         self.udp_port = udp_port
         self.ports = ports
 
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str]) -> NetworkSettings:
+        """Returns what CEXEC_GROUP, CEXEC_UDP_PORT and CEXEC_LISTEN_PORTS say; raises `UsageError`."""
+        return cls(
+            groups=groups_from_environment(environ),
+            udp_port=udp_port_from_environment(environ),
+            ports=ports_from_environment(environ),
+        )
+
 
 class Times:
     """Seconds.  `accept`: until a search gives up, 0 for never; `idle`: of silence, after which a worker is lost."""
@@ -48,6 +62,13 @@ class Times:
     def __init__(self, *, accept: float, idle: float) -> None:
         self.accept = accept
         self.idle = idle
+
+    @classmethod
+    def from_environment(cls, environ: Mapping[str, str], *, for_ever: bool) -> Times:
+        """Returns what CEXEC_TIMEOUT_ACCEPT, unless the search lasts `for_ever`, and CEXEC_TIMEOUT_PINGPONG say."""
+        accept = _seconds(environ, "CEXEC_TIMEOUT_ACCEPT", DEFAULT_ACCEPT_TIMEOUT)
+        idle = _seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_IDLE_TIMEOUT)
+        return cls(accept=0.0 if for_ever else accept, idle=max(LEAST_IDLE_TIMEOUT, idle))
 
 
 class Target:
@@ -179,3 +200,12 @@ class Request:
             self.go(bytes(IDENTITY_SIZE), 1).encode()
         except ValueError as error:
             raise UsageError(f"{error}; give the rest as standard input") from None
+
+
+def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
+    text = environ.get(name, "").strip()
+    if not text:
+        return default
+    from cexec.system.units import parse_duration  # most calls have no such variable
+
+    return parse_duration(text, name)

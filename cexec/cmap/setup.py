@@ -38,9 +38,9 @@ if TYPE_CHECKING:
 
     from cexec.client.aio.worker_search import Terms
     from cexec.cmap.inputs.tables import Table
-    from cexec.cmap.options import Options
-    from cexec.cmap.results.saver import Writer
+    from cexec.cmap.results.saver import ResultWriter
     from cexec.cmap.run.observer import Observer
+    from cexec.cmap.run_options import Options
 
 SPECULATE_AFTER = 1.5  # (ours) medians that a task may take before --speculate starts it a second time
 RETRIES = 1  # (GNU parallel)
@@ -268,10 +268,10 @@ class Setup:
                 directories.update(os.path.dirname(name) or "." for name in names)
         sweep(filter(os.path.isdir, directories), self._token)
 
-    def _make_writers(self) -> list[Writer]:
+    def _make_writers(self) -> list[ResultWriter]:
         options = self._options
         self._out, self._errors = AppendFile(1, "standard output"), AppendFile(2, "standard error")
-        writers: list[Writer] = []
+        writers: list[ResultWriter] = []
         if options.joblog:
             writers.append(Joblog(self._append(options.joblog, "--joblog", joblog.HEADER)))
         if options.results.endswith(TABLES):

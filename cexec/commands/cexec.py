@@ -26,10 +26,8 @@ from cexec.client.request import (
 )
 from cexec.client.search.targets import requirements_from
 from cexec.errors import EXIT_TEMPORARY, CexecError, UsageError
-from cexec.net.groups import groups_from_environment, udp_port_from_environment
-from cexec.net.sockets import ports_from_environment
 from cexec.protocol.base.keys import ClientKey
-from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, LEAST_IDLE_TIMEOUT, MAXIMUM_WEIGHT
+from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.protocol.connection.options import FETCH_ON_FAILURE, INTERRUPT, NO
 from cexec.system.signal_state import set_at_start
 from cexec.system.storage.keyfile import find_client_key, key_descriptor, read_key
@@ -41,7 +39,6 @@ if TYPE_CHECKING:
     from cexec.client.attempt.files import FilePlan
     from cexec.commands.common import Option
 
-DEFAULT_ACCEPT_TIMEOUT = 60.0  # seconds (ours), as in the ancestor; CEXEC_TIMEOUT_ACCEPT
 DEFAULT_MAXFD = 32  # the highest descriptor that is forwarded, as in the ancestor; CEXEC_MAXFD or MAXFD
 HIGHEST_MAXFD = 255  # (protocol) stream numbers above are files
 MAXIMUM_RETRIES = 1000  # (ours)
@@ -122,15 +119,8 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
     for_ever = for_ever and not everywhere
     request = Request(
         key,
-        network=NetworkSettings(
-            groups=groups_from_environment(environ),
-            udp_port=udp_port_from_environment(environ),
-            ports=ports_from_environment(environ),
-        ),
-        times=Times(
-            accept=0.0 if for_ever else _seconds(environ, "CEXEC_TIMEOUT_ACCEPT", DEFAULT_ACCEPT_TIMEOUT, 0.0),
-            idle=_seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_IDLE_TIMEOUT, LEAST_IDLE_TIMEOUT),
-        ),
+        network=NetworkSettings.from_environment(environ),
+        times=Times.from_environment(environ, for_ever=for_ever),
         target=Target(requirements, _whole(options, ("weight",), 1, 1, MAXIMUM_WEIGHT)),
         streams=JobStreams(descriptors, files=files, no_stdin=bool(options.get("no_stdin"))),
         invocation=Invocation(
@@ -241,15 +231,6 @@ def _whole(given: Mapping[str, object], names: tuple[str, ...], default: int, le
 
             return parse_whole(text, name if name.isupper() else f"--{name.replace('_', '-')}", least, most)
     return default
-
-
-def _seconds(environ: Mapping[str, str], name: str, default: float, least: float) -> float:
-    text = environ.get(name, "").strip()
-    if not text:
-        return default
-    from cexec.system.units import parse_duration
-
-    return max(least, parse_duration(text, name))
 
 
 def _spool(environ: Mapping[str, str]) -> int:

@@ -32,18 +32,14 @@ from cexec.commands.cmap_options import cmap_options, options_from
 from cexec.commands.cmap_watch import Watch, explain_main, watch_options
 from cexec.commands.common import print_error, print_line, run_click
 from cexec.errors import CexecError, LocalError, NoWorkerError, UsageError
-from cexec.net.groups import groups_from_environment, udp_port_from_environment
-from cexec.net.sockets import ports_from_environment
 from cexec.protocol.base.keys import ClientKey
-from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, LEAST_IDLE_TIMEOUT
 from cexec.system.storage.keyfile import find_client_key, read_key
-from cexec.system.units import parse_duration, show_count
+from cexec.system.units import show_count
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from typing import BinaryIO
 
-DEFAULT_ACCEPT_TIMEOUT = 60.0  # seconds (ours), as cexec; CEXEC_TIMEOUT_ACCEPT
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ARGUMENTS = "--"
 
@@ -213,25 +209,12 @@ def _terms(
     key: ClientKey, values: Mapping[str, Any], environ: Mapping[str, str], needs: Mapping[str, str] | None
 ) -> Terms:
     requirements, for_ever = requirements_from(values, environ, needs)
-    accept = _seconds(environ, "CEXEC_TIMEOUT_ACCEPT", DEFAULT_ACCEPT_TIMEOUT)
     return Terms(
         key,
-        network=NetworkSettings(
-            groups=groups_from_environment(environ),
-            udp_port=udp_port_from_environment(environ),
-            ports=ports_from_environment(environ),
-        ),
-        times=Times(
-            accept=0.0 if for_ever else accept,
-            idle=max(LEAST_IDLE_TIMEOUT, _seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_IDLE_TIMEOUT)),
-        ),
+        network=NetworkSettings.from_environment(environ),
+        times=Times.from_environment(environ, for_ever=for_ever),
         target=Target(requirements, values["weight"]),
     )
-
-
-def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:
-    text = environ.get(name, "").strip()
-    return parse_duration(text, name) if text else default
 
 
 def _tell(text: str) -> None:

@@ -15,7 +15,6 @@ import click
 
 from cexec.cmap.inputs.notation import parse_escapes, parse_ranges
 from cexec.cmap.inputs.sources import LINEAR, parse_order
-from cexec.cmap.options import CRASH_LIMIT, Options
 from cexec.cmap.run.policy import (
     DEFAULT_TERM_SEQ,
     parse_halt,
@@ -24,6 +23,7 @@ from cexec.cmap.run.policy import (
     parse_term_seq,
     parse_timeout,
 )
+from cexec.cmap.run_options import CRASH_LIMIT, Options
 from cexec.commands import parameters
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.system.units import parse_duration, parse_size, parse_whole
@@ -33,7 +33,7 @@ MOST_RETRIES = 1_000_000  # (ours)
 MOST_ARGUMENTS = 10_000  # (ours) inputs of one task
 
 
-class Parsed(parameters.Parsed):
+class CmapParsed(parameters.Parsed):
     """As for every command, but an option without a default can be an empty text; `option` is its name in messages."""
 
     def __init__(self, parse: Callable[[str, str], Any], option: str, *, empty_is_none: bool) -> None:
@@ -49,7 +49,7 @@ def _typed(
     *names: str, parse: Callable[[str, str], Any], metavar: str, help: str, default: str | None = None
 ) -> Decorator:
     """An option with a value that is not just text."""
-    kind = Parsed(parse, names[0], empty_is_none=default is None)
+    kind = CmapParsed(parse, names[0], empty_is_none=default is None)
     return click.option(
         *names, metavar=metavar, type=kind, default=default, show_default=default is not None, help=help
     )
@@ -101,7 +101,7 @@ OPTIONS: tuple[Decorator, ...] = (
     click.option(
         "--recend",
         metavar="STR",
-        type=Parsed(_parse_end, "--recend", empty_is_none=False),  # an empty text ends a record anywhere
+        type=CmapParsed(_parse_end, "--recend", empty_is_none=False),  # an empty text ends a record anywhere
         help="With --pipe: what ends a record.  [default: \\n]",
     ),
     _flag("--tee", help="Every task gets all of standard input."),

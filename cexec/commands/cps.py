@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import click
 
 from cexec import __version__
-from cexec.client.search.roster import Roster, Row
+from cexec.client.search.roster import Roster, WorkerRow
 from cexec.commands.common import print_error, printable, run_click
 from cexec.commands.parameters import Parsed
 from cexec.errors import EXIT_TEMPORARY, CexecError, KeyFileError
@@ -133,7 +133,7 @@ class View:
         self._json = as_json
         self._stale = True
 
-    def changed(self, row: Row | None, gone: bool) -> None:
+    def changed(self, row: WorkerRow | None, gone: bool) -> None:
         """Shows a change; `Roster.watch` calls it."""
         if row is None:
             self.show(now=False)
@@ -164,23 +164,23 @@ class View:
             "is cservice running with this key, in the same group (CEXEC_GROUP)?",
         )
 
-    def _sorted(self) -> list[tuple[str, Row]]:
+    def _sorted(self) -> list[tuple[str, WorkerRow]]:
         """Rows with their names, which are unique in an application as far as addresses tell."""
-        found: list[tuple[str, Row]] = []
+        found: list[tuple[str, WorkerRow]] = []
         for number in range(len(self._keys)):
             names = self._names(self._roster.rows.values(), number)
             named = [(names[instance], row) for instance, row in self._roster.rows.items() if row.key == number]
             found += sorted(named, key=lambda pair: (pair[0], pair[1].answer.hello.instance))
         return found
 
-    def _names(self, rows: Iterable[Row], key: int) -> dict[bytes, str]:
+    def _names(self, rows: Iterable[WorkerRow], key: int) -> dict[bytes, str]:
         answers = {row.answer.hello.instance: row.answer for row in rows if row.key == key}
         return shown_names(answers.values())
 
     def _headings(self) -> list[str]:
         return [*(["APP"] if len(self._keys) > 1 else []), *HEADINGS]
 
-    def _cells(self, row: Row, name: str) -> list[str]:
+    def _cells(self, row: WorkerRow, name: str) -> list[str]:
         answer = row.answer
         hello = answer.hello
         labels = ",".join(f"{key}={value}" if value else key for key, value in sorted(answer.labels.items()))
@@ -192,7 +192,7 @@ class View:
         app = [self._apps[row.key]] if len(self._keys) > 1 else []
         return [printable(cell) for cell in [*app, *cells]]
 
-    def _facts(self, row: Row, name: str) -> dict[str, object]:
+    def _facts(self, row: WorkerRow, name: str) -> dict[str, object]:
         answer = row.answer
         hello = answer.hello
         return {

@@ -52,7 +52,7 @@ from cexec.worker.discovery.machine import attributes
 from cexec.worker.jobs.job_tree import GRACE
 from cexec.worker.jobs.program import Program
 from cexec.worker.jobs.sent_programs import PLACE, SentPrograms, own_platform
-from cexec.worker.worker import Network, Role, Worker
+from cexec.worker.worker import Role, Worker, WorkerNetwork
 
 OWN_VARIABLES = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD")  # and CEXEC_*: ours, not the job's
 CLEAN_VARIABLES = ("PATH", "HOME", "LANG", "TZ")  # what --clean-env leaves
@@ -194,7 +194,7 @@ def command(
             profile=Profile(host=host, slots=slots, speed=speed, attributes=described, once=once),
             series=Series(state_directory(), f"series-{key.fingerprint}-{key.identity.certificate.name}"),
         ),
-        network=Network(groups=groups, announcer=_announcer(entries, port, groups)),
+        network=WorkerNetwork(groups=groups, announcer=_announcer(entries, port, groups)),
         program=program,
         bidder=Bidder(slots=slots, speed=speed, boost=_boost(), random=dice),
         log=log,

@@ -68,7 +68,7 @@ class Batches:
         class Buffer(ctypes.Structure):  # struct iovec
             _fields_ = (("base", ctypes.c_void_p), ("size", ctypes.c_size_t))
 
-        class Header(ctypes.Structure):  # struct msghdr
+        class MessageHeader(ctypes.Structure):  # struct msghdr
             _fields_ = (
                 ("name", ctypes.c_void_p), ("name_size", ctypes.c_uint),
                 ("buffers", ctypes.POINTER(Buffer)), ("buffers_count", ctypes.c_size_t),
@@ -76,7 +76,7 @@ class Batches:
             )  # fmt: skip
 
         class Message(ctypes.Structure):  # struct mmsghdr
-            _fields_ = (("header", Header), ("length", ctypes.c_uint))
+            _fields_ = (("header", MessageHeader), ("length", ctypes.c_uint))
 
         self._receive = ctypes.CDLL(None).recvmmsg
         self._data, self._names = bytearray(_DATA_SIZE * _BATCH), bytearray(_NAME_SIZE * _BATCH)

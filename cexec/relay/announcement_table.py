@@ -38,7 +38,7 @@ TRANSITIONS = {
 }
 
 
-class Announced:
+class RelayedAnnouncement:
     """One announcement, as one source sends it.  `pending` is a copy to be passed on at `due`, or empty."""
 
     __slots__ = (
@@ -94,24 +94,24 @@ class AnnouncementTable:
     __slots__ = ("_by_mac1", "_entries", "_of_host")
 
     def __init__(self) -> None:
-        self._entries: dict[tuple[bytes, Sockaddr], Announced] = {}  # heard longest ago first
-        self._by_mac1: dict[bytes, list[Announced]] = {}
+        self._entries: dict[tuple[bytes, Sockaddr], RelayedAnnouncement] = {}  # heard longest ago first
+        self._by_mac1: dict[bytes, list[RelayedAnnouncement]] = {}
         self._of_host: dict[str, int] = {}
 
     def __len__(self) -> int:
         return len(self._entries)
 
-    def all(self) -> list[Announced]:
+    def all(self) -> list[RelayedAnnouncement]:
         return list(self._entries.values())
 
-    def of(self, mac1: bytes) -> list[Announced]:
+    def of(self, mac1: bytes) -> list[RelayedAnnouncement]:
         """Returns the announcement's entries, one for each source."""
         return list(self._by_mac1.get(mac1, ()))
 
-    def get(self, mac1: bytes, source: Sockaddr) -> Announced | None:
+    def get(self, mac1: bytes, source: Sockaddr) -> RelayedAnnouncement | None:
         return self._entries.get((mac1, source))
 
-    def crowded(self, host: str) -> Announced | None:
+    def crowded(self, host: str) -> RelayedAnnouncement | None:
         """Returns the entry that has to be removed before another one of this host is added, or None."""
         if self._of_host.get(host, 0) >= MAXIMUM_OF_HOST:
             return next(entry for entry in self._entries.values() if entry.host == host)
@@ -119,18 +119,18 @@ class AnnouncementTable:
             return next(iter(self._entries.values()))
         return None
 
-    def add(self, entry: Announced) -> None:
+    def add(self, entry: RelayedAnnouncement) -> None:
         self._entries[entry.mac1, entry.source] = entry
         self._by_mac1.setdefault(entry.mac1, []).append(entry)
         self._of_host[entry.host] = self._of_host.get(entry.host, 0) + 1
 
-    def heard(self, entry: Announced, now: float) -> None:
+    def heard(self, entry: RelayedAnnouncement, now: float) -> None:
         """Notes that a copy has come."""
         key = (entry.mac1, entry.source)
         self._entries[key] = self._entries.pop(key)
         entry.heard = now
 
-    def remove(self, entry: Announced) -> None:
+    def remove(self, entry: RelayedAnnouncement) -> None:
         del self._entries[entry.mac1, entry.source]
         together = self._by_mac1[entry.mac1]
         together.remove(entry)
@@ -145,9 +145,9 @@ class AnnouncementTable:
         oldest = next(iter(self._entries.values()), None)
         return inf if oldest is None else oldest.heard + LIFETIME
 
-    def expired(self, now: float) -> list[Announced]:
+    def expired(self, now: float) -> list[RelayedAnnouncement]:
         """Returns the entries that were not heard for LIFETIME."""
-        found: list[Announced] = []
+        found: list[RelayedAnnouncement] = []
         for entry in self._entries.values():
             if now < entry.heard + LIFETIME:
                 break

@@ -12,7 +12,7 @@ import select
 
 from cexec.errors import LocalError
 from cexec.net.sockets import open_listener
-from cexec.relay.announcement_table import Announced
+from cexec.relay.announcement_table import RelayedAnnouncement
 from cexec.relay.relayed_connection import REFUSED, RelayedConnection
 from cexec.relay.splice import CLOSED
 
@@ -52,7 +52,7 @@ class Forwarder:
         self._connections: dict[
             RelayedConnection, tuple[int, ...]
         ] = {}  # with those of their descriptors that are watched
-        self._listening: dict[Announced, None] = {}
+        self._listening: dict[RelayedAnnouncement, None] = {}
         self._due = NEVER  # no connection has a timeout before
         self._accept_again = 0.0  # 0: now
         self._no_port = ""  # the last reported reason why a listener could not be opened
@@ -71,7 +71,7 @@ class Forwarder:
         """How many connections carry a job."""
         return sum(connection.is_job for connection in self._connections)
 
-    def listen(self, entry: Announced, now: float, *, loopback: bool, ipv6: bool) -> bool:
+    def listen(self, entry: RelayedAnnouncement, now: float, *, loopback: bool, ipv6: bool) -> bool:
         """Opens a listener for the announcement; returns False if that failed, so that it must not be passed on."""
         if entry.listener is not None or now < entry.refuses_until:
             return True
@@ -87,7 +87,7 @@ class Forwarder:
         self._watch_listener(entry)
         return True
 
-    def close_listener(self, entry: Announced) -> None:
+    def close_listener(self, entry: RelayedAnnouncement) -> None:
         """May be called again."""
         if entry.listener is not None:
             for fd in entry.listener.filenos():
@@ -98,7 +98,7 @@ class Forwarder:
 
     def advance(self, owner: object, events: Mapping[int, int], now: float) -> None:
         """Handles what has happened to a listener or to a connection."""
-        if isinstance(owner, Announced):
+        if isinstance(owner, RelayedAnnouncement):
             self._accept(owner, now)
         elif isinstance(owner, RelayedConnection) and owner in self._connections:
             owner.advance(events, now)
@@ -126,7 +126,7 @@ class Forwarder:
 
     # listeners
 
-    def _watch_listener(self, entry: Announced) -> None:
+    def _watch_listener(self, entry: RelayedAnnouncement) -> None:
         assert entry.listener is not None
         full = len(self._connections) >= self._room or entry.connections >= MAXIMUM_FOR_ONE
         for fd in entry.listener.filenos():
@@ -139,7 +139,7 @@ class Forwarder:
         for entry in self._listening:
             self._watch_listener(entry)
 
-    def _accept(self, entry: Announced, now: float) -> None:
+    def _accept(self, entry: RelayedAnnouncement, now: float) -> None:
         for _ in range(ACCEPT_BATCH):
             if entry.listener is None or entry.connections >= MAXIMUM_FOR_ONE:
                 break

@@ -22,7 +22,7 @@ from cexec.protocol.base.limits import LOWEST_PORT, MAXIMUM_HOPS
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.relay_datagram import read, rewrite
 from cexec.protocol.decisions.relay_cache import RateLimits, SeenCache
-from cexec.relay.announcement_table import CLAIMED, PASSED_ON, WITHDRAWN, Announced, AnnouncementTable
+from cexec.relay.announcement_table import CLAIMED, PASSED_ON, WITHDRAWN, AnnouncementTable, RelayedAnnouncement
 from cexec.relay.buffers import Buffers
 from cexec.relay.forwarder import Forwarder
 from cexec.relay.poller import Poller
@@ -68,7 +68,7 @@ class Relay:
         self._limits = tuple(RateLimits(rules.rate, now) for _ in sides)
         self._dropped = 0  # datagrams, since the last line about them
         self._table = AnnouncementTable()
-        self._delayed: list[Announced] = []  # soonest first
+        self._delayed: list[RelayedAnnouncement] = []  # soonest first
         self._poller = Poller()
         self._buffers = buffers or Buffers()
         self._forwarder = Forwarder(self._poller, self._buffers, log, rules.ports, rules.descriptors)
@@ -231,7 +231,7 @@ class Relay:
             crowded = self._table.crowded(str(source[0]))
             if crowded is not None:
                 self._forget(crowded)
-            entry = Announced(header.mac1, side, source, via)
+            entry = RelayedAnnouncement(header.mac1, side, source, via)
             entry.due = now + self._rules.hop_delay
             self._table.add(entry)
         self._table.heard(entry, now)
@@ -245,7 +245,7 @@ class Relay:
         elif not waits:
             self._delayed.append(entry)
 
-    def _pass_on(self, entry: Announced, now: float) -> None:
+    def _pass_on(self, entry: RelayedAnnouncement, now: float) -> None:
         """Sends the copy that is pending, with the port of a listener of ours."""
         data, entry.pending = entry.pending, b""
         if not data:
@@ -266,7 +266,7 @@ class Relay:
         self._forwarder.close_listener(entry)
         return entry.passed_on
 
-    def _forget(self, entry: Announced) -> None:
+    def _forget(self, entry: RelayedAnnouncement) -> None:
         entry.pending = b""
         self._forwarder.close_listener(entry)
         self._table.remove(entry)

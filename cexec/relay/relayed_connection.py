@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cexec.net.groups import Sockaddr
-    from cexec.relay.announcement_table import Announced
+    from cexec.relay.announcement_table import RelayedAnnouncement
     from cexec.relay.buffers import Buffers
 
 # Bytes to a worker: its second flight and one empty record, such as CANCEL, with the longest tag.  More is a job's GO.
@@ -48,7 +48,12 @@ class RelayedConnection:
     )  # fmt: skip
 
     def __init__(
-        self, announced: Announced, worker: _socket.socket, worker_address: Sockaddr, buffers: Buffers, now: float
+        self,
+        announced: RelayedAnnouncement,
+        worker: _socket.socket,
+        worker_address: Sockaddr,
+        buffers: Buffers,
+        now: float,
     ) -> None:
         self.state = OPENING
         self.announced = announced

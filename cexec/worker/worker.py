@@ -53,7 +53,7 @@ class Role:
 
 
 @dataclass(slots=True)
-class Network:
+class WorkerNetwork:
     """Where a worker hears, and where it speaks: `announcer` sends to the group that `groups` hear."""
 
     groups: GroupSockets
@@ -93,7 +93,7 @@ class AlertClock:
             self._due = NEVER if due is None else due
 
 
-class Poller:
+class WorkerPoller:
     """poll(2); the descriptors are registered anew only when they have changed, which is seldom."""
 
     __slots__ = ("_masks", "_poll")
@@ -119,7 +119,7 @@ class Worker:
         self,
         *,
         role: Role,
-        network: Network,
+        network: WorkerNetwork,
         program: Program,
         bidder: Bidder,
         log: EventLog,
@@ -143,7 +143,7 @@ class Worker:
         self._offers = Offers(worker=key.identity, answers=answers, heard=self._heard, bidder=bidder, log=log)
         self._jobs = Jobs(program=program, bidder=bidder, heard=self._heard, alerts=alerts, log=log)
         self._stage = Stage.SERVING
-        self._poller = Poller()
+        self._poller = WorkerPoller()
         process.load_prctl()
         self._wakeup = self._catch_signals()
 

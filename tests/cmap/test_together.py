@@ -21,10 +21,10 @@ import pytest
 
 from cexec.client.aio.lease import LeaseJob
 from cexec.cmap.inputs.sources import RANDOM
-from cexec.cmap.options import Options
 from cexec.cmap.results.attempt_files import PREFIX
 from cexec.cmap.run.coordinator import Coordinator
 from cexec.cmap.run.observer import Observer
+from cexec.cmap.run_options import Options
 from cexec.cmap.setup import Setup
 from cexec.errors import DisconnectedError
 from cexec.protocol.connection.frames import Exit, Go

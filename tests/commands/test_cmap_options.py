@@ -10,8 +10,8 @@ import click
 import pytest
 
 from cexec.cmap.inputs.sources import RANDOM
-from cexec.cmap.options import Options
 from cexec.cmap.run.policy import Halt, Placement, Rate, TimeLimit
+from cexec.cmap.run_options import Options
 from cexec.commands.cmap_options import cmap_options, options_from
 from cexec.errors import UsageError
 

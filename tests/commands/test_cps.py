@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cexec.client.search.roster import Roster, Row
+from cexec.client.search.roster import Roster, WorkerRow
 from cexec.commands.cps import View, format_skew, format_table
 from cexec.protocol.decisions.census import Answer
 from tests.conftest import StartService
@@ -211,7 +211,7 @@ def test_columns_are_as_wide_as_their_cells() -> None:
 def test_what_a_worker_says_cannot_move_the_cursor(capsys: pytest.CaptureFixture[str]) -> None:
     said = hello_of(APPLICATION.worker, detail="bad\x1b[2J\nhealth", attributes={"la\x1bbel": "v"}, version="1\r")
     roster = Roster([APPLICATION.client], [], 3010)
-    roster.rows = {said.instance: Row(0, Answer(said, "10.0.0.1", 0.0, ""))}
+    roster.rows = {said.instance: WorkerRow(0, Answer(said, "10.0.0.1", 0.0, ""))}
     view = View(roster, ["app.pub"], [APPLICATION.client], as_json=False)
     view.show(now=True)
     output = capsys.readouterr().out

@@ -18,8 +18,8 @@ from cexec.relay.announcement_table import (
     PASSED_ON,
     TRANSITIONS,
     WITHDRAWN,
-    Announced,
     AnnouncementTable,
+    RelayedAnnouncement,
 )
 
 HOST = "10.0.0.1"
@@ -37,8 +37,10 @@ def table() -> AnnouncementTable:
     return AnnouncementTable()
 
 
-def add(table: AnnouncementTable, via: socket.socket, number: int, host: str = HOST, now: float = 0.0) -> Announced:
-    entry = Announced(number.to_bytes(16, "big"), 0, (host, 40_000), via)
+def add(
+    table: AnnouncementTable, via: socket.socket, number: int, host: str = HOST, now: float = 0.0
+) -> RelayedAnnouncement:
+    entry = RelayedAnnouncement(number.to_bytes(16, "big"), 0, (host, 40_000), via)
     table.add(entry)
     table.heard(entry, now)
     return entry
@@ -94,14 +96,14 @@ def test_all_hosts_together_are_bounded(table: AnnouncementTable, via: socket.so
 
 
 def test_an_address_of_a_client_has_its_reply_port(via: socket.socket) -> None:
-    entry = Announced(bytes(16), 0, ("10.0.0.1", 40_000), via)
+    entry = RelayedAnnouncement(bytes(16), 0, ("10.0.0.1", 40_000), via)
     entry.reply_port = 41_234
     assert (entry.host, entry.client) == ("10.0.0.1", ("10.0.0.1", 41_234))
 
 
 @pytest.mark.parametrize(("before", "after"), list(product(STATES, STATES)))
 def test_only_the_transitions_of_the_table_are_allowed(via: socket.socket, before: str, after: str) -> None:
-    entry = Announced(bytes(16), 0, ("10.0.0.1", 40_000), via)
+    entry = RelayedAnnouncement(bytes(16), 0, ("10.0.0.1", 40_000), via)
     entry.state = before
     if after in TRANSITIONS[before]:
         entry.move(after)
@@ -113,7 +115,7 @@ def test_only_the_transitions_of_the_table_are_allowed(via: socket.socket, befor
 
 
 def test_what_the_states_mean(via: socket.socket) -> None:
-    entry = Announced(bytes(16), 0, ("10.0.0.1", 40_000), via)
+    entry = RelayedAnnouncement(bytes(16), 0, ("10.0.0.1", 40_000), via)
     said = {}
     for entry.state in STATES:
         said[entry.state] = (entry.passed_on, entry.claimed)

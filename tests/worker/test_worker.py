@@ -20,7 +20,7 @@ from cexec.system.storage.series import Series
 from cexec.worker.discovery.answers import Profile
 from cexec.worker.discovery.load_watch import LoadWatch
 from cexec.worker.jobs.program import Program
-from cexec.worker.worker import Network, Role, Worker
+from cexec.worker.worker import Role, Worker, WorkerNetwork
 from tests.protocol.wires import APPLICATION
 from tests.worker.discovery.test_listener import FakeAnnouncer, FakeGroups
 
@@ -68,7 +68,7 @@ class Station:
         profile = Profile(host="host-1", slots=1, speed=1.0, attributes={})
         self.worker = Worker(
             role=Role(APPLICATION.worker, profile, Series(None, "")),
-            network=Network(self.group, Announcer()),  # type: ignore[arg-type]
+            network=WorkerNetwork(self.group, Announcer()),  # type: ignore[arg-type]
             program=Program(process.resolve("true", os.environ["PATH"]), [], {}, allow_arguments=False),
             bidder=Bidder(slots=1, random=lambda: 0.0),
             log=log,

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
     from cexec.protocol.base.keys import ClientKey
     from cexec.protocol.decisions.census import Answer
 
-    Changed: TypeAlias = "Callable[[Row | None, bool], None]"
+    Changed: TypeAlias = "Callable[[WorkerRow | None, bool], None]"
 
 MAXIMUM_MISSED = 2  # censuses (ours) that a worker may miss before it counts as gone
 NEVER = float("inf")
 
 
-class Row:
+class WorkerRow:
     """One worker: the number of its application's key, and its latest answer."""
 
     __slots__ = ("answer", "key", "missed")
@@ -50,7 +50,7 @@ class Roster:
     """All workers that have answered; `rows` has them by instance."""
 
     def __init__(self, keys: Sequence[ClientKey], entries: Sequence[GroupEntry] | None, port: int) -> None:
-        self.rows: dict[bytes, Row] = {}
+        self.rows: dict[bytes, WorkerRow] = {}
         self.sent_to: list[str] = []  # labels of the destinations that got the questions
         self.failures: dict[str, str] = {}  # the other destinations, with the reasons
         self._keys = keys
@@ -71,7 +71,7 @@ class Roster:
         self.failures = dict(self._announcer.failures)
         for number, census in enumerate(inquiry.censuses):
             for answer in census.answers.values():
-                self.rows[answer.hello.instance] = Row(number, answer)
+                self.rows[answer.hello.instance] = WorkerRow(number, answer)
 
     def close(self) -> None:
         self._announcer.close()
@@ -154,7 +154,7 @@ class Roster:
             answer = self._inquiry.receive(parsed, source, now)
             if answer is None or self._followed.gone(answer.hello.instance):
                 continue
-            self.rows[answer.hello.instance] = Row(parsed.key, answer)
+            self.rows[answer.hello.instance] = WorkerRow(parsed.key, answer)
             self._changed(self.rows[answer.hello.instance], False)
 
     def _count_missed(self, inquiry: Inquiry) -> None:

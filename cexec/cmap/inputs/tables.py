@@ -220,7 +220,7 @@ class Slices(Table):
         return (str(number), str(self._count))
 
 
-class Records(Table):
+class StoredRows(Table):
     """Rows of a file of parameters: kept as they came, taken apart by `parse` when they are asked for.
 
     `escapes`: a cell may contain a NUL that its record does not.

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from cexec.cmap.inputs.tasks import Task
     from cexec.cmap.results.appending import AppendFile
-    from cexec.cmap.results.outcome import Outcome
+    from cexec.cmap.results.outcome import TaskOutcome
 
 T = TypeVar("T")
 
@@ -36,11 +36,11 @@ _THIRDS = 3  # base64 encodes so many bytes at a time
 
 
 @dataclass(slots=True)
-class Ended:
+class EndedTask:
     """A task and the outputs of the attempt that counts.  `collected`: what --collect CMD made of them."""
 
     task: Task
-    outcome: Outcome
+    outcome: TaskOutcome
     outputs: Mapping[str, Output]
     collected: Output | None = None
 
@@ -150,7 +150,7 @@ class Printed:
         self._kind = kind
         self._tag = tag
 
-    def additions(self, ended: Ended) -> Iterable[bytes]:
+    def additions(self, ended: EndedTask) -> Iterable[bytes]:
         if self._kind in (result.kind for result in ended.task.results):
             return ()
         if self._kind == STDOUT and ended.outcome.rejected:
@@ -169,7 +169,7 @@ class Concatenated:
         self.file = file
         self._headed = headed
 
-    def additions(self, ended: Ended) -> Iterable[bytes]:
+    def additions(self, ended: EndedTask) -> Iterable[bytes]:
         if ended.outcome.succeeded:
             if self._headed:
                 cells = (f"{name}={shlex.quote(value)}" for name, value in ended.task.parameters.items())
@@ -183,7 +183,7 @@ class Collected:
     def __init__(self, file: AppendFile) -> None:
         self.file = file
 
-    def additions(self, ended: Ended) -> Iterable[bytes]:
+    def additions(self, ended: EndedTask) -> Iterable[bytes]:
         return () if ended.collected is None else ended.collected.pieces()
 
 
@@ -193,7 +193,7 @@ class Joblog:
     def __init__(self, file: AppendFile) -> None:
         self.file = file
 
-    def additions(self, ended: Ended) -> Iterable[bytes]:
+    def additions(self, ended: EndedTask) -> Iterable[bytes]:
         return (joblog.line(ended.outcome),)
 
 
@@ -208,7 +208,7 @@ class DelimitedResults:
         named = (f"V{name}" if name.isdigit() else name for name in columns)
         return b",".join(_cell(name) for name in (*joblog.COLUMNS, *named, "Stdout", "Stderr")) + b"\n"
 
-    def additions(self, ended: Ended) -> Iterable[bytes]:
+    def additions(self, ended: EndedTask) -> Iterable[bytes]:
         fields = (*(field.strip() for field in joblog.fields(ended.outcome)), *ended.task.parameters.values())
         yield b",".join(map(_cell, fields))
         for kind in (STDOUT, STDERR):
@@ -231,7 +231,7 @@ class JsonResults:
     def __init__(self, file: AppendFile) -> None:
         self.file = file
 
-    def additions(self, ended: Ended) -> Iterable[bytes]:
+    def additions(self, ended: EndedTask) -> Iterable[bytes]:
         outcome = ended.outcome
         head = {
             "seq": outcome.number,

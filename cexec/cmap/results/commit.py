@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from cexec.cmap.results.appending import AppendFile, Place
-    from cexec.cmap.results.journal import Claim, Journal
-    from cexec.cmap.results.outcome import Outcome
+    from cexec.cmap.results.journal import Journal, TaskClaim
+    from cexec.cmap.results.outcome import TaskOutcome
 
 
 def commit(
     journal: Journal | None,
-    claim: Claim | None,
-    outcome: Outcome,
+    claim: TaskClaim | None,
+    outcome: TaskOutcome,
     *,
     appends: Sequence[tuple[AppendFile, Iterable[bytes]]] = (),
     renames: Sequence[tuple[str, str]] = (),
@@ -46,7 +46,7 @@ def commit(
         journal.settle(claim)
 
 
-def _take_back(journal: Journal | None, claim: Claim | None, places: Sequence[tuple[AppendFile, Place]]) -> None:
+def _take_back(journal: Journal | None, claim: TaskClaim | None, places: Sequence[tuple[AppendFile, Place]]) -> None:
     """As if the task had not ended."""
     for file, place in places:
         file.take_back(place)

@@ -10,13 +10,13 @@ from typing import TYPE_CHECKING
 from cexec.cmap.inputs.tables import encode
 
 if TYPE_CHECKING:
-    from cexec.cmap.results.outcome import Outcome
+    from cexec.cmap.results.outcome import TaskOutcome
 
 COLUMNS = ("Seq", "Host", "Starttime", "JobRuntime", "Send", "Receive", "Exitval", "Signal", "Command")
 HEADER = "\t".join(COLUMNS).encode() + b"\n"
 
 
-def fields(outcome: Outcome) -> tuple[str, ...]:
+def fields(outcome: TaskOutcome) -> tuple[str, ...]:
     """Returns the columns' values; the worker of a task that had no worker is written as `-`."""
     return (
         str(outcome.number),
@@ -31,6 +31,6 @@ def fields(outcome: Outcome) -> tuple[str, ...]:
     )
 
 
-def line(outcome: Outcome) -> bytes:
+def line(outcome: TaskOutcome) -> bytes:
     *others, command = fields(outcome)
     return encode("\t".join([*others, command.replace("\n", "\0")]) + "\n")

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
     from typing import TypeVar
 
-    from cexec.cmap.results.outcome import Outcome
+    from cexec.cmap.results.outcome import TaskOutcome
 
     T = TypeVar("T")
 
@@ -55,7 +55,7 @@ CREATE TABLE pending (key BLOB, occurrence INTEGER, places TEXT, renames TEXT, P
 """
 
 
-class Claim:
+class TaskClaim:
     """A task that is to be run, in the journal's terms."""
 
     __slots__ = ("key", "occurrence")
@@ -115,7 +115,7 @@ class Journal:
 
     # which tasks are to be run
 
-    def claim(self, key: bytes, number: int, command: str) -> Claim | None:
+    def claim(self, key: bytes, number: int, command: str) -> TaskClaim | None:
         """Takes up a task; returns None if it is not to be run, because of what became of it in an earlier run."""
         found = self._execute(
             "SELECT occurrence, state FROM task WHERE key = ? AND run < ? ORDER BY occurrence LIMIT 1", key, self._run
@@ -132,7 +132,7 @@ class Journal:
             query = "UPDATE task SET run = ?, number = ? WHERE key = ? AND occurrence = ?"
             self._execute(query, self._run, number, key, occurrence)
         wanted = {NEW: (WAITING,), RESUME: (WAITING,), RESUME_FAILED: (WAITING, FAILED), RETRY_FAILED: (FAILED,)}
-        return Claim(key, occurrence) if state in wanted[self._mode] else None
+        return TaskClaim(key, occurrence) if state in wanted[self._mode] else None
 
     def is_done(self, key: bytes) -> bool:
         """Returns True if a task with this hash has succeeded, so that its result may be there."""
@@ -150,7 +150,7 @@ class Journal:
 
     # attempts, for `cmap explain`: not durable before the next commit
 
-    def begin_attempt(self, claim: Claim, worker: str, started: float) -> int:
+    def begin_attempt(self, claim: TaskClaim, worker: str, started: float) -> int:
         """Writes an attempt down; returns the number of its row."""
         query = "INSERT INTO attempt (key, occurrence, worker, started) VALUES (?, ?, ?, ?)"
         return self._execute(query, claim.key, claim.occurrence, worker, started).lastrowid or 0
@@ -161,13 +161,13 @@ class Journal:
 
     # the end of a task
 
-    def intend(self, claim: Claim, places: Sequence[Place]) -> None:
+    def intend(self, claim: TaskClaim, places: Sequence[Place]) -> None:
         """Writes down where the files end that are about to be added to."""
         told = json.dumps([[place.path, place.device, place.inode, place.offset] for place in places])
         self._execute("INSERT OR REPLACE INTO pending VALUES (?, ?, ?, NULL)", claim.key, claim.occurrence, told)
         self.flush()
 
-    def commit(self, claim: Claim, outcome: Outcome, renames: Sequence[tuple[str, str]]) -> None:
+    def commit(self, claim: TaskClaim, outcome: TaskOutcome, renames: Sequence[tuple[str, str]]) -> None:
         """Makes the end of a task durable; `renames` are pairs of temporary and final names."""
         self._execute(
             "UPDATE task SET state = ?, worker = ?, started = ?, runtime = ?, sent = ?, received = ?, exitval = ?, "
@@ -182,13 +182,13 @@ class Journal:
             self.settle(claim)
         self.flush()
 
-    def withdraw(self, claim: Claim) -> None:
+    def withdraw(self, claim: TaskClaim) -> None:
         """Says that what was intended has been taken back; the task is as it was."""
         self._guard(self.database.rollback)
         self.settle(claim)
         self.flush()
 
-    def settle(self, claim: Claim) -> None:
+    def settle(self, claim: TaskClaim) -> None:
         """Every file has its name.  Durable with the next commit: a rename that is found done is not done again."""
         self._execute("DELETE FROM pending WHERE key = ? AND occurrence = ?", claim.key, claim.occurrence)
 

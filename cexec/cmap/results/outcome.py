@@ -18,7 +18,7 @@ ENDED_BY_US = -1  # exit value (GNU parallel) of a task that ran into its time l
 
 
 @dataclass(slots=True)
-class Outcome:
+class TaskOutcome:
     """`number` is the row's; `reason` says why the task failed, and is empty if it did not."""
 
     number: int

@@ -12,7 +12,7 @@ from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cexec.cmap.results.collect import CommitOrder, Ended
+from cexec.cmap.results.collect import CommitOrder, EndedTask
 from cexec.cmap.results.commit import commit
 from cexec.errors import LocalError
 
@@ -22,24 +22,24 @@ if TYPE_CHECKING:
 
     from cexec.cmap.results.appending import AppendFile
     from cexec.cmap.results.attempt_files import AttemptFiles
-    from cexec.cmap.results.journal import Claim, Journal
+    from cexec.cmap.results.journal import Journal, TaskClaim
     from cexec.cmap.results.validate import Validator
 
-    class Writer(Protocol):
+    class ResultWriter(Protocol):
         """One of those in `collect`."""
 
         file: AppendFile
 
-        def additions(self, ended: Ended) -> Iterable[bytes]: ...
+        def additions(self, ended: EndedTask) -> Iterable[bytes]: ...
 
 
 @dataclass(slots=True)
-class Finished:
+class FinishedTask:
     """A task that is over: how it ended, what it wrote, and the journal's claim."""
 
-    ended: Ended
+    ended: EndedTask
     files: AttemptFiles
-    claim: Claim | None
+    claim: TaskClaim | None
 
 
 class Saver:
@@ -50,15 +50,15 @@ class Saver:
         *,
         journal: Journal | None,
         order: Iterable[int] | None,
-        writers: Sequence[Writer],
+        writers: Sequence[ResultWriter],
         collector: Validator | None = None,
     ) -> None:
-        self.saved: Callable[[Ended], None] = lambda ended: None  # is told of each
+        self.saved: Callable[[EndedTask], None] = lambda ended: None  # is told of each
         self._journal = journal
-        self._order: CommitOrder[Finished] = CommitOrder(order)
+        self._order: CommitOrder[FinishedTask] = CommitOrder(order)
         self._writers = writers
         self._collector = collector
-        self._ready: deque[Finished] = deque()
+        self._ready: deque[FinishedTask] = deque()
         self._unsaved: set[int] = set()
         self._closed = False
         self._woken = asyncio.Event()
@@ -72,7 +72,7 @@ class Saver:
     def unsaved(self) -> Iterator[int]:
         return iter(self._unsaved)
 
-    def put(self, finished: Finished) -> None:
+    def put(self, finished: FinishedTask) -> None:
         number = finished.ended.task.number
         self._unsaved.add(number)
         self._take(self._order.put(number, finished))
@@ -94,12 +94,12 @@ class Saver:
                 self._woken.clear()
                 await self._woken.wait()
 
-    def _take(self, finished: list[Finished]) -> None:
+    def _take(self, finished: list[FinishedTask]) -> None:
         if finished:
             self._ready += finished
             self._woken.set()
 
-    async def _save(self, finished: Finished) -> None:
+    async def _save(self, finished: FinishedTask) -> None:
         ended, files = finished.ended, finished.files
         succeeded = ended.outcome.succeeded
         if self._collector is not None and succeeded:
@@ -116,7 +116,7 @@ class Saver:
         self._unsaved.discard(ended.task.number)
         self.saved(ended)
 
-    async def _collect(self, ended: Ended, collector: Validator) -> None:
+    async def _collect(self, ended: EndedTask, collector: Validator) -> None:
         verdict = await asyncio.to_thread(collector.check, ended.task, ended.outputs)
         if not verdict.accepted:
             verdict.output.close()

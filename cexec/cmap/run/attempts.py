@@ -11,9 +11,9 @@ import asyncio
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cexec.cmap.results.collect import Ended
-from cexec.cmap.results.saver import Finished
-from cexec.cmap.run.ending import Ending, How
+from cexec.cmap.results.collect import EndedTask
+from cexec.cmap.results.saver import FinishedTask
+from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.observer import Counts, Running
 from cexec.cmap.run.scheduler import Cancel
 from cexec.cmap.run.task_job import make_job
@@ -24,9 +24,9 @@ from cexec.system.units import show_count
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from cexec.cmap.run.attempt import Attempt
     from cexec.cmap.run.known_workers import KnownWorker
     from cexec.cmap.run.parts import Parts
+    from cexec.cmap.run.task_attempt import TaskAttempt
 
 
 class Attempts:
@@ -37,7 +37,7 @@ class Attempts:
         self._wake = wake
         self._scheduler = parts.scheduler
         self._clock = parts.clock
-        self._runs: dict[Attempt, TaskRun] = {}
+        self._runs: dict[TaskAttempt, TaskRun] = {}
         self._cancelling: set[asyncio.Task[None]] = set()
         parts.saver.saved = self._saved
 
@@ -83,7 +83,7 @@ class Attempts:
             self.end(run)
         return None
 
-    def _prepare(self, attempt: Attempt, worker: KnownWorker) -> TaskRun:
+    def _prepare(self, attempt: TaskAttempt, worker: KnownWorker) -> TaskRun:
         parts = self._parts
         task = parts.worklist.task(attempt.task)
         files = parts.files(task)
@@ -97,7 +97,7 @@ class Attempts:
         try:
             run.job = make_job(task, files, None if run.live is None else run.live.listeners, parts.program)
         except LocalError as error:
-            run.ending = Ending(How.REFUSED_FOR_GOOD, str(error))
+            run.ending = AttemptEnding(How.REFUSED_FOR_GOOD, str(error))
         return run
 
     def began(self, run: TaskRun, once: bool) -> None:
@@ -143,9 +143,9 @@ class Attempts:
         outcome = run.outcome(run.ending, reason, partial(run.task.command_line, worklist.application))
         claim = worklist.claim(run.task.number)
         worklist.close(run.task.number)
-        self._parts.saver.put(Finished(Ended(run.task, outcome, run.files.outputs), run.files, claim))
+        self._parts.saver.put(FinishedTask(EndedTask(run.task, outcome, run.files.outputs), run.files, claim))
 
-    def _saved(self, ended: Ended) -> None:
+    def _saved(self, ended: EndedTask) -> None:
         now = self._clock()
         for observer in self._parts.observers:
             observer.settled(ended.task, ended.outcome, now)

@@ -14,7 +14,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from cexec.cmap.run.attempts import Attempts
-from cexec.cmap.run.ending import Ending, How
+from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.known_workers import KnownWorkers
 from cexec.cmap.run.lease_service import LeaseService
 from cexec.cmap.run.pacing import Pacing
@@ -223,7 +223,7 @@ class Coordinator:
     def _lose(self, given: list[TaskRun]) -> None:
         """Ends what a worker was to do that was lost before it could be told."""
         for run in given:
-            run.ending = Ending(How.REFUSED, "the worker was lost before the task began")
+            run.ending = AttemptEnding(How.REFUSED, "the worker was lost before the task began")
             self.attempts.end(run)
         given.clear()
 

@@ -1,7 +1,7 @@
 """How one attempt of a task ended.
 
-Contract: an `Ending` is a value.  `of_exit` makes one of a worker's exit frame, `rejected` one of a program that
-succeeded although its result cannot be used; every other way to end is `Ending(how, reason)`.
+Contract: an `AttemptEnding` is a value.  `of_exit` makes one of a worker's exit frame, `rejected` one of a program that
+succeeded although its result cannot be used; every other way to end is `AttemptEnding(how, reason)`.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ NOT_BEGUN = frozenset((How.REFUSED, How.REFUSED_FOR_GOOD, How.UNFIT))
 
 
 @dataclass(slots=True)
-class Ending:
+class AttemptEnding:
     """`reason` is empty after a success.  `status` is 128 + n for signal n; `sent` and `received` are bytes.
 
     `exitval` and `signal` are those of a joblog (GNU parallel): a death by a signal has the exit value 0.
@@ -57,7 +57,7 @@ class Ending:
     rejected: bool = False
 
     @classmethod
-    def of_exit(cls, result: Exit, missing: Mapping[str, str]) -> Ending:
+    def of_exit(cls, result: Exit, missing: Mapping[str, str]) -> AttemptEnding:
         """`missing`: the files that the program should have left, and why each did not come."""
         status = result.exit_status
         ending = cls(

@@ -12,7 +12,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
-from cexec.cmap.run.ending import Ending, How
+from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.errors import CexecError, LocalError, RefusedError
 from cexec.protocol.connection.program_offer import NONE_FITS
 
@@ -110,7 +110,7 @@ class LeaseService:
         good = False
         try:
             result = await lease.run(run.job, partial(self._attempts.began, run))
-            run.ending = Ending.of_exit(result, run.missing())
+            run.ending = AttemptEnding.of_exit(result, run.missing())
             if self._parts.validator is not None and run.ending.how is How.SUCCEEDED:
                 verdict = await asyncio.to_thread(self._parts.validator.check, run.task, run.files.outputs)
                 verdict.output.close()
@@ -120,10 +120,10 @@ class LeaseService:
         except asyncio.CancelledError:
             if not run.cancelled:
                 raise
-            run.ending = Ending(How.CANCELLED)
+            run.ending = AttemptEnding(How.CANCELLED)
         except RefusedError as error:
             unfit = error.permanent or str(error).startswith(NONE_FITS)
-            run.ending = Ending(How.UNFIT if unfit else How.REFUSED, f"refused: {error}")
+            run.ending = AttemptEnding(How.UNFIT if unfit else How.REFUSED, f"refused: {error}")
             if unfit:
                 self._turn_away(worker, error)
             self._complain(lease, run, error)
@@ -131,7 +131,7 @@ class LeaseService:
             self._stopper.fail(error)
             return False
         except CexecError as error:
-            run.ending = Ending(How.LOST, str(error))
+            run.ending = AttemptEnding(How.LOST, str(error))
             self._complain(lease, run, error)
             if self._workers.lost(worker):
                 self._scheduler.worker_left(worker.key)

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cexec.cmap.inputs.tasks import Task
-    from cexec.cmap.results.outcome import Outcome
-    from cexec.cmap.run.ending import Ending
+    from cexec.cmap.results.outcome import TaskOutcome
+    from cexec.cmap.run.ending import AttemptEnding
     from cexec.cmap.run.known_workers import KnownWorker
 
 
@@ -63,10 +63,10 @@ class Observer:
     def began(self, running: Running, now: float) -> None:
         """A program has been started."""
 
-    def ended(self, running: Running, ending: Ending, bytes_out: int, now: float) -> None:
+    def ended(self, running: Running, ending: AttemptEnding, bytes_out: int, now: float) -> None:
         """An attempt is over; `bytes_out` have come back so far."""
 
-    def settled(self, task: Task, outcome: Outcome, now: float) -> None:
+    def settled(self, task: Task, outcome: TaskOutcome, now: float) -> None:
         """The task is over and saved; `outcome.succeeded` and `outcome.reason` say how."""
 
     def counted(self, counts: Counts, now: float) -> None:

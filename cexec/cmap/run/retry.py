@@ -22,9 +22,9 @@ from cexec.cmap.run.ending import How
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cexec.cmap.run.attempt import Attempt
-    from cexec.cmap.run.ending import Ending
+    from cexec.cmap.run.ending import AttemptEnding
     from cexec.cmap.run.policy import Policy
+    from cexec.cmap.run.task_attempt import TaskAttempt
 
 MOST_REFUSALS = 5  # workers (ours) that may refuse a task
 
@@ -39,9 +39,9 @@ class TaskRecord:
         self.reason = ""
         self.attempts = self.failures = self.crashes = self.refusals = 0
         self.failed_on: set[str] = set()
-        self.running: list[Attempt] = []
+        self.running: list[TaskAttempt] = []
 
-    def note(self, attempt: Attempt, ending: Ending, *, began: bool) -> None:
+    def note(self, attempt: TaskAttempt, ending: AttemptEnding, *, began: bool) -> None:
         """Adds an attempt that has ended without success; `began`: its program ran."""
         self.failed_on.add(attempt.worker)
         self.reason = ending.reason or ending.how.value

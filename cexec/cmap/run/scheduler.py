@@ -17,22 +17,22 @@ from dataclasses import dataclass
 from enum import Enum
 from typing import TYPE_CHECKING
 
-from cexec.cmap.run.attempt import Attempt, State
 from cexec.cmap.run.ending import NOT_BEGUN, How
 from cexec.cmap.run.policy import NOW, Median, exit_status
 from cexec.cmap.run.retry import RetryQueue, TaskRecord
+from cexec.cmap.run.task_attempt import AttemptState, TaskAttempt
 from cexec.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
-    from cexec.cmap.run.ending import Ending
+    from cexec.cmap.run.ending import AttemptEnding
     from cexec.cmap.run.policy import Policy
 
 NOTHING_YET = 0  # instead of the number of a task: there may be another one later
 
 
-class Progress(Enum):
+class RunState(Enum):
     """Whether further attempts begin.  A run that has halted stays so."""
 
     GOING = "going"
@@ -44,7 +44,7 @@ class Progress(Enum):
 class Cancel:
     """End this attempt, then say that it has `ended`.  `began`: its program runs."""
 
-    attempt: Attempt
+    attempt: TaskAttempt
     began: bool
 
     @property
@@ -56,7 +56,7 @@ class Cancel:
 class Settled:
     """A task is over.  `attempt` is the one whose outputs count; `reason` is empty after a success."""
 
-    attempt: Attempt
+    attempt: TaskAttempt
     reason: str
 
     @property
@@ -76,13 +76,13 @@ class Scheduler:
         self.median = Median()
         self._policy = policy
         self._total = total
-        self._progress = Progress.GOING
+        self._progress = RunState.GOING
         self._last: int | None = None  # exit status of the task with which --halt was reached
         self._tasks = iter(tasks)
         self._upcoming = next(self._tasks, None)
         self._retries = RetryQueue()
         self._records: dict[int, TaskRecord] = {}
-        self._running: dict[Attempt, None] = {}  # in the order of `started`
+        self._running: dict[TaskAttempt, None] = {}  # in the order of `started`
         self._limits: dict[str, int] = {}  # of the workers that are there
         self._loads: dict[str, int] = {}
         self._events: deque[Cancel | Settled] = deque()
@@ -116,11 +116,11 @@ class Scheduler:
 
     @property
     def paused(self) -> bool:
-        return self._progress is Progress.PAUSED
+        return self._progress is RunState.PAUSED
 
     @property
     def halted(self) -> bool:
-        return self._progress is Progress.HALTED
+        return self._progress is RunState.HALTED
 
     @property
     def over(self) -> bool:
@@ -129,12 +129,12 @@ class Scheduler:
 
     def toggle_pause(self) -> None:
         """Lets no attempt begin until it is called again."""
-        if self._progress is not Progress.HALTED:
-            self._progress = Progress.GOING if self.paused else Progress.PAUSED
+        if self._progress is not RunState.HALTED:
+            self._progress = RunState.GOING if self.paused else RunState.PAUSED
 
     def wants_workers(self, now: float) -> bool:
         """True if there is something to do for a worker that has nothing to do and never had."""
-        if self._progress is not Progress.GOING:
+        if self._progress is not RunState.GOING:
             return False
         return bool(self._upcoming or self._retries) or self._slowest("", now) is not None
 
@@ -143,9 +143,9 @@ class Scheduler:
         if self._upcoming == NOTHING_YET:
             self._upcoming = next(self._tasks, None)
 
-    def next_task(self, worker: str, now: float) -> Attempt | None:
+    def next_task(self, worker: str, now: float) -> TaskAttempt | None:
         """Returns what this worker is to do now; None if there is nothing for it."""
-        if self._progress is not Progress.GOING or now < self._policy.pace.next_start():
+        if self._progress is not RunState.GOING or now < self._policy.pace.next_start():
             return None
         if self._loads.get(worker, 0) >= self._limits.get(worker, 0):
             return None
@@ -156,31 +156,31 @@ class Scheduler:
         if record is None:
             record = self._records[task] = TaskRecord()
         record.attempts += 1
-        attempt = Attempt(task, record.attempts, worker, now)
+        attempt = TaskAttempt(task, record.attempts, worker, now)
         record.running.append(attempt)
         self._running[attempt] = None
         self._loads[worker] += 1
         self._policy.pace.started(now)
         return attempt
 
-    def began(self, attempt: Attempt, now: float, *, once: bool = False) -> None:
+    def began(self, attempt: TaskAttempt, now: float, *, once: bool = False) -> None:
         """Says that the program is running.  `once`: its service must not run a job twice."""
-        if attempt.state is State.OFFERED:
-            attempt.move(State.RUNNING)
+        if attempt.state is AttemptState.OFFERED:
+            attempt.move(AttemptState.RUNNING)
         attempt.started = now
         if once and attempt.task in self._records:
             self._records[attempt.task].once = True
         del self._running[attempt]
         self._running[attempt] = None
 
-    def ended(self, attempt: Attempt, ending: Ending, now: float, *, once: bool = False) -> Ending:
+    def ended(self, attempt: TaskAttempt, ending: AttemptEnding, now: float, *, once: bool = False) -> AttemptEnding:
         """Returns how the attempt ended, with regard to why we ended it if we did.
 
         `once`: its service must not run a job twice; one that is LOST may have begun although nobody has told.
         """
         ending = attempt.final(ending)
-        began, cancelled = attempt.state is State.RUNNING, attempt.state is State.CANCELLED
-        attempt.move(State.ENDED)
+        began, cancelled = attempt.state is AttemptState.RUNNING, attempt.state is AttemptState.CANCELLED
+        attempt.move(AttemptState.ENDED)
         del self._running[attempt]
         self._loads[attempt.worker] -= 1
         if not self._loads[attempt.worker] and attempt.worker not in self._limits:
@@ -198,7 +198,7 @@ class Scheduler:
             self._decide(attempt, record, ending)
         return ending
 
-    def _decide(self, attempt: Attempt, record: TaskRecord, ending: Ending) -> None:
+    def _decide(self, attempt: TaskAttempt, record: TaskRecord, ending: AttemptEnding) -> None:
         """Settles the task of an attempt that did not succeed, or lets it wait for another try."""
         if record.running:
             return  # the other attempt may still succeed
@@ -211,7 +211,7 @@ class Scheduler:
         """Lets no further task begin, as the user wants it, and perhaps ends those that run."""
         self._halt()
         for attempt in self._running if end_running else ():
-            self._end(attempt, State.CANCELLED, "ended by the user")
+            self._end(attempt, AttemptState.CANCELLED, "ended by the user")
 
     # time
 
@@ -221,7 +221,7 @@ class Scheduler:
         median = self.median.value
         limit = self._policy.timeout.of(median)
         if limit is not None:
-            oldest = next((attempt for attempt in self._running if attempt.state is State.RUNNING), None)
+            oldest = next((attempt for attempt in self._running if attempt.state is AttemptState.RUNNING), None)
             times += [] if oldest is None else [oldest.started + limit]
         if self._upcoming or self._retries:
             times.append(self._policy.pace.next_start())
@@ -239,10 +239,10 @@ class Scheduler:
         if limit is None:
             return
         for attempt in self._running:
-            if attempt.state is State.RUNNING:
+            if attempt.state is AttemptState.RUNNING:
                 if now < attempt.started + limit:
                     break  # the others began later
-                self._end(attempt, State.TIMED_OUT, f"ran into its time limit of {limit:.3g} s")
+                self._end(attempt, AttemptState.TIMED_OUT, f"ran into its time limit of {limit:.3g} s")
 
     def next_event(self) -> Cancel | Settled | None:
         return self._events.popleft() if self._events else None
@@ -271,7 +271,7 @@ class Scheduler:
         failed_on = self._records[task].failed_on
         return worker not in failed_on or failed_on.issuperset(self._limits)
 
-    def _slowest(self, worker: str, now: float) -> Attempt | None:
+    def _slowest(self, worker: str, now: float) -> TaskAttempt | None:
         """Returns the attempt that this worker is to compete with."""
         median = self.median.value
         if not self._policy.speculate or median is None or self._upcoming is not None:
@@ -283,21 +283,21 @@ class Scheduler:
                 return attempt
         return None
 
-    def _alone(self) -> Iterator[Attempt]:
+    def _alone(self) -> Iterator[TaskAttempt]:
         """Yields the attempts that have no competitor and may have one, the longest running one first."""
         for attempt in self._running:
             record = self._records.get(attempt.task)
             if record is None or record.once or len(record.running) > 1:
                 continue
-            if attempt.state is State.RUNNING:
+            if attempt.state is AttemptState.RUNNING:
                 yield attempt
 
     # ends
 
-    def _settle(self, attempt: Attempt, reason: str, status: int) -> None:
+    def _settle(self, attempt: TaskAttempt, reason: str, status: int) -> None:
         record = self._records.pop(attempt.task)
         for other in record.running:
-            self._end(other, State.CANCELLED, "another attempt was faster")
+            self._end(other, AttemptState.CANCELLED, "another attempt was faster")
         if reason:
             self.failed += 1
         else:
@@ -308,15 +308,15 @@ class Scheduler:
             self._halt()
             self._last = status
             for running in self._running if halt.when == NOW else ():
-                self._end(running, State.CANCELLED, "halted")
+                self._end(running, AttemptState.CANCELLED, "halted")
 
     def _halt(self) -> None:
-        self._progress = Progress.HALTED
+        self._progress = RunState.HALTED
         self._retries.clear()
 
-    def _end(self, attempt: Attempt, state: State, reason: str) -> None:
+    def _end(self, attempt: TaskAttempt, state: AttemptState, reason: str) -> None:
         """Asks for the end of an attempt, if nobody has asked before."""
         if attempt.can_be_ended:
-            began = attempt.state is State.RUNNING
+            began = attempt.state is AttemptState.RUNNING
             attempt.move(state, reason)
             self._events.append(Cancel(attempt, began))

@@ -10,7 +10,7 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
-from cexec.cmap.results.outcome import Outcome
+from cexec.cmap.results.outcome import TaskOutcome
 from cexec.cmap.run.policy import KILL
 
 if TYPE_CHECKING:
@@ -20,15 +20,15 @@ if TYPE_CHECKING:
     from cexec.cmap.inputs.tasks import Task
     from cexec.cmap.results.attempt_files import AttemptFiles
     from cexec.cmap.results.collect import Live
-    from cexec.cmap.run.attempt import Attempt
-    from cexec.cmap.run.ending import Ending
+    from cexec.cmap.run.ending import AttemptEnding
     from cexec.cmap.run.observer import Running
+    from cexec.cmap.run.task_attempt import TaskAttempt
 
 
 class TaskRun:
     """`job` is None if it could not be made.  `owner` is the coroutine that carries the attempt out."""
 
-    def __init__(self, attempt: Attempt, task: Task, files: AttemptFiles, running: Running) -> None:
+    def __init__(self, attempt: TaskAttempt, task: Task, files: AttemptFiles, running: Running) -> None:
         self.attempt = attempt
         self.task = task
         self.files = files
@@ -40,7 +40,7 @@ class TaskRun:
         self.live: Live | None = None
         self.journal_row = 0
         self.started = time.time()
-        self.ending: Ending | None = None
+        self.ending: AttemptEnding | None = None
         self._over: asyncio.Future[None] | None = None  # for `cancel`
 
     @property
@@ -54,9 +54,9 @@ class TaskRun:
         missing = self.job.missing
         return {s.name: missing[s.number] for s in self.job.streams if s.number in missing} if missing else {}
 
-    def outcome(self, ending: Ending, reason: str, command: Callable[[], str]) -> Outcome:
+    def outcome(self, ending: AttemptEnding, reason: str, command: Callable[[], str]) -> TaskOutcome:
         """Returns what is saved of the task; `reason` is the scheduler's, empty after a success."""
-        return Outcome(
+        return TaskOutcome(
             self.task.number,
             succeeded=not reason,
             command=command,

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from cexec.cmap.inputs.blocks import BlockReader
     from cexec.cmap.inputs.task_plan import Plan
     from cexec.cmap.inputs.tasks import Task
-    from cexec.cmap.results.journal import Claim, Journal
+    from cexec.cmap.results.journal import Journal, TaskClaim
 
 
 class Worklist:
@@ -47,7 +47,7 @@ class Worklist:
         self._blocks = blocks
         self._journal = journal
         self._skip = skip
-        self._claims: dict[int, Claim] = {}
+        self._claims: dict[int, TaskClaim] = {}
         self._tasks: dict[int, Task] = {}  # those of blocks, which cannot be made again
 
     def numbers(self) -> Iterator[int]:
@@ -78,7 +78,7 @@ class Worklist:
     def task(self, number: int) -> Task:
         return self._tasks.get(number) or self._plan.task(number)
 
-    def claim(self, number: int) -> Claim | None:
+    def claim(self, number: int) -> TaskClaim | None:
         """Returns the journal's claim, if there is a journal."""
         return self._claims.get(number)
 

@@ -14,7 +14,7 @@ from cexec.system.units import show_duration, show_number
 
 if TYPE_CHECKING:
     from cexec.cmap.inputs.tasks import Task
-    from cexec.cmap.results.outcome import Outcome
+    from cexec.cmap.results.outcome import TaskOutcome
     from cexec.cmap.run.observer import Counts
     from cexec.cmap.watch.history import History
 
@@ -51,7 +51,7 @@ class Display(Observer):
         if self._shown:
             self._live.start()
 
-    def settled(self, task: Task, outcome: Outcome, now: float) -> None:
+    def settled(self, task: Task, outcome: TaskOutcome, now: float) -> None:
         self._draw_if_due(now)
 
     def counted(self, counts: Counts, now: float) -> None:

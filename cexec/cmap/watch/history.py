@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cexec.cmap.inputs.tasks import Task
-    from cexec.cmap.results.outcome import Outcome
-    from cexec.cmap.run.ending import Ending
+    from cexec.cmap.results.outcome import TaskOutcome
+    from cexec.cmap.run.ending import AttemptEnding
     from cexec.cmap.run.observer import Counts, Running
 
 MOST_FAILURES = 1000  # (ours) that are kept with all that is known of them
@@ -106,7 +106,7 @@ class Failure:
 
     __slots__ = ("label", "number", "reason", "runtime", "status", "worker")
 
-    def __init__(self, task: Task, outcome: Outcome) -> None:
+    def __init__(self, task: Task, outcome: TaskOutcome) -> None:
         self.number = task.number
         self.label = task.label[:LONGEST_TEXT]
         self.worker = outcome.worker
@@ -122,7 +122,7 @@ class Failures(Observer):
         self.failures: list[Failure] = []
         self.failed = 0
 
-    def settled(self, task: Task, outcome: Outcome, now: float) -> None:
+    def settled(self, task: Task, outcome: TaskOutcome, now: float) -> None:
         if not outcome.succeeded:
             self.failed += 1
             if len(self.failures) < MOST_FAILURES:
@@ -151,7 +151,7 @@ class History(Failures):
         self.now = now - self._opened
         self._slots[running] = self._worker(running).begin(running, self.now)
 
-    def ended(self, running: Running, ending: Ending, bytes_out: int, now: float) -> None:
+    def ended(self, running: Running, ending: AttemptEnding, bytes_out: int, now: float) -> None:
         self.now = now - self._opened
         worker = self._worker(running)
         worker.counts[ending.how] = worker.counts.get(ending.how, 0) + 1
@@ -166,7 +166,7 @@ class History(Failures):
             worker.seconds += taken
         slot.add(Span(slot.since, self.now, ending.how, running.task, ending.reason[:LONGEST_TEXT]))
 
-    def settled(self, task: Task, outcome: Outcome, now: float) -> None:
+    def settled(self, task: Task, outcome: TaskOutcome, now: float) -> None:
         self.now = now - self._opened
         self.succeeded += outcome.succeeded
         super().settled(task, outcome, now)

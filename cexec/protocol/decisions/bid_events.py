@@ -15,7 +15,7 @@ class Outcome(enum.Enum):
     BROKEN = enum.auto()  # it has no exit status: its client was lost, or the process that ran it
 
 
-class Event:
+class BidEvent:
     """About one announcement."""
 
     __slots__ = ("identity",)
@@ -24,19 +24,19 @@ class Event:
         self.identity = identity
 
 
-class Connect(Event):
+class Connect(BidEvent):
     """Connect to the client, or ask it to go on if it is a lease; answer with `reserved`, `withdrawn` or `failed`."""
 
     __slots__ = ()
 
 
-class Queued(Event):
+class Queued(BidEvent):
     """Tell the client that it is known here and has to wait."""
 
     __slots__ = ()
 
 
-class Forget(Event):
+class Forget(BidEvent):
     """This announcement is of no more interest: drop what is kept for it, a connection under way too.
 
     `over`: its job is taken or it was given up, so that copies that still come are to be ignored for a while; else it

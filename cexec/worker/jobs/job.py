@@ -2,7 +2,7 @@
 
 Contract: `Job(...).run()` returns when the exit frame has been said, or raises `CexecError` when the client or the
 parent is lost; either way everything that the program started has ended and its directory is gone.  The parent is told
-of it by `Started`, `Refused` and `Finished`.  docs/protocol.md sections 4.2 to 4.4.
+of it by `ProgramStarted`, `JobRefused` and `JobFinished`.  docs/protocol.md sections 4.2 to 4.4.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cexec.worker.jobs.check import check
 from cexec.worker.jobs.job_exit import exit_of
 from cexec.worker.jobs.job_tree import SIGNALS, JobTree
 from cexec.worker.jobs.program_streams import ProgramStreams, close_ends
-from cexec.worker.jobs.reports import Finished, Refused, Started
+from cexec.worker.jobs.reports import JobFinished, JobRefused, ProgramStarted
 from cexec.worker.jobs.sent_programs import PLACE, files_of
 from cexec.worker.jobs.workplace import Workplace
 
@@ -59,8 +59,8 @@ PHASES = {
 }
 
 
-class Announced(enum.Enum):
-    """What `Finished` has told the parent of the next job."""
+class NextJob(enum.Enum):
+    """What `JobFinished` has told the parent of the next job."""
 
     NOTHING = enum.auto()
     IDLE = enum.auto()  # it may be offered
@@ -82,7 +82,7 @@ class Order:
 
 
 @dataclass(slots=True)
-class Times:
+class JobTimes:
     """The moments at which a job has to do something, of monotonic(); None if there is nothing to be done."""
 
     held_until: float | None = None  # the first frames are held back
@@ -96,7 +96,7 @@ class Job:
     def __init__(self, carrier: Carrier, order: Order, record: Record | None) -> None:
         """`record` is written, not closed."""
         self.phase = Phase.PREPARING
-        self.announced = Announced.NOTHING
+        self.announced = NextJob.NOTHING
         self.leased = is_leased(order.go)  # the client may want another job
         self._carrier = carrier
         self._order = order
@@ -104,10 +104,10 @@ class Job:
         self._began = monotonic()
         self._limits = order.program.limits
         self._hit: Hit | None = None  # the time limit has ended the program
-        self._times = Times()
+        self._times = JobTimes()
         self._tree = JobTree()
         self._streams = ProgramStreams(carrier.pump)
-        self._workplace = Workplace(carrier.pump, record, self._step)
+        self._workplace = Workplace(carrier.pump, record)
 
     def run(self) -> bool:
         """Starts the program, pumps until it is over, sends the exit frame and ends what is left.
@@ -150,11 +150,11 @@ class Job:
         """Returns False if the job has been refused."""
         refusal = self._start()
         if refusal is not None:
-            self._carrier.tell(Refused(refusal.reason, everywhere=refusal.kind == PERMANENT))
+            self._carrier.tell(JobRefused(refusal.reason, everywhere=refusal.kind == PERMANENT))
             self._carrier.pump.session.refuse(refusal)
             self._move(Phase.OVER)
             return False
-        self._carrier.tell(Started(self._tree.pid))
+        self._carrier.tell(ProgramStarted(self._tree.pid))
         if self.leased:
             self._carrier.cork.hold_back()
             self._times.held_until = monotonic() + HELD_BACK
@@ -187,10 +187,10 @@ class Job:
                 files = files_of(go)
                 if program.private or files:
                     doing = "put the job's files into a directory of its own"
-                    self._workplace.enter(files)
+                    self._workplace.enter(files, self._step)
                 if program.programs is not None:
                     doing = "keep the program"
-                    self._workplace.obtain(go, program.programs)
+                    self._workplace.obtain(go, program.programs, self._step)
                 doing = start
                 self._tree.started(self._spawn(ends))
             finally:
@@ -231,7 +231,7 @@ class Job:
                 self._end_tree()  # nobody writes any more to what is fetched
             failed = self._tree.status != 0 or self._hit is not None
             skip = failed and go.options.get(options.FETCH_ON_FAILURE) == options.NO
-            self._workplace.send_files(go.streams, skip=skip)
+            self._workplace.send_files(go.streams, self._step, skip=skip)
         self._finish()
 
     def _step(self, until: float | None = None) -> None:
@@ -284,21 +284,21 @@ class Job:
         if not self._tree.alone:
             self._tree.reap()
         if self._wants_more and self._tree.alone and not self._workplace.private:
-            self.announced = Announced.AHEAD if self._carrier.goes_ahead() else Announced.IDLE
+            self.announced = NextJob.AHEAD if self._carrier.goes_ahead() else NextJob.IDLE
             self._carrier.cork.hold_back()  # for a moment: perhaps another job can be offered with the same segment
         else:
             self._carrier.cork.let_go()
         self._carrier.pump.flush()  # the client need not wait for our tidying up
         self._carrier.tell(
-            Finished(
+            JobFinished(
                 status=result.exit_status,
                 sent=sent,
                 received=received,
                 cpu=(result.user_time + result.system_time) / 1e6,
                 reason=result.message,
                 duration=monotonic() - self._began,
-                idle=self.announced is not Announced.NOTHING,
-                ahead=self.announced is Announced.AHEAD,
+                idle=self.announced is not NextJob.NOTHING,
+                ahead=self.announced is NextJob.AHEAD,
             )
         )
         self._move(Phase.OVER)

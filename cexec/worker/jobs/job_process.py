@@ -37,16 +37,16 @@ from cexec.worker.jobs.process_states import (
     CurrentJob,
     Gone,
     Move,
-    Step,
+    ReportStep,
 )
 from cexec.worker.jobs.reports import (
     MAXIMUM_REPORT,
-    Finished,
     Idle,
-    Refused,
+    JobFinished,
+    JobRefused,
+    ProgramStarted,
     Report,
     ReportError,
-    Started,
     Taken,
     Word,
     decode,
@@ -175,7 +175,7 @@ class JobProcess:
 
     # its reports
 
-    def steps(self, now: float) -> Iterator[Step]:
+    def steps(self, now: float) -> Iterator[ReportStep]:
         """What has come since the last call, and the moves that follow from it."""
         while self.state is not GONE:
             try:
@@ -196,22 +196,22 @@ class JobProcess:
                 else:
                     yield step
 
-    def _receive(self, report: Report, now: float) -> Step:
+    def _receive(self, report: Report, now: float) -> ReportStep:
         """Moves as the report says; raises `ReportError`."""
-        step = Step(report, self.state, self.connection, self.job, self.ticket)
+        step = ReportStep(report, self.state, self.connection, self.job, self.ticket)
         self._move(type(report))
         if isinstance(report, Taken):
             step.job = self.job = self._begin(report, now)
-        elif isinstance(report, Started):
+        elif isinstance(report, ProgramStarted):
             self.carried.leader = report.pid
-        elif isinstance(report, Finished):
+        elif isinstance(report, JobFinished):
             self.job = None
             if report.idle:
                 self._move(Idle)
             if report.ahead:
                 self._move(Word.OFFER)
                 self._credit.spend()
-        elif isinstance(report, Refused):
+        elif isinstance(report, JobRefused):
             self.job = None
         return step
 
@@ -260,7 +260,7 @@ class JobProcess:
         except OSError:
             pass  # it has gone, or is not listening: its end of the socket will tell
 
-    def _collect(self) -> Step:
+    def _collect(self) -> ReportStep:
         """Reaps the process, which closes its socket when it ends."""
         before, self.state = self.state, GONE
         try:
@@ -274,7 +274,7 @@ class JobProcess:
             reason = f"the job's process was ended: {self._disorder}"
         elif untold and self._status != 0:
             reason = f"the job's process {_end(self._status)}"
-        return Step(Gone(reason), before, self.connection, self.job, self.ticket)
+        return ReportStep(Gone(reason), before, self.connection, self.job, self.ticket)
 
 
 def _end(status: int | None) -> str:

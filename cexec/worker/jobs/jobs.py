@@ -24,9 +24,9 @@ from cexec.worker.jobs.process_states import (
     CarriedConnection,
     CurrentJob,
     Gone,
-    Step,
+    ReportStep,
 )
-from cexec.worker.jobs.reports import Broken, Finished, Free, Idle, Over, Refused, Started, Taken
+from cexec.worker.jobs.reports import Broken, Free, Idle, JobFinished, JobRefused, Over, ProgramStarted, Taken
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -44,11 +44,11 @@ MAXIMUM_WAITING = 16  # (ours) leases without a slot, each of which is a process
 
 
 @dataclass(slots=True)
-class Ended:
+class EndedJob:
     """A job that has finished, of which log and loggers have not been told."""
 
     job: CurrentJob
-    report: Finished
+    report: JobFinished
 
 
 class Jobs:
@@ -73,7 +73,7 @@ class Jobs:
         self._processes: dict[int, JobProcess] = {}  # by descriptor
         self._spare: list[JobProcess] = []  # those that wait for a connection
         self._leases: dict[bytes, JobProcess] = {}  # by ticket, the longest waiting first
-        self._untold: list[Ended] = []
+        self._untold: list[EndedJob] = []
         self._look_again = 0.0  # when those that go ahead are heard
         self._alerted = False  # there is an alert about a job that was lost
         self._stopping = False
@@ -229,7 +229,7 @@ class Jobs:
         if len(waiting) > MAXIMUM_WAITING:
             self._bidder.forget(waiting[0], now)
 
-    def _let_go(self, step: Step, now: float) -> None:
+    def _let_go(self, step: ReportStep, now: float) -> None:
         """Takes the connection's wish for a job back, if it has one."""
         self._leases.pop(step.ticket, None)
         if step.before is OFFERED:
@@ -239,7 +239,7 @@ class Jobs:
 
     # reports
 
-    def _follow(self, process: JobProcess, step: Step, now: float) -> None:
+    def _follow(self, process: JobProcess, step: ReportStep, now: float) -> None:
         """Does what a report asks for; the process has moved already."""
         report, job, connection = step.report, step.job, step.connection
         if isinstance(report, Gone):
@@ -249,14 +249,14 @@ class Jobs:
         if isinstance(report, Taken):
             assert job is not None
             self._take(step.ticket, job, connection, now)
-        elif isinstance(report, Started):
+        elif isinstance(report, ProgramStarted):
             assert job is not None
             self._log.event("started", **job.fields, pid=report.pid)
             job.program_started(self._alerts.started(job.told))
-        elif isinstance(report, Finished):
+        elif isinstance(report, JobFinished):
             assert job is not None
             self._finish(process, job, report, now)
-        elif isinstance(report, Refused):
+        elif isinstance(report, JobRefused):
             assert job is not None
             self._log.event("refused", **job.fields, reason=report.reason)
             outcome = Outcome.UNFIT if report.everywhere else Outcome.REFUSED
@@ -279,14 +279,14 @@ class Jobs:
         self._alerts.given(job.told.job_id, job.told.attempt, ticket)
         self._log.event("accepted", **job.fields, client=connection.label)
 
-    def _finish(self, process: JobProcess, job: CurrentJob, report: Finished, now: float) -> None:
+    def _finish(self, process: JobProcess, job: CurrentJob, report: JobFinished, now: float) -> None:
         if report.idle:
             self._wait(process, now)
         outcome = Outcome.SUCCEEDED if report.status == 0 else Outcome.FAILED
         self._bidder.finished(job.identity, outcome, report.duration, now)
         if report.ahead:
             self._bidder.hold(process.ticket, now)
-        self._untold.append(Ended(job, report))
+        self._untold.append(EndedJob(job, report))
 
     def _keep(self, process: JobProcess) -> None:
         """Lets a process that is free carry another connection, if that is wanted."""
@@ -295,7 +295,7 @@ class Jobs:
         else:
             self._spare.append(process)
 
-    def _remove(self, process: JobProcess, step: Step, report: Gone, now: float) -> None:
+    def _remove(self, process: JobProcess, step: ReportStep, report: Gone, now: float) -> None:
         """Forgets a process that has ended."""
         if report.reason:
             self._log.event("broken", **(step.connection.fields if step.connection else {}), reason=report.reason)
@@ -305,7 +305,7 @@ class Jobs:
         self._conclude(step, now)
         process.close()
 
-    def _conclude(self, step: Step, now: float) -> None:
+    def _conclude(self, step: ReportStep, now: float) -> None:
         """The connection has ended, or the process with it: nothing of its jobs is left."""
         self._let_go(step, now)
         if step.connection is not None and step.connection.taken:

@@ -23,7 +23,7 @@ from cexec.system.process import process, process_tree
 from cexec.system.process.orphans import MARK, Record
 from cexec.worker.jobs.assignment import receive
 from cexec.worker.jobs.carrier import Carrier
-from cexec.worker.jobs.job import HELD_BACK, Announced, Job, Order
+from cexec.worker.jobs.job import HELD_BACK, Job, NextJob, Order
 from cexec.worker.jobs.reports import Broken, Free, Idle, Over, Taken, encode
 
 if TYPE_CHECKING:
@@ -89,11 +89,11 @@ def _run_job(carrier: Carrier, job: Job) -> Go | None:
         return None
     go = None
     if ready and not job.released:
-        if job.announced is Announced.NOTHING:
+        if job.announced is NextJob.NOTHING:
             carrier.tell(Idle())
-        go = _given(carrier, _offer_first if job.announced is Announced.AHEAD else _offer)
+        go = _given(carrier, _offer_first if job.announced is NextJob.AHEAD else _offer)
     else:
-        if job.announced is not Announced.NOTHING:
+        if job.announced is not NextJob.NOTHING:
             carrier.tell(Over(""))
             carrier.cork.let_go()
         if job.leased:

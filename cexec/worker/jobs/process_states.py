@@ -15,13 +15,13 @@ from cexec.net.destinations import address_label
 from cexec.worker.jobs.reports import (
     JOBS_AHEAD,
     Broken,
-    Finished,
     Free,
     Idle,
+    JobFinished,
+    JobRefused,
     Over,
-    Refused,
+    ProgramStarted,
     Report,
-    Started,
     Taken,
     Word,
 )
@@ -58,8 +58,8 @@ Move: TypeAlias = "type[Report] | Word | Act"
 TRANSITIONS: dict[State, dict[Move, State]] = {
     State.SPARE: {Act.GIVE: State.OFFERED},
     State.OFFERED: {Taken: State.TAKEN, Over: State.ENDED, Word.LAST: State.OFFERED},
-    State.TAKEN: {Started: State.RUNNING, Refused: State.ENDED, Broken: State.BROKEN, Word.LAST: State.TAKEN},
-    State.RUNNING: {Finished: State.ENDED, Broken: State.BROKEN, Word.LAST: State.RUNNING},
+    State.TAKEN: {ProgramStarted: State.RUNNING, JobRefused: State.ENDED, Broken: State.BROKEN, Word.LAST: State.TAKEN},
+    State.RUNNING: {JobFinished: State.ENDED, Broken: State.BROKEN, Word.LAST: State.RUNNING},
     State.ENDED: {Idle: State.WAITING, Free: State.SPARE, Word.LAST: State.ENDED},
     State.WAITING: {Word.OFFER: State.OFFERED, Word.LAST: State.DISMISSED, Over: State.ENDED},
     State.DISMISSED: {Over: State.ENDED},
@@ -122,7 +122,7 @@ class Gone:
 
 
 @dataclass(slots=True)
-class Step:
+class ReportStep:
     """One report, with the state, the connection, the job and the ticket that the process had when it came.
 
     For `Taken` the job is the one that begins.  The ticket is what the bidder calls the connection's next job.

@@ -51,7 +51,7 @@ class Taken:
 
 
 @dataclass(slots=True)
-class Started:
+class ProgramStarted:
     """The program runs."""
 
     name: ClassVar = "started"
@@ -59,7 +59,7 @@ class Started:
 
 
 @dataclass(slots=True)
-class Refused:
+class JobRefused:
     """The program has not been started.  `everywhere`: every worker would refuse this job."""
 
     name: ClassVar = "refused"
@@ -68,7 +68,7 @@ class Refused:
 
 
 @dataclass(slots=True)
-class Finished:
+class JobFinished:
     """The exit frame is on its way.
 
     `sent` and `received` count bytes, `cpu` and `duration` are in seconds.  `idle` stands for an `Idle` that follows at
@@ -117,9 +117,9 @@ class Free:
     name: ClassVar = "free"
 
 
-Report: TypeAlias = Taken | Started | Refused | Finished | Broken | Idle | Over | Free
+Report: TypeAlias = Taken | ProgramStarted | JobRefused | JobFinished | Broken | Idle | Over | Free
 
-REPORTS: tuple[type[Report], ...] = (Taken, Started, Refused, Finished, Broken, Idle, Over, Free)
+REPORTS: tuple[type[Report], ...] = (Taken, ProgramStarted, JobRefused, JobFinished, Broken, Idle, Over, Free)
 _BY_NAME: dict[str, type[Report]] = {kind.name: kind for kind in REPORTS}
 _NAMES = {kind: [field.name for field in fields(kind)] for kind in REPORTS}
 _JSON = {"int": int, "float": float, "str": str, "bool": bool, "bytes": str}  # the type that a field has in JSON

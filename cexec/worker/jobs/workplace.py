@@ -26,15 +26,18 @@ if TYPE_CHECKING:
 
 
 class Workplace:
-    """`record` is written, not closed; `step` pumps once."""
+    """`record` is written, not closed.
 
-    __slots__ = ("_directory", "_origin", "_pump", "_record", "_sent", "_step", "group")
+    `step` of the methods pumps once.  It is not kept: it belongs to the job, which owns this object, and such a cycle
+    would keep the keys and buffers of one connection in the process that carries the next one.
+    """
 
-    def __init__(self, pump: Pump, record: Record | None, step: Callable[[], None]) -> None:
+    __slots__ = ("_directory", "_origin", "_pump", "_record", "_sent", "group")
+
+    def __init__(self, pump: Pump, record: Record | None) -> None:
         self.group: MemoryGroup | None = None
         self._pump = pump
         self._record = record
-        self._step = step
         self._directory: PrivateDirectory | None = None
         self._origin = -1  # the working directory before that
         self._sent: HeldProgram | None = None  # the program that the client has brought
@@ -44,17 +47,18 @@ class Workplace:
         """There is a private directory."""
         return self._directory is not None
 
-    def enter(self, files: list[Stream]) -> None:
+    def enter(self, files: list[Stream], step: Callable[[], None]) -> None:
         """Makes the directory the working directory; the client's files in it are complete when this returns."""
         self._origin = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC)
         self._directory = PrivateDirectory()
         if self._record is not None:
             self._record.add(directory=self._directory.path)
         self._directory.enter()
-        receive_files(self._pump, files, self._directory, self._step)
+        receive_files(self._pump, files, self._directory, step)
 
-    def obtain(self, go: Go, programs: SentPrograms) -> None:
-        self._sent = sent_programs.obtain(self._pump, go, programs, self._step)
+    def obtain(self, go: Go, programs: SentPrograms, step: Callable[[], None]) -> None:
+        """Gets the program that the client brings."""
+        self._sent = sent_programs.obtain(self._pump, go, programs, step)
 
     def command(self, words: list[str]) -> list[str]:
         """The command, with the path of the client's program in its place."""
@@ -66,10 +70,10 @@ class Workplace:
         if self.group is not None and self._record is not None:
             self._record.add(group=self.group.path)
 
-    def send_files(self, streams: list[Stream], *, skip: bool) -> None:
+    def send_files(self, streams: list[Stream], step: Callable[[], None], *, skip: bool) -> None:
         """Gives the client what the program has left in the directory.  `skip`: none of it."""
         if self._directory is not None:
-            send_files(self._pump, streams, self._directory, self._step, skip=skip)
+            send_files(self._pump, streams, self._directory, step, skip=skip)
 
     def leave(self) -> None:
         if self._directory is not None:

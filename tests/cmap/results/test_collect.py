@@ -24,14 +24,14 @@ from cexec.cmap.results.collect import (
     CommitOrder,
     Concatenated,
     DelimitedResults,
-    Ended,
+    EndedTask,
     Joblog,
     JsonResults,
     LineBuffer,
     Printed,
     tagged,
 )
-from cexec.cmap.results.outcome import Outcome
+from cexec.cmap.results.outcome import TaskOutcome
 
 
 @pytest.fixture
@@ -48,15 +48,15 @@ def output(data: bytes) -> Output:
 def ended(
     stdout: bytes = b"", stderr: bytes = b"", *, succeeded: bool = True, rejected: bool = False,
     results: Iterable[Result] = (), **row: str,
-) -> Ended:  # fmt: skip
+) -> EndedTask:  # fmt: skip
     task = Task(3, stdin=TaskInput(NOTHING), results=list(results), parameters=row, label=" ".join(row.values()))
-    outcome = Outcome(
+    outcome = TaskOutcome(
         3, succeeded=succeeded, command=lambda: "command", worker="w", started=1.0, runtime=2.0, rejected=rejected
     )
-    return Ended(task, outcome, {STDOUT: output(stdout), STDERR: output(stderr)})
+    return EndedTask(task, outcome, {STDOUT: output(stdout), STDERR: output(stderr)})
 
 
-def written(writer: object, what: Ended) -> bytes:
+def written(writer: object, what: EndedTask) -> bytes:
     return b"".join(writer.additions(what))  # type: ignore[attr-defined]
 
 
@@ -220,9 +220,9 @@ def test_a_character_may_be_cut_by_the_pieces(file: AppendFile, cut: int) -> Non
             return iter([text[:cut], text[cut:]])
 
     what = ended()
-    what = Ended(what.task, what.outcome, {STDOUT: Cut(), STDERR: Output()})
+    what = EndedTask(what.task, what.outcome, {STDOUT: Cut(), STDERR: Output()})
     assert json.loads(written(JsonResults(file), what))["stdout"] == text.decode()
-    half = Ended(what.task, what.outcome, {STDOUT: output(text[:1]), STDERR: output(os.urandom(1000) + b"\xff")})
+    half = EndedTask(what.task, what.outcome, {STDOUT: output(text[:1]), STDERR: output(os.urandom(1000) + b"\xff")})
     found = json.loads(written(JsonResults(file), half))
     assert base64.b64decode(found["stdout_base64"]) == text[:1]
     assert base64.b64decode(found["stderr_base64"]) == b"".join(half.outputs[STDERR].pieces())

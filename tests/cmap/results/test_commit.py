@@ -19,8 +19,8 @@ import pytest
 from cexec.cmap.results import commit as commit_module
 from cexec.cmap.results.appending import AppendFile
 from cexec.cmap.results.commit import commit, unsaved
-from cexec.cmap.results.journal import NEW, RESUME, Claim, Journal
-from cexec.cmap.results.outcome import Outcome
+from cexec.cmap.results.journal import NEW, RESUME, Journal, TaskClaim
+from cexec.cmap.results.outcome import TaskOutcome
 from cexec.errors import LocalError
 from tests.environment import ROOT
 from tests.needs import require_namespaces
@@ -42,7 +42,7 @@ class Coordinator:
         self.log = AppendFile.open(str(directory / "log"), b"head\n")
         self.table = AppendFile.open(str(directory / "table"))
 
-    def claim(self) -> Claim | None:
+    def claim(self) -> TaskClaim | None:
         return self.journal.claim(b"k" * 16, 1, "command")
 
     def commit(self) -> None:
@@ -53,7 +53,7 @@ class Coordinator:
         commit(
             self.journal,
             self.claim(),
-            Outcome(1, succeeded=True, command=str),
+            TaskOutcome(1, succeeded=True, command=str),
             appends=[(self.log, [b"line\n"]), (self.table, [b"row ", b"one\n"])],
             renames=renames,
         )
@@ -84,7 +84,7 @@ def test_a_task_leaves_everything_behind(tmp_path: Path) -> None:
 def test_without_a_journal_everything_is_left_behind_too(tmp_path: Path) -> None:
     (tmp_path / "a.tmp").write_text("a")
     log = AppendFile.open(str(tmp_path / "log"))
-    outcome = Outcome(1, succeeded=True, command=str)
+    outcome = TaskOutcome(1, succeeded=True, command=str)
     commit(None, None, outcome, appends=[(log, [b"x"])], renames=[(str(tmp_path / "a.tmp"), str(tmp_path / "a"))])
     assert (tmp_path / "a").read_text() == "a"
     assert (tmp_path / "log").read_bytes() == b"x"
@@ -166,7 +166,7 @@ def test_a_journal_on_a_full_disk_takes_back_what_was_added(tmp_path: Path, monk
     coordinator = Coordinator(tmp_path)
     intend = coordinator.journal.intend
 
-    def intend_then_full(claim: Claim, places: object) -> None:
+    def intend_then_full(claim: TaskClaim, places: object) -> None:
         intend(claim, places)  # type: ignore[arg-type]
         coordinator.journal.database.execute("PRAGMA query_only=ON")
 
@@ -244,7 +244,7 @@ import os, sys
 from cexec.cmap.results.appending import AppendFile
 from cexec.cmap.results.commit import commit, unsaved
 from cexec.cmap.results.journal import RESUME, Journal
-from cexec.cmap.results.outcome import Outcome
+from cexec.cmap.results.outcome import TaskOutcome
 from cexec.cmap.results import joblog
 from cexec.cmap.results.attempt_files import FileOutput, sweep, temporary_name
 from cexec.errors import LocalError
@@ -262,7 +262,7 @@ try:
         result = FileOutput("results/" + temporary_name(journal.token), f"results/{{number}}")
         result.append(b"result %d" % number)
         result.close()
-        outcome = Outcome(number, succeeded=number % 7 != 0, command=str, exitval=int(number % 7 == 0))
+        outcome = TaskOutcome(number, succeeded=number % 7 != 0, command=str, exitval=int(number % 7 == 0))
         block = [b"begin %d\\n" % number, b"x" * 5000 + b"\\n", b"end %d\\n" % number]
         appends = [(log, [joblog.line(outcome)]), (out, block)]
         commit(journal, claim, outcome, appends=appends, renames=[(result.path, f"results/{{number}}")])

@@ -7,12 +7,12 @@ import subprocess
 from pathlib import Path
 
 from cexec.cmap.results import joblog
-from cexec.cmap.results.outcome import Outcome
+from cexec.cmap.results.outcome import TaskOutcome
 from tests.needs import require_tool
 
 
 def test_a_line() -> None:
-    outcome = Outcome(
+    outcome = TaskOutcome(
         3,
         succeeded=False,
         command=lambda: "cexec app.pub -- 'a\tb\nc'",
@@ -30,7 +30,7 @@ def test_a_line() -> None:
 
 
 def test_a_task_that_no_worker_had_and_bytes_that_are_no_utf8() -> None:
-    assert joblog.line(Outcome(1, succeeded=False, command=lambda: "\udcff", exitval=-1)) == (
+    assert joblog.line(TaskOutcome(1, succeeded=False, command=lambda: "\udcff", exitval=-1)) == (
         b"1\t-\t0.000\t     0.000\t0\t0\t-1\t0\t\xff\n"
     )
 
@@ -42,7 +42,9 @@ def test_the_columns_are_those_of_gnu_parallel(tmp_path: Path) -> None:
     subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, check=False)
     header, line = (tmp_path / "log").read_bytes().splitlines(keepends=True)
     assert header == joblog.HEADER
-    ours = joblog.line(Outcome(1, succeeded=False, command=lambda: "true\nexit 3", worker=":", started=1.0, exitval=3))
+    ours = joblog.line(
+        TaskOutcome(1, succeeded=False, command=lambda: "true\nexit 3", worker=":", started=1.0, exitval=3)
+    )
     theirs, own = line[:-1].split(b"\t"), ours[:-1].split(b"\t")
     assert own[:2] == theirs[:2] == [b"1", b":"]
     assert re.fullmatch(rb"\d+\.\d{3}", theirs[2]) and own[2] == b"1.000"

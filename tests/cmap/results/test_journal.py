@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cexec.cmap.results.journal import NEW, RESUME, RESUME_FAILED, RETRY_FAILED, Claim, Journal
-from cexec.cmap.results.outcome import Outcome
+from cexec.cmap.results.journal import NEW, RESUME, RESUME_FAILED, RETRY_FAILED, Journal, TaskClaim
+from cexec.cmap.results.outcome import TaskOutcome
 from cexec.errors import LocalError, UsageError
 
 Open = Callable[..., Journal]
@@ -40,11 +40,11 @@ def key(number: int) -> bytes:
     return number.to_bytes(16, "big")
 
 
-def outcome(number: int, *, succeeded: bool = True, **values: object) -> Outcome:
-    return Outcome(number, succeeded=succeeded, command=str, **values)  # type: ignore[arg-type]
+def outcome(number: int, *, succeeded: bool = True, **values: object) -> TaskOutcome:
+    return TaskOutcome(number, succeeded=succeeded, command=str, **values)  # type: ignore[arg-type]
 
 
-def claim(journal: Journal, number: int) -> Claim:
+def claim(journal: Journal, number: int) -> TaskClaim:
     found = journal.claim(key(number), number, f"command {number}")
     assert found is not None
     return found

@@ -12,9 +12,9 @@ import pytest
 from cexec.cmap.inputs.tasks import DATA, STDOUT, Result, Task, TaskInput
 from cexec.cmap.results.appending import AppendFile
 from cexec.cmap.results.attempt_files import AttemptFiles
-from cexec.cmap.results.collect import Collected, Concatenated, Ended
-from cexec.cmap.results.outcome import Outcome
-from cexec.cmap.results.saver import Finished, Saver
+from cexec.cmap.results.collect import Collected, Concatenated, EndedTask
+from cexec.cmap.results.outcome import TaskOutcome
+from cexec.cmap.results.saver import FinishedTask, Saver
 from cexec.cmap.results.validate import Validator
 from cexec.errors import LocalError
 
@@ -24,13 +24,13 @@ def _directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def finished(number: int, output: bytes, *, succeeded: bool = True, result: str = "") -> Finished:
+def finished(number: int, output: bytes, *, succeeded: bool = True, result: str = "") -> FinishedTask:
     results = [Result(STDOUT, result)] if result else []
     task = Task(number, stdin=TaskInput(DATA), results=results, parameters={"n": str(number)})
     files = AttemptFiles(task, "0" * 16)
     files.outputs[STDOUT].append(output)
-    outcome = Outcome(number, succeeded=succeeded, command=str)
-    return Finished(Ended(task, outcome, files.outputs), files, None)
+    outcome = TaskOutcome(number, succeeded=succeeded, command=str)
+    return FinishedTask(EndedTask(task, outcome, files.outputs), files, None)
 
 
 class Run:
@@ -43,7 +43,7 @@ class Run:
         self.saver = Saver(journal=None, order=order, writers=[writer], collector=collector)
         self.saver.saved = lambda ended: self.saved.append(ended.task.number)
 
-    def __call__(self, *things: Finished | int) -> str:
+    def __call__(self, *things: FinishedTask | int) -> str:
         """A number is skipped; what is written at the end."""
 
         async def play() -> None:

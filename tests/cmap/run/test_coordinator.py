@@ -13,15 +13,15 @@ import pytest
 
 from cexec.client.aio.lease import LeaseJob
 from cexec.cmap.inputs.tasks import Task
-from cexec.cmap.options import Options
-from cexec.cmap.results.outcome import ENDED_BY_US, Outcome
+from cexec.cmap.results.outcome import ENDED_BY_US, TaskOutcome
 from cexec.cmap.run.coordinator import TICK, Coordinator
-from cexec.cmap.run.ending import Ending, How
+from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.known_workers import FORGET_AFTER
 from cexec.cmap.run.lease_service import HOLD, IDLE_PATIENCE, PERMANENT_PATIENCE
 from cexec.cmap.run.observer import Counts, Observer, Running
 from cexec.cmap.run.pacing import CONTENDED_SEARCHES, MOST_SEARCHES
 from cexec.cmap.run.policy import Rate, TimeLimit, parse_halt, parse_placement
+from cexec.cmap.run_options import Options
 from cexec.cmap.setup import Setup
 from cexec.errors import CexecError, DisconnectedError, LocalError, NoWorkerError, RefusedError
 from cexec.protocol.connection.frames import Exit, Go
@@ -39,7 +39,7 @@ class Run(Observer):
         self.workers = workers
         self.ended_how: list[tuple[int, How]] = []
         self.reasons: list[str] = []
-        self.outcomes: dict[int, Outcome] = {}
+        self.outcomes: dict[int, TaskOutcome] = {}
         self.begun: list[tuple[float, int]] = []
         self.leases_at_once: list[int] = []
         self.told: list[str] = []
@@ -73,11 +73,11 @@ class Run(Observer):
     def began(self, running: Running, now: float) -> None:
         self.begun.append((now - BEGIN, running.task))
 
-    def ended(self, running: Running, ending: Ending, bytes_out: int, now: float) -> None:
+    def ended(self, running: Running, ending: AttemptEnding, bytes_out: int, now: float) -> None:
         self.ended_how.append((running.task, ending.how))
         self.reasons.append(ending.reason)
 
-    def settled(self, task: Task, outcome: Outcome, now: float) -> None:
+    def settled(self, task: Task, outcome: TaskOutcome, now: float) -> None:
         assert task.number not in self.outcomes
         self.outcomes[task.number] = outcome
 

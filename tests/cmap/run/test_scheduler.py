@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from cexec.cmap.run.attempt import Attempt
-from cexec.cmap.run.ending import Ending, How
+from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.policy import Pace, Placement, Policy, TimeLimit, parse_halt
 from cexec.cmap.run.retry import MOST_REFUSALS
 from cexec.cmap.run.scheduler import NOTHING_YET, Cancel, Scheduler, Settled
+from cexec.cmap.run.task_attempt import TaskAttempt
 from cexec.errors import UsageError
 
 
@@ -25,19 +25,19 @@ class Cluster:
         for worker in workers:
             self.scheduler.worker_joined(worker, slots)
 
-    def start(self, worker: str = "a", *, once: bool = False) -> Attempt:
+    def start(self, worker: str = "a", *, once: bool = False) -> TaskAttempt:
         attempt = self.offer(worker)
         assert attempt is not None
         self.scheduler.began(attempt, self.now, once=once)
         return attempt
 
-    def offer(self, worker: str) -> Attempt | None:
+    def offer(self, worker: str) -> TaskAttempt | None:
         return self.scheduler.next_task(worker, self.now)
 
     def end(
-        self, attempt: Attempt, how: How = How.SUCCEEDED, *, reason: str = "", status: int = 1
+        self, attempt: TaskAttempt, how: How = How.SUCCEEDED, *, reason: str = "", status: int = 1
     ) -> list[tuple[str, int, str]]:
-        self.scheduler.ended(attempt, Ending(how, reason, status=status), self.now)
+        self.scheduler.ended(attempt, AttemptEnding(how, reason, status=status), self.now)
         return self.events()
 
     def events(self) -> list[tuple[str, int, str]]:
@@ -377,7 +377,7 @@ def test_the_pace_of_starts() -> None:
 # speculation
 
 
-def speculating(**rules: Any) -> tuple[Cluster, Attempt]:
+def speculating(**rules: Any) -> tuple[Cluster, TaskAttempt]:
     """Three tasks of 1 s are done, the fourth and last begins on b; a has nothing to do."""
     cluster = Cluster(4, "ab", speculate=2.0, **rules)
     for _ in range(3):
@@ -480,7 +480,7 @@ def makespan(slow_factor: float, speculate: float, workers: int, tasks: int) -> 
     randomness = random.Random(1)
     for name in names:
         scheduler.worker_joined(name, 1)
-    busy: dict[Attempt, float] = {}
+    busy: dict[TaskAttempt, float] = {}
     now = 0.0
     while not scheduler.over:
         for name in names:
@@ -492,11 +492,11 @@ def makespan(slow_factor: float, speculate: float, workers: int, tasks: int) -> 
         now = min([*busy.values(), *([timeout] if timeout is not None else [])]) + 1e-9
         for attempt in [attempt for attempt, end in busy.items() if end <= now]:
             del busy[attempt]
-            scheduler.ended(attempt, Ending(How.SUCCEEDED), now)
+            scheduler.ended(attempt, AttemptEnding(How.SUCCEEDED), now)
         while (event := scheduler.next_event()) is not None:
             if isinstance(event, Cancel):
                 busy.pop(event.attempt, None)
-                scheduler.ended(event.attempt, Ending(How.LOST), now)
+                scheduler.ended(event.attempt, AttemptEnding(How.LOST), now)
     assert scheduler.succeeded == tasks
     return now
 
@@ -524,7 +524,7 @@ def _random_history(randomness: random.Random) -> None:
         speculate=randomness.choice([0.0, 1.5]),
         timeout=TimeLimit(randomness.choice([None, 5.0])),
     )
-    running: list[Attempt] = []
+    running: list[TaskAttempt] = []
     settled: list[int] = []
     for _ in range(3000):
         cluster.now += randomness.random()
@@ -537,7 +537,7 @@ def _random_history(randomness: random.Random) -> None:
         elif running:
             attempt = running.pop(randomness.randrange(len(running)))
             how = randomness.choice([How.SUCCEEDED, How.SUCCEEDED, How.FAILED, How.LOST, How.REFUSED])
-            cluster.scheduler.ended(attempt, Ending(how, how.value), cluster.now)
+            cluster.scheduler.ended(attempt, AttemptEnding(how, how.value), cluster.now)
         cluster.scheduler.handle_timeout(cluster.now)
         settled += [task for what, task, _ in cluster.events() if what != "cancel"]
         if cluster.scheduler.over:
@@ -555,7 +555,7 @@ def test_tasks_that_have_not_come_are_waited_for() -> None:
     first = scheduler.next_task("a", 0.0)
     assert first is not None
     scheduler.began(first, 0.0)
-    scheduler.ended(first, Ending(How.SUCCEEDED), 1.0)
+    scheduler.ended(first, AttemptEnding(How.SUCCEEDED), 1.0)
     assert scheduler.next_task("a", 1.0) is None
     assert not scheduler.wants_workers(1.0) and not scheduler.over
     scheduler.look_again()
@@ -578,5 +578,5 @@ def test_the_user_ends_a_run() -> None:
     for attempt in attempts:
         event = scheduler.next_event()
         assert attempt is not None and isinstance(event, Cancel) and event.attempt is attempt
-        scheduler.ended(attempt, Ending(How.FAILED, "ended"), 1.0)
+        scheduler.ended(attempt, AttemptEnding(How.FAILED, "ended"), 1.0)
     assert scheduler.over and not scheduler.failed

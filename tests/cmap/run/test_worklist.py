@@ -11,7 +11,7 @@ from cexec.cmap.inputs.blocks import BlockReader
 from cexec.cmap.inputs.tables import Words
 from cexec.cmap.inputs.task_plan import Plan, Work
 from cexec.cmap.results.journal import NEW, RESUME, Journal
-from cexec.cmap.results.outcome import Outcome
+from cexec.cmap.results.outcome import TaskOutcome
 from cexec.cmap.run.scheduler import NOTHING_YET
 from cexec.cmap.run.worklist import Worklist
 
@@ -55,7 +55,7 @@ def test_what_is_done_is_skipped() -> None:
     assert next(work.numbers()) == 3
     claim = work.claim(3)
     assert claim is not None
-    journal.commit(claim, Outcome(3, succeeded=True, command=str), [])
+    journal.commit(claim, TaskOutcome(3, succeeded=True, command=str), [])
     assert work.is_done(work.task(3))
     work.close(3)
     assert work.claim(3) is None

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from cexec.cmap.results.journal import NEW, Claim, Journal
-from cexec.cmap.results.outcome import Outcome
+from cexec.cmap.results.journal import NEW, Journal, TaskClaim
+from cexec.cmap.results.outcome import TaskOutcome
 from cexec.cmap.watch.explain import INTERVAL, StatusNote, explain
 from cexec.errors import UsageError
 from tests.cmap.watch.watching import BEGIN, counts
@@ -30,16 +30,18 @@ def journal(path: str) -> Iterator[Journal]:
         journal.close()
 
 
-def claimed(journal: Journal, number: int) -> Claim:
+def claimed(journal: Journal, number: int) -> TaskClaim:
     claim = journal.claim(bytes([number]), number, f"cexec a.pub -- {number}")
     assert claim is not None
     return claim
 
 
-def end(journal: Journal, claim: Claim, number: int, reason: str = "") -> None:
+def end(journal: Journal, claim: TaskClaim, number: int, reason: str = "") -> None:
     attempt = journal.begin_attempt(claim, "w@x", NOW)
     journal.end_attempt(attempt, reason, NOW + 2)
-    outcome = Outcome(number, succeeded=not reason, command=str, worker="w@x", started=NOW, runtime=2.0, reason=reason)
+    outcome = TaskOutcome(
+        number, succeeded=not reason, command=str, worker="w@x", started=NOW, runtime=2.0, reason=reason
+    )
     journal.commit(claim, outcome, [])
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cexec.cmap.run.ending import Ending, How
+from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.watch.history import MOST_FAILURES, MOST_SPANS, History
 from tests.cmap.watch.watching import BEGIN, attempt, counts, play, settle
 
@@ -27,14 +27,14 @@ def test_what_runs_now() -> None:
     history.opened(None, BEGIN)
     history.began(running := attempt(1), BEGIN + 1)
     assert history.ordered()[0].running == 1 and history.left is None and history.seconds_left is None
-    history.ended(running, Ending(How.LOST, "gone"), 0, BEGIN + 2)
+    history.ended(running, AttemptEnding(How.LOST, "gone"), 0, BEGIN + 2)
     assert (history.ordered()[0].running, history.ordered()[0].lost) == (0, 1)
 
 
 def test_an_attempt_that_was_never_begun() -> None:
     history = History()
     history.opened(1, BEGIN)
-    history.ended(attempt(1), Ending(How.REFUSED, "no"), 0, BEGIN + 1)
+    history.ended(attempt(1), AttemptEnding(How.REFUSED, "no"), 0, BEGIN + 1)
     assert history.ordered()[0].turned_away == 1 and not history.ordered()[0].slots
 
 
@@ -44,7 +44,7 @@ def test_memory_is_bounded_and_what_went_wrong_stays() -> None:
     for number in range(5000):
         history.began(running := attempt(number), BEGIN + number)
         how = How.FAILED if number == 2500 else How.SUCCEEDED
-        history.ended(running, Ending(how), 0, BEGIN + number + 1)
+        history.ended(running, AttemptEnding(how), 0, BEGIN + number + 1)
         settle(history, running, number + 1, "bad")
     (slot,) = history.ordered()[0].slots
     assert len(slot.spans) <= MOST_SPANS
@@ -58,6 +58,6 @@ def test_memory_is_bounded_whatever_happens() -> None:
     history.opened(None, BEGIN)
     for number in range(2000):
         history.began(running := attempt(number), BEGIN + number)
-        history.ended(running, Ending(How.FAILED if number % 2 else How.SUCCEEDED), 0, BEGIN + number + 1)
+        history.ended(running, AttemptEnding(How.FAILED if number % 2 else How.SUCCEEDED), 0, BEGIN + number + 1)
     (slot,) = history.ordered()[0].slots
     assert len(slot.spans) <= MOST_SPANS and sum(span.count for span in slot.spans) == 2000

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from cexec.cmap.run.ending import Ending, How
+from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.watch.history import History
 from cexec.cmap.watch.report import INTERVAL, LEAST_DRAWN, MOST_DRAWN, Report, page
 from cexec.errors import UsageError
@@ -71,7 +71,7 @@ def test_a_page_is_bounded() -> None:
     for number in range(20_000):
         worker = f"w{number % 1000}@x"
         history.began(running := attempt(number, worker=worker), BEGIN + number / 1000)
-        history.ended(running, Ending(How.SUCCEEDED), 0, BEGIN + number / 1000 + 0.5)
+        history.ended(running, AttemptEnding(How.SUCCEEDED), 0, BEGIN + number / 1000 + 0.5)
         settle(history, running, number / 1000 + 0.5)
     assert "".join(page(history, "title")).count("<rect ") <= max(MOST_DRAWN, 1000 * LEAST_DRAWN)
 

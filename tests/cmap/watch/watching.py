@@ -7,8 +7,8 @@ from types import SimpleNamespace
 from typing import Any
 
 from cexec.cmap.inputs.tasks import NOTHING, Task, TaskInput
-from cexec.cmap.results.outcome import Outcome
-from cexec.cmap.run.ending import Ending, How
+from cexec.cmap.results.outcome import TaskOutcome
+from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.known_workers import KnownWorker
 from cexec.cmap.run.observer import Counts, Observer, Running
 
@@ -33,7 +33,7 @@ def counts(**values: object) -> Counts:
 def settle(observer: Observer, running: Running, end: float, reason: str = "") -> None:
     """The task of an attempt is over, with what it says."""
     task = Task(running.task, stdin=TaskInput(NOTHING), label=running.label)
-    outcome = Outcome(
+    outcome = TaskOutcome(
         running.task, succeeded=not reason, command=str, worker=running.worker.name, runtime=1.0, exitval=bool(reason),
         reason=reason,
     )  # fmt: skip
@@ -51,6 +51,6 @@ def play(observer: Observer, tasks: Mapping[int, tuple[str, float, float, str]],
             observer.began(running[number], BEGIN + now)
         else:
             reason = tasks[number][3]
-            ending = Ending(How.FAILED if reason else How.SUCCEEDED, reason, status=bool(reason))
+            ending = AttemptEnding(How.FAILED if reason else How.SUCCEEDED, reason, status=bool(reason))
             observer.ended(running[number], ending, 500, BEGIN + now)
             settle(observer, running[number], now, reason)

@@ -23,7 +23,7 @@ from cexec.worker.discovery.alert_sender import AlertedJob
 from cexec.worker.discovery.heard import HeardAnnouncements, Known
 from cexec.worker.jobs.job_process import JobProcess
 from cexec.worker.jobs.jobs import Jobs
-from cexec.worker.jobs.reports import MAXIMUM_REPORT, Finished, Report, Started, Taken, Word, encode
+from cexec.worker.jobs.reports import MAXIMUM_REPORT, JobFinished, ProgramStarted, Report, Taken, Word, encode
 from tests.protocol.wires import APPLICATION
 
 NOW = 100.0
@@ -31,9 +31,9 @@ DEADLINE = 20.0  # seconds
 CLEAN_END = signal.SIGUSR1  # a process that gets it exits with status 0
 
 
-def finished(*, idle: bool = False, ahead: bool = False, status: int = 0) -> Finished:
+def finished(*, idle: bool = False, ahead: bool = False, status: int = 0) -> JobFinished:
     """A job has ended."""
-    return Finished(
+    return JobFinished(
         status=status, sent=0, received=0, cpu=0.1, reason="", duration=0.5, idle=idle or ahead, ahead=ahead
     )
 
@@ -79,6 +79,7 @@ class Actor:
         """Ends the process, and waits until its worker can see that."""
         os.kill(self.pid, number)
         self.channel.close()
+        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # not reaped: that is for its JobProcess to do
         assert select.select([self.process], [], [], DEADLINE)[0]
 
     def close(self) -> None:
@@ -151,7 +152,7 @@ class Scene:
     def running(self, number: int) -> Actor:
         """A process that runs its first job in a slot."""
         actor = self.connected(number)
-        self.say(actor, taken(number), Started(1))
+        self.say(actor, taken(number), ProgramStarted(1))
         return actor
 
     def say(self, actor: Actor, *reports: Report) -> None:

@@ -30,7 +30,7 @@ from cexec.system.process.resource_limits import Limits
 from cexec.worker.jobs import job as worker_job
 from cexec.worker.jobs import job_tree
 from cexec.worker.jobs import program_streams as worker_streams
-from cexec.worker.jobs.reports import Broken, Finished, Refused, Started
+from cexec.worker.jobs.reports import Broken, JobFinished, JobRefused, ProgramStarted
 from tests.jobs import STANDARD, RefusedError, RemoteJob, lost, python, shell, written
 
 SOON = 1.5  # seconds: less than the grace time, which nobody waits for when nothing is left
@@ -45,7 +45,7 @@ def test_input_output_errors_and_status() -> None:
     with shell("cat; echo oops >&2; exit 3", inputs={0: b"hello"}) as job:
         result = job.run()
         assert (result.kind, result.status, job.output(1), job.output(2)) == (EXITED, 3, b"hello", b"oops\n")
-        assert [type(report) for report in job.reports()] == [Started, Finished]
+        assert [type(report) for report in job.reports()] == [ProgramStarted, JobFinished]
 
 
 def test_death_by_a_signal_is_told() -> None:
@@ -253,7 +253,7 @@ def test_the_parent_is_told_whether_every_worker_would_refuse(allowed: bool, eve
             job.run()
         job.pump.connection.close()
         (report,) = job.reports()
-        assert isinstance(report, Refused) and report.everywhere == everywhere
+        assert isinstance(report, JobRefused) and report.everywhere == everywhere
 
 
 def test_an_argument_that_the_system_refuses_is_a_refusal() -> None:
@@ -261,7 +261,7 @@ def test_an_argument_that_the_system_refuses_is_a_refusal() -> None:
         with pytest.raises(RefusedError, match="cannot start sh: argument list too long"):
             job.run()
         job.pump.connection.close()
-        assert [type(report) for report in job.reports()] == [Refused]
+        assert [type(report) for report in job.reports()] == [JobRefused]
 
 
 def test_a_program_that_has_gone_is_a_refusal(tmp_path: Path) -> None:
@@ -359,7 +359,7 @@ def test_a_client_that_goes_ends_the_tree() -> None:
         job.until(lambda: len(job.processes()) >= 4)
         job.pump.connection.close()
         assert job.remains(5.0) == []
-        assert [type(report) for report in job.reports()] == [Started, Broken]
+        assert [type(report) for report in job.reports()] == [ProgramStarted, Broken]
 
 
 def test_a_worker_that_goes_ends_the_tree(capfd: pytest.CaptureFixture[str]) -> None:
@@ -415,7 +415,7 @@ def test_a_client_that_does_not_take_the_output_loses_its_slot_after_the_time_li
     monkeypatch.setattr(worker_job, "RELEASE_PATIENCE", 0.3)
     with shell("yes", held=True, limits=Limits(time=0.2)) as job:
         assert "disconnected" in lost(job)
-        assert [type(report) for report in job.reports()] == [Started, Broken]
+        assert [type(report) for report in job.reports()] == [ProgramStarted, Broken]
 
 
 def test_a_program_that_exits_0_at_its_time_limit_has_not_succeeded() -> None:

@@ -11,7 +11,18 @@ import psutil
 import pytest
 
 from cexec.worker.jobs.process_states import TRANSITIONS, State
-from cexec.worker.jobs.reports import Broken, Finished, Free, Idle, Over, Refused, Report, Started, Taken, encode
+from cexec.worker.jobs.reports import (
+    Broken,
+    Free,
+    Idle,
+    JobFinished,
+    JobRefused,
+    Over,
+    ProgramStarted,
+    Report,
+    Taken,
+    encode,
+)
 from tests.service import Application, Service, Shell
 from tests.waiting import comes_true
 from tests.worker.jobs.scene import CLEAN_END, NOW, Actor, Scene, finished, taken
@@ -113,18 +124,19 @@ def test_what_a_process_said_is_heard_although_it_left_a_word_unread() -> None:
 
 
 REPORTS: dict[type[Report], Report] = {
-    Taken: taken(3), Started: Started(1), Refused: Refused("x", False), Finished: finished(), Broken: Broken("x"),
+    Taken: taken(3), ProgramStarted: ProgramStarted(1), JobRefused: JobRefused("x", False), JobFinished: finished(),
+    Broken: Broken("x"),
     Idle: Idle(), Over: Over(""), Free: Free(),
 }  # fmt: skip
 WAYS: dict[State, list[list[Report]]] = {  # from a connection that has just been given; one list for each `say`
     State.OFFERED: [],
     State.TAKEN: [[taken(1)]],
-    State.RUNNING: [[taken(1), Started(1)]],
-    State.ENDED: [[taken(1), Started(1), finished()]],
-    State.WAITING: [[taken(1), Started(1), finished(idle=True)]],
-    State.DISMISSED: [[taken(1), Started(1)], [finished(idle=True)]],
-    State.BROKEN: [[taken(1), Started(1), Broken("x")]],
-    State.SPARE: [[taken(1), Started(1), finished(), Free()]],
+    State.RUNNING: [[taken(1), ProgramStarted(1)]],
+    State.ENDED: [[taken(1), ProgramStarted(1), finished()]],
+    State.WAITING: [[taken(1), ProgramStarted(1), finished(idle=True)]],
+    State.DISMISSED: [[taken(1), ProgramStarted(1)], [finished(idle=True)]],
+    State.BROKEN: [[taken(1), ProgramStarted(1), Broken("x")]],
+    State.SPARE: [[taken(1), ProgramStarted(1), finished(), Free()]],
 }
 
 
@@ -185,7 +197,7 @@ def test_a_job_exists_as_long_as_the_client_waits_for_it() -> None:
         job = actor.process.job
         assert job is not None and not actor.process.ticket
         assert (job.told.job_id, job.identity, job.alert) == ((7).to_bytes(16, "big"), (1).to_bytes(16, "big"), None)
-        scene.say(actor, Started(1))
+        scene.say(actor, ProgramStarted(1))
         assert job.alert is not None
         scene.say(actor, finished())
         assert actor.process.job is None and actor.process.connection is not None

@@ -9,7 +9,7 @@ import pytest
 
 from cexec.worker.jobs import jobs as worker_jobs
 from cexec.worker.jobs.process_states import State
-from cexec.worker.jobs.reports import Broken, Free, Idle, Over, Refused, Report, Started, Word
+from cexec.worker.jobs.reports import Broken, Free, Idle, JobRefused, Over, ProgramStarted, Report, Word
 from tests.worker.jobs.scene import CLEAN_END, NOW, Actor, Scene, finished, taken
 
 MakeScene = Callable[[int], Scene]
@@ -51,7 +51,7 @@ def test_a_lease_gets_its_slot_again_when_nobody_else_waits(make_scene: MakeScen
         scene.say(actor, finished(idle=True))
         assert actor.words == [Word.OFFER] * (turn + 1)
         assert (scene.bidder.running, scene.bidder.free) == (0, 0)
-        scene.say(actor, taken(turn), Started(1))
+        scene.say(actor, taken(turn), ProgramStarted(1))
         assert (scene.bidder.running, scene.jobs.running) == (1, 1)
     assert scene.alerts.ended_jobs == [("alert of 127.0.0.1", 0)] * 3
     assert scene.alerts.given_jobs == [(bytes(15) + bytes([number]), 1) for number in (1, 0, 1, 2)]
@@ -129,11 +129,11 @@ def test_where_nobody_waits_a_lease_goes_on_without_being_drawn_and_keeps_its_sl
     scene.jobs.arrange()
     assert actor.words == []  # perhaps it has one job only
     scene.say(actor, finished(idle=True))
-    scene.say(actor, taken(2), Started(1))
+    scene.say(actor, taken(2), ProgramStarted(1))
     scene.jobs.arrange()
     assert actor.words == [Word.OFFER, Word.AHEAD]
     for turn in range(3):
-        scene.say(actor, finished(ahead=True), taken(turn), Started(1))
+        scene.say(actor, finished(ahead=True), taken(turn), ProgramStarted(1))
         assert (scene.bidder.running, scene.bidder.free, scene.bidder.waiting) == (1, 0, 0)
     assert actor.words.count(Word.OFFER) == 1
     assert scene.alerts.ended_jobs == [("alert of 127.0.0.1", 0)] * 4
@@ -143,11 +143,11 @@ def test_a_lease_that_goes_ahead_is_told_so_again_in_time(make_scene: MakeScene)
     scene = make_scene(1)
     actor = scene.running(1)
     scene.say(actor, finished(idle=True))
-    scene.say(actor, taken(2), Started(1))
+    scene.say(actor, taken(2), ProgramStarted(1))
     for turn in range(2 * 16):
         scene.jobs.arrange()
         assert actor.process.ahead > 0
-        scene.say(actor, finished(ahead=True), taken(turn), Started(1))
+        scene.say(actor, finished(ahead=True), taken(turn), ProgramStarted(1))
     assert 3 <= actor.words.count(Word.AHEAD) <= 6
 
 
@@ -155,7 +155,7 @@ def ahead(scene: Scene, number: int) -> Actor:
     """A lease whose second job runs, and that may go ahead."""
     actor = scene.running(number)
     scene.say(actor, finished(idle=True))
-    scene.say(actor, taken(100 + number), Started(1))
+    scene.say(actor, taken(100 + number), ProgramStarted(1))
     scene.jobs.arrange()
     assert actor.words == [Word.OFFER, Word.AHEAD]
     return actor
@@ -168,7 +168,7 @@ def test_a_lease_that_went_ahead_lets_another_one_in_after_that_job(make_scene: 
     announce_other(scene)
     scene.jobs.arrange()
     assert actor.words[2:] == [Word.ASK]
-    scene.say(actor, finished(ahead=True), taken(2), Started(1))
+    scene.say(actor, finished(ahead=True), taken(2), ProgramStarted(1))
     assert (scene.bidder.running, scene.bidder.waiting) == (1, 1)
     scene.jobs.arrange()
     assert actor.words[2:] == [Word.ASK]
@@ -210,7 +210,7 @@ def test_a_refusal_counts_against_the_worker_unless_all_would_refuse(
 ) -> None:
     scene = make_scene(1)
     actor = scene.connected(1)
-    scene.say(actor, taken(1), Refused("no such program", everywhere))
+    scene.say(actor, taken(1), JobRefused("no such program", everywhere))
     assert (scene.bidder.penalty > 0, scene.bidder.free) == (slowed, 1)
     assert scene.events() == ["accepted", "refused"]
     scene.say(actor, Free())
@@ -233,7 +233,7 @@ def test_a_process_that_dies_in_a_later_job_closes_that_one(make_scene: MakeScen
     scene = make_scene(1)
     actor = scene.running(1)
     scene.say(actor, finished(idle=True))
-    scene.say(actor, taken(2), Started(1))
+    scene.say(actor, taken(2), ProgramStarted(1))
     actor.die()
     scene.hear(actor)
     assert scene.alerts.ended_jobs == [("alert of 127.0.0.1", 0), ("alert of 127.0.0.1", None)]
@@ -250,7 +250,7 @@ def test_a_process_that_dies_without_a_job_frees_its_slot(make_scene: MakeScene,
     scene = make_scene(1)
     actor = scene.connected(1)
     if before:
-        scene.say(actor, taken(1), Started(1), *before)
+        scene.say(actor, taken(1), ProgramStarted(1), *before)
     actor.die()
     scene.hear(actor)
     assert (scene.bidder.free, len(scene.jobs)) == (1, 0)
@@ -268,7 +268,7 @@ def test_a_process_that_lets_go_late_does_not_take_the_slot_of_another_with_the_
     assert second is not first
     scene.say(first, Free())
     assert scene.bidder.reserved_count == 1
-    scene.say(second, taken(2), Started(1))
+    scene.say(second, taken(2), ProgramStarted(1))
     assert scene.bidder.running == 1
 
 
@@ -304,7 +304,7 @@ def test_a_worker_that_stops_lets_a_job_end_that_was_offered_ahead(make_scene: M
     scene = make_scene(1)
     actor = ahead(scene, 1)
     scene.jobs.stop()
-    scene.say(actor, finished(ahead=True), taken(2), Started(1))
+    scene.say(actor, finished(ahead=True), taken(2), ProgramStarted(1))
     assert (actor.words[2:], scene.bidder.running) == ([Word.LAST, Word.LAST], 1)
     scene.say(actor, finished())
     assert scene.bidder.free == 1

@@ -14,7 +14,7 @@ from cexec.errors import DisconnectedError
 from cexec.protocol.connection.frames import FILE, FIRST_FILE, READS, WITHDRAW, WRITES, Stream
 from cexec.protocol.connection.session import OFFERED, OFFERING, OVER, RUNNING
 from cexec.worker.jobs import lease
-from cexec.worker.jobs.reports import Broken, Finished, Idle, Over, Refused, Report, Started, Taken, Word
+from cexec.worker.jobs.reports import Broken, Idle, JobFinished, JobRefused, Over, ProgramStarted, Report, Taken, Word
 from tests.jobs import STANDARD, RemoteJob, lost, shell
 
 LEASED = {"lease": "yes"}
@@ -40,7 +40,7 @@ def test_each_job_is_like_the_first_one() -> None:
     with leased('cat; echo "$PEER_X $$" >&2; exit 3', environment={"X": b"x"}) as job:
         pids = set()
         assert job.result().exit_status == 3
-        told(job, Started, Finished)
+        told(job, ProgramStarted, JobFinished)
         for number in range(5):
             job.parent.send(Word.OFFER.value)
             job.again(name(number), {0: b"input %d" % number * 50_000}, attempt=7)
@@ -49,7 +49,7 @@ def test_each_job_is_like_the_first_one() -> None:
             peer, pid = job.output(2).split()
             assert peer == b"x"
             pids.add(pid)
-            taken, _, finished = told(job, Taken, Started, Finished)
+            taken, _, finished = told(job, Taken, ProgramStarted, JobFinished)
             assert (taken.job_id, taken.attempt) == (name(number), 7)
             assert (finished.status, finished.idle) == (3, True)
         assert len(pids) == 5
@@ -67,7 +67,7 @@ def test_no_job_leaves_a_descriptor_open() -> None:
                 job.parent.send(Word.OFFER.value)
                 job.again(name(number), {0: b"the input"})
             assert job.result().exit_status == 0
-            told(job, *[Taken] * bool(number), Started, Finished)
+            told(job, *[Taken] * bool(number), ProgramStarted, JobFinished)
             counts.append(len(os.listdir(f"/proc/{job.pid}/fd")))
         assert counts == [counts[0]] * 5
 
@@ -75,7 +75,7 @@ def test_no_job_leaves_a_descriptor_open() -> None:
 def test_without_the_option_there_is_one_job() -> None:
     with shell("true") as job:
         job.result()
-        assert [told(job, Started, Finished)[1].idle] == [False]
+        assert [told(job, ProgramStarted, JobFinished)[1].idle] == [False]
         job.let_go()
         assert job.reports() == []
 
@@ -93,8 +93,8 @@ def test_the_next_job_waits_until_nothing_of_the_last_one_is_left() -> None:
     script = "(trap 'sleep 0.3; exit' TERM; sleep 60 & wait) >/dev/null 2>&1 & sleep 0.1"
     with leased(script) as job:
         job.result()
-        told(job, Started)
-        assert not told(job, Finished)[0].idle
+        told(job, ProgramStarted)
+        assert not told(job, JobFinished)[0].idle
         told(job, Idle)
         assert job.processes() == []
         job.parent.send(Word.OFFER.value)
@@ -116,7 +116,7 @@ def test_each_job_has_a_directory_of_its_own(tmp_path: Path, monkeypatch: pytest
             assert files == b"in"
             assert len(job.output(FIRST_FILE + 1)) == (300_000 if number else 1)
             seen.append(place)
-        told(job, Started, Finished, Idle, *[Taken, Started, Finished, Idle] * 2)
+        told(job, ProgramStarted, JobFinished, Idle, *[Taken, ProgramStarted, JobFinished, Idle] * 2)
         assert len(set(seen)) == 3
         assert list(tmp_path.iterdir()) == []
 
@@ -125,7 +125,7 @@ def test_the_working_directory_comes_back(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.chdir(tmp_path)
     with leased("readlink /proc/$PPID/cwd", private=True) as job:
         job.result()
-        told(job, Started, Finished, Idle)
+        told(job, ProgramStarted, JobFinished, Idle)
         assert os.readlink(f"/proc/{job.pid}/cwd") == os.fspath(tmp_path)
 
 
@@ -137,7 +137,7 @@ def test_a_job_does_not_come_in_time(monkeypatch: pytest.MonkeyPatch) -> None:
         with pytest.raises(DisconnectedError):
             job.until(lambda: False, SOON)
         assert job.session.state == OVER
-        told(job, Started, Finished, Over)
+        told(job, ProgramStarted, JobFinished, Over)
 
 
 def test_a_lease_may_go_ahead_without_a_word_until_it_is_to_ask_again() -> None:
@@ -147,14 +147,14 @@ def test_a_lease_may_go_ahead_without_a_word_until_it_is_to_ask_again() -> None:
         for number in range(3):
             job.again(name(number))
             assert job.result().exit_status == 0
-        for kinds in ((Started, Finished), *[(Taken, Started, Finished)] * 3):
+        for kinds in ((ProgramStarted, JobFinished), *[(Taken, ProgramStarted, JobFinished)] * 3):
             assert told(job, *kinds)[-1].ahead
         job.parent.send(Word.ASK.value)
         job.again(name(4))
         assert job.result().exit_status == 0
         job.step(0.2)
         assert job.session.state == OFFERING
-        assert not told(job, Taken, Started, Finished)[-1].ahead
+        assert not told(job, Taken, ProgramStarted, JobFinished)[-1].ahead
         job.parent.send(Word.OFFER.value)
         job.until(lambda: job.session.state == OFFERED)
 
@@ -163,7 +163,7 @@ def test_a_job_that_leaves_something_behind_is_not_followed_without_a_word() -> 
     with leased("sleep 60 >&- 2>&- &") as job:
         job.parent.send(Word.AHEAD.value)
         job.result()
-        told(job, Started, Finished, Idle)
+        told(job, ProgramStarted, JobFinished, Idle)
         job.step(0.2)
         assert job.session.state == OFFERING
 
@@ -185,7 +185,7 @@ def test_the_worker_wants_no_further_job() -> None:
         with pytest.raises(DisconnectedError):
             job.until(lambda: False, SOON)
         assert job.session.state == OFFERING
-        told(job, Started, Finished, Over)
+        told(job, ProgramStarted, JobFinished, Over)
 
 
 def test_the_worker_wants_no_further_job_while_one_runs() -> None:
@@ -194,7 +194,7 @@ def test_the_worker_wants_no_further_job_while_one_runs() -> None:
         job.parent.send(Word.LAST.value)
         assert job.result().exit_status == 0
         assert job.output(1) == b"done\n"
-        assert not told(job, Started, Finished)[1].idle
+        assert not told(job, ProgramStarted, JobFinished)[1].idle
         job.let_go()
         assert job.reports() == []
 
@@ -242,7 +242,7 @@ def test_a_client_that_goes_between_two_jobs(confirmed: bool) -> None:
             job.parent.send(Word.OFFER.value)
             job.until(lambda: job.session.state == OFFERED)
         job.pump.connection.close()
-        told(job, Started, Finished, Over)
+        told(job, ProgramStarted, JobFinished, Over)
         assert job.reports() == []
         assert job.wait() == 0
 
@@ -256,7 +256,13 @@ def test_a_client_that_goes_during_a_later_job_ends_its_tree() -> None:
         job.until(lambda: job.output(1))
         job.pump.connection.close()
         assert job.remains(SOON) == []
-        assert [type(report) for report in job.reports()] == [Started, Finished, Taken, Started, Broken]
+        assert [type(report) for report in job.reports()] == [
+            ProgramStarted,
+            JobFinished,
+            Taken,
+            ProgramStarted,
+            Broken,
+        ]
 
 
 @pytest.mark.parametrize("confirmed", [False, True])
@@ -284,7 +290,7 @@ def test_a_refusal_ends_the_lease() -> None:
         with pytest.raises(Exception, match="cannot be a variable's name"):
             job.again(name(1))
             job.result()
-        told(job, Started, Finished, Taken, Refused)
+        told(job, ProgramStarted, JobFinished, Taken, JobRefused)
 
 
 def test_limits_are_each_jobs_own() -> None:
@@ -318,7 +324,7 @@ def test_what_dies_with_the_process_is_found_by_the_record_of_the_job_of_that_mo
 def test_an_idle_lease_uses_no_processor_time() -> None:
     with leased("true") as job:
         job.result()
-        told(job, Started, Finished)
+        told(job, ProgramStarted, JobFinished)
         before = used(job.pid)
         time.sleep(0.5)
         assert used(job.pid) - before <= 1

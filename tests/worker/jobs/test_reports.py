@@ -15,22 +15,23 @@ from cexec.worker.jobs.reports import (
     MAXIMUM_REPORT,
     REPORTS,
     Broken,
-    Finished,
     Free,
     Idle,
+    JobFinished,
+    JobRefused,
     Over,
-    Refused,
+    ProgramStarted,
     Report,
     ReportError,
-    Started,
     Taken,
     decode,
     encode,
 )
 
 EXAMPLES: list[Report] = [
-    Taken(bytes(range(16)), 65535), Started(1), Refused("no such program", everywhere=False), Broken("client gave up"),
-    Finished(255, sent=1 << 63, received=0, cpu=0.25, reason="", duration=0.5, idle=True, ahead=False),
+    Taken(bytes(range(16)), 65535), ProgramStarted(1), JobRefused("no such program", everywhere=False),
+    Broken("client gave up"),
+    JobFinished(255, sent=1 << 63, received=0, cpu=0.25, reason="", duration=0.5, idle=True, ahead=False),
     Idle(), Over("it sent nonsense"), Free(),
 ]  # fmt: skip
 WORDS = [

@@ -15,7 +15,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.store import RecordStore
-from cexec.cmap.inputs.tables import Records, decode, encode
+from cexec.cmap.inputs.tables import StoredRows, decode, encode
 from cexec.errors import UsageError
 
 if TYPE_CHECKING:
@@ -27,7 +27,7 @@ _BAR = "|"
 _decode_json = json.JSONDecoder().raw_decode
 
 
-def read_parameters(lines: Iterable[bytes], name: str) -> Records:
+def read_parameters(lines: Iterable[bytes], name: str) -> StoredRows:
     """Reads the table in the lines of a file, which errors call `name`."""
     numbered = enumerate(lines, 1)
     number, first = next((found for found in numbered if found[1].strip()), (0, b""))
@@ -42,7 +42,7 @@ def read_parameters(lines: Iterable[bytes], name: str) -> Records:
 # CSV and the like
 
 
-def _read_delimited(header: str, lines: Iterator[tuple[int, bytes]], name: str) -> Records:
+def _read_delimited(header: str, lines: Iterator[tuple[int, bytes]], name: str) -> StoredRows:
     delimiter = next((character for character in "\t|," if character in header), ",")
     columns = _parse_checked(header, lines, delimiter, f"{name}, header line")[0]
     _check_columns(columns, name)
@@ -58,7 +58,7 @@ def _read_delimited(header: str, lines: Iterator[tuple[int, bytes]], name: str) 
                 found = "1 cell" if len(cells) == 1 else f"{len(cells)} cells"
                 raise UsageError(f"{where} has {found}, but the header has {width}")
             store.append(encode(record))
-    return Records(columns, store, lambda record: _parse(record, delimiter))
+    return StoredRows(columns, store, lambda record: _parse(record, delimiter))
 
 
 def _parse_checked(
@@ -106,7 +106,7 @@ def _check_columns(columns: tuple[str, ...], name: str) -> None:
 # JSON lines
 
 
-def _read_json_lines(lines: Iterator[tuple[int, bytes]], name: str) -> Records:
+def _read_json_lines(lines: Iterator[tuple[int, bytes]], name: str) -> StoredRows:
     columns: tuple[str, ...] = ()
     wanted: set[str] = set()
     store = RecordStore()
@@ -132,7 +132,7 @@ def _read_json_lines(lines: Iterator[tuple[int, bytes]], name: str) -> Records:
         found, _ = _decode_json(record)
         return tuple([_text(found[column]) for column in columns])
 
-    return Records(columns, store, parse, escapes=nul)
+    return StoredRows(columns, store, parse, escapes=nul)
 
 
 def _parse_object(line: str, name: str, number: int) -> dict[str, object]:

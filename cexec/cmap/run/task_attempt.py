@@ -11,10 +11,10 @@ from dataclasses import replace
 from enum import Enum
 
 from cexec.cmap.results.outcome import ENDED_BY_US
-from cexec.cmap.run.ending import Ending, How
+from cexec.cmap.run.ending import AttemptEnding, How
 
 
-class State(Enum):
+class AttemptState(Enum):
     """Where an attempt stands."""
 
     OFFERED = "offered"  # a worker is told of it; nothing runs yet
@@ -27,15 +27,15 @@ class State(Enum):
 
 
 TRANSITIONS = {
-    State.OFFERED: (State.RUNNING, State.CANCELLED, State.ENDED),
-    State.RUNNING: (State.TIMED_OUT, State.CANCELLED, State.ENDED),
-    State.TIMED_OUT: (State.ENDED,),
-    State.CANCELLED: (State.ENDED,),
-    State.ENDED: (),
+    AttemptState.OFFERED: (AttemptState.RUNNING, AttemptState.CANCELLED, AttemptState.ENDED),
+    AttemptState.RUNNING: (AttemptState.TIMED_OUT, AttemptState.CANCELLED, AttemptState.ENDED),
+    AttemptState.TIMED_OUT: (AttemptState.ENDED,),
+    AttemptState.CANCELLED: (AttemptState.ENDED,),
+    AttemptState.ENDED: (),
 }
 
 
-class Attempt:
+class TaskAttempt:
     """`number` counts the attempts of `task` from 1, `started` is when its time began, `reason` why it is being ended.
 
     Two attempts are never equal, so that they can be keys.
@@ -48,10 +48,10 @@ class Attempt:
         self.number = number
         self.worker = worker
         self.started = now
-        self.state = State.OFFERED
+        self.state = AttemptState.OFFERED
         self.reason = ""
 
-    def move(self, state: State, reason: str = "") -> None:
+    def move(self, state: AttemptState, reason: str = "") -> None:
         """Changes the state; `reason` is for TIMED_OUT and CANCELLED."""
         assert state in TRANSITIONS[self.state], f"an attempt that is {self.state.value} cannot become {state.value}"
         self.state = state
@@ -60,12 +60,12 @@ class Attempt:
     @property
     def can_be_ended(self) -> bool:
         """True as long as nobody has asked to end it."""
-        return self.state in (State.OFFERED, State.RUNNING)
+        return self.state in (AttemptState.OFFERED, AttemptState.RUNNING)
 
-    def final(self, ending: Ending) -> Ending:
+    def final(self, ending: AttemptEnding) -> AttemptEnding:
         """A success counts even if it came too late; any other end is the one that we asked for, if we did."""
         if ending.how is How.SUCCEEDED or self.can_be_ended:
             return ending
-        if self.state is State.TIMED_OUT:
+        if self.state is AttemptState.TIMED_OUT:
             return replace(ending, how=How.FAILED, reason=self.reason, exitval=ENDED_BY_US, signal=0)
         return replace(ending, how=How.CANCELLED, reason=self.reason)

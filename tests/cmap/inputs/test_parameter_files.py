@@ -9,17 +9,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cexec.cmap.inputs.parameters import read_parameters
-from cexec.cmap.inputs.tables import Records
+from cexec.cmap.inputs.parameter_files import read_parameters
+from cexec.cmap.inputs.tables import StoredRows
 from cexec.errors import UsageError
 
 
-def read(text: str | bytes) -> Records:
+def read(text: str | bytes) -> StoredRows:
     data = text.encode() if isinstance(text, str) else text
     return read_parameters(data.splitlines(keepends=True), "p.csv")
 
 
-def all_cells(table: Records) -> list[tuple[str, ...]]:
+def all_cells(table: StoredRows) -> list[tuple[str, ...]]:
     return [table.row(number).cells for number in range(1, len(table) + 1)]
 
 

@@ -7,31 +7,31 @@ from itertools import product
 import pytest
 
 from cexec.cmap.results.outcome import ENDED_BY_US
-from cexec.cmap.run.attempt import TRANSITIONS, Attempt, State
-from cexec.cmap.run.ending import Ending, How
+from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.policy import Policy
 from cexec.cmap.run.retry import MOST_REFUSALS, RetryQueue, TaskRecord
+from cexec.cmap.run.task_attempt import TRANSITIONS, AttemptState, TaskAttempt
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import EXITED, LIMITED, READS, SIGNALLED, WRITES, Exit
 
 PATHS = {
-    State.OFFERED: [],
-    State.RUNNING: [State.RUNNING],
-    State.TIMED_OUT: [State.RUNNING, State.TIMED_OUT],
-    State.CANCELLED: [State.CANCELLED],
-    State.ENDED: [State.ENDED],
+    AttemptState.OFFERED: [],
+    AttemptState.RUNNING: [AttemptState.RUNNING],
+    AttemptState.TIMED_OUT: [AttemptState.RUNNING, AttemptState.TIMED_OUT],
+    AttemptState.CANCELLED: [AttemptState.CANCELLED],
+    AttemptState.ENDED: [AttemptState.ENDED],
 }
 
 
-def attempt_in(state: State) -> Attempt:
-    attempt = Attempt(1, 1, "a", 0.0)
+def attempt_in(state: AttemptState) -> TaskAttempt:
+    attempt = TaskAttempt(1, 1, "a", 0.0)
     for step in PATHS[state]:
-        attempt.move(step, "too long" if step in (State.TIMED_OUT, State.CANCELLED) else "")
+        attempt.move(step, "too long" if step in (AttemptState.TIMED_OUT, AttemptState.CANCELLED) else "")
     return attempt
 
 
-@pytest.mark.parametrize(("before", "after"), list(product(State, State)))
-def test_only_the_moves_of_the_table_are_possible(before: State, after: State) -> None:
+@pytest.mark.parametrize(("before", "after"), list(product(AttemptState, AttemptState)))
+def test_only_the_moves_of_the_table_are_possible(before: AttemptState, after: AttemptState) -> None:
     attempt = attempt_in(before)
     if after in TRANSITIONS[before]:
         attempt.move(after)
@@ -44,9 +44,9 @@ def test_only_the_moves_of_the_table_are_possible(before: State, after: State) -
 
 @pytest.mark.parametrize("how", list(How))
 def test_how_an_attempt_ended_depends_on_why_it_was_ended(how: How) -> None:
-    ending = Ending(how, "gone", status=143, exitval=0, signal=15)
-    assert attempt_in(State.OFFERED).final(ending) == attempt_in(State.RUNNING).final(ending) == ending
-    late, unwanted = attempt_in(State.TIMED_OUT).final(ending), attempt_in(State.CANCELLED).final(ending)
+    ending = AttemptEnding(how, "gone", status=143, exitval=0, signal=15)
+    assert attempt_in(AttemptState.OFFERED).final(ending) == attempt_in(AttemptState.RUNNING).final(ending) == ending
+    late, unwanted = attempt_in(AttemptState.TIMED_OUT).final(ending), attempt_in(AttemptState.CANCELLED).final(ending)
     if how is How.SUCCEEDED:
         assert late == unwanted == ending
     else:
@@ -71,19 +71,19 @@ def test_an_exit_frame_says_how_an_attempt_ended(
         frames.Ending(number, direction, 0, count)
         for number, direction, count in ((0, READS, 5), (1, WRITES, 7), (2, WRITES, 1))
     ]
-    ending = Ending.of_exit(Exit(kind=kind, status=status, endings=endings, message=message), {})
+    ending = AttemptEnding.of_exit(Exit(kind=kind, status=status, endings=endings, message=message), {})
     assert (ending.how, ending.reason, ending.exitval, ending.signal) == (how, reason, exitval, signal)
     assert (ending.sent, ending.received, ending.rejected) == (5, 8, False)
 
 
 def test_a_file_that_did_not_come_makes_a_failure_of_a_success_only() -> None:
     missing = {"picture": "no such file"}
-    ending = Ending.of_exit(Exit(kind=EXITED, status=0, endings=[]), missing)
+    ending = AttemptEnding.of_exit(Exit(kind=EXITED, status=0, endings=[]), missing)
     assert (ending.how, ending.reason) == (How.FAILED, "cannot fetch picture: no such file")
     assert (ending.rejected, ending.exitval, ending.failure_status) == (True, 1, 1)
-    failed = Ending.of_exit(Exit(kind=EXITED, status=3, endings=[]), missing)
+    failed = AttemptEnding.of_exit(Exit(kind=EXITED, status=3, endings=[]), missing)
     assert (failed.reason, failed.rejected, failed.failure_status) == ("exited with 3", False, 3)
-    assert Ending(How.LOST).failure_status == 1
+    assert AttemptEnding(How.LOST).failure_status == 1
 
 
 # another try
@@ -96,7 +96,7 @@ def tried(*hows: How, policy: Policy, began: bool = True, once: bool = False) ->
     failed = False
     for number, how in enumerate(hows):
         assert not failed
-        record.note(Attempt(1, number, f"w{number}", 0.0), Ending(how, "x"), began=began)
+        record.note(TaskAttempt(1, number, f"w{number}", 0.0), AttemptEnding(how, "x"), began=began)
         failed = record.has_failed(how, policy, halted=False)
     return failed, record.reason
 
