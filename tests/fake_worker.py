@@ -91,6 +91,15 @@ class Connection:
         self._session.started(once=once)
         return self.flush()
 
+    def start_and(self, raw: bytes) -> Self:
+        """STARTED, and bytes that are no record, in one segment."""
+        self._session.started()
+        for frame in self._session.data_to_send():
+            self.records.send_frame(frame)
+        data = b"".join(self.records.data_to_send())
+        self.records.data_sent(len(data))
+        return self.raw(data + raw)
+
     def refuse(self, kind: int, reason: str) -> Self:
         self._session.refuse(frames.Refusal(kind, reason))
         return self.flush()

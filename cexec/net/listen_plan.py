@@ -52,7 +52,7 @@ class Listening:
         self.memberships: dict[tuple[str, int], str] = {}
 
     def __repr__(self) -> str:
-        return f"Hearing({self.key!r})"
+        return f"Listening({self.key!r})"
 
 
 class ListenPlan:

@@ -82,6 +82,16 @@ class Pump:
         return not self._pending
 
     @property
+    def failed(self) -> bool:
+        """True if the connection has ended: the next step without events raises the reason."""
+        return self._gone is not None
+
+    @property
+    def wants_out(self) -> bool:
+        """True if there is something to send that the connection may still take."""
+        return not self._deaf and not self.flushed
+
+    @property
     def flushed(self) -> bool:
         """True if the kernel has taken every byte that was to be sent."""
         return not self.records.data_to_send()
@@ -93,9 +103,9 @@ class Pump:
             try:
                 self._step(timeout, found)
             except CexecError as error:
-                self._gone = error  # raised by the next step: events that came before it count, such as an EXIT
+                self._gone = _copy(error)  # raised by the next step: events that came before it count, such as an EXIT
         if self._gone is not None and not found:
-            raise self._gone
+            raise _copy(self._gone)
         return found
 
     def _step(self, timeout: float | None, found: list[Event | Trouble]) -> None:
@@ -176,7 +186,7 @@ class Pump:
         """Returns the descriptors that the next step waits for, with their poll masks."""
         wanted = dict(self._watched)
         if self._gone is None:
-            wanted[self._fd] = IN if self._deaf or not self.records.data_to_send() else IN | OUT
+            wanted[self._fd] = IN | OUT if self.wants_out else IN
         for stream, source in self.sources.items():
             # A source without credit is left out, not registered with an empty mask: poll always reports a hang-up, and
             # a pipe whose writer has gone would wake us again and again.
@@ -327,3 +337,14 @@ class Pump:
                 self._deaf = True
                 return
             self.records.data_sent(size)
+
+
+def _copy(error: CexecError) -> CexecError:
+    """Returns the same error without its traceback.
+
+    The frames of a traceback hold the pump.  A pump that holds them in turn would keep the keys and the buffers of its
+    connection until the garbage collector finds the cycle.
+    """
+    copy = error.__class__.__new__(error.__class__)
+    copy.args = error.args
+    return copy

@@ -42,7 +42,11 @@ def parse_number(text: str, name: str, least: float, most: float) -> float:
 
 def parse_size(text: str, name: str, least: int = 1, most: int = LARGEST_SIZE) -> int:
     """Returns a number of bytes from `least` to `most`; a fraction of a byte is dropped."""
-    upper = text.strip().upper().removesuffix("B").removesuffix("I")
+    upper = text.strip().upper()
+    if upper.endswith("IB"):
+        upper = upper[:-2] if upper[-3:-2] in _SHIFTS and upper[-3:-2] else text  # 1KiB, but not 1iB
+    else:
+        upper = upper.removesuffix("B")
     number, unit = (upper[:-1], upper[-1]) if upper[-1:] in _SHIFTS and upper else (upper, "")
     if not _is_number(number):
         raise UsageError(f"{name} is {text!r}, but must be a size such as 65536, 64K, 500M or 1.5G")

@@ -15,7 +15,7 @@ import pytest
 from cexec.client.attempt import stepping
 from cexec.errors import DisconnectedError, LocalError, ProtocolError, RefusedError, SilentPeerError
 from cexec.net.pump import Pump, Trouble
-from cexec.protocol.base.limits import INITIAL_WINDOW
+from cexec.protocol.base.limits import INITIAL_WINDOW, PING_INTERVAL
 from cexec.protocol.connection import frames, silence
 from cexec.protocol.connection.frames import EXITED, FIRST_FILE, HERE, LIMITED, PERMANENT, SIGNALLED
 from cexec.protocol.connection.session import Event
@@ -236,6 +236,19 @@ def test_a_complete_result_is_kept_whatever_follows_it(run: Run, following: str)
 
     outcome = run(play)
     assert (outcome.status, outcome.output) == (3, STDIN.upper())
+
+
+def test_a_fault_that_comes_together_with_the_start_is_noticed_at_once(run: Run) -> None:
+    """Regression: `--all` and `cmap` looked again only when the session wanted to be asked, after up to a minute."""
+
+    def play(peer: Peer) -> None:
+        peer.hear(frames.GO)
+        peer.start_and(b"\xff" * 100).wait_for_end()  # the connection stays open
+
+    begun = time.monotonic()
+    outcome = run(play)
+    assert isinstance(outcome.error, ProtocolError)
+    assert time.monotonic() - begun < PING_INTERVAL / 2
 
 
 @pytest.fixture

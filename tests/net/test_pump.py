@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import errno
+import gc
 import os
+import socket
 import time
 import tracemalloc
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cexec.errors import DisconnectedError
+from cexec.net.pump import Pump
+from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import INITIAL_WINDOW, MAXIMUM_DATA, RECORD_HEADER
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.channel import MAXIMUM_WAITING
-from cexec.protocol.connection.session import Event
+from cexec.protocol.connection.session import Event, Session
 from cexec.system.io import fds
 from cexec.system.io.fds import EmptySource, FileSource, Sink, Source, open_sink
 from cexec.system.io.spool import Budget, SpoolSource
 from tests.net.pumps import Pair, Reader, pipe_sink, pipe_source
+from tests.protocol.wires import record_pair
 
 PIPE = 64 * 1024  # bytes that an empty pipe takes
 BLOCKED = 0.2  # seconds that a step must have waited to have waited at all
@@ -465,3 +471,23 @@ def test_a_sink_counts_what_it_took(pair: Pair, tmp_path: Path) -> None:
     pair.run(lambda: frames.END in pair.kinds(pair.worker))
     assert sink.count == 123_456
     assert (tmp_path / "output").stat().st_size == 123_456
+
+
+def test_a_connection_that_has_failed_keeps_nothing_alive() -> None:
+    """Regression: the failure that the pump kept held the pump by its traceback, and so keys and buffers."""
+    gc.disable()
+    try:
+        one, other = socket.socketpair()
+        one.setblocking(False)
+        records, _ = record_pair(sodium.aead_names()[0])
+        pump = Pump(one, records, Session(worker=True, now=0.0))
+        other.close()
+        for _ in range(2):
+            with pytest.raises(DisconnectedError):
+                pump.step(0.0)
+        gone = weakref.ref(pump)
+        one.close()
+        del pump, records
+        assert gone() is None
+    finally:
+        gc.enable()

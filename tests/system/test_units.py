@@ -48,7 +48,9 @@ def test_sizes(text: str, size: int) -> None:
     assert parse_size(text, "--block") == size
 
 
-@pytest.mark.parametrize("text", [*NONSENSE, "K", "B", "iB", "1P", "1KK", "K1", "1 K", "1Kib2", "1s"])
+@pytest.mark.parametrize(
+    "text", [*NONSENSE, "K", "B", "iB", "1P", "1KK", "K1", "1 K", "1Kib2", "1s", "1I", "64KI", "1iB", "1i"]
+)
 def test_what_is_no_size_is_refused_with_examples(text: str) -> None:
     with pytest.raises(UsageError) as caught:
         parse_size(text, "--block")

@@ -263,8 +263,10 @@ class Lease:
                 self._pump.step(0.0)  # between two jobs a worker's frames only change the session's state
             else:
                 advance(self._attempt, self._pump, 0.0)
+                if self._pump.failed:
+                    advance(self._attempt, self._pump, 0.0)  # the first step may have had events to tell before
                 # A job that was refused, or has failed here, says nothing about the connection.
-                self._failed = self._attempt.state == LOST
+                self._failed = self._attempt.state == LOST or self._pump.failed
                 self._arm(self._attempt.next_timeout())
         except CexecError:
             self._failed = True

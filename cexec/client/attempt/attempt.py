@@ -134,12 +134,17 @@ if TYPE_CHECKING:
 class Attempt:
     """One attempt, from GO to its end."""
 
-    __slots__ = ("_events", "_silence", "once", "state")
+    __slots__ = ("_events", "_piped", "_silence", "once", "state")
 
-    def __init__(self, *, once: bool) -> None:
-        """`once`: the worker's hello has said that its jobs must never be repeated."""
+    def __init__(self, *, once: bool, piped: Iterable[int] = ()) -> None:
+        """`once`: the worker's hello has said that its jobs must never be repeated.
+
+        `piped`: the outputs that have a reader here which may go: pipes, sockets and terminals.  A file has none, so a
+        file system that reports a broken pipe has lost bytes.
+        """
         self.state = GIVEN
         self.once = once
+        self._piped = frozenset(piped)
         self._events: list[AttemptEvent] = []
         self._silence = Silence()
 
@@ -220,7 +225,7 @@ class Attempt:
             self._end(ENDED, Ended(event.exit))
 
     def _receive_trouble(self, trouble: Trouble) -> None:
-        if trouble.writing and trouble.error in BROKEN_PIPE:
+        if trouble.writing and trouble.error in BROKEN_PIPE and trouble.stream in self._piped:
             return  # as in a local pipeline: the program gets SIGPIPE or EPIPE, and its status counts
         if FAILED in TRANSITIONS[self.state]:
             self._end(FAILED, FailedHere(trouble.stream, trouble.writing, trouble.error))

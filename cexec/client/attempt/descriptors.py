@@ -173,7 +173,7 @@ def _same_open_file(one: Descriptor, other: Descriptor) -> bool:
         return False
     same = share_locks(one, other)
     # Without such locks, two outputs at one offset are taken for `2>&1`: otherwise they could overwrite one another.
-    return one.directions == other.directions == WRITES if same is None else same
+    return bool((one.directions | other.directions) & WRITES) if same is None else same
 
 
 def share_locks(one: Descriptor, other: Descriptor) -> bool | None:

@@ -95,6 +95,13 @@ class Outputs:
             result[descriptor.fd] = sink
         return result
 
+    @property
+    def piped(self) -> list[int]:
+        """The outputs with a reader that may go: pipes, sockets and terminals whose bytes are not held back."""
+        return [
+            d.fd for d in self._written if not d.regular and not (self._hold and not self._exempt(self.files[d.inode]))
+        ]
+
     def cannot_write(self, number: int, error: int) -> LocalError:
         """Returns the error for errno `error` of this output."""
         if number not in self._held:

@@ -50,7 +50,7 @@ class BlockingDriver:
         trace: Trace | None = None,
     ) -> None:
         self.interrupts = 0
-        self._attempt = Attempt(once=winner.hello.once)
+        self._attempt = Attempt(once=winner.hello.once, piped=outputs.piped)
         self._pump = Pump(winner.connection, winner.records, winner.session)
         self._session = winner.session
         self._inputs = inputs

@@ -84,6 +84,8 @@ class WorkerRun:
         return self._pump.wanted()
 
     def next_timeout(self) -> float:
+        if self._pump.failed and not self.over:
+            return 0.0  # the next step tells why
         look = self._attempt.next_timeout()
         return self._session.next_timeout() if look is None else min(look, self._session.next_timeout())
 

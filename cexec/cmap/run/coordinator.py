@@ -184,11 +184,13 @@ class Coordinator:
         try:
             lease = await self._parts.find_worker(self._parts.terms, choose)
         except NoWorkerError as error:
+            self._lose(given)
             if not self._workers.leases and not self._scheduler.running:
                 self._check_fitness(0.0, self._clock())  # what workers have said is more than a search can hear
                 raise NoWorkerError(self._left_over(error)) from None
             return
         except LocalError:
+            self._lose(given)
             if not self._workers.leases:
                 raise
             await asyncio.sleep(TICK)  # out of descriptors, or of ports: the leases that there are do the work

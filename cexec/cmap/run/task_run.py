@@ -42,6 +42,7 @@ class TaskRun:
         self.started = time.time()
         self.ending: AttemptEnding | None = None
         self._over: asyncio.Future[None] | None = None  # for `cancel`
+        self._ended = False
 
     @property
     def received(self) -> int:
@@ -72,7 +73,12 @@ class TaskRun:
         )
 
     async def cancel(self, sequence: Sequence[tuple[int, float]]) -> None:
-        """Sends each signal and waits as long as the sequence says; hangs up on a program that does not end."""
+        """Sends each signal and waits as long as the sequence says; hangs up on a program that does not end.
+
+        An attempt may have ended before this begins, and its lease may carry the next task already.
+        """
+        if self._ended:
+            return
         self._over = asyncio.get_running_loop().create_future()
         for number, wait in sequence:
             if self.lease is not None:
@@ -86,6 +92,7 @@ class TaskRun:
 
     def end(self) -> None:
         """Says that the attempt is over: nothing more comes, and it needs no cancelling."""
+        self._ended = True
         if self.live is not None:
             self.live.end()
         if self._over is not None and not self._over.done():

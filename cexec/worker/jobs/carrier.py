@@ -123,7 +123,7 @@ class Carrier:
                     return event
             self.pump.flush()
             due = [time for time in (until, session.next_timeout(), self._liveness.next_timeout()) if time is not None]
-            mask = select.POLLIN if self.pump.flushed else select.POLLIN | select.POLLOUT
+            mask = select.POLLIN | select.POLLOUT if self.pump.wants_out else select.POLLIN
             self._poll.register(self.pump.connection, mask)
             ready = dict(self._poll.poll(poll_timeout(min(due) - monotonic())))
             if ready.get(self.pump.connection.fileno(), 0) & ~select.POLLOUT:

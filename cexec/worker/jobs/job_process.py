@@ -3,7 +3,8 @@
 Contract: `JobProcess.fork` returns in the worker only; the child takes the connections that it is given, one after the
 other, and never returns.  `steps(now)` yields the reports that have come, each of them after `state` has moved and
 before the next one is read, so that the worker's answer to it comes first.  The last step is `Gone`.  A report that
-`process_states.TRANSITIONS` does not allow costs this process and its job, and nothing else.  Nothing here blocks.
+`process_states.TRANSITIONS` does not allow costs this process and its job, and nothing else.  Nothing here blocks but
+`close` of a process that was killed: it ends what the job has left, for seconds at most.
 """
 
 from __future__ import annotations
@@ -205,12 +206,12 @@ class JobProcess:
         elif isinstance(report, ProgramStarted):
             self.carried.leader = report.pid
         elif isinstance(report, JobFinished):
-            self.job = None
             if report.idle:
                 self._move(Idle)
             if report.ahead:
                 self._move(Word.OFFER)
                 self._credit.spend()
+            self.job = None  # last: a report that is refused leaves the job to be told as broken
         elif isinstance(report, JobRefused):
             self.job = None
         return step

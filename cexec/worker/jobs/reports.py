@@ -169,7 +169,10 @@ def decode(data: bytes) -> Report:
             raise ReportError("it sent a report with an impossible number")
     if kind is Taken:
         values[0] = _job_id(values[0])
-    return kind(*values)
+    report: Report = kind(*values)
+    if isinstance(report, JobFinished) and report.ahead and not report.idle:
+        raise ReportError("it sent a report that contradicts itself")
+    return report
 
 
 def _job_id(digits: str) -> bytes:

@@ -119,10 +119,23 @@ def test_output_that_cannot_be_written_after_the_exit_is_a_failure_of_ours() -> 
 
 @pytest.mark.parametrize("number", [errno.EPIPE, errno.ECONNRESET])
 def test_a_reader_that_has_gone_is_no_failure(number: int) -> None:
-    attempt = reached(RUNNING)
+    attempt = Attempt(once=False, piped=[1])
+    tell(attempt, "started")
     attempt.receive([Trouble(1, True, number)])
     assert (drain(attempt), attempt.state) == ([], RUNNING)
     attempt.receive([Trouble(0, False, number)])  # an input that is reset is one
+    assert attempt.state == FAILED
+
+
+@pytest.mark.parametrize("number", [errno.EPIPE, errno.ECONNRESET])
+@pytest.mark.parametrize("stream", [1, frames.FIRST_FILE])
+def test_a_file_has_no_reader_that_could_have_gone(number: int, stream: int) -> None:
+    """Regression: a file system that reported a broken pipe cut a result short, and the job succeeded."""
+    attempt = Attempt(once=False, piped=[2])
+    tell(attempt, "started")
+    attempt.receive([Trouble(stream, True, number)])
+    (event,) = drain(attempt)
+    assert isinstance(event, meaning.FailedHere)
     assert attempt.state == FAILED
 
 

@@ -287,6 +287,24 @@ def test_a_worker_that_is_lost_before_it_can_be_told_costs_the_task_nothing() ->
     assert run.reasons[0] == "the worker was lost before the task began"
 
 
+def test_a_search_that_fails_after_a_worker_was_lost_before_it_could_be_told_ends_the_run() -> None:
+    """Regression: the attempt that the lost worker was to have was never ended, and cmap waited for it for ever."""
+    workers = Workers(instantly, names="a")
+    find = workers.find_worker
+
+    async def loses(terms: Any, choose: Callable[[Any, str], Go]) -> Any:
+        worker = workers.workers[0]
+        if worker.answers:
+            choose(worker.hello, worker.address)  # the connection breaks before the job is sent, and nobody else comes
+            worker.answers = False
+        return await find(terms, choose)
+
+    workers.find_worker = loses  # type: ignore[method-assign]
+    run = Run(workers, 1, accept_timeout=5.0)
+    with pytest.raises(NoWorkerError, match=r"^no worker answered; 1 task not done$"):
+        run()
+
+
 def test_a_rate_keeps_leases_that_need_not_wait_for_long() -> None:
     run = Run(Workers(instantly, "a", slots=1), 5, rate=Rate(1, HOLD / 2))
     assert run() == 0

@@ -115,3 +115,10 @@ def test_a_number_that_no_alert_can_carry_is_refused(name: str) -> None:
 def test_a_job_id_has_sixteen_bytes(digits: str) -> None:
     with pytest.raises(ReportError):
         decode(json.dumps(["taken", digits, 1]).encode())
+
+
+def test_an_offer_without_an_idle_process_is_refused() -> None:
+    """Regression: it was half carried out, and the slot of its job was lost for ever."""
+    ended = JobFinished(0, sent=0, received=0, cpu=0.0, reason="", duration=0.0, idle=False, ahead=True)
+    with pytest.raises(ReportError, match="contradicts itself"):
+        decode(encode(ended))

@@ -1,0 +1,61 @@
+"""One attempt as it is carried out: when it ends, and when it is cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+from types import SimpleNamespace
+from typing import Any
+
+from cexec.cmap.run.task_run import TaskRun
+
+TERM, KILL = 15, 9
+SEQUENCE = [(TERM, 0.01), (TERM, 0.01), (KILL, 0.01)]
+
+
+class Lease:
+    """Notes the signals that it is to pass on."""
+
+    def __init__(self) -> None:
+        self.signals: list[int] = []
+
+    def signal(self, number: int) -> None:
+        self.signals.append(number)
+
+
+def carried_out(lease: Lease) -> Any:
+    nothing: Any = None
+    files: Any = SimpleNamespace(outputs={})
+    run = TaskRun(nothing, nothing, files, nothing)
+    run.lease = lease  # type: ignore[assignment]
+    return run
+
+
+def test_a_cancel_that_comes_after_the_end_does_not_reach_the_next_task_of_the_lease() -> None:
+    """Regression: both attempts of a task ended in one moment; the cancel of the slower one hit what ran after it."""
+    lease = Lease()
+
+    async def play() -> bool:
+        run = carried_out(lease)
+        run.owner = asyncio.create_task(asyncio.sleep(0.1))  # which carries the next task by now
+        cancelling = asyncio.create_task(run.cancel(SEQUENCE))
+        run.end()  # before the cancel has begun
+        await cancelling
+        await run.owner
+        return bool(run.owner.cancelled())
+
+    assert asyncio.run(play()) is False
+    assert lease.signals == []
+
+
+def test_a_program_that_does_not_listen_loses_its_connection() -> None:
+    lease = Lease()
+
+    async def play() -> bool:
+        run = carried_out(lease)
+        run.owner = asyncio.create_task(asyncio.sleep(60))
+        await run.cancel(SEQUENCE)
+        await asyncio.wait([run.owner])
+        return bool(run.owner.cancelled() and run.cancelled)
+
+    assert asyncio.run(play()) is True
+    assert lease.signals == [TERM, TERM, KILL]
