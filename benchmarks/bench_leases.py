@@ -21,7 +21,8 @@ from cexec.client.request import NetworkSettings, Target, Times
 from cexec.net.groups import groups_from_environment
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT
-from cexec.protocol.connection.frames import READS, WRITES, Stream
+from cexec.protocol.connection.frames import Stream
+from cexec.protocol.connection.options import READS, WRITES
 from cexec.system.io.fds import EmptySource, Sink
 from cexec.system.storage.keyfile import read_key
 

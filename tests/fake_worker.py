@@ -19,7 +19,7 @@ from typing import Self
 from cexec.protocol.base.keys import OwnerKey, WorkerKey
 from cexec.protocol.base.limits import IDENTITY_SIZE, UDP_PORT
 from cexec.protocol.base.sodium import aead_names
-from cexec.protocol.connection import frames
+from cexec.protocol.connection import frames, options
 from cexec.protocol.connection.channel import Records, WorkerHandshake
 from cexec.protocol.connection.frames import Ending, Exit, Go
 from cexec.protocol.connection.session import Event, Session
@@ -170,8 +170,8 @@ class Connection:
     def endings(self) -> list[Ending]:
         """What a truthful exit frame would say, for one that is to be made untruthful."""
         session = self._session
-        return [half.ending(frames.WRITES) for half in session.outgoing.values()] + [
-            half.ending(frames.READS) for half in session.incoming.values()
+        return [half.ending(options.WRITES) for half in session.outgoing.values()] + [
+            half.ending(options.READS) for half in session.incoming.values()
         ]
 
     def frame(self, kind: int, body: bytes = b"", stream: int = 0) -> Self:

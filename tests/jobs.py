@@ -20,7 +20,8 @@ from cexec.errors import DisconnectedError
 from cexec.net.pump import Pump, Trouble
 from cexec.protocol.base import sodium
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.frames import READS, WRITES, Exit, Go, Refusal, Stream
+from cexec.protocol.connection.frames import Exit, Go, Refusal, Stream
+from cexec.protocol.connection.options import READS, WRITES
 from cexec.protocol.connection.session import OFFERED, Event, Session
 from cexec.system.io.fds import Sink, Source
 from cexec.system.process import process, process_tree

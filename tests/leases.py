@@ -17,7 +17,7 @@ from cexec.cmap.run.task_job import DataSource
 from cexec.errors import CexecError
 from cexec.net.pump import Pump, Trouble
 from cexec.protocol.base import sodium
-from cexec.protocol.connection import frames
+from cexec.protocol.connection import frames, options
 from cexec.protocol.connection.frames import Exit, Go, Refusal
 from cexec.protocol.connection.session import RUNNING, Session
 from cexec.system.io.fds import Sink
@@ -104,7 +104,7 @@ class LeasingWorker:
             if self._refuse:
                 self._session.refuse(Refusal(frames.HERE, self._refuse))
                 return
-            sent = [s.number for s in self._go.streams if s.kind == frames.FILE and s.directions == frames.READS]
+            sent = [s.number for s in self._go.streams if s.kind == options.FILE and s.directions == options.READS]
             self._files = {number: self._inputs[number] for number in sent}
             self._session.started(once=self._once)
         elif event.kind == frames.END and not any(number in self._pump.sinks for number in (0, *self._files)):
@@ -120,7 +120,7 @@ class LeasingWorker:
         self.files = {names[number]: bytes(kept.data) for number, kept in self._files.items()}
         self._status, output, errors = self._program(go, bytes(self._inputs[0].data))
         for stream in go.streams:
-            if stream.directions == frames.WRITES:
+            if stream.directions == options.WRITES:
                 data = {1: output, 2: errors}.get(stream.number, f"content of {stream.name}".encode())
                 self._pump.sources[stream.number] = DataSource(data)
 

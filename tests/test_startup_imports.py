@@ -24,7 +24,7 @@ FORBIDDEN = {
 LATER = {
     "cexec.client.attempt.inputs", "cexec.client.attempt.outputs",
     "cexec.client.blocking.driver", "cexec.client.search.candidate",
-    "cexec.net.pump", "cexec.protocol.connection.channel",
+    "cexec.net.pump", "cexec.protocol.connection.channel", "cexec.protocol.connection.frames",
     "cexec.protocol.connection.session", "cexec.system.io.fds", "cexec.system.io.wakeup",
 }  # fmt: skip
 

@@ -10,8 +10,7 @@ from cexec.client.attempt.descriptors import Descriptor
 from cexec.errors import UsageError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.net.sockets import ports_from_environment
-from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, IDENTITY_SIZE, LEAST_IDLE_TIMEOUT
-from cexec.protocol.connection.frames import Go
+from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, IDENTITY_SIZE, LEAST_IDLE_TIMEOUT, MAXIMUM_GO
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +20,7 @@ if TYPE_CHECKING:
     from cexec.client.search.trace import Trace
     from cexec.net.groups import GroupEntry
     from cexec.protocol.base.keys import ClientKey
+    from cexec.protocol.connection.frames import Go
     from cexec.protocol.datagrams.requirements import Requirements
 
 DEFAULT_ACCEPT_TIMEOUT = 60.0  # seconds (ours), as in the ancestor; CEXEC_TIMEOUT_ACCEPT
@@ -28,6 +28,7 @@ DEFAULT_RETRIES = 2  # (ours) repetitions of a job whose worker failed; --retrie
 DEFAULT_SPOOL = 16 * 1024 * 1024  # bytes (ours) of input that are kept for a repetition; CEXEC_SPOOL
 DIED_OF_PIPE = 128 + 13  # the status that a shell shows for a program whose reader has gone
 CLUSTER = "[cluster]"  # the name that the ancestor puts where no single worker is meant
+SURELY_LESS = 300  # bytes (ours): the name and the lengths of one argument or variable take less in GO
 IMPATIENT = 3  # (ours) this many Ctrl-C end us even if the program, or the network, does not react
 
 
@@ -181,7 +182,9 @@ class Request:
         self.reports = reports
 
     def go(self, job_id: bytes, attempt: int) -> Go:
-        """Returns the frame that gives the job to a worker."""
+        """Returns the frame that gives the job to a worker; made after the announcement, while workers think."""
+        from cexec.protocol.connection.frames import Go
+
         return Go(
             job_id=job_id,
             attempt=attempt,
@@ -195,7 +198,11 @@ class Request:
         )
 
     def check_size(self) -> None:
-        """Raises `UsageError` if GO would be longer than the protocol allows."""
+        """Raises `UsageError` if GO would be longer than the protocol allows.  A short one is not made for that."""
+        invocation = self.invocation
+        rough = sum(map(len, invocation.arguments)) + sum(map(len, invocation.environment.values()))
+        if rough + SURELY_LESS * (len(invocation.arguments) + len(invocation.environment)) < MAXIMUM_GO // 2:
+            return
         try:
             self.go(bytes(IDENTITY_SIZE), 1).encode()
         except ValueError as error:

@@ -14,7 +14,8 @@ import pytest
 
 from cexec.protocol.base.limits import INITIAL_WINDOW, MAXIMUM_DATA, MAXIMUM_FRAME, RECORD_HEADER
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.frames import ENDED, EXITED, READER_CLOSED, READS, WRITES, Ending, Exit
+from cexec.protocol.connection.frames import ENDED, EXITED, READER_CLOSED, Ending, Exit
+from cexec.protocol.connection.options import READS, WRITES
 from tests.conftest import StartService
 from tests.environment import command, local_environment
 from tests.fake_worker import LOOPBACK, SLOW, Connection, FakeWorker, HungUpError, serve

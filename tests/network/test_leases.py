@@ -22,7 +22,8 @@ from cexec.cmap.run.task_job import DataSource
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT
-from cexec.protocol.connection.frames import READS, WRITES, Stream
+from cexec.protocol.connection.frames import Stream
+from cexec.protocol.connection.options import READS, WRITES
 from cexec.system.storage.keyfile import read_key
 from tests.conftest import StartService
 from tests.environment import local_environment

@@ -12,7 +12,8 @@ import pytest
 from cexec.protocol.base.limits import RECORD_HEADER
 from cexec.protocol.connection import frames, options
 from cexec.protocol.connection.channel import FIRST_FLIGHT, RECORD_LABEL, SECOND_FLIGHT
-from cexec.protocol.connection.frames import ENDED, EXITED, READS, WRITES, Ending, Exit
+from cexec.protocol.connection.frames import ENDED, EXITED, Ending, Exit
+from cexec.protocol.connection.options import READS, WRITES
 from cexec.protocol.datagrams import announcement, datagram, hello, presence, requirements
 from tests.protocol.wires import APPLICATION, job
 

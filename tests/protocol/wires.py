@@ -17,7 +17,8 @@ from cexec.errors import CexecError, DisconnectedError
 from cexec.protocol.base import keys, noise, sodium
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.channel import ClientHandshake, Records, WorkerHandshake
-from cexec.protocol.connection.frames import READS, WRITES, Exit, Go, Stream
+from cexec.protocol.connection.frames import Exit, Go, Stream
+from cexec.protocol.connection.options import READS, WRITES
 from cexec.protocol.connection.session import Event, Session
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.announcement import OpenedAnnouncement, SealedAnnouncement, open_announcement

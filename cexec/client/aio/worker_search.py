@@ -71,13 +71,12 @@ async def find_worker(terms: Terms, choose: Choose) -> Lease:
             weight=terms.target.weight,
             requirements=terms.target.requirements,
         )
-        nothing = Go(job_id=bytes(IDENTITY_SIZE), attempt=1, streams=[])
         search = Search(
             terms.key,
             sealed,
             announcer,
             open_listener(terms.network.ports, loopback=announcer.loopback, ipv6=announcer.ipv6),
-            AskedChoice(choose, nothing, terms.target.requirements),
+            AskedChoice(choose, terms.target.requirements),
             Race(accept_timeout=terms.times.accept, now=monotonic()),
             idle_timeout=terms.times.idle,
             notices=Notices(tell=terms.tell),
@@ -90,8 +89,8 @@ async def find_worker(terms: Terms, choose: Choose) -> Lease:
 class AskedChoice(Choice):
     """Asks `choose` for the job once the worker is known."""
 
-    def __init__(self, choose: Choose, go: Go, requirements: Requirements | None) -> None:
-        super().__init__(go, requirements)
+    def __init__(self, choose: Choose, requirements: Requirements | None) -> None:
+        super().__init__(requirements)
         self._choose = choose
 
     def job_for(self, offer: Hello, address: str) -> Go:

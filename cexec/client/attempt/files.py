@@ -16,7 +16,8 @@ import os
 
 from cexec.errors import LocalError, UsageError
 from cexec.protocol.base.limits import MAXIMUM_STREAMS
-from cexec.protocol.connection.frames import FILE, FIRST_FILE, READS, WRITES, Stream
+from cexec.protocol.connection.frames import FIRST_FILE, Stream
+from cexec.protocol.connection.options import FILE, READS, WRITES
 from cexec.system.io.fds import FileSource, Sink
 from cexec.system.reason import reason_of
 

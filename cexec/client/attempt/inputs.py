@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 
 from cexec.client.attempt.descriptors import name_of
-from cexec.protocol.connection.frames import READS
+from cexec.protocol.connection.options import READS
 from cexec.system.io.fds import EmptySource, FileSource, open_source
 from cexec.system.io.spool import Budget, SpoolSource
 

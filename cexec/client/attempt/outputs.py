@@ -21,7 +21,7 @@ from time import monotonic, sleep
 from cexec.client.attempt.descriptors import name_of
 from cexec.errors import LocalError
 from cexec.net.pump import BROKEN_PIPE
-from cexec.protocol.connection.frames import READS, WRITES
+from cexec.protocol.connection.options import READS, WRITES
 from cexec.system.io.fds import Sink, give_up, half_close, open_sink
 from cexec.system.io.spool import HeldSink
 from cexec.system.reason import reason_of

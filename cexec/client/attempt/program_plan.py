@@ -13,7 +13,8 @@ import stat
 
 from cexec.errors import LocalError, ProtocolError, UsageError
 from cexec.protocol.connection import program_offer
-from cexec.protocol.connection.frames import FILE, READS, Stream
+from cexec.protocol.connection.frames import Stream
+from cexec.protocol.connection.options import FILE, READS
 from cexec.protocol.connection.program_offer import ANY, LARGEST_PROGRAM, ProgramOffer
 from cexec.protocol.datagrams.requirements import ALLOWED, ARCH, OS
 from cexec.system.io.fds import FileSource

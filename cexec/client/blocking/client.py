@@ -13,13 +13,12 @@ from time import monotonic
 from cexec.client.attempt.signals import EndedBySignal, Signals
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, Request
 from cexec.client.search.messages import Notices, ancestors_words
-from cexec.client.search.search import Choice, Search
+from cexec.client.search.search import OneJob, Search
 from cexec.errors import CexecError, InterruptedByUser, LocalError, NoWorkerError
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import IDENTITY_SIZE
-from cexec.protocol.connection.frames import SIGNALLED
 from cexec.protocol.connection.options import INTERRUPT
 from cexec.protocol.datagrams.announcement import SealedAnnouncement
 from cexec.protocol.decisions.race import Race
@@ -165,6 +164,8 @@ class Client:
             self._request.streams.files.commit(status)  # before held output leaves, because a missing file is a failure
         taken = self._outputs.release() and not job.unread
         self._inputs.move_offsets(winner.session.outgoing)
+        from cexec.protocol.connection.frames import SIGNALLED  # loaded by now
+
         if result.kind == SIGNALLED and result.status == INTERRUPT and self._signals.interrupted:
             raise EndedBySignal(INTERRUPT)
         return status if taken or status else DIED_OF_PIPE
@@ -188,7 +189,7 @@ class Client:
                 sealed,
                 announcer,
                 listener,
-                Choice(request.go(self._job_id, attempt), request.target.requirements),
+                OneJob(lambda: request.go(self._job_id, attempt), request.target.requirements),
                 Race(accept_timeout=request.times.accept, now=monotonic()),
                 idle_timeout=request.times.idle,
                 notices=Notices(complain=self._complain, tell=self._tell, warn=_say, trace=request.reports.trace),

@@ -20,7 +20,7 @@ from cexec.client.request import IMPATIENT
 from cexec.errors import InterruptedByUser, LocalError, ProtocolError
 from cexec.net.liveness import hurry
 from cexec.net.pump import Pump
-from cexec.protocol.connection import frames
+from cexec.protocol.connection import frames, options
 from cexec.protocol.connection.options import CONTINUE, INTERRUPT, SUSPEND
 from cexec.protocol.connection.session import RUNNING
 
@@ -87,7 +87,7 @@ class BlockingDriver:
         """
         endings = self._exit.endings if self._exit is not None else ()
         incoming = self._session.incoming
-        return any(e.count > incoming[e.number].consumed for e in endings if e.direction == frames.WRITES)
+        return any(e.count > incoming[e.number].consumed for e in endings if e.direction == options.WRITES)
 
     def run(self) -> Exit:
         """Pumps until the job is over."""

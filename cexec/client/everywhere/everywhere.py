@@ -25,8 +25,7 @@ from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import IDENTITY_SIZE
-from cexec.protocol.connection.frames import READS, WRITES
-from cexec.protocol.connection.options import CONTINUE, INTERRUPT, SUSPEND
+from cexec.protocol.connection.options import CONTINUE, INTERRUPT, READS, SUSPEND, WRITES
 from cexec.protocol.datagrams.announcement import RUN_ALL, SealedAnnouncement, own_job_id
 from cexec.protocol.decisions.census import shown_names
 from cexec.system.io.wakeup import poll_timeout

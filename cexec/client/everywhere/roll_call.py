@@ -12,7 +12,7 @@ from __future__ import annotations
 from time import monotonic
 
 from cexec.client.search.inquiry import Inquiry
-from cexec.client.search.search import Choice
+from cexec.client.search.search import OneJob
 from cexec.errors import NoWorkerError
 from cexec.protocol.base.limits import QUEUED_LIFETIME
 from cexec.protocol.datagrams import hello
@@ -87,12 +87,12 @@ class RollRace(Race):
                 self.until[answer.instance] = max(self.until[answer.instance], now + QUEUED_LIFETIME)
 
 
-class Gathering(Choice):
+class Gathering(OneJob):
     """The search of one `cexec --all`: gives the job to each worker of the roll once."""
 
     def __init__(self, roll: dict[bytes, Answer], go: Go, patience: float, now: float) -> None:
         """`patience`: a worker is given up after so many seconds of silence; 0 waits for ever."""
-        super().__init__(go)  # without requirements: a worker that lacks something is not in the roll
+        super().__init__(lambda: go)  # without requirements: a worker that lacks something is not in the roll
         self._roll = roll
         self._started = now
         self.race = RollRace(roll, patience, self._started)

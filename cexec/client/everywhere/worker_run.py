@@ -17,7 +17,7 @@ from cexec.client.everywhere.shared_input import SharedInput, SharedSource
 from cexec.errors import CexecError, LocalError, ProtocolError
 from cexec.net.liveness import hurry
 from cexec.net.pump import LEAST_CREDIT, Pump
-from cexec.protocol.connection.frames import READS, WRITES
+from cexec.protocol.connection.options import READS, WRITES
 from cexec.protocol.connection.session import RUNNING
 
 TYPE_CHECKING = False

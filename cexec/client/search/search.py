@@ -25,6 +25,8 @@ from cexec.protocol.decisions.race import GAVE_UP, SILENT, TRANSMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cexec.client.search.candidate import Candidate, Winner
     from cexec.client.search.inquiry import Inquiry
     from cexec.client.search.messages import Notices
@@ -47,11 +49,12 @@ NEVER = float("inf")
 
 
 class Choice:
-    """Decides which worker gets which job: here the first one that confirms gets `go`."""
+    """Decides which worker gets which job.
 
-    def __init__(self, go: Go, requirements: Requirements | None = None) -> None:
-        """`requirements`: if no worker takes the job, the search explains which of them each worker lacks."""
-        self._go = go
+    `requirements`: if no worker takes the job, the search explains which of them each worker lacks.
+    """
+
+    def __init__(self, requirements: Requirements | None = None) -> None:
         self.requirements = requirements
 
     def wants(self, offer: Hello, now: float) -> bool:
@@ -60,11 +63,22 @@ class Choice:
 
     def job_for(self, offer: Hello, address: str) -> Go:
         """Returns the job for a worker that has confirmed; raises `CexecError` to give it none."""
-        return self._go
+        raise NotImplementedError
 
     def status(self) -> str | None:
         """Returns the message for a person who waits; None for the usual one."""
         return None
+
+
+class OneJob(Choice):
+    """Gives every worker that confirms the job which `make_go` returns; that is called only then."""
+
+    def __init__(self, make_go: Callable[[], Go], requirements: Requirements | None = None) -> None:
+        super().__init__(requirements)
+        self._make_go = make_go
+
+    def job_for(self, offer: Hello, address: str) -> Go:
+        return self._make_go()
 
 
 class Search:

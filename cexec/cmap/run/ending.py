@@ -11,7 +11,8 @@ from enum import Enum
 from typing import TYPE_CHECKING
 
 from cexec.cmap.results.outcome import ENDED_BY_US
-from cexec.protocol.connection.frames import EXITED, LIMITED, READS, SIGNALLED, WRITES
+from cexec.protocol.connection.frames import EXITED, LIMITED, SIGNALLED
+from cexec.protocol.connection.options import READS, WRITES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 from cexec.client.aio.lease import LeaseJob
 from cexec.cmap.inputs.tasks import FILE, PATH, SHARED, STDERR, STDOUT
 from cexec.errors import LocalError
-from cexec.protocol.connection.frames import FILE as FILE_KIND
-from cexec.protocol.connection.frames import FIRST_FILE, READS, WRITES, Stream
-from cexec.protocol.connection.options import FETCH_ON_FAILURE, NO
+from cexec.protocol.connection.frames import FIRST_FILE, Stream
+from cexec.protocol.connection.options import FETCH_ON_FAILURE, NO, READS, WRITES
+from cexec.protocol.connection.options import FILE as FILE_KIND
 from cexec.system.io.fds import FileSource, Sink, Source
 from cexec.system.reason import reason_of
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 from cexec.errors import ProtocolError
 from cexec.protocol.base.limits import FRAME_HEADER, IDENTITY_SIZE, MAXIMUM_GO, MAXIMUM_STREAMS, MAXIMUM_TEXT
 from cexec.protocol.base.wire import Bytes, Reader, Writer
+from cexec.protocol.connection.options import FILE, PIPE, READS, SOCKET, WRITES
 
 CONFIRM = 1  # worker: a slot is reserved; GO must come within GO_DEADLINE
 WITHDRAW = 2  # worker: the slot that was confirmed is gone; text
@@ -38,12 +39,6 @@ TYPES = range(CONFIRM, PROGRAM + 1)
 WITHOUT_BODY = (CONFIRM, CANCEL, PING, PONG, RELEASE)
 OF_A_STREAM = (DATA, END, CLOSED, BROKEN, CREDIT)
 
-READS = 1  # directions of a stream, seen from the program: it reads, it writes
-WRITES = 2
-
-PIPE = 0  # kinds of streams: the program is given a pipe, a socketpair, or finds (leaves) a file with this name
-SOCKET = 1
-FILE = 2
 FIRST_FILE = 256  # (protocol) stream numbers below are descriptors, from here on files
 LARGEST_SIGNAL = 64  # (protocol) signals are numbered as on Linux
 LARGEST_DEATH = 127  # (protocol) so that 128 + the signal's number is an exit status

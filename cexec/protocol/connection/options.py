@@ -1,4 +1,4 @@
-"""The words and numbers that GO and SIGNAL carry: names of options, their values, numbers of signals.
+"""The words and numbers that GO and SIGNAL carry: names of options, their values, shapes of streams, signals.
 
 Contract: constants only.  Both sides take each of them from here, and nothing is imported, because every call of
 `cexec` loads this module.  docs/protocol.md section 4.2 says what each one means, section 8 repeats the values.
@@ -21,6 +21,13 @@ PROGRAM = "program-"  # (protocol) followed by a platform; the value is hash and
 
 YES = "yes"  # (protocol) the value of LEASE
 NO = "no"  # (protocol) the value of FETCH_ON_FAILURE
+
+# Shapes of a stream, seen from the program
+READS = 1  # a direction: the program reads
+WRITES = 2  # a direction: the program writes
+PIPE = 0  # a kind: the program is given a pipe
+SOCKET = 1  # a kind: the program is given one end of a socketpair
+FILE = 2  # a kind: the program finds, or leaves, a file with the stream's name
 
 # Numbers of signals.  They are Linux's numbers on most machines; other systems translate.
 HANGUP = 1

@@ -12,7 +12,8 @@ from __future__ import annotations
 from cexec.errors import CexecError, ProtocolError, SilentPeerError
 from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, INITIAL_WINDOW, PING_INTERVAL
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.frames import READS, WRITES, Ending, Exit, Go, Refusal
+from cexec.protocol.connection.frames import Ending, Exit, Go, Refusal
+from cexec.protocol.connection.options import READS, WRITES
 from cexec.protocol.connection.session_states import (
     ASKING,
     EXECUTING,

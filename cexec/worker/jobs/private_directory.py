@@ -14,7 +14,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from cexec.errors import CexecError
-from cexec.protocol.connection.frames import FILE, READS, WRITES
+from cexec.protocol.connection.options import FILE, READS, WRITES
 from cexec.protocol.connection.streams import OPEN
 from cexec.system.io.fds import Sink, Source
 from cexec.system.process.orphans import PRIVATE_PREFIX, remove_directory

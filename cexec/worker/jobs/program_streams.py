@@ -14,7 +14,8 @@ import socket
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from cexec.protocol.connection.frames import FILE, FIRST_FILE, PIPE, READS, WRITES
+from cexec.protocol.connection.frames import FIRST_FILE
+from cexec.protocol.connection.options import FILE, PIPE, READS, WRITES
 from cexec.protocol.connection.streams import OPEN
 from cexec.system.io.fds import PIPE_SIZE, Sink, Source, own_pipe, unread
 

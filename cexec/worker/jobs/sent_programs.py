@@ -12,8 +12,8 @@ import os
 from typing import TYPE_CHECKING
 
 from cexec.protocol.connection import program_offer
-from cexec.protocol.connection.frames import FIRST_FILE, HERE, PERMANENT, READS, Refusal
-from cexec.protocol.connection.options import PROGRAM_STREAM
+from cexec.protocol.connection.frames import FIRST_FILE, HERE, PERMANENT, Refusal
+from cexec.protocol.connection.options import PROGRAM_STREAM, READS
 from cexec.system.io.fds import Sink
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from cexec.errors import CexecError, NoWorkerError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT
-from cexec.protocol.connection.frames import READS, WRITES, Go, Stream
+from cexec.protocol.connection.frames import Go, Stream
+from cexec.protocol.connection.options import READS, WRITES
 from cexec.system.storage.keyfile import read_key
 from tests.conftest import StartService
 from tests.leases import Kept

@@ -15,7 +15,7 @@ import pytest
 
 from cexec.client.attempt import descriptors as client_descriptors
 from cexec.client.attempt.descriptors import Descriptor, inspect, occupy_standard
-from cexec.protocol.connection.frames import PIPE, READS, SOCKET, WRITES
+from cexec.protocol.connection.options import PIPE, READS, SOCKET, WRITES
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ import pytest
 from cexec.client.attempt import files as client_files
 from cexec.client.attempt.files import FilePlan, plan_files
 from cexec.errors import LocalError, UsageError
-from cexec.protocol.connection.frames import READS, WRITES
+from cexec.protocol.connection.options import READS, WRITES
 
 
 @pytest.fixture(autouse=True)

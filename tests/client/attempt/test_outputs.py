@@ -18,7 +18,7 @@ from cexec.client.attempt import outputs as client_outputs
 from cexec.client.attempt.descriptors import Descriptor
 from cexec.client.attempt.outputs import Outputs
 from cexec.errors import LocalError
-from cexec.protocol.connection.frames import READS, WRITES
+from cexec.protocol.connection.options import READS, WRITES
 from cexec.system.io.fds import Sink
 from tests.needs import require_tool
 

@@ -9,7 +9,7 @@ import pytest
 
 from cexec.client.search.candidate import Winner
 from cexec.client.search.messages import Notices
-from cexec.client.search.search import UNTRIED, Choice, Search
+from cexec.client.search.search import UNTRIED, Choice, OneJob, Search
 from cexec.errors import CexecError, LocalError, NoWorkerError
 from cexec.net import interfaces
 from cexec.protocol.base.certificate import ROLE_WORKER, Certificate, Identity
@@ -102,7 +102,7 @@ class Setting:
             self.sealed,
             self.announcer,  # type: ignore[arg-type]
             self.listener,  # type: ignore[arg-type]
-            choice or Choice(job()),
+            choice or OneJob(job),
             Race(accept_timeout=accept_timeout, now=START),
             idle_timeout=DEFAULT_IDLE_TIMEOUT,
             notices=Notices(
@@ -264,7 +264,7 @@ def test_the_others_are_cancelled_and_a_claim_is_sent(setting: Setting) -> None:
     winner.connection.close()
 
 
-class Picky(Choice):
+class Picky(OneJob):
     """A choice that does not want the first instance."""
 
     def wants(self, offer: Hello, now: float) -> bool:
@@ -272,7 +272,7 @@ class Picky(Choice):
 
 
 def test_a_worker_that_the_choice_does_not_want_is_dropped_and_another_gets_the_job() -> None:
-    setting = Setting(Picky(job()))
+    setting = Setting(Picky(job))
     setting.search.start(setting.now)
     unwanted = proved(setting, INSTANCES[0])
     assert unwanted.hung_up
@@ -283,11 +283,11 @@ def test_a_worker_that_the_choice_does_not_want_is_dropped_and_another_gets_the_
     setting.close()
 
 
-class Reluctant(Choice):
+class Reluctant(OneJob):
     """A choice that has no job for the first worker that confirms."""
 
     def __init__(self, go: Go) -> None:
-        super().__init__(go)
+        super().__init__(lambda: go)
         self.asked: list[tuple[bytes, str]] = []
 
     def job_for(self, offer: Hello, address: str) -> Go:

@@ -12,7 +12,8 @@ from cexec.cmap.run.policy import Policy
 from cexec.cmap.run.retry import MOST_REFUSALS, RetryQueue, TaskRecord
 from cexec.cmap.run.task_attempt import TRANSITIONS, AttemptState, TaskAttempt
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.frames import EXITED, LIMITED, READS, SIGNALLED, WRITES, Exit
+from cexec.protocol.connection.frames import EXITED, LIMITED, SIGNALLED, Exit
+from cexec.protocol.connection.options import READS, WRITES
 
 PATHS = {
     AttemptState.OFFERED: [],

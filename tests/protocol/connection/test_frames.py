@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from cexec.errors import ProtocolError
 from cexec.protocol.base.limits import MAXIMUM_GO, MAXIMUM_STREAMS, MAXIMUM_TEXT
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.frames import FILE, PIPE, READS, SOCKET, WRITES, Ending, Exit, Go, Refusal, Stream
+from cexec.protocol.connection.frames import Ending, Exit, Go, Refusal, Stream
+from cexec.protocol.connection.options import FILE, PIPE, READS, SOCKET, WRITES
 from tests.protocol.wires import JOB_ID, cut_anywhere, hostile_bytes, job, mutations, texts
 
 BOTH = READS | WRITES

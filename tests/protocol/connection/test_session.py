@@ -10,7 +10,8 @@ import pytest
 from cexec.errors import ProtocolError
 from cexec.protocol.base.limits import INITIAL_WINDOW, MAXIMUM_DATA
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.frames import READS, SOCKET, WRITES, Ending, Exit, Refusal, Stream
+from cexec.protocol.connection.frames import Ending, Exit, Refusal, Stream
+from cexec.protocol.connection.options import READS, SOCKET, WRITES
 from cexec.protocol.connection.session import OFFERING, OVER, RUNNING
 from tests.protocol.connection.sessions import client_in, exited, finish, refused, sending, told
 from tests.protocol.wires import connected, job, join, running, start_job

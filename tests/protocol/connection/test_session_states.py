@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from cexec.errors import ProtocolError
 from cexec.protocol.connection import frames, session_states
-from cexec.protocol.connection.frames import READS, WRITES, Ending, Exit, Refusal
+from cexec.protocol.connection.frames import Ending, Exit, Refusal
+from cexec.protocol.connection.options import READS, WRITES
 from cexec.protocol.connection.session import OFFERED, OFFERING, OVER, RUNNING, Session
 from tests.protocol.connection.sessions import client_in, exited, finish, refused, told, worker_in
 from tests.protocol.wires import connected, hostile_bytes, job, running, start_job

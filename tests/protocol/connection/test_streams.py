@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from cexec.errors import ProtocolError
 from cexec.protocol.base.limits import INITIAL_WINDOW
-from cexec.protocol.connection.frames import ENDED, READER_CLOSED, READS, STREAM_BROKEN, WRITES, Ending
+from cexec.protocol.connection.frames import ENDED, READER_CLOSED, STREAM_BROKEN, Ending
+from cexec.protocol.connection.options import READS, WRITES
 from cexec.protocol.connection.streams import LARGEST_CREDIT, OPEN, Incoming, Outgoing
 
 

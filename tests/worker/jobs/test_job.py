@@ -12,20 +12,8 @@ from pathlib import Path
 import pytest
 
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.frames import (
-    ENDED,
-    EXITED,
-    HERE,
-    LIMITED,
-    PERMANENT,
-    PIPE,
-    READER_CLOSED,
-    READS,
-    SIGNALLED,
-    SOCKET,
-    WRITES,
-    Stream,
-)
+from cexec.protocol.connection.frames import ENDED, EXITED, HERE, LIMITED, PERMANENT, READER_CLOSED, SIGNALLED, Stream
+from cexec.protocol.connection.options import PIPE, READS, SOCKET, WRITES
 from cexec.system.process.resource_limits import Limits
 from cexec.worker.jobs import job as worker_job
 from cexec.worker.jobs import job_tree

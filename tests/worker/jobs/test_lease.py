@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from cexec.errors import DisconnectedError
-from cexec.protocol.connection.frames import FILE, FIRST_FILE, READS, WITHDRAW, WRITES, Stream
+from cexec.protocol.connection.frames import FIRST_FILE, WITHDRAW, Stream
+from cexec.protocol.connection.options import FILE, READS, WRITES
 from cexec.protocol.connection.session import OFFERED, OFFERING, OVER, RUNNING
 from cexec.worker.jobs import lease
 from cexec.worker.jobs.reports import Broken, Idle, JobFinished, JobRefused, Over, ProgramStarted, Report, Taken, Word

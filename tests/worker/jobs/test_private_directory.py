@@ -10,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.frames import ENDED, FILE, HERE, READS, STREAM_BROKEN, WRITES, Stream
+from cexec.protocol.connection.frames import ENDED, HERE, STREAM_BROKEN, Stream
+from cexec.protocol.connection.options import FILE, READS, WRITES
 from cexec.worker.jobs.private_directory import FileProblem, PrivateDirectory
 from cexec.worker.jobs.reports import Broken
 from tests.jobs import STANDARD, RefusedError, RemoteJob, lost, shell
