@@ -197,6 +197,8 @@ class Lease:
         self._pump.connection.close()
 
     def _handle(self, event: AttemptEvent, job: LeaseJob, began: Callable[[bool], None]) -> Exit | None:
+        if isinstance(event, meaning.OutputEnded):
+            return None  # the most frequent one; a sink of ours has no reader that waits for its end
         if isinstance(event, meaning.Ended):
             return event.exit
         if isinstance(event, meaning.Began):
@@ -209,7 +211,7 @@ class Lease:
         elif isinstance(event, meaning.FailedHere):
             verb = "write" if event.writing else "read"
             raise event.error or LocalError(f"cannot {verb} stream {event.stream} of a job: {event.reason}")
-        elif isinstance(event, meaning.Refused | meaning.Lost):
+        else:
             raise event.error
         return None
 
