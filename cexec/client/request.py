@@ -33,7 +33,7 @@ IMPATIENT = 3  # (ours) this many Ctrl-C end us even if the program, or the netw
 
 
 class NetworkSettings:
-    """Where workers are looked for, and on which ports we listen for them.
+    """Says where workers are looked for, and on which ports we listen for them.
 
     `groups`: None is the default group.  `ports`: None allows any port.
     """

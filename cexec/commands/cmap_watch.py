@@ -39,7 +39,7 @@ def watch_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Watch:
-    """What the options ask for; `values` are click's, `title` is that of the report."""
+    """Returns the observers that the options ask for; `values` are click's, `title` is that of the report."""
 
     def __init__(self, values: Mapping[str, Any], title: str, journal: Journal | None) -> None:
         self.observers: list[Observer] = []

@@ -1,4 +1,4 @@
-"""Which sockets hear a group on this machine, as it is now.
+"""Plans which sockets hear a group on this machine, as it is now.
 
 Contract: `ListenPlan` makes of a group list and the machine's interfaces a list of `Listening`, one per socket that
 ought to be open; it opens nothing.  The default group and `mdns` are heard at every address; any other entry at its

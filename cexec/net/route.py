@@ -1,4 +1,4 @@
-"""Which address of this host others see.
+"""Finds the address of this host that others see.
 
 Contract: `address_towards` asks the kernel's routes and sends nothing; it never raises.
 """

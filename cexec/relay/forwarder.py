@@ -58,17 +58,17 @@ class Forwarder:
         self._no_port = ""  # the last reported reason why a listener could not be opened
 
     def __len__(self) -> int:
-        """How many connections there are."""
+        """Counts the connections."""
         return len(self._connections)
 
     @property
     def listeners(self) -> int:
-        """How many announcements have a listener."""
+        """Counts the announcements that have a listener."""
         return len(self._listening)
 
     @property
     def jobs(self) -> int:
-        """How many connections carry a job."""
+        """Counts the connections that carry a job."""
         return sum(connection.is_job for connection in self._connections)
 
     def listen(self, entry: RelayedAnnouncement, now: float, *, loopback: bool, ipv6: bool) -> bool:

@@ -1,4 +1,4 @@
-"""Which two networks a relay joins: SELF with its group, and the TARGETs.
+"""Names the two networks that a relay joins: SELF with its group, and the TARGETs.
 
 Contract: `parse_self` reads SELF, `plan` makes of it, of the group and the TARGETs, and of the machine's interfaces as
 they are now, two `Network`s: what is sent to, and what is heard.  `UsageError` for what can never be, `LocalError` for
@@ -74,7 +74,7 @@ class Network:
 
     @property
     def loopback(self) -> bool:
-        """Whether it is meant to hear this host's loopback."""
+        """True if it is meant to hear this host's loopback."""
         return any(entry.loopback for entry in self.sent_to)
 
 
@@ -122,7 +122,7 @@ def parse(texts: Iterable[str]) -> list[GroupEntry]:
 
 
 def _default_group(interface: Interface) -> list[str]:
-    """What the default group is on one interface."""
+    """Returns the default group's addresses on one interface."""
     if interface.loopback:
         return [LOOPBACK_BROADCAST]
     broadcasts = [one.broadcast for one in interface.ipv4 if one.broadcast]

@@ -43,7 +43,7 @@ _OURS = "sides"  # the owner of the descriptors of the sides
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RelayRules:
-    """What the owner of a relay allows it."""
+    """Holds the rules that the owner of a relay sets."""
 
     mac1_keys: Sequence[bytes] = ()  # of the applications that are relayed; without any all are
     maximum_hops: int = MAXIMUM_HOPS  # a datagram may have left when it is passed on
@@ -80,17 +80,17 @@ class Relay:
 
     @property
     def announcements(self) -> int:
-        """How many announcements, each from one source, are known."""
+        """Counts the known announcements, each from one source."""
         return len(self._table)
 
     @property
     def listeners(self) -> int:
-        """How many announcements have a listener."""
+        """Counts the announcements that have a listener."""
         return self._forwarder.listeners
 
     @property
     def connections(self) -> int:
-        """How many workers are connected."""
+        """Counts the connected workers."""
         return len(self._forwarder)
 
     def run(self) -> None:

@@ -84,7 +84,7 @@ class RelayedConnection:
         return self._splice is not None
 
     def masks(self) -> dict[int, int]:
-        """What to wait for, by descriptor; 0 is for being hung up only."""
+        """Returns the poll mask of each descriptor; 0 waits for a hang-up only."""
         if self.state == OPENING:
             return {self._worker.fileno(): select.POLLIN}
         if self.state == CONNECTING:

@@ -123,7 +123,7 @@ class Splice:
         return self._flows[0].count, self._flows[1].count
 
     def masks(self) -> dict[int, int]:
-        """What to wait for, by descriptor; 0 is for being hung up only."""
+        """Returns the poll mask of each descriptor; 0 waits for a hang-up only."""
         if self.ending:
             return {}
         masks = {end.connection.fileno(): 0 for end in self._ends if not (end.lost or end.hung)}

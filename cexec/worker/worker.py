@@ -45,7 +45,7 @@ NEVER = float("inf")
 
 @dataclass(slots=True)
 class Role:
-    """Who a worker is: its key, what it tells of itself, and the series in which its alerts are numbered."""
+    """Says who a worker is: its key, its profile, and the series in which its alerts are numbered."""
 
     key: WorkerKey
     profile: Profile
@@ -54,7 +54,7 @@ class Role:
 
 @dataclass(slots=True)
 class WorkerNetwork:
-    """Where a worker hears, and where it speaks: `announcer` sends to the group that `groups` hear."""
+    """Says where a worker hears and where it speaks: `announcer` sends to the group that `groups` hear."""
 
     groups: GroupSockets
     announcer: Announcer

@@ -1,4 +1,4 @@
-"""What only cmap writes on a command line: ranges, percentages, escapes; `system.units` has sizes and durations.
+"""Reads the notations that only cmap has on a command line: ranges, percentages, escapes.  `system.units` has the rest.
 
 Contract: pure; `parse_ranges` raises `UsageError` that names the text and its option.
 """

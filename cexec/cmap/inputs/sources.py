@@ -1,4 +1,4 @@
-"""Where tasks come from: options and words to one table, a choice of its rows, and an order.
+"""Makes one table of all sources of tasks, chooses among its rows, and orders them.
 
 Contract: `table_from` makes the table that the options ask for, `Selection` says which of its rows become tasks and in
 which order; a million rows cost 8 bytes each, 16 in random order.  `cut_blocks` makes the tasks of --pipe as they come.

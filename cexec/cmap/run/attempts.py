@@ -48,13 +48,13 @@ class Attempts:
 
     @property
     def waiting(self) -> int | None:
-        """How many tasks have not been begun or are to be begun again; None if that is not known."""
+        """Counts the tasks that have not begun or are to begin again; None if their number is not known."""
         scheduler, total = self._scheduler, self._parts.total
         return None if total is None else total - self._parts.worklist.done - scheduler.begun + scheduler.again
 
     @property
     def not_done(self) -> str:
-        """How many tasks are not over, in words; nothing if all are."""
+        """Says in words how many tasks are not over; empty if all are."""
         scheduler, total = self._scheduler, self._parts.total
         if scheduler.over and not scheduler.halted:
             return ""

@@ -1,4 +1,4 @@
-"""How one attempt of a task ended.
+"""Tells how one attempt of a task ended.
 
 Contract: an `AttemptEnding` is a value.  `of_exit` makes one of a worker's exit frame, `rejected` one of a program that
 succeeded although its result cannot be used; every other way to end is `AttemptEnding(how, reason)`.

@@ -1,4 +1,4 @@
-"""What becomes of a lease: task after task on one worker, until it is not needed any more.
+"""Carries tasks out on a lease, one after the other, until the lease is not needed any more.
 
 Contract: `serve` is a coroutine for one lease; it carries out the task that its worker was given first and then others,
 and releases the lease, or closes it when something went wrong.  What cannot be read or written here ends the run.

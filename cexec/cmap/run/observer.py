@@ -1,4 +1,4 @@
-"""What a coordinator tells those who watch it: bars, statistics, reports.
+"""Tells those who watch a run how it goes: bars, statistics, reports.
 
 Contract: the coordinator calls the methods of each `Observer`, from its own loop, in this order for each task:
 `began` when a worker has said that the program runs, `ended` when that attempt is over (also for one that was never
@@ -37,7 +37,7 @@ class Running:
 
 @dataclass(slots=True, kw_only=True)
 class Counts:
-    """How a run stands.  `total` and `waiting` are None while nobody knows (--pipe); `done` were so before this run.
+    """Says how a run stands.  `total` and `waiting` are None while nobody knows (--pipe); `done` were done before.
 
     `waiting`: tasks that have not been begun, or are to be begun again.  `leases` by worker's name, also those that run
     nothing.  `median`: seconds of a task that succeeded, None as long as there are too few.

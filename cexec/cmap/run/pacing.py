@@ -1,4 +1,4 @@
-"""How many searches for a worker there should be at a time.
+"""Decides how many searches for a worker go on at a time.
 
 Contract: pure; `now` is monotonic seconds.  It is told when a search succeeds and when a lease has waited in vain.
 

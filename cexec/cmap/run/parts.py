@@ -1,4 +1,4 @@
-"""What a coordinator is made of.
+"""Holds the parts of which a coordinator is made.
 
 Contract: a value, which `setup` makes of the options; tests put their own workers and their own clock into it.
 """

@@ -1,4 +1,4 @@
-"""Whether a task is tried again, and where: what has happened to it so far, and the tasks that wait for another try.
+"""Decides whether a task is tried again, and where; keeps what has happened to it, and the tasks that wait.
 
 Contract: pure.  A `TaskRecord` belongs to a task that has begun and is not over; `note` adds an attempt that did not
 succeed, and `has_failed` says that there is no further one.  The `RetryQueue` holds the tasks that wait, the one that

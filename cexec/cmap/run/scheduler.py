@@ -1,4 +1,4 @@
-"""Which task runs where, and what becomes of it when an attempt ends.
+"""Decides which task runs where, and what follows when an attempt ends.
 
 Contract: a pure machine; `now` is monotonic seconds.  The coordinator says which workers there are (`worker_joined`),
 asks what a free one is to do (`next_task`), and tells how that went (`began`, `ended`).  `next_event` then says what is
@@ -33,7 +33,7 @@ NOTHING_YET = 0  # instead of the number of a task: there may be another one lat
 
 
 class RunState(Enum):
-    """Whether further attempts begin.  A run that has halted stays so."""
+    """Says whether further attempts begin.  A run that has halted stays so."""
 
     GOING = "going"
     PAUSED = "paused"
@@ -111,7 +111,7 @@ class Scheduler:
 
     @property
     def again(self) -> int:
-        """How many tasks wait that have been begun before."""
+        """Counts the tasks that wait and have begun before."""
         return len(self._retries)
 
     @property

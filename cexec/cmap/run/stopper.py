@@ -1,4 +1,4 @@
-"""What ends a run before its tasks are done: the first thing that went wrong.
+"""Keeps the first failure that ends a run before its tasks are done.
 
 Contract: `fail` keeps the first error and wakes the coordinator, which raises it; those that carry out tasks look at
 `error` and begin nothing more.

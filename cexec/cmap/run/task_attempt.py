@@ -15,7 +15,7 @@ from cexec.cmap.run.ending import AttemptEnding, How
 
 
 class AttemptState(Enum):
-    """Where an attempt stands."""
+    """Says how far an attempt is."""
 
     OFFERED = "offered"  # a worker is told of it; nothing runs yet
     RUNNING = "running"  # the worker has said that the program runs

@@ -46,7 +46,7 @@ class TaskRun:
 
     @property
     def received(self) -> int:
-        """How many bytes have come back so far."""
+        """Counts the bytes that have come back so far."""
         return sum(output.size for output in self.files.outputs.values())
 
     def missing(self) -> dict[str, str]:

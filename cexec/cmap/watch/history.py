@@ -195,7 +195,7 @@ class History(Failures):
 
     @property
     def seconds_left(self) -> float | None:
-        """How long the run still takes at this rate; None while that cannot be known."""
+        """Estimates the seconds that the run still takes at this rate; None while that cannot be known."""
         left, rate = self.left, self.rate
         return left / rate if left is not None and rate else None
 

@@ -1,4 +1,4 @@
-"""How a report looks: the style sheet of `cmap.watch.report`, for light and dark rooms, screens and paper."""
+"""Holds the style sheet of `cmap.watch.report`, for light and dark rooms, screens and paper."""
 
 from __future__ import annotations
 

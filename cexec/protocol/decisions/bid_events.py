@@ -6,7 +6,7 @@ import enum
 
 
 class Outcome(enum.Enum):
-    """How a job of this worker ended, as far as that says something of the worker."""
+    """Says how a job of this worker ended, as far as that tells something of the worker."""
 
     SUCCEEDED = enum.auto()
     FAILED = enum.auto()  # the program's status was not 0

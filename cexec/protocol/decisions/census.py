@@ -165,7 +165,7 @@ class Census:
         return answer
 
     def _rounds_to_end(self) -> int:
-        """How many must bring no answer."""
+        """Counts the rounds that must bring no answer."""
         if not self.answers:
             return 1 + len(REPETITIONS)
         return 2 if self._repaired else 1

@@ -34,7 +34,7 @@ class SeenCache:
         self._seen: dict[tuple[bytes, int, int], float] = {}  # passed on longest ago first
 
     def __len__(self) -> int:
-        """How many datagrams are remembered."""
+        """Counts the datagrams that are remembered."""
         return max(len(self._ways), len(self._seen))
 
     def passes(self, mac1: bytes, counter: int, hops: int, side: int, now: float) -> bool:
@@ -67,7 +67,7 @@ class RateLimits:
 
     @property
     def hosts(self) -> int:
-        """How many hosts are told apart."""
+        """Counts the hosts that are told apart."""
         return len(self._hosts)
 
     def left(self, host: str, now: float) -> bool:

@@ -1,4 +1,4 @@
-"""What a poll loop needs to wait: a descriptor that signals make readable, and time in poll's milliseconds.
+"""Helps a poll loop to wait: a descriptor that signals make readable, and time in poll's milliseconds.
 
 Contract: between `start` and `stop` every signal that has a Python handler makes `Wakeup.fileno()` readable, and `take`
 returns the numbers of the signals that came, oldest first; it never blocks.  Only the main thread may use a `Wakeup`,

@@ -90,7 +90,7 @@ def claim_parent(root: str = ROOT, own_groups: str = "/proc/self/cgroup") -> Non
 
 
 def _delegated(place: str) -> bool:
-    """Whether this group is ours to divide."""
+    """Returns True if this user may divide the group."""
     return "memory" in _words(f"{place}/cgroup.controllers") and os.access(f"{place}/cgroup.subtree_control", os.W_OK)
 
 

@@ -96,7 +96,7 @@ class Hit:
 
 
 def find_hit(limits: Limits, status: int, cpu_used: float, killed: int) -> Hit | None:
-    """Which limit ended the main process, from its wait status; `killed`: by the kernel in the job's group."""
+    """Returns the limit that ended the main process, by its wait status; `killed`: kills by the kernel in the group."""
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else os.WEXITSTATUS(status) - 128  # as a shell passes it on
     if killed and number == signal.SIGKILL:
         return Hit(f"ended by the kernel at its memory limit of {show_size(limits.memory)}", signal.SIGKILL)

@@ -30,7 +30,7 @@ MAXIMUM_GIVEN = 1000  # (ours) attempts that are remembered as given to this wor
 
 @dataclass(slots=True)
 class AlertedJob:
-    """What an alert says of the job, its client and the connection."""
+    """Holds what an alert says of the job, its client and the connection."""
 
     job_id: bytes
     attempt: int

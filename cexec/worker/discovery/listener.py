@@ -36,7 +36,7 @@ OPENING_BURST = 2.0  # seconds (ours) of CPU time: several thousand datagrams
 
 @dataclass(slots=True)
 class Senders:
-    """What one worker says: answers to clients, its HELLO and BYE, and alerts to loggers."""
+    """Holds the senders of one worker: answers to clients, its HELLO and BYE, and alerts to loggers."""
 
     answers: Answers
     presences: PresenceSender

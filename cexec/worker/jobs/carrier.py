@@ -1,4 +1,4 @@
-"""What outlasts a job in the process that carries it: the connection, the parent, and word of children that have ended.
+"""Holds what outlasts a job in its process: the connection, the parent, and the news of children that have ended.
 
 Contract: `step(until)` pumps once, waiting no longer than that, and returns the pump's events; between two jobs
 `next_word(until)` waits for one frame only, because what follows a GO is the next job's.  Both hear the parent: its
@@ -30,7 +30,7 @@ _CORK: int | None = getattr(_socket, "TCP_CORK", None)
 
 @dataclass(slots=True)
 class Orders:
-    """What the parent has said of the next job."""
+    """Keeps what the parent has said of the next job."""
 
     may_offer: bool = False  # a slot is reserved for it
     last: bool = False  # there is to be none

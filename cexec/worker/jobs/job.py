@@ -60,7 +60,7 @@ PHASES = {
 
 
 class NextJob(enum.Enum):
-    """What `JobFinished` has told the parent of the next job."""
+    """Says what `JobFinished` has told the parent of the next job."""
 
     NOTHING = enum.auto()
     IDLE = enum.auto()  # it may be offered
@@ -69,7 +69,7 @@ class NextJob(enum.Enum):
 
 @dataclass(slots=True)
 class Order:
-    """What a job has to do.  `extra` is the part of the environment that is this job's own."""
+    """Says what a job has to do.  `extra` is the part of the environment that is this job's own."""
 
     go: Go
     program: Program

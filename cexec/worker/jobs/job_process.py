@@ -113,7 +113,7 @@ class JobProcess:
 
     @property
     def ahead(self) -> int:
-        """How many jobs it may still offer without an OFFER, at most."""
+        """Counts the jobs that it may still offer without an OFFER."""
         return self._credit.left
 
     # the worker's words
@@ -177,7 +177,7 @@ class JobProcess:
     # its reports
 
     def steps(self, now: float) -> Iterator[ReportStep]:
-        """What has come since the last call, and the moves that follow from it."""
+        """Yields the reports that have come since the last call, after the moves that follow from them."""
         while self.state is not GONE:
             try:
                 data = self._channel.recv(MAXIMUM_REPORT)
@@ -279,7 +279,7 @@ class JobProcess:
 
 
 def _end(status: int | None) -> str:
-    """How a process ended that did not end well, in words."""
+    """Says in words how a process ended that did not end well."""
     if status is None:
         return "has ended, and its exit status is lost"
     code = os.waitstatus_to_exitcode(status)

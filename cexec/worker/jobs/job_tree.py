@@ -76,7 +76,7 @@ class JobTree:
 
     @property
     def given_up(self) -> bool:
-        """What is left cannot be ended."""
+        """True if the processes that are left cannot be ended."""
         return self._ending is not None and self._ending.given_up
 
     def next_timeout(self) -> float | None:

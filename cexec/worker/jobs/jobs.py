@@ -83,7 +83,7 @@ class Jobs:
 
     @property
     def running(self) -> int:
-        """How many processes have a job, or something that is left of one."""
+        """Counts the processes that have a job, or something that is left of one."""
         return sum(process.state in BUSY for process in self._processes.values())
 
     def filenos(self, now: float) -> Iterable[int]:

@@ -76,7 +76,7 @@ BUSY = (TAKEN, RUNNING, ENDED, BROKEN)  # there is a job, or something is left o
 
 @dataclass(slots=True)
 class CarriedConnection:
-    """What stays the same for all jobs of one connection, and the marks that they leave on it.
+    """Holds what all jobs of one connection share, and the marks that they leave on it.
 
     `announced` is the mac1 of the announcement.  `fields` name the latest job in the log, at first the announced one.
     """

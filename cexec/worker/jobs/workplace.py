@@ -1,4 +1,4 @@
-"""What a job has of this machine beside its processes and streams, and gives back at its end.
+"""Holds what a job uses of this machine beside its processes and streams, and gives it back at the end.
 
 Contract: a `Workplace` is empty at first.  `enter` makes a private directory and puts the client's files there,
 `obtain` gets the program that the client brings, `limit_memory` makes a control group, and `leave` gives all of it
