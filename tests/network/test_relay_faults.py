@@ -256,11 +256,11 @@ LIES = {
     """,
     "takes everybody for somebody else": """
     clients = []
-    honest_client = Announced.client.fget
+    honest_client = RelayedAnnouncement.client.fget
     def client(self):
         clients.append(honest_client(self))
         return clients[0]
-    Announced.client = property(client)
+    RelayedAnnouncement.client = property(client)
     """,
 }
 CUTS = """
@@ -281,7 +281,7 @@ from cexec.commands.cproxy import main
 from cexec.protocol.datagrams.relay_datagram import rewrite as honest_rewrite
 from cexec.relay.buffers import MemoryBuffer
 from cexec.relay.relayed_connection import RelayedConnection
-from cexec.relay.announcement_table import Announced
+from cexec.relay.announcement_table import RelayedAnnouncement
 honest_fill = MemoryBuffer.fill
 LARGE = 1000  # bytes: no flight of the handshake, and the middle of so many is in the box of a record
 buffers.PipeBuffer = MemoryBuffer

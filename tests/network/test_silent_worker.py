@@ -20,8 +20,9 @@ from tests.waiting import PATIENCE
 
 SHORT_PATIENCE = """
 import sys
+from cexec.client import request
 from cexec.commands import cexec
-cexec.LEAST_IDLE_TIMEOUT = 0.0
+request.LEAST_IDLE_TIMEOUT = 0.0
 sys.exit(cexec.main(sys.argv[1:]))
 """
 
