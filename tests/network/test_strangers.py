@@ -23,7 +23,9 @@ from tests.environment import LOOPBACK_GROUP, command, local_environment
 from tests.service import Application
 from tests.waiting import PATIENCE, wait_until
 
-PORT = 41_301  # of the waiting client
+# Of the waiting client.  It is below the ports that the kernel gives to connections: a connection to a free port among
+# those can get the same port at its own end, and is then connected to itself.
+PORT = 21_301
 ABOVE_MAXFD = 33  # the lowest descriptor that CEXEC_FD_FOR_ERRORS may be
 SOON = {"CEXEC_TIMEOUT_ACCEPT": "1"}
 
@@ -55,7 +57,7 @@ class Waiting:
             try:
                 made.append(socket.create_connection(("127.0.0.1", PORT), timeout=PATIENCE))
             except ConnectionRefusedError:
-                pass
+                assert self.process.poll() is None, "the client has ended"
             return bool(made)
 
         wait_until(connects)
