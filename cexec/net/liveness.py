@@ -41,7 +41,7 @@ class Liveness:
 
     def handle_timeout(self, now: float) -> None:
         """Asks the kernel when it is time; raises `SilentPeerError` for a dead peer."""
-        if self._silence.wants_look(now):
+        if self._silence.due(now):
             self._silence.looked(*unacknowledged(self._connection), now)
 
 

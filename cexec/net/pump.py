@@ -186,7 +186,7 @@ class Pump:
         """Returns the descriptors that the next step waits for, with their poll masks."""
         wanted = dict(self._watched)
         if self._gone is None:
-            wanted[self._fd] = IN | OUT if self.wants_out else IN
+            wanted[self._fd] = IN if self._deaf or not self.records.data_to_send() else IN | OUT
         for stream, source in self.sources.items():
             # A source without credit is left out, not registered with an empty mask: poll always reports a hang-up, and
             # a pipe whose writer has gone would wake us again and again.

@@ -20,6 +20,7 @@ from cexec.protocol.connection import frames, silence
 from cexec.protocol.connection.frames import EXITED, FIRST_FILE, HERE, LIMITED, PERMANENT, SIGNALLED
 from cexec.protocol.connection.session import Event
 from tests.client.drivers import DRIVERS, Outcome, Peer, Setting, exit_frame
+from tests.waiting import wait_until
 
 STDIN = b"input " * 1000
 Play = Callable[[Peer], None]
@@ -272,6 +273,32 @@ def test_a_host_that_vanishes_with_bytes_outstanding(
     outcome = run(play)
     assert isinstance(outcome.error, SilentPeerError)
     assert "has not answered for" in str(outcome.error)
+
+
+def test_a_host_that_vanishes_after_a_quiet_time(
+    run: Run, short_silence: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A look at a quiet connection asks for no further one; the next bytes do."""
+    looks: list[float] = []
+    written: list[float] = []
+
+    def kernel(connection: object) -> tuple[bool, float]:
+        looks.append(time.monotonic())
+        return (True, looks[-1] - written[0]) if written else (False, 0.0)
+
+    monkeypatch.setattr(stepping, "unacknowledged", kernel)
+
+    def play(peer: Peer) -> None:
+        _, sink = start(peer)
+        wait_until(lambda: looks)
+        time.sleep(0.5)  # quiet for longer than a dead host is waited for
+        written.append(time.monotonic())
+        peer.write(sink, b"some output")
+        peer.wait_for_end()
+
+    outcome = run(play)
+    assert isinstance(outcome.error, SilentPeerError)
+    assert looks[-1] - written[0] < PING_INTERVAL / 2
 
 
 def test_a_silent_worker_whose_machine_answers_is_not_given_up(

@@ -5,7 +5,7 @@ This is the only place that knows the meaning of the session's events for a clie
 
 Contract: a machine without I/O.  In: `receive` takes the events of the pump, `connection_failed` the error that ended
 the connection, `failed_here` an error of ours, and `looked` the kernel's knowledge of the peer, which the driver asks
-for when `wants_look(now)` is true.  Out: `next_event()` returns one of the event classes below, oldest first.  `once`
+for when `stepped(now)` is true.  Out: `next_event()` returns one of the event classes below, oldest first.  `once`
 is true if a job that may have begun must never be repeated.  docs/protocol.md sections 4.4 and 7.
 
     state       entered when                                  may be followed by
@@ -182,17 +182,13 @@ class Attempt:
 
     # the worker's machine
 
-    def stepped(self, now: float) -> None:
-        """Notes that the pump may have sent something."""
-        self._silence.stepped(now)
+    def stepped(self, now: float) -> bool:
+        """Notes that the pump may have sent something; returns True if the kernel is to be asked about the worker."""
+        return self._silence.stepped(now)
 
     def next_timeout(self) -> float | None:
-        """Returns when `wants_look` will be true; None while nothing is outstanding."""
+        """Returns when `stepped` will ask for a look; None while nothing is outstanding."""
         return self._silence.next_timeout()
-
-    def wants_look(self, now: float) -> bool:
-        """Returns True if the kernel is to be asked whether the worker's machine answers."""
-        return self._silence.wants_look(now)
 
     def looked(self, outstanding: bool, age: float, now: float) -> None:
         """Takes the kernel's answer: whether bytes are unacknowledged, and seconds since the last acknowledgement."""

@@ -25,8 +25,6 @@ def advance(attempt: Attempt, pump: Pump, timeout: float | None) -> float:
     except CexecError as error:
         attempt.connection_failed(error)
     now = monotonic()
-    if not attempt.over:
-        attempt.stepped(now)
-        if attempt.wants_look(now):
-            attempt.looked(*unacknowledged(pump.connection), now)
+    if not attempt.over and attempt.stepped(now):
+        attempt.looked(*unacknowledged(pump.connection), now)
     return now

@@ -4,7 +4,7 @@ A peer's kernel acknowledges bytes even if the peer itself is stopped or does no
 vanished acknowledges nothing.  So a peer is dead when bytes were outstanding, and nothing was acknowledged, for
 LONGEST_SILENCE.  TCP keep-alive watches an idle connection and counts the same seconds.
 
-Contract: pure.  `stepped(now)` says that bytes may have been sent.  When `wants_look(now)` is true, the owner asks the
+Contract: pure.  `stepped(now)` says that bytes may have been sent.  When it, or `due(now)`, is true, the owner asks the
 kernel and passes the answer to `looked`, which raises `SilentPeerError` for a dead peer.  `next_timeout()` is None
 while nothing is outstanding, so an idle connection costs no wake-up.
 """
@@ -27,16 +27,18 @@ class Silence:
         self._look: float | None = None
         self._since: float | None = None  # since when bytes are outstanding and nothing is acknowledged
 
-    def stepped(self, now: float) -> None:
-        """Notes that bytes may have been sent; to be called after each step of the pump."""
+    def stepped(self, now: float) -> bool:
+        """Notes that bytes may have been sent, after each step of the pump; returns True if a look is due."""
         if self._look is None:
             self._look = now + LOOK_INTERVAL
+            return False
+        return now >= self._look
 
     def next_timeout(self) -> float | None:
         """Returns when the next look is due."""
         return self._look
 
-    def wants_look(self, now: float) -> bool:
+    def due(self, now: float) -> bool:
         """Returns True if the kernel is to be asked now."""
         return self._look is not None and now >= self._look
 

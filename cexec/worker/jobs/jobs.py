@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from cexec.worker.discovery.offer import Offer
     from cexec.worker.jobs.program import Program
 
-READ_TOGETHER = 0.005  # seconds (ours) between two looks at reports that need no answer: each look costs a wake-up
+READ_TOGETHER = 0.008  # seconds (ours) between two looks at reports that need no answer: each look costs a wake-up
 MAXIMUM_SPARE = 1  # (ours) processes without a connection that are kept: about 5 MB each
 MAXIMUM_WAITING = 16  # (ours) leases without a slot, each of which is a process; the one that waits longest goes
 

@@ -197,7 +197,7 @@ def looks(attempt: Attempt, until: float, outstanding: bool, acknowledged: float
     """Returns the times at which the attempt wants the kernel to be asked, until it is over."""
     found = []
     while not attempt.over and (due := attempt.next_timeout()) is not None and due <= until:
-        assert attempt.wants_look(due)
+        assert attempt.stepped(due)
         found.append(due)
         attempt.looked(outstanding, due - acknowledged, due)
     return found
