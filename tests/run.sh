@@ -6,5 +6,6 @@ shift
 at_once=""
 # Six, because the tests wait for two thirds of their time.  The order stays that of conftest.py, because the files with
 # the fewest tests, which xdist would leave for the end, are among those that take longest.
-if unshare -n true 2>/dev/null; then at_once="--numprocesses=6 --dist=loadfile --no-loadscope-reorder"; fi
+# A process that dies ends the run: pytest-xdist now and then waits for ever for the tests that it had.
+if unshare -n true 2>/dev/null; then at_once="--numprocesses=6 --dist=loadfile --no-loadscope-reorder --max-worker-restart=0"; fi
 exec "$python" -m pytest $at_once "$@"

@@ -21,7 +21,7 @@ from tests.service import Application, Service
 AT_ONCE = 8
 LINES = 20  # of each job, both on standard output and on standard error, one every 30 milliseconds
 WORKERS = 3
-KILL_INTERVAL = 0.7  # seconds between a worker's start and the end of another one
+KILL_INTERVAL = 0.5  # seconds between a worker's start and the end of another one; a job takes 0.6
 PROGRAM = (
     f"for i in $(seq 0 {LINES - 1}); do echo $PEER_ID $CEXEC_ATTEMPT out $i; echo $PEER_ID $CEXEC_ATTEMPT err $i >&2; "
     "sleep 0.03; done"
@@ -44,15 +44,21 @@ class Workers:
         return Service(self._application, ["sh", "-c", PROGRAM], options, environment=LOOPBACK)
 
     def replace(self) -> int:
-        """Kills the oldest, and starts another; returns how many jobs had been given to it."""
-        oldest = self._services.pop(0)
+        """Kills one that has jobs, if any has, else the oldest; starts another; returns how many jobs it had."""
+        oldest = max(self._services, key=_jobs)  # the first of equals
+        self._services.remove(oldest)
         oldest.kill()
         self._services.append(self._start())
-        return sum(" accepted " in line for line in oldest.lines)
+        return _jobs(oldest)
 
     def close(self) -> None:
         for service in self._services:
             service.close()
+
+
+def _jobs(service: Service) -> int:
+    """How many jobs it has that have not ended."""
+    return sum((" accepted " in line) - (" finished " in line) for line in service.lines)
 
 
 @pytest.fixture

@@ -240,7 +240,7 @@ def test_what_a_coordinator_that_stops_says() -> None:
 # the real thing
 
 PROGRAM = f"""
-import os, sys
+import os, signal, sys
 from cexec.cmap.results.appending import AppendFile
 from cexec.cmap.results.commit import commit, unsaved
 from cexec.cmap.results.journal import RESUME, Journal
@@ -250,6 +250,7 @@ from cexec.cmap.results.attempt_files import FileOutput, sweep, temporary_name
 from cexec.errors import LocalError
 
 number = 1
+remaining = int(sys.argv[1]) if sys.argv[1:] else {TASKS}  # tasks until it waits to be killed
 try:
     journal = Journal("state", RESUME, now=0.0)
     sweep(["results"], journal.token)
@@ -259,6 +260,9 @@ try:
         claim = journal.claim(number.to_bytes(16, "big"), number, "")
         if claim is None:
             continue
+        if not remaining:
+            signal.pause()
+        remaining -= 1
         result = FileOutput("results/" + temporary_name(journal.token), f"results/{{number}}")
         result.append(b"result %d" % number)
         result.close()
@@ -279,9 +283,13 @@ def test_a_coordinator_that_is_killed_many_times_does_each_task_once(tmp_path: P
     while True:
         with open(tmp_path / "out", "ab") as out:
             environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT)}
-            process = subprocess.Popen([sys.executable, "-c", PROGRAM], cwd=tmp_path, env=environment, stdout=out)
+            steps = randomness.randint(1, 3)
+            command = [sys.executable, "-c", PROGRAM]
+            if kills < KILLS:
+                command.append(str(steps + 2))  # so that also a fast machine is killed at work more than five times
+            process = subprocess.Popen(command, cwd=tmp_path, env=environment, stdout=out)
         if kills < KILLS:
-            _wait_for_progress(tmp_path / "joblog", randomness.randint(1, 3), process)
+            _wait_for_progress(tmp_path / "joblog", steps, process)
             sleep(randomness.random() * 0.004)
             process.send_signal(signal.SIGKILL)
             kills += 1
