@@ -101,8 +101,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(words: list[str], arguments: list[str], options: Mapping[str, object], environ: Mapping[str, str]) -> int:
     """Runs one job: `words` are APP.pub and the KEY=VALUE pairs."""
-    if not words[0]:
-        raise UsageError("the name of the key is empty")
     path = find_client_key(words[0])
     environment = dict(_peer_variable(word) for word in words[1:])
     maximum = _whole(environ, ("CEXEC_MAXFD", "MAXFD"), DEFAULT_MAXFD, 0, HIGHEST_MAXFD)
