@@ -56,6 +56,7 @@ class Options:
     tag: bool = False
     results: str = ""
     collect: str = ""
+    overwrite: bool = False
     # what happens to failures
     retries: int | None = None  # 0: without end
     timeout: TimeLimit | None = None
@@ -65,6 +66,7 @@ class Options:
     speculate: bool = False
     # state
     joblog: str = ""
+    report: str = ""
     state: str = ""
     resume: bool = False
     resume_failed: bool = False

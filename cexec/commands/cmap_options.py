@@ -110,6 +110,7 @@ OPTIONS: tuple[Decorator, ...] = (
     _flag("--tag", help="A task's inputs before each line of its output."),
     _text("--results", metavar="DIR|FILE", help="Keep outputs in a directory, FILE.csv or FILE.jsonl."),
     _text("--collect", metavar="WHAT", help="concat, blocks, a command or module:function."),
+    _flag("--overwrite", help="Replace results, a joblog and a report that are there."),
     # what happens to failures
     _typed(
         "--retries",
@@ -168,5 +169,5 @@ def cmap_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 def options_from(values: Mapping[str, Any]) -> Options:
     """Makes `Options` of what click has read; some other values are for those that search and watch."""
-    given = {field.name: values[field.name] for field in fields(Options)}
+    given = {field.name: values.get(field.name) for field in fields(Options)}
     return Options(**{name: value for name, value in given.items() if value is not None})

@@ -235,6 +235,8 @@ def _cell(text: str) -> bytes:
 class JsonResults:
     """--results FILE.jsonl: an object for each task; an output that is no UTF-8 is in `stdout_base64`."""
 
+    BEGIN = b'{"seq": '  # of each line
+
     def __init__(self, file: AppendFile) -> None:
         self.file = file
 

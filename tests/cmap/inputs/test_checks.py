@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cexec.cmap.inputs.checks import check_block_task, check_blocks, check_rows
+from cexec.cmap.inputs.result_checks import ResultRules
 from cexec.cmap.inputs.sources import table_from
 from cexec.cmap.inputs.tables import Table
 from cexec.cmap.inputs.task_plan import Plan, Work
@@ -100,8 +101,8 @@ def test_two_rows_with_one_result_are_told() -> None:
     make("d/x", "x/y")
     refused("rows 1 and 3 have the same result d/a.out", Work(stdout="d/{/.}.out"), words("x/a", "b", "y/a"))
     refused("rows 1 and 2 have the same result fixed", Work(stdout="fixed"), words("a", "b"))
-    refused("rows 1 and 2 have the same result a", Work(stdout="{1}"), words("a", "./a"))
-    refused("rows 1 and 2 have the same result d/a", Work(stdout="{1}"), words("d/a", "d//a"))
+    refused("rows 1 and 2 have the same result ./a (also called a)", Work(stdout="{1}"), words("a", "./a"))
+    refused("rows 1 and 2 have the same result d//a (also called d/a)", Work(stdout="{1}"), words("d/a", "d//a"))
     refused("row 1 has the result a.x twice", Work(stdout="{}.x", stderr="{}.x"), words("a"))
     refused("rows 1 and 2 have the same result x.b", Work(stdout="{}.b", fetches=["f={//}.b"]), words("x", "x/c"))
     check(Work(stdout="fixed"), words("a"))
@@ -126,14 +127,14 @@ def test_rows_that_are_not_chosen_do_not_count() -> None:
 
 
 def test_different_names_with_one_hash_are_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cexec.cmap.inputs.checks.hash", lambda _: 1, raising=False)
+    monkeypatch.setattr("cexec.cmap.inputs.result_checks.hash", lambda _: 1, raising=False)
     check(Work(stdout="{}.out"), words("a", "b", "c"))
     refused("rows 2 and 3", Work(stdout="{}.out"), words("a", "b", "b"))
 
 
 def test_a_result_that_is_there_is_told_with_its_row() -> None:
     make("b.out", "d/c")
-    refused("row 2: result b.out exists already; remove it, or go on", Work(stdout="{}.out"), words("a", "b"))
+    refused("row 2: result b.out exists already; remove it, or add --overwrite", Work(stdout="{}.out"), words("a", "b"))
     refused("row 1: result d/c exists already", Work(fetches=["x=d/{}"], arguments=["{}"]), words("c"))
     os.symlink("nowhere", "link")
     refused("row 1: result link exists already", Work(stdout="{}"), words("link"))
@@ -149,7 +150,7 @@ def test_a_result_that_is_there_is_right_where_a_journal_knows_its_task() -> Non
         return task.label == "a"
 
     with pytest.raises(UsageError, match=r"row 2: result b\.out exists already"):
-        check_rows(plan, [1, 2], finished)
+        check_rows(plan, [1, 2], ResultRules(finished=finished))
     assert asked == [1, 2]
 
 
@@ -208,6 +209,6 @@ def test_results_of_blocks_need_the_number() -> None:
 def test_the_result_of_a_block_that_is_there_is_told() -> None:
     make("2.out")
     plan = Plan(Work(stdout="{#}.out"), None)
-    check_block_task(plan.block_task(1, b"x"))
+    check_block_task(plan.block_task(1, b"x"), ResultRules())
     with pytest.raises(UsageError, match=r"block 2: result 2\.out exists already"):
-        check_block_task(plan.block_task(2, b"x"))
+        check_block_task(plan.block_task(2, b"x"), ResultRules())
