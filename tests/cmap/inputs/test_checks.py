@@ -176,8 +176,43 @@ def test_arguments_that_no_job_can_be_given() -> None:
     check(Work(), table)
     long = words("x", "y" * 200_000)
     refused("row 2: its arguments are 200005 bytes and at most", Work(arguments=["-{}"]), long)
+    refused("row 1: argument 2 is 150000 bytes and can be 131071", Work(arguments=["a", "{}"]), words("y" * 150_000))
     refused("row 1: its arguments are", Work(arguments=["{}", "y" * 200_000]), words("x"))
     check(Work(arguments=["{#}"], stdin_text="{}"), long)
+
+
+LONGEST = 131_071  # bytes of an argument, or of NAME=VALUE, without the NUL at its end
+
+
+def test_what_the_kernel_refuses_as_an_argument_is_told() -> None:
+    """Regression: execve failed with E2BIG on each worker."""
+    check(Work(arguments=["{}"]), words("y" * LONGEST))
+    refused(
+        "argument 1 is 131072 bytes and can be 131071; use --stdin-text",
+        Work(arguments=["{}"]),
+        words("y" * (LONGEST + 1)),
+    )
+    value = "y" * (LONGEST - len("PEER_N="))
+    check(Work(peers=["N={}"]), words(value))
+    refused("row 1: variable PEER_N is 131065 bytes and can be 131064", Work(peers=["N={}"]), words(value + "y"))
+
+
+def test_a_row_that_no_program_here_can_be_given_is_told() -> None:
+    """Regression: --validate rejected each result of such a row with `argument list too long`."""
+    data = b"text,b\n%s,1\n%s,1\n" % (b"x" * (LONGEST - len("PARAM_text=")), b"x" * LONGEST)
+    table = table_from(params="-", stdin=io.BytesIO(data))
+    plan = Plan(Work(stdin_text="{text}"), table)
+    check_rows(plan, [1], has_variables=True)
+    check_rows(plan, [1, 2])
+    with pytest.raises(
+        UsageError, match=r"row 2: variable PARAM_text is 131071 bytes and can be 131060, so neither --val"
+    ):
+        check_rows(plan, [1, 2], has_variables=True)
+    columns = [f"c{number}" for number in range(100)]
+    data = b"\t".join(name.encode() for name in columns) + b"\n" + b"\t".join([b"x" * 100_000] * 100) + b"\n"
+    plan = Plan(Work(stdin_text="{c1}"), table_from(params="-", stdin=io.BytesIO(data)))
+    with pytest.raises(UsageError, match=r"row 1: variables are \d+ bytes together and can be \d+, so neither"):
+        check_rows(plan, [1], has_variables=True)
 
 
 def test_names_of_files_on_the_worker() -> None:
