@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cexec.cmap.inputs.shell_commands import short_command
 from cexec.cmap.run.scheduler import NOTHING_YET
 from cexec.errors import CexecError
 
@@ -43,7 +44,7 @@ class Worklist:
         """
         self.done = 0  # so many of those
         self.failure: CexecError | None = None
-        self.application = application
+        self._application = application
         self._fingerprint = fingerprint.encode()
         self._plan = plan
         self._numbers = numbers
@@ -86,6 +87,10 @@ class Worklist:
         """Returns the journal's claim, if there is a journal."""
         return self._claims.get(number)
 
+    def command(self, task: Task) -> str:
+        """Returns the command that does the same, for people."""
+        return short_command(task, self._application)
+
     def close(self, number: int) -> None:
         """Forgets a task that is over."""
         self._claims.pop(number, None)
@@ -108,7 +113,7 @@ class Worklist:
         if self._journal is None:
             return True
         key = task.key(self._fingerprint)
-        claim = self._journal.claim(key, task.number, task.command_line(self.application))
+        claim = self._journal.claim(key, task.number, self.command(task))
         if claim is not None:
             self._claims[task.number] = claim
         return claim is not None
