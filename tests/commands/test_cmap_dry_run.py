@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -98,3 +100,29 @@ def test_the_commands_do_what_cmap_does(cluster: Cluster, directory: Path, words
     script.write_bytes(commands)
     for shell in ("sh", "bash"):
         assert run([shell], directory / shell, script) == expected, commands
+
+
+MANY = ("--array", "1-100000000", "--rows", "1-50000000")
+LIMIT = 1 << 30  # bytes of address space; a list of these rows takes more
+
+
+@pytest.mark.parametrize(
+    ("words", "status", "expected"),
+    [
+        (("--dry-run", *MANY, "--", "{}"), None, b"cexec -n %s -- 1\ncexec -n %s -- 2\n"),
+        (("-j1", "--halt", "now,done=2", *MANY, "--peer", "RUN=echo $1", "--", "{}"), 0, b"1\n2\n"),
+    ],
+    ids=["dry", "wet"],
+)
+def test_many_rows_are_begun_at_once(
+    cluster: Cluster, words: tuple[str, ...], status: int | None, expected: bytes
+) -> None:
+    """Regression: lists of all rows were made, which took minutes and gigabytes."""
+    limit = partial(resource.setrlimit, resource.RLIMIT_AS, (LIMIT, LIMIT))
+    with cluster.start(*words, preexec_fn=limit) as process:
+        key = os.fsencode(cluster.application.public)
+        assert process.stdout.readline() + process.stdout.readline() == expected.replace(b"%s", key)
+        if status is None:
+            process.kill()
+        else:
+            assert process.wait(DEADLINE) == status
