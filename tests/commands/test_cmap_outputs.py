@@ -113,7 +113,7 @@ def test_results_are_replaced_on_purpose_and_after_a_success_only(cluster: Clust
         result = cluster.run("--overwrite", "--results", results, *words[-4:], ":::", "good")
         assert result.status == 0, result.err
     assert Path("d/1/stdout").read_text() == "new\n" and os.listdir("d") == ["1"]
-    assert Path("t.csv").read_text().count("new") == 1
+    assert Path("t.csv").read_text().count('"new\n"') == 1
     assert cluster.run("--results", "d", *words[-4:], ":::", "good").status == 100
 
 
