@@ -126,3 +126,18 @@ def test_many_rows_are_begun_at_once(
             process.kill()
         else:
             assert process.wait(DEADLINE) == status
+
+
+def test_a_dry_run_that_goes_on_has_the_tasks_that_are_left(cluster: Cluster, directory: Path) -> None:
+    """Regression: the commands of tasks that were done were printed, too."""
+    os.chdir(directory)
+    words = ("--state", "s", "--peer", "RUN=test $1 != bad; ", "--stdout", "{}.out", "--", "{}", ":::")
+    assert cluster.run(*words, "good", "bad").status == 1
+    before = Path("s").read_bytes()
+    for option, left in (
+        ("--resume", ["new"]), ("--resume-failed", ["bad", "new"]), ("--retry-failed", ["bad"]),
+    ):  # fmt: skip
+        result = cluster.run("--dry-run", option, *words, "good", "bad", "new")
+        assert [line.split(" -- ")[1].split()[0] for line in result.out.splitlines()] == left, result.err
+    assert Path("s").read_bytes() == before
+    assert {path.name for path in directory.iterdir()} == {"bin", "s", "good.out"}
