@@ -147,6 +147,8 @@ class _Checker:
         status = _check_readable(path, number)
         if role := self._rules.files.written_as((status.st_dev, status.st_ino)):
             raise UsageError(f"row {number}: input {path} is the same file as {role}")
+        if self._results.removes(path):
+            raise UsageError(f"row {number}: input {path} is among the results that --overwrite removes")
 
     def _check_names_on_worker(self, row: Row) -> None:
         """Checks the files that the worker is sent, and those that it is asked for."""

@@ -114,6 +114,13 @@ class ResultChecker:
             if len(self._places) == known:
                 self._look_for_twin(name, entry, row)
 
+    def removes(self, path: str) -> bool:
+        """Returns True for a file in a directory of a row below --results DIR, which --overwrite removes."""
+        if self._kept_in is None or not self._rules.overwrite:
+            return False
+        directory, number = os.path.split(os.path.dirname(os.path.realpath(path)))
+        return number.isdecimal() and identify(directory).inode == self._kept_in
+
     def conclude(self) -> None:
         """Looks for inputs among the files that are replaced."""
         if not self._replaced:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 MEMORY = 1 << 16  # bytes (ours) of one output that are kept in memory; the rest goes to disk
 PREFIX = ".cmap-"
+PARAMETERS = "parameters.json"  # a file in each directory of --results DIR
 _RANDOM = 8  # bytes in a temporary name
 
 
@@ -161,7 +162,7 @@ class AttemptFiles:
         self._renames.append((directory, final))
         for kind in {STDOUT, STDERR} - self.outputs.keys():
             self.outputs[kind] = FileOutput(os.path.join(directory, kind), os.path.join(final, kind))
-        name = "parameters.json"
+        name = PARAMETERS
         parameters = FileOutput(os.path.join(directory, name), os.path.join(final, name))
         parameters.append(json.dumps(task.parameters).encode() + b"\n")
         parameters.close()
@@ -219,7 +220,16 @@ def make_results_directory(
             continue
         if not overwrite:
             raise UsageError(f"row {number}: result {result} exists already; {advice}")
+        if not _is_result(result):
+            raise UsageError(f"row {number}: {result} is no result of cmap, so it is not replaced; remove it")
         remove(result)
+
+
+def _is_result(path: str) -> bool:
+    """Returns True for a directory with nothing but what cmap makes in it."""
+    return (
+        os.path.isdir(path) and not os.path.islink(path) and {STDOUT, STDERR, PARAMETERS}.issuperset(os.listdir(path))
+    )
 
 
 def _failure(path: str, error: OSError) -> LocalError:

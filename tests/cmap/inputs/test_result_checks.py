@@ -115,6 +115,18 @@ def test_a_result_is_not_among_those_of_the_directory_of_results() -> None:
     check(Work(stdout="d/{}.out"), words("7"), kept_in="d")
 
 
+def test_an_input_is_not_among_the_results_that_are_removed() -> None:
+    os.makedirs("d/1")
+    Path("d/1/stdout").write_text("x")
+    Path("d/2").write_text("x")
+    work = Work(stdin="{}")
+    for name in ("d/1/stdout", "link/1/stdout"):
+        refused(f"row 1: input {name} is among the results that --overwrite removes", work, words(name), kept_in="d",
+                overwrite=True)  # fmt: skip
+        check(work, words(name), kept_in="d")
+    check(work, words("d/2"), kept_in="d", overwrite=True)
+
+
 def test_after_an_input_was_touched_resume_is_not_the_advice() -> None:
     """Regression: with --resume the message said: go on with --state FILE --resume."""
     Path("out").write_text("x")
