@@ -154,7 +154,7 @@ class Setup:
             worklist=self._worklist,
             saver=self.saver,
             total=self.total,
-            files=lambda task: AttemptFiles(task, self._token, self._rules.kept_in),
+            files=lambda task: AttemptFiles(task, self._token, self._rules.kept_in, replace=self._rules.overwrite),
             live=(lambda task: Live(live, task, tag=options.tag)) if options.line_buffer else None,
             sequence=options.term_seq,
             program=self.program,

@@ -108,9 +108,11 @@ class AttemptFiles:
     """Everything that one attempt writes: by `STDOUT`, `STDERR` or the job's name of a file.
 
     `keep_in`: the directory of --results DIR, in which the whole attempt becomes a directory with the task's number.
+    `replace`: a result may be there already.
     """
 
-    def __init__(self, task: Task, token: str, keep_in: str = "") -> None:
+    def __init__(self, task: Task, token: str, keep_in: str = "", *, replace: bool = False) -> None:
+        self._replace = replace
         self.outputs: dict[str, Output] = {}
         self._renames: list[tuple[str, str]] = []
         self._directory = ""
@@ -133,6 +135,7 @@ class AttemptFiles:
 
     def finish(self) -> list[tuple[str, str]]:
         """Closes the files of an attempt that counts; returns pairs of temporary and final names."""
+        self._check_nothing_is_there()
         for output in self.outputs.values():
             if isinstance(output, FileOutput):
                 output.close()
@@ -152,6 +155,13 @@ class AttemptFiles:
                 pass  # the attempt does not count, so it does not matter that bytes could not be written
         for temporary, _ in self._renames:
             remove(temporary)
+
+    def _check_nothing_is_there(self) -> None:
+        """All was looked at before the run, but another program, or another cmap, may have made a file meanwhile."""
+        for _, final in () if self._replace else self._renames:
+            if os.path.lexists(final):
+                self.discard()
+                raise LocalError(f"cannot write {final}: another program has made it since the run began")
 
     def _make_directory(self, task: Task, token: str, keep_in: str) -> None:
         directory, final = os.path.join(keep_in, temporary_name(token)), os.path.join(keep_in, str(task.number))
