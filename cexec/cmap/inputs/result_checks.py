@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cexec.cmap.inputs.named_files import NamedFiles
 from cexec.errors import UsageError
 from cexec.system.reason import reason_of
-from cexec.system.storage.identity import FileIdentity, descriptor_of, identify
+from cexec.system.storage.identity import descriptor_of, identify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cexec.cmap.inputs.tables import Row
     from cexec.cmap.inputs.task_plan import Plan
     from cexec.cmap.inputs.tasks import Task
+    from cexec.system.storage.identity import FileIdentity
 
     Entry = tuple[int, int, str]
 
@@ -139,17 +140,17 @@ class ResultChecker:
     def _check_place(self, name: str, row: Row) -> Entry:
         """Checks one name; returns the place that it leads to."""
         where = f"row {row.number}"
-        base = os.path.basename(name)
+        base = name.rpartition("/")[2]
         if base in _NO_NAMES or "\0" in name:
             raise UsageError(f"{where}: {name!r} is no name for a file")
         if name.startswith("/"):
             _check_is_no_descriptor(name, where)
-        directory = self._directory(name, f"{where}: result {name}")
+        directory = self._directory(name, where)
         entry = (*directory.inode, base)
         if directory.inode == self._kept_in and base.isdecimal():
             raise UsageError(f"{where}: result {name} would be among those of --results; give it another directory")
         if base not in directory.names:
-            if role := self._rules.files.used_as(FileIdentity(None, entry)):
+            if role := self._rules.files.place_used_as(entry):
                 raise UsageError(f"{where}: result {name} is the same file as {role}")
             return entry
         if not self._rules.finished(self._plan.task(row.number)):
@@ -170,7 +171,7 @@ class ResultChecker:
         path = path or slash
         found = self._directories.get(path)
         if found is None:
-            found = self._directories[path] = ResultDirectory(path, where)
+            found = self._directories[path] = ResultDirectory(path, f"{where}: result {name}")
         return found
 
     def _look_for_twin(self, name: str, entry: Entry, row: Row) -> None:
