@@ -17,6 +17,9 @@ from urllib.parse import quote
 from cexec.errors import LocalError, UsageError
 from cexec.system.reason import reason_of
 
+# Tables, in any version of a journal, of what is to be completed or taken back when it is opened.
+UNFINISHED = ("adding", "old_pending", "pending")
+
 
 @contextmanager
 def copied(path: str) -> Iterator[str]:
@@ -38,7 +41,9 @@ def _copy(path: str, copy: str) -> None:
     try:
         with closing(sqlite3.connect(uri, uri=True)) as source, closing(sqlite3.connect(copy)) as target:
             source.backup(target)
-            target.execute("DELETE FROM pending")
+            tables = {name for (name,) in target.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+            for name in tables.intersection(UNFINISHED):
+                target.execute(f"DELETE FROM {name}")
             target.commit()
     except sqlite3.DatabaseError as error:
         if error.sqlite_errorcode in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):

@@ -23,18 +23,18 @@ def test_a_copy_is_a_journal_and_what_was_begun_is_not_completed() -> None:
     Journal("s", "new", now=0.0).close()
     with closing(sqlite3.connect("s")) as database:
         database.execute("UPDATE run SET token = 'the token'")
-        renames = f'[["{os.getcwd()}/draft", "{os.getcwd()}/result"]]'
-        database.execute("INSERT INTO pending (key, places, renames) VALUES (x'01', '[]', ?)", (renames,))
+        database.execute("INSERT INTO pending DEFAULT VALUES")
         database.commit()
-    Path("draft").touch()
     before = Path("s").read_bytes()
     with copied("s") as path:
+        with closing(sqlite3.connect(path)) as database:
+            assert database.execute("SELECT count(*) FROM pending").fetchone() == (0,)
         journal = Journal(path, RESUME, now=1.0)
         assert journal.token == "the token"
         journal.close()
     assert not os.path.exists(path)
     assert Path("s").read_bytes() == before
-    assert sorted(os.listdir()) == ["draft", "s"]
+    assert os.listdir() == ["s"]
 
 
 def test_what_is_no_journal_is_told_and_nothing_is_no_copy() -> None:
