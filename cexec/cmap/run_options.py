@@ -69,6 +69,8 @@ class Options:
     resume: bool = False
     resume_failed: bool = False
     retry_failed: bool = False
+    repeat_once: bool = False
+    no_sync: bool = False
     # how fast
     jobs: Placement | None = None
     delay: float | None = None  # seconds

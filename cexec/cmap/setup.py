@@ -22,8 +22,10 @@ from cexec.cmap.results import joblog
 from cexec.cmap.results.appending import AppendFile
 from cexec.cmap.results.attempt_files import AttemptFiles, make_results_directory, sweep
 from cexec.cmap.results.collect import Collected, Concatenated, DelimitedResults, Joblog, JsonResults, Live, Printed
+from cexec.cmap.results.commit import Committer
 from cexec.cmap.results.journal import NEW, RESUME, RESUME_FAILED, RETRY_FAILED, Journal
 from cexec.cmap.results.saver import Saver
+from cexec.cmap.results.syncing import Syncer
 from cexec.cmap.results.validate import Validator
 from cexec.cmap.run.parts import Parts
 from cexec.cmap.run.policy import ALL_SLOTS, NO_LIMIT, Pace, Policy
@@ -38,7 +40,7 @@ if TYPE_CHECKING:
 
     from cexec.client.aio.worker_search import Terms
     from cexec.cmap.inputs.tables import Table
-    from cexec.cmap.results.saver import ResultWriter
+    from cexec.cmap.results.commit import ResultWriter
     from cexec.cmap.run.observer import Observer
     from cexec.cmap.run_options import Options
 
@@ -69,6 +71,7 @@ class Setup:
         self._options = options
         self._stdin = stdin
         self._opened: list[AppendFile] = []
+        self._syncer = Syncer(on=not options.no_sync)
         self.journal: Journal | None = None
         self._mode = _mode(options)
         self._check_combinations(inputs)
@@ -97,7 +100,7 @@ class Setup:
         """Looks at every row, and opens what results go to."""
         options = self._options
         if options.state:
-            self.journal = Journal(options.state, self._mode, now=time.time())
+            self.journal = self._open_journal()
             self._token = self.journal.token
         self._worklist = self._make_worklist()
         if self._mode != NEW:
@@ -121,7 +124,8 @@ class Setup:
         order = None
         if ordered:
             order = count(1) if self._selection is None else self._selection.ascending()
-        self.saver = Saver(journal=self.journal, order=order, writers=self._writers, collector=self._collector)
+        committer = Committer(self.journal, self._writers, self._syncer)
+        self.saver = Saver(committer, journal=self.journal, order=order, collector=self._collector)
         scheduler = Scheduler(self.policy, self._worklist.numbers(), self.total)
         live = {STDOUT: self._out, STDERR: self._errors}
         return Parts(
@@ -159,6 +163,11 @@ class Setup:
             return "there is no input"
         return f"of {done} task{'' if done == 1 else 's'} none is left for {self._mode}"
 
+    @property
+    def left_undone(self) -> list[str]:
+        """Says in words which tasks of the journal the user may expect to have been run, and why they were not."""
+        return self._worklist.left_undone(all_rows=not self._options.rows)
+
     def end_validators(self) -> None:
         """Kills the commands of --validate and --collect that run."""
         for validator in (self._validator, self._collector):
@@ -168,6 +177,7 @@ class Setup:
     def close(self) -> None:
         for file in self._opened:
             file.close()
+        self._syncer.close()
         if self.journal is not None:
             self.journal.close()
 
@@ -210,6 +220,18 @@ class Setup:
             return None
         seed = int.from_bytes(os.urandom(8), "big")
         return Selection(len(self._table), chosen=options.rows, order=options.order, seed=seed)
+
+    def _open_journal(self) -> Journal:
+        options = self._options
+        numbered = bool(self._results_directory) or any("#" in t.used for t in self.plan.result_templates)
+        return Journal(
+            options.state,
+            self._mode,
+            now=time.time(),
+            sync=not options.no_sync,
+            numbered=numbered,
+            repeat_once=options.repeat_once,
+        )
 
     def _make_worklist(self) -> Worklist:
         options, blocks = self._options, None
@@ -307,6 +329,8 @@ def _mode(options: Options) -> str:
         raise UsageError(f"{given[0]} and {given[1]} cannot be used together")
     if given and not options.state:
         raise UsageError(f"{given[0]} needs the journal of the run that is to go on: --state FILE")
+    if options.repeat_once and not given:
+        raise UsageError(f"--repeat-once needs {RESUME}, {RESUME_FAILED} or {RETRY_FAILED}")
     return given[0] if given else NEW
 
 

@@ -148,6 +148,8 @@ OPTIONS: tuple[Decorator, ...] = (
     _flag("--resume", help="Go on: run what is neither done nor failed."),
     _flag("--resume-failed", help="Go on: run what is not done."),
     _flag("--retry-failed", help="Run what has failed."),
+    _flag("--repeat-once", help="Go on: run again also what a worker with --once may have begun."),
+    _flag("--no-sync", help="Do not wait until results are on disk."),
     # where and how fast
     _typed(
         "-j",

@@ -1,19 +1,20 @@
 """The outputs of a job until its task is over: buffers, and temporary files that get their names at the end.
 
 Contract: an `Output` takes bytes and gives them back in pieces.  A result is there whole or not at all: it is written
-under a temporary name in its own directory and renamed.  Temporary names begin with `.cmap-` and a token, by which
-`sweep` finds what a killed run has left.  `LocalError` names what cannot be written.
+under a temporary name in its own directory, brought to disk and renamed.  Temporary names begin with `.cmap-` and a
+token, by which `sweep` finds what a killed run has left.  `LocalError` names what cannot be written.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.store import CHUNK, Spool
 from cexec.cmap.inputs.tasks import STDERR, STDOUT
+from cexec.cmap.results.renames import Rename, remove, seen
+from cexec.cmap.results.syncing import sync_file
 from cexec.errors import LocalError, UsageError
 from cexec.system.reason import reason_of
 
@@ -93,6 +94,10 @@ class FileOutput(Output):
             while piece := file.read(CHUNK):
                 yield piece
 
+    def sync(self) -> None:
+        """Brings to disk what was written."""
+        sync_file(self._fd, self._final)
+
     def close(self) -> None:
         """Closes the file, which stays.  A network file system may say only now that there was no room."""
         fd, self._fd = self._fd, -1
@@ -111,16 +116,18 @@ class AttemptFiles:
 
     def __init__(self, task: Task, token: str, keep_in: str = "") -> None:
         self.outputs: dict[str, Output] = {}
-        self._renames: list[tuple[str, str]] = []
-        self._directory = ""
+        self.renames: list[Rename] = []  # of an attempt that counts and is complete
+        self._files: list[FileOutput] = []
+        self._names: list[tuple[str, str]] = []  # temporary and final
+        self._directory = ""  # the temporary one
         try:
             for result in task.results:
                 if result.path == os.devnull:
                     self.outputs[result.name or result.kind] = Discarded()
                     continue
                 temporary = os.path.join(os.path.dirname(result.path), temporary_name(token))
-                self.outputs[result.name or result.kind] = FileOutput(temporary, result.path)
-                self._renames.append((temporary, result.path))
+                self._names.append((temporary, result.path))
+                self.outputs[result.name or result.kind] = self._open(temporary, result.path)
             if keep_in:
                 self._make_directory(task, token, keep_in)
         except BaseException:
@@ -129,12 +136,23 @@ class AttemptFiles:
         for kind in (STDOUT, STDERR):
             self.outputs.setdefault(kind, Output())
 
-    def finish(self) -> list[tuple[str, str]]:
-        """Closes the files of an attempt that counts; returns pairs of temporary and final names."""
-        for output in self.outputs.values():
-            if isinstance(output, FileOutput):
-                output.close()
-        return self._renames
+    @property
+    def on_disk(self) -> bool:
+        """True if the attempt writes any file that is to get a name."""
+        return bool(self._names)
+
+    @property
+    def directories(self) -> list[str]:
+        """The directories in which the attempt has made names."""
+        return [*([self._directory] if self._directory else ()), *(os.path.dirname(path) for path, _ in self._names)]
+
+    def finish(self, *, sync: bool) -> None:
+        """Closes the files of an attempt that counts, and first brings them to disk if that is wanted."""
+        for file in self._files:
+            if sync:
+                file.sync()
+            file.close()
+        self.renames = [seen(temporary, final) for temporary, final in self._names]
 
     def close(self) -> None:
         """Closes everything; nothing will be read from here any more."""
@@ -143,13 +161,18 @@ class AttemptFiles:
 
     def discard(self) -> None:
         """Removes everything; the attempt does not count."""
-        for output in self.outputs.values():
+        for output in (*self.outputs.values(), *self._files):
             try:
                 output.close()
             except LocalError:
                 pass  # what could not be written is not needed either
-        for temporary, _ in self._renames:
+        for temporary, _ in self._names:
             remove(temporary)
+
+    def _open(self, path: str, final: str) -> FileOutput:
+        file = FileOutput(path, final)
+        self._files.append(file)
+        return file
 
     def _make_directory(self, task: Task, token: str, keep_in: str) -> None:
         directory, final = os.path.join(keep_in, temporary_name(token)), os.path.join(keep_in, str(task.number))
@@ -157,22 +180,13 @@ class AttemptFiles:
             os.mkdir(directory)
         except OSError as error:
             raise _failure(final, error) from None
-        self._renames.append((directory, final))
+        self._directory = directory
+        self._names.append((directory, final))
         for kind in {STDOUT, STDERR} - self.outputs.keys():
-            self.outputs[kind] = FileOutput(os.path.join(directory, kind), os.path.join(final, kind))
+            self.outputs[kind] = self._open(os.path.join(directory, kind), os.path.join(final, kind))
         name = "parameters.json"
-        parameters = FileOutput(os.path.join(directory, name), os.path.join(final, name))
+        parameters = self._open(os.path.join(directory, name), os.path.join(final, name))
         parameters.append(json.dumps(task.parameters).encode() + b"\n")
-        parameters.close()
-
-
-def rename_all(renames: Iterable[tuple[str, str]]) -> None:
-    """Results get their names."""
-    for temporary, final in renames:
-        try:
-            os.rename(temporary, final)
-        except OSError as error:
-            raise _failure(final, error) from None
 
 
 def temporary_name(token: str) -> str:
@@ -185,17 +199,6 @@ def sweep(directories: Iterable[str], token: str) -> None:
         for entry in os.listdir(directory or "."):
             if entry.startswith(f"{PREFIX}{token}-"):
                 remove(os.path.join(directory, entry))
-
-
-def remove(path: str) -> None:
-    """Removes a file or a directory; leaves it if that is not possible."""
-    try:
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            os.unlink(path)
-    except OSError:
-        pass
 
 
 def make_results_directory(path: str, numbers: Iterable[int] | None, finished: Callable[[int], bool]) -> None:

@@ -104,8 +104,6 @@ class Coordinator:
         self._follow_searches(now)
         if now >= self._next_tick:
             self._next_tick = now + TICK
-            if self._parts.journal is not None:
-                self._parts.journal.flush()  # for `cmap explain`
             self.attempts.tell_counts(self._workers.by_name())
 
     def _check_fitness(self, patience: float, now: float) -> None:

@@ -8,7 +8,16 @@ from pathlib import Path
 
 import pytest
 
-from cexec.cmap.results.journal import NEW, RESUME, RESUME_FAILED, RETRY_FAILED, Journal, TaskClaim
+from cexec.cmap.results.journal import (
+    NEW,
+    RESUME,
+    RESUME_FAILED,
+    RETRY_FAILED,
+    Journal,
+    TaskClaim,
+    TaskEnd,
+    TaskIdentity,
+)
 from cexec.cmap.results.outcome import TaskOutcome
 from cexec.errors import LocalError, UsageError
 
@@ -25,10 +34,10 @@ def opened(path: Path) -> Iterator[Open]:
     """Opens the journal; what a test has not closed is as if its process had been killed."""
     journals: list[Journal] = []
 
-    def open_journal(mode: str = NEW) -> Journal:
+    def open_journal(mode: str = NEW, **options: bool) -> Journal:
         for journal in journals:
             journal.abandon()
-        journals.append(Journal(str(path), mode, now=1000.0))
+        journals.append(Journal(str(path), mode, now=1000.0, **options))
         return journals[-1]
 
     yield open_journal
@@ -36,8 +45,8 @@ def opened(path: Path) -> Iterator[Open]:
         journal.abandon()
 
 
-def key(number: int) -> bytes:
-    return number.to_bytes(16, "big")
+def identity(number: int, stamp: str = "", row: int | None = None) -> TaskIdentity:
+    return TaskIdentity(number.to_bytes(16, "big"), number if row is None else row, stamp)
 
 
 def outcome(number: int, *, succeeded: bool = True, **values: object) -> TaskOutcome:
@@ -45,24 +54,24 @@ def outcome(number: int, *, succeeded: bool = True, **values: object) -> TaskOut
 
 
 def claim(journal: Journal, number: int) -> TaskClaim:
-    found = journal.claim(key(number), number, f"command {number}")
+    found = journal.claim(identity(number), f"command {number}")
     assert found is not None
     return found
 
 
 def settle(journal: Journal, number: int, *, succeeded: bool = True) -> None:
-    journal.commit(claim(journal, number), outcome(number, succeeded=succeeded), [])
+    journal.commit([TaskEnd(claim(journal, number), outcome(number, succeeded=succeeded), [])])
 
 
 def wanted(journal: Journal, numbers: range) -> list[int]:
-    return [number for number in numbers if journal.claim(key(number), number, "")]
+    return [number for number in numbers if journal.claim(identity(number), "")]
 
 
 def test_a_new_journal_wants_everything(opened: Open) -> None:
     journal = opened()
     assert wanted(journal, range(3)) == [0, 1, 2]
     assert journal.counts() == (0, 0)
-    assert not journal.is_done(key(0))
+    assert not journal.is_done(identity(0))
 
 
 def three_tasks(opened: Open) -> None:
@@ -79,8 +88,8 @@ def test_what_the_next_run_does(opened: Open, mode: str, numbers: list[int]) -> 
     three_tasks(opened)
     journal = opened(mode)
     assert journal.counts() == (1, 1)
+    assert [journal.is_done(identity(number)) for number in range(1, 5)] == [True, False, False, False]
     assert wanted(journal, range(1, 5)) == numbers
-    assert [journal.is_done(key(number)) for number in range(1, 5)] == [True, False, False, False]
 
 
 def test_a_journal_that_knows_tasks_is_not_used_by_mistake(opened: Open, path: Path) -> None:
@@ -108,19 +117,24 @@ def test_a_failed_task_that_succeeds_later_is_finished(opened: Open) -> None:
 def test_equal_tasks_are_told_apart_by_their_number(opened: Open) -> None:
     journal = opened()
     for number in (5, 6):
-        found = journal.claim(key(9), number, "same")
+        found = journal.claim(identity(9, row=number), "same")
         assert found is not None
-        journal.commit(found, outcome(number), [])
-    assert journal.claim(key(9), 7, "same") is not None
+        journal.commit([TaskEnd(found, outcome(number), [])])
+    assert journal.claim(identity(9, row=7), "same") is not None
     journal.flush()
     resumed = opened(RESUME)
-    assert [resumed.claim(key(9), number, "same") is not None for number in range(4)] == [False, False, True, True]
+    assert [resumed.claim(identity(9, row=number), "same") is not None for number in range(4)] == [
+        False,
+        False,
+        True,
+        True,
+    ]
     assert resumed.counts() == (2, 0)
 
 
 def test_a_task_is_known_whatever_its_number_is_now(opened: Open) -> None:
     settle(opened(), 1)
-    assert opened(RESUME).claim(key(1), 77, "") is None
+    assert opened(RESUME).claim(identity(1, row=77), "") is None
 
 
 def test_retrying_needs_a_journal(opened: Open, path: Path) -> None:
@@ -154,7 +168,7 @@ def test_everything_about_an_outcome_is_kept(opened: Open, path: Path) -> None:
     journal = opened()
     values = {"started": 1.5, "runtime": 2.5, "sent": 3, "received": 4, "exitval": 5, "signal": 6, "reason": "why"}
     told = outcome(3, succeeded=False, worker="w@h", **values)
-    journal.commit(claim(journal, 3), told, [])
+    journal.commit([TaskEnd(claim(journal, 3), told, [])])
     query = "SELECT state, worker, started, runtime, sent, received, exitval, signal, reason FROM task"
     with sqlite3.connect(path) as reader:
         assert reader.execute(query).fetchall() == [(2, "w@h", 1.5, 2.5, 3, 4, 5, 6, "why")]
@@ -201,6 +215,6 @@ def test_a_directory_that_is_not_there_is_told(tmp_path: Path) -> None:
 
 def test_a_journal_that_cannot_be_written_is_told(opened: Open) -> None:
     journal = opened()
-    journal.database.execute("PRAGMA query_only=ON")
+    journal.store.database.execute("PRAGMA query_only=ON")
     with pytest.raises(LocalError, match=r"cannot use the journal .*: attempt to write a readonly database"):
         settle(journal, 1)

@@ -13,8 +13,10 @@ from cexec.cmap.inputs.tasks import DATA, STDOUT, Result, Task, TaskInput
 from cexec.cmap.results.appending import AppendFile
 from cexec.cmap.results.attempt_files import AttemptFiles
 from cexec.cmap.results.collect import Collected, Concatenated, EndedTask
+from cexec.cmap.results.commit import Committer, FinishedTask
 from cexec.cmap.results.outcome import TaskOutcome
-from cexec.cmap.results.saver import FinishedTask, Saver
+from cexec.cmap.results.saver import Saver
+from cexec.cmap.results.syncing import Syncer
 from cexec.cmap.results.validate import Validator
 from cexec.errors import LocalError
 
@@ -40,7 +42,8 @@ class Run:
         file = AppendFile.open("out")
         writer = Concatenated(file) if collector is None else Collected(file)
         self.saved: list[int] = []
-        self.saver = Saver(journal=None, order=order, writers=[writer], collector=collector)
+        self.syncer = Syncer()
+        self.saver = Saver(Committer(None, [writer], self.syncer), order=order, collector=collector)
         self.saver.saved = lambda ended: self.saved.append(ended.task.number)
 
     def __call__(self, *things: FinishedTask | int) -> str:
@@ -57,7 +60,10 @@ class Run:
             self.saver.close()
             await running
 
-        asyncio.run(play())
+        try:
+            asyncio.run(play())
+        finally:
+            self.syncer.close()
         return Path("out").read_text()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from cexec.cmap.results.journal import NEW, Journal, TaskClaim
+from cexec.cmap.results.journal import NEW, Journal, TaskClaim, TaskEnd, TaskIdentity
 from cexec.cmap.results.outcome import TaskOutcome
 from cexec.cmap.watch.explain import INTERVAL, StatusNote, explain
 from cexec.errors import UsageError
@@ -31,7 +31,7 @@ def journal(path: str) -> Iterator[Journal]:
 
 
 def claimed(journal: Journal, number: int) -> TaskClaim:
-    claim = journal.claim(bytes([number]), number, f"cexec a.pub -- {number}")
+    claim = journal.claim(TaskIdentity(bytes([number]), number), f"cexec a.pub -- {number}")
     assert claim is not None
     return claim
 
@@ -42,7 +42,7 @@ def end(journal: Journal, claim: TaskClaim, number: int, reason: str = "") -> No
     outcome = TaskOutcome(
         number, succeeded=not reason, command=str, worker="w@x", started=NOW, runtime=2.0, reason=reason
     )
-    journal.commit(claim, outcome, [])
+    journal.commit([TaskEnd(claim, outcome, [])])
 
 
 def stands(journal: Journal, **values: object) -> None:
