@@ -118,9 +118,11 @@ def take_back(place: Place) -> None:
                 _cut_for_good(fd, place)
         return
     try:
-        fd = os.open(place.path, os.O_WRONLY | os.O_CLOEXEC)
-    except (FileNotFoundError, NotADirectoryError):
+        if os.stat(place.path).st_ino != place.inode:
+            return
+    except (OSError, ValueError):  # it is not there, or no such name can be
         return
+    fd = os.open(place.path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         if _is_there(fd, place):
             _cut_for_good(fd, place)

@@ -85,7 +85,7 @@ def _is(path: str, rename: Rename, *, whole: bool = True) -> bool:
         return os.path.lexists(path)
     try:
         inode, size = _identity(path)
-    except OSError:
+    except (OSError, ValueError):  # no such name can be
         return False
     return inode == rename.inode and (not whole or size == rename.size)
 

@@ -7,13 +7,12 @@ there is no such journal or task, `LocalError` when it cannot be read.  `now` is
 from __future__ import annotations
 
 import json
-import os
-import socket
 import time
 from typing import TYPE_CHECKING
 
 from cexec.cmap.results.journal_format import DONE, FAILED, FORMAT, WAITING, real_path, shown, version_of
 from cexec.cmap.results.journal_reader import reading
+from cexec.cmap.results.lockfile import holder
 from cexec.cmap.run.observer import Observer
 from cexec.errors import UsageError
 from cexec.system.units import show_count, show_duration, show_number
@@ -72,7 +71,8 @@ class _Story:
     def __init__(self, database: sqlite3.Connection, path: str, now: float) -> None:
         self._database = database
         self._now = now
-        self._holder = _holder(real_path(path))
+        process = holder(real_path(path))
+        self._holder = f"cmap is {process}" if process else ""
         self._knows_once = version_of(database, path) >= FORMAT
         found = database.execute("SELECT number, status FROM run ORDER BY number DESC LIMIT 1").fetchone()
         self._run: int = found[0] if found else 0
@@ -168,25 +168,6 @@ class _Story:
         if ended is None:
             return line + (f"running for {show_duration(self._now - started)}" if self._holder else "cut off")
         return f"{line}{show_duration(ended - started)}, {reason or 'succeeded'}"
-
-
-def _holder(path: str) -> str:
-    """Returns which process says that it has the journal's lock, if that process exists; does not try the lock."""
-    try:
-        with open(f"{path}-lock", encoding="utf-8", errors="replace") as file:
-            words = file.read(200).split()
-    except OSError:
-        return ""
-    if len(words) != 4 or not words[1].isdigit():
-        return ""
-    if words[3] == socket.gethostname():
-        try:
-            os.kill(int(words[1]), 0)
-        except ProcessLookupError:
-            return ""
-        except OSError:
-            pass  # another user's
-    return f"cmap is process {words[1]} on {words[3]}"
 
 
 def _clock(when: float, now: float) -> str:
