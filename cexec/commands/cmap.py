@@ -96,9 +96,10 @@ def _run(
     inputs: Sequence[tuple[str, list[str]]],
 ) -> int:
     """Runs everything; returns the exit status for what went wrong, which of a key is the one that cexec has."""
-    key = _read_key(application)
+    path = find_client_key(application)
+    key = _read_key(path)
     try:
-        return _run_all(key, application, values, arguments, inputs)
+        return _run_all(key, path, application, values, arguments, inputs)
     except UsageError:
         raise
     except KeyboardInterrupt:
@@ -111,6 +112,7 @@ def _run(
 
 def _run_all(
     key: ClientKey,
+    path: str,
     application: str,
     values: Mapping[str, Any],
     arguments: Sequence[str],
@@ -123,6 +125,7 @@ def _run_all(
     setup = Setup(
         options,
         application=application,
+        key=path,
         fingerprint=key.fingerprint,
         arguments=arguments,
         inputs=inputs,
@@ -135,8 +138,9 @@ def _run_all(
             return 0
         needs = None if setup.program is None else setup.program.needs()
         terms = _terms(key, values, os.environ, needs)
+        watch = Watch(values, f"cmap {application}")
         setup.open()
-        watch = Watch(values, f"cmap {application}", setup.journal)
+        watch.begin(setup.journal)
         try:
             return asyncio.run(_coordinate(setup, terms, watch))
         finally:
@@ -224,8 +228,7 @@ def _tell(text: str) -> None:
     print_line(f"cmap: {text}")
 
 
-def _read_key(name: str) -> ClientKey:
-    path = find_client_key(name)
+def _read_key(path: str) -> ClientKey:
     key = read_key(path, (ClientKey,), "cmap needs the client key that ckeygen wrote beside it (APP.pub)")
     try:
         key.identity.certificate.check_dates(time.time())

@@ -93,7 +93,8 @@ def _call(mode: str, seed: int, killer: Killer | None) -> int:
         return exited(4 if number == FAILS else 0)
 
     setup = Setup(
-        options, application="app.pub", fingerprint="f", arguments=["{id}"], inputs=[], stdin=io.BytesIO()
+        options, application="app.pub", key="app.pub", fingerprint="f",
+        arguments=["{id}"], inputs=[], stdin=io.BytesIO()
     )  # fmt: skip
     setup.open()
 

@@ -549,7 +549,7 @@ WRONG: Sequence[tuple[tuple[str, ...], str]] = (
     (("--stdout", "{}", ":::", "new", "present"), "row 2: result present exists already"),
     (("--results", "present/x", ":::", "a"), "--results present/x: not a directory"),
     (("--joblog", "present", ":::", "a"), "--joblog present exists already"),
-    (("--joblog", ".", ":::", "a"), "cannot write .: is a directory"),
+    (("--joblog", ".", ":::", "a"), "--joblog . is a directory, but must be a file"),
     (("--joblog", "no/log", ":::", "a"), "cannot write no/log: no such file or directory"),
     (("--results", "no/t.csv", ":::", "a"), "cannot write no/t.csv: no such file or directory"),
     (("--state", "no/state", ":::", "a"), "cannot write no/state: no such file or directory"),

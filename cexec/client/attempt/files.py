@@ -23,7 +23,7 @@ from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from cexec.client.attempt.program_plan import ProgramPlan
 
@@ -56,9 +56,12 @@ class Sent:
 
 
 class Fetched:
-    """One file that comes back.  `path`: the file that it will replace; `failure`: the reason if it does not come."""
+    """One file that comes back.  `path`: the file that it will replace; `failure`: the reason if it does not come.
 
-    __slots__ = ("_directory", "_fd", "_last", "_temporary", "failure", "name", "number", "path")
+    `replaces`: the inode of what is there.
+    """
+
+    __slots__ = ("_directory", "_fd", "_last", "_temporary", "failure", "name", "number", "path", "replaces")
 
     def __init__(self, number: int, name: str, path: str) -> None:
         self.number = number
@@ -73,6 +76,7 @@ class Fetched:
             self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise LocalError(f"cannot write {path}: {reason_of(error)}") from error
+        self.replaces = None if target is None else (target.st_dev, target.st_ino)
         if target is not None and not stat.S_ISREG(target.st_mode):
             raise UsageError(f"cannot fetch into {path}: it is not a regular file")
         if not os.access(directory, os.W_OK):
@@ -154,6 +158,15 @@ class FilePlan:
         """Returns the identities of the files that are sent, comparable with `Descriptor.inode`."""
         return {one.identity[:2] for one in self._sent}
 
+    def check_targets(self, others: Mapping[tuple[int, int], str]) -> None:
+        """Raises `UsageError` for a fetched file that would replace one of `others`: what each is, by inode.
+
+        A file that is sent may be replaced by its new content.
+        """
+        for one in self._fetched.values():
+            if one.replaces is not None and one.replaces in others:
+                raise UsageError(f"cannot fetch into {one.path}: it is {others[one.replaces]}")
+
     def name_of(self, number: int) -> str:
         """Returns the name of this stream for messages."""
         if self.program is not None and number == self.program.number:
@@ -220,10 +233,27 @@ def _plan_programs(words: Iterable[str], number: int) -> ProgramPlan | None:
 
 
 def _split(word: str, option: str) -> tuple[str, str]:
-    """Returns the two sides of the equals sign.  Without one, the second is the last part of the path."""
-    one, equals, other = word.rpartition("=") if option == "--send" else word.partition("=")
-    if not equals:
-        one, other = word, os.path.basename(word)
+    r"""Returns the two sides of the equals sign.  Without one, the second is the last part of the path.
+
+    `\=` stands for an equals sign in a name; backslashes before one are halved, any others are as they are.
+    """
+    sides = [""]
+    for position, part in enumerate(word.split("=")):
+        if position:
+            backslashes = len(sides[-1]) - len(sides[-1].rstrip("\\"))
+            sides[-1] = sides[-1].removesuffix("\\" * -(-backslashes // 2))
+            if backslashes % 2:
+                sides[-1] += "=" + part
+                continue
+            sides.append(part)
+        else:
+            sides[0] = part
+    if option == "--send":
+        one, other = "=".join(sides[:-1]), sides[-1]
+    else:
+        one, other = sides[0], "=".join(sides[1:])
+    if len(sides) == 1:
+        one, other = sides[0], os.path.basename(sides[0])
     if not one or not other:
         raise UsageError(f"{option} {word!r} lacks a file's name; write {option} FILE, or FILE=NAME for another name")
     return one, other

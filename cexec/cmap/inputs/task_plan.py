@@ -107,6 +107,14 @@ class Plan:
         """Raises `UsageError` for a wrong name of a file that is made from a template or comes back."""
         return [name for name, _ in (*self._texts, *self._fetches)]
 
+    @property
+    def read_templates(self) -> list[Template]:
+        """The names of the files that the tasks read here."""
+        return [template for template in (self.stdin, *self.sends) if template is not None]
+
+    def read_files(self, row: Row) -> list[str]:
+        return [path for template in self.read_templates for path in template.render_each(row)]
+
     def sent_files(self, row: Row) -> list[str]:
         return [path for template in self.sends for path in template.render_each(row)]
 

@@ -12,6 +12,7 @@ import os
 import shlex
 from typing import TYPE_CHECKING
 
+from cexec.cmap.inputs.columns import variable_name
 from cexec.cmap.inputs.tables import decode
 
 if TYPE_CHECKING:
@@ -143,14 +144,8 @@ class Task:
         return line + redirected
 
     def variables(self) -> dict[str, str]:
-        """Returns the row for the environment of a program here: PARAM_ and the column's name, and CMAP_TASK.
-
-        A character that a variable's name cannot have becomes `_`.
-        """
-        named = {
-            "PARAM_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in name): value.replace("\0", "")
-            for name, value in self.parameters.items()
-        }
+        """Returns the row for the environment of a program here, and its number as CMAP_TASK."""
+        named = {variable_name(name): value.replace("\0", "") for name, value in self.parameters.items()}
         return {**named, "CMAP_TASK": str(self.number)}
 
 

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from cexec.cmap.results.syncing import sync_file
 from cexec.errors import CexecError, LocalError, UsageError
 from cexec.system.reason import reason_of
+from cexec.system.storage.identity import descriptor_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -56,15 +57,21 @@ class AppendFile:
         self._appends = bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND)
 
     @classmethod
-    def open(cls, path: str, header: bytes = b"") -> AppendFile:
-        """Opens a file by its name and writes `header` into a new or empty one; raises `cannot_write`."""
-        whole = os.path.abspath(path)
+    def open(cls, path: str, header: bytes = b"", *, anew: bool = False) -> AppendFile:
+        """Opens a file by its name and writes `header` into a new or empty one; raises `cannot_write`.
+
+        What is there is written to, not replaced: a device, a FIFO, one of our own descriptors (/dev/stdout).
+        """
+        descriptor = descriptor_of(path)
         try:
-            file = cls(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666), path, whole)
+            if descriptor is not None:
+                file = cls(descriptor, path)
+            else:
+                file = cls(_open(path, os.O_TRUNC if anew else 0), path, os.path.abspath(path))
         except OSError as error:
             raise cannot_write(path, error) from None
         place = file.place()
-        if place is not None and not place.offset:
+        if place is None or not place.offset:
             file.append([header])
         return file
 
@@ -108,6 +115,25 @@ class AppendFile:
     def close(self) -> None:
         if self._path:
             os.close(self._fd)
+
+
+def _open(path: str, flags: int) -> int:
+    """Opens a file to add to.  A FIFO is not waited for: nobody may ever read it."""
+    try:
+        is_fifo = stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        is_fifo = False
+    flags |= os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+    if not is_fifo:
+        return os.open(path, flags, 0o666)
+    try:
+        fd = os.open(path, flags | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise UsageError(f"cannot write {path}: nobody reads this FIFO; start its reader first") from None
+        raise
+    os.set_blocking(fd, True)
+    return fd
 
 
 def take_back(place: Place) -> None:

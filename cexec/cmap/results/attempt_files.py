@@ -19,7 +19,7 @@ from cexec.errors import LocalError, UsageError
 from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
 
     from cexec.cmap.inputs.tasks import Task
 
@@ -125,9 +125,10 @@ class AttemptFiles:
                 if result.path == os.devnull:
                     self.outputs[result.name or result.kind] = Discarded()
                     continue
-                temporary = os.path.join(os.path.dirname(result.path), temporary_name(token))
-                self._names.append((temporary, result.path))
-                self.outputs[result.name or result.kind] = self._open(temporary, result.path)
+                path = os.path.realpath(result.path) if os.path.islink(result.path) else result.path  # a link stays
+                temporary = os.path.join(os.path.dirname(path), temporary_name(token))
+                self._names.append((temporary, path))
+                self.outputs[result.name or result.kind] = self._open(temporary, path)
             if keep_in:
                 self._make_directory(task, token, keep_in)
         except BaseException:
@@ -201,25 +202,27 @@ def sweep(directories: Iterable[str], token: str) -> None:
                 remove(os.path.join(directory, entry))
 
 
-def make_results_directory(path: str, numbers: Iterable[int] | None, finished: Callable[[int], bool]) -> None:
+def make_results_directory(
+    path: str, numbers: Container[int] | None, finished: Callable[[int], bool], *, overwrite: bool, advice: str
+) -> None:
     """--results DIR: makes it; raises `UsageError` if it cannot be written or has a result of one of the rows.
 
-    Without `numbers` any number may become that of a row.
+    Without `numbers` any number may become that of a row.  With `overwrite` such results are removed.
     """
     try:
         os.makedirs(path, exist_ok=True)
-        present = set(os.listdir(path))
+        present = [int(name) for name in os.listdir(path) if name.isascii() and name.isdecimal()]
     except OSError as error:
         raise UsageError(f"--results {path}: {reason_of(error)}") from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise UsageError(f"--results {path}: directory cannot be written")
-    found = sorted(int(name) for name in present if name.isdecimal())
-    for number in found if numbers is None else numbers if present else ():
-        if str(number) in present and (numbers is None or not finished(number)):
-            raise UsageError(
-                f"row {number}: result {os.path.join(path, str(number))} exists already; "
-                "remove it, or go on with --state FILE --resume"
-            )
+    for number in sorted(present):
+        result = os.path.join(path, str(number))
+        if not os.path.lexists(result) or (numbers is not None and (number not in numbers or finished(number))):
+            continue
+        if not overwrite:
+            raise UsageError(f"row {number}: result {result} exists already; {advice}")
+        remove(result)
 
 
 def _failure(path: str, error: OSError) -> LocalError:

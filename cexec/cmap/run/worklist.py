@@ -11,7 +11,6 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cexec.cmap.inputs.checks import check_block_task
 from cexec.cmap.inputs.notation import format_ranges
 from cexec.cmap.results.journal import RESUME, TaskIdentity
 from cexec.cmap.run.scheduler import NOTHING_YET
@@ -39,8 +38,12 @@ class Worklist:
         application: str,
         fingerprint: str,
         skip: Callable[[int], None] = lambda number: None,
+        check: Callable[[Task], None] = lambda task: None,
     ) -> None:
-        """`skip` is told the tasks that need not be run; `application` is the name that a person uses."""
+        """`skip` is told the tasks that need not be run, and `check` looks at a block that is to be run.
+
+        `application` is the name that a person uses.
+        """
         self.skipped = 0  # so many of those
         self.failure: CexecError | None = None
         self.application = application
@@ -50,6 +53,7 @@ class Worklist:
         self._blocks = blocks
         self._journal = journal
         self._skip = skip
+        self._check = check
         self._claims: dict[int, TaskClaim] = {}
         self._tasks: dict[int, Task] = {}  # those of blocks, which cannot be made again
 
@@ -64,7 +68,7 @@ class Worklist:
                     yield NOTHING_YET
                 elif self._claim(task):
                     if self._blocks is not None:
-                        check_block_task(task)
+                        self._check(task)
                         self._tasks[task.number] = task
                     yield task.number
                 else:

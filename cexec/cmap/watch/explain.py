@@ -166,7 +166,7 @@ class _Story:
     def _attempt(self, place: int, worker: str, started: float, ended: float | None, reason: str) -> str:
         line = f"attempt {place}, {_clock(started, self._now)}, {worker}: "
         if ended is None:
-            return line + (f"running for {show_duration(self._now - started)}" if self._holder else "cut off")
+            return line + (f"running for {show_duration(max(0.0, self._now - started))}" if self._holder else "cut off")
         return f"{line}{show_duration(ended - started)}, {reason or 'succeeded'}"
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Container
 from pathlib import Path
 
 import pytest
@@ -138,23 +139,42 @@ def test_what_a_killed_run_left_is_swept_and_nothing_else() -> None:
     assert not inside.exists()
 
 
+def results_in(path: str, numbers: Container[int] | None, *done: int, overwrite: bool = False) -> None:
+    make_results_directory(path, numbers, done.__contains__, overwrite=overwrite, advice="remove it")
+
+
 def test_the_directory_of_results_is_made_and_looked_at() -> None:
-    make_results_directory("a/b", [1, 2], lambda _: False)
+    results_in("a/b", [1, 2])
     assert os.path.isdir("a/b")
     os.mkdir("a/b/2")
-    make_results_directory("a/b", [1, 3], lambda _: False)
-    make_results_directory("a/b", [1, 2], lambda number: number == 2)
+    results_in("a/b", [1, 3])
+    results_in("a/b", [1, 2], 2)
     for numbers in ([1, 2], None):
-        with pytest.raises(UsageError, match="row 2: result a/b/2 exists already; remove it, or go on with"):
-            make_results_directory("a/b", numbers, lambda _: False)
+        with pytest.raises(UsageError, match="row 2: result a/b/2 exists already; remove it"):
+            results_in("a/b", numbers)
+
+
+def test_directories_of_results_are_replaced_on_purpose() -> None:
+    for name in ("1", "2", "3", "007", "x"):
+        os.makedirs(f"d/{name}/stdout")
+    results_in("d", range(2, 4), 3, overwrite=True)
+    assert sorted(os.listdir("d")) == ["007", "1", "3", "x"]
+    results_in("d", None, overwrite=True)  # with --pipe
+    assert sorted(os.listdir("d")) == ["007", "x"]
+
+
+def test_many_rows_cost_nothing_where_few_results_are() -> None:
+    os.makedirs("d/999999999999")
+    with pytest.raises(UsageError, match="row 999999999999: result d/999999999999 exists already"):
+        results_in("d", range(1, 10**14))
 
 
 def test_a_directory_of_results_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("file").write_bytes(b"")
     with pytest.raises(UsageError, match="--results file: file exists"):
-        make_results_directory("file", [1], lambda _: False)
+        results_in("file", [1])
     with pytest.raises(UsageError, match="--results file/d: not a directory"):
-        make_results_directory("file/d", [1], lambda _: False)
+        results_in("file/d", [1])
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(UsageError, match="--results d: directory cannot be written"):
-        make_results_directory("d", [1], lambda _: False)
+        results_in("d", [1])
