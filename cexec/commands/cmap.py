@@ -28,7 +28,7 @@ from cexec.cmap.results.commit import unsaved
 from cexec.cmap.run.coordinator import Coordinator
 from cexec.cmap.run.policy import EXIT_NO_WORKER, EXIT_OTHER
 from cexec.cmap.setup import Setup
-from cexec.commands.cmap_options import cmap_options, options_from
+from cexec.commands.cmap_options import call_of, cmap_options, options_from
 from cexec.commands.cmap_watch import Watch, explain_main, watch_options
 from cexec.commands.common import print_error, print_line, run_click
 from cexec.errors import CexecError, LocalError, NoWorkerError, UsageError
@@ -119,6 +119,7 @@ def _run_all(
     inputs: Sequence[tuple[str, list[str]]],
 ) -> int:
     options = options_from(values)
+    shared = _path_of_standard_input() if options.tee and options.dry_run else ""
     _raise_descriptor_limit()
     if not (inputs or options.arg_file or options.params or options.array or options.slices) and os.isatty(0):
         print_line("cmap: reading inputs from the terminal, one on each line; Ctrl-D ends them")
@@ -132,12 +133,12 @@ def _run_all(
         stdin=_standard_input(unbuffered=options.pipe),
     )
     try:
-        if options.dry_run:
-            lines = dry_run(setup.plan, setup.dry_run(), application)
-            AppendFile(1, "standard output").append(encode(line) + b"\n" for line in lines)
-            return 0
         needs = None if setup.program is None else setup.program.needs()
         terms = _terms(key, values, os.environ, needs)
+        if options.dry_run:
+            lines = dry_run(setup.plan, setup.dry_run(), call_of(application, values, shared))
+            AppendFile(1, "standard output").append(encode(line) + b"\n" for line in lines)
+            return 0
         watch = Watch(values, f"cmap {application}")
         setup.open()
         watch.begin(setup.journal)
@@ -160,6 +161,16 @@ def _standard_input(*, unbuffered: bool) -> BinaryIO:
     if not unbuffered and sys.stdin is not None:
         return sys.stdin.buffer
     return open(0, "rb", buffering=0, closefd=False)
+
+
+def _path_of_standard_input() -> str:
+    """Returns the name of the file that standard input is, at its beginning; empty if it is none."""
+    try:
+        path = os.readlink("/proc/self/fd/0")
+        there = os.lseek(0, 0, os.SEEK_CUR) == 0 and os.path.samestat(os.stat(path), os.fstat(0))
+    except OSError:
+        return ""
+    return path if there and os.path.isfile(path) else ""
 
 
 async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import click
 
 from cexec.cmap.inputs.notation import parse_escapes, parse_ranges
+from cexec.cmap.inputs.shell_commands import Call
 from cexec.cmap.inputs.sources import LINEAR, parse_order
 from cexec.cmap.run.policy import (
     DEFAULT_TERM_SEQ,
@@ -166,6 +167,20 @@ def cmap_options(function: Callable[..., Any]) -> Callable[..., Any]:
     for option in reversed(OPTIONS):
         function = option(function)
     return function
+
+
+def call_of(application: str, values: Mapping[str, Any], shared: str) -> Call:
+    """Returns what the calls of cexec(1) that --dry-run prints have in common."""
+    words: list[str] = []
+    for name in ("need", "on", "not"):
+        words += [f"--{name}", ",".join(values[name])] if values[name] else []
+    for text in values["program"]:
+        words += ["--program", text]
+    if values["weight"] != 1:
+        words += ["--weight", str(values["weight"])]
+    if values["timeout"] is not None and values["timeout"].seconds:
+        words += ["--time-limit", f"{values['timeout'].seconds:.3f}".rstrip("0").rstrip(".")]
+    return Call(application, tuple(words), shared)
 
 
 def options_from(values: Mapping[str, Any]) -> Options:

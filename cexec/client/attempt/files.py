@@ -58,10 +58,21 @@ class Sent:
 class Fetched:
     """One file that comes back.  `path`: the file that it will replace; `failure`: the reason if it does not come.
 
-    `replaces`: the inode of what is there.
+    `replaces`: the inode of what is there.  What goes to /dev/null is dropped.
     """
 
-    __slots__ = ("_directory", "_fd", "_last", "_temporary", "failure", "name", "number", "path", "replaces")
+    __slots__ = (
+        "_directory",
+        "_dropped",
+        "_fd",
+        "_last",
+        "_temporary",
+        "failure",
+        "name",
+        "number",
+        "path",
+        "replaces",
+    )
 
     def __init__(self, number: int, name: str, path: str) -> None:
         self.number = number
@@ -77,9 +88,10 @@ class Fetched:
         except OSError as error:
             raise LocalError(f"cannot write {path}: {reason_of(error)}") from error
         self.replaces = None if target is None else (target.st_dev, target.st_ino)
-        if target is not None and not stat.S_ISREG(target.st_mode):
+        self._dropped = target is not None and stat.S_ISCHR(target.st_mode) and os.path.samefile(path, os.devnull)
+        if target is not None and not stat.S_ISREG(target.st_mode) and not self._dropped:
             raise UsageError(f"cannot fetch into {path}: it is not a regular file")
-        if not os.access(directory, os.W_OK):
+        if not self._dropped and not os.access(directory, os.W_OK):
             raise LocalError(f"cannot write {path}: permission denied in {directory}")
 
     def sink(self) -> Sink:
@@ -93,7 +105,7 @@ class Fetched:
 
     def name_it(self) -> None:
         """Gives the file a temporary name beside the target, so that only `rename` is left to do."""
-        if not self._temporary:
+        if not self._temporary and not self._dropped:
             name = self._new_name()
             # Python passes AT_SYMLINK_FOLLOW, which /proc's link needs, only if a directory descriptor is given.
             os.link(f"/proc/self/fd/{self._fd}", name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
@@ -102,6 +114,8 @@ class Fetched:
         os.close(fd)  # NFS and others report a full disk only here
 
     def rename(self) -> None:
+        if self._dropped:
+            return
         os.rename(self._temporary, self._last, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         self._temporary = ""
 
@@ -119,6 +133,8 @@ class Fetched:
             self._temporary = ""
 
     def _open(self) -> int:
+        if self._dropped:
+            return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         if UNNAMED and os.path.isdir("/proc/self/fd"):
             try:
                 return os.open(".", os.O_WRONLY | UNNAMED | os.O_CLOEXEC, 0o666, dir_fd=self._directory)
@@ -212,7 +228,7 @@ def plan_files(sends: Iterable[str], fetches: Iterable[str], programs: Iterable[
         raise UsageError(f"at most {MAXIMUM_STREAMS - FIRST_FILE} files can go with a job; pack them with tar")
     _check_twice([name for _, name in sent], "--send")
     _check_twice([name for name, _ in fetched], "--fetch")
-    _check_twice([os.path.realpath(path) for _, path in fetched], "--fetch")
+    _check_twice([path for _, word in fetched if (path := os.path.realpath(word)) != os.devnull], "--fetch")
     for option, name in [("--send", name) for _, name in sent] + [("--fetch", name) for name, _ in fetched]:
         _check_name(name, option)
     number = FIRST_FILE

@@ -1,19 +1,16 @@
 """One task: the inputs of its job, the places of its results, its key in a journal, and its label for people.
 
 Contract: values.  `key()` is the same for the same command and inputs, whatever the row's number and the content of
-its files; `stamp()` tells when that has changed.  Results do not count.  `command_line` is the call of cexec(1) that
-does the same, where there is one.
+its files; `stamp()` tells when that has changed.  Results do not count.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shlex
 from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.columns import variable_name
-from cexec.cmap.inputs.tables import decode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -118,30 +115,6 @@ class Task:
             digest.update(len(part).to_bytes(8, "big"))
             digest.update(part)
         return digest.digest()
-
-    def command_line(self, application: str) -> str:
-        """For --dry-run and the Command column of the joblog."""
-        words = ["cexec", application, *(f"{name}={decode(value)}" for name, value in self.environment.items())]
-        for _, path in self.sends:
-            words += ["--send", path]
-        for name, _ in self.texts:
-            words += ["--input", name]
-        for result in self.results:
-            if result.kind == FILE:
-                words += ["--fetch", f"{result.name}={result.path}"]
-        if self.arguments:
-            words += ["--", *map(decode, self.arguments)]
-        line = shlex.join(words)
-        stdin = self.stdin
-        if stdin.kind == DATA:
-            line = f"printf %s {shlex.quote(decode(stdin.data))} | {line}"
-        elif stdin.kind == BLOCK:
-            line += f" < block-{self.number}"
-        elif stdin.kind == PATH:
-            line += f" < {shlex.quote(stdin.path)}"
-        signs = {STDOUT: ">", STDERR: "2>"}
-        redirected = "".join(f" {signs[r.kind]} {shlex.quote(r.path)}" for r in self.results if r.kind in signs)
-        return line + redirected
 
     def variables(self) -> dict[str, str]:
         """Returns the row for the environment of a program here, and its number as CMAP_TASK."""

@@ -142,7 +142,7 @@ class Attempts:
     def _settle(self, run: TaskRun, reason: str) -> None:
         assert run.ending is not None
         worklist = self._parts.worklist
-        outcome = run.outcome(run.ending, reason, partial(run.task.command_line, worklist.application))
+        outcome = run.outcome(run.ending, reason, partial(worklist.command, run.task))
         claim = worklist.claim(run.task.number)
         worklist.close(run.task.number)
         self._parts.saver.put(FinishedTask(EndedTask(run.task, outcome, run.files.outputs), run.files, claim))

@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.notation import format_ranges
+from cexec.cmap.inputs.shell_commands import short_command
 from cexec.cmap.results.journal import RESUME, TaskIdentity
 from cexec.cmap.run.scheduler import NOTHING_YET
 from cexec.errors import CexecError
@@ -46,7 +47,7 @@ class Worklist:
         """
         self.skipped = 0  # so many of those
         self.failure: CexecError | None = None
-        self.application = application
+        self._application = application
         self._fingerprint = fingerprint.encode()
         self._plan = plan
         self._numbers = numbers
@@ -99,6 +100,10 @@ class Worklist:
         """Returns the journal's claim, if there is a journal."""
         return self._claims.get(number)
 
+    def command(self, task: Task) -> str:
+        """Returns the command that does the same, for people."""
+        return short_command(task, self._application)
+
     def close(self, number: int) -> None:
         """Forgets a task that is over."""
         self._claims.pop(number, None)
@@ -144,7 +149,7 @@ class Worklist:
     def _claim(self, task: Task) -> bool:
         if self._journal is None:
             return True
-        claim = self._journal.claim(self._identity(task), task.command_line(self.application))
+        claim = self._journal.claim(self._identity(task), self.command(task))
         if claim is not None:
             self._claims[task.number] = claim
         return claim is not None

@@ -113,6 +113,16 @@ def test_what_is_no_result_is_not_fetched_into(here: Path) -> None:
     planned(["key"], ["a=new"]).check_targets(others)
 
 
+def test_a_file_that_nobody_wants_is_dropped(here: Path) -> None:
+    (here / "null").symlink_to("/dev/null")
+    for path in ("/dev/null", "null"):
+        plan = planned([], [f"a={path}", "c=/dev/null", "b=kept"])
+        bring(plan, a="A", b="B", c="C")
+        plan.commit(0)
+        assert sorted(os.listdir(here)) == ["kept", "null"]
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
 def test_no_name_twice(here: Path) -> None:
     (here / "f").touch()
     (here / "l").symlink_to("f")
@@ -143,7 +153,7 @@ def test_what_cannot_be_fetched_into(here: Path) -> None:
     (here / "d").mkdir()
     for word, kind in (
         ("a=pipe", UsageError),
-        ("a=/dev/null", UsageError),
+        ("a=/dev/zero", UsageError),
         ("a=d", UsageError),
         ("a=no/f", LocalError),
     ):

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cexec.cmap.inputs.blocks import BlockReader
+from cexec.cmap.inputs.checks import check_block_task
+from cexec.cmap.inputs.result_checks import ResultRules
 from cexec.cmap.inputs.tables import Words
 from cexec.cmap.inputs.task_plan import Plan, Work
 from cexec.cmap.results.journal import NEW, RESUME, Journal, TaskEnd
@@ -70,7 +73,8 @@ def test_what_is_done_is_skipped() -> None:
 
 def blocks(work: Work, given: list[bytes]) -> Worklist:
     reader = BlockReader(given)
-    return Worklist(Plan(work, None), (), blocks=reader, application="app.pub", fingerprint="f")
+    check = partial(check_block_task, rules=ResultRules())
+    return Worklist(Plan(work, None), (), blocks=reader, application="app.pub", fingerprint="f", check=check)
 
 
 def test_blocks_are_tasks_that_are_kept_until_they_are_over() -> None:
