@@ -164,11 +164,6 @@ class Journal:
         found = self._find(task)
         return found is not None and found.state == DONE and found.stamp in (None, task.stamp)
 
-    def has_changed(self, task: TaskIdentity) -> bool:
-        """Before it is claimed: True if the task has succeeded, but with other content of its input files."""
-        found = self._find(task)
-        return found is not None and found.state == DONE and found.stamp not in (None, task.stamp)
-
     def counts(self) -> tuple[int, int]:
         """Tasks that have succeeded and failed, in all runs, as far as they are written."""
         counts = dict(self.store.read("SELECT state, count(*) FROM task GROUP BY state"))

@@ -113,10 +113,6 @@ class Worklist:
         """Returns True if the journal knows that the task has succeeded with the inputs that it has now."""
         return self._journal is not None and self._journal.is_done(self._identity(task))
 
-    def has_changed(self, task: Task) -> bool:
-        """Returns True if the journal knows that the task has succeeded, but with other inputs."""
-        return self._journal is not None and self._journal.has_changed(self._identity(task))
-
     def left_undone(self, *, all_rows: bool) -> list[str]:
         """Says in words which tasks of the journal a user may expect to have been run, and why they were not.
 
