@@ -110,7 +110,7 @@ class Setup:
             self.journal = self._open_journal()
             self._token = self.journal.token
         self._worklist = self._make_worklist()
-        self._rules.finished = self._worklist.is_done
+        self._rules.finished, self._rules.may_write = self._worklist.is_done, True
         if self._mode != NEW:
             self._sweep()
         if self._selection is None:

@@ -279,3 +279,12 @@ def test_rows_may_move_where_results_are_called_by_the_input() -> None:
     assert cluster.run(*"xcba", state="state", stdout="{}.out", resume=True) == 0
     assert cluster.begun == ["x"]
     assert results() == {f"{name}.out": f"result of {name}" for name in "abcx"}
+
+
+@pytest.mark.parametrize("values", [{"stdout": "{}" + "x" * 250}, {"stdout": "{}", "stdin_text": ""}])
+def test_a_name_that_is_too_long_is_told_before_anything_runs(values: dict[str, Any]) -> None:
+    cluster = Cluster()
+    with pytest.raises(UsageError, match=r"row 2: cannot write \S+: its name is 256 bytes long, and at most 255 fit"):
+        cluster.run("a", "b" * (6 if "stdin_text" not in values else 256), state="state", **values)
+    assert cluster.begun == []
+    assert cluster.run("a", "b", state="state", **values) == 0  # the journal has not suffered

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from cexec.client.aio.lease import LeaseJob
+from cexec.cmap.inputs.file_names import PREFIX
 from cexec.cmap.inputs.sources import RANDOM
-from cexec.cmap.results.attempt_files import PREFIX
 from cexec.cmap.run.coordinator import Coordinator
 from cexec.cmap.run.observer import Observer
 from cexec.cmap.run_options import Options

@@ -67,7 +67,10 @@ def check_blocks(plan: Plan) -> None:
             raise UsageError(f"{template.text!r} would be the result of every block; put {{#}}, its number, into it")
         directory = os.path.dirname(template.text)
         if "{" not in directory:
-            ResultDirectory(directory, f"result {template.text}")
+            name = template.render(Row(1, ()))
+            found = ResultDirectory(directory, f"result {template.text}", may_write=True)
+            if problem := found.name_check.problem(os.path.basename(name)):
+                raise UsageError(f"block 1: cannot write {name}: {problem}")
 
 
 def check_block_task(task: Task, rules: ResultRules) -> None:

@@ -11,6 +11,7 @@ import json
 import os
 from typing import TYPE_CHECKING
 
+from cexec.cmap.inputs.file_names import PREFIX
 from cexec.cmap.inputs.store import CHUNK, Spool
 from cexec.cmap.inputs.tasks import STDERR, STDOUT
 from cexec.cmap.results.renames import Rename, remove, seen
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
     from cexec.cmap.inputs.tasks import Task
 
 MEMORY = 1 << 16  # bytes (ours) of one output that are kept in memory; the rest goes to disk
-PREFIX = ".cmap-"
 _RANDOM = 8  # bytes in a temporary name
 
 
