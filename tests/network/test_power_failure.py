@@ -53,6 +53,13 @@ sys.exit(cmap.main(sys.argv[1:]))
 """
 
 
+# What every run that goes on does first: the end of a file that was not committed may be torn until then.
+RECOVER = """
+from cexec.cmap.results.journal import RESUME, Journal
+Journal("state", RESUME, now=0.0).close()
+"""
+
+
 @dataclass(frozen=True)
 class Kind:
     """Where results go: options of cmap, and the shell's path of a task's result, if it has one of its own."""
@@ -132,7 +139,9 @@ class Cluster:
 
     def check_what_was_said(self) -> None:
         """After the disk has been mounted again: every task that cmap called saved is done and has its result."""
-        said, done = set(self.lines(self.told)), self.done()
+        said = set(self.lines(self.told))
+        self.disk.run([sys.executable, "-c", RECOVER])
+        done = self.done()
         assert said <= done, f"said to be saved and not in the journal: {sorted(said - done)}"
         results = self.results()
         if self.kind.result:

@@ -55,7 +55,7 @@ def _open(path: str, stack: ExitStack) -> sqlite3.Connection:
 
 
 def _connect(real: str, path: str, stack: ExitStack, options: str = "") -> sqlite3.Connection:
-    database = sqlite3.connect(f"file:{quote(real)}?mode=ro{options}", uri=True)
+    database = sqlite3.connect(f"file:{quote(os.fsencode(real))}?mode=ro{options}", uri=True)
     stack.callback(database.close)
     if not version_of(database, path):
         raise UsageError(f"{path} is no journal of cmap")
