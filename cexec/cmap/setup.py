@@ -251,6 +251,7 @@ class Setup:
             fingerprint=self._fingerprint,
             skip=lambda number: self.saver.skip(number),
             check=lambda task: check_block_task(task, self._rules),
+            numbered=bool(self._rules.kept_in),
         )
 
     def _check_combinations(self, inputs: Sequence[object]) -> None:

@@ -45,6 +45,7 @@ class Cluster:
         self.kills: str = ""
         self.once = once
         self.told: list[str] = []
+        self.argument = "{}"
 
     async def program(self, lease: FakeLease, job: LeaseJob, go: Go) -> Exit:
         name = os.fsdecode(job.arguments[0])
@@ -64,8 +65,8 @@ class Cluster:
             application="app.pub",
             key="key",
             fingerprint="f",
-            arguments=["{}"],
-            inputs=[(":::", list(inputs))],
+            arguments=[self.argument],
+            inputs=[(":::", list(inputs))] if inputs else [],
             stdin=io.BytesIO(),
         )
 
@@ -288,3 +289,17 @@ def test_a_name_that_is_too_long_is_told_before_anything_runs(values: dict[str, 
         cluster.run("a", "b" * (6 if "stdin_text" not in values else 256), state="state", **values)
     assert cluster.begun == []
     assert cluster.run("a", "b", state="state", **values) == 0  # the journal has not suffered
+
+
+def test_equal_tasks_with_other_names_of_results_are_found_again() -> None:
+    """The names come from a column that the worker does not see."""
+    cluster = Cluster()
+    values: dict[str, Any] = {"params": "p.csv", "stdout": "{id}.out", "state": "state"}
+    table = Path("p.csv")
+    table.write_text("word,id\na,x\na,y\n")
+    cluster.argument = "{word}"
+    assert cluster.run(**values) == 0
+    table.write_text("word,id\na,new\na,y\na,x\n")
+    assert cluster.run(**values, resume=True) == 0
+    assert len(cluster.begun) == 1
+    assert sorted(results()) == ["new.out", "x.out", "y.out"]

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from cexec.cmap.inputs.store import Spool
 
 KEY_SIZE = 16  # bytes (ours)
+PLACE_SIZE = 8  # bytes (ours)
 NOTHING, DATA, BLOCK, PATH, SHARED = range(5)  # what standard input is: see TaskInput
 STDOUT, STDERR, FILE = "stdout", "stderr", "file"
 
@@ -90,6 +91,12 @@ class Task:
     def stamp(self) -> str:
         """Returns size and time of change of the task's files: an input that has changed is another input."""
         return ",".join([b":".join(_file_identity(path)[1:]).decode() for path in self.input_files])
+
+    def place(self, *, numbered: bool) -> str:
+        """Returns a hash of the names of its results; empty if it has none.  `numbered`: its number is one, too."""
+        names = [result.path for result in self.results] + ([str(self.number)] if numbered else [])
+        text = "\0".join(names).encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(text, digest_size=PLACE_SIZE).hexdigest() if names else ""
 
     @property
     def input_files(self) -> list[str]:

@@ -52,12 +52,13 @@ class TaskClaim(NamedTuple):
 class TaskIdentity(NamedTuple):
     """What a journal asks of a task.  `old_key` makes the key that 0.1.0 had for it.
 
-    `stamp` is another one when an input has changed.
+    `stamp` is another one when an input has changed, and `place` is another one when the results have other names.
     """
 
     key: bytes
     number: int
     stamp: str = ""
+    place: str = ""
     old_key: Callable[[], bytes] | None = None
 
 
@@ -93,7 +94,8 @@ class Journal:
         repeat_once: bool = False,
         patience: float = PATIENCE,
     ) -> None:
-        """`now` is the wall clock's.  `numbered`: results are called by the number of the row.
+        """`now` is the wall clock's.  `numbered`: the names of results contain the number of the row, so that a task of
+        a journal of 0.1.0, which did not keep `place`, is done in its row only.
 
         `repeat_once`: tasks that a worker which must not repeat them may have begun are to be run, too.
         """
@@ -144,8 +146,9 @@ class Journal:
         if found is None:
             claim = self._new_claim(task.key)
             self._change(
-                "INSERT INTO task (key, occurrence, run, number, state, command, stamp) VALUES (?, ?, ?, ?, ?, ?, ?)",
-                *claim, self._run, task.number, WAITING, stored(command), task.stamp,
+                "INSERT INTO task (key, occurrence, run, number, state, command, stamp, place) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                *claim, self._run, task.number, WAITING, stored(command), task.stamp, task.place,
             )  # fmt: skip
             self._note_claim(claim)
             return claim if WAITING in _WANTED[self._mode] else None
@@ -153,14 +156,15 @@ class Journal:
         state = WAITING if changed and self._mode != RETRY_FAILED else found.state
         wanted = state in _WANTED[self._mode] and not self._must_not_be_repeated(found, task.number)
         claim = self._renamed(found, task) if found.key != task.key else TaskClaim(found.key, found.occurrence)
-        self._change(f"UPDATE task SET run = ?, number = ? {_OF_TASK}", self._run, task.number, *claim)
+        query = f"UPDATE task SET run = ?, number = ?, place = ? {_OF_TASK}"
+        self._change(query, self._run, task.number, task.place, *claim)
         if wanted and changed:
             self._change(f"UPDATE task SET state = ?, stamp = ? {_OF_TASK}", state, task.stamp, *claim)
         self._note_claim(claim)
         return claim if wanted else None
 
     def is_done(self, task: TaskIdentity) -> bool:
-        """Before it is claimed: True if the task has succeeded with the inputs that it has now."""
+        """Before it is claimed: True if it has succeeded, with the inputs and the names of results that it has now."""
         found = self._find(task)
         return found is not None and found.state == DONE and found.stamp in (None, task.stamp)
 
@@ -182,25 +186,31 @@ class Journal:
         self._change("UPDATE run SET status = ? WHERE number = ?", status, self._run)
 
     def _find(self, task: TaskIdentity) -> _Known | None:
-        """Returns what is known of a task from earlier runs: of the row with its number first, then of any."""
+        """Returns what is known of a task from earlier runs."""
         if not self._has_tasks:
             return None
         self._forget_written()
-        found = self._find_key(task.key, task.number)
+        found = self._find_key(task.key, task)
         if found is None and self._has_old_tasks and task.old_key is not None:
-            found = self._find_key(task.old_key(), task.number)
+            found = self._find_key(task.old_key(), task)
         return found
 
-    def _find_key(self, key: bytes, number: int) -> _Known | None:
+    def _find_key(self, key: bytes, task: TaskIdentity) -> _Known | None:
+        """Several rows may have equal tasks, whose results have other names; rows may have moved.
+
+        What is known of this row comes first, then of a task with these names, then of any that is not done.
+        """
         taken = self._claimed.get(key, ())
-        query = "SELECT key, occurrence, state, number, stamp FROM task WHERE key = ? AND run < ? AND "
-        moved = "NOT (state = ? AND ?) ORDER BY occurrence LIMIT ?"
-        for row in (
-            *self.store.read(f"{query} number = ?", key, self._run, number),
-            *self.store.read(f"{query} {moved}", key, self._run, DONE, self._numbered, len(taken) + 1),
+        query = "SELECT key, occurrence, state, number, stamp FROM task WHERE key = ? AND run < ? AND"
+        for condition, values in (
+            ("number = ? AND (place IS NULL OR place = ?)", (task.number, task.place)),
+            ("(place = ? OR place IS NULL AND NOT ?)", (task.place, self._numbered)),
+            ("state <> ?", (DONE,)),
         ):
-            if row[1] not in taken:
-                return _Known(*row)
+            order = "ORDER BY occurrence LIMIT ?"
+            for row in self.store.read(f"{query} {condition} {order}", key, self._run, *values, len(taken) + 1):
+                if row[1] not in taken:
+                    return _Known(*row)
         return None
 
     def _new_claim(self, key: bytes) -> TaskClaim:

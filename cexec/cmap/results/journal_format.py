@@ -6,7 +6,7 @@ a database that is no journal.  `stored` makes of any text something that SQLite
 | table | content |
 |---|---|
 | `run` | one row for each call of cmap with this journal |
-| `task` | what became of each task; equal tasks, which have one `key`, differ by `occurrence`; `stamp` tells its inputs' size and time |
+| `task` | what became of each task; equal tasks, which have one `key`, differ by `occurrence`; `stamp` tells its inputs' size and time, `place` is a hash of its results' names |
 | `attempt` | each attempt; `once`: at a worker whose jobs must not be repeated |
 | `adding` | where files ended before the tasks that end now were added to them: what lies beyond was not committed |
 | `pending` | files of tasks that are done, which may not have their names yet |
@@ -37,6 +37,7 @@ _SCHEMA = (
 )
 _ADDED = (
     "ALTER TABLE task ADD COLUMN stamp TEXT",
+    "ALTER TABLE task ADD COLUMN place TEXT",
     "ALTER TABLE attempt ADD COLUMN once INTEGER",
     "CREATE INDEX task_number ON task (number)",
     "CREATE TABLE adding (path TEXT, device INTEGER, inode INTEGER, size INTEGER)",

@@ -40,11 +40,13 @@ class Worklist:
         fingerprint: str,
         skip: Callable[[int], None] = lambda number: None,
         check: Callable[[Task], None] = lambda task: None,
+        numbered: bool = False,
     ) -> None:
         """`skip` is told the tasks that need not be run, and `check` looks at a block that is to be run.
 
-        `application` is the name that a person uses.
+        `application` is the name that a person uses.  `numbered`: each task has a result that is called by its number.
         """
+        self._numbered = numbered
         self.skipped = 0  # so many of those
         self.failure: CexecError | None = None
         self._application = application
@@ -152,7 +154,8 @@ class Worklist:
 
     def _identity(self, task: Task) -> TaskIdentity:
         key = task.key(self._fingerprint)
-        return TaskIdentity(key, task.number, task.stamp(), partial(task.old_key, self._fingerprint))
+        place = task.place(numbered=self._numbered)
+        return TaskIdentity(key, task.number, task.stamp(), place, partial(task.old_key, self._fingerprint))
 
 
 def _named(numbers: Sequence[int]) -> str:

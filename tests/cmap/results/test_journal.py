@@ -282,12 +282,24 @@ def test_equal_tasks_keep_their_rows_whatever_the_order(opened: Open) -> None:
     assert [again.claim(identity(9, row=number), "") is not None for number in (1, 2)] == [True, False]
 
 
-def test_where_results_are_called_by_the_number_a_task_is_done_in_its_row_only(opened: Open) -> None:
-    settle(opened(numbered=True), 1)
-    again = opened(RESUME, numbered=True)
-    assert [again.is_done(identity(1, row=row)) for row in (1, 2)] == [True, False]
-    assert again.claim(identity(1, row=2), "") is not None
-    assert again.claim(identity(1, row=1), "") is None
+def test_a_task_is_done_where_its_results_have_their_names(opened: Open) -> None:
+    journal = opened()
+    placed = [identity(1, row=row)._replace(place=place) for row, place in enumerate("xyz", 1)]
+    for task in placed[:2]:
+        found = journal.claim(task, "")
+        assert found is not None
+        journal.commit([TaskEnd(found, outcome(task.number), [])])
+    again = opened(RESUME)
+    moved = [task._replace(number=number) for task, number in zip(placed, (3, 1, 2), strict=True)]
+    assert [again.is_done(task) for task in moved] == [True, True, False]
+    assert [again.claim(task, "") is None for task in moved] == [True, True, False]
+
+
+@pytest.mark.parametrize(("numbered", "done"), [(True, [True, False]), (False, [True, True])])
+def test_a_row_of_0_1_0_that_has_moved(old: Path, opened: Open, numbered: bool, done: list[bool]) -> None:
+    a = old_identities()[0]._replace(place="p")
+    journal = opened(RESUME, numbered=numbered)
+    assert [journal.is_done(a._replace(number=number)) for number in (1, 2)] == done
 
 
 # once
@@ -456,7 +468,7 @@ def old_identities() -> list[TaskIdentity]:
     plan = Plan(Work(arguments=["{}"], stdin="{}.in"), Words(list("abcd")))
     tasks = [plan.task(number) for number in range(1, 5)]
     return [
-        TaskIdentity(task.key(FINGERPRINT), task.number, task.stamp(), partial(task.old_key, FINGERPRINT))
+        TaskIdentity(task.key(FINGERPRINT), task.number, task.stamp(), "", partial(task.old_key, FINGERPRINT))
         for task in tasks
     ]
 
