@@ -22,7 +22,8 @@ def made(name: str, content: str = "content") -> Rename:
 
 
 def test_a_result_that_cannot_be_renamed_is_told() -> None:
-    rename = made("a")._replace(final="no/b")
+    Path("a.tmp").touch()
+    rename = seen("a.tmp", "no/b")
     with pytest.raises(LocalError, match="cannot write no/b: no such file or directory"):
         carry_out([rename])
 
