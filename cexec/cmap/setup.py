@@ -37,7 +37,7 @@ from cexec.errors import UsageError
 from cexec.protocol.connection.frames import FIRST_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from typing import BinaryIO
 
     from cexec.client.aio.worker_search import Terms
@@ -284,7 +284,7 @@ class Setup:
         check_rows(self.plan, selection.ascending(), self._rules, has_variables=has_variables)
 
     def _make_results_directory(self) -> None:
-        numbers: Sequence[int] | None = None if self._mode == NEW else ()  # those of --pipe are not known
+        numbers: Collection[int] | None = None if self._mode == NEW else ()  # those of --pipe are not known
         if self._selection is not None:
             numbers = self._selection.ascending()
         rules = self._rules

@@ -48,11 +48,15 @@ def run_click(command: click.Command, argv: list[str] | None, *, standard: bool 
 
     Without `standard` closed standard descriptors stay closed: cexec forwards those that are open.
     """
+    import io
+
     import click
 
     name = command.name or "cexec"
     if standard:
         _open_standard()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a letter that the locale has not is no reason to fail
     try:
         set_at_start()  # a Ctrl-C that was blocked until now ends us here
         with command.make_context(name, list(sys.argv[1:] if argv is None else argv)) as context:

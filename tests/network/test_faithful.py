@@ -60,6 +60,7 @@ def attempts(shell: Shell) -> int:
 def one_attempt(shell: Shell) -> Iterator[None]:
     before = attempts(shell)
     yield
+    shell.service.lines_with(" accepted ", before + 1)
     assert attempts(shell) == before + 1
 
 

@@ -15,7 +15,8 @@ from cexec.cmap.inputs.result_checks import ResultChecker, ResultDirectory, Resu
 from cexec.cmap.inputs.tables import Row, encode
 from cexec.cmap.inputs.tasks import BLOCK, FILE, STDERR, STDOUT
 from cexec.errors import UsageError
-from cexec.protocol.base.limits import MAXIMUM_GO
+from cexec.protocol.base.limits import MAXIMUM_GO, MAXIMUM_STREAMS
+from cexec.protocol.connection.frames import FIRST_FILE
 from cexec.system.process.argument_limits import LONGEST_STRING, too_long, too_much
 from cexec.system.reason import reason_of
 
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 LOOKED_AT = 10  # inputs (ours) that must all be files before we think that files are meant
 ROOM = 4096  # bytes (ours) of GO that are left for the streams and the rest
 SURELY_FITS = LONGEST_STRING - 128  # bytes (ours) of arguments and variables, of which no single one can be too long
+STREAM_SIZE = 8  # bytes (protocol) of a file in GO, its name apart
+MOST_FILES = MAXIMUM_STREAMS - FIRST_FILE - 1  # (protocol) one is left for a program
+LONGEST_NAME = 255  # bytes (Linux, NAME_MAX)
 PEER = "PEER_"  # begins the names of --peer's variables on the worker
 
 
@@ -94,8 +98,9 @@ class _Checker:
         self._has_files = bool(plan.sends or plan.names_on_worker)
         self._files_differ = any(template.used for template in (*plan.sends, *plan.names_on_worker))
         self._reads = plan.read_templates
-        longest = plan.longest_arguments(table.longest)
-        self._has_arguments = longest > (0 if table.has_nul else SURELY_FITS)
+        self._names_size = 0  # bytes of GO
+        self._longest = plan.longest_arguments(table.longest)
+        self._has_arguments = self._longest > (0 if table.has_nul else SURELY_FITS)
         self._has_variables = has_variables and table.longest > SURELY_FITS - max(map(len, table.columns), default=0)
         shown = {column for template in (*self._reads, *plan.result_templates) for column in template.used}
         self._row = table.row if shown - {"#"} else _row_without_cells
@@ -128,7 +133,7 @@ class _Checker:
         parts = (*task.arguments, *task.environment.values())
         if any(b"\0" in part for part in parts):
             raise UsageError(f"row {task.number}: an argument cannot contain a NUL byte; give it as standard input")
-        size = sum(4 + len(part) for part in parts)
+        size = _size(task) + self._names_size
         if size > MAXIMUM_GO - ROOM:
             raise UsageError(
                 f"row {task.number}: its arguments are {size} bytes and at most {MAXIMUM_GO - ROOM} fit; "
@@ -155,10 +160,34 @@ class _Checker:
             raise UsageError(f"row {row.number}: a file to fetch cannot be called {STDOUT} or {STDERR}")
         for names in (given, wanted):
             for position, name in enumerate(names):
-                if any(part in ("", ".", "..") for part in name.split("/")) or "\0" in name:
-                    raise UsageError(f"row {row.number}: {name!r} cannot be a file of a job: no .., and not from /")
+                if problem := _problem_of_name(name):
+                    raise UsageError(f"row {row.number}: {name!r} cannot be a file of a job: {problem}")
                 if name in names[:position]:
                     raise UsageError(f"row {row.number}: two files of the job are called {name}")
+        if len(given) + len(wanted) > MOST_FILES:
+            raise UsageError(f"row {row.number}: at most {MOST_FILES} files can go with a job; pack them with tar")
+        self._names_size = sum(STREAM_SIZE + len(name.encode()) for name in (*given, *wanted))
+        if self._names_size + _size(task) > MAXIMUM_GO - ROOM:
+            raise UsageError(f"row {row.number}: its arguments and the names of its files are too long; use tar")
+        if self._names_size + self._longest > SURELY_FITS:
+            self._has_arguments = True  # of other rows, together with these names
+
+
+def _size(task: Task) -> int:
+    """Returns how many bytes of GO its arguments and variables take, names apart."""
+    return sum(4 + len(part) for part in (*task.arguments, *task.environment.values()))
+
+
+def _problem_of_name(name: str) -> str:
+    """Returns why the worker would not make such a file in the job's directory; empty if it would."""
+    parts = name.split("/")
+    if any(part in ("", ".", "..") for part in parts) or "\0" in name:
+        return "no .., and not from /"
+    try:
+        longest = max(len(part.encode()) for part in parts)
+    except UnicodeEncodeError:
+        return "it is not UTF-8"
+    return f"at most {LONGEST_NAME} bytes" if longest > LONGEST_NAME else ""
 
 
 def _row_without_cells(number: int) -> Row:

@@ -227,6 +227,37 @@ def test_names_of_files_on_the_worker() -> None:
     check(Work(sends=["{}"], fetches=["a=o"]), words("d/a"))
 
 
+def test_names_that_no_worker_takes_are_told() -> None:
+    """Regression: `internal error: UnicodeEncodeError`, after the run had begun."""
+    make("d/a", "t", "x" * 255)
+    Path("f\udcff").touch()
+    refused("row 1: 'f\\udcff' cannot be a file of a job: it is not UTF-8", Work(sends=["{}"]), words("f\udcff"))
+    refused("row 1: 'f\\udcff' cannot be a file of a job: it is not UTF-8", Work(fetches=["{}=o"]), words("f\udcff"))
+    refused("cannot be a file of a job: at most 255 bytes", Work(inputs=["{}=t"]), words("x" * 256))
+    check(Work(sends=["{}"]), words("x" * 255))
+
+
+def test_more_files_than_a_job_can_have_are_told() -> None:
+    """Regression: `internal error`, after the run had begun."""
+    os.mkdir("d")
+    names = [f"d/{number}".ljust(200, "x") for number in range(800)]
+    make(*names)
+    for count, message in ((767, ""), (768, "row 1: at most 767 files can go with a job; pack them with tar")):
+        table = table_from(inputs=[(":::", names[:count])], group=1000)
+        if message:
+            refused(message, Work(sends=["{}"]), table)
+        else:
+            check(Work(sends=["{}"]), table)
+    long = [f"d/{number}".ljust(252, "x") for number in range(700)]
+    make(*long)
+    table = table_from(inputs=[(":::", long)], group=1000)
+    refused(
+        "row 1: its arguments and the names of its files are too long",
+        Work(sends=["{}"], arguments=["a" * 15_000]),
+        table,
+    )
+
+
 def _linked(*columns: list[str]) -> Table:
     first, *others = columns
     return table_from(inputs=[(":::", first), *((":::+", other) for other in others)])
