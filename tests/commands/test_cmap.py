@@ -111,7 +111,7 @@ def test_every_task_gets_the_same_standard_input(cluster: Cluster) -> None:
 
 def test_a_dry_run_runs_nothing(cluster: Cluster) -> None:
     result = cluster.run("--dry-run", "--stdout", "{}.out", "--", "-q", "{}", ":::", "a b")
-    assert result.out == f"cexec {cluster.application.public} -- -q 'a b' > 'a b.out'\n"
+    assert result.out == f"cexec -n {cluster.application.public} -- -q 'a b' > 'a b.out'\n"
     assert not os.listdir()
     with open("/dev/full", "wb") as full:
         argv = cluster.argv("--dry-run", ":::", "a")

@@ -12,7 +12,8 @@ committed and commit nothing again.  For a group of tasks that have ended:
 
 Opening a journal takes back what stopped between 1 and 3 and completes what stopped after 3 (`recovery`).  Everything
 else waits in memory and is written with the next of these steps, or by `flush`.  `intend`, `commit`, `settle` and
-`flush` may wait for the disk and may be called by any thread; the other methods are for one thread and do not wait.
+`flush` may wait for the disk and may be called by any thread.  The other methods are for one thread; only
+`begin_attempt` at a worker that must not repeat it waits.
 """
 
 from __future__ import annotations
@@ -286,9 +287,14 @@ class Journal:
         """Every file of these tasks has its name.  A rename that is found done after a crash is not done again."""
         self._write([Change(f"DELETE FROM pending {_OF_TASK}", tuple(claim)) for claim in claims], durable=False)
 
+    @property
+    def unwritten(self) -> bool:
+        """True if something waits in memory."""
+        return bool(self._waiting)
+
     def flush(self) -> None:
         """Makes everything so far visible to readers; a kill does not undo it."""
-        if self._waiting:
+        if self.unwritten:
             self._write((), durable=False)
 
     def close(self) -> None:

@@ -94,9 +94,9 @@ class Saver:
         """Waits for a task, and for those that end soon after it; returns False when there will be none."""
         while not self._ready and not self._closed:
             await self._wait(1, None if self._journal is None else TELL)
-            if self._journal is not None and not self._ready:
+            if self._journal is not None and self._journal.unwritten and not self._ready:
                 await asyncio.to_thread(self._journal.flush)
-        if self._committer.takes_time(self._ready):
+        if self._ready and self._committer.takes_time(self._ready):
             await self._wait(LARGEST_GROUP, GATHER)
         return bool(self._ready)
 
