@@ -86,13 +86,15 @@ class Committer:
         if intended is not None:
             return Saved((), intended)
         good = next((place for place, error in enumerate(errors) if error is not None), len(group))
+        wrong = errors[good] if good < len(group) else None
         try:
-            self._add(group[:good], places)
+            added = self._add(group[:good], [file for file, _ in places])
+            self._commit(added.tasks, [file for file, _ in places])
         except LocalError as error:
             self._take_back(places)
             return Saved((), error)
-        named = self._rename(group[:good])
-        return Saved(named.tasks, named.error or (errors[good] if good < len(group) else None))
+        named = self._rename(added.tasks)
+        return Saved(named.tasks, named.error or added.error or wrong)
 
     def _intend(self, places: Sequence[tuple[AppendFile, Place]]) -> None:
         if self._journal is not None and places:
@@ -102,17 +104,27 @@ class Committer:
         if task.ended.outcome.succeeded:
             task.files.finish(sync=self._syncer.on)
 
-    def _add(self, group: Sequence[FinishedTask], places: Sequence[tuple[AppendFile, Place]]) -> None:
-        """Adds to the files, brings all to disk that the journal will call done, and tells the journal."""
-        for task in group:
-            for writer in self._writers:
-                if writer.adds(task.ended):
-                    writer.file.append(writer.additions(task.ended))
+    def _add(self, group: Sequence[FinishedTask], files: Sequence[AppendFile]) -> Saved:
+        """Adds each task to the files, whole or not at all; what was written to a pipe before an error stays there."""
+        for number, task in enumerate(group):
+            places = [(file, place) for file in files if (place := file.place()) is not None]
+            try:
+                for writer in self._writers:
+                    if writer.adds(task.ended):
+                        writer.file.append(writer.additions(task.ended))
+            except LocalError as error:
+                for file, place in places:
+                    file.take_back(place)
+                return Saved(group[:number], error)
+        return Saved(group)
+
+    def _commit(self, group: Sequence[FinishedTask], files: Sequence[AppendFile]) -> None:
+        """Brings all to disk that the journal will call done, and tells the journal."""
         if self._syncer.on:
-            for error in self._syncer.run([file.sync for file, _ in places]):
+            for error in self._syncer.run([file.sync for file in files]):
                 if error is not None:
                     raise error
-        tables = {file.directory for file, _ in places if file.directory} - self._tables
+        tables = {file.directory for file in files if file.directory} - self._tables
         made = [path for task in group if task.files.renames for path in task.files.directories]
         self._syncer.sync_directories([*tables, *made])
         self._tables |= tables

@@ -12,6 +12,7 @@ import subprocess
 import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
+from itertools import count
 from pathlib import Path
 from time import sleep
 from typing import Any
@@ -324,6 +325,24 @@ def test_a_failed_sync_of_a_table_means_that_no_task_of_the_group_is_saved(
     assert (list(saved.tasks), str(saved.error)) == ([], "cannot bring table to disk: input/output error")
     assert coordinator.state() == UNTOUCHED
     assert coordinator.journal.counts() == (0, 0)
+    coordinator.die()
+
+
+def test_what_a_pipe_took_before_its_reader_left_is_saved(tmp_path: Path) -> None:
+    coordinator = Coordinator(tmp_path)
+    group = [coordinator.finished(number) for number in (1, 2, 3)]
+    append, calls = coordinator.table.append, count()
+
+    def break_later(pieces: Iterable[bytes]) -> None:
+        if next(calls):
+            raise LocalError("cannot write to standard output: broken pipe")
+        append(pieces)
+
+    coordinator.table.append = break_later  # type: ignore[method-assign]
+    saved = coordinator.save(*group)
+    assert (list(saved.tasks), str(saved.error)) == (group[:1], "cannot write to standard output: broken pipe")
+    assert coordinator.state() == COMMITTED
+    assert coordinator.journal.counts() == (1, 0)
     coordinator.die()
 
 
