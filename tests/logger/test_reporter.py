@@ -16,12 +16,12 @@ WORKER = OWNER.worker_key("w1").identity.certificate
 
 
 def told(
-    outcome: int, attempt: int = 1, job: bytes = b"j" * 16, status: int = 0, complaint: int = 0, worker: str = "10.0.0.3"
+    outcome: int, attempt: int = 1, job: bytes = b"j" * 16, status: int = 0, complaint: int = 0, at: str = "10.0.0.3"
 ) -> Alert:
     by_worker = outcome in (alert.COMPLETED, alert.ABANDONED)
     return Alert(
         outcome=outcome, certificate=WORKER if by_worker else CLIENT, job_id=job, attempt=attempt, status=status,
-        client_name="alice", client_address="10.0.0.6", worker_name="w1", worker_address=worker,
+        client_name="alice", client_address="10.0.0.6", worker_name="w1", worker_address=at,
         complaint=complaint,
         duration=1500, received=10, sent=20,
     )  # fmt: skip
@@ -86,7 +86,7 @@ def test_a_job_whose_exit_frame_was_lost_is_told_with_both_ends(first: int, seco
 def test_a_job_that_was_repeated_because_its_exit_frame_was_lost_is_told_with_both_workers() -> None:
     journal = Reporter()
     assert texts(
-        journal, told(alert.COMPLETED, 1), told(alert.COMPLAINT, 1), told(alert.COMPLETED, 2, worker="10.0.0.4", status=1)
+        journal, told(alert.COMPLETED, 1), told(alert.COMPLAINT, 1), told(alert.COMPLETED, 2, status=1, at="10.0.0.4")
     ) == [
         "10.0.0.6 completed by 10.0.0.3 for foo.pub exit code 0",
         "10.0.0.6 rats out 10.0.0.3 for foo.pub",

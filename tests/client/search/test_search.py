@@ -243,6 +243,17 @@ def test_the_first_worker_that_confirms_gets_the_job(setting: Setting) -> None:
     assert setting.complaints == []
 
 
+def test_a_confirmation_that_came_while_the_client_was_stopped_is_read_before_its_deadline_is_judged(
+    setting: Setting,
+) -> None:
+    caller = proved(setting, INSTANCES[0])
+    caller.confirm()
+    caller.arrived()
+    setting.now += CONNECT_DEADLINE + 1
+    winner = setting.search.step(set(), setting.now)  # what was ready was asked before the stop
+    assert winner is not None and winner.hello.instance == INSTANCES[0]
+
+
 def test_the_others_are_cancelled_and_a_claim_is_sent(setting: Setting) -> None:
     slow, quick = proved(setting, INSTANCES[0]), proved(setting, INSTANCES[1])
     stranger = setting.call(INSTANCES[2])
