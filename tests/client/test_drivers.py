@@ -21,6 +21,7 @@ from cexec.net import pump
 from cexec.net.pump import Pump, Trouble
 from cexec.protocol.base.limits import INITIAL_WINDOW, PING_INTERVAL
 from cexec.protocol.connection import frames, silence
+from cexec.protocol.connection.channel import Records
 from cexec.protocol.connection.frames import EXITED, FIRST_FILE, HERE, LIMITED, PERMANENT, SIGNALLED
 from cexec.protocol.connection.session import Event
 from tests.client.drivers import DRIVERS, Outcome, Peer, Setting, exit_frame
@@ -329,8 +330,9 @@ def test_a_silent_worker_whose_machine_answers_is_not_given_up(
     assert run(play).status == 0
 
 
+@pytest.mark.parametrize("moment", ["before a step", "behind a step"])
 def test_what_came_while_the_client_was_stopped_is_read_before_anything_is_judged(
-    run: Run, short_silence: None, monkeypatch: pytest.MonkeyPatch
+    run: Run, short_silence: None, monkeypatch: pytest.MonkeyPatch, moment: str
 ) -> None:
     """Regression: the kernel was asked about the worker's machine while its exit frame waited to be read."""
     looks: list[float] = []
@@ -346,14 +348,17 @@ def test_what_came_while_the_client_was_stopped_is_read_before_anything_is_judge
         return True, asleep[0]  # the machine has acknowledged something last before the client was stopped
 
     def stopped_step(pump: Pump, timeout: float | None = None) -> list[Event | Trouble]:
+        found = step(pump, timeout) if moment == "behind a step" else None
         if stopping.is_set():
             stopped.set()
             assert sent.wait(PATIENCE)
             stopping.clear()
             asleep[0] = 10_000.0
-        return step(pump, timeout)
+        return step(pump, timeout) if found is None else found
 
-    monkeypatch.setattr(pump, "RECEIVE_TURNS", 1)  # a step does not read all that follows
+    buffer = Records.receive_buffer
+    monkeypatch.setattr(pump, "RECEIVE_TURNS", 1)
+    monkeypatch.setattr(Records, "receive_buffer", lambda records: buffer(records)[:1000])  # one step is not enough
     monkeypatch.setattr(stepping, "unacknowledged", kernel)
     monkeypatch.setattr(Pump, "step", stopped_step)
     for module in (stepping, pump, driver_of_cexec, worker_run):
@@ -364,13 +369,13 @@ def test_what_came_while_the_client_was_stopped_is_read_before_anything_is_judge
         wait_until(lambda: looks)
         stopping.set()
         assert stopped.wait(PATIENCE)
-        peer.write(sink, bytes(100_000)).end(sink)
+        peer.write(sink, bytes(10_000)).end(sink)
         exit_frame(peer, EXITED, 3)
         sent.set()
         peer.wait_for_end()
 
     outcome = run(play)
-    assert (outcome.status, len(outcome.output)) == (3, 100_000)
+    assert (outcome.status, len(outcome.output)) == (3, 10_000)
 
 
 def test_input_that_is_not_read_costs_no_cpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
