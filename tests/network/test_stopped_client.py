@@ -8,6 +8,7 @@ import time
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -74,7 +75,7 @@ def test_no_job_runs_twice_and_no_worker_is_complained_about(
         "cexec --all": command("cexec", "--all", application.public, "--", *tasks),
         "cmap": cmap(application, "--", "{}", ":::", *tasks),
     }[name]
-    pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with subprocess.Popen(argv, env=local_environment(), text=True, **pipes) as process:
         wait_until(ran.read_text)
         stop(process)

@@ -86,7 +86,8 @@ class TaskRecord:
         if self.once:
             self.reason += "; this service must not run a task twice (cservice --once)"
         elif policy.crash_limit and self.crashes >= policy.crash_limit:
-            self.reason += f"; {self.crashes} workers were lost while it ran (--crash-limit)"
+            lost = "1 worker was" if self.crashes == 1 else f"{self.crashes} workers were"
+            self.reason += f"; {lost} lost while it ran alone (--crash-limit)"
         elif self.refusals >= MOST_REFUSALS:
             self.reason += f"; {self.refusals} workers did not begin it"
         elif self.withdrawals >= MOST_WITHDRAWALS:
