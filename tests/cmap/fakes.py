@@ -94,6 +94,7 @@ class FakeWorker:
         self.address = "10.0.0.1"
         self.taken = 0
         self.answers = True
+        self.rests_until = 0.0
 
 
 Program = Callable[["FakeLease", LeaseJob, Go], Awaitable[Exit]]
@@ -152,6 +153,8 @@ class FakeLease:
     ) -> None:
         self.complaints.append(str(error))
         self.blamed += blame
+        if blame:
+            self.worker.rests_until = clock() + self._workers.rest
 
     def release(self) -> None:
         self._end("released")
@@ -175,6 +178,7 @@ class Workers:
         self.searches = 0
         self.confirms_after = 0.001
         self.begins = True
+        self.rest = 0.0  # seconds for which a worker takes no job after it was blamed
         self.concludes = False  # an exit frame has come that nobody has read yet
 
     async def find_worker(self, terms: Any, choose: Callable[[Any, str], Go]) -> Any:
@@ -182,7 +186,7 @@ class Workers:
         until = clock() + (terms.times.accept or float("inf"))
         while clock() < until:
             for worker in self.workers:
-                if worker.answers and worker.taken < worker.hello.slots:
+                if worker.answers and clock() >= worker.rests_until and worker.taken < worker.hello.slots:
                     try:
                         go = choose(worker.hello, worker.address)
                     except CexecError:

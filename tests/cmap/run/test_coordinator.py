@@ -22,7 +22,7 @@ from cexec.cmap.run.observer import Counts, Observer, Running
 from cexec.cmap.run.pacing import CONTENDED_SEARCHES, MOST_SEARCHES
 from cexec.cmap.run.policy import Rate, TimeLimit, parse_halt, parse_placement
 from cexec.cmap.run.retry import MOST_REFUSALS, MOST_WITHDRAWALS
-from cexec.cmap.run_options import Options
+from cexec.cmap.run_options import CRASH_LIMIT, Options
 from cexec.cmap.setup import Setup
 from cexec.errors import CexecError, DisconnectedError, LocalError, NoWorkerError, RefusedError, WithdrawnError
 from cexec.protocol.connection.frames import Exit, Go
@@ -36,6 +36,7 @@ from tests.cmap.fakes import (
     in_virtual_time,
     instantly,
     names,
+    read_input,
     stop_clock_for,
     terms,
 )
@@ -152,6 +153,25 @@ def test_a_task_whose_worker_is_lost_runs_on_another_and_the_loss_is_complained_
     assert [(lease.ended, lease.complaints) for lease in lost] == [("closed", ["gone"])]
     assert [how for _, how in run.ended_how].count(How.LOST) == 1
     assert all(outcome.worker.startswith("b@") for outcome in run.outcomes.values())
+
+
+def test_the_last_poison_task_ends_soon_although_workers_rest_that_were_blamed() -> None:
+    """Regression: two workers were blamed in turn for each loss, rested for each other's sake, and it took 44 s."""
+
+    async def thirteenth_kills(lease: FakeLease, job: LeaseJob, go: Go) -> Exit:
+        await asyncio.sleep(0.2)
+        if read_input(job) == b"13\n":
+            raise DisconnectedError("gone")
+        return exited()
+
+    workers = Workers(thirteenth_kills, slots=4)
+    workers.rest = 24.0
+    run = Run(workers, 13)
+    assert run() == 1
+    assert [number for number, outcome in run.outcomes.items() if not outcome.succeeded] == [13]
+    assert len([how for _, how in run.ended_how if how is How.LOST]) >= CRASH_LIMIT
+    assert sum(lease.blamed for lease in workers.leases) == 1
+    assert run.took < 10.0
 
 
 def test_a_worker_that_is_not_met_for_long_is_forgotten_so_that_no_task_waits_for_it() -> None:
