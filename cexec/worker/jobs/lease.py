@@ -139,10 +139,12 @@ def _offer_first(carrier: Carrier) -> Go | None:
     carrier.pump.flush()
     carrier.pump.let_go()
     deadline = monotonic() + GO_DEADLINE
-    while monotonic() < deadline and not carrier.orders.last:
+    while not carrier.orders.last:
         event = carrier.next_word(deadline)
         if event is not None:
             return event.go if event.kind == frames.GO else None
+        if monotonic() >= deadline:
+            break
     _hang_up(carrier)
     return None
 
