@@ -1,6 +1,6 @@
 """The slowness of a worker that does its jobs badly: it fails quickly, or clients complain about it.
 
-Contract: `slowness` is in seconds, at most LONGEST_DELAY.  `failure_delay` is the part of it that is added to every bid.
+Contract: `slowness` is in seconds, at most LONGEST_DELAY.  `failure_delay` is its part that is added to every bid.
 While the slowness is not 0 the worker also rests between two jobs, longer while rivals do jobs (`held_until`): a broken
 machine is always free, so without that a queue would be drained into it.  docs/placement.md.  Pure.
 """
