@@ -23,15 +23,17 @@ from cexec.cmap.results import joblog
 from cexec.cmap.results.appending import AppendFile
 from cexec.cmap.results.attempt_files import AttemptFiles, make_results_directory, sweep
 from cexec.cmap.results.collect import Collected, Concatenated, DelimitedResults, Joblog, JsonResults, Live, Printed
-from cexec.cmap.results.journal import NEW, RESUME, RESUME_FAILED, RETRY_FAILED, Journal
+from cexec.cmap.results.commit import Committer
+from cexec.cmap.results.journal import NEW, RESUME, RETRY_FAILED, Journal
 from cexec.cmap.results.journal_copy import copied
 from cexec.cmap.results.saver import Saver
+from cexec.cmap.results.syncing import Syncer
 from cexec.cmap.results.validate import Validator
 from cexec.cmap.run.parts import Parts
-from cexec.cmap.run.policy import ALL_SLOTS, NO_LIMIT, Pace, Policy
 from cexec.cmap.run.scheduler import Scheduler
 from cexec.cmap.run.worklist import Worklist
 from cexec.cmap.run_files import TABLES, named_files, open_table, results_directory
+from cexec.cmap.run_options import mode_of, policy_of
 from cexec.errors import UsageError
 from cexec.protocol.connection.frames import FIRST_FILE
 
@@ -41,14 +43,10 @@ if TYPE_CHECKING:
 
     from cexec.client.aio.worker_search import Terms
     from cexec.cmap.inputs.tables import Table
-    from cexec.cmap.results.saver import ResultWriter
+    from cexec.cmap.results.commit import ResultWriter
     from cexec.cmap.run.observer import Observer
     from cexec.cmap.run_options import Options
 
-SPECULATE_AFTER = 1.5  # (ours) medians that a task may take before --speculate starts it a second time
-RETRIES = 1  # (GNU parallel)
-RETRIES_IF_VALIDATED = 2  # (ours) with --validate: what is rejected may be the worker's fault
-MOST_RETRIES = 1_000_000  # (ours)
 CONCAT, BLOCKS = "concat", "blocks"  # words of --collect
 DEFAULT_BLOCK = 1 << 20  # bytes (GNU parallel) --block
 DEFAULT_END = b"\n"  # (GNU parallel) --recend
@@ -75,8 +73,9 @@ class Setup:
         self._options = options
         self._stdin = stdin
         self._opened: list[AppendFile] = []
+        self._syncer = Syncer(on=not options.no_sync)
         self.journal: Journal | None = None
-        self._mode = _mode(options)
+        self._mode = mode_of(options)
         self._check_combinations(inputs)
         self._rules = ResultRules(
             files=named_files(options, key),
@@ -84,7 +83,7 @@ class Setup:
             overwrite=options.overwrite,
             resumed=self._mode != NEW,
         )
-        self.policy = _policy(options)
+        self.policy = policy_of(options)
         self._validator = Validator(options.validate, "--validate") if options.validate else None
         self._collector = None
         if options.collect and options.collect not in (CONCAT, BLOCKS):
@@ -127,7 +126,7 @@ class Setup:
             self.journal = self._open_journal(options.state)
             self._token = self.journal.token
         self._worklist = self._make_worklist(skip=lambda number: self.saver.skip(number))
-        self._rules.finished = self._worklist.is_done
+        self._rules.finished, self._rules.may_write = self._worklist.is_done, True
         if self._mode != NEW:
             self._sweep()
         if self._selection is None:
@@ -145,7 +144,8 @@ class Setup:
         order = None
         if ordered:
             order = count(1) if self._selection is None else self._selection.ascending()
-        self.saver = Saver(journal=self.journal, order=order, writers=self._writers, collector=self._collector)
+        committer = Committer(self.journal, self._writers, self._syncer)
+        self.saver = Saver(committer, journal=self.journal, order=order, collector=self._collector)
         scheduler = Scheduler(self.policy, self._worklist.numbers(), self.total)
         live = {STDOUT: self._out, STDERR: self._errors}
         return Parts(
@@ -183,6 +183,11 @@ class Setup:
             return "there is no input"
         return f"of {done} task{'' if done == 1 else 's'} none is left for {self._mode}"
 
+    @property
+    def left_undone(self) -> list[str]:
+        """Says in words which tasks of the journal the user may expect to have been run, and why they were not."""
+        return self._worklist.left_undone(all_rows=not self._options.rows)
+
     def end_validators(self) -> None:
         """Kills the commands of --validate and --collect that run."""
         for validator in (self._validator, self._collector):
@@ -192,6 +197,7 @@ class Setup:
     def close(self) -> None:
         for file in self._opened:
             file.close()
+        self._syncer.close()
         if self.journal is not None:
             self.journal.close()
 
@@ -236,7 +242,16 @@ class Setup:
         return Selection(len(self._table), chosen=options.rows, order=options.order, seed=seed)
 
     def _open_journal(self, path: str) -> Journal:
-        return Journal(path, self._mode, now=time.time())
+        options = self._options
+        numbered = bool(self._rules.kept_in) or any("#" in t.used for t in self.plan.result_templates)
+        return Journal(
+            path,
+            self._mode,
+            now=time.time(),
+            sync=not options.no_sync,
+            numbered=numbered,
+            repeat_once=options.repeat_once,
+        )
 
     def _make_worklist(self, skip: Callable[[int], None]) -> Worklist:
         options, blocks = self._options, None
@@ -252,6 +267,7 @@ class Setup:
             fingerprint=self._fingerprint,
             skip=skip,
             check=lambda task: check_block_task(task, self._rules),
+            numbered=bool(self._rules.kept_in),
         )
 
     def _check_combinations(self, inputs: Sequence[object]) -> None:
@@ -338,28 +354,3 @@ class Setup:
         file = open_table(path, option, header, overwrite=rules.overwrite, resumed=rules.resumed)
         self._opened.append(file)
         return file
-
-
-def _mode(options: Options) -> str:
-    modes = {RESUME: options.resume, RESUME_FAILED: options.resume_failed, RETRY_FAILED: options.retry_failed}
-    given = [mode for mode, wanted in modes.items() if wanted]
-    if len(given) > 1:
-        raise UsageError(f"{given[0]} and {given[1]} cannot be used together")
-    if given and not options.state:
-        raise UsageError(f"{given[0]} needs the journal of the run that is to go on: --state FILE")
-    return given[0] if given else NEW
-
-
-def _policy(options: Options) -> Policy:
-    retries = RETRIES_IF_VALIDATED if options.validate else RETRIES
-    if options.retries is not None:
-        retries = options.retries or MOST_RETRIES
-    return Policy(
-        retries=retries,
-        crash_limit=options.crash_limit,
-        speculate=SPECULATE_AFTER if options.speculate else 0.0,
-        halt=options.halt,
-        timeout=options.timeout or NO_LIMIT,
-        pace=Pace(options.delay or 0.0, options.rate),
-        placement=options.jobs or ALL_SLOTS,
-    )

@@ -207,6 +207,9 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
             print_line(f"cmap: --halt {setup.halt}; {attempts.not_done}{setup.advice}")
         elif not parts.scheduler.begun:
             print_line(f"cmap: nothing to do: {setup.why_nothing}")
+        for told in setup.left_undone:
+            print_line(f"cmap: {told}")
+            status = status or EXIT_OTHER
         return status
     except CexecError as error:
         left = {*setup.saver.unsaved, *attempts.running}

@@ -24,13 +24,12 @@ from cexec.cmap.run.policy import (
     parse_term_seq,
     parse_timeout,
 )
-from cexec.cmap.run_options import CRASH_LIMIT, Options
+from cexec.cmap.run_options import CRASH_LIMIT, MOST_RETRIES, Options
 from cexec.commands.parameters import AnyText, Parsed
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.system.units import parse_duration, parse_size, parse_whole
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
-MOST_RETRIES = 1_000_000  # (ours)
 MOST_ARGUMENTS = 10_000  # (ours) inputs of one task
 
 
@@ -138,6 +137,8 @@ OPTIONS: tuple[Decorator, ...] = (
     _flag("--resume", help="Go on: run what is neither done nor failed."),
     _flag("--resume-failed", help="Go on: run what is not done."),
     _flag("--retry-failed", help="Run what has failed."),
+    _flag("--repeat-once", help="Go on: run again also what a worker with --once may have begun."),
+    _flag("--no-sync", help="Do not wait until results are on disk."),
     # where and how fast
     _typed(
         "-j",

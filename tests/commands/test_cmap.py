@@ -281,7 +281,7 @@ def test_a_task_that_takes_its_workers_with_it_is_given_up_and_named(cluster: Cl
     assert time.monotonic() - began < 19.0  # regression: 5 s for each of four crashes
     reasons = {row["seq"]: row["reason"] for row in map(json.loads, Path("t.jsonl").read_text().splitlines())}
     assert reasons[1] == ""
-    assert reasons[2].endswith("; 4 workers were lost while it ran (--crash-limit)")
+    assert reasons[2].endswith("; 4 workers were lost while it ran alone (--crash-limit)")
 
 
 def test_a_full_disk_stops_the_run_and_says_what_is_not_saved(cluster: Cluster) -> None:

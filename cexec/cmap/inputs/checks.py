@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 LOOKED_AT = 10  # inputs (ours) that must all be files before we think that files are meant
 ROOM = 4096  # bytes (ours) of GO that are left for the streams and the rest
 SURELY_FITS = LONGEST_STRING - 128  # bytes (ours) of arguments and variables, of which no single one can be too long
-STREAM_SIZE = 8  # bytes (protocol) of a file in GO, its name apart
-MOST_FILES = MAXIMUM_STREAMS - FIRST_FILE - 1  # (protocol) one is left for a program
+STREAM_SIZE = 8  # bytes of a file in a GO frame, its name apart (docs/protocol.md section 4.2)
+MOST_FILES = MAXIMUM_STREAMS - FIRST_FILE - 1  # one is left for a program
 LONGEST_NAME = 255  # bytes (Linux, NAME_MAX)
 PEER = "PEER_"  # begins the names of --peer's variables on the worker
 
@@ -71,7 +71,10 @@ def check_blocks(plan: Plan) -> None:
             raise UsageError(f"{template.text!r} would be the result of every block; put {{#}}, its number, into it")
         directory = os.path.dirname(template.text)
         if "{" not in directory:
-            ResultDirectory(directory, f"result {template.text}")
+            name = template.render(Row(1, ()))
+            found = ResultDirectory(directory, f"result {template.text}", may_write=True)
+            if problem := found.name_check.problem(os.path.basename(name)):
+                raise UsageError(f"block 1: cannot write {name}: {problem}")
 
 
 def check_block_task(task: Task, rules: ResultRules) -> None:

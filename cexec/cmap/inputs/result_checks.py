@@ -13,6 +13,7 @@ import os
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cexec.cmap.inputs.file_names import NameCheck
 from cexec.cmap.inputs.named_files import NamedFiles
 from cexec.errors import UsageError
 from cexec.system.reason import reason_of
@@ -33,12 +34,16 @@ _NO_NAMES = frozenset({"", ".", ".."})
 
 @dataclass(slots=True, kw_only=True)
 class ResultRules:
-    """`files`: those of the run as a whole; `kept_in`: the directory of --results DIR; `resumed`: a journal is used."""
+    """`files`: those of the run as a whole; `kept_in`: the directory of --results DIR; `resumed`: a journal is used.
+
+    `may_write`: names may be tried out.
+    """
 
     files: NamedFiles = field(default_factory=NamedFiles)
     kept_in: str = ""
     overwrite: bool = False
     resumed: bool = False
+    may_write: bool = False
     finished: Callable[[Task], bool] = lambda _: False
 
     def check_existing(self, name: str, where: str) -> FileIdentity:
@@ -75,9 +80,9 @@ def _check_is_no_descriptor(name: str, where: str) -> None:
 class ResultDirectory:
     """A directory of results: its identity, and the names in it."""
 
-    __slots__ = ("inode", "names")
+    __slots__ = ("inode", "name_check", "names")
 
-    def __init__(self, directory: str, where: str) -> None:
+    def __init__(self, directory: str, where: str, *, may_write: bool = False) -> None:
         """Raises `UsageError` if it cannot be written."""
         path = directory or "."
         if not os.path.isdir(path):
@@ -88,6 +93,7 @@ class ResultDirectory:
             status = os.stat(path)
             self.inode = (status.st_dev, status.st_ino)
             self.names = set(os.listdir(path))
+            self.name_check = NameCheck(path, may_write=may_write)
         except OSError as error:
             raise UsageError(f"{where}: directory {path} cannot be written: {reason_of(error)}") from None
 
@@ -150,6 +156,8 @@ class ResultChecker:
         if directory.inode == self._kept_in and base.isdecimal():
             raise UsageError(f"{where}: result {name} would be among those of --results; give it another directory")
         if base not in directory.names:
+            if problem := directory.name_check.problem(base):
+                raise UsageError(f"{where}: cannot write {name}: {problem}")
             if role := self._rules.files.place_used_as(entry):
                 raise UsageError(f"{where}: result {name} is the same file as {role}")
             return entry
@@ -171,7 +179,8 @@ class ResultChecker:
         path = path or slash
         found = self._directories.get(path)
         if found is None:
-            found = self._directories[path] = ResultDirectory(path, f"{where}: result {name}")
+            where = f"{where}: result {name}"
+            found = self._directories[path] = ResultDirectory(path, where, may_write=self._rules.may_write)
         return found
 
     def _look_for_twin(self, name: str, entry: Entry, row: Row) -> None:

@@ -12,6 +12,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from cexec.cmap.results.syncing import sync_file
 from cexec.errors import CexecError, LocalError, UsageError
 from cexec.system.reason import reason_of
 from cexec.system.storage.identity import descriptor_of
@@ -94,8 +95,22 @@ class AppendFile:
             target = self.name if self._path else f"to {self.name}"
             raise LocalError(f"cannot write {target}: {reason_of(error)}") from None
 
+    @property
+    def regular(self) -> bool:
+        """True for a file, which can be brought to disk, and from which something can be taken back."""
+        return self._regular
+
+    @property
+    def directory(self) -> str:
+        """The directory of a file that has a name; empty for a descriptor that was given to us."""
+        return os.path.dirname(self._path)
+
     def take_back(self, place: Place) -> None:
         _cut(self._fd, place)
+
+    def sync(self) -> None:
+        """Brings to disk what was added."""
+        sync_file(self._fd, self.name)
 
     def close(self) -> None:
         if self._path:
@@ -126,15 +141,17 @@ def take_back(place: Place) -> None:
     if not place.path:
         for fd in STANDARD:
             if _is_there(fd, place):
-                _cut(fd, place)
+                _cut_for_good(fd, place)
         return
     try:
-        fd = os.open(place.path, os.O_WRONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+        if os.stat(place.path).st_ino != place.inode:
+            return
+    except (OSError, ValueError):  # it is not there, or no such name can be
         return
+    fd = os.open(place.path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         if _is_there(fd, place):
-            _cut(fd, place)
+            _cut_for_good(fd, place)
     finally:
         os.close(fd)
 
@@ -144,7 +161,14 @@ def _is_there(fd: int, place: Place) -> bool:
         status = os.fstat(fd)
     except OSError:
         return False  # closed
+    if place.path:
+        return status.st_ino == place.inode  # the number of a device may be another one after the machine has started
     return (status.st_dev, status.st_ino) == (place.device, place.inode)
+
+
+def _cut_for_good(fd: int, place: Place) -> None:
+    _cut(fd, place)
+    os.fsync(fd)
 
 
 def _cut(fd: int, place: Place) -> None:

@@ -1,8 +1,9 @@
 """The order in which tasks are committed, and the bytes that each of them adds to files.
 
 Contract: `CommitOrder` puts ended tasks into the table's order, for -k and --collect.  A writer's `additions(ended)`
-are the bytes that one task adds to one file, in pieces; nothing is written here, `commit` does that.  `LineBuffer` cuts
-a stream into whole lines as they come.  Memory does not grow with the size of an output, or of a line.
+are the bytes that one task adds to one file, in pieces, and `adds(ended)` is False if there are none; nothing is
+written here, `commit` does that.  `LineBuffer` cuts a stream into whole lines as they come.  Memory does not grow with
+the size of an output, or of a line.
 """
 
 from __future__ import annotations
@@ -157,10 +158,13 @@ class Printed:
         self._kind = kind
         self._tag = tag
 
+    def adds(self, ended: EndedTask) -> bool:
+        if not ended.outputs[self._kind].size or self._kind in (result.kind for result in ended.task.results):
+            return False
+        return not (self._kind == STDOUT and ended.outcome.rejected)
+
     def additions(self, ended: EndedTask) -> Iterable[bytes]:
-        if self._kind in (result.kind for result in ended.task.results):
-            return ()
-        if self._kind == STDOUT and ended.outcome.rejected:
+        if not self.adds(ended):
             return ()
         return tagged(ended.outputs[self._kind].pieces(), tag_of(ended.task) if self._tag else b"")
 
@@ -176,6 +180,9 @@ class Concatenated:
         self.file = file
         self._headed = headed
 
+    def adds(self, ended: EndedTask) -> bool:
+        return ended.outcome.succeeded
+
     def additions(self, ended: EndedTask) -> Iterable[bytes]:
         if ended.outcome.succeeded:
             if self._headed:
@@ -190,6 +197,9 @@ class Collected:
     def __init__(self, file: AppendFile) -> None:
         self.file = file
 
+    def adds(self, ended: EndedTask) -> bool:
+        return ended.collected is not None
+
     def additions(self, ended: EndedTask) -> Iterable[bytes]:
         return () if ended.collected is None else ended.collected.pieces()
 
@@ -199,6 +209,9 @@ class Joblog:
 
     def __init__(self, file: AppendFile) -> None:
         self.file = file
+
+    def adds(self, ended: EndedTask) -> bool:
+        return True
 
     def additions(self, ended: EndedTask) -> Iterable[bytes]:
         return (joblog.line(ended.outcome),)
@@ -214,6 +227,9 @@ class DelimitedResults:
     def header(columns: Sequence[str]) -> bytes:
         named = (f"V{name}" if name.isdigit() else name for name in columns)
         return b",".join(_cell(name) for name in (*joblog.COLUMNS, *named, "Stdout", "Stderr")) + b"\n"
+
+    def adds(self, ended: EndedTask) -> bool:
+        return True
 
     def additions(self, ended: EndedTask) -> Iterable[bytes]:
         fields = (*(field.strip() for field in joblog.fields(ended.outcome)), *ended.task.parameters.values())
@@ -239,6 +255,9 @@ class JsonResults:
 
     def __init__(self, file: AppendFile) -> None:
         self.file = file
+
+    def adds(self, ended: EndedTask) -> bool:
+        return True
 
     def additions(self, ended: EndedTask) -> Iterable[bytes]:
         outcome = ended.outcome

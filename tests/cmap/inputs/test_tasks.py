@@ -48,20 +48,25 @@ def test_every_command_and_input_has_a_key_of_its_own(tmp_path: Path) -> None:
     assert task().key(b"app") != task().key(b"other")
 
 
-def test_a_file_that_has_changed_is_another_input(tmp_path: Path) -> None:
+def test_a_file_that_has_changed_is_the_same_task_with_another_input(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    path.write_bytes(b"x")
-    os.utime(path, ns=(1, 1))
     key = task(stdin=TaskInput(PATH, path=str(path))).key(b"")
-    assert task(stdin=TaskInput(PATH, path=str(path))).key(b"") == key
-    os.utime(path, ns=(1, 2))
-    later = task(stdin=TaskInput(PATH, path=str(path))).key(b"")
-    path.write_bytes(b"xy")
-    os.utime(path, ns=(1, 2))
-    longer = task(stdin=TaskInput(PATH, path=str(path))).key(b"")
-    path.unlink()
-    gone = task(stdin=TaskInput(PATH, path=str(path))).key(b"")
-    assert len({key, later, longer, gone}) == 4
+    stamps, old_keys = set(), set()
+    for content, time in ((b"x", 1), (b"x", 2), (b"xy", 2), (None, 0)):
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+            os.utime(path, ns=(1, time))
+        it = task(stdin=TaskInput(PATH, path=str(path)))
+        assert it.key(b"") == key
+        stamps.add(it.stamp())
+        old_keys.add(it.old_key(b""))
+    assert stamps == {"1:1", "1:2", "2:2", ":"}
+    assert len(old_keys) == 4
+
+
+def test_a_task_without_files_has_no_stamp() -> None:
+    assert task(stdin=TaskInput(DATA, data=b"x")).stamp() == ""
 
 
 def test_the_row_as_variables() -> None:

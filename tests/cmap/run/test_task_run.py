@@ -22,8 +22,13 @@ class Lease:
     def __init__(self) -> None:
         self.signals: list[int] = []
 
+        self.concludes = False
+
     def signal(self, number: int) -> None:
         self.signals.append(number)
+
+    def conclude(self) -> bool:
+        return self.concludes
 
 
 def carried_out(lease: Lease) -> Any:
@@ -60,6 +65,21 @@ def test_a_cancel_that_comes_after_the_end_does_not_reach_the_next_task_of_the_l
 
     assert asyncio.run(play()) is False
     assert lease.signals == []
+
+
+def test_a_program_whose_end_has_come_meanwhile_is_not_hung_up_on() -> None:
+    lease = Lease()
+    lease.concludes = True
+
+    async def play() -> None:
+        run = carried_out(lease)
+        run.owner = asyncio.create_task(asyncio.sleep(0.1))
+        await run.cancel(SEQUENCE)
+        await run.owner
+        assert not run.cancelled
+
+    asyncio.run(play())
+    assert lease.signals == [TERM, TERM, KILL]
 
 
 def test_a_program_that_does_not_listen_loses_its_connection() -> None:

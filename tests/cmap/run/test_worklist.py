@@ -13,7 +13,7 @@ from cexec.cmap.inputs.checks import check_block_task
 from cexec.cmap.inputs.result_checks import ResultRules
 from cexec.cmap.inputs.tables import Words
 from cexec.cmap.inputs.task_plan import Plan, Work
-from cexec.cmap.results.journal import NEW, RESUME, Journal
+from cexec.cmap.results.journal import NEW, RESUME, Journal, TaskEnd
 from cexec.cmap.results.outcome import TaskOutcome
 from cexec.cmap.run.scheduler import NOTHING_YET
 from cexec.cmap.run.worklist import Worklist
@@ -58,14 +58,14 @@ def test_what_is_done_is_skipped() -> None:
     assert next(work.numbers()) == 3
     claim = work.claim(3)
     assert claim is not None
-    journal.commit(claim, TaskOutcome(3, succeeded=True, command=str), [])
-    assert work.is_done(work.task(3))
+    journal.commit([TaskEnd(claim, TaskOutcome(3, succeeded=True, command=str), [])])
     work.close(3)
     assert work.claim(3) is None
     journal.close()
     skipped: list[int] = []
     journal = Journal("state", RESUME, now=1.0)
     work = worklist(journal, skipped)
+    assert work.is_done(work.task(3))
     assert list(work.numbers()) == [1, 2]
     assert (work.done, skipped, work.failure) == (1, [3], None)
     journal.close()
