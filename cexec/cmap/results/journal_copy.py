@@ -1,8 +1,8 @@
 """A copy of a journal, for those who want to know what a run would do and must not change anything: --dry-run.
 
 Contract: `copied(path)` gives the path of a copy that is there as long as the context lasts; if there is no journal,
-there is no copy either.  In it nothing waits to be completed, so that no file is touched when it is opened.  It raises
-`UsageError` for a file that is no journal, and `LocalError` for one that cannot be read.
+there is no copy either.  In it nothing waits to be completed or taken back, so that no file is touched when it is
+opened.  Errors are those of `journal_reader`; `LocalError` also if there is no room for the copy.
 """
 
 from __future__ import annotations
@@ -12,13 +12,13 @@ import sqlite3
 import tempfile
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from urllib.parse import quote
 
-from cexec.errors import LocalError, UsageError
+from cexec.cmap.results.journal_format import OLD_PENDING
+from cexec.cmap.results.journal_reader import reading
+from cexec.errors import LocalError
 from cexec.system.reason import reason_of
 
-# Tables, in any version of a journal, of what is to be completed or taken back when it is opened.
-UNFINISHED = ("adding", "old_pending", "pending")
+UNFINISHED = ("adding", "pending", OLD_PENDING)  # tables, in any version, of what an opened journal would see to
 
 
 @contextmanager
@@ -34,18 +34,9 @@ def copied(path: str) -> Iterator[str]:
 
 
 def _copy(path: str, copy: str) -> None:
-    whole = os.path.realpath(path)
-    # SQLite would make a log beside a journal that has none.
-    still = "" if os.path.exists(f"{whole}-wal") else "&immutable=1"
-    uri = f"file:{quote(os.fsencode(whole))}?mode=ro{still}"
-    try:
-        with closing(sqlite3.connect(uri, uri=True)) as source, closing(sqlite3.connect(copy)) as target:
-            source.backup(target)
-            tables = {name for (name,) in target.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
-            for name in tables.intersection(UNFINISHED):
-                target.execute(f"DELETE FROM {name}")
-            target.commit()
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode in (sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_ERROR):
-            raise UsageError(f"{path} is no journal of cmap; give another --state") from None
-        raise LocalError(f"cannot read the journal {path}: {str(error).lower()}") from None
+    with reading(path) as source, closing(sqlite3.connect(copy)) as target:
+        source.backup(target)
+        tables = {name for (name,) in target.execute("SELECT name FROM sqlite_master WHERE type = 'table'")}
+        for name in tables.intersection(UNFINISHED):
+            target.execute(f"DELETE FROM {name}")
+        target.commit()
