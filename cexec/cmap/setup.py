@@ -110,12 +110,16 @@ class Setup:
             raise UsageError(f"{RETRY_FAILED} needs the journal of an earlier run, but there is no {state}")
         with copied(state) as path:
             self.journal = self._open_journal(path)
-            worklist = self._make_worklist(skip=lambda number: None)
-            self._rules.finished = worklist.is_done
-            self._check_rows(selection)
-            yield from worklist.numbers()
-            self.journal.close()
-            self.journal = None
+            try:
+                worklist = self._make_worklist(skip=lambda number: None)
+                self._rules.finished = worklist.is_done
+                self._check_rows(selection)
+                for number in worklist.numbers():
+                    yield number
+                    worklist.close(number)
+            finally:
+                self.journal.close()
+                self.journal = None
             if worklist.failure is not None:
                 raise worklist.failure
 

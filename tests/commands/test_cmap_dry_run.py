@@ -140,6 +140,9 @@ def test_a_dry_run_that_goes_on_has_the_tasks_that_are_left(cluster: Cluster, di
     ):  # fmt: skip
         result = cluster.run("--dry-run", option, *words, "good", "bad", "new")
         assert [line.split(" -- ")[1].split()[0] for line in result.out.splitlines()] == left, result.err
+    result = cluster.run("--dry-run", "--resume", "--send", "{}", *words, "good", "absent")
+    assert (result.status, result.out) == (100, "")
+    assert result.err == "cmap: row 1: cannot read good: no such file or directory\n"
     assert Path("s").read_bytes() == before
     assert {path.name for path in directory.iterdir()} == {"bin", "s", "good.out"}
 
