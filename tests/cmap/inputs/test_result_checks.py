@@ -145,6 +145,12 @@ def test_blocks_are_looked_at_one_by_one() -> None:
     os.mkfifo("4.out")
     files = NamedFiles()
     files.writes("--joblog", "3.out")
+    twice = Plan(Work(stdout="d/{#}", stderr="link/{#}"), None)
+    with pytest.raises(UsageError, match="block 1 has the result link/1 twice; names must differ"):
+        check_block_task(twice.block_task(1, b"x"), ResultRules())
+    files.writes("--report", "5.out")
+    with pytest.raises(UsageError, match=r"block 5: result 5\.out is the same file as --report 5\.out"):
+        check_block_task(Plan(Work(stdout="{#}.out"), None).block_task(5, b"x"), ResultRules(files=files))
     plan, rules = Plan(Work(stdout="{#}.out"), None), ResultRules(files=files, overwrite=True)
     check_block_task(plan.block_task(2, b"x"), rules)
     for number, message in ((3, "is the same file as --joblog 3.out"), (4, "is a FIFO")):
