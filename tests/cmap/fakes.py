@@ -89,7 +89,7 @@ class FakeWorker:
     def __init__(self, name: str, slots: int, *, once: bool = False) -> None:
         attributes = {"once": ""} if once else {}
         self.hello: Any = SimpleNamespace(
-            name=name, slots=slots, instance=name.encode().ljust(16), attributes=attributes
+            name=name, slots=slots, instance=name.encode().ljust(16), attributes=attributes, once=once
         )  # fmt: skip
         self.address = "10.0.0.1"
         self.taken = 0

@@ -274,9 +274,9 @@ class EverywhereClient:
         send_alert(self._request.key, self._announcer, failed, error, final=final)
 
     def _tell(self, text: str) -> None:
-        """Writes a line for the person who waits at the terminal."""
+        """Writes a line for the person who waits at the terminal, after the output that is on its way there."""
         if os.isatty(STANDARD_ERROR):
-            _write(STANDARD_ERROR, f"cexec: {text}\n")
+            self._say(text)
 
 
 def _allow_many_descriptors() -> None:

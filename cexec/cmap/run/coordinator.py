@@ -108,8 +108,6 @@ class Coordinator:
         self._follow_searches(now)
         if now >= self._next_tick:
             self._next_tick = now + TICK
-            if self._parts.journal is not None:
-                self._parts.journal.flush()  # for `cmap explain`
             self.attempts.tell_counts(self._workers.by_name())
 
     def _judge_by_time(self, now: float) -> None:

@@ -40,7 +40,8 @@ class TaskRun:
         self.cancelled = False  # the owner has been told to stop
         self.live: Live | None = None
         self.journal_row = 0
-        self.started = time.time()
+        self.started = time.time()  # for people; the clock may be set while the task runs
+        self._begun = time.monotonic()
         self.ending: AttemptEnding | None = None
         self._over: asyncio.Future[None] | None = None  # for `cancel`
         self._ended = False
@@ -64,7 +65,7 @@ class TaskRun:
             command=command,
             worker=self.running.worker.name,
             started=self.started,
-            runtime=time.time() - self.started,
+            runtime=time.monotonic() - self._begun,
             sent=ending.sent,
             received=ending.received,
             exitval=ending.exitval,

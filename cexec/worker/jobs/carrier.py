@@ -52,13 +52,17 @@ class Orders:
 
 
 class Carrier:
-    """`pump` has the connection.  `children_ended`: some may have, since the step before."""
+    """`pump` has the connection.  `children_ended`: some may have, since the step before.
+
+    `released`: the client has let go.
+    """
 
     def __init__(self, pump: Pump, parent: _socket.socket) -> None:
         self.pump = pump
         self.orders = Orders()
         self.children_ended = False
         self.clean = True  # nothing has gone wrong
+        self.released = False
         self._parent = parent
         self._liveness = Liveness(pump.connection)
         self._children = Wakeup()  # becomes readable when a child has ended

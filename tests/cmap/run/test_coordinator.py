@@ -67,7 +67,8 @@ class Run(Observer):
 
     async def _run(self, between: Between | None) -> int:
         setup = Setup(
-            self._options, application="app.pub", fingerprint="f", arguments=[], inputs=[], stdin=io.BytesIO()
+            self._options, application="app.pub", key="app.pub", fingerprint="f",
+            arguments=[], inputs=[], stdin=io.BytesIO()
         )  # fmt: skip
         setup.open()
         parts = setup.parts(terms(self._accept_timeout), [self], self.told.append)
