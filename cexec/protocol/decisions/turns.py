@@ -53,12 +53,13 @@ class Turns:
 
     def take(self, now: float) -> RememberedAnnouncement | None:
         """Draws one that may be taken now."""
+        if self._waiting and not self._reputation.slowness(now):  # nothing is held
+            return self._draw(targeted=False)
         while self._waiting:
             targeted, due = self._next(now)
             if now < due:
                 break
-            announcement = self._announcements.get(self._waiting.draw(targeted=targeted))
-            assert announcement is not None  # what waits is remembered
+            announcement = self._draw(targeted=targeted)
             for_us = announcement.targeted and not announcement.leased
             held_until = self._reputation.client_held_until(announcement.origin.client, now, targeted=for_us)
             if now >= held_until:
@@ -73,8 +74,15 @@ class Turns:
         for announcement in list(self._postponed.values()):
             self.add(announcement)
 
+    def _draw(self, *, targeted: bool) -> RememberedAnnouncement:
+        announcement = self._announcements.get(self._waiting.draw(targeted=targeted))
+        assert announcement is not None  # what waits is remembered
+        return announcement
+
     def _next(self, now: float) -> tuple[bool, float]:
         """Returns if only targeted ones are drawn next, and when; a slowed worker leaves the others to rivals first."""
+        if not self._reputation.slowness(now):
+            return False, -inf
         held_until = self._reputation.held_until(now)
         if now < held_until and self._waiting.any_targeted:
             return True, self._reputation.held_until(now, targeted=True)
