@@ -2,7 +2,7 @@
 
 Contract: announcements that are READY are in the lottery from `add` to `discard`; `due` says when the next one may be
 taken, `take` takes it.  One that is drawn while this worker rests from the jobs of its client is postponed: it is
-DELAYED until its time has come, or until `recovered`.  Pure.
+DELAYED for a while, at most until its time has come or until `recovered`.  Pure.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
     from cexec.protocol.decisions.remembered import Remembered, RememberedAnnouncement
     from cexec.protocol.decisions.reputation import Reputation
+
+
+LONGEST_POSTPONED = (
+    2.0  # seconds (ours) until a rest is judged again, because rivals may have lost their jobs meanwhile
+)
 
 
 class Turns:
@@ -64,7 +69,7 @@ class Turns:
             held_until = self._reputation.client_held_until(announcement.origin.client, now, targeted=for_us)
             if now >= held_until:
                 return announcement
-            announcement.postpone(held_until)
+            announcement.postpone(min(held_until, now + LONGEST_POSTPONED))
             self._postponed[announcement.identity] = announcement
             self._announcements.arm(announcement)
         return None

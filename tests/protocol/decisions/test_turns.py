@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from cexec.protocol.decisions.bid import Bidder, Outcome
-from cexec.protocol.decisions.complaints import COMPLAINT_DELAY
+from cexec.protocol.decisions.complaints import COMPLAINT_DELAY, FIRST_REST
 from cexec.protocol.decisions.remembered import Origin
-from cexec.protocol.decisions.rivals import YIELDING_TO_HEALTHY
+from cexec.protocol.decisions.rivals import YIELDING_TO_HEALTHY, RivalWord
+from cexec.protocol.decisions.turns import LONGEST_POSTPONED
 from tests.protocol.decisions.bidders import (
     WANTED,
     bidder,
@@ -175,3 +176,14 @@ def test_postponed_jobs_have_their_turn_at_once_when_a_job_succeeds() -> None:
     machine.acknowledged(who, now + 2.0)
     assert len(connects(machine)) == 1
     assert machine.waiting == 1
+
+
+def test_a_postponed_job_is_taken_soon_after_all_rivals_have_lost_theirs() -> None:
+    machine, now = postponed()
+    machine.competition.rival_told(RivalWord(b"rival", job=b"", completed=False, clock=now, said_at=now), now)
+    until = now + FIRST_REST * 2 + LONGEST_POSTPONED
+    while not (found := connects(machine)):
+        due = machine.next_timeout()
+        assert due is not None and due <= until
+        machine.handle_timeout(due)
+    assert found[0] in (identity(3), identity(4))
