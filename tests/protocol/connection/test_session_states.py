@@ -188,6 +188,36 @@ def test_output_before_the_program_has_started_is_refused() -> None:
         refused(client_in(RUNNING), kind, BODIES[kind], 1)
 
 
+NO_STREAMS = Exit(kind=frames.EXITED, status=0, endings=[]).encode()
+
+
+@pytest.mark.parametrize("asking", [False, True], ids=["preparing", "asking for the program"])
+def test_an_exit_before_the_program_has_started_is_refused_even_if_all_streams_agree(asking: bool) -> None:
+    """Regression: the only test of it sent endings that did not fit, so nothing showed that the state was checked."""
+    client = client_in(OFFERED)
+    client.go(job(streams=[]))
+    if asking:
+        told(client, frames.PROGRAM, b"linux-x86_64")
+    refused(client, frames.EXIT, NO_STREAMS)
+    assert client.next_event() is None
+
+
+def test_an_exit_after_it_has_started_ends_the_same_job() -> None:
+    client = client_in(OFFERED)
+    client.go(job(streams=[]))
+    told(client, frames.STARTED, bytes(1))
+    assert [event.kind for event in told(client, frames.EXIT, NO_STREAMS)] == [frames.EXIT]
+
+
+def test_an_exit_before_the_start_is_refused_though_nobody_reads_the_outputs_any_more() -> None:
+    """A stream whose reader has gone is not compared, so the endings alone do not stand against it."""
+    client = client_in(RUNNING)
+    client.close_reader(1)
+    client.close_reader(2)
+    endings = [Ending(n, WRITES, frames.ENDED, 0) for n in (1, 2)] + [Ending(0, READS, frames.READER_CLOSED, 0)]
+    refused(client, frames.EXIT, Exit(kind=frames.EXITED, status=0, endings=endings).encode())
+
+
 def test_input_may_be_taken_before_the_program_has_started() -> None:
     client = client_in(RUNNING)
     told(client, frames.CREDIT, bytes(4), 0)

@@ -207,6 +207,30 @@ def test_another_workers_name_is_refused() -> None:
     refused(APPLICATION.other_worker.identity, hello_of(APPLICATION.worker))
 
 
+@pytest.mark.parametrize("purpose", hello.PURPOSES)
+def test_whatever_a_hello_is_for_its_signature_and_its_certificate_are_proved(purpose: int) -> None:
+    """Mutants survived that believed a QUEUED, an UNREACHABLE or an answer to a census without its signature."""
+    honest, other = APPLICATION.worker.identity, APPLICATION.other_worker.identity
+    value = hello_of(APPLICATION.worker, purpose=purpose)
+    assert opened(seal_hello(OPENED.handshake(), honest, value)).purpose == purpose
+    refused(other, value)
+    refused(Identity(honest.certificate, sodium.random_bytes(32)), value)
+    value.certificate = STRANGERS.worker.identity.certificate
+    refused(STRANGERS.worker.identity, value)
+    value.certificate = APPLICATION.client.identity.certificate
+    refused(APPLICATION.client.identity, value)
+
+
+@pytest.mark.parametrize("purpose", hello.PURPOSES)
+def test_a_signature_of_another_hello_proves_nothing(purpose: int) -> None:
+    """A worker cannot lend what it has signed once, neither from another conversation nor with other words."""
+    identity, body = APPLICATION.worker.identity, hello_of(APPLICATION.worker, purpose=purpose).encode()
+    signed_elsewhere = identity.sign(hello.SIGNATURE_LABEL, bytes(64), body)
+    for signature in (signed_elsewhere, identity.sign(hello.SIGNATURE_LABEL, bytes(64), b""), bytes(64)):
+        with pytest.raises(VerifyError):
+            opened(seal_payload(lambda h, signature=signature: bytes(Writer().long_bytes(body).raw(signature))))
+
+
 # As a datagram
 
 
