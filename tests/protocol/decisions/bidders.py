@@ -52,3 +52,13 @@ def delay_of(machine: Bidder, now: float = 0.0, number: int = 1) -> float:
         now = due
         machine.handle_timeout(now)
     return now - start
+
+
+def slots_of(machine: Bidder) -> tuple[int, int, int]:
+    """Slots that are free, reserved and busy."""
+    return machine.free, machine.reserved_count, machine.running
+
+
+def waiting_in(machine: Bidder) -> int:
+    """Announcements that would be answered if a slot were free."""
+    return machine.waiting

@@ -9,7 +9,7 @@ import pytest
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.protocol.decisions.bid import LONGEST_WANTED, Outcome
 from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED
-from tests.protocol.decisions.bidders import WANTED, bidder, connects, events, identity, run
+from tests.protocol.decisions.bidders import WANTED, bidder, connects, events, identity, run, slots_of, waiting_in
 
 BUSY, WAITS = identity(1), identity(2)
 
@@ -21,9 +21,9 @@ def test_no_announcement_is_wanted_for_longer_than_an_hour(wanted_for: float) ->
     run(machine, *connects(machine), 0.0)
     machine.consider(WAITS, 1, wanted_for, 0.0)
     machine.handle_timeout(LONGEST_WANTED - 0.001)
-    assert ("Forget", WAITS) not in events(machine) and machine.waiting == 1
+    assert ("Forget", WAITS) not in events(machine) and waiting_in(machine) == 1
     machine.handle_timeout(LONGEST_WANTED)
-    assert ("Forget", WAITS) in events(machine) and machine.waiting == 0
+    assert ("Forget", WAITS) in events(machine) and waiting_in(machine) == 0
 
 
 @pytest.mark.parametrize("wanted_for", [0.0, -1.0, -inf])
@@ -33,7 +33,7 @@ def test_an_announcement_that_nobody_waits_for_is_forgotten_at_once(wanted_for: 
     run(machine, *connects(machine), 0.0)
     machine.consider(WAITS, 1, wanted_for, 1.0)
     machine.handle_timeout(1.0)
-    assert ("Forget", WAITS) in events(machine) and machine.waiting == 0
+    assert ("Forget", WAITS) in events(machine) and waiting_in(machine) == 0
 
 
 def test_each_copy_prolongs_what_is_wanted_by_an_hour_at_most() -> None:
@@ -43,9 +43,9 @@ def test_each_copy_prolongs_what_is_wanted_by_an_hour_at_most() -> None:
     for now in (0.0, 1800.0):
         machine.consider(WAITS, 1, 0xFFFF, now)
     machine.handle_timeout(LONGEST_WANTED + 1799.0)
-    assert machine.waiting == 1
+    assert waiting_in(machine) == 1
     machine.handle_timeout(LONGEST_WANTED + 1800.0)
-    assert machine.waiting == 0
+    assert waiting_in(machine) == 0
 
 
 @pytest.mark.parametrize("started", [False, True], ids=["reserved", "running"])
@@ -61,12 +61,12 @@ def test_a_job_that_holds_a_slot_is_not_forgotten(started: bool) -> None:
     events(machine)
     machine.forget(BUSY, 0.2)
     machine.handle_timeout(2 * WANTED)
-    assert machine.free == 0 and ("Forget", BUSY) not in events(machine)
+    assert slots_of(machine)[0] == 0 and ("Forget", BUSY) not in events(machine)
     machine.consider(WAITS, 1, WANTED, 2 * WANTED)
     if not started:
         machine.started(BUSY, 2 * WANTED)
     machine.finished(BUSY, Outcome.SUCCEEDED, 1.0, 2 * WANTED)
-    assert machine.free == 1 and connects(machine) == [WAITS]
+    assert slots_of(machine)[0] == 1 and connects(machine) == [WAITS]
 
 
 def test_jobs_that_hold_slots_do_not_make_room_for_announcements() -> None:
@@ -81,7 +81,7 @@ def test_jobs_that_hold_slots_do_not_make_room_for_announcements() -> None:
     assert not {("Forget", who) for who in held} & set(events(machine))
     for who in held:
         machine.finished(who, Outcome.SUCCEEDED, 1.0, 2.0)
-    assert (machine.free, machine.running) == (slots, 0)
+    assert slots_of(machine) == (slots, 0, 0)
 
 
 @pytest.mark.parametrize("weight", [-1, 0, 1 << 40])
