@@ -41,9 +41,7 @@ def main() -> int:
 
 def sample(modules: str, count: int, seed: int) -> list[Mutant]:
     """Returns `count` mutants, or all if it is 0, in the order of the source."""
-    found = [
-        mutant for module in MIRRORS if modules in module for mutant in mutants_of(module, source_of(module)[1])
-    ]
+    found = [mutant for module in MIRRORS if modules in module for mutant in mutants_of(module, source_of(module)[1])]
     if not count or count >= len(found):
         return found
     return [found[index] for index in sorted(Random(seed).sample(range(len(found)), count))]
@@ -70,7 +68,8 @@ def report(chosen: list[Mutant]) -> int:
     print("\n| module | mutants | killed | explained | survived |\n|---|---|---|---|---|")
     for module, count in of_each.items():
         left = count - killed[module] - explained[module]
-        print(f"| `{module.removeprefix('cexec.protocol.')}` | {count} | {killed[module]} | {explained[module]} | {left} |")
+        name = module.removeprefix("cexec.protocol.")
+        print(f"| `{name}` | {count} | {killed[module]} | {explained[module]} | {left} |")
     print(
         f"| sum | {len(chosen)} | {killed.total()} | {explained.total()} | {len(survivors)} |\n"
         f"\n{time.monotonic() - start:.0f} seconds; killed {killed.total() / len(chosen):.1%}"

@@ -52,7 +52,7 @@ class Change:
     new: ast.AST
 
     def make(self) -> None:
-        self.place[self.key] = self.new  # type: ignore[index,call-overload]
+        self.place[self.key] = self.new  # type: ignore[index]
 
 
 def mutants_of(module: str, source: str) -> list[Mutant]:

@@ -402,6 +402,7 @@ def test_each_key_of_a_file_has_its_own_place(kind: str, one: str, other: str) -
         read = decode_key(text.encode())
     except KeyFileError:
         return
+    assert isinstance(read, ClientKey | WorkerKey)
     assert read.fingerprint != key.fingerprint or (read.psk, read.mac1_key) != (key.psk, key.mac1_key)
 
 

@@ -64,7 +64,9 @@ class Way:
 
     def under_way(self, stream: int) -> int:
         """Bytes on their way to the reader or in its hands."""
-        flying = sum(len(frame) - FRAME_HEADER for frame in self.frames if frame[0] == frames.DATA and frame[3] == stream)
+        flying = sum(
+            len(frame) - FRAME_HEADER for frame in self.frames if frame[0] == frames.DATA and frame[3] == stream
+        )
         return flying + self.arrived.get(stream, 0) - self.passed_on.get(stream, 0)
 
     def begin_sending(self) -> None:

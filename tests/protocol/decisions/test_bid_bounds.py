@@ -7,18 +7,24 @@ from math import inf
 import pytest
 
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
-from cexec.protocol.decisions.bid import LONGEST_WANTED, Outcome
+from cexec.protocol.decisions.bid import LONGEST_WANTED, Bidder, Outcome
 from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED
 from tests.protocol.decisions.bidders import WANTED, bidder, connects, events, identity, run, slots_of, waiting_in
 
 BUSY, WAITS = identity(1), identity(2)
 
 
+def occupy(machine: Bidder, who: bytes = BUSY) -> None:
+    """A job takes a slot."""
+    machine.consider(who, 1, WANTED, 0.0)
+    assert connects(machine) == [who]
+    run(machine, who, 0.0)
+
+
 @pytest.mark.parametrize("wanted_for", [LONGEST_WANTED + 1.0, 0xFFFF, 1e300, inf])
 def test_no_announcement_is_wanted_for_longer_than_an_hour(wanted_for: float) -> None:
     machine = bidder()
-    machine.consider(BUSY, 1, WANTED, 0.0)
-    run(machine, *connects(machine), 0.0)
+    occupy(machine)
     machine.consider(WAITS, 1, wanted_for, 0.0)
     machine.handle_timeout(LONGEST_WANTED - 0.001)
     assert ("Forget", WAITS) not in events(machine) and waiting_in(machine) == 1
@@ -29,8 +35,7 @@ def test_no_announcement_is_wanted_for_longer_than_an_hour(wanted_for: float) ->
 @pytest.mark.parametrize("wanted_for", [0.0, -1.0, -inf])
 def test_an_announcement_that_nobody_waits_for_is_forgotten_at_once(wanted_for: float) -> None:
     machine = bidder()
-    machine.consider(BUSY, 1, WANTED, 0.0)
-    run(machine, *connects(machine), 0.0)
+    occupy(machine)
     machine.consider(WAITS, 1, wanted_for, 1.0)
     machine.handle_timeout(1.0)
     assert ("Forget", WAITS) in events(machine) and waiting_in(machine) == 0
@@ -38,8 +43,7 @@ def test_an_announcement_that_nobody_waits_for_is_forgotten_at_once(wanted_for: 
 
 def test_each_copy_prolongs_what_is_wanted_by_an_hour_at_most() -> None:
     machine = bidder()
-    machine.consider(BUSY, 1, WANTED, 0.0)
-    run(machine, *connects(machine), 0.0)
+    occupy(machine)
     for now in (0.0, 1800.0):
         machine.consider(WAITS, 1, 0xFFFF, now)
     machine.handle_timeout(LONGEST_WANTED + 1799.0)
@@ -74,8 +78,7 @@ def test_jobs_that_hold_slots_do_not_make_room_for_announcements() -> None:
     machine = bidder(slots=slots)
     held = [identity(number) for number in range(slots)]
     for who in held:
-        machine.consider(who, 1, WANTED, 0.0)
-        run(machine, *connects(machine), 0.0)
+        occupy(machine, who)
     for number in range(slots, MAXIMUM_REMEMBERED + 10):
         machine.consider(identity(number), 1, WANTED, 1.0)
     assert not {("Forget", who) for who in held} & set(events(machine))
@@ -91,8 +94,7 @@ def test_a_weight_that_cannot_be_is_the_nearest_that_can(weight: int) -> None:
     nearest = max(1, min(weight, MAXIMUM_WEIGHT))
     for seed in range(200):
         machine = bidder(seed=seed)
-        machine.consider(BUSY, 1, WANTED, 0.0)
-        run(machine, *connects(machine), 0.0)
+        occupy(machine)
         machine.consider(WAITS, weight, WANTED, 0.0)
         machine.consider(identity(3), nearest, WANTED, 0.0)
         machine.finished(BUSY, Outcome.SUCCEEDED, 1.0, 1.0)
