@@ -60,8 +60,13 @@ def prepare() -> None:
 def verdict(mutant: Mutant, tests: Sequence[str]) -> str:
     """Runs the tests against the mutant."""
     path, source = source_of(mutant.module)
-    code = compiled(mutant, source, str(path))
-    status = in_fork(lambda: _run(mutant.module, str(path), code, tests))
+    return judge(mutant.module, compiled(mutant, source, str(path)), tests)
+
+
+def judge(module: str, code: CodeType, tests: Sequence[str]) -> str:
+    """Runs the tests against this code in place of the module's."""
+    path, _ = source_of(module)
+    status = in_fork(lambda: _run(module, str(path), code, tests))
     if os.WIFSIGNALED(status):
         return KILLED  # by the limit of its CPU, or by a fault of its own
     match os.WEXITSTATUS(status):
@@ -70,7 +75,7 @@ def verdict(mutant: Mutant, tests: Sequence[str]) -> str:
         case pytest.ExitCode.TESTS_FAILED | pytest.ExitCode.INTERRUPTED:
             return KILLED
         case other:
-            raise ToolError(f"pytest ended with {other}: {mutant}")
+            raise ToolError(f"pytest ended with {other} for {module}")
 
 
 def check(module: str, tests: Sequence[str]) -> None:

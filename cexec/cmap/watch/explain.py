@@ -22,6 +22,7 @@ from cexec.system.units import show_count, show_duration, show_number
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import Any
 
     from cexec.cmap.results.journal import Journal
     from cexec.cmap.run.observer import Counts
@@ -85,7 +86,7 @@ class _Story:
         self._holder = _holder(path)
         found = database.execute("SELECT number, status FROM run ORDER BY number DESC LIMIT 1").fetchone()
         self._run: int = found[0] if found else 0
-        self._status = json.loads((found and found[1]) or "{}")
+        self._status = _parse_status((found and found[1]) or "{}")
 
     def all(self) -> list[str]:
         counts = dict(self._database.execute("SELECT state, count(*) FROM task GROUP BY state").fetchall())
@@ -157,7 +158,7 @@ class _Story:
             return "cmap is paused; SIGUSR2 lets it go on"
         if not status.get("leases"):
             return "no worker has answered, or none that fits has a free slot; cps and cexec --explain tell more"
-        slots, workers = status["leases"], status["workers"]
+        slots, workers = status["leases"], status.get("workers", 0)
         return f"other tasks come first on {show_count(slots, 'lease')} of {show_count(workers, 'worker')}"
 
     def _attempt(self, place: int, worker: str, started: float, ended: float | None, reason: str | None) -> str:
@@ -165,6 +166,17 @@ class _Story:
         if ended is None:
             return line + (f"running for {show_duration(self._now - started)}" if self._holder else "cut off")
         return f"{line}{show_duration(ended - started)}, {reason or 'succeeded'}"
+
+
+def _parse_status(text: str) -> dict[str, Any]:
+    """Returns what a run has noted of itself; of what is damaged, nothing."""
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: value for name, value in found.items() if type(value) is int or isinstance(value, bool)}
 
 
 def _holder(path: str) -> str:

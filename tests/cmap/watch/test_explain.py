@@ -126,3 +126,16 @@ def test_what_is_not_there(journal: Journal, path: str, tmp_path: Path) -> None:
         explain(path, 4, NOW)
     with pytest.raises(UsageError, match="no journal"):
         explain(str(tmp_path / "none"), None, NOW)
+
+
+@pytest.mark.parametrize(
+    "status",
+    ["{", "[]", "5", '"text"', '{"total": "many", "leases": {}, "paused": "yes"}', '{"leases": 2}', "[" * 100_000],
+)
+def test_a_damaged_note_of_a_run_explains_nothing_and_stops_nothing(journal: Journal, path: str, status: str) -> None:
+    """Regression, found by fuzzing: the command ended with a traceback."""
+    claimed(journal, 1)
+    journal.note(status)
+    journal.flush()
+    assert explain(path, None, NOW)
+    assert explain(path, 1, NOW)[0].startswith("task 1: ")
