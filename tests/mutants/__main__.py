@@ -40,11 +40,11 @@ def main() -> int:
 
 
 def sample(modules: str, count: int, seed: int) -> list[Mutant]:
-    """Returns `count` mutants, or all if it is 0, in the order of the source."""
+    """Returns `count` mutants, or all if it is 0, in the order of the source; fewer of a seed are among the more."""
     found = [mutant for module in MIRRORS if modules in module for mutant in mutants_of(module, source_of(module)[1])]
-    if not count or count >= len(found):
-        return found
-    return [found[index] for index in sorted(Random(seed).sample(range(len(found)), count))]
+    order = list(range(len(found)))
+    Random(seed).shuffle(order)
+    return [found[index] for index in sorted(order[: count or None])]
 
 
 def report(chosen: list[Mutant]) -> int:

@@ -37,20 +37,40 @@ KNOWN = (
     Replacement("a forged answer to a census", f"{DATAGRAMS}.hello", _HELLO_SIGNATURE, _only_if("CENSUS")),
     Replacement("a peer proved by a recorded flight", f"{CONNECTION}.channel", "proved=worker", "proved=True"),
     Replacement(
-        "an EXIT before STARTED", f"{CONNECTION}.session_states",
-        "    PREPARING: (frames.PROGRAM, frames.STARTED,", "    PREPARING: (frames.EXIT, frames.PROGRAM, frames.STARTED,",
+        "an EXIT before STARTED",
+        f"{CONNECTION}.session_states",
+        "    PREPARING: (frames.PROGRAM,",
+        "    PREPARING: (frames.EXIT, frames.PROGRAM,",
     ),
-    Replacement("credit kept by a lease", f"{CONNECTION}.session", "        self._creditors.clear()\n        inputs", "        inputs"),
-    Replacement("a failed handshake that is not erased", f"{CONNECTION}.channel", "        self._handshake.erase()\n", ""),
-    Replacement("no cap on `wanted for`", f"{DECISIONS}.bid", "max(0.0, min(wanted_for, LONGEST_WANTED))", "max(0.0, wanted_for)"),
     Replacement(
-        "forgetting while a slot is held", f"{DECISIONS}.bid",
-        "        if announcement is not None and not announcement.holds_slot:\n", "        if announcement is not None:\n",
+        "credit kept by a lease",
+        f"{CONNECTION}.session",
+        "        self._creditors.clear()\n        inputs",
+        "        inputs",
     ),
-    Replacement("a key file of an older version", f"{BASE}.keys", "version != KEY_FILE_VERSION", "version > KEY_FILE_VERSION"),
     Replacement(
-        "swapped keys of a worker file", f"{BASE}.keys",
-        'ClientKey(_secret(fields, "worker-public"), psk, authority,', 'ClientKey(psk, _secret(fields, "worker-public"), authority,',
+        "a failed handshake that is not erased", f"{CONNECTION}.channel", "        self._handshake.erase()\n", ""
     ),
-)  # fmt: skip
+    Replacement(
+        "no cap on `wanted for`",
+        f"{DECISIONS}.bid",
+        "max(0.0, min(wanted_for, LONGEST_WANTED))",
+        "max(0.0, wanted_for)",
+    ),
+    Replacement(
+        "forgetting while a slot is held",
+        f"{DECISIONS}.bid",
+        "        if announcement is not None and not announcement.holds_slot:\n",
+        "        if announcement is not None:\n",
+    ),
+    Replacement(
+        "a key file of an older version", f"{BASE}.keys", "version != KEY_FILE_VERSION", "version > KEY_FILE_VERSION"
+    ),
+    Replacement(
+        "swapped keys of a worker file",
+        f"{BASE}.keys",
+        'ClientKey(_secret(fields, "worker-public"), psk, authority,',
+        'ClientKey(psk, _secret(fields, "worker-public"), authority,',
+    ),
+)
 EQUIVALENT = Replacement("nothing", f"{BASE}.wire", "if end > len(self._data):", "if len(self._data) < end:")

@@ -1,4 +1,4 @@
-"""`python -m tests.mutants.replaced`: runs the tests against each mistake of known.py, and prints the verdicts as JSON."""
+"""`python -m tests.mutants.replaced`: runs the tests against each mistake of known.py; prints verdicts as JSON."""
 
 from __future__ import annotations
 
