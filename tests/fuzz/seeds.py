@@ -227,6 +227,8 @@ def _texts() -> dict[str, list[bytes]]:
         "ranges": [b"1-100:5,200", b"7"],
         "policies": [b"soon,fail=30%", b"now,success=1", b"10%", b"5/1m", b"TERM,200,KILL,25", b"x2", b"\\x41\\n"],
         "template": [b"a,b\n{a}/{b.}-{/}-{#}", b"x\n{1} {x//} {"],
+        "cmap_command": [b"-j\n4\napp.pub\n--\n{}\n:::\na\nb\n:::+\nc\nd", b":::\n--\n::::"],
+        "worker_names": [b"mem=4G,gpu\na,10.0.0.1\nb@fe80::1%eth0", b"\n,"],
         "log_line": [b"a\x1b[2Jb", b'\xff "q" = \\'],
     }
 

@@ -70,13 +70,14 @@ def series(data: bytes) -> None:
 
 @target(CexecError)
 def status_of_a_run(data: bytes) -> None:
-    """What a journal says of its run."""
+    """What a journal says of its run, and its lock of who uses it."""
     path = DIRECTORY / "journal"
     if not path.exists():
         Journal(str(path), NEW, now=0.0).close()
     with closing(sqlite3.connect(path)) as database:
         database.execute("UPDATE run SET status = ?", (words(data).encode("utf-8", "replace").decode(),))
         database.commit()
+    Path(f"{path}-lock").write_bytes(data)
     explain(str(path), None, 0.0)
     explain(str(path), 1, 0.0)
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from cexec.client.search.targets import requirements_from
 from cexec.cmap.inputs.notation import parse_escapes, parse_percent, parse_ranges
+from cexec.cmap.inputs.tables import Row
 from cexec.cmap.inputs.templates import Template
 from cexec.cmap.run.policy import parse_halt, parse_placement, parse_rate, parse_term_seq, parse_timeout
+from cexec.commands.cmap import split_command
 from cexec.errors import CexecError, UsageError
 from cexec.net.groups import parse_groups
 from cexec.net.sockets import parse_ports
+from cexec.protocol.datagrams.requirements import Requirements
 from cexec.relay.networks import parse_self
 from cexec.system.process.resource_limits import parse_cpu_limit, parse_memory_limit, parse_time_limit
 from cexec.system.storage.eventlog import escape
@@ -104,8 +108,26 @@ def template(data: bytes) -> None:
     """A template of arguments and names."""
     first, _, text = words(data).partition("\n")
     columns = list(dict.fromkeys(first.split(",")[:4]))
+    row = Row(7, tuple(f"cell/{column}.x" for column in columns), "line", ("input",))
     made = Template(text, columns)
-    del made
+    assert made.used or made.render(row) == Template(text, columns).render(row)
+    assert made.render_each(row)
+
+
+@target(UsageError)
+def cmap_command(data: bytes) -> None:
+    """The words of a call of cmap."""
+    given = words(data).split("\n")
+    before, arguments, inputs = split_command(given)
+    assert len(before) + len(arguments) <= len(given) and all(isinstance(kind, str) for kind, _ in inputs)
+
+
+@target(UsageError)
+def worker_names(data: bytes) -> None:
+    """--need, --on and --not."""
+    need, on, unwanted = (words(data) + "\n\n").split("\n")[:3]
+    made, _ = requirements_from({"need": need or None, "on": on or None, "not": unwanted or None}, {})
+    assert Requirements.decode(made.encode()).encode() == made.encode()
 
 
 @target()
