@@ -1,12 +1,14 @@
 """Which modules are mutated, and by which tests each of their mutants has to be seen.
 
-Contract: constants only.  The tests are those that mirror the module, and the attacks: what only the test of a whole
-command would see counts as not seen.
+Contract: constants only.  The tests are those that mirror the module, the attacks, what 0.1.0 has sent, and the numbers
+of the document.  What only the test of a whole command would see counts as not seen.
 """
 
 from __future__ import annotations
 
 ATTACKS = "tests/protocol/test_attacks.py"
+RECORDED = "tests/protocol/test_recorded.py"
+DOCUMENT = "tests/protocol/test_document.py"
 BASE = "tests/protocol/base"
 DATAGRAMS = "tests/protocol/datagrams"
 CONNECTION = "tests/protocol/connection"
@@ -18,21 +20,23 @@ SESSIONS = (
     f"{CONNECTION}/test_session_silence.py",
     f"{CONNECTION}/test_session_machine.py",
     f"{CONNECTION}/test_streams.py",
+    RECORDED,
 )
 
 # Those that see most come first: the first test that fails ends the run.
 MIRRORS: dict[str, tuple[str, ...]] = {
     "cexec.protocol.base.wire": (f"{BASE}/test_wire.py",),
-    "cexec.protocol.base.keys": (f"{BASE}/test_keys.py",),
-    "cexec.protocol.base.certificate": (f"{BASE}/test_keys.py",),
-    "cexec.protocol.datagrams.hello": (f"{DATAGRAMS}/test_hello.py", ATTACKS),
-    "cexec.protocol.datagrams.announcement": (f"{DATAGRAMS}/test_announcement.py", ATTACKS),
-    "cexec.protocol.connection.frames": (f"{CONNECTION}/test_frames.py", *SESSIONS),
+    "cexec.protocol.base.keys": (f"{BASE}/test_keys.py", RECORDED, DOCUMENT),
+    "cexec.protocol.base.certificate": (f"{BASE}/test_keys.py", RECORDED, DOCUMENT),
+    "cexec.protocol.datagrams.hello": (f"{DATAGRAMS}/test_hello.py", RECORDED, DOCUMENT, ATTACKS),
+    "cexec.protocol.datagrams.announcement": (f"{DATAGRAMS}/test_announcement.py", RECORDED, DOCUMENT, ATTACKS),
+    "cexec.protocol.connection.frames": (f"{CONNECTION}/test_frames.py", RECORDED, DOCUMENT, *SESSIONS),
     "cexec.protocol.connection.streams": (f"{CONNECTION}/test_streams.py", *SESSIONS),
     "cexec.protocol.connection.session_states": (*SESSIONS,),
     "cexec.protocol.connection.session": (*SESSIONS,),
     "cexec.protocol.connection.channel": (
-        f"{CONNECTION}/test_channel.py", f"{CONNECTION}/test_records.py", f"{CONNECTION}/test_damage.py", ATTACKS,
+        f"{CONNECTION}/test_channel.py", f"{CONNECTION}/test_records.py", f"{CONNECTION}/test_damage.py",
+        f"{CONNECTION}/test_channel_machine.py", RECORDED, DOCUMENT, ATTACKS,
     ),
     "cexec.protocol.decisions.bid": (
         f"{DECISIONS}/test_bid.py", f"{DECISIONS}/test_bid_slots.py", f"{DECISIONS}/test_bid_bounds.py",
