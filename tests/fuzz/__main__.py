@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.util
+import os
 import re
 import subprocess
 import sys
@@ -25,7 +26,6 @@ from tests.fuzz.seeds import CORPUS
 from tests.fuzz.target import TARGETS
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE = 60  # seconds more that a target may take to start and to end
 LONGEST_INPUT = 4096  # bytes
 LONGEST_RUN = 10  # seconds of one input, which is a finding, too
 DONE = re.compile(r"Done (\d+) runs? in (\d+) second")
@@ -82,7 +82,9 @@ def fuzz(name: str, seconds: int, findings: Path) -> Outcome:
         f"-max_len={LONGEST_INPUT}", f"-artifact_prefix={new}/finding-", "-print_final_stats=0",
         str(new), str(CORPUS / name),
     ]  # fmt: skip
-    ended = subprocess.run(command, cwd=ROOT, capture_output=True, timeout=seconds + PATIENCE, check=False)
+    with tempfile.TemporaryDirectory(prefix="cexec-fuzz-") as temporary:  # libFuzzer ends without any clean-up
+        environment = {**os.environ, "TMPDIR": temporary}
+        ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)
     told = ended.stderr.decode(errors="replace") + ended.stdout.decode(errors="replace")
     done, coverage = DONE.search(told), COVERAGE.findall(told)
     report = "" if done and not ended.returncode else told[-3000:]

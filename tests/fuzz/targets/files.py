@@ -18,7 +18,8 @@ from cexec.system.process.orphans import sweep
 from cexec.system.storage.series import Series
 from tests.fuzz.target import target, words
 
-DIRECTORY = Path(tempfile.mkdtemp(prefix="cexec-fuzz-"))
+TEMPORARY = tempfile.TemporaryDirectory(prefix="cexec-fuzz-")  # goes when the interpreter ends
+DIRECTORY = Path(TEMPORARY.name)
 
 
 @target(KeyFileError)

@@ -17,7 +17,8 @@ from cexec.worker.discovery.machine import usable_memory
 from cexec.worker.jobs.reports import MAXIMUM_REPORT, ReportError, decode, encode
 from tests.fuzz.target import pieces, target
 
-DIRECTORY = Path(tempfile.mkdtemp(prefix="cexec-fuzz-"))
+TEMPORARY = tempfile.TemporaryDirectory(prefix="cexec-fuzz-")  # goes when the interpreter ends
+DIRECTORY = Path(TEMPORARY.name)
 FLOW = Flow(INPUT, "udp", to=3010)
 
 

@@ -282,6 +282,18 @@ def test_the_first_line_of_app_pub_says_that_it_is_a_secret() -> None:
     assert first == "# SECRET, although its name ends in .pub: whoever holds this file may run jobs."
 
 
+def test_a_key_is_made_at_random_unless_it_says_otherwise() -> None:
+    """Else its file would warn of what is not so, or not warn of what is."""
+    client, relay = OWNER.client_key(), OWNER.relay_key()
+    made = (
+        OwnerKey(bytes(32)),
+        ClientKey(client.worker_public, client.psk, client.authority_public, client.identity),
+        WorkerKey(WORKER.worker_secret, WORKER.psk, WORKER.authority_public, WORKER.identity),
+        RelayKey(relay.mac1_key, relay.fingerprint),
+    )
+    assert not any(key.from_input for key in made)
+
+
 def test_a_key_made_from_input_says_how_secret_it_is() -> None:
     for name, key in ALL_KINDS.items():
         said = "# Made from standard input: exactly as secret as that input was." in encode_key(key)
