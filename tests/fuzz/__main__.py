@@ -15,6 +15,7 @@ import argparse
 import importlib.util
 import os
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -69,6 +70,8 @@ def main() -> int:
     found = [one for one in outcomes if one.report]
     for one in found:
         print(f"\n{one.name}:\n{one.report}")
+    if not found and not options.findings:
+        shutil.rmtree(findings)
     print(f"\n{len(found)} findings, in {findings}" if found else "\nno finding")
     return 1 if found else 0
 

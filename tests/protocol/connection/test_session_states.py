@@ -101,6 +101,15 @@ def test_a_signal_reaches_a_running_job_only() -> None:
         assert told(worker_in(state), frames.SIGNAL, b"\x0f") == []
 
 
+def test_a_client_sends_a_signal_while_its_job_runs() -> None:
+    client = client_in(RUNNING)
+    client.signal(15)
+    assert client.data_to_send() == [frames.frame(frames.SIGNAL, b"\x0f")]
+    for state in (OFFERING, OFFERED, OVER):
+        with pytest.raises(ValueError, match="no place"):
+            client_in(state).signal(15)
+
+
 def test_a_window_size_reaches_a_running_job_only() -> None:
     (event,) = told(worker_in(RUNNING), frames.WINDOW, bytes([0, 24, 0, 80]))
     assert (event.number >> 16, event.number & 0xFFFF) == (24, 80)

@@ -7,6 +7,7 @@ from math import inf
 import pytest
 
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
+from cexec.protocol.decisions import remembered
 from cexec.protocol.decisions.bid import LONGEST_WANTED, Bidder, Outcome
 from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED
 from tests.protocol.decisions.bidders import WANTED, bidder, connects, events, identity, run, slots_of, waiting_in
@@ -85,6 +86,18 @@ def test_jobs_that_hold_slots_do_not_make_room_for_announcements() -> None:
     for who in held:
         machine.finished(who, Outcome.SUCCEEDED, 1.0, 2.0)
     assert slots_of(machine) == (slots, 0, 0)
+
+
+def test_an_announcement_that_is_heard_again_does_not_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "MAXIMUM_REMEMBERED", 3)
+    machine = bidder()
+    occupy(machine)
+    machine.consider(identity(2), 1, WANTED, 1.0)
+    machine.consider(identity(3), 1, WANTED, 2.0)
+    machine.consider(identity(2), 1, WANTED, 3.0)
+    events(machine)
+    machine.consider(identity(4), 1, WANTED, 4.0)
+    assert ("Forget", identity(3)) in events(machine)
 
 
 @pytest.mark.parametrize("weight", [-1, 0, 1 << 40])
