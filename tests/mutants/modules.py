@@ -16,6 +16,7 @@ DECISIONS = "tests/protocol/decisions"
 SESSIONS = (
     f"{CONNECTION}/test_session.py",
     f"{CONNECTION}/test_session_states.py",
+    f"{CONNECTION}/test_session_calls.py",
     f"{CONNECTION}/test_session_lease.py",
     f"{CONNECTION}/test_session_silence.py",
     f"{CONNECTION}/test_session_machine.py",

@@ -227,6 +227,21 @@ def test_an_exit_before_the_start_is_refused_though_nobody_reads_the_outputs_any
     refused(client, frames.EXIT, Exit(kind=frames.EXITED, status=0, endings=endings).encode())
 
 
+@pytest.mark.parametrize(
+    ("session", "kind", "what"),
+    [
+        (worker_in(OFFERED), frames.STARTED, "client sent a frame that has no place here"),
+        (worker_in(OFFERING), frames.GO, "client sent a frame that has no place here"),
+        (client_in(OFFERED), frames.GO, "worker sent a frame that has no place here"),
+        (client_in(RUNNING), frames.SIGNAL, "worker sent a frame that has no place here"),
+        (client_in(RUNNING), frames.DATA, "worker sent output before it had started the program"),
+    ],
+)
+def test_the_message_says_who_was_wrong_and_how(session: Session, kind: int, what: str) -> None:
+    with pytest.raises(ProtocolError, match=what):
+        told(session, kind, BODIES[kind], 1 if kind in frames.OF_A_STREAM else 0)
+
+
 def test_input_may_be_taken_before_the_program_has_started() -> None:
     client = client_in(RUNNING)
     told(client, frames.CREDIT, bytes(4), 0)
