@@ -57,6 +57,14 @@ def test_an_announcement_reads_back() -> None:
     assert decoded.certificate.encode() == APPLICATION.client.identity.certificate.encode()
 
 
+def test_what_an_announcement_does_not_say() -> None:
+    said = APPLICATION.hear(SealedAnnouncement(APPLICATION.client, job_id=JOB_ID, attempt=1)).announcement
+    assert (said.kind, said.weight, said.wanted_for, said.known) == (announcement.RUN_ONE, 1, 15, b"")
+    assert not said.requirements
+    fields = {name: getattr(said, name) for name in Announcement.__slots__ if name != "known"}
+    assert Announcement(**fields).known == b""
+
+
 def test_an_announcement_cut_anywhere_or_with_a_trailer_is_refused() -> None:
     for bad in [*cut_anywhere(BODY), BODY + b"\0"]:
         with pytest.raises(ProtocolError):

@@ -91,6 +91,22 @@ def test_any_hello_reads_back(purpose: int, numbers: list[int], detail: str, att
     assert decoded.encode() == value.encode()
 
 
+def test_what_a_hello_does_not_say_is_that_of_an_idle_worker_with_one_slot() -> None:
+    said = Hello.decode(
+        Hello(
+            purpose=hello.CENSUS, instance=INSTANCE, certificate=FULL.certificate, host="h", ciphers=[]
+        ).encode()
+    )  # fmt: skip
+    assert (said.load, said.speed, said.slots, said.running, said.waiting) == (0.0, 1.0, 1, 0, 0)
+    assert (said.uptime, said.clock, said.version, said.detail, said.attributes) == (0, 0, "", "", {})
+
+
+@pytest.mark.parametrize("attributes", [{}, {"once": ""}, {"os": "linux"}])
+def test_a_worker_says_by_an_attribute_that_no_job_may_be_repeated(attributes: dict[str, str]) -> None:
+    said = Hello.decode(hello_of(APPLICATION.worker, attributes=attributes).encode())
+    assert (said.once, said.attributes) == ("once" in attributes, attributes)
+
+
 def test_a_hello_cut_anywhere_or_with_a_trailer_is_refused() -> None:
     for bad in [*cut_anywhere(BODY), BODY + b"\0"]:
         with pytest.raises(ProtocolError):
