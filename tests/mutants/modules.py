@@ -31,7 +31,9 @@ MIRRORS: dict[str, tuple[str, ...]] = {
     "cexec.protocol.base.certificate": (f"{BASE}/test_keys.py", RECORDED, DOCUMENT),
     "cexec.protocol.datagrams.hello": (f"{DATAGRAMS}/test_hello.py", RECORDED, DOCUMENT, ATTACKS),
     "cexec.protocol.datagrams.announcement": (f"{DATAGRAMS}/test_announcement.py", RECORDED, DOCUMENT, ATTACKS),
-    "cexec.protocol.connection.frames": (f"{CONNECTION}/test_frames.py", RECORDED, DOCUMENT, *SESSIONS),
+    "cexec.protocol.connection.frames": (
+        f"{CONNECTION}/test_frames.py", f"{CONNECTION}/test_frames_bounds.py", RECORDED, DOCUMENT, *SESSIONS,
+    ),
     "cexec.protocol.connection.streams": (f"{CONNECTION}/test_streams.py", *SESSIONS),
     "cexec.protocol.connection.session_states": (*SESSIONS,),
     "cexec.protocol.connection.session": (*SESSIONS,),
