@@ -34,7 +34,7 @@ def main() -> int:
         print(f"mutants: there is none in a module {options.modules!r}", file=sys.stderr)
         return 100
     if options.list:
-        print("\n".join(f"{one.module}:{one.line}: {one.before}  ->  {one.after}" for one in chosen))
+        print("\n".join(f"line {mutant.line}: {mutant}" for mutant in chosen))
         return 0
     return report(chosen)
 
@@ -63,7 +63,7 @@ def report(chosen: list[Mutant]) -> int:
             explained[mutant.module] += 1
         else:
             survivors.append(mutant)
-            print(f"survived: {mutant.module}:{mutant.line}: {mutant.before}  ->  {mutant.after}", flush=True)
+            print(f"survived, line {mutant.line}: {mutant}", flush=True)
     of_each = Counter(mutant.module for mutant in chosen)
     print("\n| module | mutants | killed | explained | survived |\n|---|---|---|---|---|")
     for module, count in of_each.items():

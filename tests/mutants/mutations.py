@@ -30,16 +30,20 @@ FOR_TYPE_CHECKERS = {"annotation", "returns", "decorator_list", "type_comment", 
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """Change number `number` of the module's source.  `str` of it names it without the line, which moves."""
+    """Change number `number` of the module's source; `text` is the line in which it is.
+
+    `str` of it names it by what is written there, because the numbers of lines move.
+    """
 
     module: str
     number: int
     line: int
+    text: str
     before: str
     after: str
 
     def __str__(self) -> str:
-        return f"{self.module}: {self.before} -> {self.after}"
+        return f"{self.module}: {self.before} -> {self.after} in: {self.text}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +61,13 @@ class Change:
 
 def mutants_of(module: str, source: str) -> list[Mutant]:
     """Returns all mutants of one module, whose dotted name is `module`."""
-    return [
-        Mutant(module, number, getattr(change.old, "lineno", 0), _shown(change.old), _shown(change.new))
-        for number, change in enumerate(_changes(ast.parse(source)))
-    ]
+    lines = source.splitlines()
+    found = []
+    for number, change in enumerate(_changes(ast.parse(source))):
+        line = getattr(change.old, "lineno", 0)
+        text = lines[line - 1].strip()
+        found.append(Mutant(module, number, line, text, _shown(change.old), _shown(change.new)))
+    return found
 
 
 def compiled(mutant: Mutant, source: str, path: str) -> CodeType:
