@@ -149,6 +149,7 @@ def _protocol() -> dict[str, list[bytes]]:
         "frames_of_a_client": [bytes([stage]) + piece(*client_frames[stage > 1 :]) for stage in range(4)],
         "frames_of_a_worker": [bytes([stage]) + piece(*worker_frames[stage > 2 :]) for stage in range(4)],
         "records": [bytes([0, 0, 0, 40]) + bytes(30), bytes([0, 0, 0, 40]) + bytes(40), bytes([0, 0, 15, 255])],
+        "packed_record": [b"".join(len(one).to_bytes(4, "big") + one for one in client_frames), bytes(8)],
         "needs": [b"mem=4G\ngpu\narch=x86_64,cpus=2.5"],
     }  # fmt: skip
 

@@ -7,7 +7,8 @@ of the document.  What only the test of a whole command would see counts as not 
 from __future__ import annotations
 
 ATTACKS = "tests/protocol/test_attacks.py"
-RECORDED = "tests/protocol/test_recorded.py"
+RECORDED = "tests/protocol/datagrams/test_recorded_datagrams.py"
+RECORDED_SESSIONS = "tests/protocol/connection/test_recorded_sessions.py"
 DOCUMENT = "tests/protocol/test_document.py"
 BASE = "tests/protocol/base"
 DATAGRAMS = "tests/protocol/datagrams"
@@ -21,7 +22,7 @@ SESSIONS = (
     f"{CONNECTION}/test_session_silence.py",
     f"{CONNECTION}/test_session_machine.py",
     f"{CONNECTION}/test_streams.py",
-    RECORDED,
+    RECORDED_SESSIONS,
 )
 
 # Those that see most come first: the first test that fails ends the run.
@@ -32,14 +33,18 @@ MIRRORS: dict[str, tuple[str, ...]] = {
     "cexec.protocol.datagrams.hello": (f"{DATAGRAMS}/test_hello.py", RECORDED, DOCUMENT, ATTACKS),
     "cexec.protocol.datagrams.announcement": (f"{DATAGRAMS}/test_announcement.py", RECORDED, DOCUMENT, ATTACKS),
     "cexec.protocol.connection.frames": (
-        f"{CONNECTION}/test_frames.py", f"{CONNECTION}/test_frames_bounds.py", RECORDED, DOCUMENT, *SESSIONS,
+        f"{CONNECTION}/test_frames.py", f"{CONNECTION}/test_frames_bounds.py", DOCUMENT, *SESSIONS,
     ),
     "cexec.protocol.connection.streams": (f"{CONNECTION}/test_streams.py", *SESSIONS),
     "cexec.protocol.connection.session_states": (*SESSIONS,),
     "cexec.protocol.connection.session": (*SESSIONS,),
     "cexec.protocol.connection.channel": (
-        f"{CONNECTION}/test_channel.py", f"{CONNECTION}/test_records.py", f"{CONNECTION}/test_damage.py",
-        f"{CONNECTION}/test_channel_machine.py", RECORDED, DOCUMENT, ATTACKS,
+        f"{CONNECTION}/test_channel.py", f"{CONNECTION}/test_channel_machine.py", RECORDED_SESSIONS,
+        f"{CONNECTION}/test_damage.py", DOCUMENT, ATTACKS,
+    ),
+    "cexec.protocol.connection.records": (
+        f"{CONNECTION}/test_records.py", f"{CONNECTION}/test_packed_records.py",
+        f"{CONNECTION}/test_channel_machine.py", RECORDED_SESSIONS, f"{CONNECTION}/test_damage.py", DOCUMENT,
     ),
     "cexec.protocol.decisions.bid": (
         f"{DECISIONS}/test_bid.py", f"{DECISIONS}/test_bid_slots.py", f"{DECISIONS}/test_bid_bounds.py",

@@ -11,8 +11,8 @@ from cexec.protocol.base.limits import MAXIMUM_STREAMS, MAXIMUM_TEXT
 from cexec.protocol.base.noise import Handshake
 from cexec.protocol.base.wire import Reader
 from cexec.protocol.connection import frames, program_offer
-from cexec.protocol.connection.channel import Records
 from cexec.protocol.connection.frames import Exit, Go, Refusal
+from cexec.protocol.connection.records import Records
 from cexec.protocol.connection.session import Session
 from cexec.protocol.connection.session_states import STATES
 from cexec.protocol.datagrams.alert import Acknowledgement, Alert
@@ -206,6 +206,18 @@ def records(data: bytes) -> None:
     made = Records(CIPHER, bytes(32), bytes(32), proved=False)
     assert made.receive_data(data, 0.0) == []
     assert len(made.receive_buffer()) <= 4096
+
+
+@target(ProtocolError)
+def packed_record(data: bytes) -> None:
+    """What a record of a peer that has the keys contains: several frames."""
+    header = (len(data) + CIPHER.tag_size).to_bytes(4, "big")
+    box = bytearray(data + bytes(CIPHER.tag_size))
+    CIPHER.seal(bytes(32), 0, memoryview(box), len(data), header)
+    made = Records(CIPHER, bytes(32), bytes(32), proved=True, packed=True)
+    found = made.receive_data(header + box, 0.0)
+    assert b"".join(len(one).to_bytes(4, "big") + one for one in found) == data
+    assert made.at_record_boundary
 
 
 @target()
