@@ -8,9 +8,21 @@ import pytest
 
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.protocol.decisions import remembered
-from cexec.protocol.decisions.bid import LONGEST_WANTED, Bidder, Outcome
+from cexec.protocol.decisions.bid import LONGEST_WANTED, Bidder, Load, Outcome
 from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED
-from tests.protocol.decisions.bidders import WANTED, bidder, connects, events, identity, run, slots_of, waiting_in
+from tests.protocol.decisions.bidders import (
+    LARGEST_LITTLE_SPREAD,
+    WANTED,
+    bidder,
+    connects,
+    delay_of,
+    events,
+    identity,
+    run,
+    slots_of,
+    waiting_in,
+    with_rivals,
+)
 
 BUSY, WAITS = identity(1), identity(2)
 
@@ -86,6 +98,36 @@ def test_jobs_that_hold_slots_do_not_make_room_for_announcements() -> None:
     for who in held:
         machine.finished(who, Outcome.SUCCEEDED, 1.0, 2.0)
     assert slots_of(machine) == (slots, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("speed", "believed"), [(1e9, 100.0), (100.0, 100.0), (0.05, 0.05), (1e-9, 0.05), (-1.0, 0.05)]
+)
+def test_a_speed_that_cannot_be_is_the_nearest_that_can(speed: float, believed: float) -> None:
+    machine = with_rivals(speed=speed)
+    machine.load_sampled(Load(cpu=1.0), 0.0)
+    least = 0.108 / believed  # docs/placement.md: 8 ms of an idle worker and 100 ms of a full one
+    assert least <= delay_of(machine) <= least + LARGEST_LITTLE_SPREAD
+
+
+@pytest.mark.parametrize(("competitors", "told_again"), [(3, True), (4, True), (5, False)])
+def test_a_client_is_told_again_where_up_to_four_workers_answer(competitors: int, told_again: bool) -> None:
+    machine = bidder()
+    machine.consider(identity(100), 1, WANTED, 0.0)
+    machine.claimed(identity(100), 2 * competitors, 0.0)  # of which a client needs two
+    events(machine)
+    machine.consider(BUSY, 1, WANTED, 1.0)
+    while not (drawn := connects(machine)):
+        due = machine.next_timeout()
+        assert due is not None
+        machine.handle_timeout(due)
+    run(machine, drawn[0], 2.0)
+    machine.consider(WAITS, 1, WANTED, 3.0)
+    machine.handle_timeout(4.0)
+    assert ("Queued", WAITS) in events(machine)
+    machine.consider(WAITS, 1, WANTED, 6.0)
+    machine.handle_timeout(6.5)
+    assert (("Queued", WAITS) in events(machine)) == told_again
 
 
 def test_an_announcement_that_is_heard_again_does_not_make_room(monkeypatch: pytest.MonkeyPatch) -> None:
