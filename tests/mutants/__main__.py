@@ -3,9 +3,12 @@
     --mutants N     so many of them, 600 by default; 0 for all
     --seed N        which ones, 1 by default
     --modules TEXT  only of modules whose name contains it
+    --killed FILE   does not run those that the file names, and adds those that are killed now: to go on with a run, or
+                    to run the survivors again after tests were added
     --list          names them
 
-Exit status: 0 if each mutant was killed or is explained in explained.py, 1 if one survived, 100 if there was none.
+Ctrl-C ends a run early, with the table so far: mutants are run in the order of the draw.  Exit status: 0 if each mutant
+was killed or is explained in explained.py, 1 if one survived, 100 if there was none.
 """
 
 from __future__ import annotations
@@ -14,6 +17,7 @@ import argparse
 import sys
 import time
 from collections import Counter
+from pathlib import Path
 from random import Random
 
 from tests.mutants.explained import EXPLAINED
@@ -22,11 +26,35 @@ from tests.mutants.mutations import Mutant, mutants_of
 from tests.mutants.runner import KILLED, check, prepare, source_of, verdict
 
 
+class Score:
+    """What became of each mutant, by module."""
+
+    def __init__(self) -> None:
+        self._start = time.monotonic()
+        self.killed: Counter[str] = Counter()
+        self.explained: Counter[str] = Counter()
+        self.survived: Counter[str] = Counter()
+
+    def table(self) -> list[str]:
+        """Returns the lines of docs/reliability.md."""
+        lines = ["| module | mutants | killed | explained | survived |", "|---|---|---|---|---|"]
+        for module in [*MIRRORS, ""]:
+            counts = [
+                counter[module] if module else counter.total()
+                for counter in (self.killed, self.explained, self.survived)
+            ]
+            name = f"`{module.removeprefix('cexec.protocol.')}`" if module else "sum"
+            if sum(counts):
+                lines.append(f"| {name} | {sum(counts)} | {counts[0]} | {counts[1]} | {counts[2]} |")
+        return [*lines, "", f"{time.monotonic() - self._start:.0f} seconds"]
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="make mutants", description="Mutates the protocol and runs its tests.")
     parser.add_argument("--mutants", type=int, default=600, metavar="N")
     parser.add_argument("--seed", type=int, default=1, metavar="N")
     parser.add_argument("--modules", default="", metavar="TEXT")
+    parser.add_argument("--killed", type=Path, metavar="FILE")
     parser.add_argument("--list", action="store_true")
     options = parser.parse_args()
     chosen = sample(options.modules, options.mutants, options.seed)
@@ -36,45 +64,46 @@ def main() -> int:
     if options.list:
         print("\n".join(f"line {mutant.line}: {mutant}" for mutant in chosen))
         return 0
-    return report(chosen)
+    score = Score()
+    try:
+        run(chosen, score, options.killed)
+    except KeyboardInterrupt:
+        print(f"interrupted before all {len(chosen)} were run")
+    print("\n".join(["", *score.table()]))
+    return 1 if score.survived else 0
 
 
 def sample(modules: str, count: int, seed: int) -> list[Mutant]:
-    """Returns `count` mutants, or all if it is 0, in the order of the source; fewer of a seed are among the more."""
+    """Returns `count` mutants, or all if it is 0; fewer of a seed are the first of the more."""
     found = [mutant for module in MIRRORS if modules in module for mutant in mutants_of(module, source_of(module)[1])]
-    order = list(range(len(found)))
-    Random(seed).shuffle(order)
-    return [found[index] for index in sorted(order[: count or None])]
+    Random(seed).shuffle(found)
+    return found[: count or None]
 
 
-def report(chosen: list[Mutant]) -> int:
-    """Runs them one after the other; returns the exit status."""
+def run(chosen: list[Mutant], score: Score, file: Path | None) -> None:
+    """Runs one mutant after the other; `file` names those that were killed before."""
     prepare()
-    start = time.monotonic()
-    killed: Counter[str] = Counter()
-    explained: Counter[str] = Counter()
-    survivors = []
-    for module in dict.fromkeys(mutant.module for mutant in chosen):
-        check(module, MIRRORS[module])
+    before = Counter(file.read_text().splitlines()) if file is not None and file.exists() else Counter[str]()
+    checked: set[str] = set()
     for mutant in chosen:
-        if verdict(mutant, MIRRORS[mutant.module]) == KILLED:
-            killed[mutant.module] += 1
+        module = mutant.module
+        if before[str(mutant)]:
+            before[str(mutant)] -= 1  # several mutants of a module may have one text
+            score.killed[module] += 1
+            continue
+        if module not in checked:
+            check(module, MIRRORS[module])
+            checked.add(module)
+        if verdict(mutant, MIRRORS[module]) == KILLED:
+            score.killed[module] += 1
+            if file is not None:
+                with file.open("a") as text:
+                    text.write(f"{mutant}\n")
         elif str(mutant) in EXPLAINED:
-            explained[mutant.module] += 1
+            score.explained[module] += 1
         else:
-            survivors.append(mutant)
+            score.survived[module] += 1
             print(f"survived, line {mutant.line}: {mutant}", flush=True)
-    of_each = Counter(mutant.module for mutant in chosen)
-    print("\n| module | mutants | killed | explained | survived |\n|---|---|---|---|---|")
-    for module, count in of_each.items():
-        left = count - killed[module] - explained[module]
-        name = module.removeprefix("cexec.protocol.")
-        print(f"| `{name}` | {count} | {killed[module]} | {explained[module]} | {left} |")
-    print(
-        f"| sum | {len(chosen)} | {killed.total()} | {explained.total()} | {len(survivors)} |\n"
-        f"\n{time.monotonic() - start:.0f} seconds; killed {killed.total() / len(chosen):.1%}"
-    )
-    return 1 if survivors else 0
 
 
 if __name__ == "__main__":
