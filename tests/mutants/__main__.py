@@ -83,12 +83,11 @@ def sample(modules: str, count: int, seed: int) -> list[Mutant]:
 def run(chosen: list[Mutant], score: Score, file: Path | None) -> None:
     """Runs one mutant after the other; `file` names those that were killed before."""
     prepare()
-    before = Counter(file.read_text().splitlines()) if file is not None and file.exists() else Counter[str]()
+    before = set(file.read_text().splitlines()) if file is not None and file.exists() else set()
     checked: set[str] = set()
     for mutant in chosen:
         module = mutant.module
-        if before[str(mutant)]:
-            before[str(mutant)] -= 1  # several mutants of a module may have one text
+        if str(mutant) in before:
             score.killed[module] += 1
             continue
         if module not in checked:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ast
 import copy
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from types import CodeType
@@ -32,7 +33,7 @@ FOR_TYPE_CHECKERS = {"annotation", "returns", "decorator_list", "type_comment", 
 class Mutant:
     """Change number `number` of the module's source; `text` is the line in which it is.
 
-    `str` of it names it by what is written there, because the numbers of lines move.
+    `str` of it names it by what is written there, because the numbers of lines move.  `which` counts equal names.
     """
 
     module: str
@@ -41,9 +42,11 @@ class Mutant:
     text: str
     before: str
     after: str
+    which: int
 
     def __str__(self) -> str:
-        return f"{self.module}: {self.before} -> {self.after} in: {self.text}"
+        again = f" ({self.which})" if self.which > 1 else ""
+        return f"{self.module}: {self.before} -> {self.after} in: {self.text}{again}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +66,12 @@ def mutants_of(module: str, source: str) -> list[Mutant]:
     """Returns all mutants of one module, whose dotted name is `module`."""
     lines = source.splitlines()
     found = []
+    names: Counter[tuple[str, ...]] = Counter()
     for number, change in enumerate(_changes(ast.parse(source))):
         line = getattr(change.old, "lineno", 0)
-        text = lines[line - 1].strip()
-        found.append(Mutant(module, number, line, text, _shown(change.old), _shown(change.new)))
+        name = (lines[line - 1].strip(), _shown(change.old), _shown(change.new))
+        names[name] += 1
+        found.append(Mutant(module, number, line, *name, names[name]))
     return found
 
 

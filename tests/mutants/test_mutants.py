@@ -50,6 +50,7 @@ def test_each_mutant_is_the_source_with_one_change() -> None:
         assert compiled(mutant, SAMPLE, "m.py").co_filename == "m.py"
     names: dict[str, object] = {"g": print}
     (changed,) = [one for one in mutants_of("m", SAMPLE) if (one.before, one.after) == ("3", "4")]
+    assert len({str(mutant) for mutant in mutants_of("m", SAMPLE)}) == len(mutants_of("m", SAMPLE))
     assert str(changed) == "m: 3 -> 4 in: def f(a: int, b: int = 3) -> int:"
     exec(compiled(changed, SAMPLE, "m.py"), names)
     assert names["f"].__defaults__ == (4,) and names["TABLE"] == {"x": (1, 2)}  # type: ignore[attr-defined]
