@@ -22,7 +22,7 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
-import tests.fuzz.targets  # noqa: F401
+import tests.fuzz.every_target  # noqa: F401
 from tests.fuzz.seeds import CORPUS
 from tests.fuzz.target import TARGETS
 
@@ -81,8 +81,8 @@ def fuzz(name: str, seconds: int, findings: Path) -> Outcome:
     new = findings / name
     new.mkdir(parents=True, exist_ok=True)
     command = [
-        sys.executable, "-m", "tests.fuzz.one", name, f"-max_total_time={seconds}", f"-timeout={LONGEST_RUN}",
-        f"-max_len={LONGEST_INPUT}", f"-artifact_prefix={new}/finding-", "-print_final_stats=0",
+        sys.executable, "-m", "tests.fuzz.one", TARGETS[name].body.__module__, name,
+        f"-max_total_time={seconds}", f"-timeout={LONGEST_RUN}", f"-max_len={LONGEST_INPUT}", f"-artifact_prefix={new}/finding-", "-print_final_stats=0",
         str(new), str(CORPUS / name),
     ]  # fmt: skip
     with tempfile.TemporaryDirectory(prefix="cexec-fuzz-") as temporary:  # libFuzzer ends without any clean-up

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-import tests.fuzz.targets  # noqa: F401
+import tests.fuzz.every_target  # noqa: F401
 from cexec.errors import ProtocolError
 from tests.fuzz.seeds import CORPUS, seeds
 from tests.fuzz.target import TARGETS, Target, pieces

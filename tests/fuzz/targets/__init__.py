@@ -1,5 +1,0 @@
-"""All targets: importing this package fills `tests.fuzz.target.TARGETS`."""
-
-from tests.fuzz.targets import clear, files, sealed, system, texts
-
-__all__ = ["clear", "files", "sealed", "system", "texts"]
