@@ -80,11 +80,13 @@ def fuzz(name: str, seconds: int, findings: Path) -> Outcome:
     """Runs one target."""
     new = findings / name
     new.mkdir(parents=True, exist_ok=True)
-    command = [
-        sys.executable, "-m", "tests.fuzz.one", TARGETS[name].body.__module__, name,
-        f"-max_total_time={seconds}", f"-timeout={LONGEST_RUN}", f"-max_len={LONGEST_INPUT}", f"-artifact_prefix={new}/finding-", "-print_final_stats=0",
-        str(new), str(CORPUS / name),
-    ]  # fmt: skip
+    libfuzzer = {
+        "max_total_time": seconds, "timeout": LONGEST_RUN, "max_len": LONGEST_INPUT,
+        "artifact_prefix": f"{new}/finding-", "print_final_stats": 0,
+    }  # fmt: skip
+    command = [sys.executable, "-m", "tests.fuzz.one", TARGETS[name].body.__module__, name]
+    command += [f"-{option}={value}" for option, value in libfuzzer.items()]
+    command += [str(new), str(CORPUS / name)]
     with tempfile.TemporaryDirectory(prefix="cexec-fuzz-") as temporary:  # libFuzzer ends without any clean-up
         environment = {**os.environ, "TMPDIR": temporary}
         ended = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, check=False)

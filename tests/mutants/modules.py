@@ -9,7 +9,7 @@ from __future__ import annotations
 ATTACKS = "tests/protocol/test_attacks.py"
 RECORDED = "tests/protocol/datagrams/test_recorded_datagrams.py"
 RECORDED_SESSIONS = "tests/protocol/connection/test_recorded_sessions.py"
-DOCUMENT = "tests/protocol/test_document.py"
+DOCUMENT = "tests/protocol/test_document.py::test_a_row_of_the_document_has_the_value_of_the_code"
 BASE = "tests/protocol/base"
 DATAGRAMS = "tests/protocol/datagrams"
 CONNECTION = "tests/protocol/connection"

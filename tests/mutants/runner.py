@@ -26,7 +26,7 @@ from tests.mutants.mutations import Mutant, compiled
 
 ROOT = Path(__file__).resolve().parents[2]
 KILLED, SURVIVED = "killed", "survived"
-TOO_LONG = 10  # seconds of CPU; the tests of one module take a few
+TOO_LONG = 20  # seconds of CPU; the tests of one module take a few
 MOST_MEMORY = 4 << 30  # bytes of address space
 EXAMPLES = 20  # that Hypothesis tries: always the same ones, so that a score can be had again
 OPTIONS = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "--noconftest", "-o", "addopts=",
