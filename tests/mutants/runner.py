@@ -74,6 +74,10 @@ def judge(module: str, code: CodeType, tests: Sequence[str]) -> str:
             return SURVIVED
         case pytest.ExitCode.TESTS_FAILED | pytest.ExitCode.INTERRUPTED:
             return KILLED
+        case (
+            pytest.ExitCode.USAGE_ERROR
+        ):  # a test that is named could not be imported; `check` has seen that it is there
+            return KILLED
         case other:
             raise ToolError(f"pytest ended with {other} for {module}")
 
