@@ -17,9 +17,18 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from cexec.cmap.results.appending import AppendFile
-from cexec.cmap.results.attempt_files import rename_all
-from cexec.cmap.results.journal import NEW, RESUME, RESUME_FAILED, RETRY_FAILED, Journal, TaskClaim
+from cexec.cmap.results.journal import (
+    NEW,
+    RESUME,
+    RESUME_FAILED,
+    RETRY_FAILED,
+    Journal,
+    TaskClaim,
+    TaskEnd,
+    TaskIdentity,
+)
 from cexec.cmap.results.outcome import TaskOutcome
+from cexec.cmap.results.renames import carry_out, seen
 from cexec.errors import UsageError
 
 TASKS = st.integers(0, 5)
@@ -31,11 +40,11 @@ class Run:
 
     def __init__(self, directory: Path, mode: str) -> None:
         self._directory = directory
-        self.journal = Journal(str(directory / "state"), mode, now=1000.0)
+        self.journal = Journal(str(directory / "state"), mode, now=1000.0, sync=False)
         self.table = AppendFile.open(str(directory / "table"))
 
     def claim(self, number: int) -> TaskClaim | None:
-        return self.journal.claim(bytes([number]) * 16, number, f"command {number}")
+        return self.journal.claim(TaskIdentity(bytes([number]) * 16, number), f"command {number}")
 
     def finish(self, claim: TaskClaim, number: int, *, succeeded: bool, until: str) -> None:
         """Saves a task, and stops behind one of the steps."""
@@ -44,13 +53,13 @@ class Run:
         place = self.table.place()
         assert place is not None
         outcome = TaskOutcome(number, succeeded=succeeded, command=str, exitval=0 if succeeded else 1)
-        renames = [(str(temporary), str(final))]
+        renames = [seen(str(temporary), str(final))]
         steps: list[Callable[[], object]] = [
-            lambda: self.journal.intend(claim, [place]),
+            lambda: self.journal.intend([place]),
             lambda: self.table.append([f"row {number}\n".encode()]),
-            lambda: self.journal.commit(claim, outcome, renames),
-            lambda: rename_all(renames),
-            lambda: self.journal.settle(claim),
+            lambda: self.journal.commit([TaskEnd(claim, outcome, renames)]),
+            lambda: carry_out(renames),
+            lambda: self.journal.settle([claim]),
         ]
         for name, step in zip(STEPS, steps, strict=True):
             step()
@@ -124,7 +133,7 @@ class Journals(RuleBasedStateMachine):
     @rule()
     def nobody_else_may_go_on_with_it(self) -> None:
         with pytest.raises(UsageError):
-            Journal(str(self.directory / "state"), RESUME, now=1000.0)
+            Journal(str(self.directory / "state"), RESUME, now=1000.0, patience=0.0)
 
     @precondition(lambda self: self.ended)
     @rule()

@@ -21,7 +21,7 @@ def bidder(slots: int = 1, speed: float = 1.0, boost: float | None = None, seed:
 
 def with_rivals(slots: int = 1, speed: float = 1.0, boost: float | None = None, seed: int = 1) -> Bidder:
     made = bidder(slots, speed, boost, seed)
-    made.rival_heard(0.0)
+    made.competition.rival_heard(0.0)
     return made
 
 
@@ -56,7 +56,7 @@ def delay_of(machine: Bidder, now: float = 0.0, number: int = 1) -> float:
 
 def slots_of(machine: Bidder) -> tuple[int, int, int]:
     """Slots that are free, reserved and busy."""
-    return machine.free, machine.reserved_count, machine.running
+    return machine.slots.free, machine.slots.reserved, machine.slots.running
 
 
 def waiting_in(machine: Bidder) -> int:
