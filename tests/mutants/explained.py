@@ -8,10 +8,8 @@ from __future__ import annotations
 
 BASE = "cexec.protocol.base"
 CONNECTION = "cexec.protocol.connection"
-DECISIONS = "cexec.protocol.decisions"
 
 _OURS = "a number that is ours to choose; the tests take it from the code"
-_ONLY_THREE = "the callers name three states, and this is the only one that is left"
 _TYPE = "the name of a type: only mypy, and the modules that import it, can see that it is gone"
 _ROOM = "more room than is needed; less would be seen"
 
@@ -21,5 +19,4 @@ EXPLAINED: dict[str, str] = {
         _OURS
     ),
     f"{CONNECTION}.records: 2 -> 3 in: larger = memoryview(bytearray(2 * (RECORD_HEADER + self._proved_box)))": _ROOM,
-    f"{DECISIONS}.bid: if state == CONNECTING: -> if True: in: elif state == CONNECTING:": _ONLY_THREE,
 }

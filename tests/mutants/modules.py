@@ -46,9 +46,9 @@ MIRRORS: dict[str, tuple[str, ...]] = {
         f"{CONNECTION}/test_records.py", f"{CONNECTION}/test_packed_records.py",
         f"{CONNECTION}/test_channel_machine.py", RECORDED_SESSIONS, f"{CONNECTION}/test_damage.py", DOCUMENT,
     ),
-    "cexec.protocol.decisions.bid": (
-        f"{DECISIONS}/test_bid.py", f"{DECISIONS}/test_bid_slots.py", f"{DECISIONS}/test_bid_bounds.py",
-        f"{DECISIONS}/test_bid_machine.py", f"{DECISIONS}/test_reputation.py", f"{DECISIONS}/test_competition.py",
-    ),
 }  # fmt: skip
-MIRRORS["cexec.protocol.decisions.remembered"] = MIRRORS["cexec.protocol.decisions.bid"]
+BIDS = tuple(
+    f"{DECISIONS}/test_{name}.py"
+    for name in ("bid", "bid_slots", "bid_bounds", "bid_machine", "reputation", "competition")
+)
+MIRRORS |= {f"cexec.protocol.decisions.{name}": BIDS for name in ("bid", "bid_delay", "slots", "turns", "remembered")}
