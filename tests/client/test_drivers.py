@@ -21,8 +21,8 @@ from cexec.net import pump
 from cexec.net.pump import Pump, Trouble
 from cexec.protocol.base.limits import INITIAL_WINDOW, PING_INTERVAL
 from cexec.protocol.connection import frames, silence
-from cexec.protocol.connection.channel import Records
 from cexec.protocol.connection.frames import EXITED, FIRST_FILE, HERE, LIMITED, PERMANENT, SIGNALLED
+from cexec.protocol.connection.records import Records
 from cexec.protocol.connection.session import Event
 from tests.client.drivers import DRIVERS, Outcome, Peer, Setting, exit_frame
 from tests.waiting import PATIENCE, wait_until

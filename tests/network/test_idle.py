@@ -22,9 +22,10 @@ import pytest
 
 from cexec.protocol.base.limits import INITIAL_WINDOW
 from tests.campaigns import cmap
-from tests.conftest import StartService
-from tests.environment import command, local_environment
+from tests.conftest import MakeLab, StartService
+from tests.environment import clean_environment, command, local_environment
 from tests.loggers import Crat
+from tests.relaying import Proxy
 from tests.service import Application, Service
 from tests.waiting import all_asleep, wait_until
 
@@ -183,6 +184,22 @@ def test_what_runs_for_ever_uses_no_cpu_while_nothing_happens(
         relay = started(command("cproxy", "127.0.0.1", "127.0.0.255"), _nothing(stack))
         pids = [stack.enter_context(process).pid for process in (watching, relay)]
         check_idle(*pids, crat.process.pid, *of_the_worker(worker))
+
+
+def test_a_relay_uses_no_cpu_while_nobody_takes_what_it_passes_on(
+    application: Application, service: StartService, lab: MakeLab
+) -> None:
+    row = lab([(1, 2), (2, 3)])
+    worker = service("cat", options=["--speed", "1"], host=row.host(3))
+    with ExitStack() as stack:
+        relay = Proxy(row.host(2), "10.77.0.2", "10.77.1.255")
+        stack.callback(relay.close)
+        argv = client("cexec", application)
+        pipes = {"stdin": _zero(stack), "stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL}
+        process = stack.enter_context(row.host(1).popen(argv, env=clean_environment(), **pipes))
+        stack.callback(process.kill)
+        worker.wait_for(" started ")
+        check_idle(process.pid, relay.process.pid, *of_the_worker(worker))
 
 
 @pytest.mark.parametrize("name", ["cexec", "cmap"])

@@ -61,6 +61,23 @@ def test_offers_that_have_expired_are_no_refusals_and_nobody_complains(
     assert len(crat.lines()) == 1
 
 
+def test_a_worker_of_all_that_takes_its_offer_back_did_not_fail(
+    application: Application, service: StartService, crat: Crat
+) -> None:
+    """Regression: `cexec --all` said that it did not finish, exited with 111 and complained about it."""
+
+    def play(connection: Connection) -> None:
+        connection.shake(uptime=3600).confirm().frame(frames.WITHDRAW, b"worker is stopping").wait_for_end()
+
+    service("echo", "done", environment=SLOW)
+    with FakeWorker(application, play) as fake:
+        done = application.run("--all", environment=LOOPBACK)
+    assert (done.returncode, done.stdout, done.stderr) == (0, b"done\n", b"")
+    assert fake.played
+    crat.wait_for("completed by")
+    assert len(crat.lines()) == 1
+
+
 @pytest.mark.parametrize("name", ["cexec", "cexec --all", "cmap"])
 def test_no_job_runs_twice_and_no_worker_is_complained_about(
     application: Application, service: StartService, crat: Crat, tmp_path: Path, name: str

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 LOOKED_AT = 10  # inputs (ours) that must all be files before we think that files are meant
 ROOM = 4096  # bytes (ours) of GO that are left for the streams and the rest
 SURELY_FITS = LONGEST_STRING - 128  # bytes (ours) of arguments and variables, of which no single one can be too long
-STREAM_SIZE = 8  # bytes (protocol) of a file in GO, its name apart
-MOST_FILES = MAXIMUM_STREAMS - FIRST_FILE - 1  # (protocol) one is left for a program
+STREAM_SIZE = 8  # bytes of a file in a GO frame, its name apart (docs/protocol.md section 4.2)
+MOST_FILES = MAXIMUM_STREAMS - FIRST_FILE - 1  # one is left for a program
 LONGEST_NAME = 255  # bytes (Linux, NAME_MAX)
 PEER = "PEER_"  # begins the names of --peer's variables on the worker
 
