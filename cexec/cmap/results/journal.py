@@ -35,7 +35,7 @@ from cexec.cmap.results.journal_rows import (
     SETTLED,
     TASK_ENDS,
 )
-from cexec.cmap.results.journal_store import PATIENCE, Change, JournalStore, Row
+from cexec.cmap.results.journal_store import PATIENCE, Change, JournalStore, RowChange
 from cexec.cmap.results.recovery import recover
 from cexec.cmap.results.syncing import Syncer
 from cexec.errors import LocalError, UsageError
@@ -118,7 +118,7 @@ class Journal:
         if mode == RETRY_FAILED and not os.path.exists(path):
             raise UsageError(f"--retry-failed needs the journal of an earlier run, but there is no {path}")
         self.store = JournalStore(path, sync=sync, patience=patience)
-        self._waiting: deque[Change | Row | TaskClaim] = (
+        self._waiting: deque[Change | RowChange | TaskClaim] = (
             deque()
         )  # not written; a claim stands behind the row that makes it
         self._written: deque[TaskClaim] = deque()
@@ -160,14 +160,14 @@ class Journal:
         if found is None:
             claim = self._new_claim(task.key)
             values = (*claim, self._run, task.number, WAITING, stored(command), task.stamp, task.place)
-            self._add(Row(NEW_TASKS, values))
+            self._add(RowChange(NEW_TASKS, values))
             self._note_claim(claim)
             return claim if WAITING in _WANTED[self._mode] else None
         changed = found.stamp not in (None, task.stamp)
         state = WAITING if changed and self._mode != RETRY_FAILED else found.state
         wanted = state in _WANTED[self._mode] and not self._must_not_be_repeated(found, task.number)
         claim = self._renamed(found, task) if found.key != task.key else TaskClaim(found.key, found.occurrence)
-        self._add(Row(KNOWN_TASKS, (*claim, self._run, task.number, task.place)))
+        self._add(RowChange(KNOWN_TASKS, (*claim, self._run, task.number, task.place)))
         if wanted and changed:
             self._change(f"UPDATE task SET state = ?, stamp = ? {_OF_TASK}", state, task.stamp, *claim)
         self._note_claim(claim)
@@ -264,14 +264,14 @@ class Journal:
         Such an attempt is on disk when this returns, because what the worker has begun must be known for ever.
         """
         self._attempts += 1
-        self._add(Row(ATTEMPTS, (self._attempts, *claim, stored(worker), started, once)))
+        self._add(RowChange(ATTEMPTS, (self._attempts, *claim, stored(worker), started, once)))
         if once:
             self._write((), durable=True)
         return self._attempts
 
     def end_attempt(self, attempt: int, reason: str, ended: float, *, begun: bool = True) -> None:
         """`reason` is empty for an attempt that succeeded.  `begun`: the program may have run."""
-        self._add(Row(ATTEMPT_ENDS, (attempt, ended, stored(reason), begun)))
+        self._add(RowChange(ATTEMPT_ENDS, (attempt, ended, stored(reason), begun)))
 
     # the end of tasks
 
@@ -292,7 +292,7 @@ class Journal:
 
     def settle(self, claims: Iterable[TaskClaim]) -> None:
         """Every file of these tasks has its name.  A rename that is found done after a crash is not done again."""
-        self._write([Row(SETTLED, claim) for claim in claims], durable=False)
+        self._write([RowChange(SETTLED, claim) for claim in claims], durable=False)
 
     @property
     def unwritten(self) -> bool:
@@ -317,12 +317,12 @@ class Journal:
     def _change(self, query: str, *values: object) -> None:
         self._add(Change(query, values))
 
-    def _add(self, change: Change | Row) -> None:
+    def _add(self, change: Change | RowChange) -> None:
         self._waiting.append(change)
         if len(self._waiting) > MOST_UNWRITTEN:  # a million rows that are done, for example
             self.flush()
 
-    def _write(self, changes: Iterable[Change | Row], *, durable: bool) -> None:
+    def _write(self, changes: Iterable[Change | RowChange], *, durable: bool) -> None:
         """Writes what waits, and then `changes`."""
         with self._writing:
             taken = []
@@ -337,12 +337,12 @@ class Journal:
             self._written.extend(entry for entry in taken if isinstance(entry, TaskClaim))
 
 
-def _changes_of(end: TaskEnd) -> Iterator[Row]:
+def _changes_of(end: TaskEnd) -> Iterator[RowChange]:
     claim, outcome, renames = end
     state = DONE if outcome.succeeded else FAILED
     times = (outcome.started, outcome.runtime, outcome.sent, outcome.received)
     ending = (outcome.exitval, outcome.signal, stored(outcome.reason))
-    yield Row(TASK_ENDS, (*claim, state, stored(outcome.worker), *times, *ending))
+    yield RowChange(TASK_ENDS, (*claim, state, stored(outcome.worker), *times, *ending))
     if renames:
         told = json.dumps([[os.path.abspath(r.temporary), os.path.abspath(r.final), r.inode, r.size] for r in renames])
-        yield Row(PENDING, (*claim, told))
+        yield RowChange(PENDING, (*claim, told))

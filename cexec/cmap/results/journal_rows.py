@@ -6,24 +6,24 @@ and their ends before its end.
 
 from __future__ import annotations
 
-from cexec.cmap.results.journal_store import Rows
+from cexec.cmap.results.journal_store import RowStatement
 
-KNOWN_TASKS = Rows(
+KNOWN_TASKS = RowStatement(
     "INSERT INTO task (key, occurrence, run, number, place)",
     "ON CONFLICT (key, occurrence) DO UPDATE SET run = excluded.run, number = excluded.number, place = excluded.place",
 )
-NEW_TASKS = Rows("INSERT INTO task (key, occurrence, run, number, state, command, stamp, place)")
-ATTEMPTS = Rows("INSERT INTO attempt (id, key, occurrence, worker, started, once)")
-ATTEMPT_ENDS = Rows(
+NEW_TASKS = RowStatement("INSERT INTO task (key, occurrence, run, number, state, command, stamp, place)")
+ATTEMPTS = RowStatement("INSERT INTO attempt (id, key, occurrence, worker, started, once)")
+ATTEMPT_ENDS = RowStatement(
     "INSERT INTO attempt (id, ended, reason, once)",
     "ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, reason = excluded.reason, once = once AND excluded.once",
 )
-TASK_ENDS = Rows(
+TASK_ENDS = RowStatement(
     "INSERT INTO task (key, occurrence, state, worker, started, runtime, sent, received, exitval, signal, reason)",
     "ON CONFLICT (key, occurrence) DO UPDATE SET state = excluded.state, worker = excluded.worker, "
     "started = excluded.started, runtime = excluded.runtime, sent = excluded.sent, received = excluded.received, "
     "exitval = excluded.exitval, signal = excluded.signal, reason = excluded.reason",
 )
-PENDING = Rows("INSERT OR REPLACE INTO pending")
-SETTLED = Rows("DELETE FROM pending WHERE (key, occurrence) IN (", ")")
+PENDING = RowStatement("INSERT OR REPLACE INTO pending")
+SETTLED = RowStatement("DELETE FROM pending WHERE (key, occurrence) IN (", ")")
 ORDER = (KNOWN_TASKS, NEW_TASKS, ATTEMPTS, ATTEMPT_ENDS, TASK_ENDS, PENDING, SETTLED)

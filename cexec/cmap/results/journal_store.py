@@ -33,7 +33,7 @@ class Change(NamedTuple):
     values: tuple[object, ...] = ()
 
 
-class Rows(NamedTuple):
+class RowStatement(NamedTuple):
     """A statement that takes many rows at once, as VALUES between `head` and `tail`.
 
     A thread lets others run at each call of SQLite, and then waits for its turn, so few calls are what counts.
@@ -43,10 +43,10 @@ class Rows(NamedTuple):
     tail: str = ""
 
 
-class Row(NamedTuple):
+class RowChange(NamedTuple):
     """One row for such a statement."""
 
-    statement: Rows
+    statement: RowStatement
     values: tuple[object, ...]
 
 
@@ -82,12 +82,14 @@ class JournalStore:
         """Returns all rows."""
         return self._guard(lambda: self._reader.execute(query, values).fetchall())
 
-    def write(self, changes: Iterable[Change | Row], *, durable: bool, order: Sequence[Rows] = ()) -> None:
+    def write(
+        self, changes: Iterable[Change | RowChange], *, durable: bool, order: Sequence[RowStatement] = ()
+    ) -> None:
         """All of the changes or, after `LocalError`, none of them: plain ones first, then rows in the order given."""
         plain: list[Change] = []
-        rows: dict[Rows, list[tuple[object, ...]]] = {statement: [] for statement in order}
+        rows: dict[RowStatement, list[tuple[object, ...]]] = {statement: [] for statement in order}
         for change in changes:
-            if isinstance(change, Row):
+            if isinstance(change, RowChange):
                 rows[change.statement].append(change.values)
             else:
                 plain.append(change)
@@ -138,7 +140,7 @@ class JournalStore:
             raise LocalError(f"cannot use the journal {self.path}: {str(error).lower()}") from None
 
 
-def _together(statement: Rows, rows: Sequence[tuple[object, ...]]) -> Iterator[Change]:
+def _together(statement: RowStatement, rows: Sequence[tuple[object, ...]]) -> Iterator[Change]:
     for start in range(0, len(rows), MOST_ROWS):
         part = rows[start : start + MOST_ROWS]
         places = ", ".join([f"({', '.join('?' * len(part[0]))})"] * len(part))

@@ -28,7 +28,7 @@ from cexec.cmap.results.collect import EndedTask
 from cexec.cmap.results.commit import Committer, FinishedTask, Saved, unsaved
 from cexec.cmap.results.journal import NEW, RESUME, Journal, TaskClaim, TaskIdentity
 from cexec.cmap.results.journal_rows import TASK_ENDS
-from cexec.cmap.results.journal_store import Row
+from cexec.cmap.results.journal_store import RowChange
 from cexec.cmap.results.outcome import TaskOutcome
 from cexec.cmap.results.syncing import Syncer
 from cexec.errors import LocalError
@@ -224,7 +224,7 @@ def test_a_commit_that_failed_is_not_made_by_accident_later(tmp_path: Path, monk
 
     def failing_once(changes: Any, **options: Any) -> None:
         changes = list(changes)
-        if any(isinstance(change, Row) and change.statement is TASK_ENDS for change in changes) and failures:
+        if any(isinstance(change, RowChange) and change.statement is TASK_ENDS for change in changes) and failures:
             raise failures.pop()
         write(changes, **options)
 
