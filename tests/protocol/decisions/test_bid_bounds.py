@@ -142,6 +142,15 @@ def test_an_announcement_that_is_heard_again_does_not_make_room(monkeypatch: pyt
     assert ("Forget", identity(3)) in events(machine)
 
 
+def test_a_claim_that_comes_first_teaches_once_however_often_it_comes() -> None:
+    machine = bidder()
+    for _ in range(3):
+        machine.claimed(WAITS, 8, 0.0)
+        machine.consider(WAITS, 1, WANTED, 0.1)
+        assert machine.competition.count == 4
+    assert events(machine) == []
+
+
 @pytest.mark.parametrize("weight", [-1, 0, 1 << 40])
 def test_a_weight_that_cannot_be_is_the_nearest_that_can(weight: int) -> None:
     """A weight of nothing would never be drawn, a huge one always."""
