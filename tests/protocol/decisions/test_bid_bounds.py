@@ -10,6 +10,7 @@ from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.protocol.decisions import remembered
 from cexec.protocol.decisions.bid import LONGEST_WANTED, Bidder, Load, Outcome
 from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED
+from cexec.protocol.decisions.reputation import FIRST_PENALTY
 from tests.protocol.decisions.bidders import (
     LARGEST_LITTLE_SPREAD,
     WANTED,
@@ -149,6 +150,19 @@ def test_a_claim_that_comes_first_teaches_once_however_often_it_comes() -> None:
         machine.consider(WAITS, 1, WANTED, 0.1)
         assert machine.competition.count == 4
     assert events(machine) == []
+
+
+def test_a_slowed_worker_rests_from_when_it_took_its_last_job_however_that_went() -> None:
+    machine = with_rivals()
+    delay_of(machine, 0.0, 1)
+    run(machine, identity(1), 0.1)
+    machine.finished(identity(1), Outcome.REFUSED, 0.0, 0.2)
+    taken_at = 20.0 + delay_of(machine, 20.0, 2)
+    assert machine.reserved(identity(2), taken_at)
+    machine.claimed(identity(2), 2, taken_at)
+    machine.released(identity(2), taken_at)
+    events(machine)
+    assert taken_at + delay_of(machine, taken_at, 3) >= taken_at + FIRST_PENALTY
 
 
 @pytest.mark.parametrize("weight", [-1, 0, 1 << 40])
