@@ -159,10 +159,13 @@ def test_a_slowed_worker_rests_from_when_it_took_its_last_job_however_that_went(
     machine.finished(identity(1), Outcome.REFUSED, 0.0, 0.2)
     taken_at = 20.0 + delay_of(machine, 20.0, 2)
     assert machine.reserved(identity(2), taken_at)
+    machine.consider(identity(3), 1, WANTED, taken_at)  # which waits for a slot, and so for nothing else
     machine.claimed(identity(2), 2, taken_at)
     machine.released(identity(2), taken_at)
-    events(machine)
-    assert taken_at + delay_of(machine, taken_at, 3) >= taken_at + FIRST_PENALTY
+    machine.handle_timeout(taken_at + FIRST_PENALTY - 0.01)
+    assert connects(machine) == []
+    machine.handle_timeout(taken_at + 10 * FIRST_PENALTY)
+    assert connects(machine) == [identity(3)]
 
 
 @pytest.mark.parametrize("weight", [-1, 0, 1 << 40])
