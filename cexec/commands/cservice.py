@@ -10,7 +10,6 @@ import os
 import random
 import socket
 import sys
-import time
 from functools import partial
 
 import click
@@ -18,12 +17,13 @@ import click
 from cexec import __version__
 from cexec.commands.common import run_click
 from cexec.commands.parameters import Parsed
-from cexec.errors import CertificateError, LocalError, UsageError
+from cexec.commands.served_keys import served_key
+from cexec.errors import LocalError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.group_sockets import GroupSockets
 from cexec.net.groups import GroupEntry, groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.certificate import valid_name
-from cexec.protocol.base.keys import OwnerKey, WorkerKey
+from cexec.protocol.base.keys import WorkerKey
 from cexec.protocol.base.limits import MAXIMUM_NAME
 from cexec.protocol.base.wire import Writer
 from cexec.protocol.datagrams.hello import MAXIMUM_ATTRIBUTES
@@ -42,7 +42,6 @@ from cexec.system.process.resource_limits import (
 )
 from cexec.system.storage.directories import runtime_directory, state_directory
 from cexec.system.storage.eventlog import EventLog
-from cexec.system.storage.keyfile import read_key
 from cexec.system.storage.program_cache import DEFAULT_LIMIT, ProgramCache, default_directory, parse_limit
 from cexec.system.storage.series import Series
 from cexec.system.units import parse_number, parse_whole
@@ -128,6 +127,14 @@ LONGEST_BOOST = 10**9  # microseconds (ours): no client waits for a bid so long
     metavar="CMD",
     help="A program that prints this machine's load, 0 idle to 1 full, run once a second.",
 )
+@click.option(
+    "--clients",
+    "patterns",
+    multiple=True,
+    metavar="PATTERN",
+    help="Serve the clients with such a name only, a shell pattern; may be given again.",
+)
+@click.option("--require-revoked", is_flag=True, help="Serve nobody until there is a list of revoked certificates.")
 @click.version_option(__version__, prog_name="cservice", message="%(prog)s %(version)s")
 @click.argument("app")
 @click.argument("exe")
@@ -151,6 +158,8 @@ def command(
     log_format: str,
     speed: float | None,
     load_command: str | None,
+    patterns: tuple[str, ...],
+    require_revoked: bool,
     app: str,
     exe: str,
     arg: tuple[str, ...],
@@ -160,7 +169,8 @@ def command(
     Clients on the network then run it with `cexec APP.pub`; their standard input, output and error are the program's.
     """
     slots = slots or _concurrency()
-    key = _worker_key(app, name)
+    served = served_key(app, name, patterns, require_revoked=require_revoked)
+    key = served.key
     programs = None
     if allow_programs:
         programs = _programs([exe, *arg], program_cache, program_cache_size)
@@ -193,6 +203,7 @@ def command(
             key=key,
             profile=Profile(host=host, slots=slots, speed=speed, attributes=described, once=once),
             series=Series(state_directory(), f"series-{key.fingerprint}-{key.identity.certificate.name}"),
+            admission=served.admission,
         ),
         network=WorkerNetwork(groups=groups, announcer=_announcer(entries, port, groups)),
         program=program,
@@ -204,6 +215,8 @@ def command(
     process.become_urgent()  # a machine whose jobs take all CPUs must answer all the same
     worker.say_hello()
     _tell_that_it_serves(log, key, slots, groups, app)
+    if served.admission.problem:
+        log.event("revocations", reason=served.admission.problem)
     worker.run()
     if programs is not None and empty_program_cache:
         programs.cache.empty()
@@ -227,22 +240,6 @@ def _tell_that_it_serves(log: EventLog, key: WorkerKey, slots: int, groups: Grou
         addresses=groups.addresses(),
         command=f"cexec {client}",
     )
-
-
-def _worker_key(app: str, name: str | None) -> WorkerKey:
-    key = read_key(
-        app, (OwnerKey, WorkerKey), "cservice needs the private key that ckeygen made, APP, or an APP.worker"
-    )
-    if isinstance(key, WorkerKey):
-        try:
-            key.identity.certificate.check_dates(time.time())
-        except CertificateError as error:
-            raise CertificateError(f"{app}: {error}; ask its owner for a new one, or set the clock") from None
-        return key
-    assert isinstance(key, OwnerKey)  # read_key gives nothing else
-    if name is not None and not valid_name(name):
-        raise UsageError(f"--name {name!r}: up to {MAXIMUM_NAME} letters, digits, dots, - and _")
-    return key.worker_key(name or _host_name())
 
 
 def _programs(command: list[str], directory: str | None, size: int | None) -> SentPrograms:
@@ -281,12 +278,6 @@ def _announcer(entries: list[GroupEntry] | None, port: int, groups: GroupSockets
     if groups.registration is not None:
         announcer.share(groups.registration)
     return announcer
-
-
-def _host_name() -> str:
-    """This host's name, as far as a certificate can say it."""
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in socket.gethostname())
-    return plain[:MAXIMUM_NAME] or "worker"
 
 
 def _concurrency() -> int:

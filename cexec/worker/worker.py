@@ -11,14 +11,16 @@ from __future__ import annotations
 import enum
 import select
 import signal
-from dataclasses import dataclass
-from time import monotonic
+from dataclasses import dataclass, field
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
+from cexec.errors import CertificateError
 from cexec.protocol.datagrams import hello
 from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Queued, Recovered
 from cexec.system.io.wakeup import Wakeup, poll_timeout
 from cexec.system.process import process
+from cexec.worker.discovery.admission import Admission
 from cexec.worker.discovery.alert_sender import AlertSender
 from cexec.worker.discovery.answers import Answers, Profile
 from cexec.worker.discovery.listener import Listener, Senders
@@ -45,11 +47,12 @@ NEVER = float("inf")
 
 @dataclass(slots=True)
 class Role:
-    """Says who a worker is: its key, its profile, and the series in which its alerts are numbered."""
+    """Says who a worker is and whom it serves: key, profile, the series that numbers its alerts, the admission."""
 
     key: WorkerKey
     profile: Profile
     series: Series
+    admission: Admission = field(default_factory=Admission)
 
 
 @dataclass(slots=True)
@@ -138,7 +141,16 @@ class Worker:
         alerts = AlertSender(key=key, instance=answers.instance, series=role.series, announcer=announcer, bidder=bidder)
         self._senders = Senders(answers, presences, alerts)
         self._alert_clock = AlertClock(alerts, now)
-        self._listener = Listener(key=key, groups=groups, bidder=bidder, senders=self._senders, log=log, now=now)
+        self._admission = role.admission
+        self._listener = Listener(
+            key=key,
+            groups=groups,
+            bidder=bidder,
+            senders=self._senders,
+            log=log,
+            now=now,
+            admission=role.admission,
+        )
         self._heard = self._listener.heard
         self._offers = Offers(worker=key.identity, answers=answers, heard=self._heard, bidder=bidder, log=log)
         self._jobs = Jobs(program=program, bidder=bidder, heard=self._heard, alerts=alerts, log=log)
@@ -180,6 +192,8 @@ class Worker:
         load = self._load.look(now, ready)
         if load is not None:
             self._bidder.load_sampled(load, now)
+        if self._admission.refresh(now):
+            self._expel(now)
         self._offers.handle_timeout(now)
         self._bidder.handle_timeout(now)
         self._listener.handle_timeout(now)
@@ -237,6 +251,26 @@ class Worker:
         else:
             self._stage = Stage.ENDING
             self._jobs.terminate()
+
+    # clients
+
+    def _expel(self, now: float) -> None:
+        """Follows a new list of revoked certificates, for clients that wait and for jobs that run."""
+        problem = self._admission.problem
+        self._log.event("revocations", reason=problem or "a new list has come")
+        carried = self._jobs.announced()
+        for known in self._heard.waiting():
+            if known.mac1 in carried:
+                continue
+            try:
+                self._admission.check(known.opened.announcement.certificate, time())
+            except CertificateError as error:
+                self._heard.refuse(known, str(error))
+                self._bidder.forget(known.mac1, now)
+                self._log.event("refused", **known.fields(), reason=known.refusal)
+        self._jobs.expel(self._admission.revoked)
+        if problem:
+            self._jobs.end_leases()
 
     # bids
 

@@ -79,8 +79,12 @@ class Revocations:
         """Raises `RevokedError` unless the certificate may be accepted."""
         if self.problem:
             raise RevokedError(f"no certificate is accepted: {self.problem}")
-        if certificate.serial in self._revoked:
+        if self.revoked(certificate):
             raise RevokedError(f"certificate of {certificate.name} (serial {certificate.serial}) is revoked")
+
+    def revoked(self, certificate: Certificate) -> bool:
+        """Returns True if the latest list that could be read names it."""
+        return certificate.serial in self._revoked
 
     def _look(self) -> None:
         try:

@@ -80,6 +80,7 @@ class Known:
             "job": announcement.job_id.hex(),
             "attempt": announcement.attempt,
             "name": announcement.certificate.name,
+            "serial": announcement.certificate.serial,
         }
 
 
@@ -125,6 +126,10 @@ class HeardAnnouncements:
         """Returns the claim that came before this announcement, if there is one, and forgets it."""
         early = self._claims.pop(mac1, None)
         return None if early is None else early[1]
+
+    def waiting(self) -> list[Known]:
+        """Returns those that may still be served."""
+        return list(self._known.values())
 
     def expire(self, now: float) -> None:
         """Drops the entries that are too old to matter."""

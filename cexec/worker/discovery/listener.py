@@ -17,6 +17,7 @@ from cexec.net.group_sockets import REFRESH_INTERVAL
 from cexec.protocol.base.token_bucket import TokenBucket
 from cexec.protocol.datagrams import datagram, hello
 from cexec.protocol.datagrams.announcement import CENSUS, RUN_ALL, Claim, open_announcement, own_job_id
+from cexec.worker.discovery.admission import Admission
 from cexec.worker.discovery.heard import HeardAnnouncements, Known, Way
 
 if TYPE_CHECKING:
@@ -55,6 +56,7 @@ class Listener:
         senders: Senders,
         log: EventLog,
         now: float,
+        admission: Admission | None = None,
     ) -> None:
         self.heard = HeardAnnouncements()
         self._answers = senders.answers
@@ -64,6 +66,7 @@ class Listener:
         self._groups = groups
         self._bidder = bidder
         self._log = log
+        self._admission = admission or Admission()
         self._receiver = GroupReceiver(groups, [key.mac1_key], now)
         self._openings = TokenBucket(OPENING_SHARE, OPENING_BURST, now)
         self._unopened = 0  # datagrams that were left alone to spare the CPU
@@ -172,7 +175,7 @@ class Listener:
             self.heard.forget(parsed.mac1, now)
             return None
         try:
-            opened.announcement.certificate.check_dates(time())
+            self._admission.check(opened.announcement.certificate, time())
         except CertificateError as error:
             self.heard.refuse(known, str(error))
             self._log.event("refused", **known.fields(), reason=known.refusal)

@@ -130,7 +130,7 @@ class JobProcess:
             announced=offer.identity,
             weight=announcement.weight,
             client=offer.client,
-            name=announcement.certificate.name,
+            certificate=announcement.certificate,
             worker_address=str(local[0]),
             fields=known.fields(),
         )
@@ -219,7 +219,7 @@ class JobProcess:
     def _begin(self, report: Taken, now: float) -> CurrentJob:
         carried = self.carried
         carried.taken = True
-        carried.fields = {"job": report.job_id.hex(), "attempt": report.attempt, "name": carried.name}
+        carried.fields = {**carried.fields, "job": report.job_id.hex(), "attempt": report.attempt}
         told = AlertedJob(
             job_id=report.job_id,
             attempt=report.attempt,

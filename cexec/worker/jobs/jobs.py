@@ -31,6 +31,7 @@ from cexec.worker.jobs.reports import Broken, Free, Idle, JobFinished, JobRefuse
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from cexec.protocol.base.certificate import Certificate
     from cexec.protocol.decisions.bid import Bidder
     from cexec.system.storage.eventlog import EventLog
     from cexec.worker.discovery.alert_sender import AlertSender
@@ -199,6 +200,23 @@ class Jobs:
         """Ends all jobs."""
         for process in self._processes.values():
             process.terminate()
+
+    def announced(self) -> set[bytes]:
+        """Returns the announcements whose connection a process has."""
+        return {process.connection.announced for process in self._processes.values() if process.connection is not None}
+
+    def expel(self, revoked: Callable[[Certificate], bool]) -> None:
+        """Ends the jobs of clients whose certificate has been revoked."""
+        for process in self._processes.values():
+            connection = process.connection
+            if connection is not None and revoked(connection.certificate):
+                self._log.event("revoked", **connection.fields, client=connection.label)
+                process.terminate()
+
+    def end_leases(self) -> None:
+        """Makes the jobs that run the last ones of their clients, who must ask again."""
+        for process in self._processes.values():
+            process.end()
 
     # leases
 

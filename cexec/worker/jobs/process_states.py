@@ -28,6 +28,7 @@ from cexec.worker.jobs.reports import (
 
 if TYPE_CHECKING:
     from cexec.net.groups import Sockaddr
+    from cexec.protocol.base.certificate import Certificate
     from cexec.worker.discovery.alert_sender import AlertedJob, RunningJob
 
 
@@ -84,12 +85,17 @@ class CarriedConnection:
     announced: bytes
     weight: int
     client: Sockaddr
-    name: str  # of the client's certificate
+    certificate: Certificate  # the client's
     worker_address: str
     fields: dict[str, object]
     taken: bool = False  # at least one job has been given
     leased: bool = False  # it has waited for another job
     leader: int = 0  # the process of the latest program
+
+    @property
+    def name(self) -> str:
+        """The client's name."""
+        return self.certificate.name
 
     @property
     def label(self) -> str:
