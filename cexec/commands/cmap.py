@@ -18,7 +18,7 @@ import click
 
 from cexec import __version__
 from cexec.client.aio.worker_search import Terms
-from cexec.client.request import NetworkSettings, Target, Times
+from cexec.client.request import NetworkSettings, Target, Times, trust_opener
 from cexec.client.search.targets import requirements_from
 from cexec.cmap.inputs.sources import split_words
 from cexec.cmap.inputs.tables import encode
@@ -37,8 +37,10 @@ from cexec.system.storage.keyfile import find_client_key, read_key
 from cexec.system.units import show_count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import BinaryIO
+
+    from cexec.client.search.trust import Trust
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ARGUMENTS = "--"
@@ -96,9 +98,11 @@ def _run(
     inputs: Sequence[tuple[str, list[str]]],
 ) -> int:
     """Runs everything; returns the exit status for what went wrong, which of a key is the one that cexec has."""
-    key = _read_key(application)
+    path, key = _read_key(application)
     try:
-        return _run_all(key, application, values, arguments, inputs)
+        return _run_all(
+            key, trust_opener(key, path, required=values["require_revoked"]), application, values, arguments, inputs
+        )
     except UsageError:
         raise
     except KeyboardInterrupt:
@@ -111,6 +115,7 @@ def _run(
 
 def _run_all(
     key: ClientKey,
+    open_trust: Callable[[], Trust],
     application: str,
     values: Mapping[str, Any],
     arguments: Sequence[str],
@@ -134,7 +139,8 @@ def _run_all(
             AppendFile(1, "standard output").append(encode(line) + b"\n" for line in lines)
             return 0
         needs = None if setup.program is None else setup.program.needs()
-        terms = _terms(key, values, os.environ, needs)
+        open_trust().check_list()
+        terms = _terms(key, open_trust, values, os.environ, needs)
         setup.open()
         watch = Watch(values, f"cmap {application}", setup.journal)
         try:
@@ -206,14 +212,18 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
 
 
 def _terms(
-    key: ClientKey, values: Mapping[str, Any], environ: Mapping[str, str], needs: Mapping[str, str] | None
+    key: ClientKey,
+    open_trust: Callable[[], Trust],
+    values: Mapping[str, Any],
+    environ: Mapping[str, str],
+    needs: Mapping[str, str] | None,
 ) -> Terms:
     requirements, for_ever = requirements_from(values, environ, needs)
     return Terms(
         key,
         network=NetworkSettings.from_environment(environ),
         times=Times.from_environment(environ, for_ever=for_ever),
-        target=Target(requirements, values["weight"]),
+        target=Target(requirements, values["weight"], open_trust),
     )
 
 
@@ -221,11 +231,12 @@ def _tell(text: str) -> None:
     print_line(f"cmap: {text}")
 
 
-def _read_key(name: str) -> ClientKey:
+def _read_key(name: str) -> tuple[str, ClientKey]:
+    """Returns the key's path, beside which the list of revoked certificates may be, and the key."""
     path = find_client_key(name)
     key = read_key(path, (ClientKey,), "cmap needs the client key that ckeygen wrote beside it (APP.pub)")
     try:
         key.identity.certificate.check_dates(time.time())
     except CexecError as error:
         raise type(error)(f"{path}: {error}; ask its owner for a new one, or set the clock") from None
-    return key
+    return path, key

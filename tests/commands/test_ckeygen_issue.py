@@ -46,7 +46,9 @@ def listed() -> RevocationList:
 
 
 def serial_of(path: str) -> int:
-    return read_key(path, (ClientKey, WorkerKey)).identity.certificate.serial
+    key = read_key(path, (ClientKey, WorkerKey))
+    assert isinstance(key, ClientKey | WorkerKey)
+    return key.identity.certificate.serial
 
 
 # Issuing

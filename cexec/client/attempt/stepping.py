@@ -1,8 +1,9 @@
 """One step of an attempt, which all three drivers make between two waits.
 
 Contract: `advance` lets the pump move bytes, waiting for at most `timeout` seconds, and passes its events to the
-attempt.  It asks the kernel about the worker's machine when that is due.  It raises no error for a fault of the worker
-or of the connection: these become events of the attempt.
+attempt.  When that is due, it asks the kernel about the worker's machine, and `watch` if the worker has been revoked.
+It raises no error for a fault of the worker or of the connection: these become events of the attempt.
+`next_timeout(attempt, watch)` says when the next step is due although nothing has come.
 """
 
 from __future__ import annotations
@@ -15,10 +16,19 @@ from cexec.net.liveness import unacknowledged
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.client.attempt.attempt import Attempt
+    from cexec.client.search.trust import RevocationWatch
     from cexec.net.pump import Pump
 
 
-def advance(attempt: Attempt, pump: Pump, timeout: float | None) -> float:
+def next_timeout(attempt: Attempt, watch: RevocationWatch | None) -> float | None:
+    """Returns the earlier of the two times, if there is one."""
+    due = attempt.next_timeout()
+    if watch is None or attempt.over:
+        return due
+    return watch.next_timeout() if due is None else min(due, watch.next_timeout())
+
+
+def advance(attempt: Attempt, pump: Pump, timeout: float | None, watch: RevocationWatch | None = None) -> float:
     """Makes one step; returns the time after it."""
     try:
         attempt.receive(pump.step(timeout))
@@ -27,4 +37,9 @@ def advance(attempt: Attempt, pump: Pump, timeout: float | None) -> float:
     now = monotonic()
     if not attempt.over and attempt.stepped(now):
         attempt.looked(*unacknowledged(pump.connection), now)
+    if watch is not None and not attempt.over:
+        try:
+            watch.look(now)
+        except CexecError as error:
+            attempt.connection_failed(error)
     return now
