@@ -17,7 +17,7 @@ import click
 from cexec import __version__
 from cexec.commands.common import run_click
 from cexec.commands.parameters import Parsed
-from cexec.commands.served_keys import served_key
+from cexec.commands.served_keys import served_keys
 from cexec.errors import LocalError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.group_sockets import GroupSockets
@@ -128,6 +128,12 @@ LONGEST_BOOST = 10**9  # microseconds (ours): no client waits for a bid so long
     help="A program that prints this machine's load, 0 idle to 1 full, run once a second.",
 )
 @click.option(
+    "--also",
+    multiple=True,
+    metavar="APP",
+    help="Serve another key as well, while clients change from one to the other.",
+)
+@click.option(
     "--clients",
     "patterns",
     multiple=True,
@@ -158,6 +164,7 @@ def command(
     log_format: str,
     speed: float | None,
     load_command: str | None,
+    also: tuple[str, ...],
     patterns: tuple[str, ...],
     require_revoked: bool,
     app: str,
@@ -169,8 +176,7 @@ def command(
     Clients on the network then run it with `cexec APP.pub`; their standard input, output and error are the program's.
     """
     slots = slots or _concurrency()
-    served = served_key(app, name, patterns, require_revoked=require_revoked)
-    key = served.key
+    served = served_keys((app, *also), name, patterns, require_revoked=require_revoked)
     programs = None
     if allow_programs:
         programs = _programs([exe, *arg], program_cache, program_cache_size)
@@ -199,12 +205,15 @@ def command(
     dice = random.SystemRandom().random
     host = socket.gethostname()[:MAXIMUM_NAME]
     worker = Worker(
-        role=Role(
-            key=key,
-            profile=Profile(host=host, slots=slots, speed=speed, attributes=described, once=once),
-            series=Series(state_directory(), f"series-{key.fingerprint}-{key.identity.certificate.name}"),
-            admission=served.admission,
-        ),
+        roles=[
+            Role(
+                key=one.key,
+                series=Series(state_directory(), f"series-{one.key.fingerprint}-{one.key.identity.certificate.name}"),
+                admission=one.admission,
+            )
+            for one in served
+        ],
+        profile=Profile(host=host, slots=slots, speed=speed, attributes=described, once=once),
         network=WorkerNetwork(groups=groups, announcer=_announcer(entries, port, groups)),
         program=program,
         bidder=Bidder(slots=slots, speed=speed, boost=_boost(), random=dice),
@@ -214,9 +223,10 @@ def command(
     )
     process.become_urgent()  # a machine whose jobs take all CPUs must answer all the same
     worker.say_hello()
-    _tell_that_it_serves(log, key, slots, groups, app)
-    if served.admission.problem:
-        log.event("revocations", reason=served.admission.problem)
+    _tell_that_it_serves(log, [one.key for one in served], slots, groups, app)
+    for one in served:
+        if one.admission.problem:
+            log.event("revocations", reason=one.admission.problem)
     worker.run()
     if programs is not None and empty_program_cache:
         programs.cache.empty()
@@ -227,15 +237,17 @@ def main(argv: list[str] | None = None) -> int:
     return run_click(command, argv)
 
 
-def _tell_that_it_serves(log: EventLog, key: WorkerKey, slots: int, groups: GroupSockets, app: str) -> None:
+def _tell_that_it_serves(log: EventLog, keys: list[WorkerKey], slots: int, groups: GroupSockets, app: str) -> None:
     """The first line: what is served, where it is heard, and the client's command."""
     client = app if app.endswith(".pub") else f"{app}.pub"
     plural = "slot" if slots == 1 else "slots"
+    fingerprints = [key.fingerprint for key in keys]
     log.banner(
-        f"cservice: serving {key.fingerprint} with {slots} {plural}, listening on {groups.description()}; "
+        f"cservice: serving {' and '.join(fingerprints)} with {slots} {plural}, listening on {groups.description()}; "
         f"run a job with: cexec {client}",
-        fingerprint=key.fingerprint,
-        name=key.identity.certificate.name,
+        fingerprint=fingerprints[0],
+        also=fingerprints[1:] or None,
+        name=keys[0].identity.certificate.name,
         slots=slots,
         addresses=groups.addresses(),
         command=f"cexec {client}",

@@ -1,6 +1,6 @@
 """The keys that cservice serves, and whom it serves with them, as the command line says it.
 
-Contract: `served_key` reads one key file and the list of revoked certificates beside it.  It raises `KeyFileError`,
+Contract: `served_keys` reads key files and the list of revoked certificates beside each.  It raises `KeyFileError`,
 `CertificateError` (the worker's own certificate is not valid) or `UsageError`.
 """
 
@@ -31,10 +31,20 @@ class ServedKey:
     admission: Admission
 
 
-def served_key(app: str, name: str | None, patterns: Sequence[str], *, require_revoked: bool) -> ServedKey:
-    """Returns what is served with the key file `app`; `name` is that of a worker whose key is the private one."""
+def served_keys(
+    apps: Sequence[str], name: str | None, patterns: Sequence[str], *, require_revoked: bool
+) -> list[ServedKey]:
+    """Returns what is served with these key files; `name` is that of a worker whose key is the private one."""
     if "" in patterns:
         raise UsageError("--clients: the pattern is empty, and no client is called so")
+    served = [_served_key(app, name, patterns, require_revoked) for app in apps]
+    for app, one in zip(apps[1:], served[1:], strict=True):
+        if [other.key.fingerprint for other in served].count(one.key.fingerprint) > 1:
+            raise UsageError(f"--also {app}: its key {one.key.fingerprint} is served already")
+    return served
+
+
+def _served_key(app: str, name: str | None, patterns: Sequence[str], require_revoked: bool) -> ServedKey:
     key = _worker_key(app, name)
     revocations = Revocations(list_path(app), key.authority_public, required=require_revoked)
     if revocations.revoked(key.identity.certificate):

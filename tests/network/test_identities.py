@@ -281,6 +281,71 @@ def test_a_revoked_worker_does_not_start(authority: Authority) -> None:
     )
 
 
+# Two keys at once
+
+
+def test_a_worker_serves_an_old_key_as_well_and_its_slots_are_shared(
+    service: StartService, tmp_path: Path, lab: MakeLab
+) -> None:
+    one, two = lab(2).hosts
+    new, old = (Application(tmp_path, name) for name in ("new", "old"))
+    worker = service(*HANG, options=["--also", str(old.secret), "-j", "1"], application=new, host=one)
+    assert f"serving {new.fingerprint} and {old.fingerprint} with 1 slot" in worker.lines[0]
+    argvs = [command("cexec", "-n", application.public) for application in (new, old)]
+    pipes: dict[str, Any] = {"stdout": subprocess.PIPE, "stderr": subprocess.DEVNULL, "text": True}
+    for argv in argvs:
+        running = two.popen(argv, **pipes)
+        assert line_of(running)
+        waiting = [two.popen(other, **pipes) for other in argvs]  # of either key, while the slot is busy
+        running.kill()
+        running.communicate()
+        assert any(comes_true(lambda: has_line(process)) for process in waiting)
+        for process in waiting:
+            process.kill()
+            process.communicate()
+    assert len(worker.lines_with(" accepted ", 4)) == 4
+
+
+def test_both_keys_have_their_censuses_alerts_and_numbers(service: StartService, tmp_path: Path) -> None:
+    new, old = (Application(tmp_path, name) for name in ("new", "old"))
+    state = {"XDG_STATE_HOME": str(tmp_path / "state")}
+    service("true", options=["--also", str(old.secret), "--name", "w1"], application=new, environment=state)
+    for application in (new, old):
+        with Crat(application.public) as logger:
+            assert application.run("-n").returncode == 0
+            assert logger.wait_for("w1")
+        shown = subprocess.run(
+            command("cps", application.public),
+            env=local_environment(),
+            capture_output=True,
+            text=True,
+            timeout=PATIENCE,
+        )
+        assert "w1" in shown.stdout
+    numbers = {path.name: path.read_bytes()[-1] for path in (tmp_path / "state" / "cexec").iterdir()}
+    assert numbers == {f"series-{application.fingerprint}-w1": 1 for application in (new, old)}
+
+
+def test_each_key_has_a_list_of_its_own(service: StartService, authority: Authority, tmp_path: Path) -> None:
+    """The default client of both has serial 1; only the old key's is revoked."""
+    (tmp_path / "other").mkdir()
+    other = Application(tmp_path / "other", "new")
+    authority.revoke("default")
+    service(*TELL, options=["--also", str(authority.application.secret)], application=other)
+    assert other.run("-n", environment=SOON).stdout == b"default\n"
+    refused = authority.application.run("-n", environment=SOON)
+    assert refused.returncode == 111
+    assert b"certificate of default (serial 1) is revoked" in refused.stderr
+
+
+def test_the_same_key_is_not_served_twice(authority: Authority) -> None:
+    app = authority.application
+    argv = command("cservice", "--also", app.secret, app.secret, "true")
+    ended = subprocess.run(argv, env=local_environment(), capture_output=True, text=True, timeout=PATIENCE)
+    assert ended.returncode == 100
+    assert ended.stderr == f"cservice: --also {app.secret}: its key {app.fingerprint} is served already\n"
+
+
 # What a worker knows
 
 

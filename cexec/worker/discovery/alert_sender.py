@@ -18,7 +18,10 @@ from cexec.protocol.datagrams.alert import Alert
 from cexec.protocol.decisions.alert_delivery import Outbox
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cexec.net.announcer import Announcer
+    from cexec.protocol.base.certificate import Certificate
     from cexec.protocol.base.keys import WorkerKey
     from cexec.protocol.datagrams.datagram import Datagram
     from cexec.protocol.decisions.bid import Bidder
@@ -51,13 +54,22 @@ class AlertSender:
     """All alerts of one worker, and its ear for those of others."""
 
     def __init__(
-        self, *, key: WorkerKey, instance: bytes, series: Series, announcer: Announcer, bidder: Bidder
+        self,
+        *,
+        key: WorkerKey,
+        instance: bytes,
+        series: Series,
+        announcer: Announcer,
+        bidder: Bidder,
+        revoked: Callable[[Certificate], bool] = lambda certificate: False,
     ) -> None:
+        """Alerts and acknowledgements whose certificate is `revoked` do not count."""
         self._key = key
         self._instance = instance
         self._series = series
         self._announcer = announcer
         self._bidder = bidder
+        self._revoked = revoked
         self._outbox = Outbox()
         self._running: dict[int, RunningJob] = {}
         self._given: dict[tuple[bytes, int], bytes] = {}  # by job and attempt: the bidder's name for it
@@ -107,13 +119,6 @@ class AlertSender:
         self._outbox.add(job.number, data, now)
         return data[datagram.MAC1_START : datagram.INNER_START]
 
-    def hear_answers(self) -> None:
-        """Reads the loggers' answers, which come to the socket that the alerts are sent from."""
-        for data, _ in self._announcer.receive():
-            parsed = datagram.parse(data, (self._key.mac1_key,))
-            if parsed is not None:
-                self.hear_acknowledgement(parsed)
-
     def hear_acknowledgement(self, parsed: Datagram) -> None:
         """Takes an acknowledgement, which may be one of another worker's alerts."""
         if parsed.kind != datagram.ACKNOWLEDGEMENT:
@@ -122,7 +127,7 @@ class AlertSender:
             heard = alert.open_acknowledgement(self._key, parsed.inner)
         except ProtocolError:
             return
-        if heard.series == self._series.id:
+        if heard.series == self._series.id and not self._revoked(heard.certificate):
             self._outbox.acknowledged(heard.sequences)
 
     def hear_alert(self, parsed: Datagram, now: float) -> None:
@@ -133,6 +138,8 @@ class AlertSender:
         try:
             told = alert.open_alert(self._key, parsed.inner)
         except ProtocolError:
+            return
+        if self._revoked(told.certificate):
             return
         if told.outcome == alert.COMPLAINT and told.instance == self._instance:
             identity = self._given.pop((told.job_id, told.attempt), None)

@@ -36,12 +36,16 @@ class Way:
 
 
 class Known:
-    """One announcement.  `ways`: nearest first.  `refusal`: the reason why this worker will never do it, or ""."""
+    """One announcement.  `ways`: nearest first.  `refusal`: the reason why this worker will never do it, or "".
 
-    __slots__ = ("_next", "failures", "heard", "mac1", "opened", "refusal", "refusals", "ways")
+    `application`: the index of its application among those that the worker serves.
+    """
 
-    def __init__(self, mac1: bytes, opened: OpenedAnnouncement, now: float) -> None:
+    __slots__ = ("_next", "application", "failures", "heard", "mac1", "opened", "refusal", "refusals", "ways")
+
+    def __init__(self, mac1: bytes, opened: OpenedAnnouncement, now: float, application: int = 0) -> None:
         self.mac1 = mac1
+        self.application = application
         self.opened = opened
         self.heard = now
         self.ways: list[Way] = []
@@ -100,9 +104,9 @@ class HeardAnnouncements:
         """Returns True if this datagram needs no more attention."""
         return mac1 in self._done
 
-    def add(self, mac1: bytes, opened: OpenedAnnouncement, way: Way, now: float) -> Known:
+    def add(self, mac1: bytes, opened: OpenedAnnouncement, way: Way, now: float, application: int = 0) -> Known:
         """Adds a new one, which stays until `forget`; the bidder, or the answer to a census, sees to that."""
-        known = self._known[mac1] = Known(mac1, opened, now)
+        known = self._known[mac1] = Known(mac1, opened, now, application)
         known.hear(way, now)
         return known
 

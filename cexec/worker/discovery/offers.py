@@ -16,12 +16,13 @@ from cexec.protocol.datagrams import hello
 from cexec.worker.discovery.offer import PROVED, Offer, UnreachableError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cexec.net.groups import Sockaddr
-    from cexec.protocol.base.certificate import Identity
     from cexec.protocol.decisions.bid import Bidder
     from cexec.system.storage.eventlog import EventLog
-    from cexec.worker.discovery.answers import Answers
     from cexec.worker.discovery.heard import HeardAnnouncements
+    from cexec.worker.discovery.served import Served
 
 MAXIMUM_OFFERS = 256  # (ours) to all clients together: each has a descriptor and a handshake's state
 NEVER = float("inf")
@@ -30,11 +31,8 @@ NEVER = float("inf")
 class Offers:
     """The connections, by descriptor."""
 
-    def __init__(
-        self, *, worker: Identity, answers: Answers, heard: HeardAnnouncements, bidder: Bidder, log: EventLog
-    ) -> None:
-        self._worker = worker
-        self._answers = answers
+    def __init__(self, *, served: Sequence[Served], heard: HeardAnnouncements, bidder: Bidder, log: EventLog) -> None:
+        self._served = served
         self._heard = heard
         self._bidder = bidder
         self._log = log
@@ -64,8 +62,10 @@ class Offers:
             self._bidder.failed(identity, now)
             return
         address = known.next_way().address
+        served = self._served[known.application]
+        described = served.answers.hello(hello.CONNECT)
         try:
-            offer = Offer(identity, address, known.opened, self._worker, self._answers.hello(hello.CONNECT), now)
+            offer = Offer(identity, address, known.opened, served.key.identity, described, now)
         except CexecError as error:
             self._unreachable(identity, address, error, now)
             return
@@ -113,5 +113,5 @@ class Offers:
             if known.failures > 1 or (isinstance(error, UnreachableError) and "refused" not in str(error)):
                 where = address_label(address[0], "", address[1], 0)
                 self._log.event("unreachable", **known.fields(), client=where, reason=str(error))
-                self._answers.send(known, hello.UNREACHABLE, f"{where}: {error}")
+                self._served[known.application].answers.send(known, hello.UNREACHABLE, f"{where}: {error}")
         self._bidder.failed(identity, now)

@@ -71,9 +71,6 @@ class PresenceSender:
             return False
         return said.instance != self._instance and self._followed.news(said) and said.purpose == HELLO
 
-    def close(self) -> None:
-        self._announcer.close()
-
     def _say(self, purpose: int) -> None:
         self._sequence += 1
         statement = Presence(

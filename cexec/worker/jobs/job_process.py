@@ -132,6 +132,7 @@ class JobProcess:
             client=offer.client,
             certificate=announcement.certificate,
             worker_address=str(local[0]),
+            application=known.application,
             fields=known.fields(),
         )
 

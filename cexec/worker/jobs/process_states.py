@@ -87,6 +87,7 @@ class CarriedConnection:
     client: Sockaddr
     certificate: Certificate  # the client's
     worker_address: str
+    application: int  # its index
     fields: dict[str, object]
     taken: bool = False  # at least one job has been given
     leased: bool = False  # it has waited for another job

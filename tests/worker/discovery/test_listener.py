@@ -22,10 +22,12 @@ from cexec.system.storage.eventlog import EventLog
 from cexec.system.storage.series import Series
 from cexec.worker.discovery import answers as worker_answers
 from cexec.worker.discovery import listener
+from cexec.worker.discovery.admission import Admission
 from cexec.worker.discovery.alert_sender import AlertSender
 from cexec.worker.discovery.answers import Answers, Profile
-from cexec.worker.discovery.listener import Listener, Senders
+from cexec.worker.discovery.listener import Listener
 from cexec.worker.discovery.presence_sender import PresenceSender
+from cexec.worker.discovery.served import Served
 from tests.protocol.wires import APPLICATION, STRANGERS
 
 CLIENT = ("10.0.0.9", 5000)
@@ -102,8 +104,9 @@ class Station:
             bidder=self.bidder,
         )
         log = EventLog(self.log, as_json=True)
-        senders = Senders(self.answers, self.presences, self.alerts)
-        self.ear = Listener(senders=senders, log=log, now=self.now, **parts)
+        served = Served(key, Admission(), self.answers, self.presences, self.alerts)
+        groups: Any = self.groups
+        self.ear = Listener(served=[served], groups=groups, bidder=self.bidder, log=log, now=self.now)
 
     def hear(self, data: bytes, source: tuple[Any, ...] = CLIENT, via: str = "eth0", unicast: bool = False) -> None:
         self.groups.coming.append((data, source, via, unicast))

@@ -122,7 +122,7 @@ class Scene:
             program=None,  # type: ignore[arg-type]
             bidder=self.bidder,
             heard=HeardAnnouncements(),
-            alerts=self.alerts,  # type: ignore[arg-type]
+            alerts=[self.alerts],  # type: ignore[list-item]
             log=EventLog(self.log, as_json=True),
             fork=lambda program: self._fork(),
         )
