@@ -40,6 +40,8 @@ INPUT_CHUNK = 256 * 1024  # bytes (ours) of standard input hashed at a time
 @click.option(
     "--revoke", "who", metavar="WHO", help="Revoke the keys of a name, or a serial: --revoke NAME|SERIAL APP."
 )
+@click.option("--give", metavar="APP.pub", help="Print a code, and give this key to the machine where it is typed.")
+@click.option("--take", "code", metavar="CODE", help="Take the key that another machine gives: --take CODE [FILE].")
 @click.option("--show", metavar="FILE", help="Print what kind of file FILE is, its fingerprint, names and dates.")
 @click.argument("app", required=False)
 @click.argument("file", metavar="[APP.pub]", required=False)
@@ -52,15 +54,22 @@ def _command(
     days: int | None,
     list_of: str | None,
     who: str | None,
+    give: str | None,
+    code: str | None,
     show: str | None,
     app: str | None,
     file: str | None,
 ) -> int:
     issued = [(role, name) for role, name in ((ROLE_CLIENT, client), (ROLE_WORKER, worker)) if name is not None]
-    _refuse_mixture({"show": show, "list": list_of, "revoke": who, **dict(issued)}, from_input or relay)
+    given = {"show": show, "list": list_of, "give": give, "take": code, "revoke": who, **dict(issued)}
+    _refuse_mixture(given, from_input or relay)
     if days is not None and not issued:
         raise UsageError("--days needs --client or --worker")
-    for option, value, action in (("show", show, _show), ("list", list_of, _list)):
+    if code is not None:
+        if file is not None:
+            raise UsageError("--take takes CODE, then the FILE to write, and nothing else")
+        return _take(code, app)
+    for option, value, action in (("show", show, _show), ("list", list_of, _list), ("give", give, _give)):
         if value is not None:
             if app is not None:
                 raise UsageError(f"--{option} takes one file and nothing else")
@@ -137,6 +146,30 @@ def _revoke(app: str, who: str) -> int:
         serials = ", ".join(map(str, new))
         print_line(f"{path} is list {listed.serial} and revokes {who} (serial {serials}); copy it beside every key")
         print_line(f"its holder still knows the psk of {listed.fingerprint}; only a new key shuts it out of everything")
+    return 0
+
+
+def _give(path: str) -> int:
+    from cexec.authority.code import Code
+    from cexec.authority.handover import give  # only these two options need a network
+
+    code = Code.new()
+
+    def ready() -> None:
+        click.echo(str(code))
+        print_line(f"on the other machine type, within ten minutes:  ckeygen --take {code}")
+
+    give(path, code, os.environ, ready)
+    print_line(f"{quoted(path)} was taken")
+    return 0
+
+
+def _take(text: str, path: str | None) -> int:
+    from cexec.authority.code import Code
+    from cexec.authority.handover import take
+
+    where, key = take(Code.parse(text), path, os.environ)
+    print_line(f"{quoted(where)} is a {key.description} of {key.fingerprint}; keep it secret")
     return 0
 
 
