@@ -272,6 +272,11 @@ class Shell:
                 pass  # it has ended meanwhile
         return found
 
+    def programs(self) -> list[str]:
+        """What `states` looks at, and the worker's log, for the message of a failure."""
+        found = [f"{process.pid} {process.status()} {process.cmdline()}" for process in self.service.started()]
+        return [*found, *self.service.lines]
+
     def close(self) -> None:
         self.service.close()
 
