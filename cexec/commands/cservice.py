@@ -239,7 +239,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _tell_that_it_serves(log: EventLog, keys: list[WorkerKey], slots: int, groups: GroupSockets, app: str) -> None:
     """The first line: what is served, where it is heard, and the client's command."""
-    client = app if app.endswith(".pub") else f"{app}.pub"
+    client = app if app.endswith(".pub") else f"{app.removesuffix('.worker')}.pub"
     plural = "slot" if slots == 1 else "slots"
     fingerprints = [key.fingerprint for key in keys]
     log.banner(

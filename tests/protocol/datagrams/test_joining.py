@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 
 from cexec.protocol.base.limits import MAXIMUM_DATAGRAM
-from cexec.protocol.datagrams import datagram
+from cexec.protocol.datagrams import datagram, relay_datagram
 from cexec.protocol.datagrams.forwarded import may_be_wrapped
 from cexec.protocol.datagrams.joining import (
     ELEMENT_SIZE,
@@ -97,6 +97,7 @@ def test_relays_and_workers_take_none_of_them_for_theirs() -> None:
         data = encode_message(message)
         assert not may_be_wrapped(data)  # a cservice passes none on to the others of its host
         assert datagram.parse(data, [bytes(32)]) is None
+        assert relay_datagram.read(data) is None
     assert datagram.JOINING not in datagram.KINDS
 
 
