@@ -133,10 +133,10 @@ def read_guarded(path: str, refused: int = OPEN_TO_OTHERS, largest: int = MAXIMU
         try:
             status = os.fstat(descriptor)
             if stat.S_ISREG(status.st_mode) and status.st_mode & refused:
-                how, mode = ("changed", "go-w") if refused == WRITABLE_BY_OTHERS else ("changed", "600")
-                if status.st_mode & refused & stat.S_IROTH:
-                    how = "read"
-                raise KeyFileError(f"can be {how} by others; type: chmod {mode} {quoted(path)}")
+                if refused == WRITABLE_BY_OTHERS:
+                    raise KeyFileError(f"can be changed by others; type: chmod go-w {quoted(path)}")
+                how = "read" if status.st_mode & stat.S_IROTH else "changed"
+                raise KeyFileError(f"can be {how} by others; type: chmod 600 {quoted(path)}")
             return _read_bounded(descriptor, largest)
         finally:
             os.close(descriptor)
