@@ -15,7 +15,7 @@ from cexec.authority.exchange import Giver, Taker, load_spake2
 from cexec.authority.make import EXIT_PUBLIC, KeyMakingError, write_undisturbed
 from cexec.errors import CexecError, KeyFileError, LocalError
 from cexec.net.announcer import Announcer
-from cexec.net.group_sockets import GroupSockets
+from cexec.net.group_sockets import REFRESH_INTERVAL, GroupSockets
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.certificate import valid_name
 from cexec.protocol.base.keys import ClientKey, RelayKey, WorkerKey, decode_key, encode_key
@@ -48,9 +48,13 @@ def give(path: str, code: Code, environ: Mapping[str, str], ready: Callable[[], 
             raise LocalError(f"cannot hear the group: {groups.description()}")
         giver = Giver(code, name if valid_name(name) else "key", encode_key(key).encode(), monotonic())
         ready()
+        refresh_at = monotonic() + REFRESH_INTERVAL
         while not giver.over:
-            _wait(groups.filenos(), giver.next_timeout())
+            _wait(groups.filenos(), min(giver.next_timeout(), refresh_at))
             now = monotonic()
+            if now >= refresh_at:  # addresses may have changed meanwhile
+                refresh_at = now + REFRESH_INTERVAL
+                groups.refresh()
             for data, source, via, _ in groups.receive(prefix=HEAD):
                 for answer in giver.receive_data(data, now):
                     groups.send_to(answer, source, via)

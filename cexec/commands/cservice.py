@@ -225,8 +225,8 @@ def command(
     worker.say_hello()
     _tell_that_it_serves(log, [one.key for one in served], slots, groups, app)
     for one in served:
-        if one.admission.problem:
-            log.event("revocations", reason=one.admission.problem)
+        if one.admission.problem or one.admission.warning:
+            log.event("revocations", reason=one.admission.problem or one.admission.warning)
     worker.run()
     if programs is not None and empty_program_cache:
         programs.cache.empty()

@@ -251,7 +251,9 @@ class Worker:
         """Follows a new list of revoked certificates, for clients that wait and for jobs that run."""
         admission = self._served[application].admission
         problem = admission.problem
-        self._log.event("revocations", reason=problem or "a new list has come")
+        self._log.event("revocations", reason=problem or admission.warning or "a new list has come")
+        if admission.revoked(self._served[application].key.identity.certificate):
+            self._log.event("revocations", reason="this worker's own certificate is revoked: clients will not take it")
         carried = self._jobs.announced()
         for known in self._heard.waiting():
             if known.mac1 in carried or known.application != application:

@@ -53,6 +53,7 @@ class Revocations:
         """`directory` has the memory; by default it is the user's directory for state, if there is one."""
         self.path = path
         self.problem = ""  # why no certificate is accepted
+        self.warning = ""  # why a restart would not know which list was seen
         self._authority = authority_public
         self._required = required
         directory = directory or state_directory()
@@ -164,6 +165,7 @@ class Revocations:
         import fcntl
 
         if self._memory is None:
+            self.warning = "there is no directory in which the number of the list can be remembered (XDG_STATE_HOME)"
             return
         try:
             os.makedirs(os.path.dirname(self._memory), mode=0o700, exist_ok=True)
@@ -175,5 +177,6 @@ class Revocations:
                     os.pwrite(fd, b"%0*d\n" % (MEMORY_SIZE - 1, self._serial), 0)
             finally:
                 os.close(fd)
-        except OSError:
-            pass  # this process remembers it
+            self.warning = ""
+        except OSError as error:  # this process remembers it
+            self.warning = f"the number of the list cannot be remembered in {self._memory}: {reason_of(error)}"

@@ -31,6 +31,11 @@ class Admission:
         """Why nobody at all is served, or ""."""
         return "" if self._revocations is None else self._revocations.problem
 
+    @property
+    def warning(self) -> str:
+        """What the owner of this machine should know about the list, or ""."""
+        return "" if self._revocations is None else self._revocations.warning
+
     def check(self, certificate: Certificate, wall_now: float) -> None:
         """Raises `CertificateError` unless its holder is served; `wall_now`: seconds since 1970."""
         certificate.check_dates(wall_now)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 HOP_DELAY = 0.1  # seconds (protocol) more for each relay between, so that near workers come first
 OPENING_SHARE = 0.3  # (ours) of one CPU that opening datagrams may take for long: the rest is for the jobs
+REFUSAL_RATE, REFUSAL_BURST = 1.0, 50.0  # lines a second (ours) about clients that are not served, and at once
 OPENING_BURST = 2.0  # seconds (ours) of CPU time: several thousand datagrams
 
 
@@ -51,6 +52,7 @@ class Listener:
         self._log = log
         self._receiver = GroupReceiver(groups, [one.key.mac1_key for one in served], now)
         self._openings = TokenBucket(OPENING_SHARE, OPENING_BURST, now)
+        self._refusals = TokenBucket(REFUSAL_RATE, REFUSAL_BURST, now)
         self._dropped = 0  # datagrams that were told of
         self._unopened = 0  # datagrams that were left alone to spare the CPU
         self._next_refresh = now + REFRESH_INTERVAL
@@ -169,7 +171,9 @@ class Listener:
             served.admission.check(opened.announcement.certificate, time())
         except CertificateError as error:
             self.heard.refuse(known, str(error))
-            self._log.event("refused", **known.fields(), reason=known.refusal)
+            if self._refusals.left(now):
+                self._refusals.spend(1.0)
+                self._log.event("refused", **known.fields(), reason=known.refusal)
             return known
         if opened.announcement.kind == CENSUS and not served.answers.take_part(known, now):
             self.heard.forget(parsed.mac1, now)

@@ -174,6 +174,19 @@ def test_without_a_place_for_the_memory_the_process_remembers(place: Place, monk
     refused(revocations, "list 3 was seen before")
 
 
+def test_a_number_that_cannot_be_remembered_is_told(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.state.write_text("no directory")
+    assert place.open().warning == ""
+    place.write(3)
+    assert "cannot be remembered in" in place.open().warning
+    for name in ("XDG_STATE_HOME", "HOME"):
+        monkeypatch.delenv(name, raising=False)
+    nowhere = Revocations(os.fspath(place.path), OWNER.authority_public)
+    assert "there is no directory in which the number of the list can be remembered" in nowhere.warning
+    place.state.unlink()
+    assert place.open().warning == ""
+
+
 @pytest.mark.parametrize(
     ("key", "expected"),
     [

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import pytest
 
+from cexec.protocol.base.certificate import Certificate
 from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.datagrams import alert, datagram
 from cexec.protocol.datagrams.alert import Alert, encode_alert
@@ -25,7 +28,7 @@ class Silent:
 
 
 class Worker:
-    def __init__(self) -> None:
+    def __init__(self, revoked: Callable[[Certificate], bool] = lambda certificate: False) -> None:
         self.bidder = Bidder(slots=1, random=lambda: 0.5)
         self.alerts = AlertSender(
             key=APPLICATION.worker,
@@ -33,6 +36,7 @@ class Worker:
             series=Series(None, ""),
             announcer=Silent(),  # type: ignore[arg-type]
             bidder=self.bidder,
+            revoked=revoked,
         )
 
     def run(self, job_id: bytes, identity: bytes = IDENTITY) -> None:
@@ -80,6 +84,14 @@ def test_a_complaint_about_a_job_that_it_never_had_is_an_ordinary_one_and_one_ab
     assert worker.bidder.penalty == 0.0
     worker.complain(OTHER_JOB)
     assert worker.bidder.penalty == COMPLAINT_DELAY
+
+
+def test_the_complaint_of_a_revoked_client_does_not_count() -> None:
+    worker = Worker(revoked=lambda certificate: certificate.serial == 1)
+    worker.run(JOB)
+    worker.complain(JOB)
+    worker.complain(OTHER_JOB)
+    assert worker.bidder.penalty == 0.0
 
 
 def test_no_more_jobs_are_remembered_than_there_is_room_for() -> None:

@@ -228,6 +228,21 @@ def test_a_client_whose_certificate_has_expired_is_told_so_and_kept_in_bounds(st
     assert station.ear.heard.get(sealed.mac1) is None
 
 
+def test_lines_about_clients_that_are_not_served_are_bounded(station: Station) -> None:
+    """The holder of a revoked key cannot fill the disk of a worker's log."""
+    late = APPLICATION.owner.issue_client("late", 7, not_after=1000)
+    count = 3 * int(listener.REFUSAL_BURST)
+    for number in range(count):
+        sealed = SealedAnnouncement(late, job_id=number.to_bytes(16, "big"), attempt=1)
+        station.hear(sent(sealed))
+        assert len(station.answered(sealed)) == 1  # the client is told all the same
+    assert len(station.events()) == listener.REFUSAL_BURST
+    station.wait(10.0)
+    for number in range(count):
+        station.hear(sent(SealedAnnouncement(late, job_id=number.to_bytes(16, "big"), attempt=2)))
+    assert len(station.events()) == listener.REFUSAL_BURST + 10
+
+
 # Censuses
 
 
