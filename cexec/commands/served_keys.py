@@ -6,6 +6,7 @@ Contract: `served_keys` reads key files and the list of revoked certificates bes
 
 from __future__ import annotations
 
+import os
 import socket
 import time
 from dataclasses import dataclass
@@ -37,16 +38,20 @@ def served_keys(
     """Returns what is served with these key files; `name` is that of a worker whose key is the private one."""
     if "" in patterns:
         raise UsageError("--clients: the pattern is empty, and no client is called so")
-    served = [_served_key(app, name, patterns, require_revoked) for app in apps]
+    # CEXEC_REVOKED can name the list of one application only: those of the others are beside their keys.
+    lists = [list_path(app, {} if index else os.environ) for index, app in enumerate(apps)]
+    served = [_served_key(app, name, patterns, path, require_revoked) for app, path in zip(apps, lists, strict=True)]
     for app, one in zip(apps[1:], served[1:], strict=True):
         if [other.key.fingerprint for other in served].count(one.key.fingerprint) > 1:
             raise UsageError(f"--also {app}: its key {one.key.fingerprint} is served already")
     return served
 
 
-def _served_key(app: str, name: str | None, patterns: Sequence[str], require_revoked: bool) -> ServedKey:
+def _served_key(
+    app: str, name: str | None, patterns: Sequence[str], revoked: str | None, require_revoked: bool
+) -> ServedKey:
     key = _worker_key(app, name)
-    revocations = Revocations(list_path(app), key.authority_public, required=require_revoked)
+    revocations = Revocations(revoked, key.authority_public, required=require_revoked)
     if revocations.revoked(key.identity.certificate):
         raise CertificateError(f"{app}: this worker's own certificate is revoked; ask its owner for a new one")
     return ServedKey(key, Admission(patterns, revocations))

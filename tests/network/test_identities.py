@@ -344,6 +344,21 @@ def test_each_key_has_a_list_of_its_own(service: StartService, authority: Author
     assert b"certificate of default (serial 1) is revoked" in refused.stderr
 
 
+def test_a_list_in_another_place_is_that_of_the_first_key_only(
+    service: StartService, authority: Authority, tmp_path: Path
+) -> None:
+    (tmp_path / "other").mkdir()
+    other = Application(tmp_path / "other", "old")
+    authority.revoke("default")
+    place = tmp_path / "list"
+    (tmp_path / "app.revoked").rename(place)
+    options = ["--also", str(other.secret)]
+    environment = {"CEXEC_REVOKED": str(place), "XDG_STATE_HOME": str(tmp_path / "state")}
+    service(*TELL, options=options, application=authority.application, environment=environment)
+    assert other.run("-n", environment=SOON).stdout == b"default\n"
+    assert b"is revoked" in authority.application.run("-n", environment=SOON).stderr
+
+
 def test_the_same_key_is_not_served_twice(authority: Authority) -> None:
     app = authority.application
     argv = command("cservice", "--also", app.secret, app.secret, "true")
