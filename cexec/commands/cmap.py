@@ -28,7 +28,7 @@ from cexec.cmap.results.commit import unsaved
 from cexec.cmap.run.coordinator import Coordinator
 from cexec.cmap.run.policy import EXIT_NO_WORKER, EXIT_OTHER
 from cexec.cmap.setup import Setup
-from cexec.commands.cmap_options import cmap_options, options_from
+from cexec.commands.cmap_options import call_of, cmap_options, options_from
 from cexec.commands.cmap_watch import Watch, explain_main, watch_options
 from cexec.commands.common import print_error, print_line, run_click
 from cexec.errors import CexecError, LocalError, NoWorkerError, UsageError
@@ -98,11 +98,10 @@ def _run(
     inputs: Sequence[tuple[str, list[str]]],
 ) -> int:
     """Runs everything; returns the exit status for what went wrong, which of a key is the one that cexec has."""
-    path, key = _read_key(application)
+    path = find_client_key(application)
+    key = _read_key(path)
     try:
-        return _run_all(
-            key, trust_opener(key, path, required=values["require_revoked"]), application, values, arguments, inputs
-        )
+        return _run_all(key, path, application, values, arguments, inputs)
     except UsageError:
         raise
     except KeyboardInterrupt:
@@ -115,34 +114,38 @@ def _run(
 
 def _run_all(
     key: ClientKey,
-    open_trust: Callable[[], Trust],
+    path: str,
     application: str,
     values: Mapping[str, Any],
     arguments: Sequence[str],
     inputs: Sequence[tuple[str, list[str]]],
 ) -> int:
     options = options_from(values)
+    shared = _path_of_standard_input() if options.tee and options.dry_run else ""
     _raise_descriptor_limit()
     if not (inputs or options.arg_file or options.params or options.array or options.slices) and os.isatty(0):
         print_line("cmap: reading inputs from the terminal, one on each line; Ctrl-D ends them")
     setup = Setup(
         options,
         application=application,
+        key=path,
         fingerprint=key.fingerprint,
         arguments=arguments,
         inputs=inputs,
         stdin=_standard_input(unbuffered=options.pipe),
     )
     try:
+        needs = None if setup.program is None else setup.program.needs()
+        open_trust = trust_opener(key, path, required=values["require_revoked"])
+        terms = _terms(key, open_trust, values, os.environ, needs)
         if options.dry_run:
-            lines = dry_run(setup.plan, setup.dry_run(), application)
+            lines = dry_run(setup.plan, setup.dry_run(), call_of(application, values, shared))
             AppendFile(1, "standard output").append(encode(line) + b"\n" for line in lines)
             return 0
-        needs = None if setup.program is None else setup.program.needs()
         open_trust().check_list()
-        terms = _terms(key, open_trust, values, os.environ, needs)
+        watch = Watch(values, f"cmap {application}")
         setup.open()
-        watch = Watch(values, f"cmap {application}", setup.journal)
+        watch.begin(setup.journal)
         try:
             return asyncio.run(_coordinate(setup, terms, watch))
         finally:
@@ -162,6 +165,16 @@ def _standard_input(*, unbuffered: bool) -> BinaryIO:
     if not unbuffered and sys.stdin is not None:
         return sys.stdin.buffer
     return open(0, "rb", buffering=0, closefd=False)
+
+
+def _path_of_standard_input() -> str:
+    """Returns the name of the file that standard input is, at its beginning; empty if it is none."""
+    try:
+        path = os.readlink("/proc/self/fd/0")
+        there = os.lseek(0, 0, os.SEEK_CUR) == 0 and os.path.samestat(os.stat(path), os.fstat(0))
+    except OSError:
+        return ""
+    return path if there and os.path.isfile(path) else ""
 
 
 async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
@@ -198,6 +211,9 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
             print_line(f"cmap: --halt {setup.halt}; {attempts.not_done}{setup.advice}")
         elif not parts.scheduler.begun:
             print_line(f"cmap: nothing to do: {setup.why_nothing}")
+        for told in setup.left_undone:
+            print_line(f"cmap: {told}")
+            status = status or EXIT_OTHER
         return status
     except CexecError as error:
         left = {*setup.saver.unsaved, *attempts.running}
@@ -231,12 +247,10 @@ def _tell(text: str) -> None:
     print_line(f"cmap: {text}")
 
 
-def _read_key(name: str) -> tuple[str, ClientKey]:
-    """Returns the key's path, beside which the list of revoked certificates may be, and the key."""
-    path = find_client_key(name)
+def _read_key(path: str) -> ClientKey:
     key = read_key(path, (ClientKey,), "cmap needs the client key that ckeygen wrote beside it (APP.pub)")
     try:
         key.identity.certificate.check_dates(time.time())
     except CexecError as error:
         raise type(error)(f"{path}: {error}; ask its owner for a new one, or set the clock") from None
-    return path, key
+    return key

@@ -2,7 +2,8 @@
 
 Contract: `advance` lets the pump move bytes, waiting for at most `timeout` seconds, and passes its events to the
 attempt.  When that is due, it asks the kernel about the worker's machine, and `watch` if the worker has been revoked.
-It raises no error for a fault of the worker or of the connection: these become events of the attempt.
+It judges only by a time after which all that had come was read: this process may have been stopped meanwhile.  It
+raises no error for a fault of the worker or of the connection: these become events of the attempt.
 `next_timeout(attempt, watch)` says when the next step is due although nothing has come.
 """
 
@@ -28,18 +29,17 @@ def next_timeout(attempt: Attempt, watch: RevocationWatch | None) -> float | Non
     return watch.next_timeout() if due is None else min(due, watch.next_timeout())
 
 
-def advance(attempt: Attempt, pump: Pump, timeout: float | None, watch: RevocationWatch | None = None) -> float:
-    """Makes one step; returns the time after it."""
+def advance(attempt: Attempt, pump: Pump, timeout: float | None, watch: RevocationWatch | None = None) -> None:
+    """Makes one step."""
+    now = monotonic()
     try:
         attempt.receive(pump.step(timeout))
     except CexecError as error:
         attempt.connection_failed(error)
-    now = monotonic()
-    if not attempt.over and attempt.stepped(now):
+    if not attempt.over and pump.read_all and attempt.stepped(now):
         attempt.looked(*unacknowledged(pump.connection), now)
     if watch is not None and not attempt.over:
         try:
-            watch.look(now)
+            watch.look(monotonic())
         except CexecError as error:
             attempt.connection_failed(error)
-    return now

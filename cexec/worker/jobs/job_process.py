@@ -130,6 +130,7 @@ class JobProcess:
             announced=offer.identity,
             weight=announcement.weight,
             client=offer.client,
+            origin=known.origin,
             certificate=announcement.certificate,
             worker_address=str(local[0]),
             application=known.application,
@@ -224,7 +225,7 @@ class JobProcess:
         told = AlertedJob(
             job_id=report.job_id,
             attempt=report.attempt,
-            client_name=carried.name,
+            client_name=carried.certificate.name,
             client_address=str(carried.client[0]),
             worker_address=carried.worker_address,
         )
