@@ -42,6 +42,10 @@ class CertificateError(ProtocolError):
     """A certificate that is genuine but not valid now, or not for this role; the message says what the clock says."""
 
 
+class RevokedError(CertificateError):
+    """A certificate that its authority has revoked, or that cannot be judged because the list is missing or damaged."""
+
+
 class NoWorkerError(CexecError):
     """No worker of the application answered in time, or none fits."""
 

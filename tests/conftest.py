@@ -62,9 +62,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Records of jobs, too: a cservice sweeps, and tells of, what other people's killed ones have left."""
+    """Records of jobs, too: a cservice sweeps, and tells of, what other people's killed ones have left.
+
+    And the numbers of jobs and of lists of revoked certificates, which tests would leave in the developer's home.
+    """
     with pytest.MonkeyPatch.context() as patch:
-        environment = local_environment({"XDG_RUNTIME_DIR": str(tmp_path_factory.mktemp("runtime"))})
+        places = {"XDG_RUNTIME_DIR": "runtime", "XDG_STATE_HOME": "state"}
+        own = {name: str(tmp_path_factory.mktemp(place)) for name, place in places.items()}
+        environment = local_environment(own)
         for name in os.environ.keys() - environment.keys():
             patch.delenv(name)
         for name, value in environment.items():

@@ -73,7 +73,9 @@ class LeasingWorker:
         self._pump = Pump(theirs, other, self._session)
         self._prepare()
         hello = SimpleNamespace(name="w", attributes={}, once=False, slots=1)
-        self.winner: Any = SimpleNamespace(connection=ours, records=one, session=client, hello=hello, address="here")
+        self.winner: Any = SimpleNamespace(
+            connection=ours, records=one, session=client, hello=hello, address="here", watch=None
+        )
         self._thread = threading.Thread(target=self._serve, daemon=True)
         self._thread.start()
 

@@ -23,9 +23,10 @@ FORBIDDEN = {
 
 LATER = {
     "cexec.client.attempt.inputs", "cexec.client.attempt.outputs",
-    "cexec.client.blocking.driver", "cexec.client.search.candidate",
+    "cexec.client.blocking.driver", "cexec.client.search.candidate", "cexec.client.search.trust",
     "cexec.net.pump", "cexec.protocol.connection.channel", "cexec.protocol.connection.frames",
     "cexec.protocol.connection.session", "cexec.system.io.fds", "cexec.system.io.wakeup",
+    "cexec.protocol.base.revocation", "cexec.system.storage.revocations",
 }  # fmt: skip
 
 

@@ -14,10 +14,11 @@ from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, IDENTITY_SIZE, LEAS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from cexec.client.attempt.files import FilePlan
     from cexec.client.search.trace import Trace
+    from cexec.client.search.trust import Trust
     from cexec.net.groups import GroupEntry
     from cexec.protocol.base.keys import ClientKey
     from cexec.protocol.connection.frames import Go
@@ -73,13 +74,22 @@ class Times:
 
 
 class Target:
-    """`requirements`: those that a worker must meet.  `weight`: the job's share of the turns where jobs wait."""
+    """`requirements`: those that a worker must meet.  `weight`: the job's share of the turns where jobs wait.
 
-    __slots__ = ("requirements", "weight")
+    `open_trust` returns the verdicts about revoked workers; all searches of a program share them.
+    """
 
-    def __init__(self, requirements: Requirements | None = None, weight: int = 1) -> None:
+    __slots__ = ("open_trust", "requirements", "weight")
+
+    def __init__(
+        self,
+        requirements: Requirements | None = None,
+        weight: int = 1,
+        open_trust: Callable[[], Trust] | None = None,
+    ) -> None:
         self.requirements = requirements
         self.weight = weight
+        self.open_trust = open_trust
 
 
 class JobStreams:
@@ -215,6 +225,20 @@ class Request:
         variables = {f"PEER_{name}": value for name, value in invocation.environment.items()}
         if problem := too_long(invocation.arguments, variables):
             raise UsageError(f"{problem}; give the rest as standard input")
+
+
+def trust_opener(key: ClientKey, path: str, *, required: bool) -> Callable[[], Trust]:
+    """Returns a function that reads the list beside the key at `path` when it is first called, and keeps it."""
+    opened: list[Trust] = []
+
+    def open_trust() -> Trust:
+        if not opened:
+            from cexec.client.search.trust import Trust  # while workers think about the announcement
+
+            opened.append(Trust(key, path, required=required))
+        return opened[0]
+
+    return open_trust
 
 
 def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:

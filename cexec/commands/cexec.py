@@ -23,6 +23,7 @@ from cexec.client.request import (
     Request,
     Target,
     Times,
+    trust_opener,
 )
 from cexec.client.search.targets import requirements_from
 from cexec.errors import EXIT_TEMPORARY, CexecError, UsageError
@@ -61,6 +62,7 @@ OPTIONS: tuple[Option, ...] = (
     (("--fetch",), "NAME[=FILE]...", "A file that the program leaves there; it comes back whole or not at all."),
     (("--program",), "PLATFORM=FILE...", "Run this program, where a worker allows that: linux-x86_64=./worker."),
     (("--no-fetch-on-failure",), "", "Fetch nothing when the program fails."),
+    (("--require-revoked",), "", "Trust no worker until there is a list of revoked certificates."),
     (("--time-limit",), "TIME", "End the program after this time: 90, 1m30s, 2h."),
     (("--cpu-limit",), "TIME", "End a process of the program that has used so much CPU time."),
     (("--memory-limit",), "SIZE", "What the program may use: 500M, 2G."),
@@ -122,7 +124,11 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
         key,
         network=NetworkSettings.from_environment(environ),
         times=Times.from_environment(environ, for_ever=for_ever),
-        target=Target(requirements, _whole(options, ("weight",), 1, 1, MAXIMUM_WEIGHT)),
+        target=Target(
+            requirements,
+            _whole(options, ("weight",), 1, 1, MAXIMUM_WEIGHT),
+            trust_opener(key, path, required=bool(options.get("require_revoked"))),
+        ),
         streams=JobStreams(descriptors, files=files, no_stdin=bool(options.get("no_stdin"))),
         invocation=Invocation(
             arguments=[os.fsencode(argument) for argument in arguments],

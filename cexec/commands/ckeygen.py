@@ -1,63 +1,103 @@
-"""ckeygen: makes an application's keys, and shows what a key file is.
+"""ckeygen(1): makes an application's keys, issues and revokes those of single clients and workers, and shows them.
 
-Contract: `main(argv)` returns the exit status of ckeygen(1).  Files are written whole or not at all and never replaced;
-two ckeygen at once on one APP end with the same two files.
+Contract: `main(argv)` returns the exit status of ckeygen(1).  A call does one thing: it makes APP and APP.pub unless an
+option names something else.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 from typing import TYPE_CHECKING
 
 import click
 
 from cexec import __version__
+from cexec.authority.issue import LONGEST_DAYS, issue, revoke
+from cexec.authority.make import EXIT_PRIVATE_INVALID, KeyMakingError, make
+from cexec.authority.show import describe_file, list_issued
 from cexec.commands.common import print_line, run_click
-from cexec.errors import CexecError, KeyFileError, LocalError, UsageError
-from cexec.protocol.base import sodium
-from cexec.protocol.base.certificate import civil_date
-from cexec.protocol.base.keys import ClientKey, Key, OwnerKey, RelayKey, WorkerKey, encode_key
+from cexec.errors import KeyFileError, LocalError, UsageError
+from cexec.protocol.base.certificate import ROLE_CLIENT, ROLE_WORKER, civil_date
+from cexec.protocol.base.keys import OwnerKey
 from cexec.system.reason import reason_of
-from cexec.system.storage.keyfile import quoted, read_key, write_new
+from cexec.system.storage.keyfile import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-# The ancestor's exit statuses; 100 and 111 are those of errors.py.
-EXIT_PRIVATE_INVALID = 101
-EXIT_PUBLIC = 102
-EXIT_PRIVATE_UNWRITABLE = 103
-EXIT_OTHER_INPUT = 104
-
 INPUT_CHUNK = 256 * 1024  # bytes (ours) of standard input hashed at a time
-
-
-class _Failure(CexecError):
-    """An error with ckeygen's own exit status."""
-
-    def __init__(self, exit_status: int, message: str) -> None:
-        super().__init__(message)
-        self.exit_status = exit_status
 
 
 @click.command("ckeygen", help="Make the private key APP, and APP.pub, the key for clients.  Existing keys stay.")
 @click.option("-stdin", "--stdin", "from_input", is_flag=True, help="Derive the key from a hash of standard input.")
 @click.option("--relay", is_flag=True, help="Also make APP.relay, for relays that forward this application only.")
-@click.option("--show", metavar="FILE", help="Print what kind of key FILE is, its fingerprint, names and dates.")
+@click.option("--client", metavar="NAME", help="Issue a key for one client: --client NAME APP FILE.")
+@click.option(
+    "--worker", metavar="NAME", help="Issue a key for one worker, which can issue none: --worker NAME APP FILE."
+)
+@click.option("--days", type=click.IntRange(1, LONGEST_DAYS), metavar="N", help="The issued key ends after N days.")
+@click.option("--list", "list_of", metavar="APP", help="Print what was issued with APP, and when it ends.")
+@click.option(
+    "--revoke", "who", metavar="WHO", help="Revoke the keys of a name, or a serial: --revoke NAME|SERIAL APP."
+)
+@click.option("--give", metavar="APP.pub", help="Print a code, and give this key to the machine where it is typed.")
+@click.option("--take", "code", metavar="CODE", help="Take the key that another machine gives: --take CODE [FILE].")
+@click.option("--show", metavar="FILE", help="Print what kind of file FILE is, its fingerprint, names and dates.")
 @click.argument("app", required=False)
-@click.argument("public", metavar="[APP.pub]", required=False)
+@click.argument("file", metavar="[APP.pub]", required=False)
 @click.version_option(__version__, prog_name="ckeygen", message="%(prog)s %(version)s")
-def _command(from_input: bool, relay: bool, show: str | None, app: str | None, public: str | None) -> int:
-    if show is not None:
-        if app is not None or from_input or relay:
-            raise UsageError("--show takes one file and nothing else")
-        return _show(show)
+def _command(
+    from_input: bool,
+    relay: bool,
+    client: str | None,
+    worker: str | None,
+    days: int | None,
+    list_of: str | None,
+    who: str | None,
+    give: str | None,
+    code: str | None,
+    show: str | None,
+    app: str | None,
+    file: str | None,
+) -> int:
+    issued = [(role, name) for role, name in ((ROLE_CLIENT, client), (ROLE_WORKER, worker)) if name is not None]
+    given = {"show": show, "list": list_of, "give": give, "take": code, "revoke": who, **dict(issued)}
+    _refuse_mixture(given, from_input or relay)
+    if days is not None and not issued:
+        raise UsageError("--days needs --client or --worker")
+    if code is not None:
+        if file is not None:
+            raise UsageError("--take takes CODE, then the FILE to write, and nothing else")
+        return _take(code, app)
+    for option, value, action in (("show", show, _show), ("list", list_of, _list), ("give", give, _give)):
+        if value is not None:
+            if app is not None:
+                raise UsageError(f"--{option} takes one file and nothing else")
+            return action(value)
     if not app:
         raise UsageError("the name of the application's key is missing; see ckeygen --help")
-    public = public or f"{app}.pub"
+    if who is not None:
+        if file is not None:
+            raise UsageError("--revoke takes NAME or SERIAL, then APP, and nothing else")
+        return _revoke(app, who)
+    for role, name in issued:
+        if not file:
+            raise UsageError(f"--{role} takes NAME, then APP, then the FILE to write")
+        return _issue(app, file, role, name, days)
+    public = file or f"{app}.pub"
     _refuse_one_name([app, public, *([f"{app}.relay"] if relay else [])])
-    return _make(app, public, f"{app}.relay" if relay else None, _owner_from_input() if from_input else None)
+    relay_path = f"{app}.relay" if relay else None
+    _tell(app, public, relay_path, make(app, public, relay_path, _owner_from_input() if from_input else None))
+    return 0
+
+
+def _refuse_mixture(actions: dict[str, str | None], makes: bool) -> None:
+    """A call does one thing."""
+    given = [f"--{name}" for name, value in actions.items() if value is not None]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} cannot be used together")
+    if given and makes:
+        raise UsageError(f"{given[0]} cannot be used with --stdin or --relay")
 
 
 def _refuse_one_name(paths: list[str]) -> None:
@@ -79,69 +119,6 @@ def _owner_from_input() -> OwnerKey:
         raise LocalError(f"cannot read standard input: {reason_of(error)}") from None
 
 
-def _make(app: str, public: str, relay: str | None, wanted: OwnerKey | None) -> int:
-    # APP is written before APP.pub, so an APP.pub that was there when APP was not belongs to some other key; then
-    # nothing is written, rather than a private key whose public half is missing.
-    public_was_there = os.path.lexists(public)
-    owner = _existing_owner(app, wanted) if os.path.lexists(app) else None
-    if owner is None:
-        owner = wanted or OwnerKey(sodium.random_bytes(sodium.KEY_SIZE))
-        if public_was_there:
-            _compare(public, owner.client_key())
-        try:
-            _write_undisturbed(app, owner)
-        except FileExistsError:
-            owner = _existing_owner(app, wanted)
-        except LocalError as error:
-            raise _Failure(EXIT_PRIVATE_UNWRITABLE, str(error)) from None
-    _write_or_compare(public, owner.client_key())
-    if relay is not None:
-        _write_or_compare(relay, owner.relay_key())
-    _tell(app, public, relay, owner)
-    return 0
-
-
-def _existing_owner(app: str, wanted: OwnerKey | None) -> OwnerKey:
-    try:
-        owner = read_key(app, (OwnerKey,), "APP must be the private key or not exist yet")
-    except KeyFileError as error:
-        raise _Failure(EXIT_PRIVATE_INVALID, str(error)) from None
-    if wanted is not None and not sodium.equal(owner.seed, wanted.seed):
-        raise _Failure(EXIT_OTHER_INPUT, f"{app} exists and is not the key of this standard input")
-    return owner
-
-
-def _write_or_compare(path: str, key: ClientKey | RelayKey) -> None:
-    if not os.path.lexists(path):
-        try:
-            _write_undisturbed(path, key)
-            return
-        except FileExistsError:
-            pass  # another ckeygen was faster
-        except LocalError as error:
-            raise _Failure(EXIT_PUBLIC, str(error)) from None
-    _compare(path, key)
-
-
-def _write_undisturbed(path: str, key: Key) -> None:
-    """Writes a key; a signal waits for the few milliseconds, so that no draft of a secret stays behind."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGHUP, signal.SIGINT, signal.SIGTERM))
-    try:
-        write_new(path, encode_key(key))
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _compare(path: str, key: ClientKey | RelayKey) -> None:
-    """Returns True if the file at `path` holds just this key; its holder's comments do not count."""
-    try:
-        found = read_key(path, (type(key),), "it is in the way and was left untouched")
-    except KeyFileError as error:
-        raise _Failure(EXIT_PUBLIC, str(error)) from None
-    if encode_key(found) != encode_key(key):
-        raise _Failure(EXIT_PUBLIC, f"{path} belongs to another private key and was left untouched")
-
-
 def _tell(app: str, public: str, relay: str | None, owner: OwnerKey) -> None:
     app, public = quoted(app), quoted(public)
     print_line(f"{app} is the private key of {owner.fingerprint}: on the workers run  cservice {app} PROGRAM")
@@ -152,26 +129,62 @@ def _tell(app: str, public: str, relay: str | None, owner: OwnerKey) -> None:
         print_line("both are exactly as secret as the standard input was: public input makes a public key")
 
 
-def _show(path: str) -> int:
-    try:
-        key = read_key(path, (OwnerKey, ClientKey, WorkerKey, RelayKey))
-    except KeyFileError as error:
-        raise _Failure(EXIT_PRIVATE_INVALID, str(error)) from None
-    click.echo("\n".join(_description(key)))
+def _issue(app: str, path: str, role: str, name: str, days: int | None) -> int:
+    certificate = issue(app, path, role, name, days).identity.certificate
+    end = "without an end" if certificate.not_after is None else f"until {civil_date(certificate.not_after)}"
+    use = f"cexec {quoted(path)}" if role == ROLE_CLIENT else f"cservice {quoted(path)} PROGRAM"
+    print_line(f"{quoted(path)} is the key of the {role} {name}, serial {certificate.serial}, {end}:  {use}")
     return 0
 
 
-def _description(key: Key) -> list[str]:
-    """Nothing here is secret."""
-    lines = [f"kind: {key.description}", f"fingerprint: {key.fingerprint}"]
-    if key.from_input:
-        lines.append("made from: standard input, and exactly as secret")
-    if isinstance(key, ClientKey | WorkerKey):
-        certificate = key.identity.certificate
-        lines += [f"{certificate.role}: {certificate.name}", f"serial: {certificate.serial}"]
-        for word, date in (("valid from", certificate.not_before), ("valid until", certificate.not_after)):
-            lines.append(f"{word}: {'no date' if date is None else civil_date(date, minutes=True)}")
-    return lines
+def _revoke(app: str, who: str) -> int:
+    listed, new = revoke(app, who)
+    path = quoted(f"{app}.revoked")
+    if not new:
+        print_line(f"{who} was revoked before; {path} is list {listed.serial}")
+    else:
+        serials = ", ".join(map(str, new))
+        print_line(f"{path} is list {listed.serial} and revokes {who} (serial {serials}); copy it beside every key")
+        print_line(f"its holder still knows the psk of {listed.fingerprint}; only a new key shuts it out of everything")
+    return 0
+
+
+def _give(path: str) -> int:
+    from cexec.authority.code import Code
+    from cexec.authority.handover import give  # only these two options need a network
+
+    code = Code.new()
+
+    def ready() -> None:
+        click.echo(str(code))
+        print_line(f"on the other machine type, within ten minutes:  ckeygen --take {code}")
+
+    give(path, code, os.environ, ready)
+    print_line(f"{quoted(path)} was taken")
+    return 0
+
+
+def _take(text: str, path: str | None) -> int:
+    from cexec.authority.code import Code
+    from cexec.authority.handover import take
+
+    where, key = take(Code.parse(text), path, os.environ)
+    print_line(f"{quoted(where)} is a {key.description} of {key.fingerprint}; keep it secret")
+    return 0
+
+
+def _list(app: str) -> int:
+    click.echo("\n".join(list_issued(app)))
+    return 0
+
+
+def _show(path: str) -> int:
+    try:
+        lines = describe_file(path)
+    except KeyFileError as error:
+        raise KeyMakingError(EXIT_PRIVATE_INVALID, str(error)) from None
+    click.echo("\n".join(lines))
+    return 0
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -18,7 +18,7 @@ import click
 
 from cexec import __version__
 from cexec.client.aio.worker_search import Terms
-from cexec.client.request import NetworkSettings, Target, Times
+from cexec.client.request import NetworkSettings, Target, Times, trust_opener
 from cexec.client.search.targets import requirements_from
 from cexec.cmap.inputs.sources import split_words
 from cexec.cmap.inputs.tables import encode
@@ -37,8 +37,10 @@ from cexec.system.storage.keyfile import find_client_key, read_key
 from cexec.system.units import show_count
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from typing import BinaryIO
+
+    from cexec.client.search.trust import Trust
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ARGUMENTS = "--"
@@ -134,11 +136,13 @@ def _run_all(
     )
     try:
         needs = None if setup.program is None else setup.program.needs()
-        terms = _terms(key, values, os.environ, needs)
+        open_trust = trust_opener(key, path, required=values["require_revoked"])
+        terms = _terms(key, open_trust, values, os.environ, needs)
         if options.dry_run:
             lines = dry_run(setup.plan, setup.dry_run(), call_of(application, values, shared))
             AppendFile(1, "standard output").append(encode(line) + b"\n" for line in lines)
             return 0
+        open_trust().check_list()
         watch = Watch(values, f"cmap {application}")
         setup.open()
         watch.begin(setup.journal)
@@ -224,14 +228,18 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
 
 
 def _terms(
-    key: ClientKey, values: Mapping[str, Any], environ: Mapping[str, str], needs: Mapping[str, str] | None
+    key: ClientKey,
+    open_trust: Callable[[], Trust],
+    values: Mapping[str, Any],
+    environ: Mapping[str, str],
+    needs: Mapping[str, str] | None,
 ) -> Terms:
     requirements, for_ever = requirements_from(values, environ, needs)
     return Terms(
         key,
         network=NetworkSettings.from_environment(environ),
         times=Times.from_environment(environ, for_ever=for_ever),
-        target=Target(requirements, values["weight"]),
+        target=Target(requirements, values["weight"], open_trust),
     )
 
 

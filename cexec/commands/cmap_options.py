@@ -157,6 +157,7 @@ OPTIONS: tuple[Decorator, ...] = (
         help="Where several cmaps or jobs wait, this one's share.",
         default="1",
     ),
+    _flag("--require-revoked", help="Trust no worker until there is a list of revoked certificates."),
     _typed("--delay", parse=parse_duration, metavar="TIME", help="Between two starts."),
     _typed("--rate", parse=parse_rate, metavar="N", help="At most so many starts a second; N/m, N/h."),
 )

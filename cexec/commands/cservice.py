@@ -10,7 +10,6 @@ import os
 import random
 import socket
 import sys
-import time
 from functools import partial
 
 import click
@@ -18,12 +17,13 @@ import click
 from cexec import __version__
 from cexec.commands.common import run_click
 from cexec.commands.parameters import AnyText, Parsed
-from cexec.errors import CertificateError, LocalError, UsageError
+from cexec.commands.served_keys import served_keys
+from cexec.errors import LocalError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.group_sockets import GroupSockets
 from cexec.net.groups import GroupEntry, groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.certificate import valid_name
-from cexec.protocol.base.keys import OwnerKey, WorkerKey
+from cexec.protocol.base.keys import WorkerKey
 from cexec.protocol.base.limits import MAXIMUM_NAME
 from cexec.protocol.base.wire import Writer
 from cexec.protocol.datagrams.hello import MAXIMUM_ATTRIBUTES
@@ -42,7 +42,6 @@ from cexec.system.process.resource_limits import (
 )
 from cexec.system.storage.directories import runtime_directory, state_directory
 from cexec.system.storage.eventlog import EventLog
-from cexec.system.storage.keyfile import read_key
 from cexec.system.storage.program_cache import DEFAULT_LIMIT, ProgramCache, default_directory, parse_limit
 from cexec.system.storage.series import Series
 from cexec.system.units import parse_number, parse_whole
@@ -128,6 +127,20 @@ LONGEST_BOOST = 10**9  # microseconds (ours): no client waits for a bid so long
     metavar="CMD",
     help="A program that prints this machine's load, 0 idle to 1 full, run once a second.",
 )
+@click.option(
+    "--also",
+    multiple=True,
+    metavar="APP",
+    help="Serve another key as well, while clients change from one to the other.",
+)
+@click.option(
+    "--clients",
+    "patterns",
+    multiple=True,
+    metavar="PATTERN",
+    help="Serve the clients with such a name only, a shell pattern; may be given again.",
+)
+@click.option("--require-revoked", is_flag=True, help="Serve nobody until there is a list of revoked certificates.")
 @click.version_option(__version__, prog_name="cservice", message="%(prog)s %(version)s")
 @click.argument("app")
 @click.argument("exe")
@@ -151,6 +164,9 @@ def command(
     log_format: str,
     speed: float | None,
     load_command: str | None,
+    also: tuple[str, ...],
+    patterns: tuple[str, ...],
+    require_revoked: bool,
     app: str,
     exe: str,
     arg: tuple[str, ...],
@@ -160,7 +176,7 @@ def command(
     Clients on the network then run it with `cexec APP.pub`; their standard input, output and error are the program's.
     """
     slots = slots or _concurrency()
-    key = _worker_key(app, name)
+    served = served_keys((app, *also), name, patterns, require_revoked=require_revoked)
     programs = None
     if allow_programs:
         programs = _programs([exe, *arg], program_cache, program_cache_size)
@@ -189,11 +205,15 @@ def command(
     dice = random.SystemRandom().random
     host = socket.gethostname()[:MAXIMUM_NAME]
     worker = Worker(
-        role=Role(
-            key=key,
-            profile=Profile(host=host, slots=slots, speed=speed, attributes=described, once=once),
-            series=Series(state_directory(), f"series-{key.fingerprint}-{key.identity.certificate.name}"),
-        ),
+        roles=[
+            Role(
+                key=one.key,
+                series=Series(state_directory(), f"series-{one.key.fingerprint}-{one.key.identity.certificate.name}"),
+                admission=one.admission,
+            )
+            for one in served
+        ],
+        profile=Profile(host=host, slots=slots, speed=speed, attributes=described, once=once),
         network=WorkerNetwork(groups=groups, announcer=_announcer(entries, port, groups)),
         program=program,
         bidder=Bidder(slots=slots, speed=speed, boost=_boost(), random=dice),
@@ -203,7 +223,10 @@ def command(
     )
     process.become_urgent()  # a machine whose jobs take all CPUs must answer all the same
     worker.say_hello()
-    _tell_that_it_serves(log, key, slots, groups, app)
+    _tell_that_it_serves(log, [one.key for one in served], slots, groups, app)
+    for one in served:
+        if one.admission.problem or one.admission.warning:
+            log.event("revocations", reason=one.admission.problem or one.admission.warning)
     worker.run()
     if programs is not None and empty_program_cache:
         programs.cache.empty()
@@ -214,35 +237,21 @@ def main(argv: list[str] | None = None) -> int:
     return run_click(command, argv)
 
 
-def _tell_that_it_serves(log: EventLog, key: WorkerKey, slots: int, groups: GroupSockets, app: str) -> None:
+def _tell_that_it_serves(log: EventLog, keys: list[WorkerKey], slots: int, groups: GroupSockets, app: str) -> None:
     """The first line: what is served, where it is heard, and the client's command."""
-    client = app if app.endswith(".pub") else f"{app}.pub"
+    client = app if app.endswith(".pub") else f"{app.removesuffix('.worker')}.pub"
     plural = "slot" if slots == 1 else "slots"
+    fingerprints = [key.fingerprint for key in keys]
     log.banner(
-        f"cservice: serving {key.fingerprint} with {slots} {plural}, listening on {groups.description()}; "
+        f"cservice: serving {' and '.join(fingerprints)} with {slots} {plural}, listening on {groups.description()}; "
         f"run a job with: cexec {client}",
-        fingerprint=key.fingerprint,
-        name=key.identity.certificate.name,
+        fingerprint=fingerprints[0],
+        also=fingerprints[1:] or None,
+        name=keys[0].identity.certificate.name,
         slots=slots,
         addresses=groups.addresses(),
         command=f"cexec {client}",
     )
-
-
-def _worker_key(app: str, name: str | None) -> WorkerKey:
-    key = read_key(
-        app, (OwnerKey, WorkerKey), "cservice needs the private key that ckeygen made, APP, or an APP.worker"
-    )
-    if isinstance(key, WorkerKey):
-        try:
-            key.identity.certificate.check_dates(time.time())
-        except CertificateError as error:
-            raise CertificateError(f"{app}: {error}; ask its owner for a new one, or set the clock") from None
-        return key
-    assert isinstance(key, OwnerKey)  # read_key gives nothing else
-    if name is not None and not valid_name(name):
-        raise UsageError(f"--name {name!r}: up to {MAXIMUM_NAME} letters, digits, dots, - and _")
-    return key.worker_key(name or _host_name())
 
 
 def _programs(command: list[str], directory: str | None, size: int | None) -> SentPrograms:
@@ -281,12 +290,6 @@ def _announcer(entries: list[GroupEntry] | None, port: int, groups: GroupSockets
     if groups.registration is not None:
         announcer.share(groups.registration)
     return announcer
-
-
-def _host_name() -> str:
-    """This host's name, as far as a certificate can say it."""
-    plain = "".join(c if c.isascii() and (c.isalnum() or c in "._-") else "-" for c in socket.gethostname())
-    return plain[:MAXIMUM_NAME] or "worker"
 
 
 def _concurrency() -> int:

@@ -11,23 +11,26 @@ from __future__ import annotations
 import enum
 import select
 import signal
-from dataclasses import dataclass
-from time import monotonic
+from dataclasses import dataclass, field
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
+from cexec.errors import CertificateError
 from cexec.protocol.datagrams import hello
 from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Queued, Recovered
 from cexec.system.io.wakeup import Wakeup, poll_timeout
 from cexec.system.process import process
+from cexec.worker.discovery.admission import Admission
 from cexec.worker.discovery.alert_sender import AlertSender
 from cexec.worker.discovery.answers import Answers, Profile
-from cexec.worker.discovery.listener import Listener, Senders
+from cexec.worker.discovery.listener import Listener
 from cexec.worker.discovery.offers import Offers
 from cexec.worker.discovery.presence_sender import PresenceSender
+from cexec.worker.discovery.served import Served, hear_loggers
 from cexec.worker.jobs.jobs import Jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cexec.net.announcer import Announcer
     from cexec.net.group_sockets import GroupSockets
@@ -45,11 +48,11 @@ NEVER = float("inf")
 
 @dataclass(slots=True)
 class Role:
-    """Says who a worker is: its key, its profile, and the series in which its alerts are numbered."""
+    """Says who a worker is in one application and whom it serves there; `series` numbers its alerts."""
 
     key: WorkerKey
-    profile: Profile
     series: Series
+    admission: Admission = field(default_factory=Admission)
 
 
 @dataclass(slots=True)
@@ -73,7 +76,7 @@ class AlertClock:
 
     __slots__ = ("_alerts", "_due", "_pause")
 
-    def __init__(self, alerts: AlertSender, now: float) -> None:
+    def __init__(self, alerts: Sequence[AlertSender], now: float) -> None:
         self._alerts = alerts
         self._due = NEVER
         self._pause = now  # the end of it
@@ -87,10 +90,11 @@ class AlertClock:
 
     def handle_timeout(self, now: float) -> None:
         if now >= self.next_timeout():
-            self._alerts.handle_timeout(now)
+            for sender in self._alerts:
+                sender.handle_timeout(now)
             self._pause = now + ALERTS_INTERVAL
-            due = self._alerts.next_timeout()
-            self._due = NEVER if due is None else due
+            dues = (sender.next_timeout() for sender in self._alerts)
+            self._due = min((due for due in dues if due is not None), default=NEVER)
 
 
 class WorkerPoller:
@@ -118,7 +122,8 @@ class Worker:
     def __init__(
         self,
         *,
-        role: Role,
+        roles: Sequence[Role],
+        profile: Profile,
         network: WorkerNetwork,
         program: Program,
         bidder: Bidder,
@@ -126,21 +131,18 @@ class Worker:
         load: LoadWatch,
         random: Callable[[], float],
     ) -> None:
-        """`random` gives floats from 0 up to but not 1."""
+        """`roles`: one for each application that is served.  `random` gives floats from 0 up to but not 1."""
         now = monotonic()
-        key, groups, announcer = role.key, network.groups, network.announcer
         self._network = network
         self._bidder = bidder
         self._log = log
         self._load = load
-        answers = Answers(key=key, profile=role.profile, groups=groups, bidder=bidder, load=load, random=random)
-        presences = PresenceSender(key, answers.instance, role.profile.host, announcer)
-        alerts = AlertSender(key=key, instance=answers.instance, series=role.series, announcer=announcer, bidder=bidder)
-        self._senders = Senders(answers, presences, alerts)
+        self._served = [_serve(role, profile, network, bidder, load, random) for role in roles]
+        alerts = [one.alerts for one in self._served]
         self._alert_clock = AlertClock(alerts, now)
-        self._listener = Listener(key=key, groups=groups, bidder=bidder, senders=self._senders, log=log, now=now)
+        self._listener = Listener(served=self._served, groups=network.groups, bidder=bidder, log=log, now=now)
         self._heard = self._listener.heard
-        self._offers = Offers(worker=key.identity, answers=answers, heard=self._heard, bidder=bidder, log=log)
+        self._offers = Offers(served=self._served, heard=self._heard, bidder=bidder, log=log)
         self._jobs = Jobs(program=program, bidder=bidder, heard=self._heard, alerts=alerts, log=log)
         self._stage = Stage.SERVING
         self._poller = WorkerPoller()
@@ -149,7 +151,8 @@ class Worker:
 
     def say_hello(self) -> None:
         """Tells the group that this worker is there."""
-        self._senders.presences.hello(monotonic())
+        for one in self._served:
+            one.presences.hello(monotonic())
 
     def run(self) -> None:
         """Serves until told to stop."""
@@ -176,10 +179,13 @@ class Worker:
         if self._stage is Stage.SERVING and not ready.isdisjoint(self._network.groups.filenos()):
             self._listener.listen(now)
         if not ready.isdisjoint(self._network.announcer.filenos()):
-            self._senders.alerts.hear_answers()
+            hear_loggers(self._network.announcer, self._served)
         load = self._load.look(now, ready)
         if load is not None:
             self._bidder.load_sampled(load, now)
+        for index, one in enumerate(self._served):
+            if one.admission.refresh(now):
+                self._expel(index, now)
         self._offers.handle_timeout(now)
         self._bidder.handle_timeout(now)
         self._listener.handle_timeout(now)
@@ -189,9 +195,10 @@ class Worker:
 
     def close(self) -> None:
         """Sends the last job's alert, and closes everything."""
-        self._senders.alerts.handle_timeout(monotonic())
+        for one in self._served:
+            one.alerts.handle_timeout(monotonic())
         self._offers.close()
-        self._senders.presences.close()
+        self._network.announcer.close()
         self._network.groups.close()
         self._load.close()
 
@@ -238,6 +245,29 @@ class Worker:
             self._stage = Stage.ENDING
             self._jobs.terminate()
 
+    # clients
+
+    def _expel(self, application: int, now: float) -> None:
+        """Follows a new list of revoked certificates, for clients that wait and for jobs that run."""
+        admission = self._served[application].admission
+        problem = admission.problem
+        self._log.event("revocations", reason=problem or admission.warning or "a new list has come")
+        if admission.revoked(self._served[application].key.identity.certificate):
+            self._log.event("revocations", reason="this worker's own certificate is revoked: clients will not take it")
+        carried = self._jobs.announced()
+        for known in self._heard.waiting():
+            if known.mac1 in carried or known.application != application:
+                continue
+            try:
+                admission.check(known.opened.announcement.certificate, time())
+            except CertificateError as error:
+                self._heard.refuse(known, str(error))
+                self._bidder.forget(known.mac1, now)
+                self._log.event("refused", **known.fields(), reason=known.refusal)
+        self._jobs.expel(application, admission.revoked)
+        if problem:
+            self._jobs.end_leases(application)
+
     # bids
 
     def _follow_bids(self, now: float) -> None:
@@ -256,7 +286,7 @@ class Worker:
             elif isinstance(event, Queued):
                 known = self._heard.get(event.identity)
                 if known is not None:
-                    self._senders.answers.send(known, hello.QUEUED, now=now)
+                    self._served[known.application].answers.send(known, hello.QUEUED, now=now)
             elif isinstance(event, Connect) and self._jobs.leased(event.identity):
                 self._jobs.offer(event.identity, now)
             elif isinstance(event, Connect):
@@ -271,3 +301,26 @@ class Worker:
         else:
             self._bidder.withdrawn(offer.identity, now)
         self._offers.drop(offer)
+
+
+def _serve(
+    role: Role,
+    profile: Profile,
+    network: WorkerNetwork,
+    bidder: Bidder,
+    load: LoadWatch,
+    random: Callable[[], float],
+) -> Served:
+    """Makes what belongs to one application."""
+    key, announcer = role.key, network.announcer
+    answers = Answers(key=key, profile=profile, groups=network.groups, bidder=bidder, load=load, random=random)
+    presences = PresenceSender(key, answers.instance, profile.host, announcer)
+    alerts = AlertSender(
+        key=key,
+        instance=answers.instance,
+        series=role.series,
+        announcer=announcer,
+        bidder=bidder,
+        revoked=role.admission.revoked,
+    )
+    return Served(key, role.admission, answers, presences, alerts)

@@ -28,6 +28,7 @@ from cexec.client.attempt.signals import Signals
 from cexec.client.blocking.driver import BlockingDriver
 from cexec.client.everywhere.shared_input import SharedInput
 from cexec.client.everywhere.worker_run import WorkerRun
+from cexec.client.search.trust import RevocationWatch
 from cexec.errors import CexecError
 from cexec.protocol.base import sodium
 from cexec.protocol.connection.frames import FIRST_FILE, Exit, Go, Stream
@@ -92,6 +93,7 @@ class Setting:
         else:
             self.program = None
         self.descriptors = [self._descriptor(self.input_fd, READS), self._descriptor(self.output_fd, WRITES)]
+        self.watch: RevocationWatch | None = None
         self._hello = SimpleNamespace(name="w", once=once, slots=1)
 
     @staticmethod
@@ -113,8 +115,9 @@ class Setting:
         peer.confirmed(session)
         session.go(go)
         winner = SimpleNamespace(
-            connection=ours, records=one, session=session, hello=self._hello, address="here", local_address="here"
-        )
+            connection=ours, records=one, session=session, hello=self._hello, address="here", local_address="here",
+            watch=self.watch,
+        )  # fmt: skip
         thread = threading.Thread(target=self._play, args=(play, peer), daemon=True)
         self.failure: BaseException | None = None
         thread.start()

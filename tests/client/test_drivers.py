@@ -6,6 +6,7 @@ Each test plays the worker's end of a real connection, and runs on each driver.
 from __future__ import annotations
 
 import errno
+import os
 import threading
 import time
 from collections.abc import Callable
@@ -16,14 +17,28 @@ import pytest
 from cexec.client.attempt import stepping
 from cexec.client.blocking import driver as driver_of_cexec
 from cexec.client.everywhere import worker_run
-from cexec.errors import DisconnectedError, LocalError, ProtocolError, RefusedError, SilentPeerError, WithdrawnError
+from cexec.client.search import trust
+from cexec.client.search.trust import RevocationWatch
+from cexec.errors import (
+    DisconnectedError,
+    LocalError,
+    ProtocolError,
+    RefusedError,
+    RevokedError,
+    SilentPeerError,
+    WithdrawnError,
+)
 from cexec.net import pump
 from cexec.net.pump import Pump, Trouble
+from cexec.protocol.base.keys import OwnerKey
 from cexec.protocol.base.limits import INITIAL_WINDOW, PING_INTERVAL
+from cexec.protocol.base.revocation import RevocationList, encode_list
 from cexec.protocol.connection import frames, silence
 from cexec.protocol.connection.frames import EXITED, FIRST_FILE, HERE, LIMITED, PERMANENT, SIGNALLED
 from cexec.protocol.connection.records import Records
 from cexec.protocol.connection.session import Event
+from cexec.system.storage import revocations
+from cexec.system.storage.revocations import Revocations
 from tests.client.drivers import DRIVERS, Outcome, Peer, Setting, exit_frame
 from tests.waiting import PATIENCE, wait_until
 
@@ -50,9 +65,11 @@ def run(driver: str, tmp_path: Path) -> Run:
         program: bool = False,
         packed: bool = False,
         fails: int = 0,
+        watch: RevocationWatch | None = None,
     ) -> Outcome:
         output = "/dev/full" if fails and driver == "blocking" else ""
         setting = Setting(tmp_path, stdin=stdin, once=once, output=output, fetch=fetch, program=program, packed=packed)
+        setting.watch = watch
         try:
             outcome = DRIVERS[driver](setting, play, fails)
         finally:
@@ -264,6 +281,49 @@ def short_silence(monkeypatch: pytest.MonkeyPatch) -> None:
     """Makes fifteen seconds a third of a second."""
     monkeypatch.setattr(silence, "LONGEST_SILENCE", 0.3)
     monkeypatch.setattr(silence, "LOOK_INTERVAL", 0.1)
+
+
+def test_a_worker_that_is_revoked_while_the_job_runs_is_hung_up_on(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust, "WATCH_INTERVAL", 0.1)
+    monkeypatch.setattr(revocations, "LOOK_INTERVAL", 0.0)
+    owner = OwnerKey(b"s" * 32)
+    certificate = owner.issue_worker("box", 7).identity.certificate
+    path = tmp_path / "app.revoked"
+    listed = Revocations(os.fspath(path), owner.authority_public, directory=os.fspath(tmp_path / "state"))
+
+    def play(peer: Peer) -> None:
+        start(peer)
+        text = encode_list(
+            RevocationList(owner.authority_public, owner.fingerprint, 1, {7: "box"}), owner.authority_seed
+        )
+        path.write_text(text)
+        peer.wait_for_end()
+
+    outcome = run(play, watch=RevocationWatch(listed, certificate))
+    assert isinstance(outcome.error, RevokedError)
+    assert str(outcome.error) == "certificate of box (serial 7) has been revoked"
+
+
+def test_a_list_that_is_damaged_while_the_job_runs_ends_no_job(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trust, "WATCH_INTERVAL", 0.01)
+    monkeypatch.setattr(revocations, "LOOK_INTERVAL", 0.0)
+    owner = OwnerKey(b"s" * 32)
+    path = tmp_path / "app.revoked"
+    listed = Revocations(os.fspath(path), owner.authority_public, directory=os.fspath(tmp_path / "state"))
+
+    def play(peer: Peer) -> None:
+        does_its_work(peer)
+        path.write_text("half of a li")
+        wait_until(lambda: listed.problem != "")
+        exit_frame(peer, EXITED, 3)
+        peer.wait_for_end()
+
+    outcome = run(play, watch=RevocationWatch(listed, owner.issue_worker("box", 7).identity.certificate))
+    assert outcome.status == 3
 
 
 def test_a_host_that_vanishes_with_bytes_outstanding(

@@ -7,12 +7,12 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from cexec import __version__
+from cexec.authority import make
 from cexec.commands import ckeygen
 from cexec.protocol.base import sodium
 from cexec.protocol.base.keys import (
@@ -26,6 +26,7 @@ from cexec.protocol.base.keys import (
     encode_key,
 )
 from cexec.system.storage.keyfile import read_key, write_new
+from tests.commands.keygen import Ended, Run, contents, fails
 from tests.environment import command
 from tests.needs import require_tool, skip_for_want_of
 
@@ -36,18 +37,6 @@ pytestmark = pytest.mark.usefixtures("here")
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     return tmp_path
-
-
-class Ended:
-    """What a call of ckeygen came to; it never prints a secret."""
-
-    def __init__(self, status: int, output: str, errors: str) -> None:
-        self.status = status
-        self.output = output
-        self.errors = errors
-
-
-Run = Callable[..., Ended]
 
 
 @pytest.fixture
@@ -64,16 +53,6 @@ def run(capfd: pytest.CaptureFixture[str]) -> Run:
 def run_process(*arguments: str, stdin: bytes = b"") -> Ended:
     ended = subprocess.run(command("ckeygen", *arguments), input=stdin, capture_output=True, timeout=60)
     return Ended(ended.returncode, ended.stdout.decode(), ended.stderr.decode())
-
-
-def contents() -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in Path().iterdir()}
-
-
-def fails(ended: Ended, status: int, message: str) -> None:
-    """One line in the project's style, and the exit status."""
-    assert (ended.status, ended.output) == (status, "")
-    assert ended.errors == f"ckeygen: {message}\n"
 
 
 # Making keys
@@ -370,7 +349,7 @@ def test_a_faster_one_at_any_moment_is_taken_for_the_owner(
         write_new(path, text)
 
     with monkeypatch.context() as patch:
-        patch.setattr(ckeygen, "write_new", write_second)
+        patch.setattr(make, "write_new", write_second)
         patch.setattr(sodium, "random_bytes", lambda size: b"o" * size if number == 2 else os.urandom(size))
         assert run("app").status == 0
     assert read_key("app", (OwnerKey,)).seed == other.seed
@@ -499,7 +478,19 @@ def test_show_of_what_is_no_key_is_101(run: Run) -> None:
         (["-x", "app"], "no such option '-x'; see ckeygen --help"),
         (["--show"], "option '--show' requires an argument; see ckeygen --help"),
         (["--show", "app", "app"], "--show takes one file and nothing else"),
-        (["--show", "app", "--relay"], "--show takes one file and nothing else"),
+        (["--show", "app", "--relay"], "--show cannot be used with --stdin or --relay"),
+        (["--client", "laptop", "app"], "--client takes NAME, then APP, then the FILE to write"),
+        (["--worker", "box"], "the name of the application's key is missing; see ckeygen --help"),
+        (["--client", "a", "--worker", "b", "app", "f"], "--client and --worker cannot be used together"),
+        (["--client", "a", "--revoke", "b", "app"], "--revoke and --client cannot be used together"),
+        (["--client", "a", "--relay", "app", "f"], "--client cannot be used with --stdin or --relay"),
+        (["--days", "3", "app"], "--days needs --client or --worker"),
+        (
+            ["--days", "0", "--client", "a", "app", "f"],
+            "invalid value for '--days': 0 is not in the range 1<=x<=100000; see ckeygen --help",
+        ),
+        (["--revoke", "a", "app", "f"], "--revoke takes NAME or SERIAL, then APP, and nothing else"),
+        (["--list", "app", "f"], "--list takes one file and nothing else"),
         (["app", "./app"], "app and ./app must be different files"),
         (["--relay", "app", "app.relay"], "app and app.relay and app.relay must be different files"),
     ],

@@ -67,7 +67,8 @@ class Station:
         log = EventLog(self.log, as_json=True)
         profile = Profile(host="host-1", slots=1, speed=1.0, attributes={})
         self.worker = Worker(
-            role=Role(APPLICATION.worker, profile, Series(None, "")),
+            roles=[Role(APPLICATION.worker, Series(None, ""))],
+            profile=profile,
             network=WorkerNetwork(self.group, Announcer()),  # type: ignore[arg-type]
             program=Program(process.resolve("true", os.environ["PATH"]), [], {}, allow_arguments=False),
             bidder=Bidder(slots=1, random=lambda: 0.0),

@@ -16,7 +16,7 @@ from time import monotonic
 from cexec.client.attempt import attempt as meaning
 from cexec.client.attempt.attempt import LOST, Attempt
 from cexec.client.attempt.program_plan import asked
-from cexec.client.attempt.stepping import advance
+from cexec.client.attempt.stepping import advance, next_timeout
 from cexec.client.search.failure_alert import FailedAttempt, send_alert
 from cexec.errors import CexecError, DisconnectedError, LocalError, WithdrawnError
 from cexec.net.liveness import hurry
@@ -273,12 +273,12 @@ class Lease:
             if self._attempt is None:
                 self._pump.step(0.0)  # between two jobs a worker's frames only change the session's state
             else:
-                advance(self._attempt, self._pump, 0.0)
+                advance(self._attempt, self._pump, 0.0, self._winner.watch)
                 if self._pump.failed:
                     advance(self._attempt, self._pump, 0.0)  # the first step may have had events to tell before
                 # A job that was refused, or has failed here, says nothing about the connection.
                 self._failed = self._attempt.state == LOST or self._pump.failed
-                self._arm(self._attempt.next_timeout())
+                self._arm(next_timeout(self._attempt, self._winner.watch))
         except CexecError:
             self._failed = True
         except Exception as error:  # asyncio would only print it, and the job would wait for ever
@@ -305,7 +305,7 @@ class Lease:
         if not self._failed:
             self._timer = self._loop.call_at(self._session.next_timeout(), self._look)
             if self._attempt is not None:
-                self._arm(self._attempt.next_timeout())
+                self._arm(next_timeout(self._attempt, self._winner.watch))
 
     def _forget(self) -> None:
         """Removes the connection and the timer from the loop."""

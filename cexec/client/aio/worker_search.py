@@ -80,6 +80,7 @@ async def find_worker(terms: Terms, choose: Choose) -> Lease:
             Race(accept_timeout=terms.times.accept, now=monotonic()),
             idle_timeout=terms.times.idle,
             notices=Notices(tell=terms.tell),
+            open_trust=terms.target.open_trust,
         )
         return Lease(await _find(search), announcer)
     finally:

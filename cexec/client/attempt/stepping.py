@@ -1,9 +1,10 @@
 """One step of an attempt, which all three drivers make between two waits.
 
 Contract: `advance` lets the pump move bytes, waiting for at most `timeout` seconds, and passes its events to the
-attempt.  It asks the kernel about the worker's machine when that is due, and judges only by a time after which all that
-had come was read: this process may have been stopped meanwhile.  It raises no error for a fault of the worker or of the
-connection: these become events of the attempt.
+attempt.  When that is due, it asks the kernel about the worker's machine, and `watch` if the worker has been revoked.
+It judges only by a time after which all that had come was read: this process may have been stopped meanwhile.  It
+raises no error for a fault of the worker or of the connection: these become events of the attempt.
+`next_timeout(attempt, watch)` says when the next step is due although nothing has come.
 """
 
 from __future__ import annotations
@@ -16,10 +17,19 @@ from cexec.net.liveness import unacknowledged
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.client.attempt.attempt import Attempt
+    from cexec.client.search.trust import RevocationWatch
     from cexec.net.pump import Pump
 
 
-def advance(attempt: Attempt, pump: Pump, timeout: float | None) -> None:
+def next_timeout(attempt: Attempt, watch: RevocationWatch | None) -> float | None:
+    """Returns the earlier of the two times, if there is one."""
+    due = attempt.next_timeout()
+    if watch is None or attempt.over:
+        return due
+    return watch.next_timeout() if due is None else min(due, watch.next_timeout())
+
+
+def advance(attempt: Attempt, pump: Pump, timeout: float | None, watch: RevocationWatch | None = None) -> None:
     """Makes one step."""
     now = monotonic()
     try:
@@ -28,3 +38,8 @@ def advance(attempt: Attempt, pump: Pump, timeout: float | None) -> None:
         attempt.connection_failed(error)
     if not attempt.over and pump.read_all and attempt.stepped(now):
         attempt.looked(*unacknowledged(pump.connection), now)
+    if watch is not None and not attempt.over:
+        try:
+            watch.look(monotonic())
+        except CexecError as error:
+            attempt.connection_failed(error)

@@ -204,6 +204,7 @@ class Client:
                 Race(accept_timeout=request.times.accept, now=monotonic()),
                 idle_timeout=request.times.idle,
                 notices=Notices(complain=self._complain, tell=self._tell, warn=_say, trace=request.reports.trace),
+                open_trust=request.target.open_trust,
             )
             return search.find_blocking()
         except NoWorkerError:

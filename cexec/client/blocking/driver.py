@@ -16,7 +16,7 @@ from cexec.client.attempt import attempt as meaning
 from cexec.client.attempt.attempt import Attempt
 from cexec.client.attempt.descriptors import name_of
 from cexec.client.attempt.signals import suspend
-from cexec.client.attempt.stepping import advance
+from cexec.client.attempt.stepping import advance, next_timeout
 from cexec.client.request import IMPATIENT
 from cexec.errors import InterruptedByUser, LocalError, ProtocolError
 from cexec.net.liveness import hurry
@@ -54,6 +54,7 @@ class BlockingDriver:
         self._attempt = Attempt(once=winner.hello.once, piped=outputs.piped)
         self._pump = Pump(winner.connection, winner.records, winner.session)
         self._session = winner.session
+        self._watch = winner.watch
         self._inputs = inputs
         self._outputs = outputs
         self._signals = signals
@@ -118,9 +119,13 @@ class BlockingDriver:
             self._pump.sinks.pop(stream).close()
 
     def _step(self) -> None:
-        times = [self._attempt.next_timeout(), None if self._progress is None else self._progress.next_timeout()]
+        times = [
+            next_timeout(self._attempt, self._watch),
+            None if self._progress is None else self._progress.next_timeout(),
+        ]
         due = min((time for time in times if time is not None), default=None)
-        advance(self._attempt, self._pump, None if due is None else max(0.0, due - monotonic()))
+        wait = None if due is None else max(0.0, due - monotonic())
+        advance(self._attempt, self._pump, wait, self._watch)
         self._follow_attempt()
         if self._progress is not None:
             sent = sum(half.count for half in self._session.outgoing.values())

@@ -94,11 +94,22 @@ class EverywhereClient:
 
     def _gather(self, roll: dict[bytes, Answer]) -> Gathering:
         """Names the workers that cannot take part, and waits for the others."""
+        troubles = {instance: answer.trouble or self._distrust(answer) for instance, answer in roll.items()}
         for instance, answer in roll.items():
-            if answer.trouble:
-                self._give_up(self._names[instance], answer.address, answer.trouble)
-        usable = {instance: answer for instance, answer in roll.items() if not answer.trouble}
+            if troubles[instance]:
+                self._give_up(self._names[instance], answer.address, troubles[instance])
+        usable = {instance: answer for instance, answer in roll.items() if not troubles[instance]}
         return Gathering(usable, self._request.go(self._job_id, 1), self._request.times.accept, monotonic())
+
+    def _distrust(self, answer: Answer) -> str:
+        """Returns why the worker is not trusted, or ""."""
+        if self._request.target.open_trust is None:
+            return ""
+        try:
+            self._request.target.open_trust().check(answer.hello.certificate)
+        except CexecError as error:
+            return str(error)
+        return ""
 
     def _search(self, gathering: Gathering, announcer: Announcer) -> Search:
         request = self._request
@@ -119,6 +130,7 @@ class EverywhereClient:
             gathering.race,
             idle_timeout=request.times.idle,
             notices=Notices(complain=self._complain, tell=self._tell),
+            open_trust=request.target.open_trust,
         )
 
     # the loop

@@ -11,7 +11,7 @@ from time import monotonic
 
 from cexec.client.attempt import attempt as meaning
 from cexec.client.attempt.attempt import GIVEN, WITHDRAWN, Attempt
-from cexec.client.attempt.stepping import advance
+from cexec.client.attempt.stepping import advance, next_timeout
 from cexec.client.everywhere.kept_output import KeptSink
 from cexec.client.everywhere.shared_input import SharedInput, SharedSource
 from cexec.errors import CexecError, LocalError, ProtocolError
@@ -91,12 +91,12 @@ class WorkerRun:
     def next_timeout(self) -> float:
         if self._pump.failed and not self.over:
             return 0.0  # the next step tells why
-        look = self._attempt.next_timeout()
+        look = next_timeout(self._attempt, self.winner.watch)
         return self._session.next_timeout() if look is None else min(look, self._session.next_timeout())
 
     def step(self) -> None:
         """Moves bytes without waiting."""
-        advance(self._attempt, self._pump, 0.0)
+        advance(self._attempt, self._pump, 0.0, self.winner.watch)
         while (event := self._attempt.next_event()) is not None:
             self._handle(event)
         if self.exit is not None:

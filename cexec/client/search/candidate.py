@@ -19,17 +19,18 @@ from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cexec.client.search.trust import RevocationWatch
     from cexec.net.groups import Sockaddr
     from cexec.protocol.connection.records import Records
     from cexec.protocol.datagrams.hello import Hello
 
 
 class Winner:
-    """The worker that got the job; GO has been sent."""
+    """The worker that got the job; GO has been sent.  `watch` tells if it is revoked while the job runs."""
 
-    __slots__ = ("address", "connection", "hello", "local_address", "records", "session")
+    __slots__ = ("address", "connection", "hello", "local_address", "records", "session", "watch")
 
-    def __init__(self, candidate: Candidate) -> None:
+    def __init__(self, candidate: Candidate, watch: RevocationWatch | None = None) -> None:
         assert candidate.hello is not None and candidate.session is not None
         self.connection = candidate.connection
         self.address: str = candidate.address[0]
@@ -37,6 +38,7 @@ class Winner:
         self.hello: Hello = candidate.hello
         self.records: Records = candidate.records
         self.session: Session = candidate.session
+        self.watch = watch
 
 
 class Candidate:

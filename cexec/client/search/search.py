@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from cexec.client.search.candidate import Candidate, Winner
     from cexec.client.search.inquiry import Inquiry
     from cexec.client.search.messages import Notices
+    from cexec.client.search.trust import Trust
     from cexec.net.announcer import Announcer
     from cexec.net.groups import Sockaddr
     from cexec.net.sockets import TcpListener
+    from cexec.protocol.base.certificate import Certificate
     from cexec.protocol.base.keys import ClientKey
     from cexec.protocol.connection.frames import Go
     from cexec.protocol.datagrams.announcement import SealedAnnouncement
@@ -95,8 +97,12 @@ class Search:
         *,
         idle_timeout: float,
         notices: Notices,
+        open_trust: Callable[[], Trust] | None = None,
     ) -> None:
-        """`race` decides when to announce and when to give up; `idle_timeout` is that of the winner's session."""
+        """`race` decides when to announce and when to give up; `idle_timeout` is that of the winner's session.
+
+        `open_trust` is called once the announcement is under way; without it every certified worker is trusted.
+        """
         self._key = key
         self._sealed = sealed
         self._announcer = announcer
@@ -105,6 +111,8 @@ class Search:
         self._race = race
         self._idle_timeout = idle_timeout
         self._notices = notices
+        self._open_trust = open_trust
+        self._trust: Trust | None = None
         self._trace = notices.trace
         self._warned = False
         self._ciphers = sodium.aead_names()
@@ -133,8 +141,11 @@ class Search:
             self.close()
 
     def start(self, now: float) -> None:
-        """Sends the first announcement."""
+        """Sends the first announcement; then raises `NoWorkerError` if no worker can be trusted."""
         self._follow_race(now)
+        if self._open_trust is not None:
+            self._trust = self._open_trust()
+            self._trust.check_list()
 
     def filenos(self, now: float) -> list[int]:
         """Returns the descriptors to wait for: connections are accepted only while there is room for them."""
@@ -303,7 +314,7 @@ class Search:
         try:
             confirmed = candidate.advance(now, self._idle_timeout)
             if candidate.hello is not None and not proved:
-                candidate.hello.certificate.check_dates(_wall_clock())
+                self._check(candidate.hello.certificate)
                 self._race.offered(candidate.hello)
                 if self._trace is not None:
                     self._trace.offered(candidate.hello, candidate.address[0])
@@ -323,7 +334,13 @@ class Search:
 
         if self._trace is not None:
             self._trace.won(candidate.hello, candidate.address[0], told=len(self._candidates))
-        return Winner(candidate)
+        return Winner(candidate, None if self._trust is None else self._trust.watch(candidate.hello.certificate))
+
+    def _check(self, certificate: Certificate) -> None:
+        """Raises `CertificateError` unless the worker may be given a job now."""
+        certificate.check_dates(_wall_clock())
+        if self._trust is not None:
+            self._trust.check(certificate)
 
     def _drop(self, candidate: Candidate, reason: str, words: str = "") -> None:
         """Closes a connection.  An unproved peer may be a stranger, so its fault is not shown at the terminal."""
@@ -351,7 +368,7 @@ class Search:
             if announced != self._sealed.mac1 or self._race.heard_before(parsed.mac1):
                 return
             answer = open_hello(self._sealed.handshake(), message, self._key.authority_public)
-            answer.certificate.check_dates(_wall_clock())
+            self._check(answer.certificate)
         except CexecError:
             return
         first = answer.instance not in self._race.answers

@@ -165,17 +165,34 @@ class OwnerKey:
     def worker_key(self, name: str) -> WorkerKey:
         """A new worker's key with a random serial; what a name cannot contain becomes `-` in `name`."""
         clean = "".join(letter if valid_name(letter) else "-" for letter in name[:MAXIMUM_NAME]) or "worker"
-        serial = int.from_bytes(sodium.random_bytes(SERIAL_SIZE), "big")
-        identity = self._identity(ROLE_WORKER, clean, serial, sodium.random_bytes(sodium.KEY_SIZE))
+        return self.issue_worker(clean, random_serial())
+
+    def issue_client(self, name: str, serial: int, not_after: int | None = None) -> ClientKey:
+        """Returns a new key for one client, which cannot issue any; `not_after`: seconds since 1970."""
+        identity = self._identity(ROLE_CLIENT, name, serial, sodium.random_bytes(sodium.KEY_SIZE), not_after)
+        worker_public = sodium.public_key(self.worker_secret)
+        return ClientKey(worker_public, self.psk, self.authority_public, identity, self.from_input)
+
+    def issue_worker(self, name: str, serial: int, not_after: int | None = None) -> WorkerKey:
+        """Returns a new key for one worker, which cannot issue any; `not_after`: seconds since 1970."""
+        identity = self._identity(ROLE_WORKER, name, serial, sodium.random_bytes(sodium.KEY_SIZE), not_after)
         return WorkerKey(self.worker_secret, self.psk, self.authority_public, identity, self.from_input)
 
     def relay_key(self) -> RelayKey:
         client = self.client_key()
         return RelayKey(client.mac1_key, client.fingerprint, self.from_input)
 
-    def _identity(self, role: str, name: str, serial: int, signing_seed: bytes) -> Identity:
+    def _identity(
+        self, role: str, name: str, serial: int, signing_seed: bytes, not_after: int | None = None
+    ) -> Identity:
         public_key = sodium.signing_public_key(signing_seed)
-        return Identity(Certificate.issue(self.authority_seed, role, name, serial, public_key), signing_seed)
+        certificate = Certificate.issue(self.authority_seed, role, name, serial, public_key, not_after=not_after)
+        return Identity(certificate, signing_seed)
+
+
+def random_serial() -> int:
+    """Returns a serial for a certificate: two holders of one private key need not know what the other issues."""
+    return int.from_bytes(sodium.random_bytes(SERIAL_SIZE), "big")
 
 
 Key = OwnerKey | ClientKey | WorkerKey | RelayKey

@@ -2,7 +2,8 @@
 
 Contract: `read_key` returns a key of a wanted class.  `KeyFileError` names the file and says what is wrong with it and
 what to type; `LocalError` is a failure of this machine (a full disk, too many open files).  `write_new` never replaces
-a file: `FileExistsError` when the name is taken.  docs/protocol.md section 1.
+a file: `FileExistsError` when the name is taken.  `read_guarded` and `replace_file` are for files that are no keys but
+are trusted like them, such as a list of revoked certificates.  docs/protocol.md section 1.
 """
 
 from __future__ import annotations
@@ -25,7 +26,8 @@ if TYPE_CHECKING:
     WantedKey = TypeVar("WantedKey", bound=Key)
 
 MAXIMUM_KEY_FILE = 16 * 1024  # bytes (ours): a key takes 1 KiB, the rest is room for its holder's comments
-OPEN_TO_OTHERS = stat.S_IROTH | stat.S_IWOTH | stat.S_IWGRP  # group read is allowed, so root:lab 0640 works
+WRITABLE_BY_OTHERS = stat.S_IWOTH | stat.S_IWGRP
+OPEN_TO_OTHERS = stat.S_IROTH | WRITABLE_BY_OTHERS  # group read is allowed, so root:lab 0640 works
 
 _DESCRIPTOR_DIRECTORIES = ("/dev/fd/", "/proc/self/fd/")
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
@@ -49,7 +51,7 @@ def key_descriptor(path: str) -> int | None:
 def read_key(path: str, kinds: tuple[type[WantedKey], ...], what: str | None = None) -> WantedKey:
     """Returns the key in the file, which must be one of `kinds`; `what` tells the user which file is needed instead."""
     try:
-        key = decode_key(_read_guarded(path))
+        key = decode_key(read_guarded(path))
     except KeyFileError as error:
         raise KeyFileError(f"{path} {error}") from None
     if not isinstance(key, kinds):
@@ -108,22 +110,36 @@ def write_new(path: str, text: str, mode: int = 0o600) -> None:
         raise LocalError(f"cannot write {path}: {reason_of(error)}") from None
 
 
-def quoted(path: str) -> str:
-    """Returns `path` as a shell reads it."""
-    plain = path.isascii() and path.replace("/", "").replace("-", "").replace("_", "").replace(".", "").isalnum()
-    return path if plain else "'" + path.replace("'", "'\\''") + "'"
+def replace_file(path: str, text: str, mode: int) -> None:
+    """Writes a file whole and on the disk, in place of the one that has the name; a reader sees one of the two."""
+    directory = os.path.dirname(path)
+    draft = os.path.join(directory, f".cexec-draft.{sodium.random_bytes(8).hex()}")
+    try:
+        try:
+            _write_draft(draft, text.encode(), mode)
+            os.rename(draft, path)
+        finally:
+            _remove(draft)
+        _synchronise(directory or ".")
+    except OSError as error:
+        raise LocalError(f"cannot write {path}: {reason_of(error)}") from None
 
 
-def _read_guarded(path: str) -> bytes:
-    """Returns the file's bytes if nobody else can read or change them; the texts of errors lack the path."""
+def read_guarded(path: str, refused: int = OPEN_TO_OTHERS, largest: int = MAXIMUM_KEY_FILE) -> bytes:
+    """Returns the file's bytes unless it has one of the `refused` mode bits; the texts of `KeyFileError` lack the path.
+
+    `KeyFileError` is also raised for a file of more than `largest` bytes.
+    """
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
         try:
             status = os.fstat(descriptor)
-            if stat.S_ISREG(status.st_mode) and status.st_mode & OPEN_TO_OTHERS:
+            if stat.S_ISREG(status.st_mode) and status.st_mode & refused:
+                if refused == WRITABLE_BY_OTHERS:
+                    raise KeyFileError(f"can be changed by others; type: chmod go-w {quoted(path)}")
                 how = "read" if status.st_mode & stat.S_IROTH else "changed"
                 raise KeyFileError(f"can be {how} by others; type: chmod 600 {quoted(path)}")
-            return _read_bounded(descriptor)
+            return _read_bounded(descriptor, largest)
         finally:
             os.close(descriptor)
     except OSError as error:
@@ -132,12 +148,18 @@ def _read_guarded(path: str) -> bytes:
         raise LocalError(f"cannot read {path}: {reason_of(error)}") from None
 
 
-def _read_bounded(descriptor: int) -> bytes:
+def quoted(path: str) -> str:
+    """Returns `path` as a shell reads it."""
+    plain = path.isascii() and path.replace("/", "").replace("-", "").replace("_", "").replace(".", "").isalnum()
+    return path if plain else "'" + path.replace("'", "'\\''") + "'"
+
+
+def _read_bounded(descriptor: int, largest: int) -> bytes:
     data = b""
-    while chunk := os.read(descriptor, MAXIMUM_KEY_FILE + 1 - len(data)):
+    while chunk := os.read(descriptor, largest + 1 - len(data)):
         data += chunk
-        if len(data) > MAXIMUM_KEY_FILE:
-            raise KeyFileError(f"is damaged: it is longer than {MAXIMUM_KEY_FILE} bytes")
+        if len(data) > largest:
+            raise KeyFileError(f"is damaged: it is longer than {largest} bytes")
     return data
 
 
@@ -157,7 +179,7 @@ def _stands_aside(path: str) -> bool:
     if not stat.S_ISREG(mode):
         return stat.S_ISDIR(mode)
     try:
-        return isinstance(decode_key(_read_guarded(path)), OwnerKey)
+        return isinstance(decode_key(read_guarded(path)), OwnerKey)
     except KeyFileError:
         return False
 

@@ -19,7 +19,10 @@ from cexec.protocol.decisions.alert_delivery import Outbox
 from cexec.protocol.decisions.rivals import RivalWord
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cexec.net.announcer import Announcer
+    from cexec.protocol.base.certificate import Certificate
     from cexec.protocol.base.keys import WorkerKey
     from cexec.protocol.datagrams.datagram import Datagram
     from cexec.protocol.decisions.bid import Bidder
@@ -60,13 +63,22 @@ class AlertSender:
     """All alerts of one worker, and its ear for those of others."""
 
     def __init__(
-        self, *, key: WorkerKey, instance: bytes, series: Series, announcer: Announcer, bidder: Bidder
+        self,
+        *,
+        key: WorkerKey,
+        instance: bytes,
+        series: Series,
+        announcer: Announcer,
+        bidder: Bidder,
+        revoked: Callable[[Certificate], bool] = lambda certificate: False,
     ) -> None:
+        """Alerts and acknowledgements whose certificate is `revoked` do not count."""
         self._key = key
         self._instance = instance
         self._series = series
         self._announcer = announcer
         self._bidder = bidder
+        self._revoked = revoked
         self._outbox = Outbox()
         self._running: dict[int, RunningJob] = {}
         self._given: dict[bytes, GivenJob] = {}  # by what alerts call the job
@@ -120,13 +132,6 @@ class AlertSender:
         self._outbox.add(job.number, data, now)
         return data[datagram.MAC1_START : datagram.INNER_START]
 
-    def hear_answers(self) -> None:
-        """Reads the loggers' answers, which come to the socket that the alerts are sent from."""
-        for data, _ in self._announcer.receive():
-            parsed = datagram.parse(data, (self._key.mac1_key,))
-            if parsed is not None:
-                self.hear_acknowledgement(parsed)
-
     def hear_acknowledgement(self, parsed: Datagram) -> None:
         """Takes an acknowledgement, which may be one of another worker's alerts."""
         if parsed.kind != datagram.ACKNOWLEDGEMENT:
@@ -135,7 +140,7 @@ class AlertSender:
             heard = alert.open_acknowledgement(self._key, parsed.inner)
         except ProtocolError:
             return
-        if heard.series == self._series.id:
+        if heard.series == self._series.id and not self._revoked(heard.certificate):
             self._outbox.acknowledged(heard.sequences)
 
     def hear_alert(self, parsed: Datagram, now: float) -> None:
@@ -146,6 +151,8 @@ class AlertSender:
         try:
             told = alert.open_alert(self._key, parsed.inner)
         except ProtocolError:
+            return
+        if self._revoked(told.certificate):
             return
         if told.outcome == alert.COMPLAINT and told.instance == self._instance:
             self._hear_complaint(told, now)

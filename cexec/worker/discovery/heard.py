@@ -36,12 +36,16 @@ class Copy:
 
 
 class Known:
-    """One announcement.  `refusal`: the reason why this worker will never do it, or ""."""
+    """One announcement.  `refusal`: the reason why this worker will never do it, or "".
 
-    __slots__ = ("began", "failures", "heard", "mac1", "opened", "refusal", "refusals", "ways")
+    `application`: the index of its application among those that the worker serves.
+    """
 
-    def __init__(self, mac1: bytes, opened: OpenedAnnouncement, now: float) -> None:
+    __slots__ = ("application", "began", "failures", "heard", "mac1", "opened", "refusal", "refusals", "ways")
+
+    def __init__(self, mac1: bytes, opened: OpenedAnnouncement, now: float, application: int = 0) -> None:
         self.mac1 = mac1
+        self.application = application
         self.opened = opened
         self.began = now
         self.heard = now
@@ -81,6 +85,7 @@ class Known:
             "job": announcement.job_id.hex(),
             "attempt": announcement.attempt,
             "name": announcement.certificate.name,
+            "serial": announcement.certificate.serial,
         }
 
 
@@ -102,7 +107,7 @@ class HeardAnnouncements:
 
     def add(self, parsed: Datagram, opened: OpenedAnnouncement, copy: Copy, now: float) -> Known:
         """Adds a new one, which stays until `forget`; the bidder, or the answer to a census, sees to that."""
-        known = self._known[parsed.mac1] = Known(parsed.mac1, opened, now)
+        known = self._known[parsed.mac1] = Known(parsed.mac1, opened, now, parsed.key)
         known.hear(parsed, copy, now)
         return known
 
@@ -126,6 +131,10 @@ class HeardAnnouncements:
         """Returns the claim that came before this announcement, if there is one, and forgets it."""
         early = self._claims.pop(mac1, None)
         return None if early is None else early[1]
+
+    def waiting(self) -> list[Known]:
+        """Returns those that may still be served."""
+        return list(self._known.values())
 
     def expire(self, now: float) -> None:
         """Drops the entries that are too old to matter."""

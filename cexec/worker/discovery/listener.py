@@ -7,7 +7,6 @@ Timers: `next_timeout`, `handle_timeout`.  docs/protocol.md sections 2 and 5.1.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from time import thread_time, time
 from typing import TYPE_CHECKING
 
@@ -21,28 +20,19 @@ from cexec.protocol.datagrams.presence import HELLO
 from cexec.worker.discovery.heard import Copy, HeardAnnouncements, Known
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cexec.net.group_sockets import GroupSockets
-    from cexec.protocol.base.keys import WorkerKey
     from cexec.protocol.datagrams.datagram import Datagram
     from cexec.protocol.datagrams.presence import Presence
     from cexec.protocol.decisions.bid import Bidder
     from cexec.system.storage.eventlog import EventLog
-    from cexec.worker.discovery.alert_sender import AlertSender
-    from cexec.worker.discovery.answers import Answers
-    from cexec.worker.discovery.presence_sender import PresenceSender
+    from cexec.worker.discovery.served import Served
 
 HOP_DELAY = 0.1  # seconds (protocol) more for each relay between, so that near workers come first
 OPENING_SHARE = 0.3  # (ours) of one CPU that opening datagrams may take for long: the rest is for the jobs
+REFUSAL_RATE, REFUSAL_BURST = 1.0, 50.0  # lines a second (ours) about clients that are not served, and at once
 OPENING_BURST = 2.0  # seconds (ours) of CPU time: several thousand datagrams
-
-
-@dataclass(slots=True)
-class Senders:
-    """Holds the senders of one worker: answers to clients, its HELLO and BYE, and alerts to loggers."""
-
-    answers: Answers
-    presences: PresenceSender
-    alerts: AlertSender
 
 
 class Listener:
@@ -51,23 +41,21 @@ class Listener:
     def __init__(
         self,
         *,
-        key: WorkerKey,
+        served: Sequence[Served],
         groups: GroupSockets,
         bidder: Bidder,
-        senders: Senders,
         log: EventLog,
         now: float,
     ) -> None:
         self.heard = HeardAnnouncements()
-        self._answers = senders.answers
-        self._presences = senders.presences
-        self._alerts = senders.alerts
-        self._key = key
+        self._served = served
         self._groups = groups
         self._bidder = bidder
         self._log = log
-        self._receiver = GroupReceiver(groups, [key.mac1_key], now)
+        self._receiver = GroupReceiver(groups, [one.key.mac1_key for one in served], now)
         self._openings = TokenBucket(OPENING_SHARE, OPENING_BURST, now)
+        self._refusals = TokenBucket(REFUSAL_RATE, REFUSAL_BURST, now)
+        self._dropped = 0  # datagrams that were told of
         self._unopened = 0  # datagrams that were left alone to spare the CPU
         self._next_refresh = now + REFRESH_INTERVAL
 
@@ -78,16 +66,19 @@ class Listener:
 
     def leave(self) -> None:
         """Tells the group that this worker goes."""
-        self._presences.bye()
+        for one in self._served:
+            one.presences.bye()
         self._groups.leave()
 
     def next_timeout(self) -> float:
-        return min(self._next_refresh, self._presences.next_timeout(), self._answers.next_timeout())
+        voices = (voice.next_timeout() for one in self._served for voice in (one.presences, one.answers))
+        return min(self._next_refresh, *voices)
 
     def handle_timeout(self, now: float) -> None:
-        self._presences.handle_timeout(now)
-        for mac1 in self._answers.handle_timeout(now):
-            self.heard.forget(mac1, now)
+        for one in self._served:
+            one.presences.handle_timeout(now)
+            for mac1 in one.answers.handle_timeout(now):
+                self.heard.forget(mac1, now)
         news = self._groups.news()
         if news is not None:
             self._log.event("mdns", reason=news)
@@ -97,15 +88,19 @@ class Listener:
             self._tell_drops()
             if self._groups.refresh():
                 self._log.event("listening", addresses=", ".join(self._groups.addresses()))
-                self._presences.moved(now)
+                for one in self._served:
+                    one.presences.moved(now)
 
     def _tell_drops(self) -> None:
         dropped = self._groups.drops() + self._unopened
-        if dropped > self._answers.dropped:
-            self._log.event("dropped", datagrams=dropped - self._answers.dropped, reason="they come too fast")
-            self._answers.dropped = dropped
+        if dropped > self._dropped:
+            self._log.event("dropped", datagrams=dropped - self._dropped, reason="they come too fast")
+            self._dropped = dropped
+            for one in self._served:
+                one.answers.dropped = dropped
 
     def _hear(self, parsed: Datagram, copy: Copy, now: float) -> None:
+        served = self._served[parsed.key]
         if parsed.kind == datagram.ANNOUNCEMENT:
             self._hear_announcement(parsed, copy, now)
         elif parsed.kind == datagram.CLAIM:
@@ -113,15 +108,15 @@ class Listener:
         elif parsed.kind == datagram.PRESENCE and not self.heard.done(parsed.mac1) and self._may_open(now):
             self.heard.forget(parsed.mac1, now)  # copies need not be opened
             start = thread_time()
-            self._hear_presence(self._presences.hear(parsed), now)
+            self._hear_presence(served.presences.hear(parsed), now)
             self._openings.spend(thread_time() - start)
         elif parsed.kind == datagram.ALERT and not self.heard.done(parsed.mac1) and self._may_open(now):
             self.heard.forget(parsed.mac1, now)  # copies need not be opened
             start = thread_time()
-            self._alerts.hear_alert(parsed, now)
+            served.alerts.hear_alert(parsed, now)
             self._openings.spend(thread_time() - start)
         elif parsed.kind == datagram.ACKNOWLEDGEMENT:
-            self._alerts.hear_acknowledgement(parsed)
+            served.alerts.hear_acknowledgement(parsed)
 
     def _hear_presence(self, said: Presence | None, now: float) -> None:
         if said is not None and said.purpose == HELLO:
@@ -140,7 +135,7 @@ class Listener:
         if known.refusal:
             if known.refusals < parsed.counter + 2:
                 known.refusals += 1
-                self._answers.send(known, hello.REFUSED, known.refusal, now=now)
+                self._served[parsed.key].answers.send(known, hello.REFUSED, known.refusal, now=now)
             return
         announcement = known.opened.announcement
         if announcement.kind == CENSUS:
@@ -167,26 +162,29 @@ class Listener:
         """Opens a new announcement.  Returns None if it is damaged, done with, or not for workers like this one."""
         if self.heard.done(parsed.mac1) or not self._may_open(now):
             return None
+        served = self._served[parsed.key]
         start = thread_time()
         try:
-            opened = open_announcement(self._key, parsed.inner)
+            opened = open_announcement(served.key, parsed.inner)
         except ProtocolError:
             return None
         finally:
             self._openings.spend(thread_time() - start)
         if opened.announcement.kind == RUN_ALL:
-            opened.announcement.job_id = own_job_id(opened.announcement.job_id, self._answers.instance)
+            opened.announcement.job_id = own_job_id(opened.announcement.job_id, served.answers.instance)
         known = self.heard.add(parsed, opened, copy, now)
-        if not self._answers.fits(known):
+        if not served.answers.fits(known):
             self.heard.forget(parsed.mac1, now)
             return None
         try:
-            opened.announcement.certificate.check_dates(time())
+            served.admission.check(opened.announcement.certificate, time())
         except CertificateError as error:
             self.heard.refuse(known, str(error))
-            self._log.event("refused", **known.fields(), reason=known.refusal)
+            if self._refusals.left(now):
+                self._refusals.spend(1.0)
+                self._log.event("refused", **known.fields(), reason=known.refusal)
             return known
-        if opened.announcement.kind == CENSUS and not self._answers.take_part(known, now):
+        if opened.announcement.kind == CENSUS and not served.answers.take_part(known, now):
             self.heard.forget(parsed.mac1, now)
             return None
         return known

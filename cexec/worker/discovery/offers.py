@@ -16,13 +16,14 @@ from cexec.protocol.datagrams import hello
 from cexec.worker.discovery.offer import PROVED, Offer, UnreachableError
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from cexec.net.groups import Sockaddr
-    from cexec.protocol.base.certificate import Identity
     from cexec.protocol.decisions.bid import Bidder
     from cexec.protocol.decisions.ways import Way
     from cexec.system.storage.eventlog import EventLog
-    from cexec.worker.discovery.answers import Answers
     from cexec.worker.discovery.heard import Copy, HeardAnnouncements, Known
+    from cexec.worker.discovery.served import Served
 
 MAXIMUM_OFFERS = 256  # (ours) to all clients together: each has a descriptor and a handshake's state
 RACE_LASTS = 1.0  # seconds (ours) after an announcement in which a failure may mean that its client has just chosen
@@ -32,11 +33,8 @@ NEVER = float("inf")
 class Offers:
     """The connections, by descriptor."""
 
-    def __init__(
-        self, *, worker: Identity, answers: Answers, heard: HeardAnnouncements, bidder: Bidder, log: EventLog
-    ) -> None:
-        self._worker = worker
-        self._answers = answers
+    def __init__(self, *, served: Sequence[Served], heard: HeardAnnouncements, bidder: Bidder, log: EventLog) -> None:
+        self._served = served
         self._heard = heard
         self._bidder = bidder
         self._log = log
@@ -97,9 +95,10 @@ class Offers:
             self.drop(offer)
 
     def _connect(self, known: Known, way: Way[Copy], now: float) -> None:
-        description = self._answers.hello(hello.CONNECT)
+        served = self._served[known.application]
+        description = served.answers.hello(hello.CONNECT)
         try:
-            offer = Offer(known.mac1, way.address, known.opened, self._worker, description, now)
+            offer = Offer(known.mac1, way.address, known.opened, served.key.identity, description, now)
         except CexecError as error:
             self._unreachable(known.mac1, way.address, error, now)
         else:
@@ -130,7 +129,7 @@ class Offers:
         if blocked or (another is None and known.failures > 1):
             where = address_label(address[0], "", address[1], 0)
             self._log.event("unreachable", **known.fields(), client=where, reason=str(error))
-            self._answers.send(known, hello.UNREACHABLE, f"{where}: {error}", now=now)
+            self._served[known.application].answers.send(known, hello.UNREACHABLE, f"{where}: {error}", now=now)
         if another is None:
             self._bidder.failed(identity, now)
         else:

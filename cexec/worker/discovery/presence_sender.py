@@ -71,9 +71,6 @@ class PresenceSender:
             return None
         return said if said.instance != self._instance and self._followed.news(said) else None
 
-    def close(self) -> None:
-        self._announcer.close()
-
     def _say(self, purpose: int) -> None:
         self._sequence += 1
         statement = Presence(

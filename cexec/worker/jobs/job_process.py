@@ -133,6 +133,7 @@ class JobProcess:
             origin=known.origin,
             certificate=announcement.certificate,
             worker_address=str(local[0]),
+            application=known.application,
             fields=known.fields(),
         )
 
@@ -220,7 +221,7 @@ class JobProcess:
     def _begin(self, report: Taken, now: float) -> CurrentJob:
         carried = self.carried
         carried.taken = True
-        carried.fields = {"job": report.job_id.hex(), "attempt": report.attempt, "name": carried.certificate.name}
+        carried.fields = {**carried.fields, "job": report.job_id.hex(), "attempt": report.attempt}
         told = AlertedJob(
             job_id=report.job_id,
             attempt=report.attempt,

@@ -30,8 +30,9 @@ from cexec.worker.jobs.process_states import (
 from cexec.worker.jobs.reports import Broken, Free, Idle, JobFinished, JobRefused, Over, ProgramStarted, Taken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Sequence
 
+    from cexec.protocol.base.certificate import Certificate
     from cexec.protocol.decisions.bid import Bidder
     from cexec.system.storage.eventlog import EventLog
     from cexec.worker.discovery.alert_sender import AlertSender
@@ -50,10 +51,14 @@ class EndedJob:
 
     job: CurrentJob
     report: JobFinished
+    application: int
 
 
 class Jobs:
-    """The processes of one worker.  `fork` makes one, for tests another than the real one."""
+    """The processes of one worker.  `fork` makes one, for tests another than the real one.
+
+    `alerts`: of each application, by its index.
+    """
 
     def __init__(
         self,
@@ -61,7 +66,7 @@ class Jobs:
         program: Program,
         bidder: Bidder,
         heard: HeardAnnouncements,
-        alerts: AlertSender,
+        alerts: Sequence[AlertSender],
         log: EventLog,
         fork: Callable[[Program], JobProcess] = JobProcess.fork,
     ) -> None:
@@ -176,7 +181,7 @@ class Jobs:
                 reason=report.reason,
             )
             assert job.alert is not None  # it has been RUNNING
-            mac1 = self._alerts.ended(
+            mac1 = self._alerts[ended.application].ended(
                 job.alert,
                 now,
                 status=report.status,
@@ -200,6 +205,24 @@ class Jobs:
         """Ends all jobs."""
         for process in self._processes.values():
             process.terminate()
+
+    def announced(self) -> set[bytes]:
+        """Returns the announcements whose connection a process has."""
+        return {process.connection.announced for process in self._processes.values() if process.connection is not None}
+
+    def expel(self, application: int, revoked: Callable[[Certificate], bool]) -> None:
+        """Ends the jobs of the application's clients whose certificate has been revoked."""
+        for process in self._processes.values():
+            connection = process.connection
+            if connection is not None and connection.application == application and revoked(connection.certificate):
+                self._log.event("revoked", **connection.fields, client=connection.label)
+                process.terminate()
+
+    def end_leases(self, application: int) -> None:
+        """Makes the jobs that run the last ones of the application's clients, who must ask again."""
+        for process in self._processes.values():
+            if process.connection is not None and process.connection.application == application:
+                process.end()
 
     # leases
 
@@ -253,7 +276,7 @@ class Jobs:
         elif isinstance(report, ProgramStarted):
             assert job is not None
             self._log.event("started", **job.fields, pid=report.pid)
-            job.program_started(self._alerts.started(job.told))
+            job.program_started(self._alerts[connection.application].started(job.told))
         elif isinstance(report, JobFinished):
             assert job is not None
             self._finish(process, job, connection, report, now)
@@ -282,7 +305,8 @@ class Jobs:
         del self._leases[ticket]
         self._acknowledge(connection, now)  # it has chosen to go on
         self._bidder.started(ticket, now)
-        self._alerts.given(job.told, GivenJob(ticket, connection.certificate.public_key))
+        given = GivenJob(ticket, connection.certificate.public_key)
+        self._alerts[connection.application].given(job.told, given)
         self._log.event("accepted", **job.fields, client=connection.label)
 
     def _finish(
@@ -295,14 +319,14 @@ class Jobs:
         connection.finished = job
         if report.ahead:
             self._bidder.hold(process.ticket, now)
-        self._untold.append(EndedJob(job, report))
+        self._untold.append(EndedJob(job, report, connection.application))
 
     def _acknowledge(self, connection: CarriedConnection, now: float) -> None:
         """Notes that the client has the result of its last job: it gave another one, or let go."""
         job, connection.finished = connection.finished, None
         if job is not None:
             self._bidder.acknowledged(job.identity, now)
-            self._alerts.acknowledged(job.told)
+            self._alerts[connection.application].acknowledged(job.told)
 
     def _keep(self, process: JobProcess) -> None:
         """Lets a process that is free carry another connection, if that is wanted."""
@@ -327,9 +351,10 @@ class Jobs:
         if step.connection is not None and step.connection.taken:
             self._heard.forget(step.connection.announced, now)
         job = step.job
-        if job is None:
+        if job is None or step.connection is None:
             return
         self._bidder.finished(job.identity, Outcome.BROKEN, now - job.taken_at, now)
         if job.alert is not None:
-            self._alerts.ended(job.alert, now, status=None, duration=now - job.taken_at)
+            sender = self._alerts[step.connection.application]
+            sender.ended(job.alert, now, status=None, duration=now - job.taken_at)
             self._alerted = True

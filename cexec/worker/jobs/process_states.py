@@ -89,11 +89,17 @@ class CarriedConnection:
     client: Sockaddr
     certificate: Certificate  # of the client
     worker_address: str
+    application: int  # its index
     fields: dict[str, object]
     finished: CurrentJob | None = None  # a job whose result the client has not acknowledged
     taken: bool = False  # at least one job has been given
     leased: bool = False  # it has waited for another job
     leader: int = 0  # the process of the latest program
+
+    @property
+    def name(self) -> str:
+        """The client's name."""
+        return self.certificate.name
 
     @property
     def label(self) -> str:

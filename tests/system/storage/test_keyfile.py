@@ -54,6 +54,25 @@ def ordinary_directory(tmp_path: Path) -> Iterator[Path]:
 # Reading
 
 
+def test_a_file_that_is_replaced_is_the_old_one_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "app.revoked"
+    keyfile.replace_file(str(path), "first", 0o644)
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("first", 0o644)
+    for moment in ("write", "fsync", "rename"):
+        with monkeypatch.context() as patch:
+            patch.setattr(os, moment, fails)
+            with pytest.raises(LocalError, match=r"cannot write .*: no space left on device"):
+                keyfile.replace_file(str(path), "second", 0o644)
+        assert path.read_text() == "first"
+        assert os.listdir(tmp_path) == ["app.revoked"]
+    keyfile.replace_file(str(path), "second", 0o600)
+    assert (path.read_text(), path.stat().st_mode & 0o777) == ("second", 0o600)
+
+
+def fails(*arguments: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
 def test_each_kind_of_key_is_read_as_what_it_is(here: Path) -> None:
     for name, kind in (("app", OwnerKey), ("app.pub", ClientKey), ("app.worker", WorkerKey), ("app.relay", RelayKey)):
         key = read_key(name, ANY)

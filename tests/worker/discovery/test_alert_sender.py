@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 import pytest
 
@@ -37,7 +38,7 @@ class Silent:
 
 
 class Worker:
-    def __init__(self) -> None:
+    def __init__(self, revoked: Callable[[Certificate], bool] = lambda certificate: False) -> None:
         self.bidder = Bidder(slots=1, random=lambda: 0.5)
         self.alerts = AlertSender(
             key=APPLICATION.worker,
@@ -45,6 +46,7 @@ class Worker:
             series=Series(None, ""),
             announcer=Silent(),  # type: ignore[arg-type]
             bidder=self.bidder,
+            revoked=revoked,
         )
 
     def run(self, job_id: bytes, identity: bytes = IDENTITY) -> None:
@@ -137,6 +139,14 @@ def test_a_complaint_of_another_client_than_the_one_that_gave_the_job_counts_for
     assert worker.bidder.penalty == 0.0
     worker.complain(JOB)
     assert worker.bidder.penalty == COMPLAINT_DELAY
+
+
+def test_the_complaint_of_a_revoked_client_does_not_count() -> None:
+    worker = Worker(revoked=lambda certificate: certificate.serial == 1)
+    worker.run(JOB)
+    worker.complain(JOB)
+    worker.complain(OTHER_JOB)
+    assert worker.bidder.penalty == 0.0
 
 
 def test_a_complaint_about_a_result_that_the_client_has_acknowledged_counts_for_nothing() -> None:

@@ -23,10 +23,12 @@ from cexec.system.storage.eventlog import EventLog
 from cexec.system.storage.series import Series
 from cexec.worker.discovery import answers as worker_answers
 from cexec.worker.discovery import listener
+from cexec.worker.discovery.admission import Admission
 from cexec.worker.discovery.alert_sender import AlertSender
 from cexec.worker.discovery.answers import Answers, Profile
-from cexec.worker.discovery.listener import Listener, Senders
+from cexec.worker.discovery.listener import Listener
 from cexec.worker.discovery.presence_sender import PresenceSender
+from cexec.worker.discovery.served import Served
 from tests.protocol.wires import APPLICATION, STRANGERS
 
 CLIENT = ("10.0.0.9", 5000)
@@ -103,8 +105,9 @@ class Station:
             bidder=self.bidder,
         )
         log = EventLog(self.log, as_json=True)
-        senders = Senders(self.answers, self.presences, self.alerts)
-        self.ear = Listener(senders=senders, log=log, now=self.now, **parts)
+        served = Served(key, Admission(), self.answers, self.presences, self.alerts)
+        groups: Any = self.groups
+        self.ear = Listener(served=[served], groups=groups, bidder=self.bidder, log=log, now=self.now)
 
     def hear(self, data: bytes, source: tuple[Any, ...] = CLIENT, via: str = "eth0", unicast: bool = False) -> None:
         self.groups.coming.append((data, source, via, unicast))
@@ -224,6 +227,21 @@ def test_a_client_whose_certificate_has_expired_is_told_so_and_kept_in_bounds(st
     assert station.connects() == 0
     station.wait(200.0)
     assert station.ear.heard.get(sealed.mac1) is None
+
+
+def test_lines_about_clients_that_are_not_served_are_bounded(station: Station) -> None:
+    """The holder of a revoked key cannot fill the disk of a worker's log."""
+    late = APPLICATION.owner.issue_client("late", 7, not_after=1000)
+    count = 3 * int(listener.REFUSAL_BURST)
+    for number in range(count):
+        sealed = SealedAnnouncement(late, job_id=number.to_bytes(16, "big"), attempt=1)
+        station.hear(sent(sealed))
+        assert len(station.answered(sealed)) == 1  # the client is told all the same
+    assert len(station.events()) == listener.REFUSAL_BURST
+    station.wait(10.0)
+    for number in range(count):
+        station.hear(sent(SealedAnnouncement(late, job_id=number.to_bytes(16, "big"), attempt=2)))
+    assert len(station.events()) == listener.REFUSAL_BURST + 10
 
 
 # Censuses

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import select
 import socket
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -49,9 +50,9 @@ class Station:
         self.sealed = APPLICATION.announce()
         self.heard = HeardAnnouncements()
         self.answers, self.bidder = FakeAnswers(), FakeBidder()
+        served: Any = SimpleNamespace(key=APPLICATION.worker, answers=self.answers)
         self.offers = Offers(
-            worker=APPLICATION.worker.identity,
-            answers=self.answers,  # type: ignore[arg-type]
+            served=[served],
             heard=self.heard,
             bidder=self.bidder,  # type: ignore[arg-type]
             log=EventLog(io.StringIO(), as_json=True),

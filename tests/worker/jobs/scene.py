@@ -61,6 +61,11 @@ class Actor:
         self.told_to_end = False  # as of the last look at `words`
         self._words: list[Word] = []
 
+    def hears_the_end(self) -> bool:
+        """Returns True if it has been told to end with its job."""
+        _ = self.words
+        return self.told_to_end
+
     @property
     def words(self) -> list[Word]:
         """All that it has been told, without the connections."""
@@ -119,14 +124,15 @@ class Scene:
 
     def __init__(self, slots: int) -> None:
         self.log = io.StringIO()
-        self.alerts = FakeAlerts()
+        self.alerts, self.other_alerts = FakeAlerts(), FakeAlerts()
+        self.application = 0  # whose clients connect; 1 has `other_alerts`
         self.bidder = Bidder(slots=slots, random=lambda: 0.0)
         self.actors: list[Actor] = []
         self.jobs = Jobs(
             program=None,  # type: ignore[arg-type]
             bidder=self.bidder,
             heard=HeardAnnouncements(),
-            alerts=self.alerts,  # type: ignore[arg-type]
+            alerts=[self.alerts, self.other_alerts],  # type: ignore[list-item]
             log=EventLog(self.log, as_json=True),
             fork=lambda program: self._fork(),
         )
@@ -146,7 +152,7 @@ class Scene:
         """A process of its own gets the connection of the client 127.0.0.NUMBER, whose announcement has this number."""
         identity, client = number.to_bytes(16, "big"), (f"127.0.0.{number}", 4000)
         self.reserve(identity, now)
-        known = Known(identity, APPLICATION.hear(APPLICATION.announce(job_id=identity)), now)
+        known = Known(identity, APPLICATION.hear(APPLICATION.announce(job_id=identity)), now, self.application)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
             records = SimpleNamespace(keys=("", False, b"", b""))
             offer: Any = SimpleNamespace(identity=identity, client=client, connection=connection, records=records)

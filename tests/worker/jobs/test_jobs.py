@@ -334,3 +334,43 @@ def test_a_worker_that_stops_lets_a_job_end_that_was_offered_ahead(make_scene: M
     assert (actor.words[2:], scene.bidder.slots.running) == ([Word.LAST, Word.LAST], 1)
     scene.say(actor, finished())
     assert scene.bidder.slots.free == 1
+
+
+# clients that are revoked
+
+
+def test_revoked_clients_lose_their_jobs_and_others_of_the_application_do_not(make_scene: MakeScene) -> None:
+    scene = make_scene(2)
+    first, second = scene.running(1), scene.running(2)
+    scene.jobs.expel(1, lambda certificate: True)  # of another application
+    assert (first.hears_the_end(), second.hears_the_end()) == (False, False)
+    addresses = iter([True, False])
+    scene.jobs.expel(0, lambda certificate: next(addresses))
+    assert (first.hears_the_end(), second.hears_the_end()) == (True, False)
+    (line,) = [line for line in scene.lines() if line["event"] == "revoked"]
+    assert (line["name"], line["serial"], line["client"]) == ("default", 1, "127.0.0.1:4000")
+
+
+def test_a_list_that_cannot_be_trusted_makes_the_jobs_that_run_the_last_ones(make_scene: MakeScene) -> None:
+    scene = make_scene(2)
+    running, idle = scene.running(1), scene.running(2)
+    scene.say(idle, finished(idle=True))
+    scene.jobs.end_leases(1)
+    assert Word.LAST not in running.words + idle.words
+    scene.jobs.end_leases(0)
+    assert running.words[-1] is idle.words[-1] is Word.LAST
+    assert not running.hears_the_end()
+
+
+def test_an_alert_goes_to_the_application_of_its_job(make_scene: MakeScene) -> None:
+    scene = make_scene(2)
+    scene.application = 1
+    actor = scene.running(1)
+    scene.application = 0
+    other = scene.running(2)
+    scene.say(actor, finished())
+    other.die(CLEAN_END)
+    scene.hear(other)
+    assert [alerts.ended_jobs for alerts in (scene.alerts, scene.other_alerts)] == [
+        [("alert of 127.0.0.2", None)], [("alert of 127.0.0.1", 0)],
+    ]  # fmt: skip
