@@ -73,3 +73,13 @@ def drop(machine: Bidder, number: int, now: float, client: bytes = b"client") ->
 
 def told_of_a_healthy_rival(machine: Bidder, now: float = 0.0) -> None:
     machine.competition.rival_told(RivalWord(b"rival", job=b"", completed=True, clock=now, said_at=now), now)
+
+
+def slots_of(machine: Bidder) -> tuple[int, int, int]:
+    """Slots that are free, reserved and busy."""
+    return machine.slots.free, machine.slots.reserved, machine.slots.running
+
+
+def waiting_in(machine: Bidder) -> int:
+    """Announcements that would be answered if a slot were free."""
+    return machine.waiting
