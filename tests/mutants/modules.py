@@ -51,7 +51,4 @@ BIDS = tuple(
     f"{DECISIONS}/test_{name}.py"
     for name in ("bid", "bid_slots", "bid_bounds", "bid_machine", "turns", "turns_rests", "reputation", "competition")
 )
-MIRRORS |= {
-    f"cexec.protocol.decisions.{name}": BIDS
-    for name in ("bid", "bid_delay", "slots", "turns", "turns_rests", "remembered")
-}
+MIRRORS |= {f"cexec.protocol.decisions.{name}": BIDS for name in ("bid", "bid_delay", "slots", "turns", "remembered")}
