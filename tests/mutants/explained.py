@@ -18,5 +18,7 @@ EXPLAINED: dict[str, str] = {
     f"{CONNECTION}.records: 2 -> 3 in: SEND_BUFFERS = 2  # (ours) one is filled while the kernel takes the other": (
         _OURS
     ),
+    f"{CONNECTION}.records: 64 -> 65 in: MAXIMUM_WAITING = 64  # records or frames (ours) that may wait to be sent; "
+    "then a driver must not add any": _OURS,
     f"{CONNECTION}.records: 2 -> 3 in: larger = memoryview(bytearray(2 * (RECORD_HEADER + self._proved_box)))": _ROOM,
 }

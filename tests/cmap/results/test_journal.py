@@ -540,3 +540,24 @@ def test_what_0_1_0_left_in_the_middle_is_completed(old: Path, opened: Open) -> 
     assert Path("a.out").read_bytes() == b"result of a"
     assert journal.counts() == (1, 1)  # the result of b is not there
     opened(RESUME).close()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "{", "5", "null", '[["a"]]', '[["a", "b", null, null]]', '[["a", "b", 1]]', '[[1, 2, 3, 4]]',
+        '[["a\\u0000", "b", 1, 2]]', '[["\\ud800", "b", 1, 2]]', "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_a_row_that_cannot_be_understood_keeps_no_journal_from_being_opened(
+    opened: Open, path: Path, told: str
+) -> None:
+    """Regression, found while fuzzing: the run ended with a traceback.  Its task is to be run again."""
+    journal = opened()
+    settle(journal, 1)
+    settle(journal, 2)
+    journal.close()
+    with sqlite3.connect(path) as database:
+        database.execute("INSERT INTO pending SELECT key, occurrence, ? FROM task WHERE number = 1", (told,))
+    database.close()
+    assert wanted(opened(RESUME), range(1, 3)) == [1]

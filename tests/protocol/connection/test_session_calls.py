@@ -98,3 +98,24 @@ def test_only_a_reader_that_has_gone_can_have_gone_unnoticed() -> None:
     told(worker, frames.CLOSED, bytes(8), 1)
     worker.ended_unnoticed(1)
     assert worker.outgoing[1].state == frames.ENDED
+
+
+def test_an_event_has_what_its_frame_says() -> None:
+    refusal = Refusal(frames.HERE, "no such file")
+    (refused,) = told(session_in(CLIENT, PREPARING), frames.REFUSED, refusal.encode())
+    assert refused.refusal is not None
+    assert (refused.refusal.kind, refused.refusal.reason) == (frames.HERE, "no such file")
+    (withdrawn,) = told(session_in(CLIENT, OFFERED), frames.WITHDRAW, b"no slot")
+    running = session_in(CLIENT, PREPARING)
+    told(running, frames.STARTED, bytes(1))
+    (broken,) = told(running, frames.BROKEN, b"input/output error", 1)
+    assert (withdrawn.text, broken.text, broken.stream) == ("no slot", "input/output error", 1)
+    (asked,) = told(session_in(CLIENT, PREPARING), frames.PROGRAM, b"linux-x86_64")
+    (started,) = told(session_in(CLIENT, PREPARING), frames.STARTED, bytes([frames.ONCE]))
+    assert (asked.text, started.number) == ("linux-x86_64", frames.ONCE)
+    (go,) = told(session_in(WORKER, OFFERED), frames.GO, job(streams=STREAMS).encode())
+    (cancelled,) = told(session_in(WORKER, OFFERED), frames.CANCEL)
+    assert go.go is not None and len(go.go.streams) == 2
+    for event in (refused, withdrawn, started, go, cancelled):
+        assert (bytes(event.data), event.exit, event.stream) == (b"", None, 0)
+    assert (cancelled.text, cancelled.number, cancelled.go, cancelled.refusal) == ("", 0, None, None)

@@ -10,6 +10,7 @@ from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.protocol.decisions import remembered
 from cexec.protocol.decisions.bid import LONGEST_WANTED, Bidder, Load, Outcome
 from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED
+from cexec.protocol.decisions.reputation import FIRST_PENALTY, LONGEST_DELAY
 from tests.protocol.decisions.bidders import (
     LARGEST_LITTLE_SPREAD,
     WANTED,
@@ -104,10 +105,13 @@ def test_jobs_that_hold_slots_do_not_make_room_for_announcements() -> None:
     ("speed", "believed"), [(1e9, 100.0), (100.0, 100.0), (0.05, 0.05), (1e-9, 0.05), (-1.0, 0.05)]
 )
 def test_a_speed_that_cannot_be_is_the_nearest_that_can(speed: float, believed: float) -> None:
-    machine = with_rivals(speed=speed)
-    machine.load_sampled(Load(cpu=1.0), 0.0)
+    delays = []
+    for told in (speed, believed):
+        machine = with_rivals(speed=told)
+        machine.load_sampled(Load(cpu=1.0), 0.0)
+        delays.append(delay_of(machine))
     least = 0.108 / believed  # docs/placement.md: 8 ms of an idle worker and 100 ms of a full one
-    assert least <= delay_of(machine) <= least + LARGEST_LITTLE_SPREAD
+    assert least <= delays[0] == delays[1] <= least + LARGEST_LITTLE_SPREAD
 
 
 @pytest.mark.parametrize(("competitors", "told_again"), [(3, True), (4, True), (5, False)])
@@ -140,6 +144,51 @@ def test_an_announcement_that_is_heard_again_does_not_make_room(monkeypatch: pyt
     events(machine)
     machine.consider(identity(4), 1, WANTED, 4.0)
     assert ("Forget", identity(3)) in events(machine)
+
+
+def test_a_claim_that_comes_first_teaches_once_however_often_it_comes() -> None:
+    machine = bidder()
+    for _ in range(3):
+        machine.claimed(WAITS, 8, 0.0)
+        machine.consider(WAITS, 1, WANTED, 0.1)
+        assert machine.competition.count == 4
+    assert events(machine) == []
+
+
+@pytest.mark.parametrize(("extra", "believed"), [(-3.0, 0.0), (1.5, 1.5), (1e9, LONGEST_DELAY), (inf, LONGEST_DELAY)])
+def test_no_way_is_so_far_that_its_client_is_never_answered(extra: float, believed: float) -> None:
+    machine = bidder()
+    machine.consider(WAITS, 1, WANTED, 0.0, extra_delay=extra)
+    machine.handle_timeout(believed - 0.001)
+    assert connects(machine) == ([] if believed else [WAITS])
+    machine.handle_timeout(believed)
+    assert connects(machine) == ([WAITS] if believed else [])
+
+
+def test_a_full_worker_wants_no_timer_for_those_that_wait_for_a_slot() -> None:
+    """Else it would wake up at once, again and again."""
+    machine = bidder()
+    occupy(machine)
+    machine.consider(WAITS, 1, WANTED, 1.0)
+    events(machine)
+    due = machine.next_timeout()
+    assert due is not None and due > 1.0
+
+
+def test_a_slowed_worker_rests_from_when_it_took_its_last_job_however_that_went() -> None:
+    machine = with_rivals()
+    delay_of(machine, 0.0, 1)
+    run(machine, identity(1), 0.1)
+    machine.finished(identity(1), Outcome.REFUSED, 0.0, 0.2)
+    taken_at = 20.0 + delay_of(machine, 20.0, 2)
+    assert machine.reserved(identity(2), taken_at)
+    machine.consider(identity(3), 1, WANTED, taken_at)  # which waits for a slot, and so for nothing else
+    machine.claimed(identity(2), 2, taken_at)
+    machine.released(identity(2), taken_at)
+    machine.handle_timeout(taken_at + FIRST_PENALTY - 0.01)
+    assert connects(machine) == []
+    machine.handle_timeout(taken_at + 10 * FIRST_PENALTY)
+    assert connects(machine) == [identity(3)]
 
 
 @pytest.mark.parametrize("weight", [-1, 0, 1 << 40])
