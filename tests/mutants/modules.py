@@ -49,6 +49,6 @@ MIRRORS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 BIDS = tuple(
     f"{DECISIONS}/test_{name}.py"
-    for name in ("bid", "bid_slots", "bid_bounds", "bid_machine", "turns", "reputation", "competition")
+    for name in ("bid", "bid_slots", "bid_bounds", "bid_machine", "turns", "turns_rests", "reputation", "competition")
 )
 MIRRORS |= {f"cexec.protocol.decisions.{name}": BIDS for name in ("bid", "bid_delay", "slots", "turns", "remembered")}

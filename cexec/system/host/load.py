@@ -32,7 +32,7 @@ def _read(path: str) -> str:
     try:
         with open(path, "rb", buffering=0) as file:  # a third of the time that a text file takes
             return file.readall().decode(errors="replace")
-    except OSError:
+    except (OSError, ValueError):  # no such name can be
         return ""
 
 

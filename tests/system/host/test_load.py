@@ -126,6 +126,12 @@ def test_what_is_no_number_of_a_kernel_counts_as_idle(fake: FakeProc, number: st
     assert [sampler.sample(now).level for now in (1.0, 2.0)] == [0.0, 0.0]
 
 
+def test_a_group_that_cannot_be_called_so_has_no_quota(fake: FakeProc) -> None:
+    """Regression, found by fuzzing: a ValueError."""
+    fake.write("self/cgroup", "0::/a\0b\n3:cpu:/\0\n")
+    assert fake.sampler().sample(1.0).level == 0.0
+
+
 def test_system_without_proc_is_sampled_too(tmp_path: Path) -> None:
     sampler = Sampler(str(tmp_path / "none"), str(tmp_path / "none"))
     sampler.sample(0.0)
