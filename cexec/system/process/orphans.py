@@ -116,26 +116,6 @@ def _contents(fd: int, size: int) -> bytes:
     return os.pread(fd, _READ, 0) + b"\n" + os.pread(fd, _READ, size - _READ)
 
 
-def end_strays(leader: int) -> None:
-    """Ends and reaps the orphans of a job's process that was killed, which have become children of this process.
-
-    `leader` is the job's main process, or 0: it may have ended already, and nothing else tells then whose it was.
-    """
-    seen = {leader}
-    for _ in range(_LOOKS):
-        # One that has died is told from our own children only by having been seen before.
-        seen.update(process_tree.signal_all(process_tree.strays(MARK.encode()), signal.SIGKILL))
-        ours = [pid for pid in process_tree.children(os.getpid()) if pid in seen]
-        if not ours:
-            return
-        for pid in ours:
-            try:
-                os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                pass  # the kernel was faster, in a caller that ignores SIGCHLD
-        time.sleep(_LOOK_INTERVAL)
-
-
 def remove_directory(path: str) -> None:
     """Removes a job's private directory, also what the program has made hard to remove."""
     base, name = os.path.split(path)

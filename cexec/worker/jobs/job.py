@@ -192,7 +192,7 @@ class Job:
                     doing = "keep the program"
                     self._workplace.obtain(go, program.programs, self._step)
                 doing = start
-                self._tree.started(self._spawn(ends))
+                self._tree.started(self._spawn(ends), wrapped=program.sandbox is not None)
             finally:
                 close_ends(ends)
         except CacheProblem as error:
@@ -205,6 +205,10 @@ class Job:
         go, program, workplace, limits = self._order.go, self._order.program, self._workplace, self._limits
         executable, *given = workplace.command([program.executable, *program.arguments])
         arguments: list[bytes | str] = [self._order.name, *given, *go.arguments]
+        if program.sandbox is not None:
+            words = [executable, *arguments[1:]]
+            arguments = program.sandbox.command(words, os.getcwd(), private=workplace.private)
+            executable = os.fsdecode(arguments[0])
         environment = {**program.environment, **self._order.extra}
         if not limits.inherited:
             return process.spawn(executable, arguments, environment, ends)

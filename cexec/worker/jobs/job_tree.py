@@ -23,19 +23,21 @@ SIGNALS = {number: getattr(signal, name) for number, name in options.SIGNALS.ite
 class JobTree:
     """`usage`: microseconds of user and of system time, and KiB of memory, once the program has ended."""
 
-    __slots__ = ("_early", "_ending", "alone", "pid", "status", "usage")
+    __slots__ = ("_early", "_ending", "_wrapper", "alone", "pid", "status", "usage")
 
     def __init__(self) -> None:
         self.pid = 0
         self.status: int | None = None
         self.usage = (0, 0, 0)
         self.alone = True  # no child is left
+        self._wrapper = 0  # a process in the program's place that must get no signal but SIGKILL
         self._early: list[int] = []  # signals that came before the program was there
         self._ending: TreeEnd | None = None
 
-    def started(self, pid: int) -> None:
-        """The program is this child; it gets the signals that have come too early."""
+    def started(self, pid: int, *, wrapped: bool = False) -> None:
+        """The program is this child, or what this child starts; it gets the signals that have come too early."""
         self.pid, self.alone = pid, False
+        self._wrapper = pid if wrapped else 0
         for number in self._early:
             self.signal(number)
 
@@ -50,6 +52,8 @@ class JobTree:
             process_tree.stop_tree()
         elif SIGNALS[number] == signal.SIGCONT:
             process_tree.signal_tree(self.pid, signal.SIGCONT)
+        elif self._wrapper:
+            process_tree.signal_tree(self.pid, SIGNALS[number], wrapper=self._wrapper)
         else:
             process_tree.signal_program(self.pid, SIGNALS[number], reaped=self.status is not None)
 
@@ -72,7 +76,7 @@ class JobTree:
     def end(self, now: float) -> None:
         """Sends TERM to what is left, and later KILL."""
         if self._ending is None:
-            self._ending = TreeEnd(self.pid, GRACE, now)
+            self._ending = TreeEnd(self.pid, GRACE, now, wrapper=self._wrapper)
 
     @property
     def given_up(self) -> bool:
@@ -88,4 +92,4 @@ class JobTree:
 
     def finish(self) -> None:
         """Ends and reaps what is left, and waits for that."""
-        process_tree.end_tree(self.pid, GRACE)
+        process_tree.end_tree(self.pid, GRACE, wrapper=self._wrapper)

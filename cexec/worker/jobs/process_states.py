@@ -89,7 +89,6 @@ class CarriedConnection:
     fields: dict[str, object]
     taken: bool = False  # at least one job has been given
     leased: bool = False  # it has waited for another job
-    leader: int = 0  # the process of the latest program
 
     @property
     def label(self) -> str:
