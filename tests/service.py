@@ -86,7 +86,9 @@ class Service:
         options: Sequence[str] = (),
         host: Host | None = None,
         environment: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
     ) -> None:
+        """`wrapper`: a command that becomes the one behind it."""
         self._mark = uuid.uuid4().hex
         self._lines: list[str] = []
         self._changed = threading.Condition()
@@ -97,7 +99,7 @@ class Service:
         if host is not None:
             self.process = host.popen(argv, env=clean_environment(changes), **pipes)
         else:
-            self.process = subprocess.Popen(argv, env=local_environment(changes), **pipes)
+            self.process = subprocess.Popen([*wrapper, *argv], env=local_environment(changes), **pipes)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:

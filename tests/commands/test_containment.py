@@ -3,19 +3,32 @@
 from __future__ import annotations
 
 import os
+import pwd
+import shutil
+import signal
 import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Protocol
 
 import psutil
 import pytest
 
+from cexec.errors import UsageError
 from cexec.protocol.base.keys import OwnerKey
+from cexec.system.process.privileges import find_account
 from cexec.system.storage.keyfile import read_key
 from tests.conftest import StartService
-from tests.needs import skip_for_want_of
+from tests.environment import command, local_environment
+from tests.needs import NOBODY, require_second_user, skip_for_want_of
+from tests.second_user import readable_python
 from tests.service import Application, Service
 from tests.waiting import comes_true, wait_until
 
+WARNING = "clients choose arguments that root runs; add --user NAME or --isolate"
 PAST_RETRIES = ["--retries", "0"]
 
 
@@ -158,3 +171,162 @@ def test_no_process_of_a_job_has_ever_had_the_keys(application: Application, ser
     finally:
         client.kill()
         client.wait()
+
+
+# another user
+
+
+SPY = r"""
+import ctypes, os, sys
+libc = ctypes.CDLL(None, use_errno=True)
+out = []
+place = ctypes.create_string_buffer(8)
+vector = (ctypes.c_size_t * 2)(ctypes.addressof(place), 8)
+def attempt(name, act):
+    try:
+        act()
+    except OSError as error:
+        out.append(f"{name} {error.strerror}")
+    else:
+        out.append(f"{name} DONE")
+def call(number, *arguments):
+    if libc.syscall(number, *arguments) == -1:
+        raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+def processes():
+    pid = os.getppid()
+    while pid > 1 and len(out) < 99:
+        yield pid
+        with open(f"/proc/{pid}/status") as file:
+            fields = dict(line.split(":", 1) for line in file)
+        if int(fields["Uid"].split()[0]) != os.getuid():
+            return
+        pid = int(fields["PPid"])
+# The job's process, the supervisor, cservice; or what is named.
+own = list(map(int, sys.argv[2:])) or [*processes()][:3]
+for pid in own:
+    for name in ("mem", "environ", "maps", "auxv", "io"):
+        attempt(name, lambda: open(f"/proc/{pid}/{name}", "rb").read(name != "mem"))
+    attempt("fd", lambda: os.listdir(f"/proc/{pid}/fd"))
+    attempt("cwd", lambda: os.readlink(f"/proc/{pid}/cwd"))
+    attempt("ptrace", lambda: libc.ptrace(16, pid, 0, 0) == -1 and call(101, 16, pid, 0, 0))
+    attempt("process_vm_readv", lambda: call(310, pid, vector, 1, vector, 1, 0))
+    attempt("pidfd_getfd", lambda: call(438, os.pidfd_open(pid), 3, 0))
+attempt("key", lambda: open(sys.argv[1], "rb").read(1))
+attempt("setuid", lambda: os.setuid(0))
+out.append(f"count {len(own)}")
+out.append(f"ids {os.getresuid()} {os.getresgid()} {sorted(os.getgroups())}")
+out.append(f"home {os.environ['HOME']} {os.environ.get('USER')} {os.environ.get('XDG_RUNTIME_DIR')}")
+print("\n".join(out))
+"""
+
+
+class StartAsNobody(Protocol):
+    """Starts `cservice --user nobody`, which is closed at the end of the test."""
+
+    def __call__(
+        self, *program: str, options: Sequence[str] = (), environment: Mapping[str, str] | None = None
+    ) -> Service: ...
+
+
+@pytest.fixture
+def as_nobody(application: Application) -> Iterator[StartAsNobody]:
+    place = Path(tempfile.mkdtemp(dir="/tmp"))
+    with ExitStack() as stack:
+        stack.callback(place.rmdir)
+        wrapper = readable_python(place)
+
+        def start(*program: str, options: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Service:
+            all_options = ["--user", "nobody", *options]
+            started = Service(application, program, all_options, environment=environment, wrapper=wrapper)
+            stack.callback(started.close)
+            return started
+
+        yield start
+
+
+def test_a_program_of_the_same_user_cannot_look_into_the_processes_that_run_it(
+    application: Application, as_nobody: StartAsNobody
+) -> None:
+    """Regression: it could read the memory of all of them, and so every key."""
+    as_nobody(sys.executable, "-S", "-c", SPY, str(application.secret))
+    done = application.run()
+    assert done.returncode == 0, done.stderr.decode()
+    lines = done.stdout.decode().splitlines()
+    account = pwd.getpwnam("nobody")
+    user, group = account.pw_uid, account.pw_gid
+    groups = sorted(os.getgrouplist("nobody", group))
+    assert lines[-1] == f"home {account.pw_dir} nobody None"
+    assert lines[-2] == f"ids {(user,) * 3} {(group,) * 3} {groups}"
+    assert lines[-3] == "count 3"
+    assert [line for line in lines if "DONE" in line] == []
+    assert len([line for line in lines if line.endswith(("ermission denied", "not permitted"))]) == 3 * 10 + 2, lines
+
+
+def test_the_spy_can_look_into_an_ordinary_process_of_its_user() -> None:
+    """So that its failures mean something."""
+    require_second_user()
+    with subprocess.Popen(["sleep", "600"]) as sleeper:
+        argv = [sys.executable, "-S", "-c", SPY, os.devnull, str(sleeper.pid)]
+        result = subprocess.run(argv, capture_output=True, text=True, timeout=30)
+        sleeper.kill()
+    assert {"mem", "environ", "fd", "ptrace", "key"} <= {
+        line.split()[0] for line in result.stdout.splitlines() if line.endswith("DONE")
+    }
+
+
+def test_a_set_user_id_program_gives_a_job_no_rights(application: Application, as_nobody: StartAsNobody) -> None:
+    place = Path(tempfile.mkdtemp(dir="/tmp"))
+    try:
+        place.chmod(0o755)
+        shutil.copy("/usr/bin/id", place / "id")
+        (place / "id").chmod(0o4755)
+        argv = [str(place / "id"), "-u"]
+        if subprocess.run(argv, capture_output=True, user=NOBODY).stdout != b"0\n":
+            skip_for_want_of("a file system that allows set-user-ID programs")
+        as_nobody(*argv)
+        assert application.run().stdout == b"%d\n" % NOBODY
+    finally:
+        shutil.rmtree(place)
+
+
+def test_what_a_worker_writes_belongs_to_the_user_that_it_has_become(
+    application: Application, as_nobody: StartAsNobody, runtime: dict[str, str]
+) -> None:
+    program = ("stat", "-c", "%U %A", ".", f"/tmp/cexec-{NOBODY}")
+    as_nobody(*program, options=["--private-dir"], environment={**runtime, "TMPDIR": "/tmp"})
+    assert application.run().stdout == b"nobody drwx------\n" * 2
+
+
+def test_a_key_that_only_root_can_read_is_not_a_jobs(application: Application, as_nobody: StartAsNobody) -> None:
+    as_nobody("cat", str(application.secret))
+    done = application.run()
+    assert (done.returncode, done.stdout) == (1, b"")
+
+
+def test_a_user_who_does_not_exist_is_refused(application: Application) -> None:
+    reason = "only root can become another user" if os.geteuid() else "there is no such user on this machine"
+    argv = command("cservice", "--user", "no-such-user", application.secret, "true")
+    result = subprocess.run(argv, env=local_environment(), capture_output=True, text=True, timeout=30)
+    assert (result.returncode, result.stderr) == (100, f"cservice: --user no-such-user: {reason}\n")
+
+
+def test_only_root_can_become_another_user(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: 1000)
+    with pytest.raises(UsageError, match="only root can become another user"):
+        find_account("nobody")
+
+
+@pytest.mark.parametrize("options", [["--allow-args"], []], ids=["arguments", "none"])
+def test_root_is_warned_of_arguments_that_clients_choose(options: list[str], service: StartService) -> None:
+    require_second_user()
+    worker = service("true", options=options)
+    worker.signal(signal.SIGTERM)
+    worker.wait()
+    assert WARNING in worker.lines[1] if options else all(WARNING not in line for line in worker.lines)
+
+
+def test_another_user_is_not_warned(as_nobody: StartAsNobody) -> None:
+    worker = as_nobody("true", options=["--allow-args"])
+    worker.signal(signal.SIGTERM)
+    worker.wait()
+    assert all(WARNING not in line for line in worker.lines)

@@ -52,6 +52,9 @@ class Account:
             os.setresuid(self.user, self.user, self.user)
         except OSError as error:
             raise LocalError(f"cannot become the user {self.name}: {reason_of(error)}") from None
+        if not os.access(os.__file__, os.R_OK):
+            raise LocalError(f"the user {self.name} cannot read {os.path.dirname(os.__file__)}, where Python is; "
+                             "install cexec where every user can read it")  # fmt: skip
         environment.update(HOME=self.home, USER=self.name, LOGNAME=self.name, SHELL=self.shell)
         for name in _OF_A_LOGIN:
             environment.pop(name, None)  # these are the directories of the user who has started us
