@@ -158,6 +158,7 @@ class Worker:
 
     def run(self) -> None:
         """Serves until told to stop."""
+        self._strays.look(monotonic())  # no signal tells of those that are there already
         self._jobs.prepare()
         while not self._supervisor.lost and (self._stage is Stage.SERVING or self._jobs):
             self.step()

@@ -3,7 +3,7 @@
 Contract: `find_sandbox` raises `UsageError` if this machine cannot make one; it tries.  `Sandbox.command` returns the
 command that runs another one inside: the root is read-only, /tmp, /var/tmp and /run are empty and private, /dev has the
 plain devices only, there is no network unless it is asked for, and no process outside can be seen or signalled.
-`hidden` files are empty there.  The sandbox ends with the process that started it.
+`hidden` files cannot be read there.  The sandbox ends with the process that started it.
 
 The process that is started is bwrap's own and must not get a signal that is meant for the program: it would end, and
 the kernel would kill the program then.
