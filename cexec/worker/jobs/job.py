@@ -44,6 +44,10 @@ RELEASE_PATIENCE = 30.0  # seconds (ours) that a client has to take the exit fra
 HELD_BACK = 0.002  # seconds (ours) that frames of a leased job wait for others, so that they wake the client once
 
 
+class _TooLate(Exception):
+    """The time limit has passed before the program could be started."""
+
+
 class Phase(enum.Enum):
     PREPARING = enum.auto()  # from GO to the start of the program: files come, streams are opened
     RUNNING = enum.auto()  # from there to the exit frame
@@ -88,6 +92,11 @@ class JobTimes:
     held_until: float | None = None  # the first frames are held back
     limit: float | None = None  # of the time limit
     latest: float | None = None  # after the time limit: the slot is needed, whatever the client does
+
+    def expire(self) -> None:
+        """The time limit counts no more, but a while after it the job is over in any case."""
+        assert self.limit is not None
+        self.latest, self.limit = self.limit + job_tree.GRACE + RELEASE_PATIENCE, None
 
 
 class Job:
@@ -167,6 +176,8 @@ class Job:
         if isinstance(checked, Refusal):
             return checked
         self._limits = checked
+        if self._limits.time:
+            self._times.limit = self._began + self._limits.time  # files that come slowly take a slot, too
         refusal = self._prepare()
         if refusal is not None:
             self._carrier.clean = False  # some of what had been opened for it is open still
@@ -174,8 +185,6 @@ class Job:
         self._move(Phase.RUNNING)
         if not self.leased:
             self._name_leader()  # for a lease only later: a program that ends at once needs no name
-        if self._limits.time:
-            self._times.limit = monotonic() + self._limits.time
         return None
 
     def _prepare(self) -> Refusal | None:
@@ -195,6 +204,8 @@ class Job:
                 self._tree.started(self._spawn(ends), wrapped=program.sandbox is not None)
             finally:
                 close_ends(ends)
+        except _TooLate:
+            return Refusal(PERMANENT, f"{self._time_limit()} passed before all its files had come")
         except CacheProblem as error:
             return Refusal(HERE, str(error))
         except OSError as error:
@@ -225,10 +236,9 @@ class Job:
 
     def _run_program(self) -> None:
         while self._tree.status is None or self._streams.outputs_open():
-            self._step(self._times.latest)
-            if self._times.latest is not None and monotonic() >= self._times.latest:
-                raise DisconnectedError("client does not take the output, or the program cannot be ended")
-        self._times.limit = None
+            self._step()
+        if self._times.limit is not None:
+            self._times.expire()  # its files have to be fetched as well
         if self._workplace.private:
             go = self._order.go
             if files_of(go):
@@ -241,7 +251,14 @@ class Job:
     def _step(self, until: float | None = None) -> None:
         """Pumps once, and does what time, the parent and the children ask for; waits no longer than `until`."""
         times = self._times
-        timeouts = (until, times.limit, times.held_until, self._streams.next_timeout(), self._tree.next_timeout())
+        timeouts = (
+            until,
+            times.limit,
+            times.latest,
+            times.held_until,
+            self._streams.next_timeout(),
+            self._tree.next_timeout(),
+        )
         due = [timeout for timeout in timeouts if timeout is not None]
         for event in self._carrier.step(min(due) if due else None):
             self._handle(event)
@@ -254,11 +271,18 @@ class Job:
             self._name_leader()
             self._carrier.cork.let_go()
         if times.limit is not None and now >= times.limit:
-            times.limit = None
-            times.latest = now + job_tree.GRACE + RELEASE_PATIENCE
-            self._hit = Hit(f"ended after its time limit of {self._limits.time:g} s", signal.SIGTERM)
+            if self.phase is Phase.PREPARING:
+                raise _TooLate
+            times.expire()
+            self._hit = Hit(f"ended after {self._time_limit()}", signal.SIGTERM)
             self._tree.end(now)
         self._tree.handle_timeout(now)
+        if times.latest is not None and now >= times.latest:
+            times.latest = None
+            raise DisconnectedError("client does not take the output, or the program cannot be ended")
+
+    def _time_limit(self) -> str:
+        return f"its time limit of {self._limits.time:g} s"
 
     def _handle(self, event: Event | Trouble) -> None:
         if isinstance(event, Trouble):
@@ -305,6 +329,7 @@ class Job:
                 ahead=self.announced is NextJob.AHEAD,
             )
         )
+        self._times.latest = None
         self._move(Phase.OVER)
 
     def _end_tree(self) -> None:

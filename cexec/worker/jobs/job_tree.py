@@ -47,7 +47,7 @@ class JobTree:
         The whole tree is stopped and continued; other signals go to the program's group, as from a terminal.
         """
         if not self.pid:
-            self._early.append(number)
+            self._hold(SIGNALS[number], number)
         elif SIGNALS[number] == signal.SIGTSTP:
             process_tree.stop_tree()
         elif SIGNALS[number] == signal.SIGCONT:
@@ -56,6 +56,12 @@ class JobTree:
             process_tree.signal_tree(self.pid, SIGNALS[number], wrapper=self._wrapper)
         else:
             process_tree.signal_program(self.pid, SIGNALS[number], reaped=self.status is not None)
+
+    def _hold(self, number: int, sent: int) -> None:
+        """Keeps a signal for the program.  As in the kernel a pending signal is there once, and CONT ends a stop."""
+        opposite = {signal.SIGTSTP: signal.SIGCONT, signal.SIGCONT: signal.SIGTSTP}.get(signal.Signals(number))
+        self._early = [one for one in self._early if one != sent and SIGNALS[one] != opposite]
+        self._early.append(sent)
 
     def reap(self) -> None:
         """Collects what has ended; raises `LocalError` if the program's status is lost."""
