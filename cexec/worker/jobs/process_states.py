@@ -91,6 +91,11 @@ class CarriedConnection:
     leased: bool = False  # it has waited for another job
 
     @property
+    def peer(self) -> tuple[str, str]:
+        """Who the client is: its certificate's name and its host, because many share a certificate."""
+        return self.name, str(self.client[0])
+
+    @property
     def label(self) -> str:
         """The client's address, for the log."""
         return address_label(self.client[0], "", self.client[1], 0)

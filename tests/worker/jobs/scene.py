@@ -140,9 +140,12 @@ class Scene:
         assert isinstance(self.bidder.next_event(), Connect)
         assert self.bidder.reserved(identity, now)
 
-    def connected(self, number: int, now: float = NOW) -> Actor:
-        """A process of its own gets the connection of the client 127.0.0.NUMBER, whose announcement has this number."""
-        identity, client = number.to_bytes(16, "big"), (f"127.0.0.{number}", 4000)
+    def connected(self, number: int, now: float = NOW, *, host: int | None = None) -> Actor:
+        """A process of its own gets the connection of the client 127.0.0.HOST, whose announcement has this number.
+
+        HOST is the number by default.
+        """
+        identity, client = number.to_bytes(16, "big"), (f"127.0.0.{host or number}", 4000)
         self.reserve(identity, now)
         known = Known(identity, APPLICATION.hear(APPLICATION.announce(job_id=identity)), now)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:

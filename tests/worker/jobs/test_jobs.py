@@ -305,3 +305,33 @@ def test_a_worker_that_stops_lets_a_job_end_that_was_offered_ahead(make_scene: M
     assert (actor.words[2:], scene.bidder.running) == ([Word.LAST, Word.LAST], 1)
     scene.say(actor, finished())
     assert scene.bidder.free == 1
+
+
+def test_processes_whose_clients_do_not_let_go_are_bounded(make_scene: MakeScene) -> None:
+    """Regression: a client that never sent RELEASE made a process stay for 30 seconds, for each of its jobs."""
+    most = worker_jobs.MAXIMUM_LINGERING
+    scene = make_scene(1)
+    honest = scene.running(2)
+    scene.say(honest, finished())
+    for number in range(100, 100 + most + 10):
+        actor = scene.connected(number, host=1)
+        scene.say(actor, taken(1), ProgramStarted(1), finished())
+    slow = scene.actors[1:]
+    assert [actor.words for actor in slow] == [[]] * len(slow)
+    ended = [actor for actor in slow if actor.told_to_end]
+    assert ended == slow[:11]
+    assert not honest.told_to_end  # it is the client with the most that loses
+    for actor in ended:
+        scene.die(actor, CLEAN_END)
+    assert len(scene.jobs) == most
+    assert "broken" not in scene.events()
+
+
+def test_a_process_that_is_free_again_does_not_count_among_those(make_scene: MakeScene) -> None:
+    scene = make_scene(1)
+    for number in range(100, 100 + 2 * worker_jobs.MAXIMUM_LINGERING):
+        actor = scene.connected(number, host=1)
+        lease: list[Report] = [Idle(), Over("")] if number % 2 else []
+        scene.say(actor, taken(1), ProgramStarted(1), finished(), *lease, Free())
+        assert actor.process.state is State.SPARE
+        scene.die(actor, CLEAN_END)
