@@ -37,7 +37,8 @@ from cexec.protocol.datagrams.requirements import ALLOWED
 from cexec.protocol.decisions.bid import Bidder
 from cexec.system.host.load import FASTEST, SLOWEST, measure_speed
 from cexec.system.host.load_command import LoadCommand
-from cexec.system.process import helpers, orphans, process
+from cexec.system.process import helpers, job_group, orphans, process
+from cexec.system.process.job_group import claim_place
 from cexec.system.process.memory_group import claim_parent
 from cexec.system.process.privileges import find_account, forbid_new_privileges, guard_memory
 from cexec.system.process.resource_limits import (
@@ -221,6 +222,7 @@ def _confine(user: str | None) -> None:
     """Gives up what neither cservice nor a job needs; becomes the user, if one is named."""
     account = None if user is None else find_account(user)
     claim_parent()
+    claim_place(None if account is None else account.user)
     process.become_urgent()  # a machine whose jobs take all CPUs must answer all the same
     if account is not None:
         account.become(os.environ)
@@ -274,6 +276,8 @@ def _tell_that_it_serves(
 def _containment(program: Program) -> list[str]:
     """What keeps the processes of a job from outliving it, in words."""
     found = ["process tree" if os.path.isdir("/proc/self") else "process group"]
+    if job_group.place is not None:
+        found.append("control group")
     if program.sandbox is not None:
         found.append("isolation with the network" if program.sandbox.network else "isolation")
     return found

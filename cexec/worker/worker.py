@@ -213,6 +213,7 @@ class Worker:
         while (due := self._strays.next_timeout()) is not None and due < deadline:
             wait_readable((), due - monotonic())
             self._strays.handle_timeout(monotonic())
+        self._supervisor.remove_groups()
 
     # waiting
 

@@ -19,6 +19,7 @@ import pytest
 
 from cexec.errors import UsageError
 from cexec.protocol.base.keys import OwnerKey
+from cexec.system.process import job_group
 from cexec.system.process.privileges import find_account
 from cexec.system.storage.keyfile import read_key
 from tests.conftest import StartService
@@ -80,7 +81,7 @@ def test_what_escapes_from_its_job_process_is_ended_by_the_worker(
 
 
 def test_a_worker_whose_supervisor_is_killed_says_so_and_takes_all_jobs_with_it(
-    application: Application, service: StartService, tmp_path: Path
+    application: Application, service: StartService, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     worker = service("sh", "-c", f"echo $$ >> {tmp_path}/notes; exec sleep 600", options=["-j", "2"])
     clients = []
@@ -89,11 +90,15 @@ def test_a_worker_whose_supervisor_is_killed_says_so_and_takes_all_jobs_with_it(
         argv[2:2] = PAST_RETRIES
         clients.append(subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
     programs = noted(tmp_path / "notes", 2)
+    supervisor = worker.supervisor.pid
     worker.supervisor.kill()
     assert worker.wait() == 111
     assert worker.lines[-1] == "cservice: the process that starts the jobs was killed; start cservice again"
     assert psutil.wait_procs(programs, timeout=30)[1] == []
     assert [client.wait(30) for client in clients] == [111, 111]
+    monkeypatch.setattr(job_group, "place", None)
+    job_group.claim_place()
+    assert job_group.groups_of(supervisor) == []
 
 
 def test_the_worker_answers_others_while_it_removes_what_a_killed_job_process_has_left(

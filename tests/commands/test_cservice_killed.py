@@ -126,6 +126,8 @@ def test_what_they_all_leave_is_swept_by_the_next_cservice(
     hidden = [process for process in left if not is_marked(process)]
     following = service("true", environment=runtime)
     following.wait_for("swept")
+    if "control group" in worker.lines[0]:
+        hidden = []
     assert gone([process for process in left if process not in hidden]) == []
     for directory in ("run/cexec", "tmp"):
         assert os.listdir(tmp_path / directory) == []

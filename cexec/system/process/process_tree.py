@@ -11,8 +11,12 @@ from __future__ import annotations
 import os
 import signal
 import time
+from typing import TYPE_CHECKING, Protocol
 
 from cexec.system.process.process import signal_group
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 _LOOK_INTERVAL = 0.01  # seconds (ours) between two looks at a tree that is ending
 _GIVE_UP = 10.0  # seconds (ours) of KILL: what is left then is another user's, or stuck in the kernel
@@ -21,15 +25,26 @@ _STOP_ROUNDS = 50  # (ours) looks for processes that were started while others w
 _STATE_FIELD, _START_FIELD = 0, 19  # of /proc/PID/stat behind the name, proc(5)
 
 
+class Killable(Protocol):
+    """A control group, see `job_group` and `memory_group`."""
+
+    def kill_others(self) -> None:
+        """Kills everything in it but the calling process."""
+
+
 class TreeEnd:
     """Ends the descendants of this process: TERM when it is made, KILL after `grace` seconds, until none is left.
 
-    Who drives it reaps the children, and is done when there are none or when it has `given_up`.
+    `groups` are those in which all of them are, if there are any: then none can fork faster than it is killed.  Who
+    drives it reaps the children, and is done when there are none or when it has `given_up`.
     """
 
-    def __init__(self, leader: int, grace: float, now: float, *, wrapper: int = 0) -> None:
+    def __init__(
+        self, leader: int, grace: float, now: float, *, wrapper: int = 0, groups: Sequence[Killable] = ()
+    ) -> None:
         self.given_up = False
         self._leader = leader
+        self._groups = groups
         self._deadline = now + grace
         self._last = self._deadline + _GIVE_UP
         signal_tree(leader, signal.SIGTERM, wrapper=wrapper)
@@ -40,16 +55,18 @@ class TreeEnd:
 
     def handle_timeout(self, now: float) -> None:
         if now >= self._deadline:
+            for one in self._groups:
+                one.kill_others()
             kill_tree(self._leader)
             self._deadline = now + _LOOK_INTERVAL  # what was forked meanwhile
             self.given_up = now >= self._last
 
 
-def end_tree(leader: int, grace: float, *, wrapper: int = 0) -> None:
+def end_tree(leader: int, grace: float, *, wrapper: int = 0, groups: Sequence[Killable] = ()) -> None:
     """Ends everything that is left below this process, and returns when all is reaped."""
     if not reap():
         return
-    ending = TreeEnd(leader, grace, time.monotonic(), wrapper=wrapper)
+    ending = TreeEnd(leader, grace, time.monotonic(), wrapper=wrapper, groups=groups)
     while reap() and not ending.given_up:
         ending.handle_timeout(time.monotonic())
         time.sleep(_LOOK_INTERVAL)

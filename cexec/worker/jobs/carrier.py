@@ -24,6 +24,7 @@ from cexec.worker.jobs.reports import JOBS_AHEAD, Report, Word, encode
 if TYPE_CHECKING:
     from cexec.net.pump import Pump, Trouble
     from cexec.protocol.connection.session import Event
+    from cexec.system.process.job_group import JobGroup
 
 _CORK: int | None = getattr(_socket, "TCP_CORK", None)
 
@@ -80,10 +81,14 @@ class Cork:
 
 
 class Carrier:
-    """`pump` has the connection.  `children_ended`: some may have, since the step before."""
+    """`pump` has the connection.  `children_ended`: some may have, since the step before.
 
-    def __init__(self, pump: Pump, parent: _socket.socket) -> None:
+    `group` is the control group in which this process lives, if it has one of its own.
+    """
+
+    def __init__(self, pump: Pump, parent: _socket.socket, group: JobGroup | None = None) -> None:
         self.pump = pump
+        self.group = group
         self.orders = Orders()
         self.cork = Cork(pump.connection)
         self.children_ended = False

@@ -114,7 +114,7 @@ class Job:
         self._limits = order.program.limits
         self._hit: Hit | None = None  # the time limit has ended the program
         self._times = JobTimes()
-        self._tree = JobTree()
+        self._tree = JobTree(carrier.group)
         self._streams = ProgramStreams(carrier.pump)
         self._workplace = Workplace(carrier.pump, record)
 
@@ -225,6 +225,7 @@ class Job:
             return process.spawn(executable, arguments, environment, ends)
         if limits.memory:
             workplace.limit_memory(f"{os.getpid()}-{go.job_id.hex()[:8]}", limits.memory)
+            self._tree.groups += [] if workplace.group is None else [workplace.group]
         return process.spawn(executable, arguments, environment, ends, prepare=lambda: limits.apply(workplace.group))
 
     def _name_leader(self) -> None:

@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import TYPE_CHECKING
 
 from cexec.errors import LocalError
 from cexec.protocol.connection import options
 from cexec.system.process import process_tree
 from cexec.system.process.process_tree import TreeEnd
+
+if TYPE_CHECKING:
+    from cexec.system.process.job_group import JobGroup
+    from cexec.system.process.process_tree import Killable
 
 GRACE = 2.0  # seconds (ours) between TERM and KILL for what is left of a job
 SIGNALS = {number: getattr(signal, name) for number, name in options.SIGNALS.items()}  # this machine's numbers
@@ -23,9 +28,11 @@ SIGNALS = {number: getattr(signal, name) for number, name in options.SIGNALS.ite
 class JobTree:
     """`usage`: microseconds of user and of system time, and KiB of memory, once the program has ended."""
 
-    __slots__ = ("_early", "_ending", "_wrapper", "alone", "pid", "status", "usage")
+    __slots__ = ("_early", "_ending", "_wrapper", "alone", "groups", "pid", "status", "usage")
 
-    def __init__(self) -> None:
+    def __init__(self, group: JobGroup | None = None) -> None:
+        """`group`: in which this process lives, and all that it starts unless that joins another of `groups`."""
+        self.groups: list[Killable] = [] if group is None else [group]
         self.pid = 0
         self.status: int | None = None
         self.usage = (0, 0, 0)
@@ -82,7 +89,7 @@ class JobTree:
     def end(self, now: float) -> None:
         """Sends TERM to what is left, and later KILL."""
         if self._ending is None:
-            self._ending = TreeEnd(self.pid, GRACE, now, wrapper=self._wrapper)
+            self._ending = TreeEnd(self.pid, GRACE, now, wrapper=self._wrapper, groups=self.groups)
 
     @property
     def given_up(self) -> bool:
@@ -98,4 +105,4 @@ class JobTree:
 
     def finish(self) -> None:
         """Ends and reaps what is left, and waits for that."""
-        process_tree.end_tree(self.pid, GRACE, wrapper=self._wrapper)
+        process_tree.end_tree(self.pid, GRACE, wrapper=self._wrapper, groups=self.groups)

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING
 from cexec.system import signal_state
 from cexec.system.io.wakeup import Wakeup, detach, wait_readable
 from cexec.system.process import orphans, process
+from cexec.system.process.job_group import JobGroup
 from cexec.system.process.strays import Strays
 from cexec.worker.jobs.lease import serve
 
@@ -42,11 +43,20 @@ NEVER = float("inf")
 
 
 @dataclass(slots=True)
+class Running:
+    """A job process.  `number` is what the worker calls it."""
+
+    number: int
+    group: JobGroup | None
+
+
+@dataclass(slots=True)
 class Dead:
     """A job process that has ended, of which the worker has not been told."""
 
     number: int
     status: int
+    group: JobGroup | None  # until it has been removed
     told_by: float  # the latest moment
 
 
@@ -70,7 +80,7 @@ class Supervisor:
         self._control = control
         self._wakeup = Wakeup()
         self._wakeup.start((signal.SIGCHLD,))
-        self._running: dict[int, int] = {}  # the worker's number of each job process, by process id
+        self._running: dict[int, Running] = {}  # by process id
         self._dead: list[Dead] = []
         self._sweeper = Sweeper(program.records)
         self._strays = Strays(lambda: {*self._running, self._sweeper.pid})
@@ -121,20 +131,23 @@ class Supervisor:
     def _fork(self, number: int, fd: int) -> None:
         channel = socket.socket(fileno=fd)
         channel.set_inheritable(False)
+        group = JobGroup.create(f"{os.getpid()}-{number}")
         try:
             pid = os.fork()
         except OSError as error:
+            if group is not None:
+                group.remove()
             self._say(FAILED, number, error.errno or 0)
         else:
             if pid == 0:
-                _become_job_process(self._program, channel)
-            self._running[pid] = number
+                _become_job_process(self._program, channel, group)
+            self._running[pid] = Running(number, group)
         channel.close()
 
     def _kill_running(self, number: int | None = None) -> None:
         """All of them, if there is no number.  They are not reaped yet, so the process ids are still theirs."""
-        for pid, theirs in self._running.items():
-            if number in (None, theirs):
+        for pid, running in self._running.items():
+            if number in (None, running.number):
                 os.kill(pid, signal.SIGKILL)
 
     def _reap(self, now: float) -> None:
@@ -142,7 +155,10 @@ class Supervisor:
             ended, status = os.waitpid(pid, os.WNOHANG)
             if not ended:
                 continue
-            self._dead.append(Dead(self._running.pop(pid), status, now + LAG))
+            running = self._running.pop(pid)
+            if running.group is not None:
+                running.group.kill()
+            self._dead.append(Dead(running.number, status, running.group, now + LAG))
             if status != 0:
                 self._sweeper.start()
         self._sweeper.reap()
@@ -152,6 +168,8 @@ class Supervisor:
         """Tells of the dead, once nothing is left of them that could be ended."""
         told = [dead for dead in self._dead if not self._strays.left or now >= dead.told_by]
         for dead in told:
+            if dead.group is not None:
+                dead.group.remove()  # if that fails, the next cservice will
             self._dead.remove(dead)
             self._say(ENDED, dead.number, dead.status)
 
@@ -200,7 +218,7 @@ class Sweeper:
                 self.start()
 
 
-def _become_job_process(program: Program, channel: socket.socket) -> None:
+def _become_job_process(program: Program, channel: socket.socket, group: JobGroup | None) -> None:
     """The forked child: it keeps its end of the socketpair, and nothing else of its parent's.  Never returns."""
     status = CRASHED
     try:
@@ -209,7 +227,7 @@ def _become_job_process(program: Program, channel: socket.socket) -> None:
         signal_state.set_at_start()
         os.closerange(FIRST_OWN_DESCRIPTOR, channel.fileno())
         os.closerange(channel.fileno() + 1, HIGHEST_DESCRIPTOR)
-        serve(program, channel)
+        serve(program, channel, group if group is not None and group.join() else None)
         status = 0
     except BaseException:
         traceback.print_exc(file=sys.stderr)

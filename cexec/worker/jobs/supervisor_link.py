@@ -18,12 +18,13 @@ from time import monotonic
 from typing import TYPE_CHECKING, Self
 
 from cexec.system.io.wakeup import wait_readable
-from cexec.system.process import helpers
+from cexec.system.process import helpers, job_group
 from cexec.worker.jobs import supervisor
 from cexec.worker.jobs.job_process import JobProcess
 from cexec.worker.jobs.supervisor import CRASHED, END, FAILED, FORK, KILL, MAXIMUM_WORD, PATIENCE
 
 if TYPE_CHECKING:
+    from cexec.system.process.job_group import JobGroup
     from cexec.worker.jobs.program import Program
 
 CLOSE_PATIENCE = 3 * PATIENCE  # seconds (ours): more than a supervisor takes that has not been stopped
@@ -37,6 +38,7 @@ class SupervisorLink:
         self._pid = pid
         self._control = control
         self._number = 0
+        self._groups: list[JobGroup] = []  # that it has left
         self._processes: dict[int, JobProcess] = {}  # by number
 
     @classmethod
@@ -124,7 +126,15 @@ class SupervisorLink:
         except (ProcessLookupError, ChildProcessError):
             pass
         helpers.ended(self._pid)
+        self._groups = job_group.groups_of(self._pid)  # empty unless it was killed
+        for group in self._groups:
+            group.kill()
         self._pid = 0
+
+    def remove_groups(self) -> None:
+        """After `close`, when the processes that were in them have ended: removes the control groups."""
+        for group in self._groups:
+            group.remove()
 
     def _say(self, word: bytes) -> None:
         try:
