@@ -262,7 +262,7 @@ def _tell_that_it_serves(
     plural = "slot" if slots == 1 else "slots"
     log.banner(
         f"cservice: serving {key.fingerprint} with {slots} {plural}, listening on {groups.description()}; "
-        f"jobs are held by {' and '.join(containment)}; "
+        f"jobs are held by {', '.join(containment)}; "
         f"run a job with: cexec {client}",
         fingerprint=key.fingerprint,
         name=key.identity.certificate.name,

@@ -20,13 +20,14 @@ from time import monotonic
 
 from cexec.errors import CexecError, DisconnectedError
 from cexec.protocol.connection import frames
+from cexec.protocol.connection.records import SHORT_DATA
 from cexec.protocol.connection.session import Event
 from cexec.system.io.wakeup import poll_timeout
 from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cexec.protocol.connection.channel import Records
+    from cexec.protocol.connection.records import Records
     from cexec.protocol.connection.session import Session
     from cexec.system.io.fds import Sink, Source
 
@@ -66,6 +67,7 @@ class Pump:
         self._fd = connection.fileno()
         self._poll = select.poll()
         self._masks: dict[int, int] = {}
+        self._held = False  # frames wait for others, see `hold_back`
         self._deaf = False  # the peer takes no more bytes; those that it sent before are still read
         self._gone: CexecError | None = None  # the failure that ended the connection
 
@@ -89,12 +91,12 @@ class Pump:
     @property
     def wants_out(self) -> bool:
         """True if there is something to send that the connection may still take."""
-        return not self._deaf and not self.flushed
+        return not self._deaf and not self._held and not self.flushed
 
     @property
     def flushed(self) -> bool:
         """True if the kernel has taken every byte that was to be sent."""
-        return not self.records.data_to_send()
+        return self.records.all_sent
 
     def step(self, timeout: float | None = None) -> list[Event | Trouble]:
         """Waits for at most `timeout` seconds, None for any time, and moves bytes; returns the events."""
@@ -127,8 +129,26 @@ class Pump:
         self._flush()
 
     def flush(self) -> None:
-        """Sends as much as the kernel takes now."""
+        """Sends as much as the kernel takes now, unless frames are held back."""
         self._flush()
+
+    @property
+    def held(self) -> bool:
+        """True between `hold_back` and `let_go`."""
+        return self._held
+
+    def hold_back(self) -> None:
+        """Lets frames wait for those that follow soon, so that they travel together: each segment wakes the peer.
+
+        A long record, or one that finds no buffer, ends that.
+        """
+        self._held = True
+
+    def let_go(self) -> None:
+        """Sends what was held back, and holds back no more."""
+        if self._held:
+            self._held = False
+            self._flush()
 
     def write_out(self) -> list[Event | Trouble]:
         """Waits for the sinks and writes pending bytes, after the exit frame; the connection no longer matters."""
@@ -186,7 +206,7 @@ class Pump:
         """Returns the descriptors that the next step waits for, with their poll masks."""
         wanted = dict(self._watched)
         if self._gone is None:
-            wanted[self._fd] = IN if self._deaf or not self.records.data_to_send() else IN | OUT
+            wanted[self._fd] = IN | OUT if self.wants_out else IN
         for stream, source in self.sources.items():
             # A source without credit is left out, not registered with an empty mask: poll always reports a hang-up, and
             # a pipe whose writer has gone would wake us again and again.
@@ -315,6 +335,8 @@ class Pump:
                     found.append(Event(frames.END, stream=stream))
                 return
             self.records.send_data(self.session.data_head(stream, size), size)
+            if size > SHORT_DATA or not self.records.has_room:
+                self._held = False
             self._send()  # after each record, so that the kernel sends it while we read the next one
             if size < len(buffer):
                 return  # the source is empty for now: another read would only say so
@@ -327,7 +349,7 @@ class Pump:
             self._send()
 
     def _send(self) -> None:
-        while not self._deaf and (outgoing := self.records.data_to_send()):
+        while not self._deaf and not self._held and (outgoing := self.records.data_to_send()):
             try:
                 size = self.connection.sendmsg(outgoing[:MAXIMUM_BUFFERS])
             except (BlockingIOError, InterruptedError):

@@ -9,7 +9,6 @@ only be closed.  docs/protocol.md section 4.4.
 
 from __future__ import annotations
 
-import _socket
 import asyncio
 from math import inf
 from time import monotonic
@@ -39,9 +38,6 @@ if TYPE_CHECKING:
     from cexec.protocol.base.keys import ClientKey
     from cexec.protocol.connection.frames import Exit, Stream
     from cexec.system.io.fds import Sink, Source
-
-
-_CORK: int | None = getattr(_socket, "TCP_CORK", None)
 
 
 class LeaseJob:
@@ -156,11 +152,11 @@ class Lease:
         self._pump.sources.update(job.sources)
         result = None
         try:
-            self._hold_back(True)  # GO and a short input travel together
+            self._pump.hold_back()  # GO and a short input travel together
             self._step()
             if self._eager:
                 self._step()  # a second step finds the end of the input, so it travels in the same segment
-            self._hold_back(False)
+            self._pump.let_go()
             while result is None:
                 while result is None and (event := attempt.next_event()) is not None:
                     result = self._handle(event, job, began)
@@ -245,13 +241,6 @@ class Lease:
             if timer is not None:
                 timer.cancel()
 
-    def _hold_back(self, held: bool) -> None:
-        if _CORK is not None:
-            try:
-                self._pump.connection.setsockopt(_socket.IPPROTO_TCP, _CORK, held)
-            except OSError:
-                pass  # the connection is closed, or is not TCP
-
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -274,7 +263,7 @@ class Lease:
             self._failed = True
         except Exception as error:  # asyncio would only print it, and the job would wait for ever
             self._failed, self._error = True, error
-        writing = not self._failed and not self._pump.flushed
+        writing = not self._failed and self._pump.wants_out
         if self._failed:
             self._forget()
         elif writing and not self._writing:

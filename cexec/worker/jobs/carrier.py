@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from cexec.protocol.connection.session import Event
     from cexec.system.process.job_group import JobGroup
 
-_CORK: int | None = getattr(_socket, "TCP_CORK", None)
-
 
 @dataclass(slots=True)
 class Orders:
@@ -53,33 +51,6 @@ class Orders:
         return True
 
 
-class Cork:
-    """Lets small frames wait in the kernel (for 200 ms at most), so that they travel in one segment.
-
-    Each segment wakes the client, which costs more than the job `true` does.
-    """
-
-    __slots__ = ("_connection", "held")
-
-    def __init__(self, connection: _socket.socket) -> None:
-        self.held = False
-        self._connection = connection
-
-    def hold_back(self) -> None:
-        self._set(True)
-
-    def let_go(self) -> None:
-        self._set(False)
-
-    def _set(self, held: bool) -> None:
-        if _CORK is not None and held != self.held:
-            self.held = held
-            try:
-                self._connection.setsockopt(_socket.IPPROTO_TCP, _CORK, held)
-            except OSError:
-                pass  # the connection has gone, as the next read will tell
-
-
 class Carrier:
     """`pump` has the connection.  `children_ended`: some may have, since the step before.
 
@@ -90,7 +61,6 @@ class Carrier:
         self.pump = pump
         self.group = group
         self.orders = Orders()
-        self.cork = Cork(pump.connection)
         self.children_ended = False
         self.clean = True  # nothing has gone wrong
         self._parent = parent
@@ -150,6 +120,7 @@ class Carrier:
 
     def hang_up(self) -> None:
         """Nothing more comes from us, which tells the client that the lease has ended; unless much is under way."""
+        self.pump.let_go()
         self.pump.flush()
         if not self.pump.flushed:
             return

@@ -169,7 +169,7 @@ class JobProcess:
                 try:
                     step = self._receive(decode(data), now)
                 except ReportError as error:
-                    self._distrust(str(error))
+                    self.distrust(str(error))
                 else:
                     yield step
 
@@ -239,7 +239,7 @@ class JobProcess:
             self._credit = Credit()
             self.connection = None
 
-    def _distrust(self, reason: str) -> None:
+    def distrust(self, reason: str) -> None:
         """Kills it, because what it says makes no sense; its job is lost, and nothing else."""
         self._disorder = reason
         self._kill()

@@ -98,7 +98,7 @@ def _run_job(carrier: Carrier, job: Job) -> Go | None:
     else:
         if job.announced is not NextJob.NOTHING:
             carrier.tell(Over(""))
-            carrier.cork.let_go()
+            carrier.pump.let_go()
         if job.leased:
             job.hang_up()
     if go is None:
@@ -122,7 +122,7 @@ def _given(carrier: Carrier, wait: Callable[[Carrier], Go | None]) -> Go | None:
 
 def _offer(carrier: Carrier) -> Go | None:
     """Waits until the parent lets another job be offered, offers it, and waits for that."""
-    held_until = monotonic() + HELD_BACK if carrier.cork.held else None
+    held_until = monotonic() + HELD_BACK if carrier.pump.held else None
     while not carrier.orders.may_offer:
         if carrier.orders.last:
             _hang_up(carrier)
@@ -131,7 +131,7 @@ def _offer(carrier: Carrier) -> Go | None:
             return None
         if held_until is not None and monotonic() >= held_until:
             held_until = None
-            carrier.cork.let_go()
+            carrier.pump.let_go()
     carrier.orders.may_offer = False
     return _offer_first(carrier)
 
@@ -140,7 +140,7 @@ def _offer_first(carrier: Carrier) -> Go | None:
     """Says CONFIRM, because a slot is reserved, and waits for GO."""
     carrier.pump.session.confirm()
     carrier.pump.flush()
-    carrier.cork.let_go()
+    carrier.pump.let_go()
     deadline = monotonic() + GO_DEADLINE
     while monotonic() < deadline and not carrier.orders.last:
         event = carrier.next_word(deadline)

@@ -43,7 +43,7 @@ NEVER = float("inf")
 
 
 @dataclass(slots=True)
-class Running:
+class Child:
     """A job process.  `number` is what the worker calls it."""
 
     number: int
@@ -51,7 +51,7 @@ class Running:
 
 
 @dataclass(slots=True)
-class Dead:
+class DeadChild:
     """A job process that has ended, of which the worker has not been told."""
 
     number: int
@@ -80,8 +80,8 @@ class Supervisor:
         self._control = control
         self._wakeup = Wakeup()
         self._wakeup.start((signal.SIGCHLD,))
-        self._running: dict[int, Running] = {}  # by process id
-        self._dead: list[Dead] = []
+        self._running: dict[int, Child] = {}  # by process id
+        self._dead: list[DeadChild] = []
         self._sweeper = Sweeper(program.records)
         self._strays = Strays(lambda: {*self._running, self._sweeper.pid})
         self._serving = True
@@ -141,7 +141,7 @@ class Supervisor:
         else:
             if pid == 0:
                 _become_job_process(self._program, channel, group)
-            self._running[pid] = Running(number, group)
+            self._running[pid] = Child(number, group)
         channel.close()
 
     def _kill_running(self, number: int | None = None) -> None:
@@ -158,7 +158,7 @@ class Supervisor:
             running = self._running.pop(pid)
             if running.group is not None:
                 running.group.kill()
-            self._dead.append(Dead(running.number, status, running.group, now + LAG))
+            self._dead.append(DeadChild(running.number, status, running.group, now + LAG))
             if status != 0:
                 self._sweeper.start()
         self._sweeper.reap()

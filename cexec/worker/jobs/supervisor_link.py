@@ -35,7 +35,7 @@ class SupervisorLink:
 
     def __init__(self, pid: int, control: socket.socket) -> None:
         self.lost = False
-        self._pid = pid
+        self.pid = pid
         self._control = control
         self._number = 0
         self._groups: list[JobGroup] = []  # that it has left
@@ -74,8 +74,11 @@ class SupervisorLink:
         finally:
             theirs.close()
         ours.setblocking(False)
-        self._processes[number] = JobProcess(ours, lambda: self._say(b"%s %d" % (KILL, number)))
+        self._processes[number] = JobProcess(ours, lambda: self._kill(number))
         return self._processes[number]
+
+    def _kill(self, number: int) -> None:
+        self._say(b"%s %d" % (KILL, number))
 
     def end(self) -> None:
         """Lets job processes be killed that do not end their jobs in time."""
@@ -109,7 +112,7 @@ class SupervisorLink:
 
     def close(self) -> None:
         """Ends the supervisor with all that it has started, and waits for that; may be called again."""
-        if not self._pid:
+        if not self.pid:
             return
         deadline = monotonic() + CLOSE_PATIENCE
         try:
@@ -121,15 +124,15 @@ class SupervisorLink:
             pass  # it has gone
         self._control.close()
         try:
-            os.kill(self._pid, signal.SIGKILL)  # it is our child, and not reaped yet
-            os.waitpid(self._pid, 0)
+            os.kill(self.pid, signal.SIGKILL)  # it is our child, and not reaped yet
+            os.waitpid(self.pid, 0)
         except (ProcessLookupError, ChildProcessError):
             pass
-        helpers.ended(self._pid)
-        self._groups = job_group.groups_of(self._pid)  # empty unless it was killed
+        helpers.ended(self.pid)
+        self._groups = job_group.groups_of(self.pid)  # empty unless it was killed
         for group in self._groups:
             group.kill()
-        self._pid = 0
+        self.pid = 0
 
     def remove_groups(self) -> None:
         """After `close`, when the processes that were in them have ended: removes the control groups."""

@@ -149,7 +149,7 @@ class Scene:
         self.reserve(identity, now)
         known = Known(identity, APPLICATION.hear(APPLICATION.announce(job_id=identity)), now)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
-            records = SimpleNamespace(keys=("", b"", b""))
+            records = SimpleNamespace(keys=("", False, b"", b""))
             offer: Any = SimpleNamespace(identity=identity, client=client, connection=connection, records=records)
             self.jobs.start(offer, known, now)
         return self.actors[-1]
