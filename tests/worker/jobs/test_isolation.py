@@ -168,7 +168,7 @@ def test_files_go_in_and_come_out(shells: Shells, tmp_path: Path) -> None:
     done = shells.run("pwd; tr x y < in > out", "--send", f"{tmp_path}/in", "--fetch", f"out={tmp_path}/out")
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "out").read_bytes() == b"y" * 300_000
-    assert not Path(done.stdout.decode().strip()).exists()
+    wait_until(lambda: not Path(done.stdout.decode().strip()).exists())
 
 
 def test_a_private_directory_can_be_written(shells: Shells) -> None:
