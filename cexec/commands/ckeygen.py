@@ -19,7 +19,7 @@ from cexec.protocol.base import sodium
 from cexec.protocol.base.certificate import civil_date
 from cexec.protocol.base.keys import ClientKey, Key, OwnerKey, RelayKey, WorkerKey, encode_key
 from cexec.system.reason import reason_of
-from cexec.system.storage.keyfile import quoted, read_key, write_new
+from cexec.system.storage.keyfile import forbid_core_files, quoted, read_key, write_new
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -176,4 +176,5 @@ def _description(key: Key) -> list[str]:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs ckeygen with `argv` (default: the process's arguments)."""
+    forbid_core_files()
     return run_click(_command, argv)

@@ -146,6 +146,11 @@ def start_time(pid: int) -> int:
     return 0 if not fields or fields[_STATE_FIELD] in (b"Z", b"X") else int(fields[_START_FIELD])
 
 
+def is_stopped(pid: int) -> bool:
+    """Returns True if a signal has stopped the process, not a debugger."""
+    return _stat_fields(pid)[_STATE_FIELD : _STATE_FIELD + 1] == [b"T"]
+
+
 def marked(mark: bytes) -> list[int]:
     """The processes of this user that were started with this NAME=VALUE in their environment."""
     user, result = os.getuid(), []

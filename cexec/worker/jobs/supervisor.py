@@ -3,8 +3,9 @@
 Contract: `run(program, control)` is called in a child that was forked before the worker had read its key, so neither
 it nor a job process ever has the worker's secrets or the authority's.  It starts a job process for each FORK, whose
 message carries that process's end of a socketpair, and reports ENDED once the process and all processes that it left
-have ended, but LAG seconds after its death at the latest.  It returns when the worker is gone or wants no more, and
-everything has ended.  It never waits for one thing alone: directories are removed by a child of its own.
+have ended, but LAG seconds after its death at the latest.  It kills a job process that somebody has stopped.  It
+returns when the worker is gone or wants no more, and everything has ended.  It never waits for one thing alone:
+directories are removed by a child of its own.
 
 Every job process is known from the moment of its fork, because nothing else happens in between, and the supervisor has
 no other child but the one that sweeps.  So whatever else becomes its child is a stray, see `system.process.strays`.
@@ -23,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from cexec.system import signal_state
 from cexec.system.io.wakeup import Wakeup, detach, wait_readable
-from cexec.system.process import orphans, process
+from cexec.system.process import orphans, process, process_tree
 from cexec.system.process.job_group import JobGroup
 from cexec.system.process.strays import Strays
 from cexec.worker.jobs.lease import serve
@@ -38,6 +39,7 @@ FIRST_OWN_DESCRIPTOR = 3  # behind the standard ones
 HIGHEST_DESCRIPTOR = 1 << 20  # more than a limit of descriptors usually is; closing up to there costs nothing
 CRASHED = 111  # the exit status of a process that failed, as in cexec(1)
 LAG = 2.0  # seconds (ours) that the report of a death may wait for processes that cannot be ended
+STOPPED_PATIENCE = 5.0  # seconds (ours) that a job process may be stopped: who stops and continues all takes less
 PATIENCE = 10.0  # seconds (ours) that job processes have to end what they run when everything ends
 NEVER = float("inf")
 
@@ -48,6 +50,7 @@ class Child:
 
     number: int
     group: JobGroup | None
+    kill_at: float = NEVER  # it has been stopped
 
 
 @dataclass(slots=True)
@@ -98,6 +101,7 @@ class Supervisor:
                 self._reap(now)
             self._strays.handle_timeout(now)
             self._report(now)
+            self._kill_stopped(now)
             if now >= self._kill_at:
                 self._kill_running()
             if now >= self._leave_at:
@@ -109,7 +113,7 @@ class Supervisor:
     def _wait(self) -> set[int]:
         strays = self._strays.next_timeout()
         due = min(self._kill_at, self._leave_at, NEVER if strays is None else strays,
-                  *(dead.told_by for dead in self._dead))  # fmt: skip
+                  *(dead.told_by for dead in self._dead), *(one.kill_at for one in self._running.values()))  # fmt: skip
         fds = [self._wakeup.fileno(), *([self._control.fileno()] if self._serving else [])]
         return wait_readable(fds, None if due == NEVER else max(0.0, due - monotonic()))
 
@@ -150,10 +154,21 @@ class Supervisor:
             if number in (None, running.number):
                 os.kill(pid, signal.SIGKILL)
 
+    def _kill_stopped(self, now: float) -> None:
+        """A program that stops its job process would keep the slot for ever, without a time limit or a client."""
+        for pid, child in self._running.items():
+            if now >= child.kill_at:
+                child.kill_at = NEVER
+                if process_tree.is_stopped(pid):
+                    os.kill(pid, signal.SIGKILL)
+
     def _reap(self, now: float) -> None:
         for pid in list(self._running):
-            ended, status = os.waitpid(pid, os.WNOHANG)
-            if not ended:
+            changed, status = os.waitpid(pid, os.WNOHANG | os.WUNTRACED)
+            if not changed:
+                continue
+            if os.WIFSTOPPED(status):
+                self._running[pid].kill_at = now + STOPPED_PATIENCE
                 continue
             running = self._running.pop(pid)
             if running.group is not None:

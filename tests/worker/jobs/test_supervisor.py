@@ -133,6 +133,21 @@ def test_a_job_process_that_its_program_has_stopped_does_not_keep_the_worker(
     link.close()
 
 
+def test_a_job_process_that_its_program_has_stopped_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: it kept its slot until cservice was started again, also without a client."""
+    monkeypatch.setattr(supervisors, "STOPPED_PATIENCE", 0.3)
+    link = forked(in_a_hurry)
+    one, other = link.start(), link.start()
+    wait_until(lambda: len(children(link)) == 2)
+    stopped, briefly = sorted(children(link), key=lambda child: child.pid)
+    stopped.suspend()
+    briefly.suspend()
+    briefly.resume()
+    assert heard(link) == [one]
+    assert list(other.steps(0.0)) == [] and briefly.is_running()
+    link.close()
+
+
 def test_a_process_that_makes_no_sense_is_killed_although_it_is_stopped(link: SupervisorLink) -> None:
     one = link.start()
     wait_until(lambda: len(children(link)) == 1)
