@@ -24,7 +24,7 @@ from cexec.system.process.privileges import find_account
 from cexec.system.storage.keyfile import read_key
 from tests.conftest import StartService
 from tests.environment import command, local_environment
-from tests.needs import NOBODY, require_second_user, skip_for_want_of
+from tests.needs import NOBODY, require_second_user, require_tool, skip_for_want_of
 from tests.second_user import readable_python
 from tests.service import Application, Service
 from tests.waiting import comes_true, wait_until
@@ -234,10 +234,16 @@ class StartAsNobody(Protocol):
 
 
 @pytest.fixture
-def as_nobody(application: Application) -> Iterator[StartAsNobody]:
-    place = Path(tempfile.mkdtemp(dir="/tmp"))
+def place() -> Iterator[Path]:
+    """An empty directory that every user can reach."""
+    made = Path(tempfile.mkdtemp(dir="/tmp"))
+    yield made
+    made.rmdir()
+
+
+@pytest.fixture
+def as_nobody(application: Application, place: Path) -> Iterator[StartAsNobody]:
     with ExitStack() as stack:
-        stack.callback(place.rmdir)
         wrapper = readable_python(place)
 
         def start(*program: str, options: Sequence[str] = (), environment: Mapping[str, str] | None = None) -> Service:
@@ -254,9 +260,7 @@ def test_a_program_of_the_same_user_cannot_look_into_the_processes_that_run_it(
 ) -> None:
     """Regression: it could read the memory of all of them, and so every key."""
     as_nobody(sys.executable, "-S", "-c", SPY, str(application.secret))
-    done = application.run()
-    assert done.returncode == 0, done.stderr.decode()
-    lines = done.stdout.decode().splitlines()
+    lines = spied(application)
     account = pwd.getpwnam("nobody")
     user, group = account.pw_uid, account.pw_gid
     groups = sorted(os.getgrouplist("nobody", group))
@@ -265,6 +269,34 @@ def test_a_program_of_the_same_user_cannot_look_into_the_processes_that_run_it(
     assert lines[-3] == "count 3"
     assert [line for line in lines if "DONE" in line] == []
     assert len([line for line in lines if line.endswith(("ermission denied", "not permitted"))]) == 3 * 10 + 2, lines
+
+
+def test_the_user_who_has_started_the_worker_can_read_the_key_file_and_nothing_else(place: Path) -> None:
+    """No user has changed here, which the kernel would take for a reason to protect the memory."""
+    require_tool("setpriv")
+    wrapper = readable_python(place)
+    own = place.with_name(f"{place.name}-own")
+    own.mkdir()
+    try:
+        application = Application(own)
+        for path in (own, application.secret):
+            os.chown(path, NOBODY, NOBODY)
+        wrapper += ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups"]
+        worker = Service(application, [sys.executable, "-S", "-c", SPY, str(application.secret)], wrapper=wrapper)
+        try:
+            lines = spied(application)
+        finally:
+            worker.close()
+    finally:
+        shutil.rmtree(own)
+    assert lines[-3] == "count 3"
+    assert [line for line in lines if "DONE" in line] == ["key DONE"]
+
+
+def spied(application: Application) -> list[str]:
+    done = application.run()
+    assert done.returncode == 0, done.stderr.decode()
+    return done.stdout.decode().splitlines()
 
 
 def test_the_spy_can_look_into_an_ordinary_process_of_its_user() -> None:
