@@ -54,14 +54,15 @@ class Connection:
         assert self._records is not None, "shake() comes first"
         return self._records
 
-    def shake(self, instance: bytes | None = None, *, once: bool = False) -> Self:
-        """Proves to be a worker; `once`: one whose jobs must never be repeated."""
+    def shake(self, instance: bytes | None = None, *, once: bool = False, uptime: int = 0) -> Self:
+        """Proves to be a worker; `once`: one whose jobs must never be repeated; `uptime`: seconds."""
         hello = Hello(
             purpose=CONNECT,
             instance=instance or os.urandom(IDENTITY_SIZE),
             certificate=self._key.identity.certificate,
             host="fake",
             ciphers=aead_names(),
+            uptime=uptime,
             attributes={ONCE: ""} if once else {},
         )
         handshake = WorkerHandshake(self._opened.handshake(), self._key.identity, hello, 0.0)

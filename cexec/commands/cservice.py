@@ -27,7 +27,7 @@ from cexec.commands.cservice_settings import (
     sent_programs,
     short_host_name,
 )
-from cexec.commands.parameters import Parsed
+from cexec.commands.parameters import AnyText, Parsed
 from cexec.errors import LocalError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.group_sockets import GroupSockets
@@ -142,7 +142,7 @@ from cexec.worker.worker import Role, Worker, WorkerNetwork
 @click.version_option(__version__, prog_name="cservice", message="%(prog)s %(version)s")
 @click.argument("app")
 @click.argument("exe")
-@click.argument("arg", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arg", nargs=-1, type=AnyText())
 def command(
     slots: int | None,
     name: str | None,

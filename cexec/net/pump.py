@@ -70,6 +70,7 @@ class Pump:
         self._held = False  # frames wait for others, see `hold_back`
         self._deaf = False  # the peer takes no more bytes; those that it sent before are still read
         self._gone: CexecError | None = None  # the failure that ended the connection
+        self.read_all = True  # the last step has read everything that had come
 
     def watch(self, fd: int) -> None:
         """Lets `step` wait for this descriptor, too, until it is readable."""
@@ -111,20 +112,21 @@ class Pump:
         return found
 
     def _step(self, timeout: float | None, found: list[Event | Trouble]) -> None:
+        now = monotonic()  # before the wait: a timeout is judged only if everything was read after it was due
         # Frames may be complete already: they came in one segment with the handshake, or the last step raised.
         self._take_frames(found)
         self._flush()
         ready = self._wait(0.0 if found else timeout)
         self.ready = {fd for fd in self._watched if fd in ready}
+        self.read_all = True
         if ready.get(self._fd, 0) & ~OUT:  # readable, or an error or a hang-up that recv will name
-            self._receive(found)
+            self.read_all = self._receive(found)
         if self._pending:
             self._write_sinks(ready, found)
         for stream, source in list(self.sources.items()):
             if source.fd < 0 or source.fd in ready:
                 self._read_source(stream, source, found)
-        now = monotonic()
-        if now >= self.session.next_timeout():
+        if self.read_all and now >= self.session.next_timeout():
             self.session.handle_timeout(now)
         self._flush()
 
@@ -223,14 +225,17 @@ class Pump:
 
     # from the connection to the sinks
 
-    def _receive(self, found: list[Event | Trouble]) -> None:
-        """Reads the connection until it is empty, at most RECEIVE_TURNS times: the sinks and sources wait meanwhile."""
+    def _receive(self, found: list[Event | Trouble]) -> bool:
+        """Reads the connection until it is empty, at most RECEIVE_TURNS times: the sinks and sources wait meanwhile.
+
+        Returns True if it is empty.
+        """
         for _ in range(RECEIVE_TURNS):
             buffer = self.records.receive_buffer()
             try:
                 size = self.connection.recv_into(buffer)
             except (BlockingIOError, InterruptedError):
-                return
+                return True
             except OSError as error:
                 raise DisconnectedError(f"disconnected unexpectedly: {reason_of(error)}") from None
             if size == 0:
@@ -239,8 +244,9 @@ class Pump:
             self.records.received(size)
             self._take_frames(found)
             if size < len(buffer):
-                return  # the socket is empty: another recv would only say so
+                return True  # another recv would only say so
             self._flush()  # sends new credit now, so that the peer does not pause while we go on reading
+        return False
 
     def _take_frames(self, found: list[Event | Trouble]) -> None:
         while (frame := self.records.next_event()) is not None:

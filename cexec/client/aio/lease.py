@@ -18,7 +18,7 @@ from cexec.client.attempt.attempt import LOST, Attempt
 from cexec.client.attempt.program_plan import asked
 from cexec.client.attempt.stepping import advance
 from cexec.client.search.failure_alert import FailedAttempt, send_alert
-from cexec.errors import CexecError, DisconnectedError, LocalError, RefusedError
+from cexec.errors import CexecError, DisconnectedError, LocalError, WithdrawnError
 from cexec.net.liveness import hurry
 from cexec.net.pump import LEAST_CREDIT, Pump
 from cexec.protocol.base import sodium
@@ -38,6 +38,9 @@ if TYPE_CHECKING:
     from cexec.protocol.base.keys import ClientKey
     from cexec.protocol.connection.frames import Exit, Stream
     from cexec.system.io.fds import Sink, Source
+
+
+MOST_UNREAD = 64  # steps (ours) in which all is read that can wait in the kernel: a peer may go on sending for ever
 
 
 class LeaseJob:
@@ -142,11 +145,12 @@ class Lease:
         """Runs the job that the worker has been given, to its end.
 
         When the program starts, `began` is called with True if the job must never be repeated.  Raises `RefusedError`
-        if the program was not started, `LocalError` if a sink or a source fails.  Sources are read at once.
+        if the program was not started, `WithdrawnError` if the worker took its offer back before, `LocalError` if a
+        sink or a source fails.  Sources are read at once.
         """
         if self.over:
             job.close()
-            raise RefusedError("the worker has withdrawn its offer", permanent=False)
+            raise WithdrawnError("the worker has hung up")
         attempt = self._attempt = Attempt(once=self.once)
         self._pump.sinks.update(job.sinks)
         self._pump.sources.update(job.sources)
@@ -170,15 +174,31 @@ class Lease:
             self._pump.sinks.clear()
             job.close()
 
+    def conclude(self) -> bool:
+        """Reads all that has come; returns True if the job is over with it, so that `run` returns or raises."""
+        attempt = self._attempt
+        for _ in range(MOST_UNREAD):
+            if attempt is None or attempt.over or self._failed:
+                break
+            self._step()
+            if self._pump.read_all:
+                break
+        return attempt is not None and attempt.over
+
     def signal(self, number: int) -> None:
         """Passes a signal on to the program, if it runs."""
         if self._session.state == RUNNING:
             self._session.signal(number)
             self._step()
 
-    def complain(self, key: ClientKey, job: LeaseJob, attempt: int, error: CexecError, duration: float) -> None:
-        """Tells the loggers and the worker that the job has failed there after `duration` seconds."""
-        failed = FailedAttempt(job.job_id, attempt, self._winner, duration)
+    def complain(
+        self, key: ClientKey, job: LeaseJob, attempt: int, error: CexecError, duration: float, *, blame: bool = True
+    ) -> None:
+        """Tells the loggers, and unless it is not to `blame` the worker, that the job has failed there.
+
+        `duration`: seconds that it took to fail.
+        """
+        failed = FailedAttempt(job.job_id, attempt, self._winner, duration, blame=blame)
         send_alert(key, self._announcer, failed, error, final=False)
 
     def release(self) -> None:

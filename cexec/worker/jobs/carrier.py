@@ -12,6 +12,7 @@ import _socket
 import select
 import signal
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -54,7 +55,8 @@ class Orders:
 class Carrier:
     """`pump` has the connection.  `children_ended`: some may have, since the step before.
 
-    `group` is the control group in which this process lives, if it has one of its own.
+    `released`: the client has let go.  `group` is the control group in which this process lives, if it has one of its
+    own.
     """
 
     def __init__(self, pump: Pump, parent: _socket.socket, group: JobGroup | None = None) -> None:
@@ -63,6 +65,7 @@ class Carrier:
         self.orders = Orders()
         self.children_ended = False
         self.clean = True  # nothing has gone wrong
+        self.released = False
         self._parent = parent
         self._liveness = Liveness(pump.connection)
         self._children = Wakeup()  # becomes readable when a child has ended
@@ -91,23 +94,24 @@ class Carrier:
     def next_word(self, until: float | None = None) -> Event | None:
         """The client's next frame that means something; None when the time has come or the parent has spoken."""
         records, session = self.pump.records, self.pump.session
+        now = -inf  # the time before the last look at the connection: what had come by then is read before it is judged
         while True:
             while (frame := records.next_event()) is not None:
                 session.receive_data(frame, monotonic())
                 if (event := session.next_event()) is not None:
                     return event
+            if until is not None and now >= until:
+                return None
             self.pump.flush()
             due = [time for time in (until, session.next_timeout(), self._liveness.next_timeout()) if time is not None]
             mask = select.POLLIN | select.POLLOUT if self.pump.wants_out else select.POLLIN
             self._poll.register(self.pump.connection, mask)
-            ready = dict(self._poll.poll(poll_timeout(min(due) - monotonic())))
+            now = monotonic()
+            ready = dict(self._poll.poll(poll_timeout(min(due) - now)))
             if ready.get(self.pump.connection.fileno(), 0) & ~select.POLLOUT:
                 self._receive()
             if self._parent.fileno() in ready:
                 self._hear_parent()
-                return None
-            now = monotonic()
-            if until is not None and now >= until:
                 return None
             if now >= session.next_timeout():
                 session.handle_timeout(now)

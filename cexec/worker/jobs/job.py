@@ -297,6 +297,7 @@ class Job:
                 raise DisconnectedError("client gave up")
             if self.phase is Phase.OVER:
                 self._move(Phase.RELEASED)
+                self._carrier.released = event.kind == frames.RELEASE
         elif event.kind == frames.BROKEN:
             raise DisconnectedError(f"client lost its input: {event.text}")
 

@@ -40,15 +40,15 @@ if TYPE_CHECKING:
 def serve(program: Program, parent: socket.socket, group: JobGroup | None = None) -> None:
     """Carries one connection after the other.  `group`: the control group in which this process lives alone."""
     process.adopt_orphans()
-    while _carry(program, parent, group):
-        parent.send(encode(Free()))
+    while (free := _carry(program, parent, group)) is not None:
+        parent.send(encode(free))
 
 
-def _carry(program: Program, parent: socket.socket, group: JobGroup | None) -> bool:
-    """Carries one; returns True if there may be another.  It is a function, so that keys and buffers go with it."""
+def _carry(program: Program, parent: socket.socket, group: JobGroup | None) -> Free | None:
+    """Carries one; returns None if there may be no other.  It is a function, so that keys and buffers go with it."""
     given = receive(parent)
     if given is None:
-        return False
+        return None
     connection, assignment = given
     local = connection.getsockname()
     pump = Pump(connection, assignment.records(), Session(worker=True, now=monotonic()))
@@ -60,10 +60,10 @@ def _carry(program: Program, parent: socket.socket, group: JobGroup | None) -> b
 
 def run_jobs(
     pump: Pump, program: Program, environment: Environment, parent: socket.socket, group: JobGroup | None = None
-) -> bool:
+) -> Free | None:
     """Offers to run a job on a new connection; runs it, and those that follow.
 
-    Returns True if nothing is left of any of them.
+    Returns None if something may be left of one of them.
     """
     carrier = Carrier(pump, parent, group)
     record: Record | None = None
@@ -79,7 +79,7 @@ def run_jobs(
         if record is not None:
             record.close()
         carrier.close()
-    return carrier.clean and not process_tree.reap()
+    return Free(carrier.released) if carrier.clean and not process_tree.reap() else None
 
 
 def _run_job(carrier: Carrier, job: Job) -> Go | None:
@@ -97,7 +97,7 @@ def _run_job(carrier: Carrier, job: Job) -> Go | None:
         go = _given(carrier, _offer_first if job.announced is NextJob.AHEAD else _offer)
     else:
         if job.announced is not NextJob.NOTHING:
-            carrier.tell(Over(""))
+            carrier.tell(Over("", carrier.released))
             carrier.pump.let_go()
         if job.leased:
             job.hang_up()
@@ -116,7 +116,7 @@ def _given(carrier: Carrier, wait: Callable[[Carrier], Go | None]) -> Go | None:
     except CexecError as error:
         reason = str(error)
     if go is None:
-        carrier.tell(Over(reason))
+        carrier.tell(Over(reason, carrier.released))
     return go
 
 
@@ -127,7 +127,9 @@ def _offer(carrier: Carrier) -> Go | None:
         if carrier.orders.last:
             _hang_up(carrier)
             return None
-        if carrier.next_word(held_until) is not None:  # the client lets go: no other frame has a meaning now
+        event = carrier.next_word(held_until)
+        if event is not None:  # the client lets go: no other frame has a meaning now
+            carrier.released = event.kind == frames.RELEASE
             return None
         if held_until is not None and monotonic() >= held_until:
             held_until = None
@@ -142,10 +144,13 @@ def _offer_first(carrier: Carrier) -> Go | None:
     carrier.pump.flush()
     carrier.pump.let_go()
     deadline = monotonic() + GO_DEADLINE
-    while monotonic() < deadline and not carrier.orders.last:
+    while not carrier.orders.last:
         event = carrier.next_word(deadline)
         if event is not None:
+            carrier.released = event.kind == frames.RELEASE
             return event.go if event.kind == frames.GO else None
+        if monotonic() >= deadline:
+            break
     _hang_up(carrier)
     return None
 

@@ -28,6 +28,8 @@ from cexec.worker.jobs.reports import (
 
 if TYPE_CHECKING:
     from cexec.net.groups import Sockaddr
+    from cexec.protocol.base.certificate import Certificate
+    from cexec.protocol.decisions.remembered import Origin
     from cexec.worker.discovery.alert_sender import AlertedJob, RunningJob
 
 
@@ -83,17 +85,19 @@ class CarriedConnection:
 
     announced: bytes
     weight: int
+    origin: Origin
     client: Sockaddr
-    name: str  # of the client's certificate
+    certificate: Certificate  # of the client
     worker_address: str
     fields: dict[str, object]
+    finished: CurrentJob | None = None  # a job whose result the client has not acknowledged
     taken: bool = False  # at least one job has been given
     leased: bool = False  # it has waited for another job
 
     @property
     def peer(self) -> tuple[str, str]:
         """Who the client is: its certificate's name and its host, because many share a certificate."""
-        return self.name, str(self.client[0])
+        return self.certificate.name, str(self.client[0])
 
     @property
     def label(self) -> str:
