@@ -197,6 +197,7 @@ def command(
     _confine(user)
     programs = sent_programs([exe, *arg], program_cache, program_cache_size) if allow_programs else None
     log = EventLog(sys.stderr, as_json=log_format == "json")
+    records, found = _clean_up_after_the_last_time()
     program = Program(
         exe if programs and exe == PLACE else process.resolve(exe, os.environ.get("PATH", os.defpath)),
         list(arg),
@@ -205,7 +206,7 @@ def command(
         limits=Limits(time=time_limit or 0.0, cpu=cpu_limit or 0, memory=memory_limit or 0, nice=nice or 0),
         private=private_dir,
         once=once,
-        records=_clean_up_after_the_last_time(log),
+        records=records,
         programs=programs,
         sandbox=sandbox_of([app, *also], network) if isolate else None,
     )
@@ -223,6 +224,8 @@ def command(
     worker = _worker(served, profile, groups, supervisor, log, load)
     worker.say_hello()
     _tell_that_it_serves(log, [one.key for one in served], profile.slots, groups, _containment(program), app)
+    for event, field, text in found:
+        log.event(event, **{field: text})
     _warn_of_root(log, program)
     for one in served:
         if one.admission.problem or one.admission.warning:
@@ -330,13 +333,15 @@ def _announcer(groups: GroupSockets) -> Announcer:
     return announcer
 
 
-def _clean_up_after_the_last_time(log: EventLog) -> str | None:
-    """Ends what dead jobs have left; returns the directory for records of jobs, or None if it cannot be used."""
+def _clean_up_after_the_last_time() -> tuple[str | None, list[tuple[str, str, str]]]:
+    """Ends what dead jobs have left.
+
+    Returns the directory for records of jobs, None if it cannot be used, and what the log is to be told: events, each
+    with the name and the value of a field.
+    """
     try:
         directory = runtime_directory()
     except LocalError as error:
-        log.event("warning", reason=f"{error}; what a killed cservice leaves will stay")
-        return None
-    for mark in orphans.sweep(directory, grace=GRACE):
-        log.event("swept", job=mark.removeprefix(f"{orphans.MARK}=").partition("-")[0])
-    return directory
+        return None, [("warning", "reason", f"{error}; what a killed cservice leaves will stay")]
+    marks = orphans.sweep(directory, grace=GRACE)
+    return directory, [("swept", "job", mark.removeprefix(f"{orphans.MARK}=").partition("-")[0]) for mark in marks]

@@ -178,6 +178,47 @@ def test_no_process_of_a_job_has_ever_had_the_keys(application: Application, ser
         client.wait()
 
 
+def test_a_key_from_standard_input_is_no_descriptor_of_a_jobs_process(application: Application, tmp_path: Path) -> None:
+    argv = ["sh", "-c", 'exec "$@" < "$0"', str(application.secret), *command("cservice", "/dev/stdin", "true")]
+    with subprocess.Popen(argv, env=local_environment(), stderr=subprocess.PIPE) as worker:
+        assert worker.stderr is not None and b"serving" in worker.stderr.readline()
+        family = psutil.Process(worker.pid).children(recursive=True)
+        for process in family:
+            assert os.readlink(f"/proc/{process.pid}/fd/0") == os.devnull
+        worker.terminate()
+    assert family and psutil.wait_procs(family, timeout=30)[1] == []
+
+
+# helpers
+
+
+def test_what_a_load_command_leaves_is_ended_and_the_next_one_is_not(
+    application: Application, service: StartService, tmp_path: Path
+) -> None:
+    script = tmp_path / "load"
+    script.write_text(f"#!/bin/sh\nenv -i setsid sleep 600 <&- >&- 2>&- &\necho $! >> {tmp_path}/notes\necho 0.5\n")
+    script.chmod(0o755)
+    worker = service("true", options=["--load-command", str(script)])
+    assert psutil.wait_procs(noted(tmp_path / "notes", 3), timeout=30)[1] == []
+    assert not [line for line in worker.lines if "load command" in line]
+    assert application.run().returncode == 0
+
+
+def test_children_of_the_script_that_has_become_cservice_stay(application: Application, tmp_path: Path) -> None:
+    script = f'sleep 600 & echo $! > {tmp_path}/notes; exec "$@"'
+    wrapper = ["sh", "-c", script, "sh"]
+    worker = Service(application, ["sh", "-c", "kill -9 $PPID"], wrapper=wrapper)
+    (sleep,) = noted(tmp_path / "notes")
+    try:
+        attack(application, worker)
+        worker.signal(signal.SIGTERM)
+        worker.wait()
+        assert sleep.is_running()
+    finally:
+        sleep.kill()
+        worker.close()
+
+
 # another user
 
 

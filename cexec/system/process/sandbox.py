@@ -47,9 +47,10 @@ class Sandbox:
         options: list[str] = [*_ALWAYS, *(["--share-net"] if self.network else [])]
         for path in _PRIVATE:
             options += ["--tmpfs", path] if os.path.isdir(path) and not os.path.islink(path) else []
-        executable = os.path.realpath(os.fsdecode(words[0]))
-        shown = [executable, *([_RESOLVER] if self.network else []), *([] if private else [directory])]
-        for path in map(os.path.realpath, shown):
+        executable = os.fsdecode(words[0])  # not what a link leads to: its name may say what the program is to do
+        shown = [executable, os.path.realpath(executable), *([os.path.realpath(_RESOLVER)] if self.network else []),
+                 *([] if private else [directory])]  # fmt: skip
+        for path in shown:
             options += ["--ro-bind", path, path] if _is_covered(path) and os.path.exists(path) else []
         if private:
             options += ["--bind", directory, directory]

@@ -55,9 +55,8 @@ class Orders:
 class Carrier:
     """`pump` has the connection.  `children_ended`: some may have, since the step before.
 
-    `released`: the client has let go.
-
-    `group` is the control group in which this process lives, if it has one of its own.
+    `released`: the client has let go.  `group` is the control group in which this process lives, if it has one of its
+    own.
     """
 
     def __init__(self, pump: Pump, parent: _socket.socket, group: JobGroup | None = None) -> None:

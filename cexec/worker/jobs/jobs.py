@@ -9,13 +9,13 @@ docs/protocol.md section 4.4.
 
 from __future__ import annotations
 
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cexec.protocol.decisions.bid_events import Outcome
 from cexec.system.reason import reason_of
 from cexec.worker.discovery.alert_sender import GivenJob
+from cexec.worker.jobs.lingering import LingeringProcesses
 from cexec.worker.jobs.process_states import (
     BUSY,
     DISMISSED,
@@ -30,7 +30,7 @@ from cexec.worker.jobs.process_states import (
 from cexec.worker.jobs.reports import Broken, Free, Idle, JobFinished, JobRefused, Over, ProgramStarted, Taken
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Sequence
 
     from cexec.protocol.base.certificate import Certificate
     from cexec.protocol.decisions.bid import Bidder
@@ -44,7 +44,6 @@ if TYPE_CHECKING:
 READ_TOGETHER = 0.008  # seconds (ours) between two looks at reports that need no answer: each look costs a wake-up
 MAXIMUM_SPARE = 1  # (ours) processes without a connection that are kept: about 5 MB each
 MAXIMUM_WAITING = 16  # (ours) leases without a slot, each of which is a process; the one that waits longest goes
-MAXIMUM_LINGERING = 64  # (ours) processes whose clients have their exit frames and do not let go: about 5 MB each
 
 
 @dataclass(slots=True)
@@ -77,7 +76,7 @@ class Jobs:
         self._ending: set[JobProcess] = set()  # those that say nothing more, and of whose end nothing is known yet
         self._spare: list[JobProcess] = []  # those that wait for a connection
         self._leases: dict[bytes, JobProcess] = {}  # by ticket, the longest waiting first
-        self._lingering: dict[JobProcess, Hashable] = {}  # without a slot; with the client, the longest waiting first
+        self._lingering = LingeringProcesses()
         self._untold: list[EndedJob] = []
         self._look_again = 0.0  # when those that go ahead are heard
         self._alerted = False  # there is an alert about a job that was lost
@@ -251,7 +250,7 @@ class Jobs:
 
     def _wait(self, process: JobProcess, now: float) -> None:
         """Lets the bidder know that a client may have another job, before it hears that the last one has finished."""
-        self._lingering.pop(process, None)
+        self._lingering.drop(process)
         if self._stopping:
             process.end()
         if process.state is DISMISSED:
@@ -333,6 +332,12 @@ class Jobs:
             self._bidder.hold(process.ticket, now)
         self._untold.append(EndedJob(job, report, connection.application))
 
+    def _linger(self, process: JobProcess) -> None:
+        """Its job is over, and the client has to let go."""
+        surplus = self._lingering.add(process)
+        if surplus is not None:
+            surplus.terminate()
+
     def _acknowledge(self, connection: CarriedConnection, now: float) -> None:
         """Notes that the client has the result of its last job: it gave another one, or let go."""
         job, connection.finished = connection.finished, None
@@ -340,21 +345,9 @@ class Jobs:
             self._bidder.acknowledged(job.identity, now)
             self._alerts[connection.application].acknowledged(job.told)
 
-    def _linger(self, process: JobProcess) -> None:
-        """Ends a process whose client does not let go, if there are too many: the client's that has the most of them.
-
-        The exit frame is on its way.  A client that has it, or whose host has, loses nothing.
-        """
-        self._lingering[process] = process.carried.peer
-        if len(self._lingering) > MAXIMUM_LINGERING:
-            ((worst, _),) = Counter(self._lingering.values()).most_common(1)
-            first = next(one for one, client in self._lingering.items() if client == worst)
-            del self._lingering[first]
-            first.terminate()
-
     def _keep(self, process: JobProcess) -> None:
         """Lets a process that is free carry another connection, if that is wanted."""
-        self._lingering.pop(process, None)
+        self._lingering.drop(process)
         if self._stopping or len(self._spare) >= MAXIMUM_SPARE:
             process.terminate()
         else:
@@ -366,7 +359,7 @@ class Jobs:
             self._log.event("broken", **(step.connection.fields if step.connection else {}), reason=report.reason)
         self._processes.pop(process.fileno(), None)
         self._ending.discard(process)
-        self._lingering.pop(process, None)
+        self._lingering.drop(process)
         if process in self._spare:
             self._spare.remove(process)
         self._conclude(step, now)

@@ -98,7 +98,7 @@ class CarriedConnection:
     @property
     def peer(self) -> tuple[str, str]:
         """Who the client is: its certificate's name and its host, because many share a certificate."""
-        return self.name, str(self.client[0])
+        return self.certificate.name, str(self.client[0])
 
     @property
     def name(self) -> str:

@@ -71,6 +71,9 @@ def run(program: Program, control: socket.socket) -> None:
         signal.signal(number, signal.SIG_IGN)  # the worker decides when a job ends
     os.closerange(FIRST_OWN_DESCRIPTOR, control.fileno())
     os.closerange(control.fileno() + 1, HIGHEST_DESCRIPTOR)
+    null = os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+    os.dup2(null, 0)  # perhaps it is the key: cservice /dev/stdin
+    os.close(null)
     process.adopt_orphans()
     Supervisor(program, control).run()
 

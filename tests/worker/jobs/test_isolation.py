@@ -228,6 +228,15 @@ def test_a_memory_limit_holds_inside(application: Application, service: StartSer
     assert application.run().returncode != 0
 
 
+def test_a_program_is_called_by_the_name_that_its_owner_gives(
+    application: Application, service: StartService, tmp_path: Path
+) -> None:
+    """A link such as busybox has for each of its commands, also in a directory that is hidden otherwise."""
+    (tmp_path / "link").symlink_to("/bin/sh")
+    service(str(tmp_path / "link"), "-c", 'echo "$0"; cat /proc/$$/cmdline', options=["--isolate"])
+    assert application.run().stdout.startswith(os.fsencode(tmp_path / "link"))
+
+
 # refusals
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from cexec.worker.jobs import jobs as worker_jobs
+from cexec.worker.jobs.lingering import MAXIMUM_LINGERING
 from cexec.worker.jobs.process_states import State
 from cexec.worker.jobs.reports import Broken, Free, Idle, JobRefused, Over, ProgramStarted, Report, Word
 from tests.worker.jobs.scene import CLEAN_END, NOW, SUPERVISOR, Actor, Scene, finished, taken
@@ -374,7 +375,7 @@ def test_an_alert_goes_to_the_application_of_its_job(make_scene: MakeScene) -> N
 
 def test_processes_whose_clients_do_not_let_go_are_bounded(make_scene: MakeScene) -> None:
     """Regression: a client that never sent RELEASE made a process stay for 30 seconds, for each of its jobs."""
-    most = worker_jobs.MAXIMUM_LINGERING
+    most = MAXIMUM_LINGERING
     scene = make_scene(1)
     honest = scene.running(2)
     scene.say(honest, finished())
@@ -394,7 +395,7 @@ def test_processes_whose_clients_do_not_let_go_are_bounded(make_scene: MakeScene
 
 def test_a_process_that_is_free_again_does_not_count_among_those(make_scene: MakeScene) -> None:
     scene = make_scene(1)
-    for number in range(100, 100 + 2 * worker_jobs.MAXIMUM_LINGERING):
+    for number in range(100, 100 + 2 * MAXIMUM_LINGERING):
         actor = scene.connected(number, host=1)
         lease: list[Report] = [Idle(), Over("")] if number % 2 else []
         scene.say(actor, taken(1), ProgramStarted(1), finished(), *lease, Free())
