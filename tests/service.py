@@ -88,18 +88,20 @@ class Service:
         options: Sequence[str] = (),
         host: Host | None = None,
         environment: Mapping[str, str] | None = None,
+        wrapper: Sequence[str] = (),
     ) -> None:
+        """`wrapper`: a command that becomes the one behind it."""
         self._mark = uuid.uuid4().hex
         self._lines: list[str] = []
         self._changed = threading.Condition()
         self._ended = False
-        argv = command("cservice", *options, application.secret, *program)
+        self.argv = argv = command("cservice", *options, application.secret, *program)
         changes = {**(environment or {}), MARK: self._mark}
         pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
         if host is not None:
             self.process = host.popen(argv, env=clean_environment(changes), **pipes)
         else:
-            self.process = subprocess.Popen(argv, env=local_environment(changes), **pipes)
+            self.process = subprocess.Popen([*wrapper, *argv], env=local_environment(changes), **pipes)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:
@@ -157,10 +159,26 @@ class Service:
         """How many descriptors it has open."""
         return psutil.Process(self.pid).num_fds()
 
+    @property
+    def supervisor(self) -> psutil.Process:
+        """The process that starts the jobs' processes."""
+        own = psutil.Process(self.pid)
+        (found,) = [child for child in own.children() if child.cmdline() == own.cmdline() == self.argv]
+        return found
+
+    def job_processes(self) -> list[psutil.Process]:
+        """The processes that run jobs or wait for them."""
+        return self.supervisor.children()
+
+    def busy_process(self) -> psutil.Process:
+        """The one process that runs a job."""
+        (found,) = [process for process in self.job_processes() if not self._waits(process)]
+        return found
+
     def started(self) -> list[psutil.Process]:
         """The processes that it has started and that still run, its own helpers and jobs, however detached.
 
-        Not the one that waits for the next job.
+        Neither the supervisor nor the process that waits for the next job.
         """
         return [process for process in _marked(self._mark) if process.pid != self.pid and not self._waits(process)]
 
@@ -171,12 +189,10 @@ class Service:
     def _waits(self, process: psutil.Process) -> bool:
         """Such a one has no connection, no record and no program: the standard descriptors and its way to cservice."""
         try:
-            return (
-                process.ppid() == self.pid
-                and process.cmdline() == psutil.Process(self.pid).cmdline()
-                and process.num_fds() == WAITING_DESCRIPTORS
-            )
-        except psutil.Error:
+            supervisor = self.supervisor.pid
+            waits = process.ppid() == supervisor and process.num_fds() == WAITING_DESCRIPTORS
+            return process.pid == supervisor or waits
+        except (psutil.Error, ValueError):
             return False  # it has ended meanwhile
 
     def signal(self, number: int) -> None:

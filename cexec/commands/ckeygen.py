@@ -20,7 +20,7 @@ from cexec.errors import KeyFileError, LocalError, UsageError
 from cexec.protocol.base.certificate import ROLE_CLIENT, ROLE_WORKER, civil_date
 from cexec.protocol.base.keys import OwnerKey
 from cexec.system.reason import reason_of
-from cexec.system.storage.keyfile import quoted
+from cexec.system.storage.keyfile import forbid_core_files, quoted
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -189,4 +189,5 @@ def _show(path: str) -> int:
 
 def main(argv: list[str] | None = None) -> int:
     """Runs ckeygen with `argv` (default: the process's arguments)."""
+    forbid_core_files()
     return run_click(_command, argv)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import random
-import socket
 import sys
 from functools import partial
 
@@ -16,23 +15,32 @@ import click
 
 from cexec import __version__
 from cexec.commands.common import run_click
+from cexec.commands.cservice_settings import (
+    CLEAN_VARIABLES,
+    MAXIMUM_SLOTS,
+    boost,
+    concurrency,
+    described,
+    job_environment,
+    sandbox_of,
+    sent_programs,
+    short_host_name,
+)
 from cexec.commands.parameters import AnyText, Parsed
-from cexec.commands.served_keys import served_keys
+from cexec.commands.served_keys import ServedKey, open_keys, served_keys
 from cexec.errors import LocalError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.group_sockets import GroupSockets
 from cexec.net.groups import GroupEntry, groups_from_environment, udp_port_from_environment
-from cexec.protocol.base.certificate import valid_name
 from cexec.protocol.base.keys import WorkerKey
-from cexec.protocol.base.limits import MAXIMUM_NAME
-from cexec.protocol.base.wire import Writer
-from cexec.protocol.datagrams.hello import MAXIMUM_ATTRIBUTES
-from cexec.protocol.datagrams.requirements import ALLOWED, BUILT_IN
+from cexec.protocol.datagrams.requirements import ALLOWED
 from cexec.protocol.decisions.bid import Bidder
-from cexec.system.host.load import FASTEST, SLOWEST, measure_speed, usable_cpus
+from cexec.system.host.load import FASTEST, SLOWEST, measure_speed
 from cexec.system.host.load_command import LoadCommand
-from cexec.system.process import orphans, process
+from cexec.system.process import helpers, job_group, orphans, process
+from cexec.system.process.job_group import claim_place
 from cexec.system.process.memory_group import claim_parent
+from cexec.system.process.privileges import find_account, forbid_new_privileges, guard_memory
 from cexec.system.process.resource_limits import (
     LARGEST_NICE,
     Limits,
@@ -40,23 +48,19 @@ from cexec.system.process.resource_limits import (
     parse_memory_limit,
     parse_time_limit,
 )
+from cexec.system.process.strays import Strays
 from cexec.system.storage.directories import runtime_directory, state_directory
 from cexec.system.storage.eventlog import EventLog
-from cexec.system.storage.program_cache import DEFAULT_LIMIT, ProgramCache, default_directory, parse_limit
+from cexec.system.storage.program_cache import parse_limit
 from cexec.system.storage.series import Series
-from cexec.system.units import parse_number, parse_whole
+from cexec.system.units import parse_number
 from cexec.worker.discovery.answers import Profile
 from cexec.worker.discovery.load_watch import LoadWatch
-from cexec.worker.discovery.machine import attributes
 from cexec.worker.jobs.job_tree import GRACE
 from cexec.worker.jobs.program import Program
-from cexec.worker.jobs.sent_programs import PLACE, SentPrograms, own_platform
+from cexec.worker.jobs.sent_programs import PLACE
+from cexec.worker.jobs.supervisor_link import SupervisorLink
 from cexec.worker.worker import Role, Worker, WorkerNetwork
-
-OWN_VARIABLES = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD")  # and CEXEC_*: ours, not the job's
-CLEAN_VARIABLES = ("PATH", "HOME", "LANG", "TZ")  # what --clean-env leaves
-MAXIMUM_SLOTS = 4096  # (ours)
-LONGEST_BOOST = 10**9  # microseconds (ours): no client waits for a bid so long
 
 
 @click.command("cservice", context_settings={"allow_interspersed_args": False, "max_content_width": 100})
@@ -107,6 +111,13 @@ LONGEST_BOOST = 10**9  # microseconds (ours): no client waits for a bid so long
     "--memory-limit", type=Parsed(parse_memory_limit), metavar="SIZE", help="How much memory a job may use: 500M, 2G."
 )
 @click.option("--nice", type=click.IntRange(0, LARGEST_NICE), metavar="N", help="How far jobs stand back: 0 to 19.")
+@click.option("--user", metavar="NAME", help="Become this user, after the key has been opened; only root can.")
+@click.option(
+    "--isolate",
+    is_flag=True,
+    help="Run every job in a sandbox: read-only file system, /tmp and process ids of its own, no network.",
+)
+@click.option("--network", is_flag=True, help="With --isolate: jobs have the network of this machine.")
 @click.option("--clean-env", is_flag=True, help=f"The job's environment has only {', '.join(CLEAN_VARIABLES)}.")
 @click.option(
     "--log",
@@ -160,6 +171,9 @@ def command(
     cpu_limit: int | None,
     memory_limit: int | None,
     nice: int | None,
+    user: str | None,
+    isolate: bool,
+    network: bool,
     clean_env: bool,
     log_format: str,
     speed: float | None,
@@ -175,55 +189,44 @@ def command(
 
     Clients on the network then run it with `cexec APP.pub`; their standard input, output and error are the program's.
     """
-    slots = slots or _concurrency()
-    served = served_keys((app, *also), name, patterns, require_revoked=require_revoked)
-    programs = None
-    if allow_programs:
-        programs = _programs([exe, *arg], program_cache, program_cache_size)
-    elif program_cache or program_cache_size or empty_program_cache:
+    if network and not isolate:
+        raise UsageError("--network needs --isolate: without that every job has the network")
+    if not allow_programs and (program_cache or program_cache_size or empty_program_cache):
         raise UsageError("what is said about the program cache needs --allow-programs")
-    executable = exe if programs and exe == PLACE else process.resolve(exe, os.environ.get("PATH", os.defpath))
+    opened = open_keys((app, *also))
+    _confine(user)
+    programs = sent_programs([exe, *arg], program_cache, program_cache_size) if allow_programs else None
     log = EventLog(sys.stderr, as_json=log_format == "json")
-    speed = speed or measure_speed()
-    described = _attributes((*labels, ALLOWED) if programs else labels)
-    entries, port = groups_from_environment(os.environ), udp_port_from_environment(os.environ)
-    groups = GroupSockets(entries, port)
-    process.close_on_exec_from(3)
-    process.adopt_orphans()
-    claim_parent()
+    records, found = _clean_up_after_the_last_time()
     program = Program(
-        executable,
+        exe if programs and exe == PLACE else process.resolve(exe, os.environ.get("PATH", os.defpath)),
         list(arg),
-        _job_environment(clean_env),
+        job_environment(clean_env),
         allow_args,
         limits=Limits(time=time_limit or 0.0, cpu=cpu_limit or 0, memory=memory_limit or 0, nice=nice or 0),
         private=private_dir,
         once=once,
-        records=_clean_up_after_the_last_time(log),
+        records=records,
         programs=programs,
+        sandbox=sandbox_of([app, *also], network) if isolate else None,
     )
-    dice = random.SystemRandom().random
-    host = socket.gethostname()[:MAXIMUM_NAME]
-    worker = Worker(
-        roles=[
-            Role(
-                key=one.key,
-                series=Series(state_directory(), f"series-{one.key.fingerprint}-{one.key.identity.certificate.name}"),
-                admission=one.admission,
-            )
-            for one in served
-        ],
-        profile=Profile(host=host, slots=slots, speed=speed, attributes=described, once=once),
-        network=WorkerNetwork(groups=groups, announcer=_announcer(entries, port, groups)),
-        program=program,
-        bidder=Bidder(slots=slots, speed=speed, boost=_boost(), random=dice),
-        log=log,
-        load=LoadWatch(log, None if load_command is None else LoadCommand(load_command)),
-        random=dice,
+    supervisor = SupervisorLink.fork(program)  # before the key is read: no process of a job has ever had it
+    served = served_keys(opened, name, patterns, require_revoked=require_revoked)
+    profile = Profile(
+        host=short_host_name(),
+        slots=slots or concurrency(),
+        speed=speed or measure_speed(),
+        attributes=described((*labels, ALLOWED) if programs else labels),
+        once=once,
     )
-    process.become_urgent()  # a machine whose jobs take all CPUs must answer all the same
+    load = LoadWatch(log, None if load_command is None else LoadCommand(load_command))
+    groups = GroupSockets(*_group())
+    worker = _worker(served, profile, groups, supervisor, log, load)
     worker.say_hello()
-    _tell_that_it_serves(log, [one.key for one in served], slots, groups, app)
+    _tell_that_it_serves(log, [one.key for one in served], profile.slots, groups, _containment(program), app)
+    for event, field, text in found:
+        log.event(event, **{field: text})
+    _warn_of_root(log, program)
     for one in served:
         if one.admission.problem or one.admission.warning:
             log.event("revocations", reason=one.admission.problem or one.admission.warning)
@@ -237,96 +240,108 @@ def main(argv: list[str] | None = None) -> int:
     return run_click(command, argv)
 
 
-def _tell_that_it_serves(log: EventLog, keys: list[WorkerKey], slots: int, groups: GroupSockets, app: str) -> None:
-    """The first line: what is served, where it is heard, and the client's command."""
+def _confine(user: str | None) -> None:
+    """Gives up what neither cservice nor a job needs; becomes the user, if one is named."""
+    account = None if user is None else find_account(user)
+    claim_parent()
+    claim_place(None if account is None else account.user)
+    process.become_urgent()  # a machine whose jobs take all CPUs must answer all the same
+    if account is not None:
+        account.become(os.environ)
+    guard_memory()
+    forbid_new_privileges()
+    process.close_on_exec_from(3)
+    helpers.adopt_existing()
+    process.adopt_orphans()
+
+
+def _role(served: ServedKey) -> Role:
+    name = f"series-{served.key.fingerprint}-{served.key.identity.certificate.name}"
+    return Role(key=served.key, series=Series(state_directory(), name), admission=served.admission)
+
+
+def _worker(
+    served: list[ServedKey],
+    profile: Profile,
+    groups: GroupSockets,
+    supervisor: SupervisorLink,
+    log: EventLog,
+    load: LoadWatch,
+) -> Worker:
+    """Returns the worker, which hears its group already."""
+    dice = random.SystemRandom().random
+    return Worker(
+        roles=[_role(one) for one in served],
+        profile=profile,
+        network=WorkerNetwork(groups=groups, announcer=_announcer(groups)),
+        supervisor=supervisor,
+        bidder=Bidder(slots=profile.slots, speed=profile.speed, boost=boost(), random=dice),
+        log=log,
+        load=load,
+        strays=Strays(helpers.known),
+        random=dice,
+    )
+
+
+def _tell_that_it_serves(
+    log: EventLog, keys: list[WorkerKey], slots: int, groups: GroupSockets, containment: list[str], app: str
+) -> None:
+    """The first line: what is served, where it is heard, what holds the processes of jobs, and the client's command."""
     client = app if app.endswith(".pub") else f"{app.removesuffix('.worker')}.pub"
     plural = "slot" if slots == 1 else "slots"
     fingerprints = [key.fingerprint for key in keys]
     log.banner(
         f"cservice: serving {' and '.join(fingerprints)} with {slots} {plural}, listening on {groups.description()}; "
+        f"jobs are held by {', '.join(containment)}; "
         f"run a job with: cexec {client}",
         fingerprint=fingerprints[0],
         also=fingerprints[1:] or None,
         name=keys[0].identity.certificate.name,
         slots=slots,
         addresses=groups.addresses(),
+        containment=containment,
         command=f"cexec {client}",
     )
 
 
-def _programs(command: list[str], directory: str | None, size: int | None) -> SentPrograms:
-    """Returns the cache and the platform for programs of clients; `UsageError` if no word says where they go."""
-    if not any(PLACE in word for word in command):
-        raise UsageError(
-            f"--allow-programs: EXE or an ARG must say where the program goes: {PLACE} alone runs it as it is, "
-            f"and bwrap --ro-bind / / {PLACE} inside a sandbox"
-        )
-    cache = ProgramCache(directory or default_directory(os.environ), size or DEFAULT_LIMIT)
-    return SentPrograms(cache, own_platform(attributes()))
-
-
-def _attributes(labels: tuple[str, ...]) -> dict[str, str]:
-    """Returns the attributes of this machine and its labels."""
-    found = attributes()
-    for text in labels:
-        name, equals, value = text.partition("=")
-        if not valid_name(name) or (equals and not value) or any(c in value for c in ", ") or not value.isprintable():
-            raise UsageError(f"--label {text!r}: NAME or NAME=VALUE, without commas and spaces")
-        if name in BUILT_IN:
-            raise UsageError(f"--label {text!r}: every worker has {name} by itself")
-        found[name] = value
-    try:
-        fits = len(bytes(Writer().mapping(found))) <= MAXIMUM_ATTRIBUTES
-    except ValueError:
-        fits = False
-    if not fits:
-        raise UsageError(f"labels are too long: all together may take about {MAXIMUM_ATTRIBUTES - 60} bytes")
+def _containment(program: Program) -> list[str]:
+    """What keeps the processes of a job from outliving it, in words."""
+    found = ["process tree" if os.path.isdir("/proc/self") else "process group"]
+    if job_group.place is not None:
+        found.append("control group")
+    if program.sandbox is not None:
+        found.append("isolation with the network" if program.sandbox.network else "isolation")
     return found
 
 
-def _announcer(entries: list[GroupEntry] | None, port: int, groups: GroupSockets) -> Announcer:
+def _warn_of_root(log: EventLog, program: Program) -> None:
+    if os.geteuid() == 0 and program.sandbox is None and (program.allow_arguments or program.programs is not None):
+        what = "arguments" if program.programs is None else "programs"
+        log.event("warning", reason=f"clients choose {what} that root runs; add --user NAME or --isolate")
+
+
+def _group() -> tuple[list[GroupEntry] | None, int]:
+    """The entries of CEXEC_GROUP and the port."""
+    return groups_from_environment(os.environ), udp_port_from_environment(os.environ)
+
+
+def _announcer(groups: GroupSockets) -> Announcer:
     """For alerts, HELLO and BYE; also to what the process that registers us with multicast DNS finds."""
-    announcer = Announcer(entries, port)
+    announcer = Announcer(*_group())
     if groups.registration is not None:
         announcer.share(groups.registration)
     return announcer
 
 
-def _concurrency() -> int:
-    text = os.environ.get("CONCURRENCY", "").strip()
-    if not text:
-        return max(1, round(usable_cpus()))
-    return parse_whole(text, "CONCURRENCY", 1, MAXIMUM_SLOTS)
+def _clean_up_after_the_last_time() -> tuple[str | None, list[tuple[str, str, str]]]:
+    """Ends what dead jobs have left.
 
-
-def _boost() -> float | None:
-    """$BOOST, a fixed delay before every bid, in microseconds, as in the ancestor."""
-    text = os.environ.get("BOOST", "").strip()
-    if not text:
-        return None
-    return parse_whole(text, "BOOST, in microseconds,", 0, LONGEST_BOOST) / 1e6
-
-
-def _clean_up_after_the_last_time(log: EventLog) -> str | None:
-    """Ends what dead jobs have left; returns the directory for records of jobs, or None if it cannot be used."""
+    Returns the directory for records of jobs, None if it cannot be used, and what the log is to be told: events, each
+    with the name and the value of a field.
+    """
     try:
         directory = runtime_directory()
     except LocalError as error:
-        log.event("warning", reason=f"{error}; what a killed cservice leaves will stay")
-        return None
-    for mark in orphans.sweep(directory, grace=GRACE):
-        log.event("swept", job=mark.removeprefix(f"{orphans.MARK}=").partition("-")[0])
-    return directory
-
-
-def _job_environment(clean: bool) -> dict[bytes, bytes]:
-    return {
-        name: value
-        for name, value in os.environb.items()
-        if (name.decode("ascii", "replace") in CLEAN_VARIABLES if clean else not _is_ours(name))
-    }
-
-
-def _is_ours(name: bytes) -> bool:
-    text = name.decode("ascii", "replace")
-    return text.startswith(("CEXEC_", "PEER_")) or text in OWN_VARIABLES
+        return None, [("warning", "reason", f"{error}; what a killed cservice leaves will stay")]
+    marks = orphans.sweep(directory, grace=GRACE)
+    return directory, [("swept", "job", mark.removeprefix(f"{orphans.MARK}=").partition("-")[0]) for mark in marks]

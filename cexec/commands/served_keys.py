@@ -16,7 +16,7 @@ from cexec.errors import CertificateError, UsageError
 from cexec.protocol.base.certificate import valid_name
 from cexec.protocol.base.keys import OwnerKey, WorkerKey
 from cexec.protocol.base.limits import MAXIMUM_NAME
-from cexec.system.storage.keyfile import read_key
+from cexec.system.storage.keyfile import open_key, read_key
 from cexec.system.storage.revocations import Revocations, list_path
 from cexec.worker.discovery.admission import Admission
 
@@ -32,13 +32,27 @@ class ServedKey:
     admission: Admission
 
 
+@dataclass(slots=True)
+class OpenedKey:
+    """A key file that was opened and not read yet: the process may become another user first."""
+
+    path: str
+    descriptor: int
+
+
+def open_keys(apps: Sequence[str]) -> list[OpenedKey]:
+    """Opens these key files."""
+    return [OpenedKey(app, open_key(app)) for app in apps]
+
+
 def served_keys(
-    apps: Sequence[str], name: str | None, patterns: Sequence[str], *, require_revoked: bool
+    opened: Sequence[OpenedKey], name: str | None, patterns: Sequence[str], *, require_revoked: bool
 ) -> list[ServedKey]:
     """Returns what is served with these key files; `name` is that of a worker whose key is the private one."""
+    apps = [one.path for one in opened]
     # CEXEC_REVOKED can name the list of one application only: those of the others are beside their keys.
     lists = [list_path(app, {} if index else os.environ) for index, app in enumerate(apps)]
-    served = [_served_key(app, name, patterns, path, require_revoked) for app, path in zip(apps, lists, strict=True)]
+    served = [_served_key(one, name, patterns, path, require_revoked) for one, path in zip(opened, lists, strict=True)]
     for app, one in zip(apps[1:], served[1:], strict=True):
         if [other.key.fingerprint for other in served].count(one.key.fingerprint) > 1:
             raise UsageError(f"--also {app}: its key {one.key.fingerprint} is served already")
@@ -46,19 +60,20 @@ def served_keys(
 
 
 def _served_key(
-    app: str, name: str | None, patterns: Sequence[str], revoked: str | None, require_revoked: bool
+    opened: OpenedKey, name: str | None, patterns: Sequence[str], revoked: str | None, require_revoked: bool
 ) -> ServedKey:
-    key = _worker_key(app, name)
+    app = opened.path
+    key = _worker_key(opened, name)
     revocations = Revocations(revoked, key.authority_public, required=require_revoked)
     if revocations.revoked(key.identity.certificate):
         raise CertificateError(f"{app}: this worker's own certificate is revoked; ask its owner for a new one")
     return ServedKey(key, Admission(patterns, revocations))
 
 
-def _worker_key(app: str, name: str | None) -> WorkerKey:
-    key = read_key(
-        app, (OwnerKey, WorkerKey), "cservice needs the private key that ckeygen made, APP, or an APP.worker"
-    )
+def _worker_key(opened: OpenedKey, name: str | None) -> WorkerKey:
+    app = opened.path
+    needed = "cservice needs the private key that ckeygen made, APP, or an APP.worker"
+    key = read_key(app, (OwnerKey, WorkerKey), needed, descriptor=opened.descriptor)
     if isinstance(key, WorkerKey):
         try:
             key.identity.certificate.check_dates(time.time())

@@ -17,6 +17,7 @@ from math import inf
 
 from cexec.errors import ProtocolError
 from cexec.net.sockets import peer_family
+from cexec.system.process import helpers
 from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
@@ -47,6 +48,7 @@ class HelperProcess:
         try:
             self._channel.setblocking(False)
             self._pid = _spawn(arguments, theirs.fileno())
+            helpers.started(self._pid)
         except OSError:
             self._channel.close()
             raise
@@ -89,6 +91,7 @@ class HelperProcess:
                 os.waitpid(self._pid, 0)
             except (ProcessLookupError, ChildProcessError):
                 pass  # it is reaped by the kernel in a caller that ignores SIGCHLD
+            helpers.ended(self._pid)
             self._pid = 0
 
 

@@ -1,7 +1,8 @@
 """The worker: hears announcements, bids, connects back, and gives each job to a process of its own.
 
 Contract: `Worker(...).run()` is one poll loop without threads; `step` is one turn of it.  It returns when it has been
-told to stop (SIGTERM or Ctrl-C: no new work, running jobs finish; a second one ends them) and no job is left.  The
+told to stop (SIGTERM or Ctrl-C: no new work, running jobs finish; a second one ends them) and no job is left.  It
+raises `LocalError` when somebody has killed the supervisor.  Either way nothing is left that a job has started.  The
 worker knows a job by its announcement's mac1; a process gets the connection before CONFIRM, and the worker forgets it.
 docs/protocol.md sections 2 and 3.
 """
@@ -15,11 +16,11 @@ from dataclasses import dataclass, field
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
-from cexec.errors import CertificateError
+from cexec.errors import CertificateError, LocalError
 from cexec.protocol.datagrams import hello
 from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Queued, Recovered
-from cexec.system.io.wakeup import Wakeup, poll_timeout
-from cexec.system.process import process
+from cexec.system.io.wakeup import Wakeup, poll_timeout, wait_readable
+from cexec.system.process.strays import Strays
 from cexec.worker.discovery.admission import Admission
 from cexec.worker.discovery.alert_sender import AlertSender
 from cexec.worker.discovery.answers import Answers, Profile
@@ -40,9 +41,10 @@ if TYPE_CHECKING:
     from cexec.system.storage.series import Series
     from cexec.worker.discovery.load_watch import LoadWatch
     from cexec.worker.discovery.offer import Offer
-    from cexec.worker.jobs.program import Program
+    from cexec.worker.jobs.supervisor_link import SupervisorLink
 
 ALERTS_INTERVAL = 0.02  # seconds (ours) between two times that alerts are sent: each of them wakes all who hear it
+STRAYS_PATIENCE = 5.0  # seconds (ours) at the end for strays that cannot be killed at once
 NEVER = float("inf")
 
 
@@ -125,10 +127,11 @@ class Worker:
         roles: Sequence[Role],
         profile: Profile,
         network: WorkerNetwork,
-        program: Program,
+        supervisor: SupervisorLink,
         bidder: Bidder,
         log: EventLog,
         load: LoadWatch,
+        strays: Strays,
         random: Callable[[], float],
     ) -> None:
         """`roles`: one for each application that is served.  `random` gives floats from 0 up to but not 1."""
@@ -137,16 +140,17 @@ class Worker:
         self._bidder = bidder
         self._log = log
         self._load = load
+        self._supervisor = supervisor
+        self._strays = strays
         self._served = [_serve(role, profile, network, bidder, load, random) for role in roles]
         alerts = [one.alerts for one in self._served]
         self._alert_clock = AlertClock(alerts, now)
         self._listener = Listener(served=self._served, groups=network.groups, bidder=bidder, log=log, now=now)
         self._heard = self._listener.heard
         self._offers = Offers(served=self._served, heard=self._heard, bidder=bidder, log=log)
-        self._jobs = Jobs(program=program, bidder=bidder, heard=self._heard, alerts=alerts, log=log)
+        self._jobs = Jobs(supervisor=supervisor, bidder=bidder, heard=self._heard, alerts=alerts, log=log)
         self._stage = Stage.SERVING
         self._poller = WorkerPoller()
-        process.load_prctl()
         self._wakeup = self._catch_signals()
 
     def say_hello(self) -> None:
@@ -156,10 +160,13 @@ class Worker:
 
     def run(self) -> None:
         """Serves until told to stop."""
+        self._strays.look(monotonic())  # no signal tells of those that are there already
         self._jobs.prepare()
-        while self._stage is Stage.SERVING or self._jobs:
+        while not self._supervisor.lost and (self._stage is Stage.SERVING or self._jobs):
             self.step()
         self.close()
+        if self._supervisor.lost:
+            raise LocalError("the process that starts the jobs was killed; start cservice again")
 
     def step(self, longest: float = NEVER) -> None:
         """Waits until there is something to do, but not longer than so many seconds, and does it.
@@ -169,7 +176,8 @@ class Worker:
         ready = self._wait(longest)
         now = monotonic()
         if self._wakeup.fileno() in ready:
-            self._read_signals()
+            self._read_signals(now)
+        self._strays.handle_timeout(now)
         self._jobs.hear(ready, now)
         self._follow_bids(now)
         if self._jobs.tell(now):
@@ -201,6 +209,17 @@ class Worker:
         self._network.announcer.close()
         self._network.groups.close()
         self._load.close()
+        self._supervisor.close()
+        self._end_strays()
+
+    def _end_strays(self) -> None:
+        """Waits for the end of what job processes have left to us because the supervisor was killed."""
+        deadline = monotonic() + STRAYS_PATIENCE
+        self._strays.look(monotonic())
+        while (due := self._strays.next_timeout()) is not None and due < deadline:
+            wait_readable((), due - monotonic())
+            self._strays.handle_timeout(monotonic())
+        self._supervisor.remove_groups()
 
     # waiting
 
@@ -219,19 +238,23 @@ class Worker:
             self._offers.next_timeout(),
             self._alert_clock.next_timeout(),
         ]
-        optional = (self._jobs.next_timeout(now), self._bidder.next_timeout() if serving else None)
+        optional = (self._jobs.next_timeout(now), self._bidder.next_timeout() if serving else None,
+                    self._strays.next_timeout())  # fmt: skip
         times += [time for time in optional if time is not None]
         masks = {**dict.fromkeys(fds, select.POLLIN), **self._offers.masks()}
         return self._poller.wait(masks, max(0.0, min(times) - now))
 
     def _catch_signals(self) -> Wakeup:
         made = Wakeup()
-        made.start((signal.SIGTERM, signal.SIGINT))
+        made.start((signal.SIGTERM, signal.SIGINT, signal.SIGCHLD))
         return made
 
-    def _read_signals(self) -> None:
-        for _ in self._wakeup.take():
-            self.stop()
+    def _read_signals(self, now: float) -> None:
+        for number in self._wakeup.take():
+            if number == signal.SIGCHLD:
+                self._strays.look(now)
+            else:
+                self.stop()
 
     def stop(self) -> None:
         """Takes no new work; when it is called again it ends the jobs that run."""

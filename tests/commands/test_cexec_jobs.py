@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import resource
 import signal
 import subprocess
 import time
@@ -13,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartService
+from tests.needs import skip_for_want_of
 from tests.service import Application, Shell
 from tests.waiting import all_asleep, wait_until
 
@@ -180,3 +182,21 @@ def test_ctrl_c_while_modules_are_loaded_shows_no_traceback(application: Applica
     argv, environment = application.client(environment={"CEXEC_GROUP": ELSEWHERE})
     ended = subprocess.run([argv[0], "-c", EARLY, *argv[1:]], env=environment, capture_output=True, timeout=30)
     assert (ended.returncode, ended.stderr) == (-signal.SIGINT, b"")
+
+
+def test_a_client_writes_no_core_file(application: Application, service: StartService) -> None:
+    """It has a key in its memory."""
+    service("sh", "-c", "cat; read line < /dev/null; exec sleep 600")
+    argv, environment = application.client()
+    if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0:
+        skip_for_want_of("core files")
+    argv = ["sh", "-c", 'ulimit -S -c $(ulimit -H -c); exec "$@"', "sh", *argv]
+    with subprocess.Popen(argv, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as client:
+        assert client.stdin is not None and client.stdout is not None
+        client.stdin.write(b"x")
+        client.stdin.flush()
+        assert client.stdout.read(1) == b"x"
+        limits = Path(f"/proc/{client.pid}/limits").read_text()
+        client.kill()
+    (core,) = [line for line in limits.splitlines() if line.startswith("Max core file size")]
+    assert core.split()[4] == "0"

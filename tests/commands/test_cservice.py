@@ -140,7 +140,7 @@ def test_the_first_line_says_fingerprint_slots_addresses_and_what_clients_type(
     first = service("true", options=["-j", "3"]).lines[0]
     assert re.fullmatch(
         rf"cservice: serving {application.fingerprint} with 3 slots, "
-        r"listening on [0-9a-f.:, %lo]*127\.255\.255\.255[^;]*; "
+        r"listening on [0-9a-f.:, %lo]*127\.255\.255\.255[^;]*; jobs are held by process tree[^;]*; "
         rf"run a job with: cexec {application.public}",
         first,
     )
@@ -148,7 +148,7 @@ def test_the_first_line_says_fingerprint_slots_addresses_and_what_clients_type(
 
 def test_the_first_line_of_one_that_hears_nothing_says_why(service: StartService) -> None:
     first = service("true", environment={"CEXEC_GROUP": "239.1.2.3%no-such0"}).lines[0]
-    assert " listening on nothing (239.1.2.3%no-such0: no interface no-such0); run a job with: " in first
+    assert " listening on nothing (239.1.2.3%no-such0: no interface no-such0); jobs are held by " in first
 
 
 @pytest.mark.parametrize(

@@ -153,7 +153,7 @@ def test_a_job_process_that_is_killed_leaves_no_program(
     argv[2:2] = ["--retries", "0"]
     client = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
     assert client.stdout is not None and client.stdout.readline() == b"ready\n"
-    (job,) = psutil.Process(worker.pid).children()
+    (job,) = worker.job_processes()
     (program,) = job.children()
     job.kill()
     worker.wait_for("the job's process was killed by signal 9")

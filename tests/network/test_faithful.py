@@ -220,8 +220,9 @@ def test_a_worker_that_is_stopped_for_a_while_goes_on(amount: float, shell: Shel
     with one_attempt(shell), subprocess.Popen(argv, env=environment, **pipes) as client:  # type: ignore[call-overload]
         client.stdin.write(bytes(size // 2))
         client.stdin.flush()
-        stopped = [shell.service.pid, *(process.pid for process in shell.service.started())]
-        assert len(stopped) >= 3  # cservice, the job's process, the program
+        service = shell.service
+        stopped = [service.pid, service.supervisor.pid, *(process.pid for process in service.started())]
+        assert len(stopped) >= 4  # cservice, its supervisor, the job's process, the program
         for pid in stopped:
             os.kill(pid, signal.SIGSTOP)
         time.sleep(amount)  # as long as it is stopped

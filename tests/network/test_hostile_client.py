@@ -113,8 +113,8 @@ def test_a_process_that_sends_what_is_no_report_is_ended_alone(data: bytes) -> N
         other, actor = scene.running(1), scene.running(2)
         scene.say_bytes(actor, data, encode(Free()))  # what comes afterwards does not count either
         assert scene.events()[-1] == "started"
-        actor.die()  # it has been killed already
-        scene.hear(actor)
+        assert actor.killed
+        scene.die(actor)
         assert (scene.lines()[-1]["event"], len(scene.jobs)) == ("broken", 1)
         assert "it sent a" in scene.lines()[-1]["reason"]
         scene.say(other, finished())

@@ -14,12 +14,14 @@ from typing import Any
 import pytest
 
 from cexec.protocol.decisions.bid import Bidder
-from cexec.system.process import process
+from cexec.system.process import process, process_tree
+from cexec.system.process.strays import Strays
 from cexec.system.storage.eventlog import EventLog
 from cexec.system.storage.series import Series
 from cexec.worker.discovery.answers import Profile
 from cexec.worker.discovery.load_watch import LoadWatch
 from cexec.worker.jobs.program import Program
+from cexec.worker.jobs.supervisor_link import SupervisorLink
 from cexec.worker.worker import Role, Worker, WorkerNetwork
 from tests.protocol.wires import APPLICATION
 from tests.worker.discovery.test_listener import FakeAnnouncer, FakeGroups
@@ -65,15 +67,18 @@ class Station:
     def __init__(self) -> None:
         self.group, self.log = Group(), io.StringIO()
         log = EventLog(self.log, as_json=True)
+        program = Program(process.resolve("true", os.environ["PATH"]), [], {}, allow_arguments=False)
+        self.supervisor = SupervisorLink.fork(program)
         profile = Profile(host="host-1", slots=1, speed=1.0, attributes={})
         self.worker = Worker(
             roles=[Role(APPLICATION.worker, Series(None, ""))],
             profile=profile,
             network=WorkerNetwork(self.group, Announcer()),  # type: ignore[arg-type]
-            program=Program(process.resolve("true", os.environ["PATH"]), [], {}, allow_arguments=False),
+            supervisor=self.supervisor,
             bidder=Bidder(slots=1, random=lambda: 0.0),
             log=log,
             load=LoadWatch(log),
+            strays=Strays(lambda: process_tree.children(os.getpid())),  # all children are those of tests
             random=lambda: 0.0,
         )
 
@@ -95,8 +100,10 @@ class Station:
 
 @pytest.fixture
 def station() -> Iterator[Station]:
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-    yield Station()
+    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)}
+    station = Station()
+    yield station
+    station.supervisor.close()
     signal.set_wakeup_fd(-1)
     for number, handler in handlers.items():
         signal.signal(number, handler)

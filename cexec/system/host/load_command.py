@@ -14,7 +14,7 @@ import shlex
 import signal
 
 from cexec.errors import UsageError
-from cexec.system.process import process
+from cexec.system.process import helpers, process
 from cexec.system.reason import reason_of
 
 INTERVAL = 1.0  # seconds (ours) from one start to the next, or more when the command takes longer
@@ -97,6 +97,7 @@ class LoadCommand:
         try:
             descriptors = {0: null, 1: writer, 2: null}
             self.pid = process.spawn(self._executable, self._words, os.environb, descriptors, process.become_ordinary)
+            helpers.started(self.pid)
         except OSError as error:
             os.close(reader)
             self._fail(f"cannot be started: {reason_of(error)}")
@@ -120,6 +121,7 @@ class LoadCommand:
         if not pid:
             self.due = now + REAP_INTERVAL
             return
+        helpers.ended(self.pid)
         self.pid = 0
         self.due = max(now, self._start + INTERVAL)
         if now - self._start >= DEADLINE:

@@ -56,6 +56,11 @@ class MemoryGroup:
             return 0
         return next((int(pair[1]) for pair in words if pair[:1] == ["oom_kill"]), 0)
 
+    def kill_others(self) -> None:
+        """Kills everything in it, where the kernel can; the calling process has not joined it."""
+        if self._second:
+            _try_to_write(f"{self.path}/cgroup.kill", "1")
+
     def remove(self) -> None:
         """Removes the group, once its processes have ended."""
         try:

@@ -37,7 +37,8 @@ _LOOK_INTERVAL = 0.005  # seconds (ours)
 class Record:
     """One job's file.  Closing it says that nothing is left."""
 
-    def __init__(self, directory: str, mark: str) -> None:
+    def __init__(self, directory: str, mark: str, job_group: str = "") -> None:
+        """`job_group`: the path of the control group in which the job's process lives."""
         self._name = f"{os.getpid()}-{os.urandom(4).hex()}"
         self._directory = open_own(directory)
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
@@ -48,13 +49,13 @@ class Record:
             raise
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
-            self.add(mark=mark, boot=boot_id())
+            self.add(mark=mark, boot=boot_id(), **({"job_group": job_group} if job_group else {}))
         except OSError:
             self.close()
             raise
 
     def add(self, **values: object) -> None:
-        """`mark`, `boot`, `leader` and `start` (its start time), `directory`, `group`: what there is to sweep."""
+        """`mark`, `boot`, `leader` and `start` (its start time), `directory`, `group`, `job_group`: what to sweep."""
         os.write(self._fd, json.dumps(values).encode() + b"\n")
 
     def close(self) -> None:
@@ -116,26 +117,6 @@ def _contents(fd: int, size: int) -> bytes:
     return os.pread(fd, _READ, 0) + b"\n" + os.pread(fd, _READ, size - _READ)
 
 
-def end_strays(leader: int) -> None:
-    """Ends and reaps the orphans of a job's process that was killed, which have become children of this process.
-
-    `leader` is the job's main process, or 0: it may have ended already, and nothing else tells then whose it was.
-    """
-    seen = {leader}
-    for _ in range(_LOOKS):
-        # One that has died is told from our own children only by having been seen before.
-        seen.update(process_tree.signal_all(process_tree.strays(MARK.encode()), signal.SIGKILL))
-        ours = [pid for pid in process_tree.children(os.getpid()) if pid in seen]
-        if not ours:
-            return
-        for pid in ours:
-            try:
-                os.waitpid(pid, os.WNOHANG)
-            except ChildProcessError:
-                pass  # the kernel was faster, in a caller that ignores SIGCHLD
-        time.sleep(_LOOK_INTERVAL)
-
-
 def remove_directory(path: str) -> None:
     """Removes a job's private directory, also what the program has made hard to remove."""
     base, name = os.path.split(path)
@@ -191,18 +172,40 @@ def _clean(values: dict[str, object], grace: float) -> None:
     if boot and values.get("boot") == boot:
         leader, start = _number(values, "leader", 2, _MAXIMUM_PID), _number(values, "start", 1, _MAXIMUM_START)
         _end_processes(_mark(values).encode(), leader if leader != os.getpid() else 0, start, grace)
-    directory, group = _text(values, "directory"), _text(values, "group")
+    directory = _text(values, "directory")
     above = _above_own(directory, PRIVATE_PREFIX)
     if above is not None:
         remove_tree(os.path.basename(directory), above)
         os.close(above)
-    above = _above_own(group, GROUP_PREFIX) if group.startswith(f"{memory_group.ROOT}/") else None
-    if above is not None:
+    for name in ("job_group", "group"):
+        group = _text(values, name)
+        above = _above_own(group, GROUP_PREFIX) if group.startswith(f"{memory_group.ROOT}/") else None
+        if above is not None:
+            _end_group(os.path.basename(group), above)
+            os.close(above)
+
+
+def _end_group(name: str, above: int) -> None:
+    """Kills what is in a control group, where the kernel can do that, and removes it."""
+    try:
+        fd = os.open(f"{name}/cgroup.kill", os.O_WRONLY | os.O_NOFOLLOW | os.O_CLOEXEC, dir_fd=above)
+    except OSError:
+        pass  # version 1
+    else:
         try:
-            os.rmdir(os.path.basename(group), dir_fd=above)
+            os.write(fd, b"1")
         except OSError:
-            pass  # one of its processes cannot be ended
-        os.close(above)
+            pass  # it has gone
+        os.close(fd)
+    for _ in range(_LOOKS):
+        try:
+            os.rmdir(name, dir_fd=above)
+        except FileNotFoundError:
+            return
+        except OSError:
+            time.sleep(_LOOK_INTERVAL)  # its processes are still ending, or one of them cannot be ended
+        else:
+            return
 
 
 def _above_own(path: str, prefix: str) -> int | None:

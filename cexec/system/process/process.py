@@ -152,11 +152,11 @@ def signal_group(leader: int, number: int) -> None:
 
 def adopt_orphans() -> None:
     """From now on this process becomes the parent of its descendants' orphans, so that none can hide from it."""
-    _prctl(_SET_CHILD_SUBREAPER, 1)
+    prctl(_SET_CHILD_SUBREAPER, 1)
 
 
-def load_prctl() -> None:
-    """Loads what `adopt_orphans` needs, once, before the process forks."""
+def _load_libc() -> None:
+    """Once, and in cservice before it forks."""
     global _libc
     if LINUX and _libc is None:
         import ctypes
@@ -167,8 +167,9 @@ def load_prctl() -> None:
 _libc: object = None
 
 
-def _prctl(option: int, value: int) -> None:
-    load_prctl()
+def prctl(option: int, value: int) -> None:
+    """prctl(2) with one argument; nothing where the system has no such call."""
+    _load_libc()
     if _libc is not None:
         _libc.prctl(option, value, 0, 0, 0)  # type: ignore[attr-defined]
 

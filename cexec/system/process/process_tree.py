@@ -11,28 +11,44 @@ from __future__ import annotations
 import os
 import signal
 import time
+from typing import TYPE_CHECKING, Protocol
 
 from cexec.system.process.process import signal_group
 
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
 _LOOK_INTERVAL = 0.01  # seconds (ours) between two looks at a tree that is ending
 _GIVE_UP = 10.0  # seconds (ours) of KILL: what is left then is another user's, or stuck in the kernel
+_KILL_ROUNDS = 50  # (ours) at once, as long as each finds processes that the one before has not seen
 _STOP_ROUNDS = 50  # (ours) looks for processes that were started while others were being stopped
 _STAT_SIZE = 4096  # bytes (ours): more than /proc/PID/stat has
-_STATE_FIELD, _SESSION_FIELD, _START_FIELD = 0, 3, 19  # of /proc/PID/stat behind the name, proc(5)
+_STATE_FIELD, _START_FIELD = 0, 19  # of /proc/PID/stat behind the name, proc(5)
+
+
+class Killable(Protocol):
+    """A control group, see `job_group` and `memory_group`."""
+
+    def kill_others(self) -> None:
+        """Kills everything in it but the calling process."""
 
 
 class TreeEnd:
     """Ends the descendants of this process: TERM when it is made, KILL after `grace` seconds, until none is left.
 
-    Who drives it reaps the children, and is done when there are none or when it has `given_up`.
+    `groups` are those in which all of them are, if there are any: then none can fork faster than it is killed.  Who
+    drives it reaps the children, and is done when there are none or when it has `given_up`.
     """
 
-    def __init__(self, leader: int, grace: float, now: float) -> None:
+    def __init__(
+        self, leader: int, grace: float, now: float, *, wrapper: int = 0, groups: Sequence[Killable] = ()
+    ) -> None:
         self.given_up = False
         self._leader = leader
+        self._groups = groups
         self._deadline = now + grace
         self._last = self._deadline + _GIVE_UP
-        signal_tree(leader, signal.SIGTERM)
+        signal_tree(leader, signal.SIGTERM, wrapper=wrapper)
         signal_tree(leader, signal.SIGCONT)  # a stopped process takes the TERM only when it goes on
 
     def next_timeout(self) -> float:
@@ -40,32 +56,48 @@ class TreeEnd:
 
     def handle_timeout(self, now: float) -> None:
         if now >= self._deadline:
-            signal_tree(self._leader, signal.SIGKILL)
+            for one in self._groups:
+                one.kill_others()
+            kill_tree(self._leader)
             self._deadline = now + _LOOK_INTERVAL  # what was forked meanwhile
             self.given_up = now >= self._last
 
 
-def end_tree(leader: int, grace: float) -> None:
+def end_tree(leader: int, grace: float, *, wrapper: int = 0, groups: Sequence[Killable] = ()) -> None:
     """Ends everything that is left below this process, and returns when all is reaped."""
     if not reap():
         return
-    ending = TreeEnd(leader, grace, time.monotonic())
+    ending = TreeEnd(leader, grace, time.monotonic(), wrapper=wrapper, groups=groups)
     while reap() and not ending.given_up:
         ending.handle_timeout(time.monotonic())
         time.sleep(_LOOK_INTERVAL)
 
 
-def signal_tree(leader: int, number: int) -> None:
-    """A signal for every descendant of this process, by whole groups, which the kernel does without a gap."""
-    found = descendants(os.getpid())
-    groups = {group for group in map(_group, found) if group} - {os.getpgrp()}
-    for group in groups:
-        signal_group(group, number)
+def signal_tree(leader: int, number: int, *, wrapper: int = 0) -> None:
+    """A signal for every descendant of this process, by whole groups, which the kernel does without a gap.
+
+    A `wrapper` is a descendant that does not get it, see `sandbox`.
+    """
+    found = [pid for pid in descendants(os.getpid()) if pid != wrapper]
+    groups = {one for one in map(group, found) if one} - {os.getpgrp(), group(wrapper) if wrapper else 0}
+    for one in groups:
+        signal_group(one, number)
     if not found and leader and not os.path.isdir("/proc/self"):
         signal_group(leader, number)
     for pid in found:
-        if _group(pid) not in groups:
+        if group(pid) not in groups:
             _kill(pid, number)
+
+
+def kill_tree(leader: int) -> None:
+    """Kills every descendant, also those that fork and end at once so that they always have another number."""
+    seen: set[int] = set()
+    for _ in range(_KILL_ROUNDS):
+        signal_tree(leader, signal.SIGKILL)
+        found = set(descendants(os.getpid()))
+        if found <= seen:
+            return
+        seen |= found
 
 
 def stop_tree() -> None:
@@ -82,7 +114,7 @@ def stop_tree() -> None:
 
 def signal_program(leader: int, number: int, *, reaped: bool) -> None:
     """A signal for the program's process group; when its leader is `reaped` its number may have become another's."""
-    if not reaped or any(_group(pid) == leader for pid in descendants(os.getpid())):
+    if not reaped or any(group(pid) == leader for pid in descendants(os.getpid())):
         signal_group(leader, number)
 
 
@@ -114,6 +146,11 @@ def start_time(pid: int) -> int:
     return 0 if not fields or fields[_STATE_FIELD] in (b"Z", b"X") else int(fields[_START_FIELD])
 
 
+def is_stopped(pid: int) -> bool:
+    """Returns True if a signal has stopped the process, not a debugger."""
+    return _stat_fields(pid)[_STATE_FIELD : _STATE_FIELD + 1] == [b"T"]
+
+
 def marked(mark: bytes) -> list[int]:
     """The processes of this user that were started with this NAME=VALUE in their environment."""
     user, result = os.getuid(), []
@@ -128,21 +165,6 @@ def marked(mark: bytes) -> list[int]:
                     result.append(int(name))
         except OSError:
             pass  # gone meanwhile, or none of our business
-    return result
-
-
-def strays(mark_name: bytes) -> list[int]:
-    """Children of this process that it did not start: the orphans of a job's process that was killed.
-
-    All that a job starts is in sessions other than ours.  So are helpers of our own, but these lead theirs and do not
-    carry `mark_name` in their environment.
-    """
-    session, result = os.getsid(0), []
-    for child in children(os.getpid()):
-        fields = _stat_fields(child)
-        theirs = int(fields[_SESSION_FIELD]) if fields else 0
-        if theirs not in (0, session) and (theirs != child or _has_variable(child, mark_name)):
-            result.append(child)
     return result
 
 
@@ -165,14 +187,6 @@ def signal_all(pids: list[int], number: int) -> list[int]:
     return found
 
 
-def _has_variable(pid: int, name: bytes) -> bool:
-    try:
-        with open(f"/proc/{pid}/environ", "rb") as file:
-            return any(variable.startswith(name + b"=") for variable in file.read().split(b"\0"))
-    except OSError:
-        return False
-
-
 def _stat_fields(pid: int) -> list[bytes]:
     """Returns the fields behind the name; none if the process has gone.
 
@@ -190,7 +204,8 @@ def _stat_fields(pid: int) -> list[bytes]:
         os.close(fd)
 
 
-def _group(pid: int) -> int:
+def group(pid: int) -> int:
+    """The process group; 0 if the process has gone."""
     try:
         return os.getpgid(pid)
     except OSError:

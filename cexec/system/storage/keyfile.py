@@ -2,8 +2,9 @@
 
 Contract: `read_key` returns a key of a wanted class.  `KeyFileError` names the file and says what is wrong with it and
 what to type; `LocalError` is a failure of this machine (a full disk, too many open files).  `write_new` never replaces
-a file: `FileExistsError` when the name is taken.  `read_guarded` and `replace_file` are for files that are no keys but
-are trusted like them, such as a list of revoked certificates.  docs/protocol.md section 1.
+a file: `FileExistsError` when the name is taken.  A process that reads a key writes no core file from then on.
+`read_guarded` and `replace_file` are for files that are no keys but are trusted like them, such as a list of revoked
+certificates.  docs/protocol.md section 1.
 """
 
 from __future__ import annotations
@@ -37,6 +38,13 @@ _NO_SUCH_FILE = (errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG)
 _ABOUT_THE_FILE = (*_NO_SUCH_FILE, errno.EACCES, errno.EPERM, errno.EISDIR)
 
 
+def forbid_core_files() -> None:
+    """For a process that holds a key.  Programs inherit it as a soft limit, which they may raise again."""
+    import resource  # 0.15 ms
+
+    resource.setrlimit(resource.RLIMIT_CORE, (0, resource.getrlimit(resource.RLIMIT_CORE)[1]))
+
+
 def key_descriptor(path: str) -> int | None:
     """Returns the descriptor of `path` (`/dev/fd/63`, as `<(pass show app)` gives), which must never reach a job."""
     if path == "/dev/stdin":
@@ -48,10 +56,23 @@ def key_descriptor(path: str) -> int | None:
     return None
 
 
-def read_key(path: str, kinds: tuple[type[WantedKey], ...], what: str | None = None) -> WantedKey:
-    """Returns the key in the file, which must be one of `kinds`; `what` tells the user which file is needed instead."""
+def open_key(path: str) -> int:
+    """Returns a descriptor from which `read_key` reads the key later, perhaps as another user; nothing is read yet."""
     try:
-        key = decode_key(read_guarded(path))
+        return _open_guarded(path)
+    except KeyFileError as error:
+        raise KeyFileError(f"{path} {error}") from None
+
+
+def read_key(
+    path: str, kinds: tuple[type[WantedKey], ...], what: str | None = None, *, descriptor: int | None = None
+) -> WantedKey:
+    """Returns the key in the file, which must be one of `kinds`; `what` tells the user which file is needed instead.
+
+    `descriptor` is what `open_key` has returned for this path; it is closed.
+    """
+    try:
+        key = decode_key(_read_key_text(path, descriptor))
     except KeyFileError as error:
         raise KeyFileError(f"{path} {error}") from None
     if not isinstance(key, kinds):
@@ -130,6 +151,11 @@ def read_guarded(path: str, refused: int = OPEN_TO_OTHERS, largest: int = MAXIMU
 
     `KeyFileError` is also raised for a file of more than `largest` bytes.
     """
+    return _read_to_end(path, _open_guarded(path, refused), largest)
+
+
+def _open_guarded(path: str, refused: int = OPEN_TO_OTHERS) -> int:
+    """Opens the file if nobody else can read or change it; the texts of errors lack the path."""
     try:
         descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
         try:
@@ -139,13 +165,35 @@ def read_guarded(path: str, refused: int = OPEN_TO_OTHERS, largest: int = MAXIMU
                     raise KeyFileError(f"can be changed by others; type: chmod go-w {quoted(path)}")
                 how = "read" if status.st_mode & stat.S_IROTH else "changed"
                 raise KeyFileError(f"can be {how} by others; type: chmod 600 {quoted(path)}")
-            return _read_bounded(descriptor, largest)
-        finally:
+        except BaseException:
             os.close(descriptor)
+            raise
+        return descriptor
     except OSError as error:
-        if error.errno in _ABOUT_THE_FILE:
-            raise KeyFileError(f"cannot be read: {reason_of(error)}") from None
-        raise LocalError(f"cannot read {path}: {reason_of(error)}") from None
+        raise _failure(path, error) from None
+
+
+def _read_key_text(path: str, descriptor: int | None = None) -> bytes:
+    """Returns the bytes of a key file, from a descriptor of `open_key` if there is one already, which is closed."""
+    if descriptor is None:
+        descriptor = _open_guarded(path)
+    forbid_core_files()
+    return _read_to_end(path, descriptor, MAXIMUM_KEY_FILE)
+
+
+def _read_to_end(path: str, descriptor: int, largest: int) -> bytes:
+    try:
+        return _read_bounded(descriptor, largest)
+    except OSError as error:
+        raise _failure(path, error) from None
+    finally:
+        os.close(descriptor)
+
+
+def _failure(path: str, error: OSError) -> KeyFileError | LocalError:
+    if error.errno in _ABOUT_THE_FILE:
+        return KeyFileError(f"cannot be read: {reason_of(error)}")
+    return LocalError(f"cannot read {path}: {reason_of(error)}")
 
 
 def quoted(path: str) -> str:
@@ -179,7 +227,7 @@ def _stands_aside(path: str) -> bool:
     if not stat.S_ISREG(mode):
         return stat.S_ISDIR(mode)
     try:
-        return isinstance(decode_key(read_guarded(path)), OwnerKey)
+        return isinstance(decode_key(_read_key_text(path)), OwnerKey)
     except KeyFileError:
         return False
 

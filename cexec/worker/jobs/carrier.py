@@ -25,6 +25,7 @@ from cexec.worker.jobs.reports import JOBS_AHEAD, Report, Word, encode
 if TYPE_CHECKING:
     from cexec.net.pump import Pump, Trouble
     from cexec.protocol.connection.session import Event
+    from cexec.system.process.job_group import JobGroup
 
 
 @dataclass(slots=True)
@@ -54,11 +55,13 @@ class Orders:
 class Carrier:
     """`pump` has the connection.  `children_ended`: some may have, since the step before.
 
-    `released`: the client has let go.
+    `released`: the client has let go.  `group` is the control group in which this process lives, if it has one of its
+    own.
     """
 
-    def __init__(self, pump: Pump, parent: _socket.socket) -> None:
+    def __init__(self, pump: Pump, parent: _socket.socket, group: JobGroup | None = None) -> None:
         self.pump = pump
+        self.group = group
         self.orders = Orders()
         self.children_ended = False
         self.clean = True  # nothing has gone wrong

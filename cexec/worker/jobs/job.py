@@ -44,6 +44,10 @@ RELEASE_PATIENCE = 30.0  # seconds (ours) that a client has to take the exit fra
 HELD_BACK = 0.002  # seconds (ours) that frames of a leased job wait for others, so that they wake the client once
 
 
+class _TooLate(Exception):
+    """The time limit has passed before the program could be started."""
+
+
 class Phase(enum.Enum):
     PREPARING = enum.auto()  # from GO to the start of the program: files come, streams are opened
     RUNNING = enum.auto()  # from there to the exit frame
@@ -89,6 +93,11 @@ class JobTimes:
     limit: float | None = None  # of the time limit
     latest: float | None = None  # after the time limit: the slot is needed, whatever the client does
 
+    def expire(self) -> None:
+        """The time limit counts no more, but a while after it the job is over in any case."""
+        assert self.limit is not None
+        self.latest, self.limit = self.limit + job_tree.GRACE + RELEASE_PATIENCE, None
+
 
 class Job:
     """One run of the program."""
@@ -105,7 +114,7 @@ class Job:
         self._limits = order.program.limits
         self._hit: Hit | None = None  # the time limit has ended the program
         self._times = JobTimes()
-        self._tree = JobTree()
+        self._tree = JobTree(carrier.group)
         self._streams = ProgramStreams(carrier.pump)
         self._workplace = Workplace(carrier.pump, record)
 
@@ -167,6 +176,8 @@ class Job:
         if isinstance(checked, Refusal):
             return checked
         self._limits = checked
+        if self._limits.time:
+            self._times.limit = self._began + self._limits.time  # files that come slowly take a slot, too
         refusal = self._prepare()
         if refusal is not None:
             self._carrier.clean = False  # some of what had been opened for it is open still
@@ -174,8 +185,6 @@ class Job:
         self._move(Phase.RUNNING)
         if not self.leased:
             self._name_leader()  # for a lease only later: a program that ends at once needs no name
-        if self._limits.time:
-            self._times.limit = monotonic() + self._limits.time
         return None
 
     def _prepare(self) -> Refusal | None:
@@ -192,9 +201,11 @@ class Job:
                     doing = "keep the program"
                     self._workplace.obtain(go, program.programs, self._step)
                 doing = start
-                self._tree.started(self._spawn(ends))
+                self._tree.started(self._spawn(ends), wrapped=program.sandbox is not None)
             finally:
                 close_ends(ends)
+        except _TooLate:
+            return Refusal(PERMANENT, f"{self._time_limit()} passed before all its files had come")
         except CacheProblem as error:
             return Refusal(HERE, str(error))
         except OSError as error:
@@ -205,11 +216,16 @@ class Job:
         go, program, workplace, limits = self._order.go, self._order.program, self._workplace, self._limits
         executable, *given = workplace.command([program.executable, *program.arguments])
         arguments: list[bytes | str] = [self._order.name, *given, *go.arguments]
+        if program.sandbox is not None:
+            words = [executable, *arguments[1:]]
+            arguments = program.sandbox.command(words, os.getcwd(), private=workplace.private)
+            executable = os.fsdecode(arguments[0])
         environment = {**program.environment, **self._order.extra}
         if not limits.inherited:
             return process.spawn(executable, arguments, environment, ends)
         if limits.memory:
             workplace.limit_memory(f"{os.getpid()}-{go.job_id.hex()[:8]}", limits.memory)
+            self._tree.groups += [] if workplace.group is None else [workplace.group]
         return process.spawn(executable, arguments, environment, ends, prepare=lambda: limits.apply(workplace.group))
 
     def _name_leader(self) -> None:
@@ -221,10 +237,9 @@ class Job:
 
     def _run_program(self) -> None:
         while self._tree.status is None or self._streams.outputs_open():
-            self._step(self._times.latest)
-            if self._times.latest is not None and monotonic() >= self._times.latest:
-                raise DisconnectedError("client does not take the output, or the program cannot be ended")
-        self._times.limit = None
+            self._step()
+        if self._times.limit is not None:
+            self._times.expire()  # its files have to be fetched as well
         if self._workplace.private:
             go = self._order.go
             if files_of(go):
@@ -237,7 +252,14 @@ class Job:
     def _step(self, until: float | None = None) -> None:
         """Pumps once, and does what time, the parent and the children ask for; waits no longer than `until`."""
         times = self._times
-        timeouts = (until, times.limit, times.held_until, self._streams.next_timeout(), self._tree.next_timeout())
+        timeouts = (
+            until,
+            times.limit,
+            times.latest,
+            times.held_until,
+            self._streams.next_timeout(),
+            self._tree.next_timeout(),
+        )
         due = [timeout for timeout in timeouts if timeout is not None]
         for event in self._carrier.step(min(due) if due else None):
             self._handle(event)
@@ -250,11 +272,18 @@ class Job:
             self._name_leader()
             self._carrier.pump.let_go()
         if times.limit is not None and now >= times.limit:
-            times.limit = None
-            times.latest = now + job_tree.GRACE + RELEASE_PATIENCE
-            self._hit = Hit(f"ended after its time limit of {self._limits.time:g} s", signal.SIGTERM)
+            if self.phase is Phase.PREPARING:
+                raise _TooLate
+            times.expire()
+            self._hit = Hit(f"ended after {self._time_limit()}", signal.SIGTERM)
             self._tree.end(now)
         self._tree.handle_timeout(now)
+        if times.latest is not None and now >= times.latest:
+            times.latest = None
+            raise DisconnectedError("client does not take the output, or the program cannot be ended")
+
+    def _time_limit(self) -> str:
+        return f"its time limit of {self._limits.time:g} s"
 
     def _handle(self, event: Event | Trouble) -> None:
         if isinstance(event, Trouble):
@@ -302,6 +331,7 @@ class Job:
                 ahead=self.announced is NextJob.AHEAD,
             )
         )
+        self._times.latest = None
         self._move(Phase.OVER)
 
     def _end_tree(self) -> None:

@@ -1,29 +1,22 @@
 """A worker's side of a process that carries connections, and the socket over which that process reports.
 
-Contract: `JobProcess.fork` returns in the worker only; the child takes the connections that it is given, one after the
-other, and never returns.  `steps(now)` yields the reports that have come, each of them after `state` has moved and
-before the next one is read, so that the worker's answer to it comes first.  The last step is `Gone`.  A report that
-`process_states.TRANSITIONS` does not allow costs this process and its job, and nothing else.  Nothing here blocks but
-`close` of a process that was killed: it ends what the job has left, for seconds at most.
+Contract: `channel` is the worker's end of a SOCK_SEQPACKET socketpair; at the other end is `lease.serve`.  `steps(now)`
+yields the reports that have come, each of them after `state` has moved and before the next one is read, so that the
+worker's answer to it comes first.  When nothing more can come, `silent` is true: the channel is not to be waited for
+any more.  The last step is `Gone`, once the supervisor has said that the process has `ended`.  A report that
+`process_states.TRANSITIONS` does not allow costs this process and its job, and nothing else.  Nothing here blocks.
 """
 
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import sys
-import traceback
 from typing import TYPE_CHECKING
 
 from cexec.protocol.datagrams.datagram import MAC1_SIZE
-from cexec.system import signal_state
-from cexec.system.io.wakeup import detach
-from cexec.system.process import orphans, process
 from cexec.worker.discovery.alert_sender import AlertedJob
 from cexec.worker.jobs import assignment
 from cexec.worker.jobs.assignment import Assignment
-from cexec.worker.jobs.lease import serve
 from cexec.worker.jobs.process_states import (
     ENDED,
     GONE,
@@ -45,7 +38,6 @@ from cexec.worker.jobs.reports import (
     Idle,
     JobFinished,
     JobRefused,
-    ProgramStarted,
     Report,
     ReportError,
     Taken,
@@ -54,14 +46,10 @@ from cexec.worker.jobs.reports import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from cexec.worker.discovery.heard import Known
     from cexec.worker.discovery.offer import Offer
-    from cexec.worker.jobs.program import Program
-
-FIRST_OWN_DESCRIPTOR = 3  # behind the standard ones
-CRASHED = 111  # the exit status of a process that failed, as in cexec(1)
 
 
 class JobProcess:
@@ -71,36 +59,22 @@ class JobProcess:
     calls the next job of the connection, from the wish for one until it is given.
     """
 
-    __slots__ = ("_channel", "_credit", "_disorder", "_records", "_status", "connection", "job", "pid", "state",
-                 "ticket")  # fmt: skip
+    __slots__ = ("_channel", "_credit", "_disorder", "_ended", "_failure", "_kill", "connection", "job", "silent",
+                 "state", "ticket")  # fmt: skip
 
-    def __init__(self, pid: int, channel: socket.socket, records: str | None) -> None:
-        self.pid = pid
+    def __init__(self, channel: socket.socket, kill: Callable[[], None]) -> None:
+        """`kill` kills the process; it does not wait for the end."""
         self.state = SPARE
+        self.silent = False
         self.connection: CarriedConnection | None = None
         self.job: CurrentJob | None = None
         self.ticket = b""
         self._credit = Credit()
         self._channel = channel
-        self._records = records
-        self._status: int | None = 0  # the wait status; None if somebody else took it
+        self._kill = kill
+        self._ended = False  # as the supervisor has said
+        self._failure = ""  # how it ended, in words; empty if it ended well
         self._disorder = ""  # the reason why it is being killed; what it sends is not read any more
-
-    @classmethod
-    def fork(cls, program: Program) -> JobProcess:
-        """Starts the process; raises `OSError` when the system has no room for one."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            pid = os.fork()
-        except OSError:
-            ours.close()
-            theirs.close()
-            raise
-        if pid == 0:
-            _run_child(program, theirs)
-        theirs.close()
-        ours.setblocking(False)
-        return cls(pid, ours, program.records)
 
     def fileno(self) -> int:
         return self._channel.fileno()
@@ -169,35 +143,52 @@ class JobProcess:
             pass  # it has gone already
 
     def close(self) -> None:
-        """Ends what the process has left, if it died."""
         self._channel.close()
-        if self._status != 0:
-            orphans.end_strays(0 if self.connection is None else self.connection.leader)
-            if self._records is not None:
-                orphans.sweep(self._records)
+
+    # the supervisor's words
+
+    def ended(self, status: int | None) -> None:
+        """It has ended, with this wait status; None if nobody knows it."""
+        self._ended = True
+        self._failure = "" if status == 0 else f"the job's process {_end(status)}"
+
+    def not_started(self, reason: str) -> None:
+        """There was no room for it."""
+        self._ended = True
+        self._failure = f"no process for it: {reason}"
 
     # its reports
 
     def steps(self, now: float) -> Iterator[ReportStep]:
         """Yields the reports that have come since the last call, after the moves that follow from them."""
         while self.state is not GONE:
-            try:
-                data = self._channel.recv(MAXIMUM_REPORT)
-            except BlockingIOError:
-                return
-            except ConnectionResetError:
-                continue  # it has ended without reading a word of ours; what it had said before is still there
-            except OSError:
-                data = b""
-            if not data:
+            data = self._read()
+            if not data and self._ended:
                 yield self._collect()
+            elif not data:
+                return
             elif not self._disorder:
                 try:
                     step = self._receive(decode(data), now)
                 except ReportError as error:
-                    self._distrust(str(error))
+                    self.distrust(str(error))
                 else:
                     yield step
+
+    def _read(self) -> bytes:
+        """The next message; empty if there is none."""
+        while not self.silent:
+            try:
+                data = self._channel.recv(MAXIMUM_REPORT)
+            except BlockingIOError:
+                return b""
+            except ConnectionResetError:
+                continue  # it has ended without reading a word of ours; what it had said before is still there
+            except OSError:
+                data = b""
+            self.silent = not data
+            return data
+        return b""
 
     def _receive(self, report: Report, now: float) -> ReportStep:
         """Moves as the report says; raises `ReportError`."""
@@ -205,8 +196,6 @@ class JobProcess:
         self._move(type(report))
         if isinstance(report, Taken):
             step.job = self.job = self._begin(report, now)
-        elif isinstance(report, ProgramStarted):
-            self.carried.leader = report.pid
         elif isinstance(report, JobFinished):
             if report.idle:
                 self._move(Idle)
@@ -252,10 +241,10 @@ class JobProcess:
             self._credit = Credit()
             self.connection = None
 
-    def _distrust(self, reason: str) -> None:
+    def distrust(self, reason: str) -> None:
         """Kills it, because what it says makes no sense; its job is lost, and nothing else."""
         self._disorder = reason
-        os.kill(self.pid, signal.SIGKILL)  # it is our child, and not reaped yet: the number is still its own
+        self._kill()
 
     def _say(self, word: Word) -> None:
         try:
@@ -264,19 +253,13 @@ class JobProcess:
             pass  # it has gone, or is not listening: its end of the socket will tell
 
     def _collect(self) -> ReportStep:
-        """Reaps the process, which closes its socket when it ends."""
+        """The last step."""
         before, self.state = self.state, GONE
-        try:
-            _, self._status = os.waitpid(self.pid, 0)
-        except ChildProcessError:  # somebody else took its exit status, so it may have been killed
-            self._status = None
         # A lease that dies between two jobs takes no job along, and so leaves nothing to explain.
         untold = before in (TAKEN, RUNNING) or (before is OFFERED and not self.carried.taken)
-        reason = ""
+        reason = self._failure if untold else ""
         if self._disorder:
             reason = f"the job's process was ended: {self._disorder}"
-        elif untold and self._status != 0:
-            reason = f"the job's process {_end(self._status)}"
         return ReportStep(Gone(reason), before, self.connection, self.job, self.ticket)
 
 
@@ -286,22 +269,3 @@ def _end(status: int | None) -> str:
         return "has ended, and its exit status is lost"
     code = os.waitstatus_to_exitcode(status)
     return f"was killed by signal {-code}" if code < 0 else "has failed"
-
-
-def _run_child(program: Program, parent: socket.socket) -> None:
-    """The forked child: it keeps its end of the socketpair, and nothing else of the parent's."""
-    status = CRASHED
-    try:
-        process.become_ordinary()
-        detach()
-        signal_state.set_at_start()
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            signal.signal(number, signal.SIG_IGN)  # the parent decides when a job ends
-        os.closerange(FIRST_OWN_DESCRIPTOR, parent.fileno())
-        os.closerange(parent.fileno() + 1, 1 << 20)  # more than a limit of descriptors usually is; it costs nothing
-        serve(program, parent)
-        status = 0
-    except BaseException:
-        traceback.print_exc(file=sys.stderr)
-    finally:
-        os._exit(status)

@@ -10,11 +10,16 @@ from __future__ import annotations
 
 import os
 import signal
+from typing import TYPE_CHECKING
 
 from cexec.errors import LocalError
 from cexec.protocol.connection import options
 from cexec.system.process import process_tree
 from cexec.system.process.process_tree import TreeEnd
+
+if TYPE_CHECKING:
+    from cexec.system.process.job_group import JobGroup
+    from cexec.system.process.process_tree import Killable
 
 GRACE = 2.0  # seconds (ours) between TERM and KILL for what is left of a job
 SIGNALS = {number: getattr(signal, name) for number, name in options.SIGNALS.items()}  # this machine's numbers
@@ -23,19 +28,23 @@ SIGNALS = {number: getattr(signal, name) for number, name in options.SIGNALS.ite
 class JobTree:
     """`usage`: microseconds of user and of system time, and KiB of memory, once the program has ended."""
 
-    __slots__ = ("_early", "_ending", "alone", "pid", "status", "usage")
+    __slots__ = ("_early", "_ending", "_wrapper", "alone", "groups", "pid", "status", "usage")
 
-    def __init__(self) -> None:
+    def __init__(self, group: JobGroup | None = None) -> None:
+        """`group`: in which this process lives, and all that it starts unless that joins another of `groups`."""
+        self.groups: list[Killable] = [] if group is None else [group]
         self.pid = 0
         self.status: int | None = None
         self.usage = (0, 0, 0)
         self.alone = True  # no child is left
+        self._wrapper = 0  # a process in the program's place that must get no signal but SIGKILL
         self._early: list[int] = []  # signals that came before the program was there
         self._ending: TreeEnd | None = None
 
-    def started(self, pid: int) -> None:
-        """The program is this child; it gets the signals that have come too early."""
+    def started(self, pid: int, *, wrapped: bool = False) -> None:
+        """The program is this child, or what this child starts; it gets the signals that have come too early."""
         self.pid, self.alone = pid, False
+        self._wrapper = pid if wrapped else 0
         for number in self._early:
             self.signal(number)
 
@@ -45,13 +54,21 @@ class JobTree:
         The whole tree is stopped and continued; other signals go to the program's group, as from a terminal.
         """
         if not self.pid:
-            self._early.append(number)
+            self._hold(SIGNALS[number], number)
         elif SIGNALS[number] == signal.SIGTSTP:
             process_tree.stop_tree()
         elif SIGNALS[number] == signal.SIGCONT:
             process_tree.signal_tree(self.pid, signal.SIGCONT)
+        elif self._wrapper:
+            process_tree.signal_tree(self.pid, SIGNALS[number], wrapper=self._wrapper)
         else:
             process_tree.signal_program(self.pid, SIGNALS[number], reaped=self.status is not None)
+
+    def _hold(self, number: int, sent: int) -> None:
+        """Keeps a signal for the program.  As in the kernel a pending signal is there once, and CONT ends a stop."""
+        opposite = {signal.SIGTSTP: signal.SIGCONT, signal.SIGCONT: signal.SIGTSTP}.get(signal.Signals(number))
+        self._early = [one for one in self._early if one != sent and SIGNALS[one] != opposite]
+        self._early.append(sent)
 
     def reap(self) -> None:
         """Collects what has ended; raises `LocalError` if the program's status is lost."""
@@ -72,7 +89,7 @@ class JobTree:
     def end(self, now: float) -> None:
         """Sends TERM to what is left, and later KILL."""
         if self._ending is None:
-            self._ending = TreeEnd(self.pid, GRACE, now)
+            self._ending = TreeEnd(self.pid, GRACE, now, wrapper=self._wrapper, groups=self.groups)
 
     @property
     def given_up(self) -> bool:
@@ -88,4 +105,4 @@ class JobTree:
 
     def finish(self) -> None:
         """Ends and reaps what is left, and waits for that."""
-        process_tree.end_tree(self.pid, GRACE)
+        process_tree.end_tree(self.pid, GRACE, wrapper=self._wrapper, groups=self.groups)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from cexec.protocol.decisions.bid_events import Outcome
 from cexec.system.reason import reason_of
 from cexec.worker.discovery.alert_sender import GivenJob
-from cexec.worker.jobs.job_process import JobProcess
+from cexec.worker.jobs.lingering import LingeringProcesses
 from cexec.worker.jobs.process_states import (
     BUSY,
     DISMISSED,
@@ -38,7 +38,8 @@ if TYPE_CHECKING:
     from cexec.worker.discovery.alert_sender import AlertSender
     from cexec.worker.discovery.heard import HeardAnnouncements, Known
     from cexec.worker.discovery.offer import Offer
-    from cexec.worker.jobs.program import Program
+    from cexec.worker.jobs.job_process import JobProcess
+    from cexec.worker.jobs.supervisor_link import SupervisorLink
 
 READ_TOGETHER = 0.008  # seconds (ours) between two looks at reports that need no answer: each look costs a wake-up
 MAXIMUM_SPARE = 1  # (ours) processes without a connection that are kept: about 5 MB each
@@ -55,58 +56,56 @@ class EndedJob:
 
 
 class Jobs:
-    """The processes of one worker.  `fork` makes one, for tests another than the real one.
-
-    `alerts`: of each application, by its index.
-    """
+    """The processes of one worker, which its supervisor starts.  `alerts`: of each application, by its index."""
 
     def __init__(
         self,
         *,
-        program: Program,
+        supervisor: SupervisorLink,
         bidder: Bidder,
         heard: HeardAnnouncements,
         alerts: Sequence[AlertSender],
         log: EventLog,
-        fork: Callable[[Program], JobProcess] = JobProcess.fork,
     ) -> None:
-        self._program = program
-        self._fork = fork
+        self._supervisor = supervisor
         self._bidder = bidder
         self._heard = heard
         self._alerts = alerts
         self._log = log
         self._processes: dict[int, JobProcess] = {}  # by descriptor
+        self._ending: set[JobProcess] = set()  # those that say nothing more, and of whose end nothing is known yet
         self._spare: list[JobProcess] = []  # those that wait for a connection
         self._leases: dict[bytes, JobProcess] = {}  # by ticket, the longest waiting first
+        self._lingering = LingeringProcesses()
         self._untold: list[EndedJob] = []
         self._look_again = 0.0  # when those that go ahead are heard
         self._alerted = False  # there is an alert about a job that was lost
         self._stopping = False
 
     def __len__(self) -> int:
-        return len(self._processes)
+        return len(self._processes) + len(self._ending)
 
     @property
     def running(self) -> int:
         """Counts the processes that have a job, or something that is left of one."""
-        return sum(process.state in BUSY for process in self._processes.values())
+        return sum(process.state in BUSY for process in (*self._processes.values(), *self._ending))
 
     def filenos(self, now: float) -> Iterable[int]:
         """The descriptors to wait for.
 
         Leases that go ahead are among them only now and then, because a look costs as much as several reports do.
         """
+        supervisor = () if self._supervisor.lost else (self._supervisor.fileno(),)
         if now >= self._look_again:
-            return self._processes
-        return [fd for fd, process in self._processes.items() if not process.ahead]
+            return (*supervisor, *self._processes)
+        return (*supervisor, *(fd for fd, process in self._processes.items() if not process.ahead))
 
     def next_timeout(self, now: float) -> float | None:
         """When there is more to wait for."""
         return self._look_again if now < self._look_again else None
 
     def prepare(self) -> None:
-        """Starts a process before the first connection comes, which then takes no longer than later ones do."""
+        """Has a process started before the first connection comes, which then takes no longer than later ones do."""
         try:
             self._spare.append(self._add())
         except OSError:
@@ -140,7 +139,7 @@ class Jobs:
         return process
 
     def _add(self) -> JobProcess:
-        process = self._fork(self._program)
+        process = self._supervisor.start()
         self._processes[process.fileno()] = process
         return process
 
@@ -152,6 +151,13 @@ class Jobs:
                 self._look_again = now + READ_TOGETHER
             for step in process.steps(now):
                 self._follow(process, step, now)
+            if process.silent:
+                del self._processes[fd]
+                self._ending.add(process)
+        if self._supervisor.fileno() in ready:
+            for process in self._supervisor.hear():
+                for step in process.steps(now):
+                    self._follow(process, step, now)
 
     def arrange(self) -> None:
         """Lets leases go on without a word while nobody waits for a slot, because there is nothing to draw then."""
@@ -205,6 +211,7 @@ class Jobs:
         """Ends all jobs."""
         for process in self._processes.values():
             process.terminate()
+        self._supervisor.end()
 
     def announced(self) -> set[bytes]:
         """Returns the announcements whose connection a process has."""
@@ -243,6 +250,7 @@ class Jobs:
 
     def _wait(self, process: JobProcess, now: float) -> None:
         """Lets the bidder know that a client may have another job, before it hears that the last one has finished."""
+        self._lingering.drop(process)
         if self._stopping:
             process.end()
         if process.state is DISMISSED:
@@ -285,6 +293,7 @@ class Jobs:
             self._log.event("refused", **job.fields, reason=report.reason)
             outcome = Outcome.UNFIT if report.everywhere else Outcome.REFUSED
             self._bidder.finished(job.identity, outcome, now - job.taken_at, now)
+            self._linger(process)
         elif isinstance(report, Broken):
             self._log.event("broken", **connection.fields, reason=report.reason)
         elif isinstance(report, Idle):
@@ -314,12 +323,20 @@ class Jobs:
     ) -> None:
         if report.idle:
             self._wait(process, now)
+        else:
+            self._linger(process)
         outcome = Outcome.SUCCEEDED if report.status == 0 else Outcome.FAILED
         self._bidder.finished(job.identity, outcome, report.duration, now)
         connection.finished = job
         if report.ahead:
             self._bidder.hold(process.ticket, now)
         self._untold.append(EndedJob(job, report, connection.application))
+
+    def _linger(self, process: JobProcess) -> None:
+        """Its job is over, and the client has to let go."""
+        surplus = self._lingering.add(process)
+        if surplus is not None:
+            surplus.terminate()
 
     def _acknowledge(self, connection: CarriedConnection, now: float) -> None:
         """Notes that the client has the result of its last job: it gave another one, or let go."""
@@ -330,6 +347,7 @@ class Jobs:
 
     def _keep(self, process: JobProcess) -> None:
         """Lets a process that is free carry another connection, if that is wanted."""
+        self._lingering.drop(process)
         if self._stopping or len(self._spare) >= MAXIMUM_SPARE:
             process.terminate()
         else:
@@ -339,7 +357,9 @@ class Jobs:
         """Forgets a process that has ended."""
         if report.reason:
             self._log.event("broken", **(step.connection.fields if step.connection else {}), reason=report.reason)
-        del self._processes[process.fileno()]
+        self._processes.pop(process.fileno(), None)
+        self._ending.discard(process)
+        self._lingering.drop(process)
         if process in self._spare:
             self._spare.remove(process)
         self._conclude(step, now)

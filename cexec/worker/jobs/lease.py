@@ -31,19 +31,20 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cexec.protocol.connection.frames import Go
+    from cexec.system.process.job_group import JobGroup
     from cexec.worker.jobs.program import Program
 
     Environment: TypeAlias = Callable[[Go], Mapping[bytes, bytes]]  # what belongs to one job only
 
 
-def serve(program: Program, parent: socket.socket) -> None:
-    """Carries one connection after the other."""
+def serve(program: Program, parent: socket.socket, group: JobGroup | None = None) -> None:
+    """Carries one connection after the other.  `group`: the control group in which this process lives alone."""
     process.adopt_orphans()
-    while (free := _carry(program, parent)) is not None:
+    while (free := _carry(program, parent, group)) is not None:
         parent.send(encode(free))
 
 
-def _carry(program: Program, parent: socket.socket) -> Free | None:
+def _carry(program: Program, parent: socket.socket, group: JobGroup | None) -> Free | None:
     """Carries one; returns None if there may be no other.  It is a function, so that keys and buffers go with it."""
     given = receive(parent)
     if given is None:
@@ -52,17 +53,19 @@ def _carry(program: Program, parent: socket.socket) -> Free | None:
     local = connection.getsockname()
     pump = Pump(connection, assignment.records(), Session(worker=True, now=monotonic()))
     try:
-        return run_jobs(pump, program, lambda go: assignment.environment(go, local), parent)
+        return run_jobs(pump, program, lambda go: assignment.environment(go, local), parent, group)
     finally:
         connection.close()
 
 
-def run_jobs(pump: Pump, program: Program, environment: Environment, parent: socket.socket) -> Free | None:
+def run_jobs(
+    pump: Pump, program: Program, environment: Environment, parent: socket.socket, group: JobGroup | None = None
+) -> Free | None:
     """Offers to run a job on a new connection; runs it, and those that follow.
 
     Returns None if something may be left of one of them.
     """
-    carrier = Carrier(pump, parent)
+    carrier = Carrier(pump, parent, group)
     record: Record | None = None
     go = _given(carrier, _offer_first)
     try:
@@ -70,7 +73,7 @@ def run_jobs(pump: Pump, program: Program, environment: Environment, parent: soc
             extra = environment(go)
             # At once: a program that kills us may do so before it is told that it has started.
             carrier.tell(Taken(bytes.fromhex(extra[b"CEXEC_JOB"].decode()), int(extra[b"CEXEC_ATTEMPT"])))
-            record = _marked(record, program, extra)
+            record = _marked(record, program, extra, group)
             go = _run_job(carrier, Job(carrier, Order(go, program, extra), record))
     finally:
         if record is not None:
@@ -159,14 +162,16 @@ def _hang_up(carrier: Carrier) -> None:
     carrier.hang_up()
 
 
-def _marked(record: Record | None, program: Program, extra: Mapping[bytes, bytes]) -> Record | None:
+def _marked(
+    record: Record | None, program: Program, extra: Mapping[bytes, bytes], group: JobGroup | None
+) -> Record | None:
     """Writes the mark of the job of this moment, by which everything is found that outlives this process."""
     if program.records is None:
         return None
     mark = f"{MARK}={os.fsdecode(extra[MARK.encode()])}"
     try:
         if record is None:
-            return Record(program.records, mark)
+            return Record(program.records, mark, "" if group is None else group.path)
         record.add(mark=mark, leader=0, start=0, directory="", group="")
     except OSError:
         pass  # the disk is full; the record is needed only if this process is killed

@@ -94,7 +94,11 @@ class CarriedConnection:
     finished: CurrentJob | None = None  # a job whose result the client has not acknowledged
     taken: bool = False  # at least one job has been given
     leased: bool = False  # it has waited for another job
-    leader: int = 0  # the process of the latest program
+
+    @property
+    def peer(self) -> tuple[str, str]:
+        """Who the client is: its certificate's name and its host, because many share a certificate."""
+        return self.certificate.name, str(self.client[0])
 
     @property
     def name(self) -> str:

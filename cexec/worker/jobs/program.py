@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from cexec.system.process.resource_limits import Limits
 
 if TYPE_CHECKING:
+    from cexec.system.process.sandbox import Sandbox
     from cexec.worker.jobs.sent_programs import SentPrograms
 
 
@@ -28,3 +29,4 @@ class Program:
     once: bool = False  # no job may ever be repeated
     records: str | None = None  # the directory for the records of `orphans`, if there is one
     programs: SentPrograms | None = None  # for the programs that clients bring, if that is allowed
+    sandbox: Sandbox | None = None  # in which every job runs

@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cexec.system.process import orphans, process, process_tree
-from cexec.system.process.orphans import Record, end_strays, remove_directory, sweep
+from cexec.system.process.orphans import Record, remove_directory, sweep
 from cexec.system.storage.directories import runtime_directory
 from tests.needs import NOBODY, require_second_user
 
@@ -328,30 +328,6 @@ def test_a_record_that_is_being_made_is_left_alone(records: str) -> None:
 def test_half_a_line_is_no_obstacle(records: str, mark: str) -> None:
     (Path(records) / "1-half").write_text(f'{{"mark": "{mark}"}}\n{{"directo')
     assert sweep(records) == [mark]
-
-
-@pytest.mark.parametrize("end", ["wait", "exit 0"])
-def test_orphans_of_a_killed_job_are_ended_and_reaped(end: str, mark: str, tmp_path: Path) -> None:
-    process.adopt_orphans()
-    others = process_tree.children(os.getpid())  # of other tests
-    reading, writing = os.pipe()
-    job = os.fork()
-    if job == 0:
-        process.adopt_orphans()
-        leader = started(mark, f"setsid sleep 60 & sleep 60 & echo > {tmp_path}/x; {end}")
-        os.write(writing, str(leader).encode())
-        signal.pause()
-    leader = int(os.read(reading, 100))
-    os.close(reading)
-    os.close(writing)
-    while not (tmp_path / "x").exists():
-        time.sleep(0.01)
-    os.kill(job, signal.SIGKILL)
-    os.waitpid(job, 0)
-    assert process_tree.marked(mark.encode())
-    end_strays(leader)
-    assert process_tree.marked(mark.encode()) == []
-    assert set(process_tree.children(os.getpid())) <= set(others)  # those may have ended meanwhile
 
 
 def test_a_directory_is_removed_whatever_its_modes_are(tmp_path: Path) -> None:

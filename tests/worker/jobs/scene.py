@@ -1,6 +1,6 @@
-"""A worker's `Jobs` with real `JobProcess` objects, whose processes do nothing and say what a test wants them to.
+"""A worker's `Jobs` with real `JobProcess` objects, whose processes are sockets that say what a test wants them to.
 
-Contract: `Scene(slots)` has a real bidder and a real log; as a context manager it ends all processes.  `connected`
+Contract: `Scene(slots)` has a real bidder and a real log; as a context manager it closes all sockets.  `connected`
 gives a connection to a process, `running` lets it run a job, `say` sends reports and lets all that follows happen.  An
 `Actor` is one process: `words` is what its worker has told it so far.
 """
@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import io
 import json
-import os
-import select
 import signal
 import socket
 from types import SimpleNamespace
@@ -27,8 +25,8 @@ from cexec.worker.jobs.reports import MAXIMUM_REPORT, JobFinished, ProgramStarte
 from tests.protocol.wires import APPLICATION
 
 NOW = 100.0
-DEADLINE = 20.0  # seconds
-CLEAN_END = signal.SIGUSR1  # a process that gets it exits with status 0
+CLEAN_END = 0  # the wait status of a process that ended well
+SUPERVISOR = 1 << 20  # stands for the supervisor's descriptor
 
 
 def finished(*, idle: bool = False, ahead: bool = False, status: int = 0) -> JobFinished:
@@ -44,20 +42,14 @@ def taken(number: int) -> Taken:
 
 
 class Actor:
-    """One process and the other end of its socket."""
+    """The other end of a process's socket, and what its supervisor says of it."""
 
     def __init__(self) -> None:
         ours, self.channel = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         for end in (ours, self.channel):
             end.setblocking(False)
-        signal.pthread_sigmask(signal.SIG_BLOCK, {CLEAN_END})
-        self.pid = os.fork()
-        if self.pid == 0:
-            os.closerange(3, 1 << 16)
-            signal.sigwait({CLEAN_END})
-            os._exit(0)
-        signal.pthread_sigmask(signal.SIG_UNBLOCK, {CLEAN_END})
-        self.process = JobProcess(self.pid, ours, None)
+        self.killed = False
+        self.process = JobProcess(ours, self._be_killed)
         self.told_to_end = False  # as of the last look at `words`
         self._words: list[Word] = []
 
@@ -80,20 +72,31 @@ class Actor:
             if not data.startswith(b"["):
                 self._words.append(Word(data))
 
-    def die(self, number: int = signal.SIGKILL) -> None:
-        """Ends the process, and waits until its worker can see that."""
-        os.kill(self.pid, number)
-        self.channel.close()
-        os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT)  # not reaped: that is for its JobProcess to do
-        assert select.select([self.process], [], [], DEADLINE)[0]
+    def _be_killed(self) -> None:
+        self.killed = True
 
-    def close(self) -> None:
-        self.channel.close()
-        try:
-            os.kill(self.pid, signal.SIGKILL)
-            os.waitpid(self.pid, 0)
-        except (ProcessLookupError, ChildProcessError):
-            pass  # its JobProcess has reaped it
+
+class FakeSupervisor:
+    """Starts actors, and says of them what a test wants."""
+
+    def __init__(self) -> None:
+        self.lost = False
+        self.actors: list[Actor] = []
+        self.dead: list[JobProcess] = []
+
+    def fileno(self) -> int:
+        return SUPERVISOR
+
+    def start(self) -> JobProcess:
+        self.actors.append(Actor())
+        return self.actors[-1].process
+
+    def end(self) -> None:
+        pass
+
+    def hear(self) -> list[JobProcess]:
+        dead, self.dead = self.dead, []
+        return dead
 
 
 class FakeAlerts:
@@ -127,19 +130,18 @@ class Scene:
         self.alerts, self.other_alerts = FakeAlerts(), FakeAlerts()
         self.application = 0  # whose clients connect; 1 has `other_alerts`
         self.bidder = Bidder(slots=slots, random=lambda: 0.0)
-        self.actors: list[Actor] = []
+        self.supervisor = FakeSupervisor()
         self.jobs = Jobs(
-            program=None,  # type: ignore[arg-type]
+            supervisor=self.supervisor,  # type: ignore[arg-type]
             bidder=self.bidder,
             heard=HeardAnnouncements(),
             alerts=[self.alerts, self.other_alerts],  # type: ignore[list-item]
             log=EventLog(self.log, as_json=True),
-            fork=lambda program: self._fork(),
         )
 
-    def _fork(self) -> JobProcess:
-        self.actors.append(Actor())
-        return self.actors[-1].process
+    @property
+    def actors(self) -> list[Actor]:
+        return self.supervisor.actors
 
     def reserve(self, identity: bytes, now: float = NOW, weight: int = 1) -> None:
         """An announcement is heard, and gets a slot."""
@@ -148,9 +150,12 @@ class Scene:
         assert isinstance(self.bidder.next_event(), Connect)
         assert self.bidder.reserved(identity, now)
 
-    def connected(self, number: int, now: float = NOW) -> Actor:
-        """A process of its own gets the connection of the client 127.0.0.NUMBER, whose announcement has this number."""
-        identity, client = number.to_bytes(16, "big"), (f"127.0.0.{number}", 4000)
+    def connected(self, number: int, now: float = NOW, *, host: int | None = None) -> Actor:
+        """A process of its own gets the connection of the client 127.0.0.HOST, whose announcement has this number.
+
+        HOST is the number by default.
+        """
+        identity, client = number.to_bytes(16, "big"), (f"127.0.0.{host or number}", 4000)
         self.reserve(identity, now)
         known = Known(identity, APPLICATION.hear(APPLICATION.announce(job_id=identity)), now, self.application)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
@@ -176,7 +181,18 @@ class Scene:
 
     def hear(self, actor: Actor) -> None:
         """Lets all happen that follows from what a process has sent, or from its end."""
-        self.jobs.hear({actor.process.fileno()}, NOW + 1.0)
+        self._hear(actor.process.fileno())
+
+    def die(self, actor: Actor, status: int | None = signal.SIGKILL) -> None:
+        """Lets all happen that follows from the end of a process: its socket tells it before the supervisor does."""
+        actor.channel.close()
+        self._hear(actor.process.fileno())
+        actor.process.ended(status)
+        self.supervisor.dead.append(actor.process)
+        self._hear(SUPERVISOR)
+
+    def _hear(self, descriptor: int) -> None:
+        self.jobs.hear({descriptor}, NOW + 1.0)
         while (event := self.bidder.next_event()) is not None:
             if isinstance(event, Connect) and self.jobs.leased(event.identity):
                 self.jobs.offer(event.identity, NOW + 1.0)
@@ -197,4 +213,4 @@ class Scene:
 
     def __exit__(self, *_: object) -> None:
         for actor in self.actors:
-            actor.close()
+            actor.channel.close()

@@ -13,11 +13,13 @@ import pytest
 
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import ENDED, EXITED, HERE, LIMITED, PERMANENT, READER_CLOSED, SIGNALLED, Stream
-from cexec.protocol.connection.options import PIPE, READS, SOCKET, WRITES
+from cexec.protocol.connection.options import FILE, PIPE, READS, SOCKET, WRITES
+from cexec.system.process import process_tree
 from cexec.system.process.resource_limits import Limits
 from cexec.worker.jobs import job as worker_job
 from cexec.worker.jobs import job_tree
 from cexec.worker.jobs import program_streams as worker_streams
+from cexec.worker.jobs.job_tree import JobTree
 from cexec.worker.jobs.reports import Broken, JobFinished, JobRefused, ProgramStarted
 from tests.jobs import STANDARD, RefusedError, RemoteJob, lost, python, shell, written
 
@@ -404,6 +406,54 @@ def test_a_client_that_does_not_take_the_output_loses_its_slot_after_the_time_li
     with shell("yes", held=True, limits=Limits(time=0.2)) as job:
         assert "disconnected" in lost(job)
         assert [type(report) for report in job.reports()] == [ProgramStarted, Broken]
+
+
+def incoming(*names: str) -> list[Stream]:
+    """Standard streams, and files that the client sends."""
+    return [*STANDARD, *(Stream(frames.FIRST_FILE + n, READS, FILE, name=name) for n, name in enumerate(names))]
+
+
+def test_the_time_limit_counts_the_wait_for_files() -> None:
+    """Regression: a client that sent its files slowly had a slot for as long as it liked."""
+    for options, limits in (({"time-limit": "0.3"}, Limits()), ({}, Limits(time=0.3))):
+        with shell("true", streams=incoming("never"), options=options, limits=limits, given=False) as job:
+            job.session.go(job.go)
+            with pytest.raises(RefusedError, match=r"its time limit of 0\.3 s passed before all its files had come"):
+                job.until(lambda: job.started)
+            assert isinstance(job.report(), JobRefused)
+
+
+def test_files_that_come_in_time_cost_a_part_of_the_limit() -> None:
+    with shell("cat in; sleep 60", streams=incoming("in"), inputs={frames.FIRST_FILE: b"x"}, limits=Limits(time=0.5),
+               private=True) as job:  # fmt: skip
+        result = job.run(SOON)
+        assert (job.output(1), result.message) == (b"x", "ended after its time limit of 0.5 s")
+
+
+def test_a_client_that_does_not_fetch_loses_its_slot_after_the_time_limit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: the program had ended in time, and nothing bounded what came after it."""
+    monkeypatch.setattr(job_tree, "GRACE", 0.1)
+    monkeypatch.setattr(worker_job, "RELEASE_PATIENCE", 0.3)
+    number = frames.FIRST_FILE
+    streams = [*STANDARD, Stream(number, WRITES, FILE, name="out")]
+    with shell("head -c 9000000 /dev/zero > out", streams=streams, held=True, limits=Limits(time=0.5)) as job:
+        assert "disconnected" in lost(job)
+        assert [type(report) for report in job.reports()] == [ProgramStarted, Broken]
+
+
+def test_signals_that_come_before_the_program_are_kept_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: a million of them took memory, and were sent one by one."""
+    told: list[int] = []
+    monkeypatch.setattr(process_tree, "signal_program", lambda leader, number, reaped: told.append(number))
+    monkeypatch.setattr(process_tree, "signal_tree", lambda leader, number: told.append(number))
+    monkeypatch.setattr(process_tree, "stop_tree", lambda: told.append(signal.SIGTSTP))
+    tree = JobTree()
+    for _ in range(20_000):
+        for number in (signal.SIGTSTP, signal.SIGINT, signal.SIGCONT, signal.SIGTERM):
+            tree.signal(number)
+    tree.signal(signal.SIGTSTP)
+    tree.started(1 << 22)
+    assert told == [signal.SIGINT, signal.SIGTERM, signal.SIGTSTP]  # CONT has taken the stop back, and the reverse
 
 
 def test_a_program_that_exits_0_at_its_time_limit_has_not_succeeded() -> None:

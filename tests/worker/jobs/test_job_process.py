@@ -36,7 +36,7 @@ def shell(tmp_path: Path) -> Iterator[Shell]:
 
 
 def carriers(service: Service) -> list[psutil.Process]:
-    return psutil.Process(service.pid).children()
+    return service.job_processes()
 
 
 def idle(service: Service) -> bool:
@@ -118,8 +118,7 @@ def test_what_a_process_said_is_heard_although_it_left_a_word_unread() -> None:
         actor = scene.running(1)
         scene.jobs.stop()  # says LAST, which is not read
         actor.channel.send(encode(Broken("x")))
-        actor.die(CLEAN_END)
-        scene.hear(actor)
+        scene.die(actor, CLEAN_END)
         assert scene.events() == ["accepted", "started", "broken"]
         assert (actor.process.state, len(scene.jobs)) == (State.GONE, 0)
 
@@ -178,15 +177,14 @@ def test_a_report_moves_as_the_table_says_or_costs_its_own_process_only(state: S
         assert scene.events()[-1] == "finished"
         for one in scene.actors:
             if one.process.state is not State.GONE:
-                one.die()
-                scene.hear(one)
+                scene.die(one)
         assert (len(scene.jobs), scene.bidder.slots.running, scene.bidder.slots.reserved) == (0, 0, 0)
 
 
 def wait_for_end(scene: Scene, actor: Actor) -> bool:
-    """Returns True if a process that was told to end, or killed, is gone."""
-    actor.die()
-    scene.hear(actor)
+    """Returns True if a process was killed, and is gone then."""
+    assert actor.killed
+    scene.die(actor)
     return actor.process.state is State.GONE
 
 

@@ -8,9 +8,10 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from cexec.worker.jobs import jobs as worker_jobs
+from cexec.worker.jobs.lingering import MAXIMUM_LINGERING
 from cexec.worker.jobs.process_states import State
 from cexec.worker.jobs.reports import Broken, Free, Idle, JobRefused, Over, ProgramStarted, Report, Word
-from tests.worker.jobs.scene import CLEAN_END, NOW, Actor, Scene, finished, taken
+from tests.worker.jobs.scene import CLEAN_END, NOW, SUPERVISOR, Actor, Scene, finished, taken
 
 MakeScene = Callable[[int], Scene]
 OTHER = b"x" * 16  # the announcement of another client
@@ -84,7 +85,7 @@ def test_a_client_that_lets_go_frees_the_slot(make_scene: MakeScene, ends: bool)
     scene.say(actor, finished(idle=True))
     ticket = actor.process.ticket
     if ends:
-        actor.die(CLEAN_END)
+        scene.die(actor, CLEAN_END)
         scene.hear(actor)
     else:
         scene.say(actor, Over(""))
@@ -216,15 +217,15 @@ def test_a_lease_that_went_ahead_and_gets_no_job_frees_the_slot(make_scene: Make
 def test_what_leases_tell_that_need_no_answer_is_read_together(make_scene: MakeScene) -> None:
     scene = make_scene(2)
     one, two = ahead(scene, 1).process.fileno(), scene.running(2).process.fileno()
-    assert set(scene.jobs.filenos(NOW)) == {one, two}
+    assert set(scene.jobs.filenos(NOW)) == {SUPERVISOR, one, two}
     scene.jobs.hear({one}, NOW)
-    assert set(scene.jobs.filenos(NOW)) == {two}
+    assert set(scene.jobs.filenos(NOW)) == {SUPERVISOR, two}
     due = scene.jobs.next_timeout(NOW)
     assert due is not None and NOW < due <= NOW + worker_jobs.READ_TOGETHER
-    assert set(scene.jobs.filenos(due)) == {one, two}
+    assert set(scene.jobs.filenos(due)) == {SUPERVISOR, one, two}
     assert scene.jobs.next_timeout(due) is None
     scene.jobs.hear({two}, due)
-    assert set(scene.jobs.filenos(due)) == {one, two}  # the other one needs answers
+    assert set(scene.jobs.filenos(due)) == {SUPERVISOR, one, two}  # the other one needs answers
 
 
 # jobs that end in another way
@@ -248,8 +249,7 @@ def test_a_job_that_breaks_off_keeps_its_slot_until_its_process_has_ended(make_s
     actor = scene.running(1)
     scene.say(actor, Broken("client gave up"))
     assert (actor.process.state, scene.bidder.slots.free) == (State.BROKEN, 0)
-    actor.die(CLEAN_END)
-    scene.hear(actor)
+    scene.die(actor, CLEAN_END)
     assert (scene.bidder.slots.free, len(scene.jobs)) == (1, 0)
     assert scene.alerts.ended_jobs == [("alert of 127.0.0.1", None)]
     assert scene.events() == ["accepted", "started", "broken"]
@@ -260,8 +260,7 @@ def test_a_process_that_dies_in_a_later_job_closes_that_one(make_scene: MakeScen
     actor = scene.running(1)
     scene.say(actor, finished(idle=True))
     scene.say(actor, taken(2), ProgramStarted(1))
-    actor.die()
-    scene.hear(actor)
+    scene.die(actor)
     assert scene.alerts.ended_jobs == [("alert of 127.0.0.1", 0), ("alert of 127.0.0.1", None)]
     assert scene.bidder.slots.free == 1
     assert len(scene.jobs) == 0
@@ -277,8 +276,7 @@ def test_a_process_that_dies_without_a_job_frees_its_slot(make_scene: MakeScene,
     actor = scene.connected(1)
     if before:
         scene.say(actor, taken(1), ProgramStarted(1), *before)
-    actor.die()
-    scene.hear(actor)
+    scene.die(actor)
     assert (scene.bidder.slots.free, len(scene.jobs)) == (1, 0)
     assert ("broken" in scene.events()) == (not before)
 
@@ -369,8 +367,37 @@ def test_an_alert_goes_to_the_application_of_its_job(make_scene: MakeScene) -> N
     scene.application = 0
     other = scene.running(2)
     scene.say(actor, finished())
-    other.die(CLEAN_END)
-    scene.hear(other)
+    scene.die(other, CLEAN_END)
     assert [alerts.ended_jobs for alerts in (scene.alerts, scene.other_alerts)] == [
         [("alert of 127.0.0.2", None)], [("alert of 127.0.0.1", 0)],
     ]  # fmt: skip
+
+
+def test_processes_whose_clients_do_not_let_go_are_bounded(make_scene: MakeScene) -> None:
+    """Regression: a client that never sent RELEASE made a process stay for 30 seconds, for each of its jobs."""
+    most = MAXIMUM_LINGERING
+    scene = make_scene(1)
+    honest = scene.running(2)
+    scene.say(honest, finished())
+    for number in range(100, 100 + most + 10):
+        actor = scene.connected(number, host=1)
+        scene.say(actor, taken(1), ProgramStarted(1), finished())
+    slow = scene.actors[1:]
+    assert [actor.words for actor in slow] == [[]] * len(slow)
+    ended = [actor for actor in slow if actor.told_to_end]
+    assert ended == slow[:11]
+    assert not honest.told_to_end  # it is the client with the most that loses
+    for actor in ended:
+        scene.die(actor, CLEAN_END)
+    assert len(scene.jobs) == most
+    assert "broken" not in scene.events()
+
+
+def test_a_process_that_is_free_again_does_not_count_among_those(make_scene: MakeScene) -> None:
+    scene = make_scene(1)
+    for number in range(100, 100 + 2 * MAXIMUM_LINGERING):
+        actor = scene.connected(number, host=1)
+        lease: list[Report] = [Idle(), Over("")] if number % 2 else []
+        scene.say(actor, taken(1), ProgramStarted(1), finished(), *lease, Free())
+        assert actor.process.state is State.SPARE
+        scene.die(actor, CLEAN_END)

@@ -1,0 +1,103 @@
+"""What the options, variables and key file of cservice(1) mean.
+
+Contract: each function returns the value that one part of a worker needs.  `UsageError` names the option or variable.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from cexec.errors import UsageError
+from cexec.protocol.base.certificate import valid_name
+from cexec.protocol.base.limits import MAXIMUM_NAME
+from cexec.protocol.base.wire import Writer
+from cexec.protocol.datagrams.hello import MAXIMUM_ATTRIBUTES
+from cexec.protocol.datagrams.requirements import BUILT_IN
+from cexec.system.host.load import usable_cpus
+from cexec.system.process.sandbox import Sandbox, find_sandbox
+from cexec.system.storage.keyfile import key_descriptor
+from cexec.system.storage.program_cache import DEFAULT_LIMIT, ProgramCache, default_directory
+from cexec.system.units import parse_whole
+from cexec.worker.discovery.machine import attributes
+from cexec.worker.jobs.sent_programs import PLACE, SentPrograms, own_platform
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+OWN_VARIABLES = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD")  # and CEXEC_*: ours, not the job's
+CLEAN_VARIABLES = ("PATH", "HOME", "LANG", "TZ")  # what --clean-env leaves
+MAXIMUM_SLOTS = 4096  # (ours)
+LONGEST_BOOST = 10**9  # microseconds (ours): no client waits for a bid so long
+
+
+def job_environment(clean: bool) -> dict[bytes, bytes]:
+    """The part of a job's environment that all jobs have."""
+    return {
+        name: value
+        for name, value in os.environb.items()
+        if (name.decode("ascii", "replace") in CLEAN_VARIABLES if clean else not _is_ours(name))
+    }
+
+
+def _is_ours(name: bytes) -> bool:
+    text = name.decode("ascii", "replace")
+    return text.startswith(("CEXEC_", "PEER_")) or text in OWN_VARIABLES
+
+
+def sandbox_of(apps: Sequence[str], network: bool) -> Sandbox:
+    """The sandbox of jobs, in which the keys cannot be read."""
+    hidden = [app for app in apps if key_descriptor(app) is None]
+    return find_sandbox(os.environ.get("PATH", os.defpath), network=network, hidden=hidden)
+
+
+def sent_programs(command: list[str], directory: str | None, size: int | None) -> SentPrograms:
+    """Returns the cache and the platform for programs of clients; `UsageError` if no word says where they go."""
+    if not any(PLACE in word for word in command):
+        raise UsageError(
+            f"--allow-programs: EXE or an ARG must say where the program goes: {PLACE} alone runs it as it is, "
+            f"and bwrap --ro-bind / / {PLACE} inside a sandbox"
+        )
+    cache = ProgramCache(directory or default_directory(os.environ), size or DEFAULT_LIMIT)
+    return SentPrograms(cache, own_platform(attributes()))
+
+
+def described(labels: tuple[str, ...]) -> dict[str, str]:
+    """Returns the attributes of this machine and its labels."""
+    found = attributes()
+    for text in labels:
+        name, equals, value = text.partition("=")
+        if not valid_name(name) or (equals and not value) or any(c in value for c in ", ") or not value.isprintable():
+            raise UsageError(f"--label {text!r}: NAME or NAME=VALUE, without commas and spaces")
+        if name in BUILT_IN:
+            raise UsageError(f"--label {text!r}: every worker has {name} by itself")
+        found[name] = value
+    try:
+        fits = len(bytes(Writer().mapping(found))) <= MAXIMUM_ATTRIBUTES
+    except ValueError:
+        fits = False
+    if not fits:
+        raise UsageError(f"labels are too long: all together may take about {MAXIMUM_ATTRIBUTES - 60} bytes")
+    return found
+
+
+def short_host_name() -> str:
+    """This host's name, as far as a hello message has room for it."""
+    return socket.gethostname()[:MAXIMUM_NAME]
+
+
+def concurrency() -> int:
+    """$CONCURRENCY, else the number of CPUs that may be used."""
+    text = os.environ.get("CONCURRENCY", "").strip()
+    if not text:
+        return max(1, round(usable_cpus()))
+    return parse_whole(text, "CONCURRENCY", 1, MAXIMUM_SLOTS)
+
+
+def boost() -> float | None:
+    """$BOOST, a fixed delay before every bid, in microseconds, as in the ancestor."""
+    text = os.environ.get("BOOST", "").strip()
+    if not text:
+        return None
+    return parse_whole(text, "BOOST, in microseconds,", 0, LONGEST_BOOST) / 1e6
