@@ -1,10 +1,16 @@
-# Targets: `make help`.  Variables: PYTHON, PYTEST_ARGS, RUNS, BENCH, PREFIX, DESTDIR.
+# Targets: `make help`.  Variables: PYTHON, PYTEST_ARGS, RUNS, BENCH, MUTANTS, SEED, MODULES, TARGET, SECONDS,
+# PREFIX, DESTDIR.
 
 PYTHON = python3
 PREFIX = /usr/local
 DESTDIR =
 PYTEST_ARGS =
 RUNS = 5
+MUTANTS = 600
+SEED = 1
+MODULES =
+TARGET =
+SECONDS = 10
 BENCH = $(sort $(wildcard benchmarks/bench_*.py))
 
 VENV = .venv
@@ -21,6 +27,8 @@ help:
 	@echo 'make test       the tests, in a network namespace of their own; PYTEST_ARGS="-k race"'
 	@echo 'make campaign   the tests that take minutes each: full numbers; PYTEST_ARGS as above'
 	@echo 'make busy       the tests of networks and of cmap, beside two busy loops; RUNS=5 times, PYTEST_ARGS as above'
+	@echo 'make mutants    mutates the protocol, runs its tests: MUTANTS=600 of SEED=1, MODULES=session chooses'
+	@echo 'make fuzz       each parser under libFuzzer for SECONDS=10; TARGET=regex chooses'
 	@echo 'make check      ruff, mypy, the import contracts, the man pages'
 	@echo 'make demo       a tour on this machine, in a virtual environment of its own'
 	@echo 'make bench      the benchmarks; BENCH=benchmarks/bench_one.py for one of them'
@@ -48,6 +56,16 @@ campaign: $(STAMP)
 
 busy: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) tests/busy.sh $(BIN)/python $(RUNS) $(PYTEST_ARGS)
+
+# Only pure modules are mutated and their tests run, which do no input and output.
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants --mutants '$(MUTANTS)' --seed '$(SEED)' --modules '$(MODULES)'
+
+$(VENV)/fuzzer: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[fuzz]' && touch $@ || echo 'make: no atheris here' >&2
+
+fuzz: $(STAMP) $(VENV)/fuzzer
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) $(BIN)/python -m tests.fuzz --target '$(TARGET)' --seconds '$(SECONDS)'
 
 check: $(STAMP) man-lint
 	$(BIN)/ruff check .
@@ -96,4 +114,4 @@ clean:
 	rm -rf $(VENV) $(OLD) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find cexec tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help test campaign busy check man-lint demo bench install uninstall clean
+.PHONY: help test campaign busy mutants fuzz check man-lint demo bench install uninstall clean

@@ -17,7 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 from cexec.cmap.results.appending import cannot_write
 from cexec.cmap.results.journal_format import check_magic, real_path, steps_from, version_of
 from cexec.cmap.results.lockfile import Lock
-from cexec.cmap.results.syncing import sync_directory, sync_way_to
+from cexec.cmap.results.syncing import sync_directory, way_to
 from cexec.errors import LocalError
 
 T = TypeVar("T")
@@ -52,8 +52,9 @@ class JournalStore:
             self.write([Change(step) for step in steps_from(self.version)], durable=True)
             self._reader = self._connect(real)
             if sync:
-                sync_directory(os.path.dirname(real))
-                sync_way_to(os.path.dirname(real))
+                directory = os.path.dirname(real)
+                for path in (directory, *way_to(directory)):
+                    sync_directory(path)
         except BaseException:
             self.abandon()
             raise

@@ -146,6 +146,14 @@ def test_an_empty_frame_is_the_smallest(cipher: str) -> None:
     assert receiver.receive_data(record, 0.0) == [CONFIRM]
 
 
+@pytest.mark.parametrize("packed", [False, True])
+def test_another_process_can_go_on_with_the_keys(packed: bool) -> None:
+    for made, sending, receiving in zip(
+        record_pair(ANY, packed=packed), (b"\x11", b"\x22"), (b"\x22", b"\x11"), strict=True
+    ):
+        assert made.keys == (ANY, packed, sending * 32, receiving * 32)
+
+
 # Sending
 
 
