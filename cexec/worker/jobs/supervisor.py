@@ -88,6 +88,7 @@ class Supervisor:
         self._wakeup.start((signal.SIGCHLD,))
         self._running: dict[int, Child] = {}  # by process id
         self._dead: list[DeadChild] = []
+        self._emptied: list[JobGroup] = []  # those of the dead, to be removed as soon as the kernel lets us
         self._sweeper = Sweeper(program.records)
         self._strays = Strays(lambda: {*self._running, self._sweeper.pid})
         self._serving = True
@@ -187,9 +188,11 @@ class Supervisor:
         told = [dead for dead in self._dead if not self._strays.left or now >= dead.told_by]
         for dead in told:
             if dead.group is not None:
-                dead.group.remove()  # if that fails, the next cservice will
+                self._emptied.append(dead.group)
             self._dead.remove(dead)
             self._say(ENDED, dead.number, dead.status)
+
+        self._emptied = [group for group in self._emptied if not group.remove()]
 
     def _say(self, word: bytes, *numbers: int) -> None:
         try:
