@@ -8,6 +8,8 @@ from pathlib import Path
 ROOT = Path(__file__).parent.parent
 # The modules that read it, and why a duration is not what they want of it.
 READERS = {
+    "authority/issue.py": "the dates of certificates",
+    "authority/show.py": "the dates of certificates",
     "client/search/failure_alert.py": "the time of an alert",
     "client/search/inquiry.py": "how far the clocks of workers differ from ours",
     "client/search/search.py": "the dates of certificates",
@@ -18,7 +20,7 @@ READERS = {
     "commands/cmap.py": "the dates of certificates",
     "commands/cmap_watch.py": "the day of an attempt, and how long one runs that another process has begun",
     "commands/cps.py": "the dates of certificates",
-    "commands/cservice.py": "the dates of certificates",
+    "commands/served_keys.py": "the dates of certificates",
     "logger/reporter.py": "the time of a line",
     "system/process/orphans.py": "the age of a file",
     "system/storage/eventlog.py": "the time of a line",
@@ -26,6 +28,7 @@ READERS = {
     "worker/discovery/answers.py": "the worker's clock, for those who compare it",
     "worker/discovery/listener.py": "the dates of certificates",
     "worker/discovery/presence_sender.py": "the worker's clock, for those who compare it",
+    "worker/worker.py": "the dates of certificates",
 }
 
 

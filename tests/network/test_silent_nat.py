@@ -183,14 +183,17 @@ def test_a_worker_that_is_stopped_with_its_window_closed_survives(
     nat = make_nat(lab, times.remembers)
     pair = Pair(application, service, nat, tmp_path, times, "wc -c")
     process = pair.start(stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-    job = pair.job_process()
-    job.suspend()
+    # The supervisor as well: it ends a job process that somebody has stopped.
+    stopped = [pair.worker.supervisor, pair.job_process()]
+    for one in stopped:
+        one.suspend()
     assert process.stdin is not None
     try:
         process.stdin.write(bytes(INITIAL_WINDOW // 2))  # closes the window of the connection, not that of the stream
         time.sleep(times.silent)
         assert holds_back(nat.host(3))
     finally:
-        job.resume()
+        for one in reversed(stopped):
+            one.resume()
     output, errors = process.communicate(timeout=PATIENCE)
     assert (process.returncode, output.strip()) == (0, b"%d" % (INITIAL_WINDOW // 2)), errors

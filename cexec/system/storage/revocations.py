@@ -2,7 +2,8 @@
 
 Contract: `Revocations.check(certificate)` raises `RevokedError` for a certificate that is revoked, and for every
 certificate while the list cannot be trusted: it was seen once and is missing, damaged or older than the latest one that
-was seen, or it is required and was never there.  Without a list that was ever seen nothing is revoked.
+was seen, or it is required and was never there.  Without a list that was ever seen nothing is revoked, also where
+this user may not look for one; `warning` says so then.
 `refresh(now)` looks at the file again, at most once in LOOK_INTERVAL, and returns True if the verdicts may have
 changed.  docs/protocol.md section 1.6.
 """
@@ -122,6 +123,10 @@ class Revocations:
         try:
             status = os.stat(self.path)
         except (FileNotFoundError, NotADirectoryError):
+            return None
+        except PermissionError as error:
+            # A directory that this user may not enter, as with cservice --user and a key of root: no list was seen.
+            self.warning = f"nobody counts as revoked, because {self.path} cannot be looked at: {reason_of(error)}"
             return None
         except OSError as error:
             raise KeyFileError(f"{self.path} cannot be read: {reason_of(error)}") from None

@@ -58,6 +58,28 @@ def test_without_a_list_that_was_ever_seen_nothing_is_revoked(place: Place) -> N
     assert not place.state.exists()
 
 
+def test_where_this_user_may_not_look_no_list_was_seen_and_that_is_told(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: `cservice --user` with a key in a directory of root refused every job."""
+
+    def stat(path: str) -> os.stat_result:
+        raise PermissionError(13, "Permission denied", path)
+
+    place.write(3, 7)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", stat)
+        blind = place.open()
+        blind.check(ALICE)
+        assert "cannot be looked at: permission denied" in blind.warning
+        refused(place.open(required=True), "is missing and required")
+    with pytest.raises(RevokedError):
+        place.open().check(ALICE)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "stat", stat)
+        refused(place.open(), "is missing, and list 3 was seen before")
+
+
 def test_a_required_list_that_was_never_there_refuses_everybody(place: Place) -> None:
     refused(place.open(required=True), "app.revoked is missing and required; copy it from its owner")
     place.write(1, 7)
