@@ -86,12 +86,14 @@ class Service:
         options: Sequence[str] = (),
         host: Host | None = None,
         environment: Mapping[str, str] | None = None,
+        launcher: Sequence[str] | None = None,
     ) -> None:
+        """`launcher`: the words that start it, if it is not cservice as it is."""
         self._mark = uuid.uuid4().hex
         self._lines: list[str] = []
         self._changed = threading.Condition()
         self._ended = False
-        argv = command("cservice", *options, application.secret, *program)
+        argv = [*(launcher or command("cservice")), *options, os.fspath(application.secret), *program]
         changes = {**(environment or {}), MARK: self._mark}
         pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
         if host is not None:

@@ -1,0 +1,99 @@
+"""Runs rows of the campaign, one after the other, and judges them.
+
+Contract: `run_row(row, directory)` returns a `Result`, whose `harm` lists everything that is not as it must be; it
+raises only if the row could not be run.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+
+from tests.faults.checker import check
+from tests.faults.recovery import recovery
+from tests.faults.rows import Row
+from tests.faults.scene import PATIENCE, Footprint, Scene
+from tests.waiting import comes_true
+
+MEMORY_GROWTH = 20_000_000  # bytes by which a cservice may grow: announcements are remembered, payloads are not
+
+
+@dataclass
+class Result:
+    """What a row has shown.  `recovery` is None if a lane has not succeeded again."""
+
+    name: str
+    jobs: int
+    injected: int
+    counts: dict[str, int]
+    recovery: float | None
+    descriptors: str  # of one cservice that lived all the time, before and after
+    memory: str  # the same, in MB
+    harm: list[str] = field(default_factory=list)
+
+
+def run_row(row: Row, directory: Path) -> Result:
+    with Scene(directory, row.layout, row.plan, row.worker_options) as scene:
+        scene.warm_up()
+        scene.load.start()
+        row.inject(scene)
+        recovered = comes_true(lambda: recovery(directory, scene.load.probes) is not None, PATIENCE)
+        scene.settle()
+        footprints = _footprints(scene)
+    verdict = check(scene.evidence())
+    seconds = recovery(directory, scene.load.probes) if recovered else None
+    harm = verdict.lines()
+    if not scene.injected:
+        harm.append("no fault was injected")
+    if seconds is None or seconds > row.limit:
+        harm.append(f"recovery: {seconds} s in place of {row.limit:g} s")
+    harm += [one.told() for one in footprints if one.grown]
+    worst = max(footprints, key=lambda one: one.after.memory - one.before.memory, default=None)
+    return Result(
+        row.name,
+        len(scene.evidence().submitted),
+        scene.injected,
+        verdict.counts,
+        seconds,
+        f"{worst.before.descriptors} → {worst.after.descriptors}" if worst else "",
+        f"{worst.before.memory / 1e6:.0f} → {worst.after.memory / 1e6:.0f}" if worst else "",
+        harm,
+    )
+
+
+@dataclass
+class Growth:
+    """One cservice at the beginning and at the end of a row."""
+
+    name: str
+    before: Footprint
+    after: Footprint
+
+    @property
+    def grown(self) -> bool:
+        return (
+            self.after.descriptors > self.before.descriptors or self.after.memory > self.before.memory + MEMORY_GROWTH
+        )
+
+    def told(self) -> str:
+        return f"footprint of {self.name}: {asdict(self.before)} before, {asdict(self.after)} after"
+
+
+def _footprints(scene: Scene) -> list[Growth]:
+    """Of the workers that were there all the time, once they have nothing left to do."""
+    constant = [worker for worker in scene.workers if worker.lives == 1 and worker.footprint is not None]
+    found: list[Growth] = []
+
+    def settled() -> bool:
+        found[:] = [Growth(one.name, one.footprint, one.measure()) for one in constant if one.footprint is not None]
+        return not any(one.grown for one in found)
+
+    comes_true(settled, 30.0, pause=0.5)
+    return found
+
+
+def keep_or_remove(result: Result, directory: Path) -> None:
+    """The records of a row that did harm are kept, without the large files."""
+    if not result.harm:
+        shutil.rmtree(directory)

@@ -1,0 +1,256 @@
+"""The place in which one row of the campaign happens: hosts, workers, relays, a logger, a load, and the row's records.
+
+Contract: `with Scene(directory, layout, plan) as scene:` has everything running but the load.  An injector uses
+`fault()` around what it does, so that its begin and end are recorded, and `work()` to let jobs pass meanwhile.  When
+the scene is left, the load's clients have ended, everything is stopped as a user would stop it, what remains is in
+`left`, and all records are on disk.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Self
+
+import psutil
+
+from tests.environment import ROOT
+from tests.faults.evidence import Evidence, gather
+from tests.faults.load import Load, Plan
+from tests.faults.records import Fault, Left, append
+from tests.lab import Host, Lab
+from tests.loggers import Crat
+from tests.relaying import Proxy
+from tests.service import Application, Service
+from tests.waiting import comes_true, wait_until
+
+MARK = "FAULTS_MARK"  # everything that a worker starts inherits it
+SLOTS = 4
+PATIENCE = 120.0  # seconds in which a job must end and a fault must show
+LOG_PATIENCE = 80.0  # seconds: a logger waits for a minute before it tells of a gap, or of a client that vanished
+QUIET = 10.0  # seconds in which a worker puts away what its last jobs have left
+DOOMED = ROOT / "tests" / "faults" / "doomed.py"
+PROGRAM = ROOT / "tests" / "faults" / "program.py"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Which hosts there are: `networks` as `Lab` has them."""
+
+    networks: int | Sequence[Sequence[int]] = ((1, 2, 3, 4, 9),)
+    client: int = 1
+    workers: tuple[int, ...] = (2, 3, 4)
+    relays: tuple[int, ...] = ()
+    logger: int = 9
+    slots: int = SLOTS
+    worker_environment: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass
+class Footprint:
+    """Descriptors and bytes of memory of one cservice."""
+
+    descriptors: int
+    memory: int
+
+
+class Worker:
+    """One host's cservice, which may be killed and started again."""
+
+    def __init__(self, scene: Scene, host: Host, options: Sequence[str] = ()) -> None:
+        self.name = f"w{host.number}"
+        self.host = host
+        self.lives = 0
+        self.footprint: Footprint | None = None
+        self._scene = scene
+        self._options = options
+        self.service = self.start()
+
+    def start(self, doom: str = "") -> Service:
+        """A new life; `doom` is the point of doomed.py at which it will kill itself."""
+        scene = self._scene
+        self.lives += 1
+        runtime = scene.directory / "runtime" / self.name
+        for name in ("run", "tmp"):
+            (runtime / name).mkdir(parents=True, exist_ok=True)
+        environment = {
+            **scene.layout.worker_environment,
+            MARK: scene.mark,
+            "FAULTS_WORKER": self.name,
+            "FAULTS_STARTS": os.fspath(scene.directory / "starts"),
+            "FAULTS_POINTS": os.fspath(scene.points),
+            "XDG_RUNTIME_DIR": os.fspath(runtime / "run"),
+            "XDG_STATE_HOME": os.fspath(scene.directory / "state" / self.name),
+            "TMPDIR": os.fspath(runtime / "tmp"),
+        }
+        options = ["-j", str(scene.layout.slots), "--name", self.name, "--speed", "1", *self._options]
+        launcher = [sys.executable, os.fspath(DOOMED), doom] if doom else None
+        self.service = Service(
+            scene.application, [sys.executable, "-S", os.fspath(PROGRAM)], options, self.host, environment, launcher
+        )
+        return self.service
+
+    def processes(self) -> list[psutil.Process]:
+        """Those of cservice, not those of programs."""
+        found = []
+        for pid in self.service.pids():
+            try:
+                process = psutil.Process(pid)
+                if os.fspath(PROGRAM) not in process.cmdline()[:3]:
+                    found.append(process)
+            except psutil.Error:
+                continue  # it has ended meanwhile
+        return found
+
+    def kill(self) -> None:
+        """SIGKILL of cservice and its job processes, not of programs, which the next life has to find."""
+        for process in self.processes():
+            process.kill()
+        self.service.process.wait()
+        self.keep_log()
+
+    def keep_log(self) -> None:
+        logs = self._scene.directory / "logs"
+        logs.mkdir(exist_ok=True)
+        (logs / f"{self.name}.{self.lives}").write_text("".join(line + "\n" for line in self.service.lines))
+
+    def measure(self) -> Footprint:
+        process = psutil.Process(self.service.pid)
+        return Footprint(process.num_fds(), process.memory_info().rss)
+
+
+class Scene:
+    """A context manager."""
+
+    def __init__(self, directory: Path, layout: Layout, plan: Plan, worker_options: Sequence[str] = ()) -> None:
+        self.directory = directory
+        self.layout = layout
+        self.mark = uuid.uuid4().hex
+        self.points = directory / "points"
+        self.points.mkdir(parents=True)
+        self.injected = 0
+        self.lab = Lab(layout.networks)
+        self.application = Application(directory)
+        self.workers: list[Worker] = []
+        self.relays: list[Proxy] = []
+        self._plan = plan
+        self._worker_options = worker_options
+
+    def __enter__(self) -> Self:
+        self.lab.__enter__()
+        try:
+            layout = self.layout
+            self.logger = Crat(self.directory, "--json", self.application.public, host=self.lab.host(layout.logger))
+            self.relays = [self.relay(number) for number in layout.relays]
+            self.workers = [Worker(self, self.lab.host(number), self._worker_options) for number in layout.workers]
+            self.client = self.lab.host(layout.client)
+            self.load = Load(self.directory, self.application, self.client, self._plan)
+        except BaseException:
+            self.lab.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        try:
+            self._end()
+        finally:
+            self.lab.close()
+
+    def relay(self, number: int) -> Proxy:
+        """Starts a cproxy between the two networks of a host."""
+        host = self.lab.host(number)
+        return Proxy(host, host.address, f"10.77.{host.networks[1]}.255")
+
+    # what injectors use
+
+    @contextmanager
+    def fault(self, count: int = 1) -> Iterator[None]:
+        """The fault lasts as long as the block; it counts as `count` of them."""
+        begin = time.time()
+        yield
+        self.injected += count
+        append(self.directory, Fault(begin, time.time()))
+
+    def last(self, seconds: float) -> None:
+        """Lets a fault last."""
+        time.sleep(seconds)
+
+    def work(self, jobs: int = 6) -> None:
+        """Waits until so many more clients have ended."""
+        wanted = self.load.done + jobs
+        wait_until(lambda: self.load.done >= wanted or self.load.errors, PATIENCE)
+
+    def reached(self, point: str) -> Worker:
+        """Asks for a job to stand still at a point of program.py; the worker that runs it, when it has come there."""
+        (self.points / point).touch()
+        told = self.points / f"reached-{point}"
+        wait_until(told.exists, PATIENCE)
+        name = told.read_text()
+        told.unlink()
+        return next(worker for worker in self.workers if worker.name == name)
+
+    # before and after
+
+    def warm_up(self) -> None:
+        """The first jobs, after which the footprints are taken."""
+        for _ in range(3 * len(self.workers)):
+            peers = ("ID=warm", "KIND=exit", "SIZE=0", "STATUS=0")
+            assert self.application.run(*peers, host=self.client).returncode == 0
+        (self.directory / "starts").unlink()
+        for worker in self.workers:
+            worker.footprint = worker.measure()
+
+    def settle(self) -> None:
+        """The load ends, and what the loggers wait for has come."""
+        self.load.stop()
+        comes_true(self._accounted, LOG_PATIENCE, pause=0.2)
+
+    def evidence(self) -> Evidence:
+        for worker in self.workers:
+            worker.keep_log()
+        return gather(self.directory)
+
+    def _accounted(self) -> bool:
+        evidence = self.evidence()
+        started = {start.job for start in evidence.starts} | {job for job, _ in evidence.served}
+        missing = started - {closing.job for closing in evidence.closings}
+        return len(missing) <= sum(evidence.gaps.values())
+
+    def _end(self) -> None:
+        for worker in self.workers:
+            if worker.service.process.poll() is None:
+                worker.service.signal(signal.SIGTERM)
+        for worker in self.workers:
+            worker.service.wait()
+            worker.keep_log()
+        comes_true(lambda: not marked(self.mark), QUIET)
+        left = [f"process {process.pid} {' '.join(process.cmdline())}" for process in marked(self.mark)]
+        files = [path for path in (self.directory / "runtime").rglob("*") if not path.is_dir()]
+        left += [f"file {path.relative_to(self.directory)}" for path in files]
+        if left:
+            append(self.directory, *map(Left, left))
+        for process in marked(self.mark):
+            process.kill()
+        for relay in self.relays:
+            relay.kill()
+        self.logger.process.terminate()
+        self.logger.process.wait()
+
+
+def marked(mark: str) -> list[psutil.Process]:
+    """Processes whose environment carries the mark of a scene."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(MARK) == mark and process.status() != psutil.STATUS_ZOMBIE:
+                found.append(process)
+        except (psutil.Error, OSError):
+            continue  # it ended meanwhile, or it is another user's
+    return found
