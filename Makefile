@@ -1,9 +1,11 @@
-# Targets: `make help`.  Variables: PYTHON, PYTEST_ARGS, RUNS, BENCH, PREFIX, DESTDIR.
+# Targets: `make help`.  Variables: PYTHON, PYTEST_ARGS, ROWS, TABLE, RUNS, BENCH, PREFIX, DESTDIR.
 
 PYTHON = python3
 PREFIX = /usr/local
 DESTDIR =
 PYTEST_ARGS =
+ROWS =
+TABLE =
 RUNS = 5
 BENCH = $(sort $(wildcard benchmarks/bench_*.py))
 
@@ -20,6 +22,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help:
 	@echo 'make test       the tests, in a network namespace of their own; PYTEST_ARGS="-k race"'
 	@echo 'make campaign   the tests that take minutes each: full numbers; PYTEST_ARGS as above'
+	@echo 'make faults     the fault campaign; ROWS=regex chooses, TABLE=docs/reliability.md writes the results there'
 	@echo 'make busy       the tests of networks and of cmap, beside two busy loops; RUNS=5 times, PYTEST_ARGS as above'
 	@echo 'make check      ruff, mypy, the import contracts, the man pages'
 	@echo 'make demo       a tour on this machine, in a virtual environment of its own'
@@ -45,6 +48,9 @@ test: $(STAMP) $(OLD)/made
 
 campaign: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) $(BIN)/python -m pytest -m campaign --durations=0 $(PYTEST_ARGS)
+
+faults: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) $(BIN)/python -m tests.faults --rows '$(ROWS)' $(if $(TABLE),--table $(TABLE))
 
 busy: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) tests/busy.sh $(BIN)/python $(RUNS) $(PYTEST_ARGS)
@@ -96,4 +102,4 @@ clean:
 	rm -rf $(VENV) $(OLD) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find cexec tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help test campaign busy check man-lint demo bench install uninstall clean
+.PHONY: help test campaign faults busy check man-lint demo bench install uninstall clean

@@ -37,6 +37,7 @@ class Plan:
     bulk: tuple[int, ...] = (payloads.HUGE, payloads.LARGE)  # bytes of the jobs of the one lane of large jobs, in turn
     tasks: int = 30  # of a run of cmap, of which there is one after the other
     everywhere: bool = True  # a lane of `cexec --all`
+    others: tuple[Callable[[Lane], None], ...] = ()  # lanes of a row's own
     options: tuple[str, ...] = ()  # of cexec
     environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -59,6 +60,7 @@ class Lane:
         self.process: subprocess.Popen[Any] | None = None
         self.job = ""
         self.done = 0
+        self.stopping = threading.Event()
         self._numbers = itertools.count(1)
         self._submit = submit
         self.thread = threading.Thread(target=self._run, daemon=True)
@@ -84,9 +86,17 @@ class Lane:
             append(self.load.directory, Ended(job, status, time.time(), said[-SAID:]))
         self.done += 1
 
+    def stop(self, deadline: float) -> None:
+        """Lets the client end, until `deadline` of monotonic()."""
+        self.stopping.set()
+        self.thread.join(max(deadline - time.monotonic(), 0.1))
+        if self.thread.is_alive() and self.process is not None:
+            self.process.kill()
+            self.thread.join()
+
     def _run(self) -> None:
         try:
-            while not self.load.stopping.is_set():
+            while not self.stopping.is_set():
                 self._submit(self)
         except BaseException as error:
             self.load.errors.append(error)
@@ -100,7 +110,6 @@ class Load:
         self.application = application
         self.host = host
         self.plan = plan
-        self.stopping = threading.Event()
         self.errors: list[BaseException] = []
         self._random = random.Random(directory.name)
         for name in ("in", "out", "runs"):
@@ -118,12 +127,13 @@ class Load:
             lanes.append(Lane(self, "cmap", lambda lane: submit_table(lane, plan.tasks)))
         if plan.everywhere:
             lanes.append(Lane(self, "all", submit_everywhere))
+        lanes += [Lane(self, f"own{number}", submit) for number, submit in enumerate(plan.others)]
         return lanes
 
     @property
     def probes(self) -> set[str]:
         """The lanes by which recovery is measured."""
-        return {name for name in self.lanes if name not in ("bulk", "all")}
+        return {name for name in self.lanes if name.startswith(("small", "piped", "cmap"))}
 
     @property
     def done(self) -> int:
@@ -135,12 +145,11 @@ class Load:
             lane.thread.start()
 
     def stop(self) -> None:
-        self.stopping.set()
+        for lane in self.lanes.values():
+            lane.stopping.set()
         deadline = time.monotonic() + DEADLINE
         for lane in self.lanes.values():
-            lane.thread.join(max(deadline - time.monotonic(), 0.1))
-            if lane.thread.is_alive() and lane.process is not None:
-                lane.process.kill()
+            lane.stop(deadline)
         if self.errors:
             raise self.errors[0]
 
@@ -158,17 +167,35 @@ class Load:
         kind = self._random.choice(KINDS)
         return Shape(self._random.choice(payloads.SMALL), kind, self._random.randint(1, 99) if kind == EXIT else 0)
 
-    def submit(self, lane: Lane, job: str, way: str, shape: Shape, **more: Any) -> None:
+    def submit(self, lane: str, job: str, way: str, shape: Shape, **more: Any) -> None:
         """Makes the input and records the job."""
         payloads.write(self.directory / "in" / job, shape.size, job)
         append(
             self.directory,
-            Submitted(job, way, shape.kind, shape.size, shape.status, time.time(), lane=lane.name, **more),
+            Submitted(job, way, shape.kind, shape.size, shape.status, time.time(), lane=lane, **more),
         )
 
     def cexec(self, job: str, shape: Shape, *options: str) -> list[str]:
         peers = [f"ID={job}", f"KIND={shape.kind}", f"SIZE={shape.size}", f"STATUS={shape.status}"]
         return command("cexec", *self.plan.options, *options, self.application.public, *peers)
+
+    def make_table(self, lane: str, run: str, tasks: int) -> None:
+        """The tasks of a run of `cmap`."""
+        table = ["id,kind,size,status"]
+        for row in range(1, tasks + 1):
+            shape, job = self.shape(), f"{run}.{row}"
+            self.submit(lane, job, CMAP, shape, run=run, row=row)
+            table.append(f"{job},{shape.kind},{shape.size},{shape.status}")
+        (self.directory / "runs" / f"{run}.csv").write_text("\n".join(table) + "\n")
+
+    def cmap(self, run: str, results: str, joblog: str, *options: str) -> list[str]:
+        """`results` is the name of a result, with the placeholder {id}."""
+        names = ("id", "kind", "size", "status")
+        peers = [word for name in names for word in ("--peer", f"{name.upper()}={{{name}}}")]
+        return command(
+            "cmap", self.application.public, "--params", f"runs/{run}.csv", "--stdin", "in/{id}", "--stdout", results,
+            "--stderr", "/dev/null", "--joblog", joblog, *peers, *options,
+        )  # fmt: skip
 
     def popen(self, argv: list[str], **options: Any) -> subprocess.Popen[Any]:
         environment = clean_environment(self.plan.environment)
@@ -186,7 +213,7 @@ def submit_bulk(lane: Lane, size: int) -> None:
 def submit_to_file(lane: Lane, shape: Shape) -> None:
     """`cexec < in > out`: whatever is written can be taken back."""
     load, job = lane.load, lane.new_id()
-    load.submit(lane, job, CEXEC, shape)
+    load.submit(lane.name, job, CEXEC, shape)
     with (load.directory / "in" / job).open("rb") as source, (load.directory / "out" / job).open("wb") as target:
         process = load.popen(load.cexec(job, shape), stdin=source, stdout=target)
     lane.finish(process, job)
@@ -195,7 +222,7 @@ def submit_to_file(lane: Lane, shape: Shape) -> None:
 def submit_piped(lane: Lane) -> None:
     """`cexec < in | cat > out`: what has been written cannot be taken back."""
     load, job, shape = lane.load, lane.new_id(), lane.load.shape()
-    load.submit(lane, job, CEXEC, shape, pipe=True)
+    load.submit(lane.name, job, CEXEC, shape, pipe=True)
     with (load.directory / "in" / job).open("rb") as source:
         process = load.popen(load.cexec(job, shape), stdin=source, stdout=subprocess.PIPE)
     lane.finish(process, job, lambda: _copy(process.stdout, load.directory / "out" / job))
@@ -211,24 +238,15 @@ def _copy(source: IO[bytes] | None, target: Path) -> None:
 def submit_everywhere(lane: Lane) -> None:
     """`cexec --all < in > out`."""
     load, job, shape = lane.load, lane.new_id(), Shape(1_000)
-    load.submit(lane, job, ALL, shape)
+    load.submit(lane.name, job, ALL, shape)
     with (load.directory / "in" / job).open("rb") as source, (load.directory / "out" / job).open("wb") as target:
         process = load.popen(load.cexec(job, shape, "--all"), stdin=source, stdout=target)
     lane.finish(process, job)
 
 
-def submit_table(lane: Lane, tasks: int, options: tuple[str, ...] = (), results: str = "out/{id}") -> None:
+def submit_table(lane: Lane, tasks: int) -> None:
     """One run of `cmap`, with a table of small tasks."""
     load, run = lane.load, lane.new_id()
-    table = ["id,kind,size,status"]
-    for row in range(1, tasks + 1):
-        shape, job = load.shape(), f"{run}.{row}"
-        load.submit(lane, job, CMAP, shape, run=run, row=row)
-        table.append(f"{job},{shape.kind},{shape.size},{shape.status}")
-    (load.directory / "runs" / f"{run}.csv").write_text("\n".join(table) + "\n")
-    peers = [word for name in ("id", "kind", "size", "status") for word in ("--peer", f"{name.upper()}={{{name}}}")]
-    argv = command(
-        "cmap", load.application.public, "--params", f"runs/{run}.csv", "--stdin", "in/{id}", "--stdout", results,
-        "--stderr", "/dev/null", "--joblog", f"runs/{run}.joblog", *peers, *options,
-    )  # fmt: skip
+    load.make_table(lane.name, run, tasks)
+    argv = load.cmap(run, "out/{id}", f"runs/{run}.joblog")
     lane.finish(load.popen(argv, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL), run)

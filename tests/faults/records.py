@@ -88,10 +88,11 @@ class Left:
 
 @dataclass(frozen=True)
 class Fault:
-    """One fault, from its begin to its end."""
+    """One fault, or `count` of them at once, from its begin to its end."""
 
     begin: float
     end: float
+    count: int = 1
 
 
 Record = TypeVar("Record", Submitted, Ended, Signalled, Start, Left, Fault)

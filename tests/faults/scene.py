@@ -23,8 +23,9 @@ import psutil
 
 from tests.environment import ROOT
 from tests.faults.evidence import Evidence, gather
+from tests.faults.link import BadRelay
 from tests.faults.load import Load, Plan
-from tests.faults.records import Fault, Left, append
+from tests.faults.records import Fault, Left, append, read_all
 from tests.lab import Host, Lab
 from tests.loggers import Crat
 from tests.relaying import Proxy
@@ -48,6 +49,7 @@ class Layout:
     client: int = 1
     workers: tuple[int, ...] = (2, 3, 4)
     relays: tuple[int, ...] = ()
+    bad_relay: int = 0  # the host of a `BadRelay`
     logger: int = 9
     slots: int = SLOTS
     worker_environment: Mapping[str, str] = field(default_factory=dict)
@@ -135,7 +137,6 @@ class Scene:
         self.mark = uuid.uuid4().hex
         self.points = directory / "points"
         self.points.mkdir(parents=True)
-        self.injected = 0
         self.lab = Lab(layout.networks)
         self.application = Application(directory)
         self.workers: list[Worker] = []
@@ -148,6 +149,7 @@ class Scene:
         try:
             layout = self.layout
             self.logger = Crat(self.directory, "--json", self.application.public, host=self.lab.host(layout.logger))
+            self.bad_relay = BadRelay(self.lab.host(layout.bad_relay)) if layout.bad_relay else None
             self.relays = [self.relay(number) for number in layout.relays]
             self.workers = [Worker(self, self.lab.host(number), self._worker_options) for number in layout.workers]
             self.client = self.lab.host(layout.client)
@@ -175,8 +177,11 @@ class Scene:
         """The fault lasts as long as the block; it counts as `count` of them."""
         begin = time.time()
         yield
-        self.injected += count
-        append(self.directory, Fault(begin, time.time()))
+        append(self.directory, Fault(begin, time.time(), count))
+
+    @property
+    def injected(self) -> int:
+        return sum(fault.count for fault in read_all(self.directory, Fault))
 
     def last(self, seconds: float) -> None:
         """Lets a fault last."""
@@ -238,8 +243,9 @@ class Scene:
             append(self.directory, *map(Left, left))
         for process in marked(self.mark):
             process.kill()
-        for relay in self.relays:
-            relay.kill()
+        for relay in (*self.relays, self.bad_relay):
+            if relay is not None:
+                relay.kill()
         self.logger.process.terminate()
         self.logger.process.wait()
 
