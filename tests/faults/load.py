@@ -49,6 +49,7 @@ class Shape:
     size: int
     kind: str = CAT
     status: int = 0
+    pause: float = 0  # seconds for which the program says nothing first
 
 
 class Lane:
@@ -177,6 +178,7 @@ class Load:
 
     def cexec(self, job: str, shape: Shape, *options: str) -> list[str]:
         peers = [f"ID={job}", f"KIND={shape.kind}", f"SIZE={shape.size}", f"STATUS={shape.status}"]
+        peers += [f"PAUSE={shape.pause}"] if shape.pause else []
         return command("cexec", *self.plan.options, *options, self.application.public, *peers)
 
     def make_table(self, lane: str, run: str, tasks: int) -> None:

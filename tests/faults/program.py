@@ -3,7 +3,8 @@
 Contract: it first appends a `Start` of records.py to the file $FAULTS_STARTS.  Then it does what $PEER_KIND says with
 its standard input.  If a file POINT is in the directory $FAULTS_POINTS and the job has at least LARGE bytes of input,
 the first such job takes the file and stands still at that point of its life until it is killed.  That it has come there
-is told by the file `reached-POINT`, which contains the worker's name.
+is told by the file `reached-POINT`, which contains the worker's name.  With $PEER_PAUSE it says nothing for so many
+seconds first.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ POINTS = (INPUT, OUTPUT, EXITED)
 
 def main() -> int:
     _tell_start()
+    time.sleep(float(os.environ.get("PEER_PAUSE", "0")))
     kind = os.environ["PEER_KIND"]
     point = _claim() if int(os.environ["PEER_SIZE"]) >= LARGE else ""
     if kind == "cat":

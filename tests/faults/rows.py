@@ -14,13 +14,8 @@ from tests.faults.load import Plan
 from tests.faults.scene import Layout, Scene
 
 WORKER, STREAM, CLIENT, NETWORK, STORAGE = "worker", "stream", "client", "network", "storage"
-GROUPS = {
-    WORKER: "tests.faults.worker_rows",
-    STREAM: "tests.faults.stream_rows",
-    CLIENT: "tests.faults.client_rows",
-    NETWORK: "tests.faults.network_rows",
-    STORAGE: "tests.faults.storage_rows",
-}
+GROUPS = (WORKER, STREAM, CLIENT, NETWORK, STORAGE)
+MODULES = ("worker_rows", "stream_rows", "client_rows", "network_rows", "relay_rows", "nat_rows", "storage_rows")
 GOAL = 2.0  # seconds from the end of a fault to the next success, if the row gives no reason for more
 
 Inject = Callable[[Scene], None]
@@ -67,6 +62,6 @@ def row(
 
 def all_rows() -> list[Row]:
     """Every row, group by group."""
-    for module in GROUPS.values():
-        importlib.import_module(module)
-    return sorted(ROWS.values(), key=lambda one: list(GROUPS).index(one.group))
+    for module in MODULES:
+        importlib.import_module(f"tests.faults.{module}")
+    return sorted(ROWS.values(), key=lambda one: GROUPS.index(one.group))

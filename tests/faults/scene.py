@@ -50,6 +50,7 @@ class Layout:
     workers: tuple[int, ...] = (2, 3, 4)
     relays: tuple[int, ...] = ()
     bad_relay: int = 0  # the host of a `BadRelay`
+    nat: int = 0  # the host that hides its first network from the second, and passes announcements on to host 1
     logger: int = 9
     slots: int = SLOTS
     worker_environment: Mapping[str, str] = field(default_factory=dict)
@@ -148,6 +149,8 @@ class Scene:
         self.lab.__enter__()
         try:
             layout = self.layout
+            if layout.nat:
+                make_nat(self.lab.host(layout.nat), self.lab.host(1))
             self.logger = Crat(self.directory, "--json", self.application.public, host=self.lab.host(layout.logger))
             self.bad_relay = BadRelay(self.lab.host(layout.bad_relay)) if layout.bad_relay else None
             self.relays = [self.relay(number) for number in layout.relays]
@@ -207,7 +210,7 @@ class Scene:
         """The first jobs, after which the footprints are taken."""
         for _ in range(3 * len(self.workers)):
             peers = ("ID=warm", "KIND=exit", "SIZE=0", "STATUS=0")
-            assert self.application.run(*peers, host=self.client).returncode == 0
+            assert self.application.run(*peers, host=self.client, environment=self._plan.environment).returncode == 0
         (self.directory / "starts").unlink()
         for worker in self.workers:
             worker.footprint = worker.measure()
@@ -248,6 +251,19 @@ class Scene:
                 relay.kill()
         self.logger.process.terminate()
         self.logger.process.wait()
+
+
+def make_nat(host: Host, inside: Host) -> None:
+    """Connections go out through `host`; announcements that come there go to `inside`."""
+    inside.ip(f"route add default via {host.address}")
+    host.nft(
+        "add table ip nat",
+        "add chain ip nat out { type nat hook postrouting priority 100; }",
+        f"add rule ip nat out oifname eth{host.networks[1]} masquerade",
+        "add chain ip nat in { type nat hook prerouting priority -100; }",
+        f"add rule ip nat in iifname eth{host.networks[1]} udp dport 3010 dnat to {inside.address}",
+    )
+    host.run(["sh", "-c", "echo 1 > /proc/sys/net/ipv4/ip_forward"], check=True)
 
 
 def marked(mark: str) -> list[psutil.Process]:
