@@ -16,13 +16,16 @@ import sys
 import tempfile
 import time
 import traceback
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
-from tests.faults.campaign import Result, keep_or_remove, run_row
+from tests.faults.campaign import Result, RunningRow, keep_or_remove
+from tests.faults.checker import Verdict
 from tests.faults.rows import Row, all_rows
 from tests.faults.table import summary, update_page
 
-BROKEN_ROW = {"lost": 0, "doubled": 0, "corrupted": 0, "false_success": 0, "unaccounted": 0, "orphans": 0}
+WAITING = 6  # rows that wait for their loggers at the same time
+SHOWN = 20  # harms of a row that are shown at once
 
 
 def main() -> int:
@@ -42,7 +45,9 @@ def main() -> int:
         return 0
     records = options.records or Path(tempfile.mkdtemp(prefix="cexec-faults-"))
     records.mkdir(parents=True, exist_ok=True)
-    results = [_run(one, records / f"{number:02}", time.monotonic()) for number, one in enumerate(rows, 1)]
+    with ThreadPoolExecutor(max_workers=WAITING) as waiting:
+        pending = [_run(one, records / f"{number:02}", waiting) for number, one in enumerate(rows, 1)]
+        results = [one.result() for one in pending]
     print("\n".join(summary(rows, results)))
     if options.table:
         update_page(options.table, rows, results)
@@ -51,19 +56,38 @@ def main() -> int:
     return 1 if harmed else 0
 
 
-def _run(row: Row, directory: Path, began: float) -> Result:
+def _run(row: Row, directory: Path, waiting: ThreadPoolExecutor) -> Future[Result]:
+    """Returns when the row's load has ended; what only waits for the logger goes on beside the next row."""
     print(f"{row.group}: {row.name} ...", flush=True)
+    began = time.monotonic()
+    running = RunningRow(row, directory)
     try:
-        result = run_row(row, directory)
-    except (Exception, AssertionError):
-        return Result(row.name, 0, 0, dict(BROKEN_ROW), None, "", "", [f"not run: {traceback.format_exc()}"])
+        running.inject()
+    except Exception:
+        return waiting.submit(_tell, row, _not_run(row), directory, began)
+    return waiting.submit(_judge, row, running, directory, began)
+
+
+def _judge(row: Row, running: RunningRow, directory: Path, began: float) -> Result:
+    try:
+        result = running.judge()
+    except Exception:
+        result = _not_run(row)
+    return _tell(row, result, directory, began)
+
+
+def _not_run(row: Row) -> Result:
+    return Result(row.name, 0, 0, Verdict().counts, None, "", "", [f"not run: {traceback.format_exc()}"])
+
+
+def _tell(row: Row, result: Result, directory: Path, began: float) -> Result:
     seconds = "never" if result.recovery is None else f"{result.recovery:.1f} s"
     verdict = "HARM" if result.harm else "no harm"
     took = time.monotonic() - began
-    print(f"    {verdict}: {result.jobs} jobs, {result.injected} faults, recovery {seconds}, took {took:.0f} s")
-    for line in result.harm[:20]:
-        print(f"    !! {line}")
-    sys.stdout.flush()
+    lines = [f"    {row.group}: {row.name}: {verdict}: {result.jobs} jobs, {result.injected} faults, "
+             f"recovery {seconds}, took {took:.0f} s"]  # fmt: skip
+    lines += [f"    !! {line}" for line in result.harm[:SHOWN]]
+    print("\n".join(lines), flush=True)
     keep_or_remove(result, directory)
     return result
 

@@ -1,12 +1,14 @@
 """Runs rows of the campaign, one after the other, and judges them.
 
 Contract: `run_row(row, directory)` returns a `Result`, whose `harm` lists everything that is not as it must be; it
-raises only if the row could not be run.
+raises only if the row could not be run.  `RunningRow` does the same in two steps, so that the next row can run while
+this one only waits for its logger.
 """
 
 from __future__ import annotations
 
 import shutil
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
@@ -33,33 +35,61 @@ class Result:
     harm: list[str] = field(default_factory=list)
 
 
+class RunningRow:
+    """A row: `inject` runs it until its load has ended, and `judge` waits for what loggers say a minute later."""
+
+    def __init__(self, row: Row, directory: Path) -> None:
+        self._row = row
+        self._directory = directory
+        self._scene = Scene(directory, row.layout, row.plan, row.worker_options)
+        self._seconds: float | None = None
+
+    def inject(self) -> None:
+        """After an exception nothing of it runs any more."""
+        with ExitStack() as stack:
+            scene = stack.enter_context(self._scene)
+            scene.warm_up()
+            scene.load.start()
+            self._row.inject(scene)
+            comes_true(lambda: self._recovery() is not None, PATIENCE)
+            scene.load.stop()
+            self._seconds = self._recovery()
+            stack.pop_all()
+
+    def judge(self) -> Result:
+        """Ends everything."""
+        scene, row = self._scene, self._row
+        with scene.ended():
+            scene.settle()
+            footprints = _footprints(scene)
+        evidence = scene.evidence()
+        verdict = check(evidence)
+        harm = verdict.lines()
+        if not scene.injected:
+            harm.append("no fault was injected")
+        if self._seconds is None or self._seconds > row.limit:
+            harm.append(f"recovery: {self._seconds} s in place of {row.limit:g} s")
+        harm += [one.told() for one in footprints if one.grown]
+        worst = max(footprints, key=lambda one: one.after.memory - one.before.memory, default=None)
+        return Result(
+            row.name,
+            len(evidence.submitted),
+            scene.injected,
+            verdict.counts,
+            self._seconds,
+            f"{worst.before.descriptors} → {worst.after.descriptors}" if worst else "",
+            f"{worst.before.memory / 1e6:.0f} → {worst.after.memory / 1e6:.0f}" if worst else "",
+            harm,
+        )
+
+    def _recovery(self) -> float | None:
+        return recovery(self._directory, self._scene.load.probes)
+
+
 def run_row(row: Row, directory: Path) -> Result:
-    with Scene(directory, row.layout, row.plan, row.worker_options) as scene:
-        scene.warm_up()
-        scene.load.start()
-        row.inject(scene)
-        recovered = comes_true(lambda: recovery(directory, scene.load.probes) is not None, PATIENCE)
-        scene.settle()
-        footprints = _footprints(scene)
-    verdict = check(scene.evidence())
-    seconds = recovery(directory, scene.load.probes) if recovered else None
-    harm = verdict.lines()
-    if not scene.injected:
-        harm.append("no fault was injected")
-    if seconds is None or seconds > row.limit:
-        harm.append(f"recovery: {seconds} s in place of {row.limit:g} s")
-    harm += [one.told() for one in footprints if one.grown]
-    worst = max(footprints, key=lambda one: one.after.memory - one.before.memory, default=None)
-    return Result(
-        row.name,
-        len(scene.evidence().submitted),
-        scene.injected,
-        verdict.counts,
-        seconds,
-        f"{worst.before.descriptors} → {worst.after.descriptors}" if worst else "",
-        f"{worst.before.memory / 1e6:.0f} → {worst.after.memory / 1e6:.0f}" if worst else "",
-        harm,
-    )
+    running = RunningRow(row, directory)
+    running.inject()
+    return running.judge()
 
 
 @dataclass

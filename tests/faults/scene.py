@@ -21,7 +21,7 @@ from typing import Self
 
 import psutil
 
-from tests.environment import ROOT
+from tests.environment import ROOT, clean_environment, command
 from tests.faults.evidence import Evidence, gather
 from tests.faults.link import BadRelay
 from tests.faults.load import Load, Plan
@@ -115,7 +115,10 @@ class Worker:
     def kill(self) -> None:
         """SIGKILL of cservice and its job processes, not of programs, which the next life has to find."""
         for process in self.processes():
-            process.kill()
+            try:
+                process.kill()
+            except psutil.NoSuchProcess:
+                continue  # it has ended with cservice
         self.service.process.wait()
         self.keep_log()
 
@@ -208,22 +211,36 @@ class Scene:
 
     def warm_up(self) -> None:
         """The first jobs, after which the footprints are taken."""
-        for _ in range(3 * len(self.workers)):
-            peers = ("ID=warm", "KIND=exit", "SIZE=0", "STATUS=0")
-            assert self.application.run(*peers, host=self.client, environment=self._plan.environment).returncode == 0
-        (self.directory / "starts").unlink()
+        for _ in range(3):
+            self._greet()
         for worker in self.workers:
             worker.footprint = worker.measure()
 
+    @contextmanager
+    def ended(self) -> Iterator[None]:
+        """The scene is left at the end of the block."""
+        try:
+            yield
+        finally:
+            self.__exit__()
+
     def settle(self) -> None:
-        """The load ends, and what the loggers wait for has come."""
-        self.load.stop()
+        """Waits for what the loggers wait for: a gap shows when the worker's next alert comes."""
+        self._greet()
         comes_true(self._accounted, LOG_PATIENCE, pause=0.2)
 
     def evidence(self) -> Evidence:
         for worker in self.workers:
             worker.keep_log()
         return gather(self.directory)
+
+    def _greet(self) -> None:
+        """Each worker runs a job that the program does not note."""
+        for worker in self.workers:
+            words = ("--on", worker.name, self.application.public, "ID=", "KIND=exit", "SIZE=0", "STATUS=0")
+            environment = clean_environment(self._plan.environment)
+            result = self.client.run(command("cexec", "-n", *words), env=environment, capture_output=True)
+            assert result.returncode == 0, result.stderr
 
     def _accounted(self) -> bool:
         evidence = self.evidence()
