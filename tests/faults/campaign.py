@@ -51,7 +51,7 @@ class RunningRow:
             scene.warm_up()
             scene.load.start()
             self._row.inject(scene)
-            comes_true(lambda: self._recovery() is not None, PATIENCE)
+            comes_true(lambda: self._recovery() is not None, PATIENCE, pause=0.2)
             scene.load.stop()
             self._seconds = self._recovery()
             stack.pop_all()

@@ -25,6 +25,7 @@ from tests.service import Application
 
 DEADLINE = 120.0  # seconds from the start of a client, or from the end of the row, to its end
 KINDS = (CAT, SUM, CAT, CAT, SUM, CAT, SUM, EXIT)  # exits are few, since a worker slows down after three in a row
+BREATH = 0.1  # seconds between two jobs of a lane: more jobs than a machine can do would hide how fast it recovers
 SAID = 300  # characters of what a client said that are kept
 
 
@@ -97,7 +98,7 @@ class Lane:
 
     def _run(self) -> None:
         try:
-            while not self.stopping.is_set():
+            while not self.stopping.wait(BREATH):
                 self._submit(self)
         except BaseException as error:
             self.load.errors.append(error)
@@ -196,7 +197,7 @@ class Load:
         peers = [word for name in names for word in ("--peer", f"{name.upper()}={{{name}}}")]
         return command(
             "cmap", self.application.public, "--params", f"runs/{run}.csv", "--stdin", "in/{id}", "--stdout", results,
-            "--stderr", "/dev/null", "--joblog", joblog, *peers, *options,
+            "--stderr", "/dev/null", "--joblog", joblog, "-j", "2", *peers, *options,
         )  # fmt: skip
 
     def popen(self, argv: list[str], **options: Any) -> subprocess.Popen[Any]:

@@ -1,10 +1,10 @@
 """The program that the workers of the campaign offer.  It runs alone: `python -S program.py`, without cexec.
 
-Contract: it first appends a `Start` of records.py to the file $FAULTS_STARTS, unless $PEER_ID is empty.  Then it does
-what $PEER_KIND says with its standard input.  If a file POINT is in the directory $FAULTS_POINTS and the job has at least LARGE bytes of input,
-the first such job takes the file and stands still at that point of its life until it is killed.  That it has come there
-is told by the file `reached-POINT`, which contains the worker's name.  With $PEER_PAUSE it says nothing for so many
-seconds first.
+Contract: it first appends a `Start` of records.py to the file $FAULTS_STARTS, unless $PEER_ID is empty.  With
+$PEER_PAUSE it then says nothing for so many seconds.  Then it does what $PEER_KIND says with its standard input.
+If a file POINT is in the directory $FAULTS_POINTS and the job has at least LARGE bytes of input, the first such job
+takes the file and stands still at that point of its life until it is killed.  That it has come there is told by the
+file `reached-POINT`, which contains the worker's name.
 """
 
 from __future__ import annotations

@@ -227,7 +227,7 @@ class Scene:
     def settle(self) -> None:
         """Waits for what the loggers wait for: a gap shows when the worker's next alert comes."""
         self._greet()
-        comes_true(self._accounted, LOG_PATIENCE, pause=0.2)
+        comes_true(self._accounted, LOG_PATIENCE, pause=1.0)
 
     def evidence(self) -> Evidence:
         for worker in self.workers:
