@@ -81,7 +81,8 @@ def _not_run(row: Row) -> Result:
 
 
 def _tell(row: Row, result: Result, directory: Path, began: float) -> Result:
-    seconds = "never" if result.recovery is None else f"{result.recovery:.1f} s"
+    found = result.recovery
+    seconds = "never" if found is None else f"{found.seconds:.1f} s (usual: {found.usual:.1f} s)"
     verdict = "HARM" if result.harm else "no harm"
     took = time.monotonic() - began
     lines = [f"    {row.group}: {row.name}: {verdict}: {result.jobs} jobs, {result.injected} faults, "

@@ -13,11 +13,12 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from tests.faults.checker import check
-from tests.faults.recovery import recovery
+from tests.faults.recovery import Recovery, find_successes, recovery
 from tests.faults.rows import Row
 from tests.faults.scene import PATIENCE, Footprint, Scene
 from tests.waiting import comes_true
 
+BEFORE = 3  # successes of each lane before the first fault
 MEMORY_GROWTH = 20_000_000  # bytes by which a cservice may grow: announcements are remembered, payloads are not
 
 
@@ -29,7 +30,7 @@ class Result:
     jobs: int
     injected: int
     counts: dict[str, int]
-    recovery: float | None
+    recovery: Recovery | None
     descriptors: str  # of one cservice that lived all the time, before and after
     memory: str  # the same, in MB
     harm: list[str] = field(default_factory=list)
@@ -42,7 +43,7 @@ class RunningRow:
         self._row = row
         self._directory = directory
         self._scene = Scene(directory, row.layout, row.plan, row.worker_options)
-        self._seconds: float | None = None
+        self._recovered: Recovery | None = None
 
     def inject(self) -> None:
         """After an exception nothing of it runs any more."""
@@ -50,10 +51,11 @@ class RunningRow:
             scene = stack.enter_context(self._scene)
             scene.warm_up()
             scene.load.start()
+            comes_true(self._all_lanes_work, PATIENCE, pause=0.2)
             self._row.inject(scene)
             comes_true(lambda: self._recovery() is not None, PATIENCE, pause=0.2)
             scene.load.stop()
-            self._seconds = self._recovery()
+            self._recovered = self._recovery()
             stack.pop_all()
 
     def judge(self) -> Result:
@@ -67,8 +69,8 @@ class RunningRow:
         harm = verdict.lines()
         if not scene.injected:
             harm.append("no fault was injected")
-        if self._seconds is None or self._seconds > row.limit:
-            harm.append(f"recovery: {self._seconds} s in place of {row.limit:g} s")
+        if self._recovered is None or self._recovered.beyond > row.limit:
+            harm.append(f"recovery: {self._recovered} in place of {row.limit:g} s")
         harm += [one.told() for one in footprints if one.grown]
         worst = max(footprints, key=lambda one: one.after.memory - one.before.memory, default=None)
         return Result(
@@ -76,13 +78,17 @@ class RunningRow:
             len(evidence.submitted),
             scene.injected,
             verdict.counts,
-            self._seconds,
+            self._recovered,
             f"{worst.before.descriptors} → {worst.after.descriptors}" if worst else "",
             f"{worst.before.memory / 1e6:.0f} → {worst.after.memory / 1e6:.0f}" if worst else "",
             harm,
         )
 
-    def _recovery(self) -> float | None:
+    def _all_lanes_work(self) -> bool:
+        successes = find_successes(self._directory)
+        return all(len(successes[lane]) >= BEFORE for lane in self._scene.load.probes)
+
+    def _recovery(self) -> Recovery | None:
         return recovery(self._directory, self._scene.load.probes)
 
 

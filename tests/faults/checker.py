@@ -16,6 +16,7 @@ say what is wrong; without harm all lists are empty.
 from __future__ import annotations
 
 import hashlib
+import signal
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field, fields
 from pathlib import Path
@@ -26,6 +27,7 @@ from tests.faults.records import ALL, CAT, CEXEC, CMAP, EXIT, SUM, Ended, Start,
 FAILED = 111  # the status by which a client says that cexec has failed
 RUN_FAILED = (FAILED, 255)  # statuses by which cmap says that tasks are left
 BY_SIGNAL = 128  # a shell's statuses for signals begin here
+PYTHON_INTERRUPTED = 1  # the status of Python, if it is interrupted before cexec's first line
 PIECE = 1 << 20  # bytes that are compared at a time
 
 
@@ -127,6 +129,8 @@ def _check_job(
     """A job of `cexec`."""
     status = ended.status
     by_signal = {-number for number in sent} | {BY_SIGNAL + number for number in sent}
+    if signal.SIGINT in sent:
+        by_signal.add(PYTHON_INTERRUPTED)
     if status < 0 and status not in by_signal:
         verdict.lost.append(f"{job.id}: signal {-status} ended its client")
     elif status in by_signal or (job.reads >= 0 and output.size == min(job.reads, output.expected_size())):

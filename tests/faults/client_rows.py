@@ -30,11 +30,11 @@ TASKS = 200  # of the run that is killed
 
 def signal_all(scene: Scene, lanes: tuple[str, ...], number: int) -> None:
     """Each lane's client gets the signal at several moments of its life."""
-    for lane in lanes:
-        for moment in MOMENTS:
-            scene.work(1)
-            scene.last(moment)
-            with scene.fault():
+    with scene.fault(len(lanes) * len(MOMENTS)):
+        for lane in lanes:
+            for moment in MOMENTS:
+                scene.work(1)
+                scene.last(moment)
                 while not scene.load.signal(lane, number):
                     scene.last(0.005)
 
@@ -194,7 +194,7 @@ def _feed_all(source: Path, ours: int, theirs: int) -> None:
 def _output(kind: str, target: Path) -> Iterator[tuple[int, Callable[[], None]]]:
     """A descriptor, and the function that brings what is written there into `target`."""
     if kind in ("pipe", "socket"):
-        theirs, ours = _pair(kind) if kind == "socket" else reversed(_pair(kind))
+        theirs, ours = _pair(kind)
         yield theirs, lambda: _read_all(ours, target)
     else:
         yield os.open(target, os.O_WRONLY | (os.O_APPEND if kind == "appended" else 0)), lambda: None
@@ -207,7 +207,7 @@ def _read_all(fd: int, target: Path) -> None:
 
 
 def _pair(kind: str) -> tuple[int, int]:
-    """Our end and theirs."""
+    """Our end and theirs, if we write."""
     if kind == "pipe":
         reading, writing = os.pipe()
         return writing, reading

@@ -21,8 +21,8 @@ def damage(
     """One connection after the other, at places that are spread over it."""
     assert scene.bad_relay is not None
     for direction in directions:
-        for place in range(places):
-            with scene.fault():
+        with scene.fault(places):
+            for place in range(places):
                 scene.bad_relay.damage(what, direction, place * length // places)
 
 

@@ -15,13 +15,14 @@ from tests.faults.rows import Row, all_rows
 BEGIN, END = "<!-- make faults: begin -->", "<!-- make faults: end -->"
 HEAD = (
     "group", "fault", "jobs", "injected", "lost", "doubled", "corrupted", "false success", "unaccounted", "orphans",
-    "recovery, s", "descriptors", "memory, MB",
+    "recovery (usual), s", "descriptors", "memory, MB",
 )  # fmt: skip
 
 
 def cells(row: Row, result: Result) -> list[str]:
     counts = [str(result.counts[name.replace(" ", "_")]) for name in HEAD[4:10]]
-    seconds = "never" if result.recovery is None else f"{result.recovery:.1f}"
+    found = result.recovery
+    seconds = "never" if found is None else f"{found.seconds:.1f} ({found.usual:.1f})"
     told = f"{seconds}: {row.reason}" if row.reason else seconds
     return [
         row.group, f"{row.name}: {row.text}", str(result.jobs), str(result.injected), *counts, told,
@@ -35,10 +36,11 @@ def markdown(row: Row, result: Result) -> str:
 
 def summary(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
     """One line for each row, and a loud one for each harm."""
-    lines = ["", f"{'row':44} {'jobs':>5} {'inj.':>5} lost doub corr fals unac orph  recovery"]
+    lines = ["", f"{'row':44} {'jobs':>5} {'inj.':>5} lost doub corr fals unac orph  recovery (usual), s"]
     for row, result in zip(rows, results, strict=True):
         counts = " ".join(f"{count:4}" for count in result.counts.values())
-        seconds = "   never" if result.recovery is None else f"{result.recovery:8.1f}"
+        found = result.recovery
+        seconds = "   never" if found is None else f"{found.seconds:8.1f} ({found.usual:.1f})"
         loud = "  <<<<<< HARM" if result.harm else ""
         lines.append(f"{row.group + ': ' + row.name:44} {result.jobs:5} {result.injected:5} {counts}  {seconds}{loud}")
     return lines

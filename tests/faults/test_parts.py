@@ -11,7 +11,7 @@ import pytest
 from tests.environment import ROOT
 from tests.faults.frame_damage import ETHERNET, corrupted, forged, updated
 from tests.faults.records import CAT, CEXEC, CMAP, Ended, Fault, Submitted, append, read_all
-from tests.faults.recovery import recovery
+from tests.faults.recovery import Recovery, recovery
 from tests.faults.rows import GOAL, all_rows
 from tests.faults.table import BEGIN, END
 
@@ -80,21 +80,31 @@ def test_the_checksum_of_rfc_1624s_example() -> None:
     assert updated(0xDD2F, 0x5555, 0x3285) == 0x0000
 
 
-def submit(directory: Path, name: str, lane: str, end: float, status: int = 0) -> None:
-    append(directory, Submitted(name, CEXEC, CAT, 0, 0, 0.0, lane=lane))
+def submit(directory: Path, name: str, lane: str, begin: float, end: float, status: int = 0) -> None:
+    append(directory, Submitted(name, CEXEC, CAT, 0, 0, begin, lane=lane))
     append(directory, Ended(name, status, end))
 
 
 def test_recovery_is_that_of_the_slowest_lane_after_the_worst_fault(tmp_path: Path) -> None:
     append(tmp_path, Fault(9.0, 10.0), Fault(19.0, 20.0))
-    submit(tmp_path, "a1", "a", 11.0)
-    submit(tmp_path, "a2", "a", 20.5)
-    submit(tmp_path, "b1", "b", 9.9)
+    submit(tmp_path, "a1", "a", 8.5, 11.0)
+    submit(tmp_path, "a2", "a", 11.0, 20.5)
+    submit(tmp_path, "b1", "b", 9.0, 9.9)
     assert recovery(tmp_path, {"a", "b"}) is None
-    submit(tmp_path, "b2", "b", 13.0, status=111)
-    submit(tmp_path, "b3", "b", 22.5)
-    assert recovery(tmp_path, {"a"}) == pytest.approx(1.0)
-    assert recovery(tmp_path, {"a", "b"}) == pytest.approx(12.5)
+    submit(tmp_path, "b2", "b", 9.9, 13.0, status=111)
+    submit(tmp_path, "b3", "b", 13.0, 22.5)
+    assert recovery(tmp_path, {"a"}) == Recovery(1.0, 0.0, "a")
+    assert recovery(tmp_path, {"a", "b"}) == Recovery(12.5, 0.0, "b")
+
+
+def test_the_time_that_a_lane_usually_needs_does_not_count(tmp_path: Path) -> None:
+    append(tmp_path, Fault(9.0, 10.0))
+    submit(tmp_path, "a1", "a", 1.0, 2.0)
+    submit(tmp_path, "a2", "a", 2.5, 4.0)
+    submit(tmp_path, "a3", "a", 8.0, 12.0)
+    found = recovery(tmp_path, {"a"})
+    assert found == Recovery(2.0, 1.5, "a")
+    assert found.beyond == pytest.approx(0.5)
 
 
 def test_recovery_of_a_run_of_cmap_is_that_of_its_results(tmp_path: Path) -> None:
@@ -103,7 +113,7 @@ def test_recovery_of_a_run_of_cmap_is_that_of_its_results(tmp_path: Path) -> Non
     append(tmp_path, Fault(0.0, 1.0))
     assert recovery(tmp_path, {"cmap"}) is None
     (tmp_path / "out" / "t").touch()
-    assert recovery(tmp_path, {"cmap"}) == pytest.approx((tmp_path / "out" / "t").stat().st_ctime - 1)
+    assert recovery(tmp_path, {"cmap"}) == Recovery((tmp_path / "out" / "t").stat().st_ctime - 1, 0.0, "cmap")
 
 
 def test_a_record_that_was_cut_short_is_none(tmp_path: Path) -> None:
