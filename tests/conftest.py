@@ -26,6 +26,9 @@ from tests.service import Application, Service, Shell
 settings.register_profile("cexec", deadline=None, max_examples=60)  # the machine may be busy: time is no criterion
 settings.load_profile("cexec")
 
+HANDLED_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGPIPE,
+                   signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH]  # fmt: skip
+
 MakeLab = Callable[[int | Sequence[Iterable[int]]], Lab]
 
 
@@ -67,6 +70,16 @@ def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]
         for name, value in environment.items():
             patch.setenv(name, value)
         yield
+
+
+@pytest.fixture(autouse=True)
+def _own_signals() -> Iterator[None]:
+    """A command that a test calls in this process may leave SIGINT to the system: the next test gets Python's again."""
+    before = {number: signal.getsignal(number) for number in HANDLED_SIGNALS}
+    yield
+    for number, handler in before.items():
+        if signal.getsignal(number) != handler:
+            signal.signal(number, handler)
 
 
 @pytest.fixture

@@ -139,6 +139,20 @@ class Service:
                     raise AssertionError(f"cservice {happened} without {wanted!r}:\n" + "\n".join(self._lines))
                 self._changed.wait(remaining)
 
+    def lines_with(self, text: str, count: int) -> list[str]:
+        """All lines with this text, as soon as there are `count` of them.
+
+        What cservice says of a job may come after the job's client has ended.
+        """
+        found: list[str] = []
+
+        def enough(_: str) -> bool:
+            found[:] = [line for line in self._lines if text in line]
+            return len(found) >= count
+
+        self.wait_for(enough)
+        return found
+
     def descriptors(self) -> int:
         """How many descriptors it has open."""
         return psutil.Process(self.pid).num_fds()
@@ -259,6 +273,11 @@ class Shell:
             except psutil.Error:
                 pass  # it has ended meanwhile
         return found
+
+    def programs(self) -> list[str]:
+        """What `states` looks at, and the worker's log, for the message of a failure."""
+        found = [f"{process.pid} {process.status()} {process.cmdline()}" for process in self.service.started()]
+        return [*found, *self.service.lines]
 
     def close(self) -> None:
         self.service.close()

@@ -9,7 +9,6 @@ parts, with the time as an argument.  docs/protocol.md section 5.2, crat(1).
 
 from __future__ import annotations
 
-import select
 import signal
 from dataclasses import dataclass
 from time import monotonic
@@ -22,7 +21,7 @@ from cexec.protocol.base.limits import MAXIMUM_HOPS
 from cexec.protocol.datagrams import alert, datagram
 from cexec.protocol.datagrams.alert import Acknowledgement, Alert
 from cexec.protocol.decisions.alert_delivery import Ledger
-from cexec.system.io.wakeup import Wakeup, poll_timeout
+from cexec.system.io.wakeup import Wakeup, wait_readable
 
 if TYPE_CHECKING:
     import _socket
@@ -143,11 +142,7 @@ class Logger:
         self._output.close()
 
     def _wait(self) -> set[int]:
-        poll = select.poll()
-        for fd in (self._wakeup.fileno(), *self._groups.filenos()):
-            poll.register(fd, select.POLLIN)
-        seconds = max(0.0, self.next_timeout() - monotonic())
-        return {fd for fd, _ in poll.poll(poll_timeout(seconds))}
+        return wait_readable((self._wakeup.fileno(), *self._groups.filenos()), self.next_timeout() - monotonic())
 
     def _follow_signals(self) -> None:
         for number in self._wakeup.take():

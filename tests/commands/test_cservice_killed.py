@@ -183,7 +183,7 @@ def test_another_users_runtime_directory_cannot_make_cservice_kill_or_delete(
     job_process(worker).kill()
     worker.wait_for("the job's process was killed by signal 9")
     run.finish()
-    assert comes_true(lambda: not any(child.children() for child in psutil.Process(worker.pid).children()))
+    assert comes_true(lambda: at_rest(worker))
     assert stranger.poll() is None and precious.exists() and record.exists()
     stranger.kill()
     stranger.wait()
@@ -236,7 +236,7 @@ def test_a_service_that_runs_jobs_once_is_not_asked_again(application: Applicati
     job_process(worker).kill()
     _, said = process.communicate(timeout=30)
     assert process.returncode == 111 and b"not repeated, because this service must not run a job twice" in said
-    assert len([line for line in worker.lines if " started " in line]) == 1
+    assert len(worker.lines_with(" started ", 1)) == 1
 
 
 def test_once_is_known_before_the_program_is_seen_to_start(

@@ -53,7 +53,7 @@ def test_cmap_rats_out_a_killed_worker_once_for_each_task_that_it_ran(
     worker = service("sleep", "60", options=("-j", "2"))
     argv = cmap(application, "--crash-limit", "1", ":::", "1", "2")
     with subprocess.Popen(argv, env=local_environment()) as process:
-        worker.wait_for(lambda line: sum(" started " in line for line in worker.lines) == 2)
+        worker.lines_with(" started ", 2)
         worker.kill()
         assert process.wait(30) == 2  # tasks have failed
     lines = crat.wait_for("rats out", 2)

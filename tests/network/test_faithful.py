@@ -60,6 +60,7 @@ def attempts(shell: Shell) -> int:
 def one_attempt(shell: Shell) -> Iterator[None]:
     before = attempts(shell)
     yield
+    shell.service.lines_with(" accepted ", before + 1)
     assert attempts(shell) == before + 1
 
 
@@ -185,7 +186,7 @@ def test_ctrl_z_stops_both_sides_and_fg_continues_both(amount: float, shell: She
         terminal.wait_for(b"begun")
         terminal.type(SUSPEND)
         terminal.stopped()
-        wait_until(lambda: shell.states() <= STOPPED)
+        wait_until(lambda: shell.states() <= STOPPED, explain=shell.programs)
         stopped_at = (tmp_path / "out").read_bytes()
         time.sleep(amount)  # as long as the person looks at something else
         assert (tmp_path / "out").read_bytes() == stopped_at

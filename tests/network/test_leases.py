@@ -94,18 +94,6 @@ def play(what: Coroutine[Any, Any, Any]) -> Any:
     return asyncio.run(asyncio.wait_for(what, DEADLINE))
 
 
-def told(worker: Service, what: str, count: int) -> list[str]:
-    """Its log's lines of this kind, once there are so many."""
-    found: list[str] = []
-
-    def enough(line: str) -> bool:
-        found[:] = [line for line in worker.lines if f" {what} " in line]
-        return len(found) >= count
-
-    worker.wait_for(enough)
-    return found
-
-
 @pytest.fixture
 def serve(service: StartService) -> Callable[..., Service]:
     """A worker that runs what its clients say."""
@@ -132,7 +120,7 @@ def test_two_hundred_jobs_on_two_slots(application: Application, serve: Callable
     play(both())
     assert [client.searches for client in clients] == [1, 1]
     for what in ("accepted", "started", "finished"):
-        jobs = [re.findall(r"job=(\w+)", line)[0] for line in told(worker, what, 200)]
+        jobs = [re.findall(r"job=(\w+)", line)[0] for line in worker.lines_with(f" {what} ", 200)]
         assert (len(jobs), len(set(jobs))) == (200, 200)
 
 
@@ -153,8 +141,8 @@ def test_a_lost_connection_costs_one_job(application: Application, serve: Callab
 
     play(go())
     assert client.searches == 2
-    assert len(told(worker, "finished", 2)) == 2
-    assert len(told(worker, "broken", 1)) == 1
+    assert len(worker.lines_with(" finished ", 2)) == 2
+    assert len(worker.lines_with(" broken ", 1)) == 1
 
 
 KILLED = """
@@ -190,7 +178,7 @@ def test_a_client_that_is_killed_leaves_nothing(
         assert client.stdout is not None
         client.stdout.readline()
         if when == "during":
-            told(worker, "started", 2)
+            worker.lines_with(" started ", 2)
         client.kill()
     wait_until(lambda: not worker.started())
     assert application.run("RUN=echo free").stdout == b"free\n"

@@ -105,7 +105,7 @@ def test_when_the_network_breaks_both_sides_of_a_job_know_within_seconds(
                 text=True,
             )
         clients.append(client)
-        worker.wait_for(lambda _: len([line for line in worker.lines if " started " in line]) == len(clients))
+        worker.lines_with(" started ", len(clients))
     wait_until(lambda: min(traffic(network.host(1)), traffic(network.host(2))) > 1_000_000)  # both send
     for hook in ("input", "output"):
         network.host(2).drop(100, match="meta l4proto tcp", hook=hook)
@@ -113,4 +113,4 @@ def test_when_the_network_breaks_both_sides_of_a_job_know_within_seconds(
         _, said = client.communicate(timeout=40)
         assert client.returncode == 111, said
     wait_until(lambda: len(worker.started()) <= helpers)
-    assert len([line for line in worker.lines if " broken " in line]) == 3
+    assert len(worker.lines_with(" broken ", 3)) == 3

@@ -35,7 +35,7 @@ def test_a_program_is_sent_once_and_then_found(application: Application, service
     for _ in range(2):
         done = application.run(*program, "--", "a b", input=b"input")
         assert (done.returncode, done.stdout, done.stderr) == (3, b"first a b\ninput", b"")
-    first, second = [line for line in started.lines if "finished" in line]
+    first, second = started.lines_with("finished", 2)
     assert "received=30000" in first and "received=5 " in second
     assert len([name for name in os.listdir(cache) if len(name) == 64]) == 1
     (tmp_path / "sent").write_text("x")
@@ -66,7 +66,7 @@ def test_cmap_brings_a_program_too(application: Application, service: Start, tmp
     argv += ["--", "{}", ":::", "a", "b", "c"]
     done = subprocess.run(argv, env=clean_environment(), capture_output=True, timeout=30)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"a in a\nb in b\nc in c\n", b"")
-    assert len([line for line in started.lines if "finished" in line]) == 3
+    assert len(started.lines_with("finished", 3)) == 3
 
 
 def test_cmap_says_at_once_that_a_worker_has_none_of_the_platforms_and_asks_it_once(
@@ -82,7 +82,7 @@ def test_cmap_says_at_once_that_a_worker_has_none_of_the_platforms_and_asks_it_o
         assert f"gets no task: there is no program for {OWN}, only for linux-none, none-x" in process.stderr.readline()
         assert process.wait(30) == 111
         assert re.fullmatch(r"cmap: no worker of \S+ fits: \S+: there is no program for .*\n", process.stderr.read())
-    assert sum("refused" in line for line in started.lines) == 1
+    assert len(started.lines_with("refused", 1)) == 1
 
 
 def test_cmap_ends_soon_when_workers_refuse_what_no_other_would_take(application: Application, service: Start) -> None:
@@ -94,7 +94,7 @@ def test_cmap_ends_soon_when_workers_refuse_what_no_other_would_take(application
     told, end = done.stderr.splitlines()
     assert "gets no task: arguments are not allowed here" in told
     assert re.search("fits: .*arguments are not allowed here.*; 100 tasks not done", end)
-    assert sum("refused" in line for line in started.lines) == 1
+    assert len(started.lines_with("refused", 1)) == 1
 
 
 @pytest.mark.parametrize(

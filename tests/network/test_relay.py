@@ -474,7 +474,7 @@ def test_a_client_on_the_relays_own_host_finds_workers_by_it(
     near = {"CEXEC_GROUP": "10.77.0.255"}  # with the default group it is on both sides itself
     assert application.run(host=made.host(2), environment=near).stdout == b"far\n"
     assert application.run(host=made.host(2)).stdout == b"far\n"
-    assert len([line for line in worker.lines if " started " in line]) == 2
+    assert len(worker.lines_with(" started ", 2)) == 2
 
 
 @pytest.mark.parametrize("count", [20, pytest.param(150, marks=[pytest.mark.campaign, pytest.mark.timeout(300)])])

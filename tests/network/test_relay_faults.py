@@ -96,7 +96,7 @@ def test_two_relays_in_parallel_that_lose_datagrams_do_every_job_once(
         lose(made.host(number), 30)
     worker = service("cat", options=["-j", "4"], host=made.host(3))
     assert run_jobs(application, made.host(1), count) == []
-    assert len([line for line in worker.lines if " started " in line]) == count
+    assert len(worker.lines_with(" started ", count)) == count
 
 
 def start_in_loop(

@@ -50,7 +50,7 @@ def test_every_driver_notices_a_host_that_has_vanished(
                 stderr=subprocess.PIPE,
                 text=True,
             )
-        worker.wait_for(lambda _: len([line for line in worker.lines if " started " in line]) == len(clients))
+        worker.lines_with(" started ", len(clients))
     for hook in ("input", "output"):
         network.host(2).drop(100, match="meta l4proto tcp", hook=hook)
     vanished = time.monotonic()

@@ -7,12 +7,11 @@ docs/protocol.md section 2.6.
 
 from __future__ import annotations
 
-import select
 from time import monotonic, time
 
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.decisions.census import Census, explain_lacking
-from cexec.system.io.wakeup import poll_timeout
+from cexec.system.io.wakeup import wait_readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -69,10 +68,7 @@ class Inquiry:
     def run(self, heard: Callable[[Census, Answer], None] | None = None) -> None:
         """Asks until the end, and calls `heard` with each answer as it comes."""
         while not self.advance(monotonic()):
-            poll = select.poll()
-            for fd in self._announcer.filenos():
-                poll.register(fd, select.POLLIN)
-            poll.poll(poll_timeout(self.next_timeout() - monotonic()))
+            wait_readable(self._announcer.filenos(), self.next_timeout() - monotonic())
             now = monotonic()
             for data, source in self._announcer.receive():
                 parsed = datagram.parse(data, self._mac1_keys)

@@ -8,7 +8,6 @@ Only an exception of `changed`, or KeyboardInterrupt, ends it.  docs/protocol.md
 
 from __future__ import annotations
 
-import select
 from time import monotonic
 
 from cexec.client.search.inquiry import Inquiry
@@ -18,7 +17,7 @@ from cexec.net.group_receiver import GroupReceiver
 from cexec.net.group_sockets import REFRESH_INTERVAL, GroupSockets
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.presence import BYE, Followed, open_presence
-from cexec.system.io.wakeup import poll_timeout
+from cexec.system.io.wakeup import wait_readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,7 +101,7 @@ class Roster:
                 ask_at = now + interval
             self._advance(now)
             due = min(refresh_at, ask_at if self._inquiry is None else self._inquiry.next_timeout())
-            _wait([*groups.filenos(), *self._announcer.filenos()], due - monotonic())
+            wait_readable([*groups.filenos(), *self._announcer.filenos()], due - monotonic())
             now = monotonic()
             for parsed, _, _ in receiver.receive(now):
                 if parsed.kind == datagram.PRESENCE:
@@ -169,10 +168,3 @@ class Roster:
         row = self.rows.pop(instance, None)
         if row is not None:
             self._changed(row, True)
-
-
-def _wait(fds: list[int], seconds: float) -> None:
-    poll = select.poll()
-    for fd in fds:
-        poll.register(fd, select.POLLIN)
-    poll.poll(poll_timeout(seconds))

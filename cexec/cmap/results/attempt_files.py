@@ -147,7 +147,7 @@ class AttemptFiles:
             try:
                 output.close()
             except LocalError:
-                pass  # what could not be written is not needed either
+                pass  # the attempt does not count, so it does not matter that bytes could not be written
         for temporary, _ in self._renames:
             remove(temporary)
 

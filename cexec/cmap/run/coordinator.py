@@ -69,7 +69,7 @@ class Coordinator:
                     self._follow(now)
                     await self._wait(now)
             finally:
-                self._parts.saver.close()  # what is over is saved, whatever happens to the rest
+                self._parts.saver.close()  # tasks that have ended are saved, also when the run fails
                 await asyncio.wait([saving])
             await saving
             self._raise_failure()

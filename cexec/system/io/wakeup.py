@@ -1,4 +1,4 @@
-"""Helps a poll loop to wait: a descriptor that signals make readable, and time in poll's milliseconds.
+"""Helps a poll loop to wait: a descriptor that signals make readable, one plain wait, and time in poll's milliseconds.
 
 Contract: between `start` and `stop` every signal that has a Python handler makes `Wakeup.fileno()` readable, and `take`
 returns the numbers of the signals that came, oldest first; it never blocks.  Only the main thread may use a `Wakeup`,
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import _signal  # `signal` costs 4 ms at start, most of them for enum
 import os
+import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -64,6 +65,14 @@ def do_nothing(number: int, stack: object) -> None:
 def detach() -> None:
     """Makes signals write to no descriptor: in a forked process it is its parent's."""
     _signal.set_wakeup_fd(-1)
+
+
+def wait_readable(fds: Iterable[int], seconds: float | None) -> set[int]:
+    """Waits until one of them is readable, or has failed, or the time is over; returns those that are."""
+    poll = select.poll()
+    for fd in fds:
+        poll.register(fd, select.POLLIN)
+    return {fd for fd, _ in poll.poll(poll_timeout(seconds))}
 
 
 def poll_timeout(seconds: float | None) -> int | None:

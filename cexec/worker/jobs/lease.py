@@ -52,9 +52,7 @@ def _carry(program: Program, parent: socket.socket) -> bool:
     local = connection.getsockname()
     pump = Pump(connection, assignment.records(), Session(worker=True, now=monotonic()))
     try:
-        clean = run_jobs(pump, program, lambda go: assignment.environment(go, local), parent)
-        # The traceback of a failure may keep keys and buffers of this connection: it is not for the next client.
-        return clean and not pump.failed
+        return run_jobs(pump, program, lambda go: assignment.environment(go, local), parent)
     finally:
         connection.close()
 

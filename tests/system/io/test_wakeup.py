@@ -11,7 +11,7 @@ from time import monotonic
 
 import pytest
 
-from cexec.system.io.wakeup import LONGEST_POLL, Wakeup, detach, poll_timeout
+from cexec.system.io.wakeup import LONGEST_POLL, Wakeup, detach, poll_timeout, wait_readable
 
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 
@@ -91,3 +91,17 @@ def test_no_poll_ends_before_its_time() -> None:
         start = monotonic()
         select.poll().poll(poll_timeout(seconds))
         assert monotonic() - start >= seconds
+
+
+def test_a_plain_wait_tells_what_can_be_read_and_ends_when_the_time_is_over() -> None:
+    (one, other), (third, fourth) = os.pipe(), os.pipe()
+    try:
+        assert wait_readable([one, third], 0.0) == set()
+        os.write(other, b"x")
+        assert wait_readable([one, third], None) == {one}
+        os.close(fourth)
+        assert wait_readable([one, third], 5.0) == {one, third}  # an end counts
+        assert wait_readable([third], -1.0) == {third}
+    finally:
+        for fd in (one, other, third):
+            os.close(fd)
