@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import signal
 import sys
 import tempfile
 import time
@@ -29,6 +30,7 @@ SHOWN = 20  # harms of a row that are shown at once
 
 
 def main() -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # an ended campaign puts away what it has started
     parser = argparse.ArgumentParser(prog="make faults", description="The fault campaign.")
     parser.add_argument("--rows", default="", metavar="REGEX")
     parser.add_argument("--table", type=Path, metavar="FILE")

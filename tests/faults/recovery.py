@@ -20,9 +20,9 @@ from tests.faults.records import CEXEC, CMAP, Ended, Fault, Submitted, read_all
 class Recovery:
     """Seconds, from the end of a fault to the end of a job, and for a job before the faults."""
 
-    seconds: float = 0.0
-    usual: float = 0.0
-    lane: str = ""
+    seconds: float
+    usual: float
+    lane: str
 
     @property
     def beyond(self) -> float:
@@ -40,15 +40,15 @@ class Success:
 def recovery(directory: Path, lanes: set[str]) -> Recovery | None:
     faults = read_all(directory, Fault)
     successes = find_successes(directory)
-    worst = Recovery()
+    found: list[Recovery] = []
     for lane in sorted(lanes):
         usual = _usual(successes[lane], min((fault.begin for fault in faults), default=0.0))
         for fault in faults:
             after = [success.end - fault.end for success in successes[lane] if success.end >= fault.end]
             if not after:
                 return None
-            worst = max(worst, Recovery(min(after), usual, lane), key=lambda one: one.beyond)
-    return worst
+            found.append(Recovery(min(after), usual, lane))
+    return max(found, key=lambda one: one.beyond, default=None)
 
 
 def _usual(successes: list[Success], until: float) -> float:
