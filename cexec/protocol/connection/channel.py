@@ -269,6 +269,11 @@ class Records:
         """True if no part of an unfinished record has been received."""
         return self._start == self._end
 
+    @property
+    def empty_size(self) -> int:
+        """Bytes of a record whose frame has no body, such as PONG."""
+        return RECORD_HEADER + FRAME_HEADER + self.cipher.tag_size
+
     # sending
 
     @property
