@@ -25,7 +25,9 @@ from tests.waiting import PATIENCE, comes_true
 
 MARK = "TEST_SERVICE_MARK"  # a job inherits it from its cservice, so its processes are found wherever they hide
 STOP_DEADLINE = 30.0  # seconds from SIGTERM to the end
-STOPPED = {psutil.STATUS_STOPPED, psutil.STATUS_ZOMBIE}  # all states of a program that has been stopped
+# All states of a program that has been stopped.  A shell that has just called vfork sleeps uninterruptibly until its
+# child, which is stopped, goes on.
+STOPPED = {psutil.STATUS_STOPPED, psutil.STATUS_DISK_SLEEP, psutil.STATUS_ZOMBIE}
 WAITING_DESCRIPTORS = 4  # of a process that waits for a job: the standard ones and its way to cservice
 QUIET_DEADLINE = (
     30.0  # seconds until the descriptors and processes of the last job are gone; N6 gives 5 to an idle machine

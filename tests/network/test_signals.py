@@ -86,7 +86,7 @@ def test_a_client_that_is_told_to_stop_stops_the_program_too(shell: Shell, tmp_p
     with running(shell, f"echo ready; {loop}") as client:
         client.send_signal(signal.SIGTSTP)
         wait_until(lambda: psutil.Process(client.pid).status() == psutil.STATUS_STOPPED)
-        wait_until(lambda: shell.states() <= STOPPED)
+        wait_until(lambda: shell.states() <= STOPPED, explain=shell.programs)
         go.touch()
         before = count.read_text() if count.exists() else ""
         time.sleep(0.5)  # the time in which a program that had not been stopped would go on
