@@ -48,7 +48,11 @@ def main() -> int:
     records = options.records or Path(tempfile.mkdtemp(prefix="cexec-faults-"))
     records.mkdir(parents=True, exist_ok=True)
     with ThreadPoolExecutor(max_workers=WAITING) as waiting:
-        pending = [_run(one, records / f"{number:02}", waiting) for number, one in enumerate(rows, 1)]
+        pending = []
+        for number, one in enumerate(rows, 1):
+            pending.append(_run(one, records / f"{number:02}", waiting))
+            if options.table:  # after each row, so that a campaign that is ended has written what it has found
+                _write_finished(options.table, rows, pending)
         results = [one.result() for one in pending]
     print("\n".join(summary(rows, results)))
     if options.table:
@@ -56,6 +60,11 @@ def main() -> int:
     harmed = sum(bool(one.harm) for one in results)
     print(f"\n{len(results)} rows, {harmed} of them with harm; records are in {records}" if harmed else "\nno harm")
     return 1 if harmed else 0
+
+
+def _write_finished(page: Path, rows: list[Row], pending: list[Future[Result]]) -> None:
+    finished = [(row, one.result()) for row, one in zip(rows, pending, strict=False) if one.done()]
+    update_page(page, [row for row, _ in finished], [result for _, result in finished])
 
 
 def _run(row: Row, directory: Path, waiting: ThreadPoolExecutor) -> Future[Result]:

@@ -85,8 +85,12 @@ class RunningRow:
         )
 
     def _all_lanes_work(self) -> bool:
+        """So that it is known what a lane usually needs; for `cmap`, also from one run to the next."""
         successes = find_successes(self._directory)
-        return all(len(successes[lane]) >= BEFORE for lane in self._scene.load.probes)
+        lanes = self._scene.load.lanes
+        return all(
+            len(successes[name]) >= BEFORE and lanes[name].done > (name != "cmap") for name in self._scene.load.probes
+        )
 
     def _recovery(self) -> Recovery | None:
         return recovery(self._directory, self._scene.load.probes)

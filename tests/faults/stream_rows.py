@@ -9,7 +9,7 @@ from tests.faults.scene import Layout, Scene
 from tests.faults.tamper import CUT, DIRECTIONS, FLIP, REPLAY, RESET, TO_CLIENT
 
 LAYOUT = Layout(networks=((1, 2), (2, 3, 4, 9)), workers=(3, 4), bad_relay=2)
-PLAN = Plan(bulk=(5_000_000,), tasks=20, everywhere=False, options=("--retries", "5"))
+PLAN = Plan(bulk=(5_000_000,), everywhere=False, options=("--retries", "5"))
 LENGTH = 1_600  # bytes that a small session has in each direction
 PLACES = 16  # in each direction
 FEW_PLACES = 6
