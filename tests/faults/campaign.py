@@ -53,7 +53,7 @@ class RunningRow:
             scene.load.start()
             comes_true(self._all_lanes_work, PATIENCE, pause=0.2)
             self._row.inject(scene)
-            comes_true(lambda: self._recovery() is not None, PATIENCE, pause=0.2)
+            comes_true(lambda: scene.recovered, PATIENCE, pause=0.2)
             scene.load.stop()
             self._recovered = self._recovery()
             stack.pop_all()

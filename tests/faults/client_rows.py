@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import socket
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO
@@ -22,32 +23,32 @@ from tests.faults.scene import Scene
 from tests.waiting import wait_until
 
 SIGNALS = (signal.SIGHUP, signal.SIGINT, signal.SIGQUIT, signal.SIGUSR1, signal.SIGUSR2, signal.SIGALRM, signal.SIGTERM)
+SIGNALLED = ("small0", "bulk")  # lanes
 MOMENTS = (0.0, 0.03, 0.06, 0.1, 0.15)  # seconds after a client has been seen
 STOPPED = 4.0  # seconds
 PAUSE = 0.02  # seconds
 TASKS = 200  # of the run that is killed
 
 
-def signal_all(scene: Scene, lanes: tuple[str, ...], number: int) -> None:
-    """Each lane's client gets the signal at several moments of its life."""
-    with scene.fault(len(lanes) * len(MOMENTS)):
-        for lane in lanes:
-            for moment in MOMENTS:
-                scene.work(1)
-                scene.last(moment)
-                while not scene.load.signal(lane, number):
-                    scene.last(0.005)
+def signal_all(scene: Scene, numbers: Sequence[int]) -> None:
+    """The clients of two lanes get each signal at several moments of their lives."""
+    moments = list(itertools.product(numbers, SIGNALLED, MOMENTS))
+    with scene.fault(len(moments)):
+        for number, lane, moment in moments:
+            scene.work(1)
+            scene.last(moment)
+            while not scene.load.signal(lane, number):
+                scene.last(0.005)
 
 
 @row("signals", CLIENT, "HUP, INT, QUIT, USR1, USR2, ALRM and TERM to `cexec` at 70 moments of jobs")
 def signals(scene: Scene) -> None:
-    for number in SIGNALS:
-        signal_all(scene, ("small0", "bulk"), number)
+    signal_all(scene, SIGNALS)
 
 
 @row("killed", CLIENT, "SIGKILL of `cexec` at 10 moments of jobs")
 def killed(scene: Scene) -> None:
-    signal_all(scene, ("small0", "bulk"), signal.SIGKILL)
+    signal_all(scene, [signal.SIGKILL])
 
 
 @row("stopped for 4 s", CLIENT, "SIGSTOP of every client (`cexec`, `--all`, `cmap`) for 4 s, twice", quick=True)

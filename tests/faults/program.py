@@ -9,6 +9,7 @@ file `reached-POINT`, which contains the worker's name.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import sys
@@ -30,7 +31,7 @@ def main() -> int:
     elif kind == "sha256sum":
         _sum()
     else:
-        while os.read(0, 1 << 20):
+        while _read():
             pass
         return int(os.environ["PEER_STATUS"])
     return 0
@@ -73,11 +74,11 @@ def _stand_still(point: str) -> None:
 
 def _cat(point: str) -> None:
     if not point:
-        while data := os.read(0, 1 << 20):
+        while data := _read():
             _write(data)
         return
     kept = b""
-    while data := os.read(0, 1 << 20):
+    while data := _read():
         kept += data
         if point == INPUT and len(kept) >= PART:
             _stand_still(point)
@@ -97,9 +98,19 @@ def _sum() -> None:
     import hashlib
 
     digest = hashlib.sha256()
-    while data := os.read(0, 1 << 20):
+    while data := _read():
         digest.update(data)
     _write(f"{digest.hexdigest()}  -\n".encode())
+
+
+def _read() -> bytes:
+    """A closed standard input is an empty one."""
+    try:
+        return os.read(0, 1 << 20)
+    except OSError as error:
+        if error.errno != errno.EBADF:
+            raise
+        return b""
 
 
 def _write(data: bytes) -> None:

@@ -26,6 +26,7 @@ from tests.faults.evidence import Evidence, gather
 from tests.faults.link import BadRelay
 from tests.faults.load import Load, Plan
 from tests.faults.records import Fault, Left, append, read_all
+from tests.faults.recovery import recovery
 from tests.lab import Host, Lab
 from tests.loggers import Crat
 from tests.relaying import Proxy
@@ -186,6 +187,11 @@ class Scene:
         append(self.directory, Fault(begin, time.time(), count))
 
     @property
+    def recovered(self) -> bool:
+        """Each lane has succeeded since the last fault."""
+        return not self.injected or recovery(self.directory, self.load.probes) is not None
+
+    @property
     def injected(self) -> int:
         return sum(fault.count for fault in read_all(self.directory, Fault))
 
@@ -194,9 +200,10 @@ class Scene:
         time.sleep(seconds)
 
     def work(self, jobs: int = 6) -> None:
-        """Waits until so many more clients have ended."""
+        """Waits until so many more clients have ended, and no lane still feels the faults that are over."""
         wanted = self.load.done + jobs
         wait_until(lambda: self.load.done >= wanted or self.load.errors, PATIENCE)
+        comes_true(lambda: self.recovered or self.load.errors, PATIENCE, pause=0.1)
 
     def reached(self, point: str) -> Worker:
         """Asks for a job to stand still at a point of program.py; the worker that runs it, when it has come there."""
