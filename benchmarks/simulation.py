@@ -18,6 +18,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cexec.protocol.base import limits
 from cexec.protocol.decisions.bid import Bidder, Connect, Forget, Load, Outcome, Queued
 from cexec.protocol.decisions.race import TRANSMIT, Race
+from cexec.protocol.decisions.remembered import Origin
+from cexec.protocol.decisions.rivals import RivalWord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -39,7 +41,8 @@ class Network:
         self.workers: list[Worker] = []
         self.latency = latency
         self.loss = loss  # fraction of datagrams
-        self.alerts = False  # workers hear how the jobs of others end
+        self.alerts = True  # workers hear how the jobs of others end
+        self.users = 1  # who announce jobs, unless a user is named
         self._queue: list[tuple[float, int, Callable[..., None], tuple[Any, ...]]] = []
         self._sequence = 0
 
@@ -72,13 +75,30 @@ class Network:
 
 
 class Client:
-    """Announces one job and takes the first worker that confirms."""
+    """Announces one job of a user and takes the first worker that confirms.
 
-    def __init__(self, network: Network, number: int, length: float, weight: int = 1) -> None:
+    `wanted`: the only worker that may do the job, or None.  `resets`: it resets the connection as soon as the job runs,
+    and complains.
+    """
+
+    def __init__(
+        self,
+        network: Network,
+        number: int,
+        length: float,
+        weight: int = 1,
+        *,
+        user: bytes = b"",
+        wanted: Worker | None = None,
+        resets: bool = False,
+    ) -> None:
         self.network = network
         self.identity = number.to_bytes(16, "big")
         self.length = length
         self.weight = weight
+        self.user = user or b"user %d" % (number % network.users)
+        self.wanted = wanted
+        self.resets = resets
         self.attempts = 1
         self.listening = False
         self.knocks = 0  # connections that came while the listener was open
@@ -98,6 +118,7 @@ class Client:
         self.announced = self.network.now
         self.listening = True
         self._race = Race(accept_timeout=0.0, now=self.network.now)
+        self.winner = None
         self._follow(self._race)
 
     def _follow(self, race: Race) -> None:
@@ -106,7 +127,9 @@ class Client:
             return
         race.handle_timeout(self.network.now)
         while (event := race.next_event()) is not None:
-            if event == TRANSMIT:
+            if event == TRANSMIT and self.wanted is not None:
+                self.network.send(self.wanted.hear, self)
+            elif event == TRANSMIT:
                 self.network.multicast("hear", self)
         self.network.at(race.next_timeout(), self._follow, race)
 
@@ -162,14 +185,15 @@ class Client:
 
     def disconnected(self, worker: Worker) -> None:
         """The worker went away: complains to all, and announces the job again, as another attempt."""
-        self.network.multicast("complaint", worker, b"the one client certificate", self.identity)
+        self.network.multicast("complaint", worker, self.identity)
         self.attempts += 1
         self.identity = self.attempts.to_bytes(8, "big") + self.identity[8:]
         self._open.clear()
         self._backlog = 0
         self.announce()
 
-    def exit(self, outcome: Outcome) -> None:
+    def exit(self, worker: Worker, outcome: Outcome) -> None:
+        self.network.send(worker.release, self.identity)
         self.outcome = outcome
         self.ended = self.network.now
         if self.when_ended is not None:
@@ -190,7 +214,7 @@ class Worker:
         self.slots = slots
         self.jobs = 0
         self.most_jobs = 0
-        self._running = 0
+        self._running: dict[bytes, Client] = {}
         self._clients: dict[bytes, Client] = {}
         self._wake_at = float("inf")
         network.workers.append(self)
@@ -216,22 +240,41 @@ class Worker:
 
     def hear(self, client: Client) -> None:
         self._clients.setdefault(client.identity, client)
-        self.bidder.consider(client.identity, client.weight, WANTED_FOR, self.network.now)
+        self.bidder.consider(
+            client.identity,
+            client.weight,
+            WANTED_FOR,
+            self.network.now,
+            targeted=client.wanted is self,
+            origin=Origin(client.user, client.identity),
+        )
         self._pump()
 
     def claim(self, client: Client, connected: int) -> None:
         self.bidder.claimed(client.identity, connected, self.network.now)
         self._pump()
 
-    def complaint(self, about: Worker, client: bytes, identity: bytes) -> None:
+    def complaint(self, about: Worker, identity: bytes) -> None:
         if about is self:
-            self.bidder.complained(client, self.network.now, identity)
+            self.bidder.complained(identity, self.network.now)
             self._pump()
 
-    def alert(self, about: Worker) -> None:
+    def alert(self, about: Worker, word: RivalWord) -> None:
         if about is not self:
-            self.bidder.rival_succeeded(self.network.now)
+            self.bidder.competition.rival_told(word, self.network.now)
             self._pump()
+
+    def _tell(self, job: bytes, *, completed: bool) -> None:
+        """Sends the alert of a job."""
+        if self.network.alerts:
+            now = self.network.now
+            word = RivalWord(self.name.encode(), job=job, completed=completed, clock=now, said_at=now)
+            self.network.multicast("alert", self, word)
+
+    def release(self, identity: bytes) -> None:
+        """The client has the result."""
+        self.bidder.acknowledged(identity, self.network.now)
+        self._pump()
 
     def connection_failed(self, client: Client) -> None:
         self.bidder.failed(client.identity, self.network.now)
@@ -243,14 +286,14 @@ class Worker:
     def second_flight(self, client: Client) -> None:
         if self.bidder.reserved(client.identity, self.network.now):
             self.network.send(client.confirmation, self, after=WORKER_HANDSHAKE)
-            self.network.at(self.network.now + limits.GO_DEADLINE, self._no_go, client)
+            self.network.at(self.network.now + limits.GO_DEADLINE, self._no_go, client, client.identity)
         else:
             self.network.send(client.withdrawal, self)
             self.bidder.withdrawn(client.identity, self.network.now)
         self._pump()
 
-    def _no_go(self, client: Client) -> None:
-        if client.winner is not self:
+    def _no_go(self, client: Client, identity: bytes) -> None:
+        if client.identity == identity and client.winner is not self:
             self.cancel(client)
 
     def cancel(self, client: Client) -> None:
@@ -261,29 +304,38 @@ class Worker:
     def go(self, client: Client) -> None:
         self.bidder.started(client.identity, self.network.now)
         self.jobs += 1
-        self._running += 1
-        self.most_jobs = max(self.most_jobs, self._running)
-        if self.drops:
-            self.network.at(self.network.now + 0.005, self._drop, client, client.identity)
+        self._running[client.identity] = client
+        self.most_jobs = max(self.most_jobs, len(self._running))
+        if self.drops or client.resets:
+            self.network.at(self.network.now + 0.005, self._drop, client.identity)
         else:
             duration = 0.005 if self.broken else client.length / self.speed
-            self.network.at(self.network.now + duration, self._end, client, duration)
+            self.network.at(self.network.now + duration, self._end, client.identity, duration)
         self._pump()
 
-    def _end(self, client: Client, duration: float) -> None:
+    def _end(self, identity: bytes, duration: float) -> None:
+        client = self._running.pop(identity, None)
+        if client is None:
+            return
         outcome = Outcome.FAILED if self.broken else Outcome.SUCCEEDED
-        self._running -= 1
-        self.bidder.finished(client.identity, outcome, duration, self.network.now)
-        self.network.send(client.exit, outcome)
-        if self.network.alerts and outcome is Outcome.SUCCEEDED:
-            self.network.multicast("alert", self)
+        self.bidder.finished(identity, outcome, duration, self.network.now)
+        self.network.send(client.exit, self, outcome)
+        self._tell(identity, completed=True)
         self._pump()
 
-    def _drop(self, client: Client, identity: bytes) -> None:
-        self._running -= 1
+    def _drop(self, identity: bytes) -> None:
+        client = self._running.pop(identity, None)
+        if client is None:
+            return
         self.bidder.finished(identity, Outcome.BROKEN, 0.005, self.network.now)
         self.network.send(client.disconnected, self)
+        self._tell(identity, completed=False)
         self._pump()
+
+    def reset(self) -> None:
+        """All its connections are reset."""
+        for identity in list(self._running):
+            self._drop(identity)
 
 
 def one_after_another(network: Network, jobs: int, length: float, pause: float) -> list[Client]:

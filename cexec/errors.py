@@ -62,6 +62,10 @@ class InterruptedByUser(CexecError):
     """Ctrl-C, again and again."""
 
 
+class WithdrawnError(CexecError):
+    """The worker took its offer back before it was given the job: it stops, or we were late.  Nobody's fault."""
+
+
 class RefusedError(CexecError):
     """The worker did not start the program; `permanent`: no other would."""
 

@@ -16,9 +16,10 @@ from cexec.protocol.base import sodium
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_HOPS, UDP_PORT
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.channel import ClientHandshake, Records
+from cexec.protocol.connection.channel import ClientHandshake
 from cexec.protocol.connection.frames import Go, Stream
 from cexec.protocol.connection.options import READS, WRITES
+from cexec.protocol.connection.records import Records
 from cexec.protocol.connection.session import Event, Session
 from cexec.protocol.datagrams.announcement import SealedAnnouncement
 from cexec.system.storage.keyfile import read_key

@@ -20,8 +20,9 @@ from cexec.protocol.base.keys import OwnerKey, WorkerKey
 from cexec.protocol.base.limits import IDENTITY_SIZE, UDP_PORT
 from cexec.protocol.base.sodium import aead_names
 from cexec.protocol.connection import frames, options
-from cexec.protocol.connection.channel import Records, WorkerHandshake
+from cexec.protocol.connection.channel import WorkerHandshake
 from cexec.protocol.connection.frames import Ending, Exit, Go
+from cexec.protocol.connection.records import Records
 from cexec.protocol.connection.session import Event, Session
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.announcement import OpenedAnnouncement, open_announcement
@@ -53,14 +54,15 @@ class Connection:
         assert self._records is not None, "shake() comes first"
         return self._records
 
-    def shake(self, instance: bytes | None = None, *, once: bool = False) -> Self:
-        """Proves to be a worker; `once`: one whose jobs must never be repeated."""
+    def shake(self, instance: bytes | None = None, *, once: bool = False, uptime: int = 0) -> Self:
+        """Proves to be a worker; `once`: one whose jobs must never be repeated; `uptime`: seconds."""
         hello = Hello(
             purpose=CONNECT,
             instance=instance or os.urandom(IDENTITY_SIZE),
             certificate=self._key.identity.certificate,
             host="fake",
             ciphers=aead_names(),
+            uptime=uptime,
             attributes={ONCE: ""} if once else {},
         )
         handshake = WorkerHandshake(self._opened.handshake(), self._key.identity, hello, 0.0)

@@ -198,7 +198,10 @@ class Request:
         )
 
     def check_size(self) -> None:
-        """Raises `UsageError` if GO would be longer than the protocol allows.  A short one is not made for that."""
+        """Raises `UsageError` if GO would be longer than the protocol or the kernel allows.
+
+        A short one is not made for that.
+        """
         invocation = self.invocation
         rough = sum(map(len, invocation.arguments)) + sum(map(len, invocation.environment.values()))
         if rough + SURELY_LESS * (len(invocation.arguments) + len(invocation.environment)) < MAXIMUM_GO // 2:
@@ -207,6 +210,11 @@ class Request:
             self.go(bytes(IDENTITY_SIZE), 1).encode()
         except ValueError as error:
             raise UsageError(f"{error}; give the rest as standard input") from None
+        from cexec.system.process.argument_limits import too_long
+
+        variables = {f"PEER_{name}": value for name, value in invocation.environment.items()}
+        if problem := too_long(invocation.arguments, variables):
+            raise UsageError(f"{problem}; give the rest as standard input")
 
 
 def _seconds(environ: Mapping[str, str], name: str, default: float) -> float:

@@ -1,7 +1,8 @@
 """The options of a run, as values of the types that they mean.
 
 Contract: a value.  `commands.cmap_options` makes one of a command line; the defaults are those of options that are not
-given.  What is empty, None or False was not asked for.
+given.  What is empty, None or False was not asked for.  `mode_of` and `policy_of` say what several of them mean
+together.
 """
 
 from __future__ import annotations
@@ -11,7 +12,9 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.sources import LINEAR
-from cexec.cmap.run.policy import DEFAULT_TERM_SEQ, parse_term_seq
+from cexec.cmap.results.journal import NEW, RESUME, RESUME_FAILED, RETRY_FAILED
+from cexec.cmap.run.policy import ALL_SLOTS, DEFAULT_TERM_SEQ, NO_LIMIT, Pace, Policy, parse_term_seq
+from cexec.errors import UsageError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
     from cexec.cmap.run.policy import Halt, Placement, Rate, TimeLimit
 
 CRASH_LIMIT = 5  # (ours)
+SPECULATE_AFTER = 1.5  # (ours) medians that a task may take before --speculate starts it a second time
+RETRIES = 1  # (GNU parallel)
+RETRIES_IF_VALIDATED = 2  # (ours) with --validate: what is rejected may be the worker's fault
+MOST_RETRIES = 1_000_000  # (ours)
 
 
 @dataclass(slots=True, kw_only=True)
@@ -56,6 +63,7 @@ class Options:
     tag: bool = False
     results: str = ""
     collect: str = ""
+    overwrite: bool = False
     # what happens to failures
     retries: int | None = None  # 0: without end
     timeout: TimeLimit | None = None
@@ -65,11 +73,42 @@ class Options:
     speculate: bool = False
     # state
     joblog: str = ""
+    report: str = ""
     state: str = ""
     resume: bool = False
     resume_failed: bool = False
     retry_failed: bool = False
+    repeat_once: bool = False
+    no_sync: bool = False
     # how fast
     jobs: Placement | None = None
     delay: float | None = None  # seconds
     rate: Rate | None = None
+
+
+def mode_of(options: Options) -> str:
+    """Returns the mode of the journal; raises `UsageError` for options that contradict one another."""
+    modes = {RESUME: options.resume, RESUME_FAILED: options.resume_failed, RETRY_FAILED: options.retry_failed}
+    given = [mode for mode, wanted in modes.items() if wanted]
+    if len(given) > 1:
+        raise UsageError(f"{given[0]} and {given[1]} cannot be used together")
+    if given and not options.state:
+        raise UsageError(f"{given[0]} needs the journal of the run that is to go on: --state FILE")
+    if options.repeat_once and not given:
+        raise UsageError(f"--repeat-once needs {RESUME}, {RESUME_FAILED} or {RETRY_FAILED}")
+    return given[0] if given else NEW
+
+
+def policy_of(options: Options) -> Policy:
+    retries = RETRIES_IF_VALIDATED if options.validate else RETRIES
+    if options.retries is not None:
+        retries = options.retries or MOST_RETRIES
+    return Policy(
+        retries=retries,
+        crash_limit=options.crash_limit,
+        speculate=SPECULATE_AFTER if options.speculate else 0.0,
+        halt=options.halt,
+        timeout=options.timeout or NO_LIMIT,
+        pace=Pace(options.delay or 0.0, options.rate),
+        placement=options.jobs or ALL_SLOTS,
+    )

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from cexec.client.attempt.program_plan import plan_programs
 from cexec.cmap.inputs.blocks import BlockReader
-from cexec.cmap.inputs.checks import check_blocks, check_rows
+from cexec.cmap.inputs.checks import check_block_task, check_blocks, check_rows
+from cexec.cmap.inputs.result_checks import ResultRules
 from cexec.cmap.inputs.sources import LINEAR, Selection, cut_blocks, table_from
 from cexec.cmap.inputs.store import spool_stream
 from cexec.cmap.inputs.task_plan import Plan, Work
@@ -22,45 +23,47 @@ from cexec.cmap.results import joblog
 from cexec.cmap.results.appending import AppendFile
 from cexec.cmap.results.attempt_files import AttemptFiles, make_results_directory, sweep
 from cexec.cmap.results.collect import Collected, Concatenated, DelimitedResults, Joblog, JsonResults, Live, Printed
-from cexec.cmap.results.journal import NEW, RESUME, RESUME_FAILED, RETRY_FAILED, Journal
+from cexec.cmap.results.commit import Committer
+from cexec.cmap.results.journal import NEW, RESUME, Journal
 from cexec.cmap.results.saver import Saver
+from cexec.cmap.results.syncing import Syncer
 from cexec.cmap.results.validate import Validator
 from cexec.cmap.run.parts import Parts
-from cexec.cmap.run.policy import ALL_SLOTS, NO_LIMIT, Pace, Policy
 from cexec.cmap.run.scheduler import Scheduler
 from cexec.cmap.run.worklist import Worklist
+from cexec.cmap.run_files import TABLES, named_files, open_table, results_directory
+from cexec.cmap.run_options import mode_of, policy_of
 from cexec.errors import UsageError
 from cexec.protocol.connection.frames import FIRST_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from typing import BinaryIO
 
     from cexec.client.aio.worker_search import Terms
     from cexec.cmap.inputs.tables import Table
-    from cexec.cmap.results.saver import ResultWriter
+    from cexec.cmap.results.commit import ResultWriter
     from cexec.cmap.run.observer import Observer
     from cexec.cmap.run_options import Options
 
-SPECULATE_AFTER = 1.5  # (ours) medians that a task may take before --speculate starts it a second time
-RETRIES = 1  # (GNU parallel)
-RETRIES_IF_VALIDATED = 2  # (ours) with --validate: what is rejected may be the worker's fault
-MOST_RETRIES = 1_000_000  # (ours)
 CONCAT, BLOCKS = "concat", "blocks"  # words of --collect
-TABLES = (".csv", ".jsonl")  # endings of --results that make it one file
 DEFAULT_BLOCK = 1 << 20  # bytes (GNU parallel) --block
 DEFAULT_END = b"\n"  # (GNU parallel) --recend
 TOKEN_SIZE = 8  # bytes (ours), for results of a run without a journal
 
 
 class Setup:
-    """`arguments` stood after `--`, `inputs` after `:::`; `application` is what the user calls the key."""
+    """`arguments` stood after `--`, `inputs` after `:::`.
+
+    `application` is what the user calls the key, and `key` is the path of its file.
+    """
 
     def __init__(
         self,
         options: Options,
         *,
         application: str,
+        key: str,
         fingerprint: str,
         arguments: Sequence[str],
         inputs: Sequence[tuple[str, list[str]]],
@@ -69,10 +72,17 @@ class Setup:
         self._options = options
         self._stdin = stdin
         self._opened: list[AppendFile] = []
+        self._syncer = Syncer(on=not options.no_sync)
         self.journal: Journal | None = None
-        self._mode = _mode(options)
+        self._mode = mode_of(options)
         self._check_combinations(inputs)
-        self.policy = _policy(options)
+        self._rules = ResultRules(
+            files=named_files(options, key),
+            kept_in=results_directory(options),
+            overwrite=options.overwrite,
+            resumed=self._mode != NEW,
+        )
+        self.policy = policy_of(options)
         self._validator = Validator(options.validate, "--validate") if options.validate else None
         self._collector = None
         if options.collect and options.collect not in (CONCAT, BLOCKS):
@@ -86,32 +96,29 @@ class Setup:
         self._application, self._fingerprint = application, fingerprint + hashes
         self._token = os.urandom(TOKEN_SIZE).hex()
 
-    def dry_run(self) -> Sequence[int]:
+    def dry_run(self) -> Iterable[int]:
         """Returns the rows that would be run, in their order."""
         if self._selection is None:
             raise UsageError("--dry-run cannot be used with --pipe: the tasks are not known before")
-        check_rows(self.plan, self._selection.ascending())
-        return list(self._selection)
+        self._check_rows(self._selection)
+        return self._selection
 
     def open(self) -> None:
         """Looks at every row, and opens what results go to."""
         options = self._options
         if options.state:
-            self.journal = Journal(options.state, self._mode, now=time.time())
+            self.journal = self._open_journal()
             self._token = self.journal.token
         self._worklist = self._make_worklist()
+        self._rules.finished, self._rules.may_write = self._worklist.is_done, True
         if self._mode != NEW:
             self._sweep()
         if self._selection is None:
             check_blocks(self.plan)
         else:
-            check_rows(self.plan, self._selection.ascending(), self._worklist.is_done)
-        if self._results_directory:
-            numbers: Iterable[int] | None = None if self._mode == NEW else ()  # those of --pipe are not known
-            if self._selection is not None:
-                numbers = self._selection.ascending()
-            done = self._worklist.is_done
-            make_results_directory(self._results_directory, numbers, lambda number: done(self.plan.task(number)))
+            self._check_rows(self._selection)
+        if self._rules.kept_in:
+            self._make_results_directory()
         self._writers = self._make_writers()
 
     def parts(self, terms: Terms, observers: Sequence[Observer], tell: Callable[[str], None]) -> Parts:
@@ -121,7 +128,8 @@ class Setup:
         order = None
         if ordered:
             order = count(1) if self._selection is None else self._selection.ascending()
-        self.saver = Saver(journal=self.journal, order=order, writers=self._writers, collector=self._collector)
+        committer = Committer(self.journal, self._writers, self._syncer)
+        self.saver = Saver(committer, journal=self.journal, order=order, collector=self._collector)
         scheduler = Scheduler(self.policy, self._worklist.numbers(), self.total)
         live = {STDOUT: self._out, STDERR: self._errors}
         return Parts(
@@ -130,7 +138,7 @@ class Setup:
             worklist=self._worklist,
             saver=self.saver,
             total=self.total,
-            files=lambda task: AttemptFiles(task, self._token, self._results_directory),
+            files=lambda task: AttemptFiles(task, self._token, self._rules.kept_in),
             live=(lambda task: Live(live, task, tag=options.tag)) if options.line_buffer else None,
             sequence=options.term_seq,
             program=self.program,
@@ -159,6 +167,11 @@ class Setup:
             return "there is no input"
         return f"of {done} task{'' if done == 1 else 's'} none is left for {self._mode}"
 
+    @property
+    def left_undone(self) -> list[str]:
+        """Says in words which tasks of the journal the user may expect to have been run, and why they were not."""
+        return self._worklist.left_undone(all_rows=not self._options.rows)
+
     def end_validators(self) -> None:
         """Kills the commands of --validate and --collect that run."""
         for validator in (self._validator, self._collector):
@@ -168,6 +181,7 @@ class Setup:
     def close(self) -> None:
         for file in self._opened:
             file.close()
+        self._syncer.close()
         if self.journal is not None:
             self.journal.close()
 
@@ -211,6 +225,18 @@ class Setup:
         seed = int.from_bytes(os.urandom(8), "big")
         return Selection(len(self._table), chosen=options.rows, order=options.order, seed=seed)
 
+    def _open_journal(self) -> Journal:
+        options = self._options
+        numbered = bool(self._rules.kept_in) or any("#" in t.used for t in self.plan.result_templates)
+        return Journal(
+            options.state,
+            self._mode,
+            now=time.time(),
+            sync=not options.no_sync,
+            numbered=numbered,
+            repeat_once=options.repeat_once,
+        )
+
     def _make_worklist(self) -> Worklist:
         options, blocks = self._options, None
         if self._selection is None:
@@ -224,6 +250,8 @@ class Setup:
             application=self._application,
             fingerprint=self._fingerprint,
             skip=lambda number: self.saver.skip(number),
+            check=lambda task: check_block_task(task, self._rules),
+            numbered=bool(self._rules.kept_in),
         )
 
     def _check_combinations(self, inputs: Sequence[object]) -> None:
@@ -251,21 +279,34 @@ class Setup:
 
     # results
 
-    @property
-    def _results_directory(self) -> str:
-        results = self._options.results
-        return "" if results.endswith(TABLES) else results
+    def _check_rows(self, selection: Selection) -> None:
+        has_variables = any(one is not None and one.is_command for one in (self._validator, self._collector))
+        check_rows(self.plan, selection.ascending(), self._rules, has_variables=has_variables)
+
+    def _make_results_directory(self) -> None:
+        numbers: Collection[int] | None = None if self._mode == NEW else ()  # those of --pipe are not known
+        if self._selection is not None:
+            numbers = self._selection.ascending()
+        rules = self._rules
+        make_results_directory(
+            rules.kept_in,
+            numbers,
+            lambda number: rules.finished(self.plan.task(number)),
+            overwrite=rules.overwrite,
+            advice=rules.advice,
+        )
 
     def _sweep(self) -> None:
         """Removes what a killed run has left in the directories of this one's results."""
-        directories = {self._results_directory} if self._results_directory else set()
+        directories = {self._rules.kept_in} if self._rules.kept_in else set()
         table, templates = self.plan.table, self.plan.result_templates
         if self._selection is None or table is None:  # --pipe
             directories.update(os.path.dirname(template.text) or "." for template in templates)
         else:
             for number in self._selection.ascending() if templates else ():
                 names = self.plan.result_names(table.row(number))
-                directories.update(os.path.dirname(name) or "." for name in names)
+                places = (os.path.realpath(name) if os.path.islink(name) else name for name in names)
+                directories.update(os.path.dirname(place) or "." for place in places)
         sweep(filter(os.path.isdir, directories), self._token)
 
     def _make_writers(self) -> list[ResultWriter]:
@@ -280,7 +321,7 @@ class Setup:
                 header = DelimitedResults.header(columns)
                 writers.append(DelimitedResults(self._append(options.results, "--results", header)))
             else:
-                writers.append(JsonResults(self._append(options.results, "--results")))
+                writers.append(JsonResults(self._append(options.results, "--results", JsonResults.BEGIN)))
         elif not options.line_buffer:
             if not options.collect:
                 writers.append(Printed(self._out, STDOUT, tag=options.tag))
@@ -291,35 +332,9 @@ class Setup:
             writers.append(Concatenated(self._out, headed=options.collect == BLOCKS))
         return writers
 
-    def _append(self, path: str, option: str, header: bytes = b"") -> AppendFile:
-        """Opens a file to add to; a new run refuses one that has something in it."""
-        if self._mode == NEW and os.path.isfile(path) and os.path.getsize(path):
-            raise UsageError(f"{option} {path} exists already; remove it, or go on with --state FILE --resume")
-        file = AppendFile.open(path, header)
+    def _append(self, path: str, option: str, header: bytes) -> AppendFile:
+        """Opens a file to add to."""
+        rules = self._rules
+        file = open_table(path, option, header, overwrite=rules.overwrite, resumed=rules.resumed)
         self._opened.append(file)
         return file
-
-
-def _mode(options: Options) -> str:
-    modes = {RESUME: options.resume, RESUME_FAILED: options.resume_failed, RETRY_FAILED: options.retry_failed}
-    given = [mode for mode, wanted in modes.items() if wanted]
-    if len(given) > 1:
-        raise UsageError(f"{given[0]} and {given[1]} cannot be used together")
-    if given and not options.state:
-        raise UsageError(f"{given[0]} needs the journal of the run that is to go on: --state FILE")
-    return given[0] if given else NEW
-
-
-def _policy(options: Options) -> Policy:
-    retries = RETRIES_IF_VALIDATED if options.validate else RETRIES
-    if options.retries is not None:
-        retries = options.retries or MOST_RETRIES
-    return Policy(
-        retries=retries,
-        crash_limit=options.crash_limit,
-        speculate=SPECULATE_AFTER if options.speculate else 0.0,
-        halt=options.halt,
-        timeout=options.timeout or NO_LIMIT,
-        pace=Pace(options.delay or 0.0, options.rate),
-        placement=options.jobs or ALL_SLOTS,
-    )

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cexec.client.attempt.descriptors import inspect, occupy_standard
+from cexec.client.attempt.descriptors import inspect, name_of, occupy_standard
 from cexec.client.attempt.signals import ENDING, EndedBySignal, die_of, end_by_default, end_by_exception
 from cexec.client.blocking.client import Client
 from cexec.client.request import (
@@ -28,7 +28,7 @@ from cexec.client.search.targets import requirements_from
 from cexec.errors import EXIT_TEMPORARY, CexecError, UsageError
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
-from cexec.protocol.connection.options import FETCH_ON_FAILURE, INTERRUPT, NO
+from cexec.protocol.connection.options import FETCH_ON_FAILURE, INTERRUPT, NO, WRITES
 from cexec.system.signal_state import set_at_start
 from cexec.system.storage.keyfile import find_client_key, key_descriptor, read_key
 
@@ -36,6 +36,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from cexec.client.attempt.descriptors import Descriptor
     from cexec.client.attempt.files import FilePlan
     from cexec.commands.common import Option
 
@@ -101,8 +102,6 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(words: list[str], arguments: list[str], options: Mapping[str, object], environ: Mapping[str, str]) -> int:
     """Runs one job: `words` are APP.pub and the KEY=VALUE pairs."""
-    if not words[0]:
-        raise UsageError("the name of the key is empty")
     path = find_client_key(words[0])
     environment = dict(_peer_variable(word) for word in words[1:])
     maximum = _whole(environ, ("CEXEC_MAXFD", "MAXFD"), DEFAULT_MAXFD, 0, HIGHEST_MAXFD)
@@ -115,6 +114,8 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
     occupy_standard()
     files = _files(options)
     program = None if files is None else files.program
+    if files is not None:
+        files.check_targets(_not_to_be_replaced(path, descriptors))
     requirements, for_ever = requirements_from(options, environ, {} if program is None else program.needs())
     for_ever = for_ever and not everywhere
     request = Request(
@@ -159,6 +160,17 @@ def _files(options: Mapping[str, object]) -> FilePlan | None:
     from cexec.client.attempt.files import plan_files
 
     return plan_files(sends or (), fetches or (), programs or ())  # type: ignore[arg-type]
+
+
+def _not_to_be_replaced(key: str, descriptors: list[Descriptor]) -> dict[tuple[int, int], str]:
+    """Returns the inodes that no fetched file may replace, and what each of them is."""
+    found = {d.inode: f"the file of {name_of(d.fd)}" for d in descriptors if d.regular and d.directions & WRITES}
+    try:
+        status = os.stat(key)
+        found[status.st_dev, status.st_ino] = "the key"
+    except OSError:
+        pass  # it was a descriptor, which has been read and closed
+    return found
 
 
 def _go_options(options: Mapping[str, object]) -> dict[str, str]:

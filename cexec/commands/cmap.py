@@ -28,7 +28,7 @@ from cexec.cmap.results.commit import unsaved
 from cexec.cmap.run.coordinator import Coordinator
 from cexec.cmap.run.policy import EXIT_NO_WORKER, EXIT_OTHER
 from cexec.cmap.setup import Setup
-from cexec.commands.cmap_options import cmap_options, options_from
+from cexec.commands.cmap_options import call_of, cmap_options, options_from
 from cexec.commands.cmap_watch import Watch, explain_main, watch_options
 from cexec.commands.common import print_error, print_line, run_click
 from cexec.errors import CexecError, LocalError, NoWorkerError, UsageError
@@ -96,9 +96,10 @@ def _run(
     inputs: Sequence[tuple[str, list[str]]],
 ) -> int:
     """Runs everything; returns the exit status for what went wrong, which of a key is the one that cexec has."""
-    key = _read_key(application)
+    path = find_client_key(application)
+    key = _read_key(path)
     try:
-        return _run_all(key, application, values, arguments, inputs)
+        return _run_all(key, path, application, values, arguments, inputs)
     except UsageError:
         raise
     except KeyboardInterrupt:
@@ -111,32 +112,36 @@ def _run(
 
 def _run_all(
     key: ClientKey,
+    path: str,
     application: str,
     values: Mapping[str, Any],
     arguments: Sequence[str],
     inputs: Sequence[tuple[str, list[str]]],
 ) -> int:
     options = options_from(values)
+    shared = _path_of_standard_input() if options.tee and options.dry_run else ""
     _raise_descriptor_limit()
     if not (inputs or options.arg_file or options.params or options.array or options.slices) and os.isatty(0):
         print_line("cmap: reading inputs from the terminal, one on each line; Ctrl-D ends them")
     setup = Setup(
         options,
         application=application,
+        key=path,
         fingerprint=key.fingerprint,
         arguments=arguments,
         inputs=inputs,
         stdin=_standard_input(unbuffered=options.pipe),
     )
     try:
-        if options.dry_run:
-            lines = dry_run(setup.plan, setup.dry_run(), application)
-            AppendFile(1, "standard output").append(encode(line) + b"\n" for line in lines)
-            return 0
         needs = None if setup.program is None else setup.program.needs()
         terms = _terms(key, values, os.environ, needs)
+        if options.dry_run:
+            lines = dry_run(setup.plan, setup.dry_run(), call_of(application, values, shared))
+            AppendFile(1, "standard output").append(encode(line) + b"\n" for line in lines)
+            return 0
+        watch = Watch(values, f"cmap {application}")
         setup.open()
-        watch = Watch(values, f"cmap {application}", setup.journal)
+        watch.begin(setup.journal)
         try:
             return asyncio.run(_coordinate(setup, terms, watch))
         finally:
@@ -156,6 +161,16 @@ def _standard_input(*, unbuffered: bool) -> BinaryIO:
     if not unbuffered and sys.stdin is not None:
         return sys.stdin.buffer
     return open(0, "rb", buffering=0, closefd=False)
+
+
+def _path_of_standard_input() -> str:
+    """Returns the name of the file that standard input is, at its beginning; empty if it is none."""
+    try:
+        path = os.readlink("/proc/self/fd/0")
+        there = os.lseek(0, 0, os.SEEK_CUR) == 0 and os.path.samestat(os.stat(path), os.fstat(0))
+    except OSError:
+        return ""
+    return path if there and os.path.isfile(path) else ""
 
 
 async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
@@ -192,6 +207,9 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
             print_line(f"cmap: --halt {setup.halt}; {attempts.not_done}{setup.advice}")
         elif not parts.scheduler.begun:
             print_line(f"cmap: nothing to do: {setup.why_nothing}")
+        for told in setup.left_undone:
+            print_line(f"cmap: {told}")
+            status = status or EXIT_OTHER
         return status
     except CexecError as error:
         left = {*setup.saver.unsaved, *attempts.running}
@@ -221,8 +239,7 @@ def _tell(text: str) -> None:
     print_line(f"cmap: {text}")
 
 
-def _read_key(name: str) -> ClientKey:
-    path = find_client_key(name)
+def _read_key(path: str) -> ClientKey:
     key = read_key(path, (ClientKey,), "cmap needs the client key that ckeygen wrote beside it (APP.pub)")
     try:
         key.identity.certificate.check_dates(time.time())

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import click
 
 from cexec.cmap.inputs.notation import parse_escapes, parse_ranges
+from cexec.cmap.inputs.shell_commands import Call
 from cexec.cmap.inputs.sources import LINEAR, parse_order
 from cexec.cmap.run.policy import (
     DEFAULT_TERM_SEQ,
@@ -23,33 +24,20 @@ from cexec.cmap.run.policy import (
     parse_term_seq,
     parse_timeout,
 )
-from cexec.cmap.run_options import CRASH_LIMIT, Options
-from cexec.commands import parameters
+from cexec.cmap.run_options import CRASH_LIMIT, MOST_RETRIES, Options
+from cexec.commands.parameters import AnyText, Parsed
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.system.units import parse_duration, parse_size, parse_whole
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
-MOST_RETRIES = 1_000_000  # (ours)
 MOST_ARGUMENTS = 10_000  # (ours) inputs of one task
-
-
-class CmapParsed(parameters.Parsed):
-    """As for every command, but an option without a default can be an empty text; `option` is its name in messages."""
-
-    def __init__(self, parse: Callable[[str, str], Any], option: str, *, empty_is_none: bool) -> None:
-        super().__init__(lambda text, _: parse(text, option))
-        self._empty_is_none = empty_is_none
-
-    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
-        """An empty text, such as that of a variable of the shell that is not set, is no option at all."""
-        return None if value == "" and self._empty_is_none else super().convert(value, param, ctx)
 
 
 def _typed(
     *names: str, parse: Callable[[str, str], Any], metavar: str, help: str, default: str | None = None
 ) -> Decorator:
     """An option with a value that is not just text."""
-    kind = CmapParsed(parse, names[0], empty_is_none=default is None)
+    kind = Parsed(parse, names[0])
     return click.option(
         *names, metavar=metavar, type=kind, default=default, show_default=default is not None, help=help
     )
@@ -101,13 +89,13 @@ OPTIONS: tuple[Decorator, ...] = (
     click.option(
         "--recend",
         metavar="STR",
-        type=CmapParsed(_parse_end, "--recend", empty_is_none=False),  # an empty text ends a record anywhere
+        type=Parsed(_parse_end, may_be_empty=True),  # an empty text ends a record anywhere
         help="With --pipe: what ends a record.  [default: \\n]",
     ),
     _flag("--tee", help="Every task gets all of standard input."),
     # what a task gives the worker
     _text("--stdin", metavar="FILE", help="A task's standard input, such as {}.", default=None),
-    _text("--stdin-text", metavar="TEXT", help="A task's standard input is this text.", default=None),
+    click.option("--stdin-text", metavar="TEXT", type=AnyText(), help="A task's standard input is this text."),
     _texts("--peer", metavar="KEY=TEXT", help="PEER_KEY in the program's environment."),
     _texts("--send", metavar="FILE", help="A file that the program finds in a directory of its own."),
     _texts("--input", metavar="NAME=TEMPLATE", help="Likewise, a file in which placeholders are filled in."),
@@ -122,6 +110,7 @@ OPTIONS: tuple[Decorator, ...] = (
     _flag("--tag", help="A task's inputs before each line of its output."),
     _text("--results", metavar="DIR|FILE", help="Keep outputs in a directory, FILE.csv or FILE.jsonl."),
     _text("--collect", metavar="WHAT", help="concat, blocks, a command or module:function."),
+    _flag("--overwrite", help="Replace results, a joblog and a report that are there."),
     # what happens to failures
     _typed(
         "--retries",
@@ -148,6 +137,8 @@ OPTIONS: tuple[Decorator, ...] = (
     _flag("--resume", help="Go on: run what is neither done nor failed."),
     _flag("--resume-failed", help="Go on: run what is not done."),
     _flag("--retry-failed", help="Run what has failed."),
+    _flag("--repeat-once", help="Go on: run again also what a worker with --once may have begun."),
+    _flag("--no-sync", help="Do not wait until results are on disk."),
     # where and how fast
     _typed(
         "-j",
@@ -178,7 +169,21 @@ def cmap_options(function: Callable[..., Any]) -> Callable[..., Any]:
     return function
 
 
+def call_of(application: str, values: Mapping[str, Any], shared: str) -> Call:
+    """Returns what the calls of cexec(1) that --dry-run prints have in common."""
+    words: list[str] = []
+    for name in ("need", "on", "not"):
+        words += [f"--{name}", ",".join(values[name])] if values[name] else []
+    for text in values["program"]:
+        words += ["--program", text]
+    if values["weight"] != 1:
+        words += ["--weight", str(values["weight"])]
+    if values["timeout"] is not None and values["timeout"].seconds:
+        words += ["--time-limit", f"{values['timeout'].seconds:.3f}".rstrip("0").rstrip(".")]
+    return Call(application, tuple(words), shared)
+
+
 def options_from(values: Mapping[str, Any]) -> Options:
     """Makes `Options` of what click has read; some other values are for those that search and watch."""
-    given = {field.name: values[field.name] for field in fields(Options)}
+    given = {field.name: values.get(field.name) for field in fields(Options)}
     return Options(**{name: value for name, value in given.items() if value is not None})

@@ -39,9 +39,9 @@ def watch_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Watch:
-    """Returns the observers that the options ask for; `values` are click's, `title` is that of the report."""
+    """The observers that the options ask for; `values` are click's, `title` is that of the report."""
 
-    def __init__(self, values: Mapping[str, Any], title: str, journal: Journal | None) -> None:
+    def __init__(self, values: Mapping[str, Any], title: str) -> None:
         self.observers: list[Observer] = []
         self._report: Report | None = None
         bar, eta, progress = values["bar"], values["eta"], values["progress"]
@@ -57,9 +57,16 @@ class Watch:
             self.observers.append(Display(self._history, bar=bar, eta=eta, progress=progress))
         if values["report"]:
             from cexec.cmap.watch.report import Report
+            from cexec.cmap.watch.report_file import ReportFile
 
-            self._report = Report(values["report"], self._history, title)
+            file = ReportFile(values["report"], overwrite=values["overwrite"])
+            self._report = Report(file, self._history, title)
             self.observers.append(self._report)
+
+    def begin(self, journal: Journal | None) -> None:
+        """Says that the run begins: nothing is wrong with its options."""
+        if self._report is not None:
+            self._report.begin()
         if journal is not None:
             from cexec.cmap.watch.explain import StatusNote
 
@@ -69,8 +76,10 @@ class Watch:
         """Says what there is to say, after the observers have heard that the run is over."""
         for line in statistics(self._history) if self._stats else failures(self._failures):
             print_line(line if self._stats else f"cmap: {line}")
-        if self._report is not None and self._report.problem:
-            print_line(f"cmap: {self._report.problem}")
+        if self._report is not None:
+            self._report.conclude()
+            if self._report.problem:
+                print_line(f"cmap: {self._report.problem}")
 
 
 @click.command("cmap explain", context_settings={"max_content_width": 100})

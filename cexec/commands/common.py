@@ -2,7 +2,7 @@
 
 Contract: an error line is `command: message` on stderr; characters that could move a terminal's cursor are escaped.
 click is imported only by `run_click`, since it costs a plain call 18 ms.  `run_click` also sets the command's signal
-state.
+state, and refuses options and arguments that are empty.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cexec.errors import EXIT_TEMPORARY, EXIT_USAGE, CexecError
+from cexec.errors import EXIT_TEMPORARY, EXIT_USAGE, CexecError, UsageError
 from cexec.system.reason import reason_of
 from cexec.system.signal_state import set_at_start
 
@@ -48,14 +48,19 @@ def run_click(command: click.Command, argv: list[str] | None, *, standard: bool 
 
     Without `standard` closed standard descriptors stay closed: cexec forwards those that are open.
     """
+    import io
+
     import click
 
     name = command.name or "cexec"
     if standard:
         _open_standard()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # a letter that the locale has not is no reason to fail
     try:
         set_at_start()  # a Ctrl-C that was blocked until now ends us here
         with command.make_context(name, list(sys.argv[1:] if argv is None else argv)) as context:
+            _refuse_empty(context)
             status: int = command.invoke(context)
             return status
     except click.exceptions.Exit as end:  # --help and --version
@@ -76,6 +81,32 @@ def run_click(command: click.Command, argv: list[str] | None, *, standard: bool 
         _give_up_output()
         print_error(name, f"cannot write to standard output: {reason_of(error)}")
         return EXIT_TEMPORARY
+
+
+def _refuse_empty(context: click.Context) -> None:
+    """Raises `UsageError` for a text that is empty, unless its type says that it `may_be_empty` (`parameters.AnyText`).
+
+    Such a text is mostly a variable of the shell that is not set: `--validate "$CHECK"` must not accept everything.
+    """
+    from click.core import ParameterSource
+
+    for parameter in context.command.params:
+        name = parameter.name or ""
+        if context.get_parameter_source(name) != ParameterSource.COMMANDLINE:
+            continue
+        if getattr(parameter.type, "may_be_empty", False):
+            continue
+        value = context.params.get(name)
+        texts = value if isinstance(value, tuple) else (value,)
+        if any(isinstance(text, str) and not text.strip() for text in texts):
+            shown = parameter.opts[-1] if parameter.opts[-1].startswith("-") else _argument(parameter)
+            raise UsageError(f"{shown} is empty; is a variable of the shell not set?")
+
+
+def _argument(parameter: click.Parameter) -> str:
+    """Returns the name of an argument in the usage line."""
+    words = (parameter.metavar or "").split()
+    return words[0].strip("[].") if words else (parameter.name or "").upper()
 
 
 def _open_standard() -> None:

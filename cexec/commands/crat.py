@@ -22,6 +22,7 @@ from cexec.net.group_sockets import GroupSockets
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.keys import ClientKey
 from cexec.system.storage.directories import config_directory
+from cexec.system.storage.identity import identify
 from cexec.system.storage.keyfile import client_key_files, find_client_key, read_key
 
 
@@ -38,6 +39,8 @@ def command(as_json: bool, output: str | None, stats: bool, files: tuple[str, ..
     """
     paths = [find_client_key(name) for name in files] or _found()
     keys, names = _read(paths, skip=not files)
+    if output is not None:
+        _refuse_key(output, paths)
     sink = LogOutput(output, as_json=as_json)
     groups = GroupSockets(groups_from_environment(os.environ), udp_port_from_environment(os.environ))
     receiver = GroupReceiver(groups, [key.mac1_key for key in keys], monotonic(), keep_strangers=True)
@@ -58,6 +61,14 @@ def _found() -> list[str]:
         where = config_directory() or "~/.config/cexec"
         raise UsageError(f"no *.pub here or in {where}; name the key files of the applications to be logged")
     return paths
+
+
+def _refuse_key(output: str, paths: list[str]) -> None:
+    """Lines in a key file would make it unusable."""
+    place = identify(output)
+    for path in paths:
+        if place.same_file(identify(path)):
+            raise UsageError(f"--output {output} is the key {path}; give another file")
 
 
 def _read(paths: list[str], *, skip: bool) -> tuple[list[ClientKey], list[str]]:

@@ -17,7 +17,7 @@ import click
 
 from cexec import __version__
 from cexec.commands.common import run_click
-from cexec.commands.parameters import Parsed
+from cexec.commands.parameters import AnyText, Parsed
 from cexec.errors import CertificateError, LocalError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.group_sockets import GroupSockets
@@ -131,7 +131,7 @@ LONGEST_BOOST = 10**9  # microseconds (ours): no client waits for a bid so long
 @click.version_option(__version__, prog_name="cservice", message="%(prog)s %(version)s")
 @click.argument("app")
 @click.argument("exe")
-@click.argument("arg", nargs=-1, type=click.UNPROCESSED)
+@click.argument("arg", nargs=-1, type=AnyText())
 def command(
     slots: int | None,
     name: str | None,

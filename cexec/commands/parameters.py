@@ -1,6 +1,6 @@
-"""Types of click's options whose text is read by the grammar of `system.units`.
+"""Types of click's options: texts that a parser turns into values, and texts that may be empty.
 
-Contract: a text that cannot be read is a `UsageError` that names the option; `run_click` prints it.
+Contract: a text that cannot be read, or is empty, is a `UsageError` that names the option; `run_click` prints it.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 import click
 
+from cexec.errors import UsageError
+
 if TYPE_CHECKING:
     ParamType: TypeAlias = click.ParamType[Any]
 else:
@@ -17,12 +19,25 @@ else:
 
 
 class Parsed(ParamType):
-    """The type of an option whose text `parse` turns into a value."""
+    """The type of an option whose text `parse` turns into a value; `option` is its name in messages."""
 
-    def __init__(self, parse: Callable[[str, str], Any]) -> None:
+    def __init__(self, parse: Callable[[str, str], Any], option: str = "", *, may_be_empty: bool = False) -> None:
         self.name = "text"
+        self.option = option
+        self.may_be_empty = may_be_empty
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
         """Returns the value; a default that is a value already stays as it is."""
-        return self._parse(value, param.opts[-1] if param else "") if isinstance(value, str) else value
+        if not isinstance(value, str):
+            return value
+        option = self.option or (param.opts[-1] if param else "")
+        if not value.strip() and not self.may_be_empty:
+            raise UsageError(f"{option} is empty; is a variable of the shell not set?")
+        return self._parse(value, option)
+
+
+class AnyText(click.types.StringParamType):
+    """The type of a text that means something even if it is empty."""
+
+    may_be_empty = True

@@ -1,8 +1,9 @@
 """The lines of a logger.  Each begins with the ancestor's text, and fields follow as `key=value`.
 
-Contract: pure but for the wall clock in the lines.  `take` returns the lines for an alert: at most one closing line for
-a job and one `rats out` line for an attempt, however many alerts report it.  `due(now)` closes the jobs whose client
-never said how they ended.  Memory is bounded.
+Contract: pure but for the wall clock in the lines.  `take` returns the lines for an alert: one closing line for a job
+and one `rats out` line for an attempt, however many alerts report it.  If worker and client tell different ends of a
+job, because its exit frame was lost, the later one has a closing line, too, which tells both.  `due(now)` closes the
+jobs whose client never said how they ended.  Memory is bounded.
 """
 
 from __future__ import annotations
@@ -31,10 +32,10 @@ class Line:
 
 
 class _Job:
-    __slots__ = ("attempts", "closed", "told")
+    __slots__ = ("attempts", "ends", "told")
 
     def __init__(self) -> None:
-        self.closed = False
+        self.ends: list[Alert] = []  # those that have a closing line
         self.attempts: set[int] = set()  # whose failure has been told
         self.told: tuple[Alert, str] | None = None  # the last abandoned attempt
 
@@ -82,7 +83,7 @@ class Reporter:
             else:
                 tally.abandoned += 1
                 job.told = (told, f"{client} vanished from {told.worker_address} for {name}")
-                if not job.closed:
+                if not job.ends:
                     self._waiting[told.job_id] = now + VANISHED_AFTER
             if told.attempt not in job.attempts:
                 job.attempts.add(told.attempt)
@@ -126,10 +127,16 @@ class Reporter:
 
     def _close(self, told: Alert, job: _Job, text: str) -> list[Line]:
         self._waiting.pop(told.job_id, None)
-        if job.closed:
+        if not all(_differs(told, end, job) for end in job.ends):
             return []
-        job.closed = True
-        return [Line(text, **_fields(told))]
+        fields = _fields(told)
+        if job.ends:
+            earlier = job.ends[-1]
+            text += f" after {_end_in_words(earlier)}"
+            if earlier.outcome == alert.COMPLETED:
+                fields.setdefault("status", earlier.status)
+        job.ends.append(told)
+        return [Line(text, **fields)]
 
     def _job(self, job_id: bytes) -> _Job:
         job = self._jobs.get(job_id)
@@ -138,6 +145,22 @@ class Reporter:
                 del self._jobs[next(iter(self._jobs))]
             job = self._jobs[job_id] = _Job()
         return job
+
+
+def _differs(told: Alert, end: Alert, job: _Job) -> bool:
+    """Returns True if an alert tells another end of the job than one that has a closing line.
+
+    A job is completed twice if the client has lost the first exit frame and repeated the job.
+    """
+    if told.outcome != end.outcome:
+        return True
+    return told.outcome == alert.COMPLETED and told.attempt > end.attempt and end.attempt in job.attempts
+
+
+def _end_in_words(end: Alert) -> str:
+    if end.outcome == alert.COMPLETED:
+        return f"{end.worker_address} completed it with exit code {end.status}"
+    return "the client gave up" if end.outcome == alert.GAVE_UP else "the client vanished"
 
 
 def _fields(told: Alert) -> dict[str, object]:

@@ -20,13 +20,14 @@ from time import monotonic
 
 from cexec.errors import CexecError, DisconnectedError
 from cexec.protocol.connection import frames
+from cexec.protocol.connection.records import SHORT_DATA
 from cexec.protocol.connection.session import Event
 from cexec.system.io.wakeup import poll_timeout
 from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cexec.protocol.connection.channel import Records
+    from cexec.protocol.connection.records import Records
     from cexec.protocol.connection.session import Session
     from cexec.system.io.fds import Sink, Source
 
@@ -66,8 +67,10 @@ class Pump:
         self._fd = connection.fileno()
         self._poll = select.poll()
         self._masks: dict[int, int] = {}
+        self._held = False  # frames wait for others, see `hold_back`
         self._deaf = False  # the peer takes no more bytes; those that it sent before are still read
         self._gone: CexecError | None = None  # the failure that ended the connection
+        self.read_all = True  # the last step has read everything that had come
 
     def watch(self, fd: int) -> None:
         """Lets `step` wait for this descriptor, too, until it is readable."""
@@ -89,12 +92,12 @@ class Pump:
     @property
     def wants_out(self) -> bool:
         """True if there is something to send that the connection may still take."""
-        return not self._deaf and not self.flushed
+        return not self._deaf and not self._held and not self.flushed
 
     @property
     def flushed(self) -> bool:
         """True if the kernel has taken every byte that was to be sent."""
-        return not self.records.data_to_send()
+        return self.records.all_sent
 
     def step(self, timeout: float | None = None) -> list[Event | Trouble]:
         """Waits for at most `timeout` seconds, None for any time, and moves bytes; returns the events."""
@@ -109,26 +112,45 @@ class Pump:
         return found
 
     def _step(self, timeout: float | None, found: list[Event | Trouble]) -> None:
+        now = monotonic()  # before the wait: a timeout is judged only if everything was read after it was due
         # Frames may be complete already: they came in one segment with the handshake, or the last step raised.
         self._take_frames(found)
         self._flush()
         ready = self._wait(0.0 if found else timeout)
         self.ready = {fd for fd in self._watched if fd in ready}
+        self.read_all = True
         if ready.get(self._fd, 0) & ~OUT:  # readable, or an error or a hang-up that recv will name
-            self._receive(found)
+            self.read_all = self._receive(found)
         if self._pending:
             self._write_sinks(ready, found)
         for stream, source in list(self.sources.items()):
             if source.fd < 0 or source.fd in ready:
                 self._read_source(stream, source, found)
-        now = monotonic()
-        if now >= self.session.next_timeout():
+        if self.read_all and now >= self.session.next_timeout():
             self.session.handle_timeout(now)
         self._flush()
 
     def flush(self) -> None:
-        """Sends as much as the kernel takes now."""
+        """Sends as much as the kernel takes now, unless frames are held back."""
         self._flush()
+
+    @property
+    def held(self) -> bool:
+        """True between `hold_back` and `let_go`."""
+        return self._held
+
+    def hold_back(self) -> None:
+        """Lets frames wait for those that follow soon, so that they travel together: each segment wakes the peer.
+
+        A long record, or one that finds no buffer, ends that.
+        """
+        self._held = True
+
+    def let_go(self) -> None:
+        """Sends what was held back, and holds back no more."""
+        if self._held:
+            self._held = False
+            self._flush()
 
     def write_out(self) -> list[Event | Trouble]:
         """Waits for the sinks and writes pending bytes, after the exit frame; the connection no longer matters."""
@@ -186,7 +208,7 @@ class Pump:
         """Returns the descriptors that the next step waits for, with their poll masks."""
         wanted = dict(self._watched)
         if self._gone is None:
-            wanted[self._fd] = IN if self._deaf or not self.records.data_to_send() else IN | OUT
+            wanted[self._fd] = IN | OUT if self.wants_out else IN
         for stream, source in self.sources.items():
             # A source without credit is left out, not registered with an empty mask: poll always reports a hang-up, and
             # a pipe whose writer has gone would wake us again and again.
@@ -203,14 +225,17 @@ class Pump:
 
     # from the connection to the sinks
 
-    def _receive(self, found: list[Event | Trouble]) -> None:
-        """Reads the connection until it is empty, at most RECEIVE_TURNS times: the sinks and sources wait meanwhile."""
+    def _receive(self, found: list[Event | Trouble]) -> bool:
+        """Reads the connection until it is empty, at most RECEIVE_TURNS times: the sinks and sources wait meanwhile.
+
+        Returns True if it is empty.
+        """
         for _ in range(RECEIVE_TURNS):
             buffer = self.records.receive_buffer()
             try:
                 size = self.connection.recv_into(buffer)
             except (BlockingIOError, InterruptedError):
-                return
+                return True
             except OSError as error:
                 raise DisconnectedError(f"disconnected unexpectedly: {reason_of(error)}") from None
             if size == 0:
@@ -220,8 +245,9 @@ class Pump:
             self._take_frames(found)
             self.note_part(size)
             if size < len(buffer):
-                return  # the socket is empty: another recv would only say so
+                return True  # another recv would only say so
             self._flush()  # sends new credit now, so that the peer does not pause while we go on reading
+        return False
 
     def note_part(self, size: int) -> None:
         """Tells the session if the last `size` bytes of the peer end in the middle of a record."""
@@ -321,6 +347,8 @@ class Pump:
                     found.append(Event(frames.END, stream=stream))
                 return
             self.records.send_data(self.session.data_head(stream, size), size)
+            if size > SHORT_DATA or not self.records.has_room:
+                self._held = False
             self._send()  # after each record, so that the kernel sends it while we read the next one
             if size < len(buffer):
                 return  # the source is empty for now: another read would only say so
@@ -333,7 +361,7 @@ class Pump:
             self._send()
 
     def _send(self) -> None:
-        while not self._deaf and (outgoing := self.records.data_to_send()):
+        while not self._deaf and not self._held and (outgoing := self.records.data_to_send()):
             try:
                 size = self.connection.sendmsg(outgoing[:MAXIMUM_BUFFERS])
             except (BlockingIOError, InterruptedError):

@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 # the first that is set counts; the others are the ancestor's names
 PORT_VARIABLES = ("CEXEC_LISTEN_PORTS", "CEXEC_LISTEN_PORT", "CEXEC_PORTS", "CEXEC_PORT")
 BACKLOG = 128  # connections (ours): twice what a client handles at once
+KEEP_IDLE, KEEP_INTERVAL, KEEP_COUNT = 5, 2, 5  # seconds, seconds, probes (protocol): 15 s until a peer is dead
 
 _SYN_RETRIES = 2  # (ours) with the kernel's intervals: given up after 7 s, and the caller's deadline is shorter
-_KEEP_IDLE, _KEEP_INTERVAL, _KEEP_COUNT = 5, 2, 5  # seconds, seconds, probes (protocol): 15 s until a peer is dead
 _PAIR_ATTEMPTS = 16  # (ours) to find one port that is free in both families
 _PORTS_NAMED = 8  # (ours) in an error message
 _MAPPED = "::ffff:"  # RFC 4291 section 2.5.5.2
@@ -210,8 +210,8 @@ def tune_stream_socket(stream: _socket.socket) -> None:
     stream.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
     stream.setsockopt(_socket.SOL_SOCKET, _socket.SO_KEEPALIVE, 1)
     idle = getattr(_socket, "TCP_KEEPIDLE", 0x10 if sys.platform == "darwin" else None)  # TCP_KEEPALIVE on macOS
-    options = ((idle, _KEEP_IDLE), (getattr(_socket, "TCP_KEEPINTVL", None), _KEEP_INTERVAL))
-    for option, value in (*options, (getattr(_socket, "TCP_KEEPCNT", None), _KEEP_COUNT)):
+    options = ((idle, KEEP_IDLE), (getattr(_socket, "TCP_KEEPINTVL", None), KEEP_INTERVAL))
+    for option, value in (*options, (getattr(_socket, "TCP_KEEPCNT", None), KEEP_COUNT)):
         if option is not None:
             stream.setsockopt(_socket.IPPROTO_TCP, option, value)
 

@@ -256,7 +256,7 @@ class Worker:
             elif isinstance(event, Queued):
                 known = self._heard.get(event.identity)
                 if known is not None:
-                    self._senders.answers.send(known, hello.QUEUED)
+                    self._senders.answers.send(known, hello.QUEUED, now=now)
             elif isinstance(event, Connect) and self._jobs.leased(event.identity):
                 self._jobs.offer(event.identity, now)
             elif isinstance(event, Connect):

@@ -30,9 +30,9 @@ from cexec.client.everywhere.shared_input import SharedInput
 from cexec.client.everywhere.worker_run import WorkerRun
 from cexec.errors import CexecError
 from cexec.protocol.base import sodium
-from cexec.protocol.connection.channel import Records
 from cexec.protocol.connection.frames import FIRST_FILE, Exit, Go, Stream
 from cexec.protocol.connection.options import READS, WRITES
+from cexec.protocol.connection.records import Records
 from cexec.protocol.connection.session import Session
 from cexec.system.io.fds import Sink, Source
 from tests.fake_worker import Connection

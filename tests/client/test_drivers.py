@@ -6,6 +6,7 @@ Each test plays the worker's end of a real connection, and runs on each driver.
 from __future__ import annotations
 
 import errno
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -13,14 +14,18 @@ from pathlib import Path
 import pytest
 
 from cexec.client.attempt import stepping
-from cexec.errors import DisconnectedError, LocalError, ProtocolError, RefusedError, SilentPeerError
+from cexec.client.blocking import driver as driver_of_cexec
+from cexec.client.everywhere import worker_run
+from cexec.errors import DisconnectedError, LocalError, ProtocolError, RefusedError, SilentPeerError, WithdrawnError
+from cexec.net import pump
 from cexec.net.pump import Pump, Trouble
 from cexec.protocol.base.limits import INITIAL_WINDOW, PING_INTERVAL
 from cexec.protocol.connection import frames, silence
 from cexec.protocol.connection.frames import EXITED, FIRST_FILE, HERE, LIMITED, PERMANENT, SIGNALLED
+from cexec.protocol.connection.records import Records
 from cexec.protocol.connection.session import Event
 from tests.client.drivers import DRIVERS, Outcome, Peer, Setting, exit_frame
-from tests.waiting import wait_until
+from tests.waiting import PATIENCE, wait_until
 
 STDIN = b"input " * 1000
 Play = Callable[[Peer], None]
@@ -133,8 +138,8 @@ def test_a_withdrawal_that_crosses_the_job(run: Run) -> None:
         peer.frame(frames.WITHDRAW, b"worker is stopping").wait_for_end()
 
     outcome = run(play)
-    assert isinstance(outcome.error, RefusedError)
-    assert (str(outcome.error), outcome.error.permanent) == ("worker is stopping", False)
+    assert isinstance(outcome.error, WithdrawnError)
+    assert str(outcome.error) == "worker is stopping"
 
 
 def test_a_worker_that_asks_for_the_program(run: Run, driver: str) -> None:
@@ -323,6 +328,54 @@ def test_a_silent_worker_whose_machine_answers_is_not_given_up(
         peer.wait_for_end()
 
     assert run(play).status == 0
+
+
+@pytest.mark.parametrize("moment", ["before a step", "behind a step"])
+def test_what_came_while_the_client_was_stopped_is_read_before_anything_is_judged(
+    run: Run, short_silence: None, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Regression: the kernel was asked about the worker's machine while its exit frame waited to be read."""
+    looks: list[float] = []
+    stopping, stopped, sent = threading.Event(), threading.Event(), threading.Event()
+    asleep = [0.0]
+    step = Pump.step
+
+    def clock() -> float:
+        return time.monotonic() + asleep[0]
+
+    def kernel(connection: object) -> tuple[bool, float]:
+        looks.append(clock())
+        return True, asleep[0]  # the machine has acknowledged something last before the client was stopped
+
+    def stopped_step(pump: Pump, timeout: float | None = None) -> list[Event | Trouble]:
+        found = step(pump, timeout) if moment == "behind a step" else None
+        if stopping.is_set():
+            stopped.set()
+            assert sent.wait(PATIENCE)
+            stopping.clear()
+            asleep[0] = 10_000.0
+        return step(pump, timeout) if found is None else found
+
+    buffer = Records.receive_buffer
+    monkeypatch.setattr(pump, "RECEIVE_TURNS", 1)
+    monkeypatch.setattr(Records, "receive_buffer", lambda records: buffer(records)[:1000])  # one step is not enough
+    monkeypatch.setattr(stepping, "unacknowledged", kernel)
+    monkeypatch.setattr(Pump, "step", stopped_step)
+    for module in (stepping, pump, driver_of_cexec, worker_run):
+        monkeypatch.setattr(module, "monotonic", clock)
+
+    def play(peer: Peer) -> None:
+        _, sink = start(peer)
+        wait_until(lambda: looks)
+        stopping.set()
+        assert stopped.wait(PATIENCE)
+        peer.write(sink, bytes(10_000)).end(sink)
+        exit_frame(peer, EXITED, 3)
+        sent.set()
+        peer.wait_for_end()
+
+    outcome = run(play)
+    assert (outcome.status, len(outcome.output)) == (3, 10_000)
 
 
 def test_input_that_is_not_read_costs_no_cpu(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,7 @@
 Contract: `Workers(program)` stands for the workers of a cluster; its `find_worker` and `FakeLease` have the public
 names of `client.aio`.  `program(lease, job, go)` is what runs: a coroutine that returns an `Exit` or raises what a
 lease raises.  `in_virtual_time(coroutine)` runs a coroutine in a loop whose clock moves only when everybody waits, so
-that an hour takes no time; `clock()` is then its time.
+that an hour takes no time; `clock()` is then its time, and `stop_clock_for` lets much of it pass at once.
 """
 
 from __future__ import annotations
@@ -49,10 +49,20 @@ class VirtualLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self._jumping.now
 
+    def jump(self, seconds: float) -> None:
+        self._jumping.now += seconds
+
 
 def clock() -> float:
     """The time of the loop that runs."""
     return asyncio.get_running_loop().time()
+
+
+def stop_clock_for(seconds: float) -> None:
+    """Makes it so much later at once, as for a process that was stopped."""
+    loop = asyncio.get_running_loop()
+    assert isinstance(loop, VirtualLoop)
+    loop.jump(seconds)
 
 
 def in_virtual_time(coroutine: Coroutine[Any, Any, T]) -> T:
@@ -79,18 +89,22 @@ class FakeWorker:
     def __init__(self, name: str, slots: int, *, once: bool = False) -> None:
         attributes = {"once": ""} if once else {}
         self.hello: Any = SimpleNamespace(
-            name=name, slots=slots, instance=name.encode().ljust(16), attributes=attributes
+            name=name, slots=slots, instance=name.encode().ljust(16), attributes=attributes, once=once
         )  # fmt: skip
         self.address = "10.0.0.1"
         self.taken = 0
         self.answers = True
+        self.rests_until = 0.0
 
 
 Program = Callable[["FakeLease", LeaseJob, Go], Awaitable[Exit]]
 
 
 class FakeLease:
-    """What the coordinator has of a worker; `complaints` and `signals` are what it said, with the time."""
+    """What the coordinator has of a worker; `complaints` and `signals` are what it said, with the time.
+
+    `blamed`: so many of the complaints are about the worker.
+    """
 
     def __init__(self, workers: Workers, worker: FakeWorker, go: Go) -> None:
         self.hello = worker.hello
@@ -99,6 +113,7 @@ class FakeLease:
         self.over = False
         self.ended = ""
         self.complaints: list[str] = []
+        self.blamed = 0
         self.signals: list[tuple[float, int]] = []
         self.signalled = asyncio.Event()
         self.jobs = 0
@@ -130,8 +145,16 @@ class FakeLease:
         self.signals.append((clock(), number))
         self.signalled.set()
 
-    def complain(self, key: object, job: LeaseJob, attempt: int, error: CexecError, duration: float) -> None:
+    def conclude(self) -> bool:
+        return self._workers.concludes
+
+    def complain(
+        self, key: object, job: LeaseJob, attempt: int, error: CexecError, duration: float, *, blame: bool = True
+    ) -> None:
         self.complaints.append(str(error))
+        self.blamed += blame
+        if blame:
+            self.worker.rests_until = clock() + self._workers.rest
 
     def release(self) -> None:
         self._end("released")
@@ -155,13 +178,15 @@ class Workers:
         self.searches = 0
         self.confirms_after = 0.001
         self.begins = True
+        self.rest = 0.0  # seconds for which a worker takes no job after it was blamed
+        self.concludes = False  # an exit frame has come that nobody has read yet
 
     async def find_worker(self, terms: Any, choose: Callable[[Any, str], Go]) -> Any:
         self.searches += 1
         until = clock() + (terms.times.accept or float("inf"))
         while clock() < until:
             for worker in self.workers:
-                if worker.answers and worker.taken < worker.hello.slots:
+                if worker.answers and clock() >= worker.rests_until and worker.taken < worker.hello.slots:
                     try:
                         go = choose(worker.hello, worker.address)
                     except CexecError:

@@ -20,8 +20,8 @@ from typing import Any
 import pytest
 
 from cexec.client.aio.lease import LeaseJob
+from cexec.cmap.inputs.file_names import PREFIX
 from cexec.cmap.inputs.sources import RANDOM
-from cexec.cmap.results.attempt_files import PREFIX
 from cexec.cmap.run.coordinator import Coordinator
 from cexec.cmap.run.observer import Observer
 from cexec.cmap.run_options import Options
@@ -30,9 +30,10 @@ from cexec.errors import DisconnectedError
 from cexec.protocol.connection.frames import Exit, Go
 from tests.cmap.fakes import FakeLease, Workers, clock, exited, in_virtual_time, read_input, terms
 
-ROWS = 40
+ROWS = 100
 FAILS = 13  # the row whose program always fails
 KILLED = -signal.SIGKILL
+KILLS = 3  # at least
 
 
 class Killer(Observer):
@@ -92,7 +93,8 @@ def _call(mode: str, seed: int, killer: Killer | None) -> int:
         return exited(4 if number == FAILS else 0)
 
     setup = Setup(
-        options, application="app.pub", fingerprint="f", arguments=["{id}"], inputs=[], stdin=io.BytesIO()
+        options, application="app.pub", key="app.pub", fingerprint="f",
+        arguments=["{id}"], inputs=[], stdin=io.BytesIO()
     )  # fmt: skip
     setup.open()
 
@@ -138,11 +140,16 @@ def test_a_run_without_interruption() -> None:
 def test_a_run_that_is_killed_again_and_again(seed: int) -> None:
     randomness = random.Random(seed)
     mode, kills = "", 0
-    while (status := run(mode, seed + 100 * kills, Killer(randomness.randint(1, 5), randomness.randint(0, 9)))) < 0:
+    # Tasks are saved in groups: the first kills come before much is saved, the others whenever something has been.
+    killers = [Killer(0, randomness.randint(15, 50)) for _ in range(KILLS)]
+    while True:
+        killer = killers.pop() if killers else Killer(randomness.randint(1, 5), randomness.randint(0, 9))
+        if (status := run(mode, seed + 100 * kills, killer)) >= 0:
+            break
         assert status == KILLED
         mode, kills = "resume", kills + 1
     assert status in (0, 1)  # 0 if the row that fails did so before the last kill
-    assert kills >= 3
+    assert kills >= KILLS
     check_everything(failures=1)
 
 

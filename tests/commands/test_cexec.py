@@ -70,6 +70,29 @@ def test_wrong_words_are_status_100_and_one_line(
     assert expected in message(cexec(*words), 100)
 
 
+@pytest.mark.parametrize("output", ["app.pub", "link", "hard", "out"])
+def test_a_file_that_is_fetched_replaces_neither_the_key_nor_an_output(tmp_path: Path, output: str) -> None:
+    key = Application(tmp_path).public
+    before = key.read_bytes()
+    (tmp_path / "link").symlink_to(key)
+    (tmp_path / "hard").hardlink_to(key)
+    settings = local_environment({"CEXEC_GROUP": ELSEWHERE, **SOON})
+    with open(tmp_path / "out", "wb") as out:
+        argv = command("cexec", "app.pub", "--fetch", f"x={output}")
+        ended = subprocess.run(argv, cwd=tmp_path, env=settings, stdout=out, stderr=subprocess.PIPE, timeout=30)
+    what = "the file of standard output" if output == "out" else "the key"
+    assert (ended.returncode, ended.stderr.decode()) == (100, f"cexec: cannot fetch into {output}: it is {what}\n")
+    assert key.read_bytes() == before
+
+
+def test_a_variable_that_the_kernel_would_refuse_is_wrong_use(application: Application) -> None:
+    name = "PEER_A="
+    longest = "x" * (131_071 - len(name))
+    assert "no worker" in message(cexec(application.public, f"A={longest}"), 111)
+    said = message(cexec(application.public, f"A={longest}x"), 100)
+    assert said == "variable PEER_A is 131065 bytes and can be 131064; give the rest as standard input"
+
+
 @pytest.mark.parametrize("options", [[], ["--all"]], ids=["one", "all"])
 def test_more_than_a_worker_can_be_told_is_wrong_use_before_anybody_is_asked(
     application: Application, options: list[str]

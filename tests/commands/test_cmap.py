@@ -12,7 +12,7 @@ import signal
 import subprocess
 import termios
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -24,52 +24,11 @@ from cexec.cmap.watch.explain import explain
 from cexec.commands.cexec import main as cexec_main
 from cexec.commands.cmap import main, split_command
 from cexec.errors import CexecError, UsageError
+from tests.cluster import DEADLINE, Cluster
 from tests.environment import ROOT, command, local_environment
 from tests.needs import require_namespaces, require_tool
-from tests.service import Application, Service
+from tests.service import Application
 from tests.waiting import wait_until
-
-DEADLINE = 30.0  # seconds for whatever a test waits for
-WAITING = re.compile(r"^cmap: (?:no worker of \S+ has answered|\d+ workers?, all \d+ slots busy); .*\n", re.MULTILINE)
-
-
-class Cluster:
-    """A worker with four slots that evaluates PEER_RUN, if there is one, and echoes its input otherwise."""
-
-    def __init__(self, directory: Path) -> None:
-        self.application = Application(directory)
-        program = ["sh", "-c", 'eval "${PEER_RUN:-cat}"', "sh"]
-        options = ["-j", "4", "--allow-args", "--private-dir"]
-        self.service = Service(self.application, program, options)
-
-    def argv(self, *words: str | os.PathLike[str]) -> list[str]:
-        return command("cmap", self.application.public, *words)
-
-    def run(self, *words: str | os.PathLike[str], input: bytes = b"", **options: Any) -> Result:
-        result = subprocess.run(
-            self.argv(*words), input=input, capture_output=True, env=local_environment(), timeout=DEADLINE, **options
-        )
-        return Result(result)
-
-    def start(
-        self, *words: str | os.PathLike[str], environment: Mapping[str, str] | None = None, **options: Any
-    ) -> Any:
-        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        return subprocess.Popen(self.argv(*words), env=local_environment(environment), **pipes, **options)
-
-
-class Result:
-    """What a call did; `err` is without the notes for a person who waits, which a slow machine brings out anywhere."""
-
-    def __init__(self, result: subprocess.CompletedProcess[bytes]) -> None:
-        self.status = result.returncode
-        self.out = result.stdout.decode()
-        self.err = WAITING.sub("", result.stderr.decode())
-
-    @property
-    def lines(self) -> list[str]:
-        """In no order."""
-        return sorted(self.out.splitlines())
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +111,7 @@ def test_every_task_gets_the_same_standard_input(cluster: Cluster) -> None:
 
 def test_a_dry_run_runs_nothing(cluster: Cluster) -> None:
     result = cluster.run("--dry-run", "--stdout", "{}.out", "--", "-q", "{}", ":::", "a b")
-    assert result.out == f"cexec {cluster.application.public} -- -q 'a b' > 'a b.out'\n"
+    assert result.out == f"cexec -n {cluster.application.public} -- -q 'a b' > 'a b.out'\n"
     assert not os.listdir()
     with open("/dev/full", "wb") as full:
         argv = cluster.argv("--dry-run", ":::", "a")
@@ -322,7 +281,7 @@ def test_a_task_that_takes_its_workers_with_it_is_given_up_and_named(cluster: Cl
     assert time.monotonic() - began < 19.0  # regression: 5 s for each of four crashes
     reasons = {row["seq"]: row["reason"] for row in map(json.loads, Path("t.jsonl").read_text().splitlines())}
     assert reasons[1] == ""
-    assert reasons[2].endswith("; 4 workers were lost while it ran (--crash-limit)")
+    assert reasons[2].endswith("; 4 workers were lost while it ran alone (--crash-limit)")
 
 
 def test_a_full_disk_stops_the_run_and_says_what_is_not_saved(cluster: Cluster) -> None:
@@ -549,7 +508,7 @@ WRONG: Sequence[tuple[tuple[str, ...], str]] = (
     (("--stdout", "{}", ":::", "new", "present"), "row 2: result present exists already"),
     (("--results", "present/x", ":::", "a"), "--results present/x: not a directory"),
     (("--joblog", "present", ":::", "a"), "--joblog present exists already"),
-    (("--joblog", ".", ":::", "a"), "cannot write .: is a directory"),
+    (("--joblog", ".", ":::", "a"), "--joblog . is a directory, but must be a file"),
     (("--joblog", "no/log", ":::", "a"), "cannot write no/log: no such file or directory"),
     (("--results", "no/t.csv", ":::", "a"), "cannot write no/t.csv: no such file or directory"),
     (("--state", "no/state", ":::", "a"), "cannot write no/state: no such file or directory"),

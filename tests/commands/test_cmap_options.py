@@ -67,11 +67,6 @@ def test_options_are_values(words: tuple[str, ...], name: str, value: object) ->
     assert all(getattr(options, other) == getattr(Options(), other) for other in others)
 
 
-@pytest.mark.parametrize("name", ["--array", "--slices", "-n", "--block", "--retries", "--timeout", "-j", "--rate"])
-def test_an_empty_text_is_no_option(name: str) -> None:
-    assert options_from(read(name, "")) == Options()
-
-
 @pytest.mark.parametrize(
     ("name", "text"),
     [

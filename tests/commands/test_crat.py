@@ -57,6 +57,18 @@ def test_keys_are_looked_for_where_the_user_keeps_configuration(tmp_path: Path, 
         process.terminate()
 
 
+@pytest.mark.parametrize("output", ["app.pub", "link", "hard"])
+def test_lines_are_not_added_to_a_key(tmp_path: Path, output: str) -> None:
+    key = Application(tmp_path).public
+    before = key.read_bytes()
+    (tmp_path / "link").symlink_to(key)
+    os.link(key, tmp_path / "hard")
+    with crat(tmp_path, "--output", output, "app.pub") as process:
+        _, said = process.communicate(timeout=30)
+    assert (process.returncode, said) == (100, f"crat: --output {output} is the key app.pub; give another file\n")
+    assert key.read_bytes() == before
+
+
 def test_without_a_key_it_says_where_it_has_looked(tmp_path: Path) -> None:
     with crat(tmp_path, env=local_environment({"HOME": "/h", "XDG_CONFIG_HOME": str(tmp_path)})) as process:
         _, errors = process.communicate(timeout=20)

@@ -51,7 +51,7 @@ def killed(scene: Scene) -> None:
     signal_all(scene, [signal.SIGKILL])
 
 
-@row("stopped for 4 s", CLIENT, "SIGSTOP of every client (`cexec`, `--all`, `cmap`) for 4 s, twice", quick=True)
+@row("stopped for 4 s", CLIENT, "SIGSTOP of every client (`cexec`, `--all`, `cmap`) for 4 s, twice")
 def stopped(scene: Scene) -> None:
     for _ in range(2):
         scene.work(6)

@@ -26,7 +26,7 @@ def lasting(scene: Scene, **settings: float) -> None:
         scene.work(4)
 
 
-@row("datagrams lost", NETWORK, "every host loses 30 % of the datagrams that come", quick=True)
+@row("datagrams lost", NETWORK, "every host loses 30 % of the datagrams that come")
 def datagrams_lost(scene: Scene) -> None:
     with scene.fault():
         for host in scene.lab.hosts:
@@ -57,7 +57,7 @@ def damage_with_good_checksums(scene: Scene) -> None:
     lasting(scene, forge=0.01)
 
 
-@row("connections reset", NETWORK, "all connections of all hosts are reset at one moment, three times", quick=True)
+@row("connections reset", NETWORK, "all connections of all hosts are reset at one moment, three times")
 def connections_reset(scene: Scene) -> None:
     for _ in range(3):
         scene.work(8)

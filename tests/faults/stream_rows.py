@@ -26,7 +26,7 @@ def damage(
                 scene.bad_relay.damage(what, direction, place * length // places)
 
 
-@row("cut", STREAM, "FIN at 32 places of a small session, both directions", layout=LAYOUT, plan=PLAN, quick=True)
+@row("cut", STREAM, "FIN at 32 places of a small session, both directions", layout=LAYOUT, plan=PLAN)
 def cut(scene: Scene) -> None:
     damage(scene, CUT)
 

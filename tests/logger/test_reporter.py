@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from cexec.logger.reporter import VANISHED_AFTER, Reporter
 from cexec.protocol.base.keys import OwnerKey
 from cexec.protocol.datagrams import alert
@@ -13,11 +15,13 @@ CLIENT = OWNER.client_key().identity.certificate
 WORKER = OWNER.worker_key("w1").identity.certificate
 
 
-def told(outcome: int, attempt: int = 1, job: bytes = b"j" * 16, status: int = 0, complaint: int = 0) -> Alert:
+def told(
+    outcome: int, attempt: int = 1, job: bytes = b"j" * 16, status: int = 0, complaint: int = 0, at: str = "10.0.0.3"
+) -> Alert:
     by_worker = outcome in (alert.COMPLETED, alert.ABANDONED)
     return Alert(
         outcome=outcome, certificate=WORKER if by_worker else CLIENT, job_id=job, attempt=attempt, status=status,
-        client_name="alice", client_address="10.0.0.6", worker_name="w1", worker_address="10.0.0.3",
+        client_name="alice", client_address="10.0.0.6", worker_name="w1", worker_address=at,
         complaint=complaint,
         duration=1500, received=10, sent=20,
     )  # fmt: skip
@@ -44,7 +48,6 @@ def test_a_job_is_closed_once_and_an_attempt_told_once() -> None:
         told(alert.COMPLAINT, 2),
         told(alert.COMPLETED, 3),
         told(alert.COMPLETED, 2),
-        told(alert.GAVE_UP, 3),
     ) == [
         "10.0.0.6 rats out 10.0.0.3 for foo.pub",
         "10.0.0.6 rats out 10.0.0.3 for foo.pub",
@@ -58,6 +61,49 @@ def test_a_client_that_gives_up_closes_its_job() -> None:
         "10.0.0.6 rats out 10.0.0.3 for foo.pub",
         "10.0.0.6 gave up for foo.pub",
     ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "closing"),
+    [
+        (alert.COMPLETED, alert.GAVE_UP, "10.0.0.6 gave up for foo.pub after 10.0.0.3 completed it with exit code 7"),
+        (
+            alert.GAVE_UP, alert.COMPLETED,
+            "10.0.0.6 completed by 10.0.0.3 for foo.pub exit code 7 after the client gave up",
+        ),
+    ],
+)  # fmt: skip
+def test_a_job_whose_exit_frame_was_lost_is_told_with_both_ends(first: int, second: int, closing: str) -> None:
+    """Regression: the only closing line said "completed", and nothing that the client had given up."""
+    journal = Reporter()
+    assert len(texts(journal, told(first, status=7), told(alert.COMPLAINT))) == 2
+    (line,) = journal.take(told(second, status=7 if second == alert.COMPLETED else 0), "foo.pub", "10.9.9.9", 0.0)
+    assert line.text == closing
+    assert (line.fields["job"], line.fields["status"]) == ("6a" * 16, 7)
+    assert texts(journal, told(alert.GAVE_UP), told(alert.COMPLETED), told(alert.GAVE_UP)) == []
+
+
+def test_a_job_that_was_repeated_because_its_exit_frame_was_lost_is_told_with_both_workers() -> None:
+    journal = Reporter()
+    assert texts(
+        journal, told(alert.COMPLETED, 1), told(alert.COMPLAINT, 1), told(alert.COMPLETED, 2, status=1, at="10.0.0.4")
+    ) == [
+        "10.0.0.6 completed by 10.0.0.3 for foo.pub exit code 0",
+        "10.0.0.6 rats out 10.0.0.3 for foo.pub",
+        "10.0.0.6 completed by 10.0.0.4 for foo.pub exit code 1 after 10.0.0.3 completed it with exit code 0",
+    ]  # fmt: skip
+    assert texts(journal, told(alert.COMPLETED, 1), told(alert.COMPLETED, 2)) == []
+
+
+def test_a_client_that_comes_back_after_it_has_vanished_is_told() -> None:
+    journal = Reporter()
+    assert texts(journal, told(alert.ABANDONED)) == ["10.0.0.6 rats out 10.0.0.3 for foo.pub"]
+    assert len(journal.due(VANISHED_AFTER)) == 1
+    assert texts(journal, told(alert.COMPLETED, 2)) == [
+        "10.0.0.6 completed by 10.0.0.3 for foo.pub exit code 0 after the client vanished"
+    ]
+    assert texts(journal, told(alert.ABANDONED, 3)) == ["10.0.0.6 rats out 10.0.0.3 for foo.pub"]
+    assert journal.next_timeout() is None
 
 
 def test_a_client_that_vanishes_closes_its_job_after_a_while() -> None:

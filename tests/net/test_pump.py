@@ -19,7 +19,7 @@ from cexec.net.pump import Pump
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import INITIAL_WINDOW, MAXIMUM_DATA, RECORD_HEADER
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.channel import MAXIMUM_WAITING
+from cexec.protocol.connection.records import MAXIMUM_WAITING
 from cexec.protocol.connection.session import Event, Session
 from cexec.protocol.connection.unfinished_record import ANSWERS, QUIET
 from cexec.system.io import fds

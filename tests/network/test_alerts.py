@@ -11,9 +11,10 @@ from typing import Any
 import pytest
 
 from tests.campaigns import cmap
-from tests.environment import command, local_environment
+from tests.environment import LOOPBACK_GROUP, command, local_environment
 from tests.loggers import Crat
-from tests.service import Application
+from tests.service import Application, Service
+from tests.tampering import TO_CLIENT, Damage, Tamperer
 
 Start = Callable[..., Any]
 
@@ -44,6 +45,27 @@ def test_a_failed_attempt_is_ratted_out_and_the_job_given_up(
     assert sum("rats out" in line for line in crat.lines()) == 2
     assert sum("complaint=disconnected" in line for line in crat.lines()) == 2
     assert sum("completed" in line for line in crat.lines()) == 0
+
+
+def test_a_job_whose_exit_frame_is_lost_is_told_with_both_ends(application: Application, tmp_path: Path) -> None:
+    """Regression: the closing line said that the job was completed, and hid that the client had given up."""
+    hearing, announcing = ({"CEXEC_GROUP": LOOPBACK_GROUP, "CEXEC_UDP_PORT": port} for port in ("3021", "3022"))
+    logger = Crat(tmp_path, application.public, environment=hearing)
+    worker = Service(application, ["cat"], ["--speed", "1"], environment=hearing)
+    with Tamperer(3022, 3021) as whole:
+        assert application.run(input=b"some input", environment=announcing).returncode == 0
+    cut = Damage(TO_CLIENT, cut=whole.carried[TO_CLIENT] - 1)  # the exit frame is what a worker says last
+    with Tamperer(3022, 3021, cut):
+        assert application.run("--retries", "0", input=b"some input", environment=announcing).returncode == 111
+    (line,) = logger.wait_for("gave up")
+    job = line.split(" job=")[1].split()[0]
+    (completed, ratted_out, gave_up) = [line for line in logger.lines() if job in line]
+    assert "127.0.0.1 completed by 127.0.0.1 for app.pub exit code 0 time=" in completed
+    assert "rats out" in ratted_out
+    assert "127.0.0.1 gave up for app.pub after 127.0.0.1 completed it with exit code 0 time=" in gave_up
+    assert "status=0" in gave_up and 'complaint="gave up"' in gave_up
+    worker.close()
+    logger.close()
 
 
 def test_cmap_rats_out_a_killed_worker_once_for_each_task_that_it_ran(

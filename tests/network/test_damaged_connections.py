@@ -17,7 +17,7 @@ import pytest
 
 from cexec.errors import CexecError
 from cexec.protocol.base import sodium
-from cexec.protocol.base.limits import FRAME_HEADER, RECORD_HEADER
+from cexec.protocol.base.limits import FRAME_HEADER, FRAME_LENGTH, RECORD_HEADER
 from tests.environment import LOOPBACK_GROUP
 from tests.fake_worker import Connection, FakeWorker, HungUpError
 from tests.service import Application, Service
@@ -28,7 +28,7 @@ INPUT = b"a few bytes of input"
 STATUS, OUTPUT = 0, INPUT + b"\n"
 PROGRAM = 'all=$(cat); echo "$all"'  # one write: every session has the same bytes
 # The client's last word, that it needs the worker no more, is no part of the job.
-LAST_WORD = RECORD_HEADER + FRAME_HEADER + sodium.aead(sodium.aead_names()[0]).tag_size
+LAST_WORD = RECORD_HEADER + FRAME_LENGTH + FRAME_HEADER + sodium.aead(sodium.aead_names()[0]).tag_size
 STEP = 37  # bytes between two offsets in a short run
 AT_ONCE = 3
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 import pytest
 
-from cexec.protocol.base.limits import INITIAL_WINDOW, MAXIMUM_DATA, MAXIMUM_FRAME, RECORD_HEADER
+from cexec.protocol.base.limits import FRAME_LENGTH, INITIAL_WINDOW, MAXIMUM_DATA, MAXIMUM_FRAME, RECORD_HEADER
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import ENDED, EXITED, READER_CLOSED, Ending, Exit
 from cexec.protocol.connection.options import READS, WRITES
@@ -126,7 +126,7 @@ def sends_a_frame_that_only_clients_send(connection: Connection) -> None:
 
 
 def sends_an_oversized_record(connection: Connection) -> None:
-    connection.take().start().raw((MAXIMUM_FRAME + 33).to_bytes(RECORD_HEADER, "big"))
+    connection.take().start().raw((FRAME_LENGTH + MAXIMUM_FRAME + 33).to_bytes(RECORD_HEADER, "big"))
     connection.wait_for_end()
 
 

@@ -15,10 +15,12 @@ from hypothesis import strategies as st
 
 from cexec.errors import CexecError, DisconnectedError
 from cexec.protocol.base import keys, noise, sodium
+from cexec.protocol.base.limits import FIRST_REVISION, SECOND_REVISION
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.channel import ClientHandshake, Records, WorkerHandshake
+from cexec.protocol.connection.channel import ClientHandshake, WorkerHandshake
 from cexec.protocol.connection.frames import Exit, Go, Stream
 from cexec.protocol.connection.options import READS, WRITES
+from cexec.protocol.connection.records import Records
 from cexec.protocol.connection.session import Event, Session
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.announcement import OpenedAnnouncement, SealedAnnouncement, open_announcement
@@ -79,11 +81,17 @@ def cut_anywhere(data: bytes) -> list[bytes]:
     return [data[:size] for size in range(len(data))]
 
 
-def record_pair(cipher: str, *, proved: bool = True) -> tuple[Records, Records]:
+each_revision = pytest.mark.parametrize("revision", [FIRST_REVISION, SECOND_REVISION])
+
+
+def record_pair(cipher: str, *, proved: bool = True, packed: bool = False) -> tuple[Records, Records]:
     """Two ends of a connection with well-known keys."""
     one, other = b"\x11" * 32, b"\x22" * 32
     aead = sodium.aead(cipher)
-    return Records(aead, one, other, proved=proved), Records(aead, other, one, proved=proved)
+    return (
+        Records(aead, one, other, proved=proved, packed=packed),
+        Records(aead, other, one, proved=proved, packed=packed),
+    )
 
 
 def sent_bytes(records: Records) -> bytes:
@@ -94,7 +102,7 @@ def sent_bytes(records: Records) -> bytes:
 
 
 def transport_keys(records: Records) -> tuple[bytes, bytes]:
-    return records.keys[1:]
+    return records.keys[2:]
 
 
 class Side:
@@ -283,14 +291,15 @@ def join(
     *,
     sealed: SealedAnnouncement | None = None,
     robots: bool = False,
+    revision: int = SECOND_REVISION,
     worker_ciphers: list[str] | None = None,
     client_ciphers: list[str] | None = None,
     **wire: object,
 ) -> Wire:
     """A client and a worker at the two ends of a new connection; nothing has been said yet."""
     sealed = sealed or application.announce()
-    ciphers = {} if worker_ciphers is None else {"ciphers": worker_ciphers}
-    worker = worker_handshake(application.hear(sealed).handshake(), application.worker, **ciphers)
+    offer: dict[str, object] = {} if worker_ciphers is None else {"ciphers": worker_ciphers}
+    worker = worker_handshake(application.hear(sealed).handshake(), application.worker, revision=revision, **offer)
     client = client_handshake(sealed.handshake(), application.client, client_ciphers)
     make: Callable[..., Side] = WorkerRobot if robots else Side
     make_client: Callable[..., Side] = ClientRobot if robots else Side

@@ -9,7 +9,6 @@ only be closed.  docs/protocol.md section 4.4.
 
 from __future__ import annotations
 
-import _socket
 import asyncio
 from math import inf
 from time import monotonic
@@ -19,7 +18,7 @@ from cexec.client.attempt.attempt import LOST, Attempt
 from cexec.client.attempt.program_plan import asked
 from cexec.client.attempt.stepping import advance
 from cexec.client.search.failure_alert import FailedAttempt, send_alert
-from cexec.errors import CexecError, DisconnectedError, LocalError, RefusedError
+from cexec.errors import CexecError, DisconnectedError, LocalError, WithdrawnError
 from cexec.net.liveness import hurry
 from cexec.net.pump import LEAST_CREDIT, Pump
 from cexec.protocol.base import sodium
@@ -41,7 +40,7 @@ if TYPE_CHECKING:
     from cexec.system.io.fds import Sink, Source
 
 
-_CORK: int | None = getattr(_socket, "TCP_CORK", None)
+MOST_UNREAD = 64  # steps (ours) in which all is read that can wait in the kernel: a peer may go on sending for ever
 
 
 class LeaseJob:
@@ -146,21 +145,22 @@ class Lease:
         """Runs the job that the worker has been given, to its end.
 
         When the program starts, `began` is called with True if the job must never be repeated.  Raises `RefusedError`
-        if the program was not started, `LocalError` if a sink or a source fails.  Sources are read at once.
+        if the program was not started, `WithdrawnError` if the worker took its offer back before, `LocalError` if a
+        sink or a source fails.  Sources are read at once.
         """
         if self.over:
             job.close()
-            raise RefusedError("the worker has withdrawn its offer", permanent=False)
+            raise WithdrawnError("the worker has hung up")
         attempt = self._attempt = Attempt(once=self.once)
         self._pump.sinks.update(job.sinks)
         self._pump.sources.update(job.sources)
         result = None
         try:
-            self._hold_back(True)  # GO and a short input travel together
+            self._pump.hold_back()  # GO and a short input travel together
             self._step()
             if self._eager:
                 self._step()  # a second step finds the end of the input, so it travels in the same segment
-            self._hold_back(False)
+            self._pump.let_go()
             while result is None:
                 while result is None and (event := attempt.next_event()) is not None:
                     result = self._handle(event, job, began)
@@ -174,15 +174,31 @@ class Lease:
             self._pump.sinks.clear()
             job.close()
 
+    def conclude(self) -> bool:
+        """Reads all that has come; returns True if the job is over with it, so that `run` returns or raises."""
+        attempt = self._attempt
+        for _ in range(MOST_UNREAD):
+            if attempt is None or attempt.over or self._failed:
+                break
+            self._step()
+            if self._pump.read_all:
+                break
+        return attempt is not None and attempt.over
+
     def signal(self, number: int) -> None:
         """Passes a signal on to the program, if it runs."""
         if self._session.state == RUNNING:
             self._session.signal(number)
             self._step()
 
-    def complain(self, key: ClientKey, job: LeaseJob, attempt: int, error: CexecError, duration: float) -> None:
-        """Tells the loggers and the worker that the job has failed there after `duration` seconds."""
-        failed = FailedAttempt(job.job_id, attempt, self._winner, duration)
+    def complain(
+        self, key: ClientKey, job: LeaseJob, attempt: int, error: CexecError, duration: float, *, blame: bool = True
+    ) -> None:
+        """Tells the loggers, and unless it is not to `blame` the worker, that the job has failed there.
+
+        `duration`: seconds that it took to fail.
+        """
+        failed = FailedAttempt(job.job_id, attempt, self._winner, duration, blame=blame)
         send_alert(key, self._announcer, failed, error, final=False)
 
     def release(self) -> None:
@@ -245,13 +261,6 @@ class Lease:
             if timer is not None:
                 timer.cancel()
 
-    def _hold_back(self, held: bool) -> None:
-        if _CORK is not None:
-            try:
-                self._pump.connection.setsockopt(_socket.IPPROTO_TCP, _CORK, held)
-            except OSError:
-                pass  # the connection is closed, or is not TCP
-
     def _wake(self) -> None:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
@@ -275,7 +284,7 @@ class Lease:
             self._failed = True
         except Exception as error:  # asyncio would only print it, and the job would wait for ever
             self._failed, self._error = True, error
-        writing = not self._failed and not self._pump.flushed
+        writing = not self._failed and self._pump.wants_out
         if self._failed:
             self._forget()
         elif writing and not self._writing:

@@ -9,10 +9,11 @@ for when `stepped(now)` is true.  Out: `next_event()` returns one of the event c
 is true if a job that may have begun must never be repeated.  docs/protocol.md sections 4.4 and 7.
 
     state       entered when                                  may be followed by
-    GIVEN       GO has been sent                              RUNNING, REFUSED, LOST, FAILED
+    GIVEN       GO has been sent                              RUNNING, REFUSED, WITHDRAWN, LOST, FAILED
     RUNNING     the worker has said STARTED                   ENDED, LOST, FAILED
     ENDED       an authenticated EXIT has come                FAILED: what was received could not be written here
     REFUSED     the worker has not started the program        -
+    WITHDRAWN   it took its offer back before it got GO       -
     LOST        the connection or the worker has failed       -
     FAILED      a descriptor or a file of ours has failed     -
 
@@ -23,7 +24,7 @@ refused job is not lost as well.
 from __future__ import annotations
 
 from cexec.client.attempt.descriptors import name_of
-from cexec.errors import CexecError, DisconnectedError, LocalError, RefusedError
+from cexec.errors import CexecError, DisconnectedError, LocalError, RefusedError, WithdrawnError
 from cexec.net.pump import BROKEN_PIPE, Trouble
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.silence import Silence
@@ -37,12 +38,13 @@ if TYPE_CHECKING:
     from cexec.protocol.connection.session import Event
 
 GIVEN, RUNNING = "given", "running"
-ENDED, REFUSED, LOST, FAILED = "ended", "refused", "lost", "failed"
+ENDED, REFUSED, WITHDRAWN, LOST, FAILED = "ended", "refused", "withdrawn", "lost", "failed"
 TRANSITIONS = {
-    GIVEN: (RUNNING, REFUSED, LOST, FAILED),
+    GIVEN: (RUNNING, REFUSED, WITHDRAWN, LOST, FAILED),
     RUNNING: (ENDED, LOST, FAILED),
     ENDED: (FAILED,),
     REFUSED: (),
+    WITHDRAWN: (),
     LOST: (),
     FAILED: (),
 }
@@ -92,13 +94,21 @@ class Ended:
 
 
 class Refused:
-    """The program was not started.  `withdrawn`: the worker has taken its offer back, for no fault of the job."""
+    """The worker has not started the program."""
 
-    __slots__ = ("error", "withdrawn")
+    __slots__ = ("error",)
 
-    def __init__(self, error: RefusedError, *, withdrawn: bool) -> None:
+    def __init__(self, error: RefusedError) -> None:
         self.error = error
-        self.withdrawn = withdrawn
+
+
+class Withdrawn:
+    """The worker has taken its offer back before it got the job: neither is at fault, and nothing has run."""
+
+    __slots__ = ("error",)
+
+    def __init__(self, error: WithdrawnError) -> None:
+        self.error = error
 
 
 class Lost:
@@ -128,7 +138,7 @@ class FailedHere:
 
 
 if TYPE_CHECKING:
-    AttemptEvent = Began | ProgramAsked | FileMissing | OutputEnded | Ended | Refused | Lost | FailedHere
+    AttemptEvent = Began | ProgramAsked | FileMissing | OutputEnded | Ended | Refused | Withdrawn | Lost | FailedHere
 
 
 class Attempt:
@@ -209,9 +219,9 @@ class Attempt:
         elif event.kind == frames.REFUSED and event.refusal is not None:
             refusal = event.refusal
             error = RefusedError(refusal.reason, refusal.kind == frames.PERMANENT)
-            self._end(REFUSED, Refused(error, withdrawn=False))
+            self._end(REFUSED, Refused(error))
         elif event.kind == frames.WITHDRAW:
-            self._end(REFUSED, Refused(RefusedError(event.text, False), withdrawn=True))
+            self._end(WITHDRAWN, Withdrawn(WithdrawnError(event.text)))
         elif event.kind == frames.BROKEN and event.stream >= frames.FIRST_FILE:
             self._events.append(FileMissing(event.stream, event.text))
         elif event.kind == frames.BROKEN:

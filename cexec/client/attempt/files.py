@@ -23,7 +23,7 @@ from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from cexec.client.attempt.program_plan import ProgramPlan
 
@@ -56,9 +56,23 @@ class Sent:
 
 
 class Fetched:
-    """One file that comes back.  `path`: the file that it will replace; `failure`: the reason if it does not come."""
+    """One file that comes back.  `path`: the file that it will replace; `failure`: the reason if it does not come.
 
-    __slots__ = ("_directory", "_fd", "_last", "_temporary", "failure", "name", "number", "path")
+    `replaces`: the inode of what is there.  What goes to /dev/null is dropped.
+    """
+
+    __slots__ = (
+        "_directory",
+        "_dropped",
+        "_fd",
+        "_last",
+        "_temporary",
+        "failure",
+        "name",
+        "number",
+        "path",
+        "replaces",
+    )
 
     def __init__(self, number: int, name: str, path: str) -> None:
         self.number = number
@@ -73,9 +87,11 @@ class Fetched:
             self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise LocalError(f"cannot write {path}: {reason_of(error)}") from error
-        if target is not None and not stat.S_ISREG(target.st_mode):
+        self.replaces = None if target is None else (target.st_dev, target.st_ino)
+        self._dropped = target is not None and stat.S_ISCHR(target.st_mode) and os.path.samefile(path, os.devnull)
+        if target is not None and not stat.S_ISREG(target.st_mode) and not self._dropped:
             raise UsageError(f"cannot fetch into {path}: it is not a regular file")
-        if not os.access(directory, os.W_OK):
+        if not self._dropped and not os.access(directory, os.W_OK):
             raise LocalError(f"cannot write {path}: permission denied in {directory}")
 
     def sink(self) -> Sink:
@@ -89,7 +105,7 @@ class Fetched:
 
     def name_it(self) -> None:
         """Gives the file a temporary name beside the target, so that only `rename` is left to do."""
-        if not self._temporary:
+        if not self._temporary and not self._dropped:
             name = self._new_name()
             # Python passes AT_SYMLINK_FOLLOW, which /proc's link needs, only if a directory descriptor is given.
             os.link(f"/proc/self/fd/{self._fd}", name, src_dir_fd=self._directory, dst_dir_fd=self._directory)
@@ -98,6 +114,8 @@ class Fetched:
         os.close(fd)  # NFS and others report a full disk only here
 
     def rename(self) -> None:
+        if self._dropped:
+            return
         os.rename(self._temporary, self._last, src_dir_fd=self._directory, dst_dir_fd=self._directory)
         self._temporary = ""
 
@@ -115,6 +133,8 @@ class Fetched:
             self._temporary = ""
 
     def _open(self) -> int:
+        if self._dropped:
+            return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
         if UNNAMED and os.path.isdir("/proc/self/fd"):
             try:
                 return os.open(".", os.O_WRONLY | UNNAMED | os.O_CLOEXEC, 0o666, dir_fd=self._directory)
@@ -153,6 +173,15 @@ class FilePlan:
     def inodes(self) -> set[tuple[int, int]]:
         """Returns the identities of the files that are sent, comparable with `Descriptor.inode`."""
         return {one.identity[:2] for one in self._sent}
+
+    def check_targets(self, others: Mapping[tuple[int, int], str]) -> None:
+        """Raises `UsageError` for a fetched file that would replace one of `others`: what each is, by inode.
+
+        A file that is sent may be replaced by its new content.
+        """
+        for one in self._fetched.values():
+            if one.replaces is not None and one.replaces in others:
+                raise UsageError(f"cannot fetch into {one.path}: it is {others[one.replaces]}")
 
     def name_of(self, number: int) -> str:
         """Returns the name of this stream for messages."""
@@ -199,7 +228,7 @@ def plan_files(sends: Iterable[str], fetches: Iterable[str], programs: Iterable[
         raise UsageError(f"at most {MAXIMUM_STREAMS - FIRST_FILE} files can go with a job; pack them with tar")
     _check_twice([name for _, name in sent], "--send")
     _check_twice([name for name, _ in fetched], "--fetch")
-    _check_twice([os.path.realpath(path) for _, path in fetched], "--fetch")
+    _check_twice([path for _, word in fetched if (path := os.path.realpath(word)) != os.devnull], "--fetch")
     for option, name in [("--send", name) for _, name in sent] + [("--fetch", name) for name, _ in fetched]:
         _check_name(name, option)
     number = FIRST_FILE
@@ -220,10 +249,27 @@ def _plan_programs(words: Iterable[str], number: int) -> ProgramPlan | None:
 
 
 def _split(word: str, option: str) -> tuple[str, str]:
-    """Returns the two sides of the equals sign.  Without one, the second is the last part of the path."""
-    one, equals, other = word.rpartition("=") if option == "--send" else word.partition("=")
-    if not equals:
-        one, other = word, os.path.basename(word)
+    r"""Returns the two sides of the equals sign.  Without one, the second is the last part of the path.
+
+    `\=` stands for an equals sign in a name; backslashes before one are halved, any others are as they are.
+    """
+    sides = [""]
+    for position, part in enumerate(word.split("=")):
+        if position:
+            backslashes = len(sides[-1]) - len(sides[-1].rstrip("\\"))
+            sides[-1] = sides[-1].removesuffix("\\" * -(-backslashes // 2))
+            if backslashes % 2:
+                sides[-1] += "=" + part
+                continue
+            sides.append(part)
+        else:
+            sides[0] = part
+    if option == "--send":
+        one, other = "=".join(sides[:-1]), sides[-1]
+    else:
+        one, other = sides[0], "=".join(sides[1:])
+    if len(sides) == 1:
+        one, other = sides[0], os.path.basename(sides[0])
     if not one or not other:
         raise UsageError(f"{option} {word!r} lacks a file's name; write {option} FILE, or FILE=NAME for another name")
     return one, other

@@ -1,8 +1,9 @@
 """One step of an attempt, which all three drivers make between two waits.
 
 Contract: `advance` lets the pump move bytes, waiting for at most `timeout` seconds, and passes its events to the
-attempt.  It asks the kernel about the worker's machine when that is due.  It raises no error for a fault of the worker
-or of the connection: these become events of the attempt.
+attempt.  It asks the kernel about the worker's machine when that is due, and judges only by a time after which all that
+had come was read: this process may have been stopped meanwhile.  It raises no error for a fault of the worker or of the
+connection: these become events of the attempt.
 """
 
 from __future__ import annotations
@@ -18,13 +19,12 @@ if TYPE_CHECKING:
     from cexec.net.pump import Pump
 
 
-def advance(attempt: Attempt, pump: Pump, timeout: float | None) -> float:
-    """Makes one step; returns the time after it."""
+def advance(attempt: Attempt, pump: Pump, timeout: float | None) -> None:
+    """Makes one step."""
+    now = monotonic()
     try:
         attempt.receive(pump.step(timeout))
     except CexecError as error:
         attempt.connection_failed(error)
-    now = monotonic()
-    if not attempt.over and attempt.stepped(now):
+    if not attempt.over and pump.read_all and attempt.stepped(now):
         attempt.looked(*unacknowledged(pump.connection), now)
-    return now

@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from cexec.protocol.connection.frames import Exit
 
 MAXIMUM_REFUSALS = 5  # workers (ours) that may fail to start the program; more would hide a fault that all share
+MAXIMUM_WITHDRAWALS = 100  # offers (ours) that may be taken back: no fault, but a worker could do that for ever
 
 
 class Client:
@@ -48,6 +49,7 @@ class Client:
         self._signals: Signals
         self._announcer: Announcer | None = None  # the last attempt's
         self._refusals = 0
+        self._withdrawals = 0
         self._failures = 0
         self._number = 1  # the attempt's
         self._started = monotonic()  # the attempt's begin
@@ -105,7 +107,7 @@ class Client:
             self._complain(winner.address, "test alert")
         self._prepare()
         from cexec.client.blocking.driver import BlockingDriver
-        from cexec.errors import RefusedError
+        from cexec.errors import RefusedError, WithdrawnError
 
         request = self._request
         job = BlockingDriver(
@@ -116,14 +118,16 @@ class Client:
         self._signals.start()
         try:
             return self._conclude(winner, job, job.run())
+        except WithdrawnError as error:
+            self._withdrawals += 1
+            may = self._withdrawals < MAXIMUM_WITHDRAWALS
+            self._try_another(f"{_who(winner)} has taken its offer back: {error}", may)
         except RefusedError as error:
             self._alert(error, winner)
             self._complain(winner.address, f"refused: {error}")
-            self._note_failure(f"{_who(winner)} refuses the job: {error}")
             self._refusals += 1
-            if error.permanent or self._refusals == MAXIMUM_REFUSALS:
-                raise CexecError(f"{_who(winner)} refuses the job: {error}") from None
-            self._tell(f"{_who(winner)} refuses the job: {error}; trying again")
+            may = not error.permanent and self._refusals < MAXIMUM_REFUSALS
+            self._try_another(f"{_who(winner)} refuses the job: {error}", may)
         except (LocalError, InterruptedByUser):
             raise
         except CexecError as error:
@@ -134,6 +138,13 @@ class Client:
             self._signals.stop()
             job.give_up()
         return None
+
+    def _try_another(self, reason: str, may: bool) -> None:
+        """Goes on to another worker after one that has not started the program; raises the reason unless it `may`."""
+        self._note_failure(reason)
+        if not may:
+            raise CexecError(reason) from None
+        self._tell(f"{reason}; trying again")
 
     def _prepare_repetition(self, winner: Winner, job: BlockingDriver, error: CexecError) -> None:
         """Prepares another attempt, or raises the error with the reason why there can be none (N3)."""

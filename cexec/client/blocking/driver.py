@@ -1,9 +1,10 @@
 """The driver of `cexec`: one attempt on one worker, from GO to the last byte written here.
 
 Contract: `BlockingDriver.run()` returns the worker's `Exit` when the job is over and every byte that it counts has been
-written here (N1).  Otherwise it raises: `RefusedError` when the program was not started, `DisconnectedError` or
-`ProtocolError` when the worker failed, `LocalError` when a descriptor of ours did, `InterruptedByUser` after the third
-Ctrl-C.  The attempt decides what events mean; the driver waits, moves bytes and passes signals on.
+written here (N1).  Otherwise it raises: `RefusedError` when the program was not started, `WithdrawnError` when the
+worker took its offer back, `DisconnectedError` or `ProtocolError` when the worker failed, `LocalError` when a
+descriptor of ours did, `InterruptedByUser` after the third Ctrl-C.  The attempt decides what events mean; the driver
+waits, moves bytes and passes signals on.
 docs/protocol.md sections 4 and 7.
 """
 
@@ -119,11 +120,11 @@ class BlockingDriver:
     def _step(self) -> None:
         times = [self._attempt.next_timeout(), None if self._progress is None else self._progress.next_timeout()]
         due = min((time for time in times if time is not None), default=None)
-        now = advance(self._attempt, self._pump, None if due is None else max(0.0, due - monotonic()))
+        advance(self._attempt, self._pump, None if due is None else max(0.0, due - monotonic()))
         self._follow_attempt()
         if self._progress is not None:
             sent = sum(half.count for half in self._session.outgoing.values())
-            self._progress.update(sent, sum(half.consumed for half in self._session.incoming.values()), now)
+            self._progress.update(sent, sum(half.consumed for half in self._session.incoming.values()), monotonic())
         if self._pump.ready:
             self._pass_signals_on()
         if self._outputs.irrevocable:

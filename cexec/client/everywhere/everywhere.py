@@ -20,7 +20,7 @@ from cexec.client.everywhere.worker_run import WorkerRun
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, IMPATIENT, Request
 from cexec.client.search.messages import Notices, ancestors_words
 from cexec.client.search.search import Search
-from cexec.errors import EXIT_TEMPORARY, CexecError, NoWorkerError, UsageError
+from cexec.errors import EXIT_TEMPORARY, CexecError, NoWorkerError, UsageError, WithdrawnError
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium
@@ -131,21 +131,31 @@ class EverywhereClient:
             while (searching or self._runs or not self._printer.idle) and not self._printer.reader_gone:
                 ready = self._wait(search, gathering) if searching else self._wait()
                 if searching:
-                    winner = search.step(ready, monotonic())
-                    if winner is not None:
-                        gathering.took(winner)
-                        self._begin(winner)
-                    for instance, reason in gathering.given_up(monotonic()).items():
-                        self._give_up(self._names[instance], roll[instance].address, reason)
-                    if gathering.complete:
-                        search.tell_others()
-                        search.close()
-                        searching = False
+                    self._search_on(search, gathering, roll, ready)
                 if self._signals.fileno() in ready:
                     self._pass_signals_on()
-                self._advance(ready)
+                for run in self._advance(ready):
+                    if isinstance(run.failure, WithdrawnError):
+                        gathering.took_back(run.winner, monotonic())
+                    else:
+                        self._finish(run)
+                if searching and gathering.complete and all(run.begun for run in self._runs):
+                    search.tell_others()
+                    search.close()
+                    searching = False
+                self._printer.advance()
         finally:
             self._signals.stop()
+
+    def _search_on(self, search: Search, gathering: Gathering, roll: dict[bytes, Answer], ready: set[int]) -> None:
+        """Gives the job to a worker that is there, and gives up those whose time is over."""
+        now = monotonic()
+        winner = search.step(ready, now)
+        if winner is not None:
+            gathering.took(winner)
+            self._begin(winner)
+        for instance, reason in gathering.given_up(now).items():
+            self._give_up(self._names[instance], roll[instance].address, reason)
 
     def _wait(self, search: Search | None = None, gathering: Gathering | None = None) -> set[int]:
         poll = select.poll()
@@ -165,8 +175,8 @@ class EverywhereClient:
         seconds = min(timeouts) - monotonic() if timeouts else None
         return {fd for fd, _ in poll.poll(poll_timeout(seconds))}
 
-    def _advance(self, ready: set[int]) -> None:
-        """Reads input, lets the runs step, and writes output."""
+    def _advance(self, ready: set[int]) -> list[WorkerRun]:
+        """Reads input and lets the runs step; returns those that have ended."""
         for shared in self._inputs.values():
             if shared.fd in ready:
                 shared.fill()
@@ -174,10 +184,9 @@ class EverywhereClient:
         for run in list(self._runs):
             if not run.over and (run.eager or run.next_timeout() <= now or not ready.isdisjoint(run.wanted())):
                 run.step()
-            if run.over:
-                self._runs.remove(run)
-                self._finish(run)
-        self._printer.advance()
+        ended = [run for run in self._runs if run.over]
+        self._runs = [run for run in self._runs if not run.over]
+        return ended
 
     def _pass_signals_on(self) -> None:
         for number in self._signals.take():
@@ -265,9 +274,9 @@ class EverywhereClient:
         send_alert(self._request.key, self._announcer, failed, error, final=final)
 
     def _tell(self, text: str) -> None:
-        """Writes a line for the person who waits at the terminal."""
+        """Writes a line for the person who waits at the terminal, after the output that is on its way there."""
         if os.isatty(STANDARD_ERROR):
-            _write(STANDARD_ERROR, f"cexec: {text}\n")
+            self._say(text)
 
 
 def _allow_many_descriptors() -> None:

@@ -2,8 +2,8 @@
 
 Contract: `call_roll` takes a census.  It raises `NoWorkerError` with the names of absent workers; nothing has been
 started then.  A `Gathering` is the `Choice` of the search that follows: each worker of the roll gets the job once.
-`took` notes that a worker has the job, `given_up` returns the workers that it no longer waits for, and `complete` is
-true when it waits for none.  The time is an argument.
+`took` notes that a worker has the job, `took_back` that it has withdrawn its offer, `given_up` returns the workers that
+it no longer waits for, and `complete` is true when it waits for none.  The time is an argument.
 docs/protocol.md sections 2.2 and 3.3.
 """
 
@@ -74,7 +74,18 @@ class RollRace(Race):
     def __init__(self, roll: dict[bytes, Answer], patience: float, now: float) -> None:
         super().__init__(accept_timeout=0.0, now=now)
         self._patience = patience or NEVER
-        self.until = dict.fromkeys(roll, now + patience if patience else NEVER)
+        self.until: dict[bytes, float] = {}
+        for instance in roll:
+            self.wait_for(instance, now)
+
+    def wait_for(self, instance: bytes, now: float) -> None:
+        """Waits for one more worker, as long as for the others at the beginning."""
+        self.until[instance] = now + self._patience
+
+    def was_stopped(self, seconds: float) -> None:
+        super().was_stopped(seconds)
+        for instance in self.until:
+            self.until[instance] += seconds
 
     def answered(self, answer: Hello, now: float) -> None:
         super().answered(answer, now)
@@ -111,6 +122,12 @@ class Gathering(OneJob):
         """Notes that this worker has the job."""
         self._given.add(winner.hello.instance)
         self.race.until.pop(winner.hello.instance, None)
+
+    def took_back(self, winner: Winner, now: float) -> None:
+        """Waits for this worker again: it took its offer back before it got the job."""
+        self._given.discard(winner.hello.instance)
+        if winner.hello.instance in self._roll:
+            self.race.wait_for(winner.hello.instance, now)
 
     def given_up(self, now: float) -> dict[bytes, str]:
         """Gives up the workers whose time is over; returns them with the reasons, each worker once."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from time import monotonic
 
 from cexec.client.attempt import attempt as meaning
-from cexec.client.attempt.attempt import Attempt
+from cexec.client.attempt.attempt import GIVEN, WITHDRAWN, Attempt
 from cexec.client.attempt.stepping import advance
 from cexec.client.everywhere.kept_output import KeptSink
 from cexec.client.everywhere.shared_input import SharedInput, SharedSource
@@ -59,6 +59,11 @@ class WorkerRun:
     @property
     def over(self) -> bool:
         return self.exit is not None or self.failure is not None
+
+    @property
+    def begun(self) -> bool:
+        """True if the worker cannot take its offer back any more."""
+        return self._attempt.state not in (GIVEN, WITHDRAWN)
 
     @property
     def eager(self) -> bool:
@@ -119,7 +124,7 @@ class WorkerRun:
             self._attempt.connection_failed(ProtocolError("worker asked for a program, and there is none"))
         elif isinstance(event, meaning.FailedHere):
             raise event.error or self._failure_here(event)
-        elif isinstance(event, meaning.Refused | meaning.Lost):
+        elif isinstance(event, meaning.Refused | meaning.Withdrawn | meaning.Lost):
             self.failure = event.error
 
     def _failure_here(self, event: FailedHere) -> LocalError:

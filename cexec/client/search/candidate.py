@@ -20,7 +20,7 @@ from cexec.system.reason import reason_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.net.groups import Sockaddr
-    from cexec.protocol.connection.channel import Records
+    from cexec.protocol.connection.records import Records
     from cexec.protocol.datagrams.hello import Hello
 
 
@@ -75,12 +75,12 @@ class Candidate:
         data = self._receive(len(buffer))
         buffer[: len(data)] = data
         self.records.received(len(data))
-        frame = self.records.next_event()
-        if frame is None:
-            return False
-        self.session.receive_data(frame, now)
-        event = self.session.next_event()
-        return event is not None and event.kind == frames.CONFIRM
+        while (frame := self.records.next_event()) is not None:
+            self.session.receive_data(frame, now)
+            event = self.session.next_event()
+            if event is not None and event.kind == frames.CONFIRM:
+                return True
+        return False
 
     def flush(self) -> None:
         """Sends the session's frames: a few hundred bytes, for which an empty socket always has room."""

@@ -48,13 +48,20 @@ def complaint_for(error: CexecError) -> int:
 
 
 class FailedAttempt:
-    """An attempt that has failed, or the search for a worker: then `winner` is None.  `duration`: in seconds."""
+    """An attempt that has failed, or the search for a worker: then `winner` is None.  `duration`: in seconds.
 
-    __slots__ = ("attempt", "duration", "job_id", "winner")
+    Without `blame` only the loggers are told: the worker is named, but not by its instance, so it does not take it as a
+    complaint about itself.
+    """
 
-    def __init__(self, job_id: bytes, attempt: int, winner: Winner | None, duration: float) -> None:
+    __slots__ = ("attempt", "blame", "duration", "job_id", "winner")
+
+    def __init__(
+        self, job_id: bytes, attempt: int, winner: Winner | None, duration: float, *, blame: bool = True
+    ) -> None:
         self.job_id = job_id
         self.attempt = attempt
+        self.blame = blame
         self.winner = winner
         self.duration = duration
 
@@ -73,7 +80,7 @@ def send_alert(key: ClientKey, announcer: Announcer, failed: FailedAttempt, erro
         client_address="" if winner is None else winner.local_address,
         worker_name="" if winner is None else winner.hello.name,
         worker_address=ANCESTORS_CLUSTER if winner is None else winner.address,
-        instance=bytes(IDENTITY_SIZE) if winner is None else winner.hello.instance,
+        instance=bytes(IDENTITY_SIZE) if winner is None or not failed.blame else winner.hello.instance,
         clock=int(time() * 1000),
         duration=round(failed.duration * 1000),
     )

@@ -67,7 +67,8 @@ class Inquiry:
 
     def run(self, heard: Callable[[Census, Answer], None] | None = None) -> None:
         """Asks until the end, and calls `heard` with each answer as it comes."""
-        while not self.advance(monotonic()):
+        now = monotonic()
+        while not self.advance(now):  # by a time before the last answers were read: this process may have been stopped
             wait_readable(self._announcer.filenos(), self.next_timeout() - monotonic())
             now = monotonic()
             for data, source in self._announcer.receive():

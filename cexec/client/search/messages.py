@@ -95,6 +95,11 @@ def status(facts: Facts, now: float) -> str:
     queued = facts.race.queued()
     if queued:
         slots = sum(answer.slots for answer in queued)
+        busy = sum(min(answer.running, answer.slots) for answer in queued)
+        if busy < slots:
+            # A worker holds free slots back while it offers them to others, and for a while after failures.
+            free = f"{busy} of {count(slots, 'slot')} busy, none free for this job yet (cps tells how healthy they are)"
+            return f"{count(len(queued), 'worker')}, {free}; waiting"
         return f"{count(len(queued), 'worker')}, {'all ' if slots > 1 else ''}{count(slots, 'slot')} busy; waiting"
     left = facts.race.seconds_left(now)
     rest = "; waiting" if left is None else f"; {left:.0f} s left"

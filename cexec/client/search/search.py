@@ -152,8 +152,11 @@ class Search:
         return min(timeouts)
 
     def step(self, ready: set[int], now: float) -> Winner | None:
-        """Goes on with all that is ready or due, up to the first worker that has got its job."""
-        for fd in ready.intersection(self._candidates):
+        """Goes on with all that is ready or due, up to the first worker that has got its job.
+
+        Everything is read after `now`, before it is judged by that time: this process may have been stopped.
+        """
+        for fd in [fd for fd, candidate in self._candidates.items() if fd in ready or now >= candidate.deadline]:
             winner = self._advance(self._candidates[fd], now)
             if winner is not None:
                 return winner

@@ -110,7 +110,8 @@ class Answered(Step):
     def words(self, before: Sequence[Step]) -> list[str]:
         worker = _worker(self.hello, self.address)
         if self.hello.purpose == QUEUED:
-            return [f"{worker} is busy and will offer itself later: {_state(self.hello)}"]
+            what = "is busy" if self.hello.running >= self.hello.slots else "holds its free slots back"
+            return [f"{worker} {what} and will offer itself later: {_state(self.hello)}"]
         if self.hello.purpose == UNREACHABLE:
             return [f"{worker} has heard, but cannot connect to {self.hello.detail}"]
         if self.hello.purpose == REFUSED:

@@ -2,7 +2,8 @@
 
 Contract: every line is checked when the file is read, so a `UsageError` with file and line comes before anything runs.
 The header names the columns; a tab in it makes the table a TSV, else a `|`, else it is a CSV.  A first line that begins
-with `{` makes the file JSON lines: its keys are the columns, and every line has the same.  Blank lines do not count.
+with `{` makes the file JSON lines (`json_lines`): its keys are the columns, and every line has the same.  Blank lines
+do not count.  A cell may have any length.
 Quotes are those of CSV, also in a TSV, so a cell may contain line ends; between `|` they mean nothing, and neither do
 spaces.
 """
@@ -10,10 +11,12 @@ spaces.
 from __future__ import annotations
 
 import csv
-import json
+import sys
 from itertools import chain
 from typing import TYPE_CHECKING
 
+from cexec.cmap.inputs.columns import check_columns
+from cexec.cmap.inputs.json_lines import read_json_lines
 from cexec.cmap.inputs.store import RecordStore
 from cexec.cmap.inputs.tables import StoredRows, decode, encode
 from cexec.errors import UsageError
@@ -24,7 +27,7 @@ if TYPE_CHECKING:
 _BYTE_ORDER_MARK = "\ufeff".encode()
 _QUOTE = b'"'
 _BAR = "|"
-_decode_json = json.JSONDecoder().raw_decode
+csv.field_size_limit(sys.maxsize)  # a cell may be as long as a line may be without quotes
 
 
 def read_parameters(lines: Iterable[bytes], name: str) -> StoredRows:
@@ -35,7 +38,7 @@ def read_parameters(lines: Iterable[bytes], name: str) -> StoredRows:
         raise UsageError(f"{name} is empty; its first line must name the columns")
     first = first.removeprefix(_BYTE_ORDER_MARK)
     if first.lstrip().startswith(b"{"):
-        return _read_json_lines(chain([(number, first)], numbered), name)
+        return read_json_lines(chain([(number, first)], numbered), name)
     return _read_delimited(decode(first), numbered, name)
 
 
@@ -45,7 +48,7 @@ def read_parameters(lines: Iterable[bytes], name: str) -> StoredRows:
 def _read_delimited(header: str, lines: Iterator[tuple[int, bytes]], name: str) -> StoredRows:
     delimiter = next((character for character in "\t|," if character in header), ",")
     columns = _parse_checked(header, lines, delimiter, f"{name}, header line")[0]
-    _check_columns(columns, name)
+    check_columns(columns, name)
     width, separator = len(columns), delimiter.encode()
     store = RecordStore()
     for number, line in lines:
@@ -91,73 +94,3 @@ def _parse(record: str, delimiter: str) -> tuple[str, ...]:
 
 def _reader(lines: Iterable[str], delimiter: str) -> Iterator[list[str]]:
     return csv.reader(lines, delimiter=delimiter, strict=True)
-
-
-def _check_columns(columns: tuple[str, ...], name: str) -> None:
-    for number, column in enumerate(columns, 1):
-        if not column.strip():
-            raise UsageError(f"{name}, header line: column {number} has no name")
-        if column.isdigit():
-            raise UsageError(f"{name}: the first line must name the columns, but has the number {column}")
-        if column in columns[: number - 1]:
-            raise UsageError(f"{name}, header line: two columns are called {column}")
-
-
-# JSON lines
-
-
-def _read_json_lines(lines: Iterator[tuple[int, bytes]], name: str) -> StoredRows:
-    columns: tuple[str, ...] = ()
-    wanted: set[str] = set()
-    store = RecordStore()
-    nul = False  # in a cell, written as \u0000
-    for number, data in lines:
-        line = decode(data).lstrip()
-        if not line:
-            continue
-        found = _parse_object(line, name, number)
-        if not columns:
-            columns, wanted = tuple(found), set(found)
-            _check_columns(columns, name)
-        if found.keys() != wanted:
-            missing = [column for column in columns if column not in found]
-            excess = [key for key in found if key not in wanted]
-            difference = f"has no {missing[0]}" if missing else f"has {excess[0]}"
-            raise UsageError(f"{name}, line {number} {difference}, other than the first line")
-        if "\\u" in line:
-            nul = _check_escapes(found, f"{name}, line {number}") or nul
-        store.append(encode(line))
-
-    def parse(record: str) -> tuple[str, ...]:
-        found, _ = _decode_json(record)
-        return tuple([_text(found[column]) for column in columns])
-
-    return StoredRows(columns, store, parse, escapes=nul)
-
-
-def _parse_object(line: str, name: str, number: int) -> dict[str, object]:
-    try:
-        found, end = _decode_json(line)
-    except json.JSONDecodeError as error:
-        raise UsageError(f"{name}, line {number}, column {error.colno}: {error.msg.lower()}") from None
-    except (ValueError, RecursionError):  # digits without end, brackets without end
-        raise UsageError(f"{name}, line {number} cannot be read as JSON") from None
-    if line[end:].strip() or not isinstance(found, dict) or not found:
-        raise UsageError(f"{name}, line {number} must be one JSON object with at least one key")
-    return found
-
-
-def _check_escapes(found: dict[str, object], where: str) -> bool:
-    """Returns True if a NUL is among the cells; refuses half a character, which JSON can write."""
-    cells = [_text(value) for value in found.values()]
-    try:
-        return any(b"\0" in encode(cell) for cell in cells)
-    except UnicodeEncodeError:
-        raise UsageError(f"{where} has an escape that is half a character") from None
-
-
-def _text(value: object) -> str:
-    """Returns a text as it is, anything else as JSON writes it."""
-    if isinstance(value, str):
-        return value
-    return str(value) if type(value) is int else json.dumps(value, ensure_ascii=False, separators=(",", ":"))

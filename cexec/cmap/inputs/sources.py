@@ -1,8 +1,8 @@
 """Makes one table of all sources of tasks, chooses among its rows, and orders them.
 
 Contract: `table_from` makes the table that the options ask for, `Selection` says which of its rows become tasks and in
-which order; a million rows cost 8 bytes each, 16 in random order.  `cut_blocks` makes the tasks of --pipe as they come.
-Every mistake is a `UsageError` before anything runs.
+which order; a row of a file costs 8 bytes, a number nothing, and a random order 8 bytes more.  `cut_blocks` makes the
+tasks of --pipe as they come.  Every mistake is a `UsageError` before anything runs.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import math
 import random
 from array import array
 from contextlib import contextmanager
-from itertools import chain
 from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.parameter_files import read_parameters
+from cexec.cmap.inputs.row_numbers import RowNumbers
 from cexec.cmap.inputs.store import CHUNK, RecordStore
 from cexec.cmap.inputs.tables import Groups, Lines, Linked, Numbers, Product, Slices, Words
 from cexec.errors import UsageError
@@ -22,7 +22,7 @@ from cexec.system.reason import reason_of
 from cexec.system.units import LARGEST
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from typing import BinaryIO
 
     from cexec.cmap.inputs.tables import Table
@@ -128,12 +128,12 @@ class Selection:
 
     def __init__(self, rows: int, *, chosen: Sequence[range] = (), order: str = LINEAR, seed: int = 0) -> None:
         """`rows` is the table's length; `seed` makes a random order the same again."""
-        self._numbers: Sequence[int] = range(1, rows + 1)
+        self._numbers: Collection[int] = range(1, rows + 1)
         if chosen:
             for wrong in (number for members in chosen for number in (members[0], members[-1])):
                 if not 1 <= wrong <= rows:
                     raise UsageError(f"--rows: there is no row {wrong}; the last one is {rows}")
-            self._numbers = array("Q", sorted(set(chain.from_iterable(chosen))))
+            self._numbers = RowNumbers(chosen)
         self._shuffled: array[int] | None = None
         if order == RANDOM:
             self._shuffled = array("Q", self._numbers)
@@ -145,7 +145,7 @@ class Selection:
     def __iter__(self) -> Iterator[int]:
         return iter(self._numbers if self._shuffled is None else self._shuffled)
 
-    def ascending(self) -> Sequence[int]:
+    def ascending(self) -> Collection[int]:
         """Returns the same numbers in the table's order."""
         return self._numbers
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from cexec.cmap.inputs.shell_commands import shell_command
 from cexec.cmap.inputs.tables import Row, encode
 from cexec.cmap.inputs.tasks import BLOCK, DATA, FILE, NOTHING, PATH, SHARED, STDERR, STDOUT, Result, Task, TaskInput
 from cexec.cmap.inputs.templates import Template
@@ -20,6 +21,7 @@ from cexec.system.reason import reason_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
+    from cexec.cmap.inputs.shell_commands import Call
     from cexec.cmap.inputs.store import Spool
     from cexec.cmap.inputs.tables import Table
 
@@ -107,6 +109,14 @@ class Plan:
         """Raises `UsageError` for a wrong name of a file that is made from a template or comes back."""
         return [name for name, _ in (*self._texts, *self._fetches)]
 
+    @property
+    def read_templates(self) -> list[Template]:
+        """The names of the files that the tasks read here."""
+        return [template for template in (self.stdin, *self.sends) if template is not None]
+
+    def read_files(self, row: Row) -> list[str]:
+        return [path for template in self.read_templates for path in template.render_each(row)]
+
     def sent_files(self, row: Row) -> list[str]:
         return [path for template in self.sends for path in template.render_each(row)]
 
@@ -192,6 +202,6 @@ def _peer_name(text: str) -> str:
     return name
 
 
-def dry_run(plan: Plan, numbers: Iterable[int], application: str) -> Iterator[str]:
-    """Yields a line for each task: the call of cexec(1) that would run it."""
-    return (plan.task(number).command_line(application) for number in numbers)
+def dry_run(plan: Plan, numbers: Iterable[int], call: Call) -> Iterator[str]:
+    """Yields for each task the command that would run it."""
+    return (shell_command(plan.task(number), call) for number in numbers)

@@ -1,22 +1,24 @@
 """One task: the inputs of its job, the places of its results, its key in a journal, and its label for people.
 
-Contract: values, pure.  `key()` is the same for the same command and inputs, whatever the row's number; results do not
-count.  `command_line` is the call of cexec(1) that does the same, where there is one.
+Contract: values.  `key()` is the same for the same command and inputs, whatever the row's number and the content of
+its files; `stamp()` tells when that has changed.  Results do not count.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import shlex
 from typing import TYPE_CHECKING
 
-from cexec.cmap.inputs.tables import decode
+from cexec.cmap.inputs.columns import variable_name
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cexec.cmap.inputs.store import Spool
 
 KEY_SIZE = 16  # bytes (ours)
+PLACE_SIZE = 8  # bytes (ours)
 NOTHING, DATA, BLOCK, PATH, SHARED = range(5)  # what standard input is: see TaskInput
 STDOUT, STDERR, FILE = "stdout", "stderr", "file"
 
@@ -79,64 +81,56 @@ class Task:
         self.label = label
 
     def key(self, application: bytes) -> bytes:
-        """Returns the key by which a journal knows the task; a file counts by its name, size and time of change."""
+        """Returns the key by which a journal knows the task; a file counts by its name."""
+        return self._digest(application, lambda path: (os.fsencode(path),))
+
+    def old_key(self, application: bytes) -> bytes:
+        """Returns the key that version 0.1.0 had for the task; a file counts by its name, size and time of change."""
+        return self._digest(application, _file_identity)
+
+    def stamp(self) -> str:
+        """Returns size and time of change of the task's files: an input that has changed is another input."""
+        return ",".join([b":".join(_file_identity(path)[1:]).decode() for path in self.input_files])
+
+    def place(self, *, numbered: bool) -> str:
+        """Returns a hash of the names of its results; empty if it has none.  `numbered`: its number is one, too."""
+        names = [result.path for result in self.results] + ([str(self.number)] if numbered else [])
+        text = "\0".join(names).encode("utf-8", "surrogateescape")
+        return hashlib.blake2b(text, digest_size=PLACE_SIZE).hexdigest() if names else ""
+
+    @property
+    def input_files(self) -> list[str]:
+        """The files that the task reads, its standard input first."""
+        return [*([self.stdin.path] if self.stdin.path else ()), *(path for _, path in self.sends)]
+
+    def _digest(self, application: bytes, identity: Callable[[str], tuple[bytes, ...]]) -> bytes:
         stdin = self.stdin
         digest = hashlib.blake2b(digest_size=KEY_SIZE)
         for part in (
             application,
             str(stdin.kind).encode(),
             stdin.data,
-            *_file_identity(stdin.path),
+            *identity(stdin.path),
             str(len(self.arguments)).encode(),
             *self.arguments,
             str(len(self.environment)).encode(),
             *(part for name, value in sorted(self.environment.items()) for part in (name.encode(), value)),
             str(len(self.sends)).encode(),
-            *(part for name, path in self.sends for part in (os.fsencode(name), *_file_identity(path))),
+            *(part for name, path in self.sends for part in (os.fsencode(name), *identity(path))),
             *(part for name, text in self.texts for part in (os.fsencode(name), text)),
         ):
             digest.update(len(part).to_bytes(8, "big"))
             digest.update(part)
         return digest.digest()
 
-    def command_line(self, application: str) -> str:
-        """For --dry-run and the Command column of the joblog."""
-        words = ["cexec", application, *(f"{name}={decode(value)}" for name, value in self.environment.items())]
-        for _, path in self.sends:
-            words += ["--send", path]
-        for name, _ in self.texts:
-            words += ["--input", name]
-        for result in self.results:
-            if result.kind == FILE:
-                words += ["--fetch", f"{result.name}={result.path}"]
-        if self.arguments:
-            words += ["--", *map(decode, self.arguments)]
-        line = shlex.join(words)
-        stdin = self.stdin
-        if stdin.kind == DATA:
-            line = f"printf %s {shlex.quote(decode(stdin.data))} | {line}"
-        elif stdin.kind == BLOCK:
-            line += f" < block-{self.number}"
-        elif stdin.kind == PATH:
-            line += f" < {shlex.quote(stdin.path)}"
-        signs = {STDOUT: ">", STDERR: "2>"}
-        redirected = "".join(f" {signs[r.kind]} {shlex.quote(r.path)}" for r in self.results if r.kind in signs)
-        return line + redirected
-
     def variables(self) -> dict[str, str]:
-        """Returns the row for the environment of a program here: PARAM_ and the column's name, and CMAP_TASK.
-
-        A character that a variable's name cannot have becomes `_`.
-        """
-        named = {
-            "PARAM_" + "".join(c if c.isascii() and c.isalnum() else "_" for c in name): value.replace("\0", "")
-            for name, value in self.parameters.items()
-        }
+        """Returns the row for the environment of a program here, and its number as CMAP_TASK."""
+        named = {variable_name(name): value.replace("\0", "") for name, value in self.parameters.items()}
         return {**named, "CMAP_TASK": str(self.number)}
 
 
 def _file_identity(path: str) -> tuple[bytes, bytes, bytes]:
-    """Returns size and time of change: a file that has changed is another input.  Errors are told when it is opened."""
+    """Returns name, size and time of change.  Errors are told when the file is opened."""
     if not path:
         return b"", b"", b""
     try:

@@ -12,8 +12,10 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
+from cexec.cmap.results.syncing import sync_file
 from cexec.errors import CexecError, LocalError, UsageError
 from cexec.system.reason import reason_of
+from cexec.system.storage.identity import descriptor_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -55,15 +57,21 @@ class AppendFile:
         self._appends = bool(fcntl.fcntl(fd, fcntl.F_GETFL) & os.O_APPEND)
 
     @classmethod
-    def open(cls, path: str, header: bytes = b"") -> AppendFile:
-        """Opens a file by its name and writes `header` into a new or empty one; raises `cannot_write`."""
-        whole = os.path.abspath(path)
+    def open(cls, path: str, header: bytes = b"", *, anew: bool = False) -> AppendFile:
+        """Opens a file by its name and writes `header` into a new or empty one; raises `cannot_write`.
+
+        What is there is written to, not replaced: a device, a FIFO, one of our own descriptors (/dev/stdout).
+        """
+        descriptor = descriptor_of(path)
         try:
-            file = cls(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o666), path, whole)
+            if descriptor is not None:
+                file = cls(descriptor, path)
+            else:
+                file = cls(_open(path, os.O_TRUNC if anew else 0), path, os.path.abspath(path))
         except OSError as error:
             raise cannot_write(path, error) from None
         place = file.place()
-        if place is not None and not place.offset:
+        if place is None or not place.offset:
             file.append([header])
         return file
 
@@ -87,12 +95,45 @@ class AppendFile:
             target = self.name if self._path else f"to {self.name}"
             raise LocalError(f"cannot write {target}: {reason_of(error)}") from None
 
+    @property
+    def regular(self) -> bool:
+        """True for a file, which can be brought to disk, and from which something can be taken back."""
+        return self._regular
+
+    @property
+    def directory(self) -> str:
+        """The directory of a file that has a name; empty for a descriptor that was given to us."""
+        return os.path.dirname(self._path)
+
     def take_back(self, place: Place) -> None:
         _cut(self._fd, place)
+
+    def sync(self) -> None:
+        """Brings to disk what was added."""
+        sync_file(self._fd, self.name)
 
     def close(self) -> None:
         if self._path:
             os.close(self._fd)
+
+
+def _open(path: str, flags: int) -> int:
+    """Opens a file to add to.  A FIFO is not waited for: nobody may ever read it."""
+    try:
+        is_fifo = stat.S_ISFIFO(os.stat(path).st_mode)
+    except OSError:
+        is_fifo = False
+    flags |= os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+    if not is_fifo:
+        return os.open(path, flags, 0o666)
+    try:
+        fd = os.open(path, flags | os.O_NONBLOCK)
+    except OSError as error:
+        if error.errno == errno.ENXIO:
+            raise UsageError(f"cannot write {path}: nobody reads this FIFO; start its reader first") from None
+        raise
+    os.set_blocking(fd, True)
+    return fd
 
 
 def take_back(place: Place) -> None:
@@ -100,15 +141,17 @@ def take_back(place: Place) -> None:
     if not place.path:
         for fd in STANDARD:
             if _is_there(fd, place):
-                _cut(fd, place)
+                _cut_for_good(fd, place)
         return
     try:
-        fd = os.open(place.path, os.O_WRONLY | os.O_CLOEXEC)
-    except FileNotFoundError:
+        if os.stat(place.path).st_ino != place.inode:
+            return
+    except (OSError, ValueError):  # it is not there, or no such name can be
         return
+    fd = os.open(place.path, os.O_WRONLY | os.O_CLOEXEC)
     try:
         if _is_there(fd, place):
-            _cut(fd, place)
+            _cut_for_good(fd, place)
     finally:
         os.close(fd)
 
@@ -118,7 +161,14 @@ def _is_there(fd: int, place: Place) -> bool:
         status = os.fstat(fd)
     except OSError:
         return False  # closed
+    if place.path:
+        return status.st_ino == place.inode  # the number of a device may be another one after the machine has started
     return (status.st_dev, status.st_ino) == (place.device, place.inode)
+
+
+def _cut_for_good(fd: int, place: Place) -> None:
+    _cut(fd, place)
+    os.fsync(fd)
 
 
 def _cut(fd: int, place: Place) -> None:

@@ -1,29 +1,30 @@
 """The outputs of a job until its task is over: buffers, and temporary files that get their names at the end.
 
 Contract: an `Output` takes bytes and gives them back in pieces.  A result is there whole or not at all: it is written
-under a temporary name in its own directory and renamed.  Temporary names begin with `.cmap-` and a token, by which
-`sweep` finds what a killed run has left.  `LocalError` names what cannot be written.
+under a temporary name in its own directory, brought to disk and renamed.  Temporary names begin with `.cmap-` and a
+token, by which `sweep` finds what a killed run has left.  `LocalError` names what cannot be written.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import shutil
 from typing import TYPE_CHECKING
 
+from cexec.cmap.inputs.file_names import PREFIX
 from cexec.cmap.inputs.store import CHUNK, Spool
 from cexec.cmap.inputs.tasks import STDERR, STDOUT
+from cexec.cmap.results.renames import Rename, remove, seen
+from cexec.cmap.results.syncing import sync_file
 from cexec.errors import LocalError, UsageError
 from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator
 
     from cexec.cmap.inputs.tasks import Task
 
 MEMORY = 1 << 16  # bytes (ours) of one output that are kept in memory; the rest goes to disk
-PREFIX = ".cmap-"
 _RANDOM = 8  # bytes in a temporary name
 
 
@@ -93,6 +94,10 @@ class FileOutput(Output):
             while piece := file.read(CHUNK):
                 yield piece
 
+    def sync(self) -> None:
+        """Brings to disk what was written."""
+        sync_file(self._fd, self._final)
+
     def close(self) -> None:
         """Closes the file, which stays.  A network file system may say only now that there was no room."""
         fd, self._fd = self._fd, -1
@@ -111,16 +116,19 @@ class AttemptFiles:
 
     def __init__(self, task: Task, token: str, keep_in: str = "") -> None:
         self.outputs: dict[str, Output] = {}
-        self._renames: list[tuple[str, str]] = []
-        self._directory = ""
+        self.renames: list[Rename] = []  # of an attempt that counts and is complete
+        self._files: list[FileOutput] = []
+        self._names: list[tuple[str, str]] = []  # temporary and final
+        self._directory = ""  # the temporary one
         try:
             for result in task.results:
                 if result.path == os.devnull:
                     self.outputs[result.name or result.kind] = Discarded()
                     continue
-                temporary = os.path.join(os.path.dirname(result.path), temporary_name(token))
-                self.outputs[result.name or result.kind] = FileOutput(temporary, result.path)
-                self._renames.append((temporary, result.path))
+                path = os.path.realpath(result.path) if os.path.islink(result.path) else result.path  # a link stays
+                temporary = os.path.join(os.path.dirname(path), temporary_name(token))
+                self._names.append((temporary, path))
+                self.outputs[result.name or result.kind] = self._open(temporary, path)
             if keep_in:
                 self._make_directory(task, token, keep_in)
         except BaseException:
@@ -129,12 +137,23 @@ class AttemptFiles:
         for kind in (STDOUT, STDERR):
             self.outputs.setdefault(kind, Output())
 
-    def finish(self) -> list[tuple[str, str]]:
-        """Closes the files of an attempt that counts; returns pairs of temporary and final names."""
-        for output in self.outputs.values():
-            if isinstance(output, FileOutput):
-                output.close()
-        return self._renames
+    @property
+    def on_disk(self) -> bool:
+        """True if the attempt writes any file that is to get a name."""
+        return bool(self._names)
+
+    @property
+    def directories(self) -> list[str]:
+        """The directories in which the attempt has made names."""
+        return [*([self._directory] if self._directory else ()), *(os.path.dirname(path) for path, _ in self._names)]
+
+    def finish(self, *, sync: bool) -> None:
+        """Closes the files of an attempt that counts, and first brings them to disk if that is wanted."""
+        for file in self._files:
+            if sync:
+                file.sync()
+            file.close()
+        self.renames = [seen(temporary, final) for temporary, final in self._names]
 
     def close(self) -> None:
         """Closes everything; nothing will be read from here any more."""
@@ -143,13 +162,18 @@ class AttemptFiles:
 
     def discard(self) -> None:
         """Removes everything; the attempt does not count."""
-        for output in self.outputs.values():
+        for output in (*self.outputs.values(), *self._files):
             try:
                 output.close()
             except LocalError:
                 pass  # the attempt does not count, so it does not matter that bytes could not be written
-        for temporary, _ in self._renames:
+        for temporary, _ in self._names:
             remove(temporary)
+
+    def _open(self, path: str, final: str) -> FileOutput:
+        file = FileOutput(path, final)
+        self._files.append(file)
+        return file
 
     def _make_directory(self, task: Task, token: str, keep_in: str) -> None:
         directory, final = os.path.join(keep_in, temporary_name(token)), os.path.join(keep_in, str(task.number))
@@ -157,22 +181,13 @@ class AttemptFiles:
             os.mkdir(directory)
         except OSError as error:
             raise _failure(final, error) from None
-        self._renames.append((directory, final))
+        self._directory = directory
+        self._names.append((directory, final))
         for kind in {STDOUT, STDERR} - self.outputs.keys():
-            self.outputs[kind] = FileOutput(os.path.join(directory, kind), os.path.join(final, kind))
+            self.outputs[kind] = self._open(os.path.join(directory, kind), os.path.join(final, kind))
         name = "parameters.json"
-        parameters = FileOutput(os.path.join(directory, name), os.path.join(final, name))
+        parameters = self._open(os.path.join(directory, name), os.path.join(final, name))
         parameters.append(json.dumps(task.parameters).encode() + b"\n")
-        parameters.close()
-
-
-def rename_all(renames: Iterable[tuple[str, str]]) -> None:
-    """Results get their names."""
-    for temporary, final in renames:
-        try:
-            os.rename(temporary, final)
-        except OSError as error:
-            raise _failure(final, error) from None
 
 
 def temporary_name(token: str) -> str:
@@ -187,36 +202,27 @@ def sweep(directories: Iterable[str], token: str) -> None:
                 remove(os.path.join(directory, entry))
 
 
-def remove(path: str) -> None:
-    """Removes a file or a directory; leaves it if that is not possible."""
-    try:
-        if os.path.isdir(path) and not os.path.islink(path):
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            os.unlink(path)
-    except OSError:
-        pass
-
-
-def make_results_directory(path: str, numbers: Iterable[int] | None, finished: Callable[[int], bool]) -> None:
+def make_results_directory(
+    path: str, numbers: Container[int] | None, finished: Callable[[int], bool], *, overwrite: bool, advice: str
+) -> None:
     """--results DIR: makes it; raises `UsageError` if it cannot be written or has a result of one of the rows.
 
-    Without `numbers` any number may become that of a row.
+    Without `numbers` any number may become that of a row.  With `overwrite` such results are removed.
     """
     try:
         os.makedirs(path, exist_ok=True)
-        present = set(os.listdir(path))
+        present = [int(name) for name in os.listdir(path) if name.isascii() and name.isdecimal()]
     except OSError as error:
         raise UsageError(f"--results {path}: {reason_of(error)}") from None
     if not os.access(path, os.W_OK | os.X_OK):
         raise UsageError(f"--results {path}: directory cannot be written")
-    found = sorted(int(name) for name in present if name.isdecimal())
-    for number in found if numbers is None else numbers if present else ():
-        if str(number) in present and (numbers is None or not finished(number)):
-            raise UsageError(
-                f"row {number}: result {os.path.join(path, str(number))} exists already; "
-                "remove it, or go on with --state FILE --resume"
-            )
+    for number in sorted(present):
+        result = os.path.join(path, str(number))
+        if not os.path.lexists(result) or (numbers is not None and (number not in numbers or finished(number))):
+            continue
+        if not overwrite:
+            raise UsageError(f"row {number}: result {result} exists already; {advice}")
+        remove(result)
 
 
 def _failure(path: str, error: OSError) -> LocalError:

@@ -1,8 +1,9 @@
 """The order in which tasks are committed, and the bytes that each of them adds to files.
 
 Contract: `CommitOrder` puts ended tasks into the table's order, for -k and --collect.  A writer's `additions(ended)`
-are the bytes that one task adds to one file, in pieces; nothing is written here, `commit` does that.  `LineBuffer` cuts
-a stream into whole lines as they come.  Memory does not grow with the size of an output.
+are the bytes that one task adds to one file, in pieces, and `adds(ended)` is False if there are none; nothing is
+written here, `commit` does that.  `LineBuffer` cuts a stream into whole lines as they come.  Memory does not grow with
+the size of an output, or of a line.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import json
 import shlex
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain
 from operator import itemgetter
 from typing import TYPE_CHECKING, Generic, TypeVar
 
@@ -31,7 +33,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 MOST_HELD = 10_000  # tasks (ours) that may be over before one that comes earlier in the table
-LONGEST_LINE = 1 << 20  # bytes (ours) of a line that are waited for
 _THIRDS = 3  # base64 encodes so many bytes at a time
 
 
@@ -89,23 +90,28 @@ class CommitOrder(Generic[T]):
 
 
 class LineBuffer:
-    """One stream for --line-buffer."""
+    """One stream for --line-buffer.  The begin of a line waits for its end, on disk if it is long."""
 
     def __init__(self, tag: bytes = b"") -> None:
         self._tag = tag
-        self._rest = b""
+        self._begun = Output()  # of a line whose end has not come
 
-    def append(self, data: bytes) -> bytes:
-        """Takes data; returns the lines that are complete now."""
-        data = self._rest + data
-        end = len(data) if len(data) > LONGEST_LINE else data.rfind(b"\n") + 1
-        self._rest = data[end:]
-        return b"".join(tagged([data[:end]], self._tag))
+    def append(self, data: bytes) -> Iterator[bytes]:
+        """Takes data; yields the lines that are complete now, in pieces."""
+        end = data.rfind(b"\n") + 1
+        if end:
+            yield from self._release(data[:end])
+        if end < len(data):
+            self._begun.append(data[end:])
 
-    def end(self) -> bytes:
-        """Returns the rest, which has no line end."""
-        rest, self._rest = self._rest, b""
-        return b"".join(tagged([rest], self._tag))
+    def end(self) -> Iterator[bytes]:
+        """Yields the rest, which has no line end."""
+        yield from self._release(b"")
+
+    def _release(self, last: bytes) -> Iterator[bytes]:
+        yield from tagged(chain(self._begun.pieces(), [last]), self._tag)
+        self._begun.close()
+        self._begun = Output()
 
 
 class Live:
@@ -120,15 +126,15 @@ class Live:
 
     def _heard(self, kind: str, data: bytes) -> None:
         buffer, file = self._buffers[kind]
-        file.append([buffer.append(data)])
+        file.append(buffer.append(data))
 
     def end(self) -> None:
         for buffer, file in self._buffers.values():
-            file.append([buffer.end()])
+            file.append(buffer.end())
 
 
 def tagged(pieces: Iterable[bytes], tag: bytes) -> Iterator[bytes]:
-    """Puts `tag` before every line."""
+    """Puts `tag` before every line, and ends the last one: the next line, which may be another task's, begins anew."""
     begins = True
     for piece in pieces:
         if tag and piece:
@@ -136,6 +142,8 @@ def tagged(pieces: Iterable[bytes], tag: bytes) -> Iterator[bytes]:
             begins = piece.endswith(b"\n")
             piece = begun + piece[: len(piece) - begins].replace(b"\n", b"\n" + tag) + b"\n" * begins
         yield piece
+    if not begins:
+        yield b"\n"
 
 
 class Printed:
@@ -150,10 +158,13 @@ class Printed:
         self._kind = kind
         self._tag = tag
 
+    def adds(self, ended: EndedTask) -> bool:
+        if not ended.outputs[self._kind].size or self._kind in (result.kind for result in ended.task.results):
+            return False
+        return not (self._kind == STDOUT and ended.outcome.rejected)
+
     def additions(self, ended: EndedTask) -> Iterable[bytes]:
-        if self._kind in (result.kind for result in ended.task.results):
-            return ()
-        if self._kind == STDOUT and ended.outcome.rejected:
+        if not self.adds(ended):
             return ()
         return tagged(ended.outputs[self._kind].pieces(), tag_of(ended.task) if self._tag else b"")
 
@@ -169,6 +180,9 @@ class Concatenated:
         self.file = file
         self._headed = headed
 
+    def adds(self, ended: EndedTask) -> bool:
+        return ended.outcome.succeeded
+
     def additions(self, ended: EndedTask) -> Iterable[bytes]:
         if ended.outcome.succeeded:
             if self._headed:
@@ -183,6 +197,9 @@ class Collected:
     def __init__(self, file: AppendFile) -> None:
         self.file = file
 
+    def adds(self, ended: EndedTask) -> bool:
+        return ended.collected is not None
+
     def additions(self, ended: EndedTask) -> Iterable[bytes]:
         return () if ended.collected is None else ended.collected.pieces()
 
@@ -192,6 +209,9 @@ class Joblog:
 
     def __init__(self, file: AppendFile) -> None:
         self.file = file
+
+    def adds(self, ended: EndedTask) -> bool:
+        return True
 
     def additions(self, ended: EndedTask) -> Iterable[bytes]:
         return (joblog.line(ended.outcome),)
@@ -207,6 +227,9 @@ class DelimitedResults:
     def header(columns: Sequence[str]) -> bytes:
         named = (f"V{name}" if name.isdigit() else name for name in columns)
         return b",".join(_cell(name) for name in (*joblog.COLUMNS, *named, "Stdout", "Stderr")) + b"\n"
+
+    def adds(self, ended: EndedTask) -> bool:
+        return True
 
     def additions(self, ended: EndedTask) -> Iterable[bytes]:
         fields = (*(field.strip() for field in joblog.fields(ended.outcome)), *ended.task.parameters.values())
@@ -228,8 +251,13 @@ def _cell(text: str) -> bytes:
 class JsonResults:
     """--results FILE.jsonl: an object for each task; an output that is no UTF-8 is in `stdout_base64`."""
 
+    BEGIN = b'{"seq": '  # of each line
+
     def __init__(self, file: AppendFile) -> None:
         self.file = file
+
+    def adds(self, ended: EndedTask) -> bool:
+        return True
 
     def additions(self, ended: EndedTask) -> Iterable[bytes]:
         outcome = ended.outcome

@@ -1,60 +1,167 @@
-"""The end of a task: everything that it leaves behind, all of it or nothing.
+"""The end of a group of tasks: everything that each of them leaves behind, all of it or nothing, on disk.
 
-Contract: `commit` adds to files, tells the journal and renames, in the order that `journal` asks for.  After a
-`LocalError` the task is not saved and the coordinator has to stop: it may be the disk that is full.  What the journal
-knew before that, which can be a rename that failed, is completed when it is opened again.
+Contract: `Committer.save` adds to files, tells the journal and renames, in the order that `journal` asks for, and
+brings everything to disk before it says that a task is saved.  When something fails, the tasks that are not `saved`
+have left nothing, and the coordinator has to stop: it may be the disk that is full.  Only those that are `committed`
+may still be completed, when the journal is opened again.  It may wait for the disk, and is called by one thread at a
+time.
 """
 
 from __future__ import annotations
 
+import os
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.notation import format_ranges
-from cexec.cmap.results.attempt_files import rename_all
+from cexec.cmap.results.journal import TaskEnd
+from cexec.cmap.results.renames import carry_out
 from cexec.errors import LocalError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+    from typing import Protocol
 
     from cexec.cmap.results.appending import AppendFile, Place
+    from cexec.cmap.results.attempt_files import AttemptFiles
+    from cexec.cmap.results.collect import EndedTask
     from cexec.cmap.results.journal import Journal, TaskClaim
-    from cexec.cmap.results.outcome import TaskOutcome
+    from cexec.cmap.results.syncing import Syncer
+
+    class ResultWriter(Protocol):
+        """One of those in `collect`."""
+
+        file: AppendFile
+
+        def adds(self, ended: EndedTask) -> bool: ...
+
+        def additions(self, ended: EndedTask) -> Iterable[bytes]: ...
 
 
-def commit(
-    journal: Journal | None,
-    claim: TaskClaim | None,
-    outcome: TaskOutcome,
-    *,
-    appends: Sequence[tuple[AppendFile, Iterable[bytes]]] = (),
-    renames: Sequence[tuple[str, str]] = (),
-) -> None:
-    """`claim` is the journal's, where there is one.  One task at a time."""
-    places = [(file, place) for file in {id(file): file for file, _ in appends}.values() if (place := file.place())]
-    if journal is not None and claim is not None and places:
-        journal.intend(claim, [place for _, place in places])
-    try:
-        for file, pieces in appends:
-            file.append(pieces)
-        if journal is not None and claim is not None:
-            journal.commit(claim, outcome, renames)
-    except LocalError:
-        _take_back(journal, claim, places)
-        raise
-    rename_all(renames)
-    if journal is not None and claim is not None and renames:
-        journal.settle(claim)
+@dataclass(slots=True, eq=False)
+class FinishedTask:
+    """A task that is over: how it ended, what it wrote, and the journal's claim.
+
+    `committed`: the journal has it as done, so that its files must stay, whatever happens then.
+    """
+
+    ended: EndedTask
+    files: AttemptFiles
+    claim: TaskClaim | None
+    committed: bool = False
 
 
-def _take_back(journal: Journal | None, claim: TaskClaim | None, places: Sequence[tuple[AppendFile, Place]]) -> None:
-    """As if the task had not ended."""
-    for file, place in places:
-        file.take_back(place)
-    if journal is not None and claim is not None:
+@dataclass(slots=True)
+class Saved:
+    """The tasks of a group that are saved, and the error that kept the others from it, if there are others."""
+
+    tasks: Sequence[FinishedTask] = ()
+    error: LocalError | None = field(default=None)
+
+
+class Committer:
+    """Saves the tasks of one run."""
+
+    def __init__(self, journal: Journal | None, writers: Sequence[ResultWriter], syncer: Syncer) -> None:
+        self._journal = journal
+        self._writers = writers
+        self._syncer = syncer
+        self._tables: set[str] = set()  # directories of files that are added to, which are on disk
+
+    def takes_time(self, group: Iterable[FinishedTask]) -> bool:
+        """True if saving these tasks waits for a disk, so that it is better done for many of them at once."""
+        if self._journal is not None:
+            return True
+        files = any(writer.file.regular for writer in self._writers)
+        return self._syncer.on and (files or any(task.files.on_disk for task in group))
+
+    def save(self, group: Sequence[FinishedTask]) -> Saved:
+        """Saves the tasks in this order, up to the first one with which something is wrong."""
+        files = {id(w.file): w.file for w in self._writers for task in group if w.adds(task.ended)}.values()
+        places = [(file, place) for file in files if (place := file.place()) is not None]
+        intended, *errors = self._syncer.run(
+            [partial(self._intend, places), *(partial(self._finish, task) for task in group)]
+        )
+        if intended is not None:
+            return Saved((), intended)
+        good = next((place for place, error in enumerate(errors) if error is not None), len(group))
+        wrong = errors[good] if good < len(group) else None
         try:
-            journal.withdraw(claim)
-        except LocalError:
-            pass  # the next run will take back what has been taken back, which is nothing
+            added = self._add(group[:good], [file for file, _ in places])
+            self._commit(added.tasks, [file for file, _ in places])
+        except LocalError as error:
+            self._take_back(places)
+            return Saved((), error)
+        named = self._rename(added.tasks)
+        return Saved(named.tasks, named.error or added.error or wrong)
+
+    def _intend(self, places: Sequence[tuple[AppendFile, Place]]) -> None:
+        if self._journal is not None and places:
+            self._journal.intend([place for _, place in places])
+
+    def _finish(self, task: FinishedTask) -> None:
+        if task.ended.outcome.succeeded:
+            task.files.finish(sync=self._syncer.on)
+
+    def _add(self, group: Sequence[FinishedTask], files: Sequence[AppendFile]) -> Saved:
+        """Adds each task to the files, whole or not at all; what was written to a pipe before an error stays there."""
+        for number, task in enumerate(group):
+            places = [(file, place) for file in files if (place := file.place()) is not None]
+            try:
+                for writer in self._writers:
+                    if writer.adds(task.ended):
+                        writer.file.append(writer.additions(task.ended))
+            except LocalError as error:
+                for file, place in places:
+                    file.take_back(place)
+                return Saved(group[:number], error)
+        return Saved(group)
+
+    def _commit(self, group: Sequence[FinishedTask], files: Sequence[AppendFile]) -> None:
+        """Brings all to disk that the journal will call done, and tells the journal."""
+        if self._syncer.on:
+            for error in self._syncer.run([file.sync for file in files]):
+                if error is not None:
+                    raise error
+        tables = {file.directory for file in files if file.directory} - self._tables
+        made = [path for task in group if task.files.renames for path in task.files.directories]
+        self._syncer.sync_directories([*tables, *made])
+        self._tables |= tables
+        if self._journal is not None:
+            ends = [TaskEnd(t.claim, t.ended.outcome, t.files.renames) for t in group if t.claim is not None]
+            self._journal.commit(ends)
+            for task in group:
+                task.committed = True
+
+    def _take_back(self, places: Sequence[tuple[AppendFile, Place]]) -> None:
+        """As if the tasks had not ended."""
+        for file, place in places:
+            file.take_back(place)
+        if self._journal is not None:
+            try:
+                self._journal.withdraw()
+            except LocalError:
+                pass  # the next run will take back what has been taken back, which is nothing
+
+    def _rename(self, group: Sequence[FinishedTask]) -> Saved:
+        errors = []
+        named = []
+        for task in group:
+            try:
+                carry_out(task.files.renames)
+                named.append(task)
+            except LocalError as error:
+                errors.append(error)
+        try:
+            finals = (rename.final for task in named for rename in task.files.renames)
+            self._syncer.sync_directories(map(os.path.dirname, finals))
+            renamed = [task.claim for task in named if task.files.renames and task.claim is not None]
+            if self._journal is not None and renamed:
+                self._journal.settle(renamed)
+        except LocalError as error:
+            return Saved((), error)
+        return Saved(named, errors[0] if errors else None)
 
 
 def unsaved(numbers: Iterable[int]) -> str:

@@ -1,250 +1,343 @@
 """--state: what became of every task, so that a run which ended anyhow can go on.
 
 Contract: an SQLite database in WAL mode, with one coordinator at a time (`UsageError` for the second) and any number
-of readers.  A task is known by the hash of its command and inputs; several tasks with one hash are told apart by how
-many of them there have been in this run.  `kill -9` at any moment loses nothing that was committed and commits nothing
-again:
+of readers.  A task is known by the hash of its command and inputs; several tasks with one hash are told apart by the
+row's number and by how many of them there have been.  `kill -9` at any moment, and loss of power, lose nothing that was
+committed and commit nothing again.  For a group of tasks that have ended:
 
-1. `intend`: where the files end that are about to be added to (only if there are such files);
-2. the caller adds to them;
-3. `commit`: the task is over, these files are to be renamed; from here on it is never run again;
-4. the caller renames; 5. `settle`: nothing is left to do.
+1. `intend`: where the files end that are about to be added to (only if there are such files); durable;
+2. the caller adds to them, and brings all files of the tasks to disk;
+3. `commit`: the tasks are over, these files are to be renamed; durable; from here on they are never run again;
+4. the caller renames and brings the directories to disk; 5. `settle`: nothing is left to do.
 
-Opening a journal takes back what stopped between 1 and 3 and completes what stopped after 3.  A power failure may lose
-the last commits (SQLite's synchronous=NORMAL); their results are then said to exist already.
+Opening a journal takes back what stopped between 1 and 3 and completes what stopped after 3 (`recovery`).  Everything
+else waits in memory and is written with the next of these steps, or by `flush`.  `intend`, `commit`, `settle` and
+`flush` may wait for the disk and may be called by any thread.  The other methods are for one thread; only
+`begin_attempt` at a worker that must not repeat it waits.
 """
 
 from __future__ import annotations
 
 import json
 import os
-import sqlite3
-from typing import TYPE_CHECKING
+import threading
+from collections import deque
+from typing import TYPE_CHECKING, NamedTuple
 
-from cexec.cmap.results.appending import Place, cannot_write, take_back
-from cexec.cmap.results.lockfile import Lock
+from cexec.cmap.results.journal_format import DONE, FAILED, WAITING, stored
+from cexec.cmap.results.journal_store import PATIENCE, Change, JournalStore
+from cexec.cmap.results.recovery import recover
+from cexec.cmap.results.syncing import Syncer
 from cexec.errors import LocalError, UsageError
-from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from typing import TypeVar
+    from collections.abc import Callable, Iterable, Sequence
 
+    from cexec.cmap.results.appending import Place
     from cexec.cmap.results.outcome import TaskOutcome
-
-    T = TypeVar("T")
+    from cexec.cmap.results.renames import Rename
 
 NEW, RESUME, RESUME_FAILED, RETRY_FAILED = "new", "--resume", "--resume-failed", "--retry-failed"
-WAITING, DONE, FAILED = range(3)
-FORMAT = 1
-APPLICATION = 0x636D6170  # "cmap", in the database's header
-MAGIC = b"SQLite format 3\0"
+_WANTED = {NEW: (WAITING,), RESUME: (WAITING,), RESUME_FAILED: (WAITING, FAILED), RETRY_FAILED: (FAILED,)}
 TOKEN_SIZE = 8  # bytes (ours)
-_SCHEMA = """
-CREATE TABLE run (number INTEGER PRIMARY KEY, token TEXT, started REAL, status TEXT);
-CREATE TABLE task (
-    key BLOB, occurrence INTEGER, run INTEGER, number INTEGER, state INTEGER, command TEXT, worker TEXT, started REAL,
-    runtime REAL, sent INTEGER, received INTEGER, exitval INTEGER, signal INTEGER, reason TEXT,
-    PRIMARY KEY (key, occurrence)
-) WITHOUT ROWID;
-CREATE TABLE attempt (
-    id INTEGER PRIMARY KEY, key BLOB, occurrence INTEGER, worker TEXT, started REAL, ended REAL, reason TEXT
-);
-CREATE INDEX attempt_task ON attempt (key, occurrence);
-CREATE TABLE pending (key BLOB, occurrence INTEGER, places TEXT, renames TEXT, PRIMARY KEY (key, occurrence));
-"""
+_OF_TASK = "WHERE key = ? AND occurrence = ?"
 
 
-class TaskClaim:
+class TaskClaim(NamedTuple):
     """A task that is to be run, in the journal's terms."""
 
-    __slots__ = ("key", "occurrence")
+    key: bytes
+    occurrence: int
 
-    def __init__(self, key: bytes, occurrence: int) -> None:
-        self.key = key
-        self.occurrence = occurrence
+
+class TaskIdentity(NamedTuple):
+    """What a journal asks of a task.  `old_key` makes the key that 0.1.0 had for it.
+
+    `stamp` is another one when an input has changed, and `place` is another one when the results have other names.
+    """
+
+    key: bytes
+    number: int
+    stamp: str = ""
+    place: str = ""
+    old_key: Callable[[], bytes] | None = None
+
+
+class TaskEnd(NamedTuple):
+    """What is to be committed of one task."""
+
+    claim: TaskClaim
+    outcome: TaskOutcome
+    renames: Sequence[Rename]
+
+
+class _Known(NamedTuple):
+    """A task of an earlier run.  `stamp` is None in a journal of 0.1.0, whose keys contain it."""
+
+    key: bytes
+    occurrence: int
+    state: int
+    number: int
+    stamp: str | None
 
 
 class Journal:
     """One coordinator's.  `token` begins the names of temporary results, also those of earlier runs."""
 
-    def __init__(self, path: str, mode: str, *, now: float) -> None:
-        """`now` is the wall clock's."""
-        self._path = path
+    def __init__(
+        self,
+        path: str,
+        mode: str,
+        *,
+        now: float,
+        sync: bool = True,
+        numbered: bool = False,
+        repeat_once: bool = False,
+        patience: float = PATIENCE,
+    ) -> None:
+        """`now` is the wall clock's.  `numbered`: the names of results contain the number of the row, so that a task of
+        a journal of 0.1.0, which did not keep `place`, is done in its row only.
+
+        `repeat_once`: tasks that a worker which must not repeat them may have begun are to be run, too.
+        """
+        self.left: list[int] = []  # the numbers of those that are not run again for that reason
         self._mode = mode
+        self._numbered = numbered
+        self._repeat_once = repeat_once
         if mode == RETRY_FAILED and not os.path.exists(path):
             raise UsageError(f"--retry-failed needs the journal of an earlier run, but there is no {path}")
+        self.store = JournalStore(path, sync=sync, patience=patience)
+        self._waiting: deque[Change | TaskClaim] = deque()  # not written; a claim stands behind the row that makes it
+        self._written: deque[TaskClaim] = deque()
+        self._writing = threading.Lock()
+        self._claimed: dict[bytes, set[int]] = {}  # those that may not be written
         try:
-            self._lock = Lock(path)
-        except OSError as error:
-            raise cannot_write(path, error) from None
-        try:
-            _check_magic(path)
-            self.database = self._guard(lambda: sqlite3.connect(path))
-            try:
-                self._open(now)
-            except BaseException:
-                self.database.close()
-                raise
+            self._begin(now, sync)
         except BaseException:
-            self._lock.close()
+            self.store.abandon()
             raise
 
-    def _open(self, now: float) -> None:
-        (application,) = self._execute("PRAGMA application_id").fetchone()
-        (version,) = self._execute("PRAGMA user_version").fetchone()
-        (tables,) = self._execute("SELECT count(*) FROM sqlite_master").fetchone()
-        if (application, version, tables) != (0, 0, 0) and (application, version) != (APPLICATION, FORMAT):
-            raise UsageError(f"{self._path} is no journal of this version of cmap; give another --state")
-        self._execute("PRAGMA journal_mode=WAL")
-        self._execute("PRAGMA synchronous=NORMAL")
-        if not tables:
-            marks = f"PRAGMA application_id={APPLICATION}; PRAGMA user_version={FORMAT};"
-            self._guard(lambda: self.database.executescript(f"BEGIN; {_SCHEMA} {marks} COMMIT;"))
-        self._recover()
+    def _begin(self, now: float, sync: bool) -> None:
+        syncer = Syncer(on=sync)
+        try:
+            recover(self.store, syncer)
+        finally:
+            syncer.close()
         done, failed = self.counts()
         if self._mode == NEW and done + failed:
             raise UsageError(
-                f"{self._path} knows {done} finished and {failed} failed tasks; add --resume, --resume-failed or "
+                f"{self.store.path} knows {done} finished and {failed} failed tasks; add --resume, --resume-failed or "
                 "--retry-failed, or give another --state"
             )
-        found = self._execute("SELECT token FROM run LIMIT 1").fetchone()
-        self.token = found[0] if found else os.urandom(TOKEN_SIZE).hex()
-        self._run = self._execute("INSERT INTO run (token, started) VALUES (?, ?)", self.token, now).lastrowid
+        ((tasks, old),) = self.store.read("SELECT count(*), count(*) - count(stamp) FROM task")
+        self._has_tasks, self._has_old_tasks = tasks > 0, old > 0
+        found = self.store.read("SELECT token FROM run LIMIT 1")
+        self.token: str = found[0][0] if found else os.urandom(TOKEN_SIZE).hex()
+        ((self._run,),) = self.store.read("SELECT coalesce(max(number), 0) + 1 FROM run")
+        ((attempts,),) = self.store.read("SELECT coalesce(max(id), 0) FROM attempt")
+        self._change("INSERT INTO run (number, token, started) VALUES (?, ?, ?)", self._run, self.token, now)
+        self._attempts = int(attempts)
         self.flush()
 
     # which tasks are to be run
 
-    def claim(self, key: bytes, number: int, command: str) -> TaskClaim | None:
+    def claim(self, task: TaskIdentity, command: str) -> TaskClaim | None:
         """Takes up a task; returns None if it is not to be run, because of what became of it in an earlier run."""
-        found = self._execute(
-            "SELECT occurrence, state FROM task WHERE key = ? AND run < ? ORDER BY occurrence LIMIT 1", key, self._run
-        ).fetchone()
+        found = self._find(task)
         if found is None:
-            (count,) = self._execute("SELECT count(*) FROM task WHERE key = ?", key).fetchone()
-            occurrence, state = count, WAITING
-            self._execute(
-                "INSERT INTO task (key, occurrence, run, number, state, command) VALUES (?, ?, ?, ?, ?, ?)",
-                key, occurrence, self._run, number, WAITING, command,
+            claim = self._new_claim(task.key)
+            self._change(
+                "INSERT INTO task (key, occurrence, run, number, state, command, stamp, place) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+                *claim, self._run, task.number, WAITING, stored(command), task.stamp, task.place,
             )  # fmt: skip
-        else:
-            occurrence, state = found
-            query = "UPDATE task SET run = ?, number = ? WHERE key = ? AND occurrence = ?"
-            self._execute(query, self._run, number, key, occurrence)
-        wanted = {NEW: (WAITING,), RESUME: (WAITING,), RESUME_FAILED: (WAITING, FAILED), RETRY_FAILED: (FAILED,)}
-        return TaskClaim(key, occurrence) if state in wanted[self._mode] else None
+            self._note_claim(claim)
+            return claim if WAITING in _WANTED[self._mode] else None
+        changed = found.stamp not in (None, task.stamp)
+        state = WAITING if changed and self._mode != RETRY_FAILED else found.state
+        wanted = state in _WANTED[self._mode] and not self._must_not_be_repeated(found, task.number)
+        claim = self._renamed(found, task) if found.key != task.key else TaskClaim(found.key, found.occurrence)
+        query = f"UPDATE task SET run = ?, number = ?, place = ? {_OF_TASK}"
+        self._change(query, self._run, task.number, task.place, *claim)
+        if wanted and changed:
+            self._change(f"UPDATE task SET state = ?, stamp = ? {_OF_TASK}", state, task.stamp, *claim)
+        self._note_claim(claim)
+        return claim if wanted else None
 
-    def is_done(self, key: bytes) -> bool:
-        """Returns True if a task with this hash has succeeded, so that its result may be there."""
-        query = "SELECT 1 FROM task WHERE key = ? AND state = ? LIMIT 1"
-        return self._execute(query, key, DONE).fetchone() is not None
+    def is_done(self, task: TaskIdentity) -> bool:
+        """Before it is claimed: True if it has succeeded, with the inputs and the names of results that it has now."""
+        found = self._find(task)
+        return found is not None and found.state == DONE and found.stamp in (None, task.stamp)
 
     def counts(self) -> tuple[int, int]:
-        """Tasks that have succeeded and failed, in all runs."""
-        counts = dict(self._execute("SELECT state, count(*) FROM task GROUP BY state").fetchall())
+        """Tasks that have succeeded and failed, in all runs, as far as they are written."""
+        counts = dict(self.store.read("SELECT state, count(*) FROM task GROUP BY state"))
         return counts.get(DONE, 0), counts.get(FAILED, 0)
 
+    def failed_and_not_claimed(self) -> list[int]:
+        """With --retry-failed: the numbers of tasks that have failed in earlier runs and are none of this run's."""
+        if self._mode != RETRY_FAILED:
+            return []
+        self.flush()
+        query = "SELECT number FROM task WHERE state = ? AND run < ? ORDER BY number"
+        return [number for (number,) in self.store.read(query, FAILED, self._run)]
+
     def note(self, status: str) -> None:
-        """Writes down how this run stands, in words of the caller's; durable with the next commit."""
-        self._execute("UPDATE run SET status = ? WHERE number = ?", status, self._run)
+        """Writes down how this run stands, in words of the caller's."""
+        self._change("UPDATE run SET status = ? WHERE number = ?", status, self._run)
 
-    # attempts, for `cmap explain`: not durable before the next commit
+    def _find(self, task: TaskIdentity) -> _Known | None:
+        """Returns what is known of a task from earlier runs."""
+        if not self._has_tasks:
+            return None
+        self._forget_written()
+        found = self._find_key(task.key, task)
+        if found is None and self._has_old_tasks and task.old_key is not None:
+            found = self._find_key(task.old_key(), task)
+        return found
 
-    def begin_attempt(self, claim: TaskClaim, worker: str, started: float) -> int:
-        """Writes an attempt down; returns the number of its row."""
-        query = "INSERT INTO attempt (key, occurrence, worker, started) VALUES (?, ?, ?, ?)"
-        return self._execute(query, claim.key, claim.occurrence, worker, started).lastrowid or 0
+    def _find_key(self, key: bytes, task: TaskIdentity) -> _Known | None:
+        """Several rows may have equal tasks, whose results have other names; rows may have moved.
 
-    def end_attempt(self, attempt: int, reason: str, ended: float) -> None:
-        """`reason` is empty for an attempt that succeeded."""
-        self._execute("UPDATE attempt SET ended = ?, reason = ? WHERE id = ?", ended, reason, attempt)
+        What is known of this row comes first, then of a task with these names, then of any that is not done.
+        """
+        taken = self._claimed.get(key, ())
+        query = "SELECT key, occurrence, state, number, stamp FROM task WHERE key = ? AND run < ? AND"
+        for condition, values in (
+            ("number = ? AND (place IS NULL OR place = ?)", (task.number, task.place)),
+            ("(place = ? OR place IS NULL AND NOT ?)", (task.place, self._numbered)),
+            ("state <> ?", (DONE,)),
+        ):
+            order = "ORDER BY occurrence LIMIT ?"
+            for row in self.store.read(f"{query} {condition} {order}", key, self._run, *values, len(taken) + 1):
+                if row[1] not in taken:
+                    return _Known(*row)
+        return None
 
-    # the end of a task
+    def _new_claim(self, key: bytes) -> TaskClaim:
+        self._forget_written()
+        query = "SELECT coalesce(max(occurrence), -1) FROM task WHERE key = ?"
+        return TaskClaim(key, 1 + max([*self.store.read(query, key)[0], *self._claimed.get(key, ())]))
 
-    def intend(self, claim: TaskClaim, places: Sequence[Place]) -> None:
+    def _renamed(self, found: _Known, task: TaskIdentity) -> TaskClaim:
+        """Gives a task of a journal of 0.1.0 the key that it has now."""
+        claim = self._new_claim(task.key)
+        for table in ("task", "attempt"):
+            self._change(f"UPDATE {table} SET key = ?, occurrence = ? {_OF_TASK}", *claim, found.key, found.occurrence)
+        self._change(f"UPDATE task SET stamp = ? {_OF_TASK}", task.stamp, *claim)
+        self._note_claim(TaskClaim(found.key, found.occurrence))
+        return claim
+
+    def _must_not_be_repeated(self, found: _Known, number: int) -> bool:
+        query = f"SELECT 1 FROM attempt {_OF_TASK} AND once LIMIT 1"
+        if self._repeat_once or not self.store.read(query, found.key, found.occurrence):
+            return False
+        self.left.append(number)
+        return True
+
+    def _note_claim(self, claim: TaskClaim) -> None:
+        self._claimed.setdefault(claim.key, set()).add(claim.occurrence)
+        self._waiting.append(claim)
+
+    def _forget_written(self) -> None:
+        while self._written:
+            claim = self._written.popleft()
+            occurrences = self._claimed.get(claim.key, set())
+            occurrences.discard(claim.occurrence)
+            if not occurrences:
+                self._claimed.pop(claim.key, None)
+
+    # attempts
+
+    def begin_attempt(self, claim: TaskClaim, worker: str, started: float, *, once: bool = False) -> int:
+        """Writes an attempt down; returns its number.  `once`: the worker's jobs must not be repeated.
+
+        Such an attempt is on disk when this returns, because what the worker has begun must be known for ever.
+        """
+        self._attempts += 1
+        query = "INSERT INTO attempt (id, key, occurrence, worker, started, once) VALUES (?, ?, ?, ?, ?, ?)"
+        self._change(query, self._attempts, *claim, stored(worker), started, once)
+        if once:
+            self._write((), durable=True)
+        return self._attempts
+
+    def end_attempt(self, attempt: int, reason: str, ended: float, *, begun: bool = True) -> None:
+        """`reason` is empty for an attempt that succeeded.  `begun`: the program may have run."""
+        query = "UPDATE attempt SET ended = ?, reason = ?, once = once AND ? WHERE id = ?"
+        self._change(query, ended, stored(reason), begun, attempt)
+
+    # the end of tasks
+
+    def intend(self, places: Iterable[Place]) -> None:
         """Writes down where the files end that are about to be added to."""
-        told = json.dumps([[place.path, place.device, place.inode, place.offset] for place in places])
-        self._execute("INSERT OR REPLACE INTO pending VALUES (?, ?, ?, NULL)", claim.key, claim.occurrence, told)
-        self.flush()
+        query = "INSERT INTO adding VALUES (?, ?, ?, ?)"
+        told = [Change(query, (stored(at.path), at.device, at.inode, at.offset)) for at in places]
+        self._write([Change("DELETE FROM adding"), *told], durable=True)
 
-    def commit(self, claim: TaskClaim, outcome: TaskOutcome, renames: Sequence[tuple[str, str]]) -> None:
-        """Makes the end of a task durable; `renames` are pairs of temporary and final names."""
-        self._execute(
-            "UPDATE task SET state = ?, worker = ?, started = ?, runtime = ?, sent = ?, received = ?, exitval = ?, "
-            "signal = ?, reason = ? WHERE key = ? AND occurrence = ?",
-            DONE if outcome.succeeded else FAILED, outcome.worker, outcome.started, outcome.runtime, outcome.sent,
-            outcome.received, outcome.exitval, outcome.signal, outcome.reason, claim.key, claim.occurrence,
-        )  # fmt: skip
-        if renames:
-            told = json.dumps([[os.path.abspath(path) for path in pair] for pair in renames])
-            self._execute("INSERT OR REPLACE INTO pending VALUES (?, ?, '[]', ?)", claim.key, claim.occurrence, told)
-        else:
-            self.settle(claim)
-        self.flush()
+    def commit(self, ends: Iterable[TaskEnd]) -> None:
+        """Makes the end of a group of tasks durable."""
+        changes = [change for end in ends for change in _changes_of(end)]
+        self._write([*changes, Change("DELETE FROM adding")], durable=True)
 
-    def withdraw(self, claim: TaskClaim) -> None:
-        """Says that what was intended has been taken back; the task is as it was."""
-        self._guard(self.database.rollback)
-        self.settle(claim)
-        self.flush()
+    def withdraw(self) -> None:
+        """Says that what was intended has been taken back; the tasks are as they were."""
+        self._write([Change("DELETE FROM adding")], durable=False)
 
-    def settle(self, claim: TaskClaim) -> None:
-        """Every file has its name.  Durable with the next commit: a rename that is found done is not done again."""
-        self._execute("DELETE FROM pending WHERE key = ? AND occurrence = ?", claim.key, claim.occurrence)
+    def settle(self, claims: Iterable[TaskClaim]) -> None:
+        """Every file of these tasks has its name.  A rename that is found done after a crash is not done again."""
+        self._write([Change(f"DELETE FROM pending {_OF_TASK}", tuple(claim)) for claim in claims], durable=False)
+
+    @property
+    def unwritten(self) -> bool:
+        """True if something waits in memory."""
+        return bool(self._waiting)
 
     def flush(self) -> None:
-        """Makes everything so far durable and visible to readers."""
-        self._guard(self.database.commit)
+        """Makes everything so far visible to readers; a kill does not undo it."""
+        if self.unwritten:
+            self._write((), durable=False)
 
     def close(self) -> None:
         try:
             self.flush()
         finally:
-            self.database.close()
-            self._lock.close()
+            self.store.close()
 
     def abandon(self) -> None:
-        """Lets the journal go as the kernel does when the process is killed: nothing more is committed."""
-        self.database.close()
-        try:
-            self._lock.close()
-        except OSError:
-            pass  # it has been let go before
+        """Lets the journal go as the kernel does when the process is killed: nothing more is written."""
+        self.store.abandon()
 
-    # after a crash
+    def _change(self, query: str, *values: object) -> None:
+        self._waiting.append(Change(query, values))
 
-    def _recover(self) -> None:
-        for places, renames in self._execute("SELECT places, renames FROM pending").fetchall():
+    def _write(self, changes: Iterable[Change], *, durable: bool) -> None:
+        """Writes what waits, and then `changes`."""
+        with self._writing:
+            taken = []
+            while self._waiting:
+                taken.append(self._waiting.popleft())
+            waiting = [entry for entry in taken if isinstance(entry, Change)]
             try:
-                for values in json.loads(places):
-                    take_back(Place(*values))
-                for temporary, final in json.loads(renames or "[]"):
-                    if os.path.lexists(temporary):
-                        os.rename(temporary, final)
-            except OSError as error:
-                reason = reason_of(error)
-                raise LocalError(f"cannot complete what {self._path} began: {error.filename}: {reason}") from None
-        self._execute("DELETE FROM pending")
-        self.flush()
-
-    def _execute(self, query: str, *values: object) -> sqlite3.Cursor:
-        return self._guard(lambda: self.database.execute(query, values))
-
-    def _guard(self, what: Callable[[], T]) -> T:
-        try:
-            return what()
-        except sqlite3.DatabaseError as error:
-            raise LocalError(f"cannot use the journal {self._path}: {str(error).lower()}") from None
+                self.store.write([*waiting, *changes], durable=durable)
+            except LocalError:
+                self._waiting.extendleft(reversed(taken))
+                raise
+            self._written.extend(entry for entry in taken if isinstance(entry, TaskClaim))
 
 
-def _check_magic(path: str) -> None:
-    """SQLite takes a file of a few bytes for an empty database."""
-    try:
-        with open(path, "rb") as file:
-            begin = file.read(len(MAGIC))
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        raise UsageError(f"cannot read {path}: {reason_of(error)}") from None
-    if begin and begin != MAGIC:
-        raise UsageError(f"{path} is no journal of cmap; give another --state")
+def _changes_of(end: TaskEnd) -> list[Change]:
+    claim, outcome, renames = end
+    changes = [
+        Change(
+            "UPDATE task SET state = ?, worker = ?, started = ?, runtime = ?, sent = ?, received = ?, exitval = ?, "
+            f"signal = ?, reason = ? {_OF_TASK}",
+            (
+                DONE if outcome.succeeded else FAILED, stored(outcome.worker), outcome.started, outcome.runtime,
+                outcome.sent, outcome.received, outcome.exitval, outcome.signal, stored(outcome.reason), *claim,
+            ),
+        )
+    ]  # fmt: skip
+    if renames:
+        told = json.dumps([[os.path.abspath(r.temporary), os.path.abspath(r.final), r.inode, r.size] for r in renames])
+        changes.append(Change("INSERT OR REPLACE INTO pending VALUES (?, ?, ?)", (*claim, told)))
+    return changes

@@ -1,45 +1,33 @@
-"""Saves tasks that are over, one by one in the order that the user wants: --collect CMD, files, journal, names.
+"""Saves tasks that are over in groups, in the order that the user wants: --collect CMD, files, journal, names.
 
 Contract: `put` takes a task that is over and `skip` a number for which nothing will come; `run`, a coroutine, saves
 what has its turn and raises `LocalError` when something cannot be saved, after which nothing more is.  `unsaved` are
-the numbers of the tasks that are over and not saved.
+the numbers of the tasks that are over and not saved.  Where saving waits for a disk, a thread does it, for all tasks
+that ended meanwhile: at most `LARGEST_GROUP`, or those of `GATHER` seconds.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cexec.cmap.results.collect import CommitOrder, EndedTask
-from cexec.cmap.results.commit import commit
+from cexec.cmap.results.collect import CommitOrder
+from cexec.cmap.results.commit import Saved
 from cexec.errors import LocalError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Sequence
-    from typing import Protocol
+    from collections.abc import Callable, Iterable, Iterator
 
-    from cexec.cmap.results.appending import AppendFile
-    from cexec.cmap.results.attempt_files import AttemptFiles
-    from cexec.cmap.results.journal import Journal, TaskClaim
+    from cexec.cmap.results.collect import EndedTask
+    from cexec.cmap.results.commit import Committer, FinishedTask
+    from cexec.cmap.results.journal import Journal
     from cexec.cmap.results.validate import Validator
 
-    class ResultWriter(Protocol):
-        """One of those in `collect`."""
-
-        file: AppendFile
-
-        def additions(self, ended: EndedTask) -> Iterable[bytes]: ...
-
-
-@dataclass(slots=True)
-class FinishedTask:
-    """A task that is over: how it ended, what it wrote, and the journal's claim."""
-
-    ended: EndedTask
-    files: AttemptFiles
-    claim: TaskClaim | None
+LARGEST_GROUP = 256  # tasks (ours)
+GATHER = 0.2  # seconds (ours) that a task that has ended waits for others
+MOST_WAITING = 2 * LARGEST_GROUP  # tasks (ours), each of which may have open files
+TELL = 1.0  # seconds (ours) until those who read the journal see what it was told
 
 
 class Saver:
@@ -47,26 +35,27 @@ class Saver:
 
     def __init__(
         self,
+        committer: Committer,
         *,
-        journal: Journal | None,
-        order: Iterable[int] | None,
-        writers: Sequence[ResultWriter],
+        journal: Journal | None = None,
+        order: Iterable[int] | None = None,
         collector: Validator | None = None,
     ) -> None:
         self.saved: Callable[[EndedTask], None] = lambda ended: None  # is told of each
+        self._committer = committer
         self._journal = journal
         self._order: CommitOrder[FinishedTask] = CommitOrder(order)
-        self._writers = writers
         self._collector = collector
         self._ready: deque[FinishedTask] = deque()
-        self._unsaved: set[int] = set()
+        self._unsaved: dict[int, FinishedTask] = {}
         self._closed = False
+        self._enough = 1  # so many tasks wake `run`
         self._woken = asyncio.Event()
 
     @property
     def full(self) -> bool:
-        """True if so much waits for its turn that nothing new should begin."""
-        return self._order.full
+        """True if so much waits for its turn, or for the disk, that nothing new should begin."""
+        return self._order.full or len(self._ready) >= MOST_WAITING
 
     @property
     def unsaved(self) -> Iterator[int]:
@@ -74,7 +63,7 @@ class Saver:
 
     def put(self, finished: FinishedTask) -> None:
         number = finished.ended.task.number
-        self._unsaved.add(number)
+        self._unsaved[number] = finished
         self._take(self._order.put(number, finished))
 
     def skip(self, number: int) -> None:
@@ -87,38 +76,80 @@ class Saver:
         self._woken.set()
 
     async def run(self) -> None:
-        while self._ready or not self._closed:
-            while self._ready:
-                await self._save(self._ready.popleft())
-            if not self._closed:
-                self._woken.clear()
-                await self._woken.wait()
+        try:
+            while await self._await_group():
+                await self._save_group()
+        except LocalError:
+            for task in self._unsaved.values():
+                if not task.committed:
+                    task.files.discard()
+            raise
 
     def _take(self, finished: list[FinishedTask]) -> None:
-        if finished:
-            self._ready += finished
+        self._ready += finished
+        if len(self._ready) >= self._enough:
             self._woken.set()
 
-    async def _save(self, finished: FinishedTask) -> None:
-        ended, files = finished.ended, finished.files
-        succeeded = ended.outcome.succeeded
-        if self._collector is not None and succeeded:
-            await self._collect(ended, self._collector)
-        renames = files.finish() if succeeded else []
-        appends = [(writer.file, writer.additions(ended)) for writer in self._writers]
-        commit(self._journal, finished.claim, ended.outcome, appends=appends, renames=renames)
-        if succeeded:
-            files.close()
-        else:
-            files.discard()
-        if ended.collected is not None:
-            ended.collected.close()
-        self._unsaved.discard(ended.task.number)
-        self.saved(ended)
+    async def _await_group(self) -> bool:
+        """Waits for a task, and for those that end soon after it; returns False when there will be none."""
+        while not self._ready and not self._closed:
+            await self._wait(1, None if self._journal is None else TELL)
+            if self._journal is not None and self._journal.unwritten and not self._ready:
+                await asyncio.to_thread(self._journal.flush)
+        if self._ready and self._committer.takes_time(self._ready):
+            await self._wait(LARGEST_GROUP, GATHER)
+        return bool(self._ready)
 
-    async def _collect(self, ended: EndedTask, collector: Validator) -> None:
-        verdict = await asyncio.to_thread(collector.check, ended.task, ended.outputs)
+    async def _wait(self, enough: int, patience: float | None) -> None:
+        """Waits until so many tasks are ready, nothing more will come, or so many seconds have passed."""
+        if len(self._ready) >= enough or self._closed:
+            return
+        self._enough = enough
+        self._woken.clear()
+        try:
+            async with asyncio.timeout(patience):
+                await self._woken.wait()
+        except TimeoutError:
+            pass
+
+    async def _save_group(self) -> None:
+        group: list[FinishedTask] = []
+        failure: LocalError | None = None
+        while self._ready and len(group) < LARGEST_GROUP and failure is None:
+            failure = await self._collect(self._ready[0].ended)
+            if failure is None:
+                group.append(self._ready.popleft())
+        saved = Saved()
+        if group and self._committer.takes_time(group):
+            saved = await asyncio.to_thread(self._committer.save, group)
+        elif group:
+            saved = self._committer.save(group)
+        for task in saved.tasks:
+            self._let_go(task)
+        if (error := saved.error or failure) is not None:
+            raise error
+
+    def _let_go(self, task: FinishedTask) -> None:
+        """Forgets a task that is saved, and says so."""
+        if task.ended.outcome.succeeded:
+            task.files.close()
+        else:
+            task.files.discard()
+        if task.ended.collected is not None:
+            task.ended.collected.close()
+        del self._unsaved[task.ended.task.number]
+        self.saved(task.ended)
+
+    async def _collect(self, ended: EndedTask) -> LocalError | None:
+        """--collect CMD; returns what is wrong."""
+        if self._collector is None or not ended.outcome.succeeded:
+            return None
+        try:
+            verdict = await asyncio.to_thread(self._collector.check, ended.task, ended.outputs)
+        except LocalError as error:
+            return error
         if not verdict.accepted:
             verdict.output.close()
-            raise LocalError(f"row {ended.task.number}: {verdict.reason}")
+            return LocalError(f"row {ended.task.number}: {verdict.reason}")
         ended.collected = verdict.output
+        return None

@@ -58,6 +58,11 @@ class Validator:
         match = _FUNCTION.fullmatch(text)
         self._function = None if match is None else _find(match[1], match[2], option)
 
+    @property
+    def is_command(self) -> bool:
+        """True if a program is given each row as variables."""
+        return self._function is None
+
     def check(self, task: Task, outputs: Mapping[str, Output], extra: Mapping[str, str] | None = None) -> Verdict:
         """`extra` is added to a command's environment."""
         with tempfile.TemporaryDirectory(prefix="cexec-results-") as directory:

@@ -12,8 +12,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cexec.cmap.results.collect import EndedTask
-from cexec.cmap.results.saver import FinishedTask
-from cexec.cmap.run.ending import AttemptEnding, How
+from cexec.cmap.results.commit import FinishedTask
+from cexec.cmap.run.ending import NOT_BEGUN, AttemptEnding, How
 from cexec.cmap.run.observer import Counts, Running
 from cexec.cmap.run.scheduler import Cancel
 from cexec.cmap.run.task_job import make_job
@@ -50,7 +50,7 @@ class Attempts:
     def waiting(self) -> int | None:
         """Counts the tasks that have not begun or are to begin again; None if their number is not known."""
         scheduler, total = self._scheduler, self._parts.total
-        return None if total is None else total - self._parts.worklist.done - scheduler.begun + scheduler.again
+        return None if total is None else total - self._parts.worklist.skipped - scheduler.begun + scheduler.again
 
     @property
     def not_done(self) -> str:
@@ -91,7 +91,7 @@ class Attempts:
         run = self._runs[attempt] = TaskRun(attempt, task, files, running)
         claim = parts.worklist.claim(attempt.task)
         if parts.journal is not None and claim is not None:
-            run.journal_row = parts.journal.begin_attempt(claim, worker.name, run.started)
+            run.journal_row = parts.journal.begin_attempt(claim, worker.name, run.started, once=worker.once)
         if parts.live is not None:
             run.live = parts.live(task)
         try:
@@ -116,7 +116,9 @@ class Attempts:
         once = run.lease is not None and run.lease.once
         ending = run.ending = self._scheduler.ended(run.attempt, run.ending, now, once=once)
         if self._parts.journal is not None and run.journal_row:
-            self._parts.journal.end_attempt(run.journal_row, ending.reason, run.started + now - run.attempt.started)
+            ended = run.started + now - run.attempt.started
+            begun = ending.how not in NOT_BEGUN
+            self._parts.journal.end_attempt(run.journal_row, ending.reason, ended, begun=begun)
         for observer in self._parts.observers:
             observer.ended(run.running, ending, run.received, now)
         if not self.handle_events(run):
@@ -140,7 +142,7 @@ class Attempts:
     def _settle(self, run: TaskRun, reason: str) -> None:
         assert run.ending is not None
         worklist = self._parts.worklist
-        outcome = run.outcome(run.ending, reason, partial(run.task.command_line, worklist.application))
+        outcome = run.outcome(run.ending, reason, partial(worklist.command, run.task))
         claim = worklist.claim(run.task.number)
         worklist.close(run.task.number)
         self._parts.saver.put(FinishedTask(EndedTask(run.task, outcome, run.files.outputs), run.files, claim))

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
 SHORT_WAIT = 0.1  # seconds (ours) until the next start for which searches are not given up
 BREATH = 0.005  # seconds (ours) between two looks at tasks that have ended: leases find their next ones without us
 TICK = 1.0  # seconds (ours) between two looks at the clock
+STOPPED = 1.0  # seconds (ours): a wait that ends so much too late shows that this process was stopped
+CATCH_UP = 1.0  # seconds (ours) after that in which everything is read that has come, before any time limit is judged
 
 
 class Coordinator:
@@ -52,6 +54,8 @@ class Coordinator:
         self._ending: set[asyncio.Task[None]] = set()  # searches that are not needed any more
         self._next_tick = 0.0
         self._told_at = -inf
+        self._judge_at = -inf  # when time limits count again after this process was stopped
+        self._reserved = 0  # workers that run a suspect
         parts.terms.tell = self._tell_who_waits  # the coordinator knows whether anybody waits
 
     async def run(self) -> int:
@@ -95,18 +99,24 @@ class Coordinator:
         """Does what is due."""
         self._scheduler.look_again()
         self._raise_failure()
-        self._scheduler.handle_timeout(now)
+        if now >= self._judge_at:
+            self._judge_by_time(now)
         self.attempts.handle_events()
+        if self._scheduler.reserved < self._reserved:
+            self._end_searches(0)  # those that were turned away meanwhile come at once
+        self._reserved = self._scheduler.reserved
+        self._follow_searches(now)
+        if now >= self._next_tick:
+            self._next_tick = now + TICK
+            self.attempts.tell_counts(self._workers.by_name())
+
+    def _judge_by_time(self, now: float) -> None:
+        """Ends what has taken too long."""
+        self._scheduler.handle_timeout(now)
         for worker in self._workers.forgotten(now):
             self._scheduler.worker_left(worker.key)
             self._end_searches(0)  # those that were turned away for its sake come at once
         self._check_fitness(self._leases.patience, now)
-        self._follow_searches(now)
-        if now >= self._next_tick:
-            self._next_tick = now + TICK
-            if self._parts.journal is not None:
-                self._parts.journal.flush()  # for `cmap explain`
-            self.attempts.tell_counts(self._workers.by_name())
 
     def _check_fitness(self, patience: float, now: float) -> None:
         """Raises `NoWorkerError` when for so many seconds there were only workers that say that they do not fit."""
@@ -122,6 +132,9 @@ class Coordinator:
                 await self._woken.wait()
         except TimeoutError:
             return
+        finally:
+            if self._clock() > until + STOPPED:
+                self._judge_at = self._clock() + CATCH_UP
         if not self._scheduler.over:
             await asyncio.sleep(BREATH)
 
@@ -225,7 +238,7 @@ class Coordinator:
     def _lose(self, given: list[TaskRun]) -> None:
         """Ends what a worker was to do that was lost before it could be told."""
         for run in given:
-            run.ending = AttemptEnding(How.REFUSED, "the worker was lost before the task began")
+            run.ending = AttemptEnding(How.WITHDRAWN, "the worker was lost before the task began")
             self.attempts.end(run)
         given.clear()
 

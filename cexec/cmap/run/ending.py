@@ -30,6 +30,7 @@ class How(Enum):
     FAILED = "failed"  # the program failed, its result was rejected, or it took too long
     LOST = "lost"  # the connection to the worker broke
     REFUSED = "refused"  # the worker did not begin it, but another one may
+    WITHDRAWN = "withdrawn"  # the worker took its offer back before it was given the task
     REFUSED_FOR_GOOD = "refused for good"  # it cannot be offered to any worker
     UNFIT = "unfit"  # the worker refused, as it would refuse any other of the tasks
     CANCELLED = "cancelled"  # another attempt was faster, --halt now, or the user has ended it
@@ -38,7 +39,7 @@ class How(Enum):
     __hash__ = object.__hash__
 
 
-NOT_BEGUN = frozenset((How.REFUSED, How.REFUSED_FOR_GOOD, How.UNFIT))
+NOT_BEGUN = frozenset((How.REFUSED, How.WITHDRAWN, How.REFUSED_FOR_GOOD, How.UNFIT))
 
 
 @dataclass(slots=True)

@@ -16,9 +16,12 @@ FORGET_AFTER = 5.0  # seconds (ours)
 
 
 class KnownWorker:
-    """`leases`: connections that we have with it; `met`: when it was seen last; `fits`: it can run our tasks."""
+    """`leases`: connections that we have with it; `met`: when it was seen last; `fits`: it can run our tasks.
 
-    __slots__ = ("address", "fits", "instance", "key", "leases", "met", "name", "slots")
+    `once`: a job that it may have started must never be repeated.
+    """
+
+    __slots__ = ("address", "fits", "instance", "key", "leases", "met", "name", "once", "slots")
 
     def __init__(self, hello: Hello, address: str) -> None:
         self.key = hello.instance.hex()
@@ -26,6 +29,7 @@ class KnownWorker:
         self.name = f"{hello.name}@{address}"
         self.address = address
         self.slots = hello.slots
+        self.once = hello.once
         self.leases = 0
         self.met = 0.0
         self.fits = True

@@ -13,7 +13,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from cexec.cmap.run.ending import AttemptEnding, How
-from cexec.errors import CexecError, LocalError, RefusedError
+from cexec.errors import CexecError, LocalError, RefusedError, WithdrawnError
 from cexec.protocol.connection.program_offer import NONE_FITS
 
 if TYPE_CHECKING:
@@ -121,6 +121,8 @@ class LeaseService:
             if not run.cancelled:
                 raise
             run.ending = AttemptEnding(How.CANCELLED)
+        except WithdrawnError as error:
+            run.ending = AttemptEnding(How.WITHDRAWN, f"the worker took its offer back: {error}")
         except RefusedError as error:
             unfit = error.permanent or str(error).startswith(NONE_FITS)
             run.ending = AttemptEnding(How.UNFIT if unfit else How.REFUSED, f"refused: {error}")
@@ -132,7 +134,8 @@ class LeaseService:
             return False
         except CexecError as error:
             run.ending = AttemptEnding(How.LOST, str(error))
-            self._complain(lease, run, error)
+            # A worker that is blamed is slow for a while; that would only delay a task that ends one after the other.
+            self._complain(lease, run, error, blame=not self._scheduler.doubts(run.attempt))
             if self._workers.lost(worker):
                 self._scheduler.worker_left(worker.key)
         self._attempts.end(run)
@@ -146,8 +149,11 @@ class LeaseService:
             self._scheduler.worker_left(worker.key)
             self._parts.tell(f"worker {worker.name} gets no task: {error}")
 
-    def _complain(self, lease: Lease, run: TaskRun, error: CexecError) -> None:
-        """Tells the loggers, and the worker, that an attempt has failed; docs/protocol.md section 5.2."""
+    def _complain(self, lease: Lease, run: TaskRun, error: CexecError, *, blame: bool = True) -> None:
+        """Tells the loggers, and unless it is not to `blame` the worker, that an attempt has failed.
+
+        docs/protocol.md section 5.2.
+        """
         assert run.job is not None
         duration = self._clock() - run.attempt.started
-        lease.complain(self._parts.terms.key, run.job, run.attempt.number, error, duration)
+        lease.complain(self._parts.terms.key, run.job, run.attempt.number, error, duration, blame=blame)

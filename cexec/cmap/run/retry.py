@@ -6,9 +6,13 @@ was added first is given out first.
 
 - A task whose program failed, was refused by --validate or took too long is tried again, up to `retries` times in all,
   on a worker on which it has not failed, as long as there is one.
-- A task whose worker was lost is tried again elsewhere; when it has taken `crash_limit` workers with it, it has failed.
+- A task whose worker was lost is tried again elsewhere; when `crash_limit` workers were lost while it ran there alone,
+  it has failed.  A loss that it shared with other tasks does not count, because any of them may be the cause.  After
+  `SUSPICIOUS` losses of either kind it is suspect: it runs on a worker that has nothing else to do, so that the next
+  loss tells.
 - A task that a worker refused, or did not begin before it was lost, is tried again elsewhere; after `MOST_REFUSALS` it
-  has failed, at once if it could not even be offered (REFUSED_FOR_GOOD).  A worker that is UNFIT does not count.
+  has failed, at once if it could not even be offered (REFUSED_FOR_GOOD).  A worker that is UNFIT does not count, and
+  one that took its offer back counts only after `MOST_WITHDRAWALS`, because nobody is at fault.
 - What a service with --once has begun is never tried again, for any reason.
 """
 
@@ -27,26 +31,49 @@ if TYPE_CHECKING:
     from cexec.cmap.run.task_attempt import TaskAttempt
 
 MOST_REFUSALS = 5  # workers (ours) that may refuse a task
+MOST_WITHDRAWALS = 100  # offers (ours) that may be taken back, so that no worker can do that for ever
+SUSPICIOUS = 2  # losses (ours): workers die without any task's doing, but seldom twice under the same one
 
 
 class TaskRecord:
     """`once`: a service that must not run a job twice has begun it.  `reason`: that of the last attempt."""
 
-    __slots__ = ("attempts", "crashes", "failed_on", "failures", "once", "reason", "refusals", "running")
+    __slots__ = (
+        "attempts", "crashes", "failed_on", "failures", "once", "reason", "refusals", "running", "shared_losses",
+        "withdrawals",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.once = False
         self.reason = ""
-        self.attempts = self.failures = self.crashes = self.refusals = 0
+        self.attempts = self.failures = self.crashes = self.shared_losses = self.refusals = self.withdrawals = 0
         self.failed_on: set[str] = set()
         self.running: list[TaskAttempt] = []
 
-    def note(self, attempt: TaskAttempt, ending: AttemptEnding, *, began: bool) -> None:
-        """Adds an attempt that has ended without success; `began`: its program ran."""
-        self.failed_on.add(attempt.worker)
+    @property
+    def losses(self) -> int:
+        """Counts the workers that were lost while it ran there, alone or not."""
+        return self.crashes + self.shared_losses
+
+    @property
+    def suspect(self) -> bool:
+        """True if it may be the cause, so that it is to run alone."""
+        return self.losses >= SUSPICIOUS
+
+    def note(self, attempt: TaskAttempt, ending: AttemptEnding, *, began: bool, shared: bool = False) -> None:
+        """Adds an attempt that has ended without success.
+
+        `began`: its program ran; `shared`: the worker was lost while other tasks ran there.
+        """
         self.reason = ending.reason or ending.how.value
+        if ending.how is How.WITHDRAWN:
+            self.withdrawals += 1
+            return
+        self.failed_on.add(attempt.worker)
         if ending.how is How.FAILED:
             self.failures += 1
+        elif ending.how is How.LOST and shared:
+            self.shared_losses += began
         elif ending.how is How.LOST and began:
             self.crashes += 1
         elif ending.how is not How.UNFIT:
@@ -59,9 +86,12 @@ class TaskRecord:
         if self.once:
             self.reason += "; this service must not run a task twice (cservice --once)"
         elif policy.crash_limit and self.crashes >= policy.crash_limit:
-            self.reason += f"; {self.crashes} workers were lost while it ran (--crash-limit)"
+            lost = "1 worker was" if self.crashes == 1 else f"{self.crashes} workers were"
+            self.reason += f"; {lost} lost while it ran alone (--crash-limit)"
         elif self.refusals >= MOST_REFUSALS:
             self.reason += f"; {self.refusals} workers did not begin it"
+        elif self.withdrawals >= MOST_WITHDRAWALS:
+            self.reason += f"; {self.withdrawals} offers were taken back"
         else:
             return False
         return True

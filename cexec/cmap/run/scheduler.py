@@ -5,7 +5,9 @@ asks what a free one is to do (`next_task`), and tells how that went (`began`, `
 to be done: `Cancel` an attempt, or a task is `Settled`; an attempt that has ended and that no `Settled` names has no
 result.  A worker that is given nothing may ask again at `next_timeout`, or after any event.
 
-Whether a task is tried again is decided in `retry`.  Speculation: when no task waits, a task that has run for more than
+Whether a task is tried again is decided in `retry`.  A suspect, a task that may have taken workers with it, is given to
+a worker that has nothing else to do, and that then gets nothing else; while other tasks wait there is one at a time.
+Speculation: when no task waits, a task that has run for more than
 `speculate` times the median of those that succeeded is started a second time, on another worker that has nothing to do,
 the longest running one first.  The first valid result counts, and the other attempt is cancelled.
 """
@@ -15,9 +17,11 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass
 from enum import Enum
+from functools import partial
 from typing import TYPE_CHECKING
 
 from cexec.cmap.run.ending import NOT_BEGUN, How
+from cexec.cmap.run.losses import Losses
 from cexec.cmap.run.policy import NOW, Median, exit_status
 from cexec.cmap.run.retry import RetryQueue, TaskRecord
 from cexec.cmap.run.task_attempt import AttemptState, TaskAttempt
@@ -81,6 +85,9 @@ class Scheduler:
         self._tasks = iter(tasks)
         self._upcoming = next(self._tasks, None)
         self._retries = RetryQueue()
+        self._suspects = RetryQueue()  # those of them that are to run alone
+        self._reserved: set[str] = set()  # workers that run a suspect
+        self._losses = Losses()
         self._records: dict[int, TaskRecord] = {}
         self._running: dict[TaskAttempt, None] = {}  # in the order of `started`
         self._limits: dict[str, int] = {}  # of the workers that are there
@@ -92,7 +99,7 @@ class Scheduler:
     def worker_joined(self, worker: str, slots: int) -> None:
         self._limits[worker] = self._policy.placement.limit(slots)
         self._loads.setdefault(worker, 0)
-        self._retries.look_again()
+        self._look_at_retries_again()
 
     def limit_of(self, worker: str) -> int:
         """Returns how many tasks the worker may have at once."""
@@ -101,7 +108,11 @@ class Scheduler:
     def worker_left(self, worker: str) -> None:
         """Gives the worker no further task; its attempts have `ended`, or will."""
         self._limits.pop(worker, None)
+        self._look_at_retries_again()
+
+    def _look_at_retries_again(self) -> None:
         self._retries.look_again()
+        self._suspects.look_again()
 
     # tasks
 
@@ -110,9 +121,14 @@ class Scheduler:
         return len(self._running)
 
     @property
+    def reserved(self) -> int:
+        """Counts the workers that run a suspect and therefore get nothing else."""
+        return len(self._reserved)
+
+    @property
     def again(self) -> int:
         """Counts the tasks that wait and have begun before."""
-        return len(self._retries)
+        return len(self._retries) + len(self._suspects)
 
     @property
     def paused(self) -> bool:
@@ -125,7 +141,7 @@ class Scheduler:
     @property
     def over(self) -> bool:
         """True if nothing runs and nothing will."""
-        return not self._running and (self.halted or (self._upcoming is None and not self._retries))
+        return not self._running and (self.halted or (self._upcoming is None and not self.again))
 
     def toggle_pause(self) -> None:
         """Lets no attempt begin until it is called again."""
@@ -136,7 +152,7 @@ class Scheduler:
         """True if there is something to do for a worker that has nothing to do and never had."""
         if self._progress is not RunState.GOING:
             return False
-        return bool(self._upcoming or self._retries) or self._slowest("", now) is not None
+        return bool(self._upcoming or self.again) or self._slowest("", now) is not None
 
     def look_again(self) -> None:
         """Asks again for the next task where there was NOTHING_YET."""
@@ -147,7 +163,7 @@ class Scheduler:
         """Returns what this worker is to do now; None if there is nothing for it."""
         if self._progress is not RunState.GOING or now < self._policy.pace.next_start():
             return None
-        if self._loads.get(worker, 0) >= self._limits.get(worker, 0):
+        if worker in self._reserved or self._loads.get(worker, 0) >= self._limits.get(worker, 0):
             return None
         task = self._choose(worker, now)
         if task is None:
@@ -158,6 +174,8 @@ class Scheduler:
         record.attempts += 1
         attempt = TaskAttempt(task, record.attempts, worker, now)
         record.running.append(attempt)
+        if record.suspect:
+            self._reserved.add(worker)
         self._running[attempt] = None
         self._loads[worker] += 1
         self._policy.pace.started(now)
@@ -185,6 +203,7 @@ class Scheduler:
         self._loads[attempt.worker] -= 1
         if not self._loads[attempt.worker] and attempt.worker not in self._limits:
             del self._loads[attempt.worker]
+        self._reserved.discard(attempt.worker)
         record = self._records.get(attempt.task)
         if record is None:
             return ending  # the other attempt was faster
@@ -194,7 +213,8 @@ class Scheduler:
             self.median.add(now - attempt.started)
             self._settle(attempt, "", 0)
         elif not cancelled:  # by --halt now or by the user: neither failed nor done
-            record.note(attempt, ending, began=began)
+            shared = ending.how is How.LOST and self._losses.add(attempt, self._running, now, began=began)
+            record.note(attempt, ending, began=began, shared=shared)
             self._decide(attempt, record, ending)
         return ending
 
@@ -205,7 +225,12 @@ class Scheduler:
         if record.has_failed(ending.how, self._policy, halted=self.halted):
             self._settle(attempt, record.reason, ending.failure_status)
         elif not self.halted:
-            self._retries.add(attempt.task)
+            (self._suspects if record.suspect else self._retries).add(attempt.task)
+
+    def doubts(self, attempt: TaskAttempt) -> bool:
+        """Returns True if a worker was lost under this task before, so that another loss is rather the task's doing."""
+        record = self._records.get(attempt.task)
+        return record is not None and record.losses > 0
 
     def stop(self, *, end_running: bool) -> None:
         """Lets no further task begin, as the user wants it, and perhaps ends those that run."""
@@ -223,7 +248,7 @@ class Scheduler:
         if limit is not None:
             oldest = next((attempt for attempt in self._running if attempt.state is AttemptState.RUNNING), None)
             times += [] if oldest is None else [oldest.started + limit]
-        if self._upcoming or self._retries:
+        if self._upcoming or self.again:
             times.append(self._policy.pace.next_start())
         elif self._policy.speculate and median is not None:
             times += [attempt.started + self._policy.speculate * median for attempt in self._alone()]
@@ -255,7 +280,10 @@ class Scheduler:
     # choosing
 
     def _choose(self, worker: str, now: float) -> int | None:
-        task = self._retries.take(worker, lambda task: self._may_have(worker, task))
+        may_have = partial(self._may_have, worker)
+        task = self._retries.take(worker, may_have)
+        if task is None and not self._loads[worker] and not (self._reserved and (self._upcoming or self._retries)):
+            task = self._suspects.take(worker, may_have)
         if task is not None:
             return task
         if self._upcoming:
@@ -287,7 +315,7 @@ class Scheduler:
         """Yields the attempts that have no competitor and may have one, the longest running one first."""
         for attempt in self._running:
             record = self._records.get(attempt.task)
-            if record is None or record.once or len(record.running) > 1:
+            if record is None or record.once or record.suspect or len(record.running) > 1:
                 continue
             if attempt.state is AttemptState.RUNNING:
                 yield attempt
@@ -313,6 +341,7 @@ class Scheduler:
     def _halt(self) -> None:
         self._progress = RunState.HALTED
         self._retries.clear()
+        self._suspects.clear()
 
     def _end(self, attempt: TaskAttempt, state: AttemptState, reason: str) -> None:
         """Asks for the end of an attempt, if nobody has asked before."""

@@ -1,7 +1,8 @@
 """One attempt as it is carried out: its job, its files, its lease, and in the end how it ended.
 
 Contract: `TaskRun` holds what belongs to the attempt.  Whoever carries it out sets `ending`; `outcome` makes of that
-what is saved if the attempt counts.  `cancel` ends the program by the signals of --term-seq, and then the connection.
+what is saved if the attempt counts.  `cancel` ends the program by the signals of --term-seq, and then the connection,
+unless the program's end has come meanwhile.
 """
 
 from __future__ import annotations
@@ -39,7 +40,8 @@ class TaskRun:
         self.cancelled = False  # the owner has been told to stop
         self.live: Live | None = None
         self.journal_row = 0
-        self.started = time.time()
+        self.started = time.time()  # for people; the clock may be set while the task runs
+        self._begun = time.monotonic()
         self.ending: AttemptEnding | None = None
         self._over: asyncio.Future[None] | None = None  # for `cancel`
         self._ended = False
@@ -63,7 +65,7 @@ class TaskRun:
             command=command,
             worker=self.running.worker.name,
             started=self.started,
-            runtime=time.time() - self.started,
+            runtime=time.monotonic() - self._begun,
             sent=ending.sent,
             received=ending.received,
             exitval=ending.exitval,
@@ -86,9 +88,10 @@ class TaskRun:
             done, _ = await asyncio.wait([self._over], timeout=wait)
             if done or number == KILL:
                 break
-        if not self._over.done() and self.owner is not None:
-            self.cancelled = True
-            self.owner.cancel()
+        if self._over.done() or self.owner is None or (self.lease is not None and self.lease.conclude()):
+            return
+        self.cancelled = True
+        self.owner.cancel()
 
     def end(self) -> None:
         """Says that the attempt is over: nothing more comes, and it needs no cancelling."""

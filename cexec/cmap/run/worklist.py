@@ -8,14 +8,17 @@ it has.  A fault in between ends the numbers and is then `failure`.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
-from cexec.cmap.inputs.checks import check_block_task
+from cexec.cmap.inputs.notation import format_ranges
+from cexec.cmap.inputs.shell_commands import short_command
+from cexec.cmap.results.journal import RESUME, TaskIdentity
 from cexec.cmap.run.scheduler import NOTHING_YET
 from cexec.errors import CexecError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from cexec.cmap.inputs.blocks import BlockReader
     from cexec.cmap.inputs.task_plan import Plan
@@ -36,17 +39,24 @@ class Worklist:
         application: str,
         fingerprint: str,
         skip: Callable[[int], None] = lambda number: None,
+        check: Callable[[Task], None] = lambda task: None,
+        numbered: bool = False,
     ) -> None:
-        """`skip` is told the tasks that need not be run; `application` is the name that a person uses."""
-        self.done = 0  # so many of those
+        """`skip` is told the tasks that need not be run, and `check` looks at a block that is to be run.
+
+        `application` is the name that a person uses.  `numbered`: each task has a result that is called by its number.
+        """
+        self._numbered = numbered
+        self.skipped = 0  # so many of those
         self.failure: CexecError | None = None
-        self.application = application
+        self._application = application
         self._fingerprint = fingerprint.encode()
         self._plan = plan
         self._numbers = numbers
         self._blocks = blocks
         self._journal = journal
         self._skip = skip
+        self._check = check
         self._claims: dict[int, TaskClaim] = {}
         self._tasks: dict[int, Task] = {}  # those of blocks, which cannot be made again
 
@@ -61,14 +71,24 @@ class Worklist:
                     yield NOTHING_YET
                 elif self._claim(task):
                     if self._blocks is not None:
-                        check_block_task(task)
+                        self._check(task)
                         self._tasks[task.number] = task
                     yield task.number
                 else:
-                    self.done += 1
+                    self.skipped += 1
                     self._skip(task.number)
         except CexecError as error:
             self.failure = error
+
+    @property
+    def done(self) -> int:
+        """Counts the tasks that need not be run, because an earlier run has."""
+        return self.skipped - len(self.left)
+
+    @property
+    def left(self) -> list[int]:
+        """The numbers of tasks that a worker which must not repeat them may have begun in an earlier run."""
+        return [] if self._journal is None else self._journal.left
 
     def on_arrival(self, tell: Callable[[], None]) -> None:
         """`tell` is called, from another thread, when there is more after NOTHING_YET."""
@@ -82,14 +102,38 @@ class Worklist:
         """Returns the journal's claim, if there is a journal."""
         return self._claims.get(number)
 
+    def command(self, task: Task) -> str:
+        """Returns the command that does the same, for people."""
+        return short_command(task, self._application)
+
     def close(self, number: int) -> None:
         """Forgets a task that is over."""
         self._claims.pop(number, None)
         self._tasks.pop(number, None)
 
     def is_done(self, task: Task) -> bool:
-        """Returns True if the journal knows that the task has succeeded."""
-        return self._journal is not None and self._journal.is_done(task.key(self._fingerprint))
+        """Returns True if the journal knows that the task has succeeded with the inputs that it has now."""
+        return self._journal is not None and self._journal.is_done(self._identity(task))
+
+    def left_undone(self, *, all_rows: bool) -> list[str]:
+        """Says in words which tasks of the journal a user may expect to have been run, and why they were not.
+
+        `all_rows`: no row was left out because the user has said so.
+        """
+        if self._journal is None:
+            return []
+        told = []
+        if self.left:
+            told.append(
+                f"not run again: {_named(self.left)}, which a worker whose jobs must not be repeated (cservice --once) "
+                "may have begun; --repeat-once runs them"
+            )
+        if all_rows and (failed := self._journal.failed_and_not_claimed()):
+            told.append(
+                f"not run again: {_named(failed)}, which failed, because no row is the same task now: an argument, a "
+                f"template or the program has changed; {RESUME} runs what is new"
+            )
+        return told
 
     def _all(self) -> Iterator[Task | None]:
         return map(self._plan.task, self._numbers) if self._blocks is None else self._block_tasks(self._blocks)
@@ -103,8 +147,16 @@ class Worklist:
     def _claim(self, task: Task) -> bool:
         if self._journal is None:
             return True
-        key = task.key(self._fingerprint)
-        claim = self._journal.claim(key, task.number, task.command_line(self.application))
+        claim = self._journal.claim(self._identity(task), self.command(task))
         if claim is not None:
             self._claims[task.number] = claim
         return claim is not None
+
+    def _identity(self, task: Task) -> TaskIdentity:
+        key = task.key(self._fingerprint)
+        place = task.place(numbered=self._numbered)
+        return TaskIdentity(key, task.number, task.stamp(), place, partial(task.old_key, self._fingerprint))
+
+
+def _named(numbers: Sequence[int]) -> str:
+    return f"{'task' if len(numbers) == 1 else 'tasks'} {format_ranges(sorted(numbers))}"

@@ -7,20 +7,18 @@ there is no such journal or task, `LocalError` when it cannot be read.  `now` is
 from __future__ import annotations
 
 import json
-import os
-import socket
-import sqlite3
 import time
-from contextlib import closing
 from typing import TYPE_CHECKING
-from urllib.parse import quote
 
-from cexec.cmap.results.journal import APPLICATION, DONE, FAILED, WAITING
+from cexec.cmap.results.journal_format import DONE, FAILED, FORMAT, WAITING, real_path, shown, version_of
+from cexec.cmap.results.journal_reader import reading
+from cexec.cmap.results.lockfile import holder
 from cexec.cmap.run.observer import Observer
-from cexec.errors import LocalError, UsageError
+from cexec.errors import UsageError
 from cexec.system.units import show_count, show_duration, show_number
 
 if TYPE_CHECKING:
+    import sqlite3
     from collections.abc import Callable
 
     from cexec.cmap.results.journal import Journal
@@ -29,6 +27,7 @@ if TYPE_CHECKING:
 MOST_LINES = 20  # (ours) tasks of a kind that are named
 INTERVAL = 1.0  # seconds (ours) between two notes
 RESUME = "cmap --resume goes on with it"
+RESUME_ONCE = "cmap --resume --repeat-once runs it again"
 
 
 class StatusNote(Observer):
@@ -61,16 +60,9 @@ class StatusNote(Observer):
 
 def explain(path: str, task: int | None, now: float) -> list[str]:
     """Returns lines about one task, or about all if `task` is None."""
-    if not os.path.isfile(path):
-        raise UsageError(f"there is no journal {path}; give the --state of the run")
-    try:
-        with closing(sqlite3.connect(f"file:{quote(os.path.abspath(path))}?mode=ro", uri=True)) as database:
-            story = _Story(database, path, now)
-            return story.all() if task is None else story.one(task)
-    except sqlite3.DatabaseError as error:
-        if error.sqlite_errorcode == sqlite3.SQLITE_NOTADB:
-            raise UsageError(f"{path} is no journal of cmap") from None
-        raise LocalError(f"cannot read the journal {path}: {str(error).lower()}") from None
+    with reading(path) as database:
+        story = _Story(database, path, now)
+        return story.all() if task is None else story.one(task)
 
 
 class _Story:
@@ -79,10 +71,9 @@ class _Story:
     def __init__(self, database: sqlite3.Connection, path: str, now: float) -> None:
         self._database = database
         self._now = now
-        (application,) = database.execute("PRAGMA application_id").fetchone()
-        if application != APPLICATION:
-            raise UsageError(f"{path} is no journal of cmap")
-        self._holder = _holder(path)
+        process = holder(real_path(path))
+        self._holder = f"cmap is {process}" if process else ""
+        self._knows_once = version_of(database, path) >= FORMAT
         found = database.execute("SELECT number, status FROM run ORDER BY number DESC LIMIT 1").fetchone()
         self._run: int = found[0] if found else 0
         self._status = json.loads((found and found[1]) or "{}")
@@ -109,11 +100,13 @@ class _Story:
             if left:
                 lines.append(f"what is left: {RESUME}")
         if self._holder:
-            lines += _limited([f"task {n} runs on {w} since {_clock(s, self._now)}" for n, w, s in open_ones])
+            lines += _limited([f"task {n} runs on {shown(w)} since {_clock(s, self._now)}" for n, w, s in open_ones])
         failed = self._database.execute(
             "SELECT number, command, worker, reason FROM task WHERE state = ? ORDER BY number", (FAILED,)
         ).fetchall()
-        lines += _limited([f"task {n} failed on {w or 'no worker'}: {r}; {c}" for n, c, w, r in failed])
+        lines += _limited(
+            [f"task {n} failed on {shown(w) or 'no worker'}: {shown(r)}; {shown(c)}" for n, c, w, r in failed]
+        )
         return lines
 
     def one(self, task: int) -> list[str]:
@@ -127,20 +120,30 @@ class _Story:
                 raise UsageError(f"there is no task {task}" + (f": they are 1 to {total}" if total else ""))
             return [f"task {task} has not been begun: {self._why_all_wait() if self._holder else RESUME}"]
         key, occurrence, state, command, worker, runtime, reason = found
-        attempts = self._database.execute(
-            "SELECT worker, started, ended, reason FROM attempt WHERE key = ? AND occurrence = ? ORDER BY id",
-            (key, occurrence),
-        ).fetchall()
-        lines = [f"task {task}: {command}"]
+        attempts = [
+            (shown(at), started, ended, shown(why))
+            for at, started, ended, why in self._database.execute(
+                "SELECT worker, started, ended, reason FROM attempt WHERE key = ? AND occurrence = ? ORDER BY id",
+                (key, occurrence),
+            )
+        ]
+        lines = [f"task {task}: {shown(command)}"]
         if state == DONE:
-            lines.append(f"done by {worker} in {show_duration(runtime)}")
+            lines.append(f"done by {shown(worker)} in {show_duration(runtime)}")
         elif state == FAILED:
-            lines.append(f"failed on {worker or 'no worker'}: {reason}")
+            lines.append(f"failed on {shown(worker) or 'no worker'}: {shown(reason)}")
         else:
-            lines.append(self._why_waits(attempts))
+            lines.append(self._why_waits(attempts, once=self._may_have_been_begun_once(key, occurrence)))
         return lines + [self._attempt(place, *attempt) for place, attempt in enumerate(attempts, 1)]
 
-    def _why_waits(self, attempts: list[tuple[str, float, float | None, str]]) -> str:
+    def _may_have_been_begun_once(self, key: bytes, occurrence: int) -> bool:
+        """True if a worker whose jobs must not be repeated may have begun the task."""
+        query = "SELECT 1 FROM attempt WHERE key = ? AND occurrence = ? AND once"
+        return self._knows_once and self._database.execute(query, (key, occurrence)).fetchone() is not None
+
+    def _why_waits(self, attempts: list[tuple[str, float, float | None, str]], *, once: bool) -> str:
+        if not self._holder and once:
+            return f"not over; its worker's jobs must not be repeated (cservice --once): {RESUME_ONCE}"
         if not self._holder:
             return f"not over, and no cmap runs with this journal: {RESUME}"
         running = [worker for worker, _, ended, _ in attempts if ended is None]
@@ -160,30 +163,11 @@ class _Story:
         slots, workers = status["leases"], status["workers"]
         return f"other tasks come first on {show_count(slots, 'lease')} of {show_count(workers, 'worker')}"
 
-    def _attempt(self, place: int, worker: str, started: float, ended: float | None, reason: str | None) -> str:
+    def _attempt(self, place: int, worker: str, started: float, ended: float | None, reason: str) -> str:
         line = f"attempt {place}, {_clock(started, self._now)}, {worker}: "
         if ended is None:
-            return line + (f"running for {show_duration(self._now - started)}" if self._holder else "cut off")
+            return line + (f"running for {show_duration(max(0.0, self._now - started))}" if self._holder else "cut off")
         return f"{line}{show_duration(ended - started)}, {reason or 'succeeded'}"
-
-
-def _holder(path: str) -> str:
-    """Returns which process says that it has the journal's lock, if that process exists; does not try the lock."""
-    try:
-        with open(f"{path}-lock", encoding="utf-8", errors="replace") as file:
-            words = file.read(200).split()
-    except OSError:
-        return ""
-    if len(words) != 4 or not words[1].isdigit():
-        return ""
-    if words[3] == socket.gethostname():
-        try:
-            os.kill(int(words[1]), 0)
-        except ProcessLookupError:
-            return ""
-        except OSError:
-            pass  # another user's
-    return f"cmap is process {words[1]} on {words[3]}"
 
 
 def _clock(when: float, now: float) -> str:

@@ -1,14 +1,12 @@
 """--report FILE.html: one page that says how a run is going, and how it went.
 
-Contract: `Report` is an observer that rewrites the file every INTERVAL seconds and at the end, each time whole and by
-rename; the first time when it is made, where `UsageError` or `LocalError` says that it cannot be.  The page needs
-nothing but itself, runs no script, and everything that a worker or a table has supplied is escaped in it.
-`page(history, ...)` is pure.
+Contract: `Report` is an observer that replaces its `ReportFile` every INTERVAL seconds and at the end.  `begin` writes
+the first page; `UsageError` or `LocalError` says that it cannot be written.  The page needs nothing but itself, runs no
+script, and everything that a worker or a table has supplied is escaped in it.  `page(history, ...)` is pure.
 """
 
 from __future__ import annotations
 
-import os
 import time
 from html import escape
 from typing import TYPE_CHECKING
@@ -16,8 +14,10 @@ from typing import TYPE_CHECKING
 from cexec.cmap.results.appending import cannot_write
 from cexec.cmap.run.ending import How
 from cexec.cmap.run.observer import Observer
+from cexec.cmap.watch.report_file import BEGIN
 from cexec.cmap.watch.report_style import STYLE
 from cexec.cmap.watch.statistics import HEAD, row
+from cexec.errors import LocalError
 from cexec.system.reason import reason_of
 from cexec.system.units import show_count, show_duration, show_number
 
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from cexec.cmap.run.observer import Counts
     from cexec.cmap.watch.history import History, Slot, Span, WorkerHistory
+    from cexec.cmap.watch.report_file import ReportFile
 
 INTERVAL = 5.0  # seconds (ours) between two pages
 RESTRAINT = 20  # (ours) times as long as a page takes passes until the next one: it keeps workers waiting
@@ -42,51 +43,54 @@ TOLD_APART = (How.SUCCEEDED, How.LOST, How.CANCELLED)  # any other end is shown 
 class Report(Observer):
     """Comes after the `history` that it reads in the list of observers."""
 
-    def __init__(self, path: str, history: History, title: str) -> None:
+    def __init__(self, file: ReportFile, history: History, title: str) -> None:
         self.problem = ""  # why the last page could not be written
-        self._path = path
+        self._file = file
         self._history = history
         self._title = title
         self._due = 0.0
-        try:
-            self._write()
-        except OSError as error:
-            raise cannot_write(path, error) from None
+
+    def begin(self) -> None:
+        """Writes the first page."""
+        if not self._file.final:
+            try:
+                self._write()
+            except OSError as error:
+                raise cannot_write(self._file.path, error) from None
 
     def counted(self, counts: Counts, now: float) -> None:
-        if now >= self._due:
+        if now >= self._due and not self._file.final:
             begun = time.monotonic()
             self._try()
             self._due = now + max(INTERVAL, RESTRAINT * (time.monotonic() - begun))
 
     def closed(self, status: int, now: float) -> None:
-        self._try()
+        if not self._file.final:
+            self._try()
+
+    def conclude(self) -> None:
+        """Writes the last page to what gets only that; it may wait for its reader, as long as Ctrl-C lets it."""
+        if self._file.final:
+            self._try()
 
     def _try(self) -> None:
         """Writes the page, and keeps the reason if that fails: a disk that is full now need not be full at the end."""
         try:
             self._write()
             self.problem = ""
+        except LocalError as error:
+            self.problem = str(error)
         except OSError as error:
-            self.problem = f"cannot write {self._path}: {reason_of(error)}"
+            self.problem = f"cannot write {self._file.path}: {reason_of(error)}"
 
     def _write(self) -> None:
-        directory, name = os.path.split(self._path)
-        temporary = os.path.join(directory, f".{name}.{os.getpid()}")
-        try:
-            with open(temporary, "w", encoding="utf-8", errors="replace") as file:
-                file.writelines(page(self._history, self._title))
-            os.replace(temporary, self._path)
-        except OSError:
-            if os.path.exists(temporary):
-                os.unlink(temporary)
-            raise
+        self._file.write(page(self._history, self._title))
 
 
 def page(history: History, title: str) -> Iterator[str]:
     """Yields the parts of the page."""
     running = history.status is None
-    yield "<!doctype html>\n<html lang=en><head><meta charset=utf-8>\n"
+    yield BEGIN
     yield "<meta name=viewport content='width=device-width, initial-scale=1'>\n"
     if running:
         yield f"<meta http-equiv=refresh content={INTERVAL:.0f}>\n"

@@ -28,11 +28,14 @@ GO_DEADLINE = 1.0  # seconds (protocol) that a worker keeps a slot reserved afte
 MAXIMUM_UNAUTHENTICATED = 64  # connections (ours) that a client handles at once before their first flight is proved
 FIRST_FLIGHT_PAYLOAD = 640  # bytes (protocol): the worker's hello, padded, so that all first flights look alike
 SECOND_FLIGHT_PAYLOAD = 16  # bytes (protocol)
+FIRST_REVISION = 1  # (protocol) of a connection: what version 0.1.0 of cexec speaks
+SECOND_REVISION = 2  # (protocol) a record may hold several frames
 
 # Records and frames, section 4
 MAXIMUM_FRAME = 256 * 1024  # bytes (protocol), header included; measured: see docs/performance.md
 RECORD_HEADER = 4  # bytes (protocol): the length of the box that follows
 FRAME_HEADER = 4  # bytes (protocol): type, reserved, stream
+FRAME_LENGTH = 4  # bytes (protocol): the length of a frame, before it, from the second revision on
 MAXIMUM_DATA = MAXIMUM_FRAME - FRAME_HEADER  # bytes of a stream in one frame
 INITIAL_WINDOW = 1024 * 1024  # bytes (protocol) a stream may carry in each direction before any credit frame
 MAXIMUM_STREAMS = 1024  # (protocol) 0 to 255 are descriptors of the program, the rest are files

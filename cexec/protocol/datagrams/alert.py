@@ -178,6 +178,11 @@ class Acknowledgement:
         return result
 
 
+def job_key(job_id: bytes, attempt: int) -> bytes:
+    """Returns what alerts call one attempt of a job."""
+    return job_id + attempt.to_bytes(2, "big")
+
+
 def tag_of(inner: bytes) -> str:
     """Returns the application's tag, which is in the clear; a logger names an unknown key by it."""
     return inner[:ALERT_TAG_SIZE].hex()

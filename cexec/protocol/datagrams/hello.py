@@ -11,7 +11,7 @@ from __future__ import annotations
 from cexec.errors import ProtocolError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.certificate import ROLE_WORKER, Certificate, Identity, verify_signature
-from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_NAME
+from cexec.protocol.base.limits import FIRST_REVISION, IDENTITY_SIZE, MAXIMUM_NAME, SECOND_REVISION
 from cexec.protocol.base.wire import Reader, Writer
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.requirements import ONCE
@@ -29,6 +29,7 @@ PURPOSES = (CONNECT, QUEUED, UNREACHABLE, REFUSED, CENSUS)
 
 SIGNATURE_LABEL = b"cexec 1 hello signature"
 CIPHERS = (sodium.CHACHA, sodium.AEGIS)  # (protocol) bit 0, bit 1 of the offer
+REVISION_BIT = 0x80  # (protocol) of the offer: the worker speaks SECOND_REVISION on connections
 THOUSANDTHS = 1000  # loads and speeds travel as integers
 MAXIMUM_ATTRIBUTES = 480  # bytes (protocol) of the attributes' mapping, so that every answer fits in a datagram
 MAXIMUM_DETAIL = 240  # bytes (protocol) of a detail, likewise
@@ -42,8 +43,8 @@ class Hello:
     """
 
     __slots__ = (
-        "attributes", "certificate", "ciphers", "clock", "detail", "host", "instance", "load", "purpose", "running",
-        "slots", "speed", "uptime", "version", "waiting",
+        "attributes", "certificate", "ciphers", "clock", "detail", "host", "instance", "load", "purpose", "revision",
+        "running", "slots", "speed", "uptime", "version", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -54,6 +55,7 @@ class Hello:
         certificate: Certificate,
         host: str,
         ciphers: list[str],
+        revision: int = SECOND_REVISION,
         version: str = "",
         load: float = 0.0,
         speed: float = 1.0,
@@ -70,6 +72,7 @@ class Hello:
         self.certificate = certificate
         self.host = host[:MAXIMUM_NAME]
         self.ciphers = ciphers
+        self.revision = revision
         self.version = version
         self.load = load
         self.speed = speed
@@ -93,7 +96,8 @@ class Hello:
 
     def encode(self) -> bytes:
         writer = Writer().u8(self.purpose).raw(self.instance).short_bytes(self.certificate.encode()).text(self.host)
-        writer.u8(sum(1 << CIPHERS.index(name) for name in self.ciphers)).text(self.version)
+        offer = sum(1 << CIPHERS.index(name) for name in self.ciphers)
+        writer.u8(offer | (REVISION_BIT if self.revision == SECOND_REVISION else 0)).text(self.version)
         for value in (self.load * THOUSANDTHS, self.speed * THOUSANDTHS, self.slots, self.running, self.waiting):
             writer.u16(max(0, min(0xFFFF, round(value))))
         return bytes(writer.u32(self.uptime).u64(self.clock).long_text(self.detail).mapping(self.attributes))
@@ -111,6 +115,7 @@ class Hello:
             certificate=certificate,
             host=host,
             ciphers=[name for bit, name in enumerate(CIPHERS) if offer & 1 << bit],
+            revision=SECOND_REVISION if offer & REVISION_BIT else FIRST_REVISION,
             version=version,
             load=load / THOUSANDTHS,
             speed=speed / THOUSANDTHS,

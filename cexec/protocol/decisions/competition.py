@@ -1,4 +1,4 @@
-"""The number of competing workers, and the spread of bids by which about three of them connect.
+"""What a worker knows of the others: their number, the spread of bids by which about three connect, and their health.
 
 Contract: `learn` takes the counts of claims, `spread` returns the random part of a bid in seconds, from the
 distribution of timers of Nonnenmacher and Biersack ("Optimal multicast feedback", INFOCOM 1998): truncated exponential,
@@ -10,9 +10,13 @@ from __future__ import annotations
 
 from math import inf, log
 
+from cexec.protocol.decisions.rivals import Rivals
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from cexec.protocol.decisions.rivals import RivalWord
 
 LEAST_SPREAD = 0.020  # seconds (ours): the random part grows by this each time the competitors grow by a factor of e
 MOST_SPREAD = 0.100  # seconds (ours)
@@ -27,11 +31,12 @@ RIVALS_LIFETIME = 600.0  # seconds (ours) after the last sign of another worker 
 
 
 class Competition:
-    """The beliefs of one worker about the others."""
+    """The beliefs of one worker about the others.  `rivals`: about their health."""
 
-    __slots__ = ("_estimate", "_random", "_rivals_until", "_spread")
+    __slots__ = ("_estimate", "_random", "_rivals_until", "_spread", "rivals")
 
     def __init__(self, random: Callable[[], float]) -> None:
+        self.rivals = Rivals()
         self._random = random
         self._estimate = 1.0
         self._spread = LEAST_SPREAD
@@ -42,15 +47,38 @@ class Competition:
         """The number of workers that answer at a time, judged by claims: 1 to MOST_COMPETITORS."""
         return self._estimate
 
+    @property
+    def count(self) -> int:
+        """About how many workers answer at a time."""
+        return round(self._estimate)
+
     def rival_heard(self, now: float) -> None:
+        """There are other workers of this application: a HELLO, say."""
         self._rivals_until = now + RIVALS_LIFETIME
 
     def alone(self, now: float) -> bool:
         """Returns True if there was no sign of another worker for RIVALS_LIFETIME: then no bid needs a delay."""
         return now >= self._rivals_until
 
+    def rival_told(self, word: RivalWord, now: float) -> None:
+        """Takes an alert of another worker about the end of a job."""
+        if self.rivals.told(word, now):
+            self.rival_heard(now)
+
+    def rival_won(self, job: bytes, now: float) -> None:
+        """Notes that another worker got the job of an announcement that this worker has heard."""
+        self.rival_heard(now)
+        self.rivals.took_a_job(job, now)
+
+    def claim_heard(self, connected: int, now: float, *, targeted: bool) -> None:
+        """Takes a claim's count; not of a targeted announcement, because only few workers answer that."""
+        if not targeted:
+            self.learn(connected)
+            if connected > 1:
+                self.rival_heard(now)
+
     def learn(self, connected: int) -> None:
-        """Takes a claim's count of workers that had connected: many widen the spread at once, few slowly narrow it."""
+        """Takes a count of workers that had connected: many widen the spread at once, few slowly narrow it."""
         connected = max(1, min(connected, MOST_COMPETITORS))
         error = connected / WANTED_OFFERS
         step = min(error, LARGEST_STEP) if error > SURPRISE else error**GAIN

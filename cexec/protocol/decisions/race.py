@@ -2,7 +2,8 @@
 
 Contract: a pure machine.  Told of answers and connections, it says what to do with `next_event`: TRANSMIT (send the
 announcement again), SILENT (nobody has answered for a while: tell the person), GAVE_UP.  The accept timeout counts
-only while no worker is known to have the job in its queue; 0 waits for ever.  docs/protocol.md sections 2.2, 2.4, 3.3.
+only while no worker is known to have the job in its queue; 0 waits for ever.  Time in which this process was stopped
+does not count: nobody was asked in it.  docs/protocol.md sections 2.2, 2.4, 3.3.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 TRANSMIT, SILENT, GAVE_UP = "transmit", "silent", "gave up"
 SILENCE = 3.0  # seconds (ours) without a connection after which a person wants to know
 REPEATED_SILENCE = 30.0  # seconds (ours) between further words
+STOPPED = 1.0  # seconds (ours): a timeout that is handled so much too late shows that this process was stopped
 
 MAXIMUM_KNOWN = 10_000  # workers (ours)
 
@@ -41,6 +43,7 @@ class Race:
         self._interval = ANNOUNCE_FIRST_INTERVAL
         self._next_transmission = now
         self._next_silence = now + SILENCE
+        self._due = now  # when `handle_timeout` is to be called
         self._events: list[str] = []
 
     def next_event(self) -> str | None:
@@ -53,6 +56,8 @@ class Race:
         return min(times)
 
     def handle_timeout(self, now: float) -> None:
+        if now - self._due > STOPPED:
+            self.was_stopped(now - self._due)
         if now >= self._next_transmission:
             self.transmissions += 1
             self._next_transmission = now + self._interval
@@ -63,6 +68,13 @@ class Race:
         elif now >= self._next_silence:
             self._next_silence = now + REPEATED_SILENCE
             self._events.append(SILENT)
+        self._due = self.next_timeout()
+
+    def was_stopped(self, seconds: float) -> None:
+        """Waits so much longer for everything that it waits for."""
+        self.started += seconds
+        for instance in self._queued_until:
+            self._queued_until[instance] += seconds
 
     def answered(self, answer: Hello, now: float) -> None:
         """A worker said by datagram that it is queued, cannot connect, or refuses."""

@@ -9,69 +9,166 @@ from __future__ import annotations
 from heapq import heappop, heappush
 from math import inf
 
-DONE_LIFETIME = 30.0  # seconds (ours) that a claimed, finished or given up announcement is remembered
+from cexec.protocol.base.token_bucket import TokenBucket
+
+DONE_LIFETIME = 30.0  # seconds (ours) that a claimed or finished announcement is remembered
 SILENT = 0.5  # seconds (ours) without a connection after which a waiting client is told that it is queued
+QUEUED_AGAIN = 1.0  # seconds (ours) after a QUEUED from which a copy means that it was perhaps lost
+QUEUED_REPEATS = 3  # times (ours) that copies are answered so
+FIRST_RETRY = 0.5  # seconds (ours) after a connection failed, doubled with each further failure
+LONGEST_RETRY = 8.0  # seconds (ours)
+NEW_WAYS_RATE = 0.1  # a second (ours): tries by ways that have never failed, which need not wait so long
+NEW_WAYS_BURST = 5.0  # (ours) of them at once: copies from invented addresses must not make us connect everywhere
 MAXIMUM_REMEMBERED = 10_000  # announcements (ours), and as many that are done
 
 DELAYED, READY, CONNECTING, RESERVED, RUNNING = range(5)  # states of an announcement
+
+
+class Origin:
+    """Whose announcement it is: `client`, as complaints tell clients apart, and `job`, as alerts call it."""
+
+    __slots__ = ("client", "job")
+
+    def __init__(self, client: bytes = b"", job: bytes = b"") -> None:
+        self.client = client
+        self.job = job
+
+
+NOBODY = Origin()
+
+
+class Timers:
+    """When something is to be done for an announcement."""
+
+    __slots__ = ("armed", "bid_at", "expires", "stalls_at")
+
+    def __init__(self, expires: float) -> None:
+        self.bid_at = self.stalls_at = inf
+        self.expires = expires
+        self.armed = inf  # the time of its entry in the timer heap; earlier entries are not valid any more
+
+
+class Telling:
+    """When the client is told that it is queued."""
+
+    __slots__ = ("again", "due", "last")
+
+    def __init__(self) -> None:
+        self.due = inf
+        self.last = inf
+        self.again = 0  # times that it was told because it had asked again
+
+    def told(self, now: float, interval: float) -> None:
+        self.last = now
+        self.due = now + interval
+
+    def lost(self, now: float) -> bool:
+        """Returns True if a copy that comes now may mean that the client has not heard the last word."""
+        return self.last + QUEUED_AGAIN <= now
+
+    def repeat(self, when: float) -> None:
+        """Makes it due, because the client asks again; at most QUEUED_REPEATS times."""
+        if self.again < QUEUED_REPEATS and when < self.due:
+            self.again += 1
+            self.due = when
+
+
+class Retry:
+    """When an announcement whose connections failed is tried again: ever later, but never given up."""
+
+    __slots__ = ("_failed_at", "_failures", "_new_ways", "at")
+
+    def __init__(self) -> None:
+        self.at = inf  # not before, and not before it is heard again; inf: no try is due
+        self._failures = 0
+        self._failed_at = -inf
+        self._new_ways: TokenBucket | None = None  # from the first failure on
+
+    def failed(self, now: float, random: float) -> None:
+        """`random`: from 0 up to but not 1."""
+        if self._new_ways is None:
+            self._new_ways = TokenBucket(NEW_WAYS_RATE, NEW_WAYS_BURST, now)
+        pause = min(FIRST_RETRY * 2.0 ** min(self._failures, 10), LONGEST_RETRY)
+        self._failures += 1
+        self._failed_at = now
+        self.at = now + pause * (0.5 + random)
+
+    def heard(self, now: float, *, new_way: bool) -> float:
+        """Returns the time of the next try, because a copy has come; `new_way`: by which nothing has failed yet."""
+        sooner = self._failed_at + FIRST_RETRY
+        if new_way and sooner < self.at and self._new_ways is not None and self._new_ways.left(now):
+            self._new_ways.spend(1.0)
+            self.at = sooner
+        return max(now, self.at)
 
 
 class RememberedAnnouncement:
     """An announcement that this worker can serve."""
 
     __slots__ = (
-        "bid_at", "claim_heard", "expires", "extra_delay", "failures", "heard_at", "identity", "queued_at", "retry_at",
-        "stalls_at", "state", "targeted", "timer", "told_again", "told_at", "weight",
+        "claim_heard", "extra_delay", "heard_at", "identity", "origin", "retry", "state", "targeted", "telling",
+        "timers", "weight",
     )  # fmt: skip
 
-    def __init__(self, identity: bytes, weight: int, heard_at: float, expires: float, targeted: bool) -> None:
+    def __init__(
+        self, identity: bytes, weight: int, heard_at: float, expires: float, *, targeted: bool, origin: Origin
+    ) -> None:
         self.identity = identity
+        self.origin = origin
         self.weight = max(1, min(weight, 65535))
         self.heard_at = heard_at
-        self.expires = expires
         self.targeted = targeted
         self.state = DELAYED
-        self.bid_at = self.queued_at = self.stalls_at = inf
+        self.timers = Timers(expires)
+        self.telling = Telling()
+        self.retry = Retry()
         self.extra_delay = 0.0  # the part of its delay that is due to relays
-        self.retry_at = inf  # not before, and not before it is heard again
-        self.failures = 0  # connections that failed
         self.claim_heard = False
-        self.told_at = inf  # when the last QUEUED went out
-        self.told_again = 0
-        self.timer = inf  # the time of its entry in the timer heap; earlier entries are not valid any more
 
     @property
     def leased(self) -> bool:
         """A connected client's next job: wanted as long as its connection lasts."""
-        return self.expires == inf
+        return self.timers.expires == inf
 
     @property
     def holds_slot(self) -> bool:
         return self.state in (RESERVED, RUNNING)
 
-    def heard_again(self, now: float, extra_delay: float) -> None:
+    def heard_again(self, now: float, extra_delay: float, *, new_way: bool) -> None:
         """Takes another copy, perhaps by a shorter way: the client still wants a worker."""
         if self.state == DELAYED and extra_delay < self.extra_delay:
-            self.bid_at -= self.extra_delay - extra_delay
+            self.timers.bid_at -= self.extra_delay - extra_delay
             self.extra_delay = extra_delay
-        if self.retry_at != inf:
-            self.bid_at = max(now, self.retry_at)
-            self.queued_at = self.bid_at + SILENT
-            self.retry_at = inf
+        if self.state == DELAYED and self.retry.at != inf:
+            bid_at = self.retry.heard(now, new_way=new_way)
+            if bid_at < self.timers.bid_at:
+                self.timers.bid_at = bid_at
+                self.telling.due = bid_at + SILENT
 
-    def tell_again(self, when: float, times: int) -> None:
-        """Makes a QUEUED due, because the client asks again and may have missed the last one; at most `times` times."""
-        if self.told_again < times and when < self.queued_at:
-            self.told_again += 1
-            self.queued_at = when
+    def wait(self) -> None:
+        """Waits for a slot from now on."""
+        self.state = READY
+        self.retry.at = inf
+
+    def postpone(self, until: float) -> None:
+        """Lets it wait for its turn again, because this worker rests from the jobs of its client."""
+        self.state = DELAYED
+        self.timers.bid_at = until
+
+    def try_again(self, now: float, random: float) -> None:
+        """Waits a while and until it is heard again, because a client that has a worker falls silent."""
+        self.state = DELAYED
+        self.timers.bid_at = self.telling.due = inf
+        self.retry.failed(now, random)
 
     def next_timer(self) -> float:
+        timers = self.timers
         if self.state == CONNECTING:
-            return self.stalls_at
+            return timers.stalls_at
         if self.state == DELAYED:
-            return min(self.bid_at, self.queued_at, self.expires)
+            return min(timers.bid_at, self.telling.due, timers.expires)
         if self.state == READY:
-            return min(self.queued_at, self.expires)
+            return min(self.telling.due, timers.expires)
         return inf
 
 
@@ -99,7 +196,7 @@ class Remembered:
 
     def renew(self, announcement: RememberedAnnouncement, expires: float) -> None:
         """Lets it live longer, because it was heard again."""
-        announcement.expires = max(announcement.expires, expires)
+        announcement.timers.expires = max(announcement.timers.expires, expires)
         self._table[announcement.identity] = self._table.pop(announcement.identity)
         self.arm(announcement)
 
@@ -128,8 +225,8 @@ class Remembered:
     def arm(self, announcement: RememberedAnnouncement) -> None:
         """Sets the announcement's timer."""
         when = announcement.next_timer()
-        if when != announcement.timer:
-            announcement.timer = when
+        if when != announcement.timers.armed:
+            announcement.timers.armed = when
             if when != inf:
                 self._sequence += 1
                 heappush(self._timers, (when, self._sequence, announcement.identity))
@@ -139,7 +236,7 @@ class Remembered:
         while self._timers:
             when, _, identity = self._timers[0]
             announcement = self._table.get(identity)
-            if announcement is not None and announcement.timer == when:
+            if announcement is not None and announcement.timers.armed == when:
                 return when
             heappop(self._timers)
         return inf
@@ -149,7 +246,7 @@ class Remembered:
         if self.next_timer() > now:
             return None
         announcement = self._table[heappop(self._timers)[2]]
-        announcement.timer = inf
+        announcement.timers.armed = inf
         return announcement
 
     def _remember_done(self, identity: bytes, connected: int, now: float) -> None:

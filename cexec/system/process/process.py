@@ -60,13 +60,15 @@ def spawn(
     highest = max(descriptors, default=0)
     moved: dict[int, int] = {}
     try:
-        for number, fd in descriptors.items():  # out of the way of one another
-            moved[number] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, highest + 1)
+        for number, fd in descriptors.items():
+            if fd <= highest:  # it must not be in the way of another one
+                moved[number] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, highest + 1)
+        sources = {**descriptors, **moved}
         if prepare is not None:
-            return _fork(executable, arguments, environment, moved, prepare)
+            return _fork(executable, arguments, environment, sources, prepare)
         actions: list[tuple[int, int] | tuple[int, int, int]] = []
-        actions += [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in moved.items()]
-        actions += [(os.POSIX_SPAWN_CLOSE, number) for number in range(3) if number not in moved]
+        actions += [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in sources.items()]
+        actions += [(os.POSIX_SPAWN_CLOSE, number) for number in range(3) if number not in sources]
         return os.posix_spawn(
             executable,
             list(arguments),

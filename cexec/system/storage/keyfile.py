@@ -11,7 +11,7 @@ import errno
 import os
 import stat
 
-from cexec.errors import KeyFileError, LocalError
+from cexec.errors import KeyFileError, LocalError, UsageError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.keys import OwnerKey, decode_key
 from cexec.system.reason import reason_of
@@ -60,6 +60,8 @@ def read_key(path: str, kinds: tuple[type[WantedKey], ...], what: str | None = N
 
 def find_client_key(name: str) -> str:
     """Returns the path of the client key that a user calls `name`: the file itself, or `name` plus `.pub` beside it."""
+    if not name:
+        raise UsageError("the name of the key is empty")
     public = f"{name}.pub"
     if _exists(public):
         return name if _exists(name) and not _stands_aside(name) else public

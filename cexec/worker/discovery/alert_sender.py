@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING
 from cexec.errors import ProtocolError
 from cexec.protocol.base.limits import MAXIMUM_HOPS
 from cexec.protocol.datagrams import alert, datagram
-from cexec.protocol.datagrams.alert import Alert
+from cexec.protocol.datagrams.alert import Alert, job_key
 from cexec.protocol.decisions.alert_delivery import Outbox
+from cexec.protocol.decisions.rivals import RivalWord
 
 if TYPE_CHECKING:
     from cexec.net.announcer import Announcer
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from cexec.system.storage.series import Series
 
 COUNTER_AT = 8  # where a datagram has its transmission counter, docs/protocol.md section 2.1
-MAXIMUM_GIVEN = 1000  # (ours) attempts that are remembered as given to this worker, so that peers cannot fill memory
+MAXIMUM_GIVEN = 1000  # (ours) attempts, given to this worker and not acknowledged, that are remembered
 
 
 @dataclass(slots=True)
@@ -47,6 +48,14 @@ class RunningJob:
     told: AlertedJob
 
 
+@dataclass(slots=True)
+class GivenJob:
+    """A job that a client has given to this worker: what the bidder calls it, and the client's public key."""
+
+    identity: bytes
+    public_key: bytes
+
+
 class AlertSender:
     """All alerts of one worker, and its ear for those of others."""
 
@@ -60,13 +69,17 @@ class AlertSender:
         self._bidder = bidder
         self._outbox = Outbox()
         self._running: dict[int, RunningJob] = {}
-        self._given: dict[tuple[bytes, int], bytes] = {}  # by job and attempt: the bidder's name for it
+        self._given: dict[bytes, GivenJob] = {}  # by what alerts call the job
 
-    def given(self, job_id: bytes, attempt: int, identity: bytes) -> None:
+    def given(self, told: AlertedJob, job: GivenJob) -> None:
         """Notes that a client has given a job to this worker: a complaint about it is not made up."""
         if len(self._given) >= MAXIMUM_GIVEN:
             del self._given[next(iter(self._given))]
-        self._given[(job_id, attempt)] = identity
+        self._given[job_key(told.job_id, told.attempt)] = job
+
+    def acknowledged(self, told: AlertedJob) -> None:
+        """Notes that the client has the job's result: a complaint about it is not true."""
+        self._given.pop(job_key(told.job_id, told.attempt), None)
 
     def started(self, told: AlertedJob) -> RunningJob:
         """Numbers a job whose program has started."""
@@ -126,7 +139,7 @@ class AlertSender:
             self._outbox.acknowledged(heard.sequences)
 
     def hear_alert(self, parsed: Datagram, now: float) -> None:
-        """Tells the bidder of complaints about this worker, and of rivals' successes, which matter while it is slowed.
+        """Tells the bidder of complaints about this worker, and how the jobs of rivals ended.
 
         A client's alert that was sent to this machine alone is passed on to this worker's group, where the loggers are.
         """
@@ -135,14 +148,28 @@ class AlertSender:
         except ProtocolError:
             return
         if told.outcome == alert.COMPLAINT and told.instance == self._instance:
-            identity = self._given.pop((told.job_id, told.attempt), None)
-            self._bidder.complained(told.certificate.public_key, now, identity)
-        elif told.outcome == alert.COMPLETED and told.instance != self._instance:
-            self._bidder.rival_succeeded(now)
+            self._hear_complaint(told, now)
+        elif told.outcome in (alert.COMPLETED, alert.ABANDONED) and told.instance != self._instance:
+            word = RivalWord(
+                told.instance,
+                job=job_key(told.job_id, told.attempt),
+                completed=told.outcome == alert.COMPLETED,
+                clock=told.clock,
+                said_at=now - (time() - told.clock / 1000),
+            )
+            self._bidder.competition.rival_told(word, now)
         if parsed.unicast and parsed.hops and not told.sequence:
             self._announcer.send(
                 datagram.encode(datagram.ALERT, parsed.mac1, parsed.inner, hops=parsed.hops - 1, counter=parsed.counter)
             )
+
+    def _hear_complaint(self, told: Alert, now: float) -> None:
+        """Takes the complaint of the client that gave us the job; all others are made up, or copies."""
+        key = job_key(told.job_id, told.attempt)
+        given = self._given.get(key)
+        if given is not None and given.public_key == told.certificate.public_key:
+            del self._given[key]
+            self._bidder.complained(given.identity, now)
 
     def next_timeout(self) -> float | None:
         return self._outbox.next_timeout()

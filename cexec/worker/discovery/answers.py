@@ -82,7 +82,7 @@ class Answers:
         if not requirements:
             return True
         named = requirements.wanted or requirements.unwanted
-        addresses = own_addresses(known.ways[0].source[0]) if named else ()
+        addresses = own_addresses(known.best_ways(known.heard)[0].origin.source[0]) if named else ()
         names = {NAME: self._key.identity.certificate.name, HOST: self._profile.host}
         return not requirements.lacking({**self._profile.attributes, **names}, addresses)
 
@@ -99,7 +99,7 @@ class Answers:
             load=self._load.load.level,
             speed=profile.speed,
             slots=profile.slots,
-            running=bidder.running,
+            running=bidder.slots.running,
             waiting=bidder.waiting,
             uptime=int(monotonic() - self._started),
             clock=int(time() * 1000),
@@ -107,12 +107,12 @@ class Answers:
             attributes=profile.attributes if purpose == hello.CENSUS else {ONCE: ""} if profile.once else None,
         )
 
-    def send(self, known: Known, purpose: int, detail: str = "", *, ways: int = 1) -> None:
-        """Sends one sealed datagram to the client of an announcement, by up to `ways` ways at once."""
+    def send(self, known: Known, purpose: int, detail: str = "", *, now: float, ways: int = 1) -> None:
+        """Sends one sealed datagram to the client of an announcement, by the best `ways` ways at once."""
         message = seal_hello(known.opened.handshake(), self._key.identity, self.hello(purpose, detail))
-        for way in known.ways[:ways]:
+        for way in known.best_ways(now)[:ways]:
             data = encode_answer(self._key.mac1_key, known.mac1, message, way.hops)
-            self._groups.send_to(data, way.source, way.via)
+            self._groups.send_to(data, way.origin.source, way.origin.via)
 
     # censuses
 
@@ -123,7 +123,7 @@ class Answers:
             return False
         if asked.job_id in self._censuses or len(self._censuses) >= MAXIMUM_CENSUSES:
             return False
-        expected = asked.weight if asked.weight > 1 else self._bidder.competitors
+        expected = asked.weight if asked.weight > 1 else self._bidder.competition.count
         self._censuses[asked.job_id] = known
         heappush(self._due, (now + self._random() * spread(expected), asked.job_id))
         return True
@@ -137,7 +137,7 @@ class Answers:
         while self._due and self._due[0][0] <= now:
             known = self._censuses.pop(heappop(self._due)[1])
             # A second question means that an answer was lost; perhaps the nearest way does not lead back.
-            self.send(known, hello.CENSUS, self._health(), ways=known.opened.announcement.attempt)
+            self.send(known, hello.CENSUS, self._health(), now=now, ways=known.opened.announcement.attempt)
             answered.append(known.mac1)
         return answered
 

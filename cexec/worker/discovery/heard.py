@@ -6,10 +6,15 @@ opening it, because opening costs a Diffie-Hellman.  docs/protocol.md section 2.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cexec.protocol.base.keys import DEFAULT_CLIENT_NAME
 from cexec.protocol.base.limits import MAXIMUM_HOPS
+from cexec.protocol.datagrams.alert import job_key
 from cexec.protocol.datagrams.announcement import Claim, OpenedAnnouncement
+from cexec.protocol.decisions.remembered import Origin
+from cexec.protocol.decisions.ways import Way, Ways
 
 if TYPE_CHECKING:
     import _socket
@@ -17,61 +22,57 @@ if TYPE_CHECKING:
     from cexec.net.groups import Sockaddr
     from cexec.protocol.datagrams.datagram import Datagram
 
-MAXIMUM_WAYS = 4  # (ours) to one client that are kept: a host has few interfaces and relays between
 MAXIMUM_HEARD = 10_000  # (ours) entries of each table: some megabytes, whatever peers send
 DONE_LIFETIME = 60.0  # seconds (ours) that an announcement is known as done with, longer than any client repeats one
 IDLE_LIFETIME = 120.0  # seconds (ours) without a copy after which even a refused announcement is dropped
 
 
-class Way:
-    """One way to a client: where an announcement came from, and through which socket."""
+@dataclass(slots=True)
+class Copy:
+    """Where one copy of an announcement came from, and the socket that heard it."""
 
-    __slots__ = ("address", "hops", "source", "via")
-
-    def __init__(self, parsed: Datagram, source: Sockaddr, via: _socket.socket) -> None:
-        self.hops = min(parsed.hops, MAXIMUM_HOPS)
-        self.source = source
-        self.address: Sockaddr = (source[0], parsed.reply_port, *source[2:])
-        self.via = via
+    source: Sockaddr
+    via: _socket.socket
 
 
 class Known:
-    """One announcement.  `ways`: nearest first.  `refusal`: the reason why this worker will never do it, or ""."""
+    """One announcement.  `refusal`: the reason why this worker will never do it, or ""."""
 
-    __slots__ = ("_next", "failures", "heard", "mac1", "opened", "refusal", "refusals", "ways")
+    __slots__ = ("began", "failures", "heard", "mac1", "opened", "refusal", "refusals", "ways")
 
     def __init__(self, mac1: bytes, opened: OpenedAnnouncement, now: float) -> None:
         self.mac1 = mac1
         self.opened = opened
+        self.began = now
         self.heard = now
-        self.ways: list[Way] = []
+        self.ways: Ways[Copy] = Ways()
         self.refusal = ""
         self.refusals = 0
         self.failures = 0
-        self._next = 0
 
-    def hear(self, way: Way, now: float) -> None:
+    def hear(self, parsed: Datagram, copy: Copy, now: float) -> None:
         """Takes another copy, which came by a known way or by one more."""
         self.heard = now
-        for index, known in enumerate(self.ways):
-            if known.address == way.address:
-                self.ways[index] = way
-                break
-        else:
-            self.ways.append(way)
-        self.ways.sort(key=lambda one: -one.hops)
-        del self.ways[MAXIMUM_WAYS:]
+        host, *rest = copy.source
+        self.ways.hear((host, parsed.reply_port, *rest[1:]), min(parsed.hops, MAXIMUM_HOPS), copy, now)
 
-    def next_way(self) -> Way:
-        """Returns the nearest way at first, then the others in turn."""
-        way = self.ways[self._next % len(self.ways)]
-        self._next += 1
-        return way
+    def best_ways(self, now: float) -> list[Way[Copy]]:
+        """Returns the ways to the client, the best one first."""
+        return self.ways.order(now)
+
+    def relays(self, now: float) -> int:
+        """Returns the number of relays on the best way."""
+        return MAXIMUM_HOPS - self.best_ways(now)[0].hops
 
     @property
-    def relays(self) -> int:
-        """The number of relays on the nearest way."""
-        return MAXIMUM_HOPS - self.ways[0].hops
+    def origin(self) -> Origin:
+        """Whose announcement it is.  Many clients hold the default certificate: their addresses tell them apart."""
+        announcement = self.opened.announcement
+        certificate = announcement.certificate
+        host = ""
+        if certificate.name == DEFAULT_CLIENT_NAME:
+            host = next((str(way.origin.source[0]) for way in self.best_ways(self.heard)), "")
+        return Origin(certificate.public_key + host.encode(), job_key(announcement.job_id, announcement.attempt))
 
     def fields(self) -> dict[str, object]:
         """The fields that name it in a log line."""
@@ -99,10 +100,10 @@ class HeardAnnouncements:
         """Returns True if this datagram needs no more attention."""
         return mac1 in self._done
 
-    def add(self, mac1: bytes, opened: OpenedAnnouncement, way: Way, now: float) -> Known:
+    def add(self, parsed: Datagram, opened: OpenedAnnouncement, copy: Copy, now: float) -> Known:
         """Adds a new one, which stays until `forget`; the bidder, or the answer to a census, sees to that."""
-        known = self._known[mac1] = Known(mac1, opened, now)
-        known.hear(way, now)
+        known = self._known[parsed.mac1] = Known(parsed.mac1, opened, now)
+        known.hear(parsed, copy, now)
         return known
 
     def refuse(self, known: Known, reason: str) -> None:

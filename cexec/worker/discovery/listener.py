@@ -17,12 +17,14 @@ from cexec.net.group_sockets import REFRESH_INTERVAL
 from cexec.protocol.base.token_bucket import TokenBucket
 from cexec.protocol.datagrams import datagram, hello
 from cexec.protocol.datagrams.announcement import CENSUS, RUN_ALL, Claim, open_announcement, own_job_id
-from cexec.worker.discovery.heard import HeardAnnouncements, Known, Way
+from cexec.protocol.datagrams.presence import HELLO
+from cexec.worker.discovery.heard import Copy, HeardAnnouncements, Known
 
 if TYPE_CHECKING:
     from cexec.net.group_sockets import GroupSockets
     from cexec.protocol.base.keys import WorkerKey
     from cexec.protocol.datagrams.datagram import Datagram
+    from cexec.protocol.datagrams.presence import Presence
     from cexec.protocol.decisions.bid import Bidder
     from cexec.system.storage.eventlog import EventLog
     from cexec.worker.discovery.alert_sender import AlertSender
@@ -72,7 +74,7 @@ class Listener:
     def listen(self, now: float) -> None:
         """Reads the datagrams that have come."""
         for parsed, source, via in self._receiver.receive(now):
-            self._hear(parsed, Way(parsed, source, via), now)
+            self._hear(parsed, Copy(source, via), now)
 
     def leave(self) -> None:
         """Tells the group that this worker goes."""
@@ -103,16 +105,15 @@ class Listener:
             self._log.event("dropped", datagrams=dropped - self._answers.dropped, reason="they come too fast")
             self._answers.dropped = dropped
 
-    def _hear(self, parsed: Datagram, way: Way, now: float) -> None:
+    def _hear(self, parsed: Datagram, copy: Copy, now: float) -> None:
         if parsed.kind == datagram.ANNOUNCEMENT:
-            self._hear_announcement(parsed, way, now)
+            self._hear_announcement(parsed, copy, now)
         elif parsed.kind == datagram.CLAIM:
             self._hear_claim(parsed, now)
         elif parsed.kind == datagram.PRESENCE and not self.heard.done(parsed.mac1) and self._may_open(now):
             self.heard.forget(parsed.mac1, now)  # copies need not be opened
             start = thread_time()
-            if self._presences.hear(parsed):
-                self._bidder.rival_heard(now)
+            self._hear_presence(self._presences.hear(parsed), now)
             self._openings.spend(thread_time() - start)
         elif parsed.kind == datagram.ALERT and not self.heard.done(parsed.mac1) and self._may_open(now):
             self.heard.forget(parsed.mac1, now)  # copies need not be opened
@@ -122,18 +123,24 @@ class Listener:
         elif parsed.kind == datagram.ACKNOWLEDGEMENT:
             self._alerts.hear_acknowledgement(parsed)
 
-    def _hear_announcement(self, parsed: Datagram, way: Way, now: float) -> None:
+    def _hear_presence(self, said: Presence | None, now: float) -> None:
+        if said is not None and said.purpose == HELLO:
+            self._bidder.competition.rival_heard(now)
+        elif said is not None:
+            self._bidder.competition.rivals.left(said.instance)
+
+    def _hear_announcement(self, parsed: Datagram, copy: Copy, now: float) -> None:
         known = self.heard.get(parsed.mac1)
         if known is None:
-            known = self._open(parsed, way, now)
+            known = self._open(parsed, copy, now)
             if known is None:
                 return
         else:
-            known.hear(way, now)
+            known.hear(parsed, copy, now)
         if known.refusal:
             if known.refusals < parsed.counter + 2:
                 known.refusals += 1
-                self._answers.send(known, hello.REFUSED, known.refusal)
+                self._answers.send(known, hello.REFUSED, known.refusal, now=now)
             return
         announcement = known.opened.announcement
         if announcement.kind == CENSUS:
@@ -147,14 +154,16 @@ class Listener:
             announcement.weight,
             announcement.wanted_for,
             now,
-            extra_delay=HOP_DELAY * known.relays,
+            extra_delay=HOP_DELAY * known.relays(now),
             # There is no race if only this worker is meant, and none if all workers are.
             targeted=announcement.kind == RUN_ALL or len(announcement.requirements.wanted) == 1,
+            origin=known.origin,
+            new_way=known.ways.untried(now),
         )
         if claimed:
             self.heard.forget(parsed.mac1, now)
 
-    def _open(self, parsed: Datagram, way: Way, now: float) -> Known | None:
+    def _open(self, parsed: Datagram, copy: Copy, now: float) -> Known | None:
         """Opens a new announcement.  Returns None if it is damaged, done with, or not for workers like this one."""
         if self.heard.done(parsed.mac1) or not self._may_open(now):
             return None
@@ -167,7 +176,7 @@ class Listener:
             self._openings.spend(thread_time() - start)
         if opened.announcement.kind == RUN_ALL:
             opened.announcement.job_id = own_job_id(opened.announcement.job_id, self._answers.instance)
-        known = self.heard.add(parsed.mac1, opened, way, now)
+        known = self.heard.add(parsed, opened, copy, now)
         if not self._answers.fits(known):
             self.heard.forget(parsed.mac1, now)
             return None

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from cexec.errors import DisconnectedError, LocalError
 from cexec.net.sockets import connect_result, start_connect
 from cexec.protocol.base.limits import CONNECT_DEADLINE
-from cexec.protocol.connection.channel import Records, WorkerHandshake
+from cexec.protocol.connection.channel import WorkerHandshake
+from cexec.protocol.connection.records import Records
 from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:

@@ -19,11 +19,13 @@ if TYPE_CHECKING:
     from cexec.net.groups import Sockaddr
     from cexec.protocol.base.certificate import Identity
     from cexec.protocol.decisions.bid import Bidder
+    from cexec.protocol.decisions.ways import Way
     from cexec.system.storage.eventlog import EventLog
     from cexec.worker.discovery.answers import Answers
-    from cexec.worker.discovery.heard import HeardAnnouncements
+    from cexec.worker.discovery.heard import Copy, HeardAnnouncements, Known
 
 MAXIMUM_OFFERS = 256  # (ours) to all clients together: each has a descriptor and a handshake's state
+RACE_LASTS = 1.0  # seconds (ours) after an announcement in which a failure may mean that its client has just chosen
 NEVER = float("inf")
 
 
@@ -60,16 +62,11 @@ class Offers:
     def connect(self, identity: bytes, now: float) -> None:
         """Begins a connection to the client of an announcement."""
         known = self._heard.get(identity)
-        if known is None or len(self._offers) >= MAXIMUM_OFFERS:
+        way = None if known is None or len(self._offers) >= MAXIMUM_OFFERS else known.ways.next_way(now)
+        if known is None or way is None:
             self._bidder.failed(identity, now)
-            return
-        address = known.next_way().address
-        try:
-            offer = Offer(identity, address, known.opened, self._worker, self._answers.hello(hello.CONNECT), now)
-        except CexecError as error:
-            self._unreachable(identity, address, error, now)
-            return
-        self._offers[offer.connection.fileno()] = offer
+        else:
+            self._connect(known, way, now)
 
     def advance(self, ready: set[int], now: float) -> list[Offer]:
         """Follows what is ready."""
@@ -99,6 +96,15 @@ class Offers:
         for offer in list(self._offers.values()):
             self.drop(offer)
 
+    def _connect(self, known: Known, way: Way[Copy], now: float) -> None:
+        description = self._answers.hello(hello.CONNECT)
+        try:
+            offer = Offer(known.mac1, way.address, known.opened, self._worker, description, now)
+        except CexecError as error:
+            self._unreachable(known.mac1, way.address, error, now)
+        else:
+            self._offers[offer.connection.fileno()] = offer
+
     def _failed(self, offer: Offer, error: CexecError, now: float) -> None:
         self.drop(offer)
         if not isinstance(error, (DisconnectedError, UnreachableError)):  # a client that closes has chosen another
@@ -106,12 +112,21 @@ class Offers:
         self._unreachable(offer.identity, offer.client, error, now)
 
     def _unreachable(self, identity: bytes, address: Sockaddr, error: CexecError, now: float) -> None:
-        """Says so after a second failure: after a first one the client may have chosen, and its claim is late."""
+        """Tries another way, or says that there is none.
+
+        A failure just after the announcement is only told, and other ways only tried, the second time: the client may
+        have chosen, and its claim is late.
+        """
         known = self._heard.get(identity)
         if known is not None:
+            known.ways.failed(address)
+            another = known.ways.next_way(now) if now - known.began >= RACE_LASTS else None
+            if another is not None and another.living(now):
+                self._connect(known, another, now)
+                return
             known.failures += 1
             if known.failures > 1 or (isinstance(error, UnreachableError) and "refused" not in str(error)):
                 where = address_label(address[0], "", address[1], 0)
                 self._log.event("unreachable", **known.fields(), client=where, reason=str(error))
-                self._answers.send(known, hello.UNREACHABLE, f"{where}: {error}")
+                self._answers.send(known, hello.UNREACHABLE, f"{where}: {error}", now=now)
         self._bidder.failed(identity, now)

@@ -1,8 +1,8 @@
 """A worker's HELLO and BYE, and those of the others.
 
 Contract: `PresenceSender.hello` and `bye` send a statement to the whole group at once; HELLO is sent again a few times,
-byte for byte (`next_timeout`, `handle_timeout`), because nobody acknowledges it.  `hear` returns True if a datagram
-tells of another worker that has come.  docs/protocol.md section 5.1.
+byte for byte (`next_timeout`, `handle_timeout`), because nobody acknowledges it.  `hear` returns the statement of
+another worker.  docs/protocol.md section 5.1.
 """
 
 from __future__ import annotations
@@ -63,13 +63,13 @@ class PresenceSender:
             del self._again[0]
             self._announcer.send(self._statement)
 
-    def hear(self, parsed: Datagram) -> bool:
-        """Returns True if it is the HELLO of another worker, and not a copy."""
+    def hear(self, parsed: Datagram) -> Presence | None:
+        """Returns the statement if it is another worker's, and not a copy."""
         try:
             said = presence.open_presence(self._key, parsed.inner)
         except ProtocolError:
-            return False
-        return said.instance != self._instance and self._followed.news(said) and said.purpose == HELLO
+            return None
+        return said if said.instance != self._instance and self._followed.news(said) else None
 
     def close(self) -> None:
         self._announcer.close()

@@ -13,8 +13,8 @@ import socket
 from typing import TYPE_CHECKING
 
 from cexec.protocol.base import sodium
-from cexec.protocol.connection.channel import Records
 from cexec.protocol.connection.options import LEASE, YES
+from cexec.protocol.connection.records import Records
 from cexec.system.process import orphans
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ class Assignment:
     __slots__ = ("_keys", "attempt", "client", "job_id", "name")
 
     def __init__(
-        self, client: Sockaddr, name: str, job_id: bytes, attempt: int, keys: tuple[str, bytes, bytes]
+        self, client: Sockaddr, name: str, job_id: bytes, attempt: int, keys: tuple[str, bool, bytes, bytes]
     ) -> None:
         self.client = client
         self.name = name
@@ -50,20 +50,21 @@ class Assignment:
         return cls(client, announcement.certificate.name, announcement.job_id, announcement.attempt, records.keys)
 
     def encode(self) -> bytes:
-        cipher, *keys = self._keys
-        fields = (list(self.client), self.name, self.job_id.hex(), self.attempt, cipher, *(key.hex() for key in keys))
+        cipher, packed, *keys = self._keys
+        fields = (list(self.client), self.name, self.job_id.hex(), self.attempt, cipher, packed,
+                  *(key.hex() for key in keys))  # fmt: skip
         return json.dumps(fields).encode()
 
     @classmethod
     def decode(cls, data: bytes) -> Assignment:
-        client, name, job_id, attempt, cipher, sending, receiving = json.loads(data)
-        keys = (cipher, bytes.fromhex(sending), bytes.fromhex(receiving))
+        client, name, job_id, attempt, cipher, packed, sending, receiving = json.loads(data)
+        keys = (cipher, packed, bytes.fromhex(sending), bytes.fromhex(receiving))
         return cls(tuple(client), name, bytes.fromhex(job_id), attempt, keys)
 
     def records(self) -> Records:
         """Makes the records, which count their nonces: to be called once."""
-        cipher, sending, receiving = self._keys
-        return Records(sodium.aead(cipher), sending, receiving, proved=True)
+        cipher, packed, sending, receiving = self._keys
+        return Records(sodium.aead(cipher), sending, receiving, proved=True, packed=packed)
 
     def environment(self, go: Go, local: Sockaddr) -> dict[bytes, bytes]:
         """Returns the variables of one job; docs/protocol.md section 4.2 (GO) and cservice(1), ENVIRONMENT."""

@@ -12,6 +12,7 @@ import _socket
 import select
 import signal
 from dataclasses import dataclass
+from math import inf
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -24,8 +25,6 @@ from cexec.worker.jobs.reports import JOBS_AHEAD, Report, Word, encode
 if TYPE_CHECKING:
     from cexec.net.pump import Pump, Trouble
     from cexec.protocol.connection.session import Event
-
-_CORK: int | None = getattr(_socket, "TCP_CORK", None)
 
 
 @dataclass(slots=True)
@@ -52,42 +51,18 @@ class Orders:
         return True
 
 
-class Cork:
-    """Lets small frames wait in the kernel (for 200 ms at most), so that they travel in one segment.
-
-    Each segment wakes the client, which costs more than the job `true` does.
-    """
-
-    __slots__ = ("_connection", "held")
-
-    def __init__(self, connection: _socket.socket) -> None:
-        self.held = False
-        self._connection = connection
-
-    def hold_back(self) -> None:
-        self._set(True)
-
-    def let_go(self) -> None:
-        self._set(False)
-
-    def _set(self, held: bool) -> None:
-        if _CORK is not None and held != self.held:
-            self.held = held
-            try:
-                self._connection.setsockopt(_socket.IPPROTO_TCP, _CORK, held)
-            except OSError:
-                pass  # the connection has gone, as the next read will tell
-
-
 class Carrier:
-    """`pump` has the connection.  `children_ended`: some may have, since the step before."""
+    """`pump` has the connection.  `children_ended`: some may have, since the step before.
+
+    `released`: the client has let go.
+    """
 
     def __init__(self, pump: Pump, parent: _socket.socket) -> None:
         self.pump = pump
         self.orders = Orders()
-        self.cork = Cork(pump.connection)
         self.children_ended = False
         self.clean = True  # nothing has gone wrong
+        self.released = False
         self._parent = parent
         self._liveness = Liveness(pump.connection)
         self._children = Wakeup()  # becomes readable when a child has ended
@@ -117,6 +92,7 @@ class Carrier:
         """The client's next frame that means something; None when the time has come or the parent has spoken."""
         records, session = self.pump.records, self.pump.session
         size = 0
+        now = -inf  # the time before the last look at the connection: what had come by then is read before it is judged
         while True:
             while (frame := records.next_event()) is not None:
                 session.receive_data(frame, monotonic())
@@ -124,17 +100,17 @@ class Carrier:
                     return event
             if size:
                 self.pump.note_part(size)
+            if until is not None and now >= until:
+                return None
             self.pump.flush()
             due = [time for time in (until, session.next_timeout(), self._liveness.next_timeout()) if time is not None]
             mask = select.POLLIN | select.POLLOUT if self.pump.wants_out else select.POLLIN
             self._poll.register(self.pump.connection, mask)
-            ready = dict(self._poll.poll(poll_timeout(min(due) - monotonic())))
+            now = monotonic()
+            ready = dict(self._poll.poll(poll_timeout(min(due) - now)))
             size = self._receive() if ready.get(self.pump.connection.fileno(), 0) & ~select.POLLOUT else 0
             if self._parent.fileno() in ready:
                 self._hear_parent()
-                return None
-            now = monotonic()
-            if until is not None and now >= until:
                 return None
             if now >= session.next_timeout():
                 session.handle_timeout(now)
@@ -147,6 +123,7 @@ class Carrier:
 
     def hang_up(self) -> None:
         """Nothing more comes from us, which tells the client that the lease has ended; unless much is under way."""
+        self.pump.let_go()
         self.pump.flush()
         if not self.pump.flushed:
             return

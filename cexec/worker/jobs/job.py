@@ -156,7 +156,7 @@ class Job:
             return False
         self._carrier.tell(ProgramStarted(self._tree.pid))
         if self.leased:
-            self._carrier.cork.hold_back()
+            self._carrier.pump.hold_back()
             self._times.held_until = monotonic() + HELD_BACK
         self._carrier.pump.session.started(once=self._order.program.once)
         self._run_program()
@@ -248,7 +248,7 @@ class Job:
         if times.held_until is not None and now >= times.held_until:
             times.held_until = None
             self._name_leader()
-            self._carrier.cork.let_go()
+            self._carrier.pump.let_go()
         if times.limit is not None and now >= times.limit:
             times.limit = None
             times.latest = now + job_tree.GRACE + RELEASE_PATIENCE
@@ -268,6 +268,7 @@ class Job:
                 raise DisconnectedError("client gave up")
             if self.phase is Phase.OVER:
                 self._move(Phase.RELEASED)
+                self._carrier.released = event.kind == frames.RELEASE
         elif event.kind == frames.BROKEN:
             raise DisconnectedError(f"client lost its input: {event.text}")
 
@@ -285,9 +286,9 @@ class Job:
             self._tree.reap()
         if self._wants_more and self._tree.alone and not self._workplace.private:
             self.announced = NextJob.AHEAD if self._carrier.goes_ahead() else NextJob.IDLE
-            self._carrier.cork.hold_back()  # for a moment: perhaps another job can be offered with the same segment
+            self._carrier.pump.hold_back()  # for a moment: perhaps another job can be offered with the same segment
         else:
-            self._carrier.cork.let_go()
+            self._carrier.pump.let_go()
         self._carrier.pump.flush()  # the client need not wait for our tidying up
         self._carrier.tell(
             JobFinished(
@@ -312,6 +313,7 @@ class Job:
             self._step()
 
     def _wait_for_release(self) -> None:
+        self._carrier.pump.let_go()
         deadline = None
         while not self.released and (deadline is None or monotonic() < deadline):
             if deadline is None and self._carrier.pump.flushed:

@@ -130,7 +130,8 @@ class JobProcess:
             announced=offer.identity,
             weight=announcement.weight,
             client=offer.client,
-            name=announcement.certificate.name,
+            origin=known.origin,
+            certificate=announcement.certificate,
             worker_address=str(local[0]),
             fields=known.fields(),
         )
@@ -219,11 +220,11 @@ class JobProcess:
     def _begin(self, report: Taken, now: float) -> CurrentJob:
         carried = self.carried
         carried.taken = True
-        carried.fields = {"job": report.job_id.hex(), "attempt": report.attempt, "name": carried.name}
+        carried.fields = {"job": report.job_id.hex(), "attempt": report.attempt, "name": carried.certificate.name}
         told = AlertedJob(
             job_id=report.job_id,
             attempt=report.attempt,
-            client_name=carried.name,
+            client_name=carried.certificate.name,
             client_address=str(carried.client[0]),
             worker_address=carried.worker_address,
         )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from cexec.protocol.decisions.bid_events import Outcome
 from cexec.system.reason import reason_of
+from cexec.worker.discovery.alert_sender import GivenJob
 from cexec.worker.jobs.job_process import JobProcess
 from cexec.worker.jobs.process_states import (
     BUSY,
@@ -224,7 +225,7 @@ class Jobs:
         if process.state is DISMISSED:
             return
         self._leases[process.ticket] = process
-        self._bidder.leased(process.ticket, process.carried.weight, now)
+        self._bidder.leased(process.ticket, process.carried.weight, now, process.carried.origin.client)
         waiting = [ticket for ticket, lease in self._leases.items() if lease.state is WAITING]
         if len(waiting) > MAXIMUM_WAITING:
             self._bidder.forget(waiting[0], now)
@@ -255,7 +256,7 @@ class Jobs:
             job.program_started(self._alerts.started(job.told))
         elif isinstance(report, JobFinished):
             assert job is not None
-            self._finish(process, job, report, now)
+            self._finish(process, job, connection, report, now)
         elif isinstance(report, JobRefused):
             assert job is not None
             self._log.event("refused", **job.fields, reason=report.reason)
@@ -268,25 +269,40 @@ class Jobs:
         elif isinstance(report, Over):
             if report.reason:
                 self._log.event("lost", **connection.fields, client=connection.label, reason=report.reason)
+            if report.released:
+                self._acknowledge(connection, now)
             self._let_go(step, now)
         elif isinstance(report, Free):
+            if report.released:
+                self._acknowledge(connection, now)
             self._conclude(step, now)
             self._keep(process)
 
     def _take(self, ticket: bytes, job: CurrentJob, connection: CarriedConnection, now: float) -> None:
         del self._leases[ticket]
+        self._acknowledge(connection, now)  # it has chosen to go on
         self._bidder.started(ticket, now)
-        self._alerts.given(job.told.job_id, job.told.attempt, ticket)
+        self._alerts.given(job.told, GivenJob(ticket, connection.certificate.public_key))
         self._log.event("accepted", **job.fields, client=connection.label)
 
-    def _finish(self, process: JobProcess, job: CurrentJob, report: JobFinished, now: float) -> None:
+    def _finish(
+        self, process: JobProcess, job: CurrentJob, connection: CarriedConnection, report: JobFinished, now: float
+    ) -> None:
         if report.idle:
             self._wait(process, now)
         outcome = Outcome.SUCCEEDED if report.status == 0 else Outcome.FAILED
         self._bidder.finished(job.identity, outcome, report.duration, now)
+        connection.finished = job
         if report.ahead:
             self._bidder.hold(process.ticket, now)
         self._untold.append(EndedJob(job, report))
+
+    def _acknowledge(self, connection: CarriedConnection, now: float) -> None:
+        """Notes that the client has the result of its last job: it gave another one, or let go."""
+        job, connection.finished = connection.finished, None
+        if job is not None:
+            self._bidder.acknowledged(job.identity, now)
+            self._alerts.acknowledged(job.told)
 
     def _keep(self, process: JobProcess) -> None:
         """Lets a process that is free carry another connection, if that is wanted."""

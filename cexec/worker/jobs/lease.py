@@ -39,15 +39,15 @@ if TYPE_CHECKING:
 def serve(program: Program, parent: socket.socket) -> None:
     """Carries one connection after the other."""
     process.adopt_orphans()
-    while _carry(program, parent):
-        parent.send(encode(Free()))
+    while (free := _carry(program, parent)) is not None:
+        parent.send(encode(free))
 
 
-def _carry(program: Program, parent: socket.socket) -> bool:
-    """Carries one; returns True if there may be another.  It is a function, so that keys and buffers go with it."""
+def _carry(program: Program, parent: socket.socket) -> Free | None:
+    """Carries one; returns None if there may be no other.  It is a function, so that keys and buffers go with it."""
     given = receive(parent)
     if given is None:
-        return False
+        return None
     connection, assignment = given
     local = connection.getsockname()
     pump = Pump(connection, assignment.records(), Session(worker=True, now=monotonic()))
@@ -57,10 +57,10 @@ def _carry(program: Program, parent: socket.socket) -> bool:
         connection.close()
 
 
-def run_jobs(pump: Pump, program: Program, environment: Environment, parent: socket.socket) -> bool:
+def run_jobs(pump: Pump, program: Program, environment: Environment, parent: socket.socket) -> Free | None:
     """Offers to run a job on a new connection; runs it, and those that follow.
 
-    Returns True if nothing is left of any of them.
+    Returns None if something may be left of one of them.
     """
     carrier = Carrier(pump, parent)
     record: Record | None = None
@@ -76,7 +76,7 @@ def run_jobs(pump: Pump, program: Program, environment: Environment, parent: soc
         if record is not None:
             record.close()
         carrier.close()
-    return carrier.clean and not process_tree.reap()
+    return Free(carrier.released) if carrier.clean and not process_tree.reap() else None
 
 
 def _run_job(carrier: Carrier, job: Job) -> Go | None:
@@ -94,8 +94,8 @@ def _run_job(carrier: Carrier, job: Job) -> Go | None:
         go = _given(carrier, _offer_first if job.announced is NextJob.AHEAD else _offer)
     else:
         if job.announced is not NextJob.NOTHING:
-            carrier.tell(Over(""))
-            carrier.cork.let_go()
+            carrier.tell(Over("", carrier.released))
+            carrier.pump.let_go()
         if job.leased:
             job.hang_up()
     if go is None:
@@ -113,22 +113,24 @@ def _given(carrier: Carrier, wait: Callable[[Carrier], Go | None]) -> Go | None:
     except CexecError as error:
         reason = str(error)
     if go is None:
-        carrier.tell(Over(reason))
+        carrier.tell(Over(reason, carrier.released))
     return go
 
 
 def _offer(carrier: Carrier) -> Go | None:
     """Waits until the parent lets another job be offered, offers it, and waits for that."""
-    held_until = monotonic() + HELD_BACK if carrier.cork.held else None
+    held_until = monotonic() + HELD_BACK if carrier.pump.held else None
     while not carrier.orders.may_offer:
         if carrier.orders.last:
             _hang_up(carrier)
             return None
-        if carrier.next_word(held_until) is not None:  # the client lets go: no other frame has a meaning now
+        event = carrier.next_word(held_until)
+        if event is not None:  # the client lets go: no other frame has a meaning now
+            carrier.released = event.kind == frames.RELEASE
             return None
         if held_until is not None and monotonic() >= held_until:
             held_until = None
-            carrier.cork.let_go()
+            carrier.pump.let_go()
     carrier.orders.may_offer = False
     return _offer_first(carrier)
 
@@ -137,12 +139,15 @@ def _offer_first(carrier: Carrier) -> Go | None:
     """Says CONFIRM, because a slot is reserved, and waits for GO."""
     carrier.pump.session.confirm()
     carrier.pump.flush()
-    carrier.cork.let_go()
+    carrier.pump.let_go()
     deadline = monotonic() + GO_DEADLINE
-    while monotonic() < deadline and not carrier.orders.last:
+    while not carrier.orders.last:
         event = carrier.next_word(deadline)
         if event is not None:
+            carrier.released = event.kind == frames.RELEASE
             return event.go if event.kind == frames.GO else None
+        if monotonic() >= deadline:
+            break
     _hang_up(carrier)
     return None
 

@@ -28,6 +28,8 @@ from cexec.worker.jobs.reports import (
 
 if TYPE_CHECKING:
     from cexec.net.groups import Sockaddr
+    from cexec.protocol.base.certificate import Certificate
+    from cexec.protocol.decisions.remembered import Origin
     from cexec.worker.discovery.alert_sender import AlertedJob, RunningJob
 
 
@@ -83,10 +85,12 @@ class CarriedConnection:
 
     announced: bytes
     weight: int
+    origin: Origin
     client: Sockaddr
-    name: str  # of the client's certificate
+    certificate: Certificate  # of the client
     worker_address: str
     fields: dict[str, object]
+    finished: CurrentJob | None = None  # a job whose result the client has not acknowledged
     taken: bool = False  # at least one job has been given
     leased: bool = False  # it has waited for another job
     leader: int = 0  # the process of the latest program

@@ -104,17 +104,22 @@ class Idle:
 
 @dataclass(slots=True)
 class Over:
-    """No further job comes on this connection.  `reason` is empty unless the client broke the protocol."""
+    """No further job comes on this connection.  `reason` is empty unless the client broke the protocol.
+
+    `released`: the client has let go, so it has the result of the last job.
+    """
 
     name: ClassVar = "over"
     reason: str
+    released: bool = False
 
 
 @dataclass(slots=True)
 class Free:
-    """Nothing is left of the connection: the process can carry another one."""
+    """Nothing is left of the connection: the process can carry another one.  `released`: as of `Over`."""
 
     name: ClassVar = "free"
+    released: bool = False
 
 
 Report: TypeAlias = Taken | ProgramStarted | JobRefused | JobFinished | Broken | Idle | Over | Free

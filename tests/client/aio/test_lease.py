@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Coroutine
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from cexec.net.announcer import Announcer
 from cexec.protocol.connection.frames import Exit, Go
 from cexec.system.io.fds import Source
 from tests.leases import LeasingWorker
+from tests.waiting import wait_until
 
 DEADLINE = 20.0  # seconds for whatever a test waits for
 NOBODY = Announcer([], 0)  # complaints go to no destination
@@ -203,6 +205,34 @@ def test_a_refusal_says_why_and_nothing_was_read() -> None:
             await attempt.on(lease)
         assert not caught.value.permanent
         assert attempt.once == []
+        lease.close()
+
+    run(play())
+
+
+def test_an_exit_frame_that_has_come_is_read_before_a_job_is_given_up() -> None:
+    """Regression: `cmap` that was stopped for longer than --timeout threw the result away unread."""
+    runs, go_on = threading.Event(), threading.Event()
+
+    def waits(go: Go, stdin: bytes) -> tuple[int, bytes, bytes]:
+        runs.set()
+        return (3 if go_on.wait(DEADLINE) else 0), b"output", b""
+
+    worker = LeasingWorker(waits, again=0)
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        attempt = Attempt(task())
+        lease.give(attempt.job.go())
+        running = asyncio.create_task(attempt.on(lease))
+        while not runs.is_set():
+            await asyncio.sleep(0.01)
+        assert not lease.conclude()
+        go_on.set()
+        wait_until(lease.conclude)  # from now on the loop stands still
+        assert (await running).exit_status == 3
+        assert attempt.output() == b"output"
+        assert not lease.conclude()  # there is no job any more
         lease.close()
 
     run(play())

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cexec.client.attempt import attempt as meaning
-from cexec.client.attempt.attempt import ENDED, FAILED, GIVEN, LOST, REFUSED, RUNNING, TRANSITIONS, Attempt
-from cexec.errors import DisconnectedError, LocalError, ProtocolError, SilentPeerError
+from cexec.client.attempt.attempt import ENDED, FAILED, GIVEN, LOST, REFUSED, RUNNING, TRANSITIONS, WITHDRAWN, Attempt
+from cexec.errors import DisconnectedError, LocalError, ProtocolError, SilentPeerError, WithdrawnError
 from cexec.net.pump import Trouble
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import Exit, Refusal
@@ -32,7 +32,7 @@ EVERYTHING: dict[str, tuple[Event | Trouble | Exception, str]] = {
     "started": (STARTED, RUNNING),
     "exit": (EXIT, ENDED),
     "refused": (REFUSAL, REFUSED),
-    "withdraw": (WITHDRAW, REFUSED),
+    "withdraw": (WITHDRAW, WITHDRAWN),
     "broken": (BROKEN, LOST),
     "connection": (DisconnectedError("gone"), LOST),
     "violation": (ProtocolError("nonsense"), LOST),
@@ -45,6 +45,7 @@ WAYS: dict[str, list[str]] = {
     RUNNING: ["started"],
     ENDED: ["started", "exit"],
     REFUSED: ["refused"],
+    WITHDRAWN: ["withdraw"],
     LOST: ["started", "connection"],
     FAILED: ["started", "full"],
 }
@@ -93,7 +94,7 @@ def test_every_event_in_every_state(state: str, name: str) -> None:
 
 def test_the_table_names_every_state_and_ends_lead_nowhere_else() -> None:
     assert set(itertools.chain.from_iterable(TRANSITIONS.values())) <= set(TRANSITIONS)
-    assert [state for state, following in TRANSITIONS.items() if not following] == [REFUSED, LOST, FAILED]
+    assert [state for state, following in TRANSITIONS.items() if not following] == [REFUSED, WITHDRAWN, LOST, FAILED]
     assert TRANSITIONS[ENDED] == (FAILED,)
 
 
@@ -170,17 +171,23 @@ def test_once_is_known_from_the_hello_or_from_started(hello: bool, flag: int, on
 
 
 def test_refusals_are_told_with_their_kind() -> None:
-    kinds = {
-        "permanent": (Event(frames.REFUSED, refusal=Refusal(frames.PERMANENT, "never")), True, False),
-        "here": (REFUSAL, False, False),
-        "withdrawn": (WITHDRAW, False, True),
-    }
-    for event, permanent, withdrawn in kinds.values():
+    never = Event(frames.REFUSED, refusal=Refusal(frames.PERMANENT, "never"))
+    for event, permanent in ((never, True), (REFUSAL, False)):
         attempt = Attempt(once=False)
         attempt.receive([event])
         (refused,) = drain(attempt)
         assert isinstance(refused, meaning.Refused)
-        assert (refused.error.permanent, refused.withdrawn) == (permanent, withdrawn)
+        assert refused.error.permanent == permanent
+
+
+def test_a_withdrawal_is_no_refusal() -> None:
+    """Regression: the drivers could not tell them apart, and complained about a worker whose offer had expired."""
+    attempt = Attempt(once=False)
+    attempt.receive([WITHDRAW])
+    (withdrawn,) = drain(attempt)
+    assert isinstance(withdrawn, meaning.Withdrawn)
+    assert isinstance(withdrawn.error, WithdrawnError)
+    assert str(withdrawn.error) == "busy"
 
 
 def test_what_is_broken_has_its_name() -> None:

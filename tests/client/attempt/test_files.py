@@ -79,6 +79,50 @@ def test_half_a_pair_is_refused(word: str) -> None:
         plan_files([], [word])
 
 
+@pytest.mark.parametrize(
+    ("word", "path", "name"),
+    [
+        (r"./x\=1.dat", "./x=1.dat", "x=1.dat"), (r"d/a\=b=c", "d/a=b", "c"), (r"a=b\=c", "a", "b=c"),
+        (r"a\\=b", "a\\", "b"), (r"a\\\=b", r"a\=b", r"a\=b"), (r"a\b", r"a\b", r"a\b"), ("a=b=c", "a=b", "c"),
+    ],
+)  # fmt: skip
+def test_an_equals_sign_in_a_name_has_a_backslash(here: Path, word: str, path: str, name: str) -> None:
+    """Regression: a file called x=1.dat could not be sent under its own name."""
+    (here / "d").mkdir()
+    (here / path).touch()
+    plan = planned([word], [])
+    assert [(stream.name, plan.name_of(stream.number)) for stream in plan.streams()] == [(name, path)]
+
+
+def test_names_that_are_fetched_may_have_an_equals_sign(here: Path) -> None:
+    plan = planned([], [r"a\=b=c\=d", "e=f=g"])
+    names = [(stream.name, plan.name_of(stream.number)) for stream in plan.streams()]
+    assert names == [("a=b", "c=d"), ("e", "f=g")]
+
+
+def test_what_is_no_result_is_not_fetched_into(here: Path) -> None:
+    """Regression: --fetch replaced the key, and the file that standard output went to."""
+    (here / "key").touch()
+    os.link(here / "key", here / "hard")
+    (here / "soft").symlink_to("key")
+    status = os.stat(here / "key")
+    others = {(status.st_dev, status.st_ino): "the key"}
+    for name in ("key", "hard", "soft"):
+        with pytest.raises(UsageError, match=f"cannot fetch into {name}: it is the key"):
+            planned([], [f"a={name}"]).check_targets(others)
+    planned(["key"], ["a=new"]).check_targets(others)
+
+
+def test_a_file_that_nobody_wants_is_dropped(here: Path) -> None:
+    (here / "null").symlink_to("/dev/null")
+    for path in ("/dev/null", "null"):
+        plan = planned([], [f"a={path}", "c=/dev/null", "b=kept"])
+        bring(plan, a="A", b="B", c="C")
+        plan.commit(0)
+        assert sorted(os.listdir(here)) == ["kept", "null"]
+    assert stat.S_ISCHR(os.stat("/dev/null").st_mode)
+
+
 def test_no_name_twice(here: Path) -> None:
     (here / "f").touch()
     (here / "l").symlink_to("f")
@@ -109,7 +153,7 @@ def test_what_cannot_be_fetched_into(here: Path) -> None:
     (here / "d").mkdir()
     for word, kind in (
         ("a=pipe", UsageError),
-        ("a=/dev/null", UsageError),
+        ("a=/dev/zero", UsageError),
         ("a=d", UsageError),
         ("a=no/f", LocalError),
     ):

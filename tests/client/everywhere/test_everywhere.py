@@ -9,11 +9,24 @@ from pathlib import Path
 
 import pytest
 
-from cexec.client.everywhere import kept_output
+from cexec.client.everywhere import everywhere, kept_output
 from cexec.client.everywhere.kept_output import KeptSink, Printer
 from cexec.client.everywhere.shared_input import SharedInput, SharedSource
+from cexec.client.request import (
+    Invocation,
+    JobStreams,
+    NetworkSettings,
+    Repetition,
+    Reports,
+    Request,
+    Target,
+    Times,
+)
+from cexec.client.search.messages import Notices
 from cexec.commands.cexec import main
 from cexec.errors import LocalError
+from cexec.net.groups import groups_from_environment
+from cexec.protocol.base.keys import OwnerKey
 from cexec.protocol.datagrams.announcement import own_job_id
 
 
@@ -170,6 +183,71 @@ def test_a_full_disk_is_told() -> None:
     with pytest.raises(LocalError, match=f"cannot write to descriptor {fd}: no space left on device"):
         printer.advance()
     os.close(fd)
+
+
+class SearchOfAFullTerminal:
+    """A search that has something to tell at once, to a terminal that takes nothing until the first step."""
+
+    def __init__(self, terminal: tuple[int, int], *_: object, notices: Notices, **__: object) -> None:
+        self.steps = 0
+        self.seen = b""
+        self._reading, self._writing = terminal
+        self._notices = notices
+
+    def start(self, now: float) -> None:
+        os.set_blocking(self._writing, False)
+        with pytest.raises(BlockingIOError):
+            while True:
+                os.write(self._writing, b"x" * 4096)
+        os.set_blocking(self._writing, True)
+        self._notices.tell("waiting for ann")
+
+    def filenos(self, now: float) -> list[int]:
+        return []
+
+    def next_timeout(self, now: float) -> float:
+        return now
+
+    def step(self, ready: set[int], now: float) -> None:
+        self.steps += 1
+        while select.select([self._reading], [], [], 0)[0]:
+            self.seen += os.read(self._reading, 65536)
+
+    def tell_others(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+
+def test_what_is_told_to_a_person_waits_for_its_turn(pipe: tuple[int, int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: it was written past the printer, into the line of a worker that had been written half.
+
+    It also stopped the search as long as the terminal took nothing.
+    """
+    made: list[SearchOfAFullTerminal] = []
+
+    def search(*given: object, notices: Notices, **more: object) -> SearchOfAFullTerminal:
+        made.append(SearchOfAFullTerminal(pipe, notices=notices))
+        return made[0]
+
+    for name, value in (("Search", search), ("STANDARD_ERROR", pipe[1]), ("call_roll", lambda *_: {})):
+        monkeypatch.setattr(everywhere, name, value)
+    monkeypatch.setattr(os, "isatty", lambda fd: True)
+    request = Request(
+        OwnerKey(bytes(32)).client_key(),
+        network=NetworkSettings(groups=groups_from_environment({"CEXEC_GROUP": "127.255.255.255"}), udp_port=3010),
+        times=Times(accept=1.0, idle=600.0),
+        target=Target(),
+        streams=JobStreams([]),
+        invocation=Invocation(),
+        repetition=Repetition(),
+        reports=Reports(),
+    )
+    assert everywhere.EverywhereClient(request).run() == 0
+    assert made[0].steps == 1
+    assert made[0].seen.strip(b"x") == b"" and len(made[0].seen) > 4096
+    assert os.read(pipe[0], 1000) == b"cexec: waiting for ann\n"
 
 
 # the rest

@@ -58,6 +58,26 @@ def test_a_worker_that_missed_the_census_is_wanted_once_and_one_that_came_later_
     assert not gathering.wants(hello(STRANGER, uptime=5), now)
 
 
+def test_a_worker_that_takes_its_offer_back_is_waited_for_again(gathering: Gathering) -> None:
+    """Regression: it was told as a worker that did not finish, and complained about."""
+    take(gathering, ONE)
+    take(gathering, OTHER)
+    gathering.took_back(SimpleNamespace(hello=hello(ONE)), START + 5.0)  # type: ignore[arg-type]
+    assert not gathering.complete and gathering.wants(hello(ONE), START + 5.0)
+    assert gathering.given_up(START + 5.0 + PATIENCE - 0.01) == {}
+    assert gathering.given_up(START + 5.0 + PATIENCE) == {ONE: "did not connect"}
+    take(gathering, STRANGER)
+    gathering.took_back(SimpleNamespace(hello=hello(STRANGER)), START)  # type: ignore[arg-type]
+    assert gathering.complete  # nobody has promised that it comes again
+
+
+def test_time_in_which_the_client_was_stopped_does_not_count(gathering: Gathering) -> None:
+    gathering.race.handle_timeout(START)
+    gathering.race.handle_timeout(START + 3600.0)
+    assert gathering.given_up(START + 3600.0) == {}
+    assert START + 3600.0 < gathering.next_timeout() <= START + 3600.0 + PATIENCE
+
+
 def test_a_worker_that_was_given_up_is_not_wanted_any_more(gathering: Gathering) -> None:
     gathering.given_up(START + PATIENCE)
     assert not gathering.wants(hello(ONE), START + PATIENCE)

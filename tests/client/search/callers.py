@@ -13,7 +13,7 @@ from typing import Self
 
 from cexec.protocol.base.keys import WorkerKey
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.channel import Records
+from cexec.protocol.connection.records import Records
 from cexec.protocol.connection.session import Session
 from cexec.protocol.datagrams.announcement import SealedAnnouncement
 from tests.net.pumps import tcp_pair

@@ -243,6 +243,17 @@ def test_the_first_worker_that_confirms_gets_the_job(setting: Setting) -> None:
     assert setting.complaints == []
 
 
+def test_a_confirmation_that_came_while_the_client_was_stopped_is_read_before_its_deadline_is_judged(
+    setting: Setting,
+) -> None:
+    caller = proved(setting, INSTANCES[0])
+    caller.confirm()
+    caller.arrived()
+    setting.now += CONNECT_DEADLINE + 1
+    winner = setting.search.step(set(), setting.now)  # what was ready was asked before the stop
+    assert winner is not None and winner.hello.instance == INSTANCES[0]
+
+
 def test_the_others_are_cancelled_and_a_claim_is_sent(setting: Setting) -> None:
     slow, quick = proved(setting, INSTANCES[0]), proved(setting, INSTANCES[1])
     stranger = setting.call(INSTANCES[2])
@@ -381,10 +392,19 @@ def test_without_an_answer_it_gives_up_after_the_accept_timeout(setting: Setting
     assert [text for text in setting.told if "has answered; sent " in text]
 
 
+def test_a_worker_that_holds_free_slots_back_is_not_called_busy(setting: Setting) -> None:
+    """Regression: a worker that rested after failures was said to have all slots busy."""
+    setting.answer(QUEUED, slots=4, running=1)
+    setting.step()
+    assert setting.search.status(setting.now) == (
+        "1 worker, 1 of 4 slots busy, none free for this job yet (cps tells how healthy they are); waiting"
+    )
+
+
 def test_a_worker_that_is_busy_is_waited_for(setting: Setting) -> None:
     setting.wait(ACCEPT_TIMEOUT - 1.0)
     setting.told.clear()
-    setting.answer(QUEUED, slots=4)
+    setting.answer(QUEUED, slots=4, running=4)
     setting.step()
     assert setting.search.status(setting.now) == "1 worker, all 4 slots busy; waiting"
     setting.wait(QUEUED_LIFETIME + ACCEPT_TIMEOUT - 0.1)

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from cexec.cmap.inputs.checks import check_block_task, check_blocks, check_rows
+from cexec.cmap.inputs.result_checks import ResultRules
 from cexec.cmap.inputs.sources import table_from
 from cexec.cmap.inputs.tables import Table
 from cexec.cmap.inputs.task_plan import Plan, Work
@@ -100,8 +101,8 @@ def test_two_rows_with_one_result_are_told() -> None:
     make("d/x", "x/y")
     refused("rows 1 and 3 have the same result d/a.out", Work(stdout="d/{/.}.out"), words("x/a", "b", "y/a"))
     refused("rows 1 and 2 have the same result fixed", Work(stdout="fixed"), words("a", "b"))
-    refused("rows 1 and 2 have the same result a", Work(stdout="{1}"), words("a", "./a"))
-    refused("rows 1 and 2 have the same result d/a", Work(stdout="{1}"), words("d/a", "d//a"))
+    refused("rows 1 and 2 have the same result ./a (also called a)", Work(stdout="{1}"), words("a", "./a"))
+    refused("rows 1 and 2 have the same result d//a (also called d/a)", Work(stdout="{1}"), words("d/a", "d//a"))
     refused("row 1 has the result a.x twice", Work(stdout="{}.x", stderr="{}.x"), words("a"))
     refused("rows 1 and 2 have the same result x.b", Work(stdout="{}.b", fetches=["f={//}.b"]), words("x", "x/c"))
     check(Work(stdout="fixed"), words("a"))
@@ -126,14 +127,14 @@ def test_rows_that_are_not_chosen_do_not_count() -> None:
 
 
 def test_different_names_with_one_hash_are_let_through(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cexec.cmap.inputs.checks.hash", lambda _: 1, raising=False)
+    monkeypatch.setattr("cexec.cmap.inputs.result_checks.hash", lambda _: 1, raising=False)
     check(Work(stdout="{}.out"), words("a", "b", "c"))
     refused("rows 2 and 3", Work(stdout="{}.out"), words("a", "b", "b"))
 
 
 def test_a_result_that_is_there_is_told_with_its_row() -> None:
     make("b.out", "d/c")
-    refused("row 2: result b.out exists already; remove it, or go on", Work(stdout="{}.out"), words("a", "b"))
+    refused("row 2: result b.out exists already; remove it, or add --overwrite", Work(stdout="{}.out"), words("a", "b"))
     refused("row 1: result d/c exists already", Work(fetches=["x=d/{}"], arguments=["{}"]), words("c"))
     os.symlink("nowhere", "link")
     refused("row 1: result link exists already", Work(stdout="{}"), words("link"))
@@ -149,7 +150,7 @@ def test_a_result_that_is_there_is_right_where_a_journal_knows_its_task() -> Non
         return task.label == "a"
 
     with pytest.raises(UsageError, match=r"row 2: result b\.out exists already"):
-        check_rows(plan, [1, 2], finished)
+        check_rows(plan, [1, 2], ResultRules(finished=finished))
     assert asked == [1, 2]
 
 
@@ -175,8 +176,43 @@ def test_arguments_that_no_job_can_be_given() -> None:
     check(Work(), table)
     long = words("x", "y" * 200_000)
     refused("row 2: its arguments are 200005 bytes and at most", Work(arguments=["-{}"]), long)
+    refused("row 1: argument 2 is 150000 bytes and can be 131071", Work(arguments=["a", "{}"]), words("y" * 150_000))
     refused("row 1: its arguments are", Work(arguments=["{}", "y" * 200_000]), words("x"))
     check(Work(arguments=["{#}"], stdin_text="{}"), long)
+
+
+LONGEST = 131_071  # bytes of an argument, or of NAME=VALUE, without the NUL at its end
+
+
+def test_what_the_kernel_refuses_as_an_argument_is_told() -> None:
+    """Regression: execve failed with E2BIG on each worker."""
+    check(Work(arguments=["{}"]), words("y" * LONGEST))
+    refused(
+        "argument 1 is 131072 bytes and can be 131071; use --stdin-text",
+        Work(arguments=["{}"]),
+        words("y" * (LONGEST + 1)),
+    )
+    value = "y" * (LONGEST - len("PEER_N="))
+    check(Work(peers=["N={}"]), words(value))
+    refused("row 1: variable PEER_N is 131065 bytes and can be 131064", Work(peers=["N={}"]), words(value + "y"))
+
+
+def test_a_row_that_no_program_here_can_be_given_is_told() -> None:
+    """Regression: --validate rejected each result of such a row with `argument list too long`."""
+    data = b"text,b\n%s,1\n%s,1\n" % (b"x" * (LONGEST - len("PARAM_text=")), b"x" * LONGEST)
+    table = table_from(params="-", stdin=io.BytesIO(data))
+    plan = Plan(Work(stdin_text="{text}"), table)
+    check_rows(plan, [1], has_variables=True)
+    check_rows(plan, [1, 2])
+    with pytest.raises(
+        UsageError, match=r"row 2: variable PARAM_text is 131071 bytes and can be 131060, so neither --val"
+    ):
+        check_rows(plan, [1, 2], has_variables=True)
+    columns = [f"c{number}" for number in range(100)]
+    data = b"\t".join(name.encode() for name in columns) + b"\n" + b"\t".join([b"x" * 100_000] * 100) + b"\n"
+    plan = Plan(Work(stdin_text="{c1}"), table_from(params="-", stdin=io.BytesIO(data)))
+    with pytest.raises(UsageError, match=r"row 1: variables are \d+ bytes together and can be \d+, so neither"):
+        check_rows(plan, [1], has_variables=True)
 
 
 def test_names_of_files_on_the_worker() -> None:
@@ -189,6 +225,37 @@ def test_names_of_files_on_the_worker() -> None:
     refused("cannot be called stdout or stderr", Work(fetches=["stdout=o{#}"]), words("x"))
     refused("row 2: two files of the job are called c", Work(fetches=["{}=1{#}", "c=2{#}"]), words("b", "c"))
     check(Work(sends=["{}"], fetches=["a=o"]), words("d/a"))
+
+
+def test_names_that_no_worker_takes_are_told() -> None:
+    """Regression: `internal error: UnicodeEncodeError`, after the run had begun."""
+    make("d/a", "t", "x" * 255)
+    Path("f\udcff").touch()
+    refused("row 1: 'f\\udcff' cannot be a file of a job: it is not UTF-8", Work(sends=["{}"]), words("f\udcff"))
+    refused("row 1: 'f\\udcff' cannot be a file of a job: it is not UTF-8", Work(fetches=["{}=o"]), words("f\udcff"))
+    refused("cannot be a file of a job: at most 255 bytes", Work(inputs=["{}=t"]), words("x" * 256))
+    check(Work(sends=["{}"]), words("x" * 255))
+
+
+def test_more_files_than_a_job_can_have_are_told() -> None:
+    """Regression: `internal error`, after the run had begun."""
+    os.mkdir("d")
+    names = [f"d/{number}".ljust(200, "x") for number in range(800)]
+    make(*names)
+    for count, message in ((767, ""), (768, "row 1: at most 767 files can go with a job; pack them with tar")):
+        table = table_from(inputs=[(":::", names[:count])], group=1000)
+        if message:
+            refused(message, Work(sends=["{}"]), table)
+        else:
+            check(Work(sends=["{}"]), table)
+    long = [f"d/{number}".ljust(252, "x") for number in range(700)]
+    make(*long)
+    table = table_from(inputs=[(":::", long)], group=1000)
+    refused(
+        "row 1: its arguments and the names of its files are too long",
+        Work(sends=["{}"], arguments=["a" * 15_000]),
+        table,
+    )
 
 
 def _linked(*columns: list[str]) -> Table:
@@ -208,6 +275,6 @@ def test_results_of_blocks_need_the_number() -> None:
 def test_the_result_of_a_block_that_is_there_is_told() -> None:
     make("2.out")
     plan = Plan(Work(stdout="{#}.out"), None)
-    check_block_task(plan.block_task(1, b"x"))
+    check_block_task(plan.block_task(1, b"x"), ResultRules())
     with pytest.raises(UsageError, match=r"block 2: result 2\.out exists already"):
-        check_block_task(plan.block_task(2, b"x"))
+        check_block_task(plan.block_task(2, b"x"), ResultRules())

@@ -100,9 +100,17 @@ def test_bytes_that_are_no_utf8_come_back() -> None:
         ('{"a": 1}\nnull\n', "p.csv, line 2 must be one JSON object with at least one key"),
         ('{"a": 1} {"a": 1}\n', "p.csv, line 1 must be one JSON object"),
         ("\n{}\n", "p.csv, line 2 must be one JSON object with at least one key"),
-        ('{"a": ' + "9" * 5000 + "}\n", "p.csv, line 1 cannot be read as JSON"),
         ('{"a": ' + "[" * 100_000 + "\n", "p.csv, line 1 cannot be read as JSON"),
+        ('{"a": ' + "[" * 300 + "1" + "]" * 300 + "}\n" + '{"a": ' + "[" * 100_000, "p.csv, line 2 cannot be read"),
         ('{"a": "\\ud800"}\n', "p.csv, line 1 has an escape that is half a character"),
+        ('{"a": "\\udce9"}\n', "p.csv, line 1 has an escape that is half a character"),
+        ('{"\\ud800": 1}\n', "p.csv, line 1 has an escape that is half a character"),
+        ('{"a": 1}\n{"a": 1, "a": 2}\n', "p.csv, line 2 has the key a twice in one object"),
+        ('{"a": [{"b": {"c": 1, "d": 1, "c": 1}}]}\n', "p.csv, line 1 has the key c twice in one object"),
+        ('{"a": NaN}\n', "p.csv, line 1 has NaN, which is no JSON"),
+        ('{"a": [-Infinity]}\n', "p.csv, line 1 has -Infinity, which is no JSON"),
+        ("a b,c,a_b\n1,2,3\n", "columns a b and a_b would both be the variable PARAM_a_b; rename one"),
+        ('{"ä": 1, "ö": 1}\n', "columns ä and ö would both be the variable PARAM__"),
         ('{"1": "x"}\n', "has the number 1"),
     ],
 )
@@ -115,6 +123,21 @@ def test_json_values_become_text() -> None:
     table = read('{"t": "\\u00e4 \\"x\\"", "i": 12, "f": 0.5, "b": true, "n": null, "l": [1, {"k": "v"}]}\n')
     assert table.row(1).cells == ('ä "x"', "12", "0.5", "true", "null", '[1,{"k":"v"}]')
     assert not table.has_nul
+
+
+@pytest.mark.parametrize("number", ["1e6", "3.10", "1e400", "-0", "-0.0", "1E+2", "9" * 5000, "0.1" + "0" * 400])
+def test_json_numbers_are_as_they_were_written(number: str) -> None:
+    """Regression: 1e6 became 1000000.0, 3.10 became 3.1, and 1e400 the word Infinity."""
+    table = read('{"n": %s, "l": [%s, {"k": %s}]}\n' % ((number,) * 3))
+    assert table.row(1).cells == (number, f'[{number},{{"k":{number}}}]')
+
+
+@pytest.mark.parametrize("size", [131_071, 131_072, 131_073, 3_000_000])
+def test_a_cell_of_any_length_may_be_quoted_or_not(size: int) -> None:
+    """Regression: a quoted cell of more than 131,072 characters was refused, an unquoted one was not."""
+    cell = "x" * size
+    assert all_cells(read(f'a,b\n{cell},1\n"{cell}",2\n')) == [(cell, "1"), (cell, "2")]
+    assert all_cells(read(f'file\n{cell}\n"{cell}"\n')) == [(cell,), (cell,)]
 
 
 def test_a_nul_is_noticed_however_it_is_written() -> None:

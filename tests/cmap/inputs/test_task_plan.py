@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from cexec.cmap.inputs.shell_commands import Call
 from cexec.cmap.inputs.sources import table_from
 from cexec.cmap.inputs.store import Spool
 from cexec.cmap.inputs.tables import Table
@@ -163,4 +164,5 @@ def test_a_template_file_keeps_its_bytes(tmp_path: Path) -> None:
 
 def test_a_dry_run_has_a_line_for_each_task() -> None:
     plan = Plan(Work(arguments=["{}"]), words("a b", "c"))
-    assert list(dry_run(plan, [1, 2], "app.pub")) == ["cexec app.pub -- 'a b'", "cexec app.pub -- c"]
+    lines = ["cexec -n app.pub -- 'a b'", "cexec -n app.pub -- c"]
+    assert list(dry_run(plan, [1, 2], Call("app.pub"))) == lines

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 from cexec.cmap.inputs.store import Spool
-from cexec.cmap.inputs.tasks import BLOCK, DATA, FILE, NOTHING, PATH, SHARED, STDERR, STDOUT, Result, Task, TaskInput
+from cexec.cmap.inputs.tasks import BLOCK, DATA, NOTHING, PATH, SHARED, STDOUT, Result, Task, TaskInput
 
 
 def task(number: int = 1, **given: object) -> Task:
@@ -49,48 +48,25 @@ def test_every_command_and_input_has_a_key_of_its_own(tmp_path: Path) -> None:
     assert task().key(b"app") != task().key(b"other")
 
 
-def test_a_file_that_has_changed_is_another_input(tmp_path: Path) -> None:
+def test_a_file_that_has_changed_is_the_same_task_with_another_input(tmp_path: Path) -> None:
     path = tmp_path / "f"
-    path.write_bytes(b"x")
-    os.utime(path, ns=(1, 1))
     key = task(stdin=TaskInput(PATH, path=str(path))).key(b"")
-    assert task(stdin=TaskInput(PATH, path=str(path))).key(b"") == key
-    os.utime(path, ns=(1, 2))
-    later = task(stdin=TaskInput(PATH, path=str(path))).key(b"")
-    path.write_bytes(b"xy")
-    os.utime(path, ns=(1, 2))
-    longer = task(stdin=TaskInput(PATH, path=str(path))).key(b"")
-    path.unlink()
-    gone = task(stdin=TaskInput(PATH, path=str(path))).key(b"")
-    assert len({key, later, longer, gone}) == 4
+    stamps, old_keys = set(), set()
+    for content, time in ((b"x", 1), (b"x", 2), (b"xy", 2), (None, 0)):
+        path.unlink(missing_ok=True)
+        if content is not None:
+            path.write_bytes(content)
+            os.utime(path, ns=(1, time))
+        it = task(stdin=TaskInput(PATH, path=str(path)))
+        assert it.key(b"") == key
+        stamps.add(it.stamp())
+        old_keys.add(it.old_key(b""))
+    assert stamps == {"1:1", "1:2", "2:2", ":"}
+    assert len(old_keys) == 4
 
 
-def test_the_command_line_is_a_call_of_cexec() -> None:
-    whole = task(
-        stdin=TaskInput(PATH, path="in put"),
-        arguments=[b"-x", b"a b", b"$HOME"],
-        environment={"KEY": b"v w"},
-        sends=[("f", "dir/f")],
-        texts=[("run.ini", b"x=1")],
-        results=[Result(STDOUT, "o;ut"), Result(STDERR, "err"), Result(FILE, "there", "here")],
-    )
-    assert whole.command_line("app.pub") == (
-        "cexec app.pub 'KEY=v w' --send dir/f --input run.ini --fetch here=there -- -x 'a b' '$HOME'"
-        " < 'in put' > 'o;ut' 2> err"
-    )
-    assert task().command_line("app.pub") == "cexec app.pub"
-    assert task(3, stdin=TaskInput(BLOCK, data=b"x")).command_line("a") == "cexec a < block-3"
-
-
-def test_a_shell_that_runs_the_command_line_gives_the_same(tmp_path: Path) -> None:
-    script = tmp_path / "cexec"
-    script.write_text('#!/bin/sh\nprintf "%s|" "$@"; cat\n')
-    script.chmod(0o755)
-    shown = task(stdin=TaskInput(DATA, data=b"a 'b' %s\\n\n"), arguments=[b"x'y", b"\xff", b"$(false)"])
-    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
-    line = os.fsencode(shown.command_line("app.pub"))
-    output = subprocess.run([b"sh", b"-c", line], env=environment, capture_output=True, check=True).stdout
-    assert output == b"app.pub|--|x'y|\xff|$(false)|a 'b' %s\\n\n"
+def test_a_task_without_files_has_no_stamp() -> None:
+    assert task(stdin=TaskInput(DATA, data=b"x")).stamp() == ""
 
 
 def test_the_row_as_variables() -> None:

@@ -32,6 +32,40 @@ def test_a_new_file_gets_its_header_and_an_old_one_does_not(path: Path) -> None:
     assert path.read_bytes() == b"head\nab\nab\n"
 
 
+def test_a_file_is_begun_anew_when_that_is_wanted(path: Path) -> None:
+    path.write_bytes(b"old\n")
+    AppendFile.open(str(path), b"head\n", anew=True).close()
+    assert path.read_bytes() == b"head\n"
+
+
+def test_what_is_no_file_gets_the_header_each_time(tmp_path: Path) -> None:
+    """Regression: a joblog that went to a pipe had no header, and a FIFO without a reader was waited for for ever."""
+    fifo = str(tmp_path / "fifo")
+    os.mkfifo(fifo)
+    with pytest.raises(UsageError, match=r"cannot write .*/fifo: nobody reads this FIFO; start its reader first"):
+        AppendFile.open(fifo)
+    reader = os.open(fifo, os.O_RDONLY | os.O_NONBLOCK)
+    file = AppendFile.open(fifo, b"head\n")
+    file.append([b"line\n"])
+    assert os.read(reader, 100) == b"head\nline\n"
+    file.close()
+    os.close(reader)
+    AppendFile.open("/dev/null", b"head\n").close()
+
+
+def test_our_own_descriptor_is_not_opened_again(path: Path) -> None:
+    """Opened again, as /dev/stdout, a file has another offset: each would write over what the other has written."""
+    with open(path, "wb", buffering=0) as out:
+        out.write(b"one\n")
+        file = AppendFile.open(f"/dev/fd/{out.fileno()}", b"head\n")
+        file.append([b"two\n"])
+        file.close()
+        out.write(b"three\n")
+    assert path.read_bytes() == b"one\ntwo\nthree\n"
+    with pytest.raises(LocalError, match="cannot write /dev/fd/999999: bad file descriptor"):
+        AppendFile.open("/dev/fd/999999")
+
+
 def test_a_file_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"cannot write /.*no/log: no such file or directory"):
         AppendFile.open(str(tmp_path / "no" / "log"))

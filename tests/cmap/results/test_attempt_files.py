@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Container
 from pathlib import Path
 
 import pytest
@@ -16,11 +17,10 @@ from cexec.cmap.results.attempt_files import (
     FileOutput,
     Output,
     make_results_directory,
-    remove,
-    rename_all,
     sweep,
     temporary_name,
 )
+from cexec.cmap.results.renames import carry_out
 from cexec.errors import LocalError, UsageError
 
 TOKEN = "0123456789abcdef"
@@ -58,9 +58,9 @@ def test_results_get_their_names_at_the_end_only() -> None:
     files.outputs[STDERR].append(b"kept here")
     assert not os.path.exists("d/out")
     assert all(name.startswith(f"d/.cmap-{TOKEN}-") for name in everything())
-    renames = files.finish()
-    assert [final for _, final in renames] == ["d/out", "d/pic"]
-    rename_all(renames)
+    files.finish(sync=True)
+    assert [(rename.final, rename.size) for rename in files.renames] == [("d/out", 11), ("d/pic", 7)]
+    carry_out(files.renames)
     assert everything() == {"d/out": b"to the file", "d/pic": b"picture"}
     assert b"".join(files.outputs[STDERR].pieces()) == b"kept here"
 
@@ -81,7 +81,8 @@ def test_a_task_has_a_directory_of_its_own_in_results() -> None:
     files = AttemptFiles(task(Result(STDERR, "err")), TOKEN, "results")
     files.outputs[STDOUT].append(b"out")
     files.outputs[STDERR].append(b"err")
-    rename_all(files.finish())
+    files.finish(sync=True)
+    carry_out(files.renames)
     assert everything() == {"err": b"err", "results/7/stdout": b"out", "results/7/parameters.json": b'{"id": "7"}\n'}
     assert json.loads(Path("results/7/parameters.json").read_text()) == {"id": "7"}
 
@@ -125,12 +126,6 @@ def test_a_file_output_is_read_while_it_is_written() -> None:
     assert (output.size, b"".join(output.pieces())) == (6, b"onetwo")
 
 
-def test_a_result_that_cannot_be_renamed_is_told() -> None:
-    Path("a").write_bytes(b"")
-    with pytest.raises(LocalError, match="cannot write no/b: no such file or directory"):
-        rename_all([("a", "no/b")])
-
-
 def test_what_a_killed_run_left_is_swept_and_nothing_else() -> None:
     os.makedirs("d/e")
     other = temporary_name("f" * 16)
@@ -144,31 +139,42 @@ def test_what_a_killed_run_left_is_swept_and_nothing_else() -> None:
     assert not inside.exists()
 
 
-def test_removing_what_is_not_there_is_no_error() -> None:
-    remove("nothing")
-    os.mkdir("d")
-    os.symlink("d", "link")
-    remove("link")
-    assert os.listdir() == ["d"]
+def results_in(path: str, numbers: Container[int] | None, *done: int, overwrite: bool = False) -> None:
+    make_results_directory(path, numbers, done.__contains__, overwrite=overwrite, advice="remove it")
 
 
 def test_the_directory_of_results_is_made_and_looked_at() -> None:
-    make_results_directory("a/b", [1, 2], lambda _: False)
+    results_in("a/b", [1, 2])
     assert os.path.isdir("a/b")
     os.mkdir("a/b/2")
-    make_results_directory("a/b", [1, 3], lambda _: False)
-    make_results_directory("a/b", [1, 2], lambda number: number == 2)
+    results_in("a/b", [1, 3])
+    results_in("a/b", [1, 2], 2)
     for numbers in ([1, 2], None):
-        with pytest.raises(UsageError, match="row 2: result a/b/2 exists already; remove it, or go on with"):
-            make_results_directory("a/b", numbers, lambda _: False)
+        with pytest.raises(UsageError, match="row 2: result a/b/2 exists already; remove it"):
+            results_in("a/b", numbers)
+
+
+def test_directories_of_results_are_replaced_on_purpose() -> None:
+    for name in ("1", "2", "3", "007", "x"):
+        os.makedirs(f"d/{name}/stdout")
+    results_in("d", range(2, 4), 3, overwrite=True)
+    assert sorted(os.listdir("d")) == ["007", "1", "3", "x"]
+    results_in("d", None, overwrite=True)  # with --pipe
+    assert sorted(os.listdir("d")) == ["007", "x"]
+
+
+def test_many_rows_cost_nothing_where_few_results_are() -> None:
+    os.makedirs("d/999999999999")
+    with pytest.raises(UsageError, match="row 999999999999: result d/999999999999 exists already"):
+        results_in("d", range(1, 10**14))
 
 
 def test_a_directory_of_results_that_cannot_be_used_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("file").write_bytes(b"")
     with pytest.raises(UsageError, match="--results file: file exists"):
-        make_results_directory("file", [1], lambda _: False)
+        results_in("file", [1])
     with pytest.raises(UsageError, match="--results file/d: not a directory"):
-        make_results_directory("file/d", [1], lambda _: False)
+        results_in("file/d", [1])
     monkeypatch.setattr(os, "access", lambda *_: False)
     with pytest.raises(UsageError, match="--results d: directory cannot be written"):
-        make_results_directory("d", [1], lambda _: False)
+        results_in("d", [1])

@@ -8,6 +8,7 @@ import io
 import json
 import os
 import random
+import tracemalloc
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -135,36 +136,54 @@ def test_what_has_a_file_of_its_own_is_not_printed(file: AppendFile) -> None:
 
 def test_tags_stand_before_every_line(file: AppendFile) -> None:
     what = ended(b"one\ntwo\n\nrest", x="a", y="b\nc")
-    assert written(Printed(file, STDOUT, tag=True), what) == b"a b c\tone\na b c\ttwo\na b c\t\na b c\trest"
+    assert written(Printed(file, STDOUT, tag=True), what) == b"a b c\tone\na b c\ttwo\na b c\t\na b c\trest\n"
+
+
+def with_tags(data: bytes) -> bytes:
+    return b"".join(b"T\t" + line.removesuffix(b"\n") + b"\n" for line in data.splitlines(keepends=True))
 
 
 @given(st.text("ab\n").map(str.encode), st.integers(1, 5))
 def test_tags_do_not_depend_on_the_pieces(data: bytes, size: int) -> None:
     pieces = [data[start : start + size] for start in range(0, len(data), size)]
-    expected = b"".join(b"T\t" + line for line in data.splitlines(keepends=True))
-    assert b"".join(tagged(pieces, b"T\t")) == expected
+    assert b"".join(tagged(pieces, b"T\t")) == with_tags(data)
     assert b"".join(tagged(pieces, b"")) == data
 
 
 @given(st.text("ab\n").map(str.encode), st.integers(1, 5))
 def test_lines_are_passed_on_whole(data: bytes, size: int) -> None:
-    buffer = LineBuffer(b"T\t")
-    found = b""
+    buffer, plain = LineBuffer(b"T\t"), LineBuffer()
+    found = untagged = b""
     for start in range(0, len(data), size):
-        lines = buffer.append(data[start : start + size])
+        lines = b"".join(buffer.append(data[start : start + size]))
         assert not lines or lines.endswith(b"\n")
         found += lines
-    found += buffer.end()
-    assert found == b"".join(tagged([data], b"T\t"))
-    assert buffer.end() == b""
+        untagged += b"".join(plain.append(data[start : start + size]))
+        assert untagged == data[: data.rfind(b"\n", 0, start + size) + 1]
+    assert found + b"".join(buffer.end()) == with_tags(data)
+    assert untagged + b"".join(plain.end()) == data
+    assert b"".join(buffer.end()) == b""
 
 
-def test_a_line_without_end_is_not_waited_for_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(collect, "LONGEST_LINE", 8)
-    buffer = LineBuffer()
-    assert buffer.append(b"12345678") == b""
-    assert buffer.append(b"9") == b"123456789"
-    assert buffer.append(b"a\nb") == b"a\n"
+def test_a_line_is_never_cut_however_long_and_waits_on_disk() -> None:
+    """Regression: --line-buffer cut lines of more than 1 MiB, so that those of two tasks were mixed."""
+    buffer = LineBuffer(b"T\t")
+    for _ in range(40):
+        assert list(buffer.append(b"x" * 65_536)) == []
+    tracemalloc.start()
+    try:
+        for _ in range(400):
+            assert list(buffer.append(b"x" * 65_536)) == []
+        assert tracemalloc.get_traced_memory()[1] < 1 << 20  # of 25 MiB
+    finally:
+        tracemalloc.stop()
+    size = 0
+    for number, piece in enumerate(buffer.append(b"end\nnext")):
+        assert len(piece) <= 2 << 20
+        assert piece.startswith(b"T\tx") if number == 0 else not piece.startswith(b"T")
+        size += len(piece)
+    assert size == len(b"T\t") + 440 * 65_536 + len(b"end\n")
+    assert b"".join(buffer.end()) == b"T\tnext\n"
 
 
 # collecting

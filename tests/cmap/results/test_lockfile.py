@@ -6,6 +6,7 @@ import fcntl
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,19 @@ def test_a_holder_that_was_killed_holds_it_no_longer(path: str) -> None:
             Lock(path)
         holder.kill()
     Lock(path).close()
+
+
+def test_a_lock_is_waited_for_whose_holder_has_gone(path: str) -> None:
+    """As long as a process of the holder has its descriptor: one that has been forked and not begun its program."""
+    code = f"from cexec.cmap.results.lockfile import Lock; l = Lock({path!r}); import os; os.fork() or input()"
+    with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE) as parent:
+        parent.wait()
+        with pytest.raises(UsageError, match=f"in use by process {parent.pid} on "):
+            Lock(path, patience=0.05)
+        letting_go = threading.Timer(0.2, parent.communicate)
+        letting_go.start()
+        Lock(path).close()
+        letting_go.join()
 
 
 def test_a_file_that_was_removed_between_open_and_lock_does_not_count(

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterable
+import threading
+from collections.abc import Iterable, Sequence
+from itertools import count, islice
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,10 +16,13 @@ from cexec.cmap.inputs.tasks import DATA, STDOUT, Result, Task, TaskInput
 from cexec.cmap.results.appending import AppendFile
 from cexec.cmap.results.attempt_files import AttemptFiles
 from cexec.cmap.results.collect import Collected, Concatenated, EndedTask
+from cexec.cmap.results.commit import Committer, FinishedTask, Saved
 from cexec.cmap.results.outcome import TaskOutcome
-from cexec.cmap.results.saver import FinishedTask, Saver
+from cexec.cmap.results.saver import GATHER, LARGEST_GROUP, MOST_WAITING, Saver
+from cexec.cmap.results.syncing import Syncer
 from cexec.cmap.results.validate import Validator
 from cexec.errors import LocalError
+from tests.cmap.fakes import BEGIN, clock, in_virtual_time
 
 
 @pytest.fixture(autouse=True)
@@ -40,7 +46,8 @@ class Run:
         file = AppendFile.open("out")
         writer = Concatenated(file) if collector is None else Collected(file)
         self.saved: list[int] = []
-        self.saver = Saver(journal=None, order=order, writers=[writer], collector=collector)
+        self.syncer = Syncer()
+        self.saver = Saver(Committer(None, [writer], self.syncer), order=order, collector=collector)
         self.saver.saved = lambda ended: self.saved.append(ended.task.number)
 
     def __call__(self, *things: FinishedTask | int) -> str:
@@ -57,7 +64,10 @@ class Run:
             self.saver.close()
             await running
 
-        asyncio.run(play())
+        try:
+            asyncio.run(play())
+        finally:
+            self.syncer.close()
         return Path("out").read_text()
 
 
@@ -95,3 +105,94 @@ def test_what_cannot_be_saved_ends_it_and_is_named() -> None:
         run(finished(3, b""), finished(2, b""), finished(1, b""))
     assert run.saved == [1]
     assert sorted(run.saver.unsaved) == [2, 3]
+
+
+# groups
+
+
+class Recorder:
+    """A committer that waits for a slow disk: it notes the tasks of each group, and when it was asked about one.
+
+    It is asked when the first task of a group has come, and again just before the group is saved.
+    """
+
+    def __init__(self, *, fails_at: int = 0) -> None:
+        self.groups: list[list[int]] = []
+        self.asked: list[float] = []
+        self.threads: set[int] = set()
+        self._fails_at = fails_at
+
+    def takes_time(self, group: Iterable[FinishedTask]) -> bool:
+        self.asked.append(clock() - BEGIN)
+        return True
+
+    def save(self, group: Sequence[FinishedTask]) -> Saved:
+        numbers = [task.ended.task.number for task in group]
+        self.groups.append(numbers)
+        self.threads.add(threading.get_ident())
+        if self._fails_at in numbers:
+            place = numbers.index(self._fails_at)
+            return Saved(group[:place], LocalError("the disk is broken"))
+        return Saved(group)
+
+
+def saved_by(recorder: Recorder, *steps: float | int) -> Saver:
+    """A whole number puts so many tasks, a fraction is waited for."""
+
+    async def play() -> Saver:
+        committer: Any = recorder
+        saver = Saver(committer)
+        running = asyncio.create_task(saver.run())
+        numbers = count(1)
+        for step in steps:
+            if isinstance(step, int):
+                for number in islice(numbers, step):
+                    saver.put(finished(number, b""))
+            else:
+                await asyncio.sleep(step)
+        saver.close()
+        await running
+        return saver
+
+    return in_virtual_time(play())
+
+
+def test_tasks_that_end_within_a_moment_are_saved_together() -> None:
+    recorder = Recorder()
+    saved_by(recorder, 0.5, 1, 0.05, 1, 0.05, 1, 0.5, 1, 0.5)
+    assert recorder.groups == [[1, 2, 3], [4]]
+    assert recorder.asked[:2] == [pytest.approx(0.5), pytest.approx(0.5 + GATHER)]
+    assert threading.get_ident() not in recorder.threads
+
+
+def test_the_last_tasks_wait_for_nobody() -> None:
+    recorder = Recorder()
+    saved_by(recorder, 0.5, 2)
+    assert recorder.groups == [[1, 2]]
+    assert recorder.asked == [pytest.approx(0.5)] * 2
+
+
+def test_a_group_has_an_end() -> None:
+    recorder = Recorder()
+    saved_by(recorder, 2 * LARGEST_GROUP + 10)
+    assert [len(group) for group in recorder.groups] == [LARGEST_GROUP, LARGEST_GROUP, 10]
+
+
+def test_nothing_new_should_begin_while_much_waits_for_the_disk() -> None:
+    async def fill() -> tuple[bool, bool]:
+        committer: Any = Recorder()
+        saver = Saver(committer)
+        for number in range(MOST_WAITING - 1):
+            saver.put(finished(number, b""))
+        before = saver.full
+        saver.put(finished(MOST_WAITING, b""))
+        return before, saver.full
+
+    assert in_virtual_time(fill()) == (False, True)
+
+
+def test_what_a_broken_disk_did_not_take_is_named_and_thrown_away() -> None:
+    recorder = Recorder(fails_at=3)
+    with pytest.raises(LocalError, match="the disk is broken"):
+        saved_by(recorder, 5)
+    assert recorder.groups == [[1, 2, 3, 4, 5]]

@@ -21,12 +21,25 @@ from cexec.cmap.run.lease_service import HOLD, IDLE_PATIENCE, PERMANENT_PATIENCE
 from cexec.cmap.run.observer import Counts, Observer, Running
 from cexec.cmap.run.pacing import CONTENDED_SEARCHES, MOST_SEARCHES
 from cexec.cmap.run.policy import Rate, TimeLimit, parse_halt, parse_placement
-from cexec.cmap.run_options import Options
+from cexec.cmap.run.retry import MOST_REFUSALS, MOST_WITHDRAWALS
+from cexec.cmap.run_options import CRASH_LIMIT, Options
 from cexec.cmap.setup import Setup
-from cexec.errors import CexecError, DisconnectedError, LocalError, NoWorkerError, RefusedError
+from cexec.errors import CexecError, DisconnectedError, LocalError, NoWorkerError, RefusedError, WithdrawnError
 from cexec.protocol.connection.frames import Exit, Go
 from cexec.protocol.connection.program_offer import NONE_FITS
-from tests.cmap.fakes import BEGIN, FakeLease, Workers, clock, exited, in_virtual_time, instantly, names, terms
+from tests.cmap.fakes import (
+    BEGIN,
+    FakeLease,
+    Workers,
+    clock,
+    exited,
+    in_virtual_time,
+    instantly,
+    names,
+    read_input,
+    stop_clock_for,
+    terms,
+)
 
 TERM, KILL = 15, 9
 Between = Callable[["Run", Coordinator], Coroutine[Any, Any, None]]
@@ -54,7 +67,8 @@ class Run(Observer):
 
     async def _run(self, between: Between | None) -> int:
         setup = Setup(
-            self._options, application="app.pub", fingerprint="f", arguments=[], inputs=[], stdin=io.BytesIO()
+            self._options, application="app.pub", key="app.pub", fingerprint="f",
+            arguments=[], inputs=[], stdin=io.BytesIO()
         )  # fmt: skip
         setup.open()
         parts = setup.parts(terms(self._accept_timeout), [self], self.told.append)
@@ -142,6 +156,25 @@ def test_a_task_whose_worker_is_lost_runs_on_another_and_the_loss_is_complained_
     assert all(outcome.worker.startswith("b@") for outcome in run.outcomes.values())
 
 
+def test_the_last_poison_task_ends_soon_although_workers_rest_that_were_blamed() -> None:
+    """Regression: two workers were blamed in turn for each loss, rested for each other's sake, and it took 44 s."""
+
+    async def thirteenth_kills(lease: FakeLease, job: LeaseJob, go: Go) -> Exit:
+        await asyncio.sleep(0.2)
+        if read_input(job) == b"13\n":
+            raise DisconnectedError("gone")
+        return exited()
+
+    workers = Workers(thirteenth_kills, slots=4)
+    workers.rest = 24.0
+    run = Run(workers, 13)
+    assert run() == 1
+    assert [number for number, outcome in run.outcomes.items() if not outcome.succeeded] == [13]
+    assert len([how for _, how in run.ended_how if how is How.LOST]) >= CRASH_LIMIT
+    assert sum(lease.blamed for lease in workers.leases) == 1
+    assert run.took < 10.0
+
+
 def test_a_worker_that_is_not_met_for_long_is_forgotten_so_that_no_task_waits_for_it() -> None:
     async def only_a_stays(lease: FakeLease, job: LeaseJob, go: Go) -> Exit:
         if lease.hello.name == "b":
@@ -200,6 +233,50 @@ def test_a_task_that_takes_too_long_gets_each_signal_and_then_loses_the_connecti
     outcome = run.outcomes[1]
     assert (outcome.reason, outcome.exitval, outcome.signal) == ("ran into its time limit of 10 s", ENDED_BY_US, 0)
     assert run.ended_how == [(1, How.FAILED)]
+
+
+def test_time_limits_are_judged_after_what_came_while_cmap_was_stopped_was_read() -> None:
+    """Regression: a task that had ended in time "ran into its time limit", because the clock was looked at first."""
+
+    async def fails_after_five_seconds(lease: FakeLease, job: LeaseJob, go: Go) -> Exit:
+        await asyncio.sleep(5.0)
+        return exited(3)
+
+    async def stop(run: Run, coordinator: Coordinator) -> None:
+        await asyncio.sleep(3.0)
+        stop_clock_for(100.0)
+
+    run = Run(Workers(fails_after_five_seconds, "a", slots=1), 1, timeout=TimeLimit(10.0))
+    assert run(stop) == 1
+    assert run.outcomes[1].reason == "exited with 3" and not run.workers.leases[0].signals
+
+
+def test_a_withdrawn_offer_costs_its_task_nothing_and_nobody_complains() -> None:
+    """Regression: an offer that cmap answered too late, because it had been stopped, counted as a refusal."""
+
+    async def withdraws_often(lease: FakeLease, job: LeaseJob, go: Go) -> Exit:
+        if run.workers.searches < 3 * MOST_REFUSALS:
+            raise WithdrawnError("client did not answer in time")
+        return exited()
+
+    workers = Workers(withdraws_often, "a", slots=1, once=True)
+    workers.begins = False
+    run = Run(workers, 1)
+    assert run() == 0
+    assert [lease.complaints for lease in workers.leases] == [[]] * len(workers.leases)
+    assert {how for _, how in run.ended_how} == {How.WITHDRAWN, How.SUCCEEDED}
+    assert run.reasons[0] == "the worker took its offer back: client did not answer in time"
+
+
+def test_offers_that_are_withdrawn_for_ever_end_the_task() -> None:
+    async def withdraws(lease: FakeLease, job: LeaseJob, go: Go) -> Exit:
+        raise WithdrawnError("no")
+
+    workers = Workers(withdraws, "a", slots=1)
+    workers.begins = False
+    run = Run(workers, 1)
+    assert run() == 1
+    assert run.outcomes[1].reason == f"the worker took its offer back: no; {MOST_WITHDRAWALS} offers were taken back"
 
 
 def test_a_program_that_listens_is_not_hung_up_on() -> None:
@@ -283,7 +360,7 @@ def test_a_worker_that_is_lost_before_it_can_be_told_costs_the_task_nothing() ->
     workers.find_worker = lose_the_first  # type: ignore[method-assign]
     run = Run(workers, 2)
     assert run() == 0
-    assert run.ended_how[0] == (1, How.REFUSED) and len(run.begun) == 2
+    assert run.ended_how[0] == (1, How.WITHDRAWN) and len(run.begun) == 2
     assert run.reasons[0] == "the worker was lost before the task began"
 
 

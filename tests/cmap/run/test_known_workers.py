@@ -9,7 +9,7 @@ from cexec.cmap.run.known_workers import FORGET_AFTER, KnownWorkers
 
 
 def hello(instance: bytes, name: str = "rack") -> Any:
-    return SimpleNamespace(instance=instance, name=name, slots=2)
+    return SimpleNamespace(instance=instance, name=name, slots=2, once=False)
 
 
 def test_two_workers_with_one_name_are_two() -> None:

@@ -10,57 +10,10 @@ import pytest
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.policy import Pace, Placement, Policy, TimeLimit, parse_halt
 from cexec.cmap.run.retry import MOST_REFUSALS
-from cexec.cmap.run.scheduler import NOTHING_YET, Cancel, Scheduler, Settled
+from cexec.cmap.run.scheduler import NOTHING_YET, Cancel, Scheduler
 from cexec.cmap.run.task_attempt import TaskAttempt
 from cexec.errors import UsageError
-
-
-class Cluster:
-    """A scheduler with workers a, b, ... of some slots each, and the time."""
-
-    def __init__(self, tasks: int = 3, workers: str = "ab", slots: int = 1, **rules: Any) -> None:
-        self.now = 0.0
-        policy = Policy(**rules)
-        self.scheduler = Scheduler(policy, range(1, tasks + 1), tasks)
-        for worker in workers:
-            self.scheduler.worker_joined(worker, slots)
-
-    def start(self, worker: str = "a", *, once: bool = False) -> TaskAttempt:
-        attempt = self.offer(worker)
-        assert attempt is not None
-        self.scheduler.began(attempt, self.now, once=once)
-        return attempt
-
-    def offer(self, worker: str) -> TaskAttempt | None:
-        return self.scheduler.next_task(worker, self.now)
-
-    def end(
-        self, attempt: TaskAttempt, how: How = How.SUCCEEDED, *, reason: str = "", status: int = 1
-    ) -> list[tuple[str, int, str]]:
-        self.scheduler.ended(attempt, AttemptEnding(how, reason, status=status), self.now)
-        return self.events()
-
-    def events(self) -> list[tuple[str, int, str]]:
-        found = []
-        while (event := self.scheduler.next_event()) is not None:
-            if isinstance(event, Settled):
-                assert event.task == event.attempt.task
-                found.append(("failed" if event.reason else "done", event.task, event.reason))
-            else:
-                assert isinstance(event, Cancel)
-                found.append(("cancel", event.attempt.task, event.reason))
-        return found
-
-    def run(self, worker: str = "a", seconds: float = 1.0) -> None:
-        """A task from its start to its success."""
-        attempt = self.start(worker)
-        self.now += seconds
-        self.end(attempt)
-
-    def pass_time(self, seconds: float) -> list[tuple[str, int, str]]:
-        self.now += seconds
-        self.scheduler.handle_timeout(self.now)
-        return self.events()
+from tests.cmap.run.cluster import Cluster
 
 
 def test_tasks_are_given_out_in_order_one_for_each_slot() -> None:
@@ -201,7 +154,7 @@ def test_a_task_that_takes_its_workers_with_it_fails() -> None:
     assert cluster.end(cluster.start("a"), How.LOST, reason="gone") == []
     assert cluster.end(cluster.start("b"), How.LOST, reason="gone") == []
     assert cluster.end(cluster.start("c"), How.LOST, reason="gone") == [
-        ("failed", 1, "gone; 3 workers were lost while it ran (--crash-limit)")
+        ("failed", 1, "gone; 3 workers were lost while it ran alone (--crash-limit)")
     ]
 
 

@@ -107,7 +107,7 @@ def test_failures_losses_and_refusals_have_limits_of_their_own() -> None:
     assert tried(How.FAILED, policy=policy) == (False, "x")
     assert tried(How.FAILED, How.FAILED, policy=policy) == (True, "x")
     assert tried(How.LOST, How.LOST, policy=policy) == (False, "x")
-    assert tried(*[How.LOST] * 3, policy=policy) == (True, "x; 3 workers were lost while it ran (--crash-limit)")
+    assert tried(*[How.LOST] * 3, policy=policy) == (True, "x; 3 workers were lost while it ran alone (--crash-limit)")
     assert tried(*[How.LOST] * 50, policy=Policy(crash_limit=0)) == (False, "x")
     told = f"x; {MOST_REFUSALS} workers did not begin it"
     assert tried(*[How.LOST] * MOST_REFUSALS, policy=policy, began=False) == (True, told)

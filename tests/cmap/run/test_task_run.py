@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from types import SimpleNamespace
 from typing import Any
 
+import pytest
+
+from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.task_run import TaskRun
 
 TERM, KILL = 15, 9
@@ -18,8 +22,13 @@ class Lease:
     def __init__(self) -> None:
         self.signals: list[int] = []
 
+        self.concludes = False
+
     def signal(self, number: int) -> None:
         self.signals.append(number)
+
+    def conclude(self) -> bool:
+        return self.concludes
 
 
 def carried_out(lease: Lease) -> Any:
@@ -28,6 +37,17 @@ def carried_out(lease: Lease) -> Any:
     run = TaskRun(nothing, nothing, files, nothing)
     run.lease = lease  # type: ignore[assignment]
     return run
+
+
+def test_a_clock_that_is_set_back_changes_no_duration(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: JobRuntime was -3596.9 after the clock had been set back by an hour."""
+    begun = time.time()
+    run = carried_out(Lease())
+    run.task, run.running = SimpleNamespace(number=1), SimpleNamespace(worker=SimpleNamespace(name="w"))
+    monkeypatch.setattr(time, "time", lambda: begun - 3600.0)
+    outcome = run.outcome(AttemptEnding(How.SUCCEEDED), "", lambda: "")
+    assert 0.0 <= outcome.runtime < 60.0
+    assert outcome.started >= begun
 
 
 def test_a_cancel_that_comes_after_the_end_does_not_reach_the_next_task_of_the_lease() -> None:
@@ -45,6 +65,21 @@ def test_a_cancel_that_comes_after_the_end_does_not_reach_the_next_task_of_the_l
 
     assert asyncio.run(play()) is False
     assert lease.signals == []
+
+
+def test_a_program_whose_end_has_come_meanwhile_is_not_hung_up_on() -> None:
+    lease = Lease()
+    lease.concludes = True
+
+    async def play() -> None:
+        run = carried_out(lease)
+        run.owner = asyncio.create_task(asyncio.sleep(0.1))
+        await run.cancel(SEQUENCE)
+        await run.owner
+        assert not run.cancelled
+
+    asyncio.run(play())
+    assert lease.signals == [TERM, TERM, KILL]
 
 
 def test_a_program_that_does_not_listen_loses_its_connection() -> None:

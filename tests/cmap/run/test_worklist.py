@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cexec.cmap.inputs.blocks import BlockReader
+from cexec.cmap.inputs.checks import check_block_task
+from cexec.cmap.inputs.result_checks import ResultRules
 from cexec.cmap.inputs.tables import Words
 from cexec.cmap.inputs.task_plan import Plan, Work
-from cexec.cmap.results.journal import NEW, RESUME, Journal
+from cexec.cmap.results.journal import NEW, RESUME, Journal, TaskEnd
 from cexec.cmap.results.outcome import TaskOutcome
 from cexec.cmap.run.scheduler import NOTHING_YET
 from cexec.cmap.run.worklist import Worklist
@@ -55,14 +58,14 @@ def test_what_is_done_is_skipped() -> None:
     assert next(work.numbers()) == 3
     claim = work.claim(3)
     assert claim is not None
-    journal.commit(claim, TaskOutcome(3, succeeded=True, command=str), [])
-    assert work.is_done(work.task(3))
+    journal.commit([TaskEnd(claim, TaskOutcome(3, succeeded=True, command=str), [])])
     work.close(3)
     assert work.claim(3) is None
     journal.close()
     skipped: list[int] = []
     journal = Journal("state", RESUME, now=1.0)
     work = worklist(journal, skipped)
+    assert work.is_done(work.task(3))
     assert list(work.numbers()) == [1, 2]
     assert (work.done, skipped, work.failure) == (1, [3], None)
     journal.close()
@@ -70,7 +73,8 @@ def test_what_is_done_is_skipped() -> None:
 
 def blocks(work: Work, given: list[bytes]) -> Worklist:
     reader = BlockReader(given)
-    return Worklist(Plan(work, None), (), blocks=reader, application="app.pub", fingerprint="f")
+    check = partial(check_block_task, rules=ResultRules())
+    return Worklist(Plan(work, None), (), blocks=reader, application="app.pub", fingerprint="f", check=check)
 
 
 def test_blocks_are_tasks_that_are_kept_until_they_are_over() -> None:

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from cexec.cmap.results.journal import NEW, Journal, TaskClaim
+from cexec.cmap.results.journal import NEW, RETRY_FAILED, Journal, TaskClaim, TaskEnd, TaskIdentity
 from cexec.cmap.results.outcome import TaskOutcome
-from cexec.cmap.watch.explain import INTERVAL, StatusNote, explain
+from cexec.cmap.watch.explain import INTERVAL, RESUME, StatusNote, explain
 from cexec.errors import UsageError
 from tests.cmap.watch.watching import BEGIN, counts
+from tests.environment import ROOT
+from tests.needs import NOBODY, require_namespaces, require_second_user
 
 NOW = 1_800_000_000.0
 
@@ -31,7 +36,7 @@ def journal(path: str) -> Iterator[Journal]:
 
 
 def claimed(journal: Journal, number: int) -> TaskClaim:
-    claim = journal.claim(bytes([number]), number, f"cexec a.pub -- {number}")
+    claim = journal.claim(TaskIdentity(bytes([number]), number), f"cexec a.pub -- {number}")
     assert claim is not None
     return claim
 
@@ -42,7 +47,7 @@ def end(journal: Journal, claim: TaskClaim, number: int, reason: str = "") -> No
     outcome = TaskOutcome(
         number, succeeded=not reason, command=str, worker="w@x", started=NOW, runtime=2.0, reason=reason
     )
-    journal.commit(claim, outcome, [])
+    journal.commit([TaskEnd(claim, outcome, [])])
 
 
 def stands(journal: Journal, **values: object) -> None:
@@ -126,3 +131,121 @@ def test_what_is_not_there(journal: Journal, path: str, tmp_path: Path) -> None:
         explain(path, 4, NOW)
     with pytest.raises(UsageError, match="no journal"):
         explain(str(tmp_path / "none"), None, NOW)
+
+
+def test_texts_that_are_no_utf_8_are_told(journal: Journal, path: str) -> None:
+    claim = journal.claim(TaskIdentity(b"k", 1), "cexec a.pub -- caf\udce9")
+    assert claim is not None
+    end(journal, claim, 1, "said caf\udce9")
+    assert explain(path, 1, NOW)[:2] == ["task 1: cexec a.pub -- caf\udce9", "failed on w@x: said caf\udce9"]
+    assert "said caf\udce9; cexec a.pub -- caf\udce9" in "".join(explain(path, None, NOW))
+
+
+def test_a_task_at_a_once_worker_needs_another_option(journal: Journal, path: str) -> None:
+    journal.begin_attempt(claimed(journal, 1), "w@x", NOW, once=True)
+    journal.close()
+    assert explain(path, 1, NOW)[1].endswith("cmap --resume --repeat-once runs it again")
+
+
+def test_a_mended_input_is_counted_once(journal: Journal, path: str) -> None:
+    first = journal.claim(TaskIdentity(b"k", 1, "old"), "")
+    assert first is not None
+    end(journal, first, 1, "exited with 1")
+    journal.close()
+    again = Journal(path, RETRY_FAILED, now=NOW)
+    second = again.claim(TaskIdentity(b"k", 1, "new"), "")
+    assert second is not None
+    end(again, second, 1)
+    again.close()
+    assert explain(path, None, NOW)[0].startswith("1 task done, 0 failed, 0 left")
+
+
+def test_a_symbolic_link_has_the_same_holder(journal: Journal, path: str, tmp_path: Path) -> None:
+    stands(journal)
+    (tmp_path / "link").symlink_to(path)
+    assert f"cmap is process {os.getpid()}" in explain(str(tmp_path / "link"), None, NOW)[0]
+
+
+def test_a_journal_of_0_1_0_is_read(tmp_path: Path) -> None:
+    recorded = Path(__file__).parents[1] / "results" / "journal-0.1.0.sqlite"
+    shutil.copyfile(recorded, tmp_path / "old")
+    assert explain(str(tmp_path / "old"), None, NOW)[0].startswith("2 tasks done, 1 failed, 1 left")
+    assert explain(str(tmp_path / "old"), 3, NOW)[1] == "failed on vm@127.0.0.1: exited with 4"
+    assert explain(str(tmp_path / "old"), 4, NOW)[1] == "not over, and no cmap runs with this journal: " + RESUME
+
+
+# where nothing can be written
+
+AS_READER = """
+import sys
+from cexec.cmap.watch.explain import explain
+print(*explain(sys.argv[1], None, 0.0), sep="\\n")
+"""
+
+
+def left_by(journal: Journal, *, killed: bool) -> None:
+    """A journal with one task that is done."""
+    end(journal, claimed(journal, 1), 1)
+    journal.abandon() if killed else journal.close()
+
+
+def explain_as_nobody(path: str) -> str:
+    """In a child, which has all modules already: a user's Python may be where another user cannot read it."""
+    reading, writing = os.pipe()
+    if not (child := os.fork()):
+        try:
+            os.setgroups([])
+            os.setgid(NOBODY)
+            os.setuid(NOBODY)
+            os.write(writing, "\n".join(explain(path, None, NOW)).encode())
+        except BaseException as error:
+            os.write(writing, repr(error).encode())
+        finally:
+            os._exit(0)
+    os.close(writing)
+    with open(reading, "rb") as stream:
+        told = stream.read().decode()
+    os.waitpid(child, 0)
+    return told
+
+
+@pytest.mark.parametrize("state", ["running", "killed", "closed"])
+def test_a_journal_of_another_user_is_read(journal: Journal, path: str, tmp_path: Path, state: str) -> None:
+    require_second_user()
+    if state == "running":
+        end(journal, claimed(journal, 1), 1)
+    else:
+        left_by(journal, killed=state == "killed")
+    for directory in (tmp_path, *tmp_path.parents):
+        if directory.stat().st_mode & 0o055 == 0o055:
+            break
+        directory.chmod(0o755)
+    before = sorted(os.listdir(tmp_path))
+    assert explain_as_nobody(path).startswith("1 task done, 0 failed")
+    assert sorted(os.listdir(tmp_path)) == before
+
+
+@pytest.mark.parametrize("killed", [True, False])
+@pytest.mark.parametrize("has_index", [True, False])
+def test_a_journal_on_a_read_only_file_system_is_read(tmp_path: Path, killed: bool, has_index: bool) -> None:
+    require_namespaces()
+    for name in ("given", "mnt"):
+        (tmp_path / name).mkdir()
+    journal = Journal(str(tmp_path / "given" / "state"), NEW, now=NOW)
+    left = tmp_path / "copy"
+    end(journal, claimed(journal, 1), 1)
+    if killed:
+        shutil.copytree(tmp_path / "given", left)
+    journal.close()
+    if killed:
+        shutil.rmtree(tmp_path / "given")
+        left.rename(tmp_path / "given")
+    if not has_index:
+        (tmp_path / "given" / "state-shm").unlink(missing_ok=True)
+    script = 'mount -t tmpfs tmpfs mnt && cp -a given/. mnt && mount -o remount,ro mnt && exec "$@"'
+    reader = [sys.executable, "-c", AS_READER, "mnt/state"]
+    command = ["unshare", "--map-root-user", "--mount", "sh", "-c", script, "sh", *reader]
+    environment = {**os.environ, "PYTHONPATH": os.fspath(ROOT)}
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("1 task done, 0 failed")

@@ -12,6 +12,7 @@ import pytest
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.watch.history import History
 from cexec.cmap.watch.report import INTERVAL, LEAST_DRAWN, MOST_DRAWN, Report, page
+from cexec.cmap.watch.report_file import ReportFile
 from cexec.errors import UsageError
 from tests.cmap.watch.watching import BEGIN, attempt, counts, play, settle
 
@@ -79,7 +80,8 @@ def test_a_page_is_bounded() -> None:
 def test_it_is_rewritten_now_and_then_and_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "report.html"
     history = History()
-    report = Report(str(path), history, "title")
+    report = Report(ReportFile(str(path), overwrite=False), history, "title")
+    report.begin()
     pages = {path.read_text()}
     for now in (0.0, 1.0, INTERVAL - 0.1, INTERVAL, INTERVAL + 1):
         history.counted(counts(), BEGIN + now)
@@ -95,9 +97,10 @@ def test_it_is_rewritten_now_and_then_and_at_the_end(tmp_path: Path) -> None:
 def test_a_report_that_cannot_be_written_is_said_before_and_no_reason_to_stop_after(tmp_path: Path) -> None:
     directory = tmp_path / "reports"
     with pytest.raises(UsageError, match="cannot write"):
-        Report(str(directory / "r.html"), History(), "title")
+        Report(ReportFile(str(directory / "r.html"), overwrite=False), History(), "title").begin()
     directory.mkdir()
-    report = Report(str(directory / "r.html"), History(), "title")
+    report = Report(ReportFile(str(directory / "r.html"), overwrite=False), History(), "title")
+    report.begin()
     (directory / "r.html").unlink()
     directory.rmdir()
     report.closed(0, BEGIN)

@@ -18,7 +18,7 @@ BEGIN = 1000.0  # what a monotonic clock says when a run is opened
 def attempt(task: int, *, worker: str = "w@10.0.0.1", slots: int = 2, label: str = "") -> Running:
     label = label or f"input {task}"
     name, _, address = worker.partition("@")
-    hello: Any = SimpleNamespace(instance=worker.encode(), name=name, slots=slots)
+    hello: Any = SimpleNamespace(instance=worker.encode(), name=name, slots=slots, once=False)
     return Running(task, 1, label, KnownWorker(hello, address))
 
 

@@ -14,7 +14,7 @@ from cexec.errors import ProtocolError, VerifyError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import FRAME_HEADER, MAXIMUM_DATA, MAXIMUM_FRAME, RECORD_HEADER
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.channel import FIRST_BUFFER, MAXIMUM_WAITING, SEND_BUFFERS, Records
+from cexec.protocol.connection.records import FIRST_BUFFER, MAXIMUM_WAITING, SEND_BUFFERS, Records
 from tests.protocol.wires import each_cipher, record_pair, sent_bytes
 
 CONFIRM = frames.frame(frames.CONFIRM)

@@ -20,6 +20,7 @@ from tests.protocol.wires import (
     INSTANCE,
     STRANGERS,
     cut_anywhere,
+    each_revision,
     hello_of,
     hostile_bytes,
     mutations,
@@ -108,9 +109,16 @@ def test_a_cipher_that_is_not_known_here_is_passed_over() -> None:
     value = hello_of(APPLICATION.worker, ciphers=list(hello.CIPHERS), host="h")
     data = value.encode()
     offer = data.index(b"\1h") + 2  # after the host's name
-    assert data[offer] == 0b11
+    assert data[offer] == hello.REVISION_BIT | 0b11
     newer = data[:offer] + b"\xff" + data[offer + 1 :]
     assert Hello.decode(newer).ciphers == list(hello.CIPHERS)
+
+
+@each_revision
+def test_the_offer_tells_the_revision_of_connections(revision: int) -> None:
+    """Version 0.1.0 sets no such bit, and passes over it."""
+    told = Hello.decode(hello_of(APPLICATION.worker, ciphers=[sodium.CHACHA], revision=revision).encode())
+    assert (told.revision, told.ciphers) == (revision, [sodium.CHACHA])
 
 
 def test_a_long_host_name_is_cut_by_its_worker_and_refused_by_a_client() -> None:

@@ -21,7 +21,7 @@ def bidder(slots: int = 1, speed: float = 1.0, boost: float | None = None, seed:
 
 def with_rivals(slots: int = 1, speed: float = 1.0, boost: float | None = None, seed: int = 1) -> Bidder:
     made = bidder(slots, speed, boost, seed)
-    made.rival_heard(0.0)
+    made.competition.rival_heard(0.0)
     return made
 
 

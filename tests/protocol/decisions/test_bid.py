@@ -4,7 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cexec.protocol.decisions.bid import IDLE_DELAY, LOAD_DELAY, Load, Outcome
+from cexec.protocol.decisions.bid import Load, Outcome
+from cexec.protocol.decisions.bid_delay import IDLE_DELAY, LOAD_DELAY
 from cexec.protocol.decisions.remembered import DONE_LIFETIME
 from tests.protocol.decisions.bidders import (
     LARGEST_LITTLE_SPREAD,
@@ -172,12 +173,12 @@ def test_claim_ends_a_connection_under_way_and_gives_its_slot_back() -> None:
 def test_claim_before_its_announcement_is_remembered_and_taught_from() -> None:
     machine = bidder()
     machine.claimed(identity(1), 30, 0.0)
-    assert machine.competitors == 1
+    assert machine.competition.count == 1
     machine.consider(identity(1), 1, WANTED, 0.01)
     assert events(machine) == []
-    assert machine.competitors == 15
+    assert machine.competition.count == 15
     machine.consider(identity(1), 1, WANTED, 0.02)
-    assert machine.competitors == 15
+    assert machine.competition.count == 15
 
 
 def test_claim_before_its_announcement_is_forgotten_in_the_end() -> None:
@@ -194,7 +195,7 @@ def test_repeated_claims_teach_once() -> None:
     run(machine, identity(1), 0.0)
     for _ in range(5):
         machine.claimed(identity(1), 30, 0.1)
-    assert machine.competitors == 15
+    assert machine.competition.count == 15
 
 
 def test_claim_does_not_take_the_job_from_its_winner() -> None:
@@ -204,7 +205,7 @@ def test_claim_does_not_take_the_job_from_its_winner() -> None:
     assert machine.reserved(identity(1), 0.0)
     machine.claimed(identity(1), 3, 0.01)
     machine.started(identity(1), 0.02)
-    assert (machine.running, machine.reserved_count, machine.free) == (1, 0, 0)
+    assert (machine.slots.running, machine.slots.reserved, machine.slots.free) == (1, 0, 0)
     assert events(machine) == []
 
 
@@ -212,7 +213,7 @@ def test_claims_of_targeted_announcements_teach_nothing() -> None:
     machine = bidder()
     machine.consider(identity(1), 1, WANTED, 0.0, targeted=True)
     machine.claimed(identity(1), 900, 0.01)
-    assert machine.competitors == 1
+    assert machine.competition.count == 1
 
 
 @given(st.lists(st.one_of(st.integers(), st.sampled_from([-1, 0, 1, 4096, 2**63])), max_size=60))

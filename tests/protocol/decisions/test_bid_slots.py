@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -7,9 +9,7 @@ from hypothesis import strategies as st
 from cexec.protocol.base import limits
 from cexec.protocol.decisions.bid import (
     QUEUED_SPACING,
-    RETRIES,
     STALL,
-    STALLED_ALLOWED,
     Connect,
     Forget,
     Outcome,
@@ -17,7 +17,8 @@ from cexec.protocol.decisions.bid import (
     Queued,
     Recovered,
 )
-from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED, SILENT
+from cexec.protocol.decisions.remembered import LONGEST_RETRY, MAXIMUM_REMEMBERED, NEW_WAYS_BURST, SILENT
+from cexec.protocol.decisions.slots import STALLED_ALLOWED
 from tests.protocol.decisions.bidders import WANTED, bidder, connects, delay_of, events, identity, run, with_rivals
 
 # Slots
@@ -104,7 +105,7 @@ def test_job_that_outlasts_its_announcement_keeps_its_slot_until_it_ends() -> No
         machine.handle_timeout(now)
     assert events(machine) == []
     machine.finished(identity(1), Outcome.SUCCEEDED, 1.0, 11 * WANTED)
-    assert (machine.running, machine.free) == (0, 1)
+    assert (machine.slots.running, machine.slots.free) == (0, 1)
 
 
 def test_next_is_drawn_at_once_when_a_connection_fails() -> None:
@@ -149,7 +150,7 @@ def test_slots_are_never_exceeded_and_the_surplus_withdraws() -> None:
     assert machine.reserved(first, STALL)
     assert not machine.reserved(second, STALL)
     machine.withdrawn(second, STALL)
-    assert (machine.free, machine.waiting) == (0, 2)
+    assert (machine.slots.free, machine.waiting) == (0, 2)
 
 
 def test_reservation_without_go_frees_the_slot_and_is_tried_again_when_heard() -> None:
@@ -158,7 +159,7 @@ def test_reservation_without_go_frees_the_slot_and_is_tried_again_when_heard() -
     events(machine)
     assert machine.reserved(identity(1), 0.0)
     machine.released(identity(1), 1.0)
-    assert machine.free == 1
+    assert machine.slots.free == 1
     machine.consider(identity(1), 1, WANTED, 3.0)
     machine.handle_timeout(3.0)
     assert connects(machine) == [identity(1)]
@@ -172,7 +173,7 @@ def test_reservation_that_another_won_is_forgotten() -> None:
     machine.claimed(identity(1), 2, 0.01)
     machine.released(identity(1), 0.02)
     assert events(machine) == [("Forget", identity(1))]
-    assert machine.free == 1
+    assert machine.slots.free == 1
 
 
 def test_failed_connection_is_tried_again_only_if_the_client_is_heard_again() -> None:
@@ -187,42 +188,53 @@ def test_failed_connection_is_tried_again_only_if_the_client_is_heard_again() ->
     assert connects(machine) == [identity(1)]
 
 
-def test_client_that_cannot_be_reached_is_given_up_and_later_tried_again() -> None:
+def tries(seconds: float, *, new_way: bool = False) -> list[float]:
+    """When a worker tries to reach a client that asks every second, and that it cannot reach."""
     machine = bidder()
-    now, attempts, forgotten_at = 0.0, 0, 0.0
-    while now < 200.0:
-        machine.consider(identity(1), 1, WANTED, now)
+    tried, now = [], 0.0
+    while now < seconds:
+        machine.consider(identity(1), 1, WANTED, now, new_way=new_way)
         machine.handle_timeout(now)
         for name, _ in events(machine):
+            assert name in ("Connect", "Queued")
             if name == "Connect":
-                attempts += 1
+                tried.append(now)
                 machine.failed(identity(1), now)
-            elif name == "Forget" and not forgotten_at:
-                forgotten_at = now
-                assert attempts == RETRIES + 1
         now += 0.25
-    assert 0 < forgotten_at < 40.0
-    assert attempts <= 6 * (RETRIES + 1)
+    return tried
 
 
-def test_a_client_that_was_given_up_counts_as_one_connection_that_ended() -> None:
+def test_client_that_cannot_be_reached_is_tried_for_ever_but_ever_later() -> None:
+    """Regression: after five failures an announcement was forgotten for 60 s although its client still asked."""
+    tried = tries(600.0)
+    pauses = [later - earlier for earlier, later in pairwise(tried)]
+    assert all(pause <= 1.5 * LONGEST_RETRY + 0.25 for pause in pauses)
+    assert 600.0 - tried[-1] <= 1.5 * LONGEST_RETRY + 0.25
+    assert len(tried) <= 6 + 600.0 / (0.5 * LONGEST_RETRY)
+
+
+def test_new_way_to_a_client_is_tried_soon_but_invented_ones_only_now_and_then() -> None:
+    assert tries(3.0, new_way=True)[:4] == pytest.approx([0.0, 0.5, 1.0, 1.5], abs=0.3)
+    invented, known = tries(600.0, new_way=True), tries(600.0)
+    assert len(invented) <= 2 * len(known) + NEW_WAYS_BURST
+
+
+def test_new_way_that_is_heard_after_another_copy_shortens_the_wait_all_the_same() -> None:
     machine = bidder()
+    machine.consider(identity(1), 1, WANTED, 0.0)
     now = 0.0
-    given_up = False
-    while not given_up:
-        machine.consider(identity(0), 1, WANTED, now)
-        machine.handle_timeout(now)
-        for name, _ in events(machine):
-            if name == "Connect":
-                machine.failed(identity(0), now)
-            given_up = given_up or name == "Forget"
-        now += 0.25
-    machine.consider(identity(1), 1, WANTED, now)
-    machine.consider(identity(2), 1, WANTED, now)
-    (who,) = connects(machine)
-    run(machine, who, now)
-    machine.leased(identity(3), 1, now)
-    assert connects(machine) == []  # else a lease is drawn for ever while no slot is free
+    for _ in range(6):
+        while not connects(machine):
+            now += 0.25
+            machine.consider(identity(1), 1, WANTED, now)
+            machine.handle_timeout(now)
+        machine.failed(identity(1), now)
+    machine.consider(identity(1), 1, WANTED, now + 1.0)
+    machine.handle_timeout(now + 1.0)
+    assert connects(machine) == []
+    machine.consider(identity(1), 1, WANTED, now + 1.1, new_way=True)
+    machine.handle_timeout(now + 1.1)
+    assert connects(machine) == [identity(1)]
 
 
 def test_every_other_call_for_an_unknown_announcement_does_nothing() -> None:
@@ -231,7 +243,7 @@ def test_every_other_call_for_an_unknown_announcement_does_nothing() -> None:
         method(identity(1), 0.0)
     machine.finished(identity(1), Outcome.SUCCEEDED, 1.0, 0.0)
     assert not machine.reserved(identity(1), 0.0)
-    assert (machine.free, machine.next_event(), machine.next_timeout()) == (1, None, None)
+    assert (machine.slots.free, machine.next_event(), machine.next_timeout()) == (1, None, None)
 
 
 def test_client_that_went_away_is_forgotten() -> None:
@@ -382,8 +394,8 @@ def test_any_order_of_calls_keeps_the_slots_and_ends_idle(
         else:
             getattr(machine, name)(who, now)
         events(machine)
-        assert 0 <= machine.free <= slots
-        assert machine.free + machine.running + machine.reserved_count == slots
+        assert 0 <= machine.slots.free <= slots
+        assert machine.slots.free + machine.slots.running + machine.slots.reserved == slots
     for number in range(6):
         machine.released(identity(number), now)
         machine.finished(identity(number), Outcome.SUCCEEDED, 1.0, now)
@@ -398,7 +410,7 @@ def test_any_order_of_calls_keeps_the_slots_and_ends_idle(
             break
         now = max(now, due)  # what expired during a connection attempt is due at once
         machine.handle_timeout(now)
-    assert (machine.free, machine.waiting, machine.next_timeout()) == (slots, 0, None)
+    assert (machine.slots.free, machine.waiting, machine.next_timeout()) == (slots, 0, None)
 
 
 def test_a_lease_that_goes_on_in_its_slot_is_not_drawn() -> None:
@@ -411,8 +423,8 @@ def test_a_lease_that_goes_on_in_its_slot_is_not_drawn() -> None:
     assert machine.waiting == 1  # its last job has not ended
     machine.finished(who, Outcome.SUCCEEDED, 1.0, 1.0)
     machine.hold(identity(2), 1.0)
-    assert (machine.waiting, machine.free, machine.reserved_count) == (0, 0, 1)
+    assert (machine.waiting, machine.slots.free, machine.slots.reserved) == (0, 0, 1)
     assert connects(machine) == []
     machine.started(identity(2), 1.0)
     machine.hold(identity(3), 1.0)  # nobody's
-    assert machine.running == 1
+    assert machine.slots.running == 1

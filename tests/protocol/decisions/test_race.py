@@ -53,6 +53,15 @@ def test_without_an_answer_it_says_that_it_is_silent_and_gives_up_after_the_acce
     assert events.count(SILENT) == 1
 
 
+def test_time_in_which_the_client_was_stopped_does_not_count() -> None:
+    """Regression: `cexec` that was stopped (Ctrl-Z) while it waited gave up at once when it went on."""
+    race = Race(accept_timeout=10.0, now=0.0)
+    assert wait(race, 6.0)[0] == 6.0
+    race.handle_timeout(3600.0)
+    assert GAVE_UP not in iter(race.next_event, None)
+    assert 3600.0 < wait(race, 4000.0)[0] < 3610.0
+
+
 def test_without_an_accept_timeout_it_waits_for_ever() -> None:
     race = Race(accept_timeout=0.0, now=0.0)
     _, events = wait(race, 10_000.0)

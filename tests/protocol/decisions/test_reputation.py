@@ -3,16 +3,11 @@ from __future__ import annotations
 import pytest
 
 from cexec.protocol.decisions.bid import Bidder, Connect, Outcome, Penalized, Recovered
-from cexec.protocol.decisions.reputation import (
-    COMPLAINT_DELAY,
-    COMPLAINT_HALF_LIFE,
-    LONGEST_ALONE,
-    LONGEST_DELAY,
-    MAXIMUM_REMEMBERED,
-    YIELDING,
-    YIELDING_TO_HEALTHY,
-    Reputation,
-)
+from cexec.protocol.decisions.competition import Competition
+from cexec.protocol.decisions.complaints import COMPLAINT_DELAY, FIRST_REST, HALF_LIFE
+from cexec.protocol.decisions.remembered import Origin
+from cexec.protocol.decisions.reputation import LONGEST_ALONE, LONGEST_DELAY, Reputation
+from cexec.protocol.decisions.rivals import YIELDING_TO_HEALTHY, RivalWord
 from tests.protocol.decisions.bidders import WANTED, bidder, connects, delay_of, events, identity, run, with_rivals
 
 # Workers that do harm
@@ -55,10 +50,8 @@ def test_what_every_worker_would_refuse_slows_none() -> None:
     """A client's mistake, arguments that no worker allows, made its workers slow for everybody."""
     machine = bidder()
     assert fail_quickly(machine, 20, outcome=Outcome.UNFIT) == []
-    machine.complained(b"client", 1.0, identity(7000))  # as the client does of every refusal
-    assert (machine.penalty, machine.health, machine.free) == (0.0, "ok", 1)
-    machine.complained(b"client", 1.0, identity(1))
-    assert machine.penalty > 0.0
+    machine.complained(identity(7000), 1.0)  # as the client does of every refusal
+    assert (machine.penalty, machine.health, machine.slots.free) == (0.0, "ok", 1)
 
 
 def test_a_slowed_worker_that_is_alone_rests_as_briefly_from_jobs_that_name_it() -> None:
@@ -132,15 +125,12 @@ def test_penalized_worker_without_rivals_pauses_briefly() -> None:
     machine = bidder(slots=4)
     fail_quickly(machine, 8)
     assert 100 <= failures_in(machine, 30.0, 30.0) <= 300
-    machine = bidder()
-    machine.complained(b"client", 0.0)
-    assert delay_of(machine, 0.0) == pytest.approx(LONGEST_ALONE)
 
 
 def test_slowed_worker_does_not_rest_after_a_connection_that_failed() -> None:
     """Regression: clients that had gone, such as the searches that cmap had given up, cost a rest each."""
     machine = with_rivals()
-    machine.complained(b"client", 0.0)
+    drop(machine, 99, 0.0)
     for number in range(4):
         machine.consider(identity(number), 1, WANTED, 0.0)
     machine.handle_timeout(3.0)
@@ -165,85 +155,174 @@ def test_one_success_lets_all_slots_work_again() -> None:
     assert len(connects(machine)) == 4
 
 
+def drop(machine: Bidder, number: int, now: float, client: bytes = b"client") -> float:
+    """Takes a job of a client and drops it, at which the client complains; returns when it was taken."""
+    machine.consider(identity(number), 1, WANTED, now, origin=Origin(client))
+    while not (found := connects(machine)):
+        due = machine.next_timeout()
+        assert due is not None
+        now = due
+        machine.handle_timeout(now)
+    assert found == [identity(number)]
+    run(machine, found[0], now)
+    machine.finished(found[0], Outcome.BROKEN, 0.1, now)
+    machine.complained(found[0], now)
+    return now
+
+
+def told_of_a_healthy_rival(machine: Bidder) -> None:
+    machine.competition.rival_told(RivalWord(b"rival", job=b"", completed=True, clock=0.0, said_at=0.0), 0.0)
+
+
+def succeed(machine: Bidder, number: int, now: float, client: bytes = b"client") -> None:
+    """Does a job whose result the client acknowledges."""
+    machine.consider(identity(number), 1, WANTED, now, targeted=True, origin=Origin(client))
+    machine.handle_timeout(now + 10.0)
+    assert connects(machine) == [identity(number)]
+    run(machine, identity(number), now + 10.0)
+    machine.finished(identity(number), Outcome.SUCCEEDED, 1.0, now + 11.0)
+    machine.acknowledged(identity(number), now + 11.0)
+
+
 def test_complaints_slow_a_worker_and_a_success_ends_it() -> None:
     machine = with_rivals()
-    machine.complained(b"client", 0.0)
+    drop(machine, 1, 0.0)
     event = machine.next_event()
-    assert isinstance(event, Penalized) and event.seconds == pytest.approx(1.0)
-    assert delay_of(machine, 0.0) == pytest.approx(1.0, abs=0.02)
-    run(machine, identity(1), 1.0)
-    machine.finished(identity(1), Outcome.SUCCEEDED, 1.0, 2.0)
+    assert isinstance(event, Penalized) and event.seconds == pytest.approx(COMPLAINT_DELAY)
+    assert machine.health == "clients complained"
+    succeed(machine, 2, 0.0)
+    assert isinstance(machine.next_event(), Recovered)
+    assert (machine.penalty, machine.health) == (0.0, "ok")
+
+
+def test_a_result_that_no_client_has_got_ends_no_complaint() -> None:
+    machine = with_rivals()
+    drop(machine, 1, 0.0)
+    machine.consider(identity(2), 1, WANTED, 0.0, targeted=True)
+    machine.handle_timeout(10.0)
+    events(machine)
+    run(machine, identity(2), 10.0)
+    machine.finished(identity(2), Outcome.SUCCEEDED, 1.0, 11.0)
+    assert machine.penalty > 0.0
+    assert events(machine) == []
+    machine.acknowledged(identity(2), 11.0)
     assert machine.penalty == 0.0
 
 
-def test_flood_of_one_client_counts_once() -> None:
+def test_complaints_about_a_worker_do_not_delay_its_bids_once_it_has_rested() -> None:
+    """A worker whose bids are late gets no job while others are idle, so it could not show that it is healthy."""
+    machine = with_rivals()
+    dropped_at = drop(machine, 1, 0.0)
+    events(machine)
+    assert delay_of(machine, dropped_at, 2) == pytest.approx(FIRST_REST, abs=0.05)
+    assert delay_of(with_rivals(), 0.0) < 0.05
+    machine = with_rivals()
+    drop(machine, 1, 0.0)
+    events(machine)
+    assert delay_of(machine, 10.0, 2) < 0.05
+
+
+def test_worker_that_is_alone_rests_briefly_after_a_complaint() -> None:
     machine = bidder()
+    drop(machine, 1, 0.0)
+    events(machine)
+    assert delay_of(machine, 0.0, 2) == pytest.approx(LONGEST_ALONE)
+
+
+def test_complaint_that_ends_the_turn_of_one_client_leaves_the_jobs_of_others() -> None:
+    """A client that has complained waits longer when it complains again; the jobs of others do not."""
+    machine = with_rivals()
+    told_of_a_healthy_rival(machine)
+    dropped_at = drop(machine, 1, 0.0, b"a")
+    first_rest = dropped_at + YIELDING_TO_HEALTHY * COMPLAINT_DELAY
+    machine.consider(identity(2), 1, 3600.0, 1.0, targeted=True, origin=Origin(b"a"))
+    machine.handle_timeout(dropped_at + COMPLAINT_DELAY)
+    events(machine)
+    run(machine, identity(2), dropped_at + COMPLAINT_DELAY)
+    machine.finished(identity(2), Outcome.BROKEN, 0.1, first_rest - 1.0)
+    machine.complained(identity(2), first_rest - 1.0)
+    machine.consider(identity(3), 1000, 3600.0, first_rest - 1.0, origin=Origin(b"a"))
+    machine.consider(identity(4), 1, 3600.0, first_rest - 1.0, origin=Origin(b"b"))
+    machine.handle_timeout(first_rest - 0.1)
+    assert connects(machine) == []
+    now = first_rest - 1.0
+    while not (found := connects(machine)):
+        due = machine.next_timeout()
+        assert due is not None
+        now = due
+        machine.handle_timeout(now)
+    assert found == [identity(4)]
+    assert now < 2 * first_rest
+    run(machine, identity(4), now)
+    machine.finished(identity(4), Outcome.SUCCEEDED, 1.0, now + 1.0)
+    machine.acknowledged(identity(4), now + 1.0)
+    assert connects(machine) == [identity(3)]  # the success ends the rest from the jobs of the other client, too
+
+
+def test_flood_of_complaints_about_one_job_counts_once() -> None:
+    machine = bidder()
+    drop(machine, 1, 0.0)
     for number in range(1000):
-        machine.complained(b"client", number * 0.01)
+        machine.complained(identity(1), number * 0.01)
+        machine.complained(identity(1000 + number), number * 0.01)  # invented
     assert machine.penalty <= COMPLAINT_DELAY
     assert [name for name, _ in events(machine)] == ["Penalized"]
 
 
 def test_complaints_of_several_clients_add_up_to_a_limit() -> None:
-    machine = bidder()
+    machine = bidder(slots=20)
     for number in range(20):
-        machine.complained(b"client %d" % number, 0.0)
+        machine.consider(identity(number), 1, WANTED, 0.0, origin=Origin(b"client %d" % number))
+    for who in connects(machine):
+        run(machine, who, 0.0)
+    for number in range(20):
+        machine.complained(identity(number), 0.0)
     assert machine.penalty == LONGEST_DELAY
 
 
 def test_complaints_fade() -> None:
     machine = bidder()
-    machine.complained(b"client", 0.0)
-    machine.handle_timeout(COMPLAINT_HALF_LIFE)
+    drop(machine, 1, 0.0)
+    machine.handle_timeout(HALF_LIFE)
     assert machine.penalty == pytest.approx(COMPLAINT_DELAY / 2)
-    machine.handle_timeout(20 * COMPLAINT_HALF_LIFE)
+    machine.handle_timeout(20 * HALF_LIFE)
     assert (machine.penalty, machine.health) == (0.0, "ok")
 
 
 def test_complaint_about_a_job_that_was_lost_counts_each_time() -> None:
     machine = bidder()
+    now = 0.0
     for number in range(4):
-        reputation_now = machine.penalty
-        now = delay_of(machine, number * 10.0, number) + number * 10.0
-        run(machine, identity(number), now)
-        machine.finished(identity(number), Outcome.BROKEN, 0.1, now)
-        machine.complained(b"client", now, identity(number))
-        assert machine.penalty > reputation_now or machine.penalty == LONGEST_DELAY
-        for _ in range(10):
-            machine.complained(b"client", now, identity(number))
+        before = machine.penalty
+        now = drop(machine, number, now + 1.0)
+        assert machine.penalty > before or machine.penalty == LONGEST_DELAY
+        events(machine)
     assert machine.penalty == LONGEST_DELAY
 
 
-def test_complaint_about_a_job_that_was_done_is_an_ordinary_one() -> None:
+def test_refusal_and_what_was_acknowledged_are_no_reason_for_a_complaint() -> None:
     machine = bidder()
-    delay_of(machine, 0.0)
-    run(machine, identity(1), 0.0)
-    machine.finished(identity(1), Outcome.SUCCEEDED, 1.0, 1.0)
-    machine.complained(b"client", 1.0, identity(1))
-    machine.complained(b"client", 1.0, identity(1))
-    assert machine.penalty == pytest.approx(COMPLAINT_DELAY)
-
-
-def test_slowed_worker_yields_to_rivals_that_take_jobs_and_more_to_healthy_ones() -> None:
-    reputation = Reputation()
-    reputation.complained(b"client", None, 0.0)
-    assert reputation.held_until(0.0) == pytest.approx(COMPLAINT_DELAY)
-    reputation.rival_took_a_job(0.0)
-    assert reputation.held_until(0.0) == pytest.approx(YIELDING * COMPLAINT_DELAY)
-    reputation.rival_succeeded(0.0)
-    assert reputation.held_until(0.0) == pytest.approx(YIELDING_TO_HEALTHY * COMPLAINT_DELAY)
+    for number, outcome in enumerate((Outcome.SUCCEEDED, Outcome.FAILED, Outcome.REFUSED)):
+        machine.consider(identity(number), 1, WANTED, number * 10.0, targeted=True)
+        events(machine)
+        run(machine, identity(number), number * 10.0)
+        machine.finished(identity(number), outcome, 2.0, number * 10.0)
+        machine.acknowledged(identity(number), number * 10.0)
+        before = machine.penalty
+        machine.complained(identity(number), number * 10.0)
+        assert machine.penalty == before
 
 
 def test_job_meant_for_a_slowed_worker_does_not_wait_for_its_healthy_rivals() -> None:
     machine = bidder(slots=4)
-    machine.complained(b"client", 0.0)
-    machine.rival_succeeded(0.0)
-    machine.consider(identity(1), 1, WANTED, 0.0)
-    machine.consider(identity(2), 1, WANTED, 0.0, targeted=True)
-    machine.leased(identity(3), 1, 0.0)  # its client may have healthier workers
-    machine.handle_timeout(COMPLAINT_DELAY)
+    told_of_a_healthy_rival(machine)
+    now = drop(machine, 99, 0.0) + COMPLAINT_DELAY
+    machine.consider(identity(1), 1, WANTED, 0.1)
+    machine.consider(identity(2), 1, WANTED, 0.1, targeted=True)
+    machine.leased(identity(3), 1, 0.1)  # its client may have healthier workers
+    machine.handle_timeout(now)
     assert connects(machine) == [identity(2)]
-    run(machine, identity(2), COMPLAINT_DELAY)
+    run(machine, identity(2), now)
     machine.finished(identity(2), Outcome.FAILED, 2.0, 3.0)
     while (due := machine.next_timeout()) is not None and due < 8.0:
         machine.handle_timeout(due)
@@ -252,8 +331,8 @@ def test_job_meant_for_a_slowed_worker_does_not_wait_for_its_healthy_rivals() ->
 
 def test_job_meant_for_a_slowed_worker_that_is_forgotten_is_not_taken() -> None:
     machine = bidder()
-    machine.complained(b"client", 0.0)
-    machine.rival_succeeded(0.0)
+    told_of_a_healthy_rival(machine)
+    drop(machine, 99, 0.0)
     machine.consider(identity(1), 1, WANTED, 0.0, targeted=True)
     machine.handle_timeout(COMPLAINT_DELAY / 2)
     machine.forget(identity(1), COMPLAINT_DELAY / 2)
@@ -262,9 +341,11 @@ def test_job_meant_for_a_slowed_worker_that_is_forgotten_is_not_taken() -> None:
 
 
 def test_worker_that_nobody_slows_is_never_held() -> None:
-    reputation = Reputation()
-    reputation.rival_succeeded(0.0)
-    reputation.pause(0.0)
+    competition = Competition(lambda: 0.5)
+    reputation = Reputation(competition)
+    competition.rival_told(RivalWord(b"rival", job=b"", completed=True, clock=0.0, said_at=0.0), 0.0)
+    reputation.reserved(0.0)
+    reputation.started(identity(1), b"client", 0.0)
     assert reputation.held_until(0.0) < 0.0
 
 
@@ -274,16 +355,3 @@ def test_failures_are_forgiven_after_ten_minutes_so_that_a_repaired_worker_is_tr
     machine.handle_timeout(1000.0)
     assert machine.penalty == 0.0
     assert fail_quickly(machine, 1, 1000.0) == [4.0]
-
-
-def test_memory_of_clients_and_jobs_is_bounded() -> None:
-    reputation = Reputation()
-    for number in range(3 * MAXIMUM_REMEMBERED):
-        assert reputation.complained(b"client %d" % number, None, 0.0)
-        reputation.started(b"job %d" % number, 0.0)
-    first, last = 2 * MAXIMUM_REMEMBERED, 3 * MAXIMUM_REMEMBERED - 1
-    # A client that is remembered does not count again, except about a job that is remembered.
-    assert not reputation.complained(b"client %d" % first, b"job %d" % (first - 1), 0.0)
-    assert reputation.complained(b"client %d" % last, b"job %d" % first, 0.0)
-    assert not reputation.complained(b"client %d" % last, None, 0.0)
-    assert reputation.complained(b"client %d" % (first - 1), None, 0.0)

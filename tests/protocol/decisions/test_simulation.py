@@ -78,3 +78,27 @@ def test_host_that_wins_and_drops_gets_few_jobs_and_its_share_back() -> None:
 
 def test_weights_share_one_slot() -> None:
     assert all(placement.ratio_of_weights(seed) == pytest.approx(3.0, rel=0.15) for seed in range(5))
+
+
+@pytest.mark.parametrize("users", [1, 8])
+def test_a_dropper_gets_as_few_jobs_of_several_users(users: int) -> None:
+    dropped, healed = placement.share_of_dropper(2, at_a_time=8, length=5.0, users=users)
+    assert dropped < 0.05
+    assert healed == pytest.approx(0.25, abs=0.05)
+
+
+@pytest.mark.parametrize("length", [0.3, 5.0])
+def test_after_all_connections_were_reset_the_next_job_runs_within_two_seconds(length: float) -> None:
+    """Regression: every worker rested for the sake of rivals that rested, too: 26.8 s on an idle cluster."""
+    assert all(placement.next_job_after_reset(seed, 8, length) <= 2.0 for seed in range(5))
+
+
+@pytest.mark.parametrize("every", [1.0, 31.0])
+def test_invented_and_replayed_complaints_leave_a_worker_its_share(every: float) -> None:
+    """Regression: one invented complaint in 31 s took the whole share; two recorded alerts, replayed, slowed it."""
+    assert placement.share_despite_lies(1, 8, 1.0, every) >= 0.8 * 0.25
+
+
+@pytest.mark.parametrize("at_a_time", [2, 8])
+def test_a_client_that_resets_its_own_jobs_and_complains_leaves_a_worker_half_of_its_share(at_a_time: int) -> None:
+    assert placement.share_despite_resets(1, at_a_time, 1.0) >= 0.5 * 0.25

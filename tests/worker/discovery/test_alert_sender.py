@@ -1,20 +1,32 @@
-"""What a worker makes of alerts: complaints about itself and about jobs that it was given."""
+"""What a worker makes of alerts: complaints about jobs that it was given, and how the jobs of rivals ended."""
 
 from __future__ import annotations
 
+import time
+
 import pytest
 
+from cexec.protocol.base.certificate import ROLE_CLIENT, Certificate, Identity
+from cexec.protocol.base.keys import ClientKey, WorkerKey
 from cexec.protocol.base.limits import IDENTITY_SIZE
+from cexec.protocol.base.sodium import signing_public_key
 from cexec.protocol.datagrams import alert, datagram
 from cexec.protocol.datagrams.alert import Alert, encode_alert
-from cexec.protocol.decisions.bid import Bidder, Outcome
-from cexec.protocol.decisions.reputation import COMPLAINT_DELAY, PROVED_COMPLAINTS
+from cexec.protocol.decisions.bid import Bidder, Connect, Outcome
+from cexec.protocol.decisions.complaints import COMPLAINT_DELAY
+from cexec.protocol.decisions.rivals import YIELDING_TO_HEALTHY
 from cexec.system.storage.series import Series
-from cexec.worker.discovery.alert_sender import MAXIMUM_GIVEN, AlertSender
+from cexec.worker.discovery.alert_sender import MAXIMUM_GIVEN, AlertedJob, AlertSender, GivenJob
 from tests.protocol.wires import APPLICATION, INSTANCE
 
 JOB, OTHER_JOB = b"j" * IDENTITY_SIZE, b"o" * IDENTITY_SIZE
 IDENTITY = b"m" * 16
+CLIENT = APPLICATION.client.identity.certificate.public_key
+RIVAL = b"r" * IDENTITY_SIZE
+
+
+def alerted(job_id: bytes) -> AlertedJob:
+    return AlertedJob(job_id, 1, "c", "10.0.0.6", "10.0.0.3")
 
 
 class Silent:
@@ -37,15 +49,30 @@ class Worker:
 
     def run(self, job_id: bytes, identity: bytes = IDENTITY) -> None:
         """Up to GO."""
-        self.bidder.consider(identity, 1, 15.0, 0.0)
+        self.bidder.consider(identity, 1, 15.0, 0.0, targeted=True)
         assert self.bidder.next_event() is not None and self.bidder.reserved(identity, 0.0)
         self.bidder.started(identity, 0.0)
-        self.alerts.given(job_id, 1, identity)
+        self.alerts.given(alerted(job_id), GivenJob(identity, CLIENT))
 
-    def complain(self, job_id: bytes, instance: bytes = INSTANCE) -> None:
+    def complain(self, job_id: bytes, instance: bytes = INSTANCE, client: ClientKey = APPLICATION.client) -> None:
+        self.hear(client, alert.COMPLAINT, job_id, instance)
+
+    def rival_says(self, outcome: int, clock: float, now: float = 0.0) -> None:
+        """`clock`: seconds since 1970."""
+        self.hear(APPLICATION.worker, outcome, OTHER_JOB, RIVAL, clock, now)
+
+    def hear(
+        self,
+        key: ClientKey | WorkerKey,
+        outcome: int,
+        job_id: bytes,
+        instance: bytes,
+        clock: float = 0.0,
+        now: float = 0.0,
+    ) -> None:
         told = Alert(
-            outcome=alert.COMPLAINT,
-            certificate=APPLICATION.client.identity.certificate,
+            outcome=outcome,
+            certificate=key.identity.certificate,
             job_id=job_id,
             attempt=1,
             client_name="c",
@@ -53,14 +80,31 @@ class Worker:
             worker_name="w",
             worker_address="10.0.0.3",
             instance=instance,
+            clock=int(clock * 1000),
         )
-        parsed = datagram.parse(encode_alert(APPLICATION.client, told, 8), (APPLICATION.worker.mac1_key,))
+        parsed = datagram.parse(encode_alert(key, told, 8), (APPLICATION.worker.mac1_key,))
         assert parsed is not None
-        self.alerts.hear_alert(parsed, 0.0)
+        self.alerts.hear_alert(parsed, now)
+
+    def rest(self) -> float:
+        """The seconds that it rests after a complaint about its job."""
+        self.run(JOB)
+        self.bidder.finished(IDENTITY, Outcome.BROKEN, 0.1, 0.0)
+        self.complain(JOB)
+        self.bidder.consider(b"n" * 16, 1, 3600.0, 0.0)
+        now = 0.0
+        while True:
+            while (event := self.bidder.next_event()) is not None:
+                if isinstance(event, Connect):
+                    return now
+            due = self.bidder.next_timeout()
+            assert due is not None
+            now = due
+            self.bidder.handle_timeout(now)
 
 
 @pytest.mark.parametrize("ended", [True, False])
-def test_a_complaint_about_a_job_that_was_given_to_it_counts_for_more_also_before_it_knows_that_the_job_is_over(
+def test_a_complaint_about_a_job_that_was_given_to_it_counts_also_before_it_knows_that_the_job_is_over(
     ended: bool,
 ) -> None:
     """Regression: a worker whose jobs died before they had started was slowed like one that nobody had given a job."""
@@ -70,22 +114,65 @@ def test_a_complaint_about_a_job_that_was_given_to_it_counts_for_more_also_befor
         worker.bidder.finished(IDENTITY, Outcome.BROKEN, 0.1, 0.0)
     for _ in range(3):  # copies
         worker.complain(JOB)
-    assert worker.bidder.penalty == COMPLAINT_DELAY * PROVED_COMPLAINTS
+    assert worker.bidder.penalty == COMPLAINT_DELAY
 
 
-def test_a_complaint_about_a_job_that_it_never_had_is_an_ordinary_one_and_one_about_another_worker_none() -> None:
+def test_a_complaint_about_a_job_that_it_never_had_or_about_another_worker_counts_for_nothing() -> None:
+    """Regression: one invented complaint in 31 s took an honest worker's whole share."""
     worker = Worker()
     worker.run(JOB)
     worker.complain(JOB, b"another instance")
-    assert worker.bidder.penalty == 0.0
     worker.complain(OTHER_JOB)
+    assert worker.bidder.penalty == 0.0
+
+
+def test_a_complaint_of_another_client_than_the_one_that_gave_the_job_counts_for_nothing() -> None:
+    worker = Worker()
+    worker.run(JOB)
+    seed, known = b"\x05" * 32, APPLICATION.client
+    authority = APPLICATION.owner.authority_seed
+    certificate = Certificate.issue(authority, ROLE_CLIENT, "other", 1, signing_public_key(seed))
+    other = ClientKey(known.worker_public, known.psk, known.authority_public, Identity(certificate, seed))
+    worker.complain(JOB, client=other)
+    assert worker.bidder.penalty == 0.0
+    worker.complain(JOB)
     assert worker.bidder.penalty == COMPLAINT_DELAY
+
+
+def test_a_complaint_about_a_result_that_the_client_has_acknowledged_counts_for_nothing() -> None:
+    worker = Worker()
+    worker.run(JOB)
+    worker.bidder.finished(IDENTITY, Outcome.SUCCEEDED, 1.0, 1.0)
+    worker.bidder.acknowledged(IDENTITY, 1.0)
+    worker.alerts.acknowledged(alerted(JOB))
+    worker.complain(JOB)
+    assert worker.bidder.penalty == 0.0
+
+
+def test_it_rests_for_a_rival_that_completes_jobs_but_not_for_one_that_has_lost_its_last_one() -> None:
+    now = time.time()
+    worker = Worker()
+    worker.rival_says(alert.COMPLETED, now)
+    assert worker.rest() == pytest.approx(YIELDING_TO_HEALTHY * COMPLAINT_DELAY, abs=0.1)
+    worker = Worker()
+    worker.rival_says(alert.COMPLETED, now - 1.0)
+    worker.rival_says(alert.ABANDONED, now)
+    worker.rival_says(alert.COMPLETED, now - 1.0)  # replayed
+    assert worker.rest() == pytest.approx(1.0, abs=0.1)
+
+
+def test_a_recorded_alert_of_a_rival_is_no_sign_of_it() -> None:
+    """Regression: two recorded alerts, replayed, slowed a worker."""
+    worker = Worker()
+    worker.rival_says(alert.COMPLETED, time.time() - 3600.0)
+    assert worker.bidder.competition.alone(0.0)
+    assert worker.rest() == pytest.approx(0.1, abs=0.01)
 
 
 def test_no_more_jobs_are_remembered_than_there_is_room_for() -> None:
     worker = Worker()
     worker.run(JOB)
     for number in range(MAXIMUM_GIVEN):
-        worker.alerts.given(number.to_bytes(IDENTITY_SIZE, "big"), 1, bytes(16))
+        worker.alerts.given(alerted(number.to_bytes(IDENTITY_SIZE, "big")), GivenJob(bytes(16), CLIENT))
     worker.complain(JOB)
-    assert worker.bidder.penalty == COMPLAINT_DELAY
+    assert worker.bidder.penalty == 0.0

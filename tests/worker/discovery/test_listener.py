@@ -193,7 +193,7 @@ def test_an_announcement_that_asks_for_what_is_not_here_is_not_answered(
     ],
 )
 def test_who_alone_is_meant_waits_for_nobody(station: Station, sealed: SealedAnnouncement, at_once: bool) -> None:
-    station.bidder.rival_heard(station.now)
+    station.bidder.competition.rival_heard(station.now)
     station.hear(sent(sealed))
     assert station.connects() == at_once
     station.wait(1.0)
@@ -206,7 +206,7 @@ def test_a_claim_that_came_first_leaves_nothing_behind(station: Station) -> None
     station.hear(sent(sealed))
     assert station.connects() == 0
     assert station.ear.heard.get(sealed.mac1) is None and station.ear.heard.done(sealed.mac1)
-    assert not station.bidder.alone(station.now)  # and it has been learnt from
+    assert not station.bidder.competition.alone(station.now)  # and it has been learnt from
 
 
 def test_a_client_whose_certificate_has_expired_is_told_so_and_kept_in_bounds(station: Station) -> None:
@@ -325,15 +325,15 @@ def test_a_change_of_addresses_is_told_until_bye(station: Station) -> None:
 def test_another_workers_hello_makes_it_wait_in_races_and_its_own_does_not(station: Station) -> None:
     station.presences.hello(station.now)
     station.hear(station.announcer.sent[0])
-    assert station.bidder.alone(station.now)
+    assert station.bidder.competition.alone(station.now)
     other = Station(APPLICATION.other_worker)
     other.presences.bye()
     station.hear(other.announcer.sent[0])
-    assert station.bidder.alone(station.now)
+    assert station.bidder.competition.alone(station.now)
     third = Station(APPLICATION.other_worker)
     third.presences.hello(third.now)
     station.hear(third.announcer.sent[0])
-    assert not station.bidder.alone(station.now)
+    assert not station.bidder.competition.alone(station.now)
 
 
 def test_strangers_and_forgers_are_not_rivals(station: Station) -> None:
@@ -342,7 +342,7 @@ def test_strangers_and_forgers_are_not_rivals(station: Station) -> None:
     station.hear(stranger.announcer.sent[0])
     forged = presence.encode_presence(KEYS[0], b"x" * 300, 8)
     station.hear(forged)
-    assert station.bidder.alone(station.now)
+    assert station.bidder.competition.alone(station.now)
 
 
 # Passing on

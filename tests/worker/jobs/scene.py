@@ -19,7 +19,7 @@ from typing import Any, Self
 from cexec.protocol.decisions.bid import Bidder
 from cexec.protocol.decisions.bid_events import Connect, Forget
 from cexec.system.storage.eventlog import EventLog
-from cexec.worker.discovery.alert_sender import AlertedJob
+from cexec.worker.discovery.alert_sender import AlertedJob, GivenJob
 from cexec.worker.discovery.heard import HeardAnnouncements, Known
 from cexec.worker.jobs.job_process import JobProcess
 from cexec.worker.jobs.jobs import Jobs
@@ -97,9 +97,13 @@ class FakeAlerts:
     def __init__(self) -> None:
         self.ended_jobs: list[tuple[str, int | None]] = []
         self.given_jobs: list[tuple[bytes, int]] = []
+        self.acknowledged_jobs: list[tuple[bytes, int]] = []
 
-    def given(self, job_id: bytes, attempt: int, identity: bytes) -> None:
-        self.given_jobs.append((job_id, attempt))
+    def given(self, told: AlertedJob, job: GivenJob) -> None:
+        self.given_jobs.append((told.job_id, told.attempt))
+
+    def acknowledged(self, told: AlertedJob) -> None:
+        self.acknowledged_jobs.append((told.job_id, told.attempt))
 
     def started(self, told: AlertedJob) -> str:
         return f"alert of {told.client_address}"
@@ -144,7 +148,7 @@ class Scene:
         self.reserve(identity, now)
         known = Known(identity, APPLICATION.hear(APPLICATION.announce(job_id=identity)), now)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
-            records = SimpleNamespace(keys=("", b"", b""))
+            records = SimpleNamespace(keys=("", False, b"", b""))
             offer: Any = SimpleNamespace(identity=identity, client=client, connection=connection, records=records)
             self.jobs.start(offer, known, now)
         return self.actors[-1]

@@ -41,7 +41,8 @@ def carriers(service: Service) -> list[psutil.Process]:
 
 def idle(service: Service) -> bool:
     """Whether all jobs have ended, and one process waits for the next."""
-    return len(carriers(service)) == 1 and not carriers(service)[0].children()
+    found = carriers(service)
+    return len(found) == 1 and not found[0].children()
 
 
 def test_one_process_carries_job_after_job_and_keeps_nothing_of_them(shell: Shell) -> None:
@@ -179,7 +180,7 @@ def test_a_report_moves_as_the_table_says_or_costs_its_own_process_only(state: S
             if one.process.state is not State.GONE:
                 one.die()
                 scene.hear(one)
-        assert (len(scene.jobs), scene.bidder.running, scene.bidder.reserved_count) == (0, 0, 0)
+        assert (len(scene.jobs), scene.bidder.slots.running, scene.bidder.slots.reserved) == (0, 0, 0)
 
 
 def wait_for_end(scene: Scene, actor: Actor) -> bool:

@@ -50,9 +50,9 @@ def test_a_lease_gets_its_slot_again_when_nobody_else_waits(make_scene: MakeScen
     for turn in range(3):
         scene.say(actor, finished(idle=True))
         assert actor.words == [Word.OFFER] * (turn + 1)
-        assert (scene.bidder.running, scene.bidder.free) == (0, 0)
+        assert (scene.bidder.slots.running, scene.bidder.slots.free) == (0, 0)
         scene.say(actor, taken(turn), ProgramStarted(1))
-        assert (scene.bidder.running, scene.jobs.running) == (1, 1)
+        assert (scene.bidder.slots.running, scene.jobs.running) == (1, 1)
     assert scene.alerts.ended_jobs == [("alert of 127.0.0.1", 0)] * 3
     assert scene.alerts.given_jobs == [(bytes(15) + bytes([number]), 1) for number in (1, 0, 1, 2)]
     assert scene.events() == ["accepted", "started", *["finished", "accepted", "started"] * 3]
@@ -72,9 +72,9 @@ def test_a_lease_that_becomes_idle_later_joins_then(make_scene: MakeScene) -> No
     scene = make_scene(1)
     actor = scene.running(1)
     scene.say(actor, finished())
-    assert (actor.words, scene.bidder.free) == ([], 1)
+    assert (actor.words, scene.bidder.slots.free) == ([], 1)
     scene.say(actor, Idle())
-    assert (actor.words, scene.bidder.free) == ([Word.OFFER], 0)
+    assert (actor.words, scene.bidder.slots.free) == ([Word.OFFER], 0)
 
 
 @pytest.mark.parametrize("ends", [False, True])
@@ -88,10 +88,36 @@ def test_a_client_that_lets_go_frees_the_slot(make_scene: MakeScene, ends: bool)
         scene.hear(actor)
     else:
         scene.say(actor, Over(""))
-    assert (scene.bidder.free, scene.bidder.waiting) == (1, 0)
+    assert (scene.bidder.slots.free, scene.bidder.waiting) == (1, 0)
     assert not scene.jobs.leased(ticket)
     assert scene.alerts.ended_jobs == [("alert of 127.0.0.1", 0)]
     assert scene.events() == ["accepted", "started", "finished"]
+
+
+@pytest.mark.parametrize(
+    "ending",
+    [(Over("", True),), (Free(True),), (Over("", False), Free(False)), (Over("it sent nonsense", False),)],
+    ids=["lets go of a lease", "lets go", "is lost", "breaks the protocol"],
+)
+def test_a_result_is_acknowledged_when_its_client_lets_go(make_scene: MakeScene, ending: tuple[Report, ...]) -> None:
+    scene = make_scene(1)
+    actor = scene.running(1)
+    leased = isinstance(ending[0], Over)
+    scene.say(actor, finished(idle=leased), *ending)
+    acknowledged = ending[0].released  # type: ignore[union-attr]
+    assert scene.alerts.acknowledged_jobs == scene.alerts.given_jobs[: int(acknowledged)]
+    scene.bidder.complained((1).to_bytes(16, "big"), NOW + 1.0)
+    assert (scene.bidder.penalty == 0.0) == acknowledged
+
+
+def test_a_client_that_gives_the_next_job_has_acknowledged_the_last_one(make_scene: MakeScene) -> None:
+    scene = make_scene(1)
+    actor = scene.running(1)
+    scene.say(actor, finished(idle=True))
+    assert scene.alerts.acknowledged_jobs == []
+    scene.say(actor, taken(2))
+    assert scene.alerts.acknowledged_jobs == scene.alerts.given_jobs[:1]
+    assert len(scene.alerts.given_jobs) == 2
 
 
 def test_a_client_that_breaks_the_protocol_between_two_jobs_is_logged(make_scene: MakeScene) -> None:
@@ -100,7 +126,7 @@ def test_a_client_that_breaks_the_protocol_between_two_jobs_is_logged(make_scene
     scene.say(actor, finished(idle=True), Over("it sent nonsense"))
     (line,) = [line for line in scene.lines() if line["event"] == "lost"]
     assert (line["client"], line["reason"]) == ("127.0.0.1:4000", "it sent nonsense")
-    assert scene.bidder.free == 1
+    assert scene.bidder.slots.free == 1
 
 
 def test_leases_that_wait_are_bounded_and_the_longest_waiting_goes(make_scene: MakeScene) -> None:
@@ -134,7 +160,7 @@ def test_where_nobody_waits_a_lease_goes_on_without_being_drawn_and_keeps_its_sl
     assert actor.words == [Word.OFFER, Word.AHEAD]
     for turn in range(3):
         scene.say(actor, finished(ahead=True), taken(turn), ProgramStarted(1))
-        assert (scene.bidder.running, scene.bidder.free, scene.bidder.waiting) == (1, 0, 0)
+        assert (scene.bidder.slots.running, scene.bidder.slots.free, scene.bidder.waiting) == (1, 0, 0)
     assert actor.words.count(Word.OFFER) == 1
     assert scene.alerts.ended_jobs == [("alert of 127.0.0.1", 0)] * 4
 
@@ -169,7 +195,7 @@ def test_a_lease_that_went_ahead_lets_another_one_in_after_that_job(make_scene: 
     scene.jobs.arrange()
     assert actor.words[2:] == [Word.ASK]
     scene.say(actor, finished(ahead=True), taken(2), ProgramStarted(1))
-    assert (scene.bidder.running, scene.bidder.waiting) == (1, 1)
+    assert (scene.bidder.slots.running, scene.bidder.waiting) == (1, 1)
     scene.jobs.arrange()
     assert actor.words[2:] == [Word.ASK]
     scene.say(actor, finished(idle=True))
@@ -183,7 +209,7 @@ def test_a_lease_that_went_ahead_and_gets_no_job_frees_the_slot(make_scene: Make
     scene.say(actor, finished(ahead=True))
     ticket = actor.process.ticket
     scene.say(actor, Over(""))
-    assert (scene.bidder.free, scene.bidder.waiting) == (1, 0)
+    assert (scene.bidder.slots.free, scene.bidder.waiting) == (1, 0)
     assert not scene.jobs.leased(ticket)
 
 
@@ -211,7 +237,7 @@ def test_a_refusal_counts_against_the_worker_unless_all_would_refuse(
     scene = make_scene(1)
     actor = scene.connected(1)
     scene.say(actor, taken(1), JobRefused("no such program", everywhere))
-    assert (scene.bidder.penalty > 0, scene.bidder.free) == (slowed, 1)
+    assert (scene.bidder.penalty > 0, scene.bidder.slots.free) == (slowed, 1)
     assert scene.events() == ["accepted", "refused"]
     scene.say(actor, Free())
     assert actor.process.state is State.SPARE
@@ -221,10 +247,10 @@ def test_a_job_that_breaks_off_keeps_its_slot_until_its_process_has_ended(make_s
     scene = make_scene(1)
     actor = scene.running(1)
     scene.say(actor, Broken("client gave up"))
-    assert (actor.process.state, scene.bidder.free) == (State.BROKEN, 0)
+    assert (actor.process.state, scene.bidder.slots.free) == (State.BROKEN, 0)
     actor.die(CLEAN_END)
     scene.hear(actor)
-    assert (scene.bidder.free, len(scene.jobs)) == (1, 0)
+    assert (scene.bidder.slots.free, len(scene.jobs)) == (1, 0)
     assert scene.alerts.ended_jobs == [("alert of 127.0.0.1", None)]
     assert scene.events() == ["accepted", "started", "broken"]
 
@@ -237,7 +263,7 @@ def test_a_process_that_dies_in_a_later_job_closes_that_one(make_scene: MakeScen
     actor.die()
     scene.hear(actor)
     assert scene.alerts.ended_jobs == [("alert of 127.0.0.1", 0), ("alert of 127.0.0.1", None)]
-    assert scene.bidder.free == 1
+    assert scene.bidder.slots.free == 1
     assert len(scene.jobs) == 0
     line = scene.lines()[-1]
     assert (line["event"], line["job"]) == ("broken", f"{2:032x}")
@@ -253,7 +279,7 @@ def test_a_process_that_dies_without_a_job_frees_its_slot(make_scene: MakeScene,
         scene.say(actor, taken(1), ProgramStarted(1), *before)
     actor.die()
     scene.hear(actor)
-    assert (scene.bidder.free, len(scene.jobs)) == (1, 0)
+    assert (scene.bidder.slots.free, len(scene.jobs)) == (1, 0)
     assert ("broken" in scene.events()) == (not before)
 
 
@@ -267,9 +293,9 @@ def test_a_process_that_lets_go_late_does_not_take_the_slot_of_another_with_the_
     second = scene.connected(1, NOW + 5.0)
     assert second is not first
     scene.say(first, Free())
-    assert scene.bidder.reserved_count == 1
+    assert scene.bidder.slots.reserved == 1
     scene.say(second, taken(2), ProgramStarted(1))
-    assert scene.bidder.running == 1
+    assert scene.bidder.slots.running == 1
 
 
 # processes
@@ -305,6 +331,6 @@ def test_a_worker_that_stops_lets_a_job_end_that_was_offered_ahead(make_scene: M
     actor = ahead(scene, 1)
     scene.jobs.stop()
     scene.say(actor, finished(ahead=True), taken(2), ProgramStarted(1))
-    assert (actor.words[2:], scene.bidder.running) == ([Word.LAST, Word.LAST], 1)
+    assert (actor.words[2:], scene.bidder.slots.running) == ([Word.LAST, Word.LAST], 1)
     scene.say(actor, finished())
-    assert scene.bidder.free == 1
+    assert scene.bidder.slots.free == 1

@@ -1,0 +1,81 @@
+"""Whose turn it is: the lottery of those that wait for a slot, and the rests of a slowed worker.
+
+Contract: announcements that are READY are in the lottery from `add` to `discard`; `due` says when the next one may be
+taken, `take` takes it.  One that is drawn while this worker rests from the jobs of its client is postponed: it is
+DELAYED until its time has come, or until `recovered`.  Pure.
+"""
+
+from __future__ import annotations
+
+from math import inf
+
+from cexec.protocol.decisions.lottery import Waiting
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from cexec.protocol.decisions.remembered import Remembered, RememberedAnnouncement
+    from cexec.protocol.decisions.reputation import Reputation
+
+
+class Turns:
+    """The announcements of one worker that wait for a slot."""
+
+    __slots__ = ("_announcements", "_postponed", "_reputation", "_waiting")
+
+    def __init__(self, random: Callable[[], float], announcements: Remembered, reputation: Reputation) -> None:
+        self._announcements = announcements
+        self._reputation = reputation
+        self._waiting = Waiting(random)
+        self._postponed: dict[bytes, RememberedAnnouncement] = {}
+
+    def __len__(self) -> int:
+        """Counts those in the lottery."""
+        return len(self._waiting)
+
+    def add(self, announcement: RememberedAnnouncement) -> None:
+        """Lets one take part, because its time has come."""
+        announcement.wait()
+        self._postponed.pop(announcement.identity, None)
+        targeted = announcement.targeted and not announcement.leased
+        self._waiting.add(announcement.identity, announcement.weight, targeted=targeted)
+        self._announcements.arm(announcement)
+
+    def discard(self, announcement: RememberedAnnouncement) -> None:
+        """Takes one out, also if it was postponed; or does nothing."""
+        self._waiting.discard(announcement.identity)
+        self._postponed.pop(announcement.identity, None)
+
+    def due(self, now: float) -> float:
+        """Returns the time at which the next one may be taken, or inf if none waits."""
+        return self._next(now)[1] if self._waiting else inf
+
+    def take(self, now: float) -> RememberedAnnouncement | None:
+        """Draws one that may be taken now."""
+        while self._waiting:
+            targeted, due = self._next(now)
+            if now < due:
+                break
+            announcement = self._announcements.get(self._waiting.draw(targeted=targeted))
+            assert announcement is not None  # what waits is remembered
+            for_us = announcement.targeted and not announcement.leased
+            held_until = self._reputation.client_held_until(announcement.origin.client, now, targeted=for_us)
+            if now >= held_until:
+                return announcement
+            announcement.postpone(held_until)
+            self._postponed[announcement.identity] = announcement
+            self._announcements.arm(announcement)
+        return None
+
+    def recovered(self) -> None:
+        """Ends all rests."""
+        for announcement in list(self._postponed.values()):
+            self.add(announcement)
+
+    def _next(self, now: float) -> tuple[bool, float]:
+        """Returns if only targeted ones are drawn next, and when; a slowed worker leaves the others to rivals first."""
+        held_until = self._reputation.held_until(now)
+        if now < held_until and self._waiting.any_targeted:
+            return True, self._reputation.held_until(now, targeted=True)
+        return False, held_until

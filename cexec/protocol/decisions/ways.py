@@ -1,0 +1,84 @@
+"""The ways to one client: the addresses that copies of its announcement came from.
+
+Contract: `hear` takes a copy; `order` returns the ways, the best one first; `next_way` returns the way to be tried now,
+`failed` says that a connection by it failed.  At most MAXIMUM_WAYS are kept.  A way is *dead* if it was not heard for
+WAY_LIFETIME, or has failed since its last copy: it comes last and makes room first.  Of living ways the nearest is the
+best, and of equally near ones the one that was heard last, because a relay that was restarted has a new address.
+Pure; times are seconds of a monotonic clock.  docs/protocol.md section 2.2.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Generic, TypeVar
+
+if TYPE_CHECKING:
+    from typing import Any, TypeAlias
+
+    Address: TypeAlias = tuple[Any, ...]
+
+MAXIMUM_WAYS = 4  # (ours) to one client that are kept: a host has few interfaces and relays between
+WAY_LIFETIME = 10.0  # seconds (ours) without a copy after which a way is dead: a client sends one every 5 s
+
+Origin = TypeVar("Origin")
+
+
+class Way(Generic[Origin]):
+    """One way.  `address` is where the client waits for connections, `origin` is the caller's."""
+
+    __slots__ = ("address", "failed", "failures", "heard", "hops", "origin")
+
+    def __init__(self, address: Address, hops: int, origin: Origin, heard: float) -> None:
+        self.address = address
+        self.hops = hops  # that its last copy had left: more are nearer
+        self.origin = origin
+        self.heard = heard
+        self.failed = False  # since the last copy
+        self.failures = 0
+
+    def living(self, now: float) -> bool:
+        return not self.failed and now - self.heard < WAY_LIFETIME
+
+    def rank(self, now: float) -> tuple[bool, int, float]:
+        """Returns the key by which ways are compared; the best one has the greatest."""
+        return self.living(now), self.hops, self.heard
+
+
+class Ways(Generic[Origin]):
+    """All ways to one client; there is at least one from the first copy on."""
+
+    __slots__ = ("_ways",)
+
+    def __init__(self) -> None:
+        self._ways: list[Way[Origin]] = []
+
+    def hear(self, address: Address, hops: int, origin: Origin, now: float) -> None:
+        """Takes a copy, which came by a known way or by one more."""
+        known = self._find(address)
+        if known is not None:
+            known.hops, known.origin, known.heard, known.failed = hops, origin, now, False
+            return
+        self._ways.append(Way(address, hops, origin, now))
+        if len(self._ways) > MAXIMUM_WAYS:
+            self._ways.remove(min(self._ways, key=lambda way: way.rank(now)))
+
+    def order(self, now: float) -> list[Way[Origin]]:
+        """Returns all ways, the best one first."""
+        return sorted(self._ways, key=lambda way: way.rank(now), reverse=True)
+
+    def next_way(self, now: float) -> Way[Origin] | None:
+        """Returns the best way that has not failed since its last copy, or None."""
+        return next((way for way in self.order(now) if not way.failed), None)
+
+    def untried(self, now: float) -> bool:
+        """Returns True if there is a living way by which no connection has ever failed."""
+        return any(way.living(now) and not way.failures for way in self._ways)
+
+    def failed(self, address: Address) -> None:
+        """Notes that a connection to this address failed."""
+        known = self._find(address)
+        if known is not None:
+            known.failed = True
+            known.failures += 1
+
+    def _find(self, address: Address) -> Way[Origin] | None:
+        return next((way for way in self._ways if way.address == address), None)

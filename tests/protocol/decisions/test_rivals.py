@@ -1,0 +1,121 @@
+"""The rivals for whose sake a slowed worker rests, and those for whose sake it does not."""
+
+from __future__ import annotations
+
+import pytest
+
+from cexec.protocol.decisions.rivals import (
+    CLAIM_LIFETIME,
+    LIFETIME,
+    MAXIMUM_REMEMBERED,
+    YIELDING,
+    YIELDING_TO_HEALTHY,
+    Rivals,
+    RivalWord,
+)
+
+REST, SHORTEST = 2.0, 1.0
+CLOCK = 1_700_000_000_000.0  # of a rival, milliseconds
+
+
+def word(
+    rival: bytes = b"rival", at: float = 0.0, *, completed: bool = True, job: bytes = b"job", clock: float | None = None
+) -> RivalWord:
+    clock = CLOCK + 1000 * at if clock is None else clock
+    return RivalWord(rival, job=job, completed=completed, clock=clock, said_at=at)
+
+
+def rest(rivals: Rivals, since: float = 0.0, seconds: float = REST) -> float:
+    """The seconds that a rest takes."""
+    return rivals.rest_until(since, shortest=SHORTEST, rest=seconds) - since
+
+
+def test_rest_is_short_without_rivals_longer_after_a_claim_and_longest_beside_a_healthy_rival() -> None:
+    rivals = Rivals()
+    assert rest(rivals) == SHORTEST
+    rivals.took_a_job(b"job", 0.0)
+    assert rest(rivals) == CLAIM_LIFETIME
+    assert rest(rivals, seconds=0.5) == YIELDING * 0.5
+    rivals.told(word(), 0.0)
+    assert rest(rivals) == YIELDING_TO_HEALTHY * REST
+    assert rest(rivals, seconds=20.0) == LIFETIME
+
+
+def test_a_rest_ends_when_the_last_healthy_rival_has_done_nothing_for_a_minute() -> None:
+    rivals = Rivals()
+    rivals.told(word(b"a", 0.0), 0.0)
+    rivals.told(word(b"b", 10.0), 10.0)
+    assert rest(rivals, since=55.0, seconds=5.0) == 15.0
+    assert rest(rivals, since=LIFETIME + 10.0) == SHORTEST
+
+
+def test_a_rival_that_abandons_a_job_is_no_reason_to_rest_until_it_completes_one() -> None:
+    """Regression: after all connections were reset, every worker rested for the sake of rivals that rested, too."""
+    rivals = Rivals()
+    for rival in (b"a", b"b"):
+        rivals.told(word(rival, 0.0), 0.0)
+        rivals.told(word(rival, 1.0, completed=False), 1.0)
+    assert rest(rivals, since=1.0) == SHORTEST
+    rivals.told(word(b"b", 2.0), 2.0)
+    assert rest(rivals, since=1.0) == YIELDING_TO_HEALTHY * REST
+
+
+def test_a_rival_that_has_left_is_no_reason_to_rest() -> None:
+    rivals = Rivals()
+    rivals.told(word(), 0.0)
+    rivals.left(b"rival")
+    rivals.left(b"stranger")
+    assert rest(rivals) == SHORTEST
+
+
+@pytest.mark.parametrize("completed", [True, False])
+def test_a_claim_counts_until_its_worker_says_how_the_job_ended(completed: bool) -> None:
+    rivals = Rivals()
+    rivals.took_a_job(b"job", 0.0)
+    rivals.took_a_job(b"other", 0.0)
+    rivals.told(word(job=b"job", completed=completed), 0.5)
+    rivals.left(b"rival")
+    assert rest(rivals) == CLAIM_LIFETIME
+    rivals.told(word(at=0.6, job=b"other", completed=completed), 0.6)
+    rivals.left(b"rival")
+    assert rest(rivals) == SHORTEST
+
+
+def test_a_lost_job_of_a_lease_ends_a_claim_which_named_another_job() -> None:
+    rivals = Rivals()
+    rivals.took_a_job(b"announced", 0.0)
+    rivals.told(word(job=b"done before", completed=True), 0.1)
+    rivals.left(b"rival")
+    assert rest(rivals) == CLAIM_LIFETIME
+    rivals.told(word(at=1.0, job=b"of the lease", completed=False), 1.0)
+    assert rest(rivals) == SHORTEST
+
+
+def test_replayed_words_change_nothing() -> None:
+    """Regression: two recorded alerts, replayed, made a worker rest."""
+    rivals = Rivals()
+    old, lost = word(at=0.0), word(at=1.0, completed=False)
+    assert rivals.told(old, 0.0)
+    assert rivals.told(lost, 1.0)
+    assert not rivals.told(old, 2.0)
+    assert rest(rivals, since=2.0) == SHORTEST
+    fresh = Rivals()  # of a worker that has not heard them the first time
+    assert not fresh.told(word(at=0.0), LIFETIME)
+    assert rest(fresh, since=LIFETIME) == SHORTEST
+
+
+def test_words_from_the_future_change_nothing() -> None:
+    rivals = Rivals()
+    assert not rivals.told(word(at=3600.0), 0.0)
+    assert rivals.told(word(at=30.0), 0.0)  # a clock that is a little wrong
+    assert rest(rivals, since=0.0, seconds=20.0) == LIFETIME
+
+
+def test_memory_is_bounded() -> None:
+    rivals = Rivals()
+    for number in range(2 * MAXIMUM_REMEMBERED):
+        rivals.told(word(b"%d" % number), 0.0)
+        rivals.took_a_job(b"%d" % number, 0.0)
+    for number in range(MAXIMUM_REMEMBERED):
+        assert rivals.told(word(b"%d" % number, clock=0.0), 0.0)  # forgotten: so this is not older than another
+    assert not rivals.told(word(b"%d" % (MAXIMUM_REMEMBERED - 1), clock=-1.0), 0.0)

@@ -1,0 +1,50 @@
+"""The wall clock, which a person may set at any time, tells when something was; it never measures how long it took."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+ROOT = Path(__file__).parent.parent
+# The modules that read it, and why a duration is not what they want of it.
+READERS = {
+    "client/search/failure_alert.py": "the time of an alert",
+    "client/search/inquiry.py": "how far the clocks of workers differ from ours",
+    "client/search/search.py": "the dates of certificates",
+    "cmap/run/task_run.py": "the Starttime of the joblog",
+    "cmap/setup.py": "the start of a run, in the journal",
+    "cmap/watch/explain.py": "the time of a note, which another process reads",
+    "commands/cexec.py": "the dates of certificates",
+    "commands/cmap.py": "the dates of certificates",
+    "commands/cmap_watch.py": "the day of an attempt, and how long one runs that another process has begun",
+    "commands/cps.py": "the dates of certificates",
+    "commands/cservice.py": "the dates of certificates",
+    "logger/reporter.py": "the time of a line",
+    "system/process/orphans.py": "the age of a file",
+    "system/storage/eventlog.py": "the time of a line",
+    "worker/discovery/alert_sender.py": "the time of an alert",
+    "worker/discovery/answers.py": "the worker's clock, for those who compare it",
+    "worker/discovery/listener.py": "the dates of certificates",
+    "worker/discovery/presence_sender.py": "the worker's clock, for those who compare it",
+}
+
+
+def test_only_these_modules_read_the_wall_clock() -> None:
+    found = {
+        str(path.relative_to(ROOT / "cexec"))
+        for path in (ROOT / "cexec").rglob("*.py")
+        if any(map(_is_wall_clock, ast.walk(ast.parse(path.read_text(encoding="utf-8")))))
+    }
+    assert found == set(READERS)
+
+
+def _is_wall_clock(node: ast.AST) -> bool:
+    """True for `time.time` and for `from time import time`."""
+    if isinstance(node, ast.ImportFrom):
+        return node.module == "time" and any(name.name.startswith("time") for name in node.names)
+    return (
+        isinstance(node, ast.Attribute)
+        and node.attr in ("time", "time_ns")
+        and isinstance(node.value, ast.Name)
+        and node.value.id == "time"
+    )
