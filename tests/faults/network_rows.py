@@ -57,7 +57,7 @@ def damage_with_good_checksums(scene: Scene) -> None:
     lasting(scene, forge=0.01)
 
 
-@row("connections reset", NETWORK, "all connections of all hosts are reset at one moment, three times")
+@row("connections reset", NETWORK, "all connections of all hosts are reset at one moment, three times", quick=True)
 def connections_reset(scene: Scene) -> None:
     for _ in range(3):
         scene.work(8)
