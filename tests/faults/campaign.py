@@ -18,7 +18,7 @@ from tests.faults.rows import Row
 from tests.faults.scene import PATIENCE, Footprint, Scene
 from tests.waiting import comes_true
 
-BEFORE = 3  # successes of each lane before the first fault
+BEFORE = 2  # successes of each lane before the first fault
 MEMORY_GROWTH = 20_000_000  # bytes by which a cservice may grow: announcements are remembered, payloads are not
 
 

@@ -54,7 +54,7 @@ def killed(scene: Scene) -> None:
 @row("stopped for 4 s", CLIENT, "SIGSTOP of every client (`cexec`, `--all`, `cmap`) for 4 s, twice")
 def stopped(scene: Scene) -> None:
     for _ in range(2):
-        scene.work(6)
+        scene.work()
         with scene.fault(len(scene.load.lanes)):
             for lane in scene.load.lanes:
                 scene.load.signal(lane, signal.SIGSTOP)

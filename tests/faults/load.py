@@ -36,7 +36,7 @@ class Plan:
     small: int = 2  # lanes of small jobs
     piped: int = 1  # lanes of small jobs whose output is a pipe
     bulk: tuple[int, ...] = (payloads.HUGE, payloads.LARGE)  # bytes of the jobs of the one lane of large jobs, in turn
-    tasks: int = 16  # of a run of cmap, of which there is one after the other
+    tasks: int = 8  # of a run of cmap, of which there is one after the other
     everywhere: bool = True  # a lane of `cexec --all`
     others: tuple[Callable[[Lane], None], ...] = ()  # lanes of a row's own
     options: tuple[str, ...] = ()  # of cexec

@@ -17,13 +17,13 @@ LIGHT = Plan(bulk=(5_000_000,))
 def lasting(scene: Scene, **settings: float) -> None:
     """The client's cable is bad for PHASE."""
     with BadCable(scene.lab, scene.client) as cable:
-        scene.work(4)
+        scene.work()
         with scene.fault():
             cable.set(**settings)
             scene.last(PHASE)
-            scene.work(4)
+            scene.work()
             cable.set()
-        scene.work(4)
+        scene.work()
 
 
 @row("datagrams lost", NETWORK, "every host loses 30 % of the datagrams that come")
@@ -60,7 +60,7 @@ def damage_with_good_checksums(scene: Scene) -> None:
 @row("connections reset", NETWORK, "all connections of all hosts are reset at one moment, three times", quick=True)
 def connections_reset(scene: Scene) -> None:
     for _ in range(3):
-        scene.work(8)
+        scene.work()
         with scene.fault():
             for host in scene.lab.hosts:
                 host.run(["ss", "-K", "state", "established"], capture_output=True, check=True)
@@ -68,7 +68,7 @@ def connections_reset(scene: Scene) -> None:
 
 @row("connections refused", NETWORK, "for 3 s the client's host answers every packet of TCP with a reset")
 def connections_refused(scene: Scene) -> None:
-    scene.work(8)
+    scene.work()
     with scene.fault():
         scene.client.nft(
             "add table inet lab",
@@ -82,7 +82,7 @@ def connections_refused(scene: Scene) -> None:
 @row("link flaps", NETWORK, "the client's link is down for 5 s and up for 5 s, three times")
 def link_flaps(scene: Scene) -> None:
     for _ in range(3):
-        scene.work(4)
+        scene.work()
         with scene.fault():
             scene.client.link(up=False)
             scene.last(5.0)
@@ -93,7 +93,7 @@ def link_flaps(scene: Scene) -> None:
 @row("partition", NETWORK, "packets between the client and two of three workers are lost for 5 s, three times")
 def partition(scene: Scene) -> None:
     for _ in range(3):
-        scene.work(4)
+        scene.work()
         with scene.fault():
             cut = [worker.host for worker in scene.workers[1:]]
             for host in cut:
@@ -120,7 +120,7 @@ def small_packets(scene: Scene) -> None:
 
 @row("black hole", NETWORK, "packets to the client of more than 700 bytes are lost without a word for 6 s", plan=LIGHT)
 def black_hole(scene: Scene) -> None:
-    scene.work(4)
+    scene.work()
     with scene.fault():
         scene.client.drop(100, "meta l4proto tcp meta length > 700")
         scene.last(PHASE)
@@ -153,6 +153,6 @@ for number in range(int(sys.argv[1])):
 def flood(scene: Scene) -> None:
     stranger = scene.lab.host(scene.layout.logger)
     for count, pause in ((5_000, 0.0), (50_000, 0.01)):
-        scene.work(4)
+        scene.work()
         with scene.fault(count):
             stranger.run([sys.executable, "-c", GARBAGE, str(count), str(pause)], check=True)

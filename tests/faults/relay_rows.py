@@ -14,10 +14,10 @@ PARALLEL = Layout(networks=((1, 11, 12), (11, 12, 3, 4, 9)), workers=(3, 4), rel
      layout=PARALLEL)  # fmt: skip
 def relay_killed(scene: Scene) -> None:
     for number in range(3):
-        scene.work(6)
+        scene.work()
         with scene.fault():
             scene.relays[number % 2].kill()
-        scene.work(6)
+        scene.work()
         scene.relays[number % 2] = scene.relay(scene.layout.relays[number % 2])
 
 
@@ -25,7 +25,7 @@ def relay_killed(scene: Scene) -> None:
      layout=RELAYED)  # fmt: skip
 def relay_restarted(scene: Scene) -> None:
     for _ in range(3):
-        scene.work(6)
+        scene.work()
         with scene.fault():
             scene.relays[0].kill()
             scene.last(1.0)
@@ -37,7 +37,7 @@ def relay_restarted(scene: Scene) -> None:
      plan=Plan(bulk=(5_000_000,), tasks=0, everywhere=False))  # fmt: skip
 def relay_restarted_while_jobs_wait(scene: Scene) -> None:
     for _ in range(2):
-        scene.work(6)
+        scene.work()
         with scene.fault():
             scene.relays[0].kill()
             scene.last(1.0)
@@ -49,11 +49,11 @@ def relay_restarted_while_jobs_wait(scene: Scene) -> None:
      layout=PARALLEL)  # fmt: skip
 def two_relays_killed(scene: Scene) -> None:
     for _ in range(2):
-        scene.work(6)
+        scene.work()
         with scene.fault():
             for relay in scene.relays:
                 relay.kill()
             scene.last(1.0)
             scene.relays[1] = scene.relay(scene.layout.relays[1])
-        scene.work(6)
+        scene.work()
         scene.relays[0] = scene.relay(scene.layout.relays[0])

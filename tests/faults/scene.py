@@ -199,7 +199,7 @@ class Scene:
         """Lets a fault last."""
         time.sleep(seconds)
 
-    def work(self, jobs: int = 6) -> None:
+    def work(self, jobs: int = 4) -> None:
         """Waits until so many more clients have ended, and no lane still feels the faults that are over."""
         wanted = self.load.done + jobs
         wait_until(lambda: self.load.done >= wanted or self.load.errors, PATIENCE)

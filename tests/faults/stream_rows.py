@@ -11,8 +11,8 @@ from tests.faults.tamper import CUT, DIRECTIONS, FLIP, REPLAY, RESET, TO_CLIENT
 LAYOUT = Layout(networks=((1, 2), (2, 3, 4, 9)), workers=(3, 4), bad_relay=2)
 PLAN = Plan(bulk=(5_000_000,), everywhere=False, options=("--retries", "5"))
 LENGTH = 1_600  # bytes that a small session has in each direction
-PLACES = 16  # in each direction
-FEW_PLACES = 6
+PLACES = 8  # in each direction
+FEW_PLACES = 4
 
 
 def damage(
@@ -26,22 +26,22 @@ def damage(
                 scene.bad_relay.damage(what, direction, place * length // places)
 
 
-@row("cut", STREAM, "FIN at 32 places of a small session, both directions", layout=LAYOUT, plan=PLAN)
+@row("cut", STREAM, "FIN at 16 places of a small session, both directions", layout=LAYOUT, plan=PLAN)
 def cut(scene: Scene) -> None:
     damage(scene, CUT)
 
 
-@row("reset", STREAM, "a reset at 32 places of a small session, both directions", layout=LAYOUT, plan=PLAN)
+@row("reset", STREAM, "a reset at 16 places of a small session, both directions", layout=LAYOUT, plan=PLAN)
 def reset(scene: Scene) -> None:
     damage(scene, RESET)
 
 
-@row("one bit", STREAM, "one bit is flipped at 32 places of a small session", layout=LAYOUT, plan=PLAN)
+@row("one bit", STREAM, "one bit is flipped at 16 places of a small session", layout=LAYOUT, plan=PLAN)
 def one_bit(scene: Scene) -> None:
     damage(scene, FLIP)
 
 
-@row("one bit of a large job", STREAM, "one bit is flipped at 12 places of 5 MB", layout=LAYOUT, plan=PLAN)
+@row("one bit of a large job", STREAM, "one bit is flipped at 8 places of 5 MB", layout=LAYOUT, plan=PLAN)
 def one_bit_of_a_large_job(scene: Scene) -> None:
     damage(scene, FLIP, length=LARGE, places=FEW_PLACES)
 

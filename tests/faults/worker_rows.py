@@ -82,7 +82,7 @@ def killed_before_exit(scene: Scene) -> None:
 @row("job process killed", WORKER, "SIGKILL of the job processes alone, as the kernel does when memory is short")
 def job_process_killed(scene: Scene) -> None:
     for _ in range(2 * KILLS):
-        scene.work(4)
+        scene.work()
         worker = max(scene.workers, key=lambda one: len(one.processes()))
         children = [process for process in worker.processes() if process.pid != worker.service.pid]
         with scene.fault(len(children)):
@@ -93,7 +93,7 @@ def job_process_killed(scene: Scene) -> None:
 @row("stopped for 30 s", WORKER, "SIGSTOP of a worker with all its processes for 30 s; its output comes late")
 def stopped(scene: Scene) -> None:
     worker = scene.workers[0]
-    scene.work(10)
+    scene.work()
     processes = [psutil.Process(pid) for pid in worker.service.pids()]
     with scene.fault():
         for process in processes:
@@ -106,7 +106,7 @@ def stopped(scene: Scene) -> None:
 @row("host vanishes", WORKER, "the link of a worker's host is down for 20 s, so that no FIN comes")
 def host_vanishes(scene: Scene) -> None:
     worker = scene.workers[0]
-    scene.work(10)
+    scene.work()
     with scene.fault():
         worker.host.link(up=False)
         scene.last(VANISHED)
@@ -116,7 +116,7 @@ def host_vanishes(scene: Scene) -> None:
 @row("no descriptors", WORKER, "EMFILE: the limit of descriptors of all but one cservice is what they have, for 3 s")
 def no_descriptors(scene: Scene) -> None:
     for _ in range(2):
-        scene.work(6)
+        scene.work()
         limits = {}
         with scene.fault(len(scene.workers) - 1):
             for worker in scene.workers[1:]:
@@ -132,7 +132,7 @@ def no_descriptors(scene: Scene) -> None:
 @row("restarted with jobs running", WORKER, "SIGTERM twice, which ends running jobs, and a new start")
 def restarted(scene: Scene) -> None:
     for number in range(KILLS):
-        scene.work(6)
+        scene.work()
         worker = scene.workers[number % len(scene.workers)]
         with scene.fault():
             worker.service.signal(signal.SIGTERM)
