@@ -50,7 +50,8 @@ campaign: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) $(BIN)/python -m pytest -m campaign --durations=0 $(PYTEST_ARGS)
 
 faults: $(STAMP)
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) $(BIN)/python -m tests.faults --rows '$(ROWS)' $(if $(TABLE),--table $(TABLE))
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) unshare --mount --propagation private \
+		$(BIN)/python -m tests.faults --rows '$(ROWS)' $(if $(TABLE),--table $(TABLE))
 
 busy: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) tests/busy.sh $(BIN)/python $(RUNS) $(PYTEST_ARGS)

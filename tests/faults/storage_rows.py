@@ -7,9 +7,9 @@ import subprocess
 from pathlib import Path
 from time import monotonic
 
-from tests.faults.disks import PowerlessDisk, enlarge, small_disk
 from tests.faults.kept_run import KeptRun
 from tests.faults.load import Lane, Plan, Shape
+from tests.faults.mounts import PowerlessDisk, enlarge, small_disk
 from tests.faults.records import CAT, CEXEC, SUM
 from tests.faults.rows import STORAGE, row
 from tests.faults.scene import PATIENCE, Scene

@@ -1,22 +1,21 @@
 """Disks that fail: one that loses power, and one that is full.
 
 Contract: `PowerlessDisk` is an ext4 on a loop device; `cut_power` shuts it down as a loss of power does: what was not
-written is lost.  `with small_disk(path, size):` mounts a tmpfs.  Both need root, else `NoDisksError`.
+written is lost.  `with small_disk(path, size):` mounts a tmpfs.  Both need root, else `NoDisksError`.  `make faults`
+runs in a mount namespace of its own: a copy of a mount in another one would keep a file system that has no power.
 """
 
 from __future__ import annotations
 
-import fcntl
 import os
-import struct
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
-EXT4_IOC_SHUTDOWN = 0x8004587D  # <linux/fs.h>; since Linux 4.18 the same for ext4, f2fs and XFS
-WITHOUT_LOG = 2  # nothing is written any more, not even the journal of the file system
+from tests.disks import SHUT_DOWN
 
 
 class NoDisksError(OSError):
@@ -44,17 +43,13 @@ class PowerlessDisk:
         self._image.unlink()
 
     def mount(self) -> None:
-        _call("mount", "-o", "loop", os.fspath(self._image), os.fspath(self.path))
+        _call("mount", "-o", "loop,commit=300", os.fspath(self._image), os.fspath(self.path))
 
     def unmount(self) -> None:
         _call("umount", os.fspath(self.path))
 
     def cut_power(self) -> None:
-        fd = os.open(self.path, os.O_RDONLY)
-        try:
-            fcntl.ioctl(fd, EXT4_IOC_SHUTDOWN, struct.pack("I", WITHOUT_LOG))
-        finally:
-            os.close(fd)
+        _call(sys.executable, "-c", SHUT_DOWN, os.fspath(self.path))
 
 
 @contextmanager
