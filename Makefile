@@ -1,4 +1,5 @@
-# Targets: `make help`.  Variables: PYTHON, PYTEST_ARGS, ROWS, TABLE, RUNS, BENCH, PREFIX, DESTDIR.
+# Targets: `make help`.  Variables: PYTHON, PYTEST_ARGS, ROWS, TABLE, RUNS, BENCH, MUTANTS, SEED, MODULES, TARGET,
+# SECONDS, PREFIX, DESTDIR.
 
 PYTHON = python3
 PREFIX = /usr/local
@@ -7,6 +8,11 @@ PYTEST_ARGS =
 ROWS =
 TABLE =
 RUNS = 5
+MUTANTS = 600
+SEED = 1
+MODULES =
+TARGET =
+SECONDS = 10
 BENCH = $(sort $(wildcard benchmarks/bench_*.py))
 
 VENV = .venv
@@ -24,6 +30,8 @@ help:
 	@echo 'make campaign   the tests that take minutes each: full numbers; PYTEST_ARGS as above'
 	@echo 'make faults     the fault campaign; ROWS=regex chooses, TABLE=docs/reliability.md writes the results there'
 	@echo 'make busy       the tests of networks and of cmap, beside two busy loops; RUNS=5 times, PYTEST_ARGS as above'
+	@echo 'make mutants    mutates the protocol, runs its tests: MUTANTS=600 of SEED=1, MODULES=session chooses'
+	@echo 'make fuzz       each parser under libFuzzer for SECONDS=10; TARGET=regex chooses'
 	@echo 'make check      ruff, mypy, the import contracts, the man pages'
 	@echo 'make demo       a tour on this machine, in a virtual environment of its own'
 	@echo 'make bench      the benchmarks; BENCH=benchmarks/bench_one.py for one of them'
@@ -55,6 +63,16 @@ faults: $(STAMP)
 
 busy: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) tests/busy.sh $(BIN)/python $(RUNS) $(PYTEST_ARGS)
+
+# Only pure modules are mutated and their tests run, which do no input and output.
+mutants: $(STAMP)
+	$(BIN)/python -m tests.mutants --mutants '$(MUTANTS)' --seed '$(SEED)' --modules '$(MODULES)'
+
+$(VENV)/fuzzer: $(STAMP)
+	$(BIN)/python -m pip install --quiet --editable '.[fuzz]' && touch $@ || echo 'make: no atheris here' >&2
+
+fuzz: $(STAMP) $(VENV)/fuzzer
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) $(BIN)/python -m tests.fuzz --target '$(TARGET)' --seconds '$(SECONDS)'
 
 check: $(STAMP) man-lint
 	$(BIN)/ruff check .
@@ -103,4 +121,4 @@ clean:
 	rm -rf $(VENV) $(OLD) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find cexec tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help test campaign faults busy check man-lint demo bench install uninstall clean
+.PHONY: help test campaign faults busy mutants fuzz check man-lint demo bench install uninstall clean

@@ -62,8 +62,8 @@ def all_ended(clients: list[Client]) -> bool:
 def share_of_busy(seed: int, latency: tuple[float, float] = LATENCY) -> float:
     """Returns the share of a host with foreign load 1.0, beside an idle one, of 100 jobs, one after another."""
     network = Network(seed, latency)
-    Worker(network, "busy", load=1.0)
-    Worker(network, "idle")
+    for worker in (Worker(network, "busy", load=1.0), Worker(network, "idle")):
+        worker.bidder.competition.rival_heard(network.now)  # by the HELLO of the other one
     return jobs_by_worker(one_after_another(network, 100, 0.05, 0.5)).get("busy", 0) / 100
 
 

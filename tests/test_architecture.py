@@ -93,7 +93,7 @@ def test_every_link_leads_somewhere() -> None:
         ("a frame type", "cexec/protocol/connection/frames.py", "\nCONFIRM = "),
         ("the delay before a bid", "cexec/protocol/decisions/bid_delay.py", "LOAD_DELAY * load"),
         ("the message when a key is world-readable", "cexec/system/storage/keyfile.py", "by others; type: chmod 600"),
-        ("what a client makes of a refusal", "cexec/client/search/messages.py", "refuses: "),
+        ("what a client makes of a refusal, and of a withdrawal", "cexec/client/search/messages.py", "refuses: "),
         ("sizes, durations and counts (`1.5G`, `1m30s`)", "cexec/system/units.py", "def parse_size("),
         ("what `--halt` does", "cexec/cmap/run/policy.py", "class Halt"),
         ("the retry of a lost worker", "cexec/client/blocking/client.py", "running the job again"),

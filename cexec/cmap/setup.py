@@ -24,7 +24,8 @@ from cexec.cmap.results.appending import AppendFile
 from cexec.cmap.results.attempt_files import AttemptFiles, make_results_directory, sweep
 from cexec.cmap.results.collect import Collected, Concatenated, DelimitedResults, Joblog, JsonResults, Live, Printed
 from cexec.cmap.results.commit import Committer
-from cexec.cmap.results.journal import NEW, RESUME, Journal
+from cexec.cmap.results.journal import NEW, RESUME, RETRY_FAILED, Journal
+from cexec.cmap.results.journal_copy import copied
 from cexec.cmap.results.saver import Saver
 from cexec.cmap.results.syncing import Syncer
 from cexec.cmap.results.validate import Validator
@@ -37,7 +38,7 @@ from cexec.errors import UsageError
 from cexec.protocol.connection.frames import FIRST_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from typing import BinaryIO
 
     from cexec.client.aio.worker_search import Terms
@@ -96,20 +97,39 @@ class Setup:
         self._application, self._fingerprint = application, fingerprint + hashes
         self._token = os.urandom(TOKEN_SIZE).hex()
 
-    def dry_run(self) -> Iterable[int]:
-        """Returns the rows that would be run, in their order."""
-        if self._selection is None:
+    def dry_run(self) -> Iterator[int]:
+        """Yields the rows that would be run, in their order; the journal stays as it is."""
+        selection, state = self._selection, self._options.state
+        if selection is None:
             raise UsageError("--dry-run cannot be used with --pipe: the tasks are not known before")
-        self._check_rows(self._selection)
-        return self._selection
+        if self._mode == NEW:
+            self._check_rows(selection)
+            yield from selection
+            return
+        if self._mode == RETRY_FAILED and not os.path.exists(state):
+            raise UsageError(f"{RETRY_FAILED} needs the journal of an earlier run, but there is no {state}")
+        with copied(state) as path:
+            self.journal = self._open_journal(path)
+            try:
+                worklist = self._make_worklist(skip=lambda number: None)
+                self._rules.finished = worklist.is_done
+                self._check_rows(selection)
+                for number in worklist.numbers():
+                    yield number
+                    worklist.close(number)
+            finally:
+                self.journal.close()
+                self.journal = None
+            if worklist.failure is not None:
+                raise worklist.failure
 
     def open(self) -> None:
         """Looks at every row, and opens what results go to."""
         options = self._options
         if options.state:
-            self.journal = self._open_journal()
+            self.journal = self._open_journal(options.state)
             self._token = self.journal.token
-        self._worklist = self._make_worklist()
+        self._worklist = self._make_worklist(skip=lambda number: self.saver.skip(number))
         self._rules.finished, self._rules.may_write = self._worklist.is_done, True
         if self._mode != NEW:
             self._sweep()
@@ -138,7 +158,7 @@ class Setup:
             worklist=self._worklist,
             saver=self.saver,
             total=self.total,
-            files=lambda task: AttemptFiles(task, self._token, self._rules.kept_in),
+            files=lambda task: AttemptFiles(task, self._token, self._rules.kept_in, replace=self._rules.overwrite),
             live=(lambda task: Live(live, task, tag=options.tag)) if options.line_buffer else None,
             sequence=options.term_seq,
             program=self.program,
@@ -225,11 +245,11 @@ class Setup:
         seed = int.from_bytes(os.urandom(8), "big")
         return Selection(len(self._table), chosen=options.rows, order=options.order, seed=seed)
 
-    def _open_journal(self) -> Journal:
+    def _open_journal(self, path: str) -> Journal:
         options = self._options
         numbered = bool(self._rules.kept_in) or any("#" in t.used for t in self.plan.result_templates)
         return Journal(
-            options.state,
+            path,
             self._mode,
             now=time.time(),
             sync=not options.no_sync,
@@ -237,7 +257,7 @@ class Setup:
             repeat_once=options.repeat_once,
         )
 
-    def _make_worklist(self) -> Worklist:
+    def _make_worklist(self, skip: Callable[[int], None]) -> Worklist:
         options, blocks = self._options, None
         if self._selection is None:
             end = DEFAULT_END if options.recend is None else options.recend
@@ -249,7 +269,7 @@ class Setup:
             journal=self.journal,
             application=self._application,
             fingerprint=self._fingerprint,
-            skip=lambda number: self.saver.skip(number),
+            skip=skip,
             check=lambda task: check_block_task(task, self._rules),
             numbered=bool(self._rules.kept_in),
         )

@@ -123,9 +123,12 @@ class Finds:
         self._gone: list[Sockaddr] = []
 
     def hear(self, what: str, rest: str) -> None:
-        """A line of the process, FOUND or LOST."""
-        host, scope, port = rest.split(" ")
-        sockaddr: Sockaddr = (host, int(port), 0, int(scope)) if ":" in host else (host, int(port))
+        """A line of the process, FOUND or LOST; one of any other form is passed over."""
+        try:
+            host, scope, port = rest.split(" ")
+            sockaddr: Sockaddr = (host, int(port), 0, int(scope)) if ":" in host else (host, int(port))
+        except ValueError:
+            return
         if what == LOST and sockaddr in self._known:
             self._known.remove(sockaddr)
             self._gone.append(sockaddr)

@@ -71,9 +71,13 @@ class Outcome:
 class Setting:
     """One job: its files, its streams, and both ends of the connection."""
 
-    def __init__(self, directory: Path, *, stdin: bytes, once: bool, output: str, fetch: bool, program: bool) -> None:
+    def __init__(
+        self, directory: Path, *, stdin: bytes, once: bool, output: str, fetch: bool, program: bool, packed: bool
+    ) -> None:
+        """`packed`: a record may hold several frames."""
         (directory / "in").write_bytes(stdin)
         self.stdin = stdin
+        self._packed = packed
         self.fetched = directory / "fetched"
         self.output = Path(output) if output else directory / "out"
         self.input_fd = os.open(directory / "in", os.O_RDONLY)
@@ -102,7 +106,7 @@ class Setting:
             theirs, _ = listener.accept()
         ours.setblocking(False)
         theirs.settimeout(PATIENCE)
-        one, other = record_pair(sodium.aead_names()[0])
+        one, other = record_pair(sodium.aead_names()[0], packed=self._packed)
         session = Session(worker=False, now=0.0)
         go = Go(job_id=JOB_ID, attempt=1, streams=streams)
         peer = Peer(theirs, other, go)

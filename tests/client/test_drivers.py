@@ -48,10 +48,11 @@ def run(driver: str, tmp_path: Path) -> Run:
         once: bool = False,
         fetch: bool = False,
         program: bool = False,
+        packed: bool = False,
         fails: int = 0,
     ) -> Outcome:
         output = "/dev/full" if fails and driver == "blocking" else ""
-        setting = Setting(tmp_path, stdin=stdin, once=once, output=output, fetch=fetch, program=program)
+        setting = Setting(tmp_path, stdin=stdin, once=once, output=output, fetch=fetch, program=program, packed=packed)
         try:
             outcome = DRIVERS[driver](setting, play, fails)
         finally:
@@ -231,8 +232,9 @@ FOLLOWING: dict[str, tuple[list[bytes], bytes]] = {
 }
 
 
+@pytest.mark.parametrize("packed", [False, True])
 @pytest.mark.parametrize("following", FOLLOWING)
-def test_a_complete_result_is_kept_whatever_follows_it(run: Run, following: str) -> None:
+def test_a_complete_result_is_kept_whatever_follows_it(run: Run, following: str, packed: bool) -> None:
     more, raw = FOLLOWING[following]
 
     def play(peer: Peer) -> None:
@@ -240,7 +242,7 @@ def test_a_complete_result_is_kept_whatever_follows_it(run: Run, following: str)
         peer.exit_and(*more, status=3, raw=raw)
         peer.wait_for_end()
 
-    outcome = run(play)
+    outcome = run(play, packed=packed)
     assert (outcome.status, outcome.output) == (3, STDIN.upper())
 
 

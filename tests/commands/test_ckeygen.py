@@ -494,7 +494,7 @@ def test_show_of_what_is_no_key_is_101(run: Run) -> None:
     ("arguments", "message"),
     [
         ([], "the name of the application's key is missing; see ckeygen --help"),
-        ([""], "the name of the application's key is missing; see ckeygen --help"),
+        ([""], "APP is empty; is a variable of the shell not set?"),
         (["a", "b", "c"], "got unexpected extra argument (c); see ckeygen --help"),
         (["-x", "app"], "no such option '-x'; see ckeygen --help"),
         (["--show"], "option '--show' requires an argument; see ckeygen --help"),

@@ -13,7 +13,8 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import DEADLINE, Cluster
-from tests.environment import ROOT, local_environment
+from tests.environment import ROOT, command, local_environment
+from tests.service import Application, Service
 
 # Tells everything that a program is given: arguments, variables, files of its directory, standard input.
 TELL = (
@@ -126,3 +127,42 @@ def test_many_rows_are_begun_at_once(
             process.kill()
         else:
             assert process.wait(DEADLINE) == status
+
+
+def test_a_dry_run_that_goes_on_has_the_tasks_that_are_left(cluster: Cluster, directory: Path) -> None:
+    """Regression: the commands of tasks that were done were printed, too."""
+    os.chdir(directory)
+    words = ("--state", "s", "--peer", "RUN=test $1 != bad; ", "--stdout", "{}.out", "--", "{}", ":::")
+    assert cluster.run(*words, "good", "bad").status == 1
+    before = Path("s").read_bytes()
+    for option, left in (
+        ("--resume", ["new"]), ("--resume-failed", ["bad", "new"]), ("--retry-failed", ["bad"]),
+    ):  # fmt: skip
+        result = cluster.run("--dry-run", option, *words, "good", "bad", "new")
+        assert [line.split(" -- ")[1].split()[0] for line in result.out.splitlines()] == left, result.err
+    result = cluster.run("--dry-run", "--resume", "--send", "{}", *words, "good", "absent")
+    assert (result.status, result.out) == (100, "")
+    assert result.err == "cmap: row 1: cannot read good: no such file or directory\n"
+    assert Path("s").read_bytes() == before
+    assert {path.name for path in directory.iterdir()} == {"bin", "s", "good.out"}
+
+
+def test_a_program_that_is_brought_along_is_part_of_the_commands(directory: Path) -> None:
+    application = Application(directory)
+    service = Service(
+        application, ["{program}"], ["--allow-programs", "--allow-args", "--program-cache", str(directory / "cache")]
+    )
+    try:
+        program = directory / "a program"
+        program.write_text("#!/bin/sh\necho brought $1\n")
+        program.chmod(0o755)
+        words = ["-k", "--program", f"any={program}", "--", "{}", ":::", "1", "2"]
+        source = directory / "stdin"
+        source.touch()
+        expected = run(command("cmap", application.public, *words), directory / "cmap", source)
+        assert expected[1] == b"brought 1\nbrought 2\n"
+        _, commands, _ = run(command("cmap", application.public, "--dry-run", *words), directory / "dry", source)
+        (directory / "script").write_bytes(commands)
+        assert run(["sh"], directory / "sh", directory / "script") == expected
+    finally:
+        service.close()

@@ -9,10 +9,11 @@ from typing import Any
 import click
 import pytest
 
+from cexec.cmap.inputs.shell_commands import Call
 from cexec.cmap.inputs.sources import RANDOM
 from cexec.cmap.run.policy import Halt, Placement, Rate, TimeLimit
 from cexec.cmap.run_options import Options
-from cexec.commands.cmap_options import cmap_options, options_from
+from cexec.commands.cmap_options import call_of, cmap_options, options_from
 from cexec.errors import UsageError
 
 
@@ -65,6 +66,19 @@ def test_options_are_values(words: tuple[str, ...], name: str, value: object) ->
     assert getattr(options, name) == value
     others = [field.name for field in fields(Options) if field.name != name]
     assert all(getattr(options, other) == getattr(Options(), other) for other in others)
+
+
+def test_whatever_changes_what_runs_is_an_option_of_the_commands_of_a_dry_run() -> None:
+    assert call_of("app.pub", read(), "") == Call("app.pub")
+    values = read(
+        "--need", "os=linux", "--need", "gpu,mem=4G", "--on", "a,b", "--on", "c", "--not", "d", "--weight", "3",
+        "--program", "any=./w", "--program", "linux-x86_64=./x", "--timeout", "1m0.5s",
+    )  # fmt: skip
+    assert call_of("app.pub", values, "in").options == (
+        "--need", "os=linux,gpu,mem=4G", "--on", "a,b,c", "--not", "d", "--program", "any=./w",
+        "--program", "linux-x86_64=./x", "--weight", "3", "--time-limit", "60.5",
+    )  # fmt: skip
+    assert call_of("app.pub", read("--timeout", "200%"), "").options == ()
 
 
 @pytest.mark.parametrize(

@@ -117,6 +117,19 @@ def test_results_are_replaced_on_purpose_and_after_a_success_only(cluster: Clust
     assert cluster.run("--results", "d", *words[-4:], ":::", "good").status == 100
 
 
+def test_a_file_that_is_made_while_a_task_runs_is_not_replaced(cluster: Cluster, tmp_path: Path) -> None:
+    """Regression: it was, because all was looked at before the run only."""
+    for name, options in (("out", ("--stdout", "out")), ("d/1", ("--results", "d"))):
+        script = f"echo other > '{tmp_path}/{name}'; echo new"
+        result = cluster.run(*options, "--peer", f"RUN={script}", ":::", "a")
+        said = f"cmap: cannot write {name}: another program has made it since the run began; task 1 is not saved\n"
+        assert (result.status, result.err) == (255, said)
+        assert Path(name).read_text() == "other\n"
+    assert cluster.run("--overwrite", "--stdout", "out", "--peer", "RUN=echo new", ":::", "a").status == 0
+    assert Path("out").read_text() == "new\n"
+    assert not [name for name in os.listdir() if name.startswith(".cmap-")]
+
+
 def test_rows_whose_results_meet_through_a_link_replace_nothing(cluster: Cluster) -> None:
     os.mkdir("d")
     os.symlink("d", "link")

@@ -64,7 +64,10 @@ def test_lines_are_not_added_to_a_key(tmp_path: Path, output: str) -> None:
     (tmp_path / "link").symlink_to(key)
     os.link(key, tmp_path / "hard")
     with crat(tmp_path, "--output", output, "app.pub") as process:
-        _, said = process.communicate(timeout=30)
+        try:
+            _, said = process.communicate(timeout=10)
+        finally:
+            process.kill()
     assert (process.returncode, said) == (100, f"crat: --output {output} is the key app.pub; give another file\n")
     assert key.read_bytes() == before
 

@@ -13,16 +13,19 @@ from contextlib import ExitStack
 
 import pytest
 
+from cexec.protocol.base.limits import QUEUED_LIFETIME
 from tests.conftest import MakeLab, StartService
 from tests.environment import clean_environment, command
 from tests.lab import Host, Lab
 from tests.relaying import Proxy, traffic
 from tests.service import Application, Service
-from tests.waiting import wait_until
+from tests.waiting import comes_true, wait_until
 
 ROW = [(1, 2), (2, 3)]
+CHAIN = [(1, 2), (2, 4), (4, 3)]
 LOOP = [(1, 11, 12), (11, 12, 3)]  # two relays between the same networks
 ANNOUNCEMENT = 340  # bytes; what else an idle host sends has less than 100
+ACCEPT = 10.0  # seconds that a client waits while it knows of no worker
 PROMPT = 2.0  # seconds from a free slot to the start of the job
 StartProxy = Callable[[Host], Proxy]
 
@@ -52,8 +55,14 @@ class Waiting:
         self._first = self._host.popen(argv, env=clean_environment(), **pipes)
         self.worker.wait_for("started")
         pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-        self._second = made.host(1).popen(argv, env=clean_environment(), stdin=subprocess.DEVNULL, **pipes)
+        environment = clean_environment({"CEXEC_TIMEOUT_ACCEPT": str(ACCEPT)})
+        self._second = made.host(1).popen(argv, env=environment, stdin=subprocess.DEVNULL, **pipes)
         wait_until(self._is_queued)
+
+    @property
+    def waits(self) -> bool:
+        """The second client has not given up."""
+        return self._second.poll() is None
 
     def _is_queued(self) -> bool:
         argv = command("cps", "--json", self._application.public)
@@ -112,6 +121,22 @@ def test_a_job_that_waits_while_its_relay_is_restarted_starts_as_soon_as_a_slot_
     assert not measured or took < PROMPT
 
 
+@pytest.mark.campaign
+@pytest.mark.timeout(200)
+def test_a_client_whose_relay_is_restarted_again_and_again_hears_all_the_time_that_its_job_is_queued(
+    lab: MakeLab, proxy: StartProxy, start_waiting: Callable[[Lab], Waiting]
+) -> None:
+    made = lab(ROW)
+    relay = proxy(made.host(2))
+    waiting = start_waiting(made)
+    for _ in range(3):
+        relay.kill()
+        relay = proxy(made.host(2))
+        wait_for_a_copy(made.host(2))
+        assert not comes_true(lambda: not waiting.waits, QUEUED_LIFETIME + ACCEPT)
+    waiting.free_the_slot()
+
+
 @pytest.mark.parametrize("measured", [False, pytest.param(True, marks=pytest.mark.campaign)])
 def test_a_job_that_waits_while_both_its_relays_are_killed_starts_when_one_is_back(
     lab: MakeLab, proxy: StartProxy, start_waiting: Callable[[Lab], Waiting], measured: bool
@@ -126,6 +151,22 @@ def test_a_job_that_waits_while_both_its_relays_are_killed_starts_when_one_is_ba
     took = waiting.free_the_slot()
     assert not [line for line in waiting.worker.lines if "unreachable" in line]
     assert not measured or took < PROMPT
+
+
+def test_a_job_that_waits_while_the_relay_behind_another_one_is_restarted_starts(
+    lab: MakeLab, proxy: StartProxy, start_waiting: Callable[[Lab], Waiting]
+) -> None:
+    """The relay that is near to the worker keeps its address, and has another port for each relay behind it."""
+    made = lab(CHAIN)
+    relay = proxy(made.host(2))
+    proxy(made.host(4))
+    waiting = start_waiting(made)
+    for _ in range(2):
+        relay.kill()
+        relay = proxy(made.host(2))
+        wait_for_a_copy(made.host(4))
+    waiting.free_the_slot()
+    assert not [line for line in waiting.worker.lines if "unreachable" in line]
 
 
 def test_a_slot_that_is_free_while_the_relay_is_gone_is_used_when_it_is_back(

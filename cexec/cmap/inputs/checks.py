@@ -19,6 +19,7 @@ from cexec.protocol.base.limits import MAXIMUM_GO, MAXIMUM_STREAMS
 from cexec.protocol.connection.frames import FIRST_FILE
 from cexec.system.process.argument_limits import LONGEST_STRING, too_long, too_much
 from cexec.system.reason import reason_of
+from cexec.system.storage.identity import identify
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -80,9 +81,18 @@ def check_blocks(plan: Plan) -> None:
 def check_block_task(task: Task, rules: ResultRules) -> None:
     """Just before a block is given to a worker."""
     assert task.stdin.kind == BLOCK
+    where, places = f"block {task.number}", set()
     for result in task.results:
-        if os.path.lexists(result.path) and result.path != os.devnull:
-            rules.check_existing(result.path, f"block {task.number}")
+        if result.path == os.devnull:
+            continue
+        if os.path.lexists(result.path):
+            rules.check_existing(result.path, where)
+        entry = identify(result.path).entry
+        if entry is not None and (role := rules.files.place_used_as(entry)):
+            raise UsageError(f"{where}: result {result.path} is the same file as {role}")
+        if entry in places:
+            raise UsageError(f"{where} has the result {result.path} twice; names must differ")
+        places.add(entry)
 
 
 class _Checker:
@@ -150,6 +160,8 @@ class _Checker:
         status = _check_readable(path, number)
         if role := self._rules.files.written_as((status.st_dev, status.st_ino)):
             raise UsageError(f"row {number}: input {path} is the same file as {role}")
+        if self._results.removes(path):
+            raise UsageError(f"row {number}: input {path} is among the results that --overwrite removes")
 
     def _check_names_on_worker(self, row: Row) -> None:
         """Checks the files that the worker is sent, and those that it is asked for."""

@@ -49,6 +49,10 @@ class NamedFiles:
         """Returns the role of the input or output that this is; empty if it is none."""
         return _role(self._read, identity) or _role(self._written, identity)
 
+    def place_used_as(self, entry: tuple[int, int, str]) -> str:
+        """Returns the role of the input or output that a new file in this place would be; empty if none."""
+        return self._read.get(entry) or self._written.get(entry, "")
+
     def _add_written(self, role: str, identity: FileIdentity) -> None:
         other = self.used_as(identity)
         if other:

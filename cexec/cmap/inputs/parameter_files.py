@@ -20,10 +20,12 @@ from cexec.cmap.inputs.json_lines import read_json_lines
 from cexec.cmap.inputs.store import RecordStore
 from cexec.cmap.inputs.tables import StoredRows, decode, encode
 from cexec.errors import UsageError
+from cexec.system.units import show_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
 
+LONGEST_RECORD = 1 << 28  # bytes (ours) in which a quoted cell must end, lest one quote too many fill the memory
 _BYTE_ORDER_MARK = "\ufeff".encode()
 _QUOTE = b'"'
 _BAR = "|"
@@ -72,7 +74,11 @@ def _parse_checked(
 
     def more() -> Iterator[str]:
         yield line
+        size = 0
         for _, other in lines:
+            size += len(other)
+            if size > LONGEST_RECORD:
+                raise UsageError(f"{where}: a quote that begins here does not end within {show_size(LONGEST_RECORD)}")
             taken.append(decode(other))
             yield taken[-1]
 

@@ -17,7 +17,7 @@ from cexec.cmap.inputs.file_names import NameCheck
 from cexec.cmap.inputs.named_files import NamedFiles
 from cexec.errors import UsageError
 from cexec.system.reason import reason_of
-from cexec.system.storage.identity import FileIdentity, descriptor_of, identify
+from cexec.system.storage.identity import descriptor_of, identify
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cexec.cmap.inputs.tables import Row
     from cexec.cmap.inputs.task_plan import Plan
     from cexec.cmap.inputs.tasks import Task
+    from cexec.system.storage.identity import FileIdentity
 
     Entry = tuple[int, int, str]
 
@@ -120,6 +121,13 @@ class ResultChecker:
             if len(self._places) == known:
                 self._look_for_twin(name, entry, row)
 
+    def removes(self, path: str) -> bool:
+        """Returns True for a file in a directory of a row below --results DIR, which --overwrite removes."""
+        if self._kept_in is None or not self._rules.overwrite:
+            return False
+        directory, number = os.path.split(os.path.dirname(os.path.realpath(path)))
+        return number.isdecimal() and identify(directory).inode == self._kept_in
+
     def conclude(self) -> None:
         """Looks for inputs among the files that are replaced."""
         if not self._replaced:
@@ -138,19 +146,19 @@ class ResultChecker:
     def _check_place(self, name: str, row: Row) -> Entry:
         """Checks one name; returns the place that it leads to."""
         where = f"row {row.number}"
-        base = os.path.basename(name)
+        base = name.rpartition("/")[2]
         if base in _NO_NAMES or "\0" in name:
             raise UsageError(f"{where}: {name!r} is no name for a file")
         if name.startswith("/"):
             _check_is_no_descriptor(name, where)
-        directory = self._directory(name, f"{where}: result {name}")
+        directory = self._directory(name, where)
         entry = (*directory.inode, base)
         if directory.inode == self._kept_in and base.isdecimal():
             raise UsageError(f"{where}: result {name} would be among those of --results; give it another directory")
         if base not in directory.names:
             if problem := directory.name_check.problem(base):
                 raise UsageError(f"{where}: cannot write {name}: {problem}")
-            if role := self._rules.files.used_as(FileIdentity(None, entry)):
+            if role := self._rules.files.place_used_as(entry):
                 raise UsageError(f"{where}: result {name} is the same file as {role}")
             return entry
         if not self._rules.finished(self._plan.task(row.number)):
@@ -171,6 +179,7 @@ class ResultChecker:
         path = path or slash
         found = self._directories.get(path)
         if found is None:
+            where = f"{where}: result {name}"
             found = self._directories[path] = ResultDirectory(path, where, may_write=self._rules.may_write)
         return found
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cexec.cmap.inputs.tasks import Task
 
 MEMORY = 1 << 16  # bytes (ours) of one output that are kept in memory; the rest goes to disk
+PARAMETERS = "parameters.json"  # a file in each directory of --results DIR
 _RANDOM = 8  # bytes in a temporary name
 
 
@@ -112,9 +113,11 @@ class AttemptFiles:
     """Everything that one attempt writes: by `STDOUT`, `STDERR` or the job's name of a file.
 
     `keep_in`: the directory of --results DIR, in which the whole attempt becomes a directory with the task's number.
+    `replace`: a result may be there already.
     """
 
-    def __init__(self, task: Task, token: str, keep_in: str = "") -> None:
+    def __init__(self, task: Task, token: str, keep_in: str = "", *, replace: bool = False) -> None:
+        self._replace = replace
         self.outputs: dict[str, Output] = {}
         self.renames: list[Rename] = []  # of an attempt that counts and is complete
         self._files: list[FileOutput] = []
@@ -149,6 +152,7 @@ class AttemptFiles:
 
     def finish(self, *, sync: bool) -> None:
         """Closes the files of an attempt that counts, and first brings them to disk if that is wanted."""
+        self._check_nothing_is_there()
         for file in self._files:
             if sync:
                 file.sync()
@@ -170,6 +174,13 @@ class AttemptFiles:
         for temporary, _ in self._names:
             remove(temporary)
 
+    def _check_nothing_is_there(self) -> None:
+        """All was looked at before the run, but another program, or another cmap, may have made a file meanwhile."""
+        for _, final in () if self._replace else self._names:
+            if os.path.lexists(final):
+                self.discard()
+                raise LocalError(f"cannot write {final}: another program has made it since the run began")
+
     def _open(self, path: str, final: str) -> FileOutput:
         file = FileOutput(path, final)
         self._files.append(file)
@@ -185,7 +196,7 @@ class AttemptFiles:
         self._names.append((directory, final))
         for kind in {STDOUT, STDERR} - self.outputs.keys():
             self.outputs[kind] = self._open(os.path.join(directory, kind), os.path.join(final, kind))
-        name = "parameters.json"
+        name = PARAMETERS
         parameters = self._open(os.path.join(directory, name), os.path.join(final, name))
         parameters.append(json.dumps(task.parameters).encode() + b"\n")
 
@@ -222,7 +233,16 @@ def make_results_directory(
             continue
         if not overwrite:
             raise UsageError(f"row {number}: result {result} exists already; {advice}")
+        if not _is_result(result):
+            raise UsageError(f"row {number}: {result} is no result of cmap, so it is not replaced; remove it")
         remove(result)
+
+
+def _is_result(path: str) -> bool:
+    """Returns True for a directory with nothing but what cmap makes in it."""
+    return (
+        os.path.isdir(path) and not os.path.islink(path) and {STDOUT, STDERR, PARAMETERS}.issuperset(os.listdir(path))
+    )
 
 
 def _failure(path: str, error: OSError) -> LocalError:

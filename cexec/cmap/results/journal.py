@@ -25,13 +25,23 @@ from collections import deque
 from typing import TYPE_CHECKING, NamedTuple
 
 from cexec.cmap.results.journal_format import DONE, FAILED, WAITING, stored
-from cexec.cmap.results.journal_store import PATIENCE, Change, JournalStore
+from cexec.cmap.results.journal_rows import (
+    ATTEMPT_ENDS,
+    ATTEMPTS,
+    KNOWN_TASKS,
+    NEW_TASKS,
+    ORDER,
+    PENDING,
+    SETTLED,
+    TASK_ENDS,
+)
+from cexec.cmap.results.journal_store import PATIENCE, Change, JournalStore, RowChange
 from cexec.cmap.results.recovery import recover
 from cexec.cmap.results.syncing import Syncer
 from cexec.errors import LocalError, UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Sequence
 
     from cexec.cmap.results.appending import Place
     from cexec.cmap.results.outcome import TaskOutcome
@@ -40,6 +50,7 @@ if TYPE_CHECKING:
 NEW, RESUME, RESUME_FAILED, RETRY_FAILED = "new", "--resume", "--resume-failed", "--retry-failed"
 _WANTED = {NEW: (WAITING,), RESUME: (WAITING,), RESUME_FAILED: (WAITING, FAILED), RETRY_FAILED: (FAILED,)}
 TOKEN_SIZE = 8  # bytes (ours)
+MOST_UNWRITTEN = 4096  # changes (ours) that wait in memory
 _OF_TASK = "WHERE key = ? AND occurrence = ?"
 
 
@@ -107,7 +118,9 @@ class Journal:
         if mode == RETRY_FAILED and not os.path.exists(path):
             raise UsageError(f"--retry-failed needs the journal of an earlier run, but there is no {path}")
         self.store = JournalStore(path, sync=sync, patience=patience)
-        self._waiting: deque[Change | TaskClaim] = deque()  # not written; a claim stands behind the row that makes it
+        self._waiting: deque[Change | RowChange | TaskClaim] = (
+            deque()
+        )  # not written; a claim stands behind the row that makes it
         self._written: deque[TaskClaim] = deque()
         self._writing = threading.Lock()
         self._claimed: dict[bytes, set[int]] = {}  # those that may not be written
@@ -146,19 +159,15 @@ class Journal:
         found = self._find(task)
         if found is None:
             claim = self._new_claim(task.key)
-            self._change(
-                "INSERT INTO task (key, occurrence, run, number, state, command, stamp, place) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                *claim, self._run, task.number, WAITING, stored(command), task.stamp, task.place,
-            )  # fmt: skip
+            values = (*claim, self._run, task.number, WAITING, stored(command), task.stamp, task.place)
+            self._add(RowChange(NEW_TASKS, values))
             self._note_claim(claim)
             return claim if WAITING in _WANTED[self._mode] else None
         changed = found.stamp not in (None, task.stamp)
         state = WAITING if changed and self._mode != RETRY_FAILED else found.state
         wanted = state in _WANTED[self._mode] and not self._must_not_be_repeated(found, task.number)
         claim = self._renamed(found, task) if found.key != task.key else TaskClaim(found.key, found.occurrence)
-        query = f"UPDATE task SET run = ?, number = ?, place = ? {_OF_TASK}"
-        self._change(query, self._run, task.number, task.place, *claim)
+        self._add(RowChange(KNOWN_TASKS, (*claim, self._run, task.number, task.place)))
         if wanted and changed:
             self._change(f"UPDATE task SET state = ?, stamp = ? {_OF_TASK}", state, task.stamp, *claim)
         self._note_claim(claim)
@@ -255,16 +264,14 @@ class Journal:
         Such an attempt is on disk when this returns, because what the worker has begun must be known for ever.
         """
         self._attempts += 1
-        query = "INSERT INTO attempt (id, key, occurrence, worker, started, once) VALUES (?, ?, ?, ?, ?, ?)"
-        self._change(query, self._attempts, *claim, stored(worker), started, once)
+        self._add(RowChange(ATTEMPTS, (self._attempts, *claim, stored(worker), started, once)))
         if once:
             self._write((), durable=True)
         return self._attempts
 
     def end_attempt(self, attempt: int, reason: str, ended: float, *, begun: bool = True) -> None:
         """`reason` is empty for an attempt that succeeded.  `begun`: the program may have run."""
-        query = "UPDATE attempt SET ended = ?, reason = ?, once = once AND ? WHERE id = ?"
-        self._change(query, ended, stored(reason), begun, attempt)
+        self._add(RowChange(ATTEMPT_ENDS, (attempt, ended, stored(reason), begun)))
 
     # the end of tasks
 
@@ -285,7 +292,7 @@ class Journal:
 
     def settle(self, claims: Iterable[TaskClaim]) -> None:
         """Every file of these tasks has its name.  A rename that is found done after a crash is not done again."""
-        self._write([Change(f"DELETE FROM pending {_OF_TASK}", tuple(claim)) for claim in claims], durable=False)
+        self._write([RowChange(SETTLED, claim) for claim in claims], durable=False)
 
     @property
     def unwritten(self) -> bool:
@@ -308,36 +315,34 @@ class Journal:
         self.store.abandon()
 
     def _change(self, query: str, *values: object) -> None:
-        self._waiting.append(Change(query, values))
+        self._add(Change(query, values))
 
-    def _write(self, changes: Iterable[Change], *, durable: bool) -> None:
+    def _add(self, change: Change | RowChange) -> None:
+        self._waiting.append(change)
+        if len(self._waiting) > MOST_UNWRITTEN:  # a million rows that are done, for example
+            self.flush()
+
+    def _write(self, changes: Iterable[Change | RowChange], *, durable: bool) -> None:
         """Writes what waits, and then `changes`."""
         with self._writing:
             taken = []
             while self._waiting:
                 taken.append(self._waiting.popleft())
-            waiting = [entry for entry in taken if isinstance(entry, Change)]
+            waiting = [entry for entry in taken if not isinstance(entry, TaskClaim)]
             try:
-                self.store.write([*waiting, *changes], durable=durable)
+                self.store.write([*waiting, *changes], durable=durable, order=ORDER)
             except LocalError:
                 self._waiting.extendleft(reversed(taken))
                 raise
             self._written.extend(entry for entry in taken if isinstance(entry, TaskClaim))
 
 
-def _changes_of(end: TaskEnd) -> list[Change]:
+def _changes_of(end: TaskEnd) -> Iterator[RowChange]:
     claim, outcome, renames = end
-    changes = [
-        Change(
-            "UPDATE task SET state = ?, worker = ?, started = ?, runtime = ?, sent = ?, received = ?, exitval = ?, "
-            f"signal = ?, reason = ? {_OF_TASK}",
-            (
-                DONE if outcome.succeeded else FAILED, stored(outcome.worker), outcome.started, outcome.runtime,
-                outcome.sent, outcome.received, outcome.exitval, outcome.signal, stored(outcome.reason), *claim,
-            ),
-        )
-    ]  # fmt: skip
+    state = DONE if outcome.succeeded else FAILED
+    times = (outcome.started, outcome.runtime, outcome.sent, outcome.received)
+    ending = (outcome.exitval, outcome.signal, stored(outcome.reason))
+    yield RowChange(TASK_ENDS, (*claim, state, stored(outcome.worker), *times, *ending))
     if renames:
         told = json.dumps([[os.path.abspath(r.temporary), os.path.abspath(r.final), r.inode, r.size] for r in renames])
-        changes.append(Change("INSERT OR REPLACE INTO pending VALUES (?, ?, ?)", (*claim, told)))
-    return changes
+        yield RowChange(PENDING, (*claim, told))

@@ -11,16 +11,18 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from cexec.cmap.results.appending import cannot_write
 from cexec.cmap.results.journal_format import check_magic, real_path, steps_from, version_of
 from cexec.cmap.results.lockfile import Lock
-from cexec.cmap.results.syncing import sync_directory, sync_way_to
+from cexec.cmap.results.syncing import sync_directory, way_to
 from cexec.errors import LocalError
 
 T = TypeVar("T")
+MOST_ROWS = 50  # (ours) of one statement: older versions of SQLite take 999 values
 PATIENCE = 120.0  # seconds (ours) that another program, such as a backup, may lock the database
 
 
@@ -29,6 +31,23 @@ class Change(NamedTuple):
 
     query: str
     values: tuple[object, ...] = ()
+
+
+class RowStatement(NamedTuple):
+    """A statement that takes many rows at once, as VALUES between `head` and `tail`.
+
+    A thread lets others run at each call of SQLite, and then waits for its turn, so few calls are what counts.
+    """
+
+    head: str
+    tail: str = ""
+
+
+class RowChange(NamedTuple):
+    """One row for such a statement."""
+
+    statement: RowStatement
+    values: tuple[object, ...]
 
 
 class JournalStore:
@@ -52,8 +71,9 @@ class JournalStore:
             self.write([Change(step) for step in steps_from(self.version)], durable=True)
             self._reader = self._connect(real)
             if sync:
-                sync_directory(os.path.dirname(real))
-                sync_way_to(os.path.dirname(real))
+                directory = os.path.dirname(real)
+                for path in (directory, *way_to(directory)):
+                    sync_directory(path)
         except BaseException:
             self.abandon()
             raise
@@ -62,9 +82,20 @@ class JournalStore:
         """Returns all rows."""
         return self._guard(lambda: self._reader.execute(query, values).fetchall())
 
-    def write(self, changes: Iterable[Change], *, durable: bool) -> None:
-        """All of the changes or, after `LocalError`, none of them."""
-        self._guard(lambda: self._transact(changes, "FULL" if durable and self._sync else "NORMAL"))
+    def write(
+        self, changes: Iterable[Change | RowChange], *, durable: bool, order: Sequence[RowStatement] = ()
+    ) -> None:
+        """All of the changes or, after `LocalError`, none of them: plain ones first, then rows in the order given."""
+        plain: list[Change] = []
+        rows: dict[RowStatement, list[tuple[object, ...]]] = {statement: [] for statement in order}
+        for change in changes:
+            if isinstance(change, RowChange):
+                rows[change.statement].append(change.values)
+            else:
+                plain.append(change)
+        for statement, values in rows.items():
+            plain += _together(statement, values)
+        self._guard(lambda: self._transact(plain, "FULL" if durable and self._sync else "NORMAL"))
 
     def close(self) -> None:
         try:
@@ -107,3 +138,10 @@ class JournalStore:
             return what()
         except sqlite3.Error as error:
             raise LocalError(f"cannot use the journal {self.path}: {str(error).lower()}") from None
+
+
+def _together(statement: RowStatement, rows: Sequence[tuple[object, ...]]) -> Iterator[Change]:
+    for start in range(0, len(rows), MOST_ROWS):
+        part = rows[start : start + MOST_ROWS]
+        places = ", ".join([f"({', '.join('?' * len(part[0]))})"] * len(part))
+        yield Change(f"{statement.head} VALUES {places} {statement.tail}", tuple(chain.from_iterable(part)))

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 from cexec.errors import LocalError
 from cexec.system.reason import reason_of
 
+MOST_SEEN = 10_000  # directories (ours) that are remembered
 THREADS = 8  # (ours) system calls that wait for the disk at one time
 sync_content: Callable[[int], None] = getattr(os, "fdatasync", os.fsync)  # macOS has only the second
 _CANNOT_BE_SYNCED = (errno.EINVAL, errno.ENOTSUP)  # directories of some network file systems
@@ -44,13 +45,18 @@ def sync_directory(path: str) -> None:
         os.close(fd)
 
 
-def sync_way_to(path: str) -> None:
-    """Brings the names to disk by which a directory is found: a directory may have been made just before the run."""
+def way_to(path: str, known: Container[str] = ()) -> Iterator[str]:
+    """Yields the directories whose names lead to a directory, up to one whose own way is known to be on disk.
+
+    A directory may have been made just before the run.  A mount point has been made by others.
+    """
     path = os.path.realpath(path)
     while (parent := os.path.dirname(path)) != path and os.access(parent, os.R_OK):
         if os.stat(parent).st_dev != os.stat(path).st_dev:
-            return  # a mount point, which is made by others
-        sync_directory(parent)
+            return
+        yield parent
+        if parent in known:
+            return
         path = parent
 
 
@@ -60,7 +66,8 @@ class Syncer:
     def __init__(self, *, on: bool = True) -> None:
         self.on = on
         self._threads: ThreadPoolExecutor | None = None
-        self._ways: set[str] = set()  # directories whose way is on disk
+        self._seen: set[str] = set()  # directories whose way is on disk, as they were called
+        self._known: set[str] = set()  # those and the ones on their ways, by their real names
 
     def run(self, calls: Sequence[Callable[[], None]]) -> list[LocalError | None]:
         """Makes all calls side by side; returns for each the error that it raised."""
@@ -78,13 +85,17 @@ class Syncer:
         """Each of them, and the way to it when it is seen for the first time; raises the first error."""
         if not self.on:
             return
-        wanted = list(dict.fromkeys(path or "." for path in paths))
-        new = [path for path in wanted if path not in self._ways]
-        calls = [*(partial(sync_directory, path) for path in wanted), *(partial(sync_way_to, path) for path in new)]
-        for error in self.run(calls) if calls else ():
+        wanted = dict.fromkeys(path or "." for path in paths)
+        new = [path for path in wanted if path not in self._seen]
+        ways = {parent for path in new for parent in way_to(path, self._known)}
+        for error in self.run([partial(sync_directory, path) for path in (*wanted, *ways)]):
             if error is not None:
                 raise error
-        self._ways.update(new)
+        if len(self._seen) > MOST_SEEN:
+            self._seen.clear()
+            self._known.clear()
+        self._seen.update(new)
+        self._known.update(ways)
 
     def close(self) -> None:
         if self._threads is not None:

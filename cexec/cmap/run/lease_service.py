@@ -112,6 +112,8 @@ class LeaseService:
             result = await lease.run(run.job, partial(self._attempts.began, run))
             run.ending = AttemptEnding.of_exit(result, run.missing())
             if self._parts.validator is not None and run.ending.how is How.SUCCEEDED:
+                run.returned = True
+                self._scheduler.returned(run.attempt)
                 verdict = await asyncio.to_thread(self._parts.validator.check, run.task, run.files.outputs)
                 verdict.output.close()
                 if not verdict.accepted:

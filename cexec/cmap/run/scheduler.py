@@ -191,6 +191,11 @@ class Scheduler:
         del self._running[attempt]
         self._running[attempt] = None
 
+    def returned(self, attempt: TaskAttempt) -> None:
+        """Says that the program has ended: its time limit does not count for what is done with the result."""
+        if attempt.state is AttemptState.RUNNING:
+            attempt.move(AttemptState.RETURNED)
+
     def ended(self, attempt: TaskAttempt, ending: AttemptEnding, now: float, *, once: bool = False) -> AttemptEnding:
         """Returns how the attempt ended, with regard to why we ended it if we did.
 

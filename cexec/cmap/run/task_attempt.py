@@ -19,6 +19,7 @@ class AttemptState(Enum):
 
     OFFERED = "offered"  # a worker is told of it; nothing runs yet
     RUNNING = "running"  # the worker has said that the program runs
+    RETURNED = "returned"  # its exit frame has come, and --validate looks at the result
     TIMED_OUT = "timed out"  # it took too long and is being ended, which is a failure of its task
     CANCELLED = "cancelled"  # its result is not wanted any more and it is being ended, which is no failure
     ENDED = "ended"
@@ -28,7 +29,13 @@ class AttemptState(Enum):
 
 TRANSITIONS = {
     AttemptState.OFFERED: (AttemptState.RUNNING, AttemptState.CANCELLED, AttemptState.ENDED),
-    AttemptState.RUNNING: (AttemptState.TIMED_OUT, AttemptState.CANCELLED, AttemptState.ENDED),
+    AttemptState.RUNNING: (
+        AttemptState.RETURNED,
+        AttemptState.TIMED_OUT,
+        AttemptState.CANCELLED,
+        AttemptState.ENDED,
+    ),
+    AttemptState.RETURNED: (AttemptState.CANCELLED, AttemptState.ENDED),
     AttemptState.TIMED_OUT: (AttemptState.ENDED,),
     AttemptState.CANCELLED: (AttemptState.ENDED,),
     AttemptState.ENDED: (),
@@ -60,7 +67,7 @@ class TaskAttempt:
     @property
     def can_be_ended(self) -> bool:
         """True as long as nobody has asked to end it."""
-        return self.state in (AttemptState.OFFERED, AttemptState.RUNNING)
+        return self.state in (AttemptState.OFFERED, AttemptState.RUNNING, AttemptState.RETURNED)
 
     def final(self, ending: AttemptEnding) -> AttemptEnding:
         """A success counts even if it came too late; any other end is the one that we asked for, if we did."""

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cexec.cmap.results.outcome import TaskOutcome
 from cexec.cmap.run.policy import KILL
+from cexec.cmap.run.task_attempt import AttemptState
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -38,6 +39,7 @@ class TaskRun:
         self.lease: Lease | None = None
         self.owner: asyncio.Task[None] | None = None
         self.cancelled = False  # the owner has been told to stop
+        self.returned = False  # the program has succeeded, and --validate looks at its result
         self.live: Live | None = None
         self.journal_row = 0
         self.started = time.time()  # for people; the clock may be set while the task runs
@@ -88,7 +90,8 @@ class TaskRun:
             done, _ = await asyncio.wait([self._over], timeout=wait)
             if done or number == KILL:
                 break
-        if self._over.done() or self.owner is None or (self.lease is not None and self.lease.conclude()):
+        late = self.returned and self.attempt.state is AttemptState.TIMED_OUT  # a success that is late is one
+        if late or self._over.done() or self.owner is None or (self.lease is not None and self.lease.conclude()):
             return
         self.cancelled = True
         self.owner.cancel()

@@ -20,6 +20,7 @@ from cexec.system.units import show_count, show_duration, show_number
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
+    from typing import Any
 
     from cexec.cmap.results.journal import Journal
     from cexec.cmap.run.observer import Counts
@@ -76,7 +77,7 @@ class _Story:
         self._knows_once = version_of(database, path) >= FORMAT
         found = database.execute("SELECT number, status FROM run ORDER BY number DESC LIMIT 1").fetchone()
         self._run: int = found[0] if found else 0
-        self._status = json.loads((found and found[1]) or "{}")
+        self._status = _parse_status((found and found[1]) or "{}")
 
     def all(self) -> list[str]:
         counts = dict(self._database.execute("SELECT state, count(*) FROM task GROUP BY state").fetchall())
@@ -160,7 +161,7 @@ class _Story:
             return "cmap is paused; SIGUSR2 lets it go on"
         if not status.get("leases"):
             return "no worker has answered, or none that fits has a free slot; cps and cexec --explain tell more"
-        slots, workers = status["leases"], status["workers"]
+        slots, workers = status["leases"], status.get("workers", 0)
         return f"other tasks come first on {show_count(slots, 'lease')} of {show_count(workers, 'worker')}"
 
     def _attempt(self, place: int, worker: str, started: float, ended: float | None, reason: str) -> str:
@@ -168,6 +169,17 @@ class _Story:
         if ended is None:
             return line + (f"running for {show_duration(max(0.0, self._now - started))}" if self._holder else "cut off")
         return f"{line}{show_duration(ended - started)}, {reason or 'succeeded'}"
+
+
+def _parse_status(text: str) -> dict[str, Any]:
+    """Returns what a run has noted of itself; of what is damaged, nothing."""
+    try:
+        found = json.loads(text)
+    except (TypeError, ValueError, RecursionError):
+        return {}
+    if not isinstance(found, dict):
+        return {}
+    return {name: value for name, value in found.items() if type(value) is int or isinstance(value, bool)}
 
 
 def _clock(when: float, now: float) -> str:

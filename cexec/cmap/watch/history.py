@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from cexec.cmap.run.ending import How
+from cexec.cmap.run.ending import NOT_BEGUN, How
 from cexec.cmap.run.observer import Observer
 
 if TYPE_CHECKING:
@@ -80,8 +80,8 @@ class WorkerHistory:
 
     @property
     def turned_away(self) -> int:
-        """Attempts that it refused or did not begin."""
-        return sum(self.counts.values()) - self.succeeded - self.failed - self.lost - self.counts.get(How.CANCELLED, 0)
+        """Attempts that it refused or did not begin; an offer that was taken back is nobody's fault."""
+        return sum(self.counts.get(how, 0) for how in NOT_BEGUN - {How.WITHDRAWN})
 
     @property
     def running(self) -> int:

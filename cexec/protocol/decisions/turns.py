@@ -2,7 +2,7 @@
 
 Contract: announcements that are READY are in the lottery from `add` to `discard`; `due` says when the next one may be
 taken, `take` takes it.  One that is drawn while this worker rests from the jobs of its client is postponed: it is
-DELAYED until its time has come, or until `recovered`.  Pure.
+DELAYED for a while, at most until its time has come or until `recovered`.  Pure.
 """
 
 from __future__ import annotations
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
 
     from cexec.protocol.decisions.remembered import Remembered, RememberedAnnouncement
     from cexec.protocol.decisions.reputation import Reputation
+
+
+LONGEST_POSTPONED = (
+    2.0  # seconds (ours) until a rest is judged again, because rivals may have lost their jobs meanwhile
+)
 
 
 class Turns:
@@ -53,17 +58,18 @@ class Turns:
 
     def take(self, now: float) -> RememberedAnnouncement | None:
         """Draws one that may be taken now."""
+        if self._waiting and not self._reputation.slowness(now):  # nothing is held
+            return self._draw(targeted=False)
         while self._waiting:
             targeted, due = self._next(now)
             if now < due:
                 break
-            announcement = self._announcements.get(self._waiting.draw(targeted=targeted))
-            assert announcement is not None  # what waits is remembered
+            announcement = self._draw(targeted=targeted)
             for_us = announcement.targeted and not announcement.leased
             held_until = self._reputation.client_held_until(announcement.origin.client, now, targeted=for_us)
             if now >= held_until:
                 return announcement
-            announcement.postpone(held_until)
+            announcement.postpone(min(held_until, now + LONGEST_POSTPONED))
             self._postponed[announcement.identity] = announcement
             self._announcements.arm(announcement)
         return None
@@ -73,8 +79,15 @@ class Turns:
         for announcement in list(self._postponed.values()):
             self.add(announcement)
 
+    def _draw(self, *, targeted: bool) -> RememberedAnnouncement:
+        announcement = self._announcements.get(self._waiting.draw(targeted=targeted))
+        assert announcement is not None  # what waits is remembered
+        return announcement
+
     def _next(self, now: float) -> tuple[bool, float]:
         """Returns if only targeted ones are drawn next, and when; a slowed worker leaves the others to rivals first."""
+        if not self._reputation.slowness(now):
+            return False, -inf
         held_until = self._reputation.held_until(now)
         if now < held_until and self._waiting.any_targeted:
             return True, self._reputation.held_until(now, targeted=True)

@@ -3,7 +3,7 @@
 Contract: `hear` takes a copy; `order` returns the ways, the best one first; `next_way` returns the way to be tried now,
 `failed` says that a connection by it failed.  At most MAXIMUM_WAYS are kept.  A way is *dead* if it was not heard for
 WAY_LIFETIME, or has failed since its last copy: it comes last and makes room first.  Of living ways the nearest is the
-best, and of equally near ones the one that was heard last, because a relay that was restarted has a new address.
+best, and of equally near ones one that has had the latest copy, because a relay that was restarted has a new address.
 Pure; times are seconds of a monotonic clock.  docs/protocol.md section 2.2.
 """
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 MAXIMUM_WAYS = 4  # (ours) to one client that are kept: a host has few interfaces and relays between
 WAY_LIFETIME = 10.0  # seconds (ours) without a copy after which a way is dead: a client sends one every 5 s
+TOGETHER = 0.2  # seconds (ours) in which one transmission comes by all ways: less than between two of them
 
 Origin = TypeVar("Origin")
 
@@ -38,10 +39,6 @@ class Way(Generic[Origin]):
     def living(self, now: float) -> bool:
         return not self.failed and now - self.heard < WAY_LIFETIME
 
-    def rank(self, now: float) -> tuple[bool, int, float]:
-        """Returns the key by which ways are compared; the best one has the greatest."""
-        return self.living(now), self.hops, self.heard
-
 
 class Ways(Generic[Origin]):
     """All ways to one client; there is at least one from the first copy on."""
@@ -59,11 +56,12 @@ class Ways(Generic[Origin]):
             return
         self._ways.append(Way(address, hops, origin, now))
         if len(self._ways) > MAXIMUM_WAYS:
-            self._ways.remove(min(self._ways, key=lambda way: way.rank(now)))
+            self._ways.remove(self.order(now)[-1])
 
     def order(self, now: float) -> list[Way[Origin]]:
-        """Returns all ways, the best one first."""
-        return sorted(self._ways, key=lambda way: way.rank(now), reverse=True)
+        """Returns all ways, the best one first; equal ones stay in the order in which they became known."""
+        latest = max((way.heard for way in self._ways), default=now)
+        return sorted(self._ways, key=lambda way: (not way.living(now), -way.hops, latest - way.heard > TOGETHER))
 
     def next_way(self, now: float) -> Way[Origin] | None:
         """Returns the best way that has not failed since its last copy, or None."""

@@ -24,6 +24,7 @@ SLOWEST, FASTEST = 0.01, 100.0  # (ours) speeds that a cache file may claim
 SPEED_FILE = "speed-1"  # to be renamed when the benchmark or its reference changes
 PROC = "/proc"
 CGROUPS = "/sys/fs/cgroup"
+_LONGEST_NUMBER = 20  # digits (ours) of a number of the kernel: 64 bits
 
 
 def _read(path: str) -> str:
@@ -31,8 +32,14 @@ def _read(path: str) -> str:
     try:
         with open(path, "rb", buffering=0) as file:  # a third of the time that a text file takes
             return file.readall().decode(errors="replace")
-    except OSError:
+    except (OSError, ValueError):  # no such name can be
         return ""
+
+
+def number_in(text: str) -> int | None:
+    """Returns the number that a file of the kernel says; None for anything else, such as `max`."""
+    plain = text.strip()
+    return int(plain) if plain.isascii() and plain.isdigit() and len(plain) <= _LONGEST_NUMBER else None
 
 
 class Quota:
@@ -48,8 +55,9 @@ class Quota:
         """Seconds of CPU time used so far; None when not counted."""
         for line in _read(self.usage_file).splitlines():
             name, _, value = line.partition(" ")
-            if name == "usage_usec" and value.isdecimal():
-                return int(value) / 1e6
+            used = number_in(value) if name == "usage_usec" else None
+            if used is not None:
+                return used / 1e6
         return None
 
 
@@ -68,8 +76,9 @@ def find_quota(proc: str = PROC, cgroups: str = CGROUPS) -> Quota | None:
                 limit, period = _read(f"{directory}/cpu.cfs_quota_us"), _read(f"{directory}/cpu.cfs_period_us")
             else:
                 limit, _, period = _read(f"{directory}/cpu.max").partition(" ")
-            if limit.strip().isdecimal() and period.strip().isdecimal() and int(period):
-                cpus = int(limit) / int(period)
+            allowed, each = number_in(limit), number_in(period)
+            if allowed is not None and each:
+                cpus = allowed / each
                 if cpus and (found is None or cpus < found.cpus):
                     found = Quota(cpus, f"{directory}/cpu.stat")
     return found
@@ -124,7 +133,7 @@ class Sampler:
             if not name.startswith("cpu"):
                 break
             if name in self._lines:
-                ticks = [int(field) for field in fields if field.isdecimal()]
+                ticks = [number_in(field) or 0 for field in fields]
                 total += sum(ticks)
                 busy += sum(ticks) - sum(ticks[3:5])  # less idle and waiting for a disk
         use = (busy - self._busy) / (total - self._total) if self._total and total > self._total else 0.0
@@ -140,7 +149,7 @@ class Sampler:
     def _runnable(self) -> float:
         """Tasks that run or want to, per CPU, without the one that is counting."""
         running = (_read(f"{self._proc}/loadavg").split() + [""] * 4)[3].partition("/")[0]
-        others = max(0, int(running) - 1) if running.isdecimal() else 0
+        others = max(0, (number_in(running) or 0) - 1)
         self._run_queue += RUN_QUEUE_GAIN * (others / self._cpus - self._run_queue)
         return self._run_queue
 
@@ -149,16 +158,16 @@ class Sampler:
         sizes = {}
         for line in _read(f"{self._proc}/meminfo").splitlines()[:8]:
             name, _, value = line.partition(":")
-            size = value.strip().partition(" ")[0]
-            if size.isdecimal():
-                sizes[name] = int(size)
+            size = number_in(value.strip().partition(" ")[0])
+            if size is not None:
+                sizes[name] = size
         scarcity = 0.0
         if sizes.get("MemTotal") and "MemAvailable" in sizes:
             scarcity = 1.0 - sizes["MemAvailable"] / sizes["MemTotal"] / SCARCE_MEMORY
         waited = 0.0
-        total = _read(f"{self._proc}/pressure/memory").partition("\n")[0].rpartition("total=")[2]
-        if total.isdecimal():
-            stalled = int(total) / 1e6
+        total = number_in(_read(f"{self._proc}/pressure/memory").partition("\n")[0].rpartition("total=")[2])
+        if total is not None:
+            stalled = total / 1e6
             if 0 < elapsed < math.inf:
                 waited = (stalled - self._stalled) / elapsed
             self._stalled = stalled

@@ -13,6 +13,7 @@ from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.base.sodium import random_bytes
 
 NUMBER_SIZE = 8  # bytes of the high-water mark after the series' id
+LARGEST_NUMBER = 1 << 63  # (ours) a file that says more is damaged, and begins a new series
 
 
 class Series:
@@ -41,8 +42,9 @@ class Series:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             data = os.pread(fd, IDENTITY_SIZE + NUMBER_SIZE, 0)
-            if len(data) == IDENTITY_SIZE + NUMBER_SIZE:
-                self.id, self._number = data[:IDENTITY_SIZE], int.from_bytes(data[IDENTITY_SIZE:], "big")
+            number = int.from_bytes(data[IDENTITY_SIZE:], "big")
+            if len(data) == IDENTITY_SIZE + NUMBER_SIZE and number < LARGEST_NUMBER:
+                self.id, self._number = data[:IDENTITY_SIZE], number
             else:
                 os.pwrite(fd, self.id + bytes(NUMBER_SIZE), 0)
             return fd

@@ -10,7 +10,7 @@ import os
 
 from cexec.net.interfaces import interfaces
 from cexec.protocol.datagrams.requirements import ARCH, CPUS, MEMORY, OS
-from cexec.system.host.load import CGROUPS, PROC, usable_cpus
+from cexec.system.host.load import CGROUPS, PROC, number_in, usable_cpus
 
 
 def attributes() -> dict[str, str]:
@@ -40,9 +40,9 @@ def _limits(proc: str, cgroups: str) -> list[int]:
         parts = [part for part in path.split("/") if part and part != ".."]
         root, name = (f"{cgroups}/memory", "memory.limit_in_bytes") if controllers else (cgroups, "memory.max")
         for depth in range(len(parts) + 1):
-            limit = _read("/".join([root, *parts[:depth], name])).strip()
-            if limit.isdigit():
-                found.append(int(limit))
+            limit = number_in(_read("/".join([root, *parts[:depth], name])))
+            if limit is not None:
+                found.append(limit)
     return found
 
 
@@ -62,5 +62,5 @@ def _read(path: str) -> str:
     try:
         with open(path, encoding="utf-8", errors="replace") as file:
             return file.read()
-    except OSError:
+    except (OSError, ValueError):  # no such name can be
         return ""

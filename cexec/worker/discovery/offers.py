@@ -112,21 +112,26 @@ class Offers:
         self._unreachable(offer.identity, offer.client, error, now)
 
     def _unreachable(self, identity: bytes, address: Sockaddr, error: CexecError, now: float) -> None:
-        """Tries another way, or says that there is none.
+        """Tells the client, and tries another way.
 
-        A failure just after the announcement is only told, and other ways only tried, the second time: the client may
-        have chosen, and its claim is late.
+        A refusal is told only when no way is left for the second time, and just after the announcement other ways are
+        not tried: the client may have chosen, and its claim is late.
         """
         known = self._heard.get(identity)
-        if known is not None:
-            known.ways.failed(address)
-            another = known.ways.next_way(now) if now - known.began >= RACE_LASTS else None
-            if another is not None and another.living(now):
-                self._connect(known, another, now)
-                return
-            known.failures += 1
-            if known.failures > 1 or (isinstance(error, UnreachableError) and "refused" not in str(error)):
-                where = address_label(address[0], "", address[1], 0)
-                self._log.event("unreachable", **known.fields(), client=where, reason=str(error))
-                self._answers.send(known, hello.UNREACHABLE, f"{where}: {error}", now=now)
-        self._bidder.failed(identity, now)
+        if known is None:
+            self._bidder.failed(identity, now)
+            return
+        known.ways.failed(address)
+        another = known.ways.next_way(now) if now - known.began >= RACE_LASTS else None
+        if another is not None and not another.living(now):
+            another = None
+        known.failures += another is None
+        blocked = isinstance(error, UnreachableError) and "refused" not in str(error)
+        if blocked or (another is None and known.failures > 1):
+            where = address_label(address[0], "", address[1], 0)
+            self._log.event("unreachable", **known.fields(), client=where, reason=str(error))
+            self._answers.send(known, hello.UNREACHABLE, f"{where}: {error}", now=now)
+        if another is None:
+            self._bidder.failed(identity, now)
+        else:
+            self._connect(known, another, now)

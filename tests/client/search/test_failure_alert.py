@@ -17,7 +17,7 @@ from cexec.errors import (
 )
 from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.datagrams import datagram
-from cexec.protocol.datagrams.alert import COMPLAINT, COMPLAINTS, GAVE_UP, open_alert
+from cexec.protocol.datagrams.alert import COMPLAINT, COMPLAINTS, GAVE_UP, Alert, open_alert
 from tests.protocol.wires import APPLICATION, hello_of
 
 JOB_ID = b"j" * IDENTITY_SIZE
@@ -59,17 +59,26 @@ def test_every_failure_of_a_worker_has_its_word(error: CexecError, word: str) ->
     assert COMPLAINTS[complaint_for(error)] == word
 
 
-@pytest.mark.parametrize(("final", "outcome", "word"), [(False, COMPLAINT, "disconnected"), (True, GAVE_UP, "gave up")])
-def test_an_alert_names_the_worker_and_what_it_did(final: bool, outcome: int, word: str) -> None:
+def sent_alert(failed: FailedAttempt, *, final: bool) -> Alert:
     sent = Sent()
-    failed = FailedAttempt(JOB_ID, 2, Won(), 1.5)  # type: ignore[arg-type]
     send_alert(APPLICATION.client, sent, failed, DisconnectedError("gone"), final=final)  # type: ignore[arg-type]
     (data,) = sent.datagrams
     parsed = datagram.parse(data, (APPLICATION.client.mac1_key,))
     assert parsed is not None
-    told = open_alert(APPLICATION.client, parsed.inner)
+    return open_alert(APPLICATION.client, parsed.inner)
+
+
+@pytest.mark.parametrize(("final", "outcome", "word"), [(False, COMPLAINT, "disconnected"), (True, GAVE_UP, "gave up")])
+def test_an_alert_names_the_worker_and_what_it_did(final: bool, outcome: int, word: str) -> None:
+    told = sent_alert(FailedAttempt(JOB_ID, 2, Won(), 1.5), final=final)  # type: ignore[arg-type]
     assert (told.outcome, COMPLAINTS[told.complaint], told.attempt, told.duration) == (outcome, word, 2, 1500)
     assert (told.client_address, told.worker_address, told.instance) == ("10.0.0.6", "10.0.0.3", Won.hello.instance)
+
+
+def test_a_worker_that_is_not_blamed_is_named_to_the_loggers_only() -> None:
+    told = sent_alert(FailedAttempt(JOB_ID, 2, Won(), 1.5, blame=False), final=False)  # type: ignore[arg-type]
+    assert (told.worker_name, told.worker_address) == (Won.hello.name, "10.0.0.3")
+    assert told.instance == bytes(IDENTITY_SIZE)  # no worker finds itself here
 
 
 def test_an_alert_that_cannot_be_sent_changes_nothing() -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from cexec.cmap.inputs import parameter_files
 from cexec.cmap.inputs.parameter_files import read_parameters
 from cexec.cmap.inputs.tables import StoredRows
 from cexec.errors import UsageError
@@ -138,6 +140,21 @@ def test_a_cell_of_any_length_may_be_quoted_or_not(size: int) -> None:
     cell = "x" * size
     assert all_cells(read(f'a,b\n{cell},1\n"{cell}",2\n')) == [(cell, "1"), (cell, "2")]
     assert all_cells(read(f'file\n{cell}\n"{cell}"\n')) == [(cell,), (cell,)]
+
+
+def test_a_quote_that_never_ends_does_not_fill_the_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(parameter_files, "LONGEST_RECORD", 1000)
+    read_so_far: list[int] = []
+
+    def lines() -> Iterator[bytes]:
+        yield from (b"a,b\n", b'1,"x\n')
+        for number in range(10_000):
+            read_so_far.append(number)
+            yield b"123456789\n"
+
+    with pytest.raises(UsageError, match="p, line 2: a quote that begins here does not end within 1000 B"):
+        read_parameters(lines(), "p")
+    assert len(read_so_far) == 101
 
 
 def test_a_nul_is_noticed_however_it_is_written() -> None:

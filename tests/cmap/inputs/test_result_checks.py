@@ -115,6 +115,18 @@ def test_a_result_is_not_among_those_of_the_directory_of_results() -> None:
     check(Work(stdout="d/{}.out"), words("7"), kept_in="d")
 
 
+def test_an_input_is_not_among_the_results_that_are_removed() -> None:
+    os.makedirs("d/1")
+    Path("d/1/stdout").write_text("x")
+    Path("d/2").write_text("x")
+    work = Work(stdin="{}")
+    for name in ("d/1/stdout", "link/1/stdout"):
+        refused(f"row 1: input {name} is among the results that --overwrite removes", work, words(name), kept_in="d",
+                overwrite=True)  # fmt: skip
+        check(work, words(name), kept_in="d")
+    check(work, words("d/2"), kept_in="d", overwrite=True)
+
+
 def test_after_an_input_was_touched_resume_is_not_the_advice() -> None:
     """Regression: with --resume the message said: go on with --state FILE --resume."""
     Path("out").write_text("x")
@@ -133,6 +145,12 @@ def test_blocks_are_looked_at_one_by_one() -> None:
     os.mkfifo("4.out")
     files = NamedFiles()
     files.writes("--joblog", "3.out")
+    twice = Plan(Work(stdout="d/{#}", stderr="link/{#}"), None)
+    with pytest.raises(UsageError, match="block 1 has the result link/1 twice; names must differ"):
+        check_block_task(twice.block_task(1, b"x"), ResultRules())
+    files.writes("--report", "5.out")
+    with pytest.raises(UsageError, match=r"block 5: result 5\.out is the same file as --report 5\.out"):
+        check_block_task(Plan(Work(stdout="{#}.out"), None).block_task(5, b"x"), ResultRules(files=files))
     plan, rules = Plan(Work(stdout="{#}.out"), None), ResultRules(files=files, overwrite=True)
     check_block_task(plan.block_task(2, b"x"), rules)
     for number, message in ((3, "is the same file as --joblog 3.out"), (4, "is a FIFO")):

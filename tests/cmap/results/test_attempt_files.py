@@ -163,6 +163,18 @@ def test_directories_of_results_are_replaced_on_purpose() -> None:
     assert sorted(os.listdir("d")) == ["007", "x"]
 
 
+def test_what_is_no_result_is_not_removed() -> None:
+    """An input may be called 1, and --results be the directory that it is in."""
+    os.makedirs("d/2/stdout")
+    Path("d/1").write_text("an input")
+    Path("d/2/mine").write_text("not ours")
+    os.symlink("2", "d/3")
+    for number in (1, 2, 3):
+        with pytest.raises(UsageError, match=f"row {number}: d/{number} is no result of cmap, so it is not replaced"):
+            results_in("d", [number], overwrite=True)
+    assert sorted(os.listdir("d")) == ["1", "2", "3"]
+
+
 def test_many_rows_cost_nothing_where_few_results_are() -> None:
     os.makedirs("d/999999999999")
     with pytest.raises(UsageError, match="row 999999999999: result d/999999999999 exists already"):

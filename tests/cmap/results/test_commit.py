@@ -27,6 +27,8 @@ from cexec.cmap.results.attempt_files import AttemptFiles, sweep
 from cexec.cmap.results.collect import EndedTask
 from cexec.cmap.results.commit import Committer, FinishedTask, Saved, unsaved
 from cexec.cmap.results.journal import NEW, RESUME, Journal, TaskClaim, TaskIdentity
+from cexec.cmap.results.journal_rows import TASK_ENDS
+from cexec.cmap.results.journal_store import RowChange
 from cexec.cmap.results.outcome import TaskOutcome
 from cexec.cmap.results.syncing import Syncer
 from cexec.errors import LocalError
@@ -220,11 +222,11 @@ def test_a_commit_that_failed_is_not_made_by_accident_later(tmp_path: Path, monk
     write = coordinator.journal.store.write
     failures = [LocalError("database or disk is full")]
 
-    def failing_once(changes: Any, *, durable: bool) -> None:
+    def failing_once(changes: Any, **options: Any) -> None:
         changes = list(changes)
-        if any(change.query.startswith("UPDATE task SET state") for change in changes) and failures:
+        if any(isinstance(change, RowChange) and change.statement is TASK_ENDS for change in changes) and failures:
             raise failures.pop()
-        write(changes, durable=durable)
+        write(changes, **options)
 
     monkeypatch.setattr(coordinator.journal.store, "write", failing_once)
     with pytest.raises(LocalError, match="disk is full"):

@@ -19,6 +19,7 @@ from cexec.cmap.inputs.tables import Words
 from cexec.cmap.inputs.task_plan import Plan, Work
 from cexec.cmap.results.appending import Place
 from cexec.cmap.results.journal import (
+    MOST_UNWRITTEN,
     NEW,
     RESUME,
     RESUME_FAILED,
@@ -344,9 +345,9 @@ def test_such_an_attempt_is_on_disk_when_it_has_been_written(opened: Open, monke
     written: list[bool] = []
     write = journal.store.write
 
-    def noted(changes: Any, *, durable: bool) -> None:
+    def noted(changes: Any, *, durable: bool, order: Any) -> None:
         written.append(durable)
-        write(changes, durable=durable)
+        write(changes, durable=durable, order=order)
 
     monkeypatch.setattr(journal.store, "write", noted)
     journal.begin_attempt(claim(journal, 1), "w", 1.0)
@@ -447,6 +448,29 @@ def test_claims_go_on_while_another_thread_writes(opened: Open) -> None:
     assert journal.store.read("SELECT count(*), count(DISTINCT key), max(occurrence) FROM task") == [(600, 3, 199)]
 
 
+def test_many_changes_take_few_statements_and_little_memory(opened: Open, path: Path) -> None:
+    journal = opened()
+    statements: list[str] = []
+    journal.store.database.set_trace_callback(statements.append)
+    ends = []
+    for number in range(256):
+        found = claim(journal, number)
+        journal.end_attempt(journal.begin_attempt(found, "w", 1.0), "", 2.0)
+        ends.append(TaskEnd(found, outcome(number), [Rename(f"{number}.tmp", str(number), 1, 1)]))
+    journal.commit(ends)
+    journal.settle(end.claim for end in ends)
+    assert len(statements) < 60
+    assert journal.counts() == (256, 0)
+    assert journal.store.read("SELECT count(*), sum(ended), (SELECT count(*) FROM pending) FROM attempt") == [
+        (256, 512.0, 0)
+    ]
+    statements.clear()
+    for number in range(1000, 1000 + MOST_UNWRITTEN):
+        claim(journal, number)
+    assert statements  # more are not kept in memory
+    journal.store.database.set_trace_callback(None)
+
+
 # journals of 0.1.0
 
 RECORDED = Path(__file__).with_name("journal-0.1.0.sqlite")  # made by that version's cmap
@@ -516,3 +540,24 @@ def test_what_0_1_0_left_in_the_middle_is_completed(old: Path, opened: Open) -> 
     assert Path("a.out").read_bytes() == b"result of a"
     assert journal.counts() == (1, 1)  # the result of b is not there
     opened(RESUME).close()
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        "{", "5", "null", '[["a"]]', '[["a", "b", null, null]]', '[["a", "b", 1]]', '[[1, 2, 3, 4]]',
+        '[["a\\u0000", "b", 1, 2]]', '[["\\ud800", "b", 1, 2]]', "[" * 100_000,
+    ],
+)  # fmt: skip
+def test_a_row_that_cannot_be_understood_keeps_no_journal_from_being_opened(
+    opened: Open, path: Path, told: str
+) -> None:
+    """Regression, found while fuzzing: the run ended with a traceback.  Its task is to be run again."""
+    journal = opened()
+    settle(journal, 1)
+    settle(journal, 2)
+    journal.close()
+    with sqlite3.connect(path) as database:
+        database.execute("INSERT INTO pending SELECT key, occurrence, ? FROM task WHERE number = 1", (told,))
+    database.close()
+    assert wanted(opened(RESUME), range(1, 3)) == [1]

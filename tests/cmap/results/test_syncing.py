@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from cexec.cmap.results import syncing
-from cexec.cmap.results.syncing import THREADS, Syncer, sync_directory, sync_file, sync_way_to
+from cexec.cmap.results.syncing import THREADS, Syncer, sync_directory, sync_file, way_to
 from cexec.errors import LocalError
 
 
@@ -99,11 +99,18 @@ def test_new_parents_are_synced_once(tmp_path: Path, syncer: Syncer, synced: lis
     assert synced == [path]
 
 
-def test_a_way_ends_where_it_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, synced: list[str]) -> None:
+def test_a_way_is_synced_as_far_as_it_is_new(tmp_path: Path, syncer: Syncer, synced: list[str]) -> None:
+    for name in ("b", "c"):
+        (tmp_path / "a" / name).mkdir(parents=True)
+        synced.clear()
+        syncer.sync_directories([str(tmp_path / "a" / name)])
+    assert sorted(synced) == [str(tmp_path / "a"), str(tmp_path / "a" / "c")]
+
+
+def test_a_way_ends_where_it_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "access", lambda path, _: path != str(tmp_path))
     (tmp_path / "a" / "b").mkdir(parents=True)
-    sync_way_to(str(tmp_path / "a" / "b"))
-    assert synced == [str(tmp_path / "a")]
+    assert list(way_to(str(tmp_path / "a" / "b"))) == [str(tmp_path / "a")]
 
 
 def test_nothing_is_synced_without_sync(tmp_path: Path, synced: list[str]) -> None:

@@ -82,6 +82,7 @@ class Run(Observer):
             return status
         finally:
             self.took = clock() - BEGIN
+            setup.end_validators()
             setup.close()
 
     def began(self, running: Running, now: float) -> None:
@@ -233,6 +234,31 @@ def test_a_task_that_takes_too_long_gets_each_signal_and_then_loses_the_connecti
     outcome = run.outcomes[1]
     assert (outcome.reason, outcome.exitval, outcome.signal) == ("ran into its time limit of 10 s", ENDED_BY_US, 0)
     assert run.ended_how == [(1, How.FAILED)]
+
+
+@pytest.mark.parametrize("late", [False, True])
+def test_a_result_that_has_come_is_not_thrown_away_while_it_is_validated(late: bool) -> None:
+    """Regression: the time of --validate counted for --timeout, and a success that was late was cancelled in it."""
+
+    async def succeeds(lease: FakeLease, job: LeaseJob, go: Go) -> Exit:
+        if late:
+            await lease.signalled.wait()
+        return exited()
+
+    run = Run(Workers(succeeds, "a", slots=1), 1, timeout=TimeLimit(5.0), validate="sleep 0.5")
+    assert run() == 0
+    assert run.outcomes[1].succeeded and run.took > 10.0
+    assert [number for _, number in run.workers.leases[0].signals][:1] == ([TERM] if late else [])
+
+
+def test_a_validation_is_ended_by_the_user() -> None:
+    async def stop(run: Run, coordinator: Coordinator) -> None:
+        await asyncio.sleep(5.0)
+        coordinator.stop(end_running=True)
+
+    run = Run(Workers(instantly, "a", slots=1), 1, validate="sleep 600")
+    assert run(stop) == 0
+    assert run.ended_how == [(1, How.CANCELLED)] and not run.outcomes
 
 
 def test_time_limits_are_judged_after_what_came_while_cmap_was_stopped_was_read() -> None:

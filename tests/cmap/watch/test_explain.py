@@ -133,6 +133,19 @@ def test_what_is_not_there(journal: Journal, path: str, tmp_path: Path) -> None:
         explain(str(tmp_path / "none"), None, NOW)
 
 
+@pytest.mark.parametrize(
+    "status",
+    ["{", "[]", "5", '"text"', '{"total": "many", "leases": {}, "paused": "yes"}', '{"leases": 2}', "[" * 100_000],
+)
+def test_a_damaged_note_of_a_run_explains_nothing_and_stops_nothing(journal: Journal, path: str, status: str) -> None:
+    """Regression, found by fuzzing: the command ended with a traceback."""
+    claimed(journal, 1)
+    journal.note(status)
+    journal.flush()
+    assert explain(path, None, NOW)
+    assert explain(path, 1, NOW)[0].startswith("task 1: ")
+
+
 def test_texts_that_are_no_utf_8_are_told(journal: Journal, path: str) -> None:
     claim = journal.claim(TaskIdentity(b"k", 1), "cexec a.pub -- caf\udce9")
     assert claim is not None

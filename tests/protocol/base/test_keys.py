@@ -282,6 +282,18 @@ def test_the_first_line_of_app_pub_says_that_it_is_a_secret() -> None:
     assert first == "# SECRET, although its name ends in .pub: whoever holds this file may run jobs."
 
 
+def test_a_key_is_made_at_random_unless_it_says_otherwise() -> None:
+    """Else its file would warn of what is not so, or not warn of what is."""
+    client, relay = OWNER.client_key(), OWNER.relay_key()
+    made = (
+        OwnerKey(bytes(32)),
+        ClientKey(client.worker_public, client.psk, client.authority_public, client.identity),
+        WorkerKey(WORKER.worker_secret, WORKER.psk, WORKER.authority_public, WORKER.identity),
+        RelayKey(relay.mac1_key, relay.fingerprint),
+    )
+    assert not any(key.from_input for key in made)
+
+
 def test_a_key_made_from_input_says_how_secret_it_is() -> None:
     for name, key in ALL_KINDS.items():
         said = "# Made from standard input: exactly as secret as that input was." in encode_key(key)
@@ -351,6 +363,59 @@ def test_what_is_no_key_at_all_is_told(text: bytes) -> None:
 def test_a_file_of_a_later_version_is_told() -> None:
     with pytest.raises(KeyFileError, match="newer cexec"):
         decode_key(encode_key(OWNER).replace("cexec-key: 1", "cexec-key: 2").encode())
+
+
+@pytest.mark.parametrize("version", ["0", "", "-1", "01", "1.0", "1 ", "2"])
+@every_kind
+def test_a_file_of_any_other_version_is_refused_whatever_its_checksum(key: Key, version: str) -> None:
+    """The fields of another version may mean something else, however right they look."""
+    text = encode_key(key)
+    written = rewritten(text, "cexec-key", f"{version} {key.kind}")
+    assert decode_key(rewritten(text, "cexec-key", f"1 {key.kind}")).kind == key.kind
+    with pytest.raises(KeyFileError, match=r"^is damaged"):
+        decode_key(written)
+
+
+# Each pair of fields of one size in each kind of file: what is read as the other is not the same application.
+SWAPPED = [
+    ("client", "worker-public", "psk"),
+    ("client", "worker-public", "authority"),
+    ("client", "worker-public", "signing-seed"),
+    ("client", "psk", "authority"),
+    ("client", "psk", "signing-seed"),
+    ("client", "authority", "signing-seed"),
+    ("worker", "worker-secret", "psk"),
+    ("worker", "worker-secret", "authority"),
+    ("worker", "worker-secret", "signing-seed"),
+    ("worker", "psk", "authority"),
+    ("worker", "psk", "signing-seed"),
+    ("worker", "authority", "signing-seed"),
+]
+
+
+@pytest.mark.parametrize(("kind", "one", "other"), SWAPPED)
+def test_each_key_of_a_file_has_its_own_place(kind: str, one: str, other: str) -> None:
+    """Written and read the wrong way round alike, two keys still read back: only the file itself shows it."""
+    key = ALL_KINDS[kind]
+    assert isinstance(key, ClientKey | WorkerKey)
+    lines = dict(line.split(": ") for line in encode_key(key).splitlines() if not line.startswith("#"))
+    written = {
+        "psk": key.psk, "authority": key.authority_public, "signing-seed": key.identity.signing_seed,
+        "worker-public": key.worker_public,
+    }  # fmt: skip
+    if isinstance(key, WorkerKey):
+        written["worker-secret"] = key.worker_secret
+    assert (lines[one], lines[other]) == (written[one].hex(), written[other].hex())
+    swapped = {one: lines[other], other: lines[one]}
+    text = encode_key(key)
+    for name, value in swapped.items():
+        text = rewritten(text, name, value).decode() + "\n"
+    try:
+        read = decode_key(text.encode())
+    except KeyFileError:
+        return
+    assert isinstance(read, ClientKey | WorkerKey)
+    assert read.fingerprint != key.fingerprint or (read.psk, read.mac1_key) != (key.psk, key.mac1_key)
 
 
 def rewritten(text: str, name: str, value: str) -> bytes:

@@ -108,6 +108,7 @@ def test_padding_reads_back_and_is_all_zero() -> None:
 
 def test_padding_to_nothing_leaves_the_message_as_it_is() -> None:
     assert Writer().u16(7).padded(0) == b"\0\x07"
+    assert Writer().u16(7).padded(2) == b"\0\x07"
 
 
 @pytest.mark.parametrize(

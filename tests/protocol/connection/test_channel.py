@@ -11,8 +11,14 @@ from hypothesis import strategies as st
 
 from cexec.errors import ProtocolError, VerifyError
 from cexec.protocol.base import sodium
-from cexec.protocol.base.limits import CONNECT_DEADLINE, MAXIMUM_UNAUTHENTICATED, SECOND_FLIGHT_PAYLOAD
-from cexec.protocol.base.noise import Handshake
+from cexec.protocol.base.limits import (
+    CONNECT_DEADLINE,
+    MAXIMUM_FRAME,
+    MAXIMUM_UNAUTHENTICATED,
+    RECORD_HEADER,
+    SECOND_FLIGHT_PAYLOAD,
+)
+from cexec.protocol.base.noise import Handshake, SymmetricState
 from cexec.protocol.connection.channel import FIRST_FLIGHT, OPENING, SECOND_FLIGHT, ClientHandshake, WorkerHandshake
 from cexec.protocol.datagrams import hello
 from tests.needs import require_aegis
@@ -310,6 +316,50 @@ def test_nothing_is_no_flight_after_the_last_one() -> None:
     fed(flights.worker, flights.client.data_to_send(), 1000)
     flights.client.receive_data(b"", 0.0)
     flights.worker.receive_data(b"", 0.0)
+
+
+def test_only_the_worker_knows_by_the_handshake_that_its_peer_has_the_keys() -> None:
+    """Anybody can send a recorded first flight again; the first record that verifies proves more, and not before."""
+    flights = Flights()
+    fed(flights.client, flights.first, 1000)
+    fed(flights.worker, flights.client.data_to_send(), 1000)
+    client, worker = flights.client.records, flights.worker.records
+    assert client is not None and worker is not None
+    longest = (RECORD_HEADER + MAXIMUM_FRAME).to_bytes(RECORD_HEADER, "big")
+    assert worker.receive_data(longest, 0.0) == []
+    with pytest.raises(ProtocolError, match="impossible length"):
+        client.receive_data(longest, 0.0)
+
+
+@pytest.mark.parametrize("way", ["first flight", "second flight", "deadline"])
+def test_a_handshake_that_has_failed_keeps_no_secret(way: str) -> None:
+    """What a memory image or a core dump shows later must not open what was recorded of the attempt."""
+    sealed = APPLICATION.announce()
+    inner = APPLICATION.hear(sealed).handshake() if way == "second flight" else sealed.handshake()
+    machine = (
+        worker_handshake(inner, APPLICATION.worker)
+        if way == "second flight"
+        else client_handshake(inner, APPLICATION.client)
+    )
+    reply_key = sealed.announcement.reply_key
+    assert secrets_of(inner, reply_key)
+    with pytest.raises(ProtocolError):
+        if way == "deadline":
+            machine.handle_timeout(CONNECT_DEADLINE)
+        else:
+            fed(machine, (OPENING + bytes(FIRST_FLIGHT))[: machine.wanted], 1000)
+    assert not secrets_of(inner, reply_key)
+    with pytest.raises(ValueError, match="no further message"):
+        inner.write_message(lambda h: b"")
+
+
+def secrets_of(handshake: Handshake, *public: bytes) -> list[bytes]:
+    """Returns every key that a handshake has, but for its hash and those that are `public`."""
+    public += (handshake.hash,)
+    values = [*vars(handshake).values()]
+    state = next(value for value in values if isinstance(value, SymmetricState))
+    values += [state.chaining_key, state.key]
+    return [value for value in values if isinstance(value, bytes) and len(value) >= 32 and value not in public]
 
 
 def test_connections_that_are_not_proved_cost_little() -> None:

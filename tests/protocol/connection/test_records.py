@@ -120,7 +120,7 @@ def test_a_large_record_is_read_where_it_lies() -> None:
     room[:4] = record[:4]
     receiver.received(4)
     rest = receiver.receive_buffer()
-    assert len(rest) >= len(record) - 4  # one read takes the rest, and the next record's length
+    assert len(rest) == len(record) - 4 + RECORD_HEADER  # one read takes the rest, and the next record's length
     rest[: len(record) - 4] = record[4:]
     receiver.received(len(record) - 4)
     frame = receiver.next_event()
@@ -144,6 +144,14 @@ def test_an_empty_frame_is_the_smallest(cipher: str) -> None:
     _, receiver = record_pair(cipher)
     (record,) = sealed(CONFIRM, cipher=cipher)
     assert receiver.receive_data(record, 0.0) == [CONFIRM]
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_another_process_can_go_on_with_the_keys(packed: bool) -> None:
+    for made, sending, receiving in zip(
+        record_pair(ANY, packed=packed), (b"\x11", b"\x22"), (b"\x22", b"\x11"), strict=True
+    ):
+        assert made.keys == (ANY, packed, sending * 32, receiving * 32)
 
 
 # Sending

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from cexec.errors import DisconnectedError
+from cexec.errors import DisconnectedError, SilentPeerError
 from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, PING_INTERVAL, RECORD_HEADER
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.session import RUNNING, Session
@@ -123,3 +123,16 @@ def test_a_record_whose_length_was_made_longer_on_the_way_is_silence(direction: 
     assert isinstance(hearer.error, DisconnectedError) and "silent" in str(hearer.error)
     assert wire.now == DEFAULT_IDLE_TIMEOUT
     assert frames.DATA not in [kind for kind, _ in hearer.events]
+
+
+def test_after_this_process_was_stopped_its_peer_is_asked_before_it_is_called_dead() -> None:
+    session = Session(worker=True, now=0.0)
+    session.handle_timeout(1000.0)  # much later than it was due
+    assert session.data_to_send() == []
+    session.handle_timeout(1000.0 + PING_INTERVAL)
+    assert session.data_to_send() == [frames.frame(frames.PING)]
+    for now in (1000.0 + 2 * PING_INTERVAL, 1000.0 + DEFAULT_IDLE_TIMEOUT - 1.0):
+        while session.next_timeout() <= now:
+            session.handle_timeout(session.next_timeout())
+    with pytest.raises(SilentPeerError):
+        session.handle_timeout(1000.0 + DEFAULT_IDLE_TIMEOUT)

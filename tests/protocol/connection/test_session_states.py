@@ -101,6 +101,15 @@ def test_a_signal_reaches_a_running_job_only() -> None:
         assert told(worker_in(state), frames.SIGNAL, b"\x0f") == []
 
 
+def test_a_client_sends_a_signal_while_its_job_runs() -> None:
+    client = client_in(RUNNING)
+    client.signal(15)
+    assert client.data_to_send() == [frames.frame(frames.SIGNAL, b"\x0f")]
+    for state in (OFFERING, OFFERED, OVER):
+        with pytest.raises(ValueError, match="no place"):
+            client_in(state).signal(15)
+
+
 def test_a_window_size_reaches_a_running_job_only() -> None:
     (event,) = told(worker_in(RUNNING), frames.WINDOW, bytes([0, 24, 0, 80]))
     assert (event.number >> 16, event.number & 0xFFFF) == (24, 80)
@@ -186,6 +195,51 @@ def test_the_state_follows_the_stage() -> None:
 def test_output_before_the_program_has_started_is_refused() -> None:
     for kind in (frames.DATA, frames.END, frames.BROKEN):
         refused(client_in(RUNNING), kind, BODIES[kind], 1)
+
+
+NO_STREAMS = Exit(kind=frames.EXITED, status=0, endings=[]).encode()
+
+
+@pytest.mark.parametrize("asking", [False, True], ids=["preparing", "asking for the program"])
+def test_an_exit_before_the_program_has_started_is_refused_even_if_all_streams_agree(asking: bool) -> None:
+    """Regression: the only test of it sent endings that did not fit, so nothing showed that the state was checked."""
+    client = client_in(OFFERED)
+    client.go(job(streams=[]))
+    if asking:
+        told(client, frames.PROGRAM, b"linux-x86_64")
+    refused(client, frames.EXIT, NO_STREAMS)
+    assert client.next_event() is None
+
+
+def test_an_exit_after_it_has_started_ends_the_same_job() -> None:
+    client = client_in(OFFERED)
+    client.go(job(streams=[]))
+    told(client, frames.STARTED, bytes(1))
+    assert [event.kind for event in told(client, frames.EXIT, NO_STREAMS)] == [frames.EXIT]
+
+
+def test_an_exit_before_the_start_is_refused_though_nobody_reads_the_outputs_any_more() -> None:
+    """A stream whose reader has gone is not compared, so the endings alone do not stand against it."""
+    client = client_in(RUNNING)
+    client.close_reader(1)
+    client.close_reader(2)
+    endings = [Ending(n, WRITES, frames.ENDED, 0) for n in (1, 2)] + [Ending(0, READS, frames.READER_CLOSED, 0)]
+    refused(client, frames.EXIT, Exit(kind=frames.EXITED, status=0, endings=endings).encode())
+
+
+@pytest.mark.parametrize(
+    ("session", "kind", "what"),
+    [
+        (worker_in(OFFERED), frames.STARTED, "client sent a frame that has no place here"),
+        (worker_in(OFFERING), frames.GO, "client sent a frame that has no place here"),
+        (client_in(OFFERED), frames.GO, "worker sent a frame that has no place here"),
+        (client_in(RUNNING), frames.SIGNAL, "worker sent a frame that has no place here"),
+        (client_in(RUNNING), frames.DATA, "worker sent output before it had started the program"),
+    ],
+)
+def test_the_message_says_who_was_wrong_and_how(session: Session, kind: int, what: str) -> None:
+    with pytest.raises(ProtocolError, match=what):
+        told(session, kind, BODIES[kind], 1 if kind in frames.OF_A_STREAM else 0)
 
 
 def test_input_may_be_taken_before_the_program_has_started() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cexec.errors import CertificateError, ProtocolError, VerifyError
-from cexec.protocol.base import keys, sodium
+from cexec.protocol.base import bloom, keys, sodium
 from cexec.protocol.base.certificate import ROLE_CLIENT, Certificate, Identity
 from cexec.protocol.base.limits import MAXIMUM_DATAGRAM
 from cexec.protocol.base.noise import Handshake
@@ -55,6 +55,14 @@ def test_an_announcement_reads_back() -> None:
     assert (decoded.job_id, decoded.attempt, decoded.kind) == (JOB_ID, 2, announcement.RUN_ALL)
     assert (decoded.weight, decoded.wanted_for, decoded.requirements.needs) == (3, 20, {"gpu": ""})
     assert decoded.certificate.encode() == APPLICATION.client.identity.certificate.encode()
+
+
+def test_what_an_announcement_does_not_say() -> None:
+    said = APPLICATION.hear(SealedAnnouncement(APPLICATION.client, job_id=JOB_ID, attempt=1)).announcement
+    assert (said.kind, said.weight, said.wanted_for, said.known) == (announcement.RUN_ONE, 1, 15, b"")
+    assert not said.requirements
+    fields = {name: getattr(said, name) for name in Announcement.__slots__ if name != "known"}
+    assert Announcement(**fields).known == b""
 
 
 def test_an_announcement_cut_anywhere_or_with_a_trailer_is_refused() -> None:
@@ -116,6 +124,17 @@ def test_the_longest_announcement_fits_in_a_datagram() -> None:
     )
     assert len(sealed.datagram(0, 4000, 8)) <= MAXIMUM_DATAGRAM
     assert APPLICATION.hear(sealed).announcement.requirements.wanted == requirements.wanted
+
+
+def test_a_census_names_as_many_known_workers_as_there_is_room_for() -> None:
+    known = [bytes([number]) * 16 for number in range(1, 200)]
+    requirements = Requirements(wanted=["w" * 200])
+    said = APPLICATION.announce(kind=announcement.CENSUS, known=known, requirements=requirements)
+    heard = APPLICATION.hear(said).announcement
+    assert len(heard.known) == min(announcement.MAXIMUM_ASKED - len(requirements.encode()), (199 * bloom.BITS + 7) // 8)
+    assert all(bloom.contains(heard.known, heard.reply_key, one) for one in known)
+    assert len(said.datagram(0, 4000, 8)) <= MAXIMUM_DATAGRAM
+    assert APPLICATION.announce(kind=announcement.CENSUS).announcement.known == b""
 
 
 def test_nothing_of_the_announcement_is_in_the_clear() -> None:

@@ -56,6 +56,10 @@ def opened(message: bytes) -> Hello:
     return open_hello(SEALED.handshake(), message, AUTHORITY)
 
 
+def always(payload: bytes) -> Callable[[bytes], bytes]:
+    return lambda h: payload
+
+
 def seal_payload(payload: Callable[[bytes], bytes]) -> bytes:
     """A first message around any payload, as a worker can make it."""
     return OPENED.handshake().write_message(payload)
@@ -86,6 +90,22 @@ def test_any_hello_reads_back(purpose: int, numbers: list[int], detail: str, att
     decoded = Hello.decode(value.encode())
     assert fields(decoded) == fields(value)
     assert decoded.encode() == value.encode()
+
+
+def test_what_a_hello_does_not_say_is_that_of_an_idle_worker_with_one_slot() -> None:
+    said = Hello.decode(
+        Hello(
+            purpose=hello.CENSUS, instance=INSTANCE, certificate=FULL.certificate, host="h", ciphers=[]
+        ).encode()
+    )  # fmt: skip
+    assert (said.load, said.speed, said.slots, said.running, said.waiting) == (0.0, 1.0, 1, 0, 0)
+    assert (said.uptime, said.clock, said.version, said.detail, said.attributes) == (0, 0, "", "", {})
+
+
+@pytest.mark.parametrize("attributes", [{}, {"once": ""}, {"os": "linux"}])
+def test_a_worker_says_by_an_attribute_that_no_job_may_be_repeated(attributes: dict[str, str]) -> None:
+    said = Hello.decode(hello_of(APPLICATION.worker, attributes=attributes).encode())
+    assert (said.once, said.attributes) == ("once" in attributes, attributes)
 
 
 def test_a_hello_cut_anywhere_or_with_a_trailer_is_refused() -> None:
@@ -213,6 +233,30 @@ def test_a_certificate_of_another_authority_is_refused() -> None:
 
 def test_another_workers_name_is_refused() -> None:
     refused(APPLICATION.other_worker.identity, hello_of(APPLICATION.worker))
+
+
+@pytest.mark.parametrize("purpose", hello.PURPOSES)
+def test_whatever_a_hello_is_for_its_signature_and_its_certificate_are_proved(purpose: int) -> None:
+    """Mutants survived that believed a QUEUED, an UNREACHABLE or an answer to a census without its signature."""
+    honest, other = APPLICATION.worker.identity, APPLICATION.other_worker.identity
+    value = hello_of(APPLICATION.worker, purpose=purpose)
+    assert opened(seal_hello(OPENED.handshake(), honest, value)).purpose == purpose
+    refused(other, value)
+    refused(Identity(honest.certificate, sodium.random_bytes(32)), value)
+    value.certificate = STRANGERS.worker.identity.certificate
+    refused(STRANGERS.worker.identity, value)
+    value.certificate = APPLICATION.client.identity.certificate
+    refused(APPLICATION.client.identity, value)
+
+
+@pytest.mark.parametrize("purpose", hello.PURPOSES)
+def test_a_signature_of_another_hello_proves_nothing(purpose: int) -> None:
+    """A worker cannot lend what it has signed once, neither from another conversation nor with other words."""
+    identity, body = APPLICATION.worker.identity, hello_of(APPLICATION.worker, purpose=purpose).encode()
+    signed_elsewhere = identity.sign(hello.SIGNATURE_LABEL, bytes(64), body)
+    for signature in (signed_elsewhere, identity.sign(hello.SIGNATURE_LABEL, bytes(64), b""), bytes(64)):
+        with pytest.raises(VerifyError):
+            opened(seal_payload(always(bytes(Writer().long_bytes(body).raw(signature)))))
 
 
 # As a datagram

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from random import Random
 
-from cexec.protocol.decisions.bid import Bidder
+from cexec.protocol.decisions.bid import Bidder, Outcome
 from cexec.protocol.decisions.competition import LEAST_COMPETITORS, LEAST_SPREAD
+from cexec.protocol.decisions.remembered import Origin
+from cexec.protocol.decisions.rivals import RivalWord
 
 WANTED = 15.0
 LARGEST_LITTLE_SPREAD = LEAST_SPREAD * (LEAST_COMPETITORS - 1.0)  # the logarithm is below its tangent
@@ -52,3 +54,32 @@ def delay_of(machine: Bidder, now: float = 0.0, number: int = 1) -> float:
         now = due
         machine.handle_timeout(now)
     return now - start
+
+
+def drop(machine: Bidder, number: int, now: float, client: bytes = b"client") -> float:
+    """Takes a job of a client and drops it, at which the client complains; returns when it was taken."""
+    machine.consider(identity(number), 1, WANTED, now, origin=Origin(client))
+    while not (found := connects(machine)):
+        due = machine.next_timeout()
+        assert due is not None
+        now = due
+        machine.handle_timeout(now)
+    assert found == [identity(number)]
+    run(machine, found[0], now)
+    machine.finished(found[0], Outcome.BROKEN, 0.1, now)
+    machine.complained(found[0], now)
+    return now
+
+
+def told_of_a_healthy_rival(machine: Bidder, now: float = 0.0) -> None:
+    machine.competition.rival_told(RivalWord(b"rival", job=b"", completed=True, clock=now, said_at=now), now)
+
+
+def slots_of(machine: Bidder) -> tuple[int, int, int]:
+    """Slots that are free, reserved and busy."""
+    return machine.slots.free, machine.slots.reserved, machine.slots.running
+
+
+def waiting_in(machine: Bidder) -> int:
+    """Announcements that would be answered if a slot were free."""
+    return machine.waiting

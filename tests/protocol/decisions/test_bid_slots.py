@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-from itertools import pairwise
-
-import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -17,7 +14,7 @@ from cexec.protocol.decisions.bid import (
     Queued,
     Recovered,
 )
-from cexec.protocol.decisions.remembered import LONGEST_RETRY, MAXIMUM_REMEMBERED, NEW_WAYS_BURST, SILENT
+from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED, SILENT
 from cexec.protocol.decisions.slots import STALLED_ALLOWED
 from tests.protocol.decisions.bidders import WANTED, bidder, connects, delay_of, events, identity, run, with_rivals
 
@@ -176,67 +173,6 @@ def test_reservation_that_another_won_is_forgotten() -> None:
     assert machine.slots.free == 1
 
 
-def test_failed_connection_is_tried_again_only_if_the_client_is_heard_again() -> None:
-    machine = bidder()
-    machine.consider(identity(1), 1, WANTED, 0.0)
-    events(machine)
-    machine.failed(identity(1), 0.0)
-    machine.handle_timeout(5.0)
-    assert events(machine) == []
-    machine.consider(identity(1), 1, WANTED, 5.0)
-    machine.handle_timeout(5.0)
-    assert connects(machine) == [identity(1)]
-
-
-def tries(seconds: float, *, new_way: bool = False) -> list[float]:
-    """When a worker tries to reach a client that asks every second, and that it cannot reach."""
-    machine = bidder()
-    tried, now = [], 0.0
-    while now < seconds:
-        machine.consider(identity(1), 1, WANTED, now, new_way=new_way)
-        machine.handle_timeout(now)
-        for name, _ in events(machine):
-            assert name in ("Connect", "Queued")
-            if name == "Connect":
-                tried.append(now)
-                machine.failed(identity(1), now)
-        now += 0.25
-    return tried
-
-
-def test_client_that_cannot_be_reached_is_tried_for_ever_but_ever_later() -> None:
-    """Regression: after five failures an announcement was forgotten for 60 s although its client still asked."""
-    tried = tries(600.0)
-    pauses = [later - earlier for earlier, later in pairwise(tried)]
-    assert all(pause <= 1.5 * LONGEST_RETRY + 0.25 for pause in pauses)
-    assert 600.0 - tried[-1] <= 1.5 * LONGEST_RETRY + 0.25
-    assert len(tried) <= 6 + 600.0 / (0.5 * LONGEST_RETRY)
-
-
-def test_new_way_to_a_client_is_tried_soon_but_invented_ones_only_now_and_then() -> None:
-    assert tries(3.0, new_way=True)[:4] == pytest.approx([0.0, 0.5, 1.0, 1.5], abs=0.3)
-    invented, known = tries(600.0, new_way=True), tries(600.0)
-    assert len(invented) <= 2 * len(known) + NEW_WAYS_BURST
-
-
-def test_new_way_that_is_heard_after_another_copy_shortens_the_wait_all_the_same() -> None:
-    machine = bidder()
-    machine.consider(identity(1), 1, WANTED, 0.0)
-    now = 0.0
-    for _ in range(6):
-        while not connects(machine):
-            now += 0.25
-            machine.consider(identity(1), 1, WANTED, now)
-            machine.handle_timeout(now)
-        machine.failed(identity(1), now)
-    machine.consider(identity(1), 1, WANTED, now + 1.0)
-    machine.handle_timeout(now + 1.0)
-    assert connects(machine) == []
-    machine.consider(identity(1), 1, WANTED, now + 1.1, new_way=True)
-    machine.handle_timeout(now + 1.1)
-    assert connects(machine) == [identity(1)]
-
-
 def test_every_other_call_for_an_unknown_announcement_does_nothing() -> None:
     machine = bidder()
     for method in (machine.failed, machine.withdrawn, machine.started, machine.released, machine.forget):
@@ -255,76 +191,6 @@ def test_client_that_went_away_is_forgotten() -> None:
     machine.forget(identity(2), 0.1)
     machine.finished(identity(1), Outcome.SUCCEEDED, 1.0, 1.0)
     assert connects(machine) == []
-
-
-# The lottery
-
-
-def shares(weights: list[int], draws: int) -> dict[int, int]:
-    """One slot and 60 clients of each weight, each of which comes again after its job."""
-    machine = bidder()
-    number = 0
-    clients = {}
-    for weight in weights:
-        for _ in range(60):
-            number += 1
-            clients[identity(number)] = weight
-            machine.consider(identity(number), weight, 3600.0, 0.0)
-    counts = dict.fromkeys(weights, 0)
-    now = 0.0
-    for _ in range(draws):
-        (who,) = connects(machine)
-        run(machine, who, now)
-        weight = clients.pop(who)
-        counts[weight] += 1
-        now += 1.0
-        number += 1
-        clients[identity(number)] = weight
-        machine.consider(identity(number), weight, 3600.0, now)
-        machine.finished(who, Outcome.SUCCEEDED, 1.0, now)
-    return counts
-
-
-def test_weights_one_and_three_share_a_slot_one_to_three() -> None:
-    counts = shares([1, 3], 100)
-    assert counts[3] / counts[1] == pytest.approx(3.0, rel=0.15)
-
-
-def test_light_jobs_beside_very_heavy_ones_do_not_starve() -> None:
-    counts = shares([1, 60], 200)
-    assert 1 <= counts[1] <= 8
-
-
-def test_lease_takes_part_in_the_lottery_by_its_weight() -> None:
-    machine = bidder()
-    machine.consider(identity(1), 1, WANTED, 0.0)
-    events(machine)
-    run(machine, identity(1), 0.0)
-    machine.consider(identity(2), 3, 3600.0, 0.0)
-    events(machine)
-    running, lease, leases_drawn = identity(1), 100, 0
-    for step in range(40):
-        now = 1.0 + step
-        lease += 1
-        machine.leased(identity(lease), 1, now)
-        machine.finished(running, Outcome.SUCCEEDED, 1.0, now)
-        (running,) = connects(machine)
-        run(machine, running, now)
-        if running == identity(lease):
-            leases_drawn += 1
-        else:
-            machine.forget(identity(lease), now)
-            machine.consider(identity(1000 + step), 3, 3600.0, now)
-            events(machine)
-    assert 8 <= leases_drawn <= 12
-
-
-def test_lease_whose_connection_fails_is_forgotten() -> None:
-    machine = bidder()
-    machine.leased(identity(1), 1, 0.0)
-    assert connects(machine) == [identity(1)]
-    machine.failed(identity(1), 0.1)
-    assert events(machine) == [("Forget", identity(1))]
 
 
 # Memory

@@ -7,8 +7,19 @@ from cexec.protocol.decisions.competition import Competition
 from cexec.protocol.decisions.complaints import COMPLAINT_DELAY, FIRST_REST, HALF_LIFE
 from cexec.protocol.decisions.remembered import Origin
 from cexec.protocol.decisions.reputation import LONGEST_ALONE, LONGEST_DELAY, Reputation
-from cexec.protocol.decisions.rivals import YIELDING_TO_HEALTHY, RivalWord
-from tests.protocol.decisions.bidders import WANTED, bidder, connects, delay_of, events, identity, run, with_rivals
+from cexec.protocol.decisions.rivals import RivalWord
+from tests.protocol.decisions.bidders import (
+    WANTED,
+    bidder,
+    connects,
+    delay_of,
+    drop,
+    events,
+    identity,
+    run,
+    told_of_a_healthy_rival,
+    with_rivals,
+)
 
 # Workers that do harm
 
@@ -155,25 +166,6 @@ def test_one_success_lets_all_slots_work_again() -> None:
     assert len(connects(machine)) == 4
 
 
-def drop(machine: Bidder, number: int, now: float, client: bytes = b"client") -> float:
-    """Takes a job of a client and drops it, at which the client complains; returns when it was taken."""
-    machine.consider(identity(number), 1, WANTED, now, origin=Origin(client))
-    while not (found := connects(machine)):
-        due = machine.next_timeout()
-        assert due is not None
-        now = due
-        machine.handle_timeout(now)
-    assert found == [identity(number)]
-    run(machine, found[0], now)
-    machine.finished(found[0], Outcome.BROKEN, 0.1, now)
-    machine.complained(found[0], now)
-    return now
-
-
-def told_of_a_healthy_rival(machine: Bidder) -> None:
-    machine.competition.rival_told(RivalWord(b"rival", job=b"", completed=True, clock=0.0, said_at=0.0), 0.0)
-
-
 def succeed(machine: Bidder, number: int, now: float, client: bytes = b"client") -> None:
     """Does a job whose result the client acknowledges."""
     machine.consider(identity(number), 1, WANTED, now, targeted=True, origin=Origin(client))
@@ -227,36 +219,6 @@ def test_worker_that_is_alone_rests_briefly_after_a_complaint() -> None:
     drop(machine, 1, 0.0)
     events(machine)
     assert delay_of(machine, 0.0, 2) == pytest.approx(LONGEST_ALONE)
-
-
-def test_complaint_that_ends_the_turn_of_one_client_leaves_the_jobs_of_others() -> None:
-    """A client that has complained waits longer when it complains again; the jobs of others do not."""
-    machine = with_rivals()
-    told_of_a_healthy_rival(machine)
-    dropped_at = drop(machine, 1, 0.0, b"a")
-    first_rest = dropped_at + YIELDING_TO_HEALTHY * COMPLAINT_DELAY
-    machine.consider(identity(2), 1, 3600.0, 1.0, targeted=True, origin=Origin(b"a"))
-    machine.handle_timeout(dropped_at + COMPLAINT_DELAY)
-    events(machine)
-    run(machine, identity(2), dropped_at + COMPLAINT_DELAY)
-    machine.finished(identity(2), Outcome.BROKEN, 0.1, first_rest - 1.0)
-    machine.complained(identity(2), first_rest - 1.0)
-    machine.consider(identity(3), 1000, 3600.0, first_rest - 1.0, origin=Origin(b"a"))
-    machine.consider(identity(4), 1, 3600.0, first_rest - 1.0, origin=Origin(b"b"))
-    machine.handle_timeout(first_rest - 0.1)
-    assert connects(machine) == []
-    now = first_rest - 1.0
-    while not (found := connects(machine)):
-        due = machine.next_timeout()
-        assert due is not None
-        now = due
-        machine.handle_timeout(now)
-    assert found == [identity(4)]
-    assert now < 2 * first_rest
-    run(machine, identity(4), now)
-    machine.finished(identity(4), Outcome.SUCCEEDED, 1.0, now + 1.0)
-    machine.acknowledged(identity(4), now + 1.0)
-    assert connects(machine) == [identity(3)]  # the success ends the rest from the jobs of the other client, too
 
 
 def test_flood_of_complaints_about_one_job_counts_once() -> None:

@@ -70,6 +70,15 @@ def test_relay_that_was_restarted_is_reached_at_its_new_address(restarts: int) -
     assert ways.untried(now)
 
 
+def test_of_ways_by_which_a_copy_comes_together_the_first_one_stays_the_best() -> None:
+    """A worker connects by IPv4 as before where a client is heard by both."""
+    ways: Ways[str] = Ways()
+    for now in (0.0, 0.25, 5.0):
+        ways.hear(CLIENT, DIRECT, "IPv4", now)
+        ways.hear(("fe80::1", 41000), DIRECT, "IPv6", now + 0.01)
+        assert best(ways, now + 0.01) == CLIENT
+
+
 def test_one_of_two_killed_relays_that_comes_back_finds_room() -> None:
     ways: Ways[str] = Ways()
     for family in (4, 6):

@@ -111,6 +111,27 @@ def test_broken_and_missing_files_count_as_idle(fake: FakeProc) -> None:
         assert sampler.sample(1.0).level == 0.0
 
 
+@pytest.mark.parametrize("number", ["9" * 5000, "\u00b2", "-1", "0x10", ""])
+def test_what_is_no_number_of_a_kernel_counts_as_idle(fake: FakeProc, number: str) -> None:
+    """Regression, found by fuzzing: the load promises to raise nothing, and raised a ValueError or OverflowError."""
+    texts = {
+        "stat": f"cpu {number} 1 1 {number} 1\n", "loadavg": f"0 0 0 {number}/5 1\n",
+        "pressure/memory": f"total={number}\n",
+        "meminfo": f"MemTotal: {number} kB\nMemAvailable: {number} kB\n", "self/cgroup": "0::/a\n",
+    }  # fmt: skip
+    for name, text in texts.items():
+        fake.write(name, text)
+    fake.cgroup("a/cpu.max", f"{number} {number}\n")
+    sampler = fake.sampler()
+    assert [sampler.sample(now).level for now in (1.0, 2.0)] == [0.0, 0.0]
+
+
+def test_a_group_that_cannot_be_called_so_has_no_quota(fake: FakeProc) -> None:
+    """Regression, found by fuzzing: a ValueError."""
+    fake.write("self/cgroup", "0::/a\0b\n3:cpu:/\0\n")
+    assert fake.sampler().sample(1.0).level == 0.0
+
+
 def test_system_without_proc_is_sampled_too(tmp_path: Path) -> None:
     sampler = Sampler(str(tmp_path / "none"), str(tmp_path / "none"))
     sampler.sample(0.0)

@@ -18,6 +18,7 @@ from cexec.protocol.datagrams.hello import Hello, decode_answer, open_hello
 from cexec.protocol.datagrams.presence import open_presence
 from cexec.protocol.datagrams.requirements import Requirements
 from cexec.protocol.decisions.bid import Bidder, Connect
+from cexec.protocol.decisions.rivals import RivalWord
 from cexec.system.storage.eventlog import EventLog
 from cexec.system.storage.series import Series
 from cexec.worker.discovery import answers as worker_answers
@@ -334,6 +335,43 @@ def test_another_workers_hello_makes_it_wait_in_races_and_its_own_does_not(stati
     third.presences.hello(third.now)
     station.hear(third.announcer.sent[0])
     assert not station.bidder.competition.alone(station.now)
+
+
+def test_a_rival_that_says_bye_is_no_reason_to_rest(station: Station) -> None:
+    other = Station(APPLICATION.other_worker)
+    rivals, now = station.bidder.competition.rivals, station.now
+    word = RivalWord(other.answers.instance, job=b"", completed=True, clock=0.0, said_at=now)
+    station.bidder.competition.rival_told(word, now)
+    assert rivals.rest_until(now, shortest=1.0, rest=2.0) > now + 10.0
+    other.presences.bye()
+    station.hear(other.announcer.sent[0])
+    assert rivals.rest_until(now, shortest=1.0, rest=2.0) == now + 1.0
+
+
+# The ways to a client
+
+
+def test_a_copy_by_another_way_is_where_answers_go_when_the_first_way_is_dead(station: Station) -> None:
+    """A relay that was restarted has another port: QUEUED must reach the client by the new one."""
+    sealed = APPLICATION.announce()
+    station.hear(sent(sealed), ("10.0.0.2", 5000))
+    station.wait(5.0)
+    station.hear(sent(sealed, 1), ("10.0.0.2", 6000))
+    known = station.ear.heard.get(sealed.mac1)
+    assert known is not None
+    station.answers.send(known, hello.QUEUED, now=station.now)
+    assert station.groups.sent[-1][1] == ("10.0.0.2", 6000)
+
+
+def test_clients_with_the_default_certificate_are_told_apart_by_their_addresses(station: Station) -> None:
+    origins = []
+    for host in ("10.0.0.8", "10.0.0.9", "10.0.0.9"):
+        sealed = APPLICATION.announce()
+        station.hear(sent(sealed), (host, 5000))
+        known = station.ear.heard.get(sealed.mac1)
+        assert known is not None
+        origins.append(known.origin.client)
+    assert origins[0] != origins[1] == origins[2]
 
 
 def test_strangers_and_forgers_are_not_rivals(station: Station) -> None:

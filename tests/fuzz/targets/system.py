@@ -1,0 +1,102 @@
+"""What other programs and the kernel print: packet filters, /proc, multicast DNS, netlink, processes of our own."""
+
+from __future__ import annotations
+
+import math
+import sys
+import tempfile
+from pathlib import Path
+
+from cexec.net.interfaces import parse_attributes, read_table
+from cexec.net.mdns import FOUND, LOST, Finds
+from cexec.system.host.iptables import parse_iptables
+from cexec.system.host.load import Sampler, cpu_identity, find_quota
+from cexec.system.host.nftables import parse_nftables
+from cexec.system.host.packet_filter import INPUT, Chain, Flow, blockers
+from cexec.worker.discovery.machine import usable_memory
+from cexec.worker.jobs.reports import MAXIMUM_REPORT, ReportError, decode, encode
+from tests.fuzz.target import pieces, target
+
+TEMPORARY = tempfile.TemporaryDirectory(prefix="cexec-fuzz-")  # goes when the interpreter ends
+DIRECTORY = Path(TEMPORARY.name)
+FLOW = Flow(INPUT, "udp", to=3010)
+
+
+def _explained(chains: list[Chain]) -> None:
+    for text in blockers(chains, FLOW):
+        assert isinstance(text, str)
+
+
+@target(ValueError)
+def nft_listing(data: bytes) -> None:
+    """The rules that nft prints, as JSON."""
+    _explained(parse_nftables(data.decode(errors="replace")))
+
+
+@target()
+def iptables_listing(data: bytes) -> None:
+    """The rules that iptables prints."""
+    _explained(parse_iptables(data.decode(errors="replace"), "iptables"))
+
+
+@target()
+def proc_files(data: bytes) -> None:
+    """Files of /proc and of control groups."""
+    proc, groups = DIRECTORY / "proc", DIRECTORY / "groups"
+    names = ["self/cgroup", "stat", "loadavg", "meminfo", "pressure/memory", "cpuinfo"]
+    parts = pieces(data)
+    for name, part in zip(names, [*parts, *[b""] * len(names)], strict=False):
+        path = proc / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(part)
+    groups.mkdir(exist_ok=True)
+    for name, part in zip(["cpu.max", "cpu.stat", "memory.max"], [*parts[6:], b"", b"", b""], strict=False):
+        (groups / name).write_bytes(part)
+    find_quota(str(proc), str(groups))
+    meter = Sampler(str(proc), str(groups))
+    for now in (1.0, 2.0):
+        assert 0.0 <= meter.sample(now).level < math.inf
+    assert usable_memory(str(proc), str(groups)) >= 0
+    cpu_identity(str(proc))
+
+
+@target()
+def mdns_entries(data: bytes) -> None:
+    """Lines of the process that looks for workers by multicast DNS."""
+    finds = Finds()
+    for line in data.decode("utf-8", "replace").split("\n"):
+        what, _, rest = line.partition(" ")
+        finds.hear(LOST if what == "-" else FOUND, rest)
+    new, gone = finds.take()
+    assert len(gone) <= len(new)
+
+
+class Kernel:
+    """A netlink socket that answers with this, and then says that it is done."""
+
+    def __init__(self, data: bytes) -> None:
+        self._answers = [data]
+
+    def send(self, message: bytes) -> None:
+        pass
+
+    def recv(self, size: int) -> bytes:
+        done = (20).to_bytes(4, sys.byteorder) + (3).to_bytes(2, sys.byteorder) + bytes(14)
+        return self._answers.pop()[:size] if self._answers else done
+
+
+@target(OSError, IndexError, ValueError)
+def netlink_dump(data: bytes) -> None:
+    """The kernel's table of interfaces; `interfaces` catches what is allowed here."""
+
+    for body in read_table(Kernel(data), 18, 16, b""):  # type: ignore[arg-type]
+        parse_attributes(body, 16)
+        parse_attributes(body, 8)
+
+
+@target(ReportError)
+def report_of_a_process(data: bytes) -> None:
+    """What the process that carries jobs tells its worker."""
+    report = decode(data)
+    assert len(encode(report)) <= MAXIMUM_REPORT
+    assert decode(encode(report)) == report or len(data) > MAXIMUM_REPORT

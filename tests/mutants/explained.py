@@ -1,0 +1,24 @@
+"""Mutants that survive and do no harm, each with the reason.
+
+Contract: the key is `str(mutant)`, the value says why no test can, or need, see it.  An entry whose mutant does not
+exist any more makes a test fail.
+"""
+
+from __future__ import annotations
+
+BASE = "cexec.protocol.base"
+CONNECTION = "cexec.protocol.connection"
+
+_OURS = "a number that is ours to choose; the tests take it from the code"
+_TYPE = "the name of a type: only mypy, and the modules that import it, can see that it is gone"
+_ROOM = "more room than is needed; less would be seen"
+
+EXPLAINED: dict[str, str] = {
+    f"{BASE}.wire: Bytes = bytes | bytearray | memoryview -> pass in: Bytes = bytes | bytearray | memoryview": _TYPE,
+    f"{CONNECTION}.records: 2 -> 3 in: SEND_BUFFERS = 2  # (ours) one is filled while the kernel takes the other": (
+        _OURS
+    ),
+    f"{CONNECTION}.records: 64 -> 65 in: MAXIMUM_WAITING = 64  # records or frames (ours) that may wait to be sent; "
+    "then a driver must not add any": _OURS,
+    f"{CONNECTION}.records: 2 -> 3 in: larger = memoryview(bytearray(2 * (RECORD_HEADER + self._proved_box)))": _ROOM,
+}

@@ -1,0 +1,135 @@
+"""Runs the tests against one mutant, in a process of its own.
+
+Contract: `prepare()` once, then `verdict(mutant)` for each: KILLED if a test fails or the module cannot be imported,
+SURVIVED if all tests pass, KILLED too if they take TOO_LONG of the CPU, because the mutant never ends.  A mutant runs
+in a fork of this process, which has pytest and Hypothesis in memory and no module of cexec.  Its memory is bounded.  It
+cannot touch anything else: the mutated modules do no input and output, which the import contracts see to.
+`ToolError` if a run says nothing about the mutant.
+"""
+
+from __future__ import annotations
+
+import importlib.abc
+import importlib.util
+import os
+import resource
+import sys
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec, SourceFileLoader
+from pathlib import Path
+from types import CodeType, ModuleType
+
+import pytest
+from hypothesis import HealthCheck, settings
+
+from tests.mutants.mutations import Mutant, compiled
+
+ROOT = Path(__file__).resolve().parents[2]
+KILLED, SURVIVED = "killed", "survived"
+TOO_LONG = 20  # seconds of CPU; the tests of one module take a few
+MOST_MEMORY = 4 << 30  # bytes of address space
+EXAMPLES = 20  # that Hypothesis tries: always the same ones, so that a score can be had again
+OPTIONS = ["-x", "-q", "--no-header", "-p", "no:cacheprovider", "-p", "no:xdist", "--noconftest", "-o", "addopts=",
+           "--import-mode=importlib", f"--rootdir={ROOT}"]  # fmt: skip
+
+
+class ToolError(Exception):
+    """A run that says nothing about its mutant."""
+
+
+def source_of(module: str) -> tuple[Path, str]:
+    """Returns the file of a module, and its text."""
+    path = ROOT / (module.replace(".", "/") + ".py")
+    return path, path.read_text()
+
+
+def prepare() -> None:
+    """Makes this process one that mutants can be forked from."""
+    loaded = [name for name in sys.modules if name.partition(".")[0] == "cexec"]
+    if loaded:
+        raise ToolError(f"{loaded[0]} has been imported already: its mutants would not be seen")
+    os.chdir(ROOT)
+    sys.dont_write_bytecode = True
+    settings.register_profile(
+        "mutants", deadline=None, derandomize=True, database=None, max_examples=EXAMPLES,
+        suppress_health_check=list(HealthCheck),
+    )  # fmt: skip
+    settings.load_profile("mutants")
+
+
+def verdict(mutant: Mutant, tests: Sequence[str]) -> str:
+    """Runs the tests against the mutant."""
+    path, source = source_of(mutant.module)
+    return judge(mutant.module, compiled(mutant, source, str(path)), tests)
+
+
+def judge(module: str, code: CodeType, tests: Sequence[str]) -> str:
+    """Runs the tests against this code in place of the module's."""
+    path, _ = source_of(module)
+    status = in_fork(lambda: _run(module, str(path), code, tests))
+    if os.WIFSIGNALED(status):
+        return KILLED  # by the limit of its CPU, or by a fault of its own
+    match os.WEXITSTATUS(status):
+        case pytest.ExitCode.OK:
+            return SURVIVED
+        case pytest.ExitCode.TESTS_FAILED | pytest.ExitCode.INTERRUPTED:
+            return KILLED
+        case (
+            pytest.ExitCode.USAGE_ERROR
+        ):  # a test that is named could not be imported; `check` has seen that it is there
+            return KILLED
+        case other:
+            raise ToolError(f"pytest ended with {other} for {module}")
+
+
+def check(module: str, tests: Sequence[str]) -> None:
+    """Raises `ToolError` unless the tests pass with the module as it is: else every mutant would seem to be killed."""
+    path, source = source_of(module)
+    code = compile(source, str(path), "exec", dont_inherit=True)
+    if in_fork(lambda: _run(module, str(path), code, tests)):
+        raise ToolError(f"the tests of {module} do not pass without any mutation")
+
+
+def in_fork(work: Callable[[], int]) -> int:
+    """Returns the wait status of a fork that ends with what `work` returns, and says nothing."""
+    pid = os.fork()
+    if pid:
+        return os.waitpid(pid, 0)[1]
+    try:
+        null = os.open(os.devnull, os.O_RDWR)
+        for fd in range(3):
+            os.dup2(null, fd)
+        os._exit(work())
+    finally:
+        os._exit(pytest.ExitCode.INTERNAL_ERROR)
+
+
+def _run(module: str, path: str, code: CodeType, tests: Sequence[str]) -> int:
+    resource.setrlimit(resource.RLIMIT_CPU, (TOO_LONG, TOO_LONG + 5))
+    resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
+    sys.meta_path.insert(0, _Finder(module, path, code))
+    return int(pytest.main([*OPTIONS, *tests]))
+
+
+class _Loader(SourceFileLoader):
+    """Gives the mutant's code in place of the file's."""
+
+    def __init__(self, module: str, path: str, code: CodeType) -> None:
+        super().__init__(module, path)
+        self._code = code
+
+    def get_code(self, fullname: str) -> CodeType:
+        return self._code
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    def __init__(self, module: str, path: str, code: CodeType) -> None:
+        self._found = (module, path, code)
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        module, file, code = self._found
+        if fullname != module:
+            return None
+        return importlib.util.spec_from_file_location(module, file, loader=_Loader(module, file, code))

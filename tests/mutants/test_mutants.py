@@ -1,0 +1,92 @@
+"""The tool: it sees mistakes that were not seen once, says so of a change that means nothing, and finds what to change.
+
+Each run is in a process of its own, because mutants are forked from one that has no module of cexec in memory.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.mutants.explained import EXPLAINED
+from tests.mutants.known import EQUIVALENT, KNOWN
+from tests.mutants.modules import MIRRORS
+from tests.mutants.mutations import compiled, mutants_of
+
+ROOT = Path(__file__).resolve().parents[2]
+SAMPLE = '''
+"""A docstring."""
+from math import inf
+__slots__ = ("a",)
+TABLE = {"x": (1, 2)}
+def f(a: int, b: int = 3) -> int:
+    """Another."""
+    if a < b and not a:
+        raise ValueError(f"bad {a + 1}")
+    g(a, b)
+    return min(a, b) + 1
+'''
+
+
+def test_the_changes_of_a_module_are_these() -> None:
+    found = [f"{mutant.before} -> {mutant.after}" for mutant in mutants_of("m", SAMPLE)]
+    for change in (
+        "a < b -> a <= b", "a < b and (not a) -> a < b or not a", "not a -> a", "min(a, b) -> max(a, b)",
+        "g(a, b) -> pass", "g(a, b) -> g(b, a)", "min(a, b) + 1 -> min(a, b) - 1",
+        "(1, 2) -> (2,)", "{'x': (1, 2)} -> {}", "3 -> 4", "return min(a, b) + 1 -> return None",
+        "raise ValueError(f'bad {a + 1}') -> pass", "TABLE = {'x': (1, 2)} -> pass",
+    ):  # fmt: skip
+        assert change in found
+    assert not [text for text in found if "docstring" in text or "Another" in text or "__slots__" in text]
+    assert not [text for text in found if "'x' ->" in text or "a + 1 ->" in text]
+
+
+def test_each_mutant_is_the_source_with_one_change() -> None:
+    for mutant in mutants_of("m", SAMPLE):
+        assert compiled(mutant, SAMPLE, "m.py").co_filename == "m.py"
+    names: dict[str, object] = {"g": print}
+    (changed,) = [one for one in mutants_of("m", SAMPLE) if (one.before, one.after) == ("3", "4")]
+    assert len({str(mutant) for mutant in mutants_of("m", SAMPLE)}) == len(mutants_of("m", SAMPLE))
+    assert str(changed) == "m: 3 -> 4 in: def f(a: int, b: int = 3) -> int:"
+    exec(compiled(changed, SAMPLE, "m.py"), names)
+    assert names["f"].__defaults__ == (4,) and names["TABLE"] == {"x": (1, 2)}  # type: ignore[attr-defined]
+
+
+def test_modules_and_their_tests_exist() -> None:
+    for module, tests in MIRRORS.items():
+        assert (ROOT / f"{module.replace('.', '/')}.py").is_file(), module
+        assert tests and all((ROOT / path.partition("::")[0]).is_file() for path in tests), module
+
+
+def test_what_is_explained_can_still_happen() -> None:
+    possible = {
+        str(mutant)
+        for module in MIRRORS
+        for mutant in mutants_of(module, (ROOT / f"{module.replace('.', '/')}.py").read_text())
+    }
+    assert EXPLAINED.keys() <= possible, EXPLAINED.keys() - possible
+    assert all(len(reason) > 20 for reason in EXPLAINED.values())
+
+
+@pytest.fixture(scope="module")
+def verdicts() -> dict[str, str]:
+    """What the tool says of the mistakes that are known."""
+    command = [sys.executable, "-m", "tests.mutants.replaced"]
+    ended = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
+    assert ended.returncode == 0, ended.stderr.decode()
+    found: dict[str, str] = json.loads(ended.stdout)
+    return found
+
+
+@pytest.mark.parametrize("name", [one.name for one in KNOWN])
+def test_a_mistake_that_was_not_seen_once_is_seen(name: str, verdicts: dict[str, str]) -> None:
+    assert verdicts[name] == "killed"
+
+
+def test_a_change_that_means_nothing_survives_and_is_reported(verdicts: dict[str, str]) -> None:
+    """Otherwise the tool would call everything killed, whatever the tests say."""
+    assert verdicts[EQUIVALENT.name] == "survived"
