@@ -66,7 +66,7 @@ class RunningRow:
             footprints = _footprints(scene)
         evidence = scene.evidence()
         verdict = check(evidence)
-        harm = verdict.lines()
+        harm = verdict.lines() + [f"traceback: {line}" for line in scene.tracebacks()]
         if not scene.injected:
             harm.append("no fault was injected")
         if self._recovered is None or self._recovered.beyond > row.limit:

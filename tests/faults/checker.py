@@ -28,6 +28,7 @@ FAILED = 111  # the status by which a client says that cexec has failed
 RUN_FAILED = (FAILED, 255)  # statuses by which cmap says that tasks are left
 BY_SIGNAL = 128  # a shell's statuses for signals begin here
 PYTHON_INTERRUPTED = 1  # the status of Python, if it is interrupted before cexec's first line
+SHOWN = 300  # characters of what a client said
 PIECE = 1 << 20  # bytes that are compared at a time
 
 
@@ -140,7 +141,7 @@ def _check_job(
         if output.size and not (job.pipe and output.is_prefix()):
             verdict.corrupted.append(f"{job.id}: it has failed, and {output.size} bytes of output are left")
     elif status != job.status:
-        verdict.false_success.append(f"{job.id}: status {status} in place of {job.status}: {ended.said}")
+        verdict.false_success.append(f"{job.id}: status {status} in place of {job.status}: {ended.said[-SHOWN:]}")
     else:
         _check_result(job, output, starts, verdict)
 
@@ -166,7 +167,7 @@ def _check_all(job: Submitted, output: Output, ended: Ended, starts: list[Start]
     workers = {start.worker for start in starts}
     done = output.size // max(output.expected_size(), 1)
     if ended.status not in (0, FAILED):
-        verdict.false_success.append(f"{job.id}: status {ended.status}: {ended.said}")
+        verdict.false_success.append(f"{job.id}: status {ended.status}: {ended.said[-SHOWN:]}")
     elif not output.is_right(done):
         verdict.corrupted.append(f"{job.id}: the outputs of all workers are wrong")
     elif done > len(workers) or len(starts) > len(workers):
@@ -189,7 +190,7 @@ def _check_task(
         verdict.corrupted.append(f"{job.id}: the result is not the whole output, {output.size} bytes")
     elif not rows:
         if run.status not in RUN_FAILED:
-            verdict.lost.append(f"{job.id}: the run has ended with status {run.status} without it: {run.said}")
+            verdict.lost.append(f"{job.id}: the run has ended with status {run.status} without it: {run.said[-SHOWN:]}")
     elif rows[0] == (0, 0) and job.status:
         verdict.false_success.append(f"{job.id}: the joblog says 0 in place of {job.status}")
     elif rows[0] == (job.status, 0) and job.status == 0 and not output.path.exists():

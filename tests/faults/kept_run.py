@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.faults.checker import RUN_FAILED
+from tests.faults.load import SAID
 from tests.faults.records import Ended, append
 from tests.faults.scene import Scene
 from tests.waiting import wait_until
@@ -76,7 +77,7 @@ class KeptRun:
         if (self.place / "joblog").exists():
             shutil.copy(self.place / "joblog", records / "runs" / f"{self.name}.joblog")
         assert self.status is not None
-        append(records, Ended(self.name, self.status, time.time(), self._said[-300:]))
+        append(records, Ended(self.name, self.status, time.time(), self._said[-SAID:]))
 
     @property
     def _ended(self) -> bool:

@@ -25,7 +25,7 @@ from tests.environment import ROOT, clean_environment, command
 from tests.faults.evidence import Evidence, gather
 from tests.faults.link import BadRelay
 from tests.faults.load import Load, Plan
-from tests.faults.records import Fault, Left, append, read_all
+from tests.faults.records import Ended, Fault, Left, Signalled, append, read_all
 from tests.faults.recovery import recovery
 from tests.lab import Host, Lab
 from tests.loggers import Crat
@@ -37,6 +37,7 @@ MARK = "FAULTS_MARK"  # everything that a worker starts inherits it
 SLOTS = 4
 PATIENCE = 120.0  # seconds in which a job must end and a fault must show
 LOG_PATIENCE = 80.0  # seconds: a logger waits for a minute before it tells of a gap, or of a client that vanished
+TRACEBACK = "Traceback (most recent call last)"
 QUIET = 10.0  # seconds in which a worker puts away what its last jobs have left
 DOOMED = ROOT / "tests" / "faults" / "doomed.py"
 PROGRAM = ROOT / "tests" / "faults" / "program.py"
@@ -146,6 +147,8 @@ class Scene:
         self.application = Application(directory)
         self.workers: list[Worker] = []
         self.relays: list[Proxy] = []
+        self.bad_relay: BadRelay | None = None
+        self._logger: Crat | None = None
         self._plan = plan
         self._worker_options = worker_options
 
@@ -155,19 +158,20 @@ class Scene:
             layout = self.layout
             if layout.nat:
                 make_nat(self.lab.host(layout.nat), self.lab.host(1))
-            self.logger = Crat(self.directory, "--json", self.application.public, host=self.lab.host(layout.logger))
-            self.bad_relay = BadRelay(self.lab.host(layout.bad_relay)) if layout.bad_relay else None
-            self.relays = [self.relay(number) for number in layout.relays]
-            self.workers = [Worker(self, self.lab.host(number), self._worker_options) for number in layout.workers]
             self.client = self.lab.host(layout.client)
             self.load = Load(self.directory, self.application, self.client, self._plan)
+            self._logger = Crat(self.directory, "--json", self.application.public, host=self.lab.host(layout.logger))
+            self.bad_relay = BadRelay(self.lab.host(layout.bad_relay)) if layout.bad_relay else None
+            self.relays += [self.relay(number) for number in layout.relays]
+            self.workers += [Worker(self, self.lab.host(number), self._worker_options) for number in layout.workers]
         except BaseException:
-            self.lab.close()
+            self.__exit__()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
         try:
+            self.load.abandon()
             self._end()
         finally:
             self.lab.close()
@@ -241,6 +245,14 @@ class Scene:
             worker.keep_log()
         return gather(self.directory)
 
+    def tracebacks(self) -> list[str]:
+        """Errors in the source of cexec, which workers and clients have written to stderr."""
+        logs = sorted((self.directory / "logs").glob("*"))
+        found = [f"{path.name}: {line}" for path in logs for line in path.read_text().splitlines() if TRACEBACK in line]
+        on_purpose = {one.id for one in read_all(self.directory, Signalled)}
+        ended = [one for one in read_all(self.directory, Ended) if one.id not in on_purpose]
+        return found + [f"{one.id}: {one.said}" for one in ended if os.fspath(ROOT / "cexec") in one.said]
+
     def _greet(self) -> None:
         """Each worker runs a job that the program does not note."""
         for worker in self.workers:
@@ -273,8 +285,9 @@ class Scene:
         for relay in (*self.relays, self.bad_relay):
             if relay is not None:
                 relay.kill()
-        self.logger.process.terminate()
-        self.logger.process.wait()
+        if self._logger is not None:
+            self._logger.process.terminate()
+            self._logger.process.wait()
 
 
 def make_nat(host: Host, inside: Host) -> None:
