@@ -9,7 +9,7 @@ say what is wrong; without harm all lists are empty.
 | doubled | An output holds more than one attempt, an attempt or a finished job ran again, or a task is told of twice. |
 | corrupted | The output is another one than that of the program, or part of it is left although the job has failed. |
 | false success | The client says a status that the program never ended with, or success although output is missing. |
-| unaccounted | The program has run, and no closing line and no gap tells of it, or they tell something else. |
+| unaccounted | The program has run, and no line and no gap of the log tells of it, or the log tells something else. |
 | orphans | A process or a file was left when all had ended. |
 """
 
@@ -216,15 +216,11 @@ def _check_starts(
 
 
 def _check_log(evidence: Evidence, starts: dict[str, list[Start]], ended: dict[str, Ended], verdict: Verdict) -> None:
-    """Each job that was started has a closing line or stands in a gap, and the line tells what the client got."""
+    """Each job that was started is in the log or stands in a gap, and a closing line tells what the client got."""
     closed = {closing.job: closing for closing in evidence.closings}
-    missing: dict[str, set[str]] = defaultdict(set)
-    for job, worker in (*((start.job, start.worker) for start in evidence.starts), *evidence.served):
-        if job not in closed:
-            missing[worker].add(job)
-    for worker, jobs in missing.items():
+    for worker, jobs in evidence.untold.items():
         untold = sorted(jobs)[evidence.gaps.get(worker, 0) :]
-        verdict.unaccounted += [f"job {job}, started at {worker}, has no closing line" for job in untold]
+        verdict.unaccounted += [f"job {job}, started at {worker}, is in no line of the log" for job in untold]
     for one in evidence.submitted:
         if one.way != CEXEC or one.id not in ended or ended[one.id].status != one.status:
             continue

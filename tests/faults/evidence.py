@@ -45,9 +45,20 @@ class Evidence:
     starts: list[Start] = field(default_factory=list)
     served: list[tuple[str, str]] = field(default_factory=list)  # job and worker, of each `started` in a worker's log
     closings: list[Closing] = field(default_factory=list)
+    complaints: set[str] = field(default_factory=set)  # jobs of which the log says that an attempt has failed
     gaps: dict[str, int] = field(default_factory=dict)  # how many alerts of a worker did not arrive
     joblog: list[JoblogRow] = field(default_factory=list)
     left: list[Left] = field(default_factory=list)
+
+    @property
+    def untold(self) -> dict[str, set[str]]:
+        """Jobs that have run and that no line of the log names, by worker; a gap may stand for them."""
+        told = self.complaints | {closing.job for closing in self.closings}
+        found: dict[str, set[str]] = {}
+        for job, worker in (*((start.job, start.worker) for start in self.starts), *self.served):
+            if job not in told:
+                found.setdefault(worker, set()).add(job)
+        return found
 
     def input(self, job: str) -> Path:
         return self.directory / "in" / job
@@ -57,7 +68,7 @@ class Evidence:
 
 
 def gather(directory: Path) -> Evidence:
-    closings, gaps = _logged(directory / "crat.log")
+    closings, complaints, gaps = _logged(directory / "crat.log")
     return Evidence(
         directory,
         read_all(directory, Submitted),
@@ -66,6 +77,7 @@ def gather(directory: Path) -> Evidence:
         read_all(directory, Start),
         list(_served(directory / "logs")),
         closings,
+        complaints,
         gaps,
         [row for path in sorted((directory / "runs").glob("*.joblog")) for row in _joblog(path)],
         read_all(directory, Left),
@@ -81,8 +93,9 @@ def _served(logs: Path) -> Iterator[tuple[str, str]]:
                 yield fields["job"], path.name.partition(".")[0]
 
 
-def _logged(path: Path) -> tuple[list[Closing], dict[str, int]]:
+def _logged(path: Path) -> tuple[list[Closing], set[str], dict[str, int]]:
     closings: list[Closing] = []
+    complaints: set[str] = set()
     gaps: dict[str, int] = {}
     for line in whole_lines(path.read_text()) if path.exists() else ():
         event = json.loads(line)
@@ -90,9 +103,11 @@ def _logged(path: Path) -> tuple[list[Closing], dict[str, int]]:
         if text.startswith("gap: "):
             worker = event["worker"].partition("@")[0]
             gaps[worker] = gaps.get(worker, 0) + event["last"] - event["first"] + 1
+        elif " rats out " in text:
+            complaints.add(event["job"])
         elif any(f" {word} " in text for word in CLOSING):
             closings.append(Closing(event["job"], event.get("status")))
-    return closings, gaps
+    return closings, complaints, gaps
 
 
 def _joblog(path: Path) -> Iterator[JoblogRow]:

@@ -25,6 +25,9 @@ from tests.service import Application
 
 DEADLINE = 120.0  # seconds from the start of a client, or from the end of the row, to its end
 KINDS = (CAT, SUM, CAT, CAT, SUM, CAT, SUM, EXIT)  # exits are few, since a worker slows down after three in a row
+IMPATIENT = {"CEXEC_TIMEOUT_ACCEPT": "10"}  # seconds that --all waits for a worker that was there and has gone
+    "CEXEC_TIMEOUT_ACCEPT": "10"
+}  # seconds that --all waits for a worker that it has counted and that has gone
 BREATH = 0.1  # seconds between two jobs of a lane: more jobs than a machine can do would hide how fast it recovers
 SAID = 3000  # characters of what a client said that are kept
 
@@ -207,8 +210,10 @@ class Load:
             "--stderr", "/dev/null", "--joblog", joblog, "-j", "2", *peers, *options,
         )  # fmt: skip
 
-    def popen(self, argv: list[str], **options: Any) -> subprocess.Popen[Any]:
-        environment = clean_environment(self.plan.environment)
+    def popen(
+        self, argv: list[str], variables: Mapping[str, str] | None = None, **options: Any
+    ) -> subprocess.Popen[Any]:
+        environment = clean_environment({**self.plan.environment, **(variables or {})})
         return self.host.popen(argv, env=environment, cwd=self.directory, stderr=subprocess.PIPE, **options)
 
 
@@ -250,7 +255,7 @@ def submit_everywhere(lane: Lane) -> None:
     load, job, shape = lane.load, lane.new_id(), Shape(1_000)
     load.submit(lane.name, job, ALL, shape)
     with (load.directory / "in" / job).open("rb") as source, (load.directory / "out" / job).open("wb") as target:
-        process = load.popen(load.cexec(job, shape, "--all"), stdin=source, stdout=target)
+        process = load.popen(load.cexec(job, shape, "--all"), IMPATIENT, stdin=source, stdout=target)
     lane.finish(process, job)
 
 

@@ -263,9 +263,7 @@ class Scene:
 
     def _accounted(self) -> bool:
         evidence = self.evidence()
-        started = {start.job for start in evidence.starts} | {job for job, _ in evidence.served}
-        missing = started - {closing.job for closing in evidence.closings}
-        return len(missing) <= sum(evidence.gaps.values())
+        return sum(map(len, evidence.untold.values())) <= sum(evidence.gaps.values())
 
     def _end(self) -> None:
         for worker in self.workers:

@@ -121,8 +121,10 @@ def test_nothing_is_found_in_an_honest_account(account: Account) -> None:
     account.task("exits", 2, status=3)
     account.joblog((1, 0), (2, 3))
     append(account.directory, Ended("run", 1, 100.0))
+    append(account.directory, Start("a", "job-lost", 1, "w1", 0.0))
+    account.log(event="1.2.3.4 rats out 5.6.7.8 for app.pub", job="job-lost", attempt=1)
     assert account.counts() == {}
-    assert len(gather(account.directory).starts) == 10
+    assert len(gather(account.directory).starts) == 11
 
 
 Lie = Callable[[Account], None]
