@@ -6,8 +6,11 @@ exception that its contract allows is swallowed, every other one, and an `Assert
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 Body = Callable[[bytes], object]
 
@@ -58,3 +61,16 @@ def pieces(data: bytes) -> list[bytes]:
 def words(data: bytes) -> str:
     """Bytes as Python gives us the words of a command line."""
     return data.decode("utf-8", "surrogateescape").replace("\0", "")
+
+
+_temporary: list[tempfile.TemporaryDirectory[str]] = []  # the last one is in use
+
+
+def scratch() -> Path:
+    """A directory for the files of targets, which goes when the interpreter ends.
+
+    It is made anew when it is missing: a process that another test has forked from this one removes it at its own end.
+    """
+    if not _temporary or not os.path.isdir(_temporary[-1].name):
+        _temporary.append(tempfile.TemporaryDirectory(prefix="cexec-fuzz-", ignore_cleanup_errors=True))
+    return Path(_temporary[-1].name)

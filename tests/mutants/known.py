@@ -73,4 +73,14 @@ KNOWN = (
         'ClientKey(psk, _secret(fields, "worker-public"), authority,',
     ),
 )
+# The one file of each module in which a test has to fail: so the whole takes seconds.
+TESTS = {
+    f"{BASE}.keys": "tests/protocol/base/test_keys.py",
+    f"{BASE}.wire": "tests/protocol/base/test_wire.py",
+    f"{DATAGRAMS}.hello": "tests/protocol/datagrams/test_hello.py",
+    f"{CONNECTION}.channel": "tests/protocol/connection/test_channel.py",
+    f"{CONNECTION}.session_states": "tests/protocol/connection/test_session_states.py",
+    f"{CONNECTION}.session": "tests/protocol/connection/test_session_lease.py",
+    f"{DECISIONS}.bid": "tests/protocol/decisions/test_bid_bounds.py",
+}
 EQUIVALENT = Replacement("nothing", f"{BASE}.wire", "if end > len(self._data):", "if len(self._data) < end:")

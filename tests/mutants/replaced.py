@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import json
 
-from tests.mutants.known import EQUIVALENT, KNOWN, Replacement
-from tests.mutants.modules import MIRRORS
+from tests.mutants.known import EQUIVALENT, KNOWN, TESTS, Replacement
 from tests.mutants.runner import ToolError, check, judge, prepare, source_of
 
 
 def main() -> None:
     prepare()
     for module in dict.fromkeys(one.module for one in KNOWN):
-        check(module, MIRRORS[module])
+        check(module, [TESTS[module]])
     print(json.dumps({one.name: _verdict(one) for one in (*KNOWN, EQUIVALENT)}))
 
 
@@ -21,7 +20,7 @@ def _verdict(one: Replacement) -> str:
     if source.count(one.before) != 1:
         raise ToolError(f"{one.name}: its text is not in {one.module} exactly once")
     code = compile(source.replace(one.before, one.after), str(path), "exec", dont_inherit=True)
-    return judge(one.module, code, MIRRORS[one.module])
+    return judge(one.module, code, [TESTS[one.module]])
 
 
 if __name__ == "__main__":

@@ -85,7 +85,7 @@ def test_nobody_can_make_us_send_to_what_is_no_worker(line: str, processes: list
 
 @pytest.mark.parametrize("line", ["found", "found 10.0.0.7", "found 10.0.0.7 0 a", "found fe80::7 x 1", "lost a b c d"])
 def test_a_line_of_another_form_is_passed_over(line: str, processes: list[FakeProcess]) -> None:
-    """Regression, found by fuzzing: `finds` promises to raise nothing, and raised a ValueError."""
+    """Regression, found while a fuzz target was written: `finds` promises to raise nothing, and raised a ValueError."""
     browser = Browser()
     processes[0].said = [line, "found 10.0.0.8 0 3010"]
     assert browser.finds() == ([(_socket.AF_INET, ("10.0.0.8", 3010))], [])

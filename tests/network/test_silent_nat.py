@@ -157,7 +157,9 @@ def test_a_client_that_is_stopped_with_its_window_closed_survives(
     application: Application, service: StartService, lab: MakeLab, tmp_path: Path, times: Times
 ) -> None:
     nat = make_nat(lab, times.remembers)
-    pair = Pair(application, service, nat, tmp_path, times, f"read line; head -c {MUCH} /dev/zero")
+    stopped = tmp_path / "stopped"
+    program = f"read line; echo $line; until test -e {stopped}; do sleep 0.05; done; head -c {MUCH} /dev/zero"
+    pair = Pair(application, service, nat, tmp_path, times, program)
     with (tmp_path / "output").open("wb") as output:
         process = pair.start(stdin=subprocess.PIPE, stdout=output)
         assert process.stdin is not None
@@ -166,11 +168,12 @@ def test_a_client_that_is_stopped_with_its_window_closed_survives(
         while not (tmp_path / "output").stat().st_size:
             time.sleep(0.001)
         process.send_signal(signal.SIGSTOP)
+        stopped.touch()
         time.sleep(times.silent)
         assert holds_back(nat.host(1))
         process.send_signal(signal.SIGCONT)
         _, errors = process.communicate(timeout=PATIENCE)
-    assert (process.returncode, (tmp_path / "output").stat().st_size) == (0, MUCH), errors
+    assert (process.returncode, (tmp_path / "output").stat().st_size) == (0, len(b"begin\n") + MUCH), errors
 
 
 @each_time

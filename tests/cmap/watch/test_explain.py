@@ -138,7 +138,7 @@ def test_what_is_not_there(journal: Journal, path: str, tmp_path: Path) -> None:
     ["{", "[]", "5", '"text"', '{"total": "many", "leases": {}, "paused": "yes"}', '{"leases": 2}', "[" * 100_000],
 )
 def test_a_damaged_note_of_a_run_explains_nothing_and_stops_nothing(journal: Journal, path: str, status: str) -> None:
-    """Regression, found by fuzzing: the command ended with a traceback."""
+    """Regression, found while a fuzz target was written: the command ended with a traceback."""
     claimed(journal, 1)
     journal.note(status)
     journal.flush()

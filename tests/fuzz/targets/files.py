@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import os
 import sqlite3
-import tempfile
 from contextlib import closing
 from pathlib import Path
 
@@ -16,10 +15,7 @@ from cexec.errors import CexecError, KeyFileError, UsageError
 from cexec.protocol.base.keys import checksum_of, decode_key, encode_key
 from cexec.system.process.orphans import sweep
 from cexec.system.storage.series import Series
-from tests.fuzz.target import target, words
-
-TEMPORARY = tempfile.TemporaryDirectory(prefix="cexec-fuzz-")  # goes when the interpreter ends
-DIRECTORY = Path(TEMPORARY.name)
+from tests.fuzz.target import scratch, target, words
 
 
 @target(KeyFileError)
@@ -49,7 +45,7 @@ def parameter_table(data: bytes) -> None:
 @target()
 def record_of_a_job(data: bytes) -> None:
     """The record that a killed job has left."""
-    directory = DIRECTORY / "jobs"
+    directory = scratch() / "jobs"
     directory.mkdir(mode=0o700, exist_ok=True)
     (directory / "record").write_bytes(data.replace(b"boot", b"b00t") or b"\n")  # nobody's processes are ended
     sweep(str(directory))
@@ -58,10 +54,10 @@ def record_of_a_job(data: bytes) -> None:
 @target()
 def series(data: bytes) -> None:
     """The file with a worker's numbers."""
-    (DIRECTORY / "series").write_bytes(data)
+    (scratch() / "series").write_bytes(data)
     descriptor = os.dup(0)
     os.close(descriptor)  # it is the next that the kernel gives
-    made = Series(str(DIRECTORY), "series")
+    made = Series(str(scratch()), "series")
     try:
         first = made.take()
         assert made.take() == first + 1 and len(made.id) == 16
@@ -72,7 +68,7 @@ def series(data: bytes) -> None:
 @target(CexecError)
 def status_of_a_run(data: bytes) -> None:
     """What a journal says of its run, and its lock of who uses it."""
-    path = DIRECTORY / "journal"
+    path = scratch() / "journal"
     if not path.exists():
         Journal(str(path), NEW, now=0.0).close()
     with closing(sqlite3.connect(path)) as database:
@@ -86,8 +82,8 @@ def status_of_a_run(data: bytes) -> None:
 @target(CexecError)
 def journal(data: bytes) -> None:
     """A damaged journal."""
-    path = DIRECTORY / "damaged"
-    for name in DIRECTORY.glob("damaged*"):
+    path = scratch() / "damaged"
+    for name in scratch().glob("damaged*"):
         name.unlink()
     path.write_bytes(data)
     try:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 import sys
-import tempfile
-from pathlib import Path
 
 from cexec.net.interfaces import parse_attributes, read_table
 from cexec.net.mdns import FOUND, LOST, Finds
@@ -15,10 +13,8 @@ from cexec.system.host.nftables import parse_nftables
 from cexec.system.host.packet_filter import INPUT, Chain, Flow, blockers
 from cexec.worker.discovery.machine import usable_memory
 from cexec.worker.jobs.reports import MAXIMUM_REPORT, ReportError, decode, encode
-from tests.fuzz.target import pieces, target
+from tests.fuzz.target import pieces, scratch, target
 
-TEMPORARY = tempfile.TemporaryDirectory(prefix="cexec-fuzz-")  # goes when the interpreter ends
-DIRECTORY = Path(TEMPORARY.name)
 FLOW = Flow(INPUT, "udp", to=3010)
 
 
@@ -42,7 +38,7 @@ def iptables_listing(data: bytes) -> None:
 @target()
 def proc_files(data: bytes) -> None:
     """Files of /proc and of control groups."""
-    proc, groups = DIRECTORY / "proc", DIRECTORY / "groups"
+    proc, groups = scratch() / "proc", scratch() / "groups"
     names = ["self/cgroup", "stat", "loadavg", "meminfo", "pressure/memory", "cpuinfo"]
     parts = pieces(data)
     for name, part in zip(names, [*parts, *[b""] * len(names)], strict=False):

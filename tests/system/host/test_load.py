@@ -113,7 +113,7 @@ def test_broken_and_missing_files_count_as_idle(fake: FakeProc) -> None:
 
 @pytest.mark.parametrize("number", ["9" * 5000, "\u00b2", "-1", "0x10", ""])
 def test_what_is_no_number_of_a_kernel_counts_as_idle(fake: FakeProc, number: str) -> None:
-    """Regression, found by fuzzing: the load promises to raise nothing, and raised a ValueError or OverflowError."""
+    """Regression: the load promises to raise nothing, and raised a ValueError or OverflowError."""
     texts = {
         "stat": f"cpu {number} 1 1 {number} 1\n", "loadavg": f"0 0 0 {number}/5 1\n",
         "pressure/memory": f"total={number}\n",
@@ -127,7 +127,7 @@ def test_what_is_no_number_of_a_kernel_counts_as_idle(fake: FakeProc, number: st
 
 
 def test_a_group_that_cannot_be_called_so_has_no_quota(fake: FakeProc) -> None:
-    """Regression, found by fuzzing: a ValueError."""
+    """Regression: a ValueError."""
     fake.write("self/cgroup", "0::/a\0b\n3:cpu:/\0\n")
     assert fake.sampler().sample(1.0).level == 0.0
 

@@ -46,7 +46,7 @@ def test_a_series_that_is_in_use_is_not_shared(tmp_path: Path, closed_at_the_end
     "content", [b"", b"short", bytes(IDENTITY_SIZE) + b"\xff" * NUMBER_SIZE, b"\xff" * (IDENTITY_SIZE + NUMBER_SIZE)]
 )
 def test_a_damaged_file_begins_a_new_series(tmp_path: Path, closed_at_the_end: list[int], content: bytes) -> None:
-    """Regression, found by fuzzing: the number after the greatest one was an OverflowError at the start of each job."""
+    """Regression: the number after the greatest one was an OverflowError at the start of each job."""
     (tmp_path / "series").write_bytes(content)
     series = opened(tmp_path, closed_at_the_end)
     assert [series.take(), series.take()] == [1, 2]

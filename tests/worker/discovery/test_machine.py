@@ -31,7 +31,7 @@ def test_every_worker_tells_the_same_attributes() -> None:
         ("0::/../escape\n", {"escape/memory.max": "77\n"}, 77),
         ("garbage\n\n", {}, None),
         ("0::/a\0b\n4:memory:/\0\n", {}, None),  # found by fuzzing: no file can be called so
-        ("0::/a\n", {"a/memory.max": "9" * 5000}, None),  # found by fuzzing: so many digits are a ValueError
+        ("0::/a\n", {"a/memory.max": "9" * 5000}, None),  # so many digits are a ValueError
         ("0::/a\n", {"a/memory.max": "\u00b2"}, None),  # and so is a digit of another kind
     ],
 )
