@@ -26,8 +26,6 @@ from tests.service import Application
 DEADLINE = 120.0  # seconds from the start of a client, or from the end of the row, to its end
 KINDS = (CAT, SUM, CAT, CAT, SUM, CAT, SUM, EXIT)  # exits are few, since a worker slows down after three in a row
 IMPATIENT = {"CEXEC_TIMEOUT_ACCEPT": "10"}  # seconds that --all waits for a worker that was there and has gone
-    "CEXEC_TIMEOUT_ACCEPT": "10"
-}  # seconds that --all waits for a worker that it has counted and that has gone
 BREATH = 0.1  # seconds between two jobs of a lane: more jobs than a machine can do would hide how fast it recovers
 SAID = 3000  # characters of what a client said that are kept
 
