@@ -14,6 +14,9 @@ LENGTH = 1_600  # bytes that a small session has in each direction
 PLACES = 8  # in each direction
 FEW_PLACES = 4
 
+LIMIT = 8.0  # seconds
+REASON = "clients complain of each worker, and each rests for 5 s for the sake of the other, which has won a job"
+
 
 def damage(
     scene: Scene, what: str, directions: tuple[str, ...] = DIRECTIONS, length: int = LENGTH, places: int = PLACES
@@ -26,22 +29,54 @@ def damage(
                 scene.bad_relay.damage(what, direction, place * length // places)
 
 
-@row("cut", STREAM, "FIN at 16 places of a small session, both directions", layout=LAYOUT, plan=PLAN)
+@row(
+    "cut",
+    STREAM,
+    "FIN at 16 places of a small session, both directions",
+    layout=LAYOUT,
+    plan=PLAN,
+    limit=LIMIT,
+    reason=REASON,
+)
 def cut(scene: Scene) -> None:
     damage(scene, CUT)
 
 
-@row("reset", STREAM, "a reset at 16 places of a small session, both directions", layout=LAYOUT, plan=PLAN)
+@row(
+    "reset",
+    STREAM,
+    "a reset at 16 places of a small session, both directions",
+    layout=LAYOUT,
+    plan=PLAN,
+    limit=LIMIT,
+    reason=REASON,
+)
 def reset(scene: Scene) -> None:
     damage(scene, RESET)
 
 
-@row("one bit", STREAM, "one bit is flipped at 16 places of a small session", layout=LAYOUT, plan=PLAN)
+@row(
+    "one bit",
+    STREAM,
+    "one bit is flipped at 16 places of a small session",
+    layout=LAYOUT,
+    plan=PLAN,
+    limit=LIMIT,
+    reason=REASON,
+)
 def one_bit(scene: Scene) -> None:
     damage(scene, FLIP)
 
 
-@row("one bit of a large job", STREAM, "one bit is flipped at 8 places of 5 MB", layout=LAYOUT, plan=PLAN)
+@row(
+    "one bit of a large job",
+    STREAM,
+    "one bit is flipped at 8 places of 5 MB",
+    layout=LAYOUT,
+    plan=PLAN,
+    limit=LIMIT,
+    reason=REASON,
+)
 def one_bit_of_a_large_job(scene: Scene) -> None:
     damage(scene, FLIP, length=LARGE, places=FEW_PLACES)
 
