@@ -17,6 +17,7 @@ import pytest
 from tests.conftest import StartService
 from tests.fake_worker import LOOPBACK, SLOW, Connection, FakeWorker
 from tests.service import Application, Service
+from tests.waiting import wait_until
 
 SIZE = 3_000_000  # bytes of input, more than every window and pipe between, so that a kill in its middle is one
 
@@ -102,6 +103,8 @@ class Workers:
 
     def kill(self) -> str:
         """Kills the worker that has accepted the job, and all that it started; returns its name."""
+        # The program may have spoken before its worker's log says that the job was accepted.
+        wait_until(lambda: any(self.said(name, " accepted ") for name in self._services))
         (busy,) = [name for name in self._services if self.said(name, " accepted ")]
         self._services.pop(busy).kill()
         return busy
