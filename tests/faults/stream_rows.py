@@ -37,6 +37,7 @@ def damage(
     plan=PLAN,
     limit=LIMIT,
     reason=REASON,
+    quick=True,
 )
 def cut(scene: Scene) -> None:
     damage(scene, CUT)

@@ -40,7 +40,7 @@ def restart(worker: Worker, doom: str = "") -> None:
     worker.start(doom)
 
 
-@row("killed before the handshake", WORKER, "SIGKILL of cservice when it is connected and has said nothing", quick=True)
+@row("killed before the handshake", WORKER, "SIGKILL of cservice when it is connected and has said nothing")
 def killed_before_the_handshake(scene: Scene) -> None:
     kill_at_points_of_cservice(scene, doomed.BEFORE_THE_HANDSHAKE)
 
@@ -64,7 +64,7 @@ def kill_at_points_of_the_program(scene: Scene, point: str) -> None:
         worker.start()
 
 
-@row("killed mid stdin", WORKER, "SIGKILL when the program has read 1 MB of 5 MB", plan=SMALL_PLAN, quick=True)
+@row("killed mid stdin", WORKER, "SIGKILL when the program has read 1 MB of 5 MB", plan=SMALL_PLAN)
 def killed_mid_stdin(scene: Scene) -> None:
     kill_at_points_of_the_program(scene, program.INPUT)
 
