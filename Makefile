@@ -1,10 +1,12 @@
-# Targets: `make help`.  Variables: PYTHON, PYTEST_ARGS, RUNS, BENCH, MUTANTS, SEED, MODULES, TARGET, SECONDS,
-# PREFIX, DESTDIR.
+# Targets: `make help`.  Variables: PYTHON, PYTEST_ARGS, ROWS, TABLE, RUNS, BENCH, MUTANTS, SEED, MODULES, TARGET,
+# SECONDS, PREFIX, DESTDIR.
 
 PYTHON = python3
 PREFIX = /usr/local
 DESTDIR =
 PYTEST_ARGS =
+ROWS =
+TABLE =
 RUNS = 5
 MUTANTS = 600
 SEED = 1
@@ -26,6 +28,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help:
 	@echo 'make test       the tests, in a network namespace of their own; PYTEST_ARGS="-k race"'
 	@echo 'make campaign   the tests that take minutes each: full numbers; PYTEST_ARGS as above'
+	@echo 'make faults     the fault campaign; ROWS=regex chooses, TABLE=docs/reliability.md writes the results there'
 	@echo 'make busy       the tests of networks and of cmap, beside two busy loops; RUNS=5 times, PYTEST_ARGS as above'
 	@echo 'make mutants    mutates the protocol, runs its tests: MUTANTS=600 of SEED=1, MODULES=session chooses'
 	@echo 'make fuzz       each parser under libFuzzer for SECONDS=10; TARGET=regex chooses'
@@ -53,6 +56,10 @@ test: $(STAMP) $(OLD)/made
 
 campaign: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) $(BIN)/python -m pytest -m campaign --durations=0 $(PYTEST_ARGS)
+
+faults: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) unshare --mount --propagation private \
+		$(BIN)/python -m tests.faults --rows '$(ROWS)' $(if $(TABLE),--table $(TABLE))
 
 busy: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) tests/busy.sh $(BIN)/python $(RUNS) $(PYTEST_ARGS)
@@ -114,4 +121,4 @@ clean:
 	rm -rf $(VENV) $(OLD) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find cexec tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help test campaign busy mutants fuzz check man-lint demo bench install uninstall clean
+.PHONY: help test campaign faults busy mutants fuzz check man-lint demo bench install uninstall clean

@@ -174,6 +174,12 @@ class Lab:
     def hosts(self) -> list[Host]:
         return list(self._hosts.values())
 
+    @property
+    def switch(self) -> Namespace:
+        """Where the bridges are: bridgeK is that of network K, and host i is plugged into its port vKxi."""
+        assert self._switch is not None, "the lab is not made"
+        return self._switch
+
     def host(self, number: int) -> Host:
         """Host `number`; the first is 1, as its address says."""
         return self._hosts[number]

@@ -89,13 +89,15 @@ class Service:
         host: Host | None = None,
         environment: Mapping[str, str] | None = None,
         wrapper: Sequence[str] = (),
+        launcher: Sequence[str] | None = None,
     ) -> None:
-        """`wrapper`: a command that becomes the one behind it."""
+        """`wrapper`: a command that becomes the one behind it.  `launcher`: the words in place of `cservice`."""
         self._mark = uuid.uuid4().hex
         self._lines: list[str] = []
         self._changed = threading.Condition()
         self._ended = False
-        self.argv = argv = command("cservice", *options, application.secret, *program)
+        started_by = launcher or command("cservice")
+        self.argv = argv = [*started_by, *options, os.fspath(application.secret), *program]
         changes = {**(environment or {}), MARK: self._mark}
         pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
         if host is not None:

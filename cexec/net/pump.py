@@ -243,10 +243,16 @@ class Pump:
                 raise DisconnectedError(f"disconnected unexpectedly{where}")
             self.records.received(size)
             self._take_frames(found)
+            self.note_part(size)
             if size < len(buffer):
                 return True  # another recv would only say so
             self._flush()  # sends new credit now, so that the peer does not pause while we go on reading
         return False
+
+    def note_part(self, size: int) -> None:
+        """Tells the session if the last `size` bytes of the peer end in the middle of a record."""
+        if not self.records.at_record_boundary:
+            self.session.part_received(size, self.records.empty_size, monotonic())
 
     def _take_frames(self, found: list[Event | Trouble]) -> None:
         while (frame := self.records.next_event()) is not None:

@@ -14,13 +14,14 @@ from pathlib import Path
 
 import pytest
 
-from cexec.errors import DisconnectedError
+from cexec.errors import DisconnectedError, ProtocolError
 from cexec.net.pump import Pump
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import INITIAL_WINDOW, MAXIMUM_DATA, RECORD_HEADER
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.records import MAXIMUM_WAITING
 from cexec.protocol.connection.session import Event, Session
+from cexec.protocol.connection.unfinished_record import ANSWERS, QUIET
 from cexec.system.io import fds
 from cexec.system.io.fds import EmptySource, FileSource, Sink, Source, open_sink
 from cexec.system.io.spool import Budget, SpoolSource
@@ -350,6 +351,20 @@ def test_a_peer_that_hangs_up_in_the_middle_of_a_record_is_an_error(pair: Pair) 
     with pytest.raises(DisconnectedError, match="in the middle of a record"):
         pair.step(pair.client)
         pair.step(pair.client)
+
+
+@pytest.mark.parametrize("sender", ["worker", "client"])
+def test_a_record_whose_length_was_changed_on_the_way_is_noticed_within_seconds(pair: Pair, sender: str) -> None:
+    """Regression: the receiver waited for the missing bytes, and both sides for each other, for 600 seconds."""
+    side = {"worker": pair.worker, "client": pair.client}[sender]
+    side.session.end(1 if sender == "worker" else 0)
+    for frame in side.session.data_to_send():
+        side.records.send_frame(frame)
+    side.records.data_to_send()[-1][1] ^= 1  # the length is 65,536 bytes more
+    began = time.monotonic()
+    with pytest.raises(ProtocolError, match="length that was changed"):
+        pair.run(lambda: False)
+    assert time.monotonic() - began >= (ANSWERS + 1) * QUIET
 
 
 def test_last_words_are_heard_before_the_end(pair: Pair) -> None:

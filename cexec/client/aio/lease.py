@@ -279,6 +279,7 @@ class Lease:
                 # A job that was refused, or has failed here, says nothing about the connection.
                 self._failed = self._attempt.state == LOST or self._pump.failed
                 self._arm(next_timeout(self._attempt, self._winner.watch))
+            self._arm(self._session.next_timeout())
         except CexecError:
             self._failed = True
         except Exception as error:  # asyncio would only print it, and the job would wait for ever
@@ -294,7 +295,7 @@ class Lease:
         self._wake()
 
     def _arm(self, due: float | None) -> None:
-        """Lets `_look` come earlier if the attempt asks for that; a timer that comes too early does no harm."""
+        """Lets `_look` come earlier if that is due; a timer that comes too early does no harm."""
         if due is not None and due < self._timer.when():
             self._timer.cancel()
             self._timer = self._loop.call_at(due, self._look)

@@ -16,6 +16,7 @@ LOWEST_PORT = 1024  # (protocol): a worker never connects below this, so it cann
 # Announcing, section 2
 ANNOUNCE_FIRST_INTERVAL = 0.25  # seconds (ours) between the first and the second copy of an announcement
 ANNOUNCE_GROWTH = 1.7  # (ours) each further interval is this many times longer
+ANNOUNCE_STEADY_INTERVAL = 2.0  # seconds (ours): the longest of them; a network that comes back is used this soon
 ANNOUNCE_LONGEST_INTERVAL = 5.0  # seconds (protocol): workers may forget an announcement not heard for three of these
 MAXIMUM_WEIGHT = 0xFFFF  # (protocol) of an announcement in the lottery of those that wait; the least is 1
 QUEUED_INTERVAL = 10.0  # seconds (protocol) between two QUEUED of one worker for one announcement

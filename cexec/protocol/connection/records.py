@@ -154,6 +154,11 @@ class Records:
         """True if no part of an unfinished record has been received."""
         return self._start == self._end and not len(self._opened)
 
+    @property
+    def empty_size(self) -> int:
+        """Bytes of a record with one frame that has no body, such as PONG."""
+        return RECORD_HEADER + self._before_frame + FRAME_HEADER + self.cipher.tag_size
+
     # sending
 
     @property

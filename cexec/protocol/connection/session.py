@@ -28,6 +28,7 @@ from cexec.protocol.connection.session_states import (
     TRANSITIONS,
 )
 from cexec.protocol.connection.streams import OPEN, Incoming, Outgoing
+from cexec.protocol.connection.unfinished_record import UnfinishedRecord
 
 __all__ = ["OFFERED", "OFFERING", "OVER", "RUNNING", "Event", "Session"]
 
@@ -74,6 +75,7 @@ class Session:
         self._interval = min(PING_INTERVAL, idle_timeout / 2)
         self._heard = self._looked = now
         self._asked = False
+        self._unfinished = UnfinishedRecord()
         self._events: list[Event] = []
         self._frames: list[bytes] = []
         self._creditors: set[int] = set()  # streams whose peer is to be granted credit
@@ -91,12 +93,17 @@ class Session:
         """Takes one frame from the peer; raises `ProtocolError` if it has no place here."""
         self._check()
         self._heard, self._asked = now, False
+        self._unfinished.ended()
         try:
             kind, stream, body = frames.parse(data)
             self._receive(kind, stream, body)
         except ProtocolError as error:
             self._failure = error
             raise
+
+    def part_received(self, size: int, answer: int, now: float) -> None:
+        """Notes bytes that end in the middle of a record; a record with a PONG has `answer` bytes."""
+        self._unfinished.received(size, answer, now)
 
     def next_event(self) -> Event | None:
         return self._events.pop(0) if self._events else None
@@ -115,11 +122,23 @@ class Session:
 
     def next_timeout(self) -> float:
         """Returns when to call `handle_timeout`, early enough for it to notice that this process was stopped."""
-        return min(self._heard + (self._idle_timeout if self._asked else self._interval), self._looked + self._interval)
+        silent = self._heard + (self._idle_timeout if self._asked else self._interval)
+        unfinished = self._unfinished.next_timeout()
+        return min(silent, self._looked + self._interval, silent if unfinished is None else unfinished)
 
     def handle_timeout(self, now: float) -> None:
-        """Sends PING to a silent peer; raises `SilentPeerError` if it has been silent for too long."""
+        """Sends PING to a silent peer, or in the middle of a record.
+
+        Raises `SilentPeerError` if the peer has been silent for too long, and `ProtocolError` if a record has another
+        length than it says.
+        """
         self._check()
+        try:
+            if self._unfinished.handle_timeout(now):
+                self._frames.append(frames.frame(frames.PING))
+        except ProtocolError as error:
+            self._failure = error
+            raise
         slept, self._looked = now - self._looked > 2 * self._interval, now
         if slept:
             # This process was stopped: what the peer sent in the meantime has yet to be read.

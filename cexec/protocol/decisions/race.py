@@ -11,7 +11,7 @@ from __future__ import annotations
 from cexec.protocol.base.limits import (
     ANNOUNCE_FIRST_INTERVAL,
     ANNOUNCE_GROWTH,
-    ANNOUNCE_LONGEST_INTERVAL,
+    ANNOUNCE_STEADY_INTERVAL,
     QUEUED_LIFETIME,
 )
 from cexec.protocol.datagrams import hello
@@ -61,7 +61,7 @@ class Race:
         if now >= self._next_transmission:
             self.transmissions += 1
             self._next_transmission = now + self._interval
-            self._interval = min(self._interval * ANNOUNCE_GROWTH, ANNOUNCE_LONGEST_INTERVAL)
+            self._interval = min(self._interval * ANNOUNCE_GROWTH, ANNOUNCE_STEADY_INTERVAL)
             self._events.append(TRANSMIT)
         if self.accept_timeout and now >= self._deadline:
             self._events.append(GAVE_UP)

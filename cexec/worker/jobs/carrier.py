@@ -94,12 +94,15 @@ class Carrier:
     def next_word(self, until: float | None = None) -> Event | None:
         """The client's next frame that means something; None when the time has come or the parent has spoken."""
         records, session = self.pump.records, self.pump.session
+        size = 0
         now = -inf  # the time before the last look at the connection: what had come by then is read before it is judged
         while True:
             while (frame := records.next_event()) is not None:
                 session.receive_data(frame, monotonic())
                 if (event := session.next_event()) is not None:
                     return event
+            if size:
+                self.pump.note_part(size)
             if until is not None and now >= until:
                 return None
             self.pump.flush()
@@ -108,8 +111,7 @@ class Carrier:
             self._poll.register(self.pump.connection, mask)
             now = monotonic()
             ready = dict(self._poll.poll(poll_timeout(min(due) - now)))
-            if ready.get(self.pump.connection.fileno(), 0) & ~select.POLLOUT:
-                self._receive()
+            size = self._receive() if ready.get(self.pump.connection.fileno(), 0) & ~select.POLLOUT else 0
             if self._parent.fileno() in ready:
                 self._hear_parent()
                 return None
@@ -140,17 +142,19 @@ class Carrier:
         except OSError:
             pass  # the parent has gone; the watch on its socket says so
 
-    def _receive(self) -> None:
+    def _receive(self) -> int:
+        """Returns how many bytes have come."""
         buffer = self.pump.records.receive_buffer()
         try:
             size = self.pump.connection.recv_into(buffer)
         except (BlockingIOError, InterruptedError):
-            return
+            return 0
         except OSError as error:
             raise DisconnectedError(f"client is lost: {reason_of(error)}") from None
         if not size:
             raise DisconnectedError("client closed the connection")
         self.pump.records.received(size)
+        return size
 
     def _hear_parent(self) -> None:
         while (word := self._read_word()) is not None:

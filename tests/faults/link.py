@@ -1,0 +1,76 @@
+"""Cables and relays of bad quality.
+
+Contract: `with BadCable(lab, host) as cable:` puts frame_damage.py between the host and its first network, where it
+passes everything on until `set(...)` says otherwise.  `BadRelay(host)` is tamper.py on a host with two networks; it
+damages nothing until `damage(...)` is called.
+"""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Self
+
+from tests.lab import Host, Lab
+
+HERE = Path(__file__).parent
+
+
+class BadCable:
+    """A context manager."""
+
+    def __init__(self, lab: Lab, host: Host) -> None:
+        self._switch = lab.switch
+        network = host.networks[0]
+        self._port, self._bridge = f"v{network}x{host.number}", f"bridge{network}"
+        self._own = f"cable{host.number}"  # a bridge that joins the host's port and one end
+
+    def __enter__(self) -> Self:
+        ends = [f"{self._own}a", f"{self._own}b"]
+        argv = [sys.executable, str(HERE / "frame_damage.py"), *ends]
+        self._process = self._switch.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert self._process.stdout is not None and self._process.stdout.readline() == "ready\n"
+        self._switch.ip(
+            f"link add {self._own} type bridge stp_state 0 forward_delay 0 mcast_snooping 0",
+            f"link set {self._own} up",
+            f"link set {ends[0]} master {self._own} up",
+            f"link set {ends[1]} master {self._bridge} up",
+            f"link set {self._port} master {self._own}",
+        )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._switch.ip(f"link set {self._port} master {self._bridge}", f"link del {self._own}")
+        self._process.communicate(timeout=20)
+
+    def set(self, **settings: float) -> None:
+        """Those of frame_damage.py; without any the cable is a good one."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps(settings) + "\n")
+        self._process.stdin.flush()
+
+
+class BadRelay:
+    """It is ended by `kill`, as a `Proxy` is."""
+
+    def __init__(self, host: Host) -> None:
+        near, far = (f"10.77.{network}.255" for network in host.networks)
+        argv = [sys.executable, str(HERE / "tamper.py"), near, far]
+        self._process = host.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        self._expect("ready\n")
+
+    def damage(self, what: str, direction: str, at: int) -> None:
+        """Returns when it has happened."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(json.dumps({"what": what, "direction": direction, "at": at}) + "\n")
+        self._process.stdin.flush()
+        self._expect("damaged\n")
+
+    def kill(self) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def _expect(self, line: str) -> None:
+        assert self._process.stdout is not None and self._process.stdout.readline() == line

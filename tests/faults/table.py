@@ -1,0 +1,61 @@
+"""The table of results, for a terminal and for docs/reliability.md.
+
+Contract: `update_page` replaces, between the two marks of the page, the lines of the rows that were run, and keeps
+those of the others; rows stand in the order of `all_rows()`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from tests.faults.campaign import Result
+from tests.faults.rows import Row, all_rows
+
+BEGIN, END = "<!-- make faults: begin -->", "<!-- make faults: end -->"
+HEAD = (
+    "group", "fault", "jobs", "injected", "lost", "doubled", "corrupted", "false success", "unaccounted", "orphans",
+    "recovery (usual), s", "descriptors", "memory, MB",
+)  # fmt: skip
+
+
+def cells(row: Row, result: Result) -> list[str]:
+    counts = [str(result.counts[name.replace(" ", "_")]) for name in HEAD[4:10]]
+    found = result.recovery
+    seconds = "never" if found is None else f"{found.seconds:.1f} ({found.usual:.1f})"
+    told = f"{seconds}: {row.reason}" if row.reason else seconds
+    return [
+        row.group, f"{row.name}: {row.text}", str(result.jobs), str(result.injected), *counts, told,
+        result.descriptors, result.memory,
+    ]  # fmt: skip
+
+
+def markdown(row: Row, result: Result) -> str:
+    return "| " + " | ".join(cell.replace("|", "\\|") for cell in cells(row, result)) + " |"
+
+
+def summary(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
+    """One line for each row, and a loud one for each harm."""
+    lines = ["", f"{'row':44} {'jobs':>5} {'inj.':>5} lost doub corr fals unac orph  recovery (usual), s"]
+    for row, result in zip(rows, results, strict=True):
+        counts = " ".join(f"{count:4}" for count in result.counts.values())
+        found = result.recovery
+        seconds = "   never" if found is None else f"{found.seconds:8.1f} ({found.usual:.1f})"
+        loud = "  <<<<<< HARM" if result.harm else ""
+        lines.append(f"{row.group + ': ' + row.name:44} {result.jobs:5} {result.injected:5} {counts}  {seconds}{loud}")
+    return lines
+
+
+def update_page(page: Path, rows: Sequence[Row], results: Sequence[Result]) -> None:
+    text = page.read_text()
+    before, found, rest = text.partition(BEGIN)
+    old, ended, after = rest.partition(END)
+    if not found or not ended:
+        raise ValueError(f"{page} has no place for the table: {BEGIN} and {END}")
+    lines = {
+        name: line for name in (one.name for one in all_rows()) for line in old.splitlines() if f"| {name}: " in line
+    }
+    lines.update({row.name: markdown(row, result) for row, result in zip(rows, results, strict=True)})
+    head = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
+    body = [lines[one.name] for one in all_rows() if one.name in lines]
+    page.write_text(before + BEGIN + "\n" + "\n".join([*head, *body]) + "\n" + END + after)
