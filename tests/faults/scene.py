@@ -98,7 +98,12 @@ class Worker:
         options = ["-j", str(scene.layout.slots), "--name", self.name, "--speed", "1", *self._options]
         launcher = [sys.executable, os.fspath(DOOMED), doom] if doom else None
         self.service = Service(
-            scene.application, [sys.executable, "-S", os.fspath(PROGRAM)], options, self.host, environment, launcher=launcher
+            scene.application,
+            [sys.executable, "-S", os.fspath(PROGRAM)],
+            options,
+            self.host,
+            environment,
+            launcher=launcher,
         )
         return self.service
 
