@@ -49,14 +49,14 @@ def test_offers_that_have_expired_are_no_refusals_and_nobody_complains(
     application: Application, service: StartService, crat: Crat, name: str
 ) -> None:
     """Regression: `cmap` complained about the worker, and after five such offers the job had failed."""
-    service("echo", "done", environment=SLOW)
     argv = cmap(application, ":::", "1") if name == "cmap" else command("cexec", application.public)
+    pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with FakeWorker(application, withdraws, attempts=OFFERS) as fake:
-        done = subprocess.run(
-            argv, env=local_environment(LOOPBACK), stdin=subprocess.DEVNULL, capture_output=True, timeout=PATIENCE
-        )
-    assert (done.returncode, done.stdout) == (0, b"done\n"), done.stderr
-    assert fake.played == OFFERS
+        with subprocess.Popen(argv, env=local_environment(LOOPBACK), **pipes) as client:
+            wait_until(lambda: fake.played == OFFERS)
+            service("echo", "done", environment=SLOW)  # it must not win before
+            output, errors = client.communicate(timeout=PATIENCE)
+    assert (client.returncode, output) == (0, b"done\n"), errors
     crat.wait_for("completed by")
     assert len(crat.lines()) == 1
 
