@@ -51,11 +51,13 @@ def test_offers_that_have_expired_are_no_refusals_and_nobody_complains(
     """Regression: `cmap` complained about the worker, and after five such offers the job had failed."""
     argv = cmap(application, ":::", "1") if name == "cmap" else command("cexec", application.public)
     pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with FakeWorker(application, withdraws, attempts=OFFERS) as fake:
-        with subprocess.Popen(argv, env=local_environment(LOOPBACK), **pipes) as client:
-            wait_until(lambda: fake.played == OFFERS)
-            service("echo", "done", environment=SLOW)  # it must not win before
-            output, errors = client.communicate(timeout=PATIENCE)
+    with (
+        FakeWorker(application, withdraws, attempts=OFFERS) as fake,
+        subprocess.Popen(argv, env=local_environment(LOOPBACK), **pipes) as client,
+    ):
+        wait_until(lambda: fake.played == OFFERS)
+        service("echo", "done", environment=SLOW)  # it must not win before
+        output, errors = client.communicate(timeout=PATIENCE)
     assert (client.returncode, output) == (0, b"done\n"), errors
     crat.wait_for("completed by")
     assert len(crat.lines()) == 1
