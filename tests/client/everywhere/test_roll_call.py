@@ -154,7 +154,7 @@ def test_words_of_workers_outside_the_roll_keep_no_one_waiting() -> None:
 
 def test_the_race_itself_never_gives_up(gathering: Gathering) -> None:
     now = START
-    for _ in range(200):
+    for _ in range(400):
         now = gathering.race.next_timeout()
         gathering.race.handle_timeout(now)
     events = []
