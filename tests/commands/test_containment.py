@@ -63,7 +63,10 @@ def noted(path: Path, count: int = 1) -> list[psutil.Process]:
 ESCAPES = {
     "no environment": "env -i setsid sleep 600 <&- >&- 2>&- & echo $! >> $0; kill -9 $PPID; sleep 600",
     "the program ends": "env -i setsid sleep 600 <&- >&- 2>&- & echo $! >> $0; kill -9 $PPID",
-    "two forks": "(env -i setsid setsid -f sh -c 'echo $$ >> $0; exec sleep 600' $0 <&- >&- 2>&-) ; kill -9 $PPID",
+    "two forks": (
+        "(env -i setsid setsid -f sh -c 'echo $$ >> $0; exec sleep 600' $0 <&- >&- 2>&-); "
+        "until test -s $0; do sleep 0.02; done; kill -9 $PPID"
+    ),
     "job process and supervisor": (
         "env -i setsid sleep 600 <&- >&- 2>&- & echo $! >> $0; kill -9 $(ps -o ppid= -p $PPID) $PPID"
     ),
