@@ -23,6 +23,8 @@ from tests.needs import require_tool, skip_for_want_of
 from tests.service import Application, Service
 from tests.waiting import wait_until
 
+PYTHON = os.path.realpath(sys.executable)  # a virtual environment may be in /tmp, which a job does not see
+
 
 @pytest.fixture(autouse=True)
 def _needs() -> None:
@@ -142,7 +144,7 @@ def test_there_is_no_network_unless_the_owner_gives_it(
     options: Sequence[str], shells: Shells, listener: socket.socket
 ) -> None:
     shells.start(*options)
-    done = shells.run(f'{sys.executable} -c "{CONNECT}" {listener.getsockname()[1]}')
+    done = shells.run(f'{PYTHON} -c "{CONNECT}" {listener.getsockname()[1]}')
     assert (done.stdout == b"connected\n") == bool(options), done.stderr
     interfaces = shells.run("cat /proc/net/dev").stdout.splitlines()[2:]
     assert [line.split(b":")[0].strip() for line in interfaces] == [b"lo"]  # tests have no other one, either
@@ -155,7 +157,7 @@ def test_abstract_sockets_of_this_machine_are_out_of_reach(shells: Shells) -> No
         server.listen()
         shells.start()
         script = f"import socket; socket.socket(socket.AF_UNIX).connect(chr(0) + '{name}')"
-        done = shells.run(f'{sys.executable} -c "{script}"')
+        done = shells.run(f'{PYTHON} -c "{script}"')
     assert done.returncode == 1 and b"ConnectionRefusedError" in done.stderr
 
 
@@ -224,7 +226,7 @@ def test_what_ignores_a_time_limit_is_killed(application: Application, service: 
 
 def test_a_memory_limit_holds_inside(application: Application, service: StartService) -> None:
     script = "x = bytearray(300 << 20); print(len(x))"
-    service(sys.executable, "-S", "-c", script, options=["--isolate", "--memory-limit", "100M"])
+    service(PYTHON, "-S", "-c", script, options=["--isolate", "--memory-limit", "100M"])
     assert application.run().returncode != 0
 
 
