@@ -54,7 +54,14 @@ def check_idle(*pids: int) -> None:
 
 def of_the_worker(service: Service) -> list[int]:
     """Its processes, without the programs of its jobs."""
-    return [pid for pid in service.pids() if "cservice" in " ".join(psutil.Process(pid).cmdline())]
+    found = []
+    for pid in service.pids():
+        try:
+            if "cservice" in " ".join(psutil.Process(pid).cmdline()):
+                found.append(pid)
+        except psutil.NoSuchProcess:
+            pass  # a process of the program that has ended meanwhile
+    return found
 
 
 # what clients wait for
