@@ -68,7 +68,7 @@ def load_spake2() -> Any:
 
 
 class Secrets:
-    """What both sides derive from K and the two messages of SPAKE2."""
+    """Holds what both sides derive from K and the two messages of SPAKE2."""
 
     def __init__(self, key: bytes, session: bytes, element_a: bytes, element_b: bytes) -> None:
         self._key = sodium.keyed_hash(key, b"cexec 1 join", session, element_a, element_b)
@@ -211,7 +211,7 @@ class Taker:
         self._secrets: Secrets | None = None
         self._pieces: list[bytes] = []
         self._count = 0  # of pieces; 0 until the giver has proved itself
-        self._asking: JoinMessage = self._seek  # what is sent until it is answered
+        self._asking: JoinMessage = self._seek  # this message is sent until it is answered
         self._due = now
         self._pause = FIRST_PAUSE
         self._deadline = now + SEEKING

@@ -1,4 +1,4 @@
-"""What a file of an application is, and what was issued, as lines for a person.
+"""Says in lines for a person what a file of an application is, and what was issued.
 
 Contract: `describe_file` reads any file that ckeygen makes, `list_issued` the record of a private key; both return
 lines without a secret.  A file that is none of these is a `KeyFileError`.

@@ -1,4 +1,4 @@
-"""Which workers a client trusts: those that are not in the list of revoked certificates.
+"""Decides which workers a client trusts: those that are not in the list of revoked certificates.
 
 Contract: `Trust.check` judges a worker that offers itself, `check_list` says if there can be any.  A `RevocationWatch`
 goes on while a job runs: `look(now)`, called at `next_timeout`, raises `RevokedError` once the worker's certificate has

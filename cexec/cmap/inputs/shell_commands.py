@@ -29,7 +29,7 @@ _DIRECTORY = '"$t"'  # of files that a command makes for itself
 
 @dataclass(slots=True, frozen=True)
 class Call:
-    """What the commands of all tasks have in common: `options` of cexec, and the path of `shared` input (--tee).
+    """Holds what all tasks' commands share: `options` of cexec, and the path of `shared` input (--tee).
 
     Without a path the input is in the commands themselves, if they are to be `complete`.
     """

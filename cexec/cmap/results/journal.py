@@ -62,7 +62,7 @@ class TaskClaim(NamedTuple):
 
 
 class TaskIdentity(NamedTuple):
-    """What a journal asks of a task.  `old_key` makes the key that 0.1.0 had for it.
+    """Names a task for the journal.  `old_key` makes the key that 0.1.0 had for it.
 
     `stamp` is another one when an input has changed, and `place` is another one when the results have other names.
     """
@@ -75,7 +75,7 @@ class TaskIdentity(NamedTuple):
 
 
 class TaskEnd(NamedTuple):
-    """What is to be committed of one task."""
+    """Holds what the journal commits of one task."""
 
     claim: TaskClaim
     outcome: TaskOutcome

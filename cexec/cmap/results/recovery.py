@@ -1,4 +1,4 @@
-"""What a run that was killed, or lost power, left in the middle: taken back, or completed.
+"""Takes back, or completes, what a run left in the middle when it was killed or lost power.
 
 Contract: `recover(store)` is called before anything else is done with a journal.  Afterwards files that tasks add to
 end where the last committed task ends, and a task that the journal calls done has its results under their names, on
