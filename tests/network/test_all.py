@@ -206,8 +206,11 @@ def test_signals_reach_all(crew: Crew, application: Application, tmp_path: Path)
     assert sorted(output.splitlines()) == ["ann: got it", "ann: ready", "bob: got it", "bob: ready"]
 
 
-def test_a_reader_that_goes_ends_all(crew: Crew, application: Application) -> None:
-    client, services = crew("sleep 60", ann="echo early", size=2)
+def test_a_reader_that_goes_ends_all(crew: Crew, application: Application, tmp_path: Path) -> None:
+    begun = tmp_path / "begun"
+    # ann speaks when bob's job runs: a client that ends sooner leaves bob without a job to break.
+    ann = f"until test -e {begun}; do sleep 0.05; done; echo early"
+    client, services = crew(f"touch {begun}; exec sleep 60", ann=ann, size=2)
     process = start(application, client, stdin=subprocess.DEVNULL)
     assert process.stdout is not None
     process.stdout.close()
