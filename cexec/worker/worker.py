@@ -309,7 +309,9 @@ class Worker:
             elif isinstance(event, Queued):
                 known = self._heard.get(event.identity)
                 if known is not None:
-                    self._served[known.application].answers.send(known, hello.QUEUED, now=now)
+                    weight = known.opened.announcement.weight
+                    reason = self._bidder.accounts.reason(known.origin.client, weight, now)
+                    self._served[known.application].answers.send(known, hello.QUEUED, reason, now=now)
             elif isinstance(event, Connect) and self._jobs.leased(event.identity):
                 self._jobs.offer(event.identity, now)
             elif isinstance(event, Connect):

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 from math import inf
 
-from cexec.protocol.base import limits
 from cexec.protocol.base.host_load import Load
+from cexec.protocol.base.limits import QUEUED_INTERVAL
 from cexec.protocol.decisions.bid_delay import BidDelay
 from cexec.protocol.decisions.bid_events import Connect, Forget, Outcome, Penalized, Queued, Recovered
+from cexec.protocol.decisions.clients import ClientAccounts, ClientLimits
 from cexec.protocol.decisions.competition import Competition
 from cexec.protocol.decisions.remembered import (
     CONNECTING,
@@ -53,25 +54,27 @@ class Bidder:
     back to DELAYED if this worker rests from the jobs of the client.  What is claimed or expires leaves with Forget,
     but never while a slot is held for it.
 
-    `competition` is told of other workers, and `slots` has the counts.
+    `competition` is told of other workers, `slots` has the counts, and `accounts` has what each client has of them.
     """
 
     __slots__ = (
         "_announcements", "_delay", "_events", "_now", "_queued_next", "_random", "_reputation", "_turns",
-        "competition", "slots",
+        "accounts", "competition", "slots",
     )  # fmt: skip
 
     def __init__(
-        self, *, slots: int, speed: float = 1.0, boost: float | None = None, random: Callable[[], float]
-    ) -> None:
+        self, *, slots: int, speed: float = 1.0, boost: float | None = None, random: Callable[[], float],
+        limits: ClientLimits | None = None,
+    ) -> None:  # fmt: skip
         """`boost` replaces the computed delay, in seconds; `random` gives floats from 0 up to but not 1."""
         self.slots = Slots(slots)
+        self.accounts = ClientAccounts(limits or ClientLimits.of_slots(slots))
         self.competition = Competition(random)
         self._random = random
         self._delay = BidDelay(speed=speed, boost=boost)
         self._reputation = Reputation(self.competition)
         self._announcements = Remembered()
-        self._turns = Turns(random, self._announcements, self._reputation)  # of those that are READY
+        self._turns = Turns(random, self._announcements, self._reputation, self.accounts)  # of those that are READY
         self._events: list[Connect | Queued | Forget | Penalized | Recovered] = []
         self._now = self._queued_next = -inf
 
@@ -276,6 +279,7 @@ class Bidder:
         if announcement.state == CONNECTING:
             announcement.timers.stalls_at = inf
             self.slots.stall()
+            self.accounts.stall(announcement.origin.client)
         elif now >= announcement.timers.expires:
             self._drop(announcement)
             return
@@ -284,7 +288,7 @@ class Bidder:
                 self._turns.add(announcement)
             if now >= announcement.telling.due:
                 self._events.append(Queued(announcement.identity))
-                announcement.telling.told(now, limits.QUEUED_INTERVAL)
+                announcement.telling.told(now, QUEUED_INTERVAL)
         self._announcements.arm(announcement)
 
     def _remember(self, announcement: RememberedAnnouncement) -> None:
@@ -302,6 +306,8 @@ class Bidder:
         """Counts it in a state that has to do with slots."""
         announcement.state = state
         self.slots.enter(state)
+        self.accounts.enter(announcement.origin.client, announcement.identity, state, self._now)
+        self._turns.reconsider(announcement.origin.client)
         self._announcements.arm(announcement)
 
     def _tell_slowness(self, before: float, now: float) -> None:
@@ -334,7 +340,10 @@ class Bidder:
         announcement = self._announcements.get(identity)
         if announcement is None or announcement.state != state:
             return None
-        self.slots.leave(state, stalled=state == CONNECTING and announcement.timers.stalls_at == inf)
+        stalled = state == CONNECTING and announcement.timers.stalls_at == inf
+        self.slots.leave(state, stalled=stalled)
+        self.accounts.leave(announcement.origin.client, identity, state, now, stalled=stalled)
+        self._turns.reconsider(announcement.origin.client)
         announcement.state = DELAYED  # until the caller says what it is now, so that nobody counts it off again
         return announcement
 

@@ -1,8 +1,11 @@
 """A draw among waiting clients, in proportion to their weights.
 
-Contract: `draw` takes one identity out; each has a chance of its weight over the sum of all weights.  Consecutive draws
-use points that are spread evenly (the golden section) instead of independent ones, so that the shares come out right
-over tens of draws and not only over thousands.  Pure; `random` gives floats from 0 up to but not 1.
+Contract: `Lottery.draw` takes one identity out; each has a chance of its weight over the sum of all weights.
+Consecutive draws use points that are spread evenly (the golden section) instead of independent ones, so that the shares
+come out right over tens of draws and not only over thousands.  `ClientLottery` draws a client first, by the greatest
+weight of what it has waiting, and then one of its identities: a client gets no more turns by waiting more often.
+Clients for which `first` is false are drawn only if no other client waits.  Pure; `random` gives floats from 0 up to
+but not 1.
 """
 
 from __future__ import annotations
@@ -28,10 +31,18 @@ class Lottery:
     def __len__(self) -> int:
         return len(self._places)
 
+    @property
+    def heaviest(self) -> int:
+        """The greatest weight, 0 if nobody waits."""
+        return max(self._tickets, default=0)
+
     def add(self, identity: bytes, weight: int) -> None:
         tickets = self._tickets.setdefault(weight, [])
         self._places[identity] = (weight, len(tickets))
         tickets.append(identity)
+
+    def __contains__(self, identity: bytes) -> bool:
+        return identity in self._places
 
     def discard(self, identity: bytes) -> None:
         place = self._places.pop(identity, None)
@@ -61,14 +72,83 @@ class Lottery:
         return identity
 
 
+class ClientLottery:
+    """Waiting identities of several clients."""
+
+    __slots__ = ("_first", "_is_first", "_later", "_own", "_owner", "_random", "_weights")
+
+    def __init__(self, random: Callable[[], float], is_first: Callable[[bytes], bool]) -> None:
+        self._random = random
+        self._is_first = is_first
+        self._first, self._later = Lottery(random), Lottery(random)  # of clients
+        self._own: dict[bytes, Lottery] = {}  # by client
+        self._owner: dict[bytes, bytes] = {}  # by identity
+        self._weights: dict[bytes, int] = {}  # by client, as it is in one of the two lotteries
+
+    def __len__(self) -> int:
+        return len(self._owner)
+
+    @property
+    def clients(self) -> int:
+        """Counts the clients that wait."""
+        return len(self._own)
+
+    def add(self, identity: bytes, client: bytes, weight: int) -> None:
+        own = self._own.get(client)
+        if own is None:
+            own = self._own[client] = Lottery(self._random)
+        own.add(identity, weight)
+        self._owner[identity] = client
+        if weight > self._weights.get(client, 0):
+            self._place(client, own.heaviest)
+
+    def discard(self, identity: bytes) -> None:
+        client = self._owner.pop(identity, None)
+        if client is not None:
+            own = self._own[client]
+            own.discard(identity)
+            heaviest = own.heaviest
+            if not heaviest:
+                del self._own[client]
+            if heaviest != self._weights[client]:
+                self._place(client, heaviest)
+
+    def reconsider(self, client: bytes) -> None:
+        """Asks again if this client is among the first."""
+        if client in self._weights and (client in self._first) != self._is_first(client):
+            self._place(client, self._weights[client])
+
+    def draw(self) -> bytes:
+        """Takes one out; raises `LookupError` if there is none."""
+        client = (self._first if len(self._first) else self._later).draw()
+        del self._weights[client]
+        own = self._own[client]
+        identity = own.draw()
+        del self._owner[identity]
+        if len(own):
+            self._place(client, own.heaviest)
+        else:
+            del self._own[client]
+        return identity
+
+    def _place(self, client: bytes, weight: int) -> None:
+        """Lets the client take part with this weight; not at all with 0."""
+        self._first.discard(client)
+        self._later.discard(client)
+        self._weights.pop(client, None)
+        if weight:
+            (self._first if self._is_first(client) else self._later).add(client, weight)
+            self._weights[client] = weight
+
+
 class Waiting:
     """The announcements that wait for a slot.  Targeted ones, meant for this worker, can be drawn by themselves."""
 
     __slots__ = ("_all", "_targeted")
 
-    def __init__(self, random: Callable[[], float]) -> None:
-        self._all = Lottery(random)
-        self._targeted = Lottery(random)
+    def __init__(self, random: Callable[[], float], is_first: Callable[[bytes], bool] = lambda client: True) -> None:
+        self._all = ClientLottery(random, is_first)
+        self._targeted = ClientLottery(random, is_first)
 
     def __len__(self) -> int:
         return len(self._all)
@@ -77,14 +157,24 @@ class Waiting:
     def any_targeted(self) -> bool:
         return len(self._targeted) > 0
 
-    def add(self, identity: bytes, weight: int, *, targeted: bool) -> None:
-        self._all.add(identity, weight)
+    @property
+    def clients(self) -> int:
+        """Counts the clients that wait."""
+        return self._all.clients
+
+    def add(self, identity: bytes, weight: int, *, client: bytes = b"", targeted: bool) -> None:
+        self._all.add(identity, client, weight)
         if targeted:
-            self._targeted.add(identity, weight)
+            self._targeted.add(identity, client, weight)
 
     def discard(self, identity: bytes) -> None:
         self._all.discard(identity)
         self._targeted.discard(identity)
+
+    def reconsider(self, client: bytes) -> None:
+        """Asks again if this client is among the first."""
+        self._all.reconsider(client)
+        self._targeted.reconsider(client)
 
     def draw(self, *, targeted: bool) -> bytes:
         """Takes one out, of all or of the targeted ones; raises `LookupError` if there is none."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from cexec.protocol.decisions.remembered import CONNECTING, RESERVED, RUNNING
 
-STALLED_ALLOWED = 4  # (ours) connection attempts beyond the free slots
+STALLED_ALLOWED = 32  # (ours) connection attempts beyond the free slots; one client has `clients.STALLED_EACH` at most
 
 
 class Slots:

@@ -143,4 +143,6 @@ class Answers:
 
     def _health(self) -> str:
         dropped = f"{self.dropped} datagrams dropped" if self.dropped else ""
-        return ", ".join(filter(None, (self._bidder.health, dropped)))
+        held = self._bidder.accounts.held(monotonic())
+        words = f"{held} {'client waits' if held == 1 else 'clients wait'} because of slots kept without jobs"
+        return ", ".join(filter(None, (self._bidder.health, words if held else "", dropped)))
