@@ -17,11 +17,17 @@ from cexec import __version__
 from cexec.commands.common import run_click
 from cexec.commands.cservice_settings import (
     CLEAN_VARIABLES,
+    DEFAULT_MAX_WEIGHT,
+    LEAST_FILES,
     MAXIMUM_SLOTS,
+    PerClient,
     boost,
+    client_limits,
     concurrency,
     described,
     job_environment,
+    most_files,
+    parse_per_client,
     sandbox_of,
     sent_programs,
     short_host_name,
@@ -33,8 +39,10 @@ from cexec.net.announcer import Announcer
 from cexec.net.group_sockets import GroupSockets
 from cexec.net.groups import GroupEntry, groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.keys import WorkerKey
+from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.protocol.datagrams.requirements import ALLOWED
 from cexec.protocol.decisions.bid import Bidder
+from cexec.protocol.decisions.clients import ClientLimits
 from cexec.system.host.load import FASTEST, SLOWEST, measure_speed
 from cexec.system.host.load_command import LoadCommand
 from cexec.system.process import helpers, job_group, orphans, process
@@ -53,9 +61,10 @@ from cexec.system.storage.directories import runtime_directory, state_directory
 from cexec.system.storage.eventlog import EventLog
 from cexec.system.storage.program_cache import parse_limit
 from cexec.system.storage.series import Series
-from cexec.system.units import parse_number
+from cexec.system.units import parse_number, parse_size
 from cexec.worker.discovery.answers import Profile
 from cexec.worker.discovery.load_watch import LoadWatch
+from cexec.worker.jobs.disk_quota import DiskLimits
 from cexec.worker.jobs.job_tree import GRACE
 from cexec.worker.jobs.program import Program
 from cexec.worker.jobs.sent_programs import PLACE
@@ -110,6 +119,12 @@ from cexec.worker.worker import Role, Worker, WorkerNetwork
 @click.option(
     "--memory-limit", type=Parsed(parse_memory_limit), metavar="SIZE", help="How much memory a job may use: 500M, 2G."
 )
+@click.option(
+    "--disk-limit",
+    type=Parsed(partial(parse_size, least=LEAST_FILES)),
+    metavar="SIZE",
+    help="How much the directory of a job may take: its client's files, and what the program writes there.",
+)
 @click.option("--nice", type=click.IntRange(0, LARGEST_NICE), metavar="N", help="How far jobs stand back: 0 to 19.")
 @click.option("--user", metavar="NAME", help="Become this user, after the key has been opened; only root can.")
 @click.option(
@@ -151,6 +166,20 @@ from cexec.worker.worker import Role, Worker, WorkerNetwork
     metavar="PATTERN",
     help="Serve the clients with such a name only, a shell pattern; may be given again.",
 )
+@click.option(
+    "--per-client",
+    type=Parsed(parse_per_client),
+    metavar="N",
+    help="What one client may have while others wait: N, or jobs=N,places=N,files=SIZE.",
+)
+@click.option(
+    "--max-weight",
+    type=click.IntRange(1, MAXIMUM_WEIGHT),
+    default=DEFAULT_MAX_WEIGHT,
+    show_default=True,
+    metavar="N",
+    help="The most that a client's --weight counts.",
+)
 @click.option("--require-revoked", is_flag=True, help="Serve nobody until there is a list of revoked certificates.")
 @click.version_option(__version__, prog_name="cservice", message="%(prog)s %(version)s")
 @click.argument("app")
@@ -170,6 +199,7 @@ def command(
     time_limit: float | None,
     cpu_limit: int | None,
     memory_limit: int | None,
+    disk_limit: int | None,
     nice: int | None,
     user: str | None,
     isolate: bool,
@@ -180,6 +210,8 @@ def command(
     load_command: str | None,
     also: tuple[str, ...],
     patterns: tuple[str, ...],
+    per_client: PerClient | None,
+    max_weight: int,
     require_revoked: bool,
     app: str,
     exe: str,
@@ -208,6 +240,7 @@ def command(
         once=once,
         records=records,
         programs=programs,
+        disk=DiskLimits(job=disk_limit or 0, client=most_files(per_client)),
         sandbox=sandbox_of([app, *also], network) if isolate else None,
     )
     supervisor = SupervisorLink.fork(program)  # before the key is read: no process of a job has ever had it
@@ -221,7 +254,8 @@ def command(
     )
     load = LoadWatch(log, None if load_command is None else LoadCommand(load_command))
     groups = GroupSockets(*_group())
-    worker = _worker(served, profile, groups, supervisor, log, load)
+    limits = client_limits(profile.slots, per_client, max_weight)
+    worker = _worker(served, profile, groups, supervisor, log, load, limits, program.disk.client)
     worker.say_hello()
     _tell_that_it_serves(log, [one.key for one in served], profile.slots, groups, _containment(program), app)
     for event, field, text in found:
@@ -267,6 +301,8 @@ def _worker(
     supervisor: SupervisorLink,
     log: EventLog,
     load: LoadWatch,
+    limits: ClientLimits,
+    most_files: int,
 ) -> Worker:
     """Returns the worker, which hears its group already."""
     dice = random.SystemRandom().random
@@ -275,11 +311,12 @@ def _worker(
         profile=profile,
         network=WorkerNetwork(groups=groups, announcer=_announcer(groups)),
         supervisor=supervisor,
-        bidder=Bidder(slots=profile.slots, speed=profile.speed, boost=boost(), random=dice),
+        bidder=Bidder(slots=profile.slots, speed=profile.speed, boost=boost(), random=dice, limits=limits),
         log=log,
         load=load,
         strays=Strays(helpers.known),
         random=dice,
+        most_files=most_files,
     )
 
 

@@ -133,8 +133,12 @@ class Worker:
         load: LoadWatch,
         strays: Strays,
         random: Callable[[], float],
+        most_files: int = 0,
     ) -> None:
-        """`roles`: one for each application that is served.  `random` gives floats from 0 up to but not 1."""
+        """`roles`: one for each application that is served.  `random` gives floats from 0 up to but not 1.
+
+        `most_files`: bytes of files that one client may have here, 0 for any number.
+        """
         now = monotonic()
         self._network = network
         self._bidder = bidder
@@ -148,7 +152,9 @@ class Worker:
         self._listener = Listener(served=self._served, groups=network.groups, bidder=bidder, log=log, now=now)
         self._heard = self._listener.heard
         self._offers = Offers(served=self._served, heard=self._heard, bidder=bidder, log=log)
-        self._jobs = Jobs(supervisor=supervisor, bidder=bidder, heard=self._heard, alerts=alerts, log=log)
+        self._jobs = Jobs(
+            supervisor=supervisor, bidder=bidder, heard=self._heard, alerts=alerts, log=log, most_files=most_files
+        )
         self._stage = Stage.SERVING
         self._poller = WorkerPoller()
         self._wakeup = self._catch_signals()

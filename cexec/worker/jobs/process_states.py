@@ -22,6 +22,7 @@ from cexec.worker.jobs.reports import (
     Over,
     ProgramStarted,
     Report,
+    Stored,
     Taken,
     Word,
 )
@@ -60,9 +61,16 @@ Move: TypeAlias = "type[Report] | Word | Act"
 TRANSITIONS: dict[State, dict[Move, State]] = {
     State.SPARE: {Act.GIVE: State.OFFERED},
     State.OFFERED: {Taken: State.TAKEN, Over: State.ENDED, Word.LAST: State.OFFERED},
-    State.TAKEN: {ProgramStarted: State.RUNNING, JobRefused: State.ENDED, Broken: State.BROKEN, Word.LAST: State.TAKEN},
-    State.RUNNING: {JobFinished: State.ENDED, Broken: State.BROKEN, Word.LAST: State.RUNNING},
-    State.ENDED: {Idle: State.WAITING, Free: State.SPARE, Word.LAST: State.ENDED},
+    State.TAKEN: {
+        Stored: State.TAKEN,
+        Word.FULL: State.TAKEN,
+        ProgramStarted: State.RUNNING,
+        JobRefused: State.ENDED,
+        Broken: State.BROKEN,
+        Word.LAST: State.TAKEN,
+    },
+    State.RUNNING: {Stored: State.RUNNING, JobFinished: State.ENDED, Broken: State.BROKEN, Word.LAST: State.RUNNING},
+    State.ENDED: {Stored: State.ENDED, Idle: State.WAITING, Free: State.SPARE, Word.LAST: State.ENDED},
     State.WAITING: {Word.OFFER: State.OFFERED, Word.LAST: State.DISMISSED, Over: State.ENDED},
     State.DISMISSED: {Over: State.ENDED},
     State.BROKEN: {},

@@ -39,6 +39,7 @@ class Word(enum.Enum):
     LAST = b"last"  # take no further job
     AHEAD = b"ahead"  # nobody else waits for the slot: the next jobs may be offered without an OFFER
     ASK = b"ask"  # somebody waits: every job needs an OFFER again
+    FULL = b"full"  # the client has as many bytes of files here as it may: take no more of them
 
 
 @dataclass(slots=True)
@@ -59,12 +60,20 @@ class ProgramStarted:
 
 
 @dataclass(slots=True)
+class Stored:
+    """The files that the client has sent for its job take so many bytes on disk, as far as it matters."""
+
+    name: ClassVar = "stored"
+    size: int
+
+
+@dataclass(slots=True)
 class JobRefused:
-    """The program has not been started.  `everywhere`: every worker would refuse this job."""
+    """The program has not been started.  `unfit`: it is the job that does not fit, so this worker is not to blame."""
 
     name: ClassVar = "refused"
     reason: str
-    everywhere: bool
+    unfit: bool
 
 
 @dataclass(slots=True)
@@ -122,9 +131,9 @@ class Free:
     released: bool = False
 
 
-Report: TypeAlias = Taken | ProgramStarted | JobRefused | JobFinished | Broken | Idle | Over | Free
+Report: TypeAlias = Taken | ProgramStarted | Stored | JobRefused | JobFinished | Broken | Idle | Over | Free
 
-REPORTS: tuple[type[Report], ...] = (Taken, ProgramStarted, JobRefused, JobFinished, Broken, Idle, Over, Free)
+REPORTS: tuple[type[Report], ...] = (Taken, ProgramStarted, Stored, JobRefused, JobFinished, Broken, Idle, Over, Free)
 _BY_NAME: dict[str, type[Report]] = {kind.name: kind for kind in REPORTS}
 _NAMES = {kind: [field.name for field in fields(kind)] for kind in REPORTS}
 _JSON = {"int": int, "float": float, "str": str, "bool": bool, "bytes": str}  # the type that a field has in JSON
@@ -133,6 +142,7 @@ _LARGEST: dict[str, float] = {
     "attempt": LARGEST_ATTEMPT,
     "status": LARGEST_STATUS,
     "pid": LARGEST_PID,
+    "size": LARGEST_COUNT,
     "sent": LARGEST_COUNT,
     "received": LARGEST_COUNT,
     "cpu": LONGEST_TIME,

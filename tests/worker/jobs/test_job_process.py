@@ -20,6 +20,7 @@ from cexec.worker.jobs.reports import (
     Over,
     ProgramStarted,
     Report,
+    Stored,
     Taken,
     encode,
 )
@@ -125,7 +126,7 @@ def test_what_a_process_said_is_heard_although_it_left_a_word_unread() -> None:
 
 REPORTS: dict[type[Report], Report] = {
     Taken: taken(3), ProgramStarted: ProgramStarted(1), JobRefused: JobRefused("x", False), JobFinished: finished(),
-    Broken: Broken("x"),
+    Broken: Broken("x"), Stored: Stored(1),
     Idle: Idle(), Over: Over(""), Free: Free(),
 }  # fmt: skip
 WAYS: dict[State, list[list[Report]]] = {  # from a connection that has just been given; one list for each `say`

@@ -23,13 +23,14 @@ from cexec.worker.jobs.reports import (
     ProgramStarted,
     Report,
     ReportError,
+    Stored,
     Taken,
     decode,
     encode,
 )
 
 EXAMPLES: list[Report] = [
-    Taken(bytes(range(16)), 65535), ProgramStarted(1), JobRefused("no such program", everywhere=False),
+    Taken(bytes(range(16)), 65535), ProgramStarted(1), Stored(1 << 40), JobRefused("no such program", unfit=False),
     Broken("client gave up"),
     JobFinished(255, sent=1 << 63, received=0, cpu=0.25, reason="", duration=0.5, idle=True, ahead=False),
     Idle(), Over("it sent nonsense"), Free(),
