@@ -15,6 +15,7 @@ from time import monotonic
 
 from cexec.client.attempt import attempt as meaning
 from cexec.client.attempt.attempt import LOST, Attempt
+from cexec.client.attempt.patience import make_patience
 from cexec.client.attempt.program_plan import asked
 from cexec.client.attempt.stepping import advance, next_timeout
 from cexec.client.search.failure_alert import FailedAttempt, send_alert
@@ -92,8 +93,12 @@ class LeaseJob:
 class Lease:
     """A worker that has been given a job, and may take more.  One coroutine owns it; any may call `signal`."""
 
-    def __init__(self, winner: Winner, announcer: Announcer) -> None:
-        """`announcer` has found the worker, and may be closed; complaints go to its group."""
+    def __init__(self, winner: Winner, announcer: Announcer, progress: float = 0.0) -> None:
+        """`announcer` has found the worker, and may be closed; complaints go to its group.
+
+        `progress`: seconds in which some byte must come or go while a job runs, 0 for any time.
+        """
+        self._progress_timeout = progress
         self.hello = winner.hello
         self.address = winner.address
         self._winner = winner
@@ -151,7 +156,8 @@ class Lease:
         if self.over:
             job.close()
             raise WithdrawnError("the worker has hung up")
-        attempt = self._attempt = Attempt(once=self.once)
+        patience = make_patience(progress=self._progress_timeout, time_limit=0.0, began=monotonic())
+        attempt = self._attempt = Attempt(once=self.once, patience=patience)
         self._pump.sinks.update(job.sinks)
         self._pump.sources.update(job.sources)
         result = None

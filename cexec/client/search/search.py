@@ -25,7 +25,7 @@ from cexec.protocol.decisions.race import GAVE_UP, SILENT, TRANSMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from cexec.client.search.candidate import Candidate, Winner
     from cexec.client.search.inquiry import Inquiry
@@ -47,6 +47,7 @@ ACCEPT_BATCH = 16  # connections (ours) accepted in one step, so that strangers 
 UNTRIED = 0.2  # seconds (ours) until the next accept after descriptors have run out: some are closed by then
 WARN_AFTER = 1.0  # seconds (ours) without any destination, after which even a script gets a warning
 BROWSE_AFTER = 1.0  # seconds (ours) without an answer after which workers are looked for by multicast DNS
+AVOIDED_FOR = 2.0  # seconds (ours) that other workers have before one that has failed with this job
 NEVER = float("inf")
 
 
@@ -75,9 +76,18 @@ class Choice:
 class OneJob(Choice):
     """Gives every worker that confirms the job which `make_go` returns; that is called only then."""
 
-    def __init__(self, make_go: Callable[[], Go], requirements: Requirements | None = None) -> None:
+    def __init__(
+        self, make_go: Callable[[], Go], requirements: Requirements | None = None, avoided: Collection[bytes] = ()
+    ) -> None:
+        """`avoided`: instances that get the job only if no other worker has taken it in AVOIDED_FOR seconds."""
         super().__init__(requirements)
         self._make_go = make_go
+        self._avoided = avoided
+        self._until = 0.0
+
+    def wants(self, offer: Hello, now: float) -> bool:
+        self._until = self._until or now + AVOIDED_FOR
+        return now >= self._until or offer.instance not in self._avoided
 
     def job_for(self, offer: Hello, address: str) -> Go:
         return self._make_go()
