@@ -69,7 +69,7 @@ def test_a_job_whose_exit_frame_is_lost_is_told_with_both_ends(application: Appl
     _, later = [line for line in told if " rats out " not in line]
     assert (
         "gave up for app.pub after 127.0.0.1 completed it with exit code 0 time=" in later
-        or "completed by 127.0.0.1 for app.pub after 127.0.0.1 gave up" in later
+        or "completed by 127.0.0.1 for app.pub exit code 0 after the client gave up time=" in later
     )
     worker.close()
     logger.close()

@@ -1,10 +1,10 @@
 """The rivals for whose sake a slowed worker rests: those that have just done a job, or may be doing one.
 
-Contract: `told` takes what a rival said of a job in an alert, `took_a_job` a claim, `left` a rival's farewell;
-`rest_until` returns when a rest ends.  A rival counts as healthy for LIFETIME after a job that it completed, until it
-says that it abandoned one.  A claim names no worker and counts for CLAIM_LIFETIME, or until the worker says how the job
-ended.  What was said before is not news: a replayed alert changes nothing.  Memory is bounded.  docs/placement.md.
-Pure.
+Contract: `told` takes what a rival said of a job in an alert, `blamed` what a client said of a rival, `took_a_job` a
+claim, `left` a rival's farewell; `rest_until` returns when a rest ends.  A rival counts as healthy for LIFETIME after a
+job that it completed, until it says that it abandoned one, or a client complains of it.  A claim names no worker and
+counts for CLAIM_LIFETIME, or until the worker says how the job ended, or the client complains of that.  What was said
+before is not news: a replayed alert changes nothing.  Memory is bounded.  docs/placement.md.  Pure.
 """
 
 from __future__ import annotations
@@ -54,6 +54,18 @@ class Rivals:
         if self._claims.pop(word.job, None) is None and not word.completed and self._claims:
             del self._claims[next(iter(self._claims))]  # a job of a lease, whose claim named another job
         return True
+
+    def blamed(self, rival: bytes, *, job: bytes, said_at: float, now: float) -> None:
+        """Takes a client's complaint about a rival; `said_at` by our clock.
+
+        The rival may not know yet that it has lost the job, or may never say so.
+        """
+        clock, completed_at = self._words.get(rival, (-inf, -inf))
+        if abs(now - said_at) >= LIFETIME or said_at < completed_at:
+            return
+        if rival in self._words:
+            self._words[rival] = (clock, -inf)
+        self._claims.pop(job, None)
 
     def took_a_job(self, job: bytes, now: float) -> None:
         """Notes the claim of a job that this worker did not win."""

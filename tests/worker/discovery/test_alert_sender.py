@@ -171,6 +171,15 @@ def test_it_rests_for_a_rival_that_completes_jobs_but_not_for_one_that_has_lost_
     assert worker.rest() == pytest.approx(1.0, abs=0.1)
 
 
+def test_it_does_not_rest_for_a_rival_of_which_a_client_complains_either() -> None:
+    """Regression: of two workers that were complained about, each rested for 5 s and more for the sake of the other."""
+    now = time.time()
+    worker = Worker()
+    worker.rival_says(alert.COMPLETED, now - 1.0)
+    worker.hear(APPLICATION.client, alert.COMPLAINT, OTHER_JOB, RIVAL, now)
+    assert worker.rest() == pytest.approx(1.0, abs=0.1)
+
+
 def test_a_recorded_alert_of_a_rival_is_no_sign_of_it() -> None:
     """Regression: two recorded alerts, replayed, slowed a worker."""
     worker = Worker()
