@@ -20,8 +20,8 @@ from tests.needs import require_tool
 from tests.service import Application
 from tests.waiting import wait_until
 
-# Says when it has more than a client sends before the first CREDIT, which comes after STARTED.  Then it reads slowly, so
-# that input is under way all the time.
+# Says when it has more than a client sends before the first CREDIT, which comes after STARTED.  Then it reads slowly,
+# so that input is under way all the time.
 SLOW_READER = """
 head -c {size} > /dev/null
 touch {directory}/begun.$$
