@@ -46,7 +46,7 @@ class ClientLimits:
         return cls(jobs=max(1, slots - 1), places=max(1, slots // 2))
 
 
-class Account:
+class ClientAccount:
     """What one client has now, and what it has wasted."""
 
     __slots__ = ("held_until", "jobs", "noted_at", "places", "reserved", "stalled", "wasted")
@@ -86,7 +86,7 @@ class ClientAccounts:
 
     def __init__(self, limits: ClientLimits) -> None:
         self.limits = limits
-        self._accounts: dict[bytes, Account] = {}  # the one that was changed longest ago comes first
+        self._accounts: dict[bytes, ClientAccount] = {}  # the one that was changed longest ago comes first
 
     def __len__(self) -> int:
         return len(self._accounts)
@@ -95,7 +95,7 @@ class ClientAccounts:
         """An announcement is in this state from now on."""
         if state not in (CONNECTING, RESERVED, RUNNING):
             return
-        account = self._accounts.pop(client, None) or Account(now)
+        account = self._accounts.pop(client, None) or ClientAccount(now)
         self._accounts[client] = account
         if state == RUNNING:
             account.jobs += 1
