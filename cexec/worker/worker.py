@@ -17,7 +17,6 @@ from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from cexec.errors import CertificateError, LocalError
-from cexec.protocol.datagrams import hello
 from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Queued, Recovered
 from cexec.system.io.wakeup import Wakeup, poll_timeout, wait_readable
 from cexec.system.process.strays import Strays
@@ -315,9 +314,7 @@ class Worker:
             elif isinstance(event, Queued):
                 known = self._heard.get(event.identity)
                 if known is not None:
-                    weight = known.opened.announcement.weight
-                    reason = self._bidder.accounts.reason(known.origin.client, weight, now)
-                    self._served[known.application].answers.send(known, hello.QUEUED, reason, now=now)
+                    self._served[known.application].answers.send_queued(known, now)
             elif isinstance(event, Connect) and self._jobs.leased(event.identity):
                 self._jobs.offer(event.identity, now)
             elif isinstance(event, Connect):

@@ -53,9 +53,7 @@ class Patience:
         if self._progress and began >= self._moved + self._progress:
             raise StalledError(f"no byte came or went for {self._progress:g} s (--progress-timeout)")
         if self._total and began >= self._deadline:
-            raise StalledError(
-                f"it still has the job {TIME_LIMIT_GRACE:g} s after its time limit of {self._asked:g} s"
-            )
+            raise StalledError(f"it still has the job {TIME_LIMIT_GRACE:g} s after its time limit of {self._asked:g} s")
 
 
 def make_patience(*, progress: float, time_limit: float, began: float) -> Patience | None:

@@ -254,6 +254,10 @@ class Bidder:
         return len(self._turns)
 
     @property
+    def waiting_clients(self) -> int:
+        return self._turns.clients
+
+    @property
     def penalty(self) -> float:
         """Seconds of slowness for this worker's failures and for complaints."""
         return self._reputation.slowness(self._now)

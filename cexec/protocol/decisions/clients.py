@@ -138,19 +138,22 @@ class ClientAccounts:
             return -inf
         return max(account.held_until, now + STALLED_PAUSE if account.stalled >= STALLED_EACH else -inf)
 
-    def reason(self, client: bytes, weight: int, now: float) -> str:
-        """Says which limit this client has met, and who can change it; empty if none.  `weight`: as it was asked."""
+    def reason(self, client: bytes, weight: int, now: float, *, others: bool) -> str:
+        """Says which limit this client has met, and who can change it; empty if none.
+
+        `weight`: as it was asked for.  `others`: another client waits, too.
+        """
         account = self._accounts.get(client)
         limits, words = self.limits, []
         if account is not None and now < account.held_until:
             seconds = account.held_until - now
             words.append(f"this client had slots reserved and gave no jobs: it has to wait for {seconds:.0f} s")
-        elif account is not None and account.jobs >= limits.jobs:
-            words.append(f"this client has {account.jobs} jobs here, and others that wait go first "
-                         "(cservice --per-client jobs=N)")  # fmt: skip
-        elif account is not None and account.places >= limits.places:
-            words.append(f"{account.places} jobs of this client are on their way here, and others that wait go first "
-                         "(cservice --per-client places=N)")  # fmt: skip
+        elif account is not None and others and account.jobs >= limits.jobs:
+            jobs = "a job" if account.jobs == 1 else f"{account.jobs} jobs"
+            words.append(f"this client has {jobs} here, and others that wait go first (cservice --per-client jobs=N)")
+        elif account is not None and others and account.places >= limits.places:
+            jobs = "a job of this client is" if account.places == 1 else f"{account.places} jobs of this client are"
+            words.append(f"{jobs} on the way here, and others that wait go first (cservice --per-client places=N)")
         if weight > limits.weight:
             words.append(f"its weight of {weight} counts as {limits.weight} (cservice --max-weight N)")
         return "; ".join(words)

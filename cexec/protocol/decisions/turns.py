@@ -47,6 +47,11 @@ class Turns:
         """Counts those in the lottery."""
         return len(self._waiting)
 
+    @property
+    def clients(self) -> int:
+        """Counts the clients in the lottery."""
+        return self._waiting.clients
+
     def add(self, announcement: RememberedAnnouncement) -> None:
         """Lets one take part, because its time has come."""
         announcement.wait()

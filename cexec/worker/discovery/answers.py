@@ -114,6 +114,12 @@ class Answers:
             data = encode_answer(self._key.mac1_key, known.mac1, message, way.hops)
             self._groups.send_to(data, way.origin.source, way.origin.via)
 
+    def send_queued(self, known: Known, now: float) -> None:
+        """Tells a client that it has to wait, and which limit it has met."""
+        bidder, weight = self._bidder, known.opened.announcement.weight
+        others = bidder.waiting_clients > 1
+        self.send(known, hello.QUEUED, bidder.accounts.reason(known.origin.client, weight, now, others=others), now=now)
+
     # censuses
 
     def take_part(self, known: Known, now: float) -> bool:
@@ -137,12 +143,12 @@ class Answers:
         while self._due and self._due[0][0] <= now:
             known = self._censuses.pop(heappop(self._due)[1])
             # A second question means that an answer was lost; perhaps the nearest way does not lead back.
-            self.send(known, hello.CENSUS, self._health(), now=now, ways=known.opened.announcement.attempt)
+            self.send(known, hello.CENSUS, self._health(now), now=now, ways=known.opened.announcement.attempt)
             answered.append(known.mac1)
         return answered
 
-    def _health(self) -> str:
+    def _health(self, now: float) -> str:
         dropped = f"{self.dropped} datagrams dropped" if self.dropped else ""
-        held = self._bidder.accounts.held(monotonic())
+        held = self._bidder.accounts.held(now)
         words = f"{held} {'client waits' if held == 1 else 'clients wait'} because of slots kept without jobs"
         return ", ".join(filter(None, (self._bidder.health, words if held else "", dropped)))

@@ -221,7 +221,7 @@ def test_accounts_are_bounded_and_those_with_jobs_stay() -> None:
     [
         (RUNNING, 1, 1, ""),
         (RUNNING, 2, 1, "this client has 2 jobs here, and others that wait go first (cservice --per-client jobs=N)"),
-        (CONNECTING, 2, 1, "2 jobs of this client are on their way here, and others that wait go first "
+        (CONNECTING, 2, 1, "2 jobs of this client are on the way here, and others that wait go first "
          "(cservice --per-client places=N)"),
         (RUNNING, 0, 11, "its weight of 11 counts as 10 (cservice --max-weight N)"),
     ],
@@ -230,7 +230,9 @@ def test_a_client_that_waits_is_told_which_limit_it_has_met(state: int, count: i
     accounts = ClientAccounts(ClientLimits(jobs=2, places=2, weight=10))
     for number in range(count):
         accounts.enter(MODEST, identity(number), state, 0.0)
-    assert accounts.reason(MODEST, weight, 1.0) == words
+    assert accounts.reason(MODEST, weight, 1.0, others=True) == words
+    alone = accounts.reason(MODEST, weight, 1.0, others=False)
+    assert alone == (words if "weight" in words else "")
 
 
 def test_a_client_that_is_held_is_told_for_how_long() -> None:
@@ -238,5 +240,5 @@ def test_a_client_that_is_held_is_told_for_how_long() -> None:
     now = 0.0
     for number in range(3):
         now = waste(machine, number, GREEDY, now)
-    assert "gave no jobs: it has to wait for" in machine.accounts.reason(GREEDY, 1, now)
+    assert "gave no jobs: it has to wait for" in machine.accounts.reason(GREEDY, 1, now, others=False)
     assert machine.accounts.held(now) == 1

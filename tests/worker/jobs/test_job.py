@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from cexec.net.pump import Pump
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import ENDED, EXITED, HERE, LIMITED, PERMANENT, READER_CLOSED, SIGNALLED, Stream
 from cexec.protocol.connection.options import FILE, PIPE, READS, SOCKET, WRITES
@@ -469,6 +470,16 @@ def test_a_client_that_does_not_fetch_loses_its_slot_after_the_time_limit(monkey
     with shell("head -c 9000000 /dev/zero > out", streams=streams, held=True, limits=Limits(time=0.5)) as job:
         assert "disconnected" in lost(job)
         assert [type(report) for report in job.reports()] == [ProgramStarted, Broken]
+
+
+def test_a_client_that_takes_nothing_does_not_keep_its_process_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: one that answered PING and read nothing kept a process until it went."""
+    monkeypatch.setattr(worker_job, "LONGEST_LINGER", 0.3)
+    monkeypatch.setattr(Pump, "flushed", property(lambda self: False))  # its kernel takes no byte more
+    with shell("true") as job:
+        job.result()
+        assert JobFinished in [type(report) for report in job.reports()]  # until the process has ended
+        job.wait()
 
 
 def test_signals_that_come_before_the_program_are_kept_once_each(monkeypatch: pytest.MonkeyPatch) -> None:
