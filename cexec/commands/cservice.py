@@ -32,20 +32,20 @@ from cexec.commands.cservice_settings import (
     sent_programs,
     short_host_name,
 )
+from cexec.commands.cservice_words import containment, tell_that_it_serves, warn_of_root
 from cexec.commands.parameters import AnyText, Parsed
 from cexec.commands.served_keys import ServedKey, open_keys, served_keys
 from cexec.errors import LocalError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.group_sockets import GroupSockets
 from cexec.net.groups import GroupEntry, groups_from_environment, udp_port_from_environment
-from cexec.protocol.base.keys import WorkerKey
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.protocol.datagrams.requirements import ALLOWED
 from cexec.protocol.decisions.bid import Bidder
 from cexec.protocol.decisions.clients import ClientLimits
 from cexec.system.host.load import FASTEST, SLOWEST, measure_speed
 from cexec.system.host.load_command import LoadCommand
-from cexec.system.process import helpers, job_group, orphans, process
+from cexec.system.process import helpers, orphans, process
 from cexec.system.process.job_group import claim_place
 from cexec.system.process.memory_group import claim_parent
 from cexec.system.process.privileges import find_account, forbid_new_privileges, guard_memory
@@ -257,10 +257,10 @@ def command(
     limits = client_limits(profile.slots, per_client, max_weight)
     worker = _worker(served, profile, groups, supervisor, log, load, limits, program.disk.client)
     worker.say_hello()
-    _tell_that_it_serves(log, [one.key for one in served], profile.slots, groups, _containment(program), app)
+    tell_that_it_serves(log, [one.key for one in served], profile.slots, groups, containment(program), app)
     for event, field, text in found:
         log.event(event, **{field: text})
-    _warn_of_root(log, program)
+    warn_of_root(log, program)
     for one in served:
         if one.admission.problem or one.admission.warning:
             log.event("revocations", reason=one.admission.problem or one.admission.warning)
@@ -318,43 +318,6 @@ def _worker(
         random=dice,
         most_files=most_files,
     )
-
-
-def _tell_that_it_serves(
-    log: EventLog, keys: list[WorkerKey], slots: int, groups: GroupSockets, containment: list[str], app: str
-) -> None:
-    """The first line: what is served, where it is heard, what holds the processes of jobs, and the client's command."""
-    client = app if app.endswith(".pub") else f"{app.removesuffix('.worker')}.pub"
-    plural = "slot" if slots == 1 else "slots"
-    fingerprints = [key.fingerprint for key in keys]
-    log.banner(
-        f"cservice: serving {' and '.join(fingerprints)} with {slots} {plural}, listening on {groups.description()}; "
-        f"jobs are held by {', '.join(containment)}; "
-        f"run a job with: cexec {client}",
-        fingerprint=fingerprints[0],
-        also=fingerprints[1:] or None,
-        name=keys[0].identity.certificate.name,
-        slots=slots,
-        addresses=groups.addresses(),
-        containment=containment,
-        command=f"cexec {client}",
-    )
-
-
-def _containment(program: Program) -> list[str]:
-    """What keeps the processes of a job from outliving it, in words."""
-    found = ["process tree" if os.path.isdir("/proc/self") else "process group"]
-    if job_group.place is not None:
-        found.append("control group")
-    if program.sandbox is not None:
-        found.append("isolation with the network" if program.sandbox.network else "isolation")
-    return found
-
-
-def _warn_of_root(log: EventLog, program: Program) -> None:
-    if os.geteuid() == 0 and program.sandbox is None and (program.allow_arguments or program.programs is not None):
-        what = "arguments" if program.programs is None else "programs"
-        log.event("warning", reason=f"clients choose {what} that root runs; add --user NAME or --isolate")
 
 
 def _group() -> tuple[list[GroupEntry] | None, int]:
