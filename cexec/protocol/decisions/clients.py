@@ -24,6 +24,7 @@ LONGEST_HOLD = 60.0  # seconds (ours)
 STALLED_EACH = 4  # (ours) connection attempts of one client that may stall at a time
 STALLED_PAUSE = 0.25  # seconds (ours) until a client with so many is looked at again
 MAXIMUM_ACCOUNTS = 10_000  # clients (ours) whose wasted time is remembered
+COUNTED = (CONNECTING, RESERVED, RUNNING)  # states of announcements
 
 
 class ClientLimits:
@@ -86,30 +87,32 @@ class ClientAccounts:
 
     def __init__(self, limits: ClientLimits) -> None:
         self.limits = limits
-        self._accounts: dict[bytes, ClientAccount] = {}  # the one that was changed longest ago comes first
+        self._accounts: dict[bytes, ClientAccount] = {}  # the oldest one comes first
 
     def __len__(self) -> int:
         return len(self._accounts)
 
     def enter(self, client: bytes, identity: bytes, state: int, now: float) -> None:
         """An announcement is in this state from now on."""
-        if state not in (CONNECTING, RESERVED, RUNNING):
+        if state not in COUNTED:
             return
-        account = self._accounts.pop(client, None) or ClientAccount(now)
-        self._accounts[client] = account
+        account = self._accounts.get(client)
+        if account is None:
+            self._forget(now)
+            account = self._accounts[client] = ClientAccount(now)
         if state == RUNNING:
             account.jobs += 1
-            account.note(-JOB_FORGIVES, now)
+            if account.wasted:
+                account.note(-JOB_FORGIVES, now)
         else:
             account.places += 1
             if state == RESERVED:
                 account.reserved[identity] = now
-        self._forget(now)
 
     def leave(self, client: bytes, identity: bytes, state: int, now: float, *, stalled: bool = False) -> None:
         """It is no longer in this state.  `stalled`: the connection attempt had stalled."""
         account = self._accounts.get(client)
-        if account is None or state not in (CONNECTING, RESERVED, RUNNING):
+        if account is None or state not in COUNTED:
             return
         if state == RUNNING:
             account.jobs -= 1
@@ -163,15 +166,13 @@ class ClientAccounts:
         return sum(now < account.held_until for account in self._accounts.values())
 
     def _forget(self, now: float) -> None:
-        """Forgets the accounts that say nothing any more; above the bound also others, if nothing is held for them."""
-        while self._accounts:
-            client, oldest = next(iter(self._accounts.items()))
-            if not oldest.idle:
-                if len(self._accounts) <= MAXIMUM_ACCOUNTS:
-                    return
-                self._accounts[client] = self._accounts.pop(client)  # places and slots are bounded, so this ends
-                continue
-            harmless = now >= oldest.held_until and oldest.wasted <= DECAY * (now - oldest.noted_at)
-            if not harmless and len(self._accounts) <= MAXIMUM_ACCOUNTS:
+        """Makes room: old accounts go that say nothing any more, and at the bound also others without jobs."""
+        for _ in range(2):
+            client, oldest = next(iter(self._accounts.items()), (b"", None))
+            if oldest is None:
                 return
+            harmless = now >= oldest.held_until and oldest.wasted <= DECAY * (now - oldest.noted_at)
+            full = len(self._accounts) >= MAXIMUM_ACCOUNTS
             del self._accounts[client]
+            if not oldest.idle or not (harmless or full):
+                self._accounts[client] = oldest  # it is the youngest now

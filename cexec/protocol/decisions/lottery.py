@@ -59,6 +59,14 @@ class Lottery:
 
     def draw(self) -> bytes:
         """Takes one out; raises `LookupError` if there is none."""
+        identity = self.choose()
+        self.discard(identity)
+        return identity
+
+    def choose(self) -> bytes:
+        """Draws one that stays; raises `LookupError` if there is none."""
+        if len(self._places) == 1:
+            return next(iter(self._places))
         self._point = (self._point + GOLDEN_SECTION) % 1.0
         point = self._point * sum(weight * len(tickets) for weight, tickets in self._tickets.items())
         tickets = []
@@ -67,9 +75,7 @@ class Lottery:
             point -= weight * len(tickets)
             if point < 0:
                 break
-        identity = tickets[int(self._random() * len(tickets))]
-        self.discard(identity)
-        return identity
+        return tickets[int(self._random() * len(tickets))]
 
 
 class ClientLottery:
@@ -120,15 +126,9 @@ class ClientLottery:
 
     def draw(self) -> bytes:
         """Takes one out; raises `LookupError` if there is none."""
-        client = (self._first if len(self._first) else self._later).draw()
-        del self._weights[client]
-        own = self._own[client]
-        identity = own.draw()
-        del self._owner[identity]
-        if len(own):
-            self._place(client, own.heaviest)
-        else:
-            del self._own[client]
+        client = (self._first if len(self._first) else self._later).choose()
+        identity = self._own[client].choose()
+        self.discard(identity)
         return identity
 
     def _place(self, client: bytes, weight: int) -> None:
