@@ -29,6 +29,7 @@ from cexec.protocol.decisions.remembered import (
 )
 from cexec.protocol.decisions.reputation import LONGEST_DELAY, Reputation
 from cexec.protocol.decisions.slots import Slots
+from cexec.protocol.decisions.standing import Standing
 from cexec.protocol.decisions.turns import Turns
 
 TYPE_CHECKING = False
@@ -79,12 +80,12 @@ class Bidder:
 
     def consider(
         self, identity: bytes, weight: int, wanted_for: float, now: float, *, extra_delay: float = 0.0,
-        targeted: bool = False, origin: Origin = NOBODY, new_way: bool = False,
+        targeted: bool = False, origin: Origin = NOBODY, new_way: bool = False, standing: Standing = Standing.PROVED,
     ) -> None:  # fmt: skip
         """Hear an announcement that this worker can serve.
 
         `targeted`: it is meant for this worker, so there is no race.  `new_way`: there is a way to its client by which
-        no connection has failed.
+        no connection has failed.  `standing`: that of the best way to its client.
         """
         self._now = now
         expires = now + max(0.0, min(wanted_for, LONGEST_WANTED))
