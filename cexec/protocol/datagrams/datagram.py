@@ -38,8 +38,9 @@ FORWARDED = 4  # cservice to the others on its host, over loopback: section 2.5
 ALERT = 5  # worker or client to group: section 5
 ACKNOWLEDGEMENT = 6  # logger to worker: section 5
 PRESENCE = 7  # worker to group, HELLO and BYE: section 5
+PROOF = 8  # client to group: section 2.8
 JOINING = 32  # between two machines that share a short code, without mac1: section 2.7
-KINDS = (ANNOUNCEMENT, CLAIM, ANSWER, FORWARDED, ALERT, ACKNOWLEDGEMENT, PRESENCE)
+KINDS = (ANNOUNCEMENT, CLAIM, ANSWER, FORWARDED, ALERT, ACKNOWLEDGEMENT, PRESENCE, PROOF)
 
 PREFIX = MAGIC + bytes([VERSION])
 
