@@ -21,7 +21,7 @@ from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import MAXIMUM_HOPS, MAXIMUM_UNAUTHENTICATED
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.hello import decode_answer, open_hello
-from cexec.protocol.decisions.race import GAVE_UP, SILENT, TRANSMIT
+from cexec.protocol.decisions.race import GAVE_UP, RENEW, SILENT, TRANSMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from cexec.client.search.candidate import Candidate, Winner
     from cexec.client.search.inquiry import Inquiry
     from cexec.client.search.messages import Notices
+    from cexec.client.search.proofs import Proofs
+    from cexec.client.search.renewal import Earlier
     from cexec.client.search.trust import Trust
     from cexec.net.announcer import Announcer
     from cexec.net.groups import Sockaddr
@@ -105,6 +107,8 @@ class Search:
         """
         self._key = key
         self._sealed = sealed
+        self._earlier: Earlier | None = None  # those that this one has replaced
+        self._proofs: Proofs | None = None  # from the first worker on that has asked for one
         self._announcer = announcer
         self._listener = listener
         self._choice = choice
@@ -160,6 +164,8 @@ class Search:
         timeouts += [candidate.deadline for candidate in self._candidates.values()]
         if self._inquiry is not None:
             timeouts.append(self._inquiry.next_timeout())
+        if self._proofs is not None:
+            timeouts.append(self._proofs.due)
         return min(timeouts)
 
     def step(self, ready: set[int], now: float) -> Winner | None:
@@ -179,7 +185,8 @@ class Search:
 
     def tell_others(self) -> None:
         """Tells the workers that were not chosen, by a claim and on their connections."""
-        self._announcer.send(self._sealed.claim(self._race.connected, MAXIMUM_HOPS))
+        for sealed in (self._sealed, *(self._earlier or ())):
+            self._announcer.send(sealed.claim(self._race.connected, MAXIMUM_HOPS))
         for other in self._candidates.values():
             if other.session is not None:
                 other.session.cancel()
@@ -192,6 +199,8 @@ class Search:
         """Ends the search: no worker can connect or answer any more."""
         self._listener.close()
         self._sealed.erase()
+        if self._earlier is not None:
+            self._earlier.erase()
         for candidate in self._candidates.values():
             candidate.connection.close()
         self._candidates.clear()
@@ -234,13 +243,17 @@ class Search:
         if not self._race.transmissions:
             self._race.handle_timeout(now)
         while (event := self._race.next_event()) is not None:
-            if event == TRANSMIT:
+            if event == RENEW:
+                self._renew()
+            elif event == TRANSMIT:
                 data = self._sealed.datagram(self._race.transmissions - 1, self._listener.port, MAXIMUM_HOPS)
                 self._sent_to = self._announcer.send(data) or self._sent_to
                 if self._trace is not None:
                     self._trace.announced(self._race.transmissions, self._sent_to, self._announcer.failures)
                 if not self._sent_to:
                     self._follow_failures(now)
+                if self._proofs is not None:
+                    self._proofs.again(now)
                 if self._race.transmissions > 1:  # no worker was quick: load now what a failure will need
                     from cexec.client.search import failure_alert  # noqa: F401
             elif event == SILENT:
@@ -253,6 +266,15 @@ class Search:
                     self._inquire().run()
                     self._end_inquiry()
                 raise NoWorkerError(self._failure())
+
+    def _renew(self) -> None:
+        """Announces under another name: perhaps a worker's only answer was lost, or a relay does not pass proofs on."""
+        if self._earlier is None:
+            from cexec.client.search.renewal import Earlier
+
+            self._earlier = Earlier()
+        self._earlier.replaced(self._sealed)
+        self._sealed = self._sealed.anew(self._key)
 
     def _follow_failures(self, now: float) -> None:
         """Warns that no destination was reached.  Gives up only if no interface or name server could change that."""
@@ -302,7 +324,8 @@ class Search:
                 if accepted is None:
                     return
                 connection, address = accepted
-                handshake = ClientHandshake(self._sealed.handshake(), self._key.authority_public, self._ciphers, now)
+                shaking = self._sealed.handshake() if self._earlier is None else self._earlier.handshake(self._sealed)
+                handshake = ClientHandshake(shaking, self._key.authority_public, self._ciphers, now)
                 self._candidates[connection.fileno()] = Candidate(connection, address, handshake, now)
                 if self._trace is not None:
                     self._trace.connected(address[0])
@@ -316,6 +339,8 @@ class Search:
             if candidate.hello is not None and not proved:
                 self._check(candidate.hello.certificate)
                 self._race.offered(candidate.hello)
+                if self._proofs is not None:
+                    self._proofs.settled(candidate.hello.instance)
                 if self._trace is not None:
                     self._trace.offered(candidate.hello, candidate.address[0])
                 if not self._choice.wants(candidate.hello, now):
@@ -361,22 +386,41 @@ class Search:
             if self._inquiry is not None:
                 self._inquiry.receive(parsed, source, now)
             self._hear_answer(parsed, source, now)
+        if self._proofs is not None and now >= self._proofs.due:
+            from cexec.protocol.datagrams.proof import encode_proofs
+
+            proofs = self._proofs.take(now)
+            self._announcer.send_parting(encode_proofs(self._key.mac1_key, self._sealed.mac1, proofs, MAXIMUM_HOPS))
 
     def _hear_answer(self, parsed: Datagram, source: Sockaddr, now: float) -> None:
         try:
             announced, message = decode_answer(parsed.inner)
-            if announced != self._sealed.mac1 or self._race.heard_before(parsed.mac1):
+            sealed = self._sealed if announced == self._sealed.mac1 else self._earlier and self._earlier.of(announced)
+            if not sealed or self._race.heard_before(parsed.mac1):
                 return
-            answer = open_hello(self._sealed.handshake(), message, self._key.authority_public)
+            answer = open_hello(sealed.handshake(), message, self._key.authority_public)
             self._check(answer.certificate)
         except CexecError:
             return
+        if sealed is self._sealed:
+            self._note_proof(answer, now)
         first = answer.instance not in self._race.answers
         self._race.answered(answer, now)
         if self._trace is not None:
             self._trace.answered(answer, source[0])
         if first and answer in self._race.complaints():
             self._notices.tell(complaint(answer))
+
+    def _note_proof(self, answer: Hello, now: float) -> None:
+        """Returns what a worker has sent to find out if we receive here."""
+        if answer.proof:
+            if self._proofs is None:
+                from cexec.client.search.proofs import Proofs
+
+                self._proofs = Proofs()
+            self._proofs.asked(answer.instance, answer.proof, now)
+        elif self._proofs is not None:
+            self._proofs.settled(answer.instance)
 
     # words
 

@@ -149,6 +149,19 @@ class SealedAnnouncement:
         self.mac1_key = key.mac1_key
         self.mac1 = datagram.compute_mac1(key.mac1_key, datagram.ANNOUNCEMENT, self.inner)
 
+    def anew(self, key: ClientKey) -> SealedAnnouncement:
+        """Returns another announcement of the same attempt: nobody who has heard this one knows that one."""
+        old = self.announcement
+        return SealedAnnouncement(
+            key,
+            job_id=old.job_id,
+            attempt=old.attempt,
+            kind=old.kind,
+            weight=old.weight,
+            wanted_for=old.wanted_for,
+            requirements=old.requirements,
+        )
+
     def datagram(self, counter: int, reply_port: int, hops: int) -> bytes:
         return datagram.encode(
             datagram.ANNOUNCEMENT, self.mac1, self.inner, hops=hops, counter=counter, reply_port=reply_port
