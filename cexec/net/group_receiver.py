@@ -44,12 +44,13 @@ class GroupReceiver:
         for data, source, via, unicast in self._groups.receive(prefix=datagram.PREFIX):
             if len(data) <= datagram.INNER_START:
                 continue
+            doubted = False
             if data[datagram.KIND_AT] == datagram.FORWARDED:
                 original = forwarded.unwrap(data) if _is_loopback(source) else None
                 if original is None:
                     continue
                 data, source = original
-                unicast = False
+                unicast, doubted = False, True
             parsed = datagram.parse_keyed(data, self._keys)
             if unicast:
                 bucket = self._unknown if parsed is None else self._known
@@ -57,7 +58,7 @@ class GroupReceiver:
                     bucket.spend(1.0)
                     self._groups.forward(forwarded.wrap(data, source), via)
             if parsed is not None:
-                parsed.unicast = unicast
+                parsed.unicast, parsed.doubted = unicast, doubted
                 found.append((parsed, source, via))
             elif self._strangers is not None and forwarded.may_be_wrapped(data):
                 self._strangers.append((data, source))

@@ -42,8 +42,8 @@ class RelayedAnnouncement:
     """One announcement, as one source sends it.  `pending` is a copy to be passed on at `due`, or empty."""
 
     __slots__ = (
-        "connections", "due", "heard", "listener", "mac1", "pending", "port", "reached", "refuses_until",
-        "reply_port", "side", "source", "state", "via",
+        "answered", "connections", "due", "heard", "listener", "mac1", "pending", "port", "reached", "refuses_until",
+        "reply_port", "side", "source", "state", "tried", "via",
     )  # fmt: skip
 
     def __init__(self, mac1: bytes, side: int, source: Sockaddr, via: _socket.socket) -> None:
@@ -57,6 +57,8 @@ class RelayedAnnouncement:
         self.listener: TcpListener | None = None
         self.port = 0  # of our listener, also when it is closed
         self.reached = False  # its client has accepted a connection
+        self.tried: Sockaddr | None = None  # where a connection was made to
+        self.answered = False  # a client has answered there
         self.refuses_until = 0.0  # its client cannot be connected to, and so cannot we
         self.connections = 0
         self.pending = b""

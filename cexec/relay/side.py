@@ -13,6 +13,7 @@ from time import monotonic
 from cexec.errors import CexecError
 from cexec.net.announcer import Announcer
 from cexec.net.group_sockets import GroupSockets
+from cexec.net.route import OWN, UNKNOWN, link_of
 from cexec.protocol.base.token_bucket import TokenBucket
 from cexec.protocol.datagrams import datagram, forwarded
 from cexec.relay.host_names import Names
@@ -72,6 +73,11 @@ class Side:
     def failures(self) -> dict[str, str]:
         """The destinations that the last datagram could not be sent to, and why."""
         return self._announcer.failures
+
+    def on_link(self, source: Sockaddr) -> bool:
+        """True if a host is on a link of this network, not behind a router, or is this host."""
+        link = link_of(str(source[0]), source[3] if len(source) == 4 else 0)
+        return link is not None and (link in (OWN, UNKNOWN) or self._network.has_link(link))
 
     def hear(self, now: float) -> list[tuple[bytes, Sockaddr, _socket.socket]]:
         """Datagrams for the group or for this host, where they came from, and the socket that heard them."""

@@ -108,8 +108,8 @@ def rig(tmp_path: Path) -> Iterator[Rig]:
 def completed(sequence: int, key: WorkerKey = APPLICATION.worker) -> bytes:
     told = Alert(
         outcome=alert.COMPLETED, certificate=key.identity.certificate, job_id=sequence.to_bytes(16, "big"), attempt=1,
-        client_name="alice", client_address="10.0.0.6", worker_name="w1", worker_address="10.0.0.3", series=SERIES,
-        sequence=sequence,
+        client_name="alice", client_address="10.0.0.6", worker_name=key.identity.certificate.name,
+        worker_address="10.0.0.3", series=SERIES, sequence=sequence,
     )  # fmt: skip
     return alert.encode_alert(key, told, 8)
 
@@ -135,7 +135,7 @@ def test_a_number_that_never_comes_is_a_gap(rig: Rig) -> None:
     assert len(rig.hear(completed(1), completed(3))) == 2
     assert rig.logger.next_timeout() <= rig.now + GAP_TIME
     (line,) = rig.later(GAP_TIME)
-    assert line.startswith("gap: 1 alert of w1 did not arrive") and "first=2 last=2" in line
+    assert line.startswith("gap: 1 alert of honest did not arrive") and "first=2 last=2" in line
 
 
 def test_an_unknown_key_is_reported_now_and_then(rig: Rig) -> None:
@@ -166,4 +166,4 @@ def test_statistics_come_at_the_end(tmp_path: Path) -> None:
     rig.hear(completed(1))
     rig.logger.close()
     head, row = rig.path.read_text().splitlines()[-2:]
-    assert head.split()[:2] == ["worker", "jobs"] and row.split()[:2] == ["w1@10.0.0.3", "1"]
+    assert head.split()[:2] == ["worker", "jobs"] and row.split()[:2] == ["honest@10.0.0.3", "1"]

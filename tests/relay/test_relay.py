@@ -44,6 +44,7 @@ class FakeSide:
         self.sent: list[bytes] = []
         self.answered: list[tuple[bytes, tuple[str, int]]] = []
         self.replied: list[tuple[bytes, tuple[str, int]]] = []
+        self.behind_routers: set[str] = set()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
     def hear(self, now: float) -> list[tuple[bytes, tuple[str, int], socket.socket]]:
@@ -64,6 +65,9 @@ class FakeSide:
 
     def take(self, data: bytes, source: tuple[str, int] = CLIENT) -> None:
         self.heard.append((data, source, self._socket))
+
+    def on_link(self, source: tuple[str, int]) -> bool:
+        return source[0] not in self.behind_routers
 
     def filenos(self) -> list[int]:
         return []

@@ -1,7 +1,8 @@
 """Alerts, which tell all loggers how a job ended, and acknowledgements, which tell a worker that its alert arrived.
 
 Contract: `encode_alert` makes an ALERT datagram, `tag_of` reads the part of its inner that is in the clear,
-`open_alert` proves the rest (all but the certificate's dates); `ProtocolError` for everything else.  A worker numbers
+`open_alert` proves the rest (all but the certificate's dates); `ProtocolError` for everything else.  The sender's name
+is that of its certificate; what it says of the other side is its own word.  A worker numbers
 its jobs when they start: `series` and `sequence` tell a logger what it has missed, `running` which numbers are still
 to come.  A client's alerts have the sequence 0 and are sent once.
 docs/protocol.md section 5.2.
@@ -128,6 +129,8 @@ class Alert:
             raise ProtocolError("alert has a name that is too long")
         if (outcome in (COMPLETED, ABANDONED)) != (certificate.role == ROLE_WORKER):
             raise ProtocolError("alert is not the sender's to make")
+        if (worker_name if certificate.role == ROLE_WORKER else client_name) != certificate.name:
+            raise ProtocolError("alert calls its sender by another name than its certificate does")
         return cls(
             outcome=outcome,
             certificate=certificate,

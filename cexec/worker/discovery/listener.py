@@ -17,6 +17,7 @@ from cexec.protocol.base.token_bucket import TokenBucket
 from cexec.protocol.datagrams import datagram, hello
 from cexec.protocol.datagrams.announcement import CENSUS, RUN_ALL, Claim, open_announcement, own_job_id
 from cexec.protocol.datagrams.presence import HELLO
+from cexec.protocol.datagrams.proof import decode_proofs
 from cexec.worker.discovery.heard import Copy, HeardAnnouncements, Known
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 HOP_DELAY = 0.1  # seconds (protocol) more for each relay between, so that near workers come first
 OPENING_SHARE = 0.3  # (ours) of one CPU that opening datagrams may take for long: the rest is for the jobs
 REFUSAL_RATE, REFUSAL_BURST = 1.0, 50.0  # lines a second (ours) about clients that are not served, and at once
+REFUSALS_REPEATED = 2  # (ours) to a client of 0.1.0
 OPENING_BURST = 2.0  # seconds (ours) of CPU time: several thousand datagrams
 
 
@@ -105,6 +107,8 @@ class Listener:
             self._hear_announcement(parsed, copy, now)
         elif parsed.kind == datagram.CLAIM:
             self._hear_claim(parsed, now)
+        elif parsed.kind == datagram.PROOF:
+            self._hear_proofs(parsed, now)
         elif parsed.kind == datagram.PRESENCE and not self.heard.done(parsed.mac1) and self._may_open(now):
             self.heard.forget(parsed.mac1, now)  # copies need not be opened
             start = thread_time()
@@ -133,9 +137,7 @@ class Listener:
         else:
             known.hear(parsed, copy, now)
         if known.refusal:
-            if known.refusals < parsed.counter + 2:
-                known.refusals += 1
-                self._served[parsed.key].answers.send(known, hello.REFUSED, known.refusal, now=now)
+            self._refuse(known, now)
             return
         announcement = known.opened.announcement
         if announcement.kind == CENSUS:
@@ -154,9 +156,21 @@ class Listener:
             targeted=announcement.kind == RUN_ALL or len(announcement.requirements.wanted) == 1,
             origin=known.origin,
             new_way=known.ways.untried(now),
+            standing=known.ways.standing(now),
+            source=str(known.best_ways(now)[0].origin.source[0]),
+            proves=announcement.proves,
         )
         if claimed:
             self.heard.forget(parsed.mac1, now)
+
+    def _refuse(self, known: Known, now: float) -> None:
+        """Tells a client once that it is not served, and one of 0.1.0, which cannot ask anew, a few times."""
+        if self._bidder.unproved.told_once(known.mac1):
+            known.refusals += 1
+            if known.opened.announcement.proves or known.refusals > REFUSALS_REPEATED:
+                return
+        self._bidder.unproved.note_told(known.mac1)
+        self._served[known.application].answers.send(known, hello.REFUSED, known.refusal, now=now)
 
     def _open(self, parsed: Datagram, copy: Copy, now: float) -> Known | None:
         """Opens a new announcement.  Returns None if it is damaged, done with, or not for workers like this one."""
@@ -184,9 +198,13 @@ class Listener:
                 self._refusals.spend(1.0)
                 self._log.event("refused", **known.fields(), reason=known.refusal)
             return known
-        if opened.announcement.kind == CENSUS and not served.answers.take_part(known, now):
-            self.heard.forget(parsed.mac1, now)
-            return None
+        if opened.announcement.kind == CENSUS:
+            # A question that is recorded and asked again later is not answered again.
+            again = self._bidder.unproved.told_once(parsed.mac1)
+            if again or not served.answers.take_part(known, now):
+                self.heard.forget(parsed.mac1, now)
+                return None
+            self._bidder.unproved.note_told(parsed.mac1)
         return known
 
     def _may_open(self, now: float) -> bool:
@@ -195,6 +213,15 @@ class Listener:
             return True
         self._unopened += 1
         return False
+
+    def _hear_proofs(self, parsed: Datagram, now: float) -> None:
+        try:
+            announced, proofs = decode_proofs(parsed.inner)
+        except ProtocolError:
+            return
+        known = self.heard.get(announced)
+        if known is not None and known.prove(proofs, self._served[known.application].answers.prover, now):
+            self._bidder.proved(announced, now)
 
     def _hear_claim(self, parsed: Datagram, now: float) -> None:
         try:

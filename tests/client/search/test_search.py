@@ -9,7 +9,8 @@ import pytest
 
 from cexec.client.search.candidate import Winner
 from cexec.client.search.messages import Notices
-from cexec.client.search.search import UNTRIED, Choice, OneJob, Search
+from cexec.client.search.reception import UNTRIED
+from cexec.client.search.search import Choice, OneJob, Search
 from cexec.errors import CexecError, LocalError, NoWorkerError
 from cexec.net import interfaces
 from cexec.protocol.base.certificate import ROLE_WORKER, Certificate, Identity

@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from cexec.protocol.base import limits
 from cexec.protocol.decisions.bid import (
-    QUEUED_SPACING,
     STALL,
     Connect,
     Forget,
@@ -16,6 +15,7 @@ from cexec.protocol.decisions.bid import (
 )
 from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED, SILENT
 from cexec.protocol.decisions.slots import STALLED_ALLOWED
+from cexec.protocol.decisions.words import QUEUED_SPACING
 from tests.protocol.decisions.bidders import WANTED, bidder, connects, delay_of, events, identity, run, with_rivals
 
 # Slots
