@@ -36,6 +36,9 @@ class FakeGroups:
         heard, self.heard = self.heard, []
         return [(data, WORKER_ADDRESS, self.via, False) for data in heard if data.startswith(prefix)]
 
+    def receive_forwarded(self) -> list[tuple[bytes, socket.socket, bool]]:
+        return []
+
     def send_to(self, data: bytes, address: tuple[str, int], via: socket.socket) -> None:
         assert via is self.via
         self.sent.append((data, address))

@@ -33,6 +33,7 @@ HOP_DELAY = 0.1  # seconds (protocol) more for each relay between, so that near 
 OPENING_SHARE = 0.3  # (ours) of one CPU that opening datagrams may take for long: the rest is for the jobs
 REFUSAL_RATE, REFUSAL_BURST = 1.0, 50.0  # lines a second (ours) about clients that are not served, and at once
 OPENING_BURST = 2.0  # seconds (ours) of CPU time: several thousand datagrams
+UNBELIEVED_RATE, UNBELIEVED_BURST = 0.1, 5.0  # announcements a second (ours) of sources that may be invented
 
 
 class Listener:
@@ -55,6 +56,7 @@ class Listener:
         self._receiver = GroupReceiver(groups, [one.key.mac1_key for one in served], now)
         self._openings = TokenBucket(OPENING_SHARE, OPENING_BURST, now)
         self._refusals = TokenBucket(REFUSAL_RATE, REFUSAL_BURST, now)
+        self._unbelieved = TokenBucket(UNBELIEVED_RATE, UNBELIEVED_BURST, now)
         self._dropped = 0  # datagrams that were told of
         self._unopened = 0  # datagrams that were left alone to spare the CPU
         self._next_refresh = now + REFRESH_INTERVAL
@@ -102,7 +104,8 @@ class Listener:
     def _hear(self, parsed: Datagram, copy: Copy, now: float) -> None:
         served = self._served[parsed.key]
         if parsed.kind == datagram.ANNOUNCEMENT:
-            self._hear_announcement(parsed, copy, now)
+            if parsed.believed or self._may_be_true(now):
+                self._hear_announcement(parsed, copy, now)
         elif parsed.kind == datagram.CLAIM:
             self._hear_claim(parsed, now)
         elif parsed.kind == datagram.PRESENCE and not self.heard.done(parsed.mac1) and self._may_open(now):
@@ -117,6 +120,13 @@ class Listener:
             self._openings.spend(thread_time() - start)
         elif parsed.kind == datagram.ACKNOWLEDGEMENT:
             served.alerts.hear_acknowledgement(parsed)
+
+    def _may_be_true(self, now: float) -> bool:
+        """Bounds what clients can be made to suffer whose address a local user has invented."""
+        if not self._unbelieved.left(now):
+            return False
+        self._unbelieved.spend(1.0)
+        return True
 
     def _hear_presence(self, said: Presence | None, now: float) -> None:
         if said is not None and said.purpose == HELLO:
