@@ -32,7 +32,7 @@ MAXIMUM_PEERS = 64  # processes (ours) of one host that get a datagram: anybody 
 PEERS_KEPT = 1.0  # seconds (ours) that the list of them is used again
 MAXIMUM_MESSAGES = 64  # messages (ours) of one socket that are read at once
 _BUFFER = 1024 * 1024  # bytes (ours) that may wait
-_SOCKETS = "/proc/net/unix"
+SOCKETS = "/proc/net/unix"
 _CREDENTIALS = 12  # bytes of struct ucred: pid, uid, gid
 _ROOT = 0
 
@@ -84,7 +84,7 @@ class HostLink:
                 for _ in range(MAXIMUM_MESSAGES):
                     # There is room for the credentials and nothing else: descriptors that a sender adds are closed.
                     message, ancillary, *_ = link.recvmsg(forwarded.MAXIMUM_MESSAGE, _socket.CMSG_SPACE(_CREDENTIALS))
-                    believed = _is_believed(ancillary)
+                    believed = is_believed(ancillary)
                     heard += [(data, port, believed) for data in forwarded.split(message)]
             except OSError:
                 continue  # there is no more
@@ -103,7 +103,7 @@ class HostLink:
             return
         looked, peers = self._peers.get(port, (float("-inf"), []))
         if now - looked >= PEERS_KEPT:
-            peers = [name for name in _names(port) if name != own[1]]
+            peers = [name for name in names(port) if name != own[1]]
             self._peers[port] = (now, peers)
         if not peers:
             return
@@ -150,10 +150,10 @@ def _open_link(port: int) -> tuple[_socket.socket, bytes] | None:
     return created, name
 
 
-def _names(port: int) -> list[bytes]:
+def names(port: int) -> list[bytes]:
     """Returns the names of the sockets for a port, those of this user and of root first; anybody can choose a name."""
     try:
-        with open(_SOCKETS, "rb") as listing:
+        with open(SOCKETS, "rb") as listing:
             pattern = rf"@({PREFIX}/{port}/([0-9]{{1,10}})/[0-9a-f]{{16}})$"
             found = re.findall(pattern.encode(), listing.read(), re.MULTILINE)
     except OSError:
@@ -163,7 +163,7 @@ def _names(port: int) -> list[bytes]:
     return [b"\0" + name for name, _ in found[:MAXIMUM_PEERS]]
 
 
-def _is_believed(ancillary: Iterable[tuple[int, int, bytes]]) -> bool:
+def is_believed(ancillary: Iterable[tuple[int, int, bytes]]) -> bool:
     """True if the kernel says that this user or root has sent a message."""
     for level, kind, data in ancillary:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_CREDENTIALS and len(data) == _CREDENTIALS:

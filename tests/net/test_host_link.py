@@ -116,24 +116,24 @@ def test_older_processes_hear_it_over_udp(link: Open) -> None:
 
 def test_names_of_others_cost_little(link: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Anybody can open as many sockets with our names as he likes, also with line breaks in them."""
-    real = host_link._SOCKETS
+    real = host_link.SOCKETS
     own = link()
     listing = Path(real).read_text()
     lines = [f"0: 00000002 00000000 00000000 0002 01 1 @cexec-1/{PORT}/1/{number:016x}" for number in range(500)]
     (tmp_path / "unix").write_text(listing + "\n".join([*lines, "@cexec-1/x", f"@cexec-1/{PORT}/1/zz", "@\0\n"]))
-    monkeypatch.setattr(host_link, "_SOCKETS", str(tmp_path / "unix"))
-    assert len(host_link._names(PORT)) == host_link.MAXIMUM_PEERS
+    monkeypatch.setattr(host_link, "SOCKETS", str(tmp_path / "unix"))
+    assert len(host_link.names(PORT)) == host_link.MAXIMUM_PEERS
     mine = b"\0" + f"cexec-1/{PORT}/{os.getuid()}/".encode()
-    assert host_link._names(PORT)[0].startswith(mine)
+    assert host_link.names(PORT)[0].startswith(mine)
     assert own.send([WRAPPED], PORT, 10.0) is None
-    monkeypatch.setattr(host_link, "_SOCKETS", str(tmp_path / "absent"))
-    assert host_link._names(PORT) == []
+    monkeypatch.setattr(host_link, "SOCKETS", str(tmp_path / "absent"))
+    assert host_link.names(PORT) == []
 
 
 def test_damaged_messages_and_descriptors_are_left_out(link: Open) -> None:
     receiver = link()
     descriptors = len(os.listdir("/proc/self/fd"))
-    (name,) = host_link._names(PORT)
+    (name,) = host_link.names(PORT)
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender, open(os.devnull) as file:
         for message in (b"", b"\0", b"\0\5abc", b"\0\0", forwarded.pack([WRAPPED])[0] + b"\xff\xff"):
             sender.sendto(message, name)
@@ -160,10 +160,10 @@ def test_root_is_believed_and_a_user_only_if_the_kernel_knows_him(monkeypatch: p
         return [(socket.SOL_SOCKET, socket.SCM_CREDENTIALS, data)]
 
     monkeypatch.setattr(os, "getuid", lambda: 1000)
-    assert host_link._is_believed(credentials(0))
-    assert host_link._is_believed(credentials(1000))
-    assert not host_link._is_believed(credentials(1001))
-    assert not host_link._is_believed([])
+    assert host_link.is_believed(credentials(0))
+    assert host_link.is_believed(credentials(1000))
+    assert not host_link.is_believed(credentials(1001))
+    assert not host_link.is_believed([])
     monkeypatch.setattr(os, "getuid", lambda: NOBODY)
     whole = Path("/proc/self/uid_map").read_text().split() == ["0", "0", "4294967295"]
-    assert host_link._is_believed(credentials(NOBODY)) is whole
+    assert host_link.is_believed(credentials(NOBODY)) is whole
