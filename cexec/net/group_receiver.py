@@ -3,7 +3,7 @@
 Contract: `GroupReceiver.receive(now)` never blocks and returns (datagram, source, socket) for everything whose mac1 is
 right under one of the keys.  The kernel gives a unicast datagram to one process of a host only: it is passed on to the
 others, also where its key is unknown here, since it may be another process's; what has been passed on to us comes with
-its original source, and is never passed on again.  `Datagram.believed` is False if its source may be invented, because
+its original source, and is never passed on again.  `Datagram.doubted` is True if its source may be invented, because
 another user, or somebody who is not known, has passed it on.  docs/protocol.md section 2.5.
 """
 
@@ -54,8 +54,7 @@ class GroupReceiver:
                     self._heard.passed_on(data, source)
                     passing.setdefault(via, []).append(forwarded.wrap(data, source))
             if parsed is not None:
-                parsed.unicast = unicast
-                parsed.believed = believed
+                parsed.unicast, parsed.doubted = unicast, not believed
                 found.append((parsed, source, via))
             elif self._strangers is not None and forwarded.may_be_wrapped(data):
                 self._strangers.append((data, source))

@@ -49,10 +49,10 @@ class Datagram:
     """A datagram whose mac1 is right.  `key` is the index of the mac1 key that fitted.
 
     `unicast`: it was sent to this machine alone, as far as the receiver knows, and only this process has got it.
-    `believed`: False if it was forwarded by a process that need not have told the truth about its source.
+    `doubted`: a process that need not be believed has passed it on, so that its source may be invented.
     """
 
-    __slots__ = ("believed", "counter", "hops", "inner", "key", "kind", "mac1", "reply_port", "unicast")
+    __slots__ = ("counter", "doubted", "hops", "inner", "key", "kind", "mac1", "reply_port", "unicast")
 
     def __init__(
         self, kind: int, hops: int, counter: int, reply_port: int, mac1: bytes, inner: bytes, key: int
@@ -65,7 +65,7 @@ class Datagram:
         self.inner = inner
         self.key = key
         self.unicast = False
-        self.believed = True
+        self.doubted = False
 
 
 def compute_mac1(key: bytes, kind: int, inner: bytes) -> bytes:

@@ -510,6 +510,29 @@ def test_a_flood_under_our_key_takes_its_share_of_the_cpu_and_no_more(
     assert station.ear.heard.get(sealed[5].mac1) is not None
 
 
+@pytest.mark.parametrize("kind", [datagram.PRESENCE, datagram.ALERT, datagram.ACKNOWLEDGEMENT])
+def test_a_flood_of_hearsay_takes_no_cpu_time_from_announcements(
+    kind: int, station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.1.0 opened every acknowledgement, and alerts and presences from what announcements may take."""
+    clock = iter(range(10**6))
+    monkeypatch.setattr(listener, "thread_time", lambda: next(clock) * 0.1)  # a tenth of a second for each
+    spent = 0
+    for number in range(1000):
+        inner = number.to_bytes(4, "big") + bytes(300)
+        mac1 = datagram.compute_mac1(KEYS[0], kind, inner)
+        before = next(clock)
+        station.hear(datagram.encode(kind, mac1, inner, hops=8), source=(f"10.0.{number % 9}.9", 5000))
+        spent += next(clock) - before > 1
+    assert spent == 10  # for one second in all
+    sealed = APPLICATION.announce()
+    station.hear(sent(sealed))
+    assert station.ear.heard.get(sealed.mac1) is not None
+    station.wait(10.0)
+    (event,) = [event for event in station.events() if event["event"] == "dropped"]
+    assert event["datagrams"] == 990
+
+
 def test_what_the_kernel_dropped_is_told_once_and_shown(station: Station) -> None:
     station.groups.lost = 7
     station.wait(10.0)
