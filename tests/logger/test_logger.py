@@ -271,7 +271,7 @@ def test_a_forged_alert_of_a_key_holder_has_no_place_in_a_series(rig: Rig) -> No
     """A holder of app.pub can seal an alert of a worker, but not sign it."""
     stolen = Alert.decode(Alert(
         outcome=alert.COMPLETED, certificate=APPLICATION.worker.identity.certificate, job_id=bytes(16), attempt=1,
-        client_name="", client_address="", worker_name="w1", worker_address="", series=SERIES, sequence=2**63,
+        client_name="", client_address="", worker_name="honest", worker_address="", series=SERIES, sequence=2**63,
     ).encode())  # fmt: skip
     assert rig.hear(alert.encode_alert(APPLICATION.client, stolen, 8)) == []
     assert rig.later(GAP_TIME) == [] and rig.acknowledged() == []

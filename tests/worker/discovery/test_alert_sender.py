@@ -270,7 +270,7 @@ def test_clients_alerts_are_passed_on_in_bounds() -> None:
     for number in range(500):
         told = Alert(
             outcome=alert.GAVE_UP, certificate=certificate, job_id=number.to_bytes(16, "big"), attempt=1,
-            client_name="c", client_address="", worker_name="", worker_address="",
+            client_name=certificate.name, client_address="", worker_name="", worker_address="",
         )  # fmt: skip
         parsed = datagram.parse(encode_alert(APPLICATION.client, told, 8), [key.mac1_key])
         assert parsed is not None
