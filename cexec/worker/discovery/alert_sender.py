@@ -1,6 +1,7 @@
 """The alerts of a worker to the loggers, one for every job that it started, and the alerts that it hears.
 
-Contract: `given` notes that a client has given a job, `started` gives the job its number, `ended` makes its alert.
+Contract: `expect` is told how many jobs may start, `given` that a client has given one; `started` gives the job its
+number, `ended` makes its alert.
 `handle_timeout(now)`, called at `next_timeout`, sends the alerts that are due, until a logger has acknowledged them.
 docs/protocol.md section 5.2.
 """
@@ -95,6 +96,10 @@ class AlertSender:
     def acknowledged(self, told: AlertedJob) -> None:
         """Notes that the client has the job's result: a complaint about it is not true."""
         self._given.pop(job_key(told.job_id, told.attempt), None)
+
+    def expect(self, count: int) -> None:
+        """Notes that so many jobs may start before the next call: if we are killed then, they are a gap for loggers."""
+        self._series.reserve(count)
 
     def started(self, told: AlertedJob) -> RunningJob:
         """Numbers a job whose program has started."""
