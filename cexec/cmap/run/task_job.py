@@ -42,6 +42,7 @@ class DataSource(Source):
         size = min(len(view), len(self._data))
         view[:size] = self._data[:size]
         self._data = self._data[size:]
+        self.exhausted = not self._data
         return size
 
 
@@ -57,6 +58,7 @@ class SharedSpoolSource(Source):
         data = self._spool.read(self._position, len(view))
         view[: len(data)] = data
         self._position += len(data)
+        self.exhausted = self._position == self._spool.size
         return len(data)
 
 
@@ -68,11 +70,18 @@ class PathSource(FileSource):
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError as error:
             raise LocalError(f"cannot read {path}: {reason_of(error)}") from None
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             os.close(fd)
             raise LocalError(f"cannot read {path}: it is no regular file, so it could not be read again")
         super().__init__(fd)
+        self._size = status.st_size
         self.fd = -1  # no descriptor to wait for
+
+    def read_into(self, view: memoryview) -> int | None:
+        size = super().read_into(view)
+        self.exhausted = self.position == self._size
+        return size
 
     def close(self) -> None:
         if self._file >= 0:

@@ -25,7 +25,12 @@ _BLOCKED = (BlockingIOError, InterruptedError)
 
 
 class Source:
-    """Bytes from a descriptor.  `shared`: the descriptor is not ours and stays open."""
+    """Bytes from a descriptor.  `shared`: the descriptor is not ours and stays open.
+
+    `exhausted`: the end is known to come next, so that another read is worth while.
+    """
+
+    exhausted = False
 
     def __init__(self, fd: int, *, shared: bool = False) -> None:
         self.fd = fd
