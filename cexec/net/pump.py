@@ -23,6 +23,7 @@ from cexec.errors import CexecError, DisconnectedError
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.records import SHORT_DATA
 from cexec.protocol.connection.session import Event
+from cexec.system.io.fds import FEW
 from cexec.system.io.wakeup import poll_timeout
 from cexec.system.reason import reason_of
 
@@ -350,7 +351,8 @@ class Pump:
     def _read_source(self, stream: int, source: Source, found: list[Event | Trouble]) -> None:
         """Sends the bytes of a source until it has none, or credit or buffers have run out."""
         while self._may_read(stream):
-            buffer = self.records.data_buffer()
+            few = source.few
+            buffer = memoryview(bytearray(FEW)) if few else self.records.data_buffer()
             room = self.session.sendable(stream)
             assert buffer is not None
             if room < len(buffer):
@@ -370,11 +372,15 @@ class Pump:
                     self.close_source(stream)
                     found.append(Event(frames.END, stream=stream))
                 return
-            self.records.send_data(self.session.data_head(stream, size), size)
+            head = self.session.data_head(stream, size)
+            if few:
+                self.records.send_frame(head + bytes(buffer[:size]))
+            else:
+                self.records.send_data(head, size)
             if size > SHORT_DATA or not self.records.has_room:
                 self._held = False
             self._send()  # after each record, so that the kernel sends it while we read the next one
-            if size < len(buffer) and not source.exhausted:
+            if size < len(buffer) and not few:
                 return  # the source is empty for now: another read would only say so
 
     def _flush(self) -> None:
