@@ -76,8 +76,16 @@ class Committer:
         files = any(writer.file.regular for writer in self._writers)
         return self._syncer.on and (files or any(task.files.on_disk for task in group))
 
+    def only_prints(self, group: Iterable[FinishedTask]) -> bool:
+        """True if these tasks leave nothing but what they write to pipes and terminals."""
+        if self._journal is not None or any(writer.file.regular for writer in self._writers):
+            return False
+        return not any(task.files.on_disk for task in group)
+
     def save(self, group: Sequence[FinishedTask]) -> Saved:
         """Saves the tasks in this order, up to the first one with which something is wrong."""
+        if self.only_prints(group):
+            return self._add(group, ())
         files = {id(w.file): w.file for w in self._writers for task in group if w.adds(task.ended)}.values()
         places = [(file, place) for file in files if (place := file.place()) is not None]
         intended, *errors = self._syncer.run(

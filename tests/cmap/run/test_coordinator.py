@@ -19,7 +19,7 @@ from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.known_workers import FORGET_AFTER
 from cexec.cmap.run.lease_service import HOLD, IDLE_PATIENCE, PERMANENT_PATIENCE
 from cexec.cmap.run.observer import Counts, Observer, Running
-from cexec.cmap.run.pacing import CONTENDED_SEARCHES, MOST_SEARCHES
+from cexec.cmap.run.pacing import CONTENDED_SEARCHES, FIRST_SEARCHES
 from cexec.cmap.run.policy import Rate, TimeLimit, parse_halt, parse_placement
 from cexec.cmap.run.retry import MOST_REFUSALS, MOST_WITHDRAWALS
 from cexec.cmap.run_options import CRASH_LIMIT, Options
@@ -126,7 +126,7 @@ def test_when_nobody_answers_the_run_ends() -> None:
     with pytest.raises(NoWorkerError, match=r"^no worker answered$"):
         run()
     assert run.took == pytest.approx(7.0, abs=0.2)
-    assert run.workers.searches == MOST_SEARCHES
+    assert run.workers.searches == FIRST_SEARCHES
 
 
 def test_when_no_worker_is_left_that_is_told_with_what_is_not_done() -> None:
