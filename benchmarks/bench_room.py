@@ -32,6 +32,7 @@ from benchmarks.common import PATIENCE, Unfit, Workplace, goal, rounds, table
 from benchmarks.room import READY
 
 TASKS = int(os.environ.get("BENCH_TASKS", 20_000))
+TELL_AFTER = float(os.environ.get("BENCH_TELL_AFTER", 0.0))  # seconds
 PROCESSES = int(os.environ.get("BENCH_PROCESSES", 2))
 ROOMS = [int(word) for word in os.environ.get("BENCH_ROOMS", "10 100 1000").split()]
 WORKERS, SLOTS = 16, 4  # the room of 64 slots
@@ -67,6 +68,7 @@ class RoomOfWorkers:
                 "slots": slots,
                 "seconds": seconds,
                 "output": output,
+                "tell-after": TELL_AFTER,
                 "share": share,
                 "shares": shares,
             }

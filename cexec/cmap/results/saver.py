@@ -54,6 +54,8 @@ class Saver:
         self._failure: LocalError | None = None  # of `put`, to be raised by `run`
         self._enough = 1  # so many tasks wake `run`
         self._woken = asyncio.Event()
+        self._emptied = asyncio.Event()  # set while it is not `full`
+        self._emptied.set()
 
     @property
     def full(self) -> bool:
@@ -63,6 +65,15 @@ class Saver:
     @property
     def unsaved(self) -> Iterator[int]:
         return iter(self._unsaved)
+
+    async def room(self, patience: float) -> bool:
+        """Waits for at most so many seconds until it is not `full`; returns False if it still is."""
+        try:
+            async with asyncio.timeout(patience):
+                await self._emptied.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def put(self, finished: FinishedTask) -> None:
         number = finished.ended.task.number
@@ -95,6 +106,7 @@ class Saver:
             self._failure = self._finish(self._committer.save(finished))
         else:
             self._ready += finished
+        self._note_room()
         if len(self._ready) >= self._enough or self._failure is not None:
             self._woken.set()
 
@@ -147,7 +159,14 @@ class Saver:
         """Lets go of the tasks that are saved; returns the error that kept others from it."""
         for task in saved.tasks:
             self._let_go(task)
+        self._note_room()
         return saved.error
+
+    def _note_room(self) -> None:
+        if self.full:
+            self._emptied.clear()
+        else:
+            self._emptied.set()
 
     def _let_go(self, task: FinishedTask) -> None:
         """Forgets a task that is saved, and says so."""

@@ -244,3 +244,20 @@ def test_what_goes_to_a_pipe_waits_for_its_turn_too() -> None:
 def test_nothing_is_saved_after_a_pipe_whose_reader_has_gone() -> None:
     _, saver = printed_by(finished(1, b"one "), finished(2, b"two "), reads=False)
     assert sorted(saver.unsaved) == [1, 2]
+
+
+def test_whoever_waits_for_room_is_woken_when_a_group_is_saved() -> None:
+    async def play() -> list[bool]:
+        committer: Any = Recorder()
+        saver = Saver(committer)
+        for number in range(1, MOST_WAITING + 1):
+            saver.put(finished(number, b""))
+        assert saver.full
+        found = [await saver.room(0.1)]
+        running = asyncio.create_task(saver.run())
+        found.append(await saver.room(10.0))
+        saver.close()
+        await running
+        return found
+
+    assert in_virtual_time(play()) == [False, True]

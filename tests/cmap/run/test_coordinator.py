@@ -14,6 +14,7 @@ import pytest
 from cexec.client.aio.lease import LeaseJob
 from cexec.cmap.inputs.tasks import Task
 from cexec.cmap.results.outcome import ENDED_BY_US, TaskOutcome
+from cexec.cmap.results.saver import MOST_WAITING
 from cexec.cmap.run.coordinator import TICK, Coordinator
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.known_workers import FORGET_AFTER
@@ -113,6 +114,24 @@ def test_a_lease_runs_one_task_after_another() -> None:
     assert {lease.ended for lease in run.workers.leases} == {"released"}
     assert sum(lease.jobs for lease in run.workers.leases) == 40
     assert run.took < 40 * 0.1 / 4 + TICK
+
+
+def test_when_more_tasks_end_in_one_moment_than_may_wait_for_the_disk_no_lease_is_lost() -> None:
+    slots = 2 * MOST_WAITING
+    arrived = 0
+    all_are_there = asyncio.Event()
+
+    async def together(lease: FakeLease, job: LeaseJob, go: Go) -> Exit:
+        nonlocal arrived
+        arrived += 1
+        if arrived == slots:
+            all_are_there.set()
+        await all_are_there.wait()
+        return await instantly(lease, job, go)
+
+    run = Run(Workers(together, "a", slots=slots), 2 * slots)
+    assert run() == 0
+    assert len(run.workers.leases) == slots and len(run.outcomes) == 2 * slots
 
 
 def test_no_more_leases_than_a_worker_may_run_tasks() -> None:
