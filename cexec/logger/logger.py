@@ -31,19 +31,22 @@ if TYPE_CHECKING:
     from cexec.net.group_receiver import GroupReceiver
     from cexec.net.group_sockets import GroupSockets
     from cexec.net.groups import Sockaddr
+    from cexec.protocol.base.certificate import Certificate
     from cexec.protocol.base.keys import ClientKey
     from cexec.protocol.datagrams.datagram import Datagram
+    from cexec.system.storage.revocations import Revocations
 
-UNKNOWN_INTERVAL = 60.0  # seconds (ours) between two lines about the same unknown key from the same host
-MAXIMUM_UNKNOWN = 1000  # (ours) unknown keys and hosts that are told apart
+UNKNOWN_INTERVAL = 60.0  # seconds (ours) between two lines about the same unknown or revoked key from the same host
+MAXIMUM_UNKNOWN = 1000  # (ours) such keys and hosts that are told apart
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedApplication:
-    """An application whose alerts are read; `name` is the name of its key file."""
+    """An application whose alerts are read; `name` is the name of its key file, `revocations` its list."""
 
     name: str
     key: ClientKey
+    revocations: Revocations
 
 
 @dataclass(slots=True)
@@ -103,6 +106,8 @@ class Logger:
             try:
                 told = alert.open_alert(self._applications[parsed.key].key, parsed.inner)
             except ProtocolError:
+                continue
+            if self._revoked(parsed.key, told.certificate, str(source[0]), now):
                 continue
             self._take(parsed, told, source, now)
             if told.sequence:
@@ -168,14 +173,29 @@ class Logger:
             except CexecError:
                 continue  # the worker sends its alert again
 
+    def _revoked(self, key: int, certificate: Certificate, host: str, now: float) -> bool:
+        """Says that the signer of an alert is revoked: it is neither believed nor acknowledged, and reported."""
+        revocations = self._applications[key].revocations
+        revocations.refresh(now)
+        if not revocations.revoked(certificate):
+            return False
+        if self._is_due(f"{key} {certificate.serial}", host, now):
+            self._output.write(self._reporter.revoked(certificate, self._applications[key].name, host))
+        return True
+
     def _report_stranger(self, tag: str, host: str, now: float) -> None:
-        """Reports an alert of an unknown application, but not more often than every UNKNOWN_INTERVAL."""
-        if now < self._unknown.get((tag, host), 0.0):
-            return
+        """Reports an alert of an unknown application."""
+        if self._is_due(tag, host, now):
+            self._output.write(self._reporter.unknown(tag, host))
+
+    def _is_due(self, who: str, host: str, now: float) -> bool:
+        """Returns True, but not more often than every UNKNOWN_INTERVAL for one signer and host."""
+        if now < self._unknown.get((who, host), 0.0):
+            return False
         if len(self._unknown) >= MAXIMUM_UNKNOWN:
             self._unknown.clear()
-        self._unknown[(tag, host)] = now + UNKNOWN_INTERVAL
-        self._output.write(self._reporter.unknown(tag, host))
+        self._unknown[(who, host)] = now + UNKNOWN_INTERVAL
+        return True
 
 
 def _catch_signals() -> Wakeup:
