@@ -36,7 +36,7 @@ def play(scene: Scene, plays: list[str], count: int) -> None:
 
 
 @row("wins and drops", HOSTILE, "a worker that always answers first hangs up at five points, 120 times",
-     layout=LAYOUT, plan=PLAN, quick=True)  # fmt: skip
+     layout=LAYOUT, plan=PLAN)  # fmt: skip
 def wins_and_drops(scene: Scene) -> None:
     play(scene, DROPPING, 40)
 

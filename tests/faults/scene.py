@@ -24,7 +24,7 @@ from tests.environment import ROOT, clean_environment, command
 from tests.faults.evidence import Evidence, gather
 from tests.faults.link import BadRelay, Script
 from tests.faults.load import Load, Plan
-from tests.faults.records import Ended, Fault, Left, Signalled, append, read_all
+from tests.faults.records import LOGGERS, Ended, Fault, Left, Signalled, append, read_all
 from tests.faults.recovery import recovery
 from tests.faults.worker import MARK, Worker
 from tests.lab import Host, Lab
@@ -54,6 +54,7 @@ class Layout:
     stranger: int = 0  # the host of a neighbour that has, or has not, a key
     nat: int = 0  # the host that hides its first network from the second, and passes announcements on to host 1
     logger: int = 9
+    second_logger: int = 0
     slots: int = SLOTS
     worker_environment: Mapping[str, str] = field(default_factory=dict)
 
@@ -80,7 +81,7 @@ class Scene:
         self.relays: list[Proxy] = []
         self.bad_relay: BadRelay | None = None
         self._helpers: list[Proxy | Script] = []
-        self._logger: Crat | None = None
+        self.loggers: list[Crat] = []
         self._plan = plan
         self._worker_options = worker_options
 
@@ -92,7 +93,7 @@ class Scene:
                 make_nat(self.lab.host(layout.nat), self.lab.host(1))
             self.client = self.lab.host(layout.client)
             self.load = Load(self.directory, self.application, self.client, self._plan)
-            self._logger = Crat(self.directory, "--json", self.application.public, host=self.lab.host(layout.logger))
+            self.loggers += [self.logger(number) for number in range(1 + (layout.second_logger > 0))]
             self.bad_relay = BadRelay(self.lab.host(layout.bad_relay)) if layout.bad_relay else None
             self.relays += [self.relay(number) for number in layout.relays]
             self.workers += [Worker(self, self.lab.host(number), self._worker_options) for number in layout.workers]
@@ -107,6 +108,13 @@ class Scene:
             self._end()
         finally:
             self.lab.close()
+
+    def logger(self, number: int) -> Crat:
+        """Starts a logger, the first or the second; it adds to what it has written before."""
+        directory = self.directory / LOGGERS[number]
+        directory.mkdir(exist_ok=True)
+        host = self.lab.host((self.layout.logger, self.layout.second_logger)[number])
+        return Crat(directory, "--json", self.application.public, host=host)
 
     def relay(self, number: int, *, back: bool = False) -> Proxy:
         """Starts a cproxy from the first network of a host to the second, or back."""
@@ -223,9 +231,9 @@ class Scene:
             helper.kill()
         if self.bad_relay is not None:
             self.bad_relay.kill()
-        if self._logger is not None:
-            self._logger.process.terminate()
-            self._logger.process.wait()
+        for logger in self.loggers:
+            logger.process.terminate()
+            logger.process.wait()
 
 
 def make_nat(host: Host, inside: Host) -> None:
