@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import subprocess
+import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from tests.environment import ROOT, clean_environment, command
@@ -59,6 +61,9 @@ def clocks_jump(scene: Scene) -> None:
         scene.work(2)
 
 
+making = threading.Lock()
+
+
 def ckeygen(*words: str | os.PathLike[str]) -> None:
     subprocess.run(command("ckeygen", *words), env=clean_environment(), check=True, capture_output=True, timeout=60)
 
@@ -68,7 +73,8 @@ def submit_with_a_key_of_its_own(lane: Lane) -> None:
     directory = lane.load.directory
     name = (directory / "holder").read_text() if (directory / "holder").exists() else "soon"
     key = directory / f"{name}.pub"
-    if not key.exists():
+    with making, suppress(FileExistsError):
+        key.with_suffix(".made").touch(exist_ok=False)
         ckeygen("--client", name, "--days", "1", lane.load.application.secret, key)
     submit_to_file(lane, lane.load.shape(), key)
 
@@ -94,7 +100,9 @@ def certificate_ends(scene: Scene) -> None:
 def clients_are_revoked(scene: Scene) -> None:
     for number in range(4):
         name = f"holder{number}"
-        ckeygen("--client", name, "--days", "1", scene.application.secret, scene.directory / f"{name}.pub")
+        key = scene.directory / f"{name}.pub"
+        ckeygen("--client", name, "--days", "1", scene.application.secret, key)
+        key.with_suffix(".made").touch()
         (scene.directory / "holder").write_text(name)
         scene.work(4)
         with scene.fault():
