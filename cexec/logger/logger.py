@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from time import monotonic, thread_time
 from typing import TYPE_CHECKING
 
-from cexec.errors import CexecError, ProtocolError
+from cexec.errors import CexecError, ProtocolError, VerifyError
 from cexec.logger.allowances import TOO_FAST, Allowances, fresh
 from cexec.logger.reporter import Reporter
 from cexec.net.group_sockets import REFRESH_INTERVAL
@@ -33,20 +33,23 @@ if TYPE_CHECKING:
     from cexec.net.group_receiver import GroupReceiver
     from cexec.net.group_sockets import GroupSockets
     from cexec.net.groups import Sockaddr
+    from cexec.protocol.base.certificate import Certificate
     from cexec.protocol.base.keys import ClientKey
     from cexec.protocol.datagrams.datagram import Datagram
+    from cexec.system.storage.revocations import Revocations
 
-UNKNOWN_INTERVAL = 60.0  # seconds (ours) between two lines about the same unknown key from the same host
-MAXIMUM_UNKNOWN = 1000  # (ours) unknown keys and hosts that are told apart
+UNKNOWN_INTERVAL = 60.0  # seconds (ours) between two lines about the same unknown or revoked key from the same host
+MAXIMUM_UNKNOWN = 1000  # (ours) such keys and hosts that are told apart
 MAXIMUM_COPIES = 16_384  # (ours) alerts whose copies are known without opening them
 
 
 @dataclass(frozen=True, slots=True)
 class LoggedApplication:
-    """An application whose alerts are read; `name` is the name of its key file."""
+    """An application whose alerts are read; `name` is the name of its key file, `revocations` its list."""
 
     name: str
     key: ClientKey
+    revocations: Revocations
 
 
 class _Heard:
@@ -169,7 +172,7 @@ class Logger:
                 return
             start = thread_time()
             try:
-                told, news = self._open(parsed, now)
+                told, news = self._open(parsed, host, now)
                 if news:
                     self._take(told, self._applications[parsed.key].name, host, now)
             except ProtocolError:
@@ -185,8 +188,8 @@ class Logger:
         if sequence and (sure or self._allowances.may_repeat(host, now)):
             heard.add(parsed.key, series, sequence, source, via)
 
-    def _open(self, parsed: Datagram, now: float) -> tuple[Alert, bool]:
-        """Returns what an alert says, and whether it is news; `ProtocolError` if nobody can have said it."""
+    def _open(self, parsed: Datagram, host: str, now: float) -> tuple[Alert, bool]:
+        """Returns what an alert says, and whether it is news; `ProtocolError` if its author is not proved or revoked."""
         key = self._applications[parsed.key].key
         told, author = alert.unseal_alert(key, parsed.inner)
         # What is not fresh has an account of its own: recorded numbers, sent again, make no gaps in those of today.
@@ -194,6 +197,8 @@ class Logger:
         if told.sequence and self._ledger.knows(account, told.sequence):
             return told, False
         author.prove(key)
+        if self._revoked(parsed.key, told.certificate, host, now):
+            raise VerifyError("alert is of a revoked author")
         worker = told.certificate.name
         return told, not told.sequence or self._ledger.heard(account, told.sequence, told.running, worker, now)
 
@@ -219,17 +224,30 @@ class Logger:
             except CexecError:
                 continue  # the worker sends its alert again
 
+    def _revoked(self, key: int, certificate: Certificate, host: str, now: float) -> bool:
+        """Says that the signer of an alert is revoked: it is neither believed nor acknowledged, and reported."""
+        revocations = self._applications[key].revocations
+        revocations.refresh(now)
+        if not revocations.revoked(certificate):
+            return False
+        if self._is_due(f"{key} {certificate.serial}", host, now):
+            self._output.write(self._reporter.revoked(certificate, self._applications[key].name, host))
+        return True
+
     def _report_stranger(self, tag: str, host: str, now: float) -> None:
-        """Reports an alert of an unknown application, but not more often than every UNKNOWN_INTERVAL."""
-        if now < self._unknown.get((tag, host), 0.0):
-            return
-        if not self._allowances.may_tell_unknown(host, now):
-            return
+        """Reports an alert of an unknown application."""
+        if self._is_due(tag, host, now):
+            self._output.write(self._reporter.unknown(tag, host))
+
+    def _is_due(self, who: str, host: str, now: float) -> bool:
+        """Returns True, but not more often than every UNKNOWN_INTERVAL for one signer and host."""
+        if now < self._unknown.get((who, host), 0.0) or not self._allowances.may_tell_unknown(host, now):
+            return False
         if len(self._unknown) >= MAXIMUM_UNKNOWN:
             del self._unknown[next(iter(self._unknown))]
-        self._unknown.pop((tag, host), None)
-        self._unknown[(tag, host)] = now + UNKNOWN_INTERVAL
-        self._output.write(self._reporter.unknown(tag, host))
+        self._unknown.pop((who, host), None)
+        self._unknown[(who, host)] = now + UNKNOWN_INTERVAL
+        return True
 
 
 def _catch_signals() -> Wakeup:

@@ -15,6 +15,7 @@ from cexec.protocol.datagrams import alert
 
 if TYPE_CHECKING:
     from cexec.logger.allowances import LeftAlone
+    from cexec.protocol.base.certificate import Certificate
     from cexec.protocol.datagrams.alert import Alert
     from cexec.protocol.decisions.ledger import Gap
 
@@ -133,6 +134,11 @@ class Reporter:
 
     def unknown(self, tag: str, host: str) -> Line:
         return Line(f"{host} alerts for unknown key (0x{tag})")
+
+    def revoked(self, certificate: Certificate, name: str, host: str) -> Line:
+        """The line for an alert for the application called `name` that a revoked certificate has signed."""
+        text = f"{host} alerts for {name} with a revoked certificate"
+        return Line(text, revoked=certificate.name, serial=certificate.serial)
 
     def table(self) -> list[list[str]]:
         """The statistics, a head line first."""

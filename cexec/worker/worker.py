@@ -342,7 +342,7 @@ def _serve(
     """Makes what belongs to one application."""
     key, announcer = role.key, network.announcer
     answers = Answers(key=key, profile=profile, groups=network.groups, bidder=bidder, load=load, random=random)
-    presences = PresenceSender(key, answers.instance, profile.host, announcer)
+    presences = PresenceSender(key, answers.instance, profile.host, announcer, role.admission.revoked)
     alerts = AlertSender(
         key=key,
         instance=answers.instance,

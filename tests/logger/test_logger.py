@@ -17,8 +17,10 @@ from cexec.logger.log_output import LogOutput
 from cexec.logger.logger import UNKNOWN_INTERVAL, LoggedApplication, Logger
 from cexec.net.group_receiver import GroupReceiver
 from cexec.protocol.base.keys import WorkerKey
+from cexec.protocol.base.revocation import RevocationList, encode_list
 from cexec.protocol.datagrams import alert, datagram
 from cexec.protocol.datagrams.alert import Alert
+from cexec.system.storage.revocations import LOOK_INTERVAL, Revocations
 from tests.protocol.wires import APPLICATION, STRANGERS
 
 WORKER_ADDRESS = ("10.0.0.3", 3010)
@@ -66,6 +68,7 @@ class Rig:
 
     def __init__(self, path: Path, *, statistics: bool = False) -> None:
         self.path = path
+        self.list = path.with_name("app.revoked")
         self.groups = FakeGroups()
         self.now = time.monotonic()
         key = APPLICATION.client
@@ -74,7 +77,7 @@ class Rig:
         caught = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGUSR1)
         handlers = [(number, signal.getsignal(number)) for number in caught]
         self.logger = Logger(
-            [LoggedApplication("app.pub", key)],
+            [LoggedApplication("app.pub", key, self._revocations())],
             groups=self.groups,  # type: ignore[arg-type]
             receiver=receiver,
             output=LogOutput(str(path), as_json=False),
@@ -83,6 +86,19 @@ class Rig:
         for number, handler in handlers:
             signal.signal(number, handler)
         signal.set_wakeup_fd(wakeup)
+
+    def _revocations(self) -> Revocations:
+        authority = APPLICATION.client.authority_public
+        return Revocations(str(self.list), authority, directory=str(self.path.with_name("state")))
+
+    def revoke(self, key: WorkerKey) -> None:
+        """The owner's list comes."""
+        certificate, owner = key.identity.certificate, APPLICATION.owner
+        revoked = {certificate.serial: certificate.name}
+        made = RevocationList(owner.authority_public, owner.fingerprint, 1, revoked)
+        self.list.write_text(encode_list(made, owner.authority_seed))
+        self.list.chmod(0o600)
+        self.now += LOOK_INTERVAL
 
     def hear(self, *datagrams: bytes) -> list[str]:
         """What is written when these have come."""
@@ -148,6 +164,20 @@ def test_a_number_that_never_comes_is_a_gap(rig: Rig) -> None:
     assert rig.logger.next_timeout() <= rig.now + GAP_TIME
     (line,) = rig.later(GAP_TIME)
     assert line.startswith("gap: 1 alert of honest did not arrive") and "first=2 last=2" in line
+
+
+def test_a_revoked_worker_is_not_believed_and_reported_now_and_then(rig: Rig) -> None:
+    (line,) = rig.hear(completed(1))
+    assert " completed by " in line and len(rig.acknowledged()) == 1
+    rig.revoke(APPLICATION.worker)
+    (line,) = rig.hear(completed(2))
+    assert line.startswith("10.0.0.3 alerts for app.pub with a revoked certificate ")
+    certificate = APPLICATION.worker.identity.certificate
+    assert f" revoked={certificate.name} serial={certificate.serial}" in line
+    assert rig.hear(completed(3)) == [] and rig.acknowledged() == []
+    rig.now += UNKNOWN_INTERVAL
+    assert len(rig.hear(completed(3))) == 1
+    assert rig.later(GAP_TIME) == []
 
 
 def test_an_unknown_key_is_reported_now_and_then(rig: Rig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -268,6 +269,46 @@ def test_cmap_gives_no_task_to_a_revoked_worker(service: StartService, authority
         argv, env=local_environment(phone.environment), capture_output=True, text=True, timeout=PATIENCE
     )
     assert (ended.returncode, ended.stdout) == (0, "tower\n" * 5), ended.stderr
+
+
+def cps(holder: Holder) -> subprocess.CompletedProcess[str]:
+    argv = command("cps", "--json", holder.public)
+    environment = local_environment(holder.environment)
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+
+
+def test_cps_marks_a_revoked_worker_and_says_that_no_list_is_trusted(
+    service: StartService, authority: Authority
+) -> None:
+    box, tower, phone = authority.worker("box"), authority.worker("tower"), authority.client("phone")
+    for holder in (box, tower):
+        serve(service, holder, "true")
+    authority.revoke("box")
+    authority.deliver(phone)
+    ended = cps(phone)
+    health = {row["name"]: row["health"] for row in map(json.loads, ended.stdout.splitlines())}
+    assert health == {"box": f"certificate {box.serial} is revoked", "tower": "ok"}
+    phone.list.unlink()
+    missing = cps(phone)
+    assert "is missing, and list 1 was seen before; copy it from its owner again; clients trust no" in missing.stderr
+    assert missing.returncode == 0 and len(missing.stdout.splitlines()) == 2
+
+
+def test_a_logger_does_not_believe_a_revoked_worker(
+    service: StartService, authority: Authority, tmp_path: Path
+) -> None:
+    """The client that has no list yet still takes its jobs there."""
+    box, phone, watcher = authority.worker("box"), authority.client("phone"), authority.client("watcher")
+    serve(service, box, "true")
+    authority.revoke("box")
+    authority.deliver(watcher)
+    logger = Crat(tmp_path, watcher.public, environment=watcher.environment)
+    try:
+        assert job(phone).returncode == 0
+        logger.wait_for(f" revoked=box serial={box.serial}")
+        assert not [line for line in logger.lines() if "completed" in line]
+    finally:
+        logger.close()
 
 
 def test_a_revoked_worker_does_not_start(authority: Authority) -> None:

@@ -94,19 +94,25 @@ class FakeLoad:
 class Station:
     """One worker's ear with all that belongs to it, and a clock."""
 
-    def __init__(self, key: WorkerKey = APPLICATION.worker, attributes: dict[str, str] | None = None) -> None:
+    def __init__(
+        self, key: WorkerKey = APPLICATION.worker, attributes: dict[str, str] | None = None, revoked: bytes = b""
+    ) -> None:
+        """`revoked`: the public key of a certificate that is not believed any more."""
         self.now = 1000.0
         self.groups, self.announcer, self.log = FakeGroups(), FakeAnnouncer(), io.StringIO()
         self.bidder = Bidder(slots=2, random=lambda: 0.5)
         parts: dict[str, Any] = {"key": key, "groups": self.groups, "bidder": self.bidder}
         profile = Profile(host="host-1", slots=2, speed=1.5, attributes={"cpus": "4", **(attributes or {})})
         self.answers = Answers(profile=profile, load=FakeLoad(), random=lambda: 0.5, **parts)  # type: ignore[arg-type]
-        self.presences = PresenceSender(key, self.answers.instance, "host-1", self.announcer)  # type: ignore[arg-type]
+        announcer: Any = self.announcer
+        self.presences = PresenceSender(
+            key, self.answers.instance, "host-1", announcer, lambda certificate: certificate.public_key == revoked
+        )
         self.alerts = AlertSender(
             key=key,
             instance=self.answers.instance,
             series=Series(None, ""),
-            announcer=self.announcer,  # type: ignore[arg-type]
+            announcer=announcer,
             bidder=self.bidder,
         )
         log = EventLog(self.log, as_json=True)
@@ -395,6 +401,16 @@ def test_clients_with_the_default_certificate_are_told_apart_by_their_addresses(
         assert known is not None
         origins.append(known.origin.client)
     assert origins[0] != origins[1] == origins[2]
+
+
+def test_a_revoked_worker_is_no_rival(station: Station) -> None:
+    other = Station(APPLICATION.other_worker)
+    other.presences.hello(other.now)
+    informed = Station(revoked=APPLICATION.other_worker.identity.certificate.public_key)
+    informed.hear(other.announcer.sent[0])
+    assert informed.bidder.competition.alone(informed.now)
+    station.hear(other.announcer.sent[0])
+    assert not station.bidder.competition.alone(station.now)
 
 
 def test_strangers_and_forgers_are_not_rivals(station: Station) -> None:
