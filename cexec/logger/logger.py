@@ -189,7 +189,7 @@ class Logger:
             heard.add(parsed.key, series, sequence, source, via)
 
     def _open(self, parsed: Datagram, host: str, now: float) -> tuple[Alert, bool]:
-        """Returns what an alert says, and whether it is news; `ProtocolError` if its author is not proved, or revoked."""
+        """Returns an alert, and whether it is news; `ProtocolError` if it is forged, or its author is revoked."""
         key = self._applications[parsed.key].key
         told, author = alert.unseal_alert(key, parsed.inner)
         # What is not fresh has an account of its own: recorded numbers, sent again, make no gaps in those of today.
