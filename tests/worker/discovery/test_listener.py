@@ -284,8 +284,7 @@ def test_a_second_question_is_answered_by_a_second_way(station: Station) -> None
     station.hear(sent(sealed))
     station.hear(sent(sealed), source=("fe80::9", 5001, 0, 2), via="eth1")
     station.wait(1.0)
-    assert [via for _, _, via in station.groups.sent] == ["eth0", "eth1"]
-    assert len({data for data, *_ in station.groups.sent}) == 1
+    assert [via for _, _, via in station.groups.sent] == ["eth1"]
 
 
 def test_two_rounds_of_one_census_get_one_answer(station: Station) -> None:
