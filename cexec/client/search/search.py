@@ -274,6 +274,7 @@ class Search:
 
             self._earlier = Earlier()
         self._earlier.replaced(self._sealed)
+        self._proofs = None  # they are about that one
         self._sealed = self._sealed.anew(self._key)
 
     def _follow_failures(self, now: float) -> None:

@@ -25,7 +25,7 @@ RUN_ONE = 1
 RUN_ALL = 2
 CENSUS = 3
 KINDS = (RUN_ONE, RUN_ALL, CENSUS)
-PROVES = b"\x01"  # (protocol) `known` of a job: its client answers PROVE; one of 0.1.0 sends nothing here
+PROVES = 1  # (protocol) the byte in `known` of a job: its client answers PROVE; one of 0.1.0 sends none
 
 PROLOGUE = b"cexec 1 announcement"
 SIGNATURE_LABEL = b"cexec 1 announcement signature"
@@ -78,7 +78,7 @@ class Announcement:
     @property
     def proves(self) -> bool:
         """True if its client can prove where it receives."""
-        return self.kind != CENSUS and self.known == PROVES
+        return self.kind != CENSUS and self.known == bytes([PROVES])
 
     def encode(self) -> bytes:
         writer = Writer().raw(self.job_id).u16(self.attempt).u8(self.kind).u16(self.weight).u16(self.wanted_for)
@@ -139,7 +139,7 @@ class SealedAnnouncement:
             claim_hash=_claim_hash(self._claim_secret),
             reply_key=reply_key,
             certificate=key.identity.certificate,
-            known=_filter(reply_key, known, requirements) if known else PROVES if kind != CENSUS else b"",
+            known=_filter(reply_key, known, requirements) if known else bytes([PROVES]) if kind != CENSUS else b"",
         )
         handshake = Handshake("Npsk0", initiator=True, prologue=PROLOGUE, psk=key.psk, remote_static=key.worker_public)
         body = self.announcement.encode()

@@ -12,7 +12,6 @@ from __future__ import annotations
 from math import inf
 from typing import TYPE_CHECKING
 
-from cexec.protocol.base.limits import QUEUED_INTERVAL
 from cexec.protocol.decisions.remembered import CONNECTING, DELAYED, READY, SILENT, TRYING
 from cexec.protocol.decisions.standing import Standing
 from cexec.protocol.decisions.turns import Turns
@@ -64,8 +63,8 @@ class Places:
             self._proved.add(announcement)
         elif announcement.state == DELAYED and announcement.timers.bid_at == inf:
             announcement.timers.bid_at = announcement.retry.heard(now, new_way=True) if announcement.retry.due else now
-        if announcement.state in (DELAYED, READY) and announcement.telling.due == inf:
-            announcement.telling.due = now + (SILENT if self._slots.free else QUEUED_INTERVAL)
+        if announcement.state in (DELAYED, READY):  # QUEUED also tells it that its proof has come
+            announcement.telling.due = min(announcement.telling.due, now + SILENT)
 
     def doubted(self, announcement: RememberedAnnouncement, standing: Standing, now: float) -> None:
         """The way by which a client was proved is gone: it has to bid again."""

@@ -16,8 +16,9 @@ from cexec.protocol.datagrams.announcement import CENSUS, RUN_ALL, SealedAnnounc
 from cexec.protocol.datagrams.forwarded import unwrap, wrap
 from cexec.protocol.datagrams.hello import Hello, decode_answer, open_hello
 from cexec.protocol.datagrams.presence import open_presence
+from cexec.protocol.datagrams.proof import PROOF_SIZE, encode_proofs
 from cexec.protocol.datagrams.requirements import Requirements
-from cexec.protocol.decisions.bid import Bidder, Connect
+from cexec.protocol.decisions.bid import Bidder, Connect, Forget, Prove, Queued
 from cexec.protocol.decisions.rivals import RivalWord
 from cexec.system.storage.eventlog import EventLog
 from cexec.system.storage.series import Series
@@ -295,8 +296,7 @@ def test_a_second_question_is_answered_by_a_second_way(station: Station) -> None
     station.hear(sent(sealed))
     station.hear(sent(sealed), source=("fe80::9", 5001, 0, 2), via="eth1")
     station.wait(1.0)
-    assert [via for _, _, via in station.groups.sent] == ["eth0", "eth1"]
-    assert len({data for data, *_ in station.groups.sent}) == 1
+    assert [via for _, _, via in station.groups.sent] == ["eth1"]
 
 
 def test_two_rounds_of_one_census_get_one_answer(station: Station) -> None:
@@ -558,3 +558,118 @@ def test_what_the_kernel_dropped_is_told_once_and_shown(station: Station) -> Non
     station.hear(sent(sealed))
     station.wait(1.0)
     assert [answer.detail for answer in station.answered(sealed)] == ["ok, 7 datagrams dropped"]
+
+
+# Proof of receiving
+
+
+def purposes(station: Station, sealed: SealedAnnouncement) -> list[int]:
+    return [answer.purpose for answer in station.answered(sealed)]
+
+
+def follow(station: Station) -> list[str]:
+    """Sends the answers that the bidder asks for, as a worker does; returns its events."""
+    found = []
+    while (event := station.bidder.next_event()) is not None:
+        found.append(type(event).__name__)
+        known = station.ear.heard.get(getattr(event, "identity", b""))
+        if isinstance(event, (Prove, Queued)) and known is not None:
+            purpose = hello.PROVE if isinstance(event, Prove) else hello.QUEUED
+            station.answers.send(known, purpose, now=station.now)
+        elif isinstance(event, Forget):
+            station.ear.heard.forget(event.identity, station.now, over=event.over)
+    return found
+
+
+def returned(sealed: SealedAnnouncement, *proofs: bytes) -> bytes:
+    return encode_proofs(APPLICATION.client.mac1_key, sealed.mac1, proofs, 8)
+
+
+def fill(station: Station) -> None:
+    """Two announcements take the two places."""
+    for _ in range(2):
+        station.hear(sent(APPLICATION.announce()))
+        assert follow(station) == ["Connect"]
+
+
+def test_a_client_without_a_place_is_asked_for_a_proof_and_connected_to_when_it_has_come(station: Station) -> None:
+    fill(station)
+    sealed = APPLICATION.announce()
+    station.hear(sent(sealed))
+    assert follow(station) == ["Prove"]
+    (question,) = station.answered(sealed)
+    assert question.purpose == hello.PROVE and len(question.proof) == PROOF_SIZE
+    assert station.groups.sent[-1][1:] == (CLIENT, "eth0")
+    for wrong in (b"x" * 16, question.proof[::-1]):
+        station.hear(returned(sealed, wrong))
+        assert follow(station) == []
+    station.hear(returned(sealed, b"x" * 16, question.proof), source=("10.0.0.200", 7))  # whoever brings it
+    assert follow(station) == ["Connect"]
+
+
+def test_an_answer_to_a_proved_client_asks_for_nothing(station: Station) -> None:
+    sealed = APPLICATION.announce()
+    station.hear(sent(sealed))
+    known = station.ear.heard.get(sealed.mac1)
+    assert known is not None
+    station.answers.send(known, hello.QUEUED, now=station.now)
+    known.connected((CLIENT[0], 4000), station.now)
+    station.answers.send(known, hello.QUEUED, now=station.now)
+    assert [bool(answer.proof) for answer in station.answered(sealed)] == [True, False]
+
+
+def test_a_proof_is_good_for_its_own_way_only(station: Station) -> None:
+    fill(station)
+    sealed = APPLICATION.announce()
+    station.hear(sent(sealed))
+    follow(station)
+    (question,) = station.answered(sealed)
+    station.hear(sent(sealed, 1), ("10.0.0.66", 5000))
+    station.hear(returned(sealed, question.proof))
+    known = station.ear.heard.get(sealed.mac1)
+    assert known is not None
+    assert [(way.origin.source, way.standing.name) for way in known.best_ways(station.now)] == [
+        (CLIENT, "PROVED"),
+        (("10.0.0.66", 5000), "UNPROVED"),
+    ]
+
+
+def test_what_another_process_has_passed_on_is_asked_for_a_proof_before_anybody_connects(station: Station) -> None:
+    """Regression: any local user could let a worker connect to, and answer to, whom it liked."""
+    sealed = APPLICATION.announce()
+    for counter in range(5):
+        station.hear(wrap(sent(sealed, counter), ("192.0.2.7", 5001)), source=("127.0.0.1", 999))
+        station.wait(1.0)
+    assert set(follow(station)) <= {"Prove"}
+    assert purposes(station, sealed) == [hello.PROVE]
+
+
+def test_copies_from_elsewhere_do_not_turn_the_answers_of_a_proved_client_away(station: Station) -> None:
+    sealed = APPLICATION.announce()
+    station.hear(sent(sealed))
+    known = station.ear.heard.get(sealed.mac1)
+    assert known is not None
+    known.connected((CLIENT[0], 4000), station.now)
+    station.wait(1.0)
+    station.hear(sent(sealed, 1), (CLIENT[0], 6666))
+    for number in range(10):
+        station.hear(sent(sealed, 2), (f"10.0.1.{number}", 5000))
+    station.answers.send(known, hello.QUEUED, now=station.now)
+    assert station.groups.sent[-1][1] == CLIENT
+
+
+def test_a_refusal_of_a_recorded_announcement_is_sent_once(station: Station) -> None:
+    late = APPLICATION.owner.issue_client("late", 7, not_after=1000)
+    sealed = SealedAnnouncement(late, job_id=b"j" * 16, attempt=1)
+    for counter in range(200):
+        station.hear(sent(sealed, counter), (f"10.0.1.{counter}", 5000))
+        station.wait(5.0)
+    assert purposes(station, sealed) == [hello.REFUSED]
+
+
+def test_a_recorded_census_is_answered_once(station: Station) -> None:
+    sealed = census(attempt=9)
+    for counter in range(200):
+        station.hear(sent(sealed, counter), (f"10.0.1.{counter}", 5000))
+        station.wait(5.0)
+    assert purposes(station, sealed) == [hello.CENSUS]
