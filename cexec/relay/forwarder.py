@@ -154,7 +154,7 @@ class Forwarder:
                 return
             if accepted is None:
                 return
-            entry.connections += 1
+            entry.connected(accepted[1][0])
             connection = RelayedConnection(entry, *accepted, self._buffers, now)
             self._connections[connection] = ()
             self._follow(connection, now)

@@ -315,6 +315,7 @@ class Search:
             confirmed = candidate.advance(now, self._idle_timeout)
             if candidate.hello is not None and not proved:
                 self._check(candidate.hello.certificate)
+                self._announcer.answered(candidate.address[0])
                 self._race.offered(candidate.hello)
                 if self._trace is not None:
                     self._trace.offered(candidate.hello, candidate.address[0])
@@ -371,6 +372,7 @@ class Search:
             self._check(answer.certificate)
         except CexecError:
             return
+        self._announcer.answered(source[0])
         first = answer.instance not in self._race.answers
         self._race.answered(answer, now)
         if self._trace is not None:

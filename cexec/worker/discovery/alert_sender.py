@@ -135,8 +135,8 @@ class AlertSender:
         self._outbox.add(job.number, data, now)
         return data[datagram.MAC1_START : datagram.INNER_START]
 
-    def hear_acknowledgement(self, parsed: Datagram) -> None:
-        """Takes an acknowledgement, which may be one of another worker's alerts."""
+    def hear_acknowledgement(self, parsed: Datagram, host: str = "") -> None:
+        """Takes an acknowledgement from a host, which may be one of another worker's alerts."""
         if parsed.kind != datagram.ACKNOWLEDGEMENT:
             return
         try:
@@ -148,6 +148,7 @@ class AlertSender:
             return
         if not self._revoked(heard.certificate):
             self._outbox.acknowledged(heard.sequences)
+            self._announcer.answered(host)
 
     def hear_alert(self, parsed: Datagram, now: float) -> None:
         """Tells the bidder of complaints about this worker, and how the jobs of rivals ended.
