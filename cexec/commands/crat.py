@@ -7,7 +7,6 @@ directory and in the user's configuration directory, ~/.config/cexec.
 from __future__ import annotations
 
 import os
-import sys
 from time import monotonic
 
 import click
@@ -81,7 +80,7 @@ def _read(paths: list[str], *, skip: bool) -> tuple[list[ClientKey], list[str]]:
         except CexecError as error:
             if not skip:
                 raise
-            print(f"crat: {error}; not logged", file=sys.stderr)
+            print_line(f"crat: {error}; not logged")
             continue
         if all(key.fingerprint != other.fingerprint for other in keys):
             keys.append(key)

@@ -5,8 +5,8 @@ any free port (on the loopback when every entry is loopback).  `send(data)` send
 exists at this moment (interfaces are read again each time) and returns the labels of those that the kernel took;
 `failures` says what became of the others.  `receive()` never blocks.  No method raises because of the network.
 With `mdns` in the group, or after `browse()`, what multicast DNS finds is sent the last datagram at once, by `receive`,
-and later ones, all of them once it has answered (`found_hosts`).  `send_parting(data)` sends to what is known by then and waits for nothing, also after `close`.
-docs/protocol.md section 2.
+and later ones, all of them once it has answered (`found_hosts`).  `send_parting(data)` sends to what is known by then
+and waits for nothing, also after `close`.  docs/protocol.md section 2.
 """
 
 from __future__ import annotations
@@ -155,7 +155,7 @@ class Announcer:
                 until = min(deadline, now + _QUIET_SEARCH)
 
     def answered(self, host: str) -> None:
-        """Notes that an authenticated answer has come from a host: if multicast DNS has found it, it is no invention."""
+        """Notes an authenticated answer from a host: if multicast DNS has found it, that was no invention."""
         if self._found is not None:
             self._found.answered(host)
 

@@ -101,7 +101,7 @@ def interfaces() -> list[Interface]:
 
 
 def on_link(host: str, scope: int, found: Iterable[Interface]) -> bool:
-    """Returns True if a host is a neighbour: in the network of an interface that is up, and not its broadcast address."""
+    """Returns True for a neighbour: in the network of an interface that is up, and not its broadcast address."""
     ipv6 = ":" in host
     family = _socket.AF_INET6 if ipv6 else _socket.AF_INET
     number = int.from_bytes(_socket.inet_pton(family, host), "big")

@@ -195,9 +195,9 @@ sys.stdin.read()
 
 
 def test_a_strangers_instances_make_a_client_send_little_to_a_victim(lab: MakeLab, application: Application) -> None:
-    """119 KB from one waiting client of 0.1.0.  Now at most 6 datagrams in 15 s, and none to what is not on the link."""
+    """119 KB from one client of 0.1.0.  Now at most 6 datagrams in 15 s, and none to what is not on the link."""
     require_tool("nft")
-    client, victim, stranger = lab(3).hosts
+    client, _, stranger = lab(3).hosts
     register = """
 import sys, zeroconf
 zc = zeroconf.Zeroconf()
