@@ -17,7 +17,7 @@ from tests.service import Application
 
 EVIL = "a" + "".join(map(chr, [*range(1, 0x20), 0x7F, *range(0x80, 0xA0)])) + "\u202e\u2066\u2028\ufeff]0;evil\x07z"
 ABOVE_MAXFD = 33  # the lowest descriptor that CEXEC_FD_FOR_ERRORS may be
-Play = Callable[[Connection], object]
+Play = Callable[[Connection], None]
 
 
 def refuses(connection: Connection) -> None:

@@ -165,17 +165,9 @@ class AlertSender:
             return
         if self._revoked(told.certificate):
             return
+        self._hear_of_rivals(told, now)
         if told.outcome == alert.COMPLAINT and told.instance == self._instance:
             self._hear_complaint(told, now)
-        elif told.outcome in (alert.COMPLETED, alert.ABANDONED) and told.instance != self._instance:
-            word = RivalWord(
-                told.instance,
-                job=job_key(told.job_id, told.attempt),
-                completed=told.outcome == alert.COMPLETED,
-                clock=told.clock,
-                said_at=now - _age(told),
-            )
-            self._bidder.competition.rival_told(word, now)
         if _may_be_passed_on(told, parsed) and self._passing.left(now):
             self._passing.spend(1.0)
             self._announcer.send(
@@ -183,12 +175,36 @@ class AlertSender:
             )
 
     def _matters(self, told: Alert, parsed: Datagram, now: float) -> bool:
-        """Returns False for an alert that is old, about others, or about no job that was given to this worker."""
-        if _may_be_passed_on(told, parsed):
-            return self._passing.left(now)
-        if told.outcome == alert.COMPLAINT:
-            return told.instance == self._instance and job_key(told.job_id, told.attempt) in self._given
-        return told.outcome != alert.GAVE_UP and told.instance != self._instance and abs(_age(told)) < LIFETIME
+        """Returns False for an alert that is old or our own, or that nobody here needs."""
+        if _may_be_passed_on(told, parsed) and self._passing.left(now):
+            return True
+        of_ours = told.instance == self._instance
+        if told.outcome == alert.COMPLAINT and of_ours and job_key(told.job_id, told.attempt) in self._given:
+            return True
+        if told.outcome == alert.GAVE_UP or (of_ours and told.outcome != alert.COMPLAINT):
+            return False
+        return abs(_age(told)) < LIFETIME
+
+    def _hear_of_rivals(self, told: Alert, now: float) -> None:
+        """Takes what a rival says of a job, or a client that has lost one.
+
+        A complaint about this worker tells of no rival, but ends a claim: if the connection was lost before GO came,
+        this worker takes the client's claim for that of a rival.
+        """
+        job, said_at = job_key(told.job_id, told.attempt), now - _age(told)
+        competition = self._bidder.competition
+        if told.outcome in (alert.COMPLETED, alert.ABANDONED) and told.instance != self._instance:
+            word = RivalWord(
+                told.instance,
+                job=job,
+                completed=told.outcome == alert.COMPLETED,
+                succeeded=not told.status,
+                clock=told.clock,
+                said_at=said_at,
+            )
+            competition.rival_told(word, now)
+        elif told.outcome == alert.COMPLAINT:
+            competition.rivals.blamed(told.instance, job=job, said_at=said_at, now=now)
 
     def _hear_complaint(self, told: Alert, now: float) -> None:
         """Takes the complaint of the client that gave us the job; all others are made up, or copies."""
