@@ -121,6 +121,10 @@ class Side:
         """Sends to the whole network; returns the labels of the destinations that took it."""
         return self._announcer.send(data)
 
+    def believe(self, host: str) -> None:
+        """Notes that a worker has answered from a host, or connected."""
+        self._announcer.answered(host)
+
     def send_to(self, data: bytes, address: Sockaddr, via: _socket.socket) -> None:
         """Sends to one host, from the socket that heard it."""
         self._groups.send_to(data, address, via)

@@ -140,8 +140,8 @@ class AlertSender:
         self._outbox.add(job.number, data, now)
         return data[datagram.MAC1_START : datagram.INNER_START]
 
-    def hear_acknowledgement(self, parsed: Datagram) -> None:
-        """Takes an acknowledgement, which may be one of another worker's alerts."""
+    def hear_acknowledgement(self, parsed: Datagram, host: str = "") -> None:
+        """Takes an acknowledgement from a host, which may be one of another worker's alerts."""
         if parsed.kind != datagram.ACKNOWLEDGEMENT:
             return
         try:
@@ -153,6 +153,7 @@ class AlertSender:
             return
         if not self._revoked(heard.certificate):
             self._outbox.acknowledged(heard.sequences)
+            self._announcer.answered(host)
 
     def hear_alert(self, parsed: Datagram, now: float) -> None:
         """Tells the bidder of complaints about this worker, and how the jobs of rivals ended.
@@ -200,14 +201,13 @@ class AlertSender:
             competition.rivals.blamed(told.instance, job=job, said_at=said_at, now=now)
 
     def _matters(self, told: Alert, parsed: Datagram, now: float) -> bool:
-        """Returns False for an alert that is old, or about a job and a worker that this one knows nothing of."""
-        if _may_be_passed_on(told, parsed):
-            return self._passing.left(now)
-        job = job_key(told.job_id, told.attempt)
+        """Returns False for an alert that is old or our own, or about a job and a worker that nobody here knows of."""
+        if _may_be_passed_on(told, parsed) and self._passing.left(now):
+            return True
+        job, of_ours = job_key(told.job_id, told.attempt), told.instance == self._instance
         if told.outcome == alert.COMPLAINT:
-            given = told.instance == self._instance and job in self._given
-            return given or self._bidder.competition.rivals.knows(told.instance, job)
-        return told.outcome != alert.GAVE_UP and told.instance != self._instance and abs(_age(told)) < LIFETIME
+            return (of_ours and job in self._given) or self._bidder.competition.rivals.knows(told.instance, job)
+        return told.outcome != alert.GAVE_UP and not of_ours and abs(_age(told)) < LIFETIME
 
     def _hear_complaint(self, told: Alert, now: float) -> None:
         """Takes the complaint of the client that gave us the job; all others are made up, or copies."""

@@ -132,7 +132,7 @@ class Listener:
         elif parsed.kind == datagram.ALERT:
             served.alerts.hear_alert(parsed, now)
         else:
-            served.alerts.hear_acknowledgement(parsed)
+            served.alerts.hear_acknowledgement(parsed, host)
         self._hearsay.spend(host, thread_time() - start, now)
 
     def _may_be_true(self, now: float) -> bool:

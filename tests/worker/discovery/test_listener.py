@@ -86,6 +86,9 @@ class FakeAnnouncer:
         self.sent.append(data)
         return ["10.0.0.255"]
 
+    def answered(self, host: str) -> None:
+        pass
+
 
 class FakeLoad:
     class load:
