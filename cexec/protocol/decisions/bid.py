@@ -39,7 +39,6 @@ __all__ = ["Bidder", "Connect", "Forget", "Load", "Outcome", "Penalized", "Queue
 
 # All of these are (ours); docs/placement.md derives them and benchmarks/simulate_*.py measure them.
 STALL = 0.1  # seconds after which a connection attempt no longer keeps its slot from another
-FEW_COMPETITORS = 4  # up to so many answer at a time: with more, one that is lost is no loss
 QUEUED_SPACING = 0.002  # seconds between two QUEUED, so that many waiting clients do not take the CPU from the jobs
 LONGEST_WANTED = 3600.0  # seconds
 
@@ -98,7 +97,7 @@ class Bidder:
         known = self._announcements.get(identity)
         if known is not None:
             known.heard_again(now, extra_delay, new_way=new_way)
-            if known.telling.lost(now) and self.competition.count <= FEW_COMPETITORS:
+            if known.telling.lost(now) and not self.competition.many:
                 known.telling.repeat(self._next_queued(now))
             self._announcements.renew(known, expires)
             return
@@ -107,7 +106,10 @@ class Bidder:
         delay = self._bid_delay(targeted, now) + extra_delay if self.slots.free else 0.0
         announcement.extra_delay = extra_delay
         announcement.timers.bid_at = now + delay
-        announcement.telling.due = now + SILENT if self.slots.free and delay < SILENT else self._next_queued(now)
+        if self.slots.free and delay < SILENT:
+            announcement.telling.due = now + SILENT
+        else:
+            announcement.telling.due = self._next_queued(now + self._hesitation(targeted))
         self._fire(announcement, now)
 
     def leased(self, identity: bytes, weight: int, now: float, client: bytes = b"") -> None:
@@ -266,6 +268,12 @@ class Bidder:
         return self._delay.seconds(
             now, targeted=targeted, competition=self.competition, reputation=self._reputation, slots=self.slots
         )
+
+    def _hesitation(self, targeted: bool) -> float:
+        """Seconds before a waiting client is told: of many workers, one mostly takes the job before that."""
+        if targeted or not self.competition.many:
+            return 0.0
+        return SILENT * (0.5 + self._random())
 
     def _may_connect(self) -> bool:
         """A slowed worker tries one job at a time."""
