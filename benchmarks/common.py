@@ -306,6 +306,11 @@ def smaps(pid: int) -> tuple[int, int]:
     return values["Rss"], values["Private_Clean"] + values["Private_Dirty"]
 
 
+def job_processes(service: int) -> list[int]:
+    """Returns the processes of a `cservice` that carry jobs, or wait for one: its supervisor has forked them."""
+    return [job for supervisor in children(service) for job in children(supervisor)]
+
+
 def children(pid: int) -> list[int]:
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 

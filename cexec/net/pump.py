@@ -133,7 +133,7 @@ class Pump:
         self._flush()
         self.read_all = readable and self._receive(found)
         for stream, source in list(self.sources.items()):
-            self._read_source(stream, source, found)
+            self._read_source(stream, source, found, IN)
         self._flush()
 
     def _step(self, timeout: float | None, found: list[Event | Trouble]) -> None:

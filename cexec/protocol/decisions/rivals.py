@@ -48,6 +48,11 @@ class Rivals:
         self._words: dict[bytes, tuple[float, float]] = {}  # by rival: its clock, our time if completed; latest last
         self._claims: dict[bytes, float] = {}  # by job, oldest first
 
+    @property
+    def known(self) -> int:
+        """Counts the rivals that have told of a job."""
+        return len(self._words)
+
     def told(self, word: RivalWord, now: float) -> bool:
         """Takes a word; returns False if it is old, or was said in the future."""
         last, healthy_at = self._words.get(word.rival, (-inf, inf))
