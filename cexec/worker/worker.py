@@ -280,6 +280,7 @@ class Worker:
         if admission.revoked(self._served[application].key.identity.certificate):
             self._log.event("revocations", reason="this worker's own certificate is revoked: clients will not take it")
         carried = self._jobs.announced()
+        self._heard.reconsider(application)
         for known in self._heard.waiting():
             if known.mac1 in carried or known.application != application:
                 continue

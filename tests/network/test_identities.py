@@ -34,12 +34,14 @@ def job(holder: Holder, *options: str, host: Host | None = None) -> subprocess.C
     return holder.run("-n", *options, host=host, environment=holder.settings(SOON))
 
 
-def start_job(holder: Holder, *options: str, host: Host | None = None) -> subprocess.Popen[str]:
+def start_job(holder: Holder, *options: str, host: Host | None = None, patience: str = "3") -> subprocess.Popen[str]:
+    """`patience`: seconds that it waits for a worker; 0 for ever."""
     argv = command("cexec", "-n", *options, holder.public)
+    settings = holder.settings({"CEXEC_TIMEOUT_ACCEPT": patience})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     if host is not None:
-        return host.popen(argv, env=clean_environment(holder.settings(SOON)), **pipes)
-    return subprocess.Popen(argv, env=local_environment(holder.settings(SOON)), **pipes)  # type: ignore[call-overload, no-any-return]
+        return host.popen(argv, env=clean_environment(settings), **pipes)
+    return subprocess.Popen(argv, env=local_environment(settings), **pipes)  # type: ignore[call-overload, no-any-return]
 
 
 def line_of(process: subprocess.Popen[str]) -> str:
@@ -192,6 +194,23 @@ def test_a_list_that_was_seen_and_is_missing_refuses_everybody_until_it_is_back(
     authority.deliver(box)
     worker.wait_for("a new list has come")
     assert job(phone).stdout == b"phone\n"
+
+
+def test_a_client_that_was_refused_for_want_of_a_list_is_served_when_it_is_back(
+    service: StartService, authority: Authority
+) -> None:
+    """Regression: the worker remembered the refusal, and the client waited until it gave up."""
+    box, phone = authority.worker("box"), authority.client("phone")
+    authority.revoke("default")
+    authority.deliver(box)
+    worker = serve(service, box, *TELL)
+    box.list.unlink()
+    worker.wait_for("app.revoked is missing, and list 1 was seen before")
+    waiting = start_job(phone, patience="0")
+    worker.wait_for(" refused ")
+    authority.deliver(box)
+    output, errors = waiting.communicate(timeout=PATIENCE)
+    assert (waiting.returncode, output) == (0, "phone\n"), errors
 
 
 def test_a_worker_that_starts_without_its_list_says_so_and_refuses_everybody(
