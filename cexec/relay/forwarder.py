@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
     from cexec.net.groups import Sockaddr
     from cexec.relay.buffers import Buffers
+    from cexec.relay.new_addresses import NewAddresses
     from cexec.relay.poller import Poller
-    from cexec.relay.targets import Targets
     from cexec.system.storage.eventlog import EventLog
 
 MAXIMUM_CONNECTIONS = 1024  # (ours) of workers, to all clients together; fewer where descriptors are few
@@ -42,7 +42,7 @@ class Forwarder:
 
     def __init__(
         self, poller: Poller, buffers: Buffers, log: EventLog, ports: Sequence[int] | None, descriptors: int,
-        targets: Targets,
+        addresses: NewAddresses,
     ) -> None:  # fmt: skip
         """`ports`: for listeners, None allows any; `descriptors`: how many this process may have open."""
         self._poller = poller
@@ -57,7 +57,7 @@ class Forwarder:
         self._listening: dict[RelayedAnnouncement, None] = {}
         self._due = NEVER  # no connection has a timeout before
         self._accept_again = 0.0  # 0: now
-        self.targets = targets
+        self.addresses = addresses
         self._no_port = ""  # the last reported reason why a listener could not be opened
 
     def __len__(self) -> int:
@@ -158,7 +158,7 @@ class Forwarder:
             if accepted is None:
                 return
             entry.connected(accepted[1][0])
-            connection = RelayedConnection(entry, *accepted, self._buffers, self.targets, now)
+            connection = RelayedConnection(entry, *accepted, self._buffers, self.addresses, now)
             self._connections[connection] = ()
             self._follow(connection, now)
         if entry.listener is not None:
@@ -176,7 +176,7 @@ class Forwarder:
             self._poller.watch(fd, mask, connection)
         self._connections[connection] = tuple(masks)
         if connection.answered:
-            self.targets.answered(connection.announced)
+            self.addresses.answered(connection.announced)
         if connection.ending:
             self._ended(connection, now)
             return

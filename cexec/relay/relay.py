@@ -25,8 +25,8 @@ from cexec.protocol.decisions.relay_cache import RateLimits, SeenCache
 from cexec.relay.announcement_table import CLAIMED, PASSED_ON, WITHDRAWN, AnnouncementTable, RelayedAnnouncement
 from cexec.relay.buffers import Buffers
 from cexec.relay.forwarder import Forwarder
+from cexec.relay.new_addresses import NewAddresses
 from cexec.relay.poller import Poller
-from cexec.relay.targets import Targets
 from cexec.system.io.wakeup import Wakeup
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ class Relay:
         self._delayed: list[RelayedAnnouncement] = []  # soonest first
         self._poller = Poller()
         self._buffers = buffers or Buffers()
-        self._forwarder = Forwarder(self._poller, self._buffers, log, rules.ports, rules.descriptors, Targets(now))
+        self._forwarder = Forwarder(self._poller, self._buffers, log, rules.ports, rules.descriptors, NewAddresses(now))
         self._off_link = 0  # announcements that were not passed on, since the last line about them
         self._off_link_host = ""  # one of those that they came from
         self._next_refresh = now + REFRESH_INTERVAL
@@ -176,10 +176,10 @@ class Relay:
             reason = f"{self._off_link_host} is on no link of the network that it was heard in (see --only)"
             self._log.event("dropped", datagrams=self._off_link, reason=reason)
             self._off_link = 0
-        targets = self._forwarder.targets
-        if targets.refused:
-            self._log.event("dropped", connections=targets.refused, reason="too many new addresses in a minute")
-            targets.refused = 0
+        new = self._forwarder.addresses
+        if new.refused:
+            self._log.event("dropped", connections=new.refused, reason="too many new addresses in a minute")
+            new.refused = 0
 
     def _read_signals(self, now: float) -> None:
         for _ in self._wakeup.take():

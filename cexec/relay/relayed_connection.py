@@ -1,6 +1,6 @@
 """One connection of a worker through a relay, from its acceptance to its end.
 
-Contract: the relay connects to the client only after the worker has sent the magic, and only if `Targets` allows it.
+Contract: the relay connects to the client only after the worker has sent the magic, and if `NewAddresses` allows it.
 Every listener that a relay can be led to reads cexec's opening first.  The caller calls `advance` when a descriptor is
 ready for what `masks` asks, and `handle_timeout` when `next_timeout` has come.  `ending` says how it ended, or is
 empty.  docs/protocol.md section 6.3.
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cexec.net.groups import Sockaddr
     from cexec.relay.announcement_table import RelayedAnnouncement
     from cexec.relay.buffers import Buffers
-    from cexec.relay.targets import Targets
+    from cexec.relay.new_addresses import NewAddresses
 
 SECOND_FLIGHT = 64  # bytes to a worker
 # Its second flight and one empty record, such as CANCEL, with the longest tag.  More is a job's GO.
@@ -45,8 +45,19 @@ class RelayedConnection:
     """`announced` is the announcement that it answers.  `unreachable`: why its client cannot be connected to."""
 
     __slots__ = (
-        "_buffers", "_client", "_deadline", "_head", "_splice", "_targets", "_worker", "announced", "ending", "started",
-        "state", "unreachable", "worker_address",
+        "_addresses",
+        "_buffers",
+        "_client",
+        "_deadline",
+        "_head",
+        "_splice",
+        "_worker",
+        "announced",
+        "ending",
+        "started",
+        "state",
+        "unreachable",
+        "worker_address",
     )  # fmt: skip
 
     def __init__(
@@ -55,7 +66,7 @@ class RelayedConnection:
         worker: _socket.socket,
         worker_address: Sockaddr,
         buffers: Buffers,
-        targets: Targets,
+        addresses: NewAddresses,
         now: float,
     ) -> None:
         self.state = OPENING
@@ -69,7 +80,7 @@ class RelayedConnection:
         self._splice: Splice | None = None  # from SPLICED on
         self._head = b""
         self._buffers = buffers
-        self._targets = targets
+        self._addresses = addresses
         self._deadline = now + CONNECT_DEADLINE
 
     @property
@@ -165,7 +176,7 @@ class RelayedConnection:
         self._head += data
         if not data or not MAGIC.startswith(self._head):
             self.cut("worker: no opening")
-        elif self._head == MAGIC and not self._targets.begin(self.announced, now):
+        elif self._head == MAGIC and not self._addresses.begin(self.announced, now):
             self.cut("client: too many new addresses in a minute")
         elif self._head == MAGIC:
             try:

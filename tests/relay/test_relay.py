@@ -21,10 +21,10 @@ from cexec.protocol.datagrams.datagram import ANNOUNCEMENT, CLAIM
 from cexec.protocol.datagrams.hello import QUEUED, encode_answer, seal_hello
 from cexec.protocol.datagrams.proof import encode_proofs
 from cexec.protocol.datagrams.relay_datagram import Header, read, rewrite
-from cexec.relay import targets
+from cexec.relay import new_addresses
 from cexec.relay.announcement_table import LIFETIME, MAXIMUM_ANNOUNCED, MAXIMUM_OF_HOST
+from cexec.relay.new_addresses import MOST_NEW
 from cexec.relay.relay import Relay, RelayRules
-from cexec.relay.targets import MOST_NEW
 from cexec.system.storage.eventlog import EventLog
 from tests.protocol.datagrams.test_relay_datagram import EACH
 from tests.protocol.wires import APPLICATION, STRANGERS, hello_of
@@ -636,7 +636,7 @@ def reached(made: Rig, client: Listening, times: int, answer: bytes) -> int:
 
 def test_a_relay_is_no_scanner(rig: MakeRig, client: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
     """Regression: with recorded announcements a stranger let a relay connect wherever it could reach."""
-    monkeypatch.setattr(targets, "NEW_RATE", 0.0)
+    monkeypatch.setattr(new_addresses, "NEW_RATE", 0.0)
     made = rig()
     assert reached(made, client, int(MOST_NEW) + 20, b"") == MOST_NEW
     made.later(11)

@@ -15,6 +15,7 @@ from cexec.protocol.decisions.bid_delay import BidDelay
 from cexec.protocol.decisions.bid_events import Connect, Forget, Outcome, Penalized, Prove, Queued, Recovered
 from cexec.protocol.decisions.competition import Competition
 from cexec.protocol.decisions.places import Places
+from cexec.protocol.decisions.queue_words import QueueWords
 from cexec.protocol.decisions.remembered import (
     CONNECTING,
     DELAYED,
@@ -31,7 +32,6 @@ from cexec.protocol.decisions.remembered import (
 from cexec.protocol.decisions.reputation import LONGEST_DELAY, Reputation
 from cexec.protocol.decisions.slots import Slots
 from cexec.protocol.decisions.standing import Standing
-from cexec.protocol.decisions.words import Words
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,7 +75,7 @@ class Bidder:
         self._places = Places(random, self._announcements, self._reputation, self.slots)
         self.unproved = self._places.unproved
         self._events: list[Connect | Queued | Prove | Forget | Penalized | Recovered] = []
-        self._words = Words(self.slots, self.unproved)
+        self._words = QueueWords(self.slots, self.unproved)
         self._now = -inf
 
     # What is heard

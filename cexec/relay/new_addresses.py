@@ -19,7 +19,7 @@ NEW_RATE = 0.5  # addresses a second (ours) that need not have answered: 30 a mi
 MOST_NEW = 64.0  # (ours) of them at once: many clients may begin in the same moment
 
 
-class Targets:
+class NewAddresses:
     """The addresses of one relay."""
 
     __slots__ = ("_new", "refused")

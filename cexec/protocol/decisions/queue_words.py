@@ -24,7 +24,7 @@ QUEUED_SPACING = 0.002  # seconds (ours) between two QUEUED, so that many waitin
 SPARE_INTERVAL = 1.0  # seconds (ours) after which the quota of clients of 0.1.0 is looked at again
 
 
-class Words:
+class QueueWords:
     """The words of one worker to all clients that wait."""
 
     __slots__ = ("_next", "_slots", "_unproved")
