@@ -14,7 +14,7 @@ from time import time
 from typing import TYPE_CHECKING, NamedTuple
 
 from cexec.protocol.base.keys import DEFAULT_CLIENT_NAME
-from cexec.protocol.base.quota import Quota
+from cexec.protocol.base.source_rates import SourceRates
 
 if TYPE_CHECKING:
     from collections.abc import Hashable
@@ -57,11 +57,11 @@ class Allowances:
     """Those of one logger."""
 
     def __init__(self, now: float) -> None:
-        self._opening = Quota(*OPENING, now)
-        self._lines = Quota(*LINES, now)
-        self._old_lines = Quota(*OLD_LINES, now)
-        self._repeated = Quota(*REPEATED, now)
-        self._unknown = Quota(*UNKNOWN, now)
+        self._opening = SourceRates(*OPENING, now)
+        self._lines = SourceRates(*LINES, now)
+        self._old_lines = SourceRates(*OLD_LINES, now)
+        self._repeated = SourceRates(*REPEATED, now)
+        self._unknown = SourceRates(*UNKNOWN, now)
         self._left_alone: dict[tuple[str, str], int] = {}  # by author and reason
         self._tell_at: float | None = None
 

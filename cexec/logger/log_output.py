@@ -67,12 +67,16 @@ class LogOutput:
             self._complain(error)
 
     def close(self) -> None:
-        """Writes all lines that wait, without regard to the retry interval."""
+        """Writes all lines that wait, without regard to the retry interval; may be called again."""
         try:
             self._write_out()
         except OSError as error:
             lines = len(self._waiting) + self._dropped
             raise LocalError(f"cannot write to {self._name}: {reason_of(error)}; lines lost: {lines}") from None
+        finally:
+            if self._path is not None and self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
 
     def _write_out(self) -> None:
         while self._waiting or self._dropped:

@@ -149,6 +149,7 @@ class Logger:
         if self._statistics:
             self._output.write_table(self._reporter.table())
         self._groups.close()
+        self._wakeup.close()
         self._output.close()
 
     def _wait(self) -> set[int]:

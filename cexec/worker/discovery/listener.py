@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from cexec.errors import CertificateError, ProtocolError
 from cexec.net.group_receiver import GroupReceiver
 from cexec.net.group_sockets import REFRESH_INTERVAL
-from cexec.protocol.base.quota import Quota
+from cexec.protocol.base.source_rates import SourceRates
 from cexec.protocol.base.token_bucket import TokenBucket
 from cexec.protocol.datagrams import datagram, hello
 from cexec.protocol.datagrams.announcement import CENSUS, RUN_ALL, Claim, open_announcement, own_job_id
@@ -61,7 +61,7 @@ class Listener:
         self._log = log
         self._receiver = GroupReceiver(groups, [one.key.mac1_key for one in served], now)
         self._openings = TokenBucket(OPENING_SHARE, OPENING_BURST, now)
-        self._hearsay = Quota(HEARSAY_OF_ONE, HEARSAY, now)
+        self._hearsay = SourceRates(HEARSAY_OF_ONE, HEARSAY, now)
         self._refusals = TokenBucket(REFUSAL_RATE, REFUSAL_BURST, now)
         self._unbelieved = TokenBucket(UNBELIEVED_RATE, UNBELIEVED_BURST, now)
         self._dropped = 0  # datagrams that were told of

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 MAXIMUM_SOURCES = 1024  # (ours)
 
 
-class Quota:
+class SourceRates:
     """`each` and `total` are (tokens a second, tokens at once)."""
 
     __slots__ = ("_each", "_maximum", "_sources", "_total")
