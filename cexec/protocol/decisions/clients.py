@@ -1,10 +1,10 @@
 """What each client has of a worker, and which clients come first while several wait.
 
 Contract: `enter` and `leave` follow the announcements of each client through CONNECTING, RESERVED and RUNNING.
-`comes_first` is false for a client that has reached a limit, or has wasted places: others that wait go before it, and
-if nobody else waits the limits mean nothing.  `held_until` is later than now only for a client that keeps places and
-gives no jobs.  A client is its certificate; for the certificate `default`, certificate and source address.  Memory is
-bounded.  docs/placement.md.  Pure.
+`rank` says who goes first while several wait: clients within their limits, then those that have reached one, then those
+that have wasted places.  If nobody else waits it means nothing.  `held_until` is later than now only for a client that
+keeps places and gives no jobs.  A client is its certificate; for the certificate `default`, certificate and source
+address.  Memory is bounded.  docs/placement.md.  Pure.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ FREE_HESITATION = 0.1  # seconds (ours) that a slot may be reserved for nothing:
 JOB_FORGIVES = 0.5  # seconds (ours) of wasted time that a job makes good: cmap --delay holds a slot for so long
 DECAY = 0.02  # seconds (ours) of wasted time that are forgotten in each second
 NOTICED = 0.5  # seconds (ours) of wasted time from which on other clients go first
+BROKEN_COUNTS = 1.0  # seconds (ours) of wasted time that a client has at least when a job of it has broken off
 TOLERATED = 1.5  # seconds (ours) of wasted time without a hold: the client was stopped, or its host is busy
 HOLD_FACTOR = 4.0  # (ours) seconds of hold for each wasted second beyond that
 LONGEST_HOLD = 60.0  # seconds (ours)
 STALLED_EACH = 4  # (ours) connection attempts of one client that may stall at a time
 STALLED_PAUSE = 0.25  # seconds (ours) until a client with so many is looked at again
 MAXIMUM_ACCOUNTS = 10_000  # clients (ours) whose wasted time is remembered
+WITHIN, BEYOND, WASTEFUL = range(3)  # ranks of clients
 COUNTED = (CONNECTING, RESERVED, RUNNING)  # states of announcements
 
 
@@ -122,17 +124,26 @@ class ClientAccounts:
         if state == RESERVED:
             account.kept_waiting(now - account.reserved.pop(identity, now), now)
 
+    def broke(self, client: bytes, now: float) -> None:
+        """A job of this client broke off: others go first until it has done some, but it is not held for that."""
+        account = self._accounts.get(client)
+        if account is not None:
+            account.note(0.0, now)
+            account.wasted = max(account.wasted, BROKEN_COUNTS)
+
     def stall(self, client: bytes) -> None:
         """A connection attempt of this client does not get on."""
         self._accounts[client].stalled += 1
 
-    def comes_first(self, client: bytes) -> bool:
-        """Returns False if others that wait go before this client."""
+    def rank(self, client: bytes) -> int:
+        """Returns WITHIN, BEYOND or WASTEFUL: while several clients wait, those of the lowest rank go first."""
         account = self._accounts.get(client)
         if account is None:
-            return True
+            return WITHIN
+        if account.wasted >= NOTICED:
+            return WASTEFUL
         within = account.jobs < self.limits.jobs and account.places < self.limits.places
-        return within and account.wasted < NOTICED
+        return WITHIN if within else BEYOND
 
     def held_until(self, client: bytes, now: float) -> float:
         """Returns the time before which this client gets no place, even if nobody else waits."""

@@ -4,7 +4,7 @@ Contract: `Lottery.draw` takes one identity out; each has a chance of its weight
 Consecutive draws use points that are spread evenly (the golden section) instead of independent ones, so that the shares
 come out right over tens of draws and not only over thousands.  `ClientLottery` draws a client first, by the greatest
 weight of what it has waiting, and then one of its identities: a client gets no more turns by waiting more often.
-Clients for which `first` is false are drawn only if no other client waits.  Pure; `random` gives floats from 0 up to
+Only clients of the lowest `rank` that waits are drawn.  Pure; `random` gives floats from 0 up to
 but not 1.
 """
 
@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+RANKS = 3  # (ours) of clients
 GOLDEN_SECTION = 0.6180339887498949  # multiples of it, modulo 1, leave the most even gaps
 
 
@@ -40,9 +41,6 @@ class Lottery:
         tickets = self._tickets.setdefault(weight, [])
         self._places[identity] = (weight, len(tickets))
         tickets.append(identity)
-
-    def __contains__(self, identity: bytes) -> bool:
-        return identity in self._places
 
     def discard(self, identity: bytes) -> None:
         place = self._places.pop(identity, None)
@@ -81,15 +79,16 @@ class Lottery:
 class ClientLottery:
     """Waiting identities of several clients."""
 
-    __slots__ = ("_first", "_is_first", "_later", "_own", "_owner", "_random", "_weights")
+    __slots__ = ("_own", "_owner", "_placed", "_random", "_rank", "_ranks")
 
-    def __init__(self, random: Callable[[], float], is_first: Callable[[bytes], bool]) -> None:
+    def __init__(self, random: Callable[[], float], rank: Callable[[bytes], int]) -> None:
+        """`rank` returns a number from 0 up to but not RANKS."""
         self._random = random
-        self._is_first = is_first
-        self._first, self._later = Lottery(random), Lottery(random)  # of clients
+        self._rank = rank
+        self._ranks = [Lottery(random) for _ in range(RANKS)]  # of clients
         self._own: dict[bytes, Lottery] = {}  # by client
         self._owner: dict[bytes, bytes] = {}  # by identity
-        self._weights: dict[bytes, int] = {}  # by client, as it is in one of the two lotteries
+        self._placed: dict[bytes, tuple[int, int]] = {}  # rank and weight by client, as it takes part
 
     def __len__(self) -> int:
         return len(self._owner)
@@ -105,7 +104,7 @@ class ClientLottery:
             own = self._own[client] = Lottery(self._random)
         own.add(identity, weight)
         self._owner[identity] = client
-        if weight > self._weights.get(client, 0):
+        if client not in self._placed or weight > self._placed[client][1]:
             self._place(client, own.heaviest)
 
     def discard(self, identity: bytes) -> None:
@@ -116,29 +115,31 @@ class ClientLottery:
             heaviest = own.heaviest
             if not heaviest:
                 del self._own[client]
-            if heaviest != self._weights[client]:
+            if heaviest != self._placed[client][1]:
                 self._place(client, heaviest)
 
     def reconsider(self, client: bytes) -> None:
-        """Asks again if this client is among the first."""
-        if client in self._weights and (client in self._first) != self._is_first(client):
-            self._place(client, self._weights[client])
+        """Asks again for the rank of this client."""
+        placed = self._placed.get(client)
+        if placed is not None and placed[0] != self._rank(client):
+            self._place(client, placed[1])
 
     def draw(self) -> bytes:
         """Takes one out; raises `LookupError` if there is none."""
-        client = (self._first if len(self._first) else self._later).choose()
+        client = next((one for one in self._ranks if len(one)), self._ranks[0]).choose()
         identity = self._own[client].choose()
         self.discard(identity)
         return identity
 
     def _place(self, client: bytes, weight: int) -> None:
         """Lets the client take part with this weight; not at all with 0."""
-        self._first.discard(client)
-        self._later.discard(client)
-        self._weights.pop(client, None)
+        placed = self._placed.pop(client, None)
+        if placed is not None:
+            self._ranks[placed[0]].discard(client)
         if weight:
-            (self._first if self._is_first(client) else self._later).add(client, weight)
-            self._weights[client] = weight
+            rank = self._rank(client)
+            self._ranks[rank].add(client, weight)
+            self._placed[client] = (rank, weight)
 
 
 class Waiting:
@@ -146,9 +147,9 @@ class Waiting:
 
     __slots__ = ("_all", "_targeted")
 
-    def __init__(self, random: Callable[[], float], is_first: Callable[[bytes], bool] = lambda client: True) -> None:
-        self._all = ClientLottery(random, is_first)
-        self._targeted = ClientLottery(random, is_first)
+    def __init__(self, random: Callable[[], float], rank: Callable[[bytes], int] = lambda client: 0) -> None:
+        self._all = ClientLottery(random, rank)
+        self._targeted = ClientLottery(random, rank)
 
     def __len__(self) -> int:
         return len(self._all)
@@ -172,7 +173,7 @@ class Waiting:
         self._targeted.discard(identity)
 
     def reconsider(self, client: bytes) -> None:
-        """Asks again if this client is among the first."""
+        """Asks again for the rank of this client."""
         self._all.reconsider(client)
         self._targeted.reconsider(client)
 

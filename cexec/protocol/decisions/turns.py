@@ -40,7 +40,7 @@ class Turns:
         self._announcements = announcements
         self._reputation = reputation
         self._accounts = accounts
-        self._waiting = Waiting(random, accounts.comes_first)
+        self._waiting = Waiting(random, accounts.rank)
         self._postponed: dict[bytes, RememberedAnnouncement] = {}
 
     def __len__(self) -> int:

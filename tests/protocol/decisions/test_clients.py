@@ -12,7 +12,7 @@ import pytest
 from cexec.protocol.base.limits import GO_DEADLINE, MAXIMUM_WEIGHT
 from cexec.protocol.decisions import clients
 from cexec.protocol.decisions.bid import Bidder, Outcome
-from cexec.protocol.decisions.clients import ClientAccounts, ClientLimits
+from cexec.protocol.decisions.clients import BEYOND, WASTEFUL, WITHIN, ClientAccounts, ClientLimits
 from cexec.protocol.decisions.remembered import CONNECTING, RESERVED, RUNNING, Origin
 from tests.protocol.decisions.bidders import connects, identity, run
 
@@ -166,7 +166,7 @@ def test_jobs_and_time_make_good_what_a_client_has_wasted() -> None:
     for number in range(3):
         now = waste(machine, number, MODEST, now)
     held_until = machine.accounts.held_until(MODEST, now)
-    assert held_until > now and not machine.accounts.comes_first(MODEST)
+    assert held_until > now and machine.accounts.rank(MODEST) == WASTEFUL
     now = held_until
     for number in range(10, 17):
         announce(machine, number, MODEST, now)
@@ -174,8 +174,20 @@ def test_jobs_and_time_make_good_what_a_client_has_wasted() -> None:
         (who,) = connects(machine)
         run(machine, who, now)
         machine.finished(who, Outcome.SUCCEEDED, 0.1, now)
-    assert machine.accounts.comes_first(MODEST)
+    assert machine.accounts.rank(MODEST) == WITHIN
     assert machine.accounts.held_until(MODEST, now) <= now
+
+
+def test_a_client_whose_job_broke_off_goes_behind_the_others_until_it_has_done_some() -> None:
+    """One that resets its own jobs took half of the turns; but it is not held, because a network may have done it."""
+    machine = bidder(1, NO_LIMITS)
+    for number, outcome in enumerate((Outcome.BROKEN, Outcome.SUCCEEDED, Outcome.SUCCEEDED)):
+        announce(machine, number, GREEDY)
+        (who,) = connects(machine)
+        run(machine, who, 0.0)
+        machine.finished(who, outcome, 0.1, 0.0)
+        assert machine.accounts.rank(GREEDY) == (WITHIN if number == 2 else WASTEFUL)
+        assert machine.accounts.held_until(GREEDY, 0.0) <= 0.0
 
 
 def test_losing_races_is_no_waste() -> None:
@@ -186,7 +198,7 @@ def test_losing_races_is_no_waste() -> None:
         accounts.enter(MODEST, identity(number), RESERVED, now)
         now += 0.05
         accounts.leave(MODEST, identity(number), RESERVED, now)
-    assert accounts.comes_first(MODEST) and accounts.held_until(MODEST, now) <= now
+    assert accounts.rank(MODEST) == WITHIN and accounts.held_until(MODEST, now) <= now
 
 
 # accounts
@@ -213,7 +225,7 @@ def test_accounts_are_bounded_and_those_with_jobs_stay() -> None:
     assert len(accounts) <= clients.MAXIMUM_ACCOUNTS + 1
     limited = ClientLimits(jobs=1, places=1)
     accounts.limits = limited
-    assert not any(accounts.comes_first(b"busy %d" % number) for number in range(100))
+    assert all(accounts.rank(b"busy %d" % number) == BEYOND for number in range(100))
 
 
 @pytest.mark.parametrize(

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cexec.protocol.decisions.lottery import ClientLottery, Lottery, Waiting
+from cexec.protocol.decisions.lottery import RANKS, ClientLottery, Lottery, Waiting
 
 
 def ticket(number: int) -> bytes:
@@ -78,11 +78,11 @@ def test_those_that_are_targeted_are_drawn_by_themselves_or_among_all() -> None:
 
 
 @given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 5), st.sampled_from(["add", "discard", "draw", "turn"]))))
-def test_a_lottery_of_clients_gives_each_that_waits_once_and_those_first_that_come_first(
+def test_a_lottery_of_clients_gives_each_that_waits_once_and_those_of_the_lowest_rank_first(
     steps: list[tuple[int, int, str]],
 ) -> None:
-    later: set[bytes] = set()
-    lottery = ClientLottery(Random(1).random, lambda client: client not in later)
+    ranks: dict[bytes, int] = {}
+    lottery = ClientLottery(Random(1).random, lambda client: ranks.get(client, 0))
     waiting: dict[bytes, bytes] = {}
     for number, weight, what in steps:
         client = b"client %d" % (number % 4)
@@ -93,18 +93,17 @@ def test_a_lottery_of_clients_gives_each_that_waits_once_and_those_first_that_co
             lottery.discard(ticket(number))
             waiting.pop(ticket(number), None)
         elif what == "turn":
-            later ^= {client}
+            ranks[client] = weight % RANKS
             lottery.reconsider(client)
         elif what == "draw" and waiting:
-            first = set(waiting.values()) - later
-            drawn = waiting.pop(lottery.draw())
-            assert drawn in first or not first
+            lowest = min(ranks.get(one, 0) for one in waiting.values())
+            assert ranks.get(waiting.pop(lottery.draw()), 0) == lowest
         assert (len(lottery), lottery.clients) == (len(waiting), len(set(waiting.values())))
     assert {lottery.draw() for _ in range(len(waiting))} == set(waiting)
 
 
 def test_a_client_has_the_share_of_its_heaviest_ticket_however_many_it_has() -> None:
-    lottery = ClientLottery(Random(1).random, lambda client: True)
+    lottery = ClientLottery(Random(1).random, lambda client: 0)
     for number in range(100):
         lottery.add(ticket(number), b"many", 1)
     for number in range(100, 200):
@@ -115,7 +114,7 @@ def test_a_client_has_the_share_of_its_heaviest_ticket_however_many_it_has() -> 
 
 def test_of_one_client_the_heavier_tickets_are_drawn_more_often() -> None:
     """Several jobs of one user, with weights of their own."""
-    lottery = ClientLottery(Random(1).random, lambda client: True)
+    lottery = ClientLottery(Random(1).random, lambda client: 0)
     for number in range(200):
         lottery.add(ticket(number), b"one", 1 + 2 * (number % 2))
     drawn = [lottery.draw() for _ in range(40)]
