@@ -108,6 +108,7 @@ class Bidder:
             known.heard_again(now, extra_delay, new_way=new_way)
             if known.telling.lost(now) and self.competition.count <= FEW_COMPETITORS:
                 known.telling.repeat(self._words.next_queued(now))
+            self._words.ask_again(known, now)
             self._announcements.renew(known, expires)
             return
         if standing != Standing.PROVED and proves and self.unproved.nothing_left(identity):
