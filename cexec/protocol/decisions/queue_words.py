@@ -45,9 +45,10 @@ class QueueWords:
         announcement.ask(when)
 
     def ask_again(self, announcement: RememberedAnnouncement, now: float) -> None:
-        """A copy has come: a client of 0.1.0 that the quota had no word for may get one now."""
-        if announcement.standing != Standing.PROVED and not announcement.proves and announcement.telling.due == inf:
-            announcement.telling.due = self.next_queued(now)
+        """A copy has come: the next word to a client of 0.1.0 is due, which gets none without being heard again."""
+        telling = announcement.telling
+        if announcement.standing != Standing.PROVED and not announcement.proves and telling.due == inf:
+            telling.due = self.next_queued(now) if telling.last == inf else max(now, telling.last + QUEUED_INTERVAL)
 
     def tell(self, announcement: RememberedAnnouncement, now: float) -> Queued | Prove | None:
         """Returns the word that is due."""
@@ -59,6 +60,6 @@ class QueueWords:
             telling.due = inf
             return None
         self._unproved.told(announcement, now)
-        telling.told(now, inf if announcement.proves else QUEUED_INTERVAL)
+        telling.told(now, inf)
         asked = announcement.proves and (self._slots.free or announcement.standing == Standing.DOUBTED)
         return Prove(identity) if asked else Queued(identity)

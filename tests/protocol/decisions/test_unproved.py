@@ -207,6 +207,17 @@ def test_a_client_of_0_1_0_is_told_queued_and_gets_a_slot_without_a_proof() -> N
     assert events(machine) == [("Connect", HONEST)]
 
 
+def test_an_announcement_of_0_1_0_gets_no_further_word_unless_it_comes_again() -> None:
+    """A recorded one may say that it is wanted for an hour: it is sent once and would be answered 360 times."""
+    machine = occupied()
+    machine.consider(HONEST, 1, 3600.0, 1.0, standing=UNPROVED, source="10.0.0.66", proves=False)
+    words = [name for name, _ in events(machine)]
+    while (due := machine.next_timeout()) is not None and due < 3600.0:
+        machine.handle_timeout(due)
+        words += [name for name, _ in events(machine)]
+    assert words == ["Queued"]
+
+
 def test_a_client_of_0_1_0_whose_connections_fail_is_tried_again_out_of_the_quota() -> None:
     machine = bidder()
     tries = 0
