@@ -166,6 +166,18 @@ def test_a_client_whose_proved_way_is_gone_has_to_prove_itself_again() -> None:
     assert events(machine) == []
 
 
+@pytest.mark.parametrize("started", [False, True], ids=["reserved", "running"])
+def test_copies_and_proofs_that_come_late_take_no_slot_from_a_job(started: bool) -> None:
+    machine = bidder()
+    hear(machine, HONEST, 0.0)
+    assert machine.reserved(HONEST, 0.1)
+    if started:
+        machine.started(HONEST, 0.1)
+    assert hear(machine, HONEST, 1.0, DOUBTED) == []
+    machine.proved(HONEST, 2 * WANTED)
+    assert events(machine) == [] and slots_of(machine)[0] == 0
+
+
 def test_connections_that_lead_nowhere_stay_within_bounds() -> None:
     machine = bidder()
     connected = 0
