@@ -157,7 +157,7 @@ class Forwarder:
                 return
             if accepted is None:
                 return
-            entry.connections += 1
+            entry.connected(accepted[1][0])
             connection = RelayedConnection(entry, *accepted, self._buffers, self.addresses, now)
             self._connections[connection] = ()
             self._follow(connection, now)

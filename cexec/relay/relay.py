@@ -219,7 +219,7 @@ class Relay:
         data = rewrite(data, hops=min(max(0, header.hops - 1), self._rules.maximum_hops))
         if header.kind == datagram.ANSWER:
             if via is None:
-                self._send_back(data, header.about, side)
+                self._send_back(data, header.about, side, host)
         elif header.hops == 0:
             return
         elif header.kind == datagram.ANNOUNCEMENT:
@@ -231,10 +231,11 @@ class Relay:
         elif header.kind != datagram.PROOF or self._is_known(header, source):
             self._sides[1 - side].send(data)
 
-    def _send_back(self, answer: bytes, about: bytes, side: int) -> None:
+    def _send_back(self, answer: bytes, about: bytes, side: int, host: str) -> None:
         """Sends an answer the way by which its announcement came, however many hops it has left."""
         for entry in self._table.of(about):
             if entry.side != side and entry.passed_on:
+                self._sides[side].believe(host)
                 self._sides[entry.side].send_to(answer, entry.source, entry.via)
 
     # announcements
@@ -284,6 +285,7 @@ class Relay:
         other = self._sides[1 - entry.side]
         if entry.reply_port and not self._forwarder.listen(entry, now, loopback=other.loopback, ipv6=other.ipv6):
             return
+        self._note_workers(entry)
         other.send(rewrite(data, reply_port=entry.port))
         entry.move(PASSED_ON)
 
@@ -297,7 +299,13 @@ class Relay:
         self._forwarder.close_listener(entry)
         return entry.passed_on
 
+    def _note_workers(self, entry: RelayedAnnouncement) -> None:
+        """Tells the side of the workers which hosts are no inventions of multicast DNS."""
+        for host in entry.workers:
+            self._sides[1 - entry.side].believe(host)
+
     def _forget(self, entry: RelayedAnnouncement) -> None:
+        self._note_workers(entry)
         entry.pending = b""
         self._forwarder.close_listener(entry)
         self._table.remove(entry)

@@ -178,10 +178,11 @@ class Worker:
         if self._wakeup.fileno() in ready:
             self._read_signals(now)
         self._strays.handle_timeout(now)
-        self._jobs.hear(ready, now)
-        self._follow_bids(now)
-        if self._jobs.tell(now):
-            self._alert_clock.news(now)
+        with self._log.together():
+            self._jobs.hear(ready, now)
+            self._follow_bids(now)
+            if self._jobs.tell(now):
+                self._alert_clock.news(now)
         for offer in self._offers.advance(ready, now):
             self._give(offer, now)
         if self._stage is Stage.SERVING and not ready.isdisjoint(self._network.groups.filenos()):
@@ -204,6 +205,7 @@ class Worker:
     def close(self) -> None:
         """Sends the last job's alert, and closes everything."""
         for one in self._served:
+            one.alerts.expect(0)
             one.alerts.handle_timeout(monotonic())
         self._offers.close()
         self._network.announcer.close()
@@ -229,7 +231,7 @@ class Worker:
         now = monotonic()
         fds = (
             self._wakeup.fileno(),
-            *self._jobs.filenos(now), *heard, *self._load.filenos(), *self._network.announcer.filenos(),
+            *self._jobs.filenos(), *heard, *self._load.filenos(), *self._network.announcer.filenos(),
         )  # fmt: skip
         times = [
             now + longest,
@@ -238,7 +240,7 @@ class Worker:
             self._offers.next_timeout(),
             self._alert_clock.next_timeout(),
         ]
-        optional = (self._jobs.next_timeout(now), self._bidder.next_timeout() if serving else None,
+        optional = (self._jobs.next_timeout(), self._bidder.next_timeout() if serving else None,
                     self._strays.next_timeout())  # fmt: skip
         times += [time for time in optional if time is not None]
         masks = {**dict.fromkeys(fds, select.POLLIN), **self._offers.masks()}
@@ -278,6 +280,7 @@ class Worker:
         if admission.revoked(self._served[application].key.identity.certificate):
             self._log.event("revocations", reason="this worker's own certificate is revoked: clients will not take it")
         carried = self._jobs.announced()
+        self._heard.reconsider(application)
         for known in self._heard.waiting():
             if known.mac1 in carried or known.application != application:
                 continue
@@ -340,7 +343,7 @@ def _serve(
     """Makes what belongs to one application."""
     key, announcer = role.key, network.announcer
     answers = Answers(key=key, profile=profile, groups=network.groups, bidder=bidder, load=load, random=random)
-    presences = PresenceSender(key, answers.instance, profile.host, announcer)
+    presences = PresenceSender(key, answers.instance, profile.host, announcer, role.admission.revoked)
     alerts = AlertSender(
         key=key,
         instance=answers.instance,

@@ -48,6 +48,7 @@ class FakeSide:
         self.answered: list[tuple[bytes, tuple[str, int]]] = []
         self.replied: list[tuple[bytes, tuple[str, int]]] = []
         self.behind_routers: set[str] = set()
+        self.believed: set[str] = set()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
     def hear(self, now: float) -> list[tuple[bytes, tuple[str, int], socket.socket]]:
@@ -65,6 +66,9 @@ class FakeSide:
     def send_to(self, data: bytes, address: tuple[str, int], via: socket.socket) -> None:
         assert via is self._socket
         self.answered.append((data, address))
+
+    def believe(self, host: str) -> None:
+        self.believed.add(host)
 
     def take(self, data: bytes, source: tuple[str, int] = CLIENT) -> None:
         self.heard.append((data, source, self._socket))
@@ -255,12 +259,14 @@ def test_an_answer_goes_back_to_where_its_announcement_came_from(rig: MakeRig) -
     answer = encode_answer(APPLICATION.client.mac1_key, sealed.mac1, message, 0)  # far away: it has no hops left
     made.hear(answer, ("127.0.0.3", 3010), FAR, reply=True)
     assert made.sides[NEAR].answered == []  # not asked for
+    assert made.sides[FAR].believed == set()
     made.hear(sealed.datagram(0, 41_234, 8))
     made.hear(sealed.datagram(1, 41_234, 8), NEIGHBOUR)
     other = encode_answer(APPLICATION.client.mac1_key, sealed.mac1, seal_hello(
         opened.handshake(), APPLICATION.worker.identity, hello_of(APPLICATION.worker, purpose=QUEUED)), 0)  # fmt: skip
     made.hear(other, ("127.0.0.3", 3010), FAR, reply=True)
     assert made.sides[NEAR].answered == [(other, CLIENT), (other, NEIGHBOUR)]
+    assert len(made.sides[FAR].believed) == 1
     made.hear(other, ("127.0.0.3", 3010), FAR, reply=True)
     made.later(30)
     made.hear(other, ("127.0.0.3", 3010), FAR, reply=True)

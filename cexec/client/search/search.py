@@ -338,6 +338,7 @@ class Search:
                 if self._connections.has_another(candidate):
                     self._drop(candidate, "this worker has a connection already")
                     return None
+                self._announcer.answered(candidate.address[0])
                 self._race.offered(candidate.hello)
                 if self._proofs is not None:
                     self._proofs.settled(candidate.hello.instance)
@@ -401,6 +402,7 @@ class Search:
             self._check(answer.certificate)
         except CexecError:
             return
+        self._announcer.answered(source[0])
         if sealed is self._sealed:
             self._note_proof(answer, now)
         first = answer.instance not in self._race.answers

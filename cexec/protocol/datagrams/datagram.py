@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MAGIC = b"\xcexec"
 VERSION = 1
 KIND_AT = 5
+COUNTER = slice(8, 10)
 MAC1_START = 12
 INNER_START = 28
 MAC1_SIZE = INNER_START - MAC1_START
@@ -34,7 +35,7 @@ MAC1_SIZE = INNER_START - MAC1_START
 ANNOUNCEMENT = 1  # client to group: section 2.2
 CLAIM = 2  # client to group: section 2.3
 ANSWER = 3  # worker to one client: section 2.4
-FORWARDED = 4  # cservice to the others on its host, over loopback: section 2.5
+FORWARDED = 4  # cservice to the others on its host: section 2.5
 ALERT = 5  # worker or client to group: section 5
 ACKNOWLEDGEMENT = 6  # logger to worker: section 5
 PRESENCE = 7  # worker to group, HELLO and BYE: section 5

@@ -41,7 +41,6 @@ __all__ = ["Bidder", "Connect", "Forget", "Load", "Outcome", "Penalized", "Prove
 
 # All of these are (ours); docs/placement.md derives them and benchmarks/simulate_*.py measure them.
 STALL = 0.1  # seconds after which a connection attempt no longer keeps its slot from another
-FEW_COMPETITORS = 4  # up to so many answer at a time: with more, one that is lost is no loss
 LONGEST_WANTED = 3600.0  # seconds
 
 
@@ -106,7 +105,7 @@ class Bidder:
         if known is not None:
             self._stand(known, standing, source, now)
             known.heard_again(now, extra_delay, new_way=new_way)
-            if known.telling.lost(now) and self.competition.count <= FEW_COMPETITORS:
+            if known.telling.lost(now) and not self.competition.many:
                 known.telling.repeat(self._words.next_queued(now))
             self._words.ask_again(known, now)
             self._announcements.renew(known, expires)
@@ -123,7 +122,10 @@ class Bidder:
         delay = self._bid_delay(targeted, now) + extra_delay if self.slots.free else 0.0
         announcement.extra_delay = extra_delay
         announcement.timers.bid_at = now + delay
-        announcement.telling.due = now + SILENT if self.slots.free and delay < SILENT else self._words.next_queued(now)
+        if self.slots.free and delay < SILENT:
+            announcement.telling.due = now + SILENT
+        else:
+            announcement.telling.due = self._words.next_queued(now + self._hesitation(targeted))
         self._fire(announcement, now)
 
     def proved(self, identity: bytes, now: float) -> None:
@@ -303,6 +305,12 @@ class Bidder:
         return self._delay.seconds(
             now, targeted=targeted, competition=self.competition, reputation=self._reputation, slots=self.slots
         )
+
+    def _hesitation(self, targeted: bool) -> float:
+        """Seconds before a waiting client is told: of many workers, one mostly takes the job before that."""
+        if targeted or not self.competition.many:
+            return 0.0
+        return SILENT * (0.5 + self._random())
 
     def _fire(self, announcement: RememberedAnnouncement, now: float) -> None:
         """Do what is due for one announcement, and set its next timer."""

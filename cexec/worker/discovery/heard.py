@@ -136,6 +136,10 @@ class HeardAnnouncements:
         self._known.pop(known.mac1, None)
         _put(self._refused, known.mac1, known)
 
+    def reconsider(self, application: int) -> None:
+        """Forgets what was refused for one application, so that the next copy is judged anew."""
+        self._refused = {mac1: known for mac1, known in self._refused.items() if known.application != application}
+
     def forget(self, mac1: bytes, now: float, *, over: bool = True) -> None:
         """Drops it; if it is over, copies that still come are ignored."""
         self._known.pop(mac1, None)

@@ -67,6 +67,9 @@ class FakeAnnouncer:
     def browse(self) -> None:
         self.browses += 1
 
+    def answered(self, host: str) -> None:
+        pass
+
 
 class FakeListener:
     """The part of a `TcpListener` that a search uses.  `callers` wait to be accepted."""
