@@ -68,7 +68,8 @@ def worker(application: Application, made: Lab) -> Iterator[None]:
 
 def job(application: Application, host: Host) -> float:
     start = perf_counter()
-    ended = host.run(command("cexec", "-n", application.public), env=clean_environment(), capture_output=True)
+    argv = command("cexec", "-n", application.public)
+    ended = host.run(argv, env=clean_environment(), capture_output=True, timeout=120)
     return perf_counter() - start if ended.returncode == 0 else float("inf")
 
 
