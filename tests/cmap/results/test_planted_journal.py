@@ -146,7 +146,7 @@ def test_no_results_are_kept_where_another_user_leads_them(planted_as: str, shar
     else:
         (shared / "results").mkdir()
         give_away(shared / "results")
-    with pytest.raises(UsageError, match="it is a symbolic link|belongs to another user"):
+    with pytest.raises(UsageError, match=r"it is a symbolic link|belongs to another user"):
         make_results_directory(str(shared / "results"), None, lambda number: False, overwrite=False, advice="")
     own = str(shared / "own")
     for _ in range(2):
