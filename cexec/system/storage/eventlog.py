@@ -12,6 +12,8 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cexec.system.printable import printable
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from typing import TextIO
@@ -22,9 +24,7 @@ _QUOTED = frozenset(' "=')
 
 def escape(text: str) -> str:
     """`text` with everything unprintable as an escape, and quoted where it has spaces or quotes."""
-    plain = text
-    if not text.isprintable() or "\\" in text:
-        plain = "".join(c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in text)
+    plain = printable(text.replace("\\", "\\\\"))
     return json.dumps(plain, ensure_ascii=False) if not plain or not _QUOTED.isdisjoint(plain) else plain
 
 

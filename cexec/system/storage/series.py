@@ -13,6 +13,7 @@ import os
 
 from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.base.sodium import random_bytes
+from cexec.system.storage.own_files import open_own
 
 NUMBER_SIZE = 8  # bytes of the high-water mark after the series' id
 AHEAD = 16  # (ours) numbers that are reserved at a time where many are needed, so that not each one has to be written
@@ -57,7 +58,7 @@ class Series:
 
         try:
             os.makedirs(os.path.dirname(path), mode=0o700, exist_ok=True)
-            fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+            fd = open_own(path, os.O_RDWR | os.O_CREAT)
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             data = os.pread(fd, IDENTITY_SIZE + NUMBER_SIZE, 0)
             number = int.from_bytes(data[IDENTITY_SIZE:], "big")
