@@ -1,5 +1,5 @@
-# Targets: `make help`.  Variables: PYTHON, PYTEST_ARGS, ROWS, TABLE, RUNS, BENCH, MUTANTS, SEED, MODULES, TARGET,
-# SECONDS, PREFIX, DESTDIR.
+# Targets: `make help`.  Variables: PYTHON, PYTEST_ARGS, ROWS, TABLE, RUNS, JOBS, MINUTES, BENCH, MUTANTS, SEED, MODULES,
+# TARGET, SECONDS, PREFIX, DESTDIR.
 
 PYTHON = python3
 PREFIX = /usr/local
@@ -8,6 +8,8 @@ PYTEST_ARGS =
 ROWS =
 TABLE =
 RUNS = 5
+JOBS = 10000
+MINUTES = 20
 MUTANTS = 600
 SEED = 1
 MODULES =
@@ -29,6 +31,7 @@ help:
 	@echo 'make test       the tests, in a network namespace of their own; PYTEST_ARGS="-k race"'
 	@echo 'make campaign   the tests that take minutes each: full numbers; PYTEST_ARGS as above'
 	@echo 'make faults     the fault campaign; ROWS=regex chooses, TABLE=docs/reliability.md writes the results there'
+	@echo 'make soak       a farm in which everything fails in turn: at least JOBS=10000, MINUTES=20'
 	@echo 'make busy       the tests of networks and of cmap, beside two busy loops; RUNS=5 times, PYTEST_ARGS as above'
 	@echo 'make mutants    mutates the protocol, runs its tests: MUTANTS=600 of SEED=1, MODULES=session chooses'
 	@echo 'make fuzz       each parser under libFuzzer for SECONDS=10; TARGET=regex chooses'
@@ -60,6 +63,9 @@ campaign: $(STAMP) $(OLD)/made
 faults: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) unshare --mount --propagation private \
 		$(BIN)/python -m tests.faults --rows '$(ROWS)' $(if $(TABLE),--table $(TABLE))
+
+soak: $(STAMP)
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) $(BIN)/python -m tests.faults.soak --jobs $(JOBS) --minutes $(MINUTES)
 
 busy: $(STAMP) $(OLD)/made
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) tests/busy.sh $(BIN)/python $(RUNS) $(PYTEST_ARGS)
@@ -121,4 +127,4 @@ clean:
 	rm -rf $(VENV) $(OLD) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find cexec tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help test campaign faults busy mutants fuzz check man-lint demo bench install uninstall clean
+.PHONY: help test campaign faults soak busy mutants fuzz check man-lint demo bench install uninstall clean

@@ -1,9 +1,10 @@
 """A worker that the test plays: it can stop, die or misbehave at any step.
 
-Contract: `FakeWorker(application, play)` hears the announcements of an application on the loopback group and calls
-`play(connection)` for each of them, in a thread of its own, with a connection to the client on which nothing has been
-said; `serve` is a play that does nothing wrong.  `close()` raises what a play raised.  Clients and services of such a
-test have LOOPBACK in their environment, and the services SLOW to leave the first attempt to the fake.
+Contract: `FakeWorker(application, play)` hears the announcements of an application on the loopback group, or on another
+one, and calls `play(connection)` for each of them, in a thread of its own, with a connection to the client on which
+nothing has been said; `serve` is a play that does nothing wrong.  `close()` raises what a play raised.  Clients and
+services of such a test have LOOPBACK in their environment, and the services SLOW to leave the first attempt to the
+fake.
 """
 
 from __future__ import annotations
@@ -259,6 +260,7 @@ class FakeWorker:
         attempts: int | None = None,
         name: str = "fake",
         port: int = UDP_PORT,
+        group: str = LOOPBACK_GROUP,
     ) -> None:
         key = read_key(os.fspath(application.secret), (OwnerKey,), "")
         assert isinstance(key, OwnerKey)
@@ -270,7 +272,7 @@ class FakeWorker:
         self._plays: list[threading.Thread] = []
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._socket.bind((LOOPBACK_GROUP, port))
+        self._socket.bind((group, port))
         self._stopping, self._stop = socket.socketpair()
         self._thread = threading.Thread(target=self._listen, daemon=True)
         self._thread.start()

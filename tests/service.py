@@ -6,12 +6,14 @@ AssertionError when it leaves anything behind: a descriptor more than at its sta
 
 from __future__ import annotations
 
+import fcntl
 import os
 import subprocess
 import threading
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,11 +26,12 @@ from tests.lab import Host
 from tests.waiting import PATIENCE, comes_true
 
 MARK = "TEST_SERVICE_MARK"  # a job inherits it from its cservice, so its processes are found wherever they hide
+SMALLEST_PIPE = 4096  # bytes
 STOP_DEADLINE = 30.0  # seconds from SIGTERM to the end
 # All states of a program that has been stopped.  A shell that has just called vfork sleeps uninterruptibly until its
 # child, which is stopped, goes on.
 STOPPED = {psutil.STATUS_STOPPED, psutil.STATUS_DISK_SLEEP, psutil.STATUS_ZOMBIE}
-WAITING_DESCRIPTORS = 4  # of a process that waits for a job: the standard ones and its way to cservice
+WAITING_DESCRIPTORS = 5  # the standard ones, the way to cservice, and the memory for its reports
 QUIET_DEADLINE = (
     30.0  # seconds until the descriptors and processes of the last job are gone; N6 gives 5 to an idle machine
 )
@@ -96,6 +99,8 @@ class Service:
         self._lines: list[str] = []
         self._changed = threading.Condition()
         self._ended = False
+        self._may_read = threading.Event()
+        self._may_read.set()
         started_by = launcher or command("cservice")
         self.argv = argv = [*started_by, *options, os.fspath(application.secret), *program]
         changes = {**(environment or {}), MARK: self._mark}
@@ -189,13 +194,24 @@ class Service:
         return [process.pid for process in _marked(self._mark)]
 
     def _waits(self, process: psutil.Process) -> bool:
-        """Such a one has no connection, no record and no program: the standard descriptors and its way to cservice."""
+        """Such a one has no connection, no record and no program: its descriptors are WAITING_DESCRIPTORS."""
         try:
             supervisor = self.supervisor.pid
             waits = process.ppid() == supervisor and process.num_fds() == WAITING_DESCRIPTORS
             return process.pid == supervisor or waits
         except (psutil.Error, ValueError):
             return False  # it has ended meanwhile
+
+    @contextmanager
+    def unread(self) -> Iterator[None]:
+        """While it lasts nobody reads what cservice writes to stderr, and there is room for little."""
+        assert self.process.stderr is not None
+        fcntl.fcntl(self.process.stderr.fileno(), fcntl.F_SETPIPE_SZ, SMALLEST_PIPE)
+        self._may_read.clear()
+        try:
+            yield
+        finally:
+            self._may_read.set()
 
     def signal(self, number: int) -> None:
         self.process.send_signal(number)
@@ -256,6 +272,7 @@ class Service:
         assert self.process.stderr is not None
         with self.process.stderr as stream:
             for line in stream:
+                self._may_read.wait()
                 with self._changed:
                     self._lines.append(line.rstrip("\n"))
                     self._changed.notify_all()

@@ -14,7 +14,9 @@ from tests.needs import find_tool, require_tool
 
 COMMANDS = sorted(path.name for path in (ROOT / "bin").iterdir())
 PAGES = sorted((ROOT / "man").glob("*.[1-9]"))
-SECTIONS = ["NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "ENVIRONMENT", "EXIT STATUS", "EXAMPLES", "SEE ALSO"]
+SECTIONS = [
+    "NAME", "SYNOPSIS", "DESCRIPTION", "OPTIONS", "ENVIRONMENT", "EXIT STATUS", "EXAMPLES", "SECURITY", "SEE ALSO",
+]  # fmt: skip
 
 
 def test_there_are_commands_to_look_at() -> None:

@@ -10,20 +10,23 @@ import os
 import sys
 import time
 from functools import partial
+from time import monotonic
 from typing import TYPE_CHECKING
 
 import click
 
 from cexec import __version__
 from cexec.client.search.roster import Roster, WorkerRow
-from cexec.commands.common import print_error, printable, run_click
+from cexec.commands.common import print_error, run_click
 from cexec.commands.parameters import Parsed
 from cexec.errors import EXIT_TEMPORARY, CexecError, KeyFileError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.decisions.census import shown_names
+from cexec.system.printable import printable
 from cexec.system.storage.directories import config_directory
 from cexec.system.storage.keyfile import client_key_files, find_client_key, read_key
+from cexec.system.storage.revocations import Revocations, list_path
 from cexec.system.units import parse_duration, show_short_duration
 
 if TYPE_CHECKING:
@@ -60,7 +63,7 @@ def command(as_json: bool, watch: bool, interval: float, apps: tuple[str, ...]) 
     """
     keys = _named_keys(apps) if apps else _found_keys()
     roster = Roster(list(keys.values()), groups_from_environment(os.environ), udp_port_from_environment(os.environ))
-    view = View(roster, list(keys), list(keys.values()), as_json)
+    view = View(roster, list(keys), list(keys.values()), _lists(keys), as_json)
     try:
         if watch:
             roster.watch(view.changed, interval)
@@ -87,6 +90,15 @@ def main(argv: list[str] | None = None) -> int:
 def _named_keys(names: Iterable[str]) -> dict[str, ClientKey]:
     """The keys, by what the user calls them."""
     return _without_copies([(name, _read(find_client_key(name))) for name in names])
+
+
+def _lists(keys: dict[str, ClientKey]) -> list[Revocations]:
+    """Returns each key's list of revoked certificates; CEXEC_REVOKED names that of the first key."""
+    found = []
+    for index, (name, key) in enumerate(keys.items()):
+        path = list_path(find_client_key(name), {} if index else os.environ)
+        found.append(Revocations(path, key.authority_public))
+    return found
 
 
 def _found_keys() -> dict[str, ClientKey]:
@@ -126,8 +138,13 @@ def _without_copies(keys: list[tuple[str, ClientKey]]) -> dict[str, ClientKey]:
 class View:
     """Rows on standard output: a table, made anew when something changes, or lines of JSON."""
 
-    def __init__(self, roster: Roster, names: list[str], keys: list[ClientKey], as_json: bool) -> None:
+    def __init__(
+        self, roster: Roster, names: list[str], keys: list[ClientKey], lists: list[Revocations], as_json: bool
+    ) -> None:
+        """`lists`: those of revoked certificates, one for each key."""
         self._roster = roster
+        self._lists = lists
+        self._problems: set[str] = set()  # of the lists, which were told
         self._apps = [os.path.basename(name).removesuffix(".pub") for name in names]
         self._keys = keys
         self._json = as_json
@@ -146,6 +163,7 @@ class View:
 
     def show(self, *, now: bool) -> None:
         """The table, or all rows as JSON."""
+        self._read_lists()
         rows = self._sorted()
         if self._json:
             if now:
@@ -163,6 +181,20 @@ class View:
             f"no worker of {keys} answered; asked {', '.join(self._roster.sent_to) or 'nobody'}{failures}; "
             "is cservice running with this key, in the same group (CEXEC_GROUP)?",
         )
+
+    def _read_lists(self) -> None:
+        """Looks for new lists of revoked certificates, and tells on stderr once why one cannot be trusted."""
+        for one in self._lists:
+            self._stale |= one.refresh(monotonic())
+            if one.problem and one.problem not in self._problems:
+                self._problems.add(one.problem)
+                print_error("cps", f"{one.problem}; clients trust no worker until then")
+
+    def _health(self, row: WorkerRow) -> str:
+        certificate = row.answer.hello.certificate
+        if self._lists[row.key].revoked(certificate):
+            return f"certificate {certificate.serial} is revoked"
+        return row.answer.trouble or row.answer.hello.detail
 
     def _sorted(self) -> list[tuple[str, WorkerRow]]:
         """Rows with their names, which are unique in an application as far as addresses tell."""
@@ -187,7 +219,7 @@ class View:
         cells = [
             name, hello.instance[:SHOWN_INSTANCE].hex(), answer.address, str(hello.slots), str(hello.running),
             str(hello.waiting), f"{hello.load:.2f}", f"{hello.speed:.2f}", labels or "-", hello.version,
-            format_skew(answer.skew), show_short_duration(hello.uptime), answer.trouble or hello.detail or "-",
+            format_skew(answer.skew), show_short_duration(hello.uptime), self._health(row) or "-",
         ]  # fmt: skip
         app = [self._apps[row.key]] if len(self._keys) > 1 else []
         return [printable(cell) for cell in [*app, *cells]]
@@ -212,7 +244,7 @@ class View:
             "version": hello.version,
             "clock": round(answer.skew, 3),
             "uptime": hello.uptime,
-            "health": answer.trouble or hello.detail,
+            "health": self._health(row),
         }
 
     def _print(self, lines: list[str], *, clear: bool = False) -> None:

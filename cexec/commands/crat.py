@@ -7,8 +7,8 @@ directory and in the user's configuration directory, ~/.config/cexec.
 from __future__ import annotations
 
 import os
-import sys
 from time import monotonic
+from typing import TYPE_CHECKING
 
 import click
 
@@ -24,6 +24,10 @@ from cexec.protocol.base.keys import ClientKey
 from cexec.system.storage.directories import config_directory
 from cexec.system.storage.identity import identify
 from cexec.system.storage.keyfile import client_key_files, find_client_key, read_key
+from cexec.system.storage.revocations import Revocations, list_path
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 
 @click.command("crat", context_settings={"max_content_width": 100})
@@ -38,15 +42,17 @@ def command(as_json: bool, output: str | None, stats: bool, files: tuple[str, ..
     Without APP.pub: all *.pub in the current directory and in ~/.config/cexec.
     """
     paths = [find_client_key(name) for name in files] or _found()
-    keys, names = _read(paths, skip=not files)
+    applications = _read(paths, skip=not files)
     if output is not None:
         _refuse_key(output, paths)
     sink = LogOutput(output, as_json=as_json)
     groups = GroupSockets(groups_from_environment(os.environ), udp_port_from_environment(os.environ))
-    receiver = GroupReceiver(groups, [key.mac1_key for key in keys], monotonic(), keep_strangers=True)
-    applications = [LoggedApplication(name, key) for name, key in zip(names, keys, strict=True)]
+    receiver = GroupReceiver(groups, [one.key.mac1_key for one in applications], monotonic(), keep_strangers=True)
     logger = Logger(applications, groups=groups, receiver=receiver, output=sink, statistics=stats)
-    print_line(f"crat: logging {', '.join(names)}, listening on {groups.description()}")
+    for one in applications:
+        if one.revocations.problem:
+            print_line(f"crat: {one.revocations.problem}; alerts of revoked certificates may be logged until then")
+    print_line(f"crat: logging {', '.join(one.name for one in applications)}, listening on {groups.description()}")
     logger.run()
     return 0
 
@@ -71,21 +77,21 @@ def _refuse_key(output: str, paths: list[str]) -> None:
             raise UsageError(f"--output {output} is the key {path}; give another file")
 
 
-def _read(paths: list[str], *, skip: bool) -> tuple[list[ClientKey], list[str]]:
-    """Returns the keys and the names of their files; with `skip`, an unusable file is told and passed over."""
-    keys: list[ClientKey] = []
-    names: list[str] = []
+def _read(paths: list[str], *, skip: bool) -> list[LoggedApplication]:
+    """Returns each application once; with `skip`, an unusable file is told and passed over."""
+    found: list[LoggedApplication] = []
+    environ: Mapping[str, str] = os.environ  # where CEXEC_REVOKED can name the list of the first application
     for path in paths:
         try:
             key = read_key(path, (ClientKey,), "crat needs client keys (APP.pub)")
         except CexecError as error:
             if not skip:
                 raise
-            print(f"crat: {error}; not logged", file=sys.stderr)
+            print_line(f"crat: {error}; not logged")
             continue
-        if all(key.fingerprint != other.fingerprint for other in keys):
-            keys.append(key)
-            names.append(os.path.basename(path))
-    if not keys:
+        if all(key.fingerprint != other.key.fingerprint for other in found):
+            revocations, environ = Revocations(list_path(path, environ), key.authority_public), {}
+            found.append(LoggedApplication(os.path.basename(path), key, revocations))
+    if not found:
         raise UsageError("no usable client key was found")
-    return keys, names
+    return found

@@ -133,7 +133,7 @@ class Pump:
         self._flush()
         self.read_all = readable and self._receive(found)
         for stream, source in list(self.sources.items()):
-            self._read_source(stream, source, found)
+            self._read_source(stream, source, found, IN)
         self._flush()
 
     def _step(self, timeout: float | None, found: list[Event | Trouble]) -> None:
@@ -141,16 +141,16 @@ class Pump:
         # Frames may be complete already: they came in one segment with the handshake, or the last step raised.
         self._take_frames(found)
         self._flush()
-        ready = self._wait(0.0 if found else timeout)
+        ready = {} if found else self._wait(timeout)
         self.ready = {fd for fd in self._watched if fd in ready}
-        self.read_all = True
+        self.read_all = not found  # else nobody has looked
         if ready.get(self._fd, 0) & ~OUT:  # readable, or an error or a hang-up that recv will name
             self.read_all = self._receive(found)
         if self._pending:
             self._write_sinks(ready, found)
         for stream, source in list(self.sources.items()):
             if source.fd < 0 or source.fd in ready:
-                self._read_source(stream, source, found)
+                self._read_source(stream, source, found, ready.get(source.fd, IN))
         if self.read_all and now >= self.session.next_timeout():
             self.session.handle_timeout(now)
         self._flush()
@@ -348,8 +348,11 @@ class Pump:
 
     # from the sources to the connection
 
-    def _read_source(self, stream: int, source: Source, found: list[Event | Trouble]) -> None:
-        """Sends the bytes of a source until it has none, or credit or buffers have run out."""
+    def _read_source(self, stream: int, source: Source, found: list[Event | Trouble], mask: int) -> None:
+        """Sends the bytes of a source until it has none, or credit or buffers have run out.  `mask`: of poll."""
+        if not mask & (IN | select.POLLERR) and source.ends_with_hangup:
+            self._end_source(stream, source, found)
+            return
         while self._may_read(stream):
             few = source.few
             buffer = memoryview(bytearray(FEW)) if few else self.records.data_buffer()
@@ -366,11 +369,7 @@ class Pump:
                 return
             if not size:
                 if size == 0:
-                    if source.hung_up:
-                        self.close_sink(stream)  # before the end: so the peer tells a hang-up from a half-close
-                    self.session.end(stream)
-                    self.close_source(stream)
-                    found.append(Event(frames.END, stream=stream))
+                    self._end_source(stream, source, found)
                 return
             head = self.session.data_head(stream, size)
             if few:
@@ -382,6 +381,13 @@ class Pump:
             self._send()  # after each record, so that the kernel sends it while we read the next one
             if size < len(buffer) and not few:
                 return  # the source is empty for now: another read would only say so
+
+    def _end_source(self, stream: int, source: Source, found: list[Event | Trouble]) -> None:
+        if source.hung_up:
+            self.close_sink(stream)  # before the end: so the peer tells a hang-up from a half-close
+        self.session.end(stream)
+        self.close_source(stream)
+        found.append(Event(frames.END, stream=stream))
 
     def _flush(self) -> None:
         self._send()

@@ -14,6 +14,7 @@ import pytest
 from cexec.client.search.roster import Roster, WorkerRow
 from cexec.commands.cps import View, format_skew, format_table
 from cexec.protocol.decisions.census import Answer
+from cexec.system.storage.revocations import Revocations
 from tests.conftest import StartService
 from tests.environment import command, local_environment
 from tests.protocol.wires import APPLICATION, hello_of
@@ -212,7 +213,8 @@ def test_what_a_worker_says_cannot_move_the_cursor(capsys: pytest.CaptureFixture
     said = hello_of(APPLICATION.worker, detail="bad\x1b[2J\nhealth", attributes={"la\x1bbel": "v"}, version="1\r")
     roster = Roster([APPLICATION.client], [], 3010)
     roster.rows = {said.instance: WorkerRow(0, Answer(said, "10.0.0.1", 0.0, ""))}
-    view = View(roster, ["app.pub"], [APPLICATION.client], as_json=False)
+    lists = [Revocations(None, APPLICATION.client.authority_public)]
+    view = View(roster, ["app.pub"], [APPLICATION.client], lists, as_json=False)
     view.show(now=True)
     output = capsys.readouterr().out
     assert "\x1b" not in output and "\r" not in output and output.count("\n") == 2

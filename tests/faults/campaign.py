@@ -15,7 +15,8 @@ from pathlib import Path
 from tests.faults.checker import check
 from tests.faults.recovery import Recovery, find_successes, recovery
 from tests.faults.rows import Row
-from tests.faults.scene import PATIENCE, Footprint, Scene
+from tests.faults.scene import PATIENCE, Scene
+from tests.faults.worker import Footprint
 from tests.waiting import comes_true
 
 BEFORE = 2  # successes of each lane before the first fault

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.faults.records import Ended, Left, Signalled, Start, Submitted, read_all, whole_lines
+from tests.faults.records import LOGGERS, Ended, Left, Signalled, Start, Submitted, read_all, whole_lines
 
 CLOSING = ("completed", "gave up", "vanished")
 
@@ -68,7 +68,11 @@ class Evidence:
 
 
 def gather(directory: Path) -> Evidence:
-    closings, complaints, gaps = _logged(directory / "crat.log")
+    closings: list[Closing] = []
+    complaints: set[str] = set()
+    gaps: dict[str, int] = {}
+    for logger in LOGGERS:
+        _read_log(directory / logger / "crat.log", closings, complaints, gaps)
     return Evidence(
         directory,
         read_all(directory, Submitted),
@@ -93,10 +97,8 @@ def _served(logs: Path) -> Iterator[tuple[str, str]]:
                 yield fields["job"], path.name.partition(".")[0]
 
 
-def _logged(path: Path) -> tuple[list[Closing], set[str], dict[str, int]]:
-    closings: list[Closing] = []
-    complaints: set[str] = set()
-    gaps: dict[str, int] = {}
+def _read_log(path: Path, closings: list[Closing], complaints: set[str], gaps: dict[str, int]) -> None:
+    """Adds what one logger tells."""
     for line in whole_lines(path.read_text()) if path.exists() else ():
         event = json.loads(line)
         text = event["event"]
@@ -107,7 +109,6 @@ def _logged(path: Path) -> tuple[list[Closing], set[str], dict[str, int]]:
             complaints.add(event["job"])
         elif any(f" {word} " in text for word in CLOSING):
             closings.append(Closing(event["job"], event.get("status")))
-    return closings, complaints, gaps
 
 
 def _joblog(path: Path) -> Iterator[JoblogRow]:

@@ -2,7 +2,7 @@
 
 Contract: `with BadCable(lab, host) as cable:` puts frame_damage.py between the host and its first network, where it
 passes everything on until `set(...)` says otherwise.  `BadRelay(host)` is tamper.py on a host with two networks; it
-damages nothing until `damage(...)` is called.
+damages nothing until `damage(...)` is called.  `Script` is any such helper.
 """
 
 from __future__ import annotations
@@ -10,12 +10,15 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
+from tests.environment import clean_environment
 from tests.lab import Host, Lab
 
 HERE = Path(__file__).parent
+SWEEP_TRIES = 3
 
 
 class BadCable:
@@ -52,25 +55,54 @@ class BadCable:
         self._process.stdin.flush()
 
 
-class BadRelay:
-    """It is ended by `kill`, as a `Proxy` is."""
+class Script:
+    """A script of this directory on a host, which obeys orders: lines of JSON, each answered by a line."""
 
-    def __init__(self, host: Host) -> None:
-        near, far = (f"10.77.{network}.255" for network in host.networks)
-        argv = [sys.executable, str(HERE / "tamper.py"), near, far]
-        self._process = host.popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
-        self._expect("ready\n")
+    def __init__(self, host: Host, name: str, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
+        argv = [sys.executable, str(HERE / name), *arguments]
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._process = host.popen(argv, env=clean_environment(environment), **pipes)
+        self.expect("ready")
 
-    def damage(self, what: str, direction: str, at: int) -> None:
-        """Returns when it has happened."""
+    def order(self, **words: object) -> None:
         assert self._process.stdin is not None
-        self._process.stdin.write(json.dumps({"what": what, "direction": direction, "at": at}) + "\n")
+        self._process.stdin.write(json.dumps(words) + "\n")
         self._process.stdin.flush()
-        self._expect("damaged\n")
+
+    def answer(self) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        assert line, "the script has ended"
+        return str(line.rstrip("\n"))
+
+    def expect(self, line: str) -> None:
+        answer = self.answer()
+        assert answer == line, answer
+
+    def count(self, **words: object) -> int:
+        """Gives the order; the number of things that were done, when they are."""
+        self.order(**words)
+        return int(self.answer())
 
     def kill(self) -> None:
         self._process.kill()
         self._process.communicate()
 
-    def _expect(self, line: str) -> None:
-        assert self._process.stdout is not None and self._process.stdout.readline() == line
+
+class BadRelay(Script):
+    """It is ended by `kill`, as a `Proxy` is."""
+
+    def __init__(self, host: Host) -> None:
+        super().__init__(host, "tamper.py", *(f"10.77.{network}.255" for network in host.networks))
+
+    def damage(self, what: str, direction: str, at: int) -> None:
+        """Returns when it has happened."""
+        self.order(what=what, direction=direction, at=at)
+        self.expect("damaged")
+
+    def sweep(self, what: str, direction: str, places: Iterable[int]) -> int:
+        """Damages one connection at each place, several at the same time; how many had so many bytes."""
+        ordered = list(places)
+        for place in ordered:
+            self.order(what=what, direction=direction, at=place, tries=SWEEP_TRIES)
+        return [self.answer() for _ in ordered].count("damaged")

@@ -12,7 +12,7 @@ import random
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, Any
@@ -38,6 +38,7 @@ class Plan:
     piped: int = 1  # lanes of small jobs whose output is a pipe
     bulk: tuple[int, ...] = (payloads.HUGE, payloads.LARGE)  # bytes of the jobs of the one lane of large jobs, in turn
     tasks: int = 8  # of a run of cmap, of which there is one after the other
+    at_once: int = 2  # tasks of a run that run at the same time
     everywhere: bool = True  # a lane of `cexec --all`
     others: tuple[Callable[[Lane], None], ...] = ()  # lanes of a row's own
     options: tuple[str, ...] = ()  # of cexec
@@ -52,13 +53,15 @@ class Shape:
     kind: str = CAT
     status: int = 0
     pause: float = 0  # seconds for which the program says nothing first
+    act: str = ""  # what else the program does, one of the ACTS of program.py
 
 
 class Lane:
     """One client after the other."""
 
-    def __init__(self, load: Load, name: str, submit: Callable[[Lane], None]) -> None:
+    def __init__(self, load: Load, name: str, submit: Callable[[Lane], None], deadline: float = DEADLINE) -> None:
         self.name = name
+        self.deadline = deadline
         self.load = load
         self.process: subprocess.Popen[Any] | None = None
         self.job = ""
@@ -74,7 +77,7 @@ class Lane:
     def finish(self, process: subprocess.Popen[Any], job: str, output: Callable[[], None] | None = None) -> None:
         """Waits for the end of the client of `job`; `output` takes what comes through its pipe meanwhile."""
         self.job, self.process = job, process
-        timer = threading.Timer(DEADLINE, process.kill)
+        timer = threading.Timer(self.deadline, process.kill)
         timer.start()
         try:
             if output is not None:
@@ -96,6 +99,12 @@ class Lane:
         if self.thread.is_alive() and self.process is not None:
             self.process.kill()
             self.thread.join()
+
+    def submit_once(self) -> None:
+        try:
+            self._submit(self)
+        except BaseException as error:
+            self.load.errors.append(error)
 
     def _run(self) -> None:
         try:
@@ -185,10 +194,12 @@ class Load:
             Submitted(job, way, shape.kind, shape.size, shape.status, time.time(), lane=lane, **more),
         )
 
-    def cexec(self, job: str, shape: Shape, *options: str) -> list[str]:
+    def cexec(self, job: str, shape: Shape, *options: str, key: Path | None = None) -> list[str]:
         peers = [f"ID={job}", f"KIND={shape.kind}", f"SIZE={shape.size}", f"STATUS={shape.status}"]
         peers += [f"PAUSE={shape.pause}"] if shape.pause else []
-        return command("cexec", *self.plan.options, *options, self.application.public, *peers)
+        peers += [f"ACT={shape.act}"] if shape.act else []
+        own = () if "--all" in options else self.plan.options
+        return command("cexec", *own, *options, key or self.application.public, *peers)
 
     def make_table(self, lane: str, run: str, tasks: int) -> None:
         """The tasks of a run of `cmap`."""
@@ -205,7 +216,7 @@ class Load:
         peers = [word for name in names for word in ("--peer", f"{name.upper()}={{{name}}}")]
         return command(
             "cmap", self.application.public, "--params", f"runs/{run}.csv", "--stdin", "in/{id}", "--stdout", results,
-            "--stderr", "/dev/null", "--joblog", joblog, "-j", "2", *peers, *options,
+            "--stderr", "/dev/null", "--joblog", joblog, "-j", str(self.plan.at_once), *peers, *options,
         )  # fmt: skip
 
     def popen(
@@ -223,12 +234,20 @@ def submit_bulk(lane: Lane, size: int) -> None:
     submit_to_file(lane, Shape(size))
 
 
-def submit_to_file(lane: Lane, shape: Shape) -> None:
-    """`cexec < in > out`: whatever is written can be taken back."""
+def submit_to_file(
+    lane: Lane,
+    shape: Shape,
+    key: Path | None = None,
+    options: Sequence[str] = (),
+    launcher: Sequence[str] = (),
+    variables: Mapping[str, str] | None = None,
+) -> None:
+    """`cexec < in > out`: whatever is written can be taken back.  `launcher` is a command before it."""
     load, job = lane.load, lane.new_id()
     load.submit(lane.name, job, CEXEC, shape)
     with (load.directory / "in" / job).open("rb") as source, (load.directory / "out" / job).open("wb") as target:
-        process = load.popen(load.cexec(job, shape), stdin=source, stdout=target)
+        argv = [*launcher, *load.cexec(job, shape, *options, key=key)]
+        process = load.popen(argv, variables, stdin=source, stdout=target)
     lane.finish(process, job)
 
 

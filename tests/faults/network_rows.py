@@ -6,7 +6,7 @@ import sys
 
 from tests.faults.link import BadCable
 from tests.faults.load import Plan
-from tests.faults.rows import NETWORK, row
+from tests.faults.rows import CONNECTION, DATAGRAM, NETWORK, row
 from tests.faults.scene import Scene
 from tests.lab import Host
 
@@ -57,13 +57,20 @@ def damage_with_good_checksums(scene: Scene) -> None:
     lasting(scene, forge=0.01)
 
 
-@row("connections reset", NETWORK, "all connections of all hosts are reset at one moment, three times", quick=True)
+@row("connections reset", NETWORK, "all connections of all hosts are reset at one moment, three times", quick=True,
+     kind=CONNECTION)  # fmt: skip
 def connections_reset(scene: Scene) -> None:
     for _ in range(3):
         scene.work()
-        with scene.fault():
-            for host in scene.lab.hosts:
-                host.run(["ss", "-K", "state", "established"], capture_output=True, check=True)
+        with scene.fault(0) as fault:
+            fault.count = reset_all(scene)
+
+
+def reset_all(scene: Scene) -> int:
+    """Resets all connections of all hosts; how many ends of one were there."""
+    command = ["ss", "-H", "-t", "-K", "state", "established"]
+    ended = [host.run(command, capture_output=True, check=True, text=True).stdout for host in scene.lab.hosts]
+    return max(sum(len(text.splitlines()) for text in ended), 1)
 
 
 @row("connections refused", NETWORK, "for 3 s the client's host answers every packet of TCP with a reset")
@@ -149,7 +156,7 @@ for number in range(int(sys.argv[1])):
 """
 
 
-@row("flood", NETWORK, "a burst of 5,000 datagrams of garbage, then 10,000 a second for 5 s")
+@row("flood", NETWORK, "a burst of 5,000 datagrams of garbage, then 10,000 a second for 5 s", kind=DATAGRAM)
 def flood(scene: Scene) -> None:
     stranger = scene.lab.host(scene.layout.logger)
     for count, pause in ((5_000, 0.0), (50_000, 0.01)):

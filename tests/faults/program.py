@@ -1,7 +1,8 @@
 """The program that the workers of the campaign offer.  It runs alone: `python -S program.py`, without cexec.
 
 Contract: it first appends a `Start` of records.py to the file $FAULTS_STARTS, unless $PEER_ID is empty.  With
-$PEER_PAUSE it then says nothing for so many seconds.  Then it does what $PEER_KIND says with its standard input.
+$PEER_PAUSE it then says nothing for so many seconds, and with $PEER_ACT it does one of ACTS.  Then it does what
+$PEER_KIND says with its standard input.
 If a file POINT is in the directory $FAULTS_POINTS and the job has at least LARGE bytes of input, the first such job
 takes the file and stands still at that point of its life until it is killed.  That it has come there is told by the
 file `reached-POINT`, which contains the worker's name.
@@ -12,6 +13,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import signal
 import sys
 import time
 
@@ -19,12 +21,16 @@ LARGE = 5_000_000  # bytes of input: more than all windows and pipes on the way
 PART = 1_000_000  # bytes of an input or output that are its middle
 INPUT, OUTPUT, EXITED = "in the input", "in the output", "exited"  # the points
 POINTS = (INPUT, OUTPUT, EXITED)
+BOMB = 300  # processes
+HELD = 2.0  # seconds
 
 
 def main() -> int:
     _tell_start()
     time.sleep(float(os.environ.get("PEER_PAUSE", "0")))
     kind = os.environ["PEER_KIND"]
+    if act := os.environ.get("PEER_ACT"):
+        ACTS[act]()
     point = _claim() if int(os.environ["PEER_SIZE"]) >= LARGE else ""
     if kind == "cat":
         _cat(point)
@@ -35,6 +41,49 @@ def main() -> int:
             pass
         return int(os.environ["PEER_STATUS"])
     return 0
+
+
+def _bomb() -> None:
+    """Processes that stay, in sessions of their own, until they are killed."""
+    for _ in range(BOMB):
+        if os.fork() == 0:
+            os.setsid()
+            for fd in range(3):
+                os.close(fd)
+            time.sleep(300)
+            os._exit(0)
+
+
+def _hold() -> None:
+    """A grandchild holds standard output for a while, so the job is not over before."""
+    if os.fork() == 0:
+        os.setsid()
+        if os.fork() == 0:
+            time.sleep(HELD)
+        os._exit(0)
+    os.wait()
+
+
+def _kill() -> None:
+    """What carries the job is killed, and this process with it."""
+    os.kill(os.getppid(), signal.SIGKILL)
+    time.sleep(300)
+
+
+def _escape() -> None:
+    """The same, and a process stays that has no environment and a session of its own."""
+    if os.fork() == 0:
+        os.setsid()
+        os.execve("/bin/sleep", ["sleep", "300"], {})
+    _kill()
+
+
+def _third() -> None:
+    """Something is written to descriptor 3, which fails at the client."""
+    os.write(3, b"x" * 100)
+
+
+ACTS = {"bomb": _bomb, "hold": _hold, "kill": _kill, "escape": _escape, "third": _third}
 
 
 def _tell_start() -> None:

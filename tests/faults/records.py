@@ -13,7 +13,7 @@ machine's clock, which all hosts of a `Lab` share.
 | `signalled` | the load | `Signalled` for each client that was sent a signal on purpose |
 | `starts` | the program | `Start` for each run of the program; no part of cexec writes here |
 | `logs/NAME.K` | the campaign | the lines that worker NAME wrote to stderr, in its K-th life |
-| `crat.log` | `crat --json` | the loggers' account |
+| `crat.log`, `second/crat.log` | `crat --json` | the account of each logger |
 | `runs/RUN.joblog` | `cmap` | the joblog of one run of `cmap` |
 | `left` | the campaign | `Left` for each process or file that was there when all had ended |
 | `faults` | the campaign | `Fault` for each fault; read by no check, only to measure recovery |
@@ -30,6 +30,7 @@ from typing import Any, TypeVar
 
 CEXEC, ALL, CMAP = "cexec", "all", "cmap"  # how a job was submitted
 CAT, SUM, EXIT = "cat", "sha256sum", "exit"  # what the program does with its input
+LOGGERS = (".", "second")  # the directories of their logs
 _lock = threading.Lock()
 
 

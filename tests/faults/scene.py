@@ -10,37 +10,36 @@ from __future__ import annotations
 
 import os
 import signal
-import sys
 import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Self
+from typing import Self, TypeVar
 
 import psutil
 
 from tests.environment import ROOT, clean_environment, command
 from tests.faults.evidence import Evidence, gather
-from tests.faults.link import BadRelay
+from tests.faults.link import BadRelay, Script
 from tests.faults.load import Load, Plan
-from tests.faults.records import Ended, Fault, Left, Signalled, append, read_all
+from tests.faults.records import LOGGERS, Ended, Fault, Left, Signalled, append, read_all
 from tests.faults.recovery import recovery
+from tests.faults.worker import MARK, Worker
 from tests.lab import Host, Lab
 from tests.loggers import Crat
 from tests.relaying import Proxy
-from tests.service import Application, Service
+from tests.service import Application
 from tests.waiting import comes_true, wait_until
 
-MARK = "FAULTS_MARK"  # everything that a worker starts inherits it
+Hired = TypeVar("Hired", Proxy, Script)
+
 SLOTS = 4
 PATIENCE = 120.0  # seconds in which a job must end and a fault must show
 LOG_PATIENCE = 80.0  # seconds: a logger waits for a minute before it tells of a gap, or of a client that vanished
 TRACEBACK = "Traceback (most recent call last)"
 QUIET = 10.0  # seconds in which a worker puts away what its last jobs have left
-DOOMED = ROOT / "tests" / "faults" / "doomed.py"
-PROGRAM = ROOT / "tests" / "faults" / "program.py"
 
 
 @dataclass(frozen=True)
@@ -52,91 +51,19 @@ class Layout:
     workers: tuple[int, ...] = (2, 3, 4)
     relays: tuple[int, ...] = ()
     bad_relay: int = 0  # the host of a `BadRelay`
+    stranger: int = 0  # the host of a neighbour that has, or has not, a key
     nat: int = 0  # the host that hides its first network from the second, and passes announcements on to host 1
     logger: int = 9
+    second_logger: int = 0
     slots: int = SLOTS
     worker_environment: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass
-class Footprint:
-    """Descriptors and bytes of memory of one cservice."""
+class Tally:
+    """How many faults there were."""
 
-    descriptors: int
-    memory: int
-
-
-class Worker:
-    """One host's cservice, which may be killed and started again."""
-
-    def __init__(self, scene: Scene, host: Host, options: Sequence[str] = ()) -> None:
-        self.name = f"w{host.number}"
-        self.host = host
-        self.lives = 0
-        self.footprint: Footprint | None = None
-        self._scene = scene
-        self._options = options
-        self.service = self.start()
-
-    def start(self, doom: str = "") -> Service:
-        """A new life; `doom` is the point of doomed.py at which it will kill itself."""
-        scene = self._scene
-        self.lives += 1
-        runtime = scene.directory / "runtime" / self.name
-        for name in ("run", "tmp"):
-            (runtime / name).mkdir(parents=True, exist_ok=True)
-        environment = {
-            **scene.layout.worker_environment,
-            MARK: scene.mark,
-            "FAULTS_WORKER": self.name,
-            "FAULTS_STARTS": os.fspath(scene.directory / "starts"),
-            "FAULTS_POINTS": os.fspath(scene.points),
-            "XDG_RUNTIME_DIR": os.fspath(runtime / "run"),
-            "XDG_STATE_HOME": os.fspath(scene.directory / "state" / self.name),
-            "TMPDIR": os.fspath(runtime / "tmp"),
-        }
-        options = ["-j", str(scene.layout.slots), "--name", self.name, "--speed", "1", *self._options]
-        launcher = [sys.executable, os.fspath(DOOMED), doom] if doom else None
-        self.service = Service(
-            scene.application,
-            [sys.executable, "-S", os.fspath(PROGRAM)],
-            options,
-            self.host,
-            environment,
-            launcher=launcher,
-        )
-        return self.service
-
-    def processes(self) -> list[psutil.Process]:
-        """Those of cservice, not those of programs."""
-        found = []
-        for pid in self.service.pids():
-            try:
-                process = psutil.Process(pid)
-                if os.fspath(PROGRAM) not in process.cmdline()[:3]:
-                    found.append(process)
-            except psutil.Error:
-                continue  # it has ended meanwhile
-        return found
-
-    def kill(self) -> None:
-        """SIGKILL of cservice and its job processes, not of programs, which the next life has to find."""
-        for process in self.processes():
-            try:
-                process.kill()
-            except psutil.NoSuchProcess:
-                continue  # it has ended with cservice
-        self.service.process.wait()
-        self.keep_log()
-
-    def keep_log(self) -> None:
-        logs = self._scene.directory / "logs"
-        logs.mkdir(exist_ok=True)
-        (logs / f"{self.name}.{self.lives}").write_text("".join(line + "\n" for line in self.service.lines))
-
-    def measure(self) -> Footprint:
-        process = psutil.Process(self.service.pid)
-        return Footprint(process.num_fds(), process.memory_info().rss)
+    count: int
 
 
 class Scene:
@@ -153,7 +80,8 @@ class Scene:
         self.workers: list[Worker] = []
         self.relays: list[Proxy] = []
         self.bad_relay: BadRelay | None = None
-        self._logger: Crat | None = None
+        self._helpers: list[Proxy | Script] = []
+        self.loggers: list[Crat] = []
         self._plan = plan
         self._worker_options = worker_options
 
@@ -165,7 +93,7 @@ class Scene:
                 make_nat(self.lab.host(layout.nat), self.lab.host(1))
             self.client = self.lab.host(layout.client)
             self.load = Load(self.directory, self.application, self.client, self._plan)
-            self._logger = Crat(self.directory, "--json", self.application.public, host=self.lab.host(layout.logger))
+            self.loggers += [self.logger(number) for number in range(1 + (layout.second_logger > 0))]
             self.bad_relay = BadRelay(self.lab.host(layout.bad_relay)) if layout.bad_relay else None
             self.relays += [self.relay(number) for number in layout.relays]
             self.workers += [Worker(self, self.lab.host(number), self._worker_options) for number in layout.workers]
@@ -181,19 +109,33 @@ class Scene:
         finally:
             self.lab.close()
 
-    def relay(self, number: int) -> Proxy:
-        """Starts a cproxy between the two networks of a host."""
+    def logger(self, number: int) -> Crat:
+        """Starts a logger, the first or the second; it adds to what it has written before."""
+        directory = self.directory / LOGGERS[number]
+        directory.mkdir(exist_ok=True)
+        host = self.lab.host((self.layout.logger, self.layout.second_logger)[number])
+        return Crat(directory, "--json", self.application.public, host=host)
+
+    def relay(self, number: int, *, back: bool = False) -> Proxy:
+        """Starts a cproxy from the first network of a host to the second, or back."""
         host = self.lab.host(number)
-        return Proxy(host, host.address, f"10.77.{host.networks[1]}.255")
+        near, far = host.networks[:2][:: -1 if back else 1]
+        return Proxy(host, host.address_on(near), f"10.77.{far}.255")
+
+    def hires(self, helper: Hired) -> Hired:
+        """Ends this helper with the scene."""
+        self._helpers.append(helper)
+        return helper
 
     # what injectors use
 
     @contextmanager
-    def fault(self, count: int = 1) -> Iterator[None]:
-        """The fault lasts as long as the block; it counts as `count` of them."""
+    def fault(self, count: int = 1) -> Iterator[Tally]:
+        """The fault lasts as long as the block; it counts as `count` of them, or as many as the tally has then."""
+        tally = Tally(count)
         begin = time.time()
-        yield
-        append(self.directory, Fault(begin, time.time(), count))
+        yield tally
+        append(self.directory, Fault(begin, time.time(), tally.count))
 
     @property
     def recovered(self) -> bool:
@@ -285,12 +227,13 @@ class Scene:
             append(self.directory, *map(Left, left))
         for process in marked(self.mark):
             process.kill()
-        for relay in (*self.relays, self.bad_relay):
-            if relay is not None:
-                relay.kill()
-        if self._logger is not None:
-            self._logger.process.terminate()
-            self._logger.process.wait()
+        for helper in (*self.relays, *self._helpers):
+            helper.kill()
+        if self.bad_relay is not None:
+            self.bad_relay.kill()
+        for logger in self.loggers:
+            logger.process.terminate()
+            logger.process.wait()
 
 
 def make_nat(host: Host, inside: Host) -> None:

@@ -6,17 +6,23 @@ those of the others; rows stand in the order of `all_rows()`.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from tests.faults.campaign import Result
-from tests.faults.rows import Row, all_rows
+from tests.faults.rows import CONNECTION, DATAGRAM, DISCRETE, DISK, HOST, OFFSET, PROCESS, Row, all_rows
 
 BEGIN, END = "<!-- make faults: begin -->", "<!-- make faults: end -->"
 HEAD = (
     "group", "fault", "jobs", "injected", "lost", "doubled", "corrupted", "false success", "unaccounted", "orphans",
     "recovery (usual), s", "descriptors", "memory, MB",
 )  # fmt: skip
+
+INJECTED = 3  # its place in HEAD
+NAMES = {
+    PROCESS: "of processes", CONNECTION: "of connections", HOST: "of hosts and links", DISK: "of disks",
+    OFFSET: "at single bytes of a connection",
+}  # fmt: skip
 
 
 def cells(row: Row, result: Result) -> list[str]:
@@ -43,7 +49,7 @@ def summary(rows: Sequence[Row], results: Sequence[Result]) -> list[str]:
         seconds = "   never" if found is None else f"{found.seconds:8.1f} ({found.usual:.1f})"
         loud = "  <<<<<< HARM" if result.harm else ""
         lines.append(f"{row.group + ': ' + row.name:44} {result.jobs:5} {result.injected:5} {counts}  {seconds}{loud}")
-    return lines
+    return [*lines, "", *totals({row.name: result.injected for row, result in zip(rows, results, strict=True)})]
 
 
 def update_page(page: Path, rows: Sequence[Row], results: Sequence[Result]) -> None:
@@ -58,4 +64,14 @@ def update_page(page: Path, rows: Sequence[Row], results: Sequence[Result]) -> N
     lines.update({row.name: markdown(row, result) for row, result in zip(rows, results, strict=True)})
     head = ["| " + " | ".join(HEAD) + " |", "|" + "---|" * len(HEAD)]
     body = [lines[one.name] for one in all_rows() if one.name in lines]
-    page.write_text(before + BEGIN + "\n" + "\n".join([*head, *body]) + "\n" + END + after)
+    counted = {one.name: int(lines[one.name].split(" | ")[INJECTED]) for one in all_rows() if one.name in lines}
+    page.write_text(before + BEGIN + "\n" + "\n".join([*head, *body, "", *totals(counted)]) + "\n" + END + after)
+
+
+def totals(counted: Mapping[str, int]) -> list[str]:
+    """Sums of the faults by what they hit, from the number of each row."""
+    sums = dict.fromkeys((*DISCRETE, DATAGRAM), 0)
+    for one in all_rows():
+        sums[one.hits] += counted.get(one.name, 0)
+    told = ", ".join(f"{sums[kind]:,} {name}" for kind, name in NAMES.items())
+    return [f"{sum(sums[kind] for kind in DISCRETE):,} discrete faults: {told}.", f"And {sums[DATAGRAM]:,} datagrams."]

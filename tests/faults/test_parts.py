@@ -12,8 +12,10 @@ from tests.environment import ROOT
 from tests.faults.frame_damage import ETHERNET, corrupted, forged, updated
 from tests.faults.records import CAT, CEXEC, CMAP, Ended, Fault, Submitted, append, read_all
 from tests.faults.recovery import Recovery, recovery
-from tests.faults.rows import GOAL, all_rows
-from tests.faults.table import BEGIN, END
+from tests.faults.rows import CONNECTION, DATAGRAM, DISK, GOAL, HOST, OFFSET, PROCESS, all_rows
+from tests.faults.soak import State
+from tests.faults.stranger import packet
+from tests.faults.table import BEGIN, END, totals
 
 TCP, UDP = 6, 17
 
@@ -123,14 +125,38 @@ def test_a_record_that_was_cut_short_is_none(tmp_path: Path) -> None:
     assert [one.id for one in read_all(tmp_path, Ended)] == ["a"]
 
 
-def test_every_row_stands_in_the_table_of_the_page() -> None:
+def test_each_line_of_the_table_is_that_of_a_row_and_they_are_in_order() -> None:
     page = (ROOT / "docs" / "reliability.md").read_text()
     lines = page.partition(BEGIN)[2].partition(END)[0].splitlines()
     told = [found[1] for line in lines if (found := re.match(r"\| \w+ \| ([^|:]+): ", line))]
-    assert told == [one.name for one in all_rows()]
+    assert told == [one.name for one in all_rows() if one.name in told]
     assert len(told) > 40
 
 
 def test_rows_that_need_longer_than_the_goal_say_why() -> None:
     assert all(bool(one.reason) == (one.limit > GOAL) for one in all_rows())
     assert any(one.quick for one in all_rows())
+
+
+def test_faults_are_summed_by_what_they_hit() -> None:
+    counted = {"killed after GO": 3, "flood": 5_000, "cut": 16, "connections reset": 1_200}
+    assert totals(counted) == [
+        "1,219 discrete faults: 3 of processes, 1,200 of connections, 0 of hosts and links, 0 of disks, "
+        "16 at single bytes of a connection.",
+        "And 5,000 datagrams.",
+    ]
+    assert {one.hits for one in all_rows()} == {PROCESS, CONNECTION, HOST, DISK, OFFSET, DATAGRAM}
+
+
+def test_what_has_grown() -> None:
+    before = State(10, 3, 50_000_000)
+    assert not State(10, 3, 60_000_000).grown(before) and not State(12, 3, 50_000_000).grown(before, spare=2)
+    for more in (State(11, 3, 50_000_000), State(10, 4, 50_000_000), State(10, 3, 80_000_000)):
+        assert more.grown(before)
+
+
+def test_a_packet_with_an_invented_source_is_one_of_udp() -> None:
+    made = packet("10.77.0.2", 40_000, "10.77.0.255", b"datagram")
+    assert made[:1] == b"\x45" and len(made) == int.from_bytes(made[2:4], "big")
+    assert made[9] == UDP and made[12:20] == bytes([10, 77, 0, 2, 10, 77, 0, 255])
+    assert made[20:28] == struct.pack("!HHHH", 40_000, 3010, 16, 0) and made[28:] == b"datagram"

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import resource
 import signal
+from collections.abc import Mapping, Sequence
 
 import psutil
 
 from tests.faults import doomed, program
 from tests.faults.load import Plan
 from tests.faults.rows import WORKER, row
-from tests.faults.scene import Scene, Worker
-from tests.waiting import wait_until
+from tests.faults.scene import Scene
+from tests.faults.worker import Worker
+from tests.waiting import PATIENCE, wait_until
 
 KILLS = 3
 SMALL_PLAN = Plan(bulk=(5_000_000,))
@@ -32,12 +34,14 @@ def kill_at_points_of_cservice(scene: Scene, point: str) -> None:
         worker.start()
 
 
-def restart(worker: Worker, doom: str = "") -> None:
+def restart(
+    worker: Worker, doom: str = "", launcher: Sequence[str] = (), environment: Mapping[str, str] | None = None
+) -> None:
     """As its owner does: the running jobs end first."""
     worker.service.signal(signal.SIGTERM)
     worker.service.wait()
     worker.keep_log()
-    worker.start(doom)
+    worker.start(doom, launcher, environment)
 
 
 @row("killed before the handshake", WORKER, "SIGKILL of cservice when it is connected and has said nothing")
@@ -83,11 +87,23 @@ def killed_before_exit(scene: Scene) -> None:
 def job_process_killed(scene: Scene) -> None:
     for _ in range(2 * KILLS):
         scene.work()
-        worker = max(scene.workers, key=lambda one: len(one.processes()))
-        children = [process for process in worker.processes() if process.pid != worker.service.pid]
-        with scene.fault(len(children)):
-            for process in children:
-                process.kill()
+        worker = max(scene.workers, key=lambda one: len(one.job_processes()))
+        with scene.fault(0) as fault:
+            fault.count = worker.kill_job_processes()
+
+
+@row(
+    "supervisor killed", WORKER, "SIGKILL of the process that forks job processes: cservice ends, and is started again"
+)
+def supervisor_killed(scene: Scene) -> None:
+    for number in range(KILLS):
+        scene.work()
+        worker = scene.workers[number % len(scene.workers)]
+        with scene.fault():
+            worker.service.supervisor.kill()
+            assert worker.service.process.wait(PATIENCE) == 111
+            worker.keep_log()
+        worker.start()
 
 
 @row("stopped for 30 s", WORKER, "SIGSTOP of a worker with all its processes for 30 s; its output comes late")

@@ -15,6 +15,7 @@ from pathlib import Path
 from cexec.cmap.results.journal import NEW, Journal
 from cexec.protocol.base import keys, sodium
 from cexec.protocol.base.certificate import ROLE_CLIENT, Certificate
+from cexec.protocol.base.revocation import RevocationList, encode_list
 from cexec.protocol.base.wire import Writer
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import Ending, Exit, Go, Refusal, Stream
@@ -23,6 +24,18 @@ from cexec.protocol.datagrams import alert, datagram, forwarded, presence
 from cexec.protocol.datagrams.alert import Acknowledgement, Alert
 from cexec.protocol.datagrams.announcement import CENSUS, SealedAnnouncement
 from cexec.protocol.datagrams.hello import QUEUED, encode_answer, seal_hello
+from cexec.protocol.datagrams.joining import (
+    ELEMENT_SIZE,
+    Ask,
+    Done,
+    Found,
+    GiverProof,
+    JoinMessage,
+    Piece,
+    Seek,
+    TakerProof,
+    encode_message,
+)
 from cexec.protocol.datagrams.presence import Presence
 from cexec.protocol.datagrams.requirements import Requirements
 from cexec.worker.jobs import reports
@@ -234,9 +247,29 @@ def _texts() -> dict[str, list[bytes]]:
     }
 
 
+def _owners() -> dict[str, list[bytes]]:
+    owner, session, element = APPLICATION.owner, bytes(range(16)), b"A" * ELEMENT_SIZE
+    revoked = RevocationList(owner.authority_public, owner.fingerprint, 7, {1: "default", 99: "?"})
+    text = encode_list(revoked, owner.authority_seed).encode()
+    messages: list[JoinMessage] = [
+        Seek(session, 47, element), Found(session, element), TakerProof(session, bytes(32)),
+        GiverProof(session, bytes(32), 3), Ask(session, 1, bytes(32)), Piece(session, 1, b"data"),
+        Done(session, bytes(32)),
+    ]  # fmt: skip
+    datagrams = [encode_message(message) for message in messages]
+    return {
+        "revocation_list": [text, b"cexec-revoked: 1\n"],
+        "signed_revocation_list": [text.rpartition(b"signature")[0]],
+        "record_of_issues": [b"# c\nissued client laptop 77 5 -\nissued worker box 78 5 6\nrevoked 77 1 9\nrevoked 7"],
+        "joining_code": [b"47-acid-badge", b" 1 ACID acid\n", b"0-acid-acid"],
+        "joining_datagram": datagrams,
+        "joining_exchange": [piece(*(one[6:7] + one[23:] for one in datagrams)), piece(*datagrams)],
+    }
+
+
 def seeds() -> dict[str, list[bytes]]:
     """Returns the inputs of each target."""
-    return {**_protocol(), **_files(), **_system(), **_texts()}
+    return {**_protocol(), **_files(), **_system(), **_texts(), **_owners()}
 
 
 def main() -> None:

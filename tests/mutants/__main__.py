@@ -2,7 +2,7 @@
 
     --mutants N     so many of them, 600 by default; 0 for all
     --seed N        which ones, 1 by default
-    --modules TEXT  only of modules whose name contains it
+    --modules TEXT  only those of the sample whose module contains this regular expression
     --killed FILE   does not run those that the file names, and adds those that are killed now: to go on with a run, or
                     to run the survivors again after tests were added
     --list          names them
@@ -14,6 +14,7 @@ was killed or is explained in explained.py, 1 if one survived, 100 if there was 
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import time
 from collections import Counter
@@ -59,7 +60,7 @@ def main() -> int:
     options = parser.parse_args()
     chosen = sample(options.modules, options.mutants, options.seed)
     if not chosen:
-        print(f"mutants: there is none in a module {options.modules!r}", file=sys.stderr)
+        print(f"mutants: the sample has none in a module {options.modules!r}", file=sys.stderr)
         return 100
     if options.list:
         print("\n".join(f"line {mutant.line}: {mutant}" for mutant in chosen))
@@ -74,10 +75,23 @@ def main() -> int:
 
 
 def sample(modules: str, count: int, seed: int) -> list[Mutant]:
-    """Returns `count` mutants, or all if it is 0; fewer of a seed are the first of the more."""
-    found = [mutant for module in MIRRORS if modules in module for mutant in mutants_of(module, source_of(module)[1])]
-    Random(seed).shuffle(found)
-    return found[: count or None]
+    """Returns `count` mutants of all modules, or all if it is 0, without those of modules that are not asked for.
+
+    Each module has the share of the sample that it has of all mutants.  Which ones follows from the seed and this
+    module alone, so a change elsewhere does not draw others.
+    """
+    found = {module: mutants_of(module, source_of(module)[1]) for module in MIRRORS}
+    total = sum(map(len, found.values()))
+    drawn: list[tuple[float, Mutant]] = []
+    passed = 0  # mutants of the modules so far, by which a share is rounded so that the sum is exact
+    for module, mutants in found.items():
+        Random(f"{seed} {module}").shuffle(mutants)
+        wanted = min(count or total, total)
+        share = wanted * (passed + len(mutants)) // total - wanted * passed // total
+        passed += len(mutants)
+        drawn += [(place / share, mutant) for place, mutant in enumerate(mutants[:share])]
+    drawn.sort(key=lambda pair: pair[0])  # so that a run that is interrupted has seen something of each module
+    return [mutant for _, mutant in drawn if re.search(modules, mutant.module)]
 
 
 def run(chosen: list[Mutant], score: Score, file: Path | None) -> None:

@@ -13,7 +13,13 @@ _OURS = "a number that is ours to choose; the tests take it from the code"
 _TYPE = "the name of a type: only mypy, and the modules that import it, can see that it is gone"
 _ROOM = "more room than is needed; less would be seen"
 
+_SAME = "it means the same"
+
 EXPLAINED: dict[str, str] = {
+    f"{CONNECTION}.channel: len(received) > 4 -> len(received) >= 4 in: "
+    "if received[:4] == OPENING[:4] and len(received) > 4 and received[4] != VERSION:": (
+        f"{_SAME}: four bytes that begin like an opening do not differ from it"
+    ),
     f"{BASE}.wire: Bytes = bytes | bytearray | memoryview -> pass in: Bytes = bytes | bytearray | memoryview": _TYPE,
     f"{CONNECTION}.records: 2 -> 3 in: SEND_BUFFERS = 2  # (ours) one is filled while the kernel takes the other": (
         _OURS

@@ -40,7 +40,7 @@ MIRRORS: dict[str, tuple[str, ...]] = {
     "cexec.protocol.connection.session": (*SESSIONS,),
     "cexec.protocol.connection.channel": (
         f"{CONNECTION}/test_channel.py", f"{CONNECTION}/test_channel_machine.py", RECORDED_SESSIONS,
-        f"{CONNECTION}/test_damage.py", DOCUMENT, ATTACKS,
+        f"{CONNECTION}/test_packed_records.py", f"{CONNECTION}/test_damage.py", DOCUMENT, ATTACKS,
     ),
     "cexec.protocol.connection.records": (
         f"{CONNECTION}/test_records.py", f"{CONNECTION}/test_packed_records.py",

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.mutants.__main__ import sample
 from tests.mutants.explained import EXPLAINED
 from tests.mutants.known import EQUIVALENT, KNOWN
 from tests.mutants.modules import MIRRORS
@@ -54,6 +55,17 @@ def test_each_mutant_is_the_source_with_one_change() -> None:
     assert str(changed) == "m: 3 -> 4 in: def f(a: int, b: int = 3) -> int:"
     exec(compiled(changed, SAMPLE, "m.py"), names)
     assert names["f"].__defaults__ == (4,) and names["TABLE"] == {"x": (1, 2)}  # type: ignore[attr-defined]
+
+
+def test_a_sample_has_as_many_as_were_asked_for_and_fewer_of_a_module_are_the_first_of_the_more() -> None:
+    many, few = sample("", 60, 1), sample("", 30, 1)
+    assert (len(many), len(few)) == (60, 30) and len(set(many)) == 60
+    for module in MIRRORS:
+        drawn = [mutant for mutant in many if mutant.module == module]
+        assert [mutant for mutant in few if mutant.module == module] == drawn[: sum(m.module == module for m in few)]
+    only = sample(r"\.(wire|keys)$", 60, 1)
+    assert only == [mutant for mutant in many if mutant.module.endswith((".wire", ".keys"))]
+    assert sample("", 60, 2) != many
 
 
 def test_modules_and_their_tests_exist() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,14 @@ def job(holder: Holder, *options: str, host: Host | None = None) -> subprocess.C
     return holder.run("-n", *options, host=host, environment=holder.settings(SOON))
 
 
-def start_job(holder: Holder, *options: str, host: Host | None = None) -> subprocess.Popen[str]:
+def start_job(holder: Holder, *options: str, host: Host | None = None, patience: str = "3") -> subprocess.Popen[str]:
+    """`patience`: seconds that it waits for a worker; 0 for ever."""
     argv = command("cexec", "-n", *options, holder.public)
+    settings = holder.settings({"CEXEC_TIMEOUT_ACCEPT": patience})
     pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     if host is not None:
-        return host.popen(argv, env=clean_environment(holder.settings(SOON)), **pipes)
-    return subprocess.Popen(argv, env=local_environment(holder.settings(SOON)), **pipes)  # type: ignore[call-overload, no-any-return]
+        return host.popen(argv, env=clean_environment(settings), **pipes)
+    return subprocess.Popen(argv, env=local_environment(settings), **pipes)  # type: ignore[call-overload, no-any-return]
 
 
 def line_of(process: subprocess.Popen[str]) -> str:
@@ -193,6 +196,23 @@ def test_a_list_that_was_seen_and_is_missing_refuses_everybody_until_it_is_back(
     assert job(phone).stdout == b"phone\n"
 
 
+def test_a_client_that_was_refused_for_want_of_a_list_is_served_when_it_is_back(
+    service: StartService, authority: Authority
+) -> None:
+    """Regression: the worker remembered the refusal, and the client waited until it gave up."""
+    box, phone = authority.worker("box"), authority.client("phone")
+    authority.revoke("default")
+    authority.deliver(box)
+    worker = serve(service, box, *TELL)
+    box.list.unlink()
+    worker.wait_for("app.revoked is missing, and list 1 was seen before")
+    waiting = start_job(phone, patience="0")
+    worker.wait_for(" refused ")
+    authority.deliver(box)
+    output, errors = waiting.communicate(timeout=PATIENCE)
+    assert (waiting.returncode, output) == (0, "phone\n"), errors
+
+
 def test_a_worker_that_starts_without_its_list_says_so_and_refuses_everybody(
     service: StartService, authority: Authority
 ) -> None:
@@ -268,6 +288,46 @@ def test_cmap_gives_no_task_to_a_revoked_worker(service: StartService, authority
         argv, env=local_environment(phone.environment), capture_output=True, text=True, timeout=PATIENCE
     )
     assert (ended.returncode, ended.stdout) == (0, "tower\n" * 5), ended.stderr
+
+
+def cps(holder: Holder) -> subprocess.CompletedProcess[str]:
+    argv = command("cps", "--json", holder.public)
+    environment = local_environment(holder.environment)
+    return subprocess.run(argv, env=environment, capture_output=True, text=True, timeout=PATIENCE)
+
+
+def test_cps_marks_a_revoked_worker_and_says_that_no_list_is_trusted(
+    service: StartService, authority: Authority
+) -> None:
+    box, tower, phone = authority.worker("box"), authority.worker("tower"), authority.client("phone")
+    for holder in (box, tower):
+        serve(service, holder, "true")
+    authority.revoke("box")
+    authority.deliver(phone)
+    ended = cps(phone)
+    health = {row["name"]: row["health"] for row in map(json.loads, ended.stdout.splitlines())}
+    assert health == {"box": f"certificate {box.serial} is revoked", "tower": "ok"}
+    phone.list.unlink()
+    missing = cps(phone)
+    assert "is missing, and list 1 was seen before; copy it from its owner again; clients trust no" in missing.stderr
+    assert missing.returncode == 0 and len(missing.stdout.splitlines()) == 2
+
+
+def test_a_logger_does_not_believe_a_revoked_worker(
+    service: StartService, authority: Authority, tmp_path: Path
+) -> None:
+    """The client that has no list yet still takes its jobs there."""
+    box, phone, watcher = authority.worker("box"), authority.client("phone"), authority.client("watcher")
+    serve(service, box, "true")
+    authority.revoke("box")
+    authority.deliver(watcher)
+    logger = Crat(tmp_path, watcher.public, environment=watcher.environment)
+    try:
+        assert job(phone).returncode == 0
+        logger.wait_for(f" revoked=box serial={box.serial}")
+        assert not [line for line in logger.lines() if "completed" in line]
+    finally:
+        logger.close()
 
 
 def test_a_revoked_worker_does_not_start(authority: Authority) -> None:

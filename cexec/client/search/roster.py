@@ -133,12 +133,14 @@ class Roster:
             said = open_presence(self._keys[key], inner)
         except ProtocolError:
             return
+        known = self.rows.get(said.instance)
+        if known is not None and said.certificate.public_key != known.answer.hello.certificate.public_key:
+            return  # another worker speaks in its name
         if not self._followed.news(said):
             return
         if said.purpose == BYE:
             self._remove(said.instance)
             return
-        known = self.rows.get(said.instance)
         if known is not None and said.clock <= known.answer.hello.clock:
             return  # an old HELLO: by the worker's own clock, its answer is newer
         self._greeted.add(said.instance)

@@ -77,6 +77,10 @@ class Rivals:
             self._words[rival] = (clock, -inf)
         self._claims.pop(job, None)
 
+    def knows(self, rival: bytes, job: bytes) -> bool:
+        """Returns True if what is said of this rival or of this job can change anything here."""
+        return rival in self._words or job in self._claims
+
     def took_a_job(self, job: bytes, now: float) -> None:
         """Notes the claim of a job that this worker did not win."""
         while self._claims and now - next(iter(self._claims.values())) >= CLAIM_LIFETIME:

@@ -52,6 +52,11 @@ class Source:
         return size
 
     @property
+    def ends_with_hangup(self) -> bool:
+        """True for the pipe of a program: once poll reports a hang-up and no bytes, there will be none."""
+        return False
+
+    @property
     def hung_up(self) -> bool:
         """At the end: whether the other side reads no more either, where there are two directions."""
         return False

@@ -16,7 +16,10 @@ from cexec.protocol.datagrams import presence
 from cexec.protocol.datagrams.presence import BYE, HELLO, Followed, Presence
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from cexec.net.announcer import Announcer
+    from cexec.protocol.base.certificate import Certificate
     from cexec.protocol.base.keys import WorkerKey
     from cexec.protocol.datagrams.datagram import Datagram
 
@@ -27,7 +30,16 @@ NEVER = float("inf")
 class PresenceSender:
     """The statements of one worker, and its ear for those of others."""
 
-    def __init__(self, key: WorkerKey, instance: bytes, host: str, announcer: Announcer) -> None:
+    def __init__(
+        self,
+        key: WorkerKey,
+        instance: bytes,
+        host: str,
+        announcer: Announcer,
+        revoked: Callable[[Certificate], bool] = lambda certificate: False,
+    ) -> None:
+        """Statements whose certificate is `revoked` do not count."""
+        self._revoked = revoked
         self._key = key
         self._instance = instance
         self._host = host
@@ -68,6 +80,8 @@ class PresenceSender:
         try:
             said = presence.open_presence(self._key, parsed.inner)
         except ProtocolError:
+            return None
+        if self._revoked(said.certificate):
             return None
         return said if said.instance != self._instance and self._followed.news(said) else None
 

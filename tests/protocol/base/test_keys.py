@@ -38,6 +38,7 @@ ALL_KINDS: dict[str, Key] = {
     "client of input": OwnerKey.from_standard_input([b"abc"]).client_key(),
     "relay of input": OwnerKey.from_standard_input([b"abc"]).relay_key(),
 }
+Issue = Callable[..., ClientKey | WorkerKey]
 every_kind = pytest.mark.parametrize("key", ALL_KINDS.values(), ids=ALL_KINDS.keys())
 
 AUTHORITY = b"\x01" * 32
@@ -114,6 +115,23 @@ def test_each_worker_key_has_an_identity_of_its_own() -> None:
     assert one.identity.signing_seed != two.identity.signing_seed
     assert one.identity.certificate.serial != two.identity.certificate.serial
     assert one.worker_secret == two.worker_secret
+
+
+@pytest.mark.parametrize(("issue", "role"), [(OWNER.issue_client, ROLE_CLIENT), (OWNER.issue_worker, ROLE_WORKER)])
+def test_an_issued_key_has_the_name_the_serial_and_the_end_that_it_was_given(issue: Issue, role: str) -> None:
+    key = issue("box", 77, 5000)
+    certificate = key.identity.certificate
+    certificate.check(OWNER.authority_public, role, 4000.0)
+    assert (certificate.name, certificate.serial) == ("box", 77)
+    assert (certificate.not_before, certificate.not_after) == (None, 5000)
+    assert (key.worker_public, key.psk) == (OWNER.client_key().worker_public, OWNER.psk)
+    assert issue("box", 77).identity.certificate.not_after is None
+    assert issue("box", 77).identity.signing_seed != key.identity.signing_seed
+
+
+def test_messages_call_each_kind_by_a_name_of_its_own() -> None:
+    names = {kind: ALL_KINDS[kind].description for kind in ("owner", "client", "worker", "relay")}
+    assert names == {"owner": "private key", "client": "client key", "worker": "worker key", "relay": "relay key"}
 
 
 @pytest.mark.parametrize(
@@ -250,6 +268,13 @@ def test_civil_dates_are_the_gregorian_calendars(moment: datetime.datetime) -> N
     seconds = (moment - datetime.datetime(1970, 1, 1)) // datetime.timedelta(seconds=1)
     assert civil_date(seconds) == moment.strftime("%Y").zfill(4) + moment.strftime("-%m-%d")
     assert civil_date(seconds, minutes=True).endswith(moment.strftime("-%d %H:%M UTC"))
+
+
+def test_each_day_of_400_years_has_its_name() -> None:
+    """The calendar repeats after them."""
+    first = datetime.date(1970, 1, 1).toordinal()
+    for day in range(146_097):
+        assert civil_date(day * 86_400) == datetime.date.fromordinal(first + day).isoformat()
 
 
 def test_the_farthest_date_has_a_name() -> None:

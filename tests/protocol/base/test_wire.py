@@ -106,9 +106,20 @@ def test_padding_reads_back_and_is_all_zero() -> None:
             reader.zeros()
 
 
+def test_padding_of_any_other_byte_is_refused() -> None:
+    for value in range(1, 256):
+        with pytest.raises(ProtocolError, match="padding"):
+            Reader(bytes([value, 0, value])).zeros()
+
+
 def test_padding_to_nothing_leaves_the_message_as_it_is() -> None:
     assert Writer().u16(7).padded(0) == b"\0\x07"
     assert Writer().u16(7).padded(2) == b"\0\x07"
+
+
+def test_a_message_that_is_longer_than_its_padding_is_our_own_fault() -> None:
+    with pytest.raises(ValueError, match="does not fit in 1"):
+        Writer().u16(7).padded(1)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from hypothesis import strategies as st
 
 from cexec.protocol.base import limits
 from cexec.protocol.decisions.bid import (
-    QUEUED_SPACING,
     STALL,
     Bidder,
     Connect,
@@ -16,7 +15,8 @@ from cexec.protocol.decisions.bid import (
     Recovered,
 )
 from cexec.protocol.decisions.competition import FEW
-from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED, SILENT
+from cexec.protocol.decisions.queue_words import QUEUED_SPACING
+from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED, SILENT, STILL_HEARD
 from cexec.protocol.decisions.rivals import RivalWord
 from cexec.protocol.decisions.slots import STALLED_ALLOWED
 from tests.protocol.decisions.bidders import WANTED, bidder, connects, delay_of, events, identity, run, with_rivals
@@ -239,12 +239,14 @@ def test_memory_is_bounded_and_the_announcement_heard_longest_ago_goes_first() -
     machine.consider(identity(0), 1, WANTED, 0.0)
     events(machine)
     run(machine, identity(0), 0.0)
-    for number in range(1, MAXIMUM_REMEMBERED + 100):
+    for number in range(1, MAXIMUM_REMEMBERED):
         machine.consider(identity(number), 1, 3600.0, 1.0)
+    for number in range(MAXIMUM_REMEMBERED, MAXIMUM_REMEMBERED + 100):
+        machine.consider(identity(number), 1, 3600.0, 1.0 + STILL_HEARD)
     forgotten = [who for name, who in events(machine) if name == "Forget"]
     assert forgotten == [identity(number) for number in range(1, 101)]
     assert machine.waiting == MAXIMUM_REMEMBERED - 1
-    machine.finished(identity(0), Outcome.SUCCEEDED, 1.0, 2.0)
+    machine.finished(identity(0), Outcome.SUCCEEDED, 1.0, 8.0)
     assert len(connects(machine)) == 1
 
 
