@@ -22,7 +22,6 @@ READERS = {
     "commands/cps.py": "the dates of certificates",
     "commands/served_keys.py": "the dates of certificates",
     "logger/allowances.py": "how old an alert is by its sender's clock",
-    "logger/allowances.py": "how old an alert is",
     "logger/reporter.py": "the time of a line",
     "system/process/orphans.py": "the age of a file",
     "system/storage/eventlog.py": "the time of a line",
