@@ -57,7 +57,7 @@ $(OLD)/made:
 test: $(STAMP) $(OLD)/made
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) tests/run.sh $(BIN)/python $(PYTEST_ARGS)
 
-campaign: $(STAMP)
+campaign: $(STAMP) $(OLD)/made
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) $(BIN)/python -m pytest -m campaign --durations=0 $(PYTEST_ARGS)
 
 faults: $(STAMP)
@@ -67,7 +67,7 @@ faults: $(STAMP)
 soak: $(STAMP)
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) $(BIN)/python -m tests.faults.soak --jobs $(JOBS) --minutes $(MINUTES)
 
-busy: $(STAMP)
+busy: $(STAMP) $(OLD)/made
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) tests/busy.sh $(BIN)/python $(RUNS) $(PYTEST_ARGS)
 
 # Only pure modules are mutated and their tests run, which do no input and output.

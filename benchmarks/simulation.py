@@ -258,6 +258,9 @@ class Worker:
         if about is self:
             self.bidder.complained(identity, self.network.now)
             self._pump()
+        else:
+            now = self.network.now
+            self.bidder.competition.rivals.blamed(about.name.encode(), job=identity, said_at=now, now=now)
 
     def alert(self, about: Worker, word: RivalWord) -> None:
         if about is not self:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from cexec.protocol.base.limits import INITIAL_WINDOW
 from cexec.protocol.connection.silence import LONGEST_SILENCE, LOOK_INTERVAL
 from tests.conftest import MakeLab, StartService
 from tests.environment import clean_environment, command
@@ -19,7 +20,13 @@ from tests.needs import require_tool
 from tests.service import Application
 from tests.waiting import wait_until
 
-SLOW_READER = "while head -c 100000 > /dev/null; do sleep 0.01; done"  # input is under way all the time
+# Says when it has more than a client sends before the first CREDIT, which comes after STARTED.  Then it reads slowly,
+# so that input is under way all the time.
+SLOW_READER = """
+head -c {size} > /dev/null
+touch {directory}/begun.$$
+while head -c 100000 > /dev/null; do sleep 0.01; done
+"""
 INPUT_SIZE = 4 << 30  # bytes, all of them holes: more than is read before the host vanishes
 SLACK = 10.0  # seconds for a busy machine; the promise is LONGEST_SILENCE and one look more
 
@@ -30,7 +37,8 @@ def test_every_driver_notices_a_host_that_has_vanished(
 ) -> None:
     require_tool("nft")
     network = lab(2)
-    worker = service("sh", "-c", SLOW_READER, options=["-j", "3"], host=network.host(1))
+    reader = SLOW_READER.format(size=INITIAL_WINDOW + 1, directory=tmp_path)
+    service("sh", "-c", reader, options=["-j", "3"], host=network.host(1))
     holes = tmp_path / "holes"
     with holes.open("wb") as file:
         file.truncate(INPUT_SIZE)
@@ -50,10 +58,8 @@ def test_every_driver_notices_a_host_that_has_vanished(
                 stderr=subprocess.PIPE,
                 text=True,
             )
-        worker.lines_with(" started ", len(clients))
-    # STARTED may leave a little later than the worker's log says so, and a task of `cmap` that has not begun as far as
-    # its client knows is tried again, instead of being counted as lost.
-    time.sleep(1)
+    # A task of `cmap` that has not begun as far as its client knows is tried again, instead of being counted as lost.
+    wait_until(lambda: len(list(tmp_path.glob("begun.*"))) == len(clients))
     for hook in ("input", "output"):
         network.host(2).drop(100, match="meta l4proto tcp", hook=hook)
     vanished = time.monotonic()

@@ -1,10 +1,11 @@
 """The rivals for whose sake a slowed worker rests: those that have just done a job, or may be doing one.
 
-Contract: `told` takes what a rival said of a job in an alert, `took_a_job` a claim, `left` a rival's farewell;
-`rest_until` returns when a rest ends.  A rival counts as healthy for LIFETIME after a job that it completed, until it
-says that it abandoned one.  A claim names no worker and counts for CLAIM_LIFETIME, or until the worker says how the job
-ended.  What was said before is not news: a replayed alert changes nothing.  Memory is bounded.  docs/placement.md.
-Pure.
+Contract: `told` takes what a rival said of a job in an alert, `blamed` what a client said of a rival, `took_a_job` a
+claim, `left` a rival's farewell; `rest_until` returns when a rest ends.  A rival counts as healthy for LIFETIME after a
+job that it completed, until it says that it abandoned one, or a client complains of it; then it is slowed itself, and
+counts again when a job of it has succeeded.  A claim names no worker and
+counts for CLAIM_LIFETIME, or until the worker says how the job ended, or the client complains of that.  What was said
+before is not news: a replayed alert changes nothing.  Memory is bounded.  docs/placement.md.  Pure.
 """
 
 from __future__ import annotations
@@ -24,13 +25,16 @@ class RivalWord:
     `clock` is the rival's own time, by which its words are put in order; `said_at` is the same moment by our clock.
     """
 
-    __slots__ = ("clock", "completed", "job", "rival", "said_at")
+    __slots__ = ("clock", "completed", "job", "rival", "said_at", "succeeded")
 
-    def __init__(self, rival: bytes, *, job: bytes, completed: bool, clock: float, said_at: float) -> None:
-        """`completed`: else it was abandoned."""
+    def __init__(
+        self, rival: bytes, *, job: bytes, completed: bool, clock: float, said_at: float, succeeded: bool = True
+    ) -> None:
+        """`completed`: else it was abandoned; `succeeded`: with exit status 0."""
         self.rival = rival
         self.job = job
         self.completed = completed
+        self.succeeded = succeeded
         self.clock = clock
         self.said_at = said_at
 
@@ -46,14 +50,27 @@ class Rivals:
 
     def told(self, word: RivalWord, now: float) -> bool:
         """Takes a word; returns False if it is old, or was said in the future."""
-        last, _ = self._words.get(word.rival, (-inf, -inf))
+        last, healthy_at = self._words.get(word.rival, (-inf, inf))
         if word.clock < last or abs(now - word.said_at) >= LIFETIME:
             return False
         self._words.pop(word.rival, None)
-        _put(self._words, word.rival, (word.clock, min(word.said_at, now) if word.completed else -inf))
+        healthy = word.completed and (word.succeeded or healthy_at != -inf)
+        _put(self._words, word.rival, (word.clock, min(word.said_at, now) if healthy else -inf))
         if self._claims.pop(word.job, None) is None and not word.completed and self._claims:
             del self._claims[next(iter(self._claims))]  # a job of a lease, whose claim named another job
         return True
+
+    def blamed(self, rival: bytes, *, job: bytes, said_at: float, now: float) -> None:
+        """Takes a client's complaint about a rival; `said_at` by our clock.
+
+        The rival may not know yet that it has lost the job, or may never say so.
+        """
+        clock, completed_at = self._words.get(rival, (-inf, -inf))
+        if abs(now - said_at) >= LIFETIME or said_at < completed_at:
+            return
+        if rival in self._words:
+            self._words[rival] = (clock, -inf)
+        self._claims.pop(job, None)
 
     def took_a_job(self, job: bytes, now: float) -> None:
         """Notes the claim of a job that this worker did not win."""

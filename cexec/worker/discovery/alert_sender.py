@@ -154,21 +154,34 @@ class AlertSender:
             return
         if self._revoked(told.certificate):
             return
+        self._hear_of_rivals(told, now)
         if told.outcome == alert.COMPLAINT and told.instance == self._instance:
             self._hear_complaint(told, now)
-        elif told.outcome in (alert.COMPLETED, alert.ABANDONED) and told.instance != self._instance:
-            word = RivalWord(
-                told.instance,
-                job=job_key(told.job_id, told.attempt),
-                completed=told.outcome == alert.COMPLETED,
-                clock=told.clock,
-                said_at=now - (time() - told.clock / 1000),
-            )
-            self._bidder.competition.rival_told(word, now)
         if parsed.unicast and parsed.hops and not told.sequence:
             self._announcer.send(
                 datagram.encode(datagram.ALERT, parsed.mac1, parsed.inner, hops=parsed.hops - 1, counter=parsed.counter)
             )
+
+    def _hear_of_rivals(self, told: Alert, now: float) -> None:
+        """Takes what a rival says of a job, or a client that has lost one.
+
+        A complaint about this worker tells of no rival, but ends a claim: if the connection was lost before GO came,
+        this worker takes the client's claim for that of a rival.
+        """
+        job, said_at = job_key(told.job_id, told.attempt), now - (time() - told.clock / 1000)
+        competition = self._bidder.competition
+        if told.outcome in (alert.COMPLETED, alert.ABANDONED) and told.instance != self._instance:
+            word = RivalWord(
+                told.instance,
+                job=job,
+                completed=told.outcome == alert.COMPLETED,
+                succeeded=not told.status,
+                clock=told.clock,
+                said_at=said_at,
+            )
+            competition.rival_told(word, now)
+        elif told.outcome == alert.COMPLAINT:
+            competition.rivals.blamed(told.instance, job=job, said_at=said_at, now=now)
 
     def _hear_complaint(self, told: Alert, now: float) -> None:
         """Takes the complaint of the client that gave us the job; all others are made up, or copies."""

@@ -19,10 +19,16 @@ CLOCK = 1_700_000_000_000.0  # of a rival, milliseconds
 
 
 def word(
-    rival: bytes = b"rival", at: float = 0.0, *, completed: bool = True, job: bytes = b"job", clock: float | None = None
+    rival: bytes = b"rival",
+    at: float = 0.0,
+    *,
+    completed: bool = True,
+    succeeded: bool = True,
+    job: bytes = b"job",
+    clock: float | None = None,
 ) -> RivalWord:
     clock = CLOCK + 1000 * at if clock is None else clock
-    return RivalWord(rival, job=job, completed=completed, clock=clock, said_at=at)
+    return RivalWord(rival, job=job, completed=completed, succeeded=succeeded, clock=clock, said_at=at)
 
 
 def rest(rivals: Rivals, since: float = 0.0, seconds: float = REST) -> float:
@@ -58,6 +64,46 @@ def test_a_rival_that_abandons_a_job_is_no_reason_to_rest_until_it_completes_one
     assert rest(rivals, since=1.0) == SHORTEST
     rivals.told(word(b"b", 2.0), 2.0)
     assert rest(rivals, since=1.0) == YIELDING_TO_HEALTHY * REST
+
+
+def test_a_rival_of_which_a_client_complains_is_no_reason_to_rest_until_it_completes_a_job() -> None:
+    """Regression: of two workers that were complained about, each rested for the sake of the other."""
+    rivals = Rivals()
+    rivals.told(word(at=0.0), 0.0)
+    rivals.took_a_job(b"lost", 1.0)
+    rivals.blamed(b"rival", job=b"lost", said_at=1.5, now=1.5)
+    assert rest(rivals, since=1.5) == SHORTEST
+    rivals.told(word(at=2.0), 2.0)
+    assert rest(rivals, since=1.5) == YIELDING_TO_HEALTHY * REST
+
+
+def test_a_rival_with_trouble_is_no_reason_to_rest_before_a_job_of_it_succeeds() -> None:
+    """Regression: a slowed rival, whose earlier job ended with an exit status that was not 0, was waited for."""
+    rivals = Rivals()
+    rivals.told(word(at=0.0, succeeded=False), 0.0)
+    assert rest(rivals) == YIELDING_TO_HEALTHY * REST  # an exit status alone says nothing against it
+    rivals.blamed(b"rival", job=b"lost", said_at=1.0, now=1.0)
+    rivals.told(word(at=2.0, succeeded=False), 2.0)
+    assert rest(rivals, since=2.0) == SHORTEST
+    rivals.told(word(at=3.0), 3.0)
+    assert rest(rivals, since=3.0) == YIELDING_TO_HEALTHY * REST
+
+
+@pytest.mark.parametrize("said_at", [-1.0, 5.0 - LIFETIME, 5.0 + LIFETIME])
+def test_a_complaint_about_a_rival_that_is_older_than_its_last_success_or_from_the_future_changes_nothing(
+    said_at: float,
+) -> None:
+    rivals = Rivals()
+    rivals.told(word(at=0.0), 0.0)
+    rivals.blamed(b"rival", job=b"other", said_at=said_at, now=5.0)
+    assert rest(rivals) == YIELDING_TO_HEALTHY * REST
+
+
+def test_a_complaint_about_a_rival_leaves_the_claims_of_other_jobs() -> None:
+    rivals = Rivals()
+    rivals.took_a_job(b"job", 0.0)
+    rivals.blamed(b"unknown", job=b"other", said_at=0.0, now=0.0)
+    assert rest(rivals) == CLAIM_LIFETIME
 
 
 def test_a_rival_that_has_left_is_no_reason_to_rest() -> None:

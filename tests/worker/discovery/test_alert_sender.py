@@ -12,10 +12,10 @@ from cexec.protocol.base.keys import ClientKey, WorkerKey
 from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.base.sodium import signing_public_key
 from cexec.protocol.datagrams import alert, datagram
-from cexec.protocol.datagrams.alert import Alert, encode_alert
+from cexec.protocol.datagrams.alert import Alert, encode_alert, job_key
 from cexec.protocol.decisions.bid import Bidder, Connect, Outcome
 from cexec.protocol.decisions.complaints import COMPLAINT_DELAY
-from cexec.protocol.decisions.rivals import YIELDING_TO_HEALTHY
+from cexec.protocol.decisions.rivals import CLAIM_LIFETIME, YIELDING_TO_HEALTHY
 from cexec.system.storage.series import Series
 from cexec.worker.discovery.alert_sender import MAXIMUM_GIVEN, AlertedJob, AlertSender, GivenJob
 from tests.protocol.wires import APPLICATION, INSTANCE
@@ -169,6 +169,27 @@ def test_it_rests_for_a_rival_that_completes_jobs_but_not_for_one_that_has_lost_
     worker.rival_says(alert.ABANDONED, now)
     worker.rival_says(alert.COMPLETED, now - 1.0)  # replayed
     assert worker.rest() == pytest.approx(1.0, abs=0.1)
+
+
+def test_it_does_not_rest_for_a_rival_of_which_a_client_complains_either() -> None:
+    """Regression: of two workers that were complained about, each rested for 5 s and more for the sake of the other."""
+    now = time.time()
+    worker = Worker()
+    worker.rival_says(alert.COMPLETED, now - 1.0)
+    worker.hear(APPLICATION.client, alert.COMPLAINT, OTHER_JOB, RIVAL, now)
+    assert worker.rest() == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.parametrize(("complained", "rest"), [(False, CLAIM_LIFETIME), (True, 1.0)])
+def test_it_does_not_rest_for_the_claim_of_a_job_that_it_has_lost_before_it_was_told_to_go(
+    complained: bool, rest: float
+) -> None:
+    """Regression: a client chose this worker, the connection was cut, and it rested for 5 s for the sake of a rival."""
+    worker = Worker()
+    worker.bidder.competition.rival_won(job_key(OTHER_JOB, 1), 0.0)
+    if complained:
+        worker.hear(APPLICATION.client, alert.COMPLAINT, OTHER_JOB, INSTANCE, time.time())
+    assert worker.rest() == pytest.approx(rest, abs=0.1)
 
 
 def test_a_recorded_alert_of_a_rival_is_no_sign_of_it() -> None:
