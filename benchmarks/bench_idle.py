@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.common import Workplace, children, cpu_seconds, goal, table
+from benchmarks.common import Workplace, cpu_seconds, goal, job_processes, table
 
 SECONDS = float(os.environ.get("BENCH_SECONDS", 60))
 SETTLED = 2.0  # seconds after which the work of the start is done
@@ -37,7 +37,7 @@ def main() -> None:
             client.stdin.flush()
             client.stdout.read(1)
             time.sleep(SETTLED)
-            (job,) = children(busy.pid)
+            (job,) = job_processes(busy.pid)
             pids = {
                 "cservice without a job": service.pid,
                 "crat": logger.pid,

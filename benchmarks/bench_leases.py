@@ -12,9 +12,20 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from statistics import median
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.common import LOOPBACK_GROUP, Workplace, children, cpu_seconds, goal, interleaved, rounds, table
+from benchmarks.common import (
+    LOOPBACK_GROUP,
+    Workplace,
+    children,
+    cpu_seconds,
+    goal,
+    interleaved,
+    job_processes,
+    rounds,
+    table,
+)
 from cexec.client.aio.lease import LeaseJob
 from cexec.client.aio.worker_search import Terms, find_worker
 from cexec.client.request import NetworkSettings, Target, Times
@@ -31,6 +42,7 @@ SLOTS = int(os.environ.get("BENCH_SLOTS", 2))
 PORT = 3010
 ACCEPT_TIMEOUT = PATIENCE = 20.0  # seconds
 GOAL = 1000.0  # jobs a second, goal P4's aim
+WORKER_GOAL = 0.7  # milliseconds
 STREAMS = [Stream(0, READS), Stream(1, WRITES), Stream(2, WRITES)]
 SPAWN = """
 import os, sys
@@ -64,7 +76,7 @@ class Costs:
     def __init__(self, service: int) -> None:
         self.client = time.process_time()
         self.worker = cpu_seconds(service)
-        self.leases = sum(map(cpu_seconds, children(service)))
+        self.leases = sum(map(cpu_seconds, (*children(service), *job_processes(service))))
 
 
 def make_job() -> LeaseJob:
@@ -129,7 +141,10 @@ def main() -> None:
         found = interleaved(cases, rounds(3))
     table(f"{JOBS} runs of true on {SLOTS} slots, a second", {name: f"{rate:.0f}" for name, rate in found.items()})
     names = {"client": "client", "worker": "cservice", "leases": "the leases' processes, without their programs"}
-    table("CPU time of a job, microseconds", {names[party]: f"{min(values):.0f}" for party, values in costs.items()})
+    middle = {party: median(values) for party, values in costs.items()}
+    table("CPU time of a job, microseconds", {names[party]: f"{value:.0f}" for party, value in middle.items()})
+    spent = (middle["worker"] + middle["leases"]) / 1000
+    goal("P4b", "CPU of a job at its worker, beside the program", spent, WORKER_GOAL, unit=" ms")
     goal("P4", "jobs a second over leases", found["leases"], GOAL, at_least=True)
 
 

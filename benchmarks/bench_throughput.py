@@ -36,14 +36,14 @@ def main() -> None:
         slow = interleaved(one_way, rounds(ROUNDS))
         _show("one way into cat >/dev/null", slow)
         ssh = _best_ssh(slow)
-        _compare("P1", "one way, times ssh with its default cipher", slow, slow.get(SSH), 2.0)
-        _compare("P1", "one way, times ssh with its best cipher", slow, ssh, 1.3)
-        _compare("P1", "one way, times socat with OpenSSL", slow, slow.get(TLS), 1.2)
+        _compare("P1", "one way, times ssh with its default cipher", slow, slow.get(SSH), 3.0)
+        _compare("P1", "one way, times ssh with its best cipher", slow, ssh, 2.0)
+        _compare("P1", "one way, times socat with OpenSSL", slow, slow.get(TLS), 2.0)
+        _compare("P1", "one way, times socat with plain TCP", slow, slow.get(PLAIN), 0.9)
         both = interleaved(echo, rounds(ROUNDS))
         _show("echo through cat", both)
-        _compare("P2", "echo, times ssh with its best cipher", both, _best_ssh(both), 1.3)
-        if PLAIN in both and "cexec" in both:
-            print(f"P2: echo, times socat with plain TCP: {both[PLAIN] / both['cexec']:.2f} (aim: 1)")
+        _compare("P2", "echo, times ssh with its best cipher", both, _best_ssh(both), 1.8)
+        _compare("P2", "echo, times socat with plain TCP; the aim is 1", both, both.get(PLAIN), 0.9)
 
 
 def _cases(place: Workplace, file: str) -> tuple[dict[str, Case], dict[str, Case]]:

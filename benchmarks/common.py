@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import os
+import platform
 import re
 import select
 import shutil
@@ -262,8 +263,15 @@ def interleaved(cases: Mapping[str, Case], times: int) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in measured.items() if name not in unfit}
 
 
+def machine() -> str:
+    """Describes the processor, for which alone a figure is worth something."""
+    found = re.search(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return f"{found[1] if found else platform.machine()}, {os.cpu_count()} CPUs"
+
+
 def table(title: str, rows: Mapping[str, str]) -> None:
-    print(f"\n{title}", flush=True)
+    """Prints the figures of a benchmark, and on which machine they were measured."""
+    print(f"\n{title} ({machine()})", flush=True)
     for name, text in rows.items():
         print(f"  {name:<44} {text}", flush=True)
 
@@ -296,6 +304,11 @@ def smaps(pid: int) -> tuple[int, int]:
         name, _, rest = line.partition(":")
         values[name] = int(rest.split()[0]) * 1024
     return values["Rss"], values["Private_Clean"] + values["Private_Dirty"]
+
+
+def job_processes(service: int) -> list[int]:
+    """Returns the processes of a `cservice` that carry jobs, or wait for one: its supervisor has forked them."""
+    return [job for supervisor in children(service) for job in children(supervisor)]
 
 
 def children(pid: int) -> list[int]:

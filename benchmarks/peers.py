@@ -14,6 +14,7 @@ import shlex
 import socket
 import subprocess
 import time
+from pathlib import Path
 
 from benchmarks.common import START_PATIENCE, Unfit, Workplace, needed, timed
 
@@ -42,20 +43,12 @@ class Ssh:
     """An sshd, and clients with a cipher or a key exchange of one's choice."""
 
     def __init__(self, place: Workplace) -> None:
-        sshd, keygen = needed("sshd"), needed("ssh-keygen")
+        sshd = needed("sshd")
         self._ssh = needed("ssh")
         self._directory = place.directory
         self._port = free_port()
-        for name in ("host_key", "user_key"):
-            argv = [keygen, "-q", "-t", "ed25519", "-N", "", "-f", f"{place.directory}/{name}"]
-            subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
-        user = pwd.getpwuid(os.getuid())
-        self._user = user.pw_name
-        home = place.directory / "home"
-        home.mkdir()
-        changed = f"{user.pw_name}:x:{user.pw_uid}:{user.pw_gid}::{home}:/bin/sh\n"
-        others = [f"{':'.join(map(str, entry))}\n" for entry in pwd.getpwall() if entry.pw_name != user.pw_name]
-        (place.directory / "passwd").write_text(changed + "".join(others))
+        self._user = pwd.getpwuid(os.getuid()).pw_name
+        write_ssh_files(place.directory)
         (place.directory / "sshd_config").write_text(SSHD_SETTINGS.format(port=self._port, directory=place.directory))
         script = SSHD_SCRIPT.format(directory=shlex.quote(str(place.directory)), sshd=sshd)
         server = place.start([needed("unshare"), "-m", "sh", "-c", script])
@@ -81,6 +74,20 @@ class Ssh:
         argv = self.client("true", master=True)
         place.start([*argv[:-2], "-o", "ControlMaster=yes", "-N", argv[-2]])
         wait_for_path(self._directory / "master")
+
+
+def write_ssh_files(directory: Path) -> None:
+    """Makes the keys of a server and of a user, and a passwd that gives the user an empty home."""
+    keygen = needed("ssh-keygen")
+    for name in ("host_key", "user_key"):
+        argv = [keygen, "-q", "-t", "ed25519", "-N", "", "-f", f"{directory}/{name}"]
+        subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
+    user = pwd.getpwuid(os.getuid())
+    home = directory / "home"
+    home.mkdir()
+    changed = f"{user.pw_name}:x:{user.pw_uid}:{user.pw_gid}::{home}:/bin/sh\n"
+    others = [f"{':'.join(map(str, entry))}\n" for entry in pwd.getpwall() if entry.pw_name != user.pw_name]
+    (directory / "passwd").write_text(changed + "".join(others))
 
 
 class Socat:

@@ -24,14 +24,18 @@ from cexec.protocol.connection.frames import Exit, Go, Refusal, Stream
 from cexec.protocol.connection.options import READS, WRITES
 from cexec.protocol.connection.session import OFFERED, Event, Session
 from cexec.system.io.fds import Sink, Source
+from cexec.system.io.wakeup import wait_readable
 from cexec.system.process import process, process_tree
 from cexec.worker.jobs.lease import run_jobs
 from cexec.worker.jobs.program import Program
-from cexec.worker.jobs.reports import MAXIMUM_REPORT, Report, Taken, decode
+from cexec.worker.jobs.report_memory import NoteReader, ReportMemory
+from cexec.worker.jobs.reports import Report, Starting, Taken, decode
+from cexec.worker.jobs.worker_link import WorkerLink
 from tests.protocol.wires import record_pair
 
 JOB_ID = bytes(range(16))
 STANDARD = [Stream(0, READS), Stream(1, WRITES), Stream(2, WRITES)]
+LOOK_INTERVAL = 0.01  # seconds between two looks at what a process has said
 DEADLINE = 20.0  # seconds for whatever a test waits for
 
 
@@ -79,6 +83,8 @@ class RemoteJob:
         ours, theirs = _connection()
         one, other = record_pair(sodium.aead_names()[0])
         self.parent, parent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        memory = ReportMemory.create()
+        self._notes = NoteReader(memory)
         executable = process.resolve(command[0], os.environ["PATH"])
         arguments_given = bool(program.pop("allow_arguments", False))
         served = Program(executable, list(command[1:]), dict(os.environb), arguments_given, **program)
@@ -86,7 +92,8 @@ class RemoteJob:
         if self.pid == 0:
             ours.close()
             self.parent.close()
-            _child(Pump(theirs, other, worker), served, self.mark, parent)
+            _child(Pump(theirs, other, worker), served, self.mark, WorkerLink(parent, memory))
+        memory.close_fd()
         theirs.close()
         parent.close()
         self.pump = Pump(ours, one, self.session)
@@ -177,11 +184,10 @@ class RemoteJob:
 
     def report(self) -> Report:
         """The next thing that its process says."""
-        self.parent.settimeout(DEADLINE)
-        while not self._reports:
-            data = self.parent.recv(MAXIMUM_REPORT)
-            assert data, "the process has ended"
-            self._reports += self._told(data)
+        deadline = time.monotonic() + DEADLINE
+        while not self._read():
+            assert time.monotonic() < deadline, "it says nothing"
+            wait_readable([self.parent.fileno()], LOOK_INTERVAL)
         return self._reports.pop(0)
 
     def output(self, number: int) -> bytes:
@@ -189,19 +195,22 @@ class RemoteJob:
 
     def reports(self) -> list[Report]:
         """All that its process says until it ends."""
-        found, self._reports = self._reports, []
         self.parent.settimeout(DEADLINE)
-        while data := self.parent.recv(MAXIMUM_REPORT):
-            found += self._told(data)
+        while self.parent.recv(1):
+            pass
+        self._read()
+        found, self._reports = self._reports, []
         return found
 
-    def _told(self, data: bytes) -> list[Report]:
-        """Reports; not that the first job has been taken, which is given at once."""
-        reports = [decode(data)]
-        if not self._taken:
-            self._taken = True
-            reports = [report for report in reports if not isinstance(report, Taken)]
-        return reports
+    def _read(self) -> list[Report]:
+        """All that are not told yet: not that the first job has been taken, nor that a program is about to start."""
+        while data := self._notes.read():
+            report = decode(data)
+            if isinstance(report, Taken) and not self._taken:
+                self._taken = True
+            elif not isinstance(report, Starting):
+                self._reports.append(report)
+        return self._reports
 
     def processes(self) -> list[int]:
         """What runs of the program."""
@@ -264,7 +273,7 @@ def lost(job: RemoteJob) -> str:
     raise AssertionError("the job has ended as if nothing had been")
 
 
-def _child(pump: Pump, program: Program, mark: bytes, parent: socket.socket) -> None:
+def _child(pump: Pump, program: Program, mark: bytes, parent: WorkerLink) -> None:
     try:
         # What earlier tests have not closed yet is none of the job's business.
         for number in map(int, os.listdir("/proc/self/fd")):

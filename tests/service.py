@@ -31,7 +31,7 @@ STOP_DEADLINE = 30.0  # seconds from SIGTERM to the end
 # All states of a program that has been stopped.  A shell that has just called vfork sleeps uninterruptibly until its
 # child, which is stopped, goes on.
 STOPPED = {psutil.STATUS_STOPPED, psutil.STATUS_DISK_SLEEP, psutil.STATUS_ZOMBIE}
-WAITING_DESCRIPTORS = 4  # of a process that waits for a job: the standard ones and its way to cservice
+WAITING_DESCRIPTORS = 5  # the standard ones, the way to cservice, and the memory for its reports
 QUIET_DEADLINE = (
     30.0  # seconds until the descriptors and processes of the last job are gone; N6 gives 5 to an idle machine
 )
@@ -194,7 +194,7 @@ class Service:
         return [process.pid for process in _marked(self._mark)]
 
     def _waits(self, process: psutil.Process) -> bool:
-        """Such a one has no connection, no record and no program: the standard descriptors and its way to cservice."""
+        """Such a one has no connection, no record and no program: its descriptors are WAITING_DESCRIPTORS."""
         try:
             supervisor = self.supervisor.pid
             waits = process.ppid() == supervisor and process.num_fds() == WAITING_DESCRIPTORS

@@ -21,6 +21,7 @@ READERS = {
     "commands/cmap_watch.py": "the day of an attempt, and how long one runs that another process has begun",
     "commands/cps.py": "the dates of certificates",
     "commands/served_keys.py": "the dates of certificates",
+    "logger/allowances.py": "how old an alert is by its sender's clock",
     "logger/reporter.py": "the time of a line",
     "system/process/orphans.py": "the age of a file",
     "system/storage/eventlog.py": "the time of a line",

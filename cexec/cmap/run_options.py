@@ -2,7 +2,7 @@
 
 Contract: a value.  `commands.cmap_options` makes one of a command line; the defaults are those of options that are not
 given.  What is empty, None or False was not asked for.  `mode_of` and `policy_of` say what several of them mean
-together.
+together, and `check_combinations` raises `UsageError` for those that contradict one another.
 """
 
 from __future__ import annotations
@@ -84,6 +84,30 @@ class Options:
     jobs: Placement | None = None
     delay: float | None = None  # seconds
     rate: Rate | None = None
+
+
+def check_combinations(options: Options, inputs: Sequence[object]) -> None:
+    """`inputs` stood after `:::`."""
+    sources = {
+        ":::": inputs, "-a": options.arg_file, "--params": options.params, "--array": options.array,
+        "--slices": options.slices,
+    }  # fmt: skip
+    given = [name for name, value in sources.items() if value]
+    if options.pipe:
+        excess = {
+            "--rows": options.rows, "--tee": options.tee, "-n": options.max_args, "-0": options.null,
+            "--order random": options.order != LINEAR,
+        }  # fmt: skip
+        for name in (*given, *(name for name, value in excess.items() if value)):
+            raise UsageError(f"--pipe and {name} cannot be used together: its tasks are blocks of standard input")
+    elif options.block or options.recend is not None:
+        raise UsageError("--block and --recend need --pipe")
+    if options.tee and not given:
+        raise UsageError("--tee gives standard input to every task, so the tasks need another source: ::: or -a")
+    if options.keep_order and options.line_buffer:
+        raise UsageError("-k and --line-buffer cannot be used together: lines come as they are written")
+    if options.line_buffer and options.collect:
+        raise UsageError("--collect and --line-buffer cannot be used together")
 
 
 def mode_of(options: Options) -> str:

@@ -15,14 +15,10 @@ from cexec.client.attempt.program_plan import plan_programs
 from cexec.cmap.inputs.blocks import BlockReader
 from cexec.cmap.inputs.checks import check_block_task, check_blocks, check_rows
 from cexec.cmap.inputs.result_checks import ResultRules
-from cexec.cmap.inputs.sources import LINEAR, Selection, cut_blocks, table_from
+from cexec.cmap.inputs.sources import Selection, cut_blocks, table_from
 from cexec.cmap.inputs.store import spool_stream
 from cexec.cmap.inputs.task_plan import Plan, Work
-from cexec.cmap.inputs.tasks import STDERR, STDOUT
-from cexec.cmap.results import joblog
-from cexec.cmap.results.appending import AppendFile
 from cexec.cmap.results.attempt_files import AttemptFiles, make_results_directory, sweep
-from cexec.cmap.results.collect import Collected, Concatenated, DelimitedResults, Joblog, JsonResults, Live, Printed
 from cexec.cmap.results.commit import Committer
 from cexec.cmap.results.journal import NEW, RESUME, RETRY_FAILED, Journal
 from cexec.cmap.results.journal_copy import copied
@@ -32,8 +28,9 @@ from cexec.cmap.results.validate import Validator
 from cexec.cmap.run.parts import Parts
 from cexec.cmap.run.scheduler import Scheduler
 from cexec.cmap.run.worklist import Worklist
-from cexec.cmap.run_files import TABLES, named_files, open_table, results_directory
-from cexec.cmap.run_options import mode_of, policy_of
+from cexec.cmap.run_files import named_files, results_directory
+from cexec.cmap.run_options import check_combinations, mode_of, policy_of
+from cexec.cmap.shared_files import SharedFiles, names_a_command
 from cexec.errors import UsageError
 from cexec.protocol.connection.frames import FIRST_FILE
 
@@ -43,11 +40,9 @@ if TYPE_CHECKING:
 
     from cexec.client.aio.worker_search import Terms
     from cexec.cmap.inputs.tables import Table
-    from cexec.cmap.results.commit import ResultWriter
     from cexec.cmap.run.observer import Observer
     from cexec.cmap.run_options import Options
 
-CONCAT, BLOCKS = "concat", "blocks"  # words of --collect
 DEFAULT_BLOCK = 1 << 20  # bytes (GNU parallel) --block
 DEFAULT_END = b"\n"  # (GNU parallel) --recend
 TOKEN_SIZE = 8  # bytes (ours), for results of a run without a journal
@@ -72,11 +67,11 @@ class Setup:
     ) -> None:
         self._options = options
         self._stdin = stdin
-        self._opened: list[AppendFile] = []
+        self._shared: SharedFiles | None = None
         self._syncer = Syncer(on=not options.no_sync)
         self.journal: Journal | None = None
         self._mode = mode_of(options)
-        self._check_combinations(inputs)
+        check_combinations(options, inputs)
         self._rules = ResultRules(
             files=named_files(options, key),
             kept_in=results_directory(options),
@@ -86,7 +81,7 @@ class Setup:
         self.policy = policy_of(options)
         self._validator = Validator(options.validate, "--validate") if options.validate else None
         self._collector = None
-        if options.collect and options.collect not in (CONCAT, BLOCKS):
+        if names_a_command(options.collect):
             self._collector = Validator(options.collect, "--collect")
         self._table = None if options.pipe else self._read_table(inputs)
         self.plan = self._make_plan(arguments)
@@ -139,7 +134,9 @@ class Setup:
             self._check_rows(self._selection)
         if self._rules.kept_in:
             self._make_results_directory()
-        self._writers = self._make_writers()
+        rules = self._rules
+        columns = () if self._table is None else self._table.columns
+        self._shared = SharedFiles(options, columns, overwrite=rules.overwrite, resumed=rules.resumed)
 
     def parts(self, terms: Terms, observers: Sequence[Observer], tell: Callable[[str], None]) -> Parts:
         """`tell` gets lines that the user should read at once."""
@@ -148,10 +145,11 @@ class Setup:
         order = None
         if ordered:
             order = count(1) if self._selection is None else self._selection.ascending()
-        committer = Committer(self.journal, self._writers, self._syncer)
+        shared = self._shared
+        assert shared is not None, "open() comes first"
+        committer = Committer(self.journal, shared.writers, self._syncer)
         self.saver = Saver(committer, journal=self.journal, order=order, collector=self._collector)
         scheduler = Scheduler(self.policy, self._worklist.numbers(), self.total)
-        live = {STDOUT: self._out, STDERR: self._errors}
         return Parts(
             terms=terms,
             scheduler=scheduler,
@@ -159,7 +157,7 @@ class Setup:
             saver=self.saver,
             total=self.total,
             files=lambda task: AttemptFiles(task, self._token, self._rules.kept_in, replace=self._rules.overwrite),
-            live=(lambda task: Live(live, task, tag=options.tag)) if options.line_buffer else None,
+            live=shared.live,
             sequence=options.term_seq,
             program=self.program,
             validator=self._validator,
@@ -199,8 +197,8 @@ class Setup:
                 validator.end()
 
     def close(self) -> None:
-        for file in self._opened:
-            file.close()
+        if self._shared is not None:
+            self._shared.close()
         self._syncer.close()
         if self.journal is not None:
             self.journal.close()
@@ -274,29 +272,6 @@ class Setup:
             numbered=bool(self._rules.kept_in),
         )
 
-    def _check_combinations(self, inputs: Sequence[object]) -> None:
-        options = self._options
-        sources = {
-            ":::": inputs, "-a": options.arg_file, "--params": options.params, "--array": options.array,
-            "--slices": options.slices,
-        }  # fmt: skip
-        given = [name for name, value in sources.items() if value]
-        if options.pipe:
-            excess = {
-                "--rows": options.rows, "--tee": options.tee, "-n": options.max_args, "-0": options.null,
-                "--order random": options.order != LINEAR,
-            }  # fmt: skip
-            for name in (*given, *(name for name, value in excess.items() if value)):
-                raise UsageError(f"--pipe and {name} cannot be used together: its tasks are blocks of standard input")
-        elif options.block or options.recend is not None:
-            raise UsageError("--block and --recend need --pipe")
-        if options.tee and not given:
-            raise UsageError("--tee gives standard input to every task, so the tasks need another source: ::: or -a")
-        if options.keep_order and options.line_buffer:
-            raise UsageError("-k and --line-buffer cannot be used together: lines come as they are written")
-        if options.line_buffer and options.collect:
-            raise UsageError("--collect and --line-buffer cannot be used together")
-
     # results
 
     def _check_rows(self, selection: Selection) -> None:
@@ -328,33 +303,3 @@ class Setup:
                 places = (os.path.realpath(name) if os.path.islink(name) else name for name in names)
                 directories.update(os.path.dirname(place) or "." for place in places)
         sweep(filter(os.path.isdir, directories), self._token)
-
-    def _make_writers(self) -> list[ResultWriter]:
-        options = self._options
-        self._out, self._errors = AppendFile(1, "standard output"), AppendFile(2, "standard error")
-        writers: list[ResultWriter] = []
-        if options.joblog:
-            writers.append(Joblog(self._append(options.joblog, "--joblog", joblog.HEADER)))
-        if options.results.endswith(TABLES):
-            columns = () if self._table is None else self._table.columns
-            if options.results.endswith(".csv"):
-                header = DelimitedResults.header(columns)
-                writers.append(DelimitedResults(self._append(options.results, "--results", header)))
-            else:
-                writers.append(JsonResults(self._append(options.results, "--results", JsonResults.BEGIN)))
-        elif not options.line_buffer:
-            if not options.collect:
-                writers.append(Printed(self._out, STDOUT, tag=options.tag))
-            writers.append(Printed(self._errors, STDERR, tag=options.tag))
-        if self._collector is not None:
-            writers.append(Collected(self._out))
-        elif options.collect:
-            writers.append(Concatenated(self._out, headed=options.collect == BLOCKS))
-        return writers
-
-    def _append(self, path: str, option: str, header: bytes) -> AppendFile:
-        """Opens a file to add to."""
-        rules = self._rules
-        file = open_table(path, option, header, overwrite=rules.overwrite, resumed=rules.resumed)
-        self._opened.append(file)
-        return file

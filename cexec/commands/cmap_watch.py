@@ -13,7 +13,8 @@ import click
 
 from cexec.cmap.watch.history import Failures, History
 from cexec.cmap.watch.statistics import failures, statistics
-from cexec.commands.common import print_line, printable, run_click
+from cexec.commands.common import print_line, run_click
+from cexec.system.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

@@ -11,6 +11,7 @@ import os
 import sys
 
 from cexec.errors import EXIT_TEMPORARY, EXIT_USAGE, CexecError, UsageError
+from cexec.system.printable import printable
 from cexec.system.reason import reason_of
 from cexec.system.signal_state import set_at_start
 
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
 
     # names; what its value is called, "" for a flag, with "..." at its end if it may be given again; help
     Option: TypeAlias = tuple[tuple[str, ...], str, str]
-
-
-def printable(text: str) -> str:
-    """`text` on one line: control characters, and bytes of a file name that are no UTF-8, as `\\x1b`."""
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 def print_error(command: str, message: str) -> None:

@@ -17,12 +17,13 @@ import click
 
 from cexec import __version__
 from cexec.client.search.roster import Roster, WorkerRow
-from cexec.commands.common import print_error, printable, run_click
+from cexec.commands.common import print_error, run_click
 from cexec.commands.parameters import Parsed
 from cexec.errors import EXIT_TEMPORARY, CexecError, KeyFileError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.decisions.census import shown_names
+from cexec.system.printable import printable
 from cexec.system.storage.directories import config_directory
 from cexec.system.storage.keyfile import client_key_files, find_client_key, read_key
 from cexec.system.storage.revocations import Revocations, list_path

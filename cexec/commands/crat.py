@@ -7,7 +7,6 @@ directory and in the user's configuration directory, ~/.config/cexec.
 from __future__ import annotations
 
 import os
-import sys
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -88,7 +87,7 @@ def _read(paths: list[str], *, skip: bool) -> list[LoggedApplication]:
         except CexecError as error:
             if not skip:
                 raise
-            print(f"crat: {error}; not logged", file=sys.stderr)
+            print_line(f"crat: {error}; not logged")
             continue
         if all(key.fingerprint != other.key.fingerprint for other in found):
             revocations, environ = Revocations(list_path(path, environ), key.authority_public), {}

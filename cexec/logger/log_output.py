@@ -14,8 +14,10 @@ import os
 import sys
 
 from cexec.errors import LocalError
+from cexec.system.printable import printable, write_line
 from cexec.system.reason import reason_of
 from cexec.system.storage.eventlog import escape
+from cexec.system.storage.own_files import open_output
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,7 +53,7 @@ class LogOutput:
             return
         widths = [max(len(row[column]) for row in rows) for column in range(len(head))]
         for row in rows:
-            cells = [_printable(cell).ljust(width) for cell, width in zip(row, widths, strict=True)]
+            cells = [printable(cell).ljust(width) for cell, width in zip(row, widths, strict=True)]
             self._add("  ".join(cells).rstrip())
 
     def flush(self, now: float) -> None:
@@ -65,12 +67,16 @@ class LogOutput:
             self._complain(error)
 
     def close(self) -> None:
-        """Writes all lines that wait, without regard to the retry interval."""
+        """Writes all lines that wait, without regard to the retry interval; may be called again."""
         try:
             self._write_out()
         except OSError as error:
             lines = len(self._waiting) + self._dropped
             raise LocalError(f"cannot write to {self._name}: {reason_of(error)}; lines lost: {lines}") from None
+        finally:
+            if self._path is not None and self._fd >= 0:
+                os.close(self._fd)
+                self._fd = -1
 
     def _write_out(self) -> None:
         while self._waiting or self._dropped:
@@ -94,7 +100,7 @@ class LogOutput:
         try:
             fd = _open(self._path)
         except LocalError as error:
-            print(f"crat: {error}; going on with the old file", file=sys.stderr)
+            write_line(2, f"crat: {error}; going on with the old file")
             return
         os.close(self._fd)
         self._fd = fd
@@ -104,7 +110,7 @@ class LogOutput:
         if self._json:
             self._add(json.dumps({"event": text, **fields}))
         else:
-            self._add(" ".join([_printable(text), *(f"{name}={escape(str(v))}" for name, v in fields.items())]))
+            self._add(" ".join([printable(text), *(f"{name}={escape(str(v))}" for name, v in fields.items())]))
 
     def _add(self, text: str) -> None:
         if len(self._waiting) >= MAXIMUM_WAITING:
@@ -117,7 +123,7 @@ class LogOutput:
             raise LocalError(f"cannot write to {self._name}: {reason_of(error)}") from None
         if not self._complained:
             self._complained = True
-            print(f"crat: cannot write to {self._name}: {reason_of(error)}; waiting", file=sys.stderr)
+            write_line(2, f"crat: cannot write to {self._name}: {reason_of(error)}; waiting")
 
     @property
     def _name(self) -> str:
@@ -126,10 +132,6 @@ class LogOutput:
 
 def _open(path: str) -> int:
     try:
-        return os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        return open_output(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
     except OSError as error:
         raise LocalError(f"cannot open {path}: {reason_of(error)}") from None
-
-
-def _printable(text: str) -> str:
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -2,25 +2,27 @@
 
 Contract: `Logger.run()` is one poll loop.  It returns on SIGTERM or Ctrl-C after writing all that it knows, and raises
 `LocalError` if that cannot be written or the reader of standard output has gone.  Every started job gets one closing
-line and every failed attempt one `rats out` line; a gap line reports every number that never came.  SIGHUP opens the
-output again, SIGUSR1 writes the statistics.  `step` is one turn of the loop; `receive` and `handle_timeouts` are its
-parts, with the time as an argument.  docs/protocol.md section 5.2, crat(1).
+line and every failed attempt one `rats out` line; a gap line reports every number that never came, and what was left
+alone because it came too fast (`allowances`).  SIGHUP opens the output again, SIGUSR1 writes the statistics.  `step` is
+one turn of the loop; `receive` and `handle_timeouts` are its parts, with the time as an argument.  docs/protocol.md
+section 5.2, crat(1).
 """
 
 from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
-from time import monotonic
+from time import monotonic, thread_time
 from typing import TYPE_CHECKING
 
-from cexec.errors import CexecError, ProtocolError
+from cexec.errors import CexecError, ProtocolError, VerifyError
+from cexec.logger.allowances import TOO_FAST, Allowances, fresh
 from cexec.logger.reporter import Reporter
 from cexec.net.group_sockets import REFRESH_INTERVAL
 from cexec.protocol.base.limits import MAXIMUM_HOPS
 from cexec.protocol.datagrams import alert, datagram
 from cexec.protocol.datagrams.alert import Acknowledgement, Alert
-from cexec.protocol.decisions.alert_delivery import Ledger
+from cexec.protocol.decisions.ledger import Ledger
 from cexec.system.io.wakeup import Wakeup, wait_readable
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ if TYPE_CHECKING:
 
 UNKNOWN_INTERVAL = 60.0  # seconds (ours) between two lines about the same unknown or revoked key from the same host
 MAXIMUM_UNKNOWN = 1000  # (ours) such keys and hosts that are told apart
+MAXIMUM_COPIES = 16_384  # (ours) alerts whose copies are known without opening them
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,13 +52,14 @@ class LoggedApplication:
     revocations: Revocations
 
 
-@dataclass(slots=True)
 class _Heard:
-    """Alerts of one series that came together, and where an acknowledgement of them goes."""
+    """Alerts that came together, by application and series, and where an acknowledgement of them goes."""
 
-    sequences: list[int]
-    source: Sockaddr
-    via: _socket.socket
+    def __init__(self) -> None:
+        self.series: dict[tuple[int, bytes, Sockaddr], tuple[list[int], _socket.socket]] = {}
+
+    def add(self, key: int, series: bytes, sequence: int, source: Sockaddr, via: _socket.socket) -> None:
+        self.series.setdefault((key, series, source), ([], via))[0].append(sequence)
 
 
 class Logger:
@@ -76,6 +80,9 @@ class Logger:
         self._output = output
         self._statistics = statistics
         self._ledger = Ledger()
+        self._allowances = Allowances(monotonic())
+        self._copies: dict[bytes, tuple[bytes, int]] = {}  # by mac1: series and number of alerts that were opened
+        self._drops = 0  # datagrams that the kernel has thrown away, of which was told
         self._reporter = Reporter()
         self._unknown: dict[tuple[str, str], float] = {}
         self._next_refresh = monotonic() + REFRESH_INTERVAL
@@ -99,21 +106,12 @@ class Logger:
 
     def receive(self, now: float) -> None:
         """Takes the alerts that have come, and acknowledges those of workers."""
-        heard: dict[tuple[int, bytes], _Heard] = {}
+        heard = _Heard()
         for parsed, source, via in self._receiver.receive(now):
-            if parsed.kind != datagram.ALERT:
-                continue
-            try:
-                told = alert.open_alert(self._applications[parsed.key].key, parsed.inner)
-            except ProtocolError:
-                continue
-            if self._revoked(parsed.key, told.certificate, str(source[0]), now):
-                continue
-            self._take(parsed, told, source, now)
-            if told.sequence:
-                heard.setdefault((parsed.key, told.series), _Heard([], source, via)).sequences.append(told.sequence)
-        for (key, series), one in heard.items():
-            self._acknowledge(self._applications[key].key, series, one)
+            if parsed.kind == datagram.ALERT:
+                self._hear(parsed, source, via, heard, now)
+        for (key, series, source), (sequences, via) in heard.series.items():
+            self._acknowledge(self._applications[key].key, series, sequences, source, via)
         for data, source in self._receiver.take_strangers():
             if data[datagram.KIND_AT] == datagram.ALERT:
                 self._report_stranger(alert.tag_of(data[datagram.INNER_START :]), str(source[0]), now)
@@ -124,6 +122,7 @@ class Logger:
             self._next_refresh,
             self._ledger.next_timeout(),
             self._reporter.next_timeout(),
+            self._allowances.next_timeout(),
             self._output.next_timeout(),
         )
         return min(time for time in times if time is not None)
@@ -134,9 +133,15 @@ class Logger:
             self._output.write(self._reporter.gap(gap))
         for line in self._reporter.due(now):
             self._output.write(line)
+        for left_alone in self._allowances.told(now):
+            self._output.write(self._reporter.left_alone(left_alone))
         if now >= self._next_refresh:
             self._next_refresh = now + REFRESH_INTERVAL
             self._groups.refresh()
+            drops = self._groups.drops()
+            if drops > self._drops:
+                self._allowances.leave_alone("", TOO_FAST, now, drops - self._drops)
+                self._drops = drops
         self._output.flush(now)
 
     def close(self) -> None:
@@ -144,6 +149,7 @@ class Logger:
         if self._statistics:
             self._output.write_table(self._reporter.table())
         self._groups.close()
+        self._wakeup.close()
         self._output.close()
 
     def _wait(self) -> set[int]:
@@ -158,18 +164,64 @@ class Logger:
             else:
                 self._running = False
 
-    def _take(self, parsed: Datagram, told: Alert, source: Sockaddr, now: float) -> None:
-        if told.sequence and not self._ledger.heard(told.series, told.sequence, told.running, told.worker_name, now):
-            return
-        for line in self._reporter.take(told, self._applications[parsed.key].name, str(source[0]), now):
-            self._output.write(line)
+    def _hear(self, parsed: Datagram, source: Sockaddr, via: _socket.socket, heard: _Heard, now: float) -> None:
+        """Opens an alert, unless it is a copy of one that was opened, and takes it."""
+        host = str(source[0])
+        copy = self._copies.get(parsed.mac1)
+        if copy is None:
+            if not self._allowances.may_open(host, now):
+                return
+            start = thread_time()
+            try:
+                told, news = self._open(parsed, host, now)
+                if news:
+                    self._take(told, self._applications[parsed.key].name, host, now)
+            except ProtocolError:
+                return
+            finally:
+                self._allowances.opened(host, thread_time() - start, now)
+            copy = self._remember(parsed.mac1, told)
+            sure = news and not parsed.doubted and fresh(told)
+        else:
+            sure = False
+        series, sequence = copy
+        # An acknowledgement goes where the datagram seems to come from: that of a copy may be invented.
+        if sequence and (sure or self._allowances.may_repeat(host, now)):
+            heard.add(parsed.key, series, sequence, source, via)
 
-    def _acknowledge(self, key: ClientKey, series: bytes, heard: _Heard) -> None:
-        for start in range(0, len(heard.sequences), alert.MAXIMUM_ACKNOWLEDGED):
-            some = heard.sequences[start : start + alert.MAXIMUM_ACKNOWLEDGED]
+    def _open(self, parsed: Datagram, host: str, now: float) -> tuple[Alert, bool]:
+        """Returns an alert, and whether it is news; `ProtocolError` if it is forged, or its author is revoked."""
+        key = self._applications[parsed.key].key
+        told, author = alert.unseal_alert(key, parsed.inner)
+        # What is not fresh has an account of its own: recorded numbers, sent again, make no gaps in those of today.
+        account = b"%d %d " % (parsed.key, fresh(told)) + told.certificate.name.encode() + told.series
+        if told.sequence and self._ledger.knows(account, told.sequence):
+            return told, False
+        author.prove(key)
+        if self._revoked(parsed.key, told.certificate, host, now):
+            raise VerifyError("alert is of a revoked author")
+        worker = told.certificate.name
+        return told, not told.sequence or self._ledger.heard(account, told.sequence, told.running, worker, now)
+
+    def _take(self, told: Alert, name: str, host: str, now: float) -> None:
+        if self._allowances.may_write(told, host, now):
+            for line in self._reporter.take(told, name, host, now):
+                self._output.write(line)
+
+    def _remember(self, mac1: bytes, told: Alert) -> tuple[bytes, int]:
+        if len(self._copies) >= MAXIMUM_COPIES:
+            del self._copies[next(iter(self._copies))]
+        copy = self._copies[mac1] = told.series, told.sequence
+        return copy
+
+    def _acknowledge(
+        self, key: ClientKey, series: bytes, sequences: list[int], source: Sockaddr, via: _socket.socket
+    ) -> None:
+        for start in range(0, len(sequences), alert.MAXIMUM_ACKNOWLEDGED):
+            some = sequences[start : start + alert.MAXIMUM_ACKNOWLEDGED]
             try:
                 said = Acknowledgement(certificate=key.identity.certificate, series=series, sequences=some)
-                self._groups.send_to(alert.encode_acknowledgement(key, said, MAXIMUM_HOPS), heard.source, heard.via)
+                self._groups.send_to(alert.encode_acknowledgement(key, said, MAXIMUM_HOPS), source, via)
             except CexecError:
                 continue  # the worker sends its alert again
 
@@ -190,10 +242,11 @@ class Logger:
 
     def _is_due(self, who: str, host: str, now: float) -> bool:
         """Returns True, but not more often than every UNKNOWN_INTERVAL for one signer and host."""
-        if now < self._unknown.get((who, host), 0.0):
+        if now < self._unknown.get((who, host), 0.0) or not self._allowances.may_tell_unknown(host, now):
             return False
         if len(self._unknown) >= MAXIMUM_UNKNOWN:
-            self._unknown.clear()
+            del self._unknown[next(iter(self._unknown))]
+        self._unknown.pop((who, host), None)
         self._unknown[(who, host)] = now + UNKNOWN_INTERVAL
         return True
 

@@ -9,17 +9,22 @@ jobs whose client never said how they ended.  Memory is bounded.
 from __future__ import annotations
 
 from time import gmtime, strftime, time
+from typing import TYPE_CHECKING, NamedTuple
 
 from cexec.protocol.datagrams import alert
 
-TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from cexec.logger.allowances import LeftAlone
     from cexec.protocol.base.certificate import Certificate
     from cexec.protocol.datagrams.alert import Alert
-    from cexec.protocol.decisions.alert_delivery import Gap
+    from cexec.protocol.decisions.ledger import Gap
 
 VANISHED_AFTER = 60.0  # seconds (ours) after an abandoned attempt that a job has to be taken up again
-MAXIMUM_JOBS = 100_000  # (ours) that are remembered; the oldest goes
+MAXIMUM_JOBS = 50_000  # (ours) that are remembered; the oldest goes
+MAXIMUM_ATTEMPTS = 100  # (ours) of one job that have lines; so many ends of it, too
+MAXIMUM_ABANDONED = 5000  # jobs (ours) that wait to be taken up again; the oldest has vanished then
+MAXIMUM_WORKERS = 4096  # (ours) in the table; the others share one row
+OTHERS = "others"
 
 
 class Line:
@@ -32,13 +37,29 @@ class Line:
         self.fields = {"time": strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(time())), **fields}
 
 
+class _End(NamedTuple):
+    """An end of a job that has a closing line."""
+
+    outcome: int
+    attempt: int
+    status: int
+    worker_address: str
+
+
 class _Job:
-    __slots__ = ("attempts", "ends", "told")
+    __slots__ = ("attempts", "ends")
 
     def __init__(self) -> None:
-        self.ends: list[Alert] = []  # those that have a closing line
-        self.attempts: set[int] = set()  # whose failure has been told
-        self.told: tuple[Alert, str] | None = None  # the last abandoned attempt
+        self.ends: tuple[_End, ...] = ()
+        self.attempts: frozenset[int] = frozenset()  # whose failure has been told
+
+
+class _Abandoned(NamedTuple):
+    """An attempt that nobody may take up again: when its job has vanished, and what the line says then."""
+
+    until: float
+    told: Alert
+    text: str
 
 
 class Tally:
@@ -56,7 +77,8 @@ class Reporter:
 
     def __init__(self) -> None:
         self._jobs: dict[bytes, _Job] = {}
-        self._waiting: dict[bytes, float] = {}  # abandoned jobs, and when they have vanished
+        self._abandoned: dict[bytes, _Abandoned] = {}  # by job, in the order in which they vanish
+        self._early: list[Line] = []  # closing lines of jobs that have vanished before their time
         self._tallies: dict[str, Tally] = {}
 
     def take(self, told: Alert, name: str, source: str, now: float) -> list[Line]:
@@ -66,7 +88,7 @@ class Reporter:
         lines: list[Line] = []
         tally = Tally()  # is not kept if no worker was there
         if told.worker_name:
-            tally = self._tallies.setdefault(f"{told.worker_name}@{told.worker_address}", tally)
+            tally = self._tally(f"{told.worker_name}@{told.worker_address}")
         if told.outcome == alert.COMPLETED:
             tally.jobs += 1
             tally.failed += told.status != 0
@@ -83,31 +105,32 @@ class Reporter:
                 tally.complaints += 1
             else:
                 tally.abandoned += 1
-                job.told = (told, f"{client} vanished from {told.worker_address} for {name}")
                 if not job.ends:
-                    self._waiting[told.job_id] = now + VANISHED_AFTER
-            if told.attempt not in job.attempts:
-                job.attempts.add(told.attempt)
+                    text = f"{client} vanished from {told.worker_address} for {name}"
+                    self._abandon(_Abandoned(now + VANISHED_AFTER, told, text))
+            if told.attempt not in job.attempts and len(job.attempts) < MAXIMUM_ATTEMPTS:
+                job.attempts |= {told.attempt}
                 lines.append(Line(f"{client} rats out {told.worker_address} for {name}", **_fields(told)))
         return lines
 
     def due(self, now: float) -> list[Line]:
         """Closing lines of the jobs that nobody took up again."""
-        lines: list[Line] = []
-        for job_id in [job_id for job_id, until in self._waiting.items() if until <= now]:
-            job = self._job(job_id)
-            if job.told is not None:
-                lines += self._close(job.told[0], job, job.told[1])
-            self._waiting.pop(job_id, None)
+        lines, self._early = self._early, []
+        while self._abandoned and next(iter(self._abandoned.values())).until <= now:
+            lines += self._vanish()
         return lines
 
     def next_timeout(self) -> float | None:
-        return min(self._waiting.values(), default=None)
+        return next(iter(self._abandoned.values())).until if self._abandoned else None
 
     def gap(self, gap: Gap) -> Line:
         count = gap.last - gap.first + 1
         text = f"gap: {count} {'alert' if count == 1 else 'alerts'} of {gap.worker} did not arrive"
         return Line(text, first=gap.first, last=gap.last, worker=gap.worker)
+
+    def left_alone(self, told: LeftAlone) -> Line:
+        what = f"{told.alerts} of {told.name} were not written" if told.name else f"{told.alerts} were not read"
+        return Line(f"gap: alerts, {what}: {told.reason}", alerts=told.alerts, by=told.name)
 
     def unknown(self, tag: str, host: str) -> Line:
         return Line(f"{host} alerts for unknown key (0x{tag})")
@@ -131,9 +154,20 @@ class Reporter:
             )  # fmt: skip
         return rows
 
+    def _abandon(self, abandoned: _Abandoned) -> None:
+        self._abandoned.pop(abandoned.told.job_id, None)
+        if len(self._abandoned) >= MAXIMUM_ABANDONED:
+            self._early += self._vanish()
+        self._abandoned[abandoned.told.job_id] = abandoned
+
+    def _vanish(self) -> list[Line]:
+        """Closes the job that waits longest to be taken up again."""
+        job_id, abandoned = next(iter(self._abandoned.items()))
+        return self._close(abandoned.told, self._job(job_id), abandoned.text)
+
     def _close(self, told: Alert, job: _Job, text: str) -> list[Line]:
-        self._waiting.pop(told.job_id, None)
-        if not all(_differs(told, end, job) for end in job.ends):
+        self._abandoned.pop(told.job_id, None)
+        if not all(_differs(told, end, job) for end in job.ends) or len(job.ends) >= MAXIMUM_ATTEMPTS:
             return []
         fields = _fields(told)
         if job.ends:
@@ -141,8 +175,13 @@ class Reporter:
             text += f" after {_end_in_words(earlier)}"
             if earlier.outcome == alert.COMPLETED:
                 fields.setdefault("status", earlier.status)
-        job.ends.append(told)
+        job.ends += (_End(told.outcome, told.attempt, told.status, told.worker_address),)
         return [Line(text, **fields)]
+
+    def _tally(self, worker: str) -> Tally:
+        if worker not in self._tallies and len(self._tallies) >= MAXIMUM_WORKERS:
+            worker = OTHERS
+        return self._tallies.setdefault(worker, Tally())
 
     def _job(self, job_id: bytes) -> _Job:
         job = self._jobs.get(job_id)
@@ -153,7 +192,7 @@ class Reporter:
         return job
 
 
-def _differs(told: Alert, end: Alert, job: _Job) -> bool:
+def _differs(told: Alert, end: _End, job: _Job) -> bool:
     """Returns True if an alert tells another end of the job than one that has a closing line.
 
     A job is completed twice if the client has lost the first exit frame and repeated the job.
@@ -163,7 +202,7 @@ def _differs(told: Alert, end: Alert, job: _Job) -> bool:
     return told.outcome == alert.COMPLETED and told.attempt > end.attempt and end.attempt in job.attempts
 
 
-def _end_in_words(end: Alert) -> str:
+def _end_in_words(end: _End) -> str:
     if end.outcome == alert.COMPLETED:
         return f"{end.worker_address} completed it with exit code {end.status}"
     return "the client gave up" if end.outcome == alert.GAVE_UP else "the client vanished"

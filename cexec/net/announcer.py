@@ -5,8 +5,8 @@ any free port (on the loopback when every entry is loopback).  `send(data)` send
 exists at this moment (interfaces are read again each time) and returns the labels of those that the kernel took;
 `failures` says what became of the others.  `receive()` never blocks.  No method raises because of the network.
 With `mdns` in the group, or after `browse()`, what multicast DNS finds is sent the last datagram at once, by `receive`,
-and every later one.  `send_parting(data)` sends to what is known by then and waits for nothing, also after `close`.
-docs/protocol.md section 2.
+and later ones, all of them once it has answered (`found_hosts`).  `send_parting(data)` sends to what is known by then
+and waits for nothing, also after `close`.  docs/protocol.md section 2.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from cexec.net.found_hosts import FoundHosts
     from cexec.net.groups import GroupEntry, Sockaddr
     from cexec.net.mdns import Browser, Registration
 
@@ -89,7 +90,7 @@ class Announcer:
     """Sends one application's datagrams to its group; see the module's contract."""
 
     __slots__ = (
-        "_browser", "_chosen", "_closed", "_entries", "_extra", "_last", "_looked", "_mdns", "_port", "_resolver",
+        "_browser", "_chosen", "_closed", "_entries", "_found", "_last", "_looked", "_mdns", "_port", "_resolver",
         "_sockets", "_unused", "failures", "ipv6", "loopback",
     )  # fmt: skip
 
@@ -101,7 +102,7 @@ class Announcer:
         self._port = port
         self._sockets: dict[int, _socket.socket] = {}
         self._closed = False
-        self._extra: dict[Sockaddr, Destination] = {}
+        self._found: FoundHosts | None = None  # by multicast DNS
         self._last = b""  # what was sent last
         self._chosen: list[Destination] = []  # by addresses and interfaces, when these were looked at
         self._unused: dict[str, str] = {}  # and what they had no place for
@@ -113,13 +114,18 @@ class Announcer:
     def browse(self) -> None:
         """Look for workers by multicast DNS from now on, in a process of its own; may be called again."""
         if self._browser is None:
+            from cexec.net.found_hosts import FoundHosts
             from cexec.net.mdns import Browser
 
             self._browser = Browser(idly=not self._mdns)
+            self._found = FoundHosts(patient=False, now=monotonic())
 
     def share(self, registration: Registration) -> None:
         """Send to what the process of this registration finds, instead of starting another one."""
+        from cexec.net.found_hosts import FoundHosts
+
         self._browser = registration
+        self._found = FoundHosts(patient=True, now=monotonic())
         for family in (_socket.AF_INET, _socket.AF_INET6):  # not with the first find, when descriptors may have run out
             try:
                 self._open(family)
@@ -142,26 +148,34 @@ class Announcer:
             waiting = poll()
             waiting.register(self._browser.fileno(), POLLIN)
             waiting.poll(poll_timeout(until - now))
-            before = len(self._extra)
+            before = self._count_found()
             self._add_found()
             now = monotonic()
-            if len(self._extra) > before:
+            if self._count_found() > before:
                 until = min(deadline, now + _QUIET_SEARCH)
+
+    def answered(self, host: str) -> None:
+        """Notes an authenticated answer from a host: if multicast DNS has found it, that was no invention."""
+        if self._found is not None:
+            self._found.answered(host)
+
+    def _count_found(self) -> int:
+        return 0 if self._found is None else len(self._found)
 
     def _add_found(self) -> None:
         """Unicast destinations, as multicast DNS finds and loses them; a new one gets what was sent last."""
-        assert self._browser is not None
-        found: list[Destination] = []
+        if self._browser is None or self._found is None:
+            return
+        now = monotonic()
         new, gone = self._browser.finds()
         for sockaddr in gone:
-            self._extra.pop(sockaddr, None)
+            self._found.remove(sockaddr)
         for family, sockaddr in new:
             if family == _socket.AF_INET or self.ipv6:  # else its worker could not connect to us
                 text = address_label(sockaddr[0], "", sockaddr[1], self._port)
-                self._extra[sockaddr] = Destination(family, sockaddr, text)
-                found.append(self._extra[sockaddr])
+                self._found.add(Destination(family, sockaddr, text), now)
         if self._last:
-            self._send_to_each(self._last, found, {})
+            self._send_to_each(self._last, self._found.new(now), {})
 
     def send(self, data: bytes) -> list[str]:
         """Send to every destination; the labels of those it was really sent to."""
@@ -172,7 +186,8 @@ class Announcer:
         chosen = self._look()
         self.failures = dict(self._unused)
         sent: dict[str, None] = {}
-        self._send_to_each(data, [*chosen, *self._extra.values()], sent)
+        found = [] if self._found is None else self._found.due(monotonic())
+        self._send_to_each(data, [*chosen, *found], sent)
         self._send_to_each(data, self._resolver.results(), sent)
         self.failures.update(self._resolver.failures)
         if self._mdns and (failure := getattr(self._browser, "failure", None)):
@@ -191,7 +206,8 @@ class Announcer:
 
     def send_parting(self, data: bytes) -> None:
         """Send to every destination that is known by now, and look for no others."""
-        self._send_to_each(data, [*self._look(), *self._extra.values(), *self._resolver.known()], {})
+        found = [] if self._found is None else self._found.parting(monotonic())
+        self._send_to_each(data, [*self._look(), *found, *self._resolver.known()], {})
         if self._closed:
             self.close()
 

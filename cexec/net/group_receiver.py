@@ -2,14 +2,16 @@
 
 Contract: `GroupReceiver.receive(now)` never blocks and returns (datagram, source, socket) for everything whose mac1 is
 right under one of the keys.  The kernel gives a unicast datagram to one process of a host only: it is passed on to the
-others over loopback, also where its key is unknown here, since it may be another process's; what has been passed on to
-us comes with its original source, and is never passed on again.  docs/protocol.md section 2.5.
+others, also where its key is unknown here, since it may be another process's; what has been passed on to us comes with
+its original source, and is never passed on again.  `Datagram.doubted` is True if its source may be invented, because
+another user, or somebody who is not known, has passed it on.  docs/protocol.md section 2.5.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cexec.net.heard_datagrams import HeardDatagrams
 from cexec.protocol.base.token_bucket import TokenBucket
 from cexec.protocol.datagrams import datagram, forwarded
 
@@ -37,39 +39,31 @@ class GroupReceiver:
         self._known = TokenBucket(KNOWN_RATE, KNOWN_RATE, now)
         self._unknown = TokenBucket(UNKNOWN_RATE, UNKNOWN_RATE, now)
         self._strangers: list[tuple[bytes, Sockaddr]] | None = [] if keep_strangers else None
+        self._heard = HeardDatagrams(groups)
 
     def receive(self, now: float) -> list[tuple[Datagram, Sockaddr, _socket.socket]]:
         """Returns the datagrams that have come."""
         found: list[tuple[Datagram, Sockaddr, _socket.socket]] = []
-        for data, source, via, unicast in self._groups.receive(prefix=datagram.PREFIX):
-            if len(data) <= datagram.INNER_START:
-                continue
-            if data[datagram.KIND_AT] == datagram.FORWARDED:
-                original = forwarded.unwrap(data) if _is_loopback(source) else None
-                if original is None:
-                    continue
-                data, source = original
-                unicast = False
+        passing: dict[_socket.socket, list[bytes]] = {}
+        for data, source, via, unicast, _, believed in self._heard.read():
             parsed = datagram.parse_keyed(data, self._keys)
             if unicast:
                 bucket = self._unknown if parsed is None else self._known
                 if bucket.left(now) and forwarded.may_be_wrapped(data):
                     bucket.spend(1.0)
-                    self._groups.forward(forwarded.wrap(data, source), via)
+                    self._heard.passed_on(data, source)
+                    passing.setdefault(via, []).append(forwarded.wrap(data, source))
             if parsed is not None:
-                parsed.unicast = unicast
+                parsed.unicast, parsed.doubted = unicast, not believed
                 found.append((parsed, source, via))
             elif self._strangers is not None and forwarded.may_be_wrapped(data):
                 self._strangers.append((data, source))
                 del self._strangers[MAXIMUM_STRANGERS:]
+        for via, datagrams in passing.items():
+            self._groups.forward(datagrams, via)
         return found
 
     def take_strangers(self) -> list[tuple[bytes, Sockaddr]]:
         """Whole datagrams of this protocol under keys that are not known here, with their sources."""
         taken, self._strangers = self._strangers or [], []
         return taken
-
-
-def _is_loopback(source: Sockaddr) -> bool:
-    """The kernel drops what claims such a source and comes from outside."""
-    return bool(source[0].startswith("127."))

@@ -3,11 +3,11 @@
 Contract: `GroupSockets(entries, port)` opens sockets that hear every entry that is of this machine: broadcast
 addresses, multicast groups on their interfaces, addresses of its own.  Entries that are other hosts are only ever sent
 to; `unheard` names them.  Any number of processes of any users may do so at once: broadcast and multicast reach each of
-them, a unicast datagram reaches one, which must pass it on with `forward`.  `refresh()`, at least every
-REFRESH_INTERVAL, notices what came, went and changed; `filenos()` may differ afterwards.  Only the constructor raises,
-and only LocalError.  Names are looked up by the constructor, which waits for that, and again by a refresh that finds
-the interfaces changed; those that were not found are asked for again from one refresh to the next.  With `mdns` this
-machine is registered, until `leave` or `close`.  docs/protocol.md section 2.
+them, a unicast datagram reaches one, which must pass it on with `forward`; the others get it by `receive_forwarded`.
+`refresh()`, at least every REFRESH_INTERVAL, notices what came, went and changed; `filenos()` may differ afterwards.
+Only the constructor raises, and only LocalError.  Names are looked up by the constructor, which waits for that, and
+again by a refresh that finds the interfaces changed; those that were not found are asked for again from one refresh to
+the next.  With `mdns` this machine is registered, until `leave` or `close`.  docs/protocol.md section 2.
 """
 
 from __future__ import annotations
@@ -18,12 +18,14 @@ import sys
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from cexec.errors import LocalError
+from cexec.errors import LocalError, ProtocolError
 from cexec.net.announcer import LINUX, Resolver, open_datagram_socket, resolve
 from cexec.net.batches import make_batches
-from cexec.net.groups import LOOPBACK_BROADCAST, MDNS, NAME
+from cexec.net.groups import MDNS, NAME
+from cexec.net.host_link import HostLink
 from cexec.net.interfaces import interfaces
 from cexec.net.listen_plan import ListenPlan
+from cexec.net.sockets import peer_family
 from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
@@ -70,7 +72,8 @@ class GroupSockets:
         self._labels: list[str] = []
         self._batches = make_batches()
         self._dropped = 0  # by sockets that are closed
-        self._forwarding: _socket.socket | None = None
+        self._link = HostLink()
+        self._broadcasts: set[str] = set()  # of this machine's networks
         self._registration: Registration | None = None
         self.unheard: dict[str, str] = {}  # entries that are not heard now, and why
         problem = self._update()
@@ -120,8 +123,8 @@ class GroupSockets:
                 )
         for label in self._labels:  # a name of which one address is ours is heard
             self.unheard.pop(label, None)
-        if self._forwarding is None and any(one.hearing.unicast is not False for one in self._open.values()):
-            self._forwarding = _open_forwarding()
+        self._broadcasts = {address.broadcast for one in found for address in one.ipv4 if address.broadcast}
+        self._link.follow(key[2] for key, one in self._open.items() if one.hearing.unicast is not False)
         return problem
 
     def _resolve_names(self, found: Iterable[Interface]) -> None:
@@ -193,9 +196,25 @@ class GroupSockets:
             self._batches.receive(one.socket, limit, prefix, one.hearing.unicast, heard)
         return heard
 
+    def receive_forwarded(self) -> list[tuple[bytes, _socket.socket, bool]]:
+        """Returns what other processes of this host pass on: the wrapped datagram, a socket, if its source is believed.
+
+        The socket is one that hears the port to which the datagram was sent.
+        """
+        sockets = {key[2]: one.socket for key, one in self._open.items()}
+        return [(data, sockets[port], believed) for data, port, believed in self._link.receive() if port in sockets]
+
     def send_to(self, data: bytes, sockaddr: Sockaddr, via: _socket.socket) -> str | None:
-        """Answer from the socket that heard the question, so from the port it was sent to; why it failed, or None."""
-        family = _socket.AF_INET6 if ":" in sockaddr[0] else _socket.AF_INET
+        """Answer from the socket that heard the question, so from the port it was sent to; why it failed, or None.
+
+        The address may be any that somebody has written into a datagram: broadcasts, groups and low ports get nothing.
+        """
+        try:
+            family = peer_family(sockaddr)
+        except ProtocolError as error:
+            return str(error)
+        if sockaddr[0] in self._broadcasts:
+            return f"{sockaddr[0]} is a broadcast address"
         if via.fileno() < 0 or via.family != family:
             others = [one.socket for key, one in self._open.items() if key[0] == family]
             if not others:
@@ -207,22 +226,19 @@ class GroupSockets:
             return reason_of(error)
         return None
 
-    def forward(self, data: bytes, via: _socket.socket) -> str | None:
-        """Pass a unicast datagram, wrapped by the caller, to every process here that hears the port of `via`.
+    def forward(self, datagrams: Sequence[bytes], via: _socket.socket) -> str | None:
+        """Pass unicast datagrams, wrapped by the caller, to every process here that hears the port of `via`.
 
-        It comes from a loopback address, which no other machine can have; this process hears it too.
+        What goes over UDP is heard by this process, too.
         """
-        if self._forwarding is None:
-            return "there was no descriptor left"
         try:
-            self._forwarding.sendto(data, (LOOPBACK_BROADCAST, via.getsockname()[1]))
+            return self._link.send(datagrams, via.getsockname()[1], monotonic())
         except OSError as error:
             return reason_of(error)
-        return None
 
     def filenos(self) -> list[int]:
         """The descriptors to select for reading."""
-        fds = [one.socket.fileno() for one in self._open.values()]
+        fds = [one.socket.fileno() for one in self._open.values()] + self._link.filenos()
         if self._registration is not None and self._registration.fileno() >= 0:
             fds.append(self._registration.fileno())
         return fds
@@ -260,27 +276,11 @@ class GroupSockets:
         for one in self._open.values():
             self._close_one(one)
         self._open.clear()
-        if self._forwarding is not None:
-            self._forwarding.close()
-            self._forwarding = None
+        self._link.close()
 
     def _close_one(self, one: _Open) -> None:
         self._dropped += _drops(one.socket)
         one.socket.close()
-
-
-def _open_forwarding() -> _socket.socket | None:
-    """Sends from a loopback address, which no other machine can have; None when there is no descriptor left."""
-    try:
-        created = open_datagram_socket(_socket.AF_INET)
-        try:
-            created.bind(("127.0.0.1", 0))
-        except OSError:
-            created.close()
-            raise
-    except OSError:
-        return None
-    return created
 
 
 def _addresses(answers: Iterable[Destination]) -> list[tuple[int, str]]:

@@ -11,6 +11,10 @@ from __future__ import annotations
 import _socket
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
 # <net/if.h>
 _IFF_UP = 0x1
 _IFF_BROADCAST = 0x2
@@ -48,10 +52,13 @@ class Ipv4Address:
 
 class Interface:
     """One interface: `up` means administratively up and with a carrier, `port` that it belongs to a bridge or bond;
-    `kind` is what Linux calls one that is no hardware: "veth", "bridge", "wireguard".
+    `kind` is what Linux calls one that is no hardware: "veth", "bridge", "wireguard".  `ipv6_prefixes` are the lengths
+    of the prefixes of `ipv6`.
     """
 
-    __slots__ = ("broadcast", "index", "ipv4", "ipv6", "kind", "loopback", "multicast", "name", "port", "up")
+    __slots__ = (
+        "broadcast", "index", "ipv4", "ipv6", "ipv6_prefixes", "kind", "loopback", "multicast", "name", "port", "up"
+    )  # fmt: skip
 
     def __init__(self, name: str, index: int, flags: int, port: bool = False, kind: str = "") -> None:
         self.name = name
@@ -64,6 +71,7 @@ class Interface:
         self.kind = kind
         self.ipv4: list[Ipv4Address] = []
         self.ipv6: list[str] = []
+        self.ipv6_prefixes: list[int] = []
 
     def addresses(self) -> list[str]:
         """Every address of the interface, IPv4 first."""
@@ -78,6 +86,10 @@ class Interface:
             broadcast = _socket.inet_ntoa(number.to_bytes(4, "big"))
         self.ipv4.append(Ipv4Address(address, prefix, broadcast))
 
+    def add_ipv6(self, address: str, prefix: int) -> None:
+        self.ipv6.append(address)
+        self.ipv6_prefixes.append(prefix)
+
 
 def interfaces() -> list[Interface]:
     """All interfaces, by index, with the addresses they have at this moment."""
@@ -86,6 +98,28 @@ def interfaces() -> list[Interface]:
     except (OSError, ImportError, IndexError, ValueError):
         found = {}
     return [found[index] for index in sorted(found)]
+
+
+def on_link(host: str, scope: int, found: Iterable[Interface]) -> bool:
+    """Returns True for a neighbour: in the network of an interface that is up, and not its broadcast address."""
+    ipv6 = ":" in host
+    family = _socket.AF_INET6 if ipv6 else _socket.AF_INET
+    number = int.from_bytes(_socket.inet_pton(family, host), "big")
+    for one in found:
+        if not one.up or (scope and one.index != scope):
+            continue
+        if ipv6:
+            networks = list(zip(one.ipv6, one.ipv6_prefixes, strict=True))
+        else:
+            if any(host == address.broadcast for address in one.ipv4):
+                return False
+            networks = [(address.address, address.prefix) for address in one.ipv4]
+        for address, prefix in networks:
+            shift = (128 if ipv6 else 32) - prefix
+            own = int.from_bytes(_socket.inet_pton(family, address), "big")
+            if prefix and own >> shift == number >> shift:
+                return True
+    return False
 
 
 def has_network() -> bool:
@@ -184,7 +218,7 @@ def _add_address(found: dict[int, Interface], body: bytes) -> None:
         broadcast = attributes.get(_IFA_BROADCAST)
         interface.add_ipv4(_socket.inet_ntoa(own), body[1], _socket.inet_ntoa(broadcast) if broadcast else None)
     elif body[0] == _socket.AF_INET6:
-        interface.ipv6.append(_socket.inet_ntop(_socket.AF_INET6, own))
+        interface.add_ipv6(_socket.inet_ntop(_socket.AF_INET6, own), body[1])
 
 
 def from_psutil() -> dict[int, Interface]:
@@ -208,6 +242,7 @@ def from_psutil() -> dict[int, Interface]:
                 prefix = bin(int.from_bytes(_socket.inet_aton(one.netmask or "255.255.255.255"), "big")).count("1")
                 interface.add_ipv4(one.address, prefix, one.broadcast)
             elif one.family == _socket.AF_INET6:
-                interface.ipv6.append(one.address.partition("%")[0])
+                mask = _socket.inet_pton(_socket.AF_INET6, one.netmask) if one.netmask else bytes(15)
+                interface.add_ipv6(one.address.partition("%")[0], int.from_bytes(mask, "big").bit_count())
         found[interface.index] = interface
     return found

@@ -31,7 +31,7 @@ REGISTER, BROWSE, BROWSE_IDLY = "register", "browse", "browse-idly"
 FOUND, LOST, FAILED, REGISTERED = "found", "lost", "failed", "registered"
 
 _RESTART_INTERVAL = 60.0  # seconds (ours) after which a process that has ended is started again
-MAXIMUM_FOUND = 4096  # addresses (ours) that are believed: anybody on the link can claim to be a worker
+MAXIMUM_FOUND = 2048  # addresses (ours) that are believed: anybody on the link can claim to be a worker
 _MAXIMUM_LINE = 4096  # bytes (ours)
 _READ_SIZE = 65536
 

@@ -14,7 +14,7 @@ import signal
 import threading
 from typing import TYPE_CHECKING
 
-from cexec.net.interfaces import interfaces
+from cexec.net.interfaces import Interface, interfaces, on_link
 from cexec.net.mdns import BROWSE_IDLY, FAILED, FOUND, LOST, REGISTER, REGISTERED, SERVICE, VERSION, VERSION_KEY
 from cexec.system.reason import reason_of
 from cexec.system.signal_state import set_at_start
@@ -32,6 +32,8 @@ GOODBYE_PATIENCE = 3  # seconds (ours) that the end may take
 HIGHEST_DESCRIPTOR = 1 << 16
 LEAST_URGENT = 19  # of nice(1)
 MAXIMUM_REASON = 200  # characters (ours)
+MAXIMUM_ADDRESSES = 8  # (ours) of one instance
+MAXIMUM_INSTANCES = 2048  # (ours) that are followed
 
 
 def main(arguments: list[str]) -> None:
@@ -65,6 +67,7 @@ class _Speaker:
         self._zeroconf: zeroconf.Zeroconf | None = None
         self._failure = ""
         self._found: dict[str, set[str]] = {}  # by instance: HOST SCOPE PORT
+        self._interfaces: list[Interface] = []
         self._ending = False
 
     def wait_for_end(self) -> None:
@@ -82,7 +85,8 @@ class _Speaker:
     def run(self) -> None:
         known: State | None = None
         while True:
-            state = _interfaces()
+            self._interfaces = interfaces()
+            state = _state(self._interfaces)
             if state != known or self._zeroconf is None:
                 self._close()
                 known = state
@@ -166,18 +170,21 @@ class _Speaker:
             return set()
         if info is None or not info.port or info.properties.get(VERSION_KEY.encode()) != VERSION.encode():
             return set()
+        # Everybody on the link can register what he likes: only neighbours count, and few addresses of an instance.
         split = [text.partition("%") for text in info.parsed_scoped_addresses()]
-        return {
+        here = [
             f"{host} {scope or 0} {info.port}"
             for host, _, scope in split
-            if scope or not host.lower().startswith("fe80")  # which is of no use without its interface
-        }
+            if (scope or not host.lower().startswith("fe80"))  # which is of no use without its interface
+            and on_link(host, int(scope or 0), self._interfaces)
+        ]
+        return set(here[:MAXIMUM_ADDRESSES])
 
     def _follow(self, name: str, addresses: set[str]) -> None:
         """Says what is new and what is gone; several instances may be at one address."""
         before = set().union(*self._found.values())
         self._found.pop(name, None)
-        if addresses:
+        if addresses and len(self._found) < MAXIMUM_INSTANCES:
             self._found[name] = addresses
         after = set().union(*self._found.values())
         for address in sorted(after - before):
@@ -186,8 +193,8 @@ class _Speaker:
             _say(LOST, address)
 
 
-def _interfaces() -> State:
-    return [(one.name, one.index, one.up, one.addresses()) for one in interfaces()]
+def _state(found: list[Interface]) -> State:
+    return [(one.name, one.index, one.up, one.addresses()) for one in found]
 
 
 def _own_addresses() -> list[str]:

@@ -2,7 +2,8 @@
 
 Contract: `step(timeout)` waits for at most `timeout` seconds, moves bytes in both directions, and returns the events
 that are not about stream data: those of the session (`session.Event`), and a `Trouble` for each descriptor that failed.
-It blocks nowhere else, and holds at most one credit window of bytes for each stream.  It raises `ProtocolError`,
+It blocks nowhere else, and holds at most one credit window of bytes for each stream.  `turn(readable)` is a step for an
+owner that waits for the connection elsewhere and knows if it is readable.  Both raise `ProtocolError`,
 `SilentPeerError` and `DisconnectedError` only, and returns all events that came before the failure first.
 The owner passes `records` and `session` in; the pump calls nothing back.
 
@@ -22,14 +23,20 @@ from cexec.errors import CexecError, DisconnectedError
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.records import SHORT_DATA
 from cexec.protocol.connection.session import Event
+from cexec.system.io.fds import FEW
 from cexec.system.io.wakeup import poll_timeout
 from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeVar
+
     from cexec.protocol.connection.records import Records
     from cexec.protocol.connection.session import Session
     from cexec.system.io.fds import Sink, Source
+
+    T = TypeVar("T")
 
 IN, OUT = select.POLLIN, select.POLLOUT
 BROKEN_PIPE = (errno.EPIPE, errno.ECONNRESET)  # the reader of an output has gone, which is no failure: section 4.3
@@ -101,31 +108,49 @@ class Pump:
 
     def step(self, timeout: float | None = None) -> list[Event | Trouble]:
         """Waits for at most `timeout` seconds, None for any time, and moves bytes; returns the events."""
+        return self._make(self._step, timeout)
+
+    def turn(self, readable: bool) -> list[Event | Trouble]:
+        """Moves bytes where no descriptor but the connection need be waited for; returns the events.
+
+        It judges no timeout, because it does not look if more has come: that is for the `step` when one is due.
+        """
+        return self._make(self._turn, readable)
+
+    def _make(self, move: Callable[[T, list[Event | Trouble]], None], how: T) -> list[Event | Trouble]:
         found: list[Event | Trouble] = []
         if self._gone is None:
             try:
-                self._step(timeout, found)
+                move(how, found)
             except CexecError as error:
                 self._gone = _copy(error)  # raised by the next step: events that came before it count, such as an EXIT
         if self._gone is not None and not found:
             raise _copy(self._gone)
         return found
 
+    def _turn(self, readable: bool, found: list[Event | Trouble]) -> None:
+        self._take_frames(found)
+        self._flush()
+        self.read_all = readable and self._receive(found)
+        for stream, source in list(self.sources.items()):
+            self._read_source(stream, source, found, IN)
+        self._flush()
+
     def _step(self, timeout: float | None, found: list[Event | Trouble]) -> None:
         now = monotonic()  # before the wait: a timeout is judged only if everything was read after it was due
         # Frames may be complete already: they came in one segment with the handshake, or the last step raised.
         self._take_frames(found)
         self._flush()
-        ready = self._wait(0.0 if found else timeout)
+        ready = {} if found else self._wait(timeout)
         self.ready = {fd for fd in self._watched if fd in ready}
-        self.read_all = True
+        self.read_all = not found  # else nobody has looked
         if ready.get(self._fd, 0) & ~OUT:  # readable, or an error or a hang-up that recv will name
             self.read_all = self._receive(found)
         if self._pending:
             self._write_sinks(ready, found)
         for stream, source in list(self.sources.items()):
             if source.fd < 0 or source.fd in ready:
-                self._read_source(stream, source, found)
+                self._read_source(stream, source, found, ready.get(source.fd, IN))
         if self.read_all and now >= self.session.next_timeout():
             self.session.handle_timeout(now)
         self._flush()
@@ -323,10 +348,14 @@ class Pump:
 
     # from the sources to the connection
 
-    def _read_source(self, stream: int, source: Source, found: list[Event | Trouble]) -> None:
-        """Sends the bytes of a source until it has none, or credit or buffers have run out."""
+    def _read_source(self, stream: int, source: Source, found: list[Event | Trouble], mask: int) -> None:
+        """Sends the bytes of a source until it has none, or credit or buffers have run out.  `mask`: of poll."""
+        if not mask & (IN | select.POLLERR) and source.ends_with_hangup:
+            self._end_source(stream, source, found)
+            return
         while self._may_read(stream):
-            buffer = self.records.data_buffer()
+            few = source.few
+            buffer = memoryview(bytearray(FEW)) if few else self.records.data_buffer()
             room = self.session.sendable(stream)
             assert buffer is not None
             if room < len(buffer):
@@ -340,18 +369,25 @@ class Pump:
                 return
             if not size:
                 if size == 0:
-                    if source.hung_up:
-                        self.close_sink(stream)  # before the end: so the peer tells a hang-up from a half-close
-                    self.session.end(stream)
-                    self.close_source(stream)
-                    found.append(Event(frames.END, stream=stream))
+                    self._end_source(stream, source, found)
                 return
-            self.records.send_data(self.session.data_head(stream, size), size)
+            head = self.session.data_head(stream, size)
+            if few:
+                self.records.send_frame(head + bytes(buffer[:size]))
+            else:
+                self.records.send_data(head, size)
             if size > SHORT_DATA or not self.records.has_room:
                 self._held = False
             self._send()  # after each record, so that the kernel sends it while we read the next one
-            if size < len(buffer):
+            if size < len(buffer) and not few:
                 return  # the source is empty for now: another read would only say so
+
+    def _end_source(self, stream: int, source: Source, found: list[Event | Trouble]) -> None:
+        if source.hung_up:
+            self.close_sink(stream)  # before the end: so the peer tells a hang-up from a half-close
+        self.session.end(stream)
+        self.close_source(stream)
+        found.append(Event(frames.END, stream=stream))
 
     def _flush(self) -> None:
         self._send()

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 # the first that is set counts; the others are the ancestor's names
 PORT_VARIABLES = ("CEXEC_LISTEN_PORTS", "CEXEC_LISTEN_PORT", "CEXEC_PORTS", "CEXEC_PORT")
-BACKLOG = 128  # connections (ours): twice what a client handles at once
+BACKLOG = 256  # connections (ours): four times what a client handles at once, and what it lets give way in a second
 KEEP_IDLE, KEEP_INTERVAL, KEEP_COUNT = 5, 2, 5  # seconds, seconds, probes (protocol): 15 s until a peer is dead
 
 _SYN_RETRIES = 2  # (ours) with the kernel's intervals: given up after 7 s, and the caller's deadline is shorter

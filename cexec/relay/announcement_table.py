@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 LIFETIME = 20.0  # seconds (ours) after the last copy: a client's default "wanted for", and some for the last worker
 MAXIMUM_ANNOUNCED = 1024  # (ours) at once; the one heard longest ago makes room
+MAXIMUM_WORKERS = 16  # (ours) of one announcement that are remembered
 MAXIMUM_OF_HOST = 512  # (ours) of one host, which makes room among its own
 
 HEARD, PASSED_ON, CLAIMED, WITHDRAWN = "heard", "passed on", "claimed", "withdrawn"
@@ -42,8 +43,8 @@ class RelayedAnnouncement:
     """One announcement, as one source sends it.  `pending` is a copy to be passed on at `due`, or empty."""
 
     __slots__ = (
-        "connections", "due", "heard", "listener", "mac1", "pending", "port", "reached", "refuses_until",
-        "reply_port", "side", "source", "state", "via",
+        "answered", "connections", "due", "heard", "listener", "mac1", "pending", "port", "reached", "refuses_until",
+        "reply_port", "side", "source", "state", "tried", "via", "workers",
     )  # fmt: skip
 
     def __init__(self, mac1: bytes, side: int, source: Sockaddr, via: _socket.socket) -> None:
@@ -57,10 +58,19 @@ class RelayedAnnouncement:
         self.listener: TcpListener | None = None
         self.port = 0  # of our listener, also when it is closed
         self.reached = False  # its client has accepted a connection
+        self.tried: Sockaddr | None = None  # where a connection was made to
+        self.answered = False  # a client has answered there
         self.refuses_until = 0.0  # its client cannot be connected to, and so cannot we
         self.connections = 0
+        self.workers: set[str] = set()  # hosts that have connected, some of them
         self.pending = b""
         self.due = 0.0
+
+    def connected(self, host: str) -> None:
+        """Notes a connection for this announcement."""
+        self.connections += 1
+        if len(self.workers) < MAXIMUM_WORKERS:
+            self.workers.add(host)
 
     def move(self, state: str) -> None:
         """The only place that changes the state."""

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from cexec.net.groups import Sockaddr
     from cexec.relay.buffers import Buffers
+    from cexec.relay.new_addresses import NewAddresses
     from cexec.relay.poller import Poller
     from cexec.system.storage.eventlog import EventLog
 
@@ -40,8 +41,9 @@ class Forwarder:
     """All listeners and connections of one relay."""
 
     def __init__(
-        self, poller: Poller, buffers: Buffers, log: EventLog, ports: Sequence[int] | None, descriptors: int
-    ) -> None:
+        self, poller: Poller, buffers: Buffers, log: EventLog, ports: Sequence[int] | None, descriptors: int,
+        addresses: NewAddresses,
+    ) -> None:  # fmt: skip
         """`ports`: for listeners, None allows any; `descriptors`: how many this process may have open."""
         self._poller = poller
         self._buffers = buffers
@@ -55,6 +57,7 @@ class Forwarder:
         self._listening: dict[RelayedAnnouncement, None] = {}
         self._due = NEVER  # no connection has a timeout before
         self._accept_again = 0.0  # 0: now
+        self.addresses = addresses
         self._no_port = ""  # the last reported reason why a listener could not be opened
 
     def __len__(self) -> int:
@@ -154,8 +157,8 @@ class Forwarder:
                 return
             if accepted is None:
                 return
-            entry.connections += 1
-            connection = RelayedConnection(entry, *accepted, self._buffers, now)
+            entry.connected(accepted[1][0])
+            connection = RelayedConnection(entry, *accepted, self._buffers, self.addresses, now)
             self._connections[connection] = ()
             self._follow(connection, now)
         if entry.listener is not None:
@@ -172,6 +175,8 @@ class Forwarder:
         for fd, mask in masks.items():
             self._poller.watch(fd, mask, connection)
         self._connections[connection] = tuple(masks)
+        if connection.answered:
+            self.addresses.answered(connection.announced)
         if connection.ending:
             self._ended(connection, now)
             return

@@ -54,12 +54,25 @@ class Self:
 
 
 class Network:
-    """One of the two: `sent_to` and `heard` are group entries; `registered`: found by multicast DNS."""
+    """One of the two: `sent_to` and `heard` are group entries; `registered`: found by multicast DNS.
 
-    __slots__ = ("heard", "registered", "sent_to")
+    `only_link` is the index of its interface, `other_link` that of one which is not its; 0 where there is none such.
+    """
 
-    def __init__(self, sent_to: list[GroupEntry], own: list[GroupEntry], registered: bool = False) -> None:
+    __slots__ = ("heard", "only_link", "other_link", "registered", "sent_to")
+
+    def __init__(
+        self,
+        sent_to: list[GroupEntry],
+        own: list[GroupEntry],
+        registered: bool = False,
+        *,
+        only_link: int = 0,
+        other_link: int = 0,
+    ) -> None:
         self.sent_to = sent_to
+        self.only_link = only_link
+        self.other_link = other_link
         self.heard = [entry for entry in _unique([*sent_to, *own]) if entry.kind in (ADDRESS, MULTICAST)]
         self.registered = registered
 
@@ -71,6 +84,10 @@ class Network:
     def texts(self) -> list[str]:
         """All that it consists of."""
         return [entry.text for entry in [*self.sent_to, *self.heard]]
+
+    def has_link(self, index: int) -> bool:
+        """True if the hosts on the link of this interface belong to it."""
+        return index == self.only_link if self.only_link else index != self.other_link
 
     @property
     def loopback(self) -> bool:
@@ -103,7 +120,7 @@ def plan(
     else:
         home = parse([_on_interface(entry, interface) for entry in groups])
     registered = any(entry.kind == MDNS for entry in home)
-    near = Network(home, parse([_scoped(own.address, interface.name)]), registered)
+    near = Network(home, parse([_scoped(own.address, interface.name)]), registered, only_link=interface.index)
     if targets:
         far = parse(targets)
         for entry in far:
@@ -113,7 +130,10 @@ def plan(
         far = _default_target(home, interface, found)
     known_as = {towards(entry): entry.interface for entry in far if entry.kind == ADDRESS and not entry.loopback}
     there = [_scoped(address, name) for address, name in known_as.items() if address not in ("", own.address)]
-    return near, Network(far, parse(there))
+    # A target may be on the same link, if the near group is not all that there is.
+    shared = any(address in interface.addresses() for address in known_as)
+    shared = shared or any(entry.interface in (interface.name, str(interface.index)) for entry in far)
+    return near, Network(far, parse(there), other_link=0 if shared else interface.index)
 
 
 def parse(texts: Iterable[str]) -> list[GroupEntry]:

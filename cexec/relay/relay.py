@@ -25,6 +25,7 @@ from cexec.protocol.decisions.relay_cache import RateLimits, SeenCache
 from cexec.relay.announcement_table import CLAIMED, PASSED_ON, WITHDRAWN, AnnouncementTable, RelayedAnnouncement
 from cexec.relay.buffers import Buffers
 from cexec.relay.forwarder import Forwarder
+from cexec.relay.new_addresses import NewAddresses
 from cexec.relay.poller import Poller
 from cexec.system.io.wakeup import Wakeup
 
@@ -71,7 +72,9 @@ class Relay:
         self._delayed: list[RelayedAnnouncement] = []  # soonest first
         self._poller = Poller()
         self._buffers = buffers or Buffers()
-        self._forwarder = Forwarder(self._poller, self._buffers, log, rules.ports, rules.descriptors)
+        self._forwarder = Forwarder(self._poller, self._buffers, log, rules.ports, rules.descriptors, NewAddresses(now))
+        self._off_link = 0  # announcements that were not passed on, since the last line about them
+        self._off_link_host = ""  # one of those that they came from
         self._next_refresh = now + REFRESH_INTERVAL
         self._stopping = 0  # how often `stop` has been called
         self._watched: set[int] = set()  # descriptors of the sides
@@ -162,9 +165,21 @@ class Relay:
             news = side.news()
             if news is not None:
                 self._log.event("mdns", reason=news)
+        self._tell_refusals()
         if self._dropped:
             self._log.event("dropped", datagrams=self._dropped, reason="more than --rate allows")
             self._dropped = 0
+
+    def _tell_refusals(self) -> None:
+        """Tells of what was not passed on because it may be aimed at somebody."""
+        if self._off_link:
+            reason = f"{self._off_link_host} is on no link of the network that it was heard in (see --only)"
+            self._log.event("dropped", datagrams=self._off_link, reason=reason)
+            self._off_link = 0
+        new = self._forwarder.addresses
+        if new.refused:
+            self._log.event("dropped", connections=new.refused, reason="too many new addresses in a minute")
+            new.refused = 0
 
     def _read_signals(self, now: float) -> None:
         for _ in self._wakeup.take():
@@ -204,19 +219,23 @@ class Relay:
         data = rewrite(data, hops=min(max(0, header.hops - 1), self._rules.maximum_hops))
         if header.kind == datagram.ANSWER:
             if via is None:
-                self._send_back(data, header.about, side)
+                self._send_back(data, header.about, side, host)
         elif header.hops == 0:
             return
         elif header.kind == datagram.ANNOUNCEMENT:
             if via is not None:
                 self._announced(data, header, side, source, via, now)
-        elif claimed or header.kind != datagram.CLAIM:
+        elif header.kind == datagram.CLAIM:
+            if claimed:
+                self._sides[1 - side].send(data)
+        elif header.kind != datagram.PROOF or self._is_known(header, source):
             self._sides[1 - side].send(data)
 
-    def _send_back(self, answer: bytes, about: bytes, side: int) -> None:
+    def _send_back(self, answer: bytes, about: bytes, side: int, host: str) -> None:
         """Sends an answer the way by which its announcement came, however many hops it has left."""
         for entry in self._table.of(about):
             if entry.side != side and entry.passed_on:
+                self._sides[side].believe(host)
                 self._sides[entry.side].send_to(answer, entry.source, entry.via)
 
     # announcements
@@ -227,6 +246,10 @@ class Relay:
         if self._stopping or 0 < header.reply_port < LOWEST_PORT:
             return
         entry = self._table.get(header.mac1, source)
+        if entry is None and header.reply_port and not self._may_be_connected(side, source):
+            self._off_link += 1
+            self._off_link_host = str(source[0])
+            return
         if entry is None:
             crowded = self._table.crowded(str(source[0]))
             if crowded is not None:
@@ -245,6 +268,15 @@ class Relay:
         elif not waits:
             self._delayed.append(entry)
 
+    def _may_be_connected(self, side: int, source: Sockaddr) -> bool:
+        """True if a client may be there: on the link that was heard, or of an application that --only names."""
+        return bool(self._rules.mac1_keys) or self._sides[side].on_link(source)
+
+    def _is_known(self, header: Header, source: Sockaddr) -> bool:
+        """True if a proof comes from where its announcement came from, which was passed on."""
+        entry = self._table.get(header.about, source)
+        return entry is not None and entry.passed_on
+
     def _pass_on(self, entry: RelayedAnnouncement, now: float) -> None:
         """Sends the copy that is pending, with the port of a listener of ours."""
         data, entry.pending = entry.pending, b""
@@ -253,6 +285,7 @@ class Relay:
         other = self._sides[1 - entry.side]
         if entry.reply_port and not self._forwarder.listen(entry, now, loopback=other.loopback, ipv6=other.ipv6):
             return
+        self._note_workers(entry)
         other.send(rewrite(data, reply_port=entry.port))
         entry.move(PASSED_ON)
 
@@ -266,7 +299,13 @@ class Relay:
         self._forwarder.close_listener(entry)
         return entry.passed_on
 
+    def _note_workers(self, entry: RelayedAnnouncement) -> None:
+        """Tells the side of the workers which hosts are no inventions of multicast DNS."""
+        for host in entry.workers:
+            self._sides[1 - entry.side].believe(host)
+
     def _forget(self, entry: RelayedAnnouncement) -> None:
+        self._note_workers(entry)
         entry.pending = b""
         self._forwarder.close_listener(entry)
         self._table.remove(entry)

@@ -1,7 +1,7 @@
 """One connection of a worker through a relay, from its acceptance to its end.
 
-Contract: the relay connects to the client only after the worker has sent the magic.  So a stranger reaches nobody, and
-every listener that a relay can be led to reads cexec's opening first.  The caller calls `advance` when a descriptor is
+Contract: the relay connects to the client only after the worker has sent the magic, and if `NewAddresses` allows it.
+Every listener that a relay can be led to reads cexec's opening first.  The caller calls `advance` when a descriptor is
 ready for what `masks` asks, and `handle_timeout` when `next_timeout` has come.  `ending` says how it ended, or is
 empty.  docs/protocol.md section 6.3.
 
@@ -30,9 +30,11 @@ if TYPE_CHECKING:
     from cexec.net.groups import Sockaddr
     from cexec.relay.announcement_table import RelayedAnnouncement
     from cexec.relay.buffers import Buffers
+    from cexec.relay.new_addresses import NewAddresses
 
-# Bytes to a worker: its second flight and one empty record, such as CANCEL, with the longest tag.  More is a job's GO.
-WITHOUT_JOB = 64 + 4 + 4 + 32
+SECOND_FLIGHT = 64  # bytes to a worker
+# Its second flight and one empty record, such as CANCEL, with the longest tag.  More is a job's GO.
+WITHOUT_JOB = SECOND_FLIGHT + 4 + 4 + 32
 REFUSED = "connection refused"
 
 OPENING, CONNECTING, SPLICED, OVER = "opening", "connecting", "spliced", "over"
@@ -43,8 +45,19 @@ class RelayedConnection:
     """`announced` is the announcement that it answers.  `unreachable`: why its client cannot be connected to."""
 
     __slots__ = (
-        "_buffers", "_client", "_deadline", "_head", "_splice", "_worker", "announced", "ending", "started", "state",
-        "unreachable", "worker_address",
+        "_addresses",
+        "_buffers",
+        "_client",
+        "_deadline",
+        "_head",
+        "_splice",
+        "_worker",
+        "announced",
+        "ending",
+        "started",
+        "state",
+        "unreachable",
+        "worker_address",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +66,7 @@ class RelayedConnection:
         worker: _socket.socket,
         worker_address: Sockaddr,
         buffers: Buffers,
+        addresses: NewAddresses,
         now: float,
     ) -> None:
         self.state = OPENING
@@ -66,6 +80,7 @@ class RelayedConnection:
         self._splice: Splice | None = None  # from SPLICED on
         self._head = b""
         self._buffers = buffers
+        self._addresses = addresses
         self._deadline = now + CONNECT_DEADLINE
 
     @property
@@ -77,6 +92,11 @@ class RelayedConnection:
     def is_job(self) -> bool:
         """True if the client has chosen this worker."""
         return self.counts[1] > WITHOUT_JOB
+
+    @property
+    def answered(self) -> bool:
+        """True if the client has sent as much as a second flight."""
+        return self.counts[1] >= SECOND_FLIGHT
 
     @property
     def spliced(self) -> bool:
@@ -100,7 +120,7 @@ class RelayedConnection:
             self._splice.advance(events, now)
             self._follow_splice()
         elif self.state == OPENING:
-            self._read_opening()
+            self._read_opening(now)
         elif events.get(self._worker.fileno(), 0):
             self.cut("worker: connection reset by peer")
         else:
@@ -144,7 +164,7 @@ class RelayedConnection:
             self._move(OVER)
             self.ending = self._splice.ending
 
-    def _read_opening(self) -> None:
+    def _read_opening(self, now: float) -> None:
         """Waits for the magic only.  A worker of another version passes, because the client explains that better."""
         try:
             data = self._worker.recv(len(MAGIC) - len(self._head))
@@ -156,6 +176,8 @@ class RelayedConnection:
         self._head += data
         if not data or not MAGIC.startswith(self._head):
             self.cut("worker: no opening")
+        elif self._head == MAGIC and not self._addresses.begin(self.announced, now):
+            self.cut("client: too many new addresses in a minute")
         elif self._head == MAGIC:
             try:
                 self._client = start_connect(self.announced.client)

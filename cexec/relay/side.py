@@ -1,9 +1,10 @@
 """One of the two networks of a relay: hears its group and its answers, and sends to it.
 
 Contract: `hear` returns datagrams for the group, `replies` those that were sent back to us alone; neither blocks.  A
-datagram for this host alone is forwarded to its other processes, and datagrams that they forward are heard
-(docs/protocol.md section 2.5).  Datagrams of this host on its own loopback are ignored, unless the group is there.
-`refresh` follows the interfaces.  Only the constructor raises, and only `LocalError` and `UsageError`.
+datagram for this host alone is forwarded to its other processes, and datagrams that they forward are heard; of
+announcements whose source a local user may have invented, few count (docs/protocol.md section 2.5).  Datagrams of this
+host on its own loopback are ignored, unless the group is there.  `refresh` follows the interfaces.  Only the
+constructor raises, and only `LocalError` and `UsageError`.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ from time import monotonic
 from cexec.errors import CexecError
 from cexec.net.announcer import Announcer
 from cexec.net.group_sockets import GroupSockets
+from cexec.net.heard_datagrams import HeardDatagrams, is_loopback
+from cexec.net.route import OWN, UNKNOWN, link_of
 from cexec.protocol.base.token_bucket import TokenBucket
 from cexec.protocol.datagrams import datagram, forwarded
 from cexec.relay.host_names import Names
@@ -27,8 +30,7 @@ if TYPE_CHECKING:
     from cexec.relay.networks import Network
 
 FORWARDING_RATE = 2000.0  # datagrams a second (ours) that are passed on to other processes of this host
-_KIND = slice(datagram.KIND_AT, datagram.KIND_AT + 1)
-_FORWARDED = bytes([datagram.FORWARDED])
+UNBELIEVED_RATE, UNBELIEVED_BURST = 0.2, 10.0  # announcements a second (ours) of sources that may be invented
 
 
 class Side:
@@ -39,11 +41,13 @@ class Side:
         self._make_plan = make_plan
         self._port = port
         self._forwarding = TokenBucket(FORWARDING_RATE, FORWARDING_RATE, monotonic())
+        self._unbelieved = TokenBucket(UNBELIEVED_RATE, UNBELIEVED_BURST, monotonic())
         self._registration: Registration | None = None
         self._open(make_plan())
 
     def _open(self, network: Network) -> None:
         self._groups = GroupSockets(network.heard, self._port)
+        self._heard = HeardDatagrams(self._groups)
         self._names = Names(network.sent_to, self._port)
         self._entries = self._names.entries(monotonic())
         self._announcer = Announcer(self._entries, self._port)
@@ -73,25 +77,41 @@ class Side:
         """The destinations that the last datagram could not be sent to, and why."""
         return self._announcer.failures
 
+    def on_link(self, source: Sockaddr) -> bool:
+        """True if a host is on a link of this network, not behind a router, or is this host."""
+        link = link_of(str(source[0]), source[3] if len(source) == 4 else 0)
+        return link is not None and (link in (OWN, UNKNOWN) or self._network.has_link(link))
+
     def hear(self, now: float) -> list[tuple[bytes, Sockaddr, _socket.socket]]:
         """Datagrams for the group or for this host, where they came from, and the socket that heard them."""
         found: list[tuple[bytes, Sockaddr, _socket.socket]] = []
         if self._registration is not None:
             self._registration.receive()
-        for data, source, via, unicast in self._groups.receive():
-            local = source[0].startswith("127.")
-            if data[_KIND] == _FORWARDED:
-                original = forwarded.unwrap(data) if local else None
-                if original is not None:
-                    found.append((*original, via))
+        passing: dict[_socket.socket, list[bytes]] = {}
+        for one in self._heard.read():
+            if one.forwarded:
+                if one.believed or self._may_be_true(one.data, now):
+                    found.append((one.data, one.source, one.via))
                 continue
-            if local and not self._network.loopback:
+            if is_loopback(one.source) and not self._network.loopback:
                 continue
-            if unicast and forwarded.may_be_wrapped(data) and self._forwarding.left(now):
+            if one.unicast and forwarded.may_be_wrapped(one.data) and self._forwarding.left(now):
                 self._forwarding.spend(1.0)
-                self._groups.forward(forwarded.wrap(data, source), via)
-            found.append((data, source, via))
+                self._heard.passed_on(one.data, one.source)
+                passing.setdefault(one.via, []).append(forwarded.wrap(one.data, one.source))
+            found.append((one.data, one.source, one.via))
+        for via, datagrams in passing.items():
+            self._groups.forward(datagrams, via)
         return found
+
+    def _may_be_true(self, data: bytes, now: float) -> bool:
+        """Bounds the connections to sources that a local user may have invented; other kinds cause none."""
+        if data[datagram.KIND_AT] != datagram.ANNOUNCEMENT:
+            return True
+        if not self._unbelieved.left(now):
+            return False
+        self._unbelieved.spend(1.0)
+        return True
 
     def replies(self) -> list[tuple[bytes, Sockaddr]]:
         """Datagrams that were sent back to where ours came from."""
@@ -100,6 +120,10 @@ class Side:
     def send(self, data: bytes) -> list[str]:
         """Sends to the whole network; returns the labels of the destinations that took it."""
         return self._announcer.send(data)
+
+    def believe(self, host: str) -> None:
+        """Notes that a worker has answered from a host, or connected."""
+        self._announcer.answered(host)
 
     def send_to(self, data: bytes, address: Sockaddr, via: _socket.socket) -> None:
         """Sends to one host, from the socket that heard it."""

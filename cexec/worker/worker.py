@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from cexec.errors import CertificateError, LocalError
 from cexec.protocol.datagrams import hello
-from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Queued, Recovered
+from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Prove, Queued, Recovered
 from cexec.system.io.wakeup import Wakeup, poll_timeout, wait_readable
 from cexec.system.process.strays import Strays
 from cexec.worker.discovery.admission import Admission
@@ -178,10 +178,11 @@ class Worker:
         if self._wakeup.fileno() in ready:
             self._read_signals(now)
         self._strays.handle_timeout(now)
-        self._jobs.hear(ready, now)
-        self._follow_bids(now)
-        if self._jobs.tell(now):
-            self._alert_clock.news(now)
+        with self._log.together():
+            self._jobs.hear(ready, now)
+            self._follow_bids(now)
+            if self._jobs.tell(now):
+                self._alert_clock.news(now)
         for offer in self._offers.advance(ready, now):
             self._give(offer, now)
         if self._stage is Stage.SERVING and not ready.isdisjoint(self._network.groups.filenos()):
@@ -204,6 +205,7 @@ class Worker:
     def close(self) -> None:
         """Sends the last job's alert, and closes everything."""
         for one in self._served:
+            one.alerts.expect(0)
             one.alerts.handle_timeout(monotonic())
         self._offers.close()
         self._network.announcer.close()
@@ -229,7 +231,7 @@ class Worker:
         now = monotonic()
         fds = (
             self._wakeup.fileno(),
-            *self._jobs.filenos(now), *heard, *self._load.filenos(), *self._network.announcer.filenos(),
+            *self._jobs.filenos(), *heard, *self._load.filenos(), *self._network.announcer.filenos(),
         )  # fmt: skip
         times = [
             now + longest,
@@ -238,7 +240,7 @@ class Worker:
             self._offers.next_timeout(),
             self._alert_clock.next_timeout(),
         ]
-        optional = (self._jobs.next_timeout(now), self._bidder.next_timeout() if serving else None,
+        optional = (self._jobs.next_timeout(), self._bidder.next_timeout() if serving else None,
                     self._strays.next_timeout())  # fmt: skip
         times += [time for time in optional if time is not None]
         masks = {**dict.fromkeys(fds, select.POLLIN), **self._offers.masks()}
@@ -307,10 +309,11 @@ class Worker:
                 self._offers.forget(event.identity)
             elif self._stage is not Stage.SERVING:
                 self._bidder.forget(event.identity, now)
-            elif isinstance(event, Queued):
+            elif isinstance(event, (Queued, Prove)):
                 known = self._heard.get(event.identity)
+                purpose = hello.PROVE if isinstance(event, Prove) else hello.QUEUED
                 if known is not None:
-                    self._served[known.application].answers.send(known, hello.QUEUED, now=now)
+                    self._served[known.application].answers.send(known, purpose, now=now)
             elif isinstance(event, Connect) and self._jobs.leased(event.identity):
                 self._jobs.offer(event.identity, now)
             elif isinstance(event, Connect):
@@ -318,8 +321,10 @@ class Worker:
 
     def _give(self, offer: Offer, now: float) -> None:
         """Gives the connection of a client that has proved itself to a process, if a slot is left, and forgets it."""
+        known = self._heard.get(offer.identity)
+        if known is not None:
+            known.connected(offer.client, now)
         if self._bidder.reserved(offer.identity, now):
-            known = self._heard.get(offer.identity)
             assert known is not None  # a bid that holds a slot is never forgotten
             self._jobs.start(offer, known, now)
         else:

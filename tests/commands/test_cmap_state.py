@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 from collections import Counter
@@ -13,6 +14,7 @@ import pytest
 
 from tests.conftest import StartService
 from tests.environment import command, local_environment
+from tests.needs import NOBODY, require_second_user
 from tests.service import Application
 from tests.waiting import wait_until
 
@@ -125,3 +127,14 @@ def test_another_program_locks_the_journal_for_a_while(service: StartService, cm
     said = process.communicate(timeout=60)[1]
     assert (process.returncode, said) == (0, b"")
     assert "8 tasks done" in explain("s")
+
+
+def test_a_journal_of_another_user_is_refused_before_anything_runs(service: StartService, cmap: Cmap) -> None:
+    require_second_user()
+    service("cat", options=OPTIONS)
+    assert cmap.run("--state", "s", ":::", "a").returncode == 0
+    os.chown("s", NOBODY, NOBODY)
+    done = cmap.run("--state", "s", "--resume", "--stdout", "{}.out", ":::", "b")
+    assert done.returncode == 100
+    assert b"it belongs to another user" in done.stderr
+    assert not Path("b.out").exists()

@@ -109,3 +109,14 @@ def test_lines_that_are_lost_at_the_end_are_told() -> None:
 def test_a_file_that_cannot_be_opened(tmp_path: Path) -> None:
     with pytest.raises(LocalError, match="cannot open"):
         LogOutput(str(tmp_path / "none" / "log"), as_json=False)
+
+
+def test_no_lines_are_written_through_a_planted_link(tmp_path: Path) -> None:
+    """In a directory such as /tmp another user chooses where a link leads."""
+    (tmp_path / "victim").write_text("precious")
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared").chmod(0o1777)
+    (tmp_path / "shared" / "log").symlink_to(tmp_path / "victim")
+    with pytest.raises(LocalError, match="it is a symbolic link"):
+        LogOutput(str(tmp_path / "shared" / "log"), as_json=False)
+    assert (tmp_path / "victim").read_text() == "precious"

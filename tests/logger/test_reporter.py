@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import pytest
 
-from cexec.logger.reporter import VANISHED_AFTER, Reporter
+from cexec.logger.allowances import TOO_FAST, LeftAlone
+from cexec.logger.reporter import MAXIMUM_ABANDONED, MAXIMUM_ATTEMPTS, MAXIMUM_WORKERS, VANISHED_AFTER, Reporter
 from cexec.protocol.base.keys import OwnerKey
 from cexec.protocol.datagrams import alert
 from cexec.protocol.datagrams.alert import Alert
-from cexec.protocol.decisions.alert_delivery import Gap
+from cexec.protocol.decisions.ledger import Gap
 
 OWNER = OwnerKey(b"\x05" * 32)
 CLIENT = OWNER.client_key().identity.certificate
@@ -136,3 +139,46 @@ def test_the_table_adds_up() -> None:
         "worker": "w1@10.0.0.3", "jobs": "3", "failed": "2", "abandoned": "0", "complaints": "1", "seconds": "4.5",
         "mean": "1.500", "received": "30", "sent": "60",
     }  # fmt: skip
+
+
+def job_id(number: int) -> bytes:
+    return number.to_bytes(16, "big")
+
+
+def test_made_up_jobs_workers_and_attempts_cost_little_memory() -> None:
+    """A holder of a key can invent as many as he likes.  0.1.0 kept all workers, and whole alerts of 100,000 jobs."""
+    journal = Reporter()
+    tracemalloc.start()
+    try:
+        for number in range(2 * MAXIMUM_WORKERS):
+            texts(journal, told(alert.COMPLETED, job=job_id(number), at=str(number)))
+            texts(journal, told(alert.ABANDONED, job=job_id(10**6 + number)))
+        for number in range(65_536):
+            texts(journal, told(alert.COMPLAINT, attempt=number))
+        assert tracemalloc.get_traced_memory()[0] < 40_000_000
+    finally:
+        tracemalloc.stop()
+    assert len(journal.table()) == 1 + MAXIMUM_WORKERS + 1
+    assert sum(int(row[1]) for row in journal.table()[1:]) == 2 * MAXIMUM_WORKERS
+
+
+def test_attempts_of_one_job_beyond_a_bound_have_no_line() -> None:
+    journal = Reporter()
+    assert len(texts(journal, *(told(alert.COMPLAINT, attempt=number) for number in range(1000)))) == MAXIMUM_ATTEMPTS
+
+
+def test_of_too_many_abandoned_jobs_the_oldest_is_closed_early() -> None:
+    journal = Reporter()
+    for number in range(MAXIMUM_ABANDONED):
+        texts(journal, told(alert.ABANDONED, job=job_id(number)))
+    assert journal.due(0.0) == []
+    texts(journal, told(alert.ABANDONED, job=job_id(MAXIMUM_ABANDONED)))
+    (line,) = journal.due(0.0)
+    assert "vanished" in line.text and line.fields["job"] == job_id(0).hex()
+    assert len(journal.due(VANISHED_AFTER)) == MAXIMUM_ABANDONED
+
+
+def test_what_was_left_alone_is_a_gap() -> None:
+    line = Reporter().left_alone(LeftAlone(3, "w1", TOO_FAST))
+    assert line.text == "gap: alerts, 3 of w1 were not written: they come too fast"
+    assert Reporter().left_alone(LeftAlone(1, "", TOO_FAST)).text == "gap: alerts, 1 were not read: they come too fast"

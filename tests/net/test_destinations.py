@@ -21,7 +21,7 @@ def interface(name: str, index: int, flags: int, *addresses: str, port: bool = F
     for address in addresses:
         host, _, prefix = address.partition("/")
         if ":" in host:
-            made.ipv6.append(host)
+            made.add_ipv6(host, 64)
         else:
             made.add_ipv4(host, int(prefix), None)
     return made

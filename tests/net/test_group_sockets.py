@@ -99,9 +99,12 @@ def test_a_unicast_datagram_reaches_one_which_passes_it_on_to_all(
     select.select([number for sockets in all_sockets for number in sockets.filenos()], [], [], 5)
     [(one, (data, source, via, unicast))] = [(one, heard) for one in all_sockets for heard in one.receive()]
     assert (data, unicast) == (b"hello", True)
-    assert one.forward(b"passed on " + repr(source).encode(), via) is None
+    told = b"passed on " + repr(source).encode()
+    assert one.forward([told], via) is None
     for sockets in all_sockets:
-        assert heard(sockets) == [(b"passed on " + repr(source).encode(), False)]
+        assert heard(sockets) == [(told, False)]
+        passed = [(data, via.getsockname()[1], believed) for data, via, believed in sockets.receive_forwarded()]
+        assert passed == ([] if sockets is one else [(told, port, True)])
 
 
 def test_what_is_passed_on_comes_from_the_loopback(hear: Hear, port: int) -> None:
@@ -109,7 +112,7 @@ def test_what_is_passed_on_comes_from_the_loopback(hear: Hear, port: int) -> Non
     say("127.0.0.1", port)
     assert select.select(sockets.filenos(), [], [], 5)[0]
     heard_first = sockets.receive()
-    sockets.forward(b"x", heard_first[0][2])
+    sockets.forward([b"x"], heard_first[0][2])
     select.select(sockets.filenos(), [], [], 5)
     [(_, source, _, _)] = sockets.receive()
     assert source[0] == "127.0.0.1"
@@ -159,9 +162,30 @@ def test_an_answer_that_cannot_be_sent_says_why(hear: Hear) -> None:
     sockets = hear("127.255.255.255")
     [number] = sockets.filenos()
     via = _socket.socket(fileno=number)
-    assert sockets.send_to(bytes(70000), ("127.0.0.1", 9), via) == "message too long"
-    assert sockets.send_to(b"x", ("::1", 9, 0, 0), via) == "address family not supported by protocol"
+    assert sockets.send_to(bytes(70000), ("127.0.0.1", 4000), via) == "message too long"
+    assert sockets.send_to(b"x", ("::1", 4000, 0, 0), via) == "address family not supported by protocol"
     via.detach()
+
+
+@pytest.mark.parametrize(
+    "address",
+    [("127.255.255.255", 4000), ("255.255.255.255", 4000), ("239.1.2.3", 4000), ("0.0.0.0", 4000), ("127.0.0.1", 53),
+     ("127.0.0.1", 0), ("ff02::1", 4000, 0, 1), ("::", 4000, 0, 0), ("::ffff:10.0.0.1", 4000, 0, 0)],
+)  # fmt: skip
+def test_nothing_is_answered_to_what_is_no_host(address: tuple[Any, ...], hear: Hear) -> None:
+    """The source of a datagram may be anything: 0.1.0 answered to broadcast addresses."""
+    sockets = hear("127.255.255.255")
+    sent: list[Any] = []
+
+    class Recorder(_socket.socket):
+        def sendto(self, *told: Any) -> int:
+            sent.append(told)
+            return 0
+
+    with_ipv6 = Recorder(_socket.AF_INET6 if len(address) == 4 else _socket.AF_INET, _socket.SOCK_DGRAM)
+    assert sockets.send_to(b"x", address, with_ipv6) is not None
+    assert sent == []
+    with_ipv6.close()
 
 
 def test_a_datagram_that_is_too_long_is_dropped(hear: Hear, port: int) -> None:
@@ -244,7 +268,7 @@ def test_without_ipv6_the_default_group_is_heard_by_ipv4(
     sockets = hear(None)
     say("127.255.255.255", port)
     assert heard(sockets) == [(b"hello", False)]
-    assert len(sockets.filenos()) == 1
+    assert len(sockets.filenos()) == 2  # and the link to the processes of this host
 
 
 def test_refreshing_without_a_change_changes_nothing(hear: Hear) -> None:

@@ -31,11 +31,12 @@ for command in map(str.strip, iter(sys.stdin.readline, "")):
     elif command == "state":
         answer = [sockets.addresses(), sockets.unheard]
     elif command == "pass on":
-        answer = [sockets.forward(b"passed on", via) for _, _, via, unicast in sockets.receive() if unicast]
+        answer = [sockets.forward([b"passed on"], via) for _, _, via, unicast in sockets.receive() if unicast]
     else:
         answer = []
         while select.select(sockets.filenos(), [], [], 0.1)[0]:
             answer += [[data.decode(), source[0], unicast] for data, source, _, unicast in sockets.receive()]
+            answer += [[data.decode(), "", believed] for data, _, believed in sockets.receive_forwarded()]
     print(json.dumps(answer), flush=True)
 """
 SAY = """
@@ -223,9 +224,15 @@ def test_one_list_serves_all_hosts_of_it(lab: MakeLab, hearer: StartHearer) -> N
     assert listening.heard() == [("hello", one.address, True)]
 
 
-def test_a_unicast_datagram_is_passed_on_to_all_on_its_host(lab: MakeLab, hearer: StartHearer) -> None:
+@pytest.mark.parametrize("user", [None, NOBODY])
+def test_a_unicast_datagram_is_passed_on_to_all_on_its_host(
+    user: int | None, lab: MakeLab, hearer: StartHearer
+) -> None:
+    """Root and the same user believe each other; nobody believes another user, and anybody believes root."""
+    if user is not None:
+        require_second_user()
     one, two = lab(2).hosts
-    listening = [hearer(two, two.address), hearer(two), hearer(two, two.address)]
+    listening = [hearer(two, two.address), hearer(two), hearer(two, two.address, user)]
     say(one, two.address)
     answers: list[list[None]] = [[], [], []]
 
@@ -236,8 +243,11 @@ def test_a_unicast_datagram_is_passed_on_to_all_on_its_host(lab: MakeLab, hearer
 
     wait_until(passed_on)
     assert sorted(answers) == [[], [], [None]]
-    for each in listening:
-        assert each.heard() == [("passed on", "127.0.0.1", False)]
+    sender = answers.index([None])
+    for number, each in enumerate(listening):
+        over_udp = ("passed on", "127.0.0.1", False)
+        believed = user is None or sender != 2
+        assert sorted(each.heard()) == ([over_udp] if number == sender else [("passed on", "", believed), over_udp])
 
 
 def test_a_name_of_this_machine_is_heard_and_reached(lonely: Namespace, hearer: StartHearer) -> None:

@@ -104,7 +104,7 @@ def test_no_job_of_a_client_ends_cservice(shell: Shell, name: str) -> None:
     serves(shell)
 
 
-NO_REPORTS = [b"\xff\xfe", b"null", b'["broken", 1]']  # tests/worker/jobs/test_reports.py has more
+NO_REPORTS = [b"\xff\xfe", b"null", b"\x03\xff\xff\xff\xff"]  # tests/worker/jobs/test_reports.py has more
 
 
 @pytest.mark.parametrize("data", NO_REPORTS)

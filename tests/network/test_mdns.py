@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -15,6 +16,7 @@ from typing import Any
 import psutil
 import pytest
 
+from cexec.net.found_hosts import MOST_UNANSWERED
 from cexec.net.mdns import SERVICE
 from tests.conftest import MakeLab, StartService
 from tests.environment import ROOT, clean_environment, command
@@ -190,6 +192,42 @@ sys.stdin.read()
     assert result.returncode == 111
     assert b"to 10.77.0.2:5002;" in result.stderr
     process.communicate()
+
+
+def test_a_strangers_instances_make_a_client_send_little_to_a_victim(lab: MakeLab, application: Application) -> None:
+    """119 KB from one client of 0.1.0.  Now at most 6 datagrams in 15 s, and none to what is not on the link."""
+    require_tool("nft")
+    client, _, stranger = lab(3).hosts
+    register = """
+import sys, zeroconf
+zc = zeroconf.Zeroconf()
+for number in range(60):
+    info = zeroconf.ServiceInfo("_cexec._udp.local.", f"x{number}._cexec._udp.local.", port=5000 + number,
+        properties={"v": "1"}, server=f"x{number}.local.", parsed_addresses=["10.77.0.2", "10.99.0.2", "10.77.0.255"])
+    zc.register_service(info, cooperating_responders=True)
+print(flush=True)
+sys.stdin.read()
+"""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = stranger.popen([sys.executable, "-c", register], **pipes)
+    assert process.stdout is not None
+    process.stdout.readline()
+    client.ip("route add 10.99.0.0/24 via 10.77.0.2")
+    client.nft(
+        "add table inet count",
+        "add counter inet count victim",
+        "add counter inet count others",
+        "add chain inet count output { type filter hook output priority 0; }",
+        "add rule inet count output ip daddr 10.77.0.2 udp dport 5000-5100 counter name victim",
+        "add rule inet count output ip daddr { 10.99.0.2, 10.77.0.255 } udp dport 5000-5100 counter name others",
+    )
+    result = application.run(host=client, environment={**MDNS, "CEXEC_TIMEOUT_ACCEPT": "6"})
+    process.communicate()
+    assert result.returncode == 111
+    listed = client.run(["nft", "list", "counters"], stdout=subprocess.PIPE, text=True).stdout
+    packets = dict(re.findall(r"counter (\w+) \{\s*packets (\d+)", listed))
+    assert 1 <= int(packets["victim"]) <= MOST_UNANSWERED
+    assert packets["others"] == "0"
 
 
 @pytest.mark.parametrize("killed", [False, True])

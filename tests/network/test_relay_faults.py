@@ -265,11 +265,11 @@ LIES = {
 }
 CUTS = """
     honest_read = RelayedConnection._read_opening
-    def read_opening(self):
+    def read_opening(self, now):
         if os.path.exists({fault!r}):
             self.cut("because it lies")
         else:
-            honest_read(self)
+            honest_read(self, now)
     RelayedConnection._read_opening = read_opening
 """
 LIAR = """

@@ -86,7 +86,7 @@ def waiting(application: Application) -> Iterator[Waiting]:
 # At the client's port
 
 
-@pytest.mark.parametrize("count", [10, MAXIMUM_UNAUTHENTICATED + 20])
+@pytest.mark.parametrize("count", [10, MAXIMUM_UNAUTHENTICATED + 20, 300])
 def test_silent_strangers_do_not_keep_a_worker_out(count: int, waiting: Waiting, service: StartService) -> None:
     with ExitStack() as stack:
         strangers = [stack.enter_context(waiting.connect()) for _ in range(count)]

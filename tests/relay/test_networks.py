@@ -137,3 +137,15 @@ def test_a_target_that_is_no_group_is_refused() -> None:
     with pytest.raises(GroupError, match="bad group entry"):
         planned("10.77.0.2", "10.77.1.0/24")
     assert issubclass(GroupError, CexecError)
+
+
+def test_a_network_has_the_hosts_of_its_own_links_only() -> None:
+    near, far = plan(parse_self("10.77.0.2"), None, (), ALL, towards)
+    assert [near.has_link(one.index) for one in (ONE, TWO, VPN)] == [True, False, False]
+    assert [far.has_link(one.index) for one in (ONE, TWO, VPN)] == [False, True, True]
+
+
+def test_a_target_may_be_on_the_link_of_self() -> None:
+    for target in ("10.77.0.7", f"{MULTICAST}%eth0"):
+        near, far = plan(parse_self("10.77.0.2"), parse_groups("239.1.2.3"), (target,), ALL, towards)
+        assert near.has_link(ONE.index) and far.has_link(ONE.index)

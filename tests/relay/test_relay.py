@@ -19,8 +19,11 @@ from cexec.protocol.base.limits import MAXIMUM_HOPS
 from cexec.protocol.datagrams import datagram, forwarded
 from cexec.protocol.datagrams.datagram import ANNOUNCEMENT, CLAIM
 from cexec.protocol.datagrams.hello import QUEUED, encode_answer, seal_hello
+from cexec.protocol.datagrams.proof import encode_proofs
 from cexec.protocol.datagrams.relay_datagram import Header, read, rewrite
+from cexec.relay import new_addresses
 from cexec.relay.announcement_table import LIFETIME, MAXIMUM_ANNOUNCED, MAXIMUM_OF_HOST
+from cexec.relay.new_addresses import MOST_NEW
 from cexec.relay.relay import Relay, RelayRules
 from cexec.system.storage.eventlog import EventLog
 from tests.protocol.datagrams.test_relay_datagram import EACH
@@ -44,6 +47,8 @@ class FakeSide:
         self.sent: list[bytes] = []
         self.answered: list[tuple[bytes, tuple[str, int]]] = []
         self.replied: list[tuple[bytes, tuple[str, int]]] = []
+        self.behind_routers: set[str] = set()
+        self.believed: set[str] = set()
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
     def hear(self, now: float) -> list[tuple[bytes, tuple[str, int], socket.socket]]:
@@ -62,8 +67,14 @@ class FakeSide:
         assert via is self._socket
         self.answered.append((data, address))
 
+    def believe(self, host: str) -> None:
+        self.believed.add(host)
+
     def take(self, data: bytes, source: tuple[str, int] = CLIENT) -> None:
         self.heard.append((data, source, self._socket))
+
+    def on_link(self, source: tuple[str, int]) -> bool:
+        return source[0] not in self.behind_routers
 
     def filenos(self) -> list[int]:
         return []
@@ -248,12 +259,14 @@ def test_an_answer_goes_back_to_where_its_announcement_came_from(rig: MakeRig) -
     answer = encode_answer(APPLICATION.client.mac1_key, sealed.mac1, message, 0)  # far away: it has no hops left
     made.hear(answer, ("127.0.0.3", 3010), FAR, reply=True)
     assert made.sides[NEAR].answered == []  # not asked for
+    assert made.sides[FAR].believed == set()
     made.hear(sealed.datagram(0, 41_234, 8))
     made.hear(sealed.datagram(1, 41_234, 8), NEIGHBOUR)
     other = encode_answer(APPLICATION.client.mac1_key, sealed.mac1, seal_hello(
         opened.handshake(), APPLICATION.worker.identity, hello_of(APPLICATION.worker, purpose=QUEUED)), 0)  # fmt: skip
     made.hear(other, ("127.0.0.3", 3010), FAR, reply=True)
     assert made.sides[NEAR].answered == [(other, CLIENT), (other, NEIGHBOUR)]
+    assert len(made.sides[FAR].believed) == 1
     made.hear(other, ("127.0.0.3", 3010), FAR, reply=True)
     made.later(30)
     made.hear(other, ("127.0.0.3", 3010), FAR, reply=True)
@@ -558,3 +571,78 @@ def test_no_port_for_a_listener_is_said_once(rig: MakeRig, client: Listening) ->
     client.socket.close()
     made.hear(announcement()[0])
     assert [header.reply_port for header in made.sent()] == [client.port]
+
+
+# scanners
+
+
+def test_an_announcement_from_behind_a_router_is_not_passed_on_and_a_census_is(rig: MakeRig) -> None:
+    made = rig()
+    made.sides[NEAR].behind_routers.add("192.0.2.7")
+    made.hear(announcement()[0], ("192.0.2.7", 40_000))
+    assert made.sent() == [] and made.relay.listeners == 0
+    made.hear(announcement(port=0)[0], ("192.0.2.7", 40_000))  # nobody is connected to for it
+    assert [one.kind for one in made.sent()] == [ANNOUNCEMENT]
+    made.later(11)
+    assert "dropped datagrams=1" in made.log.getvalue() and "192.0.2.7 is on no link" in made.log.getvalue()
+
+
+def test_an_application_that_only_names_is_relayed_from_behind_routers_too(rig: MakeRig) -> None:
+    made = rig(mac1_keys=[APPLICATION.client.mac1_key])
+    made.sides[NEAR].behind_routers.add("192.0.2.7")
+    made.hear(announcement()[0], ("192.0.2.7", 40_000))
+    assert [one.kind for one in made.sent()] == [ANNOUNCEMENT]
+
+
+def test_a_proof_is_passed_on_if_its_announcement_was(rig: MakeRig) -> None:
+    made = rig()
+    data, mac1 = announcement()
+    proof = encode_proofs(APPLICATION.client.mac1_key, mac1, [b"p" * 16], 8)
+    made.hear(proof)
+    assert made.sent() == []
+    made.hear(data)
+    made.sent()
+    made.later(1.0)
+    made.hear(proof, NEIGHBOUR)
+    assert made.sent() == []
+    made.later(1.0)
+    made.hear(proof)
+    assert [(one.kind, one.about, one.hops) for one in made.sent()] == [(datagram.PROOF, mac1, 7)]
+    made.later(1.0)
+    made.hear(data)  # it is no claim: the announcement goes on
+    assert [one.kind for one in made.sent()] == [ANNOUNCEMENT]
+
+
+def reached(made: Rig, client: Listening, times: int, answer: bytes) -> int:
+    """Connects for so many recorded announcements that name this address; returns how often the relay connects to it.
+
+    The client's side sends `answer`.
+    """
+    count = 0
+    with ExitStack() as stack:
+        for _ in range(times):
+            made.now += 0.001
+            worker = stack.enter_context(worker_to(made, client)[0])
+            worker.sendall(OPENING)
+            made.spin(lambda: client.waiting or bool(select.select([worker], [], [], 0)[0]))  # noqa: B023
+            if client.waiting:
+                count += 1
+                accepted = stack.enter_context(client.accept())
+                accepted.sendall(answer)
+                if answer:
+                    made.spin(lambda: readable(worker, len(answer)))  # noqa: B023
+    return count
+
+
+def test_a_relay_is_no_scanner(rig: MakeRig, client: Listening, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: with recorded announcements a stranger let a relay connect wherever it could reach."""
+    monkeypatch.setattr(new_addresses, "NEW_RATE", 0.0)
+    made = rig()
+    assert reached(made, client, int(MOST_NEW) + 20, b"") == MOST_NEW
+    made.later(11)
+    assert "dropped connections=20" in made.log.getvalue()
+
+
+def test_clients_that_answer_are_no_targets_of_a_scanner(rig: MakeRig, client: Listening) -> None:
+    times = int(MOST_NEW) + 20
+    assert reached(rig(), client, times, b"second flight".ljust(64)) == times

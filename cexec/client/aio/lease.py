@@ -16,7 +16,7 @@ from time import monotonic
 from cexec.client.attempt import attempt as meaning
 from cexec.client.attempt.attempt import LOST, Attempt
 from cexec.client.attempt.program_plan import asked
-from cexec.client.attempt.stepping import advance, next_timeout
+from cexec.client.attempt.stepping import advance, next_timeout, take_turn
 from cexec.client.search.failure_alert import FailedAttempt, send_alert
 from cexec.errors import CexecError, DisconnectedError, LocalError, WithdrawnError
 from cexec.net.liveness import hurry
@@ -108,7 +108,7 @@ class Lease:
         self._waiter: asyncio.Future[None] | None = None
         self._writing = False  # True while the loop waits until more can be sent
         self._timer = self._loop.call_at(self._session.next_timeout(), self._look)
-        self._loop.add_reader(self._fd, self._step)
+        self._loop.add_reader(self._fd, self._step, True)
         hurry(winner.connection)
 
     @property
@@ -157,9 +157,7 @@ class Lease:
         result = None
         try:
             self._pump.hold_back()  # GO and a short input travel together
-            self._step()
-            if self._eager:
-                self._step()  # a second step finds the end of the input, so it travels in the same segment
+            self._step(False)
             self._pump.let_go()
             while result is None:
                 while result is None and (event := attempt.next_event()) is not None:
@@ -180,7 +178,7 @@ class Lease:
         for _ in range(MOST_UNREAD):
             if attempt is None or attempt.over or self._failed:
                 break
-            self._step()
+            self._step(None)
             if self._pump.read_all:
                 break
         return attempt is not None and attempt.over
@@ -189,7 +187,7 @@ class Lease:
         """Passes a signal on to the program, if it runs."""
         if self._session.state == RUNNING:
             self._session.signal(number)
-            self._step()
+            self._step(False)
 
     def complain(
         self, key: ClientKey, job: LeaseJob, attempt: int, error: CexecError, duration: float, *, blame: bool = True
@@ -241,12 +239,14 @@ class Lease:
             raise DisconnectedError("the connection has ended")
         if self._eager:
             await asyncio.sleep(0)  # more could be sent at once, but others wait too
-            self._step()
+            self._step(False)
         else:
             await self._wait(inf)
 
     @property
     def _eager(self) -> bool:
+        if not self._pump.sources:
+            return False
         room = self._pump.records.has_room
         return room and any(self._session.sendable(stream) >= LEAST_CREDIT for stream in self._pump.sources)
 
@@ -265,15 +265,16 @@ class Lease:
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_result(None)
 
-    def _step(self) -> None:
-        """Moves bytes without waiting.  The loop calls it, too, when the connection is ready."""
+    def _step(self, readable: bool | None) -> None:
+        """Moves bytes without waiting.  The loop calls it, too, when the connection is ready.
+
+        `readable` is None if that is not known: then it is looked at, and what is due by the time is done.
+        """
         if self._failed:
             return
         try:
-            if self._attempt is None:
-                self._pump.step(0.0)  # between two jobs a worker's frames only change the session's state
-            else:
-                advance(self._attempt, self._pump, 0.0, self._winner.watch)
+            self._move(readable)
+            if self._attempt is not None:
                 if self._pump.failed:
                     advance(self._attempt, self._pump, 0.0)  # the first step may have had events to tell before
                 # A job that was refused, or has failed here, says nothing about the connection.
@@ -288,11 +289,20 @@ class Lease:
         if self._failed:
             self._forget()
         elif writing and not self._writing:
-            self._loop.add_writer(self._fd, self._step)
+            self._loop.add_writer(self._fd, self._step, False)
         elif self._writing and not writing:
             self._loop.remove_writer(self._fd)
         self._writing = writing
         self._wake()
+
+    def _move(self, readable: bool | None) -> None:
+        attempt, pump = self._attempt, self._pump
+        if attempt is None:  # between two jobs a worker's frames only change the session's state
+            _ = pump.step(0.0) if readable is None else pump.turn(readable)
+        elif readable is None:
+            advance(attempt, pump, 0.0, self._winner.watch)
+        else:
+            take_turn(attempt, pump, readable)
 
     def _arm(self, due: float | None) -> None:
         """Lets `_look` come earlier if that is due; a timer that comes too early does no harm."""
@@ -302,7 +312,7 @@ class Lease:
 
     def _look(self) -> None:
         """Steps because a timeout of the session or of the attempt is due."""
-        self._step()
+        self._step(None)
         if not self._failed:
             self._timer = self._loop.call_at(self._session.next_timeout(), self._look)
             if self._attempt is not None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import os
 
+from cexec.system.printable import printable
 from cexec.system.units import show_duration, show_size
 
 _INTERVAL = 0.2  # seconds (ours) between two lines
@@ -24,7 +25,7 @@ class Progress:
     __slots__ = ("_fd", "_next", "_samples", "_shown", "_start", "_worker")
 
     def __init__(self, worker: str, now: float, *, fd: int = 2) -> None:
-        self._worker = "".join(c if c.isprintable() else "?" for c in worker)
+        self._worker = printable(worker)
         self._fd = fd if os.isatty(fd) else -1
         self._start = now
         self._next = now + _INTERVAL  # a shorter job needs no line

@@ -2,9 +2,10 @@
 
 Contract: `advance` lets the pump move bytes, waiting for at most `timeout` seconds, and passes its events to the
 attempt.  When that is due, it asks the kernel about the worker's machine, and `watch` if the worker has been revoked.
-It judges only by a time after which all that had come was read: this process may have been stopped meanwhile.  It
-raises no error for a fault of the worker or of the connection: these become events of the attempt.
-`next_timeout(attempt, watch)` says when the next step is due although nothing has come.
+It judges only by a time after which all that had come was read: this process may have been stopped meanwhile.
+`take_turn` judges nothing by the time and waits for nothing; its caller knows if the connection is readable.  Both
+raise no error for a fault of the worker or of the connection: these become events of the attempt.
+`next_timeout(attempt, watch)` says when `advance` is due although nothing has come.
 """
 
 from __future__ import annotations
@@ -27,6 +28,17 @@ def next_timeout(attempt: Attempt, watch: RevocationWatch | None) -> float | Non
     if watch is None or attempt.over:
         return due
     return watch.next_timeout() if due is None else min(due, watch.next_timeout())
+
+
+def take_turn(attempt: Attempt, pump: Pump, readable: bool) -> None:
+    """Makes one step that judges nothing by the time."""
+    now = monotonic()
+    try:
+        attempt.receive(pump.turn(readable))
+    except CexecError as error:
+        attempt.connection_failed(error)
+    if not attempt.over:
+        attempt.stepped(now)
 
 
 def advance(attempt: Attempt, pump: Pump, timeout: float | None, watch: RevocationWatch | None = None) -> None:

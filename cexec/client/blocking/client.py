@@ -161,14 +161,14 @@ class Client:
         self._failures += 1
         self._outputs.take_back()
         self._inputs.rewind()
-        _write(2, f"cexec: {failure}; running the job again\n")
+        _say(f"{failure}; running the job again")
 
     def _conclude(self, winner: Winner, job: BlockingDriver, result: Exit) -> int:
         status = result.exit_status
         if status:
             self._complain(winner.address, f"exited with code {status}")
         if result.message:
-            _write(2, f"cexec: {_who(winner)}: {result.message}\n")
+            _say(f"{_who(winner)}: {result.message}")
         if status and not self._request.repetition.keep_partial:
             self._outputs.drop_held()
         if self._request.streams.files is not None:
@@ -225,7 +225,7 @@ class Client:
     def _complain(self, who: str, text: str) -> None:
         """Writes a line in the ancestor's words to CEXEC_FD_FOR_ERRORS, if that is set."""
         if self._request.reports.error_fd is not None:
-            _write(self._request.reports.error_fd, f"{who} {text}\n")
+            _write_line(self._request.reports.error_fd, f"{who} {text}")
 
     def _note_failure(self, reason: str) -> None:
         if self._request.reports.trace is not None:
@@ -238,15 +238,14 @@ class Client:
 
 
 def _say(text: str) -> None:
-    _write(2, f"cexec: {text}\n")
+    _write_line(2, f"cexec: {text}")
 
 
 def _who(winner: Winner) -> str:
     return f"worker {winner.hello.name} at {winner.address}"
 
 
-def _write(fd: int, text: str) -> None:
-    try:
-        os.write(fd, text.encode())
-    except OSError:
-        pass  # the reader has gone
+def _write_line(fd: int, text: str) -> None:
+    from cexec.system.printable import write_line  # most calls write none
+
+    write_line(fd, text)

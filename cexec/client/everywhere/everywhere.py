@@ -29,6 +29,7 @@ from cexec.protocol.connection.options import CONTINUE, INTERRUPT, READS, SUSPEN
 from cexec.protocol.datagrams.announcement import RUN_ALL, SealedAnnouncement, own_job_id
 from cexec.protocol.decisions.census import shown_names
 from cexec.system.io.wakeup import poll_timeout
+from cexec.system.printable import printable, write_line
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -260,19 +261,19 @@ class EverywhereClient:
             return DIED_OF_PIPE
         if self._unfinished:
             names = ", ".join(self._unfinished)
-            _write(STANDARD_ERROR, f"cexec: {len(self._unfinished)} of {workers} workers did not finish: {names}\n")
+            write_line(STANDARD_ERROR, f"cexec: {len(self._unfinished)} of {workers} workers did not finish: {names}")
         return self._status
 
     # words
 
     def _say(self, text: str) -> None:
         """Writes a line on standard error, after the output that it is about."""
-        self._printer.add(STANDARD_ERROR, _once(f"cexec: {text}\n".encode()))
+        self._printer.add(STANDARD_ERROR, _once(f"cexec: {printable(text)}\n".encode()))
 
     def _complain(self, who: str, text: str) -> None:
         """Writes a line in the ancestor's words to CEXEC_FD_FOR_ERRORS, if that is set."""
         if self._request.reports.error_fd is not None:
-            _write(self._request.reports.error_fd, f"{who} {text}\n")
+            write_line(self._request.reports.error_fd, f"{who} {text}")
 
     def _alert(self, error: CexecError, final: bool, run: WorkerRun | None = None) -> None:
         """Tells the loggers of a failure; docs/protocol.md section 5.2."""
@@ -304,10 +305,3 @@ def _allow_many_descriptors() -> None:
 
 def _once(data: bytes) -> Iterator[bytes]:
     yield data
-
-
-def _write(fd: int, text: str) -> None:
-    try:
-        os.write(fd, text.encode())
-    except OSError:
-        pass  # the reader has gone

@@ -72,7 +72,7 @@ class RollRace(Race):
     """Announces for ever.  `until` tells how long the client waits for each worker that has not got the job."""
 
     def __init__(self, roll: dict[bytes, Answer], patience: float, now: float) -> None:
-        super().__init__(accept_timeout=0.0, now=now)
+        super().__init__(accept_timeout=0.0, now=now, renews=False)
         self._patience = patience or NEVER
         self.until: dict[bytes, float] = {}
         for instance in roll:

@@ -44,9 +44,10 @@ class Winner:
 class Candidate:
     """One connection to our listener."""
 
-    __slots__ = ("_handshake", "address", "connection", "deadline", "hello", "session")
+    __slots__ = ("_handshake", "address", "connection", "deadline", "hello", "session", "since")
 
     def __init__(self, connection: _socket.socket, address: Sockaddr, handshake: ClientHandshake, now: float) -> None:
+        self.since = now
         self.deadline = now + CONNECT_DEADLINE
         self.connection = connection
         self.address = address

@@ -63,7 +63,10 @@ class Inquiry:
 
     def receive(self, parsed: Datagram, source: Sockaddr, now: float) -> Answer | None:
         """Takes a datagram that the owner has parsed; returns the answer if it is new."""
-        return self.censuses[parsed.key].receive(parsed, source, now, time())
+        answer = self.censuses[parsed.key].receive(parsed, source, now, time())
+        if answer is not None:
+            self._announcer.answered(source[0])
+        return answer
 
     def run(self, heard: Callable[[Census, Answer], None] | None = None) -> None:
         """Asks until the end, and calls `heard` with each answer as it comes."""

@@ -69,14 +69,22 @@ class Facts:
     """The state of a search, as far as its messages need it.
 
     `sent_to`: labels of the destinations that got the last announcement; `failures`: a reason for each of the others.
-    `lacking`: the workers that a census has found, and what each of them lacks; empty before a census.
+    `lacking`: the workers that a census has found, and what each of them lacks; empty before a census.  `crowd`: who
+    has filled the client's listener, or empty.
     """
 
-    __slots__ = ("failures", "fingerprint", "lacking", "race", "sent_to")
+    __slots__ = ("crowd", "failures", "fingerprint", "lacking", "race", "sent_to")
 
     def __init__(
-        self, fingerprint: str, race: Race, sent_to: Sequence[str], failures: Mapping[str, str], lacking: str
+        self,
+        fingerprint: str,
+        race: Race,
+        sent_to: Sequence[str],
+        failures: Mapping[str, str],
+        lacking: str,
+        crowd: str = "",
     ) -> None:
+        self.crowd = crowd
         self.fingerprint = fingerprint
         self.race = race
         self.sent_to = sent_to
@@ -92,6 +100,10 @@ class Facts:
 
 def status(facts: Facts, now: float) -> str:
     """Tells the person at the terminal why the job has not begun."""
+    return _status(facts, now) + (f"; {facts.crowd}" if facts.crowd else "")
+
+
+def _status(facts: Facts, now: float) -> str:
     queued = facts.race.queued()
     if queued:
         slots = sum(answer.slots for answer in queued)
@@ -112,12 +124,13 @@ def failure(facts: Facts, invalid: Mapping[str, str]) -> str:
     """Tells why the search gives up.  `invalid`: for each worker whose certificate is not valid now, the reason."""
     complaints = "".join(f"; {complaint(answer)}" for answer in facts.race.complaints())
     complaints += "".join(f"; worker {name} was not taken: {text}" for name, text in invalid.items())
+    crowd = f"; {facts.crowd}" if facts.crowd else ""
     seconds = f"{facts.race.accept_timeout:g} s"
     if complaints:
-        return f"no worker of {facts.fingerprint} could take the job in {seconds}{complaints}"
+        return f"no worker of {facts.fingerprint} could take the job in {seconds}{complaints}{crowd}"
     if facts.lacking:
         return f"no worker of {facts.fingerprint} fits: {facts.lacking}"
     return (
-        f"no worker of {facts.fingerprint} answered in {seconds}; {facts.sent()}; "
+        f"no worker of {facts.fingerprint} answered in {seconds}; {facts.sent()}{crowd}; "
         "is cservice running with this key, in the same group (CEXEC_GROUP)?"
     )

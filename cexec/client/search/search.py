@@ -16,12 +16,12 @@ import select
 from time import monotonic
 
 from cexec.client.search.messages import Facts, ancestors_words, complaint, failure, status
-from cexec.errors import CertificateError, CexecError, DisconnectedError, LocalError, NoWorkerError
+from cexec.errors import CertificateError, CexecError, DisconnectedError, NoWorkerError
 from cexec.protocol.base import sodium
-from cexec.protocol.base.limits import MAXIMUM_HOPS, MAXIMUM_UNAUTHENTICATED
+from cexec.protocol.base.limits import MAXIMUM_HOPS
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.hello import decode_answer, open_hello
-from cexec.protocol.decisions.race import GAVE_UP, SILENT, TRANSMIT
+from cexec.protocol.decisions.race import GAVE_UP, RENEW, SILENT, TRANSMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,12 +30,16 @@ if TYPE_CHECKING:
     from cexec.client.search.candidate import Candidate, Winner
     from cexec.client.search.inquiry import Inquiry
     from cexec.client.search.messages import Notices
+    from cexec.client.search.proofs import Proofs
+    from cexec.client.search.reception import Reception
+    from cexec.client.search.renewal import Earlier
     from cexec.client.search.trust import Trust
     from cexec.net.announcer import Announcer
     from cexec.net.groups import Sockaddr
     from cexec.net.sockets import TcpListener
     from cexec.protocol.base.certificate import Certificate
     from cexec.protocol.base.keys import ClientKey
+    from cexec.protocol.connection.channel import ClientHandshake
     from cexec.protocol.connection.frames import Go
     from cexec.protocol.datagrams.announcement import SealedAnnouncement
     from cexec.protocol.datagrams.datagram import Datagram
@@ -43,8 +47,6 @@ if TYPE_CHECKING:
     from cexec.protocol.datagrams.requirements import Requirements
     from cexec.protocol.decisions.race import Race
 
-ACCEPT_BATCH = 16  # connections (ours) accepted in one step, so that strangers do not delay those that were accepted
-UNTRIED = 0.2  # seconds (ours) until the next accept after descriptors have run out: some are closed by then
 WARN_AFTER = 1.0  # seconds (ours) without any destination, after which even a script gets a warning
 BROWSE_AFTER = 1.0  # seconds (ours) without an answer after which workers are looked for by multicast DNS
 NEVER = float("inf")
@@ -105,6 +107,8 @@ class Search:
         """
         self._key = key
         self._sealed = sealed
+        self._earlier: Earlier | None = None  # those that this one has replaced
+        self._proofs: Proofs | None = None  # from the first worker on that has asked for one
         self._announcer = announcer
         self._listener = listener
         self._choice = choice
@@ -116,9 +120,8 @@ class Search:
         self._trace = notices.trace
         self._warned = False
         self._ciphers = sodium.aead_names()
-        self._candidates: dict[int, Candidate] = {}
+        self._reception: Reception | None = None  # from the first announcement on
         self._sent_to: list[str] = []
-        self._accept_again = 0.0
         self._inquiry: Inquiry | None = None  # asks what the workers lack, while no worker takes the job
         self._lacking = ""
         self._invalid: dict[str, str] = {}  # names of workers whose certificate is not valid now, with the reasons
@@ -130,8 +133,6 @@ class Search:
         """Announces until a worker has confirmed, and gives it its job."""
         try:
             self.start(monotonic())
-            from cexec.client.search import candidate  # noqa: F401 - loaded while the workers think about the announcement
-
             while True:
                 winner = self.step(self._wait(), monotonic())
                 if winner is not None:
@@ -143,23 +144,24 @@ class Search:
     def start(self, now: float) -> None:
         """Sends the first announcement; then raises `NoWorkerError` if no worker can be trusted."""
         self._follow_race(now)
+        from cexec.client.search.reception import Reception  # loaded while the workers think about the announcement
+
+        self._reception = Reception(self._listener, self._make_handshake)
         if self._open_trust is not None:
             self._trust = self._open_trust()
             self._trust.check_list()
 
     def filenos(self, now: float) -> list[int]:
         """Returns the descriptors to wait for: connections are accepted only while there is room for them."""
-        accepts = self._unproved < MAXIMUM_UNAUTHENTICATED and now >= self._accept_again
-        return [*self._announcer.filenos(), *self._candidates, *(self._listener.filenos() if accepts else ())]
+        return [*self._announcer.filenos(), *self._connections.filenos(now)]
 
     def next_timeout(self, now: float) -> float:
         """Returns when `step` is due although nothing has come."""
-        timeouts = [self._race.next_timeout(), self._browse_at]
-        if now < self._accept_again:
-            timeouts.append(self._accept_again)
-        timeouts += [candidate.deadline for candidate in self._candidates.values()]
+        timeouts = [self._race.next_timeout(), self._browse_at, self._connections.next_timeout(now)]
         if self._inquiry is not None:
             timeouts.append(self._inquiry.next_timeout())
+        if self._proofs is not None:
+            timeouts.append(self._proofs.due)
         return min(timeouts)
 
     def step(self, ready: set[int], now: float) -> Winner | None:
@@ -167,11 +169,15 @@ class Search:
 
         Everything is read after `now`, before it is judged by that time: this process may have been stopped.
         """
-        for fd in [fd for fd, candidate in self._candidates.items() if fd in ready or now >= candidate.deadline]:
-            winner = self._advance(self._candidates[fd], now)
+        candidates = self._connections.candidates
+        for fd in [fd for fd, candidate in candidates.items() if fd in ready or now >= candidate.deadline]:
+            winner = self._advance(candidates[fd], now)
             if winner is not None:
                 return winner
-        self._accept(now)
+        self._make_room(ready, now)
+        for candidate in self._connections.accept(now):
+            if self._trace is not None:
+                self._trace.connected(candidate.address[0])
         self._hear_datagrams(now)
         self._handle_timeouts(now)
         self._follow_race(now)
@@ -179,8 +185,9 @@ class Search:
 
     def tell_others(self) -> None:
         """Tells the workers that were not chosen, by a claim and on their connections."""
-        self._announcer.send(self._sealed.claim(self._race.connected, MAXIMUM_HOPS))
-        for other in self._candidates.values():
+        for sealed in (self._sealed, *(self._earlier or ())):
+            self._announcer.send(sealed.claim(self._race.connected, MAXIMUM_HOPS))
+        for other in self._connections.candidates.values():
             if other.session is not None:
                 other.session.cancel()
                 try:
@@ -192,9 +199,10 @@ class Search:
         """Ends the search: no worker can connect or answer any more."""
         self._listener.close()
         self._sealed.erase()
-        for candidate in self._candidates.values():
-            candidate.connection.close()
-        self._candidates.clear()
+        if self._earlier is not None:
+            self._earlier.erase()
+        if self._reception is not None:
+            self._reception.close()
 
     # waiting
 
@@ -208,11 +216,12 @@ class Search:
         return {fd for fd, _ in poll.poll(poll_timeout(self.next_timeout(now) - now))}
 
     @property
-    def _unproved(self) -> int:
-        return sum(candidate.hello is None for candidate in self._candidates.values())
+    def _connections(self) -> Reception:
+        assert self._reception is not None  # `start` was called
+        return self._reception
 
     def _handle_timeouts(self, now: float) -> None:
-        for candidate in list(self._candidates.values()):
+        for candidate in list(self._connections.candidates.values()):
             try:
                 candidate.handle_timeout(now)
             except DisconnectedError as error:
@@ -234,13 +243,17 @@ class Search:
         if not self._race.transmissions:
             self._race.handle_timeout(now)
         while (event := self._race.next_event()) is not None:
-            if event == TRANSMIT:
+            if event == RENEW:
+                self._renew()
+            elif event == TRANSMIT:
                 data = self._sealed.datagram(self._race.transmissions - 1, self._listener.port, MAXIMUM_HOPS)
                 self._sent_to = self._announcer.send(data) or self._sent_to
                 if self._trace is not None:
                     self._trace.announced(self._race.transmissions, self._sent_to, self._announcer.failures)
                 if not self._sent_to:
                     self._follow_failures(now)
+                if self._proofs is not None:
+                    self._proofs.again(now)
                 if self._race.transmissions > 1:  # no worker was quick: load now what a failure will need
                     from cexec.client.search import failure_alert  # noqa: F401
             elif event == SILENT:
@@ -253,6 +266,16 @@ class Search:
                     self._inquire().run()
                     self._end_inquiry()
                 raise NoWorkerError(self._failure())
+
+    def _renew(self) -> None:
+        """Announces under another name: perhaps a worker's only answer was lost, or a relay does not pass proofs on."""
+        if self._earlier is None:
+            from cexec.client.search.renewal import Earlier
+
+            self._earlier = Earlier()
+        self._earlier.replaced(self._sealed)
+        self._proofs = None  # they are about that one
+        self._sealed = self._sealed.anew(self._key)
 
     def _follow_failures(self, now: float) -> None:
         """Warns that no destination was reached.  Gives up only if no interface or name server could change that."""
@@ -290,24 +313,21 @@ class Search:
 
     # connections
 
-    def _accept(self, now: float) -> None:
-        from cexec.client.search.candidate import Candidate
-        from cexec.protocol.connection.channel import ClientHandshake
+    def _make_handshake(self, now: float) -> ClientHandshake:
+        from cexec.protocol.connection.channel import ClientHandshake as Shaking
 
-        if now < self._accept_again:
-            return
-        try:
-            for _ in range(min(ACCEPT_BATCH, MAXIMUM_UNAUTHENTICATED - self._unproved)):
-                accepted = self._listener.accept()
-                if accepted is None:
-                    return
-                connection, address = accepted
-                handshake = ClientHandshake(self._sealed.handshake(), self._key.authority_public, self._ciphers, now)
-                self._candidates[connection.fileno()] = Candidate(connection, address, handshake, now)
-                if self._trace is not None:
-                    self._trace.connected(address[0])
-        except LocalError:
-            self._accept_again = now + UNTRIED  # descriptors have run out; connections wait in the backlog
+        handshake = self._sealed.handshake() if self._earlier is None else self._earlier.handshake(self._sealed)
+        return Shaking(handshake, self._key.authority_public, self._ciphers, now)
+
+    def _make_room(self, ready: set[int], now: float) -> None:
+        """Lets silent connections give way to those that wait, and tells the person so."""
+        first = not self._connections.crowd
+        for candidate in self._connections.giving_way(ready, now):
+            self._advance(candidate, now)  # its bytes may have come while this process was kept from reading them
+            if candidate.hello is None and candidate.connection.fileno() in self._connections.candidates:
+                self._drop(candidate, self._connections.gave_way(candidate))
+        if first and self._connections.crowd:
+            self._notices.tell(self.status(now))
 
     def _advance(self, candidate: Candidate, now: float) -> Winner | None:
         proved = candidate.hello is not None
@@ -315,7 +335,13 @@ class Search:
             confirmed = candidate.advance(now, self._idle_timeout)
             if candidate.hello is not None and not proved:
                 self._check(candidate.hello.certificate)
+                if self._connections.has_another(candidate):
+                    self._drop(candidate, "this worker has a connection already")
+                    return None
+                self._announcer.answered(candidate.address[0])
                 self._race.offered(candidate.hello)
+                if self._proofs is not None:
+                    self._proofs.settled(candidate.hello.instance)
                 if self._trace is not None:
                     self._trace.offered(candidate.hello, candidate.address[0])
                 if not self._choice.wants(candidate.hello, now):
@@ -329,11 +355,11 @@ class Search:
                 self._invalid[candidate.hello.name] = str(error)
             self._drop(candidate, str(error), ancestors_words(error))
             return None
-        del self._candidates[candidate.connection.fileno()]
+        del self._connections.candidates[candidate.connection.fileno()]
         from cexec.client.search.candidate import Winner
 
         if self._trace is not None:
-            self._trace.won(candidate.hello, candidate.address[0], told=len(self._candidates))
+            self._trace.won(candidate.hello, candidate.address[0], told=len(self._connections.candidates))
         return Winner(candidate, None if self._trust is None else self._trust.watch(candidate.hello.certificate))
 
     def _check(self, certificate: Certificate) -> None:
@@ -344,8 +370,7 @@ class Search:
 
     def _drop(self, candidate: Candidate, reason: str, words: str = "") -> None:
         """Closes a connection.  An unproved peer may be a stranger, so its fault is not shown at the terminal."""
-        self._candidates.pop(candidate.connection.fileno(), None)
-        candidate.connection.close()
+        self._connections.drop(candidate)
         if self._trace is not None:
             self._trace.dropped(candidate.address[0], reason, candidate.hello)
         if words:
@@ -361,22 +386,42 @@ class Search:
             if self._inquiry is not None:
                 self._inquiry.receive(parsed, source, now)
             self._hear_answer(parsed, source, now)
+        if self._proofs is not None and now >= self._proofs.due:
+            from cexec.protocol.datagrams.proof import encode_proofs
+
+            proofs = self._proofs.take(now)
+            self._announcer.send_parting(encode_proofs(self._key.mac1_key, self._sealed.mac1, proofs, MAXIMUM_HOPS))
 
     def _hear_answer(self, parsed: Datagram, source: Sockaddr, now: float) -> None:
         try:
             announced, message = decode_answer(parsed.inner)
-            if announced != self._sealed.mac1 or self._race.heard_before(parsed.mac1):
+            sealed = self._sealed if announced == self._sealed.mac1 else self._earlier and self._earlier.of(announced)
+            if not sealed or self._race.heard_before(parsed.mac1):
                 return
-            answer = open_hello(self._sealed.handshake(), message, self._key.authority_public)
+            answer = open_hello(sealed.handshake(), message, self._key.authority_public)
             self._check(answer.certificate)
         except CexecError:
             return
+        self._announcer.answered(source[0])
+        if sealed is self._sealed:
+            self._note_proof(answer, now)
         first = answer.instance not in self._race.answers
         self._race.answered(answer, now)
         if self._trace is not None:
             self._trace.answered(answer, source[0])
         if first and answer in self._race.complaints():
             self._notices.tell(complaint(answer))
+
+    def _note_proof(self, answer: Hello, now: float) -> None:
+        """Returns what a worker has sent to find out if we receive here."""
+        if answer.proof:
+            if self._proofs is None:
+                from cexec.client.search.proofs import Proofs
+
+                self._proofs = Proofs()
+            self._proofs.asked(answer.instance, answer.proof, now)
+        elif self._proofs is not None:
+            self._proofs.settled(answer.instance)
 
     # words
 
@@ -389,7 +434,8 @@ class Search:
         return failure(self._facts(), self._invalid)
 
     def _facts(self) -> Facts:
-        return Facts(self._key.fingerprint, self._race, self._sent_to, self._announcer.failures, self._lacking)
+        crowd = "" if self._reception is None else self._reception.crowd
+        return Facts(self._key.fingerprint, self._race, self._sent_to, self._announcer.failures, self._lacking, crowd)
 
 
 def _wall_clock() -> float:

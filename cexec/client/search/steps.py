@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from cexec.protocol.datagrams.hello import QUEUED, REFUSED, UNREACHABLE
+from cexec.protocol.datagrams.hello import PROVE, QUEUED, REFUSED, UNREACHABLE
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -116,6 +116,8 @@ class Answered(Step):
             return [f"{worker} has heard, but cannot connect to {self.hello.detail}"]
         if self.hello.purpose == REFUSED:
             return [f"{worker} refuses: {self.hello.detail}"]
+        if self.hello.purpose == PROVE:
+            return [f"{worker} has no place for a client that it does not know, and asks for a proof of its address"]
         return []
 
 

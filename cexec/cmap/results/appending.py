@@ -16,6 +16,7 @@ from cexec.cmap.results.syncing import sync_file
 from cexec.errors import CexecError, LocalError, UsageError
 from cexec.system.reason import reason_of
 from cexec.system.storage.identity import descriptor_of
+from cexec.system.storage.own_files import open_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -123,11 +124,11 @@ def _open(path: str, flags: int) -> int:
         is_fifo = stat.S_ISFIFO(os.stat(path).st_mode)
     except OSError:
         is_fifo = False
-    flags |= os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOCTTY
+    flags |= os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_NOCTTY
     if not is_fifo:
-        return os.open(path, flags, 0o666)
+        return open_output(path, flags)
     try:
-        fd = os.open(path, flags | os.O_NONBLOCK)
+        fd = open_output(path, flags | os.O_NONBLOCK)
     except OSError as error:
         if error.errno == errno.ENXIO:
             raise UsageError(f"cannot write {path}: nobody reads this FIFO; start its reader first") from None
@@ -148,7 +149,7 @@ def take_back(place: Place) -> None:
             return
     except (OSError, ValueError):  # it is not there, or no such name can be
         return
-    fd = os.open(place.path, os.O_WRONLY | os.O_CLOEXEC)
+    fd = open_output(place.path, os.O_WRONLY | os.O_NONBLOCK)
     try:
         if _is_there(fd, place):
             _cut_for_good(fd, place)

@@ -34,20 +34,23 @@ class Output:
 
     def __init__(self) -> None:
         self.size = 0
-        self._memory = bytearray()
+        self._memory: bytes | bytearray = b""  # a single piece, as most outputs are, is copied once
         self._spool: Spool | None = None
 
     def append(self, data: bytes | memoryview) -> None:
         self.size += len(data)
-        if self._spool is None:
-            self._memory += data
-            if len(self._memory) <= MEMORY:
-                return
+        if self._spool is not None:
+            self._spool.append(data)
+        elif self.size > MEMORY:
             self._spool = Spool()
             self._spool.append(self._memory)
-            self._memory.clear()
-        else:
             self._spool.append(data)
+            self._memory = b""
+        elif not self._memory:
+            self._memory = bytes(data)
+        else:
+            self._memory = bytearray(self._memory) if isinstance(self._memory, bytes) else self._memory
+            self._memory += data
 
     def pieces(self) -> Iterator[bytes]:
         if self._spool is not None:
@@ -58,7 +61,7 @@ class Output:
     def close(self) -> None:
         if self._spool is not None:
             self._spool.close()
-        self._memory = bytearray()  # the error of a full disk may still hold a view of the old one
+        self._memory = b""  # the error of a full disk may still hold a view of the old one
         self._spool = None
 
 

@@ -71,13 +71,20 @@ class Committer:
 
     def takes_time(self, group: Iterable[FinishedTask]) -> bool:
         """True if saving these tasks waits for a disk, so that it is better done for many of them at once."""
-        if self._journal is not None:
-            return True
-        files = any(writer.file.regular for writer in self._writers)
-        return self._syncer.on and (files or any(task.files.on_disk for task in group))
+        return self._journal is not None or (self._syncer.on and self._leaves_files(group))
+
+    def only_prints(self, group: Iterable[FinishedTask]) -> bool:
+        """True if these tasks leave nothing but what they write to pipes and terminals."""
+        return self._journal is None and not self._leaves_files(group)
+
+    def _leaves_files(self, group: Iterable[FinishedTask]) -> bool:
+        files = [writer for writer in self._writers if writer.file.regular]
+        return any(task.files.on_disk or any(writer.adds(task.ended) for writer in files) for task in group)
 
     def save(self, group: Sequence[FinishedTask]) -> Saved:
         """Saves the tasks in this order, up to the first one with which something is wrong."""
+        if self.only_prints(group):
+            return self._add(group, ())
         files = {id(w.file): w.file for w in self._writers for task in group if w.adds(task.ended)}.values()
         places = [(file, place) for file in files if (place := file.place()) is not None]
         intended, *errors = self._syncer.run(

@@ -19,11 +19,13 @@ import sqlite3
 
 from cexec.errors import UsageError
 from cexec.system.reason import reason_of
+from cexec.system.storage.own_files import check_output, check_own
 
 WAITING, DONE, FAILED = range(3)
 APPLICATION = 0x636D6170  # "cmap", in the database's header
 OLD_FORMAT, FORMAT = 1, 2  # the old one is that of 0.1.0
 OLD_PENDING = "old_pending"  # the table `pending` of 0.1.0, until what it tells is done
+BESIDE = ("-wal", "-shm", "-journal")  # the endings of SQLite's files beside a database
 MAGIC = b"SQLite format 3\0"
 _SCHEMA = (
     "CREATE TABLE run (number INTEGER PRIMARY KEY, token TEXT, started REAL, status TEXT)",
@@ -57,6 +59,26 @@ def check_magic(path: str) -> None:
         raise UsageError(f"cannot read {path}: {reason_of(error)}") from None
     if begin and begin != MAGIC:
         raise UsageError(f"{path} is no journal of cmap; give another --state")
+
+
+def check_owner(path: str) -> None:
+    """Raises `UsageError` if another user has made a journal, or a file beside it that SQLite takes for a part of it.
+
+    What a journal says is done: its tasks' files get their names.  So nobody's but this user's word counts.
+    """
+    for ending in ("", *BESIDE):
+        try:
+            check_own(path + ending)
+        except OSError as error:
+            raise UsageError(f"cannot use the journal {path}: {path}{ending}: {reason_of(error)}") from None
+
+
+def check_link(path: str) -> None:
+    """Raises `UsageError` for a link that another user can have put in the place of a journal."""
+    try:
+        check_output(path)
+    except OSError as error:
+        raise UsageError(f"cannot use the journal {path}: {reason_of(error)}") from None
 
 
 def version_of(database: sqlite3.Connection, path: str) -> int:

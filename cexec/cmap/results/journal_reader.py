@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
+import stat
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -42,7 +43,8 @@ def _open(path: str, stack: ExitStack) -> sqlite3.Connection:
     real = real_path(path)
     if not os.path.exists(real + LOG):
         return _connect(real, path, stack, "&immutable=1")
-    if os.path.exists(real + INDEX) or os.geteuid() in (0, os.stat(real).st_uid):
+    owner = os.stat(real).st_uid
+    if os.geteuid() == owner or _is_index(real + INDEX, owner):
         try:
             return _connect(real, path, stack)
         except sqlite3.OperationalError:
@@ -52,6 +54,15 @@ def _open(path: str, stack: ExitStack) -> sqlite3.Connection:
     for ending in ("", LOG):
         shutil.copyfile(real + ending, copy + ending)
     return _connect(copy, path, stack)
+
+
+def _is_index(path: str, owner: int) -> bool:
+    """True for a file that is there already, so that SQLite neither makes one nor follows a link."""
+    try:
+        status = os.lstat(path)
+    except OSError:
+        return False
+    return stat.S_ISREG(status.st_mode) and status.st_uid == owner
 
 
 def _connect(real: str, path: str, stack: ExitStack, options: str = "") -> sqlite3.Connection:

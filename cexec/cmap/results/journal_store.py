@@ -4,7 +4,7 @@ Contract: `write` makes one transaction of all changes and brings it to disk if 
 synchronous=FULL); it may wait for the disk, or for another program that has locked the database.  `read` may go on
 meanwhile in one other thread, and never waits for a writer.  `LocalError` when the database fails, or is locked for
 longer than `patience` seconds.  The file that a symbolic link names is locked, so that it has one coordinator by
-whatever name.
+whatever name.  `UsageError` for a journal that another user has made.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from itertools import chain
 from typing import Any, NamedTuple, TypeVar
 
 from cexec.cmap.results.appending import cannot_write
-from cexec.cmap.results.journal_format import check_magic, real_path, steps_from, version_of
+from cexec.cmap.results.journal_format import check_link, check_magic, check_owner, real_path, steps_from, version_of
 from cexec.cmap.results.lockfile import Lock
 from cexec.cmap.results.syncing import sync_directory, way_to
 from cexec.errors import LocalError
@@ -57,7 +57,9 @@ class JournalStore:
         self.path = path
         self._sync = sync
         self._patience = patience
+        check_link(path)
         real = real_path(path)
+        check_owner(real)
         try:
             self._lock = Lock(real)
         except OSError as error:
@@ -68,6 +70,7 @@ class JournalStore:
             self.database = self._connect(real)
             self.version = self._guard(lambda: version_of(self.database, path))  # when it was opened
             self._guard(lambda: self.database.execute("PRAGMA journal_mode=WAL").fetchone())
+            check_owner(real)  # again, now that SQLite has opened all of its files: nobody can exchange them any more
             self.write([Change(step) for step in steps_from(self.version)], durable=True)
             self._reader = self._connect(real)
             if sync:

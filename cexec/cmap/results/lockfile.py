@@ -1,9 +1,10 @@
 """At most one process: a lock beside a file, which the kernel takes away however its holder ends.
 
-Contract: `Lock(path)` raises `UsageError` that names the holder, and `OSError` for what the system refuses.  The file
-is removed by `close`, never while somebody holds it.  A holder that was killed may have left a process that has not
-begun its program yet and has our descriptor still, so a lock whose holder has gone is waited for.  `holder(path)` is
-the process that has the lock, in words; it does not try the lock.
+Contract: `Lock(path)` raises `UsageError` that names the holder, and `OSError` for what the system refuses, or if
+another user has put a file or a link in its place.  The file is removed by `close`, never while somebody holds it.  A
+holder that was killed may have left a process that has not begun its program yet and has our descriptor still, so a
+lock whose holder has gone is waited for.  `holder(path)` is the process that has the lock, in words; it does not try
+the lock.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import socket
 import time
 
 from cexec.errors import UsageError
+from cexec.system.storage.own_files import open_own
 
 PATIENCE = 5.0  # seconds (ours) for a lock whose holder has gone
 GLANCE = 0.01  # seconds (ours) between two looks
@@ -26,7 +28,7 @@ class Lock:
         self._path = f"{path}-lock"
         until = time.monotonic() + patience
         while True:
-            self._fd = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o666)
+            self._fd = open_own(self._path, os.O_RDWR | os.O_CREAT, 0o644)
             if self._try() and self._is_current():
                 break
             if self._is_current():
@@ -60,7 +62,7 @@ class Lock:
 def holder(path: str) -> str:
     """Returns `process N on HOST`, or nothing if that process does not exist."""
     try:
-        fd = os.open(f"{path}-lock", os.O_RDONLY | os.O_CLOEXEC)
+        fd = os.open(f"{path}-lock", os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return ""
     try:

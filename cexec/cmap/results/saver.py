@@ -3,7 +3,8 @@
 Contract: `put` takes a task that is over and `skip` a number for which nothing will come; `run`, a coroutine, saves
 what has its turn and raises `LocalError` when something cannot be saved, after which nothing more is.  `unsaved` are
 the numbers of the tasks that are over and not saved.  Where saving waits for a disk, a thread does it, for all tasks
-that ended meanwhile: at most `LARGEST_GROUP`, or those of `GATHER` seconds.
+that ended meanwhile: at most `LARGEST_GROUP`, or those of `GATHER` seconds.  What only writes to pipes and terminals is
+saved by `put` itself, as long as `run` runs and saves nothing else.
 """
 
 from __future__ import annotations
@@ -49,8 +50,12 @@ class Saver:
         self._ready: deque[FinishedTask] = deque()
         self._unsaved: dict[int, FinishedTask] = {}
         self._closed = False
+        self._waits = False  # `run` waits for tasks
+        self._failure: LocalError | None = None  # of `put`, to be raised by `run`
         self._enough = 1  # so many tasks wake `run`
         self._woken = asyncio.Event()
+        self._emptied = asyncio.Event()  # set while it is not `full`
+        self._emptied.set()
 
     @property
     def full(self) -> bool:
@@ -60,6 +65,15 @@ class Saver:
     @property
     def unsaved(self) -> Iterator[int]:
         return iter(self._unsaved)
+
+    async def room(self, patience: float) -> bool:
+        """Waits for at most so many seconds until it is not `full`; returns False if it still is."""
+        try:
+            async with asyncio.timeout(patience):
+                await self._emptied.wait()
+        except TimeoutError:
+            return False
+        return True
 
     def put(self, finished: FinishedTask) -> None:
         number = finished.ended.task.number
@@ -79,6 +93,8 @@ class Saver:
         try:
             while await self._await_group():
                 await self._save_group()
+            if self._failure is not None:
+                raise self._failure
         except LocalError:
             for task in self._unsaved.values():
                 if not task.committed:
@@ -86,19 +102,28 @@ class Saver:
             raise
 
     def _take(self, finished: list[FinishedTask]) -> None:
-        self._ready += finished
-        if len(self._ready) >= self._enough:
+        if self._may_save_now and self._committer.only_prints(finished):
+            self._failure = self._finish(self._committer.save(finished))
+        else:
+            self._ready += finished
+        self._note_room()
+        if len(self._ready) >= self._enough or self._failure is not None:
             self._woken.set()
+
+    @property
+    def _may_save_now(self) -> bool:
+        """True if `run` has nothing to save, so that nothing is overtaken."""
+        return self._waits and not self._ready and self._collector is None and self._failure is None
 
     async def _await_group(self) -> bool:
         """Waits for a task, and for those that end soon after it; returns False when there will be none."""
-        while not self._ready and not self._closed:
+        while not self._ready and not self._closed and self._failure is None:
             await self._wait(1, None if self._journal is None else TELL)
             if self._journal is not None and self._journal.unwritten and not self._ready:
                 await asyncio.to_thread(self._journal.flush)
         if self._ready and self._committer.takes_time(self._ready):
             await self._wait(LARGEST_GROUP, GATHER)
-        return bool(self._ready)
+        return bool(self._ready) and self._failure is None
 
     async def _wait(self, enough: int, patience: float | None) -> None:
         """Waits until so many tasks are ready, nothing more will come, or so many seconds have passed."""
@@ -106,11 +131,14 @@ class Saver:
             return
         self._enough = enough
         self._woken.clear()
+        self._waits = True
         try:
             async with asyncio.timeout(patience):
                 await self._woken.wait()
         except TimeoutError:
             pass
+        finally:
+            self._waits = False
 
     async def _save_group(self) -> None:
         group: list[FinishedTask] = []
@@ -124,10 +152,21 @@ class Saver:
             saved = await asyncio.to_thread(self._committer.save, group)
         elif group:
             saved = self._committer.save(group)
+        if (error := self._finish(saved) or failure) is not None:
+            raise error
+
+    def _finish(self, saved: Saved) -> LocalError | None:
+        """Lets go of the tasks that are saved; returns the error that kept others from it."""
         for task in saved.tasks:
             self._let_go(task)
-        if (error := saved.error or failure) is not None:
-            raise error
+        self._note_room()
+        return saved.error
+
+    def _note_room(self) -> None:
+        if self.full:
+            self._emptied.clear()
+        else:
+            self._emptied.set()
 
     def _let_go(self, task: FinishedTask) -> None:
         """Forgets a task that is saved, and says so."""

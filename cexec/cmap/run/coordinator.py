@@ -113,9 +113,10 @@ class Coordinator:
     def _judge_by_time(self, now: float) -> None:
         """Ends what has taken too long."""
         self._scheduler.handle_timeout(now)
-        for worker in self._workers.forgotten(now):
-            self._scheduler.worker_left(worker.key)
-            self._end_searches(0)  # those that were turned away for its sake come at once
+        if now >= self._next_tick:  # looking at a thousand workers each time would take longer than their tasks
+            for worker in self._workers.forgotten(now):
+                self._scheduler.worker_left(worker.key)
+                self._end_searches(0)  # those that were turned away for its sake come at once
         self._check_fitness(self._leases.patience, now)
 
     def _check_fitness(self, patience: float, now: float) -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cexec.cmap.run.task_run import TaskRun
 
 IDLE_PATIENCE = 1.0  # seconds (ours) that a lease waits for its turn
-HOLD = 0.5  # seconds (ours) that a worker is kept waiting for --delay and --rate; it gives up after one
+HOLD = 0.5  # seconds (ours) that a worker is kept waiting for --delay, --rate and the disk; it gives up after one
 PERMANENT_PATIENCE = 2.0  # seconds (ours) after a worker has said that no other would take such a task either
 
 
@@ -94,6 +94,10 @@ class LeaseService:
     async def _give(self, lease: Lease, worker: KnownWorker) -> TaskRun | None:
         until = self._clock() + HOLD
         while (run := self._attempts.next_for(worker)) is None:
+            if self._parts.saver.full:  # many tasks have ended in one moment
+                if not await self._parts.saver.room(until - self._clock()):
+                    return None
+                continue
             due = self._scheduler.next_start()
             if not self._clock() < due < until:
                 return None

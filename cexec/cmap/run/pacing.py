@@ -2,7 +2,8 @@
 
 Contract: pure; `now` is monotonic seconds.  It is told when a search succeeds and when a lease has waited in vain.
 
-While a task waits so do searches: MOST_SEARCHES as long as they succeed at once, one when all slots seem to be taken.
+While a task waits so do searches: FIRST_SEARCHES and then one more for each that succeeds at once, up to MOST_SEARCHES,
+so that a large room is filled in seconds; and one when all slots seem to be taken.
 A worker with which there are as many leases as it may run tasks is turned away, so its slots stay with the leases.  A
 lease that waits for long means that others want the worker as well.  Then, for CONTENDED_FOR, no lease is kept and
 CONTENDED_SEARCHES wait: every cmap takes part in each worker's lottery with the same number, whatever it runs there,
@@ -11,7 +12,8 @@ so the shares follow --weight.
 
 from __future__ import annotations
 
-MOST_SEARCHES = 4  # (ours) at once
+FIRST_SEARCHES = 4  # (ours) at once
+MOST_SEARCHES = 16  # (ours)
 SEARCH_PATIENCE = 1.0  # seconds (ours) after which all slots seem to be taken, so one search is enough
 CONTENDED_FOR = 10.0  # seconds (ours)
 CONTENDED_SEARCHES = 32  # (ours) so many that it matters little that some are just being answered
@@ -21,7 +23,7 @@ class Pacing:
     """The number of searches of one coordinator."""
 
     def __init__(self) -> None:
-        self._ramp = MOST_SEARCHES
+        self._ramp = FIRST_SEARCHES
         self._contended_until = 0.0
 
     def searches(self, newest: float | None, now: float) -> int:

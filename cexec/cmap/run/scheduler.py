@@ -5,11 +5,11 @@ asks what a free one is to do (`next_task`), and tells how that went (`began`, `
 to be done: `Cancel` an attempt, or a task is `Settled`; an attempt that has ended and that no `Settled` names has no
 result.  A worker that is given nothing may ask again at `next_timeout`, or after any event.
 
-Whether a task is tried again is decided in `retry`.  A suspect, a task that may have taken workers with it, is given to
-a worker that has nothing else to do, and that then gets nothing else; while other tasks wait there is one at a time.
-Speculation: when no task waits, a task that has run for more than
-`speculate` times the median of those that succeeded is started a second time, on another worker that has nothing to do,
-the longest running one first.  The first valid result counts, and the other attempt is cancelled.
+`retry` decides if a task is tried again.  A suspect, a task that may have taken workers with it, is given to a worker
+that has nothing else to do, and that then gets nothing else; while other tasks wait there is one at a time.
+Speculation: when no task waits, a task that has run for more than `speculate` times the median of those that succeeded
+is started a second time, on another worker that has nothing to do, the longest running one first.  The first valid
+result counts, and the other attempt is cancelled.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 
 from cexec.cmap.run.ending import NOT_BEGUN, How
 from cexec.cmap.run.losses import Losses
+from cexec.cmap.run.occupancy import Occupancy
 from cexec.cmap.run.policy import NOW, Median, exit_status
 from cexec.cmap.run.retry import RetryQueue, TaskRecord
 from cexec.cmap.run.task_attempt import AttemptState, TaskAttempt
@@ -86,28 +87,25 @@ class Scheduler:
         self._upcoming = next(self._tasks, None)
         self._retries = RetryQueue()
         self._suspects = RetryQueue()  # those of them that are to run alone
-        self._reserved: set[str] = set()  # workers that run a suspect
         self._losses = Losses()
         self._records: dict[int, TaskRecord] = {}
         self._running: dict[TaskAttempt, None] = {}  # in the order of `started`
-        self._limits: dict[str, int] = {}  # of the workers that are there
-        self._loads: dict[str, int] = {}
+        self._occupancy = Occupancy(policy.placement)
         self._events: deque[Cancel | Settled] = deque()
 
     # workers
 
     def worker_joined(self, worker: str, slots: int) -> None:
-        self._limits[worker] = self._policy.placement.limit(slots)
-        self._loads.setdefault(worker, 0)
+        self._occupancy.joined(worker, slots)
         self._look_at_retries_again()
 
     def limit_of(self, worker: str) -> int:
         """Returns how many tasks the worker may have at once."""
-        return self._limits.get(worker, 0)
+        return self._occupancy.limit(worker)
 
     def worker_left(self, worker: str) -> None:
         """Gives the worker no further task; its attempts have `ended`, or will."""
-        self._limits.pop(worker, None)
+        self._occupancy.left(worker)
         self._look_at_retries_again()
 
     def _look_at_retries_again(self) -> None:
@@ -123,7 +121,7 @@ class Scheduler:
     @property
     def reserved(self) -> int:
         """Counts the workers that run a suspect and therefore get nothing else."""
-        return len(self._reserved)
+        return self._occupancy.reserved
 
     @property
     def again(self) -> int:
@@ -163,7 +161,7 @@ class Scheduler:
         """Returns what this worker is to do now; None if there is nothing for it."""
         if self._progress is not RunState.GOING or now < self._policy.pace.next_start():
             return None
-        if worker in self._reserved or self._loads.get(worker, 0) >= self._limits.get(worker, 0):
+        if not self._occupancy.has_room(worker):
             return None
         task = self._choose(worker, now)
         if task is None:
@@ -174,10 +172,8 @@ class Scheduler:
         record.attempts += 1
         attempt = TaskAttempt(task, record.attempts, worker, now)
         record.running.append(attempt)
-        if record.suspect:
-            self._reserved.add(worker)
         self._running[attempt] = None
-        self._loads[worker] += 1
+        self._occupancy.took(worker, alone=record.suspect)
         self._policy.pace.started(now)
         return attempt
 
@@ -205,10 +201,7 @@ class Scheduler:
         began, cancelled = attempt.state is AttemptState.RUNNING, attempt.state is AttemptState.CANCELLED
         attempt.move(AttemptState.ENDED)
         del self._running[attempt]
-        self._loads[attempt.worker] -= 1
-        if not self._loads[attempt.worker] and attempt.worker not in self._limits:
-            del self._loads[attempt.worker]
-        self._reserved.discard(attempt.worker)
+        self._occupancy.gave_back(attempt.worker)
         record = self._records.get(attempt.task)
         if record is None:
             return ending  # the other attempt was faster
@@ -234,8 +227,7 @@ class Scheduler:
 
     def doubts(self, attempt: TaskAttempt) -> bool:
         """Returns True if a worker was lost under this task before, so that another loss is rather the task's doing."""
-        record = self._records.get(attempt.task)
-        return record is not None and record.losses > 0
+        return attempt.task in self._records and self._records[attempt.task].losses > 0
 
     def stop(self, *, end_running: bool) -> None:
         """Lets no further task begin, as the user wants it, and perhaps ends those that run."""
@@ -247,8 +239,7 @@ class Scheduler:
 
     def next_timeout(self, now: float) -> float | None:
         """Returns when `handle_timeout` or `next_task` will have something new to say; None: not by time alone."""
-        times = []
-        median = self.median.value
+        times, median = [], self.median.value
         limit = self._policy.timeout.of(median)
         if limit is not None:
             oldest = next((attempt for attempt in self._running if attempt.state is AttemptState.RUNNING), None)
@@ -256,7 +247,9 @@ class Scheduler:
         if self._upcoming or self.again:
             times.append(self._policy.pace.next_start())
         elif self._policy.speculate and median is not None:
-            times += [attempt.started + self._policy.speculate * median for attempt in self._alone()]
+            after = self._policy.speculate * median
+            later = next((a.started for a in self._alone() if a.started + after > now), None)  # the others began later
+            times += [] if later is None else [later + after]
         return min((time for time in times if time > now), default=None)
 
     def next_start(self) -> float:
@@ -287,7 +280,8 @@ class Scheduler:
     def _choose(self, worker: str, now: float) -> int | None:
         may_have = partial(self._may_have, worker)
         task = self._retries.take(worker, may_have)
-        if task is None and not self._loads[worker] and not (self._reserved and (self._upcoming or self._retries)):
+        one_at_a_time = self._occupancy.reserved and (self._upcoming or self._retries)
+        if task is None and self._occupancy.idle(worker) and not one_at_a_time:
             task = self._suspects.take(worker, may_have)
         if task is not None:
             return task
@@ -302,7 +296,7 @@ class Scheduler:
     def _may_have(self, worker: str, task: int) -> bool:
         """True if the task has not failed on this worker, or has failed on all that there are."""
         failed_on = self._records[task].failed_on
-        return worker not in failed_on or failed_on.issuperset(self._limits)
+        return worker not in failed_on or failed_on.issuperset(self._occupancy.present)
 
     def _slowest(self, worker: str, now: float) -> TaskAttempt | None:
         """Returns the attempt that this worker is to compete with."""

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING
 from cexec.client.aio.lease import LeaseJob
 from cexec.cmap.inputs.tasks import FILE, PATH, SHARED, STDERR, STDOUT
 from cexec.errors import LocalError
-from cexec.protocol.connection.frames import FIRST_FILE, Stream
+from cexec.protocol.connection.frames import FIRST_FILE, CommonStream, Stream
 from cexec.protocol.connection.options import FETCH_ON_FAILURE, NO, READS, WRITES
 from cexec.protocol.connection.options import FILE as FILE_KIND
-from cexec.system.io.fds import FileSource, Sink, Source
+from cexec.system.io.fds import FEW, FileSource, Sink, Source
 from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT, STANDARD_OUTPUT, STANDARD_ERROR = 0, 1, 2
 KINDS = {STANDARD_OUTPUT: STDOUT, STANDARD_ERROR: STDERR}
+STREAMS = [CommonStream(STANDARD_INPUT, READS), *(CommonStream(number, WRITES) for number in KINDS)]  # of every job
 
 
 class DataSource(Source):
@@ -37,11 +38,13 @@ class DataSource(Source):
     def __init__(self, data: bytes) -> None:
         super().__init__(-1, shared=True)
         self._data = memoryview(data)
+        self.few = len(data) <= FEW
 
     def read_into(self, view: memoryview) -> int | None:
         size = min(len(view), len(self._data))
         view[:size] = self._data[:size]
         self._data = self._data[size:]
+        self.few = len(self._data) <= FEW
         return size
 
 
@@ -52,11 +55,13 @@ class SharedSpoolSource(Source):
         super().__init__(-1, shared=True)
         self._spool = spool
         self._position = 0
+        self.few = spool.size <= FEW
 
     def read_into(self, view: memoryview) -> int | None:
         data = self._spool.read(self._position, len(view))
         view[: len(data)] = data
         self._position += len(data)
+        self.few = self._spool.size - self._position <= FEW
         return len(data)
 
 
@@ -68,11 +73,19 @@ class PathSource(FileSource):
             fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
         except OSError as error:
             raise LocalError(f"cannot read {path}: {reason_of(error)}") from None
-        if not stat.S_ISREG(os.fstat(fd).st_mode):
+        status = os.fstat(fd)
+        if not stat.S_ISREG(status.st_mode):
             os.close(fd)
             raise LocalError(f"cannot read {path}: it is no regular file, so it could not be read again")
         super().__init__(fd)
+        self._size = status.st_size
+        self.few = self._size <= FEW
         self.fd = -1  # no descriptor to wait for
+
+    def read_into(self, view: memoryview) -> int | None:
+        size = super().read_into(view)
+        self.few = self._size - self.position <= FEW
+        return size
 
     def close(self) -> None:
         if self._file >= 0:
@@ -104,7 +117,7 @@ def make_job(
 ) -> LeaseJob:
     """`listeners` hear what comes on STDOUT and STDERR at once, for --line-buffer; `program` is that of --program."""
     heard = listeners or {}
-    streams = [Stream(STANDARD_INPUT, READS), *(Stream(number, WRITES) for number in KINDS)]
+    streams: list[Stream] = [*STREAMS]
     sinks: dict[int, Sink] = {n: OutputSink(files.outputs[kind], heard.get(kind)) for n, kind in KINDS.items()}
     sources: dict[int, Source] = {}
     given = [name for name, _ in (*task.sends, *task.texts)]

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from cexec.cmap.run.observer import Observer
 from cexec.errors import UsageError
+from cexec.system.printable import printable
 from cexec.system.units import show_duration, show_number
 
 if TYPE_CHECKING:
@@ -119,7 +120,7 @@ class Display(Observer):
             rate = f"{worker.succeeded / self._history.now:.3g}" if self._history.now > 0 else "-"
             failed = Text(show_number(worker.failed), style="red" if worker.failed else "")
             running = f"{worker.running}/{worker.limit}"
-            table.add_row(Text(_plain(worker.name)), running, show_number(worker.succeeded), failed, mean, rate)
+            table.add_row(Text(printable(worker.name)), running, show_number(worker.succeeded), failed, mean, rate)
         if len(workers) > MOST_WORKERS:
             table.add_row(Text(f"and {len(workers) - MOST_WORKERS} more", style="dim"))
         return table
@@ -133,8 +134,3 @@ def _eta_line(history: History) -> str:
     if not left:
         return f"none left; {rate}"
     return f"{'?' if seconds is None else show_duration(seconds)} to go; {show_number(left)} left, {rate}"
-
-
-def _plain(text: str) -> str:
-    """Returns a worker's name without characters that could move the cursor."""
-    return "".join(c if c.isprintable() else "?" for c in text)

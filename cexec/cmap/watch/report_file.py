@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cexec.cmap.results.appending import AppendFile, cannot_write
 from cexec.errors import UsageError
 from cexec.system.storage.identity import descriptor_of, identify
+from cexec.system.storage.own_files import check_output
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -25,6 +26,10 @@ _RANDOM = 8  # bytes in a temporary name
 class ReportFile:
     def __init__(self, path: str, *, overwrite: bool) -> None:
         self.path = path
+        try:
+            check_output(path)
+        except OSError as error:
+            raise cannot_write(path, error) from None
         self._target = os.path.realpath(path)
         self._open: AppendFile | None = None
         if descriptor_of(path) is not None or not identify(path).replaceable:

@@ -49,6 +49,9 @@ EXITED = 0
 SIGNALLED = 1
 LIMITED = 2  # ended by a limit that `message` names
 
+EXIT_HEAD = 26  # bytes of an EXIT before its endings and their number
+ENDING_SIZE = 12  # bytes of one of them
+
 ENDED = 1  # how a stream ended
 READER_CLOSED = 2
 STREAM_BROKEN = 3
@@ -114,6 +117,23 @@ class Stream:
         self.same_as = number if same_as is None else same_as
         self.name = name
 
+    def encode(self) -> bytes:
+        writer = Writer().u16(self.number).u8(self.directions).u8(self.kind).u16(self.same_as)
+        return bytes(writer.text(self.name))
+
+
+class CommonStream(Stream):
+    """A stream that many jobs have, so that its bytes are made only once; it must not be changed."""
+
+    __slots__ = ("_encoded",)
+
+    def __init__(self, number: int, directions: int) -> None:
+        super().__init__(number, directions)
+        self._encoded = super().encode()
+
+    def encode(self) -> bytes:
+        return self._encoded
+
 
 class Go:
     """A job.  `options`: the names and values of `options`; a worker refuses a name that it does not know."""
@@ -141,7 +161,7 @@ class Go:
         """The body; `ValueError` if it is longer than MAXIMUM_GO."""
         writer = Writer().raw(self.job_id).u16(self.attempt).u16(len(self.streams))
         for stream in self.streams:
-            writer.u16(stream.number).u8(stream.directions).u8(stream.kind).u16(stream.same_as).text(stream.name)
+            writer.raw(stream.encode())
         writer.u16(len(self.arguments))
         for argument in self.arguments:
             writer.u32(len(argument)).raw(argument)
@@ -231,13 +251,11 @@ class Exit:
 
     @classmethod
     def decode(cls, body: Bytes) -> Exit:
-        reader = Reader(body)
-        kind, status = reader.u8(), reader.u8()
-        user_time, system_time, memory = reader.u64(), reader.u64(), reader.u64()
-        endings = [
-            Ending(reader.u16(), reader.u8(), reader.u8(), reader.u64())
-            for _ in range(_bounded(reader.u16(), 2 * MAXIMUM_STREAMS))
-        ]
+        reader = Reader(body)  # which costs much for each small number, and a job has many of them
+        head = reader.take(EXIT_HEAD)
+        kind, status = head[0], head[1]
+        user_time, system_time, memory = (int.from_bytes(head[at : at + 8], "big") for at in range(2, EXIT_HEAD, 8))
+        endings = _endings(reader.take(ENDING_SIZE * _bounded(reader.u16(), 2 * MAXIMUM_STREAMS)))
         message = parse_text(reader.long_bytes())
         reader.finish()
         if kind not in (EXITED, SIGNALLED, LIMITED) or any(e.ending not in (1, 2, 3) for e in endings):
@@ -272,6 +290,14 @@ class Refusal:
         if not len(body) or body[0] not in (PERMANENT, HERE):
             raise ProtocolError("refusal is of an unknown kind")
         return cls(body[0], parse_text(body[1:]))
+
+
+def _endings(data: bytes) -> list[Ending]:
+    endings = []
+    for at in range(0, len(data), ENDING_SIZE):
+        count = int.from_bytes(data[at + 4 : at + ENDING_SIZE], "big")
+        endings.append(Ending(data[at] << 8 | data[at + 1], data[at + 2], data[at + 3], count))
+    return endings
 
 
 def _bounded(count: int, largest: int) -> int:

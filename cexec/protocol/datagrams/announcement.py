@@ -25,6 +25,7 @@ RUN_ONE = 1
 RUN_ALL = 2
 CENSUS = 3
 KINDS = (RUN_ONE, RUN_ALL, CENSUS)
+PROVES = 1  # (protocol) the byte in `known` of a job: its client answers PROVE; one of 0.1.0 sends none
 
 PROLOGUE = b"cexec 1 announcement"
 SIGNATURE_LABEL = b"cexec 1 announcement signature"
@@ -41,7 +42,7 @@ class Announcement:
     """The content of an announcement.  `wanted_for`: seconds after the last copy that a worker may still answer.
 
     In a census `weight` is about how many workers the client expects, and `known` a filter (`bloom`, salted with the
-    reply key) of the instances that it has heard already.
+    reply key) of the instances that it has heard already.  In others it is PROVES, or empty from clients of 0.1.0.
     """
 
     __slots__ = (
@@ -73,6 +74,11 @@ class Announcement:
         self.reply_key = reply_key
         self.certificate = certificate
         self.known = known
+
+    @property
+    def proves(self) -> bool:
+        """True if its client can prove where it receives."""
+        return self.kind != CENSUS and self.known == bytes([PROVES])
 
     def encode(self) -> bytes:
         writer = Writer().raw(self.job_id).u16(self.attempt).u8(self.kind).u16(self.weight).u16(self.wanted_for)
@@ -133,7 +139,7 @@ class SealedAnnouncement:
             claim_hash=_claim_hash(self._claim_secret),
             reply_key=reply_key,
             certificate=key.identity.certificate,
-            known=_filter(reply_key, known, requirements) if known else b"",
+            known=_filter(reply_key, known, requirements) if known else bytes([PROVES]) if kind != CENSUS else b"",
         )
         handshake = Handshake("Npsk0", initiator=True, prologue=PROLOGUE, psk=key.psk, remote_static=key.worker_public)
         body = self.announcement.encode()
@@ -142,6 +148,19 @@ class SealedAnnouncement:
         self._psk = _answer_psk(handshake)
         self.mac1_key = key.mac1_key
         self.mac1 = datagram.compute_mac1(key.mac1_key, datagram.ANNOUNCEMENT, self.inner)
+
+    def anew(self, key: ClientKey) -> SealedAnnouncement:
+        """Returns another announcement of the same attempt: nobody who has heard this one knows that one."""
+        old = self.announcement
+        return SealedAnnouncement(
+            key,
+            job_id=old.job_id,
+            attempt=old.attempt,
+            kind=old.kind,
+            weight=old.weight,
+            wanted_for=old.wanted_for,
+            requirements=old.requirements,
+        )
 
     def datagram(self, counter: int, reply_port: int, hops: int) -> bytes:
         return datagram.encode(

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 MAGIC = b"\xcexec"
 VERSION = 1
 KIND_AT = 5
+COUNTER = slice(8, 10)
 MAC1_START = 12
 INNER_START = 28
 MAC1_SIZE = INNER_START - MAC1_START
@@ -34,12 +35,13 @@ MAC1_SIZE = INNER_START - MAC1_START
 ANNOUNCEMENT = 1  # client to group: section 2.2
 CLAIM = 2  # client to group: section 2.3
 ANSWER = 3  # worker to one client: section 2.4
-FORWARDED = 4  # cservice to the others on its host, over loopback: section 2.5
+FORWARDED = 4  # cservice to the others on its host: section 2.5
 ALERT = 5  # worker or client to group: section 5
 ACKNOWLEDGEMENT = 6  # logger to worker: section 5
 PRESENCE = 7  # worker to group, HELLO and BYE: section 5
+PROOF = 8  # client to group: section 2.8
 JOINING = 32  # between two machines that share a short code, without mac1: section 2.7
-KINDS = (ANNOUNCEMENT, CLAIM, ANSWER, FORWARDED, ALERT, ACKNOWLEDGEMENT, PRESENCE)
+KINDS = (ANNOUNCEMENT, CLAIM, ANSWER, FORWARDED, ALERT, ACKNOWLEDGEMENT, PRESENCE, PROOF)
 
 PREFIX = MAGIC + bytes([VERSION])
 
@@ -48,9 +50,10 @@ class Datagram:
     """A datagram whose mac1 is right.  `key` is the index of the mac1 key that fitted.
 
     `unicast`: it was sent to this machine alone, as far as the receiver knows, and only this process has got it.
+    `doubted`: a process that need not be believed has passed it on, so that its source may be invented.
     """
 
-    __slots__ = ("counter", "hops", "inner", "key", "kind", "mac1", "reply_port", "unicast")
+    __slots__ = ("counter", "doubted", "hops", "inner", "key", "kind", "mac1", "reply_port", "unicast")
 
     def __init__(
         self, kind: int, hops: int, counter: int, reply_port: int, mac1: bytes, inner: bytes, key: int
@@ -63,6 +66,7 @@ class Datagram:
         self.inner = inner
         self.key = key
         self.unicast = False
+        self.doubted = False
 
 
 def compute_mac1(key: bytes, kind: int, inner: bytes) -> bytes:

@@ -2,7 +2,8 @@
 
 Contract: `wrap` makes a datagram of kind FORWARDED, `unwrap` returns what was wrapped and where it came from, or None
 for everything else.  It has no mac1 of its own, because the process that wraps it need not know the key.  The process
-that unwraps it must have received it from a loopback address, checks the mac1 inside, and never wraps it again.
+that unwraps it must have received it from its own host, checks the mac1 inside, and never wraps it again.  `pack` makes
+messages of several of them for an AF_UNIX socket, and `split` returns what is in one; what is damaged is left out.
 docs/protocol.md section 2.5.
 """
 
@@ -17,11 +18,13 @@ from cexec.protocol.datagrams import datagram
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from typing import Any, TypeAlias
 
     Sockaddr: TypeAlias = tuple[Any, ...]  # (host, port), and for IPv6 (host, port, flow, scope)
 
 NO_MAC1 = bytes(datagram.MAC1_SIZE)
+MAXIMUM_MESSAGE = 49_152  # (ours) bytes of a message on an AF_UNIX socket, of which few may wait
 
 
 def may_be_wrapped(data: bytes) -> bool:
@@ -57,3 +60,30 @@ def unwrap(data: bytes) -> tuple[bytes, Sockaddr] | None:
     if not may_be_wrapped(inner):
         return None
     return inner, (host, port, 0, scope) if ":" in host else (host, port)
+
+
+def pack(datagrams: Iterable[bytes]) -> list[bytes]:
+    """Returns messages that hold these wrapped datagrams, each with its length before it."""
+    messages: list[bytes] = []
+    parts: list[bytes] = []
+    size = 0
+    for data in datagrams:
+        if size + 2 + len(data) > MAXIMUM_MESSAGE:
+            messages.append(b"".join(parts))
+            parts, size = [], 0
+        parts.append(len(data).to_bytes(2, "big") + data)
+        size += 2 + len(data)
+    return [*messages, b"".join(parts)] if parts else messages
+
+
+def split(message: bytes) -> list[bytes]:
+    """Returns the wrapped datagrams of a message."""
+    found: list[bytes] = []
+    start = 0
+    while start + 2 < len(message):
+        end = start + 2 + int.from_bytes(message[start : start + 2], "big")
+        if end > len(message) or end == start + 2:
+            break
+        found.append(message[start + 2 : end])
+        start = end
+    return found

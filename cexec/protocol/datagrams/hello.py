@@ -14,7 +14,7 @@ from cexec.protocol.base.certificate import ROLE_WORKER, Certificate, Identity, 
 from cexec.protocol.base.limits import FIRST_REVISION, IDENTITY_SIZE, MAXIMUM_NAME, SECOND_REVISION
 from cexec.protocol.base.wire import Reader, Writer
 from cexec.protocol.datagrams import datagram
-from cexec.protocol.datagrams.requirements import ONCE
+from cexec.protocol.datagrams.requirements import ONCE, PROOF
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -25,7 +25,8 @@ QUEUED = 2  # all slots are busy; the announcement is remembered
 UNREACHABLE = 3  # heard you, cannot connect; `detail` says where to and why
 REFUSED = 4  # never, for the reason in `detail`
 CENSUS = 5  # an answer to a census
-PURPOSES = (CONNECT, QUEUED, UNREACHABLE, REFUSED, CENSUS)
+PROVE = 6  # heard you, there is no place now: return the proof in `attributes`
+PURPOSES = (CONNECT, QUEUED, UNREACHABLE, REFUSED, CENSUS, PROVE)
 
 SIGNATURE_LABEL = b"cexec 1 hello signature"
 CIPHERS = (sodium.CHACHA, sodium.AEGIS)  # (protocol) bit 0, bit 1 of the offer
@@ -39,7 +40,7 @@ class Hello:
     """`load`: 0.0 idle to 1.0 full, more when overloaded; `uptime`: seconds; `clock`: milliseconds since 1970, UTC.
 
     `attributes`: os, arch, cpus, mem and the labels in a census, where `detail` says how healthy the worker is;
-    elsewhere only ONCE, if that is so.
+    elsewhere ONCE, if that is so, and PROOF, if the client has not proved yet where it receives.
     """
 
     __slots__ = (
@@ -93,6 +94,14 @@ class Hello:
     def once(self) -> bool:
         """True if a job that this worker may have started must never be repeated."""
         return ONCE in self.attributes
+
+    @property
+    def proof(self) -> bytes:
+        """The bytes that the client is asked to return, or none."""
+        try:
+            return bytes.fromhex(self.attributes.get(PROOF, ""))
+        except ValueError:
+            return b""
 
     def encode(self) -> bytes:
         writer = Writer().u8(self.purpose).raw(self.instance).short_bytes(self.certificate.encode()).text(self.host)

@@ -11,6 +11,7 @@ from cexec.protocol.base.limits import MAXIMUM_DATAGRAM, MAXIMUM_HOPS
 from cexec.protocol.base.noise import OVERHEAD
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.announcement import CLAIM_SIZE
+from cexec.protocol.datagrams.proof import PROOF_SIZE, has_shape
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 HOPS_AT, COUNTER_AT, PORT_AT = 6, 8, 10
 _SEALED = 24 + 16  # bytes that sealing adds: nonce and tag (section 0)
-# The fewest bytes that the inner part of each kind can have; a claim has exactly so many.
+# The fewest bytes that the inner part of each kind can have; a claim has exactly so many, a proof whole proofs.
 LEAST_INNER = {
     datagram.ANNOUNCEMENT: OVERHEAD + 1,
     datagram.CLAIM: CLAIM_SIZE,
@@ -26,11 +27,12 @@ LEAST_INNER = {
     datagram.ALERT: _SEALED + 1,
     datagram.ACKNOWLEDGEMENT: _SEALED + 1,
     datagram.PRESENCE: _SEALED + 1,
+    datagram.PROOF: datagram.MAC1_SIZE + PROOF_SIZE,
 }
 
 
 class Header:
-    """`hops` is at most MAXIMUM_HOPS; `about`: of a claim or an answer, mac1 of the announcement that it is about."""
+    """`hops` is at most MAXIMUM_HOPS; `about`: of a claim, a proof or an answer, mac1 of its announcement."""
 
     __slots__ = ("about", "counter", "hops", "kind", "mac1", "reply_port")
 
@@ -50,9 +52,11 @@ def read(data: bytes, mac1_keys: Sequence[bytes] = ()) -> Header | None:
     kind, size = data[datagram.KIND_AT], len(data) - datagram.INNER_START
     if kind not in LEAST_INNER or size < LEAST_INNER[kind] or (kind == datagram.CLAIM and size != CLAIM_SIZE):
         return None
+    if kind == datagram.PROOF and not has_shape(size):
+        return None
     if mac1_keys and datagram.parse(data, mac1_keys) is None:
         return None
-    referring = kind in (datagram.CLAIM, datagram.ANSWER)
+    referring = kind in (datagram.CLAIM, datagram.ANSWER, datagram.PROOF)
     return Header(
         kind,
         min(data[HOPS_AT], MAXIMUM_HOPS),

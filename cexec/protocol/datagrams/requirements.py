@@ -22,6 +22,7 @@ OS, ARCH, CPUS, MEMORY, HOST, NAME, ADDRESS = "os", "arch", "cpus", "mem", "host
 MACHINE = (OS, ARCH, CPUS, MEMORY)  # (protocol) attributes that every worker tells
 BUILT_IN = (*MACHINE, HOST, NAME, ADDRESS)  # (protocol) no label is called so
 ALLOWED = "allow-programs"  # (protocol) the attribute of a worker that runs programs of its clients
+PROOF = "proof"  # (protocol) in an answer: what the client has to return, in hexadecimal digits
 ONCE = "once"  # (protocol) the attribute of a worker whose jobs must never be repeated; without a value
 SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 QUANTITIES = (CPUS, MEMORY)  # attributes of which at least as much is needed; so is every label that is a number

@@ -1,8 +1,7 @@
-"""Alerts that arrive: the worker's outbox, and the logger's ledger.
+"""A worker's alerts on their way: which are to be sent again, and when.
 
-Contract: pure machines.  An `Outbox` says when to send which datagram again, until a logger has acknowledged it or it
-has been sent often enough.  A `Ledger` tells news from copies, and names the numbers that never came: `heard` returns
-whether an alert is news, `gaps(now)` the runs of numbers that are missing for good.  docs/protocol.md section 5.2.
+Contract: a pure machine.  An `Outbox` says when to send which datagram again, until a logger has acknowledged it or it
+has been sent often enough.  docs/protocol.md section 5.2.
 """
 
 from __future__ import annotations
@@ -19,9 +18,6 @@ TRANSMISSIONS_TO_LOGGERS = 9  # (ours) when there is a logger
 MANY_WAITING = 64  # alerts (ours): with more of them, and no sign of a logger, one copy of each has to do
 LONGEST_INTERVAL = 8.0  # seconds (ours)
 MAXIMUM_WAITING = 4096  # alerts (ours) that wait for an acknowledgement; the oldest goes
-PATIENCE = 60.0  # seconds (ours) after which a number that has not come is missing: longer than all copies take
-MAXIMUM_SERIES = 4096  # (ours) that a ledger follows
-MAXIMUM_EARLY = 65536  # numbers (ours) beyond a hole, for each series
 
 
 class Outbox:
@@ -76,90 +72,3 @@ class Outbox:
     @property
     def empty(self) -> bool:
         return not self._waiting
-
-
-class Gap:
-    """Numbers from `first` to `last` of a worker's jobs never came."""
-
-    __slots__ = ("first", "last", "series", "worker")
-
-    def __init__(self, series: bytes, worker: str, first: int, last: int) -> None:
-        self.series = series
-        self.worker = worker
-        self.first = first
-        self.last = last
-
-
-class _Series:
-    __slots__ = ("before", "early", "missing_since", "next", "running", "start", "worker")
-
-    def __init__(self, sequence: int, worker: str) -> None:
-        self.start = sequence
-        self.next = sequence  # all from the start to here have come or were given up
-        self.before: set[int] = set()  # of jobs that ran when we began to listen
-        self.early: set[int] = set()
-        self.running: Sequence[int] | None = ()
-        self.worker = worker
-        self.missing_since: dict[int, float] = {}
-
-
-class Ledger:
-    """The numbers of each series that one logger has heard."""
-
-    def __init__(self) -> None:
-        self._series: dict[bytes, _Series] = {}
-
-    def heard(self, series: bytes, sequence: int, running: Sequence[int] | None, worker: str, now: float) -> bool:
-        """Returns True if this number is new.  Numbers below the first one that was heard count as new for a while."""
-        known = self._series.get(series)
-        if known is None:
-            if len(self._series) >= MAXIMUM_SERIES:
-                del self._series[next(iter(self._series))]
-            known = self._series[series] = _Series(sequence, worker)
-        if sequence < known.start:
-            if sequence in known.before or len(known.before) >= MAXIMUM_EARLY:
-                return False
-            known.before.add(sequence)
-            return True
-        if sequence < known.next or sequence in known.early or len(known.early) >= MAXIMUM_EARLY:
-            return False
-        highest = max(known.early, default=known.next - 1)
-        known.early.add(sequence)
-        if sequence > highest:
-            known.running = running
-            for missing in range(max(highest + 1, sequence - MAXIMUM_EARLY), sequence):
-                known.missing_since[missing] = now
-        known.missing_since.pop(sequence, None)
-        self._advance(known)
-        return True
-
-    def gaps(self, now: float) -> list[Gap]:
-        """Returns the numbers that were given up since the last call, as runs."""
-        found: list[Gap] = []
-        for series, known in self._series.items():
-            if known.running is None:
-                continue
-            lost = sorted(
-                number
-                for number, since in known.missing_since.items()
-                if now - since >= PATIENCE and number not in known.running
-            )
-            for number in lost:
-                del known.missing_since[number]
-                known.early.add(number)
-                if found and found[-1].series == series and found[-1].last == number - 1:
-                    found[-1].last = number
-                else:
-                    found.append(Gap(series, known.worker, number, number))
-            self._advance(known)
-        return found
-
-    def next_timeout(self) -> float | None:
-        """Returns when a missing number may be given up."""
-        times = [since + PATIENCE for known in self._series.values() for since in known.missing_since.values()]
-        return min(times, default=None)
-
-    def _advance(self, known: _Series) -> None:
-        while known.next in known.early:
-            known.early.discard(known.next)
-            known.next += 1

@@ -10,11 +10,12 @@ from __future__ import annotations
 
 from math import inf
 
-from cexec.protocol.base import limits
 from cexec.protocol.base.host_load import Load
 from cexec.protocol.decisions.bid_delay import BidDelay
-from cexec.protocol.decisions.bid_events import Connect, Forget, Outcome, Penalized, Queued, Recovered
+from cexec.protocol.decisions.bid_events import Connect, Forget, Outcome, Penalized, Prove, Queued, Recovered
 from cexec.protocol.decisions.competition import Competition
+from cexec.protocol.decisions.places import Places
+from cexec.protocol.decisions.queue_words import QueueWords
 from cexec.protocol.decisions.remembered import (
     CONNECTING,
     DELAYED,
@@ -23,24 +24,23 @@ from cexec.protocol.decisions.remembered import (
     RESERVED,
     RUNNING,
     SILENT,
+    TRYING,
     Origin,
     Remembered,
     RememberedAnnouncement,
 )
 from cexec.protocol.decisions.reputation import LONGEST_DELAY, Reputation
 from cexec.protocol.decisions.slots import Slots
-from cexec.protocol.decisions.turns import Turns
+from cexec.protocol.decisions.standing import Standing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Bidder", "Connect", "Forget", "Load", "Outcome", "Penalized", "Queued", "Recovered"]
+__all__ = ["Bidder", "Connect", "Forget", "Load", "Outcome", "Penalized", "Prove", "Queued", "Recovered"]
 
 # All of these are (ours); docs/placement.md derives them and benchmarks/simulate_*.py measure them.
 STALL = 0.1  # seconds after which a connection attempt no longer keeps its slot from another
-FEW_COMPETITORS = 4  # up to so many answer at a time: with more, one that is lost is no loss
-QUEUED_SPACING = 0.002  # seconds between two QUEUED, so that many waiting clients do not take the CPU from the jobs
 LONGEST_WANTED = 3600.0  # seconds
 
 
@@ -50,15 +50,16 @@ class Bidder:
     consider -> DELAYED -> READY -> Connect -> CONNECTING -> reserved -> RESERVED -> started -> RUNNING -> finished
 
     `failed` and `released` lead back to DELAYED, `withdrawn` to READY, and `hold` from READY to RESERVED.  READY leads
-    back to DELAYED if this worker rests from the jobs of the client.  What is claimed or expires leaves with Forget,
-    but never while a slot is held for it.
+    back to DELAYED if this worker rests from the jobs of the client.  An announcement whose source is not proved is
+    TRYING instead of CONNECTING; if it finds no place it stays DELAYED and leads to Prove, until it is `proved`.  What
+    is claimed or expires leaves with Forget, but never while a slot is held for it.
 
-    `competition` is told of other workers, and `slots` has the counts.
+    `competition` is told of other workers, `slots` has the counts, and `unproved` the allowances.
     """
 
     __slots__ = (
-        "_announcements", "_delay", "_events", "_now", "_queued_next", "_random", "_reputation", "_turns",
-        "competition", "slots",
+        "_announcements", "_delay", "_events", "_now", "_places", "_random", "_reputation", "_words",
+        "competition", "slots", "unproved",
     )  # fmt: skip
 
     def __init__(
@@ -71,20 +72,24 @@ class Bidder:
         self._delay = BidDelay(speed=speed, boost=boost)
         self._reputation = Reputation(self.competition)
         self._announcements = Remembered()
-        self._turns = Turns(random, self._announcements, self._reputation)  # of those that are READY
-        self._events: list[Connect | Queued | Forget | Penalized | Recovered] = []
-        self._now = self._queued_next = -inf
+        self._places = Places(random, self._announcements, self._reputation, self.slots)
+        self.unproved = self._places.unproved
+        self._events: list[Connect | Queued | Prove | Forget | Penalized | Recovered] = []
+        self._words = QueueWords(self.slots, self.unproved)
+        self._now = -inf
 
     # What is heard
 
     def consider(
         self, identity: bytes, weight: int, wanted_for: float, now: float, *, extra_delay: float = 0.0,
-        targeted: bool = False, origin: Origin = NOBODY, new_way: bool = False,
+        targeted: bool = False, origin: Origin = NOBODY, new_way: bool = False, standing: Standing = Standing.PROVED,
+        source: str = "", proves: bool = True,
     ) -> None:  # fmt: skip
         """Hear an announcement that this worker can serve.
 
         `targeted`: it is meant for this worker, so there is no race.  `new_way`: there is a way to its client by which
-        no connection has failed.
+        no connection has failed.  `standing`: that of the best way to its client, and `source` its host.  `proves`:
+        the client is one that can prove itself, it is not of version 0.1.0.
         """
         self._now = now
         expires = now + max(0.0, min(wanted_for, LONGEST_WANTED))
@@ -95,20 +100,51 @@ class Bidder:
                 self.competition.rival_won(origin.job, now)
             return
         extra_delay = max(0.0, min(extra_delay, LONGEST_DELAY))
+        self.unproved.heard(identity)
         known = self._announcements.get(identity)
         if known is not None:
+            self._stand(known, standing, source, now)
             known.heard_again(now, extra_delay, new_way=new_way)
-            if known.telling.lost(now) and self.competition.count <= FEW_COMPETITORS:
-                known.telling.repeat(self._next_queued(now))
+            if known.telling.lost(now) and not self.competition.many:
+                known.telling.repeat(self._words.next_queued(now))
             self._announcements.renew(known, expires)
             return
-        announcement = RememberedAnnouncement(identity, weight, now, expires, targeted=targeted, origin=origin)
-        self._remember(announcement)
+        if standing != Standing.PROVED and proves and self.unproved.nothing_left(identity):
+            self._events.append(Forget(identity, over=True))
+            return
+        announcement = RememberedAnnouncement(
+            identity, weight, now, expires, targeted=targeted, origin=origin, standing=standing, source=source,
+            proves=proves,
+        )  # fmt: skip
+        if not self._remember(announcement):
+            return
         delay = self._bid_delay(targeted, now) + extra_delay if self.slots.free else 0.0
         announcement.extra_delay = extra_delay
         announcement.timers.bid_at = now + delay
-        announcement.telling.due = now + SILENT if self.slots.free and delay < SILENT else self._next_queued(now)
+        if self.slots.free and delay < SILENT:
+            announcement.telling.due = now + SILENT
+        else:
+            announcement.telling.due = self._words.next_queued(now + self._hesitation(targeted))
         self._fire(announcement, now)
+
+    def proved(self, identity: bytes, now: float) -> None:
+        """Hear that the client has proved itself: it receives where one of the ways to it leads."""
+        self._now = now
+        announcement = self._announcements.get(identity)
+        if announcement is None or announcement.standing == Standing.PROVED:
+            return
+        self._places.proved(announcement, now)
+        self._fire(announcement, now)
+
+    def may_answer(self, identity: bytes, now: float) -> bool:
+        """Returns True if the client may be sent one more datagram, which is counted."""
+        announcement = self._announcements.get(identity)
+        if announcement is None or announcement.standing == Standing.PROVED:
+            return announcement is not None
+        allowed = self.unproved.may_tell(announcement, now)
+        if allowed:
+            self.unproved.told(announcement, now)
+        return allowed
 
     def leased(self, identity: bytes, weight: int, now: float, client: bytes = b"") -> None:
         """A connected client wants another job done: it joins the lottery under a new identity.
@@ -118,7 +154,7 @@ class Bidder:
         self._now = now
         announcement = RememberedAnnouncement(identity, weight, now, inf, targeted=True, origin=Origin(client))
         self._remember(announcement)
-        self._turns.add(announcement)
+        self._places.add(announcement)
 
     def claimed(self, identity: bytes, connected: int, now: float) -> None:
         """Hear a genuine CLAIM, of this worker's win or another's; `connected` is the client's hint."""
@@ -148,23 +184,25 @@ class Bidder:
 
     def failed(self, identity: bytes, now: float) -> None:
         """The connection could not be made, or ended without a confirmation: tried again, ever later."""
-        announcement = self._leave(identity, CONNECTING, now)
+        announcement = self._leave(identity, (CONNECTING, TRYING), now)
         if announcement is not None:
             self._retry(announcement, now)
 
     def withdrawn(self, identity: bytes, now: float) -> None:
-        """This worker withdrew because no slot was left: the announcement waits again."""
-        announcement = self._leave(identity, CONNECTING, now)
+        """This worker withdrew because no slot was left: the announcement waits again, of a client that is proved."""
+        announcement = self._leave(identity, (CONNECTING, TRYING), now)
         if announcement is not None:
-            self._turns.add(announcement)
+            self._places.connected(announcement)
+            self._places.add(announcement)
 
     def reserved(self, identity: bytes, now: float) -> bool:
         """Take a slot before confirming; False when none is left or the announcement was forgotten (withdraw then)."""
         if not self.slots.free:
             return False
-        announcement = self._leave(identity, CONNECTING, now)
+        announcement = self._leave(identity, (CONNECTING, TRYING), now)
         if announcement is None:
             return False
+        self._places.connected(announcement)
         self._enter(announcement, RESERVED)  # no timer ends it from now on
         self._reputation.reserved(now)
         return True
@@ -174,12 +212,12 @@ class Bidder:
         announcement = self._announcements.get(identity)
         if announcement is not None and announcement.state == READY and self.slots.free:
             self._now = now
-            self._turns.discard(announcement)
+            self._places.discard(announcement)
             self._enter(announcement, RESERVED)
 
     def released(self, identity: bytes, now: float) -> None:
         """CANCEL came, or no GO in time: the reserved slot is free again."""
-        announcement = self._leave(identity, RESERVED, now)
+        announcement = self._leave(identity, (RESERVED,), now)
         if announcement is None:
             return
         if announcement.claim_heard:
@@ -190,14 +228,14 @@ class Bidder:
 
     def started(self, identity: bytes, now: float) -> None:
         """GO came: the reserved slot is busy."""
-        announcement = self._leave(identity, RESERVED, now)
+        announcement = self._leave(identity, (RESERVED,), now)
         if announcement is not None:
             self._enter(announcement, RUNNING)
             self._reputation.started(identity, announcement.origin.client, now)
 
     def finished(self, identity: bytes, outcome: Outcome, duration: float, now: float) -> None:
         """Hear that a job has ended, and how; nothing happens if it had ended already."""
-        announcement = self._leave(identity, RUNNING, now)
+        announcement = self._leave(identity, (RUNNING,), now)
         if announcement is None:
             return
         before = self._reputation.slowness(now)
@@ -221,21 +259,20 @@ class Bidder:
 
     # What to do
 
-    def next_event(self) -> Connect | Queued | Forget | Penalized | Recovered | None:
+    def next_event(self) -> Connect | Queued | Prove | Forget | Penalized | Recovered | None:
         if self._events:
             return self._events.pop(0)
-        announcement = self._turns.take(self._now) if self._may_connect() else None
-        if announcement is None:
+        drawn = self._places.take(self._now)
+        if drawn is None:
             return None
+        announcement, state = drawn
         announcement.timers.stalls_at = self._now + STALL
-        self._enter(announcement, CONNECTING)
+        self._enter(announcement, state)
         return Connect(announcement.identity)
 
     def next_timeout(self) -> float | None:
         """The time at which `handle_timeout` wants to be called; None: never."""
-        due = self._announcements.next_timer()
-        if self._may_connect():
-            due = min(due, max(self._now, self._turns.due(self._now)))
+        due = min(self._announcements.next_timer(), max(self._now, self._places.due(self._now)))
         return None if due == inf else due
 
     def handle_timeout(self, now: float) -> None:
@@ -248,7 +285,7 @@ class Bidder:
     @property
     def waiting(self) -> int:
         """Announcements that would be answered if a slot were free."""
-        return len(self._turns)
+        return len(self._places)
 
     @property
     def penalty(self) -> float:
@@ -267,34 +304,50 @@ class Bidder:
             now, targeted=targeted, competition=self.competition, reputation=self._reputation, slots=self.slots
         )
 
-    def _may_connect(self) -> bool:
-        """A slowed worker tries one job at a time."""
-        return self.slots.may_connect(one_at_a_time=self._reputation.slowness(self._now) > 0.0)
+    def _hesitation(self, targeted: bool) -> float:
+        """Seconds before a waiting client is told: of many workers, one mostly takes the job before that."""
+        if targeted or not self.competition.many:
+            return 0.0
+        return SILENT * (0.5 + self._random())
 
     def _fire(self, announcement: RememberedAnnouncement, now: float) -> None:
         """Do what is due for one announcement, and set its next timer."""
-        if announcement.state == CONNECTING:
-            announcement.timers.stalls_at = inf
-            self.slots.stall()
+        if announcement.state in (CONNECTING, TRYING):
+            if now >= announcement.timers.stalls_at:
+                announcement.timers.stalls_at = inf
+                self.slots.stall(announcement.state)
         elif now >= announcement.timers.expires:
             self._drop(announcement)
             return
         else:
-            if announcement.state == DELAYED and now >= announcement.timers.bid_at:
-                self._turns.add(announcement)
+            due = announcement.state == DELAYED and now >= announcement.timers.bid_at
+            if due and not self._places.bid(announcement, now):
+                self._words.ask(announcement, now)
             if now >= announcement.telling.due:
-                self._events.append(Queued(announcement.identity))
-                announcement.telling.told(now, limits.QUEUED_INTERVAL)
+                word = self._words.tell(announcement, now)
+                self._events += [] if word is None else [word]
         self._announcements.arm(announcement)
 
-    def _remember(self, announcement: RememberedAnnouncement) -> None:
+    def _stand(self, announcement: RememberedAnnouncement, standing: Standing, source: str, now: float) -> None:
+        """Follows the standing of its best way."""
+        announcement.source = source
+        if announcement.leased or standing == announcement.standing:
+            return
+        if standing == Standing.PROVED:
+            self.proved(announcement.identity, now)
+        else:
+            self._places.doubted(announcement, standing, now)
+
+    def _remember(self, announcement: RememberedAnnouncement) -> bool:
+        """Returns False if there is no room for it."""
         displaced = self._announcements.add(announcement)
         if displaced is not None:
             self._drop(displaced)
+        return displaced is not announcement
 
     def _drop(self, announcement: RememberedAnnouncement) -> None:
         """Drops one that has no slot: a copy that comes later is as good as new."""
-        self._turns.discard(announcement)
+        self._places.discard(announcement)
         self._announcements.drop(announcement)
         self._events.append(Forget(announcement.identity, over=False))
 
@@ -311,7 +364,7 @@ class Bidder:
             self._events.append(Penalized(after, self.health))
         elif before and not after:
             self._events.append(Recovered())
-            self._turns.recovered()
+            self._places.recovered()
 
     def _retry(self, announcement: RememberedAnnouncement, now: float) -> None:
         if announcement.leased:  # it has one connection only
@@ -322,22 +375,18 @@ class Bidder:
 
     def _forget(self, announcement: RememberedAnnouncement, now: float) -> None:
         """Forgets it for good."""
-        if announcement.state == CONNECTING:
-            self._leave(announcement.identity, CONNECTING, now)
-        self._turns.discard(announcement)
+        self._leave(announcement.identity, (CONNECTING, TRYING), now)
+        self._places.discard(announcement)
         self._announcements.finish(announcement, now)
         self._events.append(Forget(announcement.identity, over=True))
 
-    def _leave(self, identity: bytes, state: int, now: float) -> RememberedAnnouncement | None:
-        """Returns the announcement if it is in this state, which it leaves: it is no longer counted there."""
+    def _leave(self, identity: bytes, states: tuple[int, ...], now: float) -> RememberedAnnouncement | None:
+        """Returns the announcement if it is in one of these states, which it leaves: it is no longer counted there."""
         self._now = now
         announcement = self._announcements.get(identity)
-        if announcement is None or announcement.state != state:
+        if announcement is None or announcement.state not in states:
             return None
-        self.slots.leave(state, stalled=state == CONNECTING and announcement.timers.stalls_at == inf)
+        state = announcement.state
+        self.slots.leave(state, stalled=state in (CONNECTING, TRYING) and announcement.timers.stalls_at == inf)
         announcement.state = DELAYED  # until the caller says what it is now, so that nobody counts it off again
         return announcement
-
-    def _next_queued(self, now: float) -> float:
-        self._queued_next = max(now, self._queued_next + QUEUED_SPACING)
-        return self._queued_next

@@ -36,6 +36,12 @@ class Queued(BidEvent):
     __slots__ = ()
 
 
+class Prove(BidEvent):
+    """Ask the client to prove that it receives where its announcement seems to come from."""
+
+    __slots__ = ()
+
+
 class Forget(BidEvent):
     """This announcement is of no more interest: drop what is kept for it, a connection under way too.
 

@@ -27,6 +27,7 @@ MOST_COMPETITORS = 4096  # (ours) a claim that says more is not believed
 LARGEST_STEP = 32.0  # (ours) factor by which one claim may raise the estimate
 SURPRISE = 2.0  # (ours) factor above WANTED_OFFERS from which a claim is followed at once
 GAIN = 0.25  # (ours) share of the (logarithmic) difference that any other claim corrects
+FEW = 4  # (ours) up to so many workers each word to a client counts
 RIVALS_LIFETIME = 600.0  # seconds (ours) after the last sign of another worker until this one thinks that it is alone
 
 
@@ -51,6 +52,11 @@ class Competition:
     def count(self) -> int:
         """About how many workers answer at a time."""
         return round(self._estimate)
+
+    @property
+    def many(self) -> bool:
+        """True if so many workers answer, or have told of their jobs, that one answer more or less does not matter."""
+        return self.count > FEW or self.rivals.known > FEW
 
     def rival_heard(self, now: float) -> None:
         """There are other workers of this application: a HELLO, say."""

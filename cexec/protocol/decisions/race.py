@@ -1,7 +1,9 @@
 """The client's side of a race: when to announce, whom it knows, who has won, and when to give up.
 
 Contract: a pure machine.  Told of answers and connections, it says what to do with `next_event`: TRANSMIT (send the
-announcement again), SILENT (nobody has answered for a while: tell the person), GAVE_UP.  The accept timeout counts
+announcement again), RENEW (make a new one first, because no worker is known to have this one, and a worker answers an
+announcement once until its client has proved itself), SILENT (nobody has answered for a while: tell the person),
+GAVE_UP.  The accept timeout counts
 only while no worker is known to have the job in its queue; 0 waits for ever.  Time in which this process was stopped
 does not count: nobody was asked in it.  docs/protocol.md sections 2.2, 2.4, 3.3.
 """
@@ -20,19 +22,25 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.protocol.datagrams.hello import Hello
 
-TRANSMIT, SILENT, GAVE_UP = "transmit", "silent", "gave up"
+TRANSMIT, RENEW, SILENT, GAVE_UP = "transmit", "renew", "silent", "gave up"
 SILENCE = 3.0  # seconds (ours) without a connection after which a person wants to know
 REPEATED_SILENCE = 30.0  # seconds (ours) between further words
+RENEW_AFTER = 4.0  # seconds (ours) without a worker's word after which the announcement is made anew, then ever later
+LONGEST_RENEWAL = 60.0  # seconds (ours) between two that are made anew
 STOPPED = 1.0  # seconds (ours): a timeout that is handled so much too late shows that this process was stopped
 
 MAXIMUM_KNOWN = 10_000  # workers (ours)
+NEVER = float("inf")
 
 
 class Race:
     """One attempt's race."""
 
-    def __init__(self, *, accept_timeout: float, now: float) -> None:
+    def __init__(self, *, accept_timeout: float, now: float, renews: bool = True) -> None:
+        """`renews`: False if a worker that has had the announcement must not hear another one."""
         self.started = now
+        self._renew_at = now + RENEW_AFTER if renews else NEVER
+        self._renewal = RENEW_AFTER  # the time until the next one
         self.transmissions = 0
         self.answers: dict[bytes, Hello] = {}  # the last word of each worker instance that answered by datagram
         self._offering: set[bytes] = set()
@@ -62,6 +70,10 @@ class Race:
             self.transmissions += 1
             self._next_transmission = now + self._interval
             self._interval = min(self._interval * ANNOUNCE_GROWTH, ANNOUNCE_STEADY_INTERVAL)
+            if now >= self._renew_at:
+                self._renewal = min(2.0 * self._renewal, LONGEST_RENEWAL)
+                self._renew_at = now + self._renewal
+                self._events.append(RENEW)
             self._events.append(TRANSMIT)
         if self.accept_timeout and now >= self._deadline:
             self._events.append(GAVE_UP)
@@ -77,10 +89,15 @@ class Race:
             self._queued_until[instance] += seconds
 
     def answered(self, answer: Hello, now: float) -> None:
-        """A worker said by datagram that it is queued, cannot connect, or refuses."""
+        """A worker said by datagram that it is queued, cannot connect, or refuses, or that it asks for a proof."""
         instance = answer.instance
         if instance not in self.answers and len(self.answers) >= MAXIMUM_KNOWN:
             return
+        if answer.purpose == hello.PROVE:  # it promises nothing
+            self._word_heard(now + RENEW_AFTER)
+            self.answers.setdefault(instance, answer)
+            return
+        self._word_heard(now + QUEUED_LIFETIME)
         if answer.purpose == hello.QUEUED:
             if instance in self._cannot:
                 return  # that word stands until it does connect
@@ -90,6 +107,11 @@ class Race:
             if instance in self._queued_until:
                 self._queued_until[instance] = min(self._queued_until[instance], now)
         self.answers[instance] = answer
+
+    def _word_heard(self, until: float) -> None:
+        """A worker has this announcement, so that until then no new one is needed."""
+        if self._renew_at != NEVER:
+            self._renew_at = max(self._renew_at, until)
 
     def offered(self, offer: Hello) -> None:
         """A worker has connected.  Its hello may be a replay until it has confirmed, so this counts and no more."""

@@ -1,7 +1,8 @@
 """The announcements that a worker remembers, each with one timer, and those that are done with.
 
 Contract: `add` keeps at most MAXIMUM_REMEMBERED, `arm` sets the timer that the announcement itself says, `due` returns
-one whose timer has passed.  Those that are done are known for DONE_LIFETIME, so that late copies are ignored.  Pure.
+one whose timer has passed.  One that waits and is still heard makes no room for others, whoever asks.  Those that are
+done are known for DONE_LIFETIME, so that late copies are ignored.  Pure.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from heapq import heappop, heappush
 from math import inf
 
 from cexec.protocol.base.token_bucket import TokenBucket
+from cexec.protocol.decisions.standing import Standing
 
 DONE_LIFETIME = 30.0  # seconds (ours) that a claimed or finished announcement is remembered
 SILENT = 0.5  # seconds (ours) without a connection after which a waiting client is told that it is queued
@@ -21,7 +23,10 @@ NEW_WAYS_RATE = 0.1  # a second (ours): tries by ways that have never failed, wh
 NEW_WAYS_BURST = 5.0  # (ours) of them at once: copies from invented addresses must not make us connect everywhere
 MAXIMUM_REMEMBERED = 10_000  # announcements (ours), and as many that are done
 
-DELAYED, READY, CONNECTING, RESERVED, RUNNING = range(5)  # states of an announcement
+STILL_HEARD = 6.0  # seconds (ours) after a copy in which the next one comes: a client sends one every 5 s
+
+# States of an announcement.  TRYING: this worker connects to a client that is unproved, CONNECTING: to one that is.
+DELAYED, READY, CONNECTING, RESERVED, RUNNING, TRYING = range(6)
 
 
 class Origin:
@@ -84,6 +89,11 @@ class Retry:
         self._failed_at = -inf
         self._new_ways: TokenBucket | None = None  # from the first failure on
 
+    @property
+    def due(self) -> bool:
+        """True if it waits for its next try."""
+        return self.at != inf
+
     def failed(self, now: float, random: float) -> None:
         """`random`: from 0 up to but not 1."""
         if self._new_ways is None:
@@ -106,14 +116,20 @@ class RememberedAnnouncement:
     """An announcement that this worker can serve."""
 
     __slots__ = (
-        "claim_heard", "extra_delay", "heard_at", "identity", "origin", "retry", "state", "targeted", "telling",
-        "timers", "weight",
+        "claim_heard", "extra_delay", "heard_at", "heard_last", "identity", "origin", "proves", "retry", "source",
+        "standing", "state", "targeted", "telling", "timers", "weight",
     )  # fmt: skip
 
     def __init__(
-        self, identity: bytes, weight: int, heard_at: float, expires: float, *, targeted: bool, origin: Origin
-    ) -> None:
+        self, identity: bytes, weight: int, heard_at: float, expires: float, *, targeted: bool, origin: Origin,
+        standing: Standing = Standing.PROVED, source: str = "", proves: bool = True,
+    ) -> None:  # fmt: skip
+        """`source`: the host that it seems to come from; `proves`: its client is one that can prove itself."""
         self.identity = identity
+        self.standing = standing
+        self.source = source
+        self.proves = proves
+        self.heard_last = heard_at
         self.origin = origin
         self.weight = max(1, min(weight, 65535))
         self.heard_at = heard_at
@@ -136,19 +152,27 @@ class RememberedAnnouncement:
 
     def heard_again(self, now: float, extra_delay: float, *, new_way: bool) -> None:
         """Takes another copy, perhaps by a shorter way: the client still wants a worker."""
+        self.heard_last = now
         if self.state == DELAYED and extra_delay < self.extra_delay:
             self.timers.bid_at -= self.extra_delay - extra_delay
             self.extra_delay = extra_delay
-        if self.state == DELAYED and self.retry.at != inf:
+        if self.state == DELAYED and self.retry.due:
             bid_at = self.retry.heard(now, new_way=new_way)
             if bid_at < self.timers.bid_at:
                 self.timers.bid_at = bid_at
                 self.telling.due = bid_at + SILENT
+        elif self.state == DELAYED and self.timers.bid_at == inf:
+            self.timers.bid_at = now  # it had found no place
 
     def wait(self) -> None:
         """Waits for a slot from now on."""
         self.state = READY
         self.retry.at = inf
+
+    def ask(self, when: float) -> None:
+        """Bids no more until it is heard again or its client has proved itself, which it is asked for by then."""
+        self.timers.bid_at = inf
+        self.telling.due = min(self.telling.due, when)
 
     def postpone(self, until: float) -> None:
         """Lets it wait for its turn again, because this worker rests from the jobs of its client."""
@@ -163,7 +187,7 @@ class RememberedAnnouncement:
 
     def next_timer(self) -> float:
         timers = self.timers
-        if self.state == CONNECTING:
+        if self.state in (CONNECTING, TRYING):
             return timers.stalls_at
         if self.state == DELAYED:
             return min(timers.bid_at, self.telling.due, timers.expires)
@@ -187,12 +211,23 @@ class Remembered:
         return self._table.get(identity)
 
     def add(self, announcement: RememberedAnnouncement) -> RememberedAnnouncement | None:
-        """Remembers it; returns the one that has to make room, which the caller drops."""
-        oldest = None
-        if len(self._table) >= MAXIMUM_REMEMBERED:
-            oldest = next((old for old in self._table.values() if old.state in (DELAYED, READY)), None)
+        """Remembers it; returns the one that has to make room, perhaps itself, which the caller drops."""
+        displaced = self._dispensable(announcement) if len(self._table) >= MAXIMUM_REMEMBERED else None
         self._table[announcement.identity] = announcement
-        return oldest
+        return displaced
+
+    def _dispensable(self, newcomer: RememberedAnnouncement) -> RememberedAnnouncement | None:
+        """Returns one that is no longer heard, an unproved one if there is any, or else the newcomer."""
+        proved = None
+        for old in self._table.values():
+            if old.leased or old.state not in (DELAYED, READY):
+                continue
+            if newcomer.heard_at < old.heard_last + STILL_HEARD:
+                break  # those that follow were heard later
+            if old.standing != Standing.PROVED:
+                return old
+            proved = proved or old
+        return proved if proved is not None or newcomer.leased else newcomer
 
     def renew(self, announcement: RememberedAnnouncement, expires: float) -> None:
         """Lets it live longer, because it was heard again."""

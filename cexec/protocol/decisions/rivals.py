@@ -48,6 +48,11 @@ class Rivals:
         self._words: dict[bytes, tuple[float, float]] = {}  # by rival: its clock, our time if completed; latest last
         self._claims: dict[bytes, float] = {}  # by job, oldest first
 
+    @property
+    def known(self) -> int:
+        """Counts the rivals that have told of a job."""
+        return len(self._words)
+
     def told(self, word: RivalWord, now: float) -> bool:
         """Takes a word; returns False if it is old, or was said in the future."""
         last, healthy_at = self._words.get(word.rival, (-inf, inf))
@@ -71,6 +76,10 @@ class Rivals:
         if rival in self._words:
             self._words[rival] = (clock, -inf)
         self._claims.pop(job, None)
+
+    def knows(self, rival: bytes, job: bytes) -> bool:
+        """Returns True if what is said of this rival or of this job can change anything here."""
+        return rival in self._words or job in self._claims
 
     def took_a_job(self, job: bytes, now: float) -> None:
         """Notes the claim of a job that this worker did not win."""

@@ -42,7 +42,7 @@ def number_in(text: str) -> int | None:
     return int(plain) if plain.isascii() and plain.isdigit() and len(plain) <= _LONGEST_NUMBER else None
 
 
-class Quota:
+class CpuQuota:
     """CPU time that a control group allows: so many CPUs, and where its use is counted, in microseconds."""
 
     __slots__ = ("cpus", "usage_file")
@@ -61,9 +61,9 @@ class Quota:
         return None
 
 
-def find_quota(proc: str = PROC, cgroups: str = CGROUPS) -> Quota | None:
+def find_quota(proc: str = PROC, cgroups: str = CGROUPS) -> CpuQuota | None:
     """The tightest quota of this process's control group and of those above it."""
-    found: Quota | None = None
+    found: CpuQuota | None = None
     for line in _read(f"{proc}/self/cgroup").splitlines():
         _, controllers, path = (*line.split(":", 2), "", "")[:3]
         if controllers and "cpu" not in controllers.split(","):
@@ -80,7 +80,7 @@ def find_quota(proc: str = PROC, cgroups: str = CGROUPS) -> Quota | None:
             if allowed is not None and each:
                 cpus = allowed / each
                 if cpus and (found is None or cpus < found.cpus):
-                    found = Quota(cpus, f"{directory}/cpu.stat")
+                    found = CpuQuota(cpus, f"{directory}/cpu.stat")
     return found
 
 

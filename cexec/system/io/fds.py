@@ -21,11 +21,17 @@ SAFE_WRITE = 4096  # bytes: PIPE_BUF of Linux; a pipe that poll calls writable h
 PIPE_SIZE = 512 * 1024  # bytes (ours): what a fast stream's pipe is enlarged to, see docs/performance.md
 USUAL_PIPE_SIZE = 64 * 1024  # bytes of a pipe in Linux; if this much is queued, the writer was blocked on us
 _NEW_TERMINAL = os.makedev(5, 2)  # /dev/ptmx, the other end of a pseudo-terminal: each open of it makes a new one
+FEW = 1024  # bytes (ours) for which no large buffer is needed
 _BLOCKED = (BlockingIOError, InterruptedError)
 
 
 class Source:
-    """Bytes from a descriptor.  `shared`: the descriptor is not ours and stays open."""
+    """Bytes from a descriptor.  `shared`: the descriptor is not ours and stays open.
+
+    `few`: no more than FEW bytes are expected before the end, which another read will find at once.
+    """
+
+    few = False
 
     def __init__(self, fd: int, *, shared: bool = False) -> None:
         self.fd = fd
@@ -44,6 +50,11 @@ class Source:
             self._enlarged = True
             enlarge(self.fd)
         return size
+
+    @property
+    def ends_with_hangup(self) -> bool:
+        """True for the pipe of a program: once poll reports a hang-up and no bytes, there will be none."""
+        return False
 
     @property
     def hung_up(self) -> bool:
@@ -130,6 +141,8 @@ class SocketSource(Source):
 
 class EmptySource(Source):
     """Nothing to read: the end comes at once."""
+
+    few = True
 
     def __init__(self) -> None:
         super().__init__(-1, shared=True)

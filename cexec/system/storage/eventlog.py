@@ -1,16 +1,21 @@
 """One line per event on a stream, for people or, as JSON, for programs.
 
 Contract: `event(what, **fields)` never raises for a stream that cannot be written, and never lets text that a peer
-supplied act on a terminal: what is not printable is escaped.
+supplied act on a terminal: what is not printable is escaped.  Inside `together()` lines wait for one another, and are
+written at its end, also if that is an error.
 """
 
 from __future__ import annotations
 
 import json
 import time
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from cexec.system.printable import printable
+
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from typing import TextIO
 
 
@@ -19,9 +24,7 @@ _QUOTED = frozenset(' "=')
 
 def escape(text: str) -> str:
     """`text` with everything unprintable as an escape, and quoted where it has spaces or quotes."""
-    plain = text
-    if not text.isprintable() or "\\" in text:
-        plain = "".join(c if c.isprintable() and c != "\\" else c.encode("unicode_escape").decode() for c in text)
+    plain = printable(text.replace("\\", "\\\\"))
     return json.dumps(plain, ensure_ascii=False) if not plain or not _QUOTED.isdisjoint(plain) else plain
 
 
@@ -31,6 +34,7 @@ class EventLog:
     def __init__(self, stream: TextIO, *, as_json: bool = False) -> None:
         self._stream = stream
         self._json = as_json
+        self._lines: list[str] | None = None  # those that wait for others
 
     def event(self, what: str, **fields: object) -> None:
         """Fields that are None or empty are left out."""
@@ -48,7 +52,22 @@ class EventLog:
         else:
             self._line(text)
 
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Writes all lines of a block with one system call."""
+        lines: list[str] = []
+        self._lines = lines
+        try:
+            yield
+        finally:
+            self._lines = None
+            if lines:
+                self._line("\n".join(lines))
+
     def _line(self, text: str) -> None:
+        if self._lines is not None:
+            self._lines.append(text)
+            return
         try:
             print(text, file=self._stream, flush=True)
         except (OSError, ValueError):

@@ -84,14 +84,15 @@ class ProgramCache:
         try:
             os.makedirs(self.directory, mode=0o700, exist_ok=True)
             status = os.stat(self.directory)
+            if status.st_uid != os.getuid() or status.st_mode & 0o022:
+                raise UsageError(
+                    f"{self.directory} belongs to another user, or others may write to it; make it yours alone: "
+                    "chmod 700"
+                )
             with self._locked():
                 pass
         except OSError as error:
             raise LocalError(f"cannot keep programs in {self.directory}: {reason_of(error)}") from None
-        if status.st_uid != os.getuid() or status.st_mode & 0o022:
-            raise UsageError(
-                f"{self.directory} belongs to another user, or others may write to it; make it yours alone: chmod 700"
-            )
 
     def use(self, hash: str) -> HeldProgram | None:
         """The program with this hash, held, if it is here."""

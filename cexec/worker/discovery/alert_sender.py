@@ -1,6 +1,7 @@
 """The alerts of a worker to the loggers, one for every job that it started, and the alerts that it hears.
 
-Contract: `given` notes that a client has given a job, `started` gives the job its number, `ended` makes its alert.
+Contract: `expect` is told how many jobs may start, `given` that a client has given one; `started` gives the job its
+number, `ended` makes its alert.
 `handle_timeout(now)`, called at `next_timeout`, sends the alerts that are due, until a logger has acknowledged them.
 docs/protocol.md section 5.2.
 """
@@ -8,15 +9,16 @@ docs/protocol.md section 5.2.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from time import time
+from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from cexec.errors import ProtocolError
 from cexec.protocol.base.limits import MAXIMUM_HOPS
+from cexec.protocol.base.token_bucket import TokenBucket
 from cexec.protocol.datagrams import alert, datagram
 from cexec.protocol.datagrams.alert import Alert, job_key
 from cexec.protocol.decisions.alert_delivery import Outbox
-from cexec.protocol.decisions.rivals import RivalWord
+from cexec.protocol.decisions.rivals import LIFETIME, RivalWord
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,6 +31,7 @@ if TYPE_CHECKING:
     from cexec.system.storage.series import Series
 
 COUNTER_AT = 8  # where a datagram has its transmission counter, docs/protocol.md section 2.1
+PASSING_RATE, PASSING_BURST = 10.0, 100.0  # clients' alerts a second (ours), and at once, that are passed on to a group
 MAXIMUM_GIVEN = 1000  # (ours) attempts, given to this worker and not acknowledged, that are remembered
 
 
@@ -80,6 +83,7 @@ class AlertSender:
         self._bidder = bidder
         self._revoked = revoked
         self._outbox = Outbox()
+        self._passing = TokenBucket(PASSING_RATE, PASSING_BURST, monotonic())
         self._running: dict[int, RunningJob] = {}
         self._given: dict[bytes, GivenJob] = {}  # by what alerts call the job
 
@@ -92,6 +96,10 @@ class AlertSender:
     def acknowledged(self, told: AlertedJob) -> None:
         """Notes that the client has the job's result: a complaint about it is not true."""
         self._given.pop(job_key(told.job_id, told.attempt), None)
+
+    def expect(self, count: int) -> None:
+        """Notes that so many jobs may start before the next call: if we are killed then, they are a gap for loggers."""
+        self._series.reserve(count)
 
     def started(self, told: AlertedJob) -> RunningJob:
         """Numbers a job whose program has started."""
@@ -132,24 +140,32 @@ class AlertSender:
         self._outbox.add(job.number, data, now)
         return data[datagram.MAC1_START : datagram.INNER_START]
 
-    def hear_acknowledgement(self, parsed: Datagram) -> None:
-        """Takes an acknowledgement, which may be one of another worker's alerts."""
+    def hear_acknowledgement(self, parsed: Datagram, host: str = "") -> None:
+        """Takes an acknowledgement from a host, which may be one of another worker's alerts."""
         if parsed.kind != datagram.ACKNOWLEDGEMENT:
             return
         try:
-            heard = alert.open_acknowledgement(self._key, parsed.inner)
+            heard, author = alert.unseal_acknowledgement(self._key, parsed.inner)
+            if heard.series != self._series.id:
+                return
+            author.prove(self._key)
         except ProtocolError:
             return
-        if heard.series == self._series.id and not self._revoked(heard.certificate):
+        if not self._revoked(heard.certificate):
             self._outbox.acknowledged(heard.sequences)
+            self._announcer.answered(host)
 
     def hear_alert(self, parsed: Datagram, now: float) -> None:
         """Tells the bidder of complaints about this worker, and how the jobs of rivals ended.
 
         A client's alert that was sent to this machine alone is passed on to this worker's group, where the loggers are.
+        Most alerts change nothing here, and their authors need not be proved: those are left alone.
         """
         try:
-            told = alert.open_alert(self._key, parsed.inner)
+            told, author = alert.unseal_alert(self._key, parsed.inner)
+            if not self._matters(told, parsed, now):
+                return
+            author.prove(self._key)
         except ProtocolError:
             return
         if self._revoked(told.certificate):
@@ -157,7 +173,8 @@ class AlertSender:
         self._hear_of_rivals(told, now)
         if told.outcome == alert.COMPLAINT and told.instance == self._instance:
             self._hear_complaint(told, now)
-        if parsed.unicast and parsed.hops and not told.sequence:
+        if _may_be_passed_on(told, parsed) and self._passing.left(now):
+            self._passing.spend(1.0)
             self._announcer.send(
                 datagram.encode(datagram.ALERT, parsed.mac1, parsed.inner, hops=parsed.hops - 1, counter=parsed.counter)
             )
@@ -168,7 +185,7 @@ class AlertSender:
         A complaint about this worker tells of no rival, but ends a claim: if the connection was lost before GO came,
         this worker takes the client's claim for that of a rival.
         """
-        job, said_at = job_key(told.job_id, told.attempt), now - (time() - told.clock / 1000)
+        job, said_at = job_key(told.job_id, told.attempt), now - _age(told)
         competition = self._bidder.competition
         if told.outcome in (alert.COMPLETED, alert.ABANDONED) and told.instance != self._instance:
             word = RivalWord(
@@ -182,6 +199,15 @@ class AlertSender:
             competition.rival_told(word, now)
         elif told.outcome == alert.COMPLAINT:
             competition.rivals.blamed(told.instance, job=job, said_at=said_at, now=now)
+
+    def _matters(self, told: Alert, parsed: Datagram, now: float) -> bool:
+        """Returns False for an alert that is old or our own, or about a job and a worker that nobody here knows of."""
+        if _may_be_passed_on(told, parsed) and self._passing.left(now):
+            return True
+        job, of_ours = job_key(told.job_id, told.attempt), told.instance == self._instance
+        if told.outcome == alert.COMPLAINT:
+            return (of_ours and job in self._given) or self._bidder.competition.rivals.knows(told.instance, job)
+        return told.outcome != alert.GAVE_UP and not of_ours and abs(_age(told)) < LIFETIME
 
     def _hear_complaint(self, told: Alert, now: float) -> None:
         """Takes the complaint of the client that gave us the job; all others are made up, or copies."""
@@ -197,3 +223,13 @@ class AlertSender:
     def handle_timeout(self, now: float) -> None:
         for data, copies in self._outbox.due(now):
             self._announcer.send(data[:COUNTER_AT] + copies.to_bytes(2, "big") + data[COUNTER_AT + 2 :])
+
+
+def _age(told: Alert) -> float:
+    """Returns the seconds since an alert was made, if its author's clock is right."""
+    return time() - told.clock / 1000
+
+
+def _may_be_passed_on(told: Alert, parsed: Datagram) -> bool:
+    """Returns True for a client's alert that only this process has got."""
+    return bool(parsed.unicast and parsed.hops and not told.sequence)

@@ -1,8 +1,9 @@
 """A worker's answers by datagram, and the description of itself that they carry.
 
 Contract: `Answers` makes every hello, sends answers to announcements, and answers censuses after a random time, so that
-a thousand workers do not answer in the same moment (`next_timeout`, `handle_timeout`).  docs/protocol.md sections 2.4
-and 2.6.
+a thousand workers do not answer in the same moment (`next_timeout`, `handle_timeout`).  An answer to an address at
+which the client has not proved that it receives carries what it has to return.  docs/protocol.md sections 2.4, 2.6 and
+2.8.
 """
 
 from __future__ import annotations
@@ -15,9 +16,12 @@ from cexec import __version__
 from cexec.protocol.base import bloom, sodium
 from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.datagrams import hello
+from cexec.protocol.datagrams.announcement import CENSUS
 from cexec.protocol.datagrams.hello import MAXIMUM_DETAIL, Hello, encode_answer, seal_hello
-from cexec.protocol.datagrams.requirements import HOST, NAME, ONCE
+from cexec.protocol.datagrams.proof import Prover
+from cexec.protocol.datagrams.requirements import HOST, NAME, ONCE, PROOF
 from cexec.protocol.decisions.census import spread
+from cexec.protocol.decisions.standing import Standing
 from cexec.worker.discovery.machine import own_addresses
 
 if TYPE_CHECKING:
@@ -72,6 +76,7 @@ class Answers:
         self._load = load
         self._random = random
         self._ciphers = sodium.aead_names()
+        self.prover = Prover(sodium.random_bytes(sodium.KEY_SIZE))
         self._started = monotonic()
         self._censuses: dict[bytes, Known] = {}  # by job id, those that wait for their answer
         self._due: list[tuple[float, bytes]] = []
@@ -86,9 +91,11 @@ class Answers:
         names = {NAME: self._key.identity.certificate.name, HOST: self._profile.host}
         return not requirements.lacking({**self._profile.attributes, **names}, addresses)
 
-    def hello(self, purpose: int, detail: str = "") -> Hello:
-        """Describes this worker as it is now."""
+    def hello(self, purpose: int, detail: str = "", proof: bytes = b"") -> Hello:
+        """Describes this worker as it is now; `proof` is what the client has to return."""
         profile, bidder = self._profile, self._bidder
+        asked = {PROOF: proof.hex()} if proof else {}
+        attributes = profile.attributes if purpose == hello.CENSUS else {ONCE: ""} if profile.once else {}
         return Hello(
             purpose=purpose,
             instance=self.instance,
@@ -104,15 +111,18 @@ class Answers:
             uptime=int(monotonic() - self._started),
             clock=int(time() * 1000),
             detail=detail.encode("utf-8", "replace")[:MAXIMUM_DETAIL].decode("utf-8", "ignore"),
-            attributes=profile.attributes if purpose == hello.CENSUS else {ONCE: ""} if profile.once else None,
+            attributes={**attributes, **asked},
         )
 
-    def send(self, known: Known, purpose: int, detail: str = "", *, now: float, ways: int = 1) -> None:
-        """Sends one sealed datagram to the client of an announcement, by the best `ways` ways at once."""
-        message = seal_hello(known.opened.handshake(), self._key.identity, self.hello(purpose, detail))
-        for way in known.best_ways(now)[:ways]:
-            data = encode_answer(self._key.mac1_key, known.mac1, message, way.hops)
-            self._groups.send_to(data, way.origin.source, way.origin.via)
+    def send(self, known: Known, purpose: int, detail: str = "", *, now: float, number: int = 0) -> None:
+        """Sends one sealed datagram to the client of an announcement, by the best way, or the `number`-th next one."""
+        ways = known.best_ways(now)
+        way = ways[number % len(ways)]
+        ask = way.standing != Standing.PROVED and known.opened.announcement.kind != CENSUS and purpose != hello.REFUSED
+        proof = self.prover.proof(known.mac1, way.origin.source, now) if ask else b""
+        message = seal_hello(known.opened.handshake(), self._key.identity, self.hello(purpose, detail, proof))
+        data = encode_answer(self._key.mac1_key, known.mac1, message, way.hops)
+        self._groups.send_to(data, way.origin.source, way.origin.via)
 
     # censuses
 
@@ -137,7 +147,8 @@ class Answers:
         while self._due and self._due[0][0] <= now:
             known = self._censuses.pop(heappop(self._due)[1])
             # A second question means that an answer was lost; perhaps the nearest way does not lead back.
-            self.send(known, hello.CENSUS, self._health(), now=now, ways=known.opened.announcement.attempt)
+            number = known.opened.announcement.attempt - 1
+            self.send(known, hello.CENSUS, self._health(), now=now, number=number)
             answered.append(known.mac1)
         return answered
 

@@ -6,7 +6,7 @@ opening it, because opening costs a Diffie-Hellman.  docs/protocol.md section 2.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cexec.protocol.base.keys import DEFAULT_CLIENT_NAME
@@ -14,13 +14,16 @@ from cexec.protocol.base.limits import MAXIMUM_HOPS
 from cexec.protocol.datagrams.alert import job_key
 from cexec.protocol.datagrams.announcement import Claim, OpenedAnnouncement
 from cexec.protocol.decisions.remembered import Origin
+from cexec.protocol.decisions.standing import Standing
 from cexec.protocol.decisions.ways import Way, Ways
 
 if TYPE_CHECKING:
     import _socket
+    from collections.abc import Sequence
 
     from cexec.net.groups import Sockaddr
     from cexec.protocol.datagrams.datagram import Datagram
+    from cexec.protocol.datagrams.proof import Prover
 
 MAXIMUM_HEARD = 10_000  # (ours) entries of each table: some megabytes, whatever peers send
 DONE_LIFETIME = 60.0  # seconds (ours) that an announcement is known as done with, longer than any client repeats one
@@ -32,7 +35,7 @@ class Copy:
     """Where one copy of an announcement came from, and the socket that heard it."""
 
     source: Sockaddr
-    via: _socket.socket
+    via: _socket.socket = field(compare=False)
 
 
 class Known:
@@ -58,11 +61,27 @@ class Known:
         """Takes another copy, which came by a known way or by one more."""
         self.heard = now
         host, *rest = copy.source
-        self.ways.hear((host, parsed.reply_port, *rest[1:]), min(parsed.hops, MAXIMUM_HOPS), copy, now)
+        standing = Standing.DOUBTED if parsed.doubted else Standing.UNPROVED
+        self.ways.hear((host, parsed.reply_port, *rest[1:]), min(parsed.hops, MAXIMUM_HOPS), copy, now, standing)
 
     def best_ways(self, now: float) -> list[Way[Copy]]:
         """Returns the ways to the client, the best one first."""
         return self.ways.order(now)
+
+    def prove(self, proofs: Sequence[bytes], prover: Prover, now: float) -> bool:
+        """Returns True if the client receives by one of the ways, because it has returned what was sent there."""
+        proved = False
+        for way in self.best_ways(now):
+            if way.standing != Standing.PROVED and prover.proves(proofs, self.mac1, way.origin.source, now):
+                self.ways.prove(way)
+                proved = True
+        return proved
+
+    def connected(self, address: Sockaddr, now: float) -> None:
+        """Notes that the client has answered a connection to this address, which only the announcer can."""
+        for way in self.best_ways(now):
+            if way.address == address:
+                self.ways.prove(way)
 
     def relays(self, now: float) -> int:
         """Returns the number of relays on the best way."""

@@ -13,10 +13,12 @@ from typing import TYPE_CHECKING
 from cexec.errors import CertificateError, ProtocolError
 from cexec.net.group_receiver import GroupReceiver
 from cexec.net.group_sockets import REFRESH_INTERVAL
+from cexec.protocol.base.source_rates import SourceRates
 from cexec.protocol.base.token_bucket import TokenBucket
 from cexec.protocol.datagrams import datagram, hello
 from cexec.protocol.datagrams.announcement import CENSUS, RUN_ALL, Claim, open_announcement, own_job_id
 from cexec.protocol.datagrams.presence import HELLO
+from cexec.protocol.datagrams.proof import decode_proofs
 from cexec.worker.discovery.heard import Copy, HeardAnnouncements, Known
 
 if TYPE_CHECKING:
@@ -30,9 +32,14 @@ if TYPE_CHECKING:
     from cexec.worker.discovery.served import Served
 
 HOP_DELAY = 0.1  # seconds (protocol) more for each relay between, so that near workers come first
-OPENING_SHARE = 0.3  # (ours) of one CPU that opening datagrams may take for long: the rest is for the jobs
+OPENING_SHARE = 0.3  # (ours) of one CPU that opening announcements may take for long: the rest is for the jobs
 REFUSAL_RATE, REFUSAL_BURST = 1.0, 50.0  # lines a second (ours) about clients that are not served, and at once
+REFUSALS_REPEATED = 2  # (ours) to a client of 0.1.0
 OPENING_BURST = 2.0  # seconds (ours) of CPU time: several thousand datagrams
+HEARSAY_KINDS = (datagram.PRESENCE, datagram.ALERT, datagram.ACKNOWLEDGEMENT)
+# seconds (ours) of CPU time for what others tell, a second and at once: of one host, and of all
+HEARSAY_OF_ONE, HEARSAY = (0.05, 0.5), (0.1, 1.0)
+UNBELIEVED_RATE, UNBELIEVED_BURST = 0.1, 5.0  # announcements a second (ours) of sources that may be invented
 
 
 class Listener:
@@ -54,7 +61,9 @@ class Listener:
         self._log = log
         self._receiver = GroupReceiver(groups, [one.key.mac1_key for one in served], now)
         self._openings = TokenBucket(OPENING_SHARE, OPENING_BURST, now)
+        self._hearsay = SourceRates(HEARSAY_OF_ONE, HEARSAY, now)
         self._refusals = TokenBucket(REFUSAL_RATE, REFUSAL_BURST, now)
+        self._unbelieved = TokenBucket(UNBELIEVED_RATE, UNBELIEVED_BURST, now)
         self._dropped = 0  # datagrams that were told of
         self._unopened = 0  # datagrams that were left alone to spare the CPU
         self._next_refresh = now + REFRESH_INTERVAL
@@ -100,23 +109,38 @@ class Listener:
                 one.answers.dropped = dropped
 
     def _hear(self, parsed: Datagram, copy: Copy, now: float) -> None:
-        served = self._served[parsed.key]
         if parsed.kind == datagram.ANNOUNCEMENT:
-            self._hear_announcement(parsed, copy, now)
+            if not parsed.doubted or self._may_be_true(now):
+                self._hear_announcement(parsed, copy, now)
         elif parsed.kind == datagram.CLAIM:
             self._hear_claim(parsed, now)
-        elif parsed.kind == datagram.PRESENCE and not self.heard.done(parsed.mac1) and self._may_open(now):
-            self.heard.forget(parsed.mac1, now)  # copies need not be opened
-            start = thread_time()
+        elif parsed.kind == datagram.PROOF:
+            self._hear_proofs(parsed, now)
+        elif parsed.kind in HEARSAY_KINDS and not self.heard.done(parsed.mac1):
+            self._hear_hearsay(parsed, str(copy.source[0]), now)
+
+    def _hear_hearsay(self, parsed: Datagram, host: str, now: float) -> None:
+        """Hears what nobody waits for.  A flood of it takes no CPU time from announcements."""
+        if not self._hearsay.left(host, now):
+            self._unopened += 1
+            return
+        self.heard.forget(parsed.mac1, now)  # copies need not be opened
+        served = self._served[parsed.key]
+        start = thread_time()
+        if parsed.kind == datagram.PRESENCE:
             self._hear_presence(served.presences.hear(parsed), now)
-            self._openings.spend(thread_time() - start)
-        elif parsed.kind == datagram.ALERT and not self.heard.done(parsed.mac1) and self._may_open(now):
-            self.heard.forget(parsed.mac1, now)  # copies need not be opened
-            start = thread_time()
+        elif parsed.kind == datagram.ALERT:
             served.alerts.hear_alert(parsed, now)
-            self._openings.spend(thread_time() - start)
-        elif parsed.kind == datagram.ACKNOWLEDGEMENT:
-            served.alerts.hear_acknowledgement(parsed)
+        else:
+            served.alerts.hear_acknowledgement(parsed, host)
+        self._hearsay.spend(host, thread_time() - start, now)
+
+    def _may_be_true(self, now: float) -> bool:
+        """Bounds what clients can be made to suffer whose address a local user has invented."""
+        if not self._unbelieved.left(now):
+            return False
+        self._unbelieved.spend(1.0)
+        return True
 
     def _hear_presence(self, said: Presence | None, now: float) -> None:
         if said is not None and said.purpose == HELLO:
@@ -133,9 +157,7 @@ class Listener:
         else:
             known.hear(parsed, copy, now)
         if known.refusal:
-            if known.refusals < parsed.counter + 2:
-                known.refusals += 1
-                self._served[parsed.key].answers.send(known, hello.REFUSED, known.refusal, now=now)
+            self._refuse(known, now)
             return
         announcement = known.opened.announcement
         if announcement.kind == CENSUS:
@@ -154,9 +176,21 @@ class Listener:
             targeted=announcement.kind == RUN_ALL or len(announcement.requirements.wanted) == 1,
             origin=known.origin,
             new_way=known.ways.untried(now),
+            standing=known.ways.standing(now),
+            source=str(known.best_ways(now)[0].origin.source[0]),
+            proves=announcement.proves,
         )
         if claimed:
             self.heard.forget(parsed.mac1, now)
+
+    def _refuse(self, known: Known, now: float) -> None:
+        """Tells a client once that it is not served, and one of 0.1.0, which cannot ask anew, a few times."""
+        if self._bidder.unproved.told_once(known.mac1):
+            known.refusals += 1
+            if known.opened.announcement.proves or known.refusals > REFUSALS_REPEATED:
+                return
+        self._bidder.unproved.note_told(known.mac1)
+        self._served[known.application].answers.send(known, hello.REFUSED, known.refusal, now=now)
 
     def _open(self, parsed: Datagram, copy: Copy, now: float) -> Known | None:
         """Opens a new announcement.  Returns None if it is damaged, done with, or not for workers like this one."""
@@ -184,9 +218,13 @@ class Listener:
                 self._refusals.spend(1.0)
                 self._log.event("refused", **known.fields(), reason=known.refusal)
             return known
-        if opened.announcement.kind == CENSUS and not served.answers.take_part(known, now):
-            self.heard.forget(parsed.mac1, now)
-            return None
+        if opened.announcement.kind == CENSUS:
+            # A question that is recorded and asked again later is not answered again.
+            again = self._bidder.unproved.told_once(parsed.mac1)
+            if again or not served.answers.take_part(known, now):
+                self.heard.forget(parsed.mac1, now)
+                return None
+            self._bidder.unproved.note_told(parsed.mac1)
         return known
 
     def _may_open(self, now: float) -> bool:
@@ -195,6 +233,15 @@ class Listener:
             return True
         self._unopened += 1
         return False
+
+    def _hear_proofs(self, parsed: Datagram, now: float) -> None:
+        try:
+            announced, proofs = decode_proofs(parsed.inner)
+        except ProtocolError:
+            return
+        known = self.heard.get(announced)
+        if known is not None and known.prove(proofs, self._served[known.application].answers.prover, now):
+            self._bidder.proved(announced, now)
 
     def _hear_claim(self, parsed: Datagram, now: float) -> None:
         try:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 from cexec.errors import CexecError, DisconnectedError
 from cexec.net.destinations import address_label
 from cexec.protocol.datagrams import hello
+from cexec.protocol.decisions.standing import Standing
 from cexec.worker.discovery.offer import PROVED, Offer, UnreachableError
 
 if TYPE_CHECKING:
@@ -122,14 +123,16 @@ class Offers:
             return
         known.ways.failed(address)
         another = known.ways.next_way(now) if now - known.began >= RACE_LASTS else None
-        if another is not None and not another.living(now):
+        if another is not None and (not another.living(now) or another.standing != Standing.PROVED):
             another = None
         known.failures += another is None
         blocked = isinstance(error, UnreachableError) and "refused" not in str(error)
         if blocked or (another is None and known.failures > 1):
             where = address_label(address[0], "", address[1], 0)
             self._log.event("unreachable", **known.fields(), client=where, reason=str(error))
-            self._served[known.application].answers.send(known, hello.UNREACHABLE, f"{where}: {error}", now=now)
+            if self._bidder.may_answer(identity, now):
+                detail = f"{where}: {error}"
+                self._served[known.application].answers.send(known, hello.UNREACHABLE, detail, now=now)
         if another is None:
             self._bidder.failed(identity, now)
         else:

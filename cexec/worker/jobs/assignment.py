@@ -33,7 +33,7 @@ def is_leased(go: Go) -> bool:
 class Assignment:
     """`client`: the peer's address and port; `name`: its certificate's; `job_id`, `attempt`: of the announcement."""
 
-    __slots__ = ("_keys", "attempt", "client", "job_id", "name")
+    __slots__ = ("_jobs", "_keys", "_mark", "attempt", "client", "job_id", "name")
 
     def __init__(
         self, client: Sockaddr, name: str, job_id: bytes, attempt: int, keys: tuple[str, bool, bytes, bytes]
@@ -43,6 +43,8 @@ class Assignment:
         self.job_id = job_id
         self.attempt = attempt
         self._keys = keys
+        self._mark = os.urandom(8).hex()  # with the number of the job it makes a run's name that no other has
+        self._jobs = 0
 
     @classmethod
     def of(cls, announcement: Announcement, client: Sockaddr, records: Records) -> Assignment:
@@ -70,6 +72,7 @@ class Assignment:
         """Returns the variables of one job; docs/protocol.md section 4.2 (GO) and cservice(1), ENVIRONMENT."""
         # One announcement stands for all jobs of a lease.
         job_id, attempt = (go.job_id, go.attempt) if is_leased(go) else (self.job_id, self.attempt)
+        self._jobs += 1
         values = {
             "REMOTE_ADDR": str(self.client[0]),
             "REMOTE_PORT": str(self.client[1]),
@@ -78,7 +81,7 @@ class Assignment:
             "CEXEC_JOB": job_id.hex(),
             "CEXEC_ATTEMPT": str(attempt),
             "CEXEC_CLIENT": self.name,
-            orphans.MARK: f"{job_id.hex()}-{os.urandom(8).hex()}",  # the next attempt may run here too
+            orphans.MARK: f"{job_id.hex()}-{self._mark}-{self._jobs:x}",  # the next attempt may run here too
         }
         result = {name.encode(): value.encode() for name, value in values.items()}
         result.update({b"PEER_" + name.encode(): value for name, value in go.environment.items()})

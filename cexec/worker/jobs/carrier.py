@@ -20,12 +20,14 @@ from cexec.errors import DisconnectedError
 from cexec.net.liveness import Liveness
 from cexec.system.io.wakeup import Wakeup, poll_timeout
 from cexec.system.reason import reason_of
-from cexec.worker.jobs.reports import JOBS_AHEAD, Report, Word, encode
+from cexec.worker.jobs.reports import JOBS_AHEAD, Report, Word
+from cexec.worker.jobs.worker_link import WorkerGone
 
 if TYPE_CHECKING:
     from cexec.net.pump import Pump, Trouble
     from cexec.protocol.connection.session import Event
     from cexec.system.process.job_group import JobGroup
+    from cexec.worker.jobs.worker_link import WorkerLink
 
 
 @dataclass(slots=True)
@@ -59,7 +61,7 @@ class Carrier:
     own.
     """
 
-    def __init__(self, pump: Pump, parent: _socket.socket, group: JobGroup | None = None) -> None:
+    def __init__(self, pump: Pump, parent: WorkerLink, group: JobGroup | None = None) -> None:
         self.pump = pump
         self.group = group
         self.orders = Orders()
@@ -87,7 +89,7 @@ class Carrier:
         if self.children_ended:
             self._children.take()
         if self._parent.fileno() in self.pump.ready:
-            self._hear_parent()
+            self._hear_parent(ready=True)
         self._look_alive()
         return found
 
@@ -113,7 +115,7 @@ class Carrier:
             ready = dict(self._poll.poll(poll_timeout(min(due) - now)))
             size = self._receive() if ready.get(self.pump.connection.fileno(), 0) & ~select.POLLOUT else 0
             if self._parent.fileno() in ready:
-                self._hear_parent()
+                self._hear_parent(ready=True)
                 return None
             if now >= session.next_timeout():
                 session.handle_timeout(now)
@@ -135,12 +137,13 @@ class Carrier:
         except OSError:
             pass
 
-    def tell(self, report: Report) -> None:
-        """Sends a report to the parent."""
-        try:
-            self._parent.send(encode(report))
-        except OSError:
-            pass  # the parent has gone; the watch on its socket says so
+    def tell(self, report: Report, *, quiet: bool = False) -> None:
+        """Tells the parent; `quiet`: it may read this later."""
+        self._parent.tell(report, quiet=quiet)
+
+    def wake_parent(self) -> None:
+        """Lets the parent read quiet reports now, because it will take a while until there are others."""
+        self._parent.wake()
 
     def _receive(self) -> int:
         """Returns how many bytes have come."""
@@ -156,16 +159,11 @@ class Carrier:
         self.pump.records.received(size)
         return size
 
-    def _hear_parent(self) -> None:
-        while (word := self._read_word()) is not None:
-            self.orders.follow(word)
-
-    def _read_word(self) -> Word | None:
+    def _hear_parent(self, *, ready: bool = False) -> None:
         try:
-            return Word(self._parent.recv(16, _socket.MSG_DONTWAIT))
-        except BlockingIOError:
-            return None
-        except (OSError, ValueError):  # it has gone, perhaps before it had read all that we told it
+            for word in self._parent.words(ready=ready):
+                self.orders.follow(word)
+        except WorkerGone:
             self.clean = False  # there is nobody to be told anything
             raise DisconnectedError("worker is ending its jobs") from None
 

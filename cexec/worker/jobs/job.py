@@ -28,7 +28,7 @@ from cexec.worker.jobs.check import check
 from cexec.worker.jobs.job_exit import exit_of
 from cexec.worker.jobs.job_tree import SIGNALS, JobTree
 from cexec.worker.jobs.program_streams import ProgramStreams, close_ends
-from cexec.worker.jobs.reports import JobFinished, JobRefused, ProgramStarted
+from cexec.worker.jobs.reports import JobFinished, JobRefused, ProgramStarted, Starting
 from cexec.worker.jobs.sent_programs import PLACE, files_of
 from cexec.worker.jobs.workplace import Workplace
 
@@ -194,6 +194,8 @@ class Job:
             ends = self._streams.open(go.streams)
             try:
                 files = files_of(go)
+                if files or program.programs is not None:
+                    self._carrier.wake_parent()  # the client may take its time to send them
                 if program.private or files:
                     doing = "put the job's files into a directory of its own"
                     self._workplace.enter(files, self._step)
@@ -201,6 +203,7 @@ class Job:
                     doing = "keep the program"
                     self._workplace.obtain(go, program.programs, self._step)
                 doing = start
+                self._carrier.tell(Starting(), quiet=True)
                 self._tree.started(self._spawn(ends), wrapped=program.sandbox is not None)
             finally:
                 close_ends(ends)

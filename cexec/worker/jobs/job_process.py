@@ -1,6 +1,7 @@
-"""A worker's side of a process that carries connections, and the socket over which that process reports.
+"""A worker's side of a process that carries connections, and the memory in which that process notes its reports.
 
-Contract: `channel` is the worker's end of a SOCK_SEQPACKET socketpair; at the other end is `lease.serve`.  `steps(now)`
+Contract: `channel` is the worker's end of a SOCK_SEQPACKET socketpair; at the other end is `lease.serve`.  It becomes
+readable when there are reports to be read.  While `watched` is true it does not, unless one is urgent.  `steps(now)`
 yields the reports that have come, each of them after `state` has moved and before the next one is read, so that the
 worker's answer to it comes first.  When nothing more can come, `silent` is true: the channel is not to be waited for
 any more.  The last step is `Gone`, once the supervisor has said that the process has `ended`.  A report that
@@ -23,6 +24,7 @@ from cexec.worker.jobs.process_states import (
     OFFERED,
     RUNNING,
     SPARE,
+    STARTING,
     TAKEN,
     WAITING,
     Act,
@@ -33,8 +35,8 @@ from cexec.worker.jobs.process_states import (
     Move,
     ReportStep,
 )
+from cexec.worker.jobs.report_memory import MOST_NOTES, NoteReader
 from cexec.worker.jobs.reports import (
-    MAXIMUM_REPORT,
     Idle,
     JobFinished,
     JobRefused,
@@ -50,6 +52,10 @@ if TYPE_CHECKING:
 
     from cexec.worker.discovery.heard import Known
     from cexec.worker.discovery.offer import Offer
+    from cexec.worker.jobs.report_memory import ReportMemory
+
+
+MAXIMUM_WAKE = 16  # bytes: more than `reports.WAKE` has
 
 
 class JobProcess:
@@ -59,10 +65,10 @@ class JobProcess:
     calls the next job of the connection, from the wish for one until it is given.
     """
 
-    __slots__ = ("_channel", "_credit", "_disorder", "_ended", "_failure", "_kill", "connection", "job", "silent",
-                 "state", "ticket")  # fmt: skip
+    __slots__ = ("_channel", "_credit", "_disorder", "_ended", "_failure", "_kill", "_memory", "_notes", "_tickets",
+                 "connection", "job", "silent", "state", "ticket")  # fmt: skip
 
-    def __init__(self, channel: socket.socket, kill: Callable[[], None]) -> None:
+    def __init__(self, channel: socket.socket, memory: ReportMemory, kill: Callable[[], None]) -> None:
         """`kill` kills the process; it does not wait for the end."""
         self.state = SPARE
         self.silent = False
@@ -71,6 +77,9 @@ class JobProcess:
         self.ticket = b""
         self._credit = Credit()
         self._channel = channel
+        self._memory = memory
+        self._notes = NoteReader(memory)
+        self._tickets = int.from_bytes(os.urandom(MAC1_SIZE), "big") >> 1  # counts up from a number that no other has
         self._kill = kill
         self._ended = False  # as the supervisor has said
         self._failure = ""  # how it ended, in words; empty if it ended well
@@ -84,6 +93,25 @@ class JobProcess:
         """The connection, in every state but SPARE."""
         assert self.connection is not None
         return self.connection
+
+    @property
+    def watched(self) -> bool:
+        """True while it need not wake its worker, which looks at its reports by itself."""
+        return self._memory.watched
+
+    @watched.setter
+    def watched(self, value: bool) -> None:
+        self._memory.watched = value
+
+    @property
+    def may_start(self) -> int:
+        """Counts the jobs whose programs may start before it reads another word."""
+        return self._credit.left + (self.state in (OFFERED, TAKEN, STARTING))
+
+    @property
+    def may_go_ahead(self) -> bool:
+        """True if `go_ahead` would tell it something."""
+        return self.state in (TAKEN, STARTING, RUNNING) and self.carried.leased and self._credit.low()
 
     @property
     def ahead(self) -> int:
@@ -125,7 +153,7 @@ class JobProcess:
 
     def go_ahead(self) -> None:
         """Lets a lease that has a job offer some more without being drawn."""
-        if self.state in (TAKEN, RUNNING) and self.carried.leased and self._credit.low():
+        if self.may_go_ahead:
             self._credit.grant()
             self._say(Word.AHEAD)
 
@@ -161,11 +189,16 @@ class JobProcess:
 
     def steps(self, now: float) -> Iterator[ReportStep]:
         """Yields the reports that have come since the last call, after the moves that follow from them."""
+        count = 0
         while self.state is not GONE:
-            data = self._read()
+            data = self._notes.read()
+            count += 1
             if not data and self._ended:
                 yield self._collect()
             elif not data:
+                return
+            elif count > MOST_NOTES and not self._ended:
+                self.distrust("it sends reports without an end")
                 return
             elif not self._disorder:
                 try:
@@ -175,20 +208,14 @@ class JobProcess:
                 else:
                     yield step
 
-    def _read(self) -> bytes:
-        """The next message; empty if there is none."""
-        while not self.silent:
-            try:
-                data = self._channel.recv(MAXIMUM_REPORT)
-            except BlockingIOError:
-                return b""
-            except ConnectionResetError:
-                continue  # it has ended without reading a word of ours; what it had said before is still there
-            except OSError:
-                data = b""
-            self.silent = not data
-            return data
-        return b""
+    def woken(self) -> None:
+        """Follows the channel, which is readable: the process has reports, or has closed its end."""
+        try:
+            self.silent = not self._channel.recv(MAXIMUM_WAKE)
+        except BlockingIOError:
+            pass
+        except OSError:
+            self.silent = True  # it has ended without reading a word of ours
 
     def _receive(self, report: Report, now: float) -> ReportStep:
         """Moves as the report says; raises `ReportError`."""
@@ -233,7 +260,9 @@ class JobProcess:
             raise ReportError(f"it sent {name!r} while it was {self.state.value}")
         self.state = target
         if target is WAITING:
-            self.ticket = os.urandom(MAC1_SIZE)  # the bidder does not tell leases and announcements apart
+            self._tickets += 1
+            # The bidder does not tell leases and announcements apart.
+            self.ticket = self._tickets.to_bytes(MAC1_SIZE, "big")
             self.carried.leased = True
         elif target is ENDED:
             self.ticket = b""  # perhaps another process gets the same announcement before this one has ended
@@ -249,6 +278,7 @@ class JobProcess:
     def _say(self, word: Word) -> None:
         try:
             self._channel.send(word.value)
+            self._memory.words = (self._memory.words + 1) & 0xFFFFFFFF
         except OSError:
             pass  # it has gone, or is not listening: its end of the socket will tell
 
@@ -256,7 +286,7 @@ class JobProcess:
         """The last step."""
         before, self.state = self.state, GONE
         # A lease that dies between two jobs takes no job along, and so leaves nothing to explain.
-        untold = before in (TAKEN, RUNNING) or (before is OFFERED and not self.carried.taken)
+        untold = before in (TAKEN, STARTING, RUNNING) or (before is OFFERED and not self.carried.taken)
         reason = self._failure if untold else ""
         if self._disorder:
             reason = f"the job's process was ended: {self._disorder}"

@@ -72,7 +72,7 @@ class JobTree:
 
     def reap(self) -> None:
         """Collects what has ended; raises `LocalError` if the program's status is lost."""
-        while True:
+        while not (self.alone and self.pid):  # once there is no child, there is no descendant that could become one
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
             except ChildProcessError:
@@ -105,4 +105,6 @@ class JobTree:
 
     def finish(self) -> None:
         """Ends and reaps what is left, and waits for that."""
+        if self.alone and self.pid:
+            return
         process_tree.end_tree(self.pid, GRACE, wrapper=self._wrapper, groups=self.groups)

@@ -21,13 +21,24 @@ from cexec.worker.jobs.process_states import (
     DISMISSED,
     OFFERED,
     SPARE,
+    STARTING,
     WAITING,
     CarriedConnection,
     CurrentJob,
     Gone,
     ReportStep,
 )
-from cexec.worker.jobs.reports import Broken, Free, Idle, JobFinished, JobRefused, Over, ProgramStarted, Taken
+from cexec.worker.jobs.reports import (
+    JOBS_AHEAD,
+    Broken,
+    Free,
+    Idle,
+    JobFinished,
+    JobRefused,
+    Over,
+    ProgramStarted,
+    Taken,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -78,7 +89,8 @@ class Jobs:
         self._leases: dict[bytes, JobProcess] = {}  # by ticket, the longest waiting first
         self._lingering = LingeringProcesses()
         self._untold: list[EndedJob] = []
-        self._look_again = 0.0  # when those that go ahead are heard
+        self._watched: dict[JobProcess, int] = {}  # how many looks at them in a row have found nothing
+        self._look_again = 0.0  # when their reports are read
         self._alerted = False  # there is an alert about a job that was lost
         self._stopping = False
 
@@ -90,19 +102,14 @@ class Jobs:
         """Counts the processes that have a job, or something that is left of one."""
         return sum(process.state in BUSY for process in (*self._processes.values(), *self._ending))
 
-    def filenos(self, now: float) -> Iterable[int]:
-        """The descriptors to wait for.
-
-        Leases that go ahead are among them only now and then, because a look costs as much as several reports do.
-        """
+    def filenos(self) -> Iterable[int]:
+        """The descriptors to wait for."""
         supervisor = () if self._supervisor.lost else (self._supervisor.fileno(),)
-        if now >= self._look_again:
-            return (*supervisor, *self._processes)
-        return (*supervisor, *(fd for fd, process in self._processes.items() if not process.ahead))
+        return (*supervisor, *self._processes)
 
-    def next_timeout(self, now: float) -> float | None:
-        """When there is more to wait for."""
-        return self._look_again if now < self._look_again else None
+    def next_timeout(self) -> float | None:
+        """When to look at the reports of leases that go ahead and wake nobody."""
+        return self._look_again if self._watched else None
 
     def prepare(self) -> None:
         """Has a process started before the first connection comes, which then takes no longer than later ones do."""
@@ -113,6 +120,7 @@ class Jobs:
 
     def start(self, offer: Offer, known: Known, now: float) -> None:
         """Gives a connection for which a slot is reserved to a process, which says CONFIRM and waits for GO."""
+        self._expect(known.application, 1)
         try:
             process = self._give(offer, known)
         except OSError as error:
@@ -147,17 +155,43 @@ class Jobs:
         """Reads what the processes have to say."""
         for fd in ready.intersection(self._processes):
             process = self._processes[fd]
-            if process.ahead:
-                self._look_again = now + READ_TOGETHER
-            for step in process.steps(now):
-                self._follow(process, step, now)
+            process.woken()
+            self._read(process, now)
             if process.silent:
-                del self._processes[fd]
+                self._processes.pop(fd, None)
                 self._ending.add(process)
+        if self._watched and now >= self._look_again:
+            self._look_again = now + READ_TOGETHER
+            for process in list(self._watched):
+                if not self._read(process, now):
+                    self._rest(process)
         if self._supervisor.fileno() in ready:
             for process in self._supervisor.hear():
                 for step in process.steps(now):
                     self._follow(process, step, now)
+
+    def _read(self, process: JobProcess, now: float) -> bool:
+        """Follows the reports of a process; returns True if there were any."""
+        news = False
+        for step in process.steps(now):
+            news = True
+            self._follow(process, step, now)
+        if news and process.ahead and process.fileno() in self._processes:
+            if not self._watched:
+                self._look_again = now + READ_TOGETHER
+            self._watched[process] = 0
+            process.watched = True
+        return news
+
+    def _rest(self, process: JobProcess) -> None:
+        """Ends the watch on a process that has nothing to say, which has to wake us from now on.
+
+        One more look follows: it may have noted something while it was still told that we watch.
+        """
+        self._watched[process] += 1
+        process.watched = False
+        if self._watched[process] > 1:
+            del self._watched[process]
 
     def arrange(self) -> None:
         """Lets leases go on without a word while nobody waits for a slot, because there is nothing to draw then."""
@@ -165,8 +199,16 @@ class Jobs:
         for process in self._processes.values():
             if contended:
                 process.ask()
-            elif not self._stopping:
+            elif not self._stopping and process.may_go_ahead:
+                self._expect(process.carried.application, JOBS_AHEAD)
                 process.go_ahead()
+        for application in range(len(self._alerts)):
+            self._expect(application, 0)
+
+    def _expect(self, application: int, more: int) -> None:
+        """Notes how many jobs of an application may start without another word of ours, and soon so many `more`."""
+        given = (one for one in self._processes.values() if one.connection and one.carried.application == application)
+        self._alerts[application].expect(more + sum(process.may_start for process in given))
 
     def tell(self, now: float) -> bool:
         """Tells log and loggers of the jobs that have finished; last, because clients wait for the slots.
@@ -240,6 +282,7 @@ class Jobs:
     def offer(self, identity: bytes, now: float) -> None:
         """Follows the lottery, which has drawn this ticket."""
         if self._bidder.reserved(identity, now):
+            self._expect(self._leases[identity].carried.application, 1)
             self._leases[identity].offer()
         else:
             self._bidder.withdrawn(identity, now)
@@ -359,6 +402,7 @@ class Jobs:
             self._log.event("broken", **(step.connection.fields if step.connection else {}), reason=report.reason)
         self._processes.pop(process.fileno(), None)
         self._ending.discard(process)
+        self._watched.pop(process, None)
         self._lingering.drop(process)
         if process in self._spare:
             self._spare.remove(process)
@@ -374,7 +418,9 @@ class Jobs:
         if job is None or step.connection is None:
             return
         self._bidder.finished(job.identity, Outcome.BROKEN, now - job.taken_at, now)
+        sender = self._alerts[step.connection.application]
+        if step.before is STARTING:
+            job.program_started(sender.started(job.told))  # it may have run, and nobody can know any more
         if job.alert is not None:
-            sender = self._alerts[step.connection.application]
             sender.ended(job.alert, now, status=None, duration=now - job.taken_at)
             self._alerted = True

@@ -24,29 +24,29 @@ from cexec.system.process.orphans import MARK, Record
 from cexec.worker.jobs.assignment import receive
 from cexec.worker.jobs.carrier import Carrier
 from cexec.worker.jobs.job import HELD_BACK, Job, NextJob, Order
-from cexec.worker.jobs.reports import Broken, Free, Idle, Over, Taken, encode
+from cexec.worker.jobs.reports import Broken, Free, Idle, Over, Taken
 
 if TYPE_CHECKING:
-    import socket
     from collections.abc import Callable, Mapping
 
     from cexec.protocol.connection.frames import Go
     from cexec.system.process.job_group import JobGroup
     from cexec.worker.jobs.program import Program
+    from cexec.worker.jobs.worker_link import WorkerLink
 
     Environment: TypeAlias = Callable[[Go], Mapping[bytes, bytes]]  # what belongs to one job only
 
 
-def serve(program: Program, parent: socket.socket, group: JobGroup | None = None) -> None:
+def serve(program: Program, parent: WorkerLink, group: JobGroup | None = None) -> None:
     """Carries one connection after the other.  `group`: the control group in which this process lives alone."""
     process.adopt_orphans()
     while (free := _carry(program, parent, group)) is not None:
-        parent.send(encode(free))
+        parent.tell(free)
 
 
-def _carry(program: Program, parent: socket.socket, group: JobGroup | None) -> Free | None:
+def _carry(program: Program, parent: WorkerLink, group: JobGroup | None) -> Free | None:
     """Carries one; returns None if there may be no other.  It is a function, so that keys and buffers go with it."""
-    given = receive(parent)
+    given = receive(parent.channel)
     if given is None:
         return None
     connection, assignment = given
@@ -59,7 +59,7 @@ def _carry(program: Program, parent: socket.socket, group: JobGroup | None) -> F
 
 
 def run_jobs(
-    pump: Pump, program: Program, environment: Environment, parent: socket.socket, group: JobGroup | None = None
+    pump: Pump, program: Program, environment: Environment, parent: WorkerLink, group: JobGroup | None = None
 ) -> Free | None:
     """Offers to run a job on a new connection; runs it, and those that follow.
 
@@ -72,7 +72,7 @@ def run_jobs(
         while go is not None:
             extra = environment(go)
             # At once: a program that kills us may do so before it is told that it has started.
-            carrier.tell(Taken(bytes.fromhex(extra[b"CEXEC_JOB"].decode()), int(extra[b"CEXEC_ATTEMPT"])))
+            carrier.tell(Taken(bytes.fromhex(extra[b"CEXEC_JOB"].decode()), int(extra[b"CEXEC_ATTEMPT"])), quiet=True)
             record = _marked(record, program, extra, group)
             go = _run_job(carrier, Job(carrier, Order(go, program, extra), record))
     finally:

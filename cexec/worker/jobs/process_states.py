@@ -22,6 +22,7 @@ from cexec.worker.jobs.reports import (
     Over,
     ProgramStarted,
     Report,
+    Starting,
     Taken,
     Word,
 )
@@ -40,7 +41,8 @@ class State(enum.Enum):
 
     SPARE = "without a connection"
     OFFERED = "offering itself"  # a slot is reserved; CONFIRM has been said, or will be
-    TAKEN = "starting a job"  # the client has given it; the slot is busy
+    TAKEN = "preparing a job"  # the client has given it; the slot is busy
+    STARTING = "starting a job"  # its program may run
     RUNNING = "running a job"
     ENDED = "ending"  # the last job has ended, and perhaps something of it is still being ended
     WAITING = "waiting for a slot"  # the lease takes part in the lottery
@@ -60,7 +62,8 @@ Move: TypeAlias = "type[Report] | Word | Act"
 TRANSITIONS: dict[State, dict[Move, State]] = {
     State.SPARE: {Act.GIVE: State.OFFERED},
     State.OFFERED: {Taken: State.TAKEN, Over: State.ENDED, Word.LAST: State.OFFERED},
-    State.TAKEN: {ProgramStarted: State.RUNNING, JobRefused: State.ENDED, Broken: State.BROKEN, Word.LAST: State.TAKEN},
+    State.TAKEN: {Starting: State.STARTING, JobRefused: State.ENDED, Broken: State.BROKEN, Word.LAST: State.TAKEN},
+    State.STARTING: {ProgramStarted: State.RUNNING, JobRefused: State.ENDED, Word.LAST: State.STARTING},
     State.RUNNING: {JobFinished: State.ENDED, Broken: State.BROKEN, Word.LAST: State.RUNNING},
     State.ENDED: {Idle: State.WAITING, Free: State.SPARE, Word.LAST: State.ENDED},
     State.WAITING: {Word.OFFER: State.OFFERED, Word.LAST: State.DISMISSED, Over: State.ENDED},
@@ -71,9 +74,9 @@ TRANSITIONS: dict[State, dict[Move, State]] = {
 # A member's hash is a call of Python's, and until 3.12 its look-up in the class is one, too: too slow for the loop.
 for _state, _moves in TRANSITIONS.items():
     _state.moves = _moves
-SPARE, OFFERED, TAKEN, RUNNING, ENDED, WAITING, DISMISSED, BROKEN, GONE = State
+SPARE, OFFERED, TAKEN, STARTING, RUNNING, ENDED, WAITING, DISMISSED, BROKEN, GONE = State
 
-BUSY = (TAKEN, RUNNING, ENDED, BROKEN)  # there is a job, or something is left of one
+BUSY = (TAKEN, STARTING, RUNNING, ENDED, BROKEN)  # there is a job, or something is left of one
 
 
 @dataclass(slots=True)

@@ -76,14 +76,21 @@ class PipeSink(Sink):
 
     def unread(self) -> int:
         """Returns the number of bytes that the program has not read; to be called once, after its end."""
+        if not self.count:
+            return 0  # nothing was ever in it: most jobs have no input
         left = unread(self._rest if self.fd < 0 else self.fd)
         if self._rest >= 0:
             os.close(self._rest)
             self._rest = -1
         return left
 
+    def write(self, view: memoryview) -> int:
+        if not self.count:
+            os.set_blocking(self.fd, False)
+        return super().write(view)
+
     def close(self) -> None:
-        if self.fd >= 0:
+        if self.fd >= 0 and self.count:
             try:  # another reader, so that the pipe stays; we do not read
                 self._rest = os.open(f"/proc/self/fd/{self.fd}", os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             except OSError:
@@ -155,6 +162,17 @@ class OutputSource(Source):
         super().__init__(fd)
         self._stream = stream
         self._abandoned = abandoned
+        self._waits = True  # a read would wait for bytes
+
+    def read_into(self, view: memoryview) -> int | None:
+        if self._waits:  # only now: many programs write nothing
+            self._waits = False
+            os.set_blocking(self.fd, False)
+        return super().read_into(view)
+
+    @property
+    def ends_with_hangup(self) -> bool:
+        return True
 
     def abandon(self) -> None:
         self._abandoned.add(self._stream, self)
@@ -165,6 +183,7 @@ class PairSource(OutputSource):
 
     def __init__(self, pair: Pair, stream: int, abandoned: AbandonedOutputs) -> None:
         super().__init__(pair.fd, stream, abandoned)
+        self._waits = False  # the other half has seen to that
         self._shared = True
         self._pair = pair
 
@@ -173,6 +192,10 @@ class PairSource(OutputSource):
             return super().read_into(view)
         except ConnectionResetError:
             return 0  # the program has closed its end with bytes unread; everything that it wrote has come before
+
+    @property
+    def ends_with_hangup(self) -> bool:
+        return False  # there may be bytes as well
 
     @property
     def hung_up(self) -> bool:
@@ -251,7 +274,6 @@ def close_ends(ends: Mapping[int, int]) -> None:
 def _open_pipe(pump: Pump, stream: Stream, abandoned: AbandonedOutputs) -> int:
     reading, writing = own_pipe()
     ours, theirs = (writing, reading) if stream.directions == READS else (reading, writing)
-    os.set_blocking(ours, False)
     if stream.directions == READS:
         pump.sinks[stream.number] = PipeSink(ours)
     else:

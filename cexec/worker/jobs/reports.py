@@ -1,28 +1,29 @@
 """The messages between a worker and a process that carries its jobs: reports upwards, words downwards.
 
 Contract: `encode(report)` returns at most MAXIMUM_REPORT bytes, whatever texts the report has.  `decode(data)` accepts
-exactly the fields that a report of that name has, each with its type and in its range, and raises `ReportError` for
-everything else: a process may be damaged by the program that it runs.  A report is one JSON array of its name and its
-fields, and one message of a SOCK_SEQPACKET socketpair.  A short job has three of them, so they are read without loops
-over names.
+exactly the fields that a report of that kind has, each in its range, and raises `ReportError` for everything else: a
+process may be damaged by the program that it runs.  A report is the number of its kind, its fields in the order of the
+class, and its text, if it has one, as the rest.  It is written into the memory of `report_memory`.  The words are
+messages of a SOCK_SEQPACKET socketpair.
 """
 
 from __future__ import annotations
 
 import enum
-import json
-from dataclasses import dataclass, fields
-from typing import Any, ClassVar, TypeAlias
+import struct
+from dataclasses import dataclass
+from typing import ClassVar, TypeAlias, TypeVar
 
 from cexec.protocol.base.limits import IDENTITY_SIZE
 
-MAXIMUM_REPORT = 4096  # bytes (ours) of one message: small enough for every socket's buffer; longer texts are cut
+MAXIMUM_REPORT = 2048  # bytes (ours) of one report; longer texts are cut
+WAKE = b"!"  # the only message of a process to its worker: there are reports to be read
 JOBS_AHEAD = 16  # (ours) jobs that one AHEAD allows: the worker reads together what it is told of them
-LARGEST_ATTEMPT = 0xFFFF  # (protocol) GO and alerts have 16 bits for it
-LARGEST_STATUS = 0xFF  # (protocol) EXIT and alerts have 8 bits for it
 LARGEST_PID = 1 << 22  # PID_MAX_LIMIT of Linux
-LARGEST_COUNT = (1 << 64) - 1  # (protocol) alerts have 64 bits for a number of bytes
 LONGEST_TIME = 1e9  # seconds (ours), 31 years: more is no time that a job took
+
+
+_Number = TypeVar("_Number", int, float)
 
 
 class ReportError(Exception):
@@ -48,6 +49,13 @@ class Taken:
     name: ClassVar = "taken"
     job_id: bytes
     attempt: int
+
+
+@dataclass(slots=True)
+class Starting:
+    """The program is about to be started: from here on it may run, although nobody has told so yet."""
+
+    name: ClassVar = "starting"
 
 
 @dataclass(slots=True)
@@ -122,65 +130,96 @@ class Free:
     released: bool = False
 
 
-Report: TypeAlias = Taken | ProgramStarted | JobRefused | JobFinished | Broken | Idle | Over | Free
+Report: TypeAlias = Taken | Starting | ProgramStarted | JobRefused | JobFinished | Broken | Idle | Over | Free
 
-REPORTS: tuple[type[Report], ...] = (Taken, ProgramStarted, JobRefused, JobFinished, Broken, Idle, Over, Free)
-_BY_NAME: dict[str, type[Report]] = {kind.name: kind for kind in REPORTS}
-_NAMES = {kind: [field.name for field in fields(kind)] for kind in REPORTS}
-_JSON = {"int": int, "float": float, "str": str, "bool": bool, "bytes": str}  # the type that a field has in JSON
-_TYPES = {kind: [_JSON[str(field.type)] for field in fields(kind)] for kind in REPORTS}
-_LARGEST: dict[str, float] = {
-    "attempt": LARGEST_ATTEMPT,
-    "status": LARGEST_STATUS,
-    "pid": LARGEST_PID,
-    "sent": LARGEST_COUNT,
-    "received": LARGEST_COUNT,
-    "cpu": LONGEST_TIME,
-    "duration": LONGEST_TIME,
-}
-_BOUNDS = {
-    kind: [(index, _LARGEST[name]) for index, name in enumerate(names) if name in _LARGEST]
-    for kind, names in _NAMES.items()
-}
+REPORTS: tuple[type[Report], ...] = (
+    Taken, Starting, ProgramStarted, JobRefused, JobFinished, Broken, Idle, Over, Free,
+)  # fmt: skip
+_TAKEN, _STARTING, _STARTED, _REFUSED, _FINISHED, _BROKEN, _IDLE, _OVER, _FREE = range(1, len(REPORTS) + 1)
+# The number of the kind and the fields, without texts.  Bits and numbers that no alert can carry cannot be written.
+_TAKEN_FORM = struct.Struct(f"<B{IDENTITY_SIZE}sH")
+_STARTED_FORM = struct.Struct("<BI")
+_FINISHED_FORM = struct.Struct("<BBQQddBB")
+_FLAG_FORM = struct.Struct("<BB")
 
 
 def encode(report: Report) -> bytes:
-    """Returns the message.  JSON makes six bytes of a control character, and peers choose what the texts say."""
-    values: list[Any] = [report.name, *[getattr(report, name) for name in _NAMES[type(report)]]]
+    """Returns the bytes of a report; its text is cut if it is too long."""
     if isinstance(report, Taken):
-        values[1] = report.job_id.hex()
-    data = json.dumps(values).encode()
-    while len(data) > MAXIMUM_REPORT:
-        longest = max(range(len(values)), key=lambda index: len(values[index]) if type(values[index]) is str else 0)
-        values[longest] = values[longest][: len(values[longest]) // 2]  # the reason: no other text is long
-        data = json.dumps(values).encode()
-    return data
+        return _TAKEN_FORM.pack(_TAKEN, report.job_id, report.attempt)
+    if isinstance(report, ProgramStarted):
+        return _STARTED_FORM.pack(_STARTED, report.pid)
+    if isinstance(report, JobFinished):
+        front = _FINISHED_FORM.pack(
+            _FINISHED, report.status, report.sent, report.received, report.cpu, report.duration, report.idle,
+            report.ahead,
+        )  # fmt: skip
+        return front + _text(report.reason, len(front))
+    if isinstance(report, JobRefused):
+        return _FLAG_FORM.pack(_REFUSED, report.everywhere) + _text(report.reason, _FLAG_FORM.size)
+    if isinstance(report, Broken):
+        return bytes([_BROKEN]) + _text(report.reason, 1)
+    if isinstance(report, Over):
+        return _FLAG_FORM.pack(_OVER, report.released) + _text(report.reason, _FLAG_FORM.size)
+    if isinstance(report, Free):
+        return _FLAG_FORM.pack(_FREE, report.released)
+    return bytes([_IDLE if isinstance(report, Idle) else _STARTING])
+
+
+def _text(text: str, size: int) -> bytes:
+    """Returns a text that fits behind `size` bytes."""
+    return text.encode("utf-8", "replace")[: MAXIMUM_REPORT - size].decode("utf-8", "ignore").encode()
 
 
 def decode(data: bytes) -> Report:
-    """Returns the report in a message; raises `ReportError` if there is none."""
+    """Returns the report that the bytes are; raises `ReportError` if they are none."""
+    kind = data[0] if 0 < len(data) <= MAXIMUM_REPORT else 0
     try:
-        values = json.loads(data.decode())
-    except (ValueError, RecursionError):
-        raise ReportError("it sent a report that cannot be read") from None
-    name = values.pop(0) if type(values) is list and values else None
-    kind = _BY_NAME.get(name) if type(name) is str else None
-    if kind is None or len(values) != len(_TYPES[kind]):
-        raise ReportError("it sent an unknown report")
-    if list(map(type, values)) != _TYPES[kind]:  # not isinstance: True is an int
-        raise ReportError("it sent a report with an impossible value")
-    for index, largest in _BOUNDS[kind]:
-        if not 0 <= values[index] <= largest:  # so written, NaN is refused, too
-            raise ReportError("it sent a report with an impossible number")
-    if kind is Taken:
-        values[0] = _job_id(values[0])
-    report: Report = kind(*values)
-    if isinstance(report, JobFinished) and report.ahead and not report.idle:
+        if kind == _TAKEN:
+            return Taken(*_TAKEN_FORM.unpack(data)[1:])
+        if kind == _STARTED:
+            return ProgramStarted(_bounded(_STARTED_FORM.unpack(data)[1], LARGEST_PID))
+        if kind == _FINISHED:
+            return _finished(data)
+        if kind == _BROKEN:
+            return Broken(data[1:].decode())
+        if kind in (_STARTING, _IDLE) and len(data) == 1:
+            return Starting() if kind == _STARTING else Idle()
+        if kind in (_REFUSED, _OVER, _FREE):
+            flag, text = _flag(data[1]), data[_FLAG_FORM.size :].decode()
+            if kind == _REFUSED:
+                return JobRefused(text, everywhere=flag)
+            if kind == _OVER:
+                return Over(text, released=flag)
+            if not text:
+                return Free(released=flag)
+    except (struct.error, IndexError, UnicodeDecodeError):
+        raise ReportError("it sent a report with an impossible value") from None
+    raise ReportError("it sent an unknown report")
+
+
+def _finished(data: bytes) -> JobFinished:
+    _, status, sent, received, cpu, duration, idle, ahead = _FINISHED_FORM.unpack_from(data)
+    report = JobFinished(
+        status=status,
+        sent=sent,
+        received=received,
+        cpu=_bounded(cpu, LONGEST_TIME),
+        reason=data[_FINISHED_FORM.size :].decode(),
+        duration=_bounded(duration, LONGEST_TIME),
+        idle=_flag(idle),
+        ahead=_flag(ahead),
+    )
+    if report.ahead and not report.idle:
         raise ReportError("it sent a report that contradicts itself")
     return report
 
 
-def _job_id(digits: str) -> bytes:
-    if len(digits) != 2 * IDENTITY_SIZE or not set(digits) <= set("0123456789abcdef"):
-        raise ReportError("it sent a report with an impossible job id")
-    return bytes.fromhex(digits)
+def _bounded(value: _Number, largest: float) -> _Number:
+    if not 0 <= value <= largest:  # so written, NaN is refused, too
+        raise ReportError("it sent a report with an impossible number")
+    return value
+
+
+def _flag(value: int) -> bool:
+    return bool(_bounded(value, 1))

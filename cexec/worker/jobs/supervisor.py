@@ -1,11 +1,11 @@
 """The supervisor: the process of a worker that forks the job processes, and ends what a dead one leaves.
 
-Contract: `run(program, control)` is called in a child that was forked before the worker had read its key, so neither
-it nor a job process ever has the worker's secrets or the authority's.  It starts a job process for each FORK, whose
-message carries that process's end of a socketpair, and reports ENDED once the process and all processes that it left
-have ended, but LAG seconds after its death at the latest.  It kills a job process that somebody has stopped.  It
-returns when the worker is gone or wants no more, and everything has ended.  It never waits for one thing alone:
-directories are removed by a child of its own.
+Contract: `run(program, control)` is called in a child that was forked before the worker had read its key, so neither it
+nor a job process ever has the worker's secrets or the authority's.  It starts a job process for each FORK, whose
+message carries that process's end of a socketpair and the memory for its reports, and reports ENDED once the process
+and all processes that it left have ended, but LAG seconds after its death at the latest.  It kills a job process that
+somebody has stopped.  It returns when the worker is gone or wants no more, and everything has ended.  It never waits
+for one thing alone: directories are removed by a child of its own.
 
 Every job process is known from the moment of its fork, because nothing else happens in between, and the supervisor has
 no other child but the one that sweeps.  So whatever else becomes its child is a stray, see `system.process.strays`.
@@ -28,11 +28,13 @@ from cexec.system.process import orphans, process, process_tree
 from cexec.system.process.job_group import JobGroup
 from cexec.system.process.strays import Strays
 from cexec.worker.jobs.lease import serve
+from cexec.worker.jobs.report_memory import ReportMemory
+from cexec.worker.jobs.worker_link import WorkerLink
 
 if TYPE_CHECKING:
     from cexec.worker.jobs.program import Program
 
-FORK, KILL, END = b"fork", b"kill", b"end"  # the worker's words: FORK NUMBER with a descriptor, KILL NUMBER, END
+FORK, KILL, END = b"fork", b"kill", b"end"  # the worker's words: FORK NUMBER with two descriptors, KILL NUMBER, END
 ENDED, FAILED = b"ended", b"failed"  # the supervisor's: ENDED NUMBER STATUS, FAILED NUMBER ERRNO
 MAXIMUM_WORD = 64  # bytes of one of them
 FIRST_OWN_DESCRIPTOR = 3  # behind the standard ones
@@ -123,22 +125,23 @@ class Supervisor:
 
     def _hear(self, now: float) -> None:
         try:
-            data, fds, _, _ = socket.recv_fds(self._control, MAXIMUM_WORD, 1)
+            data, fds, _, _ = socket.recv_fds(self._control, MAXIMUM_WORD, 2)
         except OSError:
             data, fds = b"", []
         word, *number = data.split() or [b""]
         if not word:
             self._serving, self._kill_at, self._leave_at = False, now + PATIENCE, now + 2 * PATIENCE
-        elif word == FORK and fds:
-            self._fork(int(number[0]), fds[0])
+        elif word == FORK and len(fds) == 2:
+            self._fork(int(number[0]), *fds)
         elif word == KILL:
             self._kill_running(int(number[0]))
         elif word == END:
             self._kill_at = min(self._kill_at, now + PATIENCE)
 
-    def _fork(self, number: int, fd: int) -> None:
+    def _fork(self, number: int, fd: int, memory: int) -> None:
         channel = socket.socket(fileno=fd)
         channel.set_inheritable(False)
+        os.set_inheritable(memory, False)
         group = JobGroup.create(f"{os.getpid()}-{number}")
         try:
             pid = os.fork()
@@ -148,9 +151,10 @@ class Supervisor:
             self._say(FAILED, number, error.errno or 0)
         else:
             if pid == 0:
-                _become_job_process(self._program, channel, group)
+                _become_job_process(self._program, channel, memory, group)
             self._running[pid] = Child(number, group)
         channel.close()
+        os.close(memory)
 
     def _kill_running(self, number: int | None = None) -> None:
         """All of them, if there is no number.  They are not reaped yet, so the process ids are still theirs."""
@@ -239,16 +243,22 @@ class Sweeper:
                 self.start()
 
 
-def _become_job_process(program: Program, channel: socket.socket, group: JobGroup | None) -> None:
-    """The forked child: it keeps its end of the socketpair, and nothing else of its parent's.  Never returns."""
+def _become_job_process(program: Program, channel: socket.socket, memory: int, group: JobGroup | None) -> None:
+    """The forked child: it keeps its end of the socketpair and the memory, and nothing else.  Never returns."""
     status = CRASHED
     try:
         process.become_ordinary()
         detach()
         signal_state.set_at_start()
-        os.closerange(FIRST_OWN_DESCRIPTOR, channel.fileno())
-        os.closerange(channel.fileno() + 1, HIGHEST_DESCRIPTOR)
-        serve(program, channel, group if group is not None and group.join() else None)
+        low, high = sorted((channel.fileno(), memory))
+        os.closerange(FIRST_OWN_DESCRIPTOR, low)
+        os.closerange(low + 1, high)
+        os.closerange(high + 1, HIGHEST_DESCRIPTOR)
+        serve(
+            program,
+            WorkerLink(channel, ReportMemory.attach(memory)),
+            group if group is not None and group.join() else None,
+        )
         status = 0
     except BaseException:
         traceback.print_exc(file=sys.stderr)

@@ -21,6 +21,7 @@ from cexec.system.io.wakeup import wait_readable
 from cexec.system.process import helpers, job_group
 from cexec.worker.jobs import supervisor
 from cexec.worker.jobs.job_process import JobProcess
+from cexec.worker.jobs.report_memory import ReportMemory
 from cexec.worker.jobs.supervisor import CRASHED, END, FAILED, FORK, KILL, MAXIMUM_WORD, PATIENCE
 
 if TYPE_CHECKING:
@@ -63,18 +64,20 @@ class SupervisorLink:
 
     def start(self) -> JobProcess:
         """Raises `OSError` if the supervisor has gone, or takes no more at the moment."""
+        memory = ReportMemory.create()
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         try:
             self._number += 1
             number = self._number
-            socket.send_fds(self._control, [b"%s %d" % (FORK, number)], [theirs.fileno()])
+            socket.send_fds(self._control, [b"%s %d" % (FORK, number)], [theirs.fileno(), memory.fd])
         except OSError:
             ours.close()
             raise
         finally:
             theirs.close()
+            memory.close_fd()
         ours.setblocking(False)
-        self._processes[number] = JobProcess(ours, lambda: self._kill(number))
+        self._processes[number] = JobProcess(ours, memory, lambda: self._kill(number))
         return self._processes[number]
 
     def _kill(self, number: int) -> None:

@@ -95,7 +95,7 @@ def test_it_fits_the_terminal(terminal: Terminal) -> None:
 def test_a_hostile_name_does_nothing_to_the_terminal(terminal: Terminal) -> None:
     progress = Progress("\x1b[2Jw\r\n", 0.0, fd=terminal.fd)
     progress.update(1, 1, 1.0)
-    assert terminal.text().startswith(ERASE + b"?[2Jw??  up")
+    assert terminal.text().startswith(ERASE + b"\\x1b[2Jw\\r\\n  up")
 
 
 def test_without_a_terminal_nothing_is_written() -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from cexec.client.search.candidate import Winner
 from cexec.client.search.messages import Notices
-from cexec.client.search.search import UNTRIED, Choice, OneJob, Search
+from cexec.client.search.reception import PATIENCE, UNTRIED
+from cexec.client.search.search import Choice, OneJob, Search
 from cexec.errors import CexecError, LocalError, NoWorkerError
 from cexec.net import interfaces
 from cexec.protocol.base.certificate import ROLE_WORKER, Certificate, Identity
@@ -20,8 +21,10 @@ from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import Go
 from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.announcement import Claim, SealedAnnouncement
-from cexec.protocol.datagrams.hello import QUEUED, REFUSED, UNREACHABLE, Hello, encode_answer, seal_hello
-from cexec.protocol.decisions.race import Race
+from cexec.protocol.datagrams.hello import PROVE, QUEUED, REFUSED, UNREACHABLE, Hello, encode_answer, seal_hello
+from cexec.protocol.datagrams.proof import decode_proofs
+from cexec.protocol.datagrams.requirements import PROOF
+from cexec.protocol.decisions.race import RENEW_AFTER, Race
 from tests.client.search.callers import Caller
 from tests.protocol.wires import APPLICATION, hello_of, job
 
@@ -58,8 +61,14 @@ class FakeAnnouncer:
     def filenos(self) -> list[int]:
         return []
 
+    def send_parting(self, data: bytes) -> None:
+        self.sent.append(data)
+
     def browse(self) -> None:
         self.browses += 1
+
+    def answered(self, host: str) -> None:
+        pass
 
 
 class FakeListener:
@@ -491,3 +500,111 @@ def test_after_the_end_nobody_can_connect_or_answer(setting: Setting) -> None:
     assert setting.search.filenos(setting.now)[:-1] == []
     with pytest.raises(ValueError, match="erased"):
         setting.sealed.handshake()
+
+
+# proofs, renewals, crowds
+
+
+def proofs_sent(setting: Setting) -> list[tuple[bytes, list[bytes]]]:
+    """The proofs that were returned, with the announcement that they are about."""
+    parsed = [datagram.parse(data, [APPLICATION.client.mac1_key]) for data in setting.announcer.sent]
+    return [decode_proofs(one.inner) for one in parsed if one is not None and one.kind == datagram.PROOF]
+
+
+@pytest.mark.parametrize("purpose", [PROVE, QUEUED, UNREACHABLE])
+def test_a_proof_that_a_worker_asks_for_is_returned_to_the_group_at_once(setting: Setting, purpose: int) -> None:
+    setting.answer(purpose, attributes={PROOF: "0f" * 16})
+    setting.step()
+    assert proofs_sent(setting) == [(setting.sealed.mac1, [b"\x0f" * 16])]
+    setting.wait(3.0)
+    assert proofs_sent(setting) == [(setting.sealed.mac1, [b"\x0f" * 16])] * 3
+
+
+def test_a_worker_that_believes_a_proof_is_not_sent_it_again(setting: Setting) -> None:
+    setting.answer(QUEUED, attributes={PROOF: "0f" * 16})
+    setting.step()
+    setting.answer(QUEUED)
+    setting.step()
+    setting.wait(3.0)
+    assert len(proofs_sent(setting)) == 1
+
+
+@pytest.mark.parametrize("proof", ["", "0f" * 15, "0f" * 17, "no digits", "\N{SNOWMAN}"])
+def test_what_is_no_proof_is_ignored(setting: Setting, proof: str) -> None:
+    setting.answer(PROVE, attributes={PROOF: proof})
+    setting.step()
+    setting.wait(3.0)
+    assert proofs_sent(setting) == []
+
+
+def test_a_worker_that_asks_for_a_proof_keeps_no_client_waiting(setting: Setting) -> None:
+    setting.wait(1.0)
+    setting.answer(PROVE, attributes={PROOF: "0f" * 16})
+    setting.step()
+    with pytest.raises(NoWorkerError, match="answered in 10 s"):
+        setting.wait(ACCEPT_TIMEOUT)
+    assert setting.now <= START + ACCEPT_TIMEOUT + 0.1
+
+
+def announced(setting: Setting) -> list[bytes]:
+    """The different announcements that were sent, by mac1."""
+    parsed = [datagram.parse(data, [APPLICATION.client.mac1_key]) for data in setting.announcer.sent]
+    return list(dict.fromkeys(one.mac1 for one in parsed if one is not None and one.kind == datagram.ANNOUNCEMENT))
+
+
+def test_a_client_that_knows_of_no_worker_announces_anew_and_still_takes_the_worker_of_the_first_one(
+    setting: Setting,
+) -> None:
+    setting.wait(RENEW_AFTER - 0.5)
+    assert len(announced(setting)) == 1
+    setting.wait(4.0)
+    assert len(announced(setting)) == 2
+    proved(setting, INSTANCES[0]).confirm()  # which has heard the first one only
+    assert setting.step() is not None
+    setting.search.tell_others()
+    claims = [one for one in setting.kinds() if one == datagram.CLAIM]
+    assert len(claims) == 2
+
+
+def test_a_client_that_is_queued_does_not_announce_anew(setting: Setting) -> None:
+    setting.answer(QUEUED)
+    setting.step()
+    setting.wait(QUEUED_LIFETIME - 1.0)
+    assert len(announced(setting)) == 1
+    setting.wait(5.0)
+    assert len(announced(setting)) == 2
+
+
+def test_a_second_connection_of_a_worker_is_dropped(setting: Setting) -> None:
+    """Rule 3 of docs/protocol.md section 3.3: else a recorded first flight could be sent again without end."""
+    first = proved(setting, INSTANCES[0])
+    second = setting.call(INSTANCES[0]).prove()
+    setting.step()
+    setting.step()
+    assert second.hung_up
+    first.confirm()
+    winner = setting.step()
+    assert winner is not None and winner.hello.instance == INSTANCES[0]
+
+
+def test_a_worker_may_connect_again_after_its_connection_was_lost(setting: Setting) -> None:
+    first = proved(setting, INSTANCES[0])
+    first.close()
+    setting.step()
+    proved(setting, INSTANCES[0]).confirm()
+    assert setting.step() is not None
+
+
+def test_silent_connections_give_way_to_a_worker_and_the_message_tells_it(setting: Setting) -> None:
+    for _ in range(MAXIMUM_UNAUTHENTICATED + 10):
+        setting.call()
+    for _ in range(10):
+        setting.step()
+    worker = setting.call(INSTANCES[1]).prove()
+    setting.step(PATIENCE)
+    for _ in range(3):
+        setting.step()
+    worker.accept_flight().confirm()
+    assert any("without a word (most of them from 10.0.0.3) filled the listener" in text for text in setting.told)
+    winner = setting.step()
+    assert winner is not None and winner.hello.instance == INSTANCES[1]

@@ -126,6 +126,9 @@ class Recorder:
         self.asked.append(clock() - BEGIN)
         return True
 
+    def only_prints(self, group: Iterable[FinishedTask]) -> bool:
+        return False
+
     def save(self, group: Sequence[FinishedTask]) -> Saved:
         numbers = [task.ended.task.number for task in group]
         self.groups.append(numbers)
@@ -196,3 +199,65 @@ def test_what_a_broken_disk_did_not_take_is_named_and_thrown_away() -> None:
     with pytest.raises(LocalError, match="the disk is broken"):
         saved_by(recorder, 5)
     assert recorder.groups == [[1, 2, 3, 4, 5]]
+
+
+def printed_by(*tasks: FinishedTask, order: Iterable[int] | None = None, reads: bool = True) -> tuple[bytes, Saver]:
+    """Returns what is in a pipe as soon as the last task was put, and the saver after its end."""
+    reading, writing = os.pipe()
+    committer = Committer(None, [Concatenated(AppendFile(writing, "a pipe"))], Syncer())
+
+    async def play() -> tuple[bytes, Saver]:
+        saver = Saver(committer, order=order)
+        running = asyncio.create_task(saver.run())
+        await asyncio.sleep(0)  # `run` waits for tasks
+        if not reads:
+            os.close(reading)
+        for task in tasks:
+            saver.put(task)
+        found = os.read(reading, 1 << 16) if reads else b""
+        saver.close()
+        if reads:
+            await running
+        else:
+            with pytest.raises(LocalError, match="broken pipe"):
+                await running
+        return found, saver
+
+    try:
+        return asyncio.run(play())
+    finally:
+        os.close(writing)
+        if reads:
+            os.close(reading)
+
+
+def test_what_goes_to_a_pipe_is_written_when_it_is_put() -> None:
+    found, saver = printed_by(finished(1, b"one "), finished(2, b"two "))
+    assert found == b"one two " and list(saver.unsaved) == []
+
+
+def test_what_goes_to_a_pipe_waits_for_its_turn_too() -> None:
+    found, _ = printed_by(finished(2, b"two "), finished(3, b"three "), finished(1, b"one "), order=[1, 2, 3])
+    assert found == b"one two three "
+
+
+def test_nothing_is_saved_after_a_pipe_whose_reader_has_gone() -> None:
+    _, saver = printed_by(finished(1, b"one "), finished(2, b"two "), reads=False)
+    assert sorted(saver.unsaved) == [1, 2]
+
+
+def test_whoever_waits_for_room_is_woken_when_a_group_is_saved() -> None:
+    async def play() -> list[bool]:
+        committer: Any = Recorder()
+        saver = Saver(committer)
+        for number in range(1, MOST_WAITING + 1):
+            saver.put(finished(number, b""))
+        assert saver.full
+        found = [await saver.room(0.1)]
+        running = asyncio.create_task(saver.run())
+        found.append(await saver.room(10.0))
+        saver.close()
+        await running
+        return found
+
+    assert in_virtual_time(play()) == [False, True]

@@ -14,12 +14,13 @@ import pytest
 from cexec.client.aio.lease import LeaseJob
 from cexec.cmap.inputs.tasks import Task
 from cexec.cmap.results.outcome import ENDED_BY_US, TaskOutcome
+from cexec.cmap.results.saver import MOST_WAITING
 from cexec.cmap.run.coordinator import TICK, Coordinator
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.known_workers import FORGET_AFTER
 from cexec.cmap.run.lease_service import HOLD, IDLE_PATIENCE, PERMANENT_PATIENCE
 from cexec.cmap.run.observer import Counts, Observer, Running
-from cexec.cmap.run.pacing import CONTENDED_SEARCHES, MOST_SEARCHES
+from cexec.cmap.run.pacing import CONTENDED_SEARCHES, FIRST_SEARCHES
 from cexec.cmap.run.policy import Rate, TimeLimit, parse_halt, parse_placement
 from cexec.cmap.run.retry import MOST_REFUSALS, MOST_WITHDRAWALS
 from cexec.cmap.run_options import CRASH_LIMIT, Options
@@ -115,6 +116,24 @@ def test_a_lease_runs_one_task_after_another() -> None:
     assert run.took < 40 * 0.1 / 4 + TICK
 
 
+def test_when_more_tasks_end_in_one_moment_than_may_wait_for_the_disk_no_lease_is_lost() -> None:
+    slots = 2 * MOST_WAITING
+    arrived = 0
+    all_are_there = asyncio.Event()
+
+    async def together(lease: FakeLease, job: LeaseJob, go: Go) -> Exit:
+        nonlocal arrived
+        arrived += 1
+        if arrived == slots:
+            all_are_there.set()
+        await all_are_there.wait()
+        return await instantly(lease, job, go)
+
+    run = Run(Workers(together, "a", slots=slots), 2 * slots)
+    assert run() == 0
+    assert len(run.workers.leases) == slots and len(run.outcomes) == 2 * slots
+
+
 def test_no_more_leases_than_a_worker_may_run_tasks() -> None:
     run = Run(Workers(instantly, slots=8), 20, jobs=parse_placement("2"))
     assert run() == 0
@@ -126,7 +145,7 @@ def test_when_nobody_answers_the_run_ends() -> None:
     with pytest.raises(NoWorkerError, match=r"^no worker answered$"):
         run()
     assert run.took == pytest.approx(7.0, abs=0.2)
-    assert run.workers.searches == MOST_SEARCHES
+    assert run.workers.searches == FIRST_SEARCHES
 
 
 def test_when_no_worker_is_left_that_is_told_with_what_is_not_done() -> None:

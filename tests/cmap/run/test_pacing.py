@@ -2,15 +2,29 @@
 
 from __future__ import annotations
 
-from cexec.cmap.run.pacing import CONTENDED_FOR, CONTENDED_SEARCHES, MOST_SEARCHES, SEARCH_PATIENCE, Pacing
+from cexec.cmap.run.pacing import (
+    CONTENDED_FOR,
+    CONTENDED_SEARCHES,
+    FIRST_SEARCHES,
+    MOST_SEARCHES,
+    SEARCH_PATIENCE,
+    Pacing,
+)
 
 
 def test_several_search_until_all_slots_seem_to_be_taken() -> None:
     pacing = Pacing()
-    assert pacing.searches(None, 0.0) == MOST_SEARCHES
-    assert pacing.searches(0.0, SEARCH_PATIENCE - 0.1) == MOST_SEARCHES
+    assert pacing.searches(None, 0.0) == FIRST_SEARCHES
+    assert pacing.searches(0.0, SEARCH_PATIENCE - 0.1) == FIRST_SEARCHES
     assert pacing.searches(0.0, SEARCH_PATIENCE) == 1
     assert pacing.searches(1.0, 1.1) == 1
+
+
+def test_more_search_where_each_search_succeeds_at_once() -> None:
+    pacing = Pacing()
+    for number in range(100):
+        pacing.succeeded(number, number + 0.01)
+    assert pacing.searches(100.0, 100.1) == MOST_SEARCHES
 
 
 def test_searches_that_succeed_at_once_become_more_again() -> None:

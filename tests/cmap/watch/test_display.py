@@ -43,7 +43,7 @@ def test_the_time_that_is_left(history: History) -> None:
 
 def test_workers_without_their_escape_sequences(history: History) -> None:
     text = drawn(history, progress=True)
-    assert "\x1b[2J" not in text.replace("\x1b[2K", "") and "[bold]b@x?[2J" in text
+    assert "\x1b[2J" not in text.replace("\x1b[2K", "") and "[bold]b@x\\x1b[2J" in text
     assert "1/2" in text
 
 

@@ -62,7 +62,9 @@ def right_mac1(data: bytes) -> None:
 
 @target()
 def forwarded_datagram(data: bytes) -> None:
-    """A datagram that another process of this host has forwarded."""
+    """A datagram that another process of this host has forwarded, or a message of them."""
+    for wrapped in forwarded.split(data):
+        forwarded.unwrap(wrapped)
     found = forwarded.unwrap(data)
     if found is not None:
         inner, source = found

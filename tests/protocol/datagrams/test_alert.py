@@ -41,6 +41,19 @@ def test_an_alert_arrives_as_it_was_sent() -> None:
     assert (heard.running, heard.status, heard.worker_name) == ([7, 8], 3, "w1")
 
 
+@pytest.mark.parametrize("outcome", alert.OUTCOMES)
+def test_nobody_calls_itself_by_another_name_than_its_certificate(outcome: int) -> None:
+    """Regression: the holder of one key could write lines in the name of every other worker or client."""
+    key: ClientKey | WorkerKey = WORKER if outcome in (alert.COMPLETED, alert.ABANDONED) else CLIENT
+    own, other = ("worker_name", "client_name") if key is WORKER else ("client_name", "worker_name")
+    name = key.identity.certificate.name
+    honest = told(outcome=outcome, certificate=key.identity.certificate, **{own: name, other: "anybody"})
+    assert alert.open_alert(CLIENT, inner_of(alert.encode_alert(key, honest, 8), datagram.ALERT)).outcome == outcome
+    lie = told(outcome=outcome, certificate=key.identity.certificate, **{own: "somebody", other: name})
+    with pytest.raises(ProtocolError, match="another name"):
+        alert.open_alert(CLIENT, inner_of(alert.encode_alert(key, lie, 8), datagram.ALERT))
+
+
 def test_too_many_running_jobs_are_told_as_unknown() -> None:
     heard = Alert.decode(told(running=range(alert.MAXIMUM_RUNNING + 1)).encode())
     assert heard.running is None

@@ -59,10 +59,33 @@ def test_an_announcement_reads_back() -> None:
 
 def test_what_an_announcement_does_not_say() -> None:
     said = APPLICATION.hear(SealedAnnouncement(APPLICATION.client, job_id=JOB_ID, attempt=1)).announcement
-    assert (said.kind, said.weight, said.wanted_for, said.known) == (announcement.RUN_ONE, 1, 15, b"")
+    assert (said.kind, said.weight, said.wanted_for, said.known) == (announcement.RUN_ONE, 1, 15, b"\x01")
+    assert said.proves
     assert not said.requirements
     fields = {name: getattr(said, name) for name in Announcement.__slots__ if name != "known"}
     assert Announcement(**fields).known == b""
+
+
+def test_who_can_prove_itself_and_who_cannot() -> None:
+    """A census is no job, and a client of 0.1.0 says nothing in `known`."""
+    census = APPLICATION.hear(APPLICATION.announce(kind=announcement.CENSUS)).announcement
+    assert (census.known, census.proves) == (b"", False)
+    known = APPLICATION.hear(APPLICATION.announce(kind=announcement.CENSUS, known=[b"i" * 16])).announcement
+    assert known.known and not known.proves
+    old = APPLICATION.hear(APPLICATION.announce()).announcement
+    old.known = b""
+    assert not Announcement.decode(old.encode()).proves
+
+
+def test_an_announcement_that_is_made_anew_says_the_same_under_another_name() -> None:
+    first = APPLICATION.announce(kind=announcement.RUN_ONE, weight=7, attempt=3)
+    second = first.anew(APPLICATION.client)
+    assert second.mac1 != first.mac1
+    said = [APPLICATION.hear(sealed).announcement for sealed in (first, second)]
+    assert [(one.job_id, one.attempt, one.kind, one.weight, one.wanted_for) for one in said] == [
+        (JOB_ID, 3, 1, 7, 15)
+    ] * 2
+    assert said[0].reply_key != said[1].reply_key and said[0].claim_hash != said[1].claim_hash
 
 
 def test_an_announcement_cut_anywhere_or_with_a_trailer_is_refused() -> None:

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from cexec.protocol.base.limits import MAXIMUM_DATAGRAM, MAXIMUM_FORWARDED
 from cexec.protocol.datagrams import datagram
-from cexec.protocol.datagrams.forwarded import may_be_wrapped, unwrap, wrap
+from cexec.protocol.datagrams.forwarded import MAXIMUM_MESSAGE, may_be_wrapped, pack, split, unwrap, wrap
 from tests.protocol.wires import APPLICATION, STRANGERS, cut_anywhere, hostile_bytes, mutations
 
 KEYS = [APPLICATION.client.mac1_key]
@@ -72,3 +72,19 @@ def test_a_wrapped_datagram_cut_in_its_head_is_refused() -> None:
 def test_hostile_bytes_yield_nothing_or_a_datagram_to_be_checked(data: bytes) -> None:
     found = unwrap(data)
     assert found is None or may_be_wrapped(found[0])
+
+
+# Messages between the processes of one host
+
+
+@given(st.lists(st.binary(min_size=1, max_size=MAXIMUM_FORWARDED), max_size=200))
+def test_all_that_is_packed_comes_out_in_order(datagrams: list[bytes]) -> None:
+    messages = pack(datagrams)
+    assert [data for message in messages for data in split(message)] == datagrams
+    assert all(0 < len(message) <= MAXIMUM_MESSAGE for message in messages)
+
+
+@given(mutations(b"".join(pack([wrap(DATA, SOURCES[0])] * 3))))
+def test_of_a_damaged_message_whole_datagrams_come_out(message: bytes) -> None:
+    found = split(message)
+    assert message.startswith(b"".join(len(data).to_bytes(2, "big") + data for data in found))

@@ -114,7 +114,7 @@ def test_a_hello_cut_anywhere_or_with_a_trailer_is_refused() -> None:
             Hello.decode(bad)
 
 
-@pytest.mark.parametrize("purpose", [0, 6, 255])
+@pytest.mark.parametrize("purpose", [0, 7, 255])
 def test_an_unknown_purpose_is_refused(purpose: int) -> None:
     with pytest.raises(ProtocolError, match="purpose"):
         Hello.decode(bytes([purpose]) + BODY[1:])

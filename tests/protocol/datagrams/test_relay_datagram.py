@@ -10,6 +10,7 @@ from cexec.protocol.datagrams import datagram, forwarded
 from cexec.protocol.datagrams.alert import Acknowledgement, Alert, encode_acknowledgement, encode_alert
 from cexec.protocol.datagrams.hello import QUEUED, encode_answer, seal_hello
 from cexec.protocol.datagrams.presence import HELLO, Presence, encode_presence, seal
+from cexec.protocol.datagrams.proof import MAXIMUM_PROOFS, PROOF_SIZE, encode_proofs
 from cexec.protocol.datagrams.relay_datagram import LEAST_INNER, read, rewrite
 from tests.protocol.wires import APPLICATION, INSTANCE, JOB_ID, STRANGERS, hello_of, hostile_bytes
 
@@ -34,6 +35,7 @@ def one_of_each_kind() -> dict[int, bytes]:
         datagram.ALERT: encode_alert(APPLICATION.worker, told, 8),
         datagram.ACKNOWLEDGEMENT: encode_acknowledgement(APPLICATION.client, heard, 8),
         datagram.PRESENCE: encode_presence(KEY, seal(APPLICATION.worker, said), 8),
+        datagram.PROOF: encode_proofs(KEY, SEALED.mac1, [bytes(PROOF_SIZE)], 8),
     }
 
 
@@ -50,11 +52,19 @@ def test_every_kind_but_forwarded_is_read_with_and_without_a_key(kind: int) -> N
         assert (header.kind, header.hops, header.mac1) == (kind, 8, EACH[kind][12:28])
 
 
-def test_claims_and_answers_name_their_announcement() -> None:
+def test_claims_proofs_and_answers_name_their_announcement() -> None:
     about = {kind: header.about for kind, data in EACH.items() if (header := read(data)) is not None}
     assert about == {
         **dict.fromkeys(EACH, b""), datagram.CLAIM: SEALED.mac1, datagram.ANSWER: SEALED.mac1,
+        datagram.PROOF: SEALED.mac1,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize("size", [0, 1, 15, 17, 16 * MAXIMUM_PROOFS + 1, 16 * (MAXIMUM_PROOFS + 1)])
+def test_proofs_that_are_cut_or_too_many_are_not_passed_on(size: int) -> None:
+    whole = encode_proofs(KEY, SEALED.mac1, [bytes(PROOF_SIZE)] * MAXIMUM_PROOFS, 8)
+    assert read(whole) is not None
+    assert read((whole + bytes(100))[: 28 + 16 + size]) is None
 
 
 def test_the_outer_part_is_read() -> None:

@@ -9,7 +9,7 @@ import pytest
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.protocol.decisions import remembered
 from cexec.protocol.decisions.bid import LONGEST_WANTED, Bidder, Load, Outcome
-from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED
+from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED, STILL_HEARD
 from cexec.protocol.decisions.reputation import FIRST_PENALTY, LONGEST_DELAY
 from tests.protocol.decisions.bidders import (
     LARGEST_LITTLE_SPREAD,
@@ -142,7 +142,7 @@ def test_an_announcement_that_is_heard_again_does_not_make_room(monkeypatch: pyt
     machine.consider(identity(3), 1, WANTED, 2.0)
     machine.consider(identity(2), 1, WANTED, 3.0)
     events(machine)
-    machine.consider(identity(4), 1, WANTED, 4.0)
+    machine.consider(identity(4), 1, WANTED, 2.0 + STILL_HEARD)
     assert ("Forget", identity(3)) in events(machine)
 
 

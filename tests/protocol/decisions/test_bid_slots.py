@@ -5,8 +5,8 @@ from hypothesis import strategies as st
 
 from cexec.protocol.base import limits
 from cexec.protocol.decisions.bid import (
-    QUEUED_SPACING,
     STALL,
+    Bidder,
     Connect,
     Forget,
     Outcome,
@@ -14,7 +14,10 @@ from cexec.protocol.decisions.bid import (
     Queued,
     Recovered,
 )
-from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED, SILENT
+from cexec.protocol.decisions.competition import FEW
+from cexec.protocol.decisions.queue_words import QUEUED_SPACING
+from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED, SILENT, STILL_HEARD
+from cexec.protocol.decisions.rivals import RivalWord
 from cexec.protocol.decisions.slots import STALLED_ALLOWED
 from tests.protocol.decisions.bidders import WANTED, bidder, connects, delay_of, events, identity, run, with_rivals
 
@@ -33,6 +36,41 @@ def test_full_worker_says_so_at_once_and_every_ten_seconds() -> None:
     assert events(machine) == []
     machine.handle_timeout(1.0 + limits.QUEUED_INTERVAL)
     assert events(machine) == [("Queued", identity(2))]
+
+
+def full_among(rivals: int) -> Bidder:
+    """A worker without a free slot that has heard of so many others."""
+    machine = bidder()
+    machine.consider(identity(1), 1, WANTED, 0.0)
+    events(machine)
+    run(machine, identity(1), 0.0)
+    for number in range(rivals):
+        name = str(number).encode()
+        word = RivalWord(name, job=identity(100 + number), completed=True, clock=0.5, said_at=0.5)
+        machine.competition.rival_told(word, 0.5)
+    return machine
+
+
+def test_one_full_worker_of_many_waits_before_it_says_so_and_says_nothing_if_another_takes_the_job() -> None:
+    machine = full_among(FEW + 1)
+    for number in (2, 3):
+        machine.consider(identity(number), 1, 60.0, 1.0)
+    assert events(machine) == []
+    machine.claimed(identity(2), 3, 1.03)
+    assert events(machine) == [("Forget", identity(2))]
+    machine.handle_timeout(1.0 + SILENT * 0.49)
+    assert events(machine) == []
+    machine.handle_timeout(1.0 + SILENT * 1.5 + QUEUED_SPACING)
+    assert events(machine) == [("Queued", identity(3))]
+
+
+def test_a_full_worker_says_so_at_once_if_there_are_few_others_or_only_it_is_asked() -> None:
+    few = full_among(FEW)
+    few.consider(identity(2), 1, 60.0, 1.0)
+    assert events(few) == [("Queued", identity(2))]
+    many = full_among(FEW + 1)
+    many.consider(identity(2), 1, 60.0, 1.0, targeted=True)
+    assert events(many) == [("Queued", identity(2))]
 
 
 def test_a_client_that_asks_again_is_told_again_a_few_times_because_a_datagram_may_have_been_lost() -> None:
@@ -201,12 +239,14 @@ def test_memory_is_bounded_and_the_announcement_heard_longest_ago_goes_first() -
     machine.consider(identity(0), 1, WANTED, 0.0)
     events(machine)
     run(machine, identity(0), 0.0)
-    for number in range(1, MAXIMUM_REMEMBERED + 100):
+    for number in range(1, MAXIMUM_REMEMBERED):
         machine.consider(identity(number), 1, 3600.0, 1.0)
+    for number in range(MAXIMUM_REMEMBERED, MAXIMUM_REMEMBERED + 100):
+        machine.consider(identity(number), 1, 3600.0, 1.0 + STILL_HEARD)
     forgotten = [who for name, who in events(machine) if name == "Forget"]
     assert forgotten == [identity(number) for number in range(1, 101)]
     assert machine.waiting == MAXIMUM_REMEMBERED - 1
-    machine.finished(identity(0), Outcome.SUCCEEDED, 1.0, 2.0)
+    machine.finished(identity(0), Outcome.SUCCEEDED, 1.0, 8.0)
     assert len(connects(machine)) == 1
 
 

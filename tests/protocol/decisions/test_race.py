@@ -12,7 +12,7 @@ import pytest
 from cexec.protocol.base.limits import IDENTITY_SIZE, QUEUED_LIFETIME
 from cexec.protocol.datagrams import hello
 from cexec.protocol.datagrams.hello import Hello
-from cexec.protocol.decisions.race import GAVE_UP, SILENT, TRANSMIT, Race
+from cexec.protocol.decisions.race import GAVE_UP, LONGEST_RENEWAL, RENEW, RENEW_AFTER, SILENT, TRANSMIT, Race
 from tests.protocol.wires import APPLICATION, hello_of
 
 ACCEPT = 3.0  # seconds
@@ -121,3 +121,44 @@ def test_an_answer_counts_once_and_no_more_are_remembered_than_there_is_room_for
     race.answered(said(hello.UNREACHABLE), 1.0)
     race.answered(said(hello.QUEUED, SECOND), 1.0)
     assert list(race.answers) == [FIRST] and wait(race)[0] == ACCEPT
+
+
+def renewals(race: Race, until: float) -> list[float]:
+    """When the announcement is made anew."""
+    found = []
+    while (now := race.next_timeout()) <= until:
+        race.handle_timeout(now)
+        found += [now for event in iter(race.next_event, None) if event == RENEW]
+    return found
+
+
+def test_a_client_that_hears_nothing_announces_anew_ever_later_and_never_stops() -> None:
+    race = Race(accept_timeout=0.0, now=0.0)
+    times = renewals(race, 600.0)
+    gaps = [round(after - before, 6) for before, after in pairwise(times)]
+    assert RENEW_AFTER <= times[0] < RENEW_AFTER + 2.0
+    assert gaps == sorted(gaps) and LONGEST_RENEWAL <= gaps[-1] < LONGEST_RENEWAL + 2.0
+
+
+def test_each_word_of_a_worker_puts_the_renewal_off() -> None:
+    race = Race(accept_timeout=0.0, now=0.0)
+    race.answered(said(hello.QUEUED), 1.0)
+    assert renewals(race, 1.0 + QUEUED_LIFETIME) == []
+    race.answered(said(hello.PROVE, SECOND), 26.0)
+    assert renewals(race, 26.0 + RENEW_AFTER - 0.1) == []
+    assert renewals(race, 26.0 + RENEW_AFTER + 2.1) != []
+
+
+def test_a_job_for_all_workers_is_never_announced_anew() -> None:
+    """Each of them would take part twice."""
+    assert renewals(Race(accept_timeout=0.0, now=0.0, renews=False), 600.0) == []
+
+
+def test_a_worker_that_asks_for_a_proof_is_no_worker_that_waits() -> None:
+    race = Race(accept_timeout=ACCEPT, now=0.0)
+    race.answered(said(hello.PROVE), 1.0)
+    assert race.queued() == [] and race.complaints() == []
+    assert wait(race)[0] == ACCEPT
+    race.answered(said(hello.QUEUED), 1.0)
+    race.answered(said(hello.PROVE), 2.0)
+    assert len(race.queued()) == 1

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from cexec.protocol.base.limits import IDENTITY_SIZE
-from cexec.system.storage.series import NUMBER_SIZE, Series
+from cexec.system.storage.series import AHEAD, MOST_AHEAD, NUMBER_SIZE, Series
 
 
 @pytest.fixture
@@ -52,3 +52,38 @@ def test_a_damaged_file_begins_a_new_series(tmp_path: Path, closed_at_the_end: l
     assert [series.take(), series.take()] == [1, 2]
     assert series.id not in (bytes(IDENTITY_SIZE), b"\xff" * IDENTITY_SIZE)
     assert (tmp_path / "series").read_bytes() == series.id + (2).to_bytes(NUMBER_SIZE, "big")
+
+
+def written(directory: Path) -> int:
+    return int.from_bytes((directory / "series").read_bytes()[IDENTITY_SIZE:], "big")
+
+
+def test_a_number_that_may_be_needed_is_not_given_again(tmp_path: Path, closed_at_the_end: list[int]) -> None:
+    """A worker is killed when jobs may have started of which it has not heard: their numbers become a gap."""
+    first = opened(tmp_path, closed_at_the_end)
+    first.take()
+    first.reserve(1)
+    os.close(closed_at_the_end.pop())
+    assert opened(tmp_path, closed_at_the_end).take() == 3
+
+
+def test_numbers_that_are_not_needed_any_more_are_no_gap(tmp_path: Path, closed_at_the_end: list[int]) -> None:
+    first = opened(tmp_path, closed_at_the_end)
+    first.reserve(17)
+    assert first.take() == 1
+    first.reserve(0)
+    os.close(closed_at_the_end.pop())
+    assert opened(tmp_path, closed_at_the_end).take() == 2
+
+
+def test_the_reserve_is_written_for_many_numbers_at_once(tmp_path: Path, closed_at_the_end: list[int]) -> None:
+    series = opened(tmp_path, closed_at_the_end)
+    marks = set()
+    for _ in range(160):
+        series.reserve(16)
+        series.take()
+        marks.add(written(tmp_path))
+        assert max(marks) >= series.take()
+    assert len(marks) <= 2 * 160 // AHEAD + 1
+    series.reserve(1)
+    assert written(tmp_path) <= 321 + MOST_AHEAD

@@ -16,8 +16,9 @@ from cexec.protocol.datagrams.announcement import CENSUS, RUN_ALL, SealedAnnounc
 from cexec.protocol.datagrams.forwarded import unwrap, wrap
 from cexec.protocol.datagrams.hello import Hello, decode_answer, open_hello
 from cexec.protocol.datagrams.presence import open_presence
+from cexec.protocol.datagrams.proof import PROOF_SIZE, encode_proofs
 from cexec.protocol.datagrams.requirements import Requirements
-from cexec.protocol.decisions.bid import Bidder, Connect
+from cexec.protocol.decisions.bid import Bidder, Connect, Forget, Prove, Queued
 from cexec.protocol.decisions.rivals import RivalWord
 from cexec.system.storage.eventlog import EventLog
 from cexec.system.storage.series import Series
@@ -41,6 +42,7 @@ class FakeGroups:
     def __init__(self) -> None:
         self.coming: list[tuple[bytes, tuple[Any, ...], str, bool]] = []
         self.sent: list[tuple[bytes, tuple[Any, ...], str]] = []
+        self.forwarded: list[tuple[bytes, str, bool]] = []  # by other processes of the host, and if it is believed
         self.passed_on: list[bytes] = []
         self.changed = False
         self.lost = 0
@@ -53,8 +55,12 @@ class FakeGroups:
     def send_to(self, data: bytes, sockaddr: tuple[Any, ...], via: str) -> None:
         self.sent.append((data, sockaddr, via))
 
-    def forward(self, data: bytes, via: str) -> None:
-        self.passed_on.append(data)
+    def receive_forwarded(self) -> list[tuple[bytes, str, bool]]:
+        forwarded, self.forwarded = self.forwarded, []
+        return forwarded
+
+    def forward(self, datagrams: list[bytes], via: str) -> None:
+        self.passed_on += datagrams
 
     def refresh(self) -> bool:
         return self.changed
@@ -79,6 +85,9 @@ class FakeAnnouncer:
     def send(self, data: bytes) -> list[str]:
         self.sent.append(data)
         return ["10.0.0.255"]
+
+    def answered(self, host: str) -> None:
+        pass
 
 
 class FakeLoad:
@@ -290,8 +299,7 @@ def test_a_second_question_is_answered_by_a_second_way(station: Station) -> None
     station.hear(sent(sealed))
     station.hear(sent(sealed), source=("fe80::9", 5001, 0, 2), via="eth1")
     station.wait(1.0)
-    assert [via for _, _, via in station.groups.sent] == ["eth0", "eth1"]
-    assert len({data for data, *_ in station.groups.sent}) == 1
+    assert [via for _, _, via in station.groups.sent] == ["eth1"]
 
 
 def test_two_rounds_of_one_census_get_one_answer(station: Station) -> None:
@@ -429,9 +437,13 @@ def test_a_unicast_datagram_is_passed_on_whatever_its_key(station: Station) -> N
     assert station.connects() == 1
 
 
-def test_what_was_passed_on_is_answered_at_its_source_and_not_passed_on_again(station: Station) -> None:
+@pytest.mark.parametrize("believed", [True, False])
+def test_what_was_passed_on_is_answered_at_its_source_and_not_passed_on_again(believed: bool, station: Station) -> None:
     sealed = census()
     wrapped = wrap(sent(sealed), ("fe80::9", 5001, 0, 2))
+    if believed:
+        station.groups.forwarded = [(wrapped, "eth0", True)]
+        station.ear.listen(station.now)
     station.hear(wrapped, source=("127.0.0.1", 999), unicast=True)
     station.wait(1.0)
     assert [where for _, where, _ in station.groups.sent] == [("fe80::9", 5001, 0, 2)]
@@ -441,6 +453,44 @@ def test_what_was_passed_on_is_answered_at_its_source_and_not_passed_on_again(st
 def test_nobody_outside_can_pass_on(station: Station) -> None:
     station.hear(wrap(sent(APPLICATION.announce()), CLIENT), source=("10.0.0.8", 999))
     assert station.connects() == 0
+
+
+@pytest.mark.parametrize("over_udp", [True, False])
+def test_a_local_user_makes_a_worker_answer_to_few_sources(over_udp: bool, station: Station) -> None:
+    """0.1.0 connected to all 126 sources that a local user had invented, and answered each of 1,027 datagrams."""
+    for number in range(1027):
+        wrapped = wrap(sent(census()), ("10.0.9.9", 2000 + number))
+        if over_udp:
+            station.hear(wrapped, source=("127.0.0.1", 999))
+        else:
+            station.groups.forwarded = [(wrapped, "eth0", False)]
+            station.ear.listen(station.now)
+    station.wait(1.0)
+    assert len(station.groups.sent) <= listener.UNBELIEVED_BURST
+
+
+@pytest.mark.parametrize(
+    "source", [("10.0.9.9", 53), ("239.1.2.3", 5000), ("255.255.255.255", 5000), ("0.0.0.0", 5000), ("ff02::1", 5000)]
+)
+def test_a_source_that_no_host_has_is_not_heard(source: tuple[Any, ...], station: Station) -> None:
+    station.groups.forwarded = [(wrap(sent(census()), source), "eth0", True)]
+    station.ear.listen(station.now)
+    station.wait(1.0)
+    assert station.groups.sent == []
+
+
+def test_copies_of_what_is_believed_do_not_use_up_what_others_may_send(station: Station) -> None:
+    """A process sends each datagram over UDP, too, for processes of version 0.1.0."""
+    for number in range(20):
+        data = sent(APPLICATION.announce(), number)
+        station.groups.forwarded = [(wrap(data, CLIENT), "eth0", True)]
+        station.ear.listen(station.now)
+        station.hear(wrap(data, CLIENT), source=("127.0.0.1", 999))
+        station.hear(data, unicast=True)  # and what it has passed on itself comes back
+        station.hear(wrap(data, CLIENT), source=("127.0.0.1", 999))
+    station.hear(wrap(sent(census()), CLIENT), source=("127.0.0.1", 999))
+    station.wait(1.0)
+    assert len(station.groups.sent) == 1
 
 
 def test_garbage_is_not_passed_on_and_a_flood_in_bounds(station: Station) -> None:
@@ -479,6 +529,29 @@ def test_a_flood_under_our_key_takes_its_share_of_the_cpu_and_no_more(
     assert station.ear.heard.get(sealed[5].mac1) is not None
 
 
+@pytest.mark.parametrize("kind", [datagram.PRESENCE, datagram.ALERT, datagram.ACKNOWLEDGEMENT])
+def test_a_flood_of_hearsay_takes_no_cpu_time_from_announcements(
+    kind: int, station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """0.1.0 opened every acknowledgement, and alerts and presences from what announcements may take."""
+    clock = iter(range(10**6))
+    monkeypatch.setattr(listener, "thread_time", lambda: next(clock) * 0.1)  # a tenth of a second for each
+    spent = 0
+    for number in range(1000):
+        inner = number.to_bytes(4, "big") + bytes(300)
+        mac1 = datagram.compute_mac1(KEYS[0], kind, inner)
+        before = next(clock)
+        station.hear(datagram.encode(kind, mac1, inner, hops=8), source=(f"10.0.{number % 9}.9", 5000))
+        spent += next(clock) - before > 1
+    assert spent == 10  # for one second in all
+    sealed = APPLICATION.announce()
+    station.hear(sent(sealed))
+    assert station.ear.heard.get(sealed.mac1) is not None
+    station.wait(10.0)
+    (event,) = [event for event in station.events() if event["event"] == "dropped"]
+    assert event["datagrams"] == 990
+
+
 def test_what_the_kernel_dropped_is_told_once_and_shown(station: Station) -> None:
     station.groups.lost = 7
     station.wait(10.0)
@@ -488,3 +561,118 @@ def test_what_the_kernel_dropped_is_told_once_and_shown(station: Station) -> Non
     station.hear(sent(sealed))
     station.wait(1.0)
     assert [answer.detail for answer in station.answered(sealed)] == ["ok, 7 datagrams dropped"]
+
+
+# Proof of receiving
+
+
+def purposes(station: Station, sealed: SealedAnnouncement) -> list[int]:
+    return [answer.purpose for answer in station.answered(sealed)]
+
+
+def follow(station: Station) -> list[str]:
+    """Sends the answers that the bidder asks for, as a worker does; returns its events."""
+    found = []
+    while (event := station.bidder.next_event()) is not None:
+        found.append(type(event).__name__)
+        known = station.ear.heard.get(getattr(event, "identity", b""))
+        if isinstance(event, (Prove, Queued)) and known is not None:
+            purpose = hello.PROVE if isinstance(event, Prove) else hello.QUEUED
+            station.answers.send(known, purpose, now=station.now)
+        elif isinstance(event, Forget):
+            station.ear.heard.forget(event.identity, station.now, over=event.over)
+    return found
+
+
+def returned(sealed: SealedAnnouncement, *proofs: bytes) -> bytes:
+    return encode_proofs(APPLICATION.client.mac1_key, sealed.mac1, proofs, 8)
+
+
+def fill(station: Station) -> None:
+    """Two announcements take the two places."""
+    for _ in range(2):
+        station.hear(sent(APPLICATION.announce()))
+        assert follow(station) == ["Connect"]
+
+
+def test_a_client_without_a_place_is_asked_for_a_proof_and_connected_to_when_it_has_come(station: Station) -> None:
+    fill(station)
+    sealed = APPLICATION.announce()
+    station.hear(sent(sealed))
+    assert follow(station) == ["Prove"]
+    (question,) = station.answered(sealed)
+    assert question.purpose == hello.PROVE and len(question.proof) == PROOF_SIZE
+    assert station.groups.sent[-1][1:] == (CLIENT, "eth0")
+    for wrong in (b"x" * 16, question.proof[::-1]):
+        station.hear(returned(sealed, wrong))
+        assert follow(station) == []
+    station.hear(returned(sealed, b"x" * 16, question.proof), source=("10.0.0.200", 7))  # whoever brings it
+    assert follow(station) == ["Connect"]
+
+
+def test_an_answer_to_a_proved_client_asks_for_nothing(station: Station) -> None:
+    sealed = APPLICATION.announce()
+    station.hear(sent(sealed))
+    known = station.ear.heard.get(sealed.mac1)
+    assert known is not None
+    station.answers.send(known, hello.QUEUED, now=station.now)
+    known.connected((CLIENT[0], 4000), station.now)
+    station.answers.send(known, hello.QUEUED, now=station.now)
+    assert [bool(answer.proof) for answer in station.answered(sealed)] == [True, False]
+
+
+def test_a_proof_is_good_for_its_own_way_only(station: Station) -> None:
+    fill(station)
+    sealed = APPLICATION.announce()
+    station.hear(sent(sealed))
+    follow(station)
+    (question,) = station.answered(sealed)
+    station.hear(sent(sealed, 1), ("10.0.0.66", 5000))
+    station.hear(returned(sealed, question.proof))
+    known = station.ear.heard.get(sealed.mac1)
+    assert known is not None
+    assert [(way.origin.source, way.standing.name) for way in known.best_ways(station.now)] == [
+        (CLIENT, "PROVED"),
+        (("10.0.0.66", 5000), "UNPROVED"),
+    ]
+
+
+def test_what_another_process_has_passed_on_is_asked_for_a_proof_before_anybody_connects(station: Station) -> None:
+    """Regression: any local user could let a worker connect to, and answer to, whom it liked."""
+    sealed = APPLICATION.announce()
+    for counter in range(5):
+        station.hear(wrap(sent(sealed, counter), ("192.0.2.7", 5001)), source=("127.0.0.1", 999))
+        station.wait(1.0)
+    assert set(follow(station)) <= {"Prove"}
+    assert purposes(station, sealed) == [hello.PROVE]
+
+
+def test_copies_from_elsewhere_do_not_turn_the_answers_of_a_proved_client_away(station: Station) -> None:
+    sealed = APPLICATION.announce()
+    station.hear(sent(sealed))
+    known = station.ear.heard.get(sealed.mac1)
+    assert known is not None
+    known.connected((CLIENT[0], 4000), station.now)
+    station.wait(1.0)
+    station.hear(sent(sealed, 1), (CLIENT[0], 6666))
+    for number in range(10):
+        station.hear(sent(sealed, 2), (f"10.0.1.{number}", 5000))
+    station.answers.send(known, hello.QUEUED, now=station.now)
+    assert station.groups.sent[-1][1] == CLIENT
+
+
+def test_a_refusal_of_a_recorded_announcement_is_sent_once(station: Station) -> None:
+    late = APPLICATION.owner.issue_client("late", 7, not_after=1000)
+    sealed = SealedAnnouncement(late, job_id=b"j" * 16, attempt=1)
+    for counter in range(200):
+        station.hear(sent(sealed, counter), (f"10.0.1.{counter}", 5000))
+        station.wait(5.0)
+    assert purposes(station, sealed) == [hello.REFUSED]
+
+
+def test_a_recorded_census_is_answered_once(station: Station) -> None:
+    sealed = census(attempt=9)
+    for counter in range(200):
+        station.hear(sent(sealed, counter), (f"10.0.1.{counter}", 5000))
+        station.wait(5.0)
+    assert purposes(station, sealed) == [hello.CENSUS]

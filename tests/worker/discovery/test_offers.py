@@ -42,11 +42,16 @@ class FakeBidder:
     def failed(self, identity: bytes, now: float) -> None:
         self.failures += 1
 
+    def may_answer(self, identity: bytes, now: float) -> bool:
+        return True
+
 
 class Station:
     """A worker that has heard one announcement, at the time 0."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, proved: bool = True) -> None:
+        """`proved`: the client receives by every way that it is heard by."""
+        self.proved = proved
         self.sealed = APPLICATION.announce()
         self.heard = HeardAnnouncements()
         self.answers, self.bidder = FakeAnswers(), FakeBidder()
@@ -69,6 +74,8 @@ class Station:
             self.heard.add(parsed, APPLICATION.hear(self.sealed), copy, now)
         else:
             known.hear(parsed, copy, now)
+        if self.proved:
+            self.heard.get(parsed.mac1).connected(("127.0.0.1", port), now)  # type: ignore[union-attr]
 
     def connect(self, now: float) -> None:
         self.offers.connect(self.sealed.mac1, now)
@@ -136,3 +143,26 @@ def test_no_connection_is_begun_by_ways_that_have_all_failed_since_their_last_co
         if len(station.offers):
             station.go_on(2.0)
         assert (station.bidder.failures, len(station.offers)) == (failures, 0)
+
+
+def test_a_client_that_has_not_proved_itself_is_tried_by_one_way_only() -> None:
+    """An attacker adds ways to a recorded announcement: each would be another victim."""
+    station = Station(proved=False)
+    for hops in (NEAR, FAR, FAR):
+        station.hear(closed_port(), hops, 0.0)
+    now = RACE_LASTS + 1.0
+    station.connect(now)
+    assert len(station.offers) == 1
+    station.go_on(now)
+    assert (len(station.offers), station.bidder.failures) == (0, 1)
+
+
+def test_nobody_is_connected_to_whose_source_is_only_what_another_process_says() -> None:
+    station = Station(proved=False)
+    parsed = datagram.parse(station.sealed.datagram(0, closed_port(), NEAR), [APPLICATION.client.mac1_key])
+    assert parsed is not None
+    parsed.doubted = True
+    via: Any = None
+    station.heard.add(parsed, APPLICATION.hear(station.sealed), Copy(("127.0.0.1", 5000), via), 0.0)
+    station.connect(0.0)
+    assert (len(station.offers), station.bidder.failures) == (0, 1)

@@ -19,9 +19,11 @@ from cexec.protocol.decisions.bid_events import Connect, Forget
 from cexec.system.storage.eventlog import EventLog
 from cexec.worker.discovery.alert_sender import AlertedJob, GivenJob
 from cexec.worker.discovery.heard import HeardAnnouncements, Known
+from cexec.worker.jobs.assignment import MAXIMUM_SIZE
 from cexec.worker.jobs.job_process import JobProcess
 from cexec.worker.jobs.jobs import Jobs
-from cexec.worker.jobs.reports import MAXIMUM_REPORT, JobFinished, ProgramStarted, Report, Taken, Word, encode
+from cexec.worker.jobs.report_memory import Notes, ReportMemory
+from cexec.worker.jobs.reports import WAKE, JobFinished, ProgramStarted, Report, Starting, Taken, Word, encode
 from tests.protocol.wires import APPLICATION
 
 NOW = 100.0
@@ -49,7 +51,10 @@ class Actor:
         for end in (ours, self.channel):
             end.setblocking(False)
         self.killed = False
-        self.process = JobProcess(ours, self._be_killed)
+        memory = ReportMemory.create()
+        memory.close_fd()
+        self.notes = Notes(memory)
+        self.process = JobProcess(ours, memory, self._be_killed)
         self.told_to_end = False  # as of the last look at `words`
         self._words: list[Word] = []
 
@@ -63,7 +68,7 @@ class Actor:
         """All that it has been told, without the connections."""
         while True:
             try:
-                data = self.channel.recv(MAXIMUM_REPORT)
+                data = self.channel.recv(MAXIMUM_SIZE)
             except BlockingIOError:
                 return self._words
             if not data:
@@ -103,9 +108,13 @@ class FakeAlerts:
     """Remembers what the loggers would be told."""
 
     def __init__(self) -> None:
+        self.expected = 0  # jobs that may start
         self.ended_jobs: list[tuple[str, int | None]] = []
         self.given_jobs: list[tuple[bytes, int]] = []
         self.acknowledged_jobs: list[tuple[bytes, int]] = []
+
+    def expect(self, count: int) -> None:
+        self.expected = count
 
     def given(self, told: AlertedJob, job: GivenJob) -> None:
         self.given_jobs.append((told.job_id, told.attempt))
@@ -167,7 +176,7 @@ class Scene:
     def running(self, number: int) -> Actor:
         """A process that runs its first job in a slot."""
         actor = self.connected(number)
-        self.say(actor, taken(number), ProgramStarted(1))
+        self.say(actor, taken(number), Starting(), ProgramStarted(1))
         return actor
 
     def say(self, actor: Actor, *reports: Report) -> None:
@@ -176,7 +185,8 @@ class Scene:
 
     def say_bytes(self, actor: Actor, *messages: bytes) -> None:
         for message in messages:
-            actor.channel.send(message)
+            actor.notes.write(message)
+        actor.channel.send(WAKE)
         self.hear(actor)
 
     def hear(self, actor: Actor) -> None:

@@ -20,6 +20,7 @@ from cexec.worker.jobs.reports import (
     Over,
     ProgramStarted,
     Report,
+    Starting,
     Taken,
     encode,
 )
@@ -52,6 +53,7 @@ def test_one_process_carries_job_after_job_and_keeps_nothing_of_them(shell: Shel
         told = ["SECRET=x"] if number == 3 else []
         done = shell.run("echo $PPID $PEER_SECRET; cat", *told, input=b"y" * number)
         assert done.stdout == b"%d%s\n" % (waiting.pid, b" x" if told else b"") + b"y" * number
+        assert comes_true(lambda: idle(shell.service) and waiting.num_fds() == descriptors)
     assert comes_true(lambda: idle(shell.service))
     assert carriers(shell.service) == [waiting]
     assert waiting.num_fds() == descriptors
@@ -117,26 +119,27 @@ def test_what_a_process_said_is_heard_although_it_left_a_word_unread() -> None:
     with Scene(slots=1) as scene:
         actor = scene.running(1)
         scene.jobs.stop()  # says LAST, which is not read
-        actor.channel.send(encode(Broken("x")))
+        actor.notes.write(encode(Broken("x")))
         scene.die(actor, CLEAN_END)
         assert scene.events() == ["accepted", "started", "broken"]
         assert (actor.process.state, len(scene.jobs)) == (State.GONE, 0)
 
 
 REPORTS: dict[type[Report], Report] = {
-    Taken: taken(3), ProgramStarted: ProgramStarted(1), JobRefused: JobRefused("x", False), JobFinished: finished(),
-    Broken: Broken("x"),
-    Idle: Idle(), Over: Over(""), Free: Free(),
+    Taken: taken(3), Starting: Starting(), ProgramStarted: ProgramStarted(1), JobRefused: JobRefused("x", False),
+    JobFinished: finished(), Broken: Broken("x"), Idle: Idle(), Over: Over(""), Free: Free(),
 }  # fmt: skip
+BEGUN: list[Report] = [taken(1), Starting(), ProgramStarted(1)]
 WAYS: dict[State, list[list[Report]]] = {  # from a connection that has just been given; one list for each `say`
     State.OFFERED: [],
     State.TAKEN: [[taken(1)]],
-    State.RUNNING: [[taken(1), ProgramStarted(1)]],
-    State.ENDED: [[taken(1), ProgramStarted(1), finished()]],
-    State.WAITING: [[taken(1), ProgramStarted(1), finished(idle=True)]],
-    State.DISMISSED: [[taken(1), ProgramStarted(1)], [finished(idle=True)]],
-    State.BROKEN: [[taken(1), ProgramStarted(1), Broken("x")]],
-    State.SPARE: [[taken(1), ProgramStarted(1), finished(), Free()]],
+    State.STARTING: [[taken(1), Starting()]],
+    State.RUNNING: [BEGUN],
+    State.ENDED: [[*BEGUN, finished()]],
+    State.WAITING: [[*BEGUN, finished(idle=True)]],
+    State.DISMISSED: [BEGUN, [finished(idle=True)]],
+    State.BROKEN: [[*BEGUN, Broken("x")]],
+    State.SPARE: [[*BEGUN, finished(), Free()]],
 }
 
 
@@ -196,7 +199,7 @@ def test_a_job_exists_as_long_as_the_client_waits_for_it() -> None:
         job = actor.process.job
         assert job is not None and not actor.process.ticket
         assert (job.told.job_id, job.identity, job.alert) == ((7).to_bytes(16, "big"), (1).to_bytes(16, "big"), None)
-        scene.say(actor, ProgramStarted(1))
+        scene.say(actor, Starting(), ProgramStarted(1))
         assert job.alert is not None
         scene.say(actor, finished())
         assert actor.process.job is None and actor.process.connection is not None

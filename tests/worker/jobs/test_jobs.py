@@ -10,8 +10,19 @@ import pytest
 from cexec.worker.jobs import jobs as worker_jobs
 from cexec.worker.jobs.lingering import MAXIMUM_LINGERING
 from cexec.worker.jobs.process_states import State
-from cexec.worker.jobs.reports import Broken, Free, Idle, JobRefused, Over, ProgramStarted, Report, Word
-from tests.worker.jobs.scene import CLEAN_END, NOW, SUPERVISOR, Actor, Scene, finished, taken
+from cexec.worker.jobs.reports import (
+    Broken,
+    Free,
+    Idle,
+    JobRefused,
+    Over,
+    ProgramStarted,
+    Report,
+    Starting,
+    Word,
+    encode,
+)
+from tests.worker.jobs.scene import CLEAN_END, NOW, Actor, Scene, finished, taken
 
 MakeScene = Callable[[int], Scene]
 OTHER = b"x" * 16  # the announcement of another client
@@ -52,7 +63,7 @@ def test_a_lease_gets_its_slot_again_when_nobody_else_waits(make_scene: MakeScen
         scene.say(actor, finished(idle=True))
         assert actor.words == [Word.OFFER] * (turn + 1)
         assert (scene.bidder.slots.running, scene.bidder.slots.free) == (0, 0)
-        scene.say(actor, taken(turn), ProgramStarted(1))
+        scene.say(actor, taken(turn), Starting(), ProgramStarted(1))
         assert (scene.bidder.slots.running, scene.jobs.running) == (1, 1)
     assert scene.alerts.ended_jobs == [("alert of 127.0.0.1", 0)] * 3
     assert scene.alerts.given_jobs == [(bytes(15) + bytes([number]), 1) for number in (1, 0, 1, 2)]
@@ -156,11 +167,11 @@ def test_where_nobody_waits_a_lease_goes_on_without_being_drawn_and_keeps_its_sl
     scene.jobs.arrange()
     assert actor.words == []  # perhaps it has one job only
     scene.say(actor, finished(idle=True))
-    scene.say(actor, taken(2), ProgramStarted(1))
+    scene.say(actor, taken(2), Starting(), ProgramStarted(1))
     scene.jobs.arrange()
     assert actor.words == [Word.OFFER, Word.AHEAD]
     for turn in range(3):
-        scene.say(actor, finished(ahead=True), taken(turn), ProgramStarted(1))
+        scene.say(actor, finished(ahead=True), taken(turn), Starting(), ProgramStarted(1))
         assert (scene.bidder.slots.running, scene.bidder.slots.free, scene.bidder.waiting) == (1, 0, 0)
     assert actor.words.count(Word.OFFER) == 1
     assert scene.alerts.ended_jobs == [("alert of 127.0.0.1", 0)] * 4
@@ -170,11 +181,11 @@ def test_a_lease_that_goes_ahead_is_told_so_again_in_time(make_scene: MakeScene)
     scene = make_scene(1)
     actor = scene.running(1)
     scene.say(actor, finished(idle=True))
-    scene.say(actor, taken(2), ProgramStarted(1))
+    scene.say(actor, taken(2), Starting(), ProgramStarted(1))
     for turn in range(2 * 16):
         scene.jobs.arrange()
         assert actor.process.ahead > 0
-        scene.say(actor, finished(ahead=True), taken(turn), ProgramStarted(1))
+        scene.say(actor, finished(ahead=True), taken(turn), Starting(), ProgramStarted(1))
     assert 3 <= actor.words.count(Word.AHEAD) <= 6
 
 
@@ -182,7 +193,7 @@ def ahead(scene: Scene, number: int) -> Actor:
     """A lease whose second job runs, and that may go ahead."""
     actor = scene.running(number)
     scene.say(actor, finished(idle=True))
-    scene.say(actor, taken(100 + number), ProgramStarted(1))
+    scene.say(actor, taken(100 + number), Starting(), ProgramStarted(1))
     scene.jobs.arrange()
     assert actor.words == [Word.OFFER, Word.AHEAD]
     return actor
@@ -195,7 +206,7 @@ def test_a_lease_that_went_ahead_lets_another_one_in_after_that_job(make_scene: 
     announce_other(scene)
     scene.jobs.arrange()
     assert actor.words[2:] == [Word.ASK]
-    scene.say(actor, finished(ahead=True), taken(2), ProgramStarted(1))
+    scene.say(actor, finished(ahead=True), taken(2), Starting(), ProgramStarted(1))
     assert (scene.bidder.slots.running, scene.bidder.waiting) == (1, 1)
     scene.jobs.arrange()
     assert actor.words[2:] == [Word.ASK]
@@ -214,18 +225,38 @@ def test_a_lease_that_went_ahead_and_gets_no_job_frees_the_slot(make_scene: Make
     assert not scene.jobs.leased(ticket)
 
 
-def test_what_leases_tell_that_need_no_answer_is_read_together(make_scene: MakeScene) -> None:
-    scene = make_scene(2)
-    one, two = ahead(scene, 1).process.fileno(), scene.running(2).process.fileno()
-    assert set(scene.jobs.filenos(NOW)) == {SUPERVISOR, one, two}
-    scene.jobs.hear({one}, NOW)
-    assert set(scene.jobs.filenos(NOW)) == {SUPERVISOR, two}
-    due = scene.jobs.next_timeout(NOW)
-    assert due is not None and NOW < due <= NOW + worker_jobs.READ_TOGETHER
-    assert set(scene.jobs.filenos(due)) == {SUPERVISOR, one, two}
-    assert scene.jobs.next_timeout(due) is None
-    scene.jobs.hear({two}, due)
-    assert set(scene.jobs.filenos(due)) == {SUPERVISOR, one, two}  # the other one needs answers
+def test_what_leases_note_that_needs_no_answer_is_read_together(make_scene: MakeScene) -> None:
+    scene = make_scene(1)
+    actor = ahead(scene, 1)
+    assert (actor.process.watched, scene.jobs.next_timeout()) == (False, None)
+    scene.say(actor, finished(ahead=True))
+    due = scene.jobs.next_timeout()
+    assert actor.process.watched and due is not None and due <= NOW + 1.0 + worker_jobs.READ_TOGETHER
+    actor.notes.write(encode(taken(2)))  # nobody is woken
+    scene.jobs.hear(set(), due - worker_jobs.READ_TOGETHER / 2)
+    assert scene.events()[-1] == "finished"
+    scene.jobs.hear(set(), due)
+    assert (scene.events()[-1], actor.process.watched) == ("accepted", True)
+    assert scene.jobs.next_timeout() == due + worker_jobs.READ_TOGETHER
+
+
+def test_a_lease_that_notes_nothing_is_looked_at_twice_more_and_then_wakes_its_worker(make_scene: MakeScene) -> None:
+    """What it noted while it was told that its worker looks is found: the second look comes after it has been told."""
+    scene = make_scene(1)
+    actor = ahead(scene, 1)
+    scene.say(actor, finished(ahead=True))
+    looks = [scene.jobs.next_timeout() or 0.0]
+    scene.jobs.hear(set(), looks[0])
+    assert not actor.process.watched
+    actor.notes.write(encode(taken(2)))
+    looks.append(scene.jobs.next_timeout() or 0.0)
+    scene.jobs.hear(set(), looks[1])
+    assert (scene.events()[-1], actor.process.watched) == ("accepted", True)
+    for _ in range(2):
+        scene.jobs.hear(set(), scene.jobs.next_timeout() or 0.0)
+    assert (actor.process.watched, scene.jobs.next_timeout()) == (False, None)
+    scene.say(actor, Starting(), ProgramStarted(1))
+    assert scene.events()[-1] == "started"
 
 
 # jobs that end in another way
@@ -259,7 +290,7 @@ def test_a_process_that_dies_in_a_later_job_closes_that_one(make_scene: MakeScen
     scene = make_scene(1)
     actor = scene.running(1)
     scene.say(actor, finished(idle=True))
-    scene.say(actor, taken(2), ProgramStarted(1))
+    scene.say(actor, taken(2), Starting(), ProgramStarted(1))
     scene.die(actor)
     assert scene.alerts.ended_jobs == [("alert of 127.0.0.1", 0), ("alert of 127.0.0.1", None)]
     assert scene.bidder.slots.free == 1
@@ -275,7 +306,7 @@ def test_a_process_that_dies_without_a_job_frees_its_slot(make_scene: MakeScene,
     scene = make_scene(1)
     actor = scene.connected(1)
     if before:
-        scene.say(actor, taken(1), ProgramStarted(1), *before)
+        scene.say(actor, taken(1), Starting(), ProgramStarted(1), *before)
     scene.die(actor)
     assert (scene.bidder.slots.free, len(scene.jobs)) == (1, 0)
     assert ("broken" in scene.events()) == (not before)
@@ -292,7 +323,7 @@ def test_a_process_that_lets_go_late_does_not_take_the_slot_of_another_with_the_
     assert second is not first
     scene.say(first, Free())
     assert scene.bidder.slots.reserved == 1
-    scene.say(second, taken(2), ProgramStarted(1))
+    scene.say(second, taken(2), Starting(), ProgramStarted(1))
     assert scene.bidder.slots.running == 1
 
 
@@ -328,7 +359,7 @@ def test_a_worker_that_stops_lets_a_job_end_that_was_offered_ahead(make_scene: M
     scene = make_scene(1)
     actor = ahead(scene, 1)
     scene.jobs.stop()
-    scene.say(actor, finished(ahead=True), taken(2), ProgramStarted(1))
+    scene.say(actor, finished(ahead=True), taken(2), Starting(), ProgramStarted(1))
     assert (actor.words[2:], scene.bidder.slots.running) == ([Word.LAST, Word.LAST], 1)
     scene.say(actor, finished())
     assert scene.bidder.slots.free == 1
@@ -381,7 +412,7 @@ def test_processes_whose_clients_do_not_let_go_are_bounded(make_scene: MakeScene
     scene.say(honest, finished())
     for number in range(100, 100 + most + 10):
         actor = scene.connected(number, host=1)
-        scene.say(actor, taken(1), ProgramStarted(1), finished())
+        scene.say(actor, taken(1), Starting(), ProgramStarted(1), finished())
     slow = scene.actors[1:]
     assert [actor.words for actor in slow] == [[]] * len(slow)
     ended = [actor for actor in slow if actor.told_to_end]
@@ -398,6 +429,6 @@ def test_a_process_that_is_free_again_does_not_count_among_those(make_scene: Mak
     for number in range(100, 100 + 2 * MAXIMUM_LINGERING):
         actor = scene.connected(number, host=1)
         lease: list[Report] = [Idle(), Over("")] if number % 2 else []
-        scene.say(actor, taken(1), ProgramStarted(1), finished(), *lease, Free())
+        scene.say(actor, taken(1), Starting(), ProgramStarted(1), finished(), *lease, Free())
         assert actor.process.state is State.SPARE
         scene.die(actor, CLEAN_END)

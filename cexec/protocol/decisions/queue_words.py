@@ -1,0 +1,62 @@
+"""What a waiting client is told by datagram, and when.
+
+Contract: `tell` returns the event for an announcement whose word is due, or None, and sets when the next one is due.  A
+client that has proved itself is told every QUEUED_INTERVAL that it waits.  Another one is told once, or asked for a
+proof, and again only out of the quota of clients of 0.1.0.  `next_queued` spaces the words to many.  Pure.
+docs/protocol.md sections 2.4 and 2.8.
+"""
+
+from __future__ import annotations
+
+from math import inf
+from typing import TYPE_CHECKING
+
+from cexec.protocol.base.limits import QUEUED_INTERVAL
+from cexec.protocol.decisions.bid_events import Prove, Queued
+from cexec.protocol.decisions.standing import Standing
+
+if TYPE_CHECKING:
+    from cexec.protocol.decisions.remembered import RememberedAnnouncement
+    from cexec.protocol.decisions.slots import Slots
+    from cexec.protocol.decisions.unproved import Unproved
+
+QUEUED_SPACING = 0.002  # seconds (ours) between two QUEUED, so that many waiting clients take no CPU from the jobs
+SPARE_INTERVAL = 1.0  # seconds (ours) after which the quota of clients of 0.1.0 is looked at again
+
+
+class QueueWords:
+    """The words of one worker to all clients that wait."""
+
+    __slots__ = ("_next", "_slots", "_unproved")
+
+    def __init__(self, slots: Slots, unproved: Unproved) -> None:
+        self._slots = slots
+        self._unproved = unproved
+        self._next = -inf
+
+    def next_queued(self, now: float) -> float:
+        """Returns when the next client may be told that it waits."""
+        self._next = max(now, self._next + QUEUED_SPACING)
+        return self._next
+
+    def ask(self, announcement: RememberedAnnouncement, now: float) -> None:
+        """Lets it wait for a proof, because it has found no place."""
+        told = announcement.telling.due
+        when = now if self._slots.free else self.next_queued(now) if told == inf else told
+        announcement.ask(when)
+        if not announcement.proves:
+            announcement.timers.bid_at = now + SPARE_INTERVAL
+
+    def tell(self, announcement: RememberedAnnouncement, now: float) -> Queued | Prove | None:
+        """Returns the word that is due."""
+        identity, telling = announcement.identity, announcement.telling
+        if announcement.standing == Standing.PROVED:
+            telling.told(now, QUEUED_INTERVAL)
+            return Queued(identity)
+        if not self._unproved.may_tell(announcement, now):
+            telling.due = inf if announcement.proves else now + SPARE_INTERVAL
+            return None
+        self._unproved.told(announcement, now)
+        telling.told(now, inf if announcement.proves else QUEUED_INTERVAL)
+        asked = announcement.proves and (self._slots.free or announcement.standing == Standing.DOUBTED)
+        return Prove(identity) if asked else Queued(identity)

@@ -1,0 +1,137 @@
+"""Journals, and files beside them, that another user has put where everybody can make files."""
+
+from __future__ import annotations
+
+import json
+import os
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from cexec.cmap.results.appending import AppendFile
+from cexec.cmap.results.journal import RESUME, Journal
+from cexec.cmap.results.journal_reader import reading
+from cexec.cmap.watch.report_file import ReportFile
+from cexec.errors import UsageError
+from tests.needs import NOBODY, require_second_user
+
+
+@pytest.fixture
+def shared(tmp_path: Path) -> Path:
+    """A directory such as /tmp."""
+    made = tmp_path / "shared"
+    made.mkdir()
+    made.chmod(0o1777)
+    return made
+
+
+@pytest.fixture
+def victim(tmp_path: Path) -> Path:
+    made = tmp_path / "victim"
+    made.write_text("precious")
+    made.chmod(0o644)
+    return made
+
+
+def give_away(path: Path) -> None:
+    require_second_user()
+    os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
+
+
+def planted(path: Path, victim: Path) -> Path:
+    """A journal whose pending task replaces the victim's file, with a file that the attacker has made."""
+    Journal(str(path), RESUME, now=0.0).close()
+    evil = path.with_name("evil")
+    evil.write_text("evil")
+    status = evil.stat()
+    renames = json.dumps([[str(evil), str(victim), status.st_ino, status.st_size]])
+    with closing(sqlite3.connect(path)) as database, database:
+        database.execute("INSERT INTO pending VALUES (?, ?, ?)", (b"k" * 16, 0, renames))
+    path.chmod(0o644)
+    return path
+
+
+def test_the_renames_of_another_users_journal_are_never_done(shared: Path, victim: Path) -> None:
+    """0.1.0 gave the attacker's file the name of the victim's."""
+    journal = planted(shared / "state", victim)
+    give_away(journal)
+    with pytest.raises(UsageError, match="belongs to another user"):
+        Journal(str(journal), RESUME, now=0.0)
+    assert victim.read_text() == "precious"
+    os.chown(journal, os.getuid(), os.getgid())
+    Journal(str(journal), RESUME, now=0.0).close()
+    assert victim.read_text() == "evil"  # so the test can fail
+
+
+def test_a_journal_that_everybody_can_write_to_is_not_used(shared: Path, victim: Path) -> None:
+    journal = planted(shared / "state", victim)
+    journal.chmod(0o666)
+    with pytest.raises(UsageError, match="other users can write to it"):
+        Journal(str(journal), RESUME, now=0.0)
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("ending", ["-lock", "-wal", "-shm", "-journal"])
+def test_a_link_beside_a_journal_is_not_followed(ending: str, shared: Path, victim: Path) -> None:
+    """0.1.0 emptied the file that a link in the place of the lock led to."""
+    (shared / f"state{ending}").symlink_to(victim)
+    with pytest.raises(UsageError, match="it is a symbolic link"):
+        Journal(str(shared / "state"), RESUME, now=0.0)
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("ending", ["-lock", "-wal", "-shm", "-journal"])
+def test_a_file_of_another_user_beside_a_journal_is_no_part_of_it(ending: str, shared: Path) -> None:
+    """SQLite would play back what a planted log says."""
+    path = shared / f"state{ending}"
+    path.write_bytes(b"")
+    path.chmod(0o644)
+    give_away(path)
+    with pytest.raises(UsageError, match="belongs to another user"):
+        Journal(str(shared / "state"), RESUME, now=0.0)
+
+
+def test_a_link_in_the_place_of_a_journal_is_not_followed(shared: Path, tmp_path: Path) -> None:
+    Journal(str(tmp_path / "own"), RESUME, now=0.0).close()
+    (shared / "state").symlink_to(tmp_path / "own")
+    with pytest.raises(UsageError, match="it is a symbolic link"):
+        Journal(str(shared / "state"), RESUME, now=0.0)
+
+
+def test_an_own_journal_in_a_shared_directory_is_used_again(shared: Path) -> None:
+    for _ in range(2):
+        Journal(str(shared / "state"), RESUME, now=0.0).close()
+
+
+def test_looking_at_another_users_journal_makes_nothing_beside_it(shared: Path, victim: Path) -> None:
+    """SQLite makes an index for whoever reads a journal with a log, and older versions follow a link there."""
+    journal = planted(shared / "state", victim)
+    writer = sqlite3.connect(journal)
+    writer.execute("INSERT INTO run (token) VALUES ('x')")
+    writer.commit()
+    index = Path(f"{journal}-shm")
+    index.unlink()
+    index.symlink_to(victim)
+    give_away(journal)
+    with reading(str(journal)) as database:
+        assert database.execute("SELECT count(*) FROM run").fetchone()
+    assert index.is_symlink() and victim.read_text() == "precious"
+    writer.close()
+
+
+def test_no_joblog_or_report_is_written_through_a_planted_link(shared: Path, victim: Path) -> None:
+    (shared / "out").symlink_to(victim)
+    with pytest.raises(UsageError, match="it is a symbolic link"):
+        AppendFile.open(str(shared / "out"), b"header\n")
+    with pytest.raises(UsageError, match="it is a symbolic link"):
+        ReportFile(str(shared / "out"), overwrite=True)
+    assert victim.read_text() == "precious"
+
+
+def test_no_joblog_is_written_into_another_users_file(shared: Path) -> None:
+    (shared / "out").write_text("")
+    give_away(shared / "out")
+    with pytest.raises(UsageError, match="belongs to another user"):
+        AppendFile.open(str(shared / "out"), b"header\n")

@@ -1,0 +1,127 @@
+"""Recorded announcements that a stranger sends again from false addresses, on real hosts.
+
+The recordings are announcements that the worker does not know: it has never heard them, or has forgotten them, as it
+does after a minute.  At the false addresses nobody is, so that a connection there takes its whole three seconds.
+docs/protocol.md section 2.8.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+
+from cexec.protocol.base.keys import ClientKey
+from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_HOPS, UDP_PORT
+from cexec.protocol.datagrams.announcement import SealedAnnouncement
+from cexec.system.storage.keyfile import read_key
+from tests.conftest import MakeLab, StartService
+from tests.lab import Host, Lab
+from tests.relaying import Capture
+from tests.service import Application
+from tests.waiting import wait_until
+
+VICTIM = "10.77.0.{}"  # and a number from FIRST on
+FIRST, VICTIMS = 100, 100
+PORT = 41_000
+SYNS = 3  # of one connection attempt
+BEFORE = 5.0  # seconds: 40 replays made an honest job wait for 15
+
+# Sends each line of standard input, a source address and a datagram, to the broadcast address.
+SPOOF = """
+import socket, struct, sys
+raw = socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW)
+raw.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
+for line in sys.stdin:
+    source, text = line.split()
+    data = bytes.fromhex(text)
+    udp = struct.pack("!4H", 5000, PORT, 8 + len(data), 0) + data
+    addresses = socket.inet_aton(source) + socket.inet_aton("10.77.0.255")
+    raw.sendto(struct.pack("!BBHHHBBH", 0x45, 0, 20 + len(udp), 0, 0, 64, 17, 0) + addresses + udp, ("10.77.0.255", 0))
+""".replace("PORT", str(UDP_PORT))
+
+
+def recorded(application: Application, count: int) -> list[bytes]:
+    key = read_key(os.fspath(application.public), (ClientKey,))
+    made = [SealedAnnouncement(key, job_id=os.urandom(IDENTITY_SIZE), attempt=1) for _ in range(count)]
+    return [sealed.datagram(0, PORT, MAXIMUM_HOPS) for sealed in made]
+
+
+def replay(attacker: Host, datagrams: Sequence[bytes]) -> None:
+    """Sends each one from another false address."""
+    lines = [f"{VICTIM.format(FIRST + number % VICTIMS)} {data.hex()}" for number, data in enumerate(datagrams)]
+    attacker.run([sys.executable, "-c", SPOOF], input="\n".join(lines), text=True, check=True)
+
+
+def make(lab: MakeLab) -> Lab:
+    """Hosts 1 to 3: a client, a worker, an attacker.  The worker's packets to the victims do go out."""
+    made = lab(3)
+    neighbours = [f"neigh add {VICTIM.format(FIRST + n)} lladdr 02:00:00:00:77:77 dev eth0" for n in range(VICTIMS)]
+    made.host(2).ip(*neighbours)
+    return made
+
+
+def to_victims(packets: Sequence[bytes]) -> tuple[int, int]:
+    """The SYNs and the datagrams that went to the false addresses."""
+    syns = datagrams = 0
+    for packet in packets:
+        if packet[12:14] == b"\x08\x00" and packet[30:33] == b"\x0a\x4d\x00" and FIRST <= packet[33] < FIRST + VICTIMS:
+            syns += packet[23] == 6 and packet[47] == 2
+            datagrams += packet[23] == 17
+    return syns, datagrams
+
+
+def test_one_recorded_datagram_causes_one_connection_and_one_datagram(
+    application: Application, lab: MakeLab, service: StartService, tmp_path: Path
+) -> None:
+    """Regression: each copy of it from another address caused three SYNs, and one datagram for each counter."""
+    made = make(lab)
+    worker = service("echo", "done", host=made.host(2))
+    capture = Capture(made.host(2), tmp_path)
+    data = recorded(application, 1)
+    replay(made.host(3), data * 30)
+    worker.wait_for("unreachable")
+    replay(made.host(3), data * 30)
+    assert application.run(host=made.host(1)).stdout == b"done\n"
+    wait_until(lambda: "finished" in "\n".join(worker.lines))
+    capture.close()
+    syns, datagrams = to_victims(capture.packets)
+    assert 1 <= syns <= SYNS and datagrams == 1
+
+
+@pytest.mark.parametrize("count", [40, 400])
+def test_replays_do_not_keep_an_honest_job_from_its_worker(
+    count: int, application: Application, lab: MakeLab, service: StartService
+) -> None:
+    """Regression: 40 of them made it wait for 15 s, and 400 killed it."""
+    made = make(lab)
+    worker = service("echo", "done", options=["-j", "1"], host=made.host(2))
+    replay(made.host(3), recorded(application, count))
+    start = time.monotonic()
+    ended = application.run(host=made.host(1))
+    took = time.monotonic() - start
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"done\n", b"")
+    assert took < BEFORE
+    worker.wait_for("unreachable")  # so they were there
+
+
+def test_replays_do_not_keep_a_client_that_waits_from_its_slot(
+    application: Application, lab: MakeLab, service: StartService
+) -> None:
+    made = make(lab)
+    worker = service("cat", options=["-j", "1"], host=made.host(2))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    argv, environment = application.client()
+    del environment
+    with made.host(1).popen(argv, **pipes) as first:
+        worker.wait_for("started")
+        with made.host(1).popen(argv, **pipes) as second:
+            replay(made.host(3), recorded(application, 400))
+            assert first.communicate(b"first", timeout=30)[0] == b"first"
+            assert second.communicate(b"second", timeout=30)[0] == b"second"
+    assert (first.returncode, second.returncode) == (0, 0)

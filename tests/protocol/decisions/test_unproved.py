@@ -1,0 +1,289 @@
+"""Announcements whose source nothing proves: what they get, and that nobody who has proved itself waits for them."""
+
+from __future__ import annotations
+
+import pytest
+
+from cexec.protocol.base.limits import QUEUED_INTERVAL
+from cexec.protocol.decisions import remembered, unproved
+from cexec.protocol.decisions.bid import STALL, Bidder, Outcome
+from cexec.protocol.decisions.remembered import DONE_LIFETIME, QUEUED_REPEATS, SILENT, STILL_HEARD
+from cexec.protocol.decisions.slots import STALLED_ALLOWED
+from cexec.protocol.decisions.standing import Standing
+from cexec.protocol.decisions.unproved import (
+    SPARE_TRIES_BURST,
+    SPARE_WORDS_BURST,
+    TRIES_BURST,
+    WORDS_BURST,
+    WORDS_RATE,
+)
+from tests.protocol.decisions.bidders import WANTED, bidder, events, identity, run, slots_of
+
+HONEST = identity(1_000_000)
+DOUBTED, UNPROVED, PROVED = Standing
+
+
+def hear(
+    machine: Bidder, who: bytes, now: float, standing: Standing = UNPROVED, *, source: str = "", proves: bool = True
+) -> list[tuple[str, bytes | None]]:
+    """A copy comes; by default each announcement has a source of its own."""
+    machine.consider(who, 1, WANTED, now, standing=standing, source=source or who.hex(), proves=proves)
+    machine.handle_timeout(now)
+    return events(machine)
+
+
+def occupied(slots: int = 1) -> Bidder:
+    """A worker whose slots are all busy."""
+    machine = bidder(slots=slots)
+    for number in range(slots):
+        assert hear(machine, identity(900 + number), 0.0, PROVED) == [("Connect", identity(900 + number))]
+        run(machine, identity(900 + number), 0.0)
+    return machine
+
+
+def test_an_idle_worker_connects_at_once_and_tells_nobody_to_prove_anything() -> None:
+    assert hear(bidder(), HONEST, 0.0) == [("Connect", HONEST)]
+
+
+def test_without_a_place_there_is_one_question_and_nothing_more() -> None:
+    machine = bidder()
+    assert hear(machine, identity(1), 0.0) == [("Connect", identity(1))]
+    assert hear(machine, identity(2), 0.01) == [("Prove", identity(2))]
+    for copy in range(5):
+        assert hear(machine, identity(2), 0.02 + 0.001 * copy) == []
+
+
+def test_a_client_that_proves_itself_does_not_wait_for_connections_to_others() -> None:
+    machine = bidder()
+    hear(machine, identity(1), 0.0)
+    assert hear(machine, HONEST, 0.001) == [("Prove", HONEST)]
+    machine.proved(HONEST, 0.002)
+    assert events(machine) == [("Connect", HONEST)]
+    assert machine.reserved(HONEST, 0.003)
+
+
+def test_a_client_that_waits_for_a_slot_is_proved_before_one_is_free() -> None:
+    machine = occupied()
+    assert hear(machine, HONEST, 1.0) == [("Queued", HONEST)]
+    machine.proved(HONEST, 1.1)
+    assert events(machine) == []
+    for told_at in (1.1 + SILENT, 1.1 + SILENT + QUEUED_INTERVAL):  # and every ten seconds from now on
+        machine.handle_timeout(told_at - 0.01)
+        assert events(machine) == []
+        machine.handle_timeout(told_at)
+        assert events(machine) == [("Queued", HONEST)]
+    machine.finished(identity(900), Outcome.SUCCEEDED, 1.0, 12.0)
+    assert events(machine) == [("Connect", HONEST)]
+
+
+def test_a_client_that_waits_without_a_proof_is_told_once_and_tried_with_a_later_copy() -> None:
+    """Its proof, or the question, may have been lost."""
+    machine = occupied()
+    told = hear(machine, HONEST, 1.0)
+    for second in range(2, 60):
+        told += hear(machine, HONEST, float(second))
+    assert told == [("Queued", HONEST)]
+    machine.finished(identity(900), Outcome.SUCCEEDED, 1.0, 60.0)
+    assert events(machine) == []
+    assert hear(machine, HONEST, 61.0) == [("Connect", HONEST)]
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_what_another_process_has_passed_on_gets_one_question_even_from_an_idle_worker(busy: bool) -> None:
+    machine = occupied() if busy else bidder()
+    assert hear(machine, HONEST, 1.0, DOUBTED) == [("Prove", HONEST)]
+    for second in range(2, 30):
+        assert hear(machine, HONEST, float(second), DOUBTED) == []
+    machine.proved(HONEST, 30.0)
+    found = events(machine)
+    machine.handle_timeout(30.0 + SILENT)
+    assert found + events(machine) == [("Queued" if busy else "Connect", HONEST)]
+
+
+def test_a_doubted_announcement_that_is_also_heard_directly_is_connected_to() -> None:
+    machine = bidder()
+    hear(machine, HONEST, 1.0, DOUBTED)
+    assert hear(machine, HONEST, 1.1, UNPROVED) == [("Connect", HONEST)]
+
+
+@pytest.mark.parametrize("count", [40, 400])
+def test_a_flood_of_replays_takes_no_place_from_a_client_that_proves_itself(count: int) -> None:
+    """Regression: 40 recorded announcements made an honest job wait for 15 s, 400 killed it."""
+    machine = bidder()
+    for number in range(count):
+        hear(machine, identity(number), 0.0001 * number)
+    heard_at = 0.0001 * count
+    assert hear(machine, HONEST, heard_at) == [("Prove", HONEST)]
+    machine.proved(HONEST, heard_at + 0.001)
+    assert events(machine) == [("Connect", HONEST)]
+    assert machine.reserved(HONEST, heard_at + 0.002)
+    assert slots_of(machine) == (0, 1, 0)
+
+
+@pytest.mark.parametrize("after", [0.0, 1.0, DONE_LIFETIME + 1.0, 3600.0])
+def test_one_recorded_announcement_gets_one_connection_and_one_datagram_in_all(after: float) -> None:
+    """However often it is sent, from wherever, at whatever time, and whatever has become of the first connection."""
+    machine = bidder()
+    found = []
+    for number in range(100):
+        now = after * number
+        found += hear(machine, HONEST, now, source=f"10.0.0.{number}")
+        if ("Connect", HONEST) in found[-1:]:
+            machine.failed(HONEST, now)
+        found += [("UNREACHABLE", HONEST)] if machine.may_answer(HONEST, now) else []
+        machine.handle_timeout(now + after)
+        found += events(machine)
+    names = [name for name, _ in found if name != "Forget"]
+    assert names.count("Connect") == 1 and len(names) == 2, names
+
+
+def test_a_client_whose_connection_failed_is_asked_and_then_tried_again() -> None:
+    machine = bidder()
+    hear(machine, HONEST, 0.0)
+    machine.failed(HONEST, 3.0)
+    assert hear(machine, HONEST, 10.0) == [("Prove", HONEST)]
+    machine.proved(HONEST, 10.1)
+    assert events(machine) == [("Connect", HONEST)]
+
+
+def test_whoever_has_answered_a_connection_has_proved_itself() -> None:
+    machine = bidder(slots=1)
+    hear(machine, HONEST, 0.0)
+    hear(machine, identity(2), 0.0, PROVED)
+    assert machine.reserved(identity(2), 0.1)
+    assert not machine.reserved(HONEST, 0.1)
+    machine.withdrawn(HONEST, 0.1)
+    machine.released(identity(2), 0.2)
+    assert events(machine) == [("Connect", HONEST)]
+
+
+def test_a_client_whose_proved_way_is_gone_has_to_prove_itself_again() -> None:
+    machine = occupied()
+    hear(machine, HONEST, 1.0, PROVED)
+    hear(machine, HONEST, 12.0, UNPROVED)  # by another way
+    assert ("Queued", HONEST) not in hear(machine, HONEST, 13.0, UNPROVED)
+    machine.finished(identity(900), Outcome.SUCCEEDED, 1.0, 14.0)
+    assert events(machine) == []
+
+
+def test_connections_that_lead_nowhere_stay_within_bounds() -> None:
+    machine = bidder()
+    connected = 0
+    for number in range(400):
+        now = number * STALL / 10
+        connected += sum(name == "Connect" for name, _ in hear(machine, identity(number), now))
+    assert connected == 1 + STALLED_ALLOWED
+
+
+def test_one_source_gets_a_bounded_number_of_connections_and_datagrams() -> None:
+    machine = bidder(slots=1000)
+    found = [one for number in range(1000) for one in hear(machine, identity(number), 1.0, source="10.0.0.66")]
+    assert sum(name == "Connect" for name, _ in found) == TRIES_BURST
+    assert sum(name == "Prove" for name, _ in found) == WORDS_BURST
+    assert hear(machine, HONEST, 1.0, source="10.0.0.9") == [("Connect", HONEST)]
+    later = [one for number in range(1000, 1200) for one in hear(machine, identity(number), 2.0, source="10.0.0.66")]
+    assert sum(name == "Prove" for name, _ in later) == WORDS_RATE
+
+
+def test_the_sources_that_are_told_apart_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unproved, "MAXIMUM_SOURCES", 10)
+    sources = unproved.Sources(1.0, 1.0)
+    for number in range(100):
+        assert sources.left(str(number), 0.0)
+        sources.spend(str(number))
+    assert not sources.left("99", 0.0) and sources.left("0", 0.0)
+
+
+# Clients and relays of 0.1.0
+
+
+def test_a_client_of_0_1_0_is_told_queued_and_gets_a_slot_without_a_proof() -> None:
+    machine = occupied()
+    found = hear(machine, HONEST, 1.0, proves=False)
+    for second in range(2, 40):
+        found += hear(machine, HONEST, float(second), proves=False)
+    assert {name for name, _ in found} == {"Queued"} and 4 <= len(found) <= 4 + QUEUED_REPEATS
+    machine.finished(identity(900), Outcome.SUCCEEDED, 1.0, 40.0)
+    assert events(machine) == [("Connect", HONEST)]
+
+
+def test_a_client_of_0_1_0_whose_connections_fail_is_tried_again_out_of_the_quota() -> None:
+    machine = bidder()
+    tries = 0
+    for second in range(200):
+        for name, _ in hear(machine, HONEST, float(second), proves=False):
+            if name == "Connect":
+                tries += 1
+                machine.failed(HONEST, float(second))
+    assert 10 < tries < 110
+
+
+def test_clients_of_0_1_0_are_served_beside_those_that_have_proved_themselves() -> None:
+    machine = occupied()
+    hear(machine, HONEST, 1.0, proves=False)
+    for number in range(5):
+        hear(machine, identity(number), 1.0, PROVED)
+    machine.finished(identity(900), Outcome.SUCCEEDED, 1.0, 2.0)
+    connects = [who for name, who in events(machine) if name == "Connect"]
+    assert len(connects) == 2 and HONEST in connects
+
+
+def test_the_quota_of_0_1_0_is_one_for_all() -> None:
+    """Recorded announcements of such clients are worth no more, however many there are."""
+    machine = occupied()
+    words = 0
+    for second in range(1, 21):
+        for number in range(400):
+            words += sum(name == "Queued" for name, _ in hear(machine, identity(number), float(second), proves=False))
+    assert 400 + SPARE_WORDS_BURST <= words <= 400 + SPARE_WORDS_BURST + 20 * unproved.SPARE_WORDS_RATE
+    for number in range(400):
+        machine.claimed(identity(number), 1, 21.0)
+    events(machine)
+    machine.finished(identity(900), Outcome.SUCCEEDED, 1.0, 100.0)
+    tries = 0
+    for second in range(100, 120):
+        for name, who in hear(machine, HONEST, float(second), proves=False, source=str(second)):
+            if name == "Connect" and who is not None:
+                tries += 1
+                machine.failed(who, float(second))
+    assert tries <= 1 + SPARE_TRIES_BURST + 20 * unproved.SPARE_TRIES_RATE
+
+
+# Memory
+
+
+def test_one_that_is_still_heard_is_never_forgotten_while_its_job_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: as many replays as fit into the table made a worker forget the clients that waited for it."""
+    monkeypatch.setattr(remembered, "MAXIMUM_REMEMBERED", 100)
+    machine = occupied()
+    waiting = [identity(5000), identity(5001), identity(5002)]
+    number = 0
+    for second in range(1, 60):
+        for who, standing, proves in zip(waiting, (PROVED, UNPROVED, UNPROVED), (True, True, False), strict=True):
+            assert ("Forget", who) not in hear(machine, who, float(second), standing, proves=proves)
+        for _ in range(200):
+            number += 1
+            forgotten = {who for name, who in hear(machine, identity(number), second + 0.5) if name == "Forget"}
+            assert not forgotten & set(waiting)
+    machine.finished(identity(900), Outcome.SUCCEEDED, 1.0, 60.0)
+    assert ("Connect", waiting[0]) in events(machine)
+
+
+def test_room_is_made_by_those_that_are_heard_no_longer_unproved_ones_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "MAXIMUM_REMEMBERED", 3)
+    machine = occupied()
+    hear(machine, identity(1), 1.0, PROVED)
+    hear(machine, identity(2), 2.0)
+    assert ("Forget", identity(3)) in hear(machine, identity(3), 2.5)  # there is no room for it
+    assert ("Forget", identity(2)) in hear(machine, identity(4), 2.0 + STILL_HEARD)
+    assert ("Forget", identity(1)) in hear(machine, identity(5), 2.0 + STILL_HEARD)
+
+
+def test_allowances_are_remembered_for_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(unproved, "MAXIMUM_SPENT", 10)
+    allowances = unproved.Unproved()
+    for number in range(10):
+        allowances.note_told(identity(number))
+    allowances.heard(identity(0))
+    allowances.note_told(identity(10))
+    assert allowances.told_once(identity(0)) and not allowances.told_once(identity(1))
