@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import os
 import queue
+import random
 import signal
 import threading
+from time import monotonic
 from typing import TYPE_CHECKING
 
 from cexec.net.interfaces import Interface, interfaces, on_link
@@ -27,12 +29,13 @@ if TYPE_CHECKING:
     State: TypeAlias = list[tuple[str, int, bool, list[str]]]
 
 INTERFACES_INTERVAL = 5.0  # seconds (ours); a change has to be noticed within 10 s
-RESOLVE_PATIENCE = 3000  # milliseconds (ours) for the address of an instance
+GLANCE, RESOLVE_PATIENCE = 50, 3000  # milliseconds (ours) for the address of an instance, first and later
 GOODBYE_PATIENCE = 3  # seconds (ours) that the end may take
 HIGHEST_DESCRIPTOR = 1 << 16
 LEAST_URGENT = 19  # of nice(1)
 MAXIMUM_REASON = 200  # characters (ours)
 MAXIMUM_ADDRESSES = 8  # (ours) of one instance
+MAXIMUM_UNRESOLVED = 256  # instances (ours) that are asked for again
 MAXIMUM_INSTANCES = 2048  # (ours) that are followed
 
 
@@ -68,6 +71,7 @@ class _Speaker:
         self._failure = ""
         self._found: dict[str, set[str]] = {}  # by instance: HOST SCOPE PORT
         self._interfaces: list[Interface] = []
+        self._unresolved: dict[str, None] = {}  # instances whose addresses have not come
         self._ending = False
 
     def wait_for_end(self) -> None:
@@ -150,25 +154,44 @@ class _Speaker:
 
     def _work(self) -> bool:
         """Until the interfaces are to be looked at again; False at the end."""
-        try:
-            change = self._changes.get(timeout=INTERFACES_INTERVAL)
-            while change is not None:
-                name, gone = change
-                self._follow(name, set() if gone or self._ending else self._addresses(name))
-                change = self._changes.get_nowait()
-        except queue.Empty:
-            return True
-        return False
+        until = monotonic() + INTERFACES_INTERVAL
+        while (left := until - monotonic()) > 0:
+            try:
+                change = self._changes.get_nowait() if self._unresolved else self._changes.get(timeout=left)
+            except queue.Empty:
+                self._resolve_one()
+                continue
+            if change is None:
+                return False
+            name, gone = change
+            self._unresolved.pop(name, None)
+            if gone or self._ending:
+                self._follow(name, set())
+            elif not self._resolve(name, GLANCE) and len(self._unresolved) < MAXIMUM_UNRESOLVED:
+                self._unresolved[name] = None
+        return True
 
-    def _addresses(self, name: str) -> set[str]:
-        """Returns the addresses at which an instance is heard."""
+    def _resolve_one(self) -> None:
+        """Waits for the records of an instance when there is nothing else to do: a stranger's may never come."""
+        if self._unresolved:
+            name = random.choice(list(self._unresolved))
+            del self._unresolved[name]
+            self._resolve(name, RESOLVE_PATIENCE)
+
+    def _resolve(self, name: str, patience: int) -> bool:
+        """Follows the addresses of an instance; returns False if they have not come within so many milliseconds."""
         if self._zeroconf is None:  # a former one has told the name
-            return set()
+            return True
         try:
-            info = self._zeroconf.get_service_info(SERVICE, name, RESOLVE_PATIENCE)
+            info = self._zeroconf.get_service_info(SERVICE, name, patience)
         except Exception:  # somebody else's broken record
-            return set()
-        if info is None or not info.port or info.properties.get(VERSION_KEY.encode()) != VERSION.encode():
+            info = None
+        self._follow(name, set() if info is None else self._addresses(info))
+        return info is not None
+
+    def _addresses(self, info: zeroconf.ServiceInfo) -> set[str]:
+        """Returns the addresses at which an instance is heard."""
+        if not info.port or info.properties.get(VERSION_KEY.encode()) != VERSION.encode():
             return set()
         # Everybody on the link can register what he likes: only neighbours count, and few addresses of an instance.
         split = [text.partition("%") for text in info.parsed_scoped_addresses()]

@@ -201,7 +201,7 @@ def test_a_strangers_instances_make_a_client_send_little_to_a_victim(lab: MakeLa
     register = """
 import sys, zeroconf
 zc = zeroconf.Zeroconf()
-for number in range(60):
+for number in range(20):
     info = zeroconf.ServiceInfo("_cexec._udp.local.", f"x{number}._cexec._udp.local.", port=5000 + number,
         properties={"v": "1"}, server=f"x{number}.local.", parsed_addresses=["10.77.0.2", "10.99.0.2", "10.77.0.255"])
     zc.register_service(info, cooperating_responders=True)
@@ -228,6 +228,50 @@ sys.stdin.read()
     packets = dict(re.findall(r"counter (\w+) \{\s*packets (\d+)", listed))
     assert 1 <= int(packets["victim"]) <= MOST_UNANSWERED
     assert packets["others"] == "0"
+
+
+def test_instances_that_never_answer_do_not_hide_a_worker(
+    lab: MakeLab, service: StartService, application: Application
+) -> None:
+    """Each was waited for, three seconds long, so that 100 of them kept a client from its worker for five minutes."""
+    client, worker, stranger = lab(3).hosts
+    close_to_groups(worker)
+    name_them = """
+import socket, struct, sys
+def labels(text):
+    return b"".join(bytes([len(part)]) + part.encode() for part in text.split(".")) + bytes(1)
+service = labels("_cexec._udp.local")
+sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+sender.setsockopt(socket.IPPROTO_IP, socket.IP_MULTICAST_IF, socket.inet_aton(sys.argv[1]))
+for line in sys.stdin:
+    for first in range(0, 100, 20):
+        answers = b""
+        for number in range(first, first + 20):
+            name = labels(f"a{number}._cexec._udp.local")
+            answers += service + struct.pack("!HHIH", 12, 1, 4500, len(name)) + name
+        sender.sendto(struct.pack("!HHHHHH", 0, 0x8400, 0, 20, 0, 0) + answers, ("224.0.0.251", 5353))
+    print(flush=True)
+"""
+    pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    process = stranger.popen([sys.executable, "-c", name_them, stranger.address], **pipes)
+    service("cat", host=worker, environment=MDNS)
+    argv = command("cexec", application.public)
+    waiting = client.popen(argv, env=clean_environment(MDNS), stdin=subprocess.DEVNULL)
+
+    def ended() -> bool:
+        """Names them again, because the client may have begun to look only now."""
+        assert process.stdin is not None and process.stdout is not None
+        print(file=process.stdin, flush=True)
+        process.stdout.readline()
+        return waiting.poll() is not None
+
+    try:
+        wait_until(ended, 60)
+        assert waiting.returncode == 0
+    finally:
+        waiting.kill()
+        waiting.wait()
+        process.communicate()
 
 
 @pytest.mark.parametrize("killed", [False, True])
