@@ -1,132 +1,139 @@
-"""Measures what clients that hold keys and do harm cost an honest one, with real processes.
+"""Measures what a stranger on the network can do with recorded announcements and with silent connections.
 
     make bench BENCH=benchmarks/bench_attacks.py
 
-Six clients, each with a certificate of its own, let a worker reserve slots and never send GO, or accept its connections
-and never answer the first flight.  The figure is the duration of an honest `cexec` whose program is `true`, while the
-attack goes on, from BENCH_WARMING (20) seconds after its begin; the median and the slowest of BENCH_ROUNDS (20) runs.
-The goal is three times the duration at an idle worker.  benchmarks/simulate_attacks.py has more attacks and figures.
+The hosts are network namespaces of this machine: a client, a worker with one slot, a stranger.  The stranger sends
+recorded announcements, which the worker does not know, from false addresses at which nobody is; at once an honest job
+starts.  The goal is a latency of at most three times that of an idle network.  Each round has the cases in turn.  Then
+the packets are counted that one recorded datagram causes at the false addresses, and a worker is started whose client
+has its listener full of silent connections.  docs/security.md and docs/reliability.md have the figures.
+Environment: BENCH_ROUNDS (7).
 """
 
 from __future__ import annotations
 
 import os
-import socket
-import statistics
 import subprocess
 import sys
-import threading
-import time
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from statistics import median
+from time import perf_counter, sleep
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.common import LOOPBACK_GROUP, Workplace, goal, rounds, timed
-from cexec.errors import CexecError
-from cexec.protocol.base import sodium
-from cexec.protocol.base.keys import ClientKey, decode_key
-from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_HOPS, MAXIMUM_WEIGHT
-from cexec.protocol.connection.channel import ClientHandshake
-from cexec.protocol.datagrams.announcement import SealedAnnouncement
+from benchmarks.common import goal, rounds, table
+from tests.environment import clean_environment, command
+from tests.lab import Host, Lab
+from tests.network.test_replay import FIRST, VICTIM, VICTIMS, recorded, replay, to_victims
+from tests.relaying import Capture
+from tests.service import Application, Service
 
-WARMING = float(os.environ.get("BENCH_WARMING", 20))
-ATTACKERS = 6
-PATIENCE = 5.0  # seconds that an attacker waits for the worker before it announces something new
-PORT = 3010
-
-
-class Attacker(threading.Thread):
-    """One client, over and over again until `over` is set.  With `shakes` it completes the handshake."""
-
-    def __init__(self, key: ClientKey, over: threading.Event, *, shakes: bool) -> None:
-        super().__init__(daemon=True)
-        self._key = key
-        self._over = over
-        self._shakes = shakes
-
-    def run(self) -> None:
-        while not self._over.is_set():
-            try:
-                self._attack()
-            except (OSError, CexecError):
-                pass  # the worker has done with this one
-
-    def _attack(self) -> None:
-        job = sodium.random_bytes(IDENTITY_SIZE)
-        sealed = SealedAnnouncement(self._key, job_id=job, attempt=1, weight=MAXIMUM_WEIGHT)
-        with (
-            socket.create_server(("127.0.0.1", 0)) as listener,
-            socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender,
-        ):
-            sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
-            listener.settimeout(1.0)
-            for counter in range(round(PATIENCE)):
-                if self._over.is_set():
-                    return
-                data = sealed.datagram(counter, listener.getsockname()[1], MAXIMUM_HOPS)
-                sender.sendto(data, (LOOPBACK_GROUP, PORT))
-                try:
-                    connection, _ = listener.accept()
-                except TimeoutError:
-                    continue
-                with connection:
-                    self._keep(connection, sealed)
-                return
-
-    def _keep(self, connection: socket.socket, sealed: SealedAnnouncement) -> None:
-        """Keeps the worker waiting until it hangs up."""
-        connection.settimeout(PATIENCE)
-        if self._shakes:
-            handshake = ClientHandshake(sealed.handshake(), self._key.authority_public, sodium.aead_names(), 0.0)
-            while handshake.wanted:
-                handshake.receive_data(connection.recv(handshake.wanted), 0.0)
-            connection.sendall(handshake.data_to_send())
-        while connection.recv(65536):
-            pass
-
-
-def attacker_keys(place: Workplace) -> list[ClientKey]:
-    keys = []
-    for number in range(ATTACKERS):
-        path = place.directory / f"attacker{number}.pub"
-        argv = place.command("ckeygen", "--client", f"attacker{number}", place.secret, path)
-        subprocess.run(argv, env=place.environment, check=True, capture_output=True)
-        key = decode_key(path.read_bytes())
-        assert isinstance(key, ClientKey)
-        keys.append(key)
-    return keys
-
-
-def honest(place: Workplace) -> list[float]:
-    """Durations of honest jobs, one after another."""
-    argv, variables = place.client()
-    found = []
-    for _ in range(rounds(20)):
-        found.append(timed(argv, variables).seconds)
-        time.sleep(0.2)
-    return found
+CASES = {"idle": 0, "40 replays": 40, "400 replays": 400}
+SILENT = (0, 300)
+FACTOR = 3.0
+SETTLED = 4.0  # seconds after which the connections to false addresses are over
+CONNECT = """
+import socket, sys, time
+held = [socket.create_connection((sys.argv[1], int(sys.argv[2])), timeout=30) for _ in range(int(sys.argv[3]))]
+print("ready", flush=True)
+sys.stdin.read()
+"""
+PORT = 21_400
 
 
 def main() -> None:
-    for slots in (1, 4):
-        with Workplace() as place:
-            place.service("true", options=["-j", str(slots)])
-            keys = attacker_keys(place)
-            honest(place)  # files and processes are warm
-            idle = statistics.median(honest(place))
-            print(f"{slots} slots, idle: {idle:.3f} s", flush=True)
-            for name, shakes in (("never send GO", True), ("never answer the first flight", False)):
-                over = threading.Event()
-                attackers = [Attacker(key, over, shakes=shakes) for key in keys]
-                for attacker in attackers:
-                    attacker.start()
-                time.sleep(WARMING)
-                found = honest(place)
-                over.set()
-                for attacker in attackers:
-                    attacker.join()
-                what = f"{slots} slots, six clients {name}, slowest {max(found):.2f} s, median"
-                goal("attacks", what, statistics.median(found), 3 * idle, unit=" s")
+    with ExitStack() as stack:
+        directory = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        made = stack.enter_context(Lab(3))
+        made.host(2).ip(
+            *(f"neigh add {VICTIM.format(FIRST + n)} lladdr 02:00:00:00:77:77 dev eth0" for n in range(VICTIMS))
+        )
+        application = Application(directory)
+        replays(application, made)
+        packets(application, made, directory)
+        silence(application, made)
+
+
+@contextmanager
+def worker(application: Application, made: Lab) -> Iterator[None]:
+    """A worker with one slot on host 2."""
+    service = Service(application, ["true"], ["-j", "1"], host=made.host(2))
+    try:
+        yield
+    finally:
+        service.kill()
+
+
+def job(application: Application, host: Host) -> float:
+    start = perf_counter()
+    argv = command("cexec", "-n", application.public)
+    ended = host.run(argv, env=clean_environment(), capture_output=True, timeout=120)
+    return perf_counter() - start if ended.returncode == 0 else float("inf")
+
+
+def replays(application: Application, made: Lab) -> None:
+    seconds: dict[str, list[float]] = {name: [] for name in CASES}
+    with worker(application, made):
+        for _ in range(rounds(7)):
+            for name, number in CASES.items():
+                if number:
+                    replay(made.host(3), recorded(application, number))
+                seconds[name].append(job(application, made.host(1)))
+                sleep(SETTLED)
+    table(
+        "an honest job, median and longest",
+        {name: f"{1000 * median(one):.0f} ms, {1000 * max(one):.0f} ms" for name, one in seconds.items()},
+    )
+    idle = median(seconds["idle"])
+    for name in list(CASES)[1:]:
+        goal("13.1", f"{name} beside an idle network", median(seconds[name]) / idle, FACTOR, unit=" times")
+
+
+def packets(application: Application, made: Lab, directory: Path) -> None:
+    rows = {}
+    for copies in (1, 30, 300):
+        with worker(application, made):
+            capture = Capture(made.host(2), directory)
+            replay(made.host(3), recorded(application, 1) * copies)
+            sleep(SETTLED)
+            capture.close()
+        syns, datagrams = to_victims(capture.packets)
+        rows[f"{copies} copies"] = f"{syns} SYNs, {datagrams} datagrams"
+    table("what one recorded datagram causes at the addresses that it claims", rows)
+
+
+def silence(application: Application, made: Lab) -> None:
+    seconds: dict[int, list[float]] = {number: [] for number in SILENT}
+    for _ in range(rounds(7)):
+        for number in SILENT:
+            seconds[number].append(beside_silence(application, made, number))
+    table(
+        "from the start of a worker to the end of the job that waits for it, median and longest",
+        {f"{n} silent connections": f"{median(one):.2f} s, {max(one):.2f} s" for n, one in seconds.items()},
+    )
+
+
+def beside_silence(application: Application, made: Lab, number: int) -> float:
+    client, stranger = made.host(1), made.host(3)
+    environment = clean_environment({"CEXEC_LISTEN_PORTS": str(PORT), "CEXEC_TIMEOUT_ACCEPT": "0"})
+    argv = command("cexec", "-n", application.public)
+    with client.popen(argv, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as waiting:
+        sleep(1.0)
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+        words = [sys.executable, "-c", CONNECT, client.address, str(PORT), str(number)]
+        with stranger.popen(words, **pipes) as silent:
+            assert silent.stdout is not None and silent.stdout.readline() == b"ready\n"
+            start = perf_counter()
+            with worker(application, made):
+                waiting.wait(120)
+                taken = perf_counter() - start
+            silent.communicate()
+    return taken
 
 
 if __name__ == "__main__":
+    if os.geteuid() != 0:
+        raise SystemExit("network namespaces need root: make bench")
     main()

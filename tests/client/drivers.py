@@ -50,7 +50,7 @@ class Peer(Connection):
     def __init__(self, connection: socket.socket, records: Records, go: Go) -> None:
         self.socket = connection
         self.go = go
-        self._session = Session(worker=True, now=0.0)
+        self._session = Session(worker=True, now=0.0, numbered=records.packed)
         self._records = records
 
 
@@ -115,7 +115,7 @@ class Setting:
         ours.setblocking(False)
         theirs.settimeout(PATIENCE)
         one, other = record_pair(sodium.aead_names()[0], packed=self._packed)
-        session = Session(worker=False, now=0.0)
+        session = Session(worker=False, now=0.0, numbered=one.packed)
         go = Go(job_id=JOB_ID, attempt=1, streams=streams)
         peer = Peer(theirs, other, go)
         peer.confirmed(session)

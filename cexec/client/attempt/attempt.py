@@ -13,7 +13,7 @@ is true if a job that may have begun must never be repeated.  docs/protocol.md s
     RUNNING     the worker has said STARTED                   ENDED, LOST, FAILED
     ENDED       an authenticated EXIT has come                FAILED: what was received could not be written here
     REFUSED     the worker has not started the program        -
-    WITHDRAWN   it took its offer back before it got GO       -
+    WITHDRAWN   it took its offer back, or returned the job   -
     LOST        the connection or the worker has failed       -
     FAILED      a descriptor or a file of ours has failed     -
 
@@ -227,7 +227,7 @@ class Attempt:
             refusal = event.refusal
             error = RefusedError(refusal.reason, refusal.kind == frames.PERMANENT)
             self._end(REFUSED, Refused(error))
-        elif event.kind == frames.WITHDRAW:
+        elif event.kind in (frames.WITHDRAW, frames.RETURNED):
             self._end(WITHDRAWN, Withdrawn(WithdrawnError(event.text)))
         elif event.kind == frames.BROKEN and event.stream >= frames.FIRST_FILE:
             self._events.append(FileMissing(event.stream, event.text))

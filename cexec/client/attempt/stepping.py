@@ -19,11 +19,12 @@ from cexec.net.liveness import unacknowledged
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.client.attempt.attempt import Attempt
+    from cexec.client.attempt.in_turn import AttemptsInTurn
     from cexec.client.search.trust import RevocationWatch
     from cexec.net.pump import Pump
 
 
-def next_timeout(attempt: Attempt, watch: RevocationWatch | None) -> float | None:
+def next_timeout(attempt: Attempt | AttemptsInTurn, watch: RevocationWatch | None) -> float | None:
     """Returns the earlier of the two times, if there is one."""
     due = attempt.next_timeout()
     if watch is None or attempt.over:
@@ -31,7 +32,7 @@ def next_timeout(attempt: Attempt, watch: RevocationWatch | None) -> float | Non
     return watch.next_timeout() if due is None else min(due, watch.next_timeout())
 
 
-def take_turn(attempt: Attempt, pump: Pump, readable: bool) -> None:
+def take_turn(attempt: Attempt | AttemptsInTurn, pump: Pump, readable: bool) -> None:
     """Makes one step that judges nothing by the time."""
     now = monotonic()
     try:
@@ -42,7 +43,9 @@ def take_turn(attempt: Attempt, pump: Pump, readable: bool) -> None:
         attempt.stepped(now)
 
 
-def advance(attempt: Attempt, pump: Pump, timeout: float | None, watch: RevocationWatch | None = None) -> None:
+def advance(
+    attempt: Attempt | AttemptsInTurn, pump: Pump, timeout: float | None, watch: RevocationWatch | None = None
+) -> None:
     """Makes one step."""
     now = monotonic()
     try:

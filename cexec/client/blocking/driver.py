@@ -65,6 +65,7 @@ class BlockingDriver:
         self._progress: Progress | None = None
         self._worker_name = winner.hello.name
         self._exit: Exit | None = None
+        self._forgotten = False  # inputs are not kept any more, because no further attempt can be made
         self._pump.sinks.update(outputs.sinks())
         self._pump.watch(signals.fileno())
         if files is not None:  # before the program starts, because it expects its files
@@ -121,11 +122,9 @@ class BlockingDriver:
             self._pump.sinks.pop(stream).close()
 
     def _step(self) -> None:
-        times = [
-            next_timeout(self._attempt, self._watch),
-            None if self._progress is None else self._progress.next_timeout(),
-        ]
-        due = min((time for time in times if time is not None), default=None)
+        due = next_timeout(self._attempt, self._watch)
+        if self._progress is not None and (shown := self._progress.next_timeout()) is not None:
+            due = shown if due is None else min(due, shown)
         wait = None if due is None else max(0.0, due - monotonic())
         advance(self._attempt, self._pump, wait, self._watch)
         self._follow_attempt()
@@ -134,7 +133,8 @@ class BlockingDriver:
             self._progress.update(sent, sum(half.consumed for half in self._session.incoming.values()), monotonic())
         if self._pump.ready:
             self._pass_signals_on()
-        if self._outputs.irrevocable:
+        if not self._forgotten and self._outputs.irrevocable:  # which stays so
+            self._forgotten = True
             self._inputs.forget()
 
     def _follow_attempt(self) -> None:

@@ -406,7 +406,7 @@ class Search:
         try:
             announced, message = decode_answer(parsed.inner)
             sealed = self._sealed if announced == self._sealed.mac1 else self._earlier and self._earlier.of(announced)
-            if not sealed or self._race.heard_before(parsed.mac1):
+            if not sealed or self._race.heard_before(parsed.mac1) or not self._race.listens(now):
                 return
             answer = open_hello(sealed.handshake(), message, self._key.authority_public)
             self._check(answer.certificate)

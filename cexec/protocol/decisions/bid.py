@@ -111,6 +111,7 @@ class Bidder:
             known.heard_again(now, extra_delay, new_way=new_way)
             if known.telling.lost(now) and not self.competition.many:
                 known.telling.repeat(self._words.next_queued(now))
+            self._words.ask_again(known, now)
             self._announcements.renew(known, expires)
             return
         if standing != Standing.PROVED and proves and self.unproved.nothing_left(identity):
@@ -138,7 +139,8 @@ class Bidder:
         if announcement is None or announcement.standing == Standing.PROVED:
             return
         self._places.proved(announcement, now)
-        self._fire(announcement, now)
+        if announcement.state in (DELAYED, READY):
+            self._fire(announcement, now)
 
     def may_answer(self, identity: bytes, now: float) -> bool:
         """Returns True if the client may be sent one more datagram, which is counted."""
@@ -343,10 +345,10 @@ class Bidder:
     def _stand(self, announcement: RememberedAnnouncement, standing: Standing, source: str, now: float) -> None:
         """Follows the standing of its best way."""
         announcement.source = source
-        if announcement.leased or standing == announcement.standing:
+        if announcement.leased or announcement.holds_slot or standing == announcement.standing:
             return
         if standing == Standing.PROVED:
-            self.proved(announcement.identity, now)
+            self._places.proved(announcement, now)
         else:
             self._places.doubted(announcement, standing, now)
 

@@ -131,6 +131,8 @@ class Carrier:
 
     def hang_up(self) -> None:
         """Nothing more comes from us, which tells the client that the lease has ended; unless much is under way."""
+        if self.pump.session.ahead is not None:
+            self.pump.session.give_back("this worker takes no further job")
         self.pump.let_go()
         self.pump.flush()
         if not self.pump.flushed:

@@ -467,7 +467,7 @@ def test_a_local_user_makes_a_worker_answer_to_few_sources(over_udp: bool, stati
             station.groups.forwarded = [(wrapped, "eth0", False)]
             station.ear.listen(station.now)
     station.wait(1.0)
-    assert len(station.groups.sent) <= listener.UNBELIEVED_BURST
+    assert len(station.groups.sent) <= listener.DOUBTED_BURST
 
 
 @pytest.mark.parametrize(
