@@ -8,26 +8,35 @@ environment, or are in a network namespace where the loopback is all there is.
 from __future__ import annotations
 
 import os
+import select
 import socket
 import time
 from typing import Self
 
 from cexec.protocol.base import sodium
 from cexec.protocol.base.keys import ClientKey
-from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_HOPS, UDP_PORT
+from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_DATAGRAM, MAXIMUM_HOPS, UDP_PORT
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.channel import ClientHandshake
 from cexec.protocol.connection.frames import Go, Stream
 from cexec.protocol.connection.options import READS, WRITES
 from cexec.protocol.connection.records import Records
 from cexec.protocol.connection.session import Event, Session
+from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.announcement import SealedAnnouncement
+from cexec.protocol.datagrams.hello import decode_answer, open_hello
+from cexec.protocol.datagrams.proof import encode_proofs
 from cexec.system.storage.keyfile import read_key
 from tests.environment import LOOPBACK_GROUP
 from tests.service import Application
 
 PATIENCE = 20.0  # seconds after which the worker's silence fails the test
 STANDARD = (Stream(0, READS), Stream(1, WRITES), Stream(2, WRITES))
+
+
+def wait_for(*sockets: socket.socket) -> list[socket.socket]:
+    """Returns those that can be read, or none when PATIENCE is over."""
+    return select.select(sockets, [], [], PATIENCE)[0]
 
 
 class FakeClient:
@@ -38,15 +47,27 @@ class FakeClient:
         self.job_id = sodium.random_bytes(IDENTITY_SIZE)
         sealed = SealedAnnouncement(key, job_id=self.job_id, attempt=1)
         with socket.create_server(("127.0.0.1", 0)) as listener:
-            listener.settimeout(PATIENCE)
             data = sealed.datagram(0, listener.getsockname()[1], MAXIMUM_HOPS)
             with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
                 sender.setsockopt(socket.SOL_SOCKET, socket.SO_BROADCAST, 1)
                 sender.sendto(data, (LOOPBACK_GROUP, UDP_PORT))
-            self.socket, _ = listener.accept()
+                while sender in (ready := wait_for(listener, sender)):
+                    self._prove(sealed, key, sender)
+                assert listener in ready, "no worker connects"
+                self.socket, _ = listener.accept()
         self.socket.settimeout(PATIENCE)
         self.records = self._shake(sealed, key)
         self.session = Session(worker=False, now=0.0, numbered=self.records.packed)
+
+    def _prove(self, sealed: SealedAnnouncement, key: ClientKey, sender: socket.socket) -> None:
+        """Returns the bytes that a worker sends to a client of which it has seen much lately."""
+        parsed = datagram.parse(sender.recv(MAXIMUM_DATAGRAM), [key.mac1_key])
+        assert parsed is not None
+        announced, message = decode_answer(parsed.inner)
+        answer = open_hello(sealed.handshake(), message, key.authority_public)
+        if answer.proof:
+            data = encode_proofs(key.mac1_key, announced, [answer.proof], MAXIMUM_HOPS)
+            sender.sendto(data, (LOOPBACK_GROUP, UDP_PORT))
 
     def _shake(self, sealed: SealedAnnouncement, key: ClientKey) -> Records:
         handshake = ClientHandshake(sealed.handshake(), key.authority_public, sodium.aead_names(), 0.0)

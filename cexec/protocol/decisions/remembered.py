@@ -199,9 +199,10 @@ class RememberedAnnouncement:
 class Remembered:
     """The table of announcements, with their timers."""
 
-    __slots__ = ("_done", "_sequence", "_table", "_timers")
+    __slots__ = ("_clients", "_done", "_sequence", "_table", "_timers")
 
     def __init__(self) -> None:
+        self._clients: dict[bytes, int] = {}  # how many of each client are in the table
         self._table: dict[bytes, RememberedAnnouncement] = {}  # heard longest ago first
         self._done: dict[bytes, tuple[float, int]] = {}  # the end, and the count from a claim that came first, or 0
         self._timers: list[tuple[float, int, bytes]] = []
@@ -214,10 +215,12 @@ class Remembered:
         """Remembers it; returns the one that has to make room, perhaps itself, which the caller drops."""
         displaced = self._dispensable(announcement) if len(self._table) >= MAXIMUM_REMEMBERED else None
         self._table[announcement.identity] = announcement
+        client = announcement.origin.client
+        self._clients[client] = self._clients.get(client, 0) + 1
         return displaced
 
     def _dispensable(self, newcomer: RememberedAnnouncement) -> RememberedAnnouncement | None:
-        """Returns one that is no longer heard, an unproved one if there is any, or else the newcomer."""
+        """Returns one that is no longer heard, an unproved one if there is any, or else what `_surplus` returns."""
         proved = None
         for old in self._table.values():
             if old.leased or old.state not in (DELAYED, READY):
@@ -227,7 +230,15 @@ class Remembered:
             if old.standing != Standing.PROVED:
                 return old
             proved = proved or old
-        return proved if proved is not None or newcomer.leased else newcomer
+        return proved if proved is not None or newcomer.leased else self._surplus(newcomer)
+
+    def _surplus(self, newcomer: RememberedAnnouncement) -> RememberedAnnouncement:
+        """Returns one that is heard still, of the client that has the most; the newcomer if that is no other client."""
+        worst = max(self._clients, key=self._clients.__getitem__)
+        if self._clients[worst] <= self._clients.get(newcomer.origin.client, 0) + 1:
+            return newcomer
+        waiting = (old for old in self._table.values() if old.origin.client == worst)
+        return next((old for old in waiting if not old.leased and old.state in (DELAYED, READY)), newcomer)
 
     def renew(self, announcement: RememberedAnnouncement, expires: float) -> None:
         """Lets it live longer, because it was heard again."""
@@ -243,6 +254,10 @@ class Remembered:
     def drop(self, announcement: RememberedAnnouncement) -> None:
         """Drops it, because it expired or was displaced: a later copy counts as new."""
         del self._table[announcement.identity]
+        client = announcement.origin.client
+        self._clients[client] -= 1
+        if not self._clients[client]:
+            del self._clients[client]
 
     def claim_first(self, identity: bytes, connected: int, now: float) -> None:
         """Notes a claim that came before its announcement."""

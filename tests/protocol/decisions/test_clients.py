@@ -10,7 +10,7 @@ from random import Random
 import pytest
 
 from cexec.protocol.base.limits import GO_DEADLINE, MAXIMUM_WEIGHT
-from cexec.protocol.decisions import clients
+from cexec.protocol.decisions import clients, remembered
 from cexec.protocol.decisions.bid import Bidder, Outcome
 from cexec.protocol.decisions.clients import BEYOND, WASTEFUL, WITHIN, ClientAccounts, ClientLimits
 from cexec.protocol.decisions.remembered import CONNECTING, RESERVED, RUNNING, Origin
@@ -254,3 +254,25 @@ def test_a_client_that_is_held_is_told_for_how_long() -> None:
         now = waste(machine, number, GREEDY, now)
     assert "gave no jobs: it has to wait for" in machine.accounts.reason(GREEDY, 1, now, others=False)
     assert machine.accounts.held(now) == 1
+
+
+def test_a_client_that_announces_without_end_does_not_keep_others_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: 10,000 announcements that were sent again every 5 s, and nothing of another client was remembered."""
+    monkeypatch.setattr(remembered, "MAXIMUM_REMEMBERED", 50)
+    machine = bidder(1)
+    for number in range(60):
+        announce(machine, number, GREEDY, 0.0)
+    (busy,) = connects(machine)
+    run(machine, busy, 0.0)
+    for number in range(100, 140):
+        for copy in range(60):
+            announce(machine, copy, GREEDY, 1.0)
+        announce(machine, number, b"client %d" % (number % 4), 1.0)
+    machine.finished(busy, Outcome.SUCCEEDED, 1.0, 2.0)
+    done = []
+    for _ in range(20):
+        (who,) = connects(machine)
+        done.append(who)
+        run(machine, who, 2.0)
+        machine.finished(who, Outcome.SUCCEEDED, 0.1, 2.0)
+    assert sum(who >= identity(100) for who in done) >= 15
