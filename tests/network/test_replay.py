@@ -33,7 +33,7 @@ PORT = 41_000
 SYNS = 3  # of one connection attempt
 ACCEPT = 8.0  # seconds that a client waits while it knows of no worker
 ANNOUNCEMENT = 340  # bytes; what else an idle host sends has less than 100
-BEFORE = 5.0  # seconds: 40 replays made an honest job wait for 15
+BEFORE = 10.0  # seconds: 40 replays made an honest job wait for 12 to 15
 
 # Sends each line of standard input, a source address and a datagram, to the broadcast address.
 SPOOF = """
