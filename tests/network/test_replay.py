@@ -21,8 +21,9 @@ from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_HOPS, UDP_PORT
 from cexec.protocol.datagrams.announcement import SealedAnnouncement
 from cexec.system.storage.keyfile import read_key
 from tests.conftest import MakeLab, StartService
+from tests.environment import clean_environment, command
 from tests.lab import Host, Lab
-from tests.relaying import Capture
+from tests.relaying import Capture, traffic
 from tests.service import Application
 from tests.waiting import wait_until
 
@@ -30,7 +31,9 @@ VICTIM = "10.77.0.{}"  # and a number from FIRST on
 FIRST, VICTIMS = 100, 100
 PORT = 41_000
 SYNS = 3  # of one connection attempt
-BEFORE = 5.0  # seconds: 40 replays made an honest job wait for 15
+ACCEPT = 8.0  # seconds that a client waits while it knows of no worker
+ANNOUNCEMENT = 340  # bytes; what else an idle host sends has less than 100
+BEFORE = 10.0  # seconds: 40 replays made an honest job wait for 12 to 15
 
 # Sends each line of standard input, a source address and a datagram, to the broadcast address.
 SPOOF = """
@@ -116,12 +119,34 @@ def test_replays_do_not_keep_a_client_that_waits_from_its_slot(
     made = make(lab)
     worker = service("cat", options=["-j", "1"], host=made.host(2))
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    argv, environment = application.client()
-    del environment
-    with made.host(1).popen(argv, **pipes) as first:
+    argv = command("cexec", application.public)
+    with made.host(1).popen(argv, env=clean_environment(), **pipes) as first:
         worker.wait_for("started")
-        with made.host(1).popen(argv, **pipes) as second:
+        with made.host(1).popen(argv, env=clean_environment(), **pipes) as second:
             replay(made.host(3), recorded(application, 400))
+            assert first.communicate(b"first", timeout=30)[0] == b"first"
+            assert second.communicate(b"second", timeout=30)[0] == b"second"
+    assert (first.returncode, second.returncode) == (0, 0)
+
+
+def test_a_client_whose_workers_only_answer_was_lost_is_served_all_the_same(
+    application: Application, lab: MakeLab, service: StartService
+) -> None:
+    """A worker answers an announcement once until its client has proved itself, so the client announces anew."""
+    made = make(lab)
+    worker = service("cat", options=["-j", "1"], host=made.host(2))
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    argv = command("cexec", application.public)
+    with made.host(3).popen(argv, env=clean_environment(), **pipes) as first:
+        worker.wait_for("started")
+        made.host(1).drop(100)  # what comes by UDP
+        before = traffic(made.host(1))
+        environment = clean_environment({"CEXEC_TIMEOUT_ACCEPT": str(ACCEPT)})
+        with made.host(1).popen(argv, env=environment, **pipes) as second:
+            wait_until(lambda: traffic(made.host(1)) - before > 3 * ANNOUNCEMENT)  # the first one was answered by then
+            made.host(1).clear_rules()
+            with pytest.raises(subprocess.TimeoutExpired):
+                second.wait(ACCEPT + 1.0)
             assert first.communicate(b"first", timeout=30)[0] == b"first"
             assert second.communicate(b"second", timeout=30)[0] == b"second"
     assert (first.returncode, second.returncode) == (0, 0)
