@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -38,7 +39,7 @@ def test_a_worker_behind_a_slow_link_does_not_wait_for_a_round_trip(
     assert done.returncode == 0, done.stderr
     times = sorted(tuple(map(float, path.read_text().split())) for path in (tmp_path / "results").rglob("stdout"))
     assert len(times) == TASKS
-    pauses = [begin - end for (_, end), (begin, _) in zip(times, times[1:], strict=False)]
+    pauses = [begin - end for (_, end), (begin, _) in pairwise(times)]
     assert sum(pause < DELAY for pause in pauses) >= TASKS // 4, pauses
 
 
