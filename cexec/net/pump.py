@@ -103,6 +103,19 @@ class Pump:
         return not self._deaf and not self._held and not self.flushed
 
     @property
+    def moved(self) -> int:
+        """Counts the bytes that the streams have carried in both directions."""
+        session = self.session
+        return sum(half.count for half in session.outgoing.values()) + sum(
+            half.received for half in session.incoming.values()
+        )
+
+    @property
+    def waits_here(self) -> bool:
+        """True if it is up to this side what happens next: a sink is full, or the peer would take more input."""
+        return bool(self._pending) or any(self._may_read(stream) for stream in self.sources)
+
+    @property
     def flushed(self) -> bool:
         """True if the kernel has taken every byte that was to be sent."""
         return self.records.all_sent

@@ -17,6 +17,7 @@ from time import monotonic
 from cexec.client.attempt import attempt as meaning
 from cexec.client.attempt.attempt import WITHDRAWN, Attempt
 from cexec.client.attempt.in_turn import AttemptsInTurn
+from cexec.client.attempt.patience import make_patience
 from cexec.client.attempt.program_plan import asked
 from cexec.client.attempt.stepping import advance, next_timeout, take_turn
 from cexec.client.search.failure_alert import FailedAttempt, send_alert
@@ -109,8 +110,12 @@ class LeaseJob:
 class Lease:
     """A worker that has been given a job, and may take more.  One coroutine owns it; any may call `signal`."""
 
-    def __init__(self, winner: Winner, announcer: Announcer) -> None:
-        """`announcer` has found the worker, and may be closed; complaints go to its group."""
+    def __init__(self, winner: Winner, announcer: Announcer, progress: float = 0.0) -> None:
+        """`announcer` has found the worker, and may be closed; complaints go to its group.
+
+        `progress`: seconds in which some byte must come or go while a job runs, 0 for any time.
+        """
+        self._progress_timeout = progress
         self.hello = winner.hello
         self.address = winner.address
         self._winner = winner
@@ -220,6 +225,7 @@ class Lease:
             raise WithdrawnError("the worker has hung up")
         until = inf if given is None else monotonic() + patience
         attempt = self._begin(job) if given is None else given
+        attempt.patience = make_patience(progress=self._progress_timeout, time_limit=0.0, began=monotonic())
         self._running = job, attempt
         result = None
         try:

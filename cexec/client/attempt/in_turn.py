@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cexec.client.attempt.attempt import Attempt
+    from cexec.client.attempt.patience import Patience
     from cexec.errors import CexecError
     from cexec.protocol.connection.session import Event
 
@@ -40,6 +41,12 @@ class AttemptsInTurn:
     @property
     def over(self) -> bool:
         return self._live is None
+
+    @property
+    def patience(self) -> Patience | None:
+        """How long the worker may take for what it has to do next."""
+        live = self._live
+        return None if live is None else live.patience
 
     @property
     def lost(self) -> bool:

@@ -1,7 +1,8 @@
 """One step of an attempt, which all three drivers make between two waits.
 
 Contract: `advance` lets the pump move bytes, waiting for at most `timeout` seconds, and passes its events to the
-attempt.  When that is due, it asks the kernel about the worker's machine, and `watch` if the worker has been revoked.
+attempt.  When that is due, it asks the kernel about the worker's machine, `watch` if the worker has been revoked, and
+the attempt's patience if the worker gets on.
 It judges only by a time after which all that had come was read: this process may have been stopped meanwhile.
 `take_turn` judges nothing by the time and waits for nothing; its caller knows if the connection is readable.  Both
 raise no error for a fault of the worker or of the connection: these become events of the attempt.
@@ -53,6 +54,11 @@ def advance(
         attempt.connection_failed(error)
     if not attempt.over and pump.read_all and attempt.stepped(now):
         attempt.looked(*unacknowledged(pump.connection), now)
+    if attempt.patience is not None and not attempt.over and pump.read_all:
+        try:
+            attempt.patience.looked(pump.moved, now, monotonic(), ours=pump.waits_here)
+        except CexecError as error:
+            attempt.connection_failed(error)
     if watch is not None and not attempt.over:
         try:
             watch.look(monotonic())
