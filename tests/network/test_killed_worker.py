@@ -113,9 +113,13 @@ class Workers:
         return [line for line in self._services[name].lines[self._seen[name] :] if text in line]
 
     def finished(self, name: str) -> str:
-        """What this worker says when it has done the job."""
-        self._services[name].wait_for(lambda line: bool(self.said(name, " finished ")))
-        return self.said(name, " finished ")[0]
+        """What this worker says when it has done the job again; it may still be about to tell of an earlier job."""
+
+        def found() -> list[str]:
+            return [line for line in self.said(name, " finished ") if " attempt=2 " in line]
+
+        self._services[name].wait_for(lambda line: bool(found()))
+        return found()[0]
 
     def close(self) -> None:
         for service in self._services.values():

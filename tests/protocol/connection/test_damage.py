@@ -11,7 +11,20 @@ import pytest
 
 from cexec.errors import CexecError, DisconnectedError, ProtocolError
 from cexec.protocol.base.limits import FIRST_REVISION, SECOND_REVISION
-from tests.protocol.wires import APPLICATION, Damage, Wire, join
+from cexec.protocol.connection import frames
+from cexec.protocol.connection.session import OFFERING, Event
+from cexec.protocol.datagrams.announcement import SealedAnnouncement
+from tests.protocol.wires import (
+    APPLICATION,
+    ClientRobot,
+    Damage,
+    Wire,
+    WorkerRobot,
+    client_handshake,
+    job,
+    join,
+    worker_handshake,
+)
 
 DIRECTIONS = ("to_client", "to_worker")
 each_direction = pytest.mark.parametrize("direction", DIRECTIONS)
@@ -71,3 +84,52 @@ def test_an_end_anywhere_is_never_an_exit(setting: Setting, whole: Wire, directi
 def test_an_end_after_the_exit_frame_is_too_late_to_hurt(setting: Setting, whole: Wire) -> None:
     wire = played(setting, "to_client", cut=carried(whole, "to_client"))
     assert [result.exit_status for result in wire.client.exits] == [3]
+
+
+# Two jobs, the second of which is given in advance
+
+
+class TwoJobsClient(ClientRobot):
+    """Gives the second job while the first one begins."""
+
+    def react(self, event: Event, now: float) -> None:
+        super().react(event, now)
+        if event.kind == frames.CONFIRM and not self.exits:
+            self.session.go_ahead(job(job_id=b"the second job  "), {0: b"more input"})
+
+
+class TwoJobsWorker(WorkerRobot):
+    """Begins the job that it has in advance when the first one is over."""
+
+    def _receive(self, data: bytes, now: float) -> None:
+        super()._receive(data, now)
+        if self.session.state == OFFERING and self.session.ahead is not None:
+            self.output.clear()
+            self.session.begin_ahead()
+            self.session.started()
+            while (following := self.session.next_event()) is not None:
+                self.output[0] = self.output.get(0, b"") + bytes(following.data)
+                self.react(following, now)
+
+
+def two_jobs(sealed: SealedAnnouncement, direction: str = "to_client", **damage: int) -> Wire:
+    worker = worker_handshake(APPLICATION.hear(sealed).handshake(), APPLICATION.worker, revision=SECOND_REVISION)
+    client = client_handshake(sealed.handshake(), APPLICATION.client)
+    damaged: dict[str, Any] = {direction: Damage(**damage)}
+    return Wire(TwoJobsWorker(worker), TwoJobsClient(client), **damaged).flow()
+
+
+@each_direction
+@pytest.mark.parametrize("damage", ["flip", "cut"])
+def test_damage_to_two_jobs_makes_no_exit_of_what_was_damaged(direction: str, damage: str) -> None:
+    sealed = APPLICATION.announce()
+    sound = two_jobs(sealed).raise_errors()
+    assert [result.exit_status for result in sound.client.exits] == [3, 3]
+    assert sound.client.output[1] == ClientRobot.INPUT[::-1] + b"more input"[::-1]
+    counts: set[int] = set()
+    for offset in range(carried(sound, direction)):
+        wire = two_jobs(sealed, direction, **{damage: offset})
+        counts.add(len(wire.client.exits))
+        assert [result.exit_status for result in wire.client.exits] in ([], [3]), offset
+        assert sound.client.output[1].startswith(wire.client.output.get(1, b"")), offset
+    assert 0 in counts

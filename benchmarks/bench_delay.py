@@ -1,0 +1,66 @@
+"""Measures how busy `cmap` keeps the slot of a worker behind a link with a delay, with and without jobs in advance.
+
+Two hosts are network namespaces; the client's cable delays each frame by half of BENCH_ROUND_TRIP (0.02 s).  The worker
+has one slot, and each of BENCH_TASKS (100) tasks sleeps for BENCH_TASK (0.1 s).  The share is the time in which a task
+ran, of the time from the first task's begin to the last one's end.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from benchmarks.common import interleaved, rounds, skipped, table
+from tests.campaigns import cmap
+from tests.faults.link import BadCable
+from tests.lab import Lab
+from tests.service import Application, Service
+
+ROUND_TRIP = float(os.environ.get("BENCH_ROUND_TRIP", 0.02))
+TASKS = int(os.environ.get("BENCH_TASKS", 100))
+TASK = os.environ.get("BENCH_TASK", "0.1")
+TIMED = f"date +%s.%N; sleep {TASK}; date +%s.%N"
+RUN = "import sys; from cexec.cmap.run import scheduler; scheduler.SHORT = float(sys.argv.pop(1)); "
+MAIN = "from cexec.commands.cmap import main; raise SystemExit(main())"
+
+
+def busy(application: Application, lab: Lab, short: float) -> float:
+    """Returns the share; tasks whose median is longer than `short` are not given in advance."""
+    with tempfile.TemporaryDirectory() as directory:
+        results = Path(directory) / "results"
+        words = cmap(application, "--array", f"1-{TASKS}", "--results", results)[2:]
+        argv = [sys.executable, "-c", RUN + MAIN, str(short), *words]
+        lab.host(1).run(argv, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        times = sorted(tuple(map(float, path.read_text().split())) for path in results.rglob("stdout"))
+    return sum(end - begin for begin, end in times) / (times[-1][1] - times[0][0])
+
+
+def main() -> None:
+    try:
+        lab = Lab(2)
+    except (OSError, subprocess.SubprocessError) as error:
+        skipped("a link with a delay", str(error))
+        return
+    with lab, tempfile.TemporaryDirectory() as directory:
+        application = Application(Path(directory))
+        service = Service(application, ["sh", "-c", TIMED], ["-j", "1"], host=lab.host(2))
+        try:
+            with BadCable(lab, lab.host(1)) as cable:
+                cable.set(delay=ROUND_TRIP / 2)
+                cases = {
+                    "with jobs in advance": lambda: busy(application, lab, 0.5),
+                    "without": lambda: busy(application, lab, 0.0),
+                }
+                found = interleaved(cases, rounds(3))
+        finally:
+            service.kill()
+    title = f"share of the time in which the slot is busy, round trip {ROUND_TRIP:g} s, tasks of {TASK} s"
+    table(title, {name: f"{share:.3f}" for name, share in found.items()})
+
+
+if __name__ == "__main__":
+    main()
