@@ -139,6 +139,8 @@ def _protocol() -> dict[str, list[bytes]]:
         "right_mac1": [data[datagram.KIND_AT : datagram.KIND_AT + 1] + data[28:] for data in datagrams],
         "forwarded_datagram": [forwarded.wrap(datagrams[0], ("10.0.0.1", 4000)),
                                forwarded.wrap(datagrams[1], ("fe80::1", 4000, 0, 2))],
+        "forwarded_message": forwarded.pack([forwarded.wrap(one, ("10.0.0.1", 4000)) for one in datagrams]),
+        "proofs": [sealed.mac1 + bytes(32), sealed.mac1 + bytes(17)],
         "relayed_datagram": datagrams,
         "claim": [datagrams[1][28:]],
         "instance_filter": [census.announcement.known, b"", bytes(20)],
@@ -226,6 +228,7 @@ def _system() -> dict[str, list[bytes]]:
             (32).to_bytes(4, "little") + (16).to_bytes(2, "little") + bytes(26),
             b"\x10\0\0\0\2\0" + bytes(14),
         ],
+        "notes_of_a_process": [piece(b"a report", b"another"), bytes.fromhex("01000000 0100 00000000 61")],
         "report_of_a_process": [reports.encode(one) for one in (taken, finished, reports.Idle(), reports.Broken("r"))],
     }
 
@@ -239,6 +242,7 @@ def _texts() -> dict[str, list[bytes]]:
         "port_list": [b"4000,4001,5000:5009", b"1024"],
         "relay_self": [b"eth0:10.0.0.1", b"[fe80::1]", b"10.0.0.1"],
         "ranges": [b"1-100:5,200", b"7"],
+        "per_client": [b"4", b"jobs=4,places=2,files=20G", b"files=1M"],
         "policies": [b"soon,fail=30%", b"now,success=1", b"10%", b"5/1m", b"TERM,200,KILL,25", b"x2", b"\\x41\\n"],
         "template": [b"a,b\n{a}/{b.}-{/}-{#}", b"x\n{1} {x//} {"],
         "cmap_command": [b"-j\n4\napp.pub\n--\n{}\n:::\na\nb\n:::+\nc\nd", b":::\n--\n::::"],

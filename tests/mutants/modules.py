@@ -49,6 +49,10 @@ MIRRORS: dict[str, tuple[str, ...]] = {
 }  # fmt: skip
 BIDS = tuple(
     f"{DECISIONS}/test_{name}.py"
-    for name in ("bid", "bid_slots", "bid_bounds", "bid_machine", "turns", "turns_rests", "reputation", "competition")
-)
-MIRRORS |= {f"cexec.protocol.decisions.{name}": BIDS for name in ("bid", "bid_delay", "slots", "turns", "remembered")}
+    for name in (
+        "bid", "bid_slots", "bid_bounds", "bid_claims", "bid_machine", "remembered", "unproved", "replay", "turns",
+        "turns_rests", "reputation", "competition",
+    )
+)  # fmt: skip
+BIDDERS = ("bid", "bid_delay", "places", "queue_words", "remembered", "slots", "turns", "unproved")
+MIRRORS |= {f"cexec.protocol.decisions.{name}": BIDS for name in BIDDERS}

@@ -108,7 +108,10 @@ def _run(module: str, path: str, code: CodeType, tests: Sequence[str]) -> int:
     resource.setrlimit(resource.RLIMIT_CPU, (TOO_LONG, TOO_LONG + 5))
     resource.setrlimit(resource.RLIMIT_AS, (MOST_MEMORY, MOST_MEMORY))
     sys.meta_path.insert(0, _Finder(module, path, code))
-    return int(pytest.main([*OPTIONS, *tests]))
+    for file in tests:  # one after the other: mostly the first one sees the mutant, and the others need not be read
+        if status := pytest.main([*OPTIONS, file]):
+            return int(status)
+    return int(pytest.ExitCode.OK)
 
 
 class _Loader(SourceFileLoader):

@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cexec.client.attempt.files import FilePlan
     from cexec.client.attempt.inputs import Inputs
     from cexec.client.attempt.outputs import Outputs
+    from cexec.client.attempt.patience import Patience
     from cexec.client.attempt.progress import Progress
     from cexec.client.attempt.signals import Signals
     from cexec.client.search.candidate import Winner
@@ -49,9 +50,10 @@ class BlockingDriver:
         signals: Signals,
         files: FilePlan | None = None,
         trace: Trace | None = None,
+        patience: Patience | None = None,
     ) -> None:
         self.interrupts = 0
-        self._attempt = Attempt(once=winner.hello.once, piped=outputs.piped)
+        self._attempt = Attempt(once=winner.hello.once, piped=outputs.piped, patience=patience)
         self._pump = Pump(winner.connection, winner.records, winner.session)
         self._session = winner.session
         self._watch = winner.watch

@@ -13,6 +13,7 @@ from cexec.protocol.datagrams.alert import open_acknowledgement, open_alert, tag
 from cexec.protocol.datagrams.announcement import Claim, open_announcement
 from cexec.protocol.datagrams.hello import decode_answer, open_hello
 from cexec.protocol.datagrams.presence import open_presence
+from cexec.protocol.datagrams.proof import Prover, decode_proofs
 from tests.fuzz.target import target
 from tests.protocol.wires import APPLICATION, client_handshake, worker_handshake
 
@@ -52,6 +53,7 @@ def right_mac1(data: bytes) -> None:
         datagram.ALERT: lambda: open_alert(APPLICATION.client, inner),
         datagram.ACKNOWLEDGEMENT: lambda: open_acknowledgement(APPLICATION.worker, inner),
         datagram.PRESENCE: lambda: open_presence(APPLICATION.client, inner),
+        datagram.PROOF: lambda: decode_proofs(inner),
     }
     if kind in openers:
         try:
@@ -70,6 +72,24 @@ def forwarded_datagram(data: bytes) -> None:
         inner, source = found
         assert forwarded.may_be_wrapped(inner)
         assert forwarded.unwrap(forwarded.wrap(inner, source)) == (inner, source)
+
+
+@target()
+def forwarded_message(data: bytes) -> None:
+    """A message with several forwarded datagrams, which any user of this host can send."""
+    found = forwarded.split(data)
+    assert sum(2 + len(one) for one in found) <= len(data)
+    short = [one for one in found if len(one) <= 1000]
+    assert [one for message in forwarded.pack(short) for one in forwarded.split(message)] == short
+
+
+@target(ProtocolError)
+def proofs(data: bytes) -> None:
+    """Proofs of receiving that are returned."""
+    announced, found = decode_proofs(data)
+    assert announced + b"".join(found) == data
+    prover = Prover(bytes(32))
+    assert not prover.proves(found, announced, ("10.0.0.1", 4000), 0.0)
 
 
 @target()

@@ -12,6 +12,7 @@ from cexec.system.host.load import Sampler, cpu_identity, find_quota
 from cexec.system.host.nftables import parse_nftables
 from cexec.system.host.packet_filter import INPUT, Chain, Flow, blockers
 from cexec.worker.discovery.machine import usable_memory
+from cexec.worker.jobs.report_memory import RING, NoteReader, Notes, ReportMemory
 from cexec.worker.jobs.reports import MAXIMUM_REPORT, ReportError, decode, encode
 from tests.fuzz.target import pieces, scratch, target
 
@@ -96,3 +97,19 @@ def report_of_a_process(data: bytes) -> None:
     report = decode(data)
     assert len(encode(report)) <= MAXIMUM_REPORT
     assert decode(encode(report)) == report or len(data) > MAXIMUM_REPORT
+
+
+@target()
+def notes_of_a_process(data: bytes) -> None:
+    """What the process that carries jobs notes in the memory that it shares with its worker."""
+    memory = ReportMemory.create()
+    memory.close_fd()
+    memory.ring[: len(data)] = data
+    reader = NoteReader(memory)
+    while report := reader.read():
+        assert 0 < len(report) <= MAXIMUM_REPORT
+    memory.ring[:] = bytes(RING)
+    reader, notes = NoteReader(memory), Notes(memory)
+    for written in (piece for piece in pieces(data) if 0 < len(piece) <= MAXIMUM_REPORT):
+        notes.write(written)
+        assert reader.read() == written

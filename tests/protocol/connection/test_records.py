@@ -58,6 +58,15 @@ def in_place(receiver: Records, data: bytes, size: Callable[[int], int]) -> list
 
 
 @each_cipher
+@pytest.mark.parametrize("packed", [False, True])
+def test_the_smallest_record_is_as_long_as_it_says(cipher: str, packed: bool) -> None:
+    """By that a receiver knows that what came in the middle of a record is a PONG."""
+    sender, _ = record_pair(cipher, packed=packed)
+    sender.send_frame(frames.frame(frames.PONG))
+    assert len(sent_bytes(sender)) == sender.empty_size
+
+
+@each_cipher
 def test_the_layout_is_that_of_the_document(cipher: str) -> None:
     (record,) = sealed(CONFIRM, cipher=cipher)
     aead = sodium.aead(cipher)
