@@ -9,6 +9,8 @@ from __future__ import annotations
 import subprocess
 import sys
 
+import pytest
+
 from tests.conftest import StartService
 from tests.environment import local_environment
 from tests.service import Application
@@ -46,6 +48,17 @@ def test_a_plain_call_loads_nothing_that_is_slow(service: StartService, applicat
     assert (result.returncode, result.stdout) == (0, b"hello"), result.stderr.decode()
     assert {"cexec.commands.cexec", "_socket", "nacl._sodium"} <= loaded  # what it needs, so the list is a list
     assert not loaded & FORBIDDEN - bare
+
+
+@pytest.mark.parametrize("flags", [["-n"], ["--all", "--tag"]])
+def test_a_call_with_flags_alone_does_not_load_click(
+    service: StartService, application: Application, flags: list[str]
+) -> None:
+    service("true")
+    argv, _ = application.client()
+    loaded, result = loaded_modules([*argv, *flags])
+    assert result.returncode == 0, result.stderr.decode()
+    assert "cexec.commands.cexec" in loaded and "click" not in loaded
 
 
 def test_what_comes_after_the_announcement_is_loaded_while_the_worker_is_busy() -> None:

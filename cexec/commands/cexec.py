@@ -1,7 +1,8 @@
 """cexec(1): runs one job on the least loaded worker that answers.
 
-Contract: `main(argv)` returns the exit status.  A call without options is parsed by hand and never loads click, which
-would cost it 18 ms; one that has an option, or is wrong, is given to click.  The table OPTIONS feeds both.
+Contract: `main(argv)` returns the exit status.  A call without options, or with flags alone (`--all`, `-n`), is parsed
+by hand and never loads click, which would cost it 18 ms; one that has another option, or is wrong, is given to click.
+The table OPTIONS feeds both.
 """
 
 from __future__ import annotations
@@ -83,15 +84,15 @@ def main(argv: list[str] | None = None) -> int:
     set_at_start()
     try:
         before, arguments = _split(words)
-        if not before or any(word.startswith("-") for word in before):
+        parsed = _parse_flags(before)
+        if parsed is None:
             from cexec.commands.cexec_options import parse_options
 
-            parsed = parse_options(before, OPTIONS, USAGE)
-            if isinstance(parsed, int):
-                return parsed
-            options, before = parsed
-        else:
-            options = {}
+            found = parse_options(before, OPTIONS, USAGE)
+            if isinstance(found, int):
+                return found
+            parsed = found
+        options, before = parsed
         end_by_default(INTERRUPT)
         return run(before, arguments, options, os.environ)
     except CexecError as error:
@@ -239,6 +240,15 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
         return words, []
     where = words.index("--")
     return words[:where], words[where + 1 :]
+
+
+def _parse_flags(words: list[str]) -> tuple[dict[str, object], list[str]] | None:
+    """Returns the flags by name, and the other words; None if this is a call for click."""
+    flags = {name: names[-1] for names, metavar, _ in OPTIONS if not metavar for name in names}
+    rest = [word for word in words if word not in flags]
+    if not rest or any(word.startswith("-") for word in rest):
+        return None
+    return {flags[word].removeprefix("--").replace("-", "_"): True for word in words if word in flags}, rest
 
 
 def _peer_variable(word: str) -> tuple[str, bytes]:
