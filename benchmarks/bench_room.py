@@ -9,8 +9,8 @@ time subtracted, because the start of the command is not a cost of a task.
 - "no time": jobs that end at once, on 64 slots.  Tasks a second and CPU time a task; also with 4 KB of output a task.
 - "1 s": jobs of one second, ten for each slot.  The share of the time in which the slots are busy, from the moment when
   all of them are until no task is left; the time until then; and the time from the end of the last task to the exit.
-- BENCH_CURVE=1: jobs that end at once, 10^4, 10^5 and 10^6 of them on 64 slots, and 20,000 on 10, 100 and 1,000
-  workers: the curves of docs/scale.md.  This takes some twenty minutes.
+- BENCH_CURVE=1: jobs that end at once, 10^4, 10^5 and 10^6 of them on 64 slots, and 10^5 on 10, 100 and 1,000 workers:
+  the curves of docs/scale.md.  This takes some ten minutes.
 
 The processes of the room and `cmap` share this machine's CPUs, so a rate is what the room gets, too.
 Environment: BENCH_ROUNDS (3), BENCH_TASKS (20,000), BENCH_PROCESSES (2), BENCH_CURVE, BENCH_ROOMS (10 100 1000),
@@ -162,7 +162,7 @@ def curve() -> None:
         found[f"{tasks} tasks, {WORKERS * SLOTS} slots"] = measure(WORKERS, SLOTS, tasks)
         print(f"  {tasks:8} tasks: {words(list(found.values())[-1], start)}", flush=True)
     for room in ROOMS:
-        found[f"{TASKS} tasks, {room} workers"] = measure(room, 1, TASKS)
+        found[f"{CURVE[1]} tasks, {room} workers"] = measure(room, 1, CURVE[1])
         print(f"  {room:8} workers: {words(list(found.values())[-1], start)}", flush=True)
     table("jobs that take no time", {name: words(run, start) for name, run in found.items()})
     for kind in ("slots", "workers"):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.simulation import LATENCY, Client, Network, Worker, jobs_by_worker, one_after_another, side_by_side
+from cexec.protocol.decisions.bid import Bidder
 from cexec.protocol.decisions.rivals import RivalWord
 
 if TYPE_CHECKING:
@@ -183,6 +184,13 @@ def share_despite_resets(seed: int, at_a_time: int, length: float) -> float:
     return jobs_by_worker(side_by_side(network, jobs, at_a_time, lambda: length)).get("0", 0) / jobs
 
 
+def share_of_liar(seed: int, at_a_time: int, slots: int) -> float:
+    """Returns the share of 400 jobs of a worker of four that always answers first, and says that it has `slots`."""
+    network, workers = four_workers(seed)
+    workers[0].bidder = Bidder(slots=slots, boost=0.0, random=network.random.random)
+    return jobs_by_worker(side_by_side(network, 400, at_a_time, lambda: 1.0)).get("0", 0) / 400
+
+
 def ratio_of_weights(seed: int, waiting: int = 40) -> float:
     """Returns how many jobs of weight 3 ran for each of weight 1, of 200 that waited for one slot; 3.0 is right."""
     network = Network(seed)
@@ -255,6 +263,10 @@ def main() -> int:
         share = min(share_despite_resets(seed, at_a_time, 1.0) for seed in some[:5])
         text = f"a client that resets its own jobs and complains, {at_a_time} jobs of 1 s: share"
         show(text, share, ">= 0.125", share >= 0.125)
+    for at_a_time in (1, 2, 8):
+        for slots in (2, 1000):
+            share = max(share_of_liar(seed, at_a_time, slots) for seed in some[:5])
+            show(f"one of four that always answers first, of {slots} slots, {at_a_time} jobs at a time: share", share)
     weights = max(abs(ratio_of_weights(seed) - 3.0) for seed in some)
     show("weights 3 and 1: their ratio differs from 3 by at most", weights, "<= 0.45", weights <= 0.45)
     return 0 if met else 1

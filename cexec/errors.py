@@ -58,6 +58,10 @@ class SilentPeerError(DisconnectedError):
     """Nothing was heard of the peer, or of its machine, for too long."""
 
 
+class StalledError(SilentPeerError):
+    """A worker is there, but makes no progress, or does not end a job in time."""
+
+
 class LocalError(CexecError):
     """A local system call failed: a full disk, no free port, a file that cannot be read."""
 

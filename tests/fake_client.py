@@ -45,8 +45,8 @@ class FakeClient:
                 sender.sendto(data, (LOOPBACK_GROUP, UDP_PORT))
             self.socket, _ = listener.accept()
         self.socket.settimeout(PATIENCE)
-        self.session = Session(worker=False, now=0.0)
         self.records = self._shake(sealed, key)
+        self.session = Session(worker=False, now=0.0, numbered=self.records.packed)
 
     def _shake(self, sealed: SealedAnnouncement, key: ClientKey) -> Records:
         handshake = ClientHandshake(sealed.handshake(), key.authority_public, sodium.aead_names(), 0.0)

@@ -70,7 +70,9 @@ class Connection:
         self.raw(handshake.data_to_send())
         while handshake.wanted:
             handshake.receive_data(self._receive(handshake.wanted), 0.0)
+        assert handshake.records is not None
         self._records = handshake.records
+        self._session = Session(worker=True, now=0.0, numbered=self._records.packed)
         return self
 
     def confirm(self) -> Self:

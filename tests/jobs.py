@@ -60,6 +60,7 @@ class RemoteJob:
         environment: Mapping[str, bytes] | None = None,
         held: bool = False,
         given: bool = True,
+        packed: bool = False,
         **program: Any,
     ) -> None:
         self.mark = f"CEXEC_RUN={os.urandom(16).hex()}".encode()
@@ -78,10 +79,10 @@ class RemoteJob:
         )  # fmt: skip
         self.go = go
         self._inputs = {number: (inputs or {}).get(number, b"") for number in self._numbers(READS)}
-        worker = Session(worker=True, now=time.monotonic())
-        self.session = Session(worker=False, now=time.monotonic())
+        worker = Session(worker=True, now=time.monotonic(), numbered=packed)
+        self.session = Session(worker=False, now=time.monotonic(), numbered=packed)
         ours, theirs = _connection()
-        one, other = record_pair(sodium.aead_names()[0])
+        one, other = record_pair(sodium.aead_names()[0], packed=packed)
         self.parent, parent = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         memory = ReportMemory.create()
         self._notes = NoteReader(memory)

@@ -19,7 +19,7 @@ from cexec.net.pump import Pump, Trouble
 from cexec.protocol.base import sodium
 from cexec.protocol.connection import frames, options
 from cexec.protocol.connection.frames import Exit, Go, Refusal
-from cexec.protocol.connection.session import RUNNING, Session
+from cexec.protocol.connection.session import OFFERING, RUNNING, Session
 from cexec.system.io.fds import Sink
 from tests.protocol.wires import record_pair
 
@@ -43,9 +43,16 @@ class LeasingWorker:
     """One connection of one worker."""
 
     def __init__(
-        self, program: Program, *, again: int = 10**6, once: bool = False, refuse: str = "", pause: float = 0.0
+        self,
+        program: Program,
+        *,
+        again: int = 10**6,
+        once: bool = False,
+        refuse: str = "",
+        pause: float = 0.0,
+        packed: bool = False,
     ) -> None:
-        """`pause`: seconds before it confirms again."""
+        """`pause`: seconds before it confirms again.  `packed`: in the second revision, with jobs in advance."""
         self.jobs = 0
         self.ended = ""  # how
         self.files: dict[str, bytes] = {}  # what the last job was sent
@@ -62,17 +69,17 @@ class LeasingWorker:
         ours, theirs = socket.socketpair()
         for end in (ours, theirs):
             end.setblocking(False)
-        one, other = record_pair(sodium.aead_names()[0])
+        one, other = record_pair(sodium.aead_names()[0], packed=packed)
         now = time.monotonic()
-        self._session = Session(worker=True, now=now)
-        client = Session(worker=False, now=now)
+        self._session = Session(worker=True, now=now, numbered=packed)
+        client = Session(worker=False, now=now, numbered=packed)
         self._session.confirm()
         for frame in self._session.data_to_send():
             client.receive_data(memoryview(frame), now)
         client.next_event()
         self._pump = Pump(theirs, other, self._session)
         self._prepare()
-        hello = SimpleNamespace(name="w", attributes={}, once=False, slots=1)
+        hello = SimpleNamespace(name="w", attributes={}, once=once, slots=1)
         self.winner: Any = SimpleNamespace(
             connection=ours, records=one, session=client, hello=hello, address="here", watch=None
         )
@@ -102,13 +109,7 @@ class LeasingWorker:
 
     def _handle(self, event: Any) -> None:
         if event.kind == frames.GO:
-            self._go = event.go
-            if self._refuse:
-                self._session.refuse(Refusal(frames.HERE, self._refuse))
-                return
-            sent = [s.number for s in self._go.streams if s.kind == options.FILE and s.directions == options.READS]
-            self._files = {number: self._inputs[number] for number in sent}
-            self._session.started(once=self._once)
+            self._take(event.go)
         elif event.kind == frames.END and not any(number in self._pump.sinks for number in (0, *self._files)):
             if self._status is None and self._session.state == RUNNING and self._go is not None:
                 self._run(self._go)
@@ -116,6 +117,15 @@ class LeasingWorker:
             self.signals.append(event.number)
         elif event.kind in (frames.RELEASE, frames.CANCEL):
             self.ended = "released" if event.kind == frames.RELEASE else "cancelled"
+
+    def _take(self, go: Go) -> None:
+        self._go = go
+        if self._refuse:
+            self._session.refuse(Refusal(frames.HERE, self._refuse))
+            return
+        sent = [s.number for s in go.streams if s.kind == options.FILE and s.directions == options.READS]
+        self._files = {number: self._inputs[number] for number in sent}
+        self._session.started(once=self._once)
 
     def _run(self, go: Go) -> None:
         names = {stream.number: stream.name for stream in go.streams}
@@ -139,4 +149,9 @@ class LeasingWorker:
         if self.jobs <= self._again:
             self._pump.flush()
             time.sleep(self._pause)
-            self._session.confirm()
+            if self._pause:
+                self._pump.step(0.0)
+            if self._session.ahead is not None:
+                self._take(self._session.begin_ahead())
+            elif self._session.state == OFFERING:
+                self._session.confirm()

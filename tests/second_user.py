@@ -14,7 +14,11 @@ import sys
 from pathlib import Path
 
 from tests.environment import ROOT
-from tests.needs import require_second_user, require_tool, skip_for_want_of
+from tests.needs import NOBODY, require_second_user, require_tool, skip_for_want_of
+
+# Words before a command: it becomes NOBODY, and may read the interpreter's modules nevertheless, wherever those are.
+AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
+             "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]  # fmt: skip
 
 # The directory that others may not enter is covered by an empty one, in which only Python is seen again.
 _SCRIPT = """

@@ -11,12 +11,14 @@ from cexec.errors import UsageError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.net.sockets import ports_from_environment
 from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, IDENTITY_SIZE, LEAST_IDLE_TIMEOUT, MAXIMUM_GO
+from cexec.protocol.connection.options import TIME_LIMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
     from cexec.client.attempt.files import FilePlan
+    from cexec.client.attempt.patience import Patience
     from cexec.client.search.trace import Trace
     from cexec.client.search.trust import Trust
     from cexec.net.groups import GroupEntry
@@ -28,6 +30,7 @@ DEFAULT_ACCEPT_TIMEOUT = 60.0  # seconds (ours), as in the ancestor; CEXEC_TIMEO
 DEFAULT_RETRIES = 2  # (ours) repetitions of a job whose worker failed; --retries
 DEFAULT_SPOOL = 16 * 1024 * 1024  # bytes (ours) of input that are kept for a repetition; CEXEC_SPOOL
 DIED_OF_PIPE = 128 + 13  # the status that a shell shows for a program whose reader has gone
+LEAST_PROGRESS_TIMEOUT = 1.0  # seconds (ours): less is the time that a busy host takes
 CLUSTER = "[cluster]"  # the name that the ancestor puts where no single worker is meant
 SURELY_LESS = 300  # bytes (ours): the name and the lengths of one argument or variable take less in GO
 IMPATIENT = 3  # (ours) this many Ctrl-C end us even if the program, or the network, does not react
@@ -57,20 +60,24 @@ class NetworkSettings:
 
 
 class Times:
-    """Seconds.  `accept`: until a search gives up, 0 for never; `idle`: of silence, after which a worker is lost."""
+    """Seconds.  `accept`: until a search gives up, 0 for never; `idle`: of silence, after which a worker is lost.
 
-    __slots__ = ("accept", "idle")
+    `progress`: in which some byte must come or go while a worker has the job, 0 for any time.
+    """
 
-    def __init__(self, *, accept: float, idle: float) -> None:
+    __slots__ = ("accept", "idle", "progress")
+
+    def __init__(self, *, accept: float, idle: float, progress: float = 0.0) -> None:
         self.accept = accept
         self.idle = idle
+        self.progress = progress
 
     @classmethod
-    def from_environment(cls, environ: Mapping[str, str], *, for_ever: bool) -> Times:
+    def from_environment(cls, environ: Mapping[str, str], *, for_ever: bool, progress: float = 0.0) -> Times:
         """Returns what CEXEC_TIMEOUT_ACCEPT, unless the search lasts `for_ever`, and CEXEC_TIMEOUT_PINGPONG say."""
         accept = _seconds(environ, "CEXEC_TIMEOUT_ACCEPT", DEFAULT_ACCEPT_TIMEOUT)
         idle = _seconds(environ, "CEXEC_TIMEOUT_PINGPONG", DEFAULT_IDLE_TIMEOUT)
-        return cls(accept=0.0 if for_ever else accept, idle=max(LEAST_IDLE_TIMEOUT, idle))
+        return cls(accept=0.0 if for_ever else accept, idle=max(LEAST_IDLE_TIMEOUT, idle), progress=progress)
 
 
 class Target:
@@ -206,6 +213,15 @@ class Request:
             environment=self.invocation.environment,
             options=self.invocation.options,
         )
+
+    def patience(self, now: float) -> Patience | None:
+        """Returns the time that a worker has which gets the job now; None if nothing limits it."""
+        time_limit = self.invocation.options.get(TIME_LIMIT)
+        if not self.times.progress and not time_limit:
+            return None
+        from cexec.client.attempt.patience import Patience
+
+        return Patience(progress=self.times.progress, time_limit=float(time_limit or 0.0), began=now)
 
     def check_size(self) -> None:
         """Raises `UsageError` if GO would be longer than the protocol or the kernel allows.

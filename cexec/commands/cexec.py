@@ -15,6 +15,7 @@ from cexec.client.blocking.client import Client
 from cexec.client.request import (
     DEFAULT_RETRIES,
     DEFAULT_SPOOL,
+    LEAST_PROGRESS_TIMEOUT,
     Invocation,
     JobStreams,
     NetworkSettings,
@@ -64,6 +65,7 @@ OPTIONS: tuple[Option, ...] = (
     (("--no-fetch-on-failure",), "", "Fetch nothing when the program fails."),
     (("--require-revoked",), "", "Trust no worker until there is a list of revoked certificates."),
     (("--time-limit",), "TIME", "End the program after this time: 90, 1m30s, 2h."),
+    (("--progress-timeout",), "TIME", "Give a worker up when no byte has come or gone for so long."),
     (("--cpu-limit",), "TIME", "End a process of the program that has used so much CPU time."),
     (("--memory-limit",), "SIZE", "What the program may use: 500M, 2G."),
     (("--nice",), "N", "The program's nice value, 0 to 19."),
@@ -123,7 +125,7 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
     request = Request(
         key,
         network=NetworkSettings.from_environment(environ),
-        times=Times.from_environment(environ, for_ever=for_ever),
+        times=Times.from_environment(environ, for_ever=for_ever, progress=_progress_timeout(options)),
         target=Target(
             requirements,
             _whole(options, ("weight",), 1, 1, MAXIMUM_WEIGHT),
@@ -195,6 +197,15 @@ def _go_options(options: Mapping[str, object]) -> dict[str, str]:
         )
         result.update(limits.to_options())
     return result
+
+
+def _progress_timeout(options: Mapping[str, object]) -> float:
+    text = str(options.get("progress_timeout") or "")
+    if not text:
+        return 0.0
+    from cexec.system.units import parse_duration
+
+    return parse_duration(text, "--progress-timeout", LEAST_PROGRESS_TIMEOUT)
 
 
 def _everywhere(options: Mapping[str, object]) -> bool:

@@ -238,7 +238,7 @@ def _terms(
     return Terms(
         key,
         network=NetworkSettings.from_environment(environ),
-        times=Times.from_environment(environ, for_ever=for_ever),
+        times=Times.from_environment(environ, for_ever=for_ever, progress=values["progress_timeout"] or 0.0),
         target=Target(requirements, values["weight"], open_trust),
     )
 

@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 
 import click
 
+from cexec.client.request import LEAST_PROGRESS_TIMEOUT
 from cexec.cmap.inputs.notation import parse_escapes, parse_ranges
 from cexec.cmap.inputs.shell_commands import Call
 from cexec.cmap.inputs.sources import LINEAR, parse_order
@@ -119,6 +120,12 @@ OPTIONS: tuple[Decorator, ...] = (
         help="How often a task is tried in all; 0: without end.  [default: 1, or 2]",
     ),
     _typed("--timeout", parse=parse_timeout, metavar="TIME", help="End a task after this time, or N% of the median."),
+    _typed(
+        "--progress-timeout",
+        parse=partial(parse_duration, least=LEAST_PROGRESS_TIMEOUT),
+        metavar="TIME",
+        help="Give a worker up when no byte of a task has come or gone for so long.",
+    ),
     _typed("--halt", parse=parse_halt, metavar="WHEN", help="now|soon,fail|success|done=N|N%.", default="never"),
     _typed(
         "--term-seq", parse=parse_term_seq, metavar="SEQUENCE", help="How a task is ended.", default=DEFAULT_TERM_SEQ
@@ -179,6 +186,8 @@ def call_of(application: str, values: Mapping[str, Any], shared: str) -> Call:
         words += ["--program", text]
     if values["weight"] != 1:
         words += ["--weight", str(values["weight"])]
+    if values["progress_timeout"]:
+        words += ["--progress-timeout", f"{values['progress_timeout']:.3f}".rstrip("0").rstrip(".")]
     if values["timeout"] is not None and values["timeout"].seconds:
         words += ["--time-limit", f"{values['timeout'].seconds:.3f}".rstrip("0").rstrip(".")]
     return Call(application, tuple(words), shared)

@@ -17,27 +17,35 @@ from cexec import __version__
 from cexec.commands.common import run_click
 from cexec.commands.cservice_settings import (
     CLEAN_VARIABLES,
+    DEFAULT_MAX_WEIGHT,
+    LEAST_FILES,
     MAXIMUM_SLOTS,
+    PerClient,
     boost,
+    client_limits,
     concurrency,
     described,
     job_environment,
+    most_files,
+    parse_per_client,
     sandbox_of,
     sent_programs,
     short_host_name,
 )
+from cexec.commands.cservice_words import containment, tell_that_it_serves, warn_of_root
 from cexec.commands.parameters import AnyText, Parsed
 from cexec.commands.served_keys import ServedKey, open_keys, served_keys
 from cexec.errors import LocalError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.group_sockets import GroupSockets
 from cexec.net.groups import GroupEntry, groups_from_environment, udp_port_from_environment
-from cexec.protocol.base.keys import WorkerKey
+from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.protocol.datagrams.requirements import ALLOWED
 from cexec.protocol.decisions.bid import Bidder
+from cexec.protocol.decisions.clients import ClientLimits
 from cexec.system.host.load import FASTEST, SLOWEST, measure_speed
 from cexec.system.host.load_command import LoadCommand
-from cexec.system.process import helpers, job_group, orphans, process
+from cexec.system.process import helpers, orphans, process
 from cexec.system.process.job_group import claim_place
 from cexec.system.process.memory_group import claim_parent
 from cexec.system.process.privileges import find_account, forbid_new_privileges, guard_memory
@@ -53,9 +61,10 @@ from cexec.system.storage.directories import runtime_directory, state_directory
 from cexec.system.storage.eventlog import EventLog
 from cexec.system.storage.program_cache import parse_limit
 from cexec.system.storage.series import Series
-from cexec.system.units import parse_number
+from cexec.system.units import parse_number, parse_size
 from cexec.worker.discovery.answers import Profile
 from cexec.worker.discovery.load_watch import LoadWatch
+from cexec.worker.jobs.disk_quota import DiskLimits
 from cexec.worker.jobs.job_tree import GRACE
 from cexec.worker.jobs.program import Program
 from cexec.worker.jobs.sent_programs import PLACE
@@ -110,6 +119,12 @@ from cexec.worker.worker import Role, Worker, WorkerNetwork
 @click.option(
     "--memory-limit", type=Parsed(parse_memory_limit), metavar="SIZE", help="How much memory a job may use: 500M, 2G."
 )
+@click.option(
+    "--disk-limit",
+    type=Parsed(partial(parse_size, least=LEAST_FILES)),
+    metavar="SIZE",
+    help="How much the directory of a job may take: its client's files, and what the program writes there.",
+)
 @click.option("--nice", type=click.IntRange(0, LARGEST_NICE), metavar="N", help="How far jobs stand back: 0 to 19.")
 @click.option("--user", metavar="NAME", help="Become this user, after the key has been opened; only root can.")
 @click.option(
@@ -151,6 +166,20 @@ from cexec.worker.worker import Role, Worker, WorkerNetwork
     metavar="PATTERN",
     help="Serve the clients with such a name only, a shell pattern; may be given again.",
 )
+@click.option(
+    "--per-client",
+    type=Parsed(parse_per_client),
+    metavar="N",
+    help="What one client may have while others wait: N, or jobs=N,places=N,files=SIZE.",
+)
+@click.option(
+    "--max-weight",
+    type=click.IntRange(1, MAXIMUM_WEIGHT),
+    default=DEFAULT_MAX_WEIGHT,
+    show_default=True,
+    metavar="N",
+    help="The most that a client's --weight counts.",
+)
 @click.option("--require-revoked", is_flag=True, help="Serve nobody until there is a list of revoked certificates.")
 @click.version_option(__version__, prog_name="cservice", message="%(prog)s %(version)s")
 @click.argument("app")
@@ -170,6 +199,7 @@ def command(
     time_limit: float | None,
     cpu_limit: int | None,
     memory_limit: int | None,
+    disk_limit: int | None,
     nice: int | None,
     user: str | None,
     isolate: bool,
@@ -180,6 +210,8 @@ def command(
     load_command: str | None,
     also: tuple[str, ...],
     patterns: tuple[str, ...],
+    per_client: PerClient | None,
+    max_weight: int,
     require_revoked: bool,
     app: str,
     exe: str,
@@ -208,6 +240,7 @@ def command(
         once=once,
         records=records,
         programs=programs,
+        disk=DiskLimits(job=disk_limit or 0, client=most_files(per_client)),
         sandbox=sandbox_of([app, *also], network) if isolate else None,
     )
     supervisor = SupervisorLink.fork(program)  # before the key is read: no process of a job has ever had it
@@ -221,12 +254,13 @@ def command(
     )
     load = LoadWatch(log, None if load_command is None else LoadCommand(load_command))
     groups = GroupSockets(*_group())
-    worker = _worker(served, profile, groups, supervisor, log, load)
+    limits = client_limits(profile.slots, per_client, max_weight)
+    worker = _worker(served, profile, groups, supervisor, log, load, limits, program.disk.client)
     worker.say_hello()
-    _tell_that_it_serves(log, [one.key for one in served], profile.slots, groups, _containment(program), app)
+    tell_that_it_serves(log, [one.key for one in served], profile.slots, groups, containment(program), app)
     for event, field, text in found:
         log.event(event, **{field: text})
-    _warn_of_root(log, program)
+    warn_of_root(log, program)
     for one in served:
         if one.admission.problem or one.admission.warning:
             log.event("revocations", reason=one.admission.problem or one.admission.warning)
@@ -267,6 +301,8 @@ def _worker(
     supervisor: SupervisorLink,
     log: EventLog,
     load: LoadWatch,
+    limits: ClientLimits,
+    most_files: int,
 ) -> Worker:
     """Returns the worker, which hears its group already."""
     dice = random.SystemRandom().random
@@ -275,49 +311,13 @@ def _worker(
         profile=profile,
         network=WorkerNetwork(groups=groups, announcer=_announcer(groups)),
         supervisor=supervisor,
-        bidder=Bidder(slots=profile.slots, speed=profile.speed, boost=boost(), random=dice),
+        bidder=Bidder(slots=profile.slots, speed=profile.speed, boost=boost(), random=dice, limits=limits),
         log=log,
         load=load,
         strays=Strays(helpers.known),
         random=dice,
+        most_files=most_files,
     )
-
-
-def _tell_that_it_serves(
-    log: EventLog, keys: list[WorkerKey], slots: int, groups: GroupSockets, containment: list[str], app: str
-) -> None:
-    """The first line: what is served, where it is heard, what holds the processes of jobs, and the client's command."""
-    client = app if app.endswith(".pub") else f"{app.removesuffix('.worker')}.pub"
-    plural = "slot" if slots == 1 else "slots"
-    fingerprints = [key.fingerprint for key in keys]
-    log.banner(
-        f"cservice: serving {' and '.join(fingerprints)} with {slots} {plural}, listening on {groups.description()}; "
-        f"jobs are held by {', '.join(containment)}; "
-        f"run a job with: cexec {client}",
-        fingerprint=fingerprints[0],
-        also=fingerprints[1:] or None,
-        name=keys[0].identity.certificate.name,
-        slots=slots,
-        addresses=groups.addresses(),
-        containment=containment,
-        command=f"cexec {client}",
-    )
-
-
-def _containment(program: Program) -> list[str]:
-    """What keeps the processes of a job from outliving it, in words."""
-    found = ["process tree" if os.path.isdir("/proc/self") else "process group"]
-    if job_group.place is not None:
-        found.append("control group")
-    if program.sandbox is not None:
-        found.append("isolation with the network" if program.sandbox.network else "isolation")
-    return found
-
-
-def _warn_of_root(log: EventLog, program: Program) -> None:
-    if os.geteuid() == 0 and program.sandbox is None and (program.allow_arguments or program.programs is not None):
-        what = "arguments" if program.programs is None else "programs"
-        log.event("warning", reason=f"clients choose {what} that root runs; add --user NAME or --isolate")
 
 
 def _group() -> tuple[list[GroupEntry] | None, int]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import socket
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cexec.errors import UsageError
@@ -15,11 +16,12 @@ from cexec.protocol.base.limits import MAXIMUM_NAME
 from cexec.protocol.base.wire import Writer
 from cexec.protocol.datagrams.hello import MAXIMUM_ATTRIBUTES
 from cexec.protocol.datagrams.requirements import BUILT_IN
+from cexec.protocol.decisions.clients import ClientLimits
 from cexec.system.host.load import usable_cpus
 from cexec.system.process.sandbox import Sandbox, find_sandbox
 from cexec.system.storage.keyfile import key_descriptor
 from cexec.system.storage.program_cache import DEFAULT_LIMIT, ProgramCache, default_directory
-from cexec.system.units import parse_whole
+from cexec.system.units import parse_size, parse_whole
 from cexec.worker.discovery.machine import attributes
 from cexec.worker.jobs.sent_programs import PLACE, SentPrograms, own_platform
 
@@ -29,7 +31,55 @@ if TYPE_CHECKING:
 OWN_VARIABLES = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD")  # and CEXEC_*: ours, not the job's
 CLEAN_VARIABLES = ("PATH", "HOME", "LANG", "TZ")  # what --clean-env leaves
 MAXIMUM_SLOTS = 4096  # (ours)
+DEFAULT_MAX_WEIGHT = 100  # (ours): a client of weight 1 gets at least one turn in a hundred beside a heavier one
+LEAST_FILES = 1 << 20  # bytes (ours)
 LONGEST_BOOST = 10**9  # microseconds (ours): no client waits for a bid so long
+
+
+@dataclass(slots=True)
+class PerClient:
+    """What --per-client says; None where it says nothing."""
+
+    jobs: int | None = None
+    places: int | None = None
+    files: int | None = None  # bytes
+
+
+def parse_per_client(text: str, name: str) -> PerClient:
+    """Reads `4`, which is jobs=4, or `jobs=4,places=2,files=20G`."""
+    found = PerClient()
+    for word in text.split(","):
+        key, equals, value = word.strip().partition("=")
+        if not equals:
+            key, value = "jobs", key
+        if key == "files":
+            found.files = parse_size(value, f"{name} files", LEAST_FILES)
+        elif key in ("jobs", "places"):
+            setattr(found, key, parse_whole(value, f"{name} {key}", 1, MAXIMUM_SLOTS))
+        else:
+            raise UsageError(f"{name} is {text!r}, but must be such as 4, or jobs=4,places=2,files=20G")
+    return found
+
+
+def client_limits(slots: int, given: PerClient | None, max_weight: int) -> ClientLimits:
+    """Returns the limits of one client on jobs and places."""
+    limits = ClientLimits.of_slots(slots)
+    limits.weight = max_weight
+    if given is not None:
+        limits.jobs = given.jobs or limits.jobs
+        limits.places = given.places or limits.places
+    return limits
+
+
+def most_files(given: PerClient | None) -> int:
+    """Returns the bytes of files that one client may have here: half of the disk's free space if nobody has said it."""
+    if given is not None and given.files:
+        return given.files
+    try:
+        status = os.statvfs(os.environ.get("TMPDIR") or "/tmp")
+    except OSError:
+        return 0  # no private directory can be made there, and each job with files will say so
+    return max(LEAST_FILES, status.f_bavail * status.f_frsize // 2)
 
 
 def job_environment(clean: bool) -> dict[bytes, bytes]:

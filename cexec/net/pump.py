@@ -67,6 +67,7 @@ class Pump:
         self.session = session
         self.sources: dict[int, Source] = {}
         self.sinks: dict[int, Sink] = {}
+        self.prepared: dict[int, Sink] = {}  # those of the job that was given in advance, for when it begins
         self.ready: set[int] = set()
         self._watched: dict[int, int] = {}
         self._pending: dict[int, bytearray] = {}  # received bytes that a sink has not taken yet
@@ -100,6 +101,19 @@ class Pump:
     def wants_out(self) -> bool:
         """True if there is something to send that the connection may still take."""
         return not self._deaf and not self._held and not self.flushed
+
+    @property
+    def moved(self) -> int:
+        """Counts the bytes that the streams have carried in both directions."""
+        session = self.session
+        return sum(half.count for half in session.outgoing.values()) + sum(
+            half.received for half in session.incoming.values()
+        )
+
+    @property
+    def waits_here(self) -> bool:
+        """True if it is up to this side what happens next: a sink is full, or the peer would take more input."""
+        return bool(self._pending) or any(self._may_read(stream) for stream in self.sources)
 
     @property
     def flushed(self) -> bool:
@@ -280,10 +294,13 @@ class Pump:
             self.session.part_received(size, self.records.empty_size, monotonic())
 
     def _take_frames(self, found: list[Event | Trouble]) -> None:
-        while (frame := self.records.next_event()) is not None:
-            self.session.receive_data(frame, monotonic())
+        while True:
             while (event := self.session.next_event()) is not None:
                 self._handle(event, found)
+            frame = self.records.next_event()
+            if frame is None:
+                return
+            self.session.receive_data(frame, monotonic())
 
     def _handle(self, event: Event, found: list[Event | Trouble]) -> None:
         stream = event.stream
@@ -299,6 +316,10 @@ class Pump:
             source = self.sources.pop(stream, None)
             if source is not None:
                 source.abandon()
+            found.append(event)
+        elif event.kind == frames.GO:
+            if self.prepared:
+                self.sinks, self.prepared = self.prepared, {}
             found.append(event)
         else:
             found.append(event)

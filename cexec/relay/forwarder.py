@@ -33,6 +33,7 @@ DESCRIPTORS_BESIDE = 1200  # (ours) for listeners and all else
 LEAST_CONNECTIONS = 8  # (ours) however few descriptors there are
 ACCEPT_BATCH = 16  # connections (ours) accepted before the others are looked at again
 UNTRIED = 0.2  # seconds (ours) to wait when descriptors have run out
+PATIENCE = 0.25  # seconds (ours) until a worker without an opening gives way, if places are short
 REFUSAL = 12.0  # seconds (ours): a worker tells of the second refusal, and it tries when an announcement is repeated
 NEVER = float("inf")
 
@@ -116,6 +117,7 @@ class Forwarder:
             self._watch_listeners()
         if now >= self._due:
             self._due = NEVER
+            self._make_room(now)
             for connection in list(self._connections):
                 connection.handle_timeout(now)
                 self._follow(connection, now)
@@ -132,11 +134,24 @@ class Forwarder:
     def _watch_listener(self, entry: RelayedAnnouncement) -> None:
         assert entry.listener is not None
         full = len(self._connections) >= self._room or entry.connections >= MAXIMUM_FOR_ONE
+        if full:
+            self._due = 0.0  # to make room
         for fd in entry.listener.filenos():
             if full or self._accept_again:
                 self._poller.forget(fd, entry)
             else:
                 self._poller.watch(fd, select.POLLIN, entry)
+
+    def _make_room(self, now: float) -> None:
+        """Where places are short, a worker that has said nothing for a while gives way, as at a client."""
+        full = len(self._connections) >= self._room
+        for connection in list(self._connections):
+            if (full or connection.announced.connections >= MAXIMUM_FOR_ONE) and connection.opening:
+                if now - connection.started >= PATIENCE:
+                    connection.cut("worker: silent while others waited")
+                    self._follow(connection, now)
+                else:
+                    self._due = min(self._due, connection.started + PATIENCE)
 
     def _watch_listeners(self) -> None:
         for entry in self._listening:

@@ -94,6 +94,11 @@ class RelayedConnection:
         return self.counts[1] > WITHOUT_JOB
 
     @property
+    def opening(self) -> bool:
+        """True if the worker has not sent the magic yet."""
+        return self.state == OPENING
+
+    @property
     def answered(self) -> bool:
         """True if the client has sent as much as a second flight."""
         return self.counts[1] >= SECOND_FLIGHT

@@ -17,7 +17,6 @@ from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from cexec.errors import CertificateError, LocalError
-from cexec.protocol.datagrams import hello
 from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Prove, Queued, Recovered
 from cexec.system.io.wakeup import Wakeup, poll_timeout, wait_readable
 from cexec.system.process.strays import Strays
@@ -133,8 +132,12 @@ class Worker:
         load: LoadWatch,
         strays: Strays,
         random: Callable[[], float],
+        most_files: int = 0,
     ) -> None:
-        """`roles`: one for each application that is served.  `random` gives floats from 0 up to but not 1."""
+        """`roles`: one for each application that is served.  `random` gives floats from 0 up to but not 1.
+
+        `most_files`: bytes of files that one client may have here, 0 for any number.
+        """
         now = monotonic()
         self._network = network
         self._bidder = bidder
@@ -148,7 +151,9 @@ class Worker:
         self._listener = Listener(served=self._served, groups=network.groups, bidder=bidder, log=log, now=now)
         self._heard = self._listener.heard
         self._offers = Offers(served=self._served, heard=self._heard, bidder=bidder, log=log)
-        self._jobs = Jobs(supervisor=supervisor, bidder=bidder, heard=self._heard, alerts=alerts, log=log)
+        self._jobs = Jobs(
+            supervisor=supervisor, bidder=bidder, heard=self._heard, alerts=alerts, log=log, most_files=most_files
+        )
         self._stage = Stage.SERVING
         self._poller = WorkerPoller()
         self._wakeup = self._catch_signals()
@@ -311,9 +316,8 @@ class Worker:
                 self._bidder.forget(event.identity, now)
             elif isinstance(event, (Queued, Prove)):
                 known = self._heard.get(event.identity)
-                purpose = hello.PROVE if isinstance(event, Prove) else hello.QUEUED
                 if known is not None:
-                    self._served[known.application].answers.send(known, purpose, now=now)
+                    self._served[known.application].answers.send_word(known, now, prove=isinstance(event, Prove))
             elif isinstance(event, Connect) and self._jobs.leased(event.identity):
                 self._jobs.offer(event.identity, now)
             elif isinstance(event, Connect):

@@ -23,6 +23,7 @@ from cexec.client.attempt.descriptors import Descriptor
 from cexec.client.attempt.files import plan_files
 from cexec.client.attempt.inputs import Inputs
 from cexec.client.attempt.outputs import Outputs
+from cexec.client.attempt.patience import Patience, make_patience
 from cexec.client.attempt.program_plan import plan_programs
 from cexec.client.attempt.signals import Signals
 from cexec.client.blocking.driver import BlockingDriver
@@ -49,7 +50,7 @@ class Peer(Connection):
     def __init__(self, connection: socket.socket, records: Records, go: Go) -> None:
         self.socket = connection
         self.go = go
-        self._session = Session(worker=True, now=0.0)
+        self._session = Session(worker=True, now=0.0, numbered=records.packed)
         self._records = records
 
 
@@ -94,12 +95,17 @@ class Setting:
             self.program = None
         self.descriptors = [self._descriptor(self.input_fd, READS), self._descriptor(self.output_fd, WRITES)]
         self.watch: RevocationWatch | None = None
+        self.progress = 0.0  # seconds of --progress-timeout
         self._hello = SimpleNamespace(name="w", once=once, slots=1)
 
     @staticmethod
     def _descriptor(fd: int, direction: int) -> Descriptor:
         status = os.fstat(fd)
         return Descriptor(fd, direction, status.st_mode, (status.st_dev, status.st_ino), 0)
+
+    @property
+    def patience(self) -> Patience | None:
+        return make_patience(progress=self.progress, time_limit=0.0, began=time.monotonic())
 
     def connect(self, streams: list[Stream], play: Callable[[Peer], None]) -> tuple[Any, threading.Thread]:
         """Returns a winner to which GO has been sent, and the thread that plays the worker."""
@@ -109,7 +115,7 @@ class Setting:
         ours.setblocking(False)
         theirs.settimeout(PATIENCE)
         one, other = record_pair(sodium.aead_names()[0], packed=self._packed)
-        session = Session(worker=False, now=0.0)
+        session = Session(worker=False, now=0.0, numbered=one.packed)
         go = Go(job_id=JOB_ID, attempt=1, streams=streams)
         peer = Peer(theirs, other, go)
         peer.confirmed(session)
@@ -142,7 +148,8 @@ def run_blocking(setting: Setting, play: Callable[[Peer], None], fails: int) -> 
     streams += setting.files.streams() if setting.files is not None else []
     winner, thread = setting.connect(streams, play)
     inputs = Inputs(setting.descriptors, no_stdin=False, spool=1 << 20)
-    driver = BlockingDriver(winner, inputs, Outputs(setting.descriptors, hold=False), signals, setting.files)
+    driver = BlockingDriver(winner, inputs, Outputs(setting.descriptors, hold=False), signals, setting.files,
+                            patience=setting.patience)  # fmt: skip
     try:
         outcome.exit = driver.run()
         outcome.output = b"" if fails else setting.output.read_bytes()
@@ -167,7 +174,7 @@ def run_everywhere(setting: Setting, play: Callable[[Peer], None], fails: int) -
         streams += setting.files.streams()
     winner, thread = setting.connect(streams, play)
     shared = {setting.input_fd: SharedInput(setting.input_fd, empty=False)}
-    run = WorkerRun(winner, "w", setting.descriptors, shared)
+    run = WorkerRun(winner, "w", setting.descriptors, shared, setting.patience)
     if fails:
 
         def cannot_write(view: memoryview) -> int:
@@ -229,7 +236,7 @@ def run_aio(setting: Setting, play: Callable[[Peer], None], fails: int) -> Outco
 
     async def run() -> threading.Thread:
         winner, thread = setting.connect(job.streams, play)
-        lease = Lease(winner, None)  # type: ignore[arg-type]
+        lease = Lease(winner, None, setting.progress)  # type: ignore[arg-type]
 
         def began(once: bool) -> None:
             outcome.once = once

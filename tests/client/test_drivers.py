@@ -26,6 +26,7 @@ from cexec.errors import (
     RefusedError,
     RevokedError,
     SilentPeerError,
+    StalledError,
     WithdrawnError,
 )
 from cexec.net import pump
@@ -66,10 +67,11 @@ def run(driver: str, tmp_path: Path) -> Run:
         packed: bool = False,
         fails: int = 0,
         watch: RevocationWatch | None = None,
+        progress: float = 0.0,
     ) -> Outcome:
         output = "/dev/full" if fails and driver == "blocking" else ""
         setting = Setting(tmp_path, stdin=stdin, once=once, output=output, fetch=fetch, program=program, packed=packed)
-        setting.watch = watch
+        setting.watch, setting.progress = watch, progress
         try:
             outcome = DRIVERS[driver](setting, play, fails)
         finally:
@@ -462,3 +464,34 @@ def test_input_that_is_not_read_costs_no_cpu(run: Run, monkeypatch: pytest.Monke
         peer.wait_for_end()
 
     assert run(play, stdin=b"x" * (4 * INITIAL_WINDOW + 12345)).status == 0
+
+
+# workers that stand still
+
+
+def stands_still(peer: Peer) -> None:
+    """Takes the job and the input, writes a little, and then does nothing."""
+    source, sink = start(peer)
+    peer.read(source)
+    peer.write(sink, b"a little")
+    peer.wait_for_end()
+
+
+def test_a_worker_that_makes_no_progress_is_given_up_where_the_client_asks_for_that(run: Run) -> None:
+    """Regression: a worker that answers PING and does nothing else kept a job for ever."""
+    outcome = run(stands_still, progress=0.5)
+    assert isinstance(outcome.error, StalledError)
+    assert str(outcome.error) == "no byte came or went for 0.5 s (--progress-timeout)"
+
+
+def test_a_worker_that_makes_progress_is_not_given_up(run: Run) -> None:
+    def works(peer: Peer) -> None:
+        source, sink = start(peer)
+        data = peer.read(source)
+        for _ in range(10):
+            threading.Event().wait(0.1)  # the time that the program takes
+            peer.write(sink, data)
+        peer.end(sink).exit()
+
+    outcome = run(works, progress=1.0)
+    assert (outcome.error, outcome.output) == (None, STDIN * 10)

@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 
 from cexec.client.aio.lease import LeaseJob
 from cexec.client.request import Times
-from cexec.errors import CexecError, NoWorkerError
+from cexec.errors import CexecError, NoWorkerError, WithdrawnError
 from cexec.protocol.connection.frames import EXITED, Exit, Go
 
 T = TypeVar("T")
@@ -117,6 +117,9 @@ class FakeLease:
         self.signals: list[tuple[float, int]] = []
         self.signalled = asyncio.Event()
         self.jobs = 0
+        self.given_ahead = 0  # jobs that waited behind another one
+        self._ahead: dict[LeaseJob, Go] = {}
+        self._taken_back: set[LeaseJob] = set()
         self._workers = workers
         self._go = go
         worker.taken += 1
@@ -132,20 +135,52 @@ class FakeLease:
     def give(self, go: Go) -> None:
         self._go = go
 
-    async def run(self, job: LeaseJob, began: Callable[[bool], None]) -> Exit:
+    async def run(
+        self,
+        job: LeaseJob,
+        began: Callable[[bool], None],
+        *,
+        beside: Callable[[], None] = lambda: None,
+        patience: float = float("inf"),
+    ) -> Exit:
+        go = self._ahead.pop(job, None)
+        if go is not None and (self._workers.turn_after > patience or job in self._taken_back):
+            await asyncio.sleep(min(patience, self._workers.turn_after))
+            job.close()
+            raise WithdrawnError("")
         self.jobs += 1
         try:
             if self._workers.begins:
                 began(self.once)
-            return await self._workers.program(self, job, self._go)
+            if self._workers.gives_ahead and not self._ahead:
+                beside()
+            return await self._workers.program(self, job, go or self._go)
         finally:
             job.close()
 
-    def signal(self, number: int) -> None:
+    def give_ahead(self, job: LeaseJob, attempt: int) -> bool:
+        if job.whole_inputs() is None:
+            return False
+        self._ahead[job] = job.go(attempt)
+        self.given_ahead += 1
+        return True
+
+    def has(self, job: LeaseJob) -> bool:
+        return job in self._ahead
+
+    def was_returned(self, job: LeaseJob) -> bool:
+        return False
+
+    def take_back(self, job: LeaseJob) -> bool:
+        if job in self._ahead:
+            self._taken_back.add(job)
+        return job in self._ahead
+
+    def signal(self, number: int, job: LeaseJob) -> None:
         self.signals.append((clock(), number))
         self.signalled.set()
 
-    def conclude(self) -> bool:
+    def conclude(self, job: LeaseJob) -> bool:
         return self._workers.concludes
 
     def complain(
@@ -177,6 +212,8 @@ class Workers:
         self.leases: list[FakeLease] = []
         self.searches = 0
         self.confirms_after = 0.001
+        self.gives_ahead = False  # leases take jobs in advance
+        self.turn_after = 0.0  # seconds until such a job has its turn
         self.begins = True
         self.rest = 0.0  # seconds for which a worker takes no job after it was blamed
         self.concludes = False  # an exit frame has come that nobody has read yet

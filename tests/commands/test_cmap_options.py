@@ -73,10 +73,12 @@ def test_whatever_changes_what_runs_is_an_option_of_the_commands_of_a_dry_run() 
     values = read(
         "--need", "os=linux", "--need", "gpu,mem=4G", "--on", "a,b", "--on", "c", "--not", "d", "--weight", "3",
         "--program", "any=./w", "--program", "linux-x86_64=./x", "--timeout", "1m0.5s",
+        "--progress-timeout", "1m",
     )  # fmt: skip
     assert call_of("app.pub", values, "in").options == (
         "--need", "os=linux,gpu,mem=4G", "--on", "a,b,c", "--not", "d", "--program", "any=./w",
-        "--program", "linux-x86_64=./x", "--weight", "3", "--time-limit", "60.5",
+        "--program", "linux-x86_64=./x", "--weight", "3", "--progress-timeout", "60",
+        "--time-limit", "60.5",
     )  # fmt: skip
     assert call_of("app.pub", read("--timeout", "200%"), "").options == ()
 
@@ -86,6 +88,7 @@ def test_whatever_changes_what_runs_is_an_option_of_the_commands_of_a_dry_run() 
     [
         ("--array", "x"), ("--slices", "0"), ("--rows", "3-1"), ("--order", "reverse"), ("-n", "10001"),
         ("--block", "0"), ("--retries", "-1"), ("--timeout", "0"), ("--halt", "2"), ("--term-seq", "TERM"),
+        ("--progress-timeout", "0.5"),
         ("--crash-limit", "x"), ("-j", "1.5"), ("--weight", "0"), ("--delay", "1e3"), ("--rate", "0"),
     ],
 )  # fmt: skip

@@ -241,6 +241,7 @@ def _texts() -> dict[str, list[bytes]]:
         "port_list": [b"4000,4001,5000:5009", b"1024"],
         "relay_self": [b"eth0:10.0.0.1", b"[fe80::1]", b"10.0.0.1"],
         "ranges": [b"1-100:5,200", b"7"],
+        "per_client": [b"4", b"jobs=4,places=2,files=20G", b"files=1M"],
         "policies": [b"soon,fail=30%", b"now,success=1", b"10%", b"5/1m", b"TERM,200,KILL,25", b"x2", b"\\x41\\n"],
         "template": [b"a,b\n{a}/{b.}-{/}-{#}", b"x\n{1} {x//} {"],
         "cmap_command": [b"-j\n4\napp.pub\n--\n{}\n:::\na\nb\n:::+\nc\nd", b":::\n--\n::::"],

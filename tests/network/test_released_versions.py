@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.conftest import StartService
-from tests.environment import ROOT, command, local_environment
+from tests.conftest import MakeLab, StartService
+from tests.environment import ROOT, clean_environment, command, local_environment
 from tests.needs import skip_for_want_of
 from tests.service import Application, Service
 
@@ -91,3 +91,57 @@ def test_a_job_on_every_worker(mixed: tuple[Service, Run], application: Applicat
     service("sh", "-c", options=["--allow-args"])
     ended = run("cexec", "--all", "--expect", "2", str(application.public), "--", "echo here")
     assert (ended.returncode, ended.stdout) == (0, b"here\nhere\n"), ended.stderr
+
+
+@SIDES
+def test_a_job_that_waits_for_its_slot(
+    old_side: str, released: Path, application: Application, service: StartService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A client of 0.1.0 cannot prove where it receives, and a worker of 0.1.0 asks for no proof."""
+    of_old = {"PYTHONPATH": str(released)}
+    if old_side == "worker":
+        monkeypatch.setattr("tests.service.command", lambda name, *words: old_command(released, name, *words))
+    worker = service("cat", options=["-j", "1"], environment=of_old if old_side == "worker" else None)
+    monkeypatch.undo()
+    argv = [application.public]
+    make = old_command(released, "cexec", *argv) if old_side == "client" else command("cexec", *argv)
+    environment = local_environment({**(of_old if old_side == "client" else {}), "CEXEC_TIMEOUT_ACCEPT": "5"})
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    with subprocess.Popen(make, env=environment, **pipes) as first:  # type: ignore[call-overload]
+        worker.wait_for("started")
+        with subprocess.Popen(make, env=environment, **pipes) as second:  # type: ignore[call-overload]
+            with pytest.raises(subprocess.TimeoutExpired):  # it waits beyond its accept timeout, because it is queued
+                second.wait(8)
+            assert first.communicate(b"first", timeout=30)[:1] == (b"first",)
+            assert second.communicate(b"second", timeout=30)[:1] == (b"second",)
+    assert (first.returncode, second.returncode) == (0, 0)
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
+def test_a_relay_of_0_1_0_between_client_and_worker_of_today(
+    busy: bool, released: Path, application: Application, lab: MakeLab, service: StartService
+) -> None:
+    """It passes no proofs on."""
+    made = lab([(1, 2), (2, 3)])
+    argv = old_command(released, "cproxy", "10.77.0.2")
+    environment = clean_environment({"PYTHONPATH": str(released)})
+    worker = service("cat", options=["-j", "1"], host=made.host(3))
+    with made.host(2).popen(argv, env=environment, stderr=subprocess.PIPE) as relay:
+        try:
+            assert relay.stderr is not None and b"relaying" in relay.stderr.readline()
+            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+            cexec = command("cexec", application.public)
+            with made.host(3).popen(cexec, env=clean_environment(), **pipes) as first:
+                worker.wait_for("started")
+                if not busy:
+                    assert first.communicate(b"first", timeout=30)[0] == b"first"
+                with made.host(1).popen(cexec, env=clean_environment(), **pipes) as second:
+                    if busy:
+                        with pytest.raises(subprocess.TimeoutExpired):
+                            second.wait(3)
+                        assert first.communicate(b"first", timeout=30)[0] == b"first"
+                    assert second.communicate(b"second", timeout=30)[0] == b"second"
+            assert (first.returncode, second.returncode) == (0, 0)
+        finally:
+            relay.terminate()
+            relay.communicate(timeout=30)

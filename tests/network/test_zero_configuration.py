@@ -19,6 +19,7 @@ from tests.conftest import MakeLab, StartService
 from tests.environment import clean_environment, command
 from tests.lab import HAS_IPV6, Host, Namespace
 from tests.needs import NOBODY, require_namespaces, require_second_user, require_tool
+from tests.second_user import AS_NOBODY
 from tests.service import Application
 from tests.terminal import Terminal
 from tests.waiting import wait_until
@@ -62,11 +63,6 @@ def test_a_machine_whose_loopback_is_down_is_told_so(application: Application) -
         assert re.search(rb"sent \d announcements to nobody; network: no interface is up; ", ended.stderr)
     finally:
         machine.close()
-
-
-# As another user who may nevertheless read the interpreter's modules, wherever those are.
-AS_NOBODY = ["setpriv", f"--reuid={NOBODY}", f"--regid={NOBODY}", "--clear-groups",
-             "--inh-caps=+dac_read_search", "--ambient-caps=+dac_read_search"]  # fmt: skip
 
 
 def test_workers_of_different_users_share_a_host(service: StartService, monkeypatch: pytest.MonkeyPatch) -> None:

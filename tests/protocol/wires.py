@@ -169,6 +169,7 @@ class Side:
             self.handshake.receive_data(flight, now)
             if self.handshake.records is None:
                 return
+            self.session = Session(worker=self.worker, now=now, numbered=self.records.packed)
             if isinstance(self.handshake, ClientHandshake):
                 self.hello = self.handshake.next_event()
             self.ready(now)

@@ -15,13 +15,13 @@ import pytest
 from cexec.errors import LocalError
 from cexec.net.sockets import TcpListener
 from cexec.protocol.base import sodium
-from cexec.protocol.base.limits import MAXIMUM_HOPS
+from cexec.protocol.base.limits import CONNECT_DEADLINE, MAXIMUM_HOPS
 from cexec.protocol.datagrams import datagram, forwarded
 from cexec.protocol.datagrams.datagram import ANNOUNCEMENT, CLAIM
 from cexec.protocol.datagrams.hello import QUEUED, encode_answer, seal_hello
 from cexec.protocol.datagrams.proof import encode_proofs
 from cexec.protocol.datagrams.relay_datagram import Header, read, rewrite
-from cexec.relay import new_addresses
+from cexec.relay import forwarder, new_addresses
 from cexec.relay.announcement_table import LIFETIME, MAXIMUM_ANNOUNCED, MAXIMUM_OF_HOST
 from cexec.relay.new_addresses import MOST_NEW
 from cexec.relay.relay import Relay, RelayRules
@@ -646,3 +646,25 @@ def test_a_relay_is_no_scanner(rig: MakeRig, client: Listening, monkeypatch: pyt
 def test_clients_that_answer_are_no_targets_of_a_scanner(rig: MakeRig, client: Listening) -> None:
     times = int(MOST_NEW) + 20
     assert reached(rig(), client, times, b"second flight".ljust(64)) == times
+
+
+@pytest.mark.parametrize("bound", ["of one announcement", "of all"])
+def test_silent_connections_give_way_to_a_worker(
+    rig: MakeRig, client: Listening, monkeypatch: pytest.MonkeyPatch, bound: str
+) -> None:
+    monkeypatch.setattr(forwarder, "MAXIMUM_FOR_ONE" if bound == "of one announcement" else "LEAST_CONNECTIONS", 4)
+    made = rig(descriptors=0 if bound == "of all" else 100_000)
+    with ExitStack() as stack:
+        first, port = worker_to(made, client)
+        silent = [first, *(stack.enter_context(connect(port)) for _ in range(5))]
+        stack.enter_context(first)
+        made.spin(lambda: made.connections == 4)
+        worker = stack.enter_context(connect(port))
+        worker.sendall(OPENING + b"first flight")
+        start = time.monotonic()
+        made.spin(lambda: client.waiting)
+        assert time.monotonic() - start < CONNECT_DEADLINE  # for which each of them would have stayed
+        with client.accept() as accepted:
+            made.spin(lambda: readable(accepted, 20))
+            assert accepted.recv(100) == OPENING + b"first flight"
+        assert len(silent) == 6

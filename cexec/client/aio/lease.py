@@ -1,7 +1,8 @@
 """Many jobs at once in an asyncio program: one job, and the lease of a worker that runs one job after the other.
 
 Contract: a `Lease` runs the job that its worker has been given and, each time that the worker confirms again, another
-one.  Its owner ends it by `release` or `close`.  It uses the machines of `cexec` (`Attempt`, `Pump`, `Session`); here
+one.  While a job runs, `give_ahead` gives the worker the next one, which waits there for its turn.  The lease's owner
+ends it by `release` or `close`.  It uses the machines of `cexec` (`Attempt`, `Pump`, `Session`); here
 asyncio's loop waits for them.  Sources and sinks must not need waiting: a source has no descriptor (`fd` is -1), and a
 sink takes all bytes that it is given.  A failure of the worker during a job is a `CexecError`; after it the lease can
 only be closed.  docs/protocol.md section 4.4.
@@ -14,7 +15,9 @@ from math import inf
 from time import monotonic
 
 from cexec.client.attempt import attempt as meaning
-from cexec.client.attempt.attempt import LOST, Attempt
+from cexec.client.attempt.attempt import WITHDRAWN, Attempt
+from cexec.client.attempt.in_turn import AttemptsInTurn
+from cexec.client.attempt.patience import make_patience
 from cexec.client.attempt.program_plan import asked
 from cexec.client.attempt.stepping import advance, next_timeout, take_turn
 from cexec.client.search.failure_alert import FailedAttempt, send_alert
@@ -25,7 +28,7 @@ from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.connection.frames import Go
 from cexec.protocol.connection.options import LEASE, YES
-from cexec.protocol.connection.session import OFFERED, OFFERING, OVER, RUNNING
+from cexec.protocol.connection.session import OFFERED, OFFERING, OVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from cexec.system.io.fds import Sink, Source
 
 
+LARGEST_AHEAD = 64 * 1024  # bytes (ours) of the input of a job that is given in advance: it is kept at the worker
 MOST_UNREAD = 64  # steps (ours) in which all is read that can wait in the kernel: a peer may go on sending for ever
 
 
@@ -82,6 +86,20 @@ class LeaseJob:
             options={**self.options, LEASE: YES} if lease else self.options,
         )
 
+    def whole_inputs(self) -> dict[int, bytes] | None:
+        """Returns all that the program reads, by stream, if that is in memory already and not too much."""
+        if self.program is not None:
+            return None
+        inputs: dict[int, bytes] = {}
+        left = LARGEST_AHEAD
+        for number, source in self.sources.items():
+            data = source.whole(left)
+            if data is None:
+                return None
+            inputs[number] = data
+            left -= len(data)
+        return inputs
+
     def close(self) -> None:
         for source in self.sources.values():
             source.close()
@@ -92,8 +110,12 @@ class LeaseJob:
 class Lease:
     """A worker that has been given a job, and may take more.  One coroutine owns it; any may call `signal`."""
 
-    def __init__(self, winner: Winner, announcer: Announcer) -> None:
-        """`announcer` has found the worker, and may be closed; complaints go to its group."""
+    def __init__(self, winner: Winner, announcer: Announcer, progress: float = 0.0) -> None:
+        """`announcer` has found the worker, and may be closed; complaints go to its group.
+
+        `progress`: seconds in which some byte must come or go while a job runs, 0 for any time.
+        """
+        self._progress_timeout = progress
         self.hello = winner.hello
         self.address = winner.address
         self._winner = winner
@@ -102,7 +124,9 @@ class Lease:
         self._session = winner.session
         self._fd = winner.connection.fileno()
         self._loop = asyncio.get_running_loop()
-        self._attempt: Attempt | None = None  # while a job runs
+        self._attempts = AttemptsInTurn()
+        self._ahead: dict[LeaseJob, Attempt] = {}  # the job that was given in advance, until it is `run`
+        self._running: tuple[LeaseJob, Attempt] | None = None  # that `run` waits for
         self._failed = False  # True once the connection has failed
         self._error: Exception | None = None  # an error of this program, which the waiting coroutine raises
         self._waiter: asyncio.Future[None] | None = None
@@ -141,51 +165,124 @@ class Lease:
         if not self.over:  # else it has withdrawn while the job was chosen, and `run` raises that
             self._session.go(go)
 
-    async def run(self, job: LeaseJob, began: Callable[[bool], None]) -> Exit:
+    @property
+    def may_give_ahead(self) -> bool:
+        """True if the worker could be given a job in advance now."""
+        return not self._failed and not self.once and self._session.may_go_ahead
+
+    def give_ahead(self, job: LeaseJob, attempt: int) -> bool:
+        """Gives the worker the job behind the one that runs; `run` must follow when that is over.
+
+        Returns False if that is not possible: its input is not in memory, or too long.
+        """
+        inputs = job.whole_inputs()
+        if inputs is None or not self.may_give_ahead:
+            return False
+        try:
+            self._session.go_ahead(job.go(attempt), inputs)
+        except ValueError:
+            return False
+        self._pump.prepared = dict(job.sinks)
+        self._ahead[job] = self._attempts.following = Attempt(once=False)
+        self._step(False)
+        return True
+
+    def has(self, job: LeaseJob) -> bool:
+        """Returns True if the worker was given this job in advance, and it has not been `run` yet."""
+        return job in self._ahead
+
+    def was_returned(self, job: LeaseJob) -> bool:
+        """Returns True if the worker has returned this job, so that it has not begun and never will."""
+        return job in self._ahead and self._ahead[job].state == WITHDRAWN
+
+    def take_back(self, job: LeaseJob) -> bool:
+        """Asks for a job that was given in advance; False if it was not, or has begun."""
+        attempt = self._ahead.get(job)
+        if attempt is None or attempt is not self._attempts.following or self._failed:
+            return False
+        self._session.take_back()
+        self._step(False)
+        return True
+
+    async def run(
+        self,
+        job: LeaseJob,
+        began: Callable[[bool], None],
+        *,
+        beside: Callable[[], None] = lambda: None,
+        patience: float = inf,
+    ) -> Exit:
         """Runs the job that the worker has been given, to its end.
 
-        When the program starts, `began` is called with True if the job must never be repeated.  Raises `RefusedError`
-        if the program was not started, `WithdrawnError` if the worker took its offer back before, `LocalError` if a
-        sink or a source fails.  Sources are read at once.
+        `beside` is called while another job may be given in advance.  A job that was given so is taken back if it has
+        not begun after `patience` seconds, unless it begins meanwhile.  When the program starts, `began` is called with
+        True if the job must never be repeated.  Raises `RefusedError` if the program was not started, `WithdrawnError`
+        if the worker took its offer back before, `LocalError` if a sink or a source fails.  Sources are read at once.
         """
-        if self.over:
+        given = self._ahead.pop(job, None)
+        if given is None and self.over:
             job.close()
             raise WithdrawnError("the worker has hung up")
-        attempt = self._attempt = Attempt(once=self.once)
-        self._pump.sinks.update(job.sinks)
-        self._pump.sources.update(job.sources)
+        until = inf if given is None else monotonic() + patience
+        attempt = self._begin(job) if given is None else given
+        attempt.patience = make_patience(progress=self._progress_timeout, time_limit=0.0, began=monotonic())
+        self._running = job, attempt
         result = None
         try:
-            self._pump.hold_back()  # GO and a short input travel together
-            self._step(False)
-            self._pump.let_go()
             while result is None:
                 while result is None and (event := attempt.next_event()) is not None:
-                    result = self._handle(event, job, began)
-                if result is None:
-                    await self._progress()
+                    result = self._handle(event, job, attempt, began)
+                if result is None and attempt is self._attempts.following and monotonic() >= until:
+                    until = inf
+                    self._session.take_back()
+                    self._step(False)
+                elif result is None:
+                    if attempt is self._attempts.current and not attempt.over and self.may_give_ahead:
+                        beside()
+                    await self._progress(until if attempt is self._attempts.following else inf)
             return result
         finally:
-            self._attempt = None
-            for stream in list(self._pump.sources):
-                self._pump.close_source(stream)
-            self._pump.sinks.clear()
-            job.close()
+            self._end(job, attempt)
 
-    def conclude(self) -> bool:
+    def _begin(self, job: LeaseJob) -> Attempt:
+        """Sends GO and what the job reads, as far as that goes without waiting."""
+        attempt = self._attempts.current = Attempt(once=self.once)
+        self._pump.sinks.update(job.sinks)
+        self._pump.sources.update(job.sources)
+        self._pump.hold_back()  # GO and a short input travel together
+        self._step(False)
+        self._pump.let_go()
+        return attempt
+
+    def _end(self, job: LeaseJob, attempt: Attempt) -> None:
+        """Forgets a job.  The one behind it may have begun: then the pump has the sinks of that one."""
+        self._running = None
+        if self._attempts.current is attempt:
+            self._pump.sinks.clear()
+        elif self._attempts.following is attempt:
+            self._pump.prepared.clear()
+        self._attempts.drop(attempt)
+        for stream in list(self._pump.sources):
+            self._pump.close_source(stream)
+        job.close()
+
+    def conclude(self, job: LeaseJob) -> bool:
         """Reads all that has come; returns True if the job is over with it, so that `run` returns or raises."""
-        attempt = self._attempt
+        if self._running is None or self._running[0] is not job:
+            return False
+        attempt = self._running[1]
         for _ in range(MOST_UNREAD):
-            if attempt is None or attempt.over or self._failed:
+            if attempt.over or self._failed:
                 break
             self._step(None)
             if self._pump.read_all:
                 break
-        return attempt is not None and attempt.over
+        return attempt.over
 
-    def signal(self, number: int) -> None:
-        """Passes a signal on to the program, if it runs."""
-        if self._session.state == RUNNING:
+    def signal(self, number: int, job: LeaseJob) -> None:
+        """Passes a signal on to the program of a job, if that runs."""
+        attempt = self._attempts.current
+        if self._running == (job, attempt) and attempt is not None and not attempt.over:
             self._session.signal(number)
             self._step(False)
 
@@ -210,14 +307,16 @@ class Lease:
         self._forget()
         self._pump.connection.close()
 
-    def _handle(self, event: AttemptEvent, job: LeaseJob, began: Callable[[bool], None]) -> Exit | None:
+    def _handle(
+        self, event: AttemptEvent, job: LeaseJob, attempt: Attempt, began: Callable[[bool], None]
+    ) -> Exit | None:
         if isinstance(event, meaning.OutputEnded):
             return None  # the most frequent one; a sink of ours has no reader that waits for its end
         if isinstance(event, meaning.Ended):
             return event.exit
         if isinstance(event, meaning.Began):
-            assert self._attempt is not None
-            began(self._attempt.once)
+            assert self._attempts.current is not None
+            began(self._attempts.current.once)
         elif isinstance(event, meaning.ProgramAsked):
             self._pump.sources.update(asked(job.program, event.platform))
         elif isinstance(event, meaning.FileMissing):
@@ -231,8 +330,8 @@ class Lease:
 
     # waiting
 
-    async def _progress(self) -> None:
-        """Waits until a step has been made."""
+    async def _progress(self, until: float) -> None:
+        """Waits until a step has been made, or the time has come."""
         if self._error is not None:
             raise self._error
         if self._failed:
@@ -241,7 +340,7 @@ class Lease:
             await asyncio.sleep(0)  # more could be sent at once, but others wait too
             self._step(False)
         else:
-            await self._wait(inf)
+            await self._wait(until)
 
     @property
     def _eager(self) -> bool:
@@ -272,14 +371,15 @@ class Lease:
         """
         if self._failed:
             return
+        over = self._attempts.over
         try:
             self._move(readable)
-            if self._attempt is not None:
+            if not over:
                 if self._pump.failed:
-                    advance(self._attempt, self._pump, 0.0)  # the first step may have had events to tell before
+                    advance(self._attempts, self._pump, 0.0)  # the first step may have had events to tell before
                 # A job that was refused, or has failed here, says nothing about the connection.
-                self._failed = self._attempt.state == LOST or self._pump.failed
-                self._arm(next_timeout(self._attempt, self._winner.watch))
+                self._failed = self._attempts.lost or self._pump.failed
+                self._arm(next_timeout(self._attempts, self._winner.watch))
             self._arm(self._session.next_timeout())
         except CexecError:
             self._failed = True
@@ -296,13 +396,13 @@ class Lease:
         self._wake()
 
     def _move(self, readable: bool | None) -> None:
-        attempt, pump = self._attempt, self._pump
-        if attempt is None:  # between two jobs a worker's frames only change the session's state
+        attempts, pump = self._attempts, self._pump
+        if attempts.over:  # between two jobs a worker's frames only change the session's state
             _ = pump.step(0.0) if readable is None else pump.turn(readable)
         elif readable is None:
-            advance(attempt, pump, 0.0, self._winner.watch)
+            advance(attempts, pump, 0.0, self._winner.watch)
         else:
-            take_turn(attempt, pump, readable)
+            take_turn(attempts, pump, readable)
 
     def _arm(self, due: float | None) -> None:
         """Lets `_look` come earlier if that is due; a timer that comes too early does no harm."""
@@ -315,8 +415,8 @@ class Lease:
         self._step(None)
         if not self._failed:
             self._timer = self._loop.call_at(self._session.next_timeout(), self._look)
-            if self._attempt is not None:
-                self._arm(next_timeout(self._attempt, self._winner.watch))
+            if not self._attempts.over:
+                self._arm(next_timeout(self._attempts, self._winner.watch))
 
     def _forget(self) -> None:
         """Removes the connection and the timer from the loop."""

@@ -82,7 +82,7 @@ async def find_worker(terms: Terms, choose: Choose) -> Lease:
             notices=Notices(tell=terms.tell),
             open_trust=terms.target.open_trust,
         )
-        return Lease(await _find(search), announcer)
+        return Lease(await _find(search), announcer, terms.times.progress)
     finally:
         announcer.close()
 

@@ -13,7 +13,7 @@ is true if a job that may have begun must never be repeated.  docs/protocol.md s
     RUNNING     the worker has said STARTED                   ENDED, LOST, FAILED
     ENDED       an authenticated EXIT has come                FAILED: what was received could not be written here
     REFUSED     the worker has not started the program        -
-    WITHDRAWN   it took its offer back before it got GO       -
+    WITHDRAWN   it took its offer back, or returned the job   -
     LOST        the connection or the worker has failed       -
     FAILED      a descriptor or a file of ours has failed     -
 
@@ -34,6 +34,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+    from cexec.client.attempt.patience import Patience
     from cexec.protocol.connection.frames import Exit
     from cexec.protocol.connection.session import Event
 
@@ -144,14 +145,17 @@ if TYPE_CHECKING:
 class Attempt:
     """One attempt, from GO to its end."""
 
-    __slots__ = ("_events", "_piped", "_silence", "once", "state")
+    __slots__ = ("_events", "_piped", "_silence", "once", "patience", "state")
 
-    def __init__(self, *, once: bool, piped: Iterable[int] = ()) -> None:
+    def __init__(self, *, once: bool, piped: Iterable[int] = (), patience: Patience | None = None) -> None:
         """`once`: the worker's hello has said that its jobs must never be repeated.
 
         `piped`: the outputs that have a reader here which may go: pipes, sockets and terminals.  A file has none, so a
         file system that reports a broken pipe has lost bytes.
+
+        `patience`: the time that the worker has, which the driver's step compares with the clock.
         """
+        self.patience = patience
         self.state = GIVEN
         self.once = once
         self._piped = frozenset(piped)
@@ -197,8 +201,11 @@ class Attempt:
         return self._silence.stepped(now)
 
     def next_timeout(self) -> float | None:
-        """Returns when `stepped` will ask for a look; None while nothing is outstanding."""
-        return self._silence.next_timeout()
+        """Returns when the next look is due; None while nothing is outstanding and nothing limits the time."""
+        due = self._silence.next_timeout()
+        if self.patience is None or self.over:
+            return due
+        return self.patience.next_timeout() if due is None else min(due, self.patience.next_timeout())
 
     def looked(self, outstanding: bool, age: float, now: float) -> None:
         """Takes the kernel's answer: whether bytes are unacknowledged, and seconds since the last acknowledgement."""
@@ -220,7 +227,7 @@ class Attempt:
             refusal = event.refusal
             error = RefusedError(refusal.reason, refusal.kind == frames.PERMANENT)
             self._end(REFUSED, Refused(error))
-        elif event.kind == frames.WITHDRAW:
+        elif event.kind in (frames.WITHDRAW, frames.RETURNED):
             self._end(WITHDRAWN, Withdrawn(WithdrawnError(event.text)))
         elif event.kind == frames.BROKEN and event.stream >= frames.FIRST_FILE:
             self._events.append(FileMissing(event.stream, event.text))

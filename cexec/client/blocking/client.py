@@ -14,7 +14,7 @@ from cexec.client.attempt.signals import EndedBySignal, Signals
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, Request
 from cexec.client.search.messages import Notices, ancestors_words
 from cexec.client.search.search import OneJob, Search
-from cexec.errors import CexecError, InterruptedByUser, LocalError, NoWorkerError
+from cexec.errors import CexecError, InterruptedByUser, LocalError, NoWorkerError, StalledError
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium
@@ -48,6 +48,8 @@ class Client:
         self._outputs: Outputs
         self._signals: Signals
         self._announcer: Announcer | None = None  # the last attempt's
+        self._avoided: set[bytes] = set()  # instances that get the job only if no other worker takes it
+        self._lost_by = b""  # the instance that has failed last
         self._refusals = 0
         self._withdrawals = 0
         self._failures = 0
@@ -111,8 +113,9 @@ class Client:
 
         request = self._request
         job = BlockingDriver(
-            winner, self._inputs, self._outputs, self._signals, request.streams.files, request.reports.trace
-        )
+            winner, self._inputs, self._outputs, self._signals, request.streams.files, request.reports.trace,
+            request.patience(monotonic()),
+        )  # fmt: skip
         if request.reports.progress:
             job.show_progress()
         self._signals.start()
@@ -134,6 +137,7 @@ class Client:
             self._alert(error, winner)
             self._complain(winner.address, ancestors_words(error))
             self._prepare_repetition(winner, job, error)
+            self._note_loss(winner, error)
         finally:
             self._signals.stop()
             job.give_up()
@@ -162,6 +166,13 @@ class Client:
         self._outputs.take_back()
         self._inputs.rewind()
         _say(f"{failure}; running the job again")
+
+    def _note_loss(self, winner: Winner, error: CexecError) -> None:
+        """Lets others have the job first, if this worker has stalled once or was lost twice: it may be the quickest."""
+        instance = winner.hello.instance
+        if isinstance(error, StalledError) or self._lost_by == instance:
+            self._avoided.add(instance)
+        self._lost_by = instance
 
     def _conclude(self, winner: Winner, job: BlockingDriver, result: Exit) -> int:
         status = result.exit_status
@@ -200,7 +211,7 @@ class Client:
                 sealed,
                 announcer,
                 listener,
-                OneJob(lambda: request.go(self._job_id, attempt), request.target.requirements),
+                OneJob(lambda: request.go(self._job_id, attempt), request.target.requirements, self._avoided),
                 Race(accept_timeout=request.times.accept, now=monotonic()),
                 idle_timeout=request.times.idle,
                 notices=Notices(complain=self._complain, tell=self._tell, warn=_say, trace=request.reports.trace),

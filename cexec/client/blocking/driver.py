@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from cexec.client.attempt.files import FilePlan
     from cexec.client.attempt.inputs import Inputs
     from cexec.client.attempt.outputs import Outputs
+    from cexec.client.attempt.patience import Patience
     from cexec.client.attempt.progress import Progress
     from cexec.client.attempt.signals import Signals
     from cexec.client.search.candidate import Winner
@@ -49,9 +50,10 @@ class BlockingDriver:
         signals: Signals,
         files: FilePlan | None = None,
         trace: Trace | None = None,
+        patience: Patience | None = None,
     ) -> None:
         self.interrupts = 0
-        self._attempt = Attempt(once=winner.hello.once, piped=outputs.piped)
+        self._attempt = Attempt(once=winner.hello.once, piped=outputs.piped, patience=patience)
         self._pump = Pump(winner.connection, winner.records, winner.session)
         self._session = winner.session
         self._watch = winner.watch
@@ -63,6 +65,7 @@ class BlockingDriver:
         self._progress: Progress | None = None
         self._worker_name = winner.hello.name
         self._exit: Exit | None = None
+        self._forgotten = False  # inputs are not kept any more, because no further attempt can be made
         self._pump.sinks.update(outputs.sinks())
         self._pump.watch(signals.fileno())
         if files is not None:  # before the program starts, because it expects its files
@@ -119,11 +122,9 @@ class BlockingDriver:
             self._pump.sinks.pop(stream).close()
 
     def _step(self) -> None:
-        times = [
-            next_timeout(self._attempt, self._watch),
-            None if self._progress is None else self._progress.next_timeout(),
-        ]
-        due = min((time for time in times if time is not None), default=None)
+        due = next_timeout(self._attempt, self._watch)
+        if self._progress is not None and (shown := self._progress.next_timeout()) is not None:
+            due = shown if due is None else min(due, shown)
         wait = None if due is None else max(0.0, due - monotonic())
         advance(self._attempt, self._pump, wait, self._watch)
         self._follow_attempt()
@@ -132,7 +133,8 @@ class BlockingDriver:
             self._progress.update(sent, sum(half.consumed for half in self._session.incoming.values()), monotonic())
         if self._pump.ready:
             self._pass_signals_on()
-        if self._outputs.irrevocable:
+        if not self._forgotten and self._outputs.irrevocable:  # which stays so
+            self._forgotten = True
             self._inputs.forget()
 
     def _follow_attempt(self) -> None:

@@ -219,7 +219,8 @@ class EverywhereClient:
         name = self._names.setdefault(winner.hello.instance, f"{winner.hello.name}@{winner.address}")
         if self._request.reports.test_alert:
             self._complain(winner.address, "test alert")
-        run = WorkerRun(winner, name, self._request.streams.descriptors, self._inputs)
+        request = self._request
+        run = WorkerRun(winner, name, request.streams.descriptors, self._inputs, request.patience(monotonic()))
         self._runs.append(run)
         run.step()
 

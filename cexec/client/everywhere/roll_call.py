@@ -82,6 +82,10 @@ class RollRace(Race):
         """Waits for one more worker, as long as for the others at the beginning."""
         self.until[instance] = now + self._patience
 
+    def listens(self, now: float) -> bool:
+        """Hears every worker, because it waits for each of them."""
+        return True
+
     def was_stopped(self, seconds: float) -> None:
         super().was_stopped(seconds)
         for instance in self.until:

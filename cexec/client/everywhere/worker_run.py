@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from cexec.client.attempt.attempt import AttemptEvent, FailedHere
     from cexec.client.attempt.descriptors import Descriptor
+    from cexec.client.attempt.patience import Patience
     from cexec.client.search.candidate import Winner
     from cexec.protocol.connection.frames import Exit
 
@@ -34,7 +35,12 @@ class WorkerRun:
     """One worker's run.  `name`: the worker's, for messages."""
 
     def __init__(
-        self, winner: Winner, name: str, descriptors: list[Descriptor], inputs: Mapping[int, SharedInput]
+        self,
+        winner: Winner,
+        name: str,
+        descriptors: list[Descriptor],
+        inputs: Mapping[int, SharedInput],
+        patience: Patience | None = None,
     ) -> None:
         self.name = name
         self.winner = winner
@@ -42,7 +48,7 @@ class WorkerRun:
         self.exit: Exit | None = None
         self.failure: CexecError | None = None
         self.outputs: dict[int, KeptSink] = {}
-        self._attempt = Attempt(once=winner.hello.once)
+        self._attempt = Attempt(once=winner.hello.once, patience=patience)
         self._pump = Pump(winner.connection, winner.records, winner.session)
         self._session = winner.session
         self._sources: dict[int, SharedSource] = {}

@@ -72,7 +72,8 @@ class Candidate:
             self.hello = self._handshake.next_event()
             if self.hello is not None:
                 self._send(self._handshake.data_to_send())
-                self.session = Session(worker=False, now=now, idle_timeout=idle_timeout)
+                packed = self.records.packed
+                self.session = Session(worker=False, now=now, idle_timeout=idle_timeout, numbered=packed)
             return False
         buffer = self.records.receive_buffer()
         data = self._receive(len(buffer))

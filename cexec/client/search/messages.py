@@ -111,13 +111,19 @@ def _status(facts: Facts, now: float) -> str:
         if busy < slots:
             # A worker holds free slots back while it offers them to others, and for a while after failures.
             free = f"{busy} of {count(slots, 'slot')} busy, none free for this job yet (cps tells how healthy they are)"
-            return f"{count(len(queued), 'worker')}, {free}; waiting"
-        return f"{count(len(queued), 'worker')}, {'all ' if slots > 1 else ''}{count(slots, 'slot')} busy; waiting"
+            return f"{count(len(queued), 'worker')}, {free}; waiting{_limits_met(queued)}"
+        full = f"{count(len(queued), 'worker')}, {'all ' if slots > 1 else ''}{count(slots, 'slot')} busy; waiting"
+        return full + _limits_met(queued)
     left = facts.race.seconds_left(now)
     rest = "; waiting" if left is None else f"; {left:.0f} s left"
     if facts.lacking:
         return f"no worker of {facts.fingerprint} fits: {facts.lacking}{rest}"
     return f"no worker of {facts.fingerprint} has answered; {facts.sent()}{rest}"
+
+
+def _limits_met(queued: Sequence[Hello]) -> str:
+    """Says what the first worker that has told it says about limits of this client."""
+    return next((f"; worker {answer.name} says: {answer.detail}" for answer in queued if answer.detail), "")
 
 
 def failure(facts: Facts, invalid: Mapping[str, str]) -> str:

@@ -25,7 +25,7 @@ from cexec.protocol.decisions.race import GAVE_UP, RENEW, SILENT, TRANSMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from cexec.client.search.candidate import Candidate, Winner
     from cexec.client.search.inquiry import Inquiry
@@ -49,6 +49,7 @@ if TYPE_CHECKING:
 
 WARN_AFTER = 1.0  # seconds (ours) without any destination, after which even a script gets a warning
 BROWSE_AFTER = 1.0  # seconds (ours) without an answer after which workers are looked for by multicast DNS
+AVOIDED_FOR = 2.0  # seconds (ours) that other workers have before one that has failed with this job
 NEVER = float("inf")
 
 
@@ -77,9 +78,18 @@ class Choice:
 class OneJob(Choice):
     """Gives every worker that confirms the job which `make_go` returns; that is called only then."""
 
-    def __init__(self, make_go: Callable[[], Go], requirements: Requirements | None = None) -> None:
+    def __init__(
+        self, make_go: Callable[[], Go], requirements: Requirements | None = None, avoided: Collection[bytes] = ()
+    ) -> None:
+        """`avoided`: instances that get the job only if no other worker has taken it in AVOIDED_FOR seconds."""
         super().__init__(requirements)
         self._make_go = make_go
+        self._avoided = avoided
+        self._until = 0.0
+
+    def wants(self, offer: Hello, now: float) -> bool:
+        self._until = self._until or now + AVOIDED_FOR
+        return now >= self._until or offer.instance not in self._avoided
 
     def job_for(self, offer: Hello, address: str) -> Go:
         return self._make_go()
@@ -396,7 +406,7 @@ class Search:
         try:
             announced, message = decode_answer(parsed.inner)
             sealed = self._sealed if announced == self._sealed.mac1 else self._earlier and self._earlier.of(announced)
-            if not sealed or self._race.heard_before(parsed.mac1):
+            if not sealed or self._race.heard_before(parsed.mac1) or not self._race.listens(now):
                 return
             answer = open_hello(sealed.handshake(), message, self._key.authority_public)
             self._check(answer.certificate)

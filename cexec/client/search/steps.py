@@ -111,7 +111,8 @@ class Answered(Step):
         worker = _worker(self.hello, self.address)
         if self.hello.purpose == QUEUED:
             what = "is busy" if self.hello.running >= self.hello.slots else "holds its free slots back"
-            return [f"{worker} {what} and will offer itself later: {_state(self.hello)}"]
+            limit = f"; it says: {self.hello.detail}" if self.hello.detail else ""
+            return [f"{worker} {what} and will offer itself later: {_state(self.hello)}{limit}"]
         if self.hello.purpose == UNREACHABLE:
             return [f"{worker} has heard, but cannot connect to {self.hello.detail}"]
         if self.hello.purpose == REFUSED:

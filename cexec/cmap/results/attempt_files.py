@@ -18,6 +18,7 @@ from cexec.cmap.results.renames import Rename, remove, seen
 from cexec.cmap.results.syncing import sync_file
 from cexec.errors import LocalError, UsageError
 from cexec.system.reason import reason_of
+from cexec.system.storage.own_files import check_output
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Iterable, Iterator
@@ -224,6 +225,7 @@ def make_results_directory(
     Without `numbers` any number may become that of a row.  With `overwrite` such results are removed.
     """
     try:
+        check_output(path)  # in /tmp, for example, it may be another user's directory, or a link to anywhere
         os.makedirs(path, exist_ok=True)
         present = [int(name) for name in os.listdir(path) if name.isascii() and name.isdecimal()]
     except OSError as error:

@@ -71,10 +71,11 @@ class Attempts:
         for run in self._runs.values():
             run.discard()
 
-    def next_for(self, worker: KnownWorker) -> TaskRun | None:
-        """Returns a task for this worker, with all that it needs; None if there is none."""
+    def next_for(self, worker: KnownWorker, *, ahead: bool = False) -> TaskRun | None:
+        """Returns a task for this worker, with all that it needs; None if there is none.  `ahead`: to wait there."""
+        choose = self._scheduler.next_ahead if ahead else self._scheduler.next_task
         while not self._parts.saver.full:
-            attempt = self._scheduler.next_task(worker.key, self._clock())
+            attempt = choose(worker.key, self._clock())
             if attempt is None:
                 return None
             run = self._prepare(attempt, worker)

@@ -47,6 +47,7 @@ class AttemptEnding:
     """`reason` is empty after a success.  `status` is 128 + n for signal n; `sent` and `received` are bytes.
 
     `exitval` and `signal` are those of a joblog (GNU parallel): a death by a signal has the exit value 0.
+    `waited`: the task was LOST while it waited for its turn behind another one, so that says nothing about it.
     """
 
     how: How
@@ -57,6 +58,7 @@ class AttemptEnding:
     sent: int = 0
     received: int = 0
     rejected: bool = False
+    waited: bool = False
 
     @classmethod
     def of_exit(cls, result: Exit, missing: Mapping[str, str]) -> AttemptEnding:

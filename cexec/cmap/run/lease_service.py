@@ -1,7 +1,8 @@
 """Carries tasks out on a lease, one after the other, until the lease is not needed any more.
 
 Contract: `serve` is a coroutine for one lease; it carries out the task that its worker was given first and then others,
-and releases the lease, or closes it when something went wrong.  What cannot be read or written here ends the run.
+and releases the lease, or closes it when something went wrong.  While a short task runs, the worker is given the next
+one in advance, so that it need not wait for us.  What cannot be read or written here ends the run.
 docs/protocol.md section 4.4.
 """
 
@@ -44,6 +45,7 @@ class LeaseService:
         self._pacing = pacing
         self._stopper = stopper
         self._serving: set[asyncio.Task[None]] = set()
+        self._behind: dict[Lease, TaskRun] = {}  # that wait behind the task which their lease carries
         self.patience = parts.terms.times.accept or inf  # seconds while there are only workers that do not fit
 
     @property
@@ -67,6 +69,7 @@ class LeaseService:
             while run is not None:
                 good = False
                 if not await self._perform(lease, worker, run):
+                    self._lose(lease)
                     return
                 good = True
                 run = await self._following(lease, worker)
@@ -80,6 +83,13 @@ class LeaseService:
 
     async def _following(self, lease: Lease, worker: KnownWorker) -> TaskRun | None:
         """Returns what this lease runs next, when it has its turn; None: the lease is not needed any more."""
+        behind = self._behind.get(lease)
+        if behind is not None:
+            del self._behind[lease]
+            self._scheduler.turn_came(behind.attempt)
+            behind.turn_came()
+            behind.owner = asyncio.current_task()
+            return await self._give_behind(lease, behind)
         if not self._useful(lease) or self._pacing.contended(self._clock()):
             return None
         if await lease.offered(IDLE_PATIENCE):
@@ -90,6 +100,50 @@ class LeaseService:
 
     def _useful(self, lease: Lease) -> bool:
         return self._scheduler.wants_workers(self._clock()) and not lease.over and self._stopper.error is None
+
+    def _advance(self, lease: Lease, worker: KnownWorker) -> None:
+        """Gives the lease's worker a task in advance, if there is one for it."""
+        if lease in self._behind or not self._useful(lease) or self._pacing.contended(self._clock()):
+            return
+        run = self._attempts.next_for(worker, ahead=True)
+        if run is None:
+            return
+        assert run.job is not None
+        run.lease = lease
+        self._behind[lease] = run
+        lease.give_ahead(run.job, run.attempt.number)  # if that is not possible, it waits here
+
+    async def _give_behind(self, lease: Lease, run: TaskRun) -> TaskRun | None:
+        """Returns the task that has waited behind another one, once the worker has it."""
+        assert run.job is not None
+        if lease.has(run.job):
+            return run
+        if not run.unwanted and await lease.offered(IDLE_PATIENCE):
+            lease.give(run.job.go(run.attempt.number))
+            return run
+        run.ending = AttemptEnding(How.WITHDRAWN, "its turn did not come")
+        self._attempts.end(run)
+        if not run.unwanted:
+            self._pacing.waited_in_vain(self._clock())
+        return None
+
+    def _lose(self, lease: Lease) -> None:
+        """The lease has ended while a task waited behind another one."""
+        run = self._behind.pop(lease, None)
+        if run is None or self._stopper.error is not None:
+            return
+        assert run.job is not None
+        if not lease.has(run.job) or lease.was_returned(run.job):
+            run.ending = AttemptEnding(How.WITHDRAWN, "the lease ended before its turn")
+        else:
+            run.ending = AttemptEnding(How.LOST, "its worker was lost before its turn", waited=True)
+        self._attempts.end(run)
+
+    def _begins(self, run: TaskRun, once: bool) -> None:
+        self._attempts.began(run, once)
+        if run.unwanted and run.owner is not None:
+            run.cancelled = True
+            run.owner.cancel()
 
     async def _give(self, lease: Lease, worker: KnownWorker) -> TaskRun | None:
         until = self._clock() + HOLD
@@ -111,9 +165,14 @@ class LeaseService:
         """Carries out one attempt; returns True if the lease is still good."""
         assert run.job is not None
         run.lease = lease
-        good = False
+        good, ahead = False, lease.has(run.job)
         try:
-            result = await lease.run(run.job, partial(self._attempts.began, run))
+            result = await lease.run(
+                run.job,
+                partial(self._begins, run),
+                beside=partial(self._advance, lease, worker),
+                patience=IDLE_PATIENCE,
+            )
             run.ending = AttemptEnding.of_exit(result, run.missing())
             if self._parts.validator is not None and run.ending.how is How.SUCCEEDED:
                 run.returned = True
@@ -129,6 +188,10 @@ class LeaseService:
             run.ending = AttemptEnding(How.CANCELLED)
         except WithdrawnError as error:
             run.ending = AttemptEnding(How.WITHDRAWN, f"the worker took its offer back: {error}")
+            if ahead and not lease.over:
+                good = True  # the worker has only returned it, or we have taken it back, which has no text
+                if not str(error) and not run.unwanted:
+                    self._pacing.waited_in_vain(self._clock())
         except RefusedError as error:
             unfit = error.permanent or str(error).startswith(NONE_FITS)
             run.ending = AttemptEnding(How.UNFIT if unfit else How.REFUSED, f"refused: {error}")

@@ -48,12 +48,16 @@ class Occupancy:
         """True if the worker may have another task."""
         return worker not in self._reserved and self._loads.get(worker, 0) < self._limits.get(worker, 0)
 
+    def may_wait(self, worker: str) -> bool:
+        """True if a task may wait there behind one that the worker has."""
+        return worker not in self._reserved and worker in self._limits
+
     def idle(self, worker: str) -> bool:
         """True if the worker has no task of ours."""
         return not self._loads.get(worker, 0)
 
     def took(self, worker: str, *, alone: bool) -> None:
-        self._loads[worker] += 1
+        self._loads[worker] = self._loads.get(worker, 0) + 1
         if alone:
             self._reserved.add(worker)
 

@@ -158,6 +158,11 @@ class Pace:
         self._rate = rate
         self._starts: deque[float] = deque(maxlen=1 if rate is None else rate.count)
 
+    @property
+    def slows(self) -> bool:
+        """True if there is anything to wait for."""
+        return bool(self._delay or self._rate)
+
     def next_start(self) -> float:
         """Returns the earliest time of the next start."""
         if not self._starts:

@@ -12,7 +12,8 @@ was added first is given out first.
   loss tells.
 - A task that a worker refused, or did not begin before it was lost, is tried again elsewhere; after `MOST_REFUSALS` it
   has failed, at once if it could not even be offered (REFUSED_FOR_GOOD).  A worker that is UNFIT does not count, and
-  one that took its offer back counts only after `MOST_WITHDRAWALS`, because nobody is at fault.
+  one that took its offer back counts only after `MOST_WITHDRAWALS`, because nobody is at fault.  So does one that was
+  lost while the task waited there behind another one.
 - What a service with --once has begun is never tried again, for any reason.
 """
 
@@ -66,7 +67,7 @@ class TaskRecord:
         `began`: its program ran; `shared`: the worker was lost while other tasks ran there.
         """
         self.reason = ending.reason or ending.how.value
-        if ending.how is How.WITHDRAWN:
+        if ending.how is How.WITHDRAWN or ending.waited:
             self.withdrawals += 1
             return
         self.failed_on.add(attempt.worker)

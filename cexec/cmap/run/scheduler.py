@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from cexec.cmap.run.ending import AttemptEnding
     from cexec.cmap.run.policy import Policy
 
+SHORT = 0.5  # seconds (ours): tasks whose median is at most this are given in advance
 NOTHING_YET = 0  # instead of the number of a task: there may be another one later
 
 
@@ -164,8 +165,35 @@ class Scheduler:
         if not self._occupancy.has_room(worker):
             return None
         task = self._choose(worker, now)
-        if task is None:
+        return None if task is None else self._attempt(task, worker, now, waits=False)
+
+    def next_ahead(self, worker: str, now: float) -> TaskAttempt | None:
+        """Returns what a worker is to do when it is done with what it does now; None if that is not wanted.
+
+        Only short tasks are given so, because a free worker cannot get them any more.  Tasks under which a worker was
+        lost are not, and the last ones are left to those that are free first.
+        """
+        median = self.median.value
+        if median is None or median > SHORT or self._progress is not RunState.GOING or self._policy.pace.slows:
             return None
+        if not self._occupancy.may_wait(worker) or self._few_are_left:
+            return None
+        # Another name: what may not wait there, the worker may have all the same.
+        task = self._retries.take(f"{worker} ahead", partial(self._may_wait, worker))
+        if task is None and self._upcoming:
+            task = self._take_upcoming()
+        return None if task is None else self._attempt(task, worker, now, waits=True)
+
+    def turn_came(self, attempt: TaskAttempt) -> None:
+        """Says that an attempt does not wait behind another one any more."""
+        attempt.waits = False
+        self._occupancy.took(attempt.worker, alone=False)
+
+    @property
+    def _few_are_left(self) -> bool:
+        return self._total is not None and self._total - self.begun + self.again <= len(self._running)
+
+    def _attempt(self, task: int, worker: str, now: float, *, waits: bool) -> TaskAttempt:
         record = self._records.get(task)
         if record is None:
             record = self._records[task] = TaskRecord()
@@ -173,7 +201,9 @@ class Scheduler:
         attempt = TaskAttempt(task, record.attempts, worker, now)
         record.running.append(attempt)
         self._running[attempt] = None
-        self._occupancy.took(worker, alone=record.suspect)
+        attempt.waits = waits
+        if not waits:
+            self._occupancy.took(worker, alone=record.suspect)
         self._policy.pace.started(now)
         return attempt
 
@@ -201,7 +231,8 @@ class Scheduler:
         began, cancelled = attempt.state is AttemptState.RUNNING, attempt.state is AttemptState.CANCELLED
         attempt.move(AttemptState.ENDED)
         del self._running[attempt]
-        self._occupancy.gave_back(attempt.worker)
+        if not attempt.waits:
+            self._occupancy.gave_back(attempt.worker)
         record = self._records.get(attempt.task)
         if record is None:
             return ending  # the other attempt was faster
@@ -211,7 +242,8 @@ class Scheduler:
             self.median.add(now - attempt.started)
             self._settle(attempt, "", 0)
         elif not cancelled:  # by --halt now or by the user: neither failed nor done
-            shared = ending.how is How.LOST and self._losses.add(attempt, self._running, now, began=began)
+            lost = ending.how is How.LOST and not ending.waited
+            shared = lost and self._losses.add(attempt, self._running, now, began=began)
             record.note(attempt, ending, began=began, shared=shared)
             self._decide(attempt, record, ending)
         return ending
@@ -286,17 +318,24 @@ class Scheduler:
         if task is not None:
             return task
         if self._upcoming:
-            task = self._upcoming
-            self._upcoming = next(self._tasks, None)
-            self.begun += 1
-            return task
+            return self._take_upcoming()
         slowest = self._slowest(worker, now)
         return None if slowest is None else slowest.task
+
+    def _take_upcoming(self) -> int:
+        task = self._upcoming
+        assert task is not None
+        self._upcoming = next(self._tasks, None)
+        self.begun += 1
+        return task
 
     def _may_have(self, worker: str, task: int) -> bool:
         """True if the task has not failed on this worker, or has failed on all that there are."""
         failed_on = self._records[task].failed_on
         return worker not in failed_on or failed_on.issuperset(self._occupancy.present)
+
+    def _may_wait(self, worker: str, task: int) -> bool:
+        return not self._records[task].losses and self._may_have(worker, task)
 
     def _slowest(self, worker: str, now: float) -> TaskAttempt | None:
         """Returns the attempt that this worker is to compete with."""
@@ -339,6 +378,9 @@ class Scheduler:
 
     def _halt(self) -> None:
         self._progress = RunState.HALTED
+        for attempt in self._running:
+            if attempt.waits:
+                self._end(attempt, AttemptState.CANCELLED, "halted before its turn")
         self._retries.clear()
         self._suspects.clear()
 

@@ -48,7 +48,7 @@ class TaskAttempt:
     Two attempts are never equal, so that they can be keys.
     """
 
-    __slots__ = ("number", "reason", "started", "state", "task", "worker")
+    __slots__ = ("number", "reason", "started", "state", "task", "waits", "worker")
 
     def __init__(self, task: int, number: int, worker: str, now: float) -> None:
         self.task = task
@@ -57,6 +57,7 @@ class TaskAttempt:
         self.started = now
         self.state = AttemptState.OFFERED
         self.reason = ""
+        self.waits = False  # behind another one, in the lease that carries that
 
     def move(self, state: AttemptState, reason: str = "") -> None:
         """Changes the state; `reason` is for TIMED_OUT and CANCELLED."""

@@ -40,6 +40,9 @@ class DataSource(Source):
         self._data = memoryview(data)
         self.few = len(data) <= FEW
 
+    def whole(self, most: int) -> bytes | None:
+        return bytes(self._data) if len(self._data) <= most else None
+
     def read_into(self, view: memoryview) -> int | None:
         size = min(len(view), len(self._data))
         view[:size] = self._data[:size]

@@ -39,6 +39,7 @@ class TaskRun:
         self.lease: Lease | None = None
         self.owner: asyncio.Task[None] | None = None
         self.cancelled = False  # the owner has been told to stop
+        self.unwanted = False  # it was to be ended while it waited behind another one
         self.returned = False  # the program has succeeded, and --validate looks at its result
         self.live: Live | None = None
         self.journal_row = 0
@@ -47,6 +48,10 @@ class TaskRun:
         self.ending: AttemptEnding | None = None
         self._over: asyncio.Future[None] | None = None  # for `cancel`
         self._ended = False
+
+    def turn_came(self) -> None:
+        """Begins to count its time: it has waited behind another one until now."""
+        self.started, self._begun = time.time(), time.monotonic()
 
     @property
     def received(self) -> int:
@@ -83,18 +88,26 @@ class TaskRun:
         """
         if self._ended:
             return
+        if self.attempt.waits:
+            self.unwanted = True  # should it begin all the same
+            if self.lease is not None and self.job is not None:
+                self.lease.take_back(self.job)
+            return
         self._over = asyncio.get_running_loop().create_future()
         for number, wait in sequence:
-            if self.lease is not None:
-                self.lease.signal(number)
+            if self.lease is not None and self.job is not None:
+                self.lease.signal(number, self.job)
             done, _ = await asyncio.wait([self._over], timeout=wait)
             if done or number == KILL:
                 break
         late = self.returned and self.attempt.state is AttemptState.TIMED_OUT  # a success that is late is one
-        if late or self._over.done() or self.owner is None or (self.lease is not None and self.lease.conclude()):
+        if late or self._over.done() or self.owner is None or self._concluded():
             return
         self.cancelled = True
         self.owner.cancel()
+
+    def _concluded(self) -> bool:
+        return self.lease is not None and self.job is not None and self.lease.conclude(self.job)
 
     def end(self) -> None:
         """Says that the attempt is over: nothing more comes, and it needs no cancelling."""

@@ -5,7 +5,7 @@ type, a wrong stream number and an unexpected body; `Go`, `Exit` and `Refusal` a
 number or a text.  docs/protocol.md section 4.2.
 
     0  type      1
-    1  reserved  1   0
+    1  job       1   number of the job in its lease; 0 for frames of the connection, and in the first revision
     2  stream    2   descriptor number of the program, or FIRST_FILE and up for files; 0 where there is no stream
     4  body
 """
@@ -35,8 +35,12 @@ PING = 15  # both: no body; answered at once
 PONG = 16  # both: no body
 RELEASE = 17  # client: no further job will come on this connection; no body
 PROGRAM = 18  # worker: send the program for this platform; text
-TYPES = range(CONFIRM, PROGRAM + 1)
-WITHOUT_BODY = (CONFIRM, CANCEL, PING, PONG, RELEASE)
+TAKE_BACK = 19  # client: do not begin the job that was given in advance; no body
+RETURNED = 20  # worker: the job that was given in advance does not begin; text
+TYPES = range(CONFIRM, RETURNED + 1)
+TYPES_OF_THE_FIRST_REVISION = range(CONFIRM, PROGRAM + 1)
+WITHOUT_BODY = (CONFIRM, CANCEL, PING, PONG, RELEASE, TAKE_BACK)
+OF_THE_CONNECTION = (CANCEL, PING, PONG, RELEASE)  # they belong to no job
 OF_A_STREAM = (DATA, END, CLOSED, BROKEN, CREDIT)
 
 FIRST_FILE = 256  # (protocol) stream numbers below are descriptors, from here on files
@@ -60,17 +64,19 @@ PERMANENT = 1  # kinds of refusal: no worker of this application would do it
 HERE = 2  # this worker cannot; another may
 
 
-def head(kind: int, stream: int = 0) -> bytes:
-    return bytes((kind, 0, stream >> 8, stream & 0xFF))
+def head(kind: int, stream: int = 0, job: int = 0) -> bytes:
+    return bytes((kind, job, stream >> 8, stream & 0xFF))
 
 
-def frame(kind: int, body: Bytes = b"", stream: int = 0) -> bytes:
-    return head(kind, stream) + bytes(body)
+def frame(kind: int, body: Bytes = b"", stream: int = 0, job: int = 0) -> bytes:
+    return head(kind, stream, job) + bytes(body)
 
 
-def parse(data: memoryview) -> tuple[int, int, memoryview]:
-    """Type, stream number and body (a view of `data`)."""
-    if len(data) < FRAME_HEADER or data[1] or data[0] not in TYPES:
+def parse(data: memoryview, *, numbered: bool = False) -> tuple[int, int, memoryview]:
+    """Type, stream number and body (a view of `data`).  `numbered`: byte 1 is the number of a job, else it is 0."""
+    if len(data) < FRAME_HEADER or data[0] not in (TYPES if numbered else TYPES_OF_THE_FIRST_REVISION):
+        raise ProtocolError("frame has an unknown type")
+    if data[1] and (not numbered or data[0] in OF_THE_CONNECTION):
         raise ProtocolError("frame has an unknown type")
     stream = data[2] << 8 | data[3]
     if stream >= MAXIMUM_STREAMS or (stream and data[0] not in OF_A_STREAM):

@@ -13,6 +13,7 @@ from cexec.errors import CexecError, ProtocolError, SilentPeerError
 from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, INITIAL_WINDOW, PING_INTERVAL
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import Ending, Exit, Go, Refusal
+from cexec.protocol.connection.lease_jobs import AheadJob, JobNumbers
 from cexec.protocol.connection.options import READS, WRITES
 from cexec.protocol.connection.session_states import (
     ASKING,
@@ -29,6 +30,10 @@ from cexec.protocol.connection.session_states import (
 )
 from cexec.protocol.connection.streams import OPEN, Incoming, Outgoing
 from cexec.protocol.connection.unfinished_record import UnfinishedRecord
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 __all__ = ["OFFERED", "OFFERING", "OVER", "RUNNING", "Event", "Session"]
 
@@ -65,10 +70,15 @@ class Event:
 class Session:
     """One side of a connection after its handshake.  `state` is the coarse form of `stage`."""
 
-    def __init__(self, *, worker: bool, now: float, idle_timeout: float = DEFAULT_IDLE_TIMEOUT) -> None:
+    def __init__(
+        self, *, worker: bool, now: float, idle_timeout: float = DEFAULT_IDLE_TIMEOUT, numbered: bool = False
+    ) -> None:
+        """`numbered`: frames have the numbers of their jobs, as from the second revision on."""
         self.stage = self.state = OFFERING
         self.outgoing: dict[int, Outgoing] = {}
         self.incoming: dict[int, Incoming] = {}
+        self._jobs = JobNumbers(numbered)
+        self._ahead: AheadJob | None = None
         self._worker = worker
         self._allowed = FROM_CLIENT if worker else FROM_WORKER
         self._idle_timeout = idle_timeout
@@ -95,8 +105,11 @@ class Session:
         self._heard, self._asked = now, False
         self._unfinished.ended()
         try:
-            kind, stream, body = frames.parse(data)
-            self._receive(kind, stream, body)
+            kind, stream, body = frames.parse(data, numbered=self._jobs.numbered)
+            if not self._jobs.numbered or kind in frames.OF_THE_CONNECTION or self.stage == OVER:
+                self._receive(kind, stream, body)
+            else:
+                self._receive_numbered(kind, data[1], stream, body)
         except ProtocolError as error:
             self._failure = error
             raise
@@ -113,7 +126,7 @@ class Session:
         result, self._frames = self._frames, []
         for stream in self._creditors:
             if credit := self.incoming[stream].grant():
-                result.append(frames.frame(frames.CREDIT, credit.to_bytes(4, "big"), stream))
+                result.append(self._frame(frames.CREDIT, credit.to_bytes(4, "big"), stream))
         self._creditors.clear()
         if self._pong:
             result.append(frames.frame(frames.PONG))
@@ -154,33 +167,57 @@ class Session:
 
     def confirm(self) -> None:
         """Offers to run a job, because a slot is reserved."""
-        self._require(self._worker and self.stage == OFFERING)
+        self._require(self._worker and self.stage == OFFERING and self._ahead is None)
         self._enter(OFFERED)
-        self._frames.append(frames.frame(frames.CONFIRM))
+        self._frames.append(self._frame(frames.CONFIRM))
 
     def withdraw(self, text: str) -> None:
         """Takes the offer back; `text` says why."""
         self._require(self._worker and self.stage == OFFERED)
         self._enter(OVER)
-        self._frames.append(frames.frame(frames.WITHDRAW, frames.text_body(text)))
+        self._frames.append(self._frame(frames.WITHDRAW, frames.text_body(text)))
 
     def ask_for_program(self, platform: str) -> None:
         """Asks the client for the program for this platform, because it is not here."""
         self._require(self._worker and self.stage in (PREPARING, ASKING))
         self._enter(ASKING)
-        self._frames.append(frames.frame(frames.PROGRAM, frames.text_body(platform)))
+        self._frames.append(self._frame(frames.PROGRAM, frames.text_body(platform)))
 
     def started(self, *, once: bool = False) -> None:
         """Tells the client that the program runs; `once`: even if this attempt is lost, it must not run again."""
         self._require(self._worker and self.stage in (PREPARING, ASKING))
         self._enter(EXECUTING)
-        self._frames.append(frames.frame(frames.STARTED, bytes([frames.ONCE if once else 0])))
+        self._frames.append(self._frame(frames.STARTED, bytes([frames.ONCE if once else 0])))
 
     def refuse(self, refusal: Refusal) -> None:
         """Tells the client that the program was not started."""
         self._require(self._worker and self.stage in (PREPARING, ASKING))
+        if self._ahead is not None:
+            self.give_back("the job before it was refused")
+        self._frames.append(self._frame(frames.REFUSED, refusal.encode()))
         self._enter(OVER)
-        self._frames.append(frames.frame(frames.REFUSED, refusal.encode()))
+
+    def begin_ahead(self) -> Go:
+        """Confirms, and takes the job that was given in advance; its input follows as events."""
+        ahead = self._ahead
+        self._require(self._worker and self.stage == OFFERING and ahead is not None)
+        assert ahead is not None
+        self._frames.append(frames.frame(frames.CONFIRM, job=ahead.number))
+        self._begin(ahead)
+        try:
+            for kind, stream, body in ahead.frames:
+                self._receive(kind, stream, memoryview(body))
+        except ProtocolError as error:
+            self._failure = error
+            raise
+        return ahead.go
+
+    def give_back(self, text: str) -> None:
+        """Returns the job that was given in advance; `text` says why."""
+        ahead, self._ahead = self._ahead, None
+        self._require(self._worker and ahead is not None)
+        assert ahead is not None
+        self._frames.append(frames.frame(frames.RETURNED, frames.text_body(text), job=ahead.number))
 
     def left_unread(self, stream: int, size: int) -> None:
         """Takes back `size` bytes that were passed on, because the program ended without reading them."""
@@ -204,15 +241,29 @@ class Session:
         result.endings = [half.ending(WRITES) for half in self.outgoing.values()]
         result.endings += [half.ending(READS) for half in self.incoming.values()]
         self._enter(OFFERING)
-        self._frames.append(frames.frame(frames.EXIT, result.encode()))
+        self._frames.append(self._frame(frames.EXIT, result.encode()))
 
     # the client's calls
 
     def go(self, go: Go) -> None:
         """Gives the confirmed worker the job."""
         self._require(not self._worker and self.stage == OFFERED)
-        self._frames.append(frames.frame(frames.GO, go.encode()))
-        self._open_streams(go)
+        self._frames.append(self._frame(frames.GO, go.encode()))
+        self._open_streams(go, self._jobs.give())
+
+    def go_ahead(self, go: Go, inputs: Mapping[int, bytes]) -> None:
+        """Gives the worker a job in advance, with its whole input; `ValueError` if it is too long for one record."""
+        self._require(not self._worker and self.may_go_ahead)
+        ahead = AheadJob(self._jobs.following, go)
+        self._frames += ahead.send(inputs)
+        self._jobs.give()
+        self._ahead = ahead
+
+    def take_back(self) -> None:
+        """Asks for the job that was given in advance; if it has not begun, RETURNED answers."""
+        self._require(not self._worker and self._ahead is not None)
+        assert self._ahead is not None
+        self._frames.append(frames.frame(frames.TAKE_BACK, job=self._ahead.number))
 
     def cancel(self) -> None:
         """Gives up the job, or the worker's offer."""
@@ -221,17 +272,27 @@ class Session:
         self._frames.append(frames.frame(frames.CANCEL))
 
     def release(self) -> None:
-        """Tells the worker that no further job will come."""
-        self._require(not self._worker and self.state != RUNNING)
+        """Tells the worker that no further job will come; a job in advance has to be taken back before."""
+        self._require(not self._worker and self.state != RUNNING and self._ahead is None)
         self._enter(OVER)
         self._frames.append(frames.frame(frames.RELEASE))
 
     def signal(self, number: int) -> None:
         """Sends a signal, one of `options.SIGNALS`, to the program."""
         self._require(not self._worker and self.state == RUNNING)
-        self._frames.append(frames.frame(frames.SIGNAL, bytes([number])))
+        self._frames.append(self._frame(frames.SIGNAL, bytes([number])))
 
     # both sides' calls
+
+    @property
+    def ahead(self) -> Go | None:
+        """The job that was given in advance and has neither begun nor been returned."""
+        return None if self._ahead is None else self._ahead.go
+
+    @property
+    def may_go_ahead(self) -> bool:
+        """True if a job could be given in advance now."""
+        return self._jobs.numbered and self._ahead is None and self.stage not in (OFFERED, OVER)
 
     def sendable(self, stream: int) -> int:
         """Returns how many bytes the peer will take on this stream now; 0 if the stream has ended."""
@@ -241,21 +302,21 @@ class Session:
     def data_head(self, stream: int, size: int) -> bytes:
         """Accounts for `size` bytes and returns the head of the frame that carries them."""
         self.outgoing[stream].send(size)
-        return frames.head(frames.DATA, stream)
+        return frames.head(frames.DATA, stream, self._jobs.current)
 
     def end(self, stream: int) -> None:
         """Ends a stream that we write."""
         half = self.outgoing[stream]
         if half.state == OPEN:
             half.state = frames.ENDED
-            self._frames.append(frames.frame(frames.END, half.count.to_bytes(8, "big"), stream))
+            self._frames.append(self._frame(frames.END, half.count.to_bytes(8, "big"), stream))
 
     def broken(self, stream: int, text: str) -> None:
         """Ends a stream that we write by a failure, which the peer must not mistake for a proper end."""
         half = self.outgoing[stream]
         if half.state == OPEN:
             half.state = frames.STREAM_BROKEN
-            self._frames.append(frames.frame(frames.BROKEN, frames.text_body(text), stream))
+            self._frames.append(self._frame(frames.BROKEN, frames.text_body(text), stream))
 
     def consumed(self, stream: int, size: int) -> None:
         """Notes that `size` received bytes were passed on, and gives the peer credit for more."""
@@ -266,9 +327,50 @@ class Session:
         """Tells the peer that nobody reads this stream here any more, so that its writer gets EPIPE."""
         half = self.incoming[stream]
         if half.stop_reading():
-            self._frames.append(frames.frame(frames.CLOSED, half.consumed.to_bytes(8, "big"), stream))
+            self._frames.append(self._frame(frames.CLOSED, half.consumed.to_bytes(8, "big"), stream))
 
     # frames from the peer
+
+    def _frame(self, kind: int, body: bytes = b"", stream: int = 0) -> bytes:
+        """Returns a frame of the job of this moment, or of the next one."""
+        return frames.frame(kind, body, stream, self._jobs.of(kind))
+
+    def _receive_numbered(self, kind: int, number: int, stream: int, body: memoryview) -> None:
+        ahead = self._ahead
+        if ahead is not None and number == ahead.number:
+            if self._worker:
+                self._receive_ahead_as_worker(ahead, kind, stream, body)
+            else:
+                self._receive_ahead_as_client(ahead, kind, body)
+        elif not self._jobs.takes(kind, number):
+            pass
+        elif kind == frames.GO and self._worker and self.stage != OFFERED:
+            if ahead is not None:
+                raise ProtocolError("client gave two jobs in advance")
+            self._ahead = AheadJob(self._jobs.give(), Go.decode(body))
+        else:
+            self._receive(kind, stream, body)
+
+    def _receive_ahead_as_worker(self, ahead: AheadJob, kind: int, stream: int, body: memoryview) -> None:
+        if kind == frames.TAKE_BACK:
+            self.give_back("")
+        else:
+            ahead.keep(kind, stream, body)
+
+    def _receive_ahead_as_client(self, ahead: AheadJob, kind: int, body: memoryview) -> None:
+        if kind == frames.RETURNED:
+            self._ahead = None
+            self._events.append(Event(kind, text=frames.parse_text(body)))
+            return
+        if kind != frames.CONFIRM or self.stage != OFFERING:
+            raise ProtocolError("worker sent a frame of a job that it has not begun")
+        self._begin(ahead)
+        ahead.account(self.outgoing)
+        self._events.append(Event(frames.GO, go=ahead.go))
+
+    def _begin(self, ahead: AheadJob) -> None:
+        self._ahead = None
+        self._open_streams(ahead.go, ahead.number)
 
     def _receive(self, kind: int, stream: int, body: memoryview) -> None:
         if kind == frames.PING:
@@ -322,7 +424,7 @@ class Session:
     def _receive_as_worker(self, kind: int, body: memoryview) -> None:
         if kind == frames.GO:
             go = Go.decode(body)
-            self._open_streams(go)
+            self._open_streams(go, self._jobs.give())
             self._events.append(Event(kind, go=go))
         elif kind == frames.SIGNAL:
             number = frames.parse_number(body, 1)
@@ -376,8 +478,9 @@ class Session:
                 raise ProtocolError(f"stream {number} was not read as it was written")
             writing.finish(ending)
 
-    def _open_streams(self, go: Go) -> None:
+    def _open_streams(self, go: Go, number: int) -> None:
         self._enter(PREPARING)
+        self._jobs.current = number
         self._creditors.clear()
         inputs = [s.number for s in go.streams if s.directions & READS and s.same_as == s.number]
         outputs = [s.number for s in go.streams if s.directions & WRITES and s.same_as == s.number]
@@ -390,6 +493,8 @@ class Session:
         if stage not in TRANSITIONS[self.stage]:
             raise ValueError(f"a session that is {self.stage} cannot become {stage}")
         self.stage, self.state = stage, STATES[stage]
+        if stage == OVER:
+            self._ahead = None
 
     def _check(self) -> None:
         if self._failure is not None:

@@ -12,6 +12,10 @@ Contract: constants only.  `Session` moves from stage to stage as TRANSITIONS al
     OVER       OVER                                    CANCEL, RELEASE                  an end of any kind
     any                  PING, PONG                    PING, PONG
 
+From the second revision on a client may also give a job in advance: GO from PREPARING to OFFERING, while no other one
+is given so, and TAKE_BACK.  The worker answers TAKE_BACK by RETURNED, unless the job has begun, and may say RETURNED by
+itself.  Such a job begins when both are OFFERING; this leads to PREPARING.
+
 Streams are DATA, END, CLOSED, BROKEN and CREDIT.  Some frames may cross a change of the stage on their way, so the
 receiver allows more than this table: FROM_WORKER and FROM_CLIENT say what.  In OVER it ignores everything else.
 """
@@ -24,7 +28,7 @@ OFFERING, OFFERED, RUNNING, OVER = "offering", "offered", "running", "over"
 PREPARING, ASKING, EXECUTING = "preparing", "asking for the program", "executing"  # the stages of RUNNING
 STATES = {OFFERING: OFFERING, OFFERED: OFFERED, PREPARING: RUNNING, ASKING: RUNNING, EXECUTING: RUNNING, OVER: OVER}
 TRANSITIONS = {
-    OFFERING: (OFFERED, OVER),
+    OFFERING: (OFFERED, PREPARING, OVER),
     OFFERED: (PREPARING, OVER),
     PREPARING: (ASKING, EXECUTING, OVER),
     ASKING: (ASKING, EXECUTING, OVER),

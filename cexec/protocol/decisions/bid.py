@@ -13,6 +13,7 @@ from math import inf
 from cexec.protocol.base.host_load import Load
 from cexec.protocol.decisions.bid_delay import BidDelay
 from cexec.protocol.decisions.bid_events import Connect, Forget, Outcome, Penalized, Prove, Queued, Recovered
+from cexec.protocol.decisions.clients import ClientAccounts, ClientLimits
 from cexec.protocol.decisions.competition import Competition
 from cexec.protocol.decisions.places import Places
 from cexec.protocol.decisions.queue_words import QueueWords
@@ -54,25 +55,28 @@ class Bidder:
     TRYING instead of CONNECTING; if it finds no place it stays DELAYED and leads to Prove, until it is `proved`.  What
     is claimed or expires leaves with Forget, but never while a slot is held for it.
 
-    `competition` is told of other workers, `slots` has the counts, and `unproved` the allowances.
+    `competition` is told of other workers, `slots` has the counts, `accounts` has what each client has of them, and
+    `unproved` the allowances.
     """
 
     __slots__ = (
         "_announcements", "_delay", "_events", "_now", "_places", "_random", "_reputation", "_words",
-        "competition", "slots", "unproved",
+        "accounts", "competition", "slots", "unproved",
     )  # fmt: skip
 
     def __init__(
-        self, *, slots: int, speed: float = 1.0, boost: float | None = None, random: Callable[[], float]
-    ) -> None:
+        self, *, slots: int, speed: float = 1.0, boost: float | None = None, random: Callable[[], float],
+        limits: ClientLimits | None = None,
+    ) -> None:  # fmt: skip
         """`boost` replaces the computed delay, in seconds; `random` gives floats from 0 up to but not 1."""
         self.slots = Slots(slots)
+        self.accounts = ClientAccounts(limits or ClientLimits.of_slots(slots))
         self.competition = Competition(random)
         self._random = random
         self._delay = BidDelay(speed=speed, boost=boost)
         self._reputation = Reputation(self.competition)
         self._announcements = Remembered()
-        self._places = Places(random, self._announcements, self._reputation, self.slots)
+        self._places = Places(random, self._announcements, self._reputation, self.slots, self.accounts)
         self.unproved = self._places.unproved
         self._events: list[Connect | Queued | Prove | Forget | Penalized | Recovered] = []
         self._words = QueueWords(self.slots, self.unproved)
@@ -107,6 +111,7 @@ class Bidder:
             known.heard_again(now, extra_delay, new_way=new_way)
             if known.telling.lost(now) and not self.competition.many:
                 known.telling.repeat(self._words.next_queued(now))
+            self._words.ask_again(known, now)
             self._announcements.renew(known, expires)
             return
         if standing != Standing.PROVED and proves and self.unproved.nothing_left(identity):
@@ -134,7 +139,8 @@ class Bidder:
         if announcement is None or announcement.standing == Standing.PROVED:
             return
         self._places.proved(announcement, now)
-        self._fire(announcement, now)
+        if announcement.state in (DELAYED, READY):
+            self._fire(announcement, now)
 
     def may_answer(self, identity: bytes, now: float) -> bool:
         """Returns True if the client may be sent one more datagram, which is counted."""
@@ -238,6 +244,8 @@ class Bidder:
         announcement = self._leave(identity, (RUNNING,), now)
         if announcement is None:
             return
+        if outcome is Outcome.BROKEN:
+            self.accounts.broke(announcement.origin.client, now)
         before = self._reputation.slowness(now)
         self._reputation.finished(identity, outcome, duration, now)
         self._tell_slowness(before, now)
@@ -288,6 +296,10 @@ class Bidder:
         return len(self._places)
 
     @property
+    def waiting_clients(self) -> int:
+        return self._places.clients
+
+    @property
     def penalty(self) -> float:
         """Seconds of slowness for this worker's failures and for complaints."""
         return self._reputation.slowness(self._now)
@@ -316,6 +328,8 @@ class Bidder:
             if now >= announcement.timers.stalls_at:
                 announcement.timers.stalls_at = inf
                 self.slots.stall(announcement.state)
+                if announcement.state == CONNECTING:
+                    self.accounts.stall(announcement.origin.client)
         elif now >= announcement.timers.expires:
             self._drop(announcement)
             return
@@ -331,10 +345,10 @@ class Bidder:
     def _stand(self, announcement: RememberedAnnouncement, standing: Standing, source: str, now: float) -> None:
         """Follows the standing of its best way."""
         announcement.source = source
-        if announcement.leased or standing == announcement.standing:
+        if announcement.leased or announcement.holds_slot or standing == announcement.standing:
             return
         if standing == Standing.PROVED:
-            self.proved(announcement.identity, now)
+            self._places.proved(announcement, now)
         else:
             self._places.doubted(announcement, standing, now)
 
@@ -355,6 +369,8 @@ class Bidder:
         """Counts it in a state that has to do with slots."""
         announcement.state = state
         self.slots.enter(state)
+        self.accounts.enter(announcement.origin.client, announcement.identity, state, self._now)
+        self._places.reconsider(announcement.origin.client)
         self._announcements.arm(announcement)
 
     def _tell_slowness(self, before: float, now: float) -> None:
@@ -387,6 +403,9 @@ class Bidder:
         if announcement is None or announcement.state not in states:
             return None
         state = announcement.state
-        self.slots.leave(state, stalled=state in (CONNECTING, TRYING) and announcement.timers.stalls_at == inf)
+        stalled = state in (CONNECTING, TRYING) and announcement.timers.stalls_at == inf
+        self.slots.leave(state, stalled=stalled)
+        self.accounts.leave(announcement.origin.client, identity, state, now, stalled=stalled)
+        self._places.reconsider(announcement.origin.client)
         announcement.state = DELAYED  # until the caller says what it is now, so that nobody counts it off again
         return announcement

@@ -20,6 +20,7 @@ from cexec.protocol.decisions.unproved import Unproved
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cexec.protocol.decisions.clients import ClientAccounts
     from cexec.protocol.decisions.remembered import Remembered, RememberedAnnouncement
     from cexec.protocol.decisions.reputation import Reputation
     from cexec.protocol.decisions.slots import Slots
@@ -31,13 +32,18 @@ class Places:
     __slots__ = ("_proved", "_reputation", "_slots", "_tries", "unproved")
 
     def __init__(
-        self, random: Callable[[], float], announcements: Remembered, reputation: Reputation, slots: Slots
+        self,
+        random: Callable[[], float],
+        announcements: Remembered,
+        reputation: Reputation,
+        slots: Slots,
+        accounts: ClientAccounts,
     ) -> None:
         self.unproved = Unproved()
         self._reputation = reputation
         self._slots = slots
-        self._proved = Turns(random, announcements, reputation)
-        self._tries = Turns(random, announcements, reputation)  # of clients that are unproved
+        self._proved = Turns(random, announcements, reputation, accounts)
+        self._tries = Turns(random, announcements, reputation, accounts)  # of clients that are unproved
 
     def __len__(self) -> int:
         """Counts those that wait for their turn."""
@@ -86,6 +92,16 @@ class Places:
         """Takes one out, or does nothing."""
         self._proved.discard(announcement)
         self._tries.discard(announcement)
+
+    @property
+    def clients(self) -> int:
+        """Counts the clients that wait and have proved themselves."""
+        return self._proved.clients
+
+    def reconsider(self, client: bytes) -> None:
+        """Asks again if others that wait go before this client."""
+        self._proved.reconsider(client)
+        self._tries.reconsider(client)
 
     def recovered(self) -> None:
         """Ends all rests."""

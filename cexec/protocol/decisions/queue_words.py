@@ -21,7 +21,6 @@ if TYPE_CHECKING:
     from cexec.protocol.decisions.unproved import Unproved
 
 QUEUED_SPACING = 0.002  # seconds (ours) between two QUEUED, so that many waiting clients take no CPU from the jobs
-SPARE_INTERVAL = 1.0  # seconds (ours) after which the quota of clients of 0.1.0 is looked at again
 
 
 class QueueWords:
@@ -44,8 +43,12 @@ class QueueWords:
         told = announcement.telling.due
         when = now if self._slots.free else self.next_queued(now) if told == inf else told
         announcement.ask(when)
-        if not announcement.proves:
-            announcement.timers.bid_at = now + SPARE_INTERVAL
+
+    def ask_again(self, announcement: RememberedAnnouncement, now: float) -> None:
+        """A copy has come: the next word to a client of 0.1.0 is due, which gets none without being heard again."""
+        telling = announcement.telling
+        if announcement.standing != Standing.PROVED and not announcement.proves and telling.due == inf:
+            telling.due = self.next_queued(now) if telling.last == inf else max(now, telling.last + QUEUED_INTERVAL)
 
     def tell(self, announcement: RememberedAnnouncement, now: float) -> Queued | Prove | None:
         """Returns the word that is due."""
@@ -54,9 +57,9 @@ class QueueWords:
             telling.told(now, QUEUED_INTERVAL)
             return Queued(identity)
         if not self._unproved.may_tell(announcement, now):
-            telling.due = inf if announcement.proves else now + SPARE_INTERVAL
+            telling.due = inf
             return None
         self._unproved.told(announcement, now)
-        telling.told(now, inf if announcement.proves else QUEUED_INTERVAL)
+        telling.told(now, inf)
         asked = announcement.proves and (self._slots.free or announcement.standing == Standing.DOUBTED)
         return Prove(identity) if asked else Queued(identity)

@@ -29,7 +29,9 @@ RENEW_AFTER = 4.0  # seconds (ours) without a worker's word after which the anno
 LONGEST_RENEWAL = 60.0  # seconds (ours) between two that are made anew
 STOPPED = 1.0  # seconds (ours): a timeout that is handled so much too late shows that this process was stopped
 
-MAXIMUM_KNOWN = 10_000  # workers (ours)
+MAXIMUM_KNOWN = 10_000  # workers, and answers that were opened (ours)
+ENOUGH = 64  # answers (ours) that are opened at once: each costs the client as much as a connection
+OPENING_INTERVAL = 0.05  # seconds (ours) between two answers that are opened after those
 NEVER = float("inf")
 
 
@@ -44,7 +46,9 @@ class Race:
         self.transmissions = 0
         self.answers: dict[bytes, Hello] = {}  # the last word of each worker instance that answered by datagram
         self._offering: set[bytes] = set()
-        self._heard: set[bytes] = set()  # mac1 of the answers
+        self._heard: dict[bytes, None] = {}  # mac1 of the answers, oldest first
+        self._opened = 0  # so many of the first answers
+        self._next_opening = now
         self.accept_timeout = accept_timeout
         self._queued_until: dict[bytes, float] = {}  # by instance: how long what it has said keeps the client waiting
         self._cannot: set[bytes] = set()  # instances that have said that they cannot or will not have the job
@@ -91,8 +95,11 @@ class Race:
     def answered(self, answer: Hello, now: float) -> None:
         """A worker said by datagram that it is queued, cannot connect, or refuses, or that it asks for a proof."""
         instance = answer.instance
-        if instance not in self.answers and len(self.answers) >= MAXIMUM_KNOWN:
+        known = self.answers.get(instance)
+        if known is None and len(self.answers) >= MAXIMUM_KNOWN:
             return
+        if known is not None and answer.uptime < known.uptime:
+            return  # a replay of one that is remembered no more
         if answer.purpose == hello.PROVE:  # it promises nothing
             self._word_heard(now + RENEW_AFTER)
             self.answers.setdefault(instance, answer)
@@ -120,10 +127,22 @@ class Race:
 
     def heard_before(self, mac1: bytes) -> bool:
         """Returns True if this answer was heard before, because a replay must not keep the client waiting."""
-        if mac1 in self._heard or len(self._heard) >= MAXIMUM_KNOWN:
+        if mac1 in self._heard:
             return True
-        self._heard.add(mac1)
+        if len(self._heard) >= MAXIMUM_KNOWN:
+            del self._heard[next(iter(self._heard))]
+        self._heard[mac1] = None
         return False
+
+    def listens(self, now: float) -> bool:
+        """Returns True if one more answer is to be opened: a thousand busy workers must not take the client's time."""
+        if self._opened < ENOUGH:
+            self._opened += 1
+        elif now >= self._next_opening:
+            self._next_opening = now + OPENING_INTERVAL
+        else:
+            return False
+        return True
 
     @property
     def connected(self) -> int:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 from cexec.protocol.decisions.remembered import CONNECTING, RESERVED, RUNNING, TRYING
 
-STALLED_ALLOWED = 4  # (ours) connection attempts beyond the free slots
+STALLED_ALLOWED = 32  # (ours) connection attempts beyond the free slots; one client has `clients.STALLED_EACH` at most
+STALLED_TRIES = 4  # (ours) of unproved clients
 MOST_TRIES = 64  # (ours) connection attempts to unproved clients, so that descriptors are left for the others
 
 
@@ -63,7 +64,7 @@ class Slots:
         hopeful, tries = self.connecting - self._stalled, self.trying - self._tries_stalled
         if one_at_a_time and (hopeful or tries or self.reserved):
             return False
-        if self.trying >= min(self.free + STALLED_ALLOWED, MOST_TRIES):
+        if self.trying >= min(self.free + STALLED_TRIES, MOST_TRIES):
             return False
         return hopeful + tries + waiting < self.free or (spare and self.free > 0 and not tries)
 

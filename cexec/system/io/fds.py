@@ -51,6 +51,10 @@ class Source:
             enlarge(self.fd)
         return size
 
+    def whole(self, most: int) -> bytes | None:
+        """Returns all bytes that are left, if they are in memory and at most so many; nothing is read by this."""
+        return None
+
     @property
     def ends_with_hangup(self) -> bool:
         """True for the pipe of a program: once poll reports a hang-up and no bytes, there will be none."""
@@ -146,6 +150,9 @@ class EmptySource(Source):
 
     def __init__(self) -> None:
         super().__init__(-1, shared=True)
+
+    def whole(self, most: int) -> bytes | None:
+        return b""
 
     def read_into(self, view: memoryview) -> int | None:
         return 0

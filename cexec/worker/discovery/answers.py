@@ -124,6 +124,13 @@ class Answers:
         data = encode_answer(self._key.mac1_key, known.mac1, message, way.hops)
         self._groups.send_to(data, way.origin.source, way.origin.via)
 
+    def send_word(self, known: Known, now: float, *, prove: bool) -> None:
+        """Tells a client that it has to wait, and which limit it has met; or asks it to `prove` where it is."""
+        bidder, weight = self._bidder, known.opened.announcement.weight
+        others = bidder.waiting_clients > 1
+        reason = "" if prove else bidder.accounts.reason(known.origin.client, weight, now, others=others)
+        self.send(known, hello.PROVE if prove else hello.QUEUED, reason, now=now)
+
     # censuses
 
     def take_part(self, known: Known, now: float) -> bool:
@@ -148,10 +155,12 @@ class Answers:
             known = self._censuses.pop(heappop(self._due)[1])
             # A second question means that an answer was lost; perhaps the nearest way does not lead back.
             number = known.opened.announcement.attempt - 1
-            self.send(known, hello.CENSUS, self._health(), now=now, number=number)
+            self.send(known, hello.CENSUS, self._health(now), now=now, number=number)
             answered.append(known.mac1)
         return answered
 
-    def _health(self) -> str:
+    def _health(self, now: float) -> str:
         dropped = f"{self.dropped} datagrams dropped" if self.dropped else ""
-        return ", ".join(filter(None, (self._bidder.health, dropped)))
+        held = self._bidder.accounts.held(now)
+        words = f"{held} {'client waits' if held == 1 else 'clients wait'} because of slots kept without jobs"
+        return ", ".join(filter(None, (self._bidder.health, words if held else "", dropped)))

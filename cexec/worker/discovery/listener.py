@@ -39,7 +39,10 @@ OPENING_BURST = 2.0  # seconds (ours) of CPU time: several thousand datagrams
 HEARSAY_KINDS = (datagram.PRESENCE, datagram.ALERT, datagram.ACKNOWLEDGEMENT)
 # seconds (ours) of CPU time for what others tell, a second and at once: of one host, and of all
 HEARSAY_OF_ONE, HEARSAY = (0.05, 0.5), (0.1, 1.0)
-UNBELIEVED_RATE, UNBELIEVED_BURST = 0.1, 5.0  # announcements a second (ours) of sources that may be invented
+DOUBTED_RATE, DOUBTED_BURST = (
+    10.0,
+    50.0,
+)  # announcements a second (ours) of sources that may be invented; one PROVE each
 
 
 class Listener:
@@ -63,7 +66,7 @@ class Listener:
         self._openings = TokenBucket(OPENING_SHARE, OPENING_BURST, now)
         self._hearsay = SourceRates(HEARSAY_OF_ONE, HEARSAY, now)
         self._refusals = TokenBucket(REFUSAL_RATE, REFUSAL_BURST, now)
-        self._unbelieved = TokenBucket(UNBELIEVED_RATE, UNBELIEVED_BURST, now)
+        self._doubted = TokenBucket(DOUBTED_RATE, DOUBTED_BURST, now)
         self._dropped = 0  # datagrams that were told of
         self._unopened = 0  # datagrams that were left alone to spare the CPU
         self._next_refresh = now + REFRESH_INTERVAL
@@ -137,9 +140,9 @@ class Listener:
 
     def _may_be_true(self, now: float) -> bool:
         """Bounds what clients can be made to suffer whose address a local user has invented."""
-        if not self._unbelieved.left(now):
+        if not self._doubted.left(now):
             return False
-        self._unbelieved.spend(1.0)
+        self._doubted.spend(1.0)
         return True
 
     def _hear_presence(self, said: Presence | None, now: float) -> None:

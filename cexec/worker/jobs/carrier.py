@@ -37,12 +37,15 @@ class Orders:
     may_offer: bool = False  # a slot is reserved for it
     last: bool = False  # there is to be none
     ahead: int = 0  # so many may be offered without an OFFER
+    full: bool = False  # the client may send no more files
 
     def follow(self, word: Word) -> None:
         if word is Word.OFFER:
             self.may_offer = True
         elif word is Word.LAST:
             self.last = True
+        elif word is Word.FULL:
+            self.full = True
         else:
             self.ahead = JOBS_AHEAD if word is Word.AHEAD else 0
 
@@ -128,6 +131,8 @@ class Carrier:
 
     def hang_up(self) -> None:
         """Nothing more comes from us, which tells the client that the lease has ended; unless much is under way."""
+        if self.pump.session.ahead is not None:
+            self.pump.session.give_back("this worker takes no further job")
         self.pump.let_go()
         self.pump.flush()
         if not self.pump.flushed:

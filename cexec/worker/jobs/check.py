@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from cexec.worker.jobs.program import Program
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")  # a peer variable's name, docs/protocol.md section 4.2
+MAXIMUM_DIRECTORIES = 10_000  # (ours) in the names of a job's files: making them takes a fraction of a second
 KNOWN_OPTIONS = {*options.LIMITS, options.FETCH_ON_FAILURE, options.LEASE}
 
 
@@ -31,6 +32,10 @@ def check(go: Go, program: Program) -> Limits | Refusal:
     bad = next((name for name in go.environment if not VARIABLE.match(name)), None)
     if bad is not None:
         return Refusal(PERMANENT, f"{bad[:80]!r} cannot be a variable's name")
+    if sum(stream.name.count("/") for stream in go.streams) > MAXIMUM_DIRECTORIES:
+        return Refusal(
+            PERMANENT, f"the names of its files have more than {MAXIMUM_DIRECTORIES} directories; send one archive"
+        )
     unknown = {name for name in go.options.keys() - KNOWN_OPTIONS if not is_option(name)}
     if unknown:
         return Refusal(HERE, f"option {min(unknown)} is not known here; update cexec on this worker")

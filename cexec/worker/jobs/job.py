@@ -8,6 +8,7 @@ of it by `ProgramStarted`, `JobRefused` and `JobFinished`.  docs/protocol.md sec
 from __future__ import annotations
 
 import enum
+import errno
 import os
 import signal
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from cexec.system.storage.program_cache import CacheProblem
 from cexec.worker.jobs import job_tree
 from cexec.worker.jobs.assignment import is_leased
 from cexec.worker.jobs.check import check
+from cexec.worker.jobs.disk_quota import DiskQuota
 from cexec.worker.jobs.job_exit import exit_of
 from cexec.worker.jobs.job_tree import SIGNALS, JobTree
 from cexec.worker.jobs.program_streams import ProgramStreams, close_ends
@@ -41,7 +43,11 @@ if TYPE_CHECKING:
     from cexec.worker.jobs.program import Program
 
 RELEASE_PATIENCE = 30.0  # seconds (ours) that a client has to take the exit frame and let go
+LONGEST_LINGER = 600.0  # seconds (ours) that the exit frame may wait for a client that is alive and takes nothing
 HELD_BACK = 0.002  # seconds (ours) that frames of a leased job wait for others, so that they wake the client once
+# What only a client can have caused, by its arguments and by the names of its files: this worker is not to blame.
+TOO_LONG = (errno.E2BIG,)
+IMPOSSIBLE_FILES = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EFBIG)
 
 
 class _TooLate(Exception):
@@ -116,7 +122,8 @@ class Job:
         self._times = JobTimes()
         self._tree = JobTree(carrier.group)
         self._streams = ProgramStreams(carrier.pump)
-        self._workplace = Workplace(carrier.pump, record)
+        self._workplace = Workplace(carrier.pump, record, DiskQuota(carrier, order.program.disk))
+        self._unfit = True  # if it is refused, that says nothing about this worker
 
     def run(self) -> bool:
         """Starts the program, pumps until it is over, sends the exit frame and ends what is left.
@@ -159,7 +166,7 @@ class Job:
         """Returns False if the job has been refused."""
         refusal = self._start()
         if refusal is not None:
-            self._carrier.tell(JobRefused(refusal.reason, everywhere=refusal.kind == PERMANENT))
+            self._carrier.tell(JobRefused(refusal.reason, unfit=self._unfit))
             self._carrier.pump.session.refuse(refusal)
             self._move(Phase.OVER)
             return False
@@ -212,7 +219,11 @@ class Job:
         except CacheProblem as error:
             return Refusal(HERE, str(error))
         except OSError as error:
+            if self._workplace.quota.problem:
+                return Refusal(HERE, self._workplace.quota.problem)
+            self._unfit = error.errno in (TOO_LONG if doing == start else IMPOSSIBLE_FILES)
             return Refusal(HERE, f"cannot {doing}: {reason_of(error)}")
+        self._workplace.watch_directory()
         return None
 
     def _spawn(self, ends: Mapping[int, int]) -> int:
@@ -262,10 +273,12 @@ class Job:
             times.held_until,
             self._streams.next_timeout(),
             self._tree.next_timeout(),
+            self._workplace.quota.next_timeout(),
         )
         due = [timeout for timeout in timeouts if timeout is not None]
         for event in self._carrier.step(min(due) if due else None):
             self._handle(event)
+        self._tree.pass_signals_on()
         self._streams.advance(monotonic())
         if self._carrier.children_ended:
             self._tree.reap()
@@ -278,12 +291,18 @@ class Job:
             if self.phase is Phase.PREPARING:
                 raise _TooLate
             times.expire()
-            self._hit = Hit(f"ended after {self._time_limit()}", signal.SIGTERM)
-            self._tree.end(now)
+            self._end(Hit(f"ended after {self._time_limit()}", signal.SIGTERM), now)
+        if (excess := self._workplace.quota.measure(now)) and self._tree.status is None:
+            self._end(Hit(excess, signal.SIGXFSZ), now)
         self._tree.handle_timeout(now)
         if times.latest is not None and now >= times.latest:
             times.latest = None
             raise DisconnectedError("client does not take the output, or the program cannot be ended")
+
+    def _end(self, hit: Hit, now: float) -> None:
+        """A limit ends the program."""
+        self._hit = self._hit or hit
+        self._tree.end(now)
 
     def _time_limit(self) -> str:
         return f"its time limit of {self._limits.time:g} s"
@@ -347,10 +366,10 @@ class Job:
 
     def _wait_for_release(self) -> None:
         self._carrier.pump.let_go()
-        deadline = None
-        while not self.released and (deadline is None or monotonic() < deadline):
-            if deadline is None and self._carrier.pump.flushed:
-                deadline = monotonic() + RELEASE_PATIENCE
+        deadline, taken = monotonic() + LONGEST_LINGER, False
+        while not self.released and monotonic() < deadline:
+            if not taken and self._carrier.pump.flushed:
+                deadline, taken = min(deadline, monotonic() + RELEASE_PATIENCE), True
             self._step(deadline)
 
     def _follow_up(self, what: Callable[[], None]) -> None:

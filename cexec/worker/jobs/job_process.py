@@ -151,6 +151,11 @@ class JobProcess:
             self._move(Word.LAST)
             self._say(Word.LAST)
 
+    def refuse_files(self) -> None:
+        """Says that the client may send no more files, if the job still takes some."""
+        if self._allows(Word.FULL):
+            self._say(Word.FULL)
+
     def go_ahead(self) -> None:
         """Lets a lease that has a job offer some more without being drawn."""
         if self.may_go_ahead:

@@ -28,7 +28,7 @@ SIGNALS = {number: getattr(signal, name) for number, name in options.SIGNALS.ite
 class JobTree:
     """`usage`: microseconds of user and of system time, and KiB of memory, once the program has ended."""
 
-    __slots__ = ("_early", "_ending", "_wrapper", "alone", "groups", "pid", "status", "usage")
+    __slots__ = ("_ending", "_pending", "_wrapper", "alone", "groups", "pid", "status", "usage")
 
     def __init__(self, group: JobGroup | None = None) -> None:
         """`group`: in which this process lives, and all that it starts unless that joins another of `groups`."""
@@ -38,24 +38,35 @@ class JobTree:
         self.usage = (0, 0, 0)
         self.alone = True  # no child is left
         self._wrapper = 0  # a process in the program's place that must get no signal but SIGKILL
-        self._early: list[int] = []  # signals that came before the program was there
+        self._pending: list[int] = []  # signals that have come, the first one first
         self._ending: TreeEnd | None = None
 
     def started(self, pid: int, *, wrapped: bool = False) -> None:
         """The program is this child, or what this child starts; it gets the signals that have come too early."""
         self.pid, self.alone = pid, False
         self._wrapper = pid if wrapped else 0
-        for number in self._early:
-            self.signal(number)
+        self.pass_signals_on()
 
     def signal(self, number: int) -> None:
-        """Passes on a signal of the protocol.
+        """Notes a signal of the protocol, to be passed on.
 
-        The whole tree is stopped and continued; other signals go to the program's group, as from a terminal.
+        As in the kernel a pending signal is there once, and CONT ends a stop: a client that sends thousands of them
+        costs no more than one that sends eight.
         """
-        if not self.pid:
-            self._hold(SIGNALS[number], number)
-        elif SIGNALS[number] == signal.SIGTSTP:
+        opposite = {signal.SIGTSTP: signal.SIGCONT, signal.SIGCONT: signal.SIGTSTP}.get(SIGNALS[number])
+        self._pending = [one for one in self._pending if one != number and SIGNALS[one] != opposite]
+        self._pending.append(number)
+
+    def pass_signals_on(self) -> None:
+        """Sends the program what is pending, once it is there."""
+        if self.pid and self._pending:
+            pending, self._pending = self._pending, []
+            for number in pending:
+                self._send(number)
+
+    def _send(self, number: int) -> None:
+        """The whole tree is stopped and continued; other signals go to the program's group, as from a terminal."""
+        if SIGNALS[number] == signal.SIGTSTP:
             process_tree.stop_tree()
         elif SIGNALS[number] == signal.SIGCONT:
             process_tree.signal_tree(self.pid, signal.SIGCONT)
@@ -63,12 +74,6 @@ class JobTree:
             process_tree.signal_tree(self.pid, SIGNALS[number], wrapper=self._wrapper)
         else:
             process_tree.signal_program(self.pid, SIGNALS[number], reaped=self.status is not None)
-
-    def _hold(self, number: int, sent: int) -> None:
-        """Keeps a signal for the program.  As in the kernel a pending signal is there once, and CONT ends a stop."""
-        opposite = {signal.SIGTSTP: signal.SIGCONT, signal.SIGCONT: signal.SIGTSTP}.get(signal.Signals(number))
-        self._early = [one for one in self._early if one != sent and SIGNALS[one] != opposite]
-        self._early.append(sent)
 
     def reap(self) -> None:
         """Collects what has ended; raises `LocalError` if the program's status is lost."""

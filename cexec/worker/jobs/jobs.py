@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING
 from cexec.protocol.decisions.bid_events import Outcome
 from cexec.system.reason import reason_of
 from cexec.worker.discovery.alert_sender import GivenJob
-from cexec.worker.jobs.lingering import LingeringProcesses
+from cexec.worker.jobs.client_files import ClientFiles
+from cexec.worker.jobs.lingering import LingeringProcesses, surplus
 from cexec.worker.jobs.process_states import (
     BUSY,
     DISMISSED,
@@ -37,6 +38,7 @@ from cexec.worker.jobs.reports import (
     JobRefused,
     Over,
     ProgramStarted,
+    Stored,
     Taken,
 )
 
@@ -54,7 +56,7 @@ if TYPE_CHECKING:
 
 READ_TOGETHER = 0.008  # seconds (ours) between two looks at reports that need no answer: each look costs a wake-up
 MAXIMUM_SPARE = 1  # (ours) processes without a connection that are kept: about 5 MB each
-MAXIMUM_WAITING = 16  # (ours) leases without a slot, each of which is a process; the one that waits longest goes
+MAXIMUM_WAITING = 16  # (ours) leases without a slot, each of which is a process
 
 
 @dataclass(slots=True)
@@ -77,7 +79,9 @@ class Jobs:
         heard: HeardAnnouncements,
         alerts: Sequence[AlertSender],
         log: EventLog,
+        most_files: int = 0,
     ) -> None:
+        """`most_files`: bytes of files that the jobs of one client may have on disk together, 0 for any number."""
         self._supervisor = supervisor
         self._bidder = bidder
         self._heard = heard
@@ -88,6 +92,7 @@ class Jobs:
         self._spare: list[JobProcess] = []  # those that wait for a connection
         self._leases: dict[bytes, JobProcess] = {}  # by ticket, the longest waiting first
         self._lingering = LingeringProcesses()
+        self._files = ClientFiles(most_files)
         self._untold: list[EndedJob] = []
         self._watched: dict[JobProcess, int] = {}  # how many looks at them in a row have found nothing
         self._look_again = 0.0  # when their reports are read
@@ -300,9 +305,9 @@ class Jobs:
             return
         self._leases[process.ticket] = process
         self._bidder.leased(process.ticket, process.carried.weight, now, process.carried.origin.client)
-        waiting = [ticket for ticket, lease in self._leases.items() if lease.state is WAITING]
+        waiting = {ticket: lease.carried.peer for ticket, lease in self._leases.items() if lease.state is WAITING}
         if len(waiting) > MAXIMUM_WAITING:
-            self._bidder.forget(waiting[0], now)
+            self._bidder.forget(surplus(waiting), now)
 
     def _let_go(self, step: ReportStep, now: float) -> None:
         """Takes the connection's wish for a job back, if it has one."""
@@ -334,9 +339,12 @@ class Jobs:
         elif isinstance(report, JobRefused):
             assert job is not None
             self._log.event("refused", **job.fields, reason=report.reason)
-            outcome = Outcome.UNFIT if report.everywhere else Outcome.REFUSED
+            outcome = Outcome.UNFIT if report.unfit else Outcome.REFUSED
             self._bidder.finished(job.identity, outcome, now - job.taken_at, now)
             self._linger(process)
+        elif isinstance(report, Stored):
+            if not self._files.hold(process, connection.origin.client, report.size):
+                process.refuse_files()
         elif isinstance(report, Broken):
             self._log.event("broken", **connection.fields, reason=report.reason)
         elif isinstance(report, Idle):
@@ -391,6 +399,7 @@ class Jobs:
     def _keep(self, process: JobProcess) -> None:
         """Lets a process that is free carry another connection, if that is wanted."""
         self._lingering.drop(process)
+        self._files.drop(process)
         if self._stopping or len(self._spare) >= MAXIMUM_SPARE:
             process.terminate()
         else:
@@ -401,6 +410,7 @@ class Jobs:
         if report.reason:
             self._log.event("broken", **(step.connection.fields if step.connection else {}), reason=report.reason)
         self._processes.pop(process.fileno(), None)
+        self._files.drop(process)
         self._ending.discard(process)
         self._watched.pop(process, None)
         self._lingering.drop(process)

@@ -51,7 +51,8 @@ def _carry(program: Program, parent: WorkerLink, group: JobGroup | None) -> Free
         return None
     connection, assignment = given
     local = connection.getsockname()
-    pump = Pump(connection, assignment.records(), Session(worker=True, now=monotonic()))
+    records = assignment.records()
+    pump = Pump(connection, records, Session(worker=True, now=monotonic(), numbered=records.packed))
     try:
         return run_jobs(pump, program, lambda go: assignment.environment(go, local), parent, group)
     finally:
@@ -139,7 +140,12 @@ def _offer(carrier: Carrier) -> Go | None:
 
 
 def _offer_first(carrier: Carrier) -> Go | None:
-    """Says CONFIRM, because a slot is reserved, and waits for GO."""
+    """Says CONFIRM, because a slot is reserved, and waits for GO; takes the job that was given in advance instead."""
+    if carrier.pump.session.ahead is not None:
+        go = carrier.pump.session.begin_ahead()
+        carrier.pump.let_go()
+        carrier.pump.flush()
+        return go
     carrier.pump.session.confirm()
     carrier.pump.flush()
     carrier.pump.let_go()

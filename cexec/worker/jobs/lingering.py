@@ -8,13 +8,14 @@ has, loses nothing.  `drop` forgets a process, also one that was not there.
 from __future__ import annotations
 
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable
+    from collections.abc import Hashable, Mapping
 
     from cexec.worker.jobs.job_process import JobProcess
 
+T = TypeVar("T")
 MAXIMUM_LINGERING = 64  # (ours) processes, about 5 MB each
 
 
@@ -28,10 +29,15 @@ class LingeringProcesses:
         self._clients[process] = process.carried.peer
         if len(self._clients) <= MAXIMUM_LINGERING:
             return None
-        ((worst, _),) = Counter(self._clients.values()).most_common(1)
-        first = next(one for one, client in self._clients.items() if client == worst)
+        first = surplus(self._clients)
         self.drop(first)
         return first
 
     def drop(self, process: JobProcess) -> None:
         self._clients.pop(process, None)
+
+
+def surplus(clients: Mapping[T, Hashable]) -> T:
+    """Returns the first one of the client that has the most."""
+    ((worst, _),) = Counter(clients.values()).most_common(1)
+    return next(one for one, client in clients.items() if client == worst)

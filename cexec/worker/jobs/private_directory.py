@@ -16,15 +16,17 @@ from typing import TYPE_CHECKING
 from cexec.errors import CexecError
 from cexec.protocol.connection.options import FILE, READS, WRITES
 from cexec.protocol.connection.streams import OPEN
-from cexec.system.io.fds import Sink, Source
+from cexec.system.io.fds import Source
 from cexec.system.process.orphans import PRIVATE_PREFIX, remove_directory
 from cexec.system.reason import reason_of
+from cexec.worker.jobs.disk_quota import QuotaSink
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cexec.net.pump import Pump
     from cexec.protocol.connection.frames import Stream
+    from cexec.worker.jobs.disk_quota import DiskQuota
 
 _INSIDE = os.O_NOFOLLOW | os.O_CLOEXEC
 _REASONS = {errno.ENOENT: "no such file", errno.ELOOP: "it is a link", errno.ENOTDIR: "no such file"}
@@ -91,11 +93,13 @@ class PrivateDirectory:
         return above, last
 
 
-def receive_files(pump: Pump, streams: list[Stream], directory: PrivateDirectory, step: Callable[[], None]) -> None:
+def receive_files(
+    pump: Pump, streams: list[Stream], directory: PrivateDirectory, quota: DiskQuota, step: Callable[[], None]
+) -> None:
     """Receives the files that the client sends before the program starts; `step` pumps."""
     sent = [stream for stream in streams if stream.kind == FILE and stream.directions & READS]
     for stream in sent:
-        pump.sinks[stream.number] = Sink(directory.create(stream.name))
+        pump.sinks[stream.number] = QuotaSink(directory.create(stream.name), quota)
     while any(stream.number in pump.sinks for stream in sent):
         step()
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cexec.system.process.resource_limits import Limits
+from cexec.worker.jobs.disk_quota import DiskLimits
 
 if TYPE_CHECKING:
     from cexec.system.process.sandbox import Sandbox
@@ -29,4 +30,5 @@ class Program:
     once: bool = False  # no job may ever be repeated
     records: str | None = None  # the directory for the records of `orphans`, if there is one
     programs: SentPrograms | None = None  # for the programs that clients bring, if that is allowed
+    disk: DiskLimits = field(default_factory=DiskLimits)
     sandbox: Sandbox | None = None  # in which every job runs

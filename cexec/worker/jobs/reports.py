@@ -40,6 +40,7 @@ class Word(enum.Enum):
     LAST = b"last"  # take no further job
     AHEAD = b"ahead"  # nobody else waits for the slot: the next jobs may be offered without an OFFER
     ASK = b"ask"  # somebody waits: every job needs an OFFER again
+    FULL = b"full"  # the client has as many bytes of files here as it may: take no more of them
 
 
 @dataclass(slots=True)
@@ -67,12 +68,20 @@ class ProgramStarted:
 
 
 @dataclass(slots=True)
+class Stored:
+    """The files that the client has sent for its job take so many bytes on disk, as far as it matters."""
+
+    name: ClassVar = "stored"
+    size: int
+
+
+@dataclass(slots=True)
 class JobRefused:
-    """The program has not been started.  `everywhere`: every worker would refuse this job."""
+    """The program has not been started.  `unfit`: it is the job that does not fit, so this worker is not to blame."""
 
     name: ClassVar = "refused"
     reason: str
-    everywhere: bool
+    unfit: bool
 
 
 @dataclass(slots=True)
@@ -130,15 +139,16 @@ class Free:
     released: bool = False
 
 
-Report: TypeAlias = Taken | Starting | ProgramStarted | JobRefused | JobFinished | Broken | Idle | Over | Free
+Report: TypeAlias = Taken | Starting | ProgramStarted | Stored | JobRefused | JobFinished | Broken | Idle | Over | Free
 
 REPORTS: tuple[type[Report], ...] = (
-    Taken, Starting, ProgramStarted, JobRefused, JobFinished, Broken, Idle, Over, Free,
+    Taken, Starting, ProgramStarted, JobRefused, JobFinished, Broken, Idle, Over, Free, Stored,
 )  # fmt: skip
-_TAKEN, _STARTING, _STARTED, _REFUSED, _FINISHED, _BROKEN, _IDLE, _OVER, _FREE = range(1, len(REPORTS) + 1)
+_TAKEN, _STARTING, _STARTED, _REFUSED, _FINISHED, _BROKEN, _IDLE, _OVER, _FREE, _STORED = range(1, len(REPORTS) + 1)
 # The number of the kind and the fields, without texts.  Bits and numbers that no alert can carry cannot be written.
 _TAKEN_FORM = struct.Struct(f"<B{IDENTITY_SIZE}sH")
 _STARTED_FORM = struct.Struct("<BI")
+_STORED_FORM = struct.Struct("<BQ")
 _FINISHED_FORM = struct.Struct("<BBQQddBB")
 _FLAG_FORM = struct.Struct("<BB")
 
@@ -149,6 +159,8 @@ def encode(report: Report) -> bytes:
         return _TAKEN_FORM.pack(_TAKEN, report.job_id, report.attempt)
     if isinstance(report, ProgramStarted):
         return _STARTED_FORM.pack(_STARTED, report.pid)
+    if isinstance(report, Stored):
+        return _STORED_FORM.pack(_STORED, report.size)
     if isinstance(report, JobFinished):
         front = _FINISHED_FORM.pack(
             _FINISHED, report.status, report.sent, report.received, report.cpu, report.duration, report.idle,
@@ -156,7 +168,7 @@ def encode(report: Report) -> bytes:
         )  # fmt: skip
         return front + _text(report.reason, len(front))
     if isinstance(report, JobRefused):
-        return _FLAG_FORM.pack(_REFUSED, report.everywhere) + _text(report.reason, _FLAG_FORM.size)
+        return _FLAG_FORM.pack(_REFUSED, report.unfit) + _text(report.reason, _FLAG_FORM.size)
     if isinstance(report, Broken):
         return bytes([_BROKEN]) + _text(report.reason, 1)
     if isinstance(report, Over):
@@ -179,6 +191,8 @@ def decode(data: bytes) -> Report:
             return Taken(*_TAKEN_FORM.unpack(data)[1:])
         if kind == _STARTED:
             return ProgramStarted(_bounded(_STARTED_FORM.unpack(data)[1], LARGEST_PID))
+        if kind == _STORED:
+            return Stored(_STORED_FORM.unpack(data)[1])
         if kind == _FINISHED:
             return _finished(data)
         if kind == _BROKEN:
@@ -188,7 +202,7 @@ def decode(data: bytes) -> Report:
         if kind in (_REFUSED, _OVER, _FREE):
             flag, text = _flag(data[1]), data[_FLAG_FORM.size :].decode()
             if kind == _REFUSED:
-                return JobRefused(text, everywhere=flag)
+                return JobRefused(text, unfit=flag)
             if kind == _OVER:
                 return Over(text, released=flag)
             if not text:

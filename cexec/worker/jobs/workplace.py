@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from cexec.protocol.connection.frames import Go, Stream
     from cexec.system.process.orphans import Record
     from cexec.system.storage.program_cache import HeldProgram
+    from cexec.worker.jobs.disk_quota import DiskQuota
     from cexec.worker.jobs.sent_programs import SentPrograms
 
 
@@ -32,9 +33,10 @@ class Workplace:
     would keep the keys and buffers of one connection in the process that carries the next one.
     """
 
-    __slots__ = ("_directory", "_origin", "_pump", "_record", "_sent", "group")
+    __slots__ = ("_directory", "_origin", "_pump", "_record", "_sent", "group", "quota")
 
-    def __init__(self, pump: Pump, record: Record | None) -> None:
+    def __init__(self, pump: Pump, record: Record | None, quota: DiskQuota) -> None:
+        self.quota = quota
         self.group: MemoryGroup | None = None
         self._pump = pump
         self._record = record
@@ -54,7 +56,7 @@ class Workplace:
         if self._record is not None:
             self._record.add(directory=self._directory.path)
         self._directory.enter()
-        receive_files(self._pump, files, self._directory, step)
+        receive_files(self._pump, files, self._directory, self.quota, step)
 
     def obtain(self, go: Go, programs: SentPrograms, step: Callable[[], None]) -> None:
         """Gets the program that the client brings."""
@@ -75,9 +77,15 @@ class Workplace:
         if self._directory is not None:
             send_files(self._pump, streams, self._directory, step, skip=skip)
 
+    def watch_directory(self) -> None:
+        """The program has started, and writes."""
+        if self._directory is not None:
+            self.quota.watch(self._directory.path)
+
     def leave(self) -> None:
         if self._directory is not None:
             self._directory.remove()
+            self.quota.leave()
             os.fchdir(self._origin)
             os.close(self._origin)
         if self._sent is not None:

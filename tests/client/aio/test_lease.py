@@ -6,17 +6,18 @@ import asyncio
 import os
 import threading
 from collections.abc import Coroutine
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cexec.client.aio.lease import Lease
+from cexec.client.aio.lease import LARGEST_AHEAD, Lease
 from cexec.cmap.inputs.store import Spool
 from cexec.cmap.inputs.tasks import DATA, FILE, PATH, SHARED, STDERR, STDOUT, Result, Task, TaskInput
 from cexec.cmap.results.attempt_files import AttemptFiles
 from cexec.cmap.run.task_job import make_job
-from cexec.errors import DisconnectedError, LocalError, RefusedError
+from cexec.errors import DisconnectedError, LocalError, RefusedError, WithdrawnError
 from cexec.net.announcer import Announcer
 from cexec.protocol.connection.frames import Exit, Go
 from cexec.system.io.fds import Source
@@ -227,12 +228,12 @@ def test_an_exit_frame_that_has_come_is_read_before_a_job_is_given_up() -> None:
         running = asyncio.create_task(attempt.on(lease))
         while not runs.is_set():
             await asyncio.sleep(0.01)
-        assert not lease.conclude()
+        assert not lease.conclude(attempt.job)
         go_on.set()
-        wait_until(lease.conclude)  # from now on the loop stands still
+        wait_until(lambda: lease.conclude(attempt.job))  # from now on the loop stands still
         assert (await running).exit_status == 3
         assert attempt.output() == b"output"
-        assert not lease.conclude()  # there is no job any more
+        assert not lease.conclude(attempt.job)  # there is no job any more
         lease.close()
 
     run(play())
@@ -282,7 +283,7 @@ def test_signals_reach_the_program_and_hanging_up_ends_it() -> None:
         running = asyncio.create_task(attempt.on(lease))
         while not attempt.once:
             await asyncio.sleep(0.01)
-        lease.signal(15)
+        lease.signal(15, attempt.job)
         while not worker.signals:
             await asyncio.sleep(0.01)
         running.cancel()
@@ -342,3 +343,135 @@ class Silent(Source):
 
     def close(self) -> None:
         pass
+
+
+# Jobs in advance
+
+
+def give(lease: Lease, attempt: Attempt) -> None:
+    if not lease.has(attempt.job):
+        assert lease.give_ahead(attempt.job, 1)
+
+
+async def in_advance(lease: Lease, count: int, patience: float = 10.0) -> list[Attempt]:
+    """Runs so many jobs, each given while the one before it runs."""
+    attempts = [Attempt(task(stdin=b"%d" % number)) for number in range(count)]
+    lease.give(attempts[0].job.go())
+    for number, attempt in enumerate(attempts):
+        following = attempts[number + 1 :][:1]
+
+        def beside(following: list[Attempt] = following) -> None:
+            if following and not lease.has(following[0].job):
+                assert lease.give_ahead(following[0].job, 1)
+
+        await lease.run(attempt.job, attempt.once.append, beside=beside, patience=patience)
+        if following and not lease.has(following[0].job):
+            assert await lease.offered(DEADLINE)
+            lease.give(following[0].job.go())
+    return attempts
+
+
+def test_jobs_in_advance_have_their_own_inputs_and_outputs() -> None:
+    worker = LeasingWorker(echo, packed=True)
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        attempts = await in_advance(lease, 300)
+        assert [attempt.output() for attempt in attempts] == [b"%d" % number for number in range(300)]
+        assert all(attempt.once == [False] for attempt in attempts)
+        lease.release()
+
+    run(play())
+    assert worker.join() == "released"
+
+
+def test_a_job_whose_turn_does_not_come_is_taken_back_and_the_lease_goes_on() -> None:
+    worker = LeasingWorker(echo, packed=True, pause=0.5)
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        first, second = Attempt(task(stdin=b"first")), Attempt(task(stdin=b"second"))
+        lease.give(first.job.go())
+        await lease.run(first.job, first.once.append, beside=partial(give, lease, second))
+        with pytest.raises(WithdrawnError):
+            await lease.run(second.job, second.once.append, patience=0.01)
+        assert not second.once and await lease.offered(DEADLINE)
+        third = Attempt(task(stdin=b"third"))
+        lease.give(third.job.go())
+        await third.on(lease)
+        assert third.output() == b"third"
+        lease.release()
+
+    run(play())
+
+
+@pytest.mark.parametrize(("once", "packed"), [(True, True), (False, False)])
+def test_no_job_is_given_in_advance_to_a_service_that_is_once_or_to_one_of_the_first_revision(
+    once: bool, packed: bool
+) -> None:
+    worker = LeasingWorker(echo, packed=packed, once=once)
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        first = Attempt(task())
+        lease.give(first.job.go())
+        asked: list[bool] = []
+        await lease.run(first.job, first.once.append, beside=lambda: asked.append(True))
+        assert not lease.may_give_ahead and not asked
+        assert not lease.give_ahead(Attempt(task()).job, 1)
+        lease.release()
+
+    run(play())
+
+
+def test_an_input_that_is_not_in_memory_is_not_given_in_advance() -> None:
+    worker = LeasingWorker(echo, packed=True)
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        first, long, silent = Attempt(task()), Attempt(task(stdin=bytes(LARGEST_AHEAD + 1))), Attempt(task())
+        silent.job.sources[0] = Silent(-1)
+        lease.give(first.job.go())
+        given: list[bool] = []
+
+        def beside() -> None:
+            given.extend(lease.give_ahead(attempt.job, 1) for attempt in (long, silent))
+
+        await lease.run(first.job, first.once.append, beside=beside)
+        assert given and not any(given)
+        lease.release()
+
+    run(play())
+
+
+def test_a_worker_that_is_lost_loses_the_job_behind_too_and_says_nothing_of_it() -> None:
+    worker = LeasingWorker(lambda go, stdin: _vanish(worker), packed=True)
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        first, second = Attempt(task()), Attempt(task())
+        lease.give(first.job.go())
+        with pytest.raises(DisconnectedError):
+            await lease.run(first.job, first.once.append, beside=partial(give, lease, second))
+        assert lease.has(second.job) and not lease.was_returned(second.job) and not second.once
+        with pytest.raises(DisconnectedError):
+            await lease.run(second.job, second.once.append)
+        lease.close()
+
+    run(play())
+
+
+def test_a_signal_for_a_job_that_has_ended_does_not_reach_the_one_behind_it() -> None:
+    worker = LeasingWorker(echo, packed=True)
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        first, second = Attempt(task()), Attempt(task(stdin=b"x"))
+        lease.give(first.job.go())
+        await lease.run(first.job, first.once.append, beside=partial(give, lease, second))
+        lease.signal(15, first.job)
+        await lease.run(second.job, second.once.append)
+        lease.release()
+
+    run(play())
+    assert worker.join() == "released" and worker.signals == []

@@ -68,6 +68,7 @@ class Caller:
         """Takes the client's flight."""
         while self._handshake.wanted:
             self._handshake.receive_data(self._socket.recv(self._handshake.wanted), 0.0)
+        self._session = Session(worker=True, now=0.0, numbered=self.records.packed)
         return self
 
     def confirmation(self) -> bytes:

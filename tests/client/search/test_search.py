@@ -10,7 +10,7 @@ import pytest
 from cexec.client.search.candidate import Winner
 from cexec.client.search.messages import Notices
 from cexec.client.search.reception import PATIENCE, UNTRIED
-from cexec.client.search.search import Choice, OneJob, Search
+from cexec.client.search.search import AVOIDED_FOR, Choice, OneJob, Search
 from cexec.errors import CexecError, LocalError, NoWorkerError
 from cexec.net import interfaces
 from cexec.protocol.base.certificate import ROLE_WORKER, Certificate, Identity
@@ -303,6 +303,16 @@ def test_a_worker_that_the_choice_does_not_want_is_dropped_and_another_gets_the_
     setting.close()
 
 
+def test_a_worker_that_has_failed_with_the_job_gets_it_only_if_no_other_takes_it() -> None:
+    """One that always answers first took every attempt of a job."""
+    failed, other = (hello_of(APPLICATION.worker, instance=instance) for instance in INSTANCES[:2])
+    choice = OneJob(job, avoided={failed.instance})
+    assert [choice.wants(failed, 5.0), choice.wants(other, 5.0)] == [False, True]
+    assert not choice.wants(failed, 5.0 + AVOIDED_FOR - 0.1)
+    assert choice.wants(failed, 5.0 + AVOIDED_FOR)
+    assert OneJob(job).wants(failed, 5.0)
+
+
 class Reluctant(OneJob):
     """A choice that has no job for the first worker that confirms."""
 
@@ -407,6 +417,15 @@ def test_a_worker_that_holds_free_slots_back_is_not_called_busy(setting: Setting
     setting.step()
     assert setting.search.status(setting.now) == (
         "1 worker, 1 of 4 slots busy, none free for this job yet (cps tells how healthy they are); waiting"
+    )
+
+
+def test_a_limit_that_keeps_the_client_waiting_is_told(setting: Setting) -> None:
+    setting.answer(QUEUED, slots=4, running=4, detail="this client has 3 jobs here (cservice --per-client jobs=N)")
+    setting.step()
+    assert setting.search.status(setting.now) == (
+        "1 worker, all 4 slots busy; waiting; worker honest says: "
+        "this client has 3 jobs here (cservice --per-client jobs=N)"
     )
 
 

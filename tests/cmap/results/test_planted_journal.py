@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from cexec.cmap.results.appending import AppendFile
+from cexec.cmap.results.attempt_files import make_results_directory
 from cexec.cmap.results.journal import RESUME, Journal
 from cexec.cmap.results.journal_reader import reading
 from cexec.cmap.watch.report_file import ReportFile
@@ -135,3 +136,18 @@ def test_no_joblog_is_written_into_another_users_file(shared: Path) -> None:
     give_away(shared / "out")
     with pytest.raises(UsageError, match="belongs to another user"):
         AppendFile.open(str(shared / "out"), b"header\n")
+
+
+@pytest.mark.parametrize("planted_as", ["a link", "a directory of another user"])
+def test_no_results_are_kept_where_another_user_leads_them(planted_as: str, shared: Path, tmp_path: Path) -> None:
+    if planted_as == "a link":
+        (tmp_path / "elsewhere").mkdir()
+        (shared / "results").symlink_to(tmp_path / "elsewhere")
+    else:
+        (shared / "results").mkdir()
+        give_away(shared / "results")
+    with pytest.raises(UsageError, match=r"it is a symbolic link|belongs to another user"):
+        make_results_directory(str(shared / "results"), None, lambda number: False, overwrite=False, advice="")
+    own = str(shared / "own")
+    for _ in range(2):
+        make_results_directory(own, None, lambda number: False, overwrite=False, advice="")

@@ -116,7 +116,16 @@ def test_a_lease_runs_one_task_after_another() -> None:
     assert run.took < 40 * 0.1 / 4 + TICK
 
 
-def test_when_more_tasks_end_in_one_moment_than_may_wait_for_the_disk_no_lease_is_lost() -> None:
+def test_when_more_tasks_end_in_one_moment_than_may_wait_for_the_disk_no_lease_is_lost(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Regression: leases that found no room were given up, and their workers searched for again."""
+
+    async def on_a_slow_disk(save: Callable[..., Any], *arguments: Any) -> Any:
+        await asyncio.sleep(HOLD / 20)  # in the time of this test, unlike a thread
+        return save(*arguments)
+
+    monkeypatch.setattr(asyncio, "to_thread", on_a_slow_disk)
     slots = 2 * MOST_WAITING
     arrived = 0
     all_are_there = asyncio.Event()

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from cexec.cmap.run.ending import AttemptEnding, How
+from cexec.cmap.run.task_attempt import AttemptState
 from cexec.cmap.run.task_run import TaskRun
 
 TERM, KILL = 15, 9
@@ -24,17 +25,19 @@ class Lease:
 
         self.concludes = False
 
-    def signal(self, number: int) -> None:
+    def signal(self, number: int, job: object) -> None:
         self.signals.append(number)
 
-    def conclude(self) -> bool:
+    def conclude(self, job: object) -> bool:
         return self.concludes
 
 
 def carried_out(lease: Lease) -> Any:
     nothing: Any = None
     files: Any = SimpleNamespace(outputs={})
-    run = TaskRun(nothing, nothing, files, nothing)
+    attempt: Any = SimpleNamespace(waits=False, state=AttemptState.RUNNING)
+    run = TaskRun(attempt, nothing, files, nothing)
+    run.job = SimpleNamespace()  # type: ignore[assignment]
     run.lease = lease  # type: ignore[assignment]
     return run
 

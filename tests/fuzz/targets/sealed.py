@@ -147,12 +147,12 @@ def refusal(data: bytes) -> None:
 @target(ProtocolError)
 def frame(data: bytes) -> None:
     """The head of a frame."""
-    kind, stream, body = frames.parse(memoryview(data))
-    assert frames.frame(kind, body, stream) == data
+    kind, stream, body = frames.parse(memoryview(data), numbered=True)
+    assert frames.frame(kind, body, stream, data[1]) == data
 
 
 def _session(*, worker: bool, stage: int) -> Session:
-    session = Session(worker=worker, now=0.0)
+    session = Session(worker=worker, now=0.0, numbered=bool(stage & 4))
     steps: list[Callable[[], None]] = (
         [session.confirm, lambda: _told(session, frames.frame(frames.GO, job().encode())), session.started]
         if worker

@@ -8,6 +8,7 @@ from cexec.cmap.inputs.tables import Row
 from cexec.cmap.inputs.templates import Template
 from cexec.cmap.run.policy import parse_halt, parse_placement, parse_rate, parse_term_seq, parse_timeout
 from cexec.commands.cmap import split_command
+from cexec.commands.cservice_settings import parse_per_client
 from cexec.errors import CexecError, UsageError
 from cexec.net.groups import parse_groups
 from cexec.net.sockets import parse_ports
@@ -62,6 +63,13 @@ def numbers(data: bytes) -> None:
             assert parse() >= 0
         except UsageError as error:
             assert str(error).isprintable()
+
+
+@target(UsageError)
+def per_client(data: bytes) -> None:
+    """cservice --per-client."""
+    found = parse_per_client(words(data), "--per-client")
+    assert any(value is not None and value > 0 for value in (found.jobs, found.places, found.files))
 
 
 @target(CexecError)

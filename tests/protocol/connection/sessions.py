@@ -36,18 +36,20 @@ def sending(wire: Wire, stream: int, total: int) -> int:
     return sent
 
 
-def told(session: Session, kind: int, body: bytes = b"", stream: int = 0, now: float = 0.0) -> list[Event]:
-    """Gives a session one frame; returns its events."""
-    session.receive_data(memoryview(frames.frame(kind, body, stream)), now)
+def told(
+    session: Session, kind: int, body: bytes = b"", stream: int = 0, now: float = 0.0, *, job: int = 0
+) -> list[Event]:
+    """Gives a session one frame; returns its events.  `job`: the number of its job."""
+    session.receive_data(memoryview(frames.frame(kind, body, stream, job)), now)
     events = []
     while (event := session.next_event()) is not None:
         events.append(event)
     return events
 
 
-def refused(session: Session, kind: int, body: bytes = b"", stream: int = 0) -> None:
+def refused(session: Session, kind: int, body: bytes = b"", stream: int = 0, *, job: int = 0) -> None:
     with pytest.raises(ProtocolError):
-        told(session, kind, body, stream)
+        told(session, kind, body, stream, job=job)
 
 
 def client_in(state: str, started: bool = False) -> Session:

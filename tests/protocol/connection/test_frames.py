@@ -63,13 +63,17 @@ def go_with(*streams: Stream) -> bytes:
 # Heads
 
 
+@pytest.mark.parametrize("numbered", [False, True])
 @pytest.mark.parametrize("kind", frames.TYPES)
-def test_a_frame_reads_back(kind: int) -> None:
+def test_a_frame_reads_back(kind: int, numbered: bool) -> None:
+    if not numbered and kind not in frames.TYPES_OF_THE_FIRST_REVISION:
+        pytest.skip("a type of the second revision")
     stream = 0x0123 if kind in frames.OF_A_STREAM else 0
+    number = 200 if numbered and kind not in frames.OF_THE_CONNECTION else 0
     body = b"" if kind in frames.WITHOUT_BODY else b"body"
-    data = frames.frame(kind, body, stream)
-    assert data == bytes([kind, 0, stream >> 8, stream & 255]) + body
-    read_kind, read_stream, read_body = frames.parse(memoryview(data))
+    data = frames.frame(kind, body, stream, number)
+    assert data == bytes([kind, number, stream >> 8, stream & 255]) + body
+    read_kind, read_stream, read_body = frames.parse(memoryview(data), numbered=numbered)
     assert (read_kind, read_stream, bytes(read_body)) == (kind, stream, body)
 
 
@@ -79,15 +83,24 @@ def test_a_frame_shorter_than_its_head_is_refused(size: int) -> None:
         frames.parse(memoryview(frames.frame(frames.PING)[:size]))
 
 
-@pytest.mark.parametrize("kind", [0, 19, 255])
-def test_an_unknown_type_is_refused(kind: int) -> None:
+@pytest.mark.parametrize(
+    ("kind", "numbered"), [(0, False), (0, True), (19, False), (20, False), (21, True), (255, False), (255, True)]
+)
+def test_an_unknown_type_is_refused(kind: int, numbered: bool) -> None:
     with pytest.raises(ProtocolError, match="unknown type"):
-        frames.parse(memoryview(bytes([kind, 0, 0, 0])))
+        frames.parse(memoryview(bytes([kind, 0, 0, 0])), numbered=numbered)
 
 
-def test_the_reserved_byte_is_zero() -> None:
+@pytest.mark.parametrize("kind", frames.TYPES)
+def test_only_a_frame_of_a_job_has_a_number_and_none_in_the_first_revision(kind: int) -> None:
+    data = memoryview(bytes([kind, 1, 0, 0]))
     with pytest.raises(ProtocolError):
-        frames.parse(memoryview(bytes([frames.DATA, 1, 0, 0])))
+        frames.parse(data)
+    if kind in frames.OF_THE_CONNECTION:
+        with pytest.raises(ProtocolError):
+            frames.parse(data, numbered=True)
+    else:
+        assert frames.parse(data, numbered=True)[0] == kind
 
 
 @pytest.mark.parametrize("stream", [MAXIMUM_STREAMS, 0xFFFF])
@@ -100,13 +113,13 @@ def test_a_stream_number_has_a_bound(stream: int) -> None:
 @pytest.mark.parametrize("kind", [kind for kind in frames.TYPES if kind not in frames.OF_A_STREAM])
 def test_a_frame_of_no_stream_has_no_stream_number(kind: int) -> None:
     with pytest.raises(ProtocolError, match="stream number"):
-        frames.parse(memoryview(frames.frame(kind, b"", 1)))
+        frames.parse(memoryview(frames.frame(kind, b"", 1)), numbered=True)
 
 
 @pytest.mark.parametrize("kind", frames.WITHOUT_BODY)
 def test_a_frame_without_a_body_has_none(kind: int) -> None:
     with pytest.raises(ProtocolError, match="body"):
-        frames.parse(memoryview(frames.frame(kind, b"x")))
+        frames.parse(memoryview(frames.frame(kind, b"x")), numbered=True)
 
 
 @given(hostile_bytes)

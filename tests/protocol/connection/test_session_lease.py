@@ -30,7 +30,7 @@ def test_credit_that_a_client_owed_its_last_job_is_not_granted_to_the_next() -> 
     result = Exit(kind=frames.EXITED, status=0, endings=[])
     wire.worker.session.exit(result)
     told(wire.client.session, frames.EXIT, result.encode())
-    told(wire.client.session, frames.CONFIRM)
+    told(wire.client.session, frames.CONFIRM, job=1)
     wire.client.session.go(INPUT_ONLY)
     assert [frame[0] for frame in wire.client.session.data_to_send()] == [frames.GO]
 
@@ -44,7 +44,7 @@ def test_credit_that_a_worker_owed_its_last_job_is_not_granted_to_the_next() -> 
     worker.consumed(0, QUARTER)
     worker.exit(Exit(kind=frames.EXITED, status=0, endings=[]))
     worker.confirm()
-    told(worker, frames.GO, OUTPUT_ONLY.encode())
+    told(worker, frames.GO, OUTPUT_ONLY.encode(), job=1)
     assert [frame[0] for frame in worker.data_to_send()] == [frames.EXIT, frames.CONFIRM]
 
 
@@ -71,14 +71,14 @@ def test_a_stream_of_the_last_job_is_unknown_to_the_next() -> None:
     start_job(wire, INPUT_ONLY)
     assert wire.worker.session.sendable(1) == wire.client.session.sendable(2) == 0
     with pytest.raises(ProtocolError, match="does not exist"):
-        told(wire.client.session, frames.DATA, b"x", 1)
+        told(wire.client.session, frames.DATA, b"x", 1, job=1)
 
 
 def test_the_next_exit_must_name_the_next_jobs_streams() -> None:
     wire = running()
     endings = finish(wire).endings
     start_job(wire, INPUT_ONLY)
-    refused(wire.client.session, frames.EXIT, Exit(kind=frames.EXITED, status=0, endings=endings).encode())
+    refused(wire.client.session, frames.EXIT, Exit(kind=frames.EXITED, status=0, endings=endings).encode(), job=1)
 
 
 def test_the_next_job_starts_only_when_it_says_so() -> None:
@@ -88,7 +88,7 @@ def test_the_next_job_starts_only_when_it_says_so() -> None:
     wire.worker.session.confirm()
     wire.flow().raise_errors()
     wire.client.session.go(job(streams=[]))
-    refused(wire.client.session, frames.EXIT, Exit(kind=frames.EXITED, status=0, endings=[]).encode())
+    refused(wire.client.session, frames.EXIT, Exit(kind=frames.EXITED, status=0, endings=[]).encode(), job=1)
 
 
 def test_a_worker_must_confirm_each_job() -> None:

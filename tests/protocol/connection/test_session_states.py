@@ -148,15 +148,15 @@ ALLOWED = {
     "client offered": {frames.WITHDRAW},
     "client waiting": {frames.PROGRAM, frames.STARTED, frames.REFUSED, frames.WITHDRAW},
     "client started": ON_OUTPUT | {frames.EXIT},
-    "client over": set(frames.TYPES),
+    "client over": set(frames.TYPES_OF_THE_FIRST_REVISION),
     "worker offering": LETTING_GO | IGNORED,
     "worker offered": LETTING_GO | IGNORED | {frames.GO},
     "worker started": IGNORED | {frames.CANCEL, frames.CLOSED, frames.CREDIT},
-    "worker over": set(frames.TYPES),
+    "worker over": set(frames.TYPES_OF_THE_FIRST_REVISION),
 }
 
 
-@pytest.mark.parametrize("kind", frames.TYPES)
+@pytest.mark.parametrize("kind", frames.TYPES_OF_THE_FIRST_REVISION)
 @pytest.mark.parametrize("name", MAKE)
 def test_a_frame_is_taken_where_it_has_a_place_and_nowhere_else(name: str, kind: int) -> None:
     session = MAKE[name]()

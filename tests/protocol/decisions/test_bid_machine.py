@@ -1,8 +1,9 @@
 """A bidder in any order of announcements, claims, connections, jobs and time, against a model of its slots.
 
 A slot is never given twice, and never taken from a job that holds it; what is over is never answered again while it
-is known; a free slot is not left empty while somebody waits; a timer that has passed is not due again (N7).
-docs/protocol.md section 3, docs/placement.md.
+is known; an announcement that is not proved gets one connection and one datagram; a free slot is not left empty while
+somebody waits; a timer that has passed is not due again (N7).
+docs/protocol.md sections 2.8 and 3, docs/placement.md.
 """
 
 from __future__ import annotations
@@ -13,12 +14,14 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from cexec.protocol.base.host_load import Load
 from cexec.protocol.base.limits import QUEUED_INTERVAL
-from cexec.protocol.decisions.bid import STALL, Connect, Forget, Outcome, Queued
+from cexec.protocol.decisions.bid import STALL, Connect, Forget, Outcome, Prove, Queued
 from cexec.protocol.decisions.remembered import DONE_LIFETIME
+from cexec.protocol.decisions.slots import STALLED_ALLOWED
+from cexec.protocol.decisions.standing import Standing
 from tests.protocol.decisions.bidders import WANTED, bidder, identity, slots_of, waiting_in
 
-MOST_BEYOND = 4  # connection attempts beyond the free slots
 WHO = st.integers(0, 7).map(identity)
+OLD = {identity(6), identity(7)}  # the announcements of clients of 0.1.0
 WAITS, CONNECTING, RESERVED, RUNNING = "waits", "connecting", "reserved", "running"
 
 
@@ -33,6 +36,9 @@ class Bids(RuleBasedStateMachine):
         self.known: dict[bytes, str] = {}
         self.over: dict[bytes, float] = {}
         self.told: dict[bytes, list[float]] = {}
+        self.standing: dict[bytes, Standing] = {}
+        self.allowance: dict[tuple[bytes, bool], int] = {}  # what one that is unproved has had: a connection, a word
+        self.left_alone: dict[bytes, float] = {}  # it has had both: whoever hears it again does not ask before then
         self.leases = 0
         self.slowed = False  # perhaps: a worker whose jobs fail leaves the next ones to its rivals for a while
         if rivals:
@@ -41,20 +47,37 @@ class Bids(RuleBasedStateMachine):
             self._drain()
             self.known.clear()
 
-    def _drain(self) -> None:
+    def _spend(self, who: bytes, *, connection: bool) -> None:
+        if self.standing.get(who, Standing.PROVED) != Standing.PROVED and who not in OLD:
+            self.allowance[who, connection] = self.allowance.get((who, connection), 0) + 1
+            assert self.allowance[who, connection] == 1
+            assert not connection or self.standing[who] == Standing.UNPROVED
+
+    def _stand(self, who: bytes, standing: Standing) -> None:
+        if standing == Standing.PROVED != self.standing.get(who):
+            self.allowance.pop((who, True), None)
+            self.allowance.pop((who, False), None)
+        self.standing[who] = standing
+
+    def _drain(self, heard: bytes = b"") -> None:
+        """`heard`: the announcement that is new, if one is."""
         for event in iter(self.machine.next_event, None):
             match event:
                 case Connect(identity=who):
                     assert self.known.get(who) == WAITS
                     self.known[who] = CONNECTING
-                    beyond = self._count(CONNECTING) - (self.slots - self._count(RESERVED, RUNNING))
-                    assert beyond <= MOST_BEYOND
-                case Queued(identity=who):
+                    free = self.slots - self._count(RESERVED, RUNNING)
+                    assert self._count(CONNECTING) <= 2 * (free + STALLED_ALLOWED)  # to proved ones, and to others
+                    self._spend(who, connection=True)
+                case Queued(identity=who) | Prove(identity=who):
                     assert self.known.get(who) == WAITS
                     self.told.setdefault(who, []).append(self.now)
+                    self._spend(who, connection=False)
                 case Forget(identity=who, over=over):
                     assert self.known.pop(who, WAITS) not in (RESERVED, RUNNING)
-                    if over:
+                    if over and heard == who:
+                        self.left_alone[who] = self.now + DONE_LIFETIME
+                    elif over:
                         self.over[who] = self.now + DONE_LIFETIME
 
     def _count(self, *states: str) -> int:
@@ -67,11 +90,26 @@ class Bids(RuleBasedStateMachine):
     # what is heard
 
     @rule(who=WHO, weight=st.integers(0, 100_000), wanted=st.sampled_from([0.0, 1.0, WANTED, 1e9]),
-          targeted=st.booleans(), hops=st.integers(0, 2))  # fmt: skip
-    def hear(self, who: bytes, weight: int, wanted: float, targeted: bool, hops: int) -> None:
-        if who not in self.known and self.over.get(who, -1.0) <= self.now:
+          targeted=st.booleans(), hops=st.integers(0, 2), standing=st.sampled_from(Standing))  # fmt: skip
+    def hear(self, who: bytes, weight: int, wanted: float, targeted: bool, hops: int, standing: Standing) -> None:
+        new = who not in self.known
+        if new and self.left_alone.get(who, -1.0) > self.now:
+            return
+        if new and self.over.get(who, -1.0) <= self.now:
             self.known[who] = WAITS
-        self.machine.consider(who, weight, wanted, self.now, extra_delay=0.1 * hops, targeted=targeted)
+        if who in self.known:
+            self._stand(who, standing)
+        self.machine.consider(
+            who, weight, wanted, self.now, extra_delay=0.1 * hops, targeted=targeted, standing=standing,
+            source=str(hops), proves=who not in OLD,
+        )  # fmt: skip
+        self._drain(who if new else b"")
+
+    @rule(who=WHO)
+    def prove(self, who: bytes) -> None:
+        if who in self.known:
+            self._stand(who, Standing.PROVED)
+        self.machine.proved(who, self.now)
         self._drain()
 
     @rule(who=WHO, connected=st.integers(-1, 5000))
@@ -96,6 +134,7 @@ class Bids(RuleBasedStateMachine):
         free = slots_of(self.machine)[0]
         reserved = self.machine.reserved(who, self.now)
         assert reserved == (free > 0)
+        self._stand(who, Standing.PROVED)
         if reserved:
             self.known[who] = RESERVED
         else:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -14,9 +15,10 @@ from cexec.protocol.decisions.bid import (
     Queued,
     Recovered,
 )
+from cexec.protocol.decisions.clients import STALLED_EACH
 from cexec.protocol.decisions.competition import FEW
 from cexec.protocol.decisions.queue_words import QUEUED_SPACING
-from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED, SILENT, STILL_HEARD
+from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED, SILENT, STILL_HEARD, Origin
 from cexec.protocol.decisions.rivals import RivalWord
 from cexec.protocol.decisions.slots import STALLED_ALLOWED
 from tests.protocol.decisions.bidders import WANTED, bidder, connects, delay_of, events, identity, run, with_rivals
@@ -162,17 +164,22 @@ def test_worker_connects_to_no_more_clients_than_it_has_slots() -> None:
     assert len(connects(machine)) == 2
 
 
-def test_stalled_connections_give_way_but_only_a_few() -> None:
+@pytest.mark.parametrize(("clients", "most"), [(1, STALLED_EACH), (100, 2 + STALLED_ALLOWED)])
+def test_stalled_connections_give_way_but_only_a_few(clients: int, most: int) -> None:
+    """Those of one client do not take the place of another's."""
     machine = bidder(slots=2)
     for number in range(500):
-        machine.consider(identity(number), 1, WANTED, 0.0)
+        machine.consider(identity(number), 1, WANTED, 0.0, origin=Origin(b"%d" % (number % clients)))
     total = len(connects(machine))
     now = 0.0
-    for _ in range(20):
+    for _ in range(40):
         now += STALL
         machine.handle_timeout(now)
         total += len(connects(machine))
-    assert total == 2 + STALLED_ALLOWED
+    assert total == most
+    if clients == 1:
+        machine.consider(b"another client's", 1, WANTED, now, origin=Origin(b"other"))
+        assert connects(machine) == [b"another client's"]
 
 
 def test_slots_are_never_exceeded_and_the_surplus_withdraws() -> None:

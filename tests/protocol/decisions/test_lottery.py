@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cexec.protocol.decisions.lottery import Lottery, Waiting
+from cexec.protocol.decisions.lottery import RANKS, ClientLottery, Lottery, Waiting
 
 
 def ticket(number: int) -> bytes:
@@ -72,3 +72,50 @@ def test_those_that_are_targeted_are_drawn_by_themselves_or_among_all() -> None:
     waiting.discard(ticket(5))
     assert {waiting.draw(targeted=False) for _ in range(4)} == {ticket(number) for number in (0, 2, 3, 4)}
     assert (len(waiting), waiting.any_targeted) == (0, False)
+
+
+# clients
+
+
+@given(st.lists(st.tuples(st.integers(0, 20), st.integers(1, 5), st.sampled_from(["add", "discard", "draw", "turn"]))))
+def test_a_lottery_of_clients_gives_each_that_waits_once_and_those_of_the_lowest_rank_first(
+    steps: list[tuple[int, int, str]],
+) -> None:
+    ranks: dict[bytes, int] = {}
+    lottery = ClientLottery(Random(1).random, lambda client: ranks.get(client, 0))
+    waiting: dict[bytes, bytes] = {}
+    for number, weight, what in steps:
+        client = b"client %d" % (number % 4)
+        if what == "add" and ticket(number) not in waiting:
+            lottery.add(ticket(number), client, weight)
+            waiting[ticket(number)] = client
+        elif what == "discard":
+            lottery.discard(ticket(number))
+            waiting.pop(ticket(number), None)
+        elif what == "turn":
+            ranks[client] = weight % RANKS
+            lottery.reconsider(client)
+        elif what == "draw" and waiting:
+            lowest = min(ranks.get(one, 0) for one in waiting.values())
+            assert ranks.get(waiting.pop(lottery.draw()), 0) == lowest
+        assert (len(lottery), lottery.clients) == (len(waiting), len(set(waiting.values())))
+    assert {lottery.draw() for _ in range(len(waiting))} == set(waiting)
+
+
+def test_a_client_has_the_share_of_its_heaviest_ticket_however_many_it_has() -> None:
+    lottery = ClientLottery(Random(1).random, lambda client: 0)
+    for number in range(100):
+        lottery.add(ticket(number), b"many", 1)
+    for number in range(100, 200):
+        lottery.add(ticket(number), b"heavy", 3 if number % 2 else 1)
+    drawn = [lottery.draw() for _ in range(40)]
+    assert 28 <= sum(one >= ticket(100) for one in drawn) <= 32
+
+
+def test_of_one_client_the_heavier_tickets_are_drawn_more_often() -> None:
+    """Several jobs of one user, with weights of their own."""
+    lottery = ClientLottery(Random(1).random, lambda client: 0)
+    for number in range(200):
+        lottery.add(ticket(number), b"one", 1 + 2 * (number % 2))
+    drawn = [lottery.draw() for _ in range(40)]
+    assert 28 <= sum(one[-1] % 2 for one in drawn) <= 32

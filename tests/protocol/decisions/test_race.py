@@ -12,7 +12,17 @@ import pytest
 from cexec.protocol.base.limits import IDENTITY_SIZE, QUEUED_LIFETIME
 from cexec.protocol.datagrams import hello
 from cexec.protocol.datagrams.hello import Hello
-from cexec.protocol.decisions.race import GAVE_UP, LONGEST_RENEWAL, RENEW, RENEW_AFTER, SILENT, TRANSMIT, Race
+from cexec.protocol.decisions.race import (
+    ENOUGH,
+    GAVE_UP,
+    LONGEST_RENEWAL,
+    OPENING_INTERVAL,
+    RENEW,
+    RENEW_AFTER,
+    SILENT,
+    TRANSMIT,
+    Race,
+)
 from tests.protocol.wires import APPLICATION, hello_of
 
 ACCEPT = 3.0  # seconds
@@ -117,10 +127,33 @@ def test_an_answer_counts_once_and_no_more_are_remembered_than_there_is_room_for
     race = Race(accept_timeout=ACCEPT, now=0.0)
     assert [race.heard_before(b"1" * 16) for _ in range(2)] == [False, True]
     monkeypatch.setattr("cexec.protocol.decisions.race.MAXIMUM_KNOWN", 1)
-    assert race.heard_before(b"2" * 16)
     race.answered(said(hello.UNREACHABLE), 1.0)
     race.answered(said(hello.QUEUED, SECOND), 1.0)
     assert list(race.answers) == [FIRST] and wait(race)[0] == ACCEPT
+
+
+def test_a_client_that_waits_for_hours_still_hears_that_it_is_queued(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: after 10,000 answers it heard no more, and gave up although a worker had its job."""
+    monkeypatch.setattr("cexec.protocol.decisions.race.MAXIMUM_KNOWN", 2)
+    race = Race(accept_timeout=ACCEPT, now=0.0)
+    assert [race.heard_before(bytes([number]) * 16) for number in (1, 2, 3, 3, 2)] == [False, False, False, True, True]
+
+
+def test_an_answer_that_is_older_than_the_last_one_is_a_replay() -> None:
+    race = Race(accept_timeout=ACCEPT, now=0.0)
+    for uptime, now in ((100, 1.0), (99, 20.0)):
+        answer = said(hello.QUEUED)
+        answer.uptime = uptime
+        race.answered(answer, now)
+    assert wait(race)[0] == 1.0 + QUEUED_LIFETIME + ACCEPT
+
+
+def test_of_a_thousand_busy_workers_a_client_hears_some_at_once_and_the_others_little_by_little() -> None:
+    race = Race(accept_timeout=ACCEPT, now=0.0)
+    assert sum(race.listens(0.0) for _ in range(1000)) == ENOUGH + 1
+    assert sum(race.listens(0.0 + number / 1000) for number in range(1000)) == pytest.approx(
+        1 / OPENING_INTERVAL, abs=1
+    )
 
 
 def renewals(race: Race, until: float) -> list[float]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from math import inf
 from random import Random
 
+from cexec.protocol.decisions.clients import ClientAccounts, ClientLimits
 from cexec.protocol.decisions.competition import Competition
 from cexec.protocol.decisions.remembered import NOBODY, Remembered, RememberedAnnouncement
 from cexec.protocol.decisions.reputation import Reputation
@@ -31,7 +32,7 @@ def waiting() -> tuple[Turns, Rests, RememberedAnnouncement]:
     """Turns in which one announcement waits."""
     chance = Random(1)
     rests, remembered = Rests(Competition(chance.random)), Remembered()
-    turns = Turns(chance.random, remembered, rests)
+    turns = Turns(chance.random, remembered, rests, ClientAccounts(ClientLimits.of_slots(1)))
     announcement = RememberedAnnouncement(identity(1), 1, 0.0, 100.0, targeted=False, origin=NOBODY)
     remembered.add(announcement)
     turns.add(announcement)

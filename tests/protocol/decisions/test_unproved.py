@@ -8,7 +8,7 @@ from cexec.protocol.base.limits import QUEUED_INTERVAL
 from cexec.protocol.decisions import remembered, unproved
 from cexec.protocol.decisions.bid import STALL, Bidder, Outcome
 from cexec.protocol.decisions.remembered import DONE_LIFETIME, QUEUED_REPEATS, SILENT, STILL_HEARD
-from cexec.protocol.decisions.slots import STALLED_ALLOWED
+from cexec.protocol.decisions.slots import STALLED_TRIES
 from cexec.protocol.decisions.standing import Standing
 from cexec.protocol.decisions.unproved import (
     SPARE_TRIES_BURST,
@@ -166,13 +166,25 @@ def test_a_client_whose_proved_way_is_gone_has_to_prove_itself_again() -> None:
     assert events(machine) == []
 
 
+@pytest.mark.parametrize("started", [False, True], ids=["reserved", "running"])
+def test_copies_and_proofs_that_come_late_take_no_slot_from_a_job(started: bool) -> None:
+    machine = bidder()
+    hear(machine, HONEST, 0.0)
+    assert machine.reserved(HONEST, 0.1)
+    if started:
+        machine.started(HONEST, 0.1)
+    assert hear(machine, HONEST, 1.0, DOUBTED) == []
+    machine.proved(HONEST, 2 * WANTED)
+    assert events(machine) == [] and slots_of(machine)[0] == 0
+
+
 def test_connections_that_lead_nowhere_stay_within_bounds() -> None:
     machine = bidder()
     connected = 0
     for number in range(400):
         now = number * STALL / 10
         connected += sum(name == "Connect" for name, _ in hear(machine, identity(number), now))
-    assert connected == 1 + STALLED_ALLOWED
+    assert connected == 1 + STALLED_TRIES
 
 
 def test_one_source_gets_a_bounded_number_of_connections_and_datagrams() -> None:
@@ -205,6 +217,17 @@ def test_a_client_of_0_1_0_is_told_queued_and_gets_a_slot_without_a_proof() -> N
     assert {name for name, _ in found} == {"Queued"} and 4 <= len(found) <= 4 + QUEUED_REPEATS
     machine.finished(identity(900), Outcome.SUCCEEDED, 1.0, 40.0)
     assert events(machine) == [("Connect", HONEST)]
+
+
+def test_an_announcement_of_0_1_0_gets_no_further_word_unless_it_comes_again() -> None:
+    """A recorded one may say that it is wanted for an hour: it is sent once and would be answered 360 times."""
+    machine = occupied()
+    machine.consider(HONEST, 1, 3600.0, 1.0, standing=UNPROVED, source="10.0.0.66", proves=False)
+    words = [name for name, _ in events(machine)]
+    while (due := machine.next_timeout()) is not None and due < 3600.0:
+        machine.handle_timeout(due)
+        words += [name for name, _ in events(machine)]
+    assert words == ["Queued"]
 
 
 def test_a_client_of_0_1_0_whose_connections_fail_is_tried_again_out_of_the_quota() -> None:

@@ -19,6 +19,7 @@ from cexec.protocol.datagrams.presence import open_presence
 from cexec.protocol.datagrams.proof import PROOF_SIZE, encode_proofs
 from cexec.protocol.datagrams.requirements import Requirements
 from cexec.protocol.decisions.bid import Bidder, Connect, Forget, Prove, Queued
+from cexec.protocol.decisions.remembered import RESERVED
 from cexec.protocol.decisions.rivals import RivalWord
 from cexec.system.storage.eventlog import EventLog
 from cexec.system.storage.series import Series
@@ -466,7 +467,7 @@ def test_a_local_user_makes_a_worker_answer_to_few_sources(over_udp: bool, stati
             station.groups.forwarded = [(wrapped, "eth0", False)]
             station.ear.listen(station.now)
     station.wait(1.0)
-    assert len(station.groups.sent) <= listener.UNBELIEVED_BURST
+    assert len(station.groups.sent) <= listener.DOUBTED_BURST
 
 
 @pytest.mark.parametrize(
@@ -561,6 +562,18 @@ def test_what_the_kernel_dropped_is_told_once_and_shown(station: Station) -> Non
     station.hear(sent(sealed))
     station.wait(1.0)
     assert [answer.detail for answer in station.answered(sealed)] == ["ok, 7 datagrams dropped"]
+
+
+def test_clients_that_are_held_are_shown(station: Station) -> None:
+    accounts, client = station.bidder.accounts, b"client"
+    for number in range(3):
+        accounts.enter(client, bytes([number]) * 16, RESERVED, station.now)
+        accounts.leave(client, bytes([number]) * 16, RESERVED, station.now + 1.0)
+    sealed = census()
+    station.hear(sent(sealed))
+    station.wait(1.0)
+    words = "ok, 1 client waits because of slots kept without jobs"
+    assert [answer.detail for answer in station.answered(sealed)] == [words]
 
 
 # Proof of receiving

@@ -14,11 +14,13 @@ import socket
 from types import SimpleNamespace
 from typing import Any, Self
 
+from cexec.protocol.base.limits import MAXIMUM_HOPS
 from cexec.protocol.decisions.bid import Bidder
 from cexec.protocol.decisions.bid_events import Connect, Forget
+from cexec.protocol.decisions.remembered import Origin
 from cexec.system.storage.eventlog import EventLog
 from cexec.worker.discovery.alert_sender import AlertedJob, GivenJob
-from cexec.worker.discovery.heard import HeardAnnouncements, Known
+from cexec.worker.discovery.heard import Copy, HeardAnnouncements, Known
 from cexec.worker.jobs.assignment import MAXIMUM_SIZE
 from cexec.worker.jobs.job_process import JobProcess
 from cexec.worker.jobs.jobs import Jobs
@@ -27,6 +29,7 @@ from cexec.worker.jobs.reports import WAKE, JobFinished, ProgramStarted, Report,
 from tests.protocol.wires import APPLICATION
 
 NOW = 100.0
+SOON = NOW + 0.05  # when something is heard from a process: no client has kept a slot for nothing
 CLEAN_END = 0  # the wait status of a process that ended well
 SUPERVISOR = 1 << 20  # stands for the supervisor's descriptor
 
@@ -140,21 +143,25 @@ class Scene:
         self.application = 0  # whose clients connect; 1 has `other_alerts`
         self.bidder = Bidder(slots=slots, random=lambda: 0.0)
         self.supervisor = FakeSupervisor()
-        self.jobs = Jobs(
+        self.jobs = self.make_jobs()
+
+    def make_jobs(self, most_files: int = 0) -> Jobs:
+        return Jobs(
             supervisor=self.supervisor,  # type: ignore[arg-type]
             bidder=self.bidder,
             heard=HeardAnnouncements(),
             alerts=[self.alerts, self.other_alerts],  # type: ignore[list-item]
             log=EventLog(self.log, as_json=True),
+            most_files=most_files,
         )
 
     @property
     def actors(self) -> list[Actor]:
         return self.supervisor.actors
 
-    def reserve(self, identity: bytes, now: float = NOW, weight: int = 1) -> None:
+    def reserve(self, identity: bytes, origin: Origin, now: float = NOW) -> None:
         """An announcement is heard, and gets a slot."""
-        self.bidder.consider(identity, weight, 60.0, now, targeted=True)
+        self.bidder.consider(identity, 1, 60.0, now, targeted=True, origin=origin)
         self.bidder.handle_timeout(now)
         assert isinstance(self.bidder.next_event(), Connect)
         assert self.bidder.reserved(identity, now)
@@ -165,8 +172,10 @@ class Scene:
         HOST is the number by default.
         """
         identity, client = number.to_bytes(16, "big"), (f"127.0.0.{host or number}", 4000)
-        self.reserve(identity, now)
         known = Known(identity, APPLICATION.hear(APPLICATION.announce(job_id=identity)), now, self.application)
+        way: Any = None  # the socket that heard it
+        known.ways.hear(client, MAXIMUM_HOPS, Copy(client, way), now)
+        self.reserve(identity, known.origin, now)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
             records = SimpleNamespace(keys=("", False, b"", b""))
             offer: Any = SimpleNamespace(identity=identity, client=client, connection=connection, records=records)
@@ -202,13 +211,13 @@ class Scene:
         self._hear(SUPERVISOR)
 
     def _hear(self, descriptor: int) -> None:
-        self.jobs.hear({descriptor}, NOW + 1.0)
+        self.jobs.hear({descriptor}, SOON)
         while (event := self.bidder.next_event()) is not None:
             if isinstance(event, Connect) and self.jobs.leased(event.identity):
-                self.jobs.offer(event.identity, NOW + 1.0)
+                self.jobs.offer(event.identity, SOON)
             elif isinstance(event, Forget) and self.jobs.leased(event.identity):
                 self.jobs.end_lease(event.identity)
-        self.jobs.tell(NOW + 1.0)
+        self.jobs.tell(SOON)
 
     def lines(self) -> list[dict[str, Any]]:
         """The log."""

@@ -4,16 +4,22 @@ from __future__ import annotations
 
 import pytest
 
-from cexec.protocol.connection.frames import HERE, PERMANENT, Go, Refusal
-from cexec.protocol.connection.options import FETCH_ON_FAILURE, LEASE, NICE, NO, TIME_LIMIT, YES
+from cexec.protocol.connection.frames import FIRST_FILE, HERE, PERMANENT, Go, Refusal, Stream
+from cexec.protocol.connection.options import FETCH_ON_FAILURE, FILE, LEASE, NICE, NO, READS, TIME_LIMIT, YES
 from cexec.system.process.resource_limits import Limits
 from cexec.worker.jobs.check import check
 from cexec.worker.jobs.program import Program
 
 
-def go(options: dict[str, str] | None = None, variables: tuple[str, ...] = (), arguments: tuple[bytes, ...] = ()) -> Go:
+def go(
+    options: dict[str, str] | None = None,
+    variables: tuple[str, ...] = (),
+    arguments: tuple[bytes, ...] = (),
+    files: tuple[str, ...] = (),
+) -> Go:
+    streams = [Stream(number, READS, FILE, name=name) for number, name in enumerate(files, FIRST_FILE)]
     return Go(
-        job_id=bytes(16), attempt=1, streams=[], options=options or {}, arguments=list(arguments),
+        job_id=bytes(16), attempt=1, streams=streams, options=options or {}, arguments=list(arguments),
         environment=dict.fromkeys(variables, b""),
     )  # fmt: skip
 
@@ -31,6 +37,7 @@ def served(*, allow_arguments: bool = False, limits: Limits | None = None) -> Pr
         (go({TIME_LIMIT: "soon"}), PERMANENT, "time-limit is 'soon'"),
         (go({NICE: "20"}), PERMANENT, "nice is '20'"),
         (go({"program-stream": "256"}), PERMANENT, "program"),
+        (go(files=("a/" * 120,) * 90), PERMANENT, "more than 10000 directories; send one archive"),
     ],
 )
 def test_a_job_is_refused_here_or_everywhere(job: Go, kind: int, words: str) -> None:
@@ -46,7 +53,7 @@ def test_a_long_name_does_not_make_a_long_refusal() -> None:
 
 def test_what_every_worker_knows_is_accepted() -> None:
     options = {LEASE: YES, FETCH_ON_FAILURE: NO, TIME_LIMIT: "1.5"}
-    limits = check(go(options, ("A_1",), (b"x",)), served(allow_arguments=True))
+    limits = check(go(options, ("A_1",), (b"x",), ("a/b/c",) * 700), served(allow_arguments=True))
     assert isinstance(limits, Limits) and limits.time == 1.5
 
 

@@ -21,6 +21,7 @@ from cexec.worker.jobs.reports import (
     ProgramStarted,
     Report,
     Starting,
+    Stored,
     Taken,
     encode,
 )
@@ -127,7 +128,7 @@ def test_what_a_process_said_is_heard_although_it_left_a_word_unread() -> None:
 
 REPORTS: dict[type[Report], Report] = {
     Taken: taken(3), Starting: Starting(), ProgramStarted: ProgramStarted(1), JobRefused: JobRefused("x", False),
-    JobFinished: finished(), Broken: Broken("x"), Idle: Idle(), Over: Over(""), Free: Free(),
+    JobFinished: finished(), Broken: Broken("x"), Idle: Idle(), Over: Over(""), Free: Free(), Stored: Stored(1),
 }  # fmt: skip
 BEGUN: list[Report] = [taken(1), Starting(), ProgramStarted(1)]
 WAYS: dict[State, list[list[Report]]] = {  # from a connection that has just been given; one list for each `say`

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
+from cexec.protocol.decisions.remembered import Origin
 from cexec.worker.jobs import jobs as worker_jobs
 from cexec.worker.jobs.lingering import MAXIMUM_LINGERING
 from cexec.worker.jobs.process_states import State
@@ -19,6 +20,7 @@ from cexec.worker.jobs.reports import (
     ProgramStarted,
     Report,
     Starting,
+    Stored,
     Word,
     encode,
 )
@@ -141,14 +143,19 @@ def test_a_client_that_breaks_the_protocol_between_two_jobs_is_logged(make_scene
     assert scene.bidder.slots.free == 1
 
 
+def announce_many(scene: Scene, count: int) -> None:
+    """So many clients wait for a slot."""
+    for number in range(count):
+        origin = Origin(b"client %d" % number)
+        scene.bidder.consider(bytes([100 + number]) * 16, HEAVY, 60.0, NOW, targeted=True, origin=origin)
+        scene.bidder.handle_timeout(NOW)
+
+
 def test_leases_that_wait_are_bounded_and_the_longest_waiting_goes(make_scene: MakeScene) -> None:
     count = worker_jobs.MAXIMUM_WAITING + 3
     scene = make_scene(count)
     actors = [scene.running(number) for number in range(1, count + 1)]
-    for _ in range(count - 1):  # only one slot is left for all of them
-        announcement = bytes([200 + _]) * 16
-        scene.bidder.consider(announcement, HEAVY, 60.0, NOW, targeted=True)
-        scene.bidder.handle_timeout(NOW)
+    announce_many(scene, count - 1)  # only one slot is left for all of them
     for actor in actors:
         scene.say(actor, finished(idle=True))
     dismissed = [actor for actor in actors if actor.process.state is State.DISMISSED]
@@ -159,6 +166,49 @@ def test_leases_that_wait_are_bounded_and_the_longest_waiting_goes(make_scene: M
     assert all(actor.words == [Word.LAST] for actor in dismissed)
     scene.say(dismissed[0], Over(""), Free())
     assert dismissed[0].process.state is State.SPARE
+
+
+def test_of_leases_that_wait_one_of_the_client_with_the_most_goes(make_scene: MakeScene) -> None:
+    count = worker_jobs.MAXIMUM_WAITING
+    scene = make_scene(count + 1)
+    modest = scene.running(1)
+    greedy = [scene.connected(number, host=99) for number in range(2, count + 2)]
+    for number, actor in enumerate(greedy, 2):
+        scene.say(actor, taken(number), Starting(), ProgramStarted(1))
+    announce_many(scene, count + 1)
+    for actor in (modest, *greedy):
+        scene.say(actor, finished(idle=True))
+    assert modest.process.state is State.WAITING
+    assert [actor.process.state for actor in greedy] == [State.DISMISSED] + [State.WAITING] * (count - 1)
+
+
+# files
+
+
+def test_a_client_with_too_many_bytes_of_files_is_told_to_send_no_more(make_scene: MakeScene) -> None:
+    """All its jobs count together, and another client's do not."""
+    scene = make_scene(4)
+    scene.jobs = scene.make_jobs(most_files=100)
+    first, second, other = scene.connected(1, host=7), scene.connected(2, host=7), scene.connected(3, host=8)
+    for number, actor in enumerate((first, second, other), 1):
+        scene.say(actor, taken(number), Stored(60))
+    assert [actor.words for actor in (first, second, other)] == [[], [Word.FULL], []]
+    scene.say(first, Starting(), ProgramStarted(1), finished(), Stored(0))
+    third = scene.connected(4, host=7)
+    scene.say(second, JobRefused("full", True), Free())
+    scene.say(third, taken(4), Stored(60))
+    assert third.words == []
+
+
+def test_the_files_of_a_process_that_died_do_not_count(make_scene: MakeScene) -> None:
+    scene = make_scene(2)
+    scene.jobs = scene.make_jobs(most_files=100)
+    first = scene.connected(1, host=7)
+    scene.say(first, taken(1), Stored(100))
+    scene.die(first)
+    second = scene.connected(2, host=7)
+    scene.say(second, taken(2), Stored(100))
+    assert second.words == []
 
 
 def test_where_nobody_waits_a_lease_goes_on_without_being_drawn_and_keeps_its_slot(make_scene: MakeScene) -> None:
@@ -262,13 +312,13 @@ def test_a_lease_that_notes_nothing_is_looked_at_twice_more_and_then_wakes_its_w
 # jobs that end in another way
 
 
-@pytest.mark.parametrize(("everywhere", "slowed"), [(False, True), (True, False)])
+@pytest.mark.parametrize(("unfit", "slowed"), [(False, True), (True, False)])
 def test_a_refusal_counts_against_the_worker_unless_all_would_refuse(
-    make_scene: MakeScene, everywhere: bool, slowed: bool
+    make_scene: MakeScene, unfit: bool, slowed: bool
 ) -> None:
     scene = make_scene(1)
     actor = scene.connected(1)
-    scene.say(actor, taken(1), JobRefused("no such program", everywhere))
+    scene.say(actor, taken(1), JobRefused("no such program", unfit))
     assert (scene.bidder.penalty > 0, scene.bidder.slots.free) == (slowed, 1)
     assert scene.events() == ["accepted", "refused"]
     scene.say(actor, Free())

@@ -5,15 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import time
+from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from cexec.errors import DisconnectedError
-from cexec.protocol.connection.frames import FIRST_FILE, WITHDRAW, Stream
+from cexec.protocol.connection.frames import EXIT, FIRST_FILE, GO, RETURNED, WITHDRAW, Stream
 from cexec.protocol.connection.options import FILE, READS, WRITES
 from cexec.protocol.connection.session import OFFERED, OFFERING, OVER, RUNNING
+from cexec.system.io.fds import Sink
 from cexec.worker.jobs import lease
 from cexec.worker.jobs.reports import Broken, Idle, JobFinished, JobRefused, Over, ProgramStarted, Report, Taken, Word
 from tests.jobs import STANDARD, RemoteJob, lost, shell
@@ -335,3 +338,146 @@ def used(pid: int) -> int:
     """Ticks of processor time."""
     fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
     return int(fields[11]) + int(fields[12])
+
+
+# A job in advance
+
+
+class Ahead:
+    """A lease whose client gives each job while the one before it runs, and what it hears of them."""
+
+    def __init__(self, script: str, **options: Any) -> None:
+        self.job = leased(script, packed=True, **options)
+        self.exits: list[tuple[int, bytes]] = []  # status and standard output of each job that has ended
+        self.returned: list[str] = []
+        self.began = 0
+        self.output = b""
+
+    def give(self, number: int, data: bytes = b"") -> None:
+        self.job.go.job_id = name(number)
+        self.job.session.go_ahead(self.job.go, {0: data})
+
+    def until(self, condition: Callable[[], object]) -> None:
+        """Steps; the outputs of a job are its own."""
+
+        def looked() -> object:
+            for event in self.job.events:
+                if event.kind == RETURNED:
+                    self.returned.append(event.text)
+                elif event.kind == EXIT and event.exit is not None:
+                    self.exits.append((event.exit.exit_status, self.output))
+                    self.output = b""
+                elif event.kind == GO:
+                    self.began += 1
+            self.job.events.clear()
+            return condition()
+
+        for number in (1, 2):
+            self.job.pump.sinks[number] = Collected(self)
+        self.job.pump.prepared = {number: Collected(self) for number in (1, 2)}
+        self.job.until(looked)
+
+
+class Collected(Sink):
+    """Adds to the output of the job of this moment."""
+
+    def __init__(self, client: Ahead) -> None:
+        super().__init__(-1, shared=True)
+        self._client = client
+
+    def write(self, view: memoryview) -> int:
+        self._client.output += view
+        return len(view)
+
+
+def test_a_job_in_advance_begins_when_the_parent_lets_it_and_not_before() -> None:
+    client = Ahead('read line; echo "<$line>"; exit 4')
+    with client.job as job:
+        client.give(1, b"second\n")
+        client.until(lambda: len(client.exits) == 1)
+        job.step(0.2)
+        assert (client.began, told(job, ProgramStarted, JobFinished)[1].idle) == (0, True)
+        job.parent.send(Word.OFFER.value)
+        client.until(lambda: len(client.exits) == 2)
+        assert client.exits[1] == (4, b"<second>\n")
+        taken, *_ = told(job, Taken, ProgramStarted, JobFinished)
+        assert (taken.job_id, client.began) == (name(1), 1)
+
+
+def test_jobs_in_advance_go_ahead_without_a_word() -> None:
+    client = Ahead("cat")
+    with client.job as job:
+        job.parent.send(Word.AHEAD.value)
+        for number in range(1, 8):
+            client.give(number, b"%d" % number)
+            client.until(lambda count=number: client.began == count)  # type: ignore[misc]
+        client.until(lambda: len(client.exits) == 8)
+        assert [output for _, output in client.exits] == [b"", *(b"%d" % number for number in range(1, 8))]
+
+
+@pytest.mark.parametrize("when", ["running", "waiting"])
+def test_a_job_in_advance_is_returned_when_the_worker_wants_no_further_one(when: str) -> None:
+    client = Ahead("sleep 0.2")
+    with client.job as job:
+        client.give(1)
+        client.until(lambda: job.started)
+        if when == "waiting":
+            client.until(lambda: client.exits)
+            job.step(0.1)
+        job.parent.send(Word.LAST.value)
+        client.until(lambda: client.returned)
+        assert client.returned == ["this worker takes no further job"]
+        with pytest.raises(DisconnectedError):
+            client.until(lambda: False)
+        assert [status for status, _ in client.exits] == [0]
+        told(job, ProgramStarted, JobFinished)
+        job.let_go()
+        assert all(isinstance(report, Over) for report in job.reports())
+
+
+def test_a_job_in_advance_is_taken_back_while_it_waits() -> None:
+    client = Ahead("true")
+    with client.job as job:
+        client.give(1)
+        client.until(lambda: client.exits)
+        job.session.take_back()
+        client.until(lambda: client.returned)
+        client.give(2)
+        job.parent.send(Word.OFFER.value)
+        client.until(lambda: len(client.exits) == 2)
+        assert [report.job_id for report in told(job, ProgramStarted, JobFinished, Taken)[2:]] == [name(2)]
+
+
+def test_a_short_job_is_one_record_each_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """STARTED, two outputs with their ends, EXIT and the next CONFIRM: seven frames, where each was a record."""
+    monkeypatch.setattr("cexec.worker.jobs.job.HELD_BACK", 5.0)  # as if the machine were fast
+    with leased("cat >&2; echo output", packed=True) as job:
+        job.parent.send(Word.AHEAD.value)
+        job.result()
+        job.until(lambda: job.session.state == OFFERED)
+        seen: Counter[str] = Counter()
+
+        def count(owner: type, name: str, what: str) -> None:
+            called = getattr(owner, name)
+
+            def counting(*arguments: Any) -> Any:
+                result = called(*arguments)
+                seen[what] += result is not None or what != "frames heard"
+                return result
+
+            monkeypatch.setattr(owner, name, counting)
+
+        records = type(job.pump.records)
+        count(type(job.pump.records.cipher), "seal", "records said")
+        count(type(job.pump.records.cipher), "open", "records heard")
+        count(records, "send_frame", "frames said")
+        count(records, "send_data", "frames said")
+        count(records, "next_event", "frames heard")
+        job.pump.hold_back()
+        job.again(name(1), {0: b"input"})
+        for _ in range(2):
+            job.step(0.0)
+        job.pump.let_go()
+        job.result()
+        job.until(lambda: job.session.state == OFFERED)
+        assert seen == {"records said": 1, "frames said": 3, "records heard": 1, "frames heard": 7}

@@ -25,6 +25,7 @@ from cexec.worker.jobs.reports import (
     Report,
     ReportError,
     Starting,
+    Stored,
     Taken,
     decode,
     encode,
@@ -32,8 +33,8 @@ from cexec.worker.jobs.reports import (
 
 FINISHED = JobFinished(255, sent=1 << 63, received=0, cpu=0.25, reason="", duration=0.5, idle=True, ahead=False)
 EXAMPLES: list[Report] = [
-    Taken(bytes(range(16)), 65535), Starting(), ProgramStarted(1), JobRefused("no such program", everywhere=False),
-    Broken("client gave up"), FINISHED, Idle(), Over("it sent nonsense", released=True), Free(),
+    Taken(bytes(range(16)), 65535), Starting(), ProgramStarted(1), JobRefused("no such program", unfit=False),
+    Broken("client gave up"), FINISHED, Idle(), Over("it sent nonsense", released=True), Free(), Stored(1 << 40),
 ]  # fmt: skip
 WORDS = [b"", b"\x00", b"\xff\xfe", b"offer", b"!", b"[]", b'["free"]', bytes([len(REPORTS) + 1])]
 

@@ -1,0 +1,55 @@
+"""What cservice says when it starts: its first line, and warnings.
+
+Contract: each function writes to the log; `containment` returns words.  cservice(1).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from cexec.system.process import job_group
+
+if TYPE_CHECKING:
+    from cexec.net.group_sockets import GroupSockets
+    from cexec.protocol.base.keys import WorkerKey
+    from cexec.system.storage.eventlog import EventLog
+    from cexec.worker.jobs.program import Program
+
+
+def tell_that_it_serves(
+    log: EventLog, keys: list[WorkerKey], slots: int, groups: GroupSockets, held_by: list[str], app: str
+) -> None:
+    """The first line: what is served, where it is heard, what holds the processes of jobs, and the client's command."""
+    client = app if app.endswith(".pub") else f"{app.removesuffix('.worker')}.pub"
+    plural = "slot" if slots == 1 else "slots"
+    fingerprints = [key.fingerprint for key in keys]
+    log.banner(
+        f"cservice: serving {' and '.join(fingerprints)} with {slots} {plural}, listening on {groups.description()}; "
+        f"jobs are held by {', '.join(held_by)}; "
+        f"run a job with: cexec {client}",
+        fingerprint=fingerprints[0],
+        also=fingerprints[1:] or None,
+        name=keys[0].identity.certificate.name,
+        slots=slots,
+        addresses=groups.addresses(),
+        containment=held_by,
+        command=f"cexec {client}",
+    )
+
+
+def containment(program: Program) -> list[str]:
+    """What keeps the processes of a job from outliving it, in words."""
+    found = ["process tree" if os.path.isdir("/proc/self") else "process group"]
+    if job_group.place is not None:
+        found.append("control group")
+    if program.sandbox is not None:
+        found.append("isolation with the network" if program.sandbox.network else "isolation")
+    return found
+
+
+def warn_of_root(log: EventLog, program: Program) -> None:
+    """Says so if root runs what clients choose."""
+    if os.geteuid() == 0 and program.sandbox is None and (program.allow_arguments or program.programs is not None):
+        what = "arguments" if program.programs is None else "programs"
+        log.event("warning", reason=f"clients choose {what} that root runs; add --user NAME or --isolate")

@@ -1,0 +1,256 @@
+"""What one client can take of a worker while others wait.
+
+The attacks, with figures before and after, are in docs/reliability.md and benchmarks/simulate_attacks.py.
+"""
+
+from __future__ import annotations
+
+from random import Random
+
+import pytest
+
+from cexec.protocol.base.limits import GO_DEADLINE, MAXIMUM_WEIGHT
+from cexec.protocol.decisions import clients
+from cexec.protocol.decisions.bid import Bidder, Outcome
+from cexec.protocol.decisions.clients import BEYOND, WASTEFUL, WITHIN, ClientAccounts, ClientLimits
+from cexec.protocol.decisions.remembered import CONNECTING, RESERVED, RUNNING, Origin
+from tests.protocol.decisions.bidders import connects, identity, run
+
+GREEDY, MODEST = b"greedy", b"modest"
+NO_LIMITS = ClientLimits(jobs=100, places=100)
+
+
+def bidder(slots: int, limits: ClientLimits | None = None) -> Bidder:
+    return Bidder(slots=slots, random=Random(1).random, limits=limits)
+
+
+def announce(machine: Bidder, number: int, client: bytes, now: float = 0.0, weight: int = 1) -> None:
+    machine.consider(identity(number), weight, 1000.0, now, origin=Origin(client))
+
+
+def waste(machine: Bidder, number: int, client: bytes, now: float) -> float:
+    """A slot is reserved for a client that gives no job; returns the time at which it is free again."""
+    announce(machine, number, client, now)
+    while not (found := connects(machine)):
+        due = machine.next_timeout()
+        assert due is not None
+        now = max(now, due)
+        machine.handle_timeout(now)
+    assert found == [identity(number)]
+    assert machine.reserved(identity(number), now)
+    now += GO_DEADLINE
+    machine.released(identity(number), now)
+    machine.forget(identity(number), now)
+    return now
+
+
+# jobs
+
+
+@pytest.mark.parametrize("limits", [None, ClientLimits(jobs=2, places=100)], ids=["by default", "--per-client jobs=2"])
+def test_a_client_that_has_reached_its_jobs_goes_behind_every_other_that_waits(limits: ClientLimits | None) -> None:
+    machine = bidder(4, limits)
+    for number in range(100):
+        announce(machine, number, GREEDY, weight=MAXIMUM_WEIGHT)
+    running = connects(machine)
+    assert len(running) == 4  # nobody else waits
+    for who in running:
+        run(machine, who, 0.0)
+    announce(machine, 200, MODEST)
+    machine.finished(running[0], Outcome.SUCCEEDED, 1.0, 1.0)
+    assert connects(machine) == [identity(200)]
+
+
+def test_limits_leave_no_slot_empty_while_anybody_waits() -> None:
+    machine = bidder(8, ClientLimits(jobs=1, places=1))
+    for number in range(40):
+        announce(machine, number, GREEDY if number % 2 else MODEST)
+    assert len(connects(machine)) == 8
+
+
+def test_a_client_that_waits_a_hundred_times_has_one_share() -> None:
+    machine = bidder(1, NO_LIMITS)
+    for number in range(100):
+        announce(machine, number, GREEDY)
+    for number in range(100, 110):
+        announce(machine, number, MODEST)
+    turns, now = [], 0.0
+    for _ in range(20):
+        (who,) = connects(machine)
+        turns.append(who >= identity(100))
+        run(machine, who, now)
+        now += 1.0
+        machine.finished(who, Outcome.SUCCEEDED, 1.0, now)
+    assert 8 <= sum(turns) <= 10  # one of MODEST's may be drawn after the last of the twenty
+
+
+def test_places_on_the_way_to_a_slot_are_limited_while_others_wait() -> None:
+    machine = bidder(4, ClientLimits(jobs=100, places=2))
+    for number in range(6):
+        announce(machine, number, GREEDY, weight=MAXIMUM_WEIGHT)
+    first = connects(machine)
+    assert len(first) == 4
+    for who in first:
+        assert machine.reserved(who, 0.0)
+    announce(machine, 100, MODEST)
+    machine.released(first[0], 0.01)
+    assert connects(machine) == [identity(100)]
+
+
+# weights
+
+
+def test_no_weight_counts_for_more_than_the_worker_allows() -> None:
+    machine = bidder(1, ClientLimits(jobs=100, places=100, weight=3))
+    announce(machine, 0, MODEST)
+    assert connects(machine) == [identity(0)]
+    run(machine, identity(0), 0.0)
+    turns, now, number = [], 0.0, 0
+    waiting = {}
+    for client in (GREEDY, MODEST):
+        number += 1
+        announce(machine, number, client, weight=MAXIMUM_WEIGHT if client == GREEDY else 1)
+        waiting[identity(number)] = client
+    busy = identity(0)
+    for _ in range(200):
+        now += 1.0
+        machine.finished(busy, Outcome.SUCCEEDED, 1.0, now)
+        (busy,) = connects(machine)
+        run(machine, busy, now)
+        turns.append(client := waiting.pop(busy))
+        number += 1
+        announce(machine, number, client, now, weight=MAXIMUM_WEIGHT if client == GREEDY else 1)
+        waiting[identity(number)] = client
+    assert 45 <= turns.count(MODEST) <= 55  # 3 to 1
+
+
+# clients that keep places and give no jobs
+
+
+def test_clients_that_never_send_go_go_behind_the_others() -> None:
+    """Six of them let an honest job wait for 4 s at a worker of one slot; with a weight of 65535 for ever."""
+    machine = bidder(1)
+    now = waste(machine, 1, GREEDY, 0.0)
+    announce(machine, 2, GREEDY, now, weight=MAXIMUM_WEIGHT)
+    assert connects(machine) == [identity(2)]  # nobody else waits
+    assert machine.reserved(identity(2), now)
+    announce(machine, 3, GREEDY, now, weight=MAXIMUM_WEIGHT)
+    announce(machine, 4, MODEST, now)
+    machine.released(identity(2), now + GO_DEADLINE)
+    assert connects(machine) == [identity(4)]
+
+
+def test_a_client_that_wastes_places_again_and_again_is_held_although_nobody_else_waits() -> None:
+    machine = bidder(1)
+    now, busy = 0.0, 0.0
+    for number in range(20):
+        now = waste(machine, number, GREEDY, now)
+        busy += GO_DEADLINE
+    assert busy < 0.1 * now
+    assert now < 20 * (clients.LONGEST_HOLD + GO_DEADLINE + clients.STALLED_PAUSE + 2.0)
+    announce(machine, 100, MODEST, now)
+    assert connects(machine) == [identity(100)]
+
+
+def test_a_client_that_was_stopped_twice_is_not_held() -> None:
+    """That happens to everybody."""
+    machine = bidder(1)
+    now = waste(machine, 1, MODEST, 0.0)
+    announce(machine, 2, MODEST, now)
+    assert connects(machine) == [identity(2)]
+
+
+def test_jobs_and_time_make_good_what_a_client_has_wasted() -> None:
+    machine = bidder(1)
+    now = 0.0
+    for number in range(3):
+        now = waste(machine, number, MODEST, now)
+    held_until = machine.accounts.held_until(MODEST, now)
+    assert held_until > now and machine.accounts.rank(MODEST) == WASTEFUL
+    now = held_until
+    for number in range(10, 17):
+        announce(machine, number, MODEST, now)
+        machine.handle_timeout(now)
+        (who,) = connects(machine)
+        run(machine, who, now)
+        machine.finished(who, Outcome.SUCCEEDED, 0.1, now)
+    assert machine.accounts.rank(MODEST) == WITHIN
+    assert machine.accounts.held_until(MODEST, now) <= now
+
+
+def test_a_client_whose_job_broke_off_goes_behind_the_others_until_it_has_done_some() -> None:
+    """One that resets its own jobs took half of the turns; but it is not held, because a network may have done it."""
+    machine = bidder(1, NO_LIMITS)
+    for number, outcome in enumerate((Outcome.BROKEN, Outcome.SUCCEEDED, Outcome.SUCCEEDED)):
+        announce(machine, number, GREEDY)
+        (who,) = connects(machine)
+        run(machine, who, 0.0)
+        machine.finished(who, outcome, 0.1, 0.0)
+        assert machine.accounts.rank(GREEDY) == (WITHIN if number == 2 else WASTEFUL)
+        assert machine.accounts.held_until(GREEDY, 0.0) <= 0.0
+
+
+def test_losing_races_is_no_waste() -> None:
+    """Of three workers that confirm two are told within some milliseconds that they are not needed."""
+    accounts = ClientAccounts(NO_LIMITS)
+    now = 0.0
+    for number in range(1000):
+        accounts.enter(MODEST, identity(number), RESERVED, now)
+        now += 0.05
+        accounts.leave(MODEST, identity(number), RESERVED, now)
+    assert accounts.rank(MODEST) == WITHIN and accounts.held_until(MODEST, now) <= now
+
+
+# accounts
+
+
+def test_an_idle_client_leaves_no_account() -> None:
+    accounts = ClientAccounts(NO_LIMITS)
+    for number in range(3 * clients.MAXIMUM_ACCOUNTS):
+        client = b"%d" % number
+        for state in (CONNECTING, RESERVED, RUNNING):
+            accounts.enter(client, identity(number), state, 0.0)
+            accounts.leave(client, identity(number), state, 0.0)
+    assert len(accounts) <= 2
+
+
+def test_accounts_are_bounded_and_those_with_jobs_stay() -> None:
+    accounts = ClientAccounts(NO_LIMITS)
+    for number in range(100):
+        accounts.enter(b"busy %d" % number, identity(number), RUNNING, 0.0)
+    for number in range(clients.MAXIMUM_ACCOUNTS + 1000):
+        client = b"%d" % number
+        accounts.enter(client, identity(number), RESERVED, 0.0)
+        accounts.leave(client, identity(number), RESERVED, GO_DEADLINE)
+    assert len(accounts) <= clients.MAXIMUM_ACCOUNTS + 1
+    limited = ClientLimits(jobs=1, places=1)
+    accounts.limits = limited
+    assert all(accounts.rank(b"busy %d" % number) == BEYOND for number in range(100))
+
+
+@pytest.mark.parametrize(
+    ("state", "count", "weight", "words"),
+    [
+        (RUNNING, 1, 1, ""),
+        (RUNNING, 2, 1, "this client has 2 jobs here, and others that wait go first (cservice --per-client jobs=N)"),
+        (CONNECTING, 2, 1, "2 jobs of this client are on the way here, and others that wait go first "
+         "(cservice --per-client places=N)"),
+        (RUNNING, 0, 11, "its weight of 11 counts as 10 (cservice --max-weight N)"),
+    ],
+)  # fmt: skip
+def test_a_client_that_waits_is_told_which_limit_it_has_met(state: int, count: int, weight: int, words: str) -> None:
+    accounts = ClientAccounts(ClientLimits(jobs=2, places=2, weight=10))
+    for number in range(count):
+        accounts.enter(MODEST, identity(number), state, 0.0)
+    assert accounts.reason(MODEST, weight, 1.0, others=True) == words
+    alone = accounts.reason(MODEST, weight, 1.0, others=False)
+    assert alone == (words if "weight" in words else "")
+
+
+def test_a_client_that_is_held_is_told_for_how_long() -> None:
+    machine = bidder(1)
+    now = 0.0
+    for number in range(3):
+        now = waste(machine, number, GREEDY, now)
+    assert "gave no jobs: it has to wait for" in machine.accounts.reason(GREEDY, 1, now, others=False)
+    assert machine.accounts.held(now) == 1
