@@ -202,7 +202,11 @@ def _check_task(
 def _check_starts(
     evidence: Evidence, starts: dict[str, list[Start]], ended: dict[str, Ended], verdict: Verdict
 ) -> None:
-    """No attempt runs twice, and nothing runs for a client that has ended."""
+    """No attempt runs twice, and nothing runs for a client that has ended.
+
+    A client that was killed may have given its job a moment before: its worker learns later that nobody waits for it.
+    """
+    killed = {one.id for one in evidence.signalled if one.signal == signal.SIGKILL}
     ways = {job.id: job.way for job in evidence.submitted}
     attempts = Counter((s.id, s.job, s.attempt, s.worker if ways.get(s.id) == ALL else "") for s in evidence.starts)
     for (name, _, attempt, _), count in attempts.items():
@@ -211,7 +215,11 @@ def _check_starts(
     for name, found in starts.items():
         if name not in ways:
             verdict.doubled.append(f"{name}: nobody has submitted it")
-        elif ways[name] == CEXEC and name in ended and any(start.time > ended[name].time for start in found):
+        elif (
+            ways[name] == CEXEC
+            and name in ended.keys() - killed
+            and any(start.time > ended[name].time for start in found)
+        ):
             verdict.doubled.append(f"{name}: the program was started after its client had ended")
 
 

@@ -116,6 +116,9 @@ def test_nothing_is_found_in_an_honest_account(account: Account) -> None:
     account.job("interrupted", said=130)
     account.output("interrupted", b"")
     append(account.directory, Signalled("interrupted", 2))
+    account.job("killed", said=-9)
+    append(account.directory, Signalled("killed", 9))
+    account.start("killed", attempt=2)  # its worker was late to learn that the client has gone
     account.job("everywhere", way=ALL)
     account.task("task", 1)
     account.task("exits", 2, status=3)
@@ -124,7 +127,7 @@ def test_nothing_is_found_in_an_honest_account(account: Account) -> None:
     append(account.directory, Start("a", "job-lost", 1, "w1", 0.0))
     account.log(event="1.2.3.4 rats out 5.6.7.8 for app.pub", job="job-lost", attempt=1)
     assert account.counts() == {}
-    assert len(gather(account.directory).starts) == 11
+    assert len(gather(account.directory).starts) == 13
 
 
 Lie = Callable[[Account], None]

@@ -139,7 +139,6 @@ def _protocol() -> dict[str, list[bytes]]:
         "right_mac1": [data[datagram.KIND_AT : datagram.KIND_AT + 1] + data[28:] for data in datagrams],
         "forwarded_datagram": [forwarded.wrap(datagrams[0], ("10.0.0.1", 4000)),
                                forwarded.wrap(datagrams[1], ("fe80::1", 4000, 0, 2))],
-        "forwarded_message": forwarded.pack([forwarded.wrap(one, ("10.0.0.1", 4000)) for one in datagrams]),
         "proofs": [sealed.mac1 + bytes(32), sealed.mac1 + bytes(17)],
         "relayed_datagram": datagrams,
         "claim": [datagrams[1][28:]],

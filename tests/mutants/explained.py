@@ -8,6 +8,7 @@ from __future__ import annotations
 
 BASE = "cexec.protocol.base"
 CONNECTION = "cexec.protocol.connection"
+DECISIONS = "cexec.protocol.decisions"
 
 _OURS = "a number that is ours to choose; the tests take it from the code"
 _TYPE = "the name of a type: only mypy, and the modules that import it, can see that it is gone"
@@ -16,6 +17,9 @@ _ROOM = "more room than is needed; less would be seen"
 _SAME = "it means the same"
 
 EXPLAINED: dict[str, str] = {
+    f"{DECISIONS}.remembered: (-inf, 0) -> (0,) in: if self._done.get(identity, (-inf, 0))[0] <= now:": (
+        f"{_SAME}: no clock is below 0"
+    ),
     f"{CONNECTION}.channel: len(received) > 4 -> len(received) >= 4 in: "
     "if received[:4] == OPENING[:4] and len(received) > 4 and received[4] != VERSION:": (
         f"{_SAME}: four bytes that begin like an opening do not differ from it"

@@ -74,15 +74,6 @@ def forwarded_datagram(data: bytes) -> None:
         assert forwarded.unwrap(forwarded.wrap(inner, source)) == (inner, source)
 
 
-@target()
-def forwarded_message(data: bytes) -> None:
-    """A message with several forwarded datagrams, which any user of this host can send."""
-    found = forwarded.split(data)
-    assert sum(2 + len(one) for one in found) <= len(data)
-    short = [one for one in found if len(one) <= 1000]
-    assert [one for message in forwarded.pack(short) for one in forwarded.split(message)] == short
-
-
 @target(ProtocolError)
 def proofs(data: bytes) -> None:
     """Proofs of receiving that are returned."""
