@@ -120,15 +120,22 @@ class Link:
         events = []
         while (frame := records.next_event()) is not None:
             session.receive_data(frame, now)
-            while (event := session.next_event()) is not None:
-                if event.kind == frames.DATA:
-                    session.consumed(event.stream, len(event.data))
-                else:
-                    events.append(event)
+            events += self.take_events()
         return events
 
-    def finish(self, output: int) -> None:
-        """Writes the output, ends the job, and confirms again."""
+    def take_events(self) -> list[Event]:
+        """Returns the session's events but those of data, which count as read."""
+        assert self.session is not None
+        events = []
+        while (event := self.session.next_event()) is not None:
+            if event.kind == frames.DATA:
+                self.session.consumed(event.stream, len(event.data))
+            else:
+                events.append(event)
+        return events
+
+    def finish(self, output: int) -> bool:
+        """Writes the output, ends the job, and confirms again; returns True if the next job was there in advance."""
         assert self.session is not None
         records, session = self.offer.records, self.session
         for frame in session.data_to_send():
@@ -139,8 +146,12 @@ class Link:
         for stream in session.outgoing:
             session.end(stream)
         session.exit(Exit(kind=frames.EXITED, status=0, endings=[]))
-        session.confirm()
-        self.flush()
+        if session.ahead is None:
+            session.confirm()
+            self.flush()
+            return False
+        session.begin_ahead()
+        return True
 
 
 class Figures:
@@ -308,7 +319,7 @@ class Room:
         offer = link.offer
         offer.advance(now)
         if offer.state == PROVED:
-            link.session = Session(worker=True, now=now)
+            link.session = Session(worker=True, now=now, numbered=offer.records.packed)
             link.session.confirm()
             link.flush()
         self._epoll.modify(link.connection.fileno(), offer.mask)
@@ -316,19 +327,27 @@ class Room:
     def _serve(self, link: Link, now: float) -> None:
         session = link.session
         assert session is not None
-        was_waiting = session.state == RUNNING and bool(link.unread)
+        waits = session.state == RUNNING and bool(link.unread)
         for event in link.receive(now):
             if event.kind == frames.GO:
-                session.started()
-                link.unread = set(session.incoming)
-                was_waiting = True
-                self.figures.began(now)
+                self._begin(link, now)
+                waits = True
             elif event.kind in (frames.END, frames.BROKEN):
                 link.unread.discard(event.stream)
             elif session.state == OVER:
                 self._drop(link, now)
                 return
-        if not was_waiting or link.unread:
+        self._work(link, now, waits=waits)
+
+    def _begin(self, link: Link, now: float) -> None:
+        assert link.session is not None
+        link.session.started()
+        link.unread = set(link.session.incoming)
+        self.figures.began(now)
+
+    def _work(self, link: Link, now: float, *, waits: bool) -> None:
+        """Lets the job take its time; `waits`: it has waited for its input until now."""
+        if not waits or link.unread:
             link.flush()
         elif self._options.seconds:
             link.flush()
@@ -340,8 +359,12 @@ class Room:
         if link.connection.fileno() < 0:
             return
         try:
-            link.finish(self._options.output)
+            goes_on = link.finish(self._options.output)
             self.figures.ended(now)
+            if goes_on:
+                self._begin(link, now)
+                link.unread -= {event.stream for event in link.take_events() if event.kind == frames.END}
+                self._work(link, now, waits=True)
         except (CexecError, OSError):
             self._drop(link, now)
 
