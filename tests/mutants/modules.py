@@ -50,7 +50,7 @@ MIRRORS: dict[str, tuple[str, ...]] = {
 BIDS = tuple(
     f"{DECISIONS}/test_{name}.py"
     for name in (
-        "bid", "bid_slots", "bid_bounds", "bid_claims", "bid_machine", "remembered", "unproved", "replay", "turns",
+        "bid", "bid_slots", "bid_bounds", "bid_claims", "bid_machine", "places", "remembered", "unproved", "replay", "turns",
         "turns_rests", "reputation", "competition",
     )
 )  # fmt: skip
