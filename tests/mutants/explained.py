@@ -20,6 +20,11 @@ EXPLAINED: dict[str, str] = {
     f"{DECISIONS}.remembered: (-inf, 0) -> (0,) in: if self._done.get(identity, (-inf, 0))[0] <= now:": (
         f"{_SAME}: no clock is below 0"
     ),
+    f"{CONNECTION}.frames: 1 -> 2 in: previous = -1": f"{_SAME}: no stream has a number below 0",
+    f"{CONNECTION}.session: if stage not in TRANSITIONS[self.stage]: -> if False: in: "
+    "if stage not in TRANSITIONS[self.stage]:": (
+        "a second check, for mistakes of our own: the checks of calls and of frames let no such change come so far"
+    ),
     f"{CONNECTION}.channel: len(received) > 4 -> len(received) >= 4 in: "
     "if received[:4] == OPENING[:4] and len(received) > 4 and received[4] != VERSION:": (
         f"{_SAME}: four bytes that begin like an opening do not differ from it"

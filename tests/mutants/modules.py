@@ -19,6 +19,8 @@ SESSIONS = (
     f"{CONNECTION}/test_session_states.py",
     f"{CONNECTION}/test_session_calls.py",
     f"{CONNECTION}/test_session_lease.py",
+    f"{CONNECTION}/test_session_ahead.py",
+    f"{CONNECTION}/test_ahead_machine.py",
     f"{CONNECTION}/test_session_silence.py",
     f"{CONNECTION}/test_session_machine.py",
     f"{CONNECTION}/test_streams.py",
@@ -38,6 +40,7 @@ MIRRORS: dict[str, tuple[str, ...]] = {
     "cexec.protocol.connection.streams": (f"{CONNECTION}/test_streams.py", *SESSIONS),
     "cexec.protocol.connection.session_states": (*SESSIONS,),
     "cexec.protocol.connection.session": (*SESSIONS,),
+    "cexec.protocol.connection.lease_jobs": (*SESSIONS,),
     "cexec.protocol.connection.channel": (
         f"{CONNECTION}/test_channel.py", f"{CONNECTION}/test_channel_machine.py", RECORDED_SESSIONS,
         f"{CONNECTION}/test_packed_records.py", f"{CONNECTION}/test_damage.py", DOCUMENT, ATTACKS,
@@ -50,9 +53,9 @@ MIRRORS: dict[str, tuple[str, ...]] = {
 BIDS = tuple(
     f"{DECISIONS}/test_{name}.py"
     for name in (
-        "bid", "bid_slots", "bid_bounds", "bid_claims", "bid_machine", "remembered", "unproved", "replay", "turns",
-        "turns_rests", "reputation", "competition",
+        "bid", "bid_slots", "bid_bounds", "bid_claims", "bid_machine", "clients", "places", "remembered", "unproved",
+        "replay", "turns", "turns_rests", "reputation", "competition",
     )
 )  # fmt: skip
-BIDDERS = ("bid", "bid_delay", "places", "queue_words", "remembered", "slots", "turns", "unproved")
+BIDDERS = ("bid", "bid_delay", "clients", "places", "queue_words", "remembered", "slots", "turns", "unproved")
 MIRRORS |= {f"cexec.protocol.decisions.{name}": BIDS for name in BIDDERS}

@@ -38,6 +38,8 @@ class Lottery:
         return max(self._tickets, default=0)
 
     def add(self, identity: bytes, weight: int) -> None:
+        """Lets it take part, once, with this weight."""
+        self.discard(identity)
         tickets = self._tickets.setdefault(weight, [])
         self._places[identity] = (weight, len(tickets))
         tickets.append(identity)

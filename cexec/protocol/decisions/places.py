@@ -51,6 +51,7 @@ class Places:
 
     def bid(self, announcement: RememberedAnnouncement, now: float) -> bool:
         """Lets one wait for its turn, if it may."""
+        self.discard(announcement)  # its standing may have changed while it was postponed
         if announcement.standing == Standing.PROVED:
             self._proved.add(announcement)
             return True
@@ -64,8 +65,8 @@ class Places:
         """Takes one to those that come first, because its client has proved itself."""
         announcement.standing = Standing.PROVED
         self.unproved.forgive(announcement.identity)
+        self.discard(announcement)
         if announcement.state == READY:
-            self._tries.discard(announcement)
             self._proved.add(announcement)
         elif announcement.state == DELAYED and announcement.timers.bid_at == inf:
             announcement.timers.bid_at = announcement.retry.heard(now, new_way=True) if announcement.retry.due else now
@@ -75,8 +76,8 @@ class Places:
     def doubted(self, announcement: RememberedAnnouncement, standing: Standing, now: float) -> None:
         """The way by which a client was proved is gone: it has to bid again."""
         announcement.standing = standing
+        self.discard(announcement)
         if announcement.state == READY:
-            self.discard(announcement)
             announcement.state, announcement.timers.bid_at = DELAYED, now
 
     def connected(self, announcement: RememberedAnnouncement) -> None:

@@ -116,6 +116,16 @@ def test_a_frame_of_no_stream_has_no_stream_number(kind: int) -> None:
         frames.parse(memoryview(frames.frame(kind, b"", 1)), numbered=True)
 
 
+def test_these_frames_have_no_body() -> None:
+    without = {frames.CONFIRM, frames.CANCEL, frames.PING, frames.PONG, frames.RELEASE, frames.TAKE_BACK}
+    assert set(frames.WITHOUT_BODY) == without
+
+
+def test_a_stream_that_many_jobs_have_is_written_like_any_other() -> None:
+    common = frames.CommonStream(1, WRITES)
+    assert common.encode() == frames.Stream(1, WRITES).encode()
+
+
 @pytest.mark.parametrize("kind", frames.WITHOUT_BODY)
 def test_a_frame_without_a_body_has_none(kind: int) -> None:
     with pytest.raises(ProtocolError, match="body"):

@@ -290,3 +290,8 @@ def test_a_long_reason_fits_in_a_datagram() -> None:
     value = hello_of(APPLICATION.worker, purpose=hello.UNREACHABLE, detail="d" * 500)
     message = seal_hello(OPENED.handshake(), APPLICATION.worker.identity, value)
     assert len(encode_answer(APPLICATION.worker.mac1_key, SEALED.mac1, message, hops=8)) <= MAXIMUM_DATAGRAM
+
+
+def test_a_hello_has_one_of_these_purposes() -> None:
+    named = {hello.CONNECT, hello.QUEUED, hello.UNREACHABLE, hello.REFUSED, hello.CENSUS, hello.PROVE}
+    assert set(hello.PURPOSES) == named and len(named) == 6

@@ -1,0 +1,70 @@
+"""Whoever waits for a place waits once, however what speaks for its source changes while it is postponed."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from cexec.protocol.decisions.clients import ClientAccounts, ClientLimits
+from cexec.protocol.decisions.places import Places
+from cexec.protocol.decisions.remembered import Origin, Remembered, RememberedAnnouncement
+from cexec.protocol.decisions.slots import Slots
+from cexec.protocol.decisions.standing import Standing
+from tests.protocol.decisions.bidders import identity
+
+REST = 5.0  # seconds from each job
+
+
+class Slowed:
+    """The reputation of a worker that rests from every client's jobs until REST."""
+
+    def slowness(self, now: float) -> float:
+        return 1.0
+
+    def held_until(self, now: float, *, targeted: bool = False) -> float:
+        return 0.0
+
+    def client_held_until(self, client: bytes, now: float, *, targeted: bool) -> float:
+        return REST
+
+
+class Scene:
+    """The places of a slowed worker, and one announcement that has just been postponed."""
+
+    def __init__(self, standing: Standing) -> None:
+        self.announcements = Remembered()
+        reputation: Any = Slowed()
+        accounts = ClientAccounts(ClientLimits.of_slots(1))
+        self.places = Places(lambda: 0.5, self.announcements, reputation, Slots(1), accounts)
+        self.one = RememberedAnnouncement(
+            identity(1), 1, 0.0, 100.0, targeted=False, origin=Origin(b"client"), standing=standing, source="host"
+        )
+        assert self.announcements.add(self.one) is None
+        assert self.places.bid(self.one, 0.0)
+        assert self.places.take(0.0) is None
+        assert len(self.places) == 0
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_one_that_proves_itself_while_it_is_postponed_waits_once(again: bool) -> None:
+    """Regression: a worker that recovered had it in both lotteries; when it was drawn again, cservice ended."""
+    scene = Scene(Standing.UNPROVED)
+    scene.places.proved(scene.one, 1.0)
+    if again:
+        assert scene.places.bid(scene.one, 2.0)
+    scene.places.recovered()
+    assert len(scene.places) == again
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_one_that_is_doubted_while_it_is_postponed_waits_once(again: bool) -> None:
+    scene = Scene(Standing.PROVED)
+    scene.places.doubted(scene.one, Standing.UNPROVED, 1.0)
+    if again:
+        assert scene.places.bid(scene.one, 2.0)
+    scene.places.recovered()
+    assert len(scene.places) == again
+    scene.places.proved(scene.one, 3.0)
+    scene.places.discard(scene.one)
+    assert len(scene.places) == 0
