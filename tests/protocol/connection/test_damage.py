@@ -101,15 +101,21 @@ class TwoJobsClient(ClientRobot):
 class TwoJobsWorker(WorkerRobot):
     """Begins the job that it has in advance when the first one is over."""
 
-    def _receive(self, data: bytes, now: float) -> None:
-        super()._receive(data, now)
-        if self.session.state == OFFERING and self.session.ahead is not None:
-            self.output.clear()
-            self.session.begin_ahead()
-            self.session.started()
-            while (following := self.session.next_event()) is not None:
-                self.output[0] = self.output.get(0, b"") + bytes(following.data)
-                self.react(following, now)
+    def receive(self, data: bytes, now: float) -> None:
+        super().receive(data, now)
+        if self.error is None and self.session.state == OFFERING and self.session.ahead is not None:
+            try:
+                self._begin(now)
+            except CexecError as error:
+                self.error = error
+
+    def _begin(self, now: float) -> None:
+        self.output.clear()
+        self.session.begin_ahead()
+        self.session.started()
+        while (following := self.session.next_event()) is not None:
+            self.output[0] = self.output.get(0, b"") + bytes(following.data)
+            self.react(following, now)
 
 
 def two_jobs(sealed: SealedAnnouncement, direction: str = "to_client", **damage: int) -> Wire:
