@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +20,7 @@ from tests.lab import Host, Lab
 
 HERE = Path(__file__).parent
 SWEEP_TRIES = 3
+LONGEST_SILENCE = 180.0  # seconds
 
 
 class BadCable:
@@ -70,9 +72,15 @@ class Script:
         self._process.stdin.flush()
 
     def answer(self) -> str:
+        """The next line; a script that says nothing for too long is killed, so that no row lasts for ever."""
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        assert line, "the script has ended"
+        timer = threading.Timer(LONGEST_SILENCE, self._process.kill)
+        timer.start()
+        try:
+            line = self._process.stdout.readline()
+        finally:
+            timer.cancel()
+        assert line, "the script has ended, or had nothing to say for too long"
         return str(line.rstrip("\n"))
 
     def expect(self, line: str) -> None:

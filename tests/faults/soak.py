@@ -14,6 +14,7 @@ those after its first jobs.  Exit status: 0 without harm, 1 with it.
 from __future__ import annotations
 
 import argparse
+import os
 import random
 import signal
 import sys
@@ -21,6 +22,7 @@ import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -69,12 +71,12 @@ def kill_job_processes(scene: Scene, dice: random.Random) -> int:
 
 
 def stop_worker(scene: Scene, dice: random.Random) -> int:
-    processes = [psutil.Process(pid) for pid in _victim(scene, dice).service.pids()]
-    for process in processes:
-        process.suspend()
-    scene.last(CUT_FOR)
-    for process in processes:
-        process.resume()
+    pids = _victim(scene, dice).service.pids()
+    for number in (signal.SIGSTOP, signal.SIGCONT):
+        for pid in pids:
+            with suppress(ProcessLookupError):  # a job has ended meanwhile
+                os.kill(pid, number)
+        scene.last(CUT_FOR if number == signal.SIGSTOP else 0)
     return 1
 
 

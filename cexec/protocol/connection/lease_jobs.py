@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cexec.protocol.connection.streams import Outgoing
 
 NUMBERS = 256  # (protocol) a byte
+NONE = -1  # the number of no job
 LATEST = NUMBERS // 2  # (ours) jobs before the next one whose numbers mean that they have ended
 _OF_THE_NEXT = (frames.CONFIRM, frames.WITHDRAW, frames.GO)  # which begin a job, or take its offer back
 _LATE = (*frames.OF_A_STREAM, frames.SIGNAL, frames.WINDOW, frames.TAKE_BACK)  # may come when their job has ended
@@ -34,7 +35,7 @@ class JobNumbers:
     def __init__(self, numbered: bool) -> None:
         """In the first revision nothing is `numbered`: all numbers are 0."""
         self.numbered = numbered
-        self.current = 0
+        self.current = NONE if numbered else 0
         self.following = 0
 
     def give(self) -> int:
@@ -48,7 +49,7 @@ class JobNumbers:
         """Returns the number for a frame that is sent now."""
         if kind in frames.OF_THE_CONNECTION:
             return 0
-        return self.following if kind in _OF_THE_NEXT else self.current
+        return self.following if kind in _OF_THE_NEXT else max(self.current, 0)
 
     def takes(self, kind: int, number: int) -> bool:
         """Returns False for a frame that is to be discarded, because its job has ended, or was returned."""

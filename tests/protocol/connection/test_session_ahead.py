@@ -340,3 +340,16 @@ def test_outputs_of_a_job_in_advance_are_its_own() -> None:
     wire.worker.session.started()
     wire.worker.send_data(1, b"second")
     assert [e.count for e in finish(wire).endings] == [6]
+
+
+def test_input_that_comes_after_the_first_job_of_all_was_returned_is_discarded() -> None:
+    """Regression: before any job had begun, a returned job with the number 0 counted as the one that runs."""
+    client, worker = (Session(worker=side, now=0.0, numbered=True) for side in (False, True))
+    client.go_ahead(SECOND, {0: INPUT})
+    go, *inputs = client.data_to_send()
+    worker.receive_data(memoryview(go), 0.0)
+    worker.give_back("no time")
+    for frame in inputs:
+        worker.receive_data(memoryview(frame), 0.0)
+    assert inputs and worker.next_event() is None
+    assert kinds(worker) == [(frames.RETURNED, 0)]
