@@ -96,8 +96,10 @@ def test_a_rival_gets_its_share_beside_a_lease_with_jobs_in_advance(
         await asyncio.gather(plain(), in_advance())
 
     play(both())
+    # Which of the two waits when a slot is free depends on the machine, so a draw of 120 is as good as a random one.  A
+    # lease that need not be drawn again would have nearly all.
     shares = Counter(counted()[:120])
-    assert shares["plain"] / shares["in advance"] == pytest.approx(weight, rel=0.2), shares
+    assert shares["plain"] / 120 == pytest.approx(weight / (1 + weight), abs=0.2), shares
 
 
 @pytest.mark.parametrize("kill_at", [8, 15])
