@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 
 LARGEST_AHEAD = 64 * 1024  # bytes (ours) of the input of a job that is given in advance: it is kept at the worker
+LATER = 1.0  # seconds (ours) between two looks while a job is given and not run
 MOST_UNREAD = 64  # steps (ours) in which all is read that can wait in the kernel: a peer may go on sending for ever
 
 
@@ -127,13 +128,17 @@ class Lease:
         self._attempts = AttemptsInTurn()
         self._ahead: dict[LeaseJob, Attempt] = {}  # the job that was given in advance, until it is `run`
         self._running: tuple[LeaseJob, Attempt] | None = None  # that `run` waits for
+        # True while a job is given and not `run`: nothing is read then, because nobody would take what it says.
+        self._given = winner.session.state not in (OFFERING, OFFERED)
+        self._reading = False  # True while the loop waits until something can be read
         self._failed = False  # True once the connection has failed
         self._error: Exception | None = None  # an error of this program, which the waiting coroutine raises
         self._waiter: asyncio.Future[None] | None = None
         self._writing = False  # True while the loop waits until more can be sent
         self._timer = self._loop.call_at(self._session.next_timeout(), self._look)
-        self._loop.add_reader(self._fd, self._step, True)
         hurry(winner.connection)
+        if not self._given:
+            self._read()
 
     @property
     def once(self) -> bool:
@@ -163,6 +168,7 @@ class Lease:
     def give(self, go: Go) -> None:
         """Gives another job to a worker that has confirmed; it is sent when the job is `run`."""
         if not self.over:  # else it has withdrawn while the job was chosen, and `run` raises that
+            self._given = True
             self._session.go(go)
 
     @property
@@ -247,12 +253,20 @@ class Lease:
     def _begin(self, job: LeaseJob) -> Attempt:
         """Sends GO and what the job reads, as far as that goes without waiting."""
         attempt = self._attempts.current = Attempt(once=self.once)
+        self._given = False
+        self._read()
         self._pump.sinks.update(job.sinks)
         self._pump.sources.update(job.sources)
         self._pump.hold_back()  # GO and a short input travel together
         self._step(False)
         self._pump.let_go()
         return attempt
+
+    def _read(self) -> None:
+        """Has the loop call `_step` when something can be read."""
+        if not self._reading and not self._failed:
+            self._reading = True
+            self._loop.add_reader(self._fd, self._step, True)
 
     def _end(self, job: LeaseJob, attempt: Attempt) -> None:
         """Forgets a job.  The one behind it may have begun: then the pump has the sinks of that one."""
@@ -369,7 +383,7 @@ class Lease:
 
         `readable` is None if that is not known: then it is looked at, and what is due by the time is done.
         """
-        if self._failed:
+        if self._failed or self._given:
             return
         over = self._attempts.over
         try:
@@ -414,7 +428,8 @@ class Lease:
         """Steps because a timeout of the session or of the attempt is due."""
         self._step(None)
         if not self._failed:
-            self._timer = self._loop.call_at(self._session.next_timeout(), self._look)
+            due = monotonic() + LATER if self._given else self._session.next_timeout()
+            self._timer = self._loop.call_at(due, self._look)
             if not self._attempts.over:
                 self._arm(next_timeout(self._attempts, self._winner.watch))
 

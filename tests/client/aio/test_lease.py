@@ -19,6 +19,7 @@ from cexec.cmap.results.attempt_files import AttemptFiles
 from cexec.cmap.run.task_job import make_job
 from cexec.errors import DisconnectedError, LocalError, RefusedError, WithdrawnError
 from cexec.net.announcer import Announcer
+from cexec.net.pump import Pump
 from cexec.protocol.connection.frames import Exit, Go
 from cexec.system.io.fds import Source
 from tests.leases import LeasingWorker
@@ -75,6 +76,26 @@ def test_one_connection_runs_many_jobs() -> None:
     run(play())
     assert worker.join() == "released"
     assert worker.jobs == 50
+
+
+def test_what_a_job_says_before_it_is_run_is_not_lost() -> None:
+    """Regression: a job ended while its client searched for another worker, and nobody ever heard of it."""
+    worker = LeasingWorker(lambda go, stdin: (3, b"output", b""))
+
+    async def play() -> None:
+        attempt = Attempt(task(b""))
+        search = Pump(worker.winner.connection, worker.winner.records, worker.winner.session)
+        search.session.go(attempt.job.go())
+        search.session.end(0)
+        search.flush()
+        lease = Lease(worker.winner, NOBODY)
+        while not worker.jobs:
+            await asyncio.sleep(0.01)
+        result = await attempt.on(lease)
+        assert (result.exit_status, attempt.output()) == (3, b"output")
+        lease.release()
+
+    run(play())
 
 
 def test_large_streams_pass_both_ways() -> None:
