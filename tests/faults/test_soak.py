@@ -1,4 +1,4 @@
-"""The soak in short, so that it cannot rot; `make soak` runs it for 20 minutes."""
+"""The soak in short, for `make campaign`; `make soak` runs it for 20 minutes."""
 
 from __future__ import annotations
 
@@ -11,6 +11,8 @@ from tests.faults.load import Plan
 from tests.needs import require_namespaces, require_tool
 
 
+@pytest.mark.campaign
+@pytest.mark.timeout(600)
 def test_a_farm_in_which_everything_fails_in_turn_does_no_harm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """All faults but a killed cservice, of which loggers would tell a minute later."""
     require_namespaces()
