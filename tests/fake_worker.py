@@ -266,6 +266,7 @@ class FakeWorker:
     ) -> None:
         key = read_key(os.fspath(application.secret), (OwnerKey,), "")
         assert isinstance(key, OwnerKey)
+        self.refused = 0  # connections that were not made, because another worker had won
         self.played = 0  # connections so far
         self._key = key.worker_key(name)
         self._play = play
@@ -314,7 +315,8 @@ class FakeWorker:
         try:
             connection = Connection(opened, client, self._key)
         except ConnectionRefusedError:
-            return  # another has won already
+            self.refused += 1
+            return
         self.played += 1
         try:
             self._play(connection)
