@@ -151,7 +151,7 @@ OPTIONS: tuple[Decorator, ...] = (
 
 @dataclass(frozen=True, slots=True)
 class ServiceOptions:
-    """What was said on the command line; None where nothing was."""
+    """Holds the values of the command line; None stands for an option that was not given."""
 
     slots: int | None
     name: str | None

@@ -38,7 +38,7 @@ LONGEST_BOOST = 10**9  # microseconds (ours): no client waits for a bid so long
 
 @dataclass(slots=True)
 class PerClient:
-    """What --per-client says; None where it says nothing."""
+    """Holds the limits that --per-client names; None stands for one that it does not name."""
 
     jobs: int | None = None
     places: int | None = None

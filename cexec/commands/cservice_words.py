@@ -1,4 +1,4 @@
-"""What cservice says when it starts: its first line, and warnings.
+"""Makes the lines that cservice writes when it starts: the first one, and warnings.
 
 Contract: each function writes to the log; `containment` returns words.  cservice(1).
 """
@@ -39,7 +39,7 @@ def tell_that_it_serves(
 
 
 def containment(program: Program) -> list[str]:
-    """What keeps the processes of a job from outliving it, in words."""
+    """Names, for people, the means that end the processes of a job with it."""
     found = ["process tree" if os.path.isdir("/proc/self") else "process group"]
     if job_group.place is not None:
         found.append("control group")

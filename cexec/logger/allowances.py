@@ -1,4 +1,4 @@
-"""What others may make a logger spend: CPU time, lines and datagrams, for each source and in all.
+"""Bounds the CPU time, lines and datagrams that others cost a logger, for each source and in all.
 
 Contract: each `may_...` returns whether something may be done now, and counts it if so.  What is left alone is counted,
 too, and `told(now)` returns it every TELLING_INTERVAL, so that no alert is lost silently.  `fresh` is True for an alert
@@ -28,7 +28,7 @@ OTHERS = "others"
 
 
 class Rates(NamedTuple):
-    """What one source may have, and what all may have: (a second, at once)."""
+    """Holds the limits of one source and of all sources, each as (a second, at once)."""
 
     each: tuple[float, float]
     total: tuple[float, float]

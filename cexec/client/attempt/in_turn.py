@@ -44,7 +44,7 @@ class AttemptsInTurn:
 
     @property
     def patience(self) -> Patience | None:
-        """How long the worker may take for what it has to do next."""
+        """Returns the patience of the attempt that waits; None if there is no limit."""
         live = self._live
         return None if live is None else live.patience
 

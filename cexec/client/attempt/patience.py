@@ -1,4 +1,4 @@
-"""How long a client waits for a worker that has its job: without any progress, and in all.
+"""Bounds the time that a worker may keep a job: without progress, and in all.
 
 Contract: pure.  `looked` is told after each step how many bytes have come and gone, and if it is up to this side what
 happens next; it raises `StalledError` when the worker has made no progress for `progress` seconds,
