@@ -21,7 +21,7 @@ from cexec.protocol.base.limits import INITIAL_WINDOW, MAXIMUM_DATA, RECORD_HEAD
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.records import MAXIMUM_WAITING
 from cexec.protocol.connection.session import Event, Session
-from cexec.protocol.connection.unfinished_record import ANSWERS, QUIET
+from cexec.protocol.connection.silence import ANSWERS, QUIET
 from cexec.system.io import fds
 from cexec.system.io.fds import EmptySource, FileSource, Sink, Source, open_sink
 from cexec.system.io.spool import Budget, SpoolSource
