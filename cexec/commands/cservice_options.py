@@ -34,6 +34,17 @@ from cexec.system.units import parse_number, parse_size
 
 Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 
+
+def _read(name: str, parse: Callable[[str, str], object], metavar: str, help: str) -> Decorator:
+    """Makes an option whose text `parse` reads."""
+    return click.option(name, type=Parsed(parse), metavar=metavar, help=help)
+
+
+def _several(name: str, field: str, metavar: str, help: str) -> Decorator:
+    """Makes an option that may be given again."""
+    return click.option(name, field, multiple=True, metavar=metavar, help=help)
+
+
 OPTIONS: tuple[Decorator, ...] = (
     click.option(
         "-j",
@@ -43,13 +54,7 @@ OPTIONS: tuple[Decorator, ...] = (
         help="Jobs at once.  [default: $CONCURRENCY, else the CPUs that may be used]",
     ),
     click.option("--name", metavar="NAME", help="What this worker is called.  [default: the host's name]"),
-    click.option(
-        "--label",
-        "labels",
-        multiple=True,
-        metavar="NAME[=VALUE]",
-        help="What this worker has, for cexec --need; may be given again.",
-    ),
+    _several("--label", "labels", "NAME[=VALUE]", "What this worker has, for cexec --need; may be given again."),
     click.option("--allow-args", is_flag=True, help="Clients may append arguments: cexec APP.pub -- ARG..."),
     click.option(
         "--allow-programs",
@@ -61,34 +66,20 @@ OPTIONS: tuple[Decorator, ...] = (
         metavar="DIRECTORY",
         help="Where these programs are kept; workers may share it.  [default: ~/.cache/cexec/programs]",
     ),
-    click.option(
-        "--program-cache-size", type=Parsed(parse_limit), metavar="SIZE", help="How much is kept there.  [default: 1G]"
-    ),
+    _read("--program-cache-size", parse_limit, "SIZE", "How much is kept there.  [default: 1G]"),
     click.option("--empty-program-cache", is_flag=True, help="Remove those programs at the end."),
     click.option("--once", is_flag=True, help="A job that has started is never repeated, also if this worker fails."),
     click.option(
         "--private-dir", is_flag=True, help="Every job has a directory of its own, below $TMPDIR, removed when it ends."
     ),
-    click.option(
-        "--time-limit", type=Parsed(parse_time_limit), metavar="TIME", help="How long a job may take: 90, 1m30s, 2h."
-    ),
-    click.option(
-        "--cpu-limit",
-        type=Parsed(parse_cpu_limit),
-        metavar="TIME",
-        help="How much processor time each process of a job may use.",
-    ),
-    click.option(
-        "--memory-limit",
-        type=Parsed(parse_memory_limit),
-        metavar="SIZE",
-        help="How much memory a job may use: 500M, 2G.",
-    ),
-    click.option(
+    _read("--time-limit", parse_time_limit, "TIME", "How long a job may take: 90, 1m30s, 2h."),
+    _read("--cpu-limit", parse_cpu_limit, "TIME", "How much processor time each process of a job may use."),
+    _read("--memory-limit", parse_memory_limit, "SIZE", "How much memory a job may use: 500M, 2G."),
+    _read(
         "--disk-limit",
-        type=Parsed(partial(parse_size, least=LEAST_FILES)),
-        metavar="SIZE",
-        help="How much the directory of a job may take: its client's files, and what the program writes there.",
+        partial(parse_size, least=LEAST_FILES),
+        "SIZE",
+        "How much the directory of a job may take: its client's files, and what the program writes there.",
     ),
     click.option("--nice", type=click.IntRange(0, LARGEST_NICE), metavar="N", help="How far jobs stand back: 0 to 19."),
     click.option("--user", metavar="NAME", help="Become this user, after the key has been opened; only root can."),
@@ -107,35 +98,29 @@ OPTIONS: tuple[Decorator, ...] = (
         show_default=True,
         help="How events are written to stderr.",
     ),
-    click.option(
+    _read(
         "--speed",
-        type=Parsed(partial(parse_number, least=SLOWEST, most=FASTEST)),
-        metavar="X",
-        help="How fast this machine is; 1 is a usual one.  [default: measured once]",
+        partial(parse_number, least=SLOWEST, most=FASTEST),
+        "X",
+        "How fast this machine is; 1 is a usual one.  [default: measured once]",
     ),
     click.option(
         "--load-command",
         metavar="CMD",
         help="A program that prints this machine's load, 0 idle to 1 full, run once a second.",
     ),
-    click.option(
-        "--also",
-        multiple=True,
-        metavar="APP",
-        help="Serve another key as well, while clients change from one to the other.",
-    ),
-    click.option(
+    _several("--also", "also", "APP", "Serve another key as well, while clients change from one to the other."),
+    _several(
         "--clients",
         "patterns",
-        multiple=True,
-        metavar="PATTERN",
-        help="Serve the clients with such a name only, a shell pattern; may be given again.",
+        "PATTERN",
+        "Serve the clients with such a name only, a shell pattern; may be given again.",
     ),
-    click.option(
+    _read(
         "--per-client",
-        type=Parsed(parse_per_client),
-        metavar="N",
-        help="What one client may have while others wait: N, or jobs=N,places=N,files=SIZE.",
+        parse_per_client,
+        "N",
+        "What one client may have while others wait: N, or jobs=N,places=N,files=SIZE.",
     ),
     click.option(
         "--max-weight",

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 
 from cexec.errors import CertificateError, LocalError
 from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Prove, Queued, Recovered
-from cexec.system.io.wakeup import Wakeup, poll_timeout, wait_readable
+from cexec.system.io.wakeup import PollSet, Wakeup, wait_readable
 from cexec.system.process.strays import Strays
 from cexec.worker.discovery.admission import Admission
 from cexec.worker.discovery.alert_sender import AlertSender
@@ -98,25 +98,6 @@ class AlertClock:
             self._due = min((due for due in dues if due is not None), default=NEVER)
 
 
-class WorkerPoller:
-    """poll(2); the descriptors are registered anew only when they have changed, which is seldom."""
-
-    __slots__ = ("_masks", "_poll")
-
-    def __init__(self) -> None:
-        self._poll = select.poll()
-        self._masks: dict[int, int] = {}
-
-    def wait(self, masks: dict[int, int], seconds: float) -> set[int]:
-        """The descriptors that are ready for what their masks ask."""
-        if masks != self._masks:
-            self._poll, self._masks = select.poll(), masks
-            for fd, mask in masks.items():
-                self._poll.register(fd, mask)
-        # poll takes whole milliseconds: rounded up, because a loop that wakes too early would wait again at once.
-        return {fd for fd, _ in self._poll.poll(poll_timeout(seconds))}
-
-
 class Worker:
     """One cservice."""
 
@@ -155,7 +136,7 @@ class Worker:
             supervisor=supervisor, bidder=bidder, heard=self._heard, alerts=alerts, log=log, most_files=most_files
         )
         self._stage = Stage.SERVING
-        self._poller = WorkerPoller()
+        self._poll = PollSet()
         self._wakeup = self._catch_signals()
 
     def say_hello(self) -> None:
@@ -249,7 +230,7 @@ class Worker:
                     self._strays.next_timeout())  # fmt: skip
         times += [time for time in optional if time is not None]
         masks = {**dict.fromkeys(fds, select.POLLIN), **self._offers.masks()}
-        return self._poller.wait(masks, max(0.0, min(times) - now))
+        return set(self._poll.wait(masks, max(0.0, min(times) - now)))
 
     def _catch_signals(self) -> Wakeup:
         made = Wakeup()

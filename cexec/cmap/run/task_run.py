@@ -18,7 +18,8 @@ from cexec.cmap.run.task_attempt import AttemptState
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cexec.client.aio.lease import Lease, LeaseJob
+    from cexec.client.aio.lease import Lease
+    from cexec.client.aio.lease_job import LeaseJob
     from cexec.cmap.inputs.tasks import Task
     from cexec.cmap.results.attempt_files import AttemptFiles
     from cexec.cmap.results.collect import Live

@@ -28,7 +28,7 @@ from cexec.protocol.connection.session_states import (
     TRANSITIONS,
 )
 from cexec.protocol.connection.silence import PeerSilence
-from cexec.protocol.connection.streams import OPEN, JobStreams
+from cexec.protocol.connection.streams import OPEN, StreamHalves
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ class Session:
     ) -> None:
         """`numbered`: frames have the numbers of their jobs, as from the second revision on."""
         self.stage = self.state = OFFERING
-        self._take_streams(JobStreams())
+        self._take_streams(StreamHalves())
         self._jobs = JobNumbers(numbered)
         self._ahead: AheadJob | None = None
         self._worker = worker
@@ -422,9 +422,9 @@ class Session:
         self._enter(PREPARING)
         self._jobs.current = number
         self._creditors.clear()
-        self._take_streams(JobStreams(go.streams, worker=self._worker))
+        self._take_streams(StreamHalves(go.streams, worker=self._worker))
 
-    def _take_streams(self, streams: JobStreams) -> None:
+    def _take_streams(self, streams: StreamHalves) -> None:
         """Has the halves at hand, because drivers look at them for each record."""
         self._streams = streams
         self.incoming, self.outgoing = streams.incoming, streams.outgoing

@@ -144,7 +144,7 @@ class Incoming:
         return Ending(self.number, direction, self.state, self.consumed)
 
 
-class JobStreams:
+class StreamHalves:
     """The halves of a job's streams that are on this side, by stream number."""
 
     __slots__ = ("incoming", "outgoing")

@@ -1,4 +1,6 @@
-"""Helps a poll loop to wait: a descriptor that signals make readable, one plain wait, and time in poll's milliseconds.
+"""Helps a poll loop to wait: a descriptor that signals make readable, descriptors, and time in poll's milliseconds.
+
+`wait_readable` is one plain wait; a `PollSet` is for a loop whose descriptors change seldom.
 
 Contract: between `start` and `stop` every signal that has a Python handler makes `Wakeup.fileno()` readable, and `take`
 returns the numbers of the signals that came, oldest first; it never blocks.  Only the main thread may use a `Wakeup`,
@@ -73,6 +75,26 @@ def wait_readable(fds: Iterable[int], seconds: float | None) -> set[int]:
     for fd in fds:
         poll.register(fd, select.POLLIN)
     return {fd for fd, _ in poll.poll(poll_timeout(seconds))}
+
+
+class PollSet:
+    """The descriptors of a loop: poll(2) is told only of those that have changed since the last wait."""
+
+    __slots__ = ("_masks", "_poll")
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._masks: dict[int, int] = {}
+
+    def wait(self, masks: dict[int, int], seconds: float | None) -> dict[int, int]:
+        """Waits for what the masks ask, None for any time; returns what has happened.  `masks` is kept."""
+        if masks != self._masks:
+            for fd in self._masks.keys() - masks.keys():
+                self._poll.unregister(fd)
+            for fd, mask in masks.items():
+                self._poll.register(fd, mask)
+            self._masks = masks
+        return dict(self._poll.poll(poll_timeout(seconds)))
 
 
 def poll_timeout(seconds: float | None) -> int | None:

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 from cexec.errors import CexecError, DisconnectedError
 from cexec.net.pump import Trouble
 from cexec.protocol.connection import frames, options
-from cexec.protocol.connection.frames import FIRST_FILE, HERE, PERMANENT, Go, Refusal
-from cexec.system.process import process, process_tree
+from cexec.protocol.connection.frames import FIRST_FILE, HERE, PERMANENT, Refusal
+from cexec.system.process import process_tree
 from cexec.system.process.resource_limits import Hit
 from cexec.system.reason import reason_of
 from cexec.system.storage.program_cache import CacheProblem
@@ -29,9 +29,10 @@ from cexec.worker.jobs.check import check
 from cexec.worker.jobs.disk_quota import DiskQuota
 from cexec.worker.jobs.job_exit import exit_of
 from cexec.worker.jobs.job_tree import SIGNALS, JobTree
+from cexec.worker.jobs.program_start import spawn
 from cexec.worker.jobs.program_streams import ProgramStreams, close_ends
 from cexec.worker.jobs.reports import JobFinished, JobRefused, ProgramStarted, Starting
-from cexec.worker.jobs.sent_programs import PLACE, files_of
+from cexec.worker.jobs.sent_programs import files_of
 from cexec.worker.jobs.workplace import Workplace
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from cexec.protocol.connection.session import Event
     from cexec.system.process.orphans import Record
     from cexec.worker.jobs.carrier import Carrier
-    from cexec.worker.jobs.program import Program
+    from cexec.worker.jobs.program_start import Order
 
 RELEASE_PATIENCE = 30.0  # seconds (ours) that a client has to take the exit frame and let go
 LONGEST_LINGER = 600.0  # seconds (ours) that the exit frame may wait for a client that is alive and takes nothing
@@ -75,20 +76,6 @@ class NextJob(enum.Enum):
     NOTHING = enum.auto()
     IDLE = enum.auto()  # it may be offered
     AHEAD = enum.auto()  # it is offered, without waiting for a word
-
-
-@dataclass(slots=True)
-class Order:
-    """Says what a job has to do.  `extra` is the part of the environment that is this job's own."""
-
-    go: Go
-    program: Program
-    extra: Mapping[bytes, bytes]
-
-    @property
-    def name(self) -> str:
-        """The program's name, for messages and as argv[0]."""
-        return os.path.basename(self.program.executable).replace(PLACE, "program")
 
 
 @dataclass(slots=True)
@@ -227,20 +214,11 @@ class Job:
         return None
 
     def _spawn(self, ends: Mapping[int, int]) -> int:
-        go, program, workplace, limits = self._order.go, self._order.program, self._workplace, self._limits
-        executable, *given = workplace.command([program.executable, *program.arguments])
-        arguments: list[bytes | str] = [self._order.name, *given, *go.arguments]
-        if program.sandbox is not None:
-            words = [executable, *arguments[1:]]
-            arguments = program.sandbox.command(words, os.getcwd(), private=workplace.private)
-            executable = os.fsdecode(arguments[0])
-        environment = {**program.environment, **self._order.extra}
-        if not limits.inherited:
-            return process.spawn(executable, arguments, environment, ends)
+        limits, workplace = self._limits, self._workplace
         if limits.memory:
-            workplace.limit_memory(f"{os.getpid()}-{go.job_id.hex()[:8]}", limits.memory)
+            workplace.limit_memory(f"{os.getpid()}-{self._order.go.job_id.hex()[:8]}", limits.memory)
             self._tree.groups += [] if workplace.group is None else [workplace.group]
-        return process.spawn(executable, arguments, environment, ends, prepare=lambda: limits.apply(workplace.group))
+        return spawn(self._order, limits, workplace, ends)
 
     def _name_leader(self) -> None:
         """Adds the program's number to the record; without it its environment is all that it can be found by."""

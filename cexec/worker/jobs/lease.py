@@ -23,7 +23,8 @@ from cexec.system.process import process, process_tree
 from cexec.system.process.orphans import MARK, Record
 from cexec.worker.jobs.assignment import receive
 from cexec.worker.jobs.carrier import Carrier
-from cexec.worker.jobs.job import HELD_BACK, Job, NextJob, Order
+from cexec.worker.jobs.job import HELD_BACK, Job, NextJob
+from cexec.worker.jobs.program_start import Order
 from cexec.worker.jobs.reports import Broken, Free, Idle, Over, Taken
 
 if TYPE_CHECKING:

@@ -13,7 +13,7 @@ from cexec.protocol.base.limits import INITIAL_WINDOW
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import ENDED, READER_CLOSED, STREAM_BROKEN, Ending, Stream
 from cexec.protocol.connection.options import READS, SOCKET, WRITES
-from cexec.protocol.connection.streams import LARGEST_CREDIT, OPEN, Incoming, JobStreams, Outgoing
+from cexec.protocol.connection.streams import LARGEST_CREDIT, OPEN, Incoming, Outgoing, StreamHalves
 
 
 def sender(sent: int = 0, window: int = 1000) -> Outgoing:
@@ -250,13 +250,13 @@ BOTH_WAYS = [Stream(0, READS), Stream(1, WRITES), Stream(2, WRITES, same_as=1), 
 
 
 def test_a_duplicate_has_no_halves_and_a_socket_has_both() -> None:
-    program, client = JobStreams(BOTH_WAYS, worker=True), JobStreams(BOTH_WAYS)
+    program, client = StreamHalves(BOTH_WAYS, worker=True), StreamHalves(BOTH_WAYS)
     assert (set(program.incoming), set(program.outgoing)) == ({0, 4}, {1, 4})
     assert (set(client.incoming), set(client.outgoing)) == ({1, 4}, {0, 4})
 
 
 def test_endings_of_a_program_agree_with_what_its_client_has_seen() -> None:
-    program, client = JobStreams(BOTH_WAYS, worker=True), JobStreams(BOTH_WAYS)
+    program, client = StreamHalves(BOTH_WAYS, worker=True), StreamHalves(BOTH_WAYS)
     client.outgoing[0].send(5)
     assert program.receive_data(0, 5)
     for writer, reader, number in ((program, client, 1), (program, client, 4), (client, program, 4)):
@@ -268,7 +268,7 @@ def test_endings_of_a_program_agree_with_what_its_client_has_seen() -> None:
 
 @pytest.mark.parametrize("change", ["one is missing", "one is told twice", "another count"])
 def test_endings_that_do_not_agree_are_refused(change: str) -> None:
-    program, client = JobStreams(BOTH_WAYS, worker=True), JobStreams(BOTH_WAYS)
+    program, client = StreamHalves(BOTH_WAYS, worker=True), StreamHalves(BOTH_WAYS)
     for number in program.outgoing:
         program.outgoing[number].state = ENDED
         client.receive(frames.END, number, memoryview(bytes(8)))
@@ -283,7 +283,7 @@ def test_endings_that_do_not_agree_are_refused(change: str) -> None:
 
 @pytest.mark.parametrize("kind", [frames.DATA, frames.END, frames.BROKEN, frames.CREDIT, frames.CLOSED])
 def test_a_frame_of_a_stream_that_is_not_there_is_refused(kind: int) -> None:
-    program = JobStreams(BOTH_WAYS, worker=True)
+    program = StreamHalves(BOTH_WAYS, worker=True)
     with pytest.raises(ProtocolError, match="stream that does not exist"):
         if kind == frames.DATA:
             program.receive_data(3, 1)

@@ -374,7 +374,7 @@ class Ahead:
 
         for number in (1, 2):
             self.job.pump.sinks[number] = Collected(self)
-        self.job.pump.prepared = {number: Collected(self) for number in (1, 2)}
+        self.job.pump.sinks.prepared = {number: Collected(self) for number in (1, 2)}
         self.job.until(looked)
 
 
