@@ -151,14 +151,18 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
         ),
     )
     request.check_size()
-    if everywhere:
-        from cexec.client.everywhere.everywhere import EverywhereClient
+    return _run_everywhere(request, options) if everywhere else _run_once(request, options)
 
-        expected = _whole(options, ("expect",), 0, 0, MAXIMUM_EXPECTED)
-        return EverywhereClient(request, expected=expected, tag=bool(options.get("tag"))).run()
-    if options.get("explain"):
-        return _run_explained(request)
-    return Client(request).run()
+
+def _run_everywhere(request: Request, options: Mapping[str, object]) -> int:
+    from cexec.client.everywhere.everywhere import EverywhereClient
+
+    expected = _whole(options, ("expect",), 0, 0, MAXIMUM_EXPECTED)
+    return EverywhereClient(request, expected=expected, tag=bool(options.get("tag"))).run()
+
+
+def _run_once(request: Request, options: Mapping[str, object]) -> int:
+    return _run_explained(request) if options.get("explain") else Client(request).run()
 
 
 def _files(options: Mapping[str, object]) -> FilePlan | None:
