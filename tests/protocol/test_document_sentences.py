@@ -156,6 +156,8 @@ SENTENCES = [
 
 OF_SECURITY = [
     f"{n(unproved.TRIES_RATE)} such connections and {n(unproved.WORDS_RATE)} such datagrams a second from one worker",
+    f"one connection in {n(1 / unproved.SPARE_TRIES_RATE)} s and {n(unproved.SPARE_WORDS_RATE)} datagrams a second",
+    f"are seldom answered, one in {n(1 / found_hosts.PATIENT_RATE)} s",
     f"try {n(new_addresses.MOST_NEW)} ports of hosts on that link, and {n(60 * new_addresses.NEW_RATE)} more a minute",
     f"A worker remembers {n(remembered.MAXIMUM_REMEMBERED)} announcements",
     f"counts as dead after {n(silence.LONGEST_SILENCE)} s",
