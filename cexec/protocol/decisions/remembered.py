@@ -1,8 +1,8 @@
 """The announcements that a worker remembers, each with one timer, and those that are done with.
 
 Contract: `add` keeps at most MAXIMUM_REMEMBERED, `arm` sets the timer that the announcement itself says, `due` returns
-one whose timer has passed.  One that waits and is still heard makes no room for others, whoever asks.  Those that are
-done are known for DONE_LIFETIME, so that late copies are ignored.  Pure.
+one whose timer has passed.  One that waits and is still heard makes room only for another client that has fewer.  Those
+that are done are known for DONE_LIFETIME, so that late copies are ignored.  Pure.
 """
 
 from __future__ import annotations
