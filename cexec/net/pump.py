@@ -230,6 +230,10 @@ class Pump:
     # waiting
 
     def _wait(self, timeout: float | None) -> dict[int, int]:
+        for source in self.sources.values():
+            if source.later and (rest := source.rests_until()):
+                rest -= monotonic()
+                timeout = rest if timeout is None else min(timeout, rest)
         wanted = self.wanted()
         if wanted != self._masks:  # seldom, so keeping one poll object saves a call for each descriptor
             for fd in self._masks.keys() - wanted.keys():
@@ -251,7 +255,7 @@ class Pump:
         for stream, source in self.sources.items():
             # A source without credit is left out, not registered with an empty mask: poll always reports a hang-up, and
             # a pipe whose writer has gone would wake us again and again.
-            if source.fd >= 0 and self._may_read(stream):
+            if source.fd >= 0 and not source.later and self._may_read(stream):
                 wanted[source.fd] = wanted.get(source.fd, 0) | IN
         for stream in self._pending:
             fd = self.sinks[stream].fd
