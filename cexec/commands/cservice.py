@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 from typing import Any
 
@@ -37,6 +38,7 @@ from cexec.net.groups import GroupEntry, groups_from_environment, udp_port_from_
 from cexec.protocol.datagrams.requirements import ALLOWED
 from cexec.protocol.decisions.bid import Bidder
 from cexec.protocol.decisions.clients import ClientLimits
+from cexec.system import signal_state
 from cexec.system.host.load import measure_speed
 from cexec.system.host.load_command import LoadCommand
 from cexec.system.process import helpers, orphans, process
@@ -74,6 +76,8 @@ def command(**values: Any) -> int:
 
 def _serve(options: ServiceOptions) -> int:
     """Serves until it is told to stop; returns the exit status."""
+    signal_state.ignore(signal.SIGUSR1, signal.SIGUSR2)  # of no use here, and `pkill -USR1` must not end jobs
+    terminal = signal_state.has_terminal()
     _check(options)
     opened = open_keys((options.app, *options.also))
     _confine(options.user)
@@ -92,7 +96,7 @@ def _serve(options: ServiceOptions) -> int:
     load = LoadWatch(log, None if options.load_command is None else LoadCommand(options.load_command))
     groups = GroupSockets(*_group())
     limits = client_limits(profile.slots, options.per_client, options.max_weight)
-    worker = _worker(served, profile, groups, supervisor, log, load, limits, program.disk.client)
+    worker = _worker(served, profile, groups, supervisor, log, load, limits, program.disk.client, terminal)
     worker.say_hello()
     tell_that_it_serves(log, [one.key for one in served], profile.slots, groups, containment(program), options.app)
     for event, field, text in found:
@@ -174,6 +178,7 @@ def _worker(
     load: LoadWatch,
     limits: ClientLimits,
     most_files: int,
+    terminal: bool,
 ) -> Worker:
     """Returns the worker, which hears its group already."""
     dice = random.SystemRandom().random
@@ -188,6 +193,7 @@ def _worker(
         strays=Strays(helpers.known),
         random=dice,
         most_files=most_files,
+        terminal=terminal,
     )
 
 

@@ -207,6 +207,10 @@ class Pump:
     # waiting
 
     def _wait(self, timeout: float | None) -> dict[int, int]:
+        for source in self.sources.values():
+            if source.later and (rest := source.rests_until()):
+                rest -= monotonic()
+                timeout = rest if timeout is None else min(timeout, rest)
         if any(source.fd < 0 and self._may_read(stream) for stream, source in self.sources.items()):
             timeout = 0.0  # poll cannot wait for a source without a descriptor, which always has bytes or its end
         limit = self.session.next_timeout() - monotonic()
@@ -221,7 +225,7 @@ class Pump:
         for stream, source in self.sources.items():
             # A source without credit is left out, not registered with an empty mask: poll always reports a hang-up, and
             # a pipe whose writer has gone would wake us again and again.
-            if source.fd >= 0 and self._may_read(stream):
+            if source.fd >= 0 and not source.later and self._may_read(stream):
                 wanted[source.fd] = wanted.get(source.fd, 0) | IN
         for fd in self.sinks.wanted():
             wanted[fd] = wanted.get(fd, 0) | OUT

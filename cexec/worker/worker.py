@@ -1,9 +1,10 @@
 """The worker: hears announcements, bids, connects back, and gives each job to a process of its own.
 
 Contract: `Worker(...).run()` is one poll loop without threads; `step` is one turn of it.  It returns when it has been
-told to stop (SIGTERM or Ctrl-C: no new work, running jobs finish; a second one ends them) and no job is left.  It
-raises `LocalError` when somebody has killed the supervisor.  Either way nothing is left that a job has started.  The
-worker knows a job by its announcement's mac1; a process gets the connection before CONFIRM, and the worker forgets it.
+told to stop (SIGTERM or Ctrl-C: no new work, running jobs finish; a second one ends them) and no job is left.  SIGHUP
+stops it, too, if its terminal has gone, and else lets it read its lists again.  It raises `LocalError` when somebody
+has killed the supervisor.  Either way nothing is left that a job has started.  The worker knows a job by its
+announcement's mac1; a process gets the connection before CONFIRM, and the worker forgets it.
 docs/protocol.md sections 2 and 3.
 """
 
@@ -21,7 +22,7 @@ from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Prov
 from cexec.system.io.wakeup import PollSet, Wakeup, wait_readable
 from cexec.system.process.strays import Strays
 from cexec.worker.discovery.admission import Admission
-from cexec.worker.discovery.alert_sender import AlertSender
+from cexec.worker.discovery.alert_sender import AlertClock, AlertSender
 from cexec.worker.discovery.answers import Answers, Profile
 from cexec.worker.discovery.listener import Listener
 from cexec.worker.discovery.offers import Offers
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from cexec.worker.discovery.offer import Offer
     from cexec.worker.jobs.supervisor_link import SupervisorLink
 
-ALERTS_INTERVAL = 0.02  # seconds (ours) between two times that alerts are sent: each of them wakes all who hear it
 STRAYS_PATIENCE = 5.0  # seconds (ours) at the end for strays that cannot be killed at once
 NEVER = float("inf")
 
@@ -72,32 +72,6 @@ class Stage(enum.IntEnum):
     ENDING = 2  # the jobs that run are ended, too
 
 
-class AlertClock:
-    """When alerts are sent: as they are due, but at most once in ALERTS_INTERVAL."""
-
-    __slots__ = ("_alerts", "_due", "_pause")
-
-    def __init__(self, alerts: Sequence[AlertSender], now: float) -> None:
-        self._alerts = alerts
-        self._due = NEVER
-        self._pause = now  # the end of it
-
-    def next_timeout(self) -> float:
-        return max(self._due, self._pause)
-
-    def news(self, now: float) -> None:
-        """There is a new alert."""
-        self._due = now
-
-    def handle_timeout(self, now: float) -> None:
-        if now >= self.next_timeout():
-            for sender in self._alerts:
-                sender.handle_timeout(now)
-            self._pause = now + ALERTS_INTERVAL
-            dues = (sender.next_timeout() for sender in self._alerts)
-            self._due = min((due for due in dues if due is not None), default=NEVER)
-
-
 class Worker:
     """One cservice."""
 
@@ -114,8 +88,11 @@ class Worker:
         strays: Strays,
         random: Callable[[], float],
         most_files: int = 0,
+        terminal: bool = False,
     ) -> None:
         """`roles`: one for each application that is served.  `random` gives floats from 0 up to but not 1.
+
+        `terminal`: there was a controlling terminal at the start, so SIGHUP says that it has gone.
 
         `most_files`: bytes of files that one client may have here, 0 for any number.
         """
@@ -136,6 +113,7 @@ class Worker:
             supervisor=supervisor, bidder=bidder, heard=self._heard, alerts=alerts, log=log, most_files=most_files
         )
         self._stage = Stage.SERVING
+        self._terminal = terminal
         self._poll = PollSet()
         self._wakeup = self._catch_signals()
 
@@ -234,19 +212,35 @@ class Worker:
 
     def _catch_signals(self) -> Wakeup:
         made = Wakeup()
-        made.start((signal.SIGTERM, signal.SIGINT, signal.SIGCHLD))
+        made.start((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD))
         return made
 
     def _read_signals(self, now: float) -> None:
         for number in self._wakeup.take():
             if number == signal.SIGCHLD:
                 self._strays.look(now)
+            elif number == signal.SIGHUP:
+                self._hang_up(now)
             else:
                 self.stop()
 
-    def stop(self) -> None:
+    def _hang_up(self, now: float) -> None:
+        """SIGHUP: the terminal has gone, if there was one; else somebody wants the lists to be read again.
+
+        The kernel and the shell may both send it, so a second one ends no job.
+        """
+        if self._terminal and self._stage is Stage.SERVING:
+            self.stop("SIGHUP: its terminal has gone")
+        elif not self._terminal:
+            self._log.event("reread", reason="SIGHUP: the lists of revoked certificates are read again")
+            for index, one in enumerate(self._served):
+                if one.admission.refresh(now, at_once=True):
+                    self._expel(index, now)
+
+    def stop(self, reason: str = "") -> None:
         """Takes no new work; when it is called again it ends the jobs that run."""
-        self._log.event("stopping" if self._stage is Stage.SERVING else "ending", jobs=self._jobs.running)
+        event = "stopping" if self._stage is Stage.SERVING else "ending"
+        self._log.event(event, jobs=self._jobs.running, reason=reason)
         if self._stage is Stage.SERVING:
             self._stage = Stage.STOPPING
             self._listener.leave()

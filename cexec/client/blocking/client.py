@@ -1,7 +1,7 @@
 """The client of `cexec`: it finds a worker for one job, runs the job there, and reports how it ended.
 
 Contract: `Client(request).run()` returns the program's exit status, or 128 + n if signal n has ended the program.
-It raises `EndedBySignal` if Ctrl-C has ended it.  Every failure here or of a worker is a `CexecError` with one line.
+It raises `EndedBySignal` if a signal has ended it.  Every failure here or of a worker is a `CexecError` with one line.
 docs/protocol.md sections 2, 3 and 7.
 """
 
@@ -63,9 +63,9 @@ class Client:
             try:
                 winner = self._find_worker(self._number)
                 status = self._attempt(winner)
-            except InterruptedByUser:
+            except InterruptedByUser as ended:
                 self._tidy_up()
-                raise EndedBySignal(INTERRUPT) from None
+                raise EndedBySignal(ended.number) from None
             except CexecError as error:
                 self._tidy_up()
                 self._alert(error, winner, final=True)

@@ -12,12 +12,12 @@ import os
 import select
 from time import monotonic
 
-from cexec.client.attempt.signals import Signals, die_of, suspend
+from cexec.client.attempt.signals import Insistence, Signals, die_of, suspend
 from cexec.client.everywhere.kept_output import Printer
 from cexec.client.everywhere.roll_call import Gathering, call_roll
 from cexec.client.everywhere.shared_input import SharedInput
 from cexec.client.everywhere.worker_run import WorkerRun
-from cexec.client.request import CLUSTER, DIED_OF_PIPE, IMPATIENT, Request
+from cexec.client.request import CLUSTER, DIED_OF_PIPE, Request
 from cexec.client.search.messages import Notices, ancestors_words
 from cexec.client.search.search import Search
 from cexec.errors import EXIT_TEMPORARY, CexecError, NoWorkerError, UsageError, WithdrawnError
@@ -61,7 +61,7 @@ class EverywhereClient:
         self._printer = Printer()
         self._announcer = Announcer(request.network.groups, request.network.udp_port)
         self._signals = Signals()
-        self._interrupts = 0
+        self._insistence = Insistence()
         self._status = 0
         self._unfinished: list[str] = []
         self._names: dict[bytes, str] = {}  # the workers' names in messages, by instance
@@ -176,7 +176,11 @@ class EverywhereClient:
         timeouts = [run.next_timeout() for run in self._runs]
         for run in self._runs:
             wanted.update(run.wanted())
-            wanted.update((shared.fd, select.POLLIN) for shared in run.short_of() if shared.fd >= 0)
+            for shared in run.short_of():
+                if (rest := shared.rests_until()) > 0:
+                    timeouts.append(rest)
+                elif shared.fd >= 0:
+                    wanted[shared.fd] = select.POLLIN
         if search is not None and gathering is not None:
             now = monotonic()
             wanted.update(dict.fromkeys(search.filenos(now), select.POLLIN))
@@ -203,8 +207,8 @@ class EverywhereClient:
 
     def _pass_signals_on(self) -> None:
         for number in self._signals.take():
-            self._interrupts += number == INTERRUPT
-            if self._interrupts >= IMPATIENT or not (self._runs or number in (SUSPEND, CONTINUE)):
+            idle = not self._runs and number not in (SUSPEND, CONTINUE)
+            if self._insistence.ends(number, started=any(run.begun for run in self._runs)) or idle:
                 die_of(number)
             for run in self._runs:
                 run.signal(number)

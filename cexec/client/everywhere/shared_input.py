@@ -37,6 +37,10 @@ class SharedInput:
         """The descriptor that is readable when `fill` has bytes to read; -1 if there is nothing to wait for."""
         return -1 if self._ended or self._file is not None else self._source.fd
 
+    def rests_until(self) -> float:
+        """Returns when to look at `fd` again, of monotonic(), 0 for now."""
+        return self._source.rests_until()
+
     def source(self) -> SharedSource:
         """Returns a reader for one more worker."""
         return SharedSource(self)

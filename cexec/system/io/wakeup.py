@@ -35,10 +35,11 @@ class Wakeup:
         return self._reading
 
     def start(self, numbers: Iterable[int] = ()) -> None:
-        """Begins to note signals; those of `numbers` do nothing else from now on."""
+        """Begins to note signals; those of `numbers` do nothing else from now on, and stay ignored if they are."""
         _signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         for number in numbers:
-            _signal.signal(number, do_nothing)
+            if _signal.getsignal(number) != _signal.SIG_IGN:  # nohup, or a script's job in the background
+                _signal.signal(number, do_nothing)
 
     def stop(self) -> None:
         """Notes no more signals.  Their handlers stay."""
