@@ -22,7 +22,7 @@ from cexec.protocol.base.limits import MAXIMUM_HOPS
 from cexec.relay.networks import Network, parse_self, plan
 from cexec.relay.relay import DEFAULT_RATE, Relay, RelayRules
 from cexec.relay.side import Side
-from cexec.system.io.line_buffer import PATIENCE, STANDARD_ERROR, LineBuffer
+from cexec.system.io.log_lines import PATIENCE, STANDARD_ERROR, LogLines
 from cexec.system.storage.eventlog import EventLog
 from cexec.system.storage.keyfile import read_key
 from cexec.system.units import parse_duration, parse_number
@@ -78,7 +78,7 @@ def command(
     def network(number: int) -> Network:
         return plan(address, groups, targets, interfaces(), address_towards)[number]
 
-    log = EventLog(LineBuffer(STANDARD_ERROR), as_json=log_format == "json")
+    log = EventLog(LogLines(STANDARD_ERROR), as_json=log_format == "json")
     sides = Side(0, lambda: network(0), port), Side(1, lambda: network(1), port)
     rules = RelayRules(
         mac1_keys=[key.mac1_key for key in keys],

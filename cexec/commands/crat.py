@@ -21,7 +21,7 @@ from cexec.net.group_receiver import GroupReceiver
 from cexec.net.group_sockets import GroupSockets
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.keys import ClientKey
-from cexec.system.io.line_buffer import PATIENCE
+from cexec.system.io.log_lines import PATIENCE
 from cexec.system.storage.directories import config_directory
 from cexec.system.storage.identity import identify
 from cexec.system.storage.keyfile import client_key_files, find_client_key, read_key

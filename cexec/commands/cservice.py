@@ -38,7 +38,7 @@ from cexec.protocol.decisions.bid import Bidder
 from cexec.protocol.decisions.clients import ClientLimits
 from cexec.system.host.load import measure_speed
 from cexec.system.host.load_command import LoadCommand
-from cexec.system.io.line_buffer import PATIENCE, STANDARD_ERROR, LineBuffer
+from cexec.system.io.log_lines import PATIENCE, STANDARD_ERROR, LogLines
 from cexec.system.process import helpers, orphans, process
 from cexec.system.process.job_group import claim_place
 from cexec.system.process.memory_group import claim_parent
@@ -76,7 +76,7 @@ def _serve(options: ServiceOptions) -> int:
     """Serves until it is told to stop; returns the exit status."""
     _check(options)
     opened = open_keys((options.app, *options.also))
-    log = EventLog(LineBuffer(STANDARD_ERROR), as_json=options.log_format == "json")  # another user could not open it
+    log = EventLog(LogLines(STANDARD_ERROR), as_json=options.log_format == "json")  # another user could not open it
     try:
         return _serve_opened(options, opened, log)
     finally:

@@ -2,7 +2,7 @@
 
 Contract: `event(what, **fields)` never raises for a stream that cannot be written, and never lets text that a peer
 supplied act on a terminal: what is not printable is escaped.  Inside `together()` lines wait for one another, and are
-written at its end, also if that is an error.  With a `LineBuffer` as its stream a log never waits for its reader: who
+written at its end, also if that is an error.  With a `LogLines` as its stream a log never waits for its reader: who
 owns the log waits for `masks` beside everything else, calls `flush` when they are ready, and `close` at the end.
 """
 
@@ -13,7 +13,7 @@ import time
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-from cexec.system.io.line_buffer import LineBuffer, lines_lost
+from cexec.system.io.log_lines import LogLines, lines_lost
 from cexec.system.printable import printable
 
 if TYPE_CHECKING:
@@ -33,9 +33,9 @@ def escape(text: str) -> str:
 class EventLog:
     """Writes events to `stream`, as `12:03:04 what key=value ...` or as JSON lines."""
 
-    def __init__(self, stream: TextIO | LineBuffer, *, as_json: bool = False) -> None:
+    def __init__(self, stream: TextIO | LogLines, *, as_json: bool = False) -> None:
         self._stream = stream
-        self._buffer = stream if isinstance(stream, LineBuffer) else None
+        self._buffer = stream if isinstance(stream, LogLines) else None
         if self._buffer is not None:
             self._buffer.lost_line = self._lost_line
         self._json = as_json

@@ -21,7 +21,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from cexec.system import signal_state
-from cexec.system.io.line_buffer import offer_traceback
+from cexec.system.io.log_lines import offer_traceback
 from cexec.system.io.wakeup import Wakeup, detach, wait_readable
 from cexec.system.process import orphans, process, process_tree
 from cexec.system.process.job_group import JobGroup

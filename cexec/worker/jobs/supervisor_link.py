@@ -15,7 +15,7 @@ import socket
 from time import monotonic
 from typing import TYPE_CHECKING, Self
 
-from cexec.system.io.line_buffer import offer_traceback
+from cexec.system.io.log_lines import offer_traceback
 from cexec.system.io.wakeup import wait_readable
 from cexec.system.process import helpers, job_group
 from cexec.worker.jobs import supervisor

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from cexec.system.io.line_buffer import MAXIMUM_WAITING, LineBuffer, offer
+from cexec.system.io.log_lines import MAXIMUM_WAITING, LogLines, offer
 from cexec.system.storage.eventlog import EventLog
 from tests.waiting import PATIENCE
 
@@ -37,7 +37,7 @@ class Unread:
             termios.tcflow(self.writing, termios.TCOOFF)  # what Ctrl-S does
         self.kind = kind
 
-    def read(self, buffer: LineBuffer) -> str:
+    def read(self, buffer: LogLines) -> str:
         """Everything that waits; the other end writes on as there is room."""
         if self.kind == "terminal":
             termios.tcflow(self.writing, termios.TCOON)
@@ -56,7 +56,7 @@ class Unread:
 def test_whoever_writes_never_waits_and_what_is_lost_is_counted(kind: str) -> None:
     end = Unread(kind)
     flags = fcntl.fcntl(end.writing, fcntl.F_GETFL)
-    buffer = LineBuffer(end.writing)
+    buffer = LogLines(end.writing)
     for number in range(MANY):
         buffer.write(LINE.format(number))
     assert buffer.masks()
@@ -72,7 +72,7 @@ def test_whoever_writes_never_waits_and_what_is_lost_is_counted(kind: str) -> No
 @pytest.mark.parametrize("as_json", [False, True])
 def test_a_log_tells_of_lost_lines_in_its_own_form(as_json: bool) -> None:
     end = Unread("pipe")
-    buffer = LineBuffer(end.writing)
+    buffer = LogLines(end.writing)
     log = EventLog(buffer, as_json=as_json)
     for number in range(MANY):
         log.event("job", number=number)
@@ -88,7 +88,7 @@ def test_a_log_tells_of_lost_lines_in_its_own_form(as_json: bool) -> None:
 
 def test_lines_for_which_the_disk_has_no_room_are_counted(tmp_path: Path) -> None:
     fd = os.open("/dev/full", os.O_WRONLY)
-    buffer = LineBuffer(fd)
+    buffer = LogLines(fd)
     buffer.write("first\n")
     assert not buffer.masks()
     file = os.open(tmp_path / "log", os.O_WRONLY | os.O_CREAT)
@@ -100,7 +100,7 @@ def test_lines_for_which_the_disk_has_no_room_are_counted(tmp_path: Path) -> Non
 def test_a_line_that_was_cut_by_an_error_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "log"
     fd = os.open(path, os.O_WRONLY | os.O_CREAT)
-    buffer = LineBuffer(fd)
+    buffer = LogLines(fd)
     real, room = os.write, [3, 0]
 
     def write(fd: int, data: memoryview) -> int:
@@ -117,7 +117,7 @@ def test_a_line_that_was_cut_by_an_error_is_ended(tmp_path: Path, monkeypatch: p
 
 def test_a_reader_that_has_gone_is_no_failure() -> None:
     end = Unread("pipe")
-    buffer = LineBuffer(end.writing)
+    buffer = LogLines(end.writing)
     os.close(end.reading)
     buffer.write("text\n")
     assert not buffer.masks()
@@ -134,11 +134,11 @@ def fill(fd: int) -> None:
 
 
 @pytest.mark.timeout(PATIENCE)
-@pytest.mark.parametrize("end", [lambda fd: LineBuffer(fd).close(), lambda fd: offer(fd, "text\n", 0.0)])
+@pytest.mark.parametrize("end", [lambda fd: LogLines(fd).close(), lambda fd: offer(fd, "text\n", 0.0)])
 def test_the_end_does_not_wait_for_a_reader_that_does_not_come(end: Callable[[int], None]) -> None:
     reading, writing = os.pipe()
     fill(writing)
-    buffer = LineBuffer(writing)
+    buffer = LogLines(writing)
     buffer.write("text\n")
     buffer.close()
     end(writing)

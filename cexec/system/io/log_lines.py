@@ -32,7 +32,7 @@ def lines_lost(count: int) -> str:
     return f"{count} {'line' if count == 1 else 'lines'} lost"
 
 
-class LineBuffer:
+class LogLines:
     """The lines for one descriptor, which stays its owner's.  It can be the file of `print`."""
 
     def __init__(self, fd: int) -> None:
