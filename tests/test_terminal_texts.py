@@ -9,7 +9,7 @@ import pytest
 from tests.environment import ROOT
 
 # A text that is written by one of these has not been made printable by whoever writes it.
-RAW = re.compile(r"""os\.write\(.*encode\(|(?<![\w.])print\(|sys\.std(out|err)\.write\(""")
+RAW = re.compile(r"""os\.write\(.*encode\(|(?<![\w.])print\(|(?:sys\.std(out|err)|_stream)\.write\(""")
 ALLOWED = {
     "cexec/system/printable.py": "it is the place",
     "cexec/commands/common.py": "print_line makes all of it printable",

@@ -25,24 +25,32 @@ if TYPE_CHECKING:
     Option: TypeAlias = tuple[tuple[str, ...], str, str]
 
 
-def print_error(command: str, message: str) -> None:
+def print_error(command: str, message: str, patience: float | None = None) -> None:
     """Tells the user what went wrong."""
-    print_line(f"{command}: {message}")
+    print_line(f"{command}: {message}", patience)
 
 
-def print_line(text: str) -> None:
-    """One line on stderr; that it is closed or full is no reason to end otherwise."""
+def print_line(text: str, patience: float | None = None) -> None:
+    """One line on stderr; that it is closed or full is no reason to end otherwise.
+
+    `patience`: seconds that its reader may take, as long as he likes if it is not given.
+    """
     try:
+        if patience is not None and not _has_room(sys.stderr.fileno(), patience):
+            return
         sys.stderr.write(f"{printable(text)}\n")
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):
         pass
 
 
-def run_click(command: click.Command, argv: list[str] | None, *, standard: bool = True) -> int:
+def run_click(
+    command: click.Command, argv: list[str] | None, *, standard: bool = True, patience: float | None = None
+) -> int:
     """Runs a command whose function returns its exit status; click's errors in the project's style and statuses.
 
-    Without `standard` closed standard descriptors stay closed: cexec forwards those that are open.
+    Without `standard` closed standard descriptors stay closed: cexec forwards those that are open.  `patience` is that
+    of `print_line`, for commands that serve others and must not wait for somebody who reads nothing.
     """
     import io
 
@@ -64,18 +72,18 @@ def run_click(command: click.Command, argv: list[str] | None, *, standard: bool 
     except click.ClickException as error:
         message = error.format_message().rstrip(".")
         hint = f" See {name} --help" if message.endswith("?") else f"; see {name} --help"
-        print_error(name, f"{message[:1].lower()}{message[1:]}{hint}")
+        print_error(name, f"{message[:1].lower()}{message[1:]}{hint}", patience)
         return EXIT_USAGE
     except CexecError as error:
-        print_error(name, str(error))
+        print_error(name, str(error), patience)
         return error.exit_status
     except KeyboardInterrupt:
-        print_error(name, "interrupted")
+        print_error(name, "interrupted", patience)
         return EXIT_TEMPORARY
     except OSError as error:
         # What a command does itself it tells as a LocalError; what is left is its own output.
         _give_up_output()
-        print_error(name, f"cannot write to standard output: {reason_of(error)}")
+        print_error(name, f"cannot write to standard output: {reason_of(error)}", patience)
         return EXIT_TEMPORARY
 
 
@@ -119,6 +127,15 @@ def _open_standard() -> None:
                 sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  it is Python that flushes it at the end
             elif fd == 2:
                 sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  without one `print` takes standard output
+
+
+def _has_room(fd: int, patience: float) -> bool:
+    """Returns True as soon as a line can be written without waiting, and False if that takes too long."""
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(patience * 1000))
 
 
 def _give_up_output() -> None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import random
 import signal
-import sys
 from typing import Any
 
 import click
@@ -30,7 +29,7 @@ from cexec.commands.cservice_settings import (
 )
 from cexec.commands.cservice_words import containment, tell_that_it_serves, warn_of_root
 from cexec.commands.parameters import AnyText
-from cexec.commands.served_keys import ServedKey, open_keys, served_keys
+from cexec.commands.served_keys import OpenedKey, ServedKey, open_keys, served_keys
 from cexec.errors import LocalError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.group_sockets import GroupSockets
@@ -41,6 +40,7 @@ from cexec.protocol.decisions.clients import ClientLimits
 from cexec.system import signal_state
 from cexec.system.host.load import measure_speed
 from cexec.system.host.load_command import LoadCommand
+from cexec.system.io.log_lines import PATIENCE, STANDARD_ERROR, LogLines
 from cexec.system.process import helpers, orphans, process
 from cexec.system.process.job_group import claim_place
 from cexec.system.process.memory_group import claim_parent
@@ -80,8 +80,16 @@ def _serve(options: ServiceOptions) -> int:
     terminal = signal_state.has_terminal()
     _check(options)
     opened = open_keys((options.app, *options.also))
+    log = EventLog(LogLines(STANDARD_ERROR), as_json=options.log_format == "json")  # another user could not open it
+    try:
+        return _serve_opened(options, opened, log)
+    finally:
+        log.close()
+
+
+def _serve_opened(options: ServiceOptions, opened: list[OpenedKey], log: EventLog) -> int:
+    """Serves with the keys whose files are open."""
     _confine(options.user)
-    log = EventLog(sys.stderr, as_json=options.log_format == "json")
     records, found = _clean_up_after_the_last_time()
     program = _program(options, records)
     supervisor = SupervisorLink.fork(program)  # before the key is read: no process of a job has ever had it
@@ -146,7 +154,7 @@ def _program(options: ServiceOptions, records: str | None) -> Program:
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_click(command, argv)
+    return run_click(command, argv, patience=PATIENCE)
 
 
 def _confine(user: str | None) -> None:

@@ -139,6 +139,7 @@ class Worker:
         """
         ready = self._wait(longest)
         now = monotonic()
+        self._log.flush()
         if self._wakeup.fileno() in ready:
             self._read_signals(now)
         self._strays.handle_timeout(now)
@@ -207,7 +208,7 @@ class Worker:
         optional = (self._jobs.next_timeout(), self._bidder.next_timeout() if serving else None,
                     self._strays.next_timeout())  # fmt: skip
         times += [time for time in optional if time is not None]
-        masks = {**dict.fromkeys(fds, select.POLLIN), **self._offers.masks()}
+        masks = {**dict.fromkeys(fds, select.POLLIN), **self._offers.masks(), **self._log.masks()}
         return set(self._poll.wait(masks, max(0.0, min(times) - now)))
 
     def _catch_signals(self) -> Wakeup:

@@ -219,6 +219,10 @@ class Sink:
         self.count += size
         return size
 
+    def keep_size(self) -> None:
+        """Leaves a pipe as it is, also if it turns out to be small."""
+        self._enlarged = True
+
     def close(self) -> None:
         """No more will be written: a reader at the other end of a pipe of ours sees the end."""
         if self.fd >= 0 and not self._shared:

@@ -15,7 +15,7 @@ import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 LONGEST_POLL = (1 << 31) - 1  # milliseconds: poll(2) takes an int
 _READ = 256  # signals (ours) taken at once; what is left keeps the descriptor readable
@@ -72,9 +72,14 @@ def detach() -> None:
 
 def wait_readable(fds: Iterable[int], seconds: float | None) -> set[int]:
     """Waits until one of them is readable, or has failed, or the time is over; returns those that are."""
+    return wait_ready(dict.fromkeys(fds, select.POLLIN), seconds)
+
+
+def wait_ready(masks: Mapping[int, int], seconds: float | None) -> set[int]:
+    """Waits until a descriptor is ready for what its mask asks, or has failed, or the time is over; returns those."""
     poll = select.poll()
-    for fd in fds:
-        poll.register(fd, select.POLLIN)
+    for fd, mask in masks.items():
+        poll.register(fd, mask)
     return {fd for fd, _ in poll.poll(poll_timeout(seconds))}
 
 

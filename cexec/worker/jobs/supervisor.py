@@ -16,13 +16,12 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
-import traceback
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from cexec.system import signal_state
+from cexec.system.io.log_lines import offer_traceback
 from cexec.system.io.wakeup import Wakeup, detach, wait_readable
 from cexec.system.process import orphans, process, process_tree
 from cexec.system.process.job_group import JobGroup
@@ -261,6 +260,6 @@ def _become_job_process(program: Program, channel: socket.socket, memory: int, g
         )
         status = 0
     except BaseException:
-        traceback.print_exc(file=sys.stderr)
+        offer_traceback()
     finally:
         os._exit(status)

@@ -12,11 +12,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
-import traceback
 from time import monotonic
 from typing import TYPE_CHECKING, Self
 
+from cexec.system.io.log_lines import offer_traceback
 from cexec.system.io.wakeup import wait_readable
 from cexec.system.process import helpers, job_group
 from cexec.worker.jobs import supervisor
@@ -156,6 +155,6 @@ def _become_supervisor(program: Program, control: socket.socket) -> None:
         supervisor.run(program, control)
         status = 0
     except BaseException:
-        traceback.print_exc(file=sys.stderr)
+        offer_traceback()
     finally:
         os._exit(status)
