@@ -14,6 +14,7 @@ from cexec.errors import EXIT_TEMPORARY, EXIT_USAGE, CexecError, UsageError
 from cexec.system.printable import printable
 from cexec.system.reason import reason_of
 from cexec.system.signal_state import set_at_start
+from cexec.system.terminal import BOLD, RED, Terminal, begin_line, wrote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,17 +27,23 @@ if TYPE_CHECKING:
 
 
 def print_error(command: str, message: str) -> None:
-    """Tells the user what went wrong."""
-    print_line(f"{command}: {message}")
+    """Tells the user what went wrong; the command's name is red on a terminal."""
+    _write_error_line(f"{Terminal(2).paint(f'{command}:', RED, BOLD)} {printable(message)}")
 
 
 def print_line(text: str) -> None:
     """One line on stderr; that it is closed or full is no reason to end otherwise."""
+    _write_error_line(printable(text))
+
+
+def _write_error_line(text: str) -> None:
+    begin_line(2)
     try:
-        sys.stderr.write(f"{printable(text)}\n")
+        sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):
         pass
+    wrote(2, b"\n")
 
 
 def run_click(command: click.Command, argv: list[str] | None, *, standard: bool = True) -> int:

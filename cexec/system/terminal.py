@@ -88,7 +88,10 @@ class Painter:
     def close(self, *, keep: bool = False) -> None:
         """Ends the picture; with `keep` the last one stays, above what comes next."""
         global _painter
-        if keep and self._visible:
+        if keep and self._works and self._line_begun:
+            self._end_line()
+            self.draw(self._lines)
+        if keep and self._visible and self._lines:
             self._write(self._picture() + "\r\n")
             self._visible = False
         self.erase()
@@ -100,11 +103,20 @@ class Painter:
         if self._visible and self._leads_here(fd):
             self.erase()
 
+    def begin_line(self, fd: int) -> None:
+        self.give_way(fd)
+        if self._line_begun and self._works and self._leads_here(fd):
+            self._end_line()
+
     def wrote(self, fd: int, data: bytes | memoryview) -> None:
         if len(data) and self._works and self._leads_here(fd):
             self._line_begun = data[-1] != ord("\n")
             if not self._line_begun and self._lines:
                 self.draw(self._lines)
+
+    def _end_line(self) -> None:
+        self._line_begun = False
+        self._write("\r\n")
 
     def _leads_here(self, fd: int) -> bool:
         found = self._same.get(fd)
@@ -137,6 +149,12 @@ def give_way(fd: int) -> None:
     """Call this before writing to a descriptor that may be the terminal."""
     if _painter is not None:
         _painter.give_way(fd)
+
+
+def begin_line(fd: int) -> None:
+    """Likewise, for a line of our own: a line of somebody else that has no end yet gets one, if we know of it."""
+    if _painter is not None:
+        _painter.begin_line(fd)
 
 
 def wrote(fd: int, data: bytes | memoryview) -> None:

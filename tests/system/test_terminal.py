@@ -63,6 +63,18 @@ def test_a_line_that_has_no_end_yet_is_not_glued_to_the_picture(screen: Screen) 
     painter.close()
 
 
+def test_a_line_of_ours_begins_anew(screen: Screen) -> None:
+    painter = painter_of(screen)
+    painter.draw(["bar"])
+    output(screen, "begun")
+    terminal.begin_line(screen.theirs)
+    output(screen, "cmap: a message\n")
+    assert screen.lines() == ["begun", "cmap: a message", "bar"]
+    output(screen, "begun again")
+    painter.close(keep=True)
+    assert screen.lines() == ["begun", "cmap: a message", "begun again", "bar"]
+
+
 def test_a_smaller_picture_leaves_nothing_of_a_larger_one(screen: Screen) -> None:
     painter = painter_of(screen)
     painter.draw(["a long first line", "second", "third"])
