@@ -12,7 +12,6 @@ from tests.environment import ROOT
 RAW = re.compile(r"""os\.write\(.*encode\(|(?<![\w.])print\(|sys\.std(out|err)\.write\(""")
 ALLOWED = {
     "cexec/system/printable.py": "it is the place",
-    "cexec/system/terminal.py": "its callers give it printable lines, which it colours",
     "cexec/commands/common.py": "print_line makes all of it printable",
     "cexec/commands/cps.py": "each cell is printable, and JSON escapes",
     "cexec/system/storage/eventlog.py": "escape makes each field printable, and JSON escapes",

@@ -30,6 +30,7 @@ TAG_COLOURS = (CYAN, MAGENTA, YELLOW, BLUE, GREEN)  # (ours) of the tags of diff
 ESCAPE, RESET = "\x1b", "\x1b[0m"
 CLEAR_LINE, CLEAR_BELOW = "\x1b[K", "\x1b[J"  # (ECMA-48) from the cursor on
 USUAL_SIZE = (80, 24)  # columns and rows (ours) of a terminal that does not know its size
+CONTROLLING = os.makedev(5, 0)  # /dev/tty
 DUMB = ("", "dumb")  # values of TERM
 
 _painter: Painter | None = None
@@ -71,6 +72,11 @@ class Painter:
         self._same: dict[int, bool] = {}  # descriptors: which of them lead to this terminal
         self._works = terminal.drawable
         _painter = self
+
+    @property
+    def works(self) -> bool:
+        """False if nothing will be drawn any more: it is no terminal for this, or has gone."""
+        return self._works
 
     def draw(self, lines: Iterable[str]) -> None:
         """Shows these lines in place of the last ones."""
@@ -121,7 +127,8 @@ class Painter:
     def _leads_here(self, fd: int) -> bool:
         found = self._same.get(fd)
         if found is None:
-            found = self._same[fd] = _is_terminal(fd) and _device(fd) == _device(self._terminal.fd)
+            same = _device(fd) in (_device(self._terminal.fd), CONTROLLING)
+            found = self._same[fd] = _is_terminal(fd) and same
         return found
 
     def _picture(self) -> str:
