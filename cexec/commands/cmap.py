@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from cexec.client.search.trust import Trust
+    from cexec.cmap.watch.display import Display
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 ARGUMENTS = "--"
@@ -202,6 +203,8 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
         if signal.getsignal(number) != signal.SIG_IGN:
             loop.add_signal_handler(number, interrupt)
     loop.add_signal_handler(signal.SIGUSR2, pause)
+    if watch.display is not None and signal.getsignal(signal.SIGTSTP) != signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGTSTP, _stop, watch.display)
     status = EXIT_OTHER
     try:
         status = await coordinator.run()
@@ -241,6 +244,14 @@ def _terms(
         times=Times.from_environment(environ, for_ever=for_ever, progress=values["progress_timeout"] or 0.0),
         target=Target(requirements, values["weight"], open_trust),
     )
+
+
+def _stop(display: Display) -> None:
+    """Ctrl-Z: the shell finds no picture in its way.  The default action spares a group that nobody could continue."""
+    display.erase()
+    handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTSTP)
+    signal.signal(signal.SIGTSTP, handler)
 
 
 def _tell(text: str) -> None:

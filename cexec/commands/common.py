@@ -14,6 +14,7 @@ from cexec.errors import EXIT_TEMPORARY, EXIT_USAGE, CexecError, UsageError
 from cexec.system.printable import printable
 from cexec.system.reason import reason_of
 from cexec.system.signal_state import set_at_start
+from cexec.system.terminal import BOLD, RED, Terminal, begin_line, wrote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -26,8 +27,8 @@ if TYPE_CHECKING:
 
 
 def print_error(command: str, message: str, patience: float | None = None) -> None:
-    """Tells the user what went wrong."""
-    print_line(f"{command}: {message}", patience)
+    """Tells the user what went wrong; the command's name is red on a terminal."""
+    _write_error_line(f"{Terminal(2).paint(f'{command}:', RED, BOLD)} {printable(message)}", patience)
 
 
 def print_line(text: str, patience: float | None = None) -> None:
@@ -35,13 +36,19 @@ def print_line(text: str, patience: float | None = None) -> None:
 
     `patience`: seconds that its reader may take, as long as he likes if it is not given.
     """
+    _write_error_line(printable(text), patience)
+
+
+def _write_error_line(text: str, patience: float | None) -> None:
+    begin_line(2)
     try:
         if patience is not None and not _has_room(sys.stderr.fileno(), patience):
             return
-        sys.stderr.write(f"{printable(text)}\n")
+        sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):
         pass
+    wrote(2, b"\n")
 
 
 def run_click(

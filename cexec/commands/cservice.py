@@ -77,7 +77,6 @@ def command(**values: Any) -> int:
 def _serve(options: ServiceOptions) -> int:
     """Serves until it is told to stop; returns the exit status."""
     signal_state.ignore(signal.SIGUSR1, signal.SIGUSR2)  # of no use here, and `pkill -USR1` must not end jobs
-    terminal = signal_state.has_terminal()
     _check(options)
     opened = open_keys((options.app, *options.also))
     log = EventLog(LogLines(STANDARD_ERROR), as_json=options.log_format == "json")  # another user could not open it
@@ -89,6 +88,7 @@ def _serve(options: ServiceOptions) -> int:
 
 def _serve_opened(options: ServiceOptions, opened: list[OpenedKey], log: EventLog) -> int:
     """Serves with the keys whose files are open."""
+    terminal = signal_state.has_terminal()
     _confine(options.user)
     records, found = _clean_up_after_the_last_time()
     program = _program(options, records)

@@ -59,14 +59,14 @@ def test_a_report_that_cannot_be_written_is_said_at_once(application: Applicatio
     assert done.returncode == 100 and "cannot write /dev/null/report.html" in done.stderr
 
 
-def test_the_package_rich_is_imported_only_where_something_is_to_be_drawn(
+def test_the_package_rich_is_not_imported_where_no_table_is_drawn(
     application: Application, service: Callable[..., Any], tmp_path: Path
 ) -> None:
-    pytest.importorskip("rich")
     service("cat")
-    for options, drawn in ((["--stats", "--report", str(tmp_path / "r.html")], False), (["--bar"], True)):
-        python, *words = command("cmap", *options, application.public, ":::", "a")
-        argv = [python, "-X", "importtime", *words]
-        done = subprocess.run(argv, env=clean_environment(), capture_output=True, text=True, timeout=30)
-        assert (done.returncode, done.stdout) == (0, "a\n")
-        assert bool(re.search(r"\| +rich$", done.stderr, re.MULTILINE)) == drawn
+    options = ["--stats", "--report", str(tmp_path / "r.html"), "--bar", "--eta", "--progress"]
+    python, *words = command("cmap", *options, application.public, ":::", "a")
+    argv = [python, "-X", "importtime", *words]
+    done = subprocess.run(argv, env=clean_environment(), capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, "a\n")
+    assert re.search(r"\| +cexec.cmap.watch.display$", done.stderr, re.MULTILINE)
+    assert not re.search(r"\| +rich$", done.stderr, re.MULTILINE)

@@ -82,6 +82,8 @@ class BlockingDriver:
         from cexec.client.attempt.progress import Progress
 
         self._progress = Progress(self._worker_name, monotonic())
+        self._progress.expect([*self._pump.sources.values(), *self._inputs.sources().values()])
+        self._pump.sinks.update(self._progress.shown(self._pump.sinks))
 
     @property
     def unread(self) -> bool:
@@ -100,7 +102,7 @@ class BlockingDriver:
                 self._step()
         finally:
             if self._progress is not None:
-                self._progress.clear()
+                self._progress.close()
         self._session.release()
         self._pump.say_goodbye()  # now, because a slow reader here is no reason for the worker to wait
         self._pump.unwatch(self._signals.fileno())
@@ -153,7 +155,10 @@ class BlockingDriver:
             from cexec.client.attempt.program_plan import asked
 
             try:
-                self._pump.sources.update(asked(None if self._files is None else self._files.program, event.platform))
+                program = asked(None if self._files is None else self._files.program, event.platform)
+                self._pump.sources.update(program)
+                if self._progress is not None:
+                    self._progress.expect(program.values())
             except ProtocolError as error:
                 self._attempt.connection_failed(error)
         elif isinstance(event, meaning.FileMissing):
@@ -188,6 +193,8 @@ class BlockingDriver:
                 self._session.signal(number)
             if number == SUSPEND:
                 self._pump.flush()
+                if self._progress is not None:
+                    self._progress.clear()
                 suspend()
                 if self._session.state == RUNNING:
                     self._session.signal(CONTINUE)

@@ -17,6 +17,7 @@ from cexec.errors import CexecError, LocalError, UsageError
 from cexec.system.reason import reason_of
 from cexec.system.storage.identity import descriptor_of
 from cexec.system.storage.own_files import open_output
+from cexec.system.terminal import give_way, wrote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -85,8 +86,11 @@ class AppendFile:
 
     def append(self, pieces: Iterable[bytes]) -> None:
         place = self.place()
+        last = b""
+        give_way(self._fd)
         try:
             for piece in pieces:
+                last = piece or last
                 view = memoryview(piece)
                 while view:
                     view = view[os.write(self._fd, view) :]
@@ -95,6 +99,7 @@ class AppendFile:
                 _cut(self._fd, place)
             target = self.name if self._path else f"to {self.name}"
             raise LocalError(f"cannot write {target}: {reason_of(error)}") from None
+        wrote(self._fd, last)
 
     @property
     def regular(self) -> bool:

@@ -153,6 +153,11 @@ class FileSource(Source):
         self.position += size
         return size
 
+    @property
+    def size(self) -> int:
+        """Bytes from the beginning of the stream to the present end of the file."""
+        return max(0, os.fstat(self._file).st_size - self.start)
+
     def rewind(self) -> None:
         """Everything is read again: another attempt."""
         self.position = self.start
