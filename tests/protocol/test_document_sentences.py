@@ -17,7 +17,7 @@ from cexec.client.search import proofs, reception, renewal, trust
 from cexec.logger import allowances, logger
 from cexec.net import found_hosts, group_receiver, host_link, sockets
 from cexec.protocol.base import limits
-from cexec.protocol.connection import lease_jobs, records, silence, unfinished_record
+from cexec.protocol.connection import lease_jobs, records, silence
 from cexec.protocol.datagrams import alert, datagram, proof
 from cexec.protocol.decisions import (
     alert_delivery,
@@ -110,7 +110,7 @@ SENTENCES = [
     f"in all ({n(offers.MAXIMUM_OFFERS)}, of which {n(slots.MOST_TRIES)} go to clients that have not proved",
     # 4 Records, frames, streams
     f"is at most {n(records.FIRST_BUFFER - limits.RECORD_HEADER)} bytes with its tag",
-    f"nothing has come for {n(unfinished_record.QUIET)} s in the middle of a record",
+    f"nothing has come for {n(silence.QUIET)} s in the middle of a record",
     f"one of the {lease_jobs.LATEST} before that of the next GO",
     f"1 to {n(limits.MAXIMUM_DATA)} bytes",
     f"by TERM, after {n(job_tree.GRACE)} s by KILL",
