@@ -96,6 +96,9 @@ def _fork(
         pid = os.fork()
         if pid == 0:
             _become(executable, arguments, environment, descriptors, prepare, writing)
+    except OSError:
+        os.close(reading)
+        raise
     finally:
         os.close(writing)
     with open(reading, "rb") as pipe:

@@ -13,6 +13,7 @@ no other child but the one that sweeps.  So whatever else becomes its child is a
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -132,6 +133,10 @@ class Supervisor:
             self._serving, self._kill_at, self._leave_at = False, now + PATIENCE, now + 2 * PATIENCE
         elif word == FORK and len(fds) == 2:
             self._fork(int(number[0]), *fds)
+        elif word == FORK:  # there was room for one descriptor or none
+            for fd in fds:
+                os.close(fd)
+            self._say(FAILED, int(number[0]), errno.EMFILE)
         elif word == KILL:
             self._kill_running(int(number[0]))
         elif word == END:

@@ -64,16 +64,13 @@ class SupervisorLink:
     def start(self) -> JobProcess:
         """Raises `OSError` if the supervisor has gone, or takes no more at the moment."""
         memory = ReportMemory.create()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            self._number += 1
-            number = self._number
-            socket.send_fds(self._control, [b"%s %d" % (FORK, number)], [theirs.fileno(), memory.fd])
-        except OSError:
-            ours.close()
-            raise
+        try:  # all that may fail for want of descriptors, of which the memory must not keep one then
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._number += 1
+                number = self._number
+                socket.send_fds(self._control, [b"%s %d" % (FORK, number)], [theirs.fileno(), memory.fd])
         finally:
-            theirs.close()
             memory.close_fd()
         ours.setblocking(False)
         self._processes[number] = JobProcess(ours, memory, lambda: self._kill(number))
