@@ -118,7 +118,8 @@ SENTENCES = [
     f"A worker with more than {jobs.MAXIMUM_WAITING} waiting leases",
     f"one record ({n(limits.MAXIMUM_FRAME + limits.FRAME_LENGTH)} bytes with the lengths of the frames)",
     f"heard nothing for {n(limits.PING_INTERVAL)} s",
-    f"({n(limits.DEFAULT_IDLE_TIMEOUT)} s, at least {n(limits.LEAST_IDLE_TIMEOUT)})",
+    f"({n(limits.DEFAULT_IDLE_TIMEOUT)} s, at least {n(limits.LEAST_IDLE_TIMEOUT)}) is dead; only clients have this "
+    f"setting, and workers wait for {n(limits.DEFAULT_IDLE_TIMEOUT)} s",
     f"TCP keep-alive after {sockets.KEEP_IDLE} s, every {sockets.KEEP_INTERVAL} s, {sockets.KEEP_COUNT} times",
     f"each side asks its own kernel every {n(silence.LOOK_INTERVAL)} s whether the last {n(silence.LONGEST_SILENCE)} s",
     f"is bounded to {records.SEND_BUFFERS} buffers. While {records.MAXIMUM_WAITING} records wait",
