@@ -18,7 +18,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from cexec.errors import CertificateError, LocalError
-from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Prove, Queued, Recovered
+from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Prove, Queued, Recovered, Withdraw
 from cexec.system.io.wakeup import PollSet, Wakeup, wait_readable
 from cexec.system.process.strays import Strays
 from cexec.worker.discovery.admission import Admission
@@ -289,11 +289,13 @@ class Worker:
                 self._heard.forget(event.identity, now, over=event.over)
                 self._offers.forget(event.identity)
             elif self._stage is not Stage.SERVING:
-                self._bidder.forget(event.identity, now)
+                self._bidder.forget(event.identity, now)  # nothing happens to one that holds a slot
             elif isinstance(event, (Queued, Prove)):
                 known = self._heard.get(event.identity)
                 if known is not None:
                     self._served[known.application].answers.send_word(known, now, prove=isinstance(event, Prove))
+            elif isinstance(event, Withdraw):
+                self._jobs.withdraw(event.identity)
             elif isinstance(event, Connect) and self._jobs.leased(event.identity):
                 self._jobs.offer(event.identity, now)
             elif isinstance(event, Connect):
@@ -304,7 +306,7 @@ class Worker:
         known = self._heard.get(offer.identity)
         if known is not None:
             known.connected(offer.client, now)
-        if self._bidder.reserved(offer.identity, now):
+        if self._bidder.reserved(offer.identity, now, latency=offer.latency):
             assert known is not None  # a bid that holds a slot is never forgotten
             self._jobs.start(offer, known, now)
         else:

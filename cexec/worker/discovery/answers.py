@@ -128,7 +128,7 @@ class Answers:
         """Tells a client that it has to wait, and which limit it has met; or asks it to `prove` where it is."""
         bidder, weight = self._bidder, known.opened.announcement.weight
         others = bidder.waiting_clients > 1
-        reason = "" if prove else bidder.accounts.reason(known.origin.client, weight, now, others=others)
+        reason = "" if prove else bidder.accounts.reason(known.origin.client, weight, others=others)
         self.send(known, hello.PROVE if prove else hello.QUEUED, reason, now=now)
 
     # censuses
@@ -161,6 +161,6 @@ class Answers:
 
     def _health(self, now: float) -> str:
         dropped = f"{self.dropped} datagrams dropped" if self.dropped else ""
-        held = self._bidder.accounts.held(now)
-        words = f"{held} {'client waits' if held == 1 else 'clients wait'} because of slots kept without jobs"
-        return ", ".join(filter(None, (self._bidder.health, words if held else "", dropped)))
+        wasteful = self._bidder.accounts.wasteful(now)
+        words = f"{wasteful} {'client goes' if wasteful == 1 else 'clients go'} last because of slots kept without jobs"
+        return ", ".join(filter(None, (self._bidder.health, words if wasteful else "", dropped)))

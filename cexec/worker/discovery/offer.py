@@ -41,7 +41,9 @@ class Offer:
         self.identity = identity
         self.client = client
         self.state = CONNECTING
+        self.latency = 0.0  # seconds that the client took for its answer to the first flight
         self._deadline = now + CONNECT_DEADLINE
+        self._asked = now
         try:
             self.connection: _socket.socket = start_connect(client)
         except LocalError as error:
@@ -77,10 +79,12 @@ class Offer:
                 raise UnreachableError(failure)
             self._send(self._handshake.data_to_send())
             self.state = SHAKING
+            self._asked = now
         elif self.state == SHAKING:
             self._handshake.receive_data(self._receive(self._handshake.wanted), now)
             if self._handshake.records is not None:
                 self.state = PROVED
+                self.latency = now - self._asked
 
     def close(self) -> None:
         self.connection.close()

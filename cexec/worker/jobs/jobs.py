@@ -226,11 +226,17 @@ class Jobs:
 
     def offer(self, identity: bytes, now: float) -> None:
         """Follows the lottery, which has drawn this ticket."""
-        if self._bidder.reserved(identity, now):
+        if self._bidder.reserved(identity, now, latency=self._leases[identity].carried.latency):
             self._expect(self._leases[identity].carried.application, 1)
             self._leases[identity].offer()
         else:
             self._bidder.withdrawn(identity, now)
+
+    def withdraw(self, identity: bytes) -> None:
+        """Takes a slot back that is reserved for a job; its process tells if the job has come all the same."""
+        process = self._leases.get(identity)
+        if process is not None:
+            process.withdraw()
 
     def end_lease(self, identity: bytes) -> None:
         """Tells a lease that waits that no further job is wanted."""
@@ -325,7 +331,7 @@ class Jobs:
         self._bidder.finished(job.identity, outcome, report.duration, now)
         connection.finished = job
         if report.ahead:
-            self._bidder.hold(process.ticket, now)
+            self._bidder.hold(process.ticket, now, latency=connection.latency)
         self._finished.add(job, report, connection.application)
 
     def _linger(self, process: JobProcess) -> None:

@@ -594,7 +594,7 @@ def test_what_the_kernel_dropped_is_told_once_and_shown(station: Station) -> Non
     assert [answer.detail for answer in station.answered(sealed)] == ["ok, 7 datagrams dropped"]
 
 
-def test_clients_that_are_held_are_shown(station: Station) -> None:
+def test_clients_that_waste_slots_are_shown(station: Station) -> None:
     accounts, client = station.bidder.accounts, b"client"
     for number in range(3):
         accounts.enter(client, bytes([number]) * 16, RESERVED, station.now)
@@ -602,7 +602,7 @@ def test_clients_that_are_held_are_shown(station: Station) -> None:
     sealed = census()
     station.hear(sent(sealed))
     station.wait(1.0)
-    words = "ok, 1 client waits because of slots kept without jobs"
+    words = "ok, 1 client goes last because of slots kept without jobs"
     assert [answer.detail for answer in station.answered(sealed)] == [words]
 
 
