@@ -20,18 +20,20 @@ from cexec.net.pump import Trouble
 from cexec.protocol.connection import frames, options
 from cexec.protocol.connection.frames import FIRST_FILE, HERE, PERMANENT, Go, Refusal
 from cexec.system.process import process, process_tree
+from cexec.system.process.executable import problem_of
 from cexec.system.process.resource_limits import Hit
 from cexec.system.reason import reason_of
 from cexec.system.storage.program_cache import CacheProblem
 from cexec.worker.jobs import job_tree
 from cexec.worker.jobs.assignment import is_leased
 from cexec.worker.jobs.check import check
+from cexec.worker.jobs.command import command_of, name_of
 from cexec.worker.jobs.disk_quota import DiskQuota
 from cexec.worker.jobs.job_exit import exit_of
 from cexec.worker.jobs.job_tree import SIGNALS, JobTree
 from cexec.worker.jobs.program_streams import ProgramStreams, close_ends
 from cexec.worker.jobs.reports import JobFinished, JobRefused, ProgramStarted, Starting
-from cexec.worker.jobs.sent_programs import PLACE, files_of
+from cexec.worker.jobs.sent_programs import files_of
 from cexec.worker.jobs.workplace import Workplace
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ LONGEST_LINGER = 600.0  # seconds (ours) that the exit frame may wait for a clie
 HELD_BACK = 0.002  # seconds (ours) that frames of a leased job wait for others, so that they wake the client once
 # What only a client can have caused, by its arguments and by the names of its files: this worker is not to blame.
 TOO_LONG = (errno.E2BIG,)
+UNSTARTABLE = (errno.ENOENT, errno.ENOEXEC, errno.EACCES)  # for which the program's own file may tell a better reason
 IMPOSSIBLE_FILES = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EFBIG)
 
 
@@ -84,11 +87,6 @@ class Order:
     go: Go
     program: Program
     extra: Mapping[bytes, bytes]
-
-    @property
-    def name(self) -> str:
-        """The program's name, for messages and as argv[0]."""
-        return os.path.basename(self.program.executable).replace(PLACE, "program")
 
 
 @dataclass(slots=True)
@@ -196,7 +194,7 @@ class Job:
 
     def _prepare(self) -> Refusal | None:
         go, program = self._order.go, self._order.program
-        start = doing = f"start {self._order.name}"
+        start = doing = f"start {name_of(program)}"
         try:
             ends = self._streams.open(go.streams)
             try:
@@ -222,25 +220,25 @@ class Job:
             if self._workplace.quota.problem:
                 return Refusal(HERE, self._workplace.quota.problem)
             self._unfit = error.errno in (TOO_LONG if doing == start else IMPOSSIBLE_FILES)
-            return Refusal(HERE, f"cannot {doing}: {reason_of(error)}")
+            problem = self._problem() if doing == start and error.errno in UNSTARTABLE else ""
+            return Refusal(HERE, f"cannot {doing}: {problem or reason_of(error)}")
         self._workplace.watch_directory()
         return None
 
+    def _problem(self) -> str:
+        """Returns why the program's file cannot be started, if its first bytes tell."""
+        path = self._workplace.command([self._order.program.executable])[0]
+        return problem_of(path, os.fsdecode(self._order.program.environment.get(b"PATH", b"")))
+
     def _spawn(self, ends: Mapping[int, int]) -> int:
-        go, program, workplace, limits = self._order.go, self._order.program, self._workplace, self._limits
-        executable, *given = workplace.command([program.executable, *program.arguments])
-        arguments: list[bytes | str] = [self._order.name, *given, *go.arguments]
-        if program.sandbox is not None:
-            words = [executable, *arguments[1:]]
-            arguments = program.sandbox.command(words, os.getcwd(), private=workplace.private)
-            executable = os.fsdecode(arguments[0])
-        environment = {**program.environment, **self._order.extra}
+        go, workplace, limits = self._order.go, self._workplace, self._limits
+        command = command_of(self._order.program, workplace, go.arguments, self._order.extra)
         if not limits.inherited:
-            return process.spawn(executable, arguments, environment, ends)
+            return process.spawn(*command, ends)
         if limits.memory:
             workplace.limit_memory(f"{os.getpid()}-{go.job_id.hex()[:8]}", limits.memory)
             self._tree.groups += [] if workplace.group is None else [workplace.group]
-        return process.spawn(executable, arguments, environment, ends, prepare=lambda: limits.apply(workplace.group))
+        return process.spawn(*command, ends, prepare=lambda: limits.apply(workplace.group))
 
     def _name_leader(self) -> None:
         """Adds the program's number to the record; without it its environment is all that it can be found by."""
