@@ -63,6 +63,8 @@ def run_click(
 
     import click
 
+    from cexec.system.process.environment import restore_locale
+
     name = command.name or "cexec"
     if standard:
         _open_standard()
@@ -70,6 +72,7 @@ def run_click(
         sys.stdout.reconfigure(errors="backslashreplace")  # a letter that the locale has not is no reason to fail
     try:
         set_at_start()  # a Ctrl-C that was blocked until now ends us here
+        restore_locale()
         with command.make_context(name, list(sys.argv[1:] if argv is None else argv)) as context:
             _refuse_empty(context)
             status: int = command.invoke(context)

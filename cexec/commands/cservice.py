@@ -150,6 +150,7 @@ def _program(options: ServiceOptions, records: str | None) -> Program:
         programs=sent,
         disk=DiskLimits(job=options.disk_limit or 0, client=most_files(options.per_client)),
         sandbox=sandbox_of([options.app, *options.also], options.network) if options.isolate else None,
+        written=options.exe,
     )
 
 

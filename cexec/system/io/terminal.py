@@ -1,7 +1,7 @@
 """Whose turn it is at a terminal.
 
-Contract: `in_foreground(fd)` returns False while the terminal belongs to another process group, for which somebody types
-there.  A read would then stop us (SIGTTIN), or fail with EIO if that is ignored.
+Contract: `in_foreground(fd)` returns False while the terminal belongs to another process group: somebody types for that
+one.  A read would stop us then (SIGTTIN), or fail with EIO if that is ignored.
 """
 
 from __future__ import annotations

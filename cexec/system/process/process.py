@@ -7,6 +7,7 @@ that `process_tree` can end them.  Raises `OSError` as the system calls do, `Usa
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cexec.errors import UsageError
 from cexec.system.io import wakeup
+from cexec.system.process import executable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +40,8 @@ def resolve(program: str, search: str | None) -> str:
         if os.path.isfile(candidate):
             found = found or candidate
             if os.access(candidate, os.X_OK):
+                if problem := executable.problem_of(candidate, search):
+                    raise UsageError(f"{candidate} cannot be started: {problem}")
                 return os.path.abspath(candidate)
     if found:
         raise UsageError(f"{found} is not executable; type: chmod +x {found}")
@@ -46,7 +50,7 @@ def resolve(program: str, search: str | None) -> str:
 
 
 def spawn(
-    executable: str,
+    path: str,
     arguments: Sequence[bytes | str],
     environment: Mapping[bytes, bytes],
     descriptors: Mapping[int, int],
@@ -55,8 +59,23 @@ def spawn(
     """Starts a program whose descriptor n is our `descriptors[n]` and that has no other; returns its process id.
 
     Descriptors 0 to 2 that are not named are closed, as they were at the client.  `prepare` runs in the new process
-    before the program does, for what cannot be inherited otherwise: limits.
+    before the program does, for what cannot be inherited otherwise: limits.  A script without `#!` is run by a shell.
     """
+    try:
+        return _spawn(path, arguments, environment, descriptors, prepare)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC or not executable.is_script(path):
+            raise
+    return _spawn(executable.SHELL, ["sh", path, *arguments[1:]], environment, descriptors, prepare)
+
+
+def _spawn(
+    path: str,
+    arguments: Sequence[bytes | str],
+    environment: Mapping[bytes, bytes],
+    descriptors: Mapping[int, int],
+    prepare: Callable[[], None] | None,
+) -> int:
     highest = max(descriptors, default=0)
     moved: dict[int, int] = {}
     try:
@@ -65,12 +84,12 @@ def spawn(
                 moved[number] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, highest + 1)
         sources = {**descriptors, **moved}
         if prepare is not None:
-            return _fork(executable, arguments, environment, sources, prepare)
+            return _fork(path, arguments, environment, sources, prepare)
         actions: list[tuple[int, int] | tuple[int, int, int]] = []
         actions += [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in sources.items()]
         actions += [(os.POSIX_SPAWN_CLOSE, number) for number in range(3) if number not in sources]
         return os.posix_spawn(
-            executable,
+            path,
             list(arguments),
             environment,
             file_actions=actions,
@@ -84,7 +103,7 @@ def spawn(
 
 
 def _fork(
-    executable: str,
+    path: str,
     arguments: Sequence[bytes | str],
     environment: Mapping[bytes, bytes],
     descriptors: Mapping[int, int],
@@ -95,7 +114,7 @@ def _fork(
     try:
         pid = os.fork()
         if pid == 0:
-            _become(executable, arguments, environment, descriptors, prepare, writing)
+            _become(path, arguments, environment, descriptors, prepare, writing)
     except OSError:
         os.close(reading)
         raise
@@ -113,7 +132,7 @@ def _fork(
 
 
 def _become(
-    executable: str,
+    path: str,
     arguments: Sequence[bytes | str],
     environment: Mapping[bytes, bytes],
     descriptors: Mapping[int, int],
@@ -135,7 +154,7 @@ def _become(
         for target in range(3):
             if target not in descriptors:
                 os.closerange(target, target + 1)
-        os.execve(executable, list(arguments), environment)
+        os.execve(path, list(arguments), environment)
     except OSError as error:
         number = error.errno or 0
     except BaseException:

@@ -20,12 +20,14 @@ from cexec.net.pump import Trouble
 from cexec.protocol.connection import frames, options
 from cexec.protocol.connection.frames import FIRST_FILE, HERE, PERMANENT, Refusal
 from cexec.system.process import process_tree
+from cexec.system.process.executable import problem_of
 from cexec.system.process.resource_limits import Hit
 from cexec.system.reason import reason_of
 from cexec.system.storage.program_cache import CacheProblem
 from cexec.worker.jobs import job_tree
 from cexec.worker.jobs.assignment import is_leased
 from cexec.worker.jobs.check import check
+from cexec.worker.jobs.command import name_of
 from cexec.worker.jobs.disk_quota import DiskQuota
 from cexec.worker.jobs.job_exit import exit_of
 from cexec.worker.jobs.job_tree import SIGNALS, JobTree
@@ -48,6 +50,7 @@ LONGEST_LINGER = 600.0  # seconds (ours) that the exit frame may wait for a clie
 HELD_BACK = 0.002  # seconds (ours) that frames of a leased job wait for others, so that they wake the client once
 # What only a client can have caused, by its arguments and by the names of its files: this worker is not to blame.
 TOO_LONG = (errno.E2BIG,)
+UNSTARTABLE = (errno.ENOENT, errno.ENOEXEC, errno.EACCES)  # for which the program's own file may tell a better reason
 IMPOSSIBLE_FILES = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EFBIG)
 
 
@@ -183,7 +186,7 @@ class Job:
 
     def _prepare(self) -> Refusal | None:
         go, program = self._order.go, self._order.program
-        start = doing = f"start {self._order.name}"
+        start = doing = f"start {name_of(program)}"
         try:
             ends = self._streams.open(go.streams)
             try:
@@ -209,9 +212,15 @@ class Job:
             if self._workplace.quota.problem:
                 return Refusal(HERE, self._workplace.quota.problem)
             self._unfit = error.errno in (TOO_LONG if doing == start else IMPOSSIBLE_FILES)
-            return Refusal(HERE, f"cannot {doing}: {reason_of(error)}")
+            problem = self._problem() if doing == start and error.errno in UNSTARTABLE else ""
+            return Refusal(HERE, f"cannot {doing}: {problem or reason_of(error)}")
         self._workplace.watch_directory()
         return None
+
+    def _problem(self) -> str:
+        """Returns why the program's file cannot be started, if its first bytes tell."""
+        path = self._workplace.command([self._order.program.executable])[0]
+        return problem_of(path, os.fsdecode(self._order.program.environment.get(b"PATH", b"")))
 
     def _spawn(self, ends: Mapping[int, int]) -> int:
         limits, workplace = self._limits, self._workplace

@@ -1,4 +1,4 @@
-"""How the program of a job is started: its words, its environment, its limits, and the sandbox around it.
+"""How the program of a job is started: its command (`command`) and its limits.
 
 Contract: an `Order` says what is to be run.  `spawn` starts it and returns its pid; `OSError` if that is not possible.
 docs/protocol.md section 4.2.
@@ -6,12 +6,11 @@ docs/protocol.md section 4.2.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cexec.system.process import process
-from cexec.worker.jobs.sent_programs import PLACE
+from cexec.worker.jobs.command import command_of
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -30,22 +29,10 @@ class Order:
     program: Program
     extra: Mapping[bytes, bytes]
 
-    @property
-    def name(self) -> str:
-        """The program's name, for messages and as argv[0]."""
-        return os.path.basename(self.program.executable).replace(PLACE, "program")
-
 
 def spawn(order: Order, limits: Limits, workplace: Workplace, ends: Mapping[int, int]) -> int:
     """`ends`: the program's descriptors.  `workplace` has the group for its memory, if that is limited."""
-    program = order.program
-    executable, *given = workplace.command([program.executable, *program.arguments])
-    arguments: list[bytes | str] = [order.name, *given, *order.go.arguments]
-    if program.sandbox is not None:
-        words = [executable, *arguments[1:]]
-        arguments = program.sandbox.command(words, os.getcwd(), private=workplace.private)
-        executable = os.fsdecode(arguments[0])
-    environment = {**program.environment, **order.extra}
+    command = command_of(order.program, workplace, order.go.arguments, order.extra)
     if not limits.inherited:
-        return process.spawn(executable, arguments, environment, ends)
-    return process.spawn(executable, arguments, environment, ends, prepare=lambda: limits.apply(workplace.group))
+        return process.spawn(*command, ends)
+    return process.spawn(*command, ends, prepare=lambda: limits.apply(workplace.group))

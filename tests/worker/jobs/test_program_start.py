@@ -10,6 +10,7 @@ import pytest
 
 from cexec.system.process import process
 from cexec.system.process.resource_limits import Limits
+from cexec.worker.jobs.command import name_of
 from cexec.worker.jobs.program import Program
 from cexec.worker.jobs.program_start import Order, spawn
 from cexec.worker.jobs.sent_programs import PLACE
@@ -90,4 +91,4 @@ def test_a_sandbox_is_started_in_the_place_of_its_program(started: Started) -> N
 
 def test_a_program_that_the_client_brings_has_a_name_for_messages() -> None:
     program = Program(executable=PLACE, arguments=[], environment={}, allow_arguments=False)
-    assert Order(job(), program, {}).name == "program"
+    assert name_of(program) == "program"
