@@ -60,6 +60,10 @@ def run_click(command: click.Command, argv: list[str] | None, *, standard: bool 
         _open_standard()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a letter that the locale has not is no reason to fail
+    if Terminal(1).coloured:
+        from cexec.commands.help_colours import ColouredContext
+
+        command.context_class = ColouredContext
     try:
         set_at_start()  # a Ctrl-C that was blocked until now ends us here
         with command.make_context(name, list(sys.argv[1:] if argv is None else argv)) as context:
