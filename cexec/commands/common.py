@@ -70,6 +70,10 @@ def run_click(
         _open_standard()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a letter that the locale has not is no reason to fail
+    if Terminal(1).coloured:
+        from cexec.commands.help_colours import ColouredContext
+
+        command.context_class = ColouredContext
     try:
         set_at_start()  # a Ctrl-C that was blocked until now ends us here
         restore_locale()

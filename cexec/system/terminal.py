@@ -55,6 +55,16 @@ class Terminal:
             return USUAL_SIZE
         return columns or USUAL_SIZE[0], rows or USUAL_SIZE[1]
 
+    def write(self, text: str) -> bool:
+        """Writes all of it; returns False if the terminal has gone."""
+        data = memoryview(text.encode("utf-8", "replace"))
+        try:
+            while data:
+                data = data[os.write(self.fd, data) :]
+        except OSError:
+            return False
+        return True
+
     def paint(self, text: str, *styles: str) -> str:
         """Returns the text in these styles if there are colours here."""
         return painted(text, *styles) if self.coloured and text else text
@@ -144,12 +154,8 @@ class Painter:
         return [clip(line, columns - 1) for line in self._lines[: max(1, rows - 1)]]
 
     def _write(self, text: str) -> None:
-        data = memoryview(text.encode("utf-8", "replace"))
-        try:
-            while data:
-                data = data[os.write(self._terminal.fd, data) :]
-        except OSError:
-            self._works = self._visible = False  # the terminal has gone
+        if not self._terminal.write(text):
+            self._works = self._visible = False
 
 
 def give_way(fd: int) -> None:

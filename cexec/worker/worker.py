@@ -14,6 +14,7 @@ import enum
 import select
 import signal
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
@@ -112,6 +113,8 @@ class Worker:
         self._jobs = Jobs(
             supervisor=supervisor, bidder=bidder, heard=self._heard, alerts=alerts, log=log, most_files=most_files
         )
+        for index, one in enumerate(self._served):
+            one.answers.jobs = partial(self._jobs.of_application, index)
         self._stage = Stage.SERVING
         self._terminal = terminal
         self._poll = PollSet()

@@ -30,6 +30,7 @@ from cexec.protocol.datagrams.announcement import RUN_ALL, SealedAnnouncement, o
 from cexec.protocol.decisions.census import shown_names
 from cexec.system.io.wakeup import poll_timeout
 from cexec.system.printable import printable, write_line
+from cexec.system.terminal import TAG_COLOURS, Terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -228,16 +229,20 @@ class EverywhereClient:
         self._runs.append(run)
         run.step()
 
+    def _tag_of(self, run: WorkerRun, number: int) -> bytes:
+        """Returns the worker's name for the lines of an output; on a terminal each worker's has another colour."""
+        colour = TAG_COLOURS[list(self._names).index(run.winner.hello.instance) % len(TAG_COLOURS)]
+        return f"{Terminal(number).paint(f'{printable(run.name)}:', colour)} ".encode()
+
     def _finish(self, run: WorkerRun) -> None:
         """Writes the worker's output, unless it failed and its output is not wanted; then reports how it ended."""
-        tag = f"{run.name}: ".encode() if self._tag else b""
         status = EXIT_TEMPORARY if run.exit is None else run.exit.exit_status
         partial = run.exit is None or (status != 0 and self._request.repetition.hold)
         for number, sink in run.outputs.items():
             if partial and number != STANDARD_ERROR and not self._request.repetition.keep_partial:
                 sink.drop()
             else:
-                self._printer.add(number, sink.chunks(tag))
+                self._printer.add(number, sink.chunks(self._tag_of(run, number) if self._tag else b""))
         if run.failure is not None:
             for final in (False, True):
                 self._alert(run.failure, final, run)

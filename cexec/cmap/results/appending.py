@@ -17,7 +17,7 @@ from cexec.errors import CexecError, LocalError, UsageError
 from cexec.system.reason import reason_of
 from cexec.system.storage.identity import descriptor_of
 from cexec.system.storage.own_files import open_output
-from cexec.system.terminal import give_way, wrote
+from cexec.system.terminal import Terminal, give_way, wrote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -52,6 +52,7 @@ class AppendFile:
     def __init__(self, fd: int, name: str, path: str = "") -> None:
         status = os.fstat(fd)
         self.name = name
+        self.terminal = Terminal(fd)
         self._fd = fd
         self._path = path
         self._identity = (status.st_dev, status.st_ino)

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cexec.protocol.datagrams.client_jobs import ClientJob
 from cexec.protocol.decisions.bid_events import Outcome
 from cexec.system.reason import reason_of
 from cexec.worker.discovery.alert_sender import GivenJob
@@ -84,6 +85,13 @@ class Jobs:
     def running(self) -> int:
         """Counts the processes that have a job, or something that is left of one."""
         return sum(process.state in BUSY for process in (*self._processes.values(), *self._ending))
+
+    def of_application(self, application: int, now: float) -> Iterable[ClientJob]:
+        """Yields the jobs of this application's clients that run."""
+        for process in self._processes.values():
+            job, connection = process.job, process.connection
+            if job is not None and connection is not None and connection.application == application:
+                yield ClientJob(connection.name, str(connection.client[0]), int(now - job.taken_at))
 
     def filenos(self) -> Iterable[int]:
         """The descriptors to wait for."""
