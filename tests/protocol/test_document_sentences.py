@@ -35,7 +35,7 @@ from cexec.protocol.decisions import (
 from cexec.protocol.decisions.bid import LONGEST_WANTED
 from cexec.relay import announcement_table, forwarder, new_addresses, relay, side, splice
 from cexec.system.storage import keyfile, revocations
-from cexec.worker.discovery import heard, listener, offers
+from cexec.worker.discovery import alert_sender, heard, listener, offers
 from cexec.worker.jobs import job, job_tree, jobs
 from tests.protocol.test_document import written as n
 
@@ -136,6 +136,7 @@ SENTENCES = [
     f"there are at most {n(allowances.LINES.each[0])} lines a second for each author and "
     f"{n(allowances.LINES.total[0])} in all",
     f"told by a line every {n(allowances.TELLING_INTERVAL)} s",
+    f"at most {n(alert_sender.PASSING_RATE)} a second, {n(alert_sender.PASSING_BURST)} at once",
     f"at most {n(complaints.COMPLAINT_LIFETIME)} s after the attempt's end",
     f"is COMPLETED and at most {n(rivals.LIFETIME)} s old",
     f"For {n(rivals.CLAIM_LIFETIME)} s after a claim",
