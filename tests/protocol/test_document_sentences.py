@@ -12,13 +12,16 @@ from pathlib import Path
 import pytest
 
 from cexec.authority import exchange
+from cexec.authority.words import WORDS
 from cexec.client.attempt import patience
-from cexec.client.search import proofs, reception, renewal, trust
+from cexec.client.search import proofs, reception, renewal, search, trust
+from cexec.commands import cexec
 from cexec.logger import allowances, logger
 from cexec.net import found_hosts, group_receiver, host_link, sockets
-from cexec.protocol.base import limits
-from cexec.protocol.connection import lease_jobs, records, silence
-from cexec.protocol.datagrams import alert, datagram, proof
+from cexec.protocol.base import keys, limits, noise, sodium
+from cexec.protocol.base.certificate import GRACE, Certificate
+from cexec.protocol.connection import channel, lease_jobs, records, silence
+from cexec.protocol.datagrams import alert, announcement, datagram, joining, proof
 from cexec.protocol.decisions import (
     alert_delivery,
     census,
@@ -33,9 +36,9 @@ from cexec.protocol.decisions import (
     ways,
 )
 from cexec.protocol.decisions.bid import LONGEST_WANTED
-from cexec.relay import announcement_table, forwarder, new_addresses, relay, side, splice
+from cexec.relay import announcement_table, forwarder, new_addresses, relay, relayed_connection, side, splice
 from cexec.system.storage import keyfile, revocations
-from cexec.worker.discovery import heard, listener, offers
+from cexec.worker.discovery import alert_sender, heard, listener, offers
 from cexec.worker.jobs import job, job_tree, jobs
 from tests.protocol.test_document import written as n
 
@@ -47,13 +50,28 @@ def ms(seconds: float) -> str:
     return n(seconds * 1000)
 
 
+def certificate_size(name: str, date: int | None) -> int:
+    return len(Certificate("client", name, 1, date, date, bytes(32), bytes(64)).encode())
+
+
 SENTENCES = [
+    # 0 Values
+    f"is the ephemeral public key ({sodium.KEY_SIZE} bytes), the encrypted payload, and its tag ({noise.TAG_SIZE} "
+    f"bytes): {noise.OVERHEAD} bytes more than the payload",
     # 1 Keys
+    f"takes {certificate_size('a', None)} to {certificate_size('a' * limits.MAXIMUM_NAME, 1)} bytes",
+    f"with {n(GRACE)} seconds of grace at either end",
+    f'"cexec 1 key file", lines)`, {keys.CHECKSUM_SIZE} bytes',
     f"A file is refused if it is longer than {n(keyfile.MAXIMUM_KEY_FILE)} bytes",
     f"A file of more than {n(revocations.LARGEST_LIST)} bytes is refused",
     f"look at the file again every {n(revocations.LOOK_INTERVAL)} seconds, clients every {n(trust.WATCH_INTERVAL)} "
     "seconds while a job runs",
     # 2 Datagrams
+    f"UDP, port {limits.UDP_PORT} unless `CEXEC_UDP_PORT` says otherwise, at most {n(limits.MAXIMUM_DATAGRAM)} bytes",
+    f"have heard of no worker for {n(search.BROWSE_AFTER)} s",
+    f"parts: `h` after the tokens `psk, e, es` ({noise.HASH_SIZE} bytes)",
+    f"together are at most {n(announcement.MAXIMUM_ASKED)} bytes long",
+    f"Inner part, {announcement.CLAIM_SIZE} bytes, in the clear",
     f"at most {['no', 'one', 'two'][found_hosts.MAXIMUM_PORTS]} ports of a host",
     f"share {n(found_hosts.TOTAL_RATE)} datagrams a second, {n(found_hosts.TOTAL_BURST)} at once",
     f"a worker sends it one datagram in {n(1 / found_hosts.PATIENT_RATE)} s",
@@ -93,9 +111,14 @@ SENTENCES = [
     "asks again after {}, {} and {} s, and is done after {} s".format(*map(n, census.REPETITIONS), n(census.PATIENCE)),
     f"No census takes more than {n(census.LONGEST)} s",
     # 2.7 Joining
+    f"a number from 1 to {n(joining.LARGEST_NUMBER)} and two of {len(WORDS)} words",
+    f"one guess of {n(len(WORDS) ** 2)}",
+    f"A code lives for {n(exchange.LIFETIME)} s",
+    f"cut into pieces of {n(joining.PIECE_SIZE)} bytes",
     f"after {n(exchange.FIRST_PAUSE)} s and then at growing intervals up to {n(exchange.LONGEST_PAUSE)} s",
     f"{n(exchange.RUN_BURST)} times at once, and keeps {n(exchange.MOST_SESSIONS)} sessions",
     # 2.8 Proof of receiving
+    f"**The proof** is {proof.PROOF_SIZE} bytes",
     f"periods of {n(proof.PROOF_PERIOD)} s",
     f"at most one PROOF every {ms(proofs.INTERVAL)} ms",
     f"gets at most {n(unproved.TRIES_RATE)} unproved connections a second ({n(unproved.TRIES_BURST)} at once) and "
@@ -105,10 +128,22 @@ SENTENCES = [
     f"{n(unproved.SPARE_WORDS_RATE)} datagrams in 1 s ({n(unproved.SPARE_WORDS_BURST)} at once)",
     f"or {n(limits.QUEUED_LIFETIME)} s after its QUEUED if that is later",
     # 3 Connection
+    f"The worker sends {channel.FIRST_FLIGHT} bytes as soon as it is connected",
+    f"only a small buffer ({n(records.FIRST_BUFFER)} bytes",
+    f"{channel.SECOND_FLIGHT} bytes from the client: the second message of the same handshake. Payload, "
+    f"{limits.SECOND_FLIGHT_PAYLOAD} bytes",
+    f"have one deadline of {n(limits.CONNECT_DEADLINE)} s",
+    f"GO comes within {n(limits.GO_DEADLINE)} s of CONFIRM",
     f"at most {n(limits.MAXIMUM_UNAUTHENTICATED)} connections at once that have not finished their flights",
     f"first flight after {n(reception.PATIENCE)} s",
     f"in all ({n(offers.MAXIMUM_OFFERS)}, of which {n(slots.MOST_TRIES)} go to clients that have not proved",
     # 4 Records, frames, streams
+    f"at most one frame of {n(limits.MAXIMUM_FRAME)} bytes and a tag; in the second revision both with the "
+    f"{limits.FRAME_LENGTH} bytes of the frame's length",
+    f"**GO**, at most {n(limits.MAXIMUM_GO)} bytes",
+    f"and have at most {cexec.LONGEST_KEY} characters; the worker refuses",
+    f"has a credit of its own: {n(limits.INITIAL_WINDOW)} bytes from GO on",
+    f"keeps at most {n(limits.MAXIMUM_FRAME)} bytes of input",
     f"is at most {n(records.FIRST_BUFFER - limits.RECORD_HEADER)} bytes with its tag",
     f"nothing has come for {n(silence.QUIET)} s in the middle of a record",
     f"one of the {lease_jobs.LATEST} before that of the next GO",
@@ -136,10 +171,18 @@ SENTENCES = [
     f"there are at most {n(allowances.LINES.each[0])} lines a second for each author and "
     f"{n(allowances.LINES.total[0])} in all",
     f"told by a line every {n(allowances.TELLING_INTERVAL)} s",
+    f"at most {n(alert_sender.PASSING_RATE)} a second, {n(alert_sender.PASSING_BURST)} at once",
     f"at most {n(complaints.COMPLAINT_LIFETIME)} s after the attempt's end",
     f"is COMPLETED and at most {n(rivals.LIFETIME)} s old",
     f"For {n(rivals.CLAIM_LIFETIME)} s after a claim",
     # 6 Relays
+    f"(4.4, {n(limits.DEFAULT_IDLE_TIMEOUT)} s) if it keeps a connection open",
+    f"{n(limits.QUEUED_LIFETIME)} s after the last message of a worker (2.4)",
+    f"at the first {datagram.MAC1_SIZE} bytes of the inner part",
+    f"adds to the {n(listener.HOP_DELAY)} s for each relay",
+    f"(the first {len(datagram.MAGIC)} bytes of 3.1)",
+    f"with {relayed_connection.SECOND_FLIGHT} bytes (3.2)",
+    f"its machine has acknowledged nothing for {n(silence.LONGEST_SILENCE)} s (4.4), the relay resets",
     f"PROOF | 32, and 16 for each further proof, at most {n(16 + 16 * proof.MAXIMUM_PROOFS)}",
     f"no copy with that many hops has come for {n(relay_cache.WAY_LIFETIME)} s",
     f"and again after {n(relay_cache.REPEAT_INTERVAL)} s",
