@@ -110,7 +110,7 @@ install:
 	$(PYTHON) -m venv --clear $(DESTDIR)$(HOME_DIRECTORY)
 	$(DESTDIR)$(HOME_DIRECTORY)/bin/python -m pip install --quiet .
 	$(DESTDIR)$(HOME_DIRECTORY)/bin/python -m pip uninstall --quiet --yes setuptools pip
-	sed -i.orig '1s|^#!.*|#!$(HOME_DIRECTORY)/bin/python|' $(COMMANDS:%=$(DESTDIR)$(HOME_DIRECTORY)/bin/%)
+	sed -i.orig '1s|^#!.*|#!$(HOME_DIRECTORY)/bin/python -I|' $(COMMANDS:%=$(DESTDIR)$(HOME_DIRECTORY)/bin/%)
 	rm -f $(COMMANDS:%=$(DESTDIR)$(HOME_DIRECTORY)/bin/%.orig)
 	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
 	for name in $(COMMANDS); do \

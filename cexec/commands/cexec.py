@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cexec.client.attempt.descriptors import inspect, name_of, occupy_standard
+from cexec.client.attempt.descriptors import empty_standard_input, inspect, name_of, occupy_standard
 from cexec.client.attempt.signals import ENDING, EndedBySignal, die_of, end_by_default, end_by_exception
 from cexec.client.blocking.client import Client
 from cexec.client.request import (
@@ -52,7 +52,7 @@ LONGEST_KEY = 64  # characters (protocol) of a peer variable's name
 
 USAGE = "cexec [OPTIONS] APP.pub [KEY=VALUE...] [-- ARG...]"
 OPTIONS: tuple[Option, ...] = (
-    (("-n", "--no-stdin"), "", "The program's standard input is /dev/null."),
+    (("-n", "--no-stdin"), "", "The program's standard input is /dev/null; without -n it is read ahead."),
     (("--need",), "NAME[=VALUE],...", "Only workers that have this: --need arch=x86_64,mem=4G,gpu."),
     (("--on",), "NAME,...", "Only these workers, by name or address; wait for them for ever."),
     (("--not",), "NAME,...", "Not these workers."),
@@ -115,7 +115,12 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
     key_fd = key_descriptor(path)
     key = read_key(path, (ClientKey,), "cexec needs the client key that ckeygen wrote beside it (APP.pub)")
     _check_dates(key, path)
-    descriptors = inspect(maximum, [fd for fd in (key_fd, error_fd) if fd is not None], environ)
+    no_stdin = bool(options.get("no_stdin"))
+    if no_stdin:
+        empty_standard_input()
+    excluded = [fd for fd in (key_fd, error_fd) if fd is not None and not (no_stdin and fd == 0)]
+    passed_over: list[str] = []
+    descriptors = inspect(maximum, excluded, environ, passed_over)
     occupy_standard()
     files = _files(options)
     program = None if files is None else files.program
@@ -132,7 +137,7 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
             _whole(options, ("weight",), 1, 1, MAXIMUM_WEIGHT),
             trust_opener(key, path, required=bool(options.get("require_revoked"))),
         ),
-        streams=JobStreams(descriptors, files=files, no_stdin=bool(options.get("no_stdin"))),
+        streams=JobStreams(descriptors, files=files, no_stdin=no_stdin, passed_over=passed_over),
         invocation=Invocation(
             arguments=[os.fsencode(argument) for argument in arguments],
             environment=environment,
@@ -230,6 +235,8 @@ def _run_explained(request: Request) -> int:
     network = request.network
     trace = Trace(fingerprint=request.key.fingerprint, groups=network.groups, udp_port=network.udp_port)
     request.reports.trace = trace
+    if request.streams.passed_over:
+        trace.passed_over(request.streams.passed_over)
     for number in ENDING:
         end_by_exception(number)
     try:
