@@ -16,7 +16,6 @@ ALLOWED = {
     "cexec/commands/cps.py": "each cell is printable, and JSON escapes",
     "cexec/system/storage/eventlog.py": "escape makes each field printable, and JSON escapes",
     "cexec/net/mdns_helper.py": "its owner reads it",
-    "cexec/system/process/orphans.py": "a record, in JSON",
     "cexec/system/process/process.py": "its parent reads it",
 }
 

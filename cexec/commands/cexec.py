@@ -81,6 +81,10 @@ OPTIONS: tuple[Option, ...] = (
 def main(argv: list[str] | None = None) -> int:
     """Parses, runs, and says what went wrong in one line on stderr."""
     words = sys.argv[1:] if argv is None else argv
+    if os.getpid() == 1:
+        from cexec.system.process.first_process import stand_aside
+
+        stand_aside()
     set_at_start()
     try:
         before, arguments = _split(words)
@@ -126,6 +130,10 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
     program = None if files is None else files.program
     if files is not None:
         files.check_targets(_not_to_be_replaced(path, descriptors))
+    if options.get("hold"):
+        from cexec.system.storage.temporary import check_temporary
+
+        check_temporary("keep output back (--hold)")
     requirements, for_ever = requirements_from(options, environ, {} if program is None else program.needs())
     for_ever = for_ever and not everywhere
     request = Request(

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 import sys
 import time
@@ -33,6 +32,7 @@ from cexec.commands.cmap_watch import Watch, explain_main, watch_options
 from cexec.commands.common import print_error, print_line, run_click
 from cexec.errors import CexecError, LocalError, NoWorkerError, UsageError
 from cexec.protocol.base.keys import ClientKey
+from cexec.system.process.descriptor_limit import raise_limit
 from cexec.system.storage.keyfile import find_client_key, read_key
 from cexec.system.units import show_count
 
@@ -123,7 +123,7 @@ def _run_all(
 ) -> int:
     options = options_from(values)
     shared = _path_of_standard_input() if options.tee and options.dry_run else ""
-    _raise_descriptor_limit()
+    raise_limit()  # each lease has a socket, and a file for each result
     if not (inputs or options.arg_file or options.params or options.array or options.slices) and os.isatty(0):
         print_line("cmap: reading inputs from the terminal, one on each line; Ctrl-D ends them")
     setup = Setup(
@@ -153,12 +153,6 @@ def _run_all(
             watch.conclude()
     finally:
         setup.close()
-
-
-def _raise_descriptor_limit() -> None:
-    """Allows as many descriptors as we may have: each lease has a socket, and a file for each result."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _standard_input(*, unbuffered: bool) -> BinaryIO:

@@ -66,6 +66,10 @@ def run_click(
     from cexec.system.process.environment import restore_locale
 
     name = command.name or "cexec"
+    if os.getpid() == 1:
+        from cexec.system.process.first_process import stand_aside
+
+        stand_aside()
     if standard:
         _open_standard()
     if isinstance(sys.stdout, io.TextIOWrapper):

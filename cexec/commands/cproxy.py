@@ -23,6 +23,7 @@ from cexec.relay.networks import Network, parse_self, plan
 from cexec.relay.relay import DEFAULT_RATE, Relay, RelayRules
 from cexec.relay.side import Side
 from cexec.system.io.log_lines import PATIENCE, STANDARD_ERROR, LogLines
+from cexec.system.process.descriptor_limit import raise_limit
 from cexec.system.storage.eventlog import EventLog
 from cexec.system.storage.keyfile import read_key
 from cexec.system.units import parse_duration, parse_number
@@ -86,7 +87,7 @@ def command(
         hop_delay=hop_delay,
         rate=rate,
         ports=ports,
-        descriptors=_raise_descriptor_limit(),
+        descriptors=raise_limit(WANTED_DESCRIPTORS),
     )
     relay = Relay(sides, rules, log=log)
     near, far = (", ".join(side.labels) or "nothing" for side in sides)
@@ -106,18 +107,3 @@ def command(
 
 def main(argv: list[str] | None = None) -> int:
     return run_click(command, argv, patience=PATIENCE)
-
-
-def _raise_descriptor_limit() -> int:
-    """As many descriptors as we may have and can use."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = WANTED_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(WANTED_DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError):
-            return soft
-        return wanted
-    return WANTED_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft

@@ -27,7 +27,7 @@ from cexec.commands.cservice_settings import (
     sent_programs,
     short_host_name,
 )
-from cexec.commands.cservice_words import containment, tell_that_it_serves, warn_of_root
+from cexec.commands.cservice_words import check_private_directories, containment, tell_that_it_serves, warn_of_root
 from cexec.commands.parameters import AnyText
 from cexec.commands.served_keys import OpenedKey, ServedKey, open_keys, served_keys
 from cexec.errors import LocalError, UsageError
@@ -41,7 +41,7 @@ from cexec.system import signal_state
 from cexec.system.host.load import measure_speed
 from cexec.system.host.load_command import LoadCommand
 from cexec.system.io.log_lines import PATIENCE, STANDARD_ERROR, LogLines
-from cexec.system.process import helpers, orphans, process
+from cexec.system.process import descriptor_limit, helpers, orphans, process
 from cexec.system.process.job_group import claim_place
 from cexec.system.process.memory_group import claim_parent
 from cexec.system.process.privileges import find_account, forbid_new_privileges, guard_memory
@@ -90,7 +90,8 @@ def _serve_opened(options: ServiceOptions, opened: list[OpenedKey], log: EventLo
     """Serves with the keys whose files are open."""
     terminal = signal_state.has_terminal()
     _confine(options.user)
-    records, found = _clean_up_after_the_last_time()
+    found = check_private_directories(options.private_dir)
+    records, left = _clean_up_after_the_last_time()
     program = _program(options, records)
     supervisor = SupervisorLink.fork(program)  # before the key is read: no process of a job has ever had it
     served = served_keys(opened, options.name, options.patterns, require_revoked=options.require_revoked)
@@ -107,7 +108,7 @@ def _serve_opened(options: ServiceOptions, opened: list[OpenedKey], log: EventLo
     worker = _worker(served, profile, groups, supervisor, log, load, limits, program.disk.client, terminal)
     worker.say_hello()
     tell_that_it_serves(log, [one.key for one in served], profile.slots, groups, containment(program), options.app)
-    for event, field, text in found:
+    for event, field, text in found + left:
         log.event(event, **{field: text})
     warn_of_root(log, program)
     for one in served:
@@ -160,6 +161,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _confine(user: str | None) -> None:
     """Gives up what neither cservice nor a job needs; becomes the user, if one is named."""
+    descriptor_limit.raise_limit()
     account = None if user is None else find_account(user)
     claim_parent()
     claim_place(None if account is None else account.user)

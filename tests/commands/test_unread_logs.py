@@ -65,8 +65,13 @@ def start() -> Iterator[Start]:
     with ExitStack() as stack:
 
         def begin(argv: Sequence[str], outputs: Full) -> subprocess.Popen[bytes]:
-            pipes = {"stdin": subprocess.DEVNULL, "stdout": outputs.writing, "stderr": outputs.writing}
-            process = subprocess.Popen(argv, env=local_environment(), **pipes)
+            process = subprocess.Popen(
+                argv,
+                env=local_environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=outputs.writing,
+                stderr=outputs.writing,
+            )
             stack.callback(process.wait)
             stack.callback(process.kill)
             return process

@@ -30,6 +30,7 @@ from cexec.protocol.datagrams.announcement import RUN_ALL, SealedAnnouncement, o
 from cexec.protocol.decisions.census import shown_names
 from cexec.system.io.wakeup import poll_timeout
 from cexec.system.printable import printable, write_line
+from cexec.system.process.descriptor_limit import raise_limit
 from cexec.system.terminal import TAG_COLOURS, Terminal
 
 TYPE_CHECKING = False
@@ -70,7 +71,7 @@ class EverywhereClient:
     def run(self) -> int:
         """Runs all jobs, from the roll call to the last byte written here."""
         request = self._request
-        _allow_many_descriptors()
+        raise_limit()  # each worker needs a descriptor, and files for its output
         announcer = self._announcer
         try:
             roll = call_roll(request.key, announcer, request.target.requirements, self._expected)
@@ -300,17 +301,6 @@ class EverywhereClient:
         """Writes a line for the person who waits at the terminal, after the output that is on its way there."""
         if os.isatty(STANDARD_ERROR):
             self._say(text)
-
-
-def _allow_many_descriptors() -> None:
-    """Raises the limit of open descriptors: each worker needs one, and files for its output."""
-    import resource
-
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    except (OSError, ValueError):
-        pass  # with fewer descriptors, some connections wait in the backlog
 
 
 def _once(data: bytes) -> Iterator[bytes]:

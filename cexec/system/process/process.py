@@ -1,8 +1,9 @@
 """Starting programs.
 
 Contract: `resolve` finds an executable once; `spawn` starts it in a session of its own with exactly the descriptors
-that it is given; `adopt_orphans` makes this process the parent of all that its descendants leave behind (Linux), so
-that `process_tree` can end them.  Raises `OSError` as the system calls do, `UsageError` from `resolve` only.
+that it is given, and with the limit of descriptors that this process had at its start; `adopt_orphans` makes this
+process the parent of all that its descendants leave behind (Linux), so that `process_tree` can end them.  Raises
+`OSError` as the system calls do, `UsageError` from `resolve` only.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING
 
 from cexec.errors import UsageError
 from cexec.system.io import wakeup
-from cexec.system.process import executable
+from cexec.system.process import descriptor_limit, executable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -83,23 +84,29 @@ def _spawn(
             if fd <= highest:  # it must not be in the way of another one
                 moved[number] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, highest + 1)
         sources = {**descriptors, **moved}
-        if prepare is not None:
-            return _fork(path, arguments, environment, sources, prepare)
+        # The C library refuses a descriptor above the limit, also as the one that is to be copied.
+        if prepare is not None or not descriptor_limit.can_be_lowered(max(sources.values(), default=0)):
+            return _fork(path, arguments, environment, sources, prepare or _nothing)
         actions: list[tuple[int, int] | tuple[int, int, int]] = []
         actions += [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in sources.items()]
         actions += [(os.POSIX_SPAWN_CLOSE, number) for number in range(3) if number not in sources]
-        return os.posix_spawn(
-            path,
-            list(arguments),
-            environment,
-            file_actions=actions,
-            setsid=True,
-            setsigmask=[],
-            setsigdef=_DEFAULT_SIGNALS,
-        )
+        with descriptor_limit.lowered(highest):
+            return os.posix_spawn(
+                path,
+                list(arguments),
+                environment,
+                file_actions=actions,
+                setsid=True,
+                setsigmask=[],
+                setsigdef=_DEFAULT_SIGNALS,
+            )
     finally:
         for fd in moved.values():
             os.close(fd)
+
+
+def _nothing() -> None:
+    """Prepares a new process for nothing."""
 
 
 def _fork(
@@ -154,6 +161,7 @@ def _become(
         for target in range(3):
             if target not in descriptors:
                 os.closerange(target, target + 1)
+        descriptor_limit.restore(max(descriptors, default=0))
         os.execve(path, list(arguments), environment)
     except OSError as error:
         number = error.errno or 0

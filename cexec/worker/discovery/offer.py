@@ -2,7 +2,8 @@
 
 Contract: `advance(now)` is called whenever the descriptor is ready for the events in `mask`, and `handle_timeout(now)`
 at `next_timeout`; both raise `CexecError` with the reason when the offer has failed.  When it is `PROVED` the worker
-reserves a slot and gives the connection to a process, which says CONFIRM.  docs/protocol.md section 3.
+reserves a slot and gives the connection to a process, which says CONFIRM.  The constructor
+raises `OwnLimitError` if this worker could connect to nobody.  docs/protocol.md section 3.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import select
 from typing import TYPE_CHECKING
 
 from cexec.errors import DisconnectedError, LocalError
-from cexec.net.sockets import connect_result, start_connect
+from cexec.net.sockets import OwnLimitError, connect_result, start_connect
 from cexec.protocol.base.limits import CONNECT_DEADLINE
 from cexec.protocol.connection.channel import WorkerHandshake
 from cexec.protocol.connection.records import Records
@@ -46,6 +47,8 @@ class Offer:
         self._asked = now
         try:
             self.connection: _socket.socket = start_connect(client)
+        except OwnLimitError:
+            raise
         except LocalError as error:
             raise UnreachableError(str(error)) from None
         self._handshake = WorkerHandshake(opened.handshake(), worker, hello, now)

@@ -31,6 +31,7 @@ from cexec.worker.jobs.command import name_of
 from cexec.worker.jobs.disk_quota import DiskQuota
 from cexec.worker.jobs.job_exit import exit_of
 from cexec.worker.jobs.job_tree import SIGNALS, JobTree
+from cexec.worker.jobs.private_directory import directory_of_all
 from cexec.worker.jobs.program_start import spawn
 from cexec.worker.jobs.program_streams import ProgramStreams, close_ends
 from cexec.worker.jobs.reports import JobFinished, JobRefused, ProgramStarted, Starting
@@ -194,7 +195,7 @@ class Job:
                 if files or program.programs is not None:
                     self._carrier.wake_parent()  # the client may take its time to send them
                 if program.private or files:
-                    doing = "put the job's files into a directory of its own"
+                    doing = f"put the job's files into a directory of its own in {directory_of_all()}"
                     self._workplace.enter(files, self._step)
                 if program.programs is not None:
                     doing = "keep the program"
