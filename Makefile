@@ -51,7 +51,7 @@ $(STAMP): pyproject.toml $(wildcard bin/*)
 
 # The libsodium of other people's machines; when it cannot be had its tests are skipped.
 $(OLD)/made:
-	$(PYTHON) -m venv $(OLD) && $(OLD)/bin/python -m pip install --quiet 'PyNaCl<1.6' click psutil rich zeroconf && touch $@ \
+	$(PYTHON) -m venv $(OLD) && $(OLD)/bin/python -m pip install --quiet 'PyNaCl<1.6' click jinja2 psutil rich zeroconf && touch $@ \
 		|| { rm -rf $(OLD); echo 'make: PyNaCl 1.5 cannot be installed here' >&2; }
 
 test: $(STAMP) $(OLD)/made

@@ -144,7 +144,7 @@ def _run_all(
             AppendFile(1, "standard output").append(encode(line) + b"\n" for line in lines)
             return 0
         open_trust().check_list()
-        watch = Watch(values, f"cmap {application}")
+        watch = Watch(values, application, setup.columns)
         setup.open()
         watch.begin(setup.journal)
         try:

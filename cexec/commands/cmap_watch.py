@@ -7,12 +7,15 @@ what is to be said.  `explain_main(argv)` is the subcommand and returns its exit
 from __future__ import annotations
 
 import os
+import shlex
 import stat
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cexec import __version__
 from cexec.cmap.run_files import TABLES
 from cexec.cmap.watch.history import Failures, History
 from cexec.cmap.watch.statistics import failures, statistics
@@ -21,7 +24,7 @@ from cexec.system.printable import printable
 from cexec.system.terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from cexec.cmap.results.journal import Journal
     from cexec.cmap.run.observer import Observer
@@ -45,9 +48,12 @@ def watch_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Watch:
-    """The observers that the options ask for; `values` are click's, `title` is that of the report."""
+    """The observers that the options ask for; `values` are click's, `application` is what the user calls the key.
 
-    def __init__(self, values: Mapping[str, Any], title: str) -> None:
+    `columns` are those of the tasks, for the report.
+    """
+
+    def __init__(self, values: Mapping[str, Any], application: str, columns: Sequence[str] = ()) -> None:
         self.observers: list[Observer] = []
         self.display: Display | None = None
         self._report: Report | None = None
@@ -66,17 +72,20 @@ class Watch:
             self.display = Display(self._history, terminal, bar=bool(bar or by_default), eta=eta, progress=progress)
             self.observers.append(self.display)
         if values["report"]:
-            from cexec.cmap.watch.report import Report
+            from cexec.cmap.watch.report import About, Report
             from cexec.cmap.watch.report_file import ReportFile
 
             file = ReportFile(values["report"], overwrite=values["overwrite"])
-            self._report = Report(file, self._history, title)
+            command = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+            host = os.uname().nodename
+            about = About(f"cmap {application}", command, time.time(), host, __version__, columns)
+            self._report = Report(file, self._history, about)
             self.observers.append(self._report)
 
     def begin(self, journal: Journal | None) -> None:
         """Says that the run begins: nothing is wrong with its options."""
         if self._report is not None:
-            self._report.begin()
+            self._report.begin(journal.store.path if journal is not None else "")
         if journal is not None:
             from cexec.cmap.watch.explain import StatusNote
 

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
 MEMORY = 1 << 16  # bytes (ours) of one output that are kept in memory; the rest goes to disk
 PARAMETERS = "parameters.json"  # a file in each directory of --results DIR
+MOST_SAID, MOST_LINES = 2000, 10  # bytes, and lines (ours), of standard error that a report shows of a failed task
 _RANDOM = 8  # bytes in a temporary name
 
 
@@ -58,6 +59,12 @@ class Output:
             yield from self._spool.pieces(0, self._spool.size)
         elif self._memory:
             yield bytes(self._memory)
+
+    def tail(self, size: int) -> bytes:
+        """Returns the last `size` bytes, or all if there are fewer."""
+        if self._spool is None:
+            return bytes(self._memory[-size:])
+        return self._spool.read(max(0, self._spool.size - size), size)
 
     def close(self) -> None:
         if self._spool is not None:
@@ -99,6 +106,14 @@ class FileOutput(Output):
             while piece := file.read(CHUNK):
                 yield piece
 
+    def tail(self, size: int) -> bytes:
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(max(0, self.size - size))
+                return file.read(size)
+        except OSError:
+            return b""  # somebody has removed it; the result will say so
+
     def sync(self) -> None:
         """Brings to disk what was written."""
         sync_file(self._fd, self._final)
@@ -111,6 +126,13 @@ class FileOutput(Output):
                 os.close(fd)
             except OSError as error:
                 raise _failure(self._final, error) from None
+
+
+def last_lines(output: Output | None) -> list[str]:
+    """Returns the last lines of what a program has said, as text; the first of them may be cut."""
+    data = b"" if output is None else output.tail(MOST_SAID)
+    lines = [line.rstrip() for line in data.decode("utf-8", "replace").splitlines()]
+    return [line for line in lines if line][-MOST_LINES:]
 
 
 class AttemptFiles:

@@ -11,6 +11,8 @@ import asyncio
 import time
 from typing import TYPE_CHECKING
 
+from cexec.cmap.inputs.tasks import STDERR
+from cexec.cmap.results.attempt_files import last_lines
 from cexec.cmap.results.outcome import TaskOutcome
 from cexec.cmap.run.policy import KILL
 from cexec.cmap.run.task_attempt import AttemptState
@@ -80,6 +82,7 @@ class TaskRun:
             signal=ending.signal,
             reason=reason,
             rejected=ending.rejected,
+            last_words=last_lines(self.files.outputs.get(STDERR)) if reason else (),
         )
 
     async def cancel(self, sequence: Sequence[tuple[int, float]]) -> None:
