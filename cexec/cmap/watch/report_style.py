@@ -64,7 +64,8 @@ td { overflow-wrap: anywhere; } td:not(:first-child) { white-space: nowrap; }
 .words td { padding: 0 0 8px; } .words, .words:hover { border: 0; background: none; }
 tbody tr.words { border-top: 0; }
 pre { margin: 0; padding: 8px 12px; border-left: 3px solid var(--bad); background: var(--card); overflow: auto;
-  white-space: pre-wrap; overflow-wrap: anywhere; font: 12px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; max-height: 240px; }
+  white-space: pre-wrap; overflow-wrap: anywhere; max-height: 240px;
+  font: 12px/1.5 ui-monospace, "DejaVu Sans Mono", monospace; }
 .none { color: var(--quiet); margin: 8px 0; font-size: 13.5px; }
 @media (max-width: 640px) { main { padding: 20px 14px; } section { margin-top: 28px; }
   header { flex-wrap: wrap; gap: 8px; } h1 { font-size: 22px; }
