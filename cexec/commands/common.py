@@ -42,7 +42,7 @@ def print_line(text: str, patience: float | None = None) -> None:
 def _write_error_line(text: str, patience: float | None) -> None:
     begin_line(2)
     try:
-        if patience is not None and not _has_room(sys.stderr.fileno(), patience):
+        if patience is not None and not _has_room(2, patience):
             return
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
