@@ -1,7 +1,8 @@
 """Descriptors that a test leaves open: the numbers of one process are few, and later tests count on small ones.
 
-Contract: `left_open` names those that were not there before.  `end_of_process` closes them, as the end of a process
-would: for objects that a process has for its whole life, and for tests that play a process that is killed.
+Contract: `left_open` names those that were not there before; what a thread of the test still closes is waited for.
+`end_of_process` closes them, as the end of a process would: for objects that a process has for its whole life, and for
+tests that play a process that is killed.
 """
 
 from __future__ import annotations
@@ -11,6 +12,10 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from tests.waiting import comes_true
+
+PATIENCE = 10.0  # seconds, which only a test that leaves something takes
 
 
 def descriptors() -> dict[int, str]:
@@ -24,12 +29,16 @@ def descriptors() -> dict[int, str]:
     return found
 
 
-def left_open(before: dict[int, str]) -> dict[int, str]:
-    """What is open now and was not `before`, after the garbage collector has closed what nobody holds any more."""
-    if descriptors().items() <= before.items():
-        return {}
-    gc.collect()
+def new_since(before: dict[int, str]) -> dict[int, str]:
     return {number: name for number, name in descriptors().items() if before.get(number) != name}
+
+
+def left_open(before: dict[int, str], patience: float = PATIENCE) -> dict[int, str]:
+    """What is open now and was not `before`, after the garbage collector has closed what nobody holds any more."""
+    if new_since(before):
+        gc.collect()
+        comes_true(lambda: not new_since(before), patience)
+    return new_since(before)
 
 
 @contextmanager
@@ -37,6 +46,9 @@ def end_of_process() -> Iterator[None]:
     """Closes what is left open at the end; not sockets, which Python's objects close by themselves."""
     before = descriptors()
     yield
-    for number in left_open(before):
-        if not stat.S_ISSOCK(os.fstat(number).st_mode):
-            os.close(number)
+    for number in left_open(before, patience=0.0):
+        try:
+            if not stat.S_ISSOCK(os.fstat(number).st_mode):
+                os.close(number)
+        except OSError:
+            pass  # a thread of the test was faster
