@@ -117,12 +117,6 @@ def test_told_twice_running_jobs_are_ended(number: int, application: Application
     assert worker.started() == []
 
 
-def test_a_closed_terminal_ends_the_worker(service: StartService) -> None:
-    worker = service("true")
-    worker.signal(signal.SIGHUP)
-    assert worker.wait() == -signal.SIGHUP
-
-
 def test_cservice_listens_on_no_tcp_port(service: StartService) -> None:
     worker = service("true")
     connections = psutil.Process(worker.pid).net_connections("inet")

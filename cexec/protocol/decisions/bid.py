@@ -77,7 +77,7 @@ class Bidder:
         self._random = random
         self._delay = BidDelay(speed=speed, boost=boost)
         self._reputation = Reputation(self.competition)
-        self._announcements = Remembered()
+        self._announcements = Remembered(random)
         self._places = Places(random, self._announcements, self._reputation, self.slots, self.accounts)
         self.unproved = self._places.unproved
         self._reservations = Reservations()
@@ -132,7 +132,7 @@ class Bidder:
         if self.slots.free and delay < SILENT:
             announcement.telling.due = now + SILENT
         else:
-            announcement.telling.due = self._words.next_queued(now + self._hesitation(targeted))
+            announcement.telling.due = self._words.first(announcement, now + self._hesitation(targeted))
         self._fire(announcement, now)
 
     def proved(self, identity: bytes, now: float) -> None:

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Places:
     """The lotteries of one worker, and the rules for those that take part."""
 
-    __slots__ = ("_accounts", "_proved", "_reputation", "_slots", "_tries", "unproved")
+    __slots__ = ("_accounts", "_announcements", "_proved", "_reputation", "_slots", "_tries", "unproved")
 
     def __init__(
         self,
@@ -41,6 +41,7 @@ class Places:
     ) -> None:
         self.unproved = Unproved()
         self._accounts = accounts
+        self._announcements = announcements
         self._reputation = reputation
         self._slots = slots
         self._proved = Turns(random, announcements, reputation, accounts)
@@ -65,6 +66,7 @@ class Places:
     def proved(self, announcement: RememberedAnnouncement, now: float) -> None:
         """Takes one to those that come first, because its client has proved itself."""
         announcement.standing = Standing.PROVED
+        self._announcements.stands(announcement)
         self.unproved.forgive(announcement.identity)
         self.discard(announcement)
         if announcement.state == READY:
@@ -77,6 +79,7 @@ class Places:
     def doubted(self, announcement: RememberedAnnouncement, standing: Standing, now: float) -> None:
         """The way by which a client was proved is gone: it has to bid again."""
         announcement.standing = standing
+        self._announcements.stands(announcement)
         self.discard(announcement)
         if announcement.state == READY:
             announcement.state, announcement.timers.bid_at = DELAYED, now
@@ -84,6 +87,7 @@ class Places:
     def connected(self, announcement: RememberedAnnouncement) -> None:
         """Only the announcer can have answered a first flight, and it did so where we had connected to."""
         announcement.standing = Standing.PROVED
+        self._announcements.stands(announcement)
         self.unproved.forgive(announcement.identity)
 
     def add(self, announcement: RememberedAnnouncement) -> None:

@@ -1,8 +1,10 @@
 """The announcements that a worker remembers, each with one timer, and those that are done with.
 
-Contract: `add` keeps at most MAXIMUM_REMEMBERED, `arm` sets the timer that the announcement itself says, `due` returns
-one whose timer has passed.  One that waits and is still heard makes room only for another client that has fewer.  Those
-that are done are known for DONE_LIFETIME, so that late copies are ignored.  Pure.
+Contract: `add` keeps at most MAXIMUM_REMEMBERED whose clients have proved themselves and MOST_UNPROVED others, which
+never take room from the former (`unproved_room`).  `stands` follows a change of standing; `arm` sets the timer that the
+announcement itself says, `due` returns one whose timer has passed.  One that is proved, waits and is still heard makes
+room only for another client that has fewer.  Those that are done are known for DONE_LIFETIME, so that late copies are
+ignored.  Pure.
 """
 
 from __future__ import annotations
@@ -12,6 +14,11 @@ from math import inf
 
 from cexec.protocol.base.token_bucket import TokenBucket
 from cexec.protocol.decisions.standing import Standing
+from cexec.protocol.decisions.unproved_room import UnprovedRoom
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 DONE_LIFETIME = 30.0  # seconds (ours) that a claimed or finished announcement is remembered
 SILENT = 0.5  # seconds (ours) without a connection after which a waiting client is told that it is queued
@@ -22,6 +29,7 @@ LONGEST_RETRY = 8.0  # seconds (ours)
 NEW_WAYS_RATE = 0.1  # a second (ours): tries by ways that have never failed, which need not wait so long
 NEW_WAYS_BURST = 5.0  # (ours) of them at once: copies from invented addresses must not make us connect everywhere
 MAXIMUM_REMEMBERED = 10_000  # announcements (ours), and as many that are done
+MOST_UNPROVED = 5_000  # announcements (ours) whose clients have not proved themselves
 
 STILL_HEARD = 6.0  # seconds (ours) after a copy in which the next one comes: a client sends one every 5 s
 
@@ -200,9 +208,10 @@ class RememberedAnnouncement:
 class Remembered:
     """The table of announcements, with their timers."""
 
-    __slots__ = ("_clients", "_done", "_sequence", "_table", "_timers")
+    __slots__ = ("_clients", "_done", "_sequence", "_table", "_timers", "_unproved")
 
-    def __init__(self) -> None:
+    def __init__(self, random: Callable[[], float]) -> None:
+        self._unproved = UnprovedRoom(random)
         self._clients: dict[bytes, int] = {}  # how many of each client are in the table
         self._table: dict[bytes, RememberedAnnouncement] = {}  # heard longest ago first
         self._done: dict[bytes, tuple[float, int]] = {}  # the end, and the count from a claim that came first, or 0
@@ -214,24 +223,41 @@ class Remembered:
 
     def add(self, announcement: RememberedAnnouncement) -> RememberedAnnouncement | None:
         """Remembers it; returns the one that has to make room, perhaps itself, which the caller drops."""
-        displaced = self._dispensable(announcement) if len(self._table) >= MAXIMUM_REMEMBERED else None
+        displaced = self._displaced(announcement)
         self._table[announcement.identity] = announcement
+        if announcement.standing != Standing.PROVED:
+            self._unproved.add(announcement.identity, announcement.source)
         client = announcement.origin.client
         self._clients[client] = self._clients.get(client, 0) + 1
         return displaced
 
+    def stands(self, announcement: RememberedAnnouncement) -> None:
+        """Its client has proved itself, or the way by which it had is gone."""
+        if announcement.standing == Standing.PROVED:
+            self._unproved.discard(announcement.identity)
+        elif announcement.identity in self._table:
+            self._unproved.add(announcement.identity, announcement.source)
+
+    def _displaced(self, newcomer: RememberedAnnouncement) -> RememberedAnnouncement | None:
+        if newcomer.standing != Standing.PROVED:
+            return self._unproved_victim(newcomer) if len(self._unproved) >= MOST_UNPROVED else None
+        full = len(self._table) - len(self._unproved) >= MAXIMUM_REMEMBERED
+        return self._dispensable(newcomer) if full else None
+
+    def _unproved_victim(self, newcomer: RememberedAnnouncement) -> RememberedAnnouncement:
+        victim = self._unproved.victim(lambda identity: self._table[identity].state in (DELAYED, READY))
+        return newcomer if victim is None else self._table[victim]
+
     def _dispensable(self, newcomer: RememberedAnnouncement) -> RememberedAnnouncement | None:
-        """Returns one that is no longer heard, an unproved one if there is any, or else what `_surplus` returns."""
-        proved = None
+        """Returns one that is proved and no longer heard, or else what `_surplus` returns."""
         for old in self._table.values():
             if old.leased or old.state not in (DELAYED, READY):
                 continue
             if newcomer.heard_at < old.heard_last + STILL_HEARD:
                 break  # those that follow were heard later
-            if old.standing != Standing.PROVED:
+            if old.standing == Standing.PROVED:
                 return old
-            proved = proved or old
-        return proved if proved is not None or newcomer.leased else self._surplus(newcomer)
+        return newcomer if newcomer.leased else self._surplus(newcomer)
 
     def _surplus(self, newcomer: RememberedAnnouncement) -> RememberedAnnouncement:
         """Returns one that is heard still, of the client that has the most; the newcomer if that is no other client."""
@@ -245,6 +271,7 @@ class Remembered:
         """Lets it live longer, because it was heard again."""
         announcement.timers.expires = max(announcement.timers.expires, expires)
         self._table[announcement.identity] = self._table.pop(announcement.identity)
+        self._unproved.heard(announcement.identity)
         self.arm(announcement)
 
     def finish(self, announcement: RememberedAnnouncement, now: float) -> None:
@@ -255,6 +282,7 @@ class Remembered:
     def drop(self, announcement: RememberedAnnouncement) -> None:
         """Drops it, because it expired or was displaced: a later copy counts as new."""
         del self._table[announcement.identity]
+        self._unproved.discard(announcement.identity)
         client = announcement.origin.client
         self._clients[client] -= 1
         if not self._clients[client]:

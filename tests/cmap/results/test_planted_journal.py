@@ -125,7 +125,7 @@ def test_a_log_that_is_planted_after_the_check_is_not_played_back(
     planted: list[str] = []
     connect = sqlite3.connect
 
-    def plant(path: str, **options: Any) -> sqlite3.Connection:
+    def plant(path: str, **options: Any) -> Any:
         if path == str(shared / "state") and not planted:
             planted.append(path)
             if not Path(f"{path}-wal").exists():  # in a sticky directory nobody can replace another user's file
@@ -150,7 +150,7 @@ def test_every_file_of_a_journal_is_made_before_sqlite_opens_it(
     free: list[str] = []
     connect = sqlite3.connect
 
-    def look(database: str, **options: Any) -> sqlite3.Connection:
+    def look(database: str, **options: Any) -> Any:
         if database == path:
             free.extend(name for name in names if not os.path.exists(name))
         connection = connect(database, **options)

@@ -33,7 +33,7 @@ class Scene:
     """The places of a slowed worker, and one announcement that has just been postponed."""
 
     def __init__(self, standing: Standing) -> None:
-        self.announcements = Remembered()
+        self.announcements = Remembered(lambda: 0.5)
         reputation: Any = Slowed()
         accounts = ClientAccounts(ClientLimits.of_slots(1))
         self.places = Places(lambda: 0.5, self.announcements, reputation, Slots(1), accounts)

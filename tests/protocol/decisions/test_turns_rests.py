@@ -31,7 +31,7 @@ class Rests(Reputation):
 def waiting() -> tuple[Turns, Rests, RememberedAnnouncement]:
     """Turns in which one announcement waits."""
     chance = Random(1)
-    rests, remembered = Rests(Competition(chance.random)), Remembered()
+    rests, remembered = Rests(Competition(chance.random)), Remembered(chance.random)
     turns = Turns(chance.random, remembered, rests, ClientAccounts(ClientLimits.of_slots(1)))
     announcement = RememberedAnnouncement(identity(1), 1, 0.0, 100.0, targeted=False, origin=NOBODY)
     remembered.add(announcement)

@@ -7,7 +7,7 @@ import pytest
 from cexec.protocol.base.limits import QUEUED_INTERVAL
 from cexec.protocol.decisions import remembered, unproved
 from cexec.protocol.decisions.bid import STALL, Bidder, Outcome
-from cexec.protocol.decisions.remembered import DONE_LIFETIME, QUEUED_REPEATS, SILENT, STILL_HEARD
+from cexec.protocol.decisions.remembered import DONE_LIFETIME, QUEUED_REPEATS, SILENT
 from cexec.protocol.decisions.slots import STALLED_TRIES
 from cexec.protocol.decisions.standing import Standing
 from cexec.protocol.decisions.unproved import (
@@ -277,13 +277,14 @@ def test_the_quota_of_0_1_0_is_one_for_all() -> None:
 
 def test_one_that_is_still_heard_is_never_forgotten_while_its_job_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Regression: as many replays as fit into the table made a worker forget the clients that waited for it."""
-    monkeypatch.setattr(remembered, "MAXIMUM_REMEMBERED", 100)
+    monkeypatch.setattr(remembered, "MOST_UNPROVED", 100)
     machine = occupied()
     waiting = [identity(5000), identity(5001), identity(5002)]
     number = 0
     for second in range(1, 60):
         for who, standing, proves in zip(waiting, (PROVED, UNPROVED, UNPROVED), (True, True, False), strict=True):
-            assert ("Forget", who) not in hear(machine, who, float(second), standing, proves=proves)
+            for copy in (0.0, 0.25):
+                assert ("Forget", who) not in hear(machine, who, second + copy, standing, proves=proves)
         for _ in range(200):
             number += 1
             forgotten = {who for name, who in hear(machine, identity(number), second + 0.5) if name == "Forget"}
@@ -292,14 +293,41 @@ def test_one_that_is_still_heard_is_never_forgotten_while_its_job_waits(monkeypa
     assert ("Connect", waiting[0]) in events(machine)
 
 
-def test_room_is_made_by_those_that_are_heard_no_longer_unproved_ones_first(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_unproved_announcements_take_no_room_from_proved_ones(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(remembered, "MAXIMUM_REMEMBERED", 3)
+    monkeypatch.setattr(remembered, "MOST_UNPROVED", 5)
     machine = occupied()
     hear(machine, identity(1), 1.0, PROVED)
-    hear(machine, identity(2), 2.0)
-    assert ("Forget", identity(3)) in hear(machine, identity(3), 2.5)  # there is no room for it
-    assert ("Forget", identity(2)) in hear(machine, identity(4), 2.0 + STILL_HEARD)
-    assert ("Forget", identity(1)) in hear(machine, identity(5), 2.0 + STILL_HEARD)
+    hear(machine, identity(2), 1.0, PROVED)
+    forgotten = []
+    for number in range(10, 100):  # also long after the proved ones were heard
+        forgotten += [who for name, who in hear(machine, identity(number), number / 10.0) if name == "Forget"]
+    assert len(set(forgotten)) == 85 and not {identity(1), identity(2)} & set(forgotten)
+    assert ("Forget", identity(1)) in hear(machine, identity(3), 10.0, PROVED)
+
+
+def test_a_holder_who_announces_from_invented_addresses_keeps_no_honest_client_out(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Regression: 10,000 invented clients filled the room, and new ones had to wait until those were not heard."""
+    monkeypatch.setattr(remembered, "MAXIMUM_REMEMBERED", 1000)
+    monkeypatch.setattr(remembered, "MOST_UNPROVED", 500)
+    machine = occupied()
+    copies = [2.0, 2.25, 2.7, 3.4, 4.6]  # as a client sends them
+    told = 0.0
+    for step in range(1, 5000):  # a thousand a second
+        now = step / 1000.0
+        source = f"10.0.{step % 250}.{step // 250}"
+        found = hear(machine, identity(10_000 + step), now, source=source)
+        while copies and now >= copies[0]:
+            copies.pop(0)
+            found += hear(machine, HONEST, now, PROVED if told else UNPROVED, source="10.1.0.1")
+        if not told and ("Queued", HONEST) in found:
+            told = now
+            machine.proved(HONEST, now)
+    assert 2.0 <= told < 4.0
+    machine.finished(identity(900), Outcome.SUCCEEDED, 1.0, 10.0)
+    assert ("Connect", HONEST) in events(machine)
 
 
 def test_allowances_are_remembered_for_the_latest(monkeypatch: pytest.MonkeyPatch) -> None:
