@@ -33,6 +33,7 @@ help:
 	@echo 'make faults     the fault campaign; ROWS=regex chooses, TABLE=docs/reliability.md writes the results there'
 	@echo 'make soak       a farm in which everything fails in turn: at least JOBS=10000, MINUTES=20'
 	@echo 'make busy       the tests of networks and of cmap, beside two busy loops; RUNS=5 times, PYTEST_ARGS as above'
+	@echo 'make pythons    a part of the tests with each Python from 3.11 to 3.13 that is here; PYTEST_ARGS chooses it'
 	@echo 'make mutants    mutates the protocol, runs its tests: MUTANTS=600 of SEED=1, MODULES=session chooses'
 	@echo 'make fuzz       each parser under libFuzzer for SECONDS=10; TARGET=regex chooses'
 	@echo 'make check      ruff, mypy, the import contracts, the man pages'
@@ -104,8 +105,16 @@ bench: $(STAMP) $(VENV)/peers
 	@for script in $(BENCH); do \
 		echo "# $$script"; PATH="$(CURDIR)/$(BIN):$$PATH" $(ISOLATED) $(BIN)/python $$script || exit 1; done
 
+pythons:
+	tests/pythons.sh $(PYTEST_ARGS)
+
+# Links and first lines of scripts contain it, and would lead elsewhere from each directory if it were relative.
+absolute:
+	@case '$(PREFIX)' in *[[:space:]]*|[!/]*|'') \
+		echo "make: PREFIX is '$(PREFIX)', but must be an absolute path without spaces, such as /usr/local" >&2; exit 1;; esac
+
 # A virtual environment of its own: nothing of the system's Python is touched, and nothing of it touches cexec.
-install:
+install: absolute
 	rm -rf build
 	$(PYTHON) -m venv --clear $(DESTDIR)$(HOME_DIRECTORY)
 	$(DESTDIR)$(HOME_DIRECTORY)/bin/python -m pip install --quiet .
@@ -118,13 +127,13 @@ install:
 	for page in $(notdir $(PAGES)); do \
 		install -m 644 man/$$page $(DESTDIR)$(PREFIX)/share/man/man1/$$page || exit 1; done
 
-uninstall:
+uninstall: absolute
 	rm -rf $(DESTDIR)$(HOME_DIRECTORY)
 	rm -f $(COMMANDS:%=$(DESTDIR)$(PREFIX)/bin/%)
 	rm -f $(PAGES:man/%=$(DESTDIR)$(PREFIX)/share/man/man1/%)
 
 clean:
-	rm -rf $(VENV) $(OLD) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(OLD) .venv-python3.* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find cexec tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help test campaign faults soak busy mutants fuzz check man-lint demo bench install uninstall clean
+.PHONY: help test campaign faults soak busy pythons absolute mutants fuzz check man-lint demo bench install uninstall clean

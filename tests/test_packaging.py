@@ -1,4 +1,7 @@
-"""What an installation puts where.  Start-up time is the product: compiled modules, and launchers of our own."""
+"""What an installation puts where, and what the source archive has.
+
+Start-up time is the product: compiled modules, and launchers of our own.
+"""
 
 from __future__ import annotations
 
@@ -6,6 +9,8 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
+import tomllib
 import zipfile
 from pathlib import Path
 
@@ -13,8 +18,14 @@ import pytest
 
 import cexec
 from tests.environment import ROOT
+from tests.needs import require_tool, skip_for_want_of
+from tests.network.test_pythons import VERSIONS
 
 COMMANDS = sorted(path.name for path in (ROOT / "bin").iterdir())
+MADE_HERE = shutil.ignore_patterns(
+    ".git", ".venv*", "*.egg-info", "__pycache__", "build", "dist", ".*_cache", ".hypothesis", "shared"
+)
+SAMPLE = ["tests/system/test_units.py", "tests/test_readme.py", "tests/test_wall_clock.py"]
 SOURCES = ("LICENSE", "README.md", "bin", "cexec", "man", "pyproject.toml")
 
 
@@ -76,3 +87,118 @@ def test_a_launcher_is_ours_and_runs_with_the_python_that_it_was_installed_by(pr
     assert shebang == f"#!{sys.executable}"
     assert lines == (ROOT / "bin" / name).read_text().splitlines()[1:]
     assert f"from cexec.commands.{name} import main" in lines
+
+
+@pytest.fixture(scope="module")
+def archive(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The source tree that somebody finds who unpacks the source archive."""
+    directory = tmp_path_factory.mktemp("archive")
+    shutil.copytree(ROOT, directory / "checkout", ignore=MADE_HERE)
+    build = "import setuptools.build_meta as backend, sys; backend.build_sdist(sys.argv[1])"
+    argv = [sys.executable, "-c", build, os.fspath(directory)]
+    built = subprocess.run(argv, cwd=directory / "checkout", capture_output=True, text=True, timeout=100)
+    assert built.returncode == 0, built.stderr
+    (packed,) = directory.glob("*.tar.gz")
+    assert packed.name == f"cexec_cluster-{cexec.__version__}.tar.gz"
+    with tarfile.open(packed) as tar:
+        tar.extractall(directory / "unpacked", filter="data")
+    (tree,) = (directory / "unpacked").iterdir()
+    return tree
+
+
+def _files(tree: Path) -> set[str]:
+    return {path.relative_to(tree).as_posix() for path in tree.rglob("*") if path.is_file() or path.is_symlink()}
+
+
+def test_the_source_archive_has_every_file_of_the_checkout(archive: Path) -> None:
+    """Regression: it had no documents, examples, Makefile and changelog, and its tests could not be collected."""
+    listed = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True) if _git() else None
+    if listed is None or listed.returncode:
+        skip_for_want_of("a checkout with git")
+    wanted = {name for name in listed.stdout.splitlines() if (ROOT / name).exists()}
+    assert len(wanted) > 500
+    assert wanted - _files(archive) == set()
+    own = {name for name in _files(archive) if not name.startswith("cexec_cluster.egg-info/")}
+    assert own - wanted <= {"PKG-INFO", "setup.cfg"} | _new_files()
+
+
+def _git() -> str | None:
+    return shutil.which("git")
+
+
+def _new_files() -> set[str]:
+    """What a developer has not added yet."""
+    argv = ["git", "ls-files", "--others", "--exclude-standard"]
+    return set(subprocess.run(argv, cwd=ROOT, capture_output=True, text=True).stdout.splitlines())
+
+
+def test_modes_survive_in_the_source_archive(archive: Path) -> None:
+    for name in ("tests/isolated.sh", "tests/run.sh", "examples/demo.sh", *(f"bin/{name}" for name in COMMANDS)):
+        assert os.access(archive / name, os.X_OK), name
+
+
+def test_tests_of_the_source_archive_run_there(archive: Path) -> None:
+    ended = _pytest(archive, *SAMPLE)
+    assert ended.returncode == 0, ended.stdout
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(1200)
+def test_all_tests_of_the_source_archive_are_collected(archive: Path) -> None:
+    ended = _pytest(archive, "--collect-only")
+    assert ended.returncode == 0, ended.stdout
+    found = {line.partition("::")[0] for line in ended.stdout.splitlines() if "::" in line}
+    left = {
+        f"tests/{name}" for name in _files(ROOT / "tests") if name.endswith(".py") and "/test_" in f"/{name}"
+    } - found
+    assert not [name for name in left if "mark.campaign" not in (ROOT / name).read_text()]
+
+
+def _pytest(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
+    """Runs the tests of a tree of its own, where no module of this one is in the way."""
+    argv = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *words]
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+    return subprocess.run(argv, cwd=tree, env=environment, capture_output=True, text=True, timeout=1000)
+
+
+def test_the_classifiers_name_the_versions_that_are_tested() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = [one.rpartition(" ")[2] for one in project["classifiers"] if "Python :: 3." in one]
+    assert named == list(VERSIONS)
+    assert project["requires-python"] == f">={VERSIONS[0]}"
+    assert f"PYTHONS-{' '.join(VERSIONS)}}}" in (ROOT / "tests" / "pythons.sh").read_text()
+    assert project["urls"]
+
+
+def test_the_versions_that_are_absent_are_said_loudly(tmp_path: Path) -> None:
+    (tmp_path / "tests").mkdir()
+    script = shutil.copy(ROOT / "tests" / "pythons.sh", tmp_path / "tests")
+    environment = {**os.environ, "PYTHONS": "3.98 3.99"}
+    ended = subprocess.run([script], env=environment, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 1
+    assert ended.stdout.splitlines()[-3:] == [
+        "pythons: tested: none",
+        "pythons: ABSENT: Python 3.98 is not here (PATH, pyenv, uv): NOT TESTED with it",
+        "pythons: ABSENT: Python 3.99 is not here (PATH, pyenv, uv): NOT TESTED with it",
+    ]
+
+
+@pytest.mark.parametrize("target", ["install", "uninstall"])
+@pytest.mark.parametrize("prefix", ["", "usr", "./usr", "~/usr", "/a directory"])
+def test_make_refuses_a_prefix_that_is_not_absolute(target: str, prefix: str, tmp_path: Path) -> None:
+    """Regression: its links and first lines of scripts led to another place from each directory."""
+    require_tool("make")
+    argv = [
+        "make",
+        "-f",
+        os.fspath(ROOT / "Makefile"),
+        target,
+        f"PREFIX={prefix}",
+        f"DESTDIR={tmp_path}/",
+        "PYTHON=false",
+    ]
+    ended = subprocess.run(argv, cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2
+    wanted = f"make: PREFIX is '{prefix}', but must be an absolute path without spaces, such as /usr/local"
+    assert ended.stderr.splitlines()[0] == wanted
+    assert list(tmp_path.iterdir()) == []
