@@ -18,7 +18,7 @@ import click
 from cexec import __version__
 from cexec.client.search.roster import Roster, WorkerRow
 from cexec.commands.common import print_error, run_click
-from cexec.commands.cps_watch import HEALTHY, SORTS, Order, WatchedWorker, WatchEndedError, WatchScreen, styles_of
+from cexec.commands.cps_watch import HEALTHY, SORTS, RowOrder, WatchedWorker, WatchEndedError, WatchScreen, styles_of
 from cexec.commands.parameters import Parsed
 from cexec.errors import EXIT_TEMPORARY, CexecError, KeyFileError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
@@ -68,7 +68,7 @@ def command(as_json: bool, watch: bool, interval: float, sort: str, apps: tuple[
     """
     keys = _named_keys(apps) if apps else _found_keys()
     roster = Roster(list(keys.values()), groups_from_environment(os.environ), udp_port_from_environment(os.environ))
-    view = View(roster, list(keys), list(keys.values()), _lists(keys), as_json, Order(sort))
+    view = View(roster, list(keys), list(keys.values()), _lists(keys), as_json, RowOrder(sort))
     try:
         if watch:
             _watch(roster, view, interval)
@@ -160,11 +160,11 @@ class View:
         keys: list[ClientKey],
         lists: list[Revocations],
         as_json: bool,
-        order: Order | None = None,
+        order: RowOrder | None = None,
     ) -> None:
         """`lists`: those of revoked certificates, one for each key."""
         self.as_json = as_json
-        self.order = order or Order()
+        self.order = order or RowOrder()
         self.screen: WatchScreen | None = None
         self._roster = roster
         self._lists = lists

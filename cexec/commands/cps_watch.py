@@ -2,7 +2,8 @@
 
 Contract: `picture` is pure: the lines for a window of this size.  `WatchScreen` is a context: it takes the window for
 itself (the alternate screen), and gives it back however it ends, with the last picture on the usual screen.  `show`
-draws, after it has obeyed the keys and signals that came; it raises `WatchEndedError` for q.  Cells are printable
+draws, after it has obeyed the keys and signals that came; it raises `WatchEndedError` for q.  While another command is
+in the foreground of the terminal it draws nothing.  Cells are printable
 already.
 """
 
@@ -19,7 +20,18 @@ from cexec.protocol.datagrams.client_jobs import ClientJob
 from cexec.system.io.keyboard import Keyboard
 from cexec.system.io.wakeup import Wakeup
 from cexec.system.printable import printable
-from cexec.system.terminal import BOLD, CLEAR_BELOW, CLEAR_LINE, DIM, RED, YELLOW, Terminal, clip, fitting
+from cexec.system.terminal import (
+    BOLD,
+    CLEAR_BELOW,
+    CLEAR_LINE,
+    DIM,
+    RED,
+    YELLOW,
+    Terminal,
+    clip,
+    fitting,
+    in_foreground,
+)
 from cexec.system.units import show_count, show_number, show_short_duration
 
 if TYPE_CHECKING:
@@ -63,7 +75,7 @@ class WatchedWorker:
 
 
 @dataclass(slots=True)
-class Order:
+class RowOrder:
     """What comes first."""
 
     column: str = "name"
@@ -84,7 +96,7 @@ def picture(
     headings: Sequence[str],
     table: Callable[[list[str], list[list[str]]], list[str]],
     terminal: Terminal,
-    order: Order,
+    order: RowOrder,
     clock: str,
     keys: str,
 ) -> list[str]:
@@ -153,22 +165,23 @@ def _most(lines: list[str], rows: int) -> list[str]:
 class WatchScreen:
     """The window of a terminal, for as long as somebody watches."""
 
-    def __init__(self, terminal: Terminal, order: Order) -> None:
+    def __init__(self, terminal: Terminal, order: RowOrder) -> None:
         self.order = order
         self._terminal = terminal
         self._keyboard = Keyboard()
         self._wakeup = Wakeup()
         self._last: list[str] = []
+        self._taken = False  # the window is ours
 
     def __enter__(self) -> Self:
         numbers = (signal.SIGWINCH, signal.SIGTSTP, *ENDING)
         self._wakeup.start(number for number in numbers if signal.getsignal(number) != signal.SIG_IGN)
-        self._take_window()
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._leave_window()
-        self._terminal.write("".join(f"{line}\r\n" for line in self._last))
+        if self._taken:
+            self._leave_window()
+            self._terminal.write("".join(f"{line}\r\n" for line in self._last))
         self._wakeup.close()
 
     def filenos(self) -> list[int]:
@@ -182,6 +195,10 @@ class WatchScreen:
         table: Callable[[list[str], list[list[str]]], list[str]],
     ) -> None:
         self._obey_signals()
+        if not in_foreground(self._terminal.fd):
+            return
+        if not self._taken:
+            self._take_window()
         self._obey_keys()
         keys = KEYS if self._keyboard.filenos() else "Ctrl-C ends this"
         clock = time.strftime("%H:%M:%S")
@@ -190,12 +207,15 @@ class WatchScreen:
         self._terminal.write(HOME + f"{CLEAR_LINE}\r\n".join(lines) + CLEAR_LINE + CLEAR_BELOW)
 
     def _take_window(self) -> None:
+        self._taken = True
         self._keyboard.start()
         self._terminal.write(OWN_WINDOW)
 
     def _leave_window(self) -> None:
-        self._terminal.write(USUAL_WINDOW)
-        self._keyboard.stop()
+        if self._taken:
+            self._taken = False
+            self._terminal.write(USUAL_WINDOW)
+            self._keyboard.stop()
 
     def _obey_keys(self) -> None:
         for key in self._keyboard.take().lower():
@@ -209,9 +229,8 @@ class WatchScreen:
     def _obey_signals(self) -> None:
         for number in self._wakeup.take():
             if number == signal.SIGTSTP:
-                self._leave_window()
+                self._leave_window()  # the next picture takes it again
                 _act_by_default(number)
-                self._take_window()
             elif number in ENDING:
                 self._leave_window()
                 _act_by_default(number)

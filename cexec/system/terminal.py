@@ -91,7 +91,7 @@ class Painter:
     def draw(self, lines: Iterable[str]) -> None:
         """Shows these lines in place of the last ones."""
         self._lines = list(lines)
-        if self._works and not self._line_begun and _in_foreground(self._terminal.fd):
+        if self._works and not self._line_begun and in_foreground(self._terminal.fd):
             self._write(self._picture() + self._back())
             self._visible = True
 
@@ -227,7 +227,7 @@ def _letters(text: str) -> Iterable[tuple[str, int]]:
             yield letter, 2 if east_asian_width(letter) in "WF" else 1
 
 
-def _in_foreground(fd: int) -> bool:
+def in_foreground(fd: int) -> bool:
     """Returns False if this terminal is ours and a shell has given it to another process group."""
     try:
         return os.tcgetpgrp(fd) == os.getpgrp()

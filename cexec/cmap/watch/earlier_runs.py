@@ -52,7 +52,7 @@ class EarlierRun:
 
 
 @dataclass(slots=True)
-class Earlier:
+class EarlierRuns:
     """All earlier runs.  `failures`: tasks that have failed there; `failed` counts them."""
 
     runs: list[EarlierRun] = field(default_factory=list)
@@ -60,12 +60,12 @@ class Earlier:
     failed: int = 0
 
 
-def earlier_runs(path: str) -> Earlier:
+def earlier_runs(path: str) -> EarlierRuns:
     with reading(path) as database:
         rows = database.execute("SELECT number, started FROM run ORDER BY number").fetchall()[:-1]
         runs = [EarlierRun(number, started) for number, started in rows[-MOST_RUNS:]]
         if not runs:
-            return Earlier()
+            return EarlierRuns()
         attempts = database.execute(
             "SELECT t.number, a.worker, a.started, a.ended, a.reason FROM attempt a "
             "JOIN task t USING (key, occurrence) ORDER BY a.id DESC LIMIT ?", (MOST_ATTEMPTS,)
@@ -81,7 +81,7 @@ def earlier_runs(path: str) -> Earlier:
     failures = [
         Failure(n, shown(c), {}, shown(w), shown(r), t or 0.0, 128 + s if s else v) for n, c, w, r, t, v, s in found
     ]
-    return Earlier(runs, failures, failed)
+    return EarlierRuns(runs, failures, failed)
 
 
 def _replay(runs: list[EarlierRun], attempts: Iterable[tuple[int, str, float, float | None, str]]) -> None:

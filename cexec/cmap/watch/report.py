@@ -23,7 +23,7 @@ from markupsafe import Markup
 from cexec.cmap.results.appending import cannot_write
 from cexec.cmap.run.ending import How
 from cexec.cmap.run.observer import Observer
-from cexec.cmap.watch.earlier_runs import Earlier, EarlierRun, earlier_runs
+from cexec.cmap.watch.earlier_runs import EarlierRun, EarlierRuns, earlier_runs
 from cexec.cmap.watch.report_file import BEGIN
 from cexec.cmap.watch.report_style import STYLE
 from cexec.cmap.watch.statistics import HEAD, row
@@ -81,7 +81,7 @@ class Report(Observer):
         self._file = file
         self._history = history
         self._about = about
-        self.earlier = Earlier()  # the runs before this one, with the failures that nobody has tried again
+        self.earlier = EarlierRuns()  # the runs before this one, with the failures that nobody has tried again
         self._due = 0.0
 
     def begin(self, journal: str = "") -> None:
@@ -130,9 +130,9 @@ class Report(Observer):
         self._file.write(page(self._history, self._about, self.earlier))
 
 
-def page(history: History, about: About, earlier: Earlier | None = None) -> Iterator[str]:
+def page(history: History, about: About, earlier: EarlierRuns | None = None) -> Iterator[str]:
     """Yields the parts of the page."""
-    earlier = earlier or Earlier()
+    earlier = earlier or EarlierRuns()
     workers = history.ordered()
     length = max(history.now, 1e-6)
     failures = sorted([*history.failures, *earlier.failures], key=lambda failure: failure.number)
@@ -151,7 +151,7 @@ def page(history: History, about: About, earlier: Earlier | None = None) -> Iter
         columns=_columns(about),
         failures=failures,
         more_failures=history.failed + earlier.failed - len(failures),
-        earlier=Earlier([_DrawnRun(run, 1 + len(earlier.runs)) for run in earlier.runs]),
+        earlier=EarlierRuns([_DrawnRun(run, 1 + len(earlier.runs)) for run in earlier.runs]),
     )
     stream.enable_buffering(CHUNK)
     yield from stream
@@ -211,7 +211,7 @@ def _state(history: History) -> tuple[str, str]:
     return "failed", f"ended with status {history.status}"
 
 
-def _figures(history: History, earlier: Earlier) -> list[Figure]:
+def _figures(history: History, earlier: EarlierRuns) -> list[Figure]:
     counts, left = history.counts, history.seconds_left
     before, running = (0, 0) if counts is None else (counts.done, counts.running)
     failed = history.failed + earlier.failed

@@ -14,7 +14,7 @@ import pytest
 from cexec.cmap.inputs.tasks import NOTHING, Task, TaskInput
 from cexec.cmap.results.outcome import TaskOutcome
 from cexec.cmap.run.ending import AttemptEnding, How
-from cexec.cmap.watch.earlier_runs import Earlier, EarlierRun
+from cexec.cmap.watch.earlier_runs import EarlierRun, EarlierRuns
 from cexec.cmap.watch.history import Failure, History
 from cexec.cmap.watch.report import INTERVAL, LONGEST_COMMAND, About, Report, page
 from cexec.cmap.watch.report_file import ReportFile
@@ -114,7 +114,7 @@ def test_a_report_that_cannot_be_written_is_said_before_and_no_reason_to_stop_af
     assert "no such file" in report.problem
 
 
-def html_of(history: History, about: About, earlier: Earlier | None = None) -> str:
+def html_of(history: History, about: About, earlier: EarlierRuns | None = None) -> str:
     return "".join(page(history, about, earlier))
 
 
@@ -170,7 +170,7 @@ def test_earlier_runs_are_on_the_page_with_their_attempts_and_failures() -> None
     run.add("w@x", 0.0, 2.0, How.SUCCEEDED, 1, "")
     run.add("w@x", 1.0, 3.0, How.FAILED, 2, "exited with 9")
     failure = Failure(2, "command two", {}, "w@x", "exited with 9", 2.0, 9)
-    text = html_of(History(), About("t", columns=["seed"]), Earlier([run], [failure], 1))
+    text = html_of(History(), About("t", columns=["seed"]), EarlierRuns([run], [failure], 1))
     assert "Run 1, 2023-11-1" in text and "2 attempts: 1 succeeded, 1 failed; 3.00 s" in text
     assert text.count("<rect ") == 2 and "command two" in text and "1 in earlier runs" in text
 
@@ -178,7 +178,7 @@ def test_earlier_runs_are_on_the_page_with_their_attempts_and_failures() -> None
 def test_a_failure_of_an_earlier_run_that_is_tried_again_counts_once(tmp_path: Path) -> None:
     history = History()
     report = Report(ReportFile(str(tmp_path / "r.html"), overwrite=False), history, About("t"))
-    report.earlier = Earlier([EarlierRun(1, 1.0)], [Failure(2, "two", {}, "w", "bad", 1.0, 9)], 1)
+    report.earlier = EarlierRuns([EarlierRun(1, 1.0)], [Failure(2, "two", {}, "w", "bad", 1.0, 9)], 1)
     history.opened(1, BEGIN)
     for observer in (history, report):
         settle(observer, attempt(2), 1, "bad again")
@@ -198,7 +198,7 @@ def test_no_screen_is_too_narrow(tmp_path: Path, width: int) -> None:
     run = EarlierRun(1, 1.0)
     run.add(long, 0.0, 2.0, How.FAILED, 2, long)
     about = About(long, long * 20, 1.0, long, "1", [long, "b"])
-    text = html_of(history, about, Earlier([run], [Failure(99, long, {}, long, long, 1.0, 9)], 1))
+    text = html_of(history, about, EarlierRuns([run], [Failure(99, long, {}, long, long, 1.0, 9)], 1))
     script = "d=this.contentDocument.documentElement;document.title=d.scrollWidth+' '+d.clientWidth"
     frame = tmp_path / "frame.html"
     frame.write_text(
