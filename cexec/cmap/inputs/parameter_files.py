@@ -50,6 +50,11 @@ def read_parameters(lines: Iterable[bytes], name: str) -> StoredRows:
 def _read_delimited(header: str, lines: Iterator[tuple[int, bytes]], name: str) -> StoredRows:
     delimiter = next((character for character in "\t|," if character in header), ",")
     columns = _parse_checked(header, lines, delimiter, f"{name}, header line")[0]
+    if len(columns) == 1 and ";" in columns[0] and '"' not in header:
+        raise UsageError(
+            f"{name}, header line: there are semicolons in the name of the one column; cells are separated by commas, "
+            "tabs or |, or by what --colsep says: --colsep ';'"
+        )
     check_columns(columns, name)
     width, separator = len(columns), delimiter.encode()
     store = RecordStore()

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
 MEMORY = 1 << 16  # bytes (ours) of one output that are kept in memory; the rest goes to disk
 PARAMETERS = "parameters.json"  # a file in each directory of --results DIR
+LOOKED_AT = 4096  # bytes (ours) at the end of standard error in which its last line is looked for
+LONGEST_LINE = 200  # characters (ours) of that line
 _RANDOM = 8  # bytes in a temporary name
 
 
@@ -58,6 +60,12 @@ class Output:
             yield from self._spool.pieces(0, self._spool.size)
         elif self._memory:
             yield bytes(self._memory)
+
+    def tail(self, size: int) -> bytes:
+        """Returns the last `size` bytes, or all if there are fewer."""
+        if self._spool is None:
+            return bytes(self._memory[-size:])
+        return self._spool.read(max(0, self._spool.size - size), size)
 
     def close(self) -> None:
         if self._spool is not None:
@@ -99,6 +107,14 @@ class FileOutput(Output):
             while piece := file.read(CHUNK):
                 yield piece
 
+    def tail(self, size: int) -> bytes:
+        try:
+            with open(self.path, "rb") as file:
+                file.seek(max(0, self.size - size))
+                return file.read(size)
+        except OSError:
+            return b""  # somebody has removed it; the result will say so
+
     def sync(self) -> None:
         """Brings to disk what was written."""
         sync_file(self._fd, self._final)
@@ -111,6 +127,13 @@ class FileOutput(Output):
                 os.close(fd)
             except OSError as error:
                 raise _failure(self._final, error) from None
+
+
+def last_line(output: Output) -> str:
+    """Returns the last line of a program's words that has any, shortened, as text."""
+    lines = output.tail(LOOKED_AT).decode("utf-8", "replace").splitlines()
+    found = next((line.strip() for line in reversed(lines) if line.strip()), "")
+    return found if len(found) <= LONGEST_LINE else f"{found[:LONGEST_LINE]}..."
 
 
 class AttemptFiles:

@@ -112,6 +112,7 @@ class Attempts:
         """Says that the attempt is over; the scheduler knows what that means for its task."""
         assert run.ending is not None
         now = self._clock()
+        run.add_last_words()
         del self._runs[run.attempt]
         run.end()
         once = run.lease is not None and run.lease.once

@@ -10,9 +10,11 @@ from __future__ import annotations
 import json
 import time
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cexec.system.printable import printable
+from cexec.system.units import show_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -22,6 +24,12 @@ if TYPE_CHECKING:
 _QUOTED = frozenset(' "=')
 
 
+def still_run(jobs: int) -> str:
+    """Says to somebody who has ended a service what it waits for."""
+    verb, them = ("runs", "it") if jobs == 1 else ("run", "them")
+    return f"{show_count(jobs, 'job')} still {verb}; Ctrl-C again ends {them} (or SIGTERM)"
+
+
 def escape(text: str) -> str:
     """`text` with everything unprintable as an escape, and quoted where it has spaces or quotes."""
     plain = printable(text.replace("\\", "\\\\"))
@@ -29,7 +37,7 @@ def escape(text: str) -> str:
 
 
 class EventLog:
-    """Writes events to `stream`, as `12:03:04 what key=value ...` or as JSON lines."""
+    """Writes events to `stream`, as `2026-11-29T12:03:04+01:00 what key=value ...` or as JSON lines."""
 
     def __init__(self, stream: TextIO, *, as_json: bool = False) -> None:
         self._stream = stream
@@ -43,7 +51,7 @@ class EventLog:
             self._line(json.dumps({"time": round(time.time(), 3), "event": what, **given}))
             return
         rest = "".join(f" {name}={escape(_text(value))}" for name, value in given.items())
-        self._line(f"{time.strftime('%H:%M:%S')} {what}{rest}")
+        self._line(f"{_now()} {what}{rest}")
 
     def banner(self, text: str, **fields: object) -> None:
         """A sentence for people; as JSON the event `ready` with these fields."""
@@ -72,6 +80,11 @@ class EventLog:
             print(text, file=self._stream, flush=True)
         except (OSError, ValueError):
             pass  # a full disk or a closed terminal must not end the jobs
+
+
+def _now() -> str:
+    """Returns the local time and its distance from UTC (ISO 8601)."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _text(value: object) -> str:
