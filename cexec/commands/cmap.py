@@ -71,8 +71,8 @@ def main(argv: list[str] | None = None) -> int:
         """Run a table of tasks on all workers of an application.
 
         Each input becomes a task: a line of standard input, or what -a, --params, --array, --slices or ::: give. In
-        ARGs and other texts {} stands for the input, {.} {/} {//} {/.} for parts of it, {1} and {name} for columns, {#}
-        for the number.
+        ARGs and other texts {} stands for the input, {.} {/} {//} {/.} {..} for parts of it, {1} and {name} for
+        columns, {#} for the number, {%} for the slot.
 
         cmap explain --state FILE [TASK] tells why a task waits, where it ran, and how it failed.
         """
@@ -142,7 +142,8 @@ def _run_all(
     options = options_from(values)
     shared = _path_of_standard_input() if options.tee and options.dry_run else ""
     _raise_descriptor_limit()
-    if not (inputs or options.arg_file or options.params or options.array or options.slices) and os.isatty(0):
+    others = inputs or options.arg_file or options.params or options.array or options.slices
+    if not others and os.isatty(0):
         print_line("cmap: reading inputs from the terminal, one on each line; Ctrl-D ends them")
     setup = Setup(
         options,
@@ -151,7 +152,7 @@ def _run_all(
         fingerprint=key.fingerprint,
         arguments=arguments,
         inputs=inputs,
-        stdin=_standard_input(unbuffered=options.pipe),
+        stdin=_standard_input(unbuffered=not others),
     )
     try:
         needs = None if setup.program is None else setup.program.needs()

@@ -14,7 +14,9 @@ from typing import Any
 import click
 
 from cexec.client.request import LEAST_PROGRESS_TIMEOUT
+from cexec.cmap.inputs.columns_of_lines import parse_separator
 from cexec.cmap.inputs.notation import parse_escapes, parse_ranges
+from cexec.cmap.inputs.replacements import parse_replacement
 from cexec.cmap.inputs.shell_commands import Call
 from cexec.cmap.inputs.sources import LINEAR, parse_order
 from cexec.cmap.run.policy import (
@@ -60,6 +62,14 @@ def _parse_end(text: str, option: str) -> bytes:
     return parse_escapes(text)
 
 
+def _parse_header(text: str, option: str) -> int:
+    return 1 if text == ":" else parse_whole(text, option, 1, MOST_ARGUMENTS)
+
+
+def _replacements(*names: str, metavar: str, help: str) -> Decorator:
+    return click.option(*names, metavar=metavar, multiple=True, type=Parsed(parse_replacement, names[0]), help=help)
+
+
 OPTIONS: tuple[Decorator, ...] = (
     *section(
         "Where tasks come from",
@@ -84,10 +94,18 @@ OPTIONS: tuple[Decorator, ...] = (
         _typed(
             "-n",
             "--max-args",
-            parse=partial(parse_whole, least=1, most=MOST_ARGUMENTS),
+            parse=partial(parse_whole, least=0, most=MOST_ARGUMENTS),
             metavar="N",
-            help="So many inputs to a task.",
+            help="So many inputs to a task; -n0: a task for each, which sees nothing of it.",
         ),
+        _typed("--colsep", parse=parse_separator, metavar="REGEX", help="What separates the columns of an input."),
+        _typed(
+            "--header",
+            parse=_parse_header,
+            metavar=":|N",
+            help="The first row names the columns; with --pipe, each block begins with N lines.",
+        ),
+        _replacements("--rpl", metavar="'{TAG} s/RE/TEXT/'", help="One more placeholder: {TAG}, {1TAG}, {nameTAG}."),
         _flag("--dry-run", help="Print what would be run, and check it."),
         _flag("--pipe", help="Cut standard input into blocks; each is one task's standard input."),
         _typed("--block", parse=parse_size, metavar="SIZE", help="With --pipe: about so large.  [default: 1M]"),
@@ -117,6 +135,7 @@ OPTIONS: tuple[Decorator, ...] = (
         _flag("-k", "--keep-order", help="Output in the order of the tasks."),
         _flag("--line-buffer", help="Output line by line as it comes."),
         _flag("--tag", help="A task's inputs before each line of its output."),
+        _text("--tagstring", metavar="TEXT", help="This text instead, such as {1}.", default=None),
         _text("--results", metavar="DIR|FILE", help="Keep outputs in a directory, FILE.csv or FILE.jsonl."),
         _text("--collect", metavar="WHAT", help="concat, blocks, a command or module:function."),
         _flag("--overwrite", help="Replace results, a joblog and a report that are there."),

@@ -92,3 +92,17 @@ def test_the_status_without_a_key_is_the_same(words: tuple[str, ...], status: in
     found, said = run(*words, cwd=tmp_path, config=tmp_path)
     assert (found, said.count("\n")) == (status, 1), said
     assert said.endswith(f"{advice}\n") and f"here or in {tmp_path}/cexec; " in said
+
+
+@pytest.mark.parametrize(
+    "words", [("cexec", "app"), ("cexec", "--all", "app"), ("cmap", "app", ":::", "x"), ("cps", "app")], ids=str
+)
+def test_when_nobody_answers_the_command_that_tells_why_is_named(words: tuple[str, ...], config: Path) -> None:
+    status, said = run(*words, cwd=config.parent / "here", config=config)
+    assert status == 111 and f"no worker of {'app (' if words[0] == 'cps' else ''}{FINGERPRINT}" in said
+    assert said.endswith((" cexec --explain app tells why\n", "? cexec --explain app tells why\n"))
+
+
+def test_who_has_asked_for_the_reason_is_not_told_to_ask(config: Path) -> None:
+    status, said = run("cexec", "--explain", "app", cwd=config.parent / "here", config=config)
+    assert status == 111 and "tells why" not in said

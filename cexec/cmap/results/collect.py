@@ -170,7 +170,7 @@ class Printed:
 
 
 def tag_of(task: Task) -> bytes:
-    return encode(task.label.replace("\n", " ")) + b"\t"
+    return encode(task.tag.replace("\n", " ")) + b"\t"
 
 
 class Concatenated:
