@@ -51,7 +51,7 @@ $(STAMP): pyproject.toml $(wildcard bin/*)
 
 # The libsodium of other people's machines; when it cannot be had its tests are skipped.
 $(OLD)/made:
-	$(PYTHON) -m venv $(OLD) && $(OLD)/bin/python -m pip install --quiet 'PyNaCl<1.6' click psutil zeroconf && touch $@ \
+	$(PYTHON) -m venv $(OLD) && $(OLD)/bin/python -m pip install --quiet 'PyNaCl<1.6' click jinja2 psutil rich zeroconf && touch $@ \
 		|| { rm -rf $(OLD); echo 'make: PyNaCl 1.5 cannot be installed here' >&2; }
 
 test: $(STAMP) $(OLD)/made
@@ -110,7 +110,7 @@ install:
 	$(PYTHON) -m venv --clear $(DESTDIR)$(HOME_DIRECTORY)
 	$(DESTDIR)$(HOME_DIRECTORY)/bin/python -m pip install --quiet .
 	$(DESTDIR)$(HOME_DIRECTORY)/bin/python -m pip uninstall --quiet --yes setuptools pip
-	sed -i.orig '1s|^#!.*|#!$(HOME_DIRECTORY)/bin/python|' $(COMMANDS:%=$(DESTDIR)$(HOME_DIRECTORY)/bin/%)
+	sed -i.orig '1s|^#!.*|#!$(HOME_DIRECTORY)/bin/python -I|' $(COMMANDS:%=$(DESTDIR)$(HOME_DIRECTORY)/bin/%)
 	rm -f $(COMMANDS:%=$(DESTDIR)$(HOME_DIRECTORY)/bin/%.orig)
 	mkdir -p $(DESTDIR)$(PREFIX)/bin $(DESTDIR)$(PREFIX)/share/man/man1
 	for name in $(COMMANDS); do \

@@ -26,7 +26,7 @@ from benchmarks.common import (
     rounds,
     table,
 )
-from cexec.client.aio.lease import LeaseJob
+from cexec.client.aio.lease_job import LeaseJob
 from cexec.client.aio.worker_search import Terms, find_worker
 from cexec.client.request import NetworkSettings, Target, Times
 from cexec.net.groups import groups_from_environment

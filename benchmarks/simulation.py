@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cexec.protocol.base import limits
-from cexec.protocol.decisions.bid import Bidder, Connect, Forget, Load, Outcome, Queued
+from cexec.protocol.decisions.bid import Bidder, Connect, Forget, Load, Outcome, Queued, Withdraw
 from cexec.protocol.decisions.race import TRANSMIT, Race
 from cexec.protocol.decisions.remembered import Origin
 from cexec.protocol.decisions.rivals import RivalWord
@@ -216,6 +216,8 @@ class Worker:
         self.most_jobs = 0
         self._running: dict[bytes, Client] = {}
         self._clients: dict[bytes, Client] = {}
+        self._flown: dict[bytes, float] = {}  # when the first flight left, by announcement
+        self._confirmed: set[bytes] = set()  # slots that are reserved
         self._wake_at = float("inf")
         network.workers.append(self)
 
@@ -223,6 +225,8 @@ class Worker:
         while (event := self.bidder.next_event()) is not None:
             if isinstance(event, Connect):
                 self.network.send(self._clients[event.identity].syn, self)
+            elif isinstance(event, Withdraw):
+                self.take_back(event.identity)
             elif isinstance(event, Queued):
                 self._clients[event.identity].queued += 1
             elif isinstance(event, Forget):
@@ -284,10 +288,13 @@ class Worker:
         self._pump()
 
     def connected(self, client: Client) -> None:
+        self._flown[client.identity] = self.network.now
         self.network.send(client.first_flight, self, after=WORKER_HANDSHAKE)
 
     def second_flight(self, client: Client) -> None:
-        if self.bidder.reserved(client.identity, self.network.now):
+        latency = self.network.now - self._flown.pop(client.identity, self.network.now)
+        if self.bidder.reserved(client.identity, self.network.now, latency=latency):
+            self._confirmed.add(client.identity)
             self.network.send(client.confirmation, self, after=WORKER_HANDSHAKE)
             self.network.at(self.network.now + limits.GO_DEADLINE, self._no_go, client, client.identity)
         else:
@@ -299,12 +306,23 @@ class Worker:
         if client.identity == identity and client.winner is not self:
             self.cancel(client)
 
+    def take_back(self, identity: bytes) -> None:
+        """Another client waits for the slot."""
+        client = self._clients[identity]
+        self.network.send(client.withdrawal, self)
+        self.cancel(client)
+
     def cancel(self, client: Client) -> None:
+        self._confirmed.discard(client.identity)
         self.bidder.released(client.identity, self.network.now)
         self.bidder.failed(client.identity, self.network.now)
         self._pump()
 
     def go(self, client: Client) -> None:
+        if client.identity not in self._confirmed:
+            self.network.send(client.disconnected, self)  # GO has crossed WITHDRAW
+            return
+        self._confirmed.discard(client.identity)
         self.bidder.started(client.identity, self.network.now)
         self.jobs += 1
         self._running[client.identity] = client

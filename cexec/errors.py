@@ -67,7 +67,11 @@ class LocalError(CexecError):
 
 
 class InterruptedByUser(CexecError):
-    """Ctrl-C, again and again."""
+    """A signal that nobody but us can follow: the program does not run, or does not end.  `number`: the protocol's."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__("interrupted")
+        self.number = number
 
 
 class WithdrawnError(CexecError):

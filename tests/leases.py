@@ -139,7 +139,8 @@ class LeasingWorker:
     def _prepare(self) -> None:
         """Data may come with the GO that names its streams."""
         self._inputs = {number: Kept() for number in (0, *range(frames.FIRST_FILE, frames.FIRST_FILE + MOST_FILES))}
-        self._pump.sinks = dict(self._inputs)
+        self._pump.sinks.clear()
+        self._pump.sinks.update(self._inputs)
 
     def _finish(self, status: int) -> None:
         self._session.exit(Exit(kind=frames.EXITED, status=status, endings=[]))

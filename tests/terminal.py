@@ -1,8 +1,8 @@
 """A terminal with a job control shell in miniature, for what a person does with Ctrl-C, Ctrl-Z and fg.
 
-Contract: `Terminal(argv, environment)` runs a command as the foreground job of a terminal of its own; its standard
-descriptors are the terminal unless `redirections` (descriptor: path) says else.  `type` types, `wait_for` reads what
-appears, `stopped`, `foreground` and `wait` are what the shell knows.
+Contract: `Terminal(argv, environment)` runs a command as the foreground job of a terminal of its own, or as a job in
+the `background`; its standard descriptors are the terminal unless `redirections` (descriptor: path) says else.  `type`
+types, `wait_for` reads what appears, `stopped`, `foreground` and `wait` are what the shell knows.
 """
 
 from __future__ import annotations
@@ -22,8 +22,9 @@ from tests.waiting import PATIENCE
 INTERRUPT, QUIT, SUSPEND = b"\x03", b"\x1c", b"\x1a"
 # Standard input and output of this one are pipes to the test.
 SHELL = """
-import fcntl, json, os, signal, sys, termios
+import fcntl, json, os, select, signal, sys, termios
 argv, redirections, terminal = json.loads(sys.argv[1]), json.loads(sys.argv[2]), int(sys.argv[3])
+background = sys.argv[4] == "background"
 fcntl.ioctl(terminal, termios.TIOCSCTTY, 0)
 signal.signal(signal.SIGTTOU, signal.SIG_IGN)
 def to_front(group):
@@ -31,7 +32,7 @@ def to_front(group):
 job = os.fork()
 if job == 0:
     os.setpgid(0, 0)
-    to_front(os.getpid())
+    to_front(os.getppid() if background else os.getpid())
     signal.signal(signal.SIGTTOU, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.signal(signal.SIGPIPE, signal.SIG_DFL)
@@ -41,15 +42,18 @@ if job == 0:
     os.close(terminal)
     os.execvp(argv[0], argv)
 while True:
-    _, status = os.waitpid(job, os.WUNTRACED)
+    if select.select([sys.stdin], [], [], 0.02)[0]:
+        sys.stdin.readline()
+        to_front(job)
+        os.killpg(job, signal.SIGCONT)
+    changed, status = os.waitpid(job, os.WNOHANG | os.WUNTRACED)
+    if not changed:
+        continue
     to_front(os.getpgrp())
     if not os.WIFSTOPPED(status):
         print(os.waitstatus_to_exitcode(status), flush=True)
         break
     print("stopped", flush=True)
-    sys.stdin.readline()
-    to_front(job)
-    os.killpg(job, signal.SIGCONT)
 """
 
 
@@ -57,7 +61,12 @@ class Terminal:
     """One command in the foreground of one terminal."""
 
     def __init__(
-        self, argv: Sequence[str], environment: Mapping[str, str], redirections: Mapping[int, str] | None = None
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        redirections: Mapping[int, str] | None = None,
+        *,
+        background: bool = False,
     ) -> None:
         self.seen = b""
         self._terminal, theirs = pty.openpty()
@@ -68,6 +77,7 @@ class Terminal:
             json.dumps(list(argv)),
             json.dumps(dict(redirections or {})),
             str(theirs),
+            "background" if background else "foreground",
         ]
         try:
             self._shell = subprocess.Popen(

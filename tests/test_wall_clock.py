@@ -23,6 +23,7 @@ READERS = {
     "commands/served_keys.py": "the dates of certificates",
     "logger/allowances.py": "how old an alert is by its sender's clock",
     "logger/reporter.py": "the time of a line",
+    "system/host/load.py": "the time of the boot, which names it",
     "system/process/orphans.py": "the age of a file",
     "system/storage/eventlog.py": "the time of a line",
     "worker/discovery/alert_sender.py": "the time of an alert",

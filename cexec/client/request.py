@@ -6,7 +6,7 @@ client commands share.  `NetworkSettings`, `Times` and `Target` also belong to t
 
 from __future__ import annotations
 
-from cexec.client.attempt.descriptors import Descriptor
+from cexec.client.attempt.descriptors import Descriptor, look_again
 from cexec.errors import UsageError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.net.sockets import ports_from_environment
@@ -34,7 +34,6 @@ LEAST_PROGRESS_TIMEOUT = 1.0  # seconds (ours): less is the time that a busy hos
 CLUSTER = "[cluster]"  # the name that the ancestor puts where no single worker is meant
 SURELY_LESS = 300  # bytes (ours): the name and the lengths of one argument or variable take less in GO
 UNATTENDED = 10.0  # seconds (ours) after which one line in a log says why the job waits; a person reads it sooner
-IMPATIENT = 3  # (ours) this many Ctrl-C end us even if the program, or the network, does not react
 
 
 class NetworkSettings:
@@ -101,14 +100,31 @@ class Target:
 
 
 class JobStreams:
-    """The job's descriptors and files here.  `files`: of --send, --fetch and --program.  `no_stdin`: stdin is empty."""
+    """The job's descriptors and files here.  `files`: of --send, --fetch and --program.  `no_stdin`: stdin is empty.
 
-    __slots__ = ("descriptors", "files", "no_stdin")
+    `passed_over` has a text for each descriptor that does not go with the job because of what it is.
+    """
 
-    def __init__(self, descriptors: list[Descriptor], *, files: FilePlan | None = None, no_stdin: bool = False) -> None:
+    __slots__ = ("descriptors", "files", "no_stdin", "passed_over")
+
+    def __init__(
+        self,
+        descriptors: list[Descriptor],
+        *,
+        files: FilePlan | None = None,
+        no_stdin: bool = False,
+        passed_over: list[str] | None = None,
+    ) -> None:
         self.descriptors = descriptors
         self.files = files
         self.no_stdin = no_stdin
+        self.passed_over = passed_over or []
+
+    def look_again(self) -> list[str]:
+        """Takes away descriptors that have failed meanwhile; returns the texts about those."""
+        gone: list[str] = []
+        self.descriptors = look_again(self.descriptors, gone)
+        return gone
 
 
 class Invocation:

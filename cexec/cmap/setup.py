@@ -105,6 +105,11 @@ class Setup:
         self._application, self._fingerprint = application, fingerprint + hashes
         self._token = os.urandom(TOKEN_SIZE).hex()
 
+    @property
+    def columns(self) -> Sequence[str]:
+        """The names of what the tasks are made of; empty for blocks of standard input."""
+        return () if self._table is None else self._table.columns
+
     def dry_run(self) -> Iterator[int]:
         """Yields the rows that would be run, in their order; the journal stays as it is."""
         selection, state = self._selection, self._options.state

@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cexec.client.attempt.descriptors import inspect, name_of, occupy_standard
+from cexec.client.attempt.descriptors import empty_standard_input, inspect, name_of, occupy_standard
 from cexec.client.attempt.signals import ENDING, EndedBySignal, die_of, end_by_default, end_by_exception
 from cexec.client.blocking.client import Client
 from cexec.client.request import (
@@ -52,7 +52,7 @@ LONGEST_KEY = 64  # characters (protocol) of a peer variable's name
 
 USAGE = "cexec [OPTIONS] APP.pub [KEY=VALUE...] [-- ARG...]"
 OPTIONS: tuple[Option, ...] = (  # in the order of the help page, whose sections are in `cexec_options`
-    (("-n", "--no-stdin"), "", "The program's standard input is /dev/null."),
+    (("-n", "--no-stdin"), "", "The program's standard input is /dev/null; without -n it is read ahead."),
     (("--hold",), "", "Keep the output back until the job has succeeded."),
     (("--keep-partial",), "", "Leave what was written by a job that failed."),
     (("--need",), "NAME[=VALUE],...", "Only workers that have this: --need arch=x86_64,mem=4G,gpu."),
@@ -81,6 +81,10 @@ OPTIONS: tuple[Option, ...] = (  # in the order of the help page, whose sections
 def main(argv: list[str] | None = None) -> int:
     """Parses, runs, and says what went wrong in one line on stderr."""
     words = sys.argv[1:] if argv is None else argv
+    if os.getpid() == 1:
+        from cexec.system.process.first_process import stand_aside
+
+        stand_aside()
     set_at_start()
     options: Mapping[str, object] = {}
     try:
@@ -118,12 +122,21 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
     key_fd = key_descriptor(path)
     key = read_key(path, (ClientKey,), "cexec needs the client key that ckeygen wrote beside it (APP.pub)")
     _check_dates(key, path)
-    descriptors = inspect(maximum, [fd for fd in (key_fd, error_fd) if fd is not None], environ)
+    no_stdin = bool(options.get("no_stdin"))
+    if no_stdin:
+        empty_standard_input()
+    excluded = [fd for fd in (key_fd, error_fd) if fd is not None and not (no_stdin and fd == 0)]
+    passed_over: list[str] = []
+    descriptors = inspect(maximum, excluded, environ, passed_over)
     occupy_standard()
     files = _files(options)
     program = None if files is None else files.program
     if files is not None:
         files.check_targets(_not_to_be_replaced(path, descriptors))
+    if options.get("hold"):
+        from cexec.system.storage.temporary import check_temporary
+
+        check_temporary("keep output back (--hold)")
     requirements, for_ever = requirements_from(options, environ, {} if program is None else program.needs())
     for_ever = for_ever and not everywhere
     request = Request(
@@ -135,7 +148,7 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
             _whole(options, ("weight",), 1, 1, MAXIMUM_WEIGHT),
             trust_opener(key, path, required=bool(options.get("require_revoked"))),
         ),
-        streams=JobStreams(descriptors, files=files, no_stdin=bool(options.get("no_stdin"))),
+        streams=JobStreams(descriptors, files=files, no_stdin=no_stdin, passed_over=passed_over),
         invocation=Invocation(
             arguments=[os.fsencode(argument) for argument in arguments],
             environment=environment,
@@ -154,14 +167,18 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
         ),
     )
     request.check_size()
-    if everywhere:
-        from cexec.client.everywhere.everywhere import EverywhereClient
+    return _run_everywhere(request, options) if everywhere else _run_once(request, options)
 
-        expected = _whole(options, ("expect",), 0, 0, MAXIMUM_EXPECTED)
-        return EverywhereClient(request, expected=expected, tag=bool(options.get("tag"))).run()
-    if options.get("explain"):
-        return _run_explained(request)
-    return Client(request).run()
+
+def _run_everywhere(request: Request, options: Mapping[str, object]) -> int:
+    from cexec.client.everywhere.everywhere import EverywhereClient
+
+    expected = _whole(options, ("expect",), 0, 0, MAXIMUM_EXPECTED)
+    return EverywhereClient(request, expected=expected, tag=bool(options.get("tag"))).run()
+
+
+def _run_once(request: Request, options: Mapping[str, object]) -> int:
+    return _run_explained(request) if options.get("explain") else Client(request).run()
 
 
 def _files(options: Mapping[str, object]) -> FilePlan | None:
@@ -229,6 +246,8 @@ def _run_explained(request: Request) -> int:
     network = request.network
     trace = Trace(fingerprint=request.key.fingerprint, groups=network.groups, udp_port=network.udp_port)
     request.reports.trace = trace
+    if request.streams.passed_over:
+        trace.passed_over(request.streams.passed_over)
     for number in ENDING:
         end_by_exception(number)
     try:

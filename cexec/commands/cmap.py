@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import resource
 import signal
 import sys
 import time
@@ -33,6 +32,7 @@ from cexec.commands.common import explained, print_error, print_line, run_click
 from cexec.commands.help_page import ARGUMENTS, HelpfulCommand, version_option, with_arguments
 from cexec.errors import CexecError, LocalError, NoWorkerError, UsageError
 from cexec.protocol.base.keys import ClientKey
+from cexec.system.process.descriptor_limit import raise_limit
 from cexec.system.storage.keyfile import find_client_key, quoted, read_key
 from cexec.system.units import show_count
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from typing import BinaryIO
 
     from cexec.client.search.trust import Trust
+    from cexec.cmap.watch.display import Display
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXAMPLES = (
@@ -141,7 +142,7 @@ def _run_all(
 ) -> int:
     options = options_from(values)
     shared = _path_of_standard_input() if options.tee and options.dry_run else ""
-    _raise_descriptor_limit()
+    raise_limit()  # each lease has a socket, and a file for each result
     others = inputs or options.arg_file or options.params or options.array or options.slices
     if not others and os.isatty(0):
         print_line("cmap: reading inputs from the terminal, one on each line; Ctrl-D ends them")
@@ -163,7 +164,7 @@ def _run_all(
             AppendFile(1, "standard output").append(encode(line) + b"\n" for line in lines)
             return 0
         open_trust().check_list()
-        watch = Watch(values, f"cmap {application}")
+        watch = Watch(values, application, setup.columns)
         setup.open()
         watch.begin(setup.journal)
         try:
@@ -172,12 +173,6 @@ def _run_all(
             watch.conclude()
     finally:
         setup.close()
-
-
-def _raise_descriptor_limit() -> None:
-    """Allows as many descriptors as we may have: each lease has a socket, and a file for each result."""
-    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _standard_input(*, unbuffered: bool) -> BinaryIO:
@@ -222,6 +217,8 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
         if signal.getsignal(number) != signal.SIG_IGN:
             loop.add_signal_handler(number, interrupt)
     loop.add_signal_handler(signal.SIGUSR2, pause)
+    if watch.display is not None and signal.getsignal(signal.SIGTSTP) != signal.SIG_IGN:
+        loop.add_signal_handler(signal.SIGTSTP, _stop, watch.display)
     status = EXIT_OTHER
     try:
         status = await coordinator.run()
@@ -261,6 +258,14 @@ def _terms(
         times=Times.from_environment(environ, for_ever=for_ever, progress=values["progress_timeout"] or 0.0),
         target=Target(requirements, values["weight"], open_trust),
     )
+
+
+def _stop(display: Display) -> None:
+    """Ctrl-Z: the shell finds no picture in its way.  The default action spares a group that nobody could continue."""
+    display.erase()
+    handler = signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+    os.kill(os.getpid(), signal.SIGTSTP)
+    signal.signal(signal.SIGTSTP, handler)
 
 
 def _tell(text: str) -> None:

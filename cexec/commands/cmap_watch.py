@@ -6,27 +6,35 @@ what is to be said.  `explain_main(argv)` is the subcommand and returns its exit
 
 from __future__ import annotations
 
+import os
+import shlex
+import stat
+import sys
 import time
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from cexec import __version__
+from cexec.cmap.run_files import TABLES
 from cexec.cmap.watch.history import Failures, History
 from cexec.cmap.watch.statistics import failures, statistics
 from cexec.commands.common import print_line, run_click
 from cexec.commands.help_page import HelpfulCommand, section
 from cexec.system.printable import printable
+from cexec.system.terminal import Terminal
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from cexec.cmap.results.journal import Journal
     from cexec.cmap.run.observer import Observer
+    from cexec.cmap.watch.display import Display
     from cexec.cmap.watch.report import Report
 
 OPTIONS = section(
     "Watching",
-    click.option("--bar", is_flag=True, help="A bar on the terminal."),
+    click.option("--bar/--no-bar", default=None, help="A bar on the terminal; without this, if outputs go to files."),
     click.option("--eta", is_flag=True, help="How long it will take."),
     click.option("--progress", is_flag=True, help="What each worker does."),
     click.option("--stats", is_flag=True, help="At the end: which worker did what, and what failed."),
@@ -42,34 +50,44 @@ def watch_options(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 class Watch:
-    """The observers that the options ask for; `values` are click's, `title` is that of the report."""
+    """The observers that the options ask for; `values` are click's, `application` is what the user calls the key.
 
-    def __init__(self, values: Mapping[str, Any], title: str) -> None:
+    `columns` are those of the tasks, for the report.
+    """
+
+    def __init__(self, values: Mapping[str, Any], application: str, columns: Sequence[str] = ()) -> None:
         self.observers: list[Observer] = []
+        self.display: Display | None = None
         self._report: Report | None = None
         bar, eta, progress = values["bar"], values["eta"], values["progress"]
         drawn = bar or eta or progress
         self._stats = drawn or values["stats"]
+        terminal = Terminal(2)
+        by_default = bar is None and not drawn and terminal.drawable and _outputs_are_files(values)
         self._failures = Failures()
-        if self._stats or values["report"]:
+        if self._stats or values["report"] or by_default:
             self._failures = self._history = History()
         self.observers.append(self._failures)
-        if drawn:
+        if drawn or by_default:
             from cexec.cmap.watch.display import Display
 
-            self.observers.append(Display(self._history, bar=bar, eta=eta, progress=progress))
+            self.display = Display(self._history, terminal, bar=bool(bar or by_default), eta=eta, progress=progress)
+            self.observers.append(self.display)
         if values["report"]:
-            from cexec.cmap.watch.report import Report
+            from cexec.cmap.watch.report import About, Report
             from cexec.cmap.watch.report_file import ReportFile
 
             file = ReportFile(values["report"], overwrite=values["overwrite"])
-            self._report = Report(file, self._history, title)
+            command = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
+            host = os.uname().nodename
+            about = About(f"cmap {application}", command, time.time(), host, __version__, columns)
+            self._report = Report(file, self._history, about)
             self.observers.append(self._report)
 
     def begin(self, journal: Journal | None) -> None:
         """Says that the run begins: nothing is wrong with its options."""
         if self._report is not None:
-            self._report.begin()
+            self._report.begin(journal.store.path if journal is not None else "")
         if journal is not None:
             from cexec.cmap.watch.explain import StatusNote
 
@@ -83,6 +101,17 @@ class Watch:
             self._report.conclude()
             if self._report.problem:
                 print_line(f"cmap: {self._report.problem}")
+
+
+def _outputs_are_files(values: Mapping[str, Any]) -> bool:
+    """Returns True if what tasks have to say goes to files, so that the terminal would show nothing."""
+    if (values["stdout"] or values["results"].endswith(TABLES)) and not values["collect"]:
+        return True
+    try:
+        mode = os.fstat(1).st_mode
+        return stat.S_ISREG(mode) or (stat.S_ISCHR(mode) and os.path.samestat(os.fstat(1), os.stat(os.devnull)))
+    except OSError:
+        return False
 
 
 EXPLAIN_EXAMPLES = (

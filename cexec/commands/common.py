@@ -14,6 +14,7 @@ from cexec.errors import EXIT_TEMPORARY, EXIT_USAGE, CexecError, UsageError
 from cexec.system.printable import printable
 from cexec.system.reason import reason_of
 from cexec.system.signal_state import set_at_start
+from cexec.system.terminal import BOLD, RED, Terminal, begin_line, wrote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -27,9 +28,9 @@ if TYPE_CHECKING:
 CLOSE = 0.75  # (ours) of 1: how much an option must look like what was typed for us to ask if it was meant
 
 
-def print_error(command: str, message: str) -> None:
-    """Tells the user what went wrong."""
-    print_line(f"{command}: {message}")
+def print_error(command: str, message: str, patience: float | None = None) -> None:
+    """Tells the user what went wrong; the command's name is red on a terminal."""
+    _write_error_line(f"{Terminal(2).paint(f'{command}:', RED, BOLD)} {printable(message)}", patience)
 
 
 def explained(error: CexecError, key: str) -> str:
@@ -38,32 +39,57 @@ def explained(error: CexecError, key: str) -> str:
     return f"{text}{'' if text.endswith('?') else ';'} cexec --explain {key} tells why"
 
 
-def print_line(text: str) -> None:
-    """One line on stderr; that it is closed or full is no reason to end otherwise."""
+def print_line(text: str, patience: float | None = None) -> None:
+    """One line on stderr; that it is closed or full is no reason to end otherwise.
+
+    `patience`: seconds that its reader may take, as long as he likes if it is not given.
+    """
+    _write_error_line(printable(text), patience)
+
+
+def _write_error_line(text: str, patience: float | None) -> None:
+    begin_line(2)
     try:
-        sys.stderr.write(f"{printable(text)}\n")
+        if patience is not None and not _has_room(sys.stderr.fileno(), patience):
+            return
+        sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
     except (OSError, ValueError, AttributeError):
         pass
+    wrote(2, b"\n")
 
 
-def run_click(command: click.Command, argv: list[str] | None, *, standard: bool = True) -> int:
+def run_click(
+    command: click.Command, argv: list[str] | None, *, standard: bool = True, patience: float | None = None
+) -> int:
     """Runs a command whose function returns its exit status; click's errors in the project's style and statuses.
 
-    Without `standard` closed standard descriptors stay closed: cexec forwards those that are open.
+    Without `standard` closed standard descriptors stay closed: cexec forwards those that are open.  `patience` is that
+    of `print_line`, for commands that serve others and must not wait for somebody who reads nothing.
     """
     import io
 
     import click
 
+    from cexec.system.process.environment import restore_locale
+
     name = command.name or "cexec"
     words = list(sys.argv[1:] if argv is None else argv)
+    if os.getpid() == 1:
+        from cexec.system.process.first_process import stand_aside
+
+        stand_aside()
     if standard:
         _open_standard()
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # a letter that the locale has not is no reason to fail
+    if Terminal(1).coloured:
+        from cexec.commands.help_colours import ColouredContext
+
+        command.context_class = ColouredContext
     try:
         set_at_start()  # a Ctrl-C that was blocked until now ends us here
+        restore_locale()
         with command.make_context(name, list(words)) as context:
             _refuse_empty(context)
             status: int = command.invoke(context)
@@ -71,18 +97,18 @@ def run_click(command: click.Command, argv: list[str] | None, *, standard: bool 
     except click.exceptions.Exit as end:  # --help and --version
         return end.exit_code
     except click.ClickException as error:
-        print_error(name, _wrong_use(command, name, words, error))
+        print_error(name, _wrong_use(command, name, words, error), patience)
         return EXIT_USAGE
     except CexecError as error:
-        print_error(name, str(error))
+        print_error(name, str(error), patience)
         return error.exit_status
     except KeyboardInterrupt:
-        print_error(name, "interrupted")
+        print_error(name, "interrupted", patience)
         return EXIT_TEMPORARY
     except OSError as error:
         # What a command does itself it tells as a LocalError; what is left is its own output.
         _give_up_output()
-        print_error(name, f"cannot write to standard output: {reason_of(error)}")
+        print_error(name, f"cannot write to standard output: {reason_of(error)}", patience)
         return EXIT_TEMPORARY
 
 
@@ -153,6 +179,15 @@ def _open_standard() -> None:
                 sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115  it is Python that flushes it at the end
             elif fd == 2:
                 sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  without one `print` takes standard output
+
+
+def _has_room(fd: int, patience: float) -> bool:
+    """Returns True as soon as a line can be written without waiting, and False if that takes too long."""
+    import select
+
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(patience * 1000))
 
 
 def _give_up_output() -> None:

@@ -6,7 +6,6 @@ Contract: `main(argv)` returns the exit status when it has been told to stop.
 from __future__ import annotations
 
 import os
-import sys
 from functools import partial
 
 import click
@@ -23,6 +22,8 @@ from cexec.protocol.base.limits import MAXIMUM_HOPS
 from cexec.relay.networks import Network, parse_self, plan
 from cexec.relay.relay import DEFAULT_RATE, Relay, RelayRules
 from cexec.relay.side import Side
+from cexec.system.io.log_lines import PATIENCE, STANDARD_ERROR, LogLines
+from cexec.system.process.descriptor_limit import raise_limit
 from cexec.system.storage.eventlog import EventLog
 from cexec.system.storage.keyfile import find_key, read_key
 from cexec.system.units import parse_duration, parse_number
@@ -86,7 +87,7 @@ def command(
     def network(number: int) -> Network:
         return plan(address, groups, targets, interfaces(), address_towards)[number]
 
-    log = EventLog(sys.stderr, as_json=log_format == "json")
+    log = EventLog(LogLines(STANDARD_ERROR), as_json=log_format == "json")
     sides = Side(0, lambda: network(0), port), Side(1, lambda: network(1), port)
     rules = RelayRules(
         mac1_keys=[key.mac1_key for key in keys],
@@ -94,7 +95,7 @@ def command(
         hop_delay=hop_delay,
         rate=rate,
         ports=ports,
-        descriptors=_raise_descriptor_limit(),
+        descriptors=raise_limit(WANTED_DESCRIPTORS),
     )
     relay = Relay(sides, rules, log=log)
     near, far = (", ".join(side.labels) or "nothing" for side in sides)
@@ -105,24 +106,12 @@ def command(
         near=sides[0].labels,
         far=sides[1].labels,
     )
-    relay.run()
+    try:
+        relay.run()
+    finally:
+        log.close()
     return 0
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_click(command, argv)
-
-
-def _raise_descriptor_limit() -> int:
-    """As many descriptors as we may have and can use."""
-    import resource
-
-    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    wanted = WANTED_DESCRIPTORS if hard == resource.RLIM_INFINITY else min(WANTED_DESCRIPTORS, hard)
-    if soft != resource.RLIM_INFINITY and soft < wanted:
-        try:
-            resource.setrlimit(resource.RLIMIT_NOFILE, (wanted, hard))
-        except (OSError, ValueError):
-            return soft
-        return wanted
-    return WANTED_DESCRIPTORS if soft == resource.RLIM_INFINITY else soft
+    return run_click(command, argv, patience=PATIENCE)

@@ -17,30 +17,32 @@ import click
 
 from cexec.client.search.roster import Roster, WorkerRow
 from cexec.commands.common import print_error, run_click
+from cexec.commands.cps_watch import HEALTHY, SORTS, Order, WatchedWorker, WatchEndedError, WatchScreen, styles_of
 from cexec.commands.help_page import HelpfulCommand, version_option
 from cexec.commands.parameters import Parsed
 from cexec.errors import EXIT_TEMPORARY, CexecError, KeyFileError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.keys import ClientKey
+from cexec.protocol.datagrams.requirements import JOBS
 from cexec.protocol.decisions.census import shown_names
 from cexec.system.printable import printable
 from cexec.system.storage.directories import config_directory
 from cexec.system.storage.keyfile import client_key_files, find_client_key, quoted, read_key
 from cexec.system.storage.revocations import Revocations, list_path
+from cexec.system.terminal import BOLD, Terminal
 from cexec.system.units import parse_duration, show_short_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
 LONGEST_INTERVAL = 86_400.0  # seconds (ours)
-DEFAULT_INTERVAL = 10.0  # seconds (ours) after which --watch asks for figures again
+DEFAULT_INTERVAL = 2.0  # seconds (ours) after which --watch asks for figures again
 HEADINGS = (
     "NAME", "INSTANCE", "ADDRESS", "SLOTS", "RUNNING", "WAITING", "LOAD", "SPEED", "LABELS", "VERSION", "CLOCK",
     "UPTIME", "HEALTH",
 )  # fmt: skip
-NUMBERS = frozenset({"SLOTS", "RUNNING", "WAITING", "LOAD", "SPEED", "CLOCK", "UPTIME"})  # right-aligned
+NUMBERS = frozenset({"SLOTS", "RUNNING", "WAITING", "LOAD", "SPEED", "CLOCK", "UPTIME", "AGE"})  # right-aligned
 SHOWN_INSTANCE = 4  # bytes (ours) of an instance that are enough for people
-CLEAR = "\x1b[H\x1b[J"  # cursor to the top, and clear below it (ECMA-48)
 
 
 EXAMPLES = (
@@ -52,7 +54,7 @@ EXAMPLES = (
 
 @click.command("cps", cls=HelpfulCommand, examples=EXAMPLES)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per worker and line.")
-@click.option("--watch", is_flag=True, help="Show who comes and goes, until interrupted.")
+@click.option("--watch", is_flag=True, help="Show who comes and goes and which jobs run, until q or Ctrl-C.")
 @click.option(
     "--interval",
     type=Parsed(partial(parse_duration, most=LONGEST_INTERVAL)),
@@ -61,23 +63,26 @@ EXAMPLES = (
     metavar="TIME",
     help="With --watch: how often figures are asked for again; 0 never.",
 )
+@click.option(
+    "--sort", type=click.Choice(list(SORTS)), default="name", show_default=True, help="Which workers come first."
+)
 @version_option
 @click.argument("apps", metavar="[APP.pub]...", nargs=-1)
-def command(as_json: bool, watch: bool, interval: float, apps: tuple[str, ...]) -> int:
+def command(as_json: bool, watch: bool, interval: float, sort: str, apps: tuple[str, ...]) -> int:
     """Show the workers of applications: all that answer now, with their load.
 
     Without APP.pub: of every key *.pub here and in ~/.config/cexec.
     """
     keys = _named_keys(apps) if apps else _found_keys()
     roster = Roster(list(keys.values()), groups_from_environment(os.environ), udp_port_from_environment(os.environ))
-    view = View(roster, list(keys), list(keys.values()), _lists(keys), as_json)
+    view = View(roster, list(keys), list(keys.values()), _lists(keys), as_json, Order(sort))
     try:
         if watch:
-            roster.watch(view.changed, interval)
+            _watch(roster, view, interval)
         else:
             roster.take()
             view.show(now=True)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, WatchEndedError):
         pass  # the end of every --watch
     finally:
         roster.close()
@@ -85,6 +90,16 @@ def command(as_json: bool, watch: bool, interval: float, apps: tuple[str, ...]) 
         view.explain_silence()
         return EXIT_TEMPORARY
     return 0
+
+
+def _watch(roster: Roster, view: View, interval: float) -> None:
+    """Shows the workers in a window of their own on a terminal, and elsewhere as lines."""
+    terminal = Terminal(1)
+    if view.as_json or not terminal.drawable:
+        roster.watch(view.changed, interval)
+        return
+    with WatchScreen(terminal, view.order) as view.screen:
+        roster.watch(view.changed, interval, view.screen.filenos)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -146,23 +161,31 @@ class View:
     """Rows on standard output: a table, made anew when something changes, or lines of JSON."""
 
     def __init__(
-        self, roster: Roster, names: list[str], keys: list[ClientKey], lists: list[Revocations], as_json: bool
+        self,
+        roster: Roster,
+        names: list[str],
+        keys: list[ClientKey],
+        lists: list[Revocations],
+        as_json: bool,
+        order: Order | None = None,
     ) -> None:
         """`lists`: those of revoked certificates, one for each key."""
+        self.as_json = as_json
+        self.order = order or Order()
+        self.screen: WatchScreen | None = None
         self._roster = roster
         self._lists = lists
         self._problems: set[str] = set()  # of the lists, which were told
         self._files = names
         self._apps = [os.path.basename(name).removesuffix(".pub") for name in names]
         self._keys = keys
-        self._json = as_json
         self._stale = True
 
     def changed(self, row: WorkerRow | None, gone: bool) -> None:
         """Shows a change; `Roster.watch` calls it."""
         if row is None:
             self.show(now=False)
-        elif self._json:
+        elif self.as_json:
             names = self._names([*self._roster.rows.values(), row], row.key)
             facts = self._facts(row, names[row.answer.hello.instance])
             self._print([json.dumps({"event": "gone" if gone else "worker", **facts})])
@@ -172,12 +195,18 @@ class View:
     def show(self, *, now: bool) -> None:
         """The table, or all rows as JSON."""
         self._read_lists()
-        rows = self._sorted()
-        if self._json:
+        workers = self._workers()
+        if self.as_json:
             if now:
-                self._print([json.dumps(self._facts(row, name)) for name, row in rows])
-        elif self._stale and (rows or not now):
-            self._print(format_table(self._headings(), [self._cells(row, name) for name, row in rows]), clear=not now)
+                self._print([json.dumps(self._facts(row, name)) for name, row in self._named()])
+        elif self.screen is not None:
+            self.screen.show(workers, self._headings(), format_table)
+        elif self._stale and (workers or not now):
+            ordered = self.order.sorted(workers)
+            head, *lines = format_table(self._headings(), [worker.cells for worker in ordered])
+            terminal = Terminal(1)
+            styled = [terminal.paint(line, *styles_of(one)) for line, one in zip(lines, ordered, strict=True)]
+            self._print([terminal.paint(head, BOLD), *styled, *([] if now else [""])])
         self._stale = False
 
     def explain_silence(self) -> None:
@@ -205,7 +234,15 @@ class View:
             return f"certificate {certificate.serial} is revoked"
         return row.answer.trouble or row.answer.hello.detail
 
-    def _sorted(self) -> list[tuple[str, WorkerRow]]:
+    def _workers(self) -> list[WatchedWorker]:
+        return [
+            WatchedWorker(
+                printable(name), self._cells(row, name), row.answer.hello, self._health(row) in HEALTHY, row.answer.jobs
+            )
+            for name, row in self._named()
+        ]
+
+    def _named(self) -> list[tuple[str, WorkerRow]]:
         """Rows with their names, which are unique in an application as far as addresses tell."""
         found: list[tuple[str, WorkerRow]] = []
         for number in range(len(self._keys)):
@@ -249,18 +286,15 @@ class View:
             "load": hello.load,
             "speed": hello.speed,
             "labels": answer.labels,
-            "attributes": {key: value for key, value in hello.attributes.items() if key not in answer.labels},
+            "attributes": {key: value for key, value in hello.attributes.items() if key not in (*answer.labels, JOBS)},
             "version": hello.version,
             "clock": round(answer.skew, 3),
             "uptime": hello.uptime,
             "health": self._health(row),
+            "jobs": [{"client": one.client, "host": one.host, "seconds": one.seconds} for one in answer.jobs],
         }
 
-    def _print(self, lines: list[str], *, clear: bool = False) -> None:
-        if clear and os.isatty(1):
-            sys.stdout.write(CLEAR)
-        elif clear:
-            lines = [*lines, ""]
+    def _print(self, lines: list[str]) -> None:
         sys.stdout.write("".join(f"{line}\n" for line in lines))
         sys.stdout.flush()
 

@@ -21,6 +21,7 @@ from cexec.net.group_receiver import GroupReceiver
 from cexec.net.group_sockets import GroupSockets
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.keys import ClientKey
+from cexec.system.io.log_lines import PATIENCE
 from cexec.system.storage.directories import config_directory
 from cexec.system.storage.identity import identify
 from cexec.system.storage.keyfile import client_key_files, find_client_key, read_key
@@ -58,14 +59,18 @@ def command(as_json: bool, output: str | None, stats: bool, files: tuple[str, ..
     logger = Logger(applications, groups=groups, receiver=receiver, output=sink, statistics=stats)
     for one in applications:
         if one.revocations.problem:
-            print_line(f"crat: {one.revocations.problem}; alerts of revoked certificates may be logged until then")
-    print_line(f"crat: logging {', '.join(one.name for one in applications)}, listening on {groups.description()}")
+            print_line(
+                f"crat: {one.revocations.problem}; alerts of revoked certificates may be logged until then", PATIENCE
+            )
+    print_line(
+        f"crat: logging {', '.join(one.name for one in applications)}, listening on {groups.description()}", PATIENCE
+    )
     logger.run()
     return 0
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_click(command, argv)
+    return run_click(command, argv, patience=PATIENCE)
 
 
 def _found() -> list[str]:
@@ -94,7 +99,7 @@ def _read(paths: list[str], *, skip: bool) -> list[LoggedApplication]:
         except CexecError as error:
             if not skip:
                 raise
-            print_line(f"crat: {error}; not logged")
+            print_line(f"crat: {error}; not logged", PATIENCE)
             continue
         if all(key.fingerprint != other.key.fingerprint for other in found):
             revocations, environ = Revocations(list_path(path, environ), key.authority_public), {}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import random
-import sys
+import signal
 from typing import Any
 
 import click
@@ -27,10 +27,10 @@ from cexec.commands.cservice_settings import (
     sent_programs,
     short_host_name,
 )
-from cexec.commands.cservice_words import containment, tell_that_it_serves, warn_of_root
+from cexec.commands.cservice_words import check_private_directories, containment, tell_that_it_serves, warn_of_root
 from cexec.commands.help_page import HelpfulCommand, version_option
 from cexec.commands.parameters import AnyText
-from cexec.commands.served_keys import ServedKey, open_keys, served_keys
+from cexec.commands.served_keys import OpenedKey, ServedKey, open_keys, served_keys
 from cexec.errors import LocalError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.group_sockets import GroupSockets
@@ -38,9 +38,11 @@ from cexec.net.groups import GroupEntry, groups_from_environment, udp_port_from_
 from cexec.protocol.datagrams.requirements import ALLOWED
 from cexec.protocol.decisions.bid import Bidder
 from cexec.protocol.decisions.clients import ClientLimits
+from cexec.system import signal_state
 from cexec.system.host.load import measure_speed
 from cexec.system.host.load_command import LoadCommand
-from cexec.system.process import helpers, orphans, process
+from cexec.system.io.log_lines import PATIENCE, STANDARD_ERROR, LogLines
+from cexec.system.process import descriptor_limit, helpers, orphans, process
 from cexec.system.process.job_group import claim_place
 from cexec.system.process.memory_group import claim_parent
 from cexec.system.process.privileges import find_account, forbid_new_privileges, guard_memory
@@ -81,11 +83,22 @@ def command(**values: Any) -> int:
 
 def _serve(options: ServiceOptions) -> int:
     """Serves until it is told to stop; returns the exit status."""
+    signal_state.ignore(signal.SIGUSR1, signal.SIGUSR2)  # of no use here, and `pkill -USR1` must not end jobs
     _check(options)
     opened = open_keys((options.app, *options.also))
+    log = EventLog(LogLines(STANDARD_ERROR), as_json=options.log_format == "json")  # another user could not open it
+    try:
+        return _serve_opened(options, opened, log)
+    finally:
+        log.close()
+
+
+def _serve_opened(options: ServiceOptions, opened: list[OpenedKey], log: EventLog) -> int:
+    """Serves with the keys whose files are open."""
+    terminal = signal_state.has_terminal()
     _confine(options.user)
-    log = EventLog(sys.stderr, as_json=options.log_format == "json")
-    records, found = _clean_up_after_the_last_time()
+    found = check_private_directories(options.private_dir)
+    records, left = _clean_up_after_the_last_time()
     program = _program(options, [one.path for one in opened], records)
     supervisor = SupervisorLink.fork(program)  # before the key is read: no process of a job has ever had it
     served = served_keys(opened, options.name, options.patterns, require_revoked=options.require_revoked)
@@ -99,10 +112,10 @@ def _serve(options: ServiceOptions) -> int:
     load = LoadWatch(log, None if options.load_command is None else LoadCommand(options.load_command))
     groups = GroupSockets(*_group())
     limits = client_limits(profile.slots, options.per_client, options.max_weight)
-    worker = _worker(served, profile, groups, supervisor, log, load, limits, program.disk.client)
+    worker = _worker(served, profile, groups, supervisor, log, load, limits, program.disk.client, terminal)
     worker.say_hello()
     tell_that_it_serves(log, [one.key for one in served], profile.slots, groups, containment(program), options.app)
-    for event, field, text in found:
+    for event, field, text in found + left:
         log.event(event, **{field: text})
     warn_of_root(log, program)
     for one in served:
@@ -147,15 +160,17 @@ def _program(options: ServiceOptions, keys: list[str], records: str | None) -> P
         programs=sent,
         disk=DiskLimits(job=options.disk_limit or 0, client=most_files(options.per_client)),
         sandbox=sandbox_of(keys, options.network) if options.isolate else None,
+        written=options.exe,
     )
 
 
 def main(argv: list[str] | None = None) -> int:
-    return run_click(command, argv)
+    return run_click(command, argv, patience=PATIENCE)
 
 
 def _confine(user: str | None) -> None:
     """Gives up what neither cservice nor a job needs; becomes the user, if one is named."""
+    descriptor_limit.raise_limit()
     account = None if user is None else find_account(user)
     claim_parent()
     claim_place(None if account is None else account.user)
@@ -183,6 +198,7 @@ def _worker(
     load: LoadWatch,
     limits: ClientLimits,
     most_files: int,
+    terminal: bool,
 ) -> Worker:
     """Returns the worker, which hears its group already."""
     dice = random.SystemRandom().random
@@ -197,6 +213,7 @@ def _worker(
         strays=Strays(helpers.known),
         random=dice,
         most_files=most_files,
+        terminal=terminal,
     )
 
 

@@ -18,6 +18,7 @@ from cexec.protocol.datagrams.hello import MAXIMUM_ATTRIBUTES
 from cexec.protocol.datagrams.requirements import BUILT_IN
 from cexec.protocol.decisions.clients import ClientLimits
 from cexec.system.host.load import usable_cpus
+from cexec.system.process.environment import right_directory
 from cexec.system.process.process import resolve
 from cexec.system.process.sandbox import Sandbox, find_sandbox
 from cexec.system.storage.keyfile import key_descriptor, quoted
@@ -86,11 +87,13 @@ def most_files(given: PerClient | None) -> int:
 
 def job_environment(clean: bool) -> dict[bytes, bytes]:
     """The part of a job's environment that all jobs have."""
-    return {
+    found = {
         name: value
         for name, value in os.environb.items()
         if (name.decode("ascii", "replace") in CLEAN_VARIABLES if clean else not _is_ours(name))
     }
+    right_directory(found)
+    return found
 
 
 def _is_ours(name: bytes) -> bool:

@@ -1,6 +1,7 @@
 """Makes the lines that cservice writes when it starts: the first one, and warnings.
 
-Contract: each function writes to the log; `containment` returns words.  cservice(1).
+Contract: each function writes to the log; `containment` returns words, and `check_private_directories` may raise.
+cservice(1).
 """
 
 from __future__ import annotations
@@ -8,7 +9,9 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from cexec.system.process import job_group
+from cexec.errors import LocalError
+from cexec.system.process import job_group, process_tree
+from cexec.worker.jobs import private_directory
 
 if TYPE_CHECKING:
     from cexec.net.group_sockets import GroupSockets
@@ -40,12 +43,23 @@ def tell_that_it_serves(
 
 def containment(program: Program) -> list[str]:
     """Names, for people, the means that end the processes of a job with it."""
-    found = ["process tree" if os.path.isdir("/proc/self") else "process group"]
+    found = ["process tree" if process_tree.trees_are_seen() else "process group"]
     if job_group.place is not None:
         found.append("control group")
     if program.sandbox is not None:
         found.append("isolation with the network" if program.sandbox.network else "isolation")
     return found
+
+
+def check_private_directories(needed: bool) -> list[tuple[str, str, str]]:
+    """Raises `LocalError` if no job can have a directory of its own and every job needs one.
+
+    Returns what the log is to be told otherwise: events, each with the name and the value of a field.
+    """
+    found = private_directory.problem()
+    if found and needed:
+        raise LocalError(f"--private-dir: {found}")
+    return [("warning", "reason", f"jobs that bring or fetch files will be refused: {found}")] if found else []
 
 
 def warn_of_root(log: EventLog, program: Program) -> None:

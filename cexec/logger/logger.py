@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import signal
 from dataclasses import dataclass
+from select import POLLIN
 from time import monotonic, thread_time
 from typing import TYPE_CHECKING
 
@@ -23,7 +24,7 @@ from cexec.protocol.base.limits import MAXIMUM_HOPS
 from cexec.protocol.datagrams import alert, datagram
 from cexec.protocol.datagrams.alert import Acknowledgement, Alert
 from cexec.protocol.decisions.ledger import Ledger
-from cexec.system.io.wakeup import Wakeup, wait_readable
+from cexec.system.io.wakeup import Wakeup, wait_ready
 
 if TYPE_CHECKING:
     import _socket
@@ -153,7 +154,8 @@ class Logger:
         self._output.close()
 
     def _wait(self) -> set[int]:
-        return wait_readable((self._wakeup.fileno(), *self._groups.filenos()), self.next_timeout() - monotonic())
+        masks = {**dict.fromkeys((self._wakeup.fileno(), *self._groups.filenos()), POLLIN), **self._output.masks()}
+        return wait_ready(masks, self.next_timeout() - monotonic())
 
     def _follow_signals(self) -> None:
         for number in self._wakeup.take():

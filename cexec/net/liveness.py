@@ -1,8 +1,8 @@
 """The kernel's knowledge of the machine at the other end of a TCP connection, and the rule of silence for it.
 
-Contract: `unacknowledged(connection)` reads the kernel's state; `Liveness` joins it to `Silence` (the rule) for owners
-of one connection: `stepped` after every step of the pump, `handle_timeout` when `next_timeout` is due, which raises
-`SilentPeerError`.  `hurry` bounds the pauses between the kernel's own retries.  This needs Linux: elsewhere
+Contract: `unacknowledged(connection)` reads the kernel's state; `Liveness` joins it to `HostSilence` (the rule) for
+owners of one connection: `stepped` after every step of the pump, `handle_timeout` when `next_timeout` is due, which
+raises `SilentPeerError`.  `hurry` bounds the pauses between the kernel's own retries.  This needs Linux: elsewhere
 `unacknowledged` never reports anything, and only the kernel's own timeout ends a dead connection.
 docs/protocol.md section 4.4.
 """
@@ -12,7 +12,7 @@ from __future__ import annotations
 import _socket
 import sys
 
-from cexec.protocol.connection.silence import Silence
+from cexec.protocol.connection.silence import HostSilence
 
 _TCP_INFO: int | None = getattr(_socket, "TCP_INFO", None)
 _TCP_RTO_MAX_MS = 44  # <linux/tcp.h> of 6.15
@@ -28,7 +28,7 @@ class Liveness:
 
     def __init__(self, connection: _socket.socket) -> None:
         self._connection = connection
-        self._silence = Silence()
+        self._silence = HostSilence()
         hurry(connection)
 
     def stepped(self, now: float) -> None:

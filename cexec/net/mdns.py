@@ -100,7 +100,8 @@ def _spawn(arguments: tuple[str, ...], channel: int) -> int:
 
     root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
     code = "import sys; sys.path.append(sys.argv[1]); from cexec.net.mdns_helper import main; main(sys.argv[2:])"
-    argv = [sys.executable, "-P", "-c", code, root, *arguments]
+    alone = ["-E"] if sys.flags.ignore_environment else []  # PYTHONPATH means the helper as little as us
+    argv = [sys.executable, *alone, "-P", "-c", code, root, *arguments]
     moved = fcntl(channel, F_DUPFD_CLOEXEC, 3)  # ours may be one of 0 to 2, when we were started without them
     try:
         actions = [(os.POSIX_SPAWN_DUP2, moved, 0), (os.POSIX_SPAWN_DUP2, moved, 1),

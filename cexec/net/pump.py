@@ -2,14 +2,14 @@
 
 Contract: `step(timeout)` waits for at most `timeout` seconds, moves bytes in both directions, and returns the events
 that are not about stream data: those of the session (`session.Event`), and a `Trouble` for each descriptor that failed.
-It blocks nowhere else, and holds at most one credit window of bytes for each stream.  `turn(readable)` is a step for an
+It blocks nowhere else.  `turn(readable)` is a step for an
 owner that waits for the connection elsewhere and knows if it is readable.  Both raise `ProtocolError`,
 `SilentPeerError` and `DisconnectedError` only, and returns all events that came before the failure first.
 The owner passes `records` and `session` in; the pump calls nothing back.
 
-Most of the CPU time of a transfer is spent in `_receive`, `_take_frames`, `_deliver`, `_read_source` and `_send`.  They
-therefore work on memoryviews: `Records` opens a frame where it was received, and seals one where a source was read.
-Only the kernel copies a byte, unless a sink takes less than it is given.
+Most of the CPU time of a transfer is spent in `_receive`, `_take_frames`, `JobSinks.deliver`, `_read_source` and
+`_send`.  They therefore work on memoryviews: `Records` opens a frame where it was received, and seals one where a
+source was read.  Only the kernel copies a byte, unless a sink takes less than it is given.
 """
 
 from __future__ import annotations
@@ -20,11 +20,12 @@ import select
 from time import monotonic
 
 from cexec.errors import CexecError, DisconnectedError
+from cexec.net.sinks import JobSinks, Trouble
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.records import SHORT_DATA
 from cexec.protocol.connection.session import Event
 from cexec.system.io.fds import FEW
-from cexec.system.io.wakeup import poll_timeout
+from cexec.system.io.wakeup import PollSet
 from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
@@ -34,9 +35,11 @@ if TYPE_CHECKING:
 
     from cexec.protocol.connection.records import Records
     from cexec.protocol.connection.session import Session
-    from cexec.system.io.fds import Sink, Source
+    from cexec.system.io.fds import Source
 
     T = TypeVar("T")
+
+__all__ = ["BROKEN_PIPE", "LEAST_CREDIT", "Pump", "Trouble"]
 
 IN, OUT = select.POLLIN, select.POLLOUT
 BROKEN_PIPE = (errno.EPIPE, errno.ECONNRESET)  # the reader of an output has gone, which is no failure: section 4.3
@@ -47,17 +50,6 @@ RECEIVE_TURNS = 4  # reads (ours) of the connection in one step; more would let 
 LEAST_CREDIT = 64 * 1024
 
 
-class Trouble:
-    """A descriptor of ours failed.  `writing`: it was written to, else read; `error`: errno."""
-
-    __slots__ = ("error", "stream", "writing")
-
-    def __init__(self, stream: int, writing: bool, error: int) -> None:
-        self.stream = stream
-        self.writing = writing
-        self.error = error
-
-
 class Pump:
     """One connection and its streams.  `ready` holds the watched descriptors that were readable in the last step."""
 
@@ -66,15 +58,11 @@ class Pump:
         self.records = records
         self.session = session
         self.sources: dict[int, Source] = {}
-        self.sinks: dict[int, Sink] = {}
-        self.prepared: dict[int, Sink] = {}  # those of the job that was given in advance, for when it begins
+        self.sinks = JobSinks(session)
         self.ready: set[int] = set()
         self._watched: dict[int, int] = {}
-        self._pending: dict[int, bytearray] = {}  # received bytes that a sink has not taken yet
-        self._ended: set[int] = set()  # streams that have ended while bytes were pending: their sinks close after those
         self._fd = connection.fileno()
-        self._poll = select.poll()
-        self._masks: dict[int, int] = {}
+        self._poll = PollSet()
         self._held = False  # frames wait for others, see `hold_back`
         self._deaf = False  # the peer takes no more bytes; those that it sent before are still read
         self._gone: CexecError | None = None  # the failure that ended the connection
@@ -90,7 +78,7 @@ class Pump:
     @property
     def drained(self) -> bool:
         """True if every received byte has been written to its sink."""
-        return not self._pending
+        return not self.sinks.full
 
     @property
     def failed(self) -> bool:
@@ -113,7 +101,7 @@ class Pump:
     @property
     def waits_here(self) -> bool:
         """True if it is up to this side what happens next: a sink is full, or the peer would take more input."""
-        return bool(self._pending) or any(self._may_read(stream) for stream in self.sources)
+        return self.sinks.full or any(self._may_read(stream) for stream in self.sources)
 
     @property
     def flushed(self) -> bool:
@@ -160,8 +148,8 @@ class Pump:
         self.read_all = not found  # else nobody has looked
         if ready.get(self._fd, 0) & ~OUT:  # readable, or an error or a hang-up that recv will name
             self.read_all = self._receive(found)
-        if self._pending:
-            self._write_sinks(ready, found)
+        if self.sinks.full:
+            self.sinks.write_pending(ready, found)
         for stream, source in list(self.sources.items()):
             if source.fd < 0 or source.fd in ready:
                 self._read_source(stream, source, found, ready.get(source.fd, IN))
@@ -194,14 +182,8 @@ class Pump:
     def write_out(self) -> list[Event | Trouble]:
         """Waits for the sinks and writes pending bytes, after the exit frame; the connection no longer matters."""
         found: list[Event | Trouble] = []
-        poll = select.poll()
-        for fd in self._watched:
-            poll.register(fd, IN)
-        for stream in self._pending:
-            poll.register(self.sinks[stream].fd, OUT)
-        ready = dict(poll.poll())
+        ready = self.sinks.write_out(self._watched, found)
         self.ready = {fd for fd in self._watched if fd in ready}
-        self._write_sinks(ready, found)
         return found
 
     def say_goodbye(self) -> None:
@@ -214,12 +196,7 @@ class Pump:
 
     def close_sink(self, stream: int) -> None:
         """Closes a sink before the end of its stream, and tells the peer that nobody reads."""
-        sink = self.sinks.pop(stream, None)
-        if sink is not None:
-            self._pending.pop(stream, None)
-            self._ended.discard(stream)
-            self.session.close_reader(stream)
-            sink.close()
+        self.sinks.close(stream)
 
     def close_source(self, stream: int) -> None:
         """Reads no more from this source."""
@@ -230,18 +207,15 @@ class Pump:
     # waiting
 
     def _wait(self, timeout: float | None) -> dict[int, int]:
-        wanted = self.wanted()
-        if wanted != self._masks:  # seldom, so keeping one poll object saves a call for each descriptor
-            for fd in self._masks.keys() - wanted.keys():
-                self._poll.unregister(fd)
-            for fd, mask in wanted.items():
-                self._poll.register(fd, mask)
-            self._masks = wanted
+        for source in self.sources.values():
+            if source.later and (rest := source.rests_until()):
+                rest -= monotonic()
+                timeout = rest if timeout is None else min(timeout, rest)
         if any(source.fd < 0 and self._may_read(stream) for stream, source in self.sources.items()):
             timeout = 0.0  # poll cannot wait for a source without a descriptor, which always has bytes or its end
         limit = self.session.next_timeout() - monotonic()
         seconds = limit if timeout is None else min(timeout, limit)
-        return dict(self._poll.poll(poll_timeout(seconds)))
+        return self._poll.wait(self.wanted(), seconds)
 
     def wanted(self) -> dict[int, int]:
         """Returns the descriptors that the next step waits for, with their poll masks."""
@@ -251,10 +225,9 @@ class Pump:
         for stream, source in self.sources.items():
             # A source without credit is left out, not registered with an empty mask: poll always reports a hang-up, and
             # a pipe whose writer has gone would wake us again and again.
-            if source.fd >= 0 and self._may_read(stream):
+            if source.fd >= 0 and not source.later and self._may_read(stream):
                 wanted[source.fd] = wanted.get(source.fd, 0) | IN
-        for stream in self._pending:
-            fd = self.sinks[stream].fd
+        for fd in self.sinks.wanted():
             wanted[fd] = wanted.get(fd, 0) | OUT
         return wanted
 
@@ -305,12 +278,9 @@ class Pump:
     def _handle(self, event: Event, found: list[Event | Trouble]) -> None:
         stream = event.stream
         if event.kind == frames.DATA:
-            self._deliver(stream, event.data, found)
+            self.sinks.deliver(stream, event.data, found)
         elif event.kind == frames.END:
-            if stream in self._pending:
-                self._ended.add(stream)
-            elif stream in self.sinks:
-                self.sinks.pop(stream).close()
+            self.sinks.end(stream)
             found.append(event)
         elif event.kind == frames.CLOSED:
             source = self.sources.pop(stream, None)
@@ -318,54 +288,10 @@ class Pump:
                 source.abandon()
             found.append(event)
         elif event.kind == frames.GO:
-            if self.prepared:
-                self.sinks, self.prepared = self.prepared, {}
+            self.sinks.begin_ahead()
             found.append(event)
         else:
             found.append(event)
-
-    def _deliver(self, stream: int, data: memoryview, found: list[Event | Trouble]) -> None:
-        if stream not in self.sinks:
-            self.session.consumed(stream, len(data))  # the sink is closed, but the credit must go back
-            return
-        if stream not in self._pending:  # else the bytes would overtake those that wait
-            data = data[self._write(stream, data, found) :]
-        if len(data) and stream in self.sinks:
-            self._pending.setdefault(stream, bytearray()).extend(data)
-
-    def _write(self, stream: int, data: memoryview, found: list[Event | Trouble]) -> int:
-        """Writes until the sink takes no more; returns the number of bytes that are done with.
-
-        A sink that fails is closed and reported, and all its bytes are done with.
-        """
-        done = 0
-        try:
-            while done < len(data):
-                size = self.sinks[stream].write(data[done:])
-                if not size:
-                    break
-                done += size
-        except OSError as error:
-            self.session.consumed(stream, done)
-            self.close_sink(stream)
-            found.append(Trouble(stream, True, error.errno or 0))
-            return len(data)
-        if done:
-            self.session.consumed(stream, done)
-        return done
-
-    def _write_sinks(self, ready: dict[int, int], found: list[Event | Trouble]) -> None:
-        for stream in [stream for stream in self._pending if self.sinks[stream].fd in ready]:
-            pending = self._pending[stream]
-            with memoryview(pending) as data:
-                done = self._write(stream, data, found)
-            del pending[:done]  # cheap: a bytearray only moves its start
-            if not pending and stream in self.sinks:
-                del self._pending[stream]
-                if stream in self._ended:
-                    self._ended.discard(stream)
-                    self.sinks.pop(stream).close()
-                    found.append(Event(frames.END, stream=stream))  # a second time: now all bytes are written, too
 
     # from the sources to the connection
 

@@ -32,6 +32,7 @@ _SYN_RETRIES = 2  # (ours) with the kernel's intervals: given up after 7 s, and 
 _PAIR_ATTEMPTS = 16  # (ours) to find one port that is free in both families
 _PORTS_NAMED = 8  # (ours) in an error message
 _MAPPED = "::ffff:"  # RFC 4291 section 2.5.5.2
+_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL, errno.EINVAL, errno.ENOPROTOOPT)
 
 
@@ -63,6 +64,10 @@ def ports_from_environment(environ: Mapping[str, str]) -> list[int] | None:
         if text:
             return parse_ports(text, name)
     return None
+
+
+class OwnLimitError(LocalError):
+    """This machine or process has no room for one more connection, to whomever."""
 
 
 class TcpListener:
@@ -176,13 +181,13 @@ def start_connect(sockaddr: Sockaddr) -> _socket.socket:
     """Begin to connect to a client.
 
     ProtocolError when no client can have asked for this address: a port below 1024, a group, a broadcast address.
-    LocalError when the kernel refuses at once.
+    OwnLimitError when this process has no room for a connection, another LocalError when the kernel refuses at once.
     """
     family = peer_family(sockaddr)
     try:
         created = _socket.socket(family, _socket.SOCK_STREAM, _socket.IPPROTO_TCP)
     except OSError as error:
-        raise LocalError(reason_of(error)) from error
+        raise (OwnLimitError if error.errno in _NO_ROOM else LocalError)(reason_of(error)) from error
     try:
         created.setblocking(False)
         tune_stream_socket(created)

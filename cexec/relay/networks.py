@@ -126,6 +126,11 @@ def plan(
         for entry in far:
             if any(_same(entry, other) for other in home):
                 raise UsageError(f"the target {entry.text} is the group itself that is heard at {own.text}")
+    elif interface.loopback or any(entry.loopback for entry in home):
+        raise UsageError(
+            f"{own.text}: the loopback of this host would become one network with others; name a TARGET, the broadcast "
+            "address of a network or a host"
+        )
     else:
         far = _default_target(home, interface, found)
     known_as = {towards(entry): entry.interface for entry in far if entry.kind == ADDRESS and not entry.loopback}

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
 ANSWER_INTERVAL = 60.0  # seconds (ours) in which an answer is passed on once: no two of a worker are alike
 DEFAULT_RATE = 1000.0  # datagrams a second (ours) from each network; --rate
 _OURS = "sides"  # the owner of the descriptors of the sides
+_LOG = "log"  # that of the log's descriptor, while there is no room for its lines
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -79,6 +80,7 @@ class Relay:
         self._next_refresh = now + REFRESH_INTERVAL
         self._stopping = 0  # how often `stop` has been called
         self._watched: set[int] = set()  # descriptors of the sides
+        self._full: dict[int, int] = {}  # the log's descriptor, while there is no room for its lines
         self._wakeup = _catch_signals()
         self._poller.watch(self._wakeup.fileno(), select.POLLIN, self)
 
@@ -106,6 +108,7 @@ class Relay:
     def step(self, until: float = inf) -> None:
         """Waits until something has happened, but not beyond the time `until`, and handles it."""
         self._watch_sides()
+        self._watch_log()
         events, owners = self._poller.wait(min(until, self.next_timeout()))
         now = monotonic()
         for owner in owners:
@@ -113,6 +116,8 @@ class Relay:
                 self._read_signals(now)
             elif owner is _OURS:
                 self.receive(now)
+            elif owner is _LOG:
+                self._log.flush()
             else:
                 self._forwarder.advance(owner, events, now)
         self.handle_timeouts(now)
@@ -142,6 +147,14 @@ class Relay:
         for fd in fds:
             self._poller.watch(fd, select.POLLIN, _OURS)
         self._watched = fds
+
+    def _watch_log(self) -> None:
+        masks = self._log.masks()
+        for fd in self._full.keys() - masks.keys():
+            self._poller.forget(fd, _LOG)
+        for fd, mask in masks.items():
+            self._poller.watch(fd, mask, _LOG)
+        self._full = masks
 
     def next_timeout(self) -> float:
         """When `handle_timeouts` is to be called."""

@@ -1,9 +1,10 @@
 """The worker: hears announcements, bids, connects back, and gives each job to a process of its own.
 
 Contract: `Worker(...).run()` is one poll loop without threads; `step` is one turn of it.  It returns when it has been
-told to stop (SIGTERM or Ctrl-C: no new work, running jobs finish; a second one ends them) and no job is left.  It
-raises `LocalError` when somebody has killed the supervisor.  Either way nothing is left that a job has started.  The
-worker knows a job by its announcement's mac1; a process gets the connection before CONFIRM, and the worker forgets it.
+told to stop (SIGTERM or Ctrl-C: no new work, running jobs finish; a second one ends them) and no job is left.  SIGHUP
+stops it, too, if its terminal has gone, and else lets it read its lists again.  It raises `LocalError` when somebody
+has killed the supervisor.  Either way nothing is left that a job has started.  The worker knows a job by its
+announcement's mac1; a process gets the connection before CONFIRM, and the worker forgets it.
 docs/protocol.md sections 2 and 3.
 """
 
@@ -13,16 +14,17 @@ import enum
 import select
 import signal
 from dataclasses import dataclass, field
+from functools import partial
 from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from cexec.errors import CertificateError, LocalError
-from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Prove, Queued, Recovered
-from cexec.system.io.wakeup import Wakeup, poll_timeout, wait_readable
+from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Prove, Queued, Recovered, Withdraw
+from cexec.system.io.wakeup import PollSet, Wakeup, wait_readable
 from cexec.system.process.strays import Strays
 from cexec.system.storage.eventlog import still_run
 from cexec.worker.discovery.admission import Admission
-from cexec.worker.discovery.alert_sender import AlertSender
+from cexec.worker.discovery.alert_sender import AlertClock, AlertSender
 from cexec.worker.discovery.answers import Answers, Profile
 from cexec.worker.discovery.listener import Listener
 from cexec.worker.discovery.offers import Offers
@@ -43,7 +45,6 @@ if TYPE_CHECKING:
     from cexec.worker.discovery.offer import Offer
     from cexec.worker.jobs.supervisor_link import SupervisorLink
 
-ALERTS_INTERVAL = 0.02  # seconds (ours) between two times that alerts are sent: each of them wakes all who hear it
 STRAYS_PATIENCE = 5.0  # seconds (ours) at the end for strays that cannot be killed at once
 NEVER = float("inf")
 
@@ -73,51 +74,6 @@ class Stage(enum.IntEnum):
     ENDING = 2  # the jobs that run are ended, too
 
 
-class AlertClock:
-    """When alerts are sent: as they are due, but at most once in ALERTS_INTERVAL."""
-
-    __slots__ = ("_alerts", "_due", "_pause")
-
-    def __init__(self, alerts: Sequence[AlertSender], now: float) -> None:
-        self._alerts = alerts
-        self._due = NEVER
-        self._pause = now  # the end of it
-
-    def next_timeout(self) -> float:
-        return max(self._due, self._pause)
-
-    def news(self, now: float) -> None:
-        """There is a new alert."""
-        self._due = now
-
-    def handle_timeout(self, now: float) -> None:
-        if now >= self.next_timeout():
-            for sender in self._alerts:
-                sender.handle_timeout(now)
-            self._pause = now + ALERTS_INTERVAL
-            dues = (sender.next_timeout() for sender in self._alerts)
-            self._due = min((due for due in dues if due is not None), default=NEVER)
-
-
-class WorkerPoller:
-    """poll(2); the descriptors are registered anew only when they have changed, which is seldom."""
-
-    __slots__ = ("_masks", "_poll")
-
-    def __init__(self) -> None:
-        self._poll = select.poll()
-        self._masks: dict[int, int] = {}
-
-    def wait(self, masks: dict[int, int], seconds: float) -> set[int]:
-        """The descriptors that are ready for what their masks ask."""
-        if masks != self._masks:
-            self._poll, self._masks = select.poll(), masks
-            for fd, mask in masks.items():
-                self._poll.register(fd, mask)
-        # poll takes whole milliseconds: rounded up, because a loop that wakes too early would wait again at once.
-        return {fd for fd, _ in self._poll.poll(poll_timeout(seconds))}
-
-
 class Worker:
     """One cservice."""
 
@@ -134,8 +90,11 @@ class Worker:
         strays: Strays,
         random: Callable[[], float],
         most_files: int = 0,
+        terminal: bool = False,
     ) -> None:
         """`roles`: one for each application that is served.  `random` gives floats from 0 up to but not 1.
+
+        `terminal`: there was a controlling terminal at the start, so SIGHUP says that it has gone.
 
         `most_files`: bytes of files that one client may have here, 0 for any number.
         """
@@ -155,8 +114,11 @@ class Worker:
         self._jobs = Jobs(
             supervisor=supervisor, bidder=bidder, heard=self._heard, alerts=alerts, log=log, most_files=most_files
         )
+        for index, one in enumerate(self._served):
+            one.answers.jobs = partial(self._jobs.of_application, index)
         self._stage = Stage.SERVING
-        self._poller = WorkerPoller()
+        self._terminal = terminal
+        self._poll = PollSet()
         self._wakeup = self._catch_signals()
 
     def say_hello(self) -> None:
@@ -181,6 +143,7 @@ class Worker:
         """
         ready = self._wait(longest)
         now = monotonic()
+        self._log.flush()
         if self._wakeup.fileno() in ready:
             self._read_signals(now)
         self._strays.handle_timeout(now)
@@ -249,24 +212,40 @@ class Worker:
         optional = (self._jobs.next_timeout(), self._bidder.next_timeout() if serving else None,
                     self._strays.next_timeout())  # fmt: skip
         times += [time for time in optional if time is not None]
-        masks = {**dict.fromkeys(fds, select.POLLIN), **self._offers.masks()}
-        return self._poller.wait(masks, max(0.0, min(times) - now))
+        masks = {**dict.fromkeys(fds, select.POLLIN), **self._offers.masks(), **self._log.masks()}
+        return set(self._poll.wait(masks, max(0.0, min(times) - now)))
 
     def _catch_signals(self) -> Wakeup:
         made = Wakeup()
-        made.start((signal.SIGTERM, signal.SIGINT, signal.SIGCHLD))
+        made.start((signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD))
         return made
 
     def _read_signals(self, now: float) -> None:
         for number in self._wakeup.take():
             if number == signal.SIGCHLD:
                 self._strays.look(now)
+            elif number == signal.SIGHUP:
+                self._hang_up(now)
             else:
                 self.stop()
 
-    def stop(self) -> None:
+    def _hang_up(self, now: float) -> None:
+        """SIGHUP: the terminal has gone, if there was one; else somebody wants the lists to be read again.
+
+        The kernel and the shell may both send it, so a second one ends no job.
+        """
+        if self._terminal and self._stage is Stage.SERVING:
+            self.stop("SIGHUP: its terminal has gone")
+        elif not self._terminal:
+            self._log.event("reread", reason="SIGHUP: the lists of revoked certificates are read again")
+            for index, one in enumerate(self._served):
+                if one.admission.refresh(now, at_once=True):
+                    self._expel(index, now)
+
+    def stop(self, reason: str = "") -> None:
         """Takes no new work; when it is called again it ends the jobs that run."""
-        self._log.event("stopping" if self._stage is Stage.SERVING else "ending", jobs=self._jobs.running)
+        event = "stopping" if self._stage is Stage.SERVING else "ending"
+        self._log.event(event, jobs=self._jobs.running, reason=reason)
         if self._stage is Stage.SERVING:
             self._stage = Stage.STOPPING
             self._listener.leave()
@@ -316,11 +295,13 @@ class Worker:
                 self._heard.forget(event.identity, now, over=event.over)
                 self._offers.forget(event.identity)
             elif self._stage is not Stage.SERVING:
-                self._bidder.forget(event.identity, now)
+                self._bidder.forget(event.identity, now)  # nothing happens to one that holds a slot
             elif isinstance(event, (Queued, Prove)):
                 known = self._heard.get(event.identity)
                 if known is not None:
                     self._served[known.application].answers.send_word(known, now, prove=isinstance(event, Prove))
+            elif isinstance(event, Withdraw):
+                self._jobs.withdraw(event.identity)
             elif isinstance(event, Connect) and self._jobs.leased(event.identity):
                 self._jobs.offer(event.identity, now)
             elif isinstance(event, Connect):
@@ -331,7 +312,7 @@ class Worker:
         known = self._heard.get(offer.identity)
         if known is not None:
             known.connected(offer.client, now)
-        if self._bidder.reserved(offer.identity, now):
+        if self._bidder.reserved(offer.identity, now, latency=offer.latency):
             assert known is not None  # a bid that holds a slot is never forgotten
             self._jobs.start(offer, known, now)
         else:

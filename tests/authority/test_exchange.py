@@ -15,18 +15,7 @@ from cexec.authority.code import Code
 from cexec.authority.exchange import LIFETIME, MOST_SENT, PATIENCE, SEEKING, Giver, Taker
 from cexec.authority.words import WORDS
 from cexec.errors import LocalError
-from cexec.protocol.datagrams.joining import (
-    Ask,
-    Done,
-    Found,
-    GiverProof,
-    JoinMessage,
-    Piece,
-    Seek,
-    TakerProof,
-    decode_message,
-    encode_message,
-)
+from cexec.protocol.datagrams import joining
 
 CODE = Code(47, (WORDS[1], WORDS[2]))
 WRONG = Code(47, (WORDS[1], WORDS[3]))
@@ -39,7 +28,7 @@ class Hall:
     def __init__(self, change: Callable[[bytes], bytes | None] = lambda data: data) -> None:
         self.now = 100.0
         self.giver = Giver(CODE, "app.pub", CONTENT, self.now)
-        self.passed: list[JoinMessage] = []
+        self.passed: list[joining.JoinMessage] = []
         self.change = change
 
     def carry(self, data: bytes) -> list[bytes]:
@@ -47,8 +36,8 @@ class Hall:
         return [] if (changed := self.pass_on(data)) is None else self.giver.receive_data(changed, self.now)
 
     def pass_on(self, data: bytes) -> bytes | None:
-        message = decode_message(data)
-        assert message is not None and encode_message(message) == data
+        message = joining.decode_message(data)
+        assert message is not None and joining.encode_message(message) == data
         self.passed.append(message)
         return self.change(data)
 
@@ -66,7 +55,7 @@ class Hall:
                         going += taker.receive_data(changed, self.now)
             self.giver.handle_timeout(self.now)
 
-    def kinds(self) -> list[type[JoinMessage]]:
+    def kinds(self) -> list[type[joining.JoinMessage]]:
         return [type(message) for message in self.passed]
 
 
@@ -76,9 +65,18 @@ def test_the_file_passes_after_both_sides_are_proved() -> None:
     hall.run(taker)
     assert (taker.failure, taker.name, taker.content) == ("", "app.pub", CONTENT)
     assert hall.giver.over and hall.giver.failure == ""
-    pieces = hall.kinds().count(Piece)
+    pieces = hall.kinds().count(joining.Piece)
     assert pieces > 3
-    assert hall.kinds() == [Seek, Found, TakerProof, GiverProof, *[Ask, Piece] * pieces, Done, Done, Done]
+    assert hall.kinds() == [
+        joining.Seek,
+        joining.Found,
+        joining.TakerProof,
+        joining.GiverProof,
+        *[joining.Ask, joining.Piece] * pieces,
+        joining.Done,
+        joining.Done,
+        joining.Done,
+    ]
 
 
 def test_a_wrong_code_is_one_try_for_both_and_nothing_was_sent() -> None:
@@ -87,7 +85,7 @@ def test_a_wrong_code_is_one_try_for_both_and_nothing_was_sent() -> None:
     hall.run(wrong)
     assert "did not accept the code, which is wrong or used up" in wrong.failure
     assert (hall.giver.over, "this one is used up" in hall.giver.failure) == (True, True)
-    assert {*hall.kinds()} == {Seek, Found, TakerProof}
+    assert {*hall.kinds()} == {joining.Seek, joining.Found, joining.TakerProof}
     right = Taker(CODE, hall.now)
     hall.run(right)
     assert right.failure and right.content == b""
@@ -113,9 +111,9 @@ def test_a_giver_that_does_not_know_the_code_learns_one_proof_and_gives_nothing(
     proofs = [answer for found in founds for answer in taker.receive_data(found, 0.0)]
     assert len(proofs) == 1
     assert impostors[0].receive_data(proofs[0], 0.0) == []
-    message = decode_message(proofs[0])
+    message = joining.decode_message(proofs[0])
     assert message is not None
-    assert taker.receive_data(encode_message(GiverProof(message.session, bytes(32), 1)), 0.0) == []
+    assert taker.receive_data(joining.encode_message(joining.GiverProof(message.session, bytes(32), 1)), 0.0) == []
     assert taker.failure == "the machine that answered does not know the code; get a new one"
     assert taker.content == b""
 
@@ -124,14 +122,14 @@ def test_nothing_is_given_before_the_takers_proof_and_nothing_asked_before_the_g
     giver, taker = Giver(CODE, "n", CONTENT, 0.0), Taker(CODE, 0.0)
     (seek,) = taker.handle_timeout(0.0)
     (found,) = giver.receive_data(seek, 0.0)
-    session = decode_message(seek).session  # type: ignore[union-attr]
+    session = joining.decode_message(seek).session  # type: ignore[union-attr]
     for index in range(3):
-        assert giver.receive_data(encode_message(Ask(session, index, bytes(32))), 0.0) == []
-    assert taker.receive_data(encode_message(Piece(session, 0, b"x")), 0.0) == []
-    assert taker.receive_data(encode_message(GiverProof(session, bytes(32), 1)), 0.0) == []
+        assert giver.receive_data(joining.encode_message(joining.Ask(session, index, bytes(32))), 0.0) == []
+    assert taker.receive_data(joining.encode_message(joining.Piece(session, 0, b"x")), 0.0) == []
+    assert taker.receive_data(joining.encode_message(joining.GiverProof(session, bytes(32), 1)), 0.0) == []
     (proof,) = taker.receive_data(found, 0.0)
     (answer,) = giver.receive_data(proof, 0.0)
-    assert giver.receive_data(encode_message(Ask(session, 0, bytes(32))), 0.0) == []  # not keyed by K
+    assert giver.receive_data(joining.encode_message(joining.Ask(session, 0, bytes(32))), 0.0) == []  # not keyed by K
     assert taker.receive_data(answer, 0.0)
 
 
@@ -160,10 +158,12 @@ def test_datagrams_that_are_lost_are_sent_again(lost: int) -> None:
     assert (taker.failure, taker.content) == ("", CONTENT)
 
 
-@pytest.mark.parametrize("kind", [Seek, Found, TakerProof, GiverProof, Ask, Piece])
-def test_a_changed_datagram_of_any_kind_gives_no_other_file(kind: type[JoinMessage]) -> None:
+@pytest.mark.parametrize(
+    "kind", [joining.Seek, joining.Found, joining.TakerProof, joining.GiverProof, joining.Ask, joining.Piece]
+)
+def test_a_changed_datagram_of_any_kind_gives_no_other_file(kind: type[joining.JoinMessage]) -> None:
     def change(data: bytes) -> bytes:
-        return data[:-1] + bytes([data[-1] ^ 1]) if type(decode_message(data)) is kind else data
+        return data[:-1] + bytes([data[-1] ^ 1]) if type(joining.decode_message(data)) is kind else data
 
     hall = Hall(change)
     taker = Taker(CODE, hall.now)
@@ -174,23 +174,23 @@ def test_a_changed_datagram_of_any_kind_gives_no_other_file(kind: type[JoinMessa
 @pytest.mark.parametrize("element", [b"A" + bytes(32), b"A" + b"\xff" * 32, b"B" + bytes(32), b"?" * 33])
 def test_an_element_that_is_no_point_of_the_curve_is_not_answered(element: bytes) -> None:
     hall = Hall()
-    assert hall.carry(encode_message(Seek(bytes(16), 47, element))) == []
+    assert hall.carry(joining.encode_message(joining.Seek(bytes(16), 47, element))) == []
     taker = Taker(CODE, hall.now)
     (seek,) = taker.handle_timeout(hall.now)
-    session = decode_message(seek).session  # type: ignore[union-attr]
-    assert taker.receive_data(encode_message(Found(session, element)), hall.now) == []
+    session = joining.decode_message(seek).session  # type: ignore[union-attr]
+    assert taker.receive_data(joining.encode_message(joining.Found(session, element)), hall.now) == []
     assert taker.failure == "the answer makes no sense; get a new code"
 
 
 def test_a_flood_of_seeks_costs_a_bounded_number_of_runs_and_of_sessions() -> None:
     hall = Hall()
-    template = decode_message(Taker(CODE, 0.0).handle_timeout(0.0)[0])
-    assert isinstance(template, Seek)
+    template = joining.decode_message(Taker(CODE, 0.0).handle_timeout(0.0)[0])
+    assert isinstance(template, joining.Seek)
     answered = 0
     for number in range(2000):
         hall.now += 0.001
-        seek = Seek(number.to_bytes(16, "big"), 47, template.element)
-        answered += len(hall.carry(encode_message(seek)))
+        seek = joining.Seek(number.to_bytes(16, "big"), 47, template.element)
+        answered += len(hall.carry(joining.encode_message(seek)))
     assert answered <= exchange.RUN_BURST + 2.0 * exchange.RUN_RATE + 1
     assert not hall.giver.over  # it was no try: nobody has proved anything
 
@@ -230,7 +230,7 @@ def test_nothing_that_passes_has_the_content_or_the_words_in_it() -> None:
     hall = Hall()
     taker = Taker(CODE, hall.now)
     hall.run(taker)
-    everything = b"".join(map(encode_message, hall.passed))
+    everything = b"".join(map(joining.encode_message, hall.passed))
     assert CONTENT[:32] not in everything and b"app.pub" not in everything
     assert not any(word.encode() in everything for word in CODE.words)
 

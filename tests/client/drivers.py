@@ -18,7 +18,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from cexec.client.aio.lease import Lease, LeaseJob
+from cexec.client.aio.lease import Lease
+from cexec.client.aio.lease_job import LeaseJob
 from cexec.client.attempt.descriptors import Descriptor
 from cexec.client.attempt.files import plan_files
 from cexec.client.attempt.inputs import Inputs

@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from types import SimpleNamespace
 from typing import Any, TypeVar
 
-from cexec.client.aio.lease import LeaseJob
+from cexec.client.aio.lease_job import LeaseJob
 from cexec.client.request import Times
 from cexec.errors import CexecError, NoWorkerError, WithdrawnError
 from cexec.protocol.connection.frames import EXITED, Exit, Go

@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from cexec.client.aio.lease import LeaseJob
+from cexec.client.aio.lease_job import LeaseJob
 from cexec.cmap.results import syncing
 from cexec.cmap.run.coordinator import Coordinator
 from cexec.cmap.run.observer import Observer

@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from cexec.client.aio.lease import LeaseJob
+from cexec.client.aio.lease_job import LeaseJob
 from cexec.cmap.inputs.file_names import PREFIX
 from cexec.cmap.inputs.sources import RANDOM
 from cexec.cmap.run.coordinator import Coordinator

@@ -62,14 +62,37 @@ def test_a_report_that_cannot_be_written_is_said_at_once(application: Applicatio
     assert done.returncode == 100 and "cannot write /dev/null/report.html" in done.stderr
 
 
-def test_the_package_rich_is_imported_only_where_something_is_to_be_drawn(
+def test_the_package_rich_is_not_imported_where_no_table_is_drawn(
     application: Application, service: Callable[..., Any], tmp_path: Path
 ) -> None:
-    pytest.importorskip("rich")
     service("cat")
-    for options, drawn in ((["--stats", "--report", str(tmp_path / "r.html")], False), (["--bar"], True)):
-        python, *words = command("cmap", *options, application.public, ":::", "a")
-        argv = [python, "-X", "importtime", *words]
-        done = subprocess.run(argv, env=clean_environment(), capture_output=True, text=True, timeout=30)
-        assert (done.returncode, done.stdout) == (0, "a\n")
-        assert bool(re.search(r"\| +rich$", done.stderr, re.MULTILINE)) == drawn
+    options = ["--stats", "--report", str(tmp_path / "r.html"), "--bar", "--eta", "--progress"]
+    python, *words = command("cmap", *options, application.public, ":::", "a")
+    argv = [python, "-X", "importtime", *words]
+    done = subprocess.run(argv, env=clean_environment(), capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stdout) == (0, "a\n")
+    assert re.search(r"\| +cexec.cmap.watch.display$", done.stderr, re.MULTILINE)
+    assert not re.search(r"\| +rich$", done.stderr, re.MULTILINE)
+
+
+def test_after_resume_the_report_shows_all_runs_and_why_tasks_failed(
+    application: Application, service: Callable[..., Any], tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    script = f'[ "$1" != bad ] || {{ echo first words >&2; echo last words >&2; [ -e {gate} ] || exit 3; }}'
+    service("sh", "-c", script, "sh", options=["--allow-args"])
+    table = tmp_path / "runs.csv"
+    table.write_text("seed,size\nbad,1\ngood,2\n")
+    state, report = tmp_path / "state", tmp_path / "report.html"
+    options = ["--params", table, "--state", state, "--report", report, application.public, "--", "{seed}"]
+    assert run(*options).returncode == 1
+    page = report.read_text()
+    assert "<pre>first words\nlast words\n</pre>" in page and "<th>seed</th><th>size</th>" in page
+    assert f"--params {table}" in page and os.uname().nodename in page and "Run 1" not in page
+    assert run("--resume", *options).returncode == 0
+    page = report.read_text()
+    assert "Run 1, " in page and "2 attempts: 1 succeeded, 1 failed" in page and "exited with 3" in page
+    gate.touch()
+    assert run("--resume-failed", *options).returncode == 0
+    page = report.read_text()
+    assert "Run 1, " in page and "Run 2, " in page and "Failed tasks" not in page and "all done" in page

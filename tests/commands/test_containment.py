@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pwd
+import resource
 import shutil
 import signal
 import subprocess
@@ -179,6 +180,19 @@ def test_no_process_of_a_job_has_ever_had_the_keys(application: Application, ser
     finally:
         client.kill()
         client.wait()
+
+
+def test_a_worker_writes_no_core_file(application: Application) -> None:
+    """It has a key in its memory; its supervisor and the processes of jobs, which have none, guard theirs otherwise."""
+    if resource.getrlimit(resource.RLIMIT_CORE)[1] == 0:
+        skip_for_want_of("core files")
+    worker = Service(application, ["cat"], wrapper=["sh", "-c", 'ulimit -S -c $(ulimit -H -c); exec "$@"', "sh"])
+    try:
+        limits = Path(f"/proc/{worker.pid}/limits").read_text().splitlines()
+        (core,) = [line for line in limits if line.startswith("Max core file size")]
+        assert core.split()[4] == "0"
+    finally:
+        worker.close()
 
 
 def test_a_key_from_standard_input_is_no_descriptor_of_a_jobs_process(application: Application, tmp_path: Path) -> None:

@@ -103,6 +103,8 @@ def _read_log(path: Path, closings: list[Closing], complaints: set[str], gaps: d
         event = json.loads(line)
         text = event["event"]
         if text.startswith("gap: "):
+            if "worker" not in event:
+                continue  # it is about alerts of strangers, or about none in particular, and accounts for no job
             worker = event["worker"].partition("@")[0]
             gaps[worker] = gaps.get(worker, 0) + event["last"] - event["first"] + 1
         elif " rats out " in text:

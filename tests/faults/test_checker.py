@@ -347,3 +347,12 @@ def test_a_gap_accounts_for_as_many_jobs_as_it_has_alerts(account: Account) -> N
     assert account.counts() == {"unaccounted": 1}
     account.log(event="gap: 1 alert of w1 did not arrive", worker="w1@127.0.0.1", first=4, last=4)
     assert account.counts() == {}
+
+
+def test_a_gap_of_strangers_accounts_for_no_job(account: Account) -> None:
+    account.job("a")
+    account.crat.write_text("")
+    account.log(
+        event="gap: alerts, 9 of unknown keys were not written: they come too fast", alerts=9, by="unknown keys"
+    )
+    assert account.counts() == {"unaccounted": 1}

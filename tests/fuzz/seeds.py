@@ -20,22 +20,10 @@ from cexec.protocol.base.wire import Writer
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import Ending, Exit, Go, Refusal, Stream
 from cexec.protocol.connection.options import FILE, READS, SOCKET, WRITES
-from cexec.protocol.datagrams import alert, datagram, forwarded, presence
+from cexec.protocol.datagrams import alert, datagram, forwarded, joining, presence
 from cexec.protocol.datagrams.alert import Acknowledgement, Alert
 from cexec.protocol.datagrams.announcement import CENSUS, SealedAnnouncement
 from cexec.protocol.datagrams.hello import QUEUED, encode_answer, seal_hello
-from cexec.protocol.datagrams.joining import (
-    ELEMENT_SIZE,
-    Ask,
-    Done,
-    Found,
-    GiverProof,
-    JoinMessage,
-    Piece,
-    Seek,
-    TakerProof,
-    encode_message,
-)
 from cexec.protocol.datagrams.presence import Presence
 from cexec.protocol.datagrams.requirements import Requirements
 from cexec.worker.jobs import reports
@@ -251,15 +239,15 @@ def _texts() -> dict[str, list[bytes]]:
 
 
 def _owners() -> dict[str, list[bytes]]:
-    owner, session, element = APPLICATION.owner, bytes(range(16)), b"A" * ELEMENT_SIZE
+    owner, session, element = APPLICATION.owner, bytes(range(16)), b"A" * joining.ELEMENT_SIZE
     revoked = RevocationList(owner.authority_public, owner.fingerprint, 7, {1: "default", 99: "?"})
     text = encode_list(revoked, owner.authority_seed).encode()
-    messages: list[JoinMessage] = [
-        Seek(session, 47, element), Found(session, element), TakerProof(session, bytes(32)),
-        GiverProof(session, bytes(32), 3), Ask(session, 1, bytes(32)), Piece(session, 1, b"data"),
-        Done(session, bytes(32)),
+    messages: list[joining.JoinMessage] = [
+        joining.Seek(session, 47, element), joining.Found(session, element), joining.TakerProof(session, bytes(32)),
+        joining.GiverProof(session, bytes(32), 3), joining.Ask(session, 1, bytes(32)),
+        joining.Piece(session, 1, b"data"), joining.Done(session, bytes(32)),
     ]  # fmt: skip
-    datagrams = [encode_message(message) for message in messages]
+    datagrams = [joining.encode_message(message) for message in messages]
     return {
         "revocation_list": [text, b"cexec-revoked: 1\n"],
         "signed_revocation_list": [text.rpartition(b"signature")[0]],

@@ -22,6 +22,7 @@ SESSIONS = (
     f"{CONNECTION}/test_session_ahead.py",
     f"{CONNECTION}/test_ahead_machine.py",
     f"{CONNECTION}/test_session_silence.py",
+    f"{CONNECTION}/test_silence.py",
     f"{CONNECTION}/test_session_machine.py",
     f"{CONNECTION}/test_streams.py",
     RECORDED_SESSIONS,
@@ -41,6 +42,7 @@ MIRRORS: dict[str, tuple[str, ...]] = {
     "cexec.protocol.connection.session_states": (*SESSIONS,),
     "cexec.protocol.connection.session": (*SESSIONS,),
     "cexec.protocol.connection.lease_jobs": (*SESSIONS,),
+    "cexec.protocol.connection.silence": (*SESSIONS, "tests/net/test_liveness.py"),
     "cexec.protocol.connection.channel": (
         f"{CONNECTION}/test_channel.py", f"{CONNECTION}/test_channel_machine.py", RECORDED_SESSIONS,
         f"{CONNECTION}/test_packed_records.py", f"{CONNECTION}/test_damage.py", DOCUMENT, ATTACKS,

@@ -21,7 +21,7 @@ from cexec.protocol.base.limits import INITIAL_WINDOW, MAXIMUM_DATA, RECORD_HEAD
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.records import MAXIMUM_WAITING
 from cexec.protocol.connection.session import Event, Session
-from cexec.protocol.connection.unfinished_record import ANSWERS, QUIET
+from cexec.protocol.connection.silence import ANSWERS, QUIET
 from cexec.system.io import fds
 from cexec.system.io.fds import EmptySource, FileSource, Sink, Source, open_sink
 from cexec.system.io.spool import Budget, SpoolSource
@@ -506,3 +506,30 @@ def test_a_connection_that_has_failed_keeps_nothing_alive() -> None:
         assert gone() is None
     finally:
         gc.enable()
+
+
+def test_a_source_that_rests_is_not_polled_until_its_time(pair: Pair) -> None:
+    """A terminal whose input waits for somebody else: it is readable, and the loop must not be busy with that."""
+
+    class Resting(Source):
+        reads = 0
+
+        def read_into(self, view: memoryview) -> int | None:
+            self.reads += 1
+            if self.reads < 3:
+                self.later = time.monotonic() + 0.2
+                return None
+            return super().read_into(view)
+
+    reading, writing = os.pipe()
+    os.write(writing, b"typed")
+    resting = pair.client.sources[0] = Resting(reading)
+    pair.worker.sinks[0] = (sink := pipe_sink(os.dup(writing)))
+    steps = 0
+    while not sink.count:
+        pair.step(pair.client, 0.5)
+        pair.step(pair.worker, 0)
+        steps += 1
+        assert steps < 60  # without a rest there are thousands
+    assert resting.reads >= 3
+    os.close(writing)

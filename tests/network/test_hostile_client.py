@@ -7,6 +7,7 @@ parent could not read; cservice ended with a traceback.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -15,7 +16,8 @@ from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import LARGEST_SIGNAL
 from cexec.worker.jobs.reports import Free, encode
 from tests.fake_client import FakeClient
-from tests.service import Shell
+from tests.holders import Authority
+from tests.service import Service, Shell
 from tests.worker.jobs.scene import Scene, finished
 
 LONG_TEXT = b"\x01" * MAXIMUM_TEXT  # JSON makes six bytes of each
@@ -102,6 +104,20 @@ def test_no_job_of_a_client_ends_cservice(shell: Shell, name: str) -> None:
             client.hear(frames.REFUSED, frames.STARTED)
             client.ended()
     serves(shell)
+
+
+def test_a_slot_that_is_reserved_for_a_client_without_a_job_goes_to_one_that_waits(tmp_path: Path) -> None:
+    """It had the slot for a second, and then again: the others waited 0.8 s for each of their jobs."""
+    authority = Authority(tmp_path)
+    worker = Service(authority.application, ["true"], ["-j", "1"])
+    try:
+        with FakeClient(authority.client("idle")) as idle:
+            idle.hear(frames.CONFIRM)
+            with FakeClient(authority.client("other")) as other:
+                other.hear(frames.CONFIRM)
+            assert idle.hear(frames.WITHDRAW).text == "another client needs the slot"
+    finally:
+        worker.close()
 
 
 NO_REPORTS = [b"\xff\xfe", b"null", b"\x03\xff\xff\xff\xff"]  # tests/worker/jobs/test_reports.py has more

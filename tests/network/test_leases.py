@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-from cexec.client.aio.lease import Lease, LeaseJob
+from cexec.client.aio.lease import Lease
+from cexec.client.aio.lease_job import LeaseJob
 from cexec.client.aio.worker_search import Terms, find_worker
 from cexec.client.request import NetworkSettings, Target, Times
 from cexec.cmap.run.task_job import DataSource

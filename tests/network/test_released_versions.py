@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from tests.conftest import MakeLab, StartService
 from tests.environment import ROOT, clean_environment, command, local_environment
+from tests.lab import Lab
 from tests.needs import skip_for_want_of
 from tests.service import Application, Service
 
@@ -117,31 +118,120 @@ def test_a_job_that_waits_for_its_slot(
     assert (first.returncode, second.returncode) == (0, 0)
 
 
-@pytest.mark.parametrize("busy", [False, True], ids=["idle", "busy"])
-def test_a_relay_of_0_1_0_between_client_and_worker_of_today(
-    busy: bool, released: Path, application: Application, lab: MakeLab, service: StartService
+class Row:
+    """Client, relay and worker on hosts 1, 2 and 3; those that `old` names are of 0.1.0."""
+
+    def __init__(self, made: Lab, released: Path, application: Application, old: Sequence[str]) -> None:
+        self._released = released
+        self._application = application
+        self._old = old
+        self.made = made
+        self.relay: subprocess.Popen[bytes] | None = None
+
+    def environment(self, role: str, **changes: str) -> dict[str, str]:
+        return clean_environment({**({"PYTHONPATH": str(self._released)} if role in self._old else {}), **changes})
+
+    def command(self, role: str, name: str, *words: object) -> list[str]:
+        if role in self._old:
+            return old_command(self._released, name, *words)
+        return command(name, *map(str, words))
+
+    def join(self) -> None:
+        """Starts the relay."""
+        argv = self.command("relay", "cproxy", "10.77.0.2")
+        self.relay = self.made.host(2).popen(argv, env=self.environment("relay"), stderr=subprocess.PIPE)
+        assert self.relay.stderr is not None and b"relaying" in self.relay.stderr.readline()
+
+    def close(self) -> None:
+        if self.relay is not None:
+            self.relay.terminate()
+            self.relay.communicate(timeout=30)
+
+    def serve(self, service: StartService, monkeypatch: pytest.MonkeyPatch, *program: str, options: str) -> Service:
+        """A worker."""
+        with monkeypatch.context() as patched:
+            patched.setattr("tests.service.command", lambda name, *words: self.command("worker", name, *words))
+            changes = {"PYTHONPATH": str(self._released)} if "worker" in self._old else None
+            return service(*program, options=options.split(), host=self.made.host(3), environment=changes)
+
+    def start(self, host: int, role: str, name: str, *words: str, **changes: str) -> subprocess.Popen[bytes]:
+        """A client of the version that `role` has."""
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        argv = self.command(role, name, *words)
+        return self.made.host(host).popen(argv, env=self.environment(role, **changes), **pipes)
+
+
+@pytest.fixture
+def row(old: str, released: Path, application: Application, lab: MakeLab) -> Iterator[Row]:
+    made = Row(lab([(1, 2), (2, 3)]), released, application, old.split())
+    try:
+        made.join()
+        yield made
+    finally:
+        made.close()
+
+
+def of_old(*roles: str) -> pytest.MarkDecorator:
+    return pytest.mark.parametrize("old", roles, ids=[role.replace(" ", "+") for role in roles])
+
+
+@of_old("relay", "client", "worker", "relay client", "relay worker", "client worker")
+def test_a_job_waits_for_its_slot_behind_a_relay(
+    row: Row, application: Application, service: StartService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It passes no proofs on."""
-    made = lab([(1, 2), (2, 3)])
-    argv = old_command(released, "cproxy", "10.77.0.2")
-    environment = clean_environment({"PYTHONPATH": str(released)})
-    worker = service("cat", options=["-j", "1"], host=made.host(3))
-    with made.host(2).popen(argv, env=environment, stderr=subprocess.PIPE) as relay:
+    """A relay and a worker of 0.1.0 do not know proofs, and a client of 0.1.0 has none."""
+    worker = row.serve(service, monkeypatch, "cat", options="-j 1")
+    with row.start(3, "any", "cexec", str(application.public)) as first:
+        worker.wait_for("started")
+        with row.start(1, "client", "cexec", str(application.public), CEXEC_TIMEOUT_ACCEPT="3") as second:
+            with pytest.raises(subprocess.TimeoutExpired):  # it is queued, so its accept timeout does not count
+                second.wait(4)
+            assert first.communicate(b"first", timeout=30)[0] == b"first"
+            assert second.communicate(b"second", timeout=30)[0] == b"second"
+    assert (first.returncode, second.returncode) == (0, 0)
+
+
+@of_old("relay", "relay client", "relay worker")
+def test_an_idle_worker_is_found_through_a_relay_of_0_1_0(
+    row: Row, application: Application, service: StartService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    row.serve(service, monkeypatch, "cat", options="-j 1")
+    with row.start(1, "client", "cexec", str(application.public)) as client:
+        assert client.communicate(b"data", timeout=30)[0] == b"data"
+    assert client.returncode == 0
+
+
+@of_old("relay", "relay client", "relay worker", "client", "worker")
+def test_tasks_and_a_job_for_all_go_through_a_relay(
+    row: Row, application: Application, service: StartService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No worker beyond a relay of 0.1.0 knows that the client has proved itself: each gets one connection."""
+    for _ in range(2):
+        row.serve(service, monkeypatch, "sh", "-c", options="--allow-args -j 2")
+    numbers = [str(number) for number in range(TASKS)]
+    with row.start(1, "client", "cmap", "-k", str(application.public), "--", "echo {}", ":::", *numbers) as tasks:
+        output, errors = tasks.communicate(timeout=90)
+    assert (tasks.returncode, output.decode().split()) == (0, numbers), errors
+    with row.start(1, "client", "cexec", "--all", "--expect", "2", str(application.public), "--", "echo here") as every:
+        output, errors = every.communicate(timeout=60)
+    assert (every.returncode, output) == (0, b"here\nhere\n"), errors
+
+
+@SIDES
+def test_censuses_and_alerts(
+    mixed: tuple[Service, Run], application: Application, old_side: str, released: Path
+) -> None:
+    """A logger and `cps` of the client's version, and a worker of the other one."""
+    _, run = mixed
+    argv, of_old = command("crat", str(application.public)), None
+    if old_side == "client":
+        argv, of_old = old_command(released, "crat", application.public), {"PYTHONPATH": str(released)}
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    with subprocess.Popen(argv, env=local_environment(of_old), **pipes) as crat:  # type: ignore[call-overload]
         try:
-            assert relay.stderr is not None and b"relaying" in relay.stderr.readline()
-            pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-            cexec = command("cexec", application.public)
-            with made.host(3).popen(cexec, env=clean_environment(), **pipes) as first:
-                worker.wait_for("started")
-                if not busy:
-                    assert first.communicate(b"first", timeout=30)[0] == b"first"
-                with made.host(1).popen(cexec, env=clean_environment(), **pipes) as second:
-                    if busy:
-                        with pytest.raises(subprocess.TimeoutExpired):
-                            second.wait(3)
-                        assert first.communicate(b"first", timeout=30)[0] == b"first"
-                    assert second.communicate(b"second", timeout=30)[0] == b"second"
-            assert (first.returncode, second.returncode) == (0, 0)
+            assert any("listening" in line for line in crat.stderr)
+            assert run("cps", str(application.public)).stdout.endswith(b" ok\n")  # one worker, which is healthy
+            assert run("cexec", str(application.public), "--", "exit 5").returncode == 5
+            assert "exit code 5" in next(crat.stdout)
         finally:
-            relay.terminate()
-            relay.communicate(timeout=30)
+            crat.terminate()

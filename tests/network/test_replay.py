@@ -69,6 +69,12 @@ def make(lab: MakeLab) -> Lab:
     return made
 
 
+def client(host: Host, application: Application, environment: dict[str, str] | None = None) -> subprocess.Popen[bytes]:
+    """Starts a client whose input is the test's."""
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    return host.popen(command("cexec", application.public), env=clean_environment(environment), **pipes)
+
+
 def to_victims(packets: Sequence[bytes]) -> tuple[int, int]:
     """The SYNs and the datagrams that went to the false addresses."""
     syns = datagrams = 0
@@ -118,11 +124,9 @@ def test_replays_do_not_keep_a_client_that_waits_from_its_slot(
 ) -> None:
     made = make(lab)
     worker = service("cat", options=["-j", "1"], host=made.host(2))
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    argv = command("cexec", application.public)
-    with made.host(1).popen(argv, env=clean_environment(), **pipes) as first:
+    with client(made.host(1), application) as first:
         worker.wait_for("started")
-        with made.host(1).popen(argv, env=clean_environment(), **pipes) as second:
+        with client(made.host(1), application) as second:
             replay(made.host(3), recorded(application, 400))
             assert first.communicate(b"first", timeout=30)[0] == b"first"
             assert second.communicate(b"second", timeout=30)[0] == b"second"
@@ -135,14 +139,11 @@ def test_a_client_whose_workers_only_answer_was_lost_is_served_all_the_same(
     """A worker answers an announcement once until its client has proved itself, so the client announces anew."""
     made = make(lab)
     worker = service("cat", options=["-j", "1"], host=made.host(2))
-    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    argv = command("cexec", application.public)
-    with made.host(3).popen(argv, env=clean_environment(), **pipes) as first:
+    with client(made.host(3), application) as first:
         worker.wait_for("started")
         made.host(1).drop(100)  # what comes by UDP
         before = traffic(made.host(1))
-        environment = clean_environment({"CEXEC_TIMEOUT_ACCEPT": str(ACCEPT)})
-        with made.host(1).popen(argv, env=environment, **pipes) as second:
+        with client(made.host(1), application, {"CEXEC_TIMEOUT_ACCEPT": str(ACCEPT)}) as second:
             wait_until(lambda: traffic(made.host(1)) - before > 3 * ANNOUNCEMENT)  # the first one was answered by then
             made.host(1).clear_rules()
             with pytest.raises(subprocess.TimeoutExpired):

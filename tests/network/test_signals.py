@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import subprocess
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,7 +13,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.fake_worker import LOOPBACK, Connection, FakeWorker
+from cexec.protocol.connection import frames
+from tests.commands.test_signal_state import signals
+from tests.fake_worker import LOOPBACK, Connection, FakeWorker, HungUpError
 from tests.service import STOPPED, Application, Shell
 from tests.terminal import INTERRUPT, QUIT, Terminal
 from tests.waiting import PATIENCE, wait_until
@@ -25,11 +28,14 @@ DETACHED = "</dev/null >/dev/null 2>&1"  # or the job is not over before it clos
 
 
 @contextmanager
-def running(shell: Shell, program: str, *prefix: str, said: bytes = b"ready\n") -> Iterator[subprocess.Popen[bytes]]:
-    """A client whose program has said `said` on standard output."""
+def running(
+    shell: Shell, program: str, *prefix: str, said: bytes = b"ready\n", group: int | None = None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A client whose program has said `said` on standard output.  `group`: its process group, 0 for one of its own."""
     argv, environment = shell.client(program)
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
-    with subprocess.Popen([*prefix, *argv], env=environment, **pipes) as client:  # type: ignore[call-overload]
+    started = subprocess.Popen([*prefix, *argv], env=environment, process_group=group, **pipes)  # type: ignore[call-overload]
+    with started as client:
         try:
             assert client.stdout.read(len(said)) == said
             yield client
@@ -80,10 +86,10 @@ def test_a_signal_reaches_the_whole_process_group(shell: Shell) -> None:
 
 
 def test_a_client_that_is_told_to_stop_stops_the_program_too(shell: Shell, tmp_path: Path) -> None:
-    """By kill -TSTP, without a terminal."""
+    """By kill -TSTP, without a terminal, but in a process group that somebody looks after."""
     count, go = tmp_path / "count", tmp_path / "go"
     loop = f"for i in 1 2 3 4 5 6 7 8 9; do sleep 0.1; echo $i >> {count}; test $i != 8 || {until(go)}; done"
-    with running(shell, f"echo ready; {loop}") as client:
+    with running(shell, f"echo ready; {loop}", group=0) as client:
         client.send_signal(signal.SIGTSTP)
         wait_until(lambda: psutil.Process(client.pid).status() == psutil.STATUS_STOPPED)
         wait_until(lambda: shell.states() <= STOPPED, explain=shell.programs)
@@ -189,6 +195,74 @@ def test_ctrl_c_while_nobody_has_answered_ends_us_at_once(application: Applicati
         client.send_signal(signal.SIGINT)
         assert client.communicate(timeout=PATIENCE)[1] == b""
     assert client.returncode == -signal.SIGINT
+
+
+ENDING = ("HUP", "QUIT", "TERM")
+WITHOUT_CORE = ("sh", "-c", 'ulimit -c 0; exec "$@"', "sh")
+
+
+def caught(client: subprocess.Popen[bytes], name: str) -> bool:
+    """Returns True if the client has a handler for this signal: it has given its job to a worker."""
+    return getattr(signal, f"SIG{name}") in signals(client.pid, "SigCgt")
+
+
+@pytest.mark.parametrize("name", [*ENDING, "INT"])
+def test_before_the_program_has_started_the_first_signal_ends_us(application: Application, name: str) -> None:
+    """Regression: a worker that had the job and said nothing kept the client, whatever it was sent."""
+    argv, environment = application.client(environment=LOOPBACK)
+    given = threading.Event()
+
+    def play(connection: Connection) -> None:
+        connection.take()
+        given.set()
+        connection.wait_for_end()
+
+    with FakeWorker(application, play, attempts=1):
+        client = subprocess.Popen([*WITHOUT_CORE, *argv], env=environment, stdin=subprocess.DEVNULL)
+        assert given.wait(PATIENCE)
+        wait_until(lambda: caught(client, name))
+        client.send_signal(getattr(signal, f"SIG{name}"))
+        assert client.wait(PATIENCE) == -getattr(signal, f"SIG{name}")
+
+
+@pytest.mark.parametrize("names", [("TERM", "TERM"), ("HUP", "HUP"), ("QUIT", "QUIT"), ("TERM", "HUP")], ids="-".join)
+def test_the_second_signal_ends_us_although_the_worker_does_nothing_but_answer(
+    application: Application, names: tuple[str, str]
+) -> None:
+    argv, environment = application.client(environment={**LOOPBACK, "CEXEC_TIMEOUT_PINGPONG": "2"})
+    heard = threading.Event()
+
+    def play(connection: Connection) -> None:
+        connection.take().start().write(1, b"ready\n").hear(frames.SIGNAL)
+        heard.set()
+        try:
+            while True:
+                connection.next_event()  # it answers pings, and nothing else
+        except (HungUpError, ConnectionResetError):
+            pass
+
+    with FakeWorker(application, play, attempts=1):
+        client = subprocess.Popen(
+            [*WITHOUT_CORE, *argv], env=environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE
+        )
+        assert client.stdout is not None and client.stdout.readline() == b"ready\n"
+        client.send_signal(getattr(signal, f"SIG{names[0]}"))
+        assert heard.wait(PATIENCE) and client.poll() is None
+        client.send_signal(getattr(signal, f"SIG{names[1]}"))
+        assert client.wait(PATIENCE) == -getattr(signal, f"SIG{names[1]}")
+        client.communicate()
+
+
+def test_with_all_the_second_signal_ends_us_and_the_first_one_is_passed_on(shell: Shell, tmp_path: Path) -> None:
+    begun, told = tmp_path / "begun", tmp_path / "told"
+    argv, environment = shell.client(f"trap 'touch {told}' TERM; touch {begun}; while :; do sleep 0.05; done", "--all")
+    client = subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL)
+    wait_until(begun.exists)
+    client.send_signal(signal.SIGTERM)
+    wait_until(told.exists)
+    client.send_signal(signal.SIGTERM)
+    assert client.wait(PATIENCE) == -signal.SIGTERM
+    wait_until(lambda: nothing_left(shell))
 
 
 def test_when_the_program_has_ended_a_signal_ends_us_while_its_output_waits(shell: Shell) -> None:

@@ -100,6 +100,21 @@ def test_each_side_hears_what_is_sent_to_the_address_by_which_it_knows_us() -> N
     assert heard_far("10.77.0.2", "192.0.2.1") == ["192.0.2.1"]  # there is no route
 
 
+@pytest.mark.parametrize(
+    "own, group",
+    [("127.0.0.1", ""), ("127.0.0.5", ""), ("lo:127.0.0.1", ""), ("::1", ""), ("127.0.0.1", "10.77.0.255"),
+     ("10.77.0.2", "127.255.255.255"), ("10.77.0.2", "10.77.0.255,127.255.255.255")],
+)  # fmt: skip
+def test_the_loopback_is_joined_to_a_network_only_if_that_is_named(own: str, group: str) -> None:
+    """Jobs of this machine would go to the neighbours, and theirs would come here."""
+    lo = interface("lo", 1, "127.0.0.1/8", "::1", LOOPBACK)
+    lo.add_ipv4("127.0.0.5", 8, None)
+    found = [lo, ONE, TWO, VPN]
+    with pytest.raises(UsageError, match="this host would become one network with others; name a TARGET"):
+        planned(own, group=group, found=found)
+    assert planned(own, "10.77.1.255", group=group, found=found)[2] == "10.77.1.255"
+
+
 def test_the_loopback_is_heard_only_if_it_is_asked_for() -> None:
     assert not plan(parse_self("10.77.0.2"), None, [], ALL, towards)[0].loopback
     assert planned("127.0.0.1", "10.77.0.255")[0] == "127.255.255.255"

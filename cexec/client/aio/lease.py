@@ -1,4 +1,4 @@
-"""Many jobs at once in an asyncio program: one job, and the lease of a worker that runs one job after the other.
+"""Many jobs at once in an asyncio program: the lease of a worker that runs one job after the other.
 
 Contract: a `Lease` runs the job that its worker has been given and, each time that the worker confirms again, another
 one.  While a job runs, `give_ahead` gives the worker the next one, which waits there for its turn.  The lease's owner
@@ -14,6 +14,7 @@ import asyncio
 from math import inf
 from time import monotonic
 
+from cexec.client.aio.connection_watch import ConnectionWatch
 from cexec.client.attempt import attempt as meaning
 from cexec.client.attempt.attempt import WITHDRAWN, Attempt
 from cexec.client.attempt.in_turn import AttemptsInTurn
@@ -24,88 +25,23 @@ from cexec.client.search.failure_alert import FailedAttempt, send_alert
 from cexec.errors import CexecError, DisconnectedError, LocalError, WithdrawnError
 from cexec.net.liveness import hurry
 from cexec.net.pump import LEAST_CREDIT, Pump
-from cexec.protocol.base import sodium
-from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.connection.frames import Go
-from cexec.protocol.connection.options import LEASE, YES
 from cexec.protocol.connection.session import OFFERED, OFFERING, OVER
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cexec.client.aio.lease_job import LeaseJob
     from cexec.client.attempt.attempt import AttemptEvent
-    from cexec.client.attempt.program_plan import ProgramPlan
     from cexec.client.search.candidate import Winner
     from cexec.net.announcer import Announcer
     from cexec.protocol.base.keys import ClientKey
-    from cexec.protocol.connection.frames import Exit, Stream
-    from cexec.system.io.fds import Sink, Source
+    from cexec.protocol.connection.frames import Exit
 
 
-LARGEST_AHEAD = 64 * 1024  # bytes (ours) of the input of a job that is given in advance: it is kept at the worker
 LATER = 1.0  # seconds (ours) between two looks while a job is given and not run
 MOST_UNREAD = 64  # steps (ours) in which all is read that can wait in the kernel: a peer may go on sending for ever
-
-
-class LeaseJob:
-    """A job for one attempt.  `sources` and `sinks` carry its bytes, by stream number."""
-
-    def __init__(
-        self,
-        *,
-        streams: list[Stream],
-        sources: dict[int, Source],
-        sinks: dict[int, Sink],
-        arguments: list[bytes] | None = None,
-        environment: dict[str, bytes] | None = None,
-        options: dict[str, str] | None = None,
-        program: ProgramPlan | None = None,
-    ) -> None:
-        """`program`: the program itself, if the worker is sent that, too; its stream and options are added here."""
-        self.job_id = sodium.random_bytes(IDENTITY_SIZE)
-        self.streams = streams
-        self.sources = sources
-        self.sinks = sinks
-        self.arguments = arguments or []
-        self.environment = environment or {}
-        self.options = options or {}
-        self.program = program
-        if program is not None:
-            self.streams = [*streams, program.stream()]
-            self.options = {**self.options, **program.options()}
-        self.missing: dict[int, str] = {}  # files that did not come, by stream, with the reasons
-
-    def go(self, attempt: int = 1, *, lease: bool = True) -> Go:
-        """Returns the frame that gives the job to a worker.  Without `lease` no other job can follow it."""
-        return Go(
-            job_id=self.job_id,
-            attempt=attempt,
-            streams=self.streams,
-            arguments=self.arguments,
-            environment=self.environment,
-            options={**self.options, LEASE: YES} if lease else self.options,
-        )
-
-    def whole_inputs(self) -> dict[int, bytes] | None:
-        """Returns all that the program reads, by stream, if that is in memory already and not too much."""
-        if self.program is not None:
-            return None
-        inputs: dict[int, bytes] = {}
-        left = LARGEST_AHEAD
-        for number, source in self.sources.items():
-            data = source.whole(left)
-            if data is None:
-                return None
-            inputs[number] = data
-            left -= len(data)
-        return inputs
-
-    def close(self) -> None:
-        for source in self.sources.values():
-            source.close()
-        for sink in self.sinks.values():
-            sink.close()
 
 
 class Lease:
@@ -123,22 +59,17 @@ class Lease:
         self._announcer = announcer
         self._pump = Pump(winner.connection, winner.records, winner.session)
         self._session = winner.session
-        self._fd = winner.connection.fileno()
-        self._loop = asyncio.get_running_loop()
         self._attempts = AttemptsInTurn()
         self._ahead: dict[LeaseJob, Attempt] = {}  # the job that was given in advance, until it is `run`
         self._running: tuple[LeaseJob, Attempt] | None = None  # that `run` waits for
         # True while a job is given and not `run`: nothing is read then, because nobody would take what it says.
         self._given = winner.session.state not in (OFFERING, OFFERED)
-        self._reading = False  # True while the loop waits until something can be read
         self._failed = False  # True once the connection has failed
         self._error: Exception | None = None  # an error of this program, which the waiting coroutine raises
-        self._waiter: asyncio.Future[None] | None = None
-        self._writing = False  # True while the loop waits until more can be sent
-        self._timer = self._loop.call_at(self._session.next_timeout(), self._look)
+        self._watch = ConnectionWatch(winner.connection, self._step, self._look, self._session.next_timeout())
         hurry(winner.connection)
         if not self._given:
-            self._read()
+            self._watch.read()
 
     @property
     def once(self) -> bool:
@@ -157,7 +88,7 @@ class Lease:
         """
         until = monotonic() + patience
         while self._session.state == OFFERING and not self.over and monotonic() < until:
-            await self._wait(until)
+            await self._watch.wait(until)
         return not self.over and bool(self._session.state == OFFERED)
 
     @property
@@ -188,7 +119,7 @@ class Lease:
             self._session.go_ahead(job.go(attempt), inputs)
         except ValueError:
             return False
-        self._pump.prepared = dict(job.sinks)
+        self._pump.sinks.prepared = dict(job.sinks)
         self._ahead[job] = self._attempts.following = Attempt(once=False)
         self._step(False)
         return True
@@ -254,7 +185,8 @@ class Lease:
         """Sends GO and what the job reads, as far as that goes without waiting."""
         attempt = self._attempts.current = Attempt(once=self.once)
         self._given = False
-        self._read()
+        if not self._failed:
+            self._watch.read()
         self._pump.sinks.update(job.sinks)
         self._pump.sources.update(job.sources)
         self._pump.hold_back()  # GO and a short input travel together
@@ -262,19 +194,13 @@ class Lease:
         self._pump.let_go()
         return attempt
 
-    def _read(self) -> None:
-        """Has the loop call `_step` when something can be read."""
-        if not self._reading and not self._failed:
-            self._reading = True
-            self._loop.add_reader(self._fd, self._step, True)
-
     def _end(self, job: LeaseJob, attempt: Attempt) -> None:
         """Forgets a job.  The one behind it may have begun: then the pump has the sinks of that one."""
         self._running = None
         if self._attempts.current is attempt:
             self._pump.sinks.clear()
         elif self._attempts.following is attempt:
-            self._pump.prepared.clear()
+            self._pump.sinks.prepared.clear()
         self._attempts.drop(attempt)
         for stream in list(self._pump.sources):
             self._pump.close_source(stream)
@@ -312,13 +238,13 @@ class Lease:
 
     def release(self) -> None:
         """Ends the lease in peace: the worker is free for others."""
-        self._forget()
+        self._watch.forget()
         self._session.release()
         self._pump.say_goodbye()
 
     def close(self) -> None:
         """Hangs up; the worker ends a job that still runs."""
-        self._forget()
+        self._watch.forget()
         self._pump.connection.close()
 
     def _handle(
@@ -354,7 +280,7 @@ class Lease:
             await asyncio.sleep(0)  # more could be sent at once, but others wait too
             self._step(False)
         else:
-            await self._wait(until)
+            await self._watch.wait(until)
 
     @property
     def _eager(self) -> bool:
@@ -362,21 +288,6 @@ class Lease:
             return False
         room = self._pump.records.has_room
         return room and any(self._session.sendable(stream) >= LEAST_CREDIT for stream in self._pump.sources)
-
-    async def _wait(self, until: float) -> None:
-        """Waits until a step has been made, or the time has come."""
-        waiter = self._waiter = self._loop.create_future()
-        timer = None if until == inf else self._loop.call_at(until, self._wake)
-        try:
-            await waiter
-        finally:
-            self._waiter = None
-            if timer is not None:
-                timer.cancel()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
 
     def _step(self, readable: bool | None) -> None:
         """Moves bytes without waiting.  The loop calls it, too, when the connection is ready.
@@ -393,21 +304,18 @@ class Lease:
                     advance(self._attempts, self._pump, 0.0)  # the first step may have had events to tell before
                 # A job that was refused, or has failed here, says nothing about the connection.
                 self._failed = self._attempts.lost or self._pump.failed
-                self._arm(next_timeout(self._attempts, self._winner.watch))
-            self._arm(self._session.next_timeout())
+                self._watch.hasten(next_timeout(self._attempts, self._winner.watch))
+            self._watch.hasten(self._session.next_timeout())
         except CexecError:
             self._failed = True
         except Exception as error:  # asyncio would only print it, and the job would wait for ever
             self._failed, self._error = True, error
         writing = not self._failed and self._pump.wants_out
         if self._failed:
-            self._forget()
-        elif writing and not self._writing:
-            self._loop.add_writer(self._fd, self._step, False)
-        elif self._writing and not writing:
-            self._loop.remove_writer(self._fd)
-        self._writing = writing
-        self._wake()
+            self._watch.forget()
+        elif writing is not self._watch.writing:
+            self._watch.write(writing)
+        self._watch.wake()
 
     def _move(self, readable: bool | None) -> None:
         attempts, pump = self._attempts, self._pump
@@ -418,24 +326,11 @@ class Lease:
         else:
             take_turn(attempts, pump, readable)
 
-    def _arm(self, due: float | None) -> None:
-        """Lets `_look` come earlier if that is due; a timer that comes too early does no harm."""
-        if due is not None and due < self._timer.when():
-            self._timer.cancel()
-            self._timer = self._loop.call_at(due, self._look)
-
     def _look(self) -> None:
         """Steps because a timeout of the session or of the attempt is due."""
         self._step(None)
         if not self._failed:
             due = monotonic() + LATER if self._given else self._session.next_timeout()
-            self._timer = self._loop.call_at(due, self._look)
+            self._watch.set_timer(due)
             if not self._attempts.over:
-                self._arm(next_timeout(self._attempts, self._winner.watch))
-
-    def _forget(self) -> None:
-        """Removes the connection and the timer from the loop."""
-        self._timer.cancel()
-        if self._pump.connection.fileno() >= 0:
-            self._loop.remove_reader(self._fd)
-            self._loop.remove_writer(self._fd)
+                self._watch.hasten(next_timeout(self._attempts, self._winner.watch))

@@ -27,7 +27,7 @@ from cexec.client.attempt.descriptors import name_of
 from cexec.errors import CexecError, DisconnectedError, LocalError, RefusedError, WithdrawnError
 from cexec.net.pump import BROKEN_PIPE, Trouble
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.silence import Silence
+from cexec.protocol.connection.silence import HostSilence
 from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
@@ -160,7 +160,7 @@ class Attempt:
         self.once = once
         self._piped = frozenset(piped)
         self._events: list[AttemptEvent] = []
-        self._silence = Silence()
+        self._silence = HostSilence()
 
     @property
     def over(self) -> bool:

@@ -3,8 +3,8 @@
 Contract: `inspect` returns a `Descriptor` for each open descriptor that is forwarded; it must be called before we open
 anything else.  Descriptors of one open file (`2>&1`) share one stream, which keeps the order of the program's writes.
 Two streams never read one open file, because each would silently get a part of the input.  The key's descriptor,
-make's jobserver, listening sockets, epoll and the like, and directories are never forwarded.
-docs/protocol.md section 4.2 (GO).
+jobservers, listening sockets, epoll and the like, and directories are never forwarded, nor is a descriptor above 2 in
+which `probe` sees an obstacle; `look_again` does that once more.  docs/protocol.md section 4.2 (GO).
 """
 
 from __future__ import annotations
@@ -27,6 +27,8 @@ _LOCKED_FROM = 1 << 61  # (ours) an offset beyond all files; our process id is a
 _ACCESS_MODE = os.O_RDONLY | os.O_WRONLY | os.O_RDWR
 _GET_TERMINAL = 0x80045432  # TIOCGDEV of <asm-generic/ioctls.h>: the number of the terminal behind /dev/tty, too
 _TERMINAL = -1  # (ours) stands in a terminal's identity where a file has the number of its file system
+_JOBSERVER = "--jobserver-"  # auth=R,W or auth=fifo:PATH, and fds=R,W of old versions
+_NAMED = "fifo:"
 _MASTER = os.makedev(5, 2)  # /dev/ptmx: the other side of a terminal, whose bytes are not those of the terminal itself
 
 
@@ -67,18 +69,30 @@ class Descriptor:
         return Stream(self.fd, self.directions, kind, self.same_as)
 
 
-def inspect(maximum: int, excluded: Iterable[int], environ: Mapping[str, str]) -> list[Descriptor]:
-    """Returns the descriptors from 0 to `maximum` that the program is to have, in ascending order."""
-    leave_out = {*excluded, *_jobserver(environ)}
+def inspect(
+    maximum: int, excluded: Iterable[int], environ: Mapping[str, str], passed_over: list[str] | None = None
+) -> list[Descriptor]:
+    """Returns the descriptors from 0 to `maximum` that the program is to have, in ascending order.
+
+    `passed_over` gets a text for each one above 2 that it is not to have because of what it is.
+    """
+    leave_out = {*excluded}
+    jobserver = _jobserver(environ)
     found: list[Descriptor] = []
     for fd in _open_descriptors(maximum):
         if fd in leave_out:
             continue
-        descriptor = _look_at(fd)
-        if descriptor is not None:
+        descriptor = _look_at(fd, [] if passed_over is None else passed_over)
+        if descriptor is not None and descriptor.inode not in jobserver:
             _join(descriptor, [other for other in found if other.same_as == other.fd])
             found.append(descriptor)
     return found
+
+
+def look_again(descriptors: list[Descriptor], passed_over: list[str]) -> list[Descriptor]:
+    """Returns those that can still be carried: the last look before the job is given away."""
+    gone = {one.fd for one in descriptors if one.fd >= STANDARD and _look_at(one.fd, passed_over) is None}
+    return [one for one in descriptors if one.fd not in gone and one.same_as not in gone]
 
 
 def _join(descriptor: Descriptor, streams: list[Descriptor]) -> None:
@@ -108,6 +122,14 @@ def occupy_standard() -> None:
             os.open(os.devnull, os.O_RDWR)  # the kernel gives the lowest free number, which is `fd`
 
 
+def empty_standard_input() -> None:
+    """Makes standard input /dev/null, whatever it was: closed, a directory, or one that another descriptor shares."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    if null != 0:
+        os.dup2(null, 0)
+        os.close(null)
+
+
 def _open_descriptors(maximum: int) -> list[int]:
     try:
         listed = os.listdir("/proc/self/fd")
@@ -116,7 +138,7 @@ def _open_descriptors(maximum: int) -> list[int]:
     return sorted(fd for fd in map(int, listed) if fd <= maximum)
 
 
-def _look_at(fd: int) -> Descriptor | None:
+def _look_at(fd: int, passed_over: list[str]) -> Descriptor | None:
     import fcntl
 
     try:
@@ -124,19 +146,32 @@ def _look_at(fd: int) -> Descriptor | None:
         flags = fcntl.fcntl(fd, fcntl.F_GETFL)
     except OSError:
         return None  # closed meanwhile: it was the descriptor that listed /proc/self/fd
-    if stat.S_ISDIR(status.st_mode) or flags & getattr(os, "O_PATH", 0):
-        return None
-    if stat.S_ISSOCK(status.st_mode) and _listens(fd):
-        return None
-    if not stat.S_IFMT(status.st_mode):
-        return None  # an epoll, eventfd, timerfd and the like have no type
     access = flags & _ACCESS_MODE
+    if obstacle := _obstacle(fd, status, flags):
+        if fd >= STANDARD:
+            passed_over.append(f"{fd} ({obstacle})")
+        return None
     directions = {os.O_RDONLY: READS, os.O_WRONLY: WRITES}.get(access, READS | WRITES)
     if fd < STANDARD:
         if fd and directions == READS:
             return None  # writing to it fails here, and writing to a closed one fails there
         directions = READS if fd == 0 else WRITES
     return Descriptor(fd, directions, status.st_mode, _identity(fd, status), flags)
+
+
+def _obstacle(fd: int, status: os.stat_result, flags: int) -> str:
+    """Returns why the program never gets this descriptor, or ""."""
+    if stat.S_ISDIR(status.st_mode) or flags & getattr(os, "O_PATH", 0):
+        return "a directory, or a path that was not opened"
+    if stat.S_ISSOCK(status.st_mode) and _listens(fd):
+        return "a socket that listens"
+    if not stat.S_IFMT(status.st_mode):
+        return "an epoll, eventfd or the like"  # they have no type
+    if fd < STANDARD:
+        return ""  # somebody has chosen it
+    from cexec.client.attempt import probe  # most calls have no other descriptors
+
+    return probe.obstacle(fd, status, flags & _ACCESS_MODE)
 
 
 def _identity(fd: int, status: os.stat_result) -> tuple[int, int]:
@@ -154,7 +189,10 @@ def _identity(fd: int, status: os.stat_result) -> tuple[int, int]:
 
 
 def _listens(fd: int) -> bool:
-    borrowed = _socket.socket(fileno=fd)
+    try:
+        borrowed = _socket.socket(fileno=fd)
+    except OSError:
+        return False
     try:
         return bool(borrowed.getsockopt(_socket.SOL_SOCKET, _socket.SO_ACCEPTCONN))
     except OSError:
@@ -207,11 +245,26 @@ def _lock(kind: int, where: int) -> bytes:
     return numbers + (1).to_bytes(8, sys.byteorder) + bytes(8)
 
 
-def _jobserver(environ: Mapping[str, str]) -> set[int]:
-    """Returns the descriptors through which make and its children count their jobs."""
-    result: set[int] = set()
-    for word in environ.get("MAKEFLAGS", "").split():
-        name, _, value = word.partition("=")
-        if name in ("--jobserver-auth", "--jobserver-fds"):
-            result.update(int(part) for part in value.split(",") if part.isdigit())
+def _jobserver(environ: Mapping[str, str]) -> set[tuple[int, int]]:
+    """Returns the pipes by which make, cargo and others count the jobs of all their children.
+
+    The variable is MAKEFLAGS, CARGO_MAKEFLAGS or another one.  A number that is no pipe is somebody else's: make closes
+    its own for a command that is no make.
+    """
+    result: set[tuple[int, int]] = set()
+    for value in environ.values():
+        if _JOBSERVER not in value:
+            continue
+        for word in value.split():
+            name, _, place = word.partition("=")
+            if not name.startswith(_JOBSERVER):
+                continue
+            named = place.startswith(_NAMED)
+            for one in [place.removeprefix(_NAMED)] if named else place.split(","):
+                try:
+                    status = os.stat(one if named else int(one))
+                except (OSError, ValueError):
+                    continue
+                if stat.S_ISFIFO(status.st_mode):
+                    result.add((status.st_dev, status.st_ino))
     return result

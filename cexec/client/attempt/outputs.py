@@ -106,9 +106,9 @@ class Outputs:
         """Returns the error for errno `error` of this output."""
         if number not in self._held:
             return _cannot_write(number, error)
-        import tempfile
+        from cexec.system.storage.temporary import temporary_place
 
-        return LocalError(f"cannot keep {name_of(number)} back in {tempfile.gettempdir()} (TMPDIR): {reason_of(error)}")
+        return LocalError(f"cannot keep {name_of(number)} back in {temporary_place()} (TMPDIR): {reason_of(error)}")
 
     def ended(self, number: int, *, half: bool) -> None:
         """Closes an output that the program has closed, because a reader may wait for its end.

@@ -2,7 +2,8 @@
 
 Contract: between `start()` and `stop()` the signals of FORWARDED are caught, unless they were ignored before (nohup).
 Then `fileno()` becomes readable and `take()` returns their protocol numbers.  Before `start()` and after `stop()` they
-have their usual effect on us.  docs/protocol.md section 4.2 (SIGNAL).
+have their usual effect on us.  In between SIGTTIN is ignored: a terminal may be another job's (`system.io.terminal`).
+`Insistence` says when a signal that ends programs ends us, too.  docs/protocol.md section 4.2 (SIGNAL).
 """
 
 from __future__ import annotations
@@ -18,6 +19,10 @@ if TYPE_CHECKING:
 
 ENDING = (HANGUP, INTERRUPT, QUIT, TERMINATE)  # the signals that end a program which does not catch them
 FORWARDED: dict[int, int] = {getattr(_signal, name): number for number, name in SIGNALS.items()}  # ours: the protocol's
+
+
+IMPATIENT = 3  # (ours) this many Ctrl-C end us even if the program, or the network, does not react
+INSISTENT = 2  # (ours) the same for the other signals of ENDING, which nobody sends by mistake
 
 
 class EndedBySignal(BaseException):
@@ -45,6 +50,7 @@ class Signals:
         from cexec.system.io.wakeup import do_nothing
 
         self._wakeup.start()
+        self._before[_signal.SIGTTIN] = _signal.signal(_signal.SIGTTIN, _signal.SIG_IGN) or _signal.SIG_DFL
         for number in FORWARDED:
             if _signal.getsignal(number) != _signal.SIG_IGN:
                 self._before[number] = _signal.signal(number, do_nothing) or _signal.SIG_DFL
@@ -69,6 +75,26 @@ class Signals:
         return taken
 
 
+class Insistence:
+    """Counts the signals that end programs: the first is passed on to a program that runs, and the last is for us."""
+
+    __slots__ = ("_interrupts", "_others")
+
+    def __init__(self) -> None:
+        self._interrupts = 0
+        self._others = 0
+
+    def ends(self, number: int, *, started: bool) -> bool:
+        """Returns True if this signal of the protocol ends us.  `started`: a program runs that it can be meant for."""
+        if number not in ENDING:
+            return False
+        if number == INTERRUPT:
+            self._interrupts += 1
+        else:
+            self._others += 1
+        return not started or self._interrupts >= IMPATIENT or self._others >= INSISTENT
+
+
 def end_by_default(number: int) -> None:
     """Lets a signal end us without a traceback, unless it is ignored."""
     if _signal.getsignal(number) != _signal.SIG_IGN:
@@ -82,8 +108,14 @@ def end_by_exception(number: int) -> None:
 
 
 def suspend() -> None:
-    """Stops this process until it is continued."""
-    os.kill(os.getpid(), _signal.SIGSTOP)
+    """Stops this process until it is continued, or not at all where nobody could continue it.
+
+    The kernel spares a process group without a shell that looks after it (`ssh -t`, `docker exec -it`, `script -c`)
+    from SIGTSTP's default action, but not from SIGSTOP.
+    """
+    before = _signal.signal(_signal.SIGTSTP, _signal.SIG_DFL) or _signal.SIG_DFL
+    os.kill(os.getpid(), _signal.SIGTSTP)
+    _signal.signal(_signal.SIGTSTP, before)
 
 
 def die_of(number: int) -> None:

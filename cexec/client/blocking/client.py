@@ -1,7 +1,7 @@
 """The client of `cexec`: it finds a worker for one job, runs the job there, and reports how it ended.
 
 Contract: `Client(request).run()` returns the program's exit status, or 128 + n if signal n has ended the program.
-It raises `EndedBySignal` if Ctrl-C has ended it.  Every failure here or of a worker is a `CexecError` with one line.
+It raises `EndedBySignal` if a signal has ended it.  Every failure here or of a worker is a `CexecError` with one line.
 docs/protocol.md sections 2, 3 and 7.
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from cexec.client.attempt.outputs import Outputs
     from cexec.client.blocking.driver import BlockingDriver
     from cexec.client.search.candidate import Winner
-    from cexec.protocol.connection.frames import Exit
+    from cexec.protocol.connection.frames import Exit, Go
 
 MAXIMUM_REFUSALS = 5  # workers (ours) that may fail to start the program; more would hide a fault that all share
 MAXIMUM_WITHDRAWALS = 100  # offers (ours) that may be taken back: no fault, but a worker could do that for ever
@@ -65,9 +65,9 @@ class Client:
             try:
                 winner = self._find_worker(self._number)
                 status = self._attempt(winner)
-            except InterruptedByUser:
+            except InterruptedByUser as ended:
                 self._tidy_up()
-                raise EndedBySignal(INTERRUPT) from None
+                raise EndedBySignal(ended.number) from None
             except CexecError as error:
                 self._tidy_up()
                 self._alert(error, winner, final=True)
@@ -213,7 +213,7 @@ class Client:
                 sealed,
                 announcer,
                 listener,
-                OneJob(lambda: request.go(self._job_id, attempt), request.target.requirements, self._avoided),
+                OneJob(lambda: self._go(attempt), request.target.requirements, self._avoided),
                 Race(accept_timeout=request.times.accept, now=monotonic()),
                 idle_timeout=request.times.idle,
                 notices=Notices(
@@ -227,6 +227,14 @@ class Client:
             raise
         finally:
             announcer.close()
+
+    def _go(self, attempt: int) -> Go:
+        """Makes the frame that gives the job away, without descriptors that have failed while we waited."""
+        if not self._prepared:
+            gone = self._request.streams.look_again()
+            if gone and self._request.reports.trace is not None:
+                self._request.reports.trace.passed_over(gone)
+        return self._request.go(self._job_id, attempt)
 
     def _alert(self, error: CexecError, winner: Winner | None, *, final: bool = False) -> None:
         """Tells the loggers, and the worker itself, that this attempt, or with `final` the job, has failed."""

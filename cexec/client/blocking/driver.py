@@ -3,8 +3,8 @@
 Contract: `BlockingDriver.run()` returns the worker's `Exit` when the job is over and every byte that it counts has been
 written here (N1).  Otherwise it raises: `RefusedError` when the program was not started, `WithdrawnError` when the
 worker took its offer back, `DisconnectedError` or `ProtocolError` when the worker failed, `LocalError` when a
-descriptor of ours did, `InterruptedByUser` after the third Ctrl-C.  The attempt decides what events mean; the driver
-waits, moves bytes and passes signals on.
+descriptor of ours did, `InterruptedByUser` if signals end us (`Insistence`).  The attempt decides what events mean; the
+driver waits, moves bytes and passes signals on.
 docs/protocol.md sections 4 and 7.
 """
 
@@ -15,14 +15,13 @@ from time import monotonic
 from cexec.client.attempt import attempt as meaning
 from cexec.client.attempt.attempt import Attempt
 from cexec.client.attempt.descriptors import name_of
-from cexec.client.attempt.signals import suspend
+from cexec.client.attempt.signals import Insistence, suspend
 from cexec.client.attempt.stepping import advance, next_timeout
-from cexec.client.request import IMPATIENT
 from cexec.errors import InterruptedByUser, LocalError, ProtocolError
 from cexec.net.liveness import hurry
 from cexec.net.pump import Pump
 from cexec.protocol.connection import frames, options
-from cexec.protocol.connection.options import CONTINUE, INTERRUPT, SUSPEND
+from cexec.protocol.connection.options import CONTINUE, SUSPEND
 from cexec.protocol.connection.session import RUNNING
 
 TYPE_CHECKING = False
@@ -40,7 +39,7 @@ if TYPE_CHECKING:
 
 
 class BlockingDriver:
-    """One attempt.  `interrupts`: how often Ctrl-C has come."""
+    """One attempt."""
 
     def __init__(
         self,
@@ -52,7 +51,7 @@ class BlockingDriver:
         trace: Trace | None = None,
         patience: Patience | None = None,
     ) -> None:
-        self.interrupts = 0
+        self._insistence = Insistence()
         self._attempt = Attempt(once=winner.hello.once, piped=outputs.piped, patience=patience)
         self._pump = Pump(winner.connection, winner.records, winner.session)
         self._session = winner.session
@@ -83,6 +82,8 @@ class BlockingDriver:
         from cexec.client.attempt.progress import Progress
 
         self._progress = Progress(self._worker_name, monotonic())
+        self._progress.expect([*self._pump.sources.values(), *self._inputs.sources().values()])
+        self._pump.sinks.update(self._progress.shown(self._pump.sinks))
 
     @property
     def unread(self) -> bool:
@@ -101,7 +102,7 @@ class BlockingDriver:
                 self._step()
         finally:
             if self._progress is not None:
-                self._progress.clear()
+                self._progress.close()
         self._session.release()
         self._pump.say_goodbye()  # now, because a slow reader here is no reason for the worker to wait
         self._pump.unwatch(self._signals.fileno())
@@ -154,7 +155,10 @@ class BlockingDriver:
             from cexec.client.attempt.program_plan import asked
 
             try:
-                self._pump.sources.update(asked(None if self._files is None else self._files.program, event.platform))
+                program = asked(None if self._files is None else self._files.program, event.platform)
+                self._pump.sources.update(program)
+                if self._progress is not None:
+                    self._progress.expect(program.values())
             except ProtocolError as error:
                 self._attempt.connection_failed(error)
         elif isinstance(event, meaning.FileMissing):
@@ -183,14 +187,14 @@ class BlockingDriver:
 
     def _pass_signals_on(self) -> None:
         for number in self._signals.take():
-            if number == INTERRUPT:
-                self.interrupts += 1
-                if self.interrupts >= IMPATIENT:
-                    raise InterruptedByUser("interrupted")
+            if self._insistence.ends(number, started=self._attempt.state == meaning.RUNNING):
+                raise InterruptedByUser(number)
             if self._session.state == RUNNING:
                 self._session.signal(number)
             if number == SUSPEND:
                 self._pump.flush()
+                if self._progress is not None:
+                    self._progress.clear()
                 suspend()
                 if self._session.state == RUNNING:
                     self._session.signal(CONTINUE)

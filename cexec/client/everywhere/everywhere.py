@@ -12,12 +12,12 @@ import os
 import select
 from time import monotonic
 
-from cexec.client.attempt.signals import Signals, die_of, suspend
+from cexec.client.attempt.signals import Insistence, Signals, die_of, suspend
 from cexec.client.everywhere.kept_output import Printer
 from cexec.client.everywhere.roll_call import Gathering, call_roll
 from cexec.client.everywhere.shared_input import SharedInput
 from cexec.client.everywhere.worker_run import WorkerRun
-from cexec.client.request import CLUSTER, DIED_OF_PIPE, IMPATIENT, UNATTENDED, Request
+from cexec.client.request import CLUSTER, DIED_OF_PIPE, UNATTENDED, Request
 from cexec.client.search.messages import Notices, ancestors_words
 from cexec.client.search.search import Search
 from cexec.errors import EXIT_TEMPORARY, CexecError, NoWorkerError, UsageError, WithdrawnError
@@ -30,6 +30,8 @@ from cexec.protocol.datagrams.announcement import RUN_ALL, SealedAnnouncement, o
 from cexec.protocol.decisions.census import shown_names
 from cexec.system.io.wakeup import poll_timeout
 from cexec.system.printable import printable, write_line
+from cexec.system.process.descriptor_limit import raise_limit
+from cexec.system.terminal import TAG_COLOURS, Terminal
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +64,7 @@ class EverywhereClient:
         self._printer = Printer()
         self._announcer = Announcer(request.network.groups, request.network.udp_port)
         self._signals = Signals()
-        self._interrupts = 0
+        self._insistence = Insistence()
         self._status = 0
         self._unfinished: list[str] = []
         self._names: dict[bytes, str] = {}  # the workers' names in messages, by instance
@@ -70,7 +72,7 @@ class EverywhereClient:
     def run(self) -> int:
         """Runs all jobs, from the roll call to the last byte written here."""
         request = self._request
-        _allow_many_descriptors()
+        raise_limit()  # each worker needs a descriptor, and files for its output
         announcer = self._announcer
         try:
             roll = call_roll(request.key, announcer, request.target.requirements, self._expected)
@@ -177,7 +179,11 @@ class EverywhereClient:
         timeouts = [run.next_timeout() for run in self._runs]
         for run in self._runs:
             wanted.update(run.wanted())
-            wanted.update((shared.fd, select.POLLIN) for shared in run.short_of() if shared.fd >= 0)
+            for shared in run.short_of():
+                if (rest := shared.rests_until()) > 0:
+                    timeouts.append(rest)
+                elif shared.fd >= 0:
+                    wanted[shared.fd] = select.POLLIN
         if search is not None and gathering is not None:
             now = monotonic()
             wanted.update(dict.fromkeys(search.filenos(now), select.POLLIN))
@@ -204,8 +210,8 @@ class EverywhereClient:
 
     def _pass_signals_on(self) -> None:
         for number in self._signals.take():
-            self._interrupts += number == INTERRUPT
-            if self._interrupts >= IMPATIENT or not (self._runs or number in (SUSPEND, CONTINUE)):
+            idle = not self._runs and number not in (SUSPEND, CONTINUE)
+            if self._insistence.ends(number, started=any(run.begun for run in self._runs)) or idle:
                 die_of(number)
             for run in self._runs:
                 run.signal(number)
@@ -225,16 +231,20 @@ class EverywhereClient:
         self._runs.append(run)
         run.step()
 
+    def _tag_of(self, run: WorkerRun, number: int) -> bytes:
+        """Returns the worker's name for the lines of an output; on a terminal each worker's has another colour."""
+        colour = TAG_COLOURS[list(self._names).index(run.winner.hello.instance) % len(TAG_COLOURS)]
+        return f"{Terminal(number).paint(f'{printable(run.name)}:', colour)} ".encode()
+
     def _finish(self, run: WorkerRun) -> None:
         """Writes the worker's output, unless it failed and its output is not wanted; then reports how it ended."""
-        tag = f"{run.name}: ".encode() if self._tag else b""
         status = EXIT_TEMPORARY if run.exit is None else run.exit.exit_status
         partial = run.exit is None or (status != 0 and self._request.repetition.hold)
         for number, sink in run.outputs.items():
             if partial and number != STANDARD_ERROR and not self._request.repetition.keep_partial:
                 sink.drop()
             else:
-                self._printer.add(number, sink.chunks(tag))
+                self._printer.add(number, sink.chunks(self._tag_of(run, number) if self._tag else b""))
         if run.failure is not None:
             for final in (False, True):
                 self._alert(run.failure, final, run)
@@ -297,17 +307,6 @@ class EverywhereClient:
         if os.isatty(STANDARD_ERROR) or late:
             self._told = True
             self._say(text)
-
-
-def _allow_many_descriptors() -> None:
-    """Raises the limit of open descriptors: each worker needs one, and files for its output."""
-    import resource
-
-    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
-    try:
-        resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
-    except (OSError, ValueError):
-        pass  # with fewer descriptors, some connections wait in the backlog
 
 
 def _once(data: bytes) -> Iterator[bytes]:

@@ -15,6 +15,7 @@ from cexec.client.attempt.descriptors import name_of
 from cexec.errors import LocalError
 from cexec.system.io.fds import EmptySource, FileSource, Source, open_source
 from cexec.system.reason import reason_of
+from cexec.system.storage.temporary import temporary_place
 
 READ_SIZE = 256 * 1024  # bytes (ours) read at once, about as many as a record carries
 
@@ -36,6 +37,10 @@ class SharedInput:
     def fd(self) -> int:
         """The descriptor that is readable when `fill` has bytes to read; -1 if there is nothing to wait for."""
         return -1 if self._ended or self._file is not None else self._source.fd
+
+    def rests_until(self) -> float:
+        """Returns when to look at `fd` again, of monotonic(), 0 for now."""
+        return self._source.rests_until()
 
     def source(self) -> SharedSource:
         """Returns a reader for one more worker."""
@@ -82,7 +87,7 @@ class SharedInput:
                 self._kept += size
                 data = data[size:]
         except OSError as error:
-            where = tempfile.gettempdir()
+            where = temporary_place()
             raise LocalError(f"cannot keep {name_of(self._number)} in {where}: {reason_of(error)}") from None
 
 

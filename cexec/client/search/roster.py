@@ -21,7 +21,7 @@ from cexec.system.io.wakeup import wait_readable
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from typing import TypeAlias
 
     from cexec.net.groups import GroupEntry
@@ -77,19 +77,19 @@ class Roster:
 
     # watching
 
-    def watch(self, changed: Changed, interval: float) -> None:
-        """Reports changes, for ever."""
+    def watch(self, changed: Changed, interval: float, also: Callable[[], Iterable[int]] = lambda: ()) -> None:
+        """Reports changes, for ever.  What `also` returns are further descriptors whose news end a wait."""
         self._changed = changed
         groups = GroupSockets(self._entries, self._port)
         try:
             self.take()
             for row in self.rows.values():
                 changed(row, False)
-            self._watch(groups, interval)
+            self._watch(groups, interval, also)
         finally:
             groups.close()
 
-    def _watch(self, groups: GroupSockets, interval: float) -> None:
+    def _watch(self, groups: GroupSockets, interval: float, also: Callable[[], Iterable[int]]) -> None:
         receiver = GroupReceiver(groups, [key.mac1_key for key in self._keys], monotonic())
         now = monotonic()
         refresh_at = now + REFRESH_INTERVAL
@@ -101,7 +101,7 @@ class Roster:
                 ask_at = now + interval
             self._advance(now)
             due = min(refresh_at, ask_at if self._inquiry is None else self._inquiry.next_timeout())
-            wait_readable([*groups.filenos(), *self._announcer.filenos()], due - monotonic())
+            wait_readable([*groups.filenos(), *self._announcer.filenos(), *also()], due - monotonic())
             now = monotonic()
             for parsed, _, _ in receiver.receive(now):
                 if parsed.kind == datagram.PRESENCE:

@@ -41,6 +41,16 @@ class AttemptBegun(Step):
 
 
 @dataclass(slots=True, frozen=True)
+class PassedOver(Step):
+    """Descriptors of the caller do not go with the job.  `texts`: a number and a reason for each."""
+
+    texts: Sequence[str]
+
+    def words(self, before: Sequence[Step]) -> list[str]:
+        return [f"descriptors that the program does not get: {', '.join(self.texts)}"]
+
+
+@dataclass(slots=True, frozen=True)
 class Announced(Step):
     """An announcement was sent.  `to`: labels of the destinations; `failures`: a reason for each other label."""
 

@@ -22,6 +22,7 @@ from cexec.client.search.steps import (
     Exited,
     Failed,
     Offered,
+    PassedOver,
     Started,
     Won,
 )
@@ -64,6 +65,9 @@ class Trace:
 
     def attempt_begun(self, number: int, port: int) -> None:
         self.steps.append(AttemptBegun(self._clock(), number, port))
+
+    def passed_over(self, texts: Sequence[str]) -> None:
+        self.steps.append(PassedOver(self._clock(), list(texts)))
 
     def announced(self, number: int, to: Sequence[str], failures: Mapping[str, str]) -> None:
         self.steps.append(Announced(self._clock(), number, list(to), dict(failures)))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from cexec.errors import LocalError
 from cexec.system.reason import reason_of
+from cexec.system.storage.temporary import temporary_place
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -146,4 +147,4 @@ class RecordStore:
 
 def _failure(error: OSError) -> LocalError:
     reason = reason_of(error)
-    return LocalError(f"cannot keep data in {tempfile.gettempdir()}: {reason}; TMPDIR says where else there is room")
+    return LocalError(f"cannot keep data in {temporary_place()}: {reason}; TMPDIR says where else there is room")

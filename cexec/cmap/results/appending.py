@@ -17,6 +17,7 @@ from cexec.errors import CexecError, LocalError, UsageError
 from cexec.system.reason import reason_of
 from cexec.system.storage.identity import descriptor_of
 from cexec.system.storage.own_files import open_output
+from cexec.system.terminal import Terminal, give_way, wrote
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -51,6 +52,7 @@ class AppendFile:
     def __init__(self, fd: int, name: str, path: str = "") -> None:
         status = os.fstat(fd)
         self.name = name
+        self.terminal = Terminal(fd)
         self._fd = fd
         self._path = path
         self._identity = (status.st_dev, status.st_ino)
@@ -85,8 +87,11 @@ class AppendFile:
 
     def append(self, pieces: Iterable[bytes]) -> None:
         place = self.place()
+        last = b""
+        give_way(self._fd)
         try:
             for piece in pieces:
+                last = piece or last
                 view = memoryview(piece)
                 while view:
                     view = view[os.write(self._fd, view) :]
@@ -95,6 +100,7 @@ class AppendFile:
                 _cut(self._fd, place)
             target = self.name if self._path else f"to {self.name}"
             raise LocalError(f"cannot write {target}: {reason_of(error)}") from None
+        wrote(self._fd, last)
 
     @property
     def regular(self) -> bool:

@@ -22,6 +22,7 @@ from cexec.cmap.inputs.tables import encode
 from cexec.cmap.inputs.tasks import STDERR, STDOUT
 from cexec.cmap.results import joblog
 from cexec.cmap.results.attempt_files import Output
+from cexec.system.terminal import TAG_COLOURS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from cexec.cmap.inputs.tasks import Task
     from cexec.cmap.results.appending import AppendFile
     from cexec.cmap.results.outcome import TaskOutcome
+    from cexec.system.terminal import Terminal
 
 T = TypeVar("T")
 
@@ -119,9 +121,12 @@ class Live:
 
     def __init__(self, files: Mapping[str, AppendFile], task: Task, *, tag: bool = False) -> None:
         """`files` by STDOUT and STDERR."""
-        prefix = tag_of(task) if tag else b""
         elsewhere = [result.kind for result in task.results]
-        self._buffers = {kind: (LineBuffer(prefix), file) for kind, file in files.items() if kind not in elsewhere}
+        self._buffers = {
+            kind: (LineBuffer(tag_of(task, file.terminal) if tag else b""), file)
+            for kind, file in files.items()
+            if kind not in elsewhere
+        }
         self.listeners = {kind: partial(self._heard, kind) for kind in self._buffers}
 
     def _heard(self, kind: str, data: bytes) -> None:
@@ -166,11 +171,13 @@ class Printed:
     def additions(self, ended: EndedTask) -> Iterable[bytes]:
         if not self.adds(ended):
             return ()
-        return tagged(ended.outputs[self._kind].pieces(), tag_of(ended.task) if self._tag else b"")
+        return tagged(ended.outputs[self._kind].pieces(), tag_of(ended.task, self.file.terminal) if self._tag else b"")
 
 
-def tag_of(task: Task) -> bytes:
-    return encode(task.tag.replace("\n", " ")) + b"\t"
+def tag_of(task: Task, terminal: Terminal) -> bytes:
+    """Returns a task's tag for what goes to this terminal, where each task's has another colour."""
+    colour = TAG_COLOURS[task.number % len(TAG_COLOURS)]
+    return encode(terminal.paint(task.tag.replace("\n", " "), colour)) + b"\t"
 
 
 class Concatenated:

@@ -18,6 +18,7 @@ from urllib.parse import quote
 from cexec.cmap.results.journal_format import real_path, version_of
 from cexec.errors import LocalError, UsageError
 from cexec.system.reason import reason_of
+from cexec.system.storage.own_files import in_shared_directory
 
 LOG = "-wal"  # the ending of the file with what has been committed and is not in the main file yet
 INDEX = "-shm"  # that of its index, which every reader needs
@@ -44,7 +45,8 @@ def _open(path: str, stack: ExitStack) -> sqlite3.Connection:
     if not os.path.exists(real + LOG):
         return _connect(real, path, stack, "&immutable=1")
     owner = os.stat(real).st_uid
-    if os.geteuid() == owner or _is_index(real + INDEX, owner):
+    # Where others can make files, they can put a link in the place of the index.
+    if (os.geteuid() == owner and not in_shared_directory(real)) or _is_index(real + INDEX, owner):
         try:
             return _connect(real, path, stack)
         except sqlite3.OperationalError:

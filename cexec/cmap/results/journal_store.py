@@ -17,6 +17,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from cexec.cmap.results.appending import cannot_write
 from cexec.cmap.results.journal_format import check_link, check_magic, check_owner, real_path, steps_from, version_of
+from cexec.cmap.results.journal_place import prepare, tidy
 from cexec.cmap.results.lockfile import Lock
 from cexec.cmap.results.syncing import sync_directory, way_to
 from cexec.errors import LocalError
@@ -65,7 +66,9 @@ class JournalStore:
         except OSError as error:
             raise cannot_write(path, error) from None
         self._open: list[sqlite3.Connection] = []
+        self._real = real
         try:
+            prepare(real)
             check_magic(real)
             self.database = self._connect(real)
             self.version = self._guard(lambda: version_of(self.database, path))  # when it was opened
@@ -104,6 +107,7 @@ class JournalStore:
         try:
             for database in self._open:
                 self._guard(database.close)
+            tidy(self._real)
         finally:
             self._lock.close()
 

@@ -3,7 +3,8 @@
 Contract: a value.  `started` is the wall clock's time, `runtime` seconds; `sent` and `received` are bytes; `exitval`
 and `signal` are as in GNU parallel: a program that died of a signal has the exit value 0, one that we ended -1.  A
 result was `rejected` by --validate, or because a file of it is missing, although its program had succeeded.
-`command()` is the task's command line, made only for those who write it down.
+`last_words` are the last lines of a failed task's standard error.  `command()` is the task's command line, made only
+for those who write it down.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 ENDED_BY_US = -1  # exit value (GNU parallel) of a task that ran into its time limit or lost all of its workers
 
@@ -34,3 +35,4 @@ class TaskOutcome:
     signal: int = 0
     reason: str = ""
     rejected: bool = False
+    last_words: Sequence[str] = ()

@@ -7,9 +7,8 @@ result.  A worker that is given nothing may ask again at `next_timeout`, or afte
 
 `retry` decides if a task is tried again.  A suspect, a task that may have taken workers with it, is given to a worker
 that has nothing else to do, and that then gets nothing else; while other tasks wait there is one at a time.
-Speculation: when no task waits, a task that has run for more than `speculate` times the median of those that succeeded
-is started a second time, on another worker that has nothing to do, the longest running one first.  The first valid
-result counts, and the other attempt is cancelled.
+When no task waits, `speculation` says which slow one is started a second time.  The first valid result counts, and the
+other attempt is cancelled.
 """
 
 from __future__ import annotations
@@ -25,11 +24,12 @@ from cexec.cmap.run.losses import Losses
 from cexec.cmap.run.occupancy import Occupancy
 from cexec.cmap.run.policy import NOW, Median, exit_status
 from cexec.cmap.run.retry import RetryQueue, TaskRecord
+from cexec.cmap.run.speculation import Speculation
 from cexec.cmap.run.task_attempt import AttemptState, TaskAttempt
 from cexec.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable
 
     from cexec.cmap.run.ending import AttemptEnding
     from cexec.cmap.run.policy import Policy
@@ -91,6 +91,7 @@ class Scheduler:
         self._losses = Losses()
         self._records: dict[int, TaskRecord] = {}
         self._running: dict[TaskAttempt, None] = {}  # in the order of `started`
+        self._speculation = Speculation(policy.speculate, self.median, self._running, self._records)
         self._occupancy = Occupancy(policy.placement)
         self._events: deque[Cancel | Settled] = deque()
 
@@ -271,17 +272,15 @@ class Scheduler:
 
     def next_timeout(self, now: float) -> float | None:
         """Returns when `handle_timeout` or `next_task` will have something new to say; None: not by time alone."""
-        times, median = [], self.median.value
-        limit = self._policy.timeout.of(median)
+        times = []
+        limit = self._policy.timeout.of(self.median.value)
         if limit is not None:
             oldest = next((attempt for attempt in self._running if attempt.state is AttemptState.RUNNING), None)
             times += [] if oldest is None else [oldest.started + limit]
         if self._upcoming or self.again:
             times.append(self._policy.pace.next_start())
-        elif self._policy.speculate and median is not None:
-            after = self._policy.speculate * median
-            later = next((a.started for a in self._alone() if a.started + after > now), None)  # the others began later
-            times += [] if later is None else [later + after]
+        elif (later := self._speculation.next_timeout(now)) is not None:
+            times.append(later)
         return min((time for time in times if time > now), default=None)
 
     def next_start(self) -> float:
@@ -338,25 +337,8 @@ class Scheduler:
         return not self._records[task].losses and self._may_have(worker, task)
 
     def _slowest(self, worker: str, now: float) -> TaskAttempt | None:
-        """Returns the attempt that this worker is to compete with."""
-        median = self.median.value
-        if not self._policy.speculate or median is None or self._upcoming is not None:
-            return None
-        for attempt in self._alone():
-            if now - attempt.started <= self._policy.speculate * median:
-                return None
-            if attempt.worker != worker and worker not in self._records[attempt.task].failed_on:
-                return attempt
-        return None
-
-    def _alone(self) -> Iterator[TaskAttempt]:
-        """Yields the attempts that have no competitor and may have one, the longest running one first."""
-        for attempt in self._running:
-            record = self._records.get(attempt.task)
-            if record is None or record.once or record.suspect or len(record.running) > 1:
-                continue
-            if attempt.state is AttemptState.RUNNING:
-                yield attempt
+        """Returns the attempt that this worker is to compete with, when no task waits."""
+        return None if self._upcoming is not None else self._speculation.slowest(worker, now)
 
     # ends
 

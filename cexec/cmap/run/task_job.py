@@ -10,7 +10,7 @@ import os
 import stat
 from typing import TYPE_CHECKING
 
-from cexec.client.aio.lease import LeaseJob
+from cexec.client.aio.lease_job import LeaseJob
 from cexec.cmap.inputs.tasks import FILE, PATH, SHARED, STDERR, STDOUT
 from cexec.errors import LocalError
 from cexec.protocol.connection.frames import FIRST_FILE, CommonStream, Stream

@@ -12,7 +12,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.tasks import STDERR
-from cexec.cmap.results.attempt_files import last_line
+from cexec.cmap.results.attempt_files import last_line, last_lines
 from cexec.cmap.results.outcome import TaskOutcome
 from cexec.cmap.run.ending import How
 from cexec.cmap.run.policy import KILL
@@ -21,7 +21,8 @@ from cexec.cmap.run.task_attempt import AttemptState
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-    from cexec.client.aio.lease import Lease, LeaseJob
+    from cexec.client.aio.lease import Lease
+    from cexec.client.aio.lease_job import LeaseJob
     from cexec.cmap.inputs.tasks import Task
     from cexec.cmap.results.attempt_files import AttemptFiles
     from cexec.cmap.results.collect import Live
@@ -89,6 +90,7 @@ class TaskRun:
             signal=ending.signal,
             reason=reason,
             rejected=ending.rejected,
+            last_words=last_lines(self.files.outputs.get(STDERR)) if reason else (),
         )
 
     async def cancel(self, sequence: Sequence[tuple[int, float]]) -> None:

@@ -1,7 +1,8 @@
-"""--bar, --eta and --progress: how a run is going, on the terminal.
+"""--bar, --eta and --progress: how a run is going, at the bottom of the terminal.
 
-Contract: an observer that draws with the package rich, which is imported only here; without it `UsageError` says how to
-get it.  It shows nothing where standard error is no terminal.  The last picture stays.
+Contract: an observer that draws with `system.terminal`, above whose picture the outputs of tasks pass.  It shows
+nothing where standard error is no terminal, or a dumb one.  Each line comes in several lengths, of which the longest
+that the window has room for is shown.  The last picture stays.
 """
 
 from __future__ import annotations
@@ -9,8 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cexec.cmap.run.observer import Observer
-from cexec.errors import UsageError
-from cexec.system.printable import printable
+from cexec.system.terminal import BOLD, DIM, GREEN, RED, Painter, Terminal, fitting, width
 from cexec.system.units import show_duration, show_number
 
 if TYPE_CHECKING:
@@ -19,38 +19,23 @@ if TYPE_CHECKING:
     from cexec.cmap.run.observer import Counts
     from cexec.cmap.watch.history import History
 
-    try:
-        from rich.console import Console, RenderableType
-    except ImportError:
-        pass
-
 INTERVAL = 0.2  # seconds (ours) between two pictures
-MOST_WORKERS = 20  # (ours) lines of --progress
-INSTALL = "pip install 'cexec-cluster[rich]'"
+LEAST_BAR = 10  # columns (ours) of a bar, with its brackets; where there are fewer, words alone are shown
 
 
 class Display(Observer):
-    """Comes after the `history` that it reads in the list of observers; `console` is for tests."""
+    """Comes after the `history` that it reads in the list of observers; `terminal` is standard error's."""
 
-    def __init__(
-        self, history: History, *, bar: bool, eta: bool, progress: bool, console: Console | None = None
-    ) -> None:
-        try:
-            from rich.console import Console
-            from rich.live import Live
-        except ImportError:
-            option = "--bar" if bar else "--eta" if eta else "--progress"
-            raise UsageError(f"{option} needs the Python package rich, which is not installed: {INSTALL}") from None
+    def __init__(self, history: History, terminal: Terminal, *, bar: bool, eta: bool, progress: bool) -> None:
         self._history = history
+        self._terminal = terminal
         self._bar, self._eta, self._progress = bar, eta, progress
-        console = console or Console(stderr=True)
-        self._live = Live(console=console, auto_refresh=False, redirect_stdout=False, redirect_stderr=False)
-        self._shown = console.is_terminal
+        self._painter: Painter | None = None
         self._due = 0.0
 
     def opened(self, total: int | None, now: float) -> None:
-        if self._shown:
-            self._live.start()
+        if self._terminal.drawable:
+            self._painter = Painter(self._terminal)
 
     def settled(self, task: Task, outcome: TaskOutcome, now: float) -> None:
         self._draw_if_due(now)
@@ -58,79 +43,65 @@ class Display(Observer):
     def counted(self, counts: Counts, now: float) -> None:
         self._draw_if_due(now)
 
-    def _draw_if_due(self, now: float) -> None:
-        if self._shown and now >= self._due:
-            self._due = now + INTERVAL
-            self._draw()
-
     def closed(self, status: int, now: float) -> None:
-        if self._shown:
-            self._draw()
-            self._live.stop()
+        if self._painter is not None:
+            self._painter.draw(self.picture())
+            self._painter.close(keep=True)
+            self._painter = None
 
-    def _draw(self) -> None:
-        try:
-            self._live.update(self.picture(), refresh=True)
-        except OSError:
-            self._shown = False  # the terminal has gone
+    def erase(self) -> None:
+        """Takes the picture away for a while: the process is going to be stopped."""
+        if self._painter is not None:
+            self._painter.erase()
 
-    def picture(self) -> RenderableType:
-        """Returns what is to be shown now."""
-        from rich.console import Group
-        from rich.text import Text
+    def _draw_if_due(self, now: float) -> None:
+        if self._painter is not None and now >= self._due:
+            self._due = now + INTERVAL
+            self._painter.draw(self.picture())
 
-        parts: list[RenderableType] = []
-        if self._bar:
-            parts.append(self._bar_line())
+    def picture(self) -> list[str]:
+        """Returns the lines to be shown now, for the window as it is."""
+        columns, rows = self._terminal.size()
+        room = columns - 1
+        lines = [self._bar_line(room)] if self._bar else []
         if self._eta:
-            parts.append(Text(_eta_line(self._history)))
-        if self._progress:
-            parts.append(self._worker_table())
-        return Group(*parts)
+            lines.append(fitting(_eta_texts(self._history), room))
+        if self._progress and (left := rows - 1 - len(lines)) > 0:
+            from cexec.cmap.watch.worker_table import worker_lines  # which needs rich
 
-    def _bar_line(self) -> RenderableType:
-        from rich.progress_bar import ProgressBar
-        from rich.table import Table
-        from rich.text import Text
+            lines += worker_lines(self._history, room, left, coloured=self._terminal.coloured)
+        return [line for line in lines if line]
 
-        history = self._history
+    def _bar_line(self, room: int) -> str:
+        history, paint = self._history, self._terminal.paint
         earlier = history.counts.done if history.counts else 0
         over = history.succeeded + history.failed + earlier
-        line = Table.grid(padding=(0, 1), expand=True)
-        line.add_column(ratio=1)
-        line.add_column(justify="right", no_wrap=True)
-        words = Text(f"{show_number(over)}/{'?' if history.total is None else show_number(history.total)}")
-        if history.total:
-            words.append(f" {100 * over // history.total}%")
-        if history.failed:
-            words.append(f" {show_number(history.failed)} failed", style="red")
-        line.add_row(ProgressBar(total=history.total, completed=over, pulse=history.total is None), words)
-        return line
-
-    def _worker_table(self) -> RenderableType:
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=None, padding=(0, 2, 0, 0), header_style="dim")
-        for place, name in enumerate(("worker", "running", "done", "failed", "mean", "tasks/s")):
-            table.add_column(name, justify="right" if place else "left", no_wrap=True)
-        workers = self._history.ordered()
-        for worker in workers[:MOST_WORKERS]:
-            mean = "-" if worker.mean is None else show_duration(worker.mean)
-            rate = f"{worker.succeeded / self._history.now:.3g}" if self._history.now > 0 else "-"
-            failed = Text(show_number(worker.failed), style="red" if worker.failed else "")
-            running = f"{worker.running}/{worker.limit}"
-            table.add_row(Text(printable(worker.name)), running, show_number(worker.succeeded), failed, mean, rate)
-        if len(workers) > MOST_WORKERS:
-            table.add_row(Text(f"and {len(workers) - MOST_WORKERS} more", style="dim"))
-        return table
+        failed = f" {show_number(history.failed)} failed" if history.failed else ""
+        if history.total is None:
+            return fitting([f"{show_number(over)} done{failed}", f"{show_number(over)}"], room)
+        share = f"{100 * over // max(1, history.total)}%"
+        done = f"{show_number(over)}/{show_number(history.total)} {share}"
+        seconds = history.seconds_left
+        rest = f", {show_duration(seconds)} left" if seconds and not self._eta else ""
+        texts = [f"{done}{failed}{rest}", f"{done}{failed}", done, share]
+        words = fitting(texts, room - LEAST_BAR - 1) or fitting(texts, room)
+        size = room - width(words) - 1
+        told = words.replace(failed, paint(failed, RED, BOLD)) if failed else words
+        if size < LEAST_BAR:
+            return told
+        filled = (size - 2) * over // max(1, history.total)
+        return f"[{paint('#' * filled, GREEN)}{paint('-' * (size - 2 - filled), DIM)}] {told}"
 
 
-def _eta_line(history: History) -> str:
+def _eta_texts(history: History) -> list[str]:
+    """Returns what is known of the end of the run, the longest text first."""
     left, seconds = history.left, history.seconds_left
-    rate = f"{history.rate:.3g} tasks/s, {show_duration(history.now)} so far"
+    rate = f"{history.rate:.3g} tasks/s"
     if left is None:
-        return f"the number of tasks that are left is not known yet; {rate}"
+        so_far = f"{rate}, {show_duration(history.now)} so far"
+        return [f"the number of tasks that are left is not known yet; {so_far}", so_far, rate]
     if not left:
-        return f"none left; {rate}"
-    return f"{'?' if seconds is None else show_duration(seconds)} to go; {show_number(left)} left, {rate}"
+        return [f"none left; {rate}, {show_duration(history.now)} so far", "none left"]
+    to_go = f"{'?' if seconds is None else show_duration(seconds)} to go"
+    some = f"{to_go}; {show_number(left)} left"
+    return [f"{some}, {rate}, {show_duration(history.now)} so far", some, to_go]

@@ -7,13 +7,14 @@ with its neighbours.  Times are seconds since `opened`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cexec.cmap.run.ending import NOT_BEGUN, How
 from cexec.cmap.run.observer import Observer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from cexec.cmap.inputs.tasks import Task
     from cexec.cmap.results.outcome import TaskOutcome
@@ -101,18 +102,37 @@ class WorkerHistory:
         return slot
 
 
+@dataclass(slots=True)
 class Failure:
-    """A task that failed."""
+    """A task that failed.  `attempts`: how many it has had, 0 if nobody knows; `last_words`: lines of its stderr."""
 
-    __slots__ = ("label", "number", "reason", "runtime", "status", "worker")
+    number: int
+    label: str
+    parameters: Mapping[str, str]
+    worker: str
+    reason: str
+    runtime: float
+    status: int
+    attempts: int = 0
+    last_words: Sequence[str] = ()
 
-    def __init__(self, task: Task, outcome: TaskOutcome) -> None:
-        self.number = task.number
-        self.label = task.label[:LONGEST_TEXT]
-        self.worker = outcome.worker
-        self.reason = outcome.reason[:LONGEST_TEXT]
-        self.runtime = outcome.runtime
-        self.status = 128 + outcome.signal if outcome.signal else outcome.exitval
+    @classmethod
+    def of(cls, task: Task, outcome: TaskOutcome, attempts: int) -> Failure:
+        return cls(
+            task.number,
+            task.label[:LONGEST_TEXT],
+            {name: value[:LONGEST_TEXT] for name, value in task.parameters.items()},
+            outcome.worker,
+            outcome.reason[:LONGEST_TEXT],
+            outcome.runtime,
+            128 + outcome.signal if outcome.signal else outcome.exitval,
+            attempts,
+            outcome.last_words,
+        )
+
+    def cell(self, column: str) -> str:
+        """Returns one input; what is no column of the task stands for all of them."""
+        return self.parameters.get(column, self.label)
 
 
 class Failures(Observer):
@@ -121,12 +141,18 @@ class Failures(Observer):
     def __init__(self) -> None:
         self.failures: list[Failure] = []
         self.failed = 0
+        self._failed_attempts: dict[int, int] = {}  # of tasks that are not over
+
+    def ended(self, running: Running, ending: AttemptEnding, bytes_out: int, now: float) -> None:
+        if ending.how is not How.SUCCEEDED:
+            self._failed_attempts[running.task] = self._failed_attempts.get(running.task, 0) + 1
 
     def settled(self, task: Task, outcome: TaskOutcome, now: float) -> None:
+        attempts = self._failed_attempts.pop(task.number, 0)
         if not outcome.succeeded:
             self.failed += 1
             if len(self.failures) < MOST_FAILURES:
-                self.failures.append(Failure(task, outcome))
+                self.failures.append(Failure.of(task, outcome, max(1, attempts)))
 
 
 class History(Failures):
@@ -152,6 +178,7 @@ class History(Failures):
         self._slots[running] = self._worker(running).begin(running, self.now)
 
     def ended(self, running: Running, ending: AttemptEnding, bytes_out: int, now: float) -> None:
+        super().ended(running, ending, bytes_out, now)
         self.now = now - self._opened
         worker = self._worker(running)
         worker.counts[ending.how] = worker.counts.get(ending.how, 0) + 1

@@ -1,62 +1,105 @@
 """--report FILE.html: one page that says how a run is going, and how it went.
 
 Contract: `Report` is an observer that replaces its `ReportFile` every INTERVAL seconds and at the end.  `begin` writes
-the first page; `UsageError` or `LocalError` says that it cannot be written.  The page needs nothing but itself, runs no
-script, and everything that a worker or a table has supplied is escaped in it.  `page(history, ...)` is pure.
+the first page; `UsageError` or `LocalError` says that it cannot be written.  The page needs nothing but itself and runs
+no script.  `page(history, about)` is pure.
+
+The page is the Jinja2 template report.html.  A template shows what the page looks like, and escapes everything that is
+filled in: a worker's or a table's text that somebody forgets to escape cannot become a part of the page.  It is written
+piece by piece, since a page may have 24,000 bars.
 """
 
 from __future__ import annotations
 
+import os
 import time
-from html import escape
-from typing import TYPE_CHECKING
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
+from markupsafe import Markup
 
 from cexec.cmap.results.appending import cannot_write
 from cexec.cmap.run.ending import How
 from cexec.cmap.run.observer import Observer
+from cexec.cmap.watch.earlier_runs import Earlier, EarlierRun, earlier_runs
 from cexec.cmap.watch.report_file import BEGIN
 from cexec.cmap.watch.report_style import STYLE
 from cexec.cmap.watch.statistics import HEAD, row
+from cexec.cmap.watch.time_lines import WIDTH, TimeLine, ticks, time_lines
 from cexec.errors import LocalError
 from cexec.system.reason import reason_of
 from cexec.system.units import show_count, show_duration, show_number
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
+    from cexec.cmap.inputs.tasks import Task
+    from cexec.cmap.results.outcome import TaskOutcome
     from cexec.cmap.run.observer import Counts
-    from cexec.cmap.watch.history import History, Slot, Span, WorkerHistory
+    from cexec.cmap.watch.history import History, WorkerHistory
     from cexec.cmap.watch.report_file import ReportFile
 
 INTERVAL = 5.0  # seconds (ours) between two pages
 RESTRAINT = 20  # (ours) times as long as a page takes passes until the next one: it keeps workers waiting
-WIDTH = 1000  # units (ours) of a time line
-HEIGHT = 1600  # pixels (ours) that all time lines may take, if that is enough
-LEAST_LANE, MOST_LANE = 3, 14  # pixels (ours) of a slot
-MOST_DRAWN = 24_000  # (ours) bars on a page; where there are more, neighbours are drawn as one
-LEAST_DRAWN = 40  # (ours) for each slot all the same
-TICKS = 6  # (ours) about so many on the axis
-STEPS = (1, 2, 5, 10, 15, 30)  # (ours) of seconds, minutes
-TOLD_APART = (How.SUCCEEDED, How.LOST, How.CANCELLED)  # any other end is shown as a failure
+LONGEST_COMMAND = 2000  # characters (ours) of the command line
+MOST_COLUMNS = 8  # (ours) of a task's inputs that are columns of the table of failed tasks
+INPUTS = "inputs"  # the column that has all of them, if there are more, or one without a name
+CHUNK = 64  # (ours) pieces of a template that are written at once
+LEGEND = (
+    ("succeeded", "succeeded"), ("failed", "failed"), ("lost", "worker lost"), ("cancelled", "cancelled"),
+    ("running", "running"),
+)  # fmt: skip
+
+
+@dataclass(slots=True)
+class About:
+    """What the page says of the call.  `started` is the wall clock's time; `columns` are those of the tasks."""
+
+    title: str
+    command: str = ""
+    started: float = 0.0
+    host: str = ""
+    version: str = ""
+    columns: Sequence[str] = ()
+
+
+@dataclass(slots=True)
+class Figure:
+    name: str
+    value: str
+    note: str = ""
+    bad: bool = False
 
 
 class Report(Observer):
     """Comes after the `history` that it reads in the list of observers."""
 
-    def __init__(self, file: ReportFile, history: History, title: str) -> None:
+    def __init__(self, file: ReportFile, history: History, about: About) -> None:
         self.problem = ""  # why the last page could not be written
         self._file = file
         self._history = history
-        self._title = title
+        self._about = about
+        self.earlier = Earlier()  # the runs before this one, with the failures that nobody has tried again
         self._due = 0.0
 
-    def begin(self) -> None:
-        """Writes the first page."""
+    def begin(self, journal: str = "") -> None:
+        """Writes the first page.  `journal` is the path of the one that the run goes on with, or empty."""
+        if journal:
+            self.earlier = earlier_runs(journal)
         if not self._file.final:
             try:
                 self._write()
             except OSError as error:
                 raise cannot_write(self._file.path, error) from None
+
+    def settled(self, task: Task, outcome: TaskOutcome, now: float) -> None:
+        earlier = self.earlier
+        left = [failure for failure in earlier.failures if failure.number != task.number]
+        if len(left) < len(earlier.failures):  # it has been tried again
+            earlier.failures = left
+            earlier.failed -= 1
 
     def counted(self, counts: Counts, now: float) -> None:
         if now >= self._due and not self._file.final:
@@ -84,192 +127,145 @@ class Report(Observer):
             self.problem = f"cannot write {self._file.path}: {reason_of(error)}"
 
     def _write(self) -> None:
-        self._file.write(page(self._history, self._title))
+        self._file.write(page(self._history, self._about, self.earlier))
 
 
-def page(history: History, title: str) -> Iterator[str]:
+def page(history: History, about: About, earlier: Earlier | None = None) -> Iterator[str]:
     """Yields the parts of the page."""
-    running = history.status is None
-    yield BEGIN
-    yield "<meta name=viewport content='width=device-width, initial-scale=1'>\n"
-    if running:
-        yield f"<meta http-equiv=refresh content={INTERVAL:.0f}>\n"
-    yield f"<title>{_text(title)}</title>\n<style>{STYLE}</style></head><body><main>\n"
-    yield f"<header><h1>{_text(title)}</h1><p class=state>{_state(history)}</p></header>\n"
-    yield from _figures(history)
-    yield _progress(history)
-    yield from _time_lines(history)
-    yield from _workers(history)
-    yield from _failures(history)
-    yield "</main></body></html>\n"
+    earlier = earlier or Earlier()
+    workers = history.ordered()
+    length = max(history.now, 1e-6)
+    failures = sorted([*history.failures, *earlier.failures], key=lambda failure: failure.number)
+    stream = _template().stream(
+        about=about,
+        facts=_facts(about),
+        refresh=f"{INTERVAL:.0f}" if history.status is None else "",
+        state=_state(history),
+        figures=_figures(history, earlier),
+        shares=_shares(history),
+        lines=time_lines(workers, length, 1 + len(earlier.runs)),
+        length=length,
+        legend=LEGEND,
+        head=HEAD,
+        workers=[row(worker, history.now) for worker in workers],
+        columns=_columns(about),
+        failures=failures,
+        more_failures=history.failed + earlier.failed - len(failures),
+        earlier=Earlier([_DrawnRun(run, 1 + len(earlier.runs)) for run in earlier.runs]),
+    )
+    stream.enable_buffering(CHUNK)
+    yield from stream
 
 
-def _state(history: History) -> str:
+@cache
+def _template() -> Template:
+    environment = Environment(
+        loader=FileSystemLoader(os.path.dirname(__file__)),
+        autoescape=True,
+        finalize=_on_one_line,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.globals.update(
+        begin=Markup(BEGIN), style=Markup(STYLE), newline=Markup("\n"), width=WIDTH, ticks=ticks, number=show_number,
+        duration=show_duration, date=_date,
+    )  # fmt: skip
+    return environment.get_template("report.html")
+
+
+def _on_one_line(value: Any) -> Any:
+    """Makes a foreign text harmless before it is escaped: it has no control characters."""
+    if not isinstance(value, str) or isinstance(value, Markup):
+        return value
+    return "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in value)
+
+
+def _date(when: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(when))
+
+
+def _facts(about: About) -> list[tuple[str, str]]:
+    command = about.command
+    if len(command) > LONGEST_COMMAND:
+        command = f"{command[:LONGEST_COMMAND]} ..."
+    facts = (
+        ("command", command), ("started", _date(about.started) if about.started else ""),
+        ("host", about.host), ("version", about.version), ("columns", ", ".join(about.columns)),
+    )  # fmt: skip
+    return [(name, value) for name, value in facts if value]
+
+
+def _columns(about: About) -> Sequence[str]:
+    named = [name for name in about.columns if not name.isdigit()]
+    return about.columns if named and len(about.columns) <= MOST_COLUMNS else (INPUTS,)
+
+
+def _state(history: History) -> tuple[str, str]:
+    """Returns the class and the words."""
     if history.status is None:
         paused = history.counts is not None and history.counts.paused
-        return "<b class=running>paused</b>" if paused else "<b class=running>running</b>"
+        return "running", "paused" if paused else "running"
     if history.status == 0:
-        return "<b class=succeeded>all done</b>"
-    return f"<b class=failed>ended with status {history.status}</b>"
+        return "succeeded", "all done"
+    return "failed", f"ended with status {history.status}"
 
 
-def _figures(history: History) -> Iterator[str]:
+def _figures(history: History, earlier: Earlier) -> list[Figure]:
     counts, left = history.counts, history.seconds_left
-    earlier = 0 if counts is None else counts.done
+    before, running = (0, 0) if counts is None else (counts.done, counts.running)
+    failed = history.failed + earlier.failed
+    attempts, told = _attempts(history.workers.values())
     figures = [
-        (
-            "done",
-            show_number(history.succeeded + earlier),
-            f"{show_number(earlier)} in earlier runs" if earlier else "",
-        ),
-        ("failed", show_number(history.failed), ""),
-        ("running", show_number(0 if counts is None else counts.running), show_count(len(history.workers), "worker")),
-        ("left", "?" if history.left is None else show_number(history.left), ""),
-        ("tasks a second", f"{history.rate:.3g}", ""),
-        ("so far" if history.status is None else "took", show_duration(history.now), ""),
+        Figure("tasks done", show_number(history.succeeded + before), _before(before)),
+        Figure("tasks failed", show_number(failed), _before(earlier.failed), bool(failed)),
+        Figure("running", show_number(running), show_count(len(history.workers), "worker")),
+        Figure("tasks left", "?" if history.left is None else show_number(history.left)),
+        Figure("attempts", show_number(attempts), told),
+        Figure("tasks a second", f"{history.rate:.3g}"),
+        Figure("so far" if history.status is None else "took", show_duration(history.now)),
     ]
     if history.status is None and left is not None:
-        figures.append(("to go", show_duration(left), ""))
-    yield "<dl class=figures>"
-    for name, value, note in figures:
-        kind = " class=bad" if name == "failed" and history.failed else ""
-        small = f"<small>{_text(note)}</small>" if note else ""
-        shown = f"<a href=#failures>{value}</a>" if kind else value
-        yield f"<div{kind}><dt>{name}</dt><dd>{shown}{small}</dd></div>"
-    yield "</dl>\n"
+        figures.append(Figure("to go", show_duration(left)))
+    return figures
 
 
-def _progress(history: History) -> str:
-    if not history.total:
-        return ""
-    earlier = 0 if history.counts is None else history.counts.done
-    running = 0 if history.counts is None else history.counts.running
-    parts = [("succeeded", history.succeeded + earlier), ("failed", history.failed), ("running", running)]
-    bars = "".join(f"<i class={kind} style='width:{100 * part / history.total:.3f}%'></i>" for kind, part in parts)
-    return f"<div class=progress role=img aria-label='progress'>{bars}</div>\n"
+def _before(count: int) -> str:
+    return f"{show_number(count)} in earlier runs" if count else ""
 
 
-# time lines
-
-
-def _time_lines(history: History) -> Iterator[str]:
-    if not history.workers:
-        yield "<section><h2>Time line</h2><p class=none>No worker has begun a task yet.</p></section>\n"
-        return
-    length = max(history.now, 1e-6)
-    workers = history.ordered()
-    slots = sum(len(worker.slots) for worker in workers)
-    least = length / max(LEAST_DRAWN, MOST_DRAWN // max(slots, 1))
-    yield "<section><h2>Time line</h2>\n<p class=legend>"
-    for kind, words in (
-        ("succeeded", "succeeded"), ("failed", "failed"), ("lost", "worker lost"), ("cancelled", "cancelled"),
-        ("running", "running"),
-    ):  # fmt: skip
-        yield f"<span><i class={kind}></i>{words}</span>"
-    yield "</p>\n<div class=lines>"
-    yield f"<div class='line axis'><span></span><span class=ticks>{_axis(length)}</span><span></span></div>\n"
+def _attempts(workers: Iterable[WorkerHistory]) -> tuple[int, str]:
+    """Returns how many attempts have ended, and how many of them in which way."""
+    counts = dict.fromkeys(How, 0)
     for worker in workers:
-        yield from _time_line(worker, length, least, max(LEAST_LANE, min(MOST_LANE, HEIGHT // max(slots, 1))))
-    yield "</div></section>\n"
+        for how, count in worker.counts.items():
+            counts[how] += count
+    told = (f"{show_number(count)} {how.value}" for how, count in counts.items() if count)
+    return sum(counts.values()), ", ".join(told)
 
 
-def _time_line(worker: WorkerHistory, length: float, least: float, lane: int) -> Iterator[str]:
-    height = lane * max(len(worker.slots), 1)
-    name = _text(worker.name)
-    yield f"<div class=line><span class=name title='{name}'>{name}</span>"
-    yield f"<svg viewBox='0 0 {WIDTH} {height}' height={height} preserveAspectRatio=none>"
-    for place, slot in enumerate(worker.slots):
-        yield from _bars(slot, place * lane, lane, length, least)
-    bad = f" <b class=failed>{show_number(worker.failed)}</b>" if worker.failed else ""
-    yield f"</svg><span class=count>{show_number(worker.succeeded)}{bad}</span></div>\n"
+def _shares(history: History) -> list[tuple[str, float]]:
+    """Returns the parts of the bar: class and per cent."""
+    if not history.total:
+        return []
+    before = 0 if history.counts is None else history.counts.done
+    running = 0 if history.counts is None else history.counts.running
+    parts = (("succeeded", history.succeeded + before), ("failed", history.failed), ("running", running))
+    return [(kind, 100 * part / history.total) for kind, part in parts]
 
 
-def _bars(slot: Slot, top: int, lane: int, length: float, least: float) -> Iterator[str]:
-    thickness = lane - 1 if lane > 3 else lane - 0.5
-    shade = 0
-    for spans in _together(slot.spans, least):
-        one, last = spans[0], spans[-1]
-        tasks = sum(span.count for span in spans)
-        kind = (one.how if one.how in TOLD_APART else How.FAILED).value
-        shade = 1 - shade
-        words = f"{show_count(tasks, 'task')}, {show_duration(last.end - one.begin)}"
-        if tasks == 1:
-            words = f"task {one.task}, {show_duration(one.end - one.begin)}"
-        why = f": {one.reason}" if one.reason else ""
-        yield (
-            f"<rect class='{kind} s{shade}' {_place(one.begin, last.end, length)} y={top} height={thickness}>"
-            f"<title>{_text(f'{words}, {kind}{why}')}</title></rect>"
-        )
-    if slot.running is not None:
-        words = f"task {slot.running.task} ({slot.running.label}), running for {show_duration(length - slot.since)}"
-        yield (
-            f"<rect class=running {_place(slot.since, length, length)} y={top} height={thickness}>"
-            f"<title>{_text(words)}</title></rect>"
-        )
+class _DrawnRun(EarlierRun):
+    """An earlier run with its drawing."""
 
+    def __init__(self, run: EarlierRun, share: int) -> None:
+        super().__init__(run.number, run.started, run.seconds, run.workers)
+        self._share = share
 
-def _together(spans: Iterable[Span], least: float) -> Iterator[list[Span]]:
-    """Neighbours that are too short to be seen one by one, and ended alike."""
-    group: list[Span] = []
-    for span in spans:
-        if group and (span.how != group[0].how or span.end - group[0].begin > least):
-            yield group
-            group = []
-        group.append(span)
-    if group:
-        yield group
+    @property
+    def lines(self) -> Iterable[TimeLine]:
+        return time_lines(self.ordered(), max(self.seconds, 1e-6), self._share)
 
-
-def _place(begin: float, end: float, length: float) -> str:
-    left = WIDTH * begin / length
-    return f"x={left:.2f} width={max(WIDTH * end / length - left, 0.6):.2f}"
-
-
-def _axis(length: float) -> str:
-    unit, name = next(((u, n) for u, n in ((86400, "d"), (3600, "h"), (60, "min")) if length >= 3 * u), (1, "s"))
-    scaled = length / unit
-    factor = 1.0
-    while scaled / TICKS > STEPS[-1] * factor:
-        factor *= 10
-    while scaled / TICKS < factor / 2 and factor > 1e-3:
-        factor /= 10
-    step = next((step * factor for step in STEPS if step * factor * TICKS >= scaled), STEPS[-1] * factor)
-    ticks, at = [], 0.0
-    while at <= scaled * 0.97:
-        ticks.append(f"<i style='left:{100 * at / scaled:.2f}%'>{at:.4g} {name}</i>")
-        at += step
-    return "".join(ticks)
-
-
-# tables
-
-
-def _workers(history: History) -> Iterator[str]:
-    if not history.workers:
-        return
-    yield "<section><h2>Workers</h2>\n<table><thead><tr>"
-    yield "".join(f"<th>{name}</th>" for name in HEAD)
-    yield "</tr></thead><tbody>\n"
-    for worker in history.ordered():
-        yield f"<tr>{''.join(f'<td>{_text(cell)}</td>' for cell in row(worker, history.now))}</tr>\n"
-    yield "</tbody></table></section>\n"
-
-
-def _failures(history: History) -> Iterator[str]:
-    if not history.failures:
-        return
-    yield "<section id=failures><h2>Failed tasks</h2>\n<table class=failures><thead><tr><th>task</th><th>inputs</th>"
-    yield "<th>worker</th><th>why</th><th>status</th><th>took</th></tr></thead><tbody>\n"
-    for one in history.failures:
-        cells = (one.label, one.worker, one.reason, str(one.status), show_duration(one.runtime))
-        yield f"<tr><td>{one.number}</td>{''.join(f'<td>{_text(cell)}</td>' for cell in cells)}</tr>\n"
-    yield "</tbody></table>\n"
-    if history.failed > len(history.failures):
-        more = show_number(history.failed - len(history.failures))
-        yield f"<p class=none>and {more} more; the joblog has them all</p>\n"
-    yield "</section>\n"
-
-
-def _text(text: str) -> str:
-    """Returns a foreign text escaped and on one line; it can also stand inside quotes."""
-    return escape("".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text), quote=True)
+    @property
+    def words(self) -> str:
+        count, told = _attempts(self.workers.values())
+        return f"{show_count(count, 'attempt')}{': ' if told else ''}{told}; {show_duration(self.seconds)}"

@@ -9,7 +9,7 @@ job before it was not over.  docs/protocol.md sections 4.2 and 4.4.
 from __future__ import annotations
 
 from cexec.errors import ProtocolError
-from cexec.protocol.base.limits import MAXIMUM_DATA, MAXIMUM_FRAME
+from cexec.protocol.base.limits import FRAME_LENGTH, MAXIMUM_DATA, MAXIMUM_FRAME
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.options import READS
 
@@ -99,7 +99,7 @@ class AheadJob:
                 result.append(frames.frame(frames.DATA, data, stream.number, job=self.number))
             result.append(frames.frame(frames.END, len(data).to_bytes(8, "big"), stream.number, job=self.number))
             self._sent[stream.number] = len(data)
-        if sum(map(len, result)) > MAXIMUM_FRAME:
+        if sum(FRAME_LENGTH + len(frame) for frame in result) > FRAME_LENGTH + MAXIMUM_FRAME:
             raise ValueError("job is too long for one record")
         return result
 

@@ -9,12 +9,11 @@ Failure is sticky.  Memory is bounded by the number of streams.  docs/protocol.m
 
 from __future__ import annotations
 
-from cexec.errors import CexecError, ProtocolError, SilentPeerError
-from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, INITIAL_WINDOW, PING_INTERVAL
+from cexec.errors import CexecError, ProtocolError
+from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.frames import Ending, Exit, Go, Refusal
+from cexec.protocol.connection.frames import Exit, Go, Refusal
 from cexec.protocol.connection.lease_jobs import AheadJob, JobNumbers
-from cexec.protocol.connection.options import READS, WRITES
 from cexec.protocol.connection.session_states import (
     ASKING,
     EXECUTING,
@@ -28,8 +27,8 @@ from cexec.protocol.connection.session_states import (
     STATES,
     TRANSITIONS,
 )
-from cexec.protocol.connection.streams import OPEN, Incoming, Outgoing
-from cexec.protocol.connection.unfinished_record import UnfinishedRecord
+from cexec.protocol.connection.silence import PeerSilence
+from cexec.protocol.connection.streams import OPEN, StreamHalves
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -75,17 +74,12 @@ class Session:
     ) -> None:
         """`numbered`: frames have the numbers of their jobs, as from the second revision on."""
         self.stage = self.state = OFFERING
-        self.outgoing: dict[int, Outgoing] = {}
-        self.incoming: dict[int, Incoming] = {}
+        self._take_streams(StreamHalves())
         self._jobs = JobNumbers(numbered)
         self._ahead: AheadJob | None = None
         self._worker = worker
         self._allowed = FROM_CLIENT if worker else FROM_WORKER
-        self._idle_timeout = idle_timeout
-        self._interval = min(PING_INTERVAL, idle_timeout / 2)
-        self._heard = self._looked = now
-        self._asked = False
-        self._unfinished = UnfinishedRecord()
+        self._silence = PeerSilence(idle_timeout, now)
         self._events: list[Event] = []
         self._frames: list[bytes] = []
         self._creditors: set[int] = set()  # streams whose peer is to be granted credit
@@ -102,8 +96,7 @@ class Session:
     def receive_data(self, data: memoryview, now: float) -> None:
         """Takes one frame from the peer; raises `ProtocolError` if it has no place here."""
         self._check()
-        self._heard, self._asked = now, False
-        self._unfinished.ended()
+        self._silence.heard(now)
         try:
             kind, stream, body = frames.parse(data, numbered=self._jobs.numbered)
             if not self._jobs.numbered or kind in frames.OF_THE_CONNECTION or self.stage == OVER:
@@ -116,7 +109,7 @@ class Session:
 
     def part_received(self, size: int, answer: int, now: float) -> None:
         """Notes bytes that end in the middle of a record; a record with a PONG has `answer` bytes."""
-        self._unfinished.received(size, answer, now)
+        self._silence.part_received(size, answer, now)
 
     def next_event(self) -> Event | None:
         return self._events.pop(0) if self._events else None
@@ -135,9 +128,7 @@ class Session:
 
     def next_timeout(self) -> float:
         """Returns when to call `handle_timeout`, early enough for it to notice that this process was stopped."""
-        silent = self._heard + (self._idle_timeout if self._asked else self._interval)
-        unfinished = self._unfinished.next_timeout()
-        return min(silent, self._looked + self._interval, silent if unfinished is None else unfinished)
+        return self._silence.next_timeout()
 
     def handle_timeout(self, now: float) -> None:
         """Sends PING to a silent peer, or in the middle of a record.
@@ -147,21 +138,11 @@ class Session:
         """
         self._check()
         try:
-            if self._unfinished.handle_timeout(now):
+            if self._silence.handle_timeout(now):
                 self._frames.append(frames.frame(frames.PING))
-        except ProtocolError as error:
+        except CexecError as error:
             self._failure = error
             raise
-        slept, self._looked = now - self._looked > 2 * self._interval, now
-        if slept:
-            # This process was stopped: what the peer sent in the meantime has yet to be read.
-            self._heard, self._asked = now, False
-        elif self._asked and now >= self._heard + self._idle_timeout:
-            self._failure = SilentPeerError(f"peer has been silent for {self._idle_timeout:.0f} seconds")
-            raise self._failure
-        elif not self._asked and now >= self._heard + self._interval:
-            self._asked = True
-            self._frames.append(frames.frame(frames.PING))
 
     # the worker's calls
 
@@ -236,10 +217,7 @@ class Session:
         self._require(self._worker and self.stage == EXECUTING)
         if self.writing:
             raise ValueError("an output stream has not ended")
-        for half in self.incoming.values():
-            half.stop_reading()
-        result.endings = [half.ending(WRITES) for half in self.outgoing.values()]
-        result.endings += [half.ending(READS) for half in self.incoming.values()]
+        result.endings = self._streams.stop()
         self._enter(OFFERING)
         self._frames.append(self._frame(frames.EXIT, result.encode()))
 
@@ -381,9 +359,12 @@ class Session:
             if self.stage != OVER:  # else the peer sent it before it heard of the end
                 self._refuse_frame(kind)
         elif kind == frames.DATA:
-            self._receive_data(stream, body)
+            if self._streams.receive_data(stream, len(body)):
+                self._events.append(Event(kind, stream=stream, data=body))
         elif kind in frames.OF_A_STREAM:
-            self._receive_stream_frame(kind, stream, body)
+            text = frames.parse_text(body) if kind == frames.BROKEN else ""
+            if self._streams.receive(kind, stream, body):
+                self._events.append(Event(kind, stream=stream, text=text))
         elif self._worker:
             self._receive_as_worker(kind, body)
         else:
@@ -395,31 +376,6 @@ class Session:
         if kind in frames.OF_A_STREAM:  # it may read files before it starts the program, but not write
             raise ProtocolError("worker sent output before it had started the program")
         raise ProtocolError("worker sent a frame that has no place here")
-
-    def _receive_data(self, stream: int, body: memoryview) -> None:
-        half = self.incoming.get(stream)
-        if half is None:
-            raise ProtocolError("data on a stream that does not exist")
-        if half.receive(len(body)):
-            self._events.append(Event(frames.DATA, stream=stream, data=body))
-
-    def _receive_stream_frame(self, kind: int, stream: int, body: memoryview) -> None:
-        if kind in (frames.END, frames.BROKEN):
-            reading = self.incoming.get(stream)
-            if reading is None:
-                raise ProtocolError("end of a stream that does not exist")
-            told = reading.end(frames.parse_number(body, 8)) if kind == frames.END else reading.break_off()
-            text = frames.parse_text(body) if kind == frames.BROKEN else ""
-            if told:
-                self._events.append(Event(kind, stream=stream, text=text))
-            return
-        writing = self.outgoing.get(stream)
-        if writing is None:
-            raise ProtocolError("credit for a stream that does not exist")
-        if kind == frames.CREDIT:
-            writing.grant(frames.parse_number(body, 4))
-        elif writing.reader_closed(frames.parse_number(body, 8)):
-            self._events.append(Event(kind, stream=stream))
 
     def _receive_as_worker(self, kind: int, body: memoryview) -> None:
         if kind == frames.GO:
@@ -458,35 +414,20 @@ class Session:
             self._events.append(Event(kind, refusal=Refusal.decode(body)))
         else:  # EXIT
             result = Exit.decode(body)
-            self._check_endings(result.endings)
+            self._streams.take_endings(result.endings)
             self._enter(OFFERING)
             self._events.append(Event(kind, exit=result))
-
-    def _check_endings(self, endings: list[Ending]) -> None:
-        """Raises `ProtocolError` unless both sides agree how every stream ended and how many bytes it carried (N1)."""
-        told = {(ending.number, ending.direction): ending for ending in endings}
-        expected = [(number, WRITES, half) for number, half in self.incoming.items()]
-        if len(told) != len(endings) or len(told) != len(expected) + len(self.outgoing):
-            raise ProtocolError("exit frame does not name every stream once")
-        for number, direction, half in expected:
-            ending = told.get((number, direction))
-            if ending is None or not half.agrees(ending):
-                raise ProtocolError(f"stream {number} was cut short")
-        for number, writing in self.outgoing.items():
-            ending = told.get((number, READS))
-            if ending is None or not writing.agrees(ending):
-                raise ProtocolError(f"stream {number} was not read as it was written")
-            writing.finish(ending)
 
     def _open_streams(self, go: Go, number: int) -> None:
         self._enter(PREPARING)
         self._jobs.current = number
         self._creditors.clear()
-        inputs = [s.number for s in go.streams if s.directions & READS and s.same_as == s.number]
-        outputs = [s.number for s in go.streams if s.directions & WRITES and s.same_as == s.number]
-        receiving, sending = (inputs, outputs) if self._worker else (outputs, inputs)
-        self.incoming = {number: Incoming(number, INITIAL_WINDOW) for number in receiving}
-        self.outgoing = {number: Outgoing(number, INITIAL_WINDOW) for number in sending}
+        self._take_streams(StreamHalves(go.streams, worker=self._worker))
+
+    def _take_streams(self, streams: StreamHalves) -> None:
+        """Has the halves at hand, because drivers look at them for each record."""
+        self._streams = streams
+        self.incoming, self.outgoing = streams.incoming, streams.outgoing
 
     def _enter(self, stage: str) -> None:
         """The only place that changes stage and state."""

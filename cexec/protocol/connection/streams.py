@@ -1,13 +1,23 @@
-"""The two halves of a stream: one sends under the peer's credit, the other receives under ours.
+"""The streams of a job.  One half of a stream sends under the peer's credit, the other receives under ours.
 
 Contract: counters and states only, no data.  A half ends once, in one of the three ways of docs/protocol.md section
-4.3.  A peer that exceeds its credit, or goes on after the end, causes a `ProtocolError`.
+4.3.  A peer that exceeds its credit, goes on after the end, or tells of other endings than ours, causes a
+`ProtocolError`.
 """
 
 from __future__ import annotations
 
 from cexec.errors import ProtocolError
+from cexec.protocol.base.limits import INITIAL_WINDOW
+from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import ENDED, READER_CLOSED, STREAM_BROKEN, Ending
+from cexec.protocol.connection.options import READS, WRITES
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cexec.protocol.connection.frames import Stream
 
 OPEN = 0  # else one of frames.ENDED, READER_CLOSED, STREAM_BROKEN
 LARGEST_CREDIT = 1 << 40  # bytes (ours): a peer that grants more is broken, not fast
@@ -132,3 +142,63 @@ class Incoming:
 
     def ending(self, direction: int) -> Ending:
         return Ending(self.number, direction, self.state, self.consumed)
+
+
+class StreamHalves:
+    """The halves of a job's streams that are on this side, by stream number."""
+
+    __slots__ = ("incoming", "outgoing")
+
+    def __init__(self, streams: Iterable[Stream] = (), *, worker: bool = False) -> None:
+        """`worker`: this side has the program, so that what it reads comes in."""
+        reads, writes = (READS, WRITES) if worker else (WRITES, READS)
+        own = [stream for stream in streams if stream.same_as == stream.number]
+        self.incoming = {s.number: Incoming(s.number, INITIAL_WINDOW) for s in own if s.directions & reads}
+        self.outgoing = {s.number: Outgoing(s.number, INITIAL_WINDOW) for s in own if s.directions & writes}
+
+    def receive_data(self, stream: int, size: int) -> bool:
+        """Accounts for arriving data; returns False if it must be discarded because our reader has gone."""
+        half = self.incoming.get(stream)
+        if half is None:
+            raise ProtocolError("data on a stream that does not exist")
+        return half.receive(size)
+
+    def receive(self, kind: int, stream: int, body: memoryview) -> bool:
+        """Takes any other frame of a stream; returns True if it is an event."""
+        if kind in (frames.END, frames.BROKEN):
+            reading = self.incoming.get(stream)
+            if reading is None:
+                raise ProtocolError("end of a stream that does not exist")
+            return reading.end(frames.parse_number(body, 8)) if kind == frames.END else reading.break_off()
+        writing = self.outgoing.get(stream)
+        if writing is None:
+            raise ProtocolError("credit for a stream that does not exist")
+        if kind == frames.CREDIT:
+            writing.grant(frames.parse_number(body, 4))
+            return False
+        return writing.reader_closed(frames.parse_number(body, 8))
+
+    def stop(self) -> list[Ending]:
+        """Reads no more; returns how every stream of a program ended."""
+        for half in self.incoming.values():
+            half.stop_reading()
+        endings = [half.ending(WRITES) for half in self.outgoing.values()]
+        return endings + [half.ending(READS) for half in self.incoming.values()]
+
+    def take_endings(self, endings: list[Ending]) -> None:
+        """Takes the program's endings.
+
+        Raises `ProtocolError` unless both sides agree how every stream ended and how many bytes it carried (N1).
+        """
+        told = {(ending.number, ending.direction): ending for ending in endings}
+        if len(told) != len(endings) or len(told) != len(self.incoming) + len(self.outgoing):
+            raise ProtocolError("exit frame does not name every stream once")
+        for number, reading in self.incoming.items():
+            ending = told.get((number, WRITES))
+            if ending is None or not reading.agrees(ending):
+                raise ProtocolError(f"stream {number} was cut short")
+        for number, writing in self.outgoing.items():
+            ending = told.get((number, READS))
+            if ending is None or not writing.agrees(ending):
+                raise ProtocolError(f"stream {number} was not read as it was written")
+            writing.finish(ending)

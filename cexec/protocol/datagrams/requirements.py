@@ -24,6 +24,7 @@ BUILT_IN = (*MACHINE, HOST, NAME, ADDRESS)  # (protocol) no label is called so
 ALLOWED = "allow-programs"  # (protocol) the attribute of a worker that runs programs of its clients
 PROOF = "proof"  # (protocol) in an answer: what the client has to return, in hexadecimal digits
 ONCE = "once"  # (protocol) the attribute of a worker whose jobs must never be repeated; without a value
+JOBS = "jobs:"  # (protocol) in an answer to a census: the jobs that run there; no label is called so
 SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 QUANTITIES = (CPUS, MEMORY)  # attributes of which at least as much is needed; so is every label that is a number
 

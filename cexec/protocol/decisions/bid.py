@@ -12,7 +12,7 @@ from math import inf
 
 from cexec.protocol.base.host_load import Load
 from cexec.protocol.decisions.bid_delay import BidDelay
-from cexec.protocol.decisions.bid_events import Connect, Forget, Outcome, Penalized, Prove, Queued, Recovered
+from cexec.protocol.decisions.bid_events import Connect, Forget, Outcome, Penalized, Prove, Queued, Recovered, Withdraw
 from cexec.protocol.decisions.clients import ClientAccounts, ClientLimits
 from cexec.protocol.decisions.competition import Competition
 from cexec.protocol.decisions.places import Places
@@ -31,6 +31,7 @@ from cexec.protocol.decisions.remembered import (
     RememberedAnnouncement,
 )
 from cexec.protocol.decisions.reputation import LONGEST_DELAY, Reputation
+from cexec.protocol.decisions.reservations import Reservations, patience
 from cexec.protocol.decisions.slots import Slots
 from cexec.protocol.decisions.standing import Standing
 
@@ -38,7 +39,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Bidder", "Connect", "Forget", "Load", "Outcome", "Penalized", "Prove", "Queued", "Recovered"]
+__all__ = ["Bidder", "Connect", "Forget", "Load", "Outcome", "Penalized", "Prove", "Queued", "Recovered", "Withdraw"]
 
 # All of these are (ours); docs/placement.md derives them and benchmarks/simulate_*.py measure them.
 STALL = 0.1  # seconds after which a connection attempt no longer keeps its slot from another
@@ -60,7 +61,8 @@ class Bidder:
     """
 
     __slots__ = (
-        "_announcements", "_delay", "_events", "_now", "_places", "_random", "_reputation", "_words",
+        "_announcements", "_delay", "_events", "_now", "_places", "_random", "_reputation", "_reservations",
+        "_words",
         "accounts", "competition", "slots", "unproved",
     )  # fmt: skip
 
@@ -78,7 +80,8 @@ class Bidder:
         self._announcements = Remembered()
         self._places = Places(random, self._announcements, self._reputation, self.slots, self.accounts)
         self.unproved = self._places.unproved
-        self._events: list[Connect | Queued | Prove | Forget | Penalized | Recovered] = []
+        self._reservations = Reservations()
+        self._events: list[Connect | Withdraw | Queued | Prove | Forget | Penalized | Recovered] = []
         self._words = QueueWords(self.slots, self.unproved)
         self._now = -inf
 
@@ -192,40 +195,46 @@ class Bidder:
         """The connection could not be made, or ended without a confirmation: tried again, ever later."""
         announcement = self._leave(identity, (CONNECTING, TRYING), now)
         if announcement is not None:
+            self._lose_turn(announcement, now)
             self._retry(announcement, now)
 
     def withdrawn(self, identity: bytes, now: float) -> None:
         """This worker withdrew because no slot was left: the announcement waits again, of a client that is proved."""
         announcement = self._leave(identity, (CONNECTING, TRYING), now)
         if announcement is not None:
+            announcement.began = -1.0
             self._places.connected(announcement)
             self._places.add(announcement)
 
-    def reserved(self, identity: bytes, now: float) -> bool:
-        """Take a slot before confirming; False when none is left or the announcement was forgotten (withdraw then)."""
+    def reserved(self, identity: bytes, now: float, *, latency: float = 0.0) -> bool:
+        """Take a slot before confirming; False when none is left or the announcement was forgotten (withdraw then).
+
+        `latency`: seconds that the client took for its answer to the first flight.
+        """
         if not self.slots.free:
             return False
         announcement = self._leave(identity, (CONNECTING, TRYING), now)
         if announcement is None:
             return False
         self._places.connected(announcement)
-        self._enter(announcement, RESERVED)  # no timer ends it from now on
+        self._reserve(announcement, now, latency)
         self._reputation.reserved(now)
         return True
 
-    def hold(self, identity: bytes, now: float) -> None:
+    def hold(self, identity: bytes, now: float, *, latency: float = 0.0) -> None:
         """Reserves the slot of its last job for a lease that was allowed to go on while nobody else waited."""
         announcement = self._announcements.get(identity)
         if announcement is not None and announcement.state == READY and self.slots.free:
             self._now = now
             self._places.discard(announcement)
-            self._enter(announcement, RESERVED)
+            self._reserve(announcement, now, latency)
 
     def released(self, identity: bytes, now: float) -> None:
         """CANCEL came, or no GO in time: the reserved slot is free again."""
         announcement = self._leave(identity, (RESERVED,), now)
         if announcement is None:
             return
+        self._lose_turn(announcement, now)
         if announcement.claim_heard:
             self.competition.rival_won(announcement.origin.job, now)
             self._forget(announcement, now)
@@ -236,6 +245,7 @@ class Bidder:
         """GO came: the reserved slot is busy."""
         announcement = self._leave(identity, (RESERVED,), now)
         if announcement is not None:
+            announcement.began = -1.0
             self._enter(announcement, RUNNING)
             self._reputation.started(identity, announcement.origin.client, now)
 
@@ -267,14 +277,15 @@ class Bidder:
 
     # What to do
 
-    def next_event(self) -> Connect | Queued | Prove | Forget | Penalized | Recovered | None:
+    def next_event(self) -> Connect | Withdraw | Queued | Prove | Forget | Penalized | Recovered | None:
         if self._events:
             return self._events.pop(0)
         drawn = self._places.take(self._now)
         if drawn is None:
-            return None
+            return self._withdraw()
         announcement, state = drawn
         announcement.timers.stalls_at = self._now + STALL
+        announcement.began = self._now if state == CONNECTING else -1.0
         self._enter(announcement, state)
         return Connect(announcement.identity)
 
@@ -324,7 +335,10 @@ class Bidder:
 
     def _fire(self, announcement: RememberedAnnouncement, now: float) -> None:
         """Do what is due for one announcement, and set its next timer."""
-        if announcement.state in (CONNECTING, TRYING):
+        if announcement.state == RESERVED:
+            announcement.timers.stalls_at = inf
+            self._reservations.late(announcement)
+        elif announcement.state in (CONNECTING, TRYING):
             if now >= announcement.timers.stalls_at:
                 announcement.timers.stalls_at = inf
                 self.slots.stall(announcement.state)
@@ -373,6 +387,28 @@ class Bidder:
         self._places.reconsider(announcement.origin.client)
         self._announcements.arm(announcement)
 
+    def _reserve(self, announcement: RememberedAnnouncement, now: float, latency: float) -> None:
+        """Takes a slot for it.  Its timer says when another client may have the slot instead."""
+        wasted = self.accounts.wasted(announcement.origin.client, now)
+        announcement.timers.stalls_at = now + patience(latency, leased=announcement.leased, wasted=wasted)
+        announcement.began = now if announcement.began < 0.0 else announcement.began
+        self._enter(announcement, RESERVED)
+
+    def _withdraw(self) -> Withdraw | None:
+        """Takes back a slot that is reserved in vain, if another client waits."""
+        if self.slots.free:
+            return None
+        places = self._places
+        late = self._reservations.surplus(places.clients, self.accounts.rank, places.wanted_by_others)
+        return None if late is None else Withdraw(late.identity)
+
+    def _lose_turn(self, announcement: RememberedAnnouncement, now: float) -> None:
+        """Its client had a turn and gave no job; one that has not proved itself has no turn."""
+        if announcement.began >= 0.0:
+            self.accounts.turn_lost(announcement.origin.client, now - announcement.began, now)
+            self._places.reconsider(announcement.origin.client)
+        announcement.began = -1.0
+
     def _tell_slowness(self, before: float, now: float) -> None:
         """Tells of a change that a job has brought about."""
         after = self._reputation.slowness(now)
@@ -391,7 +427,8 @@ class Bidder:
 
     def _forget(self, announcement: RememberedAnnouncement, now: float) -> None:
         """Forgets it for good."""
-        self._leave(announcement.identity, (CONNECTING, TRYING), now)
+        if self._leave(announcement.identity, (CONNECTING, TRYING), now) is not None:
+            self._lose_turn(announcement, now)
         self._places.discard(announcement)
         self._announcements.finish(announcement, now)
         self._events.append(Forget(announcement.identity, over=True))
@@ -404,8 +441,9 @@ class Bidder:
             return None
         state = announcement.state
         stalled = state in (CONNECTING, TRYING) and announcement.timers.stalls_at == inf
+        withdrawn = state == RESERVED and self._reservations.left(identity)
         self.slots.leave(state, stalled=stalled)
-        self.accounts.leave(announcement.origin.client, identity, state, now, stalled=stalled)
+        self.accounts.leave(announcement.origin.client, identity, state, now, stalled=stalled, withdrawn=withdrawn)
         self._places.reconsider(announcement.origin.client)
         announcement.state = DELAYED  # until the caller says what it is now, so that nobody counts it off again
         return announcement

@@ -30,6 +30,12 @@ class Connect(BidEvent):
     __slots__ = ()
 
 
+class Withdraw(BidEvent):
+    """Take a reserved slot back if its client has given no job yet; answer with `released`, or with `started`."""
+
+    __slots__ = ()
+
+
 class Queued(BidEvent):
     """Tell the client that it is known here and has to wait."""
 

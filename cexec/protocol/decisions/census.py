@@ -13,7 +13,8 @@ from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_HOPS
 from cexec.protocol.datagrams import datagram, hello
 from cexec.protocol.datagrams.announcement import CENSUS, SealedAnnouncement
-from cexec.protocol.datagrams.requirements import HOST, MACHINE, NAME, names_of
+from cexec.protocol.datagrams.client_jobs import parse_jobs
+from cexec.protocol.datagrams.requirements import HOST, JOBS, MACHINE, NAME, names_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from typing import Any, TypeAlias
 
     from cexec.protocol.base.keys import ClientKey
+    from cexec.protocol.datagrams.client_jobs import ClientJob
     from cexec.protocol.datagrams.datagram import Datagram
     from cexec.protocol.datagrams.hello import Hello
     from cexec.protocol.datagrams.requirements import Requirements
@@ -65,7 +67,12 @@ class Answer:
     @property
     def labels(self) -> dict[str, str]:
         """The labels that `cservice --label` gave it."""
-        return {name: value for name, value in self.hello.attributes.items() if name not in MACHINE}
+        return {name: value for name, value in self.hello.attributes.items() if name not in (*MACHINE, JOBS)}
+
+    @property
+    def jobs(self) -> list[ClientJob]:
+        """The jobs of this application that run there, as far as the answer had room for them."""
+        return parse_jobs(self.hello.attributes.get(JOBS, ""))
 
     @property
     def names(self) -> set[str]:

@@ -1,14 +1,16 @@
 """What each client has of a worker, and which clients come first while several wait.
 
-Contract: `enter` and `leave` follow the announcements of each client through CONNECTING, RESERVED and RUNNING.
-`rank` says who goes first while several wait: clients within their limits, then those that have reached one, then those
-that have wasted places.  If nobody else waits it means nothing.  `held_until` is later than now only for a client that
-keeps places and gives no jobs.  A client is its certificate; for the certificate `default`, certificate and source
-address.  Memory is bounded.  docs/placement.md.  Pure.
+Contract: `enter` and `leave` follow the announcements of each client through CONNECTING, RESERVED and RUNNING, and
+`turn_lost` says that one of them had its turn and gave no job.  `rank` says who goes first while several wait: clients
+within their limits, then those that have reached one, then those that have wasted places or turns.  If nobody else
+waits it means nothing: a free slot is kept from nobody who waits alone.  `redeemed` names the clients whose rank time
+has mended.  `held_until` is later than now only for a client whose connections stall.  A client is its certificate; for
+the certificate `default`, certificate and source address.  Memory is bounded.  docs/placement.md.  Pure.
 """
 
 from __future__ import annotations
 
+from heapq import heappop, heappush
 from math import inf
 
 from cexec.protocol.base.limits import GO_DEADLINE, MAXIMUM_WEIGHT
@@ -18,10 +20,11 @@ FREE_HESITATION = 0.1  # seconds (ours) that a slot may be reserved for nothing:
 JOB_FORGIVES = 0.5  # seconds (ours) of wasted time that a job makes good: cmap --delay holds a slot for so long
 DECAY = 0.02  # seconds (ours) of wasted time that are forgotten in each second
 NOTICED = 0.5  # seconds (ours) of wasted time from which on other clients go first
+MOST_WASTED = 1.5  # seconds (ours) that are remembered: after a minute or two jobs a client is like all others
+WITHDRAWN_COUNTS = 0.5  # seconds (ours) of wasted time more if another client had to get the slot instead
+LEAST_TURN = 0.03  # seconds (ours) that a turn without a job counts at least
+MOST_TURNS = 1.0  # seconds (ours) of lost turns that are remembered: most are races that another worker has won
 BROKEN_COUNTS = 1.0  # seconds (ours) of wasted time that a client has at least when a job of it has broken off
-TOLERATED = 1.5  # seconds (ours) of wasted time without a hold: the client was stopped, or its host is busy
-HOLD_FACTOR = 10.0  # (ours) seconds of hold for each wasted second beyond that
-LONGEST_HOLD = 60.0  # seconds (ours)
 STALLED_EACH = 4  # (ours) connection attempts of one client that may stall at a time
 STALLED_PAUSE = 0.25  # seconds (ours) until a client with so many is looked at again
 MAXIMUM_ACCOUNTS = 10_000  # clients (ours) whose wasted time is remembered
@@ -52,14 +55,15 @@ class ClientLimits:
 class ClientAccount:
     """What one client has now, and what it has wasted."""
 
-    __slots__ = ("held_until", "jobs", "noted_at", "places", "reserved", "stalled", "wasted")
+    __slots__ = ("jobs", "listed", "lost", "noted_at", "places", "reserved", "stalled", "wasted")
 
     def __init__(self, now: float) -> None:
         self.jobs = self.places = self.stalled = 0
         self.reserved: dict[bytes, float] = {}  # when each slot was reserved, by identity
-        self.wasted = 0.0  # seconds, at `noted_at`
+        self.wasted = 0.0  # seconds for which slots were reserved in vain, at `noted_at`
+        self.lost = 0.0  # seconds of turns without a job, at `noted_at`
+        self.listed = False  # among those that are WASTEFUL
         self.noted_at = now
-        self.held_until = -inf
 
     @property
     def idle(self) -> bool:
@@ -69,26 +73,40 @@ class ClientAccount:
         """Adds to the wasted time, after what has been forgotten meanwhile."""
         forgotten = DECAY * max(0.0, now - self.noted_at)
         self.wasted = max(0.0, max(0.0, self.wasted - forgotten) + seconds)
+        self.lost = max(0.0, self.lost - forgotten)
         self.noted_at = now
 
-    def kept_waiting(self, seconds: float, now: float) -> None:
+    def made_good(self, now: float) -> None:
+        """A job begins."""
+        self.note(-JOB_FORGIVES, now)
+        self.lost = max(0.0, self.lost - JOB_FORGIVES)
+
+    def turn_lost(self, seconds: float, now: float) -> None:
+        """It was its turn for so long, and no job came of that."""
+        self.note(0.0, now)
+        self.lost = min(self.lost + max(seconds, LEAST_TURN), MOST_TURNS)
+
+    def within_from(self) -> float:
+        """Returns the time after which it is not wasteful any more."""
+        return self.noted_at + (max(self.wasted, self.lost) - NOTICED) / DECAY
+
+    def kept_waiting(self, seconds: float, now: float, *, withdrawn: bool = False) -> None:
         """A slot was reserved for so long, and no job ran in it; more than GO_DEADLINE is not the client's doing."""
-        wasted = min(seconds, GO_DEADLINE) - FREE_HESITATION
-        if wasted <= 0.0:
-            return
-        self.note(wasted, now)
-        if self.wasted > TOLERATED:
-            hold = min(HOLD_FACTOR * (self.wasted - TOLERATED), LONGEST_HOLD)
-            self.held_until = max(self.held_until, now + hold)
+        wasted = min(seconds, GO_DEADLINE) - FREE_HESITATION + (WITHDRAWN_COUNTS if withdrawn else 0.0)
+        if wasted > 0.0:
+            self.note(wasted, now)
+            self.wasted = min(self.wasted, MOST_WASTED)
 
 
 class ClientAccounts:
     """The accounts of all clients of one worker."""
 
-    __slots__ = ("_accounts", "limits")
+    __slots__ = ("_accounts", "_now", "_wasteful", "limits")
 
     def __init__(self, limits: ClientLimits) -> None:
         self.limits = limits
+        self._now = -inf
+        self._wasteful: list[tuple[float, bytes]] = []  # until when, and the client: a heap
         self._accounts: dict[bytes, ClientAccount] = {}  # the oldest one comes first
 
     def __len__(self) -> int:
@@ -96,6 +114,7 @@ class ClientAccounts:
 
     def enter(self, client: bytes, identity: bytes, state: int, now: float) -> None:
         """An announcement is in this state from now on."""
+        self._now = now
         if state not in COUNTED:
             return
         account = self._accounts.get(client)
@@ -104,15 +123,21 @@ class ClientAccounts:
             account = self._accounts[client] = ClientAccount(now)
         if state == RUNNING:
             account.jobs += 1
-            if account.wasted:
-                account.note(-JOB_FORGIVES, now)
+            if account.wasted or account.lost:
+                account.made_good(now)
         else:
             account.places += 1
             if state == RESERVED:
                 account.reserved[identity] = now
 
-    def leave(self, client: bytes, identity: bytes, state: int, now: float, *, stalled: bool = False) -> None:
-        """It is no longer in this state.  `stalled`: the connection attempt had stalled."""
+    def leave(
+        self, client: bytes, identity: bytes, state: int, now: float, *, stalled: bool = False, withdrawn: bool = False
+    ) -> None:
+        """It is no longer in this state.
+
+        `stalled`: the connection attempt had stalled.  `withdrawn`: the slot was taken back for another client.
+        """
+        self._now = now
         account = self._accounts.get(client)
         if account is None or state not in COUNTED:
             return
@@ -122,7 +147,16 @@ class ClientAccounts:
         account.places -= 1
         account.stalled -= stalled
         if state == RESERVED:
-            account.kept_waiting(now - account.reserved.pop(identity, now), now)
+            account.kept_waiting(now - account.reserved.pop(identity, now), now, withdrawn=withdrawn)
+            self._list(client, account)
+
+    def turn_lost(self, client: bytes, seconds: float, now: float) -> None:
+        """It was the turn of this client for so long, and it gave no job."""
+        self._now = now
+        account = self._accounts.get(client)
+        if account is not None:
+            account.turn_lost(seconds, now)
+            self._list(client, account)
 
     def broke(self, client: bytes, now: float) -> None:
         """A job of this client broke off: others go first until it has done some, but it is not held for that."""
@@ -130,6 +164,7 @@ class ClientAccounts:
         if account is not None:
             account.note(0.0, now)
             account.wasted = max(account.wasted, BROKEN_COUNTS)
+            self._list(client, account)
 
     def stall(self, client: bytes) -> None:
         """A connection attempt of this client does not get on."""
@@ -140,28 +175,45 @@ class ClientAccounts:
         account = self._accounts.get(client)
         if account is None:
             return WITHIN
-        if account.wasted >= NOTICED:
+        if self._now <= account.within_from():
             return WASTEFUL
         within = account.jobs < self.limits.jobs and account.places < self.limits.places
         return WITHIN if within else BEYOND
 
+    def wasted(self, client: bytes, now: float) -> float:
+        """Returns the seconds that this client has wasted, as far as they are not forgotten."""
+        account = self._accounts.get(client)
+        if account is None:
+            return 0.0
+        return max(0.0, max(account.wasted, account.lost) - DECAY * max(0.0, now - account.noted_at))
+
+    def redeemed(self, now: float) -> list[bytes]:
+        """Returns the clients that were WASTEFUL and are not any more, because time has passed."""
+        self._now = now
+        found = []
+        while self._wasteful and self._wasteful[0][0] < now:
+            client = heappop(self._wasteful)[1]
+            account = self._accounts.get(client)
+            if account is not None:
+                account.listed = False
+                self._list(client, account)
+                found += [] if account.listed else [client]
+        return found
+
     def held_until(self, client: bytes, now: float) -> float:
         """Returns the time before which this client gets no place, even if nobody else waits."""
         account = self._accounts.get(client)
-        if account is None:
-            return -inf
-        return max(account.held_until, now + STALLED_PAUSE if account.stalled >= STALLED_EACH else -inf)
+        return -inf if account is None or account.stalled < STALLED_EACH else now + STALLED_PAUSE
 
-    def reason(self, client: bytes, weight: int, now: float, *, others: bool) -> str:
+    def reason(self, client: bytes, weight: int, *, others: bool) -> str:
         """Says which limit this client has met, and who can change it; empty if none.
 
         `weight`: as it was asked for.  `others`: another client waits, too.
         """
         account = self._accounts.get(client)
         limits, words = self.limits, []
-        if account is not None and now < account.held_until:
-            seconds = account.held_until - now
-            words.append(f"this client had slots reserved and gave no jobs: it has to wait for {seconds:.0f} s")
+        if others and self.rank(client) == WASTEFUL:
+            words.append("this client had slots reserved and gave no jobs, so others that wait go first")
         elif account is not None and others and account.jobs >= limits.jobs:
             jobs = "a job" if account.jobs == 1 else f"{account.jobs} jobs"
             words.append(f"this client has {jobs} here, and others that wait go first (cservice --per-client jobs=N)")
@@ -172,9 +224,17 @@ class ClientAccounts:
             words.append(f"its weight of {weight} counts as {limits.weight} (cservice --max-weight N)")
         return "; ".join(words)
 
-    def held(self, now: float) -> int:
-        """Counts the clients that are held now."""
-        return sum(now < account.held_until for account in self._accounts.values())
+    def wasteful(self, now: float) -> int:
+        """Counts the clients that go behind the others because they have wasted places or turns."""
+        self._now = now
+        return sum(now <= account.within_from() for account in self._accounts.values())
+
+    def _list(self, client: bytes, account: ClientAccount) -> None:
+        """Notes when a client that is WASTEFUL has to be looked at again."""
+        until = account.within_from()
+        if not account.listed and self._now <= until:
+            account.listed = True
+            heappush(self._wasteful, (until, client))
 
     def _forget(self, now: float) -> None:
         """Makes room: old accounts go that say nothing any more, and at the bound also others without jobs."""
@@ -182,7 +242,7 @@ class ClientAccounts:
             client, oldest = next(iter(self._accounts.items()), (b"", None))
             if oldest is None:
                 return
-            harmless = now >= oldest.held_until and oldest.wasted <= DECAY * (now - oldest.noted_at)
+            harmless = max(oldest.wasted, oldest.lost) <= DECAY * (now - oldest.noted_at)
             full = len(self._accounts) >= MAXIMUM_ACCOUNTS
             del self._accounts[client]
             if not oldest.idle or not (harmless or full):

@@ -126,6 +126,12 @@ class ClientLottery:
         if placed is not None and placed[0] != self._rank(client):
             self._place(client, placed[1])
 
+    def best_rank(self, but: bytes) -> int:
+        """Returns the rank of the next client that is drawn, if `but` is left out; RANKS if no other waits."""
+        left_out = self._placed.get(but, (RANKS, 0))[0]
+        found = (rank for rank, clients in enumerate(self._ranks) if len(clients) > (rank == left_out))
+        return next(found, RANKS)
+
     def draw(self) -> bytes:
         """Takes one out; raises `LookupError` if there is none."""
         client = next((one for one in self._ranks if len(one)), self._ranks[0]).choose()
@@ -164,6 +170,10 @@ class Waiting:
     def clients(self) -> int:
         """Counts the clients that wait."""
         return self._all.clients
+
+    def best_rank(self, but: bytes) -> int:
+        """Returns the lowest rank of the clients that wait, without this one; RANKS if no other waits."""
+        return self._all.best_rank(but)
 
     def add(self, identity: bytes, weight: int, *, client: bytes = b"", targeted: bool) -> None:
         self._all.add(identity, client, weight)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 class Places:
     """The lotteries of one worker, and the rules for those that take part."""
 
-    __slots__ = ("_proved", "_reputation", "_slots", "_tries", "unproved")
+    __slots__ = ("_accounts", "_proved", "_reputation", "_slots", "_tries", "unproved")
 
     def __init__(
         self,
@@ -40,6 +40,7 @@ class Places:
         accounts: ClientAccounts,
     ) -> None:
         self.unproved = Unproved()
+        self._accounts = accounts
         self._reputation = reputation
         self._slots = slots
         self._proved = Turns(random, announcements, reputation, accounts)
@@ -109,8 +110,14 @@ class Places:
         self._proved.recovered()
         self._tries.recovered()
 
+    def wanted_by_others(self, client: bytes) -> bool:
+        """Returns True if another client waits that has proved itself and does not go behind this one."""
+        return self._proved.best_rank(client) <= self._accounts.rank(client)
+
     def take(self, now: float) -> tuple[RememberedAnnouncement, int] | None:
         """Draws the next one; returns it with its new state."""
+        for client in self._accounts.redeemed(now):
+            self.reconsider(client)
         if self._may_connect(now):
             announcement = self._proved.take(now)
             if announcement is not None:

@@ -1,8 +1,8 @@
 """The announcements that a worker remembers, each with one timer, and those that are done with.
 
 Contract: `add` keeps at most MAXIMUM_REMEMBERED, `arm` sets the timer that the announcement itself says, `due` returns
-one whose timer has passed.  One that waits and is still heard makes no room for others, whoever asks.  Those that are
-done are known for DONE_LIFETIME, so that late copies are ignored.  Pure.
+one whose timer has passed.  One that waits and is still heard makes room only for another client that has fewer.  Those
+that are done are known for DONE_LIFETIME, so that late copies are ignored.  Pure.
 """
 
 from __future__ import annotations
@@ -116,8 +116,8 @@ class RememberedAnnouncement:
     """An announcement that this worker can serve."""
 
     __slots__ = (
-        "claim_heard", "extra_delay", "heard_at", "heard_last", "identity", "origin", "proves", "retry", "source",
-        "standing", "state", "targeted", "telling", "timers", "weight",
+        "began", "claim_heard", "extra_delay", "heard_at", "heard_last", "identity", "origin", "proves", "retry",
+        "source", "standing", "state", "targeted", "telling", "timers", "weight",
     )  # fmt: skip
 
     def __init__(
@@ -140,6 +140,7 @@ class RememberedAnnouncement:
         self.retry = Retry()
         self.extra_delay = 0.0  # the part of its delay that is due to relays
         self.claim_heard = False
+        self.began = -1.0  # when its turn began, -1 if it has none
 
     @property
     def leased(self) -> bool:
@@ -187,7 +188,7 @@ class RememberedAnnouncement:
 
     def next_timer(self) -> float:
         timers = self.timers
-        if self.state in (CONNECTING, TRYING):
+        if self.state in (CONNECTING, TRYING, RESERVED):
             return timers.stalls_at
         if self.state == DELAYED:
             return min(timers.bid_at, self.telling.due, timers.expires)

@@ -70,6 +70,10 @@ class Turns:
         """Asks again if others that wait go before this client."""
         self._waiting.reconsider(client)
 
+    def best_rank(self, but: bytes) -> int:
+        """Returns the lowest rank of the clients in the lottery, without this one; `lottery.RANKS` if it is empty."""
+        return self._waiting.best_rank(but)
+
     def due(self, now: float) -> float:
         """Returns the time at which the next one may be taken, or inf if none waits."""
         return self._next(now)[1] if self._waiting else inf

@@ -103,6 +103,13 @@ class Unproved:
             self._words.spend(announcement.source)
         self.note_told(announcement.identity)
 
+    def take_word(self, source: str, now: float) -> bool:
+        """Counts a datagram to a source that nothing proves, if there may be one more."""
+        if not self._words.left(source, now):
+            return False
+        self._words.spend(source)
+        return True
+
     def told_once(self, identity: bytes) -> bool:
         """Returns True if an announcement has had its datagram."""
         return bool(self._spent.get(identity, 0) & _TOLD)

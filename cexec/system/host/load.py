@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 import os
+import sys
 import time
 from pathlib import Path
 
@@ -103,7 +104,8 @@ class Sampler:
     """Use of this host since the last sample."""
 
     __slots__ = (
-        "_busy", "_cgroup_usage", "_cpus", "_last", "_lines", "_proc", "_quota", "_run_queue", "_stalled", "_total",
+        "_busy", "_cpus", "_last", "_lines", "_pressure",
+        "_proc", "_quotas", "_run_queue", "_stalled", "_total", "_usages",
     )  # fmt: skip
 
     def __init__(self, proc: str = PROC, cgroups: str = CGROUPS) -> None:
@@ -111,9 +113,14 @@ class Sampler:
         self._cpus = os.cpu_count() or 1
         own = _affinity()
         self._lines = {"cpu"} if len(own) == self._cpus else {f"cpu{number}" for number in own}  # of /proc/stat
-        self._quota = find_quota(proc, cgroups)
+        quota = find_quota(proc, cgroups)
+        self._quotas = [] if quota is None else [quota]
+        if not os.path.exists(f"{proc}/stat"):  # it has processes only: the control group above all counts the whole
+            self._quotas.append(CpuQuota(self._cpus, f"{cgroups}/cpu.stat"))
+        self._pressure = f"{cgroups}/memory.pressure"
+        self._usages = [0.0 for _ in self._quotas]
         self._busy = self._total = 0.0
-        self._cgroup_usage = self._stalled = 0.0
+        self._stalled = 0.0
         self._run_queue = 0.0
         self._last = -math.inf
 
@@ -121,7 +128,7 @@ class Sampler:
         """`now`: seconds of a monotonic clock.  The first sample has no use of CPUs, for want of an interval."""
         elapsed = now - self._last
         self._last = now
-        if not os.path.exists(f"{self._proc}/stat"):
+        if sys.platform != "linux":
             return self._sample_elsewhere(elapsed)
         return Load(self._cpu(elapsed), self._runnable(), self._memory_pressure(elapsed))
 
@@ -138,12 +145,12 @@ class Sampler:
                 busy += sum(ticks) - sum(ticks[3:5])  # less idle and waiting for a disk
         use = (busy - self._busy) / (total - self._total) if self._total and total > self._total else 0.0
         self._busy, self._total = busy, total
-        if self._quota is not None:
-            usage = self._quota.usage()
+        for number, quota in enumerate(self._quotas):
+            usage = quota.usage()
             if usage is not None:
                 if 0 < elapsed < math.inf:
-                    use = max(use, (usage - self._cgroup_usage) / elapsed / self._quota.cpus)
-                self._cgroup_usage = usage
+                    use = max(use, (usage - self._usages[number]) / elapsed / quota.cpus)
+                self._usages[number] = usage
         return max(0.0, min(use, 1.0))
 
     def _runnable(self) -> float:
@@ -165,7 +172,9 @@ class Sampler:
         if sizes.get("MemTotal") and "MemAvailable" in sizes:
             scarcity = 1.0 - sizes["MemAvailable"] / sizes["MemTotal"] / SCARCE_MEMORY
         waited = 0.0
-        total = number_in(_read(f"{self._proc}/pressure/memory").partition("\n")[0].rpartition("total=")[2])
+        text = _read(f"{self._proc}/pressure/memory") or _read(self._pressure)
+        text = _read(f"{self._proc}/pressure/memory") or _read(self._pressure)
+        total = number_in(text.partition("\n")[0].rpartition("total=")[2])
         if total is not None:
             stalled = total / 1e6
             if 0 < elapsed < math.inf:
@@ -174,7 +183,7 @@ class Sampler:
         return max(0.0, min(max(scarcity, waited), 1.0))
 
     def _sample_elsewhere(self, elapsed: float) -> Load:
-        """Systems without /proc."""
+        """Other systems."""
         import psutil
 
         use = psutil.cpu_percent(None) / 100.0
@@ -216,11 +225,19 @@ def cpu_identity(proc: str = PROC) -> str:
             break
     boot = _read(f"{proc}/sys/kernel/random/boot_id").strip()
     if not boot:
-        import psutil
-
-        boot = str(round(psutil.boot_time()))
+        boot = _boot_time()
     machine = os.uname().machine
     return f"{machine} {model or 'unknown'} {os.cpu_count() or 1} {boot}"
+
+
+def _boot_time() -> str:
+    """Names the time of the boot, to ten minutes: it is computed from two clocks, one of which may be set."""
+    try:
+        return str(round((time.time() - time.clock_gettime(time.CLOCK_BOOTTIME)) / 600))
+    except (AttributeError, OSError):
+        import psutil
+
+        return str(round(psutil.boot_time()))
 
 
 def cache_directories() -> list[Path]:

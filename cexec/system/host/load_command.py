@@ -92,22 +92,25 @@ class LoadCommand:
         self._start = now
         self.due = now + INTERVAL
         self._output.clear()
-        reader, writer = os.pipe()
-        null = os.open(os.devnull, os.O_RDWR | os.O_CLOEXEC)
+        reader = -1
         try:
-            descriptors = {0: null, 1: writer, 2: null}
-            self.pid = process.spawn(self._executable, self._words, os.environb, descriptors, process.become_ordinary)
-            helpers.started(self.pid)
+            with open(os.devnull, "r+b", buffering=0) as null:
+                reader, writer = os.pipe()
+                try:
+                    descriptors = {0: null.fileno(), 1: writer, 2: null.fileno()}
+                    words, environment = self._words, os.environb
+                    self.pid = process.spawn(self._executable, words, environment, descriptors, process.become_ordinary)
+                    helpers.started(self.pid)
+                finally:
+                    os.close(writer)
         except OSError as error:
-            os.close(reader)
+            if reader != -1:
+                os.close(reader)
             self._fail(f"cannot be started: {reason_of(error)}")
-        else:
-            os.set_blocking(reader, False)
-            self._fd = reader
-            self.due = now + DEADLINE
-        finally:
-            os.close(writer)
-            os.close(null)
+            return
+        os.set_blocking(reader, False)
+        self._fd = reader
+        self.due = now + DEADLINE
 
     def _reap(self, now: float) -> None:
         """If it has ended take its answer, else look again soon; one that still prints has until its deadline."""

@@ -13,9 +13,11 @@ from __future__ import annotations
 
 import _socket
 import _stat as stat
+import errno
 import os
 import select
 import sys
+from time import monotonic
 
 SAFE_WRITE = 4096  # bytes: PIPE_BUF of Linux; a pipe that poll calls writable has room for this much
 PIPE_SIZE = 512 * 1024  # bytes (ours): what a fast stream's pipe is enlarged to, see docs/performance.md
@@ -32,6 +34,7 @@ class Source:
     """
 
     few = False
+    later = 0.0  # see `rests_until`; 0 for a source that does not rest
 
     def __init__(self, fd: int, *, shared: bool = False) -> None:
         self.fd = fd
@@ -54,6 +57,12 @@ class Source:
     def whole(self, most: int) -> bytes | None:
         """Returns all bytes that are left, if they are in memory and at most so many; nothing is read by this."""
         return None
+
+    def rests_until(self) -> float:
+        """Returns the time of monotonic() before which `fileno` is not to be polled, although it is readable; or 0."""
+        if self.later and monotonic() >= self.later:
+            self.later = 0.0
+        return self.later
 
     @property
     def ends_with_hangup(self) -> bool:
@@ -81,6 +90,35 @@ class CautiousSource(Source):
 
     def read_into(self, view: memoryview) -> int | None:
         return super().read_into(view) if _ready(self.fd, select.POLLIN) else None
+
+
+class TerminalSource(CautiousSource):
+    """A terminal.  While it is not ours to read, nothing is read, and `rests_until` says when to look again.
+
+    The process ignores SIGTTIN, so a read that comes too late fails with EIO, which means later, too.
+    """
+
+    def __init__(self, fd: int, *, shared: bool = False) -> None:
+        super().__init__(fd, shared=shared)
+        self._failed = False  # the last read, although we were in the foreground
+
+    def read_into(self, view: memoryview) -> int | None:
+        from cexec.system.io.terminal import PAUSE, in_foreground  # most inputs are none
+
+        self.later = 0.0
+        front = in_foreground(self.fd)
+        try:
+            size = super().read_into(view) if front else None
+        except OSError as error:
+            if error.errno != errno.EIO or self._failed:
+                raise
+            size, front = None, False
+            self._failed = in_foreground(self.fd)
+        else:
+            self._failed = False
+        if not front:
+            self.later = monotonic() + PAUSE
+        return size
 
 
 class NamedPipeSource(Source):
@@ -114,6 +152,11 @@ class FileSource(Source):
         size = os.preadv(self._file, [view], self.position)
         self.position += size
         return size
+
+    @property
+    def size(self) -> int:
+        """Bytes from the beginning of the stream to the present end of the file."""
+        return max(0, os.fstat(self._file).st_size - self.start)
 
     def rewind(self) -> None:
         """Everything is read again: another attempt."""
@@ -181,6 +224,10 @@ class Sink:
         self.count += size
         return size
 
+    def keep_size(self) -> None:
+        """Leaves a pipe as it is, also if it turns out to be small."""
+        self._enlarged = True
+
     def close(self) -> None:
         """No more will be written: a reader at the other end of a pipe of ours sees the end."""
         if self.fd >= 0 and not self._shared:
@@ -226,6 +273,8 @@ def open_source(fd: int) -> Source:
     if stat.S_ISSOCK(mode):
         return SocketSource(fd)
     reopened = open_again(fd, status, os.O_RDONLY)
+    if os.isatty(fd):
+        return TerminalSource(fd, shared=True) if reopened is None else TerminalSource(reopened)
     if reopened is None:
         return CautiousSource(fd, shared=True)
     return NamedPipeSource(fd, reopened) if stat.S_ISFIFO(mode) and _has_name(fd) else Source(reopened)

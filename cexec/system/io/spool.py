@@ -46,6 +46,7 @@ class SpoolSource(Source):
         if self._ended:
             return 0
         read = self._inner.read_into(view)
+        self.later = self._inner.later
         if read:
             self._remember(view[:read])
         elif read == 0:

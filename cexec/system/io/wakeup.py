@@ -1,4 +1,6 @@
-"""Helps a poll loop to wait: a descriptor that signals make readable, one plain wait, and time in poll's milliseconds.
+"""Helps a poll loop to wait: a descriptor that signals make readable, descriptors, and time in poll's milliseconds.
+
+`wait_readable` is one plain wait; a `PollSet` is for a loop whose descriptors change seldom.
 
 Contract: between `start` and `stop` every signal that has a Python handler makes `Wakeup.fileno()` readable, and `take`
 returns the numbers of the signals that came, oldest first; it never blocks.  Only the main thread may use a `Wakeup`,
@@ -13,7 +15,7 @@ import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
 LONGEST_POLL = (1 << 31) - 1  # milliseconds: poll(2) takes an int
 _READ = 256  # signals (ours) taken at once; what is left keeps the descriptor readable
@@ -33,10 +35,11 @@ class Wakeup:
         return self._reading
 
     def start(self, numbers: Iterable[int] = ()) -> None:
-        """Begins to note signals; those of `numbers` do nothing else from now on."""
+        """Begins to note signals; those of `numbers` do nothing else from now on, and stay ignored if they are."""
         _signal.set_wakeup_fd(self._writing, warn_on_full_buffer=False)
         for number in numbers:
-            _signal.signal(number, do_nothing)
+            if _signal.getsignal(number) != _signal.SIG_IGN:  # nohup, or a script's job in the background
+                _signal.signal(number, do_nothing)
 
     def stop(self) -> None:
         """Notes no more signals.  Their handlers stay."""
@@ -69,10 +72,35 @@ def detach() -> None:
 
 def wait_readable(fds: Iterable[int], seconds: float | None) -> set[int]:
     """Waits until one of them is readable, or has failed, or the time is over; returns those that are."""
+    return wait_ready(dict.fromkeys(fds, select.POLLIN), seconds)
+
+
+def wait_ready(masks: Mapping[int, int], seconds: float | None) -> set[int]:
+    """Waits until a descriptor is ready for what its mask asks, or has failed, or the time is over; returns those."""
     poll = select.poll()
-    for fd in fds:
-        poll.register(fd, select.POLLIN)
+    for fd, mask in masks.items():
+        poll.register(fd, mask)
     return {fd for fd, _ in poll.poll(poll_timeout(seconds))}
+
+
+class PollSet:
+    """The descriptors of a loop: poll(2) is told only of those that have changed since the last wait."""
+
+    __slots__ = ("_masks", "_poll")
+
+    def __init__(self) -> None:
+        self._poll = select.poll()
+        self._masks: dict[int, int] = {}
+
+    def wait(self, masks: dict[int, int], seconds: float | None) -> dict[int, int]:
+        """Waits for what the masks ask, None for any time; returns what has happened.  `masks` is kept."""
+        if masks != self._masks:
+            for fd in self._masks.keys() - masks.keys():
+                self._poll.unregister(fd)
+            for fd, mask in masks.items():
+                self._poll.register(fd, mask)
+            self._masks = masks
+        return dict(self._poll.poll(poll_timeout(seconds)))
 
 
 def poll_timeout(seconds: float | None) -> int | None:

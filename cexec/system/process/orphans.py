@@ -47,20 +47,31 @@ class Record:
         except OSError:
             os.close(self._directory)
             raise
+        self._torn = False  # the last line has no end
         try:
             fcntl.flock(self._fd, fcntl.LOCK_EX)
-            self.add(mark=mark, boot=boot_id(), **({"job_group": job_group} if job_group else {}))
         except OSError:
             self.close()
             raise
+        self.add(mark=mark, boot=boot_id(), **({"job_group": job_group} if job_group else {}))
 
     def add(self, **values: object) -> None:
-        """`mark`, `boot`, `leader` and `start` (its start time), `directory`, `group`, `job_group`: what to sweep."""
-        os.write(self._fd, json.dumps(values).encode() + b"\n")
+        """`mark`, `boot`, `leader` and `start` (its start time), `directory`, `group`, `job_group`: what to sweep.
+
+        It may be lost, because the disk is full: no job fails for that, and what is lost only a killed process needs.
+        """
+        line = (b"\n" if self._torn else b"") + json.dumps(values).encode() + b"\n"
+        try:
+            size = os.write(self._fd, line)
+        except OSError:
+            return
+        self._torn = 0 < size < len(line)
 
     def close(self) -> None:
         try:
             os.unlink(self._name, dir_fd=self._directory)
+        except OSError:
+            pass  # somebody has removed it
         finally:
             os.close(self._fd)
             os.close(self._directory)

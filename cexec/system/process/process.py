@@ -1,12 +1,14 @@
 """Starting programs.
 
 Contract: `resolve` finds an executable once; `spawn` starts it in a session of its own with exactly the descriptors
-that it is given; `adopt_orphans` makes this process the parent of all that its descendants leave behind (Linux), so
-that `process_tree` can end them.  Raises `OSError` as the system calls do, `UsageError` from `resolve` only.
+that it is given, and with the limit of descriptors that this process had at its start; `adopt_orphans` makes this
+process the parent of all that its descendants leave behind (Linux), so that `process_tree` can end them.  Raises
+`OSError` as the system calls do, `UsageError` from `resolve` only.
 """
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import os
 import signal
@@ -15,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from cexec.errors import UsageError
 from cexec.system.io import wakeup
+from cexec.system.process import descriptor_limit, executable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -38,6 +41,8 @@ def resolve(program: str, search: str | None) -> str:
         if os.path.isfile(candidate):
             found = found or candidate
             if os.access(candidate, os.X_OK):
+                if problem := executable.problem_of(candidate, search):
+                    raise UsageError(f"{candidate} cannot be started: {problem}")
                 return os.path.abspath(candidate)
     if found:
         raise UsageError(f"{found} is not executable; type: chmod +x {found}")
@@ -46,7 +51,7 @@ def resolve(program: str, search: str | None) -> str:
 
 
 def spawn(
-    executable: str,
+    path: str,
     arguments: Sequence[bytes | str],
     environment: Mapping[bytes, bytes],
     descriptors: Mapping[int, int],
@@ -55,8 +60,23 @@ def spawn(
     """Starts a program whose descriptor n is our `descriptors[n]` and that has no other; returns its process id.
 
     Descriptors 0 to 2 that are not named are closed, as they were at the client.  `prepare` runs in the new process
-    before the program does, for what cannot be inherited otherwise: limits.
+    before the program does, for what cannot be inherited otherwise: limits.  A script without `#!` is run by a shell.
     """
+    try:
+        return _spawn(path, arguments, environment, descriptors, prepare)
+    except OSError as error:
+        if error.errno != errno.ENOEXEC or not executable.is_script(path):
+            raise
+    return _spawn(executable.SHELL, ["sh", path, *arguments[1:]], environment, descriptors, prepare)
+
+
+def _spawn(
+    path: str,
+    arguments: Sequence[bytes | str],
+    environment: Mapping[bytes, bytes],
+    descriptors: Mapping[int, int],
+    prepare: Callable[[], None] | None,
+) -> int:
     highest = max(descriptors, default=0)
     moved: dict[int, int] = {}
     try:
@@ -64,27 +84,33 @@ def spawn(
             if fd <= highest:  # it must not be in the way of another one
                 moved[number] = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, highest + 1)
         sources = {**descriptors, **moved}
-        if prepare is not None:
-            return _fork(executable, arguments, environment, sources, prepare)
+        # The C library refuses a descriptor above the limit, also as the one that is to be copied.
+        if prepare is not None or not descriptor_limit.can_be_lowered(max(sources.values(), default=0)):
+            return _fork(path, arguments, environment, sources, prepare or _nothing)
         actions: list[tuple[int, int] | tuple[int, int, int]] = []
         actions += [(os.POSIX_SPAWN_DUP2, fd, number) for number, fd in sources.items()]
         actions += [(os.POSIX_SPAWN_CLOSE, number) for number in range(3) if number not in sources]
-        return os.posix_spawn(
-            executable,
-            list(arguments),
-            environment,
-            file_actions=actions,
-            setsid=True,
-            setsigmask=[],
-            setsigdef=_DEFAULT_SIGNALS,
-        )
+        with descriptor_limit.lowered(highest):
+            return os.posix_spawn(
+                path,
+                list(arguments),
+                environment,
+                file_actions=actions,
+                setsid=True,
+                setsigmask=[],
+                setsigdef=_DEFAULT_SIGNALS,
+            )
     finally:
         for fd in moved.values():
             os.close(fd)
 
 
+def _nothing() -> None:
+    """Prepares a new process for nothing."""
+
+
 def _fork(
-    executable: str,
+    path: str,
     arguments: Sequence[bytes | str],
     environment: Mapping[bytes, bytes],
     descriptors: Mapping[int, int],
@@ -95,7 +121,10 @@ def _fork(
     try:
         pid = os.fork()
         if pid == 0:
-            _become(executable, arguments, environment, descriptors, prepare, writing)
+            _become(path, arguments, environment, descriptors, prepare, writing)
+    except OSError:
+        os.close(reading)
+        raise
     finally:
         os.close(writing)
     with open(reading, "rb") as pipe:
@@ -110,7 +139,7 @@ def _fork(
 
 
 def _become(
-    executable: str,
+    path: str,
     arguments: Sequence[bytes | str],
     environment: Mapping[bytes, bytes],
     descriptors: Mapping[int, int],
@@ -132,7 +161,8 @@ def _become(
         for target in range(3):
             if target not in descriptors:
                 os.closerange(target, target + 1)
-        os.execve(executable, list(arguments), environment)
+        descriptor_limit.restore(max(descriptors, default=0))
+        os.execve(path, list(arguments), environment)
     except OSError as error:
         number = error.errno or 0
     except BaseException:

@@ -2,7 +2,8 @@
 
 Contract: `event(what, **fields)` never raises for a stream that cannot be written, and never lets text that a peer
 supplied act on a terminal: what is not printable is escaped.  Inside `together()` lines wait for one another, and are
-written at its end, also if that is an error.
+written at its end, also if that is an error.  With a `LogLines` as its stream a log never waits for its reader: who
+owns the log waits for `masks` beside everything else, calls `flush` when they are ready, and `close` at the end.
 """
 
 from __future__ import annotations
@@ -13,11 +14,12 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import TYPE_CHECKING
 
+from cexec.system.io.log_lines import LogLines, lines_lost
 from cexec.system.printable import printable
 from cexec.system.units import show_count
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from typing import TextIO
 
 
@@ -39,19 +41,31 @@ def escape(text: str) -> str:
 class EventLog:
     """Writes events to `stream`, as `2026-11-29T12:03:04+01:00 what key=value ...` or as JSON lines."""
 
-    def __init__(self, stream: TextIO, *, as_json: bool = False) -> None:
+    def __init__(self, stream: TextIO | LogLines, *, as_json: bool = False) -> None:
         self._stream = stream
+        self._buffer = stream if isinstance(stream, LogLines) else None
+        if self._buffer is not None:
+            self._buffer.lost_line = self._lost_line
         self._json = as_json
         self._lines: list[str] | None = None  # those that wait for others
 
     def event(self, what: str, **fields: object) -> None:
         """Fields that are None or empty are left out."""
-        given = {name: value for name, value in fields.items() if value is not None and value != ""}
-        if self._json:
-            self._line(json.dumps({"time": round(time.time(), 3), "event": what, **given}))
-            return
-        rest = "".join(f" {name}={escape(_text(value))}" for name, value in given.items())
-        self._line(f"{_now()} {what}{rest}")
+        self._line(self._text(what, fields))
+
+    def masks(self) -> dict[int, int]:
+        """The descriptor on which there was no room, and what to wait for with poll(2)."""
+        return {} if self._buffer is None else self._buffer.masks()
+
+    def flush(self) -> None:
+        """Writes what there is room for by now."""
+        if self._buffer is not None:
+            self._buffer.flush()
+
+    def close(self) -> None:
+        """Writes the rest, if somebody reads it."""
+        if self._buffer is not None:
+            self._buffer.close()
 
     def banner(self, text: str, **fields: object) -> None:
         """A sentence for people; as JSON the event `ready` with these fields."""
@@ -77,9 +91,21 @@ class EventLog:
             self._lines.append(text)
             return
         try:
-            print(text, file=self._stream, flush=True)
+            self._stream.write(f"{text}\n")
+            self._stream.flush()
         except (OSError, ValueError):
             pass  # a full disk or a closed terminal must not end the jobs
+
+    def _text(self, what: str, fields: Mapping[str, object]) -> str:
+        given = {name: value for name, value in fields.items() if value is not None and value != ""}
+        if self._json:
+            return json.dumps({"time": round(time.time(), 3), "event": what, **given})
+        rest = "".join(f" {name}={escape(_text(value))}" for name, value in given.items())
+        return f"{_now()} {what}{rest}"
+
+    def _lost_line(self, count: int) -> str:
+        """Returns the line about lines that nobody has read, or for which the disk had no room."""
+        return self._text("lost lines" if self._json else lines_lost(count), {"lines": count} if self._json else {})
 
 
 def _now() -> str:

@@ -40,6 +40,11 @@ def check_own(path: str) -> None:
     _check_private(status, path)
 
 
+def in_shared_directory(path: str) -> bool:
+    """Returns True if every user can make files beside this one."""
+    return _is_shared(path)
+
+
 def open_output(path: str, flags: int, mode: int = 0o666) -> int:
     if not _is_shared(path):
         return os.open(path, flags | os.O_CLOEXEC, mode)

@@ -68,12 +68,17 @@ class Revocations:
         self._next_look = 0.0
         self._look()
 
-    def refresh(self, now: float) -> bool:
-        """Looks again if it is time; returns True if another list has come or the problem is another one."""
-        if now < self._next_look:
+    def refresh(self, now: float, *, at_once: bool = False) -> bool:
+        """Looks again if it is time; returns True if another list has come or the problem is another one.
+
+        `at_once`: it is time, and the file is read also if it seems to be the one that was read.
+        """
+        if now < self._next_look and not at_once:
             return False
         self._next_look = now + LOOK_INTERVAL
         before = (self.problem, self._serial, self._seen)
+        if at_once:
+            self._seen = None
         self._look()
         return before != (self.problem, self._serial, self._seen)
 

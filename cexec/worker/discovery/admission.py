@@ -48,6 +48,6 @@ class Admission:
         """Returns True if the latest list names it."""
         return self._revocations is not None and self._revocations.revoked(certificate)
 
-    def refresh(self, now: float) -> bool:
-        """Looks for a new list if it is time; returns True if the answers may be others now."""
-        return self._revocations is not None and self._revocations.refresh(now)
+    def refresh(self, now: float, *, at_once: bool = False) -> bool:
+        """Looks for a new list if it is time, or `at_once`; returns True if the answers may be others now."""
+        return self._revocations is not None and self._revocations.refresh(now, at_once=at_once)

@@ -8,6 +8,7 @@ docs/protocol.md section 5.2.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from time import monotonic, time
 from typing import TYPE_CHECKING
@@ -21,7 +22,7 @@ from cexec.protocol.decisions.alert_delivery import Outbox
 from cexec.protocol.decisions.rivals import LIFETIME, RivalWord
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cexec.net.announcer import Announcer
     from cexec.protocol.base.certificate import Certificate
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
 COUNTER_AT = 8  # where a datagram has its transmission counter, docs/protocol.md section 2.1
 PASSING_RATE, PASSING_BURST = 10.0, 100.0  # clients' alerts a second (ours), and at once, that are passed on to a group
+ALERTS_INTERVAL = 0.02  # seconds (ours) between two times that alerts are sent: each of them wakes all who hear it
 MAXIMUM_GIVEN = 1000  # (ours) attempts, given to this worker and not acknowledged, that are remembered
 
 
@@ -233,3 +235,29 @@ def _age(told: Alert) -> float:
 def _may_be_passed_on(told: Alert, parsed: Datagram) -> bool:
     """Returns True for a client's alert that only this process has got."""
     return bool(parsed.unicast and parsed.hops and not told.sequence)
+
+
+class AlertClock:
+    """When alerts are sent: as they are due, but at most once in ALERTS_INTERVAL."""
+
+    __slots__ = ("_alerts", "_due", "_pause")
+
+    def __init__(self, alerts: Sequence[AlertSender], now: float) -> None:
+        self._alerts = alerts
+        self._due = math.inf
+        self._pause = now  # the end of it
+
+    def next_timeout(self) -> float:
+        return max(self._due, self._pause)
+
+    def news(self, now: float) -> None:
+        """There is a new alert."""
+        self._due = now
+
+    def handle_timeout(self, now: float) -> None:
+        if now >= self.next_timeout():
+            for sender in self._alerts:
+                sender.handle_timeout(now)
+            self._pause = now + ALERTS_INTERVAL
+            dues = (sender.next_timeout() for sender in self._alerts)
+            self._due = min((due for due in dues if due is not None), default=math.inf)

@@ -15,20 +15,23 @@ from typing import TYPE_CHECKING
 from cexec import __version__
 from cexec.protocol.base import bloom, sodium
 from cexec.protocol.base.limits import IDENTITY_SIZE
+from cexec.protocol.base.wire import Writer
 from cexec.protocol.datagrams import hello
 from cexec.protocol.datagrams.announcement import CENSUS
-from cexec.protocol.datagrams.hello import MAXIMUM_DETAIL, Hello, encode_answer, seal_hello
+from cexec.protocol.datagrams.client_jobs import encode_jobs
+from cexec.protocol.datagrams.hello import MAXIMUM_ATTRIBUTES, MAXIMUM_DETAIL, Hello, encode_answer, seal_hello
 from cexec.protocol.datagrams.proof import Prover
-from cexec.protocol.datagrams.requirements import HOST, NAME, ONCE, PROOF
+from cexec.protocol.datagrams.requirements import HOST, JOBS, NAME, ONCE, PROOF
 from cexec.protocol.decisions.census import spread
 from cexec.protocol.decisions.standing import Standing
 from cexec.worker.discovery.machine import own_addresses
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from cexec.net.group_sockets import GroupSockets
     from cexec.protocol.base.keys import WorkerKey
+    from cexec.protocol.datagrams.client_jobs import ClientJob
     from cexec.protocol.decisions.bid import Bidder
     from cexec.worker.discovery.heard import Known
     from cexec.worker.discovery.load_watch import LoadWatch
@@ -69,6 +72,7 @@ class Answers:
     ) -> None:
         self.instance = sodium.random_bytes(IDENTITY_SIZE)
         self.dropped = 0  # datagrams that came faster than this worker looks at them
+        self.jobs: Callable[[float], Iterable[ClientJob]] = lambda now: ()  # that run for this application's clients
         self._key = key
         self._profile = profile
         self._groups = groups
@@ -95,7 +99,8 @@ class Answers:
         """Describes this worker as it is now; `proof` is what the client has to return."""
         profile, bidder = self._profile, self._bidder
         asked = {PROOF: proof.hex()} if proof else {}
-        attributes = profile.attributes if purpose == hello.CENSUS else {ONCE: ""} if profile.once else {}
+        once = {ONCE: ""} if profile.once else {}
+        attributes = self._census_attributes() if purpose == hello.CENSUS else once
         return Hello(
             purpose=purpose,
             instance=self.instance,
@@ -114,6 +119,12 @@ class Answers:
             attributes={**attributes, **asked},
         )
 
+    def _census_attributes(self) -> dict[str, str]:
+        attributes = self._profile.attributes
+        room = MAXIMUM_ATTRIBUTES - len(bytes(Writer().mapping({**attributes, JOBS: ""})))
+        jobs = encode_jobs(self.jobs(monotonic()), room)
+        return {**attributes, JOBS: jobs} if jobs else attributes
+
     def send(self, known: Known, purpose: int, detail: str = "", *, now: float, number: int = 0) -> None:
         """Sends one sealed datagram to the client of an announcement, by the best way, or the `number`-th next one."""
         ways = known.best_ways(now)
@@ -128,7 +139,7 @@ class Answers:
         """Tells a client that it has to wait, and which limit it has met; or asks it to `prove` where it is."""
         bidder, weight = self._bidder, known.opened.announcement.weight
         others = bidder.waiting_clients > 1
-        reason = "" if prove else bidder.accounts.reason(known.origin.client, weight, now, others=others)
+        reason = "" if prove else bidder.accounts.reason(known.origin.client, weight, others=others)
         self.send(known, hello.PROVE if prove else hello.QUEUED, reason, now=now)
 
     # censuses
@@ -161,6 +172,6 @@ class Answers:
 
     def _health(self, now: float) -> str:
         dropped = f"{self.dropped} datagrams dropped" if self.dropped else ""
-        held = self._bidder.accounts.held(now)
-        words = f"{held} {'client waits' if held == 1 else 'clients wait'} because of slots kept without jobs"
-        return ", ".join(filter(None, (self._bidder.health, words if held else "", dropped)))
+        wasteful = self._bidder.accounts.wasteful(now)
+        words = f"{wasteful} {'client goes' if wasteful == 1 else 'clients go'} last because of slots kept without jobs"
+        return ", ".join(filter(None, (self._bidder.health, words if wasteful else "", dropped)))

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cexec.protocol.datagrams.proof import Prover
 
 MAXIMUM_HEARD = 10_000  # (ours) entries of each table: some megabytes, whatever peers send
-DONE_LIFETIME = 60.0  # seconds (ours) that an announcement is known as done with, longer than any client repeats one
+DONE_LIFETIME = 60.0  # seconds (ours) after its last copy that an announcement is known as done with
 IDLE_LIFETIME = 120.0  # seconds (ours) without a copy after which even a refused announcement is dropped
 
 
@@ -115,14 +115,22 @@ class HeardAnnouncements:
         self._known: dict[bytes, Known] = {}
         self._refused: dict[bytes, Known] = {}
         self._done: dict[bytes, float] = {}  # until when
+        self._unfit: dict[bytes, float] = {}  # likewise: what this worker lacks something for
         self._claims: dict[bytes, tuple[float, Claim]] = {}  # claims that came before their announcement
 
     def get(self, mac1: bytes) -> Known | None:
         return self._known.get(mac1) or self._refused.get(mac1)
 
-    def done(self, mac1: bytes) -> bool:
-        """Returns True if this datagram needs no more attention."""
-        return mac1 in self._done
+    def done(self, mac1: bytes, now: float) -> bool:
+        """Returns True if this datagram needs no more attention.
+
+        What has been done stays known while copies come: `cexec --all` repeats its announcement until the last worker
+        has the job.
+        """
+        if self._done.pop(mac1, None) is None:
+            return mac1 in self._unfit
+        self._done[mac1] = now + DONE_LIFETIME
+        return True
 
     def add(self, parsed: Datagram, opened: OpenedAnnouncement, copy: Copy, now: float) -> Known:
         """Adds a new one, which stays until `forget`; the bidder, or the answer to a census, sees to that."""
@@ -146,6 +154,11 @@ class HeardAnnouncements:
         if over:
             _put(self._done, mac1, now + DONE_LIFETIME)
 
+    def pass_over(self, mac1: bytes, now: float) -> None:
+        """Drops what this worker lacks something for; it is looked at again later, because addresses may change."""
+        self._known.pop(mac1, None)
+        _put(self._unfit, mac1, now + DONE_LIFETIME)
+
     def claim_first(self, claim: Claim, now: float) -> None:
         """Keeps a claim whose announcement has not been heard yet."""
         _put(self._claims, claim.announced, (now + DONE_LIFETIME, claim))
@@ -162,6 +175,7 @@ class HeardAnnouncements:
     def expire(self, now: float) -> None:
         """Drops the entries that are too old to matter."""
         self._done = {mac1: until for mac1, until in self._done.items() if until > now}
+        self._unfit = {mac1: until for mac1, until in self._unfit.items() if until > now}
         self._claims = {mac1: early for mac1, early in self._claims.items() if early[0] > now}
         self._refused = {mac1: known for mac1, known in self._refused.items() if known.heard >= now - IDLE_LIFETIME}
 

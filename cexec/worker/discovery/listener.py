@@ -19,6 +19,7 @@ from cexec.protocol.datagrams import datagram, hello
 from cexec.protocol.datagrams.announcement import CENSUS, RUN_ALL, Claim, open_announcement, own_job_id
 from cexec.protocol.datagrams.presence import HELLO
 from cexec.protocol.datagrams.proof import decode_proofs
+from cexec.protocol.decisions.standing import Standing
 from cexec.worker.discovery.heard import Copy, HeardAnnouncements, Known
 
 if TYPE_CHECKING:
@@ -133,7 +134,7 @@ class Listener:
             self._hear_claim(parsed, now)
         elif parsed.kind == datagram.PROOF:
             self._hear_proofs(parsed, now)
-        elif parsed.kind in HEARSAY_KINDS and not self.heard.done(parsed.mac1):
+        elif parsed.kind in HEARSAY_KINDS and not self.heard.done(parsed.mac1, now):
             self._hear_hearsay(parsed, str(copy.source[0]), now)
 
     def _hear_hearsay(self, parsed: Datagram, host: str, now: float) -> None:
@@ -206,12 +207,19 @@ class Listener:
             known.refusals += 1
             if known.opened.announcement.proves or known.refusals > REFUSALS_REPEATED:
                 return
+        if not self._may_say(known, now):
+            return
         self._bidder.unproved.note_told(known.mac1)
         self._served[known.application].answers.send(known, hello.REFUSED, known.refusal, now=now)
 
+    def _may_say(self, known: Known, now: float) -> bool:
+        """Counts a datagram to the source of an announcement, if that may have one more."""
+        way = known.best_ways(now)[0]
+        return way.standing == Standing.PROVED or self._bidder.unproved.take_word(str(way.origin.source[0]), now)
+
     def _open(self, parsed: Datagram, copy: Copy, now: float) -> Known | None:
         """Opens a new announcement.  Returns None if it is damaged, done with, or not for workers like this one."""
-        if self.heard.done(parsed.mac1) or not self._may_open(now):
+        if self.heard.done(parsed.mac1, now) or not self._may_open(now):
             return None
         served = self._served[parsed.key]
         start = thread_time()
@@ -225,7 +233,7 @@ class Listener:
             opened.announcement.job_id = own_job_id(opened.announcement.job_id, served.answers.instance)
         known = self.heard.add(parsed, opened, copy, now)
         if not served.answers.fits(known):
-            self.heard.forget(parsed.mac1, now)
+            self.heard.pass_over(parsed.mac1, now)
             return None
         try:
             served.admission.check(opened.announcement.certificate, time())
@@ -238,7 +246,7 @@ class Listener:
         if opened.announcement.kind == CENSUS:
             # A question that is recorded and asked again later is not answered again.
             again = self._bidder.unproved.told_once(parsed.mac1)
-            if again or not served.answers.take_part(known, now):
+            if again or not self._may_say(known, now) or not served.answers.take_part(known, now):
                 self.heard.forget(parsed.mac1, now)
                 return None
             self._bidder.unproved.note_told(parsed.mac1)

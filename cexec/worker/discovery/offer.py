@@ -2,7 +2,8 @@
 
 Contract: `advance(now)` is called whenever the descriptor is ready for the events in `mask`, and `handle_timeout(now)`
 at `next_timeout`; both raise `CexecError` with the reason when the offer has failed.  When it is `PROVED` the worker
-reserves a slot and gives the connection to a process, which says CONFIRM.  docs/protocol.md section 3.
+reserves a slot and gives the connection to a process, which says CONFIRM.  The constructor
+raises `OwnLimitError` if this worker could connect to nobody.  docs/protocol.md section 3.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import select
 from typing import TYPE_CHECKING
 
 from cexec.errors import DisconnectedError, LocalError
-from cexec.net.sockets import connect_result, start_connect
+from cexec.net.sockets import OwnLimitError, connect_result, start_connect
 from cexec.protocol.base.limits import CONNECT_DEADLINE
 from cexec.protocol.connection.channel import WorkerHandshake
 from cexec.protocol.connection.records import Records
@@ -41,9 +42,13 @@ class Offer:
         self.identity = identity
         self.client = client
         self.state = CONNECTING
+        self.latency = 0.0  # seconds that the client took for its answer to the first flight
         self._deadline = now + CONNECT_DEADLINE
+        self._asked = now
         try:
             self.connection: _socket.socket = start_connect(client)
+        except OwnLimitError:
+            raise
         except LocalError as error:
             raise UnreachableError(str(error)) from None
         self._handshake = WorkerHandshake(opened.handshake(), worker, hello, now)
@@ -77,10 +82,12 @@ class Offer:
                 raise UnreachableError(failure)
             self._send(self._handshake.data_to_send())
             self.state = SHAKING
+            self._asked = now
         elif self.state == SHAKING:
             self._handshake.receive_data(self._receive(self._handshake.wanted), now)
             if self._handshake.records is not None:
                 self.state = PROVED
+                self.latency = now - self._asked
 
     def close(self) -> None:
         self.connection.close()

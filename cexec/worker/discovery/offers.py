@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cexec.errors import CexecError, DisconnectedError
 from cexec.net.destinations import address_label
+from cexec.net.sockets import OwnLimitError
 from cexec.protocol.datagrams import hello
 from cexec.protocol.decisions.standing import Standing
 from cexec.worker.discovery.offer import PROVED, Offer, UnreachableError
@@ -100,10 +101,20 @@ class Offers:
         description = served.answers.hello(hello.CONNECT)
         try:
             offer = Offer(known.mac1, way.address, known.opened, served.key.identity, description, now)
+        except OwnLimitError as error:
+            self._no_room(known, error, now)
         except CexecError as error:
             self._unreachable(known.mac1, way.address, error, now)
         else:
             self._offers[offer.connection.fileno()] = offer
+
+    def _no_room(self, known: Known, error: OwnLimitError, now: float) -> None:
+        """Tells log and client that this worker can connect to nobody at the moment; it tries again later."""
+        self._log.event("failed", **known.fields(), reason=f"no connection to its client: {error}")
+        if self._bidder.may_answer(known.mac1, now):
+            detail = f"it has no room for another connection: {error}"
+            self._served[known.application].answers.send(known, hello.REFUSED, detail, now=now)
+        self._bidder.failed(known.mac1, now)
 
     def _failed(self, offer: Offer, error: CexecError, now: float) -> None:
         self.drop(offer)

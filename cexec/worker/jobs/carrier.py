@@ -36,12 +36,15 @@ class Orders:
 
     may_offer: bool = False  # a slot is reserved for it
     last: bool = False  # there is to be none
+    withdrawn: bool = False  # what is offered is to be taken back, unless it has been taken
     ahead: int = 0  # so many may be offered without an OFFER
     full: bool = False  # the client may send no more files
 
     def follow(self, word: Word) -> None:
         if word is Word.OFFER:
             self.may_offer = True
+        elif word is Word.WITHDRAW:
+            self.withdrawn = True
         elif word is Word.LAST:
             self.last = True
         elif word is Word.FULL:

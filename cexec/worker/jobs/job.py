@@ -18,20 +18,24 @@ from typing import TYPE_CHECKING
 from cexec.errors import CexecError, DisconnectedError
 from cexec.net.pump import Trouble
 from cexec.protocol.connection import frames, options
-from cexec.protocol.connection.frames import FIRST_FILE, HERE, PERMANENT, Go, Refusal
-from cexec.system.process import process, process_tree
+from cexec.protocol.connection.frames import FIRST_FILE, HERE, PERMANENT, Refusal
+from cexec.system.process import process_tree
+from cexec.system.process.executable import problem_of
 from cexec.system.process.resource_limits import Hit
 from cexec.system.reason import reason_of
 from cexec.system.storage.program_cache import CacheProblem
 from cexec.worker.jobs import job_tree
 from cexec.worker.jobs.assignment import is_leased
 from cexec.worker.jobs.check import check
+from cexec.worker.jobs.command import name_of
 from cexec.worker.jobs.disk_quota import DiskQuota
 from cexec.worker.jobs.job_exit import exit_of
 from cexec.worker.jobs.job_tree import SIGNALS, JobTree
+from cexec.worker.jobs.private_directory import directory_of_all
+from cexec.worker.jobs.program_start import spawn
 from cexec.worker.jobs.program_streams import ProgramStreams, close_ends
 from cexec.worker.jobs.reports import JobFinished, JobRefused, ProgramStarted, Starting
-from cexec.worker.jobs.sent_programs import PLACE, files_of
+from cexec.worker.jobs.sent_programs import files_of
 from cexec.worker.jobs.workplace import Workplace
 
 if TYPE_CHECKING:
@@ -40,13 +44,14 @@ if TYPE_CHECKING:
     from cexec.protocol.connection.session import Event
     from cexec.system.process.orphans import Record
     from cexec.worker.jobs.carrier import Carrier
-    from cexec.worker.jobs.program import Program
+    from cexec.worker.jobs.program_start import Order
 
 RELEASE_PATIENCE = 30.0  # seconds (ours) that a client has to take the exit frame and let go
 LONGEST_LINGER = 600.0  # seconds (ours) that the exit frame may wait for a client that is alive and takes nothing
 HELD_BACK = 0.002  # seconds (ours) that frames of a leased job wait for others, so that they wake the client once
 # What only a client can have caused, by its arguments and by the names of its files: this worker is not to blame.
 TOO_LONG = (errno.E2BIG,)
+UNSTARTABLE = (errno.ENOENT, errno.ENOEXEC, errno.EACCES)  # for which the program's own file may tell a better reason
 IMPOSSIBLE_FILES = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EFBIG)
 
 
@@ -75,20 +80,6 @@ class NextJob(enum.Enum):
     NOTHING = enum.auto()
     IDLE = enum.auto()  # it may be offered
     AHEAD = enum.auto()  # it is offered, without waiting for a word
-
-
-@dataclass(slots=True)
-class Order:
-    """Says what a job has to do.  `extra` is the part of the environment that is this job's own."""
-
-    go: Go
-    program: Program
-    extra: Mapping[bytes, bytes]
-
-    @property
-    def name(self) -> str:
-        """The program's name, for messages and as argv[0]."""
-        return os.path.basename(self.program.executable).replace(PLACE, "program")
 
 
 @dataclass(slots=True)
@@ -196,7 +187,7 @@ class Job:
 
     def _prepare(self) -> Refusal | None:
         go, program = self._order.go, self._order.program
-        start = doing = f"start {self._order.name}"
+        start = doing = f"start {name_of(program)}"
         try:
             ends = self._streams.open(go.streams)
             try:
@@ -204,7 +195,7 @@ class Job:
                 if files or program.programs is not None:
                     self._carrier.wake_parent()  # the client may take its time to send them
                 if program.private or files:
-                    doing = "put the job's files into a directory of its own"
+                    doing = f"put the job's files into a directory of its own in {directory_of_all()}"
                     self._workplace.enter(files, self._step)
                 if program.programs is not None:
                     doing = "keep the program"
@@ -222,25 +213,22 @@ class Job:
             if self._workplace.quota.problem:
                 return Refusal(HERE, self._workplace.quota.problem)
             self._unfit = error.errno in (TOO_LONG if doing == start else IMPOSSIBLE_FILES)
-            return Refusal(HERE, f"cannot {doing}: {reason_of(error)}")
+            problem = self._problem() if doing == start and error.errno in UNSTARTABLE else ""
+            return Refusal(HERE, f"cannot {doing}: {problem or reason_of(error)}")
         self._workplace.watch_directory()
         return None
 
+    def _problem(self) -> str:
+        """Returns why the program's file cannot be started, if its first bytes tell."""
+        path = self._workplace.command([self._order.program.executable])[0]
+        return problem_of(path, os.fsdecode(self._order.program.environment.get(b"PATH", b"")))
+
     def _spawn(self, ends: Mapping[int, int]) -> int:
-        go, program, workplace, limits = self._order.go, self._order.program, self._workplace, self._limits
-        executable, *given = workplace.command([program.executable, *program.arguments])
-        arguments: list[bytes | str] = [self._order.name, *given, *go.arguments]
-        if program.sandbox is not None:
-            words = [executable, *arguments[1:]]
-            arguments = program.sandbox.command(words, os.getcwd(), private=workplace.private)
-            executable = os.fsdecode(arguments[0])
-        environment = {**program.environment, **self._order.extra}
-        if not limits.inherited:
-            return process.spawn(executable, arguments, environment, ends)
+        limits, workplace = self._limits, self._workplace
         if limits.memory:
-            workplace.limit_memory(f"{os.getpid()}-{go.job_id.hex()[:8]}", limits.memory)
+            workplace.limit_memory(f"{os.getpid()}-{self._order.go.job_id.hex()[:8]}", limits.memory)
             self._tree.groups += [] if workplace.group is None else [workplace.group]
-        return process.spawn(executable, arguments, environment, ends, prepare=lambda: limits.apply(workplace.group))
+        return spawn(self._order, limits, workplace, ends)
 
     def _name_leader(self) -> None:
         """Adds the program's number to the record; without it its environment is all that it can be found by."""

@@ -137,6 +137,7 @@ class JobProcess:
             worker_address=str(local[0]),
             application=known.application,
             fields=known.fields(),
+            latency=offer.latency,
         )
 
     def offer(self) -> None:
@@ -144,6 +145,11 @@ class JobProcess:
         if self._allows(Word.OFFER):
             self._move(Word.OFFER)
             self._say(Word.OFFER)
+
+    def withdraw(self) -> None:
+        """Says that another client waits for the slot of a job that is offered."""
+        if self._allows(Word.WITHDRAW):
+            self._say(Word.WITHDRAW)
 
     def end(self) -> None:
         """Says that no further job is to be taken."""

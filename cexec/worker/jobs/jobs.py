@@ -9,13 +9,15 @@ docs/protocol.md section 4.4.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cexec.protocol.datagrams.client_jobs import ClientJob
 from cexec.protocol.decisions.bid_events import Outcome
 from cexec.system.reason import reason_of
 from cexec.worker.discovery.alert_sender import GivenJob
+from cexec.worker.jobs import reports
 from cexec.worker.jobs.client_files import ClientFiles
+from cexec.worker.jobs.finished_jobs import FinishedJobs
 from cexec.worker.jobs.lingering import LingeringProcesses, surplus
 from cexec.worker.jobs.process_states import (
     BUSY,
@@ -29,18 +31,7 @@ from cexec.worker.jobs.process_states import (
     Gone,
     ReportStep,
 )
-from cexec.worker.jobs.reports import (
-    JOBS_AHEAD,
-    Broken,
-    Free,
-    Idle,
-    JobFinished,
-    JobRefused,
-    Over,
-    ProgramStarted,
-    Stored,
-    Taken,
-)
+from cexec.worker.jobs.report_looks import ReportLooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -54,18 +45,8 @@ if TYPE_CHECKING:
     from cexec.worker.jobs.job_process import JobProcess
     from cexec.worker.jobs.supervisor_link import SupervisorLink
 
-READ_TOGETHER = 0.008  # seconds (ours) between two looks at reports that need no answer: each look costs a wake-up
 MAXIMUM_SPARE = 1  # (ours) processes without a connection that are kept: about 5 MB each
 MAXIMUM_WAITING = 16  # (ours) leases without a slot, each of which is a process
-
-
-@dataclass(slots=True)
-class EndedJob:
-    """A job that has finished, of which log and loggers have not been told."""
-
-    job: CurrentJob
-    report: JobFinished
-    application: int
 
 
 class Jobs:
@@ -93,10 +74,8 @@ class Jobs:
         self._leases: dict[bytes, JobProcess] = {}  # by ticket, the longest waiting first
         self._lingering = LingeringProcesses()
         self._files = ClientFiles(most_files)
-        self._untold: list[EndedJob] = []
-        self._watched: dict[JobProcess, int] = {}  # how many looks at them in a row have found nothing
-        self._look_again = 0.0  # when their reports are read
-        self._alerted = False  # there is an alert about a job that was lost
+        self._finished = FinishedJobs(alerts, heard, log)
+        self._looks = ReportLooks()
         self._stopping = False
 
     def __len__(self) -> int:
@@ -107,6 +86,13 @@ class Jobs:
         """Counts the processes that have a job, or something that is left of one."""
         return sum(process.state in BUSY for process in (*self._processes.values(), *self._ending))
 
+    def of_application(self, application: int, now: float) -> Iterable[ClientJob]:
+        """Yields the jobs of this application's clients that run."""
+        for process in self._processes.values():
+            job, connection = process.job, process.connection
+            if job is not None and connection is not None and connection.application == application:
+                yield ClientJob(connection.name, str(connection.client[0]), int(now - job.taken_at))
+
     def filenos(self) -> Iterable[int]:
         """The descriptors to wait for."""
         supervisor = () if self._supervisor.lost else (self._supervisor.fileno(),)
@@ -114,7 +100,7 @@ class Jobs:
 
     def next_timeout(self) -> float | None:
         """When to look at the reports of leases that go ahead and wake nobody."""
-        return self._look_again if self._watched else None
+        return self._looks.next_timeout()
 
     def prepare(self) -> None:
         """Has a process started before the first connection comes, which then takes no longer than later ones do."""
@@ -165,11 +151,9 @@ class Jobs:
             if process.silent:
                 self._processes.pop(fd, None)
                 self._ending.add(process)
-        if self._watched and now >= self._look_again:
-            self._look_again = now + READ_TOGETHER
-            for process in list(self._watched):
-                if not self._read(process, now):
-                    self._rest(process)
+        for process in self._looks.due(now):
+            if not self._read(process, now):
+                self._looks.found_nothing(process)
         if self._supervisor.fileno() in ready:
             for process in self._supervisor.hear():
                 for step in process.steps(now):
@@ -182,21 +166,8 @@ class Jobs:
             news = True
             self._follow(process, step, now)
         if news and process.ahead and process.fileno() in self._processes:
-            if not self._watched:
-                self._look_again = now + READ_TOGETHER
-            self._watched[process] = 0
-            process.watched = True
+            self._looks.news(process, now)
         return news
-
-    def _rest(self, process: JobProcess) -> None:
-        """Ends the watch on a process that has nothing to say, which has to wake us from now on.
-
-        One more look follows: it may have noted something while it was still told that we watch.
-        """
-        self._watched[process] += 1
-        process.watched = False
-        if self._watched[process] > 1:
-            del self._watched[process]
 
     def arrange(self) -> None:
         """Lets leases go on without a word while nobody waits for a slot, because there is nothing to draw then."""
@@ -205,7 +176,7 @@ class Jobs:
             if contended:
                 process.ask()
             elif not self._stopping and process.may_go_ahead:
-                self._expect(process.carried.application, JOBS_AHEAD)
+                self._expect(process.carried.application, reports.JOBS_AHEAD)
                 process.go_ahead()
         for application in range(len(self._alerts)):
             self._expect(application, 0)
@@ -220,30 +191,7 @@ class Jobs:
 
         Returns True if there are new alerts.
         """
-        untold, self._untold = self._untold, []
-        news, self._alerted = self._alerted or bool(untold), False
-        for ended in untold:
-            job, report = ended.job, ended.report
-            self._log.event(
-                "finished",
-                **job.fields,
-                status=report.status,
-                sent=report.sent,
-                received=report.received,
-                cpu=report.cpu,
-                reason=report.reason,
-            )
-            assert job.alert is not None  # it has been RUNNING
-            mac1 = self._alerts[ended.application].ended(
-                job.alert,
-                now,
-                status=report.status,
-                duration=report.duration,
-                received=report.received,
-                sent=report.sent,
-            )
-            self._heard.forget(mac1, now)  # our own alert comes back to us, and need not be opened
-        return news
+        return self._finished.tell(now)
 
     def stop(self) -> None:
         """Makes the jobs that run the last ones."""
@@ -286,11 +234,17 @@ class Jobs:
 
     def offer(self, identity: bytes, now: float) -> None:
         """Follows the lottery, which has drawn this ticket."""
-        if self._bidder.reserved(identity, now):
+        if self._bidder.reserved(identity, now, latency=self._leases[identity].carried.latency):
             self._expect(self._leases[identity].carried.application, 1)
             self._leases[identity].offer()
         else:
             self._bidder.withdrawn(identity, now)
+
+    def withdraw(self, identity: bytes) -> None:
+        """Takes a slot back that is reserved for a job; its process tells if the job has come all the same."""
+        process = self._leases.get(identity)
+        if process is not None:
+            process.withdraw()
 
     def end_lease(self, identity: bytes) -> None:
         """Tells a lease that waits that no further job is wanted."""
@@ -326,36 +280,36 @@ class Jobs:
             self._remove(process, step, report, now)
             return
         assert connection is not None  # a process without one has nothing to report
-        if isinstance(report, Taken):
+        if isinstance(report, reports.Taken):
             assert job is not None
             self._take(step.ticket, job, connection, now)
-        elif isinstance(report, ProgramStarted):
+        elif isinstance(report, reports.ProgramStarted):
             assert job is not None
             self._log.event("started", **job.fields, pid=report.pid)
             job.program_started(self._alerts[connection.application].started(job.told))
-        elif isinstance(report, JobFinished):
+        elif isinstance(report, reports.JobFinished):
             assert job is not None
             self._finish(process, job, connection, report, now)
-        elif isinstance(report, JobRefused):
+        elif isinstance(report, reports.JobRefused):
             assert job is not None
             self._log.event("refused", **job.fields, reason=report.reason)
             outcome = Outcome.UNFIT if report.unfit else Outcome.REFUSED
             self._bidder.finished(job.identity, outcome, now - job.taken_at, now)
             self._linger(process)
-        elif isinstance(report, Stored):
+        elif isinstance(report, reports.Stored):
             if not self._files.hold(process, connection.origin.client, report.size):
                 process.refuse_files()
-        elif isinstance(report, Broken):
+        elif isinstance(report, reports.Broken):
             self._log.event("broken", **connection.fields, reason=report.reason)
-        elif isinstance(report, Idle):
+        elif isinstance(report, reports.Idle):
             self._wait(process, now)
-        elif isinstance(report, Over):
+        elif isinstance(report, reports.Over):
             if report.reason:
                 self._log.event("lost", **connection.fields, client=connection.label, reason=report.reason)
             if report.released:
                 self._acknowledge(connection, now)
             self._let_go(step, now)
-        elif isinstance(report, Free):
+        elif isinstance(report, reports.Free):
             if report.released:
                 self._acknowledge(connection, now)
             self._conclude(step, now)
@@ -370,7 +324,12 @@ class Jobs:
         self._log.event("accepted", **job.fields, client=connection.label)
 
     def _finish(
-        self, process: JobProcess, job: CurrentJob, connection: CarriedConnection, report: JobFinished, now: float
+        self,
+        process: JobProcess,
+        job: CurrentJob,
+        connection: CarriedConnection,
+        report: reports.JobFinished,
+        now: float,
     ) -> None:
         if report.idle:
             self._wait(process, now)
@@ -380,8 +339,8 @@ class Jobs:
         self._bidder.finished(job.identity, outcome, report.duration, now)
         connection.finished = job
         if report.ahead:
-            self._bidder.hold(process.ticket, now)
-        self._untold.append(EndedJob(job, report, connection.application))
+            self._bidder.hold(process.ticket, now, latency=connection.latency)
+        self._finished.add(job, report, connection.application)
 
     def _linger(self, process: JobProcess) -> None:
         """Its job is over, and the client has to let go."""
@@ -412,7 +371,7 @@ class Jobs:
         self._processes.pop(process.fileno(), None)
         self._files.drop(process)
         self._ending.discard(process)
-        self._watched.pop(process, None)
+        self._looks.drop(process)
         self._lingering.drop(process)
         if process in self._spare:
             self._spare.remove(process)
@@ -428,9 +387,8 @@ class Jobs:
         if job is None or step.connection is None:
             return
         self._bidder.finished(job.identity, Outcome.BROKEN, now - job.taken_at, now)
-        sender = self._alerts[step.connection.application]
+        application = step.connection.application
         if step.before is STARTING:
-            job.program_started(sender.started(job.told))  # it may have run, and nobody can know any more
-        if job.alert is not None:
-            sender.ended(job.alert, now, status=None, duration=now - job.taken_at)
-            self._alerted = True
+            # It may have run, and nobody can know any more.
+            job.program_started(self._alerts[application].started(job.told))
+        self._finished.lost(job, application, now)

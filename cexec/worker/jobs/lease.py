@@ -22,8 +22,9 @@ from cexec.protocol.connection.session import OFFERED, Session
 from cexec.system.process import process, process_tree
 from cexec.system.process.orphans import MARK, Record
 from cexec.worker.jobs.assignment import receive
-from cexec.worker.jobs.carrier import Carrier
-from cexec.worker.jobs.job import HELD_BACK, Job, NextJob, Order
+from cexec.worker.jobs.carrier import Carrier, Orders
+from cexec.worker.jobs.job import HELD_BACK, Job, NextJob
+from cexec.worker.jobs.program_start import Order
 from cexec.worker.jobs.reports import Broken, Free, Idle, Over, Taken
 
 if TYPE_CHECKING:
@@ -146,17 +147,22 @@ def _offer_first(carrier: Carrier) -> Go | None:
         carrier.pump.let_go()
         carrier.pump.flush()
         return go
+    carrier.orders.withdrawn = False  # that was about an earlier offer
     carrier.pump.session.confirm()
     carrier.pump.flush()
     carrier.pump.let_go()
     deadline = monotonic() + GO_DEADLINE
-    while not carrier.orders.last:
+    while not carrier.orders.last and not carrier.orders.withdrawn:
         event = carrier.next_word(deadline)
         if event is not None:
             carrier.released = event.kind == frames.RELEASE
             return event.go if event.kind == frames.GO else None
         if monotonic() >= deadline:
             break
+    if carrier.orders.withdrawn:
+        event = carrier.next_word(monotonic())  # a job that has come already
+        if event is not None and event.kind == frames.GO:
+            return event.go
     _hang_up(carrier)
     return None
 
@@ -164,8 +170,15 @@ def _offer_first(carrier: Carrier) -> Go | None:
 def _hang_up(carrier: Carrier) -> None:
     """Withdraws, so that a client whose GO is under way knows that this worker is not broken."""
     if carrier.pump.session.state == OFFERED:
-        carrier.pump.session.withdraw("worker is stopping" if carrier.orders.last else "client did not answer in time")
+        carrier.pump.session.withdraw(_why(carrier.orders))
     carrier.hang_up()
+
+
+def _why(orders: Orders) -> str:
+    """Says why there is no job for a client that has waited for one."""
+    if orders.last:
+        return "worker is stopping"
+    return "another client needs the slot" if orders.withdrawn else "client did not answer in time"
 
 
 def _marked(

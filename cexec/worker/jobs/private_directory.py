@@ -36,12 +36,31 @@ class FileProblem(CexecError):
     """One file cannot be sent."""
 
 
+def directory_of_all() -> str:
+    """The directory in which those of jobs are made."""
+    return os.path.abspath(os.environ.get("TMPDIR") or "/tmp")
+
+
+def problem() -> str:
+    """Says why no private directory can be made now; empty if one can."""
+    path = _new_path()
+    try:
+        os.mkdir(path, 0o700)
+        os.rmdir(path)
+    except OSError as error:
+        return f"cannot make a directory in {directory_of_all()} (TMPDIR): {reason_of(error)}"
+    return ""
+
+
+def _new_path() -> str:
+    return f"{directory_of_all()}/{PRIVATE_PREFIX}{os.urandom(8).hex()}"
+
+
 class PrivateDirectory:
     """The directory, under $TMPDIR or /tmp."""
 
     def __init__(self) -> None:
-        base = os.environ.get("TMPDIR") or "/tmp"
-        self.path = os.path.abspath(f"{base}/{PRIVATE_PREFIX}{os.urandom(8).hex()}")
+        self.path = _new_path()
         os.mkdir(self.path, 0o700)
         self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | _INSIDE)
 

@@ -62,7 +62,12 @@ Move: TypeAlias = "type[Report] | Word | Act"
 
 TRANSITIONS: dict[State, dict[Move, State]] = {
     State.SPARE: {Act.GIVE: State.OFFERED},
-    State.OFFERED: {Taken: State.TAKEN, Over: State.ENDED, Word.LAST: State.OFFERED},
+    State.OFFERED: {
+        Taken: State.TAKEN,
+        Over: State.ENDED,
+        Word.LAST: State.OFFERED,
+        Word.WITHDRAW: State.OFFERED,
+    },
     State.TAKEN: {
         Stored: State.TAKEN,
         Word.FULL: State.TAKEN,
@@ -107,6 +112,7 @@ class CarriedConnection:
     worker_address: str
     application: int  # its index
     fields: dict[str, object]
+    latency: float  # seconds that the client took for its answer to the first flight
     finished: CurrentJob | None = None  # a job whose result the client has not acknowledged
     taken: bool = False  # at least one job has been given
     leased: bool = False  # it has waited for another job

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 @dataclass(slots=True)
 class Program:
-    """The same for all jobs of a worker.  `environment` lacks the variables that belong to one job."""
+    """The same for all jobs of a worker.  `environment` lacks the variables that belong to one job.
+
+    `written`: what the owner called the program, for argv[0].
+    """
 
     executable: str
     arguments: list[str]
@@ -32,3 +35,4 @@ class Program:
     programs: SentPrograms | None = None  # for the programs that clients bring, if that is allowed
     disk: DiskLimits = field(default_factory=DiskLimits)
     sandbox: Sandbox | None = None  # in which every job runs
+    written: str = ""

@@ -78,7 +78,8 @@ class PipeSink(Sink):
         """Returns the number of bytes that the program has not read; to be called once, after its end."""
         if not self.count:
             return 0  # nothing was ever in it: most jobs have no input
-        left = unread(self._rest if self.fd < 0 else self.fd)
+        fd = self._rest if self.fd < 0 else self.fd
+        left = unread(fd) if fd >= 0 else 0  # without /proc nobody knows
         if self._rest >= 0:
             os.close(self._rest)
             self._rest = -1

@@ -37,6 +37,7 @@ class Word(enum.Enum):
     """
 
     OFFER = b"offer"  # a slot is reserved for the next job: say CONFIRM
+    WITHDRAW = b"withdraw"  # another client waits: take the offer back, unless the job has come
     LAST = b"last"  # take no further job
     AHEAD = b"ahead"  # nobody else waits for the slot: the next jobs may be offered without an OFFER
     ASK = b"ask"  # somebody waits: every job needs an OFFER again

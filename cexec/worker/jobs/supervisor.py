@@ -13,16 +13,16 @@ no other child but the one that sweeps.  So whatever else becomes its child is a
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
-import sys
-import traceback
 from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from cexec.system import signal_state
+from cexec.system.io.log_lines import offer_traceback
 from cexec.system.io.wakeup import Wakeup, detach, wait_readable
 from cexec.system.process import orphans, process, process_tree
 from cexec.system.process.job_group import JobGroup
@@ -133,6 +133,10 @@ class Supervisor:
             self._serving, self._kill_at, self._leave_at = False, now + PATIENCE, now + 2 * PATIENCE
         elif word == FORK and len(fds) == 2:
             self._fork(int(number[0]), *fds)
+        elif word == FORK:  # there was room for one descriptor or none
+            for fd in fds:
+                os.close(fd)
+            self._say(FAILED, int(number[0]), errno.EMFILE)
         elif word == KILL:
             self._kill_running(int(number[0]))
         elif word == END:
@@ -261,6 +265,6 @@ def _become_job_process(program: Program, channel: socket.socket, memory: int, g
         )
         status = 0
     except BaseException:
-        traceback.print_exc(file=sys.stderr)
+        offer_traceback()
     finally:
         os._exit(status)

@@ -12,11 +12,10 @@ from __future__ import annotations
 import os
 import signal
 import socket
-import sys
-import traceback
 from time import monotonic
 from typing import TYPE_CHECKING, Self
 
+from cexec.system.io.log_lines import offer_traceback
 from cexec.system.io.wakeup import wait_readable
 from cexec.system.process import helpers, job_group
 from cexec.worker.jobs import supervisor
@@ -65,16 +64,13 @@ class SupervisorLink:
     def start(self) -> JobProcess:
         """Raises `OSError` if the supervisor has gone, or takes no more at the moment."""
         memory = ReportMemory.create()
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        try:
-            self._number += 1
-            number = self._number
-            socket.send_fds(self._control, [b"%s %d" % (FORK, number)], [theirs.fileno(), memory.fd])
-        except OSError:
-            ours.close()
-            raise
+        try:  # all that may fail for want of descriptors, of which the memory must not keep one then
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            with theirs:
+                self._number += 1
+                number = self._number
+                socket.send_fds(self._control, [b"%s %d" % (FORK, number)], [theirs.fileno(), memory.fd])
         finally:
-            theirs.close()
             memory.close_fd()
         ours.setblocking(False)
         self._processes[number] = JobProcess(ours, memory, lambda: self._kill(number))
@@ -156,6 +152,6 @@ def _become_supervisor(program: Program, control: socket.socket) -> None:
         supervisor.run(program, control)
         status = 0
     except BaseException:
-        traceback.print_exc(file=sys.stderr)
+        offer_traceback()
     finally:
         os._exit(status)

@@ -12,7 +12,8 @@ from typing import Any
 
 import pytest
 
-from cexec.client.aio.lease import LARGEST_AHEAD, Lease
+from cexec.client.aio.lease import Lease
+from cexec.client.aio.lease_job import LARGEST_AHEAD
 from cexec.cmap.inputs.store import Spool
 from cexec.cmap.inputs.tasks import DATA, FILE, PATH, SHARED, STDERR, STDOUT, Result, Task, TaskInput
 from cexec.cmap.results.attempt_files import AttemptFiles

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cexec.client.attempt.signals import FORWARDED, Signals
+from cexec.client.attempt.signals import FORWARDED, Insistence, Signals
 
 SCRIPT = """
 import os, sys
@@ -96,11 +96,37 @@ def test_dying_of_a_signal_that_was_caught_is_seen_by_the_shell() -> None:
 
 
 def test_suspended_means_stopped_until_continued() -> None:
-    with subprocess.Popen([sys.executable, "-c", SCRIPT + "signals.start(); suspend()"]) as child:
+    argv = [sys.executable, "-c", SCRIPT + "signals.start(); suspend()"]
+    with subprocess.Popen(argv, process_group=0) as child:  # which we look after
         _, status = os.waitpid(child.pid, os.WUNTRACED)
         assert os.WIFSTOPPED(status)
         child.send_signal(signal.SIGCONT)
         assert child.wait(20) == 0
+
+
+def test_where_nobody_could_continue_us_we_are_not_stopped() -> None:
+    """Regression: Ctrl-Z froze cexec for good under `ssh -t`, `docker exec -it` and `script -c`."""
+    script = "os.setsid(); signals.start(); suspend(); os.kill(os.getpid(), 20); print(signals.take())"
+    assert run(script).stdout == b"[20]\n"  # and what came after it is caught again
+
+
+@pytest.mark.parametrize("number", [1, 3, 15])
+def test_the_first_signal_is_the_programs_and_the_second_is_ours(number: int) -> None:
+    insistence = Insistence()
+    assert [insistence.ends(number, started=True) for _ in range(2)] == [False, True]
+    assert Insistence().ends(number, started=False)
+
+
+def test_a_signal_of_each_kind_is_as_good_as_two_of_one() -> None:
+    insistence = Insistence()
+    assert [insistence.ends(number, started=True) for number in (15, 2, 2, 10, 1)] == [False] * 4 + [True]
+
+
+def test_the_third_ctrl_c_is_ours_and_the_first_if_no_program_runs() -> None:
+    insistence = Insistence()
+    assert [insistence.ends(2, started=True) for _ in range(3)] == [False, False, True]
+    assert Insistence().ends(2, started=False)
+    assert not any(Insistence().ends(number, started=False) for number in (10, 12, 18, 20))
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT])

@@ -15,7 +15,13 @@ from cexec.errors import CexecError, LocalError, NoWorkerError
 from cexec.net import interfaces
 from cexec.protocol.base.certificate import ROLE_WORKER, Certificate, Identity
 from cexec.protocol.base.keys import WorkerKey
-from cexec.protocol.base.limits import CONNECT_DEADLINE, DEFAULT_IDLE_TIMEOUT, MAXIMUM_UNAUTHENTICATED, QUEUED_LIFETIME
+from cexec.protocol.base.limits import (
+    CONNECT_DEADLINE,
+    DEFAULT_IDLE_TIMEOUT,
+    MAXIMUM_UNAUTHENTICATED,
+    QUEUED_INTERVAL,
+    QUEUED_LIFETIME,
+)
 from cexec.protocol.base.sodium import signing_public_key
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import Go
@@ -438,6 +444,18 @@ def test_a_worker_that_is_busy_is_waited_for(setting: Setting) -> None:
     setting.wait(QUEUED_LIFETIME + ACCEPT_TIMEOUT - 0.1)
     proved(setting, INSTANCES[0]).confirm()
     assert setting.step() is not None
+
+
+def test_a_worker_that_says_again_and_again_that_it_is_busy_keeps_no_other_from_the_job(setting: Setting) -> None:
+    """As docs/security.md says: it keeps the client waiting, and nothing else."""
+    for uptime in range(10):
+        setting.answer(QUEUED, slots=1, running=1, uptime=uptime)
+        setting.wait(QUEUED_INTERVAL)
+        assert setting.step() is None
+    assert setting.now > START + QUEUED_LIFETIME + ACCEPT_TIMEOUT
+    proved(setting, INSTANCES[1]).confirm()
+    winner = setting.step()
+    assert winner is not None and winner.hello.instance == INSTANCES[1]
 
 
 def test_a_replayed_answer_keeps_no_client_waiting(setting: Setting) -> None:

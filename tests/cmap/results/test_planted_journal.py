@@ -7,6 +7,7 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -104,6 +105,71 @@ def test_a_link_in_the_place_of_a_journal_is_not_followed(shared: Path, tmp_path
 def test_an_own_journal_in_a_shared_directory_is_used_again(shared: Path) -> None:
     for _ in range(2):
         Journal(str(shared / "state"), RESUME, now=0.0).close()
+
+
+def test_a_log_that_is_planted_after_the_check_is_not_played_back(
+    shared: Path, victim: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: SQLite played it back, and its pending task replaced a file of the journal's user."""
+    Journal(str(shared / "state"), RESUME, now=0.0).close()
+    copy = shared / "copy"
+    copy.write_bytes((shared / "state").read_bytes())
+    evil = shared / "evil"
+    evil.write_text("evil")
+    renames = json.dumps([[str(evil), str(victim), evil.stat().st_ino, evil.stat().st_size]])
+    with closing(sqlite3.connect(copy)) as database:
+        with database:
+            database.execute("INSERT INTO pending VALUES (?, ?, ?)", (b"k" * 16, 0, renames))
+        log = Path(f"{copy}-wal").read_bytes()
+    assert log
+    planted: list[str] = []
+    connect = sqlite3.connect
+
+    def plant(path: str, **options: Any) -> sqlite3.Connection:
+        if path == str(shared / "state") and not planted:
+            planted.append(path)
+            if not Path(f"{path}-wal").exists():  # in a sticky directory nobody can replace another user's file
+                Path(f"{path}-wal").write_bytes(log)
+        return connect(path, **options)
+
+    monkeypatch.setattr(sqlite3, "connect", plant)
+    Journal(str(shared / "state"), RESUME, now=0.0).close()
+    assert planted
+    assert victim.read_text() == "precious"
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_every_file_of_a_journal_is_made_before_sqlite_opens_it(
+    resumed: bool, shared: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And none of these names is free for another user at any time until the run ends."""
+    path = str(shared / "state")
+    if resumed:
+        Journal(path, RESUME, now=0.0).close()
+    names = [f"{path}{ending}" for ending in ("", "-wal", "-shm", "-journal")]
+    free: list[str] = []
+    connect = sqlite3.connect
+
+    def look(database: str, **options: Any) -> sqlite3.Connection:
+        if database == path:
+            free.extend(name for name in names if not os.path.exists(name))
+        connection = connect(database, **options)
+        if database == path:
+            connection.set_trace_callback(lambda _: free.extend(name for name in names if not os.path.exists(name)))
+        return connection
+
+    monkeypatch.setattr(sqlite3, "connect", look)
+    journal = Journal(path, RESUME, now=0.0)
+    journal.flush()
+    assert free == []
+    journal.close()
+    assert sorted(os.listdir(shared)) == ["state"]
+
+
+def test_a_journal_where_everybody_can_replace_files_is_not_used(shared: Path) -> None:
+    shared.chmod(0o777)
+    with pytest.raises(UsageError, match="every user can replace files in"):
+        Journal(str(shared / "state"), RESUME, now=0.0)
 
 
 def test_looking_at_another_users_journal_makes_nothing_beside_it(shared: Path, victim: Path) -> None:

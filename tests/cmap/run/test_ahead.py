@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from cexec.client.aio.lease import LeaseJob
+from cexec.client.aio.lease_job import LeaseJob
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.policy import Pace, parse_halt
 from cexec.cmap.run.scheduler import SHORT

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from cexec.client.aio.lease import LeaseJob
+from cexec.client.aio.lease_job import LeaseJob
 from cexec.cmap.inputs.tasks import Task
 from cexec.cmap.results.outcome import ENDED_BY_US, TaskOutcome
 from cexec.cmap.results.saver import MOST_WAITING

@@ -11,21 +11,20 @@ from collections import deque
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
+from hypothesis.stateful import initialize, precondition, rule
 
 from cexec.protocol.connection import frames, session_states
 from cexec.protocol.connection.frames import Exit, Refusal
 from cexec.protocol.connection.session import OFFERED, OFFERING, OVER, RUNNING, Event, Session
+from tests.protocol.connection.machines import SELDOM, WorkerOffers
 from tests.protocol.wires import job
-
-SELDOM = st.integers(0, 19)
 
 
 def input_of(number: int) -> bytes:
     return b"x" * (number % 7)
 
 
-class Ahead(RuleBasedStateMachine):
+class Ahead(WorkerOffers):
     """Jobs are numbered by the model, and carry their number as job id."""
 
     @initialize()
@@ -90,17 +89,6 @@ class Ahead(RuleBasedStateMachine):
         self.input_ended = False
 
     # the worker's side
-
-    @precondition(lambda self: self.worker.stage == OFFERING and self.worker.ahead is None)
-    @rule()
-    def confirm(self) -> None:
-        self.worker.confirm()
-
-    @precondition(lambda self: self.worker.stage == OFFERED)
-    @rule(chance=SELDOM)
-    def withdraw(self, chance: int) -> None:
-        if chance == 7:
-            self.worker.withdraw("too late")
 
     @precondition(lambda self: self.worker.stage == OFFERING and self.worker.ahead is not None)
     @rule()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from cexec.errors import ProtocolError
-from cexec.protocol.base.limits import FIRST_REVISION, MAXIMUM_DATA, MAXIMUM_FRAME
+from cexec.protocol.base.limits import FIRST_REVISION, FRAME_LENGTH, MAXIMUM_DATA, MAXIMUM_FRAME
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import Exit, Go, Refusal, Stream
 from cexec.protocol.connection.lease_jobs import LATEST, NUMBERS
@@ -152,6 +152,19 @@ def test_a_lease_may_go_on_so_for_ever_and_a_job_may_come_in_advance_between_two
 def test_all_of_a_job_in_advance_is_one_record() -> None:
     wire = running()
     wire.client.session.go_ahead(SECOND, {0: bytes(50_000)})
+    data = wire.client.bytes_to_send()
+    assert int.from_bytes(data[:4], "big") == len(data) - 4
+
+
+def test_the_longest_job_in_advance_is_one_record() -> None:
+    """Regression: the lengths of its frames were not counted, so the longest ones were two records."""
+    go = frames.frame(frames.GO, SECOND.encode())
+    beside = len(go) + len(frames.head(frames.DATA)) + len(frames.frame(frames.END, bytes(8)))
+    largest = MAXIMUM_FRAME + FRAME_LENGTH - 3 * FRAME_LENGTH - beside
+    wire = running()
+    with pytest.raises(ValueError, match="too long"):
+        wire.client.session.go_ahead(SECOND, {0: bytes(largest + 1)})
+    wire.client.session.go_ahead(SECOND, {0: bytes(largest)})
     data = wire.client.bytes_to_send()
     assert int.from_bytes(data[:4], "big") == len(data) - 4
 

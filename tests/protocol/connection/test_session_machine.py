@@ -11,13 +11,14 @@ from collections import deque
 
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import initialize, invariant, precondition, rule
 
 from cexec.protocol.base.limits import FRAME_HEADER, INITIAL_WINDOW, MAXIMUM_DATA, PING_INTERVAL
 from cexec.protocol.connection import frames, session_states
 from cexec.protocol.connection.frames import Exit, Refusal, Stream
 from cexec.protocol.connection.options import READS, SOCKET, WRITES
 from cexec.protocol.connection.session import OFFERED, OFFERING, OVER, RUNNING, Event, Session
+from tests.protocol.connection.machines import SELDOM, WorkerOffers
 from tests.protocol.wires import job
 
 SIZES = st.one_of(st.integers(1, 300), st.sampled_from([MAXIMUM_DATA, INITIAL_WINDOW // 4]))
@@ -27,7 +28,6 @@ SHAPES = [
     [Stream(1, WRITES), Stream(2, WRITES, same_as=1)],
     [Stream(0, READS), Stream(3, READS | WRITES, SOCKET)],
 ]
-SELDOM = st.integers(0, 9)
 NUMBERS = st.sampled_from([0, 1, 2, 3])
 
 
@@ -77,7 +77,7 @@ class Way:
         self.passed_on.clear()
 
 
-class Sessions(RuleBasedStateMachine):
+class Sessions(WorkerOffers):
     """Every call is made only where its side may make it; what is on its way then is the other side's to bear."""
 
     @initialize()
@@ -139,17 +139,6 @@ class Sessions(RuleBasedStateMachine):
                 assert session.next_timeout() > self.now  # no timer is due twice
 
     # the worker's side
-
-    @precondition(lambda self: self.worker.stage == OFFERING)
-    @rule()
-    def confirm(self) -> None:
-        self.worker.confirm()
-
-    @precondition(lambda self: self.worker.stage == OFFERED)
-    @rule(chance=SELDOM)
-    def withdraw(self, chance: int) -> None:
-        if chance == 7:
-            self.worker.withdraw("no slot is free any more")
 
     @precondition(lambda self: self.worker.stage == self.client.stage == OFFERING)
     @rule(streams=st.sampled_from(SHAPES))

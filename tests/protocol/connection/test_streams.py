@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 
 from cexec.errors import ProtocolError
 from cexec.protocol.base.limits import INITIAL_WINDOW
-from cexec.protocol.connection.frames import ENDED, READER_CLOSED, STREAM_BROKEN, Ending
-from cexec.protocol.connection.options import READS, WRITES
-from cexec.protocol.connection.streams import LARGEST_CREDIT, OPEN, Incoming, Outgoing
+from cexec.protocol.connection import frames
+from cexec.protocol.connection.frames import ENDED, READER_CLOSED, STREAM_BROKEN, Ending, Stream
+from cexec.protocol.connection.options import READS, SOCKET, WRITES
+from cexec.protocol.connection.streams import LARGEST_CREDIT, OPEN, Incoming, Outgoing, StreamHalves
 
 
 def sender(sent: int = 0, window: int = 1000) -> Outgoing:
@@ -241,3 +242,50 @@ def test_never_more_than_the_window_is_under_way_or_held(steps: list[tuple[str, 
         assert sum(under_way) + held <= INITIAL_WINDOW
         assert writing.credit + sum(under_way) + held + sum(credits_under_way) <= INITIAL_WINDOW
         assert sum(under_way) <= reading.window
+
+
+# All streams of a job
+
+BOTH_WAYS = [Stream(0, READS), Stream(1, WRITES), Stream(2, WRITES, same_as=1), Stream(4, READS | WRITES, SOCKET)]
+
+
+def test_a_duplicate_has_no_halves_and_a_socket_has_both() -> None:
+    program, client = StreamHalves(BOTH_WAYS, worker=True), StreamHalves(BOTH_WAYS)
+    assert (set(program.incoming), set(program.outgoing)) == ({0, 4}, {1, 4})
+    assert (set(client.incoming), set(client.outgoing)) == ({1, 4}, {0, 4})
+
+
+def test_endings_of_a_program_agree_with_what_its_client_has_seen() -> None:
+    program, client = StreamHalves(BOTH_WAYS, worker=True), StreamHalves(BOTH_WAYS)
+    client.outgoing[0].send(5)
+    assert program.receive_data(0, 5)
+    for writer, reader, number in ((program, client, 1), (program, client, 4), (client, program, 4)):
+        writer.outgoing[number].state = ENDED
+        assert reader.receive(frames.END, number, memoryview(bytes(8)))
+    client.take_endings(program.stop())
+    assert (client.outgoing[0].state, client.outgoing[0].read) == (READER_CLOSED, 0)  # it has consumed nothing
+
+
+@pytest.mark.parametrize("change", ["one is missing", "one is told twice", "another count"])
+def test_endings_that_do_not_agree_are_refused(change: str) -> None:
+    program, client = StreamHalves(BOTH_WAYS, worker=True), StreamHalves(BOTH_WAYS)
+    for number in program.outgoing:
+        program.outgoing[number].state = ENDED
+        client.receive(frames.END, number, memoryview(bytes(8)))
+    endings = program.stop()
+    if change == "another count":
+        endings[0].count += 1
+    else:
+        endings[-1:] = [] if change == "one is missing" else endings[:1]
+    with pytest.raises(ProtocolError, match="cut short" if change == "another count" else "every stream once"):
+        client.take_endings(endings)
+
+
+@pytest.mark.parametrize("kind", [frames.DATA, frames.END, frames.BROKEN, frames.CREDIT, frames.CLOSED])
+def test_a_frame_of_a_stream_that_is_not_there_is_refused(kind: int) -> None:
+    program = StreamHalves(BOTH_WAYS, worker=True)
+    with pytest.raises(ProtocolError, match="stream that does not exist"):
+        if kind == frames.DATA:
+            program.receive_data(3, 1)
+        else:
+            program.receive(kind, 3, memoryview(bytes(8)))

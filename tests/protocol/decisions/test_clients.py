@@ -140,24 +140,14 @@ def test_clients_that_never_send_go_go_behind_the_others() -> None:
     assert connects(machine) == [identity(4)]
 
 
-def test_a_client_that_wastes_places_again_and_again_is_held_although_nobody_else_waits() -> None:
-    machine = bidder(1)
-    now, busy = 0.0, 0.0
+def test_a_client_that_waits_alone_is_served_at_once_whatever_it_has_wasted() -> None:
+    """Regression: idle workers held honest clients for 43 s whose late CANCELs had kept slots reserved."""
+    machine = bidder(4)
+    now = 0.0
     for number in range(20):
-        now = waste(machine, number, GREEDY, now)
-        busy += GO_DEADLINE
-    assert busy < 0.1 * now
-    assert now < 20 * (clients.LONGEST_HOLD + GO_DEADLINE + clients.STALLED_PAUSE + 2.0)
+        now = waste(machine, number, MODEST, now)
     announce(machine, 100, MODEST, now)
     assert connects(machine) == [identity(100)]
-
-
-def test_a_client_that_was_stopped_twice_is_not_held() -> None:
-    """That happens to everybody."""
-    machine = bidder(1)
-    now = waste(machine, 1, MODEST, 0.0)
-    announce(machine, 2, MODEST, now)
-    assert connects(machine) == [identity(2)]
 
 
 def test_jobs_and_time_make_good_what_a_client_has_wasted() -> None:
@@ -165,17 +155,14 @@ def test_jobs_and_time_make_good_what_a_client_has_wasted() -> None:
     now = 0.0
     for number in range(3):
         now = waste(machine, number, MODEST, now)
-    held_until = machine.accounts.held_until(MODEST, now)
-    assert held_until > now and machine.accounts.rank(MODEST) == WASTEFUL
-    now = held_until
-    for number in range(10, 17):
+    assert machine.accounts.rank(MODEST) == WASTEFUL
+    for number in range(10, 13):
         announce(machine, number, MODEST, now)
         machine.handle_timeout(now)
         (who,) = connects(machine)
         run(machine, who, now)
         machine.finished(who, Outcome.SUCCEEDED, 0.1, now)
     assert machine.accounts.rank(MODEST) == WITHIN
-    assert machine.accounts.held_until(MODEST, now) <= now
 
 
 def test_a_client_whose_job_broke_off_goes_behind_the_others_until_it_has_done_some() -> None:
@@ -187,10 +174,9 @@ def test_a_client_whose_job_broke_off_goes_behind_the_others_until_it_has_done_s
         run(machine, who, 0.0)
         machine.finished(who, outcome, 0.1, 0.0)
         assert machine.accounts.rank(GREEDY) == (WITHIN if number == 2 else WASTEFUL)
-        assert machine.accounts.held_until(GREEDY, 0.0) <= 0.0
 
 
-def test_losing_races_is_no_waste() -> None:
+def test_the_loser_of_a_race_has_reserved_no_slot_in_vain() -> None:
     """Of three workers that confirm two are told within some milliseconds that they are not needed."""
     accounts = ClientAccounts(NO_LIMITS)
     now = 0.0
@@ -198,7 +184,7 @@ def test_losing_races_is_no_waste() -> None:
         accounts.enter(MODEST, identity(number), RESERVED, now)
         now += 0.05
         accounts.leave(MODEST, identity(number), RESERVED, now)
-    assert accounts.rank(MODEST) == WITHIN and accounts.held_until(MODEST, now) <= now
+    assert accounts.rank(MODEST) == WITHIN
 
 
 # accounts
@@ -242,18 +228,18 @@ def test_a_client_that_waits_is_told_which_limit_it_has_met(state: int, count: i
     accounts = ClientAccounts(ClientLimits(jobs=2, places=2, weight=10))
     for number in range(count):
         accounts.enter(MODEST, identity(number), state, 0.0)
-    assert accounts.reason(MODEST, weight, 1.0, others=True) == words
-    alone = accounts.reason(MODEST, weight, 1.0, others=False)
+    assert accounts.reason(MODEST, weight, others=True) == words
+    alone = accounts.reason(MODEST, weight, others=False)
     assert alone == (words if "weight" in words else "")
 
 
-def test_a_client_that_is_held_is_told_for_how_long() -> None:
+def test_a_client_that_goes_behind_the_others_is_told_why() -> None:
     machine = bidder(1)
-    now = 0.0
-    for number in range(3):
-        now = waste(machine, number, GREEDY, now)
-    assert "gave no jobs: it has to wait for" in machine.accounts.reason(GREEDY, 1, now, others=False)
-    assert machine.accounts.held(now) == 1
+    now = waste(machine, 1, GREEDY, 0.0)
+    words = "this client had slots reserved and gave no jobs, so others that wait go first"
+    assert machine.accounts.reason(GREEDY, 1, others=True) == words
+    assert machine.accounts.reason(GREEDY, 1, others=False) == ""
+    assert machine.accounts.wasteful(now) == 1
 
 
 def test_a_client_that_announces_without_end_does_not_keep_others_out(monkeypatch: pytest.MonkeyPatch) -> None:

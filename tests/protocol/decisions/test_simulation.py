@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+from functools import partial
 from statistics import median
 
 import pytest
 
+from benchmarks import simulate_attacks as attacks
 from benchmarks import simulate_placement as placement
 from benchmarks import simulate_race as race
+
+
+@pytest.mark.parametrize("at_once", [True, False], ids=["in its first 20 s", "after its first minute"])
+@pytest.mark.parametrize("name", attacks.ATTACKS)
+def test_an_honest_job_takes_three_times_as_long_during_an_attack_as_at_an_idle_worker(
+    name: str, *, at_once: bool
+) -> None:
+    kind, clients, each, weight = attacks.ATTACKS[name]
+    begin = partial(attacks.attack, kind=kind, clients=clients, each=each, weight=weight)
+    idle = median(attacks.latencies(1, 1, lambda network: None, at_once=True))
+    assert median(attacks.measure(range(3), 1, begin, at_once=at_once)) <= 3.0 * idle
 
 
 def test_same_seed_is_the_same_run() -> None:

@@ -132,7 +132,25 @@ def test_a_group_that_cannot_be_called_so_has_no_quota(fake: FakeProc) -> None:
     assert fake.sampler().sample(1.0).level == 0.0
 
 
-def test_system_without_proc_is_sampled_too(tmp_path: Path) -> None:
+def test_where_proc_has_processes_only_the_group_above_all_tells_the_use(fake: FakeProc) -> None:
+    """systemd's ProcSubset=pid."""
+    for name in ("stat", "loadavg", "meminfo"):
+        (fake.proc / name).unlink()
+    fake.write("self/cgroup", "")
+    fake.cgroup("cpu.stat", "usage_usec 7000000\n")
+    fake.cgroup("memory.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=0\n")
+    sampler = fake.sampler()
+    assert sampler.sample(0.0).level == 0.0
+    used = (os.cpu_count() or 1) * 250_000
+    fake.cgroup("cpu.stat", f"usage_usec {7_000_000 + used}\n")
+    fake.cgroup("memory.pressure", "some avg10=0.00 avg60=0.00 avg300=0.00 total=500000\n")
+    load = sampler.sample(1.0)
+    assert load.cpu == pytest.approx(0.25) and load.memory_pressure == pytest.approx(0.5)
+
+
+@pytest.mark.parametrize("platform", ["linux", "darwin"])
+def test_system_without_proc_is_sampled_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, platform: str) -> None:
+    monkeypatch.setattr("sys.platform", platform)
     sampler = Sampler(str(tmp_path / "none"), str(tmp_path / "none"))
     sampler.sample(0.0)
     assert 0.0 <= sampler.sample(1.0).level <= 2.0

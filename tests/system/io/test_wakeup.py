@@ -11,7 +11,7 @@ from time import monotonic
 
 import pytest
 
-from cexec.system.io.wakeup import LONGEST_POLL, Wakeup, detach, poll_timeout, wait_readable
+from cexec.system.io.wakeup import LONGEST_POLL, PollSet, Wakeup, detach, poll_timeout, wait_readable
 
 SIGNALS = (signal.SIGUSR1, signal.SIGUSR2)
 
@@ -24,6 +24,14 @@ def wakeup() -> Iterator[Wakeup]:
     made.close()
     for number, handler in before.items():
         signal.signal(number, handler)
+
+
+@pytest.fixture
+def pipes() -> Iterator[list[tuple[int, int]]]:
+    made = [os.pipe(), os.pipe()]
+    yield made
+    for fd in {fd for pipe in made for fd in pipe}:
+        os.close(fd)
 
 
 def is_readable(wakeup: Wakeup) -> bool:
@@ -105,3 +113,27 @@ def test_a_plain_wait_tells_what_can_be_read_and_ends_when_the_time_is_over() ->
     finally:
         for fd in (one, other, third):
             os.close(fd)
+
+
+def test_a_poll_set_follows_the_descriptors_of_its_loop(pipes: list[tuple[int, int]]) -> None:
+    (one, write_one), (other, _) = pipes
+    poll = PollSet()
+    assert poll.wait({one: select.POLLIN, other: select.POLLIN, write_one: select.POLLOUT}, 0.0) == {
+        write_one: select.POLLOUT
+    }
+    os.write(write_one, b"x")
+    assert poll.wait({one: select.POLLIN, other: select.POLLIN}, None) == {one: select.POLLIN}
+    assert poll.wait({other: select.POLLIN}, 0.0) == {}
+    assert poll.wait({one: select.POLLOUT, other: select.POLLIN}, 0.0) == {}  # another mask for the same descriptor
+    assert poll.wait({one: select.POLLIN}, None) == {one: select.POLLIN}
+
+
+def test_a_poll_set_follows_a_number_that_has_another_owner(pipes: list[tuple[int, int]]) -> None:
+    (one, write_one), (other, write_other) = pipes
+    poll = PollSet()
+    os.write(write_one, b"x")
+    assert poll.wait({one: select.POLLIN}, None) == {one: select.POLLIN}
+    os.dup2(other, one)
+    assert poll.wait({one: select.POLLIN}, 0.0) == {}
+    os.write(write_other, b"x")
+    assert poll.wait({one: select.POLLIN}, None) == {one: select.POLLIN}

@@ -157,6 +157,16 @@ def test_a_new_list_counts_after_the_next_look_and_not_before(place: Place) -> N
     assert revocations.refresh(2 * LOOK_INTERVAL) is False
 
 
+def test_a_list_is_read_at_once_when_that_is_wanted(place: Place) -> None:
+    revocations = place.open()
+    assert not revocations.refresh(100.0)
+    place.write(1, 7)
+    assert not revocations.refresh(100.1)
+    assert revocations.refresh(100.1, at_once=True)
+    refused_alice = revocations.revoked(ALICE)
+    assert refused_alice and not revocations.refresh(100.1, at_once=True)
+
+
 def test_a_list_seen_by_another_process_counts_too(place: Place) -> None:
     place.write(1)
     revocations = place.open()

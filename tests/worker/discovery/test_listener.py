@@ -18,9 +18,10 @@ from cexec.protocol.datagrams.hello import Hello, decode_answer, open_hello
 from cexec.protocol.datagrams.presence import open_presence
 from cexec.protocol.datagrams.proof import PROOF_SIZE, encode_proofs
 from cexec.protocol.datagrams.requirements import Requirements
-from cexec.protocol.decisions.bid import Bidder, Connect, Forget, Prove, Queued
+from cexec.protocol.decisions.bid import Bidder, Connect, Forget, Outcome, Prove, Queued
 from cexec.protocol.decisions.remembered import RESERVED
 from cexec.protocol.decisions.rivals import RivalWord
+from cexec.protocol.decisions.unproved import WORDS_BURST, WORDS_RATE
 from cexec.system.storage.eventlog import EventLog
 from cexec.system.storage.series import Series
 from cexec.worker.discovery import answers as worker_answers
@@ -225,7 +226,7 @@ def test_a_claim_that_came_first_leaves_nothing_behind(station: Station) -> None
     station.hear(sealed.claim(2, 8))
     station.hear(sent(sealed))
     assert station.connects() == 0
-    assert station.ear.heard.get(sealed.mac1) is None and station.ear.heard.done(sealed.mac1)
+    assert station.ear.heard.get(sealed.mac1) is None and station.ear.heard.done(sealed.mac1, station.now)
     assert not station.bidder.competition.alone(station.now)  # and it has been learnt from
 
 
@@ -251,7 +252,7 @@ def test_lines_about_clients_that_are_not_served_are_bounded(station: Station) -
     count = 3 * int(listener.REFUSAL_BURST)
     for number in range(count):
         sealed = SealedAnnouncement(late, job_id=number.to_bytes(16, "big"), attempt=1)
-        station.hear(sent(sealed))
+        station.hear(sent(sealed), (f"10.0.1.{number}", 5000))
         assert len(station.answered(sealed)) == 1  # the client is told all the same
     assert len(station.events()) == listener.REFUSAL_BURST
     station.wait(10.0)
@@ -317,6 +318,35 @@ def test_censuses_without_end_are_bounded(station: Station) -> None:
         station.hear(sent(census(job_id=number.to_bytes(16, "big"), weight=4000)))
     station.wait(5.0)
     assert len(station.groups.sent) == worker_answers.MAXIMUM_CENSUSES
+
+
+# What is done
+
+
+def test_a_worker_takes_part_once_in_what_every_worker_is_to_run(station: Station) -> None:
+    """Regression: it connected again after a minute while the announcement was repeated for a worker that was busy."""
+    sealed = APPLICATION.announce(kind=RUN_ALL)
+    station.hear(sent(sealed))
+    assert station.connects() == 1
+    assert station.bidder.reserved(sealed.mac1, station.now)
+    station.bidder.started(sealed.mac1, station.now)
+    station.bidder.finished(sealed.mac1, Outcome.SUCCEEDED, 1.0, station.now)
+    station.ear.heard.forget(sealed.mac1, station.now)
+    for counter in range(1, 100):
+        station.wait(2.0)
+        station.hear(sent(sealed, counter))
+    assert station.connects() == 0
+
+
+def test_what_a_worker_lacks_something_for_is_looked_at_again(
+    station: Station, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sealed = asking(wanted="10.0.0.2")
+    for counter in range(50):
+        station.hear(sent(sealed, counter))
+        station.wait(2.0)
+        monkeypatch.setattr(worker_answers, "own_addresses", lambda client: {"10.0.0.2"})
+    assert station.connects() == 1
 
 
 # HELLO and BYE
@@ -564,7 +594,7 @@ def test_what_the_kernel_dropped_is_told_once_and_shown(station: Station) -> Non
     assert [answer.detail for answer in station.answered(sealed)] == ["ok, 7 datagrams dropped"]
 
 
-def test_clients_that_are_held_are_shown(station: Station) -> None:
+def test_clients_that_waste_slots_are_shown(station: Station) -> None:
     accounts, client = station.bidder.accounts, b"client"
     for number in range(3):
         accounts.enter(client, bytes([number]) * 16, RESERVED, station.now)
@@ -572,7 +602,7 @@ def test_clients_that_are_held_are_shown(station: Station) -> None:
     sealed = census()
     station.hear(sent(sealed))
     station.wait(1.0)
-    words = "ok, 1 client waits because of slots kept without jobs"
+    words = "ok, 1 client goes last because of slots kept without jobs"
     assert [answer.detail for answer in station.answered(sealed)] == [words]
 
 
@@ -681,6 +711,20 @@ def test_a_refusal_of_a_recorded_announcement_is_sent_once(station: Station) -> 
         station.hear(sent(sealed, counter), (f"10.0.1.{counter}", 5000))
         station.wait(5.0)
     assert purposes(station, sealed) == [hello.REFUSED]
+
+
+def test_one_source_gets_a_bounded_number_of_refusals_and_of_answers_to_censuses(station: Station) -> None:
+    """Regression: whoever had recorded a thousand of them could have each worker send a thousand at once."""
+    late = APPLICATION.owner.issue_client("late", 7, not_after=1000)
+    for number in range(150):
+        station.hear(sent(SealedAnnouncement(late, job_id=number.to_bytes(16, "big"), attempt=1)))
+    assert len(station.groups.sent) == WORDS_BURST
+    for turn in range(2):
+        for number in range(90):
+            job_id = (turn * 1000 + number).to_bytes(16, "big")
+            station.hear(sent(census(job_id=job_id)), ("10.0.0.66", 5000))
+        station.wait(0.1)
+    assert WORDS_BURST <= len(station.groups.sent) - WORDS_BURST <= WORDS_BURST + 0.2 * WORDS_RATE
 
 
 def test_a_recorded_census_is_answered_once(station: Station) -> None:

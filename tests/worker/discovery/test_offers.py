@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io
+import os
+import resource
 import select
 import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import SimpleNamespace
 from typing import Any
 
@@ -25,13 +29,14 @@ class FakeAnswers:
     """What is needed of `Answers`."""
 
     def __init__(self) -> None:
+        self.purposes: list[int] = []
         self.details: list[str] = []
 
     def hello(self, purpose: int) -> Hello:
         return hello_of(APPLICATION.worker, purpose=purpose)
 
     def send(self, known: Known, purpose: int, detail: str, *, now: float) -> None:
-        assert purpose == hello.UNREACHABLE
+        self.purposes.append(purpose)
         self.details.append(detail)
 
 
@@ -88,10 +93,37 @@ class Station:
         self.offers.advance({fd for fd, _ in poll.poll(1000)}, now)
 
 
+@contextmanager
+def no_descriptor_left() -> Iterator[None]:
+    """Whoever opens something in this process finds that too many files are open."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    free = os.dup(0)
+    os.close(free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (free, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
 def closed_port() -> int:
     """A port at which nobody listens."""
     with socket.create_server(("127.0.0.1", 0)) as listener:
         return int(listener.getsockname()[1])
+
+
+def test_a_worker_without_descriptors_blames_neither_firewall_nor_client() -> None:
+    station = Station()
+    with socket.create_server(("127.0.0.1", 0)) as client:
+        station.hear(client.getsockname()[1], NEAR, 0.0)
+        with no_descriptor_left():
+            station.connect(0.0)
+        assert (station.bidder.failures, station.answers.purposes) == (1, [hello.REFUSED])
+        assert station.answers.details == ["it has no room for another connection: too many open files"]
+        station.connect(1.0)  # by the same way, which is not worse for it
+        station.go_on(1.0)
+        wait_until(lambda: select.select([client], [], [], 0)[0])
+        station.offers.close()
 
 
 def test_a_client_that_waits_is_reached_by_another_way_when_the_nearest_one_has_failed() -> None:

@@ -178,7 +178,9 @@ class Scene:
         self.reserve(identity, known.origin, now)
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as connection:
             records = SimpleNamespace(keys=("", False, b"", b""))
-            offer: Any = SimpleNamespace(identity=identity, client=client, connection=connection, records=records)
+            offer: Any = SimpleNamespace(
+                identity=identity, client=client, connection=connection, records=records, latency=0.0
+            )
             self.jobs.start(offer, known, now)
         return self.actors[-1]
 

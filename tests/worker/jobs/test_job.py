@@ -285,16 +285,22 @@ def test_an_argument_that_the_system_refuses_is_a_refusal() -> None:
         assert [type(report) for report in job.reports()] == [JobRefused]
 
 
-def test_a_program_that_has_gone_is_a_refusal(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("", "no such file"), ("#!/no/such/interpreter\n", "its interpreter /no/such/interpreter is not there")],
+)
+def test_a_program_that_has_gone_is_a_refusal(tmp_path: Path, text: str, words: str) -> None:
     program = tmp_path / "program"
-    program.write_text("#!/no/such/interpreter\n")
-    program.chmod(0o755)
     for limits in (Limits(), Limits(nice=1)):
-        with (
-            RemoteJob(str(program), limits=limits) as job,
-            pytest.raises(RefusedError, match="cannot start program: no"),
-        ):
-            job.run()
+        program.write_text("#!/bin/sh\n")
+        program.chmod(0o755)
+        with RemoteJob(str(program), limits=limits) as job:
+            if text:
+                program.write_text(text)
+            else:
+                program.unlink()
+            with pytest.raises(RefusedError, match=f"cannot start program: {words}"):
+                job.run()
 
 
 def test_once_is_told_with_the_start() -> None:

@@ -11,6 +11,7 @@ from cexec.protocol.decisions.remembered import Origin
 from cexec.worker.jobs import jobs as worker_jobs
 from cexec.worker.jobs.lingering import MAXIMUM_LINGERING
 from cexec.worker.jobs.process_states import State
+from cexec.worker.jobs.report_looks import READ_TOGETHER
 from cexec.worker.jobs.reports import (
     Broken,
     Free,
@@ -281,13 +282,13 @@ def test_what_leases_note_that_needs_no_answer_is_read_together(make_scene: Make
     assert (actor.process.watched, scene.jobs.next_timeout()) == (False, None)
     scene.say(actor, finished(ahead=True))
     due = scene.jobs.next_timeout()
-    assert actor.process.watched and due is not None and due <= NOW + 1.0 + worker_jobs.READ_TOGETHER
+    assert actor.process.watched and due is not None and due <= NOW + 1.0 + READ_TOGETHER
     actor.notes.write(encode(taken(2)))  # nobody is woken
-    scene.jobs.hear(set(), due - worker_jobs.READ_TOGETHER / 2)
+    scene.jobs.hear(set(), due - READ_TOGETHER / 2)
     assert scene.events()[-1] == "finished"
     scene.jobs.hear(set(), due)
     assert (scene.events()[-1], actor.process.watched) == ("accepted", True)
-    assert scene.jobs.next_timeout() == due + worker_jobs.READ_TOGETHER
+    assert scene.jobs.next_timeout() == due + READ_TOGETHER
 
 
 def test_a_lease_that_notes_nothing_is_looked_at_twice_more_and_then_wakes_its_worker(make_scene: MakeScene) -> None:

@@ -214,7 +214,7 @@ def test_the_worker_wants_no_further_job_although_it_has_confirmed() -> None:
         assert job.session.state == OVER
 
 
-@pytest.mark.parametrize("words", [[], [Word.LAST]])
+@pytest.mark.parametrize("words", [[], [Word.LAST], [Word.WITHDRAW]])
 def test_a_client_whose_go_comes_too_late_is_told_that_the_slot_is_gone(words: list[Word]) -> None:
     """A client on a busy machine took this for a worker that breaks off jobs, and complained of it."""
     with shell("true", given=False) as job:
@@ -222,10 +222,33 @@ def test_a_client_whose_go_comes_too_late_is_told_that_the_slot_is_gone(words: l
             job.parent.send(word.value)
         with pytest.raises(DisconnectedError):
             job.until(lambda: False, SOON)
-        assert [(event.kind, event.text) for event in job.events] == [
-            (WITHDRAW, "worker is stopping" if words else "client did not answer in time")
-        ]
+        reasons = {Word.LAST: "worker is stopping", Word.WITHDRAW: "another client needs the slot"}
+        reason = reasons[words[0]] if words else "client did not answer in time"
+        assert [(event.kind, event.text) for event in job.events] == [(WITHDRAW, reason)]
         assert job.reports() == [Over("")]
+
+
+def test_an_offer_that_is_taken_back_before_it_is_made_is_another_one() -> None:
+    """The word has crossed the job of the offer before."""
+    with leased("true") as job:
+        job.parent.send(Word.WITHDRAW.value)
+        assert job.result().exit_status == 0
+        job.parent.send(Word.OFFER.value)
+        job.again(name(1))
+        assert job.result().exit_status == 0
+
+
+def test_a_job_that_has_come_is_taken_although_the_offer_is_taken_back() -> None:
+    with leased("true") as job:
+        job.result()
+        job.parent.send(Word.OFFER.value)
+        job.until(lambda: job.session.state == OFFERED)
+        os.kill(job.pid, signal.SIGSTOP)
+        job.again(name(1))
+        job.step(0.0)
+        job.parent.send(Word.WITHDRAW.value)
+        os.kill(job.pid, signal.SIGCONT)
+        assert job.result().exit_status == 0
 
 
 def test_a_client_that_breaks_the_protocol_instead_of_giving_a_job_is_told_of() -> None:
@@ -374,7 +397,7 @@ class Ahead:
 
         for number in (1, 2):
             self.job.pump.sinks[number] = Collected(self)
-        self.job.pump.prepared = {number: Collected(self) for number in (1, 2)}
+        self.job.pump.sinks.prepared = {number: Collected(self) for number in (1, 2)}
         self.job.until(looked)
 
 

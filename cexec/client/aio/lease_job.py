@@ -1,0 +1,81 @@
+"""The job that a lease runs: what a worker is told of it, and the sources and sinks that carry its bytes.
+
+Contract: a `LeaseJob` is for one attempt.  `whole_inputs` returns what can be given to a worker in advance; nothing is
+read by that.  `close` closes all sources and sinks.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from cexec.protocol.base import sodium
+from cexec.protocol.base.limits import IDENTITY_SIZE
+from cexec.protocol.connection.frames import Go
+from cexec.protocol.connection.options import LEASE, YES
+
+if TYPE_CHECKING:
+    from cexec.client.attempt.program_plan import ProgramPlan
+    from cexec.protocol.connection.frames import Stream
+    from cexec.system.io.fds import Sink, Source
+
+LARGEST_AHEAD = 64 * 1024  # bytes (ours) of the input of a job that is given in advance: it is kept at the worker
+
+
+class LeaseJob:
+    """A job for one attempt.  `sources` and `sinks` carry its bytes, by stream number."""
+
+    def __init__(
+        self,
+        *,
+        streams: list[Stream],
+        sources: dict[int, Source],
+        sinks: dict[int, Sink],
+        arguments: list[bytes] | None = None,
+        environment: dict[str, bytes] | None = None,
+        options: dict[str, str] | None = None,
+        program: ProgramPlan | None = None,
+    ) -> None:
+        """`program`: the program itself, if the worker is sent that, too; its stream and options are added here."""
+        self.job_id = sodium.random_bytes(IDENTITY_SIZE)
+        self.streams = streams
+        self.sources = sources
+        self.sinks = sinks
+        self.arguments = arguments or []
+        self.environment = environment or {}
+        self.options = options or {}
+        self.program = program
+        if program is not None:
+            self.streams = [*streams, program.stream()]
+            self.options = {**self.options, **program.options()}
+        self.missing: dict[int, str] = {}  # files that did not come, by stream, with the reasons
+
+    def go(self, attempt: int = 1, *, lease: bool = True) -> Go:
+        """Returns the frame that gives the job to a worker.  Without `lease` no other job can follow it."""
+        return Go(
+            job_id=self.job_id,
+            attempt=attempt,
+            streams=self.streams,
+            arguments=self.arguments,
+            environment=self.environment,
+            options={**self.options, LEASE: YES} if lease else self.options,
+        )
+
+    def whole_inputs(self) -> dict[int, bytes] | None:
+        """Returns all that the program reads, by stream, if that is in memory already and not too much."""
+        if self.program is not None:
+            return None
+        inputs: dict[int, bytes] = {}
+        left = LARGEST_AHEAD
+        for number, source in self.sources.items():
+            data = source.whole(left)
+            if data is None:
+                return None
+            inputs[number] = data
+            left -= len(data)
+        return inputs
+
+    def close(self) -> None:
+        for source in self.sources.values():
+            source.close()
+        for sink in self.sinks.values():
+            sink.close()
