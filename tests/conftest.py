@@ -18,7 +18,8 @@ import pytest
 from hypothesis import settings
 
 from tests import loopback
-from tests.environment import local_environment
+from tests.descriptors import descriptors, end_of_process, left_open
+from tests.environment import ROOT, local_environment
 from tests.lab import Host, Lab
 from tests.needs import require_namespaces, wanted
 from tests.service import Application, Service, Shell
@@ -28,6 +29,9 @@ settings.load_profile("cexec")
 
 HANDLED_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT, signal.SIGCHLD, signal.SIGPIPE,
                    signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH]  # fmt: skip
+
+# Packages whose tests run in this process; others mostly start commands, and wait for their end.
+CAREFUL = {"authority", "client", "cmap", "logger", "net", "protocol", "relay", "system", "worker"}
 
 MakeLab = Callable[[int | Sequence[Iterable[int]]], Lab]
 
@@ -85,6 +89,22 @@ def _own_signals() -> Iterator[None]:
     for number, handler in before.items():
         if signal.getsignal(number) != handler:
             signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def _no_descriptor_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Regression: tests left hundreds open, and those that need numbers below 256 failed if they came late."""
+    before = descriptors()
+    yield
+    if request.path.relative_to(ROOT / "tests").parts[0] in CAREFUL:
+        assert not left_open(before), "a test has to close what it opens; see tests/descriptors.py"
+
+
+@pytest.fixture
+def process_end() -> Iterator[None]:
+    """Closes at the end of the test what only the end of a process closes."""
+    with end_of_process():
+        yield
 
 
 @pytest.fixture

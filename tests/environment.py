@@ -15,6 +15,8 @@ ABSENT_NAME = f"{'a' * 64}.example"  # no host's, and no name server need be ask
 # Read by cexec besides CEXEC_*; and what would keep a command from finding its modules compiled, as an installation has
 # them, which makes its start three times longer.
 OURS = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD", "PYTHONDONTWRITEBYTECODE")
+# Read by all commands on a terminal: a test's terminal is not the one that we run on.
+TERMINALS = ("TERM", "NO_COLOR", "FORCE_COLOR", "COLUMNS", "LINES")
 
 
 def command(name: str, *arguments: str | os.PathLike[str]) -> list[str]:
@@ -24,8 +26,9 @@ def command(name: str, *arguments: str | os.PathLike[str]) -> list[str]:
 
 def clean_environment(changes: Mapping[str, str] | None = None) -> dict[str, str]:
     """Our environment without what configures cexec, then `changes`: for a process that has a network to itself."""
-    environment = {key: value for key, value in os.environ.items() if not key.startswith("CEXEC_") and key not in OURS}
-    environment["PYTHONPATH"] = os.fspath(ROOT)
+    left_out = {*OURS, *TERMINALS}
+    environment = {k: value for k, value in os.environ.items() if not k.startswith("CEXEC_") and k not in left_out}
+    environment.update(PYTHONPATH=os.fspath(ROOT), TERM="xterm")
     return {**environment, **(changes or {})}
 
 

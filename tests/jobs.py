@@ -137,6 +137,7 @@ class RemoteJob:
     def feed(self, number: int) -> None:
         """Gives an input; usually that is done when the program has started."""
         self._fed.add(number)
+        self.pump.close_source(number)  # that of the last job, if its program has not read all of it
         fd = os.memfd_create(f"input {number}")
         os.pwrite(fd, self._inputs[number], 0)
         self.pump.sources[number] = Source(fd)
@@ -234,6 +235,10 @@ class RemoteJob:
 
     def __exit__(self, *_: object) -> None:
         self.pump.connection.close()
+        for stream in list(self.pump.sources):
+            self.pump.close_source(stream)
+        for stream in list(self.pump.sinks):
+            self.pump.sinks.pop(stream).close()
         self.parent.close()
         if self.pid:
             self.wait()

@@ -6,6 +6,7 @@ is therefore long: a busy machine must not fail a test.  Tests that measure seco
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 
@@ -35,6 +36,14 @@ def wait_until(
 ) -> None:
     """Waits until the condition is true; otherwise raises AssertionError with what `explain` returns."""
     assert comes_true(condition, patience, pause), f"it has not come true in {patience:g} s: {explain()}"
+
+
+async def until(condition: Callable[[], object], patience: float = PATIENCE) -> None:
+    """As `wait_until`, for a coroutine: asyncio's loop goes on meanwhile."""
+    deadline = time.monotonic() + patience
+    while not condition():
+        assert time.monotonic() < deadline, f"it has not come true in {patience:g} s"
+        await asyncio.sleep(PAUSE)
 
 
 def all_asleep(*pids: int) -> bool:

@@ -27,7 +27,7 @@ from cexec.client.request import (
     Times,
     trust_opener,
 )
-from cexec.client.search.targets import requirements_from
+from cexec.client.search.choice import requirements_from
 from cexec.errors import EXIT_TEMPORARY, CexecError, NoWorkerError, UsageError
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT

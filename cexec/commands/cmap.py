@@ -17,7 +17,7 @@ import click
 
 from cexec.client.aio.worker_search import Terms
 from cexec.client.request import NetworkSettings, Target, Times, trust_opener
-from cexec.client.search.targets import requirements_from
+from cexec.client.search.choice import requirements_from
 from cexec.cmap.inputs.sources import split_words
 from cexec.cmap.inputs.tables import encode
 from cexec.cmap.inputs.task_plan import dry_run

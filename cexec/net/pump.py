@@ -78,7 +78,7 @@ class Pump:
     @property
     def drained(self) -> bool:
         """True if every received byte has been written to its sink."""
-        return not self.sinks.full
+        return not self.sinks.pending
 
     @property
     def failed(self) -> bool:
@@ -101,7 +101,7 @@ class Pump:
     @property
     def waits_here(self) -> bool:
         """True if it is up to this side what happens next: a sink is full, or the peer would take more input."""
-        return self.sinks.full or any(self._may_read(stream) for stream in self.sources)
+        return bool(self.sinks.pending) or any(self._may_read(stream) for stream in self.sources)
 
     @property
     def flushed(self) -> bool:
@@ -148,7 +148,7 @@ class Pump:
         self.read_all = not found  # else nobody has looked
         if ready.get(self._fd, 0) & ~OUT:  # readable, or an error or a hang-up that recv will name
             self.read_all = self._receive(found)
-        if self.sinks.full:
+        if self.sinks.pending:
             self.sinks.write_pending(ready, found)
         for stream, source in list(self.sources.items()):
             if source.fd < 0 or source.fd in ready:
@@ -227,7 +227,8 @@ class Pump:
             # a pipe whose writer has gone would wake us again and again.
             if source.fd >= 0 and not source.later and self._may_read(stream):
                 wanted[source.fd] = wanted.get(source.fd, 0) | IN
-        for fd in self.sinks.wanted():
+        for stream in self.sinks.pending:
+            fd = self.sinks[stream].fd
             wanted[fd] = wanted.get(fd, 0) | OUT
         return wanted
 
@@ -264,7 +265,7 @@ class Pump:
     def note_part(self, size: int) -> None:
         """Tells the session if the last `size` bytes of the peer end in the middle of a record."""
         if not self.records.at_record_boundary:
-            self.session.part_received(size, self.records.empty_size, monotonic())
+            self.session.silence.part_received(size, self.records.empty_size, monotonic())
 
     def _take_frames(self, found: list[Event | Trouble]) -> None:
         while True:

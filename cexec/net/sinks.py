@@ -34,25 +34,19 @@ class Trouble:
 
 
 class JobSinks(dict[int, Sink]):
-    """The sinks, by stream.  `prepared` are those of the job that was given in advance, for when it begins."""
+    """The sinks, by stream.  `pending` has the bytes that wait for them, and no stream without such bytes.
 
-    __slots__ = ("_ended", "_pending", "_session", "prepared")
+    `prepared` are the sinks of the job that was given in advance, for when it begins.
+    """
+
+    __slots__ = ("_ended", "_session", "pending", "prepared")
 
     def __init__(self, session: Session) -> None:
         super().__init__()
         self.prepared: dict[int, Sink] = {}
         self._session = session
-        self._pending: dict[int, bytearray] = {}
+        self.pending: dict[int, bytearray] = {}  # by stream
         self._ended: set[int] = set()  # streams that have ended while bytes were pending: their sinks close after those
-
-    @property
-    def full(self) -> bool:
-        """True if a sink has not taken all bytes yet."""
-        return bool(self._pending)
-
-    def wanted(self) -> list[int]:
-        """Returns the descriptors for which bytes wait."""
-        return [self[stream].fd for stream in self._pending]
 
     def begin_ahead(self) -> None:
         """The job that was given in advance begins."""
@@ -66,14 +60,14 @@ class JobSinks(dict[int, Sink]):
         if stream not in self:
             self._session.consumed(stream, len(data))  # the sink is closed, but the credit must go back
             return
-        if stream not in self._pending:  # else the bytes would overtake those that wait
+        if stream not in self.pending:  # else the bytes would overtake those that wait
             data = data[self._write(stream, data, found) :]
         if len(data) and stream in self:
-            self._pending.setdefault(stream, bytearray()).extend(data)
+            self.pending.setdefault(stream, bytearray()).extend(data)
 
     def end(self, stream: int) -> None:
         """No more bytes will come for this stream."""
-        if stream in self._pending:
+        if stream in self.pending:
             self._ended.add(stream)
         elif stream in self:
             self.pop(stream).close()
@@ -82,20 +76,20 @@ class JobSinks(dict[int, Sink]):
         """Closes a sink before the end of its stream, and tells the peer that nobody reads."""
         sink = self.pop(stream, None)
         if sink is not None:
-            self._pending.pop(stream, None)
+            self.pending.pop(stream, None)
             self._ended.discard(stream)
             self._session.close_reader(stream)
             sink.close()
 
     def write_pending(self, ready: dict[int, int], found: list[Event | Trouble]) -> None:
         """Writes on where poll says that a sink takes bytes again."""
-        for stream in [stream for stream in self._pending if self[stream].fd in ready]:
-            pending = self._pending[stream]
+        for stream in [stream for stream in self.pending if self[stream].fd in ready]:
+            pending = self.pending[stream]
             with memoryview(pending) as data:
                 done = self._write(stream, data, found)
             del pending[:done]  # cheap: a bytearray only moves its start
             if not pending and stream in self:
-                del self._pending[stream]
+                del self.pending[stream]
                 if stream in self._ended:
                     self._ended.discard(stream)
                     self.pop(stream).close()
@@ -106,8 +100,8 @@ class JobSinks(dict[int, Sink]):
         poll = select.poll()
         for fd, mask in watched.items():
             poll.register(fd, mask)
-        for fd in self.wanted():
-            poll.register(fd, select.POLLOUT)
+        for stream in self.pending:
+            poll.register(self[stream].fd, select.POLLOUT)
         ready = dict(poll.poll())
         self.write_pending(ready, found)
         return ready

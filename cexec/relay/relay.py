@@ -137,6 +137,7 @@ class Relay:
         for side in self._sides:
             side.close()
         self._buffers.close()
+        self._wakeup.close()
 
     # waiting
 

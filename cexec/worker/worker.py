@@ -182,6 +182,7 @@ class Worker:
         self._load.close()
         self._supervisor.close()
         self._end_strays()
+        self._wakeup.close()
 
     def _end_strays(self) -> None:
         """Waits for the end of what job processes have left to us because the supervisor was killed."""

@@ -162,6 +162,7 @@ def run_blocking(setting: Setting, play: Callable[[Peer], None], fails: int) -> 
             outcome.missing = [str(error)]
     finally:
         driver.give_up()
+        signals.close()
     outcome.once = driver.once
     thread.join(PATIENCE)
     assert not thread.is_alive()

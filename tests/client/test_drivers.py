@@ -43,6 +43,8 @@ from cexec.system.storage.revocations import Revocations
 from tests.client.drivers import DRIVERS, Outcome, Peer, Setting, exit_frame
 from tests.waiting import PATIENCE, wait_until
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 STDIN = b"input " * 1000
 Play = Callable[[Peer], None]
 Run = Callable[..., Outcome]

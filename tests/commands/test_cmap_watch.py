@@ -84,7 +84,17 @@ def test_after_resume_the_report_shows_all_runs_and_why_tasks_failed(
     table = tmp_path / "runs.csv"
     table.write_text("seed,size\nbad,1\ngood,2\n")
     state, report = tmp_path / "state", tmp_path / "report.html"
-    options = ["--params", table, "--state", state, "--report", report, application.public, "--", "{seed}"]
+    options: list[str | Path] = [
+        "--params",
+        table,
+        "--state",
+        state,
+        "--report",
+        report,
+        application.public,
+        "--",
+        "{seed}",
+    ]
     assert run(*options).returncode == 1
     page = report.read_text()
     assert "<pre>first words\nlast words\n</pre>" in page and "<th>seed</th><th>size</th>" in page

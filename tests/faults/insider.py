@@ -41,6 +41,7 @@ from tests.service import Application
 
 PORT = 3010
 STALL = 3.0  # seconds
+DRIP = 1.0  # seconds between two bytes of a worker that dribbles
 PIECE = 500  # datagrams between two pauses, shorter than what a worker's buffer holds
 PAUSE = 0.05  # seconds
 MOST_HEARD = 200
@@ -78,8 +79,8 @@ def stalls_after_go(connection: Connection) -> None:
 
 def dribbles(connection: Connection) -> None:
     connection.take().start()
-    for _ in range(int(STALL)):
-        time.sleep(1.0)
+    for _ in range(round(STALL / DRIP)):
+        time.sleep(DRIP)  # this is the harm that it does
         connection.frame(frames.DATA, b"x", 2)
 
 

@@ -13,6 +13,8 @@ from cexec.errors import LocalError
 from cexec.logger.log_output import MAXIMUM_WAITING, RETRY_INTERVAL, LogOutput
 from cexec.logger.reporter import Line
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 
 def test_what_a_peer_supplied_cannot_act_on_a_terminal(tmp_path: Path) -> None:
     output = LogOutput(str(tmp_path / "log"), as_json=False)

@@ -28,6 +28,8 @@ from cexec.system.io.spool import Budget, SpoolSource
 from tests.net.pumps import Pair, Reader, pipe_sink, pipe_source
 from tests.protocol.wires import record_pair
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 PIPE = 64 * 1024  # bytes that an empty pipe takes
 BLOCKED = 0.2  # seconds that a step must have waited to have waited at all
 

@@ -62,17 +62,17 @@ def deliver(session: Session, sinks: JobSinks, data: bytes) -> list[Event | Trou
 def test_bytes_wait_and_do_not_overtake_each_other(session: Session, sinks: JobSinks) -> None:
     sink = sinks[0] = Narrow(3)
     assert deliver(session, sinks, b"hello ") == []
-    assert (sink.data, sinks.full, sinks.wanted()) == (b"hel", True, [FD])
+    assert (sink.data, sinks.pending) == (b"hel", {0: bytearray(b"lo ")})
     sink.room = 4
     deliver(session, sinks, b"world")
     assert (sink.data, session.incoming[0].consumed) == (b"hel", 3)
     sinks.write_pending({}, [])  # poll has not said that it takes bytes
     assert sink.data == b"hel"
     sinks.write_pending(WRITABLE, [])
-    assert (sink.data, sinks.full) == (b"hello w", True)
+    assert (sink.data, sinks.pending) == (b"hello w", {0: bytearray(b"orld")})
     sink.room = 100
     sinks.write_pending(WRITABLE, [])
-    assert (sink.data, sinks.full, sinks.wanted(), session.incoming[0].consumed) == (b"hello world", False, [], 11)
+    assert (sink.data, sinks.pending, session.incoming[0].consumed) == (b"hello world", {}, 11)
 
 
 def test_a_sink_closes_behind_its_last_byte(session: Session, sinks: JobSinks) -> None:
@@ -99,11 +99,11 @@ def test_a_sink_that_fails_is_closed_and_told_and_its_credit_goes_back(session: 
     found = deliver(session, sinks, b"abc")
     sink.error = errno.ENOSPC
     sinks.write_pending(WRITABLE, found)
-    assert (sink.closed, sinks.full, 0 in sinks) == (True, False, False)
+    assert (sink.closed, sinks.pending, 0 in sinks) == (True, {}, False)
     (trouble,) = found
     assert isinstance(trouble, Trouble) and (trouble.stream, trouble.writing, trouble.error) == (0, True, errno.ENOSPC)
     assert [frame[0] for frame in session.data_to_send()] == [frames.CLOSED]
-    assert deliver(session, sinks, b"more") == [] and not sinks.full
+    assert deliver(session, sinks, b"more") == [] and not sinks.pending
 
 
 def test_the_sinks_of_a_job_in_advance_take_the_place_of_the_others(sinks: JobSinks) -> None:

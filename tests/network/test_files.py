@@ -107,12 +107,12 @@ def test_progress_is_shown_on_a_terminal_and_taken_away(application: Application
     argv, environment = application.client("--progress")
     done = subprocess.run(argv, env=environment, input=b"12345", stdout=subprocess.PIPE, stderr=theirs, timeout=30)
     shown = b""
-    while not shown.endswith(b"\x1b[K") and select.select([ours], [], [], PATIENCE)[0]:  # the kernel may be late
+    while not shown.endswith(b"\x1b[J") and select.select([ours], [], [], PATIENCE)[0]:  # the kernel may be late
         shown += os.read(ours, 65536)
     os.close(theirs)
     os.close(ours)
     assert (done.returncode, done.stdout) == (0, b"12345")
-    assert b"up 5 B" in shown and shown.endswith(b"\x1b[K")
+    assert b"up 5 B" in shown and shown.endswith(b"\x1b[J")
 
 
 def test_progress_is_not_shown_elsewhere(application: Application, service: Start) -> None:

@@ -31,7 +31,7 @@ from tests.environment import local_environment
 from tests.leases import Kept
 from tests.loggers import Crat
 from tests.service import Application, Service
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import PATIENCE, until, wait_until
 
 DEADLINE = PATIENCE  # seconds for everything that a test waits for
 STREAMS = [Stream(0, READS), Stream(1, WRITES), Stream(2, WRITES)]
@@ -189,6 +189,10 @@ def test_sigterm_ends_leases_after_the_running_job(application: Application, ser
     worker = serve(2)
     busy, idle = Client(application), Client(application)
 
+    async def taken_back(lease: Lease) -> None:
+        """What was offered before the signal is."""
+        await until(lambda: lease.over)
+
     async def go() -> None:
         run = Run("sleep 0.5; echo done; exit 4")
         running = asyncio.create_task(run.on(await busy.give(run)))
@@ -199,10 +203,7 @@ def test_sigterm_ends_leases_after_the_running_job(application: Application, ser
         assert (bytes(run.output.data), run.status) == (b"done\n", 4)
         for client in (busy, idle):
             assert client.lease is not None
-            # what was offered before the signal is taken back
-            while await client.lease.offered(DEADLINE) and not client.lease.over:
-                await asyncio.sleep(0.01)
-            assert client.lease.over
+            await taken_back(client.lease)
             client.lease.close()
 
     play(go())

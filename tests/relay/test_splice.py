@@ -21,6 +21,8 @@ from cexec.relay.buffers import Buffers, MemoryBuffer, PipeBuffer
 from cexec.relay.poller import Poller
 from cexec.relay.splice import CLOSED, Splice, reset
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 PATIENCE = 5.0  # seconds until a test gives up
 QUIET = 0.3  # seconds in which nothing may happen
 

@@ -27,6 +27,8 @@ from tests.protocol.wires import APPLICATION
 from tests.worker.discovery.test_listener import FakeAnnouncer, FakeGroups
 
 DEADLINE = 20.0  # seconds
+pytestmark = pytest.mark.usefixtures("process_end")
+
 TURNS = 200  # of the loop until something must have happened
 
 
@@ -103,7 +105,7 @@ def station() -> Iterator[Station]:
     handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD)}
     station = Station()
     yield station
-    station.supervisor.close()
+    station.worker.close()
     signal.set_wakeup_fd(-1)
     for number, handler in handlers.items():
         signal.signal(number, handler)

@@ -11,8 +11,9 @@ import asyncio
 from time import monotonic
 
 from cexec.client.aio.lease import Lease
+from cexec.client.search.choice import Choice
 from cexec.client.search.messages import Notices
-from cexec.client.search.search import Choice, Search
+from cexec.client.search.search import Search
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium

@@ -61,6 +61,11 @@ class Signals:
         self._before.clear()
         self._wakeup.stop()
 
+    def close(self) -> None:
+        """Stops, and can catch no more."""
+        self.stop()
+        self._wakeup.close()
+
     def resign(self) -> None:
         """Gives signals their usual effect on us, because the program has ended; a late ending signal ends us now."""
         self.stop()

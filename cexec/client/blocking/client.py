@@ -12,8 +12,9 @@ from time import monotonic
 
 from cexec.client.attempt.signals import EndedBySignal, Signals
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, UNATTENDED, Request
+from cexec.client.search.choice import OneJob
 from cexec.client.search.messages import Notices, ancestors_words
-from cexec.client.search.search import OneJob, Search
+from cexec.client.search.search import Search
 from cexec.errors import CexecError, InterruptedByUser, LocalError, NoWorkerError, StalledError
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener

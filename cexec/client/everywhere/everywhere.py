@@ -94,6 +94,7 @@ class EverywhereClient:
             raise
         finally:
             announcer.close()
+            self._signals.close()
         return self._conclude(len(roll))
 
     def _gather(self, roll: dict[bytes, Answer]) -> Gathering:

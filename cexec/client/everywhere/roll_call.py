@@ -11,8 +11,8 @@ from __future__ import annotations
 
 from time import monotonic
 
+from cexec.client.search.choice import OneJob
 from cexec.client.search.inquiry import Inquiry
-from cexec.client.search.search import OneJob
 from cexec.errors import NoWorkerError
 from cexec.protocol.base.limits import QUEUED_LIFETIME
 from cexec.protocol.datagrams import hello

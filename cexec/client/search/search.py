@@ -25,9 +25,10 @@ from cexec.protocol.decisions.race import GAVE_UP, RENEW, SILENT, TRANSMIT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable
 
     from cexec.client.search.candidate import Candidate, Winner
+    from cexec.client.search.choice import Choice
     from cexec.client.search.inquiry import Inquiry
     from cexec.client.search.messages import Notices
     from cexec.client.search.proofs import Proofs
@@ -40,59 +41,14 @@ if TYPE_CHECKING:
     from cexec.protocol.base.certificate import Certificate
     from cexec.protocol.base.keys import ClientKey
     from cexec.protocol.connection.channel import ClientHandshake
-    from cexec.protocol.connection.frames import Go
     from cexec.protocol.datagrams.announcement import SealedAnnouncement
     from cexec.protocol.datagrams.datagram import Datagram
     from cexec.protocol.datagrams.hello import Hello
-    from cexec.protocol.datagrams.requirements import Requirements
     from cexec.protocol.decisions.race import Race
 
 WARN_AFTER = 1.0  # seconds (ours) without any destination, after which even a script gets a warning
 BROWSE_AFTER = 1.0  # seconds (ours) without an answer after which workers are looked for by multicast DNS
-AVOIDED_FOR = 2.0  # seconds (ours) that other workers have before one that has failed with this job
 NEVER = float("inf")
-
-
-class Choice:
-    """Decides which worker gets which job.
-
-    `requirements`: if no worker takes the job, the search explains which of them each worker lacks.
-    """
-
-    def __init__(self, requirements: Requirements | None = None) -> None:
-        self.requirements = requirements
-
-    def wants(self, offer: Hello, now: float) -> bool:
-        """Returns True if a worker that has proved itself may go on to confirm."""
-        return True
-
-    def job_for(self, offer: Hello, address: str) -> Go:
-        """Returns the job for a worker that has confirmed; raises `CexecError` to give it none."""
-        raise NotImplementedError
-
-    def status(self) -> str | None:
-        """Returns the message for a person who waits; None for the usual one."""
-        return None
-
-
-class OneJob(Choice):
-    """Gives every worker that confirms the job which `make_go` returns; that is called only then."""
-
-    def __init__(
-        self, make_go: Callable[[], Go], requirements: Requirements | None = None, avoided: Collection[bytes] = ()
-    ) -> None:
-        """`avoided`: instances that get the job only if no other worker has taken it in AVOIDED_FOR seconds."""
-        super().__init__(requirements)
-        self._make_go = make_go
-        self._avoided = avoided
-        self._until = 0.0
-
-    def wants(self, offer: Hello, now: float) -> bool:
-        self._until = self._until or now + AVOIDED_FOR
-        return now >= self._until or offer.instance not in self._avoided
-
-    def job_for(self, offer: Hello, address: str) -> Go:
-        return self._make_go()
 
 
 class Search:

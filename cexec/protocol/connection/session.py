@@ -67,7 +67,10 @@ class Event:
 
 
 class Session:
-    """One side of a connection after its handshake.  `state` is the coarse form of `stage`."""
+    """One side of a connection after its handshake.  `state` is the coarse form of `stage`.
+
+    `silence` is to be told of bytes that end in the middle of a record.
+    """
 
     def __init__(
         self, *, worker: bool, now: float, idle_timeout: float = DEFAULT_IDLE_TIMEOUT, numbered: bool = False
@@ -79,7 +82,7 @@ class Session:
         self._ahead: AheadJob | None = None
         self._worker = worker
         self._allowed = FROM_CLIENT if worker else FROM_WORKER
-        self._silence = PeerSilence(idle_timeout, now)
+        self.silence = PeerSilence(idle_timeout, now)
         self._events: list[Event] = []
         self._frames: list[bytes] = []
         self._creditors: set[int] = set()  # streams whose peer is to be granted credit
@@ -96,7 +99,7 @@ class Session:
     def receive_data(self, data: memoryview, now: float) -> None:
         """Takes one frame from the peer; raises `ProtocolError` if it has no place here."""
         self._check()
-        self._silence.heard(now)
+        self.silence.heard(now)
         try:
             kind, stream, body = frames.parse(data, numbered=self._jobs.numbered)
             if not self._jobs.numbered or kind in frames.OF_THE_CONNECTION or self.stage == OVER:
@@ -106,10 +109,6 @@ class Session:
         except ProtocolError as error:
             self._failure = error
             raise
-
-    def part_received(self, size: int, answer: int, now: float) -> None:
-        """Notes bytes that end in the middle of a record; a record with a PONG has `answer` bytes."""
-        self._silence.part_received(size, answer, now)
 
     def next_event(self) -> Event | None:
         return self._events.pop(0) if self._events else None
@@ -128,7 +127,7 @@ class Session:
 
     def next_timeout(self) -> float:
         """Returns when to call `handle_timeout`, early enough for it to notice that this process was stopped."""
-        return self._silence.next_timeout()
+        return self.silence.next_timeout()
 
     def handle_timeout(self, now: float) -> None:
         """Sends PING to a silent peer, or in the middle of a record.
@@ -138,7 +137,7 @@ class Session:
         """
         self._check()
         try:
-            if self._silence.handle_timeout(now):
+            if self.silence.handle_timeout(now):
                 self._frames.append(frames.frame(frames.PING))
         except CexecError as error:
             self._failure = error

@@ -9,7 +9,7 @@ so it asks the peer.  A peer sends the rest of a record before anything else.  I
 record is unfinished still, the length is wrong.  A peer that is stopped, or whose network is away, does not answer, and
 nothing is concluded.
 
-Contract: pure rules for one connection.  `next_timeout` is None while there is nothing to wait for.
+Contract: pure rules for one connection; time is an argument.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ class PeerSilence:
     def next_timeout(self) -> float:
         """Returns when to call `handle_timeout`, early enough for it to notice that this process was stopped."""
         silent = self._heard + (self._idle_timeout if self._asked else self._interval)
-        unfinished = None if self._unfinished is None else self._unfinished.next_timeout()
+        unfinished = None if self._unfinished is None else self._unfinished.due
         return min(silent, self._looked + self._interval, silent if unfinished is None else unfinished)
 
     def handle_timeout(self, now: float) -> bool:
@@ -71,32 +71,32 @@ class PeerSilence:
 
 
 class UnfinishedRecord:
-    """The rule for one record of which a part has come.  A record with the peer's answer has `answer` bytes."""
+    """The rule for one record of which a part has come.  A record with the peer's answer has `answer` bytes.
 
-    __slots__ = ("_answer", "_answers", "_arrived", "_asked", "_due")
+    `due` is when to call `handle_timeout`; None while there is nothing to wait for.
+    """
+
+    __slots__ = ("_answer", "_answers", "_arrived", "_asked", "due")
 
     def __init__(self, answer: int) -> None:
         self._answer = answer
-        self._due: float | None = None
+        self.due: float | None = None
         self._asked = False
         self._answers = 0
         self._arrived = 0  # bytes since the peer was asked
 
     def received(self, size: int, now: float) -> None:
         self._arrived += size
-        self._due = now + QUIET
-
-    def next_timeout(self) -> float | None:
-        return self._due
+        self.due = now + QUIET
 
     def handle_timeout(self, now: float) -> bool:
         """Returns True if the peer is to be asked; raises `ProtocolError` for a wrong length."""
-        if self._due is None or now < self._due:
+        if self.due is None or now < self.due:
             return False
         self._answers = self._answers + 1 if self._asked and self._arrived == self._answer else 0
         if self._answers == ANSWERS:
             raise ProtocolError("record has a length that was changed on the way")
-        self._due, self._asked, self._arrived = None, True, 0
+        self.due, self._asked, self._arrived = None, True, 0
         return True
 
 

@@ -24,7 +24,7 @@ from cexec.net.pump import Pump
 from cexec.protocol.connection.frames import Exit, Go
 from cexec.system.io.fds import Source
 from tests.leases import LeasingWorker
-from tests.waiting import wait_until
+from tests.waiting import until, wait_until
 
 DEADLINE = 20.0  # seconds for whatever a test waits for
 NOBODY = Announcer([], 0)  # complaints go to no destination
@@ -90,8 +90,7 @@ def test_what_a_job_says_before_it_is_run_is_not_lost() -> None:
         search.session.end(0)
         search.flush()
         lease = Lease(worker.winner, NOBODY)
-        while not worker.jobs:
-            await asyncio.sleep(0.01)
+        await until(lambda: worker.jobs)
         result = await attempt.on(lease)
         assert (result.exit_status, attempt.output()) == (3, b"output")
         lease.release()
@@ -215,6 +214,7 @@ def test_a_worker_may_confirm_again_later() -> None:
         lease.release()
 
     run(play())
+    worker.join()
 
 
 def test_a_refusal_says_why_and_nothing_was_read() -> None:
@@ -248,8 +248,7 @@ def test_an_exit_frame_that_has_come_is_read_before_a_job_is_given_up() -> None:
         attempt = Attempt(task())
         lease.give(attempt.job.go())
         running = asyncio.create_task(attempt.on(lease))
-        while not runs.is_set():
-            await asyncio.sleep(0.01)
+        await until(runs.is_set)
         assert not lease.conclude(attempt.job)
         go_on.set()
         wait_until(lambda: lease.conclude(attempt.job))  # from now on the loop stands still
@@ -303,11 +302,9 @@ def test_signals_reach_the_program_and_hanging_up_ends_it() -> None:
         attempt.job.sources[0] = Silent(-1)
         lease.give(attempt.job.go())
         running = asyncio.create_task(attempt.on(lease))
-        while not attempt.once:
-            await asyncio.sleep(0.01)
+        await until(lambda: attempt.once)
         lease.signal(15, attempt.job)
-        while not worker.signals:
-            await asyncio.sleep(0.01)
+        await until(lambda: worker.signals)
         running.cancel()
         with pytest.raises(asyncio.CancelledError):
             await running
@@ -425,6 +422,7 @@ def test_a_job_whose_turn_does_not_come_is_taken_back_and_the_lease_goes_on() ->
         lease.release()
 
     run(play())
+    worker.join()
 
 
 @pytest.mark.parametrize(("once", "packed"), [(True, True), (False, False)])

@@ -13,6 +13,8 @@ from cexec.client.attempt.files import FilePlan, plan_files
 from cexec.errors import LocalError, UsageError
 from cexec.protocol.connection.options import READS, WRITES
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:

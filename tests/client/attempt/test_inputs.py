@@ -16,6 +16,8 @@ from cexec.client.attempt.inputs import Inputs
 from cexec.protocol.connection.frames import ENDED, READER_CLOSED, Ending
 from cexec.protocol.connection.streams import Outgoing
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 Open = Callable[..., int]
 
 

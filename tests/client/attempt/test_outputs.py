@@ -22,6 +22,8 @@ from cexec.protocol.connection.options import READS, WRITES
 from cexec.system.io.fds import Sink
 from tests.needs import require_tool
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 NEW = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
 Open = Callable[..., int]
 

@@ -9,6 +9,8 @@ import pytest
 from cexec.client.attempt.program_plan import asked, plan_programs
 from cexec.errors import LocalError, ProtocolError, UsageError
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 
 @pytest.fixture
 def program(tmp_path: Path) -> Path:

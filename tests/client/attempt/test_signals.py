@@ -27,7 +27,7 @@ def signals() -> Iterator[Signals]:
     made = Signals()
     made.start()
     yield made
-    made.stop()
+    made.close()
     for number, handler in before.items():
         signal.signal(number, handler)
 

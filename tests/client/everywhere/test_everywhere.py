@@ -29,6 +29,8 @@ from cexec.net.groups import groups_from_environment
 from cexec.protocol.base.keys import OwnerKey
 from cexec.protocol.datagrams.announcement import own_job_id
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 
 def read(source: SharedSource, size: int = 100) -> bytes | None:
     """Returns the bytes that a source has now."""

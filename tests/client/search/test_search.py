@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cexec.client.search.candidate import Winner
+from cexec.client.search.choice import Choice, OneJob
 from cexec.client.search.messages import Notices
 from cexec.client.search.reception import PATIENCE, UNTRIED
-from cexec.client.search.search import AVOIDED_FOR, Choice, OneJob, Search
+from cexec.client.search.search import Search
 from cexec.errors import CexecError, LocalError, NoWorkerError
 from cexec.net import interfaces
 from cexec.protocol.base.certificate import ROLE_WORKER, Certificate, Identity
@@ -307,16 +308,6 @@ def test_a_worker_that_the_choice_does_not_want_is_dropped_and_another_gets_the_
     winner = setting.step()
     assert winner is not None and winner.hello.instance == INSTANCES[1]
     setting.close()
-
-
-def test_a_worker_that_has_failed_with_the_job_gets_it_only_if_no_other_takes_it() -> None:
-    """One that always answers first took every attempt of a job."""
-    failed, other = (hello_of(APPLICATION.worker, instance=instance) for instance in INSTANCES[:2])
-    choice = OneJob(job, avoided={failed.instance})
-    assert [choice.wants(failed, 5.0), choice.wants(other, 5.0)] == [False, True]
-    assert not choice.wants(failed, 5.0 + AVOIDED_FOR - 0.1)
-    assert choice.wants(failed, 5.0 + AVOIDED_FOR)
-    assert OneJob(job).wants(failed, 5.0)
 
 
 class Reluctant(OneJob):

@@ -12,6 +12,8 @@ import pytest
 from cexec.cmap.results.appending import AppendFile, Place, take_back
 from cexec.errors import LocalError, UsageError
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 
 @pytest.fixture
 def path(tmp_path: Path) -> Path:

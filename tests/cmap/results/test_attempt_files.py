@@ -23,6 +23,8 @@ from cexec.cmap.results.attempt_files import (
 from cexec.cmap.results.renames import carry_out
 from cexec.errors import LocalError, UsageError
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 TOKEN = "0123456789abcdef"
 
 

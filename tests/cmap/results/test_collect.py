@@ -34,6 +34,8 @@ from cexec.cmap.results.collect import (
 )
 from cexec.cmap.results.outcome import TaskOutcome
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 
 @pytest.fixture
 def file(tmp_path: Path) -> AppendFile:

@@ -35,6 +35,8 @@ from cexec.errors import LocalError
 from tests.environment import ROOT
 from tests.needs import require_namespaces
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 TASKS = 60  # of the coordinator that is killed
 KILLS = 25
 

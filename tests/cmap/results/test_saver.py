@@ -24,6 +24,8 @@ from cexec.cmap.results.validate import Validator
 from cexec.errors import LocalError
 from tests.cmap.fakes import BEGIN, clock, in_virtual_time
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 
 @pytest.fixture(autouse=True)
 def _directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -209,7 +211,7 @@ def printed_by(*tasks: FinishedTask, order: Iterable[int] | None = None, reads: 
     async def play() -> tuple[bytes, Saver]:
         saver = Saver(committer, order=order)
         running = asyncio.create_task(saver.run())
-        await asyncio.sleep(0)  # `run` waits for tasks
+        await asyncio.sleep(0)  # one turn of the loop, in which `run` begins and then waits for tasks
         if not reads:
             os.close(reading)
         for task in tasks:

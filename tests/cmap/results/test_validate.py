@@ -15,6 +15,8 @@ from cexec.cmap.results.attempt_files import FileOutput, Output
 from cexec.cmap.results.validate import Validator, Verdict
 from cexec.errors import UsageError
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 MODULE = "validators_of_this_test"
 
 

@@ -187,7 +187,7 @@ def test_a_worker_that_is_lost_with_two_tasks_costs_neither_anything(crash_limit
     async def dies_once(lease: FakeLease, job: LeaseJob, go: Go) -> Exit:
         if not struck and lease.given_ahead:
             struck.append(lease.jobs)
-            await asyncio.sleep(0.05)
+            await asyncio.sleep(0.05)  # in the time of this test, which stands still while somebody can go on
             lease.over = True
             raise DisconnectedError("the connection has ended")
         return await instantly(lease, job, go)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cexec.client.search.targets import requirements_from
+from cexec.client.search.choice import requirements_from
 from cexec.cmap.inputs.notation import parse_escapes, parse_percent, parse_ranges
 from cexec.cmap.inputs.tables import Row
 from cexec.cmap.inputs.templates import Template

@@ -21,11 +21,11 @@ IDLE = 4 * PING_INTERVAL
 
 def asked(rule: UnfinishedRecord, now: float) -> float:
     """The peer is asked when the rule says so; returns the time."""
-    due = rule.next_timeout()
+    due = rule.due
     assert due == now + QUIET
     assert not rule.handle_timeout(due - 0.01)
     assert rule.handle_timeout(due)
-    assert rule.next_timeout() is None  # it is asked once
+    assert rule.due is None  # it is asked once
     return due
 
 
@@ -62,7 +62,7 @@ def test_a_peer_that_does_not_answer_is_asked_once() -> None:
     rule = UnfinishedRecord(PONG)
     rule.received(100, 0.0)
     asked(rule, 0.0)
-    assert rule.next_timeout() is None
+    assert rule.due is None
     assert not rule.handle_timeout(1000.0)
 
 
@@ -112,7 +112,7 @@ def test_whoever_was_stopped_gives_the_peer_its_time_again() -> None:
 
 def test_a_peer_is_asked_by_one_ping_for_both_reasons() -> None:
     session = Session(worker=True, now=0.0)
-    session.part_received(1, PONG, PING_INTERVAL - QUIET)
+    session.silence.part_received(1, PONG, PING_INTERVAL - QUIET)
     session.handle_timeout(PING_INTERVAL)
     assert session.data_to_send() == [frames.frame(frames.PING)]
 
@@ -120,12 +120,12 @@ def test_a_peer_is_asked_by_one_ping_for_both_reasons() -> None:
 @pytest.mark.parametrize("worker", [False, True])
 def test_a_session_asks_in_the_middle_of_a_record_and_ends_with_a_wrong_length(worker: bool) -> None:
     session = Session(worker=worker, now=0.0)
-    session.part_received(10, PONG, 0.0)
+    session.silence.part_received(10, PONG, 0.0)
     for now in (QUIET, 2 * QUIET):
         assert session.next_timeout() == now
         session.handle_timeout(now)
         assert session.data_to_send() == [frames.frame(frames.PING)]
-        session.part_received(PONG, PONG, now)
+        session.silence.part_received(PONG, PONG, now)
     for _ in range(2):  # failure is sticky
         with pytest.raises(ProtocolError, match="length that was changed"):
             session.handle_timeout(3 * QUIET)
@@ -134,7 +134,7 @@ def test_a_session_asks_in_the_middle_of_a_record_and_ends_with_a_wrong_length(w
 def test_a_session_forgets_a_record_that_is_complete() -> None:
     session = Session(worker=False, now=0.0)
     usual = session.next_timeout()
-    session.part_received(10, PONG, 0.0)
+    session.silence.part_received(10, PONG, 0.0)
     assert session.next_timeout() == QUIET
     told(session, frames.PONG, now=0.0)
     assert session.next_timeout() == usual

@@ -30,6 +30,8 @@ from cexec.system.io.fds import (
     own_pipe,
 )
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 NOBODY = 65534  # a user that owns nothing
 Ends = tuple[int, int]  # one to read from, one to write to
 

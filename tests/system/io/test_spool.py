@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from cexec.system.io.fds import Sink, Source, open_sink
 from cexec.system.io.spool import Budget, HeldSink, SpoolSource
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 
 class Supply(Source):
     """Gives these pieces, one for each read (None: nothing now), then the end."""

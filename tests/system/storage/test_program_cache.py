@@ -22,6 +22,8 @@ from cexec.system.storage.program_cache import (
     hash_and_size,
 )
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 
 def hash_of(content: bytes) -> str:
     return keyed_hash(b"", LABEL, content).hex()

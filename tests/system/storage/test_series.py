@@ -11,6 +11,8 @@ import pytest
 from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.system.storage.series import AHEAD, MOST_AHEAD, NUMBER_SIZE, Series
 
+pytestmark = pytest.mark.usefixtures("process_end")
+
 
 @pytest.fixture
 def closed_at_the_end() -> Iterator[list[int]]:

@@ -396,6 +396,8 @@ class Ahead:
             return condition()
 
         for number in (1, 2):
+            if number in self.job.pump.sinks:
+                self.job.pump.sinks[number].close()
             self.job.pump.sinks[number] = Collected(self)
         self.job.pump.sinks.prepared = {number: Collected(self) for number in (1, 2)}
         self.job.until(looked)

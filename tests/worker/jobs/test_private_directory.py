@@ -150,7 +150,7 @@ def test_the_directory_goes_with_the_client(place: Path) -> None:
 
 def test_the_directory_goes_when_the_client_leaves_while_it_sends(place: Path) -> None:
     with shell("true", streams=[*STANDARD, sent(256, "f")], inputs={256: bytes(MEBIBYTE)}) as job:
-        del job.pump.sources[256]  # and says no more
+        job.pump.sources.pop(256).close()  # and says no more
         job.until(lambda: list(place.glob("*/f")))
         job.pump.connection.close()
         job.wait()

@@ -67,6 +67,8 @@ def test_a_job_process_is_started_and_its_end_is_reported(link: SupervisorLink) 
     assert (end_of(one), one.state) == ("", State.GONE)
     wait_until(lambda: len(children(link)) == 1)
     assert list(other.steps(0.0)) == []
+    other.terminate()
+    assert heard(link) == [other]
 
 
 def test_a_job_process_that_is_killed_is_told_from_one_that_ends(link: SupervisorLink) -> None:

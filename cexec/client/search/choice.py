@@ -1,6 +1,7 @@
-"""The user's choice of workers: `--need`, `--on`, `--not` and the ancestor's variables.
+"""Which worker gets which job: `--need`, `--on` and `--not` say who may, and a `Choice` decides among those that come.
 
-Contract: `requirements_from` takes the options `need`, `on` and `not` (each a text, several texts or nothing) and the
+Contract: a `Search` asks its `Choice` about each worker that has proved itself, and about each that has confirmed.
+`requirements_from` takes the options `need`, `on` and `not` (each a text, several texts or nothing) and the
 environment, and returns the `Requirements` of an announcement, and True if the client waits for ever, as it does for
 named workers.  An option wins over its variable.  A `UsageError` names the text that cannot be understood.
 docs/protocol.md section 2.2.
@@ -15,10 +16,56 @@ from cexec.protocol.datagrams.requirements import Requirements, parse_needs
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Collection, Mapping
+
+    from cexec.protocol.connection.frames import Go
+    from cexec.protocol.datagrams.hello import Hello
 
 WANTED_VARIABLES = ("CEXEC_ACCEPT_SERVER",)  # the ancestor's names
 UNWANTED_VARIABLES = ("CEXEC_REJECT_SERVERS", "CEXEC_REJECT_SERVER")
+AVOIDED_FOR = 2.0  # seconds (ours) that other workers have before one that has failed with this job
+
+
+class Choice:
+    """Decides which worker gets which job.
+
+    `requirements`: if no worker takes the job, the search explains which of them each worker lacks.
+    """
+
+    def __init__(self, requirements: Requirements | None = None) -> None:
+        self.requirements = requirements
+
+    def wants(self, offer: Hello, now: float) -> bool:
+        """Returns True if a worker that has proved itself may go on to confirm."""
+        return True
+
+    def job_for(self, offer: Hello, address: str) -> Go:
+        """Returns the job for a worker that has confirmed; raises `CexecError` to give it none."""
+        raise NotImplementedError
+
+    def status(self) -> str | None:
+        """Returns the message for a person who waits; None for the usual one."""
+        return None
+
+
+class OneJob(Choice):
+    """Gives every worker that confirms the job which `make_go` returns; that is called only then."""
+
+    def __init__(
+        self, make_go: Callable[[], Go], requirements: Requirements | None = None, avoided: Collection[bytes] = ()
+    ) -> None:
+        """`avoided`: instances that get the job only if no other worker has taken it in AVOIDED_FOR seconds."""
+        super().__init__(requirements)
+        self._make_go = make_go
+        self._avoided = avoided
+        self._until = 0.0
+
+    def wants(self, offer: Hello, now: float) -> bool:
+        self._until = self._until or now + AVOIDED_FOR
+        return now >= self._until or offer.instance not in self._avoided
+
+    def job_for(self, offer: Hello, address: str) -> Go:
+        return self._make_go()
 
 
 def requirements_from(

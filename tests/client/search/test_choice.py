@@ -1,11 +1,12 @@
-"""The user's choice of workers: options, variables, names and addresses."""
+"""The user's choice of workers: options, variables, names and addresses; and one that has failed with the job."""
 
 from __future__ import annotations
 
 import pytest
 
-from cexec.client.search.targets import plain_name, requirements_from
+from cexec.client.search.choice import AVOIDED_FOR, OneJob, plain_name, requirements_from
 from cexec.errors import UsageError
+from tests.protocol.wires import APPLICATION, hello_of, job
 
 
 def test_nothing_is_asked_for_by_default() -> None:
@@ -75,3 +76,13 @@ def test_addresses_are_compared_as_the_kernel_writes_them(written: str, plain: s
 def test_what_cannot_be_understood_is_said(options: dict[str, object], words: str) -> None:
     with pytest.raises(UsageError, match=words):
         requirements_from(options, {})
+
+
+def test_a_worker_that_has_failed_with_the_job_gets_it_only_if_no_other_takes_it() -> None:
+    """One that always answers first took every attempt of a job."""
+    failed, other = (hello_of(APPLICATION.worker, instance=instance) for instance in (b"a" * 16, b"b" * 16))
+    choice = OneJob(job, avoided={failed.instance})
+    assert [choice.wants(failed, 5.0), choice.wants(other, 5.0)] == [False, True]
+    assert not choice.wants(failed, 5.0 + AVOIDED_FOR - 0.1)
+    assert choice.wants(failed, 5.0 + AVOIDED_FOR)
+    assert OneJob(job).wants(failed, 5.0)

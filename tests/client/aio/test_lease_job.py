@@ -1,0 +1,57 @@
+"""The job that a lease runs, and what of it can be given to a worker in advance."""
+
+from __future__ import annotations
+
+from cexec.client.aio.lease_job import LARGEST_AHEAD, LeaseJob
+from cexec.protocol.connection.frames import Stream
+from cexec.protocol.connection.options import LEASE, READS, WRITES, YES
+from cexec.system.io.fds import Sink, Source
+
+
+class Known(Source):
+    """A source whose bytes are in memory."""
+
+    def __init__(self, data: bytes) -> None:
+        super().__init__(-1)
+        self._data = data
+        self.closed = False
+
+    def whole(self, most: int) -> bytes | None:
+        return self._data if len(self._data) <= most else None
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def job(*sources: Source) -> LeaseJob:
+    streams = [Stream(number, READS) for number in range(len(sources))]
+    return LeaseJob(
+        streams=[*streams, Stream(9, WRITES)], sources=dict(enumerate(sources)), sinks={9: Sink(-1)},
+        arguments=[b"x"], options={"nice": "3"},
+    )  # fmt: skip
+
+
+def test_only_a_job_that_another_may_follow_says_so() -> None:
+    made = job(Known(b""))
+    go, last = made.go(2), made.go(lease=False)
+    assert (go.job_id, go.attempt, go.arguments, [s.number for s in go.streams]) == (made.job_id, 2, [b"x"], [0, 9])
+    assert go.options == {"nice": "3", LEASE: YES}
+    assert last.options == made.options == {"nice": "3"}
+
+
+def test_each_job_has_a_name_of_its_own() -> None:
+    assert job().job_id != job().job_id
+
+
+def test_inputs_are_whole_if_all_are_in_memory_and_together_not_too_much() -> None:
+    half = bytes(LARGEST_AHEAD // 2)
+    assert job(Known(half), Known(half)).whole_inputs() == {0: half, 1: half}
+    assert job(Known(half), Known(half + b"x")).whole_inputs() is None
+    assert job(Known(b""), Source(-1)).whole_inputs() is None  # nobody knows what will come
+    assert job().whole_inputs() == {}
+
+
+def test_a_job_closes_all_that_it_has() -> None:
+    source = Known(b"")
+    job(source).close()
+    assert source.closed
