@@ -54,3 +54,24 @@ def test_the_page_describes_exactly_the_options_that_the_command_has(name: str) 
     described = {f"--{word}" for item in items for word in re.findall(r"\bFl (?:Fl |-)([a-z][a-z-]*)", item)}
     assert {"--help", "--version"} < offered
     assert sorted(offered ^ described) == []
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_pages_refer_to_each_other(name: str) -> None:
+    section = (ROOT / "man" / f"{name}.1").read_text().partition(".Sh SEE ALSO\n")[2]
+    named = re.findall(r"^\.Xr (\w+) 1\b", section, re.MULTILINE)
+    assert set(named) - {"parallel"} == set(COMMANDS) - {name}
+    assert named == sorted(named)
+
+
+@pytest.mark.parametrize("name", ["cexec", "cmap"])
+def test_the_programs_own_arguments_come_after_two_hyphens(name: str) -> None:
+    synopsis = (ROOT / "man" / f"{name}.1").read_text().partition(".Sh SYNOPSIS\n")[2].partition(".Sh ")[0]
+    assert ".Op Cm -- Ar ARG ...\n" in synopsis  # which is shown as [-- ARG ...]
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_the_short_options_for_help_and_version_are_there(name: str) -> None:
+    text = (ROOT / "man" / f"{name}.1").read_text()
+    assert re.search(r"^\.It Fl h , Fl (?:Fl |-)help$", text, re.MULTILINE)
+    assert re.search(r"^\.It Fl V , Fl (?:Fl |-)version$", text, re.MULTILINE)

@@ -39,3 +39,9 @@ def test_every_make_target_that_is_named_exists() -> None:
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
     assert {"test", "demo", "install"} <= named
     assert named <= targets
+
+
+def test_the_first_example_needs_nothing_that_is_not_on_every_machine() -> None:
+    quick_start = README.partition("## Quick start\n")[2].partition("\n## ")[0]
+    commands = re.findall(r"^    (.*)", quick_start, re.MULTILINE)[:3]
+    assert commands == ["ckeygen app", "cservice app wc -l", "cexec app.pub < /etc/passwd"]

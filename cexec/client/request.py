@@ -33,6 +33,7 @@ DIED_OF_PIPE = 128 + 13  # the status that a shell shows for a program whose rea
 LEAST_PROGRESS_TIMEOUT = 1.0  # seconds (ours): less is the time that a busy host takes
 CLUSTER = "[cluster]"  # the name that the ancestor puts where no single worker is meant
 SURELY_LESS = 300  # bytes (ours): the name and the lengths of one argument or variable take less in GO
+UNATTENDED = 10.0  # seconds (ours) after which one line in a log says why the job waits; a person reads it sooner
 
 
 class NetworkSettings:

@@ -17,7 +17,8 @@ from cexec.cmap.run.policy import ALL_SLOTS, DEFAULT_TERM_SEQ, NO_LIMIT, Pace, P
 from cexec.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from re import Pattern
 
     from cexec.cmap.run.policy import Halt, Placement, Rate, TimeLimit
 
@@ -40,7 +41,10 @@ class Options:
     rows: Sequence[range] = ()
     order: str = LINEAR
     null: bool = False
-    max_args: int | None = None
+    max_args: int | None = None  # 0: tasks see nothing of their inputs
+    colsep: Pattern[str] | None = None
+    header: int | None = None  # lines
+    rpl: Sequence[tuple[str, Callable[[str], str]]] = ()
     dry_run: bool = False
     pipe: bool = False
     block: int | None = None  # bytes
@@ -61,6 +65,7 @@ class Options:
     keep_order: bool = False
     line_buffer: bool = False
     tag: bool = False
+    tagstring: str | None = None
     results: str = ""
     collect: str = ""
     overwrite: bool = False
@@ -95,13 +100,17 @@ def check_combinations(options: Options, inputs: Sequence[object]) -> None:
     given = [name for name, value in sources.items() if value]
     if options.pipe:
         excess = {
-            "--rows": options.rows, "--tee": options.tee, "-n": options.max_args, "-0": options.null,
-            "--order random": options.order != LINEAR,
+            "--rows": options.rows, "--tee": options.tee, "-n": options.max_args is not None, "-0": options.null,
+            "--order random": options.order != LINEAR, "--colsep": options.colsep is not None,
         }  # fmt: skip
         for name in (*given, *(name for name, value in excess.items() if value)):
             raise UsageError(f"--pipe and {name} cannot be used together: its tasks are blocks of standard input")
     elif options.block or options.recend is not None:
         raise UsageError("--block and --recend need --pipe")
+    if options.header not in (None, 1) and not options.pipe:
+        raise UsageError(
+            "--header with a number needs --pipe; --header : takes the names of columns from the first row"
+        )
     if options.tee and not given:
         raise UsageError("--tee gives standard input to every task, so the tasks need another source: ::: or -a")
     if options.keep_order and options.line_buffer:

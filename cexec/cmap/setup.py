@@ -12,10 +12,18 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 from cexec.client.attempt.program_plan import plan_programs
+from cexec.cmap.inputs.arriving import ArrivingLines, comes_bit_by_bit
 from cexec.cmap.inputs.blocks import BlockReader
-from cexec.cmap.inputs.checks import check_block_task, check_blocks, check_rows
+from cexec.cmap.inputs.checks import (
+    arrival_check,
+    check_block_task,
+    check_blocks,
+    check_lines_are_no_files,
+    check_rows,
+    check_templates_differ,
+)
 from cexec.cmap.inputs.result_checks import ResultRules
-from cexec.cmap.inputs.sources import Selection, cut_blocks, table_from
+from cexec.cmap.inputs.sources import LINEAR, Reading, Selection, arriving_table, table_from, with_header
 from cexec.cmap.inputs.store import spool_stream
 from cexec.cmap.inputs.task_plan import Plan, Work
 from cexec.cmap.results.attempt_files import AttemptFiles, make_results_directory, sweep
@@ -35,16 +43,19 @@ from cexec.errors import UsageError
 from cexec.protocol.connection.frames import FIRST_FILE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
     from typing import BinaryIO
 
     from cexec.client.aio.worker_search import Terms
     from cexec.cmap.inputs.tables import Table
+    from cexec.cmap.inputs.tasks import Task
     from cexec.cmap.run.observer import Observer
     from cexec.cmap.run_options import Options
 
 DEFAULT_BLOCK = 1 << 20  # bytes (GNU parallel) --block
 DEFAULT_END = b"\n"  # (GNU parallel) --recend
+# A list that is written without pauses is read to its end, so that all of it can be checked beforehand.
+PAUSE, LONGEST_WAIT = 0.5, 3.0  # seconds (ours): then tasks begin although the end has not come
 TOKEN_SIZE = 8  # bytes (ours), for results of a run without a journal
 
 
@@ -83,6 +94,8 @@ class Setup:
         self._collector = None
         if names_a_command(options.collect):
             self._collector = Validator(options.collect, "--collect")
+        self._arriving: ArrivingLines | None = None  # lines of standard input that come while tasks run
+        self._complete: Callable[[], int] = lambda: 0  # counts the rows of these
         self._table = None if options.pipe else self._read_table(inputs)
         self.plan = self._make_plan(arguments)
         self._selection = self._select()
@@ -133,7 +146,9 @@ class Setup:
         self._rules.finished, self._rules.may_write = self._worklist.is_done, True
         if self._mode != NEW:
             self._sweep()
-        if self._selection is None:
+        if self._arriving is not None:
+            self._check_first_rows()
+        elif self._selection is None:
             check_blocks(self.plan)
         else:
             self._check_rows(self._selection)
@@ -212,6 +227,12 @@ class Setup:
 
     def _read_table(self, inputs: Sequence[tuple[str, list[str]]]) -> Table:
         options = self._options
+        reading = Reading(
+            null=options.null, group=options.max_args, separator=options.colsep, headed=options.header is not None
+        )
+        others = inputs or options.arg_file or options.params or options.array or options.slices or options.tee
+        if not others and comes_bit_by_bit(self._stdin):
+            return self._read_arriving(reading)
         return table_from(
             inputs=inputs,
             files=options.arg_file,
@@ -219,9 +240,26 @@ class Setup:
             array_members=options.array,
             slices=options.slices,
             stdin=None if options.tee else self._stdin,
-            null=options.null,
-            group=options.max_args,
+            reading=reading,
         )
+
+    def _read_arriving(self, reading: Reading) -> Table:
+        """Reads a pipe or a terminal: to its end if that comes soon, or if the options need it."""
+        options = self._options
+        whole = options.dry_run or options.rows or options.order != LINEAR
+        percent = options.halt is not None and options.halt.fraction is not None
+        lines = ArrivingLines(self._stdin, reading.end)
+        lines.wait(None if whole or percent else PAUSE, LONGEST_WAIT)
+        table, complete = arriving_table(lines, reading)
+        if not lines.ended:
+            self._arriving, self._complete = lines, complete
+        return table
+
+    def _check_first_rows(self) -> None:
+        """Looks at what can be judged before all rows have come."""
+        check_templates_differ(self.plan)
+        if self.plan.lines_are_stdin and self._table is not None:
+            check_lines_are_no_files(self._table)
 
     def _make_plan(self, arguments: Sequence[str]) -> Plan:
         options = self._options
@@ -235,6 +273,8 @@ class Setup:
             sends=options.send,
             inputs=options.input,
             fetches=options.fetch,
+            tag=options.tagstring,
+            changes=dict(options.rpl),
         )
         if not options.tee:
             return Plan(work, self._table)
@@ -243,7 +283,7 @@ class Setup:
 
     def _select(self) -> Selection | None:
         options = self._options
-        if self._table is None:
+        if self._table is None or self._arriving is not None:
             return None
         seed = int.from_bytes(os.urandom(8), "big")
         return Selection(len(self._table), chosen=options.rows, order=options.order, seed=seed)
@@ -262,26 +302,42 @@ class Setup:
 
     def _make_worklist(self, skip: Callable[[int], None]) -> Worklist:
         options, blocks = self._options, None
-        if self._selection is None:
+        numbers: Iterable[int | None] = () if self._selection is None else self._selection
+        if self._arriving is not None:
+            numbers = self._arriving.numbers(self._complete)
+        elif self._selection is None:
             end = DEFAULT_END if options.recend is None else options.recend
-            blocks = BlockReader(cut_blocks(self._stdin, options.block or DEFAULT_BLOCK, end))
+            size = options.block or DEFAULT_BLOCK
+            blocks = BlockReader(with_header(self._stdin, options.header or 0, size, end))
         return Worklist(
             self.plan,
-            () if self._selection is None else self._selection,
+            numbers,
             blocks=blocks,
+            arriving=self._arriving,
             journal=self.journal,
             application=self._application,
             fingerprint=self._fingerprint,
             skip=skip,
-            check=lambda task: check_block_task(task, self._rules),
+            check=self._arrival_check(),
             numbered=bool(self._rules.kept_in),
         )
+
+    def _arrival_check(self) -> Callable[[Task], None]:
+        """Returns the check of a task that has come while others ran."""
+        if self._arriving is None:
+            return lambda task: check_block_task(task, self._rules)
+        check_row = arrival_check(self.plan, self._rules, has_variables=self._has_variables)
+        return lambda task: check_row(task.number)
 
     # results
 
     def _check_rows(self, selection: Selection) -> None:
-        has_variables = any(one is not None and one.is_command for one in (self._validator, self._collector))
-        check_rows(self.plan, selection.ascending(), self._rules, has_variables=has_variables)
+        check_rows(self.plan, selection.ascending(), self._rules, has_variables=self._has_variables)
+
+    @property
+    def _has_variables(self) -> bool:
+        """True if a program here gets each row as variables."""
+        return any(one is not None and one.is_command for one in (self._validator, self._collector))
 
     def _make_results_directory(self) -> None:
         numbers: Collection[int] | None = None if self._mode == NEW else ()  # those of --pipe are not known

@@ -48,12 +48,13 @@ class SharedFiles:
         except BaseException:
             self.close()
             raise
+        tagged = options.tag or options.tagstring is not None
         if options.line_buffer:
-            self.live = lambda task: Live({STDOUT: out, STDERR: errors}, task, tag=options.tag)
+            self.live = lambda task: Live({STDOUT: out, STDERR: errors}, task, tag=tagged)
         elif not options.results.endswith(TABLES):
             if not options.collect:
-                self.writers.append(Printed(out, STDOUT, tag=options.tag))
-            self.writers.append(Printed(errors, STDERR, tag=options.tag))
+                self.writers.append(Printed(out, STDOUT, tag=tagged))
+            self.writers.append(Printed(errors, STDERR, tag=tagged))
         if names_a_command(options.collect):
             self.writers.append(Collected(out))
         elif options.collect:

@@ -28,12 +28,12 @@ from cexec.client.request import (
     trust_opener,
 )
 from cexec.client.search.choice import requirements_from
-from cexec.errors import EXIT_TEMPORARY, CexecError, UsageError
+from cexec.errors import EXIT_TEMPORARY, CexecError, NoWorkerError, UsageError
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.protocol.connection.options import FETCH_ON_FAILURE, INTERRUPT, NO, WRITES
 from cexec.system.signal_state import set_at_start
-from cexec.system.storage.keyfile import find_client_key, key_descriptor, read_key
+from cexec.system.storage.keyfile import find_client_key, key_descriptor, quoted, read_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -51,29 +51,29 @@ MAXIMUM_SPOOL = 1 << 40  # bytes (ours)
 LONGEST_KEY = 64  # characters (protocol) of a peer variable's name
 
 USAGE = "cexec [OPTIONS] APP.pub [KEY=VALUE...] [-- ARG...]"
-OPTIONS: tuple[Option, ...] = (
+OPTIONS: tuple[Option, ...] = (  # in the order of the help page, whose sections are in `cexec_options`
     (("-n", "--no-stdin"), "", "The program's standard input is /dev/null; without -n it is read ahead."),
+    (("--hold",), "", "Keep the output back until the job has succeeded."),
+    (("--keep-partial",), "", "Leave what was written by a job that failed."),
     (("--need",), "NAME[=VALUE],...", "Only workers that have this: --need arch=x86_64,mem=4G,gpu."),
     (("--on",), "NAME,...", "Only these workers, by name or address; wait for them for ever."),
     (("--not",), "NAME,...", "Not these workers."),
     (("--weight",), "N", "Where jobs wait, this one's share of the turns.  [default: 1]"),
+    (("--require-revoked",), "", "Trust no worker until there is a list of revoked certificates."),
+    (("--all",), "", "Run the job on every worker that fits, at once, with the same input."),
+    (("--tag",), "", "With --all: the worker's name in front of each line of output."),
+    (("--expect",), "N", "With --all: fail unless N workers, or more, are there."),
     (("--retries",), "N", "How often a job is repeated whose worker failed.  [default: 2]"),
-    (("--hold",), "", "Keep the output back until the job has succeeded."),
-    (("--keep-partial",), "", "Leave what was written by a job that failed."),
+    (("--progress-timeout",), "TIME", "Give a worker up when no byte has come or gone for so long."),
     (("--send",), "FILE[=NAME]...", "A file that the program finds in a directory of its own."),
     (("--fetch",), "NAME[=FILE]...", "A file that the program leaves there; it comes back whole or not at all."),
-    (("--program",), "PLATFORM=FILE...", "Run this program, where a worker allows that: linux-x86_64=./worker."),
     (("--no-fetch-on-failure",), "", "Fetch nothing when the program fails."),
-    (("--require-revoked",), "", "Trust no worker until there is a list of revoked certificates."),
+    (("--program",), "PLATFORM=FILE...", "Run this program, where a worker allows that: linux-x86_64=./worker."),
     (("--time-limit",), "TIME", "End the program after this time: 90, 1m30s, 2h."),
-    (("--progress-timeout",), "TIME", "Give a worker up when no byte has come or gone for so long."),
     (("--cpu-limit",), "TIME", "End a process of the program that has used so much CPU time."),
     (("--memory-limit",), "SIZE", "What the program may use: 500M, 2G."),
     (("--nice",), "N", "The program's nice value, 0 to 19."),
     (("--progress",), "", "Show on the terminal how far the job is."),
-    (("--all",), "", "Run the job on every worker that fits, at once, with the same input."),
-    (("--tag",), "", "With --all: the worker's name in front of each line of output."),
-    (("--expect",), "N", "With --all: fail unless N workers, or more, are there."),
     (("--explain",), "", "Tell at the end who was asked, who answered, and how long each step took."),
 )
 
@@ -86,13 +86,14 @@ def main(argv: list[str] | None = None) -> int:
 
         stand_aside()
     set_at_start()
+    options: Mapping[str, object] = {}
     try:
         before, arguments = _split(words)
         parsed = _parse_flags(before)
         if parsed is None:
             from cexec.commands.cexec_options import parse_options
 
-            found = parse_options(before, OPTIONS, USAGE)
+            found = parse_options(before, OPTIONS, USAGE, may_move=before is words)
             if isinstance(found, int):
                 return found
             parsed = found
@@ -100,9 +101,10 @@ def main(argv: list[str] | None = None) -> int:
         end_by_default(INTERRUPT)
         return run(before, arguments, options, os.environ)
     except CexecError as error:
-        from cexec.commands.common import print_error
+        from cexec.commands.common import explained, print_error
 
-        print_error("cexec", str(error))
+        unexplained = isinstance(error, NoWorkerError) and not options.get("explain")
+        print_error("cexec", explained(error, quoted(before[0])) if unexplained else str(error))
         return error.exit_status
     except EndedBySignal as ended:
         die_of(ended.number)
@@ -111,6 +113,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def run(words: list[str], arguments: list[str], options: Mapping[str, object], environ: Mapping[str, str]) -> int:
     """Runs one job: `words` are APP.pub and the KEY=VALUE pairs."""
+    _refuse_foreign(words, arguments, any(options.values()))
     path = find_client_key(words[0])
     environment = dict(_peer_variable(word) for word in words[1:])
     maximum = _whole(environ, ("CEXEC_MAXFD", "MAXFD"), DEFAULT_MAXFD, 0, HIGHEST_MAXFD)
@@ -270,10 +273,17 @@ def _parse_flags(words: list[str]) -> tuple[dict[str, object], list[str]] | None
     return {flags[word].removeprefix("--").replace("-", "_"): True for word in words if word in flags}, rest
 
 
+def _refuse_foreign(words: list[str], arguments: list[str], has_options: bool) -> None:
+    """Refuses a word behind the key that is no KEY=VALUE: it is meant for the program."""
+    first = next((index for index, word in enumerate(words) if index and "=" not in word), 0)
+    if first:
+        kept = ["cexec", *(["[OPTIONS]"] if has_options else []), *map(quoted, words[:first])]
+        moved = map(quoted, words[first:] + arguments)
+        raise UsageError(f"the program's own arguments come after --: {' '.join([*kept, '--', *moved])}")
+
+
 def _peer_variable(word: str) -> tuple[str, bytes]:
-    name, equals, value = word.partition("=")
-    if not equals:
-        raise UsageError(f"cannot understand {word!r}; to pass arguments to the program put -- before them")
+    name, _, value = word.partition("=")
     plain = name.isascii() and name.replace("_", "a").isalnum() and not name[:1].isdigit()
     if not plain or len(name) > LONGEST_KEY:
         raise UsageError(f"{name!r} cannot be a variable's name: letters, digits and _, at most {LONGEST_KEY} of them")

@@ -7,45 +7,94 @@ option names something else.
 from __future__ import annotations
 
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from cexec import __version__
 from cexec.authority.issue import LONGEST_DAYS, issue, revoke
 from cexec.authority.make import EXIT_PRIVATE_INVALID, KeyMakingError, make
 from cexec.authority.show import describe_file, list_issued
 from cexec.commands.common import print_line, run_click
+from cexec.commands.help_page import HelpfulCommand, section, version_option
 from cexec.errors import KeyFileError, LocalError, UsageError
 from cexec.protocol.base.certificate import ROLE_CLIENT, ROLE_WORKER, civil_date
 from cexec.protocol.base.keys import OwnerKey
 from cexec.system.reason import reason_of
-from cexec.system.storage.keyfile import forbid_core_files, quoted
+from cexec.system.storage.keyfile import find_key, forbid_core_files, quoted
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Collection, Iterator
+
+    from cexec.commands.help_page import Decorator
 
 INPUT_CHUNK = 256 * 1024  # bytes (ours) of standard input hashed at a time
 
 
-@click.command("ckeygen", help="Make the private key APP, and APP.pub, the key for clients.  Existing keys stay.")
-@click.option("-stdin", "--stdin", "from_input", is_flag=True, help="Derive the key from a hash of standard input.")
-@click.option("--relay", is_flag=True, help="Also make APP.relay, for relays that forward this application only.")
-@click.option("--client", metavar="NAME", help="Issue a key for one client: --client NAME APP FILE.")
-@click.option(
-    "--worker", metavar="NAME", help="Issue a key for one worker, which can issue none: --worker NAME APP FILE."
+EXAMPLES = (
+    ("ckeygen app", "make app for the workers and app.pub for the clients"),
+    ("ckeygen --client laptop --days 90 app laptop.pub", "a key for one client, which can be revoked alone"),
+    ("ckeygen --show app.pub", "the fingerprint, which must be the same at the worker and at the client"),
 )
-@click.option("--days", type=click.IntRange(1, LONGEST_DAYS), metavar="N", help="The issued key ends after N days.")
-@click.option("--list", "list_of", metavar="APP", help="Print what was issued with APP, and when it ends.")
-@click.option(
-    "--revoke", "who", metavar="WHO", help="Revoke the keys of a name, or a serial: --revoke NAME|SERIAL APP."
+OPTIONS: tuple[Decorator, ...] = (
+    *section(
+        "Making keys",
+        click.option(
+            "-stdin", "--stdin", "from_input", is_flag=True, help="Derive the key from a hash of standard input."
+        ),
+        click.option(
+            "--relay", is_flag=True, help="Also make APP.relay, for relays that forward this application only."
+        ),
+    ),
+    *section(
+        "Keys of single machines",
+        click.option("--client", metavar="NAME", help="Issue a key for one client: --client NAME APP FILE."),
+        click.option(
+            "--worker",
+            metavar="NAME",
+            help="Issue a key for one worker, which can issue none: --worker NAME APP FILE.",
+        ),
+        click.option(
+            "--days", type=click.IntRange(1, LONGEST_DAYS), metavar="N", help="The issued key ends after N days."
+        ),
+        click.option("--list", "list_of", metavar="APP", help="Print what was issued with APP, and when it ends."),
+        click.option(
+            "--revoke",
+            "who",
+            metavar="WHO",
+            help="Revoke the keys of a name, or a serial: --revoke NAME|SERIAL APP.",
+        ),
+    ),
+    *section(
+        "Handing keys over, and looking at them",
+        click.option(
+            "--give", metavar="APP.pub", help="Print a code, and give this key to the machine where it is typed."
+        ),
+        click.option(
+            "--take", "code", metavar="CODE", help="Take the key that another machine gives: --take CODE [FILE]."
+        ),
+        click.option(
+            "--show", metavar="FILE", help="Print what kind of file FILE is, its fingerprint, names and dates."
+        ),
+    ),
 )
-@click.option("--give", metavar="APP.pub", help="Print a code, and give this key to the machine where it is typed.")
-@click.option("--take", "code", metavar="CODE", help="Take the key that another machine gives: --take CODE [FILE].")
-@click.option("--show", metavar="FILE", help="Print what kind of file FILE is, its fingerprint, names and dates.")
+
+
+def _options(function: Callable[..., Any]) -> Callable[..., Any]:
+    for option in reversed(OPTIONS):
+        function = option(function)
+    return function
+
+
+@click.command(
+    "ckeygen",
+    cls=HelpfulCommand,
+    examples=EXAMPLES,
+    help="Make the private key APP, and APP.pub, the key for clients.  Existing keys stay.",
+)
+@_options
+@version_option
 @click.argument("app", required=False)
 @click.argument("file", metavar="[APP.pub]", required=False)
-@click.version_option(__version__, prog_name="ckeygen", message="%(prog)s %(version)s")
 def _command(
     from_input: bool,
     relay: bool,
@@ -73,7 +122,7 @@ def _command(
         if value is not None:
             if app is not None:
                 raise UsageError(f"--{option} takes one file and nothing else")
-            return action(value)
+            return action(_existing(value))
     if not app:
         raise UsageError("the name of the application's key is missing; see ckeygen --help")
     if who is not None:
@@ -87,7 +136,9 @@ def _command(
     public = file or f"{app}.pub"
     _refuse_one_name([app, public, *([f"{app}.relay"] if relay else [])])
     relay_path = f"{app}.relay" if relay else None
-    _tell(app, public, relay_path, make(app, public, relay_path, _owner_from_input() if from_input else None))
+    there = {path for path in (app, public, relay_path) if path and os.path.lexists(path)}
+    owner = make(app, public, relay_path, _owner_from_input() if from_input else None)
+    _tell(app, public, relay_path, owner, there)
     return 0
 
 
@@ -119,18 +170,31 @@ def _owner_from_input() -> OwnerKey:
         raise LocalError(f"cannot read standard input: {reason_of(error)}") from None
 
 
-def _tell(app: str, public: str, relay: str | None, owner: OwnerKey) -> None:
-    app, public = quoted(app), quoted(public)
-    print_line(f"{app} is the private key of {owner.fingerprint}: on the workers run  cservice {app} PROGRAM")
-    print_line(f"{public} is for the clients, copy it there and keep it secret: whoever holds it may run jobs")
+def _tell(app: str, public: str, relay: str | None, owner: OwnerKey, there: Collection[str]) -> None:
+    """`there` are the files that existed before."""
+
+    def subject(path: str) -> str:
+        return f"{quoted(path)} exists already, unchanged; it is" if path in there else f"{quoted(path)} is"
+
+    run = f"on the workers run  cservice {quoted(app)} PROGRAM"
+    print_line(f"{subject(app)} the private key of {owner.fingerprint}: {run}")
+    print_line(f"{subject(public)} for the clients, copy it there and keep it secret: whoever holds it may run jobs")
     if relay is not None:
-        print_line(f"{quoted(relay)} is for relays:  cproxy --only {quoted(relay)} SELF")
+        print_line(f"{subject(relay)} for relays:  cproxy --only {quoted(relay)} SELF")
     if owner.from_input:
         print_line("both are exactly as secret as the standard input was: public input makes a public key")
 
 
+def _existing(name: str) -> str:
+    """Returns the path of a key file that must be there, here or in the user's configuration."""
+    try:
+        return find_key(name)
+    except KeyFileError as error:
+        raise KeyMakingError(EXIT_PRIVATE_INVALID, str(error)) from None
+
+
 def _issue(app: str, path: str, role: str, name: str, days: int | None) -> int:
-    certificate = issue(app, path, role, name, days).identity.certificate
+    certificate = issue(_existing(app), path, role, name, days).identity.certificate
     end = "without an end" if certificate.not_after is None else f"until {civil_date(certificate.not_after)}"
     use = f"cexec {quoted(path)}" if role == ROLE_CLIENT else f"cservice {quoted(path)} PROGRAM"
     print_line(f"{quoted(path)} is the key of the {role} {name}, serial {certificate.serial}, {end}:  {use}")
@@ -138,6 +202,7 @@ def _issue(app: str, path: str, role: str, name: str, days: int | None) -> int:
 
 
 def _revoke(app: str, who: str) -> int:
+    app = _existing(app)
     listed, new = revoke(app, who)
     path = quoted(f"{app}.revoked")
     if not new:

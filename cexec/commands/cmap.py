@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from cexec import __version__
 from cexec.client.aio.worker_search import Terms
 from cexec.client.request import NetworkSettings, Target, Times, trust_opener
 from cexec.client.search.choice import requirements_from
@@ -29,11 +28,12 @@ from cexec.cmap.run.policy import EXIT_NO_WORKER, EXIT_OTHER
 from cexec.cmap.setup import Setup
 from cexec.commands.cmap_options import call_of, cmap_options, options_from
 from cexec.commands.cmap_watch import Watch, explain_main, watch_options
-from cexec.commands.common import print_error, print_line, run_click
+from cexec.commands.common import explained, print_error, print_line, run_click
+from cexec.commands.help_page import ARGUMENTS, HelpfulCommand, version_option, with_arguments
 from cexec.errors import CexecError, LocalError, NoWorkerError, UsageError
 from cexec.protocol.base.keys import ClientKey
 from cexec.system.process.descriptor_limit import raise_limit
-from cexec.system.storage.keyfile import find_client_key, read_key
+from cexec.system.storage.keyfile import find_client_key, quoted, read_key
 from cexec.system.units import show_count
 
 if TYPE_CHECKING:
@@ -44,7 +44,11 @@ if TYPE_CHECKING:
     from cexec.cmap.watch.display import Display
 
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-ARGUMENTS = "--"
+EXAMPLES = (
+    ("cmap ogg.pub --stdin '{}' --stdout '{.}.ogg' ::: *.wav", "a task for each file; its result is a file"),
+    ("cmap sim.pub --params runs.csv --state run.journal -- --seed '{seed}'", "a task for each row of a table"),
+    ("cmap explain --state run.journal 17", "where task 17 ran, how it failed, or why it waits"),
+)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -58,27 +62,39 @@ def main(argv: list[str] | None = None) -> int:
         print_error("cmap", str(error))
         return error.exit_status
 
-    @click.command("cmap", context_settings={"max_content_width": 100})
+    @click.command("cmap", cls=_Command, examples=EXAMPLES)
     @cmap_options
     @watch_options
-    @click.version_option(__version__, prog_name="cmap", message="%(prog)s %(version)s")
+    @version_option
     @click.argument("application", metavar="APP.pub [-- ARG...] [::: INPUT...]")
     @click.argument("others", nargs=-1, metavar="")
     def command(application: str, others: tuple[str, ...], **values: Any) -> int:
         """Run a table of tasks on all workers of an application.
 
         Each input becomes a task: a line of standard input, or what -a, --params, --array, --slices or ::: give. In
-        ARGs and other texts {} stands for the input, {.} {/} {//} {/.} for parts of it, {1} and {name} for columns, {#}
-        for the number.
+        ARGs and other texts {} stands for the input, {.} {/} {//} {/.} {..} for parts of it, {1} and {name} for
+        columns, {#} for the number, {%} for the slot.
+
+        cmap explain --state FILE [TASK] tells why a task waits, where it ran, and how it failed.
         """
         if others:
-            raise UsageError(
-                f"{others[0]!r} is one word too many: inputs come after :::, the program's arguments after --, "
-                "and a variable is --peer KEY=VALUE"
-            )
+            advice = command.advice(before, "") or "the program's own arguments come after --"
+            raise UsageError(f"{advice}; inputs come after :::, and a variable is --peer KEY=VALUE")
         return _run(application, values, arguments, inputs)
 
+    command.inputs = None if arguments else [word for kind, group in inputs for word in (kind, *group)]
     return run_click(command, before)
+
+
+class _Command(HelpfulCommand):
+    """`inputs` are the words from the first `:::` on; None if there is a `--` already."""
+
+    inputs: list[str] | None = None
+
+    def advice(self, words: Sequence[str], unknown: str) -> str:
+        if self.inputs is None:
+            return ""
+        return with_arguments(self, "cmap", words, unknown, tail=self.inputs, rest=False)
 
 
 def split_command(words: Sequence[str]) -> tuple[list[str], list[str], list[tuple[str, list[str]]]]:
@@ -109,8 +125,11 @@ def _run(
         print_error("cmap", "interrupted before any task began")
         return EXIT_OTHER
     except CexecError as error:
+        if isinstance(error, NoWorkerError):
+            print_error("cmap", explained(error, quoted(application)))
+            return EXIT_NO_WORKER
         print_error("cmap", str(error))
-        return EXIT_NO_WORKER if isinstance(error, NoWorkerError) else EXIT_OTHER
+        return EXIT_OTHER
 
 
 def _run_all(
@@ -124,7 +143,8 @@ def _run_all(
     options = options_from(values)
     shared = _path_of_standard_input() if options.tee and options.dry_run else ""
     raise_limit()  # each lease has a socket, and a file for each result
-    if not (inputs or options.arg_file or options.params or options.array or options.slices) and os.isatty(0):
+    others = inputs or options.arg_file or options.params or options.array or options.slices
+    if not others and os.isatty(0):
         print_line("cmap: reading inputs from the terminal, one on each line; Ctrl-D ends them")
     setup = Setup(
         options,
@@ -133,7 +153,7 @@ def _run_all(
         fingerprint=key.fingerprint,
         arguments=arguments,
         inputs=inputs,
-        stdin=_standard_input(unbuffered=options.pipe),
+        stdin=_standard_input(unbuffered=not others),
     )
     try:
         needs = None if setup.program is None else setup.program.needs()

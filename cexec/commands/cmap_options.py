@@ -9,12 +9,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import fields
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import click
 
 from cexec.client.request import LEAST_PROGRESS_TIMEOUT
+from cexec.cmap.inputs.columns_of_lines import parse_separator
 from cexec.cmap.inputs.notation import parse_escapes, parse_ranges
+from cexec.cmap.inputs.replacements import parse_replacement
 from cexec.cmap.inputs.shell_commands import Call
 from cexec.cmap.inputs.sources import LINEAR, parse_order
 from cexec.cmap.run.policy import (
@@ -26,11 +28,11 @@ from cexec.cmap.run.policy import (
     parse_timeout,
 )
 from cexec.cmap.run_options import CRASH_LIMIT, MOST_RETRIES, Options
+from cexec.commands.help_page import Decorator, section
 from cexec.commands.parameters import AnyText, Parsed
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.system.units import parse_duration, parse_size, parse_whole
 
-Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
 MOST_ARGUMENTS = 10_000  # (ours) inputs of one task
 
 
@@ -60,113 +62,151 @@ def _parse_end(text: str, option: str) -> bytes:
     return parse_escapes(text)
 
 
+def _parse_header(text: str, option: str) -> int:
+    return 1 if text == ":" else parse_whole(text, option, 1, MOST_ARGUMENTS)
+
+
+def _replacements(*names: str, metavar: str, help: str) -> Decorator:
+    return click.option(*names, metavar=metavar, multiple=True, type=Parsed(parse_replacement, names[0]), help=help)
+
+
 OPTIONS: tuple[Decorator, ...] = (
-    # where tasks come from
-    _texts("-a", "--arg-file", metavar="FILE", help="Tasks from the lines of a file; several make the product."),
-    _text("--params", metavar="FILE", help="Tasks from a table with a header line: CSV, TSV, | or JSON lines."),
-    _typed("--array", parse=parse_ranges, metavar="RANGES", help="Tasks from numbers: 1-100:5,200."),
-    _typed(
-        "--slices", parse=partial(parse_whole, least=1), metavar="N", help="N tasks, which get {slice} and {slices}."
+    *section(
+        "Where tasks come from",
+        _texts("-a", "--arg-file", metavar="FILE", help="Tasks from the lines of a file; several make the product."),
+        _text("--params", metavar="FILE", help="Tasks from a table with a header line: CSV, TSV, | or JSON lines."),
+        _typed("--array", parse=parse_ranges, metavar="RANGES", help="Tasks from numbers: 1-100:5,200."),
+        _typed(
+            "--slices",
+            parse=partial(parse_whole, least=1),
+            metavar="N",
+            help="N tasks, which get {slice} and {slices}.",
+        ),
+        _typed("--rows", parse=parse_ranges, metavar="RANGES", help="Only these rows: 2,8-10."),
+        _typed(
+            "--order",
+            parse=parse_order,
+            metavar="ORDER",
+            default=LINEAR,
+            help="In which order tasks start: linear or random.",
+        ),
+        _flag("-0", "--null", help="Inputs end with NUL instead of a line end."),
+        _typed(
+            "-n",
+            "--max-args",
+            parse=partial(parse_whole, least=0, most=MOST_ARGUMENTS),
+            metavar="N",
+            help="So many inputs to a task; -n0: a task for each, which sees nothing of it.",
+        ),
+        _typed("--colsep", parse=parse_separator, metavar="REGEX", help="What separates the columns of an input."),
+        _typed(
+            "--header",
+            parse=_parse_header,
+            metavar=":|N",
+            help="The first row names the columns; with --pipe, each block begins with N lines.",
+        ),
+        _replacements("--rpl", metavar="'{TAG} s/RE/TEXT/'", help="One more placeholder: {TAG}, {1TAG}, {nameTAG}."),
+        _flag("--dry-run", help="Print what would be run, and check it."),
+        _flag("--pipe", help="Cut standard input into blocks; each is one task's standard input."),
+        _typed("--block", parse=parse_size, metavar="SIZE", help="With --pipe: about so large.  [default: 1M]"),
+        click.option(
+            "--recend",
+            metavar="STR",
+            type=Parsed(_parse_end, may_be_empty=True),  # an empty text ends a record anywhere
+            help="With --pipe: what ends a record.  [default: \\n]",
+        ),
+        _flag("--tee", help="Every task gets all of standard input."),
     ),
-    _typed("--rows", parse=parse_ranges, metavar="RANGES", help="Only these rows: 2,8-10."),
-    _typed(
-        "--order",
-        parse=parse_order,
-        metavar="ORDER",
-        default=LINEAR,
-        help="In which order tasks start: linear or random.",
+    *section(
+        "What a task gives the worker",
+        _text("--stdin", metavar="FILE", help="A task's standard input, such as {}.", default=None),
+        click.option("--stdin-text", metavar="TEXT", type=AnyText(), help="A task's standard input is this text."),
+        _texts("--peer", metavar="KEY=TEXT", help="PEER_KEY in the program's environment."),
+        _texts("--send", metavar="FILE", help="A file that the program finds in a directory of its own."),
+        _texts("--input", metavar="NAME=TEMPLATE", help="Likewise, a file in which placeholders are filled in."),
+        _texts("--program", metavar="PLATFORM=FILE", help="Run this program, where a worker allows that."),
     ),
-    _flag("-0", "--null", help="Inputs end with NUL instead of a line end."),
-    _typed(
-        "-n",
-        "--max-args",
-        parse=partial(parse_whole, least=1, most=MOST_ARGUMENTS),
-        metavar="N",
-        help="So many inputs to a task.",
+    *section(
+        "What comes back",
+        _text("--stdout", metavar="FILE", help="Where a task's standard output goes, such as {.}.out.", default=None),
+        _text("--stderr", metavar="FILE", help="Where its standard error goes.", default=None),
+        _texts("--fetch", metavar="NAME=FILE", help="A file that the program leaves; whole or not at all."),
+        _text("--validate", metavar="CMD", help="Accepts a result with status 0; or module:function."),
+        _flag("-k", "--keep-order", help="Output in the order of the tasks."),
+        _flag("--line-buffer", help="Output line by line as it comes."),
+        _flag("--tag", help="A task's inputs before each line of its output."),
+        _text("--tagstring", metavar="TEXT", help="This text instead, such as {1}.", default=None),
+        _text("--results", metavar="DIR|FILE", help="Keep outputs in a directory, FILE.csv or FILE.jsonl."),
+        _text("--collect", metavar="WHAT", help="concat, blocks, a command or module:function."),
+        _flag("--overwrite", help="Replace results, a joblog and a report that are there."),
     ),
-    _flag("--dry-run", help="Print what would be run, and check it."),
-    _flag("--pipe", help="Cut standard input into blocks; each is one task's standard input."),
-    _typed("--block", parse=parse_size, metavar="SIZE", help="With --pipe: about so large.  [default: 1M]"),
-    click.option(
-        "--recend",
-        metavar="STR",
-        type=Parsed(_parse_end, may_be_empty=True),  # an empty text ends a record anywhere
-        help="With --pipe: what ends a record.  [default: \\n]",
+    *section(
+        "What happens to failures",
+        _typed(
+            "--retries",
+            parse=partial(parse_whole, most=MOST_RETRIES),
+            metavar="N",
+            help="How often a task is tried in all; 0: without end.  [default: 1, or 2]",
+        ),
+        _typed(
+            "--timeout", parse=parse_timeout, metavar="TIME", help="End a task after this time, or N% of the median."
+        ),
+        _typed(
+            "--progress-timeout",
+            parse=partial(parse_duration, least=LEAST_PROGRESS_TIMEOUT),
+            metavar="TIME",
+            help="Give a worker up when no byte of a task has come or gone for so long.",
+        ),
+        _typed("--halt", parse=parse_halt, metavar="WHEN", help="now|soon,fail|success|done=N|N%.", default="never"),
+        _typed(
+            "--term-seq",
+            parse=parse_term_seq,
+            metavar="SEQUENCE",
+            help="How a task is ended.",
+            default=DEFAULT_TERM_SEQ,
+        ),
+        _typed(
+            "--crash-limit",
+            parse=parse_whole,
+            metavar="N",
+            help="Give up a task that so many workers were lost with.",
+            default=str(CRASH_LIMIT),
+        ),
+        _flag("--speculate", help="At the end run slow tasks a second time on idle workers."),
     ),
-    _flag("--tee", help="Every task gets all of standard input."),
-    # what a task gives the worker
-    _text("--stdin", metavar="FILE", help="A task's standard input, such as {}.", default=None),
-    click.option("--stdin-text", metavar="TEXT", type=AnyText(), help="A task's standard input is this text."),
-    _texts("--peer", metavar="KEY=TEXT", help="PEER_KEY in the program's environment."),
-    _texts("--send", metavar="FILE", help="A file that the program finds in a directory of its own."),
-    _texts("--input", metavar="NAME=TEMPLATE", help="Likewise, a file in which placeholders are filled in."),
-    _texts("--program", metavar="PLATFORM=FILE", help="Run this program, where a worker allows that."),
-    # what comes back
-    _text("--stdout", metavar="FILE", help="Where a task's standard output goes, such as {.}.out.", default=None),
-    _text("--stderr", metavar="FILE", help="Where its standard error goes.", default=None),
-    _texts("--fetch", metavar="NAME=FILE", help="A file that the program leaves; whole or not at all."),
-    _text("--validate", metavar="CMD", help="Accepts a result with status 0; or module:function."),
-    _flag("-k", "--keep-order", help="Output in the order of the tasks."),
-    _flag("--line-buffer", help="Output line by line as it comes."),
-    _flag("--tag", help="A task's inputs before each line of its output."),
-    _text("--results", metavar="DIR|FILE", help="Keep outputs in a directory, FILE.csv or FILE.jsonl."),
-    _text("--collect", metavar="WHAT", help="concat, blocks, a command or module:function."),
-    _flag("--overwrite", help="Replace results, a joblog and a report that are there."),
-    # what happens to failures
-    _typed(
-        "--retries",
-        parse=partial(parse_whole, most=MOST_RETRIES),
-        metavar="N",
-        help="How often a task is tried in all; 0: without end.  [default: 1, or 2]",
+    *section(
+        "Going on after an interruption",
+        _text("--joblog", metavar="FILE", help="A line for each task, as GNU parallel writes it."),
+        _text("--state", metavar="FILE", help="A journal from which a run can go on."),
+        _flag("--resume", help="Go on: run what is neither done nor failed."),
+        _flag("--resume-failed", help="Go on: run what is not done."),
+        _flag("--retry-failed", help="Run what has failed."),
+        _flag("--repeat-once", help="Go on: run again also what a worker with --once may have begun."),
+        _flag("--no-sync", help="Do not wait until results are on disk."),
     ),
-    _typed("--timeout", parse=parse_timeout, metavar="TIME", help="End a task after this time, or N% of the median."),
-    _typed(
-        "--progress-timeout",
-        parse=partial(parse_duration, least=LEAST_PROGRESS_TIMEOUT),
-        metavar="TIME",
-        help="Give a worker up when no byte of a task has come or gone for so long.",
+    *section(
+        "Where and how fast",
+        _typed(
+            "-j",
+            "--jobs",
+            parse=parse_placement,
+            metavar="N",
+            help="Tasks at once on each worker: N, N%, -N; all slots at most.",
+        ),
+        _texts("--need", metavar="NAME[=VALUE],...", help="Only workers that have this: arch=x86_64,mem=4G,gpu."),
+        _texts("--on", metavar="NAME,...", help="Only these workers; wait for them for ever."),
+        _texts("--not", metavar="NAME,...", help="Not these workers."),
+        _typed(
+            "--weight",
+            parse=partial(parse_whole, least=1, most=MAXIMUM_WEIGHT),
+            metavar="N",
+            help="Where several cmaps or jobs wait, this one's share.",
+            default="1",
+        ),
+        _flag("--require-revoked", help="Trust no worker until there is a list of revoked certificates."),
+        _typed("--delay", parse=parse_duration, metavar="TIME", help="Between two starts."),
+        _typed("--rate", parse=parse_rate, metavar="N", help="At most so many starts a second; N/m, N/h."),
     ),
-    _typed("--halt", parse=parse_halt, metavar="WHEN", help="now|soon,fail|success|done=N|N%.", default="never"),
-    _typed(
-        "--term-seq", parse=parse_term_seq, metavar="SEQUENCE", help="How a task is ended.", default=DEFAULT_TERM_SEQ
-    ),
-    _typed(
-        "--crash-limit",
-        parse=parse_whole,
-        metavar="N",
-        help="Give up a task that so many workers were lost with.",
-        default=str(CRASH_LIMIT),
-    ),
-    _flag("--speculate", help="At the end run slow tasks a second time on idle workers."),
-    # state
-    _text("--joblog", metavar="FILE", help="A line for each task, as GNU parallel writes it."),
-    _text("--state", metavar="FILE", help="A journal from which a run can go on."),
-    _flag("--resume", help="Go on: run what is neither done nor failed."),
-    _flag("--resume-failed", help="Go on: run what is not done."),
-    _flag("--retry-failed", help="Run what has failed."),
-    _flag("--repeat-once", help="Go on: run again also what a worker with --once may have begun."),
-    _flag("--no-sync", help="Do not wait until results are on disk."),
-    # where and how fast
-    _typed(
-        "-j",
-        "--jobs",
-        parse=parse_placement,
-        metavar="N",
-        help="Tasks at once on each worker: N, N%, -N; all slots at most.",
-    ),
-    _texts("--need", metavar="NAME[=VALUE],...", help="Only workers that have this: arch=x86_64,mem=4G,gpu."),
-    _texts("--on", metavar="NAME,...", help="Only these workers; wait for them for ever."),
-    _texts("--not", metavar="NAME,...", help="Not these workers."),
-    _typed(
-        "--weight",
-        parse=partial(parse_whole, least=1, most=MAXIMUM_WEIGHT),
-        metavar="N",
-        help="Where several cmaps or jobs wait, this one's share.",
-        default="1",
-    ),
-    _flag("--require-revoked", help="Trust no worker until there is a list of revoked certificates."),
-    _typed("--delay", parse=parse_duration, metavar="TIME", help="Between two starts."),
-    _typed("--rate", parse=parse_rate, metavar="N", help="At most so many starts a second; N/m, N/h."),
 )
 
 

@@ -20,6 +20,7 @@ from cexec.cmap.run_files import TABLES
 from cexec.cmap.watch.history import Failures, History
 from cexec.cmap.watch.statistics import failures, statistics
 from cexec.commands.common import print_line, run_click
+from cexec.commands.help_page import HelpfulCommand, section
 from cexec.system.printable import printable
 from cexec.system.terminal import Terminal
 
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from cexec.cmap.watch.display import Display
     from cexec.cmap.watch.report import Report
 
-OPTIONS = (
+OPTIONS = section(
+    "Watching",
     click.option("--bar/--no-bar", default=None, help="A bar on the terminal; without this, if outputs go to files."),
     click.option("--eta", is_flag=True, help="How long it will take."),
     click.option("--progress", is_flag=True, help="What each worker does."),
@@ -112,7 +114,14 @@ def _outputs_are_files(values: Mapping[str, Any]) -> bool:
         return False
 
 
-@click.command("cmap explain", context_settings={"max_content_width": 100})
+EXPLAIN_EXAMPLES = (
+    ("cmap explain --state run.journal", "how all tasks stand: of a run that goes on, or is over"),
+    ("cmap explain --state run.journal 17", "where task 17 ran, how it failed, or why it waits"),
+    ("watch cmap explain --state run.journal", "again and again while the run goes on"),
+)
+
+
+@click.command("cmap explain", cls=HelpfulCommand, examples=EXPLAIN_EXAMPLES)
 @click.option("--state", required=True, metavar="FILE", help="The journal of the run.")
 @click.argument("task", type=int, required=False)
 def _command(state: str, task: int | None) -> int:

@@ -25,10 +25,18 @@ if TYPE_CHECKING:
     # names; what its value is called, "" for a flag, with "..." at its end if it may be given again; help
     Option: TypeAlias = tuple[tuple[str, ...], str, str]
 
+CLOSE = 0.75  # (ours) of 1: how much an option must look like what was typed for us to ask if it was meant
+
 
 def print_error(command: str, message: str, patience: float | None = None) -> None:
     """Tells the user what went wrong; the command's name is red on a terminal."""
     _write_error_line(f"{Terminal(2).paint(f'{command}:', RED, BOLD)} {printable(message)}", patience)
+
+
+def explained(error: CexecError, key: str) -> str:
+    """Returns the text of an error with the command that tells why; `key` is what the user calls the client key."""
+    text = str(error)
+    return f"{text}{'' if text.endswith('?') else ';'} cexec --explain {key} tells why"
 
 
 def print_line(text: str, patience: float | None = None) -> None:
@@ -66,6 +74,7 @@ def run_click(
     from cexec.system.process.environment import restore_locale
 
     name = command.name or "cexec"
+    words = list(sys.argv[1:] if argv is None else argv)
     if os.getpid() == 1:
         from cexec.system.process.first_process import stand_aside
 
@@ -81,16 +90,14 @@ def run_click(
     try:
         set_at_start()  # a Ctrl-C that was blocked until now ends us here
         restore_locale()
-        with command.make_context(name, list(sys.argv[1:] if argv is None else argv)) as context:
+        with command.make_context(name, list(words)) as context:
             _refuse_empty(context)
             status: int = command.invoke(context)
             return status
     except click.exceptions.Exit as end:  # --help and --version
         return end.exit_code
     except click.ClickException as error:
-        message = error.format_message().rstrip(".")
-        hint = f" See {name} --help" if message.endswith("?") else f"; see {name} --help"
-        print_error(name, f"{message[:1].lower()}{message[1:]}{hint}", patience)
+        print_error(name, _wrong_use(command, name, words, error), patience)
         return EXIT_USAGE
     except CexecError as error:
         print_error(name, str(error), patience)
@@ -105,13 +112,37 @@ def run_click(
         return EXIT_TEMPORARY
 
 
+def _wrong_use(command: click.Command, name: str, words: list[str], error: click.ClickException) -> str:
+    """Returns what click has found wrong, and what to do."""
+    from difflib import get_close_matches
+
+    import click
+
+    from cexec.commands.help_page import HelpfulCommand
+
+    if isinstance(error, click.BadOptionUsage) and error.message.endswith("requires an argument."):
+        return f"{error.option_name} needs a value; see {name} --help"
+    if not isinstance(error, click.NoSuchOption):
+        message = error.format_message().rstrip(".")
+        return f"{message[:1].lower()}{message[1:]}; see {name} --help"
+    unknown = error.option_name
+    advice = command.advice(words, unknown) if isinstance(command, HelpfulCommand) else ""
+    guesses = get_close_matches(unknown, error.possibilities or (), 1, CLOSE)
+    if guesses:
+        return f"no such option '{unknown}'; did you mean {guesses[0]}? {advice or f'See {name} --help'}"
+    return advice or f"no such option '{unknown}'; see {name} --help"
+
+
 def _refuse_empty(context: click.Context) -> None:
     """Raises `UsageError` for a text that is empty, unless its type says that it `may_be_empty` (`parameters.AnyText`).
 
     Such a text is mostly a variable of the shell that is not set: `--validate "$CHECK"` must not accept everything.
+    Another option in place of a value is refused likewise.
     """
+    import click
     from click.core import ParameterSource
 
+    options = {name for one in context.command.params if isinstance(one, click.Option) for name in one.opts}
     for parameter in context.command.params:
         name = parameter.name or ""
         if context.get_parameter_source(name) != ParameterSource.COMMANDLINE:
@@ -120,6 +151,9 @@ def _refuse_empty(context: click.Context) -> None:
             continue
         value = context.params.get(name)
         texts = value if isinstance(value, tuple) else (value,)
+        swallowed = [text for text in texts if isinstance(text, str) and text in options]
+        if swallowed and isinstance(parameter, click.Option):
+            raise UsageError(f"{parameter.opts[-1]} needs a value, but the option {swallowed[0]} follows it")
         if any(isinstance(text, str) and not text.strip() for text in texts):
             shown = parameter.opts[-1] if parameter.opts[-1].startswith("-") else _argument(parameter)
             raise UsageError(f"{shown} is empty; is a variable of the shell not set?")

@@ -10,8 +10,8 @@ from functools import partial
 
 import click
 
-from cexec import __version__
 from cexec.commands.common import run_click
+from cexec.commands.help_page import HelpfulCommand, version_option
 from cexec.commands.parameters import Parsed
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.net.interfaces import interfaces
@@ -25,7 +25,7 @@ from cexec.relay.side import Side
 from cexec.system.io.log_lines import PATIENCE, STANDARD_ERROR, LogLines
 from cexec.system.process.descriptor_limit import raise_limit
 from cexec.system.storage.eventlog import EventLog
-from cexec.system.storage.keyfile import read_key
+from cexec.system.storage.keyfile import find_key, read_key
 from cexec.system.units import parse_duration, parse_number
 
 LONGEST_DELAY = 10.0  # seconds (ours): a client gives up after 60
@@ -33,7 +33,14 @@ HIGHEST_RATE = 100_000  # datagrams a second (ours)
 WANTED_DESCRIPTORS = 8192  # (ours) as far as the hard limit allows
 
 
-@click.command("cproxy", context_settings={"max_content_width": 100})
+EXAMPLES = (
+    ("cproxy 10.0.0.1", "join the network of this address with all others that the machine has"),
+    ("cproxy 10.0.0.1 10.0.1.255", "join it with one network, named by its broadcast address"),
+    ("cproxy --only app.relay 10.0.0.1 10.8.0.7", "one application only, towards one host, through a VPN, say"),
+)
+
+
+@click.command("cproxy", cls=HelpfulCommand, examples=EXAMPLES)
 @click.option(
     "--only", metavar="APP.relay", multiple=True,
     help="Relay this application only (ckeygen --relay); may be given again.",
@@ -55,7 +62,7 @@ WANTED_DESCRIPTORS = 8192  # (ours) as far as the hard limit allows
     "--log", "log_format", type=click.Choice(["text", "json"]), default="text", show_default=True,
     help="How events are written to stderr.",
 )  # fmt: skip
-@click.version_option(__version__, prog_name="cproxy", message="%(prog)s %(version)s")
+@version_option
 @click.argument("own", metavar="SELF")
 @click.argument("targets", nargs=-1, metavar="[TARGET]...")
 def command(
@@ -72,7 +79,8 @@ def command(
     Jobs pass in both directions, and what is said of them; nothing of it can be read here.  A TARGET is an entry as in
     CEXEC_GROUP; without one: the broadcast of every other network of this host.
     """
-    keys = [read_key(path, (RelayKey,), "cproxy --only needs the file that ckeygen --relay made") for path in only]
+    needed = "cproxy --only needs the file that ckeygen --relay made"
+    keys = [read_key(find_key(name), (RelayKey,), needed) for name in only]
     address, groups = parse_self(own), groups_from_environment(os.environ)
     port, ports = udp_port_from_environment(os.environ), ports_from_environment(os.environ)
 

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cexec import __version__
 from cexec.client.search.roster import Roster, WorkerRow
 from cexec.commands.common import print_error, run_click
 from cexec.commands.cps_watch import HEALTHY, SORTS, RowOrder, WatchedWorker, WatchEndedError, WatchScreen, styles_of
+from cexec.commands.help_page import HelpfulCommand, version_option
 from cexec.commands.parameters import Parsed
 from cexec.errors import EXIT_TEMPORARY, CexecError, KeyFileError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
@@ -27,7 +27,7 @@ from cexec.protocol.datagrams.requirements import JOBS
 from cexec.protocol.decisions.census import shown_names
 from cexec.system.printable import printable
 from cexec.system.storage.directories import config_directory
-from cexec.system.storage.keyfile import client_key_files, find_client_key, read_key
+from cexec.system.storage.keyfile import client_key_files, find_client_key, quoted, read_key
 from cexec.system.storage.revocations import Revocations, list_path
 from cexec.system.terminal import BOLD, Terminal
 from cexec.system.units import parse_duration, show_short_duration
@@ -45,7 +45,14 @@ NUMBERS = frozenset({"SLOTS", "RUNNING", "WAITING", "LOAD", "SPEED", "CLOCK", "U
 SHOWN_INSTANCE = 4  # bytes (ours) of an instance that are enough for people
 
 
-@click.command("cps", context_settings={"max_content_width": 100})
+EXAMPLES = (
+    ("cps app.pub", "all workers that answer now"),
+    ("cps --watch", "of all applications whose keys are here, until Ctrl-C"),
+    ("cps --json app.pub | jq -r .address", "for programs"),
+)
+
+
+@click.command("cps", cls=HelpfulCommand, examples=EXAMPLES)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per worker and line.")
 @click.option("--watch", is_flag=True, help="Show who comes and goes and which jobs run, until q or Ctrl-C.")
 @click.option(
@@ -59,7 +66,7 @@ SHOWN_INSTANCE = 4  # bytes (ours) of an instance that are enough for people
 @click.option(
     "--sort", type=click.Choice(list(SORTS)), default="name", show_default=True, help="Which workers come first."
 )
-@click.version_option(__version__, prog_name="cps", message="%(prog)s %(version)s")
+@version_option
 @click.argument("apps", metavar="[APP.pub]...", nargs=-1)
 def command(as_json: bool, watch: bool, interval: float, sort: str, apps: tuple[str, ...]) -> int:
     """Show the workers of applications: all that answer now, with their load.
@@ -169,6 +176,7 @@ class View:
         self._roster = roster
         self._lists = lists
         self._problems: set[str] = set()  # of the lists, which were told
+        self._files = names
         self._apps = [os.path.basename(name).removesuffix(".pub") for name in names]
         self._keys = keys
         self._stale = True
@@ -205,10 +213,11 @@ class View:
         """On stderr."""
         keys = ", ".join(f"{app} ({key.fingerprint})" for app, key in zip(self._apps, self._keys, strict=True))
         failures = "".join(f"; {label}: {text}" for label, text in self._roster.failures.items())
+        first = quoted(self._files[0])
         print_error(
             "cps",
             f"no worker of {keys} answered; asked {', '.join(self._roster.sent_to) or 'nobody'}{failures}; "
-            "is cservice running with this key, in the same group (CEXEC_GROUP)?",
+            f"is cservice running with this key, in the same group (CEXEC_GROUP)? cexec --explain {first} tells why",
         )
 
     def _read_lists(self) -> None:

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from cexec import __version__
 from cexec.commands.common import print_line, run_click
-from cexec.errors import CexecError, UsageError
+from cexec.commands.help_page import HelpfulCommand, version_option
+from cexec.errors import CexecError, KeyFileError, UsageError
 from cexec.logger.log_output import LogOutput
 from cexec.logger.logger import LoggedApplication, Logger
 from cexec.net.group_receiver import GroupReceiver
@@ -31,11 +31,18 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 
-@click.command("crat", context_settings={"max_content_width": 100})
+EXAMPLES = (
+    ("crat app.pub", "a line for every job, and for every worker that failed"),
+    ("crat --json --output jobs.log", "of all applications whose keys are here, for programs"),
+    ("crat --stats app.pub", "a table of the workers at the end"),
+)
+
+
+@click.command("crat", cls=HelpfulCommand, examples=EXAMPLES)
 @click.option("--json", "as_json", is_flag=True, help="Write JSON lines.")
 @click.option("--output", metavar="FILE", help="Append to FILE; SIGHUP opens it again.  [default: standard output]")
 @click.option("--stats", is_flag=True, help="Write a table of the workers at the end; SIGUSR1 writes it at any time.")
-@click.version_option(__version__, prog_name="crat", message="%(prog)s %(version)s")
+@version_option
 @click.argument("files", nargs=-1, metavar="[APP.pub]...")
 def command(as_json: bool, output: str | None, stats: bool, files: tuple[str, ...]) -> int:
     """Log every job of the applications whose APP.pub is given: who ran it where, and which workers failed.
@@ -70,7 +77,7 @@ def _found() -> list[str]:
     paths = client_key_files()
     if not paths:
         where = config_directory() or "~/.config/cexec"
-        raise UsageError(f"no *.pub here or in {where}; name the key files of the applications to be logged")
+        raise KeyFileError(f"no client key *.pub here or in {where}; name one: crat APP.pub")
     return paths
 
 
@@ -98,5 +105,5 @@ def _read(paths: list[str], *, skip: bool) -> list[LoggedApplication]:
             revocations, environ = Revocations(list_path(path, environ), key.authority_public), {}
             found.append(LoggedApplication(os.path.basename(path), key, revocations))
     if not found:
-        raise UsageError("no usable client key was found")
+        raise KeyFileError("no usable client key was found; name one: crat APP.pub")
     return found

@@ -13,7 +13,6 @@ from typing import Any
 
 import click
 
-from cexec import __version__
 from cexec.commands.common import run_click
 from cexec.commands.cservice_options import ServiceOptions, cservice_options
 from cexec.commands.cservice_settings import (
@@ -21,6 +20,7 @@ from cexec.commands.cservice_settings import (
     client_limits,
     concurrency,
     described,
+    found_program,
     job_environment,
     most_files,
     sandbox_of,
@@ -28,6 +28,7 @@ from cexec.commands.cservice_settings import (
     short_host_name,
 )
 from cexec.commands.cservice_words import check_private_directories, containment, tell_that_it_serves, warn_of_root
+from cexec.commands.help_page import HelpfulCommand, version_option
 from cexec.commands.parameters import AnyText
 from cexec.commands.served_keys import OpenedKey, ServedKey, open_keys, served_keys
 from cexec.errors import LocalError, UsageError
@@ -59,10 +60,16 @@ from cexec.worker.jobs.sent_programs import PLACE
 from cexec.worker.jobs.supervisor_link import SupervisorLink
 from cexec.worker.worker import Role, Worker, WorkerNetwork
 
+EXAMPLES = (
+    ("cservice app wc -l", "offer a program; a client runs it with: cexec app.pub < FILE"),
+    ("cservice -j 2 --memory-limit 2G --time-limit 1h app sh -c 'sort | uniq -c'", "a pipeline, two jobs at once"),
+    ("cservice --allow-args --isolate ogg oggenc -", "clients add arguments, and each job is in a sandbox"),
+)
 
-@click.command("cservice", context_settings={"allow_interspersed_args": False, "max_content_width": 100})
+
+@click.command("cservice", cls=HelpfulCommand, examples=EXAMPLES, context_settings={"allow_interspersed_args": False})
 @cservice_options
-@click.version_option(__version__, prog_name="cservice", message="%(prog)s %(version)s")
+@version_option
 @click.argument("app")
 @click.argument("exe")
 @click.argument("arg", nargs=-1, type=AnyText())
@@ -92,7 +99,7 @@ def _serve_opened(options: ServiceOptions, opened: list[OpenedKey], log: EventLo
     _confine(options.user)
     found = check_private_directories(options.private_dir)
     records, left = _clean_up_after_the_last_time()
-    program = _program(options, records)
+    program = _program(options, [one.path for one in opened], records)
     supervisor = SupervisorLink.fork(program)  # before the key is read: no process of a job has ever had it
     served = served_keys(opened, options.name, options.patterns, require_revoked=options.require_revoked)
     profile = Profile(
@@ -129,13 +136,15 @@ def _check(options: ServiceOptions) -> None:
         raise UsageError("what is said about the program cache needs --allow-programs")
 
 
-def _program(options: ServiceOptions, records: str | None) -> Program:
-    """Returns what a job runs, and within which limits.  `records`: the directory for records of jobs."""
+def _program(options: ServiceOptions, keys: list[str], records: str | None) -> Program:
+    """Returns what a job runs, and within which limits.
+
+    `keys` are the paths of the key files; `records`: the directory for records of jobs.
+    """
     words = [options.exe, *options.arg]
     sent = sent_programs(words, options.program_cache, options.program_cache_size) if options.allow_programs else None
-    search = os.environ.get("PATH", os.defpath)
     return Program(
-        options.exe if sent and options.exe == PLACE else process.resolve(options.exe, search),
+        options.exe if sent and options.exe == PLACE else found_program(options.app, words),
         list(options.arg),
         job_environment(options.clean_env),
         options.allow_args,
@@ -150,7 +159,7 @@ def _program(options: ServiceOptions, records: str | None) -> Program:
         records=records,
         programs=sent,
         disk=DiskLimits(job=options.disk_limit or 0, client=most_files(options.per_client)),
-        sandbox=sandbox_of([options.app, *options.also], options.network) if options.isolate else None,
+        sandbox=sandbox_of(keys, options.network) if options.isolate else None,
         written=options.exe,
     )
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeAlias
+from typing import Any
 
 import click
 
@@ -20,6 +20,7 @@ from cexec.commands.cservice_settings import (
     PerClient,
     parse_per_client,
 )
+from cexec.commands.help_page import Decorator, section
 from cexec.commands.parameters import Parsed
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.system.host.load import FASTEST, SLOWEST
@@ -32,105 +33,147 @@ from cexec.system.process.resource_limits import (
 from cexec.system.storage.program_cache import parse_limit
 from cexec.system.units import parse_number, parse_size
 
-Decorator: TypeAlias = Callable[[Callable[..., Any]], Callable[..., Any]]
-
-
-def _read(name: str, parse: Callable[[str, str], object], metavar: str, help: str) -> Decorator:
-    """Makes an option whose text `parse` reads."""
-    return click.option(name, type=Parsed(parse), metavar=metavar, help=help)
-
-
-def _several(name: str, field: str, metavar: str, help: str) -> Decorator:
-    """Makes an option that may be given again."""
-    return click.option(name, field, multiple=True, metavar=metavar, help=help)
-
-
 OPTIONS: tuple[Decorator, ...] = (
-    click.option(
-        "-j",
-        "--slots",
-        type=click.IntRange(1, MAXIMUM_SLOTS),
-        metavar="N",
-        help="Jobs at once.  [default: $CONCURRENCY, else the CPUs that may be used]",
+    *section(
+        "The worker",
+        click.option(
+            "-j",
+            "--slots",
+            type=click.IntRange(1, MAXIMUM_SLOTS),
+            metavar="N",
+            help="Jobs at once.  [default: $CONCURRENCY, else the CPUs that may be used]",
+        ),
+        click.option("--name", metavar="NAME", help="What this worker is called.  [default: the host's name]"),
+        click.option(
+            "--label",
+            "labels",
+            multiple=True,
+            metavar="NAME[=VALUE]",
+            help="What this worker has, for cexec --need; may be given again.",
+        ),
+        click.option(
+            "--speed",
+            type=Parsed(partial(parse_number, least=SLOWEST, most=FASTEST)),
+            metavar="X",
+            help="How fast this machine is; 1 is a usual one.  [default: measured once]",
+        ),
+        click.option(
+            "--load-command",
+            metavar="CMD",
+            help="A program that prints this machine's load, 0 idle to 1 full, run once a second.",
+        ),
+        click.option(
+            "--log",
+            "log_format",
+            type=click.Choice(["text", "json"]),
+            default="text",
+            show_default=True,
+            help="How events are written to stderr.",
+        ),
     ),
-    click.option("--name", metavar="NAME", help="What this worker is called.  [default: the host's name]"),
-    _several("--label", "labels", "NAME[=VALUE]", "What this worker has, for cexec --need; may be given again."),
-    click.option("--allow-args", is_flag=True, help="Clients may append arguments: cexec APP.pub -- ARG..."),
-    click.option(
-        "--allow-programs",
-        is_flag=True,
-        help="Run what clients bring along, where EXE or an ARG has {program}: cexec --program PLATFORM=FILE.",
+    *section(
+        "The program",
+        click.option("--allow-args", is_flag=True, help="Clients may append arguments: cexec APP.pub -- ARG..."),
+        click.option(
+            "--allow-programs",
+            is_flag=True,
+            help="Run what clients bring along, where EXE or an ARG has {program}: cexec --program PLATFORM=FILE.",
+        ),
+        click.option(
+            "--program-cache",
+            metavar="DIRECTORY",
+            help="Where these programs are kept; workers may share it.  [default: ~/.cache/cexec/programs]",
+        ),
+        click.option(
+            "--program-cache-size",
+            type=Parsed(parse_limit),
+            metavar="SIZE",
+            help="How much is kept there.  [default: 1G]",
+        ),
+        click.option("--empty-program-cache", is_flag=True, help="Remove those programs at the end."),
+        click.option(
+            "--once", is_flag=True, help="A job that has started is never repeated, also if this worker fails."
+        ),
+        click.option(
+            "--private-dir",
+            is_flag=True,
+            help="Every job has a directory of its own, below $TMPDIR, removed when it ends.",
+        ),
+        click.option("--clean-env", is_flag=True, help=f"The job's environment has only {', '.join(CLEAN_VARIABLES)}."),
     ),
-    click.option(
-        "--program-cache",
-        metavar="DIRECTORY",
-        help="Where these programs are kept; workers may share it.  [default: ~/.cache/cexec/programs]",
+    *section(
+        "Limits of a job",
+        click.option(
+            "--time-limit",
+            type=Parsed(parse_time_limit),
+            metavar="TIME",
+            help="How long a job may take: 90, 1m30s, 2h.",
+        ),
+        click.option(
+            "--cpu-limit",
+            type=Parsed(parse_cpu_limit),
+            metavar="TIME",
+            help="How much processor time each process of a job may use.",
+        ),
+        click.option(
+            "--memory-limit",
+            type=Parsed(parse_memory_limit),
+            metavar="SIZE",
+            help="How much memory a job may use: 500M, 2G.",
+        ),
+        click.option(
+            "--disk-limit",
+            type=Parsed(partial(parse_size, least=LEAST_FILES)),
+            metavar="SIZE",
+            help="How much the directory of a job may take: its client's files, and what the program writes there.",
+        ),
+        click.option(
+            "--nice", type=click.IntRange(0, LARGEST_NICE), metavar="N", help="How far jobs stand back: 0 to 19."
+        ),
     ),
-    _read("--program-cache-size", parse_limit, "SIZE", "How much is kept there.  [default: 1G]"),
-    click.option("--empty-program-cache", is_flag=True, help="Remove those programs at the end."),
-    click.option("--once", is_flag=True, help="A job that has started is never repeated, also if this worker fails."),
-    click.option(
-        "--private-dir", is_flag=True, help="Every job has a directory of its own, below $TMPDIR, removed when it ends."
+    *section(
+        "Safety",
+        click.option("--user", metavar="NAME", help="Become this user, after the key has been opened; only root can."),
+        click.option(
+            "--isolate",
+            is_flag=True,
+            help="Run every job in a sandbox: read-only file system, /tmp and process ids of its own, no network.",
+        ),
+        click.option("--network", is_flag=True, help="With --isolate: jobs have the network of this machine."),
     ),
-    _read("--time-limit", parse_time_limit, "TIME", "How long a job may take: 90, 1m30s, 2h."),
-    _read("--cpu-limit", parse_cpu_limit, "TIME", "How much processor time each process of a job may use."),
-    _read("--memory-limit", parse_memory_limit, "SIZE", "How much memory a job may use: 500M, 2G."),
-    _read(
-        "--disk-limit",
-        partial(parse_size, least=LEAST_FILES),
-        "SIZE",
-        "How much the directory of a job may take: its client's files, and what the program writes there.",
+    *section(
+        "Who may run jobs",
+        click.option(
+            "--clients",
+            "patterns",
+            multiple=True,
+            metavar="PATTERN",
+            help="Serve the clients with such a name only, a shell pattern; may be given again.",
+        ),
+        click.option(
+            "--per-client",
+            type=Parsed(parse_per_client),
+            metavar="N",
+            help="What one client may have while others wait: N, or jobs=N,places=N,files=SIZE.",
+        ),
+        click.option(
+            "--max-weight",
+            type=click.IntRange(1, MAXIMUM_WEIGHT),
+            default=DEFAULT_MAX_WEIGHT,
+            show_default=True,
+            metavar="N",
+            help="The most that a client's --weight counts.",
+        ),
+        click.option(
+            "--also",
+            multiple=True,
+            metavar="APP",
+            help="Serve another key as well, while clients change from one to the other.",
+        ),
+        click.option(
+            "--require-revoked", is_flag=True, help="Serve nobody until there is a list of revoked certificates."
+        ),
     ),
-    click.option("--nice", type=click.IntRange(0, LARGEST_NICE), metavar="N", help="How far jobs stand back: 0 to 19."),
-    click.option("--user", metavar="NAME", help="Become this user, after the key has been opened; only root can."),
-    click.option(
-        "--isolate",
-        is_flag=True,
-        help="Run every job in a sandbox: read-only file system, /tmp and process ids of its own, no network.",
-    ),
-    click.option("--network", is_flag=True, help="With --isolate: jobs have the network of this machine."),
-    click.option("--clean-env", is_flag=True, help=f"The job's environment has only {', '.join(CLEAN_VARIABLES)}."),
-    click.option(
-        "--log",
-        "log_format",
-        type=click.Choice(["text", "json"]),
-        default="text",
-        show_default=True,
-        help="How events are written to stderr.",
-    ),
-    _read(
-        "--speed",
-        partial(parse_number, least=SLOWEST, most=FASTEST),
-        "X",
-        "How fast this machine is; 1 is a usual one.  [default: measured once]",
-    ),
-    click.option(
-        "--load-command",
-        metavar="CMD",
-        help="A program that prints this machine's load, 0 idle to 1 full, run once a second.",
-    ),
-    _several("--also", "also", "APP", "Serve another key as well, while clients change from one to the other."),
-    _several(
-        "--clients",
-        "patterns",
-        "PATTERN",
-        "Serve the clients with such a name only, a shell pattern; may be given again.",
-    ),
-    _read(
-        "--per-client",
-        parse_per_client,
-        "N",
-        "What one client may have while others wait: N, or jobs=N,places=N,files=SIZE.",
-    ),
-    click.option(
-        "--max-weight",
-        type=click.IntRange(1, MAXIMUM_WEIGHT),
-        default=DEFAULT_MAX_WEIGHT,
-        show_default=True,
-        metavar="N",
-        help="The most that a client's --weight counts.",
-    ),
-    click.option("--require-revoked", is_flag=True, help="Serve nobody until there is a list of revoked certificates."),
 )
 
 

@@ -19,8 +19,9 @@ from cexec.protocol.datagrams.requirements import BUILT_IN
 from cexec.protocol.decisions.clients import ClientLimits
 from cexec.system.host.load import usable_cpus
 from cexec.system.process.environment import right_directory
+from cexec.system.process.process import resolve
 from cexec.system.process.sandbox import Sandbox, find_sandbox
-from cexec.system.storage.keyfile import key_descriptor
+from cexec.system.storage.keyfile import key_descriptor, quoted
 from cexec.system.storage.program_cache import DEFAULT_LIMIT, ProgramCache, default_directory
 from cexec.system.units import parse_size, parse_whole
 from cexec.worker.discovery.machine import attributes
@@ -33,6 +34,7 @@ OWN_VARIABLES = ("GROUP", "BOOST", "CONCURRENCY", "MAXFD")  # and CEXEC_*: ours,
 CLEAN_VARIABLES = ("PATH", "HOME", "LANG", "TZ")  # what --clean-env leaves
 MAXIMUM_SLOTS = 4096  # (ours)
 DEFAULT_MAX_WEIGHT = 100  # (ours): a client of weight 1 gets at least one turn in a hundred beside a heavier one
+SHELL_CHARACTERS = frozenset(" \t\n|&;<>()$`*?")  # a file may have them in its name; mostly a shell was meant
 LEAST_FILES = 1 << 20  # bytes (ours)
 LONGEST_BOOST = 10**9  # microseconds (ours): no client waits for a bid so long
 
@@ -97,6 +99,20 @@ def job_environment(clean: bool) -> dict[bytes, bytes]:
 def _is_ours(name: bytes) -> bool:
     text = name.decode("ascii", "replace")
     return text.startswith(("CEXEC_", "PEER_")) or text in OWN_VARIABLES
+
+
+def found_program(app: str, words: list[str]) -> str:
+    """Returns the path of the program whose command line is `words`; `UsageError` says how to offer a pipeline."""
+    try:
+        return resolve(words[0], os.environ.get("PATH", os.defpath))
+    except UsageError:
+        if SHELL_CHARACTERS.isdisjoint(words[0]):
+            raise
+        line = " ".join([words[0], *map(quoted, words[1:])])
+        what = "a pipeline" if "|" in words[0] else "a command line of the shell"
+        raise UsageError(
+            f"there is no program {words[0]!r}; for {what}: cservice {quoted(app)} sh -c {quoted(line)}"
+        ) from None
 
 
 def sandbox_of(apps: Sequence[str], network: bool) -> Sandbox:

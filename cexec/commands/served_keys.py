@@ -16,7 +16,7 @@ from cexec.errors import CertificateError, UsageError
 from cexec.protocol.base.certificate import valid_name
 from cexec.protocol.base.keys import OwnerKey, WorkerKey
 from cexec.protocol.base.limits import MAXIMUM_NAME
-from cexec.system.storage.keyfile import open_key, read_key
+from cexec.system.storage.keyfile import find_key, open_key, read_key
 from cexec.system.storage.revocations import Revocations, list_path
 from cexec.worker.discovery.admission import Admission
 
@@ -42,7 +42,8 @@ class OpenedKey:
 
 def open_keys(apps: Sequence[str]) -> list[OpenedKey]:
     """Opens these key files."""
-    return [OpenedKey(app, open_key(app)) for app in apps]
+    paths = [find_key(app) for app in apps]
+    return [OpenedKey(path, open_key(path)) for path in paths]
 
 
 def served_keys(

@@ -63,7 +63,13 @@ class GroupReceiver:
             self._groups.forward(datagrams, via)
         return found
 
+    def pass_strangers_over(self) -> None:
+        """Keeps none of them from now on."""
+        self._strangers = None
+
     def take_strangers(self) -> list[tuple[bytes, Sockaddr]]:
         """Whole datagrams of this protocol under keys that are not known here, with their sources."""
-        taken, self._strangers = self._strangers or [], []
+        if self._strangers is None:
+            return []
+        taken, self._strangers = self._strangers, []
         return taken

@@ -28,6 +28,7 @@ from cexec.relay.forwarder import Forwarder
 from cexec.relay.new_addresses import NewAddresses
 from cexec.relay.poller import Poller
 from cexec.system.io.wakeup import Wakeup
+from cexec.system.storage.eventlog import still_run
 
 if TYPE_CHECKING:
     import _socket
@@ -128,6 +129,8 @@ class Relay:
         for entry in self._table.all():
             self._forget(entry)
         self._forwarder.cut(now, jobs=self._stopping > 1)
+        if self._stopping == 1 and self._forwarder.jobs:
+            self._log.event("waiting", reason=still_run(self._forwarder.jobs))
 
     def close(self) -> None:
         """Closes what `step` waits for."""

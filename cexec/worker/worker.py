@@ -22,6 +22,7 @@ from cexec.errors import CertificateError, LocalError
 from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Prove, Queued, Recovered, Withdraw
 from cexec.system.io.wakeup import PollSet, Wakeup, wait_readable
 from cexec.system.process.strays import Strays
+from cexec.system.storage.eventlog import still_run
 from cexec.worker.discovery.admission import Admission
 from cexec.worker.discovery.alert_sender import AlertClock, AlertSender
 from cexec.worker.discovery.answers import Answers, Profile
@@ -251,6 +252,8 @@ class Worker:
             self._listener.leave()
             self._jobs.stop()
             self._offers.close()
+            if self._jobs.running:
+                self._log.event("waiting", reason=still_run(self._jobs.running))
         else:
             self._stage = Stage.ENDING
             self._jobs.terminate()

@@ -50,9 +50,26 @@ def message(ended: Run, status: int) -> str:
         (("--frobnicate", "app.pub"), "no such option '--frobnicate'"),
         (
             ("app.pub", "input.wav"),
-            "cannot understand 'input.wav'; to pass arguments to the program put -- before them",
+            "the program's own arguments come after --: cexec app.pub -- input.wav",
         ),
-        (("app.pub", "-", "A=1"), "cannot understand '-'; to pass arguments to the program put -- before them"),
+        (("app.pub", "-", "A=1"), "the program's own arguments come after --: cexec app.pub -- '-' 'A=1'"),
+        (("app.pub", "ls", "-l"), "the program's own arguments come after --: cexec app.pub -- ls -l"),
+        (
+            ("-n", "a.pub", "B=1", "ls", "-n"),
+            "the program's own arguments come after --: cexec [OPTIONS] a.pub 'B=1' -- ls",
+        ),
+        (
+            ("--need", "gpu", "app.pub", "ls", "-l", "a b"),
+            "the program's own arguments come after --: cexec --need gpu app.pub -- ls -l 'a b'",
+        ),
+        (
+            ("app.pub", "--tme-limit", "5"),
+            "no such option '--tme-limit'; did you mean --time-limit? "
+            "the program's own arguments come after --: cexec app.pub -- --tme-limit 5",
+        ),
+        (("--al", "app.pub"), "no such option '--al'; did you mean --all? See cexec --help"),
+        (("--on",), "--on needs a value; see cexec --help"),
+        (("--on", "--all", "app.pub"), "--on needs a value, but the option --all follows it"),
         (("app.pub", "A-B=1"), "'A-B' cannot be a variable's name: letters, digits and _, at most 64 of them"),
         (("app.pub", "1A=1"), "'1A' cannot be a variable's name"),
         (("app.pub", "=1"), "'' cannot be a variable's name"),
@@ -206,9 +223,20 @@ def test_every_flipped_bit_of_a_key_file_is_damage(keys: WriteKey) -> None:
     assert message(cexec("app.pub"), 111).startswith("app.pub is damaged: ")
 
 
-def test_a_key_that_is_not_there_says_how_to_get_one(keys: WriteKey) -> None:
-    expected = "neither app nor app.pub exists; copy app.pub from its owner or make it with: ckeygen app"
-    assert message(cexec("app"), 111) == expected
+def test_a_key_that_is_not_there_says_how_to_get_one(keys: WriteKey, tmp_path: Path) -> None:
+    make = "copy app.pub from its owner or make it with: ckeygen app"
+    expected = f"neither app nor app.pub exists, here or in {tmp_path}/cexec; {make}"
+    assert message(cexec("app", XDG_CONFIG_HOME=str(tmp_path)), 111) == expected
+    here = make.replace("app", "./app")
+    assert message(cexec("./app"), 111) == f"neither ./app nor ./app.pub exists; {here}"
+
+
+def test_a_key_of_nearly_this_name_is_asked_for(keys: WriteKey, tmp_path: Path) -> None:
+    keys("convert.pub", OWNER.client_key())
+    said = message(cexec("convrt", XDG_CONFIG_HOME=str(tmp_path)), 111)
+    assert said.startswith(
+        f"neither convrt nor convrt.pub exists, here or in {tmp_path}/cexec; did you mean convert.pub?"
+    )
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o604, 0o620, 0o602])
@@ -287,7 +315,7 @@ def test_a_group_of_names_that_do_not_exist_is_told_at_once(application: Applica
     assert time.monotonic() - began < 50
     assert said == (
         f"no worker of {application.fingerprint} can be found: no entry of the group (CEXEC_GROUP) can be used; "
-        f"{ABSENT_NAME}: no such name; {ABSENT_NAME}:9: no such name"
+        f"{ABSENT_NAME}: no such name; {ABSENT_NAME}:9: no such name; cexec --explain {application.public} tells why"
     )
 
 
@@ -310,9 +338,19 @@ def test_nobody_answers_says_where_it_asked_and_what_to_check(application: Appli
     assert time.monotonic() - began >= 0.9
     assert re.fullmatch(
         rf"no worker of {application.fingerprint} answered in 0\.9 s; sent [123] announcements? to {ELSEWHERE}; "
-        r"is cservice running with this key, in the same group \(CEXEC_GROUP\)\?",
+        rf"is cservice running with this key, in the same group \(CEXEC_GROUP\)\? "
+        rf"cexec --explain {application.public} tells why",
         said,
     )
+
+
+def test_why_a_job_waits_is_said_in_a_log_once_after_ten_seconds(application: Application) -> None:
+    began = time.monotonic()
+    lines = cexec(application.public, CEXEC_TIMEOUT_ACCEPT="11.5").stderr.decode().splitlines()
+    assert time.monotonic() - began >= 11.5
+    assert len(lines) == 2 and "answered in 11.5 s" in lines[1], lines
+    assert lines[0].startswith(f"cexec: no worker of {application.fingerprint} has answered; sent ")
+    assert re.search(r"; [12] s left$", lines[0])
 
 
 def test_an_accept_timeout_of_0_waits_until_a_worker_comes(application: Application, service: StartService) -> None:

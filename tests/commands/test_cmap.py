@@ -241,7 +241,7 @@ def test_failures_are_named(cluster: Cluster) -> None:
     result = cluster.run("-k", "--peer", "RUN=echo $1; echo why >&2; exit $1", "--", "{}", ":::", *map(str, range(24)))
     assert (result.status, result.out) == (23, "".join(f"{n}\n" for n in range(24)))
     *said, more = [line for line in result.err.splitlines() if line != "why"]
-    named = [re.fullmatch(r"cmap: task (\d+) \((\d+)\) failed on \S+: exited with (\d+)", line) for line in said]
+    named = [re.fullmatch(r"cmap: task (\d+) \((\d+)\) failed on \S+: exited with (\d+): why", line) for line in said]
     found = {match.groups() for match in named if match}  # in the order of their ends, which -k does not change
     assert len(found) == len(said) == 20
     assert found < {(str(n + 1), str(n), str(n)) for n in range(1, 24)}

@@ -23,19 +23,22 @@ def run(*arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_run_is_watched_and_explained(application: Application, service: Callable[..., Any], tmp_path: Path) -> None:
-    service("sh", "-c", '[ "$1" != bad ] || exit 3', "sh", options=["--allow-args"])
+    service(
+        "sh", "-c", '[ "$1" != bad ] || { echo so; echo sad >&2; echo >&2; exit 3; }', "sh", options=["--allow-args"]
+    )
     state, report = tmp_path / "state", tmp_path / "report.html"
     options: list[str | Path] = ["--stats", "--bar", "--report", report, "--state", state]
     done = run(*options, application.public, "--", "{}", ":::", "good", "bad", "fine")
-    assert done.returncode == 1 and done.stdout == ""
-    first, head, worker, failed = done.stderr.splitlines()
+    assert done.returncode == 1 and done.stdout == "so\n"
+    first, head, worker, failed = [line for line in done.stderr.splitlines() if line not in ("", "sad")]
     assert first.startswith("2 tasks succeeded, 1 failed;") and head.startswith("worker ")
     assert worker.split()[1:3] == ["2", "1"] and failed.startswith("task 2 (bad) failed on ")
+    assert failed.endswith(": exited with 3: sad")  # the last line of its standard error
     page = report.read_text()
     assert "ended with status 1" in page and "exited with 3" in page
     explained = run("explain", "--state", state, "2")
     assert explained.returncode == 0
-    assert "exited with 3" in explained.stdout.splitlines()[1] and "attempt 1, " in explained.stdout
+    assert explained.stdout.splitlines()[1].endswith(": exited with 3: sad") and "attempt 1, " in explained.stdout
     assert run("explain", "--state", state).stdout.startswith("2 tasks done, 1 failed, 0 left")
 
 

@@ -75,8 +75,8 @@ def test_lines_are_not_added_to_a_key(tmp_path: Path, output: str) -> None:
 def test_without_a_key_it_says_where_it_has_looked(tmp_path: Path) -> None:
     with crat(tmp_path, env=local_environment({"HOME": "/h", "XDG_CONFIG_HOME": str(tmp_path)})) as process:
         _, errors = process.communicate(timeout=20)
-    told = f"crat: no *.pub here or in {tmp_path}/cexec; name the key files of the applications to be logged\n"
-    assert (process.returncode, errors) == (100, told)
+    told = f"crat: no client key *.pub here or in {tmp_path}/cexec; name one: crat APP.pub\n"
+    assert (process.returncode, errors) == (111, told)
 
 
 def test_one_that_hears_nothing_says_why(tmp_path: Path) -> None:

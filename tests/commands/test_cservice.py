@@ -77,6 +77,11 @@ def message(ended: subprocess.CompletedProcess[str], status: int) -> str:
         (("--label", f"a={'b' * 250}", "--label", f"c={'d' * 250}", "app", "true"), "labels are too long"),
         (("--label", f"a={'b' * 300}", "app", "true"), "labels are too long"),
         (("app", "no-such-program"), "no-such-program is not found in the PATH "),
+        (("app", "cat | sort"), "there is no program 'cat | sort'; for a pipeline: cservice app sh -c 'cat | sort'"),
+        (
+            ("app", "wc -l", "file"),
+            "there is no program 'wc -l'; for a command line of the shell: cservice app sh -c 'wc -l file'",
+        ),
         (("app", "./app"), "./app is not executable; type: chmod +x ./app"),
         (("app", "./missing"), "./missing is not found; give the program's full path or install it on this machine"),
         (("app", "/"), "/ is not found; give the program's full path"),
@@ -117,7 +122,7 @@ def test_a_file_that_is_no_workers_key_is_status_111(
         "client": (encode_key(owner.client_key()), f"app is a client key; {needed}"),
         "relay": (encode_key(owner.relay_key()), f"app is a relay key; {needed}"),
         "damaged": (encode_key(owner)[:-30], "app is damaged: "),
-        "absent": ("", "app cannot be read: no such file or directory"),
+        "absent": ("", "app does not exist, here or in "),
     }[kind]
     if text:
         Path("app").write_text(text)

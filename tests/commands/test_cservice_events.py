@@ -8,6 +8,8 @@ import signal
 import socket
 import subprocess
 import time
+from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -30,11 +32,29 @@ def test_the_log_tells_each_job_from_its_acceptance_to_its_end(application: Appl
     job = re.search(r"job=([0-9a-f]{32}) attempt=1 name=default ", accepted)
     assert job is not None
     for line in (accepted, started, finished):
-        assert re.match(r"\d\d:\d\d:\d\d [a-z]+ ", line)
+        assert abs(datetime.fromisoformat(line.split()[0]).timestamp() - time.time()) < 60
+        assert re.match(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d[+-]\d\d:\d\d [a-z]+ ", line)
         assert f" job={job[1]} attempt=1 name=default " in line
     assert re.search(r" client=127\.0\.0\.1:\d+$", accepted)
     assert re.search(r" pid=\d+$", started)
     assert " status=3 sent=5 received=5 " in finished
+
+
+def test_a_job_that_is_announced_with_another_key_is_told_once(
+    application: Application, service: StartService, tmp_path: Path
+) -> None:
+    worker = service("cat")
+    other = Application(tmp_path, "other")
+    for _ in range(2):
+        assert other.run(environment={"CEXEC_TIMEOUT_ACCEPT": "0.3"}).returncode == 111
+    told = worker.wait_for(" another-key ")
+    assert told.endswith(
+        f' client=127.0.0.1 reason="a job was announced with another key than {application.fingerprint}; '
+        "ckeygen --show tells a key file's\""
+    )
+    assert application.run(input=b"x").stdout == b"x"
+    worker.wait_for(" finished ")
+    assert len([line for line in worker.lines if " another-key " in line]) == 1
 
 
 def test_log_json_is_one_object_a_line(application: Application, service: StartService) -> None:
@@ -45,6 +65,7 @@ def test_log_json_is_one_object_a_line(application: Application, service: StartS
     worker.signal(signal.SIGTERM)
     assert worker.wait() == 0
     events = [json.loads(line) for line in worker.lines]
+    events = [event for event in events if event["event"] != "waiting"]  # for what may be left of the job
     assert [event["event"] for event in events] == ["ready", "accepted", "started", "finished", "stopping"]
     assert all(abs(event["time"] - before) < 60 for event in events)
     ready, accepted, started, finished, _ = events
@@ -96,6 +117,7 @@ def test_told_once_running_jobs_finish_and_no_new_one_begins(
     with start_slow_job(application) as client:
         worker.signal(number)
         assert worker.wait_for(" stopping ").endswith(" jobs=1")
+        assert 'reason="1 job still runs; Ctrl-C again ends it (or SIGTERM)"' in worker.wait_for(" waiting ")
         late = application.run(environment={"CEXEC_TIMEOUT_ACCEPT": "0.3"})
         assert (late.returncode, late.stdout) == (111, b"")
         assert client.communicate(timeout=10) == (b"done\n", b"")

@@ -11,7 +11,7 @@ import os
 from time import monotonic
 
 from cexec.client.attempt.signals import EndedBySignal, Signals
-from cexec.client.request import CLUSTER, DIED_OF_PIPE, Request
+from cexec.client.request import CLUSTER, DIED_OF_PIPE, UNATTENDED, Request
 from cexec.client.search.choice import OneJob
 from cexec.client.search.messages import Notices, ancestors_words
 from cexec.client.search.search import Search
@@ -44,6 +44,8 @@ class Client:
         self._request = request
         self._job_id = sodium.random_bytes(IDENTITY_SIZE)
         self._talks = os.isatty(2)
+        self._told = False  # where nobody sits at a terminal, that is said once
+        self._began = monotonic()
         self._prepared = False
         self._inputs: Inputs
         self._outputs: Outputs
@@ -215,7 +217,9 @@ class Client:
                 OneJob(lambda: self._go(attempt), request.target.requirements, self._avoided),
                 Race(accept_timeout=request.times.accept, now=monotonic()),
                 idle_timeout=request.times.idle,
-                notices=Notices(complain=self._complain, tell=self._tell, warn=_say, trace=request.reports.trace),
+                notices=Notices(
+                    complain=self._complain, tell=self._tell_who_waits, warn=_say, trace=request.reports.trace
+                ),
                 open_trust=request.target.open_trust,
             )
             return search.find_blocking()
@@ -250,6 +254,14 @@ class Client:
     def _note_failure(self, reason: str) -> None:
         if self._request.reports.trace is not None:
             self._request.reports.trace.failed(reason)
+
+    def _tell_who_waits(self, text: str) -> None:
+        """Says why the job has not begun: at a terminal each time, and once in a log."""
+        if self._talks:
+            _say(text)
+        elif not self._told and monotonic() - self._began >= UNATTENDED:
+            self._told = True
+            _say(text)
 
     def _tell(self, text: str) -> None:
         """Writes a line for the person who waits at the terminal."""

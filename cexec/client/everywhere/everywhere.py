@@ -17,7 +17,7 @@ from cexec.client.everywhere.kept_output import Printer
 from cexec.client.everywhere.roll_call import Gathering, call_roll
 from cexec.client.everywhere.shared_input import SharedInput
 from cexec.client.everywhere.worker_run import WorkerRun
-from cexec.client.request import CLUSTER, DIED_OF_PIPE, Request
+from cexec.client.request import CLUSTER, DIED_OF_PIPE, UNATTENDED, Request
 from cexec.client.search.messages import Notices, ancestors_words
 from cexec.client.search.search import Search
 from cexec.errors import EXIT_TEMPORARY, CexecError, NoWorkerError, UsageError, WithdrawnError
@@ -51,6 +51,7 @@ class EverywhereClient:
         self._expected = expected
         self._tag = tag
         self._started = monotonic()
+        self._told = False  # where nobody sits at a terminal, why a worker is waited for is said once
         self._job_id = sodium.random_bytes(IDENTITY_SIZE)
         self._inputs: dict[int, SharedInput] = {}
         for descriptor in request.streams.descriptors:
@@ -299,8 +300,13 @@ class EverywhereClient:
         send_alert(self._request.key, self._announcer, failed, error, final=final)
 
     def _tell(self, text: str) -> None:
-        """Writes a line for the person who waits at the terminal, after the output that is on its way there."""
-        if os.isatty(STANDARD_ERROR):
+        """Says why a worker has not got the job, after the output that is on its way: each time at a terminal.
+
+        Elsewhere it is said once.
+        """
+        late = not self._told and monotonic() - self._started >= UNATTENDED
+        if os.isatty(STANDARD_ERROR) or late:
+            self._told = True
             self._say(text)
 
 

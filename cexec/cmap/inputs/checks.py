@@ -22,7 +22,7 @@ from cexec.system.reason import reason_of
 from cexec.system.storage.identity import identify
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Iterator
 
     from cexec.cmap.inputs.tables import Table
     from cexec.cmap.inputs.task_plan import Plan
@@ -51,6 +51,39 @@ def check_rows(
     for number in numbers:
         checker.check(number)
     checker.conclude()
+
+
+def arrival_check(plan: Plan, rules: ResultRules, *, has_variables: bool) -> Callable[[int], None]:
+    """Returns a check of each row that comes while the tasks before it run; `has_variables` as in `check_rows`."""
+    table = plan.table
+    assert table is not None
+    known = _Known()
+    checker = _Checker(plan, table, known, rules, has_variables, arriving=True)
+
+    def check(number: int) -> None:
+        known.last = number
+        checker.check(number)
+
+    return check
+
+
+class _Known:
+    """The numbers of the rows that have come so far."""
+
+    def __init__(self) -> None:
+        self.last = 0
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(1, self.last + 1))
+
+
+def check_templates_differ(plan: Plan) -> None:
+    """Refuses a result that all rows would have, before the first of them has come."""
+    for template in plan.result_templates:
+        if template.text != os.devnull and not template.used:
+            raise UsageError(
+                f"{template.text!r} would be the result of every row; put {{}} or {{#}}, its number, into it"
+            )
 
 
 def check_lines_are_no_files(table: Table) -> None:
@@ -99,8 +132,16 @@ class _Checker:
     """Remembers what has been seen of the rows so far."""
 
     def __init__(
-        self, plan: Plan, table: Table, numbers: Iterable[int], rules: ResultRules, has_variables: bool
+        self,
+        plan: Plan,
+        table: Table,
+        numbers: Iterable[int],
+        rules: ResultRules,
+        has_variables: bool,
+        *,
+        arriving: bool = False,
     ) -> None:
+        """`arriving`: it is not known yet how long rows are."""
         self._plan = plan
         self._rules = rules
         self._readable: set[str] = set()  # of names that are the same for all rows
@@ -110,8 +151,9 @@ class _Checker:
         self._reads = plan.read_templates
         self._names_size = 0  # bytes of GO
         self._longest = plan.longest_arguments(table.longest)
-        self._has_arguments = self._longest > (0 if table.has_nul else SURELY_FITS)
-        self._has_variables = has_variables and table.longest > SURELY_FITS - max(map(len, table.columns), default=0)
+        self._has_arguments = arriving or self._longest > (0 if table.has_nul else SURELY_FITS)
+        longest = SURELY_FITS if arriving else table.longest
+        self._has_variables = has_variables and longest > SURELY_FITS - max(map(len, table.columns), default=0)
         shown = {column for template in (*self._reads, *plan.result_templates) for column in template.used}
         self._row = table.row if shown - {"#"} else _row_without_cells
         self._results = ResultChecker(plan, numbers, self._row, rules)

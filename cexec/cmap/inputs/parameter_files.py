@@ -16,6 +16,7 @@ from itertools import chain
 from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.columns import check_columns
+from cexec.cmap.inputs.columns_of_lines import one_character
 from cexec.cmap.inputs.json_lines import read_json_lines
 from cexec.cmap.inputs.store import RecordStore
 from cexec.cmap.inputs.tables import StoredRows, decode, encode
@@ -24,6 +25,7 @@ from cexec.system.units import show_size
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
+    from re import Pattern
 
 LONGEST_RECORD = 1 << 28  # bytes (ours) in which a quoted cell must end, lest one quote too many fill the memory
 _BYTE_ORDER_MARK = "\ufeff".encode()
@@ -32,24 +34,30 @@ _BAR = "|"
 csv.field_size_limit(sys.maxsize)  # a cell may be as long as a line may be without quotes
 
 
-def read_parameters(lines: Iterable[bytes], name: str) -> StoredRows:
-    """Reads the table in the lines of a file, which errors call `name`."""
+def read_parameters(lines: Iterable[bytes], name: str, separator: Pattern[str] | None = None) -> StoredRows:
+    """Reads the table in the lines of a file, which errors call `name`; `separator` is what --colsep says."""
     numbered = enumerate(lines, 1)
     number, first = next((found for found in numbered if found[1].strip()), (0, b""))
     if not first:
         raise UsageError(f"{name} is empty; its first line must name the columns")
     first = first.removeprefix(_BYTE_ORDER_MARK)
-    if first.lstrip().startswith(b"{"):
+    if first.lstrip().startswith(b"{") and separator is None:
         return read_json_lines(chain([(number, first)], numbered), name)
-    return _read_delimited(decode(first), numbered, name)
+    return _read_delimited(decode(first), numbered, name, "" if separator is None else one_character(separator))
 
 
 # CSV and the like
 
 
-def _read_delimited(header: str, lines: Iterator[tuple[int, bytes]], name: str) -> StoredRows:
-    delimiter = next((character for character in "\t|," if character in header), ",")
+def _read_delimited(header: str, lines: Iterator[tuple[int, bytes]], name: str, given: str) -> StoredRows:
+    """`given` is the character between cells; empty if the header shows it."""
+    delimiter = given or next((character for character in "\t|," if character in header), ",")
     columns = _parse_checked(header, lines, delimiter, f"{name}, header line")[0]
+    if not given and len(columns) == 1 and ";" in columns[0] and '"' not in header:
+        raise UsageError(
+            f"{name}, header line: there are semicolons in the name of the one column; cells are separated by commas, "
+            "tabs or |, or by what --colsep says: --colsep ';'"
+        )
     check_columns(columns, name)
     width, separator = len(columns), delimiter.encode()
     store = RecordStore()

@@ -11,8 +11,10 @@ import math
 import random
 from array import array
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cexec.cmap.inputs.columns_of_lines import Headed, Split, Uncalled
 from cexec.cmap.inputs.parameter_files import read_parameters
 from cexec.cmap.inputs.row_numbers import RowNumbers
 from cexec.cmap.inputs.store import CHUNK, RecordStore
@@ -22,9 +24,11 @@ from cexec.system.reason import reason_of
 from cexec.system.units import LARGEST
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
+    from re import Pattern
     from typing import BinaryIO
 
+    from cexec.cmap.inputs.arriving import ArrivingLines
     from cexec.cmap.inputs.tables import Table
 
 INPUTS, LINKED = ":::", ":::+"
@@ -45,6 +49,36 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[tuple[str, list[s
     return before, inputs
 
 
+@dataclass(slots=True, kw_only=True)
+class Reading:
+    """How inputs are read: `null`: they end with NUL; `group`: so many make a task, and 0 means that it sees none.
+
+    `separator` cuts each into columns (--colsep); `headed`: the first one of each source names them (--header :).
+    """
+
+    null: bool = False
+    group: int | None = None
+    separator: Pattern[str] | None = None
+    headed: bool = False
+
+    @property
+    def end(self) -> bytes:
+        """What ends an input."""
+        return b"\0" if self.null else b"\n"
+
+    def taken_apart(self, table: Table, name: str, *, growing: bool = False) -> Table:
+        """Returns one source with its columns; `growing`: more of its rows may come."""
+        if self.separator is not None:
+            table = Split(table, self.separator, growing=growing)
+        return Headed(table, name) if self.headed else table
+
+    def grouped(self, table: Table) -> Table:
+        """Returns the table of all sources with as many inputs in a row as a task takes."""
+        if self.group is None:
+            return table
+        return Groups(table, self.group) if self.group else Uncalled(table)
+
+
 def table_from(
     *,
     inputs: Sequence[tuple[str, list[str]]] = (),
@@ -53,38 +87,58 @@ def table_from(
     array_members: Sequence[range] = (),
     slices: int | None = None,
     stdin: BinaryIO | None = None,
-    null: bool = False,
-    group: int | None = None,
+    reading: Reading | None = None,
 ) -> Table:
     """Makes the one table that the options describe, of lines of `stdin` if there is no other; `-` is `stdin` too."""
+    how = reading or Reading()
     given = {":::": inputs, "-a": files, "--params": params, "--array": array_members, "--slices": slices}
     sources = [option for option, value in given.items() if value]
     if len(sources) > 1:
         raise UsageError(f"{sources[0]} and {sources[1]} cannot be used together")
-    if group and (len(files) > 1 or len(inputs) > 1 or sources not in ([], [":::"], ["-a"])):
-        raise UsageError("-n needs one source of inputs: standard input, one -a, or one :::")
-    if null and sources not in ([], ["-a"]):
-        raise UsageError("-0 is about lines, but there are none: give them on standard input, or with -a")
-    separator = b"\0" if null else b"\n"
+    check_reading(how, sources, several=len(files) > 1 or len(inputs) > 1)
     if params:
         with _reading(params, stdin) as stream:
-            return read_parameters(stream, "standard input" if params == "-" else params)
+            return read_parameters(stream, "standard input" if params == "-" else params, how.separator)
     if array_members:
         return Numbers(array_members)
     if slices:
         return Slices(slices)
-    table = _combined(inputs) if inputs else _product([_read_lines(name, stdin, separator) for name in files or "-"])
-    return Groups(table, group) if group else table
+    if inputs:
+        return how.grouped(_combined(inputs, how))
+    return how.grouped(_product([_read_lines(name, stdin, how) for name in files or "-"]))
 
 
-def _combined(inputs: Sequence[tuple[str, list[str]]]) -> Table:
+def arriving_table(lines: ArrivingLines, how: Reading) -> tuple[Table, Callable[[], int]]:
+    """Makes the table of lines of standard input that come one after the other, and counts its complete rows."""
+    check_reading(how, [], several=False)
+    table = how.grouped(how.taken_apart(Lines(lines.store, how.end), "standard input", growing=True))
+    groups = table if isinstance(table, Groups) else None
+    return table, lambda: len(table) if groups is None or lines.ended else groups.complete
+
+
+def check_reading(how: Reading, sources: Sequence[str], *, several: bool) -> None:
+    """Refuses ways to read that these sources have not.  `several`: there is more than one file, or `:::`."""
+    if how.group and (several or sources not in ([], [":::"], ["-a"])):
+        raise UsageError("-n needs one source of inputs: standard input, one -a, or one :::")
+    if how.null and sources not in ([], ["-a"]):
+        raise UsageError("-0 is about lines, but there are none: give them on standard input, or with -a")
+    if how.group and (how.separator is not None or how.headed):
+        raise UsageError("-n cannot be used with --colsep or --header: a task has the columns of one input")
+    if how.separator is not None and sources not in ([], [":::"], ["-a"], ["--params"]):
+        raise UsageError("--colsep is about lines and words, but there are none")
+    if how.headed and sources not in ([], [":::"], ["-a"]):
+        raise UsageError("--header : needs lines or words; the first line of --params names the columns anyhow")
+
+
+def _combined(inputs: Sequence[tuple[str, list[str]]], how: Reading) -> Table:
     """`:::+` binds closer than the product."""
     linked: list[list[Table]] = []
     for kind, words in inputs:
+        table = how.taken_apart(Words(words), kind)
         if kind == LINKED:
-            linked[-1].append(Words(words))
+            linked[-1].append(table)
         else:
-            linked.append([Words(words)])
+            linked.append([table])
     return _product([Linked(tables) if len(tables) > 1 else tables[0] for tables in linked])
 
 
@@ -94,11 +148,11 @@ def _product(tables: Sequence[Table]) -> Table:
     return Product(tables) if len(tables) > 1 else tables[0]
 
 
-def _read_lines(name: str, stdin: BinaryIO | None, separator: bytes) -> Lines:
+def _read_lines(name: str, stdin: BinaryIO | None, how: Reading) -> Table:
     store = RecordStore()
     with _reading(name, stdin) as stream:
-        store.take_lines(stream, separator)
-    return Lines(store, separator)
+        store.take_lines(stream, how.end)
+    return how.taken_apart(Lines(store, how.end), "standard input" if name == "-" else name)
 
 
 @contextmanager
@@ -150,7 +204,7 @@ class Selection:
         return self._numbers
 
 
-def cut_blocks(stream: BinaryIO, size: int, end: bytes) -> Iterator[bytes]:
+def cut_blocks(stream: BinaryIO | _Continued, size: int, end: bytes) -> Iterator[bytes]:
     """Blocks of whole records of about `size` bytes; a longer record is a block of its own.  Without `end`: any byte.
 
     At most one block and a chunk are in memory, and nothing is read before it is asked for.
@@ -169,6 +223,33 @@ def cut_blocks(stream: BinaryIO, size: int, end: bytes) -> Iterator[bytes]:
             searched = 0
     if waiting:
         yield bytes(waiting)
+
+
+def with_header(stream: BinaryIO, lines: int, size: int, end: bytes) -> Iterator[bytes]:
+    """Blocks as of `cut_blocks`, each of which begins with the first lines of the stream."""
+    header, rest = b"", b""
+    while header.count(b"\n") < lines and (data := stream.read(CHUNK)):
+        header += data
+    place = 0
+    for _ in range(lines):
+        place = header.find(b"\n", place) + 1 or len(header)
+    header, rest = header[:place], header[place:]
+    for block in cut_blocks(_Continued(rest, stream), size, end):
+        yield header + block
+
+
+class _Continued:
+    """What was read too much, then the rest of a stream."""
+
+    def __init__(self, begun: bytes, stream: BinaryIO) -> None:
+        self._begun = begun
+        self._stream = stream
+
+    def read(self, size: int) -> bytes:
+        if not self._begun:
+            return self._stream.read(size)
+        data, self._begun = self._begun[:size], self._begun[size:]
+        return data
 
 
 def _last_end(waiting: bytearray, size: int, end: bytes, searched: int) -> int:

@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
 
+UNKNOWN_SLOT = "{%}"
+
+
 def encode(text: str) -> bytes:
     return text.encode("utf-8", "surrogateescape")
 
@@ -25,15 +28,19 @@ def decode(data: bytes) -> str:
 
 
 class Row:
-    """`inputs`: what `{}` stands for, several texts when a task takes several.  `line`: the input without its end."""
+    """`inputs`: what `{}` stands for, several texts when a task takes several.  `line`: the input without its end.
 
-    __slots__ = ("cells", "inputs", "line", "number")
+    `slot`: what `{%}` stands for, which is known when the task is given to a worker.
+    """
+
+    __slots__ = ("cells", "inputs", "line", "number", "slot")
 
     def __init__(self, number: int, cells: tuple[str, ...], line: str = "", inputs: tuple[str, ...] = ()) -> None:
         self.number = number
         self.cells = cells
         self.line = line
         self.inputs = inputs or cells
+        self.slot = UNKNOWN_SLOT
 
 
 class Table:
@@ -112,7 +119,8 @@ class _Joined(Table):
 
     def __init__(self, tables: Sequence[Table]) -> None:
         self._tables = tables
-        self.columns = tuple(str(number + 1) for number in range(sum(len(table.columns) for table in tables)))
+        names = [name for table in tables for name in table.columns]
+        self.columns = tuple(str(place) if name.isdigit() else name for place, name in enumerate(names, 1))
 
     @property
     def longest(self) -> int:
@@ -166,6 +174,11 @@ class Groups(Table):
 
     def __len__(self) -> int:
         return -(-len(self._table) // self._size)
+
+    @property
+    def complete(self) -> int:
+        """Counts the rows that have all of their inputs."""
+        return len(self._table) // self._size
 
     def cells(self, number: int) -> tuple[str, ...]:
         inputs = self._inputs(number)

@@ -12,9 +12,9 @@ import os
 from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.shell_commands import shell_command
-from cexec.cmap.inputs.tables import Row, encode
+from cexec.cmap.inputs.tables import UNKNOWN_SLOT, Row, encode
 from cexec.cmap.inputs.tasks import BLOCK, DATA, FILE, NOTHING, PATH, SHARED, STDERR, STDOUT, Result, Task, TaskInput
-from cexec.cmap.inputs.templates import Template
+from cexec.cmap.inputs.templates import SLOT, Template
 from cexec.errors import UsageError
 from cexec.system.reason import reason_of
 
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from cexec.cmap.inputs.shell_commands import Call
     from cexec.cmap.inputs.store import Spool
     from cexec.cmap.inputs.tables import Table
+    from cexec.cmap.inputs.templates import Changes
 
 Pair = tuple[Template, Template]
 LONGEST_KEY = 64  # characters of a peer variable's name, docs/protocol.md section 4.2
@@ -45,8 +46,10 @@ class Work:
         sends: Sequence[str] = (),
         inputs: Sequence[str] = (),
         fetches: Sequence[str] = (),
+        tag: str | None = None,
+        changes: Changes | None = None,
     ) -> None:
-        """`peers` are KEY=TEXT, `inputs` NAME=TEMPLATE-FILE, `fetches` NAME=FILE."""
+        """`peers` are KEY=TEXT, `inputs` NAME=TEMPLATE-FILE, `fetches` NAME=FILE; `changes` are those of --rpl."""
         self.arguments = arguments
         self.stdin = stdin
         self.stdin_text = stdin_text
@@ -56,6 +59,8 @@ class Work:
         self.sends = sends
         self.inputs = inputs
         self.fetches = fetches
+        self.tag = tag
+        self.changes = changes
 
 
 class Plan:
@@ -66,6 +71,7 @@ class Plan:
     ) -> None:
         self.table = table
         self._columns: Sequence[str] = () if table is None else table.columns
+        self._changes = work.changes
         self._shared = None if shared is None else TaskInput(SHARED, data=shared_hash, spool=shared)
         self.arguments = [self._template(text) for text in work.arguments]
         self._peers = [(_peer_name(text), self._template(text.partition("=")[2])) for text in work.peers]
@@ -76,20 +82,36 @@ class Plan:
         self._fetches = [self._pair(text, "--fetch") for text in work.fetches]
         outputs = ((STDOUT, work.stdout), (STDERR, work.stderr))
         self._outputs = [(kind, self._template(text)) for kind, text in outputs if text is not None]
+        self._tag = None if work.tag is None else self._template(work.tag)
         self.result_templates = [template for _, template in self._outputs] + [path for _, path in self._fetches]
         self._check_stdin()
-        self.lines_are_stdin = table is not None and self._shared is None and not self._worker_sees_row()
+        self.has_slot = self._find_slot()
+        nothing = table is not None and not table.columns  # -n0
+        self.lines_are_stdin = (
+            table is not None and self._shared is None and not nothing and not self._worker_sees_row()
+        )
 
-    def task(self, number: int) -> Task:
-        """Returns the task of one row."""
+    def task(self, number: int, slot: str = UNKNOWN_SLOT) -> Task:
+        """Returns the task of one row; `slot` is what `{%}` stands for."""
         assert self.table is not None
         row = self.table.row(number)
+        row.slot = slot
         parameters = dict(zip(self._columns, row.cells, strict=True))
         return self._task(row, self._stdin(row), parameters, " ".join(row.inputs))
 
-    def block_task(self, number: int, block: bytes) -> Task:
+    def block_task(self, number: int, block: bytes, slot: str = UNKNOWN_SLOT) -> Task:
         """Returns the task of one block of --pipe."""
-        return self._task(Row(number, ()), TaskInput(BLOCK, data=block), {}, str(number))
+        row = Row(number, ())
+        row.slot = slot
+        return self._task(row, TaskInput(BLOCK, data=block), {}, str(number))
+
+    def with_slot(self, task: Task, slot: int) -> Task:
+        """Returns the task as it is run in this slot."""
+        if not self.has_slot:
+            return task
+        if task.stdin.kind == BLOCK:
+            return self.block_task(task.number, task.stdin.data, str(slot))
+        return self.task(task.number, str(slot))
 
     def results(self, row: Row) -> list[Result]:
         """Returns what comes back into files of its own."""
@@ -131,6 +153,7 @@ class Plan:
             results=self.results(row),
             parameters=parameters,
             label=label,
+            tag=None if self._tag is None else self._tag.render(row),
         )
 
     def _stdin(self, row: Row) -> TaskInput:
@@ -149,7 +172,21 @@ class Plan:
         given = [*self.arguments, *self.sends, *(value for _, value in self._peers)]
         given += [template for pair in self._texts for template in pair]
         given += [name for name, _ in self._fetches]
-        return self.stdin is not None or self._stdin_text is not None or any(template.used for template in given)
+        sees = any(template.used - {SLOT} for template in given)
+        return self.stdin is not None or self._stdin_text is not None or sees
+
+    def _find_slot(self) -> bool:
+        """Returns True if a text that the worker gets has `{%}`; refuses it elsewhere."""
+        texts = [*self.arguments, *(value for _, value in self._peers), *filter(None, [self._stdin_text])]
+        others = [*self.sends, *self.result_templates, *filter(None, [self.stdin, self._tag])]
+        others += [template for pair in (*self._texts, *self._fetches) for template in pair]
+        wrong = next((template.text for template in others if SLOT in template.used), None)
+        if wrong is not None:
+            raise UsageError(
+                f"{wrong!r}: the slot of {{%}} is known when a worker gets the task, so it can stand in "
+                "arguments, --peer and --stdin-text only"
+            )
+        return any(SLOT in template.used for template in texts)
 
     def _check_stdin(self) -> None:
         sources = {
@@ -165,7 +202,7 @@ class Plan:
     # templates
 
     def _template(self, text: str) -> Template:
-        template = Template(text, self._columns)
+        template = Template(text, self._columns, self._changes)
         if self.table is None and "{}" in template.used:
             raise UsageError(f"{text!r}: with --pipe a task is a block of standard input; only {{#}} has a meaning")
         return template

@@ -50,12 +50,23 @@ class Result:
 
 
 class Task:
-    """`parameters`: the row by the names of its columns.  `label`: its inputs on one line, for --tag.
+    """`parameters`: the row by the names of its columns.  `label`: its inputs on one line; `tag`: what --tag shows.
 
     `sends`: name on the worker, path here.  `texts`: name on the worker, content.
     """
 
-    __slots__ = ("arguments", "environment", "label", "number", "parameters", "results", "sends", "stdin", "texts")
+    __slots__ = (
+        "arguments",
+        "environment",
+        "label",
+        "number",
+        "parameters",
+        "results",
+        "sends",
+        "stdin",
+        "tag",
+        "texts",
+    )
 
     def __init__(
         self,
@@ -69,6 +80,7 @@ class Task:
         results: list[Result] | None = None,
         parameters: dict[str, str] | None = None,
         label: str = "",
+        tag: str | None = None,
     ) -> None:
         self.number = number
         self.stdin = stdin
@@ -79,6 +91,7 @@ class Task:
         self.results = results or []
         self.parameters = parameters or {}
         self.label = label
+        self.tag = label if tag is None else tag
 
     def key(self, application: bytes) -> bytes:
         """Returns the key by which a journal knows the task; a file counts by its name."""

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 MEMORY = 1 << 16  # bytes (ours) of one output that are kept in memory; the rest goes to disk
 PARAMETERS = "parameters.json"  # a file in each directory of --results DIR
 MOST_SAID, MOST_LINES = 2000, 10  # bytes, and lines (ours), of standard error that a report shows of a failed task
+LONGEST_LINE = 200  # characters (ours) of the last line of it, which is told at once
 _RANDOM = 8  # bytes in a temporary name
 
 
@@ -133,6 +134,12 @@ def last_lines(output: Output | None) -> list[str]:
     data = b"" if output is None else output.tail(MOST_SAID)
     lines = [line.rstrip() for line in data.decode("utf-8", "replace").splitlines()]
     return [line for line in lines if line][-MOST_LINES:]
+
+
+def last_line(output: Output) -> str:
+    """Returns the last line of it, shortened."""
+    found = "".join(last_lines(output)[-1:]).strip()
+    return found if len(found) <= LONGEST_LINE else f"{found[:LONGEST_LINE]}..."
 
 
 class AttemptFiles:

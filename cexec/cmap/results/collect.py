@@ -177,7 +177,7 @@ class Printed:
 def tag_of(task: Task, terminal: Terminal) -> bytes:
     """Returns a task's tag for what goes to this terminal, where each task's has another colour."""
     colour = TAG_COLOURS[task.number % len(TAG_COLOURS)]
-    return encode(terminal.paint(task.label.replace("\n", " "), colour)) + b"\t"
+    return encode(terminal.paint(task.tag.replace("\n", " "), colour)) + b"\t"
 
 
 class Concatenated:

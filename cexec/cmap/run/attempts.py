@@ -8,6 +8,7 @@ attempts, and gives the tasks that are over to the saver.  Observers and journal
 from __future__ import annotations
 
 import asyncio
+import heapq
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,8 @@ class Attempts:
         self._scheduler = parts.scheduler
         self._clock = parts.clock
         self._runs: dict[TaskAttempt, TaskRun] = {}
+        self._slots: dict[TaskAttempt, int] = {}  # from 1, for {%}
+        self._free_slots: list[int] = []  # a heap of those that were given back
         self._cancelling: set[asyncio.Task[None]] = set()
         parts.saver.saved = self._saved
 
@@ -48,8 +51,12 @@ class Attempts:
 
     @property
     def waiting(self) -> int | None:
-        """Counts the tasks that have not begun or are to begin again; None if their number is not known."""
+        """Counts the tasks that have not begun or are to begin again; None if their number is not known.
+
+        Those that have not come yet do not count.
+        """
         scheduler, total = self._scheduler, self._parts.total
+        total = self._parts.worklist.come if total is None else total
         return None if total is None else total - self._parts.worklist.skipped - scheduler.begun + scheduler.again
 
     @property
@@ -96,10 +103,17 @@ class Attempts:
         if parts.live is not None:
             run.live = parts.live(task)
         try:
-            run.job = make_job(task, files, None if run.live is None else run.live.listeners, parts.program)
+            given = parts.worklist.in_slot(task, self._take_slot(attempt))
+            run.job = make_job(given, files, None if run.live is None else run.live.listeners, parts.program)
         except LocalError as error:
             run.ending = AttemptEnding(How.REFUSED_FOR_GOOD, str(error))
         return run
+
+    def _take_slot(self, attempt: TaskAttempt) -> int:
+        """Returns the lowest number that no other attempt has."""
+        slot = heapq.heappop(self._free_slots) if self._free_slots else len(self._slots) + 1
+        self._slots[attempt] = slot
+        return slot
 
     def began(self, run: TaskRun, once: bool) -> None:
         """Says that the program runs.  `once`: its service must not run a job twice."""
@@ -112,7 +126,10 @@ class Attempts:
         """Says that the attempt is over; the scheduler knows what that means for its task."""
         assert run.ending is not None
         now = self._clock()
+        run.add_last_words()
         del self._runs[run.attempt]
+        if run.attempt in self._slots:
+            heapq.heappush(self._free_slots, self._slots.pop(run.attempt))
         run.end()
         once = run.lease is not None and run.lease.once
         ending = run.ending = self._scheduler.ended(run.attempt, run.ending, now, once=once)

@@ -164,6 +164,8 @@ class Coordinator:
         wanted = 0
         if self._scheduler.wants_workers(now) and not self._parts.saver.full:
             wanted = self._pacing.searches(max(self._searches.values(), default=None), now)
+            if self._parts.total is None and (waiting := self.attempts.waiting) is not None:
+                wanted = min(wanted, max(waiting, 1))  # more than that would let workers reserve slots for nothing
         if (wait := self._scheduler.next_start() - now) > 0:  # a worker that came now would be turned away
             wanted = 0 if wait > SHORT_WAIT else min(wanted, len(self._searches))
         self._end_searches(wanted)

@@ -12,8 +12,9 @@ import time
 from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.tasks import STDERR
-from cexec.cmap.results.attempt_files import last_lines
+from cexec.cmap.results.attempt_files import last_line, last_lines
 from cexec.cmap.results.outcome import TaskOutcome
+from cexec.cmap.run.ending import How
 from cexec.cmap.run.policy import KILL
 from cexec.cmap.run.task_attempt import AttemptState
 
@@ -66,6 +67,13 @@ class TaskRun:
         assert self.job is not None
         missing = self.job.missing
         return {s.name: missing[s.number] for s in self.job.streams if s.number in missing} if missing else {}
+
+    def add_last_words(self) -> None:
+        """Adds the last line of the program's standard error to the reason why it failed."""
+        ending = self.ending
+        if ending is not None and ending.how is How.FAILED and ending.status > 0 and not ending.rejected:
+            line = last_line(self.files.outputs[STDERR])
+            ending.reason += f": {line}" if line else ""
 
     def outcome(self, ending: AttemptEnding, reason: str, command: Callable[[], str]) -> TaskOutcome:
         """Returns what is saved of the task; `reason` is the scheduler's, empty after a success."""

@@ -20,6 +20,7 @@ from cexec.errors import CexecError
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
+    from cexec.cmap.inputs.arriving import ArrivingLines
     from cexec.cmap.inputs.blocks import BlockReader
     from cexec.cmap.inputs.task_plan import Plan
     from cexec.cmap.inputs.tasks import Task
@@ -32,9 +33,10 @@ class Worklist:
     def __init__(
         self,
         plan: Plan,
-        numbers: Iterable[int],
+        numbers: Iterable[int | None],
         *,
         blocks: BlockReader | None = None,
+        arriving: ArrivingLines | None = None,
         journal: Journal | None = None,
         application: str,
         fingerprint: str,
@@ -42,8 +44,9 @@ class Worklist:
         check: Callable[[Task], None] = lambda task: None,
         numbered: bool = False,
     ) -> None:
-        """`skip` is told the tasks that need not be run, and `check` looks at a block that is to be run.
+        """`skip` is told the tasks that need not be run, and `check` looks at a block or line that is to be run.
 
+        `arriving`: `numbers` are of rows that come one after the other, with None where the next one has not come.
         `application` is the name that a person uses.  `numbered`: each task has a result that is called by its number.
         """
         self._numbered = numbered
@@ -54,6 +57,7 @@ class Worklist:
         self._plan = plan
         self._numbers = numbers
         self._blocks = blocks
+        self._arriving = arriving
         self._journal = journal
         self._skip = skip
         self._check = check
@@ -62,16 +66,17 @@ class Worklist:
 
     def numbers(self) -> Iterator[int]:
         """Yields the numbers of those that are to be run."""
-        if self._blocks is None and self._journal is None:
-            yield from self._numbers  # all of them; each is made when it begins
+        if self._blocks is None and self._journal is None and self._arriving is None:
+            yield from filter(None, self._numbers)  # all of them; each is made when it begins
             return
         try:
             for task in self._all():
                 if task is None:
                     yield NOTHING_YET
                 elif self._claim(task):
-                    if self._blocks is not None:
+                    if self._blocks is not None or self._arriving is not None:
                         self._check(task)
+                    if self._blocks is not None:
                         self._tasks[task.number] = task
                     yield task.number
                 else:
@@ -86,6 +91,11 @@ class Worklist:
         return self.skipped - len(self.left)
 
     @property
+    def come(self) -> int | None:
+        """Counts the rows that have come so far; None unless rows come while tasks run."""
+        return None if self._arriving is None else self._arriving.come
+
+    @property
     def left(self) -> list[int]:
         """The numbers of tasks that a worker which must not repeat them may have begun in an earlier run."""
         return [] if self._journal is None else self._journal.left
@@ -94,9 +104,15 @@ class Worklist:
         """`tell` is called, from another thread, when there is more after NOTHING_YET."""
         if self._blocks is not None:
             self._blocks.arrived = tell
+        if self._arriving is not None:
+            self._arriving.on_arrival(tell)
 
     def task(self, number: int) -> Task:
         return self._tasks.get(number) or self._plan.task(number)
+
+    def in_slot(self, task: Task, slot: int) -> Task:
+        """Returns the task with the number of the slot in which it is run."""
+        return self._plan.with_slot(task, slot)
 
     def claim(self, number: int) -> TaskClaim | None:
         """Returns the journal's claim, if there is a journal."""
@@ -136,7 +152,9 @@ class Worklist:
         return told
 
     def _all(self) -> Iterator[Task | None]:
-        return map(self._plan.task, self._numbers) if self._blocks is None else self._block_tasks(self._blocks)
+        if self._blocks is not None:
+            return self._block_tasks(self._blocks)
+        return (None if number is None else self._plan.task(number) for number in self._numbers)
 
     def _block_tasks(self, blocks: BlockReader) -> Iterator[Task | None]:
         number = 1

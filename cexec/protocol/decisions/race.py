@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 TRANSMIT, RENEW, SILENT, GAVE_UP = "transmit", "renew", "silent", "gave up"
 SILENCE = 3.0  # seconds (ours) without a connection after which a person wants to know
+SECOND_SILENCE = 7.0  # seconds (ours) from that word to the next one, which a log gets, too
 REPEATED_SILENCE = 30.0  # seconds (ours) between further words
 RENEW_AFTER = 4.0  # seconds (ours) without a worker's word after which the announcement is made anew, then ever later
 LONGEST_RENEWAL = 60.0  # seconds (ours) between two that are made anew
@@ -55,6 +56,7 @@ class Race:
         self._interval = ANNOUNCE_FIRST_INTERVAL
         self._next_transmission = now
         self._next_silence = now + SILENCE
+        self._silence = SECOND_SILENCE  # the time until the word after that
         self._due = now  # when `handle_timeout` is to be called
         self._events: list[str] = []
 
@@ -82,7 +84,8 @@ class Race:
         if self.accept_timeout and now >= self._deadline:
             self._events.append(GAVE_UP)
         elif now >= self._next_silence:
-            self._next_silence = now + REPEATED_SILENCE
+            self._next_silence = now + self._silence
+            self._silence = REPEATED_SILENCE
             self._events.append(SILENT)
         self._due = self.next_timeout()
 

@@ -11,10 +11,12 @@ from __future__ import annotations
 import json
 import time
 from contextlib import contextmanager
+from datetime import datetime
 from typing import TYPE_CHECKING
 
 from cexec.system.io.log_lines import LogLines, lines_lost
 from cexec.system.printable import printable
+from cexec.system.units import show_count
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -24,6 +26,12 @@ if TYPE_CHECKING:
 _QUOTED = frozenset(' "=')
 
 
+def still_run(jobs: int) -> str:
+    """Says to somebody who has ended a service what it waits for."""
+    verb, them = ("runs", "it") if jobs == 1 else ("run", "them")
+    return f"{show_count(jobs, 'job')} still {verb}; Ctrl-C again ends {them} (or SIGTERM)"
+
+
 def escape(text: str) -> str:
     """`text` with everything unprintable as an escape, and quoted where it has spaces or quotes."""
     plain = printable(text.replace("\\", "\\\\"))
@@ -31,7 +39,7 @@ def escape(text: str) -> str:
 
 
 class EventLog:
-    """Writes events to `stream`, as `12:03:04 what key=value ...` or as JSON lines."""
+    """Writes events to `stream`, as `2026-11-29T12:03:04+01:00 what key=value ...` or as JSON lines."""
 
     def __init__(self, stream: TextIO | LogLines, *, as_json: bool = False) -> None:
         self._stream = stream
@@ -93,11 +101,16 @@ class EventLog:
         if self._json:
             return json.dumps({"time": round(time.time(), 3), "event": what, **given})
         rest = "".join(f" {name}={escape(_text(value))}" for name, value in given.items())
-        return f"{time.strftime('%H:%M:%S')} {what}{rest}"
+        return f"{_now()} {what}{rest}"
 
     def _lost_line(self, count: int) -> str:
         """Returns the line about lines that nobody has read, or for which the disk had no room."""
         return self._text("lost lines" if self._json else lines_lost(count), {"lines": count} if self._json else {})
+
+
+def _now() -> str:
+    """Returns the local time and its distance from UTC (ISO 8601)."""
+    return datetime.now().astimezone().isoformat(timespec="seconds")
 
 
 def _text(value: object) -> str:

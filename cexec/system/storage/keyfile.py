@@ -82,20 +82,71 @@ def read_key(
 
 
 def find_client_key(name: str) -> str:
-    """Returns the path of the client key that a user calls `name`: the file itself, or `name` plus `.pub` beside it."""
+    """Returns the path of the client key that a user calls `name`: the file itself, or `name` plus `.pub` beside it.
+
+    A plain name that is not here is looked for in ~/.config/cexec.
+    """
     if not name:
         raise UsageError("the name of the key is empty")
+    path = _client_key_at(name) or _client_key_at(_configured(name))
+    if path:
+        return path
+    wanted, missing = (
+        (name, f"{name} does not exist")
+        if name.endswith(".pub")
+        else (f"{name}.pub", f"neither {name} nor {name}.pub exists")
+    )
+    known = {os.path.basename(path): None for path in client_key_files()}
+    raise KeyFileError(
+        f"{missing}{_where_else(name)}; {_guess(wanted, list(known))}"
+        f"copy {wanted} from its owner or make it with: ckeygen {quoted(wanted.removesuffix('.pub'))}"
+    )
+
+
+def find_key(name: str) -> str:
+    """Returns the path of the key file that a user calls `name`: a plain name may be one in ~/.config/cexec."""
+    if not name:
+        raise UsageError("the name of the key is empty")
+    for path in (name, _configured(name)):
+        if path and _exists(path):
+            return path
+    base, _, suffix = name.rpartition(".")
+    made = f"ckeygen {quoted(name)}"
+    if base and suffix in ("pub", "relay", "worker"):
+        options = {"pub": "", "relay": "--relay ", "worker": "--worker NAME "}[suffix]
+        made = f"ckeygen {options}{quoted(base)}{f' {quoted(name)}' if suffix == 'worker' else ''}"
+    raise KeyFileError(f"{name} does not exist{_where_else(name)}; copy it from its owner or make it with: {made}")
+
+
+def _client_key_at(name: str) -> str:
+    """Returns `name` or `name` plus `.pub`, whichever is there and is the client key; empty if neither is there."""
+    if not name:
+        return ""
     public = f"{name}.pub"
     if _exists(public):
         return name if _exists(name) and not _stands_aside(name) else public
-    if _exists(name):
-        return name
-    wanted, missing = (
-        (name, f"{name} does not exist") if name.endswith(".pub") else (public, f"neither {name} nor {public} exists")
-    )
-    raise KeyFileError(
-        f"{missing}; copy {wanted} from its owner or make it with: ckeygen {quoted(wanted.removesuffix('.pub'))}"
-    )
+    return name if _exists(name) else ""
+
+
+def _configured(name: str) -> str:
+    """Returns the path of a plain name in the user's configuration; empty for a path, or if there is no such place."""
+    from cexec.system.storage.directories import config_directory  # here, because most keys are where the user says
+
+    directory = None if "/" in name else config_directory()
+    return "" if directory is None else os.path.join(directory, name)
+
+
+def _where_else(name: str) -> str:
+    directory = os.path.dirname(_configured(name))
+    return f", here or in {directory}" if directory else ""
+
+
+def _guess(wanted: str, known: list[str]) -> str:
+    """Asks if another file was meant, which is there."""
+    from difflib import get_close_matches
+
+    found = get_close_matches(wanted, known, 1)
+    return f"did you mean {found[0]}? Otherwise " if found else ""
 
 
 def client_key_files() -> list[str]:

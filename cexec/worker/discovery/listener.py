@@ -63,7 +63,7 @@ class Listener:
         self._groups = groups
         self._bidder = bidder
         self._log = log
-        self._receiver = GroupReceiver(groups, [one.key.mac1_key for one in served], now)
+        self._receiver = GroupReceiver(groups, [one.key.mac1_key for one in served], now, keep_strangers=True)
         self._openings = TokenBucket(OPENING_SHARE, OPENING_BURST, now)
         self._hearsay = SourceRates(HEARSAY_OF_ONE, HEARSAY, now)
         self._refusals = TokenBucket(REFUSAL_RATE, REFUSAL_BURST, now)
@@ -76,6 +76,20 @@ class Listener:
         """Reads the datagrams that have come."""
         for parsed, source, via in self._receiver.receive(now):
             self._hear(parsed, Copy(source, via), now)
+        for data, source in self._receiver.take_strangers():
+            if data[datagram.KIND_AT] == datagram.ANNOUNCEMENT:
+                self._tell_of_another_key(str(source[0]))
+                break
+
+    def _tell_of_another_key(self, host: str) -> None:
+        """Logs it once: a client that has the wrong key file hears nothing, and nor does its user."""
+        self._receiver.pass_strangers_over()
+        own = " and ".join(one.key.fingerprint for one in self._served)
+        self._log.event(
+            "another-key",
+            client=host,
+            reason=f"a job was announced with another key than {own}; ckeygen --show tells a key file's",
+        )
 
     def leave(self) -> None:
         """Tells the group that this worker goes."""

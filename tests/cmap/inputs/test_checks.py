@@ -11,7 +11,7 @@ import pytest
 
 from cexec.cmap.inputs.checks import check_block_task, check_blocks, check_rows
 from cexec.cmap.inputs.result_checks import ResultRules
-from cexec.cmap.inputs.sources import table_from
+from cexec.cmap.inputs.sources import Reading, table_from
 from cexec.cmap.inputs.tables import Table
 from cexec.cmap.inputs.task_plan import Plan, Work
 from cexec.cmap.inputs.tasks import Task
@@ -243,14 +243,14 @@ def test_more_files_than_a_job_can_have_are_told() -> None:
     names = [f"d/{number}".ljust(200, "x") for number in range(800)]
     make(*names)
     for count, message in ((767, ""), (768, "row 1: at most 767 files can go with a job; pack them with tar")):
-        table = table_from(inputs=[(":::", names[:count])], group=1000)
+        table = table_from(inputs=[(":::", names[:count])], reading=Reading(group=1000))
         if message:
             refused(message, Work(sends=["{}"]), table)
         else:
             check(Work(sends=["{}"]), table)
     long = [f"d/{number}".ljust(252, "x") for number in range(700)]
     make(*long)
-    table = table_from(inputs=[(":::", long)], group=1000)
+    table = table_from(inputs=[(":::", long)], reading=Reading(group=1000))
     refused(
         "row 1: its arguments and the names of its files are too long",
         Work(sends=["{}"], arguments=["a" * 15_000]),

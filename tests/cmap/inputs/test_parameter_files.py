@@ -52,6 +52,17 @@ def test_a_tab_wins_over_a_bar_and_a_bar_over_a_comma() -> None:
     assert read("a,b|c\n1|2\n").columns == ("a,b", "c")
 
 
+def test_semicolons_between_cells_are_told() -> None:
+    with pytest.raises(UsageError) as raised:
+        read("id;name\n1;one\n")
+    assert str(raised.value) == (
+        "p.csv, header line: there are semicolons in the name of the one column; cells are separated by commas, tabs "
+        "or |, or by what --colsep says: --colsep ';'"
+    )
+    assert read('"id;name"\n1\n').columns == ("id;name",)  # it was meant
+    assert read("id;name,b\n1,2\n").columns == ("id;name", "b")
+
+
 def test_one_column() -> None:
     assert all_cells(read("file\na b.wav\n\nc.wav\n")) == [("a b.wav",), ("c.wav",)]
     with pytest.raises(UsageError, match="line 2 has 2 cells, but the header has 1"):

@@ -12,7 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cexec.cmap.inputs.notation import parse_ranges
-from cexec.cmap.inputs.sources import LINEAR, RANDOM, Selection, cut_blocks, parse_order, split_words, table_from
+from cexec.cmap.inputs.sources import (
+    LINEAR,
+    RANDOM,
+    Reading,
+    Selection,
+    cut_blocks,
+    parse_order,
+    split_words,
+    table_from,
+    with_header,
+)
 from cexec.cmap.inputs.tables import Table
 from cexec.errors import UsageError
 
@@ -44,7 +54,7 @@ def test_inputs_on_the_command_line() -> None:
 
 def test_lines_of_standard_input_are_what_there_is_by_default() -> None:
     assert all_cells(table_from(stdin=io.BytesIO(b"a\nb\n"))) == [("a",), ("b",)]
-    assert all_cells(table_from(stdin=io.BytesIO(b"a\n\0b"), null=True)) == [("a\n",), ("b",)]
+    assert all_cells(table_from(stdin=io.BytesIO(b"a\n\0b"), reading=Reading(null=True))) == [("a\n",), ("b",)]
 
 
 def test_standard_input_stays_open() -> None:
@@ -64,8 +74,8 @@ def test_files_of_lines(tmp_path: Path) -> None:
 
 
 def test_several_inputs_for_a_task() -> None:
-    assert all_cells(table_from(inputs=[(":::", ["a", "b", "c"])], group=2)) == [("a", "b"), ("c", "")]
-    assert all_cells(table_from(stdin=io.BytesIO(b"a\nb\n"), group=2)) == [("a", "b")]
+    assert all_cells(table_from(inputs=[(":::", ["a", "b", "c"])], reading=Reading(group=2))) == [("a", "b"), ("c", "")]
+    assert all_cells(table_from(stdin=io.BytesIO(b"a\nb\n"), reading=Reading(group=2))) == [("a", "b")]
 
 
 def test_parameters_arrays_and_slices(tmp_path: Path) -> None:
@@ -82,10 +92,10 @@ def test_parameters_arrays_and_slices(tmp_path: Path) -> None:
     [
         ({"params": "p", "slices": 2}, "--params and --slices cannot be used together"),
         ({"inputs": [(":::", ["a"])], "files": ["f"]}, "::: and -a cannot be used together"),
-        ({"slices": 2, "group": 2}, "-n needs one source of inputs"),
-        ({"files": ["a", "b"], "group": 2}, "-n needs one source of inputs"),
-        ({"inputs": [(":::", ["a"]), (":::", ["a"])], "group": 2}, "-n needs one source of inputs"),
-        ({"array_members": [range(1, 4)], "null": True}, "-0 is about lines"),
+        ({"slices": 2, "reading": Reading(group=2)}, "-n needs one source of inputs"),
+        ({"files": ["a", "b"], "reading": Reading(group=2)}, "-n needs one source of inputs"),
+        ({"inputs": [(":::", ["a"]), (":::", ["a"])], "reading": Reading(group=2)}, "-n needs one source of inputs"),
+        ({"array_members": [range(1, 4)], "reading": Reading(null=True)}, "-0 is about lines"),
         ({"files": ["/nonexistent"]}, "cannot read /nonexistent: no such file or directory"),
         ({"params": "/"}, "cannot read /: is a directory"),
         ({"files": ["/"]}, "cannot read /: is a directory"),
@@ -185,3 +195,26 @@ def test_blocks_put_together_are_the_stream(data: bytes, size: int, end: bytes) 
     for block in found[:-1]:
         assert block.endswith(end)
         assert len(block) <= size or end not in block[: -len(end)]
+
+
+# --header of blocks
+
+
+@pytest.mark.parametrize("chunk", [1, 3, 100])
+def test_each_block_begins_with_the_header(chunk: int) -> None:
+    data = b"name\nsize\na1\nb2\nc3\n"
+
+    class Slow(io.RawIOBase):
+        place = 0
+
+        def read(self, size: int = -1) -> bytes:
+            size = min(size, chunk)
+            self.place += size
+            return data[self.place - size : self.place]
+
+    def blocks(lines: int) -> list[bytes]:
+        return list(with_header(Slow(), lines, 6, b"\n"))  # type: ignore[arg-type]
+
+    assert blocks(2) == [b"name\nsize\na1\nb2\n", b"name\nsize\nc3\n"]
+    assert blocks(0) == [b"name\n", b"size\n", b"a1\nb2\n", b"c3\n"]
+    assert blocks(9) == []

@@ -5,11 +5,12 @@ from __future__ import annotations
 import io
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from cexec.cmap.inputs.shell_commands import Call
-from cexec.cmap.inputs.sources import table_from
+from cexec.cmap.inputs.sources import Reading, table_from
 from cexec.cmap.inputs.store import Spool
 from cexec.cmap.inputs.tables import Table
 from cexec.cmap.inputs.task_plan import Plan, Work, dry_run
@@ -60,7 +61,7 @@ def test_each_placeholder_stays_one_argument_whatever_is_in_it() -> None:
 
 
 def test_several_inputs_become_several_arguments() -> None:
-    table = table_from(inputs=[(":::", ["a b", "c", "d"])], group=2)
+    table = table_from(inputs=[(":::", ["a b", "c", "d"])], reading=Reading(group=2))
     plan = Plan(Work(arguments=["-f", "{}"], sends=["{}"]), table)
     assert plan.task(1).arguments == [b"-f", b"a b", b"c"]
     assert plan.task(2).arguments == [b"-f", b"d"]
@@ -92,8 +93,14 @@ def test_standard_input_is_empty_when_something_uses_the_input(work: Work) -> No
 
 
 def test_what_the_input_itself_is() -> None:
-    assert Plan(Work(), table_from(stdin=io.BytesIO(b"a\nb\0c\0"), null=True)).task(1).stdin.data == b"a\nb\0"
-    assert Plan(Work(), table_from(stdin=io.BytesIO(b"a\nb\nc\n"), group=2)).task(1).stdin.data == b"a\nb\n"
+    assert (
+        Plan(Work(), table_from(stdin=io.BytesIO(b"a\nb\0c\0"), reading=Reading(null=True))).task(1).stdin.data
+        == b"a\nb\0"
+    )
+    assert (
+        Plan(Work(), table_from(stdin=io.BytesIO(b"a\nb\nc\n"), reading=Reading(group=2))).task(1).stdin.data
+        == b"a\nb\n"
+    )
     assert Plan(Work(), parameters('a,b\n1,"x\ny"\n')).task(1).stdin.data == b'1,"x\ny"\n'
     assert Plan(Work(), parameters('{"a": 1}\n')).task(1).stdin.data == b'{"a": 1}\n'
     assert Plan(Work(), table_from(slices=3)).task(2).stdin.data == b"2 3\n"
@@ -166,3 +173,32 @@ def test_a_dry_run_has_a_line_for_each_task() -> None:
     plan = Plan(Work(arguments=["{}"]), words("a b", "c"))
     lines = ["cexec -n app.pub -- 'a b'", "cexec -n app.pub -- c"]
     assert list(dry_run(plan, [1, 2], Call("app.pub"))) == lines
+
+
+def test_the_slot_of_a_task() -> None:
+    """It is filled in when the task is given to a worker, and does not count for the task's identity."""
+    plan = Plan(Work(arguments=["-s{%}", "{}"], peers=["SLOT={%}"], stdin_text="{%}"), words("a", "b"))
+    task = plan.task(2)
+    assert (task.arguments, task.environment, task.stdin.data) == ([b"-s{%}", b"b"], {"SLOT": b"{%}"}, b"{%}")
+    given = plan.with_slot(task, 5)
+    assert (given.arguments, given.environment, given.stdin.data) == ([b"-s5", b"b"], {"SLOT": b"5"}, b"5")
+    without = Plan(Work(arguments=["{}"]), words("a"))
+    assert without.with_slot(task, 5) is task
+    block = Plan(Work(arguments=["{%}"]), None)
+    assert block.with_slot(block.block_task(1, b"data"), 2).arguments == [b"2"]
+
+
+def test_a_task_that_sees_its_slot_alone_has_its_input_as_standard_input() -> None:
+    assert Plan(Work(arguments=["{%}"]), words("a")).task(1).stdin.data == b"a\n"
+
+
+@pytest.mark.parametrize("options", [{"stdout": "out{%}"}, {"sends": ["{%}"]}, {"tag": "{%}"}, {"fetches": ["a=b{%}"]}])
+def test_the_slot_cannot_be_in_names(options: dict[str, Any]) -> None:
+    with pytest.raises(UsageError, match="it can stand in arguments, --peer and --stdin-text only"):
+        Plan(Work(**options), words("a"))
+
+
+def test_the_tag_of_a_task() -> None:
+    assert Plan(Work(arguments=["{}"]), words("a b")).task(1).tag == "a b"
+    task = Plan(Work(arguments=["{}"], tag="{#}: {1.}"), words("x.y")).task(1)
+    assert (task.tag, task.label) == ("1: x", "x.y")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -9,6 +11,7 @@ from hypothesis import strategies as st
 from cexec.cmap.inputs.tables import Row
 from cexec.cmap.inputs.templates import Template
 from cexec.errors import UsageError
+from tests.needs import require_tool
 
 ONE = ("1",)
 NAMED = ("id", "file", "sample name", "a.b")
@@ -36,6 +39,18 @@ def named(text: str) -> str:
         ("{1/}", "song.tar.gz"),
         ("{1//}", "dir/sub"),
         ("{1/.}", "song.tar"),
+        ("{..}", "dir/sub/song"),
+        ("{...}", "dir/sub/song.tar.gz"),
+        ("{/..}", "song"),
+        ("{/...}", "song.tar.gz"),
+        ("{1..}", "dir/sub/song"),
+        ("{+.}", "gz"),
+        ("{+..}", "tar.gz"),
+        ("{+...}", ""),
+        ("{+/}", "dir/sub"),
+        ("{1+/}", "dir/sub"),
+        ("{{..}}", "{..}"),
+        ("{%}", "{%}"),
         ("{.}.ogg", "dir/sub/song.tar.ogg"),
         ("a{#}b{}c{#}", "a7bdir/sub/song.tar.gzc7"),
         ("no placeholder", "no placeholder"),
@@ -44,6 +59,24 @@ def named(text: str) -> str:
 )
 def test_placeholders(text: str, result: str) -> None:
     assert filled(text) == result
+
+
+PLUS = ("{..}", "{...}", "{/..}", "{/...}", "{+.}", "{+..}", "{+...}", "{+/}", "{.}", "{/}", "{//}", "{/.}")
+
+
+@pytest.mark.parametrize("cell", ["a/b.tar.gz.x", "b.c", "b", "a/b", "/b.c", "a.b/c.d.e", "x/y/z.1.2.3.4"])
+def test_parallel_takes_names_apart_likewise(cell: str) -> None:
+    require_tool("parallel")
+    argv = ["parallel", "--will-cite", "--plus", "printf", "'%s\\n'", *(f"'<'{one}'>'" for one in PLUS), ":::", cell]
+    found = subprocess.run(argv, capture_output=True, text=True, timeout=60).stdout.splitlines()
+    assert [f"<{filled(one, cell)}>" for one in PLUS] == found
+
+
+def test_the_slot_is_what_the_row_says() -> None:
+    row = Row(7, ("a",))
+    row.slot = "3"
+    assert Template("{%}-{#}", ONE).render(row) == "3-7"
+    assert Template("{%}", ONE).used == {"%"}
 
 
 @pytest.mark.parametrize(
@@ -85,7 +118,7 @@ def test_columns_by_name_and_number(text: str, result: str) -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["{print $1}", '{"a": {"b": 1}}', "{ }", "{1,3}", "{", "}", "}{", "${x:-y}", "{-}", "{...}", "{{", "{{ x }}"],
+    ["{print $1}", '{"a": {"b": 1}}', "{ }", "{1,3}", "{", "}", "}{", "${x:-y}", "{-}", "{....}", "{{", "{{ x }}"],
 )
 def test_other_braces_are_text(text: str) -> None:
     assert filled(text) == text
