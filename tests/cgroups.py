@@ -6,9 +6,10 @@ Contract: `with control_group("pids", {"pids.max": "100"}) as path:` makes a gro
 from __future__ import annotations
 
 import os
+import signal
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from tests.needs import skip_for_want_of
@@ -43,7 +44,12 @@ def _own_group(controller: str) -> Path:
 
 
 def _remove(path: Path) -> None:
+    """Ends whatever a test that failed has left in it, faster than it can fork."""
     for _ in range(100):
+        for number in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in (path / "cgroup.procs").read_text().split():
+                with suppress(ProcessLookupError):
+                    os.kill(int(pid), number)
         try:
             path.rmdir()
         except OSError:

@@ -2,7 +2,7 @@
 
 Contract: between `start()` and `stop()` the signals of FORWARDED are caught, unless they were ignored before (nohup).
 Then `fileno()` becomes readable and `take()` returns their protocol numbers.  Before `start()` and after `stop()` they
-have their usual effect on us.  In between SIGTTIN is ignored: a terminal may be another job's (`system.io.terminal`).
+have their usual effect on us.  In between SIGTTIN is ignored: a terminal may be another job's (`system.io.foreground`).
 `Insistence` says when a signal that ends programs ends us, too.  docs/protocol.md section 4.2 (SIGNAL).
 """
 

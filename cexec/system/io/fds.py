@@ -103,7 +103,7 @@ class TerminalSource(CautiousSource):
         self._failed = False  # the last read, although we were in the foreground
 
     def read_into(self, view: memoryview) -> int | None:
-        from cexec.system.io.terminal import PAUSE, in_foreground  # most inputs are none
+        from cexec.system.io.foreground import PAUSE, in_foreground  # most inputs are none
 
         self.later = 0.0
         front = in_foreground(self.fd)
