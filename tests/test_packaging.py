@@ -202,3 +202,29 @@ def test_make_refuses_a_prefix_that_is_not_absolute(target: str, prefix: str, tm
     wanted = f"make: PREFIX is '{prefix}', but must be an absolute path without spaces, such as /usr/local"
     assert ended.stderr.splitlines()[0] == wanted
     assert list(tmp_path.iterdir()) == []
+
+
+def test_make_install_makes_launchers_that_ignore_the_variables_of_python() -> None:
+    said = subprocess.run(
+        ["make", "-n", "install", "PREFIX=/prefix"], cwd=ROOT, capture_output=True, text=True, check=True
+    ).stdout
+    assert "#!/prefix/lib/cexec-cluster/bin/python -I" in said
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_with_that_first_line_a_command_finds_its_own_modules(name: str, tmp_path: Path) -> None:
+    for module in ("click", "cexec", "json"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit('of somebody else')")
+    environment = {**os.environ, "PYTHONHOME": "/nowhere", "PYTHONPATH": str(tmp_path)}
+    argv = [sys.executable, "-I", str(ROOT / "bin" / name), "--version"]
+    result = subprocess.run(argv, env=environment, capture_output=True, text=True)
+    assert result.stdout == f"{name} {cexec.__version__}\n", result.stderr
+
+
+def test_a_directory_as_standard_input_is_refused_with_a_word(tmp_path: Path) -> None:
+    """By Python, before we begin; man/cexec.1 says so."""
+    directory = os.open(tmp_path, os.O_RDONLY)
+    argv = [sys.executable, str(ROOT / "bin" / "cexec"), "app.pub"]
+    result = subprocess.run(argv, stdin=directory, capture_output=True, text=True)
+    os.close(directory)
+    assert result.returncode == 1 and "<stdin> is a directory, cannot continue" in result.stderr

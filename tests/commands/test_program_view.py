@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from tests.environment import command, local_environment
+from tests.needs import require_isolation
 from tests.service import Application, Service
 
 Serve = Callable[..., Service]
@@ -108,10 +109,12 @@ def test_a_check_of_cmap_gets_no_locale_either(serve: Serve, application: Applic
     assert result.returncode == 0, result.stderr
 
 
-@pytest.mark.parametrize("options", [[], ["--nice", "1"]], ids=["spawned", "forked"])
+@pytest.mark.parametrize("options", [[], ["--nice", "1"], ["--isolate"]], ids=["spawned", "forked", "isolated"])
 def test_a_script_without_an_interpreter_runs_as_from_a_shell(
     serve: Serve, application: Application, tmp_path: Path, options: list[str]
 ) -> None:
+    if "--isolate" in options:
+        require_isolation()
     script = tmp_path / "script"
     script.write_text('read line; echo "$line from $0 $1"\n')
     script.chmod(0o755)

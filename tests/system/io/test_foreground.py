@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cexec.system.io import fds, terminal
+from cexec.system.io import fds, foreground
 from cexec.system.io.fds import TerminalSource, open_source
 
 
@@ -48,7 +48,7 @@ def test_one_that_is_not_ours_to_read_is_looked_at_each_second(
     ends: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     front = [False]
-    monkeypatch.setattr(terminal, "in_foreground", lambda fd: front[0])
+    monkeypatch.setattr(foreground, "in_foreground", lambda fd: front[0])
     source = open_source(ends[1])
     os.write(ends[0], b"typed")
     before = time.monotonic()
