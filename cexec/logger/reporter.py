@@ -12,6 +12,7 @@ from time import gmtime, strftime, time
 from typing import TYPE_CHECKING, NamedTuple
 
 from cexec.protocol.datagrams import alert
+from cexec.system.storage.eventlog import escape
 
 if TYPE_CHECKING:
     from cexec.logger.allowances import LeftAlone
@@ -84,20 +85,18 @@ class Reporter:
     def take(self, told: Alert, name: str, source: str, now: float) -> list[Line]:
         """The lines for a genuine alert that came from `source`, about a job of the application called `name`."""
         job = self._job(told.job_id)
-        client = told.client_address or source
+        client, worker = _word(told.client_address or source), _word(told.worker_address)
         lines: list[Line] = []
         tally = Tally()  # is not kept if no worker was there
         if told.worker_name:
-            tally = self._tally(f"{told.worker_name}@{told.worker_address}")
+            tally = self._tally(f"{_word(told.worker_name)}@{worker}")
         if told.outcome == alert.COMPLETED:
             tally.jobs += 1
             tally.failed += told.status != 0
             tally.milliseconds += told.duration
             tally.received += told.received
             tally.sent += told.sent
-            lines += self._close(
-                told, job, f"{client} completed by {told.worker_address} for {name} exit code {told.status}"
-            )
+            lines += self._close(told, job, f"{client} completed by {worker} for {name} exit code {told.status}")
         elif told.outcome == alert.GAVE_UP:
             lines += self._close(told, job, f"{client} gave up for {name}")
         else:
@@ -106,11 +105,11 @@ class Reporter:
             else:
                 tally.abandoned += 1
                 if not job.ends:
-                    text = f"{client} vanished from {told.worker_address} for {name}"
+                    text = f"{client} vanished from {worker} for {name}"
                     self._abandon(_Abandoned(now + VANISHED_AFTER, told, text))
             if told.attempt not in job.attempts and len(job.attempts) < MAXIMUM_ATTEMPTS:
                 job.attempts |= {told.attempt}
-                lines.append(Line(f"{client} rats out {told.worker_address} for {name}", **_fields(told)))
+                lines.append(Line(f"{client} rats out {worker} for {name}", **_fields(told)))
         return lines
 
     def due(self, now: float) -> list[Line]:
@@ -202,9 +201,14 @@ def _differs(told: Alert, end: _End, job: _Job) -> bool:
     return told.outcome == alert.COMPLETED and told.attempt > end.attempt and end.attempt in job.attempts
 
 
+def _word(text: str) -> str:
+    """Returns a peer's text as one word of a line: a text with spaces is quoted, so that it cannot tell a line."""
+    return escape(text) if text else ""
+
+
 def _end_in_words(end: _End) -> str:
     if end.outcome == alert.COMPLETED:
-        return f"{end.worker_address} completed it with exit code {end.status}"
+        return f"{_word(end.worker_address)} completed it with exit code {end.status}"
     return "the client gave up" if end.outcome == alert.GAVE_UP else "the client vanished"
 
 

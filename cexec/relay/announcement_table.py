@@ -1,7 +1,8 @@
 """The announcements that a relay has heard: where each came from, and where workers connect for it.
 
 Contract: `AnnouncementTable` finds an announcement's entries, one for each source that it was heard from, by its mac1.
-Its size is bounded, in all and for each host: `crowded` names the entry that has to be removed before one is added.
+Its size is bounded, in all, for each host and for each announcement: `full` says that an announcement has come from as
+many sources as count, `crowded` names the entry that has to be removed before one is added.
 The caller that removes an entry also closes its listener; connections that it has accepted live on.  docs/protocol.md
 section 6.3.
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 LIFETIME = 20.0  # seconds (ours) after the last copy: a client's default "wanted for", and some for the last worker
 MAXIMUM_ANNOUNCED = 1024  # (ours) at once; the one heard longest ago makes room
 MAXIMUM_WORKERS = 16  # (ours) of one announcement that are remembered
+MAXIMUM_SOURCES = 8  # (ours) of one announcement: each answer goes to all of them, and anybody can invent sources
 MAXIMUM_OF_HOST = 512  # (ours) of one host, which makes room among its own
 
 HEARD, PASSED_ON, CLAIMED, WITHDRAWN = "heard", "passed on", "claimed", "withdrawn"
@@ -120,6 +122,10 @@ class AnnouncementTable:
 
     def get(self, mac1: bytes, source: Sockaddr) -> RelayedAnnouncement | None:
         return self._entries.get((mac1, source))
+
+    def full(self, mac1: bytes) -> bool:
+        """Returns True if no other source of this announcement counts; those that were heard first stay."""
+        return len(self._by_mac1.get(mac1, ())) >= MAXIMUM_SOURCES
 
     def crowded(self, host: str) -> RelayedAnnouncement | None:
         """Returns the entry that has to be removed before another one of this host is added, or None."""

@@ -267,6 +267,8 @@ class Relay:
             self._off_link += 1
             self._off_link_host = str(source[0])
             return
+        if entry is None and self._table.full(header.mac1):
+            return
         if entry is None:
             crowded = self._table.crowded(str(source[0]))
             if crowded is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import tracemalloc
 
 import pytest
@@ -40,6 +41,20 @@ def test_a_completed_job_is_told_in_the_ancestors_words() -> None:
     expected = {"job": "6a" * 16, "attempt": 1, "client": "alice", "worker": "w1", "duration": "1.500"}
     assert expected.items() <= line.fields.items()
     assert {"received": 10, "sent": 20, "status": 1}.items() <= line.fields.items()
+
+
+@pytest.mark.parametrize("outcome", [alert.COMPLETED, alert.ABANDONED, alert.COMPLAINT])
+def test_what_a_peer_calls_an_address_cannot_tell_a_line(outcome: int) -> None:
+    """Regression: an address of several words put another worker, status and job into the line of its sender."""
+    evil = '10.0.0.3 for foo.pub exit code 0 job=00 worker="good" status=0'
+    reporter = Reporter()
+    one = told(outcome, at=evil)
+    one.client_address = evil
+    lines = [*reporter.take(one, "foo.pub", "10.9.9.9", 0.0), *reporter.due(VANISHED_AFTER + 1.0)]
+    assert lines
+    for line in lines:
+        words = shlex.split(line.text)
+        assert words.count(evil) == 2 and "worker=good" not in words and "10.0.0.3" not in words
 
 
 def test_a_job_is_closed_once_and_an_attempt_told_once() -> None:

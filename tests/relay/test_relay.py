@@ -22,7 +22,7 @@ from cexec.protocol.datagrams.hello import QUEUED, encode_answer, seal_hello
 from cexec.protocol.datagrams.proof import encode_proofs
 from cexec.protocol.datagrams.relay_datagram import Header, read, rewrite
 from cexec.relay import forwarder, new_addresses
-from cexec.relay.announcement_table import LIFETIME, MAXIMUM_ANNOUNCED, MAXIMUM_OF_HOST
+from cexec.relay.announcement_table import LIFETIME, MAXIMUM_ANNOUNCED, MAXIMUM_OF_HOST, MAXIMUM_SOURCES
 from cexec.relay.new_addresses import MOST_NEW
 from cexec.relay.relay import Relay, RelayRules
 from cexec.system.storage.eventlog import EventLog
@@ -272,6 +272,21 @@ def test_an_answer_goes_back_to_where_its_announcement_came_from(rig: MakeRig) -
     made.hear(other, ("127.0.0.3", 3010), FAR, reply=True)
     made.hear(other, ("127.0.0.3", 3010), NEAR, reply=True)
     assert len(made.sides[NEAR].answered) == 2 and made.sides[FAR].answered == []
+
+
+def test_a_relay_sends_an_answer_to_few_invented_sources_of_a_recorded_question(rig: MakeRig) -> None:
+    """Regression: it sent each worker's answer to 512 ports of a host that a stranger chose: 512 times W for 512."""
+    made = rig()
+    sealed = APPLICATION.announce()
+    opened = APPLICATION.hear(sealed)
+    made.hear(sealed.datagram(0, 0, 8))
+    for counter in range(1, 600):  # without a reply port, as in a census, from ports of one host, and of many
+        made.hear(sealed.datagram(counter, 0, 8), ("127.0.0.9", 2000 + counter))
+        made.hear(sealed.datagram(1000 + counter, 0, 8), (f"127.0.{counter % 200}.7", 2000))
+    message = seal_hello(opened.handshake(), APPLICATION.worker.identity, hello_of(APPLICATION.worker, purpose=QUEUED))
+    made.hear(encode_answer(APPLICATION.client.mac1_key, sealed.mac1, message, 0), ("127.0.0.3", 3010), FAR, reply=True)
+    answered = [address for _, address in made.sides[NEAR].answered]
+    assert CLIENT in answered and len(answered) == MAXIMUM_SOURCES
 
 
 def test_a_claim_passes_after_its_announcement_and_closes_the_listener(rig: MakeRig) -> None:
