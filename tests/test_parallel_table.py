@@ -13,11 +13,8 @@ from tests.needs import skip_for_want_of
 
 PAGES = [Path("/usr/share/man/man1") / name for name in ("parallel.1.gz", "parallel.1")]
 TEXT = (ROOT / "docs" / "cmap-for-parallel-users.md").read_text()
-# Old or misspelt names that the page itself calls obsolete, options in alpha of one release, and words of examples.
-PASSED_OVER = {
-    "--color", "--color-failed", "--cf", "--latest-line", "--ll", "--ctag", "--ctagstring", "--citation", "--will-cite",
-    "--bibtex",
-}  # fmt: skip
+# About the way in which parallel is cited.
+PASSED_OVER = {"--citation", "--will-cite", "--bibtex"}
 
 
 def options_of_parallel() -> set[str]:

@@ -66,6 +66,7 @@ class Options:
     line_buffer: bool = False
     tag: bool = False
     tagstring: str | None = None
+    color_failed: bool = False
     results: str = ""
     collect: str = ""
     overwrite: bool = False

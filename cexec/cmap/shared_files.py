@@ -53,8 +53,8 @@ class SharedFiles:
             self.live = lambda task: Live({STDOUT: out, STDERR: errors}, task, tag=tagged)
         elif not options.results.endswith(TABLES):
             if not options.collect:
-                self.writers.append(Printed(out, STDOUT, tag=tagged))
-            self.writers.append(Printed(errors, STDERR, tag=tagged))
+                self.writers.append(Printed(out, STDOUT, tag=tagged, red=options.color_failed))
+            self.writers.append(Printed(errors, STDERR, tag=tagged, red=options.color_failed))
         if names_a_command(options.collect):
             self.writers.append(Collected(out))
         elif options.collect:

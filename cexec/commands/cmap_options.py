@@ -136,6 +136,7 @@ OPTIONS: tuple[Decorator, ...] = (
         _flag("--line-buffer", help="Output line by line as it comes."),
         _flag("--tag", help="A task's inputs before each line of its output."),
         _text("--tagstring", metavar="TEXT", help="This text instead, such as {1}.", default=None),
+        _flag("--color-failed", "--cf", help="What failed tasks have written is red, on a terminal."),
         _text("--results", metavar="DIR|FILE", help="Keep outputs in a directory, FILE.csv or FILE.jsonl."),
         _text("--collect", metavar="WHAT", help="concat, blocks, a command or module:function."),
         _flag("--overwrite", help="Replace results, a joblog and a report that are there."),

@@ -37,6 +37,12 @@ OPTIONS = section(
     click.option("--bar/--no-bar", default=None, help="A bar on the terminal; without this, if outputs go to files."),
     click.option("--eta", is_flag=True, help="How long it will take."),
     click.option("--progress", is_flag=True, help="What each worker does."),
+    click.option(
+        "--latest-line",
+        "--ll",
+        is_flag=True,
+        help="The latest line of each running task, at the bottom of the screen.",
+    ),
     click.option("--stats", is_flag=True, help="At the end: which worker did what, and what failed."),
     click.option("--report", metavar="FILE.html", default="", help="A page with a time line of each worker."),
 )
@@ -65,13 +71,15 @@ class Watch:
         terminal = Terminal(2)
         by_default = bar is None and not drawn and terminal.drawable and _outputs_are_files(values)
         self._failures = Failures()
-        if self._stats or values["report"] or by_default:
+        latest = values["latest_line"]
+        if self._stats or values["report"] or by_default or latest:
             self._failures = self._history = History()
         self.observers.append(self._failures)
-        if drawn or by_default:
+        if drawn or by_default or latest:
             from cexec.cmap.watch.display import Display
 
-            self.display = Display(self._history, terminal, bar=bool(bar or by_default), eta=eta, progress=progress)
+            bar = bool(bar or by_default)
+            self.display = Display(self._history, terminal, bar=bar, eta=eta, progress=progress, latest=latest)
             self.observers.append(self.display)
         if values["report"]:
             from cexec.cmap.watch.report import About, Report

@@ -13,6 +13,7 @@ import pytest
 
 from tests.cluster import Cluster
 from tests.environment import local_environment
+from tests.screen import Screen
 from tests.waiting import wait_until
 
 
@@ -191,3 +192,29 @@ def test_the_tag_of_standard_error(cluster: Cluster) -> None:
 def test_mistakes_are_told(cluster: Cluster, words: tuple[str, ...], message: str) -> None:
     result = cluster.run(*words, input=b"a\n")
     assert result.status == 100 and message in result.err
+
+
+# the screen
+
+
+def test_the_latest_line_of_each_running_task_is_on_the_screen(cluster: Cluster, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    run = f"echo begun-{{}}; echo halfway-{{}}; while [ ! -e {gate} ]; do sleep 0.1; done; echo done-{{}}"
+    with Screen() as screen:
+        process = screen.run(cluster.argv("--ll", "--peer", f"RUN={run}", ":::", "a", "b"), local_environment())
+        screen.wait_for("a: halfway-a")
+        screen.wait_for("b: halfway-b")
+        gate.touch()
+        assert screen.end(process) == 0
+        shown = screen.lines()
+    assert sorted(shown) == sorted(f"{word}-{task}" for word in ("begun", "halfway", "done") for task in "ab")
+
+
+def test_what_failed_is_red_on_a_screen(cluster: Cluster) -> None:
+    argv = cluster.argv(
+        "--color-failed", "--no-bar", "-k", "--peer", "RUN=echo out-$1; exit $1", "--", "{}", ":::", "0", "1"
+    )
+    with Screen() as screen:
+        assert screen.end(screen.run(argv, local_environment())) == 1
+        assert [screen.colours("out-0"), screen.colours("out-1")] == [{"default"}, {"red"}]
+    assert cluster.run("--color-failed", "--peer", "RUN=echo out; exit 1", ":::", "a").out == "out\n"

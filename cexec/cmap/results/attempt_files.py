@@ -21,7 +21,7 @@ from cexec.system.reason import reason_of
 from cexec.system.storage.own_files import check_output
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Container, Iterable, Iterator
+    from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 
     from cexec.cmap.inputs.tasks import Task
 
@@ -140,6 +140,11 @@ def last_line(output: Output) -> str:
     """Returns the last line of it, shortened."""
     found = "".join(last_lines(output)[-1:]).strip()
     return found if len(found) <= LONGEST_LINE else f"{found[:LONGEST_LINE]}..."
+
+
+def latest_line(outputs: Mapping[str, Output]) -> str:
+    """Returns the last line of standard output so far, or that of standard error if there is no other."""
+    return last_line(outputs[STDOUT]) or last_line(outputs[STDERR])
 
 
 class AttemptFiles:

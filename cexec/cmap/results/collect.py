@@ -22,7 +22,7 @@ from cexec.cmap.inputs.tables import encode
 from cexec.cmap.inputs.tasks import STDERR, STDOUT
 from cexec.cmap.results import joblog
 from cexec.cmap.results.attempt_files import Output
-from cexec.system.terminal import TAG_COLOURS
+from cexec.system.terminal import RED, TAG_COLOURS, painted
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -151,17 +151,31 @@ def tagged(pieces: Iterable[bytes], tag: bytes) -> Iterator[bytes]:
         yield b"\n"
 
 
+def reddened(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """Makes each line red, and ends the colour before the line does."""
+    begin, end = (part.encode() for part in painted("x", RED).split("x"))
+    begins = True
+    for piece in pieces:
+        for line in piece.splitlines(keepends=True):
+            whole = line.endswith(b"\n")
+            yield (begin if begins else b"") + (line[:-1] + end + b"\n" if whole else line)
+            begins = whole
+    if not begins:
+        yield end
+
+
 class Printed:
-    """One output itself, `kind`.  `tag`: the inputs before each line.
+    """One output itself, `kind`.  `tag`: the inputs before each line.  `red`: that of failed tasks is, on a terminal.
 
     The output of a program that failed is shown, because it may say why.  Standard output that was rejected is not
     shown, because it is no result.
     """
 
-    def __init__(self, file: AppendFile, kind: str, *, tag: bool = False) -> None:
+    def __init__(self, file: AppendFile, kind: str, *, tag: bool = False, red: bool = False) -> None:
         self.file = file
         self._kind = kind
         self._tag = tag
+        self._red = red and file.terminal.coloured
 
     def adds(self, ended: EndedTask) -> bool:
         if not ended.outputs[self._kind].size or self._kind in (result.kind for result in ended.task.results):
@@ -171,7 +185,10 @@ class Printed:
     def additions(self, ended: EndedTask) -> Iterable[bytes]:
         if not self.adds(ended):
             return ()
-        return tagged(ended.outputs[self._kind].pieces(), tag_of(ended.task, self.file.terminal) if self._tag else b"")
+        pieces = ended.outputs[self._kind].pieces()
+        if self._red and not ended.outcome.succeeded:
+            pieces = reddened(pieces)
+        return tagged(pieces, tag_of(ended.task, self.file.terminal) if self._tag else b"")
 
 
 def tag_of(task: Task, terminal: Terminal) -> bytes:

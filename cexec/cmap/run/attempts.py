@@ -12,6 +12,7 @@ import heapq
 from functools import partial
 from typing import TYPE_CHECKING
 
+from cexec.cmap.results.attempt_files import latest_line
 from cexec.cmap.results.collect import EndedTask
 from cexec.cmap.results.commit import FinishedTask
 from cexec.cmap.run.ending import NOT_BEGUN, AttemptEnding, How
@@ -95,7 +96,7 @@ class Attempts:
         parts = self._parts
         task = parts.worklist.task(attempt.task)
         files = parts.files(task)
-        running = Running(attempt.task, attempt.number, task.label, worker)
+        running = Running(attempt.task, attempt.number, task.label, worker, partial(latest_line, files.outputs))
         run = self._runs[attempt] = TaskRun(attempt, task, files, running)
         claim = parts.worklist.claim(attempt.task)
         if parts.journal is not None and claim is not None:

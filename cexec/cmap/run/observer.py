@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from cexec.cmap.inputs.tasks import Task
     from cexec.cmap.results.outcome import TaskOutcome
@@ -26,13 +26,15 @@ if TYPE_CHECKING:
 class Running:
     """One attempt of a task on a worker: `began` and `ended` are told the same object, which can be a key.
 
-    `task` is the row's number, `label` its inputs, `number` counts the task's attempts from 1.
+    `task` is the row's number, `label` its inputs, `number` counts the task's attempts from 1.  `latest()` is the last
+    line that the program has written so far.
     """
 
     task: int
     number: int
     label: str
     worker: KnownWorker
+    latest: Callable[[], str] = str
 
 
 @dataclass(slots=True, kw_only=True)

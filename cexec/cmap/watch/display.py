@@ -1,4 +1,4 @@
-"""--bar, --eta and --progress: how a run is going, at the bottom of the terminal.
+"""--bar, --eta, --progress and --latest-line: how a run is going, at the bottom of the terminal.
 
 Contract: an observer that draws with `system.terminal`, above whose picture the outputs of tasks pass.  It shows
 nothing where standard error is no terminal, or a dumb one.  Each line comes in several lengths, of which the longest
@@ -10,7 +10,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cexec.cmap.run.observer import Observer
-from cexec.system.terminal import BOLD, DIM, GREEN, RED, Painter, Terminal, fitting, width
+from cexec.system.printable import printable
+from cexec.system.terminal import BOLD, CYAN, DIM, GREEN, RED, Painter, Terminal, fitting, width
 from cexec.system.units import show_duration, show_number
 
 if TYPE_CHECKING:
@@ -26,10 +27,14 @@ LEAST_BAR = 10  # columns (ours) of a bar, with its brackets; where there are fe
 class Display(Observer):
     """Comes after the `history` that it reads in the list of observers; `terminal` is standard error's."""
 
-    def __init__(self, history: History, terminal: Terminal, *, bar: bool, eta: bool, progress: bool) -> None:
+    def __init__(
+        self, history: History, terminal: Terminal, *, bar: bool, eta: bool, progress: bool, latest: bool = False
+    ) -> None:
+        """`latest`: each task that runs has a line with the last one that its program has written."""
         self._history = history
         self._terminal = terminal
         self._bar, self._eta, self._progress = bar, eta, progress
+        self._latest = latest
         self._painter: Painter | None = None
         self._due = 0.0
 
@@ -70,7 +75,16 @@ class Display(Observer):
             from cexec.cmap.watch.worker_table import worker_lines  # which needs rich
 
             lines += worker_lines(self._history, room, left, coloured=self._terminal.coloured)
+        if self._latest and (left := rows - 1 - len(lines)) > 0:
+            lines = self._latest_lines()[-left:] + lines
         return [line for line in lines if line]
+
+    def _latest_lines(self) -> list[str]:
+        workers = self._history.workers.values()
+        running = [slot.running for worker in workers for slot in worker.slots if slot.running is not None]
+        found = [(one, one.latest()) for one in sorted(running, key=lambda one: one.task)]
+        paint = self._terminal.paint
+        return [f"{paint(printable(one.label), CYAN)}: {printable(text)}" for one, text in found if text]
 
     def _bar_line(self, room: int) -> str:
         history, paint = self._history, self._terminal.paint

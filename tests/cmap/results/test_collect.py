@@ -30,6 +30,7 @@ from cexec.cmap.results.collect import (
     JsonResults,
     LineBuffer,
     Printed,
+    reddened,
     tagged,
 )
 from cexec.cmap.results.outcome import TaskOutcome
@@ -257,3 +258,19 @@ def test_large_outputs_are_passed_on_in_pieces(file: AppendFile) -> None:
     found = json.loads(written(JsonResults(file), what))
     assert base64.b64decode(found["stdout_base64"]) == data
     assert found["stderr"] == "x" * 3_000_000
+
+
+def test_what_failed_is_red_line_by_line() -> None:
+    assert b"".join(reddened([b"a\nb", b"c\n", b"\n", b"d"])) == (
+        b"\x1b[31ma\x1b[0m\n\x1b[31mbc\x1b[0m\n\x1b[31m\x1b[0m\n\x1b[31md\x1b[0m"
+    )
+    assert b"".join(reddened([])) == b""
+
+
+def test_only_what_failed_is_red_and_only_where_there_are_colours(file: AppendFile) -> None:
+    failed, good = ended(b"out\n", b"", succeeded=False), ended(b"out\n", b"")
+    assert written(Printed(file, STDOUT, red=True), failed) == b"out\n"  # a file
+    file.terminal.coloured = True
+    assert written(Printed(file, STDOUT, red=True), failed) == b"\x1b[31mout\x1b[0m\n"
+    assert written(Printed(file, STDOUT, red=True), good) == b"out\n"
+    assert written(Printed(file, STDOUT), failed) == b"out\n"

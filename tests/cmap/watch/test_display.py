@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from functools import partial
 
 import pytest
 
@@ -126,3 +127,16 @@ def test_nothing_is_shown_elsewhere(history: History) -> None:
     os.close(writing)
     assert os.read(reading, 1) == b""
     os.close(reading)
+
+
+def test_the_latest_line_of_each_task_that_runs(history: History) -> None:
+    for number, text in ((5, "half\x1b[2J"), (4, "ready"), (6, "")):
+        running = attempt(number, worker="c@x")
+        running.latest = partial(str, text)
+        history.began(running, BEGIN + 3)
+    with Screen(60, 6) as screen:
+        display = Display(history, Terminal(screen.theirs, CAPABLE), bar=True, eta=False, progress=False, latest=True)
+        display.opened(10, BEGIN)
+        display.counted(counts(), BEGIN)
+        first, second, bar = screen.lines()
+    assert first.endswith(": ready") and second.endswith(": half\\x1b[2J") and bar.startswith("[###")
