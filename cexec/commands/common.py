@@ -17,7 +17,7 @@ from cexec.system.signal_state import set_at_start
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import TextIO, TypeAlias
 
     import click
 
@@ -36,7 +36,7 @@ def print_line(text: str, patience: float | None = None) -> None:
     `patience`: seconds that its reader may take, as long as he likes if it is not given.
     """
     try:
-        if patience is not None and not _has_room(sys.stderr.fileno(), patience):
+        if patience is not None and not _has_room(sys.stderr, patience):
             return
         sys.stderr.write(f"{printable(text)}\n")
         sys.stderr.flush()
@@ -133,10 +133,14 @@ def _open_standard() -> None:
                 sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  without one `print` takes standard output
 
 
-def _has_room(fd: int, patience: float) -> bool:
+def _has_room(stream: TextIO, patience: float) -> bool:
     """Returns True as soon as a line can be written without waiting, and False if that takes too long."""
     import select
 
+    try:
+        fd = stream.fileno()
+    except (OSError, ValueError):
+        return True  # it is in memory
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return bool(poll.poll(patience * 1000))
