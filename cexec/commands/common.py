@@ -18,7 +18,7 @@ from cexec.system.terminal import BOLD, RED, Terminal, begin_line, wrote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from typing import TypeAlias
+    from typing import TextIO, TypeAlias
 
     import click
 
@@ -50,7 +50,7 @@ def print_line(text: str, patience: float | None = None) -> None:
 def _write_error_line(text: str, patience: float | None) -> None:
     begin_line(2)
     try:
-        if patience is not None and not _has_room(2, patience):
+        if patience is not None and not _has_room(sys.stderr, patience):
             return
         sys.stderr.write(f"{text}\n")
         sys.stderr.flush()
@@ -181,10 +181,14 @@ def _open_standard() -> None:
                 sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115  without one `print` takes standard output
 
 
-def _has_room(fd: int, patience: float) -> bool:
+def _has_room(stream: TextIO, patience: float) -> bool:
     """Returns True as soon as a line can be written without waiting, and False if that takes too long."""
     import select
 
+    try:
+        fd = stream.fileno()
+    except (OSError, ValueError):
+        return True  # it is in memory
     poll = select.poll()
     poll.register(fd, select.POLLOUT)
     return bool(poll.poll(patience * 1000))
