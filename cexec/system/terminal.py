@@ -9,17 +9,19 @@ already (`system.printable`), or returns it as it is.
 clipped to the window as it is now; the caller chooses among texts of different lengths with `fitting`, so that no
 number is cut.  Whoever writes other bytes to a descriptor calls `give_way(fd)` before and `wrote(fd, data)` after: if
 that is the same terminal, the picture goes out of the way and comes back below.  It waits while the last line has no
-end yet, and while another process group has the terminal.  Without a painter both calls do nothing.
+end yet, while another process group has the terminal, and while Ctrl-S holds it.  Without a painter both calls do
+nothing.
 
 Between two calls the cursor is at the first letter of the picture.  To erase is then to clear everything below the
 cursor, however the terminal has wrapped the lines when its window was resized.
 
-Only `os` is imported here: `cexec` starts often.
+Only what every start of Python has loaded, and `select`, is imported here: `cexec` starts often.
 """
 
 from __future__ import annotations
 
 import os
+import select
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -91,7 +93,8 @@ class Painter:
     def draw(self, lines: Iterable[str]) -> None:
         """Shows these lines in place of the last ones."""
         self._lines = list(lines)
-        if self._works and not self._line_begun and in_foreground(self._terminal.fd):
+        fd = self._terminal.fd
+        if self._works and not self._line_begun and in_foreground(fd) and _takes_more(fd):
             self._write(self._picture() + self._back())
             self._visible = True
 
@@ -233,6 +236,13 @@ def in_foreground(fd: int) -> bool:
         return os.tcgetpgrp(fd) == os.getpgrp()
     except OSError:
         return True  # somebody else's terminal, to which we were told to write
+
+
+def _takes_more(fd: int) -> bool:
+    """Returns False while Ctrl-S holds a terminal: a picture is no reason to stop with everything."""
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return bool(poll.poll(0))
 
 
 def _is_terminal(fd: int) -> bool:

@@ -59,6 +59,18 @@ def test_a_bar_comes_by_itself_while_outputs_go_to_a_file(cluster: Cluster, tmp_
     assert sorted((tmp_path / "log").read_text().splitlines()) == ["out1", "out2"]
 
 
+@pytest.mark.parametrize("words", [("--stdout", "{#}.txt"), ("--results", "all.csv")])
+def test_a_bar_comes_by_itself_while_results_go_to_files(
+    cluster: Cluster, tmp_path: Path, words: tuple[str, str]
+) -> None:
+    option, name = words
+    with Screen() as screen:
+        argv = cluster.argv(option, f"{tmp_path}/{name}", ":::", "out")
+        assert screen.end(screen.run(argv, local_environment())) == 0
+        (bar,) = screen.story()
+    assert bar.startswith("[###") and bar.endswith("] 1/1 100%")
+
+
 def test_the_bar_needs_no_further_package(cluster: Cluster, tmp_path: Path) -> None:
     (tmp_path / "rich.py").write_text("raise ImportError")
     environment = local_environment()

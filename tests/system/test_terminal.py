@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import termios
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -165,6 +166,19 @@ def test_what_goes_elsewhere_leaves_the_picture_alone(screen: Screen, tmp_path: 
         terminal.wrote(file.fileno(), b"no end")
     screen.read()
     assert screen.raw == before
+    painter.close()
+
+
+def test_ctrl_s_stops_the_picture_and_not_the_process(screen: Screen) -> None:
+    painter = painter_of(screen)
+    painter.draw(["before"])
+    assert screen.lines() == ["before"]
+    termios.tcflow(screen.theirs, termios.TCOOFF)
+    painter.draw(["meanwhile"])
+    assert screen.lines() == ["before"]
+    termios.tcflow(screen.theirs, termios.TCOON)
+    painter.draw(["after"])
+    assert screen.lines() == ["after"]
     painter.close()
 
 
