@@ -50,6 +50,10 @@ class NoWorkerError(CexecError):
     """No worker of the application answered in time, or none fits."""
 
 
+class NobodyAnsweredError(NoWorkerError):
+    """No worker has said anything, so the reason is to be looked for: `cexec --explain`."""
+
+
 class DisconnectedError(CexecError):
     """The connection ended before an authenticated exit frame: never a success."""
 

@@ -28,7 +28,7 @@ from cexec.client.request import (
     trust_opener,
 )
 from cexec.client.search.choice import requirements_from
-from cexec.errors import EXIT_TEMPORARY, CexecError, NoWorkerError, UsageError
+from cexec.errors import EXIT_TEMPORARY, CexecError, UsageError
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.protocol.connection.options import FETCH_ON_FAILURE, INTERRUPT, NO, WRITES
@@ -103,8 +103,7 @@ def main(argv: list[str] | None = None) -> int:
     except CexecError as error:
         from cexec.commands.common import explained, print_error
 
-        unexplained = isinstance(error, NoWorkerError) and not options.get("explain")
-        print_error("cexec", explained(error, quoted(before[0])) if unexplained else str(error))
+        print_error("cexec", str(error) if options.get("explain") else explained(error, quoted(before[0])))
         return error.exit_status
     except EndedBySignal as ended:
         die_of(ended.number)

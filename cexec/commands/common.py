@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cexec.errors import EXIT_TEMPORARY, EXIT_USAGE, CexecError, UsageError
+from cexec.errors import EXIT_TEMPORARY, EXIT_USAGE, CexecError, NobodyAnsweredError, UsageError
 from cexec.system.printable import printable
 from cexec.system.reason import reason_of
 from cexec.system.signal_state import set_at_start
@@ -34,8 +34,13 @@ def print_error(command: str, message: str, patience: float | None = None) -> No
 
 
 def explained(error: CexecError, key: str) -> str:
-    """Returns the text of an error with the command that tells why; `key` is what the user calls the client key."""
+    """Returns the text of an error, with the command that tells why if nobody has said anything.
+
+    `key` is what the user calls the client key.
+    """
     text = str(error)
+    if not isinstance(error, NobodyAnsweredError):
+        return text
     return f"{text}{'' if text.endswith('?') else ';'} cexec --explain {key} tells why"
 
 

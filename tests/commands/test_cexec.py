@@ -315,7 +315,7 @@ def test_a_group_of_names_that_do_not_exist_is_told_at_once(application: Applica
     assert time.monotonic() - began < 50
     assert said == (
         f"no worker of {application.fingerprint} can be found: no entry of the group (CEXEC_GROUP) can be used; "
-        f"{ABSENT_NAME}: no such name; {ABSENT_NAME}:9: no such name; cexec --explain {application.public} tells why"
+        f"{ABSENT_NAME}: no such name; {ABSENT_NAME}:9: no such name"
     )
 
 

@@ -45,8 +45,8 @@ KNOWN = (
     Replacement(
         "credit kept by a lease",
         f"{CONNECTION}.session",
-        "        self._creditors.clear()\n        inputs",
-        "        inputs",
+        "        self._creditors.clear()\n        self._take",
+        "        self._take",
     ),
     Replacement(
         "a failed handshake that is not erased", f"{CONNECTION}.channel", "        self._handshake.erase()\n", ""

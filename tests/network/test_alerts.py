@@ -130,5 +130,5 @@ def test_statistics_on_demand_and_a_moved_log(
 def test_without_names_it_takes_what_is_here_and_says_when_there_is_nothing(tmp_path: Path) -> None:
     environment = local_environment({"HOME": str(tmp_path)})
     done = subprocess.run(command("crat"), cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=20)
-    assert done.returncode == 100
-    assert "no *.pub here" in done.stderr
+    assert done.returncode == 111
+    assert "no client key *.pub here" in done.stderr

@@ -84,8 +84,9 @@ SENTENCES = [
     f"waits {n(listener.HOP_DELAY)} s longer for each relay",
     f"until it has heard no copy for {n(heard.DONE_LIFETIME)} s",
     f"(about every {n(remembered.LONGEST_RETRY)} s in the end)",
-    f"a bounded number of announcements ({n(remembered.MAXIMUM_REMEMBERED)}). If there is no room, those that were not "
-    f"heard for {n(remembered.STILL_HEARD)} s",
+    f"a bounded number of announcements: {n(remembered.MAXIMUM_REMEMBERED)} whose clients have proved themselves (2.8) "
+    f"and {n(remembered.MOST_UNPROVED)} others. If there is no room for a proved one, those that were not heard for "
+    f"{n(remembered.STILL_HEARD)} s",
     f"from no worker* for {n(race.RENEW_AFTER)} s",
     f"after {n(2 * race.RENEW_AFTER)} s more, then after {n(4 * race.RENEW_AFTER)} s, and so on up to "
     f"{n(race.LONGEST_RENEWAL)} s; after a QUEUED, UNREACHABLE or REFUSED not before {n(limits.QUEUED_LIFETIME)} s, "

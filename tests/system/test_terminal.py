@@ -184,11 +184,13 @@ def test_ctrl_s_stops_the_picture_and_not_the_process(screen: Screen) -> None:
 
 def test_a_terminal_that_has_gone_is_no_failure() -> None:
     screen = Screen()
-    painter = Painter(Terminal(os.dup(screen.theirs), CAPABLE))
+    own = os.dup(screen.theirs)
+    painter = Painter(Terminal(own, CAPABLE))
     painter.draw(["bar"])
     screen.__exit__()
     painter.draw(["bar"])
     painter.close(keep=True)
+    os.close(own)
 
 
 @pytest.mark.parametrize(

@@ -68,6 +68,7 @@ def a_draft_of_a_program(tmp_path: Path) -> Attempt:
     return lambda: cache.draft(10).discard
 
 
+@pytest.mark.usefixtures("process_end")  # a private directory is open as long as its job
 @pytest.mark.parametrize("kind", [spawning, a_memory_for_reports, a_private_file, a_draft_of_a_program])
 def test_what_fails_for_want_of_descriptors_leaves_none_open(kind: Callable[[Path], Attempt], tmp_path: Path) -> None:
     attempt = kind(tmp_path)
@@ -129,6 +130,8 @@ def test_a_job_process_that_cannot_be_started_leaves_no_descriptor(link: Supervi
 @pytest.mark.parametrize("missing", [1, 2])
 def test_a_supervisor_without_descriptors_says_so_and_keeps_none(link: SupervisorLink, missing: int) -> None:
     """It hears of a job process, and its ends do not come with the message."""
+    link.start().close()
+    wait_until(link.hear)  # so it has put away what it has inherited
     before = descriptors_of(link.pid)
     control = socket.socket(fileno=os.dup(link.fileno()))
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

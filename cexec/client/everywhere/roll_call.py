@@ -13,7 +13,7 @@ from time import monotonic
 
 from cexec.client.search.choice import OneJob
 from cexec.client.search.inquiry import Inquiry
-from cexec.errors import NoWorkerError
+from cexec.errors import NobodyAnsweredError, NoWorkerError
 from cexec.protocol.base.limits import QUEUED_LIFETIME
 from cexec.protocol.datagrams import hello
 from cexec.protocol.decisions.race import Race
@@ -63,9 +63,10 @@ def call_roll(
     everybody.run()
     lacking = everybody.explain(requirements) if requirements else ""
     failures = "".join(f"; {label}: {text}" for label, text in announcer.failures.items())
-    asked = f"answered; asked {', '.join(inquiry.sent_to) or 'nobody'}{failures}"
-    reason = f"fits: {lacking}" if lacking else asked
-    raise NoWorkerError(f"no worker of {key.fingerprint} {reason}")
+    if lacking:
+        raise NoWorkerError(f"no worker of {key.fingerprint} fits: {lacking}")
+    asked = f"asked {', '.join(inquiry.sent_to) or 'nobody'}{failures}"
+    raise NobodyAnsweredError(f"no worker of {key.fingerprint} answered; {asked}")
 
 
 class RollRace(Race):

@@ -5,7 +5,14 @@ Contract: functions that return texts, and `Notices`, which names their receiver
 
 from __future__ import annotations
 
-from cexec.errors import CexecError, DisconnectedError, ProtocolError, VerifyError
+from cexec.errors import (
+    CexecError,
+    DisconnectedError,
+    NobodyAnsweredError,
+    NoWorkerError,
+    ProtocolError,
+    VerifyError,
+)
 from cexec.protocol.datagrams.hello import UNREACHABLE
 
 TYPE_CHECKING = False
@@ -126,17 +133,17 @@ def _limits_met(queued: Sequence[Hello]) -> str:
     return next((f"; worker {answer.name} says: {answer.detail}" for answer in queued if answer.detail), "")
 
 
-def failure(facts: Facts, invalid: Mapping[str, str]) -> str:
+def failure(facts: Facts, invalid: Mapping[str, str]) -> NoWorkerError:
     """Tells why the search gives up.  `invalid`: for each worker whose certificate is not valid now, the reason."""
     complaints = "".join(f"; {complaint(answer)}" for answer in facts.race.complaints())
     complaints += "".join(f"; worker {name} was not taken: {text}" for name, text in invalid.items())
     crowd = f"; {facts.crowd}" if facts.crowd else ""
     seconds = f"{facts.race.accept_timeout:g} s"
     if complaints:
-        return f"no worker of {facts.fingerprint} could take the job in {seconds}{complaints}{crowd}"
+        return NoWorkerError(f"no worker of {facts.fingerprint} could take the job in {seconds}{complaints}{crowd}")
     if facts.lacking:
-        return f"no worker of {facts.fingerprint} fits: {facts.lacking}"
-    return (
+        return NoWorkerError(f"no worker of {facts.fingerprint} fits: {facts.lacking}")
+    return NobodyAnsweredError(
         f"no worker of {facts.fingerprint} answered in {seconds}; {facts.sent()}{crowd}; "
         "is cservice running with this key, in the same group (CEXEC_GROUP)?"
     )

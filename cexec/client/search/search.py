@@ -231,7 +231,7 @@ class Search:
                 if self._picky and not self._lacking:
                     self._inquire().run()
                     self._end_inquiry()
-                raise NoWorkerError(self._failure())
+                raise self._failure()
 
     def _renew(self) -> None:
         """Announces under another name: perhaps a worker's only answer was lost, or a relay does not pass proofs on."""
@@ -396,7 +396,7 @@ class Search:
         chosen = self._choice.status()
         return status(self._facts(), now) if chosen is None else chosen
 
-    def _failure(self) -> str:
+    def _failure(self) -> NoWorkerError:
         return failure(self._facts(), self._invalid)
 
     def _facts(self) -> Facts:

@@ -203,7 +203,7 @@ class Coordinator:
             self._lose(given)
             if not self._workers.leases and not self._scheduler.running:
                 self._check_fitness(0.0, self._clock())  # what workers have said is more than a search can hear
-                raise NoWorkerError(self._left_over(error)) from None
+                raise type(error)(self._left_over(error)) from None
             return
         except LocalError:
             self._lose(given)

@@ -19,6 +19,8 @@ from cexec.system.io.log_lines import MAXIMUM_WAITING, LogLines, offer
 from cexec.system.storage.eventlog import EventLog
 from tests.waiting import PATIENCE
 
+pytestmark = pytest.mark.usefixtures("process_end")  # a log is open as long as its process lives
+
 MANY = 40_000  # lines of LINE: more than a buffer, a pipe and a socket hold together
 LINE = "line {:08d}\n"
 

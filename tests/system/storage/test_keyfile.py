@@ -26,6 +26,8 @@ ANY = (OwnerKey, ClientKey, WorkerKey, RelayKey)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The current directory with an application's four files."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("XDG_CONFIG_HOME", "")
+    monkeypatch.setenv("HOME", "")
     for name, key in (
         ("app", OWNER),
         ("app.pub", OWNER.client_key()),
@@ -258,7 +260,9 @@ def test_a_pipe_is_found_and_not_read(here: Path) -> None:
 def test_when_neither_is_there_the_names_and_ckeygen_are_told(here: Path, name: str, missing: str) -> None:
     with pytest.raises(KeyFileError) as error:
         find_client_key(name)
-    assert str(error.value) == f"{missing}; copy x.pub from its owner or make it with: ckeygen x"
+    assert str(error.value) == (
+        f"{missing}; did you mean app.pub? Otherwise copy x.pub from its owner or make it with: ckeygen x"
+    )
 
 
 def test_a_directory_that_we_may_not_search_is_told(ordinary_directory: Path) -> None:
