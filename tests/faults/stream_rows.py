@@ -14,9 +14,6 @@ LENGTH = 1_600  # bytes that a small session has in each direction
 PLACES = 8  # in each direction
 FEW_PLACES = 4
 
-LIMIT = 5.0  # seconds
-REASON = "a worker that loses one job after the other rests for 1, 2 and 4 s, and all connections are damaged in turn"
-
 
 def damage(
     scene: Scene, what: str, directions: tuple[str, ...] = DIRECTIONS, length: int = LENGTH, places: int = PLACES
@@ -36,8 +33,6 @@ def damage(
     "FIN at 16 places of a small session, both directions",
     layout=LAYOUT,
     plan=PLAN,
-    limit=LIMIT,
-    reason=REASON,
     quick=True,
 )
 def cut(scene: Scene) -> None:
@@ -50,8 +45,6 @@ def cut(scene: Scene) -> None:
     "a reset at 16 places of a small session, both directions",
     layout=LAYOUT,
     plan=PLAN,
-    limit=LIMIT,
-    reason=REASON,
 )
 def reset(scene: Scene) -> None:
     damage(scene, RESET)
@@ -63,8 +56,6 @@ def reset(scene: Scene) -> None:
     "one bit is flipped at 16 places of a small session",
     layout=LAYOUT,
     plan=PLAN,
-    limit=LIMIT,
-    reason=REASON,
 )
 def one_bit(scene: Scene) -> None:
     damage(scene, FLIP)
@@ -76,8 +67,6 @@ def one_bit(scene: Scene) -> None:
     "one bit is flipped at 8 places of 5 MB",
     layout=LAYOUT,
     plan=PLAN,
-    limit=LIMIT,
-    reason=REASON,
 )
 def one_bit_of_a_large_job(scene: Scene) -> None:
     damage(scene, FLIP, length=LARGE, places=FEW_PLACES)

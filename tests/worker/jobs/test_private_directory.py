@@ -185,9 +185,7 @@ def test_a_client_that_cannot_read_its_file_has_no_job() -> None:
 def test_a_full_disk_is_a_refusal(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path / "nowhere"))
     with shell("true", private=True) as job:
-        with pytest.raises(
-            RefusedError, match=r"of its own in .*/nowhere: no such file or directory"
-        ) as caught:
+        with pytest.raises(RefusedError, match=r"of its own in .*/nowhere: no such file or directory") as caught:
             job.run()
         assert caught.value.kind == HERE
 
