@@ -55,9 +55,11 @@ MIRRORS: dict[str, tuple[str, ...]] = {
 BIDS = tuple(
     f"{DECISIONS}/test_{name}.py"
     for name in (
-        "bid", "bid_slots", "bid_bounds", "bid_claims", "bid_machine", "clients", "places", "remembered", "unproved",
-        "replay", "turns", "turns_rests", "reputation", "competition",
+        "bid", "bid_slots", "bid_bounds", "bid_claims", "bid_machine", "clients", "reservations", "places", "remembered",
+        "unproved", "unproved_room", "replay", "turns", "turns_rests", "reputation", "competition",
     )
 )  # fmt: skip
-BIDDERS = ("bid", "bid_delay", "clients", "places", "queue_words", "remembered", "slots", "turns", "unproved")
+BIDDERS = (
+    "bid", "bid_delay", "clients", "places", "queue_words", "remembered", "reservations", "slots", "turns", "unproved",
+)  # fmt: skip
 MIRRORS |= {f"cexec.protocol.decisions.{name}": BIDS for name in BIDDERS}
