@@ -55,8 +55,8 @@ MIRRORS: dict[str, tuple[str, ...]] = {
 BIDS = tuple(
     f"{DECISIONS}/test_{name}.py"
     for name in (
-        "bid", "bid_slots", "bid_bounds", "bid_claims", "bid_machine", "clients", "reservations", "places", "remembered",
-        "unproved", "unproved_room", "replay", "turns", "turns_rests", "reputation", "competition",
+        "bid", "bid_slots", "bid_bounds", "bid_claims", "bid_machine", "clients", "reservations", "places",
+        "remembered", "unproved", "unproved_room", "replay", "turns", "turns_rests", "reputation", "competition",
     )
 )  # fmt: skip
 BIDDERS = (
