@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 _LOOK_INTERVAL = 0.01  # seconds (ours) between two looks at a tree that is ending
-_GIVE_UP = 10.0  # seconds (ours) of KILL: what is left then is another user's, or stuck in the kernel
+# Seconds (ours) of KILL, of which a busy host leaves us few: what is left then is another user's, or waits for a disk.
+_GIVE_UP = 30.0
 _KILL_ROUNDS = 50  # (ours) at once, as long as each finds processes that the one before has not seen
 _STOP_ROUNDS = 50  # (ours) looks for processes that were started while others were being stopped
 _STAT_SIZE = 4096  # bytes (ours): more than /proc/PID/stat has

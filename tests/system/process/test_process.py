@@ -158,7 +158,7 @@ def test_what_ignores_the_term_ends_after_the_grace_time(tmp_path: Path) -> None
     written(tmp_path / "x")
     begun = time.monotonic()
     process_tree.end_tree(pid, GRACE)
-    assert GRACE <= time.monotonic() - begun < GRACE + 30
+    assert GRACE <= time.monotonic() - begun < GRACE + 60
 
 
 def test_what_is_stopped_takes_the_term_too(tmp_path: Path) -> None:
@@ -213,7 +213,7 @@ def test_a_fork_bomb_is_ended() -> None:
         begun = time.monotonic()
         process_tree.end_tree(pid, GRACE)
         assert process_tree.descendants(os.getpid()) == []
-        assert GRACE <= time.monotonic() - begun < GRACE + 30
+        assert GRACE <= time.monotonic() - begun < GRACE + 60
 
 
 def test_processes_are_known_by_their_mark() -> None:
