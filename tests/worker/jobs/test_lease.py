@@ -231,8 +231,8 @@ def test_a_client_whose_go_comes_too_late_is_told_that_the_slot_is_gone(words: l
 def test_an_offer_that_is_taken_back_before_it_is_made_is_another_one() -> None:
     """The word has crossed the job of the offer before."""
     with leased("true") as job:
-        job.parent.send(Word.WITHDRAW.value)
         assert job.result().exit_status == 0
+        job.parent.send(Word.WITHDRAW.value)
         job.parent.send(Word.OFFER.value)
         job.again(name(1))
         assert job.result().exit_status == 0
