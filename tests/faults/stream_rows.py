@@ -67,6 +67,8 @@ def one_bit(scene: Scene) -> None:
     "one bit is flipped at 8 places of 5 MB",
     layout=LAYOUT,
     plan=PLAN,
+    limit=5.0,
+    reason="a worker that loses one job after the other rests for 1 and 2 s",
 )
 def one_bit_of_a_large_job(scene: Scene) -> None:
     damage(scene, FLIP, length=LARGE, places=FEW_PLACES)
