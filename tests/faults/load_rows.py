@@ -14,6 +14,7 @@ from tests.faults.records import EXIT
 from tests.faults.rows import LOAD, row
 from tests.faults.scene import Scene
 from tests.faults.worker_rows import restart
+from tests.waiting import comes_true
 
 RELEASED = "0234596"  # the commit of 0.1.0
 AT_ONCE = 500
@@ -81,7 +82,10 @@ def at_once(scene: Scene) -> None:
 
 
 def submit_with_0_1_0(lane: Lane) -> None:
-    submit_to_file(lane, lane.load.shape(), variables={"PYTHONPATH": str(lane.load.directory / "released")})
+    """Waits for the tree: without it Python would find today's modules."""
+    tree = lane.load.directory / "released"
+    if comes_true(lambda: tree.exists() or lane.stopping.is_set(), PATIENCE) and tree.exists():
+        submit_to_file(lane, lane.load.shape(), variables={"PYTHONPATH": str(tree)})
 
 
 @row("version 0.1.0 with this one", LOAD, "a worker is changed to 0.1.0 and back, three times, and clients of 0.1.0"
@@ -101,9 +105,10 @@ def versions(scene: Scene) -> None:
 
 
 def released(tree: Path) -> Path:
-    """0.1.0, from the history of this repository."""
+    """0.1.0, from the history of this repository; the tree is there only when it is whole."""
     argv = ["git", "-C", str(ROOT), "archive", RELEASED, "cexec", "bin"]
     archive = subprocess.run(argv, capture_output=True, check=True)
-    tree.mkdir(exist_ok=True)
-    subprocess.run(["tar", "-x", "-C", tree], input=archive.stdout, check=True)
-    return tree
+    part = tree.with_suffix(".part")
+    part.mkdir()
+    subprocess.run(["tar", "-x", "-C", part], input=archive.stdout, check=True)
+    return part.rename(tree)
