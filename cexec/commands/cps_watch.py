@@ -76,7 +76,7 @@ class WatchedWorker:
 
 @dataclass(slots=True)
 class RowOrder:
-    """What comes first."""
+    """Says by which column the rows are sorted."""
 
     column: str = "name"
     backwards: bool = False

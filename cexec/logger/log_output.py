@@ -90,7 +90,7 @@ class LogOutput:
             self._sink.close()
 
     def masks(self) -> dict[int, int]:
-        """What to wait for with poll(2); empty if all is written, or only time can help."""
+        """Returns the descriptors to wait for with poll(2); none if all is written, or if only time can help."""
         return {self._sink.fileno(): select.POLLOUT} if self._full else {}
 
     def _lost(self, reason: str) -> LocalError:

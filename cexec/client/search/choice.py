@@ -1,4 +1,4 @@
-"""Which worker gets which job: `--need`, `--on` and `--not` say who may, and a `Choice` decides among those that come.
+"""Decides which worker gets a job: `--need`, `--on` and `--not` exclude some, and a `Choice` takes one of the rest.
 
 Contract: a `Search` asks its `Choice` about each worker that has proved itself, and about each that has confirmed.
 `requirements_from` takes the options `need`, `on` and `not` (each a text, several texts or nothing) and the

@@ -51,7 +51,7 @@ def split_words(words: Sequence[str]) -> tuple[list[str], list[tuple[str, list[s
 
 @dataclass(slots=True, kw_only=True)
 class Reading:
-    """How inputs are read: `null`: they end with NUL; `group`: so many make a task, and 0 means that it sees none.
+    """Says how inputs are read.  `null`: each ends with a NUL byte.  `group`: a task has so many; with 0 it sees none.
 
     `separator` cuts each into columns (--colsep); `headed`: the first one of each source names them (--header :).
     """
@@ -63,7 +63,7 @@ class Reading:
 
     @property
     def end(self) -> bytes:
-        """What ends an input."""
+        """Returns the byte that ends an input."""
         return b"\0" if self.null else b"\n"
 
     def taken_apart(self, table: Table, name: str, *, growing: bool = False) -> Table:
@@ -239,7 +239,7 @@ def with_header(stream: BinaryIO, lines: int, size: int, end: bytes) -> Iterator
 
 
 class _Continued:
-    """What was read too much, then the rest of a stream."""
+    """Reads again the bytes that a test has taken from a stream, and then the rest of the stream."""
 
     def __init__(self, begun: bytes, stream: BinaryIO) -> None:
         self._begun = begun

@@ -55,7 +55,7 @@ LEGEND = (
 
 @dataclass(slots=True)
 class About:
-    """What the page says of the call.  `started` is the wall clock's time; `columns` are those of the tasks."""
+    """The command line that the page shows.  `started` is a time of the wall clock; `columns` are the tasks'."""
 
     title: str
     command: str = ""

@@ -1,4 +1,4 @@
-"""What silence means: of a peer, of its host, and in the middle of a record.  docs/protocol.md sections 4.1 and 4.4.
+"""These rules say what silence means: of a peer, of its host, and in the middle of a record.
 
 `PeerSilence`: a peer that says nothing is asked (PING).  It is given up when it has not answered for its idle timeout.
 `HostSilence`: a peer's kernel acknowledges bytes even if the peer itself is stopped or does not read; the kernel of a
@@ -9,7 +9,7 @@ so it asks the peer.  A peer sends the rest of a record before anything else.  I
 record is unfinished still, the length is wrong.  A peer that is stopped, or whose network is away, does not answer, and
 nothing is concluded.
 
-Contract: pure rules for one connection; time is an argument.
+Contract: pure rules for one connection; time is an argument.  docs/protocol.md sections 4.1 and 4.4.
 """
 
 from __future__ import annotations
