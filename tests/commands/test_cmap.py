@@ -12,7 +12,7 @@ import signal
 import subprocess
 import termios
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from functools import partial
 from itertools import pairwise
 from pathlib import Path
@@ -29,13 +29,6 @@ from tests.environment import ROOT, command, local_environment
 from tests.needs import require_namespaces, require_tool
 from tests.service import Application
 from tests.waiting import wait_until
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("cmap"))
-    yield cluster
-    cluster.service.close()
 
 
 @pytest.fixture(autouse=True)

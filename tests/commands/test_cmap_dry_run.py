@@ -6,7 +6,6 @@ import os
 import resource
 import subprocess
 import sys
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
@@ -27,13 +26,6 @@ FILES = {
     "conf": b"{1} = '{#}'\n", "lines": b"one\n-n\n\xff\xfe\nit's $HOME\n\n%s\\n\n", "nul": b"one\0t\nwo\0-\0",
     "table.csv": b'id,name\n1,one\n2,"t ""w"" o"\n',
 }  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("cmap"))
-    yield cluster
-    cluster.service.close()
 
 
 @pytest.fixture

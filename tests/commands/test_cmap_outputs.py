@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,13 +13,6 @@ from tests.cluster import DEADLINE, Cluster
 from tests.environment import local_environment
 
 PAGE = b"<!doctype html>"
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    cluster = Cluster(tmp_path_factory.mktemp("cmap"))
-    yield cluster
-    cluster.service.close()
 
 
 @pytest.fixture(autouse=True)

@@ -39,19 +39,12 @@ def one_character(separator: Pattern[str]) -> str:
     return text
 
 
-class Split(Table):
-    """Rows whose one input is cut into columns.  Spaces around them do not count, and missing ones are empty.
+class _Derived(Table):
+    """A table that shows another one in its own way; the inputs are those of the other one."""
 
-    `growing`: further rows may come, which have no more columns than those that are there.
-    """
-
-    def __init__(self, table: Table, separator: Pattern[str], *, growing: bool = False) -> None:
+    def __init__(self, table: Table) -> None:
         self._table = table
-        self._separator = separator
-        self._growing = growing
         self.terminator = table.terminator
-        width = max((len(self._cut(number)[1]) for number in range(1, len(table) + 1)), default=1)
-        self.columns = tuple(str(number + 1) for number in range(width))
 
     @property
     def longest(self) -> int:
@@ -60,6 +53,20 @@ class Split(Table):
     @property
     def has_nul(self) -> bool:
         return self._table.has_nul
+
+
+class Split(_Derived):
+    """Rows whose one input is cut into columns.  Spaces around them do not count, and missing ones are empty.
+
+    `growing`: further rows may come, which have no more columns than those that are there.
+    """
+
+    def __init__(self, table: Table, separator: Pattern[str], *, growing: bool = False) -> None:
+        super().__init__(table)
+        self._separator = separator
+        self._growing = growing
+        width = max((len(self._cut(number)[1]) for number in range(1, len(table) + 1)), default=1)
+        self.columns = tuple(str(number + 1) for number in range(width))
 
     def __len__(self) -> int:
         return len(self._table)
@@ -79,24 +86,15 @@ class Split(Table):
         return line, tuple(cell.strip() for cell in self._separator.split(line))
 
 
-class Headed(Table):
+class Headed(_Derived):
     """A table whose first row has the names of the columns."""
 
     def __init__(self, table: Table, name: str) -> None:
         if not len(table):
             raise UsageError(f"{name} is empty, but --header : takes the names of columns from its first row")
-        self._table = table
+        super().__init__(table)
         self.columns = table.cells(1)
-        self.terminator = table.terminator
         check_columns(self.columns, name)
-
-    @property
-    def longest(self) -> int:
-        return self._table.longest
-
-    @property
-    def has_nul(self) -> bool:
-        return self._table.has_nul
 
     def __len__(self) -> int:
         return len(self._table) - 1
