@@ -101,9 +101,9 @@ def main(argv: list[str] | None = None) -> int:
         end_by_default(INTERRUPT)
         return run(before, arguments, options, os.environ)
     except CexecError as error:
-        from cexec.commands.common import explained, print_error
+        from cexec.commands.common import advised, print_error
 
-        print_error("cexec", str(error) if options.get("explain") else explained(error, quoted(before[0])))
+        print_error("cexec", str(error) if options.get("explain") else advised(error, before))
         return error.exit_status
     except EndedBySignal as ended:
         die_of(ended.number)

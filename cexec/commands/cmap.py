@@ -28,12 +28,12 @@ from cexec.cmap.run.policy import EXIT_NO_WORKER, EXIT_OTHER
 from cexec.cmap.setup import Setup
 from cexec.commands.cmap_options import call_of, cmap_options, options_from
 from cexec.commands.cmap_watch import Watch, explain_main, watch_options
-from cexec.commands.common import explained, print_error, print_line, run_click
+from cexec.commands.common import advised, print_error, print_line, run_click
 from cexec.commands.help_page import ARGUMENTS, HelpfulCommand, version_option, with_arguments
 from cexec.errors import CexecError, LocalError, NoWorkerError, UsageError
 from cexec.protocol.base.keys import ClientKey
 from cexec.system.process.descriptor_limit import raise_limit
-from cexec.system.storage.keyfile import find_client_key, quoted, read_key
+from cexec.system.storage.keyfile import find_client_key, read_key
 from cexec.system.units import show_count
 
 if TYPE_CHECKING:
@@ -126,7 +126,7 @@ def _run(
         return EXIT_OTHER
     except CexecError as error:
         if isinstance(error, NoWorkerError):
-            print_error("cmap", explained(error, quoted(application)))
+            print_error("cmap", advised(error, [application]))
             return EXIT_NO_WORKER
         print_error("cmap", str(error))
         return EXIT_OTHER

@@ -18,6 +18,7 @@ from cexec.system.terminal import BOLD, RED, Terminal, begin_line, wrote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from typing import TextIO, TypeAlias
 
     import click
@@ -33,15 +34,17 @@ def print_error(command: str, message: str, patience: float | None = None) -> No
     _write_error_line(f"{Terminal(2).paint(f'{command}:', RED, BOLD)} {printable(message)}", patience)
 
 
-def explained(error: CexecError, key: str) -> str:
+def advised(error: CexecError, words: Sequence[str]) -> str:
     """Returns the text of an error, with the command that tells why if nobody has said anything.
 
-    `key` is what the user calls the client key.
+    The first of `words` is what the user calls the client key; an error that comes before that is known has none.
     """
     text = str(error)
     if not isinstance(error, NobodyAnsweredError):
         return text
-    return f"{text}{'' if text.endswith('?') else ';'} cexec --explain {key} tells why"
+    from cexec.system.storage.keyfile import quoted
+
+    return f"{text}{'' if text.endswith('?') else ';'} cexec --explain {quoted(words[0])} tells why"
 
 
 def print_line(text: str, patience: float | None = None) -> None:
