@@ -49,9 +49,9 @@ PLANTS = [
     ("worker", "worker/jobs/program.py", "import cexec.worker.worker"),
     ("cmap", "cmap/run/policy.py", "import cexec.cmap.run_options"),
     ("cmap", "cmap/inputs/tables.py", "import cexec.cmap.results.outcome"),
-    ("cmap", "cmap/results/outcome.py", "import cexec.cmap.run.pacing"),
-    ("cmap", "cmap/run/pacing.py", "import cexec.cmap.watch.report_style"),
-    ("cmap", "cmap/run/pacing.py", "import cexec.cmap.setup"),
+    ("cmap", "cmap/results/outcome.py", "import cexec.cmap.run.losses"),
+    ("cmap", "cmap/run/losses.py", "import cexec.cmap.watch.report_style"),
+    ("cmap", "cmap/run/losses.py", "import cexec.cmap.setup"),
     ("commands", "commands/common.py", "import cexec.commands.cexec_options"),
     ("commands", "commands/cmap_options.py", "import cexec.commands.cmap"),
     ("commands", "commands/served_keys.py", "import cexec.commands.cservice"),
@@ -80,7 +80,7 @@ PLANTS = [
     # single pairs
     ("session", "protocol/connection/session.py", "import cexec.protocol.connection.channel"),
     ("system", "system/host/load.py", "import cexec.protocol.decisions.bid_events"),
-    ("cmap-worker", "cmap/run/pacing.py", "import cexec.worker.jobs.program"),
+    ("cmap-worker", "cmap/run/losses.py", "import cexec.worker.jobs.program"),
     # cycles, of modules and of packages
     ("acyclic", "net/groups.py", "import cexec.net.destinations"),
     ("acyclic", "system/process/process.py", "import cexec.system.host.container"),
