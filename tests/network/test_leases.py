@@ -15,9 +15,9 @@ from typing import Any
 
 import pytest
 
+from cexec.client.aio.data_sources import DataSource
 from cexec.client.aio.lease import Lease
 from cexec.client.aio.lease_job import LeaseJob
-from cexec.client.aio.sources import DataSource
 from cexec.client.aio.worker_search import Terms, find_worker
 from cexec.client.request import NetworkSettings, Target, Times
 from cexec.net.groups import groups_from_environment, udp_port_from_environment

@@ -4,7 +4,8 @@ Contract: `JobInput.write` returns when a worker has been given all its bytes: i
 `JobOutput` gives what has come; while its reader is away at most LIMIT bytes and one credit window are kept, and the
 program then waits.  Both belong to a job over all of its attempts: `source` and `sink` make the end of one attempt.
 Nothing is given while the input is `held`, so the program has begun when the first byte leaves.  `given` and `taken`
-count the bytes that no further attempt can have again; `seen` is True also if only the end was told.  All methods belong to one event loop.
+count the bytes that no further attempt can have again; `seen` is True also if only the end was told.  All methods
+belong to one event loop.
 """
 
 from __future__ import annotations
@@ -55,7 +56,13 @@ class JobInput:
         self._put += sum(map(len, views))
         self._step_again()
         if self.given < self._put:
-            await self._wait_for(self._put)
+            try:
+                await self._wait_for(self._put)
+            except asyncio.CancelledError:
+                self._copy_rest()
+                for view in views:
+                    view.release()  # the buffer is its owner's again
+                raise
 
     def close(self) -> None:
         """Lets the program find the end of its input, behind all that was written."""
@@ -71,12 +78,13 @@ class JobInput:
     async def _wait_for(self, end: int) -> None:
         waiter = asyncio.get_running_loop().create_future()
         self._waiting.append((end, waiter))
-        try:
-            await waiter
-        except asyncio.CancelledError:
-            self._queue = deque(memoryview(bytes(view)) for view in self._queue)  # the buffers are the caller's again
-            raise
+        await waiter
         self._check()
+
+    def _copy_rest(self) -> None:
+        rest, self._queue = self._queue, deque(memoryview(bytes(view)) for view in self._queue)
+        for view in rest:
+            view.release()
 
     def _check(self) -> None:
         if self._refused:
@@ -298,8 +306,9 @@ class _OutputSink(Sink):
 class StreamedLeaseJob(LeaseJob):
     """A `LeaseJob` of which some streams are a `JobInput` or a `JobOutput`."""
 
-    def whole_inputs(self) -> None:
+    def whole_inputs(self) -> dict[int, bytes] | None:
         """Such a job is not given in advance: its streams need the connection."""
+        return None
 
     def take_rest(self) -> None:
         for sink in self.sinks.values():

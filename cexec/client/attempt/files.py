@@ -132,6 +132,13 @@ class Fetched:
                 pass  # another program has removed it
             self._temporary = ""
 
+    def close(self) -> None:
+        """Removes what was not renamed, and closes the directory: no further attempt follows."""
+        self.discard()
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
+
     def _open(self) -> int:
         if self._dropped:
             return os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC)
@@ -216,6 +223,11 @@ class FilePlan:
         for one in self._fetched.values():
             one.discard()
 
+    def close_targets(self) -> None:
+        """Removes what was not renamed, and closes the directories of the fetched files."""
+        for one in self._fetched.values():
+            one.close()
+
 
 def plan_files(sends: Iterable[str], fetches: Iterable[str], programs: Iterable[str] = ()) -> FilePlan | None:
     """Returns the files of `--send`, `--fetch` and `--program`; None without any."""
@@ -230,7 +242,7 @@ def plan_files(sends: Iterable[str], fetches: Iterable[str], programs: Iterable[
     _check_twice([name for name, _ in fetched], "--fetch")
     _check_twice([path for _, word in fetched if (path := os.path.realpath(word)) != os.devnull], "--fetch")
     for option, name in [("--send", name) for _, name in sent] + [("--fetch", name) for name, _ in fetched]:
-        _check_name(name, option)
+        check_name(name, option)
     number = FIRST_FILE
     numbered_sent = [Sent(number + index, path, name) for index, (path, name) in enumerate(sent)]
     number += len(sent)
@@ -275,7 +287,7 @@ def _split(word: str, option: str) -> tuple[str, str]:
     return one, other
 
 
-def _check_name(name: str, option: str) -> None:
+def check_name(name: str, option: str) -> None:
     """Refuses a name that is no plain relative path.  The worker checks it again."""
     if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise UsageError(f"{option} {name!r}: names in the job's directory are relative, without . and ..")

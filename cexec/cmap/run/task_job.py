@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from cexec.client.aio.data_sources import DataSource, PathSource
 from cexec.client.aio.lease_job import STANDARD_STREAMS, LeaseJob
-from cexec.client.aio.sources import DataSource, PathSource
 from cexec.cmap.inputs.tasks import FILE, PATH, SHARED, STDERR, STDOUT
 from cexec.protocol.connection.frames import FIRST_FILE, Stream
 from cexec.protocol.connection.options import FETCH_ON_FAILURE, NO, READS, WRITES

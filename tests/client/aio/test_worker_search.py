@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from cexec.client.aio.data_sources import DataSource
 from cexec.client.aio.lease_job import LeaseJob
-from cexec.client.aio.sources import DataSource
 from cexec.client.aio.worker_search import Terms, find_worker
 from cexec.client.request import NetworkSettings, Target, Times
 from cexec.errors import CexecError, NoWorkerError

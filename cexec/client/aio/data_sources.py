@@ -59,3 +59,12 @@ class PathSource(FileSource):
         if self._file >= 0:
             os.close(self._file)
         self._file = -1
+
+
+class OpenFileSource(FileSource):
+    """A regular file that somebody else has open, from offset `start` on; its own offset stays as it is."""
+
+    def __init__(self, fd: int, start: int) -> None:
+        super().__init__(fd)
+        self.start = self.position = start
+        self.fd = -1  # no descriptor to wait for
