@@ -8,6 +8,10 @@ __version__ = "0.1.0"
 
 PUBLIC = {  # the names of the Python API, and the modules that have them
     "AsyncClient": "cexec.python.async_client",
+    "BlockingJob": "cexec.python.blocking_job",
+    "ClusterChange": "cexec.python.membership",
+    "Client": "cexec.python.sync_client",
+    "ClusterWorker": "cexec.python.membership",
     "Completed": "cexec.python.completed",
     "Job": "cexec.python.started_job",
     "JobInput": "cexec.client.aio.job_streams",
@@ -27,9 +31,7 @@ def __getattr__(name: str) -> object:
     """Loads a public name when it is first used."""
     if name not in PUBLIC:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from importlib import import_module
-
-    value: object = getattr(import_module(PUBLIC[name]), name)
+    value: object = getattr(__import__(PUBLIC[name], fromlist=[name]), name)
     globals()[name] = value
     return value
 

@@ -14,9 +14,13 @@ from cexec.errors import RevokedError as RevokedError
 from cexec.errors import StalledError as StalledError
 from cexec.errors import UsageError as UsageError
 from cexec.python.async_client import AsyncClient as AsyncClient
+from cexec.python.blocking_job import BlockingJob as BlockingJob
 from cexec.python.completed import Completed as Completed
 from cexec.python.completed import Usage as Usage
+from cexec.python.membership import ClusterChange as ClusterChange
+from cexec.python.membership import ClusterWorker as ClusterWorker
 from cexec.python.started_job import Job as Job
+from cexec.python.sync_client import Client as Client
 
 __version__: str
 PUBLIC: dict[str, str]

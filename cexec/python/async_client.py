@@ -11,20 +11,26 @@ from __future__ import annotations
 
 import asyncio
 import os
-from typing import TYPE_CHECKING, Any, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
 from weakref import WeakSet
 
 from cexec.errors import JobCancelledError, UsageError
 from cexec.python.dispatcher import Dispatcher
-from cexec.python.keywords import find_target, plan_job, read_whole, set_input
+from cexec.python.in_flight import InFlight
+from cexec.python.keywords import PlanMaker, find_target, plan_job, read_whole, set_input
+from cexec.python.map_inputs import InputSource
 from cexec.python.settings import Settings
 from cexec.python.started_job import FIRST_EXTRA, LAST_EXTRA, Job
+from cexec.python.whole_errand import WholeErrand
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
     from types import TracebackType
 
-    from cexec.python.keywords import Input, JobKeywords, JobPlan, JobTarget, Names
+    from cexec.python.completed import Completed
+    from cexec.python.keywords import Input, JobKeywords, JobPlan, JobTarget, Names, RunKeywords
+    from cexec.python.map_inputs import Inputs
+    from cexec.python.membership import ClusterChange, ClusterWorker
 
 _clients: WeakSet[AsyncClient] = WeakSet()  # of this process, for what is to be closed in a child of it
 
@@ -103,7 +109,166 @@ class AsyncClient:
             raise UsageError(f"inputs and outputs are descriptors from {FIRST_EXTRA} to {LAST_EXTRA}, each once")
         return Job(plan, self.dispatcher(plan), opened=opened, inputs=written, outputs=outputs)
 
+    @overload
+    async def run(
+        self, input: Input = b"", *, text: Literal[True], encoding: str | None = None, **keywords: Unpack[RunKeywords]
+    ) -> Completed[str]: ...
+
+    @overload
+    async def run(
+        self, input: Input = b"", *, text: bool | None = None, encoding: str, **keywords: Unpack[RunKeywords]
+    ) -> Completed[str]: ...
+
+    @overload
+    async def run(
+        self,
+        input: Input = b"",
+        *,
+        text: Literal[False] | None = None,
+        encoding: None = None,
+        **keywords: Unpack[RunKeywords],
+    ) -> Completed[bytes]: ...
+
+    async def run(
+        self,
+        input: Input = b"",
+        *,
+        text: bool | None = None,
+        encoding: str | None = None,
+        **keywords: Unpack[RunKeywords],
+    ) -> Completed[Any]:
+        """Runs one job to its end.
+
+        `subprocess.CalledProcessError` with `check` if the program has failed, `subprocess.TimeoutExpired` after
+        `timeout` seconds, which ends the job, and `CexecError` if the cluster has failed.
+        """
+        self.check_usable()
+        return await self.run_plan(plan_job(keywords, self.find_target, input=await read_whole(input), text=text,
+                                            encoding=encoding))  # fmt: skip
+
+    @overload
+    def map(
+        self,
+        inputs: Inputs,
+        *,
+        ordered: bool = True,
+        return_exceptions: Literal[False] = False,
+        text: Literal[False] | None = None,
+        encoding: None = None,
+        **keywords: Unpack[RunKeywords],
+    ) -> AsyncIterator[Completed[bytes]]: ...
+
+    @overload
+    def map(
+        self,
+        inputs: Inputs,
+        *,
+        ordered: bool = True,
+        return_exceptions: Literal[False] = False,
+        text: bool | None = None,
+        encoding: str | None = None,
+        **keywords: Unpack[RunKeywords],
+    ) -> AsyncIterator[Completed[Any]]: ...
+
+    @overload
+    def map(
+        self,
+        inputs: Inputs,
+        *,
+        ordered: bool = True,
+        return_exceptions: Literal[True],
+        text: bool | None = None,
+        encoding: str | None = None,
+        **keywords: Unpack[RunKeywords],
+    ) -> AsyncIterator[Completed[Any] | Exception]: ...
+
+    def map(
+        self,
+        inputs: Inputs,
+        *,
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        text: bool | None = None,
+        encoding: str | None = None,
+        **keywords: Unpack[RunKeywords],
+    ) -> AsyncIterator[Completed[Any] | Exception]:
+        """Runs a job for each input and yields the results, in the order of the inputs or as they come.
+
+        An input is what `run` takes as its input, or a dict of the keywords of `run`.  Inputs are taken as workers need
+        them, from an iterable or an async iterable.  An error ends the map, or is yielded with `return_exceptions`.
+        `timeout` counts from the begin of each program.
+        """
+        self.check_usable()
+        maker = PlanMaker(keywords, self.find_target, text, encoding)
+        return self._map(inputs, maker, ordered=ordered, return_exceptions=return_exceptions)
+
+    async def workers(self) -> list[ClusterWorker]:
+        """Returns the workers that answer now, as `cps` shows them; this takes about a second."""
+        self.check_usable()
+        from cexec.python.membership import take_census
+
+        return await take_census(self._settings)
+
+    def watch(self) -> AsyncIterator[ClusterChange]:
+        """Yields a `ClusterChange` for each worker that is there or joins, leaves, or is complained about, for ever."""
+        self.check_usable()
+        from cexec.python.membership import follow
+
+        return follow(self._settings)
+
+    async def _map(
+        self, inputs: Inputs, maker: PlanMaker, *, ordered: bool, return_exceptions: bool
+    ) -> AsyncIterator[Completed[Any] | Exception]:
+        woken = asyncio.Event()
+        flight = self.in_flight(woken.set, ordered=ordered)
+        source = InputSource(inputs, woken.set)
+        try:
+            while True:
+                woken.clear()
+                while flight.held < flight.window and (item := source.take()) is not None:
+                    flight.submit(maker.plan(item.value))
+                while flight.ready:
+                    try:
+                        result: Completed[Any] | Exception = flight.ready.popleft().outcome()
+                    except Exception as error:
+                        if not return_exceptions:
+                            raise
+                        result = error
+                    yield result
+                if source.ended and not flight.held:
+                    return
+                if not woken.is_set():
+                    await woken.wait()
+        finally:
+            flight.cancel()
+            source.close()
+
     # for those that stand on the client
+
+    def in_flight(self, changed: Callable[[], None], *, ordered: bool) -> InFlight:
+        """Returns the jobs of a new map."""
+        return InFlight(self.dispatcher, self._leases, changed, ordered=ordered)
+
+    async def run_plan(self, plan: JobPlan) -> Completed[Any]:
+        """Runs a job that was planned in another thread, perhaps."""
+        self.check_usable()
+        loop = asyncio.get_running_loop()
+        over: asyncio.Future[None] = loop.create_future()
+        dispatcher = self.dispatcher(plan)
+        errand = WholeErrand(plan, lambda _: None if over.done() else over.set_result(None))
+        dispatcher.submit(errand)
+        timer = None
+        if plan.timeout is not None:
+            timer = loop.call_later(plan.timeout, lambda: dispatcher.cancel(errand, errand.expire()))
+        try:
+            await over
+        except asyncio.CancelledError:
+            dispatcher.cancel(errand, JobCancelledError("the job has been cancelled"))
+            raise
+        finally:
+            if timer is not None:
+                timer.cancel()
+        return errand.outcome()
 
     def check_usable(self) -> None:
         """Raises `UsageError` in a child after fork, in another event loop, and after `close`."""
@@ -139,7 +304,24 @@ class AsyncClient:
             self._dispatchers[target.key] = found
         return found
 
+    def abandon(self) -> None:
+        """Closes what a child process has of the connections after fork."""
+        for one in self._dispatchers.values():
+            one.abandon()
+
+    def _leases(self) -> int:
+        return sum(one.leases for one in self._dispatchers.values())
+
     def _forget(self, idle: Dispatcher) -> None:
         for key, one in list(self._dispatchers.items()):
             if one is idle:
                 del self._dispatchers[key]
+
+
+def _abandon_all() -> None:
+    """A worker ends its job when its client has gone, which it would not notice while a child has the connection."""
+    for client in list(_clients):
+        client.abandon()
+
+
+os.register_at_fork(after_in_child=_abandon_all)

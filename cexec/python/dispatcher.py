@@ -10,7 +10,6 @@ is left.  All methods belong to one event loop.  docs/protocol.md sections 3.3 a
 from __future__ import annotations
 
 import asyncio
-from collections import deque
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
@@ -20,6 +19,7 @@ from cexec.client.aio.pacing import Pacing
 from cexec.client.aio.worker_search import Terms, find_worker
 from cexec.client.search.messages import advised
 from cexec.errors import CexecError, DisconnectedError, LocalError, NoWorkerError, RefusedError, WithdrawnError
+from cexec.python.waiting_errands import WaitingErrands
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -56,12 +56,11 @@ class Dispatcher:
         self._idle = idle
         self._loop = asyncio.get_running_loop()
         self._errands: set[Errand] = set()  # all that are not over
-        self._queue: deque[Errand] = deque()
-        self._again: deque[Errand] = deque()  # those that wait for another attempt, which go first
+        self._waiting = WaitingErrands()
         self._pacing = Pacing()
         self._searches: dict[asyncio.Task[None], float] = {}  # and when each began
         self._ending: set[asyncio.Task[None]] = set()  # searches that are not needed any more
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving: dict[asyncio.Task[None], Lease] = {}
         self._behind: dict[Lease, Given] = {}  # that wait behind the job which their lease carries
         self._mean: float | None = None  # seconds that a job takes
         self._not_before = 0.0  # no search begins earlier
@@ -71,7 +70,7 @@ class Dispatcher:
     @property
     def waiting(self) -> int:
         """How many jobs have not been given to a worker."""
-        return len(self._queue) + len(self._again)
+        return len(self._waiting)
 
     @property
     def leases(self) -> int:
@@ -81,7 +80,7 @@ class Dispatcher:
     def submit(self, errand: Errand) -> None:
         """Takes a job."""
         self._errands.add(errand)
-        self._queue.append(errand)
+        self._waiting.add(errand)
         self._soon()
 
     def cancel(self, errand: Errand, error: BaseException) -> None:
@@ -97,8 +96,7 @@ class Dispatcher:
         elif lease is not None and job is not None:
             lease.take_back(job)  # it waits behind another one; should it begin all the same, it is ended
         else:
-            queue = self._again if errand in self._again else self._queue
-            queue.remove(errand)
+            self._waiting.remove(errand)
         self._fail(errand, error)
         self._soon()
 
@@ -112,6 +110,11 @@ class Dispatcher:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
+
+    def abandon(self) -> None:
+        """Closes what a child process has of the connections after fork, so that only the parent holds them."""
+        for lease in self._serving.values():
+            lease.abandon()
 
     def _fail(self, errand: Errand, error: BaseException) -> None:
         self._errands.discard(errand)
@@ -196,7 +199,7 @@ class Dispatcher:
             if not errand.over:
                 errand.discard()
                 errand.attempts -= 1
-                self._again.appendleft(errand)
+                self._waiting.add_again(errand, first=True)
         given.clear()
 
     def _choose(self, worker: KnownWorker) -> Given:
@@ -210,41 +213,24 @@ class Dispatcher:
 
     def _next_for(self, worker: KnownWorker, *, ahead: bool = False) -> Given | None:
         """Returns a job for this worker, prepared; None if there is none.  `ahead`: to wait there."""
-        while (errand := self._take(worker, ahead=ahead)) is not None:
+        while (errand := self._waiting.take(worker.instance, monotonic(), ahead=ahead)) is not None:
             try:
                 return Given(errand, errand.prepare())
             except LocalError as error:
                 self._fail(errand, error)
         return None
 
-    def _take(self, worker: KnownWorker, *, ahead: bool) -> Errand | None:
-        now = monotonic()
-        for queue in (self._again, self._queue):
-            for place, errand in enumerate(queue):
-                if not errand.avoids(worker.instance, now) and (errand.may_wait or not ahead):
-                    del queue[place]
-                    return errand
-                if ahead:
-                    break  # the others wait for their turn
-        return None
-
     def _fail_all(self, error: BaseException, before: float | None = None) -> None:
         """Ends the jobs that wait, or those of them that were there `before`."""
-        for queue in (self._again, self._queue):
-            waiting = list(queue)
-            queue.clear()
-            for errand in waiting:
-                if before is None or errand.submitted <= before:
-                    self._fail(errand, error)
-                else:
-                    queue.append(errand)
+        for errand in self._waiting.take_all(before):
+            self._fail(errand, error)
 
     # leases
 
     def _start(self, lease: Lease, worker: KnownWorker, first: Given) -> None:
         serving = self._loop.create_task(self._serve(lease, worker, first))
         worker.leases += 1
-        self._serving.add(serving)
+        self._serving[serving] = lease
         serving.add_done_callback(partial(self._served, worker))
         if first.errand.over:  # it was cancelled while its worker was told of it
             serving.cancel()
@@ -255,7 +241,7 @@ class Dispatcher:
     def _served(self, worker: KnownWorker, serving: asyncio.Task[None]) -> None:
         worker.leases -= 1
         worker.met = monotonic()
-        self._serving.discard(serving)
+        del self._serving[serving]
         if not serving.cancelled() and (error := serving.exception()) is not None:
             self._fail_all(error)
         self._soon()
@@ -325,7 +311,7 @@ class Dispatcher:
         if over:
             self._errands.discard(errand)
         else:
-            self._again.append(errand)
+            self._waiting.add_again(errand)
         self._soon()
 
     def _learn(self, seconds: float) -> None:

@@ -2,8 +2,7 @@
 
 Contract: an `Errand` is submitted to a `Dispatcher`, which asks it for a `LeaseJob` for each attempt and tells it what
 happens.  The errand decides, by the rules of `cexec`, if another attempt may follow: `withdrawn`, `refused` and `lost`
-return True then, and otherwise it has failed.  Each errand ends once, by `finish` or `fail`.  `WholeErrand` is a job
-whose input is known and whose output is kept until its end.
+return True then, and otherwise it has failed.  Each errand ends once, by `finish` or `fail`, and then calls `ended`.
 """
 
 from __future__ import annotations
@@ -231,21 +230,6 @@ class Errand:
     def returncode(self) -> int:
         assert self.result is not None
         return returncode_of(self.result)
-
-
-class WholeErrand(Errand):
-    """A job whose outputs are kept until its end."""
-
-    may_wait = True
-
-    def __init__(self, plan: JobPlan, ended: Ended) -> None:
-        super().__init__(plan, ended)
-        self.stdout = MemorySink()
-        self.stderr = MemorySink()
-
-    def make_sinks(self) -> dict[int, Sink]:
-        self.stdout, self.stderr = MemorySink(), MemorySink()
-        return {1: self.stdout, 2: self.stderr}
 
 
 def name_of(lease: Lease) -> str:

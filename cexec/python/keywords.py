@@ -11,6 +11,7 @@ import asyncio
 import os
 import stat
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import copy
 from typing import TYPE_CHECKING, Any, BinaryIO, TypedDict
 
 from cexec.client.aio.data_sources import DataSource, OpenFileSource, PathSource
@@ -114,6 +115,13 @@ class JobPlan:
         self.encoding: str | None = None
         self.errors = "strict"
         self.closers: list[Callable[[], None]] = []
+
+    def with_input(self, input: Input) -> JobPlan:
+        """Returns the plan of a job that differs in its input only."""
+        plan = copy(self)
+        plan.closers = []
+        set_input(plan, input)
+        return plan
 
     def file_streams(self) -> list[Stream]:
         """Returns the streams of the files, those that are sent first."""
@@ -290,6 +298,39 @@ def _opener_of_file(plan: JobPlan, file: BinaryIO) -> OpenSource:
     if isinstance(data, str):
         data = data.encode(plan.encoding or "utf-8", plan.errors)
     return _opener_of(data)
+
+
+class PlanMaker:
+    """Makes the plans of one `map`: of inputs, or of dicts with the keywords of `run`, which win over `keywords`."""
+
+    def __init__(
+        self,
+        keywords: Mapping[str, Any],
+        target: Callable[[Mapping[str, Any]], JobTarget],
+        text: bool | None,
+        encoding: str | None,
+    ) -> None:
+        """Raises `UsageError` for keywords that no job can have."""
+        self._keywords = {**keywords, "text": text, "encoding": encoding}
+        self._target = target
+        self._common = self._plan({"input": None})
+        if self._common.paths:
+            self._common.close()
+            raise UsageError("fetch names files here, which all jobs would write: give each input its own, as a dict")
+
+    def plan(self, given: Input | Mapping[str, Any]) -> JobPlan | Exception:
+        """Returns the plan for one input, or the error that it causes."""
+        try:
+            return self._plan(given) if isinstance(given, Mapping) else self._common.with_input(given)
+        except Exception as error:
+            return error
+
+    def _plan(self, given: Mapping[str, Any]) -> JobPlan:
+        own = {**self._keywords, **given}
+        special = {
+            name: own.pop(name, default) for name, default in (("input", b""), ("text", None), ("encoding", None))
+        }
+        return plan_job(own, self._target, **special)
 
 
 async def read_whole(input: Input) -> Input:

@@ -257,6 +257,10 @@ class Lease:
         self._watch.forget()
         self._pump.connection.close()
 
+    def abandon(self) -> None:
+        """Closes the copy of the connection that a child process has after fork; the loop is the parent's."""
+        self._pump.connection.close()
+
     def _handle(
         self, event: AttemptEvent, job: LeaseJob, attempt: Attempt, began: Callable[[bool], None]
     ) -> Exit | None:
