@@ -22,14 +22,18 @@ from cexec.errors import CexecError, DisconnectedError, LocalError, NoWorkerErro
 from cexec.python.waiting_errands import WaitingErrands
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Awaitable, Callable
+    from typing import TypeAlias
 
     from cexec.client.aio.known_workers import KnownWorker
     from cexec.client.aio.lease import Lease
     from cexec.client.aio.lease_job import LeaseJob
+    from cexec.client.aio.worker_search import Choose
     from cexec.protocol.connection.frames import Go
     from cexec.protocol.datagrams.hello import Hello
     from cexec.python.errand import Errand
+
+    FindWorker: TypeAlias = Callable[[Terms, Choose], Awaitable[Lease]]
 
 IDLE_PATIENCE = 1.0  # seconds (ours) that a lease waits for its turn
 SHORT = 0.5  # seconds (ours): jobs that take no longer are given in advance
@@ -48,12 +52,15 @@ class Given(NamedTuple):
 class Dispatcher:
     """The jobs of one target.  `known`: the workers that they have met, by instance."""
 
-    def __init__(self, terms: Terms, name: str, idle: Callable[[Dispatcher], None]) -> None:
+    def __init__(
+        self, terms: Terms, name: str, idle: Callable[[Dispatcher], None], find: FindWorker = find_worker
+    ) -> None:
         """`name`: what the user calls the key, for advice."""
         self.known = KnownWorkers()
         self._terms = terms
         self._name = name
         self._idle = idle
+        self._find = find
         self._loop = asyncio.get_running_loop()
         self._errands: set[Errand] = set()  # all that are not over
         self._waiting = WaitingErrands()
@@ -171,7 +178,7 @@ class Dispatcher:
 
         began = monotonic()
         try:
-            lease = await find_worker(self._terms, choose)
+            lease = await self._find(self._terms, choose)
         except NoWorkerError as error:
             self._return(given)
             if not self._serving:
