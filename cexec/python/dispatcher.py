@@ -97,13 +97,14 @@ class Dispatcher:
         lease, job = errand.lease, errand.job
         if errand.owner is not None and lease is not None and job is not None:
             if lease.conclude(job):
+                errand.unwanted = error  # should that have been the loss of its worker
                 return
             errand.owner.cancel()
             lease.close()
         elif lease is not None and job is not None:
             lease.take_back(job)  # it waits behind another one; should it begin all the same, it is ended
         else:
-            self._waiting.remove(errand)
+            self._waiting.discard(errand)  # or a worker is being told of it: then `_start` ends it
         self._fail(errand, error)
         self._soon()
 
@@ -317,6 +318,8 @@ class Dispatcher:
         errand.owner = errand.lease = None
         if over:
             self._errands.discard(errand)
+        elif errand.unwanted is not None:
+            self._fail(errand, errand.unwanted)
         else:
             self._waiting.add_again(errand)
         self._soon()

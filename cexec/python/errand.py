@@ -63,6 +63,7 @@ class Errand:
         self.owner: asyncio.Task[None] | None = None
         self.once = False
         self.over = False
+        self.unwanted: BaseException | None = None  # the error with which another attempt is to be replaced
         self.result: Exit | None = None
         self.error: BaseException | None = None
         self.files: dict[str, bytes | Path] = {}
@@ -77,10 +78,6 @@ class Errand:
     def avoids(self, instance: bytes, now: float) -> bool:
         """Returns True if other workers are to have the job rather than this one."""
         return now < self._avoided.get(instance, 0.0)
-
-    def next_chance(self) -> float:
-        """Returns when a worker that is avoided now may have it; 0 if there is none."""
-        return max(self._avoided.values(), default=0.0)
 
     # attempts
 

@@ -35,9 +35,11 @@ class WaitingErrands:
         else:
             self._again.append(errand)
 
-    def remove(self, errand: Errand) -> None:
-        """Removes one that is not wanted any more; `ValueError` if it is not here."""
-        (self._again if errand in self._again else self._new).remove(errand)
+    def discard(self, errand: Errand) -> None:
+        """Removes one that is not wanted any more, if it is here."""
+        for queue in (self._again, self._new):
+            if errand in queue:
+                queue.remove(errand)
 
     def take(self, instance: bytes, now: float, *, ahead: bool = False) -> Errand | None:
         """Removes and returns the first one that this worker may have, `ahead` of its turn if that is said."""

@@ -173,7 +173,12 @@ def run_streamed(setting: Setting, play: Play, fails: int) -> Outcome:
                 one.outputs[1].end(errand.error)
                 over.set_result(None)
 
-            owner = SimpleNamespace(ended=ended, program_began=lambda lease: None, program_lost=lambda: None)
+            owner = SimpleNamespace(
+                ended=ended,
+                program_began=lambda lease: None,
+                program_lost=lambda: None,
+                slot_wanted=asyncio.Event(),
+            )
             one = StreamedAttempt(setting, plan, owner, fails)
             tasks.extend((asyncio.create_task(write(one)), asyncio.create_task(read(one))))
             return one
