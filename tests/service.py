@@ -220,6 +220,7 @@ class Service:
         """The exit status, once it has ended."""
         status = self.process.wait(timeout)
         self._reader.join(timeout)
+        assert not self._reader.is_alive(), "something that cservice or its caller has started keeps its stderr open"
         return status
 
     def kill(self) -> None:

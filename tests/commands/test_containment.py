@@ -222,7 +222,7 @@ def test_what_a_load_command_leaves_is_ended_and_the_next_one_is_not(
 
 
 def test_children_of_the_script_that_has_become_cservice_stay(application: Application, tmp_path: Path) -> None:
-    script = f'sleep 600 & echo $! > {tmp_path}/notes; exec "$@"'
+    script = f'sleep 600 2>&- & echo $! > {tmp_path}/notes; exec "$@"'  # it must not keep the pipe of the log open
     wrapper = ["sh", "-c", script, "sh"]
     worker = Service(application, ["sh", "-c", "kill -9 $PPID"], wrapper=wrapper)
     (sleep,) = noted(tmp_path / "notes")
