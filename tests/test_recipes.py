@@ -1,7 +1,7 @@
 """The recipes of docs/recipes.md, run as they stand there.
 
-Contract: of each recipe the commands `cservice` are started, the keys that they name are made before, and the others are
-run by a shell in a directory with what they work on.
+Contract: of each recipe the commands `cservice` are started, and the keys that they name are made before.  A shell runs
+the others in a directory with what they work on.
 """
 
 from __future__ import annotations
