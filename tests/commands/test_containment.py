@@ -110,7 +110,7 @@ def test_the_worker_answers_others_while_it_removes_what_a_killed_job_process_ha
 ) -> None:
     """Regression: cservice stood still until the processes had ended and the directory was removed."""
     script = (
-        'test "$PEER_ATTACK" || exit 0; seq 50000 | xargs touch; env -i setsid sleep 600 <&- >&- 2>&- &'
+        'test "$PEER_ATTACK" || exit 0; seq 10000 | xargs touch; env -i setsid sleep 600 <&- >&- 2>&- &'
         "kill -9 $PPID; sleep 600"
     )
     worker = service("sh", "-c", script, options=["-j", "2", "--private-dir"], environment=runtime)
