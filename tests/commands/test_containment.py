@@ -110,7 +110,7 @@ def test_the_worker_answers_others_while_it_removes_what_a_killed_job_process_ha
 ) -> None:
     """Regression: cservice stood still until the processes had ended and the directory was removed."""
     script = (
-        'test "$PEER_ATTACK" || exit 0; seq 50000 | xargs touch; env -i setsid sleep 600 <&- >&- 2>&- &'
+        'test "$PEER_ATTACK" || exit 0; seq 10000 | xargs touch; env -i setsid sleep 600 <&- >&- 2>&- &'
         "kill -9 $PPID; sleep 600"
     )
     worker = service("sh", "-c", script, options=["-j", "2", "--private-dir"], environment=runtime)
@@ -222,7 +222,7 @@ def test_what_a_load_command_leaves_is_ended_and_the_next_one_is_not(
 
 
 def test_children_of_the_script_that_has_become_cservice_stay(application: Application, tmp_path: Path) -> None:
-    script = f'sleep 600 & echo $! > {tmp_path}/notes; exec "$@"'
+    script = f'sleep 600 2>&- & echo $! > {tmp_path}/notes; exec "$@"'  # it must not keep the pipe of the log open
     wrapper = ["sh", "-c", script, "sh"]
     worker = Service(application, ["sh", "-c", "kill -9 $PPID"], wrapper=wrapper)
     (sleep,) = noted(tmp_path / "notes")

@@ -53,7 +53,7 @@ def power_lost_during_a_run(scene: Scene) -> None:
 
 
 @row("results moved away", STORAGE, "the results' directory of a run is moved away and made again, three times;"
-     " --resume where the run has ended", plan=LIGHT, quick=True)  # fmt: skip
+     " --resume where the run has ended", plan=LIGHT)  # fmt: skip
 def results_moved_away(scene: Scene) -> None:
     run = KeptRun(scene, scene.directory / "kept", TASKS)
     run.start()

@@ -196,10 +196,16 @@ def test_a_program_that_reads_nothing_keeps_no_other_waiting(crew: Crew, applica
 
 
 def test_signals_reach_all(crew: Crew, application: Application, tmp_path: Path) -> None:
-    script = f"trap 'echo got it; exit 7' TERM; echo ready; touch {tmp_path}/ready.$$; sleep 60 & wait"
-    client, _ = crew(script, size=2)
+    traps = f"trap 'touch {tmp_path}/heard.$$' CONT; trap 'echo got it; exit 7' TERM"
+    client, _ = crew(f"{traps}; echo ready; sleep 60 & while kill -0 $!; do wait; done", size=2)
     process = start(application, client, "--tag", stdin=subprocess.DEVNULL)
-    wait_until(lambda: len(list(tmp_path.glob("ready.*"))) == 2)
+
+    def heard() -> bool:
+        """Before the client knows that the programs have begun, TERM would end it; CONT does nothing then."""
+        process.send_signal(signal.SIGCONT)
+        return len(list(tmp_path.glob("heard.*"))) == 2
+
+    wait_until(heard)
     process.send_signal(signal.SIGTERM)
     output, _ = process.communicate(timeout=30)
     assert process.returncode == 7

@@ -87,14 +87,16 @@ def run_at_once(application: Application, count: int, *arguments: str, **setting
     assert ends == [(b"done\n", b"", 0)] * count
 
 
-def test_100_runs_in_a_row_leave_nothing(application: Application, leaves_nothing: Start) -> None:
+@pytest.mark.parametrize("runs", [40, pytest.param(1000, marks=[pytest.mark.campaign, pytest.mark.timeout(900)])])
+def test_runs_in_a_row_leave_nothing(runs: int, application: Application, leaves_nothing: Start) -> None:
     leaves_nothing("true")
-    run_in_a_row(application, 100)
+    run_in_a_row(application, runs)
 
 
-def test_100_clients_at_once_leave_nothing(application: Application, leaves_nothing: Start) -> None:
+@pytest.mark.parametrize("clients", [40, pytest.param(100, marks=pytest.mark.campaign)])
+def test_clients_at_once_leave_nothing(clients: int, application: Application, leaves_nothing: Start) -> None:
     leaves_nothing("echo", "done")
-    run_at_once(application, 100)
+    run_at_once(application, clients)
 
 
 def test_jobs_that_break_off_leave_nothing(application: Application, leaves_nothing: Start) -> None:
@@ -108,13 +110,6 @@ def test_jobs_that_break_off_leave_nothing(application: Application, leaves_noth
                 assert client.stderr is not None and client.stderr.readline() == b"begun\n"
                 client.kill()
     assert application.run("TIME=0").returncode == 0
-
-
-@pytest.mark.campaign
-@pytest.mark.timeout(900)
-def test_1000_runs_in_a_row_leave_nothing(application: Application, leaves_nothing: Start) -> None:
-    leaves_nothing("true")
-    run_in_a_row(application, 1000)
 
 
 # All slots busy

@@ -18,7 +18,7 @@ CHUNK = 1 << 20
 PATIENCE = 100.0  # seconds
 MEGABYTE = 1_000_000
 SIZES = [  # the first look, and the last, in bytes
-    pytest.param(200 * MEGABYTE, 1000 * MEGABYTE, id="1GB"),
+    pytest.param(100 * MEGABYTE, 400 * MEGABYTE, id="400MB"),
     pytest.param(500 * MEGABYTE, 5000 * MEGABYTE, marks=[pytest.mark.campaign, pytest.mark.timeout(900)], id="5GB"),
 ]
 each_size = pytest.mark.parametrize(("first", "last"), SIZES)

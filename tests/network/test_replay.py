@@ -100,7 +100,8 @@ def test_one_recorded_datagram_causes_one_connection_and_one_datagram(
     wait_until(lambda: "finished" in "\n".join(worker.lines))
     capture.close()
     syns, datagrams = to_victims(capture.packets)
-    assert 1 <= syns <= SYNS and datagrams == 1
+    heads = [(packet[23], packet[30:38].hex(), packet[47]) for packet in capture.packets if len(packet) > 47]
+    assert 1 <= syns <= SYNS and datagrams == 1, (heads, worker.lines)
 
 
 @pytest.mark.parametrize("count", [40, 400])

@@ -29,7 +29,7 @@ PROGRAM = (
 )
 OLDER = b"".join(b"an older line, number %04d\n" % number for number in range(5000))
 each_number = pytest.mark.parametrize(
-    "jobs", [16, pytest.param(400, marks=[pytest.mark.campaign, pytest.mark.timeout(900)])]
+    "jobs", [8, pytest.param(400, marks=[pytest.mark.campaign, pytest.mark.timeout(900)])]
 )
 
 

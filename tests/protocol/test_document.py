@@ -164,7 +164,10 @@ def test_the_words_of_the_wire_are_written_once() -> None:
         options.LEASE, options.FETCH_ON_FAILURE, options.TIME_LIMIT, options.CPU_LIMIT, options.MEMORY_LIMIT,
         options.PROGRAM_STREAM, options.PROGRAM, requirements.ALLOWED, requirements.ONCE,
     }  # fmt: skip
-    places = {word: [module for module, source in sources().items() if word in strings_of(source)] for word in words}
+    places: dict[str, list[str]] = {word: [] for word in words}
+    for module, source in sources().items():
+        for word in words & strings_of(source):
+            places[word].append(module)
     assert {word: found for word, found in places.items() if len(found) != 1} == {}
 
 

@@ -9,14 +9,13 @@ time.
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
 
 from cexec.cmap.inputs.notation import format_ranges
 from cexec.cmap.results.journal import TaskEnd
-from cexec.cmap.results.renames import carry_out
+from cexec.cmap.results.renames import ResultDirectories
 from cexec.errors import LocalError
 
 if TYPE_CHECKING:
@@ -92,16 +91,19 @@ class Committer:
         )
         if intended is not None:
             return Saved((), intended)
-        good = next((place for place, error in enumerate(errors) if error is not None), len(group))
-        wrong = errors[good] if good < len(group) else None
+        directories = ResultDirectories()
         try:
-            added = self._add(group[:good], [file for file, _ in places])
-            self._commit(added.tasks, [file for file, _ in places])
-        except LocalError as error:
-            self._take_back(places)
-            return Saved((), error)
-        named = self._rename(added.tasks)
-        return Saved(named.tasks, named.error or added.error or wrong)
+            whole = self._hold(group, errors, directories)
+            try:
+                added = self._add(whole.tasks, [file for file, _ in places])
+                self._commit(added.tasks, [file for file, _ in places])
+            except LocalError as error:
+                self._take_back(places)
+                return Saved((), error)
+            named = self._rename(added.tasks, directories)
+            return Saved(named.tasks, named.error or added.error or whole.error)
+        finally:
+            directories.close()
 
     def _intend(self, places: Sequence[tuple[AppendFile, Place]]) -> None:
         if self._journal is not None and places:
@@ -110,6 +112,19 @@ class Committer:
     def _finish(self, task: FinishedTask) -> None:
         if task.ended.outcome.succeeded:
             task.files.finish(sync=self._syncer.on)
+
+    def _hold(
+        self, group: Sequence[FinishedTask], errors: Sequence[LocalError | None], directories: ResultDirectories
+    ) -> Saved:
+        """Returns the tasks whose results are complete and can get their names, up to the first one that has none."""
+        for number, (task, error) in enumerate(zip(group, errors, strict=True)):
+            if error is not None:
+                return Saved(group[:number], error)
+            try:
+                directories.hold(task.files.renames)
+            except LocalError as trouble:
+                return Saved(group[:number], trouble)
+        return Saved(group)
 
     def _add(self, group: Sequence[FinishedTask], files: Sequence[AppendFile]) -> Saved:
         """Adds each task to the files, whole or not at all; what was written to a pipe before an error stays there."""
@@ -151,18 +166,17 @@ class Committer:
             except LocalError:
                 pass  # the next run will take back what has been taken back, which is nothing
 
-    def _rename(self, group: Sequence[FinishedTask]) -> Saved:
+    def _rename(self, group: Sequence[FinishedTask], directories: ResultDirectories) -> Saved:
         errors = []
         named = []
         for task in group:
             try:
-                carry_out(task.files.renames)
+                directories.carry_out(task.files.renames)
                 named.append(task)
             except LocalError as error:
                 errors.append(error)
         try:
-            finals = (rename.final for task in named for rename in task.files.renames)
-            self._syncer.sync_directories(map(os.path.dirname, finals))
+            self._syncer.sync_open(directories.descriptors())
             renamed = [task.claim for task in named if task.files.renames and task.claim is not None]
             if self._journal is not None and renamed:
                 self._journal.settle(renamed)

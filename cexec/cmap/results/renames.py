@@ -1,8 +1,9 @@
 """Temporary files that get their names: which file is meant, and what to do when a run ended in between.
 
 Contract: a `Rename` is a value that a journal keeps.  It says by inode and size which file is to get the name, so that
-after a crash a file that is missing, or that lost its content, is not taken for a result.  `seen` and `carry_out` raise
-`LocalError`; `complete` raises nothing.
+after a crash a file that is missing, or that lost its content, is not taken for a result.  `ResultDirectories` gives
+names to the files of a run that goes on, `complete` to those that a crash has left.  `complete` raises nothing; what
+else can fail raises `LocalError`.
 """
 
 from __future__ import annotations
@@ -31,19 +32,61 @@ def seen(temporary: str, final: str) -> Rename:
     try:
         inode, size = _identity(temporary)
     except FileNotFoundError:
-        raise LocalError(f"cannot write {final}: its directory was removed or moved while the task ran") from None
+        raise _moved(final) from None
     except OSError as error:
-        raise LocalError(f"cannot write {final}: {reason_of(error)}") from None
+        raise _unwritten(final, error) from None
     return Rename(temporary, final, inode, size)
 
 
-def carry_out(renames: Iterable[Rename]) -> None:
-    """Results get their names."""
-    for temporary, final, _, _ in renames:
-        try:
-            os.rename(temporary, final)
-        except OSError as error:
-            raise LocalError(f"cannot write {final}: {reason_of(error)}") from None
+class ResultDirectories:
+    """The directories of results, open: a file gets its name where it is, also if its directory is moved meanwhile.
+
+    `hold` opens the directories of a task.  What is called done afterwards gets its names by `carry_out`.
+    """
+
+    def __init__(self) -> None:
+        self._open: dict[str, int] = {}  # by path
+
+    def hold(self, renames: Iterable[Rename]) -> None:
+        """Opens the directories of a task; `LocalError` if its files are not in them any more."""
+        for rename in renames:
+            directory, name = os.path.split(rename.temporary)
+            try:
+                if directory not in self._open:
+                    self._open[directory] = _open_directory(directory or ".")
+                found = os.stat(name, dir_fd=self._open[directory], follow_symlinks=False).st_ino
+            except FileNotFoundError:
+                raise _moved(rename.final) from None
+            except OSError as error:
+                raise _unwritten(rename.final, error) from None
+            if found != rename.inode:
+                raise _moved(rename.final)
+
+    def carry_out(self, renames: Iterable[Rename]) -> None:
+        """The results of a task get their names, which are in the directory of the temporary ones."""
+        for rename in renames:
+            directory, name = os.path.split(rename.temporary)
+            place = self._open[directory]
+            try:
+                os.rename(name, os.path.basename(rename.final), src_dir_fd=place, dst_dir_fd=place)
+            except OSError as error:
+                raise _unwritten(rename.final, error) from None
+
+    def descriptors(self) -> list[tuple[int, str]]:
+        """Returns each directory's descriptor, and the path that it was opened by."""
+        return [(fd, path or ".") for path, fd in self._open.items()]
+
+    def close(self) -> None:
+        while self._open:
+            os.close(self._open.popitem()[1])
+
+
+def _open_directory(path: str) -> int:
+    """A directory that may not be listed cannot be brought to disk, but names can be given in it."""
+    try:
+        return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    except PermissionError:
+        return os.open(path, os.O_DIRECTORY | os.O_CLOEXEC | getattr(os, "O_PATH", 0))
 
 
 def complete(renames: Sequence[Rename]) -> bool:
@@ -96,3 +139,11 @@ def _identity(path: str) -> tuple[int, int]:
         return status.st_ino, status.st_size
     with os.scandir(path) as entries:
         return status.st_ino, sum(entry.stat(follow_symlinks=False).st_size for entry in entries)
+
+
+def _moved(final: str) -> LocalError:
+    return LocalError(f"cannot write {final}: its directory was removed or moved while the task ran")
+
+
+def _unwritten(final: str, error: OSError) -> LocalError:
+    return LocalError(f"cannot write {final}: {reason_of(error)}")

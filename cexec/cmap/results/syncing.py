@@ -37,12 +37,18 @@ def sync_directory(path: str) -> None:
     except OSError as error:
         raise LocalError(f"cannot bring {path} to disk: {reason_of(error)}") from None
     try:
+        sync_open_directory(fd, path)
+    finally:
+        os.close(fd)
+
+
+def sync_open_directory(fd: int, path: str) -> None:
+    """Brings the names in an open directory to disk; `path` is for the message."""
+    try:
         os.fsync(fd)
     except OSError as error:
         if error.errno not in _CANNOT_BE_SYNCED:
             raise LocalError(f"cannot bring {path} to disk: {reason_of(error)}") from None
-    finally:
-        os.close(fd)
 
 
 def way_to(path: str, known: Container[str] = ()) -> Iterator[str]:
@@ -96,6 +102,14 @@ class Syncer:
             self._known.clear()
         self._seen.update(new)
         self._known.update(ways)
+
+    def sync_open(self, directories: Iterable[tuple[int, str]]) -> None:
+        """Each of these open directories, which has a descriptor and a path; raises the first error."""
+        if not self.on:
+            return
+        for error in self.run([partial(sync_open_directory, fd, path) for fd, path in directories]):
+            if error is not None:
+                raise error
 
     def close(self) -> None:
         if self._threads is not None:

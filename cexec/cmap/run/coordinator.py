@@ -56,6 +56,7 @@ class Coordinator:
         self._told_at = -inf
         self._judge_at = -inf  # when time limits count again after this process was stopped
         self._reserved = 0  # workers that run a suspect
+        self._waits_for_others = False  # a task that has failed on all known workers
         parts.terms.tell = self._tell_who_waits  # the coordinator knows whether anybody waits
 
     async def run(self) -> int:
@@ -105,6 +106,10 @@ class Coordinator:
         if self._scheduler.reserved < self._reserved:
             self._end_searches(0)  # those that were turned away meanwhile come at once
         self._reserved = self._scheduler.reserved
+        if self._waits_for_others and not self._scheduler.waits_for_others(now):
+            self._scheduler.others_have_answered()
+            self._end_searches(0)
+        self._waits_for_others = self._scheduler.waits_for_others(now)
         self._follow_searches(now)
         if now >= self._next_tick:
             self._next_tick = now + TICK

@@ -5,7 +5,8 @@ succeed, and `has_failed` says that there is no further one.  The `RetryQueue` h
 was added first is given out first.
 
 - A task whose program failed, was refused by --validate or took too long is tried again, up to `retries` times in all,
-  on a worker on which it has not failed, as long as there is one.
+  on a worker on which it has not failed, as long as there is one.  At the beginning of a run a task that has failed on
+  all known workers waits for a moment, because others may be about to answer.
 - A task whose worker was lost is tried again elsewhere; when `crash_limit` workers were lost while it ran there alone,
   it has failed.  A loss that it shared with other tasks does not count, because any of them may be the cause.  After
   `SUSPICIOUS` losses of either kind it is suspect: it runs on a worker that has nothing else to do, so that the next

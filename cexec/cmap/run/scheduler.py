@@ -17,6 +17,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import Enum
 from functools import partial
+from math import inf
 from typing import TYPE_CHECKING
 
 from cexec.cmap.run.ending import NOT_BEGUN, How
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from cexec.cmap.run.policy import Policy
 
 SHORT = 0.5  # seconds (ours): tasks whose median is at most this are given in advance
+OTHERS_ANSWER = 1.0  # seconds (ours) after the first attempt in which workers may answer that nobody knows yet
 NOTHING_YET = 0  # instead of the number of a task: there may be another one later
 
 
@@ -93,6 +95,7 @@ class Scheduler:
         self._running: dict[TaskAttempt, None] = {}  # in the order of `started`
         self._speculation = Speculation(policy.speculate, self.median, self._running, self._records)
         self._occupancy = Occupancy(policy.placement)
+        self._all_known = inf  # from when on a task that has failed on all workers need not wait for others
         self._events: deque[Cancel | Settled] = deque()
 
     # workers
@@ -108,6 +111,10 @@ class Scheduler:
     def worker_left(self, worker: str) -> None:
         """Gives the worker no further task; its attempts have `ended`, or will."""
         self._occupancy.left(worker)
+        self._look_at_retries_again()
+
+    def others_have_answered(self) -> None:
+        """Lets workers ask again for tasks that have waited for others; to be called when `waits_for_others` ends."""
         self._look_at_retries_again()
 
     def _look_at_retries_again(self) -> None:
@@ -180,7 +187,7 @@ class Scheduler:
         if not self._occupancy.may_wait(worker) or self._few_are_left:
             return None
         # Another name: what may not wait there, the worker may have all the same.
-        task = self._retries.take(f"{worker} ahead", partial(self._may_wait, worker))
+        task = self._retries.take(f"{worker} ahead", partial(self._may_wait, worker, now))
         if task is None and self._upcoming:
             task = self._take_upcoming()
         return None if task is None else self._attempt(task, worker, now, waits=True)
@@ -195,6 +202,7 @@ class Scheduler:
         return self._total is not None and self._total - self.begun + self.again <= len(self._running)
 
     def _attempt(self, task: int, worker: str, now: float, *, waits: bool) -> TaskAttempt:
+        self._all_known = min(self._all_known, now + OTHERS_ANSWER)
         record = self._records.get(task)
         if record is None:
             record = self._records[task] = TaskRecord()
@@ -272,7 +280,7 @@ class Scheduler:
 
     def next_timeout(self, now: float) -> float | None:
         """Returns when `handle_timeout` or `next_task` will have something new to say; None: not by time alone."""
-        times = []
+        times = [self._all_known] if self.waits_for_others(now) else []
         limit = self._policy.timeout.of(self.median.value)
         if limit is not None:
             oldest = next((attempt for attempt in self._running if attempt.state is AttemptState.RUNNING), None)
@@ -282,6 +290,10 @@ class Scheduler:
         elif (later := self._speculation.next_timeout(now)) is not None:
             times.append(later)
         return min((time for time in times if time > now), default=None)
+
+    def waits_for_others(self, now: float) -> bool:
+        """True if a task is to be tried again, and workers may still answer on which it has not failed."""
+        return bool(self.again) and now < self._all_known
 
     def next_start(self) -> float:
         """Returns when --delay and --rate allow another task to begin."""
@@ -309,7 +321,7 @@ class Scheduler:
     # choosing
 
     def _choose(self, worker: str, now: float) -> int | None:
-        may_have = partial(self._may_have, worker)
+        may_have = partial(self._may_have, worker, now)
         task = self._retries.take(worker, may_have)
         one_at_a_time = self._occupancy.reserved and (self._upcoming or self._retries)
         if task is None and self._occupancy.idle(worker) and not one_at_a_time:
@@ -328,13 +340,13 @@ class Scheduler:
         self.begun += 1
         return task
 
-    def _may_have(self, worker: str, task: int) -> bool:
+    def _may_have(self, worker: str, now: float, task: int) -> bool:
         """True if the task has not failed on this worker, or has failed on all that there are."""
         failed_on = self._records[task].failed_on
-        return worker not in failed_on or failed_on.issuperset(self._occupancy.present)
+        return worker not in failed_on or (now >= self._all_known and failed_on.issuperset(self._occupancy.present))
 
-    def _may_wait(self, worker: str, task: int) -> bool:
-        return not self._records[task].losses and self._may_have(worker, task)
+    def _may_wait(self, worker: str, now: float, task: int) -> bool:
+        return not self._records[task].losses and self._may_have(worker, now, task)
 
     def _slowest(self, worker: str, now: float) -> TaskAttempt | None:
         """Returns the attempt that this worker is to compete with, when no task waits."""

@@ -20,8 +20,8 @@ from cexec.cmap.results.attempt_files import (
     sweep,
     temporary_name,
 )
-from cexec.cmap.results.renames import carry_out
 from cexec.errors import LocalError, UsageError
+from tests.cmap.results.renaming import carry_out
 
 pytestmark = pytest.mark.usefixtures("process_end")
 

@@ -20,7 +20,6 @@ from typing import Any
 import pytest
 
 from cexec.cmap.inputs.tasks import DATA, FILE, STDOUT, Result, Task, TaskInput
-from cexec.cmap.results import commit as commit_module
 from cexec.cmap.results import syncing
 from cexec.cmap.results.appending import AppendFile
 from cexec.cmap.results.attempt_files import AttemptFiles, sweep
@@ -30,6 +29,7 @@ from cexec.cmap.results.journal import NEW, RESUME, Journal, TaskClaim, TaskIden
 from cexec.cmap.results.journal_rows import TASK_ENDS
 from cexec.cmap.results.journal_store import RowChange
 from cexec.cmap.results.outcome import TaskOutcome
+from cexec.cmap.results.renames import ResultDirectories
 from cexec.cmap.results.syncing import Syncer
 from cexec.errors import LocalError
 from tests.environment import ROOT
@@ -151,9 +151,9 @@ def test_killed_at_any_step_a_task_is_whole_or_not_there(
         owner: object = os if module == "os" else _find(module)
         real = getattr(owner, name)
 
-        def dying(*arguments: object) -> None:
+        def dying(*arguments: object, **names: object) -> None:
             if after:
-                real(*arguments)
+                real(*arguments, **names)
             raise Killed
 
         patch.setattr(owner, name, dying)
@@ -245,11 +245,11 @@ def test_a_result_that_cannot_be_renamed_is_completed_by_the_next_run(
 ) -> None:
     coordinator = Coordinator(tmp_path)
 
-    def refusing(_: object) -> None:
+    def refusing(*_: object) -> None:
         raise LocalError("cannot write one: input/output error")
 
     with monkeypatch.context() as patch:
-        patch.setattr(commit_module, "carry_out", refusing)
+        patch.setattr(ResultDirectories, "carry_out", refusing)
         with pytest.raises(LocalError, match="cannot write one"):
             coordinator.commit()
     coordinator.journal.close()
@@ -259,11 +259,47 @@ def test_a_result_that_cannot_be_renamed_is_completed_by_the_next_run(
     again.die()
 
 
+def test_results_whose_directory_is_moved_while_the_journal_commits_are_there_and_done_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Regression: the journal and the joblog had the task, its results had no names, and --resume ran it again."""
+    (tmp_path / "results").mkdir()
+    coordinator = Coordinator(tmp_path)
+    commit = coordinator.journal.commit
+
+    def moved_meanwhile(ends: Any) -> None:
+        commit(ends)
+        (tmp_path / "results").rename(tmp_path / "elsewhere")
+
+    monkeypatch.setattr(coordinator.journal, "commit", moved_meanwhile)
+    group = [coordinator.finished(directory="results")]
+    saved = coordinator.save(*group)
+    assert (list(saved.tasks), saved.error) == (group, None)
+    assert sorted(os.listdir(tmp_path / "elsewhere")) == ["one", "two"]
+    coordinator.die()
+    again = Coordinator(tmp_path, RESUME)
+    assert again.claim() is None
+    assert again.state() == {"log": "head\nline\n", "table": "row one\n"}
+    again.die()
+
+
+def test_results_whose_directory_was_moved_before_the_journal_knew_are_not_done(tmp_path: Path) -> None:
+    (tmp_path / "results").mkdir()
+    coordinator = Coordinator(tmp_path)
+    task = coordinator.finished(directory="results")
+    (tmp_path / "results").rename(tmp_path / "elsewhere")
+    (tmp_path / "results").mkdir()
+    saved = coordinator.save(task)
+    assert list(saved.tasks) == [] and "was removed or moved while the task ran" in str(saved.error)
+    assert coordinator.state() == UNTOUCHED and coordinator.journal.counts() == (0, 0)
+    coordinator.die()
+
+
 def test_a_result_that_can_never_get_its_name_does_not_end_the_journal(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     coordinator = Coordinator(tmp_path)
-    monkeypatch.setattr(commit_module, "carry_out", lambda _: None)
+    monkeypatch.setattr(ResultDirectories, "carry_out", lambda *_: None)
     monkeypatch.setattr(coordinator.journal, "settle", lambda _: None)
     coordinator.commit()
     coordinator.die()
@@ -442,6 +478,7 @@ from cexec.cmap.results.collect import EndedTask, Joblog
 from cexec.cmap.results.commit import Committer, FinishedTask, unsaved
 from cexec.cmap.results.journal import RESUME, Journal, TaskIdentity
 from cexec.cmap.results.outcome import TaskOutcome
+from cexec.cmap.results.renames import ResultDirectories
 from cexec.cmap.results import joblog
 from cexec.cmap.results.syncing import Syncer
 from cexec.errors import LocalError

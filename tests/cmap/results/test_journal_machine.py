@@ -28,8 +28,9 @@ from cexec.cmap.results.journal import (
     TaskIdentity,
 )
 from cexec.cmap.results.outcome import TaskOutcome
-from cexec.cmap.results.renames import carry_out, seen
+from cexec.cmap.results.renames import seen
 from cexec.errors import UsageError
+from tests.cmap.results.renaming import carry_out
 
 TASKS = st.integers(0, 5)
 STEPS = ["intended", "added", "committed", "renamed", "settled"]

@@ -7,8 +7,12 @@ from pathlib import Path
 
 import pytest
 
-from cexec.cmap.results.renames import Rename, carry_out, complete, remove, seen
+from cexec.cmap.results.renames import Rename, ResultDirectories, complete, remove, seen
 from cexec.errors import LocalError
+from tests.cmap.results.renaming import carry_out
+from tests.needs import require_second_user
+
+NOBODY = 65534
 
 
 @pytest.fixture(autouse=True)
@@ -22,10 +26,55 @@ def made(name: str, content: str = "content") -> Rename:
 
 
 def test_a_result_that_cannot_be_renamed_is_told() -> None:
-    Path("a.tmp").touch()
-    rename = seen("a.tmp", "no/b")
-    with pytest.raises(LocalError, match="cannot write no/b: no such file or directory"):
+    rename = made("a")
+    os.mkdir("a")
+    with pytest.raises(LocalError, match="cannot write a: is a directory"):
         carry_out([rename])
+
+
+@pytest.mark.parametrize("again", [False, True])
+def test_a_result_gets_its_name_also_where_its_directory_was_moved_to(again: bool) -> None:
+    """Regression: the journal called it done already, so it was run again, and stood in the joblog twice."""
+    os.mkdir("d")
+    rename = made("d/a")
+    directories = ResultDirectories()
+    directories.hold([rename])
+    os.rename("d", "moved")
+    if again:
+        os.mkdir("d")
+    directories.carry_out([rename])
+    directories.close()
+    assert os.listdir("moved") == ["a"]
+
+
+@pytest.mark.parametrize("instead", [None, "other"])
+def test_a_directory_that_was_moved_before_it_was_held_is_told(instead: str | None) -> None:
+    os.mkdir("d")
+    rename = made("d/a")
+    os.rename("d", "moved")
+    if instead is not None:
+        os.mkdir("d")
+        Path("d/a.tmp").write_text(instead)
+    directories = ResultDirectories()
+    with pytest.raises(LocalError, match="cannot write d/a: its directory was removed or moved while the task ran"):
+        directories.hold([rename])
+    directories.close()
+
+
+def test_a_directory_that_cannot_be_listed_can_have_results() -> None:
+    require_second_user()
+    os.mkdir("d")
+    rename = made("d/a")
+    for path in (".", "d"):
+        os.chmod(path, 0o733)
+    os.seteuid(NOBODY)
+    try:
+        with pytest.raises(PermissionError):
+            os.listdir("d")
+        carry_out([rename])
+    finally:
+        os.seteuid(0)
+    assert os.listdir("d") == ["a"]
 
 
 def test_a_file_whose_directory_was_moved_is_told() -> None:

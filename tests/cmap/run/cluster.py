@@ -10,7 +10,7 @@ from typing import Any
 
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.policy import Policy
-from cexec.cmap.run.scheduler import Cancel, Scheduler, Settled
+from cexec.cmap.run.scheduler import OTHERS_ANSWER, Cancel, Scheduler, Settled
 from cexec.cmap.run.task_attempt import TaskAttempt
 
 
@@ -29,6 +29,11 @@ class Cluster:
         assert attempt is not None
         self.scheduler.began(attempt, self.now, once=once)
         return attempt
+
+    def let_others_answer(self) -> None:
+        """Time passes until nobody can be expected to answer that is not known."""
+        self.now += OTHERS_ANSWER
+        self.scheduler.others_have_answered()
 
     def offer(self, worker: str) -> TaskAttempt | None:
         return self.scheduler.next_task(worker, self.now)

@@ -9,7 +9,7 @@ import pytest
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.policy import Pace, Placement, Policy, TimeLimit, parse_halt
 from cexec.cmap.run.retry import MOST_REFUSALS
-from cexec.cmap.run.scheduler import NOTHING_YET, Cancel, Scheduler
+from cexec.cmap.run.scheduler import NOTHING_YET, OTHERS_ANSWER, Cancel, Scheduler
 from cexec.cmap.run.task_attempt import TaskAttempt
 from cexec.errors import UsageError
 from tests.cmap.run.cluster import Cluster
@@ -96,7 +96,29 @@ def test_when_it_has_failed_everywhere_it_is_tried_anywhere() -> None:
     cluster = Cluster(1, "ab", retries=4)
     cluster.end(cluster.start("a"), How.FAILED)
     cluster.end(cluster.start("b"), How.FAILED)
+    cluster.let_others_answer()
     assert cluster.start("a").task == 1
+
+
+def test_what_has_failed_on_the_first_worker_waits_until_others_have_answered() -> None:
+    """Regression: the first worker, a broken one, had all tries of a task before the second one was known."""
+    cluster = Cluster(1, "a", retries=2)
+    cluster.end(cluster.start("a"), How.FAILED)
+    assert cluster.offer("a") is None
+    assert cluster.scheduler.next_timeout(cluster.now) == OTHERS_ANSWER
+    assert cluster.scheduler.wants_workers(cluster.now) and cluster.scheduler.waits_for_others(cluster.now)
+    cluster.scheduler.worker_joined("b", 1)
+    assert cluster.start("b").task == 1
+
+
+def test_what_has_failed_on_the_only_worker_is_tried_there_again_when_nobody_else_has_answered() -> None:
+    cluster = Cluster(1, "a", retries=2)
+    cluster.end(cluster.start("a"), How.FAILED)
+    assert cluster.offer("a") is None
+    cluster.let_others_answer()
+    assert not cluster.scheduler.waits_for_others(cluster.now)
+    cluster.end(cluster.start("a"))
+    assert cluster.scheduler.over and cluster.scheduler.succeeded == 1
 
 
 def test_when_the_others_have_left_it_is_tried_where_it_has_failed() -> None:
@@ -104,6 +126,7 @@ def test_when_the_others_have_left_it_is_tried_where_it_has_failed() -> None:
     cluster.end(cluster.start("a"), How.FAILED)
     assert cluster.offer("a") is None
     cluster.scheduler.worker_left("b")
+    cluster.let_others_answer()
     assert cluster.start("a").task == 1
 
 
@@ -136,6 +159,7 @@ def test_what_a_worker_could_not_have_is_looked_at_again_when_others_come_or_go(
     cluster.end(cluster.start("a"), How.FAILED)
     assert cluster.offer("a") is None
     cluster.scheduler.worker_left("b")
+    cluster.let_others_answer()
     assert [cluster.start("a").task] == [1]
     cluster.scheduler.worker_joined("c", 2)
     assert [cluster.start("c").task] == [2]
@@ -161,6 +185,7 @@ def test_without_a_limit_any_number_of_workers_may_be_lost() -> None:
     cluster = Cluster(1, "a", crash_limit=0)
     for _ in range(50):
         assert cluster.end(cluster.start("a"), How.LOST) == []
+        cluster.let_others_answer()
     assert cluster.end(cluster.start("a")) == [("done", 1, "")]
 
 
@@ -170,6 +195,7 @@ def test_a_worker_that_is_lost_before_the_task_began_is_not_its_fault() -> None:
         attempt = cluster.offer("a") or cluster.offer("b")
         assert attempt is not None
         assert cluster.end(attempt, How.LOST, reason="lost") == []
+        cluster.let_others_answer()
     attempt = cluster.offer("a") or cluster.offer("b")
     assert attempt is not None
     said = f"lost; {MOST_REFUSALS} workers did not begin it"
