@@ -17,7 +17,7 @@ from weakref import WeakSet
 from cexec.errors import JobCancelledError, UsageError
 from cexec.python.dispatcher import Dispatcher
 from cexec.python.in_flight import InFlight
-from cexec.python.keywords import PlanMaker, find_target, plan_job, read_whole, set_input
+from cexec.python.keywords import STARTED, PlanMaker, find_target, open_inputs, plan_job, read_whole
 from cexec.python.map_inputs import InputSource
 from cexec.python.settings import Settings
 from cexec.python.started_job import FIRST_EXTRA, LAST_EXTRA, Job
@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from cexec.python.completed import Completed
-    from cexec.python.keywords import Input, JobKeywords, JobPlan, JobTarget, Names, RunKeywords
+    from cexec.python.job_plan import JobPlan, JobTarget
+    from cexec.python.keywords import Input, JobKeywords, Names, RunKeywords
     from cexec.python.map_inputs import Inputs
     from cexec.python.membership import ClusterChange, ClusterWorker
 
@@ -96,17 +97,15 @@ class AsyncClient:
         to 255; `outputs`: further descriptors that the program writes.  `retries` is 0 here unless it is given.
         """
         self.check_usable()
-        plan = plan_job({"retries": 0, **keywords}, self.find_target, input=None)
-        opened, written = {}, []
-        for number, given in {0: stdin, **(inputs or {})}.items():
-            if given is None:
-                written.append(number)
-            else:
-                set_input(plan, await read_whole(given))
-                opened[number] = plan.input
-        extra = [number for number in (*opened, *written) if number] + list(outputs)
-        if len(set(extra)) < len(extra) or not all(FIRST_EXTRA <= number <= LAST_EXTRA for number in extra):
-            raise UsageError(f"inputs and outputs are descriptors from {FIRST_EXTRA} to {LAST_EXTRA}, each once")
+        plan = plan_job({"retries": 0, **keywords}, self.find_target, input=None, known=STARTED)
+        try:
+            opened, written = await open_inputs(plan, {0: stdin, **(inputs or {})})
+            extra = [number for number in (*opened, *written) if number] + list(outputs)
+            if len(set(extra)) < len(extra) or not all(FIRST_EXTRA <= number <= LAST_EXTRA for number in extra):
+                raise UsageError(f"inputs and outputs are descriptors from {FIRST_EXTRA} to {LAST_EXTRA}, each once")
+        except BaseException:
+            plan.close()
+            raise
         return Job(plan, self.dispatcher(plan), opened=opened, inputs=written, outputs=outputs)
 
     @overload
@@ -251,7 +250,11 @@ class AsyncClient:
 
     async def run_plan(self, plan: JobPlan) -> Completed[Any]:
         """Runs a job that was planned in another thread, perhaps."""
-        self.check_usable()
+        try:
+            self.check_usable()
+        except UsageError:
+            plan.close()
+            raise
         loop = asyncio.get_running_loop()
         over: asyncio.Future[None] = loop.create_future()
         dispatcher = self.dispatcher(plan)

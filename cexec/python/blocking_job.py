@@ -23,10 +23,11 @@ CHUNK = 1 << 62  # bytes (ours): no chunk is longer
 class BlockingJob:
     """A `Job` whose methods block."""
 
-    def __init__(self, job: Job, thread: LoopThread) -> None:
-        """For `Client.start`."""
+    def __init__(self, job: Job, thread: LoopThread, client: object) -> None:
+        """For `Client.start`.  `client` has to live as long as its job."""
         self._job = job
         self._thread = thread
+        self._client = client
 
     def __enter__(self) -> BlockingJob:
         return self

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cexec.client.aio.lease import Lease
     from cexec.errors import RefusedError, WithdrawnError
     from cexec.protocol.connection.frames import Exit, Stream
-    from cexec.python.keywords import JobPlan
+    from cexec.python.job_plan import JobPlan
     from cexec.system.io.fds import Source
 
     Ended: TypeAlias = Callable[["Errand"], None]

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from cexec.python.completed import Completed
     from cexec.python.dispatcher import Dispatcher
     from cexec.python.errand import Errand
-    from cexec.python.keywords import JobPlan
+    from cexec.python.job_plan import JobPlan
 
 LEAST_WINDOW = 64  # jobs (ours) of one map that are in hand at least
 FOR_EACH_LEASE = 4  # (ours) one runs, one waits there, and two are left for whoever is free first

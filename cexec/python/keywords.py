@@ -1,8 +1,7 @@
 """The keywords of `run`, `start` and `map`, checked and made into the plan of a job.
 
 Contract: `plan_job` takes the keywords of `run` and raises `UsageError`, or `LocalError` for a file that cannot be
-read, with the words of `cexec`; nothing has been announced by then.  A `JobPlan` is what all attempts of the job have
-in common.  `close` closes the file that was given as input.
+read, with the words of `cexec`; nothing has been announced by then.  A `PlanMaker` makes the plans of a `map`.
 """
 
 from __future__ import annotations
@@ -26,20 +25,18 @@ from cexec.client.request import (
 from cexec.client.search.choice import requirements_from
 from cexec.errors import UsageError
 from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_STREAMS, MAXIMUM_WEIGHT
-from cexec.protocol.connection.frames import FIRST_FILE, Go, Stream
-from cexec.protocol.connection.options import FILE, READS, WRITES
+from cexec.protocol.connection.frames import FIRST_FILE, Go
+from cexec.python.job_plan import JobPlan, JobTarget
 
 if TYPE_CHECKING:
     from typing import TypeAlias
 
-    from cexec.protocol.datagrams.requirements import Requirements
-    from cexec.system.io.fds import Source
+    from cexec.python.job_plan import OpenSource
 
     Text: TypeAlias = str | bytes | os.PathLike[str] | os.PathLike[bytes]
     Names: TypeAlias = str | Iterable[str]
     Input: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str] | BinaryIO
     Content: TypeAlias = bytes | bytearray | memoryview | str | os.PathLike[str]
-    OpenSource: TypeAlias = Callable[[], Source]
 
 Bytes = (bytes, bytearray, memoryview)
 
@@ -72,78 +69,8 @@ class RunKeywords(JobKeywords, total=False):
     errors: str | None
 
 
-KNOWN = frozenset(name for one in (Where, JobKeywords, RunKeywords) for name in one.__annotations__)
-
-
-class JobTarget:
-    """The workers that may have a job, and its share of the turns.  Jobs with equal keys share searches and leases."""
-
-    __slots__ = ("for_ever", "key", "requirements", "weight")
-
-    def __init__(self, requirements: Requirements, weight: int, *, for_ever: bool) -> None:
-        """`for_ever`: a search for it does not give up, because workers were named."""
-        self.requirements = requirements
-        self.weight = weight
-        self.for_ever = for_ever
-        self.key = (requirements.encode(), weight, for_ever)
-
-
-class JobPlan:
-    """What all attempts of a job have in common.
-
-    `files`: name and opener of each file that is sent; `fetch`: the names of those that come back as bytes; `placed`:
-    those that come back as files, with their paths.  `encoding`: that of the texts, None for bytes.
-    """
-
-    __slots__ = (
-        "args", "check", "closers", "encoding", "errors", "fetch", "files", "input", "invocation", "paths", "placed",
-        "retries", "target", "timeout",
-    )  # fmt: skip
-
-    def __init__(self, args: list[str | bytes], invocation: Invocation, target: JobTarget) -> None:
-        self.args = args
-        self.invocation = invocation
-        self.target = target
-        self.input: OpenSource = empty
-        self.files: list[tuple[str, OpenSource]] = []
-        self.fetch: list[str] = []
-        self.paths: dict[str, str] = {}
-        self.placed = FilePlan([], [])
-        self.retries = DEFAULT_RETRIES
-        self.check = False
-        self.timeout: float | None = None
-        self.encoding: str | None = None
-        self.errors = "strict"
-        self.closers: list[Callable[[], None]] = []
-
-    def with_input(self, input: Input) -> JobPlan:
-        """Returns the plan of a job that differs in its input only."""
-        plan = copy(self)
-        plan.closers = []
-        set_input(plan, input)
-        return plan
-
-    def file_streams(self) -> list[Stream]:
-        """Returns the streams of the files, those that are sent first."""
-        names = [(name, READS) for name, _ in self.files] + [(name, WRITES) for name in self.fetch]
-        streams = [Stream(number, way, FILE, name=name) for number, (name, way) in enumerate(names, FIRST_FILE)]
-        return [*streams, *self.placed.streams()]
-
-    @property
-    def first_fetched(self) -> int:
-        """The stream of the first file that comes back."""
-        return FIRST_FILE + len(self.files)
-
-    def close(self) -> None:
-        """Closes what was opened for all attempts."""
-        closers, self.closers = self.closers, []
-        for close in closers:
-            close()
-
-
-def empty() -> Source:
-    """Opens an input without a byte."""
-    return DataSource(b"")
+STARTED = frozenset(name for one in (Where, JobKeywords) for name in one.__annotations__)  # keywords of `start`
+KNOWN = STARTED | frozenset(RunKeywords.__annotations__)
 
 
 def plan_job(
@@ -153,9 +80,10 @@ def plan_job(
     input: Input | None = b"",
     text: bool | None = None,
     encoding: str | None = None,
+    known: frozenset[str] = KNOWN,
 ) -> JobPlan:
-    """Returns the plan of a job.  `keywords`: those of `RunKeywords`; `target` finds their target."""
-    if unknown := keywords.keys() - KNOWN:
+    """Returns the plan of a job.  `keywords`: of these that are `known`; `target` finds their target."""
+    if unknown := keywords.keys() - known:
         raise TypeError(f"{min(unknown)!r} is no keyword of a job")
     given = _list(keywords.get("args") or (), "args")
     args = [one if isinstance(one, bytes) else os.fsdecode(_plain(one)) for one in given]
@@ -181,13 +109,24 @@ def plan_job(
     if plan.first_fetched + len(plan.fetch) + len(plan.paths) > MAXIMUM_STREAMS:
         raise UsageError(f"at most {MAXIMUM_STREAMS - FIRST_FILE} files can go with a job; pack them with tar")
     check_size(plan.invocation, lambda: _go(plan))
-    if input is not None:
-        set_input(plan, input)
-    if plan.paths:
-        fetched = [Fetched(number, *pair) for number, pair in enumerate(plan.paths.items(), plan.first_fetched)]
-        plan.placed = FilePlan([], fetched)
-        plan.closers.append(plan.placed.close_targets)
+    try:
+        if input is not None:
+            set_input(plan, input)
+        if plan.paths:
+            plan.placed = _place(plan)
+    except BaseException:
+        plan.close()
+        raise
     return plan
+
+
+def _place(plan: JobPlan) -> FilePlan:
+    """Returns the files here that will be made of what comes back."""
+    placed: list[Fetched] = []
+    for number, (name, path) in enumerate(plan.paths.items(), plan.first_fetched):
+        placed.append(Fetched(number, name, path))
+        plan.closers.append(placed[-1].close)
+    return FilePlan([], placed)
 
 
 def set_input(plan: JobPlan, input: Input) -> None:
@@ -321,9 +260,15 @@ class PlanMaker:
     def plan(self, given: Input | Mapping[str, Any]) -> JobPlan | Exception:
         """Returns the plan for one input, or the error that it causes."""
         try:
-            return self._plan(given) if isinstance(given, Mapping) else self._common.with_input(given)
+            return self._plan(given) if isinstance(given, Mapping) else self._with_input(given)
         except Exception as error:
             return error
+
+    def _with_input(self, given: Input) -> JobPlan:
+        plan = copy(self._common)
+        plan.closers = []
+        set_input(plan, given)
+        return plan
 
     def _plan(self, given: Mapping[str, Any]) -> JobPlan:
         own = {**self._keywords, **given}
@@ -338,6 +283,16 @@ async def read_whole(input: Input) -> Input:
     if isinstance(input, (*Bytes, str, os.PathLike)) or not hasattr(input, "read") or _regular(input):
         return input
     return await asyncio.to_thread(input.read)
+
+
+async def open_inputs(plan: JobPlan, inputs: Mapping[int, Input | None]) -> tuple[dict[int, OpenSource], list[int]]:
+    """Returns the openers of the inputs that are given, and the descriptors of those that are written later."""
+    opened: dict[int, OpenSource] = {}
+    for number, given in inputs.items():
+        if given is not None:
+            set_input(plan, await read_whole(given))
+            opened[number] = plan.input
+    return opened, [number for number, given in inputs.items() if given is None]
 
 
 def _regular(file: BinaryIO) -> bool:

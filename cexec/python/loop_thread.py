@@ -40,16 +40,18 @@ class LoopThread:
         self.check()
         if threading.current_thread() is self._thread:
             raise UsageError("a blocking call in the client's own thread would wait for itself: use AsyncClient there")
-        with self._lock:  # nothing is given to a loop that is being stopped
-            future = asyncio.run_coroutine_threadsafe(_begin(what), self._started())
+        future: concurrent.futures.Future[T] | None = None
         try:
+            with self._lock:  # nothing is given to a loop that is being stopped
+                future = asyncio.run_coroutine_threadsafe(_begin(what), self._started())
             return future.result()
         except concurrent.futures.CancelledError:
             if self._stopped:
                 raise JobCancelledError("the client has been closed") from None
             raise
         except BaseException:
-            future.cancel()
+            if future is not None:
+                future.cancel()
             raise
 
     def call_soon(self, function: Callable[..., object], *arguments: object) -> None:
@@ -91,6 +93,15 @@ class LoopThread:
         finally:
             loop.call_soon_threadsafe(loop.stop)
             thread.join(STOP_PATIENCE)
+
+    def abandon(self) -> None:
+        """Ends the thread, and waits for nothing: nobody can use it any more."""
+        loop, self._stopped = self._loop, True
+        if loop is not None and os.getpid() == self._process:
+            try:
+                loop.call_soon_threadsafe(loop.stop)
+            except RuntimeError:
+                pass  # it has ended
 
     def _run(self, started: threading.Event) -> None:
         with asyncio.Runner() as runner:  # which cancels all tasks at its end

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from cexec.client.search.trust import Trust
     from cexec.protocol.base.keys import ClientKey
-    from cexec.python.keywords import JobTarget
+    from cexec.python.job_plan import JobTarget
 
 
 class Settings:

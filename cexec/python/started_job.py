@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cexec.client.aio.lease import Lease
     from cexec.client.aio.lease_job import LeaseJob
     from cexec.python.dispatcher import Dispatcher
-    from cexec.python.keywords import JobPlan, OpenSource
+    from cexec.python.job_plan import JobPlan, OpenSource
     from cexec.system.io.fds import Sink, Source
 
 T = TypeVar("T")

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Unpack, overload
+from weakref import finalize
 
 from cexec.errors import UsageError
 from cexec.python.async_client import AsyncClient
@@ -55,6 +56,7 @@ class Client:
             require_revoked=require_revoked,
         )
         self._thread = LoopThread(f"cexec {os.fspath(key)}")
+        finalize(self, self._thread.abandon).atexit = False
 
     def __enter__(self) -> Client:
         return self
@@ -115,7 +117,7 @@ class Client:
     ) -> BlockingJob:
         """Starts a job whose streams the caller has in hand; see `AsyncClient.start`."""
         starting = partial(self._client.start, stdin=stdin, inputs=inputs, outputs=outputs, **keywords)
-        return BlockingJob(self._thread.call(starting), self._thread)
+        return BlockingJob(self._thread.call(starting), self._thread, self)
 
     @overload
     def map(

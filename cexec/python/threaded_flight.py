@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from cexec.python.async_client import AsyncClient
     from cexec.python.in_flight import InFlight, Mistake
-    from cexec.python.keywords import JobPlan
+    from cexec.python.job_plan import JobPlan
     from cexec.python.loop_thread import LoopThread
     from cexec.python.whole_errand import WholeErrand
 
@@ -74,9 +74,8 @@ class ThreadedFlight:
 
     def close(self) -> None:
         """Ends all that is left."""
-        self._plans.clear()
         try:
-            self._thread.call_soon(self._flight.cancel)
+            self._thread.call_soon(self._cancel)
         except UsageError:
             pass  # the client has been closed, and all its jobs with it
 
@@ -86,6 +85,13 @@ class ThreadedFlight:
         self._submitting = False
         while self._plans:
             self._flight.submit(self._plans.popleft())
+
+    def _cancel(self) -> None:
+        while self._plans:
+            plan = self._plans.popleft()
+            if not isinstance(plan, Exception):
+                plan.close()
+        self._flight.cancel()
 
     def _changed(self) -> None:
         ready = len(self._flight.ready)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cexec.client.aio.lease import Lease
-    from cexec.python.keywords import JobPlan
+    from cexec.python.job_plan import JobPlan
     from cexec.system.io.fds import Sink
 
 

@@ -22,7 +22,8 @@ from cexec.protocol.base.keys import OwnerKey
 from cexec.protocol.connection.frames import Stream
 from cexec.python.dispatcher import Dispatcher
 from cexec.python.errand import Errand
-from cexec.python.keywords import JobPlan, JobTarget, find_target, plan_job, set_input
+from cexec.python.job_plan import JobPlan, JobTarget
+from cexec.python.keywords import find_target, plan_job, set_input
 from cexec.python.started_job import StreamedErrand
 from cexec.python.whole_errand import WholeErrand
 from cexec.system.io.fds import Sink, Source

@@ -16,7 +16,8 @@ from cexec.protocol.base.keys import OwnerKey
 from cexec.protocol.connection.frames import Go
 from cexec.python.dispatcher import Dispatcher
 from cexec.python.errand import Errand
-from cexec.python.keywords import JobTarget, find_target, plan_job
+from cexec.python.job_plan import JobTarget
+from cexec.python.keywords import find_target, plan_job
 from cexec.python.whole_errand import WholeErrand
 from tests.leases import LeasingWorker
 from tests.python.clients import run

@@ -266,8 +266,25 @@ def test_files_that_cannot_be_read_are_told_before_anything_is_announced(worker:
             client.run(Path("/dev/null"))
         with pytest.raises(LocalError, match="cannot write"):
             client.run(fetch={"a": tmp_path / "none" / "a"})
+        with pytest.raises(UsageError, match="it is not a regular file"), (tmp_path / "there").open("wb+") as file:
+            client.run(file, fetch={"b": tmp_path / "b", "a": tmp_path})
         with pytest.raises(TypeError, match="'tiemout' is no keyword of a job"):
             client.run(tiemout=3)  # type: ignore[call-overload]
+        with pytest.raises(TypeError, match="'check' is no keyword of a job"):
+            client.start(check=True)  # type: ignore[call-arg]
+
+
+def test_no_worker_is_trusted_while_the_list_of_revoked_ones_is_damaged(tmp_path: Path) -> None:
+    application = Application(tmp_path)
+    service = Service(application, SHELL, ALLOW)
+    try:
+        Path(f"{application.secret}.revoked").write_text("damaged\n")
+        with Client(application.public, accept_timeout=1.0) as client, pytest.raises(NoWorkerError) as caught:
+            client.run(args=["true"])
+        told = application.run(environment={"CEXEC_TIMEOUT_ACCEPT": "1"}).stderr.decode()
+        assert "is trusted" in str(caught.value) and str(caught.value) in told
+    finally:
+        service.close()
 
 
 def test_a_key_that_is_none(tmp_path: Path, worker: Application) -> None:

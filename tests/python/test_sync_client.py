@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import subprocess
@@ -196,3 +197,15 @@ other.run(args=["true"])
     out, err = process.communicate(timeout=60)
     assert (process.returncode, out, err) == (0, "", "")
     wait_until(lambda: not worker[1].started())
+
+
+def test_a_client_that_nobody_has_any_more_ends_with_its_thread(key: Path) -> None:
+    client = Client(key)
+    job = client.start(args=["cat"])
+    names = [thread.name for thread in threading.enumerate()]
+    assert f"cexec {key}" in names
+    del client
+    assert job.communicate(b"its job keeps it").stdout == b"its job keeps it"
+    del job
+    gc.collect()
+    wait_until(lambda: f"cexec {key}" not in [thread.name for thread in threading.enumerate()])

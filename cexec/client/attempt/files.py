@@ -89,10 +89,14 @@ class Fetched:
             raise LocalError(f"cannot write {path}: {reason_of(error)}") from error
         self.replaces = None if target is None else (target.st_dev, target.st_ino)
         self._dropped = target is not None and stat.S_ISCHR(target.st_mode) and os.path.samefile(path, os.devnull)
-        if target is not None and not stat.S_ISREG(target.st_mode) and not self._dropped:
-            raise UsageError(f"cannot fetch into {path}: it is not a regular file")
-        if not self._dropped and not os.access(directory, os.W_OK):
-            raise LocalError(f"cannot write {path}: permission denied in {directory}")
+        try:
+            if target is not None and not stat.S_ISREG(target.st_mode) and not self._dropped:
+                raise UsageError(f"cannot fetch into {path}: it is not a regular file")
+            if not self._dropped and not os.access(directory, os.W_OK):
+                raise LocalError(f"cannot write {path}: permission denied in {directory}")
+        except BaseException:
+            os.close(self._directory)
+            raise
 
     def sink(self) -> Sink:
         """Returns the sink of a new file, for another attempt."""
@@ -222,11 +226,6 @@ class FilePlan:
         """Removes all files of a failed attempt."""
         for one in self._fetched.values():
             one.discard()
-
-    def close_targets(self) -> None:
-        """Removes what was not renamed, and closes the directories of the fetched files."""
-        for one in self._fetched.values():
-            one.close()
 
 
 def plan_files(sends: Iterable[str], fetches: Iterable[str], programs: Iterable[str] = ()) -> FilePlan | None:
