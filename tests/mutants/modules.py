@@ -20,6 +20,7 @@ SESSIONS = (
     f"{CONNECTION}/test_session_calls.py",
     f"{CONNECTION}/test_session_lease.py",
     f"{CONNECTION}/test_session_ahead.py",
+    f"{CONNECTION}/test_session_wanted.py",
     f"{CONNECTION}/test_ahead_machine.py",
     f"{CONNECTION}/test_session_silence.py",
     f"{CONNECTION}/test_silence.py",
@@ -57,9 +58,11 @@ BIDS = tuple(
     for name in (
         "bid", "bid_slots", "bid_bounds", "bid_claims", "bid_machine", "clients", "reservations", "places",
         "remembered", "unproved", "unproved_room", "replay", "turns", "turns_rests", "reputation", "competition",
+        "wanted_slots",
     )
 )  # fmt: skip
 BIDDERS = (
     "bid", "bid_delay", "clients", "places", "queue_words", "remembered", "reservations", "slots", "turns", "unproved",
+    "wanted_slots",
 )  # fmt: skip
 MIRRORS |= {f"cexec.protocol.decisions.{name}": BIDS for name in BIDDERS}
