@@ -58,11 +58,12 @@ BIDS = tuple(
     for name in (
         "bid", "bid_slots", "bid_bounds", "bid_claims", "bid_machine", "clients", "reservations", "places",
         "remembered", "unproved", "unproved_room", "replay", "turns", "turns_rests", "reputation", "competition",
-        "wanted_slots",
     )
 )  # fmt: skip
 BIDDERS = (
     "bid", "bid_delay", "clients", "places", "queue_words", "remembered", "reservations", "slots", "turns", "unproved",
-    "wanted_slots",
 )  # fmt: skip
 MIRRORS |= {f"cexec.protocol.decisions.{name}": BIDS for name in BIDDERS}
+MIRRORS["cexec.protocol.decisions.wanted_slots"] = (
+    f"{DECISIONS}/test_wanted_slots.py", f"{DECISIONS}/test_bid_machine.py",
+)  # fmt: skip

@@ -100,7 +100,7 @@ class Worker:
 
 
 def test_a_job_is_told_once_when_another_client_has_waited_for_a_while() -> None:
-    assert SOON < 2.0
+    assert SOON < 1.0
     worker = Worker(1)
     job = worker.run(POOL)
     assert worker.pass_time(100.0) == []
@@ -338,6 +338,11 @@ def test_the_client_with_the_most_slots_is_told_and_of_its_jobs_the_oldest() -> 
     assert choose(jobs, [announcement("x", OTHER)]) == ["b"]
 
 
+def test_of_two_clients_with_as_many_slots_the_one_with_the_smaller_weight_is_told() -> None:
+    heavy = [running(name, THIRD, weight=3) for name in "ab"]
+    assert choose(wanted(*heavy, *pool("cd")), [announcement("x", OTHER)]) == ["c"]
+
+
 def test_jobs_that_have_not_asked_count_in_the_shares() -> None:
     jobs = wanted(*pool("a"), *pool("bc", OTHER), deaf="bc")
     assert choose(jobs, [announcement("x", OTHER)]) == []
@@ -352,6 +357,52 @@ def test_a_client_that_goes_behind_the_holder_wants_no_slot_of_it() -> None:
     heavy = announcement("waits", OTHER, b"other", weight=100)
     assert choose(jobs, [heavy]) == []
     assert choose(wanted(*pool("abc"), *pool("xy", OTHER, b"other"), deaf="xy", limits=limits), [heavy]) == ["a"]
+
+
+def test_the_holder_is_asked_for_no_more_than_its_limit_lets_the_other_have() -> None:
+    """The other client has reached the limit of three; it competes as long as the pool has three left, too."""
+    limits = ClientLimits(jobs=3, places=3)
+    jobs = wanted(*pool("abcde"), *pool("xyz", OTHER), deaf="xyz", limits=limits)
+    heavy = [announcement(f"waits {number}", OTHER, weight=100) for number in range(5)]
+    assert choose(jobs, heavy) == ["a", "b"]
+
+
+@pytest.mark.parametrize(
+    "second",
+    [
+        announcement("heavy", OTHER, b"another", weight=3),
+        announcement("of a third", THIRD),
+        announcement("own", POOL, b"another"),
+    ],
+    ids=lambda one: one.identity.decode(),
+)
+@pytest.mark.parametrize("first", [announcement("light", OTHER, b"another"), announcement("of the pool", POOL)])
+def test_one_that_waits_in_vain_does_not_stand_for_another_kind(
+    first: RememberedAnnouncement, second: RememberedAnnouncement
+) -> None:
+    jobs = wanted(*pool("ab"), *pool("xy", OTHER), deaf="xy")
+    assert choose(jobs, [first]) == []
+    assert choose(jobs, [first, second], WAITED + 1.0) == ["a"]
+
+
+def test_own_announcements_of_more_weight_do_not_count_either() -> None:
+    assert choose(wanted(*pool("ab")), [announcement("x", POOL, weight=3)]) == []
+
+
+def test_jobs_that_have_ended_count_no_more() -> None:
+    jobs = wanted(*pool("ab"), *pool("x", OTHER), deaf="x")
+    jobs.ended(b"a")
+    assert choose(jobs, [announcement("y", OTHER)]) == []
+    jobs.ended(b"b")
+    assert jobs.next_look() == inf
+
+
+def test_a_slot_that_is_given_back_is_for_one_of_those_that_wait() -> None:
+    jobs = wanted(*pool("abcd"))
+    first, second = announcement("x", OTHER), announcement("y", THIRD)
+    assert choose(jobs, [first], 1.0) == ["a"]
+    assert choose(jobs, [first, second], 1.5) == ["b"]
+    assert choose(jobs, [first, second], 2.0) == []
 
 
 def test_a_client_that_has_wasted_places_wants_no_slot() -> None:
