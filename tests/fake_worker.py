@@ -43,6 +43,7 @@ class Connection:
 
     def __init__(self, opened: OpenedAnnouncement, client: tuple[str, int], key: WorkerKey) -> None:
         self.attempt = opened.announcement.attempt
+        self.job_id = opened.announcement.job_id
         self.socket = socket.create_connection(client, PATIENCE)
         self.go: Go | None = None
         self._opened = opened

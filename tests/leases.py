@@ -51,8 +51,13 @@ class LeasingWorker:
         refuse: str = "",
         pause: float = 0.0,
         packed: bool = False,
+        wanted: bool = False,
     ) -> None:
-        """`pause`: seconds before it confirms again.  `packed`: in the second revision, with jobs in advance."""
+        """`pause`: seconds before it confirms again.  `packed`: in the second revision, with jobs in advance.
+
+        `wanted`: another client waits for the slot of each job, and those that ask are told.
+        """
+        self._wanted = wanted
         self.jobs = 0
         self.ended = ""  # how
         self.files: dict[str, bytes] = {}  # what the last job was sent
@@ -126,6 +131,8 @@ class LeasingWorker:
         sent = [s.number for s in go.streams if s.kind == options.FILE and s.directions == options.READS]
         self._files = {number: self._inputs[number] for number in sent}
         self._session.started(once=self._once)
+        if self._wanted and self._session.wants_to_hear:
+            self._session.slot_wanted()
 
     def _run(self, go: Go) -> None:
         names = {stream.number: stream.name for stream in go.streams}

@@ -19,7 +19,7 @@ from time import monotonic, time
 from typing import TYPE_CHECKING
 
 from cexec.errors import CertificateError, LocalError
-from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Prove, Queued, Recovered, Withdraw
+from cexec.protocol.decisions.bid_events import Connect, Forget, Penalized, Prove, Queued, Recovered, Wanted, Withdraw
 from cexec.system.io.wakeup import PollSet, Wakeup, wait_readable
 from cexec.system.process.strays import Strays
 from cexec.system.storage.eventlog import still_run
@@ -303,6 +303,8 @@ class Worker:
                     self._served[known.application].answers.send_word(known, now, prove=isinstance(event, Prove))
             elif isinstance(event, Withdraw):
                 self._jobs.withdraw(event.identity)
+            elif isinstance(event, Wanted):
+                self._jobs.tell_wanted(event.identity)
             elif isinstance(event, Connect) and self._jobs.leased(event.identity):
                 self._jobs.offer(event.identity, now)
             elif isinstance(event, Connect):

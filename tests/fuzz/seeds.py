@@ -114,6 +114,7 @@ def _protocol() -> dict[str, list[bytes]]:
         frames.frame(frames.END, (1).to_bytes(8, "big"), 1), frames.frame(frames.END, bytes(8), 2),
         frames.frame(frames.EXIT, _exit()), frames.frame(frames.CONFIRM),
     ]  # fmt: skip
+    asked = [worker_frames[0], frames.frame(frames.WANTED), *worker_frames[1:]]
     client_frames = [
         frames.frame(frames.GO, job().encode()), frames.frame(frames.DATA, b"in", 0),
         frames.frame(frames.END, (2).to_bytes(8, "big"), 0), frames.frame(frames.CLOSED, bytes(8), 1),
@@ -149,7 +150,10 @@ def _protocol() -> dict[str, list[bytes]]:
         "refusal": [Refusal(frames.HERE, "no such file").encode()],
         "frame": [frames.frame(frames.DATA, b"x", 1), frames.frame(frames.PING)],
         "frames_of_a_client": [bytes([stage]) + piece(*client_frames[stage > 1 :]) for stage in range(4)],
-        "frames_of_a_worker": [bytes([stage]) + piece(*worker_frames[stage > 2 :]) for stage in range(4)],
+        "frames_of_a_worker": [
+            *(bytes([stage]) + piece(*worker_frames[stage > 2 :]) for stage in range(4)),
+            *(bytes([12 + stage]) + piece(*asked[stage > 2 :]) for stage in range(4)),
+        ],
         "records": [bytes([0, 0, 0, 40]) + bytes(30), bytes([0, 0, 0, 40]) + bytes(40), bytes([0, 0, 15, 255])],
         "packed_record": [b"".join(len(one).to_bytes(4, "big") + one for one in client_frames), bytes(8)],
         "needs": [b"mem=4G\ngpu\narch=x86_64,cpus=2.5"],
@@ -201,7 +205,7 @@ def _system() -> dict[str, list[bytes]]:
         b"MemTotal: 100 kB\nMemFree: 1 kB\nMemAvailable: 50 kB\n", b"some avg10=0.00 total=12345\n",
         b"model name\t: x\n", b"50000 100000\n", b"usage_usec 5\n", b"1000000\n",
     )  # fmt: skip
-    taken = reports.Taken(bytes(16), 1)
+    taken = reports.Taken(bytes(16), 1, hears=True)
     finished = reports.JobFinished(0, 1, 2, 0.5, "", 1.5, True, True)
     return {
         "nft_listing": [json.dumps(NFT).encode(), b"[" * 5000, b'{"nftables": [{"rule": {"expr": 1}}]}'],

@@ -17,6 +17,9 @@ _ROOM = "more room than is needed; less would be seen"
 _SAME = "it means the same"
 
 EXPLAINED: dict[str, str] = {
+    f"{DECISIONS}.wanted_slots: if not left: -> if False: in: if not left:": (
+        f"{_SAME}: where no job is left, nobody is told; only the loop is longer"
+    ),
     f"{DECISIONS}.remembered: (-inf, 0) -> (0,) in: if self._done.get(identity, (-inf, 0))[0] <= now:": (
         f"{_SAME}: no clock is below 0"
     ),

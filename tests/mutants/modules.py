@@ -20,6 +20,7 @@ SESSIONS = (
     f"{CONNECTION}/test_session_calls.py",
     f"{CONNECTION}/test_session_lease.py",
     f"{CONNECTION}/test_session_ahead.py",
+    f"{CONNECTION}/test_session_wanted.py",
     f"{CONNECTION}/test_ahead_machine.py",
     f"{CONNECTION}/test_session_silence.py",
     f"{CONNECTION}/test_silence.py",
@@ -63,3 +64,6 @@ BIDDERS = (
     "bid", "bid_delay", "clients", "places", "queue_words", "remembered", "reservations", "slots", "turns", "unproved",
 )  # fmt: skip
 MIRRORS |= {f"cexec.protocol.decisions.{name}": BIDS for name in BIDDERS}
+MIRRORS["cexec.protocol.decisions.wanted_slots"] = (
+    f"{DECISIONS}/test_wanted_slots.py", f"{DECISIONS}/test_bid_machine.py",
+)  # fmt: skip

@@ -125,6 +125,16 @@ def sends_a_frame_that_only_clients_send(connection: Connection) -> None:
     connection.wait_for_end()
 
 
+def says_unasked_that_the_slot_is_wanted(connection: Connection) -> None:
+    connection.take().start().frame(frames.WANTED)
+    connection.wait_for_end()
+
+
+def says_so_before_it_has_started(connection: Connection) -> None:
+    connection.take().frame(frames.WANTED)
+    connection.wait_for_end()
+
+
 def sends_an_oversized_record(connection: Connection) -> None:
     connection.take().start().raw((FRAME_LENGTH + MAXIMUM_FRAME + 33).to_bytes(RECORD_HEADER, "big"))
     connection.wait_for_end()
@@ -167,6 +177,8 @@ FAILURES: dict[Play, str] = {
     sends_data_after_the_end: "peer sent data after the end of its stream",
     sends_an_unknown_frame: "frame has an unknown type",
     sends_a_frame_that_only_clients_send: "worker sent a frame that has no place here",
+    says_unasked_that_the_slot_is_wanted: "worker said that a slot is wanted, and was not asked",
+    says_so_before_it_has_started: "worker sent a frame that has no place here",
     sends_an_oversized_record: "record has an impossible length",
     sends_a_huge_record: "record has an impossible length",
     sends_noise: "record didn't verify",

@@ -16,6 +16,7 @@ from tests.environment import ROOT, clean_environment, command, local_environmen
 from tests.lab import Lab
 from tests.needs import skip_for_want_of
 from tests.service import Application, Service
+from tests.slot_holder import ENDED, RUNNING, WANTED, SlotHolder
 
 RELEASED = "0234596"  # the commit of 0.1.0
 SIDES = pytest.mark.parametrize("old_side", ["worker", "client"])
@@ -116,6 +117,51 @@ def test_a_job_that_waits_for_its_slot(
                 second.wait(8)
             assert first.communicate(b"first", timeout=30)[:1] == (b"first",)
             assert second.communicate(b"second", timeout=30)[:1] == (b"second",)
+    assert (first.returncode, second.returncode) == (0, 0)
+
+
+def test_a_client_that_would_hear_that_its_slot_is_wanted_does_not_ask_a_worker_of_0_1_0(
+    released: Path, application: Application, service: StartService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It refuses a job with an option that it does not know."""
+    monkeypatch.setattr("tests.service.command", lambda name, *words: old_command(released, name, *words))
+    worker = service("sh", "-c", 'eval "$PEER_RUN"', options=["-j", "1"], environment={"PYTHONPATH": str(released)})
+    monkeypatch.undo()
+    with SlotHolder(application) as holder:
+        holder.heard(RUNNING)
+        assert not holder.knows
+        argv, environment = application.client("RUN=echo mine")
+        pipes = {"stdin": subprocess.DEVNULL, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        with subprocess.Popen(argv, env=environment, **pipes) as other:  # type: ignore[call-overload]
+            with pytest.raises(subprocess.TimeoutExpired):
+                other.wait(3)
+            assert holder.words.count(WANTED) == holder.words.count(ENDED) == 0
+            holder.leave()
+            assert other.communicate(timeout=60)[0] == b"mine\n"
+    assert "refused" not in "\n".join(worker.lines)
+
+
+def test_a_client_of_0_1_0_holds_and_awaits_slots_beside_one_that_hears(
+    released: Path, application: Application, service: StartService
+) -> None:
+    """It is told nothing.  Nor is it told of: it cannot prove where it receives, so it waits until a slot is free."""
+    worker = service("sh", "-c", 'eval "$PEER_RUN"', options=["-j", "2"])
+    environment = local_environment({"PYTHONPATH": str(released)})
+
+    def start(script: str) -> subprocess.Popen[bytes]:
+        argv = old_command(released, "cexec", application.public, f"RUN={script}")
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        return subprocess.Popen(argv, env=environment, **pipes)  # type: ignore[call-overload, no-any-return]
+
+    with start("cat") as first, SlotHolder(application) as holder:
+        holder.heard(RUNNING)
+        assert len(worker.lines_with(" started ", 2)) == 2
+        with start("echo second") as second:
+            with pytest.raises(subprocess.TimeoutExpired):
+                second.wait(3)
+            assert holder.words.count(WANTED) == 0
+            assert first.communicate(b"first", timeout=60) == (b"first", b"")
+            assert second.communicate(timeout=60)[0] == b"second\n"
     assert (first.returncode, second.returncode) == (0, 0)
 
 

@@ -155,14 +155,15 @@ def test_every_type_number_has_a_row(module: str) -> None:
 def test_the_options_of_go_are_those_of_the_code() -> None:
     _, _, table = TEXT.partition("| option of GO | value | |\n")
     told = re.findall(r"^\| `([^`]+)`", table.partition("\n\n")[0], re.MULTILINE)
-    known = {*options.LIMITS, options.FETCH_ON_FAILURE, options.LEASE, options.PROGRAM_STREAM, options.PROGRAM}
+    known = {*options.LIMITS, options.FETCH_ON_FAILURE, options.LEASE, options.TELL_WANTED}
+    known |= {options.PROGRAM_STREAM, options.PROGRAM}
     assert sorted(told) == sorted(known)
 
 
 def test_the_words_of_the_wire_are_written_once() -> None:
     words = {
         options.LEASE, options.FETCH_ON_FAILURE, options.TIME_LIMIT, options.CPU_LIMIT, options.MEMORY_LIMIT,
-        options.PROGRAM_STREAM, options.PROGRAM, requirements.ALLOWED, requirements.ONCE,
+        options.PROGRAM_STREAM, options.PROGRAM, options.TELL_WANTED, requirements.ALLOWED, requirements.ONCE,
     }  # fmt: skip
     places: dict[str, list[str]] = {word: [] for word in words}
     for module, source in sources().items():

@@ -33,6 +33,7 @@ from cexec.protocol.decisions import (
     rivals,
     slots,
     unproved,
+    wanted_slots,
     ways,
 )
 from cexec.protocol.decisions.bid import LONGEST_WANTED
@@ -152,6 +153,10 @@ SENTENCES = [
     f"by TERM, after {n(job_tree.GRACE)} s by KILL",
     f"Outputs and fetched files have {n(job_tree.GRACE + job.RELEASE_PATIENCE)} s more",
     f"A worker with more than {jobs.MAXIMUM_WAITING} waiting leases",
+    f"was heard in the last {n(remembered.STILL_HEARD)} s (a lease need not be heard), has waited for "
+    f"{n(wanted_slots.WAITED)} s",
+    f"If that one has not ended after {n(wanted_slots.PATIENCE)} s",
+    f"its first {limits.FAMILY_SIZE} bytes are the announcement's *family*",
     f"one record ({n(limits.MAXIMUM_FRAME + limits.FRAME_LENGTH)} bytes with the lengths of the frames)",
     f"heard nothing for {n(limits.PING_INTERVAL)} s",
     f"({n(limits.DEFAULT_IDLE_TIMEOUT)} s, at least {n(limits.LEAST_IDLE_TIMEOUT)}) is dead; only clients have this "

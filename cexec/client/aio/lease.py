@@ -6,8 +6,9 @@ ends it by `release` or `close`.  It uses the machines of `cexec` (`Attempt`, `P
 asyncio's loop waits for them.  Sources and sinks have no descriptor (`fd` is -1).  One that is `idle`, or takes fewer
 bytes than it is given, calls `step_again` when that has changed; meanwhile credit is withheld, so that no more than one
 window waits here.  A job with such sources or sinks is neither given in advance nor has another one behind it.  A
-failure of the worker during a job is a `CexecError`; after it the lease can only be closed.  docs/protocol.md
-section 4.4.
+failure of the worker during a job is a `CexecError`; after it the lease can only be closed.  `on_wanted` is called when
+another client waits for the slot of the job that runs, at most once for each job, and only if its GO has asked for that
+(`LeaseJob.go`).  docs/protocol.md section 4.4.
 """
 
 from __future__ import annotations
@@ -54,6 +55,7 @@ class Lease:
 
         `progress`: seconds in which some byte must come or go while a job runs, 0 for any time.
         """
+        self.on_wanted: Callable[[], None] | None = None
         self._progress_timeout = progress
         self.hello = winner.hello
         self.address = winner.address
@@ -275,6 +277,9 @@ class Lease:
             self._pump.sources.update(asked(job.program, event.platform))
         elif isinstance(event, meaning.FileMissing):
             job.missing[event.stream] = event.reason
+        elif isinstance(event, meaning.SlotWanted):
+            if self.on_wanted is not None:
+                self.on_wanted()
         elif isinstance(event, meaning.FailedHere):
             verb = "write" if event.writing else "read"
             raise event.error or LocalError(f"cannot {verb} stream {event.stream} of a job: {event.reason}")

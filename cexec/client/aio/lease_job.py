@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.connection.frames import CommonStream, Go
-from cexec.protocol.connection.options import LEASE, READS, WRITES, YES
+from cexec.protocol.connection.options import LEASE, READS, TELL_WANTED, WRITES, YES
 
 if TYPE_CHECKING:
     from cexec.client.attempt.program_plan import ProgramPlan
@@ -51,15 +51,24 @@ class LeaseJob:
             self.options = {**self.options, **program.options()}
         self.missing: dict[int, str] = {}  # files that did not come, by stream, with the reasons
 
-    def go(self, attempt: int = 1, *, lease: bool = True) -> Go:
-        """Returns the frame that gives the job to a worker.  Without `lease` no other job can follow it."""
+    def go(self, attempt: int = 1, *, lease: bool = True, tell_wanted: bool = False) -> Go:
+        """Returns the frame that gives the job to a worker.  Without `lease` no other job can follow it.
+
+        `tell_wanted` asks the worker to tell when another client waits for the job's slot.  Only a worker whose hello
+        `tells_wanted` knows that; any other one refuses the job.
+        """
+        options = self.options
+        if lease:
+            options = {**options, LEASE: YES}
+        if tell_wanted:
+            options = {**options, TELL_WANTED: YES}
         return Go(
             job_id=self.job_id,
             attempt=attempt,
             streams=self.streams,
             arguments=self.arguments,
             environment=self.environment,
-            options={**self.options, LEASE: YES} if lease else self.options,
+            options=options,
         )
 
     def whole_inputs(self) -> dict[int, bytes] | None:

@@ -37,9 +37,13 @@ if TYPE_CHECKING:
 
 
 class Terms:
-    """The settings that all searches of a program share.  `tell` gets lines for the person who waits."""
+    """The settings that all searches of a program share.  `tell` gets lines for the person who waits.
 
-    __slots__ = ("key", "network", "target", "tell", "times")
+    `family`: FAMILY_SIZE bytes, the beginning of the job ids that are announced, or none.  A job that is told when its
+    slot is wanted does not hear of searches of its own family.
+    """
+
+    __slots__ = ("family", "key", "network", "target", "tell", "times")
 
     def __init__(
         self,
@@ -49,12 +53,14 @@ class Terms:
         times: Times,
         target: Target,
         tell: Callable[[str], None] = lambda text: None,
+        family: bytes = b"",
     ) -> None:
         self.key = key
         self.network = network
         self.times = times
         self.target = target
         self.tell = tell
+        self.family = family
 
 
 async def find_worker(terms: Terms, choose: Choose) -> Lease:
@@ -67,7 +73,7 @@ async def find_worker(terms: Terms, choose: Choose) -> Lease:
     try:
         sealed = SealedAnnouncement(
             terms.key,
-            job_id=sodium.random_bytes(IDENTITY_SIZE),
+            job_id=terms.family + sodium.random_bytes(IDENTITY_SIZE - len(terms.family)),
             attempt=1,
             weight=terms.target.weight,
             requirements=terms.target.requirements,

@@ -85,6 +85,12 @@ class OutputEnded:
         self.stream = stream
 
 
+class SlotWanted:
+    """Another client waits for the slot of this job, which has asked to hear that."""
+
+    __slots__ = ()
+
+
 class Ended:
     """The job is over, and both sides agree on every byte."""
 
@@ -139,7 +145,9 @@ class FailedHere:
 
 
 if TYPE_CHECKING:
-    AttemptEvent = Began | ProgramAsked | FileMissing | OutputEnded | Ended | Refused | Withdrawn | Lost | FailedHere
+    AttemptEvent = (
+        Began | ProgramAsked | FileMissing | OutputEnded | SlotWanted | Ended | Refused | Withdrawn | Lost | FailedHere
+    )
 
 
 class Attempt:
@@ -236,6 +244,8 @@ class Attempt:
             self._end(LOST, Lost(lost))
         elif event.kind == frames.EXIT and event.exit is not None:
             self._end(ENDED, Ended(event.exit))
+        elif event.kind == frames.WANTED:
+            self._events.append(SlotWanted())
 
     def _receive_trouble(self, trouble: Trouble) -> None:
         if trouble.writing and trouble.error in BROKEN_PIPE and trouble.stream in self._piped:

@@ -166,7 +166,7 @@ class BlockingDriver:
                 self._files.failed(event.stream, event.reason)
         elif isinstance(event, meaning.FailedHere):
             raise event.error or self._failure(event)
-        else:
+        elif not isinstance(event, meaning.SlotWanted):  # for which this client never asks
             raise event.error
 
     def _close_output(self, stream: int) -> None:

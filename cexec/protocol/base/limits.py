@@ -47,4 +47,5 @@ MAXIMUM_TEXT = 1024  # bytes (protocol) of a reason or an error message
 
 # Names
 IDENTITY_SIZE = 16  # bytes (protocol) of a job id, of a worker's instance id, of the id of a series of alerts
+FAMILY_SIZE = 8  # bytes (protocol) at the beginning of an announcement's job id
 MAXIMUM_NAME = 64  # characters (protocol) of a certificate's name, a host name or an instance name

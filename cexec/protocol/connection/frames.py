@@ -37,9 +37,10 @@ RELEASE = 17  # client: no further job will come on this connection; no body
 PROGRAM = 18  # worker: send the program for this platform; text
 TAKE_BACK = 19  # client: do not begin the job that was given in advance; no body
 RETURNED = 20  # worker: the job that was given in advance does not begin; text
-TYPES = range(CONFIRM, RETURNED + 1)
+WANTED = 21  # worker: another client waits for the slot of this job; no body
+TYPES = range(CONFIRM, WANTED + 1)
 TYPES_OF_THE_FIRST_REVISION = range(CONFIRM, PROGRAM + 1)
-WITHOUT_BODY = (CONFIRM, CANCEL, PING, PONG, RELEASE, TAKE_BACK)
+WITHOUT_BODY = (CONFIRM, CANCEL, PING, PONG, RELEASE, TAKE_BACK, WANTED)
 OF_THE_CONNECTION = (CANCEL, PING, PONG, RELEASE)  # they belong to no job
 OF_A_STREAM = (DATA, END, CLOSED, BROKEN, CREDIT)
 

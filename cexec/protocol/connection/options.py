@@ -18,8 +18,9 @@ NICE = "nice"  # (protocol) 0 to 19
 LIMITS = (TIME_LIMIT, CPU_LIMIT, MEMORY_LIMIT, NICE)  # all of them decimal numbers
 PROGRAM_STREAM = "program-stream"  # (protocol) the number of the stream that carries the program
 PROGRAM = "program-"  # (protocol) followed by a platform; the value is hash and size of the program for it
+TELL_WANTED = "tell-wanted"  # (protocol) YES: the client wants to hear when another one waits for the job's slot
 
-YES = "yes"  # (protocol) the value of LEASE
+YES = "yes"  # (protocol) the value of LEASE and of TELL_WANTED
 NO = "no"  # (protocol) the value of FETCH_ON_FAILURE
 
 # Shapes of a stream, seen from the program

@@ -14,6 +14,7 @@ from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import Exit, Go, Refusal
 from cexec.protocol.connection.lease_jobs import AheadJob, JobNumbers
+from cexec.protocol.connection.options import TELL_WANTED, YES
 from cexec.protocol.connection.session_states import (
     ASKING,
     EXECUTING,
@@ -80,6 +81,7 @@ class Session:
         self._take_streams(StreamHalves())
         self._jobs = JobNumbers(numbered)
         self._ahead: AheadJob | None = None
+        self._asked = False  # the client wants to hear when its slot is wanted, and has not heard it
         self._worker = worker
         self._allowed = FROM_CLIENT if worker else FROM_WORKER
         self.silence = PeerSilence(idle_timeout, now)
@@ -199,6 +201,12 @@ class Session:
         assert ahead is not None
         self._frames.append(frames.frame(frames.RETURNED, frames.text_body(text), job=ahead.number))
 
+    def slot_wanted(self) -> None:
+        """Tells the client that another one waits for the slot of its job; only if it `wants_to_hear`."""
+        self._require(self._worker and self.stage == EXECUTING and self._asked)
+        self._asked = False
+        self._frames.append(self._frame(frames.WANTED))
+
     def left_unread(self, stream: int, size: int) -> None:
         """Takes back `size` bytes that were passed on, because the program ended without reading them."""
         self._require(self._worker and self.state == RUNNING)
@@ -265,6 +273,11 @@ class Session:
     def ahead(self) -> Go | None:
         """The job that was given in advance and has neither begun nor been returned."""
         return None if self._ahead is None else self._ahead.go
+
+    @property
+    def wants_to_hear(self) -> bool:
+        """True if the client of the job of this moment has asked for WANTED, and it was not sent yet."""
+        return self._asked
 
     @property
     def may_go_ahead(self) -> bool:
@@ -411,6 +424,11 @@ class Session:
         elif kind == frames.REFUSED:
             self._enter(OVER)
             self._events.append(Event(kind, refusal=Refusal.decode(body)))
+        elif kind == frames.WANTED:
+            if not self._asked:
+                raise ProtocolError("worker said that a slot is wanted, and was not asked")
+            self._asked = False
+            self._events.append(Event(kind))
         else:  # EXIT
             result = Exit.decode(body)
             self._streams.take_endings(result.endings)
@@ -420,6 +438,7 @@ class Session:
     def _open_streams(self, go: Go, number: int) -> None:
         self._enter(PREPARING)
         self._jobs.current = number
+        self._asked = self._jobs.numbered and go.options.get(TELL_WANTED) == YES
         self._creditors.clear()
         self._take_streams(StreamHalves(go.streams, worker=self._worker))
 

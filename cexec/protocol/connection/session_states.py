@@ -8,13 +8,15 @@ Contract: constants only.  `Session` moves from stage to stage as TRANSITIONS al
     PREPARING  RUNNING   PROGRAM, STARTED, REFUSED,    CANCEL, SIGNAL, WINDOW, streams  GO
                          WITHDRAW, CLOSED, CREDIT
     ASKING     RUNNING   the same without PROGRAM      the same                         PROGRAM
-    EXECUTING  RUNNING   streams, at last EXIT         the same                         STARTED
+    EXECUTING  RUNNING   streams, WANTED, EXIT         the same                         STARTED
     OVER       OVER                                    CANCEL, RELEASE                  an end of any kind
     any                  PING, PONG                    PING, PONG
 
 From the second revision on a client may also give a job in advance: GO from PREPARING to OFFERING, while no other one
 is given so, and TAKE_BACK.  The worker answers TAKE_BACK by RETURNED, unless the job has begun, and may say RETURNED by
 itself.  Such a job begins when both are OFFERING; this leads to PREPARING.
+
+WANTED comes once at most, and only if the GO of the job has asked for it.
 
 Streams are DATA, END, CLOSED, BROKEN and CREDIT.  Some frames may cross a change of the stage on their way, so the
 receiver allows more than this table: FROM_WORKER and FROM_CLIENT say what.  In OVER it ignores everything else.
@@ -41,7 +43,7 @@ FROM_WORKER = {
     OFFERED: (*frames.OF_A_STREAM, frames.WITHDRAW),
     PREPARING: (frames.PROGRAM, frames.STARTED, frames.REFUSED, frames.WITHDRAW, frames.CLOSED, frames.CREDIT),
     ASKING: (frames.STARTED, frames.REFUSED, frames.WITHDRAW, frames.CLOSED, frames.CREDIT),
-    EXECUTING: (*frames.OF_A_STREAM, frames.EXIT),
+    EXECUTING: (*frames.OF_A_STREAM, frames.EXIT, frames.WANTED),
     OVER: (),
 }
 # What a worker takes from its client, whose frames may cross an EXIT.

@@ -31,6 +31,7 @@ PURPOSES = (CONNECT, QUEUED, UNREACHABLE, REFUSED, CENSUS, PROVE)
 SIGNATURE_LABEL = b"cexec 1 hello signature"
 CIPHERS = (sodium.CHACHA, sodium.AEGIS)  # (protocol) bit 0, bit 1 of the offer
 REVISION_BIT = 0x80  # (protocol) of the offer: the worker speaks SECOND_REVISION on connections
+WANTED_BIT = 0x40  # (protocol) of the offer: the worker knows the frame WANTED, and the option that asks for it
 THOUSANDTHS = 1000  # loads and speeds travel as integers
 MAXIMUM_ATTRIBUTES = 480  # bytes (protocol) of the attributes' mapping, so that every answer fits in a datagram
 MAXIMUM_DETAIL = 240  # bytes (protocol) of a detail, likewise
@@ -40,12 +41,13 @@ class Hello:
     """`load`: 0.0 idle to 1.0 full, more when overloaded; `uptime`: seconds; `clock`: milliseconds since 1970, UTC.
 
     `attributes`: os, arch, cpus, mem and the labels in a census, where `detail` says how healthy the worker is;
-    elsewhere ONCE, if that is so, and PROOF, if the client has not proved yet where it receives.
+    elsewhere ONCE, if that is so, and PROOF, if the client has not proved yet where it receives.  `tells_wanted`: a job
+    may ask to hear when another client waits for its slot, on connections of the second revision.
     """
 
     __slots__ = (
         "attributes", "certificate", "ciphers", "clock", "detail", "host", "instance", "load", "purpose", "revision",
-        "running", "slots", "speed", "uptime", "version", "waiting",
+        "running", "slots", "speed", "tells_wanted", "uptime", "version", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -57,6 +59,7 @@ class Hello:
         host: str,
         ciphers: list[str],
         revision: int = SECOND_REVISION,
+        tells_wanted: bool = True,
         version: str = "",
         load: float = 0.0,
         speed: float = 1.0,
@@ -74,6 +77,7 @@ class Hello:
         self.host = host[:MAXIMUM_NAME]
         self.ciphers = ciphers
         self.revision = revision
+        self.tells_wanted = tells_wanted
         self.version = version
         self.load = load
         self.speed = speed
@@ -106,7 +110,9 @@ class Hello:
     def encode(self) -> bytes:
         writer = Writer().u8(self.purpose).raw(self.instance).short_bytes(self.certificate.encode()).text(self.host)
         offer = sum(1 << CIPHERS.index(name) for name in self.ciphers)
-        writer.u8(offer | (REVISION_BIT if self.revision == SECOND_REVISION else 0)).text(self.version)
+        offer |= REVISION_BIT if self.revision == SECOND_REVISION else 0
+        offer |= WANTED_BIT if self.tells_wanted else 0
+        writer.u8(offer).text(self.version)
         for value in (self.load * THOUSANDTHS, self.speed * THOUSANDTHS, self.slots, self.running, self.waiting):
             writer.u16(max(0, min(0xFFFF, round(value))))
         return bytes(writer.u32(self.uptime).u64(self.clock).long_text(self.detail).mapping(self.attributes))
@@ -125,6 +131,7 @@ class Hello:
             host=host,
             ciphers=[name for bit, name in enumerate(CIPHERS) if offer & 1 << bit],
             revision=SECOND_REVISION if offer & REVISION_BIT else FIRST_REVISION,
+            tells_wanted=bool(offer & WANTED_BIT),
             version=version,
             load=load / THOUSANDTHS,
             speed=speed / THOUSANDTHS,

@@ -12,7 +12,17 @@ from math import inf
 
 from cexec.protocol.base.host_load import Load
 from cexec.protocol.decisions.bid_delay import BidDelay
-from cexec.protocol.decisions.bid_events import Connect, Forget, Outcome, Penalized, Prove, Queued, Recovered, Withdraw
+from cexec.protocol.decisions.bid_events import (
+    Connect,
+    Forget,
+    Outcome,
+    Penalized,
+    Prove,
+    Queued,
+    Recovered,
+    Wanted,
+    Withdraw,
+)
 from cexec.protocol.decisions.clients import ClientAccounts, ClientLimits
 from cexec.protocol.decisions.competition import Competition
 from cexec.protocol.decisions.places import Places
@@ -34,12 +44,15 @@ from cexec.protocol.decisions.reputation import LONGEST_DELAY, Reputation
 from cexec.protocol.decisions.reservations import Reservations, patience
 from cexec.protocol.decisions.slots import Slots
 from cexec.protocol.decisions.standing import Standing
+from cexec.protocol.decisions.wanted_slots import WantedSlots
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-__all__ = ["Bidder", "Connect", "Forget", "Load", "Outcome", "Penalized", "Prove", "Queued", "Recovered", "Withdraw"]
+__all__ = [
+    "Bidder", "Connect", "Forget", "Load", "Outcome", "Penalized", "Prove", "Queued", "Recovered", "Wanted", "Withdraw",
+]  # fmt: skip
 
 # All of these are (ours); docs/placement.md derives them and benchmarks/simulate_*.py measure them.
 STALL = 0.1  # seconds after which a connection attempt no longer keeps its slot from another
@@ -62,7 +75,7 @@ class Bidder:
 
     __slots__ = (
         "_announcements", "_delay", "_events", "_now", "_places", "_random", "_reputation", "_reservations",
-        "_words",
+        "_wanted", "_words",
         "accounts", "competition", "slots", "unproved",
     )  # fmt: skip
 
@@ -81,7 +94,8 @@ class Bidder:
         self._places = Places(random, self._announcements, self._reputation, self.slots, self.accounts)
         self.unproved = self._places.unproved
         self._reservations = Reservations()
-        self._events: list[Connect | Withdraw | Queued | Prove | Forget | Penalized | Recovered] = []
+        self._wanted = WantedSlots(self.accounts)
+        self._events: list[Connect | Withdraw | Wanted | Queued | Prove | Forget | Penalized | Recovered] = []
         self._words = QueueWords(self.slots, self.unproved)
         self._now = -inf
 
@@ -155,13 +169,14 @@ class Bidder:
             self.unproved.told(announcement, now)
         return allowed
 
-    def leased(self, identity: bytes, weight: int, now: float, client: bytes = b"") -> None:
+    def leased(self, identity: bytes, weight: int, now: float, client: bytes = b"", family: bytes = b"") -> None:
         """A connected client wants another job done: it joins the lottery under a new identity.
 
         To be told before its last job has `finished`, else that slot is given to another that waits.
         """
         self._now = now
-        announcement = RememberedAnnouncement(identity, weight, now, inf, targeted=True, origin=Origin(client))
+        origin = Origin(client, family=family)
+        announcement = RememberedAnnouncement(identity, weight, now, inf, targeted=True, origin=origin)
         self._remember(announcement)
         self._places.add(announcement)
 
@@ -241,12 +256,13 @@ class Bidder:
         else:
             self._retry(announcement, now)
 
-    def started(self, identity: bytes, now: float) -> None:
-        """GO came: the reserved slot is busy."""
+    def started(self, identity: bytes, now: float, *, hears: bool = False) -> None:
+        """GO came: the reserved slot is busy.  `hears`: its client wants to hear when another one waits for it."""
         announcement = self._leave(identity, (RESERVED,), now)
         if announcement is not None:
             announcement.began = -1.0
             self._enter(announcement, RUNNING)
+            self._wanted.began(announcement, hears=hears)
             self._reputation.started(identity, announcement.origin.client, now)
 
     def finished(self, identity: bytes, outcome: Outcome, duration: float, now: float) -> None:
@@ -277,7 +293,7 @@ class Bidder:
 
     # What to do
 
-    def next_event(self) -> Connect | Withdraw | Queued | Prove | Forget | Penalized | Recovered | None:
+    def next_event(self) -> Connect | Withdraw | Wanted | Queued | Prove | Forget | Penalized | Recovered | None:
         if self._events:
             return self._events.pop(0)
         drawn = self._places.take(self._now)
@@ -291,13 +307,16 @@ class Bidder:
 
     def next_timeout(self) -> float | None:
         """The time at which `handle_timeout` wants to be called; None: never."""
-        due = min(self._announcements.next_timer(), max(self._now, self._places.due(self._now)))
+        turn = max(self._now, self._places.due(self._now))
+        due = min(self._announcements.next_timer(), turn, max(self._now, self._next_look()))
         return None if due == inf else due
 
     def handle_timeout(self, now: float) -> None:
         self._now = now
         while (announcement := self._announcements.due(now)) is not None:
             self._fire(announcement, now)
+        if now >= self._next_look():
+            self._look(now)
 
     # For logs and `cps`
 
@@ -402,6 +421,14 @@ class Bidder:
         late = self._reservations.surplus(places.clients, self.accounts.rank, places.wanted_by_others)
         return None if late is None else Withdraw(late.identity)
 
+    def _next_look(self) -> float:
+        """Returns when to look if jobs are to hear that their slot is wanted: only while clients wait in vain."""
+        return self._wanted.next_look() if not self.slots.free and self._places.clients else inf
+
+    def _look(self, now: float) -> None:
+        """Tells jobs that their slot is wanted."""
+        self._events += map(Wanted, self._wanted.choose(self._places.proved_waiting, now))
+
     def _lose_turn(self, announcement: RememberedAnnouncement, now: float) -> None:
         """Its client had a turn and gave no job; one that has not proved itself has no turn."""
         if announcement.began >= 0.0:
@@ -442,6 +469,8 @@ class Bidder:
         state = announcement.state
         stalled = state in (CONNECTING, TRYING) and announcement.timers.stalls_at == inf
         withdrawn = state == RESERVED and self._reservations.left(identity)
+        if state == RUNNING:
+            self._wanted.ended(identity)
         self.slots.leave(state, stalled=stalled)
         self.accounts.leave(announcement.origin.client, identity, state, now, stalled=stalled, withdrawn=withdrawn)
         self._places.reconsider(announcement.origin.client)

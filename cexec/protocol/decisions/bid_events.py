@@ -36,6 +36,12 @@ class Withdraw(BidEvent):
     __slots__ = ()
 
 
+class Wanted(BidEvent):
+    """Tell the client of a job that runs that another one waits for its slot; the client has asked for that."""
+
+    __slots__ = ()
+
+
 class Queued(BidEvent):
     """Tell the client that it is known here and has to wait."""
 

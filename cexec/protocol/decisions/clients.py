@@ -170,14 +170,17 @@ class ClientAccounts:
         """A connection attempt of this client does not get on."""
         self._accounts[client].stalled += 1
 
-    def rank(self, client: bytes) -> int:
-        """Returns WITHIN, BEYOND or WASTEFUL: while several clients wait, those of the lowest rank go first."""
+    def rank(self, client: bytes, fewer: int = 0) -> int:
+        """Returns WITHIN, BEYOND or WASTEFUL: while several clients wait, those of the lowest rank go first.
+
+        `fewer`: as if so many jobs of the client had ended.
+        """
         account = self._accounts.get(client)
         if account is None:
             return WITHIN
         if self._now <= account.within_from():
             return WASTEFUL
-        within = account.jobs < self.limits.jobs and account.places < self.limits.places
+        within = account.jobs - fewer < self.limits.jobs and account.places < self.limits.places
         return WITHIN if within else BEYOND
 
     def wasted(self, client: bytes, now: float) -> float:

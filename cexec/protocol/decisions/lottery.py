@@ -12,7 +12,7 @@ from __future__ import annotations
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
 RANKS = 3  # (ours) of clients
 GOLDEN_SECTION = 0.6180339887498949  # multiples of it, modulo 1, leave the most even gaps
@@ -79,7 +79,7 @@ class Lottery:
 
 
 class ClientLottery:
-    """Waiting identities of several clients."""
+    """Waiting identities of several clients.  It iterates over those that wait, the longest waiting first."""
 
     __slots__ = ("_own", "_owner", "_placed", "_random", "_rank", "_ranks")
 
@@ -94,6 +94,9 @@ class ClientLottery:
 
     def __len__(self) -> int:
         return len(self._owner)
+
+    def __iter__(self) -> Iterator[bytes]:
+        return iter(self._owner)
 
     @property
     def clients(self) -> int:
@@ -161,6 +164,10 @@ class Waiting:
 
     def __len__(self) -> int:
         return len(self._all)
+
+    def __iter__(self) -> Iterator[bytes]:
+        """Iterates over all that wait, the longest waiting first."""
+        return iter(self._all)
 
     @property
     def any_targeted(self) -> bool:

@@ -18,7 +18,7 @@ from cexec.protocol.decisions.turns import Turns
 from cexec.protocol.decisions.unproved import Unproved
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from cexec.protocol.decisions.clients import ClientAccounts
     from cexec.protocol.decisions.remembered import Remembered, RememberedAnnouncement
@@ -103,6 +103,11 @@ class Places:
     def clients(self) -> int:
         """Counts the clients that wait and have proved themselves."""
         return self._proved.clients
+
+    @property
+    def proved_waiting(self) -> Iterable[RememberedAnnouncement]:
+        """Those of such clients, the longest waiting first."""
+        return self._proved
 
     def reconsider(self, client: bytes) -> None:
         """Asks again if others that wait go before this client."""

@@ -38,13 +38,17 @@ DELAYED, READY, CONNECTING, RESERVED, RUNNING, TRYING = range(6)
 
 
 class Origin:
-    """Whose announcement it is: `client`, as complaints tell clients apart, and `job`, as alerts call it."""
+    """Whose announcement it is: `client`, as complaints tell clients apart, and `job`, as alerts call it.
 
-    __slots__ = ("client", "job")
+    `family`: announcements of one client that have the same one are of one program, which does not wait for itself.
+    """
 
-    def __init__(self, client: bytes = b"", job: bytes = b"") -> None:
+    __slots__ = ("client", "family", "job")
+
+    def __init__(self, client: bytes = b"", job: bytes = b"", family: bytes = b"") -> None:
         self.client = client
         self.job = job
+        self.family = family
 
 
 NOBODY = Origin()

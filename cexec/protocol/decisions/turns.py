@@ -13,7 +13,7 @@ from cexec.protocol.decisions.lottery import Waiting
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from cexec.protocol.decisions.clients import ClientAccounts
     from cexec.protocol.decisions.remembered import Remembered, RememberedAnnouncement
@@ -46,6 +46,10 @@ class Turns:
     def __len__(self) -> int:
         """Counts those in the lottery."""
         return len(self._waiting)
+
+    def __iter__(self) -> Iterator[RememberedAnnouncement]:
+        """Iterates over those in the lottery, the longest waiting first."""
+        return map(self._remembered, self._waiting)
 
     @property
     def clients(self) -> int:
@@ -103,7 +107,10 @@ class Turns:
             self.add(announcement)
 
     def _draw(self, *, targeted: bool) -> RememberedAnnouncement:
-        announcement = self._announcements.get(self._waiting.draw(targeted=targeted))
+        return self._remembered(self._waiting.draw(targeted=targeted))
+
+    def _remembered(self, identity: bytes) -> RememberedAnnouncement:
+        announcement = self._announcements.get(identity)
         assert announcement is not None  # what waits is remembered
         return announcement
 

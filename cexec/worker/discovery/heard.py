@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cexec.protocol.base.keys import DEFAULT_CLIENT_NAME
-from cexec.protocol.base.limits import MAXIMUM_HOPS
+from cexec.protocol.base.limits import FAMILY_SIZE, MAXIMUM_HOPS
 from cexec.protocol.datagrams.alert import job_key
 from cexec.protocol.datagrams.announcement import Claim, OpenedAnnouncement
 from cexec.protocol.decisions.remembered import Origin
@@ -95,7 +95,8 @@ class Known:
         host = ""
         if certificate.name == DEFAULT_CLIENT_NAME:
             host = next((str(way.origin.source[0]) for way in self.best_ways(self.heard)), "")
-        return Origin(certificate.public_key + host.encode(), job_key(announcement.job_id, announcement.attempt))
+        job = job_key(announcement.job_id, announcement.attempt)
+        return Origin(certificate.public_key + host.encode(), job, announcement.job_id[:FAMILY_SIZE])
 
     def fields(self) -> dict[str, object]:
         """The fields that name it in a log line."""

@@ -39,6 +39,7 @@ class Orders:
     withdrawn: bool = False  # what is offered is to be taken back, unless it has been taken
     ahead: int = 0  # so many may be offered without an OFFER
     full: bool = False  # the client may send no more files
+    wanted: bool = False  # another client waits for the slot of the job that runs
 
     def follow(self, word: Word) -> None:
         if word is Word.OFFER:
@@ -49,6 +50,8 @@ class Orders:
             self.last = True
         elif word is Word.FULL:
             self.full = True
+        elif word is Word.WANTED:
+            self.wanted = True
         else:
             self.ahead = JOBS_AHEAD if word is Word.AHEAD else 0
 

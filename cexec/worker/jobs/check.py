@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")  # a peer variable's name, docs/protocol.md section 4.2
 MAXIMUM_DIRECTORIES = 10_000  # (ours) in the names of a job's files: making them takes a fraction of a second
-KNOWN_OPTIONS = {*options.LIMITS, options.FETCH_ON_FAILURE, options.LEASE}
+KNOWN_OPTIONS = {*options.LIMITS, options.FETCH_ON_FAILURE, options.LEASE, options.TELL_WANTED}
 
 
 def check(go: Go, program: Program) -> Limits | Refusal:

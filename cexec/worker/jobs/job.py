@@ -266,6 +266,8 @@ class JobRun:
         due = [timeout for timeout in timeouts if timeout is not None]
         for event in self._carrier.step(min(due) if due else None):
             self._handle(event)
+        if self._carrier.orders.wanted and self.phase is Phase.RUNNING:
+            self._tell_wanted()
         self._tree.pass_signals_on()
         self._streams.advance(monotonic())
         if self._carrier.children_ended:
@@ -286,6 +288,12 @@ class JobRun:
         if times.latest is not None and now >= times.latest:
             times.latest = None
             raise DisconnectedError("client does not take the output, or the program cannot be ended")
+
+    def _tell_wanted(self) -> None:
+        """Tells the client that another one waits for the slot; perhaps that was about the job before this one."""
+        self._carrier.orders.wanted = False
+        if self._carrier.pump.session.wants_to_hear:
+            self._carrier.pump.session.slot_wanted()
 
     def _end(self, hit: Hit, now: float) -> None:
         """A limit ends the program."""

@@ -162,6 +162,11 @@ class JobProcess:
         if self._allows(Word.FULL):
             self._say(Word.FULL)
 
+    def tell_wanted(self) -> None:
+        """Says that another client waits for the slot of the job, whose client wants to hear that."""
+        if self._allows(Word.WANTED):
+            self._say(Word.WANTED)
+
     def go_ahead(self) -> None:
         """Lets a lease that has a job offer some more without being drawn."""
         if self.may_go_ahead:

@@ -246,6 +246,12 @@ class Jobs:
         if process is not None:
             process.withdraw()
 
+    def tell_wanted(self, identity: bytes) -> None:
+        """Lets a client hear that another one waits for the slot of the job that was given for this ticket."""
+        for process in self._processes.values():
+            if process.job is not None and process.job.identity == identity:
+                process.tell_wanted()
+
     def end_lease(self, identity: bytes) -> None:
         """Tells a lease that waits that no further job is wanted."""
         self._leases.pop(identity).end()
@@ -258,7 +264,8 @@ class Jobs:
         if process.state is DISMISSED:
             return
         self._leases[process.ticket] = process
-        self._bidder.leased(process.ticket, process.carried.weight, now, process.carried.origin.client)
+        origin = process.carried.origin
+        self._bidder.leased(process.ticket, process.carried.weight, now, origin.client, origin.family)
         waiting = {ticket: lease.carried.peer for ticket, lease in self._leases.items() if lease.state is WAITING}
         if len(waiting) > MAXIMUM_WAITING:
             self._bidder.forget(surplus(waiting), now)
@@ -282,7 +289,7 @@ class Jobs:
         assert connection is not None  # a process without one has nothing to report
         if isinstance(report, reports.Taken):
             assert job is not None
-            self._take(step.ticket, job, connection, now)
+            self._take(step.ticket, job, connection, now, hears=report.hears)
         elif isinstance(report, reports.ProgramStarted):
             assert job is not None
             self._log.event("started", **job.fields, pid=report.pid)
@@ -315,10 +322,10 @@ class Jobs:
             self._conclude(step, now)
             self._keep(process)
 
-    def _take(self, ticket: bytes, job: CurrentJob, connection: CarriedConnection, now: float) -> None:
+    def _take(self, ticket: bytes, job: CurrentJob, connection: CarriedConnection, now: float, *, hears: bool) -> None:
         del self._leases[ticket]
         self._acknowledge(connection, now)  # it has chosen to go on
-        self._bidder.started(ticket, now)
+        self._bidder.started(ticket, now, hears=hears)
         given = GivenJob(ticket, connection.certificate.public_key)
         self._alerts[connection.application].given(job.told, given)
         self._log.event("accepted", **job.fields, client=connection.label)

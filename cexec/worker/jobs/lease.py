@@ -73,8 +73,10 @@ def run_jobs(
     try:
         while go is not None:
             extra = environment(go)
+            carrier.orders.wanted = False  # that was about an earlier job
+            job_id, attempt = bytes.fromhex(extra[b"CEXEC_JOB"].decode()), int(extra[b"CEXEC_ATTEMPT"])
             # At once: a program that kills us may do so before it is told that it has started.
-            carrier.tell(Taken(bytes.fromhex(extra[b"CEXEC_JOB"].decode()), int(extra[b"CEXEC_ATTEMPT"])), quiet=True)
+            carrier.tell(Taken(job_id, attempt, pump.session.wants_to_hear), quiet=True)
             record = _marked(record, program, extra, group)
             go = _run_job(carrier, JobRun(carrier, Order(go, program, extra), record))
     finally:

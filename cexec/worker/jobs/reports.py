@@ -42,15 +42,17 @@ class Word(enum.Enum):
     AHEAD = b"ahead"  # nobody else waits for the slot: the next jobs may be offered without an OFFER
     ASK = b"ask"  # somebody waits: every job needs an OFFER again
     FULL = b"full"  # the client has as many bytes of files here as it may: take no more of them
+    WANTED = b"wanted"  # another client waits for the slot of the job that runs, whose client wants to hear that
 
 
 @dataclass(slots=True)
 class Taken:
-    """The client has sent GO."""
+    """The client has sent GO.  `hears`: it wants to hear when another client waits for the slot."""
 
     name: ClassVar = "taken"
     job_id: bytes
     attempt: int
+    hears: bool = False
 
 
 @dataclass(slots=True)
@@ -147,7 +149,7 @@ REPORTS: tuple[type[Report], ...] = (
 )  # fmt: skip
 _TAKEN, _STARTING, _STARTED, _REFUSED, _FINISHED, _BROKEN, _IDLE, _OVER, _FREE, _STORED = range(1, len(REPORTS) + 1)
 # The number of the kind and the fields, without texts.  Bits and numbers that no alert can carry cannot be written.
-_TAKEN_FORM = struct.Struct(f"<B{IDENTITY_SIZE}sH")
+_TAKEN_FORM = struct.Struct(f"<B{IDENTITY_SIZE}sHB")
 _STARTED_FORM = struct.Struct("<BI")
 _STORED_FORM = struct.Struct("<BQ")
 _FINISHED_FORM = struct.Struct("<BBQQddBB")
@@ -157,7 +159,7 @@ _FLAG_FORM = struct.Struct("<BB")
 def encode(report: Report) -> bytes:
     """Returns the bytes of a report; its text is cut if it is too long."""
     if isinstance(report, Taken):
-        return _TAKEN_FORM.pack(_TAKEN, report.job_id, report.attempt)
+        return _TAKEN_FORM.pack(_TAKEN, report.job_id, report.attempt, report.hears)
     if isinstance(report, ProgramStarted):
         return _STARTED_FORM.pack(_STARTED, report.pid)
     if isinstance(report, Stored):
@@ -189,7 +191,8 @@ def decode(data: bytes) -> Report:
     kind = data[0] if 0 < len(data) <= MAXIMUM_REPORT else 0
     try:
         if kind == _TAKEN:
-            return Taken(*_TAKEN_FORM.unpack(data)[1:])
+            _, job_id, attempt, hears = _TAKEN_FORM.unpack(data)
+            return Taken(job_id, attempt, _flag(hears))
         if kind == _STARTED:
             return ProgramStarted(_bounded(_STARTED_FORM.unpack(data)[1], LARGEST_PID))
         if kind == _STORED:

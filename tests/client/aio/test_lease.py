@@ -495,3 +495,28 @@ def test_a_signal_for_a_job_that_has_ended_does_not_reach_the_one_behind_it() ->
 
     run(play())
     assert worker.join() == "released" and worker.signals == []
+
+
+@pytest.mark.parametrize("asks", [True, False])
+@pytest.mark.parametrize("hooked", [True, False])
+def test_a_lease_says_that_another_client_waits_for_the_slot_once_for_each_job_that_asks(
+    asks: bool, hooked: bool
+) -> None:
+    worker = LeasingWorker(echo, packed=True, wanted=True)
+    heard: list[int] = []
+
+    async def play() -> None:
+        lease = Lease(worker.winner, NOBODY)
+        for number in range(3):
+            if hooked:
+                lease.on_wanted = partial(heard.append, number)
+            assert await lease.offered(DEADLINE)
+            attempt = Attempt(task(b"input %d" % number))
+            lease.give(attempt.job.go(tell_wanted=asks))
+            await attempt.on(lease)
+            assert attempt.output() == b"input %d" % number  # it changes nothing
+        lease.release()
+
+    run(play())
+    assert worker.join() == "released"
+    assert heard == ([0, 1, 2] if asks and hooked else [])

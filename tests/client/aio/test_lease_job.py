@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from cexec.client.aio.lease_job import LARGEST_AHEAD, LeaseJob
 from cexec.protocol.connection.frames import Stream
-from cexec.protocol.connection.options import LEASE, READS, WRITES, YES
+from cexec.protocol.connection.options import LEASE, READS, TELL_WANTED, WRITES, YES
 from cexec.system.io.fds import Sink, Source
 
 
@@ -37,6 +37,13 @@ def test_only_a_job_that_another_may_follow_says_so() -> None:
     assert (go.job_id, go.attempt, go.arguments, [s.number for s in go.streams]) == (made.job_id, 2, [b"x"], [0, 9])
     assert go.options == {"nice": "3", LEASE: YES}
     assert last.options == made.options == {"nice": "3"}
+
+
+def test_a_job_asks_to_hear_that_its_slot_is_wanted_only_if_it_is_told_to() -> None:
+    made = job(Known(b""))
+    assert made.go(tell_wanted=True).options == {"nice": "3", LEASE: YES, TELL_WANTED: YES}
+    assert made.go(lease=False, tell_wanted=True).options == {"nice": "3", TELL_WANTED: YES}
+    assert TELL_WANTED not in made.go().options
 
 
 def test_each_job_has_a_name_of_its_own() -> None:

@@ -16,11 +16,12 @@ from cexec.client.request import NetworkSettings, Target, Times
 from cexec.errors import CexecError, NoWorkerError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.keys import ClientKey
-from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT
+from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, FAMILY_SIZE, IDENTITY_SIZE
 from cexec.protocol.connection.frames import Go, Stream
 from cexec.protocol.connection.options import READS, WRITES
 from cexec.system.storage.keyfile import read_key
 from tests.conftest import StartService
+from tests.fake_worker import Connection, FakeWorker, serve
 from tests.leases import Kept
 from tests.service import Application
 
@@ -65,6 +66,30 @@ def test_jobs_of_a_real_worker_side_by_side(application: Application, service: S
         return await asyncio.gather(*map(one, range(8)))
 
     assert run(play()) == [(0, b"argument %d\nstdin" % number) for number in range(8)]
+
+
+@pytest.mark.parametrize("family", [b"", b"a family"])
+def test_all_that_a_program_announces_is_of_its_family(application: Application, family: bytes) -> None:
+    wanted = terms(application)
+    wanted.family = family
+    heard: list[bytes] = []
+
+    def play(connection: Connection) -> None:
+        heard.append(connection.job_id)
+        serve(connection)
+
+    async def one() -> None:
+        job = LeaseJob(streams=STANDARD, sources={0: DataSource(b"input")}, sinks={1: Kept(), 2: Kept()})
+        lease = await find_worker(wanted, lambda hello, address: job.go())
+        await lease.run(job, lambda once: None)
+        lease.release()
+
+    with FakeWorker(application, play):
+        for _ in range(2):
+            run(one())
+    assert all(len(job_id) == IDENTITY_SIZE and job_id.startswith(family) for job_id in heard)
+    assert len({job_id[FAMILY_SIZE:] for job_id in heard}) == len(heard) == 2
+    assert len({job_id[:FAMILY_SIZE] for job_id in heard}) == (1 if family else 2)
 
 
 def test_a_worker_that_is_not_wanted_does_not_get_the_job(application: Application, service: StartService) -> None:

@@ -24,6 +24,7 @@ STARTED = Event(frames.STARTED)
 EXIT = Event(frames.EXIT, exit=Exit(kind=frames.EXITED, status=3, endings=[]))
 REFUSAL = Event(frames.REFUSED, refusal=Refusal(frames.HERE, "no room"))
 WITHDRAW = Event(frames.WITHDRAW, text="busy")
+WANTED = Event(frames.WANTED)
 BROKEN = Event(frames.BROKEN, stream=1, text="disk error")
 FULL = Trouble(1, True, errno.ENOSPC)
 UNREADABLE = Trouble(0, False, errno.EIO)
@@ -96,6 +97,22 @@ def test_the_table_names_every_state_and_ends_lead_nowhere_else() -> None:
     assert set(itertools.chain.from_iterable(TRANSITIONS.values())) <= set(TRANSITIONS)
     assert [state for state, following in TRANSITIONS.items() if not following] == [REFUSED, WITHDRAWN, LOST, FAILED]
     assert TRANSITIONS[ENDED] == (FAILED,)
+
+
+def test_a_slot_that_is_wanted_changes_nothing_and_is_told() -> None:
+    attempt = reached(RUNNING)
+    attempt.receive([WANTED])
+    (event,) = drain(attempt)
+    assert isinstance(event, meaning.SlotWanted)
+    assert (attempt.state, attempt.over) == (RUNNING, False)
+    assert [type(one) for one in tell(attempt, "exit")] == [meaning.Ended]
+
+
+@pytest.mark.parametrize("state", [ENDED, REFUSED, WITHDRAWN, LOST, FAILED])
+def test_a_job_that_is_over_hears_no_more_that_its_slot_is_wanted(state: str) -> None:
+    attempt = reached(state)
+    attempt.receive([WANTED])
+    assert drain(attempt) == []
 
 
 @pytest.mark.parametrize("following", [name for name in EVERYTHING if EVERYTHING[name][1] != FAILED])

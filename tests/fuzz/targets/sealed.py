@@ -12,6 +12,7 @@ from cexec.protocol.base.noise import Handshake
 from cexec.protocol.base.wire import Reader
 from cexec.protocol.connection import frames, program_offer
 from cexec.protocol.connection.frames import Exit, Go, Refusal
+from cexec.protocol.connection.options import TELL_WANTED, YES
 from cexec.protocol.connection.records import Records
 from cexec.protocol.connection.session import Session
 from cexec.protocol.connection.session_states import STATES
@@ -153,10 +154,11 @@ def frame(data: bytes) -> None:
 
 def _session(*, worker: bool, stage: int) -> Session:
     session = Session(worker=worker, now=0.0, numbered=bool(stage & 4))
+    go = job(options={TELL_WANTED: YES} if stage & 8 else {})
     steps: list[Callable[[], None]] = (
-        [session.confirm, lambda: _told(session, frames.frame(frames.GO, job().encode())), session.started]
+        [session.confirm, lambda: _told(session, frames.frame(frames.GO, go.encode())), session.started]
         if worker
-        else [lambda: _told(session, frames.frame(frames.CONFIRM)), lambda: session.go(job()),
+        else [lambda: _told(session, frames.frame(frames.CONFIRM)), lambda: session.go(go),
               lambda: _told(session, frames.frame(frames.STARTED, bytes(1)))]
     )  # fmt: skip
     for step in steps[: stage % 4]:

@@ -2,7 +2,8 @@
 
 Two honest peers never take one another for liars.  A job whose RETURNED the client has heard has not run and never will
 (N4).  An EXIT that the client accepts is that of the job that it believes to run, and that job has had its whole input
-(N1).  No job runs twice.  docs/protocol.md section 4.4.
+(N1).  No job runs twice.  A job that is told that its slot is wanted has asked for that, and hears it once.
+docs/protocol.md section 4.4.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import initialize, precondition, rule
 
 from cexec.protocol.connection import frames, session_states
-from cexec.protocol.connection.frames import Exit, Refusal
+from cexec.protocol.connection.frames import Exit, Go, Refusal
+from cexec.protocol.connection.options import TELL_WANTED, YES
 from cexec.protocol.connection.session import OFFERED, OFFERING, OVER, RUNNING, Event, Session
 from tests.protocol.connection.machines import SELDOM, WorkerOffers
 from tests.protocol.wires import job
@@ -22,6 +24,11 @@ from tests.protocol.wires import job
 
 def input_of(number: int) -> bytes:
     return b"x" * (number % 7)
+
+
+def numbered_job(number: int) -> Go:
+    """Every third one asks to hear that its slot is wanted."""
+    return job(job_id=number.to_bytes(16, "big"), options={} if number % 3 else {TELL_WANTED: YES})
 
 
 class Ahead(WorkerOffers):
@@ -40,6 +47,8 @@ class Ahead(WorkerOffers):
         self.input_ended = False
         self.returned: set[int] = set()
         self.exits: list[int] = []
+        self.told: list[int] = []  # jobs that were told that their slot is wanted
+        self.heard: list[int] = []
 
     # the wire
 
@@ -72,6 +81,8 @@ class Ahead(WorkerOffers):
             assert event.exit is not None and event.exit.status == self.current % 256
             self.exits.append(self.current)
             self.current = -1
+        elif event.kind == frames.WANTED:
+            self.heard.append(self.current)
 
     def _worker_hears(self, event: Event) -> None:
         if event.kind == frames.GO:
@@ -111,6 +122,12 @@ class Ahead(WorkerOffers):
         else:
             self.worker.started()
 
+    @precondition(lambda self: self.worker.stage == session_states.EXECUTING and self.worker.wants_to_hear)
+    @rule()
+    def tell_that_the_slot_is_wanted(self) -> None:
+        self.worker.slot_wanted()
+        self.told.append(self.run[-1])
+
     @precondition(lambda self: self.worker.stage == session_states.EXECUTING)
     @rule(whole=st.booleans())
     def exit(self, whole: bool) -> None:
@@ -128,7 +145,7 @@ class Ahead(WorkerOffers):
     @rule(ended=st.booleans())
     def go(self, ended: bool) -> None:
         self.current = self.jobs
-        self.client.go(job(job_id=self.jobs.to_bytes(16, "big")))
+        self.client.go(numbered_job(self.jobs))
         data = input_of(self.jobs)
         self.jobs += 1
         self.down.extend(self.client.data_to_send())
@@ -146,7 +163,7 @@ class Ahead(WorkerOffers):
     @rule()
     def go_ahead(self) -> None:
         self.next = self.jobs
-        self.client.go_ahead(job(job_id=self.jobs.to_bytes(16, "big")), {0: input_of(self.jobs)})
+        self.client.go_ahead(numbered_job(self.jobs), {0: input_of(self.jobs)})
         self.jobs += 1
 
     @precondition(lambda self: self.client.ahead is not None)
@@ -176,6 +193,8 @@ class Ahead(WorkerOffers):
         assert not self.returned & set(self.run)
         assert set(self.exits) <= set(self.run)
         assert self.exits == sorted(self.exits)
+        assert self.heard == self.told[: len(self.heard)]
+        assert len(set(self.told)) == len(self.told) and not any(number % 3 for number in self.told)
         if self.client.stage != OVER:  # what is not over has been heard of
             assert set(range(self.jobs)) == {*self.exits, *self.returned, *{self.current, self.next} - {-1}}
 

@@ -84,7 +84,8 @@ def test_a_frame_shorter_than_its_head_is_refused(size: int) -> None:
 
 
 @pytest.mark.parametrize(
-    ("kind", "numbered"), [(0, False), (0, True), (19, False), (20, False), (21, True), (255, False), (255, True)]
+    ("kind", "numbered"),
+    [(0, False), (0, True), (19, False), (20, False), (21, False), (22, True), (255, False), (255, True)],
 )
 def test_an_unknown_type_is_refused(kind: int, numbered: bool) -> None:
     with pytest.raises(ProtocolError, match="unknown type"):
@@ -117,7 +118,7 @@ def test_a_frame_of_no_stream_has_no_stream_number(kind: int) -> None:
 
 
 def test_these_frames_have_no_body() -> None:
-    without = {frames.CONFIRM, frames.CANCEL, frames.PING, frames.PONG, frames.RELEASE, frames.TAKE_BACK}
+    without = {frames.CONFIRM, frames.CANCEL, frames.PING, frames.PONG, frames.RELEASE, frames.TAKE_BACK, frames.WANTED}
     assert set(frames.WITHOUT_BODY) == without
 
 

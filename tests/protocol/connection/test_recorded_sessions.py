@@ -1,7 +1,8 @@
-"""Sessions that cexec 0.1.0 had with itself: today's client and today's worker take part in them byte for byte.
+"""Sessions that earlier versions had with themselves: today's client and worker take part in them byte for byte.
 
-The recordings in `tests/protocol/recorded` were made by the client and the worker of `tests.protocol.wires` at 0.1.0.
-Each side drew its random bytes from `Draws`, so a side that acts alone draws the same ones again.
+The recordings in `tests/protocol/recorded` were made by the client and the worker of `tests.protocol.wires` at 0.1.0,
+and in the second revision before there was the frame WANTED.  Each side drew its random bytes from `Draws`, so a side
+that acts alone draws the same ones again.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from tests.needs import require_aegis
 from tests.protocol.wires import Application, ClientRobot, Side, WorkerRobot, client_handshake, worker_handshake
 
 RECORDED = Path(__file__).parents[1] / "recorded"
-NAMES = sorted(path.name for path in RECORDED.glob("session-*.json"))
+NAMES = sorted(path.name for path in RECORDED.glob("session-0.1.0-*.json"))
+OF_THE_SECOND_REVISION = sorted(path.name for path in RECORDED.glob("session-revision-2-*.json"))
 
 
 class Draws:
@@ -46,12 +48,22 @@ def draws(monkeypatch: pytest.MonkeyPatch) -> Draws:
     return made
 
 
-@pytest.fixture(params=NAMES)
-def session(request: pytest.FixtureRequest) -> dict[str, Any]:
-    recorded: dict[str, Any] = json.loads((RECORDED / request.param).read_text())
+def read(name: str) -> dict[str, Any]:
+    recorded: dict[str, Any] = json.loads((RECORDED / name).read_text())
     if recorded["cipher"] != sodium.CHACHA:
         require_aegis()
     return recorded
+
+
+@pytest.fixture(params=NAMES)
+def session(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return read(request.param)
+
+
+@pytest.fixture(params=OF_THE_SECOND_REVISION)
+def second(request: pytest.FixtureRequest) -> dict[str, Any]:
+    """A session of the second revision, between sides that do not know WANTED."""
+    return read(request.param)
 
 
 def play(side: Side, name: str, turns: list[tuple[str, str]]) -> None:
@@ -74,7 +86,7 @@ def without_proves(encode: Callable[[Announcement], bytes]) -> Callable[[Announc
 
 
 def test_there_are_recordings() -> None:
-    assert len(NAMES) == 2
+    assert len(NAMES) == len(OF_THE_SECOND_REVISION) == 2
 
 
 def test_a_client_of_today_talks_to_a_worker_of_0_1_0(
@@ -100,7 +112,36 @@ def test_a_worker_of_today_talks_to_a_client_of_0_1_0(session: dict[str, Any], d
     assert parsed is not None
     opened = open_announcement(application.worker, parsed.inner)
     draws.role = "worker"
-    offer = {"ciphers": [session["cipher"]], "revision": FIRST_REVISION}
+    offer = {"ciphers": [session["cipher"]], "revision": FIRST_REVISION, "tells_wanted": False}
     worker = WorkerRobot(worker_handshake(opened.handshake(), application.worker, **offer))
     play(worker, "worker", session["turns"])
+    assert worker.output == {0: ClientRobot.INPUT}
+
+
+def test_a_client_of_today_talks_to_a_worker_of_the_second_revision_without_wanted(
+    second: dict[str, Any], draws: Draws
+) -> None:
+    application = Application(b"\x03" * 32)
+    draws.role = "client"
+    sealed = application.announce()
+    assert sealed.datagram(0, 4000, 8).hex() == second["datagram"]
+    client = ClientRobot(client_handshake(sealed.handshake(), application.client, [second["cipher"]]))
+    play(client, "client", second["turns"])
+    assert [ended.exit_status for ended in client.exits] == [3]
+    assert client.hello is not None and not client.hello.tells_wanted
+    assert client.records.packed
+
+
+def test_a_worker_of_today_talks_to_a_client_of_the_second_revision_without_wanted(
+    second: dict[str, Any], draws: Draws
+) -> None:
+    """A worker that offers WANTED, too, sets one more bit of its hello, which that client passes over."""
+    application = Application(b"\x03" * 32)
+    parsed = datagram.parse(bytes.fromhex(second["datagram"]), [application.client.mac1_key])
+    assert parsed is not None
+    opened = open_announcement(application.worker, parsed.inner)
+    draws.role = "worker"
+    offer = {"ciphers": [second["cipher"]], "tells_wanted": False}
+    worker = WorkerRobot(worker_handshake(opened.handshake(), application.worker, **offer))
+    play(worker, "worker", second["turns"])
     assert worker.output == {0: ClientRobot.INPUT}

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from cexec.errors import ProtocolError, VerifyError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.certificate import ROLE_WORKER, Certificate, Identity
-from cexec.protocol.base.limits import FIRST_FLIGHT_PAYLOAD, MAXIMUM_DATAGRAM
+from cexec.protocol.base.limits import FIRST_FLIGHT_PAYLOAD, MAXIMUM_DATAGRAM, SECOND_REVISION
 from cexec.protocol.base.wire import Writer
 from cexec.protocol.datagrams import datagram, hello
 from cexec.protocol.datagrams.hello import Hello, decode_answer, encode_answer, open_hello, seal_hello
@@ -129,7 +129,7 @@ def test_a_cipher_that_is_not_known_here_is_passed_over() -> None:
     value = hello_of(APPLICATION.worker, ciphers=list(hello.CIPHERS), host="h")
     data = value.encode()
     offer = data.index(b"\1h") + 2  # after the host's name
-    assert data[offer] == hello.REVISION_BIT | 0b11
+    assert data[offer] == hello.REVISION_BIT | hello.WANTED_BIT | 0b11
     newer = data[:offer] + b"\xff" + data[offer + 1 :]
     assert Hello.decode(newer).ciphers == list(hello.CIPHERS)
 
@@ -139,6 +139,12 @@ def test_the_offer_tells_the_revision_of_connections(revision: int) -> None:
     """Version 0.1.0 sets no such bit, and passes over it."""
     told = Hello.decode(hello_of(APPLICATION.worker, ciphers=[sodium.CHACHA], revision=revision).encode())
     assert (told.revision, told.ciphers) == (revision, [sodium.CHACHA])
+
+
+@pytest.mark.parametrize("tells", [False, True])
+def test_the_offer_tells_if_a_job_may_ask_to_hear_that_its_slot_is_wanted(tells: bool) -> None:
+    told = Hello.decode(hello_of(APPLICATION.worker, ciphers=list(hello.CIPHERS), tells_wanted=tells).encode())
+    assert (told.tells_wanted, told.revision, told.ciphers) == (tells, SECOND_REVISION, list(hello.CIPHERS))
 
 
 def test_a_long_host_name_is_cut_by_its_worker_and_refused_by_a_client() -> None:

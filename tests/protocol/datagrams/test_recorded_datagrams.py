@@ -66,7 +66,7 @@ def described(purpose: int) -> Hello:
         purpose=purpose, instance=INSTANCE, certificate=worker_key().identity.certificate, host="host-1",
         ciphers=["chacha20-poly1305", "aegis-256"], version="0.1.0", load=0.75, speed=2.5, slots=8, running=7,
         waiting=300, uptime=86_400, clock=1_800_000_000, detail="d", attributes={"arch": "x86_64"},
-        revision=FIRST_REVISION,
+        revision=FIRST_REVISION, tells_wanted=False,
     )  # fmt: skip
 
 

@@ -2,7 +2,8 @@
 
 A slot is never given twice, and never taken from a job that holds it; what is over is never answered again while it
 is known; an announcement that is not proved gets one connection and one datagram; a free slot is not left empty while
-somebody waits; a timer that has passed is not due again (N7).
+somebody waits; a job is told once that its slot is wanted, if it has asked and somebody waits; a timer that has passed
+is not due again (N7).
 docs/protocol.md sections 2.8 and 3, docs/placement.md.
 """
 
@@ -14,8 +15,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from cexec.protocol.base.host_load import Load
 from cexec.protocol.base.limits import QUEUED_INTERVAL
-from cexec.protocol.decisions.bid import STALL, Connect, Forget, Outcome, Prove, Queued
-from cexec.protocol.decisions.remembered import DONE_LIFETIME
+from cexec.protocol.decisions.bid import STALL, Connect, Forget, Outcome, Prove, Queued, Wanted
+from cexec.protocol.decisions.remembered import DONE_LIFETIME, Origin
 from cexec.protocol.decisions.slots import STALLED_ALLOWED
 from cexec.protocol.decisions.standing import Standing
 from tests.protocol.decisions.bidders import WANTED, bidder, identity, slots_of, waiting_in
@@ -40,6 +41,7 @@ class Bids(RuleBasedStateMachine):
         self.allowance: dict[tuple[bytes, bool], int] = {}  # what one that is unproved has had: a connection, a word
         self.left_alone: dict[bytes, float] = {}  # it has had both: whoever hears it again does not ask before then
         self.leases = 0
+        self.hears: set[bytes] = set()  # jobs that want to be told that their slot is wanted, and were not yet
         self.slowed = False  # perhaps: a worker whose jobs fail leaves the next ones to its rivals for a while
         if rivals:
             self.machine.consider(identity(99), 1, WANTED, 0.0)
@@ -73,6 +75,9 @@ class Bids(RuleBasedStateMachine):
                     assert self.known.get(who) == WAITS
                     self.told.setdefault(who, []).append(self.now)
                     self._spend(who, connection=False)
+                case Wanted(identity=who):
+                    assert self.known[who] == RUNNING and slots_of(self.machine)[0] == 0 and waiting_in(self.machine)
+                    self.hears.remove(who)
                 case Forget(identity=who, over=over):
                     assert self.known.pop(who, WAITS) not in (RESERVED, RUNNING)
                     if over and heard == who:
@@ -101,7 +106,7 @@ class Bids(RuleBasedStateMachine):
             self._stand(who, standing)
         self.machine.consider(
             who, weight, wanted, self.now, extra_delay=0.1 * hops, targeted=targeted, standing=standing,
-            source=str(hops), proves=who not in OLD,
+            source=str(hops), proves=who not in OLD, origin=Origin(family=who),
         )  # fmt: skip
         self._drain(who if new else b"")
 
@@ -142,11 +147,13 @@ class Bids(RuleBasedStateMachine):
             self.machine.withdrawn(who, self.now)
         self._drain()
 
-    @rule(number=st.integers(0, 7))
-    def go(self, number: int) -> None:
+    @rule(number=st.integers(0, 7), hears=st.booleans())
+    def go(self, number: int, hears: bool) -> None:
         who = self._pick(number, RESERVED)
         if who is not None:
-            self.machine.started(who, self.now)
+            self.machine.started(who, self.now, hears=hears)
+            if hears:
+                self.hears.add(who)
             self.known[who] = RUNNING
             self._drain()
 
@@ -168,8 +175,9 @@ class Bids(RuleBasedStateMachine):
             self.leases += 1
             following = identity(1000 + self.leases)
             self.known[following] = WAITS
-            self.machine.leased(following, 1, self.now)
+            self.machine.leased(following, 1, self.now, family=following)
         del self.known[who]
+        self.hears.discard(who)
         self.over[who] = self.now + DONE_LIFETIME
         self.slowed |= outcome != Outcome.SUCCEEDED
         self.machine.finished(who, outcome, 1.0, self.now)

@@ -16,7 +16,7 @@ from typing import Any, Self
 
 from cexec.protocol.base.limits import MAXIMUM_HOPS
 from cexec.protocol.decisions.bid import Bidder
-from cexec.protocol.decisions.bid_events import Connect, Forget
+from cexec.protocol.decisions.bid_events import Connect, Forget, Wanted
 from cexec.protocol.decisions.remembered import Origin
 from cexec.system.storage.eventlog import EventLog
 from cexec.worker.discovery.alert_sender import AlertedJob, GivenJob
@@ -41,9 +41,9 @@ def finished(*, idle: bool = False, ahead: bool = False, status: int = 0) -> Job
     )
 
 
-def taken(number: int) -> Taken:
+def taken(number: int, *, hears: bool = False) -> Taken:
     """The client has given the job of this number."""
-    return Taken(number.to_bytes(16, "big"), 1)
+    return Taken(number.to_bytes(16, "big"), 1, hears)
 
 
 class Actor:
@@ -184,10 +184,10 @@ class Scene:
             self.jobs.start(offer, known, now)
         return self.actors[-1]
 
-    def running(self, number: int) -> Actor:
-        """A process that runs its first job in a slot."""
+    def running(self, number: int, *, hears: bool = False) -> Actor:
+        """A process that runs its first job in a slot.  `hears`: the job has asked to be told that this is wanted."""
         actor = self.connected(number)
-        self.say(actor, taken(number), Starting(), ProgramStarted(1))
+        self.say(actor, taken(number, hears=hears), Starting(), ProgramStarted(1))
         return actor
 
     def say(self, actor: Actor, *reports: Report) -> None:
@@ -214,12 +214,18 @@ class Scene:
 
     def _hear(self, descriptor: int) -> None:
         self.jobs.hear({descriptor}, SOON)
+        self.follow_bids()
+        self.jobs.tell(SOON)
+
+    def follow_bids(self) -> None:
+        """Does what the bidder says."""
         while (event := self.bidder.next_event()) is not None:
             if isinstance(event, Connect) and self.jobs.leased(event.identity):
                 self.jobs.offer(event.identity, SOON)
             elif isinstance(event, Forget) and self.jobs.leased(event.identity):
                 self.jobs.end_lease(event.identity)
-        self.jobs.tell(SOON)
+            elif isinstance(event, Wanted):
+                self.jobs.tell_wanted(event.identity)
 
     def lines(self) -> list[dict[str, Any]]:
         """The log."""

@@ -26,6 +26,7 @@ def orders(*words: Word) -> Orders:
         ((Word.AHEAD, Word.ASK), Orders()),
         ((Word.ASK, Word.AHEAD, Word.OFFER), Orders(may_offer=True, ahead=JOBS_AHEAD)),
         ((Word.LAST, Word.OFFER), Orders(may_offer=True, last=True)),
+        ((Word.WANTED, Word.AHEAD), Orders(wanted=True, ahead=JOBS_AHEAD)),
     ],
 )
 def test_each_word_is_remembered_until_it_matters(words: tuple[Word, ...], wanted: Orders) -> None:

@@ -25,7 +25,7 @@ from cexec.worker.jobs.reports import (
     Word,
     encode,
 )
-from tests.worker.jobs.scene import CLEAN_END, NOW, Actor, Scene, finished, taken
+from tests.worker.jobs.scene import CLEAN_END, NOW, SOON, Actor, Scene, finished, taken
 
 MakeScene = Callable[[int], Scene]
 OTHER = b"x" * 16  # the announcement of another client
@@ -308,6 +308,79 @@ def test_a_lease_that_notes_nothing_is_looked_at_twice_more_and_then_wakes_its_w
     assert (actor.process.watched, scene.jobs.next_timeout()) == (False, None)
     scene.say(actor, Starting(), ProgramStarted(1))
     assert scene.events()[-1] == "started"
+
+
+# slots that are wanted
+
+
+def later(scene: Scene, seconds: float) -> None:
+    """Lets time pass for the bidder."""
+    scene.bidder.handle_timeout(NOW + seconds)
+    scene.follow_bids()
+
+
+def announce_again(scene: Scene) -> None:
+    """Another client waits for a slot, and is heard."""
+    origin = Origin(b"other", family=b"another")
+    scene.bidder.consider(OTHER, 1, 60.0, NOW, targeted=True, origin=origin)
+    scene.bidder.handle_timeout(NOW)
+
+
+def test_a_job_that_has_asked_is_told_that_its_slot_is_wanted(make_scene: MakeScene) -> None:
+    scene = make_scene(2)
+    deaf, hears = scene.running(1), scene.running(2, hears=True)
+    announce_again(scene)
+    later(scene, 0.1)
+    assert hears.words == []
+    later(scene, 2.0)
+    later(scene, 4.0)
+    assert (deaf.words, hears.words) == ([], [Word.WANTED])
+
+
+def test_nothing_is_sent_to_jobs_that_have_not_asked(make_scene: MakeScene) -> None:
+    scene = make_scene(2)
+    actors = [scene.running(1), scene.running(2)]
+    announce_again(scene)
+    later(scene, 10.0)
+    assert [actor.words for actor in actors] == [[], []]
+
+
+@pytest.mark.parametrize("reports", [[], [Starting()]], ids=["preparing", "starting"])
+def test_a_job_hears_it_before_its_program_runs_too(make_scene: MakeScene, reports: list[Report]) -> None:
+    """Its process keeps the word until then."""
+    scene = make_scene(1)
+    actor = scene.connected(1)
+    scene.say(actor, taken(1, hears=True), *reports)
+    announce_again(scene)
+    later(scene, 2.0)
+    assert actor.words == [Word.WANTED]
+
+
+def test_the_next_job_of_a_lease_asks_for_itself(make_scene: MakeScene) -> None:
+    scene = make_scene(1)
+    actor = scene.running(1, hears=True)
+    scene.say(actor, finished(idle=True), taken(2), Starting(), ProgramStarted(1))
+    announce_again(scene)
+    later(scene, 2.0)
+    assert Word.WANTED not in actor.words
+
+
+@pytest.mark.parametrize(("number", "told"), [(2, []), (2 + (1 << 120), [Word.WANTED])], ids=["same", "another"])
+def test_a_lease_that_waits_has_the_family_of_its_announcement(
+    make_scene: MakeScene, number: int, told: list[Word]
+) -> None:
+    """So the jobs of one program do not hear of its own leases; another program of the same client is heard of."""
+    scene = make_scene(2)
+    holds, waiting = scene.connected(1, host=9), scene.connected(number, host=9)
+    scene.say(holds, taken(1, hears=True), Starting(), ProgramStarted(1))
+    scene.say(waiting, taken(2), Starting(), ProgramStarted(1))
+    announce_other(scene)
+    scene.say(waiting, finished(idle=True))
+    assert scene.bidder.reserved(OTHER, SOON)  # it was drawn
+    scene.bidder.started(OTHER, SOON)
+    assert (waiting.process.state, scene.bidder.slots.free) == (State.WAITING, 0)
+    later(scene, 5.0)
+    assert holds.words == told
 
 
 # jobs that end in another way

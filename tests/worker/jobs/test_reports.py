@@ -33,8 +33,9 @@ from cexec.worker.jobs.reports import (
 
 FINISHED = JobFinished(255, sent=1 << 63, received=0, cpu=0.25, reason="", duration=0.5, idle=True, ahead=False)
 EXAMPLES: list[Report] = [
-    Taken(bytes(range(16)), 65535), Starting(), ProgramStarted(1), JobRefused("no such program", unfit=False),
-    Broken("client gave up"), FINISHED, Idle(), Over("it sent nonsense", released=True), Free(), Stored(1 << 40),
+    Taken(bytes(range(16)), 65535, hears=True), Starting(), ProgramStarted(1),
+    JobRefused("no such program", unfit=False), Broken("client gave up"), FINISHED,
+    Idle(), Over("it sent nonsense", released=True), Free(), Stored(1 << 40),
 ]  # fmt: skip
 WORDS = [b"", b"\x00", b"\xff\xfe", b"offer", b"!", b"[]", b'["free"]', bytes([len(REPORTS) + 1])]
 
@@ -105,7 +106,8 @@ def test_a_time_that_no_alert_can_carry_is_refused(name: str, value: float) -> N
 
 
 @pytest.mark.parametrize(
-    ("report", "place"), [(FINISHED, -2), (FINISHED, -1), (Free(), 1), (Over(""), 1), (JobRefused("", True), 1)]
+    ("report", "place"),
+    [(FINISHED, -2), (FINISHED, -1), (Free(), 1), (Over(""), 1), (JobRefused("", True), 1), (Taken(bytes(16), 1), -1)],
 )
 def test_a_flag_is_set_or_not(report: Report, place: int) -> None:
     data = bytearray(encode(report))
