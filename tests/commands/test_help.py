@@ -41,6 +41,13 @@ def test_a_page_has_three_examples_and_groups(name: str) -> None:
     assert (len(groups) > 3) == (len(options) > MANY_OPTIONS)
 
 
+@pytest.mark.parametrize("words", [(name,) for name in COMMANDS] + [("cmap", "explain")], ids=" ".join)
+def test_a_page_fits_into_80_columns(words: tuple[str, ...]) -> None:
+    environment = local_environment({"COLUMNS": "80"})
+    page = subprocess.run(command(*words, "--help"), env=environment, capture_output=True, text=True, timeout=60).stdout
+    assert page and [line for line in page.splitlines() if len(line) > 80] == []
+
+
 def test_the_page_of_cmap_names_explain() -> None:
     assert "cmap explain --state FILE" in run("cmap", "--help").stdout
     assert run("cmap", "explain", "-h").stdout.count("\n  cmap explain --state run.journal") == 2
