@@ -92,6 +92,16 @@ def _own_signals() -> Iterator[None]:
 
 
 @pytest.fixture(autouse=True)
+def _own_directory() -> Iterator[None]:
+    """Regression: a test left another working directory, and tests of what a worker inherits failed after it."""
+    before = os.getcwd()
+    yield
+    after = os.getcwd()
+    os.chdir(before)
+    assert after == before, "a test has to use monkeypatch.chdir"
+
+
+@pytest.fixture(autouse=True)
 def _no_descriptor_is_left(request: pytest.FixtureRequest) -> Iterator[None]:
     """Regression: tests left hundreds open, and those that need numbers below 256 failed if they came late."""
     before = descriptors()
