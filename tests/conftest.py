@@ -6,6 +6,7 @@ Contract: no test sees the developer's CEXEC_* settings, and nothing leaves the 
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections import Counter
@@ -62,6 +63,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The tests of networks come first: they mostly wait, and other processes can compute meanwhile."""
     items.sort(key=lambda item: "network" not in item.path.parts)
+
+
+def pytest_collection_finish() -> None:
+    """All that was collected stays until the end: garbage is not looked for in it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session", autouse=True)
