@@ -6,6 +6,7 @@ Contract: no test sees the developer's CEXEC_* settings, and nothing leaves the 
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 from collections import Counter
@@ -64,6 +65,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: "network" not in item.path.parts)
 
 
+def pytest_collection_finish() -> None:
+    """All that was collected stays until the end: garbage is not looked for in it again and again."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(scope="session", autouse=True)
 def _own_environment(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
     """Records of jobs, too: a cservice sweeps, and tells of, what other people's killed ones have left.
@@ -89,6 +96,16 @@ def _own_signals() -> Iterator[None]:
     for number, handler in before.items():
         if signal.getsignal(number) != handler:
             signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def _own_directory() -> Iterator[None]:
+    """Regression: a test left another working directory, and tests of what a worker inherits failed after it."""
+    before = os.getcwd()
+    yield
+    after = os.getcwd()
+    os.chdir(before)
+    assert after == before, "a test has to use monkeypatch.chdir"
 
 
 @pytest.fixture(autouse=True)

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
+
+import pytest
 
 from tests.environment import ROOT
 
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md"))]
+LONGEST_LINE = 120  # characters, as in the source
 README = (ROOT / "README.md").read_text()
 
 
@@ -45,3 +50,10 @@ def test_the_first_example_needs_nothing_that_is_not_on_every_machine() -> None:
     quick_start = README.partition("## Quick start\n")[2].partition("\n## ")[0]
     commands = re.findall(r"^    (.*)", quick_start, re.MULTILINE)[:3]
     assert commands == ["ckeygen app", "cservice app wc -l", "cexec app.pub < /etc/passwd"]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_no_line_of_text_is_too_long_to_read(page: Path) -> None:
+    """Rows of tables and pictures may be."""
+    lines = page.read_text().splitlines()
+    assert [line for line in lines if len(line) > LONGEST_LINE and not line.startswith(("| ", "    "))] == []

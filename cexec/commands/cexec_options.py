@@ -35,7 +35,7 @@ SECTIONS = {
     "--retries": "When a worker fails",
     "--send": "Files and programs",
     "--time-limit": "Limits",
-    "--progress": "What one sees",
+    "--progress": "What you see",
 }
 
 

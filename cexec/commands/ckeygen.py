@@ -89,7 +89,8 @@ def _options(function: Callable[..., Any]) -> Callable[..., Any]:
     "ckeygen",
     cls=HelpfulCommand,
     examples=EXAMPLES,
-    help="Make the private key APP, and APP.pub, the key for clients.  Existing keys stay.",
+    help="Make the keys of an application: APP, the private key, for its workers, and APP.pub for its clients.  "
+    "A file that exists is never overwritten.",
 )
 @_options
 @version_option

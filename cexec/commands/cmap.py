@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import sys
+from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -28,9 +29,10 @@ from cexec.cmap.run.policy import EXIT_NO_WORKER, EXIT_OTHER
 from cexec.cmap.setup import Setup
 from cexec.commands.cmap_options import call_of, cmap_options, options_from
 from cexec.commands.cmap_watch import Watch, explain_main, watch_options
-from cexec.commands.common import print_error, print_line, run_click
+from cexec.commands.common import CLOSE, print_error, print_line, run_click
 from cexec.commands.help_page import ARGUMENTS, HelpfulCommand, version_option, with_arguments
-from cexec.errors import CexecError, LocalError, NoWorkerError, UsageError
+from cexec.commands.parallel_names import PARALLEL_NAMES
+from cexec.errors import CexecError, KeyFileError, LocalError, NoWorkerError, UsageError
 from cexec.system.process.descriptor_limit import raise_limit
 from cexec.system.storage.keyfile import find_client_key
 from cexec.system.units import show_count
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from cexec.cmap.watch.display import Display
     from cexec.protocol.base.keys import ClientKey
 
+EXPLAIN = "explain"  # the word in place of a key
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXAMPLES = (
     ("cmap ogg.pub --stdin '{}' --stdout '{.}.ogg' ::: *.wav", "a task for each file; its result is a file"),
@@ -54,7 +57,7 @@ EXAMPLES = (
 def main(argv: list[str] | None = None) -> int:
     """Runs the command; words after `--` and `:::` are no options."""
     words = sys.argv[1:] if argv is None else argv
-    if words[:1] == ["explain"]:
+    if words[:1] == [EXPLAIN]:
         return explain_main(words[1:])
     try:
         before, arguments, inputs = split_command(words)
@@ -62,7 +65,7 @@ def main(argv: list[str] | None = None) -> int:
         print_error("cmap", str(error))
         return error.exit_status
 
-    @click.command("cmap", cls=_Command, examples=EXAMPLES)
+    @click.command("cmap", cls=_Command, examples=EXAMPLES, foreign=PARALLEL_NAMES)
     @cmap_options
     @watch_options
     @version_option
@@ -115,7 +118,7 @@ def _run(
     inputs: Sequence[tuple[str, list[str]]],
 ) -> int:
     """Runs everything; returns the exit status for what went wrong, which of a key is the one that cexec has."""
-    path = find_client_key(application)
+    path = _find_key(application)
     key = read_client_key(path, "cmap")
     try:
         return _run_all(key, path, application, values, arguments, inputs)
@@ -270,3 +273,12 @@ def _stop(display: Display) -> None:
 
 def _tell(text: str) -> None:
     print_line(f"cmap: {text}")
+
+
+def _find_key(application: str) -> str:
+    try:
+        return find_client_key(application)
+    except KeyFileError as error:
+        if application != EXPLAIN and get_close_matches(application, [EXPLAIN], 1, CLOSE):
+            raise KeyFileError(f"{error}; for the account of a run: cmap {EXPLAIN} --state FILE") from None
+        raise

@@ -34,17 +34,17 @@ if TYPE_CHECKING:
 
 OPTIONS = section(
     "Watching",
-    click.option("--bar/--no-bar", default=None, help="A bar on the terminal; without this, if outputs go to files."),
-    click.option("--eta", is_flag=True, help="How long it will take."),
-    click.option("--progress", is_flag=True, help="What each worker does."),
+    click.option("--bar/--no-bar", default=None, help="Show a bar on the terminal; by default if outputs go to files."),
+    click.option("--eta", is_flag=True, help="Show how long it will take."),
+    click.option("--progress", is_flag=True, help="Show what each worker does."),
     click.option(
         "--latest-line",
         "--ll",
         is_flag=True,
-        help="The latest line of each running task, at the bottom of the screen.",
+        help="Show the latest line of each running task at the bottom of the screen.",
     ),
-    click.option("--stats", is_flag=True, help="At the end: which worker did what, and what failed."),
-    click.option("--report", metavar="FILE.html", default="", help="A page with a time line of each worker."),
+    click.option("--stats", is_flag=True, help="Tell at the end which worker did what, and what failed."),
+    click.option("--report", metavar="FILE.html", default="", help="Write a page with a time line of each worker."),
 )
 
 

@@ -116,15 +116,27 @@ def _wrong_use(command: click.Command, name: str, words: list[str], error: click
 
     if isinstance(error, click.BadOptionUsage) and error.message.endswith("requires an argument."):
         return f"{error.option_name} needs a value; see {name} --help"
+    if isinstance(error, click.MissingParameter) and isinstance(error.param, click.Argument):
+        return f"missing argument '{_argument(error.param)}'{_taken(command, words)}; see {name} --help"
     if not isinstance(error, click.NoSuchOption):
         message = error.format_message().rstrip(".")
         return f"{message[:1].lower()}{message[1:]}; see {name} --help"
     unknown = error.option_name
+    if isinstance(command, HelpfulCommand) and unknown in command.foreign:
+        return f"no such option '{unknown}': it is {command.foreign[unknown]} here"
     advice = command.advice(words, unknown) if isinstance(command, HelpfulCommand) else ""
     guesses = get_close_matches(unknown, error.possibilities or (), 1, CLOSE)
     if guesses:
         return f"no such option '{unknown}'; did you mean {guesses[0]}? {advice or f'See {name} --help'}"
     return advice or f"no such option '{unknown}'; see {name} --help"
+
+
+def _taken(command: click.Command, words: list[str]) -> str:
+    """Says which option has taken the last word as its value, if one has: the argument that is missing, mostly."""
+    from cexec.commands.help_page import options_with_values
+
+    option = words[-2] if len(words) > 1 else ""
+    return f", for {option} has taken {words[-1]} as its value" if options_with_values(command).get(option) else ""
 
 
 def _refuse_empty(context: click.Context) -> None:

@@ -52,7 +52,7 @@ EXAMPLES = (
 )  # fmt: skip
 @click.option(
     "--max-hops", type=click.IntRange(0, MAXIMUM_HOPS), default=MAXIMUM_HOPS, metavar="N",
-    help=f"Relays that may follow this one at most.  [default: {MAXIMUM_HOPS}]",
+    help=f"How many relays may follow this one.  [default: {MAXIMUM_HOPS}]",
 )  # fmt: skip
 @click.option(
     "--rate", type=Parsed(partial(parse_number, least=1, most=HIGHEST_RATE)), default=DEFAULT_RATE, metavar="N",
@@ -74,10 +74,10 @@ def command(
     own: str,
     targets: tuple[str, ...],
 ) -> int:
-    """Relay between the network of SELF, an address of this host or DEVICE:ADDRESS, and each TARGET.
+    """Make one cluster of two networks: that of SELF, an address of this host or DEVICE:ADDRESS, and that of TARGETs.
 
-    Jobs pass in both directions, and what is said of them; nothing of it can be read here.  A TARGET is an entry as in
-    CEXEC_GROUP; without one: the broadcast of every other network of this host.
+    Jobs pass in both directions; the relay can read nothing of them.  A TARGET is an address as in CEXEC_GROUP; without
+    one: the broadcast address of every other network of this host.
     """
     needed = "cproxy --only needs the file that ckeygen --relay made"
     keys = [read_key(find_key(name), (RelayKey,), needed) for name in only]

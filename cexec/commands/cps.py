@@ -17,7 +17,16 @@ import click
 from cexec.client.request import read_client_key
 from cexec.client.search.roster import Roster, WorkerRow
 from cexec.commands.common import print_error, run_click
-from cexec.commands.cps_watch import HEALTHY, SORTS, RowOrder, WatchedWorker, WatchEndedError, WatchScreen, styles_of
+from cexec.commands.cps_watch import (
+    HEALTHY,
+    SORTS,
+    RowOrder,
+    WatchedWorker,
+    WatchEndedError,
+    WatchScreen,
+    narrowed,
+    styles_of,
+)
 from cexec.commands.help_page import HelpfulCommand, version_option
 from cexec.commands.parameters import Parsed
 from cexec.errors import EXIT_TEMPORARY, CexecError, KeyFileError
@@ -195,8 +204,11 @@ class View:
             self.screen.show(workers, self._headings(), format_table)
         elif self._stale and (workers or not now):
             ordered = self.order.sorted(workers)
-            head, *lines = format_table(self._headings(), [worker.cells for worker in ordered])
             terminal = Terminal(1)
+            headings, cells = self._headings(), [worker.cells for worker in ordered]
+            if os.isatty(terminal.fd):
+                headings, cells = narrowed(headings, cells, terminal.size()[0])
+            head, *lines = format_table(headings, cells)
             styled = [terminal.paint(line, *styles_of(one)) for line, one in zip(lines, ordered, strict=True)]
             self._print([terminal.paint(head, BOLD), *styled, *([] if now else [""])])
         self._stale = False

@@ -1,10 +1,10 @@
 """cps --watch on a terminal: totals, the workers, the jobs that run, and the keys that sort and end it.
 
-Contract: `picture` is pure: the lines for a window of this size.  `WatchScreen` is a context: it takes the window for
-itself (the alternate screen), and gives it back however it ends, with the last picture on the usual screen.  `show`
-draws, after it has obeyed the keys and signals that came; it raises `WatchEndedError` for q.  While another command is
-in the foreground of the terminal it draws nothing.  Cells are printable
-already.
+Contract: `picture` is pure: the lines for a window of this size; `narrowed` leaves columns out for it.  `WatchScreen`
+is a context: it takes the window for itself (the alternate screen), and gives it back however it ends, with the last
+picture on the usual screen.  `show` draws, after it has obeyed the keys and signals that came; it raises
+`WatchEndedError` for q.  While another command is in the foreground of the terminal it draws nothing.  Cells are
+printable already.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ from cexec.system.terminal import (
     clip,
     fitting,
     in_foreground,
+    width,
 )
 from cexec.system.units import show_count, show_number, show_short_duration
 
@@ -56,6 +57,8 @@ SORTS: dict[str, Callable[[WatchedWorker], object]] = {
     "uptime": lambda worker: -worker.hello.uptime,
     "health": lambda worker: worker.healthy,
 }
+LEFT_OUT = ("VERSION", "INSTANCE", "CLOCK", "SPEED", "UPTIME", "LABELS", "WAITING")  # where a window is too narrow
+GAP = 2  # columns between two cells
 KEYS = "q quits, s sorts, r reverses"
 
 
@@ -91,6 +94,17 @@ class RowOrder:
         self.column = names[(names.index(self.column) + 1) % len(names)]
 
 
+def narrowed(headings: Sequence[str], rows: Sequence[list[str]], columns: int) -> tuple[list[str], list[list[str]]]:
+    """Returns headings and cells without those of LEFT_OUT, the first ones first, until the table is narrow enough."""
+    widths = {head: max(map(width, [head, *cells])) for head, *cells in zip(headings, *rows, strict=True)}
+    for name in LEFT_OUT:
+        if sum(widths.values()) + GAP * (len(widths) - 1) <= columns:
+            break
+        widths.pop(name, None)
+    kept = [index for index, head in enumerate(headings) if head in widths]
+    return [headings[index] for index in kept], [[row[index] for index in kept] for row in rows]
+
+
 def picture(
     workers: Sequence[WatchedWorker],
     headings: Sequence[str],
@@ -109,7 +123,7 @@ def picture(
     share = max(left // JOBS_SHARE, min(LEAST_JOBS, left // 2), left - len(workers) - 1)
     for_jobs = min(len(jobs) and len(jobs) + 1, share)
     ordered = order.sorted(workers)
-    made = table(list(headings), [worker.cells for worker in ordered])
+    made = table(*narrowed(headings, [worker.cells for worker in ordered], columns))
     shown = [paint(line, *styles_of(worker)) for line, worker in zip(made[1:], ordered, strict=True)]
     lines += _most([paint(made[0], BOLD), *shown], left - for_jobs)
     if for_jobs > 1:

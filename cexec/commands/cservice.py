@@ -1,7 +1,7 @@
 """cservice(1): serves an application on this machine.
 
 Contract: `main(argv)` returns the exit status when it has been told to stop; options end at APP, what follows is the
-program and its arguments.
+program and its arguments; a `--` between them is passed over.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from cexec.commands.cservice_settings import (
     short_host_name,
 )
 from cexec.commands.cservice_words import check_private_directories, containment, tell_that_it_serves, warn_of_root
-from cexec.commands.help_page import HelpfulCommand, version_option
+from cexec.commands.help_page import ARGUMENTS, HelpfulCommand, version_option, with_options_first
 from cexec.commands.parameters import AnyText
 from cexec.commands.served_keys import OpenedKey, ServedKey, open_keys, served_keys
 from cexec.errors import LocalError, UsageError
@@ -78,6 +78,11 @@ def command(**values: Any) -> int:
 
     Clients on the network then run it with `cexec APP.pub`; their standard input, output and error are the program's.
     """
+    app, exe, arguments = values["app"], values["exe"], values["arg"]
+    if exe == ARGUMENTS and arguments:  # as behind the key of cexec
+        values["exe"], values["arg"] = exe, arguments = arguments[0], arguments[1:]
+    elif misplaced := with_options_first(command, "cservice", app, [exe, *arguments]):
+        raise UsageError(misplaced)
     return _serve(ServiceOptions(**values))
 
 

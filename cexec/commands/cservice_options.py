@@ -41,7 +41,7 @@ OPTIONS: tuple[Decorator, ...] = (
             "--slots",
             type=click.IntRange(1, MAXIMUM_SLOTS),
             metavar="N",
-            help="Jobs at once.  [default: $CONCURRENCY, else the CPUs that may be used]",
+            help="How many jobs run at once.  [default: $CONCURRENCY, else the CPUs that may be used]",
         ),
         click.option("--name", metavar="NAME", help="What this worker is called.  [default: the host's name]"),
         click.option(
@@ -49,7 +49,7 @@ OPTIONS: tuple[Decorator, ...] = (
             "labels",
             multiple=True,
             metavar="NAME[=VALUE]",
-            help="What this worker has, for cexec --need; may be given again.",
+            help="Something that this worker has: --label gpu serves cexec --need gpu; may be given again.",
         ),
         click.option(
             "--speed",
@@ -128,7 +128,10 @@ OPTIONS: tuple[Decorator, ...] = (
             help="How much the directory of a job may take: its client's files, and what the program writes there.",
         ),
         click.option(
-            "--nice", type=click.IntRange(0, LARGEST_NICE), metavar="N", help="How far jobs stand back: 0 to 19."
+            "--nice",
+            type=click.IntRange(0, LARGEST_NICE),
+            metavar="N",
+            help="The nice value of jobs: the higher it is, the further they stand back.",
         ),
     ),
     *section(

@@ -8,7 +8,7 @@ own arguments come after `--`.  Every command has -h and -V beside --help and --
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import click
@@ -48,10 +48,18 @@ def put_into_section(option: click.Option, title: str) -> click.Option:
 class HelpfulCommand(click.Command):
     """A command with examples, each of them a command line and what it does."""
 
-    def __init__(self, *arguments: Any, examples: Sequence[tuple[str, str]] = (), **settings: Any) -> None:
+    def __init__(
+        self,
+        *arguments: Any,
+        examples: Sequence[tuple[str, str]] = (),
+        foreign: Mapping[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
+        """`foreign`: options of a similar command, and what each of them is here."""
         settings["context_settings"] = {**SETTINGS, **(settings.get("context_settings") or {})}
         super().__init__(*arguments, **settings)
         self.examples = examples
+        self.foreign = foreign or {}
 
     def format_help_text(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         super().format_help_text(ctx, formatter)
@@ -78,6 +86,32 @@ class HelpfulCommand(click.Command):
         return ""
 
 
+def options_with_values(command: click.Command) -> dict[str, bool]:
+    """Returns the names of all options, and of each if a value follows it."""
+    return {
+        name: not option.is_flag
+        for option in command.params
+        if isinstance(option, click.Option)
+        for name in (*option.opts, *option.secondary_opts)
+    }
+
+
+def with_options_first(command: click.Command, prefix: str, key: str, words: Sequence[str]) -> str:
+    """Says how options that stand behind the key are given; empty if `words`, what follows the key, begin with none."""
+    takes_value = options_with_values(command)
+    left = list(words)
+    moved: list[str] = []
+    while left:
+        word = left[0]
+        name = word.partition("=")[0] if word.startswith("--") else word[:2]
+        if not word.startswith("-") or name not in takes_value:
+            break
+        moved.append(left.pop(0))
+        if takes_value[name] and word == name and left:
+            moved.append(left.pop(0))
+    return f"options come before {key}: {shlex.join([prefix, *moved, key, *left])}" if moved else ""
+
+
 def with_arguments(
     command: click.Command, prefix: str, words: Sequence[str], unknown: str, *, tail: Sequence[str] = (), rest: bool
 ) -> str:
@@ -87,12 +121,7 @@ def with_arguments(
     the key that the command does not know, or with `unknown`.  `rest`: all words from there on are the program's;
     otherwise options that the command knows stay with it.
     """
-    takes_value = {
-        name: not option.is_flag
-        for option in command.params
-        if isinstance(option, click.Option)
-        for name in (*option.opts, *option.secondary_opts)
-    }
+    takes_value = options_with_values(command)
     kept: list[str] = []
     moved: list[str] = []
     key_seen = False

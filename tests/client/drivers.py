@@ -143,8 +143,9 @@ class Setting:
         os.close(self.output_fd)
 
 
-def run_blocking(setting: Setting, play: Callable[[Peer], None], fails: int) -> Outcome:
-    outcome, signals = Outcome(), Signals()
+def run_blocking(setting: Setting, play: Callable[[Peer], None], fails: int, signals: Signals | None = None) -> Outcome:
+    """`signals`: those that somebody sends, which are caught already."""
+    outcome, signals = Outcome(), signals or Signals()
     streams = [descriptor.stream() for descriptor in setting.descriptors]
     streams += setting.files.streams() if setting.files is not None else []
     winner, thread = setting.connect(streams, play)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable
@@ -15,12 +16,14 @@ from pathlib import Path
 import pytest
 
 from cexec.client.attempt import stepping
+from cexec.client.attempt.signals import Signals
 from cexec.client.blocking import driver as driver_of_cexec
 from cexec.client.everywhere import worker_run
 from cexec.client.search import trust
 from cexec.client.search.trust import RevocationWatch
 from cexec.errors import (
     DisconnectedError,
+    InterruptedByUser,
     LocalError,
     ProtocolError,
     RefusedError,
@@ -41,7 +44,8 @@ from cexec.protocol.connection.session import Event
 from cexec.system.storage import revocations
 from cexec.system.storage.revocations import Revocations
 from tests.client.api_drivers import run_streamed, run_whole
-from tests.client.drivers import DRIVERS, Outcome, Peer, Setting, exit_frame
+from tests.client.drivers import DRIVERS, Outcome, Peer, Setting, exit_frame, run_blocking
+from tests.fake_worker import HungUpError
 from tests.waiting import PATIENCE, wait_until
 
 pytestmark = pytest.mark.usefixtures("process_end")
@@ -499,3 +503,56 @@ def test_a_worker_that_makes_progress_is_not_given_up(run: Run) -> None:
 
     outcome = run(works, progress=1.0)
     assert (outcome.error, outcome.output) == (None, STDIN * 10)
+
+
+LONGEST_END = 2.0  # seconds from the second signal to the end of cexec, whatever its worker does
+
+
+class Waits:
+    """The seconds that drivers wait in vain, from a moment on: a clock that only waiting moves."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.counts = threading.Event()
+        self.seconds = 0.0
+        step = Pump.step
+
+        def counting(one: Pump, timeout: float | None) -> list[Event | Trouble]:
+            counts = self.counts.is_set()
+            found = step(one, timeout)
+            if counts and not one.ready:
+                self.seconds += float("inf") if timeout is None else timeout
+            return found
+
+        monkeypatch.setattr(Pump, "step", counting)
+
+
+def insists(peer: Peer, waits: Waits, number: int) -> None:
+    """Somebody sends the signal twice, and the worker passes the first one on to a program that ignores it."""
+    start(peer)
+    os.kill(os.getpid(), number)
+    peer.hear(frames.SIGNAL)
+    waits.counts.set()
+    os.kill(os.getpid(), number)
+    try:
+        while True:
+            peer.next_event()  # which answers pings
+    except (HungUpError, ConnectionResetError):
+        pass
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT], ids=lambda one: one.name)
+def test_the_second_signal_ends_cexec_within_two_seconds_while_its_worker_answers_pings_only(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    waits = Waits(monkeypatch)
+    signals = Signals()
+    signals.start()
+    setting = Setting(tmp_path, stdin=b"", once=False, output="", fetch=False, program=False, packed=False)
+    try:
+        outcome = run_blocking(setting, lambda peer: insists(peer, waits, number), 0, signals)
+    finally:
+        signals.close()
+        setting.close()
+    assert isinstance(outcome.error, InterruptedByUser) and outcome.error.number == number
+    assert waits.seconds < LONGEST_END
+    assert setting.failure is None

@@ -121,9 +121,11 @@ def test_many_rows_are_begun_at_once(
             assert process.wait(DEADLINE) == status
 
 
-def test_a_dry_run_that_goes_on_has_the_tasks_that_are_left(cluster: Cluster, directory: Path) -> None:
+def test_a_dry_run_that_goes_on_has_the_tasks_that_are_left(
+    cluster: Cluster, directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Regression: the commands of tasks that were done were printed, too."""
-    os.chdir(directory)
+    monkeypatch.chdir(directory)
     words = ("--state", "s", "--peer", "RUN=test $1 != bad; ", "--stdout", "{}.out", "--", "{}", ":::")
     assert cluster.run(*words, "good", "bad").status == 1
     before = Path("s").read_bytes()

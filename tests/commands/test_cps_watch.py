@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from cexec.commands.cps import format_table
-from cexec.commands.cps_watch import KEYS, RowOrder, WatchedWorker, picture
+from cexec.commands.cps_watch import KEYS, RowOrder, WatchedWorker, narrowed, picture
 from cexec.protocol.datagrams.client_jobs import ClientJob
 from cexec.system.terminal import Terminal, width
 from tests.conftest import StartService
@@ -68,6 +68,27 @@ def test_a_low_window_shows_workers_and_jobs() -> None:
     assert [line.split()[0] for line in lines if line] == [
         "13:05:59", "NAME", "w0", "w1", "w2", "w3", "and", "CLIENT", "alice@10.0.0.7", "and", "q"
     ]  # fmt: skip
+
+
+ALL = ["NAME", "INSTANCE", "ADDRESS", "SLOTS", "LABELS", "VERSION", "CLOCK", "UPTIME", "HEALTH"]
+WIDTH_OF_ALL = sum(map(len, ALL)) + 2 * (len(ALL) - 1)
+
+
+@pytest.mark.parametrize(
+    ("columns", "left_out"),
+    [
+        (WIDTH_OF_ALL, set()),
+        (WIDTH_OF_ALL - 1, {"VERSION"}),
+        (WIDTH_OF_ALL - 10, {"VERSION", "INSTANCE"}),
+        (35, {"VERSION", "INSTANCE", "CLOCK", "UPTIME", "LABELS"}),
+        (1, {"VERSION", "INSTANCE", "CLOCK", "UPTIME", "LABELS"}),
+    ],
+)
+def test_a_narrow_window_has_the_columns_that_matter_most(columns: int, left_out: set[str]) -> None:
+    row = [name.lower() for name in ALL]
+    headings, (cells,) = narrowed(ALL, [row], columns)
+    assert headings == [name for name in ALL if name not in left_out]
+    assert cells == [name.lower() for name in headings]
 
 
 @pytest.mark.parametrize(
@@ -193,6 +214,24 @@ def test_it_asks_every_two_seconds_and_sorts_as_it_is_told(service: StartService
     with Screen(200) as screen:
         process = screen.run(argv, local_environment())
         assert screen.end(process) == 0 and b"\x1b[1mNAME" in screen.raw
+
+
+@pytest.mark.parametrize("how", [(), ("--watch",)], ids=["once", "watch"])
+def test_at_80_columns_a_worker_has_one_line_with_its_health(
+    service: StartService, application: Application, how: tuple[str, ...]
+) -> None:
+    """Regression: the table was wrapped, or its last column, the health, was clipped."""
+    service("cat", options=["--name", "alpha", "--label", "gpu"])
+    with Screen(80) as screen:
+        process = screen.run(command("cps", *how, application.public), local_environment())
+        screen.wait_for("alpha")
+        if how:
+            screen.type(b"q")
+        assert screen.end(process) == 0
+        head, line = (line.split() for line in screen.lines()[-2:])
+        shown = dict(zip(head, line, strict=True))
+        assert (shown["NAME"], shown["ADDRESS"], shown["HEALTH"]) == ("alpha", "127.0.0.1", "ok")
+        assert "VERSION" not in shown
 
 
 def test_a_dumb_terminal_gets_tables_one_after_the_other(service: StartService, application: Application) -> None:

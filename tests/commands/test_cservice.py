@@ -45,6 +45,12 @@ def message(ended: subprocess.CompletedProcess[str], status: int) -> str:
     return ended.stderr[len("cservice: ") : -1]
 
 
+def test_two_hyphens_before_the_program_are_passed_over(application: Application, service: StartService) -> None:
+    """As they stand behind the key of cexec."""
+    service("--", "printf", "%s", "--")
+    assert application.run().stdout == b"--"
+
+
 # Wrong use
 
 
@@ -84,7 +90,7 @@ def message(ended: subprocess.CompletedProcess[str], status: int) -> str:
         ),
         (("app", "./app"), "./app is not executable; type: chmod +x ./app"),
         (("app", "./missing"), "./missing is not found; give the program's full path or install it on this machine"),
-        (("app", "/"), "/ is not found; give the program's full path"),
+        (("app", "/"), "/ is a directory; name a program in it"),
     ],
     ids=str,
 )

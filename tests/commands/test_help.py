@@ -41,6 +41,13 @@ def test_a_page_has_three_examples_and_groups(name: str) -> None:
     assert (len(groups) > 3) == (len(options) > MANY_OPTIONS)
 
 
+@pytest.mark.parametrize("words", [(name,) for name in COMMANDS] + [("cmap", "explain")], ids=" ".join)
+def test_a_page_fits_into_80_columns(words: tuple[str, ...]) -> None:
+    environment = local_environment({"COLUMNS": "80"})
+    page = subprocess.run(command(*words, "--help"), env=environment, capture_output=True, text=True, timeout=60).stdout
+    assert page and [line for line in page.splitlines() if len(line) > 80] == []
+
+
 def test_the_page_of_cmap_names_explain() -> None:
     assert "cmap explain --state FILE" in run("cmap", "--help").stdout
     assert run("cmap", "explain", "-h").stdout.count("\n  cmap explain --state run.journal") == 2
@@ -66,6 +73,23 @@ def test_the_page_of_cmap_names_explain() -> None:
         (("cmap", "--sede", "app.pub"), "no such option '--sede'; did you mean --send? See cmap --help"),
         (("cmap", "app.pub", "--frob", "--", "x"), "no such option '--frob'; see cmap --help"),
         (("cmap", "app.pub", "--stdout", "--tag"), "--stdout needs a value, but the option --tag follows it"),
+        (("cmap", "app.pub", "-P", "4"), "no such option '-P': it is -j here"),
+        (("cmap", "app.pub", "-S", "host", "--", "x"), "no such option '-S': it is --on, --not and --need here"),
+        (
+            ("cmap", "--params", "x.csv"),
+            "missing argument 'APP.pub', for --params has taken x.csv as its value; see cmap --help",
+        ),
+        (
+            ("cexec", "--on", "app.pub"),
+            "missing argument 'APP.pub', for --on has taken app.pub as its value; see cexec --help",
+        ),
+        (("cexec", "--hold"), "missing argument 'APP.pub'; see cexec --help"),
+        (
+            ("cservice", "app", "-j", "2", "--once", "cat", "-n"),
+            "options come before app: cservice -j 2 --once app cat -n",
+        ),
+        (("cservice", "app", "-j2", "--name=a b", "cat"), "options come before app: cservice -j2 '--name=a b' app cat"),
+        (("cservice", "app", "--version"), "options come before app: cservice --version app"),
         (("cservice", "--name"), "--name needs a value; see cservice --help"),
         (("cps", "--wach"), "no such option '--wach'; did you mean --watch? See cps --help"),
         (("ckeygen", "--shwo", "x"), "no such option '--shwo'; did you mean --show? See ckeygen --help"),
@@ -74,3 +98,10 @@ def test_the_page_of_cmap_names_explain() -> None:
 def test_advice_about_a_word_that_is_not_known(words: tuple[str, ...], expected: str, tmp_path: Path) -> None:
     ended = run(*words, cwd=tmp_path)
     assert (ended.returncode, ended.stdout, ended.stderr) == (100, "", f"{words[0]}: {expected}\n")
+
+
+def test_a_slip_in_the_word_explain_is_no_application(tmp_path: Path) -> None:
+    ended = run("cmap", "explian", "--state", "s", cwd=tmp_path)
+    assert ended.returncode == 111 and ended.stderr.startswith("cmap: neither explian nor explian.pub exists")
+    assert ended.stderr.endswith("; for the account of a run: cmap explain --state FILE\n")
+    assert "account" not in run("cmap", "other", cwd=tmp_path).stderr

@@ -210,3 +210,18 @@ def test_a_python_program_that_ignores_sigchld_loses_no_failure(tmp_path: Path) 
         f"load command sh {lost}; the measured load is used None",
         os.strerror(13),
     ], result.stderr
+
+
+@pytest.mark.parametrize("name", ["SIGUSR1", "SIGUSR2"])
+def test_a_signal_that_never_ends_cservice_does_not_end_it_while_its_modules_are_read(
+    name: str, tmp_path: Path
+) -> None:
+    """Regression: `pkill -USR1` ended a cservice that was in the first tenth of its first second."""
+    package = tmp_path / "cexec" / "commands"
+    package.mkdir(parents=True)
+    for directory in (package.parent, package):
+        (directory / "__init__.py").touch()
+    sends = f"import os, signal\nos.kill(os.getpid(), signal.{name})\ndef main():\n    return 7\n"
+    (package / "cservice.py").write_text(sends)  # in place of the modules
+    environment = {**local_environment(), "PYTHONPATH": str(tmp_path)}
+    assert subprocess.run(command("cservice"), env=environment, timeout=DEADLINE).returncode == 7

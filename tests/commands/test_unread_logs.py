@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import MakeLab, StartService
 from tests.environment import command, local_environment
 from tests.service import Application, Service
 from tests.waiting import PATIENCE, all_asleep, wait_until
@@ -108,6 +109,21 @@ def test_a_worker_goes_on_and_ends_while_nobody_reads(kind: str, application: Ap
     process = start(argv_of("cservice", application), outputs)
     for _ in range(3):
         ended = application.run(input=b"text", timeout=PATIENCE)
+        assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"text", b"")
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(PATIENCE) == 0
+
+
+@pytest.mark.parametrize("kind", ["pipe", "terminal"])
+def test_a_relay_goes_on_and_ends_while_nobody_reads(
+    kind: str, application: Application, lab: MakeLab, service: StartService, start: Start
+) -> None:
+    made = lab([(1, 2), (2, 3)])
+    relay = made.host(2)
+    service("cat", host=made.host(3))
+    process = start(relay.inside(command("cproxy", relay.address, "10.77.1.255")), Full(kind))
+    for _ in range(3):
+        ended = application.run(input=b"text", host=made.host(1), timeout=PATIENCE)
         assert (ended.returncode, ended.stdout, ended.stderr) == (0, b"text", b"")
     process.send_signal(signal.SIGTERM)
     assert process.wait(PATIENCE) == 0

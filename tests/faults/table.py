@@ -6,6 +6,7 @@ those of the others; rows stand in the order of `all_rows()`.
 
 from __future__ import annotations
 
+import textwrap
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -18,6 +19,7 @@ HEAD = (
     "recovery (usual), s", "descriptors", "memory, MB",
 )  # fmt: skip
 
+LINE = 120  # characters
 INJECTED = 3  # its place in HEAD
 NAMES = {
     PROCESS: "of processes", CONNECTION: "of connections", HOST: "of hosts and links", DISK: "of disks",
@@ -74,4 +76,5 @@ def totals(counted: Mapping[str, int]) -> list[str]:
     for one in all_rows():
         sums[one.hits] += counted.get(one.name, 0)
     told = ", ".join(f"{sums[kind]:,} {name}" for kind, name in NAMES.items())
-    return [f"{sum(sums[kind] for kind in DISCRETE):,} discrete faults: {told}.", f"And {sums[DATAGRAM]:,} datagrams."]
+    discrete = f"{sum(sums[kind] for kind in DISCRETE):,} discrete faults: {told}."
+    return textwrap.wrap(f"{discrete} And {sums[DATAGRAM]:,} datagrams.", LINE)

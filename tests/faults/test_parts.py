@@ -142,8 +142,8 @@ def test_faults_are_summed_by_what_they_hit() -> None:
     counted = {"killed after GO": 3, "flood": 5_000, "cut": 16, "connections reset": 1_200}
     assert totals(counted) == [
         "1,219 discrete faults: 3 of processes, 1,200 of connections, 0 of hosts and links, 0 of disks, "
-        "16 at single bytes of a connection.",
-        "And 5,000 datagrams.",
+        "16 at single bytes of a",
+        "connection. And 5,000 datagrams.",
     ]
     assert {one.hits for one in all_rows()} == {PROCESS, CONNECTION, HOST, DISK, OFFSET, DATAGRAM}
 

@@ -253,6 +253,31 @@ def test_the_second_signal_ends_us_although_the_worker_does_nothing_but_answer(
         client.communicate()
 
 
+def test_a_signal_that_a_lost_worker_was_told_counts(application: Application) -> None:
+    """Regression: the next attempt counted anew, and a job that somebody had ended three times went on."""
+    argv, environment = application.client(environment=LOOPBACK)
+    attempts: list[int] = []
+    runs = {1: threading.Event(), 2: threading.Event()}
+
+    def play(connection: Connection) -> None:
+        connection.take().start().read()  # the client sends input when it knows that the program runs
+        attempts.append(connection.attempt)
+        runs[connection.attempt].set()
+        if connection.attempt == 2:
+            connection.wait_for_end()
+        else:
+            connection.hear(frames.SIGNAL)
+            connection.reset()
+
+    with FakeWorker(application, play, attempts=2):
+        client = subprocess.Popen([*WITHOUT_CORE, *argv], env=environment, stdin=subprocess.DEVNULL)
+        for event in runs.values():
+            assert event.wait(PATIENCE) and client.poll() is None
+            client.send_signal(signal.SIGTERM)
+        assert client.wait(PATIENCE) == -signal.SIGTERM
+    assert attempts == [1, 2]
+
+
 def test_with_all_the_second_signal_ends_us_and_the_first_one_is_passed_on(shell: Shell, tmp_path: Path) -> None:
     begun, told = tmp_path / "begun", tmp_path / "told"
     argv, environment = shell.client(f"trap 'touch {told}' TERM; touch {begun}; while :; do sleep 0.05; done", "--all")

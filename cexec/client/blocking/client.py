@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from time import monotonic
 
-from cexec.client.attempt.signals import EndedBySignal, Signals
+from cexec.client.attempt.signals import EndedBySignal, Insistence, Signals
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, UNATTENDED, Request
 from cexec.client.search.choice import OneJob
 from cexec.client.search.messages import Notices, ancestors_words
@@ -45,6 +45,7 @@ class BlockingClient:
         self._told = False  # where nobody sits at a terminal, that is said once
         self._began = monotonic()
         self._prepared = False
+        self._insistence = Insistence()
         self._inputs: Inputs
         self._outputs: Outputs
         self._signals: Signals
@@ -113,7 +114,7 @@ class BlockingClient:
         request = self._request
         job = BlockingDriver(
             winner, self._inputs, self._outputs, self._signals, request.streams.files, request.reports.trace,
-            request.patience(monotonic()),
+            request.patience(monotonic()), self._insistence,
         )  # fmt: skip
         if request.reports.progress:
             job.show_progress()

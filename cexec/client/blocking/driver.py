@@ -50,8 +50,10 @@ class BlockingDriver:
         files: FilePlan | None = None,
         trace: Trace | None = None,
         patience: Patience | None = None,
+        insistence: Insistence | None = None,
     ) -> None:
-        self._insistence = Insistence()
+        """`insistence` counts the signals of all attempts."""
+        self._insistence = insistence or Insistence()
         self._attempt = Attempt(once=winner.hello.once, piped=outputs.piped, patience=patience)
         self._pump = Pump(winner.connection, winner.records, winner.session)
         self._session = winner.session

@@ -71,6 +71,7 @@ pre { margin: 0; padding: 8px 12px; border-left: 3px solid var(--bad); backgroun
   header { flex-wrap: wrap; gap: 8px; } h1 { font-size: 22px; }
   .figures { grid-template-columns: repeat(auto-fit, minmax(130px, 1fr)); gap: 8px; }
   .line { grid-template-columns: 72px minmax(0, 1fr) 60px; gap: 8px; }
+  .ticks i:not(:nth-child(3n + 1)) { display: none; }
   .count { white-space: normal; } .lines { padding: 6px 10px 10px; }
   .failures, .failures tbody, .failures tr, .failures td { display: block; } .failures thead { display: none; }
   .failures tr { padding: 8px 0; } .failures tr.words { padding: 0 0 8px; }

@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import shutil
 import struct
+import sys
 
 SHELL = "/bin/sh"  # runs scripts without `#!`, as execvp(3) and all shells have it
 _HEAD = (
@@ -17,6 +18,12 @@ _HEAD = (
 )
 _LOADER = 3  # PT_INTERP of <elf.h>
 _BEGINNING = b"\x7fELF"
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"
+# e_machine of <elf.h>
+_MACHINES = {3: "x86", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "arm", 62: "x86_64", 183: "aarch64",
+             243: "riscv", 258: "loongarch"}  # fmt: skip
+_FAMILY = {62: 3, 183: 40, 21: 20}  # one kernel may run both
+EMULATORS = "/proc/sys/fs/binfmt_misc"  # one file each, beside "register" and "status"
 
 
 def is_script(path: str) -> bool:
@@ -37,6 +44,10 @@ def problem_of(path: str, search: str | None) -> str:
     first, newline, _ = head.partition(b"\n")
     if newline and first.endswith(b"\r") and b"\0" not in first:
         return f"its lines end with CR LF, as in files from Windows; type: sed -i 's/\\r$//' {path}"
+    if first.startswith(_BYTE_ORDER_MARK + b"#!"):
+        return (
+            f"it begins with a byte order mark, as in files from Windows; type: sed -i '1s/^\\xef\\xbb\\xbf//' {path}"
+        )
     if not first.startswith(b"#!"):
         return ""
     return _problem_of_script(os.fsdecode(first[2:]).strip(" \t"), search)
@@ -62,10 +73,32 @@ def _problem_of_script(line: str, search: str | None) -> str:
 
 def _problem_of_binary(head: bytes) -> str:
     """The loader of a program that was made for another C library is missing, and the kernel only says ENOENT."""
+    theirs, ours = _machine_of(head), _machine_of(_head(sys.executable) or b"")
+    if theirs and ours and _FAMILY.get(theirs, theirs) != _FAMILY.get(ours, ours) and not _emulates():
+        return f"it is a program for {_machine(theirs)}, and this machine is {_machine(ours)}"
     loader = _loader_of(head)
     if not loader or os.path.exists(loader):
         return ""
     return f"its loader {loader} is not there: it was made for another system"
+
+
+def _machine_of(head: bytes) -> int:
+    """Returns the number of the processor that an ELF file is for; 0 if the file is damaged or something else."""
+    if len(head) < 20 or not head.startswith(_BEGINNING):
+        return 0
+    return int.from_bytes(head[18:20], "little" if head[5] == 1 else "big")
+
+
+def _machine(number: int) -> str:
+    return _MACHINES.get(number, f"processor {number} of ELF")
+
+
+def _emulates() -> bool:
+    """Returns True if the kernel may start programs for other processors with an emulator."""
+    try:
+        return len(os.listdir(EMULATORS)) > 2
+    except OSError:
+        return False
 
 
 def _loader_of(head: bytes) -> str:

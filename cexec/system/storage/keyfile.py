@@ -96,10 +96,10 @@ def find_client_key(name: str) -> str:
         if name.endswith(".pub")
         else (f"{name}.pub", f"neither {name} nor {name}.pub exists")
     )
-    known = {os.path.basename(path): None for path in client_key_files()}
+    base = wanted.removesuffix(".pub")
     raise KeyFileError(
-        f"{missing}{_where_else(name)}; {_guess(wanted, list(known))}"
-        f"copy {wanted} from its owner or make it with: ckeygen {quoted(wanted.removesuffix('.pub'))}"
+        f"{missing}{_where_else(name)}; {_guess(base, _bases_of('.pub'), '.pub')}"
+        f"copy {wanted} from its owner or make it with: ckeygen {quoted(base)}"
     )
 
 
@@ -110,12 +110,17 @@ def find_key(name: str) -> str:
     for path in (name, _configured(name)):
         if path and _exists(path):
             return path
-    base, _, suffix = name.rpartition(".")
+    base, dot, suffix = name.rpartition(".")
     made = f"ckeygen {quoted(name)}"
     if base and suffix in ("pub", "relay", "worker"):
         options = {"pub": "", "relay": "--relay ", "worker": "--worker NAME "}[suffix]
         made = f"ckeygen {options}{quoted(base)}{f' {quoted(name)}' if suffix == 'worker' else ''}"
-    raise KeyFileError(f"{name} does not exist{_where_else(name)}; copy it from its owner or make it with: {made}")
+    else:
+        base, dot, suffix = name, "", ""  # a private key: another one is known by the client key beside it
+    guess = _guess(base, _bases_of(f"{dot}{suffix}" or ".pub", beside=not dot), f"{dot}{suffix}")
+    raise KeyFileError(
+        f"{name} does not exist{_where_else(name)}; {guess}copy it from its owner or make it with: {made}"
+    )
 
 
 def _client_key_at(name: str) -> str:
@@ -141,15 +146,21 @@ def _where_else(name: str) -> str:
     return f", here or in {directory}" if directory else ""
 
 
-def _guess(wanted: str, known: list[str]) -> str:
-    """Asks if another file was meant, which is there."""
+def _guess(wanted: str, known: list[str], suffix: str) -> str:
+    """Asks if another file was meant, which is there; `wanted` and those that are `known` lack the suffix."""
     from difflib import get_close_matches
 
     found = get_close_matches(wanted, known, 1)
-    return f"did you mean {found[0]}? Otherwise " if found else ""
+    return f"did you mean {found[0]}{suffix}? Otherwise " if found else ""
 
 
-def client_key_files() -> list[str]:
+def _bases_of(suffix: str, *, beside: bool = False) -> list[str]:
+    """Returns the names of key files without their end; `beside`: of those that have a file without it beside them."""
+    paths = [path.removesuffix(suffix) for path in client_key_files(suffix)]
+    return list(dict.fromkeys(os.path.basename(path) for path in paths if not beside or os.path.isfile(path)))
+
+
+def client_key_files(suffix: str = ".pub") -> list[str]:
     """Returns the paths of the files *.pub in the current directory, then of those in the user's configuration."""
     from cexec.system.storage.directories import config_directory  # here, because `cexec` does not call this
 
@@ -161,7 +172,7 @@ def client_key_files() -> list[str]:
             names = sorted(os.listdir(directory or "."))
         except OSError:
             continue
-        found += [os.path.join(directory, name) for name in names if name.endswith(".pub") and name[0] != "."]
+        found += [os.path.join(directory, name) for name in names if name.endswith(suffix) and name[0] != "."]
     return found
 
 

@@ -199,10 +199,17 @@ def test_no_screen_is_too_narrow(tmp_path: Path, width: int) -> None:
     run.add(long, 0.0, 2.0, How.FAILED, 2, long)
     about = About(long, long * 20, 1.0, long, "1", [long, "b"])
     text = html_of(history, about, EarlierRuns([run], [Failure(99, long, {}, long, long, 1.0, 9)], 1))
-    script = "d=this.contentDocument.documentElement;document.title=d.scrollWidth+' '+d.clientWidth"
+    script = (
+        "d=this.contentDocument.documentElement;"
+        "r=[...d.querySelectorAll('.ticks')].map(t=>[...t.children].map(i=>i.getBoundingClientRect())"
+        ".filter(b=>b.width));"
+        "o=r.flatMap(t=>t.filter((b,n)=>n&&b.left<t[n-1].right)).length;"
+        "document.title=d.scrollWidth+' '+d.clientWidth+' '+r.flat().length+' '+o"
+    )
     frame = tmp_path / "frame.html"
+    content, measure = html.escape(text), html.escape(script)
     frame.write_text(
-        f"<iframe width={width} height=900 style='border:0' srcdoc='{html.escape(text)}' onload=\"{script}\"></iframe>"
+        f"<iframe width={width} height=900 style='border:0' srcdoc='{content}' onload=\"{measure}\"></iframe>"
     )
     argv = [
         "chromium",
@@ -213,6 +220,7 @@ def test_no_screen_is_too_narrow(tmp_path: Path, width: int) -> None:
         "--dump-dom",
     ]
     done = subprocess.run([*argv, frame.as_uri()], capture_output=True, text=True, timeout=120)
-    found = re.search(r"<title>(\d+) (\d+)</title>", done.stdout)
+    found = re.search(r"<title>(\d+) (\d+) (\d+) (\d+)</title>", done.stdout)
     assert found, done.stderr[-2000:]
     assert int(found[1]) == int(found[2]) and abs(int(found[2]) - width) < 20  # a scroll bar beside it, perhaps
+    assert int(found[3]) >= 4 and int(found[4]) == 0  # the marks of the axis do not overlap

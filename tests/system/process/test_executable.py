@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from cexec.errors import UsageError
-from cexec.system.process import process
+from cexec.system.process import executable, process
 from cexec.system.process.executable import is_script, problem_of
 from tests.system.process.test_process import both_ways, nothing
 
@@ -35,12 +35,13 @@ def file(path: Path, content: bytes) -> str:
         (b"#!/bin/sh\r\necho\r\n", "CR LF"),
         (b"#!/usr/bin/env sh\r\necho\r\n", "CR LF"),
         (b"echo\r\n", "CR LF"),
+        (b"\xef\xbb\xbf#!/bin/sh\necho\n", "a byte order mark"),
     ],
 )
 def test_what_keeps_a_script_from_starting_is_named(tmp_path: Path, content: bytes, words: str) -> None:
     path = file(tmp_path / "script", content)
     assert words in problem_of(path, SEARCH)
-    with pytest.raises(UsageError, match="script cannot be started: its "):
+    with pytest.raises(UsageError, match="script cannot be started: it"):
         process.resolve(path, SEARCH)
 
 
@@ -63,6 +64,28 @@ def test_a_program_for_another_c_library_is_named(tmp_path: Path) -> None:
     assert "its loader /lib/ld-nosuch-x86_64.so.1 is not there" in problem_of(path, SEARCH)
     assert problem_of(os.path.realpath(sys.executable), SEARCH) == ""
     assert problem_of(shutil.which("true") or "", SEARCH) == ""
+
+
+PROCESSORS = {"x86_64": (62, 3), "aarch64": (183, 40), "riscv": (243, 243)}  # in ELF, with 64 and 32 bits
+
+
+def test_a_program_for_another_processor_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Regression: it was served, and each client was told that the format was wrong."""
+    order = sys.byteorder
+    header = b"\x7fELF\2" + bytes([1 if order == "little" else 2]) + bytes(12)
+    (here,) = struct.unpack("=H", Path(os.path.realpath(sys.executable)).read_bytes()[18:20])
+    monkeypatch.setattr(executable, "EMULATORS", os.fspath(tmp_path))
+    for name, numbers in PROCESSORS.items():
+        for number in numbers:
+            path = file(tmp_path / "program", header + number.to_bytes(2, order) + bytes(44))
+            other = (
+                f"it is a program for {name if number > 60 else 'arm' if number == 40 else 'x86'}, and this machine is "
+            )
+            assert problem_of(path, SEARCH).startswith("" if here in numbers else other)
+            assert bool(problem_of(path, SEARCH)) == (here not in numbers)
+    for emulator in ("register", "status", "qemu"):
+        (tmp_path / emulator).touch()
+    assert problem_of(path, SEARCH) == ""
 
 
 def test_a_file_that_cannot_be_read_is_not_judged(tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ import pytest
 from cexec.errors import KeyFileError, LocalError
 from cexec.protocol.base.keys import ClientKey, OwnerKey, RelayKey, WorkerKey, encode_key
 from cexec.system.storage import keyfile
-from cexec.system.storage.keyfile import find_client_key, key_descriptor, quoted, read_key, write_new
+from cexec.system.storage.keyfile import find_client_key, find_key, key_descriptor, quoted, read_key, write_new
 from tests.needs import NOBODY, require_second_user
 
 OWNER = OwnerKey(b"s" * 32)
@@ -260,9 +260,27 @@ def test_a_pipe_is_found_and_not_read(here: Path) -> None:
 def test_when_neither_is_there_the_names_and_ckeygen_are_told(here: Path, name: str, missing: str) -> None:
     with pytest.raises(KeyFileError) as error:
         find_client_key(name)
-    assert str(error.value) == (
-        f"{missing}; did you mean app.pub? Otherwise copy x.pub from its owner or make it with: ckeygen x"
-    )
+    assert str(error.value) == f"{missing}; copy x.pub from its owner or make it with: ckeygen x"
+
+
+@pytest.mark.parametrize(
+    ("find", "name", "meant"),
+    [
+        (find_client_key, "ap", "app.pub"),
+        (find_client_key, "apps.pub", "app.pub"),
+        (find_key, "ap", "app"),
+        (find_key, "nod1.worker", "node1.worker"),
+        (find_key, "ap.relay", "app.relay"),
+        (find_key, "readmee", ""),  # no key is beside it
+        (find_key, "zzz.pub", ""),  # the end alone is no likeness
+    ],
+)
+def test_the_key_that_was_meant_is_named(here: Path, find: Callable[[str], str], name: str, meant: str) -> None:
+    for other in ("node1.worker", "readme"):
+        Path(other).touch()
+    with pytest.raises(KeyFileError) as error:
+        find(name)
+    assert f"; did you mean {meant}? Otherwise copy " in str(error.value) if meant else "mean" not in str(error.value)
 
 
 def test_a_directory_that_we_may_not_search_is_told(ordinary_directory: Path) -> None:
