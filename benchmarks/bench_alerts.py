@@ -24,15 +24,15 @@ ROUNDS = 40
 LONGEST_DELAY = 2.0  # milliseconds that a client's exit may be delayed
 DROPPED, NOBODY = "worker drops the job", "no worker"
 LOGGED, DROPPING, EMPTY = 3011, 3012, 3013  # UDP ports beside the usual one, where nobody logs
-SILENCE = "from cexec.client.blocking.client import Client; Client._alert = lambda *_, **__: None"
+SILENCE = "from cexec.client.blocking.client import BlockingClient; BlockingClient._alert = lambda *_, **__: None"
 CLOCKED = """
 from time import perf_counter
-def clocked(*arguments, alert=Client._alert, **options):
+def clocked(*arguments, alert=BlockingClient._alert, **options):
     began = perf_counter()
     alert(*arguments, **options)
     with open({path!r}, "a") as file:
         print(perf_counter() - began, file=file)
-Client._alert = clocked"""
+BlockingClient._alert = clocked"""
 FAILS = ["sh", "-c", '"$@" 2>/dev/null; test $? = 111', "sh"]
 
 
@@ -93,7 +93,7 @@ def _failure(place: Workplace, port: int, patch: str = "", more: Mapping[str, st
     """Runs a client that ends with status 111; it executes `patch` before the installed launcher."""
     argv, variables = place.client(port)
     launcher = Path(argv[0]).read_text().partition("\n")[2]
-    code = f"import sys; from cexec.client.blocking.client import Client\n{patch}\n{launcher}"
+    code = f"import sys; from cexec.client.blocking.client import BlockingClient\n{patch}\n{launcher}"
     program = [os.fspath(place.python), "-c", code, "--retries", "0", os.fspath(place.public)]
     return lambda: timed([*FAILS, *program], {**variables, **(more or {})})
 

@@ -88,3 +88,7 @@ class RefusedError(CexecError):
     def __init__(self, reason: str, permanent: bool) -> None:
         super().__init__(reason)
         self.permanent = permanent
+
+
+class JobCancelledError(CexecError):
+    """The caller has ended the job, or the client that it was given to."""

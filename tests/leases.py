@@ -13,7 +13,7 @@ from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
-from cexec.cmap.run.task_job import DataSource
+from cexec.client.aio.data_sources import DataSource
 from cexec.errors import CexecError
 from cexec.net.pump import Pump, Trouble
 from cexec.protocol.base import sodium

@@ -16,10 +16,10 @@ import sys
 import threading
 from typing import Self
 
+from cexec.client.aio.data_sources import DataSource
 from cexec.client.aio.lease_job import LeaseJob
 from cexec.client.aio.worker_search import Terms, find_worker
 from cexec.client.request import NetworkSettings, Target, Times
-from cexec.cmap.run.task_job import DataSource
 from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, FAMILY_SIZE
 from cexec.protocol.connection.frames import Go, Stream

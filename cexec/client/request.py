@@ -2,16 +2,19 @@
 
 Contract: values.  `Request.go` makes the frame that a worker gets; `from_environment` reads the settings that all
 client commands share.  `NetworkSettings`, `Times` and `Target` also belong to the searches of `client.aio`.
+`read_client_key`, `check_variable` and `check_size` make the checks that come before every job.
 """
 
 from __future__ import annotations
 
 from cexec.client.attempt.descriptors import Descriptor, look_again
-from cexec.errors import UsageError
+from cexec.errors import CexecError, UsageError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.net.sockets import ports_from_environment
+from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, IDENTITY_SIZE, LEAST_IDLE_TIMEOUT, MAXIMUM_GO
 from cexec.protocol.connection.options import TIME_LIMIT
+from cexec.system.storage.keyfile import read_key
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -22,7 +25,6 @@ if TYPE_CHECKING:
     from cexec.client.search.trace import Trace
     from cexec.client.search.trust import Trust
     from cexec.net.groups import GroupEntry
-    from cexec.protocol.base.keys import ClientKey
     from cexec.protocol.connection.frames import Go
     from cexec.protocol.datagrams.requirements import Requirements
 
@@ -32,6 +34,8 @@ DEFAULT_SPOOL = 16 * 1024 * 1024  # bytes (ours) of input that are kept for a re
 DIED_OF_PIPE = 128 + 13  # the status that a shell shows for a program whose reader has gone
 LEAST_PROGRESS_TIMEOUT = 1.0  # seconds (ours): less is the time that a busy host takes
 CLUSTER = "[cluster]"  # the name that the ancestor puts where no single worker is meant
+LONGEST_VARIABLE = 64  # characters (protocol) of a peer variable's name
+MAXIMUM_RETRIES = 1000  # (ours)
 SURELY_LESS = 300  # bytes (ours): the name and the lengths of one argument or variable take less in GO
 UNATTENDED = 10.0  # seconds (ours) after which one line in a log says why the job waits; a person reads it sooner
 
@@ -241,23 +245,48 @@ class Request:
         return Patience(progress=self.times.progress, time_limit=float(time_limit or 0.0), began=now)
 
     def check_size(self) -> None:
-        """Raises `UsageError` if GO would be longer than the protocol or the kernel allows.
+        """Raises `UsageError` if GO would be longer than the protocol or the kernel allows."""
+        check_size(self.invocation, lambda: self.go(bytes(IDENTITY_SIZE), 1))
 
-        A short one is not made for that.
-        """
-        invocation = self.invocation
-        rough = sum(map(len, invocation.arguments)) + sum(map(len, invocation.environment.values()))
-        if rough + SURELY_LESS * (len(invocation.arguments) + len(invocation.environment)) < MAXIMUM_GO // 2:
-            return
-        try:
-            self.go(bytes(IDENTITY_SIZE), 1).encode()
-        except ValueError as error:
-            raise UsageError(f"{error}; give the rest as standard input") from None
-        from cexec.system.process.argument_limits import too_long
 
-        variables = {f"PEER_{name}": value for name, value in invocation.environment.items()}
-        if problem := too_long(invocation.arguments, variables):
-            raise UsageError(f"{problem}; give the rest as standard input")
+def check_size(invocation: Invocation, make_go: Callable[[], Go]) -> None:
+    """Raises `UsageError` if GO would be longer than the protocol or the kernel allows.
+
+    A short one is not made for that.
+    """
+    rough = sum(map(len, invocation.arguments)) + sum(map(len, invocation.environment.values()))
+    if rough + SURELY_LESS * (len(invocation.arguments) + len(invocation.environment)) < MAXIMUM_GO // 2:
+        return
+    try:
+        make_go().encode()
+    except ValueError as error:
+        raise UsageError(f"{error}; give the rest as standard input") from None
+    from cexec.system.process.argument_limits import too_long
+
+    variables = {f"PEER_{name}": value for name, value in invocation.environment.items()}
+    if problem := too_long(invocation.arguments, variables):
+        raise UsageError(f"{problem}; give the rest as standard input")
+
+
+def check_variable(name: str) -> None:
+    """Raises `UsageError` unless a peer variable may be called so."""
+    plain = name.isascii() and name.replace("_", "a").isalnum() and not name[:1].isdigit()
+    if not plain or len(name) > LONGEST_VARIABLE:
+        raise UsageError(
+            f"{name!r} cannot be a variable's name: letters, digits and _, at most {LONGEST_VARIABLE} of them"
+        )
+
+
+def read_client_key(path: str, who: str) -> ClientKey:
+    """Returns the client key at `path`, which is valid now; the errors say which file `who` needs instead."""
+    from time import time
+
+    key = read_key(path, (ClientKey,), f"{who} needs the client key that ckeygen wrote beside it (APP.pub)")
+    try:
+        key.identity.certificate.check_dates(time())  # said here, and not after a minute of silence
+    except CexecError as error:
+        raise type(error)(f"{path}: {error}; ask its owner for a new one, or set the clock") from None
+    return key
 
 
 def trust_opener(key: ClientKey, path: str, *, required: bool) -> Callable[[], Trust]:

@@ -12,11 +12,12 @@ import sys
 
 from cexec.client.attempt.descriptors import empty_standard_input, inspect, name_of, occupy_standard
 from cexec.client.attempt.signals import ENDING, EndedBySignal, die_of, end_by_default, end_by_exception
-from cexec.client.blocking.client import Client
+from cexec.client.blocking.client import BlockingClient
 from cexec.client.request import (
     DEFAULT_RETRIES,
     DEFAULT_SPOOL,
     LEAST_PROGRESS_TIMEOUT,
+    MAXIMUM_RETRIES,
     Invocation,
     JobStreams,
     NetworkSettings,
@@ -25,15 +26,16 @@ from cexec.client.request import (
     Request,
     Target,
     Times,
+    check_variable,
+    read_client_key,
     trust_opener,
 )
 from cexec.client.search.choice import requirements_from
 from cexec.errors import EXIT_TEMPORARY, CexecError, UsageError
-from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.protocol.connection.options import FETCH_ON_FAILURE, INTERRUPT, NO, WRITES
 from cexec.system.signal_state import set_at_start
-from cexec.system.storage.keyfile import find_client_key, key_descriptor, quoted, read_key
+from cexec.system.storage.keyfile import find_client_key, key_descriptor, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -45,10 +47,8 @@ if TYPE_CHECKING:
 
 DEFAULT_MAXFD = 32  # the highest descriptor that is forwarded, as in the ancestor; CEXEC_MAXFD or MAXFD
 HIGHEST_MAXFD = 255  # (protocol) stream numbers above are files
-MAXIMUM_RETRIES = 1000  # (ours)
 MAXIMUM_EXPECTED = 10_000  # (ours)
 MAXIMUM_SPOOL = 1 << 40  # bytes (ours)
-LONGEST_KEY = 64  # characters (protocol) of a peer variable's name
 
 USAGE = "cexec [OPTIONS] APP.pub [KEY=VALUE...] [-- ARG...]"
 OPTIONS: tuple[Option, ...] = (  # in the order of the help page, whose sections are in `cexec_options`
@@ -101,7 +101,8 @@ def main(argv: list[str] | None = None) -> int:
         end_by_default(INTERRUPT)
         return run(before, arguments, options, os.environ)
     except CexecError as error:
-        from cexec.commands.common import advised, print_error
+        from cexec.client.search.messages import advised
+        from cexec.commands.common import print_error
 
         print_error("cexec", str(error) if options.get("explain") else advised(error, before))
         return error.exit_status
@@ -119,8 +120,7 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
     everywhere = _everywhere(options)
     error_fd = _error_descriptor(environ, maximum)
     key_fd = key_descriptor(path)
-    key = read_key(path, (ClientKey,), "cexec needs the client key that ckeygen wrote beside it (APP.pub)")
-    _check_dates(key, path)
+    key = read_client_key(path, "cexec")
     no_stdin = bool(options.get("no_stdin"))
     if no_stdin:
         empty_standard_input()
@@ -177,7 +177,7 @@ def _run_everywhere(request: Request, options: Mapping[str, object]) -> int:
 
 
 def _run_once(request: Request, options: Mapping[str, object]) -> int:
-    return _run_explained(request) if options.get("explain") else Client(request).run()
+    return _run_explained(request) if options.get("explain") else BlockingClient(request).run()
 
 
 def _files(options: Mapping[str, object]) -> FilePlan | None:
@@ -250,7 +250,7 @@ def _run_explained(request: Request) -> int:
     for number in ENDING:
         end_by_exception(number)
     try:
-        return Client(request).run()
+        return BlockingClient(request).run()
     finally:
         for line in trace.lines():
             print_line(line)
@@ -283,9 +283,7 @@ def _refuse_foreign(words: list[str], arguments: list[str], has_options: bool) -
 
 def _peer_variable(word: str) -> tuple[str, bytes]:
     name, _, value = word.partition("=")
-    plain = name.isascii() and name.replace("_", "a").isalnum() and not name[:1].isdigit()
-    if not plain or len(name) > LONGEST_KEY:
-        raise UsageError(f"{name!r} cannot be a variable's name: letters, digits and _, at most {LONGEST_KEY} of them")
+    check_variable(name)
     return name, os.fsencode(value)
 
 
@@ -322,13 +320,3 @@ def _error_descriptor(environ: Mapping[str, str], maximum: int) -> int | None:
     except OSError:
         raise UsageError(f"{name} is {text}, but that descriptor is not open; add {text}>FILE") from None
     return int(text)
-
-
-def _check_dates(key: ClientKey, path: str) -> None:
-    """Said here, and not after a minute of silence."""
-    from time import time
-
-    try:
-        key.identity.certificate.check_dates(time())
-    except CexecError as error:
-        raise type(error)(f"{path}: {error}; ask its owner for a new one, or set the clock") from None

@@ -10,15 +10,15 @@ import asyncio
 import os
 import signal
 import sys
-import time
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from cexec.client.aio.worker_search import Terms
-from cexec.client.request import NetworkSettings, Target, Times, trust_opener
+from cexec.client.request import NetworkSettings, Target, Times, read_client_key, trust_opener
 from cexec.client.search.choice import requirements_from
+from cexec.client.search.messages import advised
 from cexec.cmap.inputs.sources import split_words
 from cexec.cmap.inputs.tables import encode
 from cexec.cmap.inputs.task_plan import dry_run
@@ -29,13 +29,12 @@ from cexec.cmap.run.policy import EXIT_NO_WORKER, EXIT_OTHER
 from cexec.cmap.setup import Setup
 from cexec.commands.cmap_options import call_of, cmap_options, options_from
 from cexec.commands.cmap_watch import Watch, explain_main, watch_options
-from cexec.commands.common import CLOSE, advised, print_error, print_line, run_click
+from cexec.commands.common import CLOSE, print_error, print_line, run_click
 from cexec.commands.help_page import ARGUMENTS, HelpfulCommand, version_option, with_arguments
 from cexec.commands.parallel_names import PARALLEL_NAMES
 from cexec.errors import CexecError, KeyFileError, LocalError, NoWorkerError, UsageError
-from cexec.protocol.base.keys import ClientKey
 from cexec.system.process.descriptor_limit import raise_limit
-from cexec.system.storage.keyfile import find_client_key, read_key
+from cexec.system.storage.keyfile import find_client_key
 from cexec.system.units import show_count
 
 if TYPE_CHECKING:
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
 
     from cexec.client.search.trust import Trust
     from cexec.cmap.watch.display import Display
+    from cexec.protocol.base.keys import ClientKey
 
 EXPLAIN = "explain"  # the word in place of a key
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
@@ -119,7 +119,7 @@ def _run(
 ) -> int:
     """Runs everything; returns the exit status for what went wrong, which of a key is the one that cexec has."""
     path = _find_key(application)
-    key = _read_key(path)
+    key = read_client_key(path, "cmap")
     try:
         return _run_all(key, path, application, values, arguments, inputs)
     except UsageError:
@@ -282,12 +282,3 @@ def _find_key(application: str) -> str:
         if application != EXPLAIN and get_close_matches(application, [EXPLAIN], 1, CLOSE):
             raise KeyFileError(f"{error}; for the account of a run: cmap {EXPLAIN} --state FILE") from None
         raise
-
-
-def _read_key(path: str) -> ClientKey:
-    key = read_key(path, (ClientKey,), "cmap needs the client key that ckeygen wrote beside it (APP.pub)")
-    try:
-        key.identity.certificate.check_dates(time.time())
-    except CexecError as error:
-        raise type(error)(f"{path}: {error}; ask its owner for a new one, or set the clock") from None
-    return key

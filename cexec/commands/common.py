@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cexec.errors import EXIT_TEMPORARY, EXIT_USAGE, CexecError, NobodyAnsweredError, UsageError
+from cexec.errors import EXIT_TEMPORARY, EXIT_USAGE, CexecError, UsageError
 from cexec.system.printable import printable
 from cexec.system.reason import reason_of
 from cexec.system.signal_state import set_at_start
@@ -18,7 +18,6 @@ from cexec.system.terminal import BOLD, RED, Terminal, begin_line, wrote
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from typing import TextIO, TypeAlias
 
     import click
@@ -32,19 +31,6 @@ CLOSE = 0.75  # (ours) of 1: how much an option must look like what was typed fo
 def print_error(command: str, message: str, patience: float | None = None) -> None:
     """Tells the user what went wrong; the command's name is red on a terminal."""
     _write_error_line(f"{Terminal(2).paint(f'{command}:', RED, BOLD)} {printable(message)}", patience)
-
-
-def advised(error: CexecError, words: Sequence[str]) -> str:
-    """Returns the text of an error, with the command that tells why if nobody has said anything.
-
-    The first of `words` is what the user calls the client key; an error that comes before that is known has none.
-    """
-    text = str(error)
-    if not isinstance(error, NobodyAnsweredError):
-        return text
-    from cexec.system.storage.keyfile import quoted
-
-    return f"{text}{'' if text.endswith('?') else ';'} cexec --explain {quoted(words[0])} tells why"
 
 
 def print_line(text: str, patience: float | None = None) -> None:

@@ -8,13 +8,13 @@ from __future__ import annotations
 import json
 import os
 import sys
-import time
 from functools import partial
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import click
 
+from cexec.client.request import read_client_key
 from cexec.client.search.roster import Roster, WorkerRow
 from cexec.commands.common import print_error, run_click
 from cexec.commands.cps_watch import (
@@ -31,18 +31,19 @@ from cexec.commands.help_page import HelpfulCommand, version_option
 from cexec.commands.parameters import Parsed
 from cexec.errors import EXIT_TEMPORARY, CexecError, KeyFileError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
-from cexec.protocol.base.keys import ClientKey
 from cexec.protocol.datagrams.requirements import JOBS
 from cexec.protocol.decisions.census import shown_names
 from cexec.system.printable import printable
 from cexec.system.storage.directories import config_directory
-from cexec.system.storage.keyfile import client_key_files, find_client_key, quoted, read_key
+from cexec.system.storage.keyfile import client_key_files, find_client_key, quoted
 from cexec.system.storage.revocations import Revocations, list_path
 from cexec.system.terminal import BOLD, Terminal
 from cexec.system.units import parse_duration, show_short_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+
+    from cexec.protocol.base.keys import ClientKey
 
 LONGEST_INTERVAL = 86_400.0  # seconds (ours)
 DEFAULT_INTERVAL = 2.0  # seconds (ours) after which --watch asks for figures again
@@ -120,7 +121,7 @@ def main(argv: list[str] | None = None) -> int:
 
 def _named_keys(names: Iterable[str]) -> dict[str, ClientKey]:
     """The keys, by what the user calls them."""
-    return _without_copies([(name, _read(find_client_key(name))) for name in names])
+    return _without_copies([(name, read_client_key(find_client_key(name), "cps")) for name in names])
 
 
 def _lists(keys: dict[str, ClientKey]) -> list[Revocations]:
@@ -138,22 +139,13 @@ def _found_keys() -> dict[str, ClientKey]:
     complaints: list[str] = []
     for path in client_key_files():
         try:
-            found.append((path, _read(path)))
+            found.append((path, read_client_key(path, "cps")))
         except CexecError as error:
             complaints.append(str(error))
     if not found:
         where = f"no client key *.pub here or in {config_directory() or '~/.config/cexec'}"
         raise KeyFileError("; ".join([where, *complaints[:3]]) + "; name one: cps APP.pub")
     return _without_copies(found)
-
-
-def _read(path: str) -> ClientKey:
-    key = read_key(path, (ClientKey,), "cps needs the client key that ckeygen wrote beside it (APP.pub)")
-    try:
-        key.identity.certificate.check_dates(time.time())
-    except CexecError as error:
-        raise type(error)(f"{path}: {error}; ask its owner for a new one, or set the clock") from None
-    return key
 
 
 def _without_copies(keys: list[tuple[str, ClientKey]]) -> dict[str, ClientKey]:

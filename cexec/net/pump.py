@@ -4,7 +4,9 @@ Contract: `step(timeout)` waits for at most `timeout` seconds, moves bytes in bo
 that are not about stream data: those of the session (`session.Event`), and a `Trouble` for each descriptor that failed.
 It blocks nowhere else.  `turn(readable)` is a step for an
 owner that waits for the connection elsewhere and knows if it is readable.  Both raise `ProtocolError`,
-`SilentPeerError` and `DisconnectedError` only, and returns all events that came before the failure first.
+`SilentPeerError` and `DisconnectedError` only, and return all events that came before the failure first.  A source
+without a descriptor that is `idle`, and a sink without one that has no room, are not waited for: their owner lets the
+pump step again.
 The owner passes `records` and `session` in; the pump calls nothing back.
 
 Most of the CPU time of a transfer is spent in `_receive`, `_take_frames`, `JobSinks.deliver`, `_read_source` and
@@ -134,6 +136,8 @@ class Pump:
         self._take_frames(found)
         self._flush()
         self.read_all = readable and self._receive(found)
+        if self.sinks.pending:
+            self.sinks.write_pending({}, found)
         for stream, source in list(self.sources.items()):
             self._read_source(stream, source, found, IN)
         self._flush()
@@ -179,6 +183,12 @@ class Pump:
             self._held = False
             self._flush()
 
+    def write_rest(self) -> list[Event | Trouble]:
+        """Lets the sinks without a descriptor take what waits for them, after the exit frame."""
+        found: list[Event | Trouble] = []
+        self.sinks.write_pending({}, found)
+        return found
+
     def write_out(self) -> list[Event | Trouble]:
         """Waits for the sinks and writes pending bytes, after the exit frame; the connection no longer matters."""
         found: list[Event | Trouble] = []
@@ -211,8 +221,8 @@ class Pump:
             if source.later and (rest := source.rests_until()):
                 rest -= monotonic()
                 timeout = rest if timeout is None else min(timeout, rest)
-        if any(source.fd < 0 and self._may_read(stream) for stream, source in self.sources.items()):
-            timeout = 0.0  # poll cannot wait for a source without a descriptor, which always has bytes or its end
+        if any(source.fd < 0 and not source.idle and self._may_read(stream) for stream, source in self.sources.items()):
+            timeout = 0.0  # poll cannot wait for a source without a descriptor
         limit = self.session.next_timeout() - monotonic()
         seconds = limit if timeout is None else min(timeout, limit)
         return self._poll.wait(self.wanted(), seconds)
@@ -229,7 +239,8 @@ class Pump:
                 wanted[source.fd] = wanted.get(source.fd, 0) | IN
         for stream in self.sinks.pending:
             fd = self.sinks[stream].fd
-            wanted[fd] = wanted.get(fd, 0) | OUT
+            if fd >= 0:
+                wanted[fd] = wanted.get(fd, 0) | OUT
         return wanted
 
     def _may_read(self, stream: int) -> bool:

@@ -48,6 +48,12 @@ class JobSinks(dict[int, Sink]):
         self.pending: dict[int, bytearray] = {}  # by stream
         self._ended: set[int] = set()  # streams that have ended while bytes were pending: their sinks close after those
 
+    def forget(self) -> None:
+        """Forgets the sinks of a job that is over, with all that waits for them."""
+        self.clear()
+        self.pending.clear()
+        self._ended.clear()
+
     def begin_ahead(self) -> None:
         """The job that was given in advance begins."""
         if self.prepared:
@@ -82,8 +88,8 @@ class JobSinks(dict[int, Sink]):
             sink.close()
 
     def write_pending(self, ready: dict[int, int], found: list[Event | Trouble]) -> None:
-        """Writes on where poll says that a sink takes bytes again."""
-        for stream in [stream for stream in self.pending if self[stream].fd in ready]:
+        """Writes on where poll says that a sink takes bytes again, and where there is no descriptor to be polled."""
+        for stream in [stream for stream in self.pending if self[stream].fd in ready or self[stream].fd < 0]:
             pending = self.pending[stream]
             with memoryview(pending) as data:
                 done = self._write(stream, data, found)

@@ -1,4 +1,4 @@
-"""The three drivers of the client behind one face, and the worker's end of their connection, played by the test.
+"""The drivers of the client behind one face, and the worker's end of their connection, played by the test.
 
 Contract: `DRIVERS[name](play, ...)` runs one job with the driver: GO has been sent, the worker's end is `play`ed in a
 thread of its own with a `Peer`.  The result is an `Outcome`: the exit frame or the error, the program's output, and
@@ -212,7 +212,9 @@ class _Bytes(Source):
         return size
 
 
-class _Kept(Sink):
+class Failing(Sink):
+    """Keeps what comes, or fails with this errno."""
+
     def __init__(self, fails: int) -> None:
         super().__init__(-1, shared=True)
         self.data = b""
@@ -227,12 +229,12 @@ class _Kept(Sink):
 
 def run_aio(setting: Setting, play: Callable[[Peer], None], fails: int) -> Outcome:
     outcome = Outcome()
-    kept = _Kept(fails)
+    kept = Failing(fails)
     streams = [descriptor.stream() for descriptor in setting.descriptors]
     sinks: dict[int, Sink] = {setting.output_fd: kept}
     if setting.files is not None and setting.program is None:
         streams += setting.files.streams()
-        sinks[FIRST_FILE] = _Kept(0)
+        sinks[FIRST_FILE] = Failing(0)
     job = LeaseJob(
         streams=streams, sources={setting.input_fd: _Bytes(setting.stdin)}, sinks=sinks, program=setting.program
     )

@@ -1,4 +1,4 @@
-"""The three drivers of the client behave alike: `cexec`, `cexec --all`, and the leases of `cmap`.
+"""The drivers of the client behave alike: `cexec`, `cexec --all`, the leases of `cmap`, and the Python API.
 
 Each test plays the worker's end of a real connection, and runs on each driver.
 """
@@ -43,6 +43,7 @@ from cexec.protocol.connection.records import Records
 from cexec.protocol.connection.session import Event
 from cexec.system.storage import revocations
 from cexec.system.storage.revocations import Revocations
+from tests.client.api_drivers import run_streamed, run_whole
 from tests.client.drivers import DRIVERS, Outcome, Peer, Setting, exit_frame, run_blocking
 from tests.fake_worker import HungUpError
 from tests.waiting import PATIENCE, wait_until
@@ -50,11 +51,12 @@ from tests.waiting import PATIENCE, wait_until
 pytestmark = pytest.mark.usefixtures("process_end")
 
 STDIN = b"input " * 1000
+ALL = {**DRIVERS, "run": run_whole, "start": run_streamed}
 Play = Callable[[Peer], None]
 Run = Callable[..., Outcome]
 
 
-@pytest.fixture(params=DRIVERS)
+@pytest.fixture(params=ALL)
 def driver(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
@@ -79,7 +81,7 @@ def run(driver: str, tmp_path: Path) -> Run:
         setting = Setting(tmp_path, stdin=stdin, once=once, output=output, fetch=fetch, program=program, packed=packed)
         setting.watch, setting.progress = watch, progress
         try:
-            outcome = DRIVERS[driver](setting, play, fails)
+            outcome = ALL[driver](setting, play, fails)
         finally:
             setting.close()
         if setting.failure is not None:

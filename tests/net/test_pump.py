@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from cexec.errors import DisconnectedError, ProtocolError
-from cexec.net.pump import Pump
+from cexec.net.pump import LEAST_CREDIT, Pump
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import INITIAL_WINDOW, MAXIMUM_DATA, RECORD_HEADER
 from cexec.protocol.connection import frames
@@ -535,3 +535,78 @@ def test_a_source_that_rests_is_not_polled_until_its_time(pair: Pair) -> None:
         assert steps < 60  # without a rest there are thousands
     assert resting.reads >= 3
     os.close(writing)
+
+
+# Sources and sinks without a descriptor that have nothing, or no room, for the moment
+
+
+class Fed(Source):
+    """Gives what it has; between that it is idle."""
+
+    def __init__(self) -> None:
+        super().__init__(-1, shared=True)
+        self.data = b""
+
+    @property
+    def idle(self) -> bool:  # type: ignore[override]
+        return not self.data
+
+    def read_into(self, view: memoryview) -> int | None:
+        size = min(len(view), len(self.data))
+        view[:size], self.data = self.data[:size], self.data[size:]
+        return size or None
+
+
+class Narrow(Sink):
+    """Takes as much as it has room for."""
+
+    def __init__(self) -> None:
+        super().__init__(-1, shared=True)
+        self.data = b""
+        self.room = 0
+        self.closed = False
+
+    def write(self, view: memoryview) -> int:
+        size = min(len(view), self.room)
+        self.data += bytes(view[:size])
+        self.room -= size
+        return size
+
+    def close(self) -> None:
+        self.closed = True
+
+
+def test_an_idle_source_costs_no_cpu_and_goes_on_when_it_is_stepped_again(pair: Pair) -> None:
+    source, kept = Fed(), Narrow()
+    kept.room = 100
+    pair.client.sources[0], pair.worker.sinks[0] = source, kept
+    assert waits(pair, "client")
+    source.data = b"abc"
+    pair.run(lambda: kept.data == b"abc")
+    assert waits(pair, "client")
+
+
+def test_a_sink_without_room_keeps_the_writer_within_its_credit_and_costs_no_cpu(pair: Pair, tmp_path: Path) -> None:
+    size = 3 * INITIAL_WINDOW
+    kept = Narrow()
+    pair.client.sources[0], pair.worker.sinks[0] = file_with(bytes(size), tmp_path), kept
+    pair.run(lambda: len(pair.worker.sinks.pending.get(0, b"")) > INITIAL_WINDOW - LEAST_CREDIT)
+    waiting = len(pair.worker.sinks.pending[0])
+    assert waits(pair, "worker") and waits(pair, "client")
+    assert len(pair.worker.sinks.pending[0]) == waiting <= INITIAL_WINDOW
+    kept.room = 10
+    pair.worker.turn(False)
+    assert (len(kept.data), len(pair.worker.sinks.pending[0])) == (10, waiting - 10)
+    kept.room = size
+    pair.run(lambda: kept.closed)
+    assert (len(kept.data), pair.worker.sinks.pending) == (size, {})
+
+
+def test_what_is_left_at_the_end_can_be_taken_without_a_step(pair: Pair, tmp_path: Path) -> None:
+    kept = Narrow()
+    pair.client.sources[0], pair.worker.sinks[0] = file_with(b"abc", tmp_path), kept
+    pair.run(lambda: 0 in pair.worker.sinks.pending and not pair.client.sources)
+    pair.run(lambda: frames.END in pair.kinds(pair.worker))
+    kept.room = 3
+    assert [one.kind for one in pair.worker.write_rest() if isinstance(one, Event)] == [frames.END]
+    assert kept.closed

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from cexec.python.sync_client import Client
 from tests.conftest import MakeLab, StartService
 from tests.environment import ROOT, clean_environment, command, local_environment
 from tests.lab import Lab
@@ -281,3 +282,16 @@ def test_censuses_and_alerts(
             assert "exit code 5" in next(crat.stdout)
         finally:
             crat.terminate()
+
+
+@pytest.mark.parametrize("old_side", ["worker"])
+def test_the_python_api_works_with_an_old_worker(mixed: tuple[Service, Run], application: Application) -> None:
+    with Client(application.public) as client:
+        assert client.run(b"data", args=["cat; exit 3"]).returncode == 3
+        results = client.map((b"%d" % number for number in range(TASKS)), args=["cat"])
+        assert [one.stdout for one in results] == [b"%d" % number for number in range(TASKS)]
+        with client.start(args=["cat"]) as job:
+            job.stdin.write(b"hello")
+            assert job.stdout.readexactly(5) == b"hello"
+        (worker,) = client.workers()
+        assert worker.version == "0.1.0"

@@ -98,8 +98,10 @@ def test_nobody_is_told_while_a_slot_is_free(application: Application, lab: Make
             assert ended.returncode == 0, ended.stderr
         assert len(worker.lines_with(" finished ", QUIET_JOBS)) == QUIET_JOBS
         assert holder.count(WANTED) == 0
-        with start(application, made.host(FOURTH), "sleep 600"), start(application, made.host(OTHER)):
-            holder.heard(WANTED)  # so it would have heard
+        with start(application, made.host(FOURTH), "sleep 600"):
+            worker.lines_with(" started ", QUIET_JOBS + 2)  # else the short one might be first
+            with start(application, made.host(OTHER)):
+                holder.heard(WANTED)  # so it would have heard
 
 
 def test_a_job_does_not_hear_of_announcements_that_a_stranger_sends_again(

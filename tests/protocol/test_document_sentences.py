@@ -13,9 +13,9 @@ import pytest
 
 from cexec.authority import exchange
 from cexec.authority.words import WORDS
+from cexec.client import request
 from cexec.client.attempt import patience
 from cexec.client.search import proofs, reception, renewal, search, trust
-from cexec.commands import cexec
 from cexec.logger import allowances, logger
 from cexec.net import found_hosts, group_receiver, host_link, sockets
 from cexec.protocol.base import keys, limits, noise, sodium
@@ -143,7 +143,7 @@ SENTENCES = [
     f"at most one frame of {n(limits.MAXIMUM_FRAME)} bytes and a tag; in the second revision both with the "
     f"{limits.FRAME_LENGTH} bytes of the frame's length",
     f"**GO**, at most {n(limits.MAXIMUM_GO)} bytes",
-    f"and have at most {cexec.LONGEST_KEY} characters; the worker refuses",
+    f"and have at most {request.LONGEST_VARIABLE} characters; the worker refuses",
     f"has a credit of its own: {n(limits.INITIAL_WINDOW)} bytes from GO on",
     f"keeps at most {n(limits.MAXIMUM_FRAME)} bytes of input",
     f"is at most {n(records.FIRST_BUFFER - limits.RECORD_HEADER)} bytes with its tag",

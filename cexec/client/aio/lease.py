@@ -3,10 +3,12 @@
 Contract: a `Lease` runs the job that its worker has been given and, each time that the worker confirms again, another
 one.  While a job runs, `give_ahead` gives the worker the next one, which waits there for its turn.  The lease's owner
 ends it by `release` or `close`.  It uses the machines of `cexec` (`Attempt`, `Pump`, `Session`); here
-asyncio's loop waits for them.  Sources and sinks must not need waiting: a source has no descriptor (`fd` is -1), and a
-sink takes all bytes that it is given.  A failure of the worker during a job is a `CexecError`; after it the lease can
-only be closed.  `on_wanted` is called when another client waits for the slot of the job that runs, at most once for
-each job, and only if its GO has asked for that (`LeaseJob.go`).  docs/protocol.md section 4.4.
+asyncio's loop waits for them.  Sources and sinks have no descriptor (`fd` is -1).  One that is `idle`, or takes fewer
+bytes than it is given, calls `step_again` when that has changed; meanwhile credit is withheld, so that no more than one
+window waits here.  A job with such sources or sinks is neither given in advance nor has another one behind it.  A
+failure of the worker during a job is a `CexecError`; after it the lease can only be closed.  `on_wanted` is called when
+another client waits for the slot of the job that runs, at most once for each job, and only if its GO has asked for that
+(`LeaseJob.go`).  docs/protocol.md section 4.4.
 """
 
 from __future__ import annotations
@@ -179,6 +181,9 @@ class Lease:
                     if attempt is self._attempts.current and not attempt.over and self.may_give_ahead:
                         beside()
                     await self._progress(until if attempt is self._attempts.following else inf)
+            if self._pump.sinks.pending:
+                job.take_rest()
+                attempt.receive(self._pump.write_rest())
             return result
         finally:
             self._end(job, attempt)
@@ -200,13 +205,18 @@ class Lease:
         """Forgets a job.  The one behind it may have begun: then the pump has the sinks of that one."""
         self._running = None
         if self._attempts.current is attempt:
-            self._pump.sinks.clear()
+            self._pump.sinks.forget()
         elif self._attempts.following is attempt:
             self._pump.sinks.prepared.clear()
         self._attempts.drop(attempt)
         for stream in list(self._pump.sources):
             self._pump.close_source(stream)
         job.close()
+
+    def step_again(self, job: LeaseJob) -> None:
+        """Says that a source of the job that runs has bytes again, or that a sink has room."""
+        if self._running is not None and self._running[0] is job:
+            self._step(False)
 
     def conclude(self, job: LeaseJob) -> bool:
         """Reads all that has come; returns True if the job is over with it, so that `run` returns or raises."""
@@ -247,6 +257,10 @@ class Lease:
     def close(self) -> None:
         """Hangs up; the worker ends a job that still runs."""
         self._watch.forget()
+        self._pump.connection.close()
+
+    def abandon(self) -> None:
+        """Closes the copy of the connection that a child process has after fork; the loop is the parent's."""
         self._pump.connection.close()
 
     def _handle(
@@ -291,8 +305,10 @@ class Lease:
     def _eager(self) -> bool:
         if not self._pump.sources:
             return False
-        room = self._pump.records.has_room
-        return room and any(self._session.sendable(stream) >= LEAST_CREDIT for stream in self._pump.sources)
+        sources = self._pump.sources.items()
+        return self._pump.records.has_room and any(
+            not source.idle and self._session.sendable(stream) >= LEAST_CREDIT for stream, source in sources
+        )
 
     def _step(self, readable: bool | None) -> None:
         """Moves bytes without waiting.  The loop calls it, too, when the connection is ready.

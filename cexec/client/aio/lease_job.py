@@ -1,7 +1,8 @@
 """The job that a lease runs: what a worker is told of it, and the sources and sinks that carry its bytes.
 
 Contract: a `LeaseJob` is for one attempt.  `whole_inputs` returns what can be given to a worker in advance; nothing is
-read by that.  `close` closes all sources and sinks.
+read by that.  `take_rest` is called when the job is over and bytes still wait for its sinks: they have to take all of
+them at once, which is no more than one credit window for each stream.  `close` closes all sources and sinks.
 """
 
 from __future__ import annotations
@@ -10,14 +11,15 @@ from typing import TYPE_CHECKING
 
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import IDENTITY_SIZE
-from cexec.protocol.connection.frames import Go
-from cexec.protocol.connection.options import LEASE, TELL_WANTED, YES
+from cexec.protocol.connection.frames import CommonStream, Go
+from cexec.protocol.connection.options import LEASE, READS, TELL_WANTED, WRITES, YES
 
 if TYPE_CHECKING:
     from cexec.client.attempt.program_plan import ProgramPlan
     from cexec.protocol.connection.frames import Stream
     from cexec.system.io.fds import Sink, Source
 
+STANDARD_STREAMS = (CommonStream(0, READS), CommonStream(1, WRITES), CommonStream(2, WRITES))
 LARGEST_AHEAD = 64 * 1024  # bytes (ours) of the input of a job that is given in advance: it is kept at the worker
 
 
@@ -82,6 +84,9 @@ class LeaseJob:
             inputs[number] = data
             left -= len(data)
         return inputs
+
+    def take_rest(self) -> None:
+        """Sinks that take everything at once need not be told."""
 
     def close(self) -> None:
         for source in self.sources.values():

@@ -7,10 +7,10 @@ asyncio's loop.  docs/protocol.md section 3.3.
 
 from __future__ import annotations
 
-import asyncio
 from time import monotonic
 
 from cexec.client.aio.lease import Lease
+from cexec.client.aio.readiness import readable
 from cexec.client.search.choice import Choice
 from cexec.client.search.messages import Notices
 from cexec.client.search.search import Search
@@ -24,7 +24,7 @@ from cexec.protocol.decisions.race import Race
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable
     from typing import TypeAlias
 
     from cexec.client.request import NetworkSettings, Target, Times
@@ -111,33 +111,10 @@ async def _find(search: Search) -> Winner:
         search.start(monotonic())
         while True:
             now = monotonic()
-            ready = await _readable(search.filenos(now), search.next_timeout(now))
+            ready = await readable(search.filenos(now), search.next_timeout(now))
             winner = search.step(ready, monotonic())
             if winner is not None:
                 search.tell_others()
                 return winner
     finally:
         search.close()
-
-
-async def _readable(fds: Iterable[int], until: float) -> set[int]:
-    """Returns the descriptors that are readable, as soon as there is one, or an empty set when the time has come."""
-    loop = asyncio.get_running_loop()
-    woken = asyncio.Event()
-    ready: set[int] = set()
-
-    def wake(fd: int) -> None:
-        ready.add(fd)
-        woken.set()
-
-    waited = list(fds)
-    for fd in waited:
-        loop.add_reader(fd, wake, fd)
-    timer = loop.call_later(max(0.0, until - monotonic()), woken.set)
-    try:
-        await woken.wait()
-    finally:
-        timer.cancel()
-        for fd in waited:
-            loop.remove_reader(fd)
-    return ready

@@ -89,10 +89,14 @@ class Fetched:
             raise LocalError(f"cannot write {path}: {reason_of(error)}") from error
         self.replaces = None if target is None else (target.st_dev, target.st_ino)
         self._dropped = target is not None and stat.S_ISCHR(target.st_mode) and os.path.samefile(path, os.devnull)
-        if target is not None and not stat.S_ISREG(target.st_mode) and not self._dropped:
-            raise UsageError(f"cannot fetch into {path}: it is not a regular file")
-        if not self._dropped and not os.access(directory, os.W_OK):
-            raise LocalError(f"cannot write {path}: permission denied in {directory}")
+        try:
+            if target is not None and not stat.S_ISREG(target.st_mode) and not self._dropped:
+                raise UsageError(f"cannot fetch into {path}: it is not a regular file")
+            if not self._dropped and not os.access(directory, os.W_OK):
+                raise LocalError(f"cannot write {path}: permission denied in {directory}")
+        except BaseException:
+            os.close(self._directory)
+            raise
 
     def sink(self) -> Sink:
         """Returns the sink of a new file, for another attempt."""
@@ -131,6 +135,13 @@ class Fetched:
             except OSError:
                 pass  # another program has removed it
             self._temporary = ""
+
+    def close(self) -> None:
+        """Removes what was not renamed, and closes the directory: no further attempt follows."""
+        self.discard()
+        if self._directory >= 0:
+            os.close(self._directory)
+            self._directory = -1
 
     def _open(self) -> int:
         if self._dropped:
@@ -230,7 +241,7 @@ def plan_files(sends: Iterable[str], fetches: Iterable[str], programs: Iterable[
     _check_twice([name for name, _ in fetched], "--fetch")
     _check_twice([path for _, word in fetched if (path := os.path.realpath(word)) != os.devnull], "--fetch")
     for option, name in [("--send", name) for _, name in sent] + [("--fetch", name) for name, _ in fetched]:
-        _check_name(name, option)
+        check_name(name, option)
     number = FIRST_FILE
     numbered_sent = [Sent(number + index, path, name) for index, (path, name) in enumerate(sent)]
     number += len(sent)
@@ -275,7 +286,7 @@ def _split(word: str, option: str) -> tuple[str, str]:
     return one, other
 
 
-def _check_name(name: str, option: str) -> None:
+def check_name(name: str, option: str) -> None:
     """Refuses a name that is no plain relative path.  The worker checks it again."""
     if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise UsageError(f"{option} {name!r}: names in the job's directory are relative, without . and ..")

@@ -1,8 +1,8 @@
 """The client of `cexec`: it finds a worker for one job, runs the job there, and reports how it ended.
 
-Contract: `Client(request).run()` returns the program's exit status, or 128 + n if signal n has ended the program.
-It raises `EndedBySignal` if a signal has ended it.  Every failure here or of a worker is a `CexecError` with one line.
-docs/protocol.md sections 2, 3 and 7.
+Contract: `BlockingClient(request).run()` returns the program's exit status, or 128 + n if signal n has ended it.
+It raises `EndedBySignal` if a signal has ended the job.  Every failure here or of a worker is a `CexecError` with one
+line.  docs/protocol.md sections 2, 3 and 7.
 """
 
 from __future__ import annotations
@@ -29,15 +29,13 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from cexec.client.attempt.inputs import Inputs
     from cexec.client.attempt.outputs import Outputs
+    from cexec.client.attempt.repetition import Repetitions
     from cexec.client.blocking.driver import BlockingDriver
     from cexec.client.search.candidate import Winner
     from cexec.protocol.connection.frames import Exit, Go
 
-MAXIMUM_REFUSALS = 5  # workers (ours) that may fail to start the program; more would hide a fault that all share
-MAXIMUM_WITHDRAWALS = 100  # offers (ours) that may be taken back: no fault, but a worker could do that for ever
 
-
-class Client:
+class BlockingClient:
     """Runs one request."""
 
     def __init__(self, request: Request) -> None:
@@ -54,9 +52,7 @@ class Client:
         self._announcer: Announcer | None = None  # the last attempt's
         self._avoided: set[bytes] = set()  # instances that get the job only if no other worker takes it
         self._lost_by = b""  # the instance that has failed last
-        self._refusals = 0
-        self._withdrawals = 0
-        self._failures = 0
+        self._repetitions: Repetitions | None = None  # once an attempt has failed
         self._number = 1  # the attempt's
         self._started = monotonic()  # the attempt's begin
 
@@ -126,15 +122,11 @@ class Client:
         try:
             return self._conclude(winner, job, job.run())
         except WithdrawnError as error:
-            self._withdrawals += 1
-            may = self._withdrawals < MAXIMUM_WITHDRAWALS
-            self._try_another(f"{_who(winner)} has taken its offer back: {error}", may)
+            self._try_another(*self._count_failures().withdrawn(_who(winner), error))
         except RefusedError as error:
             self._alert(error, winner)
             self._complain(winner.address, f"refused: {error}")
-            self._refusals += 1
-            may = not error.permanent and self._refusals < MAXIMUM_REFUSALS
-            self._try_another(f"{_who(winner)} refuses the job: {error}", may)
+            self._try_another(*self._count_failures().refused(_who(winner), error))
         except (LocalError, InterruptedByUser):
             raise
         except CexecError as error:
@@ -147,26 +139,28 @@ class Client:
             job.give_up()
         return None
 
-    def _try_another(self, reason: str, may: bool) -> None:
-        """Goes on to another worker after one that has not started the program; raises the reason unless it `may`."""
+    def _count_failures(self) -> Repetitions:
+        if self._repetitions is None:
+            from cexec.client.attempt.repetition import Repetitions  # a job that succeeds needs none
+
+            self._repetitions = Repetitions(self._request.repetition.retries)
+        return self._repetitions
+
+    def _try_another(self, reason: str, final: CexecError | None) -> None:
+        """Goes on to another worker after one that has not started the program, unless that was the last one."""
         self._note_failure(reason)
-        if not may:
-            raise CexecError(reason) from None
+        if final is not None:
+            raise final from None
         self._tell(f"{reason}; trying again")
 
     def _prepare_repetition(self, winner: Winner, job: BlockingDriver, error: CexecError) -> None:
         """Prepares another attempt, or raises the error with the reason why there can be none (N3)."""
-        failure = f"{_who(winner)} failed: {error}"
+        failure, final = self._count_failures().lost(
+            _who(winner), error, once=job.once, obstacle=lambda: self._outputs.obstacle() or self._inputs.obstacle()
+        )
         self._note_failure(failure)
-        if job.once:
-            obstacle = "this service must not run a job twice (cservice --once)"
-        elif self._failures == self._request.repetition.retries:
-            obstacle = f"{self._failures + 1} attempts are enough (--retries)" if self._failures else "--retries is 0"
-        else:
-            obstacle = self._outputs.obstacle() or self._inputs.obstacle()
-        if obstacle:
-            raise type(error)(f"{failure}; not repeated, because {obstacle}") from None
-        self._failures += 1
+        if final is not None:
+            raise final from None
         self._outputs.take_back()
         self._inputs.rewind()
         _say(f"{failure}; running the job again")

@@ -1,7 +1,7 @@
 """The client's side of a census, with sockets: it asks which workers exist, for one or several applications at once.
 
-Contract: an `Inquiry` is driven by its owner's loop (`advance`, `receive`, `next_timeout`) or by its own `run()`, and
-has the answers in `censuses`, one for each key.  No fault of the network raises an error here.
+Contract: an `Inquiry` is driven by its owner's loop (`advance`, `listen` or `receive`, `next_timeout`) or by its own
+`run()`, and has the answers in `censuses`, one for each key.  No fault of the network raises an error here.
 docs/protocol.md section 2.6.
 """
 
@@ -74,11 +74,19 @@ class Inquiry:
         while not self.advance(now):  # by a time before the last answers were read: this process may have been stopped
             wait_readable(self._announcer.filenos(), self.next_timeout() - monotonic())
             now = monotonic()
-            for data, source in self._announcer.receive():
-                parsed = datagram.parse(data, self._mac1_keys)
-                answer = None if parsed is None else self.receive(parsed, source, now)
-                if heard is not None and parsed is not None and answer is not None:
-                    heard(self.censuses[parsed.key], answer)
+            self.listen(now, heard)
+
+    def filenos(self) -> list[int]:
+        """Returns the descriptors at which answers come."""
+        return self._announcer.filenos()
+
+    def listen(self, now: float, heard: Callable[[Census, Answer], None] | None = None) -> None:
+        """Takes what has come, and calls `heard` with each answer."""
+        for data, source in self._announcer.receive():
+            parsed = datagram.parse(data, self._mac1_keys)
+            answer = None if parsed is None else self.receive(parsed, source, now)
+            if heard is not None and parsed is not None and answer is not None:
+                heard(self.censuses[parsed.key], answer)
 
     def explain(self, requirements: Requirements) -> str:
         """Returns in words what the workers of the first key lack; empty if there are no workers."""

@@ -147,3 +147,16 @@ def failure(facts: Facts, invalid: Mapping[str, str]) -> NoWorkerError:
         f"no worker of {facts.fingerprint} answered in {seconds}; {facts.sent()}{crowd}; "
         "is cservice running with this key, in the same group (CEXEC_GROUP)?"
     )
+
+
+def advised(error: CexecError, words: Sequence[str]) -> str:
+    """Returns the text of an error, with the command that tells why if nobody has said anything.
+
+    The first of `words` is what the user calls the client key; an error that comes before that is known has none.
+    """
+    text = str(error)
+    if not isinstance(error, NobodyAnsweredError):
+        return text
+    from cexec.system.storage.keyfile import quoted
+
+    return f"{text}{'' if text.endswith('?') else ';'} cexec --explain {quoted(words[0])} tells why"

@@ -3,7 +3,9 @@
 Contract: `Roster.take()` asks once and fills `rows`.  `watch(changed, interval)` does the same, then follows HELLO and
 BYE, and asks again for figures every `interval` seconds (0: never).  It calls `changed(row, gone)` for every row that
 is new, different or gone, and `changed(None, False)` after it has reported everything that it knows at that moment.
-Only an exception of `changed`, or KeyboardInterrupt, ends it.  docs/protocol.md sections 2.6 and 5.1.
+Only an exception of `changed`, or KeyboardInterrupt, ends it.  A program with a loop of its own calls `open` in place
+of `watch`, and then `step(now)` when a descriptor of `filenos` is readable or `next_timeout` has come.
+docs/protocol.md sections 2.6 and 5.1.
 """
 
 from __future__ import annotations
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
 
     from cexec.net.groups import GroupEntry
     from cexec.protocol.base.keys import ClientKey
+    from cexec.protocol.datagrams.datagram import Datagram
     from cexec.protocol.decisions.census import Answer
 
     Changed: TypeAlias = "Callable[[WorkerRow | None, bool], None]"
@@ -60,6 +63,11 @@ class Roster:
         self._followed = Followed()
         self._greeted: set[bytes] = set()  # instances that have said HELLO since the last inquiry began
         self._changed: Changed = lambda row, gone: None
+        self._alert: Callable[[Datagram], None] = lambda parsed: None
+        self._groups: GroupSockets | None = None  # after `open`
+        self._receiver: GroupReceiver | None = None
+        self._interval = 0.0
+        self._ask_at = self._refresh_at = NEVER
 
     def take(self) -> None:
         """Asks all workers, once."""
@@ -72,46 +80,74 @@ class Roster:
             for answer in census.answers.values():
                 self.rows[answer.hello.instance] = WorkerRow(number, answer)
 
+    def settle(self) -> None:
+        """Waits for multicast DNS to find workers, where the group has it."""
+        self._announcer.settle()
+
     def close(self) -> None:
         self._announcer.close()
+        if self._groups is not None:
+            self._groups.close()
+            self._groups = None
 
     # watching
 
     def watch(self, changed: Changed, interval: float, also: Callable[[], Iterable[int]] = lambda: ()) -> None:
         """Reports changes, for ever.  What `also` returns are further descriptors whose news end a wait."""
-        self._changed = changed
-        groups = GroupSockets(self._entries, self._port)
-        try:
-            self.take()
-            for row in self.rows.values():
-                changed(row, False)
-            self._watch(groups, interval, also)
-        finally:
-            groups.close()
-
-    def _watch(self, groups: GroupSockets, interval: float, also: Callable[[], Iterable[int]]) -> None:
-        receiver = GroupReceiver(groups, [key.mac1_key for key in self._keys], monotonic())
+        self.open(changed, interval)
+        self._ask_at = monotonic() + interval if interval else NEVER
+        self.take()
+        for row in self.rows.values():
+            changed(row, False)
         now = monotonic()
-        refresh_at = now + REFRESH_INTERVAL
-        ask_at = now + interval if interval else NEVER
         while True:
             self._changed(None, False)
-            if self._inquiry is None and now >= ask_at:
-                self._ask(known=[])
-                ask_at = now + interval
             self._advance(now)
-            due = min(refresh_at, ask_at if self._inquiry is None else self._inquiry.next_timeout())
-            wait_readable([*groups.filenos(), *self._announcer.filenos(), *also()], due - monotonic())
+            wait_readable([*self.filenos(), *also()], self.next_timeout() - monotonic())
             now = monotonic()
-            for parsed, _, _ in receiver.receive(now):
-                if parsed.kind == datagram.PRESENCE:
-                    self._hear_presence(parsed.key, parsed.inner)
-            self._hear_answers(now)
-            if now >= refresh_at:
-                refresh_at = now + REFRESH_INTERVAL
-                groups.refresh()
+            self._hear(now)
+
+    def open(self, changed: Changed, interval: float, alert: Callable[[Datagram], None] = lambda parsed: None) -> None:
+        """Begins to follow the workers: the first question is due at once.  `alert` gets each alert as it comes."""
+        self._changed = changed
+        self._alert = alert
+        self._interval = interval
+        self._groups = GroupSockets(self._entries, self._port)
+        now = self._ask_at = monotonic()
+        self._receiver = GroupReceiver(self._groups, [key.mac1_key for key in self._keys], now)
+        self._refresh_at = now + REFRESH_INTERVAL
+
+    def filenos(self) -> list[int]:
+        """Returns the descriptors to wait for after `open`."""
+        assert self._groups is not None
+        return [*self._groups.filenos(), *self._announcer.filenos()]
+
+    def next_timeout(self) -> float:
+        """Returns when to call `step` although nothing has come."""
+        due = self._ask_at if self._inquiry is None else self._inquiry.next_timeout()
+        return min(self._refresh_at, due)
+
+    def step(self, now: float) -> None:
+        """Takes what has come, and asks what is due."""
+        self._hear(now)
+        self._advance(now)
+
+    def _hear(self, now: float) -> None:
+        assert self._receiver is not None and self._groups is not None
+        for parsed, _, _ in self._receiver.receive(now):
+            if parsed.kind == datagram.PRESENCE:
+                self._hear_presence(parsed.key, parsed.inner)
+            elif parsed.kind == datagram.ALERT:
+                self._alert(parsed)
+        self._hear_answers(now)
+        if now >= self._refresh_at:
+            self._refresh_at = now + REFRESH_INTERVAL
+            self._groups.refresh()
 
     def _advance(self, now: float) -> None:
+        if self._inquiry is None and now >= self._ask_at:
+            self._ask(known=[])
+            self._ask_at = now + self._interval if self._interval else NEVER
         if self._inquiry is None or not self._inquiry.advance(now):
             return
         if not self._inquiry.partial:

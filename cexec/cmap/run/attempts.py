@@ -26,7 +26,7 @@ from cexec.system.units import show_count
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from cexec.cmap.run.known_workers import KnownWorker
+    from cexec.client.aio.known_workers import KnownWorker
     from cexec.cmap.run.parts import Parts
     from cexec.cmap.run.task_attempt import TaskAttempt
 

@@ -13,18 +13,18 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
+from cexec.client.aio.known_workers import KnownWorkers
+from cexec.client.aio.pacing import Pacing
 from cexec.cmap.run.attempts import Attempts
 from cexec.cmap.run.ending import AttemptEnding, How
-from cexec.cmap.run.known_workers import KnownWorkers
 from cexec.cmap.run.lease_service import LeaseService
-from cexec.cmap.run.pacing import Pacing
 from cexec.cmap.run.stopper import Stopper
 from cexec.errors import CexecError, LocalError, NoWorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cexec.cmap.run.known_workers import KnownWorker
+    from cexec.client.aio.known_workers import KnownWorker
     from cexec.cmap.run.parts import Parts
     from cexec.cmap.run.task_run import TaskRun
     from cexec.protocol.connection.frames import Go

@@ -18,10 +18,10 @@ from cexec.errors import CexecError, LocalError, RefusedError, WithdrawnError
 from cexec.protocol.connection.program_offer import NONE_FITS
 
 if TYPE_CHECKING:
+    from cexec.client.aio.known_workers import KnownWorker, KnownWorkers
     from cexec.client.aio.lease import Lease
+    from cexec.client.aio.pacing import Pacing
     from cexec.cmap.run.attempts import Attempts
-    from cexec.cmap.run.known_workers import KnownWorker, KnownWorkers
-    from cexec.cmap.run.pacing import Pacing
     from cexec.cmap.run.parts import Parts
     from cexec.cmap.run.stopper import Stopper
     from cexec.cmap.run.task_run import TaskRun

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    from cexec.client.aio.known_workers import KnownWorker
     from cexec.cmap.inputs.tasks import Task
     from cexec.cmap.results.outcome import TaskOutcome
     from cexec.cmap.run.ending import AttemptEnding
-    from cexec.cmap.run.known_workers import KnownWorker
 
 
 @dataclass(slots=True, eq=False)

@@ -6,18 +6,15 @@ the attempt's `AttemptFiles`.  No descriptor here is ever waited for: inputs are
 
 from __future__ import annotations
 
-import os
-import stat
 from typing import TYPE_CHECKING
 
-from cexec.client.aio.lease_job import LeaseJob
+from cexec.client.aio.data_sources import DataSource, PathSource
+from cexec.client.aio.lease_job import STANDARD_STREAMS, LeaseJob
 from cexec.cmap.inputs.tasks import FILE, PATH, SHARED, STDERR, STDOUT
-from cexec.errors import LocalError
-from cexec.protocol.connection.frames import FIRST_FILE, CommonStream, Stream
+from cexec.protocol.connection.frames import FIRST_FILE, Stream
 from cexec.protocol.connection.options import FETCH_ON_FAILURE, NO, READS, WRITES
 from cexec.protocol.connection.options import FILE as FILE_KIND
-from cexec.system.io.fds import FEW, FileSource, Sink, Source
-from cexec.system.reason import reason_of
+from cexec.system.io.fds import FEW, Sink, Source
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -29,26 +26,6 @@ if TYPE_CHECKING:
 
 STANDARD_INPUT, STANDARD_OUTPUT, STANDARD_ERROR = 0, 1, 2
 KINDS = {STANDARD_OUTPUT: STDOUT, STANDARD_ERROR: STDERR}
-STREAMS = [CommonStream(STANDARD_INPUT, READS), *(CommonStream(number, WRITES) for number in KINDS)]  # of every job
-
-
-class DataSource(Source):
-    """Bytes in memory."""
-
-    def __init__(self, data: bytes) -> None:
-        super().__init__(-1, shared=True)
-        self._data = memoryview(data)
-        self.few = len(data) <= FEW
-
-    def whole(self, most: int) -> bytes | None:
-        return bytes(self._data) if len(self._data) <= most else None
-
-    def read_into(self, view: memoryview) -> int | None:
-        size = min(len(view), len(self._data))
-        view[:size] = self._data[:size]
-        self._data = self._data[size:]
-        self.few = len(self._data) <= FEW
-        return size
 
 
 class SharedSpoolSource(Source):
@@ -66,34 +43,6 @@ class SharedSpoolSource(Source):
         self._position += len(data)
         self.few = self._spool.size - self._position <= FEW
         return len(data)
-
-
-class PathSource(FileSource):
-    """A regular file, which is closed when the attempt ends."""
-
-    def __init__(self, path: str) -> None:
-        try:
-            fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY | os.O_CLOEXEC)
-        except OSError as error:
-            raise LocalError(f"cannot read {path}: {reason_of(error)}") from None
-        status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode):
-            os.close(fd)
-            raise LocalError(f"cannot read {path}: it is no regular file, so it could not be read again")
-        super().__init__(fd)
-        self._size = status.st_size
-        self.few = self._size <= FEW
-        self.fd = -1  # no descriptor to wait for
-
-    def read_into(self, view: memoryview) -> int | None:
-        size = super().read_into(view)
-        self.few = self._size - self.position <= FEW
-        return size
-
-    def close(self) -> None:
-        if self._file >= 0:
-            os.close(self._file)
-        self._file = -1
 
 
 class OutputSink(Sink):
@@ -120,7 +69,7 @@ def make_job(
 ) -> LeaseJob:
     """`listeners` hear what comes on STDOUT and STDERR at once, for --line-buffer; `program` is that of --program."""
     heard = listeners or {}
-    streams: list[Stream] = [*STREAMS]
+    streams: list[Stream] = [*STANDARD_STREAMS]
     sinks: dict[int, Sink] = {n: OutputSink(files.outputs[kind], heard.get(kind)) for n, kind in KINDS.items()}
     sources: dict[int, Source] = {}
     given = [name for name, _ in (*task.sends, *task.texts)]

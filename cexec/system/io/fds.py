@@ -35,6 +35,7 @@ class Source:
 
     few = False
     later = 0.0  # see `rests_until`; 0 for a source that does not rest
+    idle = False  # True for a source without a descriptor that has nothing now: its owner lets the pump step again
 
     def __init__(self, fd: int, *, shared: bool = False) -> None:
         self.fd = fd

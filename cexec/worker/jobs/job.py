@@ -1,6 +1,6 @@
 """One job: the program, its descriptors, the pump, and the end.
 
-Contract: `Job(...).run()` returns when the exit frame has been said, or raises `CexecError` when the client or the
+Contract: `JobRun(...).run()` returns when the exit frame has been said, or raises `CexecError` when the client or the
 parent is lost; either way everything that the program started has ended and its directory is gone.  The parent is told
 of it by `ProgramStarted`, `JobRefused` and `JobFinished`.  docs/protocol.md sections 4.2 to 4.4.
 """
@@ -96,7 +96,7 @@ class JobTimes:
         self.latest, self.limit = self.limit + job_tree.GRACE + RELEASE_PATIENCE, None
 
 
-class Job:
+class JobRun:
     """One run of the program."""
 
     def __init__(self, carrier: Carrier, order: Order, record: Record | None) -> None:

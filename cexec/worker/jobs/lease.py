@@ -23,7 +23,7 @@ from cexec.system.process import process, process_tree
 from cexec.system.process.orphans import MARK, Record
 from cexec.worker.jobs.assignment import receive
 from cexec.worker.jobs.carrier import Carrier, Orders
-from cexec.worker.jobs.job import HELD_BACK, Job, NextJob
+from cexec.worker.jobs.job import HELD_BACK, JobRun, NextJob
 from cexec.worker.jobs.program_start import Order
 from cexec.worker.jobs.reports import Broken, Free, Idle, Over, Taken
 
@@ -78,7 +78,7 @@ def run_jobs(
             # At once: a program that kills us may do so before it is told that it has started.
             carrier.tell(Taken(job_id, attempt, pump.session.wants_to_hear), quiet=True)
             record = _marked(record, program, extra, group)
-            go = _run_job(carrier, Job(carrier, Order(go, program, extra), record))
+            go = _run_job(carrier, JobRun(carrier, Order(go, program, extra), record))
     finally:
         if record is not None:
             record.close()
@@ -86,7 +86,7 @@ def run_jobs(
     return Free(carrier.released) if carrier.clean and not process_tree.reap() else None
 
 
-def _run_job(carrier: Carrier, job: Job) -> Go | None:
+def _run_job(carrier: Carrier, job: JobRun) -> Go | None:
     """Returns the client's next job, if there is one; every failure that is not the program's is told as `Broken`."""
     try:
         ready = job.run()

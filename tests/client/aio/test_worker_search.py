@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
+from cexec.client.aio.data_sources import DataSource
 from cexec.client.aio.lease_job import LeaseJob
 from cexec.client.aio.worker_search import Terms, find_worker
 from cexec.client.request import NetworkSettings, Target, Times
-from cexec.cmap.run.task_job import DataSource
 from cexec.errors import CexecError, NoWorkerError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.keys import ClientKey

@@ -11,16 +11,16 @@ from typing import Any
 
 import pytest
 
+from cexec.client.aio.known_workers import FORGET_AFTER
 from cexec.client.aio.lease_job import LeaseJob
+from cexec.client.aio.pacing import CONTENDED_SEARCHES, FIRST_SEARCHES
 from cexec.cmap.inputs.tasks import Task
 from cexec.cmap.results.outcome import ENDED_BY_US, TaskOutcome
 from cexec.cmap.results.saver import MOST_WAITING
 from cexec.cmap.run.coordinator import TICK, Coordinator
 from cexec.cmap.run.ending import AttemptEnding, How
-from cexec.cmap.run.known_workers import FORGET_AFTER
 from cexec.cmap.run.lease_service import HOLD, IDLE_PATIENCE, PERMANENT_PATIENCE
 from cexec.cmap.run.observer import Counts, Observer, Running
-from cexec.cmap.run.pacing import CONTENDED_SEARCHES, FIRST_SEARCHES
 from cexec.cmap.run.policy import Rate, TimeLimit, parse_halt, parse_placement
 from cexec.cmap.run.retry import MOST_REFUSALS, MOST_WITHDRAWALS
 from cexec.cmap.run_options import CRASH_LIMIT, Options

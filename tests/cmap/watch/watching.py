@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from types import SimpleNamespace
 from typing import Any
 
+from cexec.client.aio.known_workers import KnownWorker
 from cexec.cmap.inputs.tasks import NOTHING, Task, TaskInput
 from cexec.cmap.results.outcome import TaskOutcome
 from cexec.cmap.run.ending import AttemptEnding, How
-from cexec.cmap.run.known_workers import KnownWorker
 from cexec.cmap.run.observer import Counts, Observer, Running
 
 BEGIN = 1000.0  # what a monotonic clock says when a run is opened

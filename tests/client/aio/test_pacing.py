@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from cexec.cmap.run.pacing import (
+from cexec.client.aio.pacing import (
     CONTENDED_FOR,
     CONTENDED_SEARCHES,
     FIRST_SEARCHES,

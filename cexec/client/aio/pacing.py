@@ -2,11 +2,11 @@
 
 Contract: pure; `now` is monotonic seconds.  It is told when a search succeeds and when a lease has waited in vain.
 
-While a task waits so do searches: FIRST_SEARCHES and then one more for each that succeeds at once, up to MOST_SEARCHES,
+While a job waits so do searches: FIRST_SEARCHES and then one more for each that succeeds at once, up to MOST_SEARCHES,
 so that a large room is filled in seconds; and one when all slots seem to be taken.
-A worker with which there are as many leases as it may run tasks is turned away, so its slots stay with the leases.  A
+A worker with which there are as many leases as it may run jobs is turned away, so its slots stay with the leases.  A
 lease that waits for long means that others want the worker as well.  Then, for CONTENDED_FOR, no lease is kept and
-CONTENDED_SEARCHES wait: every cmap takes part in each worker's lottery with the same number, whatever it runs there,
+CONTENDED_SEARCHES wait: every client takes part in each worker's lottery with the same number, whatever it runs there,
 so the shares follow --weight.
 """
 
@@ -20,7 +20,7 @@ CONTENDED_SEARCHES = 32  # (ours) so many that it matters little that some are j
 
 
 class Pacing:
-    """The number of searches of one coordinator."""
+    """The number of searches of one program."""
 
     def __init__(self) -> None:
         self._ramp = FIRST_SEARCHES

@@ -1,8 +1,8 @@
-"""The workers that a coordinator has met, and those of them that it still counts on.
+"""The workers that a program has met, and those of them that it still counts on.
 
 Contract: a worker is one running cservice, known by its instance; `meet` is told each time that one offers itself.  A
-worker without leases that was not met for `FORGET_AFTER` is `forgotten`: it may have gone, and no task must wait for
-it.  A worker that can run none of the tasks (`unfit`) stays known as such.
+worker without leases that was not met for `FORGET_AFTER` is `forgotten`: it may have gone, and no job must wait for
+it.  A worker that can run none of the jobs (`unfit`) stays known as such.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ FORGET_AFTER = 5.0  # seconds (ours)
 
 
 class KnownWorker:
-    """`leases`: connections that we have with it; `met`: when it was seen last; `fits`: it can run our tasks.
+    """`leases`: connections that we have with it; `met`: when it was seen last; `fits`: it can run our jobs.
 
     `once`: a job that it may have started must never be repeated.
     """
@@ -36,7 +36,7 @@ class KnownWorker:
 
 
 class KnownWorkers:
-    """All workers of one run, by instance."""
+    """All workers that were met, by instance."""
 
     def __init__(self) -> None:
         self._workers: dict[str, KnownWorker] = {}
@@ -61,7 +61,7 @@ class KnownWorkers:
         return self._workers.pop(worker.key, None) is not None
 
     def unfit(self, worker: KnownWorker, reason: str, now: float) -> bool:
-        """Notes that a worker can run none of the tasks; returns True if that is new."""
+        """Notes that a worker can run none of the jobs; returns True if that is new."""
         if not self._unfit:
             self._unfit_since = now
         new = worker.key not in self._unfit

@@ -5,7 +5,7 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from cexec.cmap.run.known_workers import FORGET_AFTER, KnownWorkers
+from cexec.client.aio.known_workers import FORGET_AFTER, KnownWorkers
 
 
 def hello(instance: bytes, name: str = "rack") -> Any:

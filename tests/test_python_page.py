@@ -1,0 +1,106 @@
+"""docs/python.md: each example runs as it stands on a real service, prints what it says, and passes mypy --strict.
+
+Contract: a block of Python is one program.  A comment `# prints: TEXT` tells what the line prints; where it prints
+several lines, they are separated by a comma and a space.
+"""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import cexec
+from tests.environment import ROOT, local_environment
+from tests.service import Application, Service
+
+PAGE = (ROOT / "docs" / "python.md").read_text()
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", PAGE, re.MULTILINE | re.DOTALL)
+DEADLINE = 100.0  # seconds for one example
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A directory with the key of a service that is offered as the page says."""
+    assert "cservice --allow-args -j 4 app sh -c" in PAGE
+    place = tmp_path_factory.mktemp("page")
+    service = Service(Application(place), ["sh", "-c"], ["--allow-args", "-j", "4"])
+    yield place
+    service.close()
+
+
+def told(block: str) -> list[str]:
+    """Returns the lines that the example says it prints."""
+    said = re.findall(r"# prints: (.*)$", block, re.MULTILINE)
+    return [line for text in said for line in (text.split(", ") if text[:1] != "[" else [text])]
+
+
+def mypy(place: Path, programs: list[str]) -> subprocess.CompletedProcess[str]:
+    argv = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(place / "cache"), *programs]
+    environment = local_environment()
+    return subprocess.run(argv, cwd=place, env=environment, capture_output=True, text=True, timeout=DEADLINE)
+
+
+def test_there_are_examples_and_each_prints_something() -> None:
+    assert len(BLOCKS) >= 8
+    assert all(told(block) for block in BLOCKS)
+
+
+@pytest.mark.parametrize("number", range(len(BLOCKS)))
+def test_an_example_prints_what_it_says(place: Path, number: int) -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", BLOCKS[number]],
+        cwd=place,
+        env=local_environment(),
+        capture_output=True,
+        text=True,
+        timeout=DEADLINE,
+    )
+    assert (result.stdout.splitlines(), result.stderr) == (told(BLOCKS[number]), "")
+
+
+def test_the_examples_pass_mypy(tmp_path: Path) -> None:
+    for number, block in enumerate(BLOCKS):
+        (tmp_path / f"example{number}.py").write_text(block)
+    programs = sorted(map(str, tmp_path.glob("*.py")))
+    argv = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), *programs]
+    result = subprocess.run(
+        argv, cwd=tmp_path, env=local_environment(), capture_output=True, text=True, timeout=DEADLINE
+    )
+    assert result.returncode == 0, result.stdout
+
+
+def test_mypy_sees_what_is_wrong(tmp_path: Path) -> None:
+    program = tmp_path / "wrong.py"
+    program.write_text(
+        "import cexec\n"
+        "client = cexec.Client('app.pub')\n"
+        "text: str = client.run(b'').stdout\n"
+        "client.run(timeuot=3)\n"
+        "client.run(weight='heavy')\n"
+        "fine: str = client.run('x', text=True).stdout\n"
+        "also: bytes = client.run(b'x').stdout\n"
+        "[one.worker for one in client.map([b''], return_exceptions=True)]\n"
+    )
+    argv = [sys.executable, "-m", "mypy", "--strict", "--cache-dir", str(tmp_path / "cache"), str(program)]
+    result = subprocess.run(
+        argv, cwd=tmp_path, env=local_environment(), capture_output=True, text=True, timeout=DEADLINE
+    )
+    wrong = {int(line) for line in re.findall(r"wrong\.py:(\d+): error", result.stdout)}
+    assert wrong == {3, 4, 5, 8}, result.stdout
+
+
+def test_the_page_names_every_public_error() -> None:
+    errors = {name for name, module in cexec.PUBLIC.items() if module == "cexec.errors"}
+    assert errors <= set(re.findall(r"\w+", PAGE))
+
+
+def test_the_page_has_every_keyword_of_run() -> None:
+    from cexec.python.keywords import KNOWN
+
+    table = PAGE.partition("## Keywords")[2].partition("```")[0]
+    assert {*KNOWN, "input", "text", "encoding"} <= set(re.findall(r"`(\w+)`", table))
