@@ -48,7 +48,9 @@ MIRRORS: dict[str, tuple[str, ...]] = {
     "cexec.protocol.connection.streams": _tests(f"{CONNECTION}/test_streams.py", others=SESSIONS),
     "cexec.protocol.connection.session_states": (*SESSIONS,),
     "cexec.protocol.connection.session": (*SESSIONS,),
-    "cexec.protocol.connection.lease_jobs": _tests(f"{CONNECTION}/test_session_ahead.py", others=SESSIONS),
+    "cexec.protocol.connection.lease_jobs": _tests(
+        f"{CONNECTION}/test_lease_jobs.py", f"{CONNECTION}/test_session_ahead.py", others=SESSIONS
+    ),
     "cexec.protocol.connection.silence": _tests(
         f"{CONNECTION}/test_silence.py", "tests/net/test_liveness.py", others=SESSIONS
     ),
@@ -64,8 +66,9 @@ MIRRORS: dict[str, tuple[str, ...]] = {
 BIDS = tuple(
     f"{DECISIONS}/test_{name}.py"
     for name in (
-        "bid", "bid_bounds", "bid_slots", "bid_claims", "clients", "reservations", "unproved", "bid_machine",
-        "remembered", "places", "unproved_room", "turns", "turns_rests", "reputation", "competition", "replay",
+        "bid", "bid_bounds", "bid_slots", "bid_claims", "allowances", "clients", "reservations", "unproved",
+        "bid_machine", "remembered", "places", "slots", "queue_words", "unproved_room", "turns", "turns_rests",
+        "reputation", "competition", "replay",
     )
 )  # fmt: skip
 # The modules of the bidder, and the tests that see most of the mutants of each.
@@ -74,12 +77,12 @@ BIDDERS: dict[str, tuple[str, ...]] = {
     "bid_delay": ("competition", "reputation"),
     "clients": ("clients", "reservations"),
     "places": ("places", "unproved"),
-    "queue_words": ("unproved",),
+    "queue_words": ("queue_words", "unproved"),
     "remembered": ("remembered", "unproved", "bid_bounds"),
     "reservations": ("reservations",),
-    "slots": ("bid_slots", "unproved"),
+    "slots": ("slots", "bid_slots", "unproved"),
     "turns": ("turns", "turns_rests"),
-    "unproved": ("unproved",),
+    "unproved": ("allowances", "unproved"),
 }
 MIRRORS |= {
     f"cexec.protocol.decisions.{module}": _tests(*(f"{DECISIONS}/test_{name}.py" for name in first), others=BIDS)
