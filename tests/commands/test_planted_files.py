@@ -32,6 +32,7 @@ PLACES = {
     "the lock of that": ("state-lock", ["cmap", "--state", "shared/state", "app.pub", ":::", "a"]),
     "the joblog of cmap": ("log", ["cmap", "--joblog", "shared/log", "--overwrite", "app.pub", ":::", "a"]),
     "the report of cmap": ("page", ["cmap", "--report", "shared/page", "--overwrite", "app.pub", ":::", "a"]),
+    "the results of cmap": ("out", ["cmap", "--results", "shared/out", "app.pub", ":::", "a"]),
     "the table of cmap": ("t.csv", ["cmap", "--results", "shared/t.csv", "--overwrite", "app.pub", ":::", "a"]),
 }
 
@@ -54,6 +55,9 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def plant(kind: str, path: Path) -> None:
     if kind == "fifo":
         os.mkfifo(path, 0o600)
+    elif kind == "directory":
+        path.mkdir(0o777)
+        path.chmod(0o777)
     elif kind == "link":
         path.symlink_to("../victim")
     else:
@@ -62,8 +66,10 @@ def plant(kind: str, path: Path) -> None:
     os.chown(path, NOBODY, NOBODY, follow_symlinks=False)
 
 
-@pytest.mark.parametrize("kind", ["fifo", "link", "file"])
-@pytest.mark.parametrize("place", PLACES)
+@pytest.mark.parametrize(
+    ("place", "kind"),
+    [*((place, kind) for place in PLACES for kind in ("fifo", "link", "file")), ("the results of cmap", "directory")],
+)
 def test_what_another_user_has_planted_is_refused_at_once(place: str, kind: str, shared: Path, tmp_path: Path) -> None:
     """A FIFO held cservice, crat, cexec, cmap and ckeygen up for ever in the place of a key or of APP.issued."""
     name, (program, *words) = PLACES[place]
