@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import resource
 import sys
 import time
 from collections import Counter
@@ -47,7 +48,9 @@ class Score:
             name = f"`{module.removeprefix('cexec.protocol.')}`" if module else "sum"
             if sum(counts):
                 lines.append(f"| {name} | {sum(counts)} | {counts[0]} | {counts[1]} | {counts[2]} |")
-        return [*lines, "", f"{time.monotonic() - self._start:.0f} seconds"]
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = f"{time.monotonic() - self._start:.0f} seconds, {used.ru_utime + used.ru_stime:.0f} of the processor"
+        return [*lines, "", seconds]
 
 
 def main() -> int:
