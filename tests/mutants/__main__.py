@@ -101,15 +101,15 @@ def run(chosen: list[Mutant], score: Score, file: Path | None) -> None:
     """Runs one mutant after the other; `file` names those that were killed before."""
     prepare()
     before = set(file.read_text().splitlines()) if file is not None and file.exists() else set()
-    checked: set[str] = set()
+    checked: set[frozenset[str]] = set()  # sets of tests: many modules have the same ones
     for mutant in chosen:
         module = mutant.module
         if str(mutant) in before:
             score.killed[module] += 1
             continue
-        if module not in checked:
+        if (tests := frozenset(MIRRORS[module])) not in checked:
             check(module, MIRRORS[module])
-            checked.add(module)
+            checked.add(tests)
         if verdict(mutant, MIRRORS[module]) == KILLED:
             score.killed[module] += 1
             if file is not None:
