@@ -67,8 +67,8 @@ BIDS = tuple(
     f"{DECISIONS}/test_{name}.py"
     for name in (
         "bid", "bid_bounds", "bid_slots", "bid_claims", "allowances", "clients", "reservations", "unproved",
-        "bid_machine", "remembered", "places", "slots", "queue_words", "unproved_room", "turns", "turns_rests",
-        "reputation", "competition", "replay",
+        "wanted_slots", "bid_machine", "remembered", "places", "slots", "queue_words", "unproved_room", "turns",
+        "turns_rests", "reputation", "competition", "replay",
     )
 )  # fmt: skip
 # The modules of the bidder, and the tests that see most of the mutants of each.
