@@ -2,7 +2,8 @@
 
 Contract: the record is the text file APP.issued.  Lines are only ever added, under a lock and synchronised, before the
 file that they tell of is written; so the record may name a key that was never written, and never misses one.  A line
-that a crash has cut is kept, told in `damaged`, and read over.  Nothing in the record is secret.
+that a crash has cut is kept, told in `damaged`, and read over.  Nothing in the record is secret.  A record that another
+user may have put in place is refused, see `own_files`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from cexec.protocol.base.keys import DEFAULT_CLIENT_NAME, DEFAULT_CLIENT_SERIAL
 from cexec.protocol.base.revocation import LARGEST_SERIAL
 from cexec.system.reason import reason_of
 from cexec.system.storage.keyfile import key_descriptor, quoted
+from cexec.system.storage.own_files import open_output
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -30,7 +32,8 @@ HEAD = (
     "# issued ROLE NAME SERIAL TIME END and revoked SERIAL LIST TIME; times are in seconds since 1970.\n"
 )
 _NO_END = "-"
-_CREATE = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC | os.O_NOFOLLOW
+_READ = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK  # not blocking, because a named pipe would wait for a writer
+_CREATE = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_NOFOLLOW | os.O_NONBLOCK
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,7 +73,7 @@ class OpenRecord:
             raise UsageError(f"{app}: the record of what is issued stands beside APP, which must be a file for this")
         self.path = app + SUFFIX
         try:
-            self._fd = os.open(self.path, _CREATE, 0o600)
+            self._fd = open_output(self.path, _CREATE, 0o600)
         except OSError as error:
             raise LocalError(f"cannot write {self.path}: {reason_of(error)}") from None
         try:
@@ -119,7 +122,7 @@ def read_record(app: str) -> IssueRecord:
     """Returns the content of the record of `app`, which is empty if there is none."""
     path = app + SUFFIX
     try:
-        fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOFOLLOW)
+        fd = open_output(path, _READ)
     except FileNotFoundError:
         return IssueRecord()
     except OSError as error:
@@ -134,7 +137,9 @@ def _read(fd: int, path: str) -> str:
     """Returns the text of a regular file that only its owner may change."""
     try:
         status = os.fstat(fd)
-        if not stat.S_ISREG(status.st_mode) or status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
+        if not stat.S_ISREG(status.st_mode):
+            raise KeyFileError(f"{path} is no regular file; move it away")
+        if status.st_mode & (stat.S_IWGRP | stat.S_IWOTH):
             raise KeyFileError(f"{path} can be changed by others; type: chmod 600 {quoted(path)}")
         return os.pread(fd, status.st_size, 0).decode("utf-8", "replace")
     except OSError as error:

@@ -15,6 +15,7 @@ from cexec.cmap.inputs.named_files import NamedFiles
 from cexec.cmap.results.appending import AppendFile, cannot_write
 from cexec.errors import UsageError
 from cexec.system.storage.identity import descriptor_of, identify
+from cexec.system.storage.own_files import check_output
 
 if TYPE_CHECKING:
     from cexec.cmap.run_options import Options
@@ -75,6 +76,7 @@ def open_table(path: str, option: str, header: bytes, *, overwrite: bool, resume
 
 def _begin(path: str, size: int) -> bytes:
     try:
+        check_output(path)  # before it is opened: a FIFO of another user would be waited for
         with open(path, "rb") as file:
             return file.read(size)
     except OSError as error:

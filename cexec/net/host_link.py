@@ -6,8 +6,10 @@ there which user has sent: `receive` returns (data, port, believed), and believe
 on the loopback, too, where a process of version 0.1.0 hears it, and where anybody can have sent it.
 
 `follow(ports)` opens one socket for each UDP port that this process listens to.  Its name is in the kernel's list of
-sockets, so processes find each other without files.  Nothing raises: without a descriptor there is no link, and a
-message that finds no room is lost, as a datagram is.  docs/protocol.md section 2.5.
+sockets, so processes find each other without files.  Anybody can open sockets with such names.  So if there are many,
+the kernel is asked whose they are: this user's and root's come first, then those of the others, by turns of users.
+Nothing raises: without a descriptor there is no link, and a message that finds no room is lost, as a datagram is.
+docs/protocol.md section 2.5.
 """
 
 from __future__ import annotations
@@ -17,19 +19,23 @@ import os
 import random
 import re
 import sys
+from itertools import chain, zip_longest
+from time import thread_time
 from typing import TYPE_CHECKING
 
 from cexec.net.announcer import LINUX, open_datagram_socket
 from cexec.net.groups import LOOPBACK_BROADCAST
+from cexec.net.socket_owners import owners
 from cexec.protocol.datagrams import forwarded
 from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 PREFIX = "cexec-1"  # (protocol) a name is PREFIX/PORT/UID/RANDOM
 MAXIMUM_PEERS = 64  # processes (ours) of one host that get a datagram: anybody can open sockets with such names
 PEERS_KEPT = 1.0  # seconds (ours) that the list of them is used again
+LOOK_FACTOR = 10.0  # (ours) times what it took to make it, if that is longer: somebody may have a million of sockets
 MAXIMUM_MESSAGES = 64  # messages (ours) of one socket that are read at once
 _BUFFER = 1024 * 1024  # bytes (ours) that may wait
 SOCKETS = "/proc/net/unix"
@@ -43,7 +49,7 @@ class HostLink:
     def __init__(self) -> None:
         self._udp: _socket.socket | None = None
         self._open: dict[int, tuple[_socket.socket, bytes]] = {}  # by UDP port; each with its name
-        self._peers: dict[int, tuple[float, list[bytes]]] = {}  # by UDP port, and when they were looked for
+        self._peers: dict[int, tuple[float, list[bytes]]] = {}  # by UDP port, and when they are looked for again
 
     def follow(self, ports: Iterable[int]) -> None:
         """Opens and closes sockets until there is one for each of these UDP ports."""
@@ -101,10 +107,11 @@ class HostLink:
         own = self._open.get(port)
         if own is None:
             return
-        looked, peers = self._peers.get(port, (float("-inf"), []))
-        if now - looked >= PEERS_KEPT:
+        look_at, peers = self._peers.get(port, (now, []))
+        if now >= look_at:
+            began = thread_time()
             peers = [name for name in names(port) if name != own[1]]
-            self._peers[port] = (now, peers)
+            self._peers[port] = (now + max(PEERS_KEPT, LOOK_FACTOR * (thread_time() - began)), peers)
         if not peers:
             return
         for message in forwarded.pack(datagrams):
@@ -151,25 +158,43 @@ def _open_link(port: int) -> tuple[_socket.socket, bytes] | None:
 
 
 def names(port: int) -> list[bytes]:
-    """Returns the names of the sockets for a port, those of this user and of root first; anybody can choose a name."""
+    """Returns the names of the sockets for a port that get what is sent: MAXIMUM_PEERS at most."""
     try:
         with open(SOCKETS, "rb") as listing:
             pattern = rf"@({PREFIX}/{port}/([0-9]{{1,10}})/[0-9a-f]{{16}})$"
             found = re.findall(pattern.encode(), listing.read(), re.MULTILINE)
     except OSError:
         return []
-    random.shuffle(found)
-    found.sort(key=lambda one: int(one[1]) not in (_ROOT, os.getuid()))
-    return [b"\0" + name for name, _ in found[:MAXIMUM_PEERS]]
+    claimed = {b"\0" + name: int(user) for name, user in found}
+    if len(claimed) <= MAXIMUM_PEERS:
+        return list(claimed)
+    known = owners(f"\0{PREFIX}/{port}/".encode())
+    return _chosen(claimed if known is None else {name: known[name] for name in claimed if name in known})
+
+
+def _chosen(users: Mapping[bytes, int]) -> list[bytes]:
+    """Returns the names that get a place: those of this user and of root first, then those of the others, by turns."""
+    ours: list[bytes] = []
+    others: dict[int, list[bytes]] = {}
+    trusted = {user for user in set(users.values()) if _is_trusted(user)}
+    for name in random.sample(list(users), len(users)):
+        user = users[name]
+        (ours if user in trusted else others.setdefault(user, [])).append(name)
+    turns = chain.from_iterable(zip_longest(*(one[:MAXIMUM_PEERS] for one in others.values())))
+    return [*ours, *(name for name in turns if name is not None)][:MAXIMUM_PEERS]
 
 
 def is_believed(ancillary: Iterable[tuple[int, int, bytes]]) -> bool:
     """True if the kernel says that this user or root has sent a message."""
     for level, kind, data in ancillary:
         if level == _socket.SOL_SOCKET and kind == _socket.SCM_CREDENTIALS and len(data) == _CREDENTIALS:
-            user = int.from_bytes(data[4:8], sys.byteorder)
-            return user == _ROOT or (user == os.getuid() and not _stands_for_others(user))
+            return _is_trusted(int.from_bytes(data[4:8], sys.byteorder))
     return False
+
+
+def _is_trusted(user: int) -> bool:
+    """True for root and for this user, where the kernel knows him."""
+    return user == _ROOT or (user == os.getuid() and not _stands_for_others(user))
 
 
 def _stands_for_others(user: int) -> bool:

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import resource
 import sys
 import time
 from collections import Counter
@@ -47,7 +48,9 @@ class Score:
             name = f"`{module.removeprefix('cexec.protocol.')}`" if module else "sum"
             if sum(counts):
                 lines.append(f"| {name} | {sum(counts)} | {counts[0]} | {counts[1]} | {counts[2]} |")
-        return [*lines, "", f"{time.monotonic() - self._start:.0f} seconds"]
+        used = resource.getrusage(resource.RUSAGE_CHILDREN)
+        seconds = f"{time.monotonic() - self._start:.0f} seconds, {used.ru_utime + used.ru_stime:.0f} of the processor"
+        return [*lines, "", seconds]
 
 
 def main() -> int:
@@ -98,15 +101,15 @@ def run(chosen: list[Mutant], score: Score, file: Path | None) -> None:
     """Runs one mutant after the other; `file` names those that were killed before."""
     prepare()
     before = set(file.read_text().splitlines()) if file is not None and file.exists() else set()
-    checked: set[str] = set()
+    checked: set[frozenset[str]] = set()  # sets of tests: many modules have the same ones
     for mutant in chosen:
         module = mutant.module
         if str(mutant) in before:
             score.killed[module] += 1
             continue
-        if module not in checked:
+        if (tests := frozenset(MIRRORS[module])) not in checked:
             check(module, MIRRORS[module])
-            checked.add(module)
+            checked.add(tests)
         if verdict(mutant, MIRRORS[module]) == KILLED:
             score.killed[module] += 1
             if file is not None:

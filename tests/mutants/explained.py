@@ -23,6 +23,32 @@ EXPLAINED: dict[str, str] = {
     f"{DECISIONS}.remembered: (-inf, 0) -> (0,) in: if self._done.get(identity, (-inf, 0))[0] <= now:": (
         f"{_SAME}: no clock is below 0"
     ),
+    f"{DECISIONS}.remembered: 0 -> 1 in: until, connected = self._done.get(identity, (-inf, 0))": (
+        f"{_SAME}: of what is not done only the time is looked at"
+    ),
+    f"{DECISIONS}.remembered: b'' -> b'!' in: def __init__(self, client: bytes = b\"\", job: bytes = b\"\") -> None:": (
+        f"{_SAME}: all clients that nobody names are one, whatever it is called"
+    ),
+    f"{DECISIONS}.clients: 10000 -> 10001 in: MAXIMUM_ACCOUNTS = 10_000  # clients (ours) whose wasted time is "
+    "remembered": _OURS,
+    f"{DECISIONS}.clients: wasted > 0.0 -> wasted >= 0.0 in: if wasted > 0.0:": (
+        f"{_SAME}: nothing is added, and what is forgotten until then would be forgotten later"
+    ),
+    f"{DECISIONS}.unproved: 100.0 -> 101.0 in: WORDS_RATE, WORDS_BURST = 50.0, 100.0  # datagrams a second to one "
+    "unproved source (ours), and at once": _OURS,
+    f"{DECISIONS}.unproved: 10.0 -> 11.0 in: SPARE_WORDS_RATE, SPARE_WORDS_BURST = 10.0, 20.0  # likewise": _OURS,
+    f"{DECISIONS}.bid: -inf -> inf in: self._now = -inf": (
+        f"{_SAME}: nothing waits before the first call, and each call sets the time"
+    ),
+    f"{DECISIONS}.bid: 1.0 -> 2.0 in: announcement.began = self._now if state == CONNECTING else -1.0": (
+        f"{_SAME}: only its sign is asked for"
+    ),
+    f"{DECISIONS}.bid: if now >= announcement.timers.stalls_at: -> if True: in: "
+    "if now >= announcement.timers.stalls_at:": f"{_SAME}: in this state there is no other timer that leads there",
+    f"{CONNECTION}.lease_jobs: raise ValueError('input is too long for a job in advance') -> pass in: "
+    'raise ValueError("input is too long for a job in advance")': (
+        f"{_SAME}: the whole job is too long for one record then, which is refused with the same class"
+    ),
     f"{CONNECTION}.frames: 1 -> 2 in: previous = -1": f"{_SAME}: no stream has a number below 0",
     f"{CONNECTION}.session: if stage not in TRANSITIONS[self.stage]: -> if False: in: "
     "if stage not in TRANSITIONS[self.stage]:": (

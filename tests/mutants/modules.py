@@ -19,17 +19,23 @@ SESSIONS = (
     f"{CONNECTION}/test_session_states.py",
     f"{CONNECTION}/test_session_calls.py",
     f"{CONNECTION}/test_session_lease.py",
-    f"{CONNECTION}/test_session_ahead.py",
-    f"{CONNECTION}/test_session_wanted.py",
-    f"{CONNECTION}/test_ahead_machine.py",
     f"{CONNECTION}/test_session_silence.py",
     f"{CONNECTION}/test_silence.py",
-    f"{CONNECTION}/test_session_machine.py",
     f"{CONNECTION}/test_streams.py",
     RECORDED_SESSIONS,
+    f"{CONNECTION}/test_session_ahead.py",
+    f"{CONNECTION}/test_session_wanted.py",
+    f"{CONNECTION}/test_session_machine.py",
+    f"{CONNECTION}/test_ahead_machine.py",
 )
 
-# Those that see most come first: the first test that fails ends the run.
+
+def _tests(*first: str, others: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns each of them once."""
+    return tuple(dict.fromkeys([*first, *others]))
+
+
+# Those that see most come first, and those that take long come last: the first test that fails ends the run.
 MIRRORS: dict[str, tuple[str, ...]] = {
     "cexec.protocol.base.wire": (f"{BASE}/test_wire.py",),
     "cexec.protocol.base.keys": (f"{BASE}/test_keys.py", RECORDED, DOCUMENT),
@@ -39,11 +45,15 @@ MIRRORS: dict[str, tuple[str, ...]] = {
     "cexec.protocol.connection.frames": (
         f"{CONNECTION}/test_frames.py", f"{CONNECTION}/test_frames_bounds.py", DOCUMENT, *SESSIONS,
     ),
-    "cexec.protocol.connection.streams": (f"{CONNECTION}/test_streams.py", *SESSIONS),
+    "cexec.protocol.connection.streams": _tests(f"{CONNECTION}/test_streams.py", others=SESSIONS),
     "cexec.protocol.connection.session_states": (*SESSIONS,),
     "cexec.protocol.connection.session": (*SESSIONS,),
-    "cexec.protocol.connection.lease_jobs": (*SESSIONS,),
-    "cexec.protocol.connection.silence": (*SESSIONS, "tests/net/test_liveness.py"),
+    "cexec.protocol.connection.lease_jobs": _tests(
+        f"{CONNECTION}/test_lease_jobs.py", f"{CONNECTION}/test_session_ahead.py", others=SESSIONS
+    ),
+    "cexec.protocol.connection.silence": _tests(
+        f"{CONNECTION}/test_silence.py", "tests/net/test_liveness.py", others=SESSIONS
+    ),
     "cexec.protocol.connection.channel": (
         f"{CONNECTION}/test_channel.py", f"{CONNECTION}/test_channel_machine.py", RECORDED_SESSIONS,
         f"{CONNECTION}/test_packed_records.py", f"{CONNECTION}/test_damage.py", DOCUMENT, ATTACKS,
@@ -56,14 +66,29 @@ MIRRORS: dict[str, tuple[str, ...]] = {
 BIDS = tuple(
     f"{DECISIONS}/test_{name}.py"
     for name in (
-        "bid", "bid_slots", "bid_bounds", "bid_claims", "bid_machine", "clients", "reservations", "places",
-        "remembered", "unproved", "unproved_room", "replay", "turns", "turns_rests", "reputation", "competition",
+        "bid", "bid_bounds", "bid_slots", "bid_claims", "allowances", "clients", "reservations", "unproved",
+        "wanted_slots", "bid_machine", "remembered", "places", "slots", "queue_words", "unproved_room", "turns",
+        "turns_rests", "reputation", "competition", "replay",
     )
 )  # fmt: skip
-BIDDERS = (
-    "bid", "bid_delay", "clients", "places", "queue_words", "remembered", "reservations", "slots", "turns", "unproved",
-)  # fmt: skip
-MIRRORS |= {f"cexec.protocol.decisions.{name}": BIDS for name in BIDDERS}
+# The modules of the bidder, and the tests that see most of the mutants of each.
+BIDDERS: dict[str, tuple[str, ...]] = {
+    "bid": ("bid",),
+    "bid_delay": ("competition", "reputation"),
+    "clients": ("clients", "reservations"),
+    "places": ("places", "unproved"),
+    "queue_words": ("queue_words", "unproved"),
+    "remembered": ("remembered", "unproved", "bid_bounds"),
+    "reservations": ("reservations",),
+    "slots": ("slots", "bid_slots", "unproved"),
+    "turns": ("turns", "turns_rests"),
+    "unproved": ("allowances", "unproved"),
+}
+MIRRORS |= {
+    f"cexec.protocol.decisions.{module}": _tests(*(f"{DECISIONS}/test_{name}.py" for name in first), others=BIDS)
+    for module, first in BIDDERS.items()
+}
 MIRRORS["cexec.protocol.decisions.wanted_slots"] = (
-    f"{DECISIONS}/test_wanted_slots.py", f"{DECISIONS}/test_bid_machine.py",
-)  # fmt: skip
+    f"{DECISIONS}/test_wanted_slots.py",
+    f"{DECISIONS}/test_bid_machine.py",
+)

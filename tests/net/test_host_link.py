@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,12 +16,14 @@ import pytest
 from cexec.net import host_link
 from cexec.net.groups import LOOPBACK_BROADCAST
 from cexec.net.host_link import HostLink
+from cexec.net.socket_owners import owners
 from cexec.protocol.datagrams import datagram, forwarded
 from tests.environment import ROOT
 from tests.needs import NOBODY, require_second_user, require_tool
 from tests.second_user import readable_python
 
 PORT = 34_567
+PREFIX = f"\0cexec-1/{PORT}/".encode()
 WRAPPED = forwarded.wrap(datagram.PREFIX + bytes([datagram.CLAIM]) + bytes(60), ("10.0.0.9", 5000))
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="abstract AF_UNIX sockets")
 
@@ -32,6 +35,18 @@ link = HostLink()
 link.follow([int(sys.argv[1])])
 link.send([bytes.fromhex(sys.argv[2])], int(sys.argv[1]), 0.0)
 """
+
+# Opens many sockets whose names say that they are root's, until its standard input ends.
+SQUATTER = """
+import os, socket, sys
+kept = [socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) for _ in range(int(sys.argv[2]))]
+for number, one in enumerate(kept):
+    one.bind(f"\\0cexec-1/{sys.argv[1]}/0/{os.getuid():08x}{number:08x}")
+print("ready", flush=True)
+sys.stdin.read()
+"""
+SQUATTED = 5 * host_link.MAXIMUM_PEERS
+OTHER_USER = 54_321
 
 Open = Callable[..., HostLink]
 
@@ -114,6 +129,62 @@ def test_older_processes_hear_it_over_udp(link: Open) -> None:
         assert old.recvfrom(2000)[0] == WRAPPED
 
 
+@contextmanager
+def squatted(place: Path, user: int, count: int) -> Iterator[None]:
+    """Another user has so many sockets."""
+    require_second_user()
+    require_tool("setpriv")
+    become = ["setpriv", f"--reuid={user}", f"--regid={user}", "--clear-groups"]
+    argv = [*readable_python(place), *become, sys.executable, "-c", SQUATTER, str(PORT), str(count)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+        yield
+        process.communicate("")
+
+
+def test_names_of_another_user_push_no_true_peer_out(link: Open, tmp_path: Path) -> None:
+    """Regression: each of them got one datagram in five while 320 sockets of another user pretended to be of root."""
+    with squatted(tmp_path, NOBODY, SQUATTED):
+        sender, others = link(), [link(), link(), link()]
+        known = owners(PREFIX)
+        assert known is not None
+        for _ in range(20):
+            found = [known[name] for name in host_link.names(PORT)]
+            assert len(found) == host_link.MAXIMUM_PEERS and found.count(os.getuid()) == 4
+        sender.send([WRAPPED], PORT, 0.0)
+        for one in others:
+            assert ready(one)
+            assert one.receive() == [(WRAPPED, PORT, True)]
+
+
+def test_each_user_has_places_however_many_names_another_one_has(tmp_path: Path) -> None:
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+    with squatted(tmp_path / "one", NOBODY, SQUATTED), squatted(tmp_path / "two", OTHER_USER, 2):
+        known = owners(PREFIX)
+        assert known is not None
+        for _ in range(20):
+            assert [known[name] for name in host_link.names(PORT)].count(OTHER_USER) == 2
+
+
+def test_what_it_takes_to_look_for_names_is_bounded(link: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A user may have a million of sockets, through all of which the kernel goes."""
+    sender = link()
+    spent = iter(range(100))
+    looks: list[int] = []
+
+    def names(port: int) -> list[bytes]:
+        looks.append(port)
+        return []
+
+    monkeypatch.setattr(host_link, "thread_time", lambda: float(next(spent)))  # a look takes a second
+    monkeypatch.setattr(host_link, "names", names)
+    for second in range(100):
+        sender.send([WRAPPED], PORT, float(second))
+    assert len(looks) == 100 / host_link.LOOK_FACTOR
+
+
 def test_names_of_others_cost_little(link: Open, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """Anybody can open as many sockets with our names as he likes, also with line breaks in them."""
     real = host_link.SOCKETS
@@ -122,9 +193,11 @@ def test_names_of_others_cost_little(link: Open, monkeypatch: pytest.MonkeyPatch
     lines = [f"0: 00000002 00000000 00000000 0002 01 1 @cexec-1/{PORT}/1/{number:016x}" for number in range(500)]
     (tmp_path / "unix").write_text(listing + "\n".join([*lines, "@cexec-1/x", f"@cexec-1/{PORT}/1/zz", "@\0\n"]))
     monkeypatch.setattr(host_link, "SOCKETS", str(tmp_path / "unix"))
+    assert len(host_link.names(PORT)) == 1  # the kernel knows of no others
+    monkeypatch.setattr(host_link, "owners", lambda prefix: None)  # it does not tell
     assert len(host_link.names(PORT)) == host_link.MAXIMUM_PEERS
     mine = b"\0" + f"cexec-1/{PORT}/{os.getuid()}/".encode()
-    assert host_link.names(PORT)[0].startswith(mine)
+    assert host_link.names(PORT)[0].startswith(mine)  # then names are believed
     assert own.send([WRAPPED], PORT, 10.0) is None
     monkeypatch.setattr(host_link, "SOCKETS", str(tmp_path / "absent"))
     assert host_link.names(PORT) == []

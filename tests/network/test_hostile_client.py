@@ -13,7 +13,7 @@ import pytest
 
 from cexec.protocol.base.limits import FRAME_HEADER, MAXIMUM_DATA, MAXIMUM_GO, MAXIMUM_TEXT
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.frames import LARGEST_SIGNAL
+from cexec.protocol.connection.frames import LARGEST_SIGNAL, LIMITED
 from cexec.worker.jobs.reports import Free, encode
 from tests.fake_client import FakeClient
 from tests.holders import Authority
@@ -120,6 +120,60 @@ def test_a_slot_that_is_reserved_for_a_client_without_a_job_goes_to_one_that_wai
             with FakeClient(authority.client("other")) as other:
                 other.hear(frames.CONFIRM)
             assert idle.hear(frames.WITHDRAW).text == "another client needs the slot"
+    finally:
+        worker.close()
+
+
+# A client that has a slot, and does nothing with it but answer PING: the limit of time is what bounds it.
+
+LONGEST_LINE = 8 * 1024  # bytes of a line of the log: a text of 1 KiB, of which each character may be escaped
+
+
+@pytest.fixture
+def single(tmp_path: Path) -> Iterator[Shell]:
+    """A worker of one slot, whose jobs have half a second."""
+    worker = Shell(tmp_path, ["-j", "1", "--time-limit", "0.5"])
+    yield worker
+    worker.close()
+
+
+def test_a_client_that_gives_no_input_for_ever_has_its_slot_until_the_time_limit(single: Shell) -> None:
+    with FakeClient(single.application) as silent:
+        silent.give(environment={"RUN": b"cat"}).hear(frames.STARTED)
+        serves(single)  # its job has waited for the slot
+        found = silent.hear(frames.EXIT).exit
+        assert found is not None and (found.kind, found.message) == (LIMITED, "ended after its time limit of 0.5 s")
+
+
+def test_a_client_that_never_reads_its_exit_frame_keeps_no_slot(single: Shell) -> None:
+    """What it keeps is a process without a slot, of which there are 64 at most, for 30 s: `lingering`."""
+    clients = [FakeClient(single.application) for _ in range(1)]
+    for _ in range(5):
+        clients[-1].give(environment={"RUN": b"echo output"})
+        serves(single)
+        clients.append(FakeClient(single.application))
+    for client in clients:
+        client.close()
+
+
+def test_what_a_client_says_makes_few_and_short_lines(tmp_path: Path) -> None:
+    worker = Shell(tmp_path, ["-j", "4"])
+    try:
+        for name in WORST:
+            before = len(worker.service.lines)
+            with FakeClient(worker.application) as running:
+                running.give(environment={"RUN": b"cat"}).hear(frames.STARTED)
+                for _ in range(20):
+                    try:
+                        running.say(WORST[name])
+                    except OSError:
+                        break  # it has hung up
+                running.ended()
+            serves(worker)
+            lines = worker.service.lines[before:]
+            assert len(lines) <= 10, lines
+            for line in lines:
+                assert line.isprintable() and len(line.encode()) <= LONGEST_LINE, line
     finally:
         worker.close()
 

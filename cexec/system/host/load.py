@@ -258,8 +258,10 @@ def measure_speed(directories: list[Path] | None = None) -> float:
     for directory in directories:
         try:
             directory.mkdir(parents=True, exist_ok=True)
-            temporary = directory / f"{SPEED_FILE}.{os.getpid()}"
-            temporary.write_text(f"{speed} {identity}\n", encoding="utf-8")
+            # Made anew under a name that nobody knows: his group may write to a user's directories, and plant a link.
+            temporary = directory / f"{SPEED_FILE}.{os.urandom(8).hex()}"
+            with open(temporary, "x", encoding="utf-8") as file:
+                file.write(f"{speed} {identity}\n")
             temporary.replace(directory / SPEED_FILE)
         except OSError:
             continue

@@ -26,6 +26,9 @@ _GIVE_UP = 30.0
 _KILL_ROUNDS = 50  # (ours) at once, as long as each finds processes that the one before has not seen
 _STOP_ROUNDS = 50  # (ours) looks for processes that were started while others were being stopped
 _STAT_SIZE = 4096  # bytes (ours): more than /proc/PID/stat has
+# Bytes: more than the kernel lets a program be started with, 6 MB with its arguments.  A process can show a terabyte
+# there later (PR_SET_MM_MAP), which would be read in vain.
+_MOST_ENVIRONMENT = 8 << 20
 _STATE_FIELD, _PARENT_FIELD, _START_FIELD = 0, 1, 19  # of /proc/PID/stat behind the name, proc(5)
 PROC = "/proc"
 
@@ -214,7 +217,7 @@ def is_stopped(pid: int) -> bool:
 
 def marked(mark: bytes) -> list[int]:
     """The processes of this user that were started with this NAME=VALUE in their environment."""
-    user, result = os.getuid(), []
+    user, wanted, result = os.getuid(), b"\0%b\0" % mark, []
     for name in os.listdir("/proc") if trees_are_seen() else []:
         if not name.isdigit():
             continue
@@ -222,7 +225,7 @@ def marked(mark: bytes) -> list[int]:
             if os.stat(f"/proc/{name}").st_uid != user:
                 continue
             with open(f"/proc/{name}/environ", "rb") as file:
-                if mark in file.read().split(b"\0"):
+                if wanted in b"\0%b\0" % file.read(_MOST_ENVIRONMENT):
                     result.append(int(name))
         except OSError:
             pass  # gone meanwhile, or none of our business

@@ -3,8 +3,10 @@
 Contract: `read_key` returns a key of a wanted class.  `KeyFileError` names the file and says what is wrong with it and
 what to type; `LocalError` is a failure of this machine (a full disk, too many open files).  `write_new` never replaces
 a file: `FileExistsError` when the name is taken.  A process that reads a key writes no core file from then on.
+A pipe of this user is waited for; a file that another user may have put in place is refused before it is opened: every
+pipe of his, and everything of his where all users can make files, as in /tmp.
 `read_guarded` and `replace_file` are for files that are no keys but are trusted like them, such as a list of revoked
-certificates.  docs/protocol.md section 1.
+certificates; they are read again and again, so none of them may be a pipe.  docs/protocol.md section 1.
 """
 
 from __future__ import annotations
@@ -30,6 +32,7 @@ MAXIMUM_KEY_FILE = 16 * 1024  # bytes (ours): a key takes 1 KiB, the rest is roo
 WRITABLE_BY_OTHERS = stat.S_IWOTH | stat.S_IWGRP
 OPEN_TO_OTHERS = stat.S_IROTH | WRITABLE_BY_OTHERS  # group read is allowed, so root:lab 0640 works
 
+_ROOT = 0
 _DESCRIPTOR_DIRECTORIES = ("/dev/fd/", "/proc/self/fd/")
 _CREATE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC | os.O_NOFOLLOW
 _NO_HARD_LINKS = (errno.EPERM, errno.ENOTSUP, errno.ENOSYS)  # what link says on FAT and some network file systems
@@ -211,17 +214,24 @@ def replace_file(path: str, text: str, mode: int) -> None:
 def read_guarded(path: str, refused: int = OPEN_TO_OTHERS, largest: int = MAXIMUM_KEY_FILE) -> bytes:
     """Returns the file's bytes unless it has one of the `refused` mode bits; the texts of `KeyFileError` lack the path.
 
-    `KeyFileError` is also raised for a file of more than `largest` bytes.
+    `KeyFileError` is also raised for a file of more than `largest` bytes, and for what is no regular file.
     """
-    return _read_to_end(path, _open_guarded(path, refused), largest)
+    return _read_to_end(path, _open_guarded(path, refused, waits=False), largest)
 
 
-def _open_guarded(path: str, refused: int = OPEN_TO_OTHERS) -> int:
-    """Opens the file if nobody else can read or change it; the texts of errors lack the path."""
+def _open_guarded(path: str, refused: int = OPEN_TO_OTHERS, *, waits: bool = True) -> int:
+    """Opens the file if nobody else can read or change it; the texts of errors lack the path.
+
+    `waits`: it may be a pipe, whose writer is waited for.
+    """
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY)
+        if waits and key_descriptor(path) is None:  # else it was given to us
+            _refuse_planted(path)
+        descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NOCTTY | (0 if waits else os.O_NONBLOCK))
         try:
             status = os.fstat(descriptor)
+            if not waits and not stat.S_ISREG(status.st_mode):
+                raise KeyFileError("is no regular file")
             if stat.S_ISREG(status.st_mode) and status.st_mode & refused:
                 if refused == WRITABLE_BY_OTHERS:
                     raise KeyFileError(f"can be changed by others; type: chmod go-w {quoted(path)}")
@@ -233,6 +243,17 @@ def _open_guarded(path: str, refused: int = OPEN_TO_OTHERS) -> int:
         return descriptor
     except OSError as error:
         raise _failure(path, error) from None
+
+
+def _refuse_planted(path: str) -> None:
+    """Raises `KeyFileError` for what another user may have put in place."""
+    status = os.lstat(path)
+    for one in (status, os.stat(path)) if stat.S_ISLNK(status.st_mode) else (status,):
+        if one.st_uid in (os.geteuid(), _ROOT):
+            continue
+        shared = os.stat(os.path.dirname(path) or ".").st_mode & stat.S_IWOTH
+        if shared or stat.S_ISFIFO(one.st_mode):
+            raise KeyFileError("belongs to another user; use a copy of your own, in a directory of your own")
 
 
 def _read_key_text(path: str, descriptor: int | None = None) -> bytes:

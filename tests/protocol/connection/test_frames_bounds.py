@@ -59,6 +59,7 @@ def test_a_refusal_says_of_what_kind_it_is() -> None:
 @pytest.mark.parametrize("stream", [0, 1, 0xFF, 0x100, MAXIMUM_STREAMS - 1])
 def test_a_head_is_read_as_it_was_written(stream: int) -> None:
     assert frames.head(frames.DATA, stream) == bytes([frames.DATA, 0, stream >> 8, stream & 0xFF])
+    assert frames.head(frames.PING) == bytes([frames.PING, 0, 0, 0])
     kind, read, body = frames.parse(memoryview(frames.frame(frames.DATA, b"x", stream)))
     assert (kind, read, bytes(body)) == (frames.DATA, stream, b"x")
 

@@ -12,7 +12,15 @@ from cexec.errors import ProtocolError, SilentPeerError
 from cexec.protocol.base.limits import PING_INTERVAL
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.session import Session
-from cexec.protocol.connection.silence import ANSWERS, QUIET, PeerSilence, UnfinishedRecord
+from cexec.protocol.connection.silence import (
+    ANSWERS,
+    LEAST_INTERVAL,
+    LONGEST_SILENCE,
+    QUIET,
+    HostSilence,
+    PeerSilence,
+    UnfinishedRecord,
+)
 from tests.protocol.connection.sessions import told
 
 PONG = 24  # bytes of a record with a PONG
@@ -138,3 +146,12 @@ def test_a_session_forgets_a_record_that_is_complete() -> None:
     assert session.next_timeout() == QUIET
     told(session, frames.PONG, now=0.0)
     assert session.next_timeout() == usual
+
+
+def test_a_host_is_dead_after_just_the_longest_silence() -> None:
+    rule = HostSilence()
+    rule.looked(True, 0.0, 100.0)
+    rule.looked(True, LONGEST_SILENCE - LEAST_INTERVAL / 2, 100.0 + LONGEST_SILENCE - LEAST_INTERVAL / 2)
+    assert rule.next_timeout() == pytest.approx(100.0 + LONGEST_SILENCE + LEAST_INTERVAL / 2)  # no closer look
+    with pytest.raises(SilentPeerError, match="has not answered for 15 seconds"):
+        rule.looked(True, LONGEST_SILENCE, 100.0 + LONGEST_SILENCE)

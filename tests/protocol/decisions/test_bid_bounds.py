@@ -8,15 +8,18 @@ import pytest
 
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.protocol.decisions import remembered
-from cexec.protocol.decisions.bid import LONGEST_WANTED, Bidder, Load, Outcome
-from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED, STILL_HEARD
+from cexec.protocol.decisions.bid import LONGEST_WANTED, STALL, Bidder, Load, Outcome, Penalized
+from cexec.protocol.decisions.clients import LEAST_TURN
+from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED, SILENT, STILL_HEARD
 from cexec.protocol.decisions.reputation import FIRST_PENALTY, LONGEST_DELAY
+from cexec.protocol.decisions.standing import Standing
 from tests.protocol.decisions.bidders import (
     LARGEST_LITTLE_SPREAD,
     WANTED,
     bidder,
     connects,
     delay_of,
+    drop,
     events,
     identity,
     run,
@@ -189,6 +192,75 @@ def test_a_slowed_worker_rests_from_when_it_took_its_last_job_however_that_went(
     assert connects(machine) == []
     machine.handle_timeout(taken_at + 10 * FIRST_PENALTY)
     assert connects(machine) == [identity(3)]
+
+
+def test_a_client_whose_bid_comes_late_is_told_at_once_that_it_is_known() -> None:
+    """Otherwise it is told after SILENT, by when it mostly has a connection."""
+    for extra, told in ((SILENT - 0.001, False), (SILENT, True)):
+        machine = bidder()
+        machine.consider(WAITS, 1, WANTED, 0.0, extra_delay=extra)
+        assert (("Queued", WAITS) in events(machine)) == told
+
+
+def test_a_slowed_worker_is_so_at_the_moment_of_its_last_sample() -> None:
+    machine = with_rivals()
+    now = drop(machine, 1, 0.0)
+    assert machine.penalty > 0.0
+    machine.load_sampled(Load(), now + 100_000.0)
+    assert machine.penalty == 0.0
+
+
+def test_a_lease_whose_offer_was_withdrawn_has_no_turn_until_its_next_one() -> None:
+    """Else all the time in between counted as a turn without a job, and its client went behind the others."""
+    machine = bidder()
+    machine.leased(WAITS, 1, 0.0, b"client")
+    assert connects(machine) == [WAITS]
+    machine.withdrawn(WAITS, 0.0)
+    machine.hold(WAITS, 100.0)
+    assert slots_of(machine) == (0, 1, 0)
+    machine.released(WAITS, 100.0)
+    assert machine.accounts.wasted(b"client", 100.0) <= LEAST_TURN
+
+
+def test_a_lease_that_fails_is_counted_off_once() -> None:
+    machine = bidder()
+    machine.leased(WAITS, 1, 0.0, b"client")
+    assert connects(machine) == [WAITS] and machine.slots.connecting == 1
+    machine.failed(WAITS, 0.0)
+    assert machine.slots.connecting == 0
+    assert events(machine) == [("Forget", WAITS)]
+
+
+def test_a_connection_that_fails_late_leaves_nothing_that_is_never_forgotten() -> None:
+    machine = bidder()
+    machine.consider(WAITS, 1, WANTED, 0.0)
+    assert connects(machine) == [WAITS]
+    machine.handle_timeout(STALL)
+    machine.failed(WAITS, 1.0)
+    assert machine.next_timeout() == WANTED
+    machine.handle_timeout(WANTED)
+    assert events(machine) == [("Forget", WAITS)]
+
+
+def test_a_client_that_proves_itself_while_it_waits_for_its_turn_is_told_so() -> None:
+    machine = bidder()
+    occupy(machine)
+    machine.consider(WAITS, 1, WANTED, 1.0, standing=Standing.UNPROVED, source="10.0.0.1", proves=False)
+    assert events(machine) == [("Queued", WAITS)] and waiting_in(machine) == 1
+    machine.proved(WAITS, 2.0)
+    assert machine.next_timeout() == 2.0 + SILENT
+    machine.handle_timeout(2.0 + SILENT)
+    assert events(machine) == [("Queued", WAITS)]
+
+
+def test_a_penalty_is_told_with_its_seconds_and_its_reason() -> None:
+    machine = with_rivals()
+    delay_of(machine, 0.0, 1)
+    run(machine, identity(1), 0.1)
+    machine.finished(identity(1), Outcome.REFUSED, 0.0, 0.2)
+    told = [event for event in iter(machine.next_event, None) if isinstance(event, Penalized)]
+    assert [(event.seconds, event.reason) for event in told] == [(machine.penalty, machine.health)]
+    assert machine.penalty == FIRST_PENALTY
 
 
 @pytest.mark.parametrize("weight", [-1, 0, 1 << 40])

@@ -12,7 +12,19 @@ import pytest
 from cexec.protocol.base.limits import GO_DEADLINE, MAXIMUM_WEIGHT
 from cexec.protocol.decisions import clients, remembered
 from cexec.protocol.decisions.bid import Bidder, Outcome
-from cexec.protocol.decisions.clients import BEYOND, WASTEFUL, WITHIN, ClientAccounts, ClientLimits
+from cexec.protocol.decisions.clients import (
+    BEYOND,
+    DECAY,
+    JOB_FORGIVES,
+    MOST_TURNS,
+    NOTICED,
+    STALLED_EACH,
+    STALLED_PAUSE,
+    WASTEFUL,
+    WITHIN,
+    ClientAccounts,
+    ClientLimits,
+)
 from cexec.protocol.decisions.remembered import CONNECTING, RESERVED, RUNNING, Origin
 from tests.protocol.decisions.bidders import connects, identity, run
 
@@ -185,6 +197,79 @@ def test_the_loser_of_a_race_has_reserved_no_slot_in_vain() -> None:
         now += 0.05
         accounts.leave(MODEST, identity(number), RESERVED, now)
     assert accounts.rank(MODEST) == WITHIN
+
+
+# time that is forgotten, and jobs that make it good
+
+FORGOTTEN = (MOST_TURNS - NOTICED) / DECAY  # seconds from the last lost turn until a client is like all others
+
+
+def losing(now: float = 0.0) -> ClientAccounts:
+    """A client has lost as many turns as are remembered."""
+    accounts = ClientAccounts(NO_LIMITS)
+    accounts.enter(GREEDY, identity(1), CONNECTING, now)
+    accounts.turn_lost(GREEDY, 10.0 * MOST_TURNS, now)
+    return accounts
+
+
+def wasting(now: float) -> ClientAccounts:
+    """A slot was reserved in vain, for as long as there may be, until now."""
+    accounts = ClientAccounts(NO_LIMITS)
+    accounts.enter(GREEDY, identity(1), RESERVED, now - GO_DEADLINE)
+    accounts.leave(GREEDY, identity(1), RESERVED, now)
+    return accounts
+
+
+def test_a_job_makes_a_part_of_the_lost_turns_good() -> None:
+    accounts = losing()
+    for number in range(3):
+        assert accounts.wasted(GREEDY, 0.0) == pytest.approx(max(0.0, MOST_TURNS - number * JOB_FORGIVES))
+        accounts.enter(GREEDY, identity(2 + number), RUNNING, 0.0)
+
+
+def test_a_slot_that_is_given_back_at_once_makes_nothing_good() -> None:
+    accounts = wasting(GO_DEADLINE)
+    before = accounts.wasted(GREEDY, GO_DEADLINE)
+    assert before > NOTICED
+    for number in range(100):
+        accounts.enter(GREEDY, identity(number), RESERVED, GO_DEADLINE)
+        accounts.leave(GREEDY, identity(number), RESERVED, GO_DEADLINE)
+    assert accounts.wasted(GREEDY, GO_DEADLINE) == before
+
+
+def test_a_client_whose_waste_is_forgotten_is_named_once_and_not_before() -> None:
+    accounts = losing()
+    accounts.turn_lost(GREEDY, 10.0 * MOST_TURNS, 10.0)  # meanwhile it has lost more
+    assert accounts.redeemed(FORGOTTEN + 1.0) == []
+    assert accounts.rank(GREEDY) == WASTEFUL
+    assert accounts.redeemed(FORGOTTEN + 11.0) == [GREEDY]
+    assert accounts.rank(GREEDY) == WITHIN
+    assert accounts.redeemed(FORGOTTEN + 100.0) == []
+    accounts.turn_lost(GREEDY, 10.0 * MOST_TURNS, 1000.0)
+    assert accounts.redeemed(1000.0 + FORGOTTEN + 1.0) == [GREEDY]
+
+
+def test_a_client_is_counted_and_ranked_at_the_same_moment() -> None:
+    accounts = losing()
+    assert (accounts.wasteful(1.0), accounts.rank(GREEDY)) == (1, WASTEFUL)
+    assert (accounts.wasteful(FORGOTTEN + 1.0), accounts.rank(GREEDY)) == (0, WITHIN)
+
+
+def test_what_an_idle_client_has_wasted_is_remembered_when_others_come() -> None:
+    accounts = wasting(1000.0)
+    for number in range(10):
+        accounts.enter(b"other %d" % number, identity(10 + number), RUNNING, 1000.0)
+    assert accounts.rank(GREEDY) == WASTEFUL
+
+
+def test_a_client_whose_connections_stall_gets_no_place_for_a_moment() -> None:
+    accounts = ClientAccounts(NO_LIMITS)
+    assert accounts.held_until(GREEDY, 5.0) < 5.0
+    for number in range(STALLED_EACH):
+        assert accounts.held_until(GREEDY, 5.0) < 5.0
+        accounts.enter(GREEDY, identity(number), CONNECTING, 5.0)
+        accounts.stall(GREEDY)
+    assert accounts.held_until(GREEDY, 5.0) == 5.0 + STALLED_PAUSE
 
 
 # accounts

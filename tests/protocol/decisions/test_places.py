@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
+from cexec.protocol.decisions import remembered
 from cexec.protocol.decisions.clients import ClientAccounts, ClientLimits
 from cexec.protocol.decisions.places import Places
-from cexec.protocol.decisions.remembered import Origin, Remembered, RememberedAnnouncement
+from cexec.protocol.decisions.remembered import NOBODY, Origin, Remembered, RememberedAnnouncement
 from cexec.protocol.decisions.slots import Slots
 from cexec.protocol.decisions.standing import Standing
 from tests.protocol.decisions.bidders import identity
@@ -68,3 +69,13 @@ def test_one_that_is_doubted_while_it_is_postponed_waits_once(again: bool) -> No
     scene.places.proved(scene.one, 3.0)
     scene.places.discard(scene.one)
     assert len(scene.places) == 0
+
+
+def test_one_that_is_doubted_is_one_of_those_that_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(remembered, "MOST_UNPROVED", 1)
+    scene = Scene(Standing.PROVED)
+    scene.places.doubted(scene.one, Standing.UNPROVED, 1.0)
+    other = RememberedAnnouncement(
+        identity(2), 1, 1.0, 100.0, targeted=False, origin=NOBODY, standing=Standing.UNPROVED, source="host"
+    )
+    assert scene.announcements.add(other) is scene.one

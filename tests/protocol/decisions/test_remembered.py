@@ -1,12 +1,24 @@
-"""When an announcement whose connections failed is tried again."""
+"""When an announcement whose connections failed is tried again, and which announcement makes room for another one."""
 
 from __future__ import annotations
 
 from itertools import pairwise
+from math import inf
 
 import pytest
 
-from cexec.protocol.decisions.remembered import LONGEST_RETRY, NEW_WAYS_BURST
+from cexec.protocol.decisions import remembered
+from cexec.protocol.decisions.remembered import (
+    DONE_LIFETIME,
+    LONGEST_RETRY,
+    NEW_WAYS_BURST,
+    RUNNING,
+    STILL_HEARD,
+    Origin,
+    Remembered,
+    RememberedAnnouncement,
+)
+from cexec.protocol.decisions.standing import Standing
 from tests.protocol.decisions.bidders import WANTED, bidder, connects, events, identity
 
 
@@ -69,3 +81,101 @@ def test_new_way_that_is_heard_after_another_copy_shortens_the_wait_all_the_same
     machine.consider(identity(1), 1, WANTED, now + 1.1, new_way=True)
     machine.handle_timeout(now + 1.1)
     assert connects(machine) == [identity(1)]
+
+
+# Room
+
+GREEDY, MODEST = b"greedy", b"modest"
+LATER = 10.0 * STILL_HEARD
+
+
+def announcement(
+    number: int, heard_at: float = 0.0, client: bytes = GREEDY, *, standing: Standing = Standing.PROVED,
+    leased: bool = False,
+) -> RememberedAnnouncement:  # fmt: skip
+    expires = inf if leased else 1000.0
+    return RememberedAnnouncement(
+        identity(number), 1, heard_at, expires, targeted=leased, origin=Origin(client), standing=standing, source="host"
+    )
+
+
+def memory_of(*announcements: RememberedAnnouncement) -> Remembered:
+    memory = Remembered(lambda: 0.0)
+    for one in announcements:
+        assert memory.add(one) is None
+    return memory
+
+
+@pytest.fixture
+def few(monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is room for two that are proved and for one that is not."""
+    monkeypatch.setattr(remembered, "MAXIMUM_REMEMBERED", 2)
+    monkeypatch.setattr(remembered, "MOST_UNPROVED", 1)
+
+
+@pytest.mark.usefixtures("few")
+def test_one_that_is_doubted_takes_the_room_of_those_that_are_not_proved() -> None:
+    one = announcement(1)
+    memory = memory_of(one)
+    one.standing = Standing.UNPROVED
+    memory.stands(one)
+    assert memory.add(announcement(2, standing=Standing.UNPROVED)) is one
+
+
+@pytest.mark.usefixtures("few")
+def test_one_that_is_proved_gives_that_room_back() -> None:
+    one = announcement(1, standing=Standing.UNPROVED)
+    memory = memory_of(one)
+    one.standing = Standing.PROVED
+    memory.stands(one)
+    assert memory.add(announcement(2, standing=Standing.UNPROVED)) is None
+
+
+@pytest.mark.usefixtures("few")
+def test_one_that_is_not_remembered_takes_no_room() -> None:
+    memory = memory_of()
+    memory.stands(announcement(1, standing=Standing.UNPROVED))
+    assert memory.add(announcement(2, standing=Standing.UNPROVED)) is None
+
+
+@pytest.mark.usefixtures("few")
+def test_one_that_is_not_proved_takes_no_room_of_those_that_are() -> None:
+    memory = memory_of(announcement(1), announcement(2, standing=Standing.UNPROVED))
+    assert memory.add(announcement(3, LATER)) is None
+
+
+@pytest.mark.usefixtures("few")
+@pytest.mark.parametrize("kind", ["leased", "running"])
+def test_one_that_has_a_connection_makes_no_room_however_long_ago_it_was_heard(kind: str) -> None:
+    kept, other = announcement(1, leased=kind == "leased"), announcement(2, 1.0)
+    memory = memory_of(kept, other)
+    if kind == "running":
+        kept.state = RUNNING
+    assert memory.add(announcement(3, LATER)) is other
+
+
+@pytest.mark.usefixtures("few")
+def test_a_lease_takes_no_room_of_those_that_are_heard() -> None:
+    memory = memory_of(announcement(1), announcement(2))
+    lease = announcement(3, 1.0, MODEST, leased=True)
+    assert memory.add(lease) is lease
+    memory.drop(lease)
+    assert memory.add(announcement(4, 1.0, MODEST)) in (memory.get(identity(1)), memory.get(identity(2)))
+
+
+@pytest.mark.parametrize(("greedy", "makes_room"), [(2, False), (3, True)])
+def test_a_client_makes_room_for_one_that_has_fewer_even_with_the_newcomer(
+    greedy: int, makes_room: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remembered, "MAXIMUM_REMEMBERED", greedy + 1)
+    memory = memory_of(announcement(9, 0.0, MODEST), *(announcement(number) for number in range(greedy)))
+    newcomer = announcement(100, 1.0, MODEST)
+    assert memory.add(newcomer) is (memory.get(identity(0)) if makes_room else newcomer)
+
+
+def test_one_that_is_done_is_known_for_its_time_and_no_longer() -> None:
+    one = announcement(1)
+    memory = memory_of(one)
+    memory.finish(one, 0.0)
+    assert memory.done(one.identity, DONE_LIFETIME - 0.001) == 0
+    assert memory.done(one.identity, DONE_LIFETIME) is None

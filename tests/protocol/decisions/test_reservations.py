@@ -11,14 +11,23 @@ import pytest
 
 from cexec.protocol.base.limits import GO_DEADLINE
 from cexec.protocol.decisions.bid import Bidder, Connect, Outcome, Withdraw
-from cexec.protocol.decisions.clients import DECAY, LEAST_TURN, NOTICED, WASTEFUL, WITHIN, ClientLimits
-from cexec.protocol.decisions.remembered import Origin
+from cexec.protocol.decisions.clients import (
+    DECAY,
+    LEAST_TURN,
+    NOTICED,
+    WASTEFUL,
+    WITHIN,
+    ClientAccounts,
+    ClientLimits,
+)
+from cexec.protocol.decisions.remembered import RESERVED, Origin, RememberedAnnouncement
 from cexec.protocol.decisions.reservations import (
     LEASE_PATIENCE,
     MOST_LATENCY,
     MOST_OF_WASTEFUL,
     OFTEN,
     PATIENCE,
+    Reservations,
     patience,
 )
 from cexec.protocol.decisions.standing import Standing
@@ -166,6 +175,26 @@ def test_what_a_client_gets_for_its_slowness_is_bounded() -> None:
     """It may pretend, and then it lets slots be reserved for longer."""
     bounds = [patience(99.0, leased=False, wasted=wasted) - PATIENCE for wasted in (0.0, NOTICED, OFTEN)]
     assert bounds == pytest.approx([MOST_LATENCY, MOST_OF_WASTEFUL, 0.0])
+
+
+def test_a_client_that_has_wasted_two_slots_gets_nothing_for_its_slowness() -> None:
+    accounts = ClientAccounts(LIMITS)
+    for number in range(2):
+        accounts.enter(SLOW, identity(number), RESERVED, 0.0)
+    for number in range(2):
+        accounts.leave(SLOW, identity(number), RESERVED, GO_DEADLINE)
+    assert patience(99.0, leased=False, wasted=accounts.wasted(SLOW, GO_DEADLINE)) == PATIENCE
+
+
+def test_a_slot_that_has_come_back_makes_room_for_the_next_one_to_be_taken() -> None:
+    reservations = Reservations()
+    for number in range(5):
+        one = RememberedAnnouncement(identity(number), 1, 0.0, 99.0, targeted=False, origin=Origin(IDLE))
+        reservations.late(one)
+        assert reservations.surplus(1, lambda client: WITHIN, lambda client: True) is one
+        assert reservations.surplus(1, lambda client: WITHIN, lambda client: True) is None
+        assert reservations.left(one.identity)
+        assert not reservations.left(one.identity)
 
 
 def test_turns_without_a_job_let_a_client_go_behind_the_others() -> None:

@@ -237,6 +237,18 @@ def test_cache_that_cannot_be_written_is_no_error(tmp_path: Path, benchmarks_mad
     assert measure_speed([tmp_path / "file" / "below"]) == 1.25
 
 
+def test_a_link_that_is_planted_in_the_cache_is_not_followed(tmp_path: Path, benchmarks_made: list[float]) -> None:
+    """Regression: a link by the name of a draft, which has this process's number, led to any file of the user."""
+    (tmp_path / "victim").write_text("precious")
+    cache = tmp_path / "cache"
+    cache.mkdir()
+    for name in (load.SPEED_FILE, f"{load.SPEED_FILE}.{os.getpid()}"):
+        (cache / name).symlink_to("../victim")
+    assert measure_speed([cache]) == measure_speed([cache]) == 1.25
+    assert len(benchmarks_made) == 1
+    assert (tmp_path / "victim").read_text() == "precious"
+
+
 def test_cache_is_in_the_users_cache_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", "/home/someone")
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)

@@ -16,6 +16,7 @@ from cexec.errors import UsageError
 from cexec.system.process import process, process_tree
 from tests.cgroups import control_group
 from tests.jobs import written
+from tests.needs import skip_for_want_of
 from tests.waiting import wait_until
 
 GRACE = 0.5  # seconds
@@ -228,6 +229,48 @@ def test_processes_are_known_by_their_mark() -> None:
     process_tree.signal_all([pid], signal.SIGKILL)
     os.waitpid(pid, 0)
     assert process_tree.marked(mark) == []
+
+
+# Lets its environment, as /proc shows it, be so many megabytes, of which none is there: prctl(2), PR_SET_MM_MAP.
+ENDLESS = """
+import ctypes, struct, sys
+size = int(sys.argv[1]) << 20
+libc = ctypes.CDLL(None, use_errno=True)
+libc.mmap.restype = ctypes.c_void_p
+libc.mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
+start = libc.mmap(None, size, 3, 0x4022, -1, 0)  # readable, writable, private, anonymous, without room kept for it
+words = open("/proc/self/stat").read().rpartition(")")[2].split()
+own = [int(words[number - 3]) for number in (26, 27, 45, 46, 47, 47, 28, 48, 49)]  # see proc(5)
+fields = struct.pack("=11QQII", *own, start, start + size, 0, 0, 0xFFFFFFFF)
+print(libc.prctl(35, 14, ctypes.create_string_buffer(fields, len(fields)), len(fields), 0), flush=True)
+sys.stdin.read()
+"""
+
+
+def test_an_environment_without_end_costs_little() -> None:
+    """Regression: a process that showed a terabyte let the sweep after a killed job read until the memory was full."""
+    mark = f"CEXEC_JOB={os.urandom(8).hex()}".encode()
+    argv = [sys.executable, "-I", "-S", "-c", ENDLESS, str(1 << 20)]
+    with subprocess.Popen(argv, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as endless:
+        assert endless.stdout is not None
+        if endless.stdout.readline() != b"0\n":
+            endless.kill()
+            skip_for_want_of("a kernel with PR_SET_MM_MAP")
+        assert process_tree.marked(mark) == []
+        endless.communicate()
+
+
+def test_a_process_may_have_any_name(tmp_path: Path) -> None:
+    """The kernel shows it in the midst of numbers: one that looks like these would say that it has stopped."""
+    program = tmp_path / ") T 1 1 1) T 1"
+    program.symlink_to("/bin/cat")
+    with subprocess.Popen([program], stdin=subprocess.PIPE) as child:
+        stat = Path(f"/proc/{child.pid}/stat").read_text()
+        assert stat.startswith(f"{child.pid} ({program.name})")
+        assert process_tree.start_time(child.pid) >= process_tree.start_time(os.getpid())
+        assert not process_tree.is_stopped(child.pid)
+        assert child.pid in process_tree.children(os.getpid())
+        child.communicate()
 
 
 def test_a_process_is_named_by_its_number_and_start() -> None:

@@ -185,6 +185,65 @@ def test_a_key_comes_through_a_pipe_in_any_pieces(here: Path) -> None:
     os.close(reader)
 
 
+def test_a_named_pipe_of_this_user_is_waited_for(here: Path) -> None:
+    os.mkfifo("queue", 0o600)
+    writer = threading.Thread(target=lambda: Path("queue").write_text(encode_key(OWNER)))
+    writer.start()
+    assert isinstance(read_key("queue", (OwnerKey,)), OwnerKey)
+    writer.join()
+
+
+# What another user has put in place
+
+
+@pytest.fixture
+def shared(here: Path) -> Path:
+    """A directory such as /tmp, which is the current one."""
+    require_second_user()
+    made = here / "shared"
+    made.mkdir()
+    made.chmod(0o1777)
+    os.chdir(made)
+    return made
+
+
+@pytest.mark.parametrize("directory", [".", ".."], ids=["where all can make files", "elsewhere"])
+def test_a_pipe_of_another_user_is_refused_and_not_waited_for(directory: str, shared: Path) -> None:
+    """Regression: a FIFO in the place of the key held cservice and cexec up for ever."""
+    path = f"{directory}/planted"
+    os.mkfifo(path, 0o600)
+    os.chown(path, NOBODY, NOBODY)
+    with pytest.raises(KeyFileError, match="planted belongs to another user; use a copy of your own"):
+        read_key(path, ANY)
+    with pytest.raises(KeyFileError, match="planted belongs to another user; use a copy of your own"):
+        keyfile.open_key(path)
+
+
+def test_a_key_of_another_user_is_refused_where_all_can_make_files(shared: Path) -> None:
+    """Whoever has made it can be a client of the worker that takes it for its own."""
+    for directory in (".", ".."):
+        write_new(f"{directory}/planted", encode_key(OWNER))
+        os.chown(f"{directory}/planted", NOBODY, NOBODY)
+    with pytest.raises(KeyFileError, match="belongs to another user"):
+        read_key("planted", ANY)
+    assert isinstance(read_key("../planted", ANY), OwnerKey)  # root serves a user's key
+
+
+def test_a_link_of_another_user_is_refused_where_all_can_make_files(shared: Path) -> None:
+    for name, user in (("planted", NOBODY), ("own", os.geteuid())):
+        os.symlink("../app", name)
+        os.chown(name, user, -1, follow_symlinks=False)
+    with pytest.raises(KeyFileError, match="belongs to another user"):
+        read_key("planted", ANY)
+    assert isinstance(read_key("own", ANY), OwnerKey)
+
+
+def test_what_is_read_again_and_again_is_no_pipe(here: Path) -> None:
+    os.mkfifo("app.revoked", 0o600)
+    with pytest.raises(KeyFileError, match="is no regular file"):
+        keyfile.read_guarded("app.revoked")
+
+
 def test_reading_leaves_no_descriptor_open(here: Path) -> None:
     before = os.listdir("/dev/fd")
     read_key("app", ANY)

@@ -140,7 +140,19 @@ def test_a_list_that_others_may_change_refuses_everybody(place: Place) -> None:
 
 def test_a_list_that_is_no_file_refuses_everybody(place: Place) -> None:
     place.path.mkdir()
-    refused(place.open(), "cannot be read: is a directory")
+    refused(place.open(), "is no regular file")
+
+
+def test_a_pipe_in_the_place_of_a_list_refuses_everybody_and_is_not_waited_for(place: Place) -> None:
+    """Regression: whoever could make a FIFO there held each cservice and cexec up, also those that ran already."""
+    place.write(1)
+    revocations = place.open()
+    revocations.check(ALICE)
+    place.path.unlink()
+    os.mkfifo(place.path)
+    assert revocations.refresh(LOOK_INTERVAL)
+    refused(revocations, "app.revoked is no regular file")
+    refused(place.open(), "app.revoked is no regular file")
 
 
 def test_a_new_list_counts_after_the_next_look_and_not_before(place: Place) -> None:

@@ -445,6 +445,17 @@ def test_a_client_that_does_not_take_the_output_loses_its_slot_after_the_time_li
         assert [type(report) for report in job.reports()] == [ProgramStarted, Broken]
 
 
+def test_output_that_is_not_taken_keeps_no_slot_beyond_the_time_limit_although_the_program_has_ended(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its child writes on, and ends with it; what is in the pipe then is never taken."""
+    monkeypatch.setattr(job_tree, "GRACE", 0.1)
+    monkeypatch.setattr(worker_job, "RELEASE_PATIENCE", 0.3)
+    with shell("yes & exit 0", held=True, limits=Limits(time=0.3)) as job:
+        assert "disconnected" in lost(job)
+        assert [type(report) for report in job.reports()] == [ProgramStarted, Broken]
+
+
 def incoming(*names: str) -> list[Stream]:
     """Standard streams, and files that the client sends."""
     return [*STANDARD, *(Stream(frames.FIRST_FILE + n, READS, FILE, name=name) for n, name in enumerate(names))]
