@@ -2,9 +2,9 @@
 
 Contract: `dump` returns parts for `call_messages.encode`, `load` makes a value of the parts of a `CallMessage`.  The
 memory of arrays, and of large `bytes`, is not copied by `dump`: it has to stay as it is until the parts are sent.  By
-`load` the arrays get the memory into which the message was received.  Functions and classes that the other side cannot import
-travel by value, as cloudpickle does it.  A value that cannot be pickled is a `CannotPickleError`, whose message names
-the object within it; `culprit` is how that is found.
+`load` the arrays get the memory into which the message was received.  Functions and classes that the other side cannot
+import travel by value, as cloudpickle does it.  A value that cannot be pickled is a `CannotPickleError`, whose message
+names the object within it; `culprit` is how that is found.
 """
 
 from __future__ import annotations
