@@ -66,7 +66,7 @@ class Keeper:
         self._functions: dict[int, bytes] = {}
         self._waiting: deque[KeptCall] = deque()
         self._given: dict[int, KeptCall] = {}  # to the runner, in this order
-        self._cancelled: set[int] = set()  # those of `_given` that are to end
+        self._skipped: set[int] = set()  # calls that the runner has, but will not begin
         self._skips = 0
         self._runner: RunnerProcess | None = None
         self._killed_for = m.NOBODY
@@ -216,21 +216,31 @@ class Keeper:
         if self._drop_waiting(id):
             self._send(m.encode(m.CANCELLED, id))
         elif id in self._given and runner is not None:
-            runner.page.skip(id, self._next_place())
-            self._cancelled.add(id)
             runner.stop()
             self._read_runner(runner)
-            if runner.page.current == id and id in self._given:
+            if id not in self._given:
+                runner.resume()  # its outcome is on its way
+            elif runner.page.current == id:
                 self._killed_for = id
                 runner.kill()
             else:
+                self._skip(runner, id)
+                self._send(m.encode(m.CANCELLED, id))
                 runner.resume()
 
     def _take_back(self, id: int) -> None:
-        if self._drop_waiting(id):
+        if self._drop_waiting(id) or (id in self._given and self._runner is not None and self._skip(self._runner, id)):
             self._send(m.encode(m.RETURNED, id))
-        elif id in self._given and self._runner is not None:
-            self._runner.page.skip(id, self._next_place())
+
+    def _skip(self, runner: RunnerProcess, id: int) -> bool:
+        """Lets the runner pass over a call that it was given; False if it has begun it."""
+        self._skips += 1
+        runner.page.skip(id, self._skips % MOST_SKIPPED)
+        if runner.page.current == id:
+            return False
+        self._given.pop(id).unwanted = True
+        self._skipped.add(id)
+        return True
 
     def _drop_waiting(self, id: int) -> bool:
         for kept in self._waiting:
@@ -240,10 +250,6 @@ class Keeper:
                 kept.data.clear()
                 return True
         return False
-
-    def _next_place(self) -> int:
-        self._skips += 1
-        return self._skips % MOST_SKIPPED
 
     # the runner
 
@@ -262,7 +268,7 @@ class Keeper:
         runner = self._runner
         if runner is None or runner.calls < 0:
             return
-        while self._waiting and len(self._given) < MOST_GIVEN and runner.queued < m.SMALL:
+        while self._waiting and len(self._given) + len(self._skipped) < MOST_GIVEN and runner.queued < m.SMALL:
             kept = self._waiting[0]
             used_up = self._most_calls and runner.taken >= self._most_calls
             if used_up or (self._given and (kept.long or any(one.long for one in self._given.values()))):
@@ -291,15 +297,12 @@ class Keeper:
         if piece.kind == m.READY:
             runner.ready = True
         long = not piece.first or bool(piece.missing) or len(piece.data) > m.SMALL
-        ends = piece.kind in (m.DONE, m.RETURNED) or (piece.kind in (m.RESULT, m.RAISED) and not long)
-        if ends:
+        if piece.kind == m.RETURNED:
+            self._skipped.discard(piece.id)  # the client has been told
+            return
+        if piece.kind == m.DONE or (piece.kind in (m.RESULT, m.RAISED) and not long):
             self._given.pop(piece.id, None)
-        if piece.kind == m.RETURNED and piece.id in self._cancelled:
-            self._send(m.encode(m.CANCELLED, piece.id))
-        else:
-            self._send([piece.data])
-        if ends:
-            self._cancelled.discard(piece.id)
+        self._send([piece.data])
 
     def _runner_ended(self, runner: RunnerProcess, status: int) -> None:
         """Says what has become of its calls, and starts another one."""
@@ -318,14 +321,9 @@ class Keeper:
             self._send(m.encode(m.CANCELLED, victim))
         elif victim != m.NOBODY or status or not runner.ready:
             self._send(m.encode(m.DIED, victim, m.encode_status(status)))
-        for id in reversed(self._given):
-            kept = self._given[id]
-            if id in self._cancelled:
-                self._send(m.encode(m.CANCELLED, id))
-            else:
-                self._waiting.appendleft(kept)
+        self._waiting.extendleft(self._given[id] for id in reversed(self._given))
         self._given.clear()
-        self._cancelled.clear()
+        self._skipped.clear()
         self._killed_for = m.NOBODY
         runner.close()
         self._runner = None

@@ -1,8 +1,8 @@
 """The page of memory that the keeper and its runner share: which call runs, and which ones are not to begin.
 
 Contract: the runner `begin`s each call and then asks if it is `skipped`; the keeper lets a call be skipped and then
-asks which one is `current`.  So a call that the keeper wants to stop is seen by one of them: it is skipped, or it is
-the current one.  What the runner has written is there when it has been killed.
+asks which one is `current`.  So a call that the keeper does not want to begin is seen by one of them: it is skipped, or
+it is the current one.  What the runner has written is there when it has been killed.
 """
 
 from __future__ import annotations

@@ -36,8 +36,8 @@ class _Chunks:
         self.write = self.chunks.append
 
 
-def dump(value: object, name: str) -> list[Part]:
-    """`name` is what the value is called in the error's message."""
+def dump(value: object, name: str, of: str = "") -> list[Part]:
+    """`name` is what the value is called in the error's message, `of` follows the names of its parts there."""
     file = _Chunks()
     buffers: list[memoryview] = []
 
@@ -52,8 +52,8 @@ def dump(value: object, name: str) -> list[Part]:
         cloudpickle.CloudPickler(file, protocol=PROTOCOL, buffer_callback=keep_in_band).dump(value)
     except Exception as error:
         if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
-            raise CannotPickleError(f"cannot pickle {name}: it is nested too deeply") from error
-        raise CannotPickleError(culprit(value, name, error)) from error
+            raise CannotPickleError(f"cannot pickle {name}{of}: it is nested too deeply") from error
+        raise CannotPickleError(culprit(value, name, of, error)) from error
     return [file.chunks[0] if len(file.chunks) == 1 else file.chunks, *buffers]
 
 
@@ -62,7 +62,7 @@ def load(parts: Sequence[bytes | bytearray]) -> Any:
     return pickle.loads(parts[0], buffers=parts[1:])
 
 
-def culprit(value: object, name: str, error: BaseException) -> str:
+def culprit(value: object, name: str, of: str, error: BaseException) -> str:
     """Returns a sentence about the innermost object that cannot be pickled, and where it is."""
     seen: set[int] = set()
     for _ in range(DEEPEST):
@@ -74,7 +74,7 @@ def culprit(value: object, name: str, error: BaseException) -> str:
                 break
         else:
             break
-    return f"cannot pickle {name}, of type {_type_name(value)}: {_text(error)}"
+    return f"cannot pickle {name}{of}, of type {_type_name(value)}: {_text(error)}"
 
 
 def _failure(value: object) -> Exception | None:
@@ -114,8 +114,14 @@ def _inner(value: Any, name: str) -> Iterator[tuple[str, object]]:
     elif hasattr(value, "__func__") and hasattr(value, "__self__"):
         yield f"{name}.__self__", value.__self__
         yield f"{name}.__func__", value.__func__
-    for attribute, item in getattr(value, "__dict__", {}).items() if not isinstance(value, type) else ():
-        yield f"{name}.{attribute}", item
+    if not (isinstance(value, type) or _reduces_itself(type(value))):
+        for attribute, item in getattr(value, "__dict__", {}).items():
+            yield f"{name}.{attribute}", item
+
+
+def _reduces_itself(of: type) -> bool:
+    """Returns True if objects of the class say themselves what their pickle contains."""
+    return any(name in one.__dict__ for one in of.__mro__[:-1] for name in ("__reduce__", "__reduce_ex__"))
 
 
 def _inner_of_function(value: Any, name: str) -> Iterator[tuple[str, object]]:

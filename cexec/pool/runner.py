@@ -114,7 +114,7 @@ class Runner:
             else:
                 arguments, keywords = load(message.parts)
                 result = function(*arguments, **keywords)
-            return RESULT, dump(result, f"the result of {name}")
+            return RESULT, dump(result, "the result", f" of {name}")
         except BaseException as error:
             return RAISED, pack(error, name, self._worker)
 

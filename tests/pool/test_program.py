@@ -124,7 +124,7 @@ def test_no_call_has_the_descriptors_of_the_messages(ready: PoolWorker) -> None:
 
 
 def test_results_that_cannot_be_pickled_are_named(ready: PoolWorker) -> None:
-    with pytest.raises(CannotPickleError, match=r"^worker w@host: cannot pickle the result of .*\[1\], of type _th"):
+    with pytest.raises(CannotPickleError, match=r"^worker w@host: cannot pickle the result\[1\] of .*, of type _th"):
         ready.run(lambda: [1, __import__("threading").Lock()])
 
 

@@ -40,7 +40,6 @@ MOST_OPENING = 8  # slots (ours) that are being opened at a time
 LONGEST_TURN = 2.0  # seconds, as the issue of this API asks for
 UNWANTED = 1.0  # seconds (ours) without work after which no more slots are searched for
 LEARNING = 0.2  # the weight (ours) of the latest call in the mean duration
-FIRST_GUESS = 0.005  # seconds (ours) that a call takes, as long as none has ended
 
 OPENING, READY, LEAVING, GONE = "opening", "ready", "leaving", "gone"
 
@@ -120,7 +119,7 @@ class CallPlan:
         self._suspects: deque[Call] = deque()
         self._sent = 0
         self._numbers = 0
-        self._took = FIRST_GUESS  # the mean of what calls take
+        self._took: float | None = None  # the mean of what calls take, in seconds
         self._worked_at = -inf  # when there was work last
         self._events: deque[PlanEvent] = deque()
 
@@ -160,6 +159,11 @@ class CallPlan:
         """The calls that wait for a slot."""
         return [*self._suspects, *self._waiting]
 
+    @property
+    def pending(self) -> list[Call]:
+        """The calls that have not begun: they wait for a slot, or in one behind another call."""
+        return [*self.waiting, *(call for slot in self.slots for call in list(slot.sent.values())[1:])]
+
     def take_waiting(self) -> list[Call]:
         """Forgets all calls that wait for a slot, and returns them."""
         calls = self.waiting
@@ -188,7 +192,7 @@ class CallPlan:
         call = self._leave(slot, wire_id, now)
         if call is None:
             return None
-        self._took += LEARNING * (took - self._took)
+        self._took = took if self._took is None else self._took + LEARNING * (took - self._took)
         return None if call.dropped else call
 
     def ended(self, slot: PlannedSlot, wire_id: int, now: float) -> None:
@@ -310,7 +314,7 @@ class CallPlan:
                     self._send(slot, self._waiting.popleft(), now)
 
     def _depth(self, ready: int) -> int:
-        if not self._retries:
+        if not self._retries or self._took is None:
             return 1
         ahead = 1 + min(MOST_AHEAD, int(AHEAD / max(self._took, 1e-6)))
         share = -(-(len(self._waiting) + self._sent) // ready)

@@ -1,0 +1,400 @@
+"""The slots and calls of one executor, in asyncio's loop: does what the plan says, and tells it what happens.
+
+Contract: `run` is a coroutine that ends once `finish` was called and all calls are over, or after `abort`; then no slot
+is held.  `submit`, `drop`, `finish` and `abort` may be called from any thread; a call is settled in the loop's.  If
+no worker can be found, the calls that wait fail, and later ones are tried anew.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import reprlib
+from collections import deque
+from math import inf
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from cexec.errors import CexecError, NoWorkerError
+from cexec.pool import call_messages as m
+from cexec.pool.exceptions import unpack
+from cexec.pool.pickles import load
+from cexec.python.calls import call_plan as plans
+from cexec.python.calls.call_slot import CallSlot, NotThisWorkerError
+from cexec.python.calls.pool_errors import InitializerError, NoPoolError, describe_status, lost_call
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Coroutine
+
+    from cexec.pool.call_messages import CallMessage
+    from cexec.python.calls.call import Call
+    from cexec.python.calls.call_plan import CallPlan, PlannedSlot
+    from cexec.python.calls.call_slot import SlotSetup
+    from cexec.python.calls.functions import FunctionTable, SentFunction
+    from cexec.python.started_job import Job
+
+    Start = Callable[[tuple[str, ...]], Coroutine[Any, Any, Job]]
+
+PASSED_OVER_PATIENCE = 1.0  # seconds (ours) for a worker that fits, after one that does not
+MOST_UNREADY = 3  # processes (ours) in a row that end before they are ready
+RETURN = "serve it by: cservice pool python3 -m cexec.pool"
+
+
+class CallPool:
+    """One executor's.  Made in the loop's thread."""
+
+    def __init__(
+        self,
+        start: Start,
+        setup: SlotSetup,
+        plan: CallPlan,
+        functions: FunctionTable,
+        write: Callable[[str], None],
+    ) -> None:
+        """`start` begins a search that passes over workers of these names; `write` takes what workers write."""
+        self._start = start
+        self._functions = functions
+        self._setup = setup
+        self._plan = plan
+        self._write = write
+        self._loop = asyncio.get_running_loop()
+        self._woken = asyncio.Event()
+        self._new: deque[Call] = deque()
+        self._dropped: deque[Call] = deque()
+        self._released: deque[SentFunction] = deque()
+        self._is_called = False  # if the loop will look at those
+        self._slots: dict[PlannedSlot, _OpenSlot] = {}
+        self._passed_over: dict[str, NotThisWorkerError] = {}
+        self._give_up_at = inf
+        self._unready = 0
+        self._broken: InitializerError | None = None
+        self._finishing = self._aborted = self._cancelling = False
+
+    # from any thread
+
+    def submit(self, call: Call) -> None:
+        self._new.append(call)
+        self._call()
+
+    def drop(self, call: Call) -> None:
+        """Nobody wants the call any more."""
+        self._dropped.append(call)
+        self._call()
+
+    def release(self, function: SentFunction) -> None:
+        """Somebody who may have made more calls of this function does not."""
+        self._released.append(function)
+        self._call()
+
+    def cancel_pending(self) -> None:
+        """Cancels the calls that have not begun."""
+        self._cancelling = True
+        self._call()
+
+    def finish(self) -> None:
+        """Lets `run` end once all calls are over."""
+        self._finishing = True
+        self._call()
+
+    def abort(self) -> None:
+        """Lets `run` end now; calls that are not over are cancelled, and those that run are ended."""
+        self._aborted = True
+        self._call()
+
+    @property
+    def broken(self) -> InitializerError | None:
+        """Why no call can run any more."""
+        return self._broken
+
+    @property
+    def held(self) -> int:
+        """The number of slots that we have."""
+        return len(self._plan.held)
+
+    def _call(self) -> None:
+        if not self._is_called:
+            self._is_called = True
+            try:
+                self._loop.call_soon_threadsafe(self._woken.set)
+            except RuntimeError:
+                pass  # the loop has ended, and everything with it
+
+    # the loop
+
+    async def run(self) -> None:
+        try:
+            while not self._aborted and not (self._finishing and not self._plan.unfinished and not self._new):
+                self._woken.clear()
+                self._is_called = False
+                self._take_new()
+                now = monotonic()
+                if now >= self._give_up_at:
+                    self._give_up()
+                self._plan.follow(now)
+                self._do_events()
+                await self._wait()
+        finally:
+            await self._close()
+
+    def _take_new(self) -> None:
+        while self._new:
+            call = self._new.popleft()
+            if self._broken is not None:
+                self._end(call, False, self._broken)
+            else:
+                self._plan.submit(call)
+        if self._cancelling:
+            self._cancelling = False
+            for call in self._plan.pending:
+                call.future.cancel()
+        while self._dropped:
+            call = self._dropped.popleft()
+            self._plan.drop(call)
+            self._retire(call.function)
+        while self._released:
+            self._retire(self._released.popleft())
+
+    def _end(self, call: Call, good: bool, value: Any) -> None:
+        """A call has its outcome."""
+        call.future.settle(good, value)
+        if not call.dropped:
+            self._retire(call.function)
+
+    def _retire(self, function: SentFunction) -> None:
+        """A user of this function is gone."""
+        for forgotten in self._functions.release(function):
+            for slot in self._slots.values():
+                slot.forget(forgotten)
+
+    async def _wait(self) -> None:
+        due = min(self._plan.next_timeout(), self._give_up_at)
+        if self._is_called:
+            return
+        if due == inf:
+            await self._woken.wait()
+            return
+        timer = self._loop.call_later(max(0.0, due - monotonic()), self._woken.set)
+        try:
+            await self._woken.wait()
+        finally:
+            timer.cancel()
+
+    def _do_events(self) -> None:
+        while (event := self._plan.next_event()) is not None:
+            if isinstance(event, plans.Send):
+                self._slots[event.slot].send_call(event.call)
+            elif isinstance(event, plans.Open):
+                self._slots[event.slot] = _OpenSlot(self, event.slot)
+            elif isinstance(event, plans.Doomed):
+                call = event.call
+                self._end(call, False, lost_call(call.function.name, _arguments_of(call), call.crashes))
+            elif event.slot in self._slots:
+                self._do_with_slot(event)
+
+    def _do_with_slot(self, event: plans.End | plans.TakeBack | plans.Close) -> None:
+        slot = self._slots[event.slot]
+        if isinstance(event, plans.Close):
+            slot.close()
+        else:
+            slot.line.send(m.encode(m.CANCEL if isinstance(event, plans.End) else m.TAKE_BACK, event.wire_id))
+
+    async def _close(self) -> None:
+        """Gives all slots back; those with calls are hung up on."""
+        slots = list(self._slots.values())
+        for slot in slots:
+            if self._aborted or slot.planned.sent:
+                slot.task.cancel()
+            else:
+                slot.close()
+        await asyncio.gather(*(slot.task for slot in slots), return_exceptions=True)
+        for call in (*self._plan.take_waiting(), *self._plan.take_sent(), *self._new):
+            call.future.cancel()
+
+    # for the slots
+
+    def open_line(self, slot: _OpenSlot) -> CallSlot:
+        """Returns the line to a worker that is to be searched for."""
+        others = tuple(self._passed_over)
+        return CallSlot(lambda: self._start(others), self._setup, slot, self._write)
+
+    def held_slot(self, planned: PlannedSlot) -> None:
+        self._give_up_at = inf
+        self._plan.holds(planned, monotonic())
+
+    def wanted_slot(self, planned: PlannedSlot) -> None:
+        self._plan.wanted(planned, monotonic())
+        self._woken.set()
+
+    def lost_slot(self, planned: PlannedSlot, error: BaseException | None) -> None:
+        """A slot is over; without an error because we gave it back."""
+        del self._slots[planned]
+        self._woken.set()
+        reason = "the slot was given back" if error is None else str(error)
+        self._plan.lost(planned, reason, monotonic())
+        if isinstance(error, NotThisWorkerError):
+            self._pass_over(error)
+        elif isinstance(error, NoWorkerError):
+            self._found_nobody(error)
+        elif error is not None and not isinstance(error, (CexecError, TimeoutError, asyncio.CancelledError)):
+            self._fail_waiting(error)  # an error of this program, which nobody else would see
+
+    def says(self, slot: _OpenSlot, messages: list[CallMessage]) -> None:
+        now = monotonic()
+        for message in messages:
+            self._follow(slot, message, now)
+        self._woken.set()
+
+    # messages
+
+    def _follow(self, slot: _OpenSlot, message: CallMessage, now: float) -> None:
+        kind, planned = message.kind, slot.planned
+        if kind in (m.RESULT, m.RAISED):
+            if m.is_short(message):
+                self._settle(slot, message, now)
+            else:
+                slot.long = message
+        elif kind == m.DONE and slot.long is not None:
+            long, slot.long = slot.long, None
+            self._settle(slot, long, now)
+        elif kind == m.CANCELLED:
+            self._plan.ended(planned, message.id, now)
+        elif kind == m.RETURNED:
+            self._plan.returned(planned, message.id, now)
+        elif kind == m.READY:
+            self._unready = 0
+            if planned.state == plans.OPENING:
+                self._plan.opened(planned, slot.line.worker, now)
+        elif kind == m.UNREADY:
+            error = unpack(message.parts, slot.line.worker)
+            self._break(InitializerError(f"the initializer has raised at {slot.line.worker}: {error!r}"), error)
+        elif kind == m.DIED:
+            self._follow_death(slot, message, now)
+
+    def _follow_death(self, slot: _OpenSlot, message: CallMessage, now: float) -> None:
+        slot.long = None
+        reason = describe_status(m.decode_status(message.about))
+        if message.id != m.NOBODY:
+            self._plan.died(slot.planned, message.id, reason, now)
+        elif slot.planned.state == plans.OPENING:
+            self._unready += 1
+            if self._unready >= MOST_UNREADY:
+                self._break(InitializerError(f"no process gets ready: at {slot.line.worker} {reason}"), None)
+            else:
+                slot.task.cancel()
+
+    def _settle(self, slot: _OpenSlot, message: CallMessage, now: float) -> None:
+        call = self._plan.finished(slot.planned, message.id, message.about * 1e-9, now)
+        if call is None:
+            return
+        if message.kind == m.RAISED:
+            self._end(call, False, unpack(message.parts, slot.line.worker))
+            return
+        try:
+            result = load(message.parts)
+        except BaseException as error:
+            error.add_note(f"while the result of {call.function.name}, from worker {slot.line.worker}, was unpickled")
+            self._end(call, False, error)
+        else:
+            self._end(call, True, result)
+
+    # failures
+
+    def _pass_over(self, error: NotThisWorkerError) -> None:
+        self._passed_over[error.worker] = error
+        if not self._plan.held:
+            others = [one for one in self._slots.values() if one.line.worker]
+            self._give_up_at = monotonic() + (PASSED_OVER_PATIENCE if error.is_pool or others else 0.0)
+
+    def _found_nobody(self, error: NoWorkerError) -> None:
+        if not self._plan.held:
+            self._fail_waiting(self._nobody(error))
+
+    def _give_up(self) -> None:
+        self._give_up_at = inf
+        if not self._plan.held:
+            self._fail_waiting(self._nobody(None))
+
+    def _nobody(self, error: NoWorkerError | None) -> NoWorkerError:
+        if not self._passed_over:
+            assert error is not None
+            return error
+        told = "; ".join(map(str, self._passed_over.values()))
+        every = all(not one.is_pool for one in self._passed_over.values())
+        self._passed_over.clear()  # the next call tries them again
+        return NoPoolError(f"no worker can run calls of this Python: {told}{f'; {RETURN}' if every else ''}")
+
+    def _fail_waiting(self, error: BaseException) -> None:
+        for call in self._plan.take_waiting():
+            self._end(call, False, error)
+
+    def _break(self, error: InitializerError, cause: BaseException | None) -> None:
+        """No call can run any more."""
+        error.__cause__ = cause
+        self._broken = self._broken or error
+        for call in (*self._plan.take_waiting(), *self._plan.take_sent()):
+            self._end(call, False, self._broken)
+        for slot in self._slots.values():
+            slot.task.cancel()
+
+
+class _OpenSlot:
+    """A planned slot with the line to its worker: it hears what happens there."""
+
+    def __init__(self, pool: CallPool, planned: PlannedSlot) -> None:
+        self.planned = planned
+        self.long: CallMessage | None = None  # an outcome that counts once DONE has come
+        self._pool = pool
+        self._closed = False
+        self.line = pool.open_line(self)
+        self.task = asyncio.get_running_loop().create_task(self._serve())
+
+    async def _serve(self) -> None:
+        error: BaseException | None = None
+        try:
+            await self.line.serve()
+        except BaseException as caught:
+            error = None if self._closed else caught
+        finally:
+            self._pool.lost_slot(self.planned, error)
+
+    def close(self) -> None:
+        self._closed = True
+        if self.planned.used or self.line.worker:
+            self.line.give_back()
+        else:
+            self.task.cancel()
+
+    def send_call(self, call: Call) -> None:
+        function = call.function
+        if function.id not in self.line.functions:
+            self.line.functions.add(function.id)
+            self.line.send(m.encode(m.FUNCTION, function.id, parts=function.parts))
+        self.line.send(m.encode(call.kind, call.wire_id, function.id, call.parts))
+
+    def forget(self, function: SentFunction) -> None:
+        if function.id in self.line.functions:
+            self.line.functions.discard(function.id)
+            self.line.send(m.encode(m.FORGET, function.id))
+
+    # as `SlotOwner`
+
+    def slot_held(self) -> None:
+        self._pool.held_slot(self.planned)
+
+    def slot_wanted(self) -> None:
+        self._pool.wanted_slot(self.planned)
+
+    def slot_says(self, messages: list[CallMessage]) -> None:
+        self._pool.says(self, messages)
+
+
+def _arguments_of(call: Call) -> str:
+    """Returns the arguments of a call that has failed as a short text."""
+    try:
+        parts = [b"".join(part) if isinstance(part, list) else bytes(part) for part in call.parts]
+        loaded = load(parts)
+        if call.kind == m.CHUNK:
+            return reprlib.repr(loaded)
+        arguments, keywords = loaded
+        return ", ".join([*map(reprlib.repr, arguments), *(f"{k}={reprlib.repr(v)}" for k, v in keywords.items())])
+    except Exception:
+        return "..."
