@@ -21,7 +21,7 @@ from cexec.pool import inside
 from cexec.pool.call_messages import CALL, CHUNK, size_of
 from cexec.python.async_client import AsyncClient
 from cexec.python.calls import mapping
-from cexec.python.calls.call import Call, CallFuture
+from cexec.python.calls.call import CallFuture, PoolCall
 from cexec.python.calls.call_plan import CallPlan
 from cexec.python.calls.call_pool import CallPool
 from cexec.python.calls.call_slot import SlotSetup, write_to_stderr
@@ -121,7 +121,7 @@ class Executor(concurrent.futures.Executor):
             future.settle(False, error)
             return
         size = sum(size_of(part) if isinstance(part, list) else len(part) for part in parts)
-        future.call = Call(CHUNK if chunk else CALL, function, parts, size, future)
+        future.call = PoolCall(CHUNK if chunk else CALL, function, parts, size, future)
         pool.submit(future.call)
 
     def map(

@@ -1,6 +1,6 @@
 """One call of an `Executor`: what is sent of it, who waits for it, and what has become of it.
 
-Contract: a `Call` is made in the thread that submits, which also pickles, so that what is wrong with an argument is
+Contract: a `PoolCall` is made in the thread that submits, which also pickles, so that what is wrong with an argument is
 found there.  From then on it belongs to the pool's thread.
 
 A `CallFuture` is as `concurrent.futures.Future`, but `cancel` succeeds until there is an outcome, and ends a call that
@@ -26,7 +26,7 @@ T = TypeVar("T")
 _lock = threading.Lock()  # one for all: it is held for an instant
 
 
-class Call:
+class PoolCall:
     """`kind`, `function` and `parts` make its message; `size` is that of the parts in bytes."""
 
     __slots__ = ("crashes", "dropped", "function", "future", "kind", "parts", "size", "slot", "wire_id")
@@ -48,10 +48,10 @@ class Call:
 class CallFuture(Future[T]):
     """`call` is what it stands for, once that is submitted."""
 
-    def __init__(self, drop: Callable[[Call], None]) -> None:
+    def __init__(self, drop: Callable[[PoolCall], None]) -> None:
         """`drop` is told of a call that was cancelled."""
         super().__init__()
-        self.call: Call | None = None
+        self.call: PoolCall | None = None
         self._drop = drop
         self._settled = False
 

@@ -31,7 +31,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from cexec.pool.call_messages import SMALL
 
 if TYPE_CHECKING:
-    from cexec.python.calls.call import Call
+    from cexec.python.calls.call import PoolCall
 
 AHEAD = 0.02  # seconds (ours) of work that a slot has waiting
 MOST_AHEAD = 128  # calls (ours)
@@ -50,7 +50,7 @@ class PlannedSlot:
     def __init__(self, now: float) -> None:
         self.state = OPENING
         self.worker = ""
-        self.sent: dict[int, Call] = {}  # by number, oldest first
+        self.sent: dict[int, PoolCall] = {}  # by number, oldest first
         self.searched_at = self.held_at = now  # when it was looked for, and since when it is ours
         self.progress_at = now  # when the oldest call was sent or became the oldest
         self.idle_at = now  # when the last call had ended
@@ -74,7 +74,7 @@ class Send(NamedTuple):
     """The slot gets this call, under its `wire_id`."""
 
     slot: PlannedSlot
-    call: Call
+    call: PoolCall
 
 
 class End(NamedTuple):
@@ -100,7 +100,7 @@ class Close(NamedTuple):
 class Doomed(NamedTuple):
     """The call fails: processes have ended under it, as its `crashes` tell."""
 
-    call: Call
+    call: PoolCall
 
 
 if TYPE_CHECKING:
@@ -115,8 +115,8 @@ class CallPlan:
         self._most_slots = inf if most_slots is None else most_slots
         self._retries = retries
         self._idle_timeout = idle_timeout
-        self._waiting: deque[Call] = deque()
-        self._suspects: deque[Call] = deque()
+        self._waiting: deque[PoolCall] = deque()
+        self._suspects: deque[PoolCall] = deque()
         self._sent = 0
         self._numbers = 0
         self._took: float | None = None  # the mean of what calls take, in seconds
@@ -138,11 +138,11 @@ class CallPlan:
 
     # the user
 
-    def submit(self, call: Call) -> None:
+    def submit(self, call: PoolCall) -> None:
         """A new call; `follow` makes something of all that are new."""
         self._waiting.append(call)
 
-    def drop(self, call: Call) -> None:
+    def drop(self, call: PoolCall) -> None:
         """Nobody wants the outcome; the call is ended if it runs."""
         slot = call.slot
         if isinstance(slot, PlannedSlot):
@@ -155,23 +155,23 @@ class CallPlan:
         call.dropped = True
 
     @property
-    def waiting(self) -> list[Call]:
+    def waiting(self) -> list[PoolCall]:
         """The calls that wait for a slot."""
         return [*self._suspects, *self._waiting]
 
     @property
-    def pending(self) -> list[Call]:
+    def pending(self) -> list[PoolCall]:
         """The calls that have not begun: they wait for a slot, or in one behind another call."""
         return [*self.waiting, *(call for slot in self.slots for call in list(slot.sent.values())[1:])]
 
-    def take_waiting(self) -> list[Call]:
+    def take_waiting(self) -> list[PoolCall]:
         """Forgets all calls that wait for a slot, and returns them."""
         calls = self.waiting
         self._suspects.clear()
         self._waiting.clear()
         return calls
 
-    def take_sent(self) -> list[Call]:
+    def take_sent(self) -> list[PoolCall]:
         """Forgets all calls that slots have, and returns them."""
         calls = [call for slot in self.slots for call in slot.sent.values()]
         for slot in self.slots:
@@ -187,7 +187,7 @@ class CallPlan:
         slot.state = READY
         slot.progress_at = slot.idle_at = now
 
-    def finished(self, slot: PlannedSlot, wire_id: int, took: float, now: float) -> Call | None:
+    def finished(self, slot: PlannedSlot, wire_id: int, took: float, now: float) -> PoolCall | None:
         """A call has its outcome; returns it, or None if nobody wants it."""
         call = self._leave(slot, wire_id, now)
         if call is None:
@@ -345,7 +345,7 @@ class CallPlan:
 
     # changes
 
-    def _send(self, slot: PlannedSlot, call: Call, now: float) -> None:
+    def _send(self, slot: PlannedSlot, call: PoolCall, now: float) -> None:
         self._numbers += 1
         call.wire_id = self._numbers
         call.slot = slot
@@ -357,7 +357,7 @@ class CallPlan:
         self._sent += 1
         self._events.append(Send(slot, call))
 
-    def _leave(self, slot: PlannedSlot, wire_id: int, now: float) -> Call | None:
+    def _leave(self, slot: PlannedSlot, wire_id: int, now: float) -> PoolCall | None:
         """The slot does not have this call any more."""
         oldest = next(iter(slot.sent), None) == wire_id
         call = slot.sent.pop(wire_id, None)
@@ -372,12 +372,12 @@ class CallPlan:
             slot.asked = slot.alone = False
         return call
 
-    def _again(self, call: Call) -> None:
+    def _again(self, call: PoolCall) -> None:
         """The call waits again, before those that came later."""
         if not call.dropped:
             (self._suspects if call.crashes else self._waiting).appendleft(call)
 
-    def _charge(self, call: Call, worker: str, reason: str) -> None:
+    def _charge(self, call: PoolCall, worker: str, reason: str) -> None:
         call.crashes.append((worker, reason))
         if call.dropped:
             return

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from cexec.pool.call_messages import CallMessage
-    from cexec.python.calls.call import Call
+    from cexec.python.calls.call import PoolCall
     from cexec.python.calls.call_plan import CallPlan, PlannedSlot
     from cexec.python.calls.call_slot import SlotSetup
     from cexec.python.calls.functions import FunctionTable, SentFunction
@@ -58,8 +58,8 @@ class CallPool:
         self._write = write
         self._loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
-        self._new: deque[Call] = deque()
-        self._dropped: deque[Call] = deque()
+        self._new: deque[PoolCall] = deque()
+        self._dropped: deque[PoolCall] = deque()
         self._released: deque[SentFunction] = deque()
         self._is_called = False  # if the loop will look at those
         self._slots: dict[PlannedSlot, _OpenSlot] = {}
@@ -71,11 +71,11 @@ class CallPool:
 
     # from any thread
 
-    def submit(self, call: Call) -> None:
+    def submit(self, call: PoolCall) -> None:
         self._new.append(call)
         self._call()
 
-    def drop(self, call: Call) -> None:
+    def drop(self, call: PoolCall) -> None:
         """Nobody wants the call any more."""
         self._dropped.append(call)
         self._call()
@@ -153,7 +153,7 @@ class CallPool:
         while self._released:
             self._retire(self._released.popleft())
 
-    def _end(self, call: Call, good: bool, value: Any) -> None:
+    def _end(self, call: PoolCall, good: bool, value: Any) -> None:
         """A call has its outcome."""
         call.future.settle(good, value)
         if not call.dropped:
@@ -363,7 +363,7 @@ class _OpenSlot:
         else:
             self.task.cancel()
 
-    def send_call(self, call: Call) -> None:
+    def send_call(self, call: PoolCall) -> None:
         function = call.function
         if function.id not in self.line.functions:
             self.line.functions.add(function.id)
@@ -387,7 +387,7 @@ class _OpenSlot:
         self._pool.says(self, messages)
 
 
-def _arguments_of(call: Call) -> str:
+def _arguments_of(call: PoolCall) -> str:
     """Returns the arguments of a call that has failed as a short text."""
     try:
         parts = [b"".join(part) if isinstance(part, list) else bytes(part) for part in call.parts]

@@ -10,7 +10,7 @@ from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
 from cexec.pool.call_messages import CALL, SMALL
-from cexec.python.calls.call import Call, CallFuture
+from cexec.python.calls.call import CallFuture, PoolCall
 from cexec.python.calls.call_plan import (
     GONE,
     LEAVING,
@@ -34,8 +34,8 @@ FUNCTION = SentFunction(1, "f", [b""], None)
 QUICK, SLOW = 0.0, 10.0  # seconds that calls take
 
 
-def make_call(size: int = 10) -> Call:
-    return Call(CALL, FUNCTION, [b""], size, CallFuture(lambda call: None))
+def make_call(size: int = 10) -> PoolCall:
+    return PoolCall(CALL, FUNCTION, [b""], size, CallFuture(lambda call: None))
 
 
 class Scene:
@@ -56,7 +56,7 @@ class Scene:
         self.events += said
         return said
 
-    def submit(self, count: int = 1, size: int = 10) -> list[Call]:
+    def submit(self, count: int = 1, size: int = 10) -> list[PoolCall]:
         calls = [make_call(size) for _ in range(count)]
         for call in calls:
             self.plan.submit(call)
@@ -337,8 +337,8 @@ class PlanMachine(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.scene = Scene(most_slots=3, retries=1, idle_timeout=5.0)
-        self.calls: list[Call] = []
-        self.ends: list[Call] = []
+        self.calls: list[PoolCall] = []
+        self.ends: list[PoolCall] = []
 
     def _slot(self, index: int) -> PlannedSlot | None:
         busy = [slot for slot in self.scene.plan.held if slot.sent]
