@@ -205,11 +205,11 @@ class Decoder:
 
 
 class MessagePiece(NamedTuple):
-    """Bytes of one message.  A short message is one piece; `missing` bytes of the message follow this one."""
+    """Bytes of one message, of which `missing` follow.  A short message is one piece; those of a long one are views."""
 
     kind: int
     id: int
-    data: bytes
+    data: bytes | memoryview
     first: bool
     missing: int
 
@@ -229,7 +229,7 @@ class Cutter:
             if self.missing:
                 size = min(self.missing, end - at)
                 self.missing -= size
-                pieces.append(MessagePiece(self._kind, self._id, bytes(view[at : at + size]), False, self.missing))
+                pieces.append(MessagePiece(self._kind, self._id, view[at : at + size], False, self.missing))
                 at += size
                 continue
             if end - at < HEADER_SIZE:
@@ -242,7 +242,8 @@ class Cutter:
             size = min(total, end - at)
             if size < total <= SMALL:
                 break
-            pieces.append(MessagePiece(kind, id, bytes(view[at : at + size]), True, total - size))
+            part = view[at : at + size]
+            pieces.append(MessagePiece(kind, id, bytes(part) if total <= SMALL else part, True, total - size))
             self._kind, self._id, self.missing = kind, id, total - size
             at += size
         self._kept = bytes(view[at:])

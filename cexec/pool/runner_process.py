@@ -53,7 +53,7 @@ class RunnerProcess:
         os.set_blocking(results_out, False)
         return cls(pid, calls_in, results_out, page)
 
-    def send(self, data: bytes) -> None:
+    def send(self, data: bytes | memoryview) -> None:
         if self.calls >= 0:
             self._queue.append(memoryview(data))
             self.queued += len(data)

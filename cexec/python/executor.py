@@ -10,6 +10,8 @@ from __future__ import annotations
 
 import concurrent.futures
 import weakref
+from math import inf
+from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 try:
@@ -40,6 +42,8 @@ if TYPE_CHECKING:
     from cexec.python.started_job import Job
 
 T = TypeVar("T")
+
+CENSUS_LASTS = 60.0  # seconds (ours) for which the number of slots is taken as known
 
 
 class Executor(concurrent.futures.Executor):
@@ -89,6 +93,9 @@ class Executor(concurrent.futures.Executor):
                 made(pool)
                 await pool.run()
 
+        self._client = client
+        self._known_slots = 0
+        self._census_at = -inf
         self._functions = functions
         self._thread = PoolThread(run)
         self._limit = max_workers
@@ -182,11 +189,15 @@ class Executor(concurrent.futures.Executor):
 
     @property
     def _max_workers(self) -> int:
-        """The number of slots that are known now, as Dask asks for it."""
+        """The number of slots that are known now, which Dask asks for.  Takes a second, once in CENSUS_LASTS."""
         if inside.is_inside():
             return 1
-        pool = self._thread.started
-        return max(1, pool.held if pool is not None else 0)
+        pool = self._usable()
+        if monotonic() > self._census_at + CENSUS_LASTS:
+            self._known_slots = sum(worker.slots for worker in self._thread.call(self._client.workers()))
+            self._census_at = monotonic()
+        known = max(1, self._known_slots, pool.held)
+        return known if self._limit is None else min(known, self._limit)
 
     def _usable(self) -> CallPool:
         if self._shut_down:

@@ -80,7 +80,6 @@ def test_calls_run_in_other_processes_in_all_slots(executor: Executor, tmp_path:
     for n in range(SLOTS):
         wait_until(began(tmp_path / str(n)))
     assert [future.running() for future in waiting] == [True] * SLOTS
-    assert executor._max_workers == SLOTS
     for n in range(SLOTS):
         (tmp_path / str(n)).write_text(str(n))
     assert [future.result(PATIENCE) for future in waiting] == ["0", "1"]
@@ -142,6 +141,12 @@ def test_shutdown_lets_calls_end_or_cancels_those_that_wait(pool: PoolService, t
     assert running.result(PATIENCE) == "went"
     executor.shutdown()
     pool.wait_until_free()
+
+
+def test_the_slots_are_known_before_any_is_held(executor: Executor, pool: PoolService) -> None:
+    assert executor._max_workers == SLOTS
+    with Executor(pool.key, 1) as limited:
+        assert limited._max_workers == 1
 
 
 # map

@@ -56,7 +56,7 @@ class CallPool:
         self._setup = setup
         self._plan = plan
         self._write = write
-        self._loop = asyncio.get_running_loop()
+        self.loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
         self._new: deque[PoolCall] = deque()
         self._dropped: deque[PoolCall] = deque()
@@ -114,7 +114,7 @@ class CallPool:
         if not self._is_called:
             self._is_called = True
             try:
-                self._loop.call_soon_threadsafe(self._woken.set)
+                self.loop.call_soon_threadsafe(self._woken.set)
             except RuntimeError:
                 pass  # the loop has ended, and everything with it
 
@@ -172,7 +172,7 @@ class CallPool:
         if due == inf:
             await self._woken.wait()
             return
-        timer = self._loop.call_later(max(0.0, due - monotonic()), self._woken.set)
+        timer = self.loop.call_later(max(0.0, due - monotonic()), self._woken.set)
         try:
             await self._woken.wait()
         finally:

@@ -13,15 +13,17 @@ import atexit
 import os
 import sys
 import threading
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakSet
 
 from cexec.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Coroutine
 
     from cexec.python.calls.call_pool import CallPool
+
+T = TypeVar("T")
 
 _threads: WeakSet[PoolThread] = WeakSet()
 
@@ -76,6 +78,11 @@ class PoolThread:
     def _take(self, pool: CallPool) -> None:
         self._pool = pool
         self._made.set()
+
+    def call(self, what: Coroutine[Any, Any, T]) -> T:
+        """Runs a coroutine in the loop and returns its result."""
+        pool = self.pool
+        return asyncio.run_coroutine_threadsafe(what, pool.loop).result()
 
     def finish(self) -> None:
         if (pool := self.started) is not None:
