@@ -145,8 +145,8 @@ def test_shutdown_lets_calls_end_or_cancels_those_that_wait(pool: PoolService, t
 
 def test_the_slots_are_known_before_any_is_held(executor: Executor, pool: PoolService) -> None:
     assert executor._max_workers == SLOTS
-    with Executor(pool.key, 1) as limited:
-        assert limited._max_workers == 1
+    with Executor(pool.key, 1) as executor:
+        assert executor._max_workers == 1
 
 
 # map
