@@ -18,8 +18,8 @@ slot it is never open which call may have begun.
 A call is charged with the end of a process only if it ran there.  If a slot is lost without a word, that is the oldest
 call that was sent to it.  A call that was charged more than `retries` times fails.
 
-A slot that another client wants is given back after the call in hand, once it was held as long as it was waited for, at
-most `LONGEST_TURN` from then on; so clients with long turns and clients with short ones get equal shares of the time.
+A slot that another client wants is given back after the call in hand, once it was held as long as it was waited for, or
+`LONGEST_TURN`; so clients with long turns and clients with short ones get equal shares of the time.
 """
 
 from __future__ import annotations
@@ -52,6 +52,7 @@ class PlannedSlot:
         self.worker = ""
         self.sent: dict[int, PoolCall] = {}  # by number, oldest first
         self.searched_at = self.held_at = now  # when it was looked for, and since when it is ours
+        self.turn = 0.0  # seconds for which it may be held although others want it
         self.progress_at = now  # when the oldest call was sent or became the oldest
         self.idle_at = now  # when the last call had ended
         self.leave_at = inf  # when it is given back, because others want it
@@ -121,6 +122,7 @@ class CallPlan:
         self._numbers = 0
         self._took: float | None = None  # the mean of what calls take, in seconds
         self._worked_at = -inf  # when there was work last
+        self._given_back_at = -inf  # when a slot was given back last
         self._events: deque[PlanEvent] = deque()
 
     def next_event(self) -> PlanEvent | None:
@@ -228,12 +230,13 @@ class CallPlan:
     def wanted(self, slot: PlannedSlot, now: float) -> None:
         """Another client waits for the slot."""
         if slot.state in (OPENING, READY) and slot.leave_at == inf:
-            turn = min(slot.held_at - slot.searched_at, LONGEST_TURN)
-            slot.leave_at = min(max(now, slot.held_at + turn), now + LONGEST_TURN)
+            half_a_call = (self._took or 0.0) / 2  # the call in hand ends as often before this moment as behind it
+            slot.leave_at = max(now, slot.held_at + slot.turn - half_a_call)
 
     def holds(self, slot: PlannedSlot, now: float) -> None:
         """The slot is ours from now on; it is not ready yet."""
         slot.held_at = now
+        slot.turn = min(now - max(slot.searched_at, self._given_back_at), LONGEST_TURN)
 
     # time
 
@@ -271,7 +274,7 @@ class CallPlan:
                 slot.state = LEAVING
                 self._ask_for_waiting(slot)
             if not slot.sent and self._is_useless(slot, now):
-                self._close(slot)
+                self._close(slot, now)
 
     def _is_useless(self, slot: PlannedSlot, now: float) -> bool:
         if slot.state == READY:
@@ -386,7 +389,9 @@ class CallPlan:
         else:
             self._again(call)
 
-    def _close(self, slot: PlannedSlot) -> None:
+    def _close(self, slot: PlannedSlot, now: float) -> None:
+        if slot.state != OPENING:
+            self._given_back_at = now
         slot.state = GONE
         self._forget(slot)
         self._events.append(Close(slot))
