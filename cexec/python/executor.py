@@ -86,10 +86,13 @@ class Executor(concurrent.futures.Executor):
                 return await client.start()
             return await client.start(exclude=[*excluded, *passed_over])
 
+        async def who() -> set[bytes]:
+            return {worker.instance for worker in await client.workers()}
+
         async def run(made: Callable[[CallPool], None]) -> None:
             async with client:
                 plan = CallPlan(most_slots=max_workers, retries=retries, idle_timeout=idle_timeout)
-                pool = CallPool(start, setup, plan, functions, write_to_stderr)
+                pool = CallPool(start, setup, plan, functions, who, write_to_stderr)
                 made(pool)
                 await pool.run()
 

@@ -23,8 +23,8 @@ from cexec.errors import CannotPickleError, KeyFileError, NoWorkerError, UsageEr
 from cexec.python.calls.pool_errors import InitializerError, LostCallError
 from cexec.python.executor import Executor
 from tests.environment import local_environment
-from tests.python.pools import PoolService
-from tests.service import Application
+from tests.python.pools import PROGRAM, PoolService
+from tests.service import Application, Service
 from tests.waiting import PATIENCE, wait_until
 
 SLOTS = 2
@@ -471,3 +471,34 @@ def test_a_child_after_fork_is_told(executor: Executor) -> None:
     with open(reading, "rb") as file:
         assert b"made before fork" in file.read()
     assert executor.submit(square, 3).result(PATIENCE) == 9
+
+
+def test_a_busy_worker_is_waited_for_although_others_do_not_fit(tmp_path: Path) -> None:
+    application = Application(tmp_path)
+    good = Service(application, PROGRAM, ("-j", "1", "--name", "good"))
+    other = Service(application, ["cat"], ("-j", "4", "--name", "other"))
+    path = tmp_path / "go"
+    try:
+        with Executor(application.public, retries=20) as first:
+            running = first.submit(wait_for, path)
+            wait_until(began(path))
+            with Executor(application.public, wait=PATIENCE) as second:
+                waiting = second.submit(square, 3)
+                wait_until(lambda: len(other.lines) > 2)  # the second one has met it
+                path.write_text("done")
+                assert running.result(PATIENCE) == "done"
+                first.shutdown()
+                assert waiting.result(PATIENCE) == 9
+    finally:
+        for service in (good, other):
+            service.close()
+
+
+def test_a_worker_whose_slots_never_get_ready_is_named(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "tests.python.unready_pool"]
+    with (
+        PoolService(tmp_path, program=program) as other,
+        Executor(other.key) as executor,
+        pytest.raises(NoWorkerError, match=r"\S+@\S+ fails: cexec\.pool at \S+ has ended with status 7: not today"),
+    ):
+        executor.submit(square, 1).result(PATIENCE)

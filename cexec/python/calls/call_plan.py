@@ -26,86 +26,34 @@ from __future__ import annotations
 
 from collections import deque
 from math import inf
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 from cexec.pool.call_messages import SMALL
+from cexec.python.calls.planned_slots import (
+    GONE,
+    LEAVING,
+    OPENING,
+    READY,
+    STUCK,
+    Close,
+    Doomed,
+    End,
+    Open,
+    PlannedSlot,
+    Send,
+    TakeBack,
+)
 
 if TYPE_CHECKING:
     from cexec.python.calls.call import PoolCall
+    from cexec.python.calls.planned_slots import PlanEvent
 
 AHEAD = 0.02  # seconds (ours) of work that a slot has waiting
 MOST_AHEAD = 128  # calls (ours)
-STUCK = 0.05  # seconds (ours)
 MOST_OPENING = 8  # slots (ours) that are being opened at a time
 LONGEST_TURN = 2.0  # seconds, as the issue of this API asks for
 UNWANTED = 1.0  # seconds (ours) without work after which no more slots are searched for
 LEARNING = 0.2  # the weight (ours) of the latest call in the mean duration
-
-OPENING, READY, LEAVING, GONE = "opening", "ready", "leaving", "gone"
-
-
-class PlannedSlot:
-    """A slot as the plan sees it; `worker` is known once it is ready."""
-
-    def __init__(self, now: float) -> None:
-        self.state = OPENING
-        self.worker = ""
-        self.sent: dict[int, PoolCall] = {}  # by number, oldest first
-        self.searched_at = self.held_at = now  # when it was looked for, and since when it is ours
-        self.turn = 0.0  # seconds for which it may be held although others want it
-        self.progress_at = now  # when the oldest call was sent or became the oldest
-        self.idle_at = now  # when the last call had ended
-        self.leave_at = inf  # when it is given back, because others want it
-        self.asked = False  # True while calls are being taken back
-        self.alone = False  # True while it has a call beside which there must be no other
-        self.used = False  # True once it has got a call
-
-    def is_stuck(self, now: float) -> bool:
-        """Returns True if the oldest call takes long."""
-        return bool(self.sent) and now >= self.progress_at + STUCK
-
-
-class Open(NamedTuple):
-    """Another slot is wanted."""
-
-    slot: PlannedSlot
-
-
-class Send(NamedTuple):
-    """The slot gets this call, under its `wire_id`."""
-
-    slot: PlannedSlot
-    call: PoolCall
-
-
-class End(NamedTuple):
-    """The call is to end, whatever it does."""
-
-    slot: PlannedSlot
-    wire_id: int
-
-
-class TakeBack(NamedTuple):
-    """The call is to be returned if it has not begun."""
-
-    slot: PlannedSlot
-    wire_id: int
-
-
-class Close(NamedTuple):
-    """The slot is not needed any more, or its search is not."""
-
-    slot: PlannedSlot
-
-
-class Doomed(NamedTuple):
-    """The call fails: processes have ended under it, as its `crashes` tell."""
-
-    call: PoolCall
-
-
-if TYPE_CHECKING:
-    PlanEvent = Open | Send | End | TakeBack | Close | Doomed
 
 
 class CallPlan:

@@ -18,25 +18,27 @@ from cexec.errors import CexecError, NoWorkerError
 from cexec.pool import call_messages as m
 from cexec.pool.exceptions import unpack
 from cexec.pool.pickles import load
-from cexec.python.calls import call_plan as plans
-from cexec.python.calls.call_slot import CallSlot, NotThisWorkerError
-from cexec.python.calls.pool_errors import InitializerError, NoPoolError, describe_status, lost_call
+from cexec.python.calls import planned_slots as plans
+from cexec.python.calls.call_slot import CallSlot
+from cexec.python.calls.open_slot import OpenSlot
+from cexec.python.calls.passed_over import WorkersPassedOver
+from cexec.python.calls.pool_errors import InitializerError, NotThisWorkerError, describe_status, lost_call
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from cexec.pool.call_messages import CallMessage
     from cexec.python.calls.call import PoolCall
-    from cexec.python.calls.call_plan import CallPlan, PlannedSlot
+    from cexec.python.calls.call_plan import CallPlan
     from cexec.python.calls.call_slot import SlotSetup
     from cexec.python.calls.functions import FunctionTable, SentFunction
+    from cexec.python.calls.passed_over import Who
+    from cexec.python.calls.planned_slots import PlannedSlot
     from cexec.python.started_job import Job
 
     Start = Callable[[tuple[str, ...]], Coroutine[Any, Any, Job]]
 
-PASSED_OVER_PATIENCE = 1.0  # seconds (ours) for a worker that fits, after one that does not
 MOST_UNREADY = 3  # processes (ours) in a row that end before they are ready
-RETURN = "serve it by: cservice pool python3 -m cexec.pool"
 
 
 class CallPool:
@@ -48,9 +50,13 @@ class CallPool:
         setup: SlotSetup,
         plan: CallPlan,
         functions: FunctionTable,
+        who: Who,
         write: Callable[[str], None],
     ) -> None:
-        """`start` begins a search that passes over workers of these names; `write` takes what workers write."""
+        """`start` begins a search that passes over workers of these names; `who` asks which instances are there.
+
+        `write` takes what workers write, for the user.
+        """
         self._start = start
         self._functions = functions
         self._setup = setup
@@ -62,9 +68,8 @@ class CallPool:
         self._dropped: deque[PoolCall] = deque()
         self._released: deque[SentFunction] = deque()
         self._is_called = False  # if the loop will look at those
-        self._slots: dict[PlannedSlot, _OpenSlot] = {}
-        self._passed_over: dict[str, NotThisWorkerError] = {}
-        self._give_up_at = inf
+        self._slots: dict[PlannedSlot, OpenSlot] = {}
+        self._passed_over = WorkersPassedOver(who, self._opening, self._fail_waiting)
         self._unready = 0
         self._broken: InitializerError | None = None
         self._finishing = self._aborted = self._cancelling = False
@@ -126,10 +131,7 @@ class CallPool:
                 self._woken.clear()
                 self._is_called = False
                 self._take_new()
-                now = monotonic()
-                if now >= self._give_up_at:
-                    self._give_up()
-                self._plan.follow(now)
+                self._plan.follow(monotonic())
                 self._do_events()
                 await self._wait()
         finally:
@@ -166,7 +168,7 @@ class CallPool:
                 slot.forget(forgotten)
 
     async def _wait(self) -> None:
-        due = min(self._plan.next_timeout(), self._give_up_at)
+        due = self._plan.next_timeout()
         if self._is_called:
             return
         if due == inf:
@@ -183,7 +185,7 @@ class CallPool:
             if isinstance(event, plans.Send):
                 self._slots[event.slot].send_call(event.call)
             elif isinstance(event, plans.Open):
-                self._slots[event.slot] = _OpenSlot(self, event.slot)
+                self._slots[event.slot] = OpenSlot(self, event.slot)
             elif isinstance(event, plans.Doomed):
                 call = event.call
                 self._end(call, False, lost_call(call.function.name, _arguments_of(call), call.crashes))
@@ -200,44 +202,54 @@ class CallPool:
     async def _close(self) -> None:
         """Gives all slots back; those with calls are hung up on."""
         slots = list(self._slots.values())
+        others = self._passed_over.tasks
+        for task in others:
+            task.cancel()
         for slot in slots:
             if self._aborted or slot.planned.sent:
                 slot.task.cancel()
             else:
                 slot.close()
-        await asyncio.gather(*(slot.task for slot in slots), return_exceptions=True)
+        await asyncio.gather(*(slot.task for slot in slots), *others, return_exceptions=True)
         for call in (*self._plan.take_waiting(), *self._plan.take_sent(), *self._new):
             call.future.cancel()
 
     # for the slots
 
-    def open_line(self, slot: _OpenSlot) -> CallSlot:
+    def open_line(self, slot: OpenSlot) -> CallSlot:
         """Returns the line to a worker that is to be searched for."""
-        others = tuple(self._passed_over)
+        others = self._passed_over.names
         return CallSlot(lambda: self._start(others), self._setup, slot, self._write)
 
     def held_slot(self, planned: PlannedSlot) -> None:
-        self._give_up_at = inf
         self._plan.holds(planned, monotonic())
+        if not self._plan.held:
+            self._passed_over.ask_who_is_there()  # in case the worker turns out to be of no use
 
     def wanted_slot(self, planned: PlannedSlot) -> None:
         self._plan.wanted(planned, monotonic())
         self._woken.set()
 
-    def lost_slot(self, planned: PlannedSlot, error: BaseException | None) -> None:
+    def lost_slot(self, slot: OpenSlot, error: BaseException | None) -> None:
         """A slot is over; without an error because we gave it back."""
+        planned = slot.planned
+        unready = planned.state == plans.OPENING
         del self._slots[planned]
         self._woken.set()
         reason = "the slot was given back" if error is None else str(error)
         self._plan.lost(planned, reason, monotonic())
         if isinstance(error, NotThisWorkerError):
-            self._pass_over(error)
+            self._passed_over.add(slot.line.instance, error)
         elif isinstance(error, NoWorkerError):
-            self._found_nobody(error)
-        elif error is not None and not isinstance(error, (CexecError, TimeoutError, asyncio.CancelledError)):
+            if not self._plan.held:
+                self._fail_waiting(self._passed_over.nobody() or error)
+        elif isinstance(error, CexecError):
+            if unready:
+                self._passed_over.failed(slot.line.worker, slot.line.instance, error)
+        elif error is not None and not isinstance(error, (TimeoutError, asyncio.CancelledError)):
             self._fail_waiting(error)  # an error of this program, which nobody else would see
 
-    def says(self, slot: _OpenSlot, messages: list[CallMessage]) -> None:
+    def says(self, slot: OpenSlot, messages: list[CallMessage]) -> None:
         now = monotonic()
         for message in messages:
             self._follow(slot, message, now)
@@ -245,7 +257,7 @@ class CallPool:
 
     # messages
 
-    def _follow(self, slot: _OpenSlot, message: CallMessage, now: float) -> None:
+    def _follow(self, slot: OpenSlot, message: CallMessage, now: float) -> None:
         kind, planned = message.kind, slot.planned
         if kind in (m.RESULT, m.RAISED):
             if m.is_short(message):
@@ -261,6 +273,7 @@ class CallPool:
             self._plan.returned(planned, message.id, now)
         elif kind == m.READY:
             self._unready = 0
+            self._passed_over.ready(slot.line.worker)
             if planned.state == plans.OPENING:
                 self._plan.opened(planned, slot.line.worker, now)
         elif kind == m.UNREADY:
@@ -269,7 +282,7 @@ class CallPool:
         elif kind == m.DIED:
             self._follow_death(slot, message, now)
 
-    def _follow_death(self, slot: _OpenSlot, message: CallMessage, now: float) -> None:
+    def _follow_death(self, slot: OpenSlot, message: CallMessage, now: float) -> None:
         slot.long = None
         reason = describe_status(m.decode_status(message.about))
         if message.id != m.NOBODY:
@@ -281,7 +294,7 @@ class CallPool:
             else:
                 slot.task.cancel()
 
-    def _settle(self, slot: _OpenSlot, message: CallMessage, now: float) -> None:
+    def _settle(self, slot: OpenSlot, message: CallMessage, now: float) -> None:
         call = self._plan.finished(slot.planned, message.id, message.about * 1e-9, now)
         if call is None:
             return
@@ -298,29 +311,9 @@ class CallPool:
 
     # failures
 
-    def _pass_over(self, error: NotThisWorkerError) -> None:
-        self._passed_over[error.worker] = error
-        if not self._plan.held:
-            others = [one for one in self._slots.values() if one.line.worker]
-            self._give_up_at = monotonic() + (PASSED_OVER_PATIENCE if error.is_pool or others else 0.0)
-
-    def _found_nobody(self, error: NoWorkerError) -> None:
-        if not self._plan.held:
-            self._fail_waiting(self._nobody(error))
-
-    def _give_up(self) -> None:
-        self._give_up_at = inf
-        if not self._plan.held:
-            self._fail_waiting(self._nobody(None))
-
-    def _nobody(self, error: NoWorkerError | None) -> NoWorkerError:
-        if not self._passed_over:
-            assert error is not None
-            return error
-        told = "; ".join(map(str, self._passed_over.values()))
-        every = all(not one.is_pool for one in self._passed_over.values())
-        self._passed_over.clear()  # the next call tries them again
-        return NoPoolError(f"no worker can run calls of this Python: {told}{f'; {RETURN}' if every else ''}")
+    def _opening(self) -> list[asyncio.Task[None]] | None:
+        """Returns the slots that may get ready; None if there is one already."""
+        return None if self._plan.held else [slot.task for slot in self._slots.values() if slot.line.worker]
 
     def _fail_waiting(self, error: BaseException) -> None:
         for call in self._plan.take_waiting():
@@ -334,57 +327,6 @@ class CallPool:
             self._end(call, False, self._broken)
         for slot in self._slots.values():
             slot.task.cancel()
-
-
-class _OpenSlot:
-    """A planned slot with the line to its worker: it hears what happens there."""
-
-    def __init__(self, pool: CallPool, planned: PlannedSlot) -> None:
-        self.planned = planned
-        self.long: CallMessage | None = None  # an outcome that counts once DONE has come
-        self._pool = pool
-        self._closed = False
-        self.line = pool.open_line(self)
-        self.task = asyncio.get_running_loop().create_task(self._serve())
-
-    async def _serve(self) -> None:
-        error: BaseException | None = None
-        try:
-            await self.line.serve()
-        except BaseException as caught:
-            error = None if self._closed else caught
-        finally:
-            self._pool.lost_slot(self.planned, error)
-
-    def close(self) -> None:
-        self._closed = True
-        if self.planned.used or self.line.worker:
-            self.line.give_back()
-        else:
-            self.task.cancel()
-
-    def send_call(self, call: PoolCall) -> None:
-        function = call.function
-        if function.id not in self.line.functions:
-            self.line.functions.add(function.id)
-            self.line.send(m.encode(m.FUNCTION, function.id, parts=function.parts))
-        self.line.send(m.encode(call.kind, call.wire_id, function.id, call.parts))
-
-    def forget(self, function: SentFunction) -> None:
-        if function.id in self.line.functions:
-            self.line.functions.discard(function.id)
-            self.line.send(m.encode(m.FORGET, function.id))
-
-    # as `SlotOwner`
-
-    def slot_held(self) -> None:
-        self._pool.held_slot(self.planned)
-
-    def slot_wanted(self) -> None:
-        self._pool.wanted_slot(self.planned)
-
-    def slot_says(self, messages: list[CallMessage]) -> None:
-        self._pool.says(self, messages)
 
 
 def _arguments_of(call: PoolCall) -> str:

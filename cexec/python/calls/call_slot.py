@@ -14,9 +14,10 @@ import sys
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
 
-from cexec.errors import CexecError, DisconnectedError, ProtocolError
+from cexec.errors import DisconnectedError, ProtocolError
 from cexec.pool import call_messages as m
 from cexec.pool.interpreter import Interpreter
+from cexec.python.calls.pool_errors import NotThisWorkerError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -29,16 +30,6 @@ GREETING_PATIENCE = 1.5  # seconds (ours) in which a cexec.pool says something: 
 GOODBYE_PATIENCE = 2.0  # seconds (ours) until a slot that is given back is hung up on
 KEPT_LINES = 3  # lines (ours) of standard error that are told with the end of a job
 LONGEST_LINE = 8192  # bytes (ours) that are kept until the end of a line comes
-
-
-class NotThisWorkerError(CexecError):
-    """The worker answers, but cannot run calls of this program; `reason` is why, `worker` who it is."""
-
-    def __init__(self, worker: str, reason: str, *, is_pool: bool) -> None:
-        super().__init__(f"{worker} {reason}")
-        self.worker = worker
-        self.reason = reason
-        self.is_pool = is_pool
 
 
 class SlotSetup:
@@ -98,6 +89,11 @@ class CallSlot:
     def worker(self) -> str:
         """The worker's name and address; empty before it is known."""
         return "" if self._job is None else self._job.worker
+
+    @property
+    def instance(self) -> bytes:
+        """Which running cservice it is; empty before it is known."""
+        return b"" if self._job is None else self._job.instance
 
     def send(self, buffers: Sequence[Buffer]) -> None:
         self._queue.extend(buffers)

@@ -27,6 +27,15 @@ class NoPoolError(NoWorkerError):
     """There are workers, but what they serve is not `cexec.pool`, or not one that fits to this Python."""
 
 
+class NotThisWorkerError(CexecError):
+    """The worker answers, but cannot run calls of this program; `is_pool`: although it serves `cexec.pool`."""
+
+    def __init__(self, worker: str, reason: str, *, is_pool: bool) -> None:
+        super().__init__(f"{worker} {reason}")
+        self.worker = worker
+        self.is_pool = is_pool
+
+
 def describe_status(status: int) -> str:
     """Returns the end of a process in words; a signal is below zero."""
     if status >= 0:

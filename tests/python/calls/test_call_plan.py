@@ -11,16 +11,13 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from cexec.pool.call_messages import CALL, SMALL
 from cexec.python.calls.call import CallFuture, PoolCall
-from cexec.python.calls.call_plan import (
+from cexec.python.calls.call_plan import LONGEST_TURN, MOST_AHEAD, MOST_OPENING, UNWANTED, CallPlan
+from cexec.python.calls.functions import SentFunction
+from cexec.python.calls.planned_slots import (
     GONE,
     LEAVING,
-    LONGEST_TURN,
-    MOST_AHEAD,
-    MOST_OPENING,
     READY,
     STUCK,
-    UNWANTED,
-    CallPlan,
     Close,
     Doomed,
     End,
@@ -28,7 +25,6 @@ from cexec.python.calls.call_plan import (
     PlannedSlot,
     TakeBack,
 )
-from cexec.python.calls.functions import SentFunction
 
 FUNCTION = SentFunction(1, "f", [b""], None)
 QUICK, SLOW = 0.0, 10.0  # seconds that calls take
