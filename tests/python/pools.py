@@ -43,9 +43,11 @@ class PoolService:
     def wait_until_free(self) -> None:
         wait_until(lambda: not self.keepers())
 
-    def python(self, script: Path, *arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
+    def python(
+        self, script: Path, *arguments: str | os.PathLike[str], timeout: float = PATIENCE
+    ) -> subprocess.CompletedProcess[str]:
         argv = [sys.executable, script, *arguments]
-        return subprocess.run(argv, env=local_environment(), capture_output=True, text=True, timeout=PATIENCE)
+        return subprocess.run(argv, env=local_environment(), capture_output=True, text=True, timeout=timeout)
 
 
 def _command_line(process: psutil.Process) -> list[str]:

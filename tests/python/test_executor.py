@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import concurrent.futures
+import importlib
 import itertools
 import operator
 import os
@@ -23,6 +24,7 @@ from cexec.errors import CannotPickleError, KeyFileError, NoWorkerError, UsageEr
 from cexec.python.calls.pool_errors import InitializerError, LostCallError
 from cexec.python.executor import Executor
 from tests.environment import local_environment
+from tests.needs import skip_for_want_of
 from tests.python.pools import PROGRAM, PoolService
 from tests.service import Application, Service
 from tests.waiting import PATIENCE, wait_until
@@ -502,3 +504,49 @@ def test_a_worker_whose_slots_never_get_ready_is_named(tmp_path: Path) -> None:
         pytest.raises(NoWorkerError, match=r"\S+@\S+ fails: cexec\.pool at \S+ has ended with status 7: not today"),
     ):
         executor.submit(square, 1).result(PATIENCE)
+
+
+def test_dask_computes_on_all_slots(executor: Executor) -> None:
+    try:
+        dask: Any = importlib.import_module("dask")
+    except ImportError:
+        skip_for_want_of("dask")
+    total = dask.delayed(sum)([dask.delayed(square)(n) for n in range(20)])
+    with dask.config.set(scheduler=executor):
+        assert total.compute() == sum(map(square, range(20)))
+
+
+# Prints by how many bytes the memory of this process has grown after the first calls.
+GROWTH = """
+import os, sys
+from cexec import Executor
+def resident():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+calls, total = int(sys.argv[2]), 0
+with Executor(sys.argv[1]) as executor:
+    for done, result in enumerate(executor.map(abs, range(calls), buffersize=1000)):
+        total += result
+        if done == 5000:
+            before = resident()
+    grown = resident() - before
+assert total == calls * (calls - 1) // 2
+print(grown)
+"""
+MOST_GROWTH = 20_000_000  # bytes
+
+
+@pytest.mark.parametrize("calls", [20_000, pytest.param(1_000_000, marks=pytest.mark.campaign)])
+def test_memory_does_not_grow_with_the_number_of_calls(pool: PoolService, tmp_path: Path, calls: int) -> None:
+    script = tmp_path / "script.py"
+    script.write_text(GROWTH)
+    result = pool.python(script, pool.key, str(calls), timeout=230)
+    assert result.returncode == 0, result.stderr
+    assert int(result.stdout) < MOST_GROWTH
+
+
+@pytest.mark.parametrize("size", [3_000_000, pytest.param(1_000_000_000, marks=pytest.mark.campaign)])
+def test_results_may_be_large(executor: Executor, size: int) -> None:
+    assert executor.submit(bytes, size).result(3 * PATIENCE) == bytes(size)
+    array = executor.submit(lambda: __import__("numpy").ones(size // 8)).result(3 * PATIENCE)
+    assert array.nbytes == size and array.flags.writeable and array[-1] == 1.0

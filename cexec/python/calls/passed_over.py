@@ -1,8 +1,8 @@
 """The workers that an executor does not use: those that cannot run its calls, and those whose slots never get ready.
 
-Contract: `WorkersPassedOver` is told of each slot that has ended before it was ready.  `judge` waits until it is known who is
-there, and calls `nobody_left` with an error that names each worker, if all of them are passed over and no slot is held.
-Until then the search goes on.  After that the workers are tried again.
+Contract: `WorkersPassedOver` is told of each slot that has ended before it was ready.  Once it is known who is there,
+it calls `nobody_left` with an error that names each worker, if all of them are passed over and no slot is held.  Until
+then the search goes on.  After that the workers are tried again.
 """
 
 from __future__ import annotations
