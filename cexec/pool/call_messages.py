@@ -222,6 +222,10 @@ class Cutter:
         self._kind = self._id = 0
         self.missing = 0  # bytes of a large message that has begun
 
+    def skip(self, count: int) -> None:
+        """Says that so many of the `missing` bytes were passed on unseen."""
+        self.missing -= count
+
     def feed(self, data: Buffer) -> list[MessagePiece]:
         view = memoryview(self._kept + data if self._kept else data)
         at, end, pieces = 0, len(view), []

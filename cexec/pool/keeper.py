@@ -5,8 +5,9 @@ The calls run in a process of their own, the runner, so that the keeper can tell
 a runner ends, can end a call, and can make a runner anew.  Short calls are kept until they are done: those that a dead
 runner had not begun go to the next one.  A long call is passed on as it comes, to a runner that has nothing else.
 
-Outcomes are passed on at once when the runner has nothing more to do.  While it has, they are gathered for `GATHERING`,
-so that many short calls share one write.  docs/python.md, "What an executor and a worker say to each other".
+Outcomes are passed on at once when the runner has nothing more to do; while it has, short ones are gathered.  The rest
+of a long message passes from pipe to pipe, where the system can do that.  docs/python.md, "What an executor and a
+worker say to each other".
 """
 
 from __future__ import annotations
@@ -22,32 +23,19 @@ from typing import TYPE_CHECKING
 from cexec.errors import ProtocolError
 from cexec.pool import call_messages as m
 from cexec.pool.interpreter import Interpreter
+from cexec.pool.kept_call import KeptCall
 from cexec.pool.module_file import ModuleFile
+from cexec.pool.outcome_queue import OutcomeQueue
 from cexec.pool.page import MOST_SKIPPED
 from cexec.pool.runner_process import RunnerProcess
+from cexec.pool.splice_through import SpliceThrough
 
 if TYPE_CHECKING:
-    from cexec.pool.call_messages import Buffer
+    pass
 
-GATHERING = 0.001  # seconds (ours) for which an outcome may wait for the next one
-GATHERED = 32 * 1024  # bytes (ours) that do not wait
 MOST_GIVEN = 64  # calls (ours) that a runner is given at a time
 MOST_QUEUED = 4 * 1024 * 1024  # bytes (ours) of a long message that are taken before they are passed on
-MOST_WRITTEN = 256  # buffers (ours) of one write
 CHUNK = 1024 * 1024  # bytes (ours) of one read
-
-
-class KeptCall:
-    """A call that the keeper has taken.  `data` is what has come of it, and is not kept once a long one is given."""
-
-    __slots__ = ("data", "id", "long", "missing", "unwanted")
-
-    def __init__(self, piece: m.MessagePiece) -> None:
-        self.id = piece.id
-        self.data = [piece.data]
-        self.missing = piece.missing
-        self.long = piece.missing > 0 or len(piece.data) > m.SMALL
-        self.unwanted = False  # what comes of it is passed over
 
 
 class Keeper:
@@ -70,9 +58,8 @@ class Keeper:
         self._skips = 0
         self._runner: RunnerProcess | None = None
         self._killed_for = m.NOBODY
-        self._out: deque[memoryview] = deque()
-        self._out_size = 0
-        self._due = 0.0  # when what was gathered is to be written
+        self._out = OutcomeQueue(target)
+        self._calls_splice, self._results_splice = SpliceThrough(), SpliceThrough()
         self._wake_read, self._wake_write = os.pipe()
 
     def run(self) -> None:
@@ -83,7 +70,7 @@ class Keeper:
         signal.signal(signal.SIGTERM, self._terminate)
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         signal.set_wakeup_fd(self._wake_write, warn_on_full_buffer=False)
-        self._send(m.encode(m.HELLO, parts=[Interpreter.here().encode()]))
+        self._out.add(m.encode(m.HELLO, parts=[Interpreter.here().encode()]))
         try:
             while not self._over:
                 self._step()
@@ -110,41 +97,84 @@ class Keeper:
         ready = self._wait()
         if self._wake_read in ready:
             _drain(self._wake_read)
-        if self._source in ready:
-            self._read_client()
         runner = self._runner
+        try:
+            if runner is not None and self._splices_call(runner):
+                self._splice_call(runner, ready)
+            elif self._source in ready:
+                self._read_client()
+        except EOFError:
+            self._over = True
         if runner is not None:
-            if runner.results in ready or not self._gathering:
+            if self._splices_result():
+                self._splice_result(runner, ready)
+            elif runner.results in ready or not self._gathering:
                 self._read_runner(runner)
             if (status := runner.exited()) is not None:
                 self._runner_ended(runner, status)
         self._give()
-        if not self._gathering or monotonic() >= self._due:
-            self._write()
+        if not self._gathering and not self._out.write():
+            self._over = True  # the client has gone
 
     @property
     def _gathering(self) -> bool:
-        """True while there are outcomes, and more will follow soon."""
-        return 0 < self._out_size < GATHERED and bool(self._given) and monotonic() < self._due
+        return self._out.gathers(bool(self._given))
 
     def _wait(self) -> set[int]:
         poll = select.poll()
         poll.register(self._wake_read, select.POLLIN)
         runner = self._runner
-        streaming = self._coming is not None and self._is_given(self._coming)
-        if not (streaming and runner is not None and runner.queued > MOST_QUEUED):
-            poll.register(self._source, select.POLLIN)
+        if runner is not None and self._splices_call(runner):
+            self._calls_splice.register(poll, self._source, runner.calls)
+        else:
+            if runner is None or runner.queued <= MOST_QUEUED or not self._is_streaming():
+                poll.register(self._source, select.POLLIN)
+            if runner is not None and runner.queued:
+                poll.register(runner.calls, select.POLLOUT)
         timeout = None
         if self._gathering:
-            timeout = max(0.0, (self._due - monotonic()) * 1000)
+            timeout = max(0.0, (self._out.due - monotonic()) * 1000)
+        elif runner is not None and self._splices_result():
+            self._results_splice.register(poll, runner.results, self._target)
         else:
-            if runner is not None and self._out_size < MOST_QUEUED:
+            if runner is not None and self._out.size < MOST_QUEUED:
                 poll.register(runner.results, select.POLLIN)
-            if self._out:
+            if self._out.size:
                 poll.register(self._target, select.POLLOUT)
-        if runner is not None and runner.queued:
-            poll.register(runner.calls, select.POLLOUT)
         return {fd for fd, _ in poll.poll(timeout)}
+
+    # long messages
+
+    def _is_streaming(self) -> bool:
+        """Returns True while the rest of a call comes that the runner has begun to read."""
+        return self._coming is not None and self._is_given(self._coming)
+
+    def _splices_call(self, runner: RunnerProcess) -> bool:
+        return self._calls_splice.possible and not runner.queued and runner.calls >= 0 and self._is_streaming()
+
+    def _splices_result(self) -> bool:
+        return self._results_splice.possible and not self._out.size and self._from_runner.missing > 0
+
+    def _splice_call(self, runner: RunnerProcess, ready: set[int]) -> None:
+        if not {self._source, runner.calls} & ready or self._coming is None:
+            return
+        try:
+            self._from_client.skip(self._calls_splice.move(self._source, runner.calls, self._from_client.missing))
+        except BrokenPipeError:
+            return  # the runner has ended, which is seen next
+        self._coming.missing = self._from_client.missing
+        if not self._coming.missing:
+            self._coming = None
+
+    def _splice_result(self, runner: RunnerProcess, ready: set[int]) -> None:
+        if not {runner.results, self._target} & ready:
+            return
+        try:
+            self._from_runner.skip(self._results_splice.move(runner.results, self._target, self._from_runner.missing))
+        except BrokenPipeError:
+            self._over = True  # the client has gone
+        except EOFError:
+            pass  # the runner has ended, which is seen next
 
     # the client
 
@@ -214,7 +244,7 @@ class Keeper:
     def _cancel(self, id: int) -> None:
         runner = self._runner
         if self._drop_waiting(id):
-            self._send(m.encode(m.CANCELLED, id))
+            self._out.add(m.encode(m.CANCELLED, id))
         elif id in self._given and runner is not None:
             runner.stop()
             self._read_runner(runner)
@@ -225,12 +255,12 @@ class Keeper:
                 runner.kill()
             else:
                 self._skip(runner, id)
-                self._send(m.encode(m.CANCELLED, id))
+                self._out.add(m.encode(m.CANCELLED, id))
                 runner.resume()
 
     def _take_back(self, id: int) -> None:
         if self._drop_waiting(id) or (id in self._given and self._runner is not None and self._skip(self._runner, id)):
-            self._send(m.encode(m.RETURNED, id))
+            self._out.add(m.encode(m.RETURNED, id))
 
     def _skip(self, runner: RunnerProcess, id: int) -> bool:
         """Lets the runner pass over a call that it was given; False if it has begun it."""
@@ -285,7 +315,7 @@ class Keeper:
             runner.finish()
 
     def _read_runner(self, runner: RunnerProcess) -> None:
-        while self._out_size < MOST_QUEUED and (data := runner.receive()):
+        while self._out.size < MOST_QUEUED and (data := runner.receive()):
             for piece in self._from_runner.feed(data):
                 self._take_outcome(runner, piece)
             if len(data) < CHUNK:
@@ -302,7 +332,7 @@ class Keeper:
             return
         if piece.kind == m.DONE or (piece.kind in (m.RESULT, m.RAISED) and not long):
             self._given.pop(piece.id, None)
-        self._send([piece.data])
+        self._out.add([piece.data])
 
     def _runner_ended(self, runner: RunnerProcess, status: int) -> None:
         """Says what has become of its calls, and starts another one."""
@@ -310,7 +340,7 @@ class Keeper:
             for piece in self._from_runner.feed(data):
                 self._take_outcome(runner, piece)
         if self._from_runner.missing:
-            self._send([bytes(self._from_runner.missing)])  # it does not count without DONE
+            self._out.add([bytes(self._from_runner.missing)])  # it does not count without DONE
         victim = runner.page.current if runner.page.current in self._given else m.NOBODY
         for kept in self._given.values():
             if kept.long and victim == m.NOBODY:
@@ -318,9 +348,9 @@ class Keeper:
         if (kept_victim := self._given.pop(victim, None)) is not None:
             kept_victim.unwanted = True
         if victim != m.NOBODY and victim == self._killed_for:
-            self._send(m.encode(m.CANCELLED, victim))
+            self._out.add(m.encode(m.CANCELLED, victim))
         elif victim != m.NOBODY or status or not runner.ready:
-            self._send(m.encode(m.DIED, victim, m.encode_status(status)))
+            self._out.add(m.encode(m.DIED, victim, m.encode_status(status)))
         self._waiting.extendleft(self._given[id] for id in reversed(self._given))
         self._given.clear()
         self._skipped.clear()
@@ -329,30 +359,6 @@ class Keeper:
         self._runner = None
         if runner.ready:
             self._start_runner()  # else the next one would end so as well; the client decides
-
-    # what goes to the client
-
-    def _send(self, buffers: list[Buffer]) -> None:
-        if not self._out:
-            self._due = monotonic() + GATHERING
-        for one in buffers:
-            self._out.append(memoryview(one))
-            self._out_size += len(one)
-
-    def _write(self) -> None:
-        try:
-            while self._out:
-                count = min(len(self._out), MOST_WRITTEN)
-                written = os.writev(self._target, [self._out[n] for n in range(count)])
-                self._out_size -= written
-                while self._out and written >= len(self._out[0]):
-                    written -= len(self._out.popleft())
-                if written:
-                    self._out[0] = self._out[0][written:]
-        except BlockingIOError:
-            pass
-        except BrokenPipeError:
-            self._over = True  # the client has gone
 
 
 def _drain(fd: int) -> None:
