@@ -77,6 +77,12 @@ class Executor(concurrent.futures.Executor):
         """
         _check(max_workers, max_tasks_per_child, retries, wait, idle_timeout)
         setup = _prepare(initializer, initargs, max_tasks_per_child, env, modules)
+        self._inside = inside.is_inside()
+        self._limit = max_workers
+        self._shut_down = False
+        if self._inside:
+            return  # neither key nor worker is needed
+
         excluded = [exclude] if isinstance(exclude, str) else list(exclude or ())
         client = AsyncClient(key, need=need, on=on, exclude=excluded or None, weight=weight, accept_timeout=wait)
         functions = FunctionTable()
@@ -101,14 +107,13 @@ class Executor(concurrent.futures.Executor):
         self._census_at = -inf
         self._functions = functions
         self._thread = PoolThread(run)
-        self._limit = max_workers
-        self._shut_down = False
         self._finalizer = weakref.finalize(self, self._thread.finish)
         self._finalizer.atexit = False  # `pool_thread` does it
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
         """Lets a worker call `fn(*args, **kwargs)`.  `cancel()` of the future ends the call also while it runs."""
-        if inside.is_inside():
+        self._check_open()
+        if self._inside:
             return _run_here(fn, args, kwargs)
         pool = self._usable()
         future: CallFuture[T] = CallFuture(pool.drop)
@@ -149,7 +154,8 @@ class Executor(concurrent.futures.Executor):
         """
         mapping.check(chunksize, buffersize)
         inputs = zip(*iterables)  # noqa: B905 - as `map` does it
-        if inside.is_inside():
+        self._check_open()
+        if self._inside:
             return map(fn, *iterables)
         pool = self._usable()
         function = self._functions.take(fn)
@@ -171,7 +177,7 @@ class Executor(concurrent.futures.Executor):
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Takes no more calls; gives all slots back once the calls are over, and waits for that."""
         self._shut_down = True
-        pool = self._thread.started
+        pool = None if self._inside else self._thread.started
         if pool is not None:
             if cancel_futures:
                 pool.cancel_pending()
@@ -183,7 +189,7 @@ class Executor(concurrent.futures.Executor):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Waits for the calls; after a Ctrl-C, or an exit of the program, it ends them instead."""
-        if kind is not None and not issubclass(kind, Exception):
+        if kind is not None and not issubclass(kind, Exception) and not self._inside:
             self._thread.abort()
         self.shutdown()
 
@@ -193,7 +199,7 @@ class Executor(concurrent.futures.Executor):
     @property
     def _max_workers(self) -> int:
         """The number of slots that are known now, which Dask asks for.  Takes a second, once in CENSUS_LASTS."""
-        if inside.is_inside():
+        if self._inside:
             return 1
         pool = self._usable()
         if monotonic() > self._census_at + CENSUS_LASTS:
@@ -202,9 +208,12 @@ class Executor(concurrent.futures.Executor):
         known = max(1, self._known_slots, pool.held)
         return known if self._limit is None else min(known, self._limit)
 
-    def _usable(self) -> CallPool:
+    def _check_open(self) -> None:
         if self._shut_down:
             raise RuntimeError("cannot schedule new futures after shutdown")
+
+    def _usable(self) -> CallPool:
+        self._check_open()
         pool = self._thread.pool
         if pool.broken is not None:
             raise pool.broken
