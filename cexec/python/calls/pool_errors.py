@@ -51,5 +51,5 @@ def describe_status(status: int) -> str:
 def lost_call(name: str, arguments: str, crashes: Sequence[tuple[str, str]]) -> LostCallError:
     """`arguments`: as text, shortened."""
     told = "; ".join(f"at {worker} {reason}" for worker, reason in crashes)
-    times = "once" if len(crashes) == 1 else f"{len(crashes)} times"
-    return LostCallError(f"the call {name}({arguments}) was lost {times}: {told}")
+    lost = "was lost once" if len(crashes) == 1 else f"was lost {len(crashes)} times"
+    return LostCallError(f"the call {name}({arguments}) {lost}: {told}")
