@@ -11,10 +11,10 @@ import sys
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks import python_client
+from benchmarks import python_client, python_executor
 from benchmarks.common import Unfit, skipped
 
-PARTS = {"the clients": python_client.measure}
+PARTS = {"the clients": python_client.measure, "executors": python_executor.measure}
 
 
 def main() -> None:

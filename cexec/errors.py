@@ -78,6 +78,10 @@ class InterruptedByUser(CexecError):
         self.number = number
 
 
+class CannotPickleError(CexecError, TypeError):
+    """A function, an argument or a result cannot be sent; the message names the object within it."""
+
+
 class WithdrawnError(CexecError):
     """The worker took its offer back before it was given the job: it stops, or we were late.  Nobody's fault."""
 

@@ -6,6 +6,7 @@ several lines, they are separated by a comma and a space.
 
 from __future__ import annotations
 
+import inspect
 import re
 import subprocess
 import sys
@@ -16,6 +17,7 @@ import pytest
 
 import cexec
 from tests.environment import ROOT, local_environment
+from tests.python.pools import PoolService
 from tests.service import Application, Service
 
 PAGE = (ROOT / "docs" / "python.md").read_text()
@@ -29,7 +31,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     assert "cservice --allow-args -j 4 app sh -c" in PAGE
     place = tmp_path_factory.mktemp("page")
     service = Service(Application(place), ["sh", "-c"], ["--allow-args", "-j", "4"])
-    yield place
+    assert "cservice -j 2 pool python3 -m cexec.pool" in PAGE
+    with PoolService(place, slots=2):
+        yield place
     service.close()
 
 
@@ -104,3 +108,10 @@ def test_the_page_has_every_keyword_of_run() -> None:
 
     table = PAGE.partition("## Keywords")[2].partition("```")[0]
     assert {*KNOWN, "input", "text", "encoding"} <= set(re.findall(r"`(\w+)`", table))
+
+
+def test_the_page_has_every_argument_of_executor() -> None:
+    table = PAGE.partition("## Executor")[2].partition("## ")[0]
+    arguments = {*inspect.signature(cexec.Executor).parameters} - {"key"}
+    assert len(arguments) > 10
+    assert arguments <= set(re.findall(r"`(\w+)`", table))

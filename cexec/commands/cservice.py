@@ -119,7 +119,9 @@ def _serve_opened(options: ServiceOptions, opened: list[OpenedKey], log: EventLo
     limits = client_limits(profile.slots, options.per_client, options.max_weight)
     worker = _worker(served, profile, groups, supervisor, log, load, limits, program.disk.client, terminal)
     worker.say_hello()
-    tell_that_it_serves(log, [one.key for one in served], profile.slots, groups, containment(program), options.app)
+    tell_that_it_serves(
+        log, [one.key for one in served], profile.slots, groups, containment(program), options.app, program
+    )
     for event, field, text in found + left:
         log.event(event, **{field: text})
     warn_of_root(log, program)
@@ -151,7 +153,7 @@ def _program(options: ServiceOptions, keys: list[str], records: str | None) -> P
     return Program(
         options.exe if sent and options.exe == PLACE else found_program(options.app, words),
         list(options.arg),
-        job_environment(options.clean_env),
+        job_environment(options.clean_env, options.slots or concurrency()),
         options.allow_args,
         limits=Limits(
             time=options.time_limit or 0.0,

@@ -85,7 +85,7 @@ def most_files(given: PerClient | None) -> int:
     return max(LEAST_FILES, status.f_bavail * status.f_frsize // 2)
 
 
-def job_environment(clean: bool) -> dict[bytes, bytes]:
+def job_environment(clean: bool, slots: int) -> dict[bytes, bytes]:
     """The part of a job's environment that all jobs have."""
     found = {
         name: value
@@ -93,6 +93,7 @@ def job_environment(clean: bool) -> dict[bytes, bytes]:
         if (name.decode("ascii", "replace") in CLEAN_VARIABLES if clean else not _is_ours(name))
     }
     right_directory(found)
+    found[b"CEXEC_SLOTS"] = str(slots).encode()
     return found
 
 

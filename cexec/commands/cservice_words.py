@@ -7,6 +7,7 @@ cservice(1).
 from __future__ import annotations
 
 import os
+import pwd
 from typing import TYPE_CHECKING
 
 from cexec.errors import LocalError
@@ -19,26 +20,55 @@ if TYPE_CHECKING:
     from cexec.system.storage.eventlog import EventLog
     from cexec.worker.jobs.program import Program
 
+POOL = "cexec.pool"  # the module that `cexec.Executor` speaks with
+
 
 def tell_that_it_serves(
-    log: EventLog, keys: list[WorkerKey], slots: int, groups: GroupSockets, held_by: list[str], app: str
+    log: EventLog,
+    keys: list[WorkerKey],
+    slots: int,
+    groups: GroupSockets,
+    held_by: list[str],
+    app: str,
+    program: Program,
 ) -> None:
-    """The first line: what is served, where it is heard, what holds the processes of jobs, and the client's command."""
+    """The first line: what is served, where it is heard, what holds the processes of jobs, and the client's command.
+
+    A pool for Python calls has no such command, but it says what its key is worth.
+    """
     client = app if app.endswith(".pub") else f"{app.removesuffix('.worker')}.pub"
+    command = f'cexec.Executor("{client}")' if is_pool(program) else f"cexec {client}"
+    use = f"run a job with: {command}"
+    if is_pool(program):
+        use = f"whoever holds {client} has this account, {account_name()}; use it in Python: {command}"
     plural = "slot" if slots == 1 else "slots"
     fingerprints = [key.fingerprint for key in keys]
     log.banner(
         f"cservice: serving {' and '.join(fingerprints)} with {slots} {plural}, listening on {groups.description()}; "
         f"jobs are held by {', '.join(held_by)}; "
-        f"run a job with: cexec {client}",
+        f"{use}",
         fingerprint=fingerprints[0],
         also=fingerprints[1:] or None,
         name=keys[0].identity.certificate.name,
         slots=slots,
         addresses=groups.addresses(),
         containment=held_by,
-        command=f"cexec {client}",
+        command=command,
     )
+
+
+def is_pool(program: Program) -> bool:
+    """Returns True if it is `python3 -m cexec.pool`, which runs whatever code its clients send."""
+    words = [program.written, *program.arguments]
+    return any(words[place : place + 2] == ["-m", POOL] for place in range(len(words)))
+
+
+def account_name() -> str:
+    """Returns the name of the user that jobs run as, or the number if it has none."""
+    try:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    except KeyError:
+        return f"number {os.geteuid()}"
 
 
 def containment(program: Program) -> list[str]:

@@ -175,7 +175,7 @@ class Dispatcher:
             worker, _ = self.known.meet(hello, address, monotonic())
             chosen = self._choose(worker)
             given.append(chosen)
-            return chosen.job.go(chosen.errand.attempts)
+            return _go(chosen, hello)
 
         began = monotonic()
         try:
@@ -275,6 +275,7 @@ class Dispatcher:
         """Carries out one attempt; returns True if the lease is still good."""
         errand, job = given
         ahead, began = lease.has(job), monotonic()
+        lease.on_wanted = errand.on_wanted
         try:
             result = await lease.run(
                 job, partial(self._begins, given), beside=partial(self._advance, lease, worker), patience=IDLE_PATIENCE
@@ -352,7 +353,7 @@ class Dispatcher:
 
     def _give(self, lease: Lease, given: Given) -> Given:
         given.errand.owner, given.errand.lease = asyncio.current_task(), lease
-        lease.give(given.job.go(given.errand.attempts))
+        lease.give(_go(given, lease.hello))
         return given
 
     def _advance(self, lease: Lease, worker: KnownWorker) -> None:
@@ -390,3 +391,9 @@ class Dispatcher:
         else:
             goes_on = errand.withdrawn(lease, WithdrawnError("the lease ended before its turn"))
         self._settle(errand, not goes_on)
+
+
+def _go(given: Given, hello: Hello) -> Go:
+    """Returns the frame that gives the job to this worker."""
+    errand, job = given
+    return job.go(errand.attempts, tell_wanted=errand.on_wanted is not None and hello.tells_wanted)

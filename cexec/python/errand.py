@@ -51,6 +51,7 @@ class Errand:
     """One job.  `owner` is the task that carries it out now, `lease` what it runs on."""
 
     may_wait = False  # True if a worker can be given it in advance
+    on_wanted: Callable[[], None] | None = None  # is called when another client waits for the slot, if that is of use
 
     def __init__(self, plan: JobPlan, ended: Ended) -> None:
         """`ended` is called once, when there is a result or an error."""

@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING
 from cexec.client.aio.worker_search import Terms
 from cexec.client.request import NetworkSettings, Target, Times, read_client_key, trust_opener
 from cexec.errors import UsageError
+from cexec.protocol.base import sodium
+from cexec.protocol.base.limits import FAMILY_SIZE
 from cexec.system.storage.keyfile import find_client_key
 
 if TYPE_CHECKING:
@@ -42,6 +44,8 @@ class Settings:
         self.network = network
         self.times = times
         self.open_trust = open_trust
+        # Searches of one client do not make it give back the slots that it has: docs/protocol.md section 4.4.
+        self._family = sodium.random_bytes(FAMILY_SIZE)
 
     @classmethod
     def read(
@@ -81,4 +85,5 @@ class Settings:
             network=self.network,
             times=Times(accept=accept, idle=self.times.idle, progress=self.times.progress),
             target=Target(target.requirements, target.weight, self.open_trust),
+            family=self._family,
         )

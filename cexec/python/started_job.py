@@ -42,6 +42,7 @@ class StreamedErrand(Errand):
     def __init__(self, plan: JobPlan, owner: Job, opened: Mapping[int, OpenSource], outputs: Iterable[int]) -> None:
         super().__init__(plan, owner.ended)
         self._owner = owner
+        self.on_wanted = owner.slot_wanted.set
         self.opened = dict(opened)
         self.inputs: dict[int, JobInput] = {}
         self.outputs = {number: JobOutput(self._step_again) for number in (1, 2, *outputs)}

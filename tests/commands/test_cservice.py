@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pwd
 import re
 import signal
 import subprocess
@@ -23,6 +24,7 @@ from tests.service import Application
 JOB_VARIABLES = {
     "CEXEC_JOB",
     "CEXEC_ATTEMPT",
+    "CEXEC_SLOTS",
     "CEXEC_CLIENT",
     "CEXEC_RUN",
     "REMOTE_ADDR",
@@ -162,6 +164,20 @@ def test_the_first_line_says_fingerprint_slots_addresses_and_what_clients_type(
         rf"run a job with: cexec {application.public}",
         first,
     )
+
+
+def test_the_first_line_of_a_pool_says_what_its_key_is_worth(application: Application, service: StartService) -> None:
+    first = service(sys.executable, "-m", "cexec.pool", options=["-j", "3"]).lines[0]
+    account = pwd.getpwuid(os.geteuid()).pw_name
+    assert first.endswith(
+        f"; whoever holds {application.public} has this account, {account}; "
+        f'use it in Python: cexec.Executor("{application.public}")'
+    )
+
+
+def test_a_job_finds_the_number_of_slots(application: Application, service: StartService) -> None:
+    service("sh", "-c", "echo $CEXEC_SLOTS", options=["-j", "3"], environment={"CEXEC_SLOTS": "8"})
+    assert application.run("-n").stdout == b"3\n"
 
 
 def test_the_first_line_of_one_that_hears_nothing_says_why(service: StartService) -> None:

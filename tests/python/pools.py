@@ -1,0 +1,57 @@
+"""A service of `cexec.pool` for tests of `Executor`.
+
+Contract: `PoolService` serves with the Python of the tests.  `wait_until_free` waits until no slot is taken; `python`
+runs a script as a user would.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import psutil
+
+from tests.environment import local_environment
+from tests.service import Application, Service
+from tests.waiting import PATIENCE, wait_until
+
+PROGRAM = (sys.executable, "-m", "cexec.pool")
+
+
+class PoolService:
+    """A `cservice` with a key of its own."""
+
+    def __init__(self, directory: Path, *, slots: int = 2, program: Sequence[str] = PROGRAM) -> None:
+        self.application = Application(directory, "pool")
+        self.key = self.application.public
+        self.service = Service(self.application, program, ("-j", str(slots)))
+
+    def __enter__(self) -> PoolService:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.service.close()
+
+    def keepers(self) -> list[psutil.Process]:
+        """The processes of `cexec.pool` that run for it."""
+        children = psutil.Process(self.service.process.pid).children(recursive=True)
+        return [one for one in children if _command_line(one)[1:] == list(PROGRAM[1:])]
+
+    def wait_until_free(self) -> None:
+        wait_until(lambda: not self.keepers())
+
+    def python(
+        self, script: Path, *arguments: str | os.PathLike[str], timeout: float = PATIENCE
+    ) -> subprocess.CompletedProcess[str]:
+        argv = [sys.executable, script, *arguments]
+        return subprocess.run(argv, env=local_environment(), capture_output=True, text=True, timeout=timeout)
+
+
+def _command_line(process: psutil.Process) -> list[str]:
+    try:
+        return process.cmdline()
+    except psutil.Error:
+        return []
