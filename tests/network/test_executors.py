@@ -9,12 +9,13 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import psutil
 import pytest
 
 from tests.conftest import MakeLab, StartService
-from tests.environment import clean_environment
+from tests.environment import clean_environment, command
 from tests.lab import Host
 from tests.python.pools import PROGRAM
 from tests.service import Application, Service
@@ -23,7 +24,7 @@ from tests.waiting import PATIENCE, wait_until
 SLOTS = 2  # of each worker
 KILL_EVERY = 1.0  # seconds
 LONG = 30.0  # seconds for which clients share a slot in a campaign
-SHORT_CALL = 0.02  # seconds
+SHORT_CALL, LONG_CALL = 0.02, 0.2  # seconds
 
 # Squares numbers on all workers; prints how many results were right, and on how many workers calls have run.
 SQUARES = """
@@ -192,3 +193,34 @@ def test_an_executor_lets_another_one_have_its_turn(
     second.wait_for_line()
     assert json.loads(second.stop())
     assert json.loads(first.stop())
+
+
+# Runs a call, or what `cmap` asks for: so both share one service.
+EITHER = 'if [ $# -gt 0 ]; then sleep "$1"; else exec "$0" -m cexec.pool; fi'
+
+
+@pytest.mark.campaign
+def test_an_executor_and_cmap_share_a_slot_equally(
+    application: Application, lab: MakeLab, service: StartService, callers: ExitStack, tmp_path: Path
+) -> None:
+    made = lab(3)
+    service("sh", "-c", EITHER, sys.executable, options=["-j", "1", "--allow-args"], host=made.host(1))
+    executor = call(callers, made.host(2), SHARES, application.public, LONG_CALL, 1)
+    executor.wait_for_line()
+    inputs = [str(LONG_CALL)] * 5000
+    argv = command("cmap", application.public, "--joblog", tmp_path / "log", "--", "{}", ":::", *inputs)
+    with made.host(3).popen(argv, env=clean_environment(), stderr=subprocess.DEVNULL) as cmap:
+        callers.callback(cmap.kill)
+        wait_until(lambda: (tmp_path / "log").exists() and len(tasks(tmp_path / "log")) >= 1)
+        before, began = len(tasks(tmp_path / "log")), time.monotonic()
+        time.sleep(LONG)
+        ran, ended = len(tasks(tmp_path / "log")) - before, time.monotonic()
+        cmap.kill()
+    ours = share(json.loads(executor.stop()), began, ended)
+    theirs = ran * LONG_CALL
+    assert 0.45 < ours / (ours + theirs) < 0.55, (ours, theirs)
+
+
+def tasks(log: Path) -> list[str]:
+    """Returns the lines of a joblog, one for each task that has ended."""
+    return log.read_text().splitlines()[1:]

@@ -18,8 +18,8 @@ slot it is never open which call may have begun.
 A call is charged with the end of a process only if it ran there.  If a slot is lost without a word, that is the oldest
 call that was sent to it.  A call that was charged more than `retries` times fails.
 
-A slot that another client wants is given back after the call in hand, once it was held as long as it was waited for, or
-`LONGEST_TURN`; so clients with long turns and clients with short ones get equal shares of the time.
+A slot that another client wants is given back after the call in hand, once slots were held as long as they were waited
+for, or after `LONGEST_TURN`; so clients with long turns and clients with short ones get equal shares of the time.
 """
 
 from __future__ import annotations
@@ -71,6 +71,7 @@ class CallPlan:
         self._took: float | None = None  # the mean of what calls take, in seconds
         self._worked_at = -inf  # when there was work last
         self._given_back_at = -inf  # when a slot was given back last
+        self._balance = 0.0  # seconds that slots were waited for, less those that they were held while others waited
         self._events: deque[PlanEvent] = deque()
 
     def next_event(self) -> PlanEvent | None:
@@ -179,12 +180,14 @@ class CallPlan:
         """Another client waits for the slot."""
         if slot.state in (OPENING, READY) and slot.leave_at == inf:
             half_a_call = (self._took or 0.0) / 2  # the call in hand ends as often before this moment as behind it
-            slot.leave_at = max(now, slot.held_at + slot.turn - half_a_call)
+            slot.leave_at = now + max(0.0, self._balance - half_a_call)
+            slot.wanted_at = now
 
     def holds(self, slot: PlannedSlot, now: float) -> None:
         """The slot is ours from now on; it is not ready yet."""
         slot.held_at = now
-        slot.turn = min(now - max(slot.searched_at, self._given_back_at), LONGEST_TURN)
+        waited = now - max(slot.searched_at, self._given_back_at)
+        self._balance = min(self._balance + waited, LONGEST_TURN)
 
     # time
 
@@ -340,6 +343,7 @@ class CallPlan:
     def _close(self, slot: PlannedSlot, now: float) -> None:
         if slot.state != OPENING:
             self._given_back_at = now
+            self._balance = max(self._balance - max(0.0, now - slot.wanted_at), -LONGEST_TURN)
         slot.state = GONE
         self._forget(slot)
         self._events.append(Close(slot))

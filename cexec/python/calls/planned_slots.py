@@ -23,7 +23,7 @@ class PlannedSlot:
         self.worker = ""
         self.sent: dict[int, PoolCall] = {}  # by number, oldest first
         self.searched_at = self.held_at = now  # when it was looked for, and since when it is ours
-        self.turn = 0.0  # seconds for which it may be held although others want it
+        self.wanted_at = inf  # since when others want it
         self.progress_at = now  # when the oldest call was sent or became the oldest
         self.idle_at = now  # when the last call had ended
         self.leave_at = inf  # when it is given back, because others want it

@@ -27,7 +27,7 @@ from cexec.python.calls.planned_slots import (
 )
 
 FUNCTION = SentFunction(1, "f", [b""], None)
-QUICK, SLOW = 0.0, 10.0  # seconds that calls take
+QUICK, MIDDLE, SLOW = 0.0, 0.04, 10.0  # seconds that calls take; only quick ones are sent ahead
 
 
 def make_call(size: int = 10) -> PoolCall:
@@ -305,6 +305,20 @@ def test_a_slot_is_held_as_long_as_it_was_waited_for() -> None:
         assert scene.follow(held * 0.9) == []
         scene.follow(held * 0.1 + 0.001)
         assert slot.state == LEAVING
+
+
+def test_turns_in_a_row_are_made_good() -> None:
+    scene = Scene(most_slots=1)
+    scene.submit(10)
+    for _ in range(4):  # it wins each draw at once, and holds the slot for one call
+        (slot,) = scene.open("a")
+        scene.plan.wanted(slot, scene.now)
+        scene.now += 0.25
+        scene.finish(slot, MIDDLE)
+        assert slot.state == GONE
+    (slot,) = scene.open("a", took=1.5)
+    scene.plan.wanted(slot, scene.now)
+    assert abs(scene.plan.next_timeout() - (scene.now + 0.5 - MIDDLE / 2)) < 1e-6
 
 
 def test_a_wanted_slot_has_one_call_at_least() -> None:
