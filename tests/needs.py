@@ -8,6 +8,7 @@ calls `skip_for_want_of`.  debian-packages.txt lists the packages that bring all
 from __future__ import annotations
 
 import functools
+import importlib.util
 import os
 import shutil
 import subprocess
@@ -62,6 +63,13 @@ def require_vectors(name: str) -> Path:
     if not path.exists():
         skip_for_want_of(f"the public vectors {path}")
     return path
+
+
+def require_module(*names: str) -> None:
+    """These modules of Python are installed, for example those of the extra `test` that are large."""
+    for name in names:
+        if importlib.util.find_spec(name) is None:
+            skip_for_want_of(f"the Python module {name}")
 
 
 def find_tool(name: str) -> str | None:

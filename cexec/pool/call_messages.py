@@ -40,6 +40,9 @@ CALL = 4  # id: of the call, about: the function; [pickle of (args, kwargs), buf
 CHUNK = 5  # likewise, but [pickle of a list of args, buffers...]; the result is the list of results
 CANCEL = 6  # id: of a call that is to end, in whatever state it is; CANCELLED or a result follows
 TAKE_BACK = 7  # id: of a call that is not to begin; RETURNED follows, or its result if it has begun
+OPEN_STORE = 8  # [name of a store of arrays]; STORE follows
+ARRAY = 9  # id: of the array; [its bytes, SHA-256 of them]; KEPT follows
+DROP_ARRAY = 10  # id: of an array that no call in hand names
 
 # worker to client
 HELLO = 16  # [JSON]
@@ -51,9 +54,12 @@ DONE = 21  # id: of the call whose outcome came before; outcomes that are not `i
 CANCELLED = 22  # id: of a call that was ended, or has never begun
 RETURNED = 23  # id: of a call that has not begun, and does not any more
 DIED = 24  # id: of the call during which its process has ended, or NOBODY; about: status, see `encode_status`
-RUNNER_TO_CLIENT = frozenset((READY, UNREADY, RESULT, RAISED, DONE, RETURNED))
+STORE = 25  # [identity of the store, the same for all who share it; nothing if there is none, why]
+KEPT = 26  # id: of an array; [nothing if it is in the store now, or why it is not]
+LACKING = 27  # id: of a call that has not begun, about: an array that it names and that is not in the store
+RUNNER_TO_CLIENT = frozenset((READY, UNREADY, RESULT, RAISED, DONE, RETURNED, LACKING))
 
-KINDS = frozenset((*range(SETUP, TAKE_BACK + 1), *range(HELLO, DIED + 1)))
+KINDS = frozenset((*range(SETUP, DROP_ARRAY + 1), *range(HELLO, LACKING + 1)))
 NOBODY = 2**64 - 1
 
 HEADER = struct.Struct("!BxxxIQQ")

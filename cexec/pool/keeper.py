@@ -18,20 +18,17 @@ import select
 import signal
 from collections import deque
 from time import monotonic
-from typing import TYPE_CHECKING
 
 from cexec.errors import ProtocolError
 from cexec.pool import call_messages as m
 from cexec.pool.interpreter import Interpreter
+from cexec.pool.kept_arrays import KeptArrays
 from cexec.pool.kept_call import KeptCall
 from cexec.pool.module_file import ModuleFile
 from cexec.pool.outcome_queue import OutcomeQueue
 from cexec.pool.page import MOST_SKIPPED
 from cexec.pool.runner_process import RunnerProcess
 from cexec.pool.splice_through import SpliceThrough
-
-if TYPE_CHECKING:
-    pass
 
 MOST_GIVEN = 64  # calls (ours) that a runner is given at a time
 MOST_QUEUED = 4 * 1024 * 1024  # bytes (ours) of a long message that are taken before they are passed on
@@ -59,6 +56,7 @@ class Keeper:
         self._runner: RunnerProcess | None = None
         self._killed_for = m.NOBODY
         self._out = OutcomeQueue(target)
+        self._arrays = KeptArrays(self._out.add)
         self._calls_splice, self._results_splice = SpliceThrough(), SpliceThrough()
         self._wake_read, self._wake_write = os.pipe()
 
@@ -87,6 +85,7 @@ class Keeper:
             self._runner.close()
         if self._modules is not None:
             self._modules.close()
+        self._arrays.close()
         signal.set_wakeup_fd(-1)
         os.close(self._wake_read)
         os.close(self._wake_write)
@@ -189,6 +188,9 @@ class Keeper:
             self._take(piece)
 
     def _take(self, piece: m.MessagePiece) -> None:
+        if piece.kind == m.ARRAY:
+            self._arrays.take(piece)
+            return
         kept = self._coming
         if piece.first:
             kept = KeptCall(piece)
@@ -223,11 +225,16 @@ class Keeper:
             self._cancel(id)
         elif kind == m.TAKE_BACK:
             self._take_back(id)
+        elif kind == m.OPEN_STORE:
+            self._arrays.open(data)
+            self._tell_runner(self._arrays.note)
+        elif kind == m.DROP_ARRAY:
+            self._arrays.drop(id)
         else:
             raise ProtocolError(f"a client of cexec.pool does not send messages of kind {kind}")
 
     def _tell_runner(self, data: bytes) -> None:
-        if self._runner is not None:
+        if self._runner is not None and data:
             self._runner.send(data)
 
     def _set_up(self, data: bytes) -> None:
@@ -286,11 +293,11 @@ class Keeper:
     def _start_runner(self) -> None:
         from cexec.pool.runner import run  # needs cloudpickle; is loaded here once, for all runners
 
-        others = [self._source, self._target, self._wake_read, self._wake_write]
+        others = [self._source, self._target, self._wake_read, self._wake_write, *self._arrays.descriptors]
         self._runner = RunnerProcess.start(others, run)
         self._from_runner = m.Cutter()
-        for data in (self._setup, *self._functions.values()):
-            self._runner.send(data)
+        for data in (self._setup, self._arrays.note, *self._functions.values()):
+            self._tell_runner(data)
         self._runner.flush()
 
     def _give(self) -> None:
@@ -330,7 +337,7 @@ class Keeper:
         if piece.kind == m.RETURNED:
             self._skipped.discard(piece.id)  # the client has been told
             return
-        if piece.kind == m.DONE or (piece.kind in (m.RESULT, m.RAISED) and not long):
+        if piece.kind == m.DONE or (piece.kind in (m.RESULT, m.RAISED, m.LACKING) and not long):
             self._given.pop(piece.id, None)
         self._out.add([piece.data])
 

@@ -10,6 +10,8 @@ names the object within it; `culprit` is how that is found.
 from __future__ import annotations
 
 import pickle
+import sys
+from collections import ChainMap
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +21,7 @@ from cexec.errors import CannotPickleError
 from cexec.pool.call_messages import MOST_PARTS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from cexec.pool.call_messages import Part
 
@@ -36,8 +38,29 @@ class _Chunks:
         self.write = self.chunks.append
 
 
-def dump(value: object, name: str, of: str = "") -> list[Part]:
-    """`name` is what the value is called in the error's message, `of` follows the names of its parts there."""
+class _Pickler(cloudpickle.CloudPickler):  # type: ignore[misc]
+    """cloudpickle's, with another table for arrays of numpy."""
+
+    def __init__(
+        self,
+        file: _Chunks,
+        keep_in_band: Callable[[pickle.PickleBuffer], bool],
+        reduce_array: Callable[[Any], Any] | None,
+    ) -> None:
+        numpy = sys.modules.get("numpy")
+        if numpy is not None and hasattr(numpy, "memmap"):
+            own = {numpy.memmap: reduce_array or _reduce_mapped}
+            if reduce_array is not None:
+                own[numpy.ndarray] = reduce_array
+            self.dispatch_table = ChainMap(own, cloudpickle.CloudPickler.dispatch_table)  # is read by the base class
+        super().__init__(file, protocol=PROTOCOL, buffer_callback=keep_in_band)
+
+
+def dump(value: object, name: str, of: str = "", *, reduce_array: Callable[[Any], Any] | None = None) -> list[Part]:
+    """`name` is what the value is called in the error's message, `of` follows the names of its parts there.
+
+    `reduce_array` returns for a numpy array what `__reduce_ex__` would.
+    """
     file = _Chunks()
     buffers: list[memoryview] = []
 
@@ -49,12 +72,17 @@ def dump(value: object, name: str, of: str = "") -> list[Part]:
         return False
 
     try:
-        cloudpickle.CloudPickler(file, protocol=PROTOCOL, buffer_callback=keep_in_band).dump(value)
+        _Pickler(file, keep_in_band, reduce_array).dump(value)
     except Exception as error:
         if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
             raise CannotPickleError(f"cannot pickle {name}{of}: it is nested too deeply") from error
         raise CannotPickleError(culprit(value, name, of, error)) from error
     return [file.chunks[0] if len(file.chunks) == 1 else file.chunks, *buffers]
+
+
+def _reduce_mapped(array: Any) -> Any:
+    """A mapped array travels as a plain one: the other side does not have its file."""
+    return array.view(sys.modules["numpy"].ndarray).__reduce_ex__(PROTOCOL)
 
 
 def load(parts: Sequence[bytes | bytearray]) -> Any:

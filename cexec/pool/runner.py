@@ -14,13 +14,15 @@ import sys
 from time import perf_counter_ns
 from typing import TYPE_CHECKING, Any
 
-from cexec.pool import inside, threads
+from cexec.pool import inside, shared_arrays, threads
 from cexec.pool.call_messages import (
     CALL,
     CHUNK,
     DONE,
     FORGET,
     FUNCTION,
+    LACKING,
+    OPEN_STORE,
     RAISED,
     READY,
     RESULT,
@@ -68,6 +70,8 @@ class Runner:
                 self._functions.pop(message.id, None)
             elif message.kind == SETUP:
                 self._set_up(message)
+            elif message.kind == OPEN_STORE:
+                shared_arrays.use(os.fsdecode(bytes(message.parts[0])))
 
     def _write(self, buffers: list[Buffer]) -> None:
         write_all(self._results, buffers)
@@ -96,7 +100,11 @@ class Runner:
             self._write(encode(RETURNED, id))
             return
         began = perf_counter_ns()
-        kind, parts = self._outcome(message)
+        try:
+            kind, parts = self._outcome(message)
+        except shared_arrays.MissingArrayError as error:
+            self._write(encode(LACKING, id, error.number))
+            return
         _flush()
         buffers = encode(kind, id, perf_counter_ns() - began, parts)
         if size_of(buffers) > SMALL:
@@ -115,6 +123,8 @@ class Runner:
                 arguments, keywords = load(message.parts)
                 result = function(*arguments, **keywords)
             return RESULT, dump(result, "the result", f" of {name}")
+        except shared_arrays.MissingArrayError:
+            raise
         except BaseException as error:
             return RAISED, pack(error, name, self._worker)
 

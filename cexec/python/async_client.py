@@ -248,6 +248,12 @@ class AsyncClient:
         """Returns the jobs of a new map."""
         return InFlight(self.dispatcher, self._leases, changed, ordered=ordered)
 
+    async def count_slots(self) -> int:
+        """Returns how many slots the workers have together that fit to the client's own keywords; takes a second."""
+        from cexec.python.membership import take_census
+
+        return sum(one.slots for one in await take_census(self._settings, self.find_target({}).requirements))
+
     async def run_plan(self, plan: JobPlan) -> Completed[Any]:
         """Runs a job that was planned in another thread, perhaps."""
         try:

@@ -23,6 +23,8 @@ from cexec.pool import inside
 from cexec.pool.call_messages import CALL, CHUNK, size_of
 from cexec.python.async_client import AsyncClient
 from cexec.python.calls import mapping
+from cexec.python.calls.array_courier import ArrayCourier
+from cexec.python.calls.array_sharing import ArraySharing, ArrayTable
 from cexec.python.calls.call import CallFuture, PoolCall
 from cexec.python.calls.call_plan import CallPlan
 from cexec.python.calls.call_pool import CallPool
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from cexec.pool.call_messages import Part
+    from cexec.python.calls.array_sharing import ArrayCollector
     from cexec.python.calls.functions import SentFunction
     from cexec.python.keywords import Names
     from cexec.python.started_job import Job
@@ -86,6 +89,7 @@ class Executor(concurrent.futures.Executor):
         excluded = [exclude] if isinstance(exclude, str) else list(exclude or ())
         client = AsyncClient(key, need=need, on=on, exclude=excluded or None, weight=weight, accept_timeout=wait)
         functions = FunctionTable()
+        arrays = ArrayTable()
 
         async def start(passed_over: tuple[str, ...]) -> Job:
             if not passed_over:
@@ -98,7 +102,7 @@ class Executor(concurrent.futures.Executor):
         async def run(made: Callable[[CallPool], None]) -> None:
             async with client:
                 plan = CallPlan(most_slots=max_workers, retries=retries, idle_timeout=idle_timeout)
-                pool = CallPool(start, setup, plan, functions, who, write_to_stderr)
+                pool = CallPool(start, setup, plan, functions, ArrayCourier(arrays.name), who, write_to_stderr)
                 made(pool)
                 await pool.run()
 
@@ -106,12 +110,28 @@ class Executor(concurrent.futures.Executor):
         self._known_slots = 0
         self._census_at = -inf
         self._functions = functions
+        self._arrays = arrays
         self._thread = PoolThread(run)
         self._finalizer = weakref.finalize(self, self._thread.finish)
         self._finalizer.atexit = False  # `pool_thread` does it
 
     def submit(self, fn: Callable[..., T], /, *args: Any, **kwargs: Any) -> concurrent.futures.Future[T]:
         """Lets a worker call `fn(*args, **kwargs)`.  `cancel()` of the future ends the call also while it runs."""
+        return self._submit(fn, args, kwargs, None)
+
+    def share_arrays(self, limit: int, mode: str = "r") -> ArraySharing:
+        """Returns what `submit_sharing` takes: numpy arrays of more than `limit` bytes travel once to each machine."""
+        return ArraySharing(self._arrays, limit, mode)
+
+    def submit_sharing(
+        self, sharing: ArraySharing, fn: Callable[..., T], /, *args: Any
+    ) -> concurrent.futures.Future[T]:
+        """As `submit`; large arrays among the arguments are mapped files at the worker."""
+        return self._submit(fn, args, {}, sharing)
+
+    def _submit(
+        self, fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any], sharing: ArraySharing | None
+    ) -> concurrent.futures.Future[T]:
         self._check_open()
         if self._inside:
             return _run_here(fn, args, kwargs)
@@ -122,21 +142,30 @@ class Executor(concurrent.futures.Executor):
         except CannotPickleError as error:
             future.settle(False, error)
             return future
-        self._send(pool, future, function, (args, kwargs))
+        self._send(pool, future, function, (args, kwargs), sharing=sharing)
         return future
 
     def _send(
-        self, pool: CallPool, future: CallFuture[Any], function: SentFunction, value: object, *, chunk: bool = False
+        self,
+        pool: CallPool,
+        future: CallFuture[Any],
+        function: SentFunction,
+        value: object,
+        *,
+        chunk: bool = False,
+        sharing: ArraySharing | None = None,
     ) -> None:
         """Submits a call, or a chunk, for which `function` has been taken."""
+        collector = None if sharing is None else sharing.collect()
         try:
-            parts = _dump_arguments(value, function.name, chunk=chunk)
+            parts = _dump_arguments(value, function.name, collector, chunk=chunk)
         except CannotPickleError as error:
             self._functions.release(function)
             future.settle(False, error)
             return
         size = sum(size_of(part) if isinstance(part, list) else len(part) for part in parts)
-        future.call = PoolCall(CHUNK if chunk else CALL, function, parts, size, future)
+        arrays = () if collector is None else collector.sent
+        future.call = PoolCall(CHUNK if chunk else CALL, function, parts, size, future, arrays)
         pool.submit(future.call)
 
     def map(
@@ -196,17 +225,21 @@ class Executor(concurrent.futures.Executor):
     def __reduce__(self) -> Any:
         raise TypeError("an Executor cannot be pickled: make one in the call, which runs its calls in that process")
 
-    @property
-    def _max_workers(self) -> int:
-        """The number of slots that are known now, which Dask asks for.  Takes a second, once in CENSUS_LASTS."""
+    def count_slots(self) -> int:
+        """Returns how many slots fit, also those that others have now.  Takes a second, once in CENSUS_LASTS."""
         if self._inside:
             return 1
         pool = self._usable()
         if monotonic() > self._census_at + CENSUS_LASTS:
-            self._known_slots = sum(worker.slots for worker in self._thread.call(self._client.workers()))
+            self._known_slots = self._thread.call(self._client.count_slots())
             self._census_at = monotonic()
         known = max(1, self._known_slots, pool.held)
         return known if self._limit is None else min(known, self._limit)
+
+    @property
+    def _max_workers(self) -> int:
+        """What Dask asks."""
+        return self.count_slots()
 
     def _check_open(self) -> None:
         if self._shut_down:
@@ -230,11 +263,11 @@ def _run_here(fn: Callable[..., T], args: tuple[Any, ...], kwargs: dict[str, Any
     return future
 
 
-def _dump_arguments(value: Any, name: str, *, chunk: bool) -> list[Part]:
+def _dump_arguments(value: Any, name: str, collector: ArrayCollector | None, *, chunk: bool) -> list[Part]:
     """Pickles (args, kwargs), or a list of args; an error says which of them it is about."""
     of = f" of a call of {name}"
     try:
-        return dump(value, "the arguments", of)
+        return dump(value, "the arguments", of, reduce_array=None if collector is None else collector.reduce)
     except CannotPickleError:
         for one in value:
             dump(one, "args" if chunk or one is value[0] else "kwargs", of)

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from cexec.client.search.roster import WorkerRow
     from cexec.protocol.datagrams.datagram import Datagram
+    from cexec.protocol.datagrams.requirements import Requirements
     from cexec.protocol.decisions.census import Answer
     from cexec.python.settings import Settings
 
@@ -77,12 +78,12 @@ class ClusterChange:
     text: str = ""
 
 
-async def take_census(settings: Settings) -> list[ClusterWorker]:
-    """Returns the workers that answer now, by name."""
+async def take_census(settings: Settings, requirements: Requirements | None = None) -> list[ClusterWorker]:
+    """Returns the workers that answer now, by name; with `requirements` those that fit."""
     announcer = Announcer(settings.network.groups, settings.network.udp_port)
     try:
         await asyncio.to_thread(announcer.settle)
-        inquiry = Inquiry([settings.key], announcer)
+        inquiry = Inquiry([settings.key], announcer, requirements=requirements)
         now = monotonic()
         while not inquiry.advance(now):  # by a time before the last answers were read
             await readable(inquiry.filenos(), inquiry.next_timeout())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import psutil
@@ -24,10 +24,17 @@ PROGRAM = (sys.executable, "-m", "cexec.pool")
 class PoolService:
     """A `cservice` with a key of its own."""
 
-    def __init__(self, directory: Path, *, slots: int = 2, program: Sequence[str] = PROGRAM) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        *,
+        slots: int = 2,
+        program: Sequence[str] = PROGRAM,
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self.application = Application(directory, "pool")
         self.key = self.application.public
-        self.service = Service(self.application, program, ("-j", str(slots)))
+        self.service = Service(self.application, program, ("-j", str(slots)), environment=environment)
 
     def __enter__(self) -> PoolService:
         return self

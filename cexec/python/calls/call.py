@@ -15,9 +15,10 @@ from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cexec.pool.call_messages import Part
+    from cexec.python.calls.array_sharing import SentArray
     from cexec.python.calls.functions import SentFunction
 
 
@@ -29,16 +30,36 @@ _lock = threading.Lock()  # one for all: it is held for an instant
 class PoolCall:
     """`kind`, `function` and `parts` make its message; `size` is that of the parts in bytes."""
 
-    __slots__ = ("crashes", "dropped", "function", "future", "kind", "parts", "size", "slot", "wire_id")
+    __slots__ = (
+        "arrays",
+        "crashes",
+        "dropped",
+        "function",
+        "future",
+        "kind",
+        "lacked",
+        "parts",
+        "size",
+        "slot",
+        "wire_id",
+    )
 
     def __init__(
-        self, kind: int, function: SentFunction, parts: list[Part], size: int, future: CallFuture[Any]
+        self,
+        kind: int,
+        function: SentFunction,
+        parts: list[Part],
+        size: int,
+        future: CallFuture[Any],
+        arrays: Sequence[SentArray] = (),
     ) -> None:
         self.kind = kind
         self.function = function
         self.parts = parts
         self.size = size
         self.future = future
+        self.arrays = arrays  # that it names and does not carry
+        self.lacked = 0  # how often it came to a worker without them
         self.slot: object = None  # that has it now
         self.wire_id = 0  # its number there; another one each time that it is sent
         self.crashes: list[tuple[str, str]] = []  # the ends of processes in which it ran: worker, and reason in words

@@ -22,12 +22,19 @@ from cexec.python.calls import planned_slots as plans
 from cexec.python.calls.call_slot import CallSlot
 from cexec.python.calls.open_slot import OpenSlot
 from cexec.python.calls.passed_over import WorkersPassedOver
-from cexec.python.calls.pool_errors import InitializerError, NotThisWorkerError, describe_status, lost_call
+from cexec.python.calls.pool_errors import (
+    InitializerError,
+    NotThisWorkerError,
+    describe_status,
+    lacking_array,
+    lost_call,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine
 
     from cexec.pool.call_messages import CallMessage
+    from cexec.python.calls.array_courier import ArrayCourier
     from cexec.python.calls.call import PoolCall
     from cexec.python.calls.call_plan import CallPlan
     from cexec.python.calls.call_slot import SlotSetup
@@ -38,6 +45,7 @@ if TYPE_CHECKING:
 
     Start = Callable[[tuple[str, ...]], Coroutine[Any, Any, Job]]
 
+MOST_LACKED = 3  # times (ours) that a call is sent again because its arrays were not there
 MOST_UNREADY = 3  # processes (ours) in a row that end before they are ready
 
 
@@ -50,6 +58,7 @@ class CallPool:
         setup: SlotSetup,
         plan: CallPlan,
         functions: FunctionTable,
+        courier: ArrayCourier,
         who: Who,
         write: Callable[[str], None],
     ) -> None:
@@ -61,6 +70,7 @@ class CallPool:
         self._functions = functions
         self._setup = setup
         self._plan = plan
+        self.courier = courier
         self._write = write
         self.loop = asyncio.get_running_loop()
         self._woken = asyncio.Event()
@@ -196,6 +206,10 @@ class CallPool:
         slot = self._slots[event.slot]
         if isinstance(event, plans.Close):
             slot.close()
+        elif slot.arrays.take_out(event.wire_id):
+            told = self._plan.ended if isinstance(event, plans.End) else self._plan.returned
+            told(event.slot, event.wire_id, monotonic())
+            self._woken.set()
         else:
             slot.line.send(m.encode(m.CANCEL if isinstance(event, plans.End) else m.TAKE_BACK, event.wire_id))
 
@@ -235,6 +249,8 @@ class CallPool:
         planned = slot.planned
         unready = planned.state == plans.OPENING
         del self._slots[planned]
+        for call in reversed(slot.arrays.close()):
+            self._plan.returned(planned, call.wire_id, monotonic())  # it has never gone there
         self._woken.set()
         reason = "the slot was given back" if error is None else str(error)
         self._plan.lost(planned, reason, monotonic())
@@ -281,6 +297,25 @@ class CallPool:
             self._break(InitializerError(f"the initializer has raised at {slot.line.worker}: {error!r}"), error)
         elif kind == m.DIED:
             self._follow_death(slot, message, now)
+        elif kind in (m.STORE, m.KEPT):
+            slot.arrays.hears(message)
+        elif kind == m.LACKING:
+            self._send_again(slot, message, now)
+
+    def _send_again(self, slot: OpenSlot, message: CallMessage, now: float) -> None:
+        """A call has come to its worker without its arrays; it is sent again, with them."""
+        slot.arrays.lacks(message.about)
+        call = slot.planned.sent.get(message.id)
+        if call is None:
+            return
+        call.lacked += 1
+        if call.lacked <= MOST_LACKED:
+            self._plan.returned(slot.planned, message.id, now)
+            return
+        self._plan.ended(slot.planned, message.id, now)
+        error = lacking_array(call.function.name, slot.line.worker, slot.arrays.problem)
+        if not call.dropped:
+            self._end(call, False, error)
 
     def _follow_death(self, slot: OpenSlot, message: CallMessage, now: float) -> None:
         slot.long = None

@@ -1,7 +1,8 @@
 """A planned slot with the line to its worker.
 
 Contract: an `OpenSlot` begins the search at once and tells its `SlotPool` what happens, at last `lost_slot`.  `close`
-gives it back, or ends the search.  `send_call` sends the call's function before it, if the worker does not have it.
+gives it back, or ends the search.  `send_call` sends the call's function before it, if the worker does not have it;
+the call goes once the arrays are there that it shares with others.
 """
 
 from __future__ import annotations
@@ -10,9 +11,11 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from cexec.pool import call_messages as m
+from cexec.python.calls.array_courier import SlotArrays
 
 if TYPE_CHECKING:
     from cexec.pool.call_messages import CallMessage
+    from cexec.python.calls.array_courier import ArrayCourier
     from cexec.python.calls.call import PoolCall
     from cexec.python.calls.call_slot import CallSlot
     from cexec.python.calls.functions import SentFunction
@@ -20,7 +23,9 @@ if TYPE_CHECKING:
 
 
 class SlotPool(Protocol):
-    """Who has the slots."""
+    """Who has the slots; `courier` says which of them have which arrays."""
+
+    courier: ArrayCourier
 
     def open_line(self, slot: OpenSlot) -> CallSlot:
         """Returns the line to a worker that is to be searched for."""
@@ -47,6 +52,7 @@ class OpenSlot:
         self._pool = pool
         self._closed = False
         self.line = pool.open_line(self)
+        self.arrays = SlotArrays(pool.courier, planned.sent.values, self.line.send, self._send)
         self.task = asyncio.get_running_loop().create_task(self._serve())
 
     async def _serve(self) -> None:
@@ -66,6 +72,9 @@ class OpenSlot:
             self.task.cancel()
 
     def send_call(self, call: PoolCall) -> None:
+        self.arrays.give(call)
+
+    def _send(self, call: PoolCall) -> None:
         function = call.function
         if function.id not in self.line.functions:
             self.line.functions.add(function.id)

@@ -23,6 +23,10 @@ class InitializerError(CexecError, BrokenExecutor):
     """The initializer has raised, or its process has ended: no call can run in this executor."""
 
 
+class ArrayNotKeptError(CexecError):
+    """A worker cannot keep an array that calls share."""
+
+
 class NoPoolError(NoWorkerError):
     """There are workers, but what they serve is not `cexec.pool`, or not one that fits to this Python."""
 
@@ -53,3 +57,10 @@ def lost_call(name: str, arguments: str, crashes: Sequence[tuple[str, str]]) -> 
     told = "; ".join(f"at {worker} {reason}" for worker, reason in crashes)
     lost = "was lost once" if len(crashes) == 1 else f"was lost {len(crashes)} times"
     return LostCallError(f"the call {name}({arguments}) {lost}: {told}")
+
+
+def lacking_array(name: str, worker: str, problem: str) -> ArrayNotKeptError:
+    why = problem or "its file is removed again and again"
+    return ArrayNotKeptError(
+        f"an array of the call {name} cannot be kept at {worker}: {why}; with max_nbytes=None each call carries its own"
+    )
