@@ -19,7 +19,9 @@ A call is charged with the end of a process only if it ran there.  If a slot is 
 call that was sent to it.  A call that was charged more than `retries` times fails.
 
 A slot that another client wants is given back after the call in hand, once slots were held as long as they were waited
-for, or after `LONGEST_TURN`; so clients with long turns and clients with short ones get equal shares of the time.
+for, or after `LONGEST_TURN`; so clients with long turns and clients with short ones get equal shares of the time.  For
+a while after such a word slots without calls are kept for a moment only: others may want those, too, and are not told
+again, because their share is a fair one.
 """
 
 from __future__ import annotations
@@ -52,6 +54,8 @@ AHEAD = 0.02  # seconds (ours) of work that a slot has waiting
 MOST_AHEAD = 128  # calls (ours)
 MOST_OPENING = 8  # slots (ours) that are being opened at a time
 LONGEST_TURN = 2.0  # seconds, as the issue of this API asks for
+CONTENDED_FOR = 10.0  # seconds (ours) after another client was said to wait
+IDLE_WHILE_CONTENDED = 0.2  # seconds (ours) that a slot without calls is kept then
 UNWANTED = 1.0  # seconds (ours) without work after which no more slots are searched for
 LEARNING = 0.2  # the weight (ours) of the latest call in the mean duration
 
@@ -64,6 +68,7 @@ class CallPlan:
         self._most_slots = inf if most_slots is None else most_slots
         self._retries = retries
         self._idle_timeout = idle_timeout
+        self._contended_until = -inf  # others want slots until then, as far as we know
         self._waiting: deque[PoolCall] = deque()
         self._suspects: deque[PoolCall] = deque()
         self._sent = 0
@@ -178,6 +183,7 @@ class CallPlan:
 
     def wanted(self, slot: PlannedSlot, now: float) -> None:
         """Another client waits for the slot."""
+        self._contended_until = now + CONTENDED_FOR
         if slot.state in (OPENING, READY) and slot.leave_at == inf:
             half_a_call = (self._took or 0.0) / 2  # the call in hand ends as often before this moment as behind it
             slot.leave_at = now + max(0.0, self._balance - half_a_call)
@@ -200,7 +206,7 @@ class CallPlan:
                 if slot.used:
                     due = min(due, slot.leave_at)
                 if not slot.sent:
-                    due = min(due, slot.idle_at + self._idle_timeout)
+                    due = min(due, self._idle_until(slot))
                 elif idle and len(slot.sent) > 1 and not slot.asked:
                     due = min(due, slot.progress_at + STUCK)
             elif slot.state == OPENING and not self.unfinished:
@@ -229,8 +235,14 @@ class CallPlan:
 
     def _is_useless(self, slot: PlannedSlot, now: float) -> bool:
         if slot.state == READY:
-            return now >= slot.idle_at + self._idle_timeout
+            return now >= self._idle_until(slot)
         return slot.state == LEAVING or (not self.unfinished and now >= self._worked_at + UNWANTED)
+
+    def _idle_until(self, slot: PlannedSlot) -> float:
+        """Returns when a slot that has no call is given back."""
+        until = slot.idle_at + self._idle_timeout
+        soon = slot.idle_at + IDLE_WHILE_CONTENDED
+        return min(until, soon) if soon < self._contended_until else until
 
     def _send_suspects(self, now: float) -> None:
         """Each suspect gets a slot to itself, of a worker under which it was not lost, if there is another one."""

@@ -11,7 +11,15 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from cexec.pool.call_messages import CALL, SMALL
 from cexec.python.calls.call import CallFuture, PoolCall
-from cexec.python.calls.call_plan import LONGEST_TURN, MOST_AHEAD, MOST_OPENING, UNWANTED, CallPlan
+from cexec.python.calls.call_plan import (
+    CONTENDED_FOR,
+    IDLE_WHILE_CONTENDED,
+    LONGEST_TURN,
+    MOST_AHEAD,
+    MOST_OPENING,
+    UNWANTED,
+    CallPlan,
+)
 from cexec.python.calls.functions import SentFunction
 from cexec.python.calls.planned_slots import (
     GONE,
@@ -319,6 +327,45 @@ def test_turns_in_a_row_are_made_good() -> None:
     (slot,) = scene.open("a", took=1.5)
     scene.plan.wanted(slot, scene.now)
     assert abs(scene.plan.next_timeout() - (scene.now + 0.5 - MIDDLE / 2)) < 1e-6
+
+
+def test_slots_without_calls_are_given_back_when_one_is_wanted() -> None:
+    """Regression: an idle pool kept its fair share of the slots for a minute, although another client waited."""
+    scene = Scene()
+    scene.submit(2)
+    slots = scene.open("a", "a")
+    for slot in slots:
+        scene.finish(slot)
+    assert scene.follow(5.0) == []
+    scene.plan.wanted(slots[0], scene.now)
+    scene.follow(IDLE_WHILE_CONTENDED)
+    assert {close.slot for close in scene.said(Close)} == set(slots)
+
+
+def test_a_slot_without_calls_is_kept_for_a_moment_while_others_wait() -> None:
+    scene = Scene()
+    scene.submit(2)
+    first, second = scene.open("a", "a")
+    scene.plan.wanted(first, scene.now)
+    scene.finish(second)
+    assert second.state == READY and scene.plan.next_timeout() <= scene.now + IDLE_WHILE_CONTENDED
+    scene.follow(IDLE_WHILE_CONTENDED / 2)
+    assert second.state == READY
+    scene.follow(IDLE_WHILE_CONTENDED)
+    assert second.state == GONE
+
+
+def test_a_pool_that_was_not_told_for_long_keeps_slots_again() -> None:
+    scene = Scene()
+    scene.submit(2)
+    first, second = scene.open("a", "a")
+    scene.plan.wanted(first, scene.now)
+    scene.follow(CONTENDED_FOR)
+    scene.finish(second)
+    scene.follow(30.0)
+    assert second.state == READY
+    scene.follow(30.0)
+    assert second.state == GONE
 
 
 def test_a_wanted_slot_has_one_call_at_least() -> None:
