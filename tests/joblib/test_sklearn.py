@@ -30,10 +30,10 @@ def joblib(pool: PoolService) -> Any:
 
 def test_searches_and_scores_are_equal(joblib: Any, pool: PoolService) -> None:
     import numpy
-    from sklearn.datasets import make_classification  # type: ignore[import-untyped]
-    from sklearn.ensemble import RandomForestClassifier  # type: ignore[import-untyped]
-    from sklearn.model_selection import GridSearchCV, cross_val_score  # type: ignore[import-untyped]
-    from sklearn.tree import DecisionTreeClassifier  # type: ignore[import-untyped]
+    from sklearn.datasets import make_classification
+    from sklearn.ensemble import RandomForestClassifier
+    from sklearn.model_selection import GridSearchCV, cross_val_score
+    from sklearn.tree import DecisionTreeClassifier
 
     inputs, classes = make_classification(n_samples=300, random_state=0)
     assert inputs.nbytes > 20_000
