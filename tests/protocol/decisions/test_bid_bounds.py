@@ -253,6 +253,39 @@ def test_a_client_that_proves_itself_while_it_waits_for_its_turn_is_told_so() ->
     assert events(machine) == [("Queued", WAITS)]
 
 
+@pytest.mark.parametrize("call", ["leased", "proved", "claimed", "failed", "withdrawn", "released", "forget"])
+def test_a_connection_that_follows_from_a_call_stalls_after_its_time_from_then_on(call: str) -> None:
+    """Its time was counted from an earlier call otherwise."""
+    machine, now = bidder(), STALL / 4
+    machine.consider(WAITS, 1, WANTED, 0.0)
+    assert connects(machine) == [WAITS]
+    if call == "leased":
+        machine.forget(WAITS, 0.0)
+        machine.leased(identity(3), 1, now)
+    elif call == "proved":
+        machine.forget(WAITS, 0.0)
+        machine.consider(identity(3), 1, WANTED, 0.0, standing=Standing.DOUBTED, source="10.0.0.1")
+        machine.proved(identity(3), now)
+    else:
+        machine.consider(identity(3), 1, WANTED, 0.0)
+        if call == "claimed":
+            machine.claimed(WAITS, 1, now)
+        elif call == "released":
+            assert machine.reserved(WAITS, 0.0)
+            machine.released(WAITS, now)
+        else:
+            getattr(machine, call)(WAITS, now)
+    found = connects(machine)
+    assert len(found) == 1
+    due = machine.next_timeout()
+    while due is not None and due < now + STALL:
+        machine.handle_timeout(due)
+        assert not machine.slots.may_connect(one_at_a_time=False)  # it keeps its slot from others
+        due = machine.next_timeout()
+    machine.handle_timeout(now + STALL)
+    assert machine.slots.may_connect(one_at_a_time=False)
+
+
 def test_a_penalty_is_told_with_its_seconds_and_its_reason() -> None:
     machine = with_rivals()
     delay_of(machine, 0.0, 1)
