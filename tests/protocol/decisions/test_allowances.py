@@ -72,6 +72,23 @@ def test_a_client_that_is_not_proved_is_answered_once() -> None:
     assert [machine.may_answer(ONE, 0.0) for _ in range(3)] == [True, False, False]
 
 
+def test_what_is_refused_costs_nothing_of_the_quota_of_0_1_0() -> None:
+    machine = heard(UNPROVED)
+    assert [machine.may_answer(ONE, 0.0) for _ in range(200)].count(True) == 1
+    machine.consider(identity(2), 1, WANTED, 0.0, standing=UNPROVED, source="10.0.0.2", proves=False)
+    assert all(machine.may_answer(identity(2), 0.0) for _ in range(5))
+
+
+def test_an_answer_counts_for_the_source_that_was_heard_last() -> None:
+    machine = heard(UNPROVED)
+    machine.consider(ONE, 1, WANTED, 0.0, standing=UNPROVED, source="10.0.0.2")
+    while machine.unproved.take_word("10.0.0.2", 0.0):
+        pass
+    assert not machine.may_answer(ONE, 0.0)
+    machine.consider(ONE, 1, WANTED, 0.0, standing=UNPROVED, source="10.0.0.3")
+    assert machine.may_answer(ONE, 0.0)
+
+
 def test_a_client_that_is_proved_is_answered_each_time() -> None:
     machine = heard(PROVED)
     assert all(machine.may_answer(ONE, 0.0) for _ in range(int(2 * WORDS_BURST)))

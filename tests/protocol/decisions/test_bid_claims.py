@@ -81,3 +81,14 @@ def test_a_copy_does_not_put_off_a_try_that_is_due() -> None:
     machine.consider(ONE, 1, WANTED, 6.0)
     due = machine.next_timeout()
     assert due is not None and due <= 5.0
+
+
+def test_a_slot_that_is_given_back_after_a_claim_tells_of_a_rival() -> None:
+    """Before that it was not known who had won."""
+    machine = bidder()
+    machine.consider(ONE, 1, WANTED, 0.0)
+    assert connects(machine) == [ONE] and machine.reserved(ONE, 0.0)
+    machine.claimed(ONE, 1, 0.0)
+    assert machine.competition.alone(0.0)
+    machine.released(ONE, 0.0)
+    assert not machine.competition.alone(0.0)
