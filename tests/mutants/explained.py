@@ -26,8 +26,18 @@ EXPLAINED: dict[str, str] = {
     f"{DECISIONS}.remembered: 0 -> 1 in: until, connected = self._done.get(identity, (-inf, 0))": (
         f"{_SAME}: of what is not done only the time is looked at"
     ),
-    f"{DECISIONS}.remembered: b'' -> b'!' in: def __init__(self, client: bytes = b\"\", job: bytes = b\"\") -> None:": (
+    f"{DECISIONS}.remembered: b'' -> b'!' in: "
+    'def __init__(self, client: bytes = b"", job: bytes = b"", family: bytes = b"") -> None:': (
         f"{_SAME}: all clients that nobody names are one, whatever it is called"
+    ),
+    f"{DECISIONS}.remembered: self._sequence += 1 -> pass in: self._sequence += 1": (
+        f"{_SAME}: two timers of one moment are ordered by identities then"
+    ),
+    f"{DECISIONS}.bid: self._now = now -> pass in: self._now = now (4)": (
+        f"{_SAME}: what a claim changes goes through a call that sets it, too"
+    ),
+    f"{DECISIONS}.bid: announcement.began = -1.0 -> pass in: announcement.began = -1.0 (3)": (
+        f"{_SAME}: its next turn begins before anybody asks for that again"
     ),
     f"{DECISIONS}.clients: 10000 -> 10001 in: MAXIMUM_ACCOUNTS = 10_000  # clients (ours) whose wasted time is "
     "remembered": _OURS,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cexec.protocol.decisions.bid import Bidder
 from cexec.protocol.decisions.bid_events import Forget
+from cexec.protocol.decisions.remembered import Origin
 from cexec.protocol.decisions.standing import Standing
 from cexec.protocol.decisions.unproved import (
     SPARE_TRIES_BURST,
@@ -12,7 +13,7 @@ from cexec.protocol.decisions.unproved import (
     WORDS_RATE,
     Unproved,
 )
-from tests.protocol.decisions.bidders import WANTED, bidder, connects, events, identity
+from tests.protocol.decisions.bidders import WANTED, bidder, connects, events, identity, run
 
 ONE = identity(1)
 DOUBTED, UNPROVED, PROVED = Standing
@@ -72,6 +73,23 @@ def test_a_client_that_is_not_proved_is_answered_once() -> None:
     assert [machine.may_answer(ONE, 0.0) for _ in range(3)] == [True, False, False]
 
 
+def test_what_is_refused_costs_nothing_of_the_quota_of_0_1_0() -> None:
+    machine = heard(UNPROVED)
+    assert [machine.may_answer(ONE, 0.0) for _ in range(200)].count(True) == 1
+    machine.consider(identity(2), 1, WANTED, 0.0, standing=UNPROVED, source="10.0.0.2", proves=False)
+    assert all(machine.may_answer(identity(2), 0.0) for _ in range(5))
+
+
+def test_an_answer_counts_for_the_source_that_was_heard_last() -> None:
+    machine = heard(UNPROVED)
+    machine.consider(ONE, 1, WANTED, 0.0, standing=UNPROVED, source="10.0.0.2")
+    while machine.unproved.take_word("10.0.0.2", 0.0):
+        pass
+    assert not machine.may_answer(ONE, 0.0)
+    machine.consider(ONE, 1, WANTED, 0.0, standing=UNPROVED, source="10.0.0.3")
+    assert machine.may_answer(ONE, 0.0)
+
+
 def test_a_client_that_is_proved_is_answered_each_time() -> None:
     machine = heard(PROVED)
     assert all(machine.may_answer(ONE, 0.0) for _ in range(int(2 * WORDS_BURST)))
@@ -94,3 +112,16 @@ def test_one_that_has_had_everything_is_over_and_not_remembered() -> None:
         event = machine.next_event()
         assert isinstance(event, Forget) and event.over
         assert events(machine) == [] and machine.next_timeout() is None
+
+
+def test_a_connection_to_a_source_that_nothing_proves_is_no_turn_of_a_client_that_has_a_job_here() -> None:
+    """Somebody may have sent a recorded announcement of it from elsewhere."""
+    machine = bidder(slots=2)
+    machine.consider(ONE, 1, WANTED, 0.0, origin=Origin(b"client"))
+    assert connects(machine) == [ONE]
+    run(machine, ONE, 0.0)
+    machine.consider(identity(2), 1, WANTED, 5.0, origin=Origin(b"client"), standing=UNPROVED, source="10.0.0.1")
+    machine.handle_timeout(5.0)
+    assert connects(machine) == [identity(2)]
+    machine.failed(identity(2), 6.0)
+    assert machine.accounts.wasted(b"client", 6.0) == 0.0

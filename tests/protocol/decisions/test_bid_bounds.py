@@ -10,7 +10,7 @@ from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.protocol.decisions import remembered
 from cexec.protocol.decisions.bid import LONGEST_WANTED, STALL, Bidder, Load, Outcome, Penalized
 from cexec.protocol.decisions.clients import LEAST_TURN
-from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED, SILENT, STILL_HEARD
+from cexec.protocol.decisions.remembered import MAXIMUM_REMEMBERED, SILENT, STILL_HEARD, Origin
 from cexec.protocol.decisions.reputation import FIRST_PENALTY, LONGEST_DELAY
 from cexec.protocol.decisions.standing import Standing
 from tests.protocol.decisions.bidders import (
@@ -251,6 +251,71 @@ def test_a_client_that_proves_itself_while_it_waits_for_its_turn_is_told_so() ->
     assert machine.next_timeout() == 2.0 + SILENT
     machine.handle_timeout(2.0 + SILENT)
     assert events(machine) == [("Queued", WAITS)]
+
+
+@pytest.mark.parametrize("call", ["leased", "proved", "claimed", "failed", "withdrawn", "released", "forget"])
+def test_a_connection_that_follows_from_a_call_stalls_after_its_time_from_then_on(call: str) -> None:
+    """Its time was counted from an earlier call otherwise."""
+    machine, now = bidder(), STALL / 4
+    machine.consider(WAITS, 1, WANTED, 0.0)
+    assert connects(machine) == [WAITS]
+    if call == "leased":
+        machine.forget(WAITS, 0.0)
+        machine.leased(identity(3), 1, now)
+    elif call == "proved":
+        machine.forget(WAITS, 0.0)
+        machine.consider(identity(3), 1, WANTED, 0.0, standing=Standing.DOUBTED, source="10.0.0.1")
+        machine.proved(identity(3), now)
+    else:
+        machine.consider(identity(3), 1, WANTED, 0.0)
+        if call == "claimed":
+            machine.claimed(WAITS, 1, now)
+        elif call == "released":
+            assert machine.reserved(WAITS, 0.0)
+            machine.released(WAITS, now)
+        else:
+            getattr(machine, call)(WAITS, now)
+    found = connects(machine)
+    assert len(found) == 1
+    due = machine.next_timeout()
+    while due is not None and due < now + STALL:
+        machine.handle_timeout(due)
+        assert not machine.slots.may_connect(one_at_a_time=False)  # it keeps its slot from others
+        due = machine.next_timeout()
+    machine.handle_timeout(now + STALL)
+    assert machine.slots.may_connect(one_at_a_time=False)
+
+
+def test_a_connection_that_fails_is_a_turn_without_a_job() -> None:
+    machine = bidder()
+    machine.consider(WAITS, 1, WANTED, 0.0, origin=Origin(b"client"))
+    assert connects(machine) == [WAITS]
+    machine.failed(WAITS, 0.5)
+    assert machine.accounts.wasted(b"client", 0.5) == 0.5
+
+
+@pytest.mark.parametrize("chance", [0.0, 0.3, 0.9])
+def test_one_full_worker_of_many_hesitates_by_chance_around_the_time_of_silence(chance: float) -> None:
+    machine = Bidder(slots=1, random=lambda: chance)
+    occupy(machine)
+    machine.competition.learn(100)
+    machine.consider(WAITS, 1, WANTED, 1.0)
+    assert events(machine) == []
+    assert machine.next_timeout() == pytest.approx(1.0 + SILENT * (0.5 + chance))
+
+
+def test_a_client_that_has_no_connection_after_a_while_is_told_that_it_waits() -> None:
+    """A slowed worker tries one at a time, although it has slots that are free."""
+    machine = with_rivals(slots=4)
+    now = drop(machine, 1, 0.0)
+    events(machine)
+    for number in (2, 3):
+        machine.consider(identity(number), 1, WANTED, now)
+    told = []
+    while (due := machine.next_timeout()) is not None and due <= now + SILENT:
+        machine.handle_timeout(due)
+        told += [name for name, _ in events(machine)]
+    assert "Queued" in told
 
 
 def test_a_penalty_is_told_with_its_seconds_and_its_reason() -> None:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from cexec.protocol.decisions.bid import Bidder
 from cexec.protocol.decisions.bid_events import Forget
-from cexec.protocol.decisions.remembered import FIRST_RETRY, LONGEST_RETRY, Retry
+from cexec.protocol.decisions.clients import LEAST_TURN
+from cexec.protocol.decisions.remembered import FIRST_RETRY, LONGEST_RETRY, Origin, Retry
 from tests.protocol.decisions.bidders import WANTED, bidder, connects, identity
 
 ONE = identity(1)
@@ -81,3 +82,22 @@ def test_a_copy_does_not_put_off_a_try_that_is_due() -> None:
     machine.consider(ONE, 1, WANTED, 6.0)
     due = machine.next_timeout()
     assert due is not None and due <= 5.0
+
+
+def test_a_slot_that_is_given_back_after_a_claim_tells_of_a_rival() -> None:
+    """Before that it was not known who had won."""
+    machine = bidder()
+    machine.consider(ONE, 1, WANTED, 0.0)
+    assert connects(machine) == [ONE] and machine.reserved(ONE, 0.0)
+    machine.claimed(ONE, 1, 0.0)
+    assert machine.competition.alone(0.0)
+    machine.released(ONE, 0.0)
+    assert not machine.competition.alone(0.0)
+
+
+def test_a_claim_that_comes_while_this_worker_connects_is_a_turn_without_a_job() -> None:
+    machine = bidder()
+    machine.consider(ONE, 1, WANTED, 0.0, origin=Origin(b"client"))
+    assert connects(machine) == [ONE]
+    machine.claimed(ONE, 2, 0.0)
+    assert machine.accounts.wasted(b"client", 0.0) == LEAST_TURN

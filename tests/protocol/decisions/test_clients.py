@@ -242,6 +242,7 @@ def test_a_client_whose_waste_is_forgotten_is_named_once_and_not_before() -> Non
     accounts.turn_lost(GREEDY, 10.0 * MOST_TURNS, 10.0)  # meanwhile it has lost more
     assert accounts.redeemed(FORGOTTEN + 1.0) == []
     assert accounts.rank(GREEDY) == WASTEFUL
+    assert accounts.redeemed(FORGOTTEN + 10.0) == []  # it ends after this moment
     assert accounts.redeemed(FORGOTTEN + 11.0) == [GREEDY]
     assert accounts.rank(GREEDY) == WITHIN
     assert accounts.redeemed(FORGOTTEN + 100.0) == []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from math import inf
 from typing import Any
 
 import pytest
@@ -69,6 +70,18 @@ def test_one_that_is_doubted_while_it_is_postponed_waits_once(again: bool) -> No
     scene.places.proved(scene.one, 3.0)
     scene.places.discard(scene.one)
     assert len(scene.places) == 0
+
+
+@pytest.mark.parametrize("standing", [Standing.UNPROVED, Standing.PROVED])
+def test_it_is_told_when_the_next_one_is_to_be_drawn(standing: Standing) -> None:
+    """Otherwise nobody would wake up for it."""
+    scene = Scene(standing)
+    assert scene.places.due(REST) == inf  # it is postponed, and nobody waits
+    assert scene.places.bid(scene.one, REST)
+    assert scene.places.due(REST) <= REST
+    drawn = scene.places.take(REST)
+    assert drawn is not None and drawn[0] is scene.one
+    assert scene.places.due(REST) == inf
 
 
 def test_one_that_is_doubted_is_one_of_those_that_make_room_for_others(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from itertools import pairwise
 from math import inf
 
@@ -17,6 +18,7 @@ from cexec.protocol.decisions.remembered import (
     Origin,
     Remembered,
     RememberedAnnouncement,
+    Retry,
 )
 from cexec.protocol.decisions.standing import Standing
 from tests.protocol.decisions.bidders import WANTED, bidder, connects, events, identity
@@ -81,6 +83,10 @@ def test_new_way_that_is_heard_after_another_copy_shortens_the_wait_all_the_same
     machine.consider(identity(1), 1, WANTED, now + 1.1, new_way=True)
     machine.handle_timeout(now + 1.1)
     assert connects(machine) == [identity(1)]
+
+
+def test_what_has_not_failed_is_not_tried_again() -> None:
+    assert Retry().heard(1.0, new_way=True) == inf
 
 
 # Room
@@ -179,3 +185,23 @@ def test_one_that_is_done_is_known_for_its_time_and_no_longer() -> None:
     memory.finish(one, 0.0)
     assert memory.done(one.identity, DONE_LIFETIME - 0.001) == 0
     assert memory.done(one.identity, DONE_LIFETIME) is None
+
+
+def test_a_new_announcement_has_no_delay_of_relays() -> None:
+    one = announcement(1)
+    one.timers.bid_at = 5.0
+    one.heard_again(1.0, 0.0, new_way=False)
+    assert one.timers.bid_at == 5.0
+
+
+def test_nothing_is_kept_of_a_client_whose_announcements_have_gone() -> None:
+    client = b"client %d" % 1  # of which nobody else has this one
+    before = sys.getrefcount(client)
+    memory = memory_of(announcement(1, client=client), announcement(2, client=client))
+    assert sys.getrefcount(client) > before
+    for number in (1, 2):
+        one = memory.get(identity(number))
+        assert one is not None
+        memory.drop(one)
+        del one
+    assert sys.getrefcount(client) == before
