@@ -112,7 +112,8 @@ async def perform(
     async def find(terms: Terms, choose: Choose) -> Lease:
         if threads:
             await asyncio.Event().wait()  # there is one connection only
-        go = choose(SimpleNamespace(instance=bytes(16), name="w", slots=1, once=False), "here")  # type: ignore[arg-type]
+        offer: Any = SimpleNamespace(instance=bytes(16), name="w", slots=1, once=False, tells_wanted=False)
+        go = choose(offer, "here")
         winner, thread = setting.connect(go.streams, play)
         winner.hello.instance = bytes(16)
         threads.append(thread)
