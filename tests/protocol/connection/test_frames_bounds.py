@@ -21,6 +21,13 @@ def refused(body: bytes) -> None:
         Exit.decode(body)
 
 
+@pytest.mark.parametrize("count", [0, 1, 1 << 56, (1 << 64) - 1])
+def test_an_ending_counts_bytes_with_all_of_its_own(count: int) -> None:
+    sent = exited(Ending(1, WRITES, frames.ENDED, count))
+    (found,) = Exit.decode(sent).endings
+    assert (found.number, found.direction, found.ending, found.count) == (1, WRITES, frames.ENDED, count)
+
+
 # Texts and numbers
 
 

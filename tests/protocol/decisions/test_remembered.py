@@ -13,12 +13,14 @@ from cexec.protocol.decisions.remembered import (
     DONE_LIFETIME,
     LONGEST_RETRY,
     NEW_WAYS_BURST,
+    QUEUED_AGAIN,
     RUNNING,
     STILL_HEARD,
     Origin,
     Remembered,
     RememberedAnnouncement,
     Retry,
+    Telling,
 )
 from cexec.protocol.decisions.standing import Standing
 from tests.protocol.decisions.bidders import WANTED, bidder, connects, events, identity
@@ -83,6 +85,13 @@ def test_new_way_that_is_heard_after_another_copy_shortens_the_wait_all_the_same
     machine.consider(identity(1), 1, WANTED, now + 1.1, new_way=True)
     machine.handle_timeout(now + 1.1)
     assert connects(machine) == [identity(1)]
+
+
+def test_a_word_counts_as_lost_when_a_copy_comes_a_second_after_it() -> None:
+    telling = Telling()
+    assert not telling.lost(100.0)
+    telling.told(100.0, 10.0)
+    assert [telling.lost(100.0 + QUEUED_AGAIN - 0.001), telling.lost(100.0 + QUEUED_AGAIN)] == [False, True]
 
 
 def test_what_has_not_failed_is_not_tried_again() -> None:
