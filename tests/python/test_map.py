@@ -246,7 +246,7 @@ def test_short_jobs_are_given_in_advance_and_long_ones_are_not(key: Path, monkey
         assert len(list(client.map(numbers(300), args=["true"]))) == 300
         assert given[0] > 50
         given[0] = 0
-        assert len(list(client.map([b""] * 12, args=["sleep 0.6"], weight=2))) == 12
+        assert len(list(client.map([b""] * 8, args=["sleep 1.5"], weight=2))) == 8  # however late we hear of a start
         assert given[0] == 0
 
 

@@ -18,6 +18,7 @@ from cexec.errors import DisconnectedError, ProtocolError
 from cexec.pool import call_messages as m
 from cexec.pool.interpreter import Interpreter
 from cexec.python.calls.pool_errors import NotThisWorkerError
+from cexec.system.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -189,7 +190,7 @@ class CallSlot:
         return messages[1:]
 
     async def _read_errors(self, job: Job) -> None:
-        name = self.worker.partition("@")[0]
+        name = printable(self.worker.partition("@")[0])
         rest = b""
         async for chunk in job.stderr:
             *lines, rest = (rest + chunk).split(b"\n")
