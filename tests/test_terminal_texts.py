@@ -19,7 +19,7 @@ ALLOWED = {
     "cexec/system/process/process.py": "its parent reads it",
     "cexec/pool/__main__.py": "the text is a constant",
     "cexec/pool/array_store.py": "it is a random number, in a file",
-    "cexec/python/calls/call_slot.py": "the worker's name is printable; what a call prints is the program's, as in cexec",
+    "cexec/python/calls/call_slot.py": "the worker's name is printable; what a call prints is passed on as by cexec",
 }
 
 

@@ -91,7 +91,8 @@ def test_the_commands_do_what_cmap_does(cluster: Cluster, directory: Path, words
     _, commands, new = run(dry, directory / "dry", source)
     assert not new
     script.write_bytes(commands)
-    for shell in ("sh", "bash"):
+    # The commands are quoted alike for all shells, so bash has those only that quote something.
+    for shell in ("sh", "bash") if "'" in commands.decode(errors="replace").partition(" -- ")[2] else ("sh",):
         assert run([shell], directory / shell, script) == expected, commands
 
 

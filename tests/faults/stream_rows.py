@@ -33,7 +33,6 @@ def damage(
     "FIN at 16 places of a small session, both directions",
     layout=LAYOUT,
     plan=PLAN,
-    quick=True,
 )
 def cut(scene: Scene) -> None:
     damage(scene, CUT)

@@ -1,8 +1,9 @@
-"""`python -m tests.mutants.replaced`: runs the tests against each mistake of known.py; prints verdicts as JSON."""
+"""`python -m tests.mutants.replaced [MODULE...]`: runs the tests against the mistakes of known.py; verdicts as JSON."""
 
 from __future__ import annotations
 
 import json
+import sys
 
 from tests.mutants.known import EQUIVALENT, KNOWN, TESTS, Replacement
 from tests.mutants.runner import ToolError, check, judge, prepare, source_of
@@ -10,9 +11,10 @@ from tests.mutants.runner import ToolError, check, judge, prepare, source_of
 
 def main() -> None:
     prepare()
-    for module in dict.fromkeys(one.module for one in KNOWN):
+    wanted = [one for one in (*KNOWN, EQUIVALENT) if one.module in sys.argv[1:] or not sys.argv[1:]]
+    for module in dict.fromkeys(one.module for one in wanted):
         check(module, [TESTS[module]])
-    print(json.dumps({one.name: _verdict(one) for one in (*KNOWN, EQUIVALENT)}))
+    print(json.dumps({one.name: _verdict(one) for one in wanted}))
 
 
 def _verdict(one: Replacement) -> str:

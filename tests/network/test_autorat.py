@@ -96,7 +96,7 @@ def lines(worker: Service, *kinds: str) -> list[str]:
     return [line.split()[1] for line in worker.lines if line.split()[1] in kinds]
 
 
-@pytest.mark.parametrize("jobs", [60, pytest.param(200, marks=[pytest.mark.campaign, pytest.mark.timeout(300)])])
+@pytest.mark.parametrize("jobs", [40, pytest.param(200, marks=[pytest.mark.campaign, pytest.mark.timeout(300)])])
 def test_a_worker_that_wins_and_drops_loses_its_share_within_two_attempts_and_all_jobs_succeed(
     lab: MakeLab, service: StartService, application: Application, tmp_path: Path, jobs: int
 ) -> None:

@@ -168,7 +168,7 @@ def test_one_recorded_datagram_causes_one_connection_and_one_datagram_per_worker
 
 
 @pytest.mark.parametrize("recorded", [40, 400])
-@pytest.mark.parametrize("workers", [1, 100])
+@pytest.mark.parametrize("workers", [1, pytest.param(100, marks=pytest.mark.campaign)])
 def test_many_recorded_datagrams_that_name_one_victim(workers: int, recorded: int) -> None:
     """Together they cause no more than one connection and one datagram each, at no more than the rate of a source."""
     wire = Wire(workers, 100.0)

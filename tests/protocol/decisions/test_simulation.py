@@ -112,6 +112,6 @@ def test_invented_and_replayed_complaints_leave_a_worker_its_share(every: float)
     assert placement.share_despite_lies(1, 8, 1.0, every) >= 0.8 * 0.25
 
 
-@pytest.mark.parametrize("at_a_time", [2, 8])
+@pytest.mark.parametrize("at_a_time", [pytest.param(2, marks=pytest.mark.campaign), 8])
 def test_a_client_that_resets_its_own_jobs_and_complains_leaves_a_worker_half_of_its_share(at_a_time: int) -> None:
     assert placement.share_despite_resets(1, at_a_time, 1.0) >= 0.5 * 0.25
