@@ -44,10 +44,11 @@ help:
 	@echo 'make man-lint   the linter on the man pages'
 	@echo 'make clean      removes what these have made here'
 
-# Editable, so it is made anew only when the packaging changes.
+# Editable, so it is made anew only when the packaging changes.  Modules are compiled when they are first read: most of
+# those of scikit-learn and the like never are.
 $(STAMP): pyproject.toml $(wildcard bin/*)
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --editable '.[test]'
+	$(BIN)/python -m pip install --quiet --no-compile --editable '.[test]'
 	touch $@
 
 # The libsodium of other people's machines; when it cannot be had its tests are skipped.
