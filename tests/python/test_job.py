@@ -259,8 +259,10 @@ def test_a_job_whose_worker_is_lost_is_repeated_only_if_nobody_can_notice(key: P
             with pytest.raises(DisconnectedError, match="it was given input that is not kept"):
                 await job.wait()
 
-            job = await client.start(args=[script("d", "echo first; sleep 0.3")], stdin=b"", retries=2)
+            until_read = f"until test -e {tmp_path}/read; do sleep 0.05; done"
+            job = await client.start(args=[script("d", f"echo first; {until_read}")], stdin=b"", retries=2)
             assert await job.stdout.read(6) == b"first\n"
+            (tmp_path / "read").touch()
             with pytest.raises(DisconnectedError, match="its output has been read"):
                 await job.stdout.read()
 
