@@ -32,18 +32,18 @@ if TYPE_CHECKING:
     from concurrent.futures import Future
 
 MODES = ("r", "c")  # of a mapped array
-FEWEST = 2  # what joblib is told at least: for 1 it would call everything here
+FEWEST = 2  # slots (ours) that joblib is told of at least: if there were one, it would call everything here
 
 
 class _Backend(ParallelBackendBase):  # type: ignore[misc]
-    """What both classes say of themselves."""
+    """Has the attributes that joblib reads of both classes."""
 
     default_n_jobs = -1  # all slots; joblib's own default is a loop in this process
     supports_retrieve_callback = True
     supports_inner_max_num_threads = True
 
     def get_nested_backend(self) -> tuple[Any, int | None]:
-        """What a `Parallel` inside a call uses: it must not wait for slots, of which it holds one."""
+        """Returns the backend for a `Parallel` inside a call, which must not wait for slots, because it holds one."""
         return self.sequential(1), None
 
     def sequential(self, deeper: int = 0) -> Any:

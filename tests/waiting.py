@@ -46,6 +46,11 @@ async def until(condition: Callable[[], object], patience: float = PATIENCE) -> 
         await asyncio.sleep(PAUSE)
 
 
+async def one_turn() -> None:
+    """Lets the event loop call what is ready; no time passes."""
+    await asyncio.sleep(0)
+
+
 def all_asleep(*pids: int) -> bool:
     """Returns True if each process waits for something at LOOKS looks in a row, so that what was on its way is there.
 

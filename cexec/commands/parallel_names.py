@@ -1,4 +1,4 @@
-"""What GNU parallel's options are called in cmap(1), where that is not the same.
+"""Names the option of cmap for each option of GNU parallel that is called something else here.
 
 Contract: `PARALLEL_NAMES` has for each name what an error line says that it is here.  Each is in the row of
 docs/cmap-for-parallel-users.md that compares the two; what cmap has nothing for is in that page only.

@@ -1,4 +1,4 @@
-"""Which user has made each AF_UNIX socket of this network namespace; the kernel is asked by netlink.
+"""Asks the kernel, by netlink, which user has made each AF_UNIX socket of this network namespace.
 
 Contract: `owners(prefix)` returns the users of the sockets whose names begin with `prefix`, by name: anybody can choose
 a name, nobody can choose the user whom the kernel tells.  None where the kernel does not tell: before Linux 5.3, or

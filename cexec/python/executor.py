@@ -31,6 +31,7 @@ from cexec.python.calls.call_pool import CallPool
 from cexec.python.calls.call_slot import SlotSetup, write_to_stderr
 from cexec.python.calls.functions import FunctionTable
 from cexec.python.calls.pool_thread import PoolThread
+from cexec.python.calls.pool_workers import PoolWorkers
 from cexec.python.calls.sent_modules import pack
 
 if TYPE_CHECKING:
@@ -42,7 +43,6 @@ if TYPE_CHECKING:
     from cexec.python.calls.array_sharing import ArrayCollector
     from cexec.python.calls.functions import SentFunction
     from cexec.python.keywords import Names
-    from cexec.python.started_job import Job
 
 T = TypeVar("T")
 
@@ -86,23 +86,15 @@ class Executor(concurrent.futures.Executor):
         if self._inside:
             return  # neither key nor worker is needed
 
-        excluded = [exclude] if isinstance(exclude, str) else list(exclude or ())
-        client = AsyncClient(key, need=need, on=on, exclude=excluded or None, weight=weight, accept_timeout=wait)
+        client = AsyncClient(key, need=need, on=on, exclude=exclude or None, weight=weight, accept_timeout=wait)
+        workers = PoolWorkers(client, exclude)
         functions = FunctionTable()
         arrays = ArrayTable()
-
-        async def start(passed_over: tuple[str, ...]) -> Job:
-            if not passed_over:
-                return await client.start()
-            return await client.start(exclude=[*excluded, *passed_over])
-
-        async def who() -> set[bytes]:
-            return {worker.instance for worker in await client.workers()}
 
         async def run(made: Callable[[CallPool], None]) -> None:
             async with client:
                 plan = CallPlan(most_slots=max_workers, retries=retries, idle_timeout=idle_timeout)
-                pool = CallPool(start, setup, plan, functions, ArrayCourier(arrays.name), who, write_to_stderr)
+                pool = CallPool(workers, setup, plan, functions, ArrayCourier(arrays.name), write_to_stderr)
                 made(pool)
                 await pool.run()
 

@@ -5,9 +5,6 @@ from __future__ import annotations
 import gc
 import multiprocessing
 import os
-import signal
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -18,7 +15,6 @@ import psutil
 import pytest
 
 from cexec.errors import KeyFileError, NoWorkerError, UsageError
-from tests.environment import local_environment
 from tests.needs import require_module
 from tests.python.pools import PoolService
 from tests.waiting import PATIENCE, wait_until
@@ -200,8 +196,7 @@ def test_a_timeout_ends_the_calls_that_run(joblib: Any, inside: None, tmp_path: 
 
 
 def test_ctrl_c_leaves_nothing_running(pool: PoolService, tmp_path: Path) -> None:
-    script, path = tmp_path / "script.py", tmp_path / "running"
-    script.write_text(
+    code = (
         "import os, sys, time, joblib, cexec.joblib\n"
         "def sleep():\n"
         "    open(path, 'w').write(str(os.getpid()) + '\\n')\n"
@@ -210,15 +205,7 @@ def test_ctrl_c_leaves_nothing_running(pool: PoolService, tmp_path: Path) -> Non
         "with joblib.parallel_config(backend='cexec', key=sys.argv[1]):\n"
         "    joblib.Parallel()([joblib.delayed(sleep)()])\n"
     )
-    process = subprocess.Popen(
-        [sys.executable, script, pool.key, path], env=local_environment(), stderr=subprocess.PIPE, text=True
-    )
-    wait_until(lambda: path.exists() and path.read_text().endswith("\n"))
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=PATIENCE)
-    assert "KeyboardInterrupt" in errors
-    wait_until(lambda: not psutil.pid_exists(int(path.read_text())))
-    pool.wait_until_free()
+    pool.interrupt(code, tmp_path)
 
 
 # generators, and Parallel inside Parallel

@@ -1,12 +1,13 @@
 """A service of `cexec.pool` for tests of `Executor`.
 
 Contract: `PoolService` serves with the Python of the tests.  `wait_until_free` waits until no slot is taken; `python`
-runs a script as a user would.
+runs a script as a user would, and `interrupt` presses Ctrl-C in one.
 """
 
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -49,6 +50,23 @@ class PoolService:
 
     def wait_until_free(self) -> None:
         wait_until(lambda: not self.keepers())
+
+    def interrupt(self, code: str, directory: Path) -> None:
+        """Runs a program whose arguments are the key and a file, and sends it SIGINT: nothing of it goes on.
+
+        A call of the program has to write the number of its process into the file, as a line, and to stay.
+        """
+        script, path = directory / "script.py", directory / "running"
+        script.write_text(code)
+        process = subprocess.Popen(
+            [sys.executable, script, self.key, path], env=local_environment(), stderr=subprocess.PIPE, text=True
+        )
+        wait_until(lambda: path.exists() and path.read_text().endswith("\n"))
+        process.send_signal(signal.SIGINT)
+        _, errors = process.communicate(timeout=PATIENCE)
+        assert "KeyboardInterrupt" in errors
+        wait_until(lambda: not psutil.pid_exists(int(path.read_text())))
+        self.wait_until_free()
 
     def python(
         self, script: Path, *arguments: str | os.PathLike[str], timeout: float = PATIENCE

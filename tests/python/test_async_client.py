@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,22 +15,9 @@ import pytest
 from cexec.errors import UsageError
 from cexec.python.async_client import AsyncClient
 from tests.environment import local_environment
-from tests.python.clients import ALLOW, SHELL, run
+from tests.python.clients import run
 from tests.service import Application, Service
-from tests.waiting import until, wait_until
-
-
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Application, Service]]:
-    application = Application(tmp_path_factory.mktemp("async"))
-    service = Service(application, SHELL, ALLOW)
-    yield application, service
-    service.close()
-
-
-@pytest.fixture
-def key(worker: tuple[Application, Service]) -> Path:
-    return worker[0].public
+from tests.waiting import one_turn, until, wait_until
 
 
 def test_cancelling_the_task_ends_the_job_there(key: Path, worker: tuple[Application, Service]) -> None:
@@ -162,7 +148,7 @@ def test_files_stay_open_no_longer_than_their_job(key: Path, tmp_path: Path) -> 
                     result = await client.run(file, args=["cat > out"], fetch={"out": tmp_path / "out"})
                     assert result.returncode == 0
                 waiting = asyncio.create_task(client.run(file, need="gpu", fetch={"out": tmp_path / "out"}))
-                await asyncio.sleep(0)
+                await one_turn()
                 waiting.cancel()
             assert (tmp_path / "out").read_bytes() == b"data"
 

@@ -23,7 +23,6 @@ import pytest
 from cexec.errors import CannotPickleError, KeyFileError, NoWorkerError, UsageError
 from cexec.python.calls.pool_errors import InitializerError, LostCallError
 from cexec.python.executor import Executor
-from tests.environment import local_environment
 from tests.needs import skip_for_want_of
 from tests.python.pools import PROGRAM, PoolService
 from tests.service import Application, Service
@@ -425,17 +424,7 @@ future = executor.submit(sleep, sys.argv[2])
     ids=["plain", "with"],
 )
 def test_ctrl_c_leaves_nothing_running(pool: PoolService, tmp_path: Path, code: str) -> None:
-    script, path = tmp_path / "script.py", tmp_path / "pid"
-    script.write_text(SLEEPING + code)
-    process = subprocess.Popen(
-        [sys.executable, script, pool.key, path], env=local_environment(), stderr=subprocess.PIPE, text=True
-    )
-    wait_until(lambda: path.exists() and path.read_text().endswith("\n"))
-    process.send_signal(signal.SIGINT)
-    _, errors = process.communicate(timeout=PATIENCE)
-    assert "KeyboardInterrupt" in errors
-    wait_until(lambda: not psutil.pid_exists(int(path.read_text())))
-    pool.wait_until_free()
+    pool.interrupt(SLEEPING + code, tmp_path)
 
 
 def test_an_exit_of_the_interpreter_finishes_the_calls(pool: PoolService, tmp_path: Path) -> None:

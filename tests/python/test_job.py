@@ -4,29 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from cexec.errors import DisconnectedError, JobCancelledError, RefusedError, UsageError
 from cexec.python.async_client import AsyncClient
-from tests.python.clients import ALLOW, SHELL, run
+from tests.python.clients import run
 from tests.service import Application, Service
 from tests.waiting import until
-
-
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Application, Service]]:
-    application = Application(tmp_path_factory.mktemp("job"))
-    service = Service(application, SHELL, ALLOW)
-    yield application, service
-    service.close()
-
-
-@pytest.fixture
-def key(worker: tuple[Application, Service]) -> Path:
-    return worker[0].public
 
 
 def test_a_conversation_with_a_program(key: Path) -> None:

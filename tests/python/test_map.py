@@ -18,25 +18,12 @@ from cexec.errors import JobCancelledError, UsageError
 from cexec.python.async_client import AsyncClient
 from cexec.python.in_flight import LEAST_WINDOW
 from cexec.python.sync_client import Client
-from tests.python.clients import ALLOW, SHELL, run
+from tests.python.clients import run
 from tests.service import Application, Service
 from tests.waiting import until, wait_until
 
 Map = Callable[..., list[Any]]
 WINDOW = 2 * LEAST_WINDOW  # jobs in hand with few workers, at most
-
-
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Application, Service]]:
-    application = Application(tmp_path_factory.mktemp("map"))
-    service = Service(application, SHELL, ALLOW)
-    yield application, service
-    service.close()
-
-
-@pytest.fixture
-def key(worker: tuple[Application, Service]) -> Path:
-    return worker[0].public
 
 
 @pytest.fixture(params=["AsyncClient", "Client"])

@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -17,22 +16,8 @@ import pytest
 from cexec.errors import JobCancelledError, UsageError
 from cexec.python.sync_client import Client
 from tests.environment import local_environment
-from tests.python.clients import ALLOW, SHELL
 from tests.service import Application, Service
 from tests.waiting import wait_until
-
-
-@pytest.fixture(scope="module")
-def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Application, Service]]:
-    application = Application(tmp_path_factory.mktemp("client"))
-    service = Service(application, SHELL, ALLOW)
-    yield application, service
-    service.close()
-
-
-@pytest.fixture
-def key(worker: tuple[Application, Service]) -> Path:
-    return worker[0].public
 
 
 def script(key: Path, body: str) -> subprocess.Popen[str]:

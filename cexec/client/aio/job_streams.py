@@ -28,7 +28,7 @@ SMALL = 4096  # bytes (ours): shorter chunks are joined while they wait
 
 
 class JobInput:
-    """What the program reads, as the caller writes it."""
+    """The caller writes here what the program reads."""
 
     def __init__(self, step_again: Callable[[], None]) -> None:
         """`step_again` lets the lease move bytes, if there is one."""
@@ -161,7 +161,7 @@ class _InputSource(Source):
 
 
 class JobOutput:
-    """What the program writes, as it comes: `async for chunk in output`, or `read`."""
+    """The caller reads here what the program writes: `async for chunk in output` gives it as it comes."""
 
     def __init__(self, step_again: Callable[[], None]) -> None:
         self.taken = 0

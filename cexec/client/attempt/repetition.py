@@ -19,7 +19,7 @@ MAXIMUM_WITHDRAWALS = 100  # offers (ours) that may be taken back: no fault, but
 
 
 class Repetitions:
-    """What has happened to the attempts of one job."""
+    """Counts what has happened to the attempts of one job."""
 
     __slots__ = ("_failures", "_refusals", "_retries", "_withdrawals")
 

@@ -31,7 +31,7 @@ from cexec.python.calls.pool_errors import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine
+    from collections.abc import Callable
 
     from cexec.pool.call_messages import CallMessage
     from cexec.python.calls.array_courier import ArrayCourier
@@ -39,11 +39,8 @@ if TYPE_CHECKING:
     from cexec.python.calls.call_plan import CallPlan
     from cexec.python.calls.call_slot import SlotSetup
     from cexec.python.calls.functions import FunctionTable, SentFunction
-    from cexec.python.calls.passed_over import Who
     from cexec.python.calls.planned_slots import PlannedSlot
-    from cexec.python.started_job import Job
-
-    Start = Callable[[tuple[str, ...]], Coroutine[Any, Any, Job]]
+    from cexec.python.calls.pool_workers import PoolWorkers
 
 MOST_LACKED = 3  # times (ours) that a call is sent again because its arrays were not there
 MOST_UNREADY = 3  # processes (ours) in a row that end before they are ready
@@ -54,19 +51,15 @@ class CallPool:
 
     def __init__(
         self,
-        start: Start,
+        workers: PoolWorkers,
         setup: SlotSetup,
         plan: CallPlan,
         functions: FunctionTable,
         courier: ArrayCourier,
-        who: Who,
         write: Callable[[str], None],
     ) -> None:
-        """`start` begins a search that passes over workers of these names; `who` asks which instances are there.
-
-        `write` takes what workers write, for the user.
-        """
-        self._start = start
+        """`write` takes what workers write, for the user."""
+        self._workers = workers
         self._functions = functions
         self._setup = setup
         self._plan = plan
@@ -79,7 +72,7 @@ class CallPool:
         self._released: deque[SentFunction] = deque()
         self._is_called = False  # if the loop will look at those
         self._slots: dict[PlannedSlot, OpenSlot] = {}
-        self._passed_over = WorkersPassedOver(who, self._opening, self._fail_waiting)
+        self._passed_over = WorkersPassedOver(workers.who, self._opening, self._fail_waiting)
         self._unready = 0
         self._broken: InitializerError | None = None
         self._finishing = self._aborted = self._cancelling = False
@@ -233,7 +226,7 @@ class CallPool:
     def open_line(self, slot: OpenSlot) -> CallSlot:
         """Returns the line to a worker that is to be searched for."""
         others = self._passed_over.names
-        return CallSlot(lambda: self._start(others), self._setup, slot, self._write)
+        return CallSlot(lambda: self._workers.start(others), self._setup, slot, self._write)
 
     def held_slot(self, planned: PlannedSlot) -> None:
         self._plan.holds(planned, monotonic())

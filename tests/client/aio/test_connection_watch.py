@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cexec.client.aio.connection_watch import ConnectionWatch
-from tests.waiting import until
+from tests.waiting import one_turn, until
 
 LATER = 1000.0  # seconds, in which a test has ended
 
@@ -56,7 +56,7 @@ def watched(play: Callable[[Rig], Coroutine[Any, Any, None]]) -> None:
 def test_a_readable_connection_is_stepped_from_read_on() -> None:
     async def play(rig: Rig) -> None:
         rig.theirs.send(b"x")
-        await asyncio.sleep(0)
+        await one_turn()
         assert rig.steps == []
         rig.watch.read()
         await rig.watch.wait(inf)
@@ -72,8 +72,8 @@ def test_a_connection_that_takes_bytes_is_stepped_as_long_as_that_is_wanted() ->
         assert rig.watch.writing and set(rig.steps) == {False}
         rig.watch.write(False)
         count = len(rig.steps)
-        await asyncio.sleep(0)
-        await asyncio.sleep(0)
+        await one_turn()
+        await one_turn()
         assert not rig.watch.writing and len(rig.steps) == count
 
     watched(play)

@@ -12,7 +12,7 @@ from cexec.client.aio.job_streams import LIMIT, JobInput, JobOutput, StreamedLea
 from cexec.protocol.connection.frames import CommonStream
 from cexec.protocol.connection.options import READS, WRITES
 from cexec.system.io.fds import FEW
-from tests.waiting import until
+from tests.waiting import one_turn, until
 
 DEADLINE = 20.0  # seconds for whatever a test waits for
 
@@ -53,7 +53,7 @@ def test_a_write_returns_when_everything_has_been_taken() -> None:
         writing = asyncio.create_task(given.write([b"abc", memoryview(b"def"), bytearray(b"g")]))
         await until(lambda: steps.count)
         assert take(given, 5) == b"abcde"
-        await asyncio.sleep(0)
+        await one_turn()
         assert not writing.done()
         assert take(given, 5) == b"fg"
         await writing
@@ -67,7 +67,7 @@ def test_nothing_leaves_before_the_program_has_begun() -> None:
         given = JobInput(Steps())
         source = given.source()
         writing = asyncio.create_task(given.write(b"abc"))
-        await asyncio.sleep(0)
+        await one_turn()
         assert source.idle and take(given, 5) is None
         given.held = False
         assert not source.idle and take(given, 5) == b"abc"
@@ -81,7 +81,7 @@ def test_the_end_comes_behind_the_bytes() -> None:
     async def scene() -> None:
         given, steps = opened()
         writing = asyncio.create_task(given.write(b"abc"))
-        await asyncio.sleep(0)
+        await one_turn()
         given.close()
         given.close()
         assert given.closed and steps.count == 2
@@ -98,7 +98,7 @@ def test_a_write_that_is_cancelled_has_written_and_leaves_the_buffer_to_its_owne
         given, _ = opened()
         data = bytearray(b"abcdef")
         writing = asyncio.create_task(given.write(data))
-        await asyncio.sleep(0)
+        await one_turn()
         assert take(given, 2) == b"ab"
         writing.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -114,7 +114,7 @@ def test_writers_wait_for_their_own_bytes() -> None:
     async def scene() -> None:
         given, _ = opened()
         first, second = asyncio.create_task(given.write(b"ab")), asyncio.create_task(given.write(b"cd"))
-        await asyncio.sleep(0)
+        await one_turn()
         assert take(given, 2) == b"ab"
         await first
         assert not second.done()
@@ -128,7 +128,7 @@ def test_writers_are_told_when_nobody_reads_any_more() -> None:
     async def scene() -> None:
         given, _ = opened()
         writing = asyncio.create_task(given.write(b"abc"))
-        await asyncio.sleep(0)
+        await one_turn()
         given.source().abandon()
         with pytest.raises(BrokenPipeError, match="reads no more"):
             await writing
@@ -145,10 +145,10 @@ def test_short_pieces_need_no_large_buffer() -> None:
         source = given.source()
         assert source.few
         writing = asyncio.create_task(given.write(bytes(FEW)))
-        await asyncio.sleep(0)
+        await one_turn()
         assert source.few
         more = asyncio.create_task(given.write(b"x"))
-        await asyncio.sleep(0)
+        await one_turn()
         assert not source.few  # several pieces make one record
         assert take(given, 2 * FEW) == bytes(FEW) + b"x"
         await asyncio.gather(writing, more)
@@ -209,7 +209,7 @@ def test_ways_to_read() -> None:
         sink.write(memoryview(b"abcdef"))
         assert (await output.read(0), await output.read(4), output.taken) == (b"", b"abcd", 4)
         reading = asyncio.create_task(output.readexactly(4))
-        await asyncio.sleep(0)
+        await one_turn()
         sink.write(memoryview(b"ghijk"))
         assert await reading == b"efgh"
         sink.close()
@@ -225,7 +225,7 @@ def test_two_readers_of_one_output_are_refused() -> None:
     async def scene() -> None:
         output = JobOutput(Steps())
         reading = asyncio.create_task(output.read(1))
-        await asyncio.sleep(0)
+        await one_turn()
         with pytest.raises(RuntimeError, match="another task"):
             await output.read(1)
         output.end()

@@ -7,6 +7,7 @@ import os
 from time import monotonic
 
 from cexec.client.aio.readiness import readable
+from tests.waiting import one_turn
 
 
 def test_what_is_readable_is_returned_and_the_time_ends_the_wait() -> None:
@@ -18,7 +19,7 @@ def test_what_is_readable_is_returned_and_the_time_ends_the_wait() -> None:
             os.write(other[1], b"x")
             assert await readable([one[0], other[0]], monotonic() + 60.0) == {other[0]}
             waiting = asyncio.create_task(readable([one[0]], monotonic() + 60.0))
-            await asyncio.sleep(0)
+            await one_turn()
             os.write(one[1], b"x")
             assert await waiting == {one[0]}
         finally:

@@ -23,6 +23,7 @@ from cexec.cmap.results.syncing import Syncer
 from cexec.cmap.results.validate import Validator
 from cexec.errors import LocalError
 from tests.cmap.fakes import BEGIN, clock, in_virtual_time
+from tests.waiting import one_turn
 
 pytestmark = pytest.mark.usefixtures("process_end")
 
@@ -62,7 +63,7 @@ class Run:
                     self.saver.skip(thing)
                 else:
                     self.saver.put(thing)
-                await asyncio.sleep(0)
+                await one_turn()
             self.saver.close()
             await running
 
@@ -211,7 +212,7 @@ def printed_by(*tasks: FinishedTask, order: Iterable[int] | None = None, reads: 
     async def play() -> tuple[bytes, Saver]:
         saver = Saver(committer, order=order)
         running = asyncio.create_task(saver.run())
-        await asyncio.sleep(0)  # one turn of the loop, in which `run` begins and then waits for tasks
+        await one_turn()  # one turn of the loop, in which `run` begins and then waits for tasks
         if not reads:
             os.close(reading)
         for task in tasks:
