@@ -15,7 +15,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, NamedTuple
 
 from cexec.client.aio.known_workers import KnownWorkers
-from cexec.client.aio.pacing import Pacing
+from cexec.client.aio.pacing import IDLE_PATIENCE, SHORT, Pacing
 from cexec.client.aio.worker_search import Terms, find_worker
 from cexec.client.search.messages import advised
 from cexec.errors import CexecError, DisconnectedError, LocalError, NoWorkerError, RefusedError, WithdrawnError
@@ -35,8 +35,6 @@ if TYPE_CHECKING:
 
     FindWorker: TypeAlias = Callable[[Terms, Choose], Awaitable[Lease]]
 
-IDLE_PATIENCE = 1.0  # seconds (ours) that a lease waits for its turn
-SHORT = 0.5  # seconds (ours): jobs that take no longer are given in advance
 LEARNS = 0.2  # (ours) the share of the newest job in the mean of their durations
 TICK = 0.25  # seconds (ours) between two looks at the searches while jobs wait
 SHORTAGE = 1.0  # seconds (ours) until the next search after descriptors or ports have run out

@@ -16,6 +16,8 @@ FIRST_SEARCHES = 4  # (ours) at once
 MOST_SEARCHES = 8  # (ours) each takes some 30 ms, and 3 ms of our CPU time: more would hardly fill a room faster
 SEARCH_PATIENCE = 1.0  # seconds (ours) after which all slots seem to be taken, so one search is enough
 CONTENDED_FOR = 10.0  # seconds (ours)
+IDLE_PATIENCE = 1.0  # seconds (ours) that a lease waits for its turn
+SHORT = 0.5  # seconds (ours): jobs that usually take no longer are given in advance
 CONTENDED_SEARCHES = 32  # (ours) so many that it matters little that some are just being answered
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
+from cexec.client.request import check_variable
 from cexec.cmap.inputs.shell_commands import shell_command
 from cexec.cmap.inputs.tables import UNKNOWN_SLOT, Row, encode
 from cexec.cmap.inputs.tasks import BLOCK, DATA, FILE, NOTHING, PATH, SHARED, STDERR, STDOUT, Result, Task, TaskInput
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from cexec.cmap.inputs.templates import Changes
 
 Pair = tuple[Template, Template]
-LONGEST_KEY = 64  # characters of a peer variable's name, docs/protocol.md section 4.2
 LARGEST_TEXT = 1 << 24  # bytes (ours) of a template file
 
 
@@ -233,9 +233,12 @@ class Plan:
 
 def _peer_name(text: str) -> str:
     name, equals, _ = text.partition("=")
-    plain = name.isascii() and name.replace("_", "a").isalnum() and not name[:1].isdigit()
-    if not equals or not plain or len(name) > LONGEST_KEY:
-        raise UsageError(f"--peer is {text!r}, but must be KEY=TEXT with a KEY of letters, digits and _")
+    if not equals:
+        raise UsageError(f"--peer is {text!r}, but must be KEY=TEXT")
+    try:
+        check_variable(name)
+    except UsageError as error:
+        raise UsageError(f"--peer is {text!r}, but {error}") from None
     return name
 
 

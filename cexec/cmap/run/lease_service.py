@@ -13,6 +13,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
+from cexec.client.aio.pacing import IDLE_PATIENCE
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.errors import CexecError, LocalError, RefusedError, WithdrawnError
 from cexec.protocol.connection.program_offer import NONE_FITS
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from cexec.cmap.run.stopper import Stopper
     from cexec.cmap.run.task_run import TaskRun
 
-IDLE_PATIENCE = 1.0  # seconds (ours) that a lease waits for its turn
 HOLD = 0.5  # seconds (ours) that a worker is kept waiting for --delay, --rate and the disk; it gives up after one
 PERMANENT_PATIENCE = 2.0  # seconds (ours) after a worker has said that no other would take such a task either
 

@@ -11,10 +11,10 @@ was added first is given out first.
   it has failed.  A loss that it shared with other tasks does not count, because any of them may be the cause.  After
   `SUSPICIOUS` losses of either kind it is suspect: it runs on a worker that has nothing else to do, so that the next
   loss tells.
-- A task that a worker refused, or did not begin before it was lost, is tried again elsewhere; after `MOST_REFUSALS` it
-  has failed, at once if it could not even be offered (REFUSED_FOR_GOOD).  A worker that is UNFIT does not count, and
-  one that took its offer back counts only after `MOST_WITHDRAWALS`, because nobody is at fault.  So does one that was
-  lost while the task waited there behind another one.
+- A task that a worker refused, or did not begin before it was lost, is tried again elsewhere; after `MAXIMUM_REFUSALS`
+  it has failed, at once if it could not even be offered (REFUSED_FOR_GOOD).  A worker that is UNFIT does not count, and
+  one that took its offer back counts only after `MAXIMUM_WITHDRAWALS`, because nobody is at fault.  So does one that
+  was lost while the task waited there behind another one.
 - What a service with --once has begun is never tried again, for any reason.
 """
 
@@ -23,6 +23,7 @@ from __future__ import annotations
 from collections import deque
 from typing import TYPE_CHECKING
 
+from cexec.client.attempt.repetition import MAXIMUM_REFUSALS, MAXIMUM_WITHDRAWALS
 from cexec.cmap.run.ending import How
 
 if TYPE_CHECKING:
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from cexec.cmap.run.policy import Policy
     from cexec.cmap.run.task_attempt import TaskAttempt
 
-MOST_REFUSALS = 5  # workers (ours) that may refuse a task
-MOST_WITHDRAWALS = 100  # offers (ours) that may be taken back, so that no worker can do that for ever
 SUSPICIOUS = 2  # losses (ours): workers die without any task's doing, but seldom twice under the same one
 
 
@@ -90,9 +89,9 @@ class TaskRecord:
         elif policy.crash_limit and self.crashes >= policy.crash_limit:
             lost = "1 worker was" if self.crashes == 1 else f"{self.crashes} workers were"
             self.reason += f"; {lost} lost while it ran alone (--crash-limit)"
-        elif self.refusals >= MOST_REFUSALS:
+        elif self.refusals >= MAXIMUM_REFUSALS:
             self.reason += f"; {self.refusals} workers did not begin it"
-        elif self.withdrawals >= MOST_WITHDRAWALS:
+        elif self.withdrawals >= MAXIMUM_WITHDRAWALS:
             self.reason += f"; {self.withdrawals} offers were taken back"
         else:
             return False

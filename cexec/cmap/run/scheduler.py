@@ -20,6 +20,7 @@ from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
 
+from cexec.client.aio.pacing import SHORT
 from cexec.cmap.run.ending import NOT_BEGUN, How
 from cexec.cmap.run.losses import Losses
 from cexec.cmap.run.occupancy import Occupancy
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from cexec.cmap.run.ending import AttemptEnding
     from cexec.cmap.run.policy import Policy
 
-SHORT = 0.5  # seconds (ours): tasks whose median is at most this are given in advance
 OTHERS_ANSWER = 1.0  # seconds (ours) after the first attempt in which workers may answer that nobody knows yet
 NOTHING_YET = 0  # instead of the number of a task: there may be another one later
 

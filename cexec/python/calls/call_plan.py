@@ -30,6 +30,7 @@ from collections import deque
 from math import inf
 from typing import TYPE_CHECKING
 
+from cexec.client.aio.pacing import CONTENDED_FOR
 from cexec.pool.call_messages import SMALL
 from cexec.python.calls.planned_slots import (
     GONE,
@@ -54,7 +55,6 @@ AHEAD = 0.02  # seconds (ours) of work that a slot has waiting
 MOST_AHEAD = 128  # calls (ours)
 MOST_OPENING = 8  # slots (ours) that are being opened at a time
 LONGEST_TURN = 2.0  # seconds, as the issue of this API asks for
-CONTENDED_FOR = 10.0  # seconds (ours) after another client was said to wait
 IDLE_WHILE_CONTENDED = 0.2  # seconds (ours) that a slot without calls is kept then
 UNWANTED = 1.0  # seconds (ours) without work after which no more slots are searched for
 LEARNING = 0.2  # the weight (ours) of the latest call in the mean duration

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from cexec.client.aio.lease_job import LeaseJob
+from cexec.client.aio.pacing import SHORT
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.policy import Pace, parse_halt
-from cexec.cmap.run.scheduler import SHORT
 from cexec.cmap.run.task_attempt import AttemptState, TaskAttempt
 from cexec.errors import DisconnectedError
 from cexec.protocol.connection.frames import Exit, Go

@@ -13,16 +13,16 @@ import pytest
 
 from cexec.client.aio.known_workers import FORGET_AFTER
 from cexec.client.aio.lease_job import LeaseJob
-from cexec.client.aio.pacing import CONTENDED_SEARCHES, FIRST_SEARCHES
+from cexec.client.aio.pacing import CONTENDED_SEARCHES, FIRST_SEARCHES, IDLE_PATIENCE
+from cexec.client.attempt.repetition import MAXIMUM_REFUSALS, MAXIMUM_WITHDRAWALS
 from cexec.cmap.inputs.tasks import Task
 from cexec.cmap.results.outcome import ENDED_BY_US, TaskOutcome
 from cexec.cmap.results.saver import MOST_WAITING
 from cexec.cmap.run.coordinator import TICK, Coordinator
 from cexec.cmap.run.ending import AttemptEnding, How
-from cexec.cmap.run.lease_service import HOLD, IDLE_PATIENCE, PERMANENT_PATIENCE
+from cexec.cmap.run.lease_service import HOLD, PERMANENT_PATIENCE
 from cexec.cmap.run.observer import Counts, Observer, Running
 from cexec.cmap.run.policy import Rate, TimeLimit, parse_halt, parse_placement
-from cexec.cmap.run.retry import MOST_REFUSALS, MOST_WITHDRAWALS
 from cexec.cmap.run_options import CRASH_LIMIT, Options
 from cexec.cmap.setup import Setup
 from cexec.errors import CexecError, DisconnectedError, LocalError, NoWorkerError, RefusedError, WithdrawnError
@@ -309,7 +309,7 @@ def test_a_withdrawn_offer_costs_its_task_nothing_and_nobody_complains() -> None
     """Regression: an offer that cmap answered too late, because it had been stopped, counted as a refusal."""
 
     async def withdraws_often(lease: FakeLease, job: LeaseJob, go: Go) -> Exit:
-        if run.workers.searches < 3 * MOST_REFUSALS:
+        if run.workers.searches < 3 * MAXIMUM_REFUSALS:
             raise WithdrawnError("client did not answer in time")
         return exited()
 
@@ -330,7 +330,7 @@ def test_offers_that_are_withdrawn_for_ever_end_the_task() -> None:
     workers.begins = False
     run = Run(workers, 1)
     assert run() == 1
-    assert run.outcomes[1].reason == f"the worker took its offer back: no; {MOST_WITHDRAWALS} offers were taken back"
+    assert run.outcomes[1].reason == f"the worker took its offer back: no; {MAXIMUM_WITHDRAWALS} offers were taken back"
 
 
 def test_a_program_that_listens_is_not_hung_up_on() -> None:

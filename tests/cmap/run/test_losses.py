@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from cexec.client.attempt.repetition import MAXIMUM_REFUSALS
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.losses import ONE_LOSS, Losses
 from cexec.cmap.run.policy import Policy
-from cexec.cmap.run.retry import MOST_REFUSALS, SUSPICIOUS, TaskRecord
+from cexec.cmap.run.retry import SUSPICIOUS, TaskRecord
 from cexec.cmap.run.task_attempt import AttemptState, TaskAttempt
 from tests.cmap.run.cluster import Cluster
 
@@ -129,7 +130,7 @@ def test_what_had_not_begun_shares_a_loss_with_programs_that_ran_only() -> None:
 
 def test_a_shared_loss_of_what_had_not_begun_counts_for_nothing() -> None:
     record = TaskRecord()
-    for _ in range(2 * MOST_REFUSALS):
+    for _ in range(2 * MAXIMUM_REFUSALS):
         record.note(TaskAttempt(1, 1, "a", 0.0), AttemptEnding(How.LOST, "gone"), began=False, shared=True)
         assert not record.has_failed(How.LOST, Policy(), halted=False)
     assert not record.suspect

@@ -6,9 +6,9 @@ import random
 
 import pytest
 
+from cexec.client.attempt.repetition import MAXIMUM_REFUSALS
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.policy import Pace, Placement, Policy, TimeLimit, parse_halt
-from cexec.cmap.run.retry import MOST_REFUSALS
 from cexec.cmap.run.scheduler import NOTHING_YET, OTHERS_ANSWER, Cancel, Scheduler
 from cexec.cmap.run.task_attempt import TaskAttempt
 from cexec.errors import UsageError
@@ -191,14 +191,14 @@ def test_without_a_limit_any_number_of_workers_may_be_lost() -> None:
 
 def test_a_worker_that_is_lost_before_the_task_began_is_not_its_fault() -> None:
     cluster = Cluster(1, "ab", crash_limit=1)
-    for _ in range(MOST_REFUSALS - 1):
+    for _ in range(MAXIMUM_REFUSALS - 1):
         attempt = cluster.offer("a") or cluster.offer("b")
         assert attempt is not None
         assert cluster.end(attempt, How.LOST, reason="lost") == []
         cluster.let_others_answer()
     attempt = cluster.offer("a") or cluster.offer("b")
     assert attempt is not None
-    said = f"lost; {MOST_REFUSALS} workers did not begin it"
+    said = f"lost; {MAXIMUM_REFUSALS} workers did not begin it"
     assert cluster.end(attempt, How.LOST, reason="lost") == [("failed", 1, said)]
 
 

@@ -6,10 +6,11 @@ from itertools import product
 
 import pytest
 
+from cexec.client.attempt.repetition import MAXIMUM_REFUSALS
 from cexec.cmap.results.outcome import ENDED_BY_US
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.policy import Policy
-from cexec.cmap.run.retry import MOST_REFUSALS, RetryQueue, TaskRecord
+from cexec.cmap.run.retry import RetryQueue, TaskRecord
 from cexec.cmap.run.task_attempt import TRANSITIONS, AttemptState, TaskAttempt
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import EXITED, LIMITED, SIGNALLED, Exit
@@ -110,9 +111,9 @@ def test_failures_losses_and_refusals_have_limits_of_their_own() -> None:
     assert tried(How.LOST, How.LOST, policy=policy) == (False, "x")
     assert tried(*[How.LOST] * 3, policy=policy) == (True, "x; 3 workers were lost while it ran alone (--crash-limit)")
     assert tried(*[How.LOST] * 50, policy=Policy(crash_limit=0)) == (False, "x")
-    told = f"x; {MOST_REFUSALS} workers did not begin it"
-    assert tried(*[How.LOST] * MOST_REFUSALS, policy=policy, began=False) == (True, told)
-    assert tried(*[How.REFUSED] * MOST_REFUSALS, policy=policy) == (True, told)
+    told = f"x; {MAXIMUM_REFUSALS} workers did not begin it"
+    assert tried(*[How.LOST] * MAXIMUM_REFUSALS, policy=policy, began=False) == (True, told)
+    assert tried(*[How.REFUSED] * MAXIMUM_REFUSALS, policy=policy) == (True, told)
     assert tried(*[How.UNFIT] * 50, policy=policy) == (False, "x")
     assert tried(How.REFUSED_FOR_GOOD, policy=policy) == (True, "x")
 

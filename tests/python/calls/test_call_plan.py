@@ -9,10 +9,10 @@ from hypothesis import settings
 from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from cexec.client.aio.pacing import CONTENDED_FOR
 from cexec.pool.call_messages import CALL, SMALL
 from cexec.python.calls.call import CallFuture, PoolCall
 from cexec.python.calls.call_plan import (
-    CONTENDED_FOR,
     IDLE_WHILE_CONTENDED,
     LONGEST_TURN,
     MOST_AHEAD,
