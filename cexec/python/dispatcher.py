@@ -74,12 +74,12 @@ class Dispatcher:
 
     @property
     def waiting(self) -> int:
-        """How many jobs have not been given to a worker."""
+        """Counts the jobs that have not been given to a worker."""
         return len(self._waiting)
 
     @property
     def leases(self) -> int:
-        """How many workers are held."""
+        """Counts the connections to workers that are held."""
         return len(self._serving)
 
     def submit(self, errand: Errand) -> None:
