@@ -24,7 +24,7 @@ def script(key: Path, body: str) -> subprocess.Popen[str]:
     """Starts a Python program that has a `client`."""
     code = f"import cexec, os, signal, sys, threading, time\nclient = cexec.Client({os.fspath(key)!r})\n{body}"
     return subprocess.Popen(
-        [sys.executable, "-c", code],
+        [sys.executable, "-W", "ignore:This process:DeprecationWarning", "-c", code],  # fork and threads, since 3.12
         env=local_environment(),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
