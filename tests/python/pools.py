@@ -56,7 +56,8 @@ class PoolService:
 
     def _open_jobs(self) -> set[str]:
         """The jobs that have started and whose closing line has not come: it comes after the end of their processes."""
-        started, ended = set(), set()
+        started: set[str] = set()
+        ended: set[str] = set()
         for line in self.service.lines:
             if match := _OF_A_JOB.search(line):
                 (started if match[1] == "started" else ended).add(match[2])
