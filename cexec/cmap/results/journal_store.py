@@ -18,7 +18,7 @@ from typing import Any, NamedTuple, TypeVar
 from cexec.cmap.results.appending import cannot_write
 from cexec.cmap.results.journal_format import check_link, check_magic, check_owner, real_path, steps_from, version_of
 from cexec.cmap.results.journal_place import prepare, tidy
-from cexec.cmap.results.lockfile import Lock
+from cexec.system.storage.lockfile import Lock
 from cexec.cmap.results.syncing import sync_directory, way_to
 from cexec.errors import LocalError
 

@@ -1,0 +1,1 @@
+"""All jobs of a `cgate`: those that run, and those that are kept."""

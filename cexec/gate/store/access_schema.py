@@ -1,0 +1,3 @@
+"""The tables of tokens, sessions and the audit."""
+
+TABLES: tuple[str, ...] = ()
