@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cexec.system.storage.lockfile import Lock
 from cexec.errors import UsageError
+from cexec.system.storage.lockfile import Lock
 from tests.environment import ROOT
 
 
