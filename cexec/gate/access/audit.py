@@ -2,10 +2,10 @@
 
 Contract: a line has the time, who asked and from where, and what it was and became:
 
-    2026-01-31T12:00:00Z audit: who=ci(submitter,#3) from=127.0.0.1:40312 what="POST /v1/jobs" status=201 job 0193 started
+    2026-01-31T12:00:00Z audit: who=ci(submitter,#3) from=127.0.0.1:40312 what="POST /v1/jobs" status=201 job 7 started
 
-Callers choose paths and perhaps names, so everything is on one line, quoted where it can hold a space, and shorter than
-`LONGEST`; anything that may be a secret is taken out.  A line that cannot be written is lost, and no reason to fail.
+Callers choose paths, so everything is on one line, quoted where it can hold a space, and shorter than `LONGEST`;
+anything that may be a secret is taken out.  Nobody waits for the reader of the lines (`LogLines`).
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from cexec.errors import LocalError
 from cexec.gate.access.secret import hide_secrets
+from cexec.system.io.log_lines import LogLines
 from cexec.system.printable import printable
 from cexec.system.reason import reason_of
 from cexec.system.storage.own_files import open_own
@@ -37,11 +38,18 @@ def open_audit(path: str) -> int:
 
 
 class Audit:
-    """Writes to a descriptor, standard error by default, in one write for each line."""
+    """Writes to a descriptor, which stays its owner's; standard error by default."""
 
     def __init__(self, fd: int = 2, clock: Callable[[], float] = time.time) -> None:
-        self._fd = fd
+        self._lines = LogLines(fd)
         self._clock = clock
+
+    def flush(self) -> None:
+        """Writes what a slow reader has room for by now."""
+        self._lines.flush()
+
+    def close(self) -> None:
+        self._lines.close()
 
     def write(
         self, identity: Identity | None, source: str, what: str, status: int | str, changes: Iterable[str] = ()
@@ -54,10 +62,7 @@ class Audit:
         line = printable(hide_secrets(line))
         if len(line) > LONGEST:
             line = f"{line[:LONGEST]}..."
-        try:
-            os.write(self._fd, f"{line}\n".encode())
-        except OSError:
-            pass
+        self._lines.write(f"{line}\n")
 
 
 def source_of(client: tuple[str, int] | None) -> str:

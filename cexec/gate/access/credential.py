@@ -1,10 +1,9 @@
 """The secret that a request brings.
 
-Contract: `credential_of` returns the secret and its kind, or raises a 401.  A token comes in `Authorization: Bearer`, or
-from JavaScript that opens a WebSocket and cannot set that, as the subprotocol `bearer.TOKEN` beside `cgate.v1`.  A
-session comes as a cookie.  A request that brings a token is judged by it alone: its cookie is not looked at.  An
-address is no place for a secret, since it ends up in logs, histories and Referer: `check_address` refuses it there.
-Pure.
+Contract: `credential_of` returns the secret and its kind, or raises a 401.  A token comes in `Authorization: Bearer`.
+JavaScript cannot set that for a WebSocket, and offers the subprotocol `bearer.TOKEN` beside `cgate.v1`.  A session
+comes as a cookie.  A request that brings a token is judged by it alone: its cookie is not looked at.  An address is no
+place for a secret, since it ends up in logs, histories and Referer: `check_address` refuses it there.  Pure.
 """
 
 from __future__ import annotations

@@ -55,12 +55,12 @@ def add_token(
     ends: float | None = None,
 ) -> Secret:
     """Returns the new token with its text.  `UsageError` if a token of that name is valid."""
-    known = connection.execute("SELECT ends FROM access_key WHERE kind = 'token' AND name = ? AND revoked IS NULL", [name])
-    row = known.fetchone()
+    of_name = "kind = 'token' AND name = ? AND revoked IS NULL"
+    row = connection.execute(f"SELECT ends FROM access_key WHERE {of_name}", [name]).fetchone()
     if row is not None:
         if row[0] is None or row[0] > now:
-            raise UsageError(f"there is a token {name}; revoke it first (cgate token revoke {name}), or give another name")
-        connection.execute("UPDATE access_key SET revoked = ends WHERE kind = 'token' AND name = ?", [name])
+            raise UsageError(f"there is a token {name}: revoke it first (cgate token revoke {name})")
+        connection.execute(f"UPDATE access_key SET revoked = ends WHERE {of_name}", [name])
     return _add(connection, Kind.TOKEN, name, role, applications, now, ends)
 
 

@@ -23,3 +23,6 @@ class Limits:
     session: float = 12 * 3600.0  # life of a browser's session
     login: float = 300.0  # life of a one-time URL
     look: float = 1.0  # between two looks at whether the tokens of running requests are still valid
+
+
+DEFAULT_LIMITS = Limits()

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from cexec.gate.access.credential import cookie_name
 from cexec.gate.access.identity import Role
 from cexec.gate.access.keys import add_login
-from cexec.gate.access.limits import Limits
+from cexec.gate.access.limits import DEFAULT_LIMITS
 
 if TYPE_CHECKING:
     from cexec.gate.store.database import Database
@@ -54,7 +54,7 @@ def one_time_url(
     base_url: str,
     role: Role = Role.ADMIN,
     applications: frozenset[str] | None = None,
-    lifetime: float = Limits.login,
+    lifetime: float = DEFAULT_LIMITS.login,
 ) -> str:
     """Returns a new URL that lets a browser in once; for commands, and before anything else goes on."""
     now = time()

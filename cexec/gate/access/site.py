@@ -3,8 +3,8 @@
 Contract: a browser sends its cookie with every request to this host, also with one that a page of another origin, of
 another port, or of a name that an attacker's name server has led here, makes it send.  So a request that is
 authenticated by a cookie names this server in Host, and every sign of another origin (Origin, Sec-Fetch-Site) refuses
-it; one that changes something, and a WebSocket, must bring an Origin.  A token in Authorization needs none of this, since no browser
-adds one by itself.  Pure.
+it; one that changes something, and a WebSocket, must bring an Origin.  A token in Authorization needs none of this,
+since no browser adds one by itself.  Pure.
 """
 
 from __future__ import annotations
