@@ -3,8 +3,8 @@
 | table | content |
 |---|---|
 | `pool` | jobs that were started together; `number` is its second name, milliseconds since 1970 that no other pool has |
-| `job` | a job; times are seconds since 1970; `owner` is the name of a token; `wanted` the worker that it was pinned to |
-| `output` | how an output of an ended job is kept: `data` in the row, or `size` bytes in files; `began` is its first byte that is kept |
+| `job` | a job; times are seconds since 1970; `owner` is the name of a token; `wanted` the worker that it was pinned to; `expired` when its outputs were removed; `files` the names that it brought back |
+| `output` | how an output of an ended job is kept: `data` in the row, or in files; `began` is its first byte that is kept |
 | `idempotency` | the answer that a submitter's `Idempotency-Key` had, and the hash of its request |
 | `event` | each change of a job's state, in the order in which they were committed |
 """  # noqa: E501
@@ -12,16 +12,19 @@
 TABLES = (
     "CREATE TABLE pool ("
     "id TEXT PRIMARY KEY, number INTEGER UNIQUE NOT NULL, app TEXT NOT NULL, owner TEXT NOT NULL, "
-    "submitted REAL NOT NULL, ended REAL, expired REAL) WITHOUT ROWID",
+    "submitted REAL NOT NULL, ended REAL) WITHOUT ROWID",
+    "CREATE INDEX pool_app ON pool (app, id)",
     "CREATE INDEX pool_ended ON pool (ended)",
     "CREATE TABLE job ("
-    "id TEXT PRIMARY KEY, app TEXT NOT NULL, owner TEXT NOT NULL, pool TEXT, wanted TEXT, state TEXT NOT NULL, "
-    "args TEXT NOT NULL, exit_status INTEGER, signal TEXT, reason TEXT, worker TEXT, attempts INTEGER NOT NULL, "
-    "submitted REAL NOT NULL, started REAL, ended REAL, expired REAL, files TEXT) WITHOUT ROWID",
+    "id TEXT PRIMARY KEY, app TEXT NOT NULL, owner TEXT NOT NULL, pool TEXT, wanted TEXT, args TEXT NOT NULL, "
+    "state TEXT NOT NULL, exit_status INTEGER, signal TEXT, reason TEXT, worker TEXT, attempts INTEGER NOT NULL, "
+    "submitted REAL NOT NULL, started REAL, ended REAL, expired REAL, files TEXT NOT NULL) WITHOUT ROWID",
     "CREATE INDEX job_state ON job (state, id)",
     "CREATE INDEX job_app ON job (app, id)",
+    "CREATE INDEX job_app_state ON job (app, state, id)",
     "CREATE INDEX job_pool ON job (pool, id) WHERE pool IS NOT NULL",
-    "CREATE INDEX job_ended ON job (ended)",
+    "CREATE INDEX job_kept ON job (ended) WHERE expired IS NULL AND ended IS NOT NULL",
+    "CREATE INDEX job_ended ON job (ended) WHERE ended IS NOT NULL",
     "CREATE TABLE output ("
     "job TEXT, stream INTEGER, began INTEGER NOT NULL, size INTEGER NOT NULL, data BLOB, "
     "PRIMARY KEY (job, stream)) WITHOUT ROWID",
