@@ -26,6 +26,7 @@ from cexec.gate.problem import Problem
 
 HEAD_SIZE = 64 * 1024  # bytes (ours) of the request line and all header fields
 HEAD_FIELDS = 100  # (ours)
+VERSIONS = ("1.0", "1.1")  # a line without a version is HTTP/0.9
 HEAD_TIME = 10.0  # seconds (ours) in which they come, and in which a new connection asks for something
 WRITE_TIME = 60.0  # seconds (ours) in which a reader takes what lies in front of it, some dozens of KiB
 LINGER_TIME = 2.0  # seconds (ours): a client that is closed before it has sent its body may not read the answer
@@ -69,6 +70,7 @@ class GuardedHttp(HttpToolsProtocol):
         super().__init__(*arguments, **keywords)
         self._in_head = True
         self._head_size = 0
+        self._ended_one = False  # the bytes that have come last have ended a request
         self._refusal = Problem(400, "this is not a request of HTTP/1.1")
         self._head_timer = _Timer(self.loop, self._give_up_head)
         self._write_timer = _Timer(self.loop, self._abort)
@@ -89,8 +91,9 @@ class GuardedHttp(HttpToolsProtocol):
             return
         if self._in_head:
             self._head_timer.start(self.head_time)  # also of a client that sends nothing but empty lines
+        self._ended_one = False
         super().data_received(data)
-        if self._in_head and self.parser is not None and not self.transport.is_closing():
+        if self._in_head and not self._ended_one and not self.transport.is_closing():
             self._head_size += len(data)
             if self._head_size > HEAD_SIZE:
                 self._refuse_head()
@@ -109,6 +112,8 @@ class GuardedHttp(HttpToolsProtocol):
         if size > HEAD_SIZE or len(self.headers) > HEAD_FIELDS:
             self._refuse_head()
             raise ValueError("header fields")  # httptools makes it an error of the parser
+        if self.parser.get_http_version() not in VERSIONS:
+            raise ValueError("version")
         super().on_headers_complete()
         if self.cycle is not None and self.cycle.scope is self.scope:
             extensions: dict[str, Any] = {ABORT: partial(self._cut_off, self.cycle)}
@@ -116,7 +121,7 @@ class GuardedHttp(HttpToolsProtocol):
 
     def on_message_complete(self) -> None:
         self._linger_timer.stop()
-        self._in_head = True
+        self._in_head = self._ended_one = True
         super().on_message_complete()
 
     def on_response_complete(self) -> None:

@@ -152,9 +152,7 @@ def find_numbered_pool(connection: sqlite3.Connection, number: int) -> tuple[Poo
     return _pool(connection, "number=?", number)
 
 
-def _pool(
-    connection: sqlite3.Connection, where: str, value: str | int
-) -> tuple[PoolRecord, list[JobRecord]] | None:
+def _pool(connection: sqlite3.Connection, where: str, value: str | int) -> tuple[PoolRecord, list[JobRecord]] | None:
     row = connection.execute(f"SELECT {POOL_COLUMNS} FROM pool WHERE {where}", (value,)).fetchone()
     if row is None:
         return None
