@@ -113,6 +113,48 @@ async def follow(settings: Settings) -> AsyncIterator[ClusterChange]:
         roster.close()
 
 
+class LiveWorkers:
+    """The workers that are there, kept up to date by `run`: `workers` has them by instance.
+
+    `settled` is set when a first census is complete.
+    """
+
+    def __init__(self, settings: Settings) -> None:
+        self.workers: dict[bytes, ClusterWorker] = {}
+        self.settled = asyncio.Event()
+        self._settings = settings
+        self._rows: dict[bytes, Answer] = {}
+
+    def names(self) -> dict[bytes, str]:
+        """Returns a name for each instance that no other has: its own, or name@address."""
+        return shown_names(self._rows.values())
+
+    async def run(self) -> None:
+        """Asks at once and then every few seconds, and hears who comes and goes meanwhile, for ever."""
+        roster = Roster([self._settings.key], self._settings.network.groups, self._settings.network.udp_port)
+        try:
+            await asyncio.to_thread(roster.settle)
+            roster.open(self._changed, INTERVAL)
+            while True:
+                roster.step(monotonic())
+                if roster.censuses:
+                    self.settled.set()
+                await readable(roster.filenos(), roster.next_timeout())
+        finally:
+            roster.close()
+
+    def _changed(self, row: WorkerRow | None, gone: bool) -> None:
+        if row is None:
+            return
+        instance = row.answer.hello.instance
+        if gone:
+            self._rows.pop(instance, None)
+            self.workers.pop(instance, None)
+        else:
+            self._rows[instance] = row.answer
+            self.workers[instance] = describe(row.answer, row.answer.hello.name, self._settings)
+
+
 def describe(answer: Answer, name: str, settings: Settings) -> ClusterWorker:
     """Returns the figures of an answer; the worker is shown by this name."""
     hello = answer.hello

@@ -15,6 +15,7 @@ from cexec.client.aio.job_streams import JobInput
 from cexec.client.aio.lease_job import LeaseJob
 from cexec.python.errand import Errand
 from cexec.system.io.fds import Sink
+from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -37,6 +38,7 @@ class LogSink(Sink):
         self.log: OutputLog | None = log
         self.read_up_to: int | None = None
         self.full = False  # it has refused bytes
+        self.trouble = ""  # why bytes could not be kept
         self._limit = limit
         self._rest = False
 
@@ -53,8 +55,13 @@ class LogSink(Sink):
             self.full = True
             return 0
         if log.end + len(view) - log.began > self._limit:
-            raise OSError(errno.EFBIG, "the output is longer than cgate may keep (--max-output)")
-        log.append(view)
+            self.trouble = "the output is longer than cgate keeps (--max-output)"
+            raise OSError(errno.EFBIG, self.trouble)
+        try:
+            log.append(view)
+        except OSError as error:
+            self.trouble = f"the output cannot be kept: {reason_of(error)}"
+            raise
         self.count += len(view)
         return len(view)
 
@@ -104,21 +111,24 @@ class StoredErrand(Errand):
         logs: dict[int, OutputLog],
         streamed: bool,
         limit: int,
-        only: bytes,
         moved: Callable[[bool], None],
     ) -> None:
-        """`only`: the instance that may have the job, b"" for any; `moved` is told that the program runs, or waits."""
+        """`moved` is told that the program runs, or waits again."""
         super().__init__(plan, ended)
         self.logs = logs
         self.stdin = JobInput(self.step_again) if streamed else None
         self.signalled = False
-        self.may_wait = not streamed and not only
+        self.may_wait = not streamed
         self._along = dict.fromkeys(logs, -1)  # where those are who read along, -1 for nobody
         self._signals: list[int] = []  # until the program runs
         self._limit = limit
-        self._only = only
         self._moved = moved
         self._sinks: dict[int, LogSink] = {}
+
+    @property
+    def trouble(self) -> str:
+        """Why an output could not be kept; empty if it could."""
+        return next((one.trouble for one in self._sinks.values() if one.trouble), "")
 
     def send(self, number: int) -> None:
         """Sends a signal (the protocol's number) to the program, as soon as it runs."""
@@ -145,9 +155,6 @@ class StoredErrand(Errand):
             self.lease.step_again(self.job)
 
     # as `Errand`
-
-    def avoids(self, instance: bytes, now: float) -> bool:
-        return (bool(self._only) and instance != self._only) or super().avoids(instance, now)
 
     def add_sources(self, sources: dict[int, Source]) -> None:
         if self.stdin is not None:

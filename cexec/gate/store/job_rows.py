@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from cexec.gate.store.outputs import KeptOutput
 
 JOB_COLUMNS = (
-    "id, app, owner, pool, wanted, args, state, exit_status, signal, reason, worker, attempts, submitted, started, "
+    "id, app, owner, pool, instance, args, state, exit_status, signal, reason, worker, attempts, submitted, started, "
     "ended, expired, files"
 )
 POOL_COLUMNS = "id, number, app, owner, submitted, ended"
@@ -57,13 +57,18 @@ def update_job(
 ) -> EventRecord:
     """Replaces what is known of a job, with an event; `outputs`: how they are kept, if it is over."""
     connection.execute(
-        "UPDATE job SET state=?, exit_status=?, signal=?, reason=?, worker=?, attempts=?, started=?, ended=?, files=? "
-        "WHERE id=?",
-        (job.state.value, job.exit_status, job.signal, job.reason, job.worker, job.attempts, job.started, job.ended,
-         json.dumps(job.files), job.id),
+        "UPDATE job SET state=?, exit_status=?, signal=?, reason=?, worker=?, instance=?, attempts=?, started=?, "
+        "ended=?, files=? WHERE id=?",
+        (job.state.value, job.exit_status, job.signal, job.reason, job.worker, job.instance, job.attempts, job.started,
+         job.ended, json.dumps(job.files), job.id),
     )  # fmt: skip
     for one in outputs:
         insert_output(connection, one.job, one.stream, one.began, one.size, one.data)
+    if job.over and job.pool is not None:
+        connection.execute(
+            "UPDATE pool SET ended=?1 WHERE id=?2 AND NOT EXISTS (SELECT 1 FROM job WHERE pool=?2 AND ended IS NULL)",
+            (at, job.pool),
+        )
     return _add_event(connection, job, at)
 
 
@@ -138,10 +143,6 @@ def highest_number(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT coalesce(max(number), 0) FROM pool").fetchone()[0])
 
 
-def end_pool(connection: sqlite3.Connection, pool: str, at: float) -> None:
-    connection.execute("UPDATE pool SET ended=? WHERE id=?", (at, pool))
-
-
 def find_pool(connection: sqlite3.Connection, pool: str) -> tuple[PoolRecord, list[JobRecord]] | None:
     """Returns a pool and its jobs."""
     return _pool(connection, "id=?", pool)
@@ -212,14 +213,14 @@ def _add_event(connection: sqlite3.Connection, job: JobRecord, at: float) -> Eve
 
 def _values(job: JobRecord) -> tuple[object, ...]:
     return (
-        job.id, job.app, job.owner, job.pool, job.wanted, json.dumps(job.args), job.state.value, job.exit_status,
+        job.id, job.app, job.owner, job.pool, job.instance, json.dumps(job.args), job.state.value, job.exit_status,
         job.signal, job.reason, job.worker, job.attempts, job.submitted, job.started, job.ended, job.expired,
         json.dumps(job.files),
     )  # fmt: skip
 
 
 def _job(row: Any) -> JobRecord:
-    (id, app, owner, pool, wanted, args, state, exit_status, signal, reason, worker, attempts, submitted, started,
+    (id, app, owner, pool, instance, args, state, exit_status, signal, reason, worker, attempts, submitted, started,
      ended, expired, files) = row  # fmt: skip
-    return JobRecord(id, app, owner, pool, wanted, tuple(json.loads(args)), State(state), exit_status, signal, reason,
-                     worker, attempts, submitted, started, ended, expired, tuple(json.loads(files)))  # fmt: skip
+    return JobRecord(id, app, owner, pool, instance, tuple(json.loads(args)), State(state), exit_status, signal, reason,
+                     worker, attempts, submitted, started, ended, expired, json.loads(files))  # fmt: skip

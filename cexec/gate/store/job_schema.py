@@ -3,7 +3,7 @@
 | table | content |
 |---|---|
 | `pool` | jobs that were started together; `number` is its second name, milliseconds since 1970 that no other pool has |
-| `job` | a job; times are seconds since 1970; `owner` is the name of a token; `wanted` the worker that it was pinned to; `expired` when its outputs were removed; `files` the names that it brought back |
+| `job` | a job; times are seconds since 1970; `owner` is the name of a token; `instance` the UUID of its worker; `expired` when its outputs were removed; `files` the names that it brought back |
 | `output` | how an output of an ended job is kept: `data` in the row, or in files; `began` is its first byte that is kept |
 | `idempotency` | the answer that a submitter's `Idempotency-Key` had, and the hash of its request |
 | `event` | each change of a job's state, in the order in which they were committed |
@@ -16,7 +16,7 @@ TABLES = (
     "CREATE INDEX pool_app ON pool (app, id)",
     "CREATE INDEX pool_ended ON pool (ended)",
     "CREATE TABLE job ("
-    "id TEXT PRIMARY KEY, app TEXT NOT NULL, owner TEXT NOT NULL, pool TEXT, wanted TEXT, args TEXT NOT NULL, "
+    "id TEXT PRIMARY KEY, app TEXT NOT NULL, owner TEXT NOT NULL, pool TEXT, instance TEXT, args TEXT NOT NULL, "
     "state TEXT NOT NULL, exit_status INTEGER, signal TEXT, reason TEXT, worker TEXT, attempts INTEGER NOT NULL, "
     "submitted REAL NOT NULL, started REAL, ended REAL, expired REAL, files TEXT NOT NULL) WITHOUT ROWID",
     "CREATE INDEX job_state ON job (state, id)",

@@ -73,6 +73,10 @@ class OutputFiles:
             except OSError:
                 pass
 
+    def remove_job(self, job: str) -> None:
+        """Removes all files of a job."""
+        self.remove(name for name in os.listdir(self.directory) if name.startswith(f"{job}."))
+
     def remove_segments(self, job: str, stream: int, first: int, last: int) -> None:
         """Removes the segments from `first` to `last`."""
         self.remove(os.path.basename(self.segment(job, stream, number)) for number in range(first, last + 1))

@@ -31,17 +31,19 @@ TRANSITIONS = {  # from each state, those that can follow
 
 @dataclass(frozen=True, slots=True)
 class JobRecord:
-    """A job.  `owner`: the name of the token that has started it; `wanted`: the worker that it was pinned to.
+    """A job.  `owner`: the name of the token that has started it; `instance`: the UUID of its worker, which is
+    known from the beginning for a job of a pool.
 
     `exit_status`, `signal`: how its program has ended; `reason`: why it has ended otherwise; `attempts`: how many
-    workers were given it; `expired`: when its outputs were removed; `files`: names that it has brought back.
+    workers were given it; `expired`: when its outputs were removed; `files`: names that it has brought back,
+    with the numbers of `OutputFiles.fetched`.
     """
 
     id: str
     app: str
     owner: str
     pool: str | None
-    wanted: str | None
+    instance: str | None
     args: tuple[str, ...]
     state: State
     exit_status: int | None
@@ -53,7 +55,7 @@ class JobRecord:
     started: float | None
     ended: float | None
     expired: float | None
-    files: tuple[str, ...]
+    files: dict[str, int]
 
     @property
     def over(self) -> bool:
@@ -72,6 +74,7 @@ class JobRecord:
             "signal": self.signal,
             "reason": self.reason,
             "worker": self.worker,
+            "instance": self.instance,
             "attempts": self.attempts,
             "submitted": show_time(self.submitted),
             "started": show_time(self.started),
