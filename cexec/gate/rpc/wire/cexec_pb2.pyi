@@ -106,7 +106,7 @@ class WatchWorkersRequest(_message.Message):
     def __init__(self, app: _Optional[str] = ...) -> None: ...
 
 class WorkerChange(_message.Message):
-    __slots__ = ("kind", "worker", "reason")
+    __slots__ = ("kind", "worker")
     class Kind(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
         __slots__ = ()
         KIND_UNSPECIFIED: _ClassVar[WorkerChange.Kind]
@@ -123,14 +123,12 @@ class WorkerChange(_message.Message):
     KIND_STATE: WorkerChange.Kind
     KIND_FIELD_NUMBER: _ClassVar[int]
     WORKER_FIELD_NUMBER: _ClassVar[int]
-    REASON_FIELD_NUMBER: _ClassVar[int]
     kind: WorkerChange.Kind
     worker: Worker
-    reason: str
-    def __init__(self, kind: _Optional[_Union[WorkerChange.Kind, str]] = ..., worker: _Optional[_Union[Worker, _Mapping]] = ..., reason: _Optional[str] = ...) -> None: ...
+    def __init__(self, kind: _Optional[_Union[WorkerChange.Kind, str]] = ..., worker: _Optional[_Union[Worker, _Mapping]] = ...) -> None: ...
 
 class Job(_message.Message):
-    __slots__ = ("id", "app", "state", "args", "exit_status", "signal", "reason", "worker", "worker_id", "attempts", "submitted", "started", "ended", "owner")
+    __slots__ = ("id", "app", "state", "args", "exit_status", "signal", "reason", "worker", "worker_id", "attempts", "submitted", "started", "ended", "owner", "pool")
     ID_FIELD_NUMBER: _ClassVar[int]
     APP_FIELD_NUMBER: _ClassVar[int]
     STATE_FIELD_NUMBER: _ClassVar[int]
@@ -145,6 +143,7 @@ class Job(_message.Message):
     STARTED_FIELD_NUMBER: _ClassVar[int]
     ENDED_FIELD_NUMBER: _ClassVar[int]
     OWNER_FIELD_NUMBER: _ClassVar[int]
+    POOL_FIELD_NUMBER: _ClassVar[int]
     id: str
     app: str
     state: JobState
@@ -159,7 +158,8 @@ class Job(_message.Message):
     started: _timestamp_pb2.Timestamp
     ended: _timestamp_pb2.Timestamp
     owner: str
-    def __init__(self, id: _Optional[str] = ..., app: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., args: _Optional[_Iterable[str]] = ..., exit_status: _Optional[int] = ..., signal: _Optional[str] = ..., reason: _Optional[str] = ..., worker: _Optional[str] = ..., worker_id: _Optional[str] = ..., attempts: _Optional[int] = ..., submitted: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., owner: _Optional[str] = ...) -> None: ...
+    pool: str
+    def __init__(self, id: _Optional[str] = ..., app: _Optional[str] = ..., state: _Optional[_Union[JobState, str]] = ..., args: _Optional[_Iterable[str]] = ..., exit_status: _Optional[int] = ..., signal: _Optional[str] = ..., reason: _Optional[str] = ..., worker: _Optional[str] = ..., worker_id: _Optional[str] = ..., attempts: _Optional[int] = ..., submitted: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., started: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., ended: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., owner: _Optional[str] = ..., pool: _Optional[str] = ...) -> None: ...
 
 class StartJobRequest(_message.Message):
     __slots__ = ("app", "worker_id", "command", "path", "args", "stdin", "environment", "needs", "time_limit", "weight", "idempotency_key")

@@ -1,0 +1,147 @@
+"""Who calls, and what each call passes before it does anything.
+
+Contract: `Door.call` finds the caller's `Identity`, counts the call against the token's rate, runs the work, and ends
+the call with a status if that raises a problem.  A token is in the metadata (`authorization: Bearer TOKEN`), or it is
+the one that the common name of the client's certificate names; a caller that brings both is judged by the token in the
+metadata.  A call whose token ends meanwhile is ended.  A change, and a refusal, is a line of the audit.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import sqlite3
+from collections.abc import Callable, Coroutine
+from math import ceil
+from secrets import token_hex
+from time import monotonic
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+import grpc
+
+from cexec.errors import LocalError, UsageError
+from cexec.gate.access.credential import NOT_VALID
+from cexec.gate.access.identity import Identity, Role
+from cexec.gate.access.keys import ended_keys, find_key, find_named_token
+from cexec.gate.access.live_requests import LiveRequests, NoLongerValidError
+from cexec.gate.access.rates import Rates
+from cexec.gate.access.secret import Kind, parse_secret
+from cexec.gate.access.steady_clock import SteadyClock
+from cexec.gate.problem import Problem
+from cexec.gate.rpc.errors import FieldProblems, refuse
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from cexec.gate.access.audit import Audit
+    from cexec.gate.access.keys import Key
+    from cexec.gate.access.limits import Limits
+    from cexec.gate.store.database import Database
+
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
+Work: TypeAlias = Callable[[Identity, list[str]], Coroutine[Any, Any, None]]
+
+_log = logging.getLogger("cexec.gate")
+
+
+class Door:
+    """What all calls of one server pass.  `rates`: of tokens, which HTTP counts, too."""
+
+    def __init__(
+        self, database: Database, *, audit: Audit, limits: Limits, rates: Rates, clock: SteadyClock | None = None
+    ) -> None:
+        self._reader = database.new_reader()
+        self._audit = audit
+        self._limits = limits
+        self._rates = rates
+        self._clock = clock or SteadyClock()
+        self._mistakes = Rates(limits.mistakes, limits.mistakes_at_once)
+        self._live = LiveRequests(self._ended, limits.look)
+
+    async def call(self, context: Context, name: str, work: Work, *, changes: bool = False) -> None:
+        """Runs the work of a call.  `changes`: it needs more than the role of a viewer."""
+        told: list[str] = []
+        identity: Identity | None = None
+        outcome = "gone"
+        try:
+            try:
+                identity = self._identify(context)
+                self._admit(identity)
+                if changes:
+                    identity.require(Role.SUBMITTER)
+                await self._live.run(identity.token, work(identity, told))
+                outcome = "OK"
+                return
+            except NoLongerValidError:
+                problem: Problem | FieldProblems = Problem(401, NOT_VALID)
+            except (Problem, FieldProblems) as error:
+                problem = error
+            except UsageError as error:
+                problem = Problem(422, str(error))
+            except asyncio.CancelledError:
+                raise  # the caller has gone; to go on here would leak what gRPC holds for the call
+            except Exception as error:
+                problem = self._unexpected(error)
+            outcome = str(getattr(problem, "status", 422))
+            await refuse(context, problem)
+        finally:
+            if changes or outcome in ("401", "403", "429"):
+                self._audit.write(identity, _source(context), f"gRPC {name}", outcome, told)
+
+    def _admit(self, identity: Identity) -> None:
+        wait = self._rates.admit(identity.token, monotonic())
+        if wait is not None:
+            raise Problem(429, "this token makes too many requests", headers={"Retry-After": str(max(1, ceil(wait)))})
+
+    def _identify(self, context: Context) -> Identity:
+        key = self._key_of(context)
+        if key is not None:
+            return key.identity(self._limits.jobs)
+        wait = self._mistakes.admit(_source(context).rpartition(":")[0], monotonic())
+        if wait is not None:
+            raise Problem(429, "too many calls without a valid token come from this address",
+                          headers={"Retry-After": str(max(1, ceil(wait)))})  # fmt: skip
+        raise Problem(401, NOT_VALID)
+
+    def _key_of(self, context: Context) -> Key | None:
+        now = self._clock.now()
+        tokens = [value for name, value in context.invocation_metadata() or () if name == "authorization"]
+        if len(tokens) > 1:
+            return None
+        if tokens:
+            scheme, _, text = _text(tokens[0]).partition(" ")
+            secret = parse_secret(text.strip()) if scheme.lower() == "bearer" else None
+            if secret is None or secret.kind is not Kind.TOKEN:
+                return None
+            return self._reader.read(lambda connection: find_key(connection, secret, now))
+        names = context.auth_context().get("x509_common_name")
+        if not names:
+            raise Problem(401, "this needs the metadata authorization: Bearer TOKEN; cgate token add makes a token")
+        name = _text(next(iter(names)))
+        found = self._reader.read(lambda connection: find_named_token(connection, name, now))
+        if found is None:
+            raise Problem(403, f"no valid token is called {name[:64]!r}, which is the common name of this certificate")
+        return found
+
+    def _unexpected(self, error: Exception) -> Problem:
+        reference = token_hex(4)
+        if isinstance(error, LocalError | sqlite3.Error | OSError):
+            _log.error("call %s: %s", reference, error)
+            return Problem(503, f"cgate cannot do this at the moment; its log says why (reference {reference})")
+        _log.error("call %s", reference, exc_info=error)
+        return Problem(500, f"cgate has failed; its log says why (reference {reference})")
+
+    def _ended(self, keys: Iterable[int]) -> set[int]:
+        now = self._clock.now()
+        return self._reader.read(lambda connection: ended_keys(connection, keys, now))
+
+
+def _source(context: Context) -> str:
+    """Returns the caller's address and port, as the audit has it: gRPC says ipv4:127.0.0.1:1234."""
+    from urllib.parse import unquote
+
+    return unquote(context.peer()).partition(":")[2] or "-"
+
+
+def _text(value: str | bytes) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else value
