@@ -53,6 +53,21 @@ class _Waiting:
     error: BaseException | None = None
 
 
+class Reader:
+    """A connection that only reads, closed with its `Database`."""
+
+    def __init__(self, connection: sqlite3.Connection, path: str) -> None:
+        self._connection = connection
+        self._path = path
+
+    def read(self, query: Change[T]) -> T:
+        """Runs the query in this thread."""
+        try:
+            return query(self._connection)
+        except sqlite3.Error as error:
+            raise _named(error, self._path) from None
+
+
 class Database:
     """One state file.  `sole`: for a `cgate` that serves, of which there is one; otherwise for a command."""
 
@@ -108,6 +123,12 @@ class Database:
     def read_now(self, query: Change[T]) -> T:
         """Runs the query in this thread."""
         return self._guard(lambda: query(self._reader))
+
+    def new_reader(self) -> Reader:
+        """Returns a reader for one thread, which neither waits for other readers nor for the writer."""
+        connection = self._connect()
+        self._guard(lambda: connection.execute("PRAGMA query_only=1"))
+        return Reader(connection, self.path)
 
     def close(self) -> None:
         """Waits for the changes that were asked for, and closes the file."""

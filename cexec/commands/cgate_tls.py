@@ -1,0 +1,46 @@
+"""cgate tls (cgate(1)): makes certificates for a cgate that others in the network reach.
+
+Contract: `main(argv)` returns the exit status.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+
+import click
+
+from cexec.commands.common import print_line, run_click
+from cexec.commands.gate_state import dispatch
+from cexec.commands.help_page import HelpfulCommand, version_option
+from cexec.gate.access.tls import make_materials
+from cexec.system.storage.keyfile import forbid_core_files, quoted
+
+
+@click.command(
+    "cgate tls init",
+    cls=HelpfulCommand,
+    examples=(("cgate tls init tls gate.example.org 10.0.0.5", "for these names of this machine"),),
+)
+@version_option
+@click.argument("directory", metavar="DIR")
+@click.argument("names", metavar="[NAME|ADDRESS]...", nargs=-1)
+def init(directory: str, names: tuple[str, ...]) -> int:
+    """Make an authority, a certificate for the server and one for a client, with their keys.
+
+    NAME and ADDRESS are those by which clients call the server; this machine's name is among them, and localhost.
+    """
+    paths = make_materials(directory, [*names, socket.gethostname()])
+    ca, server, server_key, client, client_key = (quoted(paths[index]) for index in (0, 2, 3, 4, 5))
+    print_line(f"serve:  cgate --tls-cert {server} --tls-key {server_key} --client-ca {ca} --http ADDRESS:PORT APP.pub")
+    print_line(f"ask:    curl --cacert {ca} --cert {client} --key {client_key} https://...")
+    print_line(f"{quoted(os.path.join(directory, 'ca.key'))} can make more certificates; keep it off the network")
+    return 0
+
+
+COMMANDS: dict[str, click.Command] = {"init": init}
+
+
+def main(argv: list[str]) -> int:
+    forbid_core_files()
+    return dispatch("tls", COMMANDS, argv, run_click)

@@ -1,0 +1,64 @@
+"""The answer of one request, watched on its way to the client.
+
+Contract: `Answer.send` passes ASGI messages on.  It adds the header fields that keep browsers from showing, keeping or
+guessing what they get, without replacing those that the application has set, and remembers the status.  `give_up` ends
+an answer that has begun and cannot be completed, so that the client sees that it is cut off.
+"""
+
+from __future__ import annotations
+
+from cexec.gate.access.asgi import REFUSAL, Fields, Message, Scope, Send
+
+ABORT = "cexec.abort"  # an extension of ASGI by which our server closes the connection of a request at once
+CLOSE_UNAUTHORIZED = 4401  # a close code (ours, RFC 6455 section 7.4.2): the token has ended
+_FIELDS: Fields = [
+    (b"cache-control", b"no-store"),
+    (b"content-security-policy", b"default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"),
+    (b"cross-origin-opener-policy", b"same-origin"),
+    (b"cross-origin-resource-policy", b"same-origin"),
+    (b"referrer-policy", b"no-referrer"),
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+]
+_SECURE_FIELD = (b"strict-transport-security", b"max-age=31536000")
+
+
+class Answer:
+    """`status` is None until the answer has begun; that of a WebSocket that was accepted is 101."""
+
+    def __init__(self, scope: Scope, send: Send, *, secure: bool) -> None:
+        self.status: int | None = None
+        self.complete = False
+        self._scope = scope
+        self._send = send
+        self._fields = [*_FIELDS, _SECURE_FIELD] if secure else _FIELDS
+
+    async def send(self, message: Message) -> None:
+        kind = message["type"]
+        if kind in ("http.response.start", f"{REFUSAL}.start"):
+            self.status = message["status"]
+            there = {name.lower() for name, _ in message.get("headers", ())}
+            message["headers"] = [
+                *message.get("headers", ()),
+                *((name, value) for name, value in self._fields if name not in there),
+            ]
+        elif kind == "websocket.accept":
+            self.status = 101
+        elif kind == "websocket.close":
+            self.complete = True
+            self.status = self.status or 403
+        elif kind in ("http.response.body", f"{REFUSAL}.body"):
+            self.complete = not message.get("more_body", False)
+        await self._send(message)
+
+    async def give_up(self, reason: str) -> None:
+        """Closes the WebSocket or the connection."""
+        if self.complete:
+            return
+        if self._scope["type"] == "websocket" and self.status == 101:
+            await self.send({"type": "websocket.close", "code": CLOSE_UNAUTHORIZED, "reason": reason[:100]})
+            return
+        abort = (self._scope.get("extensions") or {}).get(ABORT)
+        if abort is None:
+            raise ConnectionAbortedError(reason)  # the server closes the connection then
+        abort()
