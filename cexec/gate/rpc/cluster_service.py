@@ -31,7 +31,7 @@ LONGEST_WAIT = 60.0  # seconds (ours) of one GetJob
 PAGE, LARGEST_PAGE = 100, 1000  # jobs (ours)
 
 
-class Cluster(ClusterServicer):  # type: ignore[misc]  # the generated code has no types
+class Cluster(ClusterServicer):
     """One server's answers."""
 
     def __init__(self, engine: Engine, desk: Desk, door: Door) -> None:

@@ -40,7 +40,7 @@ REASONS = {
 }
 
 
-class FieldProblems(Exception):  # noqa: N818 - a problem, not an error of ours
+class FieldProblems(Exception):
     """Members of a request are wrong: their names and what is wrong with each."""
 
     def __init__(self, wrong: dict[str, str]) -> None:

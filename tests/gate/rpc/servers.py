@@ -1,0 +1,126 @@
+"""A gRPC server on the engine of `cgate`, in a thread of the test's process.
+
+Contract: `RpcServer` serves an application at a loopback port until its `with` block ends.  `token` makes a token as
+`cgate token add` does; `channel` is a client's, with its token in the metadata of every call made by `stub`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from time import time
+from typing import Any
+
+import grpc
+
+from cexec.gate.access.audit import Audit, open_audit
+from cexec.gate.access.identity import Role
+from cexec.gate.access.keys import add_token, revoke_keys
+from cexec.gate.access.limits import Limits
+from cexec.gate.access.rates import Rates
+from cexec.gate.jobs.application import Application
+from cexec.gate.jobs.desk import Desk
+from cexec.gate.jobs.engine import Engine, Settings
+from cexec.gate.rpc.door import Door
+from cexec.gate.rpc.server import GrpcServer
+from cexec.gate.rpc.wire.cexec_pb2_grpc import ClusterStub
+from cexec.gate.store.database import Database
+from cexec.gate.store.output_files import OutputFiles
+
+LIMITS = Limits(look=0.1)
+
+
+class RpcServer:
+    """One server."""
+
+    def __init__(
+        self,
+        directory: Path,
+        keys: Sequence[str],
+        *,
+        credentials: grpc.ServerCredentials | None = None,
+        limits: Limits = LIMITS,
+        settings: Settings | None = None,
+        address: str = "127.0.0.1:0",
+    ) -> None:
+        self.path = str(directory / "state.sqlite")
+        self.audit = directory / "audit"
+        self._keys = keys
+        self._address = address
+        self._files = str(directory / "outputs")
+        self._credentials = credentials
+        self._limits = limits
+        self._settings = settings or Settings()
+        self._ready = threading.Event()
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
+
+    def __enter__(self) -> RpcServer:
+        self._thread.start()
+        self._ready.wait(30)
+        if self._error is not None:
+            raise self._error
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.loop.call_soon_threadsafe(self._stopped.set)
+        self._thread.join(30)
+        assert not self._thread.is_alive()
+
+    async def _serve(self) -> None:
+        self.loop = asyncio.get_running_loop()
+        self._stopped = asyncio.Event()
+        try:
+            with closing(Database(self.path, sole=True)) as database, closing(Audit(open_audit(str(self.audit)))) as log:
+                applications = [Application(key) for key in self._keys]
+                self.engine = Engine(database, OutputFiles(self._files), applications, self._settings)
+                self.engine.start()
+                rates = Rates(self._limits.rate, self._limits.burst)
+                door = Door(database, audit=log, limits=self._limits, rates=rates)
+                server = GrpcServer(self._address, self.engine, Desk(self.engine), door, self._credentials)
+                await server.start()
+                self.port = server.port
+                self._ready.set()
+                await self._stopped.wait()
+                await server.stop()
+                await self.engine.close()
+        except BaseException as error:
+            self._error = error
+            self._ready.set()
+            raise
+
+    def token(self, name: str = "ci", role: Role = Role.SUBMITTER, apps: frozenset[str] | None = None) -> str:
+        return str(self.change(lambda connection: add_token(connection, name, role, apps, time()).text))
+
+    def revoke(self, who: str) -> None:
+        self.change(lambda connection: revoke_keys(connection, who, time()))
+
+    def change(self, what: Any) -> Any:
+        with closing(Database(self.path, sole=False)) as database:
+            return database.write_now(what)
+
+    @contextmanager
+    def stub(self, token: str | None, credentials: grpc.ChannelCredentials | None = None) -> Iterator[Any]:
+        """The service, for a caller with this token."""
+        target = f"localhost:{self.port}" if credentials else f"127.0.0.1:{self.port}"
+        channel = grpc.secure_channel(target, credentials) if credentials else grpc.insecure_channel(target)
+        with channel:
+            found = ClusterStub(channel if token is None else grpc.intercept_channel(channel, _Bearer(token)))
+            yield found
+
+
+class _Bearer(
+    grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor
+):  # type: ignore[type-arg]
+    """Adds the token to every call."""
+
+    def __init__(self, token: str) -> None:
+        self._metadata = (("authorization", f"Bearer {token}"),)
+
+    def _with_token(self, go_on: Any, details: Any, request: Any) -> Any:
+        return go_on(details._replace(metadata=(*(details.metadata or ()), *self._metadata)), request)
+
+    intercept_unary_unary = intercept_unary_stream = intercept_stream_stream = _with_token
