@@ -58,7 +58,7 @@ class Door:
     ) -> str:
         now = time()
         ends = None if days is None else now + days * 86400
-        return self.change(lambda connection: add_token(connection, name, role, apps, now, ends).text)
+        return str(self.change(lambda connection: add_token(connection, name, role, apps, now, ends).text))
 
     def revoke(self, who: str) -> None:
         self.change(lambda connection: revoke_keys(connection, who, time()))

@@ -12,6 +12,7 @@ import httpx
 import pytest
 import websockets.exceptions
 from websockets.sync.client import connect
+from websockets.typing import Subprotocol
 
 from cexec.gate.access.identity import Role
 from cexec.gate.access.limits import Limits
@@ -246,9 +247,13 @@ def test_a_request_whose_client_has_gone_leaves_nothing(door: Door, token: str) 
 # WebSockets
 
 
-def refusal(door: Door, **options: object) -> tuple[int, dict[str, object]]:
+def refusal(
+    door: Door, headers: dict[str, str] | None = None, subprotocols: list[Subprotocol] | None = None
+) -> tuple[int, dict[str, object]]:
     with pytest.raises(websockets.exceptions.InvalidStatus) as refused:
-        connect(f"ws://127.0.0.1:{door.port}/v1/exec", proxy=None, **options)  # type: ignore[arg-type]
+        connect(
+            f"ws://127.0.0.1:{door.port}/v1/exec", proxy=None, additional_headers=headers, subprotocols=subprotocols
+        )
     response = refused.value.response
     assert response.headers["content-type"] == "application/problem+json"
     return response.status_code, json.loads(response.body)
@@ -259,16 +264,16 @@ def test_a_refused_websocket_gets_a_problem_document(door: Door) -> None:
     status, document = refusal(door)
     assert (status, document["status"]) == (401, 401)
     viewer = door.token("watching", Role.VIEWER)
-    status, document = refusal(door, additional_headers={"Authorization": f"Bearer {viewer}"})
+    status, document = refusal(door, {"Authorization": f"Bearer {viewer}"})
     assert (status, document["status"]) == (403, 403)
     assert door.seen == before
 
 
 def test_a_token_as_subprotocol_opens_a_websocket_and_is_not_sent_back(door: Door, token: str) -> None:
-    protocols = ["cgate.v1", f"bearer.{token}"]
-    with connect(f"ws://127.0.0.1:{door.port}/v1/exec", subprotocols=protocols, proxy=None) as websocket:  # type: ignore[arg-type]
+    protocols = [Subprotocol("cgate.v1"), Subprotocol(f"bearer.{token}")]
+    with connect(f"ws://127.0.0.1:{door.port}/v1/exec", subprotocols=protocols, proxy=None) as websocket:
         assert websocket.subprotocol == "cgate.v1"
-    assert refusal(door, subprotocols=["cgate.v1", "bearer.x"])[0] == 401
+    assert refusal(door, subprotocols=[Subprotocol("cgate.v1"), Subprotocol("bearer.x")])[0] == 401
 
 
 def test_what_is_no_handshake_gets_a_problem_document(door: Door, token: str) -> None:
