@@ -59,5 +59,11 @@ class Counters:
         self._slots.labels(app).set(slots)
         self._running.labels(app).set(running)
 
-    def text(self) -> bytes:
-        return generate_latest(self._registry)
+    def text(self, apps: frozenset[str] | None = None) -> bytes:
+        """Returns what there is, of some applications only if they are given."""
+        text = generate_latest(self._registry)
+        if apps is None:
+            return text
+        marks = [f'app="{name}"'.encode() for name in apps]
+        lines = text.splitlines(keepends=True)
+        return b"".join(line for line in lines if line.startswith(b"#") or any(mark in line for mark in marks))

@@ -73,7 +73,7 @@ class LiveJob:
         self.record = record
         self._bell.ring()
 
-    async def changed(self, seconds: float) -> bool:
+    async def changed(self, seconds: float | None = None) -> bool:
         """Waits for the next change; False after `seconds`."""
         return await self._bell.wait(seconds)
 

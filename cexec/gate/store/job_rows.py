@@ -198,6 +198,12 @@ def last_event(connection: sqlite3.Connection) -> int:
     return int(connection.execute("SELECT coalesce(max(id), 0) FROM event").fetchone()[0])
 
 
+def first_event(connection: sqlite3.Connection) -> int | None:
+    """Returns the id of the oldest event that is kept."""
+    (found,) = connection.execute("SELECT min(id) FROM event").fetchone()
+    return None if found is None else int(found)
+
+
 def _add_event(connection: sqlite3.Connection, job: JobRecord, at: float) -> EventRecord:
     values = (at, job.id, job.pool, job.app, job.state.value, job.exit_status, job.signal, job.worker)
     made = connection.execute(

@@ -1,0 +1,89 @@
+"""The body of a request: read with a limit and with patience, as JSON or as a form with files.
+
+Contract: `Problem` 400 for what is not JSON, 408 for a body that comes too slowly, 413 for one that is too long, 415
+for another kind.  A client that goes meanwhile raises `ClientGone`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from typing import TYPE_CHECKING, Any
+
+from cexec.gate.problem import Problem
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
+    from starlette.requests import Request
+    from starlette.types import Receive
+
+JSON_LIMIT = 16 * 1024 * 1024  # bytes (ours) of a body that is kept in memory
+PATIENCE = 30.0  # seconds (ours) in which some bytes of a body must come
+DEPTH = 64  # (ours): arrays and objects in one another
+
+
+class ClientGone(Exception):
+    """The client has hung up before its request was complete."""
+
+
+async def read_body(request: Request, limit: int = JSON_LIMIT) -> bytes:
+    """Returns a whole body."""
+    length = request.headers.get("content-length", "0")
+    if length.isdigit() and int(length) > limit:
+        raise _too_long(limit)
+    body = bytearray()
+    async for chunk in chunks(request.receive, PATIENCE):
+        body += chunk
+        if len(body) > limit:
+            raise _too_long(limit)
+    return bytes(body)
+
+
+async def chunks(receive: Receive, patience: float | None = None) -> AsyncGenerator[bytes, None]:
+    """Yields a body as it comes."""
+    while True:
+        try:
+            message = await asyncio.wait_for(receive(), patience)
+        except TimeoutError:
+            raise Problem(408, f"no byte of the body has come in {patience:g} seconds") from None
+        if message["type"] == "http.disconnect":
+            raise ClientGone
+        if message.get("body"):
+            yield message["body"]
+        if not message.get("more_body"):
+            return
+
+
+async def read_json(request: Request) -> Any:
+    """Returns the value of a body that is JSON; None for an empty one."""
+    kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
+    body = await read_body(request)
+    if not body:
+        return None
+    if kind != "application/json":
+        raise Problem(415, "the body has to be application/json")
+    return parse_json(body)
+
+
+def parse_json(text: bytes | str) -> Any:
+    """Returns the value; `Problem` 400 for what is not JSON."""
+    try:
+        if isinstance(text, bytes):
+            text = text.decode()
+        return json.loads(text, parse_constant=_refuse_constant)
+    except UnicodeDecodeError:
+        raise Problem(400, "the body is not UTF-8") from None
+    except RecursionError:
+        raise Problem(400, "the body is nested too deeply") from None
+    except ValueError as error:
+        place = f" at byte {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
+        raise Problem(400, f"the body is not JSON{place}") from None
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(name)
+
+
+def _too_long(limit: int) -> Problem:
+    return Problem(413, f"the body may have {limit} bytes here; send a file with multipart/form-data, or stream stdin")

@@ -1,0 +1,45 @@
+"""What all routes have in common: the engine, who asks, and what the audit is told.
+
+Contract: values of a request's scope.  `identity` is there for every request that the middleware has let in.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from cexec.gate.access.identity import SCOPE_KEY, Identity
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, MutableMapping
+
+    from starlette.requests import HTTPConnection
+
+    from cexec.gate.jobs.desk import Desk
+    from cexec.gate.jobs.engine import Engine
+
+GATE = "cexec.gate"  # the key of the scope
+CHANGES = "cexec.changes"  # the key of the scope: words about what a request has changed
+
+
+@dataclass(frozen=True, slots=True)
+class Gate:
+    """What routes work with."""
+
+    engine: Engine
+    desk: Desk
+
+
+def gate_of(request: HTTPConnection) -> Gate:
+    found: Gate = request.scope[GATE]
+    return found
+
+
+def identity_of(scope: Mapping[str, Any]) -> Identity:
+    found: Identity = scope[SCOPE_KEY]
+    return found
+
+
+def note_change(scope: MutableMapping[str, Any], words: str) -> None:
+    """Tells the audit what has changed."""
+    scope.setdefault(CHANGES, []).append(words)
