@@ -120,7 +120,7 @@ def open_door(
     inside = Router([*application(door), *routes(database, site, limits, clock)])
     app = Access(inside, database, site=site, audit=audit, limits=limits, clock=clock)
     config = uvicorn.Config(
-        app, http=http, ws=websocket, log_config=None, log_level="warning", access_log=False, lifespan="off",
+        app, http=http, ws=websocket, log_config=None, log_level="error", access_log=False, lifespan="off",
         server_header=False, proxy_headers=False, ws_per_message_deflate=False, timeout_graceful_shutdown=1,
         ssl_context_factory=None if context is None else (lambda *_: context),
     )  # fmt: skip
@@ -195,7 +195,7 @@ def application(door: Door) -> list[Route | WebSocketRoute]:
     async def execute(websocket: WebSocket) -> None:
         offered = websocket.scope["subprotocols"]
         await websocket.accept(subprotocol="cgate.v1" if "cgate.v1" in offered else None)
-        door.seen.append("accepted")
+        door.seen.append("started")
         while True:
             await websocket.send_text(await websocket.receive_text())
 
