@@ -49,6 +49,11 @@ class Door:
         self.base = f"{scheme}://127.0.0.1:{port}"
         self.seen: list[str] = []
 
+    @property
+    def started(self) -> int:
+        """How many jobs and programs were started."""
+        return self.seen.count("started")
+
     def token(
         self,
         name: str = "ci",
