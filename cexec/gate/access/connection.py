@@ -3,15 +3,14 @@
 Contract: `GuardedHttp` and `GuardedWebSocket` stand in for uvicorn's classes (`uvicorn.Config(http=..., ws=...)`).  A
 connection ends when its header fields are too many or too large (431) or do not come within `HEAD_TIME`, when its
 reader takes nothing for `WRITE_TIME`, when the rest of a refused body does not end within `LINGER_TIME`, and when the
-client's machine has gone (TCP_USER_TIMEOUT).  What is no HTTP is refused by a problem document, too.  Each request has
-the extension `cexec.abort`: a function that ends its answer without the mark of its end.
+client's machine has gone (TCP_USER_TIMEOUT).  What is no HTTP is refused by a problem document, too.  Applications may
+`send` CUT_OFF, which ends the connection in the middle of an answer, so that its reader cannot take it for a whole one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -20,7 +19,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.datastructures import Headers as WebSocketHeaders
 from websockets.http11 import Response
 
-from cexec.gate.access.answers import ABORT
+from cexec.gate.access.answers import CUT_OFF
 from cexec.gate.access.asgi import problem_fields
 from cexec.gate.problem import Problem
 
@@ -30,8 +29,8 @@ VERSIONS = ("1.0", "1.1")  # a line without a version is HTTP/0.9
 HEAD_TIME = 10.0  # seconds (ours) in which they come, and in which a new connection asks for something
 WRITE_TIME = 60.0  # seconds (ours) in which a reader takes what lies in front of it, some dozens of KiB
 LINGER_TIME = 2.0  # seconds (ours): a client that is closed before it has sent its body may not read the answer
-GONE_TIME = 30_000  # milliseconds (ours) until a machine that acknowledges nothing counts as gone
-_TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
+GONE_TIME = 30  # seconds (ours) until a machine that acknowledges nothing counts as gone
+PROBE_TIME = 10  # seconds (ours) between two questions to one that is silent
 
 
 class _Timer:
@@ -59,9 +58,23 @@ class _Timer:
         self._action()
 
 
+class GuardedCycle(RequestResponseCycle):
+    """One request and its answer."""
+
+    async def send(self, message: Any) -> None:
+        if message["type"] != CUT_OFF:
+            await super().send(message)
+        elif not self.disconnected:
+            self.disconnected = True
+            self.message_event.set()
+            self.transport.close()
+
+
 class GuardedHttp(HttpToolsProtocol):
     """One connection over HTTP/1.1."""
 
+    cycle_class: type[GuardedCycle] = GuardedCycle
+    extensions: tuple[str, ...] = (CUT_OFF,)
     head_time = HEAD_TIME
     write_time = WRITE_TIME
     linger_time = LINGER_TIME
@@ -116,8 +129,8 @@ class GuardedHttp(HttpToolsProtocol):
             raise ValueError("version")
         super().on_headers_complete()
         if self.cycle is not None and self.cycle.scope is self.scope:
-            extensions: dict[str, Any] = {ABORT: partial(self._cut_off, self.cycle)}
-            self.scope["extensions"] = extensions
+            self.cycle.__class__ = self.cycle_class  # uvicorn makes it in the middle of its method
+            self.scope["extensions"] = {name: {} for name in self.extensions}
 
     def on_message_complete(self) -> None:
         self._linger_timer.stop()
@@ -172,11 +185,6 @@ class GuardedHttp(HttpToolsProtocol):
     def _abort(self) -> None:
         self.transport.abort()
 
-    def _cut_off(self, cycle: RequestResponseCycle) -> None:
-        cycle.disconnected = True
-        cycle.message_event.set()
-        self._close()
-
 
 class GuardedWebSocket(WebSocketsSansIOProtocol):
     """One WebSocket."""
@@ -212,10 +220,24 @@ def _refused_handshake(status: int, text: str) -> Response:
     return Response(int(status), HTTPStatus(status).phrase, headers, body)
 
 
-def _watch_peer(transport: asyncio.Transport) -> None:
+def _watch_peer(transport: asyncio.BaseTransport) -> None:
+    """Lets the kernel notice a peer that has vanished, idle or in the middle of an answer."""
     connection = transport.get_extra_info("socket")
     if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if _TCP_USER_TIMEOUT is not None:
-        connection.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, GONE_TIME)
+    options = [
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", PROBE_TIME),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", PROBE_TIME),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", max(1, GONE_TIME // PROBE_TIME - 1)),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", GONE_TIME * 1000),
+    ]
+    for level, name, value in options:
+        number = getattr(socket, name, None)
+        if number is None:
+            continue  # another system
+        try:
+            connection.setsockopt(level, number, value)
+        except OSError:
+            pass  # it has ended already

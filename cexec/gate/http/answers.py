@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from cexec.gate.http.protocol import CUT_OFF, TRAILERS
+from cexec.gate.access.answers import CUT_OFF
+from cexec.gate.http.protocol import TRAILERS
 from cexec.gate.problem import CONTENT_TYPE, Problem
 
 if TYPE_CHECKING:

@@ -51,9 +51,13 @@ class OutputReader:
                 return b""
 
 
-async def start_pipe(engine: Engine, identity: Identity, request: JobRequest, *, unread: tuple[int, ...] = ()) -> LiveJob:
+async def start_pipe(
+    engine: Engine, identity: Identity, request: JobRequest, *, unread: tuple[int, ...] = ()
+) -> LiveJob:
     """Starts the job.  `unread`: outputs that nobody will read along; their oldest bytes are dropped if need be."""
-    (job,) = (await engine.submit(identity, replace(request, stdin=None) if request.stdin_path is None else request)).jobs
+    (job,) = (
+        await engine.submit(identity, replace(request, stdin=None) if request.stdin_path is None else request)
+    ).jobs
     live = engine.live[job.id]
     for stream in live.outputs:
         live.errand.read_along(stream, NOT_WAITED_FOR if stream in unread else 0)
