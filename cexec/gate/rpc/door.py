@@ -16,6 +16,7 @@ from math import ceil
 from secrets import token_hex
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
+from urllib.parse import unquote
 
 import grpc
 
@@ -91,29 +92,29 @@ class Door:
     def _admit(self, identity: Identity) -> None:
         wait = self._rates.admit(identity.token, monotonic())
         if wait is not None:
-            raise Problem(429, "this token makes too many requests", headers={"Retry-After": str(max(1, ceil(wait)))})
+            raise _too_many("this token makes too many requests", wait)
 
     def _identify(self, context: Context) -> Identity:
-        key = self._key_of(context)
-        if key is not None:
-            return key.identity(self._limits.jobs)
-        wait = self._mistakes.admit(_source(context).rpartition(":")[0], monotonic())
-        if wait is not None:
-            raise Problem(429, "too many calls without a valid token come from this address",
-                          headers={"Retry-After": str(max(1, ceil(wait)))})  # fmt: skip
-        raise Problem(401, NOT_VALID)
+        try:
+            return self._key_of(context).identity(self._limits.jobs)
+        except Problem:
+            wait = self._mistakes.admit(_source(context).rpartition(":")[0], monotonic())
+            if wait is None:
+                raise
+            raise _too_many("too many calls without a valid token come from this address", wait) from None
 
-    def _key_of(self, context: Context) -> Key | None:
+    def _key_of(self, context: Context) -> Key:
         now = self._clock.now()
         tokens = [value for name, value in context.invocation_metadata() or () if name == "authorization"]
-        if len(tokens) > 1:
-            return None
         if tokens:
             scheme, _, text = _text(tokens[0]).partition(" ")
-            secret = parse_secret(text.strip()) if scheme.lower() == "bearer" else None
+            secret = parse_secret(text.strip()) if scheme.lower() == "bearer" and len(tokens) == 1 else None
             if secret is None or secret.kind is not Kind.TOKEN:
-                return None
-            return self._reader.read(lambda connection: find_key(connection, secret, now))
+                raise Problem(401, NOT_VALID)
+            key = self._reader.read(lambda connection: find_key(connection, secret, now))
+            if key is None:
+                raise Problem(401, NOT_VALID)
+            return key
         names = context.auth_context().get("x509_common_name")
         if not names:
             raise Problem(401, "this needs the metadata authorization: Bearer TOKEN; cgate token add makes a token")
@@ -136,10 +137,12 @@ class Door:
         return self._reader.read(lambda connection: ended_keys(connection, keys, now))
 
 
+def _too_many(detail: str, wait: float) -> Problem:
+    return Problem(429, detail, headers={"Retry-After": str(max(1, ceil(wait)))})
+
+
 def _source(context: Context) -> str:
     """Returns the caller's address and port, as the audit has it: gRPC says ipv4:127.0.0.1:1234."""
-    from urllib.parse import unquote
-
     return unquote(context.peer()).partition(":")[2] or "-"
 
 

@@ -25,9 +25,7 @@ def worker(application: Application) -> Iterator[Service]:
 
 
 @pytest.fixture(scope="module")
-def server(
-    worker: Service, application: Application, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[RpcServer]:
+def server(worker: Service, application: Application, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RpcServer]:
     with pytest.MonkeyPatch.context() as patch:
         for name, value in local_environment().items():
             patch.setenv(name, value)

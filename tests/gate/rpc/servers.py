@@ -69,12 +69,17 @@ class RpcServer:
         self.loop.call_soon_threadsafe(self._stopped.set)
         self._thread.join(30)
         assert not self._thread.is_alive()
+        if self._error is not None:
+            raise self._error
 
     async def _serve(self) -> None:
         self.loop = asyncio.get_running_loop()
         self._stopped = asyncio.Event()
         try:
-            with closing(Database(self.path, sole=True)) as database, closing(Audit(open_audit(str(self.audit)))) as log:
+            with (
+                closing(Database(self.path, sole=True)) as database,
+                closing(Audit(open_audit(str(self.audit)))) as log,
+            ):
                 applications = [Application(key) for key in self._keys]
                 self.engine = Engine(database, OutputFiles(self._files), applications, self._settings)
                 self.engine.start()
@@ -90,7 +95,6 @@ class RpcServer:
         except BaseException as error:
             self._error = error
             self._ready.set()
-            raise
 
     def token(self, name: str = "ci", role: Role = Role.SUBMITTER, apps: frozenset[str] | None = None) -> str:
         return str(self.change(lambda connection: add_token(connection, name, role, apps, time()).text))
@@ -112,9 +116,7 @@ class RpcServer:
             yield found
 
 
-class _Bearer(
-    grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor
-):  # type: ignore[type-arg]
+class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor):  # type: ignore[type-arg]
     """Adds the token to every call."""
 
     def __init__(self, token: str) -> None:
