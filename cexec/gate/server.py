@@ -1,1 +1,173 @@
-"""Serves HTTP: sockets, uvicorn, and the order in which everything begins and ends."""
+"""Serves HTTP: the order in which everything begins and ends.
+
+Contract: `serve` returns when SIGTERM or SIGINT has come, all jobs that ran are marked interrupted, and that is on the
+disk.  It listens before it says so.  `LocalError` if it cannot listen, and what the state and the keys raise.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import signal
+import socket
+import ssl
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import uvicorn
+
+from cexec.errors import LocalError
+from cexec.gate.access import login_routes
+from cexec.gate.access.audit import Audit, open_audit
+from cexec.gate.access.connection import GuardedWebSocket
+from cexec.gate.access.keys import forget_old_keys, has_token, set_site
+from cexec.gate.access.limits import DEFAULT_LIMITS, Limits
+from cexec.gate.access.listening import check_listening
+from cexec.gate.access.middleware import Access
+from cexec.gate.access.site import Site
+from cexec.gate.http.app import GateApp
+from cexec.gate.http.protocol import GateProtocol
+from cexec.gate.jobs.application import Application
+from cexec.gate.jobs.engine import Engine, Settings
+from cexec.gate.store.database import Database
+from cexec.gate.store.output_files import OutputFiles
+from cexec.system.reason import reason_of
+
+if TYPE_CHECKING:
+    from starlette.routing import BaseRoute
+
+    from cexec.gate.http.app import RoutesOf
+
+LARGEST_MESSAGE = 1024 * 1024 + 1  # bytes (ours) of a WebSocket's message
+STOP_PATIENCE = 3  # seconds (ours) for answers on their way when it stops
+IDLE_CONNECTION = 75  # seconds (ours) until a connection without a request is closed
+BACKLOG = 1024  # connections (ours) that wait to be accepted
+
+
+@dataclass(slots=True)
+class Options:
+    """What `cgate` was told.  `tls`: the context of the server, with the names of its certificate."""
+
+    state: str
+    address: str = "127.0.0.1"
+    port: int = 8042
+    settings: Settings = field(default_factory=Settings)
+    limits: Limits = DEFAULT_LIMITS
+    audit: str | None = None
+    tls: ssl.SSLContext | None = None
+    tls_names: Sequence[str] = ()
+    more: RoutesOf | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Listening:
+    """It listens: `url` is where.  `database` can be written to by nobody else yet."""
+
+    url: str
+    interrupted: int
+    database: Database
+
+
+def serve(options: Options, keys: Sequence[str], ready: Callable[[Listening], None]) -> None:
+    """Serves the applications of these client keys until a signal comes; `ready` is called before the first request."""
+    database = Database(options.state, sole=True)
+    try:
+        listener = listen(options.address, options.port)
+        with contextlib.closing(listener):
+            check_listening(
+                [listener.getsockname()[0]],
+                tls=options.tls is not None,
+                has_tokens=database.read_now(lambda connection: has_token(connection, time.time())),
+            )
+            audit = Audit() if options.audit is None else Audit(open_audit(options.audit))
+            try:
+                asyncio.run(_serve(options, keys, database, listener, audit, ready))
+            finally:
+                audit.close()
+    finally:
+        database.close()
+
+
+async def _serve(
+    options: Options,
+    keys: Sequence[str],
+    database: Database,
+    listener: socket.socket,
+    audit: Audit,
+    ready: Callable[[Listening], None],
+) -> None:
+    port = listener.getsockname()[1]
+    site = Site.make(options.address, port, tls=options.tls is not None, names=options.tls_names)
+    files = OutputFiles(f"{options.state}-outputs")
+    engine = Engine(database, files, [Application(key) for key in keys], options.settings)
+    more: list[BaseRoute] = [*login_routes.routes(database, site, options.limits)]
+    if options.more is not None:
+        more += options.more(engine)
+    app = Access(GateApp(engine, more), database, site=site, audit=audit, limits=options.limits)
+    server = _Server(_config(app, options.tls))
+    host = f"[{options.address}]" if ":" in options.address else options.address
+    url = f"{site.scheme}://{host}:{port}"
+    database.write_now(lambda connection: forget_old_keys(connection, time.time()))
+    database.write_now(lambda connection: set_site(connection, url))
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stopping.set)
+    ready(Listening(url, engine.interrupted, database))
+    engine.start()
+    serving = loop.create_task(server.serve([listener]))
+    waiting = loop.create_task(stopping.wait())
+    await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
+    waiting.cancel()
+    await engine.close()  # those who wait for jobs are told of their end
+    server.should_exit = True
+    await serving
+
+
+class _Server(uvicorn.Server):
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Signals are ours."""
+        yield
+
+
+def _config(app: Any, tls: ssl.SSLContext | None) -> uvicorn.Config:
+    return uvicorn.Config(
+        app,
+        loop="asyncio",
+        http=GateProtocol,
+        ws=GuardedWebSocket,
+        ws_max_size=LARGEST_MESSAGE,
+        ws_per_message_deflate=False,  # it takes more time than the network
+        lifespan="off",
+        log_config=None,
+        log_level="error",  # below that it tells addresses of WebSockets, and each malformed request of a stranger
+        access_log=False,
+        proxy_headers=False,
+        server_header=False,
+        backlog=BACKLOG,
+        timeout_keep_alive=IDLE_CONNECTION,
+        timeout_graceful_shutdown=STOP_PATIENCE,
+        ssl_context_factory=None if tls is None else lambda config, default: tls,
+    )
+
+
+def listen(address: str, port: int) -> socket.socket:
+    """Returns a socket that listens."""
+    try:
+        found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, where = found[0]
+        listener = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise LocalError(f"cannot listen at {address}: {reason_of(error)}") from None
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(where)
+        listener.listen(BACKLOG)
+        listener.setblocking(False)
+    except OSError as error:
+        listener.close()
+        raise LocalError(f"cannot listen at {address} port {port}: {reason_of(error)}; give another --http") from None
+    return listener

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from cexec.gate.access.asgi import REFUSAL, Fields, Message, Scope, Send
 
-CUT_OFF = "cexec.response.cut_off"  # a message (an extension of ASGI): the connection ends in the middle of the answer
+ABORT = "cexec.abort"  # an extension of ASGI: the function that ends a connection in the middle of its answer
 CLOSE_UNAUTHORIZED = 4401  # a close code (ours, RFC 6455 section 7.4.2): the token has ended
 _FIELDS: Fields = [
     (b"cache-control", b"no-store"),
@@ -58,6 +58,7 @@ class Answer:
         if self._scope["type"] == "websocket" and self.status == 101:
             await self.send({"type": "websocket.close", "code": CLOSE_UNAUTHORIZED, "reason": reason[:100]})
             return
-        if CUT_OFF not in (self._scope.get("extensions") or {}):
+        abort = (self._scope.get("extensions") or {}).get(ABORT)
+        if abort is None:
             raise ConnectionAbortedError(reason)  # the server hangs up then
-        await self._send({"type": CUT_OFF})
+        abort()

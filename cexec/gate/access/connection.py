@@ -3,14 +3,16 @@
 Contract: `GuardedHttp` and `GuardedWebSocket` stand in for uvicorn's classes (`uvicorn.Config(http=..., ws=...)`).  A
 connection ends when its header fields are too many or too large (431) or do not come within `HEAD_TIME`, when its
 reader takes nothing for `WRITE_TIME`, when the rest of a refused body does not end within `LINGER_TIME`, and when the
-client's machine has gone (TCP_USER_TIMEOUT).  What is no HTTP is refused by a problem document, too.  Applications may
-`send` CUT_OFF, which ends the connection in the middle of an answer, so that its reader cannot take it for a whole one.
+client's machine has gone (TCP_USER_TIMEOUT).  What is no HTTP is refused by a problem document, too.  Each request has
+the extension ABORT, a function that ends the connection in the middle of an answer: its reader cannot take that for a
+whole one, and uvicorn's log does not complain.
 """
 
 from __future__ import annotations
 
 import asyncio
 import socket
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
@@ -19,7 +21,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.datastructures import Headers as WebSocketHeaders
 from websockets.http11 import Response
 
-from cexec.gate.access.answers import CUT_OFF
+from cexec.gate.access.answers import ABORT
 from cexec.gate.access.asgi import problem_fields
 from cexec.gate.problem import Problem
 
@@ -58,23 +60,9 @@ class _Timer:
         self._action()
 
 
-class GuardedCycle(RequestResponseCycle):
-    """One request and its answer."""
-
-    async def send(self, message: Any) -> None:
-        if message["type"] != CUT_OFF:
-            await super().send(message)
-        elif not self.disconnected:
-            self.disconnected = True
-            self.message_event.set()
-            self.transport.close()
-
-
 class GuardedHttp(HttpToolsProtocol):
     """One connection over HTTP/1.1."""
 
-    cycle_class: type[GuardedCycle] = GuardedCycle
-    extensions: tuple[str, ...] = (CUT_OFF,)
     head_time = HEAD_TIME
     write_time = WRITE_TIME
     linger_time = LINGER_TIME
@@ -129,8 +117,8 @@ class GuardedHttp(HttpToolsProtocol):
             raise ValueError("version")
         super().on_headers_complete()
         if self.cycle is not None and self.cycle.scope is self.scope:
-            self.cycle.__class__ = self.cycle_class  # uvicorn makes it in the middle of its method
-            self.scope["extensions"] = {name: {} for name in self.extensions}
+            extensions: dict[str, Any] = {ABORT: partial(self._cut_off, self.cycle)}
+            self.scope["extensions"] = extensions
 
     def on_message_complete(self) -> None:
         self._linger_timer.stop()
@@ -184,6 +172,12 @@ class GuardedHttp(HttpToolsProtocol):
 
     def _abort(self) -> None:
         self.transport.abort()
+
+    def _cut_off(self, cycle: RequestResponseCycle) -> None:
+        if not cycle.disconnected:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self._close()
 
 
 class GuardedWebSocket(WebSocketsSansIOProtocol):

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from cexec.gate.access.answers import CUT_OFF
+from cexec.gate.access.answers import ABORT
 from cexec.gate.http.protocol import TRAILERS
 from cexec.gate.problem import CONTENT_TYPE, Problem
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
 
 OCTETS = "application/octet-stream"
-COMMON = {"X-Content-Type-Options": "nosniff", "Cache-Control": "no-store"}
+COMMON = {"Cache-Control": "no-store"}  # the middleware adds what browsers have to know
 
 
 class CutOff(Exception):
@@ -81,7 +81,7 @@ class StreamAnswer(Response):
                     await asyncio.sleep(0)  # `send` returns at once if the reader has gone
                 trailers = {} if self._trailers is None else await self._trailers()
             except CutOff:
-                await cut_off(scope, send)
+                cut_off(scope)
                 return
         await send_end(send, trailers if with_trailers and scope["method"] != "HEAD" else None)
 
@@ -102,11 +102,12 @@ async def send_end(send: Send, trailers: dict[str, str] | None) -> None:
         await send({"type": TRAILERS, "headers": lines, "more_trailers": False})
 
 
-async def cut_off(scope: Scope, send: Send) -> None:
+def cut_off(scope: Scope) -> None:
     """Ends the connection in the middle of an answer."""
-    if CUT_OFF not in scope.get("extensions", {}):
+    abort = (scope.get("extensions") or {}).get(ABORT)
+    if abort is None:
         raise CutOff("the answer was cut off")  # another server than ours: it hangs up, too
-    await send({"type": CUT_OFF})
+    abort()
 
 
 async def until_gone(what: Any, receive: Receive) -> None:

@@ -23,12 +23,15 @@ from cexec.gate.http.gate import GATE, Gate
 from cexec.gate.jobs.desk import Desk
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
+    from typing import TypeAlias
 
     from starlette.routing import BaseRoute
     from starlette.types import Receive, Scope, Send
 
     from cexec.gate.jobs.engine import Engine
+
+    RoutesOf: TypeAlias = Callable[[Engine], Sequence[BaseRoute]]
 
 PARTS = (job_routes, cluster_routes, output_routes, pipe, event_routes, exec_socket, state_routes)
 

@@ -1,12 +1,11 @@
-"""The body of a request: read with a limit and with patience, as JSON or as a form with files.
+"""The body of a request, in pieces, or whole as JSON.
 
-Contract: `Problem` 400 for what is not JSON, 408 for a body that comes too slowly, 413 for one that is too long, 415
-for another kind.  A client that goes meanwhile raises `ClientGone`.
+Contract: `Problem` 400 for what is not JSON, 413 for one that is too long, 415 for another kind.  A client that goes
+meanwhile raises `ClientGone`.  The middleware sees to it that a body comes fast enough.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 from typing import TYPE_CHECKING, Any
 
@@ -19,8 +18,6 @@ if TYPE_CHECKING:
     from starlette.types import Receive
 
 JSON_LIMIT = 16 * 1024 * 1024  # bytes (ours) of a body that is kept in memory
-PATIENCE = 30.0  # seconds (ours) in which some bytes of a body must come
-DEPTH = 64  # (ours): arrays and objects in one another
 
 
 class ClientGone(Exception):
@@ -29,30 +26,26 @@ class ClientGone(Exception):
 
 async def read_body(request: Request, limit: int = JSON_LIMIT) -> bytes:
     """Returns a whole body."""
-    length = request.headers.get("content-length", "0")
-    if length.isdigit() and int(length) > limit:
-        raise _too_long(limit)
     body = bytearray()
-    async for chunk in chunks(request.receive, PATIENCE):
+    async for chunk in chunks(request.receive):
         body += chunk
         if len(body) > limit:
-            raise _too_long(limit)
+            raise Problem(
+                413, f"the body may have {limit} bytes here; send a file with multipart/form-data, or stream stdin"
+            )
     return bytes(body)
 
 
-async def chunks(receive: Receive, patience: float | None = None) -> AsyncGenerator[bytes, None]:
+async def chunks(receive: Receive) -> AsyncGenerator[bytes, None]:
     """Yields a body as it comes."""
-    while True:
-        try:
-            message = await asyncio.wait_for(receive(), patience)
-        except TimeoutError:
-            raise Problem(408, f"no byte of the body has come in {patience:g} seconds") from None
+    more = True
+    while more:
+        message = await receive()
         if message["type"] == "http.disconnect":
             raise ClientGone
         if message.get("body"):
             yield message["body"]
-        if not message.get("more_body"):
-            return
+        more = message.get("more_body", False)
 
 
 async def read_json(request: Request) -> Any:
@@ -83,7 +76,3 @@ def parse_json(text: bytes | str) -> Any:
 
 def _refuse_constant(name: str) -> Any:
     raise ValueError(name)
-
-
-def _too_long(limit: int) -> Problem:
-    return Problem(413, f"the body may have {limit} bytes here; send a file with multipart/form-data, or stream stdin")

@@ -19,9 +19,9 @@ from cexec.gate.http.errors import problem_of
 from cexec.gate.http.gate import gate_of, identity_of, note_change
 from cexec.gate.http.job_bodies import parse_job
 from cexec.gate.http.job_routes import job_document
+from cexec.gate.jobs.pipe import OutputReader, start_pipe
 from cexec.gate.problem import Problem
 from cexec.gate.store.bell import Bell
-from cexec.gate.store.records import OVER
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -76,18 +76,20 @@ class ExecSocket:
             raise Problem(408, "the first message has not come") from None
         live, offsets, writes = await self._begin(self._command(first))
         await self._tell({"type": "job", "job": job_document(self._gate, live.record)})
-        sending = [asyncio.ensure_future(self._send_output(live, stream, offsets[stream])) for stream in OUTPUTS]
-        tasks = [asyncio.ensure_future(self._listen(live, writes)), *sending]
-        if writes:
-            tasks.append(asyncio.ensure_future(self._write_input(live, live.take_input(None))))
-        try:
-            await self._until_over(live, tasks, sending)
-        finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            for stream in OUTPUTS:
-                live.errand.read_along(stream, None)
+        writer = live.take_input(None) if writes else None
+        tasks: list[asyncio.Future[None]] = []
+        with OutputReader(live, 1, offsets[1]) as stdout, OutputReader(live, 2, offsets[2]) as stderr:
+            sending = [asyncio.ensure_future(self._send_output(1, stdout)),
+                       asyncio.ensure_future(self._send_output(2, stderr))]  # fmt: skip
+            tasks += [asyncio.ensure_future(self._listen(live, writes)), *sending]
+            if writer is not None:
+                tasks.append(asyncio.ensure_future(self._write_input(live, writer)))
+            try:
+                await self._until_over(live, tasks, sending)
+            finally:
+                for task in tasks:
+                    task.cancel()
+                await asyncio.gather(*tasks, return_exceptions=True)
         await self._tell({"type": "exit", "job": job_document(self._gate, live.record)})
         await self._send({"type": "websocket.close", "code": NORMAL})
 
@@ -110,11 +112,8 @@ class ExecSocket:
         kind = command.pop("type", None)
         if kind == "start":
             wanted = parse_job(command, stdin=None, without=frozenset({"workers"}))
-            (job,) = (await self._gate.engine.submit(self._identity, wanted)).jobs
-            note_change(self._scope, f"job {job.id} of {job.app} started")
-            live = self._gate.engine.live[job.id]
-            for stream in OUTPUTS:
-                live.errand.read_along(stream, 0)
+            live = await start_pipe(self._gate.engine, self._identity, wanted)
+            note_change(self._scope, f"job {live.record.id} of {wanted.app} started")
             return live, dict.fromkeys(OUTPUTS, 0), wanted.stdin is None
         if kind != "attach" or not isinstance(command.get("job"), str):
             raise Problem(422, 'the first message has to be {"type": "start", "app": NAME, ...} or '
@@ -174,7 +173,7 @@ class ExecSocket:
         if kind == "eof" and writes:
             self._put(None)
         elif kind == "signal" and isinstance(command.get("signal"), str):
-            if live.record.state not in OVER:
+            if not live.latest.over:
                 await self._gate.desk.signal(self._identity, live.record.id, command["signal"])
                 note_change(self._scope, f"job {live.record.id} sent {command['signal']}")
         elif kind == "cancel":
@@ -185,26 +184,21 @@ class ExecSocket:
             raise Problem(422, "a text message is eof, signal or cancel here")
 
     async def _write_input(self, live: LiveJob, writer: InputWriter) -> None:
+        told = False
         with writer:
-            try:
-                while True:
-                    while not self._input:
-                        await self._changed.wait()
-                    data = self._input.popleft()
-                    if data is None:
-                        break
-                    await writer.write(data)
-                    self._waiting -= len(data)
-                    self._changed.ring()
-            except BrokenPipeError:
-                pass  # the program reads no more
+            while True:
+                while not self._input:
+                    await self._changed.wait()
+                data = self._input.popleft()
+                if data is None:
+                    break
+                await writer.write(data)
+                self._waiting -= len(data)
+                self._changed.ring()
+                if writer.broken and not told:
+                    told = True
+                    await self._tell({"type": "stdin-closed"})
             writer.close()
-        await self._tell({"type": "stdin-closed", "received": live.received})
-        while True:  # what still comes is dropped, as by a pipe without a reader
-            self._input.clear()
-            self._waiting = 0
-            self._changed.ring()
-            await self._changed.wait()
 
     # to the client
 
@@ -214,23 +208,13 @@ class ExecSocket:
         except Exception:
             raise _Gone from None
 
-    async def _send_output(self, live: LiveJob, stream: int, offset: int) -> None:
+    async def _send_output(self, stream: int, reader: OutputReader) -> None:
         """Sends an output to its end, and says so."""
         number = bytes([stream])
-        while True:
-            output = live.outputs[stream]
-            live.errand.read_along(stream, offset)
-            chunk = output.read(offset, CHUNK)
-            if chunk:
-                await self._send({"type": "websocket.send", "bytes": number + chunk})
-                offset += len(chunk)
-                await asyncio.sleep(0)  # the socket may have taken it without waiting
-            elif not output.ended:
-                await output.wait(offset)
-            elif output is live.outputs[stream]:
-                break
-        live.errand.read_along(stream, None)
-        await self._tell({"type": "eof", "stream": stream, "size": offset})
+        while chunk := await reader.next(CHUNK):
+            await self._send({"type": "websocket.send", "bytes": number + chunk})
+            await asyncio.sleep(0)  # the socket may have taken it without waiting
+        await self._tell({"type": "eof", "stream": stream, "size": reader.offset})
 
 
 async def exec_endpoint(socket: WebSocket) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from cexec.gate.http.bodies import PATIENCE, chunks, parse_json, read_json
+from cexec.gate.http.bodies import chunks, parse_json, read_json
 from cexec.gate.jobs.job_request import JobRequest, Workers
 from cexec.gate.problem import Problem
 from cexec.system.printable import printable
@@ -78,7 +78,7 @@ def parse_job(value: Any, *, stdin: bytes | None = b"", without: frozenset[str] 
 
 
 async def _read_form(request: Request, files: OutputFiles) -> JobRequest:
-    parser = MultiPartParser(request.headers, chunks(request.receive, PATIENCE), max_files=MOST_FILES, max_fields=10)
+    parser = MultiPartParser(request.headers, chunks(request.receive), max_files=MOST_FILES, max_fields=10)
     paths: list[str] = []
 
     def place() -> str:

@@ -138,12 +138,9 @@ async def write_stdin(request: Request) -> Response:
     offset = Query(request, ["offset"]).number("offset", None, 0, 1 << 62)
     live = await gate.desk.running(identity, request.path_params["id"])
     with live.take_input(offset or 0) as writer:
-        try:
-            async for chunk in chunks(request.receive):
-                await writer.write(chunk)
-            writer.close()
-        except BrokenPipeError:  # as with a pipe: the program may end, or go on, without reading all
-            writer.close()
+        async for chunk in chunks(request.receive):
+            await writer.write(chunk)
+        writer.close()
     note_change(request.scope, f"job {live.record.id} was given its input")
     return json_answer(job_document(gate, live.record))
 

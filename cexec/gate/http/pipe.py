@@ -9,99 +9,71 @@ on; one that goes before his body was complete has INPUT_GRACE seconds to come b
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 
 from cexec.gate.http.answers import COMMON, OCTETS, cut_off, problem_answer, send_end, send_start
+from cexec.gate.http.bodies import ClientGone, chunks
 from cexec.gate.http.gate import gate_of, identity_of, note_change
 from cexec.gate.http.output_routes import status_headers
 from cexec.gate.http.protocol import TRAILERS
 from cexec.gate.http.queries import Query
 from cexec.gate.jobs.job_request import JobRequest
+from cexec.gate.jobs.pipe import NOT_WAITED_FOR, OutputReader, start_pipe
 from cexec.gate.problem import Problem
-from cexec.gate.store.outputs import OutputLog
 from cexec.gate.store.records import State
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.types import Receive, Scope, Send
 
-    from cexec.gate.http.gate import Gate
     from cexec.gate.jobs.live_job import InputWriter, LiveJob
-
-CHUNK = 256 * 1024  # bytes (ours)
-NOT_WAITED_FOR = 1 << 62  # an offset beyond all: nobody reads along, and the oldest bytes may be dropped
 
 
 class Pipe:
     """One request.  It is an ASGI application, since it reads and writes at once."""
 
-    def __init__(self, gate: Gate, live: LiveJob) -> None:
-        self._gate = gate
+    def __init__(self, live: LiveJob) -> None:
         self._live = live
-        log = live.outputs[1]
-        assert isinstance(log, OutputLog)
-        self._log = log
-        self._offset = 0
         self._started = False
-        live.errand.read_along(1, 0)
-        live.errand.read_along(2, NOT_WAITED_FOR)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._live.take_input(0) as writer:
+        with (
+            self._live.take_input(0) as writer,
+            OutputReader(self._live, 1) as reader,
+            OutputReader(self._live, 2, NOT_WAITED_FOR),
+        ):
             reading = asyncio.ensure_future(self._read(receive, writer))
-            writing = asyncio.ensure_future(self._write(scope, receive, send))
+            writing = asyncio.ensure_future(self._write(reader, scope, receive, send))
             try:
                 await asyncio.wait((reading, writing), return_when=asyncio.FIRST_COMPLETED)
-                if reading.done() and not reading.result():
-                    writing.cancel()  # the client has gone
-                with suppress(asyncio.CancelledError):
-                    await writing
+                if writing.done():
+                    writing.result()
+                else:
+                    reading.result()  # the client has gone, or has sent what is no body
             finally:
                 for task in (reading, writing):
                     task.cancel()
                 await asyncio.gather(reading, writing, return_exceptions=True)
-                self._live.errand.read_along(1, None)
-                self._live.errand.read_along(2, None)
 
-    async def _read(self, receive: Receive, writer: InputWriter) -> bool:
-        """Passes the body on, then listens; returns False when the client has gone."""
-        more, taken = True, True
-        while True:
-            message = await receive()
-            if message["type"] == "http.disconnect":
-                return False
-            if not more:
-                continue
-            try:
-                if taken and message.get("body"):
-                    await writer.write(message["body"])
-            except BrokenPipeError:
-                taken = False  # as with a pipe: the program may go on without reading all
-            more = message.get("more_body", False)
-            if not more:
-                writer.close()
+    async def _read(self, receive: Receive, writer: InputWriter) -> None:
+        """Passes the body on, then listens; returns when the client has gone."""
+        try:
+            async for chunk in chunks(receive):
+                await writer.write(chunk)
+            writer.close()
+            while (await receive())["type"] != "http.disconnect":
+                await asyncio.sleep(0)
+        except ClientGone:
+            pass
 
-    async def _write(self, scope: Scope, receive: Receive, send: Send) -> None:
-        live, log = self._live, self._log
-        while True:
-            chunk = log.read(self._offset, CHUNK) if live.outputs[1] is log else b""
-            if not chunk and live.outputs[1] is not log:  # the job is over, and its output is kept elsewhere
-                chunk = live.outputs[1].read(self._offset, CHUNK)
-            if chunk:
-                await self._start(scope, send)
-                await send({"type": "http.response.body", "body": chunk, "more_body": True})
-                self._offset += len(chunk)
-                live.errand.read_along(1, self._offset)
-                await asyncio.sleep(0)  # `send` returns at once if the client has gone
-            elif not live.outputs[1].ended:
-                await log.wait(self._offset)
-            elif not live.record.over:
-                await live.changed()
-            else:
-                break
+    async def _write(self, reader: OutputReader, scope: Scope, receive: Receive, send: Send) -> None:
+        while chunk := await reader.next():
+            await self._start(scope, send)
+            await send({"type": "http.response.body", "body": chunk, "more_body": True})
+            await asyncio.sleep(0)  # `send` returns at once if the client has gone
+        await self._live.wait()
         await self._end(scope, receive, send)
 
     async def _start(self, scope: Scope, send: Send) -> None:
@@ -126,7 +98,7 @@ class Pipe:
         if job.state is State.SUCCEEDED:
             await send_end(send, status_headers(job) if TRAILERS in scope.get("extensions", {}) else None)
         else:
-            await cut_off(scope, send)
+            cut_off(scope)
 
 
 async def run(request: Request) -> Pipe:
@@ -147,10 +119,9 @@ async def run(request: Request) -> Pipe:
         needs=tuple(query.texts("need")),
         time_limit=query.seconds("time_limit", 10 * 365 * 86400) or None,
     )
-    submission = await gate.engine.submit(identity, wanted)
-    (job,) = submission.jobs
-    note_change(request.scope, f"job {job.id} of {job.app} started")
-    return Pipe(gate, gate.engine.live[job.id])
+    live = await start_pipe(gate.engine, identity, wanted, unread=(2,))
+    note_change(request.scope, f"job {live.record.id} of {wanted.app} started")
+    return Pipe(live)
 
 
 ROUTES = [Route("/v1/apps/{app}/run", run, methods=["POST"])]

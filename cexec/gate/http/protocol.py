@@ -1,21 +1,21 @@
-"""What uvicorn does not do by itself: trailers.
+"""Trailers, which uvicorn does not send by itself.
 
-Contract: `GateProtocol` is the connection of `access.connection`, and knows one more message of `send`:
-`http.response.trailers`, the ASGI extension.  `scope["extensions"]` names it.
+Contract: `GateProtocol` is a `GuardedHttp` that knows the ASGI extension `http.response.trailers`: an answer whose head
+has `trailers` is ended by the message of that name.  A client of HTTP/1.0 gets the answer without them.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from cexec.gate.access.answers import CUT_OFF
-from cexec.gate.access.connection import GuardedCycle, GuardedHttp, GuardedWebSocket
+from uvicorn.protocols.http.httptools_impl import RequestResponseCycle
+
+from cexec.gate.access.connection import GuardedHttp
 
 TRAILERS = "http.response.trailers"
-WRITE_BUFFER = 64 * 1024  # bytes (ours) that wait for a slow reader in this process
 
 
-class GateCycle(GuardedCycle):
+class GateCycle(RequestResponseCycle):
     """One request and its answer."""
 
     trailers_follow = False
@@ -46,13 +46,10 @@ class GateCycle(GuardedCycle):
 class GateProtocol(GuardedHttp):
     """One connection."""
 
-    cycle_class = GateCycle
-    extensions = (TRAILERS, CUT_OFF)
-
-
-class GateSocketProtocol(GuardedWebSocket):
-    """One WebSocket."""
-
-    def connection_made(self, transport: Any) -> None:
-        super().connection_made(transport)
-        transport.set_write_buffer_limits(4 * WRITE_BUFFER)  # a message has up to 256 KiB
+    def on_headers_complete(self) -> None:
+        super().on_headers_complete()
+        if self.cycle is not None and self.cycle.scope is self.scope:
+            self.cycle.__class__ = GateCycle  # uvicorn makes it in the middle of its method
+            if self.scope["http_version"] == "1.1":
+                extensions: dict[str, Any] = self.scope["extensions"]
+                extensions[TRAILERS] = {}

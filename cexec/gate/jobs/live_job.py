@@ -138,12 +138,13 @@ class LiveJob:
 
 
 class InputWriter:
-    """Who writes a job's input.  `write` raises `BrokenPipeError` when the program reads no more.
+    """Who writes a job's input.  `broken` is True when the program reads no more: what is written then is dropped.
 
     Leaving its `with` block without `close` means that the input is not complete: another writer may go on.
     """
 
     def __init__(self, job: LiveJob) -> None:
+        self.broken = False
         self._job = job
         self._closed = False
 
@@ -156,7 +157,12 @@ class InputWriter:
             self._job.end_input(False)
 
     async def write(self, data: Buffer) -> None:
-        await self._job.write_input(data)
+        """Returns when the worker has taken the bytes."""
+        try:
+            if not self.broken:
+                await self._job.write_input(data)
+        except BrokenPipeError:  # as with a pipe: the program may go on, or end, without reading all
+            self.broken = True
 
     def close(self) -> None:
         """That was all of it."""

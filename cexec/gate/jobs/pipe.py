@@ -1,13 +1,12 @@
 """A job whose client is there while it runs: he writes its input and reads its outputs as they come.
 
-Contract: `start_pipe` starts a job with a streamed input.  While an `OutputReader` is open, the program waits if the
+Contract: `start_pipe` starts a job.  While an `OutputReader` is open, the program waits if the
 reader is WINDOW bytes behind.  When it is closed, the output goes on to be kept, and anybody can read it from there.
 The input is written by `LiveJob.take_input`, the end is `LiveJob.wait`, and `Engine.cancel` ends the job.
 """
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -54,10 +53,11 @@ class OutputReader:
 async def start_pipe(
     engine: Engine, identity: Identity, request: JobRequest, *, unread: tuple[int, ...] = ()
 ) -> LiveJob:
-    """Starts the job.  `unread`: outputs that nobody will read along; their oldest bytes are dropped if need be."""
-    (job,) = (
-        await engine.submit(identity, replace(request, stdin=None) if request.stdin_path is None else request)
-    ).jobs
+    """Starts a job whose client is there; its input is a stream if `request.stdin` is None.
+
+    `unread`: outputs that nobody will read along; their oldest bytes are dropped if need be.
+    """
+    (job,) = (await engine.submit(identity, request)).jobs
     live = engine.live[job.id]
     for stream in live.outputs:
         live.errand.read_along(stream, NOT_WAITED_FOR if stream in unread else 0)
