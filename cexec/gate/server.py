@@ -1,4 +1,4 @@
-"""Serves HTTP: the order in which everything begins and ends.
+"""Serves HTTP and gRPC: the order in which everything begins and ends.
 
 Contract: `serve` returns when SIGTERM or SIGINT has come, all jobs that ran are marked interrupted, and that is on the
 disk.  It listens before it says so.  `LocalError` if it cannot listen, and what the state and the keys raise.
@@ -26,10 +26,12 @@ from cexec.gate.access.keys import forget_old_keys, has_token, set_site
 from cexec.gate.access.limits import DEFAULT_LIMITS, Limits
 from cexec.gate.access.listening import check_listening
 from cexec.gate.access.middleware import Access
+from cexec.gate.access.rates import Rates
 from cexec.gate.access.site import Site
 from cexec.gate.http.app import GateApp
 from cexec.gate.http.protocol import GateProtocol
 from cexec.gate.jobs.application import Application
+from cexec.gate.jobs.desk import Desk
 from cexec.gate.jobs.engine import Engine, Settings
 from cexec.gate.store.database import Database
 from cexec.gate.store.output_files import OutputFiles
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from cexec.gate.http.app import RoutesOf
+    from cexec.gate.rpc.server import GrpcServer
 
 LARGEST_MESSAGE = 1024 * 1024 + 1  # bytes (ours) of a WebSocket's message
 STOP_PATIENCE = 3  # seconds (ours) for answers on their way when it stops
@@ -48,7 +51,11 @@ BACKLOG = 1024  # connections (ours) that wait to be accepted
 
 @dataclass(slots=True)
 class Options:
-    """What `cgate` was told.  `tls`: the context of the server, with the names of its certificate."""
+    """What `cgate` was told.
+
+    `tls`: the context of the server, with the names of its certificate.  `grpc`: address and port, if it serves that,
+    with `tls_files`: certificate, key, and the authority of clients or None.
+    """
 
     state: str
     address: str = "127.0.0.1"
@@ -59,13 +66,19 @@ class Options:
     tls: ssl.SSLContext | None = None
     tls_names: Sequence[str] = ()
     more: RoutesOf | None = None
+    grpc: tuple[str, int] | None = None
+    tls_files: tuple[str, str, str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Listening:
-    """It listens: `url` is where.  `database` can be written to by nobody else yet."""
+    """It listens: `url` is where, and `grpc` is, if it serves that.
+
+    `database` can be written to by nobody else yet.
+    """
 
     url: str
+    grpc: str | None
     interrupted: int
     database: Database
 
@@ -76,11 +89,12 @@ def serve(options: Options, keys: Sequence[str], ready: Callable[[Listening], No
     try:
         listener = listen(options.address, options.port)
         with contextlib.closing(listener):
-            check_listening(
-                [listener.getsockname()[0]],
-                tls=options.tls is not None,
-                has_tokens=database.read_now(lambda connection: has_token(connection, time.time())),
-            )
+            tls = options.tls is not None
+            has_tokens = database.read_now(lambda connection: has_token(connection, time.time()))
+            check_listening([listener.getsockname()[0]], tls=tls, has_tokens=has_tokens)
+            if options.grpc is not None:
+                address = _numeric(*options.grpc)[0]
+                check_listening([address], tls=tls, has_tokens=has_tokens, option="--grpc")
             audit = Audit() if options.audit is None else Audit(open_audit(options.audit))
             try:
                 asyncio.run(_serve(options, keys, database, listener, audit, ready))
@@ -105,7 +119,9 @@ async def _serve(
     more: list[BaseRoute] = [*login_routes.routes(database, site, options.limits)]
     if options.more is not None:
         more += options.more(engine)
-    app = Access(GateApp(engine, more), database, site=site, audit=audit, limits=options.limits)
+    rates = Rates(options.limits.rate, options.limits.burst)
+    app = Access(GateApp(engine, more), database, site=site, audit=audit, limits=options.limits, rates=rates)
+    rpc = None if options.grpc is None else _grpc_server(options, engine, database, audit, rates)
     server = _Server(_config(app, options.tls))
     host = f"[{options.address}]" if ":" in options.address else options.address
     url = f"{site.scheme}://{host}:{port}"
@@ -115,15 +131,32 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    ready(Listening(url, engine.interrupted, database))
+    ready(Listening(url, None if rpc is None else rpc.address, engine.interrupted, database))
     engine.start()
+    if rpc is not None:
+        await rpc.start()
     serving = loop.create_task(server.serve([listener]))
     waiting = loop.create_task(stopping.wait())
     await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     await engine.close()  # those who wait for jobs are told of their end
     server.should_exit = True
+    if rpc is not None:
+        await rpc.stop()
     await serving
+
+
+def _grpc_server(options: Options, engine: Engine, database: Database, audit: Audit, rates: Rates) -> GrpcServer:
+    """Returns a server that listens.  gRPC is loaded only here: it takes 25 MB and 0.1 s."""
+    from cexec.gate.rpc.door import Door
+    from cexec.gate.rpc.server import GrpcServer, read_credentials
+
+    assert options.grpc is not None
+    address, port = _numeric(*options.grpc)
+    where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    credentials = None if options.tls_files is None else read_credentials(*options.tls_files)
+    door = Door(database, audit, options.limits, rates)
+    return GrpcServer(where, engine, Desk(engine), door, credentials)
 
 
 class _Server(uvicorn.Server):
@@ -152,6 +185,15 @@ def _config(app: Any, tls: ssl.SSLContext | None) -> uvicorn.Config:
         timeout_graceful_shutdown=STOP_PATIENCE,
         ssl_context_factory=None if tls is None else lambda config, default: tls,
     )
+
+
+def _numeric(address: str, port: int) -> tuple[str, int]:
+    """Returns the numeric address that a name stands for first."""
+    try:
+        where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][4]
+    except OSError as error:
+        raise LocalError(f"cannot listen at {address}: {reason_of(error)}") from None
+    return str(where[0]), int(where[1])
 
 
 def listen(address: str, port: int) -> socket.socket:

@@ -62,14 +62,16 @@ class Access:
         audit: Audit,
         limits: Limits,
         clock: SteadyClock | None = None,
+        rates: Rates | None = None,
     ) -> None:
+        """`rates`: of tokens, if calls of gRPC count in the same."""
         self._app = app
         self._reader = database.new_reader()
         self._site = site
         self._audit = audit
         self._limits = limits
         self._clock = clock or SteadyClock()
-        self._rates = Rates(limits.rate, limits.burst)
+        self._rates = rates or Rates(limits.rate, limits.burst)
         self._mistakes = Rates(limits.mistakes, limits.mistakes_at_once)
         self._refusals = Rates(limits.mistakes, limits.mistakes_at_once)
         self._live = LiveRequests(self._ended, limits.look)

@@ -1,8 +1,8 @@
 """One application of a `cgate`: its client, and its workers as they are known now.
 
 Contract: `workers` asks the first time, which takes about a second, and then knows them as long as somebody asks at
-least every LINGER seconds; otherwise nothing is sent.  `changed` rings when one of them comes, goes or is busier.  `resolve` finds workers by name, name@address, address or UUID,
-and raises `Problem` 404 for one that is not there.
+least every LINGER seconds; otherwise nothing is sent.  `changed` rings when one of them comes, goes or is busier.
+`resolve` finds workers by name, name@address, address or UUID, and raises `Problem` 404 for one that is not there.
 """
 
 from __future__ import annotations

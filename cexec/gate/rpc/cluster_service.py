@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from cexec.gate.jobs.application import Application
     from cexec.gate.jobs.desk import Desk
     from cexec.gate.jobs.engine import Engine
-    from cexec.gate.rpc.door import Context, Door
+    from cexec.gate.rpc.door import Door
+    from cexec.gate.rpc.errors import Context
 
 LONGEST_WAIT = 60.0  # seconds (ours) of one GetJob
 PAGE, LARGEST_PAGE = 100, 1000  # jobs (ours)

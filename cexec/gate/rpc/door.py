@@ -18,8 +18,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote
 
-import grpc
-
 from cexec.errors import LocalError, UsageError
 from cexec.gate.access.credential import NOT_VALID
 from cexec.gate.access.identity import Identity, Role
@@ -29,7 +27,7 @@ from cexec.gate.access.rates import Rates
 from cexec.gate.access.secret import Kind, parse_secret
 from cexec.gate.access.steady_clock import SteadyClock
 from cexec.gate.problem import Problem
-from cexec.gate.rpc.errors import FieldProblems, refuse
+from cexec.gate.rpc.errors import Context, FieldProblems, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -39,7 +37,6 @@ if TYPE_CHECKING:
     from cexec.gate.access.limits import Limits
     from cexec.gate.store.database import Database
 
-Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]
 Work: TypeAlias = Callable[[Identity, list[str]], Coroutine[Any, Any, None]]
 
 _log = logging.getLogger("cexec.gate")
@@ -49,7 +46,7 @@ class Door:
     """What all calls of one server pass.  `rates`: of tokens, which HTTP counts, too."""
 
     def __init__(
-        self, database: Database, *, audit: Audit, limits: Limits, rates: Rates, clock: SteadyClock | None = None
+        self, database: Database, audit: Audit, limits: Limits, rates: Rates, *, clock: SteadyClock | None = None
     ) -> None:
         self._reader = database.new_reader()
         self._audit = audit

@@ -6,7 +6,7 @@ BadRequest if members of the request are wrong, and RetryInfo if the caller may 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import grpc
 from google.protobuf.any_pb2 import Any as AnyMessage
@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from google.protobuf.message import Message
 
     from cexec.gate.problem import Problem
-    from cexec.gate.rpc.door import Context
 
+Context: TypeAlias = grpc.aio.ServicerContext[Any, Any]  # of one call
 DOMAIN = "cexec"
 DETAILS = "grpc-status-details-bin"  # the name of the metadata, by gRPC's convention
 

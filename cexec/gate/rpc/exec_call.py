@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from cexec.gate.access.identity import Identity
     from cexec.gate.jobs.engine import Engine
     from cexec.gate.jobs.live_job import LiveJob
-    from cexec.gate.rpc.door import Context
+    from cexec.gate.rpc.errors import Context
 
     Tell = Callable[[wire.ExecResponse], Awaitable[None]]
 

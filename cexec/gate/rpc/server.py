@@ -48,7 +48,6 @@ class GrpcServer:
     def __init__(
         self, address: str, engine: Engine, desk: Desk, door: Door, credentials: grpc.ServerCredentials | None
     ) -> None:
-        self.address = address
         self._server = grpc.aio.server(options=OPTIONS)
         self._health = health.aio.HealthServicer()
         add_ClusterServicer_to_server(  # type: ignore[no-untyped-call]  # it is generated
@@ -65,6 +64,7 @@ class GrpcServer:
             self.port = 0
         if not self.port:
             raise LocalError(f"cannot listen at {address} for gRPC: is the port taken?")
+        self.address = f"{address.rpartition(':')[0]}:{self.port}"
 
     async def start(self) -> None:
         """Serves from now on."""

@@ -7,6 +7,7 @@ Contract: `RpcServer` serves an application at a loopback port until its `with` 
 from __future__ import annotations
 
 import asyncio
+import os
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
@@ -39,7 +40,7 @@ class RpcServer:
     def __init__(
         self,
         directory: Path,
-        keys: Sequence[str],
+        keys: Sequence[str | os.PathLike[str]],
         *,
         credentials: grpc.ServerCredentials | None = None,
         limits: Limits = LIMITS,
@@ -80,11 +81,11 @@ class RpcServer:
                 closing(Database(self.path, sole=True)) as database,
                 closing(Audit(open_audit(str(self.audit)))) as log,
             ):
-                applications = [Application(key) for key in self._keys]
+                applications = [Application(os.fspath(key)) for key in self._keys]
                 self.engine = Engine(database, OutputFiles(self._files), applications, self._settings)
                 self.engine.start()
                 rates = Rates(self._limits.rate, self._limits.burst)
-                door = Door(database, audit=log, limits=self._limits, rates=rates)
+                door = Door(database, log, self._limits, rates)
                 server = GrpcServer(self._address, self.engine, Desk(self.engine), door, self._credentials)
                 await server.start()
                 self.port = server.port
@@ -112,11 +113,13 @@ class RpcServer:
         target = f"localhost:{self.port}" if credentials else f"127.0.0.1:{self.port}"
         channel = grpc.secure_channel(target, credentials) if credentials else grpc.insecure_channel(target)
         with channel:
-            found = ClusterStub(channel if token is None else grpc.intercept_channel(channel, _Bearer(token)))
+            found = ClusterStub(  # type: ignore[no-untyped-call]
+                channel if token is None else grpc.intercept_channel(channel, _Bearer(token))
+            )
             yield found
 
 
-class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor):  # type: ignore[type-arg]
+class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor):
     """Adds the token to every call."""
 
     def __init__(self, token: str) -> None:
@@ -125,4 +128,4 @@ class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
     def _with_token(self, go_on: Any, details: Any, request: Any) -> Any:
         return go_on(details._replace(metadata=(*(details.metadata or ()), *self._metadata)), request)
 
-    intercept_unary_unary = intercept_unary_stream = intercept_stream_stream = _with_token
+    intercept_unary_unary = intercept_unary_stream = intercept_stream_stream = _with_token  # type: ignore[assignment]

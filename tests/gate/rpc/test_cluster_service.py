@@ -16,6 +16,7 @@ from tests.service import Service
 from tests.waiting import PATIENCE, wait_until
 
 MINUTE = Duration(seconds=60)
+UNKNOWN: Any = 77  # a value of an enumeration that a newer caller may know
 
 
 def start(cluster: Any, script: str, *args: str, **more: Any) -> wire.Job:
@@ -37,7 +38,7 @@ def failure(call: Any) -> tuple[grpc.StatusCode, str]:
     with pytest.raises(grpc.RpcError) as caught:
         answer = call()
         list(answer)  # of a stream
-    return caught.value.code(), caught.value.details()
+    return caught.value.code(), caught.value.details() or ""
 
 
 def test_a_job_from_start_to_end(cluster: Any, worker: Service) -> None:
@@ -148,7 +149,7 @@ def test_a_job_for_one_instance(cluster: Any) -> None:
         ("Signal", wire.SignalRequest(id="absent"), "INVALID_ARGUMENT", "signal: is empty"),
         ("Signal", wire.SignalRequest(id="absent", signal="SIGFOO"), "INVALID_ARGUMENT", "SIGFOO cannot be sent"),
         ("StreamOutput", wire.StreamOutputRequest(id="absent"), "NOT_FOUND", "there is no job absent"),
-        ("StreamOutput", wire.StreamOutputRequest(id="a", stream=9), "INVALID_ARGUMENT", "stream: is no output"),
+        ("StreamOutput", wire.StreamOutputRequest(id="a", stream=UNKNOWN), "INVALID_ARGUMENT", "stream: is no output"),
         ("StartJob", wire.StartJobRequest(app="other"), "NOT_FOUND", "no application is called other"),
         ("StartJob", wire.StartJobRequest(worker_id="x"), "INVALID_ARGUMENT", "worker_id: is no UUID"),
         ("StartJob", wire.StartJobRequest(path="x"), "INVALID_ARGUMENT", "command: is empty"),
@@ -156,7 +157,7 @@ def test_a_job_for_one_instance(cluster: Any) -> None:
         ("StartJob", wire.StartJobRequest(args=["\0"]), "INVALID_ARGUMENT", "args: contain a NUL"),
         ("StartJob", wire.StartJobRequest(time_limit=Duration(seconds=-1)), "INVALID_ARGUMENT", "time_limit: is more"),
         ("StartJob", wire.StartJobRequest(needs={"cpus": "x"}), "INVALID_ARGUMENT", "cpus takes a number"),
-        ("ListJobs", wire.ListJobsRequest(state=77), "INVALID_ARGUMENT", "state: is no state"),
+        ("ListJobs", wire.ListJobsRequest(state=UNKNOWN), "INVALID_ARGUMENT", "state: is no state"),
         ("ListWorkers", wire.ListWorkersRequest(app="other"), "NOT_FOUND", "no application is called other"),
         ("WatchWorkers", wire.WatchWorkersRequest(app="other"), "NOT_FOUND", "no application is called other"),
     ],
@@ -176,7 +177,8 @@ def test_an_error_has_details(cluster: Any) -> None:
 
     with pytest.raises(grpc.RpcError) as caught:
         cluster.StartJob(wire.StartJobRequest(weight=9999, worker_id="x"), timeout=PATIENCE)
-    (packed,) = [value for name, value in caught.value.trailing_metadata() if name == DETAILS]
+    metadata: Any = caught.value.trailing_metadata()
+    (packed,) = [value for name, value in metadata if name == DETAILS]
     status = Status.FromString(packed)
     info, bad = ErrorInfo(), BadRequest()
     assert status.details[0].Unpack(info) and status.details[1].Unpack(bad)

@@ -29,7 +29,7 @@ def refused(stub: Any, method: str, request: Any, metadata: Any = None) -> tuple
     with pytest.raises(grpc.RpcError) as caught:
         answer = getattr(stub, method)(request, metadata=metadata, timeout=PATIENCE)
         list(answer)
-    return caught.value.code().name, caught.value.details()
+    return caught.value.code().name, caught.value.details() or ""
 
 
 METHODS = [
@@ -117,17 +117,17 @@ def test_too_many_calls_of_one_token(application: Application, worker: Any, tmp_
 
 
 def test_too_many_jobs_of_one_token(application: Application, worker: Any, tmp_path: Path, server: RpcServer) -> None:
-    with RpcServer(tmp_path, [application.public], limits=Limits(jobs=1)) as small:
-        with small.stub(small.token("busy")) as stub:
-            job = stub.StartJob(wire.StartJobRequest(command="exec sleep 1000")).job
-            code, words = refused(stub, "StartJob", START)
-            assert code == "RESOURCE_EXHAUSTED" and "has 1 jobs" in words
-            stub.StopJob(wire.StopJobRequest(id=job.id))
+    limits = Limits(jobs=1)
+    with RpcServer(tmp_path, [application.public], limits=limits) as small, small.stub(small.token("busy")) as stub:
+        job = stub.StartJob(wire.StartJobRequest(command="exec sleep 1000")).job
+        code, words = refused(stub, "StartJob", START)
+        assert code == "RESOURCE_EXHAUSTED" and "has 1 jobs" in words
+        stub.StopJob(wire.StopJobRequest(id=job.id))
 
 
 def test_health_needs_no_token(server: RpcServer) -> None:
     with grpc.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-        stub = health_pb2_grpc.HealthStub(channel)
+        stub: Any = health_pb2_grpc.HealthStub(channel)
         for name in ("", SERVICE):
             answer = stub.Check(health_pb2.HealthCheckRequest(service=name), timeout=PATIENCE)
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
@@ -187,7 +187,7 @@ def test_a_call_that_is_cancelled_is_not_an_error_of_the_server(server: RpcServe
         from cexec.gate.rpc.wire.cexec_pb2_grpc import ClusterStub
 
         async with grpc.aio.insecure_channel(f"127.0.0.1:{server.port}") as channel:
-            stub = ClusterStub(channel)
+            stub: Any = ClusterStub(channel)  # type: ignore[no-untyped-call]
             metadata = [("authorization", f"Bearer {token}")]
             for _ in range(20):
                 call = stub.WatchWorkers(wire.WatchWorkersRequest(), metadata=metadata)
