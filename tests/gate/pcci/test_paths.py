@@ -1,120 +1,15 @@
-"""The paths of PCCI over four hosts, from a fifth one: over TLS, with a certificate and a token."""
+"""The paths of PCCI over four hosts, from a fifth one."""
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from cexec.gate.access.tls import make_materials
-from tests.environment import ROOT, clean_environment, command
-from tests.lab import Host, Lab
-from tests.needs import require_namespaces
-from tests.service import Application, Service
-from tests.waiting import PATIENCE, wait_until
-
-PORT = 8042
-NODES = ("node1", "node2", "node3", "node4")
-
-
-class Asker:
-    """A client on a host."""
-
-    def __init__(self, host: Host, url: str, token: str, *tls: str) -> None:
-        argv = [sys.executable, os.fspath(ROOT / "tests/gate/pcci/asker.py"), url, token, *tls]
-        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._process = host.popen(argv, env=clean_environment(), **pipes)
-
-    def __call__(self, method: str, path: str, body: object = None) -> tuple[int, Any]:
-        assert self._process.stdin is not None and self._process.stdout is not None
-        self._process.stdin.write(f"{json.dumps([method, path, body])}\n")
-        self._process.stdin.flush()
-        status, value = json.loads(self._process.stdout.readline())
-        return status, value
-
-    def close(self) -> None:
-        self._process.communicate(timeout=PATIENCE)
-
-
-class Cluster:
-    """Four workers on four hosts, `cgate --pcci` on the first of them, and a client on the fifth."""
-
-    def __init__(self, directory: Path, stack: ExitStack) -> None:
-        lab = stack.enter_context(Lab(5))
-        self.hosts = lab.hosts
-        application = Application(directory, "pcci")
-        self.services = {}
-        for name, host in zip(NODES, self.hosts, strict=False):
-            service = Service(application, ["env"], ["--allow-args", "-j", "4", "--name", name], host)
-            stack.callback(service.close)
-            self.services[name] = service
-        first = self.hosts[0]
-        make_materials(str(directory / "tls"), [first.address])
-        self.tls = [str(directory / "tls" / name) for name in ("ca.pem", "client.pem", "client.key")]
-        self.state = directory / "state"
-        self.url = f"https://{first.address}:{PORT}"
-        token = self._token("ci", "--role", "submitter")
-        argv = command(
-            "cgate", "--pcci", "--http", f"{first.address}:{PORT}", "--state", self.state,
-            "--tls-cert", directory / "tls" / "server.pem", "--tls-key", directory / "tls" / "server.key",
-            "--client-ca", directory / "tls" / "ca.pem", "--retention", "3s", application.public,
-        )  # fmt: skip
-        self.log = directory / "log"
-        with self.log.open("w") as log:
-            gate = first.popen(argv, env=clean_environment(), stdin=subprocess.DEVNULL, stderr=log)
-        stack.callback(gate.wait, PATIENCE)
-        stack.callback(gate.terminate)
-        wait_until(lambda: "serving pcci at" in self.log.read_text(), explain=self.log.read_text)
-        self.ask = self.asker(token, stack)
-
-    def asker(self, token: str, stack: ExitStack) -> Asker:
-        ask = Asker(self.hosts[4], self.url, token, *self.tls)
-        stack.callback(ask.close)
-        return ask
-
-    def _token(self, name: str, *options: str) -> str:
-        argv = command("cgate", "token", "add", "--state", self.state, *options, name)
-        made = subprocess.run(
-            argv, env=clean_environment(), capture_output=True, text=True, timeout=PATIENCE, check=True
-        )
-        return str(made.stdout.strip())
-
-    def viewer(self, stack: ExitStack) -> Asker:
-        return self.asker(self._token("eyes", "--role", "viewer"), stack)
-
-    def start(self, cmd: str, *workers: str) -> int:
-        status, answer = self.ask("POST", "/job", {"cmd": cmd, "workers": list(workers)})
-        assert status == 200, answer
-        assert list(answer) == ["pool_id", "message"]
-        return int(answer["pool_id"])
-
-    def pool(self, number: int) -> dict[str, Any]:
-        status, answer = self.ask("GET", f"/pool/{number}")
-        assert status == 200 and isinstance(answer, list) and len(answer) == 1, answer
-        found: dict[str, Any] = answer[0]
-        return found
-
-    def ended(self, number: int) -> dict[str, Any]:
-        wait_until(lambda: self.pool(number)["status"] is not None)
-        return self.pool(number)
-
-    def pools(self) -> int:
-        return len(self.ask("GET", "/pools")[1])
-
-
-@pytest.fixture(scope="module")
-def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
-    require_namespaces()
-    with ExitStack() as stack:
-        yield Cluster(tmp_path_factory.mktemp("pcci"), stack)
+from tests.gate.pcci.clusters import NODES, Cluster
+from tests.waiting import wait_until
 
 
 def test_workers_are_called_by_their_hosts(cluster: Cluster) -> None:
@@ -233,9 +128,10 @@ def test_a_worker_that_is_lost_ends_its_job_with_words(cluster: Cluster) -> None
         return {job["worker_id"]: job for job in cluster.pool(number)["jobs"]}
 
     wait_until(lambda: all(job["result"] == "up" for job in jobs().values()))
-    cluster.services["node4"].process.kill()
+    cluster.kill("node4")
     wait_until(lambda: jobs()["node4"]["status"] is not None)
     assert jobs()["node4"]["status"] == 1 and jobs()["node4"]["result"].startswith("up ")
     assert jobs()["node3"]["status"] is None
     wait_until(lambda: [worker["id"] for worker in cluster.ask("GET", "/workers")[1]] == list(NODES[:3]))
     assert cluster.ask("PUT", f"/kill/{number}", {"workers": ["node3"]})[0] == 200
+    cluster.serve("node4")
