@@ -87,14 +87,9 @@ def serve(options: Options, keys: Sequence[str], ready: Callable[[Listening], No
     """Serves the applications of these client keys until a signal comes; `ready` is called before the first request."""
     database = Database(options.state, sole=True)
     try:
+        _check_where(options, database)
         listener = listen(options.address, options.port)
         with contextlib.closing(listener):
-            tls = options.tls is not None
-            has_tokens = database.read_now(lambda connection: has_token(connection, time.time()))
-            check_listening([listener.getsockname()[0]], tls=tls, has_tokens=has_tokens)
-            if options.grpc is not None:
-                address = _numeric(*options.grpc)[0]
-                check_listening([address], tls=tls, has_tokens=has_tokens, option="--grpc")
             audit = Audit() if options.audit is None else Audit(open_audit(options.audit))
             try:
                 asyncio.run(_serve(options, keys, database, listener, audit, ready))
@@ -152,8 +147,8 @@ def _grpc_server(options: Options, engine: Engine, database: Database, audit: Au
     from cexec.gate.rpc.server import GrpcServer, read_credentials
 
     assert options.grpc is not None
-    address, port = _numeric(*options.grpc)
-    where = f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+    address, port = _resolve(*options.grpc)[0][4][:2]
+    where = f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
     credentials = None if options.tls_files is None else read_credentials(*options.tls_files)
     door = Door(database, audit, options.limits, rates)
     return GrpcServer(where, engine, Desk(engine), door, credentials)
@@ -187,20 +182,19 @@ def _config(app: Any, tls: ssl.SSLContext | None) -> uvicorn.Config:
     )
 
 
-def _numeric(address: str, port: int) -> tuple[str, int]:
-    """Returns the numeric address that a name stands for first."""
-    try:
-        where = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)[0][4]
-    except OSError as error:
-        raise LocalError(f"cannot listen at {address}: {reason_of(error)}") from None
-    return str(where[0]), int(where[1])
+def _check_where(options: Options, database: Database) -> None:
+    """Raises `UsageError` if it may not listen at one of its addresses."""
+    has_tokens = database.read_now(lambda connection: has_token(connection, time.time()))
+    for option, where in (("--http", (options.address, options.port)), ("--grpc", options.grpc)):
+        if where is not None:
+            addresses = [str(found[0]) for *_, found in _resolve(*where)]
+            check_listening(addresses, tls=options.tls is not None, has_tokens=has_tokens, option=option)
 
 
 def listen(address: str, port: int) -> socket.socket:
     """Returns a socket that listens."""
+    family, kind, protocol, _, where = _resolve(address, port)[0]
     try:
-        found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, where = found[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise LocalError(f"cannot listen at {address}: {reason_of(error)}") from None
@@ -213,3 +207,10 @@ def listen(address: str, port: int) -> socket.socket:
         listener.close()
         raise LocalError(f"cannot listen at {address} port {port}: {reason_of(error)}; give another --http") from None
     return listener
+
+
+def _resolve(address: str, port: int) -> list[Any]:
+    try:
+        return socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise LocalError(f"cannot listen at {address}: {reason_of(error)}") from None
