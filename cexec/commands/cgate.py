@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from cexec.gate.server import Listening
 
 NEEDED = ("httptools", "prometheus_client", "python_multipart", "starlette", "uvicorn", "websockets")
-NEEDED_FOR_GRPC = ("grpc", "grpc_health", "grpc_reflection", "google.rpc")
+NEEDED_FOR_GRPC = ("grpc", "grpc_health", "grpc_reflection", "google.rpc", "OpenSSL")
 SUBCOMMANDS = {
     "token": "cexec.commands.cgate_token",
     "login": "cexec.commands.cgate_login",

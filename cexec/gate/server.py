@@ -144,14 +144,22 @@ async def _serve(
 def _grpc_server(options: Options, engine: Engine, database: Database, audit: Audit, rates: Rates) -> GrpcServer:
     """Returns a server that listens.  gRPC is loaded only here: it takes 25 MB and 0.1 s."""
     from cexec.gate.rpc.door import Door
-    from cexec.gate.rpc.server import GrpcServer, read_credentials
+    from cexec.gate.rpc.server import GrpcServer
+    from cexec.gate.rpc.tls_front import TlsFront
 
     assert options.grpc is not None
+    front, tls, listener = None, None, None
+    if options.tls_files is not None:
+        certificate, key, client_ca = options.tls_files
+        if client_ca is None:
+            tls = certificate, key
+        else:
+            front = TlsFront(certificate, key, client_ca)
+            listener = listen(*options.grpc, "--grpc")
     address, port = _resolve(*options.grpc)[0][4][:2]
     where = f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
-    credentials = None if options.tls_files is None else read_credentials(*options.tls_files)
-    door = Door(database, audit, options.limits, rates)
-    return GrpcServer(where, engine, Desk(engine), door, credentials)
+    door = Door(database, audit, options.limits, rates, front=front)
+    return GrpcServer(where, engine, Desk(engine), door, tls=tls, front=front, listener=listener)
 
 
 class _Server(uvicorn.Server):
@@ -191,8 +199,8 @@ def _check_where(options: Options, database: Database) -> None:
             check_listening(addresses, tls=options.tls is not None, has_tokens=has_tokens, option=option)
 
 
-def listen(address: str, port: int) -> socket.socket:
-    """Returns a socket that listens."""
+def listen(address: str, port: int, option: str = "--http") -> socket.socket:
+    """Returns a socket that listens.  `option`: what says where."""
     family, kind, protocol, _, where = _resolve(address, port)[0]
     try:
         listener = socket.socket(family, kind, protocol)
@@ -205,7 +213,7 @@ def listen(address: str, port: int) -> socket.socket:
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        raise LocalError(f"cannot listen at {address} port {port}: {reason_of(error)}; give another --http") from None
+        raise LocalError(f"cannot listen at {address} port {port}: {reason_of(error)}; give another {option}") from None
     return listener
 
 

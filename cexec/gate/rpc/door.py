@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from cexec.gate.access.audit import Audit
     from cexec.gate.access.keys import Key
     from cexec.gate.access.limits import Limits
+    from cexec.gate.rpc.tls_front import Caller, TlsFront
     from cexec.gate.store.database import Database
 
 Work: TypeAlias = Callable[[Identity, list[str]], Coroutine[Any, Any, None]]
@@ -46,12 +47,21 @@ class Door:
     """What all calls of one server pass.  `rates`: of tokens, which HTTP counts, too."""
 
     def __init__(
-        self, database: Database, audit: Audit, limits: Limits, rates: Rates, *, clock: SteadyClock | None = None
+        self,
+        database: Database,
+        audit: Audit,
+        limits: Limits,
+        rates: Rates,
+        *,
+        front: TlsFront | None = None,
+        clock: SteadyClock | None = None,
     ) -> None:
+        """`front`: what says whose certificate a connection has brought."""
         self._reader = database.new_reader()
         self._audit = audit
         self._limits = limits
         self._rates = rates
+        self._front = front
         self._clock = clock or SteadyClock()
         self._mistakes = Rates(limits.mistakes, limits.mistakes_at_once)
         self._live = LiveRequests(self._ended, limits.look)
@@ -84,7 +94,7 @@ class Door:
             await refuse(context, problem)
         finally:
             if changes or outcome in ("401", "403", "429"):
-                self._audit.write(identity, _source(context), f"gRPC {name}", outcome, told)
+                self._audit.write(identity, self._source(context), f"gRPC {name}", outcome, told)
 
     def _admit(self, identity: Identity) -> None:
         wait = self._rates.admit(identity.token, monotonic())
@@ -95,13 +105,15 @@ class Door:
         try:
             return self._key_of(context).identity(self._limits.jobs)
         except Problem:
-            wait = self._mistakes.admit(_source(context).rpartition(":")[0], monotonic())
+            wait = self._mistakes.admit(self._source(context).rpartition(":")[0], monotonic())
             if wait is None:
                 raise
             raise _too_many("too many calls without a valid token come from this address", wait) from None
 
     def _key_of(self, context: Context) -> Key:
         now = self._clock.now()
+        if self._front is not None:
+            self._caller(context)
         tokens = [value for name, value in context.invocation_metadata() or () if name == "authorization"]
         if tokens:
             scheme, _, text = _text(tokens[0]).partition(" ")
@@ -112,14 +124,26 @@ class Door:
             if key is None:
                 raise Problem(401, NOT_VALID)
             return key
-        names = context.auth_context().get("x509_common_name")
-        if not names:
+        if self._front is None:
             raise Problem(401, "this needs the metadata authorization: Bearer TOKEN; cgate token add makes a token")
-        name = _text(next(iter(names)))
+        name = self._caller(context).name
         found = self._reader.read(lambda connection: find_named_token(connection, name, now))
         if found is None:
             raise Problem(403, f"no valid token is called {name[:64]!r}, which is the common name of this certificate")
         return found
+
+    def _caller(self, context: Context) -> Caller:
+        """Returns who has come through the front."""
+        assert self._front is not None
+        caller = self._front.caller(port_of(context))
+        if caller is None:
+            raise Problem(401, "this port is not for callers: connect by TLS to the address of --grpc")
+        return caller
+
+    def _source(self, context: Context) -> str:
+        """Returns the caller's address and port, as the audit has it."""
+        caller = None if self._front is None else self._front.caller(port_of(context))
+        return _peer(context) if caller is None else caller.address
 
     def _unexpected(self, error: Exception) -> Problem:
         reference = token_hex(4)
@@ -138,8 +162,14 @@ def _too_many(detail: str, wait: float) -> Problem:
     return Problem(429, detail, headers={"Retry-After": str(max(1, ceil(wait)))})
 
 
-def _source(context: Context) -> str:
-    """Returns the caller's address and port, as the audit has it: gRPC says ipv4:127.0.0.1:1234."""
+def port_of(context: Context) -> int:
+    """Returns the port of the other side of the connection."""
+    digits = _peer(context).rpartition(":")[2]
+    return int(digits) if digits.isdigit() else 0
+
+
+def _peer(context: Context) -> str:
+    """Returns address and port of the other side: gRPC says ipv4:127.0.0.1:1234."""
     return unquote(context.peer()).partition(":")[2] or "-"
 
 

@@ -7,7 +7,6 @@ certificate, as everything does.  One event loop, and no fork in this process: g
 
 from __future__ import annotations
 
-import os
 from typing import TYPE_CHECKING
 
 import grpc
@@ -16,19 +15,23 @@ from grpc_reflection.v1alpha import reflection
 
 from cexec.errors import LocalError
 from cexec.gate.rpc.cluster_service import Cluster
+from cexec.gate.rpc.refusal import add_refusal
 from cexec.gate.rpc.wire import cexec_pb2
 from cexec.gate.rpc.wire.cexec_pb2_grpc import add_ClusterServicer_to_server
 from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
+    import socket
     from collections.abc import Sequence
 
     from cexec.gate.jobs.desk import Desk
     from cexec.gate.jobs.engine import Engine
     from cexec.gate.rpc.door import Door
+    from cexec.gate.rpc.tls_front import TlsFront
 
 SERVICE = cexec_pb2.DESCRIPTOR.services_by_name["Cluster"].full_name
 LARGEST_MESSAGE = 64 << 20  # bytes (ours): a whole standard input, as over HTTP
+INNER = "127.0.0.1:0"  # where a server listens that is behind a front
 STOP_PATIENCE = 2.0  # seconds (ours)
 OPTIONS: Sequence[tuple[str, int]] = (
     ("grpc.max_receive_message_length", LARGEST_MESSAGE),
@@ -43,11 +46,21 @@ OPTIONS: Sequence[tuple[str, int]] = (
 
 
 class GrpcServer:
-    """`address`: numeric, with the port."""
+    """Serves at `address`, numeric with its port; or, behind a `front`, at `listener`, where callers use mutual TLS."""
 
     def __init__(
-        self, address: str, engine: Engine, desk: Desk, door: Door, credentials: grpc.ServerCredentials | None
+        self,
+        address: str,
+        engine: Engine,
+        desk: Desk,
+        door: Door,
+        *,
+        tls: tuple[str, str] | None = None,
+        front: TlsFront | None = None,
+        listener: socket.socket | None = None,
     ) -> None:
+        """`tls`: certificate and key of a server whose callers have tokens only."""
+        self._front, self._listener = front, listener
         self._server = grpc.aio.server(options=OPTIONS)
         self._health = health.aio.HealthServicer()
         add_ClusterServicer_to_server(  # type: ignore[no-untyped-call]  # it is generated
@@ -55,15 +68,14 @@ class GrpcServer:
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)
-        try:
-            if credentials is None:
-                self.port = self._server.add_insecure_port(address)
-            else:
-                self.port = self._server.add_secure_port(address, credentials)
-        except RuntimeError:
-            self.port = 0
-        if not self.port:
-            raise LocalError(f"cannot listen at {address} for gRPC: is the port taken?")
+        if front is None or listener is None:
+            self._refusing = None
+            self.port = self.inner_port = _listen(self._server, address, None if tls is None else _credentials(*tls))
+        else:
+            self._refusing = grpc.aio.server(options=OPTIONS)
+            add_refusal(self._refusing, front)
+            self.inner_port = _listen(self._server, INNER, None)
+            self.port = int(listener.getsockname()[1])
         self.address = f"{address.rpartition(':')[0]}:{self.port}"
 
     async def start(self) -> None:
@@ -71,26 +83,40 @@ class GrpcServer:
         for name in ("", SERVICE):
             await self._health.set(name, health_pb2.HealthCheckResponse.SERVING)
         await self._server.start()
+        if self._front is not None and self._refusing is not None and self._listener is not None:
+            refusing = _listen(self._refusing, INNER, None)
+            await self._refusing.start()
+            await self._front.start(self._listener, self.inner_port, refusing)
 
     async def stop(self) -> None:
         """Ends all calls."""
         await self._health.enter_graceful_shutdown()
         await self._server.stop(STOP_PATIENCE)
+        if self._front is not None and self._refusing is not None:
+            self._front.close()
+            await self._refusing.stop(0)
 
 
-def read_credentials(certificate: str, key: str, client_ca: str | None) -> grpc.ServerCredentials:
+def _listen(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    """Returns the port."""
+    try:
+        port = server.add_secure_port(address, credentials) if credentials else server.add_insecure_port(address)
+    except RuntimeError:
+        port = 0
+    if not port:
+        raise LocalError(f"cannot listen at {address} for gRPC: is the port taken?")
+    return port
+
+
+def _credentials(certificate: str, key: str) -> grpc.ServerCredentials:
     """Returns TLS by these files, whose owner and content `access.tls.server_context` has checked."""
-    contents: list[bytes | None] = []
-    for path in (certificate, key, client_ca):
-        try:
-            contents.append(None if path is None else _read(path))
-        except OSError as error:
-            raise LocalError(f"cannot read {path}: {reason_of(error)}") from None
-    chain, secret, authority = contents
-    assert chain is not None and secret is not None
-    return grpc.ssl_server_credentials([(secret, chain)], authority, authority is not None)
+    try:
+        chain, secret = _read(certificate), _read(key)
+    except OSError as error:
+        raise LocalError(f"cannot read {error.filename}: {reason_of(error)}") from None
+    return grpc.ssl_server_credentials([(secret, chain)])
 
 
 def _read(path: str) -> bytes:
-    with open(os.open(path, os.O_RDONLY | os.O_CLOEXEC), "rb") as file:
+    with open(path, "rb") as file:
         return file.read()

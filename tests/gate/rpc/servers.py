@@ -16,6 +16,7 @@ from time import time
 from typing import Any
 
 import grpc
+import psutil
 
 from cexec.gate.access.audit import Audit, open_audit
 from cexec.gate.access.identity import Role
@@ -27,7 +28,9 @@ from cexec.gate.jobs.desk import Desk
 from cexec.gate.jobs.engine import Engine, Settings
 from cexec.gate.rpc.door import Door
 from cexec.gate.rpc.server import GrpcServer
+from cexec.gate.rpc.tls_front import TlsFront
 from cexec.gate.rpc.wire.cexec_pb2_grpc import ClusterStub
+from cexec.gate.server import listen
 from cexec.gate.store.database import Database
 from cexec.gate.store.output_files import OutputFiles
 
@@ -42,7 +45,7 @@ class RpcServer:
         directory: Path,
         keys: Sequence[str | os.PathLike[str]],
         *,
-        credentials: grpc.ServerCredentials | None = None,
+        tls: tuple[str, str, str | None] | None = None,
         limits: Limits = LIMITS,
         settings: Settings | None = None,
         address: str = "127.0.0.1:0",
@@ -52,7 +55,7 @@ class RpcServer:
         self._keys = keys
         self._address = address
         self._files = str(directory / "outputs")
-        self._credentials = credentials
+        self._tls = tls
         self._limits = limits
         self._settings = settings or Settings()
         self._ready = threading.Event()
@@ -85,10 +88,17 @@ class RpcServer:
                 self.engine = Engine(database, OutputFiles(self._files), applications, self._settings)
                 self.engine.start()
                 rates = Rates(self._limits.rate, self._limits.burst)
-                door = Door(database, log, self._limits, rates)
-                server = GrpcServer(self._address, self.engine, Desk(self.engine), door, self._credentials)
+                certificate, key, client_ca = self._tls or ("", "", None)
+                front = TlsFront(certificate, key, client_ca) if client_ca else None
+                door = Door(database, log, self._limits, rates, front=front)
+                listener = listen("127.0.0.1", 0) if client_ca else None
+                server = GrpcServer(
+                    self._address, self.engine, Desk(self.engine), door,
+                    tls=(certificate, key) if self._tls else None, front=front, listener=listener,
+                )  # fmt: skip
                 await server.start()
-                self.port = server.port
+                self.port, self.inner_port = server.port, server.inner_port
+                self._front = front
                 self._ready.set()
                 await self._stopped.wait()
                 await server.stop()
@@ -96,6 +106,11 @@ class RpcServer:
         except BaseException as error:
             self._error = error
             self._ready.set()
+
+    @property
+    def front(self) -> TlsFront:
+        assert self._front is not None
+        return self._front
 
     def token(self, name: str = "ci", role: Role = Role.SUBMITTER, apps: frozenset[str] | None = None) -> str:
         return str(self.change(lambda connection: add_token(connection, name, role, apps, time()).text))
@@ -129,3 +144,10 @@ class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         return go_on(details._replace(metadata=(*(details.metadata or ()), *self._metadata)), request)
 
     intercept_unary_unary = intercept_unary_stream = intercept_stream_stream = _with_token  # type: ignore[assignment]
+
+
+def moves(process: psutil.Process) -> bool:
+    """Returns True if a process has written something in half a second."""
+    before = process.io_counters().write_chars
+    threading.Event().wait(0.5)
+    return bool(process.io_counters().write_chars != before)

@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from cexec.gate.rpc.wire import cexec_pb2 as wire
-from tests.gate.rpc.servers import RpcServer
+from tests.gate.rpc.servers import RpcServer, moves
 from tests.service import Service
 from tests.waiting import PATIENCE, wait_until
 
@@ -148,17 +148,11 @@ def test_a_caller_that_does_not_read_keeps_the_program_waiting(cluster: Any, wor
     call = cluster.Exec(iter([first(script)]), timeout=120)
     next(one for one in call if one.stdout)
     writer = next(one for one in worker.started() if one.name() == "head")
-    wait_until(lambda: writer.status() == psutil.STATUS_SLEEPING and not _moves(writer))
+    wait_until(lambda: writer.status() == psutil.STATUS_SLEEPING and not moves(writer))
     assert psutil.Process().memory_info().rss - before < 40_000_000
     assert writer.is_running()
     call.cancel()
     wait_until(lambda: not worker.started())
-
-
-def _moves(process: psutil.Process) -> bool:
-    before = process.io_counters().write_chars
-    threading.Event().wait(0.5)
-    return bool(process.io_counters().write_chars != before)
 
 
 def test_a_program_that_does_not_read_keeps_the_caller_waiting(cluster: Any, worker: Service) -> None:

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -139,6 +140,7 @@ def test_without_a_token_of_that_name_nothing_is_done(site: Site) -> None:
 
 def test_a_caller_that_is_killed_in_the_middle_of_exec_leaves_no_orphan(site: Site) -> None:
     pipes = {"stdout": subprocess.PIPE, "stdin": subprocess.DEVNULL}
+    client: Any
     with site.caller.popen(site.argv(PIPE, "client"), env=clean_environment(), **pipes) as client:
         while client.stdout.readline() != b"stdout\n":
             assert client.poll() is None

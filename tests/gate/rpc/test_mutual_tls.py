@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import grpc
+import psutil
 import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cexec.gate.access.identity import Role
 from cexec.gate.access.tls import make_client, make_materials
-from cexec.gate.rpc.server import read_credentials
 from cexec.gate.rpc.wire import cexec_pb2 as wire
-from tests.gate.rpc.servers import RpcServer
+from cexec.gate.rpc.wire.cexec_pb2_grpc import ClusterStub
+from tests.gate.rpc.servers import RpcServer, moves
 from tests.service import Application, Service
-from tests.waiting import PATIENCE
+from tests.waiting import PATIENCE, wait_until
 
 LONG_AGO = datetime.now(UTC) - timedelta(days=10_000)
 
@@ -38,9 +41,8 @@ def guarded(
 ) -> Iterator[RpcServer]:
     """`server` has set the variables of this process."""
     ours = place / "ours"
-    credentials = read_credentials(*(str(ours / name) for name in ("server.pem", "server.key", "ca.pem")))
-    directory = tmp_path_factory.mktemp("guarded")
-    with RpcServer(directory, [application.public], credentials=credentials) as started:
+    tls = str(ours / "server.pem"), str(ours / "server.key"), str(ours / "ca.pem")
+    with RpcServer(tmp_path_factory.mktemp("guarded"), [application.public], tls=tls) as started:
         for name, role in (("ci", Role.SUBMITTER), ("viewer", Role.VIEWER), ("old", Role.ADMIN), ("gone", Role.ADMIN)):
             started.token(name, role)
         started.revoke("gone")
@@ -88,18 +90,97 @@ def test_a_name_without_a_right_starts_nothing(
     assert sum(" accepted " in line for line in worker.lines) == before
 
 
+NOT_OURS = "the client certificate is not of the authority that cgate was given (--client-ca)"
+
+
 @pytest.mark.parametrize(
-    ("name", "of"), [("", "ours"), ("client", "theirs"), ("old", "ours")], ids=["none", "another authority", "expired"]
+    ("name", "of", "words"),
+    [
+        ("", "ours", "this needs a client certificate of the authority that cgate was given (--client-ca)"),
+        ("client", "theirs", NOT_OURS),
+        ("old", "ours", "the client certificate has expired on "),
+        ("server", "ours", "the certificate is not one for clients"),
+    ],
+    ids=["none", "another authority", "expired", "a server's"],
 )
-def test_a_certificate_that_does_not_count_ends_the_connection(
-    guarded: RpcServer, place: Path, worker: Service, name: str, of: str
+def test_a_certificate_that_does_not_count_is_told_why_and_starts_nothing(
+    guarded: RpcServer, place: Path, worker: Service, name: str, of: str, words: str
 ) -> None:
-    """gRPC lets a server only end the handshake, so the caller's own library says what was wrong."""
     before = sum(" accepted " in line for line in worker.lines)
-    with guarded.stub(None, caller(place, name, of)) as stub, pytest.raises(grpc.RpcError) as caught:
-        start(stub)
-    assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+    with guarded.stub(guarded.token(f"extra-{of}-{name}"), caller(place, name, of)) as stub:  # a token does not help
+        for _ in range(2):
+            with pytest.raises(grpc.RpcError) as caught:
+                start(stub)
+            assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+            assert (caught.value.details() or "").startswith(words)
+        with pytest.raises(grpc.RpcError) as caught:
+            list(stub.WatchWorkers(wire.WatchWorkersRequest(), timeout=PATIENCE))
+        assert (caught.value.details() or "").startswith(words)
     assert sum(" accepted " in line for line in worker.lines) == before
+
+
+def test_health_needs_a_certificate_too(guarded: RpcServer, place: Path) -> None:
+    for name, code in (("client", None), ("", grpc.StatusCode.UNAUTHENTICATED)):
+        with grpc.secure_channel(f"localhost:{guarded.port}", caller(place, name)) as channel:
+            check: Any = health_pb2_grpc.HealthStub(channel)
+            if code is None:
+                assert check.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE).status == 1
+                continue
+            with pytest.raises(grpc.RpcError) as caught:
+                check.Check(health_pb2.HealthCheckRequest(), timeout=PATIENCE)
+            assert caught.value.code() is code
+
+
+def test_the_port_behind_the_front_is_for_nobody(guarded: RpcServer, place: Path) -> None:
+    inner = guarded.inner_port
+    with grpc.insecure_channel(f"127.0.0.1:{inner}") as channel:
+        stub: Any = ClusterStub(channel)  # type: ignore[no-untyped-call]
+        metadata = [("authorization", f"Bearer {guarded.token('thief')}")]
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ListJobs(wire.ListJobsRequest(), metadata=metadata, timeout=PATIENCE)
+    assert caught.value.code() is grpc.StatusCode.UNAUTHENTICATED
+    assert "this port is not for callers" in (caught.value.details() or "")
+
+
+def test_the_audit_has_the_callers_address(guarded: RpcServer, place: Path) -> None:
+    with guarded.stub(None, caller(place, "client")) as stub:
+        job = start(stub)
+    (line,) = [line for line in guarded.audit.read_text().splitlines() if job.id in line]
+    assert "who=ci(submitter,#" in line and f":{guarded.inner_port} " not in line
+
+
+def test_much_both_ways_through_tls(guarded: RpcServer, place: Path) -> None:
+    chunk, count = bytes(256 * 1024), 64
+    messages = [wire.ExecRequest(start=wire.StartJobRequest(command="cat"))]
+    messages += [wire.ExecRequest(stdin=chunk)] * count
+    with guarded.stub(None, caller(place, "client")) as stub:
+        answers = list(stub.Exec(iter(messages), timeout=PATIENCE))
+    assert sum(len(one.stdout) for one in answers) == len(chunk) * count
+    assert answers[-1].exit.state == wire.JOB_STATE_SUCCEEDED
+
+
+def test_a_caller_that_does_not_read_keeps_the_front_small(guarded: RpcServer, place: Path, worker: Service) -> None:
+    before = psutil.Process().memory_info().rss
+    script = "head -c 300000000 /dev/zero; exec sleep 1000"
+    with guarded.stub(None, caller(place, "client")) as stub:
+        call = stub.Exec(iter([wire.ExecRequest(start=wire.StartJobRequest(command=script))]), timeout=120)
+        next(one for one in call if one.stdout)
+        writer = next(one for one in worker.started() if one.name() == "head")
+        wait_until(lambda: writer.status() == psutil.STATUS_SLEEPING and not moves(writer))
+        assert psutil.Process().memory_info().rss - before < 60_000_000
+        call.cancel()
+    wait_until(lambda: not worker.started())
+
+
+@pytest.mark.parametrize("data", [b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n", bytes(5000)])
+def test_strangers_who_speak_no_tls(guarded: RpcServer, data: bytes) -> None:
+    front = guarded.front
+    with socket.create_connection(("127.0.0.1", guarded.port)) as stranger:
+        stranger.sendall(data)
+        stranger.shutdown(socket.SHUT_WR)
+        while stranger.recv(1000):
+            pass
+    wait_until(lambda: not front.handshakes)
 
 
 def test_a_token_in_the_metadata_is_judged_by_itself(guarded: RpcServer, place: Path) -> None:
