@@ -45,7 +45,7 @@ if TYPE_CHECKING:
     from cexec.python.job_plan import JobPlan
 
 MAX_OUTPUT = 1 << 30  # bytes (ours) that are kept of one output; --max-output
-SWEEP = 5.0  # seconds (ours) between two looks for what is to be removed
+SWEEP, LEAST_SWEEP = 5.0, 0.5  # seconds (ours) between two looks for what is to be removed
 FIRST_RETRY, LAST_RETRY = 0.1, 10.0  # seconds (ours) between two tries to bring the end of a job to a full disk
 STREAMS = (1, 2)
 
@@ -330,7 +330,7 @@ class Engine:
             except LocalError:
                 more = False  # a full disk, for example: later
             if not more:
-                await asyncio.sleep(SWEEP)
+                await asyncio.sleep(min(SWEEP, max(LEAST_SWEEP, self.settings.retention)))
 
 
 def _new_record(
