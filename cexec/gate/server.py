@@ -74,13 +74,13 @@ def serve(options: Options, keys: Sequence[str], ready: Callable[[Listening], No
     """Serves the applications of these client keys until a signal comes; `ready` is called before the first request."""
     database = Database(options.state, sole=True)
     try:
+        check_listening(
+            [str(where[0]) for *_, where in _resolve(options.address, options.port)],
+            tls=options.tls is not None,
+            has_tokens=database.read_now(lambda connection: has_token(connection, time.time())),
+        )
         listener = listen(options.address, options.port)
         with contextlib.closing(listener):
-            check_listening(
-                [listener.getsockname()[0]],
-                tls=options.tls is not None,
-                has_tokens=database.read_now(lambda connection: has_token(connection, time.time())),
-            )
             audit = Audit() if options.audit is None else Audit(open_audit(options.audit))
             try:
                 asyncio.run(_serve(options, keys, database, listener, audit, ready))
@@ -143,7 +143,7 @@ def _config(app: Any, tls: ssl.SSLContext | None) -> uvicorn.Config:
         ws_per_message_deflate=False,  # it takes more time than the network
         lifespan="off",
         log_config=None,
-        log_level="warning",  # addresses of WebSockets are told at another level
+        log_level="error",  # below that it tells addresses of WebSockets, and each malformed request of a stranger
         access_log=False,
         proxy_headers=False,
         server_header=False,
@@ -156,9 +156,8 @@ def _config(app: Any, tls: ssl.SSLContext | None) -> uvicorn.Config:
 
 def listen(address: str, port: int) -> socket.socket:
     """Returns a socket that listens."""
+    family, kind, protocol, _, where = _resolve(address, port)[0]
     try:
-        found = socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, kind, protocol, _, where = found[0]
         listener = socket.socket(family, kind, protocol)
     except OSError as error:
         raise LocalError(f"cannot listen at {address}: {reason_of(error)}") from None
@@ -171,3 +170,10 @@ def listen(address: str, port: int) -> socket.socket:
         listener.close()
         raise LocalError(f"cannot listen at {address} port {port}: {reason_of(error)}; give another --http") from None
     return listener
+
+
+def _resolve(address: str, port: int) -> list[Any]:
+    try:
+        return socket.getaddrinfo(address, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+    except OSError as error:
+        raise LocalError(f"cannot listen at {address}: {reason_of(error)}") from None

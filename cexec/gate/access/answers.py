@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from cexec.gate.access.asgi import REFUSAL, Fields, Message, Scope, Send
 
-ABORT = "cexec.abort"  # an extension of ASGI by which our server closes the connection of a request at once
+ABORT = "cexec.abort"  # an extension of ASGI: the function that ends a connection in the middle of its answer
 CLOSE_UNAUTHORIZED = 4401  # a close code (ours, RFC 6455 section 7.4.2): the token has ended
 _FIELDS: Fields = [
     (b"cache-control", b"no-store"),
@@ -60,5 +60,5 @@ class Answer:
             return
         abort = (self._scope.get("extensions") or {}).get(ABORT)
         if abort is None:
-            raise ConnectionAbortedError(reason)  # the server closes the connection then
+            raise ConnectionAbortedError(reason)  # the server hangs up then
         abort()

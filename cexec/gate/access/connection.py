@@ -4,7 +4,8 @@ Contract: `GuardedHttp` and `GuardedWebSocket` stand in for uvicorn's classes (`
 connection ends when its header fields are too many or too large (431) or do not come within `HEAD_TIME`, when its
 reader takes nothing for `WRITE_TIME`, when the rest of a refused body does not end within `LINGER_TIME`, and when the
 client's machine has gone (TCP_USER_TIMEOUT).  What is no HTTP is refused by a problem document, too.  Each request has
-the extension `cexec.abort`: a function that ends its answer without the mark of its end.
+the extension ABORT, a function that ends the connection in the middle of an answer: its reader cannot take that for a
+whole one, and uvicorn's log does not complain.
 """
 
 from __future__ import annotations
@@ -30,8 +31,8 @@ VERSIONS = ("1.0", "1.1")  # a line without a version is HTTP/0.9
 HEAD_TIME = 10.0  # seconds (ours) in which they come, and in which a new connection asks for something
 WRITE_TIME = 60.0  # seconds (ours) in which a reader takes what lies in front of it, some dozens of KiB
 LINGER_TIME = 2.0  # seconds (ours): a client that is closed before it has sent its body may not read the answer
-GONE_TIME = 30_000  # milliseconds (ours) until a machine that acknowledges nothing counts as gone
-_TCP_USER_TIMEOUT = getattr(socket, "TCP_USER_TIMEOUT", None)
+GONE_TIME = 30  # seconds (ours) until a machine that acknowledges nothing counts as gone
+PROBE_TIME = 10  # seconds (ours) between two questions to one that is silent
 
 
 class _Timer:
@@ -173,9 +174,10 @@ class GuardedHttp(HttpToolsProtocol):
         self.transport.abort()
 
     def _cut_off(self, cycle: RequestResponseCycle) -> None:
-        cycle.disconnected = True
-        cycle.message_event.set()
-        self._close()
+        if not cycle.disconnected:
+            cycle.disconnected = True
+            cycle.message_event.set()
+            self._close()
 
 
 class GuardedWebSocket(WebSocketsSansIOProtocol):
@@ -212,10 +214,24 @@ def _refused_handshake(status: int, text: str) -> Response:
     return Response(int(status), HTTPStatus(status).phrase, headers, body)
 
 
-def _watch_peer(transport: asyncio.Transport) -> None:
+def _watch_peer(transport: asyncio.BaseTransport) -> None:
+    """Lets the kernel notice a peer that has vanished, idle or in the middle of an answer."""
     connection = transport.get_extra_info("socket")
     if connection is None or connection.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    if _TCP_USER_TIMEOUT is not None:
-        connection.setsockopt(socket.IPPROTO_TCP, _TCP_USER_TIMEOUT, GONE_TIME)
+    options = [
+        (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+        (socket.IPPROTO_TCP, "TCP_NODELAY", 1),
+        (socket.IPPROTO_TCP, "TCP_KEEPIDLE", PROBE_TIME),
+        (socket.IPPROTO_TCP, "TCP_KEEPINTVL", PROBE_TIME),
+        (socket.IPPROTO_TCP, "TCP_KEEPCNT", max(1, GONE_TIME // PROBE_TIME - 1)),
+        (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", GONE_TIME * 1000),
+    ]
+    for level, name, value in options:
+        number = getattr(socket, name, None)
+        if number is None:
+            continue  # another system
+        try:
+            connection.setsockopt(level, number, value)
+        except OSError:
+            pass  # it has ended already

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 class Limits:
     """Sizes in bytes, times in seconds."""
 
-    body: int = 64 << 20  # of a request that is read whole
+    body: int = 1 << 30  # of a request that is read whole, with its files
     body_pause: float = 30.0  # in which not one byte of such a body comes
     body_rate: float = 1024.0  # bytes a second that such a body comes with, after the first `body_pause` seconds
     rate: float = 1000.0  # requests a second of one token

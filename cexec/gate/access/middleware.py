@@ -81,13 +81,11 @@ class Access:
         answer = Answer(scope, send, secure=self._site.secure)
         method = scope["method"] if scope["type"] == "http" else WEBSOCKET
         scope[CHANGES_KEY] = []
-        identity: Identity | None = None
         try:
             check_address(scope.get("raw_path") or scope["path"].encode(), scope.get("query_string", b""))
             headers = Headers(scope["headers"])
             headers.only("host")
-            if not is_public(scope["path"]):
-                identity = self._admit(headers, method, scope)
+            identity = None if is_public(scope["path"]) else self._admit(headers, method, scope)
             await self._pass_on(identity, headers, scope, receive, answer)
         except Problem as problem:
             await self._refuse(problem, scope, answer)
@@ -96,7 +94,7 @@ class Access:
         except Exception as error:
             await self._refuse(self._unexpected(error), scope, answer)
         finally:
-            self._write_audit(identity, method, scope, answer)
+            self._write_audit(method, scope, answer)
 
     def _admit(self, headers: Headers, method: str, scope: Scope) -> Identity:
         identity = self._identify(headers, method, scope)
@@ -111,8 +109,6 @@ class Access:
         """Returns who has the secret that the request brings."""
         try:
             secret = credential_of(headers, secure=self._site.secure, websocket=method == WEBSOCKET)
-            if secret.kind is Kind.SESSION:
-                check_page(self._site, headers, method)
             now = self._clock.now()
             key = self._reader.read(lambda connection: find_key(connection, secret, now))
             if key is None:
@@ -121,7 +117,10 @@ class Access:
             if problem.status == 401:
                 self._count_mistake(scope)
             raise
-        return key.identity(self._limits.jobs)
+        identity = scope[SCOPE_KEY] = key.identity(self._limits.jobs)
+        if key.kind is Kind.SESSION:
+            check_page(self._site, headers, method)
+        return identity
 
     def _count_mistake(self, scope: Scope) -> None:
         client = scope.get("client")
@@ -138,7 +137,6 @@ class Access:
         if identity is None:
             await self._app(scope, receive, answer.send)
             return
-        scope[SCOPE_KEY] = identity
 
         async def work() -> None:
             await self._app(scope, receive, answer.send)
@@ -164,8 +162,9 @@ class Access:
         _log.error("request %s", reference, exc_info=error)
         return Problem(500, "cgate has failed; its log says why", reference=reference)
 
-    def _write_audit(self, identity: Identity | None, method: str, scope: Scope, answer: Answer) -> None:
+    def _write_audit(self, method: str, scope: Scope, answer: Answer) -> None:
         status = answer.status
+        identity: Identity | None = scope.get(SCOPE_KEY)
         refused = identity is None and (status is None or status >= 400)
         if method in _READING and status not in (401, 403, 421, 429):
             return

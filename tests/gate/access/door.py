@@ -49,6 +49,11 @@ class Door:
         self.base = f"{scheme}://127.0.0.1:{port}"
         self.seen: list[str] = []
 
+    @property
+    def started(self) -> int:
+        """How many jobs and programs were started."""
+        return self.seen.count("started")
+
     def token(
         self,
         name: str = "ci",
@@ -58,7 +63,7 @@ class Door:
     ) -> str:
         now = time()
         ends = None if days is None else now + days * 86400
-        return self.change(lambda connection: add_token(connection, name, role, apps, now, ends).text)
+        return str(self.change(lambda connection: add_token(connection, name, role, apps, now, ends).text))
 
     def revoke(self, who: str) -> None:
         self.change(lambda connection: revoke_keys(connection, who, time()))
@@ -120,7 +125,7 @@ def open_door(
     inside = Router([*application(door), *routes(database, site, limits, clock)])
     app = Access(inside, database, site=site, audit=audit, limits=limits, clock=clock)
     config = uvicorn.Config(
-        app, http=http, ws=websocket, log_config=None, log_level="warning", access_log=False, lifespan="off",
+        app, http=http, ws=websocket, log_config=None, log_level="error", access_log=False, lifespan="off",
         server_header=False, proxy_headers=False, ws_per_message_deflate=False, timeout_graceful_shutdown=1,
         ssl_context_factory=None if context is None else (lambda *_: context),
     )  # fmt: skip
@@ -195,7 +200,7 @@ def application(door: Door) -> list[Route | WebSocketRoute]:
     async def execute(websocket: WebSocket) -> None:
         offered = websocket.scope["subprotocols"]
         await websocket.accept(subprotocol="cgate.v1" if "cgate.v1" in offered else None)
-        door.seen.append("accepted")
+        door.seen.append("started")
         while True:
             await websocket.send_text(await websocket.receive_text())
 
