@@ -31,10 +31,13 @@ UNEXPECTED = ("Traceback", "cexec.gate", "Exception", "Task was destroyed")
 class Gate:
     """One running cgate.  `url`: where it is; `token`: an admin's."""
 
-    def __init__(self, application: Application, state: Path, options: Sequence[str] = ()) -> None:
+    def __init__(
+        self, application: Application, state: Path, options: Sequence[str] = (), *, after: Gate | None = None
+    ) -> None:
+        """`after`: the one that has used this state before."""
         self.state = state
         self.application = application
-        self.token = self.new_token("admin", "admin")
+        self.token: str = self.new_token("admin", "admin") if after is None else after.token
         self._lines: list[str] = []
         argv = command("cgate", "--http", "127.0.0.1:0", "--state", state, *options, application.public)
         self.process = subprocess.Popen(

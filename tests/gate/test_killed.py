@@ -26,18 +26,18 @@ def test_killed_under_a_hundred_jobs(worker: Service, key: Application, state: P
             pass  # it was killed meanwhile
 
     with gate.http() as http, ThreadPoolExecutor(20) as pool:
-        long = [start_job(http, "echo begun; sleep 1000") for _ in range(3)]
+        long = [start_job(http, "echo begun; sleep 1000") for _ in range(2)]
         for id in long:
             wait_until(lambda id=id: state_of(http, id) == "running")  # type: ignore[misc]
-        started += [start_job(http, "sleep 1000") for _ in range(20)]
         waiting = [pool.submit(one, number) for number in range(100)]
         wait_until(lambda: len(told) >= 20)
+        started += [start_job(http, "sleep 1000") for _ in range(20)]
         gate.kill()
         for done in waiting:
             done.result()
     wait_until(lambda: not [one for one in worker.started() if "sleep" in " ".join(one.cmdline())])
-    again = Gate(key, state)
-    with gate_client(again) as http:
+    again = Gate(key, state, after=gate)
+    with again.http() as http:
         jobs = {job["id"]: job for job in http.get("/v1/jobs", params={"limit": "1000"}).json()["jobs"]}
         assert {id: jobs[id]["state"] for id in told} == told
         assert all(state == "succeeded" for state in told.values())
@@ -53,10 +53,6 @@ def test_killed_under_a_hundred_jobs(worker: Service, key: Application, state: P
     again.close()
 
 
-def gate_client(gate: Gate) -> httpx.Client:
-    return gate.http()
-
-
 def test_outputs_in_files_survive_and_those_of_nobody_go(key: Application, state: Path) -> None:
     gate = Gate(key, state)
     with gate.http() as http:
@@ -66,7 +62,7 @@ def test_outputs_in_files_survive_and_those_of_nobody_go(key: Application, state
         gate.kill()
     outputs = Path(f"{state}-outputs")
     (outputs / "stranger.1.000000").write_bytes(b"x")
-    again = Gate(key, state)
+    again = Gate(key, state, after=gate)
     with again.http() as http:
         assert http.get(f"/v1/jobs/{ended}/stdout").content == bytes(9_000_000)
         kept = http.get(f"/v1/jobs/{half}/stdout").content
@@ -80,12 +76,12 @@ def test_a_second_one_is_refused_and_an_orderly_end_is_told(key: Application, st
     with gate.http() as http:
         id = start_job(http, "sleep 1000")
         try:
-            Gate(key, state)
+            Gate(key, state, after=gate)
         except AssertionError as error:
             refused = str(error)
         assert f"in use by process {gate.process.pid} " in refused
         gate.close()
-    again = Gate(key, state)
+    again = Gate(key, state, after=gate)
     with again.http() as http:
         job = http.get(f"/v1/jobs/{id}").json()
         assert (job["state"], job["reason"]) == ("interrupted", "cgate was stopped")
