@@ -33,6 +33,8 @@ from cexec.gate.http.protocol import GateProtocol
 from cexec.gate.jobs.application import Application
 from cexec.gate.jobs.desk import Desk
 from cexec.gate.jobs.engine import Engine, Settings
+from cexec.gate.page.history import History
+from cexec.gate.page.routes import routes as page_routes
 from cexec.gate.store.database import Database
 from cexec.gate.store.output_files import OutputFiles
 from cexec.system.reason import reason_of
@@ -112,6 +114,8 @@ async def _serve(
     files = OutputFiles(f"{options.state}-outputs")
     engine = Engine(database, files, [Application(key) for key in keys], options.settings)
     more: list[BaseRoute] = [*login_routes.routes(database, site, options.limits)]
+    history = History(engine)
+    more += page_routes(engine, history)
     if options.more is not None:
         more += options.more(engine)
     rates = Rates(options.limits.rate, options.limits.burst)
@@ -128,12 +132,14 @@ async def _serve(
         loop.add_signal_handler(number, stopping.set)
     ready(Listening(url, None if rpc is None else rpc.address, engine.interrupted, database))
     engine.start()
+    history.start()
     if rpc is not None:
         await rpc.start()
     serving = loop.create_task(server.serve([listener]))
     waiting = loop.create_task(stopping.wait())
     await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
+    await history.close()
     await engine.close()  # those who wait for jobs are told of their end
     server.should_exit = True
     if rpc is not None:

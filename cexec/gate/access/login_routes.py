@@ -1,14 +1,12 @@
 """The pages by which a browser gets its session and ends it.
 
-Contract: `routes` returns starlette's routes GET and POST /login, POST /logout, and GET /, a page of links for a person
-who is logged in.  POST /login takes a form with `code` and answers with the cookie; a code that is wrong, used or too
-old is a 401, all in the same words.  A form that another origin's page sends is refused (403), so nobody logs somebody
-else in.  Handlers raise `Problem`.
+Contract: `routes` returns starlette's routes GET and POST /login, and POST /logout.  POST /login takes a form with
+`code` and answers with the cookie; a code that is wrong, used or too old is a 401, all in the same words.  A form that
+another origin's page sends is refused (403), so nobody logs somebody else in.  Handlers raise `Problem`.
 """
 
 from __future__ import annotations
 
-from html import escape
 from typing import TYPE_CHECKING
 from urllib.parse import parse_qs
 
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
 
 LARGEST_FORM = 4096  # bytes (ours)
 FORM = "application/x-www-form-urlencoded"
-_LINKS = ("/v1/workers", "/v1/jobs", "/v1/pools", "/v1/apps")
 
 
 def routes(database: Database, site: Site, limits: Limits, clock: SteadyClock | None = None) -> list[Route]:
@@ -42,7 +39,6 @@ def routes(database: Database, site: Site, limits: Limits, clock: SteadyClock | 
         Route(LOGIN_PATH, login.show, methods=["GET"]),
         Route(LOGIN_PATH, login.enter, methods=["POST"]),
         Route(LOGOUT_PATH, login.leave, methods=["POST"]),
-        Route("/", login.welcome, methods=["GET"]),
     ]
 
 
@@ -80,20 +76,6 @@ class _Login:
         request.scope[CHANGES_KEY].append("the session has ended")
         cookie = session_cookie("", 0, secure=self._site.secure)
         return RedirectResponse(LOGIN_PATH, status_code=303, headers={"Set-Cookie": cookie})
-
-    async def welcome(self, request: Request) -> Response:
-        identity: Identity = request.scope[SCOPE_KEY]
-        links = "".join(f'<li><a href="{path}">{path}</a></li>' for path in _LINKS)
-        who = escape(f"{identity.name}, as {identity.role.name.lower()}")
-        return HTMLResponse(
-            f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>cgate</title></head><body>'
-            f"<h1>cgate</h1><p>You are logged in: {who}.</p><ul>{links}</ul>"
-            f'<form method="post" action="{LOGOUT_PATH}"><button>Log out</button></form></body></html>',
-            headers={
-                "Content-Security-Policy": "default-src 'none'; form-action 'self'; base-uri 'none'; "
-                "frame-ancestors 'none'"
-            },
-        )
 
     def _check_origin(self, request: Request) -> None:
         """A program that sends no Origin is no browser, and has nobody's cookies."""

@@ -21,7 +21,7 @@ from queue import SimpleQueue
 from typing import Any, TypeAlias, TypeVar
 
 from cexec.errors import LocalError, UsageError
-from cexec.gate.store import access_schema, job_schema, pcci_rows
+from cexec.gate.store import access_schema, job_schema, page_rows, pcci_rows
 from cexec.system.reason import reason_of
 from cexec.system.storage.lockfile import Lock
 from cexec.system.storage.own_files import check_own, open_own
@@ -223,7 +223,7 @@ class Database:
 def _make_tables(connection: sqlite3.Connection) -> None:
     if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0]:
         return  # another command has made them meanwhile
-    for statement in (*job_schema.TABLES, *access_schema.TABLES, *pcci_rows.TABLES):
+    for statement in (*job_schema.TABLES, *access_schema.TABLES, *pcci_rows.TABLES, *page_rows.TABLES):
         connection.execute(statement)
     connection.execute(f"PRAGMA application_id={APPLICATION}")
     connection.execute(f"PRAGMA user_version={VERSION}")

@@ -1,0 +1,52 @@
+"""A headless Chromium, and the page of the module's `cgate` in it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from tests.environment import command, local_environment
+from tests.gate.gates import Gate
+from tests.needs import require_module, require_tool
+from tests.waiting import PATIENCE
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    require_module("playwright")
+    require_tool("chromium")
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        started = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+def login_url(gate: Gate, *options: str) -> str:
+    """What `cgate login` prints."""
+    argv = command("cgate", "login", "--state", gate.state, *options)
+    made = subprocess.run(argv, env=local_environment(), capture_output=True, text=True, timeout=PATIENCE, check=True)
+    return made.stdout.strip()
+
+
+def open_page(browser: Any, gate: Gate, *options: str, **context: Any) -> Any:
+    """The page of somebody who has logged in.  `messages`: what the browser complains about."""
+    opened = browser.new_context(**context).new_page()
+    opened.messages = []
+    opened.on("console", lambda message: opened.messages.append(message.text))
+    opened.on("pageerror", lambda error: opened.messages.append(str(error)))
+    opened.set_default_timeout(PATIENCE * 1000)
+    opened.goto(login_url(gate, *options))
+    opened.wait_for_selector("#worker-rows tr")
+    return opened
+
+
+@pytest.fixture
+def page(browser: Any, gate: Gate) -> Iterator[Any]:
+    opened = open_page(browser, gate)
+    yield opened
+    opened.context.close()
