@@ -2,7 +2,8 @@
 
 Contract: `History` takes a sample of every application each COARSE seconds and keeps it in the state file.  While
 somebody looks, it takes one each FINE seconds, too, which it keeps in memory for FINE_SPAN seconds.  `samples` returns
-those of a span of time, `workers` the workers that are there and those that were seen in the last day.
+those of a span of time, `workers` the workers that are there and those that were seen in the last day.  `tick` takes
+the sample that is due, if one is.
 """
 
 from __future__ import annotations
@@ -20,6 +21,9 @@ from cexec.gate.store import page_rows
 from cexec.gate.store.records import State, show_time
 
 if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable
+
     from cexec.gate.access.identity import Identity
     from cexec.gate.jobs.application import Application
     from cexec.gate.jobs.engine import Engine
@@ -28,17 +32,26 @@ if TYPE_CHECKING:
 COARSE, FINE = 60.0, 5.0  # seconds (ours)
 FINE_SPAN = 900.0  # seconds (ours)
 LOOKED = 60.0  # seconds (ours) for which one look counts
-NAMES = ("slots", "busy", "queued", "jobs", "succeeded", "other")  # that add up over applications; `load` is a mean
+NAMES = ("workers", "slots", "busy", "queued", "jobs", "succeeded", "other")  # that add up over applications
+RATE = 60.0  # seconds (ours) for which jobs that have ended are counted
 
 
 class History:
-    """The history of one `cgate`."""
+    """The history of one `cgate`.  `wall` and `monotonic` are for tests."""
 
-    def __init__(self, engine: Engine) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        wall: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
         self._engine = engine
+        self._wall = wall
+        self._monotonic = monotonic
         self._fine: deque[tuple[float, dict[str, dict[str, float]]]] = deque(maxlen=int(FINE_SPAN / FINE))
-        self._looked = 0.0
-        self._noted = 0.0  # when a coarse sample was taken
+        self._looked = -LOOKED  # when somebody has looked
+        self._noted = -COARSE  # when a coarse sample was taken
+        self._seen: dict[str, tuple[float, dict[str, Any]]] = {}  # workers, by UUID, since the last coarse sample
         self._task: asyncio.Task[None] | None = None
         self._event = engine.feed.last
         self._ended: dict[str, list[tuple[float, bool]]] = {name: [] for name in engine.applications}
@@ -54,65 +67,78 @@ class History:
 
     async def samples(self, identity: Identity, span: float) -> list[dict[str, float]]:
         """Returns the samples of the last `span` seconds, of all applications that the token may see together."""
-        self._looked = time.monotonic()
-        since = time.time() - span
-        if span <= FINE_SPAN:
-            found = [(at, apps) for at, apps in self._fine if at >= since]
-        else:
-            together: dict[float, dict[str, dict[str, float]]] = {}
-            for at, app, content in await self._engine.database.read(partial(page_rows.samples_since, since=since)):
-                together.setdefault(at, {})[app] = content
-            found = sorted(together.items())
+        self._looked = self._monotonic()
+        since = self._wall() - span
+        fine = [one for one in self._fine if one[0] >= since] if span <= FINE_SPAN else []
+        coarse: dict[float, dict[str, dict[str, float]]] = {}
+        for at, app, content in await self._engine.database.read(partial(page_rows.samples_since, since=since)):
+            if not fine or at < fine[0][0]:
+                coarse.setdefault(at, {})[app] = content
+        found = [*coarse.items(), *fine]
         return [_sum(at, {app: one for app, one in apps.items() if identity.may_see(app)}) for at, apps in found]
 
     async def workers(self, identity: Identity) -> list[dict[str, Any]]:
         """Returns the workers as /v1/workers does, with `gone` and, of those that have gone, `last_seen`."""
-        self._looked = time.monotonic()
+        self._looked = self._monotonic()
+        now = self._wall()
         applications = [one for one in self._engine.applications.values() if identity.may_see(one.name)]
         there = [document for one in applications for document in await one.documents()]
+        self._note(now, there)
         names = {one["uuid"] for one in there}
-        since = time.time() - page_rows.KEPT
-        seen = await self._engine.database.read(partial(page_rows.workers_since, since=since))
+        rows = await self._engine.database.read(partial(page_rows.workers_since, since=now - page_rows.KEPT))
+        seen = {one["uuid"]: (at, one) for at, one in rows} | self._seen
         gone = [
             {**one, "gone": True, "last_seen": show_time(at)}
-            for at, one in seen
+            for at, one in seen.values()
             if one["uuid"] not in names and identity.may_see(one["app"])
         ]
         return [{**one, "gone": False, "last_seen": None} for one in there] + gone
 
+    async def tick(self) -> None:
+        """Takes a sample, if somebody looks or the last one that was kept is COARSE seconds old."""
+        due = self._monotonic() - self._noted >= COARSE
+        if due or self._monotonic() - self._looked < LOOKED:
+            await self._sample(kept=due)
+
     async def _run(self) -> None:
         while True:
-            if time.monotonic() - self._looked < LOOKED or time.time() - self._noted >= COARSE:
-                with contextlib.suppress(CexecError, Problem):  # the network or the disk is away for a moment
-                    await self._sample()
+            with contextlib.suppress(CexecError, Problem):  # the network or the disk is away for a moment
+                await self.tick()
             await asyncio.sleep(FINE)
 
-    async def _sample(self) -> None:
+    async def _sample(self, *, kept: bool) -> None:
         await self._count_ends()
-        now = time.time()
-        apps, workers = {}, []
+        now = self._wall()
+        apps = {}
         for one in self._engine.applications.values():
             documents = await one.documents()
-            workers += documents
+            self._note(now, documents)
             apps[one.name] = self._measure(one, documents, now)
         self._fine.append((now, apps))
-        if now - self._noted >= COARSE:
-            self._noted = now
+        if not kept:
+            return
+        self._noted = self._monotonic()
+        seen = dict(self._seen)
 
-            def change(connection: Any) -> None:
-                page_rows.insert_workers(connection, now, workers)
-                page_rows.insert_samples(connection, now, apps)
+        def change(connection: sqlite3.Connection) -> None:
+            page_rows.insert_workers(connection, list(seen.values()))
+            page_rows.insert_samples(connection, now, apps)
 
-            await self._engine.database.write(change)
+        await self._engine.database.write(change)
+        self._seen = {uuid: one for uuid, one in self._seen.items() if one is not seen.get(uuid)}
+
+    def _note(self, now: float, workers: list[dict[str, Any]]) -> None:
+        for one in workers:
+            self._seen[one["uuid"]] = (now, one)
 
     def _measure(self, one: Application, workers: list[dict[str, Any]], now: float) -> dict[str, float]:
         states = [live.record.state for live in self._engine.live.values() if live.record.app == one.name]
-        ended = self._ended[one.name] = [(at, good) for at, good in self._ended[one.name] if at > now - 60]
-        load = sum(worker["load"] for worker in workers) / len(workers) if workers else 0.0
+        ended = self._ended[one.name] = [(at, good) for at, good in self._ended[one.name] if at > now - RATE]
         return {
+            "workers": len(workers),
             "slots": sum(worker["slots"] for worker in workers),
             "busy": sum(worker["running"] for worker in workers),
-            "load": round(load, 3),
+            "load": round(sum(worker["load"] for worker in workers), 3),
             "queued": states.count(State.QUEUED),
             "jobs": states.count(State.RUNNING),
             "succeeded": sum(good for _, good in ended),
@@ -134,5 +160,5 @@ def _is_end(event: EventRecord) -> bool:
 
 def _sum(at: float, apps: dict[str, dict[str, float]]) -> dict[str, float]:
     total = {"at": at, **{name: sum(one[name] for one in apps.values()) for name in NAMES}}
-    total["load"] = sum(one["load"] for one in apps.values()) / len(apps) if apps else 0.0
+    total["load"] = sum(one["load"] for one in apps.values()) / max(1, total["workers"])
     return total

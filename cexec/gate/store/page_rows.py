@@ -34,13 +34,13 @@ def samples_since(connection: sqlite3.Connection, since: float) -> list[tuple[fl
     return [(at, app, json.loads(content)) for at, app, content in rows]
 
 
-def insert_workers(connection: sqlite3.Connection, at: float, workers: list[dict[str, Any]]) -> None:
-    """Notes that these workers are there."""
-    rows = [(one["uuid"], one["app"], at, json.dumps(one)) for one in workers]
+def insert_workers(connection: sqlite3.Connection, workers: list[tuple[float, dict[str, Any]]]) -> None:
+    """Notes when each of these workers was last seen."""
+    rows = [(one["uuid"], one["app"], at, json.dumps(one)) for at, one in workers]
     connection.executemany("INSERT OR REPLACE INTO seen_worker VALUES (?, ?, ?, ?)", rows)
 
 
 def workers_since(connection: sqlite3.Connection, since: float) -> list[tuple[float, dict[str, Any]]]:
-    """Returns when each worker was last noted, and what was known of it."""
+    """Returns when each worker was last seen, and what was known of it then."""
     rows = connection.execute("SELECT at, content FROM seen_worker WHERE at >= ?", [since])
     return [(at, json.loads(content)) for at, content in rows]

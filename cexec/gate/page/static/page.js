@@ -1,14 +1,17 @@
 // The page of cgate: it shows the cluster and asks /v1 for everything it does.
 //
 // Contract: nothing that a worker, a job or a user has named is ever markup: it becomes text by `textContent`.  The page
-// asks for workers every POLL seconds, hears of jobs by server-sent events, and draws at most twice a second.  It keeps
-// MOST_JOBS jobs and shows ROWS of them.  When the server does not answer it says since when, and tries again.
+// asks for workers every POLL milliseconds, hears of jobs by server-sent events, and draws at most twice a second.  It
+// keeps MOST_JOBS jobs and shows ROWS of them.  When the server does not answer it says since when, and tries again.
 
 const POLL = 3000; // milliseconds between two looks at the workers
 const DRAW = 500; // milliseconds between two drawings
 const MOST_JOBS = 10_000; // that are kept
 const ROWS = 200; // that are shown at once
+const PATIENCE = 15_000; // milliseconds that an answer may take
 const MOST_OUTPUT = 1_000_000; // characters of an output that are shown: the last ones
+const MOST_PIECES = 20_000; // of one style each, that are shown of an output
+const AT_ONCE = 20; // jobs that are asked for one by one
 const SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"];
 const STATES = ["queued", "running", "succeeded", "failed", "cancelled", "interrupted"];
 const OVER = new Set(["succeeded", "failed", "cancelled", "interrupted"]);
@@ -17,8 +20,12 @@ const one = (id) => document.getElementById(id);
 const me = { name: "", role: "viewer", apps: [], parts: [] };
 const workers = new Map(); // UUID to worker
 const jobs = new Map(); // id to job
+const order = []; // the ids of all jobs, the newest first
+const running = new Map(); // id to job
+const counts = Object.fromEntries(STATES.map((name) => [name, 0]));
 const pools = new Map(); // id to pool
 let heardAt = Date.now(); // when the server last answered
+let shownAt = Date.now(); // when the page was last brought to the front
 let nextPage = null; // of older jobs
 
 // Asking the server
@@ -39,7 +46,7 @@ async function ask(path, options = {}) {
   return response;
 }
 
-const get = async (path) => (await ask(path)).json();
+const get = async (path) => (await ask(path, { signal: AbortSignal.timeout(PATIENCE) })).json();
 const post = async (path, value) =>
   ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(value) });
 
@@ -70,7 +77,19 @@ function duration(seconds) {
 }
 
 const seconds = (text) => (text ? Date.parse(text) / 1000 : null);
-const clock = (text) => (text ? new Date(text).toLocaleTimeString() : "");
+const shownTimes = new Map(); // from RFC 3339 to what is shown of it: writing it takes long
+
+// The time of day; with the date, if that is another one than today's.
+function when(text) {
+  if (!text) return "";
+  if (!shownTimes.has(text)) {
+    if (shownTimes.size > 2000) shownTimes.clear();
+    const date = new Date(text);
+    shownTimes.set(text, date.toDateString() === new Date().toDateString() ? date.toLocaleTimeString() : date.toLocaleString());
+  }
+  return shownTimes.get(text);
+}
+
 const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
 const may = (role) => ["viewer", "submitter", "admin"].indexOf(me.role) >= ["viewer", "submitter", "admin"].indexOf(role);
 const owns = (thing) => me.role === "admin" || (me.role === "submitter" && thing.owner === me.name);
@@ -91,16 +110,21 @@ async function trying(what) {
   }
 }
 
-let saying = 0;
+// One line says what went wrong a moment ago, or that the server is silent.
+let said = "";
+let saidAt = 0;
 function say(text) {
-  one("stale").textContent = text;
-  clearTimeout(saying);
-  saying = setTimeout(showStale, 8000);
+  said = text;
+  saidAt = Date.now();
+  showStale();
 }
 
 function showStale() {
-  const silent = Date.now() - heardAt > 3 * POLL;
-  one("stale").textContent = silent ? `no answer from the server since ${new Date(heardAt).toLocaleTimeString()}; trying again` : "";
+  if (document.hidden) return;
+  const now = Date.now();
+  let text = now - saidAt < 8000 ? said : "";
+  if (now - Math.max(heardAt, shownAt) > 3 * POLL) text = `no answer from the server since ${new Date(heardAt).toLocaleTimeString()}; trying again`;
+  if (one("stale").textContent !== text) one("stale").textContent = text;
 }
 
 // Drawing: what has changed is drawn together, twice a second at most, and only while the page is seen
@@ -119,117 +143,149 @@ function draw() {
   }
 }
 
-// Rows are kept by key, so that only those that have changed are made anew, and the focus stays where it is.
-function fill(body, items, keyOf, textOf, build) {
-  const there = new Map([...body.children].map((row) => [row.dataset.key, row]));
-  let place = body.firstElementChild;
-  for (const item of items) {
-    const key = keyOf(item);
-    const text = textOf(item);
-    let row = there.get(key);
-    there.delete(key);
-    if (!row || row.dataset.text !== text) {
-      const fresh = build(item);
-      fresh.dataset.key = key;
-      fresh.dataset.text = text;
-      if (row && !row.contains(document.activeElement)) {
-        if (place === row) place = row.nextElementSibling;
-        row.remove();
-        row = null;
-      }
-      if (row) {
-        row.dataset.text = ""; // it is drawn anew when the focus has left it
-      } else {
-        row = fresh;
-      }
-    }
-    if (row === place) place = place.nextElementSibling;
-    else body.insertBefore(row, place);
+// A row of a table.  Its cells are changed in place, so that the focus stays where it is and little is laid out anew.
+class Row {
+  constructor(key, title, columns) {
+    this.element = make("tr");
+    this.element.dataset.key = key;
+    this.cells = columns.map((classes, index) => make(index ? "td" : "th", "", classes));
+    this.cells[0].scope = "row";
+    this.cells[0].title = title;
+    this.element.append(...this.cells);
+    this.texts = columns.map(() => "");
+    this.classes = [...columns];
   }
-  for (const row of there.values()) row.remove();
+
+  set(index, value, classes = this.classes[index]) {
+    const text = value == null ? "" : String(value);
+    if (text !== this.texts[index]) this.cells[index].textContent = this.texts[index] = text;
+    if (classes !== this.classes[index]) this.cells[index].className = this.classes[index] = classes;
+  }
 }
 
-function cells(row, values) {
-  for (const value of values) {
-    const cell = value instanceof Node ? value : make("td", String(value ?? ""));
-    if (cell.tagName !== "TD" && cell.tagName !== "TH") {
-      const outer = make("td");
-      outer.append(cell);
-      row.append(outer);
-    } else row.append(cell);
+// The rows of a table, by key.  `build` makes the row of an item, which has a method `show` for it.
+class Table {
+  constructor(id, build) {
+    this.body = one(id);
+    this.build = build;
+    this.rows = new Map();
   }
-  return row;
+
+  show(items, keyOf) {
+    const wanted = new Set(items.map(keyOf));
+    for (const [key, row] of this.rows) {
+      if (wanted.has(key)) continue;
+      row.element.remove();
+      this.rows.delete(key);
+    }
+    let place = this.body.firstElementChild;
+    for (const item of items) {
+      const key = keyOf(item);
+      let row = this.rows.get(key);
+      if (!row) this.rows.set(key, (row = this.build(item)));
+      row.show(item);
+      if (row.element === place) place = place.nextElementSibling;
+      else this.body.insertBefore(row.element, place);
+    }
+  }
 }
+
+const texts = new WeakMap(); // from a job or a worker to what is searched
+function has(thing, wanted) {
+  let text = texts.get(thing);
+  if (text === undefined) texts.set(thing, (text = searched(thing).toLowerCase()));
+  return text.includes(wanted);
+}
+function searched(thing) {
+  if (!thing.args) return Object.values(thing).map((value) => (typeof value === "object" ? JSON.stringify(value) : value)).join(" ");
+  return [thing.id, thing.app, ...thing.args, thing.worker, thing.owner, thing.state, thing.reason].join(" ");
+}
+
+const inOrder = new Intl.Collator(undefined, { numeric: true }).compare;
 
 function drawWorkers() {
   const wanted = one("worker-filter").value.toLowerCase();
   const gone = one("worker-gone").checked;
   const all = [...workers.values()].filter((worker) => gone || !worker.gone);
-  const shown = all.filter((worker) => !wanted || JSON.stringify(worker).toLowerCase().includes(wanted));
-  shown.sort((a, b) => a.gone - b.gone || a.name.localeCompare(b.name, undefined, { numeric: true }) || (a.uuid < b.uuid ? -1 : 1));
+  const shown = all.filter((worker) => !wanted || has(worker, wanted));
+  shown.sort((a, b) => a.gone - b.gone || inOrder(a.name, b.name) || (a.uuid < b.uuid ? -1 : 1));
   const there = all.filter((worker) => !worker.gone);
   const sum = (name) => there.reduce((total, worker) => total + worker[name], 0);
   const sick = there.filter((worker) => worker.health !== "ok").length;
   one("worker-totals").textContent = `${plural(there.length, "worker")}, ${sum("running")} of ${plural(sum("slots"), "slot")} busy` +
     (sick ? `, ${sick} with trouble` : "");
-  const here = new Map();
-  for (const job of jobs.values()) if (job.state === "running" && job.instance) here.set(job.instance, [...(here.get(job.instance) || []), job]);
-  fill(one("worker-rows"), shown.slice(0, 1000), (worker) => worker.uuid,
-    (worker) => JSON.stringify([worker, (here.get(worker.uuid) || []).map((job) => job.id)]),
-    (worker) => workerRow(worker, here.get(worker.uuid) || []));
+  here.clear();
+  for (const job of running.values()) if (job.instance) here.set(job.instance, (here.get(job.instance) || new Set()).add(job));
+  workerTable.show(shown.slice(0, 1000), (worker) => worker.uuid);
   fillChoices();
 }
 
-function workerRow(worker, running) {
-  const row = make("tr", "", worker.gone ? "gone" : "");
-  const name = make("th", worker.name);
-  name.scope = "row";
-  name.title = worker.uuid;
-  const load = document.createElement("meter");
-  load.value = worker.load;
-  load.setAttribute("aria-label", `load of ${worker.name}: ${worker.load.toFixed(2)}`);
-  load.title = worker.load.toFixed(2);
-  const labels = Object.entries(worker.labels).map(([key, value]) => (value ? `${key}=${value}` : key)).join(", ");
-  const owners = [...new Set(running.map((job) => job.owner))].join(", ");
-  return cells(row, [
-    name, worker.app, worker.address, make("td", `${worker.running}/${worker.slots}`, "number"), load,
-    make("td", worker.speed.toFixed(2), "number"), running.length ? `${running.length} for ${owners}` : "", labels,
-    make("td", worker.gone ? "gone" : worker.health, worker.health === "ok" && !worker.gone ? "ok" : "trouble"),
-    worker.gone ? "" : duration(Date.now() / 1000 - seconds(worker.since)), worker.gone ? clock(worker.last_seen) : "now",
-  ]);
+const here = new Map(); // UUID of a worker to the jobs that it runs
+const NOBODY = new Set();
+
+class WorkerRow extends Row {
+  constructor(worker) {
+    super(worker.uuid, worker.uuid, ["", "", "", "number", "", "number", "", "", "", "", ""]);
+    this.load = document.createElement("meter");
+    this.cells[4].append(this.load);
+  }
+
+  show(worker) {
+    const jobsHere = here.get(worker.uuid) || NOBODY;
+    const owners = [...new Set([...jobsHere].map((job) => job.owner))].join(", ");
+    const load = worker.load.toFixed(2);
+    if (this.load.title !== load) {
+      this.load.value = worker.load;
+      this.load.title = load;
+      this.load.setAttribute("aria-label", `load of ${worker.name}: ${load}`);
+    }
+    this.element.classList.toggle("gone", worker.gone);
+    this.set(0, worker.name);
+    this.set(1, worker.app);
+    this.set(2, worker.address);
+    this.set(3, `${worker.running}/${worker.slots}`);
+    this.set(5, worker.speed.toFixed(2));
+    this.set(6, jobsHere.size ? `${jobsHere.size} for ${owners}` : "");
+    this.set(7, Object.entries(worker.labels).map(([key, value]) => (value ? `${key}=${value}` : key)).join(", "));
+    this.set(8, worker.gone ? "gone" : worker.health, worker.health === "ok" && !worker.gone ? "ok" : "trouble");
+    this.set(9, worker.gone ? "" : duration(Date.now() / 1000 - seconds(worker.since)));
+    this.set(10, worker.gone ? when(worker.last_seen) : "now");
+  }
 }
 
 function drawJobs() {
   const wanted = one("job-filter").value.toLowerCase();
   const state = one("job-state").value;
-  const counts = Object.fromEntries(STATES.map((name) => [name, 0]));
   const shown = [];
-  for (const job of [...jobs.values()].sort((a, b) => (a.id < b.id ? 1 : -1))) {
-    counts[job.state] += 1;
-    if (shown.length < ROWS && (!state || job.state === state) && (!wanted || jobText(job).includes(wanted))) shown.push(job);
+  for (const id of order) {
+    const job = jobs.get(id);
+    if ((state && job.state !== state) || (wanted && !has(job, wanted))) continue;
+    if (shown.push(job) === ROWS) break;
   }
   one("job-totals").textContent = STATES.filter((name) => counts[name]).map((name) => `${counts[name]} ${name}`).join(", ") || "no jobs";
   one("older").hidden = !nextPage || jobs.size >= MOST_JOBS;
-  fill(one("job-rows"), shown, (job) => job.id, (job) => JSON.stringify(job), jobRow);
+  jobTable.show(shown, (job) => job.id);
 }
-
-const jobText = (job) => `${job.id} ${job.app} ${job.args.join(" ")} ${job.worker || ""} ${job.owner} ${job.state} ${job.reason || ""}`.toLowerCase();
 
 function how(job) {
   if (job.state === "failed" && job.exit_status != null) return `failed (${job.exit_status})`;
   return job.signal ? `${job.state} (${job.signal})` : job.state;
 }
 
-function jobRow(job) {
-  const row = make("tr");
-  const name = make("th", job.id.slice(0, 13));
-  name.scope = "row";
-  name.title = job.id;
-  const state = make("td", how(job), job.state);
-  if (job.reason) state.append(make("span", job.reason, "why"));
-  const actions = make("td");
-  actions.append(button("Output", `Output of job ${job.id}`, () => showOutput(job.id)));
-  if (!OVER.has(job.state) && owns(job)) {
+class JobRow extends Row {
+  constructor(job) {
+    super(job.id, job.id, ["", "", "", "", "", "", "", "", ""]);
+    this.set(0, job.id.slice(0, 13));
+    this.how = make("span");
+    this.why = make("span", "", "why");
+    this.cells[1].append(this.how, this.why);
+    this.output = button("Output", `Output of job ${job.id}`, () => showOutput(job.id));
+    this.cells[2].append(this.output);
+    this.live = make("span");
+    if (!OVER.has(job.state) && owns(job)) this.offer(job);
+  }
+
+  offer(job) {
     const signals = document.createElement("select");
     signals.setAttribute("aria-label", `Send a signal to job ${job.id}`);
     for (const text of ["signal", ...SIGNALS]) signals.append(new Option(text, text === "signal" ? "" : text));
@@ -238,61 +294,120 @@ function jobRow(job) {
       signals.value = "";
       if (signal) await post(`/v1/jobs/${job.id}/signal`, { signal });
     }));
-    actions.append(" ", signals, " ", button("End", `End job ${job.id}`, () => trying(async () => {
+    this.live.append(" ", signals, " ", button("End", `End job ${job.id}`, () => trying(async () => {
       if (await sure(`Job ${job.id} of ${job.app} is ended, with everything that it has started.`)) await post(`/v1/jobs/${job.id}/cancel`, {});
     }), "grave"));
+    this.cells[2].append(this.live);
   }
-  const took = job.started ? duration((seconds(job.ended) ?? Date.now() / 1000) - seconds(job.started)) : "";
-  return cells(row, [name, state, actions, job.args.join(" "), job.worker, job.app, job.owner, clock(job.submitted), took]);
+
+  show(job) {
+    const text = how(job);
+    if (this.how.textContent !== text) this.how.textContent = text;
+    if (this.why.textContent !== (job.reason || "")) this.why.textContent = job.reason || "";
+    this.set(1, "", job.state);
+    if (OVER.has(job.state) && this.live.isConnected) {
+      const focused = this.live.contains(document.activeElement);
+      this.live.remove();
+      if (focused) this.output.focus();
+    }
+    this.set(3, job.args.join(" ").slice(0, 300));
+    this.set(4, job.worker);
+    this.set(5, job.app);
+    this.set(6, job.owner);
+    this.set(7, when(job.submitted));
+    this.set(8, job.started ? duration((seconds(job.ended) ?? Date.now() / 1000) - seconds(job.started)) : "");
+  }
 }
 
 function drawPools() {
   const all = [...pools.values()].sort((a, b) => (a.id < b.id ? 1 : -1)).slice(0, ROWS);
   one("pools").hidden = !all.length;
-  fill(one("pool-rows"), all, (pool) => pool.id, (pool) => JSON.stringify(pool), poolRow);
+  poolTable.show(all, (pool) => pool.id);
 }
 
-function poolRow(pool) {
-  const row = make("tr");
-  const name = make("th", pool.id.slice(0, 13));
-  name.scope = "row";
-  name.title = pool.id;
-  const left = pool.jobs.filter((job) => !OVER.has(job.state)).length;
-  const actions = make("td");
-  if (pool.state === "running" && owns(pool)) {
-    actions.append(button("End", `End pool ${pool.id}`, () => trying(async () => {
-      if (await sure(`${plural(left, "job")} of pool ${pool.id} are ended.`)) await post(`/v1/pools/${pool.id}/kill`, {});
-    }), "grave"));
+class PoolRow extends Row {
+  constructor(pool) {
+    super(pool.id, pool.id, ["", "", "", "", "number", "", ""]);
+    this.set(0, pool.id.slice(0, 13));
+    this.left = 0;
+    this.end = button("End", `End pool ${pool.id}`, () => trying(async () => {
+      if (await sure(`${plural(this.left, "job")} of pool ${pool.id}: each is ended, with everything that it has started.`)) await post(`/v1/pools/${pool.id}/kill`, {});
+    }), "grave");
+    if (pool.state === "running" && owns(pool)) this.cells[2].append(this.end);
   }
-  return cells(row, [name, make("td", pool.state, pool.state), actions, pool.app, make("td", `${pool.jobs.length - left}/${pool.jobs.length}`, "number"),
-    pool.owner, clock(pool.submitted)]);
+
+  show(pool) {
+    this.left = pool.jobs.filter((job) => !OVER.has(job.state)).length;
+    this.set(1, pool.state, pool.state);
+    if (pool.state !== "running") this.end.remove();
+    this.set(3, pool.app);
+    this.set(4, `${pool.jobs.length - this.left}/${pool.jobs.length}`);
+    this.set(5, pool.owner);
+    this.set(6, when(pool.submitted));
+  }
 }
+
+const workerTable = new Table("worker-rows", (worker) => new WorkerRow(worker));
+const jobTable = new Table("job-rows", (job) => new JobRow(job));
+const poolTable = new Table("pool-rows", (pool) => new PoolRow(pool));
 
 // What happens: workers by asking, jobs by events
 
+let looking = false;
 async function lookAtWorkers() {
-  if (document.hidden) return;
+  if (document.hidden || looking) return;
+  looking = true;
   try {
     const found = await get("/page/workers");
     workers.clear();
     for (const worker of found.workers) workers.set(worker.uuid, worker);
     redraw("workers");
+    redraw("jobs"); // how long they have taken
   } catch { /* showStale says it */ }
-  if (!saying || one("stale").textContent.startsWith("no answer")) showStale();
+  looking = false;
 }
 
+// Takes what is known of a job.  A job that is over stays so: an answer may be older than an event.
 function keep(job) {
+  const known = jobs.get(job.id);
+  if (known) {
+    if (OVER.has(known.state) && !OVER.has(job.state)) return;
+    counts[known.state] -= 1;
+  } else insert(job.id);
+  counts[job.state] += 1;
   jobs.set(job.id, job);
-  if (jobs.size > MOST_JOBS) jobs.delete(jobs.keys().next().value);
+  if (job.state === "running") running.set(job.id, job);
+  else running.delete(job.id);
+  if (order.length > MOST_JOBS) forget(order.pop());
   redraw("jobs");
   redraw("workers");
 }
 
+function insert(id) {
+  if (!order.length || id < order.at(-1)) order.push(id);
+  else {
+    let [low, high] = [0, order.length];
+    while (low < high) {
+      const middle = (low + high) >> 1;
+      if (order[middle] > id) low = middle + 1;
+      else high = middle;
+    }
+    order.splice(low, 0, id);
+  }
+}
+
+function forget(id) {
+  counts[jobs.get(id).state] -= 1;
+  jobs.delete(id);
+  running.delete(id);
+}
+
 async function loadJobs() {
   const page = await get("/v1/jobs?limit=200");
-  jobs.clear();
-  for (const job of page.jobs.reverse()) keep(job);
+  while (order.length) forget(order.pop());
+  for (const job of page.jobs) keep(job);
   nextPage = page.next;
+  redraw("jobs");
   await loadPools();
 }
 
@@ -307,41 +422,60 @@ async function loadOlder() {
   const page = await get(`/v1/jobs?limit=1000&after=${encodeURIComponent(nextPage)}`);
   for (const job of page.jobs) keep(job);
   nextPage = page.next;
+  redraw("jobs");
 }
 
-const unknown = new Set(); // jobs of which an event has come, but no row
-let asking = 0;
+const unknown = new Set(); // jobs of which an event has said less than is shown
+const timers = {};
+function soon(name, what) {
+  timers[name] ??= setTimeout(() => {
+    delete timers[name];
+    trying(what);
+  }, DRAW);
+}
+
+// Asks for those jobs: many by the page of the newest, the others one by one, a few at a time.
 async function learn() {
-  asking = 0;
-  const few = [...unknown].slice(0, 50);
-  const many = unknown.size > 50;
-  unknown.clear();
-  await trying(async () => {
-    if (many) await loadJobs();
-    else for (const id of few) keep(await get(`/v1/jobs/${id}`));
-  });
+  if (unknown.size > AT_ONCE) {
+    for (const job of (await get("/v1/jobs?limit=200")).jobs) {
+      unknown.delete(job.id);
+      keep(job);
+    }
+  }
+  for (const id of [...unknown].slice(0, AT_ONCE)) {
+    unknown.delete(id);
+    keep(await get(`/v1/jobs/${id}`));
+  }
+  if (unknown.size) soon("learn", learn);
 }
 
 function heardEvent(event) {
   heardAt = Date.now();
   const change = JSON.parse(event.data);
   const job = jobs.get(change.job);
-  if (!job || OVER.has(change.state) || !job.worker) {
-    unknown.add(change.job);
-    if (!asking) asking = setTimeout(learn, DRAW);
+  if (job) {
+    const times = { started: change.state === "running" ? change.at : job.started, ended: OVER.has(change.state) ? change.at : null };
+    keep({ ...job, ...times, state: change.state, exit_status: change.exit_status, signal: change.signal, worker: change.worker || job.worker });
   }
-  if (job) keep({ ...job, state: change.state, exit_status: change.exit_status, signal: change.signal, worker: change.worker || job.worker });
-  if (change.pool) setTimeout(() => trying(loadPools), DRAW);
+  if (!job || (change.state !== "succeeded" && change.state !== "queued")) { // the event has no reason and no instance
+    unknown.add(change.job);
+    soon("learn", learn);
+  }
+  if (change.pool) soon("pools", loadPools);
 }
 
 function listen() {
   const events = new EventSource("/v1/events");
+  let opened = false;
   events.addEventListener("job", heardEvent);
   events.addEventListener("reset", () => trying(loadJobs));
   events.addEventListener("error", () => {
     if (events.readyState === EventSource.CLOSED) setTimeout(listen, POLL);
   });
-  events.addEventListener("open", () => trying(loadJobs));
+  events.addEventListener("open", () => {
+    if (!opened) trying(loadJobs); // later, the server tells what was missed
+    opened = true;
+  });
 }
 
 // The output of one job
@@ -355,82 +489,124 @@ async function showOutput(id) {
   await followOutput();
 }
 
+function outputClosed() {
+  following?.abort();
+  // The browser has given the focus back, if the button is still there.
+  const id = one("output").dataset.job;
+  if (document.activeElement === document.body) (jobTable.rows.get(id)?.output || document.querySelector("#jobs .wide")).focus();
+}
+
 async function followOutput() {
   following?.abort();
   const controller = (following = new AbortController());
   const stream = document.querySelector("input[name=stream]:checked").value;
-  const text = one("output-text");
-  text.replaceChildren();
-  const screen = new Screen(text);
-  one("output-state").textContent = "live";
+  const screen = new Screen(one("output-text"), controller.signal);
+  const state = one("output-state");
+  state.textContent = "live";
   try {
     const answer = await ask(`/v1/jobs/${one("output").dataset.job}/${stream}?follow=1`, { signal: controller.signal });
     const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
     for (let part = await reader.read(); !part.done; part = await reader.read()) {
       heardAt = Date.now();
-      screen.write(part.value);
+      await screen.write(part.value);
+      if (controller.signal.aborted) return;
     }
-    one("output-state").textContent = "that was all";
+    await screen.end();
+    if (!controller.signal.aborted) state.textContent = "that was all";
   } catch (error) {
-    if (!controller.signal.aborted) one("output-state").textContent = error instanceof Refused ? error.message : "cut off: the job was not run to its end, or the server has gone";
+    if (controller.signal.aborted) return;
+    state.textContent = error instanceof Refused ? error.message : "cut off: the job was not run to its end, or the server has gone";
   }
 }
 
-// Text with the colours of a terminal (ECMA-48, SGR); all other escapes are left out.
+// Text with the colours of a terminal (ECMA-48, SGR); all other escapes are left out, and a carriage return ends a line.
+const ESCAPE = /(\x1b\[[0-9;:?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[^[\]])/;
+const STYLES = { 1: "bold", 2: "dim", 3: "italic", 4: "under" };
+const AHEAD = 200_000; // characters that wait to be drawn before more is read
+
 class Screen {
-  constructor(element) {
+  // Nothing is drawn any more when `signal` has come: the element is another one's.
+  constructor(element, signal) {
     this.element = element;
-    this.style = [];
-    this.rest = "";
+    this.signal = signal;
+    this.element.replaceChildren();
+    this.style = new Set();
+    this.colours = { f: "", b: "" };
+    this.rest = ""; // an escape or a line's end of which a part is still to come
     this.size = 0;
     this.waiting = [];
-    this.timer = 0;
+    this.ahead = 0;
+    this.drawing = null;
   }
 
-  write(text) {
-    const pieces = (this.rest + text).split(/(\x1b\[[0-9;:?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[^[\]])/);
+  // Returns when more may come.
+  async write(text) {
+    const pieces = (this.rest + text).split(ESCAPE);
     const last = pieces.pop();
-    const begun = last.lastIndexOf("\x1b");
+    const begun = last.endsWith("\r") ? last.length - 1 : last.lastIndexOf("\x1b");
     this.rest = begun >= 0 && last.length - begun < 4096 ? last.slice(begun) : "";
     pieces.push(this.rest ? last.slice(0, begun) : last);
     for (const piece of pieces) {
-      if (piece.startsWith("\x1b")) {
-        if (/^\x1b\[[0-9;]*m$/.test(piece)) this.dress(piece.slice(2, -1).split(";").map(Number));
-      } else if (piece) this.waiting.push([this.classes(), piece.replace(/[\x00-\x08\x0b-\x1f\x7f]/g, "")]);
+      if (!piece.startsWith("\x1b")) this.add(piece);
+      else if (/^\x1b\[[0-9;]*m$/.test(piece)) this.dress(piece.slice(2, -1).split(";").map(Number));
     }
-    if (!this.timer) this.timer = setTimeout(() => requestAnimationFrame(() => this.flush()), 100);
+    this.drawing ??= new Promise((resolve) => setTimeout(() => requestAnimationFrame(() => resolve(this.flush())), 100));
+    if (this.ahead > AHEAD) await this.drawing;
+  }
+
+  async end() {
+    this.add(this.rest);
+    this.rest = "";
+    await this.write("");
+    await this.drawing;
+  }
+
+  add(piece) {
+    const text = piece.replace(/\r+\n?/g, "\n").replace(/[\x00-\x08\x0b-\x1f\x7f]/g, "");
+    if (!text) return;
+    const classes = [...this.style, this.colours.f, this.colours.b].filter(Boolean).join(" ");
+    if (this.waiting.at(-1)?.[0] === classes) this.waiting.at(-1)[1] += text;
+    else this.waiting.push([classes, text]);
+    this.ahead += text.length;
   }
 
   dress(numbers) {
-    for (const number of numbers) {
-      const drop = (test) => { this.style = this.style.filter((name) => !test(name)); };
-      const names = { 1: "bold", 2: "dim", 3: "italic", 4: "under" };
-      if (number === 0) this.style = [];
-      else if (names[number]) this.style.push(names[number]);
-      else if (number === 22) drop((name) => name === "bold" || name === "dim");
-      else if (number === 39) drop((name) => name.startsWith("f"));
-      else if (number === 49) drop((name) => name.startsWith("b") && name !== "bold");
-      else if ((number >= 30 && number <= 37) || (number >= 90 && number <= 97)) { drop((name) => /^f\d/.test(name)); this.style.push(`f${number}`); }
-      else if (number >= 40 && number <= 47) { drop((name) => /^b\d/.test(name)); this.style.push(`b${number}`); }
-      else if (number === 38 || number === 48) return; // 256 and more colours are not shown
+    for (let index = 0; index < numbers.length; index += 1) {
+      const number = numbers[index];
+      if (number === 0) {
+        this.style.clear();
+        this.colours = { f: "", b: "" };
+      } else if (STYLES[number]) this.style.add(STYLES[number]);
+      else if (number === 22) { this.style.delete("bold"); this.style.delete("dim"); }
+      else if (number === 23) this.style.delete("italic");
+      else if (number === 24) this.style.delete("under");
+      else if (number === 39) this.colours.f = "";
+      else if (number === 49) this.colours.b = "";
+      else if ((number >= 30 && number <= 37) || (number >= 90 && number <= 97)) this.colours.f = `f${number}`;
+      else if (number >= 40 && number <= 47) this.colours.b = `b${number}`;
+      else if (number >= 100 && number <= 107) this.colours.b = `b${number - 60}`;
+      else if (number === 38 || number === 48) {
+        const one256 = numbers[index + 1] === 5 ? numbers[index + 2] : NaN; // of these, the first sixteen are shown
+        if (one256 < 16) this.dress([one256 % 8 + (number === 38 ? (one256 < 8 ? 30 : 90) : 40)]);
+        index += numbers[index + 1] === 5 ? 2 : 4;
+      }
     }
-  }
-
-  classes() {
-    return this.style.join(" ");
   }
 
   flush() {
-    this.timer = 0;
+    this.drawing = null;
+    if (this.signal.aborted) return;
     const stays = this.element.scrollHeight - this.element.scrollTop - this.element.clientHeight < 40;
     const made = document.createDocumentFragment();
-    for (const [classes, text] of this.waiting) {
-      made.append(make("span", text.slice(-MOST_OUTPUT), classes));
-      this.size += text.length;
+    for (const [classes, text] of this.waiting.slice(-MOST_PIECES)) {
+      const shown = text.slice(-MOST_OUTPUT);
+      made.append(make("span", shown, classes));
+      this.size += shown.length;
     }
     this.waiting = [];
+    this.ahead = 0;
     this.element.append(made);
-    while (this.size > MOST_OUTPUT && this.element.childElementCount > 1) {
+    while ((this.size > MOST_OUTPUT || this.element.childElementCount > MOST_PIECES) && this.element.childElementCount > 1) {
       this.size -= this.element.firstElementChild.textContent.length;
       this.element.firstElementChild.remove();
     }
@@ -440,15 +616,18 @@ class Screen {
 
 // Starting a job
 
+let choices = "";
 function fillChoices() {
   const form = one("start-form");
-  if (!may("submitter") || form.contains(document.activeElement)) return;
-  const app = form.elements.app;
+  if (!may("submitter")) return;
+  const { app, workers: list } = form.elements;
   if (app.options.length !== me.apps.length) app.replaceChildren(...me.apps.map((name) => new Option(name, name)));
-  const names = [...workers.values()].filter((worker) => !worker.gone && worker.app === app.value);
-  const list = form.elements.workers;
+  const there = [...workers.values()].filter((worker) => !worker.gone && worker.app === app.value);
+  const wanted = JSON.stringify(there.map((worker) => [worker.uuid, worker.name]));
+  if (wanted === choices || list === document.activeElement) return;
+  choices = wanted;
   const chosen = new Set([...list.selectedOptions].map((option) => option.value));
-  list.replaceChildren(...names.map((worker) => new Option(worker.name, worker.uuid, false, chosen.has(worker.uuid))));
+  list.replaceChildren(...there.map((worker) => new Option(worker.name, worker.uuid, false, chosen.has(worker.uuid))));
 }
 
 async function startJob(event) {
@@ -482,37 +661,52 @@ const PLOTS = [
   ["Jobs that ended, a minute", [["succeeded", "succeeded", "#2e8b57"], ["other", "other", "#c0392b"]]],
 ];
 const drawn = [];
+const DAY = 86400; // seconds; of a day there is a sample each minute
 
+let pastAt = 0;
 async function lookAtHistory() {
-  if (document.hidden) return;
   const span = Number(one("span").value);
+  if (document.hidden || Date.now() - pastAt < (span === DAY ? 60_000 : 4000)) return;
+  pastAt = Date.now();
   try {
     const { samples } = await get(`/page/history?seconds=${span}`);
     drawPlots(samples);
   } catch { /* showStale says it */ }
 }
 
+function lookAgain() {
+  pastAt = 0;
+  lookAtHistory();
+}
+
+const colour = (name) => () => getComputedStyle(document.documentElement).getPropertyValue(name);
+const plotWidth = () => Math.max(280, Math.min(700, one("plots").clientWidth - 8));
+
 function drawPlots(samples) {
-  const place = one("plots");
   const times = samples.map((sample) => sample.at);
-  const ink = getComputedStyle(document.documentElement).getPropertyValue("--fore");
-  const line = getComputedStyle(document.documentElement).getPropertyValue("--line");
-  const width = Math.max(280, Math.min(700, place.clientWidth - 8));
+  const latest = samples.at(-1);
   for (const [index, [title, series]] of PLOTS.entries()) {
     const data = [times, ...series.map(([, name]) => samples.map((sample) => sample[name]))];
-    if (!drawn[index]) {
-      const outer = make("div", "", "plot");
-      outer.append(make("h3", title));
-      place.append(outer);
-      const axis = { stroke: ink, grid: { stroke: line }, ticks: { stroke: line } };
-      const options = { width, height: 170, axes: [axis, { ...axis, size: 55 }], scales: { y: { range: (u, low, high) => [0, Math.max(1, high)] } },
-        series: [{}, ...series.map(([label, , stroke]) => ({ label, stroke, width: 2 }))] };
-      drawn[index] = new uPlot(options, data, outer);
-      drawn[index].root.setAttribute("role", "img");
-    } else drawn[index].setData(data);
-    const latest = samples.at(-1);
+    if (drawn[index]) drawn[index].setData(data);
+    else drawn[index] = newPlot(title, series, data);
     drawn[index].root.setAttribute("aria-label", `${title}: ${series.map(([label, name]) => `${label} ${latest ? latest[name] : 0}`).join(", ")} now`);
   }
+}
+
+function newPlot(title, series, data) {
+  const outer = make("div", "", "plot");
+  outer.append(make("h3", title));
+  one("plots").append(outer);
+  const axis = { stroke: colour("--fore"), grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") } };
+  const options = { width: plotWidth(), height: 170, axes: [axis, { ...axis, size: 55 }], scales: { y: { range: (u, low, high) => [0, Math.max(1, high)] } },
+    series: [{}, ...series.map(([label, , stroke]) => ({ label, stroke, width: 2 }))] };
+  const made = new uPlot(options, data, outer);
+  made.root.setAttribute("role", "img");
+  return made;
+}
+
+function fitPlots() {
+  for (const plot of drawn) if (plot.width !== plotWidth()) plot.setSize({ width: plotWidth(), height: 170 });
 }
 
 // Beginning
@@ -531,15 +725,18 @@ async function begin() {
   one("older").addEventListener("click", () => trying(loadOlder));
   one("start-form").addEventListener("submit", startJob);
   one("start-form").elements.app.addEventListener("change", fillChoices);
-  one("output").addEventListener("close", () => following?.abort());
+  one("output").addEventListener("close", outputClosed);
   for (const choice of document.querySelectorAll("input[name=stream]")) choice.addEventListener("change", followOutput);
-  one("span").addEventListener("change", lookAtHistory);
-  document.addEventListener("visibilitychange", () => { lookAtWorkers(); lookAtHistory(); });
+  one("span").addEventListener("change", lookAgain);
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((plot) => plot.redraw(false, true)));
+  addEventListener("resize", fitPlots);
+  document.addEventListener("visibilitychange", () => { shownAt = Date.now(); lookAtWorkers(); lookAtHistory(); });
   listen();
   lookAtWorkers();
   lookAtHistory();
   setInterval(lookAtWorkers, POLL);
   setInterval(lookAtHistory, 5000);
+  setInterval(showStale, 1000);
 }
 
 function tryToBegin() {
