@@ -1,4 +1,4 @@
-"""A headless Chromium, and the page of the module's `cgate` in it."""
+"""A headless Chromium, and the page of the module's `cgate` in it: one of each for all tests of a module."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 
 from tests.environment import command, local_environment
 from tests.gate.gates import Gate
-from tests.needs import require_module, require_tool
+from tests.needs import find_tool, require_module, require_tool
 from tests.waiting import PATIENCE
 
 
@@ -21,7 +21,7 @@ def browser() -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path="/usr/bin/chromium", args=["--no-sandbox"])
+        started = playwright.chromium.launch(executable_path=find_tool("chromium"), args=["--no-sandbox"])
         yield started
         started.close()
 
@@ -45,8 +45,22 @@ def open_page(browser: Any, gate: Gate, *options: str, **context: Any) -> Any:
     return opened
 
 
-@pytest.fixture
-def page(browser: Any, gate: Gate) -> Iterator[Any]:
+@pytest.fixture(scope="module")
+def admin_page(browser: Any, gate: Gate) -> Iterator[Any]:
     opened = open_page(browser, gate)
     yield opened
     opened.context.close()
+
+
+@pytest.fixture
+def page(admin_page: Any) -> Iterator[Any]:
+    """An admin's page as it is at first; the browser may complain about nothing."""
+    admin_page.messages.clear()
+    yield admin_page
+    for name in ("#output", "#sure"):
+        if admin_page.locator(name).is_visible():
+            admin_page.keyboard.press("Escape")
+    admin_page.fill("#job-filter", "")
+    admin_page.select_option("#job-state", "")
+    admin_page.uncheck("#worker-gone")
+    assert admin_page.messages == []

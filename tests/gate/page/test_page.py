@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import httpx
-import pytest
 
 from tests.gate.gates import Gate, start_job, state_of, wait_for_state
 from tests.gate.page.conftest import open_page
@@ -14,90 +13,166 @@ from tests.service import Application, Service
 from tests.waiting import wait_until
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
+COLOURS = r"printf '\033[1;31mred\033[0m plain \033]0;title\007\033[2J\033[38;5;4mblue\033[m\r\nend'"
 
 
 def row_of(page: Any, id: str) -> Any:
     return page.locator(f"#job-rows tr[data-key='{id}']")
 
 
-def test_a_job_is_started_followed_and_ended(page: Any, http: httpx.Client, worker: Service) -> None:
-    page.fill("#start-form [name=args]", 'printf "\\033[31mred\\033[0m plain\\n"; echo "$PEER_X"; exec sleep 1000')
+def start_by_page(page: Any, text: str, **fields: str) -> str:
+    """Starts a script with the form; returns the id of the job."""
+    page.fill("#start-form [name=args]", text)
+    for name, value in fields.items():
+        page.fill(f"#start-form [name={name}]", value)
     page.click("#start-form button")
-    page.wait_for_function("document.getElementById('start-answer').textContent.startsWith('job ')")
-    id = page.text_content("#start-answer").removeprefix("job ")
+    answer = page.locator("#start-answer", has_text="job ")
+    id = answer.text_content().removeprefix("job ")
+    row_of(page, id).wait_for()
+    return str(id)
+
+
+def show_output(page: Any, id: str) -> Any:
+    row_of(page, id).get_by_role("button", name="Output").click()
+    return page.locator("#output-text")
+
+
+def test_a_job_is_started_followed_and_ended(page: Any, http: httpx.Client, worker: Service) -> None:
+    id = start_by_page(page, f"{COLOURS}; read line; echo $line; exec sleep 1000", stdin="from the form\n")
     row = row_of(page, id)
     row.locator("td.running").wait_for()
-    row.get_by_role("button", name="Output").click()
-    page.locator("#output-text .f31").wait_for()
-    assert page.text_content("#output-text .f31") == "red"
-    assert "red plain" in page.text_content("#output-text")
+    text = show_output(page, id)
+    text.get_by_text("from the form").wait_for()  # while the job runs
+    assert text.text_content() == "red plain blue\nendfrom the form\n"
+    assert text.locator(".bold.f31").text_content() == "red" and text.locator(".f34").text_content() == "blue"
+    assert page.text_content("#output-state") == "live"
     page.click("#output button")
     row.get_by_role("button", name="End").click()
     page.click("#sure button[value='']")
-    assert state_of(http, id) == "running"  # it was asked, and the answer was no
+    assert state_of(http, id) == "running"  # the page has asked, and the answer was no
     row.get_by_role("button", name="End").click()
     page.click("#sure button[value='yes']")
     wait_for_state(http, id, "cancelled")
     row.locator("td.cancelled").wait_for()
+    row.get_by_role("button", name="End").wait_for(state="detached")
     wait_until(lambda: not worker.started())
-    assert page.messages == []
+
+
+def test_a_job_that_cannot_be_started_says_why(page: Any) -> None:
+    page.fill("#start-form [name=needs]", "=")
+    page.click("#start-form button")
+    page.locator("#start-answer", has_text="cannot understand the need '='").wait_for()
+    page.fill("#start-form [name=needs]", "")
+    page.messages.clear()  # the browser notes an answer with 422
+
+
+def test_every_worker_makes_a_pool(page: Any, http: httpx.Client) -> None:
+    page.fill("#start-form [name=args]", "exec sleep 1000")
+    page.check("#start-form [name=all]")
+    page.click("#start-form button")
+    page.locator("#start-answer", has_text="pool ").wait_for()
+    page.uncheck("#start-form [name=all]")
+    row = page.locator("#pool-rows tr")
+    row.get_by_role("button", name="End").click()
+    page.click("#sure button[value='yes']")
+    row.locator("td.failed").wait_for()
+    assert http.get("/v1/pools").json()["pools"][0]["jobs"][0]["state"] == "cancelled"
 
 
 def test_a_signal_is_sent(page: Any, http: httpx.Client) -> None:
-    id = start_job(http, 'trap "exit 7" TERM; while :; do sleep 0.05; done')
-    wait_for_state(http, id, "running")
+    id = start_job(http, 'trap "exit 7" TERM; echo ready; while :; do sleep 0.05; done')
+    show_output(page, id).get_by_text("ready").wait_for()
+    page.keyboard.press("Escape")
     row_of(page, id).locator("select").select_option("SIGTERM")
     wait_for_state(http, id, "failed")
     row_of(page, id).get_by_text("failed (7)").wait_for()
 
 
-def test_a_failed_job_says_why(page: Any, http: httpx.Client) -> None:
+def test_a_cancelled_job_says_why(page: Any, http: httpx.Client) -> None:
     id = start_job(http, "true", needs=["tpu"], retries=0)
-    row_of(page, id).wait_for()
+    row_of(page, id).locator("td.queued").wait_for()
     http.post(f"/v1/jobs/{id}/cancel", json={})
     row_of(page, id).get_by_text("the job was cancelled by admin").wait_for()
 
 
 def test_a_worker_comes_and_goes(page: Any, key: Application) -> None:
-    other = Service(key, ["cat"], ["--name", "visitor"])
+    other = Service(key, ["cat"], ["--name", "visitor", "--label", "x=<b>bold</b>"])
     visitor = page.locator("#worker-rows tr", has_text="visitor")
-    visitor.wait_for()
+    visitor.get_by_text("x=<b>bold</b>").wait_for()
     other.close()
     visitor.wait_for(state="detached")
+    page.check("#worker-gone")
+    assert visitor.locator("td.trouble").text_content() == "gone"
 
 
-def test_what_a_job_prints_and_what_things_are_called_is_text(page: Any, http: httpx.Client, key: Application) -> None:
-    named = Service(key, ["cat"], ["--name", "label", "--label", "x=<b>bold</b>"])
-    try:
-        page.get_by_text("x=<b>bold</b>").wait_for()
-        id = start_job(http, f"echo \"{HOSTILE.replace(chr(34), chr(39))}\"; printf '\\033]0;title\\007\\033[2Jend\\n'")
-        row = row_of(page, id)
-        row.get_by_role("button", name="Output").click()
-        page.get_by_text("that was all").wait_for()
-        page.locator("#output-text", has_text="end").wait_for()
-        shown = page.text_content("#output-text")
-        assert "<script>document.title='taken'</script>" in shown and "title\x07" not in shown and "[2J" not in shown
-        assert page.title() == "cgate" and page.locator("main img, main script, dialog img, dialog script").count() == 0
-        assert page.messages == []
-    finally:
-        named.close()
+def test_what_a_job_prints_is_text(page: Any, http: httpx.Client) -> None:
+    id = start_job(http, 'cat; printf "\\007\\033" >&2', stdin=HOSTILE)
+    text = show_output(page, id)
+    page.locator("#output-state", has_text="that was all").wait_for()
+    assert text.text_content() == HOSTILE
+    page.check("#output input[value=stderr]")
+    page.locator("#output-state", has_text="that was all").wait_for()
+    assert text.text_content() == ""
+    assert page.title() == "cgate" and page.locator("main img, main script, dialog img, dialog script").count() == 0
 
 
 def test_filters(page: Any, http: httpx.Client) -> None:
     wanted, other = start_job(http, "echo needle-1"), start_job(http, "echo hay")
     row_of(page, wanted).wait_for()
     row_of(page, other).wait_for()
-    page.fill("#job-filter", "needle-1")
+    page.fill("#job-filter", "NEEDLE-1")
     row_of(page, other).wait_for(state="detached")
     assert row_of(page, wanted).count() == 1
     page.fill("#job-filter", "")
+    row_of(page, other).wait_for()
     page.select_option("#job-state", "cancelled")
     row_of(page, wanted).wait_for(state="detached")
+    page.fill("#worker-filter", "nobody is called so")
+    page.locator("#worker-rows tr").first.wait_for(state="detached")
+    page.fill("#worker-filter", "")
+    page.locator("#worker-rows tr").first.wait_for()
+
+
+def test_everything_works_by_keyboard(page: Any, http: httpx.Client) -> None:
+    id = start_job(http, "echo typed; exec sleep 1000")
+    row_of(page, id).get_by_role("button", name="Output").focus()
+    page.keyboard.press("Enter")
+    page.locator("#output-text", has_text="typed").wait_for()
+    page.keyboard.press("Escape")
+    assert not page.locator("#output").is_visible()
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == f"Output of job {id}"
+    row_of(page, id).get_by_role("button", name="End").focus()
+    page.keyboard.press("Enter")
+    page.keyboard.press("Tab")  # from No, which has the focus, to Yes
+    page.keyboard.press("Enter")
+    row_of(page, id).locator("td.cancelled").wait_for()
+    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == f"Output of job {id}"
+
+
+def test_axe_finds_nothing(page: Any, http: httpx.Client) -> None:
+    from axe_playwright_python.sync_playwright import Axe
+
+    id = start_job(http, "exit 3")
+    row_of(page, id).locator("td.failed").wait_for()
+    page.locator(".u-legend").first.wait_for()
+    usual = page.viewport_size
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for width in (400, 1400):
+            page.set_viewport_size({"width": width, "height": 900})
+            found = Axe().run(page)
+            assert found.response["violations"] == [], found.generate_report()
+            overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+            assert overflow == 0  # only tables scroll sideways
+        show_output(page, id)
+        assert Axe().run(page).response["violations"] == []
+        page.keyboard.press("Escape")
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size(usual)
 
 
 def test_a_viewer_is_offered_nothing_that_changes(browser: Any, gate: Gate, http: httpx.Client) -> None:
     id = start_job(http, "exec sleep 1000")
-    wait_for_state(http, id, "running")
     page = open_page(browser, gate, "--role", "viewer")
     row = row_of(page, id)
     row.wait_for()
@@ -107,47 +182,52 @@ def test_a_viewer_is_offered_nothing_that_changes(browser: Any, gate: Gate, http
     http.post(f"/v1/jobs/{id}/cancel", json={})
 
 
-def test_the_loss_of_the_server_is_said_and_mended(
-    browser: Any, key: Application, worker: Service, tmp_path: Path
-) -> None:
-    first = Gate(key, tmp_path / "state", ["--http", "127.0.0.1:0"])
-    port = first.url.rpartition(":")[2]
-    page = open_page(browser, first)
-    first.close()
-    page.get_by_text("no answer from the server since").wait_for()
-    second = Gate(key, tmp_path / "state", ["--http", f"127.0.0.1:{port}"], after=first)
-    try:
-        page.wait_for_function("document.getElementById('stale').textContent === ''")
-        with second.http() as http:
-            row_of(page, start_job(http, "echo again")).wait_for()
-    finally:
-        page.context.close()
-        second.close()
+def inject(route: Any) -> None:
+    """Adds scripts to the page as a hole in it would."""
+    answer = route.fetch()
+    evil = "<script>document.title='taken'</script><img src=/x onerror=\"document.title='taken'\">"
+    body = answer.text().replace("<main>", f"{evil}<main>")
+    route.fulfill(response=answer, body=body)
 
 
-@pytest.mark.parametrize(("scheme", "width"), [("light", 400), ("dark", 400), ("light", 1400), ("dark", 1400)])
-def test_axe_finds_nothing(browser: Any, gate: Gate, http: httpx.Client, scheme: str, width: int) -> None:
-    from axe_playwright_python.sync_playwright import Axe
+def rename(route: Any) -> None:
+    """Gives every worker hostile names."""
+    answer = route.fetch()
+    found = answer.json()
+    for one in found["workers"]:
+        one.update(dict.fromkeys(("app", "name", "address", "health"), HOSTILE), labels={HOSTILE: HOSTILE})
+    route.fulfill(response=answer, json=found)
 
-    start_job(http, "exit 3")
-    page = open_page(browser, gate, color_scheme=scheme, viewport={"width": width, "height": 900})
-    page.locator("#job-rows tr").first.wait_for()
-    page.locator(".u-legend").first.wait_for()
-    found = Axe().run(page)
-    assert found.response["violations"] == [], found.generate_report()
-    overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
-    assert overflow == 0  # only tables scroll sideways
-    page.get_by_role("button", name="Output").first.click()
-    assert Axe().run(page).response["violations"] == []
+
+def test_the_policy_stops_scripts_and_names_are_text(browser: Any, gate: Gate) -> None:
+    page = open_page(browser, gate)
+    page.route("**/page/workers", rename)
+    page.route(gate.url + "/", inject)
+    page.reload()
+    page.locator("#worker-rows tr", has_text=HOSTILE).first.wait_for()
+    assert page.title() == "cgate" and page.locator("#workers img, #workers script, #start img").count() == 0
+    refused = [one for one in page.messages if "Content Security Policy" in one and "inline" in one]
+    assert len(refused) == 2, page.messages
     page.context.close()
 
 
-def test_everything_works_by_keyboard(page: Any, http: httpx.Client) -> None:
-    id = start_job(http, "echo typed")
-    row_of(page, id).wait_for()
-    row_of(page, id).get_by_role("button", name="Output").focus()
-    page.keyboard.press("Enter")
-    page.locator("#output-text", has_text="typed").wait_for()
-    page.keyboard.press("Escape")
-    assert not page.locator("#output").is_visible()
-    assert page.evaluate("document.activeElement.getAttribute('aria-label')") == f"Output of job {id}"
+def test_the_loss_of_the_server_is_said_and_mended(
+    browser: Any, key: Application, worker: Service, tmp_path: Path
+) -> None:
+    first = Gate(key, tmp_path / "state")
+    port = first.url.rpartition(":")[2]
+    page = open_page(browser, first)
+    with first.http() as http:
+        lost = start_job(http, "exec sleep 1000")
+        row_of(page, lost).locator("td.running").wait_for()
+    first.kill()
+    page.get_by_text("no answer from the server since").wait_for()
+    second = Gate(key, tmp_path / "state", ["--http", f"127.0.0.1:{port}"], after=first)
+    try:
+        page.locator("#stale:empty").wait_for(state="attached")
+        row_of(page, lost).locator("td.interrupted").wait_for()
+        with second.http() as http:
+            row_of(page, start_job(http, "echo again")).locator("td.succeeded").wait_for()
+    finally:
+        page.context.close()
+        second.close()

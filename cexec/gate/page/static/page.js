@@ -485,6 +485,7 @@ async function showOutput(id) {
   const dialog = one("output");
   one("output-title").textContent = `Output of ${id}`;
   dialog.dataset.job = id;
+  dialog.querySelector("input[value=stdout]").checked = true;
   if (!dialog.open) dialog.showModal();
   await followOutput();
 }
