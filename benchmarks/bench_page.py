@@ -16,10 +16,12 @@ import itertools
 import json
 import random
 import socket
+import sys
 import threading
 import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import uvicorn
@@ -28,12 +30,18 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from cexec.gate.page.routes import KINDS, POLICY, read
 from tests.needs import find_tool
 
-LIMIT = 100.0  # milliseconds a second that issue 19 allows
+LIMIT = 100.0  # milliseconds a second: the goal
 STATES = ("succeeded", "succeeded", "succeeded", "failed", "cancelled")
-METRICS = {"TaskDuration": "all", "ScriptDuration": "script", "LayoutDuration": "layout", "RecalcStyleDuration": "style"}
+METRICS = {
+    "TaskDuration": "all",
+    "ScriptDuration": "script",
+    "LayoutDuration": "layout",
+    "RecalcStyleDuration": "style",
+}
 
 
 class Pretender:
@@ -87,7 +95,11 @@ class Pretender:
             "id": id,
             "app": "render",
             "owner": self._random.choice(("anna", "boris", "chen")),
-            "args": ["--frame", str(self._random.randrange(10_000)), f"/scenes/scene-{self._random.randrange(50)}.blend"],
+            "args": [
+                "--frame",
+                str(self._random.randrange(10_000)),
+                f"/scenes/scene-{self._random.randrange(50)}.blend",
+            ],
             "state": state,
             "exit_status": {"succeeded": 0, "failed": 1}.get(state),
             "signal": None,
@@ -161,7 +173,7 @@ def _show(at: float) -> str:
 def serve(pretender: Pretender) -> tuple[uvicorn.Server, threading.Thread, str]:
     """Serves in a thread; returns where."""
     listener = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(Starlette(routes=pretender.routes()), log_level="warning", timeout_graceful_shutdown=0)
+    config = uvicorn.Config(Starlette(routes=pretender.routes()), log_level="critical", timeout_graceful_shutdown=0)
     server = uvicorn.Server(config)
     thread = threading.Thread(target=server.run, args=([listener],), daemon=True)
     thread.start()
@@ -219,7 +231,11 @@ def main() -> None:
         load_all(page, options.jobs)
         print(page.text_content("#worker-totals"), "|", page.text_content("#job-totals"))
         report("as it is", measure(page, options.seconds))
-        page.fill("#job-filter", "scene-7.blend")
+        page.evaluate("for (const one of document.querySelectorAll('.wide')) one.scrollTop = 1e6")
+        page.wait_for_timeout(3000)
+        rows = page.locator("#job-rows tr").count()
+        report(f"scrolled, {rows} rows of jobs", measure(page, options.seconds))
+        page.fill("#job-filter", "/7.blend")
         page.fill("#worker-filter", "gpu")
         report("with filters", measure(page, options.seconds))
         if options.picture:

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 
 from cexec.gate.access.identity import Identity, Role
-from cexec.gate.page import history
 from cexec.gate.page.history import COARSE, FINE, LOOKED, RATE, History
+from cexec.gate.problem import Problem
 from cexec.gate.store import page_rows
 from cexec.gate.store.database import Database
 from cexec.gate.store.records import EventRecord, State
@@ -166,15 +166,13 @@ def test_a_worker_that_has_gone_is_known_for_a_day(cluster: Cluster) -> None:
     run(use())
 
 
-def test_a_worker_seen_while_the_disk_was_full_is_kept_later(
-    cluster: Cluster, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_worker_seen_while_the_disk_was_full_is_kept_later(cluster: Cluster, monkeypatch: pytest.MonkeyPatch) -> None:
     async def full(change: Callable[[Any], Any]) -> None:
-        raise history.Problem(507, "no room")
+        raise Problem(507, "no room")
 
     async def use() -> None:
         cluster.app.workers = [worker("a")]
-        with monkeypatch.context() as patch, pytest.raises(history.Problem):
+        with monkeypatch.context() as patch, pytest.raises(Problem):
             patch.setattr(cluster.engine.database, "write", full)
             await cluster.history.tick()
         cluster.app.workers = []

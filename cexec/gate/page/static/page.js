@@ -2,12 +2,15 @@
 //
 // Contract: nothing that a worker, a job or a user has named is ever markup: it becomes text by `textContent`.  The page
 // asks for workers every POLL milliseconds, hears of jobs by server-sent events, and draws at most twice a second.  It
-// keeps MOST_JOBS jobs and shows ROWS of them.  When the server does not answer it says since when, and tries again.
+// keeps MOST_JOBS jobs.  A table has ROWS rows, and more when somebody scrolls to its end.  When the server does not
+// answer, the page says since when, and tries again.
 
 const POLL = 3000; // milliseconds between two looks at the workers
-const DRAW = 500; // milliseconds between two drawings
+const DRAW = 500; // milliseconds between two drawings, at least
+const LONGEST_DRAW = 3000; // milliseconds, at most
+const SHARE = 15; // of the time, one part may be spent on drawing
 const MOST_JOBS = 10_000; // that are kept
-const ROWS = 200; // that are shown at once
+const ROWS = 50; // of a table, at first
 const PATIENCE = 15_000; // milliseconds that an answer may take
 const MOST_OUTPUT = 1_000_000; // characters of an output that are shown: the last ones
 const MOST_PIECES = 20_000; // of one style each, that are shown of an output
@@ -127,20 +130,34 @@ function showStale() {
   if (one("stale").textContent !== text) one("stale").textContent = text;
 }
 
-// Drawing: what has changed is drawn together, twice a second at most, and only while the page is seen
+// Drawing: what has changed is drawn together, and only while the page is seen.  The longer the browser takes to draw, the
+// more seldom that is done.
 
 const dirty = new Set();
 let drawing = 0;
+let cost = 0; // milliseconds that the last drawing took, with the browser's layout and painting
+const painted = new MessageChannel();
+let begunAt = 0;
+painted.port1.onmessage = () => { cost = performance.now() - begunAt; };
+
 function redraw(part) {
   dirty.add(part);
-  if (!drawing) drawing = setTimeout(() => requestAnimationFrame(draw), DRAW);
+  if (!drawing) drawing = setTimeout(() => requestAnimationFrame(draw), Math.min(Math.max(DRAW, SHARE * cost), LONGEST_DRAW));
 }
+
+function redrawNow(part) {
+  dirty.add(part);
+  if (drawing) clearTimeout(drawing);
+  drawing = setTimeout(() => requestAnimationFrame(draw), 0);
+}
+
 function draw() {
   drawing = 0;
-  for (const part of [...dirty]) {
-    dirty.delete(part);
-    DRAWERS[part]();
-  }
+  begunAt = performance.now();
+  const parts = [...dirty];
+  dirty.clear();
+  for (const part of parts) DRAWERS[part]();
+  painted.port2.postMessage(0); // it is heard when the browser has painted
 }
 
 // A row of a table.  Its cells are changed in place, so that the focus stays where it is and little is laid out anew.
@@ -163,15 +180,30 @@ class Row {
   }
 }
 
-// The rows of a table, by key.  `build` makes the row of an item, which has a method `show` for it.
+// The rows of a table, by key.  `build` makes the row of an item, which has a method `show` for it.  `most`: how many are
+// shown; there are more when somebody scrolls to the end, and fewer again when he is back at the beginning.
 class Table {
-  constructor(id, build) {
+  constructor(part, id, build) {
     this.body = one(id);
     this.build = build;
     this.rows = new Map();
+    this.most = ROWS;
+    this.more = false;
+    const view = this.body.closest(".wide");
+    view.addEventListener("scroll", () => {
+      const wanted = view.scrollTop === 0 ? ROWS : this.most + ROWS;
+      const near = view.scrollHeight - view.scrollTop - view.clientHeight < view.clientHeight;
+      if (wanted < this.most || (this.more && near && this.rows.size >= this.most)) {
+        this.most = wanted;
+        redrawNow(part);
+      }
+    }, { passive: true });
   }
 
+  // `items`: one more than `most`, if there are so many.
   show(items, keyOf) {
+    this.more = items.length > this.most;
+    items = items.slice(0, this.most);
     const wanted = new Set(items.map(keyOf));
     for (const [key, row] of this.rows) {
       if (wanted.has(key)) continue;
@@ -216,7 +248,7 @@ function drawWorkers() {
     (sick ? `, ${sick} with trouble` : "");
   here.clear();
   for (const job of running.values()) if (job.instance) here.set(job.instance, (here.get(job.instance) || new Set()).add(job));
-  workerTable.show(shown.slice(0, 1000), (worker) => worker.uuid);
+  workerTable.show(shown, (worker) => worker.uuid);
   fillChoices();
 }
 
@@ -260,7 +292,7 @@ function drawJobs() {
   for (const id of order) {
     const job = jobs.get(id);
     if ((state && job.state !== state) || (wanted && !has(job, wanted))) continue;
-    if (shown.push(job) === ROWS) break;
+    if (shown.push(job) > jobTable.most) break;
   }
   one("job-totals").textContent = STATES.filter((name) => counts[name]).map((name) => `${counts[name]} ${name}`).join(", ") || "no jobs";
   one("older").hidden = !nextPage || jobs.size >= MOST_JOBS;
@@ -320,7 +352,7 @@ class JobRow extends Row {
 }
 
 function drawPools() {
-  const all = [...pools.values()].sort((a, b) => (a.id < b.id ? 1 : -1)).slice(0, ROWS);
+  const all = [...pools.values()].sort((a, b) => (a.id < b.id ? 1 : -1));
   one("pools").hidden = !all.length;
   poolTable.show(all, (pool) => pool.id);
 }
@@ -347,9 +379,9 @@ class PoolRow extends Row {
   }
 }
 
-const workerTable = new Table("worker-rows", (worker) => new WorkerRow(worker));
-const jobTable = new Table("job-rows", (job) => new JobRow(job));
-const poolTable = new Table("pool-rows", (pool) => new PoolRow(pool));
+const workerTable = new Table("workers", "worker-rows", (worker) => new WorkerRow(worker));
+const jobTable = new Table("jobs", "job-rows", (job) => new JobRow(job));
+const poolTable = new Table("pools", "pool-rows", (pool) => new PoolRow(pool));
 
 // What happens: workers by asking, jobs by events
 
@@ -722,7 +754,7 @@ async function begin() {
   one("logout").hidden = !me.session;
   for (const state of STATES) one("job-state").append(new Option(state, state));
   for (const [id, part] of [["worker-filter", "workers"], ["worker-gone", "workers"], ["job-filter", "jobs"], ["job-state", "jobs"]])
-    one(id).addEventListener("input", () => redraw(part));
+    one(id).addEventListener("input", () => redrawNow(part));
   one("older").addEventListener("click", () => trying(loadOlder));
   one("start-form").addEventListener("submit", startJob);
   one("start-form").elements.app.addEventListener("change", fillChoices);
