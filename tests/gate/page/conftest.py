@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -14,40 +16,52 @@ from tests.needs import find_tool, require_module, require_tool
 from tests.waiting import PATIENCE
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
+@contextmanager
+def chromium(executable: str | None = None) -> Iterator[Any]:
+    """A browser; `executable`: its program, if it is another one than Debian's."""
     require_module("playwright")
     require_tool("chromium")
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
-        started = playwright.chromium.launch(executable_path=find_tool("chromium"), args=["--no-sandbox"])
+        path = executable or find_tool("chromium")
+        started = playwright.chromium.launch(executable_path=path, args=["--no-sandbox"])
         yield started
         started.close()
 
 
-def login_url(gate: Gate, *options: str) -> str:
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with chromium() as started:
+        yield started
+
+
+def login_url(state: Path, *options: str) -> str:
     """What `cgate login` prints."""
-    argv = command("cgate", "login", "--state", gate.state, *options)
+    argv = command("cgate", "login", "--state", state, *options)
     made = subprocess.run(argv, env=local_environment(), capture_output=True, text=True, timeout=PATIENCE, check=True)
     return made.stdout.strip()
 
 
-def open_page(browser: Any, gate: Gate, *options: str, **context: Any) -> Any:
+def open_page(browser: Any, state: Path, *options: str, **context: Any) -> Any:
     """The page of somebody who has logged in.  `messages`: what the browser complains about."""
     opened = browser.new_context(**context).new_page()
     opened.messages = []
     opened.on("console", lambda message: opened.messages.append(message.text))
     opened.on("pageerror", lambda error: opened.messages.append(str(error)))
     opened.set_default_timeout(PATIENCE * 1000)
-    opened.goto(login_url(gate, *options))
+    opened.goto(login_url(state, *options))
     opened.wait_for_selector("#worker-rows tr")
     return opened
 
 
+def row_of(page: Any, id: str) -> Any:
+    return page.locator(f"#job-rows tr[data-key='{id}']")
+
+
 @pytest.fixture(scope="module")
 def admin_page(browser: Any, gate: Gate) -> Iterator[Any]:
-    opened = open_page(browser, gate)
+    opened = open_page(browser, gate.state)
     yield opened
     opened.context.close()
 

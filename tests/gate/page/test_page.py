@@ -8,16 +8,12 @@ from typing import Any
 import httpx
 
 from tests.gate.gates import Gate, start_job, state_of, wait_for_state
-from tests.gate.page.conftest import open_page
+from tests.gate.page.conftest import open_page, row_of
 from tests.service import Application, Service
 from tests.waiting import wait_until
 
 HOSTILE = "<img src=x onerror=\"document.title='taken'\"><script>document.title='taken'</script>"
 COLOURS = r"printf '\033[1;31mred\033[0m plain \033]0;title\007\033[2J\033[38;5;4mblue\033[m\r\nend'"
-
-
-def row_of(page: Any, id: str) -> Any:
-    return page.locator(f"#job-rows tr[data-key='{id}']")
 
 
 def start_by_page(page: Any, text: str, **fields: str) -> str:
@@ -66,11 +62,11 @@ def test_a_job_that_cannot_be_started_says_why(page: Any) -> None:
     page.messages.clear()  # the browser notes an answer with 422
 
 
-def test_every_worker_makes_a_pool(page: Any, http: httpx.Client) -> None:
+def test_jobs_of_chosen_workers_are_a_pool(page: Any, http: httpx.Client) -> None:
     page.fill("#start-form [name=args]", "exec sleep 1000")
     page.check("#start-form [name=all]")
     page.click("#start-form button")
-    page.locator("#start-answer", has_text="pool ").wait_for()
+    page.locator("#start-answer", has_text="job ").wait_for()
     page.uncheck("#start-form [name=all]")
     row = page.locator("#pool-rows tr")
     row.get_by_role("button", name="End").click()
@@ -173,7 +169,7 @@ def test_axe_finds_nothing(page: Any, http: httpx.Client) -> None:
 
 def test_a_viewer_is_offered_nothing_that_changes(browser: Any, gate: Gate, http: httpx.Client) -> None:
     id = start_job(http, "exec sleep 1000")
-    page = open_page(browser, gate, "--role", "viewer")
+    page = open_page(browser, gate.state, "--role", "viewer")
     row = row_of(page, id)
     row.wait_for()
     assert row.get_by_role("button").all_text_contents() == ["Output"]
@@ -200,7 +196,7 @@ def rename(route: Any) -> None:
 
 
 def test_the_policy_stops_scripts_and_names_are_text(browser: Any, gate: Gate) -> None:
-    page = open_page(browser, gate)
+    page = open_page(browser, gate.state)
     page.route("**/page/workers", rename)
     page.route(gate.url + "/", inject)
     page.reload()
@@ -216,7 +212,7 @@ def test_the_loss_of_the_server_is_said_and_mended(
 ) -> None:
     first = Gate(key, tmp_path / "state")
     port = first.url.rpartition(":")[2]
-    page = open_page(browser, first)
+    page = open_page(browser, first.state)
     with first.http() as http:
         lost = start_job(http, "exec sleep 1000")
         row_of(page, lost).locator("td.running").wait_for()

@@ -678,8 +678,10 @@ async function startJob(event) {
   told.textContent = "starting ...";
   try {
     const answer = await (await post("/v1/jobs", wanted)).json();
-    told.textContent = answer.jobs ? `pool ${answer.id} with ${plural(answer.jobs.length, "job")}` : `job ${answer.id}`;
-    if (!answer.jobs) keep(answer);
+    const made = answer.jobs || [answer];
+    for (const job of made) keep(job);
+    told.textContent = made.length === 1 ? `job ${made[0].id}` : `pool ${answer.id} with ${plural(made.length, "job")}`;
+    if (answer.jobs) soon("pools", loadPools);
   } catch (error) {
     told.textContent = error instanceof Refused ? error.message : "the server does not answer";
   }
