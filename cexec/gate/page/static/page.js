@@ -175,7 +175,10 @@ class Row {
 
   set(index, value, classes = this.classes[index]) {
     const text = value == null ? "" : String(value);
-    if (text !== this.texts[index]) this.cells[index].textContent = this.texts[index] = text;
+    if (text !== this.texts[index]) {
+      this.cells[index].textContent = this.texts[index] = text;
+      if (text.length > 30) this.cells[index].title = text; // a part of it may not fit
+    }
     if (classes !== this.classes[index]) this.cells[index].className = this.classes[index] = classes;
   }
 }
@@ -715,7 +718,11 @@ function lookAgain() {
 }
 
 const colour = (name) => () => getComputedStyle(document.documentElement).getPropertyValue(name);
-const plotWidth = () => Math.max(280, Math.min(700, one("plots").clientWidth - 8));
+function plotWidth() { // two beside each other, if there is room
+  const all = one("plots").clientWidth;
+  return Math.max(280, Math.floor((all < 800 ? all : all / 2) - 24));
+}
+const shownTime = (at, options) => new Date(at * 1000).toLocaleTimeString([], options);
 
 function drawPlots(samples) {
   const times = samples.map((sample) => sample.at);
@@ -733,8 +740,9 @@ function newPlot(title, series, data) {
   outer.append(make("h3", title));
   one("plots").append(outer);
   const axis = { stroke: colour("--fore"), grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") } };
-  const options = { width: plotWidth(), height: 170, axes: [axis, { ...axis, size: 55 }], scales: { y: { range: (u, low, high) => [0, Math.max(1, high)] } },
-    series: [{}, ...series.map(([label, , stroke]) => ({ label, stroke, width: 2 }))] };
+  const values = (plot, ticks) => ticks.map((at) => shownTime(at, ticks.some((one) => one % 60) ? {} : { hour: "2-digit", minute: "2-digit" }));
+  const options = { width: plotWidth(), height: 170, axes: [{ ...axis, values, space: 90 }, { ...axis, size: 55 }], scales: { y: { range: (u, low, high) => [0, Math.max(1, high)] } },
+    series: [{ label: "time", value: (plot, at) => (at == null ? "--" : shownTime(at)) }, ...series.map(([label, , stroke]) => ({ label, stroke, width: 2 }))] };
   const made = new uPlot(options, data, outer);
   made.root.setAttribute("role", "img");
   return made;
