@@ -195,15 +195,35 @@ def rename(route: Any) -> None:
     route.fulfill(response=answer, json=found)
 
 
+def many_jobs(route: Any) -> None:
+    """Lists 120 jobs, whose names are hostile."""
+    hostile = dict.fromkeys(("app", "owner", "reason", "worker", "signal"), HOSTILE)
+    job = {**hostile, "args": [HOSTILE], "state": "failed", "exit_status": None, "submitted": HOSTILE, "started": None}
+    route.fulfill(
+        json={"jobs": [{**job, "id": f"{number:03}{HOSTILE}"} for number in range(119, -1, -1)], "next": None}
+    )
+
+
 def test_the_policy_stops_scripts_and_names_are_text(browser: Any, gate: Gate) -> None:
     page = open_page(browser, gate.state)
     page.route("**/page/workers", rename)
+    page.route("**/v1/jobs?*", many_jobs)
     page.route(gate.url + "/", inject)
     page.reload()
     page.locator("#worker-rows tr", has_text=HOSTILE).first.wait_for()
-    assert page.title() == "cgate" and page.locator("#workers img, #workers script, #start img").count() == 0
+    rows = page.locator("#job-rows tr")
+    rows.nth(49).wait_for()
+    assert rows.first.text_content().count(HOSTILE) == 6  # with the signal, the reason and the arguments
+    assert page.title() == "cgate" and page.locator("section img, section script").count() == 0
     refused = [one for one in page.messages if "Content Security Policy" in one and "inline" in one]
     assert len(refused) == 2, page.messages
+    # More rows are made when somebody scrolls to the last one, and taken away when he is back.
+    assert rows.count() == 50
+    for last in (49, 99, 119):
+        rows.nth(last).scroll_into_view_if_needed()
+    rows.nth(119).wait_for()
+    page.locator("#jobs .wide").evaluate("one => { one.scrollTop = 0; }")
+    rows.nth(50).wait_for(state="detached")
     page.context.close()
 
 
@@ -227,3 +247,16 @@ def test_the_loss_of_the_server_is_said_and_mended(
     finally:
         page.context.close()
         second.close()
+
+
+def test_the_page_serves_its_files_and_nothing_else(gate: Gate, http: httpx.Client) -> None:
+    for name in ("page.js", "page.css", "icon.svg", "uPlot.iife.min.js", "uPlot.min.css"):
+        assert httpx.get(f"{gate.url}/static/{name}").status_code == 200  # for everybody
+    for name in ("index.html", "uPlot.LICENSE", "..%2froutes.py", ""):
+        assert http.get(f"/static/{name}").status_code == 404, name
+    assert http.get("/page/history", params={"seconds": "86400"}).status_code == 200
+    assert http.get("/page/history", params={"seconds": "1"}).status_code == 422
+    for path in ("/page/workers", "/page/history", "/page/identity"):
+        assert httpx.get(gate.url + path).status_code == 401, path
+    policy = http.get("/").headers["Content-Security-Policy"]
+    assert "script-src 'self';" in policy and "unsafe" not in policy and "//" not in policy
