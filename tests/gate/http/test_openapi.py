@@ -56,8 +56,10 @@ def adapted() -> dict[str, Any]:
     described["components"]["schemas"]["JobRequest"]["properties"]["app"] = {"enum": ["app"]}
     for path, item in described["paths"].items():
         for operation in item.values():
-            # A pipe waits for a worker, and answers 503 if none fits.
-            operation["parameters"] = [one for one in operation.get("parameters", ()) if one["name"] != "need"]
+            # A pipe answers 503 if no worker fits; a key that comes with another request is refused.
+            operation["parameters"] = [
+                one for one in operation.get("parameters", ()) if one["name"] not in ("need", "Idempotency-Key")
+            ]
             for parameter in operation["parameters"]:
                 if parameter["in"] == "path" and parameter["name"] == "id":
                     parameter["schema"] = {"enum": [POOL if "pools" in path else JOB]}
