@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING
 
-from cexec.errors import JobCancelledError, LocalError
+from cexec.errors import CexecError, JobCancelledError, LocalError
 from cexec.gate.access.identity import Identity, Role
 from cexec.gate.jobs.counters import Counters
 from cexec.gate.jobs.endings import ending_of
@@ -45,7 +45,8 @@ if TYPE_CHECKING:
     from cexec.python.job_plan import JobPlan
 
 MAX_OUTPUT = 1 << 30  # bytes (ours) that are kept of one output; --max-output
-SWEEP = 5.0  # seconds (ours) between two looks for what is to be removed
+SWEEP, LEAST_SWEEP = 5.0, 0.5  # seconds (ours) between two looks for what is to be removed
+PINNED_LOOK = 1.0  # seconds (ours) between two looks for workers that jobs wait for
 FIRST_RETRY, LAST_RETRY = 0.1, 10.0  # seconds (ours) between two tries to bring the end of a job to a full disk
 STREAMS = (1, 2)
 
@@ -84,6 +85,7 @@ class Engine:
         self.ids = JobIds()
         self._last_number = database.read_now(job_rows.highest_number)
         self._of_token: Counter[int] = Counter()
+        self._pinned: dict[str, set[LiveJob]] = {}  # jobs of pools, by application, until their workers have begun
         self._tasks: set[asyncio.Task[None]] = set()
         self._sweeper: asyncio.Task[None] | None = None
         self._closed = False
@@ -230,6 +232,10 @@ class Engine:
         )
         self.live[job.id] = live
         live.begin(errand, client.dispatcher(plan))
+        if job.pool is not None:
+            self._pinned.setdefault(application.name, set()).add(live)
+            if len(self._pinned[application.name]) == 1:
+                self._spawn(self._watch_pinned(application, self._pinned[application.name]))
 
     # the course of a job
 
@@ -246,6 +252,18 @@ class Engine:
         )
         if live.move(job):
             self._spawn(self._note(live, job, now))
+
+    async def _watch_pinned(self, application: Application, pinned: set[LiveJob]) -> None:
+        """Ends jobs that wait for a worker which has gone: nobody else may have them."""
+        while pinned and not self._closed:
+            await asyncio.sleep(PINNED_LOOK)
+            pinned -= {live for live in pinned if live.latest.state is not State.QUEUED}
+            try:
+                there = {instance_text(instance) for instance in await application.workers()} if pinned else set()
+            except (CexecError, OSError):
+                continue
+            for live in [live for live in pinned if live.latest.instance not in there]:
+                self.cancel(live, State.FAILED, "its worker has gone")
 
     async def _note(self, live: LiveJob, job: JobRecord, now: float) -> None:
         try:
@@ -330,7 +348,7 @@ class Engine:
             except LocalError:
                 more = False  # a full disk, for example: later
             if not more:
-                await asyncio.sleep(SWEEP)
+                await asyncio.sleep(min(SWEEP, max(LEAST_SWEEP, self.settings.retention)))
 
 
 def _new_record(

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cexec.client.aio.job_streams import JobInput
 from cexec.client.aio.lease_job import LeaseJob
+from cexec.gate.store.output_files import SEGMENT
 from cexec.python.errand import Errand
 from cexec.system.io.fds import Sink
 from cexec.system.reason import reason_of
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
     from cexec.system.io.fds import Source
 
 WINDOW = 1024 * 1024  # bytes (ours) that wait for the client of a pipe before its program does
+LEAST_ALONG = (
+    2 * SEGMENT + WINDOW
+)  # bytes that are kept of an output while somebody reads along: files are dropped whole
 
 
 class LogSink(Sink):
@@ -46,15 +50,17 @@ class LogSink(Sink):
         log = self.log
         if log is None:
             return len(view)
+        limit = self._limit
         if self.read_up_to is not None:
+            limit = max(limit, LEAST_ALONG)
             if not self._rest:
                 view = view[: max(0, WINDOW - (log.end - self.read_up_to))]
-            if log.end + len(view) - log.began > self._limit:
+            if log.end + len(view) - log.began > limit:
                 log.drop_before(self.read_up_to)
         if not len(view):
             self.full = True
             return 0
-        if log.end + len(view) - log.began > self._limit:
+        if log.end + len(view) - log.began > limit:
             self.trouble = "the output is longer than cgate keeps (--max-output)"
             raise OSError(errno.EFBIG, self.trouble)
         try:
