@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from starlette.routing import Route
+
 from cexec.gate.access.identity import SCOPE_KEY, Identity
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
-    from starlette.requests import HTTPConnection
+    from starlette.requests import HTTPConnection, Request
 
     from cexec.gate.jobs.desk import Desk
     from cexec.gate.jobs.engine import Engine
@@ -28,6 +30,15 @@ class Gate:
 
     engine: Engine
     desk: Desk
+
+
+def route(path: str, **handlers: Callable[[Request], Awaitable[Any]]) -> Route:
+    """Returns the route of a path, with a handler for each method: `Allow` then names all of them."""
+
+    async def endpoint(request: Request) -> Any:
+        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, endpoint, methods=list(handlers))
 
 
 def gate_of(request: HTTPConnection) -> Gate:

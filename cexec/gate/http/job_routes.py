@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from starlette.routing import Route
-
 from cexec.gate.http.answers import json_answer
 from cexec.gate.http.bodies import chunks, read_json
-from cexec.gate.http.gate import gate_of, identity_of, note_change
+from cexec.gate.http.gate import gate_of, identity_of, note_change, route
 from cexec.gate.http.job_bodies import read_job
 from cexec.gate.http.queries import Query
 from cexec.gate.problem import Problem
@@ -146,11 +144,9 @@ async def write_stdin(request: Request) -> Response:
 
 
 ROUTES = [
-    Route("/v1/jobs", start, methods=["POST"]),
-    Route("/v1/jobs", list_jobs, methods=["GET"]),
-    Route("/v1/jobs/{id}", show, methods=["GET"]),
-    Route("/v1/jobs/{id}", delete, methods=["DELETE"]),
-    Route("/v1/jobs/{id}/cancel", cancel, methods=["POST"]),
-    Route("/v1/jobs/{id}/signal", signal, methods=["POST"]),
-    Route("/v1/jobs/{id}/stdin", write_stdin, methods=["PUT"]),
+    route("/v1/jobs", GET=list_jobs, POST=start),
+    route("/v1/jobs/{id}", GET=show, DELETE=delete),
+    route("/v1/jobs/{id}/cancel", POST=cancel),
+    route("/v1/jobs/{id}/signal", POST=signal),
+    route("/v1/jobs/{id}/stdin", PUT=write_stdin),
 ]
