@@ -37,7 +37,7 @@ else enter();
 _STYLE = "body { font: 1rem sans-serif; margin: 3rem auto; max-width: 32rem } input { width: 100% }"
 _PAGE = f"""<!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><title>cgate: log in</title><meta name="referrer" content="no-referrer">
+<head><meta charset="utf-8"><title>cgate: log in</title>
 <style>{_STYLE}</style></head>
 <body><h1>cgate</h1>
 <form method="post" action="{LOGIN_PATH}">

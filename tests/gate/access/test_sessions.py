@@ -108,7 +108,7 @@ def test_the_page_runs_its_own_script_only_and_tells_no_address(door: Door) -> N
         page = client.get("/login")
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
-    assert page.headers["referrer-policy"] == "no-referrer"
+    assert page.headers["referrer-policy"] == "same-origin"
     assert "history.replaceState" in page.text  # the code does not stay in the address
     assert not re.search(r"(src|href)=", page.text)
 
