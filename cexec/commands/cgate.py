@@ -63,7 +63,7 @@ def _size(name: str, least: int = 1) -> Parsed:
     help="How much is kept of one output; a job that writes more is ended.  [default: 1G]",
 )  # fmt: skip
 @click.option("--max-body", type=_size("--max-body"), metavar="SIZE",
-              help="The largest body of a request that is not streamed.  [default: 64M]")  # fmt: skip
+              help="The largest body of a request that is not streamed.  [default: 1G]")  # fmt: skip
 @click.option("--rate", type=Parsed(partial(parse_number, least=0.1, most=1e6), "--rate"), metavar="N",
               help="Requests a second of one token.  [default: 1000]")  # fmt: skip
 @click.option("--jobs-per-token", type=Parsed(partial(parse_whole, least=1, most=10**6), "--jobs-per-token"),

@@ -80,10 +80,8 @@ export class Gate {
   // A conversation with a program. `stdout`, `stderr`: called with the bytes (Uint8Array) that come.
   exec(request, { stdout = () => {}, stderr = () => {} } = {}) {
     const address = (this.url || location.origin).replace(/^http/, "ws") + "/v1/exec";
-    // A browser sends its cookie; Node's WebSocket takes headers.
-    const socket = this.token
-      ? new this.WebSocket(address, { headers: { Authorization: `Bearer ${this.token}` } })
-      : new this.WebSocket(address);
+    // JavaScript sets no headers of a WebSocket: the token is offered as a subprotocol, and a cookie comes by itself.
+    const socket = new this.WebSocket(address, this.token ? ["cgate.v1", `bearer.${this.token}`] : []);
     socket.binaryType = "arraybuffer";
     const sinks = { 1: stdout, 2: stderr };
     return new Promise((resolve, reject) => {

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.routing import WebSocketRoute
 
+from cexec.gate.access.credential import SUBPROTOCOL
 from cexec.gate.http.bodies import parse_json
 from cexec.gate.http.errors import problem_of
 from cexec.gate.http.gate import gate_of, identity_of, note_change
@@ -60,7 +61,8 @@ class ExecSocket:
     async def converse(self) -> None:
         """Speaks until the job is over, or the client has gone."""
         await self._receive()  # websocket.connect
-        await self._send({"type": "websocket.accept"})
+        offered = self._scope.get("subprotocols", ())
+        await self._send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if SUBPROTOCOL in offered else None})
         try:
             await self._speak()
         except _Gone:
