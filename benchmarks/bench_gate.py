@@ -160,7 +160,8 @@ def a_long_list(place: Workplace) -> None:
     now = time.time()
     database = sqlite3.connect(gate.state)
     database.executemany(
-        "INSERT INTO job VALUES (?, 'app', 'bench', NULL, NULL, '[]', ?, 0, NULL, NULL, 'w@127.0.0.1', 1, ?, ?, ?, ?, '{}')",
+        "INSERT INTO job VALUES "
+        "(?, 'app', 'bench', NULL, NULL, '[]', ?, 0, NULL, NULL, 'w@127.0.0.1', 1, ?, ?, ?, ?, '{}')",
         ((str(uuid.UUID(int=(7 << 76) | number)), ("succeeded", "failed")[number % 2], now, now, now, now)
          for number in range(RECORDS)),
     )  # fmt: skip

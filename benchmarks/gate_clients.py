@@ -146,7 +146,7 @@ async def pages(url: str, token: str, count: str) -> dict[str, Any]:
     return {"median": statistics.median(seconds), "most": max(seconds)}
 
 
-CLIENTS = {"jobs": jobs, "follow": follow, "download": download, "upload": upload, "pages": pages}
+CLIENTS: dict[str, Any] = {"jobs": jobs, "follow": follow, "download": download, "upload": upload, "pages": pages}
 
 
 if __name__ == "__main__":

@@ -300,9 +300,11 @@ class Engine:
             try:
                 kept[stream] = log.finish() if log.in_memory else await asyncio.to_thread(log.finish)
             except OSError as error:
-                kept[stream] = log.finish_short()
-                reason = f"an output could not be kept: {reason_of(error)}"
+                kept[stream] = log.give_up()
+                reason = f"an output cannot be kept: {reason_of(error)}"
                 job = replace(job, state=State.FAILED, exit_status=None, reason=job.reason or reason)
+        if live.errand.no_room:
+            kept = {stream: log.give_up() for stream, log in logs.items()}  # its end could not be kept either
         if paths:
             await asyncio.to_thread(_sync_all, [*paths, self.files.directory])
         event = await self._write_end(job, kept)
