@@ -7,7 +7,6 @@ everything else that is said about it is on standard error.
 from __future__ import annotations
 
 import json
-import sys
 from time import gmtime, strftime, time
 
 import click
@@ -76,7 +75,8 @@ def list_(as_json: bool, state: str | None) -> int:
         database.close()
     now = time()
     if as_json:
-        sys.stdout.write("".join(f"{json.dumps(_facts(key, now))}\n" for key in keys))
+        for key in keys:
+            click.echo(json.dumps(_facts(key, now)))
         return 0
     rows = [HEADINGS, *(_cells(key, now) for key in keys)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

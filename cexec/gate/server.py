@@ -107,15 +107,13 @@ async def _serve(
         more += options.more(engine)
     app = Access(GateApp(engine, more), database, site=site, audit=audit, limits=options.limits)
     server = _Server(_config(app, options.tls))
-    host = f"[{options.address}]" if ":" in options.address else options.address
-    url = f"{site.scheme}://{host}:{port}"
     database.write_now(lambda connection: forget_old_keys(connection, time.time()))
-    database.write_now(lambda connection: set_site(connection, url))
+    database.write_now(lambda connection: set_site(connection, site.url))
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    ready(Listening(url, engine.interrupted, database))
+    ready(Listening(site.url, engine.interrupted, database))
     engine.start()
     serving = loop.create_task(server.serve([listener]))
     waiting = loop.create_task(stopping.wait())

@@ -17,10 +17,10 @@ from starlette.routing import Route
 
 from cexec.gate.access.credential import unauthorized
 from cexec.gate.access.identity import SCOPE_KEY, Identity
-from cexec.gate.access.keys import revoke_keys, swap_login
+from cexec.gate.access.keys import find_key, revoke_keys, swap_login
 from cexec.gate.access.limits import Limits
 from cexec.gate.access.middleware import CHANGES_KEY
-from cexec.gate.access.secret import Kind, Secret, parse_secret
+from cexec.gate.access.secret import Secret, parse_secret
 from cexec.gate.access.sessions import LOGIN_PATH, LOGOUT_PATH, login_page, session_cookie
 from cexec.gate.access.site import Headers, Site, check_page
 from cexec.gate.access.steady_clock import SteadyClock
@@ -63,7 +63,8 @@ class _Login:
         now = self._clock.now()
         ends = now + self._limits.session
         session = None
-        if code is not None and code.kind is Kind.LOGIN:
+        # Looked for first: strangers who guess must not take the time of the writer.
+        if code is not None and await self._database.read(lambda c: find_key(c, code, now) is not None):
             session = await self._database.write(lambda connection: swap_login(connection, code, now, ends))
         if session is None:
             raise unauthorized("the code was used, is too old, or is none: cgate login prints another one")

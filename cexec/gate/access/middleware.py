@@ -78,7 +78,7 @@ class Access:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        answer = Answer(scope, send, secure=self._site.secure)
+        answer = Answer(scope, send)
         method = scope["method"] if scope["type"] == "http" else WEBSOCKET
         scope[CHANGES_KEY] = []
         try:

@@ -176,6 +176,11 @@ def application(door: Door) -> list[Route | WebSocketRoute]:
 
         return StreamingResponse(lines())
 
+    async def wait(request: Request) -> Response:
+        door.seen.append("waiting")
+        await asyncio.sleep(PATIENCE)
+        return Response("late")
+
     async def flood(request: Request) -> Response:
         async def blocks() -> Any:
             try:
@@ -210,6 +215,7 @@ def application(door: Door) -> list[Route | WebSocketRoute]:
         Route("/v1/jobs", start, methods=["POST"]),
         Route("/v1/jobs/{job}/stdin", feed, methods=["PUT"]),
         Route("/v1/jobs/{job}/stdout", follow),
+        Route("/v1/wait", wait),
         Route("/v1/flood", flood),
         Route("/v1/crash", crash),
         Route("/v1/crash_late", crash_late),

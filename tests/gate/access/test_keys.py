@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import hmac
 import os
+import sqlite3
 import stat
 import threading
 from collections.abc import Iterator
@@ -141,3 +143,28 @@ def test_which_running_requests_are_over(database: Database) -> None:
     assert database.read_now(lambda connection: keys.ended_keys(connection, ids, NOW + 10)) == {ids[1]}
     database.write_now(lambda connection: keys.revoke_keys(connection, "one", NOW))
     assert database.read_now(lambda connection: keys.ended_keys(connection, [*ids, 99], NOW)) == {ids[0], 99}
+
+
+def test_how_long_a_search_takes_tells_nothing_of_a_token(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database is asked for the hash, which nobody can choose, and what it finds is compared in constant time."""
+    made = add(database)
+    compared: list[tuple[bytes, bytes]] = []
+    queries: list[str] = []
+
+    def compare(one: bytes, other: bytes) -> bool:
+        compared.append((one, other))
+        return hmac.compare_digest(one, other)
+
+    monkeypatch.setattr(keys, "compare_digest", compare)
+
+    def search(connection: sqlite3.Connection) -> keys.Key | None:
+        connection.set_trace_callback(queries.append)
+        try:
+            return keys.find_key(connection, made, NOW)
+        finally:
+            connection.set_trace_callback(None)
+
+    assert database.read_now(search) is not None
+    assert compared == [(made.digest, made.digest)]
+    assert len(queries) == 1 and made.digest.hex().upper() in queries[0].upper()
+    assert made.text not in queries[0]

@@ -6,6 +6,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
@@ -225,6 +226,24 @@ def test_a_stream_ends_soon_after_its_token_is_revoked(door: Door) -> None:
     wait_until(lambda: door.seen.count("stream ended") == ended + 1)
 
 
+def test_a_stream_ends_soon_after_the_end_of_its_token(door: Door) -> None:
+    text = door.token("short", days=1.0 / 86400)
+    with door.client(text) as client, client.stream("GET", "/v1/jobs/7/stdout") as response:
+        lines = response.iter_lines()
+        assert next(lines) == "line"
+        with pytest.raises(httpx.RemoteProtocolError):
+            list(lines)
+
+
+def test_a_request_that_waits_is_refused_when_its_token_is_revoked(door: Door) -> None:
+    text = door.token("patient")
+    with door.client(text) as client, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(client.get, "/v1/wait")
+        wait_until(lambda: "waiting" in door.seen)
+        door.revoke("patient")
+        assert problem(waiting.result())[0] == 401
+
+
 def test_a_websocket_ends_soon_after_its_token_is_revoked(door: Door) -> None:
     text = door.token("socket")
     headers = {"Authorization": f"Bearer {text}"}
@@ -305,7 +324,8 @@ def test_strangers_are_slowed_down_and_cannot_fill_the_audit(tmp_path: Path) -> 
         with door.client("cgate_" + "A" * 43) as client:
             statuses = [client.post("/v1/jobs").status_code for _ in range(30)]
         assert statuses[:3] == [401] * 3 and statuses[4:] == [429] * 26
-        assert len(door.lines()) in (3, 4)
+        wait_until(lambda: len(door.lines()) >= 3)
+        assert len(door.lines()) <= 4
         with door.client(valid) as client:  # from the same address
             assert client.post("/v1/jobs").status_code == 201
 
@@ -319,7 +339,12 @@ def test_each_change_has_a_line_that_says_who_what_when_and_from_where(door: Doo
         client.get("/v1/jobs")
         client.post("/v1/jobs", content=b"x")
         client.delete('/v1/jobs/a"b%20who=root')
-    mine = [line for line in door.lines() if "who=auditor(" in line]
+
+    def of_auditor() -> list[str]:
+        return [line for line in door.lines() if "who=auditor(" in line]
+
+    wait_until(lambda: len(of_auditor()) >= 2)  # a line follows its answer
+    mine = of_auditor()
     number = r"who=auditor\(submitter,#\d+\) from=127\.0\.0\.1:\d+"
     when = r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ audit:"
     assert len(mine) == 2
@@ -330,9 +355,10 @@ def test_each_change_has_a_line_that_says_who_what_when_and_from_where(door: Doo
 def test_a_line_cannot_be_forged(door: Door) -> None:
     before = len(door.lines())
     door.raw(b"POST /v1/x%0aforged HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
-    door.raw("POST /v1/‮\x1b[2J HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+    door.raw(b"POST /v1/%E2%80%AE%1b%5b2J%22%20who=root HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n")
+    wait_until(lambda: len(door.lines()) >= before + 2)
     new = door.lines()[before:]
-    assert 1 <= len(new) <= 2
+    assert len(new) == 2
     assert all("audit: who=- " in line and line.isprintable() for line in new)
 
 
