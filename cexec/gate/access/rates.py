@@ -1,8 +1,8 @@
 """How many requests a caller may make in a second, and how often a stranger may be wrong.
 
 Contract: `CallerRates.admit(who, now)` returns None, or the seconds after which another request of `who` is admitted.
-Each `who` has a bucket of its own, at most `most` of them at a time: the one that was used longest ago is forgotten, which
-by then is full again unless there are that many callers at once.  Pure; times are seconds of a monotonic clock.
+Each `who` has a bucket of its own, at most `most` of them at a time: the one that was used longest ago is forgotten,
+which by then is full again unless there are that many callers at once.  Pure; times are seconds of a monotonic clock.
 """
 
 from __future__ import annotations
