@@ -14,6 +14,7 @@ import pytest
 
 from tests.environment import clean_environment, command
 from tests.needs import NOBODY, require_second_user
+from tests.service import Application
 
 PRECIOUS = "precious\n"
 # The last one is of a kernel that follows no links of others in such a directory (fs.protected_symlinks).
@@ -45,8 +46,8 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     made = tmp_path / "shared"
     made.mkdir()
     made.chmod(0o1777)
-    for path in ("app", "shared/app"):
-        subprocess.run(command("ckeygen", path), env=clean_environment(), check=True, capture_output=True, timeout=60)
+    for directory in (tmp_path, made):
+        Application(directory)
     (tmp_path / "victim").write_text(PRECIOUS)
     (tmp_path / "victim").chmod(0o600)
     return made
