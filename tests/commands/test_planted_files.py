@@ -7,11 +7,11 @@ would be waited for, a link to a file of the victim, which would be written to, 
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests import preloaded
 from tests.environment import clean_environment, command
 from tests.needs import NOBODY, require_second_user
 from tests.service import Application
@@ -76,7 +76,7 @@ def test_what_another_user_has_planted_is_refused_at_once(place: str, kind: str,
     name, (program, *words) = PLACES[place]
     plant(kind, shared / name)
     argv = command(program, *words)
-    ended = subprocess.run(argv, env=clean_environment(), capture_output=True, text=True, timeout=60)
+    ended = preloaded.run_text(argv, env=clean_environment(), timeout=60)
     assert ended.returncode in (100, 101, 111), ended.stderr
     assert any(words in ended.stderr for words in REASONS), ended.stderr
     assert len(ended.stderr.splitlines()) == 1

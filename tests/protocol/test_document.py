@@ -71,12 +71,14 @@ def written(value: object) -> str:
 
 def labels_of(source: str) -> set[str]:
     """Every byte string in it that is a label."""
-    if LABEL_START not in source:  # nearly all modules; every process that runs tests would parse them while it collects
+    if LABEL_START not in source:  # so nearly no module is parsed while tests are collected, once in each process
         return set()
     return {
         node.value.decode()
         for node in ast.walk(ast.parse(source))
-        if isinstance(node, ast.Constant) and isinstance(node.value, bytes) and node.value.startswith(LABEL_START.encode())
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, bytes)
+        and node.value.startswith(LABEL_START.encode())
     }
 
 
