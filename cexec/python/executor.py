@@ -273,7 +273,7 @@ def _check(max_workers: int | None, most_calls: int | None, retries: int, wait: 
         raise ValueError("max_tasks_per_child must be >= 1")
     if retries < 0:
         raise UsageError(f"retries is {retries!r}, but must be 0 or more")
-    if wait <= 0 or idle_timeout < 0:
+    if not (wait > 0 and idle_timeout >= 0):  # a NaN is neither
         raise UsageError("wait must be more than 0 seconds, and idle_timeout not less")
 
 
@@ -292,5 +292,7 @@ def _prepare(
     for name, value in environment.items():
         if not (isinstance(name, str) and isinstance(value, str)):
             raise UsageError(f"env: {name!r} and {value!r} must be texts")
+        if not name or "=" in name or "\0" in name + value:
+            raise UsageError(f"env: no program can be given {name!r} with the value {value!r}")
     names = [modules] if isinstance(modules, str) else list(modules)
     return SlotSetup(environment, pickled, most_calls or 0, pack(names))

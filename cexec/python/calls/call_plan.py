@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING
 
 from cexec.client.aio.pacing import CONTENDED_FOR
 from cexec.pool.call_messages import SMALL
+from cexec.python.calls.call_queue import CallQueue
 from cexec.python.calls.planned_slots import (
     GONE,
     LEAVING,
@@ -69,8 +70,8 @@ class CallPlan:
         self._retries = retries
         self._idle_timeout = idle_timeout
         self._contended_until = -inf  # others want slots until then, as far as we know
-        self._waiting: deque[PoolCall] = deque()
-        self._suspects: deque[PoolCall] = deque()
+        self._waiting = CallQueue()
+        self._suspects = CallQueue()
         self._sent = 0
         self._numbers = 0
         self._took: float | None = None  # the mean of what calls take, in seconds
@@ -105,9 +106,8 @@ class CallPlan:
             if not call.dropped:
                 self._events.append(End(slot, call.wire_id))
         else:
-            for queue in (self._suspects, self._waiting):
-                if call in queue:
-                    queue.remove(call)
+            self._suspects.discard(call)
+            self._waiting.discard(call)
         call.dropped = True
 
     @property
@@ -274,7 +274,7 @@ class CallPlan:
             for slot in ready:
                 if len(slot.sent) > level or not self._waiting:
                     continue
-                if self._waiting[0].size > SMALL and slot.sent:
+                if self._waiting.first.size > SMALL and slot.sent:
                     return  # it waits for a slot that has nothing else
                 if not slot.alone:
                     self._send(slot, self._waiting.popleft(), now)
