@@ -30,7 +30,8 @@ if TYPE_CHECKING:
 VERSION = 1  # of the messages
 CLIENT_GREETING = b"cexec.pool client %d\n" % VERSION
 WORKER_GREETING = b"cexec.pool worker %d\n" % VERSION
-GREETING_START = WORKER_GREETING.rpartition(b" ")[0] + b" "  # of any version
+CLIENT_START = CLIENT_GREETING.rpartition(b" ")[0] + b" "  # of any version
+WORKER_START = WORKER_GREETING.rpartition(b" ")[0] + b" "
 
 # client to worker
 SETUP = 1  # [JSON, SHA-256 of MODULES or nothing]; an initializer adds [pickle of (initializer, initargs), buffers...]

@@ -93,7 +93,7 @@ class Executor(concurrent.futures.Executor):
 
         async def run(made: Callable[[CallPool], None]) -> None:
             async with client:
-                plan = CallPlan(most_slots=max_workers, retries=retries, idle_timeout=idle_timeout)
+                plan = CallPlan(most_slots=max_workers, retries=retries, idle_timeout=idle_timeout, weight=weight)
                 pool = CallPool(workers, setup, plan, functions, ArrayCourier(arrays.name), write_to_stderr)
                 made(pool)
                 await pool.run()

@@ -449,14 +449,41 @@ def test_a_service_that_is_something_else_is_said(tmp_path: Path, program: list[
         executor.submit(square, 1).result(PATIENCE)
 
 
-def test_a_worker_with_another_python_is_named(tmp_path: Path) -> None:
-    program = [sys.executable, "-m", "tests.python.other_python"]
+@pytest.mark.campaign
+@pytest.mark.parametrize("program", [["cat"], ["true"], ["sleep", "1000"]])
+def test_a_service_that_is_something_else_is_said_soon(tmp_path: Path, program: list[str]) -> None:
+    with PoolService(tmp_path, program=program) as other, Executor(other.key) as executor:
+        began_at = time.monotonic()
+        assert executor.submit(square, 1).exception(PATIENCE) is not None
+        assert time.monotonic() - began_at < 2.0  # seconds, as the issue of this API asks for
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("python", f"Python 3.99, this is 3.{sys.version_info.minor}"),
+        ("cloudpickle", "no cloudpickle, which `pip install 'cexec-cluster[pool]'` brings"),
+        ("messages", "a cexec whose pools have version 99, this is version 1: install the same cexec on both sides"),
+    ],
+)
+def test_a_worker_that_does_not_match_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, words: str
+) -> None:
+    program = [sys.executable, "-m", "tests.python.other_pool", what]
     with (
         PoolService(tmp_path, program=program) as other,
         Executor(other.key) as executor,
-        pytest.raises(NoWorkerError, match=r"\S+@\S+ has Python 3\.99, this is 3\."),
+        pytest.raises(NoWorkerError) as caught,
     ):
         executor.submit(square, 1).result(PATIENCE)
+    assert re.fullmatch(rf"no worker can run calls of this Python: \S+@\S+ has {re.escape(words)}", str(caught.value))
+    assert capsys.readouterr().err == ""
+
+
+def test_a_worker_with_another_cexec_works(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "tests.python.other_pool", "cexec"]
+    with PoolService(tmp_path, program=program) as other, Executor(other.key) as executor:
+        assert executor.submit(square, 5).result(PATIENCE) == 25
 
 
 # ends
@@ -483,8 +510,8 @@ future = executor.submit(sleep, sys.argv[2])
 
 @pytest.mark.parametrize(
     "code",
-    ["future.result()\n", "with executor:\n    future.result()\n"],
-    ids=["plain", "with"],
+    ["future.result()\n", "with executor:\n    future.result()\n", "with executor:\n    pass\n", ""],
+    ids=["plain", "with", "leaving", "exit"],
 )
 def test_ctrl_c_leaves_nothing_running(pool: PoolService, tmp_path: Path, code: str) -> None:
     pool.interrupt(SLEEPING + code, tmp_path)

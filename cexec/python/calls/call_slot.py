@@ -181,13 +181,14 @@ class CallSlot:
                 said = f"has written {data[:40]!r}" if data else "has ended without a word"
                 raise self._no_pool(said + "".join(f": {line}" for line in self._last_lines))
             data += chunk
-            start = m.GREETING_START
+            start = m.WORKER_START
             if data[: len(start)] != start[: len(data)]:
                 raise self._no_pool(f"writes {data[:40]!r}")
         if not data.startswith(m.WORKER_GREETING):
             theirs = data[len(start) :].partition(b"\n")[0].decode(errors="replace")
+            versions = f"pools have version {theirs}, this is version {m.VERSION}"
             raise NotThisWorkerError(
-                self.worker, f"has version {theirs} of cexec.pool, this is {m.VERSION}", is_pool=True
+                self.worker, f"has a cexec whose {versions}: install the same cexec on both sides", is_pool=True
             )
         return data[len(m.WORKER_GREETING) :]
 

@@ -85,6 +85,7 @@ class PoolThread:
         """Runs a coroutine in the loop and returns its result."""
         pool = self.pool
         if self._thread is threading.current_thread():
+            what.close()
             raise UsageError("a callback of a future must not ask for the number of slots: it would wait for itself")
         return asyncio.run_coroutine_threadsafe(what, pool.loop).result()
 
