@@ -389,7 +389,7 @@ def take_a_turn(pool: Scene, now: float, took: float) -> float:
 def test_shares_follow_the_weights(
     weights: tuple[int, int], calls: tuple[float, float], turn_of_other: float, fair: float
 ) -> None:
-    assert abs(share_of_first(weights, calls, 1500.0, turn_of_other) - fair) < 0.05
+    assert abs(share_of_first(weights, calls, 700.0, turn_of_other) - fair) < 0.05
 
 
 def test_turns_in_a_row_are_made_good() -> None:
