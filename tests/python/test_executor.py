@@ -480,6 +480,23 @@ def test_a_worker_that_does_not_match_is_named(
     assert capsys.readouterr().err == ""
 
 
+def test_all_workers_that_are_passed_over_are_named(tmp_path: Path) -> None:
+    application = Application(tmp_path)
+    program = [sys.executable, "-m", "tests.python.other_pool"]
+    services = [
+        Service(application, [*program, "python"], ("--name", "old")),
+        Service(application, [*program, "cloudpickle"], ("--name", "bare")),
+    ]
+    try:
+        with Executor(application.public) as executor, pytest.raises(NoWorkerError) as caught:
+            executor.submit(square, 1).result(PATIENCE)
+        assert re.search(r"old@\S+ has Python 3\.99, this is 3\.", str(caught.value))
+        assert re.search(r"bare@\S+ has no cloudpickle", str(caught.value))
+    finally:
+        for service in services:
+            service.close()
+
+
 def test_a_worker_with_another_cexec_works(tmp_path: Path) -> None:
     program = [sys.executable, "-m", "tests.python.other_pool", "cexec"]
     with PoolService(tmp_path, program=program) as other, Executor(other.key) as executor:
