@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from cexec.worker.discovery.load_watch import LoadWatch
 from cexec.worker.jobs.program import Program
 from cexec.worker.jobs.supervisor_link import SupervisorLink
 from cexec.worker.worker import Role, Worker, WorkerNetwork
-from tests.protocol.wires import APPLICATION
+from tests.protocol.wires import APPLICATION, Application
 from tests.worker.discovery.test_listener import FakeAnnouncer, FakeGroups
 
 DEADLINE = 20.0  # seconds
@@ -38,6 +39,7 @@ class Group(FakeGroups):
     def __init__(self) -> None:
         super().__init__()
         self.closed = False
+        self.renewed = False  # the next look finds another descriptor
         self._reading, self._writing = os.pipe()
 
     def filenos(self) -> list[int]:
@@ -49,6 +51,10 @@ class Group(FakeGroups):
 
     def receive(self, *, prefix: bytes) -> list[tuple[bytes, tuple[Any, ...], str, bool]]:
         os.read(self._reading, 1)
+        if self.renewed:
+            self.renewed, old = False, self._reading
+            self._reading = os.dup(old)
+            os.close(old)
         return super().receive(prefix=prefix)
 
     def close(self) -> None:
@@ -154,3 +160,40 @@ def test_a_turn_takes_no_longer_than_it_is_told_and_does_not_need_an_event(stati
     for _ in range(3):
         station.worker.step(0.0)
     assert station.events() == []
+
+
+@pytest.fixture
+def calm(station: Station, monkeypatch: pytest.MonkeyPatch) -> Station:
+    """A worker of which no timer is due for long."""
+    monkeypatch.setattr("cexec.worker.discovery.load_watch.SAMPLE_INTERVAL", 1000.0)
+    station.worker.step(0.0)
+    return station
+
+
+def test_ignored_datagrams_end_no_wait(calm: Station) -> None:
+    for _ in range(3):
+        calm.group.say(Application(b"\x02" * 32).announce().datagram(0, 5001, 8), ("192.0.2.1", 5000))
+    began = monotonic()
+    calm.worker.step(0.1)
+    assert monotonic() - began >= 0.1
+    assert not calm.group.coming
+    assert calm.events() == ["another-key"]
+
+
+def test_an_announcement_among_ignored_datagrams_ends_the_wait(calm: Station, client: socket.socket) -> None:
+    calm.group.say(b"\xcexec\x01 noise that is longer than the head of a datagram", ("192.0.2.1", 5000))
+    calm.announce_from(client)
+    began = monotonic()
+    calm.worker.step(DEADLINE)
+    assert monotonic() - began < DEADLINE
+    with calm.turn_until_connected(client) as connection:
+        assert connection.fileno() >= 0
+
+
+def test_descriptors_of_the_group_that_have_changed_end_the_wait(calm: Station) -> None:
+    """The process for multicast DNS may have ended, and its descriptor be another one's."""
+    calm.group.renewed = True
+    calm.group.say(b"\xcexec\x01 noise that is longer than the head of a datagram", ("192.0.2.1", 5000))
+    began = monotonic()
+    calm.worker.step(DEADLINE)
+    assert monotonic() - began < DEADLINE
