@@ -46,7 +46,7 @@ def unpack(parts: Sequence[bytes | bytearray], worker: str) -> BaseException:
     text = parts[0].decode(errors="replace")
     try:
         error: BaseException = load(parts[1:])
-    except Exception as unreadable:
+    except BaseException as unreadable:  # what a pickle does is the worker's choice: the loop goes on all the same
         last = text.rstrip().rpartition("\n")[2]
         error = RuntimeError(f"{last} (an exception of worker {worker} that cannot be read here: {unreadable})")
     if not isinstance(error, BaseException):

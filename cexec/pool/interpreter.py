@@ -49,7 +49,7 @@ class Interpreter:
                 raise TypeError
             python, cloudpickle, byteorder, cexec = texts
             return cls(python, cloudpickle, byteorder, cexec, int(fields["pid"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise ProtocolError("a damaged hello of cexec.pool") from None
 
     def difference(self, here: Interpreter) -> str:
