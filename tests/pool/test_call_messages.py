@@ -164,6 +164,12 @@ def test_a_message_for_which_there_is_no_memory_is_the_peers_fault(size: int) ->
         m.Decoder().feed(head)
 
 
+def test_a_hello_is_short() -> None:
+    Interpreter.decode(Interpreter("3" * 255, "3", "little", "0", 7).encode())
+    with pytest.raises(ProtocolError):
+        Interpreter.decode(Interpreter("3" * 256, "3", "little", "0", 7).encode())
+
+
 @pytest.mark.parametrize(
     "text",
     [
