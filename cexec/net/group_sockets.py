@@ -241,10 +241,14 @@ class GroupSockets:
 
     def filenos(self) -> list[int]:
         """The descriptors to select for reading."""
-        fds = [one.socket.fileno() for one in self._open.values()] + self._link.filenos()
+        fds = self.datagram_filenos()
         if self._registration is not None and self._registration.fileno() >= 0:
             fds.append(self._registration.fileno())
         return fds
+
+    def datagram_filenos(self) -> list[int]:
+        """Those of them at which datagrams come, and nothing else."""
+        return [one.socket.fileno() for one in self._open.values()] + self._link.filenos()
 
     @property
     def registration(self) -> Registration | None:

@@ -215,19 +215,20 @@ class Worker:
         """Waits until then, or until a descriptor is ready, one of `groups` or another; returns those that are.
 
         Datagrams that are ignored end no wait: a flood of them costs nothing but reading it.  If nothing else is
-        ready, the group is heard here, and is not among those that are returned.
+        ready, the group is heard here, and is not among those that are returned.  News of multicast DNS do end it.
         """
         fds = (
             self._wakeup.fileno(),
             *self._jobs.filenos(), *groups, *self._load.filenos(), *self._network.announcer.filenos(),
         )  # fmt: skip
         masks = {**dict.fromkeys(fds, select.POLLIN), **self._offers.masks(), **self._log.masks()}
+        datagrams = self._network.groups.datagram_filenos() if groups else []
         while True:
             now = monotonic()
             ready = set(self._poll.wait(masks, max(0.0, due - now)))
-            if not ready or now >= due or not ready.issubset(groups):
+            if not ready or now >= due or not ready.issubset(datagrams):
                 return ready
-            if self._listener.listen(monotonic()) or self._network.groups.filenos() != groups:
+            if self._listener.listen(monotonic()):
                 return set()
 
     def _catch_signals(self) -> Wakeup:
