@@ -47,7 +47,7 @@ def unpack(parts: Sequence[bytes | bytearray], worker: str) -> BaseException:
     text = parts[0].decode(errors="replace")
     try:
         error: BaseException = load(parts[1:])
-    except BaseException as unreadable:  # whatever the exception's own methods raise
+    except BaseException as unreadable:  # what a pickle does is the worker's choice: the loop goes on all the same
         last = text.rstrip().rpartition("\n")[2]
         why = text_of(unreadable)
         error = RuntimeError(f"{last} (an exception of worker {worker} that cannot be read here: {why})")

@@ -48,6 +48,10 @@ def square(n: int) -> int:
     return n * n
 
 
+def echo(word: str) -> str:
+    return word
+
+
 def wait_for(path: Path) -> str:
     """A call that runs until a file has a text."""
     path.with_suffix(".began").touch()
@@ -600,6 +604,25 @@ def test_a_worker_whose_slots_never_get_ready_is_named(tmp_path: Path) -> None:
         pytest.raises(NoWorkerError, match=r"\S+@\S+ fails: cexec\.pool at \S+ has ended with status 7: not today"),
     ):
         executor.submit(square, 1).result(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The key of a worker that answers as no honest one does."""
+    program = [sys.executable, "-m", "tests.python.hostile_pool"]
+    with PoolService(tmp_path_factory.mktemp("hostile"), program=program) as service:
+        yield service.key
+
+
+@pytest.mark.parametrize("way", ["raised without parts", "store without parts", "no memory", "no message", "ends"])
+def test_a_worker_that_breaks_the_rules_loses_its_call_and_no_other(hostile: Path, way: str) -> None:
+    with Executor(hostile, max_workers=1, retries=0) as executor:
+        broken, waiting = executor.submit(echo, way), executor.submit(echo, "leaves in its pickle")
+        with pytest.raises(LostCallError) as caught:
+            broken.result(PATIENCE)
+        with pytest.raises(RuntimeError, match="cannot be read here"):
+            waiting.result(PATIENCE)
+    assert str(caught.value).isprintable()
 
 
 def test_dask_computes_on_all_slots(executor: Executor) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
@@ -158,7 +159,7 @@ class CallSlot:
                 beginning = await self._read_greeting(job)
         except TimeoutError:
             raise self._no_pool(f"has said nothing in {GREETING_PATIENCE:g} s") from None
-        decoder = m.Decoder()
+        decoder = m.Decoder(_memory_size())
         messages = decoder.feed(beginning)
         while True:
             if messages:
@@ -247,6 +248,11 @@ class CallSlot:
                     self._queued.set()
         except BrokenPipeError:
             pass  # the job's end says why
+
+
+def _memory_size() -> int:
+    """Returns the bytes of memory of this machine, which no result can exceed, whatever its worker says."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _joined(buffers: Iterable[Buffer]) -> list[Buffer]:
