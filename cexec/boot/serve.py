@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import base64
 import os
+import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ UNIT, DETACHED = "unit", "detached"
 KEPT_FOR = 86_400  # seconds (ours): a key that ends earlier is replaced by a new one
 _COMPARED = ("app", "fingerprint", "options", "program", "environment", "how")
 _PERSISTENT, _EPHEMERAL = "-", "+"  # between fingerprint and name of a worker's directory
+_DIRECTORY = re.compile(r"[0-9a-f]{4}-[0-9a-f]{4}[-+](.+)")
 
 
 @dataclass(slots=True)
@@ -126,5 +128,5 @@ def directory_name(fingerprint: str, host: Host, *, ephemeral: bool) -> str:
 
 def is_of(directory: str, host: Host) -> bool:
     """Returns True if the directory is that of a worker of this host, whatever the application is."""
-    _, name = directory[: len("00000000")], directory[len("00000000") + 1 :]
-    return name == host.name
+    match = _DIRECTORY.fullmatch(directory)
+    return match is not None and match[1] == host.name

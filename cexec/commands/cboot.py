@@ -137,7 +137,7 @@ class _Command(HelpfulCommand):
         """The program's words begin at a place that only the user knows."""
         if ARGUMENTS in words:
             return ""
-        return f"options of cservice, and of its program, come after {ARGUMENTS}: cboot HOSTFILE APP {ARGUMENTS} EXE ARG..."
+        return f"what is for cservice and its program comes after {ARGUMENTS}: cboot HOSTFILE APP {ARGUMENTS} EXE ARG..."
 
 
 @click.command("cboot", cls=_Command, examples=EXAMPLES)
