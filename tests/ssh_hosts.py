@@ -1,7 +1,7 @@
 """Hosts that are known by ssh: namespaces of a `Lab`, each with an sshd, a home and process numbers of its own.
 
-Contract: `SshHosts(lab, directory)` uses host 1 of the lab as the machine where cboot runs; `start(number, ...)` makes a
-host of one of the others.  The machine's own sshd, keys and home are never touched: passwd, /run and the home are those
+Contract: `SshHosts(lab, directory)` uses host 1 of the lab as the machine where cboot runs; `start(number, ...)` makes
+a host of one of the others.  The machine's own sshd, keys and home are never touched: passwd, /run and the home are those
 of a mount namespace.  Everything on a host ends with `close`.  Needs `require_sshd()`.
 """
 
@@ -18,6 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from cexec.boot.probe import Facts, parse, script
 from tests.environment import clean_environment, command
 from tests.lab import Host, Lab
 from tests.needs import find_tool, require_namespaces, require_second_user, require_tool
@@ -91,7 +92,11 @@ class SshHost:
         """The command lines of the host's processes but for those of its sshd and our own."""
         lines = self.inside(["ps", "-e", "-o", "pid=,args="]).splitlines()
         found = [line.split(None, 1) for line in lines]
-        return [args for pid, args in found if pid != "1" and not args.startswith(("sshd:", "ps ", "sleep ", "[", "/usr/sbin/sshd"))]
+        return [
+            args
+            for pid, args in found
+            if pid != "1" and not args.startswith(("sshd:", "ps ", "sleep ", "[", "/usr/sbin/sshd"))
+        ]
 
     def close(self) -> None:
         """Ends everything on it."""
@@ -233,3 +238,13 @@ def _together(text: str) -> str:
 
 def _children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
+
+
+def facts_of_this_python() -> Facts:
+    """What the dummy command says of the Python of these tests."""
+    mark = "the-mark"
+    environment = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}
+    said = subprocess.run(
+        ["sh"], input=script(mark), capture_output=True, text=True, check=True, env=environment
+    ).stdout
+    return parse([line.removeprefix(mark) for line in said.splitlines() if line.startswith(mark)])

@@ -1,8 +1,8 @@
 """Why a host cannot serve, in words: from ssh's error messages, and from what the host answers.
 
 Contract: a `Failure` has a `kind`, which is one of `KINDS`, a text that says what happened and what to do, and
-`temporary`: the same step may work a moment later.  `of_ssh(status, errors, noise)` explains an ssh that has ended
-before the dummy command answered.
+`temporary`: the same step may work a moment later.  `of_ssh` explains an ssh that has ended before the dummy command
+answered.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class HostError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class _Sign:
-    """A part of ssh's message, and what it means; `{line}` is the whole line."""
+    """A part of ssh's message, and what it means; `{line}` is the whole line, `{host}` the name in known_hosts."""
 
     text: str
     kind: str
@@ -62,14 +62,15 @@ class _Sign:
 
 
 _LOGIN = "log in once by hand, or load the key into ssh-agent"
+_UNKNOWN = "its host key is unknown here; log in once by hand to compare it: ssh {host}"
 # The first sign that a line has counts; the messages are those of OpenSSH.
 _SIGNS = (
     _Sign("temporary failure in name resolution", NETWORK, "no name server answers: {line}", True),
     _Sign("could not resolve hostname", NAME, "there is no host of this name: {line}"),
     _Sign("remote host identification has changed", HOST_KEY, "its host key is another one than before; if that is "
-          "right: ssh-keygen -R HOST, then log in once by hand"),
-    _Sign("host key verification failed", HOST_KEY, "its host key is unknown here; compare it and log in once by hand"),
-    _Sign("host key is known for", HOST_KEY, "its host key is unknown here; compare it and log in once by hand"),
+          "right: ssh-keygen -R {host}, then log in once by hand"),
+    _Sign("host key verification failed", HOST_KEY, _UNKNOWN),
+    _Sign("host key is known for", HOST_KEY, _UNKNOWN),
     _Sign("connection refused", REFUSED, "nobody listens there: {line}", True),
     _Sign("no route to host", NETWORK, "there is no way to it: {line}", True),
     _Sign("network is unreachable", NETWORK, "there is no way to it: {line}", True),
@@ -84,15 +85,18 @@ _SIGNS = (
 )  # fmt: skip
 
 
-def of_ssh(status: int, errors: str, noise: bytes) -> Failure:
-    """Explains an ssh that ended with `status`; `errors`: its standard error, `noise`: its standard output."""
+def of_ssh(status: int, errors: str, noise: bytes, host: str) -> Failure:
+    """Explains an ssh that ended with `status`; `errors`: its standard error, `noise`: its standard output.
+
+    `host`: what known_hosts calls it.
+    """
     lines = [line.strip() for line in errors.replace("\r", "").splitlines() if line.strip()]
     if status == SSH_FAILED:
         # A changed key has several lines, of which the first one says most; a missing one has only the last.
         for sign in _SIGNS:
             for line in lines:
                 if sign.text in line.lower():
-                    return Failure(sign.kind, sign.words.format(line=line), sign.temporary)
+                    return Failure(sign.kind, sign.words.format(line=line, host=host), sign.temporary)
         return Failure(SSH, lines[-1] if lines else "ssh ended without a word", not lines)
     said = shown(noise) or (lines[-1] if lines else "")
     words = f"prints {said!r} and ends" if said else "ends"

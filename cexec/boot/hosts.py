@@ -19,6 +19,7 @@ from cexec.protocol.base.limits import MAXIMUM_NAME
 
 MOST_SLOTS = 4096  # (ours) as of cservice -j
 HIGHEST_PORT = 65_535
+SSH_PORT = 22
 _HOST = re.compile(r"[A-Za-z0-9_.:%~-]+")
 _USER = re.compile(r"[^\s@:/'\"\\]+")
 
@@ -37,6 +38,11 @@ class Host:
     def destination(self) -> str:
         """Returns ssh's last argument but the command."""
         return f"{self.user}@{self.address}" if self.user else self.address
+
+    @property
+    def known_as(self) -> str:
+        """Returns what ssh's known_hosts calls it."""
+        return self.address if self.port in (None, SSH_PORT) else f"[{self.address}]:{self.port}"
 
     @property
     def text(self) -> str:

@@ -60,6 +60,7 @@ class Run:
                 application, settings.options, settings.program, settings.days, settings.grace, settings.ephemeral
             )
         self._tools = Tools(
+            hosts,
             application,
             service,
             wheels,

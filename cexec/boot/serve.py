@@ -126,7 +126,7 @@ def directory_name(fingerprint: str, host: Host, *, ephemeral: bool) -> str:
     return f"{fingerprint}{_EPHEMERAL if ephemeral else _PERSISTENT}{host.name}"
 
 
-def is_of(directory: str, host: Host) -> bool:
-    """Returns True if the directory is that of a worker of this host, whatever the application is."""
+def is_of(directory: str, name: str) -> bool:
+    """Returns True if the directory is that of a worker of the host with this name, whatever the application is."""
     match = _DIRECTORY.fullmatch(directory)
-    return match is not None and match[1] == host.name
+    return match is not None and match[1] == name

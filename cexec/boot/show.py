@@ -31,8 +31,11 @@ STYLES = {State.FAILED: RED, State.SERVING: GREEN, State.STOPPED: YELLOW, State.
 class Progress:
     """The hosts of a run on standard error."""
 
-    def __init__(self, journeys: Sequence[Journey], terminal: Terminal, say: Callable[[str], None]) -> None:
+    def __init__(
+        self, journeys: Sequence[Journey], action: Action, terminal: Terminal, say: Callable[[str], None]
+    ) -> None:
         self._journeys = journeys
+        self._action = action
         self._terminal = terminal
         self._say = say
         self._painter = Painter(terminal) if terminal.drawable else None
@@ -42,7 +45,7 @@ class Progress:
         if self._painter is not None and self._painter.works:
             self._painter.draw(self._picture())
         elif journey.state in DONE or journey.state is State.FAILED:
-            line = f"{journey.host.text}: {describe(journey)}"
+            line = f"{journey.host.text}: {describe(journey, self._action)}"
             if self._told.get(journey.host.text) != line:
                 self._told[journey.host.text] = line
                 self._say(line)
@@ -65,7 +68,10 @@ class Progress:
         shown = left[: max(1, rows - 3)]
         wide = max((len(journey.host.text) for journey in shown), default=0)
         return [
-            *(f"{printable(one.host.text):{wide}}  {self._painted(one, printable(describe(one)))}" for one in shown),
+            *(
+                f"{printable(one.host.text):{wide}}  {self._painted(one, printable(describe(one, self._action)))}"
+                for one in shown
+            ),
             *([self._terminal.paint(f"and {len(left) - len(shown)} more", DIM)] if len(left) > len(shown) else []),
             bar,
         ]
@@ -74,13 +80,13 @@ class Progress:
         return self._terminal.paint(text, STYLES.get(journey.state, "")) if journey.state in STYLES else text
 
 
-def describe(journey: Journey) -> str:
+def describe(journey: Journey, action: Action) -> str:
     """Returns the state in words, with what people should know."""
     again = " (will be tried again)" if journey.failure is not None and journey.failure.temporary else ""
     if journey.state is State.FAILED and journey.failure is not None:
         return f"{journey.failure.kind}: {journey.words}{again}"
     words = journey.state.value
-    if journey.state is State.SERVING:
+    if journey.state is State.SERVING and action is Action.SERVE:
         words += " now" if journey.changed else " already, nothing was changed"
     return f"{words}; {journey.words}" if journey.words else words
 

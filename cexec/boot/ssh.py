@@ -91,11 +91,11 @@ class Session:
                     return after.decode("utf-8", "replace").strip()
         return None
 
-    async def failure(self) -> Failure:
-        """Explains an end without an answer."""
+    async def failure(self, host: str) -> Failure:
+        """Explains an end without an answer; `host`: what known_hosts calls it."""
         status = await self._process.wait()
         await self._reader
-        return of_ssh(status, self._errors.decode("utf-8", "replace"), self.noise)
+        return of_ssh(status, self._errors.decode("utf-8", "replace"), self.noise, host)
 
     async def lost(self) -> Failure:
         """Explains the end of a session over a connection that was good before."""
@@ -148,7 +148,7 @@ class Connection:
         try:
             await self._master.send(f"echo; echo {mark}; exec cat >/dev/null\n".encode())
             if await self._master.answer(SHELL_PATIENCE) is None:
-                raise HostError(await self._master.failure())
+                raise HostError(await self._master.failure(self._host.known_as))
         except TimeoutError:
             text = f"its login shell has not run a command within {SHELL_PATIENCE:g} s"
             raise HostError(Failure(SHELL, text, temporary=True)) from None

@@ -8,7 +8,7 @@ applies them.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ LINGERING_OFF = "lingering is off: it ends when you have logged out there; type 
 class Tools:
     """What all visits of a run share.  `run_id`: a random word of this run."""
 
+    hosts: Sequence[Host]
     application: Application | None
     service: Service | None
     wheels: Wheels | None
@@ -63,6 +64,10 @@ class Visit:
         self._tell(states.Probed(self._facts))
         self._seen = await self._ask({"do": "look", "workers": self._names()})
         self._tell(states.Looked(self._seen))
+        others = [other.name for other in self._tools.hosts if other != self.host]
+        sharing = [name for name in others if any(is_of(directory, name) for directory in self._seen["names"])]
+        if sharing:
+            self._tell(states.Noted(f"shares its home with {sharing[0]}"))
 
     async def show(self) -> dict[str, Any] | None:
         """For --status; returns the record of a worker that runs."""
@@ -92,7 +97,7 @@ class Visit:
     async def remove(self, names: list[str] | None = None) -> None:
         """For --remove: the workers of this host, or those of one application, or these."""
         if names is None and self._tools.application is None:
-            names = [name for name in self._seen["names"] if is_of(name, self.host)]
+            names = [name for name in self._seen["names"] if is_of(name, self.host.name)]
         names = self._names() if names is None else names
         self._tell(states.Removing())
         request = {"do": "remove", "workers": names, "grace": self._tools.grace}

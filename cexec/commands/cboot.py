@@ -137,7 +137,9 @@ class _Command(HelpfulCommand):
         """The program's words begin at a place that only the user knows."""
         if ARGUMENTS in words:
             return ""
-        return f"what is for cservice and its program comes after {ARGUMENTS}: cboot HOSTFILE APP {ARGUMENTS} EXE ARG..."
+        return (
+            f"what is for cservice and its program comes after {ARGUMENTS}: cboot HOSTFILE APP {ARGUMENTS} EXE ARG..."
+        )
 
 
 @click.command("cboot", cls=_Command, examples=EXAMPLES)
@@ -204,7 +206,7 @@ class _Report:
 
     def _begin(self, journeys: Sequence[Journey]) -> Watch:
         self._journeys = journeys
-        self._progress = Progress(journeys, Terminal(2), print_line)
+        self._progress = Progress(journeys, self._settings.action, Terminal(2), print_line)
         return self._progress.changed
 
     def _ready(self, journeys: Sequence[Journey]) -> None:

@@ -36,6 +36,7 @@ TimeoutStopSec={patience}
 Delegate=yes
 Restart=on-failure
 RestartSec=5
+RestartPreventExitStatus=100
 StandardOutput=append:{log}
 StandardError=append:{log}
 
@@ -99,7 +100,7 @@ class Unit:
         """systemd's own SIGKILL comes after TimeoutStopSec."""
         _systemctl("stop", "--no-block", self.unit)
         if not _comes_true(lambda: not self.running() and not self._stopping(), grace):
-            _systemctl("kill", "--kill-whom=main", self.unit)  # the second SIGTERM
+            _systemctl("kill", "--kill-who=main", self.unit)  # the second SIGTERM
             if not _comes_true(lambda: not self._stopping(), LAST_GRACE):
                 _systemctl("kill", "--signal=SIGKILL", self.unit)
                 _comes_true(lambda: not self._stopping(), LAST_GRACE)
