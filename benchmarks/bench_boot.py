@@ -60,8 +60,8 @@ def main() -> None:
             for number in range(2, HOSTS + 2):
                 hosts.start(number)
             everybody = ["-w", f"10.77.0.[2-{HOSTS + 1}]"]
-            wheels = ["--wheels", carried(directory)]
-            secret = application.secret
+            wheels = ["--wheels", str(carried(directory))]
+            secret = str(application.secret)
             calls = {
                 "from nothing to serving": [*everybody, *wheels, secret, "--", "true"],
                 "a second time": [*everybody, *wheels, secret, "--", "true"],

@@ -1,8 +1,8 @@
 """Hosts that are known by ssh: namespaces of a `Lab`, each with an sshd, a home and process numbers of its own.
 
 Contract: `SshHosts(lab, directory)` uses host 1 of the lab as the machine where cboot runs; `start(number, ...)` makes
-a host of one of the others.  The machine's own sshd, keys and home are never touched: passwd, /run and the home are those
-of a mount namespace.  Everything on a host ends with `close`.  Needs `require_sshd()`.
+a host of one of the others.  The machine's own sshd, keys and home are never touched: a host has a passwd, a /run and a
+home of its own, in a mount namespace.  Everything on a host ends with `close`.  Needs `require_sshd()`.
 """
 
 from __future__ import annotations
@@ -100,7 +100,8 @@ class SshHost:
 
     def close(self) -> None:
         """Ends everything on it."""
-        self.process.send_signal(signal.SIGTERM)
+        for init in _children(self.process.pid):
+            os.kill(init, signal.SIGKILL)  # with the first process all others of the host end; unshare ignores SIGTERM
         self.process.wait()
 
 
