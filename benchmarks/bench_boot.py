@@ -36,7 +36,7 @@ def carried(directory: Path) -> Path:
     cache.mkdir()
     scratch.mkdir()
     facts = facts_of_this_python()
-    Wheels(scratch, cache=cache).gather(Target.of(facts), facts.short)
+    Wheels(scratch, cache=cache).gather(Target.of(facts))
     return cache
 
 

@@ -90,7 +90,7 @@ class SshHost:
 
     def processes(self) -> list[str]:
         """The command lines of the host's processes but for those of its sshd and our own."""
-        lines = self.inside(["ps", "-e", "-o", "pid=,args="]).splitlines()
+        lines = self.inside(["ps", "-eww", "-o", "pid=,args="]).splitlines()
         found = [line.split(None, 1) for line in lines]
         return [
             args

@@ -57,7 +57,13 @@ class Run:
         service = None
         if application is not None and settings.action in (Action.SERVE, Action.PLAN):
             service = Service(
-                application, settings.options, settings.program, settings.days, settings.grace, settings.ephemeral
+                application,
+                settings.options,
+                settings.program,
+                settings.days,
+                settings.grace,
+                settings.ephemeral,
+                settings.packages,
             )
         self._tools = Tools(
             hosts,

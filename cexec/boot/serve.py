@@ -3,7 +3,7 @@
 Contract: `Service` is the same for all hosts.  `wanted(host, how)` is the record that a host's worker should have; the
 worker there is left alone if it has the same.  `start_request` issues a key of the worker's own (`ckeygen --worker`)
 unless the host has one that is valid; the owner's key never leaves this machine.  The request's members:
-record (app, fingerprint, options, program, environment, how, name, serial, not_after, release), key and revoked
+record (app, fingerprint, options, program, packages, environment, how, name, serial, not_after, release), key and revoked
 (base64 or None), state and cache (names of files that cservice will write), grace (seconds).
 """
 
@@ -33,7 +33,7 @@ from cexec.system.storage.series import series_name
 PASSED_ON = ("CEXEC_GROUP", "GROUP", "CEXEC_UDP_PORT")  # a worker has to listen where the clients announce
 UNIT, DETACHED = "unit", "detached"
 KEPT_FOR = 86_400  # seconds (ours): a key that ends earlier is replaced by a new one
-_COMPARED = ("app", "fingerprint", "options", "program", "environment", "how")
+_COMPARED = ("app", "fingerprint", "options", "program", "packages", "environment", "how")
 _PERSISTENT, _EPHEMERAL = "-", "+"  # between fingerprint and name of a worker's directory
 _DIRECTORY = re.compile(r"[0-9a-f]{4}-[0-9a-f]{4}[-+](.+)")
 
@@ -59,7 +59,10 @@ class Application:
 
 @dataclass(slots=True)
 class Service:
-    """`options` and `program`: the words of cservice before and after its key.  `days`: of new keys, None: no end."""
+    """`options` and `program`: the words of cservice before and after its key.  `days`: of new keys, None: no end.
+
+    `packages`: what the worker's Python has besides cexec.
+    """
 
     application: Application
     options: Sequence[str]
@@ -67,6 +70,7 @@ class Service:
     days: int | None = None
     grace: float = 10.0
     ephemeral: bool = False
+    packages: Sequence[str] = ()
 
     def wanted(self, host: Host, how: str, environ: Mapping[str, str] = os.environ) -> dict[str, Any]:
         """Returns what the record of the host's worker should have."""
@@ -76,6 +80,7 @@ class Service:
             "fingerprint": self.application.fingerprint,
             "options": [*self.options, *slots],
             "program": list(self.program),
+            "packages": list(self.packages),
             "environment": {name: environ[name] for name in PASSED_ON if environ.get(name)},
             "how": how,
         }

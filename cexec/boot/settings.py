@@ -34,12 +34,14 @@ DONE_WORDS = {
 class Settings:
     """`jobs`: hosts at a time.  `patience`, `grace`: seconds.  `days`: of new keys, None: no end.
 
-    `options`, `program`: the words of cservice before and after its key.  `command`: of --run, None: none.
+    `options`, `program`: the words of cservice before and after its key.  `packages`: requirements (PEP 508) besides
+    those of cexec.  `command`: of --run, None: none.
     """
 
     action: Action
     options: Sequence[str] = ()
     program: Sequence[str] = ()
+    packages: Sequence[str] = ()
     ssh: Sequence[str] = ("ssh",)
     wheels: Path | None = None
     jobs: int = 16

@@ -139,13 +139,14 @@ def summary(journeys: Sequence[Journey], action: Action) -> str:
     plural = "s" if len(journeys) > 1 else ""
     words = DONE_WORDS[action] if len(journeys) > 1 else _SINGULAR[DONE_WORDS[action]]
     line = f"{count} host{plural} {words}"
-    if action in (Action.SERVE, Action.STOP, Action.REMOVE) and not any(journey.changed for journey in journeys):
+    if not bad and action in _CHANGING and not any(journey.changed for journey in journeys):
         line += ", nothing was changed"
     kinds = [journey.failure.kind for journey in bad if journey.failure is not None]
     counted = ", ".join(f"{kind} {kinds.count(kind)}" for kind in dict.fromkeys(kinds))
     return f"{line}; failed: {counted}" if counted else line
 
 
+_CHANGING = (Action.SERVE, Action.STOP, Action.REMOVE)
 _SINGULAR = {
     "serve": "serves",
     "have stopped": "has stopped",

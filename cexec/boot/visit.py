@@ -107,7 +107,7 @@ class Visit:
     async def plan(self) -> None:
         """For --dry-run."""
         record = self._present()
-        bundle = None if self._stays(record) else await self._gather()
+        bundle = None if self._stays(record) else await self._gather(record)
         if bundle is None or self._is_up_to_date(record, bundle):
             self._tell(states.Planned("it serves already; nothing would be changed", False))
             return
@@ -126,7 +126,7 @@ class Visit:
         service = self._tools.service
         assert service is not None
         record = self._present()
-        bundle = None if self._stays(record) else await self._gather()
+        bundle = None if self._stays(record) else await self._gather(record)
         if bundle is not None and not self._is_up_to_date(record, bundle):
             self._tell(await self._install(bundle))
             own = self._worker(self._own_name(ephemeral=service.ephemeral))
@@ -174,12 +174,13 @@ class Visit:
         shared = by.get("run") == self._tools.run_id and by.get("host") != self.host.name
         return states.Installed(new=not done["present"], by=by["host"] if shared else "")
 
-    async def _gather(self) -> Bundle:
+    async def _gather(self, record: dict[str, Any]) -> Bundle:
         assert self._facts is not None and self._tools.wheels is not None
+        packages = self._wanted(record)["packages"]
         self._tell(states.Gathering())
         async with self._tools.gathering:
             target = Target.of(self._facts)
-            bundle = await asyncio.to_thread(self._tools.wheels.gather, target, self._facts.short)
+            bundle = await asyncio.to_thread(self._tools.wheels.gather, target, packages)
         self._tell(states.Gathered(bundle.release, bundle.size))
         return bundle
 

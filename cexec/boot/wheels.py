@@ -78,23 +78,23 @@ class Wheels:
         self._scratch = scratch
         self._given = given
         self._cache = cache or _cache(scratch)
-        self._bundles: dict[tuple[Target, str], Bundle] = {}
+        self._bundles: dict[tuple[Target, tuple[str, ...]], Bundle] = {}
         self._own: Path | None = None
         if given is not None and not any(given.glob("*.whl")):
             raise UsageError(f"--wheels {given}: there is no wheel (*.whl) in it")
 
-    def gather(self, target: Target, version: str) -> Bundle:
-        """Returns the bundle; `version`: of the host's Python, whose releases are its own."""
-        key = (target, version)
+    def gather(self, target: Target, packages: Iterable[str] = ()) -> Bundle:
+        """Returns the bundle; `packages`: requirements (PEP 508) besides those of cexec."""
+        key = (target, tuple(packages))
         if key not in self._bundles:
             if self._own is None:
                 self._own = wheel_of_cexec(self._scratch)
-            self._bundles[key] = Bundle.of([self._own, *self._closure(target)])
+            self._bundles[key] = Bundle.of([self._own, *self._closure(target, key[1])])
         return self._bundles[key]
 
-    def _closure(self, target: Target) -> list[Path]:
+    def _closure(self, target: Target, packages: tuple[str, ...]) -> list[Path]:
         """Returns the wheels of all requirements, and of theirs."""
-        wanted = [Requirement(text) for text in requirements_of_cexec()]
+        wanted = [Requirement(text) for text in (*packages, *requirements_of_cexec())]
         found: dict[str, Path] = {}
         while wanted := [one for one in wanted if _applies(one, target) and canonicalize_name(one.name) not in found]:
             missing = []

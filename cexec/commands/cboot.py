@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import click
+from packaging.requirements import InvalidRequirement, Requirement
 
 from cexec.authority.issue import LONGEST_DAYS
 from cexec.boot.hosts import Host, read_hosts
@@ -42,6 +43,16 @@ EXAMPLES = (
     ("cboot -w 'node[01-32]' app --run 'cmap app.pub < work' -- sh -c 'sort | uniq'", "for one command only"),
     ("cboot --remove -w 'node[01-32]' app", "delete all of it"),
 )
+
+
+def _requirement(text: str, option: str) -> str:
+    """Reads what pip calls a requirement, such as numpy>=2."""
+    try:
+        return str(Requirement(text))
+    except InvalidRequirement:
+        raise UsageError(f"{option} {text!r} is not the name of a package, such as cloudpickle or 'numpy>=2'") from None
+
+
 OPTIONS: tuple[Decorator, ...] = (
     *section(
         "Hosts",
@@ -86,6 +97,14 @@ OPTIONS: tuple[Decorator, ...] = (
             type=click.Path(exists=True, file_okay=False, path_type=Path),
             metavar="DIR",
             help="Take packages from this directory, and ask no package index.",
+        ),
+        click.option(
+            "--with",
+            "packages",
+            multiple=True,
+            type=Parsed(_requirement),
+            metavar="PACKAGE",
+            help="A Python package for the program {python}, such as cloudpickle; may be given again.",
         ),
         click.option(
             "--days", type=click.IntRange(1, LONGEST_DAYS), metavar="N", help="The workers' keys end after N days."
@@ -168,6 +187,7 @@ def command(**values: Any) -> int:
         options=options,
         program=program,
         ssh=_ssh(values["ssh"]),
+        packages=values["packages"],
         wheels=values["wheels"],
         jobs=values["jobs"],
         patience=values["patience"],

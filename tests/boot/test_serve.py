@@ -78,7 +78,13 @@ def test_the_list_of_revoked_certificates_goes_along(service: Service, keys: Key
 def test_a_record_is_compared_by_what_the_worker_does(service: Service) -> None:
     wanted = service.wanted(HOST, "detached", {})
     assert is_same({**wanted, "serial": 7, "release": "1"}, wanted)
-    for name, value in {"program": ["tac"], "options": [], "how": "unit", "environment": {"CEXEC_GROUP": "x"}}.items():
+    for name, value in {
+        "program": ["tac"],
+        "options": [],
+        "packages": ["numpy"],
+        "how": "unit",
+        "environment": {"CEXEC_GROUP": "x"},
+    }.items():
         assert not is_same({**wanted, name: value}, wanted)
     assert not is_same({}, wanted)
 

@@ -53,12 +53,12 @@ def test_a_host_like_this_machine_needs_no_index(
     scratch, cache, _ = places
     monkeypatch.setattr(wheels, "download", lambda *_: pytest.fail("the index was asked"))
     mine = facts_of_this_python()
-    bundle = Wheels(scratch, cache=cache).gather(Target.of(mine), mine.short)
+    bundle = Wheels(scratch, cache=cache).gather(Target.of(mine))
     found = {name.partition("-")[0] for name in names(bundle)}
     assert {"click", "psutil", "pynacl", "zeroconf", "cffi", "ifaddr", "packaging"} <= found
     assert bundle.wheels[0].name == f"cexec_cluster-{cexec.__version__}-py3-none-any.whl"
     assert bundle.unpacked > bundle.size > 1_000_000
-    again = Wheels(scratch, cache=cache).gather(Target.of(mine), mine.short)
+    again = Wheels(scratch, cache=cache).gather(Target.of(mine))
     assert again.release == bundle.release and bundle.release.startswith(f"{cexec.__version__}-")
 
 
@@ -68,9 +68,20 @@ def test_requirements_are_followed_through_the_wheels(places: tuple[Path, Path, 
     make_wheel(given, "alpha", "1.0")
     make_wheel(given, "alpha", "2.5", requires=["delta", 'epsilon; sys_platform == "win32"'])
     make_wheel(given, "delta", requires=["alpha"])
-    bundle = Wheels(scratch, given, cache).gather(OTHER, "3.12.0")
+    bundle = Wheels(scratch, given, cache).gather(OTHER)
     assert names(bundle) == ["alpha-2.5-py3-none-any.whl", "delta-1.0-py3-none-any.whl"]
     assert sorted(path.name for path in cache.iterdir()) == names(bundle)  # the next run finds them there
+
+
+def test_other_packages_go_along(places: tuple[Path, Path, Path], needs: list[str]) -> None:
+    scratch, cache, given = places
+    needs += ["alpha"]
+    make_wheel(given, "alpha")
+    make_wheel(given, "beta", "2.0", requires=["gamma"])
+    make_wheel(given, "gamma")
+    found = Wheels(scratch, given, cache)
+    plain, more = found.gather(OTHER), found.gather(OTHER, ["beta>=2"])
+    assert len(plain.wheels) == 2 and len(more.wheels) == 4 and plain.release != more.release
 
 
 def test_the_wheel_with_the_best_tag_of_the_latest_version_is_taken(tmp_path: Path) -> None:
@@ -95,7 +106,7 @@ def test_a_wheel_that_is_missing_is_named_with_what_to_do(places: tuple[Path, Pa
     make_wheel(given, "alpha", tag="cp312-cp312-manylinux_2_17_x86_64")
     make_wheel(given, "gamma")
     with pytest.raises(HostError) as caught:
-        Wheels(scratch, given, cache).gather(OTHER, "3.12.0")
+        Wheels(scratch, given, cache).gather(OTHER)
     assert caught.value.failure.kind == WHEEL and not caught.value.failure.temporary
     text = caught.value.failure.text
     assert text.startswith("no wheel of alpha, beta>=2 for Python 3.12 on armv7l (glibc 2.36)")
@@ -117,13 +128,13 @@ def test_what_is_missing_is_fetched_from_the_index(
     make_wheel(shop, "alpha", tag="cp312-cp312-manylinux_2_17_x86_64", version="2.0")
     make_wheel(shop, "beta")
     needs += ["alpha"]
-    assert names(Wheels(scratch, cache=cache).gather(OTHER, "3.12.0")) == [
+    assert names(Wheels(scratch, cache=cache).gather(OTHER)) == [
         "alpha-1.0-cp312-cp312-manylinux_2_17_armv7l.whl",
         "beta-1.0-py3-none-any.whl",
     ]
     needs += ["absent"]
     with pytest.raises(HostError, match=r"no wheel of absent for .*: the package index has none"):
-        Wheels(scratch, cache=cache).gather(OTHER, "3.12.0")
+        Wheels(scratch, cache=cache).gather(OTHER)
 
 
 def test_without_any_pip_this_is_said(
@@ -133,7 +144,7 @@ def test_without_any_pip_this_is_said(
     monkeypatch.setattr(index, "find_pip", lambda directory: None)
     needs += ["alpha"]
     with pytest.raises(HostError, match="there is no pip here that could ask the index"):
-        Wheels(scratch, cache=cache).gather(OTHER, "3.12.0")
+        Wheels(scratch, cache=cache).gather(OTHER)
 
 
 def test_pip_is_looked_for_in_three_places(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
