@@ -143,6 +143,16 @@ class _ArrayWriter:
             pass
 
 
+def open_private(path: str) -> int:
+    """Opens a directory; `PermissionError` if others own it or may enter it."""
+    fd = os.open(path, _DIRECTORY)
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        os.close(fd)
+        raise PermissionError(f"{path} is not private")
+    return fd
+
+
 def _enter(path: str) -> int:
     """Makes the directory, unless it is there; returns a descriptor, whose lock says that it is used."""
     while True:
@@ -151,13 +161,10 @@ def _enter(path: str) -> int:
         except FileExistsError:
             pass
         try:
-            fd = os.open(path, _DIRECTORY)
+            fd = open_private(path)
         except FileNotFoundError:
             continue  # it was removed just now
         try:
-            status = os.fstat(fd)
-            if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
-                raise PermissionError(f"{path} is not private")
             fcntl.flock(fd, fcntl.LOCK_SH)
             if _is_there(path, fd):
                 return fd

@@ -31,10 +31,11 @@ if TYPE_CHECKING:
 VERSION = 1  # of the messages
 CLIENT_GREETING = b"cexec.pool client %d\n" % VERSION
 WORKER_GREETING = b"cexec.pool worker %d\n" % VERSION
-GREETING_START = WORKER_GREETING.rpartition(b" ")[0] + b" "  # of any version
+CLIENT_START = CLIENT_GREETING.rpartition(b" ")[0] + b" "  # of any version
+WORKER_START = WORKER_GREETING.rpartition(b" ")[0] + b" "
 
 # client to worker
-SETUP = 1  # [JSON, zip of modules or nothing]; an initializer adds [pickle of (initializer, initargs), buffers...]
+SETUP = 1  # [JSON, SHA-256 of MODULES or nothing]; an initializer adds [pickle of (initializer, initargs), buffers...]
 FUNCTION = 2  # id: of the function; [pickle, buffers...]
 FORGET = 3  # id: of a function that no later call names
 CALL = 4  # id: of the call, about: the function; [pickle of (args, kwargs), buffers...]
@@ -44,6 +45,7 @@ TAKE_BACK = 7  # id: of a call that is not to begin; RETURNED follows, or its re
 OPEN_STORE = 8  # [name of a store of arrays]; STORE follows
 ARRAY = 9  # id: of the array; [its bytes, SHA-256 of them]; KEPT follows
 DROP_ARRAY = 10  # id: of an array that no call in hand names
+MODULES = 11  # [zip of the modules]; KEPT_MODULES follows
 
 # worker to client
 HELLO = 16  # [JSON]
@@ -58,11 +60,13 @@ DIED = 24  # id: of the call during which its process has ended, or NOBODY; abou
 STORE = 25  # [identity of the store, the same for all who share it; nothing if there is none, why]
 KEPT = 26  # id: of an array; [nothing if it is in the store now, or why it is not]
 LACKING = 27  # id: of a call that has not begun, about: an array that it names and that is not in the store
+MISSING_MODULES = 28  # this machine does not have the modules of SETUP; MODULES is to follow, or the same SETUP again
+KEPT_MODULES = 29  # the modules have come; other slots of this machine find them now, unless they cannot be kept
 RUNNER_TO_CLIENT = frozenset((READY, UNREADY, RESULT, RAISED, DONE, RETURNED, LACKING))
 
-KINDS = frozenset((*range(SETUP, DROP_ARRAY + 1), *range(HELLO, LACKING + 1)))
+KINDS = frozenset((*range(SETUP, MODULES + 1), *range(HELLO, KEPT_MODULES + 1)))
 LEAST_PARTS = {  # of kinds that have any: a reader need not look before it takes one
-    SETUP: 2, FUNCTION: 1, CALL: 1, CHUNK: 1, OPEN_STORE: 1, ARRAY: 2,
+    SETUP: 2, FUNCTION: 1, CALL: 1, CHUNK: 1, OPEN_STORE: 1, ARRAY: 2, MODULES: 1,
     HELLO: 1, UNREADY: 2, RESULT: 1, RAISED: 2, STORE: 2, KEPT: 1,
 }  # fmt: skip
 NOBODY = 2**64 - 1

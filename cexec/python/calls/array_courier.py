@@ -70,7 +70,7 @@ class SlotArrays:
         self,
         courier: ArrayCourier,
         calls: Callable[[], Iterable[PoolCall]],
-        send: Callable[[Sequence[Buffer]], None],
+        send: Callable[[Sequence[Buffer]], object],
         go: Callable[[PoolCall], None],
     ) -> None:
         self.calls = calls

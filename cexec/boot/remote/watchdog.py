@@ -1,0 +1,112 @@
+"""The watchdog of an ephemeral worker: a process that removes it when nobody has sent a heartbeat for 30 seconds.
+
+Contract: `hold` starts the watchdog of a worker unless it runs already, and then passes heartbeats on: each byte that
+`read` returns is one.  It returns at the end of the input.  A heartbeat is the time of a file's last change, so a new
+connection can go on where a broken one has stopped.  The watchdog is a session of its own and outlives the connection:
+sshd may never notice that the other side has gone, because its ClientAliveInterval defaults to 0.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+
+from cexec.boot.remote.place import Place, write_whole
+from cexec.boot.remote.service import start_time
+from cexec.boot.remote.worker import Worker, remove
+
+SILENCE = 30.0  # seconds (issue 20) without a heartbeat after which everything is removed
+GRACE = 0.0  # seconds (ours) for jobs then: nobody waits for their results
+LOOK = 1.0  # seconds (ours) between two looks at the file
+
+
+def hold(place: Place, name: str, read: Callable[[], bytes], ready: Callable[[], None]) -> None:
+    """Keeps the worker `name` until the end of the input, and for SILENCE afterwards."""
+    worker = Worker(place, name)
+    with place.locked():
+        worker.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if not _watched(worker):
+            pid = _fork(place, worker)
+            write_whole(worker.heartbeat, f"{pid} {start_time(pid)}\n".encode(), 0o600)
+    ready()
+    while read():
+        try:
+            os.utime(worker.heartbeat)
+        except FileNotFoundError:
+            return  # it was removed
+
+
+def end(worker: Worker) -> None:
+    """Ends the watchdog: somebody else removes the worker now."""
+    pid = _watchdog(worker)
+    if pid:
+        os.kill(pid, signal.SIGKILL)
+
+
+def _watched(worker: Worker) -> bool:
+    return _watchdog(worker) != 0
+
+
+def _watchdog(worker: Worker) -> int:
+    """Returns the process that watches, or 0."""
+    try:
+        pid, _, began = worker.heartbeat.read_text().strip().partition(" ")
+        return int(pid) if start_time(int(pid)) == began != "" else 0
+    except (OSError, ValueError):
+        return 0
+
+
+def _fork(place: Place, worker: Worker) -> int:
+    """Starts the watchdog as a daemon; returns its pid."""
+    receiver, sender = os.pipe()
+    child = os.fork()
+    if child:
+        os.close(sender)
+        with os.fdopen(receiver) as told:
+            pid = int(told.read())
+        os.waitpid(child, 0)
+        return pid
+    try:
+        os.setsid()
+        if os.fork():
+            os._exit(0)
+        os.write(sender, str(os.getpid()).encode())
+        _become_quiet()
+        watch(place, worker)
+    finally:
+        os._exit(0)
+
+
+def _become_quiet() -> None:
+    """Lets go of the connection, which ends only when nobody holds its descriptors, and of the lock."""
+    null = os.open(os.devnull, os.O_RDWR)
+    for fd in range(3):
+        os.dup2(null, fd)
+    os.closerange(3, 256)
+    os.chdir("/")
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+
+
+def watch(
+    place: Place,
+    worker: Worker,
+    silence: float = SILENCE,
+    now: Callable[[], float] = time.monotonic,
+    sleep: Callable[[float], None] = time.sleep,
+) -> None:
+    """Returns when the worker was removed, by us or by somebody else."""
+    last, heard = 0, now()
+    while now() - heard < silence:
+        try:
+            changed = worker.heartbeat.stat().st_mtime_ns
+        except FileNotFoundError:
+            if last:
+                return
+            changed = 0  # the file is about to be written
+        if changed != last:
+            last, heard = changed, now()
+        sleep(LOOK)
+    remove(place, [worker.name], GRACE, keep_programs=False)
