@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cexec.boot.probe import Facts, parse, script
+from cexec.boot.dummy_command import HostFacts, parse, script
 from tests.environment import clean_environment, command
 from tests.lab import Host, Lab
 from tests.needs import find_tool, require_namespaces, require_second_user, require_tool
@@ -241,7 +241,7 @@ def _children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def facts_of_this_python() -> Facts:
+def facts_of_this_python() -> HostFacts:
     """What the dummy command says of the Python of these tests."""
     mark = "the-mark"
     environment = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}

@@ -13,18 +13,18 @@ import signal
 import time
 from collections.abc import Callable
 
-from cexec.boot.remote.place import Place, write_whole
+from cexec.boot.remote.place import HostPlace, write_whole
+from cexec.boot.remote.placed_worker import PlacedWorker, remove
 from cexec.boot.remote.service import start_time
-from cexec.boot.remote.worker import Worker, remove
 
 SILENCE = 30.0  # seconds (issue 20) without a heartbeat after which everything is removed
 GRACE = 0.0  # seconds (ours) for jobs then: nobody waits for their results
 LOOK = 1.0  # seconds (ours) between two looks at the file
 
 
-def hold(place: Place, name: str, read: Callable[[], bytes], ready: Callable[[], None]) -> None:
+def hold(place: HostPlace, name: str, read: Callable[[], bytes], ready: Callable[[], None]) -> None:
     """Keeps the worker `name` until the end of the input, and for SILENCE afterwards."""
-    worker = Worker(place, name)
+    worker = PlacedWorker(place, name)
     with place.locked():
         worker.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         if not _watched(worker):
@@ -38,18 +38,18 @@ def hold(place: Place, name: str, read: Callable[[], bytes], ready: Callable[[],
             return  # it was removed
 
 
-def end(worker: Worker) -> None:
+def end(worker: PlacedWorker) -> None:
     """Ends the watchdog: somebody else removes the worker now."""
     pid = _watchdog(worker)
     if pid:
         os.kill(pid, signal.SIGKILL)
 
 
-def _watched(worker: Worker) -> bool:
+def _watched(worker: PlacedWorker) -> bool:
     return _watchdog(worker) != 0
 
 
-def _watchdog(worker: Worker) -> int:
+def _watchdog(worker: PlacedWorker) -> int:
     """Returns the process that watches, or 0."""
     try:
         pid, _, began = worker.heartbeat.read_text().strip().partition(" ")
@@ -58,7 +58,7 @@ def _watchdog(worker: Worker) -> int:
         return 0
 
 
-def _fork(place: Place, worker: Worker) -> int:
+def _fork(place: HostPlace, worker: PlacedWorker) -> int:
     """Starts the watchdog as a daemon; returns its pid."""
     receiver, sender = os.pipe()
     child = os.fork()
@@ -91,8 +91,8 @@ def _become_quiet() -> None:
 
 
 def watch(
-    place: Place,
-    worker: Worker,
+    place: HostPlace,
+    worker: PlacedWorker,
     silence: float = SILENCE,
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,
