@@ -14,7 +14,6 @@ import os
 
 from cexec.errors import CexecError, KeyFileError, RevokedError
 from cexec.protocol.base import sodium
-from cexec.protocol.base.revocation import decode_list
 from cexec.system.reason import reason_of
 from cexec.system.storage.directories import state_directory
 from cexec.system.storage.keyfile import WRITABLE_BY_OTHERS, key_descriptor, read_guarded
@@ -116,6 +115,8 @@ class Revocations:
         self._seen, self._serial, self._fault = seen, 0, ""
         if seen is None or self.path is None:
             return
+        from cexec.protocol.base.revocation import decode_list  # most clients have no list
+
         try:
             found = decode_list(read_guarded(self.path, WRITABLE_BY_OTHERS, LARGEST_LIST))
         except KeyFileError as error:
