@@ -21,6 +21,7 @@ from typing import Any, Self
 from cexec.boot.agent_source import command, source
 from cexec.boot.failures import CONNECTION, REMOTE, SHELL, SSH_FAILED, HostError, HostFailure, of_ssh
 from cexec.boot.hosts import Host
+from cexec.boot.shapes import FAILED, shaped
 
 CONNECT_PATIENCE = 10  # seconds (ours) for the connection and the server's first line
 ALIVE_INTERVAL, ALIVE_TRIES = 5, 3  # seconds and number (ours): after 15 s of silence ssh gives up
@@ -186,7 +187,7 @@ class Connection:
     async def request(self, python: str, request: dict[str, Any]) -> Any:
         """Returns the result of a request that needs nothing more."""
         async with await self.session(python, request) as session:
-            return (await next_answer(session))["done"]
+            return shaped(await next_answer(session), {"done": object})["done"]
 
     async def _start(self, remote: list[str], mark: str, *, master: bool = False) -> SshSession:
         port = [] if self._host.port is None else ["-p", str(self._host.port)]
@@ -213,8 +214,9 @@ async def next_answer(session: SshSession) -> dict[str, Any]:
         found: dict[str, Any] = json.loads(text)
     except ValueError:
         raise HostError(HostFailure(REMOTE, f"it answers what cannot be read: {text[:80]!r}")) from None
+    shaped(found, dict)
     if "failed" in found:
-        failed = found["failed"]
+        failed = shaped(found["failed"], FAILED)
         temporary = failed["kind"] in ("busy", CONNECTION)
         raise HostError(HostFailure(failed["kind"], failed["text"], temporary))
     return found

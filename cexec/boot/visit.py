@@ -13,12 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cexec.boot import states
+from cexec.boot import shapes, states
 from cexec.boot.dummy_command import HostFacts, parse, script
 from cexec.boot.failures import SILENCE, WORKER, HostError, HostFailure, shown
 from cexec.boot.hosts import Host
 from cexec.boot.serve import DETACHED, UNIT, Application, Service, directory_name, is_of, is_same
 from cexec.boot.serving_census import ServingCensus
+from cexec.boot.shapes import shaped
 from cexec.boot.ssh import Connection, SshSession, new_mark, next_answer
 from cexec.boot.target import WheelTarget
 from cexec.boot.wheels import Bundle, Wheels
@@ -62,7 +63,10 @@ class Visit:
         mark = new_mark()
         self._facts = parse(await self.connection.answers(script(mark), mark))
         self._tell(states.Probed(self._facts))
-        self._seen = await self._ask({"do": "look", "workers": self._names()})
+        seen = shaped(await self._ask({"do": "look", "workers": self._names()}), shapes.SEEN)
+        # A record that another version of cboot has written may lack something: its worker is then started anew.
+        known = {name: record for name, record in seen["workers"].items() if shapes.fits(record, shapes.RECORD)}
+        self._seen = {**seen, "workers": known}
         self._tell(states.Looked(self._seen))
         others = [other.name for other in self._tools.hosts if other != self.host]
         sharing = [name for name in others if any(is_of(directory, name) for directory in self._seen["names"])]
@@ -91,7 +95,8 @@ class Visit:
         self._tell(states.Stopping())
         ran = False
         for name in names:
-            ran |= (await self._ask({"do": "stop", "worker": name, "grace": self._tools.grace}))["ran"]
+            done = await self._ask({"do": "stop", "worker": name, "grace": self._tools.grace})
+            ran |= shaped(done, shapes.STOPPED)["ran"]
         self._tell(states.Stopped(ran))
 
     async def remove(self, names: list[str] | None = None) -> None:
@@ -101,7 +106,7 @@ class Visit:
         names = self._names() if names is None else names
         self._tell(states.Removing())
         request = {"do": "remove", "workers": names, "grace": self._tools.grace}
-        done = await self._ask({**request, "keep_programs": self._tools.keep_programs})
+        done = shaped(await self._ask({**request, "keep_programs": self._tools.keep_programs}), shapes.REMOVED)
         self._tell(states.Removed(len(done["removed"]), done["left"]))
 
     async def plan(self) -> None:
@@ -131,7 +136,8 @@ class Visit:
             self._tell(await self._install(bundle))
             own = self._worker(self._own_name(ephemeral=service.ephemeral))
             wanted = self._wanted(record)
-            record = await self._ask(service.start_request(self.host, wanted, own, bundle.release, self._tools.scratch))
+            request = service.start_request(self.host, wanted, own, bundle.release, self._tools.scratch)
+            record = shaped(await self._ask(request), shapes.RECORD)
             self._note_lingering(record)
             self._tell(states.WorkerStarted(record, new=True))
         else:
@@ -144,7 +150,7 @@ class Visit:
         assert self._facts is not None
         if self._stays(self._worker(self._own_name(ephemeral=False))):
             return None
-        request = {"do": "hold", "worker": self.ephemeral_name}
+        request = {"do": "hold", "worker": self.ephemeral_name, "run": self._tools.run_id}
         session = await self.connection.session(self._facts.path, request)
         try:
             await next_answer(session)
@@ -169,8 +175,8 @@ class Visit:
                 for wheel in bundle.wheels:
                     await session.send(wheel.data)
                 answer = await next_answer(session)
-            done = answer["done"]
-        by = done.get("note", {})
+            done = shaped(answer, {"done": shapes.INSTALLED})["done"]
+        by = shaped(done["note"], shapes.NOTE) if done["present"] else {}
         shared = by.get("run") == self._tools.run_id and by.get("host") != self.host.name
         return states.Installed(new=not done["present"], by=by["host"] if shared else "")
 

@@ -14,7 +14,7 @@ import pytest
 from cexec.boot.remote import placed_worker, watchdog
 from cexec.boot.remote.place import HostPlace, RemoteError
 from cexec.boot.remote.placed_worker import PlacedWorker, remove
-from cexec.boot.remote.service import Detached
+from cexec.boot.remote.service import start_time
 from tests.boot.test_remote_place import listing, put, request
 from tests.boot.wheelhouse import make_wheel
 from tests.waiting import wait_until
@@ -219,12 +219,15 @@ def test_a_watchdog_also_removes_what_was_never_started(place: HostPlace) -> Non
 def test_the_watchdog_is_a_daemon_and_is_started_once(place: HostPlace) -> None:
     one = PlacedWorker(place, "w")
     said: list[str] = []
-    watchdog.hold(place, "w", iter([b".", b""]).__next__, lambda: said.append("ready"))
+    watchdog.hold(place, "w", "run1", iter([b".", b""]).__next__, lambda: said.append("ready"))
     first = one.heartbeat.read_text()
-    watchdog.hold(place, "w", lambda: b"", lambda: said.append("ready"))
+    with pytest.raises(RemoteError, match="another cboot has an ephemeral worker") as caught:
+        watchdog.hold(place, "w", "run2", lambda: b"", lambda: said.append("never"))
+    assert caught.value.kind == "busy"
+    watchdog.hold(place, "w", "run1", lambda: b"", lambda: said.append("ready"))
     assert said == ["ready", "ready"] and one.heartbeat.read_text() == first
     pid = int(first.split()[0])
     assert os.getsid(pid) != os.getsid(0)
     assert sorted(os.listdir(f"/proc/{pid}/fd")) == ["0", "1", "2"]
     watchdog.end(one)
-    wait_until(lambda: not Detached(one.heartbeat).running())
+    wait_until(lambda: start_time(pid) == "")

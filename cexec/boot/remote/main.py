@@ -61,13 +61,14 @@ class Agent:
             "manager": find_manager(),
             "lingers": lingers(),
             "releases": releases,
-            "workers": {name: workers[name] for name in workers if name in request["workers"]},
+            "workers": {name: workers[name] for name in workers if workers[name] and name in request["workers"]},
             "names": list(workers),
             "place": self._place.exists(),
         }
 
     def _hold(self, request: dict[str, Any]) -> dict[str, Any]:
-        watchdog.hold(self._place, request["worker"], lambda: self._source.read(1), lambda: self._say(ready=True))
+        name, run = request["worker"], request["run"]
+        watchdog.hold(self._place, name, run, lambda: self._source.read(1), lambda: self._say(ready=True))
         return {}
 
     def _install(self, request: dict[str, Any]) -> dict[str, Any]:

@@ -13,7 +13,7 @@ import signal
 import time
 from collections.abc import Callable
 
-from cexec.boot.remote.place import HostPlace, write_whole
+from cexec.boot.remote.place import HostPlace, RemoteError, write_whole
 from cexec.boot.remote.placed_worker import PlacedWorker, remove
 from cexec.boot.remote.service import start_time
 
@@ -22,14 +22,20 @@ GRACE = 0.0  # seconds (ours) for jobs then: nobody waits for their results
 LOOK = 1.0  # seconds (ours) between two looks at the file
 
 
-def hold(place: HostPlace, name: str, read: Callable[[], bytes], ready: Callable[[], None]) -> None:
-    """Keeps the worker `name` until the end of the input, and for SILENCE afterwards."""
+def hold(place: HostPlace, name: str, run: str, read: Callable[[], bytes], ready: Callable[[], None]) -> None:
+    """Keeps the worker `name` until the end of the input, and for SILENCE afterwards.
+
+    `run`: a random word of the run that holds it; no other run may do so at the same time.
+    """
     worker = PlacedWorker(place, name)
     with place.locked():
         worker.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _watched(worker):
+        pid, holder = _watchdog(worker)
+        if pid and holder != run:
+            raise RemoteError("busy", "another cboot has an ephemeral worker of this application there")
+        if not pid:
             pid = _fork(place, worker)
-            write_whole(worker.heartbeat, f"{pid} {start_time(pid)}\n".encode(), 0o600)
+            write_whole(worker.heartbeat, f"{pid} {start_time(pid)} {run}\n".encode(), 0o600)
     ready()
     while read():
         try:
@@ -40,22 +46,18 @@ def hold(place: HostPlace, name: str, read: Callable[[], bytes], ready: Callable
 
 def end(worker: PlacedWorker) -> None:
     """Ends the watchdog: somebody else removes the worker now."""
-    pid = _watchdog(worker)
+    pid, _ = _watchdog(worker)
     if pid:
         os.kill(pid, signal.SIGKILL)
 
 
-def _watched(worker: PlacedWorker) -> bool:
-    return _watchdog(worker) != 0
-
-
-def _watchdog(worker: PlacedWorker) -> int:
-    """Returns the process that watches, or 0."""
+def _watchdog(worker: PlacedWorker) -> tuple[int, str]:
+    """Returns the process that watches, or 0, and the run for which it does so."""
     try:
-        pid, _, began = worker.heartbeat.read_text().strip().partition(" ")
-        return int(pid) if start_time(int(pid)) == began != "" else 0
+        pid, began, run = worker.heartbeat.read_text().split()
+        return (int(pid), run) if start_time(int(pid)) == began else (0, "")
     except (OSError, ValueError):
-        return 0
+        return 0, ""
 
 
 def _fork(place: HostPlace, worker: PlacedWorker) -> int:
