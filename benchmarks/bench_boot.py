@@ -20,7 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import goal, needed, rounds, table
-from cexec.boot.target import Target
+from cexec.boot.target import WheelTarget
 from cexec.boot.wheels import Wheels
 from tests.lab import Lab
 from tests.service import Application
@@ -36,7 +36,7 @@ def carried(directory: Path) -> Path:
     cache.mkdir()
     scratch.mkdir()
     facts = facts_of_this_python()
-    Wheels(scratch, cache=cache).gather(Target.of(facts))
+    Wheels(scratch, cache=cache).gather(WheelTarget.of(facts))
     return cache
 
 

@@ -30,7 +30,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
-COMMANDS = ("ckeygen", "cmap", "cproxy", "cps", "crat", "cservice")  # `cexec` starts fast enough
+COMMANDS = ("cboot", "ckeygen", "cmap", "cproxy", "cps", "crat", "cservice")  # `cexec` starts fast enough
 LARGEST = 100_000  # bytes of a request, which passes the socket at once
 MOST_DESCRIPTORS = 4096
 

@@ -18,7 +18,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cexec.boot.probe import Facts, parse, script
+from cexec.boot.dummy_command import HostFacts, parse, script
 from tests.environment import clean_environment, command
 from tests.lab import Host, Lab
 from tests.needs import find_tool, require_namespaces, require_second_user, require_tool
@@ -78,8 +78,9 @@ class SshHost:
         return self.host.address
 
     def listing(self) -> list[str]:
-        """All paths of the home, from outside."""
-        return sorted(str(path.relative_to(self.home)) for path in self.home.rglob("*"))
+        """All paths of the home, from outside; it may change meanwhile."""
+        walk = os.walk(self.home)
+        return sorted(os.path.relpath(f"{top}/{name}", self.home) for top, *both in walk for name in both[0] + both[1])
 
     def inside(self, argv: Sequence[str]) -> str:
         """The output of a command that sees the host's mounts and processes."""
@@ -108,7 +109,8 @@ class SshHost:
 class SshHosts:
     """The hosts of one test."""
 
-    def __init__(self, lab: Lab, directory: Path) -> None:
+    def __init__(self, lab: Lab, directory: Path, cache: Path | None = None) -> None:
+        """`cache`: where the wheels are kept, which take a while to make."""
         self.directory = directory
         self.client = lab.host(1)
         self._lab = lab
@@ -121,7 +123,7 @@ class SshHosts:
         self.environment = clean_environment(
             {
                 "HOME": str(self._directory("client-home")),
-                "XDG_CACHE_HOME": str(self._directory("cache")),
+                "XDG_CACHE_HOME": str(cache or self._directory("cache")),
                 "XDG_STATE_HOME": str(self._directory("state")),
                 "XDG_RUNTIME_DIR": str(self._directory("run")),
             }
@@ -241,7 +243,7 @@ def _children(pid: int) -> list[int]:
     return [int(word) for word in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
 
-def facts_of_this_python() -> Facts:
+def facts_of_this_python() -> HostFacts:
     """What the dummy command says of the Python of these tests."""
     mark = "the-mark"
     environment = {**os.environ, "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}"}

@@ -13,7 +13,7 @@ from pathlib import Path
 # Single quotes and no `!`: sh, csh and fish read it alike.
 LOADER = "import sys; exec(sys.stdin.buffer.read(int(sys.stdin.buffer.readline())))"
 PACKAGE = "cexec.boot.remote"
-MODULES = ("place", "release", "service", "worker", "watchdog", "main")  # each imports only those before it
+MODULES = ("place", "release", "service", "placed_worker", "watchdog", "main")  # each imports only those before it
 
 _PRELUDE = """\
 import sys, types

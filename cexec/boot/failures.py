@@ -1,6 +1,6 @@
 """Why a host cannot serve, in words: from ssh's error messages, and from what the host answers.
 
-Contract: a `Failure` has a `kind`, which is one of `KINDS`, a text that says what happened and what to do, and
+Contract: a `HostFailure` has a `kind`, which is one of `KINDS`, a text that says what happened and what to do, and
 `temporary`: the same step may work a moment later.  `of_ssh` explains an ssh that has ended before the dummy command
 answered.
 """
@@ -35,7 +35,7 @@ SHOWN = 120  # characters (ours) of what a shell prints
 
 
 @dataclass(frozen=True, slots=True)
-class Failure:
+class HostFailure:
     """One reason, of one host."""
 
     kind: str
@@ -46,7 +46,7 @@ class Failure:
 class HostError(Exception):
     """The step of one host has failed; the other hosts go on."""
 
-    def __init__(self, failure: Failure) -> None:
+    def __init__(self, failure: HostFailure) -> None:
         super().__init__(failure.text)
         self.failure = failure
 
@@ -85,7 +85,7 @@ _SIGNS = (
 )  # fmt: skip
 
 
-def of_ssh(status: int, errors: str, noise: bytes, host: str) -> Failure:
+def of_ssh(status: int, errors: str, noise: bytes, host: str) -> HostFailure:
     """Explains an ssh that ended with `status`; `errors`: its standard error, `noise`: its standard output.
 
     `host`: what known_hosts calls it.
@@ -96,11 +96,11 @@ def of_ssh(status: int, errors: str, noise: bytes, host: str) -> Failure:
         for sign in _SIGNS:
             for line in lines:
                 if sign.text in line.lower():
-                    return Failure(sign.kind, sign.words.format(line=line, host=host), sign.temporary)
-        return Failure(SSH, lines[-1] if lines else "ssh ended without a word", not lines)
+                    return HostFailure(sign.kind, sign.words.format(line=line, host=host), sign.temporary)
+        return HostFailure(SSH, lines[-1] if lines else "ssh ended without a word", not lines)
     said = shown(noise) or (lines[-1] if lines else "")
     words = f"prints {said!r} and ends" if said else "ends"
-    return Failure(SHELL, f"its login shell {words} with status {status} in place of running a command")
+    return HostFailure(SHELL, f"its login shell {words} with status {status} in place of running a command")
 
 
 def shown(noise: bytes) -> str:

@@ -11,8 +11,8 @@ import asyncio
 from collections.abc import Callable
 
 from cexec.boot import states
-from cexec.boot.failures import Failure, HostError
-from cexec.boot.ssh import Session
+from cexec.boot.failures import HostError, HostFailure
+from cexec.boot.ssh import SshSession
 from cexec.boot.visit import Visit
 
 INTERVAL = 5.0  # seconds (ours) between two heartbeats, a sixth of the watchdog's patience
@@ -22,7 +22,7 @@ LOST = "the connection was lost; its watchdog removes the worker unless the host
 class Holding:
     """One host of an ephemeral run.  Without a session nothing is held: a worker that stays does the work."""
 
-    def __init__(self, visit: Visit, session: Session | None) -> None:
+    def __init__(self, visit: Visit, session: SshSession | None) -> None:
         self._visit = visit
         self._session = session
         self._heart = None if session is None else asyncio.create_task(_beat(session))
@@ -48,14 +48,14 @@ class Holding:
                 await self._visit.remove([self._visit.ephemeral_name])
         except HostError as error:
             text = f"not removed, {error.failure.text}; its watchdog removes it within 30 s"
-            tell(states.Failed(Failure(error.failure.kind, text)))
+            tell(states.StepFailed(HostFailure(error.failure.kind, text)))
         finally:
             self._heart.cancel()
             await asyncio.wait([self._heart])
             await self._session.close()
 
 
-async def _beat(session: Session) -> None:
+async def _beat(session: SshSession) -> None:
     """Returns when the session has ended: the connection is lost."""
     while True:
         await session.send(b".")

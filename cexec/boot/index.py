@@ -14,14 +14,14 @@ from pathlib import Path
 
 from packaging.requirements import Requirement
 
-from cexec.boot.target import Target
+from cexec.boot.target import WheelTarget
 
 PATIENCE = 300.0  # seconds (ours) that pip may take
 NOT_THERE = "the package index has none"
 _ALWAYS = ("--no-deps", "--only-binary=:all:", "--quiet", "--disable-pip-version-check", "--no-input")
 
 
-def download(wanted: list[Requirement], target: Target, directory: Path) -> str:
+def download(wanted: list[Requirement], target: WheelTarget, directory: Path) -> str:
     """Tries all at once, and, because pip fetches nothing if one is missing, then each alone."""
     pip = find_pip(directory)
     if pip is None:
@@ -39,17 +39,17 @@ def find_pip(directory: Path) -> list[str] | None:
     candidates = [[sys.executable, "-m", "pip"]]
     candidates += [[path] for path in map(shutil.which, ("pip3", "pip")) if path is not None]
     for words in candidates:
-        if _ended([*words, "--version"]).returncode == 0:
+        if outcome_of([*words, "--version"]).returncode == 0:
             return words
     made = directory / "pip"
-    if _ended([sys.executable, "-m", "venv", str(made)]).returncode == 0:
+    if outcome_of([sys.executable, "-m", "venv", str(made)]).returncode == 0:
         return [str(made / "bin" / "python"), "-m", "pip"]
     return None
 
 
-def _run(pip: list[str], words: list[str], target: Target, directory: Path) -> str:
+def _run(pip: list[str], words: list[str], target: WheelTarget, directory: Path) -> str:
     """Returns why pip has failed; empty if it has not."""
-    ended = _ended([*pip, "download", *_ALWAYS, *target.pip_words, "--dest", str(directory), *words])
+    ended = outcome_of([*pip, "download", *_ALWAYS, *target.pip_words, "--dest", str(directory), *words])
     if ended.returncode == 0:
         return ""
     lines = [line.strip() for line in ended.stderr.splitlines() if line.startswith("ERROR:")]
@@ -64,7 +64,7 @@ def _without_marker(one: Requirement) -> str:
     return f"{one.name}{one.specifier}"
 
 
-def _ended(argv: list[str]) -> subprocess.CompletedProcess[str]:
+def outcome_of(argv: list[str]) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(argv, capture_output=True, text=True, timeout=PATIENCE, stdin=subprocess.DEVNULL)
     except (OSError, subprocess.TimeoutExpired) as error:

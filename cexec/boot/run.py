@@ -16,14 +16,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from cexec.boot import states
-from cexec.boot.answers import Answers
-from cexec.boot.failures import CONNECTION, INTERRUPTED, Failure, HostError
+from cexec.boot.boot_settings import Action, BootSettings
+from cexec.boot.failures import CONNECTION, INTERRUPTED, HostError, HostFailure
 from cexec.boot.holding import LOST, Holding
 from cexec.boot.hosts import Host
 from cexec.boot.serve import Application, Service
-from cexec.boot.settings import Action, Settings
+from cexec.boot.serving_census import ServingCensus
 from cexec.boot.ssh import Connection
-from cexec.boot.states import Journey, State
+from cexec.boot.states import HostState, Journey
 from cexec.boot.visit import Tools, Visit, answered
 from cexec.boot.wheels import Wheels
 
@@ -37,10 +37,10 @@ class Run:
     def __init__(
         self,
         hosts: Sequence[Host],
-        settings: Settings,
+        settings: BootSettings,
         application: Application | None,
         wheels: Wheels | None,
-        answers: Answers | None,
+        answers: ServingCensus | None,
         scratch: Path,
         sockets: str,
         watch: Callable[[Journey], None],
@@ -110,10 +110,10 @@ class Run:
         while not self._released.is_set():
             try:
                 await self._attempt(journey, deadline)
-                if journey.state is not State.FAILED:
+                if journey.state is not HostState.FAILED:
                     break
             except HostError as error:
-                self._tell(journey, states.Failed(error.failure))
+                self._tell(journey, states.StepFailed(error.failure))
                 late = monotonic() + pause > deadline
                 if late or not error.failure.temporary:
                     self._settled[journey.host.name].set()
@@ -134,11 +134,11 @@ class Run:
         try:
             if not await self._unless_released(self._bring_up(journey, visit, holdings, deadline)):
                 if not holdings:
-                    self._tell(journey, states.Failed(Failure(INTERRUPTED, "interrupted")))
+                    self._tell(journey, states.StepFailed(HostFailure(INTERRUPTED, "interrupted")))
                 return
             self._settled[journey.host.name].set()
             if holdings and await holdings[0].until(self._released):
-                self._tell(journey, states.Failed(Failure(CONNECTION, LOST, temporary=True)))
+                self._tell(journey, states.StepFailed(HostFailure(CONNECTION, LOST, temporary=True)))
         finally:
             for holding in holdings:
                 await holding.end(lambda event: self._tell(journey, event), remove=self._released.is_set())

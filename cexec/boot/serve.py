@@ -2,9 +2,9 @@
 
 Contract: `Service` is the same for all hosts.  `wanted(host, how)` is the record that a host's worker should have; the
 worker there is left alone if it has the same.  `start_request` issues a key of the worker's own (`ckeygen --worker`)
-unless the host has one that is valid; the owner's key never leaves this machine.  The request's members:
-record (app, fingerprint, options, program, packages, environment, how, name, serial, not_after, release), key and
-revoked (base64 or None), state and cache (names of files that cservice will write), grace (seconds).
+unless the host has one that is valid; the owner's key never leaves this machine.  The request's members: record (app,
+fingerprint, options, program, packages, environment, how, name, serial, not_after, release), key and revoked (base64 or
+None), state and cache (names of files that cservice will write), grace (seconds).
 """
 
 from __future__ import annotations

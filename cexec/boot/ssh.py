@@ -19,8 +19,9 @@ from types import TracebackType
 from typing import Any, Self
 
 from cexec.boot.agent_source import command, source
-from cexec.boot.failures import CONNECTION, REMOTE, SHELL, SSH_FAILED, Failure, HostError, of_ssh
+from cexec.boot.failures import CONNECTION, REMOTE, SHELL, SSH_FAILED, HostError, HostFailure, of_ssh
 from cexec.boot.hosts import Host
+from cexec.boot.shapes import FAILED, shaped
 
 CONNECT_PATIENCE = 10  # seconds (ours) for the connection and the server's first line
 ALIVE_INTERVAL, ALIVE_TRIES = 5, 3  # seconds and number (ours): after 15 s of silence ssh gives up
@@ -49,7 +50,7 @@ def options(control_path: str, master: bool) -> list[str]:
     return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
 
 
-class Session:
+class SshSession:
     """A command over the connection, and the marked lines that it writes."""
 
     def __init__(self, process: asyncio.subprocess.Process, mark: str) -> None:
@@ -91,21 +92,21 @@ class Session:
                     return after.decode("utf-8", "replace").strip()
         return None
 
-    async def failure(self, host: str) -> Failure:
+    async def failure(self, host: str) -> HostFailure:
         """Explains an end without an answer; `host`: what known_hosts calls it."""
         status = await self._process.wait()
         await self._reader
         return of_ssh(status, self._errors.decode("utf-8", "replace"), self.noise, host)
 
-    async def lost(self) -> Failure:
+    async def lost(self) -> HostFailure:
         """Explains the end of a session over a connection that was good before."""
         status = await self._process.wait()
         await self._reader
         lines = self._errors.decode("utf-8", "replace").strip().splitlines()
         last = f": {lines[-1].strip()}" if lines else ""
         if status in (SSH_FAILED, -1) or not lines:
-            return Failure(CONNECTION, f"the connection was lost{last}", temporary=True)
-        return Failure(REMOTE, f"its Python ended with status {status}{last}")
+            return HostFailure(CONNECTION, f"the connection was lost{last}", temporary=True)
+        return HostFailure(REMOTE, f"its Python ended with status {status}{last}")
 
     async def close(self) -> None:
         """Ends the input and waits; a command that does not end is killed."""
@@ -140,7 +141,7 @@ class Connection:
         self._host = host
         self._ssh = list(ssh)
         self._path = os.path.join(directory, secrets.token_hex(4))
-        self._master: Session | None = None
+        self._master: SshSession | None = None
 
     async def open(self) -> None:
         mark = new_mark()
@@ -151,7 +152,7 @@ class Connection:
                 raise HostError(await self._master.failure(self._host.known_as))
         except TimeoutError:
             text = f"its login shell has not run a command within {SHELL_PATIENCE:g} s"
-            raise HostError(Failure(SHELL, text, temporary=True)) from None
+            raise HostError(HostFailure(SHELL, text, temporary=True)) from None
         self.noise = self._master.noise.strip()
 
     async def close(self) -> None:
@@ -170,12 +171,12 @@ class Connection:
                 while (answer := await session.answer(SHELL_PATIENCE)) is not None:
                     found.append(answer)
             except TimeoutError:
-                raise HostError(Failure(REMOTE, f"it has not answered within {SHELL_PATIENCE:g} s", True)) from None
+                raise HostError(HostFailure(REMOTE, f"it has not answered within {SHELL_PATIENCE:g} s", True)) from None
             if not found:
                 raise HostError(await session.lost())
         return found
 
-    async def session(self, python: str, request: dict[str, Any]) -> Session:
+    async def session(self, python: str, request: dict[str, Any]) -> SshSession:
         """Starts the agent with a request; the caller closes the session."""
         mark = new_mark()
         session = await self._start([command(python)], mark)
@@ -186,9 +187,9 @@ class Connection:
     async def request(self, python: str, request: dict[str, Any]) -> Any:
         """Returns the result of a request that needs nothing more."""
         async with await self.session(python, request) as session:
-            return (await next_answer(session))["done"]
+            return shaped(await next_answer(session), {"done": object})["done"]
 
-    async def _start(self, remote: list[str], mark: str, *, master: bool = False) -> Session:
+    async def _start(self, remote: list[str], mark: str, *, master: bool = False) -> SshSession:
         port = [] if self._host.port is None else ["-p", str(self._host.port)]
         argv = [*self._ssh, *options(self._path, master), *port, "--", self._host.destination, *remote]
         pipe = asyncio.subprocess.PIPE
@@ -197,26 +198,27 @@ class Connection:
                 *argv, stdin=pipe, stdout=pipe, stderr=pipe, limit=MOST_NOISE, start_new_session=True
             )
         except OSError as error:
-            raise HostError(Failure("ssh", f"cannot run {self._ssh[0]}: {error.strerror}")) from None
-        return Session(process, mark)
+            raise HostError(HostFailure("ssh", f"cannot run {self._ssh[0]}: {error.strerror}")) from None
+        return SshSession(process, mark)
 
 
-async def next_answer(session: Session) -> dict[str, Any]:
+async def next_answer(session: SshSession) -> dict[str, Any]:
     """Returns the next line of the agent; raises `HostError` for a failure that it tells, or a lost connection."""
     try:
         text = await session.answer(SILENCE_PATIENCE)
     except TimeoutError:
-        raise HostError(Failure(CONNECTION, "nothing was heard of it for too long", temporary=True)) from None
+        raise HostError(HostFailure(CONNECTION, "nothing was heard of it for too long", temporary=True)) from None
     if text is None:
         raise HostError(await session.lost())
     try:
         found: dict[str, Any] = json.loads(text)
     except ValueError:
-        raise HostError(Failure(REMOTE, f"it answers what cannot be read: {text[:80]!r}")) from None
+        raise HostError(HostFailure(REMOTE, f"it answers what cannot be read: {text[:80]!r}")) from None
+    shaped(found, dict)
     if "failed" in found:
-        failed = found["failed"]
+        failed = shaped(found["failed"], FAILED)
         temporary = failed["kind"] in ("busy", CONNECTION)
-        raise HostError(Failure(failed["kind"], failed["text"], temporary))
+        raise HostError(HostFailure(failed["kind"], failed["text"], temporary))
     return found
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
-from cexec.boot.failures import Failure
+from cexec.boot.dummy_command import HostFacts
+from cexec.boot.failures import HostFailure
 from cexec.boot.hosts import Host
-from cexec.boot.probe import Facts
 
 
-class State(StrEnum):
+class HostState(StrEnum):
     """The words are those of tables and of --json."""
 
     WAITING = "waiting"
@@ -38,12 +38,12 @@ class State(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Began:
+class VisitBegan:
     """ssh was started."""
 
 
 @dataclass(frozen=True, slots=True)
-class Connected:
+class SshConnected:
     """The dummy command has answered; `noise`: what the login shell has printed before, or nothing."""
 
     noise: str
@@ -53,7 +53,7 @@ class Connected:
 class Probed:
     """The host has a Python that fits."""
 
-    facts: Facts
+    facts: HostFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,7 +64,7 @@ class Looked:
 
 
 @dataclass(frozen=True, slots=True)
-class Gathering:
+class WheelsWanted:
     """Its wheels are looked for."""
 
 
@@ -85,7 +85,7 @@ class Installed:
 
 
 @dataclass(frozen=True, slots=True)
-class Started:
+class WorkerStarted:
     """cservice serves, as the agent says; `record`: that of the worker.  `new`: it was started now."""
 
     record: dict[str, Any]
@@ -93,7 +93,7 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class Answered:
+class CensusAnswered:
     """The worker has answered the census.  `trouble`: what is wrong with it, or nothing."""
 
     address: str
@@ -146,10 +146,10 @@ class Noted:
 
 
 @dataclass(frozen=True, slots=True)
-class Failed:
+class StepFailed:
     """A step has failed."""
 
-    failure: Failure
+    failure: HostFailure
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,34 +158,34 @@ class Again:
 
 
 Event = (
-    Began | Connected | Probed | Looked | Gathering | Gathered | Installed | Started | Answered | Stopping | Stopped
-    | Removing | Removed | Planned | Missing | Noted | Failed | Again
+    VisitBegan | SshConnected | Probed | Looked | WheelsWanted | Gathered | Installed | WorkerStarted | CensusAnswered
+    | Stopping | Stopped | Removing | Removed | Planned | Missing | Noted | StepFailed | Again
 )  # fmt: skip
 
-_S = State
+_S = HostState
 UNDER_WAY = frozenset(
     {
         _S.CONNECTING, _S.PROBING, _S.LOOKING, _S.DECIDING, _S.GATHERING, _S.INSTALLING, _S.STARTING, _S.ANSWERING,
         _S.STOPPING, _S.REMOVING,
     }
 )  # fmt: skip
-TABLE: dict[type[Any], tuple[frozenset[State], State]] = {
-    Began: (frozenset({_S.WAITING}), _S.CONNECTING),
-    Connected: (frozenset({_S.CONNECTING}), _S.PROBING),
+TABLE: dict[type[Any], tuple[frozenset[HostState], HostState]] = {
+    VisitBegan: (frozenset({_S.WAITING}), _S.CONNECTING),
+    SshConnected: (frozenset({_S.CONNECTING}), _S.PROBING),
     Probed: (frozenset({_S.PROBING}), _S.LOOKING),
     Looked: (frozenset({_S.LOOKING}), _S.DECIDING),
-    Gathering: (frozenset({_S.DECIDING}), _S.GATHERING),
+    WheelsWanted: (frozenset({_S.DECIDING}), _S.GATHERING),
     Gathered: (frozenset({_S.GATHERING}), _S.INSTALLING),
     Installed: (frozenset({_S.INSTALLING}), _S.STARTING),
-    Started: (frozenset({_S.DECIDING, _S.INSTALLING, _S.STARTING}), _S.ANSWERING),
-    Answered: (frozenset({_S.ANSWERING}), _S.SERVING),
+    WorkerStarted: (frozenset({_S.DECIDING, _S.INSTALLING, _S.STARTING}), _S.ANSWERING),
+    CensusAnswered: (frozenset({_S.ANSWERING}), _S.SERVING),
     Stopping: (frozenset({_S.DECIDING}), _S.STOPPING),
     Stopped: (frozenset({_S.DECIDING, _S.STOPPING}), _S.STOPPED),
     Removing: (UNDER_WAY | {_S.SERVING}, _S.REMOVING),
     Removed: (frozenset({_S.DECIDING, _S.REMOVING}), _S.REMOVED),
     Planned: (frozenset({_S.DECIDING, _S.INSTALLING}), _S.PLANNED),
     Missing: (frozenset({_S.DECIDING}), _S.ABSENT),
-    Failed: (UNDER_WAY | {_S.WAITING, _S.SERVING}, _S.FAILED),
+    StepFailed: (UNDER_WAY | {_S.WAITING, _S.SERVING}, _S.FAILED),
     Again: (frozenset({_S.FAILED}), _S.WAITING),
 }
 
@@ -195,15 +195,15 @@ class Journey:
     """What is known of one host.  `changed`: something was changed there; `notes`: what people should know."""
 
     host: Host
-    state: State = State.WAITING
-    facts: Facts | None = None
+    state: HostState = HostState.WAITING
+    facts: HostFacts | None = None
     seen: dict[str, Any] = field(default_factory=dict)
     release: str = ""
     record: dict[str, Any] = field(default_factory=dict)
     address: str = ""
     changed: bool = False
     notes: list[str] = field(default_factory=list)
-    failure: Failure | None = None
+    failure: HostFailure | None = None
     tries: int = 0
 
     def apply(self, event: Event) -> None:
@@ -222,11 +222,11 @@ class Journey:
 
     def _note(self, event: Event) -> None:
         match event:
-            case Began():
+            case VisitBegan():
                 self.tries += 1
                 self.failure = None
                 self.notes.clear()
-            case Connected(noise):
+            case SshConnected(noise):
                 if noise:
                     self.notes.append(f"its login shell prints {noise!r}, which is passed over")
             case Probed(facts):
@@ -239,10 +239,10 @@ class Journey:
                 self.changed |= new
                 if by:
                     self.notes.append(f"shares its home with {by}")
-            case Started(record, new):
+            case WorkerStarted(record, new):
                 self.record = record
                 self.changed |= new
-            case Answered(address, trouble):
+            case CensusAnswered(address, trouble):
                 self.address = address
                 if trouble:
                     self.notes.append(trouble)
@@ -258,5 +258,5 @@ class Journey:
             case Planned(words, changes):
                 self.changed = changes
                 self.notes.append(words)
-            case Failed(failure):
+            case StepFailed(failure):
                 self.failure = failure

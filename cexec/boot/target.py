@@ -1,6 +1,6 @@
 """For which wheels a host is the right one: Python version, libc and machine as tags (PEP 425, 600, 656).
 
-Contract: `Target.of(facts)` has `tags`, best first, the environment for markers of requirements (PEP 508), and the
+Contract: `WheelTarget.of(facts)` has `tags`, best first, the environment for markers of requirements (PEP 508), and the
 words of pip that stand for the same.  Two hosts with equal targets need the same wheels.
 """
 
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from packaging import tags as tagging
 from packaging.tags import Tag
 
-from cexec.boot.probe import Facts
+from cexec.boot.dummy_command import HostFacts
 
 _OLDEST_MANYLINUX = {"x86_64": 5, "i686": 5}  # glibc 2.N (PEP 600) of the oldest tag; of other machines 17
 _LEGACY = {17: "manylinux2014", 12: "manylinux2010", 5: "manylinux1"}  # names of before PEP 600
@@ -22,7 +22,7 @@ _HALVES = {"x86_64": "i686", "aarch64": "armv7l"}
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
+class WheelTarget:
     """`platforms`: the names of platforms in wheels, best first; `libc` and `machine` are for people."""
 
     python: tuple[int, int]
@@ -33,7 +33,7 @@ class Target:
     libc: str
 
     @classmethod
-    def of(cls, facts: Facts) -> Target:
+    def of(cls, facts: HostFacts) -> WheelTarget:
         major, minor, _ = facts.version
         machine = _HALVES.get(facts.machine, facts.machine) if facts.bits == 32 else facts.machine
         abi = f"cp{major}{minor}{'t' if facts.free_threaded else ''}"
@@ -80,7 +80,7 @@ class Target:
         return [*words, *(word for platform in self.platforms for word in ("--platform", platform))]
 
 
-def _platforms(facts: Facts, machine: str) -> list[str]:
+def _platforms(facts: HostFacts, machine: str) -> list[str]:
     if facts.system == "darwin":
         major, minor = (int(part) for part in (*facts.mac.split("."), "0")[:2])
         return list(tagging.mac_platforms((major, minor), machine))

@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from cexec.boot import states
-from cexec.boot.answers import Answers
-from cexec.boot.failures import SILENCE, WORKER, Failure, HostError, shown
+from cexec.boot import shapes, states
+from cexec.boot.dummy_command import HostFacts, parse, script
+from cexec.boot.failures import SILENCE, WORKER, HostError, HostFailure, shown
 from cexec.boot.hosts import Host
-from cexec.boot.probe import Facts, parse, script
 from cexec.boot.serve import DETACHED, UNIT, Application, Service, directory_name, is_of, is_same
-from cexec.boot.ssh import Connection, Session, new_mark, next_answer
-from cexec.boot.target import Target
+from cexec.boot.serving_census import ServingCensus
+from cexec.boot.shapes import shaped
+from cexec.boot.ssh import Connection, SshSession, new_mark, next_answer
+from cexec.boot.target import WheelTarget
 from cexec.boot.wheels import Bundle, Wheels
 
 LINGERING_OFF = "lingering is off: it ends when you have logged out there; type there: loginctl enable-linger"
@@ -51,18 +52,21 @@ class Visit:
         self.connection = connection
         self._tools = tools
         self._tell = tell
-        self._facts: Facts | None = None
+        self._facts: HostFacts | None = None
         self._seen: dict[str, Any] = {}
 
     async def look(self) -> None:
         """Connects, and finds out what the host is and has; writes nothing there."""
-        self._tell(states.Began())
+        self._tell(states.VisitBegan())
         await self.connection.open()
-        self._tell(states.Connected(shown(self.connection.noise)))
+        self._tell(states.SshConnected(shown(self.connection.noise)))
         mark = new_mark()
         self._facts = parse(await self.connection.answers(script(mark), mark))
         self._tell(states.Probed(self._facts))
-        self._seen = await self._ask({"do": "look", "workers": self._names()})
+        seen = shaped(await self._ask({"do": "look", "workers": self._names()}), shapes.SEEN)
+        # A record that another version of cboot has written may lack something: its worker is then started anew.
+        known = {name: record for name, record in seen["workers"].items() if shapes.fits(record, shapes.RECORD)}
+        self._seen = {**seen, "workers": known}
         self._tell(states.Looked(self._seen))
         others = [other.name for other in self._tools.hosts if other != self.host]
         sharing = [name for name in others if any(is_of(directory, name) for directory in self._seen["names"])]
@@ -79,7 +83,7 @@ class Visit:
             self._tell(states.Stopped(ran=False))
         else:
             self._note_lingering(record)
-            self._tell(states.Started(record, new=False))
+            self._tell(states.WorkerStarted(record, new=False))
         return record
 
     async def stop(self) -> None:
@@ -91,7 +95,8 @@ class Visit:
         self._tell(states.Stopping())
         ran = False
         for name in names:
-            ran |= (await self._ask({"do": "stop", "worker": name, "grace": self._tools.grace}))["ran"]
+            done = await self._ask({"do": "stop", "worker": name, "grace": self._tools.grace})
+            ran |= shaped(done, shapes.STOPPED)["ran"]
         self._tell(states.Stopped(ran))
 
     async def remove(self, names: list[str] | None = None) -> None:
@@ -101,7 +106,7 @@ class Visit:
         names = self._names() if names is None else names
         self._tell(states.Removing())
         request = {"do": "remove", "workers": names, "grace": self._tools.grace}
-        done = await self._ask({**request, "keep_programs": self._tools.keep_programs})
+        done = shaped(await self._ask({**request, "keep_programs": self._tools.keep_programs}), shapes.REMOVED)
         self._tell(states.Removed(len(done["removed"]), done["left"]))
 
     async def plan(self) -> None:
@@ -131,20 +136,21 @@ class Visit:
             self._tell(await self._install(bundle))
             own = self._worker(self._own_name(ephemeral=service.ephemeral))
             wanted = self._wanted(record)
-            record = await self._ask(service.start_request(self.host, wanted, own, bundle.release, self._tools.scratch))
+            request = service.start_request(self.host, wanted, own, bundle.release, self._tools.scratch)
+            record = shaped(await self._ask(request), shapes.RECORD)
             self._note_lingering(record)
-            self._tell(states.Started(record, new=True))
+            self._tell(states.WorkerStarted(record, new=True))
         else:
             self._note_lingering(record)
-            self._tell(states.Started(record, new=False))
+            self._tell(states.WorkerStarted(record, new=False))
         return record
 
-    async def hold(self) -> Session | None:
+    async def hold(self) -> SshSession | None:
         """Starts the watchdog of an ephemeral worker; None if a worker that is not ephemeral does the same already."""
         assert self._facts is not None
         if self._stays(self._worker(self._own_name(ephemeral=False))):
             return None
-        request = {"do": "hold", "worker": self.ephemeral_name}
+        request = {"do": "hold", "worker": self.ephemeral_name, "run": self._tools.run_id}
         session = await self.connection.session(self._facts.path, request)
         try:
             await next_answer(session)
@@ -169,17 +175,17 @@ class Visit:
                 for wheel in bundle.wheels:
                     await session.send(wheel.data)
                 answer = await next_answer(session)
-            done = answer["done"]
-        by = done.get("note", {})
+            done = shaped(answer, {"done": shapes.INSTALLED})["done"]
+        by = shaped(done["note"], shapes.NOTE) if done["present"] else {}
         shared = by.get("run") == self._tools.run_id and by.get("host") != self.host.name
         return states.Installed(new=not done["present"], by=by["host"] if shared else "")
 
     async def _gather(self, record: dict[str, Any]) -> Bundle:
         assert self._facts is not None and self._tools.wheels is not None
         packages = self._wanted(record)["packages"]
-        self._tell(states.Gathering())
+        self._tell(states.WheelsWanted())
         async with self._tools.gathering:
-            target = Target.of(self._facts)
+            target = WheelTarget.of(self._facts)
             bundle = await asyncio.to_thread(self._tools.wheels.gather, target, packages)
         self._tell(states.Gathered(bundle.release, bundle.size))
         return bundle
@@ -207,7 +213,7 @@ class Visit:
         assert service is not None
         if not service.program:
             if not record:
-                raise HostError(Failure(WORKER, "there is no worker that could be upgraded"))
+                raise HostError(HostFailure(WORKER, "there is no worker that could be upgraded"))
             return record
         how = UNIT if self._seen["manager"] and not self._tools.detached and not service.ephemeral else DETACHED
         if service.ephemeral and record:
@@ -238,15 +244,15 @@ class Visit:
         return await self.connection.request(self._facts.path, request)
 
 
-async def answered(answers: Answers, record: dict[str, Any], deadline: float) -> states.Answered:
+async def answered(answers: ServingCensus, record: dict[str, Any], deadline: float) -> states.CensusAnswered:
     """Waits until the worker answers the census; no connection is needed for that."""
     answer = await answers.wait(record["serial"], deadline)
     if answer is None:
         text = (
             "its worker runs, but does not answer here: a packet filter, or another group? cexec --explain tells more"
         )
-        raise HostError(Failure(SILENCE, text, temporary=True))
-    return states.Answered(answer.address, answer.trouble)
+        raise HostError(HostFailure(SILENCE, text, temporary=True))
+    return states.CensusAnswered(answer.address, answer.trouble)
 
 
 def _millions(size: int) -> str:

@@ -21,10 +21,10 @@ from packaging.requirements import Requirement
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 
 import cexec
-from cexec.boot.failures import WHEEL, Failure, HostError
+from cexec.boot.failures import WHEEL, HostError, HostFailure
 from cexec.boot.index import download
 from cexec.boot.own_wheels import repacked, requirements_of_cexec, wheel_of_cexec
-from cexec.boot.target import Target
+from cexec.boot.target import WheelTarget
 from cexec.errors import LocalError, UsageError
 from cexec.system.reason import reason_of
 from cexec.system.storage.directories import cache_directory
@@ -78,12 +78,12 @@ class Wheels:
         self._scratch = scratch
         self._given = given
         self._cache = cache or _cache(scratch)
-        self._bundles: dict[tuple[Target, tuple[str, ...]], Bundle] = {}
+        self._bundles: dict[tuple[WheelTarget, tuple[str, ...]], Bundle] = {}
         self._own: Path | None = None
         if given is not None and not any(given.glob("*.whl")):
             raise UsageError(f"--wheels {given}: there is no wheel (*.whl) in it")
 
-    def gather(self, target: Target, packages: Iterable[str] = ()) -> Bundle:
+    def gather(self, target: WheelTarget, packages: Iterable[str] = ()) -> Bundle:
         """Returns the bundle; `packages`: requirements (PEP 508) besides those of cexec."""
         key = (target, tuple(packages))
         if key not in self._bundles:
@@ -92,7 +92,7 @@ class Wheels:
             self._bundles[key] = Bundle.of([self._own, *self._closure(target, key[1])])
         return self._bundles[key]
 
-    def _closure(self, target: Target, packages: tuple[str, ...]) -> list[Path]:
+    def _closure(self, target: WheelTarget, packages: tuple[str, ...]) -> list[Path]:
         """Returns the wheels of all requirements, and of theirs."""
         wanted = [Requirement(text) for text in (*packages, *requirements_of_cexec())]
         found: dict[str, Path] = {}
@@ -109,7 +109,7 @@ class Wheels:
             wanted = [requirement for path in new for requirement in requirements_of(path)]
         return [found[name] for name in sorted(found)]
 
-    def _here(self, wanted: Requirement, target: Target) -> Path | None:
+    def _here(self, wanted: Requirement, target: WheelTarget) -> Path | None:
         """Returns the wheel from this machine, which the cache has then."""
         for directory in (self._given, self._cache):
             path = None if directory is None else best(directory, wanted, target)
@@ -120,7 +120,7 @@ class Wheels:
             return self._kept(made)
         return None
 
-    def _fetched(self, missing: list[Requirement], target: Target) -> dict[str, Path]:
+    def _fetched(self, missing: list[Requirement], target: WheelTarget) -> dict[str, Path]:
         if not missing:
             return {}
         reason = "it is not in the directory of --wheels"
@@ -135,7 +135,7 @@ class Wheels:
             else:
                 found[canonicalize_name(one.name)] = self._kept(path)
         if absent:
-            raise HostError(Failure(WHEEL, advice(absent, target, reason)))
+            raise HostError(HostFailure(WHEEL, advice(absent, target, reason)))
         return found
 
     def _kept(self, path: Path) -> Path:
@@ -150,7 +150,7 @@ class Wheels:
         return target
 
 
-def advice(absent: list[str], target: Target, reason: str) -> str:
+def advice(absent: list[str], target: WheelTarget, reason: str) -> str:
     """Says which wheels are missing, and how to get them."""
     names = ", ".join(absent)
     words = " ".join(f"'{one}'" for one in absent)
@@ -158,7 +158,7 @@ def advice(absent: list[str], target: Target, reason: str) -> str:
     return f"no wheel of {names} for {target.words}: {reason}; {how}"
 
 
-def best(directory: Path, wanted: Requirement, target: Target) -> Path | None:
+def best(directory: Path, wanted: Requirement, target: WheelTarget) -> Path | None:
     """Returns the latest wheel that fits, of those with the same version the one whose tag is best."""
     order = {tag: number for number, tag in enumerate(target.tags)}
     found = []
@@ -185,7 +185,7 @@ def requirements_of(path: Path) -> list[Requirement]:
     return [Requirement(line) for line in HeaderParser().parsestr(text).get_all("Requires-Dist") or []]
 
 
-def _applies(wanted: Requirement, target: Target) -> bool:
+def _applies(wanted: Requirement, target: WheelTarget) -> bool:
     return wanted.marker is None or wanted.marker.evaluate(target.environment)
 
 

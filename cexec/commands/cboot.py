@@ -18,10 +18,10 @@ import click
 from packaging.requirements import InvalidRequirement, Requirement
 
 from cexec.authority.issue import LONGEST_DAYS
+from cexec.boot.boot import Watch, boot
+from cexec.boot.boot_settings import Action, BootSettings
+from cexec.boot.host_table import BootProgress, facts, summary, table
 from cexec.boot.hosts import Host, read_hosts
-from cexec.boot.session import Watch, boot
-from cexec.boot.settings import Action, Settings
-from cexec.boot.show import Progress, facts, summary, table
 from cexec.boot.states import Journey
 from cexec.commands.common import print_line, run_click
 from cexec.commands.cservice_options import cservice_options
@@ -182,7 +182,7 @@ def command(**values: Any) -> int:
         raise UsageError("the program is missing that the workers run: cboot HOSTFILE APP -- EXE")
     if program and action in (Action.STATUS, Action.STOP, Action.REMOVE):
         raise UsageError(f"--{action.value} takes HOSTFILE and APP, and no program")
-    settings = Settings(
+    settings = BootSettings(
         action=action,
         options=options,
         program=program,
@@ -207,11 +207,11 @@ def command(**values: Any) -> int:
 class _Report:
     """Shows a run: progress on standard error, the end on standard output."""
 
-    def __init__(self, settings: Settings, as_json: bool) -> None:
+    def __init__(self, settings: BootSettings, as_json: bool) -> None:
         self._settings = settings
         self._as_json = as_json
         self._journeys: Sequence[Journey] = ()
-        self._progress: Progress | None = None
+        self._progress: BootProgress | None = None
 
     def run(self, hosts: Sequence[Host], app: str | None) -> int:
         try:
@@ -226,7 +226,7 @@ class _Report:
 
     def _begin(self, journeys: Sequence[Journey]) -> Watch:
         self._journeys = journeys
-        self._progress = Progress(journeys, self._settings.action, Terminal(2), print_line)
+        self._progress = BootProgress(journeys, self._settings.action, Terminal(2), print_line)
         return self._progress.changed
 
     def _ready(self, journeys: Sequence[Journey]) -> None:

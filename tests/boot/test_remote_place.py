@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from cexec.boot.remote import place as place_module
-from cexec.boot.remote.place import Place, RemoteError, told, write_whole
+from cexec.boot.remote.place import HostPlace, RemoteError, told, write_whole
 from cexec.boot.remote.release import describe, install, remove_release, sweep
 from tests.boot.wheelhouse import make_wheel
 
@@ -34,7 +34,7 @@ def request(*wheels: Path, name: str = "1-abc", unpacked: int = 4096) -> tuple[d
     return words, b"".join(data)
 
 
-def put(place: Place, words: dict[str, Any], data: bytes) -> tuple[dict[str, Any], list[bool]]:
+def put(place: HostPlace, words: dict[str, Any], data: bytes) -> tuple[dict[str, Any], list[bool]]:
     """Installs; returns the result, and if the wheels were wanted."""
     wanted: list[bool] = []
     left = bytearray(data)
@@ -57,7 +57,7 @@ def home(tmp_path: Path) -> Path:
 def test_a_place_goes_with_the_directories_that_it_has_made(home: Path) -> None:
     (home / ".local").mkdir()
     before = listing(home)
-    place = Place(home)
+    place = HostPlace(home)
     with place.locked():
         place.note([home / ".cache" / "cexec" / "speed-1", home / ".local" / "state" / "x"])
     (home / ".cache" / "cexec").mkdir(parents=True)
@@ -72,7 +72,7 @@ def test_files_that_were_there_before_stay(home: Path) -> None:
     """Also a directory into which somebody has put a file meanwhile."""
     (home / ".cache" / "cexec").mkdir(parents=True)
     (home / ".cache" / "cexec" / "speed-1").write_text("1")
-    place = Place(home)
+    place = HostPlace(home)
     with place.locked():
         place.note([home / ".cache" / "cexec" / "speed-1"])
     (home / ".local" / "share" / "mine").write_text("mine")
@@ -84,7 +84,7 @@ def test_files_that_were_there_before_stay(home: Path) -> None:
 
 
 def test_a_strange_file_in_the_place_is_told_and_stays(home: Path) -> None:
-    place = Place(home)
+    place = HostPlace(home)
     with place.locked():
         (place.root / "notes.txt").write_text("mine")
         assert place.tidy(keep_programs=False) == [str(place.root / "notes.txt")]
@@ -92,7 +92,7 @@ def test_a_strange_file_in_the_place_is_told_and_stays(home: Path) -> None:
 
 
 def test_the_cache_of_programs_can_be_kept(home: Path) -> None:
-    place = Place(home)
+    place = HostPlace(home)
     with place.locked():
         place.programs.mkdir()
         (place.programs / "one").write_text("x")
@@ -104,7 +104,7 @@ def test_the_cache_of_programs_can_be_kept(home: Path) -> None:
 
 def test_the_lock_is_waited_for(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """By another process, because such locks are those of processes."""
-    place = Place(home)
+    place = HostPlace(home)
     script = (
         "import fcntl, os, sys\nfd = os.open(sys.argv[1], os.O_RDWR | os.O_CREAT)\nfcntl.lockf(fd, fcntl.LOCK_EX)\n"
         "print(flush=True)\nsys.stdin.read()"
@@ -128,8 +128,8 @@ def test_a_file_system_without_locks_is_used_all_the_same(home: Path, monkeypatc
         raise OSError(errno.ENOLCK, "No locks available")
 
     monkeypatch.setattr(fcntl, "lockf", refuse)
-    with Place(home).locked():
-        assert Place(home).exists()
+    with HostPlace(home).locked():
+        assert HostPlace(home).exists()
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path, monkeypatch: pyte
 
 
 def test_a_release_is_a_python_with_the_modules_of_the_wheels(home: Path, tmp_path: Path) -> None:
-    place = Place(home)
+    place = HostPlace(home)
     files = {
         "alpha/__init__.py": "NAME = 'alpha'\n",
         "alpha-1.0.data/purelib/beta.py": "NAME = 'beta'\n",
@@ -172,7 +172,7 @@ def test_a_release_is_a_python_with_the_modules_of_the_wheels(home: Path, tmp_pa
 
 
 def test_a_file_of_somebody_else_in_a_release_stays(home: Path, tmp_path: Path) -> None:
-    place = Place(home)
+    place = HostPlace(home)
     put(place, *request(make_wheel(tmp_path, "alpha")))
     strange = place.releases / "1-abc" / "lib" / "mine.txt"
     strange.write_text("mine")
@@ -182,7 +182,7 @@ def test_a_file_of_somebody_else_in_a_release_stays(home: Path, tmp_path: Path) 
 
 @pytest.mark.parametrize("damage", ["cut", "changed", "outside"])
 def test_an_installation_that_fails_leaves_nothing(damage: str, home: Path, tmp_path: Path) -> None:
-    place = Place(home)
+    place = HostPlace(home)
     files = {"../../outside.py": ""} if damage == "outside" else None
     words, data = request(make_wheel(tmp_path, "alpha", files=files))
     data = {"cut": data[:-1], "changed": b"x" + data[1:], "outside": data}[damage]
@@ -192,7 +192,7 @@ def test_an_installation_that_fails_leaves_nothing(damage: str, home: Path, tmp_
 
 
 def test_too_little_space_is_told_before_anything_is_sent(home: Path, tmp_path: Path) -> None:
-    place = Place(home)
+    place = HostPlace(home)
     words, data = request(make_wheel(tmp_path, "alpha"), unpacked=1 << 60)
     with pytest.raises(RemoteError, match=r"MB are needed, .* MB are free in ") as caught:
         put(place, words, data)
@@ -200,9 +200,9 @@ def test_too_little_space_is_told_before_anything_is_sent(home: Path, tmp_path: 
 
 
 def test_a_killed_installation_is_swept_when_nobody_can_be_at_it(home: Path) -> None:
-    draft = Place(home).releases / ".new-x"
+    draft = HostPlace(home).releases / ".new-x"
     draft.mkdir(parents=True)
-    sweep(Place(home), 100.0)
+    sweep(HostPlace(home), 100.0)
     assert draft.exists()
-    sweep(Place(home))
+    sweep(HostPlace(home))
     assert not draft.exists()

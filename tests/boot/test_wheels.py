@@ -16,14 +16,14 @@ import cexec
 from cexec.boot import index, own_wheels, wheels
 from cexec.boot.failures import WHEEL, HostError
 from cexec.boot.own_wheels import repacked, wheel_of_cexec
-from cexec.boot.target import Target
+from cexec.boot.target import WheelTarget
 from cexec.boot.wheels import Wheels, best, requirements_of
 from cexec.errors import LocalError, UsageError
 from tests.boot.test_target import facts
 from tests.boot.wheelhouse import make_wheel
 from tests.ssh_hosts import facts_of_this_python
 
-OTHER = Target.of(facts(version=(3, 12, 0), machine="armv7l", bits=32))  # nothing that is installed here fits
+OTHER = WheelTarget.of(facts(version=(3, 12, 0), machine="armv7l", bits=32))  # nothing that is installed here fits
 
 
 @pytest.fixture
@@ -53,12 +53,12 @@ def test_a_host_like_this_machine_needs_no_index(
     scratch, cache, _ = places
     monkeypatch.setattr(wheels, "download", lambda *_: pytest.fail("the index was asked"))
     mine = facts_of_this_python()
-    bundle = Wheels(scratch, cache=cache).gather(Target.of(mine))
+    bundle = Wheels(scratch, cache=cache).gather(WheelTarget.of(mine))
     found = {name.partition("-")[0] for name in names(bundle)}
     assert {"click", "psutil", "pynacl", "zeroconf", "cffi", "ifaddr", "packaging"} <= found
     assert bundle.wheels[0].name == f"cexec_cluster-{cexec.__version__}-py3-none-any.whl"
     assert bundle.unpacked > bundle.size > 1_000_000
-    again = Wheels(scratch, cache=cache).gather(Target.of(mine))
+    again = Wheels(scratch, cache=cache).gather(WheelTarget.of(mine))
     assert again.release == bundle.release and bundle.release.startswith(f"{cexec.__version__}-")
 
 
@@ -85,7 +85,7 @@ def test_other_packages_go_along(places: tuple[Path, Path, Path], needs: list[st
 
 
 def test_the_wheel_with_the_best_tag_of_the_latest_version_is_taken(tmp_path: Path) -> None:
-    target = Target.of(facts())
+    target = WheelTarget.of(facts())
     for tag in ("py3-none-any", "cp311-cp311-manylinux_2_17_x86_64", "cp311-cp311-manylinux_2_99_x86_64",
                 "cp38-abi3-manylinux_2_17_x86_64", "cp311-cp311-win_amd64"):  # fmt: skip
         make_wheel(tmp_path, "one", "1.0", tag)
@@ -154,7 +154,7 @@ def test_pip_is_looked_for_in_three_places(monkeypatch: pytest.MonkeyPatch, tmp_
         tried.append(argv)
         return subprocess.CompletedProcess(argv, 0 if argv[1:3] == ["-m", "venv"] else 1, "", "")
 
-    monkeypatch.setattr(index, "_ended", ended)
+    monkeypatch.setattr(index, "outcome_of", ended)
     monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     assert index.find_pip(tmp_path) == [f"{tmp_path}/pip/bin/python", "-m", "pip"]
     assert [words[0] for words in tried] == [sys.executable, "/usr/bin/pip3", "/usr/bin/pip", sys.executable]

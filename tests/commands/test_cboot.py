@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from tests.environment import command, local_environment
+from tests.preloaded import run_text
 from tests.service import Application
 
 SSH = "#!/bin/sh\necho 'ssh: connect to host x port 22: Connection refused' >&2\nexit 255\n"
@@ -20,15 +21,13 @@ def application(tmp_path: Path) -> Application:
     return Application(tmp_path)
 
 
-def cboot(directory: Path, *arguments: str | os.PathLike[str], text: str = "") -> subprocess.CompletedProcess[str]:
+def cboot(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     """Runs it with an ssh that reaches nobody."""
     ssh = directory / "ssh"
     ssh.write_text(SSH)
     ssh.chmod(0o755)
     changes = {"PATH": f"{directory}:{os.defpath}", "XDG_CACHE_HOME": str(directory / "cache"), "HOME": str(directory)}
-    argv = command("cboot", *arguments)
-    environment = local_environment(changes)
-    return subprocess.run(argv, input=text, capture_output=True, text=True, timeout=60, env=environment, cwd=directory)
+    return run_text(command("cboot", *arguments), env=local_environment(changes), timeout=60.0, cwd=directory)
 
 
 @pytest.mark.parametrize(

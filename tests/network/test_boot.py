@@ -35,10 +35,16 @@ def application(tmp_path_factory: pytest.TempPathFactory) -> Application:
     return Application(tmp_path_factory.mktemp("keys"))
 
 
+@pytest.fixture(scope="module")
+def wheels(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for all tests."""
+    return tmp_path_factory.mktemp("cache")
+
+
 @pytest.fixture
-def hosts(lab: MakeLab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[SshHosts]:
+def hosts(lab: MakeLab, tmp_path_factory: pytest.TempPathFactory, wheels: Path) -> Iterator[SshHosts]:
     require_sshd()
-    found = SshHosts(lab(ROOM + 1), tmp_path_factory.mktemp("b"))  # short: names of sockets are
+    found = SshHosts(lab(ROOM + 1), tmp_path_factory.mktemp("b"), wheels)  # short: names of sockets are
     yield found
     found.close()
 

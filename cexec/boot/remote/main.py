@@ -15,8 +15,8 @@ import sys
 from collections.abc import Callable
 from typing import Any, BinaryIO
 
-from cexec.boot.remote import release, watchdog, worker
-from cexec.boot.remote.place import Place, RemoteError, told
+from cexec.boot.remote import placed_worker, release, watchdog
+from cexec.boot.remote.place import HostPlace, RemoteError, told
 from cexec.boot.remote.service import find_manager, lingers
 
 
@@ -26,7 +26,7 @@ class Agent:
     def __init__(self, source: BinaryIO, sink: BinaryIO, home: str) -> None:
         self._source = source
         self._sink = sink
-        self._place = Place(home)
+        self._place = HostPlace(home)
         self._mark = ""
 
     def run(self) -> None:
@@ -53,7 +53,7 @@ class Agent:
     def _look(self, request: dict[str, Any]) -> dict[str, Any]:
         """Describes the host; writes nothing."""
         releases = sorted(path.name for path in self._place.releases.glob("[!.]*"))
-        workers = {one.name: one.look() for one in worker.all_workers(self._place)}
+        workers = {one.name: one.look() for one in placed_worker.all_workers(self._place)}
         return {
             "host": socket.gethostname(),
             "home": str(self._place.home),
@@ -61,28 +61,31 @@ class Agent:
             "manager": find_manager(),
             "lingers": lingers(),
             "releases": releases,
-            "workers": {name: workers[name] for name in workers if name in request["workers"]},
+            "workers": {name: workers[name] for name in workers if workers[name] and name in request["workers"]},
             "names": list(workers),
             "place": self._place.exists(),
         }
 
     def _hold(self, request: dict[str, Any]) -> dict[str, Any]:
-        watchdog.hold(self._place, request["worker"], lambda: self._source.read(1), lambda: self._say(ready=True))
+        name, run = request["worker"], request["run"]
+        watchdog.hold(self._place, name, run, lambda: self._source.read(1), lambda: self._say(ready=True))
         return {}
 
     def _install(self, request: dict[str, Any]) -> dict[str, Any]:
         return release.install(self._place, request, self._read, lambda: self._say(want=True))
 
     def _start(self, request: dict[str, Any]) -> dict[str, Any]:
-        return worker.Worker(self._place, request["worker"]).start(request)
+        return placed_worker.PlacedWorker(self._place, request["worker"]).start(request)
 
     def _stop(self, request: dict[str, Any]) -> dict[str, Any]:
-        return {"ran": worker.Worker(self._place, request["worker"]).stop(request["grace"])}
+        return {"ran": placed_worker.PlacedWorker(self._place, request["worker"]).stop(request["grace"])}
 
     def _remove(self, request: dict[str, Any]) -> dict[str, Any]:
         for name in request["workers"]:
-            watchdog.end(worker.Worker(self._place, name))
-        return worker.remove(self._place, request["workers"], request["grace"], keep_programs=request["keep_programs"])
+            watchdog.end(placed_worker.PlacedWorker(self._place, name))
+        return placed_worker.remove(
+            self._place, request["workers"], request["grace"], keep_programs=request["keep_programs"]
+        )
 
     def _read(self, size: int) -> bytes:
         data = self._source.read(size)

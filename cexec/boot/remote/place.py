@@ -1,7 +1,7 @@
 """The place of cboot on a host: one directory below the user's home, and a record of everything outside it.
 
-Contract: `Place(home)` is `~/.local/share/cexec/boot`; making the object touches nothing.  `make` makes the directory
-and its parents and notes which of them did not exist; `note` does the same for what a worker will make elsewhere.
+Contract: `HostPlace(home)` is `~/.local/share/cexec/boot`; making the object touches nothing.  `locked` makes the
+directory and its parents, and notes which of them did not exist; `note` notes what a worker will make elsewhere.
 `tidy` removes the place, and what was noted, as soon as it holds neither a worker nor a release.  It removes no file
 that was there before and no directory that is not empty.  All of this happens inside `locked`.
 
@@ -48,7 +48,7 @@ def told(error: OSError) -> RemoteError:
     return RemoteError("remote", text)
 
 
-class Place:
+class HostPlace:
     """The directories of cboot for one user of one host, or of several hosts that share a home."""
 
     def __init__(self, home: str | os.PathLike[str]) -> None:

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from cexec.boot.remote.place import LOCK_PATIENCE, Place, RemoteError, write_json
+from cexec.boot.remote.place import LOCK_PATIENCE, HostPlace, RemoteError, write_json
 
 FILES = "files.json"
 DRAFT = ".new-"
@@ -44,7 +44,7 @@ raise SystemExit(main())
 """
 
 
-def describe(place: Place, name: str) -> dict[str, Any] | None:
+def describe(place: HostPlace, name: str) -> dict[str, Any] | None:
     """Returns the record of a release; None if it is not there."""
     try:
         found: dict[str, Any] = json.loads((place.releases / name / FILES).read_text())
@@ -54,7 +54,7 @@ def describe(place: Place, name: str) -> dict[str, Any] | None:
 
 
 def install(
-    place: Place, request: dict[str, Any], read: Callable[[int], bytes], want: Callable[[], None]
+    place: HostPlace, request: dict[str, Any], read: Callable[[int], bytes], want: Callable[[], None]
 ) -> dict[str, Any]:
     """Installs `request["release"]`, unless it is there; calls `want` before it reads the wheels with `read`.
 
@@ -85,7 +85,7 @@ def install(
     return {"present": False}
 
 
-def remove_release(place: Place, name: str) -> list[str]:
+def remove_release(place: HostPlace, name: str) -> list[str]:
     """Removes the files of a release; returns the paths of those that are not ours and stay."""
     directory = place.releases / name
     record = describe(place, name)
@@ -156,7 +156,7 @@ def _place_of(name: PurePosixPath) -> PurePosixPath | None:
     return PurePosixPath(*name.parts[2:]) if name.parts[1:2] and name.parts[1] in _LIBRARIES else None
 
 
-def sweep(place: Place, age: float = 0.0) -> None:
+def sweep(place: HostPlace, age: float = 0.0) -> None:
     """Removes what a killed installation has left and nobody has changed for `age` seconds.
 
     We have the lock, but a file system may have none.

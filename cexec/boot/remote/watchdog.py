@@ -13,23 +13,29 @@ import signal
 import time
 from collections.abc import Callable
 
-from cexec.boot.remote.place import Place, write_whole
+from cexec.boot.remote.place import HostPlace, RemoteError, write_whole
+from cexec.boot.remote.placed_worker import PlacedWorker, remove
 from cexec.boot.remote.service import start_time
-from cexec.boot.remote.worker import Worker, remove
 
 SILENCE = 30.0  # seconds (issue 20) without a heartbeat after which everything is removed
 GRACE = 0.0  # seconds (ours) for jobs then: nobody waits for their results
 LOOK = 1.0  # seconds (ours) between two looks at the file
 
 
-def hold(place: Place, name: str, read: Callable[[], bytes], ready: Callable[[], None]) -> None:
-    """Keeps the worker `name` until the end of the input, and for SILENCE afterwards."""
-    worker = Worker(place, name)
+def hold(place: HostPlace, name: str, run: str, read: Callable[[], bytes], ready: Callable[[], None]) -> None:
+    """Keeps the worker `name` until the end of the input, and for SILENCE afterwards.
+
+    `run`: a random word of the run that holds it; no other run may do so at the same time.
+    """
+    worker = PlacedWorker(place, name)
     with place.locked():
         worker.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if not _watched(worker):
+        pid, holder = _watchdog(worker)
+        if pid and holder != run:
+            raise RemoteError("busy", "another cboot has an ephemeral worker of this application there")
+        if not pid:
             pid = _fork(place, worker)
-            write_whole(worker.heartbeat, f"{pid} {start_time(pid)}\n".encode(), 0o600)
+            write_whole(worker.heartbeat, f"{pid} {start_time(pid)} {run}\n".encode(), 0o600)
     ready()
     while read():
         try:
@@ -38,27 +44,23 @@ def hold(place: Place, name: str, read: Callable[[], bytes], ready: Callable[[],
             return  # it was removed
 
 
-def end(worker: Worker) -> None:
+def end(worker: PlacedWorker) -> None:
     """Ends the watchdog: somebody else removes the worker now."""
-    pid = _watchdog(worker)
+    pid, _ = _watchdog(worker)
     if pid:
         os.kill(pid, signal.SIGKILL)
 
 
-def _watched(worker: Worker) -> bool:
-    return _watchdog(worker) != 0
-
-
-def _watchdog(worker: Worker) -> int:
-    """Returns the process that watches, or 0."""
+def _watchdog(worker: PlacedWorker) -> tuple[int, str]:
+    """Returns the process that watches, or 0, and the run for which it does so."""
     try:
-        pid, _, began = worker.heartbeat.read_text().strip().partition(" ")
-        return int(pid) if start_time(int(pid)) == began != "" else 0
+        pid, began, run = worker.heartbeat.read_text().split()
+        return (int(pid), run) if start_time(int(pid)) == began else (0, "")
     except (OSError, ValueError):
-        return 0
+        return 0, ""
 
 
-def _fork(place: Place, worker: Worker) -> int:
+def _fork(place: HostPlace, worker: PlacedWorker) -> int:
     """Starts the watchdog as a daemon; returns its pid."""
     receiver, sender = os.pipe()
     child = os.fork()
@@ -91,8 +93,8 @@ def _become_quiet() -> None:
 
 
 def watch(
-    place: Place,
-    worker: Worker,
+    place: HostPlace,
+    worker: PlacedWorker,
     silence: float = SILENCE,
     now: Callable[[], float] = time.monotonic,
     sleep: Callable[[float], None] = time.sleep,

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from cexec.boot.remote import watchdog, worker
-from cexec.boot.remote.place import Place, RemoteError
-from cexec.boot.remote.service import Detached
-from cexec.boot.remote.worker import Worker, remove
+from cexec.boot.remote import placed_worker, watchdog
+from cexec.boot.remote.place import HostPlace, RemoteError
+from cexec.boot.remote.placed_worker import PlacedWorker, remove
+from cexec.boot.remote.service import start_time
 from tests.boot.test_remote_place import listing, put, request
 from tests.boot.wheelhouse import make_wheel
 from tests.waiting import wait_until
@@ -23,20 +23,20 @@ SERVES = "#!/bin/sh\necho 'cservice: serving x' >&2\nexec sleep 100\n"
 
 
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Place]:
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[HostPlace]:
     """A home with a release whose cservice is `SERVES`; every worker in it is stopped at the end."""
     for name in ("XDG_STATE_HOME", "XDG_CACHE_HOME"):
         monkeypatch.delenv(name, raising=False)
     home = tmp_path / "home"
     home.mkdir()
-    found = Place(home)
+    found = HostPlace(home)
     install_release(found, tmp_path, "1-abc", SERVES)
     yield found
-    for one in worker.all_workers(found):
+    for one in placed_worker.all_workers(found):
         one.stop(0.0)
 
 
-def install_release(place: Place, directory: Path, name: str, cservice: str) -> None:
+def install_release(place: HostPlace, directory: Path, name: str, cservice: str) -> None:
     put(place, *request(make_wheel(directory, "alpha"), name=name))
     python = place.releases / name / "bin" / "python"
     python.unlink()
@@ -61,8 +61,8 @@ def start_request(**changes: Any) -> dict[str, Any]:
     }
 
 
-def test_a_worker_is_started_and_described(place: Place) -> None:
-    found = Worker(place, "0fe5-08ec-node1").start(start_request(revoked=base64.b64encode(b"list").decode()))
+def test_a_worker_is_started_and_described(place: HostPlace) -> None:
+    found = PlacedWorker(place, "0fe5-08ec-node1").start(start_request(revoked=base64.b64encode(b"list").decode()))
     directory = place.workers / "0fe5-08ec-node1"
     assert found["running"] and found["serial"] == 7 and found["version"] == "1"
     assert (directory / "app.worker").read_bytes() == b"the key"
@@ -85,8 +85,8 @@ def test_a_worker_is_started_and_described(place: Place) -> None:
     assert shlex.split(lines[-1]) == ["exec", *words]
 
 
-def test_a_second_start_takes_the_place_of_the_first_and_keeps_the_key(place: Place) -> None:
-    one = Worker(place, "w")
+def test_a_second_start_takes_the_place_of_the_first_and_keeps_the_key(place: HostPlace) -> None:
+    one = PlacedWorker(place, "w")
     one.start(start_request())
     first = (one.directory / "pid").read_text()
     one.start(start_request(key=None, program=["cat"]))
@@ -94,42 +94,42 @@ def test_a_second_start_takes_the_place_of_the_first_and_keeps_the_key(place: Pl
     assert (one.directory / "log.old").exists() and one.look()["program"] == ["cat"]
 
 
-def test_an_upgrade_removes_the_release_that_nobody_needs(place: Place, tmp_path: Path) -> None:
-    Worker(place, "w").start(start_request())
-    Worker(place, "other").start(start_request())
+def test_an_upgrade_removes_the_release_that_nobody_needs(place: HostPlace, tmp_path: Path) -> None:
+    PlacedWorker(place, "w").start(start_request())
+    PlacedWorker(place, "other").start(start_request())
     install_release(place, tmp_path, "2-def", SERVES)
-    Worker(place, "w").start(start_request(key=None, release="2-def"))
+    PlacedWorker(place, "w").start(start_request(key=None, release="2-def"))
     assert sorted(os.listdir(place.releases)) == ["1-abc", "2-def"]
-    Worker(place, "other").start(start_request(key=None, release="2-def"))
+    PlacedWorker(place, "other").start(start_request(key=None, release="2-def"))
     assert os.listdir(place.releases) == ["2-def"]
 
 
-def test_a_cservice_that_ends_is_quoted(place: Place, tmp_path: Path) -> None:
+def test_a_cservice_that_ends_is_quoted(place: HostPlace, tmp_path: Path) -> None:
     install_release(
         place, tmp_path, "bad", "echo warning >&2\necho 'cservice: there is no program foo' >&2\nexit 100\n"
     )
     with pytest.raises(RemoteError, match="cservice did not start: cservice: there is no program foo") as caught:
-        Worker(place, "w").start(start_request(release="bad"))
-    assert caught.value.kind == "worker" and not Worker(place, "w").look()["running"]
+        PlacedWorker(place, "w").start(start_request(release="bad"))
+    assert caught.value.kind == "worker" and not PlacedWorker(place, "w").look()["running"]
 
 
 def test_a_cservice_that_never_serves_is_stopped_waiting_for(
-    place: Place, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    place: HostPlace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(worker, "START_PATIENCE", 0.2)
+    monkeypatch.setattr(placed_worker, "START_PATIENCE", 0.2)
     install_release(place, tmp_path, "mute", "exec sleep 100\n")
     with pytest.raises(RemoteError, match="has not served within"):
-        Worker(place, "w").start(start_request(release="mute"))
+        PlacedWorker(place, "w").start(start_request(release="mute"))
 
 
 @pytest.mark.parametrize("changes", [{"release": "gone"}, {"key": None}])
-def test_what_has_gone_from_the_host_is_named(changes: dict[str, Any], place: Place) -> None:
+def test_what_has_gone_from_the_host_is_named(changes: dict[str, Any], place: HostPlace) -> None:
     with pytest.raises(RemoteError, match="has gone"):
-        Worker(place, "w").start(start_request(**changes))
+        PlacedWorker(place, "w").start(start_request(**changes))
 
 
-def test_stop_leaves_the_files_and_remove_takes_them(place: Place) -> None:
-    one = Worker(place, "w")
+def test_stop_leaves_the_files_and_remove_takes_them(place: HostPlace) -> None:
+    one = PlacedWorker(place, "w")
     one.start(start_request())
     assert one.stop(1.0) is True and one.stop(1.0) is False
     assert (one.directory / "app.worker").exists()
@@ -139,34 +139,34 @@ def test_stop_leaves_the_files_and_remove_takes_them(place: Place) -> None:
     assert listing(place.home) == []
 
 
-def test_what_cservice_writes_elsewhere_goes_too_if_it_is_new(place: Place) -> None:
+def test_what_cservice_writes_elsewhere_goes_too_if_it_is_new(place: HostPlace) -> None:
     state, cache = place.home / ".local/state/cexec", place.home / ".cache/cexec"
     cache.mkdir(parents=True)
     (cache / "speed-1").write_text("of an earlier cservice")
-    Worker(place, "w").start(start_request())
+    PlacedWorker(place, "w").start(start_request())
     state.mkdir(parents=True)
     (state / "series-x").write_text("1")
     remove(place, ["w"], 1.0, keep_programs=False)
     assert listing(place.home) == [".cache", ".cache/cexec", ".cache/cexec/speed-1"]
 
 
-def test_the_files_of_others_are_told_and_stay(place: Place) -> None:
-    Worker(place, "w").start(start_request())
+def test_the_files_of_others_are_told_and_stay(place: HostPlace) -> None:
+    PlacedWorker(place, "w").start(start_request())
     strange = place.workers / "w" / "notes"
     strange.write_text("mine")
     result = remove(place, ["w"], 1.0, keep_programs=False)
     assert str(strange) in result["left"] and strange.read_text() == "mine"
 
 
-def test_a_worker_of_another_host_with_this_home_stays(place: Place) -> None:
-    Worker(place, "one").start(start_request())
-    Worker(place, "two").start(start_request())
+def test_a_worker_of_another_host_with_this_home_stays(place: HostPlace) -> None:
+    PlacedWorker(place, "one").start(start_request())
+    PlacedWorker(place, "two").start(start_request())
     assert remove(place, ["one"], 1.0, keep_programs=False)["place"] is True
-    assert Worker(place, "two").look()["running"] and os.listdir(place.releases) == ["1-abc"]
+    assert PlacedWorker(place, "two").look()["running"] and os.listdir(place.releases) == ["1-abc"]
 
 
 def test_nothing_is_made_where_there_is_nothing_to_remove(tmp_path: Path) -> None:
-    assert remove(Place(tmp_path), ["w"], 1.0, keep_programs=False)["removed"] == []
+    assert remove(HostPlace(tmp_path), ["w"], 1.0, keep_programs=False)["removed"] == []
     assert listing(tmp_path) == []
 
 
@@ -186,8 +186,8 @@ class Clock:
             self._then.pop(moment)()
 
 
-def test_a_watchdog_removes_after_thirty_seconds_of_silence(place: Place) -> None:
-    one = Worker(place, "w")
+def test_a_watchdog_removes_after_thirty_seconds_of_silence(place: HostPlace) -> None:
+    one = PlacedWorker(place, "w")
     one.start(start_request())
     one.heartbeat.write_text("")
     heard = {5.0 * number: lambda number=number: os.utime(one.heartbeat, (number, number)) for number in range(1, 5)}
@@ -197,8 +197,8 @@ def test_a_watchdog_removes_after_thirty_seconds_of_silence(place: Place) -> Non
     assert listing(place.home) == []
 
 
-def test_a_watchdog_ends_when_somebody_else_has_removed_the_worker(place: Place) -> None:
-    one = Worker(place, "w")
+def test_a_watchdog_ends_when_somebody_else_has_removed_the_worker(place: HostPlace) -> None:
+    one = PlacedWorker(place, "w")
     one.start(start_request())
     one.heartbeat.write_text("")
     clock = Clock({7.0: lambda: remove(place, ["w"], 0.5, keep_programs=False)})
@@ -206,9 +206,9 @@ def test_a_watchdog_ends_when_somebody_else_has_removed_the_worker(place: Place)
     assert clock.now <= 9
 
 
-def test_a_watchdog_also_removes_what_was_never_started(place: Place) -> None:
+def test_a_watchdog_also_removes_what_was_never_started(place: HostPlace) -> None:
     """cboot was killed while it installed."""
-    one = Worker(place, "w")
+    one = PlacedWorker(place, "w")
     one.directory.mkdir(parents=True)
     one.heartbeat.write_text("")
     clock = Clock()
@@ -216,15 +216,18 @@ def test_a_watchdog_also_removes_what_was_never_started(place: Place) -> None:
     assert listing(place.home) == []
 
 
-def test_the_watchdog_is_a_daemon_and_is_started_once(place: Place) -> None:
-    one = Worker(place, "w")
+def test_the_watchdog_is_a_daemon_and_is_started_once(place: HostPlace) -> None:
+    one = PlacedWorker(place, "w")
     said: list[str] = []
-    watchdog.hold(place, "w", iter([b".", b""]).__next__, lambda: said.append("ready"))
+    watchdog.hold(place, "w", "run1", iter([b".", b""]).__next__, lambda: said.append("ready"))
     first = one.heartbeat.read_text()
-    watchdog.hold(place, "w", lambda: b"", lambda: said.append("ready"))
+    with pytest.raises(RemoteError, match="another cboot has an ephemeral worker") as caught:
+        watchdog.hold(place, "w", "run2", lambda: b"", lambda: said.append("never"))
+    assert caught.value.kind == "busy"
+    watchdog.hold(place, "w", "run1", lambda: b"", lambda: said.append("ready"))
     assert said == ["ready", "ready"] and one.heartbeat.read_text() == first
     pid = int(first.split()[0])
     assert os.getsid(pid) != os.getsid(0)
     assert sorted(os.listdir(f"/proc/{pid}/fd")) == ["0", "1", "2"]
     watchdog.end(one)
-    wait_until(lambda: not Detached(one.heartbeat).running())
+    wait_until(lambda: start_time(pid) == "")

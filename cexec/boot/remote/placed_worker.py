@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from cexec.boot.remote.place import Place, RemoteError, write_json, write_whole
+from cexec.boot.remote.place import HostPlace, RemoteError, write_json, write_whole
 from cexec.boot.remote.release import describe, remove_release, sweep
 from cexec.boot.remote.service import Detached, Unit
 
@@ -29,10 +29,10 @@ SERVING = "serving"  # the event that cservice writes first, also with --log jso
 LONGEST_WORDS = 300  # characters (ours) of the words of a failed cservice
 
 
-class Worker:
+class PlacedWorker:
     """The directory of one worker."""
 
-    def __init__(self, place: Place, name: str) -> None:
+    def __init__(self, place: HostPlace, name: str) -> None:
         self.place = place
         self.name = name
         self.directory = place.workers / name
@@ -178,13 +178,13 @@ class Worker:
             return ""
 
 
-def all_workers(place: Place) -> list[Worker]:
+def all_workers(place: HostPlace) -> list[PlacedWorker]:
     """Returns the workers in this home, also those of other hosts that share it."""
     names = sorted(os.listdir(place.workers)) if place.workers.is_dir() else []
-    return [Worker(place, name) for name in names]
+    return [PlacedWorker(place, name) for name in names]
 
 
-def remove(place: Place, names: list[str], grace: float, *, keep_programs: bool) -> dict[str, Any]:
+def remove(place: HostPlace, names: list[str], grace: float, *, keep_programs: bool) -> dict[str, Any]:
     """Removes these workers and what nobody needs any more; returns the paths of files that stay."""
     if not place.exists():
         return {"removed": [], "left": []}
@@ -201,7 +201,7 @@ def remove(place: Place, names: list[str], grace: float, *, keep_programs: bool)
     return {"removed": removed, "left": left, "place": place.exists()}
 
 
-def remove_unused(place: Place, only: str = "") -> list[str]:
+def remove_unused(place: HostPlace, only: str = "") -> list[str]:
     """Removes the releases that no worker needs, or `only` this one; returns the paths of files that are not ours."""
     used = {worker.record().get("release") for worker in all_workers(place)}
     names = sorted(os.listdir(place.releases)) if place.releases.is_dir() else []

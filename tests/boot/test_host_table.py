@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from cexec.boot import states
-from cexec.boot.failures import Failure
+from cexec.boot.boot_settings import Action
+from cexec.boot.failures import HostFailure
+from cexec.boot.host_table import BootProgress, describe, facts, failed, summary, table
 from cexec.boot.hosts import Host
-from cexec.boot.settings import Action
-from cexec.boot.show import Progress, describe, facts, failed, summary, table
-from cexec.boot.states import Journey, State
+from cexec.boot.states import HostState, Journey
 from cexec.system.terminal import Terminal
 from tests.boot.test_target import facts as host_facts
 
@@ -21,13 +21,13 @@ RECORD = {"how": "detached", "version": "0.1.0", "release": "0.1.0-abc", "serial
 
 def serving(name: str, *, changed: bool = True) -> Journey:
     return Journey(
-        Host(name, name=name), State.SERVING, host_facts(), record=RECORD, address="10.0.0.1", changed=changed
+        Host(name, name=name), HostState.SERVING, host_facts(), record=RECORD, address="10.0.0.1", changed=changed
     )
 
 
 def broken(name: str, *, temporary: bool = False) -> Journey:
-    failure = Failure("refused", "nobody listens there: \x1b[2J", temporary)
-    return Journey(Host(name, name=name), State.FAILED, failure=failure)
+    failure = HostFailure("refused", "nobody listens there: \x1b[2J", temporary)
+    return Journey(Host(name, name=name), HostState.FAILED, failure=failure)
 
 
 @pytest.fixture
@@ -61,11 +61,11 @@ def test_a_host_is_one_object_of_json() -> None:
         ([serving("a", changed=False)], Action.SERVE, "the host serves, nothing was changed"),
         ([serving("a"), broken("b"), broken("c")], Action.SERVE, "1 of 3 hosts serve; failed: refused 2"),
         ([serving("a", changed=False)], Action.STATUS, "the host serves"),
-        ([Journey(Host("a"), State.STOPPED, changed=True)], Action.STOP, "the host has stopped"),
-        ([Journey(Host("a"), State.ABSENT)] * 2, Action.STOP, "all 2 hosts have stopped, nothing was changed"),
-        ([Journey(Host("a"), State.REMOVED, changed=True)] * 2, Action.REMOVE, "all 2 hosts are clean"),
-        ([Journey(Host("a"), State.ABSENT)], Action.STATUS, "0 of 1 host serves"),
-        ([Journey(Host("a"), State.PLANNED)], Action.PLAN, "the host was looked at"),
+        ([Journey(Host("a"), HostState.STOPPED, changed=True)], Action.STOP, "the host has stopped"),
+        ([Journey(Host("a"), HostState.ABSENT)] * 2, Action.STOP, "all 2 hosts have stopped, nothing was changed"),
+        ([Journey(Host("a"), HostState.REMOVED, changed=True)] * 2, Action.REMOVE, "all 2 hosts are clean"),
+        ([Journey(Host("a"), HostState.ABSENT)], Action.STATUS, "0 of 1 host serves"),
+        ([Journey(Host("a"), HostState.PLANNED)], Action.PLAN, "the host was looked at"),
     ],
 )
 def test_the_end_is_one_line(journeys: list[Journey], action: Action, words: str) -> None:
@@ -73,16 +73,16 @@ def test_the_end_is_one_line(journeys: list[Journey], action: Action, words: str
 
 
 def test_a_host_that_is_not_as_asked_counts_as_failed() -> None:
-    absent = Journey(Host("a"), State.ABSENT)
+    absent = Journey(Host("a"), HostState.ABSENT)
     assert failed([absent], Action.STATUS) == [absent] and failed([absent], Action.STOP) == []
 
 
 def test_without_a_terminal_each_result_is_told_once(nowhere: Terminal) -> None:
     said: list[str] = []
     journeys = [Journey(Host("a"))]
-    progress = Progress(journeys, Action.SERVE, nowhere, said.append)
-    failure = states.Failed(Failure("network", "no way", True))
-    for event in (states.Began(), failure, states.Again(), states.Began(), failure):
+    progress = BootProgress(journeys, Action.SERVE, nowhere, said.append)
+    failure = states.StepFailed(HostFailure("network", "no way", True))
+    for event in (states.VisitBegan(), failure, states.Again(), states.VisitBegan(), failure):
         journeys[0].apply(event)
         progress.changed(journeys[0])
     assert said == ["a: network: no way (will be tried again)"]

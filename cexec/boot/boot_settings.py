@@ -1,6 +1,6 @@
 """What a run is asked to do, as typed values.
 
-Contract: `cexec/commands/cboot.py` makes one `Settings` of the command line, and `cexec/boot/run.py` obeys it.
+Contract: `cexec/commands/cboot.py` makes one `BootSettings` of the command line, and `cexec/boot/run.py` obeys it.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ DONE_WORDS = {
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class BootSettings:
     """`jobs`: hosts at a time.  `patience`, `grace`: seconds.  `days`: of new keys, None: no end.
 
     `options`, `program`: the words of cservice before and after its key.  `packages`: requirements (PEP 508) besides

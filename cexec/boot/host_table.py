@@ -1,7 +1,7 @@
 """What people and programs see of a run: lines or a picture while it goes on, a table or JSON at its end.
 
-Contract: `Progress.changed(journey)` shows a journey that has changed: on a terminal in a picture at its bottom, with
-a line for each host that is not done and a bar; elsewhere as one line for each host that is done or has failed.
+Contract: `BootProgress.changed(journey)` shows a journey that has changed: on a terminal in a picture at its bottom,
+with a line for each host that is not done and a bar; elsewhere as one line for each host that is done or has failed.
 `table` and `facts` describe the end, `summary` has it in one line.  Everything that came from a host is printable.
 """
 
@@ -10,25 +10,25 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from cexec.boot.settings import DONE_WORDS, Action
-from cexec.boot.states import Journey, State
+from cexec.boot.boot_settings import DONE_WORDS, Action
+from cexec.boot.states import HostState, Journey
 from cexec.system.printable import printable
 from cexec.system.terminal import BOLD, DIM, GREEN, RED, YELLOW, Painter, Terminal, fitting
 
 HEADINGS = ("HOST", "STATE", "PYTHON", "VERSION", "RUNS", "ADDRESS", "NOTE")
-DONE = frozenset({State.SERVING, State.STOPPED, State.REMOVED, State.ABSENT, State.PLANNED})
-GOOD: dict[Action, frozenset[State]] = {
-    Action.SERVE: frozenset({State.SERVING, State.REMOVED}),
-    Action.STATUS: frozenset({State.SERVING}),
-    Action.STOP: frozenset({State.STOPPED, State.ABSENT}),
-    Action.REMOVE: frozenset({State.REMOVED}),
-    Action.PLAN: frozenset({State.PLANNED}),
+DONE = frozenset({HostState.SERVING, HostState.STOPPED, HostState.REMOVED, HostState.ABSENT, HostState.PLANNED})
+GOOD: dict[Action, frozenset[HostState]] = {
+    Action.SERVE: frozenset({HostState.SERVING, HostState.REMOVED}),
+    Action.STATUS: frozenset({HostState.SERVING}),
+    Action.STOP: frozenset({HostState.STOPPED, HostState.ABSENT}),
+    Action.REMOVE: frozenset({HostState.REMOVED}),
+    Action.PLAN: frozenset({HostState.PLANNED}),
 }
 LONGEST_BAR = 30  # columns (ours)
-STYLES = {State.FAILED: RED, State.SERVING: GREEN, State.STOPPED: YELLOW, State.ABSENT: YELLOW}
+STYLES = {HostState.FAILED: RED, HostState.SERVING: GREEN, HostState.STOPPED: YELLOW, HostState.ABSENT: YELLOW}
 
 
-class Progress:
+class BootProgress:
     """The hosts of a run on standard error."""
 
     def __init__(
@@ -44,7 +44,7 @@ class Progress:
     def changed(self, journey: Journey) -> None:
         if self._painter is not None and self._painter.works:
             self._painter.draw(self._picture())
-        elif journey.state in DONE or journey.state is State.FAILED:
+        elif journey.state in DONE or journey.state is HostState.FAILED:
             line = f"{journey.host.text}: {describe(journey, self._action)}"
             if self._told.get(journey.host.text) != line:
                 self._told[journey.host.text] = line
@@ -58,13 +58,13 @@ class Progress:
         columns, rows = self._terminal.size()
         left = [journey for journey in self._journeys if journey.state not in DONE]
         done = len(self._journeys) - len(left)
-        failed = sum(journey.state is State.FAILED for journey in left)
+        failed = sum(journey.state is HostState.FAILED for journey in left)
         words = f" {done} of {len(self._journeys)} done" + (f", {failed} failed" if failed else "")
         size = min(LONGEST_BAR, max(1, columns - len(words) - 4))
         filled = size * done // len(self._journeys)
         bar = fitting([f"[{'#' * filled}{'-' * (size - filled)}]{words}", words], columns - 1)
         # Those that do something come first; those that wait for their turn are only counted.
-        left.sort(key=lambda journey: (journey.state is State.WAITING, journey.state is not State.FAILED))
+        left.sort(key=lambda journey: (journey.state is HostState.WAITING, journey.state is not HostState.FAILED))
         shown = left[: max(1, rows - 3)]
         wide = max((len(journey.host.text) for journey in shown), default=0)
         return [
@@ -83,10 +83,10 @@ class Progress:
 def describe(journey: Journey, action: Action) -> str:
     """Returns the state in words, with what people should know."""
     again = " (will be tried again)" if journey.failure is not None and journey.failure.temporary else ""
-    if journey.state is State.FAILED and journey.failure is not None:
+    if journey.state is HostState.FAILED and journey.failure is not None:
         return f"{journey.failure.kind}: {journey.words}{again}"
     words = journey.state.value
-    if journey.state is State.SERVING and action is Action.SERVE:
+    if journey.state is HostState.SERVING and action is Action.SERVE:
         words += " now" if journey.changed else " already, nothing was changed"
     return f"{words}; {journey.words}" if journey.words else words
 
@@ -94,7 +94,7 @@ def describe(journey: Journey, action: Action) -> str:
 def table(journeys: Sequence[Journey], terminal: Terminal) -> list[str]:
     """Returns the lines of a table, the failed hosts last."""
     rows = [(one, [printable(cell) for cell in _cells(one)]) for one in journeys]
-    rows.sort(key=lambda row: row[0].state is State.FAILED)
+    rows.sort(key=lambda row: row[0].state is HostState.FAILED)
     used = [index for index in range(len(HEADINGS)) if any(cells[index] for _, cells in rows)]
     widths = [max(len(HEADINGS[index]), *(len(cells[index]) for _, cells in rows)) for index in used]
 

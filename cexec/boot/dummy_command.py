@@ -1,22 +1,27 @@
 """The dummy command: which Python a host has, and for which wheels.
 
 Contract: `script(mark)` is for `sh`; its answers are lines that begin with the mark.  `parse(answers)` returns the
-`Facts` of the first Python that fits, or raises `HostError` that names the version that is there.
+`HostFacts` of the first Python that fits, or raises `HostError` that names the version that is there.
 The code for the host's Python runs on every version since 3.4, because an old one has to be told apart from none.
 """
 
 from __future__ import annotations
 
 import json
+import re
 from dataclasses import dataclass
 from typing import Any
 
-from cexec.boot.failures import PYTHON, REMOTE, Failure, HostError
+from cexec.boot.failures import PYTHON, REMOTE, HostError, HostFailure
+from cexec.boot.shapes import PYTHON as PYTHON_SHAPE
+from cexec.boot.shapes import shaped
 
 OLDEST = (3, 11)  # as requires-python in pyproject.toml
 # In this order; the last ones are for systems whose own Python is older.
 NAMES = ("python3", "python3.14", "python3.13", "python3.12", "python3.11")
 NEEDED = ("ctypes", "hashlib", "json", "zipfile", "zlib")  # modules that Debian or a build may leave out
+
+_VERSION = re.compile(r"\d{1,3}(\.\d{1,3}){1,3}")
 
 _FACTS = """\
 import json, os, platform, struct, sys, sysconfig
@@ -59,7 +64,7 @@ def script(mark: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Facts:
+class HostFacts:
     """A Python that can run cexec.  `libc`: name and version; `bits`: of its pointers; `mac`: version of macOS."""
 
     path: str
@@ -78,21 +83,21 @@ class Facts:
         return ".".join(map(str, self.version))
 
 
-def parse(lines: list[str]) -> Facts:
+def parse(lines: list[str]) -> HostFacts:
     """Reads the answers without their marks, one for each Python that was found, and `{}` at the end."""
     try:
         found = [json.loads(line) for line in lines]
-        pythons = [one for one in found if one]
+        pythons = [shaped(one, PYTHON_SHAPE) for one in found if one != {}]
         for one in pythons:
             if _what_is_wrong(one) == "":
                 return _facts(one)
-    except (ValueError, KeyError, TypeError, AttributeError):
-        raise HostError(Failure(REMOTE, f"its Python answers what cannot be read: {lines[-1][:80]!r}")) from None
+    except ValueError:
+        raise HostError(HostFailure(REMOTE, f"its Python answers what cannot be read: {lines[-1][:80]!r}")) from None
     oldest = ".".join(map(str, OLDEST))
     if not pythons:
-        raise HostError(Failure(PYTHON, f"it has no python3; cexec needs {oldest} or later"))
+        raise HostError(HostFailure(PYTHON, f"it has no python3; cexec needs {oldest} or later"))
     wrong = "; ".join(dict.fromkeys(map(_what_is_wrong, pythons)))
-    raise HostError(Failure(PYTHON, f"{wrong}; cexec needs {oldest} or later"))
+    raise HostError(HostFailure(PYTHON, f"{wrong}; cexec needs {oldest} or later"))
 
 
 def _what_is_wrong(found: dict[str, Any]) -> str:
@@ -106,10 +111,13 @@ def _what_is_wrong(found: dict[str, Any]) -> str:
     return ""
 
 
-def _facts(found: dict[str, Any]) -> Facts:
+def _facts(found: dict[str, Any]) -> HostFacts:
     major, minor, micro = found["version"]
     libc, libc_version = found["libc"]
-    return Facts(
+    for text in (libc_version, found["mac"]):
+        if text and not _VERSION.fullmatch(text):
+            raise ValueError(text)
+    return HostFacts(
         path=found["path"],
         version=(int(major), int(minor), int(micro)),
         system=found["system"],

@@ -1,7 +1,8 @@
 """Which workers answer the census, by the serials of their certificates.
 
-Contract: `Answers.wait(serial, deadline)` returns the answer of the worker with this certificate, or None when the time
-has come.  Censuses are taken as long as somebody waits, one at a time for all that wait.  docs/protocol.md section 2.6.
+Contract: `ServingCensus.wait(serial, deadline)` returns the answer of the worker with this certificate, or None when
+the time has come.  Censuses are taken as long as somebody waits, one at a time for all that wait.
+docs/protocol.md section 2.6.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from cexec.protocol.decisions.census import Answer
 SHORTEST_PAUSE, LONGEST_PAUSE = 0.2, 2.0  # seconds (ours) between two censuses, growing while nobody new answers
 
 
-class Answers:
+class ServingCensus:
     """The censuses of one application; an asynchronous context manager."""
 
     def __init__(self, key: ClientKey, entries: list[GroupEntry] | None, port: int) -> None:

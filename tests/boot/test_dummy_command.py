@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from cexec.boot.dummy_command import parse, script
 from cexec.boot.failures import PYTHON, REMOTE, HostError
-from cexec.boot.probe import parse, script
 from tests.needs import find_tool, skip_for_want_of
 
 GOOD = {

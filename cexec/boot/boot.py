@@ -15,13 +15,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from cexec.boot.answers import Answers
+from cexec.boot.boot_settings import Action, BootSettings
+from cexec.boot.host_table import failed
 from cexec.boot.hosts import Host
 from cexec.boot.run import Run
 from cexec.boot.serve import Application
-from cexec.boot.settings import Action, Settings
-from cexec.boot.show import failed
-from cexec.boot.states import Journey, State
+from cexec.boot.serving_census import ServingCensus
+from cexec.boot.states import HostState, Journey
 from cexec.boot.wheels import Wheels
 from cexec.errors import EXIT_TEMPORARY, UsageError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
@@ -37,7 +37,7 @@ Watch = Callable[[Journey], None]
 
 def boot(
     hosts: Sequence[Host],
-    settings: Settings,
+    settings: BootSettings,
     app: str | None,
     begin: Callable[[Sequence[Journey]], Watch],
     ready: Callable[[Sequence[Journey]], None],
@@ -56,7 +56,7 @@ def boot(
 
 async def _boot(
     hosts: Sequence[Host],
-    settings: Settings,
+    settings: BootSettings,
     application: Application | None,
     wheels: Wheels | None,
     scratch: Path,
@@ -67,7 +67,7 @@ async def _boot(
     answers = None
     if application is not None and settings.action in (Action.SERVE, Action.STATUS):
         group = groups_from_environment(os.environ)
-        answers = Answers(application.client, group, udp_port_from_environment(os.environ))
+        answers = ServingCensus(application.client, group, udp_port_from_environment(os.environ))
     watch: list[Watch] = []
     run = Run(hosts, settings, application, wheels, answers, scratch, sockets, lambda journey: watch[0](journey))
     watch.append(begin(run.journeys))
@@ -95,14 +95,14 @@ async def _ephemeral(
     run: Run,
     work: asyncio.Task[None],
     stop: asyncio.Future[int],
-    settings: Settings,
+    settings: BootSettings,
     ready: Callable[[Sequence[Journey]], None],
 ) -> int:
     """Holds the workers for as long as the command runs, or until a signal comes; returns the exit status."""
     settled = asyncio.create_task(run.settled())
     try:
         await _first(settled, stop, work)
-        serving = sum(journey.state is State.SERVING for journey in run.journeys)
+        serving = sum(journey.state is HostState.SERVING for journey in run.journeys)
         bad = failed(run.journeys, settings.action)
         status = EXIT_TEMPORARY
         if not stop.done() and serving:
