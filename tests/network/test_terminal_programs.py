@@ -231,6 +231,13 @@ def test_the_end_of_a_pipe_is_the_key_that_ends_the_input(shell: Shell, keys: by
     assert done.stdout.endswith(shown)
 
 
+def test_many_keys_at_once_are_not_lost(shell: Shell) -> None:
+    """The program is slow, and a terminal holds few keys."""
+    keys = b"".join(b"%099d\n" % number for number in range(20_000))
+    done = shell.run("stty -echo; sleep 0.3; sha256sum", "-t", input=keys)
+    assert hashlib.sha256(keys).hexdigest().encode() in done.stdout
+
+
 def test_standard_error_is_in_the_same_stream_and_others_are_not(shell: Shell, tmp_path: Path) -> None:
     argv, environment = shell.client("echo out; echo err >&2; echo three >&3; [ -t 2 ] && [ ! -t 3 ]", "-n", "-t")
     script = f'exec "$@" 3>{tmp_path}/three'
