@@ -231,6 +231,13 @@ def test_the_end_of_a_pipe_is_the_key_that_ends_the_input(shell: Shell, keys: by
     assert done.stdout.endswith(shown)
 
 
+@pytest.mark.parametrize("keys", [b"", b"echo typed\n", b"cat\n"])
+def test_a_shell_ends_with_its_input(shell: Shell, keys: bytes) -> None:
+    """The end may be typed before the shell reads single keys, or while another program reads lines."""
+    done = shell.run(BASH, "-t", input=keys, timeout=60)
+    assert done.returncode == 0 and (b"typed\r\n" in done.stdout) is (b"typed" in keys)
+
+
 def test_many_keys_at_once_are_not_lost(shell: Shell) -> None:
     """The program is slow, and a terminal holds few keys."""
     keys = b"".join(b"%099d\n" % number for number in range(20_000))
@@ -283,6 +290,7 @@ def test_keys_for_us(shell: Shell) -> None:
 
 
 def test_the_end_of_a_job_waits_for_no_background(shell: Shell, tmp_path: Path) -> None:
-    go = tmp_path / "go"
-    with on_screen(shell, f"({until(go)}) & echo end") as screen:
-        screen.wait_for("end")
+    """Neither for one that is silent nor for one that writes without end; its session is another one."""
+    done = shell.run(f"setsid sh -c '{until(tmp_path / 'go')}' & setsid yes & echo end", "-t", "-n", timeout=60)
+    assert done.returncode == 0 and b"end\r\n" in done.stdout
+    wait_until(lambda: not shell.service.started(), explain=shell.programs)

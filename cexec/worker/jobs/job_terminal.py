@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from cexec.protocol.connection.terminal_request import TerminalRequest
 
 LARGEST_REST = 256 * 1024  # bytes (ours) that are read after the leader's end: more than a terminal can hold
+MOST_ENDS = 16  # (ours) that are typed for one end of the input; a shell can be told to ignore them
 TYPE_AGAIN = 0.05  # seconds (ours) between two tries to type the end of the input while nobody reads it
 # They describe the terminal at which cservice was started.  curses would take LINES and COLUMNS for the window's size.
 OTHERS_VARIABLES = (
@@ -85,6 +86,10 @@ class JobTerminal:
         if self._input.owes_end:
             self._input.type_end()
 
+    def shown(self) -> None:
+        """The program has shown something, perhaps after it has changed the modes of the terminal."""
+        self._input.end_again()
+
     def hang_up(self) -> None:
         """May be called again."""
         if self._terminal.ours < 0:
@@ -118,6 +123,8 @@ class TerminalOutput(Source):
             return 0
         if self._rest is not None:
             self._rest -= size
+        elif size:
+            self._terminal.shown()
         return size
 
     def take_rest(self) -> None:
@@ -134,7 +141,8 @@ class TerminalOutput(Source):
 class TerminalInput(Sink):
     """The keys.  At the end of the stream the key is typed that ends the input.
 
-    `owes_end`: this is still to be typed.
+    It is typed again when the program goes over from lines to single keys, or back: one that was typed before is
+    nothing then, for example to a shell that has just started.  `owes_end`: this is still to be typed.
     """
 
     def __init__(self, terminal: PseudoTerminal) -> None:
@@ -142,6 +150,8 @@ class TerminalInput(Sink):
         self.owes_end = b""
         self._terminal = terminal
         self._last = b"\n"
+        self._lines: bool | None = None  # the terminal read lines when the end was typed
+        self._left = MOST_ENDS
 
     def write(self, view: memoryview) -> int:
         try:
@@ -158,8 +168,19 @@ class TerminalInput(Sink):
         if self.fd >= 0 and self._terminal.ours >= 0:
             key = self._terminal.end_of_file()
             self.owes_end = key if self._last in b"\r\n" else key * 2
+            self._lines = self._terminal.reads_lines()
             self.type_end()
         super().close()
+
+    def end_again(self) -> None:
+        """Types the end again if it was typed in another mode."""
+        if self._lines is None or self.owes_end or not self._left or self._terminal.ours < 0:
+            return
+        if (lines := self._terminal.reads_lines()) != self._lines:
+            self._lines = lines
+            self._left -= 1
+            self.owes_end = self._terminal.end_of_file()
+            self.type_end()
 
     def type_end(self) -> None:
         """Types what is owed, as far as there is room."""
