@@ -311,7 +311,7 @@ def test_a_worker_that_the_choice_does_not_want_is_dropped_and_another_gets_the_
 
 
 def test_an_instance_that_was_not_asked_for_gets_no_job_whatever_it_claims_to_fit() -> None:
-    setting = Setting(OneJob(job, Requirements(wanted=[instance_name(INSTANCES[1])])))
+    setting = Setting(OneJob(lambda offer: job(), Requirements(wanted=[instance_name(INSTANCES[1])])))
     setting.search.start(setting.now)
     assert proved(setting, INSTANCES[0]).hung_up
     proved(setting, INSTANCES[1]).confirm()
