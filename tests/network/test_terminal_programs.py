@@ -17,7 +17,7 @@ import pytest
 from tests.network.test_signals import until
 from tests.screen import Screen
 from tests.service import Shell
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import PATIENCE, comes_true, wait_until
 
 BASH = "PS1='$ ' exec bash --norc --noprofile -i"
 CAT = b"sh -c 'echo reads; exec cat'\r"  # keys that come while the shell edits its line are the shell's
@@ -100,8 +100,7 @@ def test_flow_control_is_two_keys(shell: Shell) -> None:
         screen.type(b"first\r")
         screen.wait_for(lambda lines: lines.count("first") == 2)
         screen.type(b"\x13second\r")
-        time.sleep(0.3)
-        assert "second" not in screen.lines()
+        assert not comes_true(lambda: "second" in screen.lines(), 0.3)
         screen.type(b"\x11")
         screen.wait_for(lambda lines: lines.count("second") == 2)
         screen.type(b"\x04")

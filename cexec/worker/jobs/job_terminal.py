@@ -164,11 +164,11 @@ class TerminalInput(Sink):
         return size
 
     def close(self) -> None:
-        """In the middle of a line the key only ends the line, so it is typed twice."""
+        """In the middle of a line that is edited here the key only ends the line, so it is typed twice."""
         if self.fd >= 0 and self._terminal.ours >= 0:
             key = self._terminal.end_of_file()
-            self.owes_end = key if self._last in b"\r\n" else key * 2
             self._lines = self._terminal.reads_lines()
+            self.owes_end = key * 2 if self._lines and self._last not in b"\r\n" else key
             self.type_end()
         super().close()
 
