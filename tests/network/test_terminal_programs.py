@@ -96,7 +96,8 @@ def test_a_shell_with_job_control(shell: Shell) -> None:
 
 
 def test_flow_control_is_two_keys(shell: Shell) -> None:
-    with on_screen(shell, "cat") as screen:
+    with on_screen(shell, "echo ready; cat") as screen:
+        screen.wait_for("ready")
         screen.type(b"first\r")
         screen.wait_for(lambda lines: lines.count("first") == 2)
         screen.type(b"\x13second\r")
@@ -278,7 +279,8 @@ def test_a_signal_of_ours_goes_to_the_foreground(shell: Shell) -> None:
 
 
 def test_keys_for_us(shell: Shell) -> None:
-    with on_screen(shell, "cat") as screen:
+    with on_screen(shell, "echo ready; cat") as screen:
+        screen.wait_for("ready")
         screen.type(b"~~tilde\r")
         screen.wait_for(lambda lines: lines.count("~tilde") == 2)
         screen.type(b"~?")

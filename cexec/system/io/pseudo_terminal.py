@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 import termios
 from typing import TYPE_CHECKING, Any
@@ -59,6 +60,12 @@ class PseudoTerminal:
         """Returns True if the terminal edits lines, and False if the program reads single keys."""
         modes: Any = termios.tcgetattr(self.theirs)
         return bool(modes[_LOCAL_MODES] & termios.ICANON)
+
+    def unread(self) -> bool:
+        """Returns True if a program that reads now need not wait: there are keys, or the end of the input."""
+        poll = select.poll()
+        poll.register(self.theirs, select.POLLIN)
+        return bool(poll.poll(0))
 
     def foreground(self) -> int:
         """Returns the process group that the keys are for; 0 if the system does not say."""

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import select
 import termios
+import time
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -13,6 +15,7 @@ import pytest
 from cexec.protocol.connection.terminal_request import TerminalRequest
 from cexec.system.io.pseudo_terminal import raw_modes
 from cexec.worker.jobs.job_terminal import LARGEST_REST, MOST_ENDS, JobTerminal, TerminalInput, TerminalOutput
+from tests.waiting import wait_until
 
 
 class Setting:
@@ -33,6 +36,14 @@ class Setting:
         view = memoryview(bytearray(size))
         count = self.output.read_into(view)
         return None if count is None else bytes(view[:count])
+
+    def due(self) -> bool:
+        """Lets the terminal look if that is due; returns True if it will look again soon."""
+        self.terminal.advance()
+        return (self.terminal.next_timeout() or 0.0) < time.monotonic() + 0.3
+
+    def unread(self) -> bool:
+        return bool(select.select([self.program], [], [], 0)[0])
 
     def read_keys(self) -> None:
         """The program reads single keys from now on."""
@@ -69,35 +80,27 @@ def test_the_end_of_the_keys_ends_the_programs_input(setting: Setting, keys: byt
         setting.input.write(memoryview(keys))
     setting.input.close()
     assert [os.read(setting.program, 100) for _ in lines] == lines
-    assert setting.terminal.next_timeout() is None
 
 
-def test_the_end_is_typed_again_in_another_mode_but_not_for_ever(setting: Setting) -> None:
+def test_the_end_is_typed_again_for_whoever_reads_next_but_not_for_ever(setting: Setting) -> None:
     setting.input.close()
-    assert os.read(setting.program, 100) == b""
-    for _ in range(3):
-        os.write(setting.program, b"x")
-        setting.shown()
-    before = termios.tcgetattr(setting.program)
-    setting.read_keys()
-    os.write(setting.program, b"prompt")
-    setting.shown()
-    assert os.read(setting.program, 100) == b"\x04"
-    typed = 1
-    for number in range(2 * MOST_ENDS):
-        if number % 2:
+    for number in range(1 + MOST_ENDS):
+        if number == 3:
             setting.read_keys()
-        else:
-            termios.tcsetattr(setting.program, termios.TCSANOW, before)
+        wait_until(lambda: setting.due() and setting.unread())
+        assert os.read(setting.program, 100) == (b"" if number < 3 else b"\x04")
         os.write(setting.program, b"x")
         setting.shown()
-        os.set_blocking(setting.program, False)
-        try:
-            os.read(setting.program, 100)
-            typed += 1
-        except BlockingIOError:
-            pass
-    assert typed == MOST_ENDS
+    assert setting.terminal.next_timeout() is None
+    setting.due()
+    assert not setting.unread()
+
+
+def test_an_end_that_nobody_reads_is_not_typed_again(setting: Setting) -> None:
+    setting.input.close()
+    wait_until(lambda: not setting.due())
+    assert os.read(setting.program, 100) == b""
+    assert not setting.unread()
 
 
 def test_keys_for_which_there_is_no_room_wait(setting: Setting) -> None:
@@ -108,12 +111,12 @@ def test_keys_for_which_there_is_no_room_wait(setting: Setting) -> None:
         total += size
     assert total > 4000
     setting.input.close()
-    assert setting.input.owes_end == b"\x04" and setting.terminal.next_timeout() is not None
+    assert setting.terminal.next_timeout() is not None
     left = total
     while left:
         left -= len(os.read(setting.program, 65536))
     setting.terminal.advance()
-    assert setting.input.owes_end == b"" and os.read(setting.program, 100) == b"\x04"
+    assert os.read(setting.program, 100) == b"\x04"
 
 
 def test_what_the_program_wrote_before_its_end_comes_and_then_the_end(setting: Setting) -> None:
