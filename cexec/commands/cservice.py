@@ -35,7 +35,7 @@ from cexec.errors import LocalError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.group_sockets import GroupSockets
 from cexec.net.groups import GroupEntry, groups_from_environment, udp_port_from_environment
-from cexec.protocol.datagrams.requirements import ALLOWED
+from cexec.protocol.datagrams.requirements import ALLOWED, TERMINAL
 from cexec.protocol.decisions.bid import Bidder
 from cexec.protocol.decisions.clients import ClientLimits
 from cexec.system import signal_state
@@ -107,12 +107,16 @@ def _serve_opened(options: ServiceOptions, opened: list[OpenedKey], log: EventLo
     program = _program(options, [one.path for one in opened], records)
     supervisor = SupervisorLink.fork(program)  # before the key is read: no process of a job has ever had it
     served = served_keys(opened, options.name, options.patterns, require_revoked=options.require_revoked)
+    gives_terminal = options.terminal is not False
+    offered = [ALLOWED] * (program.programs is not None) + [TERMINAL] * gives_terminal
     profile = Profile(
         host=short_host_name(),
         slots=options.slots or concurrency(),
         speed=options.speed or measure_speed(),
-        attributes=described((*options.labels, ALLOWED) if program.programs else options.labels),
+        attributes=described((*options.labels, *offered)),
         once=options.once,
+        gives_terminal=gives_terminal,
+        suggests_terminal=options.terminal is True,
     )
     load = LoadWatch(log, None if options.load_command is None else LoadCommand(options.load_command))
     groups = GroupSockets(*_group())
@@ -168,6 +172,7 @@ def _program(options: ServiceOptions, keys: list[str], records: str | None) -> P
         disk=DiskLimits(job=options.disk_limit or 0, client=most_files(options.per_client)),
         sandbox=sandbox_of(keys, options.network) if options.isolate else None,
         written=options.exe,
+        terminal=options.terminal is not False,
     )
 
 

@@ -36,3 +36,4 @@ class Program:
     disk: DiskLimits = field(default_factory=DiskLimits)
     sandbox: Sandbox | None = None  # in which every job runs
     written: str = ""
+    terminal: bool = True  # a job may have one
