@@ -32,7 +32,7 @@ class Order:
 
 def spawn(order: Order, limits: Limits, workplace: Workplace, ends: Mapping[int, int]) -> int:
     """`ends`: the program's descriptors.  `workplace` has the group for its memory, if that is limited."""
-    command = command_of(order.program, workplace, order.go.arguments, order.extra)
+    command = command_of(order.program, workplace, order.go, order.extra)
     if not limits.inherited:
         return process.spawn(*command, ends)
     return process.spawn(*command, ends, prepare=lambda: limits.apply(workplace.group))
