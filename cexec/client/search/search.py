@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from cexec.protocol.decisions.race import Race
 
 WARN_AFTER = 1.0  # seconds (ours) without any destination, after which even a script gets a warning
+ASK_AGAIN = 1.5  # seconds (ours) for which the answers to an inquiry, or that there were none, are true
 BROWSE_AFTER = 1.0  # seconds (ours) without an answer after which workers are looked for by multicast DNS
 NEVER = float("inf")
 
@@ -90,6 +91,7 @@ class Search:
         self._sent_to: list[str] = []
         self._inquiry: Inquiry | None = None  # asks what the workers lack, while no worker takes the job
         self._lacking = ""
+        self._asked = -NEVER  # when the last inquiry was over
         self._invalid: dict[str, str] = {}  # names of workers whose certificate is not valid now, with the reasons
         self._browse_at = NEVER if announcer.loopback else race.started + BROWSE_AFTER
 
@@ -228,7 +230,7 @@ class Search:
                 else:
                     self._notices.tell(self.status(now))
             elif event == GAVE_UP:
-                if self._picky and not self._lacking:
+                if self._picky and not self._lacking and now >= self._asked + ASK_AGAIN:
                     self._inquire().run()
                     self._end_inquiry()
                 raise self._failure()
@@ -274,6 +276,7 @@ class Search:
         requirements = self._choice.requirements
         self._lacking = self._inquiry.explain(requirements) if requirements is not None else ""
         self._inquiry = None
+        self._asked = monotonic()
         if self._lacking and self._trace is not None:
             self._trace.census_taken(self._lacking)
 

@@ -96,9 +96,7 @@ def check(go: Go, shell: Shell | None) -> Refusal | None:
     return None
 
 
-def command_of(
-    shell: Shell, go: Go, extra: Mapping[bytes, bytes]
-) -> tuple[list[bytes | str], dict[bytes, bytes]]:
+def command_of(shell: Shell, go: Go, extra: Mapping[bytes, bytes]) -> tuple[list[bytes | str], dict[bytes, bytes]]:
     """Returns argv and the environment; called in the directory in which the program will run."""
     environment = {**shell.environment, **_own_variables(go, extra)}
     environment[b"PWD"] = os.getcwdb()
