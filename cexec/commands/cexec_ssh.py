@@ -27,7 +27,7 @@ from cexec.client.request import (
     trust_opener,
 )
 from cexec.client.search.choice import plain_name
-from cexec.commands.ssh_options import parse_call
+from cexec.commands.ssh_options import NAME, parse_call
 from cexec.errors import CexecError, KeyFileError, NoWorkerError, RefusedError, UsageError
 from cexec.protocol.connection.options import INTERRUPT, SUBSYSTEM
 from cexec.protocol.datagrams.requirements import ACCOUNT, Requirements
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
     from cexec.commands.ssh_options import SshCall
 
-NAME = "cexec-ssh"
 KEY_VARIABLE = "CEXEC_SSH_KEY"
 KEY_NAME = "shell.pub"  # in ~/.config/cexec
 FAILED = 255  # the exit status of all failures that are not the command's, as of ssh
@@ -58,12 +57,12 @@ def main(argv: list[str] | None = None) -> int:
     set_at_start()
     try:
         if words and (words[0].startswith("--") or words[0] == "-h") and words[0] != "--":
-            from cexec.commands.ssh_extras import run_extra
+            from cexec.commands.ssh_page import run_page_option
 
-            return run_extra(words)
+            return run_page_option(words)
         call = parse_call(words)
         if call.version or call.settings:
-            from cexec.commands.ssh_extras import print_settings, print_version
+            from cexec.commands.ssh_settings import print_settings, print_version
 
             return print_version(sys.stderr) if call.version else print_settings(call, os.environ)
         end_by_default(INTERRUPT)

@@ -14,6 +14,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+NAME = "cexec-ssh"
 NO_TERMINAL, AS_USUAL, TERMINAL, FORCED_TERMINAL = -1, 0, 1, 2  # -T, no option, -t, -tt
 
 IGNORED = "1246AaCMqvxXYygkK"  # options without a value that mean nothing here
@@ -35,7 +36,6 @@ REFUSED = {  # options that would change what the call does, with the reason
 REFUSED_WITH_VALUE = "LRDJWwOQ"
 ACCEPTED = ("LANG", "GIT_PROTOCOL")  # variables that a worker takes, and all that begin with
 ACCEPTED_BEGINNING = "LC_"
-SFTP = "sftp"
 URI = "ssh://"
 # Seconds (ours) in which the worker must have answered; ConnectTimeout changes it.  With the start of Python and the
 # question which workers there are, the user knows within 5.
