@@ -11,7 +11,7 @@ import os
 import sys
 
 from cexec.client.attempt.descriptors import empty_standard_input, inspect, occupy_standard
-from cexec.client.attempt.signals import EndedBySignal, die_of, end_by_default
+from cexec.client.attempt.signals import ENDING, EndedBySignal, die_of, end_by_default
 from cexec.client.blocking.client import BlockingClient
 from cexec.client.request import (
     NEVER,
@@ -87,6 +87,10 @@ def run(call: SshCall, environ: Mapping[str, str]) -> int:
     excluded = [key_fd] if key_fd is not None and not (call.no_stdin and key_fd == 0) else []
     descriptors = inspect(HIGHEST, excluded, {})
     occupy_standard()
+    if call.send:
+        from cexec.system.process.environment import restore_locale
+
+        restore_locale()  # LC_CTYPE is sent as the caller had it
     times = Times.from_environment(environ, for_ever=False)
     times.accept = call.timeout
     line = " ".join(call.words)
@@ -106,7 +110,7 @@ def run(call: SshCall, environ: Mapping[str, str]) -> int:
         reports=Reports(command=NAME, quiet=True),
     )
     request.check_size()
-    client = BlockingClient(request)
+    client = BlockingClient(request, dies_of=ENDING)
     try:
         status = client.run()
     except (NoWorkerError, RefusedError) as error:

@@ -19,8 +19,7 @@ NO_TERMINAL, AS_USUAL, TERMINAL, FORCED_TERMINAL = -1, 0, 1, 2  # -T, no option,
 
 IGNORED = "1246AaCMqvxXYygkK"  # options without a value that mean nothing here
 IGNORED_WITH_VALUE = "BbcEeFIimpSP"  # options with a value that mean nothing here
-FLAGS = "nTtsVG"  # options without a value that are obeyed
-WITH_VALUE = "lo"  # options with a value that are obeyed
+OBEYED_WITH_VALUE = "lo"
 REFUSED = {  # options that would change what the call does, with the reason
     "f": "goes to the background, which cexec-ssh does not; start it with & instead",
     "N": "runs no command, but cexec-ssh carries nothing else",
@@ -93,9 +92,9 @@ def parse_call(words: list[str]) -> SshCall:
         elif rest[:1] == ["--"]:
             rest = rest[1:]
         call.words = rest
-        call.timeout = call.timeout or DEFAULT_TIMEOUT
         if call.subsystem and not rest:
             raise UsageError("-s needs the name of a subsystem behind the host, such as sftp")
+    call.timeout = call.timeout or DEFAULT_TIMEOUT
     return call
 
 
@@ -112,7 +111,7 @@ def _parse_options(call: SshCall, words: list[str]) -> tuple[list[str], bool]:
         letters = word[1:]
         while letters:
             letter, letters = letters[0], letters[1:]
-            if letter in WITH_VALUE or letter in IGNORED_WITH_VALUE or letter in REFUSED_WITH_VALUE:
+            if letter in OBEYED_WITH_VALUE or letter in IGNORED_WITH_VALUE or letter in REFUSED_WITH_VALUE:
                 if not letters:
                     if place == len(words):
                         raise UsageError(f"-{letter} needs a value")

@@ -41,7 +41,7 @@ class Signals:
 
         self._wakeup = Wakeup()
         self._before: dict[int, Any] = {}  # the former handlers of the signals that are caught now
-        self.interrupted = False  # True after Ctrl-C
+        self.taken: set[int] = set()  # the protocol numbers of all that have come
 
     def fileno(self) -> int:
         return self._wakeup.fileno()
@@ -76,7 +76,7 @@ class Signals:
     def take(self) -> list[int]:
         """Returns the protocol numbers of the signals that came, oldest first."""
         taken = [FORWARDED[number] for number in self._wakeup.take() if number in FORWARDED]
-        self.interrupted = self.interrupted or INTERRUPT in taken
+        self.taken.update(taken)
         return taken
 
 

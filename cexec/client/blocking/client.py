@@ -27,6 +27,8 @@ from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from cexec.client.attempt.inputs import Inputs
     from cexec.client.attempt.outputs import Outputs
     from cexec.client.attempt.repetition import Repetitions
@@ -38,7 +40,9 @@ if TYPE_CHECKING:
 class BlockingClient:
     """Runs one request."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, dies_of: Collection[int] = ()) -> None:
+        """`dies_of`: signals that end the command as well as the program, if the program has died of them."""
+        self._dies_of = dies_of
         self._request = request
         self._job_id = sodium.random_bytes(IDENTITY_SIZE)
         self._talks = not request.reports.quiet and os.isatty(2)
@@ -191,8 +195,8 @@ class BlockingClient:
         self._inputs.move_offsets(winner.session.outgoing)
         from cexec.protocol.connection.frames import SIGNALLED  # loaded by now
 
-        if result.kind == SIGNALLED and result.status == INTERRUPT and self._signals.interrupted:
-            raise EndedBySignal(INTERRUPT)
+        if result.kind == SIGNALLED and result.status in self._signals.taken & {INTERRUPT, *self._dies_of}:
+            raise EndedBySignal(result.status)
         return status if taken or status else DIED_OF_PIPE
 
     def _find_worker(self, attempt: int) -> Winner:
