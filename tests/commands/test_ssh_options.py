@@ -55,7 +55,8 @@ def shown(call: SshCall) -> dict[str, object]:
         (["ssh://fe80::1"], {"host": "fe80::1"}),
         (["ssh://w"], {"host": "w"}),
         # options before and after the host
-        (["-n", "w", "-T", "ls", "-n"], {"host": "w", "no_stdin": True, "terminal": NO_TERMINAL, "words": ["ls", "-n"]}),
+        (["-n", "w", "-T", "ls", "-n"],
+         {"host": "w", "no_stdin": True, "terminal": NO_TERMINAL, "words": ["ls", "-n"]}),
         (["w", "-n"], {"host": "w", "no_stdin": True}),
         (["w", "-p", "22", "ls"], {"host": "w", "words": ["ls"]}),
         (["w", "-p22", "ls"], {"host": "w", "words": ["ls"]}),
