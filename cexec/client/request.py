@@ -38,6 +38,7 @@ CLUSTER = "[cluster]"  # the name that the ancestor puts where no single worker 
 LONGEST_VARIABLE = 64  # characters (protocol) of a peer variable's name
 MAXIMUM_RETRIES = 1000  # (ours)
 SURELY_LESS = 300  # bytes (ours): the name and the lengths of one argument or variable take less in GO
+NO_TERMINAL, IF_SUGGESTED, TERMINAL = range(3)  # (ours) if the program runs on a terminal, see `JobStreams`
 UNATTENDED = 10.0  # seconds (ours) after which one line in a log says why the job waits; a person reads it sooner
 
 
@@ -67,13 +68,15 @@ class NetworkSettings:
 class Times:
     """Seconds.  `accept`: until a search gives up, 0 for never; `idle`: of silence, after which a worker is lost.
 
-    `progress`: in which some byte must come or go while a worker has the job, 0 for any time.
+    `progress`: in which some byte must come or go while a worker has the job, 0 for any time.  `patience`: for which a
+    worker is waited for that is there and fits, although it does not answer in the time of `accept`.
     """
 
-    __slots__ = ("accept", "idle", "progress")
+    __slots__ = ("accept", "idle", "patience", "progress")
 
-    def __init__(self, *, accept: float, idle: float, progress: float = 0.0) -> None:
+    def __init__(self, *, accept: float, idle: float, progress: float = 0.0, patience: float = 0.0) -> None:
         self.accept = accept
+        self.patience = patience
         self.idle = idle
         self.progress = progress
 
@@ -108,9 +111,12 @@ class JobStreams:
     """The job's descriptors and files here.  `files`: of --send, --fetch and --program.  `no_stdin`: stdin is empty.
 
     `passed_over` has a text for each descriptor that does not go with the job because of what it is.
+
+    `terminal`: IF_SUGGESTED gives the program a terminal if its worker says that it wants one and a person is at one
+    here, TERMINAL in any case.
     """
 
-    __slots__ = ("descriptors", "files", "no_stdin", "passed_over")
+    __slots__ = ("descriptors", "files", "no_stdin", "passed_over", "terminal")
 
     def __init__(
         self,
@@ -119,11 +125,13 @@ class JobStreams:
         files: FilePlan | None = None,
         no_stdin: bool = False,
         passed_over: list[str] | None = None,
+        terminal: int = NO_TERMINAL,
     ) -> None:
         self.descriptors = descriptors
         self.files = files
         self.no_stdin = no_stdin
         self.passed_over = passed_over or []
+        self.terminal = terminal
 
     def look_again(self) -> list[str]:
         """Takes away descriptors that have failed meanwhile; returns the texts about those."""

@@ -15,6 +15,8 @@ from cexec.client.attempt.signals import ENDING, EndedBySignal, die_of, end_by_d
 from cexec.client.blocking.client import BlockingClient
 from cexec.client.request import (
     NEVER,
+    NO_TERMINAL,
+    TERMINAL,
     Invocation,
     JobStreams,
     NetworkSettings,
@@ -27,10 +29,12 @@ from cexec.client.request import (
     trust_opener,
 )
 from cexec.client.search.choice import plain_name
+from cexec.commands import ssh_options
 from cexec.commands.ssh_options import NAME, parse_call
 from cexec.errors import CexecError, KeyFileError, NoWorkerError, RefusedError, UsageError
 from cexec.protocol.connection.options import INTERRUPT, SUBSYSTEM
 from cexec.protocol.datagrams.requirements import ACCOUNT, Requirements
+from cexec.protocol.datagrams.requirements import TERMINAL as TERMINAL_NEED
 from cexec.system.signal_state import set_at_start
 from cexec.system.storage.keyfile import find_client_key, key_descriptor
 
@@ -43,6 +47,7 @@ if TYPE_CHECKING:
 KEY_VARIABLE = "CEXEC_SSH_KEY"
 KEY_NAME = "shell.pub"  # in ~/.config/cexec
 FAILED = 255  # the exit status of all failures that are not the command's, as of ssh
+PATIENCE = 60.0  # seconds (ours) that a worker has which is there, but does not answer: its machine is busy
 HIGHEST = 2  # the highest descriptor that is carried
 HERE = ("127.0.0.1", "::1")  # what `localhost` stands for
 
@@ -92,7 +97,7 @@ def run(call: SshCall, environ: Mapping[str, str]) -> int:
 
         restore_locale()  # LC_CTYPE is sent as the caller had it
     times = Times.from_environment(environ, for_ever=False)
-    times.accept = call.timeout
+    times.accept, times.patience = call.timeout, PATIENCE
     line = " ".join(call.words)
     subsystem = {SUBSYSTEM: line} if call.subsystem else {}
     request = Request(
@@ -100,7 +105,9 @@ def run(call: SshCall, environ: Mapping[str, str]) -> int:
         network=NetworkSettings.from_environment(environ),
         times=times,
         target=Target(requirements_of(call), open_trust=trust_opener(key, path, required=False)),
-        streams=JobStreams(descriptors, no_stdin=call.no_stdin),
+        streams=JobStreams(
+            descriptors, no_stdin=call.no_stdin, terminal=TERMINAL if wants_terminal(call) else NO_TERMINAL
+        ),
         invocation=Invocation(
             arguments=[os.fsencode(line)] if line and not call.subsystem else [],
             environment={name: os.fsencode(value) for name, value in call.variables(environ).items()},
@@ -116,6 +123,23 @@ def run(call: SshCall, environ: Mapping[str, str]) -> int:
     except (NoWorkerError, RefusedError) as error:
         raise NoWorkerError(f"{call.host}: {error}") from None
     return _status(client, status)
+
+
+def wants_terminal(call: SshCall) -> bool:
+    """Returns True if the command gets a terminal: -tt, or -t or no command where a person sits at one."""
+    if call.subsystem or call.terminal == ssh_options.NO_TERMINAL:
+        return False
+    if call.terminal == ssh_options.FORCED_TERMINAL:
+        return True
+    asked = call.terminal == ssh_options.TERMINAL or not " ".join(call.words)
+    return asked and not call.no_stdin and _is_terminal(0)
+
+
+def _is_terminal(fd: int) -> bool:
+    try:
+        return os.isatty(fd)
+    except OSError:
+        return False
 
 
 def find_shell_key(environ: Mapping[str, str]) -> str:
@@ -136,11 +160,15 @@ def find_shell_key(environ: Mapping[str, str]) -> str:
 
 
 def requirements_of(call: SshCall) -> Requirements:
-    """Returns the requirements that only the named worker meets, if it runs commands as the named user."""
+    """Returns the requirements that only the named worker meets, if it runs commands as the named user.
+
+    A terminal is among them where the command gets one.
+    """
     host = call.host.lower()
     names = [plain_name(call.host), plain_name(host), *(HERE if host == "localhost" else ())]
     try:
-        requirements = Requirements({ACCOUNT: call.user}, list(dict.fromkeys(names)))
+        needs = {ACCOUNT: call.user, **({TERMINAL_NEED: ""} if wants_terminal(call) else {})}
+        requirements = Requirements(needs, list(dict.fromkeys(names)))
         requirements.encode()
     except UsageError:
         raise UsageError(f"{call.host!r} cannot be the name of a worker") from None

@@ -35,7 +35,7 @@ from cexec.errors import LocalError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.group_sockets import GroupSockets
 from cexec.net.groups import GroupEntry, groups_from_environment, udp_port_from_environment
-from cexec.protocol.datagrams.requirements import ACCOUNT, ALLOWED
+from cexec.protocol.datagrams.requirements import ACCOUNT, ALLOWED, TERMINAL
 from cexec.protocol.decisions.bid import Bidder
 from cexec.protocol.decisions.clients import ClientLimits
 from cexec.system import signal_state
@@ -119,6 +119,8 @@ def _serve_opened(options: ServiceOptions, opened: list[OpenedKey], log: EventLo
         speed=options.speed or measure_speed(),
         attributes=described((*options.labels, *_attributes(program))),
         once=options.once or options.shell,
+        gives_terminal=program.terminal,
+        suggests_terminal=options.terminal is True or (options.shell and program.terminal),
     )
     load = LoadWatch(log, None if options.load_command is None else LoadCommand(options.load_command))
     groups = GroupSockets(*_group())
@@ -163,6 +165,7 @@ def _slots(options: ServiceOptions) -> int:
 def _attributes(program: Program) -> list[str]:
     """Returns what clients may need of this service, as labels."""
     found = [ALLOWED] if program.programs else []
+    found += [TERMINAL] if program.terminal else []
     return [*found, f"{ACCOUNT}={program.shell.account}"] if program.shell else found
 
 
@@ -194,6 +197,7 @@ def _program(options: ServiceOptions, keys: list[str], records: str | None) -> P
         sandbox=sandbox_of(keys, options.network) if options.isolate else None,
         written=written,
         shell=shell,
+        terminal=options.terminal is not False,
     )
 
 

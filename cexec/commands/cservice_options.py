@@ -98,6 +98,13 @@ OPTIONS: tuple[Decorator, ...] = (
             "--once", is_flag=True, help="A job that has started is never repeated, also if this worker fails."
         ),
         click.option(
+            "--tty/--no-tty",
+            "terminal",
+            default=None,
+            help="The program wants a terminal, so a client at one gets one there; or no client gets one."
+            "  [default: clients ask for one with cexec -t]",
+        ),
+        click.option(
             "--private-dir",
             is_flag=True,
             help="Every job has a directory of its own, below $TMPDIR, removed when it ends.",
@@ -197,6 +204,7 @@ class ServiceOptions:
     program_cache_size: int | None
     empty_program_cache: bool
     once: bool
+    terminal: bool | None  # None: a client gets one if it asks
     private_dir: bool
     time_limit: float | None
     cpu_limit: int | None

@@ -328,4 +328,5 @@ def test_a_call_loads_nothing_that_is_slow(host: ShellHost) -> None:
     assert not loaded & FORBIDDEN - bare
     plain, _ = loaded_modules([*command("cexec"), os.fspath(host.application.public), "-n"])
     ours = {name for name in loaded - plain if name.startswith("cexec.")}
-    assert ours <= {"cexec.commands.cexec_ssh", "cexec.commands.ssh_options"}
+    of_send_env = {"cexec.system.process", "cexec.system.process.environment"}
+    assert ours <= {"cexec.commands.cexec_ssh", "cexec.commands.ssh_options", *of_send_env}

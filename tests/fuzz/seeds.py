@@ -146,6 +146,8 @@ def _protocol() -> dict[str, list[bytes]]:
         "acknowledgement": [_acknowledgement().encode()],
         "presence": [_presence().encode()],
         "go": [one.encode() for one in _jobs()],
+        "terminal_request": [b"24 80 xterm-256color eof=4 erase=127 intr=3 ixon=1 utf8=1", b"0 0 dumb", b"1 1 x a=01"],
+        "screen": [piece(b"\x1b[?1049h\x1b[?25l\x1b[1;5r", b"\x1b[?10", b"00;1006h\x1b=", b"\x1b[>4;2m\x1b[>1u\x1bc")],
         "exit_frame": [_exit()],
         "refusal": [Refusal(frames.HERE, "no such file").encode()],
         "frame": [frames.frame(frames.DATA, b"x", 1), frames.frame(frames.PING)],

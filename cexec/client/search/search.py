@@ -67,9 +67,11 @@ class Search:
         idle_timeout: float,
         notices: Notices,
         open_trust: Callable[[], Trust] | None = None,
+        patience: float = 0.0,
     ) -> None:
         """`race` decides when to announce and when to give up; `idle_timeout` is that of the winner's session.
 
+        `patience`: seconds that a worker has which is there and fits, although it has not answered yet: it is busy.
         `open_trust` is called once the announcement is under way; without it every certified worker is trusted.
         """
         self._key = key
@@ -80,6 +82,7 @@ class Search:
         self._listener = listener
         self._choice = choice
         self._race = race
+        self._patience_ends = race.started + patience
         self._idle_timeout = idle_timeout
         self._notices = notices
         self._open_trust = open_trust
@@ -91,6 +94,7 @@ class Search:
         self._sent_to: list[str] = []
         self._inquiry: Inquiry | None = None  # asks what the workers lack, while no worker takes the job
         self._lacking = ""
+        self._fits = False  # a worker has said so in an inquiry
         self._asked = -NEVER  # when the last inquiry was over
         self._invalid: dict[str, str] = {}  # names of workers whose certificate is not valid now, with the reasons
         self._browse_at = NEVER if announcer.loopback else race.started + BROWSE_AFTER
@@ -233,7 +237,10 @@ class Search:
                 if self._picky and not self._lacking and now >= self._asked + ASK_AGAIN:
                     self._inquire().run()
                     self._end_inquiry()
-                raise self._failure()
+                if not self._fits or self._race.complaints() or now >= self._patience_ends:
+                    raise self._failure()
+                self._fits, self._lacking = False, ""  # both may have changed when they are asked for again
+                self._race.wait_on(now)
 
     def _renew(self) -> None:
         """Announces under another name: perhaps a worker's only answer was lost, or a relay does not pass proofs on."""
@@ -275,6 +282,7 @@ class Search:
         assert self._inquiry is not None
         requirements = self._choice.requirements
         self._lacking = self._inquiry.explain(requirements) if requirements is not None else ""
+        self._fits = requirements is not None and self._inquiry.finds(requirements)
         self._inquiry = None
         self._asked = monotonic()
         if self._lacking and self._trace is not None:

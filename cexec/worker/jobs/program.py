@@ -38,3 +38,4 @@ class Program:
     sandbox: Sandbox | None = None  # in which every job runs
     written: str = ""
     shell: Shell | None = None  # of a shell service, whose jobs are command lines for it
+    terminal: bool = True  # a job may have one

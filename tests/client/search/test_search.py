@@ -118,7 +118,7 @@ class Setting:
             self.sealed,
             self.announcer,  # type: ignore[arg-type]
             self.listener,  # type: ignore[arg-type]
-            choice or OneJob(job),
+            choice or OneJob(lambda offer: job()),
             Race(accept_timeout=accept_timeout, now=START),
             idle_timeout=DEFAULT_IDLE_TIMEOUT,
             notices=Notices(
@@ -299,7 +299,7 @@ class Picky(OneJob):
 
 
 def test_a_worker_that_the_choice_does_not_want_is_dropped_and_another_gets_the_job() -> None:
-    setting = Setting(Picky(job))
+    setting = Setting(Picky(lambda offer: job()))
     setting.search.start(setting.now)
     unwanted = proved(setting, INSTANCES[0])
     assert unwanted.hung_up
@@ -314,7 +314,7 @@ class Reluctant(OneJob):
     """A choice that has no job for the first worker that confirms."""
 
     def __init__(self, go: Go) -> None:
-        super().__init__(lambda: go)
+        super().__init__(lambda offer: go)
         self.asked: list[tuple[bytes, str]] = []
 
     def job_for(self, offer: Hello, address: str) -> Go:
