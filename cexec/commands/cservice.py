@@ -65,8 +65,7 @@ from cexec.worker.worker import Role, Worker, WorkerNetwork
 EXAMPLES = (
     ("cservice app wc -l", "offer a program; a client runs it with: cexec app.pub < FILE"),
     ("cservice -j 2 --memory-limit 2G --time-limit 1h app sh -c 'sort | uniq -c'", "a pipeline, two jobs at once"),
-    ("cservice --allow-args --isolate ogg oggenc -", "clients add arguments, and each job is in a sandbox"),
-    ("cservice --shell shell", "commands of the clients, as by ssh; a client runs one with: cexec-ssh WORKER ls -l"),
+    ("cservice --shell shell", "commands of the clients, as by ssh; they use: cexec-ssh NAME ls"),
 )
 
 

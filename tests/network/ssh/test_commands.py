@@ -17,8 +17,7 @@ PYTHON = "/usr/bin/python3"
 
 def parallel(far: ShellHost, *words: str, **options: object) -> str:
     require_tool("parallel", "rsync")
-    changes = {"PARALLEL_HOME": os.fspath(far.directory / "parallel"), "PARALLEL_SSH": "cexec-ssh",
-               "PARALLEL_RSYNC_OPTS": "-rlDzR -e cexec-ssh"}  # fmt: skip
+    changes = {"PARALLEL_HOME": os.fspath(far.directory / "parallel"), "PARALLEL_SSH": "cexec-ssh"}
     return far.do("parallel", "--will-cite", *words, changes=changes, **options)
 
 
