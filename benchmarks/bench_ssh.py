@@ -27,6 +27,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from benchmarks.common import Case, Unfit, Workplace, goal, interleaved, needed, rounds, skipped, table, timed
 from benchmarks.farm import GROUP, Servers, open_masters, start_sshd
 from benchmarks.peers import Ssh, write_passwd
+from cexec.worker.jobs.shell import SFTP_SERVERS
 from tests.lab import Host, Lab
 
 FILES = int(os.environ.get("BENCH_FILES", 5000))
@@ -123,6 +124,9 @@ class Loopback:
     def sftp(self) -> dict[str, Case]:
         """Milliseconds of one question and its answer."""
         sftp, directory = needed("sftp"), self.place.directory
+        server = next((path for path in SFTP_SERVERS if os.access(path, os.X_OK)), "")
+        if not server:
+            raise Unfit("sftp-server is not installed (openssh-sftp-server)")
         sizes = {"one": PIECE, "many": PIECE * (TRIPS + 1)}
         for name, size in sizes.items():
             (directory / name).write_bytes(b"x" * size)
@@ -133,8 +137,8 @@ class Loopback:
             program.write_text(f'#!/bin/sh\nexec {shlex.join(way[:-1])} "$@"\n')
             program.chmod(0o755)
             batch = os.fspath(directory / f"get-{name}")
-            words = [sftp, "-q", "-S", os.fspath(program), "-B", str(PIECE), "-R", "1", "-b", batch, way[-1]]
-            seconds = self.run(words)
+            words = [sftp, "-q", "-S", os.fspath(program), "-s", server, "-B", str(PIECE), "-R", "1", "-b", batch]
+            seconds = self.run([*words, way[-1]])
             if (directory / "got").stat().st_size != sizes[name]:
                 raise Unfit("sftp did not fetch the whole file")
             return seconds
