@@ -33,6 +33,13 @@ LATER = {
 }  # fmt: skip
 
 
+OF_TERMINALS = {
+    "cexec.client.attempt.escape_keys", "cexec.client.attempt.local_terminal", "cexec.client.attempt.screen_modes",
+    "cexec.client.attempt.terminal_hint", "cexec.client.blocking.terminal_driver",
+    "cexec.protocol.connection.terminal_request", "cexec.system.io.pseudo_terminal", "termios",
+}  # fmt: skip
+
+
 def loaded_modules(
     argv: list[str], input: bytes = b"", changes: Mapping[str, str] | None = None
 ) -> tuple[set[str], subprocess.CompletedProcess[bytes]]:
@@ -53,7 +60,18 @@ def test_a_plain_call_loads_nothing_that_is_slow(service: StartService, applicat
     assert not loaded & FORBIDDEN - bare
 
 
-@pytest.mark.parametrize("flags", [["-n"], ["--all", "--tag"]])
+@pytest.mark.parametrize("options", [[], ["--tty"]])
+def test_a_job_without_a_terminal_loads_nothing_of_terminals(
+    service: StartService, application: Application, options: list[str]
+) -> None:
+    service("sh", "-c", "echo said >&2", options=options)
+    argv, _ = application.client()
+    loaded, result = loaded_modules(argv)
+    assert result.returncode == 0 and not loaded & OF_TERMINALS
+    assert loaded_modules([*argv, "-t"])[0] >= OF_TERMINALS - {"cexec.client.attempt.terminal_hint"}
+
+
+@pytest.mark.parametrize("flags", [["-n"], ["-t"], ["--all", "--tag"]])
 def test_a_call_with_flags_alone_does_not_load_click(
     service: StartService, application: Application, flags: list[str]
 ) -> None:

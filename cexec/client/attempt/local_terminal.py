@@ -1,9 +1,9 @@
 """The person's terminal while a program runs on a terminal at its worker.
 
 Contract: `LocalTerminal` knows descriptors 0 and 1, which need not be terminals.  `add_to(go)` makes a job ask for a
-terminal like this one.  `enter` lets every key pass as a byte and every byte be shown as it is, if the terminal is ours
-to change; `leave` gives it back as it was, and may be called at any time.  `KeyboardSource` passes keys on,
-`ScreenSink` notes what is shown.  docs/protocol.md section 4.5.
+terminal like this one.  `prepare` lets every byte be shown as it is, and `enter` lets every key pass as a byte, too, if
+the terminal is ours to change; `leave` gives it back as it was, and may be called at any time.  `KeyboardSource` passes
+keys on, `ScreenSink` notes what is shown.  docs/protocol.md section 4.5.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ from cexec.protocol.connection.options import PIPE, READS, TERMINAL, WRITES
 from cexec.protocol.connection.terminal_request import ERROR, INPUT, OUTPUT, TerminalRequest
 from cexec.system.io.fds import Sink, Source, open_sink
 from cexec.system.io.foreground import in_foreground
-from cexec.system.io.pseudo_terminal import raw_modes, read_settings
+from cexec.system.io.pseudo_terminal import plain_output, raw_modes, read_settings
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from cexec.protocol.connection.frames import Go
 
@@ -38,7 +38,8 @@ class LocalTerminal:
         self.keyboard = _is_terminal(INPUT)
         self.screen = _is_terminal(OUTPUT)
         self.modes = ScreenModes()
-        self._saved: list[Any] | None = None  # the modes before `enter`
+        self._fd = INPUT if self.keyboard else OUTPUT  # whose modes are changed
+        self._saved: list[Any] | None = None  # the modes before `prepare` and `enter`
         self._size = (0, 0)  # that the worker knows
 
     def add_to(self, go: Go) -> None:
@@ -64,16 +65,23 @@ class LocalTerminal:
     def entered(self) -> bool:
         return self._saved is not None
 
+    def prepare(self) -> None:
+        """Ctrl-C is still for us, because no program runs yet; its first byte may come with the word that it runs."""
+        self._apply(plain_output)
+
     def enter(self) -> bool:
         """Returns False if somebody else is using the terminal.  Called again, it repeats what a shell has undone."""
-        if not self.keyboard:
+        return self._apply(raw_modes if self.keyboard else plain_output)
+
+    def _apply(self, changed: Callable[[list[Any]], list[Any]]) -> bool:
+        if not self.keyboard and not self.screen:
             return True
-        if not in_foreground(INPUT):
+        if not in_foreground(self._fd):
             return False
         try:
             if self._saved is None:
-                self._saved = termios.tcgetattr(INPUT)
-            _change(raw_modes(self._saved))
+                self._saved = termios.tcgetattr(self._fd)
+            _change(self._fd, changed(self._saved))
         except (OSError, termios.error):
             self._saved = None  # it has gone
         return True
@@ -81,9 +89,9 @@ class LocalTerminal:
     def leave(self) -> None:
         """If somebody else is using the terminal, a shell has seen to that already."""
         saved, self._saved = self._saved, None
-        if saved is not None and in_foreground(INPUT):
+        if saved is not None and in_foreground(self._fd):
             try:
-                _change(saved)
+                _change(self._fd, saved)
             except (OSError, termios.error):
                 pass  # it has gone
 
@@ -168,11 +176,11 @@ def _with_terminal(streams: list[Stream]) -> list[Stream]:
     ]  # fmt: skip
 
 
-def _change(modes: list[Any]) -> None:
+def _change(fd: int, modes: list[Any]) -> None:
     """At once, because a terminal that takes no bytes would make us wait; from the background without being stopped."""
     before = signal.signal(signal.SIGTTOU, signal.SIG_IGN)
     try:
-        termios.tcsetattr(INPUT, termios.TCSANOW, modes)
+        termios.tcsetattr(fd, termios.TCSANOW, modes)
     finally:
         signal.signal(signal.SIGTTOU, before)
 

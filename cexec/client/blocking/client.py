@@ -281,7 +281,8 @@ class BlockingClient:
         go = self._request.go(self._job_id, attempt)
         self._terminal = None
         wanted = self._request.streams.terminal
-        if wanted == TERMINAL or (wanted == IF_SUGGESTED and offer.suggests_terminal and self._is_at_terminal()):
+        suggested = wanted == IF_SUGGESTED and offer.gives_terminal and offer.suggests_terminal
+        if wanted == TERMINAL or (suggested and self._is_at_terminal()):
             self._add_terminal(go, offer)
         return go
 

@@ -48,6 +48,7 @@ class TerminalDriver(BlockingDriver):
         result = None
         self._signals.watch_size()
         try:
+            self._terminal.prepare()
             result = super().run()
             return result
         finally:

@@ -98,6 +98,11 @@ def write_settings(fd: int, settings: Mapping[str, int]) -> None:
     termios.tcsetattr(fd, termios.TCSANOW, modes)
 
 
+def plain_output(modes: list[Any]) -> list[Any]:
+    """Returns these modes of tcgetattr, changed so that every byte is shown as it is."""
+    return [modes[0], modes[1] & ~termios.OPOST, *modes[2:]]
+
+
 def raw_modes(modes: list[Any]) -> list[Any]:
     """Returns these modes of tcgetattr, changed so that every key is a byte and every byte is shown as it is."""
     raw = [*modes[:_CHARACTERS], [*modes[_CHARACTERS]]]

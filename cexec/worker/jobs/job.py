@@ -190,8 +190,11 @@ class JobRun:
         go, program = self._order.go, self._order.program
         start = doing = f"start {name_of(program)}"
         try:
-            ends = self._streams.open(go.streams, terminal_of(go))
-            self._tree.terminal = self._streams.terminal
+            terminal = terminal_of(go)
+            if terminal is not None:
+                doing = "make a terminal"
+            ends = self._streams.open(go.streams, terminal)
+            doing, self._tree.terminal = start, self._streams.terminal
             try:
                 files = files_of(go)
                 if files or program.programs is not None:
