@@ -1,12 +1,13 @@
 """A service of `cexec.pool` for tests of `Executor`.
 
-Contract: `PoolService` serves with the Python of the tests.  `wait_until_free` waits until no slot is taken; `python`
-runs a script as a user would, and `interrupt` presses Ctrl-C in one.
+Contract: `PoolService` serves with the Python of the tests.  `wait_until_free` waits until no slot is taken and the log
+has told the end of every job; `python` runs a script as a user would, and `interrupt` presses Ctrl-C in one.
 """
 
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -20,6 +21,8 @@ from tests.service import Application, Service
 from tests.waiting import PATIENCE, wait_until
 
 PROGRAM = (sys.executable, "-m", "cexec.pool")
+
+_OF_A_JOB = re.compile(r" (started|finished|broken) .*\bjob=(\w+)")
 
 
 class PoolService:
@@ -49,7 +52,16 @@ class PoolService:
         return [one for one in children if _command_line(one)[1:] == list(PROGRAM[1:])]
 
     def wait_until_free(self) -> None:
-        wait_until(lambda: not self.keepers())
+        wait_until(lambda: not self.keepers() and not self._open_jobs())
+
+    def _open_jobs(self) -> set[str]:
+        """The jobs that have started and whose closing line has not come: it comes after the end of their processes."""
+        started: set[str] = set()
+        ended: set[str] = set()
+        for line in self.service.lines:
+            if match := _OF_A_JOB.search(line):
+                (started if match[1] == "started" else ended).add(match[2])
+        return started - ended
 
     def interrupt(self, code: str, directory: Path) -> None:
         """Runs a program whose arguments are the key and a file, and sends it SIGINT: nothing of it goes on.

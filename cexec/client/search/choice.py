@@ -12,7 +12,7 @@ from __future__ import annotations
 import _socket
 
 from cexec.errors import UsageError
-from cexec.protocol.datagrams.requirements import Requirements, parse_needs
+from cexec.protocol.datagrams.requirements import INSTANCE, Requirements, parse_needs, plain_instance
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -34,6 +34,13 @@ class Choice:
 
     def __init__(self, requirements: Requirements | None = None) -> None:
         self.requirements = requirements
+
+    def admits(self, offer: Hello) -> bool:
+        """Returns False if the requirements name instances and the worker is another one.
+
+        Workers check requirements themselves; the client does not rely on that when it has named a single process.
+        """
+        return self.requirements is None or self.requirements.admits(offer.instance)
 
     def wants(self, offer: Hello, now: float) -> bool:
         """Returns True if a worker that has proved itself may go on to confirm."""
@@ -89,7 +96,12 @@ def requirements_from(
 
 
 def plain_name(text: str) -> str:
-    """Returns a worker's name as workers compare it: addresses in the kernel's spelling, other names unchanged."""
+    """Returns a worker's name as workers compare it.
+
+    Addresses get the kernel's spelling, and `instance=UUID` small letters and hyphens; other names stay as they are.
+    """
+    if text.startswith(f"{INSTANCE}="):
+        return f"{INSTANCE}={plain_instance(text.partition('=')[2])}"
     name, at, address = text.rpartition("@")
     bare = address.strip("[]").partition("%")[0]
     for family in (_socket.AF_INET, _socket.AF_INET6):

@@ -321,7 +321,7 @@ class Search:
                     self._proofs.settled(candidate.hello.instance)
                 if self._trace is not None:
                     self._trace.offered(candidate.hello, candidate.address[0])
-                if not self._choice.wants(candidate.hello, now):
+                if not (self._choice.admits(candidate.hello) and self._choice.wants(candidate.hello, now)):
                     self._drop(candidate, "")
             if not confirmed or candidate.session is None or candidate.hello is None:
                 return None

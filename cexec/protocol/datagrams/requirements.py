@@ -4,12 +4,14 @@ Contract: `parse_needs` reads the text of `--need`; `encode` and `Requirements.d
 (docs/protocol.md section 2.2); `Requirements.lacking` says in words what a worker with the given attributes lacks, or
 returns an empty list.
 Attributes are text: BUILT_IN and the worker's labels; `mem` is in bytes.  A worker is called by its name, its host's
-name, each of its addresses, and name@address.
+name, each of its addresses, name@address, and `instance=UUID`, which one process of `cservice` alone has.
+`Requirements.admits` is the client's own check of an instance that offers itself.
 """
 
 from __future__ import annotations
 
 from cexec.errors import ProtocolError, UsageError
+from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.base.wire import Reader, Writer
 
 TYPE_CHECKING = False
@@ -19,8 +21,9 @@ if TYPE_CHECKING:
 MAXIMUM_ENCODED = 480  # bytes (protocol): what an announcement has room for
 
 OS, ARCH, CPUS, MEMORY, HOST, NAME, ADDRESS = "os", "arch", "cpus", "mem", "host", "name", "address"
+INSTANCE = "instance"  # (protocol) its value is the instance id as `instance_text` writes it
 MACHINE = (OS, ARCH, CPUS, MEMORY)  # (protocol) attributes that every worker tells
-BUILT_IN = (*MACHINE, HOST, NAME, ADDRESS)  # (protocol) no label is called so
+BUILT_IN = (*MACHINE, HOST, NAME, ADDRESS, INSTANCE)  # (protocol) no label is called so
 ALLOWED = "allow-programs"  # (protocol) the attribute of a worker that runs programs of its clients
 ACCOUNT = "account"  # (protocol) the attribute of a shell service: the name of the user as whom commands run
 PROOF = "proof"  # (protocol) in an answer: what the client has to return, in hexadecimal digits
@@ -33,6 +36,7 @@ MISSING = {  # what is said of a worker without such an attribute
     ACCOUNT: "offers no shell (cservice --shell)",
     TERMINAL: "gives no terminal (cservice --no-tty, or an older cexec)",
 }
+_INSTANCE_PREFIX = INSTANCE + "="  # of a name in --on and --not
 QUANTITIES = (CPUS, MEMORY)  # attributes of which at least as much is needed; so is every label that is a number
 
 
@@ -100,11 +104,46 @@ class Requirements:
                 result.append("is not wanted")
         return result
 
+    def admits(self, instance: bytes) -> bool:
+        """Returns False for an instance that is not one of those asked for, or is not wanted."""
+        name = instance_name(instance)
+        others_too = any(not called.startswith(_INSTANCE_PREFIX) for called in self.wanted)
+        needed = self.needs.get(INSTANCE, "")
+        return (
+            (not self.wanted or others_too or name in self.wanted)
+            and name not in self.unwanted
+            and needed in ("", instance_text(instance))
+        )
+
+
+def instance_text(instance: bytes) -> str:
+    """Returns an instance id as a UUID in lower case, such as `0a1b2c3d-0a1b-2c3d-4e5f-0a1b2c3d4e5f`."""
+    digits = instance.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
+def instance_name(instance: bytes) -> str:
+    """Returns the name by which --on calls this instance alone."""
+    return _INSTANCE_PREFIX + instance_text(instance)
+
+
+def plain_instance(text: str) -> str:
+    """Returns a UUID, with or without hyphens, as `instance_text` writes it; `UsageError` names what is none."""
+    try:
+        instance = bytes.fromhex(text.replace("-", ""))
+    except ValueError:
+        instance = b""
+    if len(instance) != IDENTITY_SIZE or text.split() != [text]:  # fromhex passes over white space
+        raise UsageError(f"instance {text!r} is no UUID: copy it from cps --json")
+    return instance_text(instance)
+
 
 def names_of(attributes: Mapping[str, str], addresses: Iterable[str]) -> set[str]:
     """Returns all names of a worker."""
     name = attributes.get(NAME, "")
     called = {name, attributes.get(HOST, "")}
+    if INSTANCE in attributes:
+        called.add(_INSTANCE_PREFIX + attributes[INSTANCE])
     for address in addresses:
         called |= {address, f"{name}@{address}"}
     return called - {""}
@@ -119,7 +158,7 @@ def parse_needs(text: str) -> dict[str, str]:
             raise UsageError(f"cannot understand the need {part!r}: write NAME, or NAME=VALUE, separated by commas")
         if name in QUANTITIES and separator and quantity(value) is None:
             raise UsageError(f"need {part!r}: {name} takes a number, as in mem=4G or cpus=8")
-        needs[name] = value
+        needs[name] = plain_instance(value) if name == INSTANCE and separator else value
     return needs
 
 

@@ -14,7 +14,16 @@ from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_HOPS
 from cexec.protocol.datagrams import datagram, hello
 from cexec.protocol.datagrams.announcement import CENSUS, SealedAnnouncement
 from cexec.protocol.datagrams.client_jobs import parse_jobs
-from cexec.protocol.datagrams.requirements import HOST, JOBS, MACHINE, NAME, TERMINAL, names_of
+from cexec.protocol.datagrams.requirements import (
+    HOST,
+    INSTANCE,
+    JOBS,
+    MACHINE,
+    NAME,
+    TERMINAL,
+    instance_text,
+    names_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -62,7 +71,8 @@ class Answer:
     @property
     def attributes(self) -> dict[str, str]:
         """All attributes that --need can ask for."""
-        return {**self.hello.attributes, NAME: self.hello.name, HOST: self.hello.host}
+        named = {NAME: self.hello.name, HOST: self.hello.host, INSTANCE: instance_text(self.hello.instance)}
+        return {**self.hello.attributes, **named}
 
     @property
     def labels(self) -> dict[str, str]:

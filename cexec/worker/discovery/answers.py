@@ -21,7 +21,7 @@ from cexec.protocol.datagrams.announcement import CENSUS
 from cexec.protocol.datagrams.client_jobs import encode_jobs
 from cexec.protocol.datagrams.hello import MAXIMUM_ATTRIBUTES, MAXIMUM_DETAIL, Hello, encode_answer, seal_hello
 from cexec.protocol.datagrams.proof import Prover
-from cexec.protocol.datagrams.requirements import HOST, JOBS, NAME, ONCE, PROOF
+from cexec.protocol.datagrams.requirements import HOST, INSTANCE, JOBS, NAME, ONCE, PROOF, instance_text
 from cexec.protocol.decisions.census import spread
 from cexec.protocol.decisions.standing import Standing
 from cexec.worker.discovery.machine import own_addresses
@@ -103,7 +103,11 @@ class Answers:
             return True
         named = requirements.wanted or requirements.unwanted
         addresses = own_addresses(known.best_ways(known.heard)[0].origin.source[0]) if named else ()
-        names = {NAME: self._key.identity.certificate.name, HOST: self._profile.host}
+        names = {
+            NAME: self._key.identity.certificate.name,
+            HOST: self._profile.host,
+            INSTANCE: instance_text(self.instance),
+        }
         return not requirements.lacking({**self._profile.attributes, **names}, addresses)
 
     def hello(self, purpose: int, detail: str = "", proof: bytes = b"") -> Hello:

@@ -57,6 +57,7 @@ def test_rejected_workers_are_not_waited_for() -> None:
         ("node1@there", "node1@there"),
         ("10.0.3", "10.0.3"),
         ("a[1]", "a[1]"),
+        (f"instance={'AB' * 16}", "instance=abababab-abab-abab-abab-abababababab"),
     ],
 )
 def test_addresses_are_compared_as_the_kernel_writes_them(written: str, plain: str) -> None:
@@ -70,6 +71,8 @@ def test_addresses_are_compared_as_the_kernel_writes_them(written: str, plain: s
         ({"not": ",  "}, "--not names no worker"),
         ({"on": "a,b", "not": "b"}, "worker b is both"),
         ({"need": "gpu="}, "cannot understand the need"),
+        ({"on": "instance=12"}, "instance '12' is no UUID"),
+        ({"not": "instance="}, "instance '' is no UUID"),
         ({"on": ",".join(f"worker-number-{number}" for number in range(40))}, "longer than the 480 bytes"),
     ],
 )

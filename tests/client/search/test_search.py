@@ -30,7 +30,7 @@ from cexec.protocol.datagrams import datagram
 from cexec.protocol.datagrams.announcement import Claim, SealedAnnouncement
 from cexec.protocol.datagrams.hello import PROVE, QUEUED, REFUSED, UNREACHABLE, Hello, encode_answer, seal_hello
 from cexec.protocol.datagrams.proof import decode_proofs
-from cexec.protocol.datagrams.requirements import PROOF
+from cexec.protocol.datagrams.requirements import PROOF, Requirements, instance_name
 from cexec.protocol.decisions.race import RENEW_AFTER, Race
 from tests.client.search.callers import Caller
 from tests.protocol.wires import APPLICATION, hello_of, job
@@ -304,6 +304,16 @@ def test_a_worker_that_the_choice_does_not_want_is_dropped_and_another_gets_the_
     unwanted = proved(setting, INSTANCES[0])
     assert unwanted.hung_up
     assert setting.complaints == []  # it has done nothing wrong
+    proved(setting, INSTANCES[1]).confirm()
+    winner = setting.step()
+    assert winner is not None and winner.hello.instance == INSTANCES[1]
+    setting.close()
+
+
+def test_an_instance_that_was_not_asked_for_gets_no_job_whatever_it_claims_to_fit() -> None:
+    setting = Setting(OneJob(job, Requirements(wanted=[instance_name(INSTANCES[1])])))
+    setting.search.start(setting.now)
+    assert proved(setting, INSTANCES[0]).hung_up
     proved(setting, INSTANCES[1]).confirm()
     winner = setting.step()
     assert winner is not None and winner.hello.instance == INSTANCES[1]

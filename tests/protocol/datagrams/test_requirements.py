@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import uuid
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from cexec.errors import ProtocolError, UsageError
-from cexec.protocol.datagrams.requirements import MAXIMUM_ENCODED, Requirements, parse_needs, quantity, readable_size
+from cexec.protocol.datagrams.requirements import (
+    MAXIMUM_ENCODED,
+    Requirements,
+    instance_name,
+    instance_text,
+    parse_needs,
+    plain_instance,
+    quantity,
+    readable_size,
+)
 from tests.protocol.wires import cut_anywhere, hostile_bytes, mutations, texts
 
 EXAMPLE = Requirements({"mem": "4G", "arch": "x86_64", "gpu": ""}, ["one", "10.0.0.3"], ["two"])
@@ -128,6 +139,54 @@ def test_a_worker_that_is_not_among_the_wanted_lacks_that(called: str) -> None:
     lacking = Requirements(wanted=["n9", called]).lacking(ATTRIBUTES, ADDRESSES)
     assert lacking == [f"is not n9 or {called}"]
     assert Requirements(unwanted=[called]).lacking(ATTRIBUTES, ADDRESSES) == []
+
+
+INSTANCE_ID = bytes(range(0xA0, 0xB0))
+UUID = "a0a1a2a3-a4a5-a6a7-a8a9-aaabacadaeaf"
+
+
+def test_an_instance_is_a_uuid() -> None:
+    assert instance_text(INSTANCE_ID) == UUID == str(uuid.UUID(bytes=INSTANCE_ID))
+    for written in (UUID, UUID.upper(), UUID.replace("-", "")):
+        assert plain_instance(written) == UUID
+
+
+@pytest.mark.parametrize("text", ["", "a0a1", UUID[:-1], UUID + "00", UUID.replace("a0", "g0"), UUID.replace("-", " ")])
+def test_what_is_no_uuid(text: str) -> None:
+    with pytest.raises(UsageError, match="is no UUID: copy it from cps --json"):
+        plain_instance(text)
+
+
+def test_a_need_for_an_instance() -> None:
+    needs = parse_needs(f"instance={UUID.upper()},gpu")
+    assert needs == {"instance": UUID, "gpu": ""}
+    assert Requirements(needs).lacking({**ATTRIBUTES, "instance": UUID}) == []
+    assert Requirements(needs).lacking({**ATTRIBUTES, "instance": "another"}) == [f"has instance=another, not {UUID}"]
+    assert Requirements(needs).lacking(ATTRIBUTES) == ["has no instance"]  # one of 0.1.0
+
+
+def test_a_worker_is_called_by_its_instance() -> None:
+    asked = Requirements(wanted=[instance_name(INSTANCE_ID)])
+    assert asked.lacking({**ATTRIBUTES, "instance": UUID}, ADDRESSES) == []
+    assert asked.lacking({**ATTRIBUTES, "instance": UUID.replace("a", "b")}) == [f"is not instance={UUID}"]
+    assert asked.lacking({**ATTRIBUTES, "name": UUID, "host": UUID}) == [f"is not instance={UUID}"]
+    assert Requirements(unwanted=asked.wanted).lacking({**ATTRIBUTES, "instance": UUID}) == ["is not wanted"]
+
+
+@pytest.mark.parametrize(
+    ("requirements", "this", "another"),
+    [
+        (Requirements(), True, True),
+        (Requirements(wanted=["n1"]), True, True),  # the worker compares names
+        (Requirements(wanted=[f"instance={UUID}"]), True, False),
+        (Requirements(wanted=["n1", f"instance={UUID}"]), True, True),
+        (Requirements(unwanted=[f"instance={UUID}"]), False, True),
+        (Requirements({"instance": UUID}), True, False),
+        (Requirements({"instance": ""}), True, True),
+    ],
+)
+def test_the_client_admits(requirements: Requirements, this: bool, another: bool) -> None:
+    assert (requirements.admits(INSTANCE_ID), requirements.admits(bytes(16))) == (this, another)
 
 
 def test_a_worker_of_which_nothing_is_known_is_called_nothing() -> None:

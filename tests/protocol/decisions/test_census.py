@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+import uuid
 from collections.abc import Callable
 
 import pytest
@@ -106,8 +107,10 @@ def test_an_answer_has_what_a_person_wants_to_know() -> None:
     assert (answer.hello.name, answer.address, answer.hello.running, answer.trouble) == ("honest", "10.0.0.1", 3, "")
     assert answer.skew == -2.0
     assert answer.labels == {"gpu": "a100"}
-    assert answer.attributes == {"os": "linux", "cpus": "4", "gpu": "a100", "name": "honest", "host": "host-1"}
-    assert answer.names == {"honest", "host-1", "10.0.0.1", "honest@10.0.0.1"}
+    named = {"name": "honest", "host": "host-1", "instance": str(uuid.UUID(int=0))}
+    assert answer.attributes == {"os": "linux", "cpus": "4", "gpu": "a100", **named}
+    instance = f"instance={uuid.UUID(int=0)}"
+    assert answer.names == {"honest", "host-1", "10.0.0.1", "honest@10.0.0.1", instance}
     assert answer.lacking(Requirements({"gpu": "", "fpga": ""}, ["honest"])) == ["has no fpga"]
 
 
