@@ -233,14 +233,26 @@ class Search:
                     self._inquire()
                 else:
                     self._notices.tell(self.status(now))
-            elif event == GAVE_UP:
-                if self._picky and not self._lacking and now >= self._asked + ASK_AGAIN:
-                    self._inquire().run()
-                    self._end_inquiry()
-                if not self._fits or self._race.complaints() or now >= self._patience_ends:
-                    raise self._failure()
-                self._fits, self._lacking = False, ""  # both may have changed when they are asked for again
-                self._race.wait_on(now)
+            elif event == GAVE_UP and not self._goes_on(now):
+                raise self._failure()
+
+    def _goes_on(self, now: float) -> bool:
+        """Asks what the workers lack.  Returns True if one is there and fits: its machine is busy, so it has more time.
+
+        A worker that has answered the announcement fits; that it has said nothing of a place does not matter here.
+        """
+        patient = now < self._patience_ends and not self._race.complaints()
+        if patient and (self._race.answers or self._race.connected):
+            self._race.wait_on(now)
+            return True
+        if self._picky and not self._lacking and now >= self._asked + ASK_AGAIN:
+            self._inquire().run()
+            self._end_inquiry()
+        if not patient or not self._fits:
+            return False
+        self._fits, self._lacking = False, ""  # both may have changed when they are asked for again
+        self._race.wait_on(now)
+        return True
 
     def _renew(self) -> None:
         """Announces under another name: perhaps a worker's only answer was lost, or a relay does not pass proofs on."""
