@@ -38,7 +38,9 @@ class ShellHost:
         options: Sequence[str] = (),
         application: Application | None = None,
         environment: Mapping[str, str] | None = None,
+        home: bool = True,
     ) -> None:
+        """`home`: False if the account's home does not exist."""
         require_tool("unshare", "mount")
         if os.geteuid() != 0:
             skip_for_want_of("the right to mount")
@@ -46,7 +48,8 @@ class ShellHost:
         self.directory = directory
         self.name = name
         self.home = directory / f"home-{name}"
-        self.home.mkdir()
+        if home:
+            self.home.mkdir()
         self.client = client
         self.application = application or Application(directory, "shell")
         passwd = directory / f"passwd-{name}"

@@ -27,7 +27,13 @@ from cexec.commands.cservice_settings import (
     sent_programs,
     short_host_name,
 )
-from cexec.commands.cservice_words import check_private_directories, containment, tell_that_it_serves, warn_of_root
+from cexec.commands.cservice_words import (
+    check_private_directories,
+    containment,
+    tell_that_it_serves,
+    warn_of_home,
+    warn_of_root,
+)
 from cexec.commands.help_page import ARGUMENTS, HelpfulCommand, version_option, with_options_first
 from cexec.commands.parameters import AnyText
 from cexec.commands.served_keys import OpenedKey, ServedKey, open_keys, served_keys
@@ -132,6 +138,7 @@ def _serve_opened(options: ServiceOptions, opened: list[OpenedKey], log: EventLo
     for event, field, text in found + left:
         log.event(event, **{field: text})
     warn_of_root(log, program)
+    warn_of_home(log, program)
     for one in served:
         if one.admission.problem or one.admission.warning:
             log.event("revocations", reason=one.admission.problem or one.admission.warning)

@@ -97,6 +97,13 @@ def check_private_directories(needed: bool) -> list[tuple[str, str, str]]:
     return [("warning", "reason", f"jobs that bring or fetch files will be refused: {found}")] if found else []
 
 
+def warn_of_home(log: EventLog, program: Program) -> None:
+    """Says so if the account of a shell service has no home."""
+    if program.shell is not None and not os.path.isdir(program.shell.home):
+        home = program.shell.home
+        log.event("warning", reason=f"there is no directory {home}, the home of this account; commands run in /")
+
+
 def warn_of_root(log: EventLog, program: Program) -> None:
     """Says so if root runs what clients choose."""
     if os.geteuid() == 0 and program.sandbox is None and (program.allow_arguments or program.programs is not None):
