@@ -9,6 +9,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -43,9 +44,11 @@ OF_TERMINALS = {
 }  # fmt: skip
 
 
-def loaded_modules(argv: list[str], input: bytes = b"") -> tuple[set[str], subprocess.CompletedProcess[bytes]]:
+def loaded_modules(
+    argv: list[str], input: bytes = b"", changes: Mapping[str, str] | None = None
+) -> tuple[set[str], subprocess.CompletedProcess[bytes]]:
     """What a run of Python imports, from its first moment to its last, as told by -X importtime."""
-    environment = {**local_environment(), "PYTHONPROFILEIMPORTTIME": "1"}
+    environment = {**local_environment(changes), "PYTHONPROFILEIMPORTTIME": "1"}
     result = subprocess.run(argv, input=input, env=environment, capture_output=True, timeout=30)
     lines = [line for line in result.stderr.decode().splitlines() if line.startswith("import time:")]
     return {line.rpartition("|")[2].strip() for line in lines}, result

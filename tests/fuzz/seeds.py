@@ -241,6 +241,13 @@ def _texts() -> dict[str, list[bytes]]:
         "policies": [b"soon,fail=30%", b"now,success=1", b"10%", b"5/1m", b"TERM,200,KILL,25", b"x2", b"\\x41\\n"],
         "template": [b"a,b\n{a}/{b.}-{/}-{#}", b"x\n{1} {x//} {"],
         "cmap_command": [b"-j\n4\napp.pub\n--\n{}\n:::\na\nb\n:::+\nc\nd", b":::\n--\n::::"],
+        "ssh_command": [
+            b'-Cqtt\n-oConnectTimeout=1m3\n-o\nSendEnv=L* "?"\nbob@w\n-p\n22\n--\nls\n-l',
+            b"-V",
+            b"-s\n--\nw\nsftp",
+            b"ssh://bob@[fe80::1]:22/\n-n",
+            b"-oSetEnv=LANG=C X=1\nw",
+        ],
         "worker_names": [b"mem=4G,gpu\na,10.0.0.1\nb@fe80::1%eth0", b"\n,"],
         "log_line": [b"a\x1b[2Jb", b'\xff "q" = \\'],
     }
