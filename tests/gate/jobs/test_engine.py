@@ -11,6 +11,7 @@ from typing import Any
 import psutil
 import pytest
 
+from cexec.errors import UsageError
 from cexec.gate.access.identity import Identity, Role
 from cexec.gate.jobs import live_job
 from cexec.gate.jobs.application import Application as ServedApplication
@@ -114,9 +115,11 @@ def test_a_token_has_so_many_jobs_at_once(key: Application, worker: Service, sta
         assert (await engine.submit(ADMIN, job("true"))).fresh
         await Desk(engine).cancel(two, jobs[0].id)
         assert (await engine.submit(two, job("true"))).fresh
+        one = Identity("one", Role.SUBMITTER, None, 3, 1)
         for bad in (JobRequest("none"), job("true", needs=("=",)), job("true", files={"../x": b""})):
-            with pytest.raises(Exception, match=r"no application|=|relative"):
-                await engine.submit(two, bad)
+            with pytest.raises((Problem, UsageError), match=r"no application|=|relative"):
+                await engine.submit(one, bad)
+        assert (await engine.submit(one, job("true"))).fresh  # what was refused does not count
         await Desk(engine).cancel(two, jobs[1].id)
 
 
