@@ -29,7 +29,8 @@ from cexec.gate.access.audit import Audit, source_of
 from cexec.gate.access.bodies import check_length, limited
 from cexec.gate.access.credential import NOT_VALID, check_address, credential_of, unauthorized
 from cexec.gate.access.identity import SCOPE_KEY, Identity, Role
-from cexec.gate.access.keys import ended_keys, find_key
+from cexec.gate.access.key_changes import KeyChanges
+from cexec.gate.access.keys import Key, ended_keys, find_key, list_keys
 from cexec.gate.access.limits import Limits
 from cexec.gate.access.live_requests import LiveRequests, NoLongerValidError
 from cexec.gate.access.rates import Rates
@@ -72,6 +73,7 @@ class Access:
         self._rates = Rates(limits.rate, limits.burst)
         self._mistakes = Rates(limits.mistakes, limits.mistakes_at_once)
         self._refusals = Rates(limits.mistakes, limits.mistakes_at_once)
+        self._changes = KeyChanges(self._reader.read(_all_keys))
         self._live = LiveRequests(self._ended, limits.look)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -174,9 +176,16 @@ class Access:
         self._audit.write(identity, source_of(scope.get("client")), what, status or "gone", scope[CHANGES_KEY])
 
     def _ended(self, keys: Iterable[int]) -> set[int]:
+        """Returns which keys are not valid any more; tells the audit what commands have changed meanwhile."""
+        for what, about in self._changes.look(self._reader.read(_all_keys)):
+            self._audit.write(None, "command", what, "done", [about])
         self._audit.flush()
         now = self._clock.now()
         return self._reader.read(lambda connection: ended_keys(connection, keys, now))
+
+
+def _all_keys(connection: sqlite3.Connection) -> list[Key]:
+    return list_keys(connection, Kind)
 
 
 def is_public(path: str) -> bool:
