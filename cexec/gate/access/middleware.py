@@ -23,7 +23,7 @@ from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocketDisconnect
 
 from cexec.errors import LocalError
-from cexec.gate.access.answers import Answer
+from cexec.gate.access.answers import CLOSE_FAILED, CLOSE_UNAUTHORIZED, Answer
 from cexec.gate.access.asgi import AsgiApp, Receive, Scope, Send, send_problem
 from cexec.gate.access.audit import Audit, source_of
 from cexec.gate.access.bodies import check_length, limited
@@ -147,7 +147,7 @@ class Access:
 
     async def _refuse(self, problem: Problem, scope: Scope, answer: Answer) -> None:
         if answer.status is not None:
-            await answer.give_up(problem.detail)
+            await answer.give_up(problem.detail, CLOSE_UNAUTHORIZED if problem.status == 401 else CLOSE_FAILED)
             return
         if problem.status == 401 and scope["path"] == "/" and scope.get("method") == "GET":
             problem = Problem(303, "log in", headers={"Location": LOGIN_PATH})  # a person, most likely
@@ -167,11 +167,11 @@ class Access:
     def _write_audit(self, method: str, scope: Scope, answer: Answer) -> None:
         status = answer.status
         identity: Identity | None = scope.get(SCOPE_KEY)
-        refused = identity is None and (status is None or status >= 400)
-        if method in _READING and status not in (401, 403, 421, 429):
+        refused = status in (401, 403, 421, 429) or (identity is None and (status is None or status >= 400))
+        if method in _READING and not refused:
             return
-        if refused and self._refusals.admit(None, monotonic()) is not None:
-            return  # strangers cannot fill the log
+        if refused and self._refusals.admit(identity and identity.token, monotonic()) is not None:
+            return  # neither strangers nor a caller who may not do it can fill the log
         what = f"{method} {scope['path']}"
         self._audit.write(identity, source_of(scope.get("client")), what, status or "gone", scope[CHANGES_KEY])
 

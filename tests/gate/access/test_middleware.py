@@ -303,6 +303,17 @@ def test_what_is_no_handshake_gets_a_problem_document(door: Door, token: str) ->
     assert json.loads(body)["detail"] == "this is not the handshake of a WebSocket"
 
 
+def test_an_exception_behind_a_websocket_tells_the_client_nothing(door: Door, token: str) -> None:
+    headers = {"Authorization": f"Bearer {token}"}
+    with (
+        connect(f"ws://127.0.0.1:{door.port}/v1/fail", additional_headers=headers, proxy=None) as websocket,
+        pytest.raises(websockets.exceptions.ConnectionClosed) as closed,
+    ):
+        websocket.recv(timeout=30)
+    assert closed.value.rcvd is not None and closed.value.rcvd.code == 1011
+    assert not SECRETS.search(closed.value.rcvd.reason)
+
+
 # Rates
 
 
@@ -312,8 +323,11 @@ def test_a_token_that_asks_too_often_has_to_wait_alone(tmp_path: Path) -> None:
         with door.client(quick) as client:
             statuses = [client.get("/v1/jobs").status_code for _ in range(10)]
             response = client.get("/v1/jobs")
+            for _ in range(60):  # of which not each is written down
+                client.post("/v1/jobs")
         assert statuses[:3] == [200] * 3 and statuses[4:] == [429] * 6
         assert problem(response)[0] == 429 and int(response.headers["retry-after"]) >= 1
+        assert 1 <= len(door.lines()) < 40
         with door.client(other) as client:
             assert client.get("/v1/jobs").status_code == 200
 
