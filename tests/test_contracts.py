@@ -62,7 +62,7 @@ PLANTS = [
     ("cmap", "cmap/run/losses.py", "import cexec.cmap.watch.report_style"),
     ("cmap", "cmap/run/losses.py", "import cexec.cmap.setup"),
     ("gate", "gate/problem.py", "import cexec.gate.store.database"),
-    ("gate", "gate/store/database.py", "import cexec.gate.access.identity"),
+    ("gate", "gate/store/database.py", "import cexec.gate.access.caller"),
     ("gate", "gate/access/identity.py", "import cexec.gate.jobs.engine"),
     ("commands", "commands/common.py", "import cexec.commands.cexec_options"),
     ("commands", "commands/cmap_options.py", "import cexec.commands.cmap"),

@@ -21,16 +21,16 @@ import uvicorn
 from cexec.errors import LocalError
 from cexec.gate.access import login_routes
 from cexec.gate.access.audit import Audit, open_audit
+from cexec.gate.access.caller_limits import DEFAULT_LIMITS, CallerLimits
 from cexec.gate.access.connection import GuardedWebSocket
-from cexec.gate.access.keys import forget_old_keys, has_token, set_site
-from cexec.gate.access.limits import DEFAULT_LIMITS, Limits
+from cexec.gate.access.key_rows import forget_old_keys, has_token, set_site
 from cexec.gate.access.listening import check_listening
 from cexec.gate.access.middleware import Access
 from cexec.gate.access.site import Site
 from cexec.gate.http.app import GateApp
 from cexec.gate.http.protocol import GateProtocol
 from cexec.gate.jobs.application import Application
-from cexec.gate.jobs.engine import Engine, Settings
+from cexec.gate.jobs.engine import Engine, EngineSettings
 from cexec.gate.store.database import Database
 from cexec.gate.store.output_files import OutputFiles
 from cexec.system.reason import reason_of
@@ -47,14 +47,14 @@ BACKLOG = 1024  # connections (ours) that wait to be accepted
 
 
 @dataclass(slots=True)
-class Options:
+class GateOptions:
     """What `cgate` was told.  `tls`: the context of the server, with the names of its certificate."""
 
     state: str
     address: str = "127.0.0.1"
     port: int = 8042
-    settings: Settings = field(default_factory=Settings)
-    limits: Limits = DEFAULT_LIMITS
+    settings: EngineSettings = field(default_factory=EngineSettings)
+    limits: CallerLimits = DEFAULT_LIMITS
     audit: str | None = None
     tls: ssl.SSLContext | None = None
     tls_names: Sequence[str] = ()
@@ -62,7 +62,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
+class GateListening:
     """It listens: `url` is where.  `database` can be written to by nobody else yet."""
 
     url: str
@@ -70,7 +70,7 @@ class Listening:
     database: Database
 
 
-def serve(options: Options, keys: Sequence[str], ready: Callable[[Listening], None]) -> None:
+def serve(options: GateOptions, keys: Sequence[str], ready: Callable[[GateListening], None]) -> None:
     """Serves the applications of these client keys until a signal comes; `ready` is called before the first request."""
     database = Database(options.state, sole=True)
     try:
@@ -91,12 +91,12 @@ def serve(options: Options, keys: Sequence[str], ready: Callable[[Listening], No
 
 
 async def _serve(
-    options: Options,
+    options: GateOptions,
     keys: Sequence[str],
     database: Database,
     listener: socket.socket,
     audit: Audit,
-    ready: Callable[[Listening], None],
+    ready: Callable[[GateListening], None],
 ) -> None:
     port = listener.getsockname()[1]
     site = Site.make(options.address, port, tls=options.tls is not None, names=options.tls_names)
@@ -113,7 +113,7 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    ready(Listening(site.url, engine.interrupted, database))
+    ready(GateListening(site.url, engine.interrupted, database))
     engine.start()
     serving = loop.create_task(server.serve([listener]))
     waiting = loop.create_task(stopping.wait())

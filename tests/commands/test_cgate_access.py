@@ -14,7 +14,7 @@ import httpx
 import pytest
 
 from cexec.commands import cgate
-from cexec.gate.access.keys import set_site
+from cexec.gate.access.key_rows import set_site
 from cexec.gate.access.secret import Kind, parse_secret
 from cexec.gate.store.database import Database
 from tests.commands.keygen import Ended

@@ -14,8 +14,8 @@ import httpx
 import psutil
 import pytest
 
-from cexec.gate.access.identity import Role
-from cexec.gate.access.keys import add_token
+from cexec.gate.access.caller import TokenRole
+from cexec.gate.access.key_rows import add_token
 from cexec.gate.store.database import Database
 from tests.gate.gates import Gate, script, start_job, state_of, wait_for_state
 from tests.service import Application
@@ -106,10 +106,12 @@ def bad_tokens(gate: Gate, directory: Path) -> dict[str, str]:
     with closing(Database(str(gate.state), sole=False)) as database:
         past = time.time() - 10
         expired = database.write_now(
-            lambda connection: add_token(connection, "past", Role.ADMIN, None, past - 10, past).text
+            lambda connection: add_token(connection, "past", TokenRole.ADMIN, None, past - 10, past).text
         )
     with closing(Database(str(directory / "other"), sole=False)) as other:
-        foreign = other.write_now(lambda connection: add_token(connection, "ci", Role.ADMIN, None, time.time()).text)
+        foreign = other.write_now(
+            lambda connection: add_token(connection, "ci", TokenRole.ADMIN, None, time.time()).text
+        )
     return {"wrong": "cgate_" + "A" * 43, "expired": expired, "foreign": foreign, "garbage": "x" * 1000}
 
 

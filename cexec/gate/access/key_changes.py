@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from cexec.gate.access.keys import Key
+from cexec.gate.access.key_rows import Key
 from cexec.gate.access.secret import Kind
 
 _MADE = {Kind.TOKEN: "token add", Kind.LOGIN: "login"}

@@ -13,10 +13,10 @@ from hashlib import sha256
 from time import time
 from typing import TYPE_CHECKING
 
+from cexec.gate.access.caller import TokenRole
+from cexec.gate.access.caller_limits import DEFAULT_LIMITS
 from cexec.gate.access.credential import cookie_name
-from cexec.gate.access.identity import Role
-from cexec.gate.access.keys import add_login
-from cexec.gate.access.limits import DEFAULT_LIMITS
+from cexec.gate.access.key_rows import add_login
 
 if TYPE_CHECKING:
     from cexec.gate.store.database import Database
@@ -52,7 +52,7 @@ _PAGE = f"""<!doctype html>
 def one_time_url(
     database: Database,
     base_url: str,
-    role: Role = Role.ADMIN,
+    role: TokenRole = TokenRole.ADMIN,
     applications: frozenset[str] | None = None,
     lifetime: float = DEFAULT_LIMITS.login,
 ) -> str:

@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 
-from cexec.gate.http.answers import json_answer
-from cexec.gate.http.bodies import read_json
 from cexec.gate.http.gate import gate_of, identity_of, note_change
 from cexec.gate.http.job_routes import LONGEST_WAIT, page_filter
 from cexec.gate.http.queries import Query
+from cexec.gate.http.request_bodies import read_json
+from cexec.gate.http.stream_answers import json_answer
 from cexec.gate.problem import Problem
 
 if TYPE_CHECKING:

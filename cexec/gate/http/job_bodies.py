@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from cexec.gate.http.bodies import chunks, parse_json, read_json
+from cexec.gate.http.request_bodies import chunks, parse_json, read_json
 from cexec.gate.jobs.job_request import JobRequest, Workers
 from cexec.gate.problem import Problem
 from cexec.system.printable import printable

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from cexec.gate.store.records import State
+from cexec.gate.store.job_records import JobState
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -40,7 +40,7 @@ def _told(**properties: Schema) -> Schema:
 
 
 _TIME = {"format": "date-time"}
-_STATES = [state.value for state in State]
+_STATES = [state.value for state in JobState]
 _BASE64 = {"type": "string", "pattern": r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"}
 _ENCODED = _object(["base64"], base64=_BASE64)
 _STREAMED = _object(["stream"], stream={"const": True})

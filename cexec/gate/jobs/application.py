@@ -13,7 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cexec.gate.problem import Problem
-from cexec.gate.store.records import show_time
+from cexec.gate.store.job_records import show_time
 from cexec.protocol.datagrams.requirements import instance_text
 from cexec.python.async_client import AsyncClient
 

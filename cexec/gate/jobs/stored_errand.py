@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cexec.client.aio.lease import Lease
-    from cexec.gate.store.outputs import OutputLog
+    from cexec.gate.store.output_log import OutputLog
     from cexec.protocol.connection.frames import Stream
     from cexec.python.errand import Ended
     from cexec.python.job_plan import JobPlan

@@ -15,12 +15,14 @@ import websockets.exceptions
 from websockets.sync.client import connect
 from websockets.typing import Subprotocol
 
-from cexec.gate.access.identity import Role
-from cexec.gate.access.limits import Limits
+from cexec.gate.access.caller import TokenRole
+from cexec.gate.access.caller_limits import CallerLimits
 from tests.gate.access.door import Door, open_door, problem, read_all
 from tests.waiting import wait_until
 
-LIMITS = Limits(body=100_000, body_pause=0.5, body_rate=1000.0, look=0.05, mistakes=100.0, mistakes_at_once=1000.0)
+LIMITS = CallerLimits(
+    body=100_000, body_pause=0.5, body_rate=1000.0, look=0.05, mistakes=100.0, mistakes_at_once=1000.0
+)
 SECRETS = re.compile(r"hunter2|Traceback|/state|RuntimeError|\.py")
 
 
@@ -79,7 +81,7 @@ def test_a_token_that_has_ended_is_refused(door: Door) -> None:
 
 
 def test_a_viewer_changes_nothing(door: Door) -> None:
-    with door.client(door.token("eyes", Role.VIEWER, frozenset({"app"}))) as client:
+    with door.client(door.token("eyes", TokenRole.VIEWER, frozenset({"app"}))) as client:
         assert client.get("/v1/jobs").json() == ["eyes", "viewer", ["app"]]
         before = door.started
         status, detail = problem(client.post("/v1/jobs", content=b"x"))
@@ -282,7 +284,7 @@ def test_a_refused_websocket_gets_a_problem_document(door: Door) -> None:
     before = door.started
     status, document = refusal(door)
     assert (status, document["status"]) == (401, 401)
-    viewer = door.token("watching", Role.VIEWER)
+    viewer = door.token("watching", TokenRole.VIEWER)
     status, document = refusal(door, {"Authorization": f"Bearer {viewer}"})
     assert (status, document["status"]) == (403, 403)
     assert door.started == before
@@ -314,11 +316,11 @@ def test_an_exception_behind_a_websocket_tells_the_client_nothing(door: Door, to
     assert not SECRETS.search(closed.value.rcvd.reason)
 
 
-# Rates
+# CallerRates
 
 
 def test_a_token_that_asks_too_often_has_to_wait_alone(tmp_path: Path) -> None:
-    with open_door(tmp_path, Limits(rate=0.01, burst=3.0)) as door:
+    with open_door(tmp_path, CallerLimits(rate=0.01, burst=3.0)) as door:
         quick, other = door.token("quick"), door.token("other")
         with door.client(quick) as client:
             statuses = [client.get("/v1/jobs").status_code for _ in range(10)]
@@ -333,7 +335,7 @@ def test_a_token_that_asks_too_often_has_to_wait_alone(tmp_path: Path) -> None:
 
 
 def test_strangers_are_slowed_down_and_cannot_fill_the_audit(tmp_path: Path) -> None:
-    with open_door(tmp_path, Limits(mistakes=0.01, mistakes_at_once=3.0)) as door:
+    with open_door(tmp_path, CallerLimits(mistakes=0.01, mistakes_at_once=3.0)) as door:
         valid = door.token()
         with door.client("cgate_" + "A" * 43) as client:
             statuses = [client.post("/v1/jobs").status_code for _ in range(30)]
@@ -380,7 +382,7 @@ def test_a_line_cannot_be_forged(door: Door) -> None:
 
 def test_what_commands_change_has_a_line(door: Door, token: str) -> None:
     with door.client(token) as client, client.stream("GET", "/v1/jobs/7/stdout"):  # it is noticed while requests run
-        door.token("added", Role.VIEWER, frozenset({"app"}))
+        door.token("added", TokenRole.VIEWER, frozenset({"app"}))
         wait_until(lambda: any('from=command what="token add added" status=done' in line for line in door.lines()))
         door.revoke("added")
         door.login_url()

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from cexec.gate.access.answers import ABORT
-from cexec.gate.http.answers import CutOff, StreamAnswer
+from cexec.gate.access.guarded_answer import ABORT
 from cexec.gate.http.protocol import TRAILERS
+from cexec.gate.http.stream_answers import CutOff, StreamAnswer
 
 
 class FakeServer:

@@ -12,30 +12,30 @@ import psutil
 import pytest
 
 from cexec.errors import UsageError
-from cexec.gate.access.identity import Identity, Role
+from cexec.gate.access.caller import Caller, TokenRole
 from cexec.gate.jobs import live_job
 from cexec.gate.jobs.application import Application as ServedApplication
 from cexec.gate.jobs.desk import Desk
-from cexec.gate.jobs.engine import Engine, Settings
+from cexec.gate.jobs.engine import Engine, EngineSettings
 from cexec.gate.jobs.job_request import JobRequest
 from cexec.gate.jobs.pipe import OutputReader, start_pipe
 from cexec.gate.problem import Problem
 from cexec.gate.store.database import Database
+from cexec.gate.store.job_records import JobState
 from cexec.gate.store.output_files import OutputFiles
-from cexec.gate.store.records import State
 from tests.python.clients import run
 from tests.service import Application, Service
 from tests.waiting import until
 
-ADMIN = Identity("me", Role.ADMIN, None, 1, 1000)
+ADMIN = Caller("me", TokenRole.ADMIN, None, 1, 1000)
 
 
 @asynccontextmanager
-async def serving(key: Application, state: Path, settings: Settings | None = None) -> AsyncIterator[Engine]:
+async def serving(key: Application, state: Path, settings: EngineSettings | None = None) -> AsyncIterator[Engine]:
     database = Database(str(state), sole=True)
     try:
         files = OutputFiles(f"{state}-outputs")
-        engine = Engine(database, files, [ServedApplication(str(key.public))], settings or Settings())
+        engine = Engine(database, files, [ServedApplication(str(key.public))], settings or EngineSettings())
         engine.start()
         try:
             yield engine
@@ -77,9 +77,9 @@ def test_a_lost_worker_is_replaced_unless_somebody_could_notice(key: Application
             ended = await desk.wait(ADMIN, record.id, 60)
             output = (await desk.output(ADMIN, record.id, 1)).read(0, 100)
             if seen:
-                assert ended.state is State.FAILED and "its output has been read" in str(ended.reason)
+                assert ended.state is JobState.FAILED and "its output has been read" in str(ended.reason)
             else:
-                assert (ended.state, ended.attempts, output) == (State.SUCCEEDED, 2, b"begun\ndone\n")
+                assert (ended.state, ended.attempts, output) == (JobState.SUCCEEDED, 2, b"begun\ndone\n")
 
 
 def test_an_input_that_nobody_sends_ends_its_job(
@@ -96,18 +96,18 @@ def test_an_input_that_nobody_sends_ends_its_job(
         with pytest.raises(Problem, match="go on with offset=4"):
             live.take_input(0)
         await asyncio.sleep(0.1)
-        assert live.record.state is State.RUNNING
+        assert live.record.state is JobState.RUNNING
         await live.wait()
-        assert (live.record.state, live.record.reason) == (State.CANCELLED, "nobody has sent the rest of its input")
+        assert (live.record.state, live.record.reason) == (JobState.CANCELLED, "nobody has sent the rest of its input")
         other = await start_pipe(engine, ADMIN, job("cat", stdin=None))
         await other.wait()  # it never had a writer
-        assert other.record.state is State.CANCELLED
+        assert other.record.state is JobState.CANCELLED
 
 
 def test_a_token_has_so_many_jobs_at_once(key: Application, worker: Service, state: Path) -> None:
     @scene(key, state)
     async def _(engine: Engine) -> None:
-        two = Identity("two", Role.SUBMITTER, None, 2, 2)
+        two = Caller("two", TokenRole.SUBMITTER, None, 2, 2)
         jobs = [(await engine.submit(two, job("sleep 1000"))).jobs[0] for _ in range(2)]
         with pytest.raises(Problem) as refused:
             await engine.submit(two, job("true"))
@@ -115,7 +115,7 @@ def test_a_token_has_so_many_jobs_at_once(key: Application, worker: Service, sta
         assert (await engine.submit(ADMIN, job("true"))).fresh
         await Desk(engine).cancel(two, jobs[0].id)
         assert (await engine.submit(two, job("true"))).fresh
-        one = Identity("one", Role.SUBMITTER, None, 3, 1)
+        one = Caller("one", TokenRole.SUBMITTER, None, 3, 1)
         for bad in (JobRequest("none"), job("true", needs=("=",)), job("true", files={"../x": b""})):
             with pytest.raises((Problem, UsageError), match=r"no application|=|relative"):
                 await engine.submit(one, bad)
@@ -134,7 +134,7 @@ def test_the_reader_of_a_pipe_is_waited_for_until_he_goes(key: Application, work
             assert len(first) <= log.end <= 2_000_000
             assert len(await reader.next(100)) == 100
         assert await live.wait(60)
-        assert (live.record.state, live.outputs[1].end) == (State.SUCCEEDED, 20_000_000)
+        assert (live.record.state, live.outputs[1].end) == (JobState.SUCCEEDED, 20_000_000)
         assert reader.offset == len(first) + 100
 
 
@@ -147,7 +147,7 @@ def test_the_end_of_everything_is_told(key: Application, worker: Service, state:
         waiting = asyncio.create_task(Desk(engine).wait(ADMIN, ids[0], 60))
         await asyncio.sleep(0)
         await engine.close()
-        assert (await waiting).state is State.INTERRUPTED
+        assert (await waiting).state is JobState.INTERRUPTED
         with pytest.raises(Problem, match="is being stopped"):
             await engine.submit(ADMIN, job("true"))
 

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from cexec.errors import LocalError
 from cexec.gate.problem import Problem
-from cexec.gate.store import output_files, outputs
+from cexec.gate.store import output_files, output_log
 from cexec.gate.store.output_files import OutputFiles
-from cexec.gate.store.outputs import MEMORY, OutputLog
+from cexec.gate.store.output_log import MEMORY, OutputLog
 
 SMALL = 64 * 1024  # bytes of a segment here
 
@@ -23,7 +23,7 @@ SMALL = 64 * 1024  # bytes of a segment here
 @pytest.fixture
 def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> OutputFiles:
     monkeypatch.setattr(output_files, "SEGMENT", SMALL)
-    monkeypatch.setattr(outputs, "SEGMENT", SMALL)
+    monkeypatch.setattr(output_log, "SEGMENT", SMALL)
     return OutputFiles(str(tmp_path / "outputs"))
 
 
@@ -34,7 +34,7 @@ def log(files: OutputFiles) -> Iterator[OutputLog]:
     made.release()
 
 
-def all_of(output: OutputLog | outputs.KeptOutput, start: int = 0, size: int = 5000) -> bytes:
+def all_of(output: OutputLog | output_log.KeptOutput, start: int = 0, size: int = 5000) -> bytes:
     found = b""
     while part := output.read(start + len(found), size):
         found += part

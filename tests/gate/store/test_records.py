@@ -13,13 +13,13 @@ import pytest
 from cexec.gate.jobs.job_ids import JobIds
 from cexec.gate.store import job_rows
 from cexec.gate.store.database import Database
+from cexec.gate.store.job_records import OVER, TRANSITIONS, JobRecord, JobState, PoolRecord, show_time
 from cexec.gate.store.job_rows import Filter, Reference
 from cexec.gate.store.output_files import OutputFiles
-from cexec.gate.store.outputs import KeptOutput
-from cexec.gate.store.records import OVER, TRANSITIONS, JobRecord, PoolRecord, State, show_time
+from cexec.gate.store.output_log import KeptOutput
 from cexec.gate.store.retention import DAY, expire, recover
 
-JOB = JobRecord("a", "app", "me", None, None, ("x", "ü"), State.QUEUED, None, None, None, None, 0, 100.0, None, None,
+JOB = JobRecord("a", "app", "me", None, None, ("x", "ü"), JobState.QUEUED, None, None, None, None, 0, 100.0, None, None,
                 None, {})  # fmt: skip
 
 
@@ -41,13 +41,13 @@ def add(state: Database, *jobs: JobRecord) -> None:
 
 
 def ended(id: str, at: float, **changes: object) -> JobRecord:
-    done = replace(JOB, id=id, state=State.SUCCEEDED, exit_status=0, started=at - 1, ended=at)
+    done = replace(JOB, id=id, state=JobState.SUCCEEDED, exit_status=0, started=at - 1, ended=at)
     return replace(done, **changes)  # type: ignore[arg-type]
 
 
 def test_a_job_comes_back_as_it_was(state: Database, files: OutputFiles) -> None:
     add(state, JOB)
-    done = replace(JOB, state=State.FAILED, exit_status=3, signal="SIGTERM", reason="r", worker="w@1", attempts=2,
+    done = replace(JOB, state=JobState.FAILED, exit_status=3, signal="SIGTERM", reason="r", worker="w@1", attempts=2,
                    started=101.5, ended=102.5, files={"name": 1}, instance="i")  # fmt: skip
     kept = KeptOutput(files, "a", 1, 0, 3, b"abc")
     state.write_now(partial(job_rows.update_job, job=done, at=102.5, outputs=[kept]))
@@ -63,7 +63,7 @@ def test_a_pool_ends_with_its_last_job(state: Database) -> None:
     jobs = [replace(JOB, id=id, pool="p") for id in ("a", "b")]
     state.write_now(partial(job_rows.insert_pool, pool=pool, jobs=jobs))
     for number, (job, end) in enumerate(zip(jobs, (None, 202.0), strict=True), 201):
-        done = replace(job, state=State.SUCCEEDED, exit_status=0, ended=float(number))
+        done = replace(job, state=JobState.SUCCEEDED, exit_status=0, ended=float(number))
         state.write_now(partial(job_rows.update_job, job=done, at=float(number)))
         found = state.read_now(partial(job_rows.find_numbered_pool, number=17))
         assert found is not None and found[0].ended == end
@@ -77,14 +77,14 @@ def page(database: Database, **changes: object) -> list[str]:
 
 
 def test_pages_are_in_order_for_each_choice(state: Database) -> None:
-    add(state, *(replace(JOB, id=f"{number}", app="ab"[number % 2], state=list(State)[number % 3])
+    add(state, *(replace(JOB, id=f"{number}", app="ab"[number % 2], state=list(JobState)[number % 3])
                  for number in range(9)))  # fmt: skip
     assert page(state) == ["8", "7", "6"]
     assert page(state, after="6") == ["5", "4", "3"]
     assert page(state, apps=frozenset("a")) == ["8", "6", "4"]
     assert page(state, apps=frozenset("ab"), after="7") == ["6", "5", "4"]
-    assert page(state, state=State.RUNNING) == ["7", "4", "1"]
-    assert page(state, state=State.RUNNING, apps=frozenset("a")) == ["4"]
+    assert page(state, state=JobState.RUNNING) == ["7", "4", "1"]
+    assert page(state, state=JobState.RUNNING, apps=frozenset("a")) == ["4"]
     assert page(state, apps=frozenset()) == []
 
 
@@ -122,13 +122,13 @@ def test_outputs_go_first_and_records_much_later(state: Database, files: OutputF
 
 
 def test_what_a_killed_cgate_has_left(state: Database, files: OutputFiles) -> None:
-    add(state, JOB, ended("done", 90.0), replace(JOB, id="ran", state=State.RUNNING, started=100.0))
+    add(state, JOB, ended("done", 90.0), replace(JOB, id="ran", state=JobState.RUNNING, started=100.0))
     for name, size in (("ran.1.000000", 10), ("ran.in.0", 5), ("stranger.1.000000", 3), ("done.1.000000", 4)):
         (Path(files.directory) / name).write_bytes(b"x" * size)
     assert recover(state, files, 200.0) == 2
     found = {id: state.read_now(partial(job_rows.find_job, job=id)) for id in ("a", "done", "ran")}
     assert {id: job.state for id, job in found.items() if job} == {
-        "a": State.INTERRUPTED, "done": State.SUCCEEDED, "ran": State.INTERRUPTED,
+        "a": JobState.INTERRUPTED, "done": JobState.SUCCEEDED, "ran": JobState.INTERRUPTED,
     }  # fmt: skip
     ran = found["ran"]
     assert ran is not None and ran.ended == 200.0 and ran.reason is not None and "was killed" in ran.reason
@@ -146,6 +146,6 @@ def test_ids_only_grow() -> None:
 
 
 def test_a_state_that_is_over_stays() -> None:
-    assert TRANSITIONS.keys() == set(State)
+    assert TRANSITIONS.keys() == set(JobState)
     assert all(not TRANSITIONS[state] for state in OVER)
     assert show_time(None) is None

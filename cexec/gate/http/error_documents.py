@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING
 from starlette.exceptions import HTTPException
 
 from cexec.errors import CexecError, UsageError
-from cexec.gate.http.answers import CutOff, problem_answer
-from cexec.gate.http.bodies import ClientGone
+from cexec.gate.http.request_bodies import ClientGone
+from cexec.gate.http.stream_answers import CutOff, problem_answer
 from cexec.gate.problem import Problem
 from cexec.gate.store.database import StateFullError
 from cexec.gate.store.output_files import FULL

@@ -1,8 +1,8 @@
 """The answer of one request, watched on its way to the client.
 
-Contract: `Answer.send` passes ASGI messages on.  It adds the header fields that keep browsers from showing, keeping or
-guessing what they get, without replacing those that the application has set, and remembers the status.  `give_up` ends
-an answer that has begun and cannot be completed, so that the client sees that it is cut off.
+Contract: `GuardedAnswer.send` passes ASGI messages on.  It adds the header fields that keep browsers from showing,
+keeping or guessing what they get, without replacing those that the application has set, and remembers the status.
+`give_up` ends an answer that has begun and cannot be completed, so that the client sees that it is cut off.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _FIELDS: Fields = [
 ]
 
 
-class Answer:
+class GuardedAnswer:
     """`status` is None until the answer has begun; that of a WebSocket that was accepted is 101."""
 
     def __init__(self, scope: Scope, send: Send) -> None:
