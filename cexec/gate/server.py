@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import ssl
@@ -115,6 +116,8 @@ async def _serve(
         loop.add_signal_handler(number, stopping.set)
     ready(GateListening(site.url, engine.interrupted, database))
     engine.start()
+    gc.collect()
+    gc.freeze()  # all that has been loaded stays: it is not looked through again and again
     serving = loop.create_task(server.serve([listener]))
     waiting = loop.create_task(stopping.wait())
     await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
