@@ -30,7 +30,7 @@ from cexec.gate.access.middleware import Access
 from cexec.gate.access.site import Site
 from cexec.gate.http.app import GateApp
 from cexec.gate.http.protocol import GateProtocol
-from cexec.gate.jobs.application import Application
+from cexec.gate.jobs.application import ServedApplication
 from cexec.gate.jobs.engine import Engine, EngineSettings
 from cexec.gate.store.database import Database
 from cexec.gate.store.output_files import OutputFiles
@@ -102,7 +102,7 @@ async def _serve(
     port = listener.getsockname()[1]
     site = Site.make(options.address, port, tls=options.tls is not None, names=options.tls_names)
     files = OutputFiles(f"{options.state}-outputs")
-    engine = Engine(database, files, [Application(key) for key in keys], options.settings)
+    engine = Engine(database, files, [ServedApplication(key) for key in keys], options.settings)
     more: list[BaseRoute] = [*login_routes.routes(database, site, options.limits)]
     if options.more is not None:
         more += options.more(engine)
@@ -144,7 +144,7 @@ def _config(app: Any, tls: ssl.SSLContext | None) -> uvicorn.Config:
         ws_per_message_deflate=False,  # it takes more time than the network
         lifespan="off",
         log_config=None,
-        log_level="error",  # below that it tells addresses of WebSockets, and each malformed request of a stranger
+        log_level="critical",  # below that it tells addresses of WebSockets, and each malformed request of a stranger
         access_log=False,
         proxy_headers=False,
         server_header=False,

@@ -13,7 +13,9 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocketDisconnect
 
+from cexec.errors import CexecError
 from cexec.gate.access.credential import SUBPROTOCOL
 from cexec.gate.http.error_documents import problem_of
 from cexec.gate.http.gate import gate_of, identity_of, note_change
@@ -64,12 +66,13 @@ class ExecSocket:
         offered = self._scope.get("subprotocols", ())
         await self._send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if SUBPROTOCOL in offered else None})
         try:
-            await self._speak()
+            try:
+                await self._speak()
+            except (Problem, CexecError) as error:
+                await self._tell({"type": "error", "problem": problem_of(error).document()})
+                await self._pass_on({"type": "websocket.close", "code": POLICY})
         except _Gone:
-            return
-        except Exception as error:
-            await self._tell({"type": "error", "problem": problem_of(error).document()})
-            await self._send({"type": "websocket.close", "code": POLICY})
+            pass
 
     async def _speak(self) -> None:
         try:
@@ -93,7 +96,7 @@ class ExecSocket:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
         await self._tell({"type": "exit", "job": job_document(self._gate, live.record)})
-        await self._send({"type": "websocket.close", "code": NORMAL})
+        await self._pass_on({"type": "websocket.close", "code": NORMAL})
 
     async def _until_over(
         self, live: LiveJob, tasks: Sequence[asyncio.Future[None]], sending: Sequence[asyncio.Future[None]]
@@ -205,16 +208,19 @@ class ExecSocket:
     # to the client
 
     async def _tell(self, value: dict[str, object]) -> None:
+        await self._pass_on({"type": "websocket.send", "text": json.dumps(value, separators=(",", ":"))})
+
+    async def _pass_on(self, message: dict[str, Any]) -> None:
         try:
-            await self._send({"type": "websocket.send", "text": json.dumps(value, separators=(",", ":"))})
-        except Exception:
+            await self._send(message)
+        except (OSError, RuntimeError, WebSocketDisconnect):  # it has been closed meanwhile
             raise _Gone from None
 
     async def _send_output(self, stream: int, reader: OutputReader) -> None:
         """Sends an output to its end, and says so."""
         number = bytes([stream])
         while chunk := await reader.next(CHUNK):
-            await self._send({"type": "websocket.send", "bytes": number + chunk})
+            await self._pass_on({"type": "websocket.send", "bytes": number + chunk})
             await asyncio.sleep(0)  # the socket may have taken it without waiting
         await self._tell({"type": "eof", "stream": stream, "size": reader.offset})
 

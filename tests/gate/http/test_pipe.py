@@ -117,7 +117,7 @@ def test_a_client_that_goes_in_the_middle_can_come_back(gate: Gate, http: httpx.
         assert b"first" in read_until(connection, b"first")
         id = job_of(http, script)
     wait_until(lambda: http.put(f"/v1/jobs/{id}/stdin", params={"offset": "0"}).json().get("received") == 5)
-    assert state_of(http, id) == "running"  # what has come is not taken for the whole input
+    wait_for_state(http, id, "running")  # what has come is not taken for the whole input
     assert http.put(f"/v1/jobs/{id}/stdin", params={"offset": "5"}, content=b" second\n").status_code == 200
     wait_for_state(http, id, "succeeded")
     assert http.get(f"/v1/jobs/{id}/stdout").content == b"first second\nend\n"

@@ -14,7 +14,7 @@ import pytest
 from cexec.errors import UsageError
 from cexec.gate.access.caller import Caller, TokenRole
 from cexec.gate.jobs import live_job
-from cexec.gate.jobs.application import Application as ServedApplication
+from cexec.gate.jobs.application import ServedApplication
 from cexec.gate.jobs.desk import Desk
 from cexec.gate.jobs.engine import Engine, EngineSettings
 from cexec.gate.jobs.job_request import JobRequest
