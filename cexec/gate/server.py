@@ -12,6 +12,7 @@ import gc
 import signal
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 LARGEST_MESSAGE = 1024 * 1024 + 1  # bytes (ours) of a WebSocket's message
 STOP_PATIENCE = 3  # seconds (ours) for answers on their way when it stops
 IDLE_CONNECTION = 75  # seconds (ours) until a connection without a request is closed
+SWITCH = 0.0005  # seconds (ours) until a thread lets another one run: the state's writer asks for that often
 BACKLOG = 1024  # connections (ours) that wait to be accepted
 
 
@@ -73,6 +75,7 @@ class GateListening:
 
 def serve(options: GateOptions, keys: Sequence[str], ready: Callable[[GateListening], None]) -> None:
     """Serves the applications of these client keys until a signal comes; `ready` is called before the first request."""
+    sys.setswitchinterval(SWITCH)
     database = Database(options.state, sole=True)
     try:
         check_listening(

@@ -169,19 +169,34 @@ class Database:
                 one.error = one.error or error
 
     def _transact(self, batch: list[_Waiting]) -> None:
+        """Runs all changes in one transaction; if one raises, all again, each of which can be taken back alone.
+
+        At each call of SQLite this thread lets the others run, and then waits for its turn: few calls are what counts.
+        """
+        try:
+            self._run_all(batch, alone=False)
+        except Exception:
+            if len(batch) == 1 and batch[0].error is not None:
+                return
+            self._run_all(batch, alone=True)
+
+    def _run_all(self, batch: list[_Waiting], *, alone: bool) -> None:
         execute = self._writer.execute
         execute("BEGIN IMMEDIATE")
         try:
             for one in batch:
-                execute("SAVEPOINT one")
+                one.error = None
+                if alone:
+                    execute("SAVEPOINT one")
                 try:
                     one.result = one.change(self._writer)
                 except Exception as error:
                     one.error = _named(error, self.path)
-                    if not self._writer.in_transaction:  # SQLite itself has taken all back
+                    if not alone or not self._writer.in_transaction:  # SQLite itself may have taken all back
                         raise
                     execute("ROLLBACK TO one")
-                execute("RELEASE one")
+                if alone:
+                    execute("RELEASE one")
             execute("COMMIT")
         except BaseException:
             if self._writer.in_transaction:
