@@ -24,6 +24,7 @@ from cexec.gate.jobs.job_request import JobRequest, Workers
 from cexec.gate.jobs.live_job import LiveJob
 from cexec.gate.jobs.planning import make_plan
 from cexec.gate.jobs.stored_errand import StoredErrand
+from cexec.gate.jobs.submission import Submission, insert_all, new_record
 from cexec.gate.problem import Problem
 from cexec.gate.store import job_rows
 from cexec.gate.store.job_records import JobRecord, JobState, PoolRecord
@@ -34,7 +35,6 @@ from cexec.system.printable import printable
 from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Coroutine, Sequence
 
     from cexec.gate.jobs.application import ServedApplication
@@ -57,15 +57,6 @@ class EngineSettings:
 
     retention: float = RETENTION
     max_output: int = MAX_OUTPUT
-
-
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """What a request has led to: a job, or a pool with its jobs.  `fresh`: it was not there before."""
-
-    fresh: bool
-    jobs: list[JobRecord]
-    pool: PoolRecord | None = None
 
 
 class Engine:
@@ -187,11 +178,11 @@ class Engine:
             for instance in targets:
                 id = self.ids.next()
                 plan = make_plan(request, id, instance, self.files)
-                job = _new_record(id, identity, request, pool, instance, application.label(instance), now)
+                job = new_record(id, identity, request, pool, instance, application.label(instance), now)
                 plans[id] = plan, job
             jobs = [job for _, job in plans.values()]
             led = job_rows.Reference(request.digest(), None if pool else jobs[0].id, pool.id if pool else None)
-            found, events = await self.database.write(partial(_insert, identity.name, key, led, jobs, pool, now))
+            found, events = await self.database.write(partial(insert_all, identity.name, key, led, jobs, pool, now))
             if found is not None:
                 return await self._known(identity, led, found)
             for plan, job in plans.values():
@@ -357,56 +348,6 @@ class Engine:
                 more = False  # a full disk, for example: later
             if not more:
                 await asyncio.sleep(min(SWEEP, max(LEAST_SWEEP, self.settings.retention)))
-
-
-def _new_record(
-    id: str,
-    identity: Caller,
-    request: JobRequest,
-    pool: PoolRecord | None,
-    instance: bytes,
-    worker: str | None,
-    now: float,
-) -> JobRecord:
-    return JobRecord(
-        id=id,
-        app=request.app,
-        owner=identity.name,
-        pool=None if pool is None else pool.id,
-        instance=instance_text(instance) if instance else None,
-        args=request.args,
-        state=JobState.QUEUED,
-        exit_status=None,
-        signal=None,
-        reason=None,
-        worker=worker,
-        attempts=0,
-        submitted=now,
-        started=None,
-        ended=None,
-        expired=None,
-        files={},
-    )
-
-
-def _insert(
-    owner: str,
-    key: str | None,
-    led: job_rows.Reference,
-    jobs: list[JobRecord],
-    pool: PoolRecord | None,
-    now: float,
-    connection: sqlite3.Connection,
-) -> tuple[job_rows.Reference | None, list[EventRecord]]:
-    """Adds the jobs; or returns what the key has led to before, and adds nothing."""
-    if key is not None:
-        found = job_rows.find_reference(connection, owner, key)
-        if found is not None:
-            return found, []
-        job_rows.insert_reference(connection, owner, key, led, now)
-    if pool is not None:
-        return None, job_rows.insert_pool(connection, pool, jobs)
-    return None, [job_rows.insert_job(connection, job) for job in jobs]
 
 
 def _sync_all(paths: list[str]) -> None:
