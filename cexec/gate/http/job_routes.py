@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from cexec.gate.access.caller import Caller
     from cexec.gate.http.gate import Gate
-    from cexec.gate.jobs.engine import Submission
+    from cexec.gate.jobs.submission import Submission
     from cexec.gate.store.job_records import JobRecord
 
 LONGEST_WAIT = 300.0  # seconds (ours)

@@ -26,7 +26,7 @@ LINGER = 60.0  # seconds (ours)
 PATIENCE = 10.0  # seconds (ours) for the first answers
 
 
-class ServedApplication:
+class GateApplication:
     """`name`: that of the key without .pub, by which clients call it."""
 
     def __init__(self, key: str) -> None:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 from collections.abc import Iterator
+from contextlib import suppress
 
 import httpx
 import pytest
@@ -97,7 +98,8 @@ def test_a_worker_that_vanishes_during_a_job(http: httpx.Client, key: Applicatio
         for one in five[:4]:
             wait_for_state(http, one["id"], "running")
         for pid in third.pids():
-            os.kill(pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has ended with another one
+                os.kill(pid, signal.SIGKILL)
         wait_for_state(http, job["id"], "failed")
         job = http.get(f"/v1/jobs/{job['id']}").json()
         assert job["exit_status"] is None and "third" in job["reason"]

@@ -39,7 +39,7 @@ def test_a_reader_that_has_vanished_is_noticed(gate: Gate, http: httpx.Client) -
     before = gate.connections()
     ports = ", ".join(str(reader.getsockname()[1]) for reader in readers)
     rules = f"table ip gone {{ chain in {{ type filter hook input priority 0; tcp sport {{ {ports} }} drop; "
-    rules += f"tcp dport {{ {ports} }} drop; }} }}"
+    rules += f"tcp dport {{ {ports} }} drop; }}; }}"
     subprocess.run(["nft", "-f", "-"], input=rules, text=True, check=True)
     try:
         wait_until(lambda: gate.connections() <= before - 2, NOTICED)
