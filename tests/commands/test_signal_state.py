@@ -24,6 +24,7 @@ DEADLINE = 30.0  # seconds for whatever a test waits for
 CALLERS = ("ignores SIGCHLD", "blocks SIGCHLD", "blocks all signals")
 COMMANDS = {
     "cexec": ("PUBLIC",),
+    "cgate": ("--http", "127.0.0.1:0", "--state", "OTHER", "PUBLIC"),
     "ckeygen": ("-stdin", "OTHER"),
     "cmap": ("PUBLIC", ":::", "a"),
     "cproxy": ("127.0.0.1", "127.0.0.255"),

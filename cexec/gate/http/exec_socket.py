@@ -14,11 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.routing import WebSocketRoute
 
-from cexec.gate.http.bodies import parse_json
-from cexec.gate.http.errors import problem_of
+from cexec.gate.access.credential import SUBPROTOCOL
+from cexec.gate.http.error_documents import problem_of
 from cexec.gate.http.gate import gate_of, identity_of, note_change
 from cexec.gate.http.job_bodies import parse_job
 from cexec.gate.http.job_routes import job_document
+from cexec.gate.http.request_bodies import parse_json
 from cexec.gate.jobs.pipe import OutputReader, start_pipe
 from cexec.gate.problem import Problem
 from cexec.gate.store.bell import Bell
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
     from starlette.websockets import WebSocket
 
-    from cexec.gate.access.identity import Identity
+    from cexec.gate.access.caller import Caller
     from cexec.gate.http.gate import Gate
     from cexec.gate.jobs.live_job import InputWriter, LiveJob
 
@@ -47,7 +48,7 @@ class _Gone(Exception):
 class ExecSocket:
     """One conversation."""
 
-    def __init__(self, gate: Gate, identity: Identity, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, gate: Gate, identity: Caller, scope: Scope, receive: Receive, send: Send) -> None:
         self._gate = gate
         self._identity = identity
         self._scope = scope
@@ -60,7 +61,8 @@ class ExecSocket:
     async def converse(self) -> None:
         """Speaks until the job is over, or the client has gone."""
         await self._receive()  # websocket.connect
-        await self._send({"type": "websocket.accept"})
+        offered = self._scope.get("subprotocols", ())
+        await self._send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if SUBPROTOCOL in offered else None})
         try:
             await self._speak()
         except _Gone:

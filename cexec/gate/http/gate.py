@@ -8,12 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cexec.gate.access.identity import SCOPE_KEY, Identity
+from starlette.routing import Route
+
+from cexec.gate.access.caller import SCOPE_KEY, Caller
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, MutableMapping
+    from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 
-    from starlette.requests import HTTPConnection
+    from starlette.requests import HTTPConnection, Request
 
     from cexec.gate.jobs.desk import Desk
     from cexec.gate.jobs.engine import Engine
@@ -30,13 +32,22 @@ class Gate:
     desk: Desk
 
 
+def route(path: str, **handlers: Callable[[Request], Awaitable[Any]]) -> Route:
+    """Returns the route of a path, with a handler for each method: `Allow` then names all of them."""
+
+    async def endpoint(request: Request) -> Any:
+        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, endpoint, methods=list(handlers))
+
+
 def gate_of(request: HTTPConnection) -> Gate:
     found: Gate = request.scope[GATE]
     return found
 
 
-def identity_of(scope: Mapping[str, Any]) -> Identity:
-    found: Identity = scope[SCOPE_KEY]
+def identity_of(scope: Mapping[str, Any]) -> Caller:
+    found: Caller = scope[SCOPE_KEY]
     return found
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from cexec.gate.http.bodies import chunks, parse_json, read_json
+from cexec.gate.http.request_bodies import chunks, parse_json, read_json
 from cexec.gate.jobs.job_request import JobRequest, Workers
 from cexec.gate.problem import Problem
 from cexec.system.printable import printable
@@ -206,8 +206,8 @@ def _workers(value: Any) -> Workers | tuple[str, ...]:
 def _seconds(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= LONGEST_TIME_LIMIT:
-        raise Problem(422, "time_limit has to be a number of seconds above 0")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.001 <= value <= LONGEST_TIME_LIMIT:
+        raise Problem(422, "time_limit has to be a number of seconds, at least 0.001")
     return float(value)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from cexec.gate.store.records import State
+from cexec.gate.store.job_records import JobState
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -40,15 +40,18 @@ def _told(**properties: Schema) -> Schema:
 
 
 _TIME = {"format": "date-time"}
-_STATES = [state.value for state in State]
+_STATES = [state.value for state in JobState]
 _BASE64 = {"type": "string", "pattern": r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"}
 _ENCODED = _object(["base64"], base64=_BASE64)
 _STREAMED = _object(["stream"], stream={"const": True})
 _NAME = r"^(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+$"  # of a file: the paths that are allowed are more than these
 _VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]{0,57}$"
 
+_STREAMED_POOL = {"required": ["stdin", "workers"],
+                  "properties": {"stdin": _STREAMED, "workers": {"not": {"const": "any"}}}}  # fmt: skip
+
 SCHEMAS: dict[str, Schema] = {
-    "JobRequest": _object(
+    "JobRequest": {"not": _STREAMED_POOL} | _object(
         ["app"],
         app=text("the application, see /v1/apps", empty=False),
         args=texts("arguments of the program, if its service allows them"),
@@ -68,7 +71,7 @@ SCHEMAS: dict[str, Schema] = {
         workers={"anyOf": [{"enum": ["any", "all"]},
                            {"type": "array", "items": text(empty=False), "minItems": 1, "uniqueItems": True}],
                  "description": "any: one worker; all or a list (names, addresses, UUIDs): a pool"},
-        time_limit=nullable("number", "seconds that the program may take", exclusiveMinimum=0, maximum=315360000),
+        time_limit=nullable("number", "seconds that the program may take", minimum=0.001, maximum=315360000),
         retries=nullable("integer", "how often it is repeated if its worker is lost", minimum=0, maximum=1000),
         weight={"type": "integer", "minimum": 1, "maximum": 1000, "description": "its share of the turns"},
     ),

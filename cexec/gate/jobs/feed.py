@@ -15,7 +15,7 @@ from cexec.gate.store.job_rows import events_after, last_event
 
 if TYPE_CHECKING:
     from cexec.gate.store.database import Database
-    from cexec.gate.store.records import EventRecord
+    from cexec.gate.store.job_records import EventRecord
 
 RECENT = 2000  # events (ours) in memory
 AT_ONCE = 200  # events (ours) that a reader is given together

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from cexec.client.aio.job_streams import JobInput
 from cexec.client.aio.lease_job import LeaseJob
+from cexec.gate.store.output_files import FULL, SEGMENT
 from cexec.python.errand import Errand
 from cexec.system.io.fds import Sink
 from cexec.system.reason import reason_of
@@ -21,13 +22,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cexec.client.aio.lease import Lease
-    from cexec.gate.store.outputs import OutputLog
+    from cexec.gate.store.output_log import OutputLog
     from cexec.protocol.connection.frames import Stream
     from cexec.python.errand import Ended
     from cexec.python.job_plan import JobPlan
     from cexec.system.io.fds import Source
 
 WINDOW = 1024 * 1024  # bytes (ours) that wait for the client of a pipe before its program does
+LEAST_ALONG = (
+    2 * SEGMENT + WINDOW
+)  # bytes that are kept of an output while somebody reads along: files are dropped whole
 
 
 class LogSink(Sink):
@@ -39,6 +43,7 @@ class LogSink(Sink):
         self.read_up_to: int | None = None
         self.full = False  # it has refused bytes
         self.trouble = ""  # why bytes could not be kept
+        self.no_room = False  # because the disk is full
         self._limit = limit
         self._rest = False
 
@@ -46,21 +51,24 @@ class LogSink(Sink):
         log = self.log
         if log is None:
             return len(view)
+        limit = self._limit
         if self.read_up_to is not None:
+            limit = max(limit, LEAST_ALONG)
             if not self._rest:
                 view = view[: max(0, WINDOW - (log.end - self.read_up_to))]
-            if log.end + len(view) - log.began > self._limit:
+            if log.end + len(view) - log.began > limit:
                 log.drop_before(self.read_up_to)
         if not len(view):
             self.full = True
             return 0
-        if log.end + len(view) - log.began > self._limit:
+        if log.end + len(view) - log.began > limit:
             self.trouble = "the output is longer than cgate keeps (--max-output)"
             raise OSError(errno.EFBIG, self.trouble)
         try:
             log.append(view)
         except OSError as error:
             self.trouble = f"the output cannot be kept: {reason_of(error)}"
+            self.no_room = error.errno in FULL
             raise
         self.count += len(view)
         return len(view)
@@ -129,6 +137,11 @@ class StoredErrand(Errand):
     def trouble(self) -> str:
         """Why an output could not be kept; empty if it could."""
         return next((one.trouble for one in self._sinks.values() if one.trouble), "")
+
+    @property
+    def no_room(self) -> bool:
+        """True if that is because the disk is full."""
+        return any(one.no_room for one in self._sinks.values())
 
     def send(self, number: int) -> None:
         """Sends a signal (the protocol's number) to the program, as soon as it runs."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cexec.gate.jobs.application import LINGER
-from cexec.gate.rpc.messages import worker_message
+from cexec.gate.rpc.job_messages import worker_message
 from cexec.gate.rpc.wire import cexec_pb2 as wire
 
 if TYPE_CHECKING:

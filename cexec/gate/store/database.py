@@ -53,7 +53,7 @@ class _Waiting:
     error: BaseException | None = None
 
 
-class Reader:
+class StateReader:
     """A connection that only reads, closed with its `Database`."""
 
     def __init__(self, connection: sqlite3.Connection, path: str) -> None:
@@ -124,11 +124,11 @@ class Database:
         """Runs the query in this thread."""
         return self._guard(lambda: query(self._reader))
 
-    def new_reader(self) -> Reader:
+    def new_reader(self) -> StateReader:
         """Returns a reader for one thread, which neither waits for other readers nor for the writer."""
         connection = self._connect()
         self._guard(lambda: connection.execute("PRAGMA query_only=1"))
-        return Reader(connection, self.path)
+        return StateReader(connection, self.path)
 
     def close(self) -> None:
         """Waits for the changes that were asked for, and closes the file."""

@@ -19,22 +19,22 @@ import grpc
 import psutil
 
 from cexec.gate.access.audit import Audit, open_audit
-from cexec.gate.access.identity import Role
-from cexec.gate.access.keys import add_token, revoke_keys
-from cexec.gate.access.limits import Limits
-from cexec.gate.access.rates import Rates
+from cexec.gate.access.caller import TokenRole
+from cexec.gate.access.caller_limits import CallerLimits
+from cexec.gate.access.key_rows import add_token, revoke_keys
+from cexec.gate.access.rates import CallerRates
 from cexec.gate.jobs.application import Application
 from cexec.gate.jobs.desk import Desk
-from cexec.gate.jobs.engine import Engine, Settings
+from cexec.gate.jobs.engine import Engine, EngineSettings
 from cexec.gate.rpc.door import Door
-from cexec.gate.rpc.server import GrpcServer
+from cexec.gate.rpc.grpc_server import GrpcServer
 from cexec.gate.rpc.tls_front import TlsFront
 from cexec.gate.rpc.wire.cexec_pb2_grpc import ClusterStub
 from cexec.gate.server import listen
 from cexec.gate.store.database import Database
 from cexec.gate.store.output_files import OutputFiles
 
-LIMITS = Limits(look=0.1)
+LIMITS = CallerLimits(look=0.1)
 
 
 class RpcServer:
@@ -46,8 +46,8 @@ class RpcServer:
         keys: Sequence[str | os.PathLike[str]],
         *,
         tls: tuple[str, str, str | None] | None = None,
-        limits: Limits = LIMITS,
-        settings: Settings | None = None,
+        limits: CallerLimits = LIMITS,
+        settings: EngineSettings | None = None,
         address: str = "127.0.0.1:0",
     ) -> None:
         self.path = str(directory / "state.sqlite")
@@ -57,7 +57,7 @@ class RpcServer:
         self._files = str(directory / "outputs")
         self._tls = tls
         self._limits = limits
-        self._settings = settings or Settings()
+        self._settings = settings or EngineSettings()
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -87,7 +87,7 @@ class RpcServer:
                 applications = [Application(os.fspath(key)) for key in self._keys]
                 self.engine = Engine(database, OutputFiles(self._files), applications, self._settings)
                 self.engine.start()
-                rates = Rates(self._limits.rate, self._limits.burst)
+                rates = CallerRates(self._limits.rate, self._limits.burst)
                 certificate, key, client_ca = self._tls or ("", "", None)
                 front = TlsFront(certificate, key, client_ca) if client_ca else None
                 door = Door(database, log, self._limits, rates, front=front)
@@ -112,7 +112,7 @@ class RpcServer:
         assert self._front is not None
         return self._front
 
-    def token(self, name: str = "ci", role: Role = Role.SUBMITTER, apps: frozenset[str] | None = None) -> str:
+    def token(self, name: str = "ci", role: TokenRole = TokenRole.SUBMITTER, apps: frozenset[str] | None = None) -> str:
         return str(self.change(lambda connection: add_token(connection, name, role, apps, time()).text))
 
     def revoke(self, who: str) -> None:

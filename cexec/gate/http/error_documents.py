@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 from starlette.exceptions import HTTPException
 
 from cexec.errors import CexecError, UsageError
-from cexec.gate.http.answers import CutOff, problem_answer
-from cexec.gate.http.bodies import ClientGone
+from cexec.gate.http.request_bodies import ClientGone
+from cexec.gate.http.stream_answers import CutOff, problem_answer
 from cexec.gate.problem import Problem
 from cexec.gate.store.database import StateFullError
+from cexec.gate.store.output_files import FULL
 
 if TYPE_CHECKING:
     from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -61,7 +62,7 @@ def problem_of(error: Exception) -> Problem:
         return Problem(error.status_code, detail or error.detail, headers=headers)
     if isinstance(error, UsageError):
         return Problem(422, str(error))
-    if isinstance(error, StateFullError):
+    if isinstance(error, StateFullError) or (isinstance(error, OSError) and error.errno in FULL):
         return Problem(507, "there is no room to keep what was asked for; nothing was started")
     if isinstance(error, CutOff):
         return Problem(502, str(error))

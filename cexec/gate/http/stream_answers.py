@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.responses import Response
 
-from cexec.gate.access.answers import ABORT
+from cexec.gate.access.guarded_answer import ABORT
 from cexec.gate.http.protocol import TRAILERS
 from cexec.gate.problem import CONTENT_TYPE, Problem
 

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 
-from cexec.gate.http.answers import COMMON, OCTETS, cut_off, problem_answer, send_end, send_start
-from cexec.gate.http.bodies import ClientGone, chunks
 from cexec.gate.http.gate import gate_of, identity_of, note_change
 from cexec.gate.http.output_routes import status_headers
 from cexec.gate.http.protocol import TRAILERS
 from cexec.gate.http.queries import Query
+from cexec.gate.http.request_bodies import ClientGone, chunks
+from cexec.gate.http.stream_answers import COMMON, OCTETS, cut_off, problem_answer, send_end, send_start
 from cexec.gate.jobs.job_request import JobRequest
 from cexec.gate.jobs.pipe import NOT_WAITED_FOR, OutputReader, start_pipe
 from cexec.gate.problem import Problem
-from cexec.gate.store.records import State
+from cexec.gate.store.job_records import JobState
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -90,12 +90,12 @@ class Pipe:
     async def _end(self, scope: Scope, receive: Receive, send: Send) -> None:
         job = self._live.record
         if not self._started and job.exit_status is None and job.signal is None:
-            problem = Problem(503 if job.state is State.FAILED else 409, job.reason or f"the job is {job.state}",
+            problem = Problem(503 if job.state is JobState.FAILED else 409, job.reason or f"the job is {job.state}",
                               headers={"Location": f"/v1/jobs/{job.id}"}, job=job.id)  # fmt: skip
             await problem_answer(problem)(scope, receive, send)
             return
         await self._start(scope, send)
-        if job.state is State.SUCCEEDED:
+        if job.state is JobState.SUCCEEDED:
             await send_end(send, status_headers(job) if TRAILERS in scope.get("extensions", {}) else None)
         else:
             cut_off(scope)

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from hmac import compare_digest
 
 from cexec.errors import UsageError
-from cexec.gate.access.identity import Identity, Role
+from cexec.gate.access.caller import Caller, TokenRole
 from cexec.gate.access.names import SESSION_NAME
 from cexec.gate.access.secret import Kind, Secret, new_secret
 
@@ -33,7 +33,7 @@ class Key:
     kind: Kind
     name: str
     digest: bytes
-    role: Role
+    role: TokenRole
     applications: frozenset[str] | None
     made: float
     ends: float | None
@@ -42,14 +42,14 @@ class Key:
     def valid(self, now: float) -> bool:
         return self.revoked is None and (self.ends is None or now < self.ends)
 
-    def identity(self, most_jobs: int) -> Identity:
-        return Identity(self.name, self.role, self.applications, self.id, most_jobs)
+    def identity(self, most_jobs: int) -> Caller:
+        return Caller(self.name, self.role, self.applications, self.id, most_jobs)
 
 
 def add_token(
     connection: sqlite3.Connection,
     name: str,
-    role: Role,
+    role: TokenRole,
     applications: frozenset[str] | None,
     now: float,
     ends: float | None = None,
@@ -65,7 +65,7 @@ def add_token(
 
 
 def add_login(
-    connection: sqlite3.Connection, role: Role, applications: frozenset[str] | None, now: float, ends: float
+    connection: sqlite3.Connection, role: TokenRole, applications: frozenset[str] | None, now: float, ends: float
 ) -> Secret:
     """Returns the code of a one-time URL, with its text."""
     return _add(connection, Kind.LOGIN, SESSION_NAME, role, applications, now, ends)
@@ -149,7 +149,7 @@ def _add(
     connection: sqlite3.Connection,
     kind: Kind,
     name: str,
-    role: Role,
+    role: TokenRole,
     applications: frozenset[str] | None,
     now: float,
     ends: float | None,
@@ -166,4 +166,4 @@ def _add(
 def _key(row: tuple[int, str, str, bytes, str, str | None, float, float | None, float | None]) -> Key:
     number, kind, name, digest, role, apps, made, ends, revoked = row
     applications = None if apps is None else frozenset(json.loads(apps))
-    return Key(number, Kind(kind), name, digest, Role[role.upper()], applications, made, ends, revoked)
+    return Key(number, Kind(kind), name, digest, TokenRole[role.upper()], applications, made, ends, revoked)

@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 from enum import StrEnum
 
 
-class State(StrEnum):
+class JobState(StrEnum):
     """The states of a job."""
 
     QUEUED = "queued"  # no worker has begun its program
@@ -21,10 +21,10 @@ class State(StrEnum):
     INTERRUPTED = "interrupted"  # the cgate that ran it was killed
 
 
-OVER = frozenset({State.SUCCEEDED, State.FAILED, State.CANCELLED, State.INTERRUPTED})
+OVER = frozenset({JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED, JobState.INTERRUPTED})
 TRANSITIONS = {  # from each state, those that can follow
-    State.QUEUED: frozenset({State.RUNNING, *OVER}),
-    State.RUNNING: frozenset({State.QUEUED, *OVER}),  # queued again: its worker was lost
+    JobState.QUEUED: frozenset({JobState.RUNNING, *OVER}),
+    JobState.RUNNING: frozenset({JobState.QUEUED, *OVER}),  # queued again: its worker was lost
     **dict.fromkeys(OVER, frozenset()),
 }
 
@@ -45,7 +45,7 @@ class JobRecord:
     pool: str | None
     instance: str | None
     args: tuple[str, ...]
-    state: State
+    state: JobState
     exit_status: int | None
     signal: str | None
     reason: str | None
@@ -109,9 +109,9 @@ class PoolRecord:
     def state(self, jobs: list[JobRecord]) -> str:
         """Returns "running" until all jobs are over, then "succeeded" if all have succeeded, else "failed"."""
         if self.ended is None:
-            return State.RUNNING.value
-        good = all(one.state == State.SUCCEEDED for one in jobs)
-        return State.SUCCEEDED.value if good else State.FAILED.value
+            return JobState.RUNNING.value
+        good = all(one.state == JobState.SUCCEEDED for one in jobs)
+        return JobState.SUCCEEDED.value if good else JobState.FAILED.value
 
 
 @dataclass(frozen=True, slots=True)

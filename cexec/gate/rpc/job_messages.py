@@ -13,22 +13,22 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from cexec.errors import UsageError
 from cexec.gate.jobs.job_request import JobRequest, Workers
-from cexec.gate.rpc.errors import FieldProblems
+from cexec.gate.rpc.status_codes import FieldProblems
 from cexec.gate.rpc.wire import cexec_pb2 as wire
-from cexec.gate.store.records import State
+from cexec.gate.store.job_records import JobState
 from cexec.protocol.datagrams.requirements import instance_text, plain_instance
 
 if TYPE_CHECKING:
-    from cexec.gate.store.records import JobRecord
+    from cexec.gate.store.job_records import JobRecord
     from cexec.python.membership import ClusterWorker
 
 STATES = {
-    State.QUEUED: wire.JOB_STATE_QUEUED,
-    State.RUNNING: wire.JOB_STATE_RUNNING,
-    State.SUCCEEDED: wire.JOB_STATE_SUCCEEDED,
-    State.FAILED: wire.JOB_STATE_FAILED,
-    State.CANCELLED: wire.JOB_STATE_CANCELLED,
-    State.INTERRUPTED: wire.JOB_STATE_INTERRUPTED,
+    JobState.QUEUED: wire.JOB_STATE_QUEUED,
+    JobState.RUNNING: wire.JOB_STATE_RUNNING,
+    JobState.SUCCEEDED: wire.JOB_STATE_SUCCEEDED,
+    JobState.FAILED: wire.JOB_STATE_FAILED,
+    JobState.CANCELLED: wire.JOB_STATE_CANCELLED,
+    JobState.INTERRUPTED: wire.JOB_STATE_INTERRUPTED,
 }
 STREAMS = {wire.STREAM_UNSPECIFIED: 1, wire.STREAM_STDOUT: 1, wire.STREAM_STDERR: 2}
 GREATEST_WEIGHT = 1000  # (ours) as over HTTP
@@ -115,7 +115,7 @@ def request_of(message: wire.StartJobRequest, app: str, *, streamed: bool = Fals
     )
 
 
-def state_of(state: wire.JobState) -> State | None:
+def state_of(state: wire.JobState) -> JobState | None:
     """Returns the state that jobs are listed by, None for all; `FieldProblems` for one that does not exist."""
     if state == wire.JOB_STATE_UNSPECIFIED:
         return None

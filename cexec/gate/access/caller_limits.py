@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class CallerLimits:
     """Sizes in bytes, times in seconds."""
 
     body: int = 1 << 30  # of a request that is read whole, with its files
@@ -25,4 +25,4 @@ class Limits:
     look: float = 1.0  # between two looks at whether the tokens of running requests are still valid
 
 
-DEFAULT_LIMITS = Limits()
+DEFAULT_LIMITS = CallerLimits()

@@ -48,12 +48,12 @@ async def chunks(receive: Receive) -> AsyncGenerator[bytes, None]:
         more = message.get("more_body", False)
 
 
-async def read_json(request: Request) -> Any:
-    """Returns the value of a body that is JSON; None for an empty one."""
+async def read_json(request: Request, empty: Any = None) -> Any:
+    """Returns the value of a body that is JSON; `empty` for one without a byte."""
     kind = request.headers.get("content-type", "application/json").partition(";")[0].strip().lower()
     body = await read_body(request)
     if not body:
-        return None
+        return empty
     if kind != "application/json":
         raise Problem(415, "the body has to be application/json")
     return parse_json(body)

@@ -49,9 +49,12 @@ class KeptOutput:
         if self.data is not None:
             return self.data[offset : offset + size]
         number, start = divmod(offset, SEGMENT)
-        fd = os.open(self.files.segment(self.job, self.stream, number), os.O_RDONLY | os.O_CLOEXEC)
         try:
-            return os.pread(fd, min(size, SEGMENT - start), start)
+            fd = os.open(self.files.segment(self.job, self.stream, number), os.O_RDONLY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            raise Problem(410, "this output was removed a moment ago") from None
+        try:
+            return os.pread(fd, min(size, SEGMENT - start, self.size - offset), start)
         finally:
             os.close(fd)
 
@@ -141,10 +144,11 @@ class OutputLog:
         sync(self._files.directory)
         return KeptOutput(self._files, self._job, self._stream, self.began, self.end, None)
 
-    def finish_short(self) -> KeptOutput:
-        """As `finish`, with what has reached the files: there is no room for the rest."""
-        end = self.end - len(self._tail)
-        return KeptOutput(self._files, self._job, self._stream, self.began, end, b"" if self._number < 0 else None)
+    def give_up(self) -> KeptOutput:
+        """Removes everything: there is no room for the rest, and others need it."""
+        end = self.end
+        self.clear()
+        return KeptOutput(self._files, self._job, self._stream, end, end, b"")
 
     @property
     def in_memory(self) -> bool:

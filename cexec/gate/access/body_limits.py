@@ -12,19 +12,19 @@ import asyncio
 from time import monotonic
 
 from cexec.gate.access.asgi import Message, Receive
-from cexec.gate.access.limits import Limits
+from cexec.gate.access.caller_limits import CallerLimits
 from cexec.gate.access.site import Headers
 from cexec.gate.problem import Problem
 from cexec.system.units import show_size
 
 
-def check_length(headers: Headers, limits: Limits) -> None:
+def check_length(headers: Headers, limits: CallerLimits) -> None:
     text = headers.only("content-length")
     if text is not None and (not text.isdigit() or len(text) > 18 or int(text) > limits.body):
         raise _too_large(limits)
 
 
-def limited(receive: Receive, limits: Limits) -> Receive:
+def limited(receive: Receive, limits: CallerLimits) -> Receive:
     begun = monotonic()
     got = 0
     more = True
@@ -53,7 +53,7 @@ def limited(receive: Receive, limits: Limits) -> Receive:
     return receive_some
 
 
-def _too_large(limits: Limits) -> Problem:
+def _too_large(limits: CallerLimits) -> Problem:
     return Problem(413, f"the body is too large: at most {show_size(limits.body)} are read")
 
 

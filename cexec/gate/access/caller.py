@@ -13,7 +13,7 @@ from cexec.gate.problem import Problem
 SCOPE_KEY = "cexec.identity"
 
 
-class Role(IntEnum):
+class TokenRole(IntEnum):
     """What a token allows; each role includes those before it."""
 
     VIEWER = 0  # sees jobs, outputs and workers
@@ -22,7 +22,7 @@ class Role(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class Caller:
     """The token behind a request.
 
     `name`: the token's; `applications`: the names of those that it is for, None for all; `token`: its id in the store;
@@ -30,12 +30,12 @@ class Identity:
     """
 
     name: str
-    role: Role
+    role: TokenRole
     applications: frozenset[str] | None
     token: int
     most_jobs: int
 
-    def require(self, role: Role) -> None:
+    def require(self, role: TokenRole) -> None:
         """Raises `Problem` 403 if the token allows less."""
         if self.role < role:
             raise Problem(
@@ -53,4 +53,4 @@ class Identity:
 
     def owns(self, owner: str) -> bool:
         """Returns True if the token has a say in the jobs of `owner`, the name of a token."""
-        return self.role >= Role.ADMIN or (self.role >= Role.SUBMITTER and owner == self.name)
+        return self.role >= TokenRole.ADMIN or (self.role >= TokenRole.SUBMITTER and owner == self.name)

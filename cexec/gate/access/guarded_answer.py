@@ -1,8 +1,8 @@
 """The answer of one request, watched on its way to the client.
 
-Contract: `Answer.send` passes ASGI messages on.  It adds the header fields that keep browsers from showing, keeping or
-guessing what they get, without replacing those that the application has set, and remembers the status.  `give_up` ends
-an answer that has begun and cannot be completed, so that the client sees that it is cut off.
+Contract: `GuardedAnswer.send` passes ASGI messages on.  It adds the header fields that keep browsers from showing,
+keeping or guessing what they get, without replacing those that the application has set, and remembers the status.
+`give_up` ends an answer that has begun and cannot be completed, so that the client sees that it is cut off.
 """
 
 from __future__ import annotations
@@ -11,27 +11,26 @@ from cexec.gate.access.asgi import REFUSAL, Fields, Message, Scope, Send
 
 ABORT = "cexec.abort"  # an extension of ASGI: the function that ends a connection in the middle of its answer
 CLOSE_UNAUTHORIZED = 4401  # a close code (ours, RFC 6455 section 7.4.2): the token has ended
+# No Strict-Transport-Security: it is a rule for all ports of a host name, and other servers there may have no TLS.
 _FIELDS: Fields = [
     (b"cache-control", b"no-store"),
     (b"content-security-policy", b"default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'"),
     (b"cross-origin-opener-policy", b"same-origin"),
     (b"cross-origin-resource-policy", b"same-origin"),
-    (b"referrer-policy", b"no-referrer"),
+    (b"referrer-policy", b"same-origin"),  # with no-referrer, browsers send forms of our own pages with Origin: null
     (b"x-content-type-options", b"nosniff"),
     (b"x-frame-options", b"DENY"),
 ]
-_SECURE_FIELD = (b"strict-transport-security", b"max-age=31536000")
 
 
-class Answer:
+class GuardedAnswer:
     """`status` is None until the answer has begun; that of a WebSocket that was accepted is 101."""
 
-    def __init__(self, scope: Scope, send: Send, *, secure: bool) -> None:
+    def __init__(self, scope: Scope, send: Send) -> None:
         self.status: int | None = None
         self.complete = False
         self._scope = scope
         self._send = send
-        self._fields = [*_FIELDS, _SECURE_FIELD] if secure else _FIELDS
 
     async def send(self, message: Message) -> None:
         kind = message["type"]
@@ -40,7 +39,7 @@ class Answer:
             there = {name.lower() for name, _ in message.get("headers", ())}
             message["headers"] = [
                 *message.get("headers", ()),
-                *((name, value) for name, value in self._fields if name not in there),
+                *((name, value) for name, value in _FIELDS if name not in there),
             ]
         elif kind == "websocket.accept":
             self.status = 101
