@@ -10,6 +10,7 @@ from __future__ import annotations
 from cexec.gate.access.asgi import REFUSAL, Fields, Message, Scope, Send
 
 ABORT = "cexec.abort"  # an extension of ASGI: the function that ends a connection in the middle of its answer
+CLOSE_FAILED = 1011  # RFC 6455 section 7.4.1: an internal error
 CLOSE_UNAUTHORIZED = 4401  # a close code (ours, RFC 6455 section 7.4.2): the token has ended
 # No Strict-Transport-Security: it is a rule for all ports of a host name, and other servers there may have no TLS.
 _FIELDS: Fields = [
@@ -50,12 +51,12 @@ class GuardedAnswer:
             self.complete = not message.get("more_body", False)
         await self._send(message)
 
-    async def give_up(self, reason: str) -> None:
-        """Closes the WebSocket or the connection."""
+    async def give_up(self, reason: str, code: int) -> None:
+        """Closes the WebSocket, with this code, or the connection."""
         if self.complete:
             return
         if self._scope["type"] == "websocket" and self.status == 101:
-            await self.send({"type": "websocket.close", "code": CLOSE_UNAUTHORIZED, "reason": reason[:100]})
+            await self.send({"type": "websocket.close", "code": code, "reason": reason[:100]})
             return
         abort = (self._scope.get("extensions") or {}).get(ABORT)
         if abort is None:

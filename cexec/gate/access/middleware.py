@@ -29,8 +29,9 @@ from cexec.gate.access.body_limits import check_length, limited
 from cexec.gate.access.caller import SCOPE_KEY, Caller, TokenRole
 from cexec.gate.access.caller_limits import CallerLimits
 from cexec.gate.access.credential import NOT_VALID, check_address, credential_of, unauthorized
-from cexec.gate.access.guarded_answer import GuardedAnswer
-from cexec.gate.access.key_rows import ended_keys, find_key
+from cexec.gate.access.guarded_answer import CLOSE_FAILED, CLOSE_UNAUTHORIZED, GuardedAnswer
+from cexec.gate.access.key_changes import KeyChanges
+from cexec.gate.access.key_rows import Key, ended_keys, find_key, list_keys
 from cexec.gate.access.live_requests import LiveRequests, NoLongerValidError
 from cexec.gate.access.rates import CallerRates
 from cexec.gate.access.secret import Kind
@@ -74,6 +75,7 @@ class Access:
         self._rates = rates or CallerRates(limits.rate, limits.burst)
         self._mistakes = CallerRates(limits.mistakes, limits.mistakes_at_once)
         self._refusals = CallerRates(limits.mistakes, limits.mistakes_at_once)
+        self._changes = KeyChanges(self._reader.read(_all_keys))
         self._live = LiveRequests(self._ended, limits.look)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -147,7 +149,7 @@ class Access:
 
     async def _refuse(self, problem: Problem, scope: Scope, answer: GuardedAnswer) -> None:
         if answer.status is not None:
-            await answer.give_up(problem.detail)
+            await answer.give_up(problem.detail, CLOSE_UNAUTHORIZED if problem.status == 401 else CLOSE_FAILED)
             return
         if problem.status == 401 and scope["path"] == "/" and scope.get("method") == "GET":
             problem = Problem(303, "log in", headers={"Location": LOGIN_PATH})  # a person, most likely
@@ -167,18 +169,25 @@ class Access:
     def _write_audit(self, method: str, scope: Scope, answer: GuardedAnswer) -> None:
         status = answer.status
         identity: Caller | None = scope.get(SCOPE_KEY)
-        refused = identity is None and (status is None or status >= 400)
-        if method in _READING and status not in (401, 403, 421, 429):
+        refused = status in (401, 403, 421, 429) or (identity is None and (status is None or status >= 400))
+        if method in _READING and not refused:
             return
-        if refused and self._refusals.admit(None, monotonic()) is not None:
-            return  # strangers cannot fill the log
+        if refused and self._refusals.admit(identity and identity.token, monotonic()) is not None:
+            return  # neither strangers nor a caller who may not do it can fill the log
         what = f"{method} {scope['path']}"
         self._audit.write(identity, source_of(scope.get("client")), what, status or "gone", scope[CHANGES_KEY])
 
     def _ended(self, keys: Iterable[int]) -> set[int]:
+        """Returns which keys are not valid any more; tells the audit what commands have changed meanwhile."""
+        for what, about in self._changes.look(self._reader.read(_all_keys)):
+            self._audit.write(None, "command", what, "done", [about])
         self._audit.flush()
         now = self._clock.now()
         return self._reader.read(lambda connection: ended_keys(connection, keys, now))
+
+
+def _all_keys(connection: sqlite3.Connection) -> list[Key]:
+    return list_keys(connection, Kind)
 
 
 def is_public(path: str) -> bool:

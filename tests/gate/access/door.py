@@ -209,6 +209,10 @@ def application(door: Door) -> list[Route | WebSocketRoute]:
         while True:
             await websocket.send_text(await websocket.receive_text())
 
+    async def fail(websocket: WebSocket) -> None:
+        await websocket.accept()
+        raise RuntimeError("hunter2")
+
     return [
         Route("/healthz", healthy),
         Route("/v1/jobs", who, methods=["GET"]),
@@ -220,6 +224,7 @@ def application(door: Door) -> list[Route | WebSocketRoute]:
         Route("/v1/crash", crash),
         Route("/v1/crash_late", crash_late),
         WebSocketRoute("/v1/exec", execute),
+        WebSocketRoute("/v1/fail", fail),
     ]
 
 
