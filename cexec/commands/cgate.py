@@ -132,8 +132,8 @@ def _options(where: str | None, given: dict[str, Any]) -> Any:
     from cexec.gate.access.caller_limits import DEFAULT_LIMITS
     from cexec.gate.jobs.engine import MAX_OUTPUT, EngineSettings
     from cexec.gate.server import GateOptions
-    from cexec.gate.store.place import default_state
     from cexec.gate.store.retention import RETENTION
+    from cexec.gate.store.state_place import default_state
 
     retention, largest, rate = given["retention"], given["max_output"], given["rate"]
     options = GateOptions(given["state"] or default_state())

@@ -30,7 +30,7 @@ from cexec.gate.access.rates import CallerRates
 from cexec.gate.access.site import Site
 from cexec.gate.http.app import GateApp
 from cexec.gate.http.protocol import GateProtocol
-from cexec.gate.jobs.application import Application
+from cexec.gate.jobs.application import GateApplication
 from cexec.gate.jobs.desk import Desk
 from cexec.gate.jobs.engine import Engine, EngineSettings
 from cexec.gate.store.database import Database
@@ -110,7 +110,7 @@ async def _serve(
     port = listener.getsockname()[1]
     site = Site.make(options.address, port, tls=options.tls is not None, names=options.tls_names)
     files = OutputFiles(f"{options.state}-outputs")
-    engine = Engine(database, files, [Application(key) for key in keys], options.settings)
+    engine = Engine(database, files, [GateApplication(key) for key in keys], options.settings)
     more: list[BaseRoute] = [*login_routes.routes(database, site, options.limits)]
     if options.more is not None:
         more += options.more(engine)

@@ -27,7 +27,7 @@ LINGER = 60.0  # seconds (ours)
 PATIENCE = 10.0  # seconds (ours) for the first answers
 
 
-class Application:
+class GateApplication:
     """`name`: that of the key without .pub, by which clients call it."""
 
     def __init__(self, key: str) -> None:

@@ -22,7 +22,7 @@ from cexec.system.printable import printable
 
 if TYPE_CHECKING:
     from cexec.gate.access.caller import Caller
-    from cexec.gate.jobs.application import Application
+    from cexec.gate.jobs.application import GateApplication
     from cexec.gate.jobs.desk import Desk
     from cexec.gate.jobs.engine import Engine
     from cexec.gate.rpc.door import Door
@@ -32,7 +32,7 @@ LONGEST_WAIT = 60.0  # seconds (ours) of one GetJob
 PAGE, LARGEST_PAGE = 100, 1000  # jobs (ours)
 
 
-class Cluster(ClusterServicer):
+class ClusterMethods(ClusterServicer):
     """One server's answers."""
 
     def __init__(self, engine: Engine, desk: Desk, door: Door) -> None:
@@ -139,7 +139,7 @@ class Cluster(ClusterServicer):
         await self._door.call(context, "Signal", work, changes=True)
         return answer
 
-    def _applications(self, caller: Caller, name: str) -> list[Application]:
+    def _applications(self, caller: Caller, name: str) -> list[GateApplication]:
         if name:
             return [self._engine.application(caller, name)]
         return [one for one in self._engine.applications.values() if caller.may_see(one.name)]

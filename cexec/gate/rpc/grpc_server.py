@@ -14,7 +14,7 @@ from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
 from cexec.errors import LocalError
-from cexec.gate.rpc.cluster_service import Cluster
+from cexec.gate.rpc.cluster_service import ClusterMethods
 from cexec.gate.rpc.refusal import add_refusal
 from cexec.gate.rpc.wire import cexec_pb2
 from cexec.gate.rpc.wire.cexec_pb2_grpc import add_ClusterServicer_to_server
@@ -64,7 +64,7 @@ class GrpcServer:
         self._server = grpc.aio.server(options=OPTIONS)
         self._health = health.aio.HealthServicer()
         add_ClusterServicer_to_server(  # type: ignore[no-untyped-call]  # it is generated
-            Cluster(engine, desk, door), self._server
+            ClusterMethods(engine, desk, door), self._server
         )
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), self._server)

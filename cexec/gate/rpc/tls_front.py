@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
@@ -323,5 +323,5 @@ def _note_error(connection: SSL.Connection, certificate: X509, error: int, depth
     return True
 
 
-def _choose_protocol(connection: SSL.Connection, offered: list[bytes]) -> bytes | SSL._NoOverlappingProtocols:
+def _choose_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
     return HTTP2 if HTTP2 in offered else SSL.NO_OVERLAPPING_PROTOCOLS

@@ -23,7 +23,7 @@ from cexec.gate.access.caller import TokenRole
 from cexec.gate.access.caller_limits import CallerLimits
 from cexec.gate.access.key_rows import add_token, revoke_keys
 from cexec.gate.access.rates import CallerRates
-from cexec.gate.jobs.application import Application
+from cexec.gate.jobs.application import GateApplication
 from cexec.gate.jobs.desk import Desk
 from cexec.gate.jobs.engine import Engine, EngineSettings
 from cexec.gate.rpc.door import Door
@@ -84,7 +84,7 @@ class RpcServer:
                 closing(Database(self.path, sole=True)) as database,
                 closing(Audit(open_audit(str(self.audit)))) as log,
             ):
-                applications = [Application(os.fspath(key)) for key in self._keys]
+                applications = [GateApplication(os.fspath(key)) for key in self._keys]
                 self.engine = Engine(database, OutputFiles(self._files), applications, self._settings)
                 self.engine.start()
                 rates = CallerRates(self._limits.rate, self._limits.burst)
@@ -134,6 +134,15 @@ class RpcServer:
             yield found
 
 
+class _Details(grpc.ClientCallDetails):
+    """The details of a call, with other metadata."""
+
+    def __init__(self, details: Any, metadata: tuple[tuple[str, str], ...]) -> None:
+        self.method, self.timeout, self.metadata = details.method, details.timeout, metadata
+        self.credentials, self.wait_for_ready = details.credentials, details.wait_for_ready
+        self.compression = details.compression
+
+
 class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor):
     """Adds the token to every call."""
 
@@ -141,7 +150,8 @@ class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         self._metadata = (("authorization", f"Bearer {token}"),)
 
     def _with_token(self, go_on: Any, details: Any, request: Any) -> Any:
-        return go_on(details._replace(metadata=(*(details.metadata or ()), *self._metadata)), request)
+        metadata = (*(details.metadata or ()), *self._metadata)
+        return go_on(_Details(details, metadata), request)
 
     intercept_unary_unary = intercept_unary_stream = intercept_stream_stream = _with_token  # type: ignore[assignment]
 
