@@ -16,7 +16,7 @@ from cexec.errors import LocalError, UsageError
 from cexec.gate.access.caller import TokenRole
 from cexec.gate.access.names import ROLE_NAMES
 from cexec.gate.store.database import Database
-from cexec.gate.store.place import default_state
+from cexec.gate.store.state_place import default_state
 
 state_option = click.option(
     "--state", metavar="FILE", help="The state file of cgate; by default gate.sqlite in ~/.local/state/cexec."

@@ -37,7 +37,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Coroutine, Sequence
 
-    from cexec.gate.jobs.application import Application
+    from cexec.gate.jobs.application import GateApplication
     from cexec.gate.store.database import Database
     from cexec.gate.store.job_records import EventRecord
     from cexec.gate.store.output_files import OutputFiles
@@ -72,7 +72,7 @@ class Engine:
     """`live` has the jobs that are not over, by id."""
 
     def __init__(
-        self, database: Database, files: OutputFiles, applications: Sequence[Application], settings: EngineSettings
+        self, database: Database, files: OutputFiles, applications: Sequence[GateApplication], settings: EngineSettings
     ) -> None:
         self.database = database
         self.files = files
@@ -135,7 +135,7 @@ class Engine:
 
     # submitting
 
-    def application(self, identity: Caller, name: str) -> Application:
+    def application(self, identity: Caller, name: str) -> GateApplication:
         """Returns the application; `Problem` 404 for one that is not served, 403 for one that is not for the token."""
         found = self.applications.get(name)
         if found is None:
@@ -166,7 +166,7 @@ class Engine:
                 self.files.remove(path.rpartition("/")[2] for path in request.paths())
 
     async def _submit_to(
-        self, identity: Caller, request: JobRequest, key: str | None, application: Application,
+        self, identity: Caller, request: JobRequest, key: str | None, application: GateApplication,
         targets: dict[bytes, str],
     ) -> Submission:  # fmt: skip
         self._check_room(identity, len(targets))
@@ -219,7 +219,7 @@ class Engine:
         assert found.job is not None
         return Submission(False, [await self.job(identity, found.job)])
 
-    def _begin(self, live: LiveJob, plan: JobPlan, application: Application, request: JobRequest) -> None:
+    def _begin(self, live: LiveJob, plan: JobPlan, application: GateApplication, request: JobRequest) -> None:
         job = live.record
         plan.closers.append(partial(self.files.remove, [path.rpartition("/")[2] for path in request.paths()]))
         client = application.client
@@ -255,7 +255,7 @@ class Engine:
         if live.move(job):
             self._spawn(self._note(live, job, now))
 
-    async def _watch_pinned(self, application: Application, pinned: set[LiveJob]) -> None:
+    async def _watch_pinned(self, application: GateApplication, pinned: set[LiveJob]) -> None:
         """Ends jobs that wait for a worker which has gone: nobody else may have them."""
         while pinned and not self._closed:
             await asyncio.sleep(PINNED_LOOK)
@@ -275,7 +275,7 @@ class Engine:
         live.tell(job)
         self.feed.publish(event)
 
-    def _ended(self, live: LiveJob, application: Application, request: JobRequest, errand: Errand) -> None:
+    def _ended(self, live: LiveJob, application: GateApplication, request: JobRequest, errand: Errand) -> None:
         """The errand is over: brings that to the disk."""
         ending = ending_of(live.errand, live.ending)
         job = replace(
@@ -334,7 +334,7 @@ class Engine:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LAST_RETRY)
 
-    def _harmless(self, reason: str, application: Application) -> str:
+    def _harmless(self, reason: str, application: GateApplication) -> str:
         return application.harmless(reason).replace(self.files.directory, "the state")
 
     def _give_up(self, live: LiveJob) -> None:

@@ -33,7 +33,7 @@ from cexec.protocol.datagrams.requirements import instance_text
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from cexec.gate.jobs.application import Application
+    from cexec.gate.jobs.application import GateApplication
     from cexec.gate.jobs.desk import Output
     from cexec.gate.jobs.engine import Engine
     from cexec.gate.store.job_records import JobRecord, PoolRecord
@@ -75,7 +75,7 @@ def _told(handler: Handler) -> Handler:
 
 
 class _Paths:
-    def __init__(self, engine: Engine, desk: Desk, application: Application) -> None:
+    def __init__(self, engine: Engine, desk: Desk, application: GateApplication) -> None:
         self._engine = engine
         self._desk = desk
         self._application = application

@@ -14,7 +14,7 @@ import pytest
 from cexec.errors import UsageError
 from cexec.gate.access.caller import Caller, TokenRole
 from cexec.gate.jobs import live_job
-from cexec.gate.jobs.application import Application as ServedApplication
+from cexec.gate.jobs.application import GateApplication
 from cexec.gate.jobs.desk import Desk
 from cexec.gate.jobs.engine import Engine, EngineSettings
 from cexec.gate.jobs.job_request import JobRequest
@@ -35,7 +35,7 @@ async def serving(key: Application, state: Path, settings: EngineSettings | None
     database = Database(str(state), sole=True)
     try:
         files = OutputFiles(f"{state}-outputs")
-        engine = Engine(database, files, [ServedApplication(str(key.public))], settings or EngineSettings())
+        engine = Engine(database, files, [GateApplication(str(key.public))], settings or EngineSettings())
         engine.start()
         try:
             yield engine
