@@ -1,4 +1,4 @@
-"""cgate(1): the cluster over HTTP.
+"""cgate(1): the cluster over HTTP and gRPC.
 
 Contract: `main(argv)` returns 0 when it has been told to stop.  `cgate token`, `cgate login` and `cgate tls` are
 commands of their own.  Without the extra `gate` it says what to install.
@@ -29,12 +29,13 @@ if TYPE_CHECKING:
     from cexec.gate.server import GateListening
 
 NEEDED = ("httptools", "prometheus_client", "python_multipart", "starlette", "uvicorn", "websockets")
+NEEDED_FOR_GRPC = ("grpc", "grpc_health", "grpc_reflection", "google.rpc", "OpenSSL")
 SUBCOMMANDS = {
     "token": "cexec.commands.cgate_token",
     "login": "cexec.commands.cgate_login",
     "tls": "cexec.commands.cgate_tls",
 }
-DEFAULT_ADDRESS, DEFAULT_PORT = "127.0.0.1", 8042
+DEFAULT_ADDRESS, DEFAULT_PORT, DEFAULT_GRPC_PORT = "127.0.0.1", 8042, 8043
 LONGEST_RETENTION = 30 * 86400.0  # seconds (ours): records are not kept for longer
 WANTED_DESCRIPTORS = 65_536  # (ours)
 
@@ -53,10 +54,12 @@ OPTIONS: tuple[Decorator, ...] = (
     *section(
         "Where it listens",
         click.option("--http", "where", metavar="ADDRESS:PORT", help="Where to listen.  [default: 127.0.0.1:8042]"),
+        click.option("--grpc", metavar="ADDRESS:PORT", help="Serve gRPC there, too."),
         click.option("--tls-cert", metavar="FILE", help="The certificate of this server, in PEM."),
         click.option("--tls-key", metavar="FILE", help="Its private key."),
         click.option(
-            "--client-ca", metavar="FILE", help="Every client needs a certificate of this authority, and a token."
+            "--client-ca", metavar="FILE",
+            help="Every client needs a certificate of this authority, and a token: for gRPC that of its common name.",
         ),
         click.option("--pcci", is_flag=True, help="Speak PCCI's REST API, too; with one APP.pub."),
     ),
@@ -135,6 +138,10 @@ def _options(where: str | None, given: dict[str, Any]) -> Any:
     retention, largest, rate = given["retention"], given["max_output"], given["rate"]
     options = GateOptions(given["state"] or default_state())
     options.address, options.port = parse_where(where)
+    if given["grpc"] is not None:
+        options.grpc = parse_where(given["grpc"], "--grpc", DEFAULT_GRPC_PORT)
+        if missing := [name for name in NEEDED_FOR_GRPC if find_spec(name) is None]:
+            raise UsageError(f"{missing[0]} is not installed; type: pip install 'cexec-cluster[gate-grpc]'")
     options.audit = given["audit"]
     options.settings = EngineSettings(RETENTION if retention is None else retention, largest or MAX_OUTPUT)
     changes = {"body": given["max_body"], "jobs": given["jobs_per_token"], "rate": rate,
@@ -155,12 +162,13 @@ def _set_tls(options: Any, certificate: str | None, key: str | None, client_ca: 
 
     options.tls = server_context(certificate, key, client_ca)
     options.tls_names = names_of(certificate)
+    options.tls_files = certificate, key, client_ca
 
 
-def parse_where(text: str | None) -> tuple[str, int]:
-    """Returns address and port of --http: ADDRESS:PORT, ADDRESS, or :PORT."""
+def parse_where(text: str | None, option: str = "--http", default_port: int = DEFAULT_PORT) -> tuple[str, int]:
+    """Returns address and port of --http or --grpc: ADDRESS:PORT, ADDRESS, or :PORT."""
     if text is None:
-        return DEFAULT_ADDRESS, DEFAULT_PORT
+        return DEFAULT_ADDRESS, default_port
     bare = text.strip()
     if bare.startswith("["):
         address, _, rest = bare[1:].partition("]")
@@ -169,7 +177,7 @@ def parse_where(text: str | None) -> tuple[str, int]:
         address, port = bare, ""
     else:
         address, _, port = bare.partition(":")
-    return address or DEFAULT_ADDRESS, parse_whole(port, "--http", 0, 65535) if port else DEFAULT_PORT
+    return address or DEFAULT_ADDRESS, parse_whole(port, option, 0, 65535) if port else default_port
 
 
 def _tell(names: list[str], listening: GateListening) -> None:
@@ -179,7 +187,8 @@ def _tell(names: list[str], listening: GateListening) -> None:
         from cexec.gate.access.sessions import one_time_url
 
         how = f"open {one_time_url(listening.database, listening.url)} (good once); programs: cgate token add NAME"
-    print_line(f"cgate: serving {', '.join(names)} at {listening.url}; {how}", PATIENCE)
+    grpc = f" and by gRPC at {listening.grpc}" if listening.grpc else ""
+    print_line(f"cgate: serving {', '.join(names)} at {listening.url}{grpc}; {how}", PATIENCE)
     if listening.interrupted:
         count = "1 job was" if listening.interrupted == 1 else f"{listening.interrupted} jobs were"
         print_line(f"cgate: {count} interrupted when the last cgate ended", PATIENCE)

@@ -1,4 +1,4 @@
-"""Serves HTTP: the order in which everything begins and ends.
+"""Serves HTTP and gRPC: the order in which everything begins and ends.
 
 Contract: `serve` returns when SIGTERM or SIGINT has come, all jobs that ran are marked interrupted, and that is on the
 disk.  It listens before it says so.  `LocalError` if it cannot listen, and what the state and the keys raise.
@@ -28,10 +28,12 @@ from cexec.gate.access.connection import GuardedWebSocket
 from cexec.gate.access.key_rows import forget_old_keys, has_token, set_site
 from cexec.gate.access.listening import check_listening
 from cexec.gate.access.middleware import Access
+from cexec.gate.access.rates import CallerRates
 from cexec.gate.access.site import Site
 from cexec.gate.http.app import GateApp
 from cexec.gate.http.protocol import GateProtocol
 from cexec.gate.jobs.application import GateApplication
+from cexec.gate.jobs.desk import Desk
 from cexec.gate.jobs.engine import Engine, EngineSettings
 from cexec.gate.store.database import Database
 from cexec.gate.store.output_files import OutputFiles
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from cexec.gate.http.app import RoutesOf
+    from cexec.gate.rpc.grpc_server import GrpcServer
 
 LARGEST_MESSAGE = 1024 * 1024 + 1  # bytes (ours) of a WebSocket's message
 STOP_PATIENCE = 3  # seconds (ours) for answers on their way when it stops
@@ -51,7 +54,11 @@ BACKLOG = 1024  # connections (ours) that wait to be accepted
 
 @dataclass(slots=True)
 class GateOptions:
-    """What `cgate` was told.  `tls`: the context of the server, with the names of its certificate."""
+    """What `cgate` was told.
+
+    `tls`: the context of the server, with the names of its certificate.  `grpc`: address and port, if it serves that,
+    with `tls_files`: certificate, key, and the authority of clients or None.
+    """
 
     state: str
     address: str = "127.0.0.1"
@@ -62,13 +69,19 @@ class GateOptions:
     tls: ssl.SSLContext | None = None
     tls_names: Sequence[str] = ()
     more: RoutesOf | None = None
+    grpc: tuple[str, int] | None = None
+    tls_files: tuple[str, str, str | None] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class GateListening:
-    """It listens: `url` is where.  `database` can be written to by nobody else yet."""
+    """It listens: `url` is where, and `grpc` is, if it serves that.
+
+    `database` can be written to by nobody else yet.
+    """
 
     url: str
+    grpc: str | None
     interrupted: int
     database: Database
 
@@ -78,11 +91,7 @@ def serve(options: GateOptions, keys: Sequence[str], ready: Callable[[GateListen
     sys.setswitchinterval(SWITCH)
     database = Database(options.state, sole=True)
     try:
-        check_listening(
-            [str(where[0]) for *_, where in _resolve(options.address, options.port)],
-            tls=options.tls is not None,
-            has_tokens=database.read_now(lambda connection: has_token(connection, time.time())),
-        )
+        _check_where(options, database)
         listener = listen(options.address, options.port)
         with contextlib.closing(listener):
             audit = Audit() if options.audit is None else Audit(open_audit(options.audit))
@@ -109,7 +118,9 @@ async def _serve(
     more: list[BaseRoute] = [*login_routes.routes(database, site, options.limits)]
     if options.more is not None:
         more += options.more(engine)
-    app = Access(GateApp(engine, more), database, site=site, audit=audit, limits=options.limits)
+    rates = CallerRates(options.limits.rate, options.limits.burst)
+    app = Access(GateApp(engine, more), database, site=site, audit=audit, limits=options.limits, rates=rates)
+    rpc = None if options.grpc is None else _grpc_server(options, engine, database, audit, rates)
     server = _Server(_config(app, options.tls))
     database.write_now(lambda connection: forget_old_keys(connection, time.time()))
     database.write_now(lambda connection: set_site(connection, site.url))
@@ -117,8 +128,10 @@ async def _serve(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    ready(GateListening(site.url, engine.interrupted, database))
+    ready(GateListening(site.url, None if rpc is None else rpc.address, engine.interrupted, database))
     engine.start()
+    if rpc is not None:
+        await rpc.start()
     gc.collect()
     gc.freeze()  # all that has been loaded stays: it is not looked through again and again
     serving = loop.create_task(server.serve([listener]))
@@ -127,7 +140,32 @@ async def _serve(
     waiting.cancel()
     await engine.close()  # those who wait for jobs are told of their end
     server.should_exit = True
+    if rpc is not None:
+        await rpc.stop()
     await serving
+
+
+def _grpc_server(
+    options: GateOptions, engine: Engine, database: Database, audit: Audit, rates: CallerRates
+) -> GrpcServer:
+    """Returns a server that listens.  gRPC is loaded only here: it takes 25 MB and 0.1 s."""
+    from cexec.gate.rpc.door import Door
+    from cexec.gate.rpc.grpc_server import GrpcServer
+    from cexec.gate.rpc.tls_front import TlsFront
+
+    assert options.grpc is not None
+    front, tls, listener = None, None, None
+    if options.tls_files is not None:
+        certificate, key, client_ca = options.tls_files
+        if client_ca is None:
+            tls = certificate, key
+        else:
+            front = TlsFront(certificate, key, client_ca)
+            listener = listen(*options.grpc, "--grpc")
+    address, port = _resolve(*options.grpc)[0][4][:2]
+    where = f"[{address}]:{port}" if ":" in str(address) else f"{address}:{port}"
+    door = Door(database, audit, options.limits, rates, front=front)
+    return GrpcServer(where, engine, Desk(engine), door, tls=tls, front=front, listener=listener)
 
 
 class _Server(uvicorn.Server):
@@ -158,8 +196,17 @@ def _config(app: Any, tls: ssl.SSLContext | None) -> uvicorn.Config:
     )
 
 
-def listen(address: str, port: int) -> socket.socket:
-    """Returns a socket that listens."""
+def _check_where(options: GateOptions, database: Database) -> None:
+    """Raises `UsageError` if it may not listen at one of its addresses."""
+    has_tokens = database.read_now(lambda connection: has_token(connection, time.time()))
+    for option, where in (("--http", (options.address, options.port)), ("--grpc", options.grpc)):
+        if where is not None:
+            addresses = [str(found[0]) for *_, found in _resolve(*where)]
+            check_listening(addresses, tls=options.tls is not None, has_tokens=has_tokens, option=option)
+
+
+def listen(address: str, port: int, option: str = "--http") -> socket.socket:
+    """Returns a socket that listens.  `option`: what says where."""
     family, kind, protocol, _, where = _resolve(address, port)[0]
     try:
         listener = socket.socket(family, kind, protocol)
@@ -172,7 +219,7 @@ def listen(address: str, port: int) -> socket.socket:
         listener.setblocking(False)
     except OSError as error:
         listener.close()
-        raise LocalError(f"cannot listen at {address} port {port}: {reason_of(error)}; give another --http") from None
+        raise LocalError(f"cannot listen at {address} port {port}: {reason_of(error)}; give another {option}") from None
     return listener
 
 

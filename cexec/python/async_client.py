@@ -248,11 +248,11 @@ class AsyncClient:
         """Returns the jobs of a new map."""
         return InFlight(self.dispatcher, self._leases, changed, ordered=ordered)
 
-    def live_workers(self) -> LiveWorkers:
-        """Returns the workers that are there; the caller lets it `run`."""
+    def live_workers(self, changed: Callable[[], None] = lambda: None) -> LiveWorkers:
+        """Returns the workers that are there; the caller lets it `run`, and `changed` is called for each change."""
         from cexec.python.membership import LiveWorkers
 
-        return LiveWorkers(self._settings)
+        return LiveWorkers(self._settings, changed)
 
     @property
     def path(self) -> str:

@@ -25,7 +25,7 @@ from cexec.protocol.datagrams.requirements import JOBS
 from cexec.protocol.decisions.census import shown_names
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from cexec.client.search.roster import WorkerRow
     from cexec.protocol.datagrams.datagram import Datagram
@@ -116,14 +116,16 @@ async def follow(settings: Settings) -> AsyncIterator[ClusterChange]:
 class LiveWorkers:
     """The workers that are there, kept up to date by `run`: `workers` has them by instance.
 
-    `settled` is set when a census has found some, or the second one has not.
+    `settled` is set when a census has found some, or the second one has not; `changed` is called after each change of a
+    worker.
     """
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, changed: Callable[[], None] = lambda: None) -> None:
         self.workers: dict[bytes, ClusterWorker] = {}
         self.settled = asyncio.Event()
         self._settings = settings
         self._rows: dict[bytes, Answer] = {}
+        self._tell = changed
 
     def names(self) -> dict[bytes, str]:
         """Returns a name for each instance that no other has: its own, or name@address."""
@@ -153,6 +155,7 @@ class LiveWorkers:
         else:
             self._rows[instance] = row.answer
             self.workers[instance] = describe(row.answer, row.answer.hello.name, self._settings)
+        self._tell()
 
 
 def describe(answer: Answer, name: str, settings: Settings) -> ClusterWorker:

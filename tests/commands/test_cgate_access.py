@@ -225,6 +225,18 @@ def test_certificates_are_made_once(run: Run, here: Path) -> None:
     assert (ended.status, ended.output) == (0, "")
     assert "cgate --tls-cert tls/server.pem --tls-key tls/server.key --client-ca tls/ca.pem" in ended.errors
     before = {path.name: path.read_bytes() for path in (here / "tls").iterdir()}
+    assert run("tls", "client", "tls", "ci").status == 0
+    assert (here / "tls" / "ci.key").stat().st_mode & 0o777 == 0o600
+    for name, status, words in (
+        ("ci", 111, "tls/ci.pem exists already, and nothing is replaced"),
+        ("ca", 100, "TOKEN is 'ca', which is the name of a file of cgate tls init"),
+        ("../ci", 100, "NAME is '../ci', but must be"),
+    ):
+        refused = run("tls", "client", "tls", name)
+        assert refused.status == status and words in refused.errors
+    assert "cannot read none/ca.pem: no such file or directory" in run("tls", "client", "none", "ci").errors
+    for path in (here / "tls").glob("ci.*"):
+        path.unlink()
     again = run("tls", "init", "tls")
     assert (again.status, again.errors) == (111, "cgate tls init: tls/ca.pem exists already, and nothing is replaced\n")
     assert {path.name: path.read_bytes() for path in (here / "tls").iterdir()} == before

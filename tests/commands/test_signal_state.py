@@ -25,8 +25,8 @@ CALLERS = ("ignores SIGCHLD", "blocks SIGCHLD", "blocks all signals")
 COMMANDS = {
     "cboot": ("--keep-trying", "--hosts", "127.0.0.1:9", "SECRET", "cat"),
     "cexec": ("PUBLIC",),
-    "cexec-ssh": ("-oConnectTimeout=60", "w"),
     "cgate": ("--http", "127.0.0.1:0", "--state", "OTHER", "PUBLIC"),
+    "cexec-ssh": ("-oConnectTimeout=60", "w"),
     "ckeygen": ("-stdin", "OTHER"),
     "cmap": ("PUBLIC", ":::", "a"),
     "cproxy": ("127.0.0.1", "127.0.0.255"),

@@ -13,6 +13,8 @@ from typing import Any
 import httpx
 import psutil
 import pytest
+from websockets.exceptions import InvalidStatus
+from websockets.sync.client import connect
 
 from cexec.gate.access.caller import TokenRole
 from cexec.gate.access.key_rows import add_token
@@ -176,3 +178,14 @@ def test_the_log_has_a_line_for_each_change_and_no_secret(gate: Gate, clients: d
     started = rf'who=ci\(submitter,#\d+\) from=127\.0\.0\.1:\d+ what="POST /v1/jobs" status=201 .*\b{id}\b.* started'
     assert re.search(rf"^\S+Z audit: {started}", line), line
     assert "cgate_" not in "".join(gate.lines).replace("cgate_...", "")
+
+
+def test_a_secret_in_an_address_is_nowhere_in_the_log(gate: Gate) -> None:
+    secret = gate.new_token("careless", "submitter")
+    with gate.http(secret) as client:
+        refused(client.get("/v1/jobs", params={"token": secret}), 400)
+        refused(client.post(f"/v1/jobs/{secret}/cancel"), 400)
+    with pytest.raises(InvalidStatus):
+        connect(f"{gate.url.replace('http', 'ws', 1)}/v1/exec?token={secret}", proxy=None)
+    wait_until(lambda: any("cgate_..." in line and "status=400" in line for line in gate.lines))
+    assert secret.removeprefix("cgate_") not in "".join(gate.lines)

@@ -89,6 +89,14 @@ def find_key(connection: sqlite3.Connection, secret: Secret, now: float) -> Key 
     return key if key.kind is secret.kind and key.valid(now) else None
 
 
+def find_named_token(connection: sqlite3.Connection, name: str, now: float) -> Key | None:
+    """Returns the valid token of this name."""
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM access_key WHERE kind = 'token' AND name = ? AND {_VALID}", [name, now]
+    ).fetchone()
+    return None if row is None else _key(row)
+
+
 def list_keys(connection: sqlite3.Connection, kinds: Iterable[Kind] = (Kind.TOKEN, Kind.SESSION)) -> list[Key]:
     """Returns the keys of these kinds, also those that are not valid any more."""
     wanted = set(kinds)

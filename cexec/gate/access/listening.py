@@ -22,17 +22,18 @@ def is_loopback(address: str) -> bool:
     return parsed.is_loopback if mapped is None else bool(mapped.is_loopback)
 
 
-def check_listening(addresses: Iterable[str], *, tls: bool, has_tokens: bool) -> None:
+def check_listening(addresses: Iterable[str], *, tls: bool, has_tokens: bool, option: str = "--http") -> None:
     """`addresses` are numeric: all that the name in --http stands for."""
     beyond = [address for address in addresses if not is_loopback(address)]
     if not beyond:
         return
     if not tls:
         raise UsageError(
-            f"--http {beyond[0]} is not a loopback address, and needs TLS there: "
+            f"{option} {beyond[0]} is not a loopback address, and needs TLS there: "
             "give --tls-cert and --tls-key (cgate tls init DIR makes them)"
         )
     if not has_tokens:
         raise UsageError(
-            f"--http {beyond[0]} is not a loopback address, and no token is valid yet: make one first (cgate token add)"
+            f"{option} {beyond[0]} is not a loopback address, and no token is valid yet: "
+            "make one first (cgate token add)"
         )

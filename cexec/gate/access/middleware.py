@@ -63,14 +63,16 @@ class Access:
         audit: Audit,
         limits: CallerLimits,
         clock: SteadyClock | None = None,
+        rates: CallerRates | None = None,
     ) -> None:
+        """`rates`: of tokens, if calls of gRPC count in the same."""
         self._app = app
         self._reader = database.new_reader()
         self._site = site
         self._audit = audit
         self._limits = limits
         self._clock = clock or SteadyClock()
-        self._rates = CallerRates(limits.rate, limits.burst)
+        self._rates = rates or CallerRates(limits.rate, limits.burst)
         self._mistakes = CallerRates(limits.mistakes, limits.mistakes_at_once)
         self._refusals = CallerRates(limits.mistakes, limits.mistakes_at_once)
         self._changes = KeyChanges(self._reader.read(_all_keys))

@@ -1,9 +1,10 @@
 """TLS: the context of the server, and a small authority of one's own (`cgate tls init`).
 
 Contract: `make_materials` makes the files of `FILES` in a directory, all or none, readable by their owner alone, and
-never replaces one.  `server_context` reads certificate and key and refuses a pair that does not fit, or has ended;
-with `client_ca` every connection needs a certificate of that authority (and a token, as always).  `names_of` returns
-the names that a server's certificate is for.  All raise `LocalError`, which names the file.
+never replaces one; `make_client` makes a further client's certificate there.  For gRPC the common name of a client's
+certificate is the name of its token.  `server_context` reads certificate and key and refuses a pair that does not fit,
+or has ended; with `client_ca` every connection needs a certificate of that authority (and a token, as always).
+`names_of` returns the names that a server's certificate is for.  All raise `LocalError`, which names the file.
 """
 
 from __future__ import annotations
@@ -28,18 +29,31 @@ FILES = ("ca.pem", "ca.key", "server.pem", "server.key", "client.pem", "client.k
 CA_DAYS = 3650  # (ours)
 DAYS = 825  # (ours) the longest that some browsers accept of a server's certificate
 SKEW = timedelta(hours=1)  # (ours) by which a client's clock may be behind
+CLIENT = "client"  # (ours) the common name of the first client, unless it is given
 ALWAYS = ("localhost", "127.0.0.1", "::1")
 
 
-def make_materials(directory: str, names: Iterable[str], now: datetime | None = None) -> list[str]:
-    """Returns the paths of the new files.  `names`: the server's host names and numeric addresses."""
+def make_materials(
+    directory: str, names: Iterable[str], now: datetime | None = None, client: str = CLIENT
+) -> list[str]:
+    """Returns the paths of the new files.
+
+    `names`: the server's host names and numeric addresses; `client`: the common name of the client's certificate.
+    """
     begin = now or datetime.now(UTC)
     alternatives = [_alternative(name) for name in dict.fromkeys([*names, *ALWAYS])]
     ca, ca_key = _certificate("cgate CA", begin, CA_DAYS, authority=None)
     server, server_key = _certificate("cgate server", begin, DAYS, authority=(ca, ca_key), names=alternatives)
-    client, client_key = _certificate("cgate client", begin, DAYS, authority=(ca, ca_key))
-    contents = [_pem(ca), _key_pem(ca_key), _pem(server), _key_pem(server_key), _pem(client), _key_pem(client_key)]
+    caller, caller_key = _certificate(client, begin, DAYS, authority=(ca, ca_key))
+    contents = [_pem(ca), _key_pem(ca_key), _pem(server), _key_pem(server_key), _pem(caller), _key_pem(caller_key)]
     return _write_all(directory, dict(zip(FILES, contents, strict=True)))
+
+
+def make_client(directory: str, name: str, now: datetime | None = None) -> list[str]:
+    """Returns the paths of NAME.pem and NAME.key, which the authority in this directory has signed."""
+    authority = _load(os.path.join(directory, FILES[0])), _load_key(os.path.join(directory, FILES[1]))
+    made, key = _certificate(name, now or datetime.now(UTC), DAYS, authority=authority)
+    return _write_all(directory, {f"{name}.pem": _pem(made), f"{name}.key": _key_pem(key)})
 
 
 def server_context(certificate: str, key: str, client_ca: str | None) -> ssl.SSLContext:
@@ -235,6 +249,22 @@ def _load(path: str) -> x509.Certificate:
         raise LocalError(f"cannot read {path}: {reason_of(error)}") from None
     except ValueError:
         raise LocalError(f"{path} is no certificate in PEM") from None
+
+
+def _load_key(path: str) -> EllipticCurvePrivateKey:
+    from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        with open(path, "rb") as file:
+            key = load_pem_private_key(file.read(), None)
+    except OSError as error:
+        raise LocalError(f"cannot read {path}: {reason_of(error)}") from None
+    except (TypeError, ValueError):
+        raise LocalError(f"{path} is no private key without a password, in PEM") from None
+    if not isinstance(key, EllipticCurvePrivateKey):
+        raise LocalError(f"{path} is not a key that cgate tls init has made")
+    return key
 
 
 def _no_password() -> str:

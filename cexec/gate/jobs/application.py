@@ -1,8 +1,8 @@
 """One application of a `cgate`: its client, and its workers as they are known now.
 
 Contract: `workers` asks the first time, which takes about a second, and then knows them as long as somebody asks at
-least every LINGER seconds; otherwise nothing is sent.  `resolve` finds workers by name, name@address, address or UUID,
-and raises `Problem` 404 for one that is not there.
+least every LINGER seconds; otherwise nothing is sent.  `changed` rings when one of them comes, goes or is busier.
+`resolve` finds workers by name, name@address, address or UUID, and raises `Problem` 404 for one that is not there.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import time
 from typing import TYPE_CHECKING
 
 from cexec.gate.problem import Problem
+from cexec.gate.store.bell import Bell
 from cexec.gate.store.job_records import show_time
 from cexec.protocol.datagrams.requirements import instance_text
 from cexec.python.async_client import AsyncClient
@@ -34,6 +35,7 @@ class GateApplication:
         self.path = self.client.path
         self.name = os.path.basename(self.path).removesuffix(".pub")
         self.live: LiveWorkers | None = None
+        self.changed = Bell()
         self._following: asyncio.Task[None] | None = None
         self._timer: asyncio.TimerHandle | None = None
 
@@ -81,7 +83,7 @@ class GateApplication:
             self._timer.cancel()
             self._timer = None
         if self.live is None or self._following is None or self._following.done():
-            self.live = self.client.live_workers()
+            self.live = self.client.live_workers(self.changed.ring)
             self._following = loop.create_task(self.live.run())
         live, following = self.live, self._following
         settled = loop.create_task(live.settled.wait())
