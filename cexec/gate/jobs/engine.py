@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from cexec.errors import CexecError, JobCancelledError, LocalError
 from cexec.gate.access.caller import Caller, TokenRole
+from cexec.gate.access.key_rows import forget_old_keys
 from cexec.gate.jobs.counters import Counters
 from cexec.gate.jobs.endings import ending_of
 from cexec.gate.jobs.feed import Feed
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 MAX_OUTPUT = 1 << 30  # bytes (ours) that are kept of one output; --max-output
 SWEEP, LEAST_SWEEP = 5.0, 0.5  # seconds (ours) between two looks for what is to be removed
+KEYS_LOOK = 3600.0  # seconds (ours) between two looks for tokens and sessions that ended long ago
 PINNED_LOOK = 1.0  # seconds (ours) between two looks for workers that jobs wait for
 FIRST_RETRY, LAST_RETRY = 0.1, 10.0  # seconds (ours) between two tries to bring the end of a job to a full disk
 STREAMS = (1, 2)
@@ -341,8 +343,12 @@ class Engine:
         task.add_done_callback(self._tasks.discard)
 
     async def _sweep(self) -> None:
+        keys_at = time.monotonic() + KEYS_LOOK
         while True:
             try:
+                if time.monotonic() >= keys_at:
+                    keys_at += KEYS_LOOK
+                    await self.database.write(partial(forget_old_keys, now=time.time()))
                 more = await expire(self.database, self.files, time.time(), self.settings.retention)
             except LocalError:
                 more = False  # a full disk, for example: later
