@@ -293,9 +293,23 @@ def _calls() -> dict[str, list[bytes]]:
     }  # fmt: skip
 
 
+def _gates() -> dict[str, list[bytes]]:
+    job = {
+        "app": "a", "args": ["x", "\u00fc"], "env": {"A": ""}, "stdin": {"base64": "eA=="}, "files": {"a/b": "c"},
+        "fetch": ["d"], "needs": ["mem=4G"], "exclude": ["w"], "workers": "all", "time_limit": 1.5, "retries": 0,
+        "weight": 2,
+    }  # fmt: skip
+    streamed = {"app": "a", "stdin": {"stream": True}, "workers": ["w"]}
+    return {
+        "job_request": [json.dumps(one).encode() for one in (job, {**streamed, "workers": "any"}, streamed)]
+        + [b'{"app": "\\ud800"}', b'{"app": "a", "time_limit": 5e-324}', b"[" * 2000, b'{"app": NaN}'],
+        "byte_range": [b"bytes=0-9", b"bytes=5-", b"bytes=-5", b"bytes=9-1", b"bytes=2000-", b"bytes=0-1,2-3"],
+    }
+
+
 def seeds() -> dict[str, list[bytes]]:
     """Returns the inputs of each target."""
-    return {**_protocol(), **_files(), **_system(), **_texts(), **_owners(), **_calls()}
+    return {**_protocol(), **_files(), **_system(), **_texts(), **_owners(), **_calls(), **_gates()}
 
 
 def main() -> None:
