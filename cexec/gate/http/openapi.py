@@ -122,7 +122,7 @@ def _job_paths() -> dict[str, Any]:
                        items={"type": "string", "pattern": "^[A-Z]{1,20}=[a-z0-9]*$"}),
                 _query("need", "NAME or NAME=VALUE; may come again", type="array", maxItems=5,
                        items={"type": "string", "pattern": "^[a-z]{1,20}(=[a-z0-9]{1,20})?$"}),
-                _query("time_limit", "seconds", type="number", minimum=0.1, maximum=315360000),
+                _query("time_limit", "seconds", type="number", minimum=0.001, maximum=315360000),
                 requestBody={"required": False, "content": {_OCTETS: octets}},
             ),
         },

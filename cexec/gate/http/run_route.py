@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import Route
 
 from cexec.gate.http.gate import gate_of, identity_of, note_change
+from cexec.gate.http.job_bodies import LEAST_TIME_LIMIT, LONGEST_TIME_LIMIT
 from cexec.gate.http.output_routes import status_headers
 from cexec.gate.http.protocol import TRAILERS
 from cexec.gate.http.queries import Query
@@ -117,7 +118,7 @@ async def run(request: Request) -> Pipe:
         args=tuple(query.texts("arg")),
         env=environment,
         needs=tuple(query.texts("need")),
-        time_limit=query.seconds("time_limit", 10 * 365 * 86400) or None,
+        time_limit=query.seconds("time_limit", LONGEST_TIME_LIMIT, LEAST_TIME_LIMIT) or None,
     )
     live = await start_pipe(gate.engine, identity, wanted, unread=(2,))
     note_change(request.scope, f"job {live.record.id} of {wanted.app} started")
