@@ -67,12 +67,7 @@ def adapted() -> dict[str, Any]:
         del request[name]
     for path, item in described["paths"].items():
         for operation in item.values():
-            # A pipe answers 503 if no worker fits, and is cut off by a limit; a key that comes with another request is refused.
-            operation["parameters"] = [
-                one
-                for one in operation.get("parameters", ())
-                if one["name"] not in ("need", "time_limit", "Idempotency-Key")
-            ]
+            operation["parameters"] = [one for one in operation.get("parameters", ()) if one["name"] not in LEFT_OUT]
             for parameter in operation["parameters"]:
                 if parameter["in"] == "path" and parameter["name"] == "id":
                     parameter["schema"] = {"enum": [POOL if "pools" in path else JOB]}
