@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cexec.protocol.base.keys import WorkerKey, decode_key
@@ -27,6 +28,23 @@ ROOM = 8  # hosts of a lab, and one machine where cboot runs
 PATIENCE = ("--patience", "2")  # seconds, for hosts that never will
 GONE = 40.0  # seconds (issue 20) after which nothing may be left of a cboot that was killed
 NOISE = "#!/bin/sh\necho Welcome to node9\nprintf 'and no end of line'\nexec /bin/sh \"$@\"\n"
+# Starts and ends the unit as a user's manager would; nobody's session lingers here.
+SYSTEMCTL = """\
+#!/bin/sh
+echo "$*" >> calls
+unit=$HOME/.config/systemd/user/$3
+case "$2" in
+    enable) mkdir -p "$HOME/.config/systemd/user/default.target.wants"
+        ln -sf "$unit" "$HOME/.config/systemd/user/default.target.wants/" ;;
+    disable) rm -f "$HOME/.config/systemd/user/default.target.wants/$3" ;;
+    restart) script=$(sed -n 's/^ExecStart=.bin.sh "\\(.*\\)"$/\\1/p' "$unit")
+        log=$(sed -n 's/^StandardError=append://p' "$unit")
+        setsid sh "$script" >> "$log" 2>&1 < /dev/null &
+        echo $! > unit.pid ;;
+    stop) kill "$(cat unit.pid)" ;;
+    is-active) test -e "/proc/$(cat unit.pid)" ;;
+esac
+"""
 CLOSED = "#!/bin/sh\necho This account is currently not available.\nexit 1\n"
 
 
@@ -174,6 +192,36 @@ def test_run_ends_with_the_status_of_its_command(hosts: SshHosts, application: A
     assert [host.processes() for host in room] == [[], [], []]
 
 
+def test_a_host_with_systemd_gets_a_unit(hosts: SshHosts, application: Application) -> None:
+    """With a systemctl of ours, which is first on the host's PATH; no systemd is asked."""
+    tools = hosts.directory / "tools"
+    tools.mkdir()
+    (tools / "systemctl").write_text(SYSTEMCTL.replace("#!/bin/sh\n", f"#!/bin/sh\ncd {tools} || exit 1\n"))
+    (tools / "loginctl").write_text("#!/bin/sh\necho no\n")
+    for path in tools.iterdir():
+        path.chmod(0o755)
+    host = hosts.start(2, before_path=str(tools))
+    before = host.listing()
+    ended = hosts.cboot("--json", "-w", host.address, application.secret, "--", "cat")
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert (found["state"], found["runs"]) == ("serving", "unit")
+    assert (
+        "lingering is off: it ends when you have logged out there; type there: loginctl enable-linger" in found["words"]
+    )
+    (unit,) = host.home.glob(".config/systemd/user/cexec-boot-*.service")
+    assert "ConditionHost=node2\n" in unit.read_text()
+    calls = (tools / "calls").read_text().splitlines()
+    assert calls.index(f"--user enable {unit.name}") < calls.index(f"--user restart {unit.name}")
+    again = hosts.cboot("--json", "-w", host.address, application.secret, "--", "cat")
+    assert again.returncode == 0 and not json.loads(again.stdout)["changed"]
+    changed = hosts.cboot("--json", "--detached", "-w", host.address, application.secret, "--", "cat")
+    assert json.loads(changed.stdout)["runs"] == "detached" and not unit.exists()
+    assert hosts.cboot("-w", host.address, application.secret, "--", "cat").returncode == 0 and unit.exists()
+    assert hosts.cboot("--remove", "-w", host.address).returncode == 0
+    assert host.listing() == before and host.processes() == []
+
+
 def test_run_with_no_host_does_not_run(hosts: SshHosts, application: Application) -> None:
     ended = hosts.cboot(*PATIENCE, "-w", "10.77.0.5", "--run", "echo ran", application.secret, "--", "cat")
     assert (ended.returncode, ended.stdout) == (111, "") and "refused" in ended.stderr
@@ -181,6 +229,15 @@ def test_run_with_no_host_does_not_run(hosts: SshHosts, application: Application
 
 def everything(room: list[SshHost]) -> list[str]:
     return [text for host in room for text in (*host.listing(), *host.processes())]
+
+
+def clients_of(hosts: SshHosts) -> list[int]:
+    """The processes of ssh that cboot has started for these hosts."""
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if str(hosts.config) in (process.info["cmdline"] or [])
+    ]
 
 
 def started(hosts: SshHosts, *arguments: str | os.PathLike[str]) -> subprocess.Popen[str]:
@@ -211,6 +268,7 @@ def test_a_killed_ephemeral_run_leaves_nothing(hosts: SshHosts, application: App
     begin = time.monotonic()
     for process in (serving, installing):
         process.communicate()
+    assert comes_true(lambda: not clients_of(hosts)), "ssh has to end with cboot"
     assert comes_true(lambda: not everything(room), GONE, pause=0.5), everything(room)[:10]
     assert time.monotonic() - begin > 20, "a connection that breaks for a moment must not end the workers"
 
