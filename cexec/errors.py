@@ -90,6 +90,13 @@ class InterruptedByUser(CexecError):
         self.number = number
 
 
+class LeftByUser(LocalError):
+    """The person at the terminal has left the job, by `~.`; the worker ends it."""
+
+    def __init__(self) -> None:
+        super().__init__("left by ~. and the job is ended")
+
+
 class CannotPickleError(CexecError, TypeError):
     """A function, an argument or a result cannot be sent; the message names the object within it."""
 

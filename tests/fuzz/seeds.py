@@ -148,6 +148,8 @@ def _protocol() -> dict[str, list[bytes]]:
         "acknowledgement": [_acknowledgement().encode()],
         "presence": [_presence().encode()],
         "go": [one.encode() for one in _jobs()],
+        "terminal_request": [b"24 80 xterm-256color eof=4 erase=127 intr=3 ixon=1 utf8=1", b"0 0 dumb", b"1 1 x a=01"],
+        "screen": [piece(b"\x1b[?1049h\x1b[?25l\x1b[1;5r", b"\x1b[?10", b"00;1006h\x1b=", b"\x1b[>4;2m\x1b[>1u\x1bc")],
         "exit_frame": [_exit()],
         "refusal": [Refusal(frames.HERE, "no such file").encode()],
         "frame": [frames.frame(frames.DATA, b"x", 1), frames.frame(frames.PING)],
@@ -239,6 +241,13 @@ def _texts() -> dict[str, list[bytes]]:
         "policies": [b"soon,fail=30%", b"now,success=1", b"10%", b"5/1m", b"TERM,200,KILL,25", b"x2", b"\\x41\\n"],
         "template": [b"a,b\n{a}/{b.}-{/}-{#}", b"x\n{1} {x//} {"],
         "cmap_command": [b"-j\n4\napp.pub\n--\n{}\n:::\na\nb\n:::+\nc\nd", b":::\n--\n::::"],
+        "ssh_command": [
+            b'-Cqtt\n-oConnectTimeout=1m3\n-o\nSendEnv=L* "?"\nbob@w\n-p\n22\n--\nls\n-l',
+            b"-V",
+            b"-s\n--\nw\nsftp",
+            b"ssh://bob@[fe80::1]:22/\n-n",
+            b"-oSetEnv=LANG=C X=1\nw",
+        ],
         "worker_names": [b"mem=4G,gpu\na,10.0.0.1\nb@fe80::1%eth0", b"\n,"],
         "log_line": [b"a\x1b[2Jb", b'\xff "q" = \\'],
     }

@@ -166,7 +166,7 @@ def test_the_options_of_go_are_those_of_the_code() -> None:
     _, _, table = TEXT.partition("| option of GO | value | |\n")
     told = re.findall(r"^\| `([^`]+)`", table.partition("\n\n")[0], re.MULTILINE)
     known = {*options.LIMITS, options.FETCH_ON_FAILURE, options.LEASE, options.TELL_WANTED}
-    known |= {options.PROGRAM_STREAM, options.PROGRAM}
+    known |= {options.PROGRAM_STREAM, options.PROGRAM, options.SUBSYSTEM, options.TERMINAL}
     assert sorted(told) == sorted(known)
 
 
