@@ -141,12 +141,13 @@ class SshHosts:
         known: bool = True,
         authorized: bool = True,
         environment: Mapping[str, str] | None = None,
+        settings: str = "",
     ) -> SshHost:
         """Starts host `number`.
 
         `home`: one that exists, for hosts that share it; `size`: of a tmpfs that is the home; `shell`: the text of a
         script that is the login shell; `path`: directories of programs, `before_path`: one before the usual ones;
-        `known`: our known_hosts has its host key.
+        `known`: our known_hosts has its host key; `settings`: lines of sshd_config.
         """
         host = self._lab.host(number)
         own = self._directory(f"h{number}")
@@ -164,6 +165,7 @@ class SshHosts:
         keys = self._keys
         text = SETTINGS.format(keys=keys, name=f"host{number}", path=path or self._path(before_path), runtime=runtime)
         text += "".join(f"SetEnv {name}={value}\n" for name, value in (environment or {}).items())
+        text += settings
         if not authorized:
             text = text.replace(f"{keys}/user.pub", "none")
         (own / "sshd_config").write_text(_together(text))

@@ -222,6 +222,47 @@ def test_a_host_with_systemd_gets_a_unit(hosts: SshHosts, application: Applicati
     assert host.listing() == before and host.processes() == []
 
 
+def test_a_host_that_lets_no_session_share_a_connection(hosts: SshHosts, application: Application) -> None:
+    """MaxSessions 1: there are two connections at most, the one that is held and one for the present step."""
+    host = hosts.start(2, settings="MaxSessions 1\n")
+    process = started(hosts, "-w", host.address, "--ephemeral", application.secret, "--", "cat")
+    wait_for_line(process, "Ctrl-C ends")
+    log = (hosts.directory / "h2" / "sshd.log").read_text()
+    now = largest = 0
+    for line in log.splitlines():
+        now += line.startswith("Accepted publickey") - line.startswith(
+            ("Disconnected from user", "Connection closed by")
+        )
+        largest = max(largest, now)
+    assert largest == 2 and connections(hosts, 2) > 2
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 0 and everything([host]) == []
+
+
+def test_hosts_that_come_while_the_command_runs_join(hosts: SshHosts, application: Application) -> None:
+    first = hosts.start(2)
+    cps = " ".join(command("cps", application.public))
+    script = f"until test $({cps} | wc -l) = 3; do sleep 0.2; done"
+    room = ("-w", "10.77.0.[2-3]", "--keep-trying")
+    process = started(hosts, *room, *PATIENCE, "--run", script, application.secret, "--", "cat")
+    wait_for_line(process, "1 of 2 hosts serve; failed: refused 1")
+    second = hosts.start(3)
+    process.communicate()
+    assert process.returncode == 0 and everything([first, second]) == []
+
+
+def test_a_failure_here_ends_the_run_in_words(hosts: SshHosts, tmp_path: Path) -> None:
+    own = Application(tmp_path)
+    Path(f"{own.secret}.issued").mkdir()
+    host = hosts.start(2)
+    ended = hosts.cboot("-w", host.address, own.secret, "--", "cat")
+    assert ended.returncode == 111 and ended.stderr.splitlines()[-1].startswith(
+        f"cboot: cannot write {own.secret}.issued"
+    )
+    assert "Traceback" not in ended.stderr and host.processes() == []
+
+
 def test_run_with_no_host_does_not_run(hosts: SshHosts, application: Application) -> None:
     ended = hosts.cboot(*PATIENCE, "-w", "10.77.0.5", "--run", "echo ran", application.secret, "--", "cat")
     assert (ended.returncode, ended.stdout) == (111, "") and "refused" in ended.stderr
