@@ -31,6 +31,7 @@ from cexec.system.storage.keyfile import forbid_core_files
 from cexec.system.terminal import Terminal
 
 STANDARD_INPUT = "-"
+PATIENCE = 60.0  # seconds (issue 20) for hosts that do not answer now
 OF_ONE_HOST = ("--name", "--also")  # options of cservice that cannot mean the same for every host
 
 EXAMPLES = (
@@ -79,7 +80,7 @@ def command(**values: Any) -> int:
         packages=values["packages"],
         wheels=values["wheels"],
         jobs=values["jobs"],
-        patience=values["patience"],
+        patience=_patience(values["patience"], action),
         keep_trying=values["keep_trying"],
         grace=values["grace"],
         days=values["days"],
@@ -138,6 +139,13 @@ class _Report:
         sys.stdout.flush()
         if not self._as_json and not self._settings.ephemeral:
             print_line(f"cboot: {summary(self._journeys, self._settings.action)}")
+
+
+def _patience(given: float | None, action: Action) -> float:
+    """Returns seconds; a look at the hosts is over soon unless the user wants to wait."""
+    if given is not None:
+        return given
+    return 0.0 if action in (Action.STATUS, Action.PLAN) else PATIENCE
 
 
 def _action(values: dict[str, Any]) -> Action:

@@ -54,9 +54,8 @@ OPTIONS: tuple[Decorator, ...] = (
         click.option(
             "--patience",
             type=Parsed(partial(parse_duration, most=LONGEST_PATIENCE)),
-            default=60.0,
             metavar="TIME",
-            help="How long a host that does not answer is tried again.  [default: 1m]",
+            help="How long a host that does not answer is tried again.  [default: 1m, with --status and --dry-run 0]",
         ),
         click.option("--keep-trying", is_flag=True, help="Try such hosts again as long as cboot runs."),
         click.option(

@@ -86,7 +86,7 @@ def test_without_a_terminal_each_result_is_told_once(nowhere: Terminal) -> None:
     for event in (states.VisitBegan(), failure, states.Again(), states.VisitBegan(), failure):
         journeys[0].apply(event)
         progress.changed(journeys[0])
-    assert said == ["a: network: no way (will be tried again)"]
+    assert said == ["a: network: no way (may work later)"]
     progress.close()
 
 

@@ -20,6 +20,7 @@ import pytest
 from cexec.protocol.base.keys import WorkerKey, decode_key
 from tests.conftest import MakeLab
 from tests.environment import command
+from tests.needs import require_tool
 from tests.service import Application
 from tests.ssh_hosts import SshHost, SshHosts, require_sshd
 from tests.waiting import comes_true
@@ -252,6 +253,22 @@ def test_hosts_that_come_while_the_command_runs_join(hosts: SshHosts, applicatio
     assert process.returncode == 0 and everything([first, second]) == []
 
 
+def test_a_worker_that_cannot_be_heard_is_told(hosts: SshHosts, application: Application) -> None:
+    """A packet filter on the host lets ssh pass, and no datagram."""
+    require_tool("nft")
+    host = hosts.start(2)
+    host.host.drop(100)
+    words = ("-w", host.address, str(application.secret), "--", "cat")
+    ended = hosts.cboot("--json", "--patience", "5", *words)
+    found = json.loads(ended.stdout)
+    assert ended.returncode == 1 and found["failure"] == "silence" and found["temporary"]
+    status = hosts.cboot("--json", "--status", "-w", host.address, application.secret)
+    assert status.returncode == 1 and json.loads(status.stdout)["failure"] == "silence"
+    host.host.clear_rules()
+    again = hosts.cboot("--json", *words)
+    assert again.returncode == 0 and not json.loads(again.stdout)["changed"]
+
+
 def test_a_failure_here_ends_the_run_in_words(hosts: SshHosts, tmp_path: Path) -> None:
     own = Application(tmp_path)
     Path(f"{own.secret}.issued").mkdir()
@@ -298,8 +315,11 @@ def wait_for_line(process: subprocess.Popen[str], words: str) -> None:
 def test_a_killed_ephemeral_run_leaves_nothing(hosts: SshHosts, application: Application) -> None:
     """kill -9 while it serves on three hosts, and of another one while it installs; 40 seconds later all is gone."""
     room = [hosts.start(number) for number in (2, 3, 4, 5)]
-    serving = started(hosts, "-w", "10.77.0.[2-4]", "--ephemeral", application.secret, "--", "cat")
+    stubborn = ["sh", "-c", "trap '' TERM; echo begun; exec sleep 1000"]
+    serving = started(hosts, "-w", "10.77.0.[2-4]", "--ephemeral", application.secret, "--", *stubborn)
     wait_for_line(serving, "all 3 hosts serve; Ctrl-C ends and removes them")
+    job = hosts.client.popen(command("cexec", application.public), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert job.stdout is not None and job.stdout.readline() == b"begun\n"
     installing = started(hosts, "-w", "10.77.0.5", "--ephemeral", application.secret, "--", "cat")
     place = room[3].home / ".local/share/cexec/boot"
     assert comes_true(lambda: list(place.glob("releases/.new-*/*")))
@@ -311,6 +331,8 @@ def test_a_killed_ephemeral_run_leaves_nothing(hosts: SshHosts, application: App
         process.communicate()
     assert comes_true(lambda: not clients_of(hosts)), "ssh has to end with cboot"
     assert comes_true(lambda: not everything(room), GONE, pause=0.5), everything(room)[:10]
+    job.terminate()  # it looks for another worker
+    job.communicate()
     assert time.monotonic() - begin > 20, "a connection that breaks for a moment must not end the workers"
 
 
