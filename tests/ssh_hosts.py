@@ -137,14 +137,17 @@ class SshHosts:
         size: str = "",
         shell: str = "",
         path: str | None = None,
+        before_path: str = "",
         known: bool = True,
         authorized: bool = True,
         environment: Mapping[str, str] | None = None,
+        settings: str = "",
     ) -> SshHost:
         """Starts host `number`.
 
         `home`: one that exists, for hosts that share it; `size`: of a tmpfs that is the home; `shell`: the text of a
-        script that is the login shell; `path`: directories of programs; `known`: our known_hosts has its host key.
+        script that is the login shell; `path`: directories of programs, `before_path`: one before the usual ones;
+        `known`: our known_hosts has its host key; `settings`: lines of sshd_config.
         """
         host = self._lab.host(number)
         own = self._directory(f"h{number}")
@@ -160,8 +163,9 @@ class SshHosts:
         (own / "passwd").write_text(f"{USER}:x:0:0::{home}:{login}\n{''.join(others)}")
         runtime = self._directory(f"h{number}/run")
         keys = self._keys
-        text = SETTINGS.format(keys=keys, name=f"host{number}", path=path or self._path(), runtime=runtime)
+        text = SETTINGS.format(keys=keys, name=f"host{number}", path=path or self._path(before_path), runtime=runtime)
         text += "".join(f"SetEnv {name}={value}\n" for name, value in (environment or {}).items())
+        text += settings
         if not authorized:
             text = text.replace(f"{keys}/user.pub", "none")
         (own / "sshd_config").write_text(_together(text))
@@ -211,11 +215,11 @@ class SshHosts:
         for host in self._started:
             host.close()
 
-    def _path(self) -> str:
+    def _path(self, first: str) -> str:
         directory = self._directory("bin")
         if not (directory / "python3").exists():
             (directory / "python3").symlink_to(PYTHON)
-        return f"{directory}:/usr/local/bin:/usr/bin:/bin"
+        return f"{first}{':' if first else ''}{directory}:/usr/local/bin:/usr/bin:/bin"
 
     def _directory(self, name: str) -> Path:
         path = self.directory / name
