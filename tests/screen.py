@@ -41,6 +41,7 @@ class Screen:
 
     def __init__(self, columns: int = 80, rows: int = 24) -> None:
         self.raw = b""
+        self.status: int | None = None  # of a command, for a test that wants to know it later
         self.ours, self.theirs = os.openpty()
         os.set_blocking(self.ours, False)
         self._screen = _PyteScreen(columns, rows, history=10_000)

@@ -17,7 +17,7 @@ import pytest
 from tests.network.test_signals import until
 from tests.screen import Screen
 from tests.service import Shell
-from tests.waiting import PATIENCE, wait_until
+from tests.waiting import PATIENCE, comes_true, wait_until
 
 BASH = "PS1='$ ' exec bash --norc --noprofile -i"
 CAT = b"sh -c 'echo reads; exec cat'\r"  # keys that come while the shell edits its line are the shell's
@@ -96,12 +96,12 @@ def test_a_shell_with_job_control(shell: Shell) -> None:
 
 
 def test_flow_control_is_two_keys(shell: Shell) -> None:
-    with on_screen(shell, "cat") as screen:
+    with on_screen(shell, "echo ready; cat") as screen:
+        screen.wait_for("ready")
         screen.type(b"first\r")
         screen.wait_for(lambda lines: lines.count("first") == 2)
         screen.type(b"\x13second\r")
-        time.sleep(0.3)
-        assert "second" not in screen.lines()
+        assert not comes_true(lambda: "second" in screen.lines(), 0.3)
         screen.type(b"\x11")
         screen.wait_for(lambda lines: lines.count("second") == 2)
         screen.type(b"\x04")
@@ -231,6 +231,13 @@ def test_the_end_of_a_pipe_is_the_key_that_ends_the_input(shell: Shell, keys: by
     assert done.stdout.endswith(shown)
 
 
+@pytest.mark.parametrize("keys", [b"", b"echo typed\n", b"cat\n"])
+def test_a_shell_ends_with_its_input(shell: Shell, keys: bytes) -> None:
+    """The end may be typed before the shell reads single keys, or while another program reads lines."""
+    done = shell.run(BASH, "-t", input=keys, timeout=60)
+    assert done.returncode == 0 and (b"typed\r\n" in done.stdout) is (b"typed" in keys)
+
+
 def test_many_keys_at_once_are_not_lost(shell: Shell) -> None:
     """The program is slow, and a terminal holds few keys."""
     keys = b"".join(b"%099d\n" % number for number in range(20_000))
@@ -272,7 +279,8 @@ def test_a_signal_of_ours_goes_to_the_foreground(shell: Shell) -> None:
 
 
 def test_keys_for_us(shell: Shell) -> None:
-    with on_screen(shell, "cat") as screen:
+    with on_screen(shell, "echo ready; cat") as screen:
+        screen.wait_for("ready")
         screen.type(b"~~tilde\r")
         screen.wait_for(lambda lines: lines.count("~tilde") == 2)
         screen.type(b"~?")
@@ -283,6 +291,7 @@ def test_keys_for_us(shell: Shell) -> None:
 
 
 def test_the_end_of_a_job_waits_for_no_background(shell: Shell, tmp_path: Path) -> None:
-    go = tmp_path / "go"
-    with on_screen(shell, f"({until(go)}) & echo end") as screen:
-        screen.wait_for("end")
+    """Neither for one that is silent nor for one that writes without end; its session is another one."""
+    done = shell.run(f"setsid sh -c '{until(tmp_path / 'go')}' & setsid yes & echo end", "-t", "-n", timeout=60)
+    assert done.returncode == 0 and b"end\r\n" in done.stdout
+    wait_until(lambda: not shell.service.started(), explain=shell.programs)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import select
 import signal
 import termios
 from typing import TYPE_CHECKING, Any
@@ -17,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-_INPUT_MODES, _CHARACTERS = 0, 6  # places in the list of tcgetattr
+_INPUT_MODES, _LOCAL_MODES, _CHARACTERS = 0, 3, 6  # places in the list of tcgetattr
 _UTF8 = getattr(termios, "IUTF8", 0x4000)  # Linux and macOS; Python knows the name from 3.13 on
 _PLACES = {
     name: getattr(termios, constant)
@@ -54,6 +55,17 @@ class PseudoTerminal:
         key: Any = termios.tcgetattr(self.theirs)[_CHARACTERS][termios.VEOF]
         key = bytes([key]) if isinstance(key, int) else bytes(key)
         return b"" if key[0] == os.fpathconf(self.theirs, "PC_VDISABLE") else key
+
+    def reads_lines(self) -> bool:
+        """Returns True if the terminal edits lines, and False if the program reads single keys."""
+        modes: Any = termios.tcgetattr(self.theirs)
+        return bool(modes[_LOCAL_MODES] & termios.ICANON)
+
+    def unread(self) -> bool:
+        """Returns True if a program that reads now need not wait: there are keys, or the end of the input."""
+        poll = select.poll()
+        poll.register(self.theirs, select.POLLIN)
+        return bool(poll.poll(0))
 
     def foreground(self) -> int:
         """Returns the process group that the keys are for; 0 if the system does not say."""

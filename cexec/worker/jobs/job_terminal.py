@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from cexec.protocol.connection.terminal_request import TerminalRequest
 
 LARGEST_REST = 256 * 1024  # bytes (ours) that are read after the leader's end: more than a terminal can hold
-TYPE_AGAIN = 0.05  # seconds (ours) between two tries to type the end of the input while nobody reads it
+MOST_ENDS = 16  # (ours) keys that are typed again for one end of the input; a shell can be told to ignore them
+TYPE_AGAIN = 0.05  # seconds (ours) until the end of the input is tried again, and until the first look if it was read
+LONGEST_PAUSE = 10.0  # seconds (ours) between two such looks, each of which comes after twice the time
 # They describe the terminal at which cservice was started.  curses would take LINES and COLUMNS for the window's size.
 OTHERS_VARIABLES = (
     b"COLORTERM", b"COLUMNS", b"GPG_TTY", b"LINES", b"SSH_TTY", b"STY", b"TERMCAP", b"TERM_PROGRAM",
@@ -78,18 +80,20 @@ class JobTerminal:
             output.take_rest()
 
     def next_timeout(self) -> float | None:
-        return monotonic() + TYPE_AGAIN if self._input.owes_end else None
+        return self._input.next_timeout()
 
     def advance(self) -> None:
         """Follows each step of the pump."""
-        if self._input.owes_end:
-            self._input.type_end()
+        self._input.advance()
+
+    def shown(self) -> None:
+        """The program has shown something."""
+        self._input.look_soon()
 
     def hang_up(self) -> None:
         """May be called again."""
         if self._terminal.ours < 0:
             return
-        self._input.owes_end = b""
         self._pump.sources.pop(OUTPUT, None)
         self._terminal.close()
         self._pump.close_sink(INPUT)
@@ -118,6 +122,8 @@ class TerminalOutput(Source):
             return 0
         if self._rest is not None:
             self._rest -= size
+        elif size:
+            self._terminal.shown()
         return size
 
     def take_rest(self) -> None:
@@ -134,14 +140,18 @@ class TerminalOutput(Source):
 class TerminalInput(Sink):
     """The keys.  At the end of the stream the key is typed that ends the input.
 
-    `owes_end`: this is still to be typed.
+    A key that was typed in one mode means something else in another: to a shell that has just begun to edit its line it
+    is nothing.  So once the key has been read it is typed again, for whoever reads next.
     """
 
     def __init__(self, terminal: PseudoTerminal) -> None:
         super().__init__(terminal.ours, shared=True)
-        self.owes_end = b""
         self._terminal = terminal
         self._last = b"\n"
+        self._owed = b""  # what is to be typed as soon as there is room
+        self._ends = 0  # keys that may still be typed for the end
+        self._look_at: float | None = None  # when to look if the last one was read
+        self._pause = 0.0
 
     def write(self, view: memoryview) -> int:
         try:
@@ -154,18 +164,40 @@ class TerminalInput(Sink):
         return size
 
     def close(self) -> None:
-        """In the middle of a line the key only ends the line, so it is typed twice."""
+        """In the middle of a line that is edited here the key only ends the line, so it is typed twice."""
         if self.fd >= 0 and self._terminal.ours >= 0:
             key = self._terminal.end_of_file()
-            self.owes_end = key if self._last in b"\r\n" else key * 2
-            self.type_end()
+            self._owed = key * 2 if self._last not in b"\r\n" and self._terminal.reads_lines() else key
+            self._ends = MOST_ENDS
+            self.look_soon()
+            self.advance()
         super().close()
 
-    def type_end(self) -> None:
-        """Types what is owed, as far as there is room."""
-        try:
-            self.owes_end = self.owes_end[os.write(self._terminal.ours, self.owes_end) :] if self.owes_end else b""
-        except (BlockingIOError, InterruptedError):
-            pass
-        except OSError:
-            self.owes_end = b""
+    def next_timeout(self) -> float | None:
+        return monotonic() + TYPE_AGAIN if self._owed else self._look_at
+
+    def look_soon(self) -> None:
+        """The program has done something: perhaps it reads."""
+        if self._ends:
+            self._pause = TYPE_AGAIN
+            self._look_at = monotonic() + self._pause
+
+    def advance(self) -> None:
+        """Types what is due, as far as there is room."""
+        if self._terminal.ours < 0:
+            self._owed, self._look_at = b"", None
+        elif not self._owed and self._look_at is not None and monotonic() >= self._look_at:
+            self._look()
+        if self._owed:
+            try:
+                self._owed = self._owed[os.write(self._terminal.ours, self._owed) :]
+            except (BlockingIOError, InterruptedError):
+                pass
+
+    def _look(self) -> None:
+        """Looks ever more seldom, until the program shows something."""
+        if not self._terminal.unread():
+            self._ends -= 1
+            self._owed = self._terminal.end_of_file()
+        self._pause *= 2
+        self._look_at = monotonic() + self._pause if self._ends and self._pause < LONGEST_PAUSE else None
