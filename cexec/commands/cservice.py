@@ -56,7 +56,7 @@ from cexec.system.process.resource_limits import Limits
 from cexec.system.process.strays import Strays
 from cexec.system.storage.directories import runtime_directory, state_directory
 from cexec.system.storage.eventlog import EventLog
-from cexec.system.storage.series import Series
+from cexec.system.storage.series import Series, series_name
 from cexec.worker.discovery.answers import Profile
 from cexec.worker.discovery.load_watch import LoadWatch
 from cexec.worker.jobs.disk_quota import DiskLimits
@@ -228,7 +228,7 @@ def _confine(user: str | None) -> None:
 
 
 def _role(served: ServedKey) -> Role:
-    name = f"series-{served.key.fingerprint}-{served.key.identity.certificate.name}"
+    name = series_name(served.key.fingerprint, served.key.identity.certificate.name)
     return Role(key=served.key, series=Series(state_directory(), name), admission=served.admission)
 
 

@@ -23,6 +23,7 @@ from tests.waiting import comes_true
 DEADLINE = 30.0  # seconds for whatever a test waits for
 CALLERS = ("ignores SIGCHLD", "blocks SIGCHLD", "blocks all signals")
 COMMANDS = {
+    "cboot": ("--keep-trying", "--hosts", "127.0.0.1:9", "SECRET", "cat"),
     "cexec": ("PUBLIC",),
     "cexec-ssh": ("-oConnectTimeout=60", "w"),
     "ckeygen": ("-stdin", "OTHER"),
