@@ -15,7 +15,7 @@ import pytest
 
 from cexec import __version__
 from tests.conftest import StartService
-from tests.environment import command, local_environment
+from tests.environment import ROOT, command, local_environment
 from tests.service import Application
 from tests.shell_host import ShellHost
 from tests.test_startup_imports import FORBIDDEN, loaded_modules
@@ -330,3 +330,9 @@ def test_a_call_loads_nothing_that_is_slow(host: ShellHost) -> None:
     ours = {name for name in loaded - plain if name.startswith("cexec.")}
     of_send_env = {"cexec.system.process", "cexec.system.process.environment"}
     assert ours <= {"cexec.commands.cexec_ssh", "cexec.commands.ssh_options", *of_send_env}
+
+
+def test_the_launcher_is_that_of_cexec() -> None:
+    """Which makes the packages itself and takes nothing of Python apart; tests/test_startup_imports.py."""
+    ours, other = ((ROOT / "bin" / name).read_text() for name in ("cexec-ssh", "cexec"))
+    assert ours == other.replace("from cexec.commands.cexec import main", "from cexec.commands.cexec_ssh import main")
