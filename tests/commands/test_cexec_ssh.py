@@ -112,6 +112,12 @@ def test_a_command_that_a_signal_has_ended_is_255_as_with_ssh(host: ShellHost) -
     assert ended.stderr == b"cexec-ssh: the command was ended by signal 9\n"
 
 
+def test_a_reader_that_leaves_is_no_news(host: ShellHost) -> None:
+    script = "cexec-ssh w yes | head -n 1; echo ${PIPESTATUS[0]}"
+    ended = host.run("bash", "-c", script)
+    assert (ended.stdout, ended.stderr) == (b"y\n255\n", b"")
+
+
 def test_a_signal_reaches_the_command_and_ends_us_without_a_word(host: ShellHost, tmp_path: Path) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         started = tmp_path / f"started-{number}"
