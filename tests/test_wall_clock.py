@@ -10,6 +10,8 @@ ROOT = Path(__file__).parent.parent
 READERS = {
     "authority/issue.py": "the dates of certificates",
     "authority/show.py": "the dates of certificates",
+    "boot/remote/release.py": "the age of a file",
+    "boot/serve.py": "the dates of certificates",
     "client/request.py": "the dates of certificates",
     "client/search/failure_alert.py": "the time of an alert",
     "client/search/inquiry.py": "how far the clocks of workers differ from ours",

@@ -73,6 +73,9 @@ OPTIONS: tuple[Decorator, ...] = (
     ),
     *section(
         "The program",
+        click.option(
+            "--shell", is_flag=True, help="In place of EXE: clients run commands of theirs, as by ssh, with cexec-ssh."
+        ),
         click.option("--allow-args", is_flag=True, help="Clients may append arguments: cexec APP.pub -- ARG..."),
         click.option(
             "--allow-programs",
@@ -194,6 +197,7 @@ class ServiceOptions:
     slots: int | None
     name: str | None
     labels: tuple[str, ...]
+    shell: bool
     allow_args: bool
     allow_programs: bool
     program_cache: str | None
@@ -220,7 +224,7 @@ class ServiceOptions:
     max_weight: int
     require_revoked: bool
     app: str
-    exe: str
+    exe: str | None  # None only with `shell`
     arg: tuple[str, ...]
 
 

@@ -88,9 +88,17 @@ class OutputFile:
 class Outputs:
     """All descriptors that the program writes."""
 
-    def __init__(self, descriptors: list[Descriptor], *, hold: bool, inputs: Iterable[tuple[int, int]] = ()) -> None:
-        """`inputs`: inodes that the job reads besides its descriptors."""
+    def __init__(
+        self,
+        descriptors: list[Descriptor],
+        *,
+        hold: bool,
+        inputs: Iterable[tuple[int, int]] = (),
+        repeatable: bool = True,
+    ) -> None:
+        """`inputs`: inodes that the job reads besides its descriptors.  `repeatable`: another attempt is possible."""
         self._hold = hold
+        self._repeatable = repeatable
         self._inputs = {*inputs, *(d.inode for d in descriptors if d.directions & READS)}
         self._written = [d for d in descriptors if d.directions & WRITES and d.same_as == d.fd]
         self.files: dict[tuple[int, int], OutputFile] = {}
@@ -142,15 +150,17 @@ class Outputs:
     def ended(self, number: int, *, half: bool) -> None:
         """Closes an output that the program has closed, because a reader may wait for its end.
 
-        `half`: the program still reads from the same socket.  A file stays open, because no reader waits for its end.
-        Standard error stays open for our own messages.  An output without any byte stays open, too: another attempt may
-        still fill it.
+        `half`: the program still reads from the same socket, by this descriptor or another one.  A file stays open,
+        because no reader waits for its end.  Standard error stays open for our own messages.  An output without any
+        byte stays open, too, if another attempt may still fill it.
         """
         descriptor = next((d for d in self._written if d.fd == number), None)
-        if descriptor is None or number in self._held or not self.files[descriptor.inode].count:
+        if descriptor is None or number in self._held:
+            return
+        if self._repeatable and not self.files[descriptor.inode].count:
             return
         shared = self._shared[number]
-        if stat.S_ISSOCK(descriptor.mode) and half:
+        if stat.S_ISSOCK(descriptor.mode) and (half or descriptor.inode in self._inputs):
             half_close(number)
         elif STANDARD_ERROR not in shared and (stat.S_ISSOCK(descriptor.mode) or stat.S_ISFIFO(descriptor.mode)):
             for fd in shared:

@@ -41,7 +41,7 @@ class Signals:
 
         self._wakeup = Wakeup()
         self._before: dict[int, Any] = {}  # the former handlers of the signals that are caught now
-        self.interrupted = False  # True after Ctrl-C
+        self.taken: set[int] = set()  # the protocol numbers of all that have come
         self.resized = False  # True after a change of the terminal's window, see `watch_size`
 
     def fileno(self) -> int:
@@ -85,7 +85,7 @@ class Signals:
         numbers = self._wakeup.take()
         taken = [FORWARDED[number] for number in numbers if number in FORWARDED]
         self.resized = self.resized or _signal.SIGWINCH in numbers
-        self.interrupted = self.interrupted or INTERRUPT in taken
+        self.taken.update(taken)
         return taken
 
 

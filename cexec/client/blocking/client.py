@@ -11,7 +11,7 @@ import os
 from time import monotonic
 
 from cexec.client.attempt.signals import EndedBySignal, Insistence, Signals
-from cexec.client.request import CLUSTER, DIED_OF_PIPE, IF_SUGGESTED, TERMINAL, UNATTENDED, Request
+from cexec.client.request import CLUSTER, DIED_OF_PIPE, IF_SUGGESTED, NEVER, TERMINAL, UNATTENDED, Request
 from cexec.client.search.choice import OneJob
 from cexec.client.search.messages import Notices, ancestors_words
 from cexec.client.search.search import Search
@@ -36,6 +36,8 @@ from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from cexec.client.attempt.inputs import Inputs
     from cexec.client.attempt.local_terminal import LocalTerminal
     from cexec.client.attempt.outputs import Outputs
@@ -51,10 +53,13 @@ NONE_THERE = "no terminal there; see cexec -t"
 class BlockingClient:
     """Runs one request."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, dies_of: Collection[int] = ()) -> None:
+        """`dies_of`: signals that end the command as well as the program, if the program has died of them."""
+        self._dies_of = dies_of
         self._request = request
         self._job_id = sodium.random_bytes(IDENTITY_SIZE)
-        self._talks = os.isatty(2)
+        self._talks = not request.reports.quiet and os.isatty(2)
+        self.exit: Exit | None = None  # the worker's last word, once the job is over
         self._told = False  # where nobody sits at a terminal, that is said once
         self._began = monotonic()
         self._prepared = False
@@ -106,7 +111,10 @@ class BlockingClient:
         streams = request.streams
         sent = streams.files.inodes() if streams.files is not None else set()
         self._inputs = Inputs(streams.descriptors, no_stdin=streams.no_stdin, spool=request.repetition.spool)
-        self._outputs = Outputs(streams.descriptors, hold=request.repetition.hold, inputs=sent)
+        repetition = request.repetition
+        self._outputs = Outputs(
+            streams.descriptors, hold=repetition.hold, inputs=sent, repeatable=repetition.retries != NEVER
+        )
         self._signals = Signals()
         self._prepared = True
 
@@ -190,7 +198,7 @@ class BlockingClient:
             raise final from None
         self._outputs.take_back()
         self._inputs.rewind()
-        _say(f"{failure}; running the job again")
+        self._say(f"{failure}; running the job again")
 
     def _note_loss(self, winner: Winner, error: CexecError) -> None:
         """Lets others have the job first, if this worker has stalled once or was lost twice: it may be the quickest."""
@@ -200,11 +208,12 @@ class BlockingClient:
         self._lost_by = instance
 
     def _conclude(self, winner: Winner, job: BlockingDriver, result: Exit) -> int:
+        self.exit = result
         status = result.exit_status
         if status:
             self._complain(winner.address, f"exited with code {status}")
         if result.message:
-            _say(f"{_who(winner)}: {result.message}")
+            self._say(f"{_who(winner)}: {result.message}")
         if status and self._terminal is None and winner.hello.gives_terminal:
             self._hint()
         if status and not self._request.repetition.keep_partial:
@@ -215,8 +224,8 @@ class BlockingClient:
         self._inputs.move_offsets(winner.session.outgoing)
         from cexec.protocol.connection.frames import SIGNALLED  # loaded by now
 
-        if result.kind == SIGNALLED and result.status == INTERRUPT and self._signals.interrupted:
-            raise EndedBySignal(INTERRUPT)
+        if result.kind == SIGNALLED and result.status in self._signals.taken & {INTERRUPT, *self._dies_of}:
+            raise EndedBySignal(result.status)
         return status if taken or status else DIED_OF_PIPE
 
     def _hint(self) -> None:
@@ -226,7 +235,7 @@ class BlockingClient:
             from cexec.client.attempt.terminal_hint import misses_terminal  # not after a success
 
             if misses_terminal(said):
-                _say(NONE_THERE)
+                self._say(NONE_THERE)
 
     def _find_worker(self, attempt: int) -> Winner:
         request = self._request
@@ -251,9 +260,10 @@ class BlockingClient:
                 Race(accept_timeout=request.times.accept, now=monotonic()),
                 idle_timeout=request.times.idle,
                 notices=Notices(
-                    complain=self._complain, tell=self._tell_who_waits, warn=_say, trace=request.reports.trace
+                    complain=self._complain, tell=self._tell_who_waits, warn=self._say, trace=request.reports.trace
                 ),
                 open_trust=request.target.open_trust,
+                patience=request.times.patience,
             )
             return search.find_blocking()
         except NoWorkerError:
@@ -317,19 +327,18 @@ class BlockingClient:
     def _tell_who_waits(self, text: str) -> None:
         """Says why the job has not begun: at a terminal each time, and once in a log."""
         if self._talks:
-            _say(text)
-        elif not self._told and monotonic() - self._began >= UNATTENDED:
+            self._say(text)
+        elif not (self._told or self._request.reports.quiet) and monotonic() - self._began >= UNATTENDED:
             self._told = True
-            _say(text)
+            self._say(text)
 
     def _tell(self, text: str) -> None:
         """Writes a line for the person who waits at the terminal."""
         if self._talks:
-            _say(text)
+            self._say(text)
 
-
-def _say(text: str) -> None:
-    _write_line(2, f"cexec: {text}")
+    def _say(self, text: str) -> None:
+        _write_line(2, f"{self._request.reports.command}: {text}")
 
 
 def _who(winner: Winner) -> str:

@@ -19,10 +19,12 @@ LIMITS = (TIME_LIMIT, CPU_LIMIT, MEMORY_LIMIT, NICE)  # all of them decimal numb
 PROGRAM_STREAM = "program-stream"  # (protocol) the number of the stream that carries the program
 PROGRAM = "program-"  # (protocol) followed by a platform; the value is hash and size of the program for it
 TELL_WANTED = "tell-wanted"  # (protocol) YES: the client wants to hear when another one waits for the job's slot
+SUBSYSTEM = "subsystem"  # (protocol) SFTP: a shell service runs that server instead of a command
 TERMINAL = "terminal"  # (protocol) the program runs on a terminal; the value is a `terminal_request.TerminalRequest`
 
 YES = "yes"  # (protocol) the value of LEASE and of TELL_WANTED
 NO = "no"  # (protocol) the value of FETCH_ON_FAILURE
+SFTP = "sftp"  # (protocol) the value of SUBSYSTEM
 
 # Shapes of a stream, seen from the program
 READS = 1  # a direction: the program reads

@@ -25,6 +25,7 @@ INSTANCE = "instance"  # (protocol) its value is the instance id as `instance_te
 MACHINE = (OS, ARCH, CPUS, MEMORY)  # (protocol) attributes that every worker tells
 BUILT_IN = (*MACHINE, HOST, NAME, ADDRESS, INSTANCE)  # (protocol) no label is called so
 ALLOWED = "allow-programs"  # (protocol) the attribute of a worker that runs programs of its clients
+ACCOUNT = "account"  # (protocol) the attribute of a shell service: the name of the user as whom commands run
 PROOF = "proof"  # (protocol) in an answer: what the client has to return, in hexadecimal digits
 ONCE = "once"  # (protocol) the attribute of a worker whose jobs must never be repeated; without a value
 TERMINAL = "terminal"  # (protocol) the attribute of a worker that gives a job a terminal; without a value
@@ -32,6 +33,7 @@ JOBS = "jobs:"  # (protocol) in an answer to a census: the jobs that run there; 
 SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 MISSING = {  # what is said of a worker without such an attribute
     ALLOWED: "does not allow programs (cservice --allow-programs)",
+    ACCOUNT: "offers no shell (cservice --shell)",
     TERMINAL: "gives no terminal (cservice --no-tty, or an older cexec)",
 }
 _INSTANCE_PREFIX = INSTANCE + "="  # of a name in --on and --not

@@ -16,6 +16,7 @@ from cexec.protocol.connection.frames import HERE, PERMANENT, Go, Refusal
 from cexec.protocol.connection.program_offer import is_option
 from cexec.protocol.connection.terminal_request import TerminalRequest, fits
 from cexec.system.process.resource_limits import Limits
+from cexec.worker.jobs import shell
 from cexec.worker.jobs.sent_programs import check_program
 
 if TYPE_CHECKING:
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 
 VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,63}\Z")  # a peer variable's name, docs/protocol.md section 4.2
 MAXIMUM_DIRECTORIES = 10_000  # (ours) in the names of a job's files: making them takes a fraction of a second
-KNOWN_OPTIONS = {*options.LIMITS, options.FETCH_ON_FAILURE, options.LEASE, options.TELL_WANTED, options.TERMINAL}
+KNOWN_OPTIONS = {*options.LIMITS, options.FETCH_ON_FAILURE, options.LEASE, options.TELL_WANTED, options.TERMINAL,
+                 options.SUBSYSTEM}  # fmt: skip
 
 
 def check(go: Go, program: Program) -> Limits | Refusal:
@@ -46,7 +48,9 @@ def check(go: Go, program: Program) -> Limits | Refusal:
         limits = program.limits.stricter(Limits.from_options(go.options))
     except ValueError as error:
         return Refusal(PERMANENT, str(error))
-    return _check_terminal(go, program) or check_program(go, program.programs) or limits
+    return (
+        shell.check(go, program.shell) or _check_terminal(go, program) or check_program(go, program.programs) or limits
+    )
 
 
 def terminal_of(go: Go) -> TerminalRequest | None:

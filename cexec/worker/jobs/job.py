@@ -202,6 +202,8 @@ class JobRun:
                 if program.private or files:
                     doing = f"put the job's files into a directory of its own in {directory_of_all()}"
                     self._workplace.enter(files, self._step)
+                elif program.shell is not None:
+                    self._workplace.enter_home(program.shell)
                 if program.programs is not None:
                     doing = "keep the program"
                     self._workplace.obtain(go, program.programs, self._step)

@@ -37,9 +37,11 @@ def spawn(
     order: Order, limits: Limits, workplace: Workplace, ends: Mapping[int, int], terminal: JobTerminal | None = None
 ) -> int:
     """`ends`: the program's descriptors.  `workplace` has the group for its memory, if that is limited."""
-    path, words, environment = command_of(order.program, workplace, order.go.arguments, order.extra)
+    path, words, environment = command_of(order.program, workplace, order.go, order.extra)
     if terminal is not None:
         environment = terminal.environment(environment)
+        if order.program.shell is not None:
+            environment[b"SSH_TTY"] = terminal.name.encode()
     elif not limits.inherited:
         return process.spawn(path, words, environment, ends)
 
