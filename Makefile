@@ -37,6 +37,7 @@ help:
 	@echo 'make mutants    mutates the protocol, runs its tests: MUTANTS=600 of SEED=1, MODULES=session chooses'
 	@echo 'make fuzz       each parser under libFuzzer for SECONDS=10; TARGET=regex chooses'
 	@echo 'make check      ruff, mypy, the import contracts, the man pages'
+	@echo 'make proto      writes the code of proto/cexec/v1/cexec.proto'
 	@echo 'make demo       a tour on this machine, in a virtual environment of its own'
 	@echo 'make bench      the benchmarks; BENCH=benchmarks/bench_one.py for one of them'
 	@echo 'make install    into $$(PREFIX)/lib/cexec-cluster, with links in bin and the man pages; PREFIX=/usr/local DESTDIR='
@@ -94,6 +95,9 @@ man-lint:
 	elif command -v groff >/dev/null; then set -x; groff -ww -mandoc -T utf8 -z $(PAGES); \
 	else echo 'man-lint: SKIPPED for want of mandoc or groff' >&2; test "$$CI" != true; fi
 
+proto: $(STAMP)
+	$(BIN)/python proto/generate.py .
+
 demo:
 	PYTHON=$(PYTHON) examples/demo.sh
 
@@ -137,4 +141,4 @@ clean:
 	rm -rf $(VENV) $(OLD) .venv-python3.* build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	find cexec tests benchmarks examples -name __pycache__ -type d -prune -exec rm -rf {} +
 
-.PHONY: help test campaign faults soak busy pythons absolute mutants fuzz check man-lint demo bench install uninstall clean
+.PHONY: help test campaign faults soak busy pythons absolute mutants fuzz check man-lint proto demo bench install uninstall clean

@@ -96,6 +96,7 @@ class Service:
         launcher: Sequence[str] | None = None,
     ) -> None:
         """`wrapper`: a command that becomes the one behind it.  `launcher`: the words in place of `cservice`."""
+        self.application = application
         self._mark = uuid.uuid4().hex
         self._lines: list[str] = []
         self._changed = threading.Condition()

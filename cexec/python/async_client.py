@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from cexec.python.job_plan import JobPlan, JobTarget
     from cexec.python.keywords import Input, JobKeywords, Names, RunKeywords
     from cexec.python.map_inputs import Inputs
-    from cexec.python.membership import ClusterChange, ClusterWorker
+    from cexec.python.membership import ClusterChange, ClusterWorker, LiveWorkers
 
 _clients: WeakSet[AsyncClient] = WeakSet()  # of this process, for what is to be closed in a child of it
 
@@ -247,6 +247,17 @@ class AsyncClient:
     def in_flight(self, changed: Callable[[], None], *, ordered: bool) -> InFlight:
         """Returns the jobs of a new map."""
         return InFlight(self.dispatcher, self._leases, changed, ordered=ordered)
+
+    def live_workers(self, changed: Callable[[], None] = lambda: None) -> LiveWorkers:
+        """Returns the workers that are there; the caller lets it `run`, and `changed` is called for each change."""
+        from cexec.python.membership import LiveWorkers
+
+        return LiveWorkers(self._settings, changed)
+
+    @property
+    def path(self) -> str:
+        """The path of the client key."""
+        return self._settings.path
 
     async def count_slots(self) -> int:
         """Returns how many slots the workers have together that fit to the client's own keywords; takes a second."""

@@ -25,7 +25,7 @@ from cexec.protocol.datagrams.requirements import JOBS
 from cexec.protocol.decisions.census import shown_names
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable
 
     from cexec.client.search.roster import WorkerRow
     from cexec.protocol.datagrams.datagram import Datagram
@@ -111,6 +111,51 @@ async def follow(settings: Settings) -> AsyncIterator[ClusterChange]:
             await readable(roster.filenos(), roster.next_timeout())
     finally:
         roster.close()
+
+
+class LiveWorkers:
+    """The workers that are there, kept up to date by `run`: `workers` has them by instance.
+
+    `settled` is set when a census has found some, or the second one has not; `changed` is called after each change of a
+    worker.
+    """
+
+    def __init__(self, settings: Settings, changed: Callable[[], None] = lambda: None) -> None:
+        self.workers: dict[bytes, ClusterWorker] = {}
+        self.settled = asyncio.Event()
+        self._settings = settings
+        self._rows: dict[bytes, Answer] = {}
+        self._tell = changed
+
+    def names(self) -> dict[bytes, str]:
+        """Returns a name for each instance that no other has: its own, or name@address."""
+        return shown_names(self._rows.values())
+
+    async def run(self) -> None:
+        """Asks at once and then every few seconds, and hears who comes and goes meanwhile, for ever."""
+        roster = Roster([self._settings.key], self._settings.network.groups, self._settings.network.udp_port)
+        try:
+            await asyncio.to_thread(roster.settle)
+            roster.open(self._changed, INTERVAL)
+            while True:
+                roster.step(monotonic())
+                if roster.censuses >= 2 or (roster.censuses and self.workers):  # a busy worker may answer the second
+                    self.settled.set()
+                await readable(roster.filenos(), roster.next_timeout())
+        finally:
+            roster.close()
+
+    def _changed(self, row: WorkerRow | None, gone: bool) -> None:
+        if row is None:
+            return
+        instance = row.answer.hello.instance
+        if gone:
+            self._rows.pop(instance, None)
+            self.workers.pop(instance, None)
+        else:
+            self._rows[instance] = row.answer
+            self.workers[instance] = describe(row.answer, row.answer.hello.name, self._settings)
+        self._tell()
 
 
 def describe(answer: Answer, name: str, settings: Settings) -> ClusterWorker:

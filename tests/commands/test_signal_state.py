@@ -25,6 +25,7 @@ CALLERS = ("ignores SIGCHLD", "blocks SIGCHLD", "blocks all signals")
 COMMANDS = {
     "cboot": ("--keep-trying", "--hosts", "127.0.0.1:9", "SECRET", "cat"),
     "cexec": ("PUBLIC",),
+    "cgate": ("--http", "127.0.0.1:0", "--state", "OTHER", "PUBLIC"),
     "cexec-ssh": ("-oConnectTimeout=60", "w"),
     "ckeygen": ("-stdin", "OTHER"),
     "cmap": ("PUBLIC", ":::", "a"),

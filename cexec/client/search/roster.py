@@ -55,6 +55,7 @@ class Roster:
         self.rows: dict[bytes, WorkerRow] = {}
         self.sent_to: list[str] = []  # labels of the destinations that got the questions
         self.failures: dict[str, str] = {}  # the other destinations, with the reasons
+        self.censuses = 0  # that are complete, after `open`
         self._keys = keys
         self._entries = entries
         self._port = port
@@ -151,6 +152,7 @@ class Roster:
         if self._inquiry is None or not self._inquiry.advance(now):
             return
         if not self._inquiry.partial:
+            self.censuses += 1
             self._count_missed(self._inquiry)
         self._inquiry = None
         if self._greeted:

@@ -18,9 +18,9 @@ from typing import Any, NamedTuple, TypeVar
 from cexec.cmap.results.appending import cannot_write
 from cexec.cmap.results.journal_format import check_link, check_magic, check_owner, real_path, steps_from, version_of
 from cexec.cmap.results.journal_place import prepare, tidy
-from cexec.cmap.results.lockfile import Lock
 from cexec.cmap.results.syncing import sync_directory, way_to
 from cexec.errors import LocalError
+from cexec.system.storage.lockfile import Lock
 
 T = TypeVar("T")
 MOST_ROWS = 50  # (ours) of one statement: older versions of SQLite take 999 values

@@ -12,9 +12,9 @@ from typing import TYPE_CHECKING
 
 from cexec.cmap.results.journal_format import DONE, FAILED, FORMAT, WAITING, real_path, shown, version_of
 from cexec.cmap.results.journal_reader import reading
-from cexec.cmap.results.lockfile import holder
 from cexec.cmap.run.observer import Observer
 from cexec.errors import UsageError
+from cexec.system.storage.lockfile import holder
 from cexec.system.units import show_count, show_duration, show_number
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from cexec.cmap.results.lockfile import Lock
 from cexec.errors import UsageError
+from cexec.system.storage.lockfile import Lock
 from tests.environment import ROOT
 
 
@@ -31,7 +31,7 @@ def test_the_second_is_told_who_holds_it(path: str) -> None:
 
 
 def test_a_holder_that_was_killed_holds_it_no_longer(path: str) -> None:
-    code = f"from cexec.cmap.results.lockfile import Lock; l = Lock({path!r}); print('held', flush=True); input()"
+    code = f"from cexec.system.storage.lockfile import Lock; l = Lock({path!r}); print('held', flush=True); input()"
     with subprocess.Popen(
         [sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE
     ) as holder:
@@ -45,7 +45,7 @@ def test_a_holder_that_was_killed_holds_it_no_longer(path: str) -> None:
 
 def test_a_lock_is_waited_for_whose_holder_has_gone(path: str) -> None:
     """As long as a process of the holder has its descriptor: one that has been forked and not begun its program."""
-    code = f"from cexec.cmap.results.lockfile import Lock; l = Lock({path!r}); import os; os.fork() or input()"
+    code = f"from cexec.system.storage.lockfile import Lock; l = Lock({path!r}); import os; os.fork() or input()"
     with subprocess.Popen([sys.executable, "-c", code], cwd=ROOT, stdin=subprocess.PIPE) as parent:
         parent.wait()
         with pytest.raises(UsageError, match=f"in use by process {parent.pid} on "):

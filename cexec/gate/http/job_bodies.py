@@ -1,0 +1,219 @@
+"""Requests for jobs as JSON, and as a form with files; docs/api.md describes each member.
+
+Contract: `parse_job` checks the form of a value; what no job can have is found by `Engine.submit`.  `Problem` 422 names
+the member that is wrong, and the ones that nobody knows.  `read_job` reads a request: `application/json`, or
+`multipart/form-data` with the parts `job` (JSON), `stdin` and `files`, which go to files at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import os
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from starlette.datastructures import UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+
+from cexec.gate.http.request_bodies import chunks, parse_json, read_json
+from cexec.gate.jobs.job_request import JobRequest, Workers
+from cexec.gate.problem import Problem
+from cexec.system.printable import printable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import TypeAlias
+
+    from starlette.requests import Request
+
+    from cexec.gate.store.output_files import OutputFiles
+
+    Upload: TypeAlias = Callable[[], str]
+
+MEMBERS = frozenset(
+    {"app", "args", "env", "stdin", "files", "fetch", "needs", "exclude", "workers", "time_limit", "retries", "weight"}
+)
+LONGEST_TIME_LIMIT = 10 * 365 * 86400  # seconds (ours)
+MOST_FILES = 1000  # (ours)
+MOST_WORKERS = 10_000  # (ours)
+COPY = 1024 * 1024  # bytes (ours) that are copied at once
+
+
+async def read_job(request: Request, files: OutputFiles) -> JobRequest:
+    """Returns what a request asks for."""
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if kind == "multipart/form-data":
+        return await _read_form(request, files)
+    return parse_job(await read_json(request))
+
+
+def parse_job(value: Any, *, stdin: bytes | None = b"", without: frozenset[str] = frozenset()) -> JobRequest:
+    """Returns the request that a JSON value is.
+
+    `stdin`: if it says nothing of that; `without`: members that it cannot have here.
+    """
+    if not isinstance(value, dict):
+        raise Problem(422, "the body has to be a JSON object with the member app")
+    if unknown := sorted(value.keys() - (MEMBERS - without)):
+        raise Problem(422, f"there is no member {printable(unknown[0])} here")
+    job = JobRequest(
+        app=_text(value.get("app"), "app"),
+        args=tuple(_texts(value.get("args", []), "args")),
+        env={_text(name, "env"): _text(one, f"env.{name}", empty=True) for name, one in _map(value, "env").items()},
+        files={_text(name, "files"): _content(one, f"files.{name}") for name, one in _map(value, "files").items()},
+        fetch=tuple(_distinct(_texts(value.get("fetch", []), "fetch", empty=False), "fetch")),
+        needs=tuple(_texts(value.get("needs", []), "needs", empty=False)),
+        exclude=tuple(_texts(value.get("exclude", []), "exclude", empty=False)),
+        workers=_workers(value.get("workers", "any")),
+        time_limit=_seconds(value.get("time_limit")),
+        retries=_whole(value.get("retries"), "retries", 0, 1000),
+        weight=_whole(value.get("weight", 1), "weight", 1, 1000) or 1,
+        stdin=_stdin(value["stdin"]) if "stdin" in value else stdin,
+    )
+    if job.stdin is None and job.workers is not Workers.ANY:
+        raise Problem(422, "the jobs of a pool have their stdin from the beginning: it cannot be a stream")
+    return job
+
+
+async def _read_form(request: Request, files: OutputFiles) -> JobRequest:
+    parser = MultiPartParser(request.headers, chunks(request.receive), max_files=MOST_FILES, max_fields=10)
+    paths: list[str] = []
+
+    def place() -> str:
+        paths.append(files.taken(f"upload-{os.urandom(16).hex()}", 0))
+        return paths[-1]
+
+    try:
+        try:
+            form = await parser.parse()
+        except (MultiPartException, ValueError, KeyError, UnicodeDecodeError) as error:
+            words = error.message if isinstance(error, MultiPartException) else "its parts cannot be told apart"
+            raise Problem(400, f"the body is no form: {words}") from None
+        try:
+            return await _job_of(form.multi_items(), place)
+        finally:
+            await form.close()
+    except BaseException:
+        files.remove(path.rpartition("/")[2] for path in paths)
+        raise
+
+
+async def _job_of(parts: list[tuple[str, Any]], place: Upload) -> JobRequest:
+    described = [part for name, part in parts if name == "job"]
+    if len(described) != 1:
+        raise Problem(422, "a form has one part called job, which is JSON")
+    (text,) = described
+    job = parse_job(parse_json(await text.read() if isinstance(text, UploadFile) else text))
+    hashed = hashlib.sha256()
+    found: dict[str, bytes | str] = dict(job.files)
+    stdin = None
+    for name, part in parts:
+        if name == "job":
+            continue
+        if name not in ("stdin", "files") or not isinstance(part, UploadFile):
+            raise Problem(422, f"a form has the part job, and the files stdin and files, but not {printable(name)}")
+        called = part.filename if name == "files" else ""
+        if (name == "files" and (not called or called in found)) or (name == "stdin" and stdin is not None):
+            raise Problem(422, f"the part {name} {printable(called or '')} comes twice, or has no filename")
+        path = place()
+        hashed.update(f"{name}\0{called}\0{part.size}\0".encode(errors="surrogateescape"))
+        await _keep(part, path, hashed)
+        if called:
+            found[called] = path
+        else:
+            stdin = path
+    return replace(job, files=found, stdin_path=stdin, content=hashed.digest())
+
+
+async def _keep(part: UploadFile, path: str, hashed: Any) -> None:
+    fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    try:
+        while data := await part.read(COPY):
+            hashed.update(data)
+            view = memoryview(data)
+            while len(view):
+                view = view[os.write(fd, view) :]
+    finally:
+        os.close(fd)
+
+
+# members
+
+
+def _text(value: Any, name: str, *, empty: bool = False) -> str:
+    if not isinstance(value, str) or (not value and not empty):
+        raise Problem(422, f"{printable(name)} has to be a text{'' if empty else ' that is not empty'}")
+    if "\0" in value:
+        raise Problem(422, f"{printable(name)} contains a NUL")
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        raise Problem(422, f"{printable(name)} contains half a character") from None
+    return value
+
+
+def _texts(value: Any, name: str, *, empty: bool = True) -> list[str]:
+    if not isinstance(value, list):
+        raise Problem(422, f"{name} has to be a list of texts")
+    return [_text(one, name, empty=empty) for one in value]
+
+
+def _distinct(values: list[str], name: str) -> list[str]:
+    if len(set(values)) < len(values):
+        raise Problem(422, f"{name} has a name twice")
+    return values
+
+
+def _map(value: dict[str, Any], name: str) -> dict[str, Any]:
+    found = value.get(name, {})
+    if not isinstance(found, dict):
+        raise Problem(422, f"{name} has to be an object")
+    return found
+
+
+def _content(value: Any, name: str) -> bytes:
+    if isinstance(value, dict) and value.keys() == {"base64"} and isinstance(value["base64"], str):
+        try:
+            return base64.b64decode(value["base64"], validate=True)
+        except (binascii.Error, ValueError):
+            raise Problem(422, f"{printable(name)}.base64 is not base64") from None
+    if not isinstance(value, str):
+        raise Problem(422, f'{printable(name)} has to be a text, or {{"base64": TEXT}}')
+    try:
+        return value.encode()
+    except UnicodeEncodeError:
+        raise Problem(422, f"{printable(name)} contains half a character") from None
+
+
+def _stdin(value: Any) -> bytes | None:
+    if value == {"stream": True} and value["stream"] is True:
+        return None
+    if isinstance(value, dict) and "stream" in value:
+        raise Problem(422, 'stdin has to be a text, {"base64": TEXT} or {"stream": true}')
+    return _content(value, "stdin")
+
+
+def _workers(value: Any) -> Workers | tuple[str, ...]:
+    if value in ("any", "all") and isinstance(value, str):
+        return Workers(value)
+    if not isinstance(value, list) or not 0 < len(value) <= MOST_WORKERS:
+        raise Problem(422, 'workers has to be "any", "all", or a list of workers that is not empty')
+    return tuple(_distinct(_texts(value, "workers", empty=False), "workers"))
+
+
+def _seconds(value: Any) -> float | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.001 <= value <= LONGEST_TIME_LIMIT:
+        raise Problem(422, "time_limit has to be a number of seconds, at least 0.001")
+    return float(value)
+
+
+def _whole(value: Any, name: str, least: int, most: int) -> int | None:
+    if value is None:
+        return None
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        raise Problem(422, f"{name} has to be a whole number from {least} to {most}")
+    return value

@@ -1,0 +1,175 @@
+"""The OpenAPI document of `/v1`, which the tests compare with what the code does.
+
+Contract: `document` returns it.  Streams of events are declared as `text/event-stream`, so that a tester does not wait
+for their end.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import Any
+
+import cexec
+from cexec.gate.http.schemas import SCHEMAS, Schema, reference
+from cexec.gate.problem import CONTENT_TYPE
+from cexec.gate.store.job_records import JobState
+
+_OCTETS = "application/octet-stream"
+_PROBLEM = {CONTENT_TYPE: {"schema": reference("Problem")}}
+_WORDS = {
+    400: "what has come cannot be read", 401: "no token, or one that is not valid", 403: "the token does not allow it",
+    404: "there is no such thing", 405: "not with this method", 408: "the body came too slowly",
+    409: "too early or too late", 410: "it is not kept any more; the detail says when it was removed",
+    413: "the body is too long", 415: "another kind of body", 416: "behind the end", 422: "a value is not right",
+    429: "too many requests or jobs of this token", 503: "no worker, or cgate is being stopped",
+    507: "there is no room for it",
+}  # fmt: skip
+_USUAL = (400, 401, 403, 405, 429, 503)
+
+
+def _answers(success: int, schema: str | None, *problems: int, **more: Any) -> dict[str, Any]:
+    content = None if schema is None else {"application/json": {"schema": reference(schema)}}
+    good = {"description": "done", **({} if content is None else {"content": content}), **more}
+    answers = {str(success): good}
+    for status in sorted({*_USUAL, *problems}):
+        answers[str(status)] = {"description": _WORDS[status], "content": _PROBLEM}
+    return answers
+
+
+def _query(name: str, words: str, **schema: Any) -> Schema:
+    return {"name": name, "in": "query", "description": words, "schema": schema}
+
+
+def _path(name: str, **schema: Any) -> Schema:
+    return {"name": name, "in": "path", "required": True, "schema": {"type": "string", "minLength": 1, **schema}}
+
+
+def _body(schema: str, *, required: bool = True) -> dict[str, Any]:
+    return {"required": required, "content": {"application/json": {"schema": reference(schema)}}}
+
+
+_ID = _path("id", pattern="^[0-9a-f-]{36}$")
+_WAIT = _query("wait", "seconds to wait for the end", type="number", minimum=0, maximum=300)
+_APP = _query("app", "of this application only", type="string", minLength=1, pattern=r"^[^\u0000]+$")
+_LIMIT = _query("limit", "rows of the page", type="integer", minimum=1, maximum=1000)
+_AFTER = _query("after", "the id behind which the page begins: next of the page before", type="string", minLength=1,
+                pattern=r"^[^\u0000]+$")  # fmt: skip
+_STATE = _query("state", "in this state only", enum=[state.value for state in JobState])
+_RANGE = {"name": "Range", "in": "header", "schema": {"type": "string", "pattern": "^bytes=[0-9]+-[0-9]*$"}}
+_KEY = {"name": "Idempotency-Key", "in": "header", "description": "same key and same request: the same job",
+        "schema": {"type": "string", "pattern": "^[A-Za-z0-9-]{1,255}$"}}  # fmt: skip
+
+
+def _output(name: str) -> dict[str, Any]:
+    octets = {"content": {_OCTETS: {"schema": {"type": "string", "format": "binary"}}}}
+    answers = _answers(200, None, 404, 410, 416, 422, **octets)
+    answers["206"] = {"description": "the range that was asked for", **octets}
+    follow = _query("follow", "1: go on until the job is over", enum=["0", "1"])
+    offset = _query("offset", "the first byte", type="integer", minimum=0, maximum=1 << 62)
+    return {"get": {"operationId": f"get{name.capitalize()}", "summary": f"the {name} of a job",
+                    "parameters": [_ID, follow, offset, _RANGE], "responses": answers}}  # fmt: skip
+
+
+def _operation(id: str, summary: str, responses: dict[str, Any], *parameters: Schema, **more: Any) -> dict[str, Any]:
+    return {"operationId": id, "summary": summary, "parameters": list(parameters), "responses": responses, **more}
+
+
+def _job_paths() -> dict[str, Any]:
+    pool_or_job = {"content": {"application/json": {"schema": {"anyOf": [reference("Job"), reference("Pool")]}}}}
+    started = _answers(201, None, 404, 408, 409, 413, 415, 422, 507, **pool_or_job)
+    started["200"] = {"description": "it was there before, by its Idempotency-Key", **pool_or_job}
+    octets = {"schema": {"type": "string", "format": "binary"}}
+    return {
+        "/v1/jobs": {
+            "get": _operation("listJobs", "jobs, the newest first", _answers(200, "Jobs", 422), _STATE, _APP, _LIMIT,
+                              _AFTER),
+            "post": _operation("startJob", "start a job, or a pool", started, _WAIT, _KEY,
+                               requestBody=_body("JobRequest")),
+        },
+        "/v1/jobs/{id}": {
+            "get": _operation("getJob", "a job", _answers(200, "Job", 404, 422), _ID, _WAIT),
+            "delete": _operation("deleteJob", "forget an ended job", _answers(200, "Nothing", 404, 409, 422), _ID),
+        },
+        "/v1/jobs/{id}/cancel": {
+            "post": _operation("cancelJob", "end a job", _answers(200, "Job", 404, 409, 422), _ID),
+        },
+        "/v1/jobs/{id}/signal": {
+            "post": _operation("signalJob", "send a signal", _answers(200, "Job", 404, 408, 409, 413, 415, 422), _ID,
+                               requestBody=_body("Signal")),
+        },
+        "/v1/jobs/{id}/stdin": {
+            "put": _operation("writeStdin", "the input of a job that was started with a stream",
+                              _answers(200, "Job", 404, 409, 422), _ID,
+                              _query("offset", "the first byte", type="integer", minimum=0, maximum=1 << 62),
+                              requestBody={"required": True, "content": {_OCTETS: octets}}),
+        },
+        "/v1/jobs/{id}/stdout": _output("stdout"),
+        "/v1/jobs/{id}/stderr": _output("stderr"),
+        "/v1/jobs/{id}/files/{name}": {
+            "get": _operation("getFile", "a file that a job has brought back",
+                              _answers(200, None, 404, 409, 410, 416, 422, content={_OCTETS: octets}) | {
+                                  "206": {"description": "the range", "content": {_OCTETS: octets}}},
+                              _ID, _path("name", pattern="^[A-Za-z0-9_.-]+$"), _RANGE),
+        },
+        "/v1/apps/{app}/run": {
+            "post": _operation(
+                "run", "a pipe: the body is the input, the answer is the output; cut off if the job fails",
+                _answers(200, None, 404, 409, 422, 507, content={_OCTETS: octets}),
+                _path("app", pattern="^[a-z]+$"),
+                _query("arg", "an argument; may come again", type="array", items={"type": "string",
+                                                                                  "pattern": r"^[^\u0000]*$"}),
+                _query("env", "NAME=VALUE; may come again", type="array",
+                       items={"type": "string", "pattern": "^[A-Z]{1,20}=[a-z0-9]*$"}),
+                _query("need", "NAME or NAME=VALUE; may come again", type="array", maxItems=5,
+                       items={"type": "string", "pattern": "^[a-z]{1,20}(=[a-z0-9]{1,20})?$"}),
+                _query("time_limit", "seconds", type="number", minimum=0.1, maximum=315360000),
+                requestBody={"required": False, "content": {_OCTETS: octets}},
+            ),
+        },
+    }  # fmt: skip
+
+
+def _other_paths() -> dict[str, Any]:
+    events = {"text/event-stream": {"schema": {"type": "string"}}}
+    plain = {"text/plain": {"schema": {"type": "string"}}}
+    number = _query("last_event_id", "as the header Last-Event-ID", type="integer", minimum=0, maximum=1 << 62)
+    return {
+        "/v1/apps": {"get": _operation("listApps", "the applications", _answers(200, "Apps", 422))},
+        "/v1/workers": {"get": _operation("listWorkers", "workers that are there", _answers(200, "Workers", 404, 422),
+                                          _APP)},
+        "/v1/pools": {"get": _operation("listPools", "pools, the newest first", _answers(200, "Pools", 422), _APP,
+                                        _LIMIT, _AFTER)},
+        "/v1/pools/{id}": {"get": _operation("getPool", "a pool and its jobs", _answers(200, "Pool", 404, 422), _ID,
+                                             _WAIT)},
+        "/v1/pools/{id}/kill": {"post": _operation("killPool", "end jobs of a pool, at some workers or at all",
+                                                   _answers(200, "Pool", 404, 408, 413, 415, 422), _ID,
+                                                   requestBody=_body("Kill", required=False))},
+        "/v1/events": {"get": _operation("events", "changes of states, as server-sent events",
+                                         _answers(200, None, 404, 422, content=events), _APP,
+                                         _query("job", "of this job only", type="string", minLength=1),
+                                         _query("pool", "of this pool only", type="string", minLength=1), number)},
+        "/v1/openapi.json": {"get": _operation("openapi", "this document", _answers(200, "Nothing", 422))},
+        "/metrics": {"get": _operation("metrics", "for Prometheus", _answers(200, None, 422, content=plain))},
+        "/healthz": {"get": _operation("health", "answers as long as cgate turns; needs no token",
+                                       {"200": _answers(200, "Health")["200"]}, security=[])},
+    }  # fmt: skip
+
+
+@cache
+def document() -> dict[str, Any]:
+    """Returns the document."""
+    return {
+        "openapi": "3.1.0",
+        "info": {
+            "title": "cgate",
+            "version": cexec.__version__,
+            "license": {"name": "MIT"},
+            "description": "A cexec cluster over HTTP.  The WebSocket /v1/exec is described in docs/api.md.",
+        },
+        "paths": _job_paths() | _other_paths(),
+        "components": {
+            "schemas": SCHEMAS,
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+        },
+        "security": [{"token": []}],
+    }

@@ -1,0 +1,141 @@
+"""The values that clients send and are told, as JSON schemas of the OpenAPI document."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias
+
+from cexec.gate.store.job_records import JobState
+
+Schema: TypeAlias = dict[str, Any]
+
+PLAIN = r"^[^\u0000\ud800-\udfff]*$"  # no NUL, no half of a character
+
+
+def reference(name: str) -> Schema:
+    return {"$ref": f"#/components/schemas/{name}"}
+
+
+def text(words: str = "", *, empty: bool = True, **more: Any) -> Schema:
+    found: Schema = {"type": "string", "pattern": PLAIN, **more}
+    if not empty:
+        found["minLength"] = 1
+    return {**found, "description": words} if words else found
+
+
+def texts(words: str, *, empty: bool = True) -> Schema:
+    return {"type": "array", "items": text(empty=empty), "description": words}
+
+
+def nullable(kind: str, words: str, **more: Any) -> Schema:
+    return {"type": [kind, "null"], "description": words, **more}
+
+
+def _object(required: list[str], **properties: Schema) -> Schema:
+    return {"type": "object", "required": required, "properties": properties, "additionalProperties": False}
+
+
+def _told(**properties: Schema) -> Schema:
+    """An object that we answer: members may be added later."""
+    return {"type": "object", "required": list(properties), "properties": properties}
+
+
+_TIME = {"format": "date-time"}
+_STATES = [state.value for state in JobState]
+_BASE64 = {"type": "string", "pattern": r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"}
+_ENCODED = _object(["base64"], base64=_BASE64)
+_STREAMED = _object(["stream"], stream={"const": True})
+_NAME = r"^(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+$"  # of a file: the paths that are allowed are more than these
+_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]{0,57}$"
+
+_STREAMED_POOL = {"required": ["stdin", "workers"],
+                  "properties": {"stdin": _STREAMED, "workers": {"not": {"const": "any"}}}}  # fmt: skip
+
+SCHEMAS: dict[str, Schema] = {
+    "JobRequest": {"not": _STREAMED_POOL} | _object(
+        ["app"],
+        app=text("the application, see /v1/apps", empty=False),
+        args=texts("arguments of the program, if its service allows them"),
+        env={"type": "object", "additionalProperties": text(), "propertyNames": {"pattern": _VARIABLE},
+             "description": "variables of the peer: NAME becomes PEER_NAME there"},
+        stdin={"anyOf": [text(), _ENCODED, _STREAMED],
+               "description": "the standard input: a text, bytes as base64, or a stream that PUT .../stdin brings"},
+        files={"type": "object", "additionalProperties": {"anyOf": [text(), _ENCODED]},
+               "propertyNames": {"pattern": _NAME}, "maxProperties": 100,
+               "description": "files that the program finds in its directory"},
+        fetch={"type": "array", "items": {"type": "string", "pattern": _NAME}, "uniqueItems": True, "maxItems": 100,
+               "description": "files that it leaves there, and that come back"},
+        needs={"type": "array", "items": {"type": "string", "pattern": r"^[a-z][a-z0-9_]{0,20}(=[a-z0-9]{1,20})?$"},
+               "maxItems": 5, "description": "what its worker must have: NAME, NAME=VALUE; as --need of cexec"},
+        exclude={"type": "array", "items": {"type": "string", "pattern": r"^[a-z][a-z0-9.]{0,20}$"}, "maxItems": 5,
+                 "description": "workers that must not have it"},
+        workers={"anyOf": [{"enum": ["any", "all"]},
+                           {"type": "array", "items": text(empty=False), "minItems": 1, "uniqueItems": True}],
+                 "description": "any: one worker; all or a list (names, addresses, UUIDs): a pool"},
+        time_limit=nullable("number", "seconds that the program may take", minimum=0.001, maximum=315360000),
+        retries=nullable("integer", "how often it is repeated if its worker is lost", minimum=0, maximum=1000),
+        weight={"type": "integer", "minimum": 1, "maximum": 1000, "description": "its share of the turns"},
+    ),
+    "Signal": _object(["signal"], signal={"enum": ["HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "CONT", "TSTP"]}),
+    "Kill": _object([], workers={"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1}),
+    "Input": _told(received={"type": "integer", "description": "bytes that have come"}, open={"type": "boolean"}),
+    "Job": _told(
+        id={"type": "string", "format": "uuid"},
+        app={"type": "string"},
+        owner={"type": "string", "description": "the name of the token that has started it"},
+        pool=nullable("string", "the pool that it belongs to"),
+        args={"type": "array", "items": {"type": "string"}},
+        state={"enum": _STATES},
+        exit_status=nullable("integer", "of the program, if it has exited"),
+        signal=nullable("string", "that has ended the program"),
+        reason=nullable("string", "why it has ended otherwise, or what the worker says of its end"),
+        worker=nullable("string", "name@address"),
+        instance=nullable("string", "the UUID of the worker"),
+        attempts={"type": "integer"},
+        submitted={"type": "string", **_TIME},
+        started=nullable("string", "when its program has begun", **_TIME),
+        ended=nullable("string", "when it was over", **_TIME),
+        files={"type": "array", "items": {"type": "string"}, "description": "files that have come back"},
+        stdin={"anyOf": [reference("Input"), {"type": "null"}]},
+    ),
+    "Pool": _told(
+        id={"type": "string", "format": "uuid"},
+        app={"type": "string"},
+        owner={"type": "string"},
+        state={"enum": ["running", "succeeded", "failed"]},
+        submitted={"type": "string", **_TIME},
+        ended=nullable("string", "when its last job was over", **_TIME),
+        jobs={"type": "array", "items": {"type": "object"}, "description": "as Job, without stdin"},
+    ),
+    "Worker": _told(
+        app={"type": "string"},
+        name={"type": "string"},
+        uuid={"type": "string", "format": "uuid", "description": "of this instance of cservice"},
+        address={"type": "string"},
+        host={"type": "string"},
+        slots={"type": "integer"},
+        running={"type": "integer", "description": "slots that run a job, of any client"},
+        waiting={"type": "integer", "description": "jobs that wait for a slot there"},
+        load={"type": "number"},
+        speed={"type": "number"},
+        labels={"type": "object", "additionalProperties": {"type": "string"}},
+        version={"type": "string"},
+        health={"type": "string", "description": "ok, or what is wrong"},
+        since={"type": "string", **_TIME},
+    ),
+    "Problem": {
+        "type": "object",
+        "required": ["type", "title", "status", "detail"],
+        "properties": {
+            "type": {"type": "string"},
+            "title": {"type": "string"},
+            "status": {"type": "integer"},
+            "detail": {"type": "string", "description": "what happened, and what to do"},
+        },
+    },
+    "Jobs": _told(jobs={"type": "array", "items": reference("Job")}, next=nullable("string", "for `after`")),
+    "Pools": _told(pools={"type": "array", "items": reference("Pool")}, next=nullable("string", "as of Jobs")),
+    "Workers": _told(workers={"type": "array", "items": reference("Worker")}),
+    "Apps": _told(apps={"type": "array", "items": _told(name={"type": "string"})}),
+    "Nothing": {"type": "object"},
+    "Health": _told(status={"const": "ok"}, version={"type": "string"}),
+}  # fmt: skip
