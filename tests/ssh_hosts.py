@@ -2,7 +2,8 @@
 
 Contract: `SshHosts(lab, directory)` uses host 1 of the lab as the machine where cboot runs; `start(number, ...)` makes
 a host of one of the others.  The machine's own sshd, keys and home are never touched: a host has a passwd, a /run and a
-home of its own, in a mount namespace.  Everything on a host ends with `close`.  Needs `require_sshd()`.
+home of its own, in a mount namespace.  Everything on a host ends with `close`, or with the test run.  Needs
+`require_sshd()`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ mount --make-rprivate / && mount --bind {passwd} /etc/passwd && mount -t tmpfs t
 {extra}
 hostname {hostname}
 {sshd} -D -e -f {settings} &
+exec 3<&0
+trap exit TERM
+(cat <&3 >/dev/null; kill -TERM 1) &
 while :; do wait; sleep 60 & wait; done
 """
 CLIENT = """\
@@ -96,14 +100,15 @@ class SshHost:
         return [
             args
             for pid, args in found
-            if pid != "1" and not args.startswith(("sshd:", "ps ", "sleep ", "[", "/usr/sbin/sshd"))
+            if pid != "1"
+            and not args.startswith(("sshd:", "ps ", "sleep ", "[", "cat", "sh -c mount", "/usr/sbin/sshd"))
         ]
 
     def close(self) -> None:
         """Ends everything on it."""
         for init in _children(self.process.pid):
             os.kill(init, signal.SIGKILL)  # with the first process all others of the host end; unshare ignores SIGTERM
-        self.process.wait()
+        self.process.communicate()
 
 
 class SshHosts:
@@ -181,7 +186,7 @@ class SshHosts:
         unshare = find_tool("unshare") or "unshare"
         words = [unshare, "-m", "-u", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script]
         with log.open("wb") as output:
-            process = host.popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=clean_environment())
+            process = host.popen(words, stdin=subprocess.PIPE, stdout=output, stderr=output, env=clean_environment())
         started = SshHost(host, home, process)
         self._started.append(started)
         wait_until(lambda: b"Server listening" in log.read_bytes(), explain=log.read_text)
