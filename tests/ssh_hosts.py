@@ -2,7 +2,8 @@
 
 Contract: `SshHosts(lab, directory)` uses host 1 of the lab as the machine where cboot runs; `start(number, ...)` makes
 a host of one of the others.  The machine's own sshd, keys and home are never touched: a host has a passwd, a /run and a
-home of its own, in a mount namespace.  Everything on a host ends with `close`.  Needs `require_sshd()`.
+home of its own, in a mount namespace.  Everything on a host ends with `close`, or with the test run.  Needs
+`require_sshd()`.
 """
 
 from __future__ import annotations
@@ -46,6 +47,9 @@ mount --make-rprivate / && mount --bind {passwd} /etc/passwd && mount -t tmpfs t
 {extra}
 hostname {hostname}
 {sshd} -D -e -f {settings} &
+exec 3<&0
+trap exit TERM
+(cat <&3 >/dev/null; kill -TERM 1) &
 while :; do wait; sleep 60 & wait; done
 """
 CLIENT = """\
@@ -96,14 +100,15 @@ class SshHost:
         return [
             args
             for pid, args in found
-            if pid != "1" and not args.startswith(("sshd:", "ps ", "sleep ", "[", "/usr/sbin/sshd"))
+            if pid != "1"
+            and not args.startswith(("sshd:", "ps ", "sleep ", "[", "cat", "sh -c mount", "/usr/sbin/sshd"))
         ]
 
     def close(self) -> None:
         """Ends everything on it."""
         for init in _children(self.process.pid):
             os.kill(init, signal.SIGKILL)  # with the first process all others of the host end; unshare ignores SIGTERM
-        self.process.wait()
+        self.process.communicate()
 
 
 class SshHosts:
@@ -137,14 +142,17 @@ class SshHosts:
         size: str = "",
         shell: str = "",
         path: str | None = None,
+        before_path: str = "",
         known: bool = True,
         authorized: bool = True,
         environment: Mapping[str, str] | None = None,
+        settings: str = "",
     ) -> SshHost:
         """Starts host `number`.
 
         `home`: one that exists, for hosts that share it; `size`: of a tmpfs that is the home; `shell`: the text of a
-        script that is the login shell; `path`: directories of programs; `known`: our known_hosts has its host key.
+        script that is the login shell; `path`: directories of programs, `before_path`: one before the usual ones;
+        `known`: our known_hosts has its host key; `settings`: lines of sshd_config.
         """
         host = self._lab.host(number)
         own = self._directory(f"h{number}")
@@ -160,8 +168,9 @@ class SshHosts:
         (own / "passwd").write_text(f"{USER}:x:0:0::{home}:{login}\n{''.join(others)}")
         runtime = self._directory(f"h{number}/run")
         keys = self._keys
-        text = SETTINGS.format(keys=keys, name=f"host{number}", path=path or self._path(), runtime=runtime)
+        text = SETTINGS.format(keys=keys, name=f"host{number}", path=path or self._path(before_path), runtime=runtime)
         text += "".join(f"SetEnv {name}={value}\n" for name, value in (environment or {}).items())
+        text += settings
         if not authorized:
             text = text.replace(f"{keys}/user.pub", "none")
         (own / "sshd_config").write_text(_together(text))
@@ -177,7 +186,7 @@ class SshHosts:
         unshare = find_tool("unshare") or "unshare"
         words = [unshare, "-m", "-u", "--pid", "--fork", "--kill-child", "--mount-proc", "sh", "-c", script]
         with log.open("wb") as output:
-            process = host.popen(words, stdin=subprocess.DEVNULL, stdout=output, stderr=output, env=clean_environment())
+            process = host.popen(words, stdin=subprocess.PIPE, stdout=output, stderr=output, env=clean_environment())
         started = SshHost(host, home, process)
         self._started.append(started)
         wait_until(lambda: b"Server listening" in log.read_bytes(), explain=log.read_text)
@@ -211,11 +220,11 @@ class SshHosts:
         for host in self._started:
             host.close()
 
-    def _path(self) -> str:
+    def _path(self, first: str) -> str:
         directory = self._directory("bin")
         if not (directory / "python3").exists():
             (directory / "python3").symlink_to(PYTHON)
-        return f"{directory}:/usr/local/bin:/usr/bin:/bin"
+        return f"{first}{':' if first else ''}{directory}:/usr/local/bin:/usr/bin:/bin"
 
     def _directory(self, name: str) -> Path:
         path = self.directory / name

@@ -51,6 +51,8 @@ PLANTS = [
     ("layers", "cmap/setup.py", "import cexec.boot.hosts"),
     ("layers", "joblib.py", "import cexec.boot.hosts"),
     ("layers", "boot/hosts.py", "import cexec.commands.common"),
+    ("layers", "boot/hosts.py", "import cexec.gate.problem"),
+    ("layers", "gate/problem.py", "import cexec.boot.hosts"),
     ("boot", "boot/run.py", "import cexec.boot.boot"),
     ("boot", "boot/visit.py", "import cexec.boot.run"),
     ("boot", "boot/ssh.py", "import cexec.boot.wheels"),

@@ -82,7 +82,7 @@ class BootProgress:
 
 def describe(journey: Journey, action: Action) -> str:
     """Returns the state in words, with what people should know."""
-    again = " (will be tried again)" if journey.failure is not None and journey.failure.temporary else ""
+    again = " (may work later)" if journey.failure is not None and journey.failure.temporary else ""
     if journey.state is HostState.FAILED and journey.failure is not None:
         return f"{journey.failure.kind}: {journey.words}{again}"
     words = journey.state.value

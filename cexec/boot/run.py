@@ -26,6 +26,7 @@ from cexec.boot.ssh import Connection
 from cexec.boot.states import HostState, Journey
 from cexec.boot.visit import Tools, Visit, answered
 from cexec.boot.wheels import Wheels
+from cexec.errors import CexecError
 
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 10.0  # seconds (ours) before a host is tried again, doubled each time
 STATUS_PATIENCE = 3.0  # seconds (ours) for a census, which takes one if somebody does not answer
@@ -91,9 +92,18 @@ class Run:
             await self._answers.__aexit__(kind, error, trace)
 
     async def go(self) -> None:
-        async with asyncio.TaskGroup() as group:
-            for journey in self.journeys:
-                group.create_task(self._travel(journey))
+        try:
+            async with asyncio.TaskGroup() as group:
+                for journey in self.journeys:
+                    group.create_task(self._travel(journey))
+        except BaseExceptionGroup as errors:
+            ours, _ = errors.split(CexecError)  # for example: the record of keys cannot be written
+            while ours is not None:
+                error = ours.exceptions[0]
+                if not isinstance(error, BaseExceptionGroup):
+                    raise error from None
+                ours = error
+            raise
 
     async def settled(self) -> None:
         """Returns when every host serves, or was given up for now."""

@@ -3,9 +3,10 @@
 Contract: `Connection.open` starts the master with a dummy command and returns when that has answered, else it raises
 `HostError` that says why.  `answers(script)` runs a script of `sh`; `session(python, request)` runs the agent.  ssh
 never asks (BatchMode), and known_hosts, agents, ProxyJump and ssh_config are its own business.  A host has at most two
-connections: sessions share that of the master, and ssh makes a second one only if the host refuses to share.
-Everything ends with this process, also if it is killed: the dummy command ends when its input does, and with it the
-master.  Answers are lines with a random mark, so a login shell that prints does no harm; `noise` is what it prints.
+connections: sessions share that of the master, and ssh makes a second one only if the host refuses to share.  On such a
+host the master's connection is ended, so that no third one is ever there.  Everything ends with this process, also if
+it is killed: the dummy command ends when its input does, and with it the master.  Answers are lines with a random mark,
+so a login shell that prints does no harm; `noise` is what it prints.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from cexec.boot.shapes import FAILED, shaped
 
 CONNECT_PATIENCE = 10  # seconds (ours) for the connection and the server's first line
 ALIVE_INTERVAL, ALIVE_TRIES = 5, 3  # seconds and number (ours): after 15 s of silence ssh gives up
+NOT_SHARED = b"Session open refused by peer"  # ssh's words: the host's MaxSessions is 1, so it connects by itself
 SHELL_PATIENCE = 60.0  # seconds (ours) from the start of ssh to the answer of the dummy command
 SILENCE_PATIENCE = 360.0  # seconds (ours) that an agent may take for an answer: it may wait for another one's lock
 MOST_NOISE = 1 << 20  # bytes (ours) that a login shell may print
@@ -45,6 +47,7 @@ def options(control_path: str, master: bool) -> list[str]:
         "ControlPersist": "no",
         "ClearAllForwardings": "yes",
         "RequestTTY": "no",
+        "LogLevel": "INFO",
         "RemoteCommand": "none",
     }
     return [word for name, value in settings.items() for word in ("-o", f"{name}={value}")]
@@ -59,7 +62,7 @@ class SshSession:
         self._process = process
         self._stdin, self._stdout = process.stdin, process.stdout
         self._mark = mark.encode()
-        self._errors = b""
+        self.errors = b""
         self._reader = asyncio.create_task(self._read_errors(process.stderr))
 
     async def __aenter__(self) -> Self:
@@ -96,13 +99,13 @@ class SshSession:
         """Explains an end without an answer; `host`: what known_hosts calls it."""
         status = await self._process.wait()
         await self._reader
-        return of_ssh(status, self._errors.decode("utf-8", "replace"), self.noise, host)
+        return of_ssh(status, self.errors.decode("utf-8", "replace"), self.noise, host)
 
     async def lost(self) -> HostFailure:
         """Explains the end of a session over a connection that was good before."""
         status = await self._process.wait()
         await self._reader
-        lines = self._errors.decode("utf-8", "replace").strip().splitlines()
+        lines = self.errors.decode("utf-8", "replace").strip().splitlines()
         last = f": {lines[-1].strip()}" if lines else ""
         if status in (SSH_FAILED, -1) or not lines:
             return HostFailure(CONNECTION, f"the connection was lost{last}", temporary=True)
@@ -130,7 +133,7 @@ class SshSession:
 
     async def _read_errors(self, stream: asyncio.StreamReader) -> None:
         while data := await stream.read(CHUNK):
-            self._errors = (self._errors + data)[-KEPT_ERRORS:]
+            self.errors = (self.errors + data)[-KEPT_ERRORS:]
 
 
 class Connection:
@@ -174,6 +177,8 @@ class Connection:
                 raise HostError(HostFailure(REMOTE, f"it has not answered within {SHELL_PATIENCE:g} s", True)) from None
             if not found:
                 raise HostError(await session.lost())
+        if NOT_SHARED in session.errors and self._master is not None:
+            await self._master.close()
         return found
 
     async def session(self, python: str, request: dict[str, Any]) -> SshSession:

@@ -10,32 +10,28 @@ import json
 import shlex
 import sys
 from collections.abc import Sequence
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import click
-from packaging.requirements import InvalidRequirement, Requirement
 
-from cexec.authority.issue import LONGEST_DAYS
 from cexec.boot.boot import Watch, boot
 from cexec.boot.boot_settings import Action, BootSettings
 from cexec.boot.host_table import BootProgress, facts, summary, table
 from cexec.boot.hosts import Host, read_hosts
 from cexec.boot.states import Journey
+from cexec.commands.cboot_options import cboot_options
 from cexec.commands.common import print_line, run_click
 from cexec.commands.cservice_options import cservice_options
-from cexec.commands.help_page import ARGUMENTS, Decorator, HelpfulCommand, section, version_option
-from cexec.commands.parameters import AnyText, Parsed
+from cexec.commands.help_page import ARGUMENTS, HelpfulCommand, version_option
+from cexec.commands.parameters import AnyText
 from cexec.errors import LocalError, UsageError
 from cexec.system.reason import reason_of
 from cexec.system.storage.keyfile import forbid_core_files
 from cexec.system.terminal import Terminal
-from cexec.system.units import parse_duration
 
-MOST_AT_ONCE = 256  # (ours) hosts: each takes two processes of ssh and six descriptors
-LONGEST_PATIENCE = 7 * 86_400.0  # seconds (ours)
 STANDARD_INPUT = "-"
+PATIENCE = 60.0  # seconds (issue 20) for hosts that do not answer now
 OF_ONE_HOST = ("--name", "--also")  # options of cservice that cannot mean the same for every host
 
 EXAMPLES = (
@@ -43,112 +39,6 @@ EXAMPLES = (
     ("cboot -w 'node[01-32]' app --run 'cmap app.pub < work' -- sh -c 'sort | uniq'", "for one command only"),
     ("cboot --remove -w 'node[01-32]' app", "delete all of it"),
 )
-
-
-def _requirement(text: str, option: str) -> str:
-    """Reads what pip calls a requirement, such as numpy>=2."""
-    try:
-        return str(Requirement(text))
-    except InvalidRequirement:
-        raise UsageError(f"{option} {text!r} is not the name of a package, such as cloudpickle or 'numpy>=2'") from None
-
-
-OPTIONS: tuple[Decorator, ...] = (
-    *section(
-        "Hosts",
-        click.option(
-            "-w",
-            "--hosts",
-            "listed",
-            multiple=True,
-            metavar="HOSTS",
-            help="These hosts in place of HOSTFILE, such as node[01-32,40]; may be given again.",
-        ),
-        click.option(
-            "-j",
-            "--jobs",
-            type=click.IntRange(1, MOST_AT_ONCE),
-            default=16,
-            show_default=True,
-            metavar="N",
-            help="How many hosts are set up at once.",
-        ),
-        click.option(
-            "--patience",
-            type=Parsed(partial(parse_duration, most=LONGEST_PATIENCE)),
-            default=60.0,
-            show_default="1m",
-            metavar="TIME",
-            help="How long a host that does not answer is tried again.",
-        ),
-        click.option("--keep-trying", is_flag=True, help="Try such hosts again as long as cboot runs."),
-        click.option(
-            "--ssh",
-            default="ssh",
-            show_default=True,
-            metavar="COMMAND",
-            help="The ssh client, with options of its own: --ssh 'ssh -F FILE'.",
-        ),
-    ),
-    *section(
-        "What the hosts get",
-        click.option(
-            "--wheels",
-            type=click.Path(exists=True, file_okay=False, path_type=Path),
-            metavar="DIR",
-            help="Take packages from this directory, and ask no package index.",
-        ),
-        click.option(
-            "--with",
-            "packages",
-            multiple=True,
-            type=Parsed(_requirement),
-            metavar="PACKAGE",
-            help="A Python package for the program {python}, such as cloudpickle; may be given again.",
-        ),
-        click.option(
-            "--days", type=click.IntRange(1, LONGEST_DAYS), metavar="N", help="The workers' keys end after N days."
-        ),
-        click.option("--detached", is_flag=True, help="Make no systemd user unit, also where that is possible."),
-    ),
-    *section(
-        "For a while only",
-        click.option("--ephemeral", is_flag=True, help="Remove everything when cboot ends, however it ends."),
-        click.option(
-            "--run",
-            "command",
-            metavar="COMMAND",
-            help="As --ephemeral: run COMMAND here when the workers serve, and end with its status.",
-        ),
-    ),
-    *section(
-        "What was set up before",
-        click.option("--status", is_flag=True, help="Show which hosts serve."),
-        click.option("--upgrade", is_flag=True, help="Bring the workers to the cexec that is here."),
-        click.option("--stop", is_flag=True, help="Stop the workers; what was copied stays."),
-        click.option("--remove", is_flag=True, help="Stop the workers, and delete everything that cboot put there."),
-        click.option("--keep-programs", is_flag=True, help="With --remove: leave the cache of clients' programs."),
-        click.option(
-            "--grace",
-            type=Parsed(partial(parse_duration, most=LONGEST_PATIENCE)),
-            default=10.0,
-            show_default="10s",
-            metavar="TIME",
-            help="How long running jobs may go on when a worker is stopped.",
-        ),
-    ),
-    *section(
-        "Output",
-        click.option("--dry-run", is_flag=True, help="Look at the hosts, say what would be done, and change nothing."),
-        click.option("--json", "as_json", is_flag=True, help="One JSON object for each host and line."),
-    ),
-)
-
-
-def _options(function: Any) -> Any:
-    for option in reversed(OPTIONS):
-        function = option(function)
-    return function
 
 
 class _Command(HelpfulCommand):
@@ -162,7 +52,7 @@ class _Command(HelpfulCommand):
 
 
 @click.command("cboot", cls=_Command, examples=EXAMPLES)
-@_options
+@cboot_options
 @version_option
 @click.argument("words", metavar="[HOSTFILE] APP [-- [CSERVICE OPTIONS] EXE ARG...]", nargs=-1, type=AnyText())
 def command(**values: Any) -> int:
@@ -190,7 +80,7 @@ def command(**values: Any) -> int:
         packages=values["packages"],
         wheels=values["wheels"],
         jobs=values["jobs"],
-        patience=values["patience"],
+        patience=_patience(values["patience"], action),
         keep_trying=values["keep_trying"],
         grace=values["grace"],
         days=values["days"],
@@ -249,6 +139,13 @@ class _Report:
         sys.stdout.flush()
         if not self._as_json and not self._settings.ephemeral:
             print_line(f"cboot: {summary(self._journeys, self._settings.action)}")
+
+
+def _patience(given: float | None, action: Action) -> float:
+    """Returns seconds; a look at the hosts is over soon unless the user wants to wait."""
+    if given is not None:
+        return given
+    return 0.0 if action in (Action.STATUS, Action.PLAN) else PATIENCE
 
 
 def _action(values: dict[str, Any]) -> Action:

@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from cexec.commands.ssh_options import SshCall
 
 KEY_VARIABLE = "CEXEC_SSH_KEY"
+PIPE_SIGNAL = 13  # SIGPIPE, as on Linux: a reader here has gone, which is no news
 KEY_NAME = "shell.pub"  # in ~/.config/cexec
 FAILED = 255  # the exit status of all failures that are not the command's, as of ssh
 PATIENCE = 60.0  # seconds (ours) that a worker has which is there, but does not answer: its machine is busy
@@ -181,7 +182,7 @@ def _status(client: BlockingClient, status: int) -> int:
 
     if client.exit is None or client.exit.kind == EXITED:
         return status
-    if client.exit.kind == SIGNALLED:
+    if client.exit.kind == SIGNALLED and client.exit.status != PIPE_SIGNAL:
         from cexec.commands.common import print_error
 
         print_error(NAME, f"the command was ended by signal {client.exit.status}")

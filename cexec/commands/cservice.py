@@ -79,7 +79,7 @@ EXAMPLES = (
 @cservice_options
 @version_option
 @click.argument("app")
-@click.argument("exe", required=False)
+@click.argument("exe", required=False, metavar="EXE")
 @click.argument("arg", nargs=-1, type=AnyText())
 def command(**values: Any) -> int:
     """Serve EXE with its ARGs to everyone who holds APP.pub.

@@ -15,6 +15,7 @@ from cexec.boot.hosts import Host
 from cexec.boot.states import HostState, Journey
 from cexec.system.terminal import Terminal
 from tests.boot.test_target import facts as host_facts
+from tests.screen import Screen
 
 RECORD = {"how": "detached", "version": "0.1.0", "release": "0.1.0-abc", "serial": 7}
 
@@ -85,8 +86,31 @@ def test_without_a_terminal_each_result_is_told_once(nowhere: Terminal) -> None:
     for event in (states.VisitBegan(), failure, states.Again(), states.VisitBegan(), failure):
         journeys[0].apply(event)
         progress.changed(journeys[0])
-    assert said == ["a: network: no way (will be tried again)"]
+    assert said == ["a: network: no way (may work later)"]
     progress.close()
+
+
+@pytest.mark.parametrize("columns", [80, 30])
+def test_a_terminal_shows_a_line_for_each_host_that_is_not_done_and_a_bar(columns: int) -> None:
+    with Screen(columns, 8) as screen:
+        journeys = [Journey(Host(f"node{number}")) for number in range(1, 11)]
+        progress = BootProgress(journeys, Action.SERVE, Terminal(screen.theirs, {"TERM": "xterm"}), pytest.fail)
+        for journey in journeys[:3]:
+            journey.apply(states.VisitBegan())
+            progress.changed(journey)
+        journeys[0].apply(states.StepFailed(HostFailure("network", "there is no way to it: \x1b[2J" + "x" * 90, True)))
+        progress.changed(journeys[0])
+        shown = screen.lines()
+        assert shown[0].startswith("node1  network: there is no") and len(shown[0]) < columns
+        assert shown[1] == "node2  connecting"
+        assert shown[-2] == "and 5 more" and shown[-1].endswith("] 0 of 10 done, 1 failed")
+        for journey in journeys:
+            journey.state = HostState.SERVING
+            journey.changed = True
+        progress.changed(journeys[9])
+        assert [line.strip("[#] ") for line in screen.lines()] == ["10 of 10 done"]
+        progress.close()
+        assert screen.lines() == []
 
 
 def test_a_second_run_says_that_nothing_was_changed() -> None:

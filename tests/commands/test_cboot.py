@@ -96,6 +96,20 @@ def test_a_host_that_fails_makes_the_status_one(tmp_path: Path, application: App
     ]  # fmt: skip
 
 
+def test_no_more_hosts_than_j_are_set_up_at_once(tmp_path: Path, application: Application) -> None:
+    """An ssh of ours waits until another one is there, and notes how many there are."""
+    ssh = tmp_path / "slow"
+    ssh.write_text(
+        "#!/bin/sh\nmkdir at.$$\nfor look in 1 2 3 4 5 6 7 8 9 10; do\n"
+        "    set -- at.*; echo $# >> counts; test $# -gt 1 && break; sleep 0.1\ndone\n"
+        "sleep 0.1; rmdir at.$$; exit 255\n"
+    )
+    ssh.chmod(0o755)
+    ended = cboot(tmp_path, "--patience", "0", "-j", "2", "--ssh", str(ssh), "-w", "h[1-6]", "app", "cat")
+    counts = [int(line) for line in (tmp_path / "counts").read_text().split()]
+    assert ended.returncode == 1 and max(counts) == 2 and len(counts) >= 6
+
+
 def test_a_file_of_hosts_is_read(tmp_path: Path, application: Application) -> None:
     (tmp_path / "hosts").write_text("# the room\n2/u@a:2200 # old\nb[1-2]\n")
     ended = cboot(tmp_path, "--patience", "0", "hosts", "app", "--", "cat")

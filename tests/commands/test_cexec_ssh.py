@@ -15,7 +15,7 @@ import pytest
 
 from cexec import __version__
 from tests.conftest import StartService
-from tests.environment import command, local_environment
+from tests.environment import ROOT, command, local_environment
 from tests.service import Application
 from tests.shell_host import ShellHost
 from tests.test_startup_imports import FORBIDDEN, loaded_modules
@@ -110,6 +110,12 @@ def test_a_command_that_a_signal_has_ended_is_255_as_with_ssh(host: ShellHost) -
     ended = host.ssh("w", "kill -9 $$")
     assert (ended.returncode, ended.stdout) == (255, b"")
     assert ended.stderr == b"cexec-ssh: the command was ended by signal 9\n"
+
+
+def test_a_reader_that_leaves_is_no_news(host: ShellHost) -> None:
+    script = "cexec-ssh w yes | head -n 1; echo ${PIPESTATUS[0]}"
+    ended = host.run("bash", "-c", script)
+    assert (ended.stdout, ended.stderr) == (b"y\n255\n", b"")
 
 
 def test_a_signal_reaches_the_command_and_ends_us_without_a_word(host: ShellHost, tmp_path: Path) -> None:
@@ -330,3 +336,9 @@ def test_a_call_loads_nothing_that_is_slow(host: ShellHost) -> None:
     ours = {name for name in loaded - plain if name.startswith("cexec.")}
     of_send_env = {"cexec.system.process", "cexec.system.process.environment"}
     assert ours <= {"cexec.commands.cexec_ssh", "cexec.commands.ssh_options", *of_send_env}
+
+
+def test_the_launcher_is_that_of_cexec() -> None:
+    """Which makes the packages itself and takes nothing of Python apart; tests/test_startup_imports.py."""
+    ours, other = ((ROOT / "bin" / name).read_text() for name in ("cexec-ssh", "cexec"))
+    assert ours == other.replace("from cexec.commands.cexec import main", "from cexec.commands.cexec_ssh import main")

@@ -44,7 +44,13 @@ def test_the_table_and_the_json_say_the_same(service: StartService, application:
     assert row["app"] == "app" and row["name"] == "node1" and row["instance"].startswith(shown["INSTANCE"])
     assert shown["NAME"] == "node1" and shown["LABELS"] == "gpu,rack=7" and shown["HEALTH"] == row["health"] == "ok"
     assert (row["slots"], row["running"], row["waiting"], row["speed"]) == (3, 0, 0, 1.5)
-    assert row["labels"] == {"gpu": "", "rack": "7"} and set(row["attributes"]) == {"os", "arch", "cpus", "mem"}
+    assert row["labels"] == {"gpu": "", "rack": "7"} and set(row["attributes"]) == {
+        "os",
+        "arch",
+        "cpus",
+        "mem",
+        "terminal",
+    }
     assert abs(row["clock"]) < 30 and row["uptime"] < 100 and row["address"] == shown["ADDRESS"]
 
 

@@ -14,11 +14,13 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 
 from cexec.protocol.base.keys import WorkerKey, decode_key
 from tests.conftest import MakeLab
 from tests.environment import command
+from tests.needs import require_tool
 from tests.service import Application
 from tests.ssh_hosts import SshHost, SshHosts, require_sshd
 from tests.waiting import comes_true
@@ -27,6 +29,23 @@ ROOM = 8  # hosts of a lab, and one machine where cboot runs
 PATIENCE = ("--patience", "2")  # seconds, for hosts that never will
 GONE = 40.0  # seconds (issue 20) after which nothing may be left of a cboot that was killed
 NOISE = "#!/bin/sh\necho Welcome to node9\nprintf 'and no end of line'\nexec /bin/sh \"$@\"\n"
+# Starts and ends the unit as a user's manager would; nobody's session lingers here.
+SYSTEMCTL = """\
+#!/bin/sh
+echo "$*" >> calls
+unit=$HOME/.config/systemd/user/$3
+case "$2" in
+    enable) mkdir -p "$HOME/.config/systemd/user/default.target.wants"
+        ln -sf "$unit" "$HOME/.config/systemd/user/default.target.wants/" ;;
+    disable) rm -f "$HOME/.config/systemd/user/default.target.wants/$3" ;;
+    restart) script=$(sed -n 's/^ExecStart=.bin.sh "\\(.*\\)"$/\\1/p' "$unit")
+        log=$(sed -n 's/^StandardError=append://p' "$unit")
+        setsid sh "$script" >> "$log" 2>&1 < /dev/null &
+        echo $! > unit.pid ;;
+    stop) kill "$(cat unit.pid)" ;;
+    is-active) test -e "/proc/$(cat unit.pid)" ;;
+esac
+"""
 CLOSED = "#!/bin/sh\necho This account is currently not available.\nexit 1\n"
 
 
@@ -174,6 +193,93 @@ def test_run_ends_with_the_status_of_its_command(hosts: SshHosts, application: A
     assert [host.processes() for host in room] == [[], [], []]
 
 
+def test_a_host_with_systemd_gets_a_unit(hosts: SshHosts, application: Application) -> None:
+    """With a systemctl of ours, which is first on the host's PATH; no systemd is asked."""
+    tools = hosts.directory / "tools"
+    tools.mkdir()
+    (tools / "systemctl").write_text(SYSTEMCTL.replace("#!/bin/sh\n", f"#!/bin/sh\ncd {tools} || exit 1\n"))
+    (tools / "loginctl").write_text("#!/bin/sh\necho no\n")
+    for path in tools.iterdir():
+        path.chmod(0o755)
+    host = hosts.start(2, before_path=str(tools))
+    before = host.listing()
+    ended = hosts.cboot("--json", "-w", host.address, application.secret, "--", "cat")
+    assert ended.returncode == 0, ended.stderr
+    found = json.loads(ended.stdout)
+    assert (found["state"], found["runs"]) == ("serving", "unit")
+    assert (
+        "lingering is off: it ends when you have logged out there; type there: loginctl enable-linger" in found["words"]
+    )
+    (unit,) = host.home.glob(".config/systemd/user/cexec-boot-*.service")
+    assert "ConditionHost=node2\n" in unit.read_text()
+    calls = (tools / "calls").read_text().splitlines()
+    assert calls.index(f"--user enable {unit.name}") < calls.index(f"--user restart {unit.name}")
+    again = hosts.cboot("--json", "-w", host.address, application.secret, "--", "cat")
+    assert again.returncode == 0 and not json.loads(again.stdout)["changed"]
+    changed = hosts.cboot("--json", "--detached", "-w", host.address, application.secret, "--", "cat")
+    assert json.loads(changed.stdout)["runs"] == "detached" and not unit.exists()
+    assert hosts.cboot("-w", host.address, application.secret, "--", "cat").returncode == 0 and unit.exists()
+    assert hosts.cboot("--remove", "-w", host.address).returncode == 0
+    assert host.listing() == before and host.processes() == []
+
+
+def test_a_host_that_lets_no_session_share_a_connection(hosts: SshHosts, application: Application) -> None:
+    """MaxSessions 1: there are two connections at most, the one that is held and one for the present step."""
+    host = hosts.start(2, settings="MaxSessions 1\n")
+    process = started(hosts, "-w", host.address, "--ephemeral", application.secret, "--", "cat")
+    wait_for_line(process, "Ctrl-C ends")
+    log = (hosts.directory / "h2" / "sshd.log").read_text()
+    now = largest = 0
+    for line in log.splitlines():
+        now += line.startswith("Accepted publickey") - line.startswith(
+            ("Disconnected from user", "Connection closed by")
+        )
+        largest = max(largest, now)
+    assert largest == 2 and connections(hosts, 2) > 2
+    process.send_signal(signal.SIGTERM)
+    process.communicate()
+    assert process.returncode == 0 and everything([host]) == []
+
+
+def test_hosts_that_come_while_the_command_runs_join(hosts: SshHosts, application: Application) -> None:
+    first = hosts.start(2)
+    cps = " ".join(command("cps", application.public))
+    script = f"until test $({cps} | wc -l) = 3; do sleep 0.2; done"
+    room = ("-w", "10.77.0.[2-3]", "--keep-trying")
+    process = started(hosts, *room, *PATIENCE, "--run", script, application.secret, "--", "cat")
+    wait_for_line(process, "1 of 2 hosts serve; failed: refused 1")
+    second = hosts.start(3)
+    process.communicate()
+    assert process.returncode == 0 and everything([first, second]) == []
+
+
+def test_a_worker_that_cannot_be_heard_is_told(hosts: SshHosts, application: Application) -> None:
+    """A packet filter on the host lets ssh pass, and no datagram."""
+    require_tool("nft")
+    host = hosts.start(2)
+    host.host.drop(100)
+    words = ("-w", host.address, str(application.secret), "--", "cat")
+    ended = hosts.cboot("--json", "--patience", "5", *words)
+    found = json.loads(ended.stdout)
+    assert ended.returncode == 1 and found["failure"] == "silence" and found["temporary"]
+    status = hosts.cboot("--json", "--status", "-w", host.address, application.secret)
+    assert status.returncode == 1 and json.loads(status.stdout)["failure"] == "silence"
+    host.host.clear_rules()
+    again = hosts.cboot("--json", *words)
+    assert again.returncode == 0 and not json.loads(again.stdout)["changed"]
+
+
+def test_a_failure_here_ends_the_run_in_words(hosts: SshHosts, tmp_path: Path) -> None:
+    own = Application(tmp_path)
+    Path(f"{own.secret}.issued").mkdir()
+    host = hosts.start(2)
+    ended = hosts.cboot("-w", host.address, own.secret, "--", "cat")
+    assert ended.returncode == 111 and ended.stderr.splitlines()[-1].startswith(
+        f"cboot: cannot write {own.secret}.issued"
+    )
+    assert "Traceback" not in ended.stderr and host.processes() == []
+
+
 def test_run_with_no_host_does_not_run(hosts: SshHosts, application: Application) -> None:
     ended = hosts.cboot(*PATIENCE, "-w", "10.77.0.5", "--run", "echo ran", application.secret, "--", "cat")
     assert (ended.returncode, ended.stdout) == (111, "") and "refused" in ended.stderr
@@ -181,6 +287,15 @@ def test_run_with_no_host_does_not_run(hosts: SshHosts, application: Application
 
 def everything(room: list[SshHost]) -> list[str]:
     return [text for host in room for text in (*host.listing(), *host.processes())]
+
+
+def clients_of(hosts: SshHosts) -> list[int]:
+    """The processes of ssh that cboot has started for these hosts."""
+    return [
+        process.pid
+        for process in psutil.process_iter(["cmdline"])
+        if str(hosts.config) in (process.info["cmdline"] or [])
+    ]
 
 
 def started(hosts: SshHosts, *arguments: str | os.PathLike[str]) -> subprocess.Popen[str]:
@@ -200,8 +315,11 @@ def wait_for_line(process: subprocess.Popen[str], words: str) -> None:
 def test_a_killed_ephemeral_run_leaves_nothing(hosts: SshHosts, application: Application) -> None:
     """kill -9 while it serves on three hosts, and of another one while it installs; 40 seconds later all is gone."""
     room = [hosts.start(number) for number in (2, 3, 4, 5)]
-    serving = started(hosts, "-w", "10.77.0.[2-4]", "--ephemeral", application.secret, "--", "cat")
+    stubborn = ["sh", "-c", "trap '' TERM; echo begun; exec sleep 1000"]
+    serving = started(hosts, "-w", "10.77.0.[2-4]", "--ephemeral", application.secret, "--", *stubborn)
     wait_for_line(serving, "all 3 hosts serve; Ctrl-C ends and removes them")
+    job = hosts.client.popen(command("cexec", application.public), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE)
+    assert job.stdout is not None and job.stdout.readline() == b"begun\n"
     installing = started(hosts, "-w", "10.77.0.5", "--ephemeral", application.secret, "--", "cat")
     place = room[3].home / ".local/share/cexec/boot"
     assert comes_true(lambda: list(place.glob("releases/.new-*/*")))
@@ -211,7 +329,10 @@ def test_a_killed_ephemeral_run_leaves_nothing(hosts: SshHosts, application: App
     begin = time.monotonic()
     for process in (serving, installing):
         process.communicate()
+    assert comes_true(lambda: not clients_of(hosts)), "ssh has to end with cboot"
     assert comes_true(lambda: not everything(room), GONE, pause=0.5), everything(room)[:10]
+    job.terminate()  # it looks for another worker
+    job.communicate()
     assert time.monotonic() - begin > 20, "a connection that breaks for a moment must not end the workers"
 
 

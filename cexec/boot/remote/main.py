@@ -10,14 +10,19 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 from cexec.boot.remote import placed_worker, release, watchdog
 from cexec.boot.remote.place import HostPlace, RemoteError, told
 from cexec.boot.remote.service import find_manager, lingers
+
+DATA_PATIENCE = 60.0  # seconds (ours) for the next piece of a wheel
+PIECE = 1 << 16  # bytes (ours)
 
 
 class Agent:
@@ -68,7 +73,7 @@ class Agent:
 
     def _hold(self, request: dict[str, Any]) -> dict[str, Any]:
         name, run = request["worker"], request["run"]
-        watchdog.hold(self._place, name, run, lambda: self._source.read(1), lambda: self._say(ready=True))
+        watchdog.hold(self._place, name, run, self._heartbeat, lambda: self._say(ready=True))
         return {}
 
     def _install(self, request: dict[str, Any]) -> dict[str, Any]:
@@ -87,15 +92,39 @@ class Agent:
             self._place, request["workers"], request["grace"], keep_programs=request["keep_programs"]
         )
 
+    def _heartbeat(self) -> bytes:
+        with patience(watchdog.SILENCE):
+            return self._source.read(1)
+
     def _read(self, size: int) -> bytes:
-        data = self._source.read(size)
-        if len(data) < size:
-            raise RemoteError("connection", "the connection ended in the middle of a wheel")
-        return data
+        data = bytearray()
+        while len(data) < size:
+            with patience(DATA_PATIENCE):
+                piece = self._source.read(min(size - len(data), PIECE))
+            if not piece:
+                raise RemoteError("connection", "the connection ended in the middle of a wheel")
+            data += piece
+        return bytes(data)
 
     def _say(self, **words: Any) -> None:
         self._sink.write(f"\n{self._mark} {json.dumps(words)}\n".encode())
         self._sink.flush()
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    """Raises `RemoteError` if the block takes longer: a network that breaks says nothing, and we may have the lock."""
+
+    def give_up(number: int, frame: object) -> None:
+        raise RemoteError("connection", f"nothing has come for {seconds:g} s")
+
+    before = signal.signal(signal.SIGALRM, give_up)
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def main() -> None:

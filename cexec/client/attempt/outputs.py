@@ -100,6 +100,7 @@ class Outputs:
         self._hold = hold
         self._repeatable = repeatable
         self._inputs = {*inputs, *(d.inode for d in descriptors if d.directions & READS)}
+        self._only_read = {d.inode for d in descriptors if d.directions == READS}
         self._written = [d for d in descriptors if d.directions & WRITES and d.same_as == d.fd]
         self.files: dict[tuple[int, int], OutputFile] = {}
         for descriptor in self._written:
@@ -160,7 +161,7 @@ class Outputs:
         if self._repeatable and not self.files[descriptor.inode].count:
             return
         shared = self._shared[number]
-        if stat.S_ISSOCK(descriptor.mode) and (half or descriptor.inode in self._inputs):
+        if stat.S_ISSOCK(descriptor.mode) and (half or descriptor.inode in self._only_read):
             half_close(number)
         elif STANDARD_ERROR not in shared and (stat.S_ISSOCK(descriptor.mode) or stat.S_ISFIFO(descriptor.mode)):
             for fd in shared:

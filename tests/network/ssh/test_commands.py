@@ -130,7 +130,7 @@ def test_pytest_xdist(far: ShellHost, tmp_path: Path) -> None:
         "    assert 'SSH_CLIENT' in os.environ\n"
     )
     words = ("-m", "pytest", "-q", "-p", "no:cacheprovider", "--dist", "load", "--rsyncdir", os.fspath(package))
-    tx = f"2*ssh=w//python={sys.executable}//chdir=xdist"
+    tx = f"ssh=w//python={sys.executable}//chdir=xdist"
     printed = far.do(
         sys.executable, *words, "--tx", tx, os.fspath(package), cwd=tmp_path, changes={"PYTEST_ADDOPTS": ""}
     )
