@@ -1,8 +1,9 @@
 # Targets: `make help`.  Variables: PYTHON, PYTEST_ARGS, ROWS, TABLE, RUNS, JOBS, MINUTES, BENCH, MUTANTS, SEED, MODULES,
-# TARGET, SECONDS, PREFIX, DESTDIR.
+# TARGET, SECONDS, PREFIX, EXTRAS, DESTDIR.
 
 PYTHON = python3
 PREFIX = /usr/local
+EXTRAS =
 DESTDIR =
 PYTEST_ARGS =
 ROWS =
@@ -40,7 +41,7 @@ help:
 	@echo 'make proto      writes the code of proto/cexec/v1/cexec.proto'
 	@echo 'make demo       a tour on this machine, in a virtual environment of its own'
 	@echo 'make bench      the benchmarks; BENCH=benchmarks/bench_one.py for one of them'
-	@echo 'make install    into $$(PREFIX)/lib/cexec-cluster, with links in bin and the man pages; PREFIX=/usr/local DESTDIR='
+	@echo 'make install    into $$(PREFIX)/lib/cexec-cluster, with links in bin and the man pages; PREFIX=/usr/local EXTRAS=gate DESTDIR='
 	@echo 'make uninstall  takes it away again'
 	@echo 'make man-lint   the linter on the man pages'
 	@echo 'make clean      removes what these have made here'
@@ -122,7 +123,7 @@ absolute:
 install: absolute
 	rm -rf build
 	$(PYTHON) -m venv --clear $(DESTDIR)$(HOME_DIRECTORY)
-	$(DESTDIR)$(HOME_DIRECTORY)/bin/python -m pip install --quiet .
+	$(DESTDIR)$(HOME_DIRECTORY)/bin/python -m pip install --quiet '.$(if $(EXTRAS),[$(EXTRAS)])'
 	$(DESTDIR)$(HOME_DIRECTORY)/bin/python -m pip uninstall --quiet --yes setuptools pip
 	sed -i.orig '1s|^#!.*|#!$(HOME_DIRECTORY)/bin/python -I|' $(COMMANDS:%=$(DESTDIR)$(HOME_DIRECTORY)/bin/%)
 	rm -f $(COMMANDS:%=$(DESTDIR)$(HOME_DIRECTORY)/bin/%.orig)

@@ -77,17 +77,25 @@ class Ssh:
 
 
 def write_ssh_files(directory: Path) -> None:
-    """Makes the keys of a server and of a user, and a passwd that gives the user an empty home."""
+    """Makes the keys of a server and of a user, and a passwd."""
     keygen = needed("ssh-keygen")
     for name in ("host_key", "user_key"):
         argv = [keygen, "-q", "-t", "ed25519", "-N", "", "-f", f"{directory}/{name}"]
         subprocess.run(argv, check=True, stdin=subprocess.DEVNULL)
+    write_passwd(directory)
+
+
+def write_passwd(directory: Path) -> Path:
+    """Makes an /etc/passwd that gives the user an empty home and /bin/sh, if it is not there; returns its path."""
+    path, home = directory / "passwd", directory / "home"
+    if path.exists():
+        return path
     user = pwd.getpwuid(os.getuid())
-    home = directory / "home"
     home.mkdir()
     changed = f"{user.pw_name}:x:{user.pw_uid}:{user.pw_gid}::{home}:/bin/sh\n"
     others = [f"{':'.join(map(str, entry))}\n" for entry in pwd.getpwall() if entry.pw_name != user.pw_name]
-    (directory / "passwd").write_text(changed + "".join(others))
+    path.write_text(changed + "".join(others))
+    return path
 
 
 class Socat:

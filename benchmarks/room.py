@@ -111,7 +111,7 @@ class Room:
             Worker(key.worker_key(f"room-{options.share}-{n}"), options.slots) for n in range(options.workers)
         ]
         self._key = self._workers[0].key
-        self._keys = [datagram.keyed(self._key.mac1_key)]
+        self._keys = [datagram.BegunHashes(self._key.mac1_key)]
         self._free = deque(worker for worker in self._workers for _ in range(options.slots))
         random.Random(options.share).shuffle(self._free)
         self._heard: dict[bytes, Heard] = {}

@@ -1,7 +1,9 @@
 """One class per thing a user can be told.
 
 Contract: `str(error)` is one line in lower case without a period that says what happened and, where something
-can be done, what to do.  `exit_status` is what a command that ends with the error exits with.  Pure: imports nothing.
+can be done, what to do.  Whatever text of a peer it quotes, it is printable: a program that shows it, or Python that
+shows a traceback, sends nothing to a terminal that acts there.  `exit_status` is what a command that ends with the
+error exits with.  Pure: imports nothing.
 """
 
 from __future__ import annotations
@@ -14,6 +16,16 @@ class CexecError(Exception):
     """Anything that a command tells its user before it ends."""
 
     exit_status = EXIT_TEMPORARY
+
+    def __str__(self) -> str:
+        return printable(super().__str__())
+
+
+def printable(text: str) -> str:
+    """Returns the text on one line, without characters that act on a terminal; see `cexec.system.printable`."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
 
 
 class UsageError(CexecError):
@@ -76,6 +88,13 @@ class InterruptedByUser(CexecError):
     def __init__(self, number: int) -> None:
         super().__init__("interrupted")
         self.number = number
+
+
+class LeftByUser(LocalError):
+    """The person at the terminal has left the job, by `~.`; the worker ends it."""
+
+    def __init__(self) -> None:
+        super().__init__("left by ~. and the job is ended")
 
 
 class CannotPickleError(CexecError, TypeError):

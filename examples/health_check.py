@@ -25,6 +25,7 @@ import urllib.error
 import urllib.request
 from contextlib import closing
 from html import escape
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +39,7 @@ TABLES = """
 CREATE TABLE IF NOT EXISTS value (time REAL, measurement TEXT, worker TEXT, value REAL);
 CREATE TABLE IF NOT EXISTS info (time REAL, worker TEXT, online INTEGER, address TEXT);
 """
+GAP = 3  # times the usual step between two figures: where more is missing, the line has a gap
 LOOK = 0.2  # seconds between two looks at a pool
 PATIENCE = 30.0  # seconds for one request
 
@@ -125,9 +127,12 @@ def draw(database: sqlite3.Connection, path: Path) -> None:
     for worker in workers:
         parts += presence(database, worker, colour(workers, worker), top, last, across)
         top += ROW
+    for moment, anchor in ((first, "start"), (last, "end")):
+        clock = time.strftime("%Y-%m-%d %H:%M:%S", time.localtime(moment))
+        parts.append(f'<text x="{across(moment):.0f}" y="{top + 8:.0f}" text-anchor="{anchor}">{clock}</text>')
     svg = (
         f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{top + 20:.0f}" font-family="sans-serif" '
-        f'font-size="11">{"".join(parts)}</svg>\n'
+        f'font-size="11"><rect width="100%" height="100%" fill="#fff"/>{"".join(parts)}</svg>\n'
     )
     new = path.with_name(f"{path.name}.new")
     new.write_text(svg)
@@ -147,11 +152,24 @@ def panel(database: sqlite3.Connection, measurement: str, workers: list[str], to
         f'<rect x="{LEFT}" y="{top:.0f}" width="{WIDTH - LEFT - 10}" height="{HEIGHT}" fill="none" stroke="#ccc"/>',
     ]
     for worker, line in sorted(points.items()):
-        path = " ".join(
-            f"{across(at):.1f},{top + HEIGHT - max(value, 0.0) / highest * HEIGHT:.1f}" for at, value in line
-        )
         drawn = f'fill="none" stroke="{colour(workers, worker)}" stroke-width="1.5"'
-        parts.append(f'<polyline points="{path}" {drawn}><title>{escape(worker)}</title></polyline>')
+        for part in without_gaps(line):
+            at = " ".join(
+                f"{across(when):.1f},{top + HEIGHT * (1 - max(value, 0.0) / highest):.1f}" for when, value in part
+            )
+            parts.append(f'<polyline points="{at}" {drawn}><title>{escape(worker)}</title></polyline>')
+    return parts
+
+
+def without_gaps(line: list[tuple[float, float]]) -> list[list[tuple[float, float]]]:
+    """The parts of a line between which some figures are missing."""
+    steps = sorted(later[0] - earlier[0] for earlier, later in pairwise(line))
+    usual = steps[len(steps) // 2] if steps else 0.0
+    parts = [line[:1]]
+    for earlier, later in pairwise(line):
+        if later[0] - earlier[0] > GAP * usual:
+            parts.append([])
+        parts[-1].append(later)
     return parts
 
 

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from tests import preloaded
 from tests.environment import command, local_environment
 from tests.service import Application, Service
 
@@ -32,10 +33,12 @@ class Cluster:
         return command("cmap", self.application.public, *words)
 
     def run(self, *words: str | os.PathLike[str], input: bytes = b"", **options: Any) -> Result:
-        result = subprocess.run(
-            self.argv(*words), input=input, capture_output=True, env=local_environment(), timeout=DEADLINE, **options
-        )
-        return Result(result)
+        argv, environment = self.argv(*words), local_environment()
+        if options:
+            return Result(
+                subprocess.run(argv, input=input, capture_output=True, env=environment, timeout=DEADLINE, **options)
+            )
+        return Result(preloaded.run(argv, input=input, env=environment, timeout=DEADLINE))
 
     def start(
         self, *words: str | os.PathLike[str], environment: Mapping[str, str] | None = None, **options: Any

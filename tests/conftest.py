@@ -32,7 +32,7 @@ HANDLED_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT,
                    signal.SIGUSR1, signal.SIGUSR2, signal.SIGTSTP, signal.SIGCONT, signal.SIGWINCH]  # fmt: skip
 
 # Packages whose tests run in this process; others mostly start commands, and wait for their end.
-CAREFUL = {"authority", "client", "cmap", "logger", "net", "protocol", "python", "relay", "system", "worker"}
+CAREFUL = {"authority", "boot", "client", "cmap", "logger", "net", "protocol", "python", "relay", "system", "worker"}
 
 MakeLab = Callable[[int | Sequence[Iterable[int]]], Lab]
 

@@ -11,6 +11,7 @@ import os
 import select
 import socket
 import time
+from collections.abc import Sequence
 from typing import Self
 
 from cexec.protocol.base import sodium
@@ -32,6 +33,7 @@ from tests.service import Application
 
 PATIENCE = 20.0  # seconds after which the worker's silence fails the test
 STANDARD = (Stream(0, READS), Stream(1, WRITES), Stream(2, WRITES))
+ON_TERMINAL = (Stream(0, READS), Stream(1, WRITES), Stream(2, WRITES, same_as=1))
 
 
 def wait_for(*sockets: socket.socket) -> list[socket.socket]:
@@ -80,10 +82,16 @@ class FakeClient:
         assert handshake.records is not None
         return handshake.records
 
-    def give(self, *, options: dict[str, str] | None = None, **fields: list[bytes] | dict[str, bytes]) -> Self:
-        """A GO with the three standard streams, as soon as the worker confirms."""
+    def give(
+        self,
+        *,
+        options: dict[str, str] | None = None,
+        streams: Sequence[Stream] = STANDARD,
+        **fields: list[bytes] | dict[str, bytes],
+    ) -> Self:
+        """A GO, as soon as the worker confirms."""
         self.hear(frames.CONFIRM)
-        go = Go(job_id=self.job_id, attempt=1, streams=list(STANDARD), options=options, **fields)  # type: ignore[arg-type]
+        go = Go(job_id=self.job_id, attempt=1, streams=list(streams), options=options, **fields)  # type: ignore[arg-type]
         self.session.go(go)
         return self.flush()
 

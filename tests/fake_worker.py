@@ -56,7 +56,15 @@ class Connection:
         assert self._records is not None, "shake() comes first"
         return self._records
 
-    def shake(self, instance: bytes | None = None, *, once: bool = False, uptime: int = 0) -> Self:
+    def shake(
+        self,
+        instance: bytes | None = None,
+        *,
+        once: bool = False,
+        uptime: int = 0,
+        gives_terminal: bool = False,
+        suggests_terminal: bool = False,
+    ) -> Self:
         """Proves to be a worker; `once`: one whose jobs must never be repeated; `uptime`: seconds."""
         hello = Hello(
             purpose=CONNECT,
@@ -65,6 +73,8 @@ class Connection:
             host="fake",
             ciphers=aead_names(),
             uptime=uptime,
+            gives_terminal=gives_terminal,
+            suggests_terminal=suggests_terminal,
             attributes={ONCE: ""} if once else {},
         )
         handshake = WorkerHandshake(self._opened.handshake(), self._key.identity, hello, 0.0)

@@ -18,23 +18,29 @@ from tests.environment import clean_environment
 from tests.needs import find_tool
 
 HAS_IPV6 = os.path.exists("/proc/net/if_inet6")
+# A new namespace copies the machine's setting, which containers often switch on.  `read` finds no end of line there.
+FORWARD_NOTHING = (
+    'read forward < /proc/sys/net/ipv4/ip_forward; test "$forward" = 0 || echo 0 > /proc/sys/net/ipv4/ip_forward'
+)
 PORTS = 250  # hosts on one network at most: they are numbered by the last byte of their address
 
 
 class Namespace:
     """One network namespace, held by a process of ours."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, setup: str | None = None) -> None:
+        """`setup`: what a shell does there first; by default it brings the loopback up."""
         self.name = name
+        setup = f"{_tool('ip')} link set lo up" if setup is None else setup
         # cat ends with its standard input, that is with this process; the line says that the namespace is there
+        script = f"{{ {setup}; }} && echo && exec cat"
         self._holder = subprocess.Popen(
-            ["unshare", "-n", "sh", "-c", "echo; exec cat"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            ["unshare", "-n", "sh", "-c", script], stdin=subprocess.PIPE, stdout=subprocess.PIPE
         )
         assert self._holder.stdout is not None
         if self._holder.stdout.readline() != b"\n":
             raise OSError("cannot make a network namespace")
         self.pid = self._holder.pid
-        self.ip("link set lo up")
 
     def close(self) -> None:
         """Lets the namespace go; it vanishes with the last process in it."""
@@ -42,8 +48,7 @@ class Namespace:
 
     def inside(self, argv: Sequence[str | os.PathLike[str]]) -> list[str]:
         """The command that runs `argv` in this namespace; the process keeps its id, so signals reach it."""
-        nsenter = find_tool("nsenter") or "nsenter"  # whatever PATH the process is given
-        return [nsenter, f"--net=/proc/{self.pid}/ns/net", "--", *(os.fspath(argument) for argument in argv)]
+        return [_tool("nsenter"), f"--net=/proc/{self.pid}/ns/net", "--", *(os.fspath(argument) for argument in argv)]
 
     def popen(self, argv: Sequence[str | os.PathLike[str]], **options: Any) -> subprocess.Popen[Any]:
         """Starts a process in this namespace; CEXEC_* and GROUP of our environment are not passed on."""
@@ -58,9 +63,8 @@ class Namespace:
         self._configure(["ip", "-batch", "-"], commands)
 
     def _configure(self, argv: list[str], lines: Iterable[str]) -> None:
-        argv[0] = find_tool(argv[0]) or argv[0]
         text = "".join(line + "\n" for line in lines)
-        result = self.run(argv, input=text, text=True, capture_output=True)
+        result = self.run([_tool(argv[0]), *argv[1:]], input=text, text=True, capture_output=True)
         if result.returncode != 0:
             raise OSError(f"{' '.join(argv)} in {self.name}: {result.stderr.strip()}\n{text}")
 
@@ -69,10 +73,9 @@ class Host(Namespace):
     """A host of a `Lab`; its first network's addresses are `address` and `address6`."""
 
     def __init__(self, number: int) -> None:
-        super().__init__(f"host {number}")
+        super().__init__(f"host {number}", FORWARD_NOTHING)
         self.number = number
         self.networks: list[int] = []
-        self._forward_nothing()
 
     @property
     def address(self) -> str:
@@ -90,7 +93,7 @@ class Host(Namespace):
         """Pulls the cable out of this host, or puts it in again."""
         self.ip(f"link set {self._interface(network)} {'up' if up else 'down'}")
         if up and HAS_IPV6:
-            self._add_ipv6(self.networks[0] if network is None else network)  # the kernel drops it with the link
+            self.ip(*self._ipv6(self.networks[0] if network is None else network))  # the kernel drops it with the link
 
     def mtu(self, size: int, network: int | None = None) -> None:
         """The largest packet that this host sends; below 1280 bytes the interface loses IPv6."""
@@ -121,40 +124,38 @@ class Host(Namespace):
         """Takes back `drop` and `nft`."""
         self.nft("flush ruleset")
 
-    def join(self, network: int, switch: Namespace) -> None:
-        """Plugs this host into the bridge of `network`."""
-        port = f"v{network}x{self.number}"
-        switch.ip(
-            f"link add {port} type veth peer name eth{network} netns {self.pid}",
-            f"link set {port} master bridge{network} up",
-        )
-        self.networks.append(network)
-        self.ip(
-            # without a link-local address of the kernel's choice, for which duplicates are looked for a second long
-            f"link set eth{network} addrgenmode none" if HAS_IPV6 else "",
-            f"address add {self.address_on(network)}/24 broadcast 10.77.{network}.255 dev eth{network}",
-            f"link set eth{network} up",
-        )
-        if HAS_IPV6:
-            self._add_ipv6(network)
+    def plugs(self) -> list[str]:
+        """What ip(8) does in the switch to plug this host into the bridges of its networks."""
+        commands = []
+        for network in self.networks:
+            port = f"v{network}x{self.number}"
+            commands.append(f"link add {port} type veth peer name eth{network} netns {self.pid}")
+            commands.append(f"link set {port} master bridge{network} up")
+        return commands
 
-    def _add_ipv6(self, network: int) -> None:
-        self.ip(
+    def configure(self) -> None:
+        """Gives the interfaces their addresses, when the host is plugged in."""
+        commands = ["link set lo up"]
+        for network in self.networks:
+            if HAS_IPV6:  # no link-local address of the kernel's choice, for which duplicates are looked for a second
+                commands.append(f"link set eth{network} addrgenmode none")
+            commands.append(f"address add {self.address_on(network)}/24 broadcast 10.77.{network}.255 dev eth{network}")
+            commands.append(f"link set eth{network} up")
+            if HAS_IPV6:
+                commands += self._ipv6(network)
+        self.ip(*commands)
+
+    def _ipv6(self, network: int) -> list[str]:
+        return [
             f"address replace fd77:{network:x}::{self.number:x}/64 dev eth{network} nodad",
             f"address replace fe80::{self.number:x}/64 dev eth{network} nodad",
-        )
+        ]
 
     def _interface(self, network: int | None) -> str:
         return f"eth{self.networks[0] if network is None else network}"
 
     def _tc(self, command: str) -> None:
         self._configure(["tc", "-batch", "-"], [command])
-
-    def _forward_nothing(self) -> None:
-        """A new namespace copies the machine's setting, which containers often switch on."""
-        switch = "/proc/sys/net/ipv4/ip_forward"
-        script = f'test "$(cat {switch})" = 0 || echo 0 > {switch}'
-        self.run(["sh", "-c", script], check=True)
 
 
 class Lab:
@@ -203,17 +204,27 @@ class Lab:
         self._hosts, self._switch = {}, None
 
     def _make(self) -> None:
-        switch = self._switch = Namespace("the switch")
+        """Few processes, because a test has about three hosts and several hundred tests have a lab."""
+        switch = self._switch = Namespace("the switch", "true")
+        commands = ["link set lo up"]
         for network, numbers in enumerate(self._networks):
             # a bridge that snoops forgets multicast groups, since nobody here asks for reports
-            switch.ip(f"link add bridge{network} type bridge stp_state 0 forward_delay 0 mcast_snooping 0")
-            switch.ip(f"link set bridge{network} up")
+            commands.append(f"link add bridge{network} type bridge stp_state 0 forward_delay 0 mcast_snooping 0")
+            commands.append(f"link set bridge{network} up")
             for number in numbers:
                 if not 1 <= number <= PORTS:
                     raise ValueError(f"no host can have the number {number}")
                 if number not in self._hosts:
                     self._hosts[number] = Host(number)
-                self._hosts[number].join(network, switch)
+                self._hosts[number].networks.append(network)
+        switch.ip(*commands, *(command for host in self.hosts for command in host.plugs()))
+        for host in self.hosts:
+            host.configure()
+
+
+def _tool(name: str) -> str:
+    """A tool of the system, whatever PATH a process is given."""
+    return find_tool(name) or name
 
 
 def _with_environment(options: Mapping[str, Any]) -> dict[str, Any]:

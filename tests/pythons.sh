@@ -21,7 +21,7 @@ for version in $versions; do
     place=.venv-python$version
     if [ ! -e "$place/made" ]; then
         python=$(find_python "$version") || { absent="$absent $version"; continue; }
-        "$python" -m venv "$place" && "$place/bin/python" -m pip install --quiet --editable '.[test]' \
+        "$python" -m venv "$place" && "$place/bin/python" -m pip install --quiet --no-compile --editable '.[test]' \
             && touch "$place/made" || { rm -rf "$place"; failed="$failed $version(environment)"; continue; }
     fi
     present="$present $version"

@@ -4,6 +4,9 @@
 python=$1
 shift
 at_once=""
+# Each process that runs tests reads all of them, which takes three times as long if it cannot keep them compiled.
+unset PYTHONDONTWRITEBYTECODE
+test -d "$(dirname "$0")/__pycache__" || "$python" -m pytest --collect-only -qq >/dev/null 2>&1  # one, not each of them
 # Six, because the tests wait for two thirds of their time.  The order stays that of conftest.py, because the files with
 # the fewest tests, which xdist would leave for the end, are among those that take longest.
 # A process that dies ends the run: pytest-xdist now and then waits for ever for the tests that it had.

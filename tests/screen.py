@@ -21,10 +21,19 @@ from typing import Any, Self
 
 import pyte
 
+from tests.lab import Host
 from tests.waiting import PATIENCE
 
 # The child makes the terminal its own, as a login does, and becomes the command.
 BECOME = "import fcntl, os, sys, termios; fcntl.ioctl(0, termios.TIOCSCTTY, 0); os.execvp(sys.argv[1], sys.argv[1:])"
+
+
+class _PyteScreen(pyte.HistoryScreen):
+    """pyte takes xterm's `CSI > 4 ; 2 m`, which is about keys, for a colour, and fails."""
+
+    def select_graphic_rendition(self, *attributes: int, private: str | bool = False) -> None:
+        if not private:
+            super().select_graphic_rendition(*attributes)
 
 
 class Screen:
@@ -32,9 +41,10 @@ class Screen:
 
     def __init__(self, columns: int = 80, rows: int = 24) -> None:
         self.raw = b""
-        self._ours, self.theirs = os.openpty()
-        os.set_blocking(self._ours, False)
-        self._screen = pyte.HistoryScreen(columns, rows, history=10_000)
+        self.status: int | None = None  # of a command, for a test that wants to know it later
+        self.ours, self.theirs = os.openpty()
+        os.set_blocking(self.ours, False)
+        self._screen = _PyteScreen(columns, rows, history=10_000)
         self._stream = pyte.ByteStream(self._screen)
         self.resize(columns, rows)
 
@@ -42,20 +52,20 @@ class Screen:
         return self
 
     def __exit__(self, *_: object) -> None:
-        for fd in (self._ours, self.theirs):
+        for fd in (self.ours, self.theirs):
             if fd >= 0:
                 os.close(fd)
 
     def resize(self, columns: int, rows: int) -> None:
         self.read()
-        fcntl.ioctl(self._ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+        fcntl.ioctl(self.ours, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
         self._screen.resize(rows, columns)
 
     def read(self) -> None:
         """Takes what was written so far."""
-        while select.select([self._ours], [], [], 0)[0]:
+        while select.select([self.ours], [], [], 0)[0]:
             try:
-                data = os.read(self._ours, 65536)
+                data = os.read(self.ours, 65536)
             except OSError:
                 return  # nobody has it open any more
             if not data:
@@ -82,8 +92,12 @@ class Screen:
                 return {self._screen.buffer[row][place + number].fg for number in range(len(text))}
         raise AssertionError(f"no {text!r} on the screen: {self.lines()}")
 
+    def modes(self) -> list[Any]:
+        """How the terminal treats keys and output, as tcgetattr tells it."""
+        return termios.tcgetattr(self.theirs)
+
     def type(self, keys: bytes) -> None:
-        os.write(self._ours, keys)
+        os.write(self.ours, keys)
 
     def wait_for(self, wanted: str | Callable[[list[str]], object]) -> list[str]:
         """Until a line has this text, or the function of the lines is true."""
@@ -91,15 +105,19 @@ class Screen:
         deadline = time.monotonic() + PATIENCE
         while not fits(lines := self.lines()):
             assert time.monotonic() < deadline, f"the screen shows {lines}; raw: {self.raw[-2000:]!r}"
-            select.select([self._ours], [], [], 0.05)
+            select.select([self.ours], [], [], 0.05)
         return lines
 
     def run(
-        self, argv: Sequence[str], environment: Mapping[str, str], redirections: Mapping[int, Any] | None = None
+        self,
+        argv: Sequence[str],
+        environment: Mapping[str, str],
+        redirections: Mapping[int, Any] | None = None,
+        host: Host | None = None,
     ) -> subprocess.Popen[bytes]:
-        """Starts a command here.  `redirections`: what subprocess takes, for descriptors 1 and 2."""
+        """Starts a command here, on `host`.  `redirections`: what subprocess takes, for descriptors 1 and 2."""
         pipes = {1: self.theirs, 2: self.theirs, **(redirections or {})}
-        return subprocess.Popen(
+        return (subprocess.Popen if host is None else host.popen)(
             [sys.executable, "-S", "-c", BECOME, *argv],
             stdin=self.theirs,
             stdout=pipes[1],
@@ -115,7 +133,7 @@ class Screen:
             if time.monotonic() > deadline:
                 process.send_signal(signal.SIGKILL)
                 raise AssertionError(f"it does not end; the screen shows {self.lines()}")
-            select.select([self._ours], [], [], 0.05)
+            select.select([self.ours], [], [], 0.05)
             self.read()
         self.read()
         return process.returncode

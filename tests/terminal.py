@@ -13,9 +13,10 @@ import pty
 import select
 import subprocess
 import sys
+import termios
 import time
 from collections.abc import Mapping, Sequence
-from typing import Self
+from typing import Any, Self
 
 from tests.waiting import PATIENCE
 
@@ -102,6 +103,17 @@ class Terminal:
 
     def type(self, keys: bytes) -> None:
         os.write(self._terminal, keys)
+
+    def modes(self) -> list[Any]:
+        """How the terminal treats keys and output, as tcgetattr tells it."""
+        return termios.tcgetattr(self._terminal)
+
+    def resize(self, columns: int, rows: int) -> None:
+        termios.tcsetwinsize(self._terminal, (rows, columns))
+
+    def signal(self, number: int) -> None:
+        """Sends a signal to the process group that is in front."""
+        os.killpg(os.tcgetpgrp(self._terminal), number)
 
     def wait_for(self, text: bytes) -> None:
         """Until this has appeared on the terminal."""

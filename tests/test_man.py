@@ -59,7 +59,7 @@ def test_the_page_describes_exactly_the_options_that_the_command_has(name: str) 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_pages_refer_to_each_other(name: str) -> None:
     section = (ROOT / "man" / f"{name}.1").read_text().partition(".Sh SEE ALSO\n")[2]
-    named = re.findall(r"^\.Xr (\w+) 1\b", section, re.MULTILINE)
+    named = re.findall(r"^\.Xr ([\w-]+) 1\b", section, re.MULTILINE)
     assert set(named) - {"parallel"} == set(COMMANDS) - {name}
     assert named == sorted(named)
 

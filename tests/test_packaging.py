@@ -86,7 +86,7 @@ def test_a_launcher_is_ours_and_runs_with_the_python_that_it_was_installed_by(pr
     shebang, *lines = launcher.read_text().splitlines()
     assert shebang == f"#!{sys.executable}"
     assert lines == (ROOT / "bin" / name).read_text().splitlines()[1:]
-    assert f"from cexec.commands.{name} import main" in lines
+    assert f"from cexec.commands.{name.replace('-', '_')} import main" in lines
 
 
 @pytest.fixture(scope="module")

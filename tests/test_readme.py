@@ -21,12 +21,12 @@ def test_links_lead_somewhere() -> None:
 
 
 def test_every_command_has_a_row() -> None:
-    rows = re.findall(r"^\| `(c\w+)` \|", README, re.MULTILINE)
+    rows = re.findall(r"^\| `(c[\w-]+)` \|", README, re.MULTILINE)
     assert rows and sorted(rows) == sorted(path.name for path in (ROOT / "bin").iterdir())
 
 
 def test_every_command_is_installed() -> None:
-    listed = re.findall(r'^ +"bin/(\w+)",$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
+    listed = re.findall(r'^ +"bin/([\w-]+)",$', (ROOT / "pyproject.toml").read_text(), re.MULTILINE)
     assert listed and sorted(listed) == sorted(path.name for path in (ROOT / "bin").iterdir())
 
 

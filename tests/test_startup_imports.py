@@ -6,14 +6,19 @@ logging 7.5, typing 8, dataclasses 8, psutil 13.5, click 18, importlib.metadata 
 
 from __future__ import annotations
 
+import ast
 import subprocess
 import sys
+from collections.abc import Mapping
+from pathlib import Path
 
 import pytest
 
 from tests.conftest import StartService
 from tests.environment import local_environment
 from tests.service import Application
+
+ROOT = Path(__file__).resolve().parent.parent
 
 FORBIDDEN = {
     "argparse", "ast", "asyncio", "cffi", "click", "collections", "contextlib", "dataclasses", "datetime", "enum",
@@ -32,9 +37,18 @@ LATER = {
 }  # fmt: skip
 
 
-def loaded_modules(argv: list[str], input: bytes = b"") -> tuple[set[str], subprocess.CompletedProcess[bytes]]:
+OF_TERMINALS = {
+    "cexec.client.attempt.escape_keys", "cexec.client.attempt.local_terminal", "cexec.client.attempt.screen_modes",
+    "cexec.client.attempt.terminal_hint", "cexec.client.blocking.terminal_driver",
+    "cexec.protocol.connection.terminal_request", "cexec.system.io.pseudo_terminal", "termios",
+}  # fmt: skip
+
+
+def loaded_modules(
+    argv: list[str], input: bytes = b"", changes: Mapping[str, str] | None = None
+) -> tuple[set[str], subprocess.CompletedProcess[bytes]]:
     """What a run of Python imports, from its first moment to its last, as told by -X importtime."""
-    environment = {**local_environment(), "PYTHONPROFILEIMPORTTIME": "1"}
+    environment = {**local_environment(changes), "PYTHONPROFILEIMPORTTIME": "1"}
     result = subprocess.run(argv, input=input, env=environment, capture_output=True, timeout=30)
     lines = [line for line in result.stderr.decode().splitlines() if line.startswith("import time:")]
     return {line.rpartition("|")[2].strip() for line in lines}, result
@@ -50,7 +64,33 @@ def test_a_plain_call_loads_nothing_that_is_slow(service: StartService, applicat
     assert not loaded & FORBIDDEN - bare
 
 
-@pytest.mark.parametrize("flags", [["-n"], ["--all", "--tag"]])
+def test_a_plain_call_reads_no_file_of_a_package(service: StartService, application: Application) -> None:
+    """bin/cexec makes the packages that it needs: their files are empty."""
+    service("cat")
+    argv, _ = application.client()
+    loaded, result = loaded_modules(argv, b"hello")
+    assert result.stdout == b"hello", result.stderr.decode()
+    own = {name for name in loaded if name.startswith("cexec.")}
+    packages = {name.rpartition(".")[0] for name in own} - {"cexec"}
+    assert {"cexec.commands", "cexec.protocol.connection"} <= packages
+    assert not own & packages
+    for name in packages:
+        content = ROOT.joinpath(*name.split("."), "__init__.py").read_text()
+        assert not [one for one in ast.parse(content).body if not isinstance(one, ast.Expr)], name
+
+
+@pytest.mark.parametrize("options", [[], ["--tty"]])
+def test_a_job_without_a_terminal_loads_nothing_of_terminals(
+    service: StartService, application: Application, options: list[str]
+) -> None:
+    service("sh", "-c", "echo said >&2", options=options)
+    argv, _ = application.client()
+    loaded, result = loaded_modules(argv)
+    assert result.returncode == 0 and not loaded & OF_TERMINALS
+    assert loaded_modules([*argv, "-t"])[0] >= OF_TERMINALS - {"cexec.client.attempt.terminal_hint"}
+
+
+@pytest.mark.parametrize("flags", [["-n"], ["-t"], ["--all", "--tag"]])
 def test_a_call_with_flags_alone_does_not_load_click(
     service: StartService, application: Application, flags: list[str]
 ) -> None:

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 DEFAULT_ACCEPT_TIMEOUT = 60.0  # seconds (ours), as in the ancestor; CEXEC_TIMEOUT_ACCEPT
 DEFAULT_RETRIES = 2  # (ours) repetitions of a job whose worker failed; --retries
+NEVER = -1  # (ours) retries of a job that is not repeated, as everybody expects
 DEFAULT_SPOOL = 16 * 1024 * 1024  # bytes (ours) of input that are kept for a repetition; CEXEC_SPOOL
 DIED_OF_PIPE = 128 + 13  # the status that a shell shows for a program whose reader has gone
 LEAST_PROGRESS_TIMEOUT = 1.0  # seconds (ours): less is the time that a busy host takes
@@ -37,6 +38,7 @@ CLUSTER = "[cluster]"  # the name that the ancestor puts where no single worker 
 LONGEST_VARIABLE = 64  # characters (protocol) of a peer variable's name
 MAXIMUM_RETRIES = 1000  # (ours)
 SURELY_LESS = 300  # bytes (ours): the name and the lengths of one argument or variable take less in GO
+NO_TERMINAL, IF_SUGGESTED, TERMINAL = range(3)  # (ours) if the program runs on a terminal, see `JobStreams`
 UNATTENDED = 10.0  # seconds (ours) after which one line in a log says why the job waits; a person reads it sooner
 
 
@@ -66,13 +68,15 @@ class NetworkSettings:
 class Times:
     """Seconds.  `accept`: until a search gives up, 0 for never; `idle`: of silence, after which a worker is lost.
 
-    `progress`: in which some byte must come or go while a worker has the job, 0 for any time.
+    `progress`: in which some byte must come or go while a worker has the job, 0 for any time.  `patience`: for which a
+    worker is waited for that is there and fits, although it does not answer in the time of `accept`.
     """
 
-    __slots__ = ("accept", "idle", "progress")
+    __slots__ = ("accept", "idle", "patience", "progress")
 
-    def __init__(self, *, accept: float, idle: float, progress: float = 0.0) -> None:
+    def __init__(self, *, accept: float, idle: float, progress: float = 0.0, patience: float = 0.0) -> None:
         self.accept = accept
+        self.patience = patience
         self.idle = idle
         self.progress = progress
 
@@ -107,9 +111,12 @@ class JobStreams:
     """The job's descriptors and files here.  `files`: of --send, --fetch and --program.  `no_stdin`: stdin is empty.
 
     `passed_over` has a text for each descriptor that does not go with the job because of what it is.
+
+    `terminal`: IF_SUGGESTED gives the program a terminal if its worker says that it wants one and a person is at one
+    here, TERMINAL in any case.
     """
 
-    __slots__ = ("descriptors", "files", "no_stdin", "passed_over")
+    __slots__ = ("descriptors", "files", "no_stdin", "passed_over", "terminal")
 
     def __init__(
         self,
@@ -118,11 +125,13 @@ class JobStreams:
         files: FilePlan | None = None,
         no_stdin: bool = False,
         passed_over: list[str] | None = None,
+        terminal: int = NO_TERMINAL,
     ) -> None:
         self.descriptors = descriptors
         self.files = files
         self.no_stdin = no_stdin
         self.passed_over = passed_over or []
+        self.terminal = terminal
 
     def look_again(self) -> list[str]:
         """Takes away descriptors that have failed meanwhile; returns the texts about those."""
@@ -151,7 +160,8 @@ class Invocation:
 class Repetition:
     """The rules for a worker or a program that fails.
 
-    `retries`: further attempts after a worker has failed.  `spool`: bytes of input that are kept for them.
+    `retries`: further attempts after a worker has failed; NEVER if nobody expects one.
+    `spool`: bytes of input that are kept for them.
     `hold`: output is written only after a success.  `keep_partial`: output of a failed job stays.
     """
 
@@ -174,10 +184,11 @@ class Repetition:
 class Reports:
     """The messages that are wanted.  `error_fd` gets lines in the ancestor's words, with `test_alert` one per worker.
 
-    `trace` is set by --explain, `progress` by --progress.
+    `trace` is set by --explain, `progress` by --progress.  `command` is the name before each message; `quiet` leaves
+    those out that are for a person who waits.
     """
 
-    __slots__ = ("error_fd", "progress", "test_alert", "trace")
+    __slots__ = ("command", "error_fd", "progress", "quiet", "test_alert", "trace")
 
     def __init__(
         self,
@@ -186,7 +197,11 @@ class Reports:
         test_alert: bool = False,
         progress: bool = False,
         trace: Trace | None = None,
+        command: str = "cexec",
+        quiet: bool = False,
     ) -> None:
+        self.command = command
+        self.quiet = quiet
         self.error_fd = error_fd
         self.test_alert = test_alert
         self.progress = progress

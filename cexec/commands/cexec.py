@@ -16,8 +16,11 @@ from cexec.client.blocking.client import BlockingClient
 from cexec.client.request import (
     DEFAULT_RETRIES,
     DEFAULT_SPOOL,
+    IF_SUGGESTED,
     LEAST_PROGRESS_TIMEOUT,
     MAXIMUM_RETRIES,
+    NO_TERMINAL,
+    TERMINAL,
     Invocation,
     JobStreams,
     NetworkSettings,
@@ -34,6 +37,7 @@ from cexec.client.search.choice import requirements_from
 from cexec.errors import EXIT_TEMPORARY, CexecError, UsageError
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.protocol.connection.options import FETCH_ON_FAILURE, INTERRUPT, NO, WRITES
+from cexec.protocol.datagrams.requirements import TERMINAL as TERMINAL_NEED
 from cexec.system.signal_state import set_at_start
 from cexec.system.storage.keyfile import find_client_key, key_descriptor, quoted
 
@@ -53,6 +57,12 @@ MAXIMUM_SPOOL = 1 << 40  # bytes (ours)
 USAGE = "cexec [OPTIONS] APP.pub [KEY=VALUE...] [-- ARG...]"
 OPTIONS: tuple[Option, ...] = (  # in the order of the help page, whose sections are in `cexec_options`
     (("-n", "--no-stdin"), "", "The program's standard input is /dev/null; without -n it is read ahead."),
+    (
+        ("-t", "--tty"),
+        "",
+        "The program has a terminal; its keys are yours, and ~. on a new line leaves it (~? lists more).",
+    ),
+    (("-T", "--no-tty"), "", "It has none, also where its service wants one (cservice --tty)."),
     (("--hold",), "", "Keep the output back until the job has succeeded."),
     (("--keep-partial",), "", "Keep what a failed job has written to files."),
     (("--need",), "NAME[=VALUE],...", "Only workers that have this: --need arch=x86_64,mem=4G,gpu."),
@@ -136,7 +146,11 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
         from cexec.system.storage.temporary import check_temporary
 
         check_temporary("keep output back (--hold)")
-    requirements, for_ever = requirements_from(options, environ, {} if program is None else program.needs())
+    terminal = _terminal(options)
+    needs = {} if program is None else program.needs()
+    if terminal == TERMINAL:
+        needs = {**needs, TERMINAL_NEED: ""}
+    requirements, for_ever = requirements_from(options, environ, needs)
     for_ever = for_ever and not everywhere
     request = Request(
         key,
@@ -147,7 +161,7 @@ def run(words: list[str], arguments: list[str], options: Mapping[str, object], e
             _whole(options, ("weight",), 1, 1, MAXIMUM_WEIGHT),
             trust_opener(key, path, required=bool(options.get("require_revoked"))),
         ),
-        streams=JobStreams(descriptors, files=files, no_stdin=no_stdin, passed_over=passed_over),
+        streams=JobStreams(descriptors, files=files, no_stdin=no_stdin, passed_over=passed_over, terminal=terminal),
         invocation=Invocation(
             arguments=[os.fsencode(argument) for argument in arguments],
             environment=environment,
@@ -178,6 +192,16 @@ def _run_everywhere(request: Request, options: Mapping[str, object]) -> int:
 
 def _run_once(request: Request, options: Mapping[str, object]) -> int:
     return _run_explained(request) if options.get("explain") else BlockingClient(request).run()
+
+
+def _terminal(options: Mapping[str, object]) -> int:
+    """Returns if the program has a terminal: by itself only where nothing speaks against it."""
+    apart = [name for name in ("no_tty", "all", "hold", "progress") if options.get(name)]
+    if options.get("tty"):
+        if apart:
+            raise UsageError(f"--tty cannot be used with --{apart[0].replace('_', '-')}")
+        return TERMINAL
+    return NO_TERMINAL if apart else IF_SUGGESTED
 
 
 def _files(options: Mapping[str, object]) -> FilePlan | None:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from cexec.commands.common import print_error, print_line, run_click
-from cexec.commands.help_page import HelpfulCommand, version_option
+from cexec.commands.help_page import Decorator, HelpfulCommand, section, version_option
 from cexec.commands.parameters import Parsed
 from cexec.errors import EXIT_USAGE, UsageError
 from cexec.system.io.log_lines import PATIENCE
@@ -24,7 +24,9 @@ from cexec.system.storage.keyfile import find_client_key
 from cexec.system.units import parse_duration, parse_number, parse_size, parse_whole
 
 if TYPE_CHECKING:
-    from cexec.gate.server import Listening
+    from collections.abc import Callable
+
+    from cexec.gate.server import GateListening
 
 NEEDED = ("httptools", "prometheus_client", "python_multipart", "starlette", "uvicorn", "websockets")
 NEEDED_FOR_GRPC = ("grpc", "grpc_health", "grpc_reflection", "google.rpc", "OpenSSL")
@@ -38,13 +40,9 @@ LONGEST_RETENTION = 30 * 86400.0  # seconds (ours): records are not kept for lon
 WANTED_DESCRIPTORS = 65_536  # (ours)
 
 EXAMPLES = (
-    ("cgate app.pub", "jobs of app at http://127.0.0.1:8042, for users of this machine who have a token"),
-    ("cgate token add ci", "a token for a program; give it as: Authorization: Bearer TOKEN"),
-    ("cgate login", "a URL for your browser"),
-    (
-        "cgate --http 0.0.0.0:8042 --tls-cert server.pem --tls-key server.key app.pub",
-        "for other machines; cgate tls init DIR makes these files",
-    ),
+    ("cgate app.pub", "at http://127.0.0.1:8042, for this machine alone"),
+    ("cgate token add ci", "a token for a program; a browser gets in by: cgate login"),
+    ("cgate --http 0.0.0.0 --tls-cert CERT --tls-key KEY app.pub", "by TLS; cgate tls init DIR makes both files"),
 )
 
 
@@ -52,33 +50,61 @@ def _size(name: str, least: int = 1) -> Parsed:
     return Parsed(partial(parse_size, least=least), name)
 
 
+OPTIONS: tuple[Decorator, ...] = (
+    *section(
+        "Where it listens",
+        click.option("--http", "where", metavar="ADDRESS:PORT", help="Where to listen.  [default: 127.0.0.1:8042]"),
+        click.option("--grpc", metavar="ADDRESS:PORT", help="Serve gRPC there, too."),
+        click.option("--tls-cert", metavar="FILE", help="The certificate of this server, in PEM."),
+        click.option("--tls-key", metavar="FILE", help="Its private key."),
+        click.option(
+            "--client-ca", metavar="FILE",
+            help="Every client needs a certificate of this authority, and a token: for gRPC that of its common name.",
+        ),
+        click.option("--pcci", is_flag=True, help="Speak PCCI's REST API, too; with one APP.pub."),
+    ),
+    *section(
+        "What is kept",
+        click.option("--state", metavar="FILE", help="The state file.  [default: gate.sqlite in ~/.local/state/cexec]"),
+        click.option(
+            "--retention", type=Parsed(partial(parse_duration, most=LONGEST_RETENTION), "--retention"), metavar="TIME",
+            help="How long outputs are kept after the end of a job or pool.  [default: 5m]",
+        ),
+        click.option(
+            "--max-output", type=_size("--max-output", least=1 << 20), metavar="SIZE",
+            help="How much is kept of one output; a job that writes more is ended.  [default: 1G]",
+        ),
+        click.option(
+            "--audit", metavar="FILE", help="Append a line for each change to FILE.  [default: standard error]"
+        ),
+    ),
+    *section(
+        "Limits",
+        click.option(
+            "--max-body", type=_size("--max-body"), metavar="SIZE",
+            help="The largest body of a request that is not streamed.  [default: 1G]",
+        ),
+        click.option(
+            "--rate", type=Parsed(partial(parse_number, least=0.1, most=1e6), "--rate"), metavar="N",
+            help="Requests a second of one token.  [default: 1000]",
+        ),
+        click.option(
+            "--jobs-per-token", type=Parsed(partial(parse_whole, least=1, most=10**6), "--jobs-per-token"), metavar="N",
+            help="Jobs of one token that are queued or run at once.  [default: 1000]",
+        ),
+    ),
+)  # fmt: skip
+
+
+def options(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Adds all options, in the order in which the help page shows them."""
+    for option in reversed(OPTIONS):
+        function = option(function)
+    return function
+
+
 @click.command("cgate", cls=HelpfulCommand, examples=EXAMPLES)
-@click.option("--http", "where", metavar="ADDRESS:PORT", help="Where to listen.  [default: 127.0.0.1:8042]")
-@click.option("--grpc", metavar="ADDRESS:PORT", help="Serve gRPC there, too.")
-@click.option("--state", metavar="FILE", help="The state file.  [default: gate.sqlite in ~/.local/state/cexec]")
-@click.option(
-    "--retention", type=Parsed(partial(parse_duration, most=LONGEST_RETENTION), "--retention"), metavar="TIME",
-    help="How long outputs are kept after the end of a job or pool.  [default: 5m]",
-)  # fmt: skip
-@click.option(
-    "--max-output", type=_size("--max-output", least=1 << 20), metavar="SIZE",
-    help="How much is kept of one output; a job that writes more is ended.  [default: 1G]",
-)  # fmt: skip
-@click.option("--max-body", type=_size("--max-body"), metavar="SIZE",
-              help="The largest body of a request that is not streamed.  [default: 64M]")  # fmt: skip
-@click.option("--rate", type=Parsed(partial(parse_number, least=0.1, most=1e6), "--rate"), metavar="N",
-              help="Requests a second of one token.  [default: 1000]")  # fmt: skip
-@click.option("--jobs-per-token", type=Parsed(partial(parse_whole, least=1, most=10**6), "--jobs-per-token"),
-              metavar="N", help="Jobs of one token that are queued or run at once.  [default: 1000]")  # fmt: skip
-@click.option("--audit", metavar="FILE", help="Append a line for each change to FILE.  [default: standard error]")
-@click.option("--tls-cert", metavar="FILE", help="The certificate of this server, in PEM.")
-@click.option("--tls-key", metavar="FILE", help="Its private key.")
-@click.option(
-    "--client-ca",
-    metavar="FILE",
-    help="Every client needs a certificate of this authority, and a token: for gRPC that of its common name.",
-)
-@click.option("--pcci", is_flag=True, help="Speak PCCI's REST API, too; with one APP.pub.")
+@options
 @version_option
 @click.argument("keys", nargs=-1, required=True, metavar="APP.pub...")
 def command(keys: tuple[str, ...], where: str | None, **given: Any) -> int:
@@ -103,21 +129,21 @@ def command(keys: tuple[str, ...], where: str | None, **given: Any) -> int:
 def _options(where: str | None, given: dict[str, Any]) -> Any:
     from dataclasses import replace
 
-    from cexec.gate.access.limits import DEFAULT_LIMITS
-    from cexec.gate.jobs.engine import MAX_OUTPUT, Settings
-    from cexec.gate.server import Options
-    from cexec.gate.store.place import default_state
+    from cexec.gate.access.caller_limits import DEFAULT_LIMITS
+    from cexec.gate.jobs.engine import MAX_OUTPUT, EngineSettings
+    from cexec.gate.server import GateOptions
     from cexec.gate.store.retention import RETENTION
+    from cexec.gate.store.state_place import default_state
 
     retention, largest, rate = given["retention"], given["max_output"], given["rate"]
-    options = Options(given["state"] or default_state())
+    options = GateOptions(given["state"] or default_state())
     options.address, options.port = parse_where(where)
     if given["grpc"] is not None:
         options.grpc = parse_where(given["grpc"], "--grpc", DEFAULT_GRPC_PORT)
         if missing := [name for name in NEEDED_FOR_GRPC if find_spec(name) is None]:
             raise UsageError(f"{missing[0]} is not installed; type: pip install 'cexec-cluster[gate-grpc]'")
     options.audit = given["audit"]
-    options.settings = Settings(RETENTION if retention is None else retention, largest or MAX_OUTPUT)
+    options.settings = EngineSettings(RETENTION if retention is None else retention, largest or MAX_OUTPUT)
     changes = {"body": given["max_body"], "jobs": given["jobs_per_token"], "rate": rate,
                "burst": None if rate is None else 2 * rate}  # fmt: skip
     options.limits = replace(DEFAULT_LIMITS, **{name: value for name, value in changes.items() if value is not None})
@@ -154,7 +180,7 @@ def parse_where(text: str | None, option: str = "--http", default_port: int = DE
     return address or DEFAULT_ADDRESS, parse_whole(port, option, 0, 65535) if port else default_port
 
 
-def _tell(names: list[str], listening: Listening) -> None:
+def _tell(names: list[str], listening: GateListening) -> None:
     """The first line: where it is, and how to get in."""
     how = "give programs a token: cgate token add NAME; open it in a browser: cgate login"
     if sys.stderr.isatty():

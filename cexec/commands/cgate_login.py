@@ -14,9 +14,9 @@ from cexec.commands.gate_state import application_option, open_state, role_optio
 from cexec.commands.help_page import HelpfulCommand, version_option
 from cexec.commands.parameters import Parsed
 from cexec.errors import LocalError
-from cexec.gate.access.identity import Role
-from cexec.gate.access.keys import find_site
-from cexec.gate.access.limits import DEFAULT_LIMITS
+from cexec.gate.access.caller import TokenRole
+from cexec.gate.access.caller_limits import DEFAULT_LIMITS
+from cexec.gate.access.key_rows import find_site
 from cexec.gate.access.names import check_applications
 from cexec.gate.access.sessions import one_time_url
 from cexec.system.units import parse_duration, show_duration
@@ -32,7 +32,7 @@ LONGEST = 86_400.0  # seconds (ours) for which a URL is good
         ("cgate login --role viewer --for 1h", "for somebody who may look, within an hour"),
     ),
 )
-@role_option(Role.ADMIN)
+@role_option(TokenRole.ADMIN)
 @application_option
 @click.option(
     "--for",
@@ -55,7 +55,7 @@ def command(role: str, apps: tuple[str, ...], lifetime: float, state: str | None
         base = database.read_now(find_site)
         if base is None:
             raise LocalError("no cgate has served with this state yet; start it first")
-        url = one_time_url(database, base, Role[role.upper()], applications, lifetime)
+        url = one_time_url(database, base, TokenRole[role.upper()], applications, lifetime)
     finally:
         database.close()
     click.echo(url)

@@ -7,7 +7,6 @@ everything else that is said about it is on standard error.
 from __future__ import annotations
 
 import json
-import sys
 from time import gmtime, strftime, time
 
 import click
@@ -16,8 +15,8 @@ from cexec.commands.common import print_line, run_click
 from cexec.commands.gate_state import application_option, dispatch, open_state, role_option, state_option
 from cexec.commands.help_page import HelpfulCommand, version_option
 from cexec.errors import LocalError
-from cexec.gate.access.identity import Role
-from cexec.gate.access.keys import Key, add_token, forget_old_keys, list_keys, revoke_keys
+from cexec.gate.access.caller import TokenRole
+from cexec.gate.access.key_rows import Key, add_token, forget_old_keys, list_keys, revoke_keys
 from cexec.gate.access.names import check_applications, check_name
 
 LONGEST_DAYS = 36_500  # (ours)
@@ -33,7 +32,7 @@ HEADINGS = ("NUMBER", "KIND", "NAME", "ROLE", "APPS", "MADE", "ENDS", "STATE")
         ("cgate token add --role viewer --days 90 dashboard > token", "one that only reads, in a file"),
     ),
 )
-@role_option(Role.SUBMITTER)
+@role_option(TokenRole.SUBMITTER)
 @application_option
 @click.option("--days", type=click.IntRange(1, LONGEST_DAYS), metavar="N", help="The token ends after N days.")
 @state_option
@@ -51,7 +50,7 @@ def add(role: str, apps: tuple[str, ...], days: int | None, state: str | None, n
     database = open_state(state, make=True)
     try:
         secret = database.write_now(
-            lambda connection: add_token(connection, name, Role[role.upper()], applications, now, ends)
+            lambda connection: add_token(connection, name, TokenRole[role.upper()], applications, now, ends)
         )
     finally:
         database.close()
@@ -76,7 +75,8 @@ def list_(as_json: bool, state: str | None) -> int:
         database.close()
     now = time()
     if as_json:
-        sys.stdout.write("".join(f"{json.dumps(_facts(key, now))}\n" for key in keys))
+        for key in keys:
+            click.echo(json.dumps(_facts(key, now)))
         return 0
     rows = [HEADINGS, *(_cells(key, now) for key in keys)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -27,7 +27,13 @@ from cexec.commands.cservice_settings import (
     sent_programs,
     short_host_name,
 )
-from cexec.commands.cservice_words import check_private_directories, containment, tell_that_it_serves, warn_of_root
+from cexec.commands.cservice_words import (
+    check_private_directories,
+    containment,
+    tell_that_it_serves,
+    warn_of_home,
+    warn_of_root,
+)
 from cexec.commands.help_page import ARGUMENTS, HelpfulCommand, version_option, with_options_first
 from cexec.commands.parameters import AnyText
 from cexec.commands.served_keys import OpenedKey, ServedKey, open_keys, served_keys
@@ -35,7 +41,7 @@ from cexec.errors import LocalError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.group_sockets import GroupSockets
 from cexec.net.groups import GroupEntry, groups_from_environment, udp_port_from_environment
-from cexec.protocol.datagrams.requirements import ALLOWED
+from cexec.protocol.datagrams.requirements import ACCOUNT, ALLOWED, TERMINAL
 from cexec.protocol.decisions.bid import Bidder
 from cexec.protocol.decisions.clients import ClientLimits
 from cexec.system import signal_state
@@ -50,20 +56,22 @@ from cexec.system.process.resource_limits import Limits
 from cexec.system.process.strays import Strays
 from cexec.system.storage.directories import runtime_directory, state_directory
 from cexec.system.storage.eventlog import EventLog
-from cexec.system.storage.series import Series
+from cexec.system.storage.series import Series, series_name
 from cexec.worker.discovery.answers import Profile
 from cexec.worker.discovery.load_watch import LoadWatch
 from cexec.worker.jobs.disk_quota import DiskLimits
 from cexec.worker.jobs.job_tree import GRACE
 from cexec.worker.jobs.program import Program
 from cexec.worker.jobs.sent_programs import PLACE
+from cexec.worker.jobs.shell import SLOTS as SHELL_SLOTS
+from cexec.worker.jobs.shell import find_shell
 from cexec.worker.jobs.supervisor_link import SupervisorLink
 from cexec.worker.worker import Role, Worker, WorkerNetwork
 
 EXAMPLES = (
     ("cservice app wc -l", "offer a program; a client runs it with: cexec app.pub < FILE"),
     ("cservice -j 2 --memory-limit 2G --time-limit 1h app sh -c 'sort | uniq -c'", "a pipeline, two jobs at once"),
-    ("cservice --allow-args --isolate ogg oggenc -", "clients add arguments, and each job is in a sandbox"),
+    ("cservice --shell shell", "commands of the clients, as by ssh; they use: cexec-ssh NAME ls"),
 )
 
 
@@ -71,7 +79,7 @@ EXAMPLES = (
 @cservice_options
 @version_option
 @click.argument("app")
-@click.argument("exe")
+@click.argument("exe", required=False, metavar="EXE")
 @click.argument("arg", nargs=-1, type=AnyText())
 def command(**values: Any) -> int:
     """Serve EXE with its ARGs to everyone who holds APP.pub.
@@ -79,7 +87,10 @@ def command(**values: Any) -> int:
     Clients on the network then run it with `cexec APP.pub`; their standard input, output and error are the program's.
     """
     app, exe, arguments = values["app"], values["exe"], values["arg"]
-    if exe == ARGUMENTS and arguments:  # as behind the key of cexec
+    if exe is None:
+        if not values["shell"]:
+            raise click.MissingParameter(param=next(one for one in command.params if one.name == "exe"))
+    elif exe == ARGUMENTS and arguments:  # as behind the key of cexec
         values["exe"], values["arg"] = exe, arguments = arguments[0], arguments[1:]
     elif misplaced := with_options_first(command, "cservice", app, [exe, *arguments]):
         raise UsageError(misplaced)
@@ -109,10 +120,12 @@ def _serve_opened(options: ServiceOptions, opened: list[OpenedKey], log: EventLo
     served = served_keys(opened, options.name, options.patterns, require_revoked=options.require_revoked)
     profile = Profile(
         host=short_host_name(),
-        slots=options.slots or concurrency(),
+        slots=_slots(options),
         speed=options.speed or measure_speed(),
-        attributes=described((*options.labels, ALLOWED) if program.programs else options.labels),
-        once=options.once,
+        attributes=described((*options.labels, *_attributes(program))),
+        once=options.once or options.shell,
+        gives_terminal=program.terminal,
+        suggests_terminal=options.terminal is True or (options.shell and program.terminal),
     )
     load = LoadWatch(log, None if options.load_command is None else LoadCommand(options.load_command))
     groups = GroupSockets(*_group())
@@ -125,6 +138,7 @@ def _serve_opened(options: ServiceOptions, opened: list[OpenedKey], log: EventLo
     for event, field, text in found + left:
         log.event(event, **{field: text})
     warn_of_root(log, program)
+    warn_of_home(log, program)
     for one in served:
         if one.admission.problem or one.admission.warning:
             log.event("revocations", reason=one.admission.problem or one.admission.warning)
@@ -141,6 +155,24 @@ def _check(options: ServiceOptions) -> None:
     cache = options.program_cache or options.program_cache_size or options.empty_program_cache
     if cache and not options.allow_programs:
         raise UsageError("what is said about the program cache needs --allow-programs")
+    if options.shell:
+        if options.exe is not None:
+            raise UsageError(f"--shell runs the commands of the clients, so no program can be named: {options.exe}")
+        if options.allow_programs:
+            raise UsageError("--allow-programs has no meaning with --shell: clients copy their programs with cexec-ssh")
+        if options.private_dir:
+            raise UsageError("--private-dir has no meaning with --shell: its commands run in the account's home")
+
+
+def _slots(options: ServiceOptions) -> int:
+    return options.slots or (SHELL_SLOTS if options.shell else concurrency())
+
+
+def _attributes(program: Program) -> list[str]:
+    """Returns what clients may need of this service, as labels."""
+    found = [ALLOWED] if program.programs else []
+    found += [TERMINAL] if program.terminal else []
+    return [*found, f"{ACCOUNT}={program.shell.account}"] if program.shell else found
 
 
 def _program(options: ServiceOptions, keys: list[str], records: str | None) -> Program:
@@ -148,13 +180,15 @@ def _program(options: ServiceOptions, keys: list[str], records: str | None) -> P
 
     `keys` are the paths of the key files; `records`: the directory for records of jobs.
     """
-    words = [options.exe, *options.arg]
+    shell = find_shell() if options.shell else None
+    written = shell.path if shell is not None else options.exe or ""
+    words = [written, *options.arg]
     sent = sent_programs(words, options.program_cache, options.program_cache_size) if options.allow_programs else None
     return Program(
-        options.exe if sent and options.exe == PLACE else found_program(options.app, words),
+        written if sent and written == PLACE else found_program(options.app, words),
         list(options.arg),
-        job_environment(options.clean_env, options.slots or concurrency()),
-        options.allow_args,
+        job_environment(options.clean_env, _slots(options)),
+        options.allow_args or options.shell,
         limits=Limits(
             time=options.time_limit or 0.0,
             cpu=options.cpu_limit or 0,
@@ -162,12 +196,14 @@ def _program(options: ServiceOptions, keys: list[str], records: str | None) -> P
             nice=options.nice or 0,
         ),
         private=options.private_dir,
-        once=options.once,
+        once=options.once or options.shell,
         records=records,
         programs=sent,
         disk=DiskLimits(job=options.disk_limit or 0, client=most_files(options.per_client)),
         sandbox=sandbox_of(keys, options.network) if options.isolate else None,
-        written=options.exe,
+        written=written,
+        shell=shell,
+        terminal=options.terminal is not False,
     )
 
 
@@ -192,7 +228,7 @@ def _confine(user: str | None) -> None:
 
 
 def _role(served: ServedKey) -> Role:
-    name = f"series-{served.key.fingerprint}-{served.key.identity.certificate.name}"
+    name = series_name(served.key.fingerprint, served.key.identity.certificate.name)
     return Role(key=served.key, series=Series(state_directory(), name), admission=served.admission)
 
 

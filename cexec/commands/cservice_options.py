@@ -73,6 +73,9 @@ OPTIONS: tuple[Decorator, ...] = (
     ),
     *section(
         "The program",
+        click.option(
+            "--shell", is_flag=True, help="In place of EXE: clients run commands of theirs, as by ssh, with cexec-ssh."
+        ),
         click.option("--allow-args", is_flag=True, help="Clients may append arguments: cexec APP.pub -- ARG..."),
         click.option(
             "--allow-programs",
@@ -93,6 +96,13 @@ OPTIONS: tuple[Decorator, ...] = (
         click.option("--empty-program-cache", is_flag=True, help="Remove those programs at the end."),
         click.option(
             "--once", is_flag=True, help="A job that has started is never repeated, also if this worker fails."
+        ),
+        click.option(
+            "--tty/--no-tty",
+            "terminal",
+            default=None,
+            help="The program wants a terminal, so a client at one gets one there; or no client gets one."
+            "  [default: clients ask for one with cexec -t]",
         ),
         click.option(
             "--private-dir",
@@ -187,12 +197,14 @@ class ServiceOptions:
     slots: int | None
     name: str | None
     labels: tuple[str, ...]
+    shell: bool
     allow_args: bool
     allow_programs: bool
     program_cache: str | None
     program_cache_size: int | None
     empty_program_cache: bool
     once: bool
+    terminal: bool | None  # None: a client gets one if it asks
     private_dir: bool
     time_limit: float | None
     cpu_limit: int | None
@@ -212,7 +224,7 @@ class ServiceOptions:
     max_weight: int
     require_revoked: bool
     app: str
-    exe: str
+    exe: str | None  # None only with `shell`
     arg: tuple[str, ...]
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from cexec.errors import LocalError
 from cexec.system.process import job_group, process_tree
+from cexec.system.storage.keyfile import quoted
 from cexec.worker.jobs import private_directory
 
 if TYPE_CHECKING:
@@ -34,12 +35,16 @@ def tell_that_it_serves(
 ) -> None:
     """The first line: what is served, where it is heard, what holds the processes of jobs, and the client's command.
 
-    A pool for Python calls has no such command, but it says what its key is worth.
+    A pool for Python calls and a shell service say what their keys are worth.
     """
     client = app if app.endswith(".pub") else f"{app.removesuffix('.worker')}.pub"
-    command = f'cexec.Executor("{client}")' if is_pool(program) else f"cexec {client}"
-    use = f"run a job with: {command}"
-    if is_pool(program):
+    name = keys[0].identity.certificate.name
+    command, use = f"cexec {client}", f"run a job with: cexec {client}"
+    if program.shell is not None:
+        command = f"CEXEC_SSH_KEY={quoted(client)} cexec-ssh {quoted(name)} COMMAND"
+        use = f"whoever holds {client} has this account, {program.shell.account}; run a command with: {command}"
+    elif is_pool(program):
+        command = f'cexec.Executor("{client}")'
         use = f"whoever holds {client} has this account, {account_name()}; use it in Python: {command}"
     plural = "slot" if slots == 1 else "slots"
     fingerprints = [key.fingerprint for key in keys]
@@ -49,7 +54,7 @@ def tell_that_it_serves(
         f"{use}",
         fingerprint=fingerprints[0],
         also=fingerprints[1:] or None,
-        name=keys[0].identity.certificate.name,
+        name=name,
         slots=slots,
         addresses=groups.addresses(),
         containment=held_by,
@@ -92,8 +97,15 @@ def check_private_directories(needed: bool) -> list[tuple[str, str, str]]:
     return [("warning", "reason", f"jobs that bring or fetch files will be refused: {found}")] if found else []
 
 
+def warn_of_home(log: EventLog, program: Program) -> None:
+    """Says so if the account of a shell service has no home."""
+    if program.shell is not None and not os.path.isdir(program.shell.home):
+        home = program.shell.home
+        log.event("warning", reason=f"there is no directory {home}, the home of this account; commands run in /")
+
+
 def warn_of_root(log: EventLog, program: Program) -> None:
     """Says so if root runs what clients choose."""
     if os.geteuid() == 0 and program.sandbox is None and (program.allow_arguments or program.programs is not None):
-        what = "arguments" if program.programs is None else "programs"
+        what = "commands" if program.shell is not None else "arguments" if program.programs is None else "programs"
         log.event("warning", reason=f"clients choose {what} that root runs; add --user NAME or --isolate")

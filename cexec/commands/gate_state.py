@@ -13,10 +13,10 @@ from typing import Any
 import click
 
 from cexec.errors import LocalError, UsageError
-from cexec.gate.access.identity import Role
+from cexec.gate.access.caller import TokenRole
 from cexec.gate.access.names import ROLE_NAMES
 from cexec.gate.store.database import Database
-from cexec.gate.store.place import default_state
+from cexec.gate.store.state_place import default_state
 
 state_option = click.option(
     "--state", metavar="FILE", help="The state file of cgate; by default gate.sqlite in ~/.local/state/cexec."
@@ -30,7 +30,7 @@ application_option = click.option(
 )
 
 
-def role_option(default: Role) -> Callable[..., Any]:
+def role_option(default: TokenRole) -> Callable[..., Any]:
     return click.option(
         "--role",
         type=click.Choice(ROLE_NAMES),

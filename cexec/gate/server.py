@@ -8,9 +8,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import signal
 import socket
 import ssl
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -21,18 +23,18 @@ import uvicorn
 from cexec.errors import LocalError
 from cexec.gate.access import login_routes
 from cexec.gate.access.audit import Audit, open_audit
+from cexec.gate.access.caller_limits import DEFAULT_LIMITS, CallerLimits
 from cexec.gate.access.connection import GuardedWebSocket
-from cexec.gate.access.keys import forget_old_keys, has_token, set_site
-from cexec.gate.access.limits import DEFAULT_LIMITS, Limits
+from cexec.gate.access.key_rows import forget_old_keys, has_token, set_site
 from cexec.gate.access.listening import check_listening
 from cexec.gate.access.middleware import Access
-from cexec.gate.access.rates import Rates
+from cexec.gate.access.rates import CallerRates
 from cexec.gate.access.site import Site
 from cexec.gate.http.app import GateApp
 from cexec.gate.http.protocol import GateProtocol
-from cexec.gate.jobs.application import Application
+from cexec.gate.jobs.application import GateApplication
 from cexec.gate.jobs.desk import Desk
-from cexec.gate.jobs.engine import Engine, Settings
+from cexec.gate.jobs.engine import Engine, EngineSettings
 from cexec.gate.page.history import History
 from cexec.gate.page.routes import routes as page_routes
 from cexec.gate.store.database import Database
@@ -43,16 +45,17 @@ if TYPE_CHECKING:
     from starlette.routing import BaseRoute
 
     from cexec.gate.http.app import RoutesOf
-    from cexec.gate.rpc.server import GrpcServer
+    from cexec.gate.rpc.grpc_server import GrpcServer
 
 LARGEST_MESSAGE = 1024 * 1024 + 1  # bytes (ours) of a WebSocket's message
 STOP_PATIENCE = 3  # seconds (ours) for answers on their way when it stops
 IDLE_CONNECTION = 75  # seconds (ours) until a connection without a request is closed
+SWITCH = 0.0005  # seconds (ours) until a thread lets another one run: the state's writer asks for that often
 BACKLOG = 1024  # connections (ours) that wait to be accepted
 
 
 @dataclass(slots=True)
-class Options:
+class GateOptions:
     """What `cgate` was told.
 
     `tls`: the context of the server, with the names of its certificate.  `grpc`: address and port, if it serves that,
@@ -62,8 +65,8 @@ class Options:
     state: str
     address: str = "127.0.0.1"
     port: int = 8042
-    settings: Settings = field(default_factory=Settings)
-    limits: Limits = DEFAULT_LIMITS
+    settings: EngineSettings = field(default_factory=EngineSettings)
+    limits: CallerLimits = DEFAULT_LIMITS
     audit: str | None = None
     tls: ssl.SSLContext | None = None
     tls_names: Sequence[str] = ()
@@ -73,7 +76,7 @@ class Options:
 
 
 @dataclass(frozen=True, slots=True)
-class Listening:
+class GateListening:
     """It listens: `url` is where, and `grpc` is, if it serves that.
 
     `database` can be written to by nobody else yet.
@@ -85,8 +88,9 @@ class Listening:
     database: Database
 
 
-def serve(options: Options, keys: Sequence[str], ready: Callable[[Listening], None]) -> None:
+def serve(options: GateOptions, keys: Sequence[str], ready: Callable[[GateListening], None]) -> None:
     """Serves the applications of these client keys until a signal comes; `ready` is called before the first request."""
+    sys.setswitchinterval(SWITCH)
     database = Database(options.state, sole=True)
     try:
         _check_where(options, database)
@@ -102,39 +106,39 @@ def serve(options: Options, keys: Sequence[str], ready: Callable[[Listening], No
 
 
 async def _serve(
-    options: Options,
+    options: GateOptions,
     keys: Sequence[str],
     database: Database,
     listener: socket.socket,
     audit: Audit,
-    ready: Callable[[Listening], None],
+    ready: Callable[[GateListening], None],
 ) -> None:
     port = listener.getsockname()[1]
     site = Site.make(options.address, port, tls=options.tls is not None, names=options.tls_names)
     files = OutputFiles(f"{options.state}-outputs")
-    engine = Engine(database, files, [Application(key) for key in keys], options.settings)
+    engine = Engine(database, files, [GateApplication(key) for key in keys], options.settings)
     more: list[BaseRoute] = [*login_routes.routes(database, site, options.limits)]
     history = History(engine)
     more += page_routes(engine, history)
     if options.more is not None:
         more += options.more(engine)
-    rates = Rates(options.limits.rate, options.limits.burst)
+    rates = CallerRates(options.limits.rate, options.limits.burst)
     app = Access(GateApp(engine, more), database, site=site, audit=audit, limits=options.limits, rates=rates)
     rpc = None if options.grpc is None else _grpc_server(options, engine, database, audit, rates)
     server = _Server(_config(app, options.tls))
-    host = f"[{options.address}]" if ":" in options.address else options.address
-    url = f"{site.scheme}://{host}:{port}"
     database.write_now(lambda connection: forget_old_keys(connection, time.time()))
-    database.write_now(lambda connection: set_site(connection, url))
+    database.write_now(lambda connection: set_site(connection, site.url))
     stopping = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, stopping.set)
-    ready(Listening(url, None if rpc is None else rpc.address, engine.interrupted, database))
+    ready(GateListening(site.url, None if rpc is None else rpc.address, engine.interrupted, database))
     engine.start()
     history.start()
     if rpc is not None:
         await rpc.start()
+    gc.collect()
+    gc.freeze()  # all that has been loaded stays: it is not looked through again and again
     serving = loop.create_task(server.serve([listener]))
     waiting = loop.create_task(stopping.wait())
     await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
@@ -147,10 +151,12 @@ async def _serve(
     await serving
 
 
-def _grpc_server(options: Options, engine: Engine, database: Database, audit: Audit, rates: Rates) -> GrpcServer:
+def _grpc_server(
+    options: GateOptions, engine: Engine, database: Database, audit: Audit, rates: CallerRates
+) -> GrpcServer:
     """Returns a server that listens.  gRPC is loaded only here: it takes 25 MB and 0.1 s."""
     from cexec.gate.rpc.door import Door
-    from cexec.gate.rpc.server import GrpcServer
+    from cexec.gate.rpc.grpc_server import GrpcServer
     from cexec.gate.rpc.tls_front import TlsFront
 
     assert options.grpc is not None
@@ -185,7 +191,7 @@ def _config(app: Any, tls: ssl.SSLContext | None) -> uvicorn.Config:
         ws_per_message_deflate=False,  # it takes more time than the network
         lifespan="off",
         log_config=None,
-        log_level="error",  # below that it tells addresses of WebSockets, and each malformed request of a stranger
+        log_level="critical",  # below that it tells addresses of WebSockets, and each malformed request of a stranger
         access_log=False,
         proxy_headers=False,
         server_header=False,
@@ -196,7 +202,7 @@ def _config(app: Any, tls: ssl.SSLContext | None) -> uvicorn.Config:
     )
 
 
-def _check_where(options: Options, database: Database) -> None:
+def _check_where(options: GateOptions, database: Database) -> None:
     """Raises `UsageError` if it may not listen at one of its addresses."""
     has_tokens = database.read_now(lambda connection: has_token(connection, time.time()))
     for option, where in (("--http", (options.address, options.port)), ("--grpc", options.grpc)):

@@ -35,7 +35,7 @@ class GroupReceiver:
     ) -> None:
         """`keep_strangers`: what is of unknown applications is kept for `take_strangers`."""
         self._groups = groups
-        self._keys = [datagram.keyed(key) for key in mac1_keys]
+        self._keys = [datagram.BegunHashes(key) for key in mac1_keys]
         self._known = TokenBucket(KNOWN_RATE, KNOWN_RATE, now)
         self._unknown = TokenBucket(UNKNOWN_RATE, UNKNOWN_RATE, now)
         self._strangers: list[tuple[bytes, Sockaddr]] | None = [] if keep_strangers else None

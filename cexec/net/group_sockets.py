@@ -201,8 +201,11 @@ class GroupSockets:
 
         The socket is one that hears the port to which the datagram was sent.
         """
+        heard = self._link.receive()
+        if not heard:
+            return []  # as nearly always in a flood
         sockets = {key[2]: one.socket for key, one in self._open.items()}
-        return [(data, sockets[port], believed) for data, port, believed in self._link.receive() if port in sockets]
+        return [(data, sockets[port], believed) for data, port, believed in heard if port in sockets]
 
     def send_to(self, data: bytes, sockaddr: Sockaddr, via: _socket.socket) -> str | None:
         """Answer from the socket that heard the question, so from the port it was sent to; why it failed, or None.
@@ -238,10 +241,14 @@ class GroupSockets:
 
     def filenos(self) -> list[int]:
         """The descriptors to select for reading."""
-        fds = [one.socket.fileno() for one in self._open.values()] + self._link.filenos()
+        fds = self.datagram_filenos()
         if self._registration is not None and self._registration.fileno() >= 0:
             fds.append(self._registration.fileno())
         return fds
+
+    def datagram_filenos(self) -> list[int]:
+        """Those of them at which datagrams come, and nothing else."""
+        return [one.socket.fileno() for one in self._open.values()] + self._link.filenos()
 
     @property
     def registration(self) -> Registration | None:

@@ -2,7 +2,7 @@
 
 Contract: the greeting is written before anything else is loaded, so that a client knows soon with whom it speaks.
 Descriptors 0 and 1 are moved away: nothing that a call prints or reads gets into the messages.  Exit status 0 when the
-client has said all; 100 if it is none.
+client has said all, or speaks another version, which it hears from our greeting; 100 if it is none.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import sys
 
-from cexec.pool.call_messages import CLIENT_GREETING, WORKER_GREETING
+from cexec.pool.call_messages import CLIENT_GREETING, CLIENT_START, WORKER_GREETING
 
 USAGE = 100  # as in cexec.errors
 EXPLANATION = """cexec.pool: this program speaks with cexec.Executor only.  Serve it on each machine:
@@ -37,13 +37,17 @@ def main() -> int:
     sys.stdout.reconfigure(line_buffering=True)  # type: ignore[union-attr]
     from cexec.pool.keeper import Keeper
 
-    for wanted in CLIENT_GREETING:
+    greeting = b""
+    while CLIENT_GREETING.startswith(greeting) and greeting != CLIENT_GREETING:
         got = os.read(source, 1)
         if not got:
             return 0  # the client has gone
-        if got[0] != wanted:
-            sys.stderr.write(EXPLANATION)
-            return USAGE
+        greeting += got
+    if greeting != CLIENT_GREETING:
+        if greeting.startswith(CLIENT_START):
+            return 0
+        sys.stderr.write(EXPLANATION)
+        return USAGE
     Keeper(source, target).run()
     return 0
 

@@ -4,13 +4,14 @@ Contract: all slots of one user on one machine that are told the same name share
 directory is private (0700, its owner is checked), below the directory for temporary files; an array is one file in it
 (0600), which is there as a whole or not at all.  `take` writes pieces of a message ARRAY as they come.  `close` removes
 the directory if no other slot uses it; those that were left behind because their slots were killed are removed by the
-next one who opens a store.  `OSError` if there can be no store.
+next one who opens a store.  A directory with anything else in it is not touched.  `OSError` if there can be no store.
 """
 
 from __future__ import annotations
 
 import fcntl
 import os
+import re
 import stat
 import tempfile
 from hashlib import sha256
@@ -25,6 +26,7 @@ ARRAY_HEAD = HEADER_SIZE + 2 * LENGTH_SIZE  # bytes before those of the array
 DIGEST_SIZE = 32  # bytes, of SHA-256
 CHANGED = "it was changed while it was sent"
 _IDENTITY = "identity"
+_OURS = re.compile(rf"{_IDENTITY}|\.?[0-9]+|[0-9a-f]{{32}}")  # names of files in a store
 _DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _NEW = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
 
@@ -141,6 +143,16 @@ class _ArrayWriter:
             pass
 
 
+def open_private(path: str) -> int:
+    """Opens a directory; `PermissionError` if others own it or may enter it."""
+    fd = os.open(path, _DIRECTORY)
+    status = os.fstat(fd)
+    if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
+        os.close(fd)
+        raise PermissionError(f"{path} is not private")
+    return fd
+
+
 def _enter(path: str) -> int:
     """Makes the directory, unless it is there; returns a descriptor, whose lock says that it is used."""
     while True:
@@ -149,13 +161,10 @@ def _enter(path: str) -> int:
         except FileExistsError:
             pass
         try:
-            fd = os.open(path, _DIRECTORY)
+            fd = open_private(path)
         except FileNotFoundError:
             continue  # it was removed just now
         try:
-            status = os.fstat(fd)
-            if status.st_uid != os.geteuid() or stat.S_IMODE(status.st_mode) & 0o077:
-                raise PermissionError(f"{path} is not private")
             fcntl.flock(fd, fcntl.LOCK_SH)
             if _is_there(path, fd):
                 return fd
@@ -173,10 +182,13 @@ def _is_there(path: str, fd: int) -> bool:
 
 
 def _remove_if_last(path: str, fd: int) -> None:
-    """Removes a directory that nobody else uses; what cannot be removed stays."""
+    """Removes a directory that nobody else uses; what cannot be removed stays, and so does what is not a store's."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        for name in os.listdir(fd):
+        names = os.listdir(fd)
+        if not all(map(_OURS.fullmatch, names)):
+            return  # where everybody may rename, somebody may have given another directory of this user our name
+        for name in names:
             os.unlink(name, dir_fd=fd)
         os.rmdir(path)
     except OSError:

@@ -8,7 +8,8 @@ Contract: pure.  Each side first sends its greeting, one line, and then messages
 All numbers are unsigned, the most significant byte first.  `encode` returns buffers that are to be written one after
 the other; a large part among them is the caller's own buffer, so that nothing is copied.  A `Decoder` takes bytes as
 they come and returns whole messages; a `Cutter` returns pieces, for a process that only passes messages on.  Bytes
-that no message begins with are a `ProtocolError`.
+that no message begins with are a `ProtocolError`, and so are a message with fewer parts than its kind has, and one that
+is longer than the decoder's limit or the memory.
 
 The first part of a call or a result is a pickle of protocol 5; the parts behind it are the pickle's out-of-band
 buffers.  docs/python.md, "What an executor and a worker say to each other".
@@ -30,10 +31,11 @@ if TYPE_CHECKING:
 VERSION = 1  # of the messages
 CLIENT_GREETING = b"cexec.pool client %d\n" % VERSION
 WORKER_GREETING = b"cexec.pool worker %d\n" % VERSION
-GREETING_START = WORKER_GREETING.rpartition(b" ")[0] + b" "  # of any version
+CLIENT_START = CLIENT_GREETING.rpartition(b" ")[0] + b" "  # of any version
+WORKER_START = WORKER_GREETING.rpartition(b" ")[0] + b" "
 
 # client to worker
-SETUP = 1  # [JSON, zip of modules or nothing]; an initializer adds [pickle of (initializer, initargs), buffers...]
+SETUP = 1  # [JSON, SHA-256 of MODULES or nothing]; an initializer adds [pickle of (initializer, initargs), buffers...]
 FUNCTION = 2  # id: of the function; [pickle, buffers...]
 FORGET = 3  # id: of a function that no later call names
 CALL = 4  # id: of the call, about: the function; [pickle of (args, kwargs), buffers...]
@@ -43,6 +45,7 @@ TAKE_BACK = 7  # id: of a call that is not to begin; RETURNED follows, or its re
 OPEN_STORE = 8  # [name of a store of arrays]; STORE follows
 ARRAY = 9  # id: of the array; [its bytes, SHA-256 of them]; KEPT follows
 DROP_ARRAY = 10  # id: of an array that no call in hand names
+MODULES = 11  # [zip of the modules]; KEPT_MODULES follows
 
 # worker to client
 HELLO = 16  # [JSON]
@@ -57,9 +60,15 @@ DIED = 24  # id: of the call during which its process has ended, or NOBODY; abou
 STORE = 25  # [identity of the store, the same for all who share it; nothing if there is none, why]
 KEPT = 26  # id: of an array; [nothing if it is in the store now, or why it is not]
 LACKING = 27  # id: of a call that has not begun, about: an array that it names and that is not in the store
+MISSING_MODULES = 28  # this machine does not have the modules of SETUP; MODULES is to follow, or the same SETUP again
+KEPT_MODULES = 29  # the modules have come; other slots of this machine find them now, unless they cannot be kept
 RUNNER_TO_CLIENT = frozenset((READY, UNREADY, RESULT, RAISED, DONE, RETURNED, LACKING))
 
-KINDS = frozenset((*range(SETUP, DROP_ARRAY + 1), *range(HELLO, LACKING + 1)))
+KINDS = frozenset((*range(SETUP, MODULES + 1), *range(HELLO, KEPT_MODULES + 1)))
+LEAST_PARTS = {  # of kinds that have any: a reader need not look before it takes one
+    SETUP: 2, FUNCTION: 1, CALL: 1, CHUNK: 1, OPEN_STORE: 1, ARRAY: 2, MODULES: 1,
+    HELLO: 1, UNREADY: 2, RESULT: 1, RAISED: 2, STORE: 2, KEPT: 1,
+}  # fmt: skip
 NOBODY = 2**64 - 1
 
 HEADER = struct.Struct("!BxxxIQQ")
@@ -117,7 +126,21 @@ def _read_header(view: memoryview, at: int) -> tuple[int, int, int, int]:
     kind, count, id, about = HEADER.unpack_from(view, at)
     if kind not in KINDS or count > MOST_PARTS or view[at + 1] or view[at + 2] or view[at + 3]:
         raise ProtocolError(f"a message of cexec.pool was expected, not {bytes(view[at : at + HEADER_SIZE])!r}")
+    if count < LEAST_PARTS.get(kind, 0):
+        raise ProtocolError(f"a message of cexec.pool of kind {kind} has only {count} parts")
     return kind, count, id, about
+
+
+def _make_room(lengths: Sequence[int], most: int) -> list[bytes | bytearray]:
+    """Returns the parts that are to be filled."""
+    try:
+        if sum(lengths) <= most:
+            return [bytearray(length) for length in lengths]
+    except (MemoryError, OverflowError):
+        pass
+    raise ProtocolError(
+        f"a message of cexec.pool says that it has {sum(lengths):,} bytes, for which there is no memory"
+    )
 
 
 class _Body:
@@ -157,7 +180,9 @@ class _Body:
 class Decoder:
     """Bytes to messages.  `room` and `filled` let a large part be read into its place."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int = NOBODY) -> None:
+        """`most`: bytes of one message."""
+        self._most = most
         self._kept = b""  # the beginning of a message
         self._body: _Body | None = None  # of the message whose header has come
 
@@ -183,7 +208,7 @@ class Decoder:
                     at += length
                 done.append(CallMessage(kind, id, about, parts))
             else:
-                self._body = _Body(CallMessage(kind, id, about, [bytearray(length) for length in lengths]))
+                self._body = _Body(CallMessage(kind, id, about, _make_room(lengths, self._most)))
                 at += self._body.fill(view[at:])
         self._kept = bytes(view[at:])
         return done

@@ -1,8 +1,8 @@
 """Exceptions of calls as the parts of a message, with the traceback of the worker as text.
 
 Contract: `pack` never fails: an exception that cannot be pickled, or whose pickle cannot be read, becomes a
-`RuntimeError` that says so.  `unpack` returns an exception whose `__cause__` is a `RemoteTraceback`, which prints the
-traceback of the worker; concurrent.futures does the same.
+`RuntimeError` that says so and names the object, also if its own `__str__` raises.  `unpack` returns an exception whose
+`__cause__` is a `RemoteTraceback`, which prints the traceback of the worker; concurrent.futures does the same.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import traceback
 from typing import TYPE_CHECKING
 
 from cexec.errors import CannotPickleError
-from cexec.pool.pickles import dump, load
+from cexec.pool.pickles import dump, load, text_of
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -37,8 +37,9 @@ def pack(error: BaseException, name: str, worker: str) -> list[Part]:
     try:
         parts = dump(error, f"the exception of {name}")
         load([b"".join(part) if isinstance(part, list) else bytes(part) for part in parts])
-    except Exception:
-        parts = dump(RuntimeError(f"{type(error).__qualname__}: {error} (an exception that cannot be pickled)"), name)
+    except BaseException as problem:  # whatever the exception's own methods raise
+        why = f"an exception that cannot be pickled: {text_of(problem)}"
+        parts = dump(RuntimeError(f"{type(error).__qualname__}: {text_of(error)} ({why})"), name)
     return [text.encode(errors="replace"), *parts]
 
 
@@ -46,11 +47,12 @@ def unpack(parts: Sequence[bytes | bytearray], worker: str) -> BaseException:
     text = parts[0].decode(errors="replace")
     try:
         error: BaseException = load(parts[1:])
-    except Exception as unreadable:
+    except BaseException as unreadable:  # what a pickle does is the worker's choice: the loop goes on all the same
         last = text.rstrip().rpartition("\n")[2]
-        error = RuntimeError(f"{last} (an exception of worker {worker} that cannot be read here: {unreadable})")
+        why = text_of(unreadable)
+        error = RuntimeError(f"{last} (an exception of worker {worker} that cannot be read here: {why})")
     if not isinstance(error, BaseException):
-        error = RuntimeError(f"worker {worker} raised {error!r}, which is no exception")
+        error = RuntimeError(f"worker {worker} raised an object of type {type(error).__qualname__}, no exception")
     error.__cause__ = RemoteTraceback(text)
     return error
 

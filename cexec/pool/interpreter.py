@@ -15,6 +15,8 @@ from dataclasses import asdict, dataclass
 from cexec import __version__
 from cexec.errors import ProtocolError
 
+LONGEST_TEXT = 255  # characters (ours) of a field: it may be told to a user
+
 
 @dataclass(frozen=True, slots=True)
 class Interpreter:
@@ -45,11 +47,11 @@ class Interpreter:
         try:
             fields = json.loads(data)
             texts = [fields[name] for name in ("python", "cloudpickle", "byteorder", "cexec")]
-            if not all(isinstance(text, str) for text in texts):
+            if not all(isinstance(text, str) and len(text) <= LONGEST_TEXT for text in texts):
                 raise TypeError
             python, cloudpickle, byteorder, cexec = texts
             return cls(python, cloudpickle, byteorder, cexec, int(fields["pid"]))
-        except (ValueError, KeyError, TypeError):
+        except (ValueError, KeyError, TypeError, OverflowError, RecursionError):
             raise ProtocolError("a damaged hello of cexec.pool") from None
 
     def difference(self, here: Interpreter) -> str:

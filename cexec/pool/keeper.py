@@ -18,13 +18,14 @@ import select
 import signal
 from collections import deque
 from time import monotonic
+from typing import Any
 
 from cexec.errors import ProtocolError
 from cexec.pool import call_messages as m
 from cexec.pool.interpreter import Interpreter
 from cexec.pool.kept_arrays import KeptArrays
 from cexec.pool.kept_call import KeptCall
-from cexec.pool.module_file import ModuleFile
+from cexec.pool.kept_modules import KeptModules
 from cexec.pool.outcome_queue import OutcomeQueue
 from cexec.pool.page import MOST_SKIPPED
 from cexec.pool.runner_process import RunnerProcess
@@ -45,9 +46,9 @@ class Keeper:
         self._from_client = m.Cutter()
         self._from_runner = m.Cutter()
         self._coming: KeptCall | None = None  # the message whose rest is to come
-        self._setup = b""
+        self._fields: dict[str, Any] = {}  # of SETUP
+        self._initializer: list[bytes | bytearray] = []
         self._most_calls = 0  # of one runner; 0: any number
-        self._modules: ModuleFile | None = None
         self._functions: dict[int, bytes] = {}
         self._waiting: deque[KeptCall] = deque()
         self._given: dict[int, KeptCall] = {}  # to the runner, in this order
@@ -57,6 +58,7 @@ class Keeper:
         self._killed_for = m.NOBODY
         self._out = OutcomeQueue(target)
         self._arrays = KeptArrays(self._out.add)
+        self._modules = KeptModules(self._out.add)
         self._calls_splice, self._results_splice = SpliceThrough(), SpliceThrough()
         self._wake_read, self._wake_write = os.pipe()
 
@@ -83,8 +85,7 @@ class Keeper:
             self._runner.kill()
             os.waitpid(self._runner.pid, 0)
             self._runner.close()
-        if self._modules is not None:
-            self._modules.close()
+        self._modules.close()
         self._arrays.close()
         signal.set_wakeup_fd(-1)
         os.close(self._wake_read)
@@ -221,6 +222,10 @@ class Keeper:
         elif kind == m.FORGET:
             self._functions.pop(id, None)
             self._tell_runner(data)
+        elif kind == m.MODULES:
+            (message,) = m.Decoder().feed(data)
+            self._modules.take(message.parts[0])
+            self._start_runner()
         elif kind == m.CANCEL:
             self._cancel(id)
         elif kind == m.TAKE_BACK:
@@ -239,14 +244,17 @@ class Keeper:
 
     def _set_up(self, data: bytes) -> None:
         (message,) = m.Decoder().feed(data)
-        fields = json.loads(message.parts[0])
-        fields["path"] = []
-        if message.parts[1]:
-            self._modules = ModuleFile(message.parts[1])
-            fields["path"] = [self._modules.path]
-        self._most_calls = fields["most_calls"]
-        self._setup = b"".join(m.encode(m.SETUP, parts=[json.dumps(fields).encode(), b"", *message.parts[2:]]))
-        self._start_runner()
+        self._fields = json.loads(message.parts[0])
+        self._most_calls = self._fields["most_calls"]
+        self._initializer = message.parts[2:]
+        if self._modules.find(bytes(message.parts[1])):
+            self._start_runner()
+
+    @property
+    def _setup(self) -> bytes:
+        """What a runner is told first."""
+        fields = {**self._fields, "path": self._modules.path}
+        return b"".join(m.encode(m.SETUP, parts=[json.dumps(fields).encode(), b"", *self._initializer]))
 
     def _cancel(self, id: int) -> None:
         runner = self._runner

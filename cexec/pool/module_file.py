@@ -1,7 +1,8 @@
 """The modules that a client has sent: a zip file which Python imports from, and which nothing has to remove.
 
-Contract: `path` belongs into `sys.path` and PYTHONPATH, as long as the file is not closed.  Where the system has files
-without a name, it is one, so that it goes with its process also if that is killed.
+Contract: `path` belongs into `sys.path` and PYTHONPATH, as long as the file is not closed.  `of` makes a file of bytes:
+one without a name where the system has such files, so that it goes with its process also if that is killed.  `at` uses
+a file that is there, which may be removed meanwhile; None on a system where that would take it away.
 """
 
 from __future__ import annotations
@@ -13,17 +14,34 @@ import tempfile
 class ModuleFile:
     """One zip file."""
 
-    def __init__(self, data: bytes | bytearray) -> None:
-        self._named = not hasattr(os, "memfd_create")
-        if self._named:
-            self._fd, self.path = tempfile.mkstemp(prefix="cexec-pool-", suffix=".zip")
+    def __init__(self, fd: int, path: str, *, named: bool) -> None:
+        self.path = path
+        self._fd = fd
+        self._named = named
+
+    @classmethod
+    def of(cls, data: bytes | bytearray) -> ModuleFile:
+        if hasattr(os, "memfd_create"):
+            fd = os.memfd_create("cexec-pool-modules")
+            file = cls(fd, _path_of(fd), named=False)
         else:
-            self._fd = os.memfd_create("cexec-pool-modules")
-            self.path = f"/proc/{os.getpid()}/fd/{self._fd}"
-        with open(self._fd, "wb", closefd=False) as file:
-            file.write(data)
+            fd, path = tempfile.mkstemp(prefix="cexec-pool-", suffix=".zip")
+            file = cls(fd, path, named=True)
+        with open(fd, "wb", closefd=False) as stream:
+            stream.write(data)
+        return file
+
+    @classmethod
+    def at(cls, fd: int) -> ModuleFile | None:
+        """Takes the descriptor over if it returns a file."""
+        return cls(fd, _path_of(fd), named=False) if os.path.exists(_path_of(fd)) else None
 
     def close(self) -> None:
         os.close(self._fd)
         if self._named:
             os.unlink(self.path)
+
+
+def _path_of(fd: int) -> str:
+    """Returns a path by which also the processes find the file that this one starts."""
+    return f"/proc/{os.getpid()}/fd/{fd}"

@@ -76,7 +76,7 @@ def dump(value: object, name: str, of: str = "", *, reduce_array: Callable[[Any]
     except Exception as error:
         if isinstance(error, RecursionError) or isinstance(error.__cause__, RecursionError):
             raise CannotPickleError(f"cannot pickle {name}{of}: it is nested too deeply") from error
-        raise CannotPickleError(culprit(value, name, of, error)) from error
+        raise CannotPickleError(_culprit_or_whole(value, name, of, error)) from error
     return [file.chunks[0] if len(file.chunks) == 1 else file.chunks, *buffers]
 
 
@@ -88,6 +88,13 @@ def _reduce_mapped(array: Any) -> Any:
 def load(parts: Sequence[bytes | bytearray]) -> Any:
     """Raises whatever the pickled objects raise."""
     return pickle.loads(parts[0], buffers=parts[1:])
+
+
+def _culprit_or_whole(value: object, name: str, of: str, error: BaseException) -> str:
+    try:
+        return culprit(value, name, of, error)
+    except Exception:  # of methods of the objects within, such as `__repr__`
+        return f"cannot pickle {name}{of}, of type {_type_name(value)}: {text_of(error)}"
 
 
 def culprit(value: object, name: str, of: str, error: BaseException) -> str:
@@ -102,7 +109,7 @@ def culprit(value: object, name: str, of: str, error: BaseException) -> str:
                 break
         else:
             break
-    return f"cannot pickle {name}{of}, of type {_type_name(value)}: {_text(error)}"
+    return f"cannot pickle {name}{of}, of type {_type_name(value)}: {text_of(error)}"
 
 
 def _failure(value: object) -> Exception | None:
@@ -118,8 +125,13 @@ def _type_name(value: object) -> str:
     return of.__qualname__ if of.__module__ == "builtins" else f"{of.__module__}.{of.__qualname__}"
 
 
-def _text(error: BaseException) -> str:
-    return str(error).partition("\n")[0] or type(error).__name__
+def text_of(error: BaseException) -> str:
+    """Returns the first line of an error's text, or the name of its class if there is none."""
+    try:
+        text = str(error).partition("\n")[0]
+    except BaseException:  # its own `__str__` raises
+        text = ""
+    return text or type(error).__name__
 
 
 def _inner(value: Any, name: str) -> Iterator[tuple[str, object]]:
@@ -137,14 +149,21 @@ def _inner(value: Any, name: str) -> Iterator[tuple[str, object]]:
         yield f"{name}.func", value.func
         yield from _inner(value.args, f"{name}.args")
         yield from _inner(value.keywords, f"{name}.keywords")
+    elif isinstance(value, BaseException):
+        yield from _inner(value.args, f"{name}.args")
+        yield from _attributes(value, name)
     elif hasattr(value, "__code__"):
         yield from _inner_of_function(value, name)
     elif hasattr(value, "__func__") and hasattr(value, "__self__"):
         yield f"{name}.__self__", value.__self__
         yield f"{name}.__func__", value.__func__
     if not (isinstance(value, type) or _reduces_itself(type(value))):
-        for attribute, item in getattr(value, "__dict__", {}).items():
-            yield f"{name}.{attribute}", item
+        yield from _attributes(value, name)
+
+
+def _attributes(value: Any, name: str) -> Iterator[tuple[str, object]]:
+    for attribute, item in getattr(value, "__dict__", {}).items():
+        yield f"{name}.{attribute}", item
 
 
 def _reduces_itself(of: type) -> bool:

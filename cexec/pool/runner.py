@@ -2,8 +2,9 @@
 
 Contract: `run` reads SETUP, FUNCTION, FORGET, CALL and CHUNK from one descriptor and writes READY or UNREADY, and a
 result for each call, to another one, until there is nothing more to read.  It notes on the page which call it takes
-up.  Its keeper has moved the descriptors 0 and 1 away: what the calls print goes to standard error, and what they read
-is empty.  An exception of a call, also one that ends a program such as `SystemExit`, is its result.
+up.  A process that a call has forked ends where the call returns in it.  Its keeper has moved the descriptors 0 and 1
+away: what the calls print goes to standard error, and what they read is empty.  An exception of a call, also one that
+ends a program such as `SystemExit`, is its result.
 """
 
 from __future__ import annotations
@@ -59,6 +60,7 @@ class Runner:
         self._page = page
         self._functions: dict[int, CallMessage | Callable[..., Any]] = {}
         self._worker = ""
+        self._pid = os.getpid()
 
     def run(self) -> None:
         while (message := self._reader.next()) is not None:
@@ -88,8 +90,10 @@ class Runner:
                 initializer, arguments = load(message.parts[2:])
                 initializer(*arguments)
         except BaseException as error:
+            self._end_copy(error)
             self._write(encode(UNREADY, parts=pack(error, "the initializer", self._worker)))
         else:
+            self._end_copy()
             self._write(encode(READY))
         _flush()
 
@@ -122,11 +126,25 @@ class Runner:
             else:
                 arguments, keywords = load(message.parts)
                 result = function(*arguments, **keywords)
+            self._end_copy()
             return RESULT, dump(result, "the result", f" of {name}")
         except shared_arrays.MissingArrayError:
             raise
         except BaseException as error:
+            self._end_copy(error)
             return RAISED, pack(error, name, self._worker)
+
+    def _end_copy(self, error: BaseException | None = None) -> None:
+        """Ends this process if the call has forked it: its messages are those of the process that it is a copy of."""
+        if os.getpid() == self._pid:
+            return
+        status = 0 if error is None else 1
+        if isinstance(error, SystemExit):
+            status = error.code if isinstance(error.code, int) else int(error.code is not None)
+        elif error is not None:
+            sys.excepthook(type(error), error, error.__traceback__)
+        _flush()
+        os._exit(status & 0xFF)
 
     def _function(self, id: int) -> Callable[..., Any]:
         found = self._functions[id]

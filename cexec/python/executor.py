@@ -93,7 +93,7 @@ class Executor(concurrent.futures.Executor):
 
         async def run(made: Callable[[CallPool], None]) -> None:
             async with client:
-                plan = CallPlan(most_slots=max_workers, retries=retries, idle_timeout=idle_timeout)
+                plan = CallPlan(most_slots=max_workers, retries=retries, idle_timeout=idle_timeout, weight=weight)
                 pool = CallPool(workers, setup, plan, functions, ArrayCourier(arrays.name), write_to_stderr)
                 made(pool)
                 await pool.run()
@@ -273,7 +273,7 @@ def _check(max_workers: int | None, most_calls: int | None, retries: int, wait: 
         raise ValueError("max_tasks_per_child must be >= 1")
     if retries < 0:
         raise UsageError(f"retries is {retries!r}, but must be 0 or more")
-    if wait <= 0 or idle_timeout < 0:
+    if not (wait > 0 and idle_timeout >= 0):  # a NaN is neither
         raise UsageError("wait must be more than 0 seconds, and idle_timeout not less")
 
 
@@ -292,5 +292,7 @@ def _prepare(
     for name, value in environment.items():
         if not (isinstance(name, str) and isinstance(value, str)):
             raise UsageError(f"env: {name!r} and {value!r} must be texts")
+        if not name or "=" in name or "\0" in name + value:
+            raise UsageError(f"env: no program can be given {name!r} with the value {value!r}")
     names = [modules] if isinstance(modules, str) else list(modules)
     return SlotSetup(environment, pickled, most_calls or 0, pack(names))

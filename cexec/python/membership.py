@@ -116,7 +116,8 @@ async def follow(settings: Settings) -> AsyncIterator[ClusterChange]:
 class LiveWorkers:
     """The workers that are there, kept up to date by `run`: `workers` has them by instance.
 
-    `settled` is set when a first census is complete; `changed` is called after each change of a worker.
+    `settled` is set when a census has found some, or the second one has not; `changed` is called after each change of a
+    worker.
     """
 
     def __init__(self, settings: Settings, changed: Callable[[], None] = lambda: None) -> None:
@@ -138,7 +139,7 @@ class LiveWorkers:
             roster.open(self._changed, INTERVAL)
             while True:
                 roster.step(monotonic())
-                if roster.censuses:
+                if roster.censuses >= 2 or (roster.censuses and self.workers):  # a busy worker may answer the second
                     self.settled.set()
                 await readable(roster.filenos(), roster.next_timeout())
         finally:

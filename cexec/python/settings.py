@@ -37,12 +37,15 @@ class Settings:
         network: NetworkSettings,
         times: Times,
         open_trust: Callable[[], Trust],
+        always_accept: bool,
     ) -> None:
+        """`always_accept`: the accept timeout also holds for jobs that name their workers."""
         self.key = key
         self.path = path
         self.name = name
         self.network = network
         self.times = times
+        self._always_accept = always_accept
         self.open_trust = open_trust
         # Searches of one client do not make it give back the slots that it has: docs/protocol.md section 4.4.
         self._family = sodium.random_bytes(FAMILY_SIZE)
@@ -65,7 +68,7 @@ class Settings:
             environ = {**environ, "CEXEC_GROUP": group}
         times = Times.from_environment(environ, for_ever=False)
         if accept_timeout is not None:
-            if accept_timeout < 0:
+            if not accept_timeout >= 0:
                 raise UsageError(f"accept_timeout is {accept_timeout!r}, but must be seconds, or 0 to wait for ever")
             times.accept = accept_timeout
         return cls(
@@ -75,11 +78,12 @@ class Settings:
             network=NetworkSettings.from_environment(environ),
             times=times,
             open_trust=trust_opener(read, path, required=require_revoked),
+            always_accept=accept_timeout is not None,
         )
 
     def terms(self, target: JobTarget) -> Terms:
         """Returns what the searches for this target share."""
-        accept = 0.0 if target.for_ever else self.times.accept
+        accept = 0.0 if target.for_ever and not self._always_accept else self.times.accept
         return Terms(
             self.key,
             network=self.network,

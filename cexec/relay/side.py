@@ -88,18 +88,18 @@ class Side:
         if self._registration is not None:
             self._registration.receive()
         passing: dict[_socket.socket, list[bytes]] = {}
-        for one in self._heard.read():
-            if one.forwarded:
-                if one.believed or self._may_be_true(one.data, now):
-                    found.append((one.data, one.source, one.via))
+        for data, source, via, unicast, passed_on, believed in self._heard.read():
+            if passed_on:
+                if believed or self._may_be_true(data, now):
+                    found.append((data, source, via))
                 continue
-            if is_loopback(one.source) and not self._network.loopback:
+            if is_loopback(source) and not self._network.loopback:
                 continue
-            if one.unicast and forwarded.may_be_wrapped(one.data) and self._forwarding.left(now):
+            if unicast and forwarded.may_be_wrapped(data) and self._forwarding.left(now):
                 self._forwarding.spend(1.0)
-                self._heard.passed_on(one.data, one.source)
-                passing.setdefault(one.via, []).append(forwarded.wrap(one.data, one.source))
-            found.append((one.data, one.source, one.via))
+                self._heard.passed_on(data, source)
+                passing.setdefault(via, []).append(forwarded.wrap(data, source))
+            found.append((data, source, via))
         for via, datagrams in passing.items():
             self._groups.forward(datagrams, via)
         return found

@@ -2,18 +2,17 @@
 
 Contract: `printable(text)` is on one line and has no character that acts on a terminal or hides others: controls (C0,
 C1, DEL), line and paragraph separators, overrides of the direction of writing, bytes that are no UTF-8.  They appear as
-`\\x1b`, `\\n`, `\\u202e`.  `write_line` writes a line of it to a descriptor and never raises because nobody reads it.
+`\\x1b`, `\\n`, `\\u202e`.  The message of every `CexecError` is such a text already.  `write_line` writes a line of it
+to a descriptor and never raises because nobody reads it.
 """
 
 from __future__ import annotations
 
 import os
 
+from cexec.errors import printable
 
-def printable(text: str) -> str:
-    if text.isprintable():
-        return text
-    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in text)
+__all__ = ["printable", "write_line"]
 
 
 def write_line(fd: int, text: str) -> None:

@@ -141,7 +141,8 @@ class Worker:
 
         Slots come first: what frees one or takes one is done before log and loggers hear of it.
         """
-        ready = self._wait(longest)
+        groups = self._network.groups.filenos() if self._stage is Stage.SERVING else []
+        ready = self._wait(groups, self._due(monotonic() + longest))
         now = monotonic()
         self._log.flush()
         if self._wakeup.fileno() in ready:
@@ -154,7 +155,7 @@ class Worker:
                 self._alert_clock.news(now)
         for offer in self._offers.advance(ready, now):
             self._give(offer, now)
-        if self._stage is Stage.SERVING and not ready.isdisjoint(self._network.groups.filenos()):
+        if self._stage is Stage.SERVING and not ready.isdisjoint(groups):
             self._listener.listen(now)
         if not ready.isdisjoint(self._network.announcer.filenos()):
             hear_loggers(self._network.announcer, self._served)
@@ -195,16 +196,11 @@ class Worker:
 
     # waiting
 
-    def _wait(self, longest: float) -> set[int]:
+    def _due(self, latest: float) -> float:
+        """Returns when the next timer is due, or `latest` if that comes first."""
         serving = self._stage is Stage.SERVING
-        heard = self._network.groups.filenos() if serving else ()
-        now = monotonic()
-        fds = (
-            self._wakeup.fileno(),
-            *self._jobs.filenos(), *heard, *self._load.filenos(), *self._network.announcer.filenos(),
-        )  # fmt: skip
         times = [
-            now + longest,
+            latest,
             self._listener.next_timeout(),
             self._load.next_timeout(),
             self._offers.next_timeout(),
@@ -213,8 +209,27 @@ class Worker:
         optional = (self._jobs.next_timeout(), self._bidder.next_timeout() if serving else None,
                     self._strays.next_timeout())  # fmt: skip
         times += [time for time in optional if time is not None]
+        return min(times)
+
+    def _wait(self, groups: Sequence[int], due: float) -> set[int]:
+        """Waits until then, or until a descriptor is ready, one of `groups` or another; returns those that are.
+
+        Datagrams that are ignored end no wait: a flood of them costs nothing but reading it.  If nothing else is
+        ready, the group is heard here, and is not among those that are returned.  News of multicast DNS do end it.
+        """
+        fds = (
+            self._wakeup.fileno(),
+            *self._jobs.filenos(), *groups, *self._load.filenos(), *self._network.announcer.filenos(),
+        )  # fmt: skip
         masks = {**dict.fromkeys(fds, select.POLLIN), **self._offers.masks(), **self._log.masks()}
-        return set(self._poll.wait(masks, max(0.0, min(times) - now)))
+        datagrams = self._network.groups.datagram_filenos() if groups else []
+        while True:
+            now = monotonic()
+            ready = set(self._poll.wait(masks, max(0.0, due - now)))
+            if not ready or now >= due or not ready.issubset(datagrams):
+                return ready
+            if self._listener.listen(monotonic()):
+                return set()
 
     def _catch_signals(self) -> Wakeup:
         made = Wakeup()

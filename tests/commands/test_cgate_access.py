@@ -10,15 +10,17 @@ import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
+import httpx
 import pytest
 
 from cexec.commands import cgate
-from cexec.gate.access.keys import set_site
+from cexec.gate.access.key_rows import set_site
 from cexec.gate.access.secret import Kind, parse_secret
 from cexec.gate.store.database import Database
 from tests.commands.keygen import Ended
 from tests.environment import command, local_environment
 from tests.service import Application
+from tests.terminal import INTERRUPT, Terminal
 from tests.waiting import PATIENCE
 
 Run = Callable[..., Ended]
@@ -169,6 +171,50 @@ def test_a_url_is_printed_alone(run: Run) -> None:
     assert secret is not None and secret.kind is Kind.LOGIN
     assert ended.errors == "good once, within 1 h 00 min; keep it to yourself\n"
     assert "login" not in run("token", "list", "--state", "state").output.split("\n", 1)[1]  # no session yet
+
+
+def test_on_a_terminal_the_first_line_lets_a_browser_in_once(here: Path) -> None:
+    application = Application(here)
+    argv = command("cgate", "--http", "127.0.0.1:0", "--state", "state", application.public)
+    with Terminal(argv, local_environment()) as terminal:
+        terminal.wait_for(b"good once")
+        first = terminal.seen.decode().splitlines()[0]
+        found = re.fullmatch(r"cgate: serving app at (http://127\.0\.0\.1:\d+); open (\S+) \(good once\).*", first)
+        assert found, first
+        base, url = found.groups()
+        where, _, code = url.partition("#")
+        assert where == f"{base}/login"
+        with httpx.Client(base_url=base, trust_env=False, verify=False, headers={"Origin": base}) as client:
+            assert client.post("/login", data={"code": code}).status_code == 303
+            assert client.get("/v1/apps").json() == {"apps": [{"name": "app"}]}
+            assert client.post("/login", data={"code": code}).status_code == 401
+        terminal.type(INTERRUPT)
+        assert terminal.wait() == 0
+    assert code.encode() not in terminal.seen.replace(url.encode(), b"", 1)  # nor in the line of the audit
+
+
+def test_a_url_of_the_command_lets_a_browser_in(here: Path, run: Run) -> None:
+    application = Application(here)
+    gate = subprocess.Popen(
+        command("cgate", "--http", "127.0.0.1:0", "--state", "state", application.public),
+        env=local_environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+    assert gate.stderr is not None
+    try:
+        first = gate.stderr.readline()
+        assert "#" not in first and "cgate login" in first  # not on a terminal: no secret in a log
+        url = run("login", "--state", "state", "--role", "viewer").output.strip()
+        base, _, code = url.partition("/login#")
+        with httpx.Client(base_url=base, trust_env=False, verify=False, headers={"Origin": base}) as client:
+            assert client.post("/login", data={"code": code}).status_code == 303
+            assert client.get("/v1/apps").status_code == 200
+            assert client.post("/v1/jobs", json={"app": "app"}).status_code == 403
+            assert run("token", "revoke", "login", "--state", "state").status == 0
+            assert client.get("/v1/apps").status_code == 401
+    finally:
+        gate.terminate()
+        gate.communicate(timeout=PATIENCE)
+    assert gate.returncode == 0
 
 
 # TLS

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import preloaded
 from tests.cluster import DEADLINE, Cluster
 from tests.environment import ROOT, command, local_environment
 from tests.service import Application, Service
@@ -44,10 +45,15 @@ def run(argv: list[str], directory: Path, stdin: Path) -> tuple[int, bytes, dict
     directory.mkdir()
     for name, content in FILES.items():
         (directory / name).write_bytes(content)
+    environment = local_environment()
     with open(stdin, "rb") as file:
-        ended = subprocess.run(
-            argv, cwd=directory, stdin=file, capture_output=True, env=local_environment(), timeout=DEADLINE
-        )
+        if argv[0] == sys.executable:
+            number = file.fileno()
+            ended = preloaded.run(argv, cwd=directory, stdin=number, env=environment, timeout=DEADLINE)
+        else:
+            ended = subprocess.run(
+                argv, cwd=directory, stdin=file, capture_output=True, env=environment, timeout=DEADLINE
+            )
     new = {path.name: path.read_bytes() for path in directory.iterdir() if path.name not in FILES}
     assert ended.returncode == 0, ended.stderr
     return ended.returncode, ended.stdout, new

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from tests import preloaded
 from tests.conftest import StartService
 from tests.environment import command, local_environment
 from tests.needs import NOBODY, require_second_user
@@ -36,7 +37,7 @@ class Cmap:
         return [*command("cmap", self._public), *words]
 
     def run(self, *words: str | bytes, input: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-        return subprocess.run(self.argv(*words), input=input, capture_output=True, env=local_environment(), timeout=60)
+        return preloaded.run(self.argv(*words), input=input, env=local_environment(), timeout=60)
 
     def start(self, *words: str) -> subprocess.Popen[bytes]:
         pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}

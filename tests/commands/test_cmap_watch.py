@@ -11,15 +11,13 @@ from typing import Any
 
 import pytest
 
+from tests import preloaded
 from tests.environment import clean_environment, command
 from tests.service import Application
 
 
 def run(*arguments: str | os.PathLike[str]) -> subprocess.CompletedProcess[str]:
-    argv = command("cmap", *arguments)
-    return subprocess.run(
-        argv, env=clean_environment(), stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=30
-    )
+    return preloaded.run_text(command("cmap", *arguments), env=clean_environment(), timeout=30)
 
 
 def test_a_run_is_watched_and_explained(application: Application, service: Callable[..., Any], tmp_path: Path) -> None:

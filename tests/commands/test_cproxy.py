@@ -13,6 +13,7 @@ import pytest
 
 from cexec import __version__
 from cexec.commands import cproxy
+from tests import preloaded
 from tests.conftest import MakeLab, StartService
 from tests.environment import clean_environment, command
 from tests.needs import require_isolation
@@ -30,9 +31,7 @@ def relay_key(application: Application) -> Path:
 
 def call(*arguments: str | Path, environment: Mapping[str, str] | None = None) -> tuple[int, str]:
     """A cproxy that ends at once, because something is wrong: exit status and what it says."""
-    ended = subprocess.run(
-        command("cproxy", *arguments), env=clean_environment(environment), capture_output=True, text=True, timeout=20
-    )
+    ended = preloaded.run_text(command("cproxy", *arguments), env=clean_environment(environment), timeout=20)
     assert ended.stdout == ""
     return ended.returncode, ended.stderr
 

@@ -15,6 +15,7 @@ from cexec.client.search.roster import Roster, WorkerRow
 from cexec.commands.cps import View, format_skew, format_table
 from cexec.protocol.decisions.census import Answer
 from cexec.system.storage.revocations import Revocations
+from tests import preloaded
 from tests.conftest import StartService
 from tests.environment import command, local_environment
 from tests.protocol.wires import APPLICATION, hello_of
@@ -25,7 +26,7 @@ from tests.waiting import comes_true
 def run(*arguments: str | Path, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
     argv = command("cps", *arguments)
     env = local_environment({"HOME": "/nonexistent", **environment})
-    return subprocess.run(argv, env=env, cwd=cwd, capture_output=True, text=True, timeout=30)
+    return preloaded.run_text(argv, env=env, cwd=cwd or ".", timeout=30)
 
 
 def rows(result: subprocess.CompletedProcess[str]) -> list[dict[str, Any]]:
@@ -43,7 +44,13 @@ def test_the_table_and_the_json_say_the_same(service: StartService, application:
     assert row["app"] == "app" and row["name"] == "node1" and row["instance"].startswith(shown["INSTANCE"])
     assert shown["NAME"] == "node1" and shown["LABELS"] == "gpu,rack=7" and shown["HEALTH"] == row["health"] == "ok"
     assert (row["slots"], row["running"], row["waiting"], row["speed"]) == (3, 0, 0, 1.5)
-    assert row["labels"] == {"gpu": "", "rack": "7"} and set(row["attributes"]) == {"os", "arch", "cpus", "mem"}
+    assert row["labels"] == {"gpu": "", "rack": "7"} and set(row["attributes"]) == {
+        "os",
+        "arch",
+        "cpus",
+        "mem",
+        "terminal",
+    }
     assert abs(row["clock"]) < 30 and row["uptime"] < 100 and row["address"] == shown["ADDRESS"]
 
 

@@ -17,6 +17,7 @@ import pytest
 
 from cexec import __version__
 from cexec.protocol.base.keys import OwnerKey, encode_key
+from tests import preloaded
 from tests.conftest import StartService
 from tests.environment import command, local_environment
 from tests.service import Application
@@ -36,8 +37,7 @@ JOB_VARIABLES = {
 
 def cservice(*words: str | Path, **environment: str) -> subprocess.CompletedProcess[str]:
     """`cservice WORDS...`, which ends by itself because something is wrong."""
-    argv = command("cservice", *words)
-    return subprocess.run(argv, env=local_environment(environment), capture_output=True, text=True, timeout=30)
+    return preloaded.run_text(command("cservice", *words), env=local_environment(environment), timeout=30)
 
 
 def message(ended: subprocess.CompletedProcess[str], status: int) -> str:

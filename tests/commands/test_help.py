@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from cexec import __version__
+from tests import preloaded
 from tests.environment import ROOT, command, local_environment
 
 COMMANDS = sorted(path.name for path in (ROOT / "bin").iterdir())
@@ -17,15 +18,14 @@ MANY_OPTIONS = 8  # from which on a page needs groups
 
 def run(*words: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
     first, *others = words
-    return subprocess.run(
-        command(first, *others), capture_output=True, text=True, timeout=60, cwd=cwd,
-        env=local_environment(), stdin=subprocess.DEVNULL,
-    )  # fmt: skip
+    return preloaded.run_text(command(first, *others), env=local_environment(), timeout=60, cwd=cwd or ".")
 
 
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_short_options_for_help_and_version(name: str) -> None:
-    assert run(name, "-V").stdout == f"{name} {__version__}\n" == run(name, "--version").stdout
+    short = run(name, "-V")
+    told = short.stderr if name == "cexec-ssh" else short.stdout  # ssh -V writes to standard error
+    assert told == f"{name} {__version__}\n" == run(name, "--version").stdout
     assert run(name, "-h").stdout == run(name, "--help").stdout != ""
 
 
@@ -44,7 +44,7 @@ def test_a_page_has_three_examples_and_groups(name: str) -> None:
 @pytest.mark.parametrize("words", [(name,) for name in COMMANDS] + [("cmap", "explain")], ids=" ".join)
 def test_a_page_fits_into_80_columns(words: tuple[str, ...]) -> None:
     environment = local_environment({"COLUMNS": "80"})
-    page = subprocess.run(command(*words, "--help"), env=environment, capture_output=True, text=True, timeout=60).stdout
+    page = preloaded.run_text(command(*words, "--help"), env=environment, timeout=60).stdout
     assert page and [line for line in page.splitlines() if len(line) > 80] == []
 
 

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from cexec.protocol.base.keys import OwnerKey, encode_key
+from tests import preloaded
 from tests.environment import command, local_environment
 
 OWNER = OwnerKey(bytes(range(32)))
@@ -18,11 +18,9 @@ NOT_A_PROGRAM = "no-such-program"
 def run(*words: str, cwd: Path, config: Path) -> tuple[int, str]:
     """Returns the status and all that was said."""
     settings = {"XDG_CONFIG_HOME": str(config), "CEXEC_GROUP": "127.0.0.9", "CEXEC_TIMEOUT_ACCEPT": "0.1"}
-    ended = subprocess.run(
-        command(words[0], *words[1:]), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=60,
-        cwd=cwd, env=local_environment(settings), stdin=subprocess.DEVNULL,
-    )  # fmt: skip
-    return ended.returncode, ended.stdout
+    argv = command(words[0], *words[1:])
+    ended = preloaded.run_text(argv, env=local_environment(settings), timeout=60, cwd=cwd)
+    return ended.returncode, ended.stdout + ended.stderr
 
 
 @pytest.fixture

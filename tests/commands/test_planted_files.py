@@ -7,13 +7,14 @@ would be waited for, a link to a file of the victim, which would be written to, 
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 
 import pytest
 
+from tests import preloaded
 from tests.environment import clean_environment, command
 from tests.needs import NOBODY, require_second_user
+from tests.service import Application
 
 PRECIOUS = "precious\n"
 # The last one is of a kernel that follows no links of others in such a directory (fs.protected_symlinks).
@@ -45,8 +46,8 @@ def shared(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     made = tmp_path / "shared"
     made.mkdir()
     made.chmod(0o1777)
-    for path in ("app", "shared/app"):
-        subprocess.run(command("ckeygen", path), env=clean_environment(), check=True, capture_output=True, timeout=60)
+    for directory in (tmp_path, made):
+        Application(directory)
     (tmp_path / "victim").write_text(PRECIOUS)
     (tmp_path / "victim").chmod(0o600)
     return made
@@ -75,7 +76,7 @@ def test_what_another_user_has_planted_is_refused_at_once(place: str, kind: str,
     name, (program, *words) = PLACES[place]
     plant(kind, shared / name)
     argv = command(program, *words)
-    ended = subprocess.run(argv, env=clean_environment(), capture_output=True, text=True, timeout=60)
+    ended = preloaded.run_text(argv, env=clean_environment(), timeout=60)
     assert ended.returncode in (100, 101, 111), ended.stderr
     assert any(words in ended.stderr for words in REASONS), ended.stderr
     assert len(ended.stderr.splitlines()) == 1

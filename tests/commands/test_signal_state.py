@@ -23,7 +23,10 @@ from tests.waiting import comes_true
 DEADLINE = 30.0  # seconds for whatever a test waits for
 CALLERS = ("ignores SIGCHLD", "blocks SIGCHLD", "blocks all signals")
 COMMANDS = {
+    "cboot": ("--keep-trying", "--hosts", "127.0.0.1:9", "SECRET", "cat"),
     "cexec": ("PUBLIC",),
+    "cgate": ("--http", "127.0.0.1:0", "--state", "OTHER", "PUBLIC"),
+    "cexec-ssh": ("-oConnectTimeout=60", "w"),
     "ckeygen": ("-stdin", "OTHER"),
     "cmap": ("PUBLIC", ":::", "a"),
     "cproxy": ("127.0.0.1", "127.0.0.255"),
@@ -57,7 +60,7 @@ def as_caller(caller: str) -> Iterator[None]:
 def start(caller: str, argv: Sequence[str], **options: Any) -> subprocess.Popen[bytes]:
     pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     with as_caller(caller):
-        return subprocess.Popen(argv, env=local_environment(), **{**pipes, **options})
+        return subprocess.Popen(argv, **{"env": local_environment(), **pipes, **options})
 
 
 def run(caller: str, argv: Sequence[str], input: bytes = b"", **options: Any) -> tuple[int, str, str]:
@@ -86,7 +89,8 @@ def test_there_is_a_row_for_every_command() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_command_sets_its_signal_state(name: str, caller: str, application: Application, tmp_path: Path) -> None:
     paths = {"PUBLIC": application.public, "SECRET": application.secret, "OTHER": tmp_path / "other"}
-    process = start(caller, command(name, *(paths.get(word, word) for word in COMMANDS[name])))
+    environment = local_environment({"CEXEC_SSH_KEY": os.fspath(application.public)})
+    process = start(caller, command(name, *(paths.get(word, word) for word in COMMANDS[name])), env=environment)
     try:
         assert comes_true(lambda: process.poll() is not None or has_own_state(process.pid))
         assert process.poll() is None, process.communicate()

@@ -13,6 +13,8 @@ import tempfile
 from pathlib import Path
 
 from cexec.cmap.results.journal import NEW, Journal
+from cexec.pool import call_messages as m
+from cexec.pool.interpreter import Interpreter
 from cexec.protocol.base import keys, sodium
 from cexec.protocol.base.certificate import ROLE_CLIENT, Certificate
 from cexec.protocol.base.revocation import RevocationList, encode_list
@@ -146,6 +148,8 @@ def _protocol() -> dict[str, list[bytes]]:
         "acknowledgement": [_acknowledgement().encode()],
         "presence": [_presence().encode()],
         "go": [one.encode() for one in _jobs()],
+        "terminal_request": [b"24 80 xterm-256color eof=4 erase=127 intr=3 ixon=1 utf8=1", b"0 0 dumb", b"1 1 x a=01"],
+        "screen": [piece(b"\x1b[?1049h\x1b[?25l\x1b[1;5r", b"\x1b[?10", b"00;1006h\x1b=", b"\x1b[>4;2m\x1b[>1u\x1bc")],
         "exit_frame": [_exit()],
         "refusal": [Refusal(frames.HERE, "no such file").encode()],
         "frame": [frames.frame(frames.DATA, b"x", 1), frames.frame(frames.PING)],
@@ -237,6 +241,13 @@ def _texts() -> dict[str, list[bytes]]:
         "policies": [b"soon,fail=30%", b"now,success=1", b"10%", b"5/1m", b"TERM,200,KILL,25", b"x2", b"\\x41\\n"],
         "template": [b"a,b\n{a}/{b.}-{/}-{#}", b"x\n{1} {x//} {"],
         "cmap_command": [b"-j\n4\napp.pub\n--\n{}\n:::\na\nb\n:::+\nc\nd", b":::\n--\n::::"],
+        "ssh_command": [
+            b'-Cqtt\n-oConnectTimeout=1m3\n-o\nSendEnv=L* "?"\nbob@w\n-p\n22\n--\nls\n-l',
+            b"-V",
+            b"-s\n--\nw\nsftp",
+            b"ssh://bob@[fe80::1]:22/\n-n",
+            b"-oSetEnv=LANG=C X=1\nw",
+        ],
         "worker_names": [b"mem=4G,gpu\na,10.0.0.1\nb@fe80::1%eth0", b"\n,"],
         "log_line": [b"a\x1b[2Jb", b'\xff "q" = \\'],
     }
@@ -262,9 +273,43 @@ def _owners() -> dict[str, list[bytes]]:
     }
 
 
+def _calls() -> dict[str, list[bytes]]:
+    digest = hashlib.sha256(b"array").digest()
+    messages = [
+        b"".join(m.encode(kind, 7, 9, [b"part", b"", b"x" * 100][: max(2, m.LEAST_PARTS.get(kind, 0))]))
+        for kind in sorted(m.KINDS)
+    ]
+    long = b"".join(m.encode(m.RESULT, 7, 9, [b"p", bytes(m.SMALL - 100)]))
+    array = b"".join(m.encode(m.ARRAY, 5, 0, [b"array", digest]))
+    liar = m.HEADER.pack(m.RESULT, 1, 7, 9) + (1 << 62).to_bytes(8, "big")
+    return {
+        "messages_of_a_pool": [
+            piece(*messages[:5]), piece(*messages[9:]), piece(long[:50], long[50:2000]), piece(liar),
+        ],
+        "hello_of_a_pool": [Interpreter("3.11.2", "3.0.0", "little", "0.1.0", 7).encode(), b"[" * 2000],
+        "array_of_a_client": [
+            piece(array, b"".join(m.encode(m.DROP_ARRAY, 5))), piece(array[:30], array[30:]), piece(array[:-1] + b"x"),
+        ],
+    }  # fmt: skip
+
+
+def _gates() -> dict[str, list[bytes]]:
+    job = {
+        "app": "a", "args": ["x", "\u00fc"], "env": {"A": ""}, "stdin": {"base64": "eA=="}, "files": {"a/b": "c"},
+        "fetch": ["d"], "needs": ["mem=4G"], "exclude": ["w"], "workers": "all", "time_limit": 1.5, "retries": 0,
+        "weight": 2,
+    }  # fmt: skip
+    streamed = {"app": "a", "stdin": {"stream": True}, "workers": ["w"]}
+    return {
+        "job_request": [json.dumps(one).encode() for one in (job, {**streamed, "workers": "any"}, streamed)]
+        + [b'{"app": "\\ud800"}', b'{"app": "a", "time_limit": 5e-324}', b"[" * 2000, b'{"app": NaN}'],
+        "byte_range": [b"bytes=0-9", b"bytes=5-", b"bytes=-5", b"bytes=9-1", b"bytes=2000-", b"bytes=0-1,2-3"],
+    }
+
+
 def seeds() -> dict[str, list[bytes]]:
     """Returns the inputs of each target."""
-    return {**_protocol(), **_files(), **_system(), **_texts(), **_owners()}
+    return {**_protocol(), **_files(), **_system(), **_texts(), **_owners(), **_calls(), **_gates()}
 
 
 def main() -> None:

@@ -32,16 +32,22 @@ class Gate:
     """One running cgate.  `url`: where it is; `token`: an admin's."""
 
     def __init__(
-        self, application: Application, state: Path, options: Sequence[str] = (), *, after: Gate | None = None
+        self,
+        application: Application,
+        state: Path,
+        options: Sequence[str] = (),
+        *,
+        after: Gate | None = None,
+        wrapper: Sequence[str | Path] = (),
     ) -> None:
-        """`after`: the one that has used this state before."""
+        """`after`: the one that has used this state before; `wrapper`: a command that becomes the one behind it."""
         self.state = state
         self.application = application
         self.token: str = self.new_token("admin", "admin") if after is None else after.token
         self._lines: list[str] = []
         argv = command("cgate", "--http", "127.0.0.1:0", "--state", state, *options, application.public)
         self.process = subprocess.Popen(
-            argv, env=local_environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+            [*wrapper, *argv], env=local_environment(), stdin=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
         )
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()

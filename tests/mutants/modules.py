@@ -45,6 +45,7 @@ MIRRORS: dict[str, tuple[str, ...]] = {
     "cexec.protocol.connection.frames": (
         f"{CONNECTION}/test_frames.py", f"{CONNECTION}/test_frames_bounds.py", DOCUMENT, *SESSIONS,
     ),
+    "cexec.protocol.connection.terminal_request": (f"{CONNECTION}/test_terminal_request.py", DOCUMENT),
     "cexec.protocol.connection.streams": _tests(f"{CONNECTION}/test_streams.py", others=SESSIONS),
     "cexec.protocol.connection.session_states": (*SESSIONS,),
     "cexec.protocol.connection.session": (*SESSIONS,),

@@ -15,7 +15,7 @@ from cexec.protocol.base.limits import FRAME_HEADER, MAXIMUM_DATA, MAXIMUM_GO, M
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import LARGEST_SIGNAL, LIMITED
 from cexec.worker.jobs.reports import Free, encode
-from tests.fake_client import FakeClient
+from tests.fake_client import ON_TERMINAL, FakeClient
 from tests.holders import Authority
 from tests.service import Service, Shell
 from tests.worker.jobs.scene import Scene, finished
@@ -65,6 +65,13 @@ GOES: dict[str, dict[str, object]] = {
     "a limit of control characters": {"options": {"time-limit": "\x01" * 200}},
     "an order to say WANTED that is nonsense": {"options": {"tell-wanted": "\x01" * 200}},
     "an order to say WANTED": {"options": {"tell-wanted": "yes"}},
+    "a terminal of control characters": {"options": {"terminal": "\x01" * 200}},
+    "a terminal without its streams": {"options": {"terminal": "24 80 x"}},
+    "a terminal that is too large": {"options": {"terminal": "65535 65535 x"}, "streams": ON_TERMINAL},
+    "a terminal with nonsense for settings": {
+        "options": {"terminal": "0 0 x a=0 eof=0 erase=255 intr=255 utf8=7 z=9"},
+        "streams": ON_TERMINAL,
+    },
     "a variable of control characters": {"environment": {"\x01" * 200: b"\x01" * 1000}},
     "many variables": {"environment": {f"V{number}": b"\x01" * 100 for number in range(1000)}},
     "arguments": {"arguments": [b"\x01" * 1000] * 100},
@@ -107,6 +114,33 @@ def test_no_job_of_a_client_ends_cservice(shell: Shell, name: str) -> None:
             client.give(**fields)  # type: ignore[arg-type]
             client.hear(frames.REFUSED, frames.STARTED)
             client.ended()
+    serves(shell)
+
+
+def test_no_client_of_a_terminal_ends_cservice(shell: Shell) -> None:
+    """Sizes and keys without end, keys after the end, and then nothing more."""
+    with FakeClient(shell.application) as client:
+        request = {"terminal": "24 80 x"}
+        client.give(environment={"RUN": b"stty -icanon; sleep 60"}, options=request, streams=ON_TERMINAL)
+        client.hear(frames.STARTED)
+        for number in range(500):
+            client.say(frames.frame(frames.WINDOW, number.to_bytes(2, "big") + b"\xff\xff"))
+        client.say(frames.frame(frames.DATA, b"\x03\x1a\x11\x13\0\xff" * 10_000))
+        client.say(frames.frame(frames.SIGNAL, b"\2"))
+        client.say(frames.frame(frames.END, (60_000).to_bytes(8, "big")))
+        client.say(frames.frame(frames.WINDOW, bytes(4)))
+        client.say(frames.frame(frames.CLOSED, bytes(8), 1))
+    serves(shell)
+
+
+def test_a_lease_goes_on_after_a_job_on_a_terminal(shell: Shell) -> None:
+    with FakeClient(shell.application) as client:
+        request = {"terminal": "24 80 x", "lease": "yes"}
+        client.give(environment={"RUN": b"stty size"}, options=request, streams=ON_TERMINAL).hear(frames.EXIT)
+        for script in (b"test -t 1 && exit 1; exit 0", b"test -t 1; exit 3"):
+            client.give(environment={"RUN": script}, options={"lease": "yes"})
+            told = client.hear(frames.EXIT).exit
+            assert told is not None and told.status == (3 if script.endswith(b"3") else 0)
     serves(shell)
 
 

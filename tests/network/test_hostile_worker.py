@@ -19,6 +19,7 @@ from cexec.protocol.connection.options import READS, WRITES
 from tests.conftest import StartService
 from tests.environment import command, local_environment
 from tests.fake_worker import LOOPBACK, SLOW, Connection, FakeWorker, HungUpError, serve
+from tests.screen import Screen
 from tests.service import Application
 
 Play = Callable[[Connection], None]
@@ -396,3 +397,49 @@ def test_the_fake_worker_serves_when_it_does_nothing_wrong(application: Applicat
     with FakeWorker(application, serve):
         result = run(application)
     assert (result.returncode, result.stdout, result.stderr) == (3, b"INPUT", b"")
+
+
+# Terminals
+
+
+@pytest.mark.parametrize("gives", [True, False])
+@pytest.mark.parametrize("at_terminal", [True, False])
+def test_a_terminal_is_asked_for_only_by_a_client_at_one_that_was_offered_it(
+    application: Application, gives: bool, at_terminal: bool
+) -> None:
+    """A worker that only says that its program wants a terminal has no effect on anybody else."""
+    asked: list[dict[str, str]] = []
+
+    def suggests(connection: Connection) -> None:
+        connection.shake(gives_terminal=gives, suggests_terminal=True).confirm()
+        go = connection.hear(frames.GO).go
+        assert go is not None
+        asked.append(go.options)
+        connection.refuse(frames.PERMANENT, "enough")
+
+    with FakeWorker(application, suggests):
+        if at_terminal:
+            argv, environment = application.client(environment=LOOPBACK)
+            with Screen() as screen:
+                before = screen.modes()
+                assert screen.end(screen.run(argv, environment)) == 111
+                assert screen.modes() == before
+        else:
+            assert run(application).returncode == 111
+    assert ["terminal" in options for options in asked] == [gives and at_terminal] * len(asked) and asked
+
+
+def test_a_worker_that_gives_no_terminal_gets_no_job_that_needs_one(application: Application) -> None:
+    """Its attributes say so, and its offer does not."""
+    heard: list[int] = []
+
+    def lies(connection: Connection) -> None:
+        connection.shake().confirm()
+        try:
+            heard.append(connection.next_event().kind)
+        except HungUpError:
+            heard.append(-1)
+
+    with FakeWorker(application, lies):
+        done = run(application, "-t", CEXEC_TIMEOUT_ACCEPT="1")
+    assert done.returncode == 111 and set(heard) == {-1}

@@ -87,13 +87,13 @@ def run_at_once(application: Application, count: int, *arguments: str, **setting
     assert ends == [(b"done\n", b"", 0)] * count
 
 
-@pytest.mark.parametrize("runs", [40, pytest.param(1000, marks=[pytest.mark.campaign, pytest.mark.timeout(900)])])
+@pytest.mark.parametrize("runs", [25, pytest.param(1000, marks=[pytest.mark.campaign, pytest.mark.timeout(900)])])
 def test_runs_in_a_row_leave_nothing(runs: int, application: Application, leaves_nothing: Start) -> None:
     leaves_nothing("true")
     run_in_a_row(application, runs)
 
 
-@pytest.mark.parametrize("clients", [40, pytest.param(100, marks=pytest.mark.campaign)])
+@pytest.mark.parametrize("clients", [25, pytest.param(100, marks=pytest.mark.campaign)])
 def test_clients_at_once_leave_nothing(clients: int, application: Application, leaves_nothing: Start) -> None:
     leaves_nothing("echo", "done")
     run_at_once(application, clients)

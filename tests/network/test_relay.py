@@ -477,7 +477,7 @@ def test_a_client_on_the_relays_own_host_finds_workers_by_it(
     assert len(worker.lines_with(" started ", 2)) == 2
 
 
-@pytest.mark.parametrize("count", [20, pytest.param(150, marks=[pytest.mark.campaign, pytest.mark.timeout(300)])])
+@pytest.mark.parametrize("count", [12, pytest.param(150, marks=[pytest.mark.campaign, pytest.mark.timeout(300)])])
 def test_many_jobs_at_once_pass(
     application: Application, lab: MakeLab, proxy: StartProxy, service: StartService, count: int
 ) -> None:

@@ -15,6 +15,7 @@ from tests.conftest import MakeLab, StartService
 from tests.environment import ROOT, clean_environment, command, local_environment
 from tests.lab import Lab
 from tests.needs import skip_for_want_of
+from tests.screen import Screen
 from tests.service import Application, Service
 from tests.slot_holder import ENDED, RUNNING, WANTED, SlotHolder
 
@@ -139,6 +140,31 @@ def test_a_client_that_would_hear_that_its_slot_is_wanted_does_not_ask_a_worker_
             holder.leave()
             assert other.communicate(timeout=60)[0] == b"mine\n"
     assert "refused" not in "\n".join(worker.lines)
+
+
+def test_a_worker_of_0_1_0_is_not_asked_for_a_terminal(
+    released: Path, application: Application, service: StartService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would refuse the job; a client that must have a terminal says why there is none."""
+    monkeypatch.setattr("tests.service.command", lambda name, *words: old_command(released, name, *words))
+    service("sh", "-c", "test -t 1; echo $?", environment={"PYTHONPATH": str(released)})
+    monkeypatch.undo()
+    argv, environment = application.client()
+    with Screen() as screen:
+        assert screen.end(screen.run(argv, environment)) == 0
+        assert screen.lines() == ["1"]
+    ended = application.run("-t", environment={"CEXEC_TIMEOUT_ACCEPT": "2"})
+    assert ended.returncode == 111 and b"gives no terminal (cservice --no-tty, or an older cexec)" in ended.stderr
+
+
+def test_a_client_of_0_1_0_at_a_terminal_uses_a_service_that_wants_one(
+    released: Path, application: Application, service: StartService
+) -> None:
+    service("sh", "-c", "test -t 1; echo $?", options=["--tty"])
+    with Screen() as screen:
+        environment = local_environment({"PYTHONPATH": str(released)})
+        assert screen.end(screen.run(old_command(released, "cexec", application.public), environment)) == 0
+        assert screen.lines() == ["1"]
 
 
 def test_a_client_of_0_1_0_holds_and_awaits_slots_beside_one_that_hears(

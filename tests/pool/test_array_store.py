@@ -117,6 +117,16 @@ def test_what_a_killed_slot_has_left_is_removed(place: Path) -> None:
         assert list(place.iterdir()) == [Path(store.path)]
 
 
+def test_a_directory_that_was_given_the_name_of_a_store_loses_nothing(place: Path) -> None:
+    """Where there is no sticky bit, another user can rename a directory of this one."""
+    moved = place / f"cexec-pool-{os.geteuid()}-ffff"
+    moved.mkdir(0o700)
+    for name in ("7", "thesis.tex"):
+        (moved / name).write_text("precious")
+    ArrayStore(NAME).close()
+    assert sorted(path.name for path in moved.iterdir()) == ["7", "thesis.tex"]
+
+
 def test_an_array_that_is_not_there_is_missing(place: Path) -> None:
     pytest.importorskip("numpy")
     use(str(place))

@@ -8,11 +8,18 @@ from hypothesis import strategies as some
 
 from cexec.errors import ProtocolError
 from cexec.pool import call_messages as m
+from cexec.pool.interpreter import Interpreter
 
 SIZES = some.sampled_from([0, 1, 7, 100, m.SMALL - 1, m.SMALL, m.SMALL + 1])
 PARTS = some.lists(SIZES.map(lambda size: bytes(range(251)) * (size // 251) + bytes(size % 251)), max_size=4)
+
+
+def with_enough_parts(kind: int, id: int, about: int, parts: list[bytes | bytearray]) -> m.CallMessage:
+    return m.CallMessage(kind, id, about, parts + [b""] * (m.LEAST_PARTS.get(kind, 0) - len(parts)))
+
+
 MESSAGES = some.builds(
-    m.CallMessage,
+    with_enough_parts,
     some.sampled_from(sorted(m.KINDS)),
     some.integers(0, m.NOBODY),
     some.integers(0, m.NOBODY),
@@ -40,7 +47,7 @@ def test_messages_are_the_same_in_any_pieces(sent: list[m.CallMessage], size: in
 
 
 def test_a_message_comes_byte_by_byte() -> None:
-    sent = [m.CallMessage(m.CALL, 5, 6, [b"ab", b"", b"c"]), m.CallMessage(m.RESULT, 5, 1, [])]
+    sent = [m.CallMessage(m.CALL, 5, 6, [b"ab", b"", b"c"]), m.CallMessage(m.READY, 5, 1, [])]
     decoder, received = m.Decoder(), []
     for byte in b"".join(map(joined, sent)):
         received += decoder.feed(bytes((byte,)))
@@ -83,7 +90,7 @@ def test_large_buffers_are_not_copied_when_a_message_is_encoded() -> None:
 
 
 def test_the_pieces_of_a_part_follow_one_another() -> None:
-    assert plain(m.Decoder().feed(joined(m.CallMessage(m.CALL, 1, 1, [])))) == [(m.CALL, 1, 1, [])]
+    assert plain(m.Decoder().feed(joined(m.CallMessage(m.FORGET, 1, 1, [])))) == [(m.FORGET, 1, 1, [])]
     pieces = b"".join(m.encode(m.CALL, 1, 1, [[b"ab", b"cd"], b"e"]))
     assert plain(m.Decoder().feed(pieces)) == [(m.CALL, 1, 1, [b"abcd", b"e"])]
 
@@ -133,3 +140,47 @@ def test_an_outcome_is_short_if_it_was_one_buffer() -> None:
     for size in (0, m.SMALL - m.HEADER_SIZE - m.LENGTH_SIZE, m.SMALL - m.HEADER_SIZE, m.SMALL):
         message = m.CallMessage(m.RESULT, 1, 0, [bytes(size)])
         assert m.is_short(message) is (len(m.encode(*message)) == 1)
+
+
+@pytest.mark.parametrize("kind", m.LEAST_PARTS)
+@pytest.mark.parametrize("reader", [m.Decoder, m.Cutter])
+def test_a_message_has_the_parts_of_its_kind(kind: int, reader: type[m.Decoder] | type[m.Cutter]) -> None:
+    data = joined(m.CallMessage(kind, 1, 2, [b"x"] * (m.LEAST_PARTS[kind] - 1)))
+    with pytest.raises(ProtocolError, match="has only"):
+        reader().feed(data)
+
+
+@pytest.mark.parametrize("size", [1001, 1 << 62, m.NOBODY])
+def test_no_room_is_made_for_more_than_the_limit(size: int) -> None:
+    head = m.HEADER.pack(m.RESULT, 1, 1, 2) + size.to_bytes(m.LENGTH_SIZE, "big")
+    with pytest.raises(ProtocolError, match="no memory"):
+        m.Decoder(1000).feed(head)
+
+
+@pytest.mark.parametrize("size", [1 << 62, m.NOBODY])
+def test_a_message_for_which_there_is_no_memory_is_the_peers_fault(size: int) -> None:
+    head = m.HEADER.pack(m.RESULT, 2, 1, 2) + 2 * size.to_bytes(m.LENGTH_SIZE, "big")
+    with pytest.raises(ProtocolError, match="no memory"):
+        m.Decoder().feed(head)
+
+
+def test_a_hello_is_short() -> None:
+    Interpreter.decode(Interpreter("3" * 255, "3", "little", "0", 7).encode())
+    with pytest.raises(ProtocolError):
+        Interpreter.decode(Interpreter("3" * 256, "3", "little", "0", 7).encode())
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        b"[" * 100_000,
+        b'{"python": 1}',
+        b"[]",
+        b"\xff",
+        b'{"python": "3", "cloudpickle": "3", "byteorder": "little", "cexec": "0", "pid": Infinity}',
+    ],
+    ids=lambda text: text[:9],
+)
+def test_a_damaged_hello_is_the_peers_fault(text: bytes) -> None:
+    with pytest.raises(ProtocolError):
+        Interpreter.decode(text)

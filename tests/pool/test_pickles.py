@@ -102,7 +102,57 @@ def test_an_exception_has_the_traceback_of_its_worker() -> None:
 def test_an_exception_whose_pickle_cannot_be_read_is_told() -> None:
     error = raised(Odd(1, 2))
     assert type(error) is RuntimeError
-    assert str(error) == "Odd: 1 and 2 (an exception that cannot be pickled)"
+    assert str(error).startswith("Odd: 1 and 2 (an exception that cannot be pickled: Odd.__init__() missing 1 ")
+
+
+class Mute(Exception):
+    """None of its methods works, and it holds a lock."""
+
+    def __init__(self) -> None:
+        super().__init__("said")
+        self.lock = threading.Lock()
+
+    def __str__(self) -> str:
+        raise ValueError("no text")
+
+    __repr__ = __str__
+
+
+def leave() -> None:
+    raise SystemExit(9)
+
+
+class Leaving(Exception):
+    """Whoever reads its pickle is to exit."""
+
+    def __reduce__(self) -> Any:
+        return leave, ()
+
+
+def test_an_exception_may_do_in_its_methods_what_it_wants() -> None:
+    error = raised(Mute())
+    assert type(error) is RuntimeError
+    assert str(error).startswith("Mute: Mute (an exception that cannot be pickled: cannot pickle the exception of f.l")
+    error = raised(Leaving())
+    assert type(error) is RuntimeError
+    assert str(error) == "Leaving: Leaving (an exception that cannot be pickled: 9)"
+    error = unpack([b"Traceback\nLeaving: no\n", *map(bytes, flat(dump(Leaving(), "v")))], "w@host")
+    assert str(error) == "Leaving: no (an exception of worker w@host that cannot be read here: 9)"
+
+
+def test_an_object_that_is_no_exception_is_told() -> None:
+    error = unpack([b"", *map(bytes, flat(dump([Unsaid()], "v")))], "w@host")
+    assert str(error) == "worker w@host raised an object of type list, no exception"
+
+
+class Unsaid:
+    def __repr__(self) -> str:
+        raise ValueError("no text")
+
+
+def test_a_name_within_a_value_may_not_be_sayable() -> None:
+    with pytest.raises(CannotPickleError, match=r"^cannot pickle v of f, of type dict: "):
+        dump({Unsaid(): threading.Lock()}, "v", " of f")
 
 
 def test_a_module_that_a_worker_lacks_is_named_with_the_worker() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import io
 import os
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import time
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -159,6 +160,42 @@ def test_threads_are_the_cpus_over_the_slots() -> None:
     assert "OMP_NUM_THREADS" not in limits({"OMP_NUM_THREADS": "5"}, 8)
 
 
+@pytest.fixture
+def place(tmp_path: Path) -> dict[str, str]:
+    """An environment whose directory for temporary files is the test's own."""
+    return {"TMPDIR": str(tmp_path)}
+
+
+def test_modules_come_to_a_machine_once(place: dict[str, str], tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("sent_package.py", "value = 42\n")
+    had = []
+    for damage in ("", "", "x"):
+        for kept in tmp_path.glob("cexec-modules-*/*"):
+            kept.write_bytes(kept.read_bytes() + damage.encode())
+        with PoolWorker(environment=place) as worker:
+            assert worker.set_up(modules=file.getvalue()).kind == m.READY
+            had.append(worker.had_modules)
+            for kept in tmp_path.glob("cexec-modules-*/*"):
+                kept.unlink()  # as another one does that needs the room: those who have it keep it
+                kept.write_bytes(file.getvalue())
+            assert worker.run(lambda: importlib.import_module("sent_package").value) == 42
+    assert had == [False, True, False]
+
+
+def test_modules_come_with_each_slot_if_they_cannot_be_kept(place: dict[str, str], tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with zipfile.ZipFile(file, "w") as archive:
+        archive.writestr("sent_package.py", "value = 42\n")
+    (tmp_path / f"cexec-modules-{os.geteuid()}").mkdir(mode=0o755)  # others may enter it
+    for _ in range(2):
+        with PoolWorker(environment=place) as worker:
+            assert worker.set_up(modules=file.getvalue()).kind == m.READY
+            assert not worker.had_modules
+            assert worker.run(lambda: importlib.import_module("sent_package").value) == 42
+
+
 def test_modules_that_were_sent_can_be_imported_also_by_programs_of_a_call(worker: PoolWorker) -> None:
     file = io.BytesIO()
     with zipfile.ZipFile(file, "w") as archive:
@@ -202,6 +239,19 @@ def test_a_call_that_ends_its_process_is_named_and_the_others_run(ready: PoolWor
     ready.call(pid)
     assert ready.outcome() != first
     assert before < killer and fatal
+
+
+def test_a_copy_that_a_call_forks_ends_where_the_call_returns(ready: PoolWorker) -> None:
+    def fork(end: Callable[[], object]) -> int:
+        pid = os.fork()
+        return pid and os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) if pid else bool(end())
+
+    function = ready.function(fork)
+    for end, status in ((os.getpid, 0), (functools.partial(sys.exit, 3), 3), (functools.partial(int, "x"), 1)):
+        ready.call(function, end)
+        assert ready.outcome() == status
+    assert ready.errors().splitlines()[-1] == "ValueError: invalid literal for int() with base 10: 'x'"
+    assert ready.run(identity, 5) == 5
 
 
 def test_a_result_that_breaks_off_does_not_count(ready: PoolWorker) -> None:

@@ -9,6 +9,7 @@ import sys
 import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
+from hashlib import sha256
 from typing import Any
 
 from cexec.pool import call_messages as m
@@ -38,6 +39,7 @@ class PoolWorker:
         self._reader = MessageReader(self._output)
         self._kept: deque[m.CallMessage] = deque()
         self._functions = 0
+        self.had_modules = False  # this machine had them before `set_up`
         self.id = 0
 
     def __enter__(self) -> PoolWorker:
@@ -86,8 +88,15 @@ class PoolWorker:
         self.greet()
         fields = {"worker": "w@host", "environment": dict(environment or {}), "most_calls": most_calls}
         pickled = [] if initializer is None else dump((initializer, arguments), "the initializer")
-        self.send(m.SETUP, parts=[json.dumps(fields).encode(), modules, *pickled])
-        return self.receive()
+        digest = sha256(modules).digest() if modules else b""
+        self.send(m.SETUP, parts=[json.dumps(fields).encode(), digest, *pickled])
+        answer = self.receive()
+        self.had_modules = answer.kind != m.MISSING_MODULES
+        if not self.had_modules:
+            self.send(m.MODULES, parts=[modules])
+            assert self.receive().kind == m.KEPT_MODULES
+            answer = self.receive()
+        return answer
 
     def function(self, function: Callable[..., object]) -> int:
         """Sends a function; returns its id."""

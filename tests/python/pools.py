@@ -47,7 +47,7 @@ class PoolService:
         self.service.close()
 
     def keepers(self) -> list[psutil.Process]:
-        """The processes of `cexec.pool` that run for it."""
+        """The processes of `cexec.pool` that run for it: keepers, and their runners."""
         children = psutil.Process(self.service.process.pid).children(recursive=True)
         return [one for one in children if _command_line(one)[1:] == list(PROGRAM[1:])]
 

@@ -8,6 +8,7 @@ import importlib
 import itertools
 import operator
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -47,12 +48,16 @@ def square(n: int) -> int:
     return n * n
 
 
+def echo(word: str) -> str:
+    return word
+
+
 def wait_for(path: Path) -> str:
-    """A call that runs until a file is there."""
+    """A call that runs until a file has a text."""
     path.with_suffix(".began").touch()
-    while not path.exists():
+    while not (path.exists() and (text := path.read_text())):
         time.sleep(0.01)
-    return path.read_text()
+    return text
 
 
 def began(path: Path) -> Callable[[], bool]:
@@ -202,6 +207,17 @@ def test_cancel_ends_a_running_call_with_its_processes(executor: Executor, tmp_p
     assert done.result(PATIENCE) == 16 and not done.cancel()
 
 
+def test_cancel_does_not_wait_until_large_arguments_are_sent(pool: PoolService) -> None:
+    with Executor(pool.key, 1) as executor:
+        keeper = psutil.Process(executor.submit(os.getppid).result(PATIENCE))
+        keeper.suspend()  # so that the worker takes no more than a few buffers
+        sending = executor.submit(len, bytes(30_000_000))
+        wait_until(sending.running)
+        assert sending.cancel()
+        assert executor.submit(square, 4).result(PATIENCE) == 16
+        wait_until(lambda: not keeper.is_running())
+
+
 def test_cancelling_the_task_of_run_in_executor_ends_the_call(executor: Executor, tmp_path: Path) -> None:
     async def scene() -> int:
         loop = asyncio.get_running_loop()
@@ -209,10 +225,11 @@ def test_cancelling_the_task_of_run_in_executor_ends_the_call(executor: Executor
 
         def sleep(path: Path) -> None:
             path.write_text(f"{os.getpid()}\n")
+            path.with_suffix(".began").touch()
             time.sleep(1000)
 
         task = asyncio.ensure_future(loop.run_in_executor(executor, sleep, tmp_path / "pid"))
-        while not (tmp_path / "pid").exists():
+        while not began(tmp_path / "pid")():
             await asyncio.sleep(0.01)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
@@ -322,6 +339,30 @@ def test_env_and_modules_are_there(pool: PoolService, tmp_path: Path, monkeypatc
         executor.submit(module.answer).result(PATIENCE)
 
 
+def test_modules_come_to_each_worker_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def use_in_all_slots(path: Path) -> int:
+        wait_for(path)
+        return len(__import__("large_module_abc").data)
+
+    size = 1_000_000
+    (tmp_path / "large_module_abc.py").write_text(f"data = '{os.urandom(size // 2).hex()}'\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with PoolService(tmp_path, slots=2, environment={"TMPDIR": str(tmp_path)}) as pool:
+        for _ in range(2):
+            with Executor(pool.key, modules=["large_module_abc"]) as executor:
+                lengths = [executor.submit(use_in_all_slots, tmp_path / str(n)) for n in range(SLOTS)]
+                for n in range(SLOTS):
+                    wait_until(began(tmp_path / str(n)))
+                for n in range(SLOTS):
+                    (tmp_path / str(n)).write_text("go")
+                assert [one.result(PATIENCE) for one in lengths] == [size] * SLOTS
+            for path in tmp_path.glob("[0-9]*"):
+                path.unlink()
+        ends = "\n".join(pool.service.lines_with("finished", 2 * SLOTS))
+    received = sum(map(int, re.findall(r"received=(\d+)", ends)))
+    assert 0.45 * size < received < 0.7 * size  # two hexadecimal digits are packed to a byte
+
+
 def test_nested_executors_run_in_the_process_of_the_call(executor: Executor) -> None:
     def nested() -> Any:
         from cexec import Executor as Inner
@@ -354,6 +395,11 @@ def test_a_key_that_is_none_is_refused_at_once(tmp_path: Path) -> None:
         ({"modules": ["os.path"]}, UsageError),
         ({"modules": ["_socket", "math"]}, UsageError),
         ({"env": {"A": 1}}, UsageError),
+        ({"env": {"A=B": ""}}, UsageError),
+        ({"env": {"": ""}}, UsageError),
+        ({"env": {"A": "\0"}}, UsageError),
+        ({"wait": float("nan")}, UsageError),
+        ({"idle_timeout": -1}, UsageError),
         ({"initializer": 5}, TypeError),
         ({"weight": 0}, UsageError),
     ],
@@ -374,6 +420,27 @@ def test_nobody_answers(tmp_path: Path) -> None:
             list(executor.map(square, [1, 2]))
 
 
+def test_a_worker_that_is_named_is_waited_for_no_longer_than_others(pool: PoolService) -> None:
+    with Executor(pool.key, on="nobody-is-called-so", wait=1) as executor, pytest.raises(NoWorkerError):
+        executor.submit(square, 1).result(PATIENCE)
+
+
+def test_a_callback_that_would_wait_for_itself_is_told(executor: Executor) -> None:
+    found: list[BaseException | int] = []
+
+    def ask(_: object) -> None:
+        try:
+            found.append(executor.count_slots())
+        except UsageError as error:
+            found.append(error)
+
+    running = executor.submit(time.sleep, 0.2)
+    running.add_done_callback(ask)
+    running.result(PATIENCE)
+    wait_until(lambda: bool(found))
+    assert "would wait for itself" in str(found[0])
+
+
 @pytest.mark.parametrize("program", [["cat"], ["true"], ["sleep", "1000"], ["sh", "-c", "echo hello; cat >/dev/null"]])
 def test_a_service_that_is_something_else_is_said(tmp_path: Path, program: list[str]) -> None:
     with (
@@ -386,14 +453,58 @@ def test_a_service_that_is_something_else_is_said(tmp_path: Path, program: list[
         executor.submit(square, 1).result(PATIENCE)
 
 
-def test_a_worker_with_another_python_is_named(tmp_path: Path) -> None:
-    program = [sys.executable, "-m", "tests.python.other_python"]
+@pytest.mark.campaign
+@pytest.mark.parametrize("program", [["cat"], ["true"], ["sleep", "1000"]])
+def test_a_service_that_is_something_else_is_said_soon(tmp_path: Path, program: list[str]) -> None:
+    with PoolService(tmp_path, program=program) as other, Executor(other.key) as executor:
+        began_at = time.monotonic()
+        assert executor.submit(square, 1).exception(PATIENCE) is not None
+        assert time.monotonic() - began_at < 2.0  # seconds, as the issue of this API asks for
+
+
+@pytest.mark.parametrize(
+    ("what", "words"),
+    [
+        ("python", f"Python 3.99, this is 3.{sys.version_info.minor}"),
+        ("cloudpickle", "no cloudpickle, which `pip install 'cexec-cluster[pool]'` brings"),
+        ("messages", "a cexec whose pools have version 99, this is version 1: install the same cexec on both sides"),
+    ],
+)
+def test_a_worker_that_does_not_match_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], what: str, words: str
+) -> None:
+    program = [sys.executable, "-m", "tests.python.other_pool", what]
     with (
         PoolService(tmp_path, program=program) as other,
         Executor(other.key) as executor,
-        pytest.raises(NoWorkerError, match=r"\S+@\S+ has Python 3\.99, this is 3\."),
+        pytest.raises(NoWorkerError) as caught,
     ):
         executor.submit(square, 1).result(PATIENCE)
+    assert re.fullmatch(rf"no worker can run calls of this Python: \S+@\S+ has {re.escape(words)}", str(caught.value))
+    assert capsys.readouterr().err == ""
+
+
+def test_all_workers_that_are_passed_over_are_named(tmp_path: Path) -> None:
+    application = Application(tmp_path)
+    program = [sys.executable, "-m", "tests.python.other_pool"]
+    services = [
+        Service(application, [*program, "python"], ("--name", "old")),
+        Service(application, [*program, "cloudpickle"], ("--name", "bare")),
+    ]
+    try:
+        with Executor(application.public) as executor, pytest.raises(NoWorkerError) as caught:
+            executor.submit(square, 1).result(PATIENCE)
+        assert re.search(r"old@\S+ has Python 3\.99, this is 3\.", str(caught.value))
+        assert re.search(r"bare@\S+ has no cloudpickle", str(caught.value))
+    finally:
+        for service in services:
+            service.close()
+
+
+def test_a_worker_with_another_cexec_works(tmp_path: Path) -> None:
+    program = [sys.executable, "-m", "tests.python.other_pool", "cexec"]
+    with PoolService(tmp_path, program=program) as other, Executor(other.key) as executor:
+        assert executor.submit(square, 5).result(PATIENCE) == 25
 
 
 # ends
@@ -420,8 +531,8 @@ future = executor.submit(sleep, sys.argv[2])
 
 @pytest.mark.parametrize(
     "code",
-    ["future.result()\n", "with executor:\n    future.result()\n"],
-    ids=["plain", "with"],
+    ["future.result()\n", "with executor:\n    future.result()\n", "with executor:\n    pass\n", ""],
+    ids=["plain", "with", "leaving", "exit"],
 )
 def test_ctrl_c_leaves_nothing_running(pool: PoolService, tmp_path: Path, code: str) -> None:
     pool.interrupt(SLEEPING + code, tmp_path)
@@ -493,6 +604,25 @@ def test_a_worker_whose_slots_never_get_ready_is_named(tmp_path: Path) -> None:
         pytest.raises(NoWorkerError, match=r"\S+@\S+ fails: cexec\.pool at \S+ has ended with status 7: not today"),
     ):
         executor.submit(square, 1).result(PATIENCE)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The key of a worker that answers as no honest one does."""
+    program = [sys.executable, "-m", "tests.python.hostile_pool"]
+    with PoolService(tmp_path_factory.mktemp("hostile"), program=program) as service:
+        yield service.key
+
+
+@pytest.mark.parametrize("way", ["raised without parts", "store without parts", "no memory", "no message", "ends"])
+def test_a_worker_that_breaks_the_rules_loses_its_call_and_no_other(hostile: Path, way: str) -> None:
+    with Executor(hostile, max_workers=1, retries=0) as executor:
+        broken, waiting = executor.submit(echo, way), executor.submit(echo, "leaves in its pickle")
+        with pytest.raises(LostCallError) as caught:
+            broken.result(PATIENCE)
+        with pytest.raises(RuntimeError, match="cannot be read here"):
+            waiting.result(PATIENCE)
+    assert str(caught.value).isprintable()
 
 
 def test_dask_computes_on_all_slots(executor: Executor) -> None:

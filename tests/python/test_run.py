@@ -219,8 +219,11 @@ def test_a_refusal_has_the_words_of_the_command(tmp_path: Path) -> None:
 
 def test_nobody_answers(tmp_path: Path) -> None:
     application = Application(tmp_path)
-    with Client(application.public, accept_timeout=0.5) as client, pytest.raises(NoWorkerError) as caught:
-        client.run()
+    with Client(application.public, accept_timeout=0.5) as client:
+        with pytest.raises(NoWorkerError):
+            client.run(on="somebody")  # who would be waited for without a limit
+        with pytest.raises(NoWorkerError) as caught:
+            client.run()
     told = application.run(environment={"CEXEC_TIMEOUT_ACCEPT": "0.5"}).stderr.decode()
     assert str(caught.value).split(";")[0] in told
     assert str(caught.value).endswith(f"cexec --explain {application.public} tells why")

@@ -9,6 +9,7 @@ import sys
 
 import pytest
 
+from cexec.errors import DisconnectedError
 from cexec.logger.log_output import LogOutput
 from cexec.logger.reporter import Line
 from cexec.system.printable import printable, write_line
@@ -52,3 +53,11 @@ def test_a_reader_that_has_gone_is_no_failure() -> None:
     os.close(writing)
     write_line(writing, "text")
     EventLog(io.StringIO()).event("what")
+
+
+def test_the_message_of_an_error_is_printable_whatever_peer_it_quotes() -> None:
+    """Python shows it on a terminal when a program does not catch it."""
+    told = str(DisconnectedError("".join(ACTING)))
+    assert told.isprintable()
+    assert told == printable("".join(ACTING))
+    assert str(DisconnectedError("no memory")) == "no memory"

@@ -9,6 +9,7 @@ import select
 import signal
 import socket
 from collections.abc import Iterator
+from time import monotonic
 from typing import Any
 
 import pytest
@@ -23,7 +24,7 @@ from cexec.worker.discovery.load_watch import LoadWatch
 from cexec.worker.jobs.program import Program
 from cexec.worker.jobs.supervisor_link import SupervisorLink
 from cexec.worker.worker import Role, Worker, WorkerNetwork
-from tests.protocol.wires import APPLICATION
+from tests.protocol.wires import APPLICATION, Application
 from tests.worker.discovery.test_listener import FakeAnnouncer, FakeGroups
 
 DEADLINE = 20.0  # seconds
@@ -39,16 +40,25 @@ class Group(FakeGroups):
         super().__init__()
         self.closed = False
         self._reading, self._writing = os.pipe()
+        self._registration, self._registering = os.pipe()
 
     def filenos(self) -> list[int]:
+        return [*self.datagram_filenos(), self._registration]
+
+    def datagram_filenos(self) -> list[int]:
         return [self._reading]
 
     def say(self, data: bytes, source: tuple[str, int]) -> None:
         self.coming.append((data, source, "lo", False))
         os.write(self._writing, b"x")
 
+    def register(self) -> None:
+        """The process for multicast DNS says something."""
+        os.write(self._registering, b"x")
+
     def receive(self, *, prefix: bytes) -> list[tuple[bytes, tuple[Any, ...], str, bool]]:
-        os.read(self._reading, 1)
+        for fd in select.select([self._reading, self._registration], [], [], 0)[0]:
+            os.read(fd, 1)
         return super().receive(prefix=prefix)
 
     def close(self) -> None:
@@ -154,3 +164,39 @@ def test_a_turn_takes_no_longer_than_it_is_told_and_does_not_need_an_event(stati
     for _ in range(3):
         station.worker.step(0.0)
     assert station.events() == []
+
+
+@pytest.fixture
+def calm(station: Station, monkeypatch: pytest.MonkeyPatch) -> Station:
+    """A worker of which no timer is due for long."""
+    monkeypatch.setattr("cexec.worker.discovery.load_watch.SAMPLE_INTERVAL", 1000.0)
+    station.worker.step(0.0)
+    return station
+
+
+def test_ignored_datagrams_end_no_wait(calm: Station) -> None:
+    for _ in range(3):
+        calm.group.say(Application(b"\x02" * 32).announce().datagram(0, 5001, 8), ("192.0.2.1", 5000))
+    began = monotonic()
+    calm.worker.step(0.1)
+    assert monotonic() - began >= 0.1
+    assert not calm.group.coming
+    assert calm.events() == ["another-key"]
+
+
+def test_an_announcement_among_ignored_datagrams_ends_the_wait(calm: Station, client: socket.socket) -> None:
+    calm.group.say(b"\xcexec\x01 noise that is longer than the head of a datagram", ("192.0.2.1", 5000))
+    calm.announce_from(client)
+    began = monotonic()
+    calm.worker.step(DEADLINE)
+    assert monotonic() - began < DEADLINE
+    with calm.turn_until_connected(client) as connection:
+        assert connection.fileno() >= 0
+
+
+def test_news_of_multicast_dns_end_the_wait(calm: Station) -> None:
+    """They come at a descriptor of the group, and say where loggers are; the descriptor may go with its process."""
+    calm.group.register()
+    began = monotonic()
+    calm.worker.step(DEADLINE)
+    assert monotonic() - began < DEADLINE

@@ -36,6 +36,7 @@ STANDARD_ERROR = 2
 # Seconds (ours) that another process may have an output open.  If a thread of our parent starts a command at this
 # moment, the child has all open files of the parent between fork and exec.
 BRIEFLY_OPEN = 0.1
+HEARD = 2048  # bytes (ours) of the beginning and of the end of standard error, in which complaints are looked for
 LOOK_AGAIN = 0.01  # seconds (ours) between two looks at /proc within that time
 
 
@@ -44,6 +45,27 @@ class _TwoWaySink(Sink):
 
     def write(self, view: memoryview) -> int:
         raise OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
+
+
+class _HeardSink(Sink):
+    """The sink of standard error: it keeps the first and the last bytes."""
+
+    def __init__(self, inner: Sink) -> None:
+        super().__init__(inner.fd, shared=True)
+        self.first = self.last = b""
+        self._inner = inner
+
+    def write(self, view: memoryview) -> int:
+        size = self._inner.write(view)
+        self.count += size
+        if len(self.first) < HEARD:
+            self.first += bytes(view[: min(size, HEARD - len(self.first))])
+        self.last = (self.last + bytes(view[max(0, size - HEARD) : size]))[-HEARD:]
+        return size
+
+    def close(self) -> None:
+        self._inner.close()
+        super().close()
 
 
 class OutputFile:
@@ -66,10 +88,19 @@ class OutputFile:
 class Outputs:
     """All descriptors that the program writes."""
 
-    def __init__(self, descriptors: list[Descriptor], *, hold: bool, inputs: Iterable[tuple[int, int]] = ()) -> None:
-        """`inputs`: inodes that the job reads besides its descriptors."""
+    def __init__(
+        self,
+        descriptors: list[Descriptor],
+        *,
+        hold: bool,
+        inputs: Iterable[tuple[int, int]] = (),
+        repeatable: bool = True,
+    ) -> None:
+        """`inputs`: inodes that the job reads besides its descriptors.  `repeatable`: another attempt is possible."""
         self._hold = hold
+        self._repeatable = repeatable
         self._inputs = {*inputs, *(d.inode for d in descriptors if d.directions & READS)}
+        self._only_read = {d.inode for d in descriptors if d.directions == READS}
         self._written = [d for d in descriptors if d.directions & WRITES and d.same_as == d.fd]
         self.files: dict[tuple[int, int], OutputFile] = {}
         for descriptor in self._written:
@@ -80,6 +111,11 @@ class Outputs:
                 known.descriptors.append(descriptor)
         self._shared = {d.fd: [other.fd for other in descriptors if other.same_as == d.fd] for d in self._written}
         self._held: dict[int, HeldSink] = {}
+        self._heard: _HeardSink | None = None
+
+    def said(self) -> bytes:
+        """Returns the beginning and the end of what the program has written to standard error."""
+        return b"" if self._heard is None else self._heard.first + b"\n" + self._heard.last
 
     def sinks(self) -> dict[int, Sink]:
         """Returns new sinks, for one attempt."""
@@ -92,6 +128,8 @@ class Outputs:
             target.sinks.append(sink)
             if self._hold and not self._exempt(target):
                 sink = self._held[descriptor.fd] = HeldSink(sink)
+            if STANDARD_ERROR in self._shared[descriptor.fd]:
+                sink = self._heard = _HeardSink(sink)
             result[descriptor.fd] = sink
         return result
 
@@ -113,15 +151,17 @@ class Outputs:
     def ended(self, number: int, *, half: bool) -> None:
         """Closes an output that the program has closed, because a reader may wait for its end.
 
-        `half`: the program still reads from the same socket.  A file stays open, because no reader waits for its end.
-        Standard error stays open for our own messages.  An output without any byte stays open, too: another attempt may
-        still fill it.
+        `half`: the program still reads from the same socket, by this descriptor or another one.  A file stays open,
+        because no reader waits for its end.  Standard error stays open for our own messages.  An output without any
+        byte stays open, too, if another attempt may still fill it.
         """
         descriptor = next((d for d in self._written if d.fd == number), None)
-        if descriptor is None or number in self._held or not self.files[descriptor.inode].count:
+        if descriptor is None or number in self._held:
+            return
+        if self._repeatable and not self.files[descriptor.inode].count:
             return
         shared = self._shared[number]
-        if stat.S_ISSOCK(descriptor.mode) and half:
+        if stat.S_ISSOCK(descriptor.mode) and (half or descriptor.inode in self._only_read):
             half_close(number)
         elif STANDARD_ERROR not in shared and (stat.S_ISSOCK(descriptor.mode) or stat.S_ISFIFO(descriptor.mode)):
             for fd in shared:

@@ -1,7 +1,8 @@
 """Says if a job whose attempt has failed may have another one, and in words why not.
 
 Contract: pure.  Each method is told what has happened to an attempt; it returns the event in words, and the error that
-ends the job, or None if another attempt may follow.  `retries` counts only attempts that may have run.  A worker that
+ends the job, or None if another attempt may follow.  `retries` counts only attempts that may have run; if it is
+negative, nobody expects a repetition, and no reason against one is given.  A worker that
 did not start the program, or took its offer back, costs none of them, but both happen only so often.
 docs/protocol.md section 7, N3.
 """
@@ -48,6 +49,8 @@ class Repetitions:
         `once`: its jobs must never be repeated.  `obstacle` returns why a repetition would be noticed, or nothing.
         """
         reason = f"{who} failed: {error}"
+        if self._retries < 0:
+            return reason, type(error)(reason)
         if once:
             why = "this service must not run a job twice (cservice --once)"
         elif self._failures == self._retries:

@@ -41,7 +41,8 @@ class Signals:
 
         self._wakeup = Wakeup()
         self._before: dict[int, Any] = {}  # the former handlers of the signals that are caught now
-        self.interrupted = False  # True after Ctrl-C
+        self.taken: set[int] = set()  # the protocol numbers of all that have come
+        self.resized = False  # True after a change of the terminal's window, see `watch_size`
 
     def fileno(self) -> int:
         return self._wakeup.fileno()
@@ -54,6 +55,12 @@ class Signals:
         for number in FORWARDED:
             if _signal.getsignal(number) != _signal.SIG_IGN:
                 self._before[number] = _signal.signal(number, do_nothing) or _signal.SIG_DFL
+
+    def watch_size(self) -> None:
+        """Sets `resized` from now on, until `stop`."""
+        from cexec.system.io.wakeup import do_nothing
+
+        self._before[_signal.SIGWINCH] = _signal.signal(_signal.SIGWINCH, do_nothing) or _signal.SIG_DFL
 
     def stop(self) -> None:
         for number, handler in self._before.items():
@@ -75,8 +82,10 @@ class Signals:
 
     def take(self) -> list[int]:
         """Returns the protocol numbers of the signals that came, oldest first."""
-        taken = [FORWARDED[number] for number in self._wakeup.take() if number in FORWARDED]
-        self.interrupted = self.interrupted or INTERRUPT in taken
+        numbers = self._wakeup.take()
+        taken = [FORWARDED[number] for number in numbers if number in FORWARDED]
+        self.resized = self.resized or _signal.SIGWINCH in numbers
+        self.taken.update(taken)
         return taken
 
 

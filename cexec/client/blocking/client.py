@@ -11,11 +11,20 @@ import os
 from time import monotonic
 
 from cexec.client.attempt.signals import EndedBySignal, Insistence, Signals
-from cexec.client.request import CLUSTER, DIED_OF_PIPE, UNATTENDED, Request
+from cexec.client.request import CLUSTER, DIED_OF_PIPE, IF_SUGGESTED, NEVER, TERMINAL, UNATTENDED, Request
 from cexec.client.search.choice import OneJob
 from cexec.client.search.messages import Notices, ancestors_words
 from cexec.client.search.search import Search
-from cexec.errors import CexecError, InterruptedByUser, LocalError, NoWorkerError, StalledError
+from cexec.errors import (
+    CexecError,
+    InterruptedByUser,
+    LeftByUser,
+    LocalError,
+    NoWorkerError,
+    RefusedError,
+    StalledError,
+    UsageError,
+)
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium
@@ -27,21 +36,30 @@ from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from cexec.client.attempt.inputs import Inputs
+    from cexec.client.attempt.local_terminal import LocalTerminal
     from cexec.client.attempt.outputs import Outputs
     from cexec.client.attempt.repetition import Repetitions
     from cexec.client.blocking.driver import BlockingDriver
     from cexec.client.search.candidate import Winner
     from cexec.protocol.connection.frames import Exit, Go
+    from cexec.protocol.datagrams.hello import Hello
+
+NONE_THERE = "no terminal there; see cexec -t"
 
 
 class BlockingClient:
     """Runs one request."""
 
-    def __init__(self, request: Request) -> None:
+    def __init__(self, request: Request, dies_of: Collection[int] = ()) -> None:
+        """`dies_of`: signals that end the command as well as the program, if the program has died of them."""
+        self._dies_of = dies_of
         self._request = request
         self._job_id = sodium.random_bytes(IDENTITY_SIZE)
-        self._talks = os.isatty(2)
+        self._talks = not request.reports.quiet and os.isatty(2)
+        self.exit: Exit | None = None  # the worker's last word, once the job is over
         self._told = False  # where nobody sits at a terminal, that is said once
         self._began = monotonic()
         self._prepared = False
@@ -50,6 +68,7 @@ class BlockingClient:
         self._outputs: Outputs
         self._signals: Signals
         self._announcer: Announcer | None = None  # the last attempt's
+        self._terminal: LocalTerminal | None = None  # the last attempt's, if its program has a terminal
         self._avoided: set[bytes] = set()  # instances that get the job only if no other worker takes it
         self._lost_by = b""  # the instance that has failed last
         self._repetitions: Repetitions | None = None  # once an attempt has failed
@@ -66,6 +85,9 @@ class BlockingClient:
             except InterruptedByUser as ended:
                 self._tidy_up()
                 raise EndedBySignal(ended.number) from None
+            except LeftByUser:
+                self._tidy_up()
+                raise
             except CexecError as error:
                 self._tidy_up()
                 self._alert(error, winner, final=True)
@@ -89,7 +111,10 @@ class BlockingClient:
         streams = request.streams
         sent = streams.files.inodes() if streams.files is not None else set()
         self._inputs = Inputs(streams.descriptors, no_stdin=streams.no_stdin, spool=request.repetition.spool)
-        self._outputs = Outputs(streams.descriptors, hold=request.repetition.hold, inputs=sent)
+        repetition = request.repetition
+        self._outputs = Outputs(
+            streams.descriptors, hold=repetition.hold, inputs=sent, repeatable=repetition.retries != NEVER
+        )
         self._signals = Signals()
         self._prepared = True
 
@@ -108,14 +133,10 @@ class BlockingClient:
         if self._request.reports.test_alert:
             self._complain(winner.address, "test alert")
         self._prepare()
-        from cexec.client.blocking.driver import BlockingDriver
-        from cexec.errors import RefusedError, WithdrawnError
+        from cexec.errors import WithdrawnError
 
         request = self._request
-        job = BlockingDriver(
-            winner, self._inputs, self._outputs, self._signals, request.streams.files, request.reports.trace,
-            request.patience(monotonic()), self._insistence,
-        )  # fmt: skip
+        job = self._driver(winner)
         if request.reports.progress:
             job.show_progress()
         self._signals.start()
@@ -138,6 +159,20 @@ class BlockingClient:
             self._signals.stop()
             job.give_up()
         return None
+
+    def _driver(self, winner: Winner) -> BlockingDriver:
+        from cexec.client.blocking.driver import BlockingDriver
+
+        request = self._request
+        arguments = (
+            winner, self._inputs, self._outputs, self._signals, request.streams.files, request.reports.trace,
+            request.patience(monotonic()), self._insistence,
+        )  # fmt: skip
+        if self._terminal is None:
+            return BlockingDriver(*arguments)
+        from cexec.client.blocking.terminal_driver import TerminalDriver
+
+        return TerminalDriver(self._terminal, *arguments)
 
     def _count_failures(self) -> Repetitions:
         if self._repetitions is None:
@@ -163,7 +198,7 @@ class BlockingClient:
             raise final from None
         self._outputs.take_back()
         self._inputs.rewind()
-        _say(f"{failure}; running the job again")
+        self._say(f"{failure}; running the job again")
 
     def _note_loss(self, winner: Winner, error: CexecError) -> None:
         """Lets others have the job first, if this worker has stalled once or was lost twice: it may be the quickest."""
@@ -173,11 +208,14 @@ class BlockingClient:
         self._lost_by = instance
 
     def _conclude(self, winner: Winner, job: BlockingDriver, result: Exit) -> int:
+        self.exit = result
         status = result.exit_status
         if status:
             self._complain(winner.address, f"exited with code {status}")
         if result.message:
-            _say(f"{_who(winner)}: {result.message}")
+            self._say(f"{_who(winner)}: {result.message}")
+        if status and self._terminal is None and winner.hello.gives_terminal:
+            self._hint()
         if status and not self._request.repetition.keep_partial:
             self._outputs.drop_held()
         if self._request.streams.files is not None:
@@ -186,9 +224,18 @@ class BlockingClient:
         self._inputs.move_offsets(winner.session.outgoing)
         from cexec.protocol.connection.frames import SIGNALLED  # loaded by now
 
-        if result.kind == SIGNALLED and result.status == INTERRUPT and self._signals.interrupted:
-            raise EndedBySignal(INTERRUPT)
+        if result.kind == SIGNALLED and result.status in self._signals.taken & {INTERRUPT, *self._dies_of}:
+            raise EndedBySignal(result.status)
         return status if taken or status else DIED_OF_PIPE
+
+    def _hint(self) -> None:
+        """Says how the program gets a terminal, if it has complained that it has none."""
+        said = self._outputs.said()
+        if said and self._request.streams.terminal == IF_SUGGESTED:
+            from cexec.client.attempt.terminal_hint import misses_terminal  # not after a success
+
+            if misses_terminal(said):
+                self._say(NONE_THERE)
 
     def _find_worker(self, attempt: int) -> Winner:
         request = self._request
@@ -209,13 +256,14 @@ class BlockingClient:
                 sealed,
                 announcer,
                 listener,
-                OneJob(lambda: self._go(attempt), request.target.requirements, self._avoided),
+                OneJob(lambda offer: self._go(attempt, offer), request.target.requirements, self._avoided),
                 Race(accept_timeout=request.times.accept, now=monotonic()),
                 idle_timeout=request.times.idle,
                 notices=Notices(
-                    complain=self._complain, tell=self._tell_who_waits, warn=_say, trace=request.reports.trace
+                    complain=self._complain, tell=self._tell_who_waits, warn=self._say, trace=request.reports.trace
                 ),
                 open_trust=request.target.open_trust,
+                patience=request.times.patience,
             )
             return search.find_blocking()
         except NoWorkerError:
@@ -224,13 +272,39 @@ class BlockingClient:
         finally:
             announcer.close()
 
-    def _go(self, attempt: int) -> Go:
+    def _go(self, attempt: int, offer: Hello) -> Go:
         """Makes the frame that gives the job away, without descriptors that have failed while we waited."""
         if not self._prepared:
             gone = self._request.streams.look_again()
             if gone and self._request.reports.trace is not None:
                 self._request.reports.trace.passed_over(gone)
-        return self._request.go(self._job_id, attempt)
+        go = self._request.go(self._job_id, attempt)
+        self._terminal = None
+        wanted = self._request.streams.terminal
+        suggested = wanted == IF_SUGGESTED and offer.gives_terminal and offer.suggests_terminal
+        if wanted == TERMINAL or (suggested and self._is_at_terminal()):
+            self._add_terminal(go, offer)
+        return go
+
+    def _is_at_terminal(self) -> bool:
+        """Returns True if a person reads and writes here; one who only writes is told what to do."""
+        writes, reads = os.isatty(0), os.isatty(1)
+        if writes and not reads:
+            self._tell(NONE_THERE)
+        return writes and reads
+
+    def _add_terminal(self, go: Go, offer: Hello) -> None:
+        """Lets the program run on a terminal like ours."""
+        if not offer.gives_terminal:
+            raise RefusedError("this worker gives no terminal", permanent=False)
+        from cexec.client.attempt.local_terminal import LocalTerminal
+
+        self._terminal = LocalTerminal(os.environ)
+        self._terminal.add_to(go)
+        try:
+            go.encode()
+        except ValueError as error:
+            raise UsageError(f"{error}, with the terminal") from None
 
     def _alert(self, error: CexecError, winner: Winner | None, *, final: bool = False) -> None:
         """Tells the loggers, and the worker itself, that this attempt, or with `final` the job, has failed."""
@@ -253,19 +327,18 @@ class BlockingClient:
     def _tell_who_waits(self, text: str) -> None:
         """Says why the job has not begun: at a terminal each time, and once in a log."""
         if self._talks:
-            _say(text)
-        elif not self._told and monotonic() - self._began >= UNATTENDED:
+            self._say(text)
+        elif not (self._told or self._request.reports.quiet) and monotonic() - self._began >= UNATTENDED:
             self._told = True
-            _say(text)
+            self._say(text)
 
     def _tell(self, text: str) -> None:
         """Writes a line for the person who waits at the terminal."""
         if self._talks:
-            _say(text)
+            self._say(text)
 
-
-def _say(text: str) -> None:
-    _write_line(2, f"cexec: {text}")
+    def _say(self, text: str) -> None:
+        _write_line(2, f"{self._request.reports.command}: {text}")
 
 
 def _who(winner: Winner) -> str:

@@ -101,17 +101,18 @@ class BlockingDriver:
         """Pumps until the job is over."""
         try:
             while self._exit is None:
-                self._step()
+                self.step()
         finally:
             if self._progress is not None:
                 self._progress.close()
         self._session.release()
         self._pump.say_goodbye()  # now, because a slow reader here is no reason for the worker to wait
-        self._pump.unwatch(self._signals.fileno())
-        self._signals.resign()
+        self.resign()
         while not self._pump.drained:
             self._attempt.receive(self._pump.write_out())
             self._follow_attempt()
+            if self._pump.ready:
+                self.pass_signals_on()
         if self._trace is not None:
             sent = sum(half.count for half in self._session.outgoing.values())
             received = sum(half.consumed for half in self._session.incoming.values())
@@ -124,10 +125,19 @@ class BlockingDriver:
         for stream in list(self._pump.sinks):
             self._pump.sinks.pop(stream).close()
 
-    def _step(self) -> None:
+    def resign(self) -> None:
+        """The program has ended: signals are for us from now on."""
+        self._pump.unwatch(self._signals.fileno())
+        self._signals.resign()
+
+    def next_timeout(self) -> float | None:
         due = next_timeout(self._attempt, self._watch)
         if self._progress is not None and (shown := self._progress.next_timeout()) is not None:
             due = shown if due is None else min(due, shown)
+        return due
+
+    def step(self) -> None:
+        due = self.next_timeout()
         wait = None if due is None else max(0.0, due - monotonic())
         advance(self._attempt, self._pump, wait, self._watch)
         self._follow_attempt()
@@ -135,16 +145,16 @@ class BlockingDriver:
             sent = sum(half.count for half in self._session.outgoing.values())
             self._progress.update(sent, sum(half.consumed for half in self._session.incoming.values()), monotonic())
         if self._pump.ready:
-            self._pass_signals_on()
+            self.pass_signals_on()
         if not self._forgotten and self._outputs.irrevocable:  # which stays so
             self._forgotten = True
             self._inputs.forget()
 
     def _follow_attempt(self) -> None:
         while (event := self._attempt.next_event()) is not None:
-            self._handle(event)
+            self.handle(event)
 
-    def _handle(self, event: AttemptEvent) -> None:
+    def handle(self, event: AttemptEvent) -> None:
         if isinstance(event, meaning.Began):
             if self._trace is not None:
                 self._trace.started()
@@ -187,7 +197,7 @@ class BlockingDriver:
             return self._files.name_of(stream)
         return name_of(stream)
 
-    def _pass_signals_on(self) -> None:
+    def pass_signals_on(self) -> None:
         for number in self._signals.take():
             if self._insistence.ends(number, started=self._attempt.state == meaning.RUNNING):
                 raise InterruptedByUser(number)

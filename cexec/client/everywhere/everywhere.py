@@ -268,7 +268,7 @@ class EverywhereClient:
     def _conclude(self, workers: int) -> int:
         for shared in self._inputs.values():
             shared.move_offset()
-        if self._signals.interrupted and self._status == 128 + INTERRUPT:
+        if INTERRUPT in self._signals.taken and self._status == 128 + INTERRUPT:
             die_of(INTERRUPT)
         if self._printer.reader_gone:
             return DIED_OF_PIPE

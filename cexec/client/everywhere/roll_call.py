@@ -108,7 +108,7 @@ class Gathering(OneJob):
 
     def __init__(self, roll: dict[bytes, Answer], go: Go, patience: float, now: float) -> None:
         """`patience`: a worker is given up after so many seconds of silence; 0 waits for ever."""
-        super().__init__(lambda: go)  # without requirements: a worker that lacks something is not in the roll
+        super().__init__(lambda offer: go)  # without requirements: a worker that lacks something is not in the roll
         self._roll = roll
         self._started = now
         self.race = RollRace(roll, patience, self._started)

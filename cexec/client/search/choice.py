@@ -59,9 +59,12 @@ class OneJob(Choice):
     """Gives every worker that confirms the job which `make_go` returns; that is called only then."""
 
     def __init__(
-        self, make_go: Callable[[], Go], requirements: Requirements | None = None, avoided: Collection[bytes] = ()
+        self, make_go: Callable[[Hello], Go], requirements: Requirements | None = None, avoided: Collection[bytes] = ()
     ) -> None:
-        """`avoided`: instances that get the job only if no other worker has taken it in AVOIDED_FOR seconds."""
+        """`make_go` is given the worker's description of itself, and may raise `CexecError`.
+
+        `avoided`: instances that get the job only if no other worker has taken it in AVOIDED_FOR seconds.
+        """
         super().__init__(requirements)
         self._make_go = make_go
         self._avoided = avoided
@@ -72,7 +75,7 @@ class OneJob(Choice):
         return now >= self._until or offer.instance not in self._avoided
 
     def job_for(self, offer: Hello, address: str) -> Go:
-        return self._make_go()
+        return self._make_go(offer)
 
 
 def requirements_from(

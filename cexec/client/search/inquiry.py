@@ -91,3 +91,8 @@ class Inquiry:
     def explain(self, requirements: Requirements) -> str:
         """Returns in words what the workers of the first key lack; empty if there are no workers."""
         return explain_lacking(self.censuses[0].answers.values(), requirements)
+
+    def finds(self, requirements: Requirements) -> bool:
+        """Returns True if a worker of the first key fits."""
+        answers = self.censuses[0].answers.values()
+        return any(not one.trouble and not one.lacking(requirements) for one in answers)

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from cexec.protocol.decisions.race import Race
 
 WARN_AFTER = 1.0  # seconds (ours) without any destination, after which even a script gets a warning
+ASK_AGAIN = 1.5  # seconds (ours) for which the answers to an inquiry, or that there were none, are true
 BROWSE_AFTER = 1.0  # seconds (ours) without an answer after which workers are looked for by multicast DNS
 NEVER = float("inf")
 
@@ -66,9 +67,11 @@ class Search:
         idle_timeout: float,
         notices: Notices,
         open_trust: Callable[[], Trust] | None = None,
+        patience: float = 0.0,
     ) -> None:
         """`race` decides when to announce and when to give up; `idle_timeout` is that of the winner's session.
 
+        `patience`: seconds that a worker has which is there and fits, although it has not answered yet: it is busy.
         `open_trust` is called once the announcement is under way; without it every certified worker is trusted.
         """
         self._key = key
@@ -79,6 +82,7 @@ class Search:
         self._listener = listener
         self._choice = choice
         self._race = race
+        self._patience_ends = race.started + patience
         self._idle_timeout = idle_timeout
         self._notices = notices
         self._open_trust = open_trust
@@ -90,6 +94,8 @@ class Search:
         self._sent_to: list[str] = []
         self._inquiry: Inquiry | None = None  # asks what the workers lack, while no worker takes the job
         self._lacking = ""
+        self._fits = False  # a worker has said so in an inquiry
+        self._asked = -NEVER  # when the last inquiry was over
         self._invalid: dict[str, str] = {}  # names of workers whose certificate is not valid now, with the reasons
         self._browse_at = NEVER if announcer.loopback else race.started + BROWSE_AFTER
 
@@ -227,11 +233,26 @@ class Search:
                     self._inquire()
                 else:
                     self._notices.tell(self.status(now))
-            elif event == GAVE_UP:
-                if self._picky and not self._lacking:
-                    self._inquire().run()
-                    self._end_inquiry()
+            elif event == GAVE_UP and not self._goes_on(now):
                 raise self._failure()
+
+    def _goes_on(self, now: float) -> bool:
+        """Asks what the workers lack.  Returns True if one is there and fits: its machine is busy, so it has more time.
+
+        A worker that has answered the announcement fits; that it has said nothing of a place does not matter here.
+        """
+        patient = now < self._patience_ends and not self._race.complaints()
+        if patient and (self._race.answers or self._race.connected):
+            self._race.wait_on(now)
+            return True
+        if self._picky and not self._lacking and now >= self._asked + ASK_AGAIN:
+            self._inquire().run()
+            self._end_inquiry()
+        if not patient or not self._fits:
+            return False
+        self._fits, self._lacking = False, ""  # both may have changed when they are asked for again
+        self._race.wait_on(now)
+        return True
 
     def _renew(self) -> None:
         """Announces under another name: perhaps a worker's only answer was lost, or a relay does not pass proofs on."""
@@ -273,7 +294,9 @@ class Search:
         assert self._inquiry is not None
         requirements = self._choice.requirements
         self._lacking = self._inquiry.explain(requirements) if requirements is not None else ""
+        self._fits = requirements is not None and self._inquiry.finds(requirements)
         self._inquiry = None
+        self._asked = monotonic()
         if self._lacking and self._trace is not None:
             self._trace.census_taken(self._lacking)
 

@@ -23,7 +23,7 @@ from cexec.system.reason import reason_of
 from cexec.system.storage.own_files import open_own
 
 if TYPE_CHECKING:
-    from cexec.gate.access.identity import Identity
+    from cexec.gate.access.caller import Caller
 
 LONGEST = 2000  # characters (ours)
 NOBODY = "-"
@@ -52,7 +52,7 @@ class Audit:
         self._lines.close()
 
     def write(
-        self, identity: Identity | None, source: str, what: str, status: int | str, changes: Iterable[str] = ()
+        self, identity: Caller | None, source: str, what: str, status: int | str, changes: Iterable[str] = ()
     ) -> None:
         """`source` is the address of the client, `changes` are words about what became of it."""
         who = NOBODY if identity is None else f"{identity.name}({identity.role.name.lower()},#{identity.token})"

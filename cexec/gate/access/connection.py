@@ -21,8 +21,8 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.datastructures import Headers as WebSocketHeaders
 from websockets.http11 import Response
 
-from cexec.gate.access.answers import ABORT
 from cexec.gate.access.asgi import problem_fields
+from cexec.gate.access.guarded_answer import ABORT
 from cexec.gate.problem import Problem
 
 HEAD_SIZE = 64 * 1024  # bytes (ours) of the request line and all header fields

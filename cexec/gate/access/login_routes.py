@@ -13,12 +13,12 @@ from urllib.parse import parse_qs
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 from starlette.routing import Route
 
+from cexec.gate.access.caller import SCOPE_KEY, Caller
+from cexec.gate.access.caller_limits import CallerLimits
 from cexec.gate.access.credential import unauthorized
-from cexec.gate.access.identity import SCOPE_KEY, Identity
-from cexec.gate.access.keys import revoke_keys, swap_login
-from cexec.gate.access.limits import Limits
+from cexec.gate.access.key_rows import find_key, revoke_keys, swap_login
 from cexec.gate.access.middleware import CHANGES_KEY
-from cexec.gate.access.secret import Kind, Secret, parse_secret
+from cexec.gate.access.secret import Secret, parse_secret
 from cexec.gate.access.sessions import LOGIN_PATH, LOGOUT_PATH, login_page, session_cookie
 from cexec.gate.access.site import Headers, Site, check_page
 from cexec.gate.access.steady_clock import SteadyClock
@@ -33,7 +33,7 @@ LARGEST_FORM = 4096  # bytes (ours)
 FORM = "application/x-www-form-urlencoded"
 
 
-def routes(database: Database, site: Site, limits: Limits, clock: SteadyClock | None = None) -> list[Route]:
+def routes(database: Database, site: Site, limits: CallerLimits, clock: SteadyClock | None = None) -> list[Route]:
     login = _Login(database, site, limits, clock or SteadyClock())
     return [
         Route(LOGIN_PATH, login.show, methods=["GET"]),
@@ -43,7 +43,7 @@ def routes(database: Database, site: Site, limits: Limits, clock: SteadyClock | 
 
 
 class _Login:
-    def __init__(self, database: Database, site: Site, limits: Limits, clock: SteadyClock) -> None:
+    def __init__(self, database: Database, site: Site, limits: CallerLimits, clock: SteadyClock) -> None:
         self._database = database
         self._site = site
         self._limits = limits
@@ -59,7 +59,8 @@ class _Login:
         now = self._clock.now()
         ends = now + self._limits.session
         session = None
-        if code is not None and code.kind is Kind.LOGIN:
+        # Looked for first: strangers who guess must not take the time of the writer.
+        if code is not None and await self._database.read(lambda c: find_key(c, code, now) is not None):
             session = await self._database.write(lambda connection: swap_login(connection, code, now, ends))
         if session is None:
             raise unauthorized("the code was used, is too old, or is none: cgate login prints another one")
@@ -68,7 +69,7 @@ class _Login:
         return RedirectResponse("/", status_code=303, headers={"Set-Cookie": cookie})
 
     async def leave(self, request: Request) -> Response:
-        identity: Identity = request.scope[SCOPE_KEY]
+        identity: Caller = request.scope[SCOPE_KEY]
         if "authorization" in request.headers:
             raise Problem(409, "a token has no session; cgate token revoke ends it")
         now = self._clock.now()

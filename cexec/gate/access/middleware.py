@@ -3,7 +3,7 @@
 Contract: plain ASGI around the whole application, for requests and WebSockets.  In this order a request is refused: an
 address that is none, or has a secret in it (400); no valid token or session (401), or too many wrong ones (429); a
 session that is used by another page (403, 421); too many requests (429); a change by a viewer (403); a body that is too
-large (413).  What passes has its `Identity` in `scope["cexec.identity"]` and an empty list `scope["cexec.changes"]`, to
+large (413).  What passes has its `Caller` in `scope["cexec.identity"]` and an empty list `scope["cexec.changes"]`, to
 which handlers add words about what they have changed.  When the token or session ends meanwhile, the request ends.
 PUBLIC paths need no token.  Every answer gets the header fields of `answers`.  A `Problem` that comes out of the
 application becomes its answer, and any other exception a 500 without a word about it; the log has the rest.
@@ -23,16 +23,17 @@ from starlette.requests import ClientDisconnect
 from starlette.websockets import WebSocketDisconnect
 
 from cexec.errors import LocalError
-from cexec.gate.access.answers import Answer
 from cexec.gate.access.asgi import AsgiApp, Receive, Scope, Send, send_problem
 from cexec.gate.access.audit import Audit, source_of
-from cexec.gate.access.bodies import check_length, limited
+from cexec.gate.access.body_limits import check_length, limited
+from cexec.gate.access.caller import SCOPE_KEY, Caller, TokenRole
+from cexec.gate.access.caller_limits import CallerLimits
 from cexec.gate.access.credential import NOT_VALID, check_address, credential_of, unauthorized
-from cexec.gate.access.identity import SCOPE_KEY, Identity, Role
-from cexec.gate.access.keys import ended_keys, find_key
-from cexec.gate.access.limits import Limits
+from cexec.gate.access.guarded_answer import CLOSE_FAILED, CLOSE_UNAUTHORIZED, GuardedAnswer
+from cexec.gate.access.key_changes import KeyChanges
+from cexec.gate.access.key_rows import Key, ended_keys, find_key, list_keys
 from cexec.gate.access.live_requests import LiveRequests, NoLongerValidError
-from cexec.gate.access.rates import Rates
+from cexec.gate.access.rates import CallerRates
 from cexec.gate.access.secret import Kind
 from cexec.gate.access.sessions import LOGIN_PATH, LOGOUT_PATH
 from cexec.gate.access.site import SAFE_METHODS, Headers, Site, check_page
@@ -60,9 +61,9 @@ class Access:
         *,
         site: Site,
         audit: Audit,
-        limits: Limits,
+        limits: CallerLimits,
         clock: SteadyClock | None = None,
-        rates: Rates | None = None,
+        rates: CallerRates | None = None,
     ) -> None:
         """`rates`: of tokens, if calls of gRPC count in the same."""
         self._app = app
@@ -71,16 +72,17 @@ class Access:
         self._audit = audit
         self._limits = limits
         self._clock = clock or SteadyClock()
-        self._rates = rates or Rates(limits.rate, limits.burst)
-        self._mistakes = Rates(limits.mistakes, limits.mistakes_at_once)
-        self._refusals = Rates(limits.mistakes, limits.mistakes_at_once)
+        self._rates = rates or CallerRates(limits.rate, limits.burst)
+        self._mistakes = CallerRates(limits.mistakes, limits.mistakes_at_once)
+        self._refusals = CallerRates(limits.mistakes, limits.mistakes_at_once)
+        self._changes = KeyChanges(self._reader.read(_all_keys))
         self._live = LiveRequests(self._ended, limits.look)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        answer = Answer(scope, send, secure=self._site.secure)
+        answer = GuardedAnswer(scope, send)
         method = scope["method"] if scope["type"] == "http" else WEBSOCKET
         scope[CHANGES_KEY] = []
         try:
@@ -98,16 +100,16 @@ class Access:
         finally:
             self._write_audit(method, scope, answer)
 
-    def _admit(self, headers: Headers, method: str, scope: Scope) -> Identity:
+    def _admit(self, headers: Headers, method: str, scope: Scope) -> Caller:
         identity = self._identify(headers, method, scope)
         wait = self._rates.admit(identity.token, monotonic())
         if wait is not None:
             raise _too_many("this token makes too many requests", wait)
         if method not in _READING and scope["path"] != LOGOUT_PATH:
-            identity.require(Role.SUBMITTER)
+            identity.require(TokenRole.SUBMITTER)
         return identity
 
-    def _identify(self, headers: Headers, method: str, scope: Scope) -> Identity:
+    def _identify(self, headers: Headers, method: str, scope: Scope) -> Caller:
         """Returns who has the secret that the request brings."""
         try:
             secret = credential_of(headers, secure=self._site.secure, websocket=method == WEBSOCKET)
@@ -131,7 +133,7 @@ class Access:
             raise _too_many("too many requests without a valid token come from this address", wait)
 
     async def _pass_on(
-        self, identity: Identity | None, headers: Headers, scope: Scope, receive: Receive, answer: Answer
+        self, identity: Caller | None, headers: Headers, scope: Scope, receive: Receive, answer: GuardedAnswer
     ) -> None:
         if scope["type"] == "http" and not is_streamed(scope["method"], scope["path"]):
             check_length(headers, self._limits)
@@ -145,9 +147,9 @@ class Access:
 
         await self._live.run(identity.token, work())
 
-    async def _refuse(self, problem: Problem, scope: Scope, answer: Answer) -> None:
+    async def _refuse(self, problem: Problem, scope: Scope, answer: GuardedAnswer) -> None:
         if answer.status is not None:
-            await answer.give_up(problem.detail)
+            await answer.give_up(problem.detail, CLOSE_UNAUTHORIZED if problem.status == 401 else CLOSE_FAILED)
             return
         if problem.status == 401 and scope["path"] == "/" and scope.get("method") == "GET":
             problem = Problem(303, "log in", headers={"Location": LOGIN_PATH})  # a person, most likely
@@ -164,21 +166,28 @@ class Access:
         _log.error("request %s", reference, exc_info=error)
         return Problem(500, "cgate has failed; its log says why", reference=reference)
 
-    def _write_audit(self, method: str, scope: Scope, answer: Answer) -> None:
+    def _write_audit(self, method: str, scope: Scope, answer: GuardedAnswer) -> None:
         status = answer.status
-        identity: Identity | None = scope.get(SCOPE_KEY)
-        refused = identity is None and (status is None or status >= 400)
-        if method in _READING and status not in (401, 403, 421, 429):
+        identity: Caller | None = scope.get(SCOPE_KEY)
+        refused = status in (401, 403, 421, 429) or (identity is None and (status is None or status >= 400))
+        if method in _READING and not refused:
             return
-        if refused and self._refusals.admit(None, monotonic()) is not None:
-            return  # strangers cannot fill the log
+        if refused and self._refusals.admit(identity and identity.token, monotonic()) is not None:
+            return  # neither strangers nor a caller who may not do it can fill the log
         what = f"{method} {scope['path']}"
         self._audit.write(identity, source_of(scope.get("client")), what, status or "gone", scope[CHANGES_KEY])
 
     def _ended(self, keys: Iterable[int]) -> set[int]:
+        """Returns which keys are not valid any more; tells the audit what commands have changed meanwhile."""
+        for what, about in self._changes.look(self._reader.read(_all_keys)):
+            self._audit.write(None, "command", what, "done", [about])
         self._audit.flush()
         now = self._clock.now()
         return self._reader.read(lambda connection: ended_keys(connection, keys, now))
+
+
+def _all_keys(connection: sqlite3.Connection) -> list[Key]:
+    return list_keys(connection, Kind)
 
 
 def is_public(path: str) -> bool:

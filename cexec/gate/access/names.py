@@ -10,10 +10,10 @@ import re
 from collections.abc import Iterable
 
 from cexec.errors import UsageError
-from cexec.gate.access.identity import Role
+from cexec.gate.access.caller import TokenRole
 
 SESSION_NAME = "login"  # that of all sessions of browsers, which no token has
-ROLE_NAMES = tuple(role.name.lower() for role in Role)
+ROLE_NAMES = tuple(role.name.lower() for role in TokenRole)
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._@-]{0,63}", re.ASCII)
 
 

@@ -1,8 +1,8 @@
 """How many requests a caller may make in a second, and how often a stranger may be wrong.
 
-Contract: `Rates.admit(who, now)` returns None, or the seconds after which another request of `who` is admitted.  Each
-`who` has a bucket of its own, at most `most` of them at a time: the one that was used longest ago is forgotten, which
-by then is full again unless there are that many callers at once.  Pure; times are seconds of a monotonic clock.
+Contract: `CallerRates.admit(who, now)` returns None, or the seconds after which another request of `who` is admitted.
+Each `who` has a bucket of its own, at most `most` of them at a time: the one that was used longest ago is forgotten,
+which by then is full again unless there are that many callers at once.  Pure; times are seconds of a monotonic clock.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from cexec.protocol.base.token_bucket import TokenBucket
 MOST_BUCKETS = 10_000  # (ours) remembered at a time
 
 
-class Rates:
+class CallerRates:
     """`rate` requests a second, `burst` of them at once."""
 
     def __init__(self, rate: float, burst: float, most: int = MOST_BUCKETS) -> None:

@@ -13,10 +13,10 @@ from hashlib import sha256
 from time import time
 from typing import TYPE_CHECKING
 
+from cexec.gate.access.caller import TokenRole
+from cexec.gate.access.caller_limits import DEFAULT_LIMITS
 from cexec.gate.access.credential import cookie_name
-from cexec.gate.access.identity import Role
-from cexec.gate.access.keys import add_login
-from cexec.gate.access.limits import DEFAULT_LIMITS
+from cexec.gate.access.key_rows import add_login
 
 if TYPE_CHECKING:
     from cexec.gate.store.database import Database
@@ -37,7 +37,7 @@ else enter();
 _STYLE = "body { font: 1rem sans-serif; margin: 3rem auto; max-width: 32rem } input { width: 100% }"
 _PAGE = f"""<!doctype html>
 <html lang="en">
-<head><meta charset="utf-8"><title>cgate: log in</title><meta name="referrer" content="same-origin">
+<head><meta charset="utf-8"><title>cgate: log in</title>
 <style>{_STYLE}</style></head>
 <body><h1>cgate</h1>
 <form method="post" action="{LOGIN_PATH}">
@@ -52,7 +52,7 @@ _PAGE = f"""<!doctype html>
 def one_time_url(
     database: Database,
     base_url: str,
-    role: Role = Role.ADMIN,
+    role: TokenRole = TokenRole.ADMIN,
     applications: frozenset[str] | None = None,
     lifetime: float = DEFAULT_LIMITS.login,
 ) -> str:

@@ -17,6 +17,7 @@ from cexec.gate.problem import Problem
 
 SAFE_METHODS = frozenset({"GET", "HEAD"})
 _PORTS = {"http": 80, "https": 443}
+_EVERYWHERE = ("0.0.0.0", "::")
 _LOOPBACK_NAMES = ("localhost", "127.0.0.1", "::1")
 
 
@@ -27,18 +28,28 @@ class Site:
     scheme: str  # http or https
     names: frozenset[str]
     port: int
+    main: str = "localhost"  # the name that people are told
 
     @classmethod
     def make(cls, address: str, port: int, *, tls: bool, names: Iterable[str] = ()) -> Site:
         """`address` is the one that it listens at; `names` are those of the certificate."""
-        known = {name.lower() for name in names}
-        if is_loopback(address) or address in ("0.0.0.0", "::"):
-            known.update(_LOOPBACK_NAMES)
-        return cls("https" if tls else "http", frozenset(known | {address.lower()}), port)
+        known = [name.lower() for name in names]
+        plain = [name for name in known if "*" not in name]
+        everywhere = address in _EVERYWHERE
+        if is_loopback(address) or everywhere:
+            known += _LOOPBACK_NAMES
+        main = (plain or ["localhost"])[0] if everywhere else address.lower()
+        return cls("https" if tls else "http", frozenset([*known, address.lower()]), port, main)
 
     @property
     def secure(self) -> bool:
         return self.scheme == "https"
+
+    @property
+    def url(self) -> str:
+        """The address for people: of a server that listens everywhere, the first name of its certificate."""
+        host = f"[{self.main}]" if ":" in self.main else self.main
+        return f"{self.scheme}://{host}:{self.port}"
 
     def is_host(self, value: str) -> bool:
         """Returns True if the value of Host names this server."""

@@ -183,7 +183,7 @@ def _write_all(directory: str, contents: dict[str, bytes]) -> list[str]:
                 if _exists(name, folder):
                     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), name)
             for name, content in contents.items():
-                _write_new(name, content, folder)
+                write_new(name, content, folder)
                 made.append(name)
         except BaseException:
             for name in made:
@@ -207,7 +207,7 @@ def _exists(name: str, folder: int) -> bool:
     return True
 
 
-def _write_new(name: str, content: bytes, folder: int) -> None:
+def write_new(name: str, content: bytes, folder: int) -> None:
     flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
     fd = os.open(name, flags, 0o600, dir_fd=folder)
     try:

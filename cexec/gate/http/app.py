@@ -1,6 +1,6 @@
 """The application: all routes, and every error as a document.
 
-Contract: `GateApp` is plain ASGI for requests whose scope has an `Identity`; `more` are routes of other parts.
+Contract: `GateApp` is plain ASGI for requests whose scope has an `Caller`; `more` are routes of other parts.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from cexec.gate.http import (
     exec_socket,
     job_routes,
     output_routes,
-    pipe,
+    run_route,
     state_routes,
 )
-from cexec.gate.http.errors import ErrorDocuments
+from cexec.gate.http.error_documents import ErrorDocuments
 from cexec.gate.http.gate import GATE, Gate
 from cexec.gate.jobs.desk import Desk
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
     RoutesOf: TypeAlias = Callable[[Engine], Sequence[BaseRoute]]
 
-PARTS = (job_routes, cluster_routes, output_routes, pipe, event_routes, exec_socket, state_routes)
+PARTS = (job_routes, cluster_routes, output_routes, run_route, event_routes, exec_socket, state_routes)
 
 
 class GateApp:

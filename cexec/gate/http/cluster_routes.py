@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 
-from cexec.gate.http.answers import json_answer
-from cexec.gate.http.bodies import read_json
 from cexec.gate.http.gate import gate_of, identity_of, note_change
 from cexec.gate.http.job_routes import LONGEST_WAIT, page_filter
 from cexec.gate.http.queries import Query
+from cexec.gate.http.request_bodies import read_json
+from cexec.gate.http.stream_answers import json_answer
 from cexec.gate.problem import Problem
 
 if TYPE_CHECKING:
@@ -59,16 +59,13 @@ async def kill_pool(request: Request) -> Response:
     """POST /v1/pools/{id}/kill"""
     gate, identity = gate_of(request), identity_of(request.scope)
     Query(request)
-    value = await read_json(request)
-    workers = None
-    if value is not None:
-        if not isinstance(value, dict) or not value.keys() <= {"workers"}:
-            raise Problem(422, 'the body has to be {"workers": [NAME, ...]}, or empty for all')
-        workers = value.get("workers")
-        if "workers" in value and not (
-            isinstance(workers, list) and workers and all(isinstance(one, str) for one in workers)
-        ):
-            raise Problem(422, "workers has to be a list of names, addresses or UUIDs that is not empty")
+    value = await read_json(request, empty={})
+    if not isinstance(value, dict) or not value.keys() <= {"workers"}:
+        raise Problem(422, 'the body has to be {"workers": [NAME, ...]}, or empty for all')
+    workers = value.get("workers")
+    good = isinstance(workers, list) and workers and all(isinstance(one, str) for one in workers)
+    if "workers" in value and not good:
+        raise Problem(422, "workers has to be a list of names, addresses or UUIDs that is not empty")
     pool, jobs = await gate.desk.kill(identity, request.path_params["id"], workers)
     note_change(request.scope, f"pool {pool.id} killed at {', '.join(workers) if workers else 'all workers'}")
     return json_answer(pool.document(jobs))

@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 
-from cexec.gate.http.answers import StreamAnswer
 from cexec.gate.http.gate import gate_of, identity_of
 from cexec.gate.http.queries import Query
+from cexec.gate.http.stream_answers import StreamAnswer
 from cexec.gate.problem import Problem
 from cexec.gate.store.job_rows import first_event
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from starlette.responses import Response
 
     from cexec.gate.jobs.feed import Feed
-    from cexec.gate.store.records import EventRecord
+    from cexec.gate.store.job_records import EventRecord
 
 HEARTBEAT = 15.0  # seconds (ours)
 _MEDIA_TYPE = "text/event-stream"
@@ -74,8 +74,11 @@ async def _stream(
             last = found[-1].id
         if text:
             yield text.encode()
-        elif not found and not await feed.wait(HEARTBEAT):
-            yield b": still here\n\n"
+        elif not found:
+            if feed.closed:
+                return  # cgate stops: its clients come back, and go on where they were
+            if not await feed.wait(HEARTBEAT):
+                yield b": still here\n\n"
 
 
 def format_event(event: EventRecord) -> str:

@@ -13,12 +13,15 @@ from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from starlette.routing import WebSocketRoute
+from starlette.websockets import WebSocketDisconnect
 
-from cexec.gate.http.bodies import parse_json
-from cexec.gate.http.errors import problem_of
+from cexec.errors import CexecError
+from cexec.gate.access.credential import SUBPROTOCOL
+from cexec.gate.http.error_documents import problem_of
 from cexec.gate.http.gate import gate_of, identity_of, note_change
 from cexec.gate.http.job_bodies import parse_job
 from cexec.gate.http.job_routes import job_document
+from cexec.gate.http.request_bodies import parse_json
 from cexec.gate.jobs.pipe import OutputReader, start_pipe
 from cexec.gate.problem import Problem
 from cexec.gate.store.bell import Bell
@@ -29,7 +32,7 @@ if TYPE_CHECKING:
     from starlette.types import Receive, Scope, Send
     from starlette.websockets import WebSocket
 
-    from cexec.gate.access.identity import Identity
+    from cexec.gate.access.caller import Caller
     from cexec.gate.http.gate import Gate
     from cexec.gate.jobs.live_job import InputWriter, LiveJob
 
@@ -47,7 +50,7 @@ class _Gone(Exception):
 class ExecSocket:
     """One conversation."""
 
-    def __init__(self, gate: Gate, identity: Identity, scope: Scope, receive: Receive, send: Send) -> None:
+    def __init__(self, gate: Gate, identity: Caller, scope: Scope, receive: Receive, send: Send) -> None:
         self._gate = gate
         self._identity = identity
         self._scope = scope
@@ -60,14 +63,16 @@ class ExecSocket:
     async def converse(self) -> None:
         """Speaks until the job is over, or the client has gone."""
         await self._receive()  # websocket.connect
-        await self._send({"type": "websocket.accept"})
+        offered = self._scope.get("subprotocols", ())
+        await self._send({"type": "websocket.accept", "subprotocol": SUBPROTOCOL if SUBPROTOCOL in offered else None})
         try:
-            await self._speak()
+            try:
+                await self._speak()
+            except (Problem, CexecError) as error:
+                await self._tell({"type": "error", "problem": problem_of(error).document()})
+                await self._pass_on({"type": "websocket.close", "code": POLICY})
         except _Gone:
-            return
-        except Exception as error:
-            await self._tell({"type": "error", "problem": problem_of(error).document()})
-            await self._send({"type": "websocket.close", "code": POLICY})
+            pass
 
     async def _speak(self) -> None:
         try:
@@ -91,7 +96,7 @@ class ExecSocket:
                     task.cancel()
                 await asyncio.gather(*tasks, return_exceptions=True)
         await self._tell({"type": "exit", "job": job_document(self._gate, live.record)})
-        await self._send({"type": "websocket.close", "code": NORMAL})
+        await self._pass_on({"type": "websocket.close", "code": NORMAL})
 
     async def _until_over(
         self, live: LiveJob, tasks: Sequence[asyncio.Future[None]], sending: Sequence[asyncio.Future[None]]
@@ -203,16 +208,19 @@ class ExecSocket:
     # to the client
 
     async def _tell(self, value: dict[str, object]) -> None:
+        await self._pass_on({"type": "websocket.send", "text": json.dumps(value, separators=(",", ":"))})
+
+    async def _pass_on(self, message: dict[str, Any]) -> None:
         try:
-            await self._send({"type": "websocket.send", "text": json.dumps(value, separators=(",", ":"))})
-        except Exception:
+            await self._send(message)
+        except (OSError, RuntimeError, WebSocketDisconnect):  # it has been closed meanwhile
             raise _Gone from None
 
     async def _send_output(self, stream: int, reader: OutputReader) -> None:
         """Sends an output to its end, and says so."""
         number = bytes([stream])
         while chunk := await reader.next(CHUNK):
-            await self._send({"type": "websocket.send", "bytes": number + chunk})
+            await self._pass_on({"type": "websocket.send", "bytes": number + chunk})
             await asyncio.sleep(0)  # the socket may have taken it without waiting
         await self._tell({"type": "eof", "stream": stream, "size": reader.offset})
 

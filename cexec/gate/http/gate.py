@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from starlette.routing import Route
 
-from cexec.gate.access.identity import SCOPE_KEY, Identity
+from cexec.gate.access.caller import SCOPE_KEY, Caller
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, MutableMapping
@@ -46,8 +46,8 @@ def gate_of(request: HTTPConnection) -> Gate:
     return found
 
 
-def identity_of(scope: Mapping[str, Any]) -> Identity:
-    found: Identity = scope[SCOPE_KEY]
+def identity_of(scope: Mapping[str, Any]) -> Caller:
+    found: Caller = scope[SCOPE_KEY]
     return found
 
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from cexec.gate.http.bodies import chunks, parse_json, read_json
+from cexec.gate.http.request_bodies import chunks, parse_json, read_json
 from cexec.gate.jobs.job_request import JobRequest, Workers
 from cexec.gate.problem import Problem
 from cexec.system.printable import printable
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 MEMBERS = frozenset(
     {"app", "args", "env", "stdin", "files", "fetch", "needs", "exclude", "workers", "time_limit", "retries", "weight"}
 )
-LONGEST_TIME_LIMIT = 10 * 365 * 86400  # seconds (ours)
+LEAST_TIME_LIMIT, LONGEST_TIME_LIMIT = 0.001, 10 * 365 * 86400.0  # seconds (ours)
 MOST_FILES = 1000  # (ours)
 MOST_WORKERS = 10_000  # (ours)
 COPY = 1024 * 1024  # bytes (ours) that are copied at once
@@ -206,7 +206,8 @@ def _workers(value: Any) -> Workers | tuple[str, ...]:
 def _seconds(value: Any) -> float | None:
     if value is None:
         return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0.001 <= value <= LONGEST_TIME_LIMIT:
+    number = isinstance(value, int | float) and not isinstance(value, bool)
+    if not number or not LEAST_TIME_LIMIT <= value <= LONGEST_TIME_LIMIT:
         raise Problem(422, "time_limit has to be a number of seconds, at least 0.001")
     return float(value)
 
@@ -214,6 +215,8 @@ def _seconds(value: Any) -> float | None:
 def _whole(value: Any, name: str, least: int, most: int) -> int | None:
     if value is None:
         return None
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)  # 3.0 is a whole number of JSON
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
         raise Problem(422, f"{name} has to be a whole number from {least} to {most}")
     return value

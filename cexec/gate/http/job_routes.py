@@ -4,23 +4,23 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from cexec.gate.http.answers import json_answer
-from cexec.gate.http.bodies import chunks, read_json
 from cexec.gate.http.gate import gate_of, identity_of, note_change, route
 from cexec.gate.http.job_bodies import read_job
 from cexec.gate.http.queries import Query
+from cexec.gate.http.request_bodies import chunks, read_json
+from cexec.gate.http.stream_answers import json_answer
 from cexec.gate.problem import Problem
+from cexec.gate.store.job_records import JobState
 from cexec.gate.store.job_rows import Filter
-from cexec.gate.store.records import State
 
 if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from cexec.gate.access.identity import Identity
+    from cexec.gate.access.caller import Caller
     from cexec.gate.http.gate import Gate
-    from cexec.gate.jobs.engine import Submission
-    from cexec.gate.store.records import JobRecord
+    from cexec.gate.jobs.submission import Submission
+    from cexec.gate.store.job_records import JobRecord
 
 LONGEST_WAIT = 300.0  # seconds (ours)
 PAGE, LARGEST_PAGE = 100, 1000
@@ -56,7 +56,7 @@ async def start(request: Request) -> Response:
 
 
 async def _pool_answer(
-    request: Request, gate: Gate, identity: Identity, submission: Submission, seconds: float, status: int
+    request: Request, gate: Gate, identity: Caller, submission: Submission, seconds: float, status: int
 ) -> Response:
     assert submission.pool is not None
     pool, jobs = submission.pool, submission.jobs
@@ -67,7 +67,7 @@ async def _pool_answer(
     return json_answer(pool.document(jobs), status, {"Location": f"/v1/pools/{pool.id}"})
 
 
-def page_filter(query: Query, identity: Identity) -> Filter:
+def page_filter(query: Query, identity: Caller) -> Filter:
     """Returns what the parameters of a list say; `Problem` 403 for an application that is not for the token."""
     app = query.text("app")
     apps = identity.applications
@@ -75,11 +75,11 @@ def page_filter(query: Query, identity: Identity) -> Filter:
         identity.require_application(app)
         apps = frozenset({app})
     state = query.text("state")
-    if state is not None and state not in {one.value for one in State}:
-        raise Problem(422, f"the parameter state is one of {', '.join(State)}")
+    if state is not None and state not in {one.value for one in JobState}:
+        raise Problem(422, f"the parameter state is one of {', '.join(JobState)}")
     limit = query.number("limit", PAGE, 1, LARGEST_PAGE)
     assert limit is not None
-    return Filter(apps, None if state is None else State(state), query.text("after"), limit)
+    return Filter(apps, None if state is None else JobState(state), query.text("after"), limit)
 
 
 async def list_jobs(request: Request) -> Response:

@@ -12,7 +12,7 @@ from typing import Any
 import cexec
 from cexec.gate.http.schemas import SCHEMAS, Schema, reference
 from cexec.gate.problem import CONTENT_TYPE
-from cexec.gate.store.records import State
+from cexec.gate.store.job_records import JobState
 
 _OCTETS = "application/octet-stream"
 _PROBLEM = {CONTENT_TYPE: {"schema": reference("Problem")}}
@@ -54,7 +54,7 @@ _APP = _query("app", "of this application only", type="string", minLength=1, pat
 _LIMIT = _query("limit", "rows of the page", type="integer", minimum=1, maximum=1000)
 _AFTER = _query("after", "the id behind which the page begins: next of the page before", type="string", minLength=1,
                 pattern=r"^[^\u0000]+$")  # fmt: skip
-_STATE = _query("state", "in this state only", enum=[state.value for state in State])
+_STATE = _query("state", "in this state only", enum=[state.value for state in JobState])
 _RANGE = {"name": "Range", "in": "header", "schema": {"type": "string", "pattern": "^bytes=[0-9]+-[0-9]*$"}}
 _KEY = {"name": "Idempotency-Key", "in": "header", "description": "same key and same request: the same job",
         "schema": {"type": "string", "pattern": "^[A-Za-z0-9-]{1,255}$"}}  # fmt: skip
@@ -122,7 +122,7 @@ def _job_paths() -> dict[str, Any]:
                        items={"type": "string", "pattern": "^[A-Z]{1,20}=[a-z0-9]*$"}),
                 _query("need", "NAME or NAME=VALUE; may come again", type="array", maxItems=5,
                        items={"type": "string", "pattern": "^[a-z]{1,20}(=[a-z0-9]{1,20})?$"}),
-                _query("time_limit", "seconds", type="number", minimum=0.1, maximum=315360000),
+                _query("time_limit", "seconds", type="number", minimum=0.001, maximum=315360000),
                 requestBody={"required": False, "content": {_OCTETS: octets}},
             ),
         },

@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from starlette.routing import Route
 
-from cexec.gate.http.answers import CutOff, StreamAnswer
 from cexec.gate.http.gate import gate_of, identity_of
 from cexec.gate.http.queries import Query
+from cexec.gate.http.stream_answers import CutOff, StreamAnswer
 from cexec.gate.problem import Problem
-from cexec.gate.store.outputs import check_kept
+from cexec.gate.store.output_log import check_kept
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -24,10 +24,10 @@ if TYPE_CHECKING:
     from starlette.requests import Request
     from starlette.responses import Response
 
-    from cexec.gate.access.identity import Identity
+    from cexec.gate.access.caller import Caller
     from cexec.gate.http.gate import Gate
     from cexec.gate.jobs.desk import Output
-    from cexec.gate.store.records import JobRecord
+    from cexec.gate.store.job_records import JobRecord
 
 CHUNK = 64 * 1024  # bytes (ours) of an output that are in memory for one reader
 STREAMS = {"stdout": 1, "stderr": 2}
@@ -119,7 +119,7 @@ async def _read(output: Output, start: int, stop: int) -> AsyncIterator[bytes]:
         yield chunk
 
 
-async def _follow(gate: Gate, identity: Identity, id: str, stream: int, start: int) -> Response:
+async def _follow(gate: Gate, identity: Caller, id: str, stream: int, start: int) -> Response:
     output = await gate.desk.output(identity, id, stream)
     check_kept(start, output.began)
 
@@ -130,7 +130,7 @@ async def _follow(gate: Gate, identity: Identity, id: str, stream: int, start: i
     return StreamAnswer(follow(gate, identity, id, stream, start), headers=status_headers(job), trailers=trailers)
 
 
-async def follow(gate: Gate, identity: Identity, id: str, stream: int, start: int) -> AsyncIterator[bytes]:
+async def follow(gate: Gate, identity: Caller, id: str, stream: int, start: int) -> AsyncIterator[bytes]:
     """Yields an output from `start` on as it comes, until the job is over; raises `CutOff` if it is not whole."""
     while True:
         live = gate.engine.live.get(id)

@@ -62,13 +62,15 @@ class Query:
             raise Problem(422, f"the parameter {name} is a whole number from {least} to {most}")
         return int(value)
 
-    def seconds(self, name: str, most: float) -> float:
-        """Returns seconds, 0 without the parameter."""
-        value = self._values.get(name, "0")
+    def seconds(self, name: str, most: float, least: float = 0.0) -> float:
+        """Returns seconds from `least` to `most`; 0 without the parameter."""
+        if name not in self._values:
+            return 0.0
+        value = self._values[name]
         try:
             seconds = float(value)
         except ValueError:
             seconds = -1.0
-        if not 0 <= seconds <= most or not value.isascii() or value.strip() != value or "_" in value:
-            raise Problem(422, f"the parameter {name} is a number of seconds from 0 to {most:g}")
+        if not least <= seconds <= most or not value.isascii() or value.strip() != value or "_" in value:
+            raise Problem(422, f"the parameter {name} is a number of seconds from {least:g} to {most:g}")
         return seconds

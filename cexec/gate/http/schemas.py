@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from cexec.gate.store.records import State
+from cexec.gate.store.job_records import JobState
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -40,11 +40,13 @@ def _told(**properties: Schema) -> Schema:
 
 
 _TIME = {"format": "date-time"}
-_STATES = [state.value for state in State]
+_STATES = [state.value for state in JobState]
 _BASE64 = {"type": "string", "pattern": r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"}
 _ENCODED = _object(["base64"], base64=_BASE64)
 _STREAMED = _object(["stream"], stream={"const": True})
-_NAME = r"^(?!\.{1,2}(/|$))[A-Za-z0-9_.-]+$"  # of a file: the paths that are allowed are more than these
+_PART = r"(?!\.{1,2}(/|$))[^/\u0000\ud800-\udfff]+"
+_NAME = rf"^{_PART}(/{_PART})*$"  # of a file: a relative path
+_FILE_NAME: Schema = {"type": "string", "pattern": _NAME, "minLength": 1}
 _VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]{0,57}$"
 
 _STREAMED_POOL = {"required": ["stdin", "workers"],
@@ -60,9 +62,9 @@ SCHEMAS: dict[str, Schema] = {
         stdin={"anyOf": [text(), _ENCODED, _STREAMED],
                "description": "the standard input: a text, bytes as base64, or a stream that PUT .../stdin brings"},
         files={"type": "object", "additionalProperties": {"anyOf": [text(), _ENCODED]},
-               "propertyNames": {"pattern": _NAME}, "maxProperties": 100,
+               "propertyNames": {"pattern": _NAME, "minLength": 1}, "maxProperties": 100,
                "description": "files that the program finds in its directory"},
-        fetch={"type": "array", "items": {"type": "string", "pattern": _NAME}, "uniqueItems": True, "maxItems": 100,
+        fetch={"type": "array", "items": _FILE_NAME, "uniqueItems": True, "maxItems": 100,
                "description": "files that it leaves there, and that come back"},
         needs={"type": "array", "items": {"type": "string", "pattern": r"^[a-z][a-z0-9_]{0,20}(=[a-z0-9]{1,20})?$"},
                "maxItems": 5, "description": "what its worker must have: NAME, NAME=VALUE; as --need of cexec"},

@@ -10,10 +10,10 @@ from starlette.routing import Route
 
 import cexec
 from cexec.errors import CexecError
-from cexec.gate.http.answers import COMMON, json_answer
 from cexec.gate.http.gate import gate_of, identity_of
 from cexec.gate.http.openapi import document
 from cexec.gate.http.queries import Query
+from cexec.gate.http.stream_answers import COMMON, json_answer
 
 if TYPE_CHECKING:
     from starlette.requests import Request

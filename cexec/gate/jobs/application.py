@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cexec.gate.problem import Problem
 from cexec.gate.store.bell import Bell
-from cexec.gate.store.records import show_time
+from cexec.gate.store.job_records import show_time
 from cexec.protocol.datagrams.requirements import instance_text
 from cexec.python.async_client import AsyncClient
 
@@ -27,7 +27,7 @@ LINGER = 60.0  # seconds (ours)
 PATIENCE = 10.0  # seconds (ours) for the first answers
 
 
-class Application:
+class GateApplication:
     """`name`: that of the key without .pub, by which clients call it."""
 
     def __init__(self, key: str) -> None:
@@ -46,34 +46,19 @@ class Application:
 
     async def workers(self) -> dict[bytes, ClusterWorker]:
         """Returns the workers that are there, by instance."""
-        loop = asyncio.get_running_loop()
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = loop.call_later(LINGER, self._forget)
-        if self.live is None or self._following is None or self._following.done():
-            self.live = self.client.live_workers(self.changed.ring)
-            self._following = loop.create_task(self.live.run())
-        live, following = self.live, self._following
-        settled = loop.create_task(live.settled.wait())
-        try:
-            await asyncio.wait((settled, following), timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            settled.cancel()
-        if following.done() and not following.cancelled() and (error := following.exception()) is not None:
-            raise error
-        return live.workers
+        return (await self._known()).workers
 
     async def documents(self) -> list[dict[str, object]]:
         """Returns the workers as clients are told them, by name."""
-        workers = await self.workers()
-        names = self.names()
-        found = [self._document(one, names[instance]) for instance, one in workers.items()]
+        live = await self._known()
+        names = live.names()
+        found = [self._document(one, names[instance]) for instance, one in live.workers.items()]
         return sorted(found, key=lambda one: (str(one["name"]), str(one["uuid"])))
 
     async def resolve(self, wanted: Iterable[str]) -> dict[bytes, str]:
         """Returns instance and name of each worker that is called so; `Problem` 404 names those that are not there."""
-        workers = await self.workers()
-        names = self.names()
+        live = await self._known()
+        workers, names = live.workers, live.names()
         found: dict[bytes, str] = {}
         absent = []
         for text in dict.fromkeys(wanted):
@@ -90,6 +75,27 @@ class Application:
                 404, f"no worker of {self.name} is called {', '.join(absent)}; nothing was started", absent=absent
             )
         return found
+
+    async def _known(self) -> LiveWorkers:
+        """Returns the workers as they are known, after a first census."""
+        loop = asyncio.get_running_loop()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self.live is None or self._following is None or self._following.done():
+            self.live = self.client.live_workers(self.changed.ring)
+            self._following = loop.create_task(self.live.run())
+        live, following = self.live, self._following
+        settled = loop.create_task(live.settled.wait())
+        try:
+            await asyncio.wait((settled, following), timeout=PATIENCE, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            settled.cancel()
+            if self._timer is None and self.live is live:
+                self._timer = loop.call_later(LINGER, self._forget)
+        if following.done() and not following.cancelled() and (error := following.exception()) is not None:
+            raise error
+        return live
 
     def names(self) -> dict[bytes, str]:
         """Returns the name by which each known worker is told."""

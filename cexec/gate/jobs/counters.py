@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 
 if TYPE_CHECKING:
-    from cexec.gate.store.records import JobRecord
+    from cexec.gate.store.job_records import JobRecord
 
 BUCKETS = (0.05, 0.1, 0.5, 1, 5, 10, 60, 300, 1800, 3600, 14400)  # seconds (ours)
 

@@ -1,6 +1,6 @@
 """What clients ask of jobs that exist: to look at them, to read their outputs, and to have a say in them.
 
-Contract: everything takes the `Identity` of who asks, and raises `Problem`: 403 for what he may not do, 404 for what
+Contract: everything takes the `Caller` of who asks, and raises `Problem`: 403 for what he may not do, 404 for what
 he may not see or does not exist, 409 for what comes too early or too late, 410 for what is not kept any more.
 """
 
@@ -14,19 +14,19 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from cexec.gate.problem import Problem
 from cexec.gate.store import job_rows
-from cexec.gate.store.outputs import KeptOutput, OutputLog
-from cexec.gate.store.records import show_time
+from cexec.gate.store.job_records import show_time
+from cexec.gate.store.output_log import KeptOutput, OutputLog
 from cexec.protocol.connection.options import SIGNALS
 from cexec.system.printable import printable
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from cexec.gate.access.identity import Identity
+    from cexec.gate.access.caller import Caller
     from cexec.gate.jobs.engine import Engine
     from cexec.gate.jobs.live_job import LiveJob
+    from cexec.gate.store.job_records import JobRecord, PoolRecord
     from cexec.gate.store.job_rows import Filter
-    from cexec.gate.store.records import JobRecord, PoolRecord
 
 Output: TypeAlias = OutputLog | KeptOutput
 
@@ -39,17 +39,17 @@ class Desk:
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
 
-    async def list_jobs(self, identity: Identity, wanted: Filter) -> list[JobRecord]:
+    async def list_jobs(self, identity: Caller, wanted: Filter) -> list[JobRecord]:
         """Returns a page of jobs, the newest first."""
         listed = await self._engine.database.read(partial(job_rows.list_jobs, wanted=wanted))
         return [one for one in listed if identity.may_see(one.app)]
 
-    async def list_pools(self, identity: Identity, wanted: Filter) -> list[tuple[PoolRecord, list[JobRecord]]]:
+    async def list_pools(self, identity: Caller, wanted: Filter) -> list[tuple[PoolRecord, list[JobRecord]]]:
         """Returns a page of pools with their jobs, the newest first."""
         pools = await self._engine.database.read(partial(job_rows.list_pools, wanted=wanted))
         return [await self._engine.pool(identity, one.id) for one in pools if identity.may_see(one.app)]
 
-    async def wait(self, identity: Identity, id: str, seconds: float) -> JobRecord:
+    async def wait(self, identity: Caller, id: str, seconds: float) -> JobRecord:
         """Returns the job when it is over, or after some seconds as it is then."""
         job = await self._engine.job(identity, id)
         live = self._engine.live.get(id)
@@ -58,7 +58,7 @@ class Desk:
         await live.wait(seconds)
         return live.record
 
-    async def wait_for_pool(self, identity: Identity, id: str, seconds: float) -> tuple[PoolRecord, list[JobRecord]]:
+    async def wait_for_pool(self, identity: Caller, id: str, seconds: float) -> tuple[PoolRecord, list[JobRecord]]:
         """Returns the pool when all of its jobs are over, or after some seconds as it is then."""
         loop = asyncio.get_running_loop()
         until = loop.time() + seconds
@@ -71,7 +71,7 @@ class Desk:
 
     # outputs
 
-    async def output(self, identity: Identity, id: str, stream: int) -> Output:
+    async def output(self, identity: Caller, id: str, stream: int) -> Output:
         """Returns the output of a job; `Problem` 410 if it was removed."""
         job = await self._engine.job(identity, id)
         live = self._engine.live.get(id)
@@ -84,7 +84,7 @@ class Desk:
         began, size, data = kept
         return KeptOutput(self._engine.files, id, stream, began, size, data)
 
-    async def file(self, identity: Identity, id: str, name: str) -> str:
+    async def file(self, identity: Caller, id: str, name: str) -> str:
         """Returns the path of a file that a job has brought back."""
         job = await self._engine.job(identity, id)
         if not job.over:
@@ -123,35 +123,35 @@ class Desk:
 
     # a say
 
-    async def owned(self, identity: Identity, id: str) -> tuple[JobRecord, LiveJob | None]:
+    async def owned(self, identity: Caller, id: str) -> tuple[JobRecord, LiveJob | None]:
         """Returns a job in which the token has a say, and its live part if it is not over."""
         job = await self._engine.job(identity, id)
         if not identity.owns(job.owner):
             raise Problem(403, f"the job belongs to {job.owner}; only that token, or an admin, has a say in it")
         return job, self._engine.live.get(id)
 
-    async def running(self, identity: Identity, id: str) -> LiveJob:
+    async def running(self, identity: Caller, id: str) -> LiveJob:
         """As `owned`, for a job that is not over; `Problem` 409 for one that is."""
         job, live = await self.owned(identity, id)
         if live is None or job.over:
             raise Problem(409, f"the job is over: {job.state.value}", state=job.state.value)
         return live
 
-    async def cancel(self, identity: Identity, id: str) -> JobRecord:
+    async def cancel(self, identity: Caller, id: str) -> JobRecord:
         """Ends a job, with everything that its program has started; returns it as it then is."""
         live = await self.running(identity, id)
         self._engine.cancel(live, reason=f"the job was cancelled by {identity.name}")
         await live.wait(END_PATIENCE)
         return live.record
 
-    async def signal(self, identity: Identity, id: str, name: str) -> JobRecord:
+    async def signal(self, identity: Caller, id: str, name: str) -> JobRecord:
         """Sends a signal to the program of a job, as soon as it runs."""
         number = signal_number(name)
         live = await self.running(identity, id)
         live.errand.send(number)
         return live.record
 
-    async def delete(self, identity: Identity, id: str) -> None:
+    async def delete(self, identity: Caller, id: str) -> None:
         """Forgets a job that is over, with its outputs."""
         job, live = await self.owned(identity, id)
         if live is not None or not job.over:
@@ -160,7 +160,7 @@ class Desk:
         await asyncio.to_thread(self._engine.files.remove_job, id)
 
     async def kill(
-        self, identity: Identity, id: str | int, workers: Iterable[str] | None
+        self, identity: Caller, id: str | int, workers: Iterable[str] | None
     ) -> tuple[PoolRecord, list[JobRecord]]:
         """Ends the jobs of a pool at the workers that are named, or all; `Problem` 404 if one is not of the pool."""
         pool, jobs = await self._engine.pool(identity, id)

@@ -1,7 +1,7 @@
 """How the end of an errand is told: state, exit status, signal and reason.
 
-Contract: pure.  An `Ending` says "succeeded" only for a program that has ended with status 0, all of whose outputs and
-files are here.
+Contract: pure.  A `JobEnding` says "succeeded" only for a program that has ended with status 0, all of whose outputs
+and files are here.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cexec.errors import JobCancelledError
-from cexec.gate.store.records import State
+from cexec.gate.store.job_records import JobState
 from cexec.protocol.connection.frames import EXITED
 
 if TYPE_CHECKING:
@@ -19,28 +19,28 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, slots=True)
-class Ending:
+class JobEnding:
     """`exit_status` and `signal`: how the program has ended, if it has."""
 
-    state: State
+    state: JobState
     exit_status: int | None = None
     signal: str | None = None
     reason: str | None = None
 
 
-def ending_of(errand: StoredErrand, decided: tuple[State, str] | None) -> Ending:
+def ending_of(errand: StoredErrand, decided: tuple[JobState, str] | None) -> JobEnding:
     """Returns the ending of an errand that is over; `decided`: state and reason of a caller who has ended it."""
     if errand.error is not None:
         if isinstance(errand.error, JobCancelledError):
-            state, reason = decided or (State.CANCELLED, str(errand.error))
-            return Ending(state, reason=reason)
-        return Ending(State.FAILED, reason=errand.trouble or str(errand.error))
+            state, reason = decided or (JobState.CANCELLED, str(errand.error))
+            return JobEnding(state, reason=reason)
+        return JobEnding(JobState.FAILED, reason=errand.trouble or str(errand.error))
     result = errand.result
     assert result is not None
     if result.kind != EXITED:
-        return Ending(State.FAILED, signal=signal_name(result.status), reason=result.message or None)
-    state = State.SUCCEEDED if result.status == 0 else State.FAILED
-    return Ending(state, exit_status=result.status, reason=result.message or None)
+        return JobEnding(JobState.FAILED, signal=signal_name(result.status), reason=result.message or None)
+    state = JobState.SUCCEEDED if result.status == 0 else JobState.FAILED
+    return JobEnding(state, exit_status=result.status, reason=result.message or None)
 
 
 def signal_name(number: int) -> str:

@@ -1,7 +1,7 @@
 """All jobs of a `cgate`: those that run, and those that are kept.
 
 Contract: a job is on the disk before it is given to the cluster, and its end, with its outputs, before anybody is told
-of it.  Everything takes the `Identity` of who asks, and raises `Problem` for what he may not do.  A job goes on when
+of it.  Everything takes the `Caller` of who asks, and raises `Problem` for what he may not do.  A job goes on when
 nobody waits for it.  `close` ends all jobs that run, which are then interrupted.
 """
 
@@ -15,7 +15,8 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from cexec.errors import CexecError, JobCancelledError, LocalError
-from cexec.gate.access.identity import Identity, Role
+from cexec.gate.access.caller import Caller, TokenRole
+from cexec.gate.access.key_rows import forget_old_keys
 from cexec.gate.jobs.counters import Counters
 from cexec.gate.jobs.endings import ending_of
 from cexec.gate.jobs.feed import Feed
@@ -24,55 +25,51 @@ from cexec.gate.jobs.job_request import JobRequest, Workers
 from cexec.gate.jobs.live_job import LiveJob
 from cexec.gate.jobs.planning import make_plan
 from cexec.gate.jobs.stored_errand import StoredErrand
+from cexec.gate.jobs.submission import Submission, insert_all, new_record
 from cexec.gate.problem import Problem
 from cexec.gate.store import job_rows
-from cexec.gate.store.outputs import KeptOutput, OutputLog, sync
-from cexec.gate.store.records import JobRecord, PoolRecord, State
+from cexec.gate.store.job_records import JobRecord, JobState, PoolRecord
+from cexec.gate.store.output_log import KeptOutput, OutputLog, sync
 from cexec.gate.store.retention import RETENTION, expire, recover
 from cexec.protocol.datagrams.requirements import instance_text
 from cexec.system.printable import printable
 from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Coroutine, Sequence
 
-    from cexec.gate.jobs.application import Application
+    from cexec.gate.jobs.application import GateApplication
     from cexec.gate.store.database import Database
+    from cexec.gate.store.job_records import EventRecord
     from cexec.gate.store.output_files import OutputFiles
-    from cexec.gate.store.records import EventRecord
     from cexec.python.errand import Errand
     from cexec.python.job_plan import JobPlan
 
 MAX_OUTPUT = 1 << 30  # bytes (ours) that are kept of one output; --max-output
 SWEEP, LEAST_SWEEP = 5.0, 0.5  # seconds (ours) between two looks for what is to be removed
+KEYS_LOOK = 3600.0  # seconds (ours) between two looks for tokens and sessions that ended long ago
 PINNED_LOOK = 1.0  # seconds (ours) between two looks for workers that jobs wait for
 FIRST_RETRY, LAST_RETRY = 0.1, 10.0  # seconds (ours) between two tries to bring the end of a job to a full disk
 STREAMS = (1, 2)
 
 
 @dataclass(frozen=True, slots=True)
-class Settings:
+class EngineSettings:
     """`retention`: seconds that outputs are kept; `max_output`: bytes that are kept of one."""
 
     retention: float = RETENTION
     max_output: int = MAX_OUTPUT
 
 
-@dataclass(frozen=True, slots=True)
-class Submission:
-    """What a request has led to: a job, or a pool with its jobs.  `fresh`: it was not there before."""
-
-    fresh: bool
-    jobs: list[JobRecord]
-    pool: PoolRecord | None = None
-
-
 class Engine:
     """`live` has the jobs that are not over, by id."""
 
     def __init__(
-        self, database: Database, files: OutputFiles, applications: Sequence[Application], settings: Settings
+        self,
+        database: Database,
+        files: OutputFiles,
+        applications: Sequence[GateApplication],
+        settings: EngineSettings,
     ) -> None:
         self.database = database
         self.files = files
@@ -100,13 +97,14 @@ class Engine:
         if self._sweeper is not None:
             self._sweeper.cancel()
         for live in list(self.live.values()):
-            self.cancel(live, State.INTERRUPTED, "cgate was stopped")
+            self.cancel(live, JobState.INTERRUPTED, "cgate was stopped")
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.feed.close()
         await asyncio.gather(*(one.close() for one in self.applications.values()))
 
     # what is there
 
-    async def job(self, identity: Identity, id: str) -> JobRecord:
+    async def job(self, identity: Caller, id: str) -> JobRecord:
         """Returns what is known of a job; `Problem` 404."""
         live = self.live.get(id)
         job = live.record if live is not None else await self.database.read(partial(job_rows.find_job, job=id))
@@ -114,7 +112,7 @@ class Engine:
             raise Problem(404, f"there is no job {printable(id)}")
         return job
 
-    async def pool(self, identity: Identity, id: str | int) -> tuple[PoolRecord, list[JobRecord]]:
+    async def pool(self, identity: Caller, id: str | int) -> tuple[PoolRecord, list[JobRecord]]:
         """Returns a pool, by its id or its number, and its jobs; `Problem` 404."""
         if isinstance(id, int):
             found = await self.database.read(partial(job_rows.find_numbered_pool, number=id))
@@ -124,7 +122,9 @@ class Engine:
             raise Problem(404, f"there is no pool {printable(str(id))}")
         return found
 
-    def cancel(self, live: LiveJob, state: State = State.CANCELLED, reason: str = "the job was cancelled") -> None:
+    def cancel(
+        self, live: LiveJob, state: JobState = JobState.CANCELLED, reason: str = "the job was cancelled"
+    ) -> None:
         """Ends a job; nothing if its end has come meanwhile."""
         assert live.dispatcher is not None
         if live.ending is None:
@@ -133,7 +133,7 @@ class Engine:
 
     # submitting
 
-    def application(self, identity: Identity, name: str) -> Application:
+    def application(self, identity: Caller, name: str) -> GateApplication:
         """Returns the application; `Problem` 404 for one that is not served, 403 for one that is not for the token."""
         found = self.applications.get(name)
         if found is None:
@@ -141,11 +141,11 @@ class Engine:
         identity.require_application(name)
         return found
 
-    async def submit(self, identity: Identity, request: JobRequest, key: str | None = None) -> Submission:
+    async def submit(self, identity: Caller, request: JobRequest, key: str | None = None) -> Submission:
         """Starts a job or a pool; with a `key` that was used before it returns what that has led to."""
         started = False
         try:
-            identity.require(Role.SUBMITTER)
+            identity.require(TokenRole.SUBMITTER)
             application = self.application(identity, request.app)
             if request.workers is Workers.ANY:
                 targets: dict[bytes, str] = {b"": ""}
@@ -164,7 +164,7 @@ class Engine:
                 self.files.remove(path.rpartition("/")[2] for path in request.paths())
 
     async def _submit_to(
-        self, identity: Identity, request: JobRequest, key: str | None, application: Application,
+        self, identity: Caller, request: JobRequest, key: str | None, application: GateApplication,
         targets: dict[bytes, str],
     ) -> Submission:  # fmt: skip
         self._check_room(identity, len(targets))
@@ -181,11 +181,11 @@ class Engine:
             for instance in targets:
                 id = self.ids.next()
                 plan = make_plan(request, id, instance, self.files)
-                job = _new_record(id, identity, request, pool, instance, application.label(instance), now)
+                job = new_record(id, identity, request, pool, instance, application.label(instance), now)
                 plans[id] = plan, job
             jobs = [job for _, job in plans.values()]
             led = job_rows.Reference(request.digest(), None if pool else jobs[0].id, pool.id if pool else None)
-            found, events = await self.database.write(partial(_insert, identity.name, key, led, jobs, pool, now))
+            found, events = await self.database.write(partial(insert_all, identity.name, key, led, jobs, pool, now))
             if found is not None:
                 return await self._known(identity, led, found)
             for plan, job in plans.values():
@@ -200,14 +200,14 @@ class Engine:
             self.feed.publish(event)
         return Submission(True, jobs, pool)
 
-    def _check_room(self, identity: Identity, count: int) -> None:
+    def _check_room(self, identity: Caller, count: int) -> None:
         if self._closed:
             raise Problem(503, "cgate is being stopped")
         if self._of_token[identity.token] + count > identity.most_jobs:
             raise Problem(429, f"this token has {self._of_token[identity.token]} jobs that are queued or run, and may "
                                f"have {identity.most_jobs}", headers={"Retry-After": "1"})  # fmt: skip
 
-    async def _known(self, identity: Identity, led: job_rows.Reference, found: job_rows.Reference) -> Submission:
+    async def _known(self, identity: Caller, led: job_rows.Reference, found: job_rows.Reference) -> Submission:
         """Returns what this key has led to before."""
         if found.request != led.request:
             raise Problem(422, "this Idempotency-Key came with another request before")
@@ -217,7 +217,7 @@ class Engine:
         assert found.job is not None
         return Submission(False, [await self.job(identity, found.job)])
 
-    def _begin(self, live: LiveJob, plan: JobPlan, application: Application, request: JobRequest) -> None:
+    def _begin(self, live: LiveJob, plan: JobPlan, application: GateApplication, request: JobRequest) -> None:
         job = live.record
         plan.closers.append(partial(self.files.remove, [path.rpartition("/")[2] for path in request.paths()]))
         client = application.client
@@ -244,7 +244,7 @@ class Engine:
         errand, now = live.errand, time.time()
         job = replace(
             live.latest,
-            state=State.RUNNING if runs else State.QUEUED,
+            state=JobState.RUNNING if runs else JobState.QUEUED,
             worker=errand.worker if runs else live.latest.worker if live.latest.pool else None,
             instance=instance_text(errand.lease.hello.instance) if errand.lease else live.latest.instance,
             attempts=errand.attempts,
@@ -253,17 +253,17 @@ class Engine:
         if live.move(job):
             self._spawn(self._note(live, job, now))
 
-    async def _watch_pinned(self, application: Application, pinned: set[LiveJob]) -> None:
+    async def _watch_pinned(self, application: GateApplication, pinned: set[LiveJob]) -> None:
         """Ends jobs that wait for a worker which has gone: nobody else may have them."""
         while pinned and not self._closed:
             await asyncio.sleep(PINNED_LOOK)
-            pinned -= {live for live in pinned if live.latest.state is not State.QUEUED}
+            pinned -= {live for live in pinned if live.latest.state is not JobState.QUEUED}
             try:
                 there = {instance_text(instance) for instance in await application.workers()} if pinned else set()
             except (CexecError, OSError):
                 continue
             for live in [live for live in pinned if live.latest.instance not in there]:
-                self.cancel(live, State.FAILED, "its worker has gone")
+                self.cancel(live, JobState.FAILED, "its worker has gone")
 
     async def _note(self, live: LiveJob, job: JobRecord, now: float) -> None:
         try:
@@ -273,7 +273,7 @@ class Engine:
         live.tell(job)
         self.feed.publish(event)
 
-    def _ended(self, live: LiveJob, application: Application, request: JobRequest, errand: Errand) -> None:
+    def _ended(self, live: LiveJob, application: GateApplication, request: JobRequest, errand: Errand) -> None:
         """The errand is over: brings that to the disk."""
         ending = ending_of(live.errand, live.ending)
         job = replace(
@@ -300,9 +300,11 @@ class Engine:
             try:
                 kept[stream] = log.finish() if log.in_memory else await asyncio.to_thread(log.finish)
             except OSError as error:
-                kept[stream] = log.finish_short()
-                reason = f"an output could not be kept: {reason_of(error)}"
-                job = replace(job, state=State.FAILED, exit_status=None, reason=job.reason or reason)
+                kept[stream] = log.give_up()
+                reason = f"an output cannot be kept: {reason_of(error)}"
+                job = replace(job, state=JobState.FAILED, exit_status=None, reason=job.reason or reason)
+        if live.errand.no_room:
+            kept = {stream: log.give_up() for stream, log in logs.items()}  # its end could not be kept either
         if paths:
             await asyncio.to_thread(_sync_all, [*paths, self.files.directory])
         event = await self._write_end(job, kept)
@@ -330,7 +332,7 @@ class Engine:
                 await asyncio.sleep(pause)
                 pause = min(2 * pause, LAST_RETRY)
 
-    def _harmless(self, reason: str, application: Application) -> str:
+    def _harmless(self, reason: str, application: GateApplication) -> str:
         return application.harmless(reason).replace(self.files.directory, "the state")
 
     def _give_up(self, live: LiveJob) -> None:
@@ -342,63 +344,17 @@ class Engine:
         task.add_done_callback(self._tasks.discard)
 
     async def _sweep(self) -> None:
+        keys_at = time.monotonic() + KEYS_LOOK
         while True:
             try:
+                if time.monotonic() >= keys_at:
+                    keys_at += KEYS_LOOK
+                    await self.database.write(partial(forget_old_keys, now=time.time()))
                 more = await expire(self.database, self.files, time.time(), self.settings.retention)
             except LocalError:
                 more = False  # a full disk, for example: later
             if not more:
                 await asyncio.sleep(min(SWEEP, max(LEAST_SWEEP, self.settings.retention)))
-
-
-def _new_record(
-    id: str,
-    identity: Identity,
-    request: JobRequest,
-    pool: PoolRecord | None,
-    instance: bytes,
-    worker: str | None,
-    now: float,
-) -> JobRecord:
-    return JobRecord(
-        id=id,
-        app=request.app,
-        owner=identity.name,
-        pool=None if pool is None else pool.id,
-        instance=instance_text(instance) if instance else None,
-        args=request.args,
-        state=State.QUEUED,
-        exit_status=None,
-        signal=None,
-        reason=None,
-        worker=worker,
-        attempts=0,
-        submitted=now,
-        started=None,
-        ended=None,
-        expired=None,
-        files={},
-    )
-
-
-def _insert(
-    owner: str,
-    key: str | None,
-    led: job_rows.Reference,
-    jobs: list[JobRecord],
-    pool: PoolRecord | None,
-    now: float,
-    connection: sqlite3.Connection,
-) -> tuple[job_rows.Reference | None, list[EventRecord]]:
-    """Adds the jobs; or returns what the key has led to before, and adds nothing."""
-    if key is not None:
-        found = job_rows.find_reference(connection, owner, key)
-        if found is not None:
-            return found, []
-        job_rows.insert_reference(connection, owner, key, led, now)
-    if pool is not None:
-        return None, job_rows.insert_pool(connection, pool, jobs)
-    return None, [job_rows.insert_job(connection, job) for job in jobs]
 
 
 def _sync_all(paths: list[str]) -> None:

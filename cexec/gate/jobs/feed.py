@@ -1,7 +1,8 @@
 """The changes of jobs' states, as they are committed.
 
 Contract: `after(last)` returns the events behind one, from memory or from the state file; `wait` returns when there is
-a newer one.  A reader that is slow is given what it has missed later, so it costs no memory here.
+a newer one, or the feed has been closed.  A reader that is slow is given what it has missed later, so it costs no
+memory here.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from cexec.gate.store.job_rows import events_after, last_event
 
 if TYPE_CHECKING:
     from cexec.gate.store.database import Database
-    from cexec.gate.store.records import EventRecord
+    from cexec.gate.store.job_records import EventRecord
 
 RECENT = 2000  # events (ours) in memory
 AT_ONCE = 200  # events (ours) that a reader is given together
@@ -29,11 +30,17 @@ class Feed:
         self._recent: deque[EventRecord] = deque(maxlen=RECENT)
         self._bell = Bell()
         self.last = database.read_now(last_event)
+        self.closed = False  # no event follows
 
     def publish(self, event: EventRecord) -> None:
         """Tells an event that is on the disk."""
         self._recent.append(event)
         self.last = max(self.last, event.id)
+        self._bell.ring()
+
+    def close(self) -> None:
+        """Lets the readers end when they have been told all events."""
+        self.closed = True
         self._bell.ring()
 
     async def after(self, last: int) -> list[EventRecord]:

@@ -19,8 +19,9 @@ class JobIds:
 
     def next(self) -> str:
         """Returns an id that is higher than all before."""
-        fresh = time.time_ns() // 1_000_000 * _RANDOM + int.from_bytes(os.urandom(10)) % _RANDOM
-        self._last = max(fresh, self._last + 1 + int.from_bytes(os.urandom(4)))
+        drawn = int.from_bytes(os.urandom(14))
+        fresh = time.time_ns() // 1_000_000 * _RANDOM + drawn % _RANDOM
+        self._last = max(fresh, self._last + 1 + (drawn >> 80))
         milliseconds, random = divmod(self._last, _RANDOM)
         number = milliseconds << 80 | 7 << 76 | (random >> 62) << 64 | 2 << 62 | random & ((1 << 62) - 1)
         text = f"{number:032x}"

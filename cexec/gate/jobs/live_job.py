@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING
 
 from cexec.gate.problem import Problem
 from cexec.gate.store.bell import Bell
-from cexec.gate.store.records import TRANSITIONS
+from cexec.gate.store.job_records import TRANSITIONS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cexec.client.aio.job_streams import Buffer
     from cexec.gate.jobs.stored_errand import StoredErrand
-    from cexec.gate.store.outputs import KeptOutput, OutputLog
-    from cexec.gate.store.records import JobRecord, State
+    from cexec.gate.store.job_records import JobRecord, JobState
+    from cexec.gate.store.output_log import KeptOutput, OutputLog
     from cexec.python.dispatcher import Dispatcher
 
 INPUT_GRACE = 60.0  # seconds (ours)
@@ -37,7 +37,7 @@ class LiveJob:
         self.token = token
         self.outputs: dict[int, OutputLog | KeptOutput] = {}
         self.dispatcher: Dispatcher | None = None
-        self.ending: tuple[State, str] | None = None  # state and reason that the caller has decided on
+        self.ending: tuple[JobState, str] | None = None  # state and reason that the caller has decided on
         self._errand: StoredErrand | None = None
         self._bell = Bell()
         self._give_up = give_up

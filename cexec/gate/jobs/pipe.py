@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from cexec.gate.access.identity import Identity
+    from cexec.gate.access.caller import Caller
     from cexec.gate.jobs.engine import Engine
     from cexec.gate.jobs.job_request import JobRequest
     from cexec.gate.jobs.live_job import LiveJob
@@ -50,9 +50,7 @@ class OutputReader:
                 return b""
 
 
-async def start_pipe(
-    engine: Engine, identity: Identity, request: JobRequest, *, unread: tuple[int, ...] = ()
-) -> LiveJob:
+async def start_pipe(engine: Engine, identity: Caller, request: JobRequest, *, unread: tuple[int, ...] = ()) -> LiveJob:
     """Starts a job whose client is there; its input is a stream if `request.stdin` is None.
 
     `unread`: outputs that nobody will read along; their oldest bytes are dropped if need be.

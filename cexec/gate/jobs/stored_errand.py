@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from cexec.client.aio.job_streams import JobInput
 from cexec.client.aio.lease_job import LeaseJob
-from cexec.gate.store.output_files import SEGMENT
+from cexec.gate.store.output_files import FULL, SEGMENT
 from cexec.python.errand import Errand
 from cexec.system.io.fds import Sink
 from cexec.system.reason import reason_of
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from cexec.client.aio.lease import Lease
-    from cexec.gate.store.outputs import OutputLog
+    from cexec.gate.store.output_log import OutputLog
     from cexec.protocol.connection.frames import Stream
     from cexec.python.errand import Ended
     from cexec.python.job_plan import JobPlan
@@ -43,6 +43,7 @@ class LogSink(Sink):
         self.read_up_to: int | None = None
         self.full = False  # it has refused bytes
         self.trouble = ""  # why bytes could not be kept
+        self.no_room = False  # because the disk is full
         self._limit = limit
         self._rest = False
 
@@ -67,6 +68,7 @@ class LogSink(Sink):
             log.append(view)
         except OSError as error:
             self.trouble = f"the output cannot be kept: {reason_of(error)}"
+            self.no_room = error.errno in FULL
             raise
         self.count += len(view)
         return len(view)
@@ -135,6 +137,11 @@ class StoredErrand(Errand):
     def trouble(self) -> str:
         """Why an output could not be kept; empty if it could."""
         return next((one.trouble for one in self._sinks.values() if one.trouble), "")
+
+    @property
+    def no_room(self) -> bool:
+        """True if that is because the disk is full."""
+        return any(one.no_room for one in self._sinks.values())
 
     def send(self, number: int) -> None:
         """Sends a signal (the protocol's number) to the program, as soon as it runs."""

@@ -18,16 +18,16 @@ from typing import TYPE_CHECKING, Any
 from cexec.errors import CexecError
 from cexec.gate.problem import Problem
 from cexec.gate.store import page_rows
-from cexec.gate.store.records import State, show_time
+from cexec.gate.store.job_records import JobState, show_time
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable
 
-    from cexec.gate.access.identity import Identity
-    from cexec.gate.jobs.application import Application
+    from cexec.gate.access.caller import Caller
+    from cexec.gate.jobs.application import GateApplication
     from cexec.gate.jobs.engine import Engine
-    from cexec.gate.store.records import EventRecord
+    from cexec.gate.store.job_records import EventRecord
 
 COARSE, FINE = 60.0, 5.0  # seconds (ours)
 FINE_SPAN = 900.0  # seconds (ours)
@@ -65,7 +65,7 @@ class History:
             with contextlib.suppress(asyncio.CancelledError):
                 await self._task
 
-    async def samples(self, identity: Identity, span: float) -> list[dict[str, float]]:
+    async def samples(self, identity: Caller, span: float) -> list[dict[str, float]]:
         """Returns the samples of the last `span` seconds, of all applications that the token may see together."""
         self._looked = self._monotonic()
         since = self._wall() - span
@@ -77,7 +77,7 @@ class History:
         found = [*coarse.items(), *fine]
         return [_sum(at, {app: one for app, one in apps.items() if identity.may_see(app)}) for at, apps in found]
 
-    async def workers(self, identity: Identity) -> list[dict[str, Any]]:
+    async def workers(self, identity: Caller) -> list[dict[str, Any]]:
         """Returns the workers as /v1/workers does, with `gone` and, of those that have gone, `last_seen`."""
         self._looked = self._monotonic()
         now = self._wall()
@@ -131,7 +131,7 @@ class History:
         for one in workers:
             self._seen[one["uuid"]] = (now, one)
 
-    def _measure(self, one: Application, workers: list[dict[str, Any]], now: float) -> dict[str, float]:
+    def _measure(self, one: GateApplication, workers: list[dict[str, Any]], now: float) -> dict[str, float]:
         states = [live.record.state for live in self._engine.live.values() if live.record.app == one.name]
         ended = self._ended[one.name] = [(at, good) for at, good in self._ended[one.name] if at > now - RATE]
         return {
@@ -139,8 +139,8 @@ class History:
             "slots": sum(worker["slots"] for worker in workers),
             "busy": sum(worker["running"] for worker in workers),
             "load": round(sum(worker["load"] for worker in workers), 3),
-            "queued": states.count(State.QUEUED),
-            "jobs": states.count(State.RUNNING),
+            "queued": states.count(JobState.QUEUED),
+            "jobs": states.count(JobState.RUNNING),
             "succeeded": sum(good for _, good in ended),
             "other": sum(not good for _, good in ended),
         }
@@ -151,11 +151,11 @@ class History:
             self._event = events[-1].id
             for event in events:
                 if _is_end(event) and event.app in self._ended:
-                    self._ended[event.app].append((event.at, event.state == State.SUCCEEDED.value))
+                    self._ended[event.app].append((event.at, event.state == JobState.SUCCEEDED.value))
 
 
 def _is_end(event: EventRecord) -> bool:
-    return event.state not in (State.QUEUED.value, State.RUNNING.value)
+    return event.state not in (JobState.QUEUED.value, JobState.RUNNING.value)
 
 
 def _sum(at: float, apps: dict[str, dict[str, float]]) -> dict[str, float]:

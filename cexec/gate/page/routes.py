@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from cexec.gate.access.identity import SCOPE_KEY, Identity
+from cexec.gate.access.caller import SCOPE_KEY, Caller
 from cexec.gate.access.names import SESSION_NAME
 from cexec.gate.problem import Problem
 
@@ -66,7 +66,7 @@ class _Page:
         return Response(read(name), media_type=KINDS[name], headers={"Cache-Control": "max-age=60"})
 
     async def identity(self, request: Request) -> Response:
-        identity: Identity = request.scope[SCOPE_KEY]
+        identity: Caller = request.scope[SCOPE_KEY]
         return JSONResponse(
             {
                 "name": identity.name,

@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from cexec.gate.access.identity import SCOPE_KEY, Identity
+from cexec.gate.access.caller import SCOPE_KEY, Caller
 from cexec.gate.jobs.desk import Desk
 from cexec.gate.jobs.job_request import JobRequest
-from cexec.gate.pcci.command import CommandError, split_command
+from cexec.gate.pcci.command_words import CommandError, split_command
 from cexec.gate.pcci.views import show_job, show_pool, show_worker
 from cexec.gate.problem import Problem
 from cexec.gate.store import job_rows, pcci_rows
@@ -33,10 +33,10 @@ from cexec.protocol.datagrams.requirements import instance_text
 if TYPE_CHECKING:
     from starlette.requests import Request
 
-    from cexec.gate.jobs.application import Application
+    from cexec.gate.jobs.application import GateApplication
     from cexec.gate.jobs.desk import Output
     from cexec.gate.jobs.engine import Engine
-    from cexec.gate.store.records import JobRecord, PoolRecord
+    from cexec.gate.store.job_records import JobRecord, PoolRecord
 
 Handler: TypeAlias = Callable[["Request"], Awaitable[Response]]
 
@@ -75,7 +75,7 @@ def _told(handler: Handler) -> Handler:
 
 
 class _Paths:
-    def __init__(self, engine: Engine, desk: Desk, application: Application) -> None:
+    def __init__(self, engine: Engine, desk: Desk, application: GateApplication) -> None:
         self._engine = engine
         self._desk = desk
         self._application = application
@@ -133,8 +133,8 @@ class _Paths:
 
     # what several need
 
-    def _identity(self, request: Request) -> Identity:
-        identity: Identity = request.scope[SCOPE_KEY]
+    def _identity(self, request: Request) -> Caller:
+        identity: Caller = request.scope[SCOPE_KEY]
         identity.require_application(self._application.name)
         return identity
 
@@ -164,7 +164,7 @@ class _Paths:
     def _expired(self, pool: PoolRecord) -> bool:
         return pool.ended is not None and time.time() >= pool.ended + self._engine.settings.retention
 
-    async def _show(self, identity: Identity, pool: PoolRecord, jobs: list[JobRecord]) -> dict[str, object]:
+    async def _show(self, identity: Caller, pool: PoolRecord, jobs: list[JobRecord]) -> dict[str, object]:
         known = await self._engine.database.read(partial(pcci_rows.find, number=pool.number))
         shown = []
         for job in jobs:
@@ -172,7 +172,7 @@ class _Paths:
             shown.append(show_job(pool, job, known, *outputs))
         return show_pool(pool, shown)
 
-    async def _read(self, identity: Identity, job: JobRecord, stream: int) -> bytes:
+    async def _read(self, identity: Caller, job: JobRecord, stream: int) -> bytes:
         try:
             output = await self._desk.output(identity, job.id, stream)
             return await _read_output(output)

@@ -14,8 +14,8 @@ from signal import Signals
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from cexec.gate.store.job_records import JobRecord, PoolRecord
     from cexec.gate.store.pcci_rows import PcciPool
-    from cexec.gate.store.records import JobRecord, PoolRecord
 
 KILLED = 128  # added to a signal's number, as shells do
 FAILED = 1  # the status of a job without an exit status

@@ -1,6 +1,6 @@
 """Who calls, and what each call passes before it does anything.
 
-Contract: `Door.call` finds the caller's `Identity`, counts the call against the token's rate, runs the work, and ends
+Contract: `Door.call` finds the caller's `Caller`, counts the call against the token's rate, runs the work, and ends
 the call with a status if that raises a problem.  A token is in the metadata (`authorization: Bearer TOKEN`), or it is
 the one that the common name of the client's certificate names; a caller that brings both is judged by the token in the
 metadata.  A call whose token ends meanwhile is ended.  A change, and a refusal, is a line of the audit.
@@ -19,26 +19,26 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from urllib.parse import unquote
 
 from cexec.errors import LocalError, UsageError
+from cexec.gate.access.caller import Caller, TokenRole
 from cexec.gate.access.credential import NOT_VALID
-from cexec.gate.access.identity import Identity, Role
-from cexec.gate.access.keys import ended_keys, find_key, find_named_token
+from cexec.gate.access.key_rows import ended_keys, find_key, find_named_token
 from cexec.gate.access.live_requests import LiveRequests, NoLongerValidError
-from cexec.gate.access.rates import Rates
+from cexec.gate.access.rates import CallerRates
 from cexec.gate.access.secret import Kind, parse_secret
 from cexec.gate.access.steady_clock import SteadyClock
 from cexec.gate.problem import Problem
-from cexec.gate.rpc.errors import Context, FieldProblems, refuse
+from cexec.gate.rpc.status_codes import Context, FieldProblems, refuse
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cexec.gate.access.audit import Audit
-    from cexec.gate.access.keys import Key
-    from cexec.gate.access.limits import Limits
-    from cexec.gate.rpc.tls_front import Caller, TlsFront
+    from cexec.gate.access.caller_limits import CallerLimits
+    from cexec.gate.access.key_rows import Key
+    from cexec.gate.rpc.tls_front import TlsCaller, TlsFront
     from cexec.gate.store.database import Database
 
-Work: TypeAlias = Callable[[Identity, list[str]], Coroutine[Any, Any, None]]
+Work: TypeAlias = Callable[[Caller, list[str]], Coroutine[Any, Any, None]]
 
 _log = logging.getLogger("cexec.gate")
 
@@ -50,8 +50,8 @@ class Door:
         self,
         database: Database,
         audit: Audit,
-        limits: Limits,
-        rates: Rates,
+        limits: CallerLimits,
+        rates: CallerRates,
         *,
         front: TlsFront | None = None,
         clock: SteadyClock | None = None,
@@ -63,21 +63,21 @@ class Door:
         self._rates = rates
         self._front = front
         self._clock = clock or SteadyClock()
-        self._mistakes = Rates(limits.mistakes, limits.mistakes_at_once)
+        self._mistakes = CallerRates(limits.mistakes, limits.mistakes_at_once)
         self._live = LiveRequests(self._ended, limits.look)
 
     async def call(self, context: Context, name: str, work: Work, *, changes: bool = False) -> None:
         """Runs the work of a call.  `changes`: it needs more than the role of a viewer."""
         told: list[str] = []
-        identity: Identity | None = None
+        caller: Caller | None = None
         outcome = "gone"
         try:
             try:
-                identity = self._identify(context)
-                self._admit(identity)
+                caller = self._identify(context)
+                self._admit(caller)
                 if changes:
-                    identity.require(Role.SUBMITTER)
-                await self._live.run(identity.token, work(identity, told))
+                    caller.require(TokenRole.SUBMITTER)
+                await self._live.run(caller.token, work(caller, told))
                 outcome = "OK"
                 return
             except NoLongerValidError:
@@ -94,14 +94,14 @@ class Door:
             await refuse(context, problem)
         finally:
             if changes or outcome in ("401", "403", "429"):
-                self._audit.write(identity, self._source(context), f"gRPC {name}", outcome, told)
+                self._audit.write(caller, self._source(context), f"gRPC {name}", outcome, told)
 
-    def _admit(self, identity: Identity) -> None:
-        wait = self._rates.admit(identity.token, monotonic())
+    def _admit(self, caller: Caller) -> None:
+        wait = self._rates.admit(caller.token, monotonic())
         if wait is not None:
             raise _too_many("this token makes too many requests", wait)
 
-    def _identify(self, context: Context) -> Identity:
+    def _identify(self, context: Context) -> Caller:
         try:
             return self._key_of(context).identity(self._limits.jobs)
         except Problem:
@@ -132,7 +132,7 @@ class Door:
             raise Problem(403, f"no valid token is called {name[:64]!r}, which is the common name of this certificate")
         return found
 
-    def _caller(self, context: Context) -> Caller:
+    def _caller(self, context: Context) -> TlsCaller:
         """Returns who has come through the front."""
         assert self._front is not None
         caller = self._front.caller(port_of(context))

@@ -15,28 +15,28 @@ import grpc
 from cexec.gate.jobs.desk import signal_number
 from cexec.gate.jobs.pipe import CHUNK, OutputReader, start_pipe
 from cexec.gate.problem import Problem
-from cexec.gate.rpc.errors import FieldProblems
-from cexec.gate.rpc.messages import job_message, request_of
+from cexec.gate.rpc.job_messages import job_message, request_of
+from cexec.gate.rpc.status_codes import FieldProblems
 from cexec.gate.rpc.wire import cexec_pb2 as wire
-from cexec.gate.store.records import State
+from cexec.gate.store.job_records import JobState
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
 
-    from cexec.gate.access.identity import Identity
+    from cexec.gate.access.caller import Caller
     from cexec.gate.jobs.engine import Engine
     from cexec.gate.jobs.live_job import LiveJob
-    from cexec.gate.rpc.errors import Context
+    from cexec.gate.rpc.status_codes import Context
 
     Tell = Callable[[wire.ExecResponse], Awaitable[None]]
 
 FIRST_PATIENCE = 30.0  # seconds (ours) for the first message
 
 
-async def run_exec(engine: Engine, identity: Identity, app: str, context: Context, told: list[str]) -> None:
+async def run_exec(engine: Engine, caller: Caller, app: str, context: Context, told: list[str]) -> None:
     """Runs one conversation.  `app`: the application if the caller names none."""
     start = await _first(context)
-    live = await start_pipe(engine, identity, request_of(start, app, streamed=True))
+    live = await start_pipe(engine, caller, request_of(start, app, streamed=True))
     told.append(f"job {live.record.id} started")
     lock = asyncio.Lock()  # gRPC takes one message at a time
 
@@ -86,7 +86,7 @@ async def _until_over(live: LiveJob, tasks: Sequence[asyncio.Future[None]], list
 
 
 async def _tell_start(live: LiveJob, tell: Tell) -> None:
-    while live.record.state == State.QUEUED:
+    while live.record.state == JobState.QUEUED:
         await live.changed(None)
     if live.record.started is not None:
         await tell(wire.ExecResponse(started=job_message(live.record)))

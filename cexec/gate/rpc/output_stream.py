@@ -9,14 +9,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cexec.gate.problem import Problem
-from cexec.gate.rpc.messages import STREAMS, job_message
+from cexec.gate.rpc.job_messages import STREAMS, job_message
 from cexec.gate.rpc.wire import cexec_pb2 as wire
-from cexec.gate.store.outputs import check_kept
+from cexec.gate.store.output_log import check_kept
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from cexec.gate.access.identity import Identity
+    from cexec.gate.access.caller import Caller
     from cexec.gate.jobs.desk import Desk
     from cexec.gate.jobs.engine import Engine
 
@@ -26,11 +26,11 @@ CHUNK = 256 * 1024  # bytes (ours): with less than 64 KiB a message, throughput 
 
 
 async def stream_output(
-    engine: Engine, desk: Desk, identity: Identity, request: wire.StreamOutputRequest, tell: Tell
+    engine: Engine, desk: Desk, caller: Caller, request: wire.StreamOutputRequest, tell: Tell
 ) -> None:
     """Writes what a request asks for."""
     id, stream, offset = request.id, STREAMS[request.stream], request.offset
-    output = await desk.output(identity, id, stream)
+    output = await desk.output(caller, id, stream)
     check_kept(offset, output.began)
     if offset > output.end and (output.ended or not request.follow):
         raise Problem(416, f"there are {output.end} bytes")
@@ -45,7 +45,7 @@ async def stream_output(
         return
     while True:
         live = engine.live.get(id)
-        output = live.outputs[stream] if live is not None else await desk.output(identity, id, stream)
+        output = live.outputs[stream] if live is not None else await desk.output(caller, id, stream)
         chunk = output.read(offset, CHUNK)
         if chunk:
             await tell(wire.StreamOutputResponse(offset=offset, data=chunk))
@@ -56,5 +56,5 @@ async def stream_output(
             await live.wait()
         else:
             break
-    job = await engine.job(identity, id)
+    job = await engine.job(caller, id)
     await tell(wire.StreamOutputResponse(offset=offset, job=job_message(job)))

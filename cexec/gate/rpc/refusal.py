@@ -12,10 +12,10 @@ import grpc
 
 from cexec.gate.problem import Problem
 from cexec.gate.rpc.door import port_of
-from cexec.gate.rpc.errors import refuse
+from cexec.gate.rpc.status_codes import refuse
 
 if TYPE_CHECKING:
-    from cexec.gate.rpc.errors import Context
+    from cexec.gate.rpc.status_codes import Context
     from cexec.gate.rpc.tls_front import TlsFront
 
 

@@ -3,8 +3,8 @@
 Contract: gRPC can only break off the handshake of a caller whose certificate does not count, and that caller hears
 "socket closed".  `TlsFront` lets every handshake come to its end, judges the certificate, and passes the bytes on:
 those of a caller whose certificate counts to the server, all others to a server that refuses every call in words.  Both
-listen on loopback ports for the front alone.  `caller(port)` returns the `Caller` behind a connection from that port,
-None for a connection that is not the front's.  Both directions wait for the slower side.  TLS itself is OpenSSL's
+listen on loopback ports for the front alone.  `caller(port)` returns the `TlsCaller` behind a connection from that
+port, None for a connection that is not the front's.  Both directions wait for the slower side.  TLS itself is OpenSSL's
 (PyPI: pyOpenSSL).
 """
 
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from cryptography.x509.oid import NameOID
 from OpenSSL import SSL
@@ -35,7 +35,7 @@ UNKNOWN_ISSUER = frozenset({2, 18, 19, 20, 21, 24})
 
 
 @dataclass(frozen=True, slots=True)
-class Caller:
+class TlsCaller:
     """Who has connected: `name` is the common name of the certificate, or empty; `trouble` is why it does not count."""
 
     address: str
@@ -48,7 +48,7 @@ class TlsFront:
 
     def __init__(self, certificate: str, key: str, client_ca: str) -> None:
         self._context = _context(certificate, key, client_ca)
-        self._callers: dict[int, Caller] = {}
+        self._callers: dict[int, TlsCaller] = {}
         self._server: asyncio.Server | None = None
         self._ports = 0, 0
         self._connections: set[_Outside] = set()
@@ -67,7 +67,7 @@ class TlsFront:
         for connection in list(self._connections):
             connection.end()
 
-    def caller(self, port: int) -> Caller | None:
+    def caller(self, port: int) -> TlsCaller | None:
         """Returns who is behind the connection from this loopback port."""
         return self._callers.get(port)
 
@@ -88,7 +88,7 @@ class TlsFront:
         """A handshake has come to its end, good or bad."""
         self.handshakes -= 1
 
-    async def pass_on(self, outside: _Outside, caller: Caller) -> None:
+    async def pass_on(self, outside: _Outside, caller: TlsCaller) -> None:
         """Connects the inner side; the server hears nothing before the caller is noted."""
         loop = asyncio.get_running_loop()
         inside = _Inside(outside)
@@ -214,7 +214,7 @@ class _Outside(asyncio.Protocol):
         address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
         name, trouble = judge(self._tls.get_peer_certificate(), self._tls.get_app_data())
         self.wait(True)
-        self._passing = asyncio.ensure_future(self._front.pass_on(self, Caller(address, name, trouble)))
+        self._passing = asyncio.ensure_future(self._front.pass_on(self, TlsCaller(address, name, trouble)))
 
     def _decrypt(self) -> None:
         while self._tls is not None and self._inside is not None:
@@ -323,5 +323,5 @@ def _note_error(connection: SSL.Connection, certificate: X509, error: int, depth
     return True
 
 
-def _choose_protocol(connection: SSL.Connection, offered: list[bytes]) -> bytes | SSL._NoOverlappingProtocols:
+def _choose_protocol(connection: SSL.Connection, offered: list[bytes]) -> Any:
     return HTTP2 if HTTP2 in offered else SSL.NO_OVERLAPPING_PROTOCOLS

@@ -12,13 +12,13 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cexec.gate.jobs.application import LINGER
-from cexec.gate.rpc.messages import worker_message
+from cexec.gate.rpc.job_messages import worker_message
 from cexec.gate.rpc.wire import cexec_pb2 as wire
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterator
 
-    from cexec.gate.jobs.application import Application
+    from cexec.gate.jobs.application import GateApplication
     from cexec.python.membership import ClusterWorker
 
     Tell = Callable[[wire.WorkerChange], Awaitable[None]]
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 GATHERED = 0.1  # seconds (ours) in which changes come together: a census changes all workers
 
 
-async def watch_workers(applications: list[Application], tell: Tell) -> None:
+async def watch_workers(applications: list[GateApplication], tell: Tell) -> None:
     """Watches the workers of some applications until it is cancelled."""
     seen: dict[str, dict[bytes, ClusterWorker]] = {}
     for one in applications:
@@ -51,7 +51,7 @@ async def watch_workers(applications: list[Application], tell: Tell) -> None:
 
 
 def _changes(
-    application: Application, before: dict[bytes, ClusterWorker], now: dict[bytes, ClusterWorker]
+    application: GateApplication, before: dict[bytes, ClusterWorker], now: dict[bytes, ClusterWorker]
 ) -> Iterator[wire.WorkerChange]:
     for instance, worker in before.items():
         if instance not in now:
@@ -69,7 +69,7 @@ def _figures(worker: ClusterWorker) -> ClusterWorker:
 
 
 def _change(
-    kind: wire.WorkerChange.Kind, application: Application, instance: bytes, worker: ClusterWorker
+    kind: wire.WorkerChange.Kind, application: GateApplication, instance: bytes, worker: ClusterWorker
 ) -> wire.WorkerChange:
     name = application.names().get(instance, worker.name)
     return wire.WorkerChange(kind=kind, worker=worker_message(application.name, name, worker, time.time()))

@@ -13,11 +13,11 @@ class Bell:
     """One thing that changes, and those who wait for it."""
 
     def __init__(self) -> None:
-        self._waiting: set[asyncio.Future[None]] = set()
+        self.waiting: set[asyncio.Future[None]] = set()  # those who wait now
 
     def ring(self) -> None:
         """Lets all who wait go on."""
-        waiting, self._waiting = self._waiting, set()
+        waiting, self.waiting = self.waiting, set()
         for one in waiting:
             if not one.done():
                 one.set_result(None)
@@ -26,7 +26,7 @@ class Bell:
         """Returns True if the bell has rung, False if the time was over before."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[None] = loop.create_future()
-        self._waiting.add(waiter)
+        self.waiting.add(waiter)
         timer = None if seconds is None else loop.call_later(max(0.0, seconds), waiter.cancel)
         try:
             await waiter
@@ -36,7 +36,7 @@ class Bell:
                 raise
             return False
         finally:
-            self._waiting.discard(waiter)
+            self.waiting.discard(waiter)
             if timer is not None:
                 timer.cancel()
         return True

@@ -53,7 +53,7 @@ class _Waiting:
     error: BaseException | None = None
 
 
-class Reader:
+class StateReader:
     """A connection that only reads, closed with its `Database`."""
 
     def __init__(self, connection: sqlite3.Connection, path: str) -> None:
@@ -124,11 +124,11 @@ class Database:
         """Runs the query in this thread."""
         return self._guard(lambda: query(self._reader))
 
-    def new_reader(self) -> Reader:
+    def new_reader(self) -> StateReader:
         """Returns a reader for one thread, which neither waits for other readers nor for the writer."""
         connection = self._connect()
         self._guard(lambda: connection.execute("PRAGMA query_only=1"))
-        return Reader(connection, self.path)
+        return StateReader(connection, self.path)
 
     def close(self) -> None:
         """Waits for the changes that were asked for, and closes the file."""
@@ -169,19 +169,34 @@ class Database:
                 one.error = one.error or error
 
     def _transact(self, batch: list[_Waiting]) -> None:
+        """Runs all changes in one transaction; if one raises, all again, each of which can be taken back alone.
+
+        At each call of SQLite this thread lets the others run, and then waits for its turn: few calls are what counts.
+        """
+        try:
+            self._run_all(batch, alone=False)
+        except Exception:
+            if len(batch) == 1 and batch[0].error is not None:
+                return
+            self._run_all(batch, alone=True)
+
+    def _run_all(self, batch: list[_Waiting], *, alone: bool) -> None:
         execute = self._writer.execute
         execute("BEGIN IMMEDIATE")
         try:
             for one in batch:
-                execute("SAVEPOINT one")
+                one.error = None
+                if alone:
+                    execute("SAVEPOINT one")
                 try:
                     one.result = one.change(self._writer)
                 except Exception as error:
                     one.error = _named(error, self.path)
-                    if not self._writer.in_transaction:  # SQLite itself has taken all back
+                    if not alone or not self._writer.in_transaction:  # SQLite itself may have taken all back
                         raise
                     execute("ROLLBACK TO one")
-                execute("RELEASE one")
+                if alone:
+                    execute("RELEASE one")
             execute("COMMIT")
         except BaseException:
             if self._writer.in_transaction:

@@ -11,12 +11,12 @@ import sqlite3
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from cexec.gate.store.records import EventRecord, JobRecord, PoolRecord, State
+from cexec.gate.store.job_records import EventRecord, JobRecord, JobState, PoolRecord
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from cexec.gate.store.outputs import KeptOutput
+    from cexec.gate.store.output_log import KeptOutput
 
 JOB_COLUMNS = (
     "id, app, owner, pool, instance, args, state, exit_status, signal, reason, worker, attempts, submitted, started, "
@@ -40,7 +40,7 @@ class Filter:
     """Which jobs are listed: `apps` None for all; `after`: the id behind which the page begins."""
 
     apps: frozenset[str] | None
-    state: State | None
+    state: JobState | None
     after: str | None
     limit: int
 
@@ -228,5 +228,5 @@ def _values(job: JobRecord) -> tuple[object, ...]:
 def _job(row: Any) -> JobRecord:
     (id, app, owner, pool, instance, args, state, exit_status, signal, reason, worker, attempts, submitted, started,
      ended, expired, files) = row  # fmt: skip
-    return JobRecord(id, app, owner, pool, instance, tuple(json.loads(args)), State(state), exit_status, signal, reason,
-                     worker, attempts, submitted, started, ended, expired, json.loads(files))  # fmt: skip
+    return JobRecord(id, app, owner, pool, instance, tuple(json.loads(args)), JobState(state), exit_status, signal,
+                     reason, worker, attempts, submitted, started, ended, expired, json.loads(files))  # fmt: skip

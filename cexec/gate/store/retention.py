@@ -12,8 +12,8 @@ import asyncio
 import sqlite3
 from typing import TYPE_CHECKING
 
+from cexec.gate.store.job_records import OVER, JobState
 from cexec.gate.store.job_rows import insert_output
-from cexec.gate.store.records import OVER, State
 
 if TYPE_CHECKING:
     from cexec.gate.store.database import Database
@@ -37,9 +37,9 @@ def recover(database: Database, files: OutputFiles, now: float) -> int:
         left = connection.execute(f"SELECT id, pool, app, worker FROM job WHERE state NOT IN ({_STATES})").fetchall()
         for job, pool, app, worker in left:
             connection.execute("UPDATE job SET state=?, ended=?, reason=? WHERE id=?",
-                               (State.INTERRUPTED.value, now, _KILLED, job))  # fmt: skip
+                               (JobState.INTERRUPTED.value, now, _KILLED, job))  # fmt: skip
             connection.execute("INSERT INTO event (at, job, pool, app, state, worker) VALUES (?, ?, ?, ?, ?, ?)",
-                               (now, job, pool, app, State.INTERRUPTED.value, worker))  # fmt: skip
+                               (now, job, pool, app, JobState.INTERRUPTED.value, worker))  # fmt: skip
             kept = files.segments(found.get(job, ()))
             for stream in (1, 2):
                 began, end = kept.get(stream, (0, 0))

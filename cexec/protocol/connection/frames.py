@@ -46,6 +46,7 @@ OF_A_STREAM = (DATA, END, CLOSED, BROKEN, CREDIT)
 
 FIRST_FILE = 256  # (protocol) stream numbers below are descriptors, from here on files
 LARGEST_SIGNAL = 64  # (protocol) signals are numbered as on Linux
+LARGEST_WINDOW = 4096  # (protocol) rows or columns of a terminal; a greater number means this one
 LARGEST_DEATH = 127  # (protocol) so that 128 + the signal's number is an exit status
 
 ONCE = 1  # the flag of STARTED that says: never repeat this job
@@ -108,6 +109,16 @@ def parse_number(body: Bytes, size: int) -> int:
     if len(body) != size:
         raise ProtocolError("number has the wrong size")
     return int.from_bytes(body, "big")
+
+
+def window_body(rows: int, columns: int) -> bytes:
+    """The body of WINDOW; as a number of 4 bytes it is the `number` of the event."""
+    return rows.to_bytes(2, "big") + columns.to_bytes(2, "big")
+
+
+def parse_window(number: int) -> tuple[int, int]:
+    """Returns rows and columns of a WINDOW; at most LARGEST_WINDOW, because programs keep a screen of that size."""
+    return min(number >> 16, LARGEST_WINDOW), min(number & 0xFFFF, LARGEST_WINDOW)
 
 
 class Stream:

@@ -1,7 +1,7 @@
 """The words and numbers that GO and SIGNAL carry: names of options, their values, shapes of streams, signals.
 
 Contract: constants only.  Both sides take each of them from here, and nothing is imported, because every call of
-`cexec` loads this module.  docs/protocol.md section 4.2 says what each one means, section 8 repeats the values.
+`cexec` loads this module.  docs/protocol.md sections 4.2 and 4.5 say what each one means, section 8 repeats the values.
 Names of a worker's attributes are in `datagrams.requirements`, sizes are in `base.limits`: layers below this one use
 them, too.
 """
@@ -19,9 +19,12 @@ LIMITS = (TIME_LIMIT, CPU_LIMIT, MEMORY_LIMIT, NICE)  # all of them decimal numb
 PROGRAM_STREAM = "program-stream"  # (protocol) the number of the stream that carries the program
 PROGRAM = "program-"  # (protocol) followed by a platform; the value is hash and size of the program for it
 TELL_WANTED = "tell-wanted"  # (protocol) YES: the client wants to hear when another one waits for the job's slot
+SUBSYSTEM = "subsystem"  # (protocol) SFTP: a shell service runs that server instead of a command
+TERMINAL = "terminal"  # (protocol) the program runs on a terminal; the value is a `terminal_request.TerminalRequest`
 
 YES = "yes"  # (protocol) the value of LEASE and of TELL_WANTED
 NO = "no"  # (protocol) the value of FETCH_ON_FAILURE
+SFTP = "sftp"  # (protocol) the value of SUBSYSTEM
 
 # Shapes of a stream, seen from the program
 READS = 1  # a direction: the program reads

@@ -267,6 +267,11 @@ class Session:
         self._require(not self._worker and self.state == RUNNING)
         self._frames.append(self._frame(frames.SIGNAL, bytes([number])))
 
+    def window(self, rows: int, columns: int) -> None:
+        """Tells the worker the new size of the terminal."""
+        self._require(not self._worker and self.state == RUNNING)
+        self._frames.append(self._frame(frames.WINDOW, frames.window_body(rows, columns)))
+
     # both sides' calls
 
     @property

@@ -83,26 +83,37 @@ def encode(kind: int, mac1: bytes, inner: bytes, *, hops: int, counter: int = 0,
     return data
 
 
-def keyed(mac1_key: bytes) -> blake2b:
-    """Returns a prepared hash for `parse_keyed`, which saves half of the work for each datagram of a flood."""
-    return blake2b(digest_size=MAC1_SIZE, key=mac1_key)
+class BegunHashes(dict[int, blake2b]):
+    """The hashes of one mac1 key by the kind of the datagram, each of which has everything before the inner part.
+
+    In a flood this leaves one hash of the inner part to do for each datagram, with no bytes put together before.
+    """
+
+    __slots__ = ("_key",)
+
+    def __init__(self, mac1_key: bytes) -> None:
+        self._key = blake2b(digest_size=MAC1_SIZE, key=mac1_key)
+
+    def __missing__(self, kind: int) -> blake2b:
+        begun = self[kind] = self._key.copy()
+        begun.update(PREFIX + bytes([kind]))
+        return begun
 
 
 def parse(data: bytes, mac1_keys: Sequence[bytes]) -> Datagram | None:
     """Returns the datagram, or None if no holder of one of the keys made it."""
-    return parse_keyed(data, [keyed(key) for key in mac1_keys])
+    return parse_keyed(data, [BegunHashes(key) for key in mac1_keys])
 
 
-def parse_keyed(data: bytes, begun: Sequence[blake2b]) -> Datagram | None:
-    """Does the same with keys that `keyed` has prepared."""
+def parse_keyed(data: bytes, begun: Sequence[BegunHashes]) -> Datagram | None:
+    """Does the same with hashes that are kept from one datagram to the next."""
     if not data.startswith(PREFIX) or not INNER_START < len(data) <= MAXIMUM_DATAGRAM:
         return None
-    covered = data[:6] + data[INNER_START:]
-    mac1 = data[MAC1_START:INNER_START]
-    for index, key in enumerate(begun):
-        state = key.copy()
-        state.update(covered)
+    kind, inner, mac1 = data[KIND_AT], data[INNER_START:], data[MAC1_START:INNER_START]
+    for index, hashes in enumerate(begun):
+        state = hashes[kind].copy()
+        state.update(inner)
         if equal(state.digest(), mac1):
             counter, reply_port = data[8] << 8 | data[9], data[10] << 8 | data[11]
-            return Datagram(data[KIND_AT], data[6], counter, reply_port, mac1, data[INNER_START:], index)
+            return Datagram(kind, data[6], counter, reply_port, mac1, inner, index)
     return None

@@ -32,6 +32,8 @@ SIGNATURE_LABEL = b"cexec 1 hello signature"
 CIPHERS = (sodium.CHACHA, sodium.AEGIS)  # (protocol) bit 0, bit 1 of the offer
 REVISION_BIT = 0x80  # (protocol) of the offer: the worker speaks SECOND_REVISION on connections
 WANTED_BIT = 0x40  # (protocol) of the offer: the worker knows the frame WANTED, and the option that asks for it
+TERMINAL_BIT = 0x20  # (protocol) of the offer: the worker gives a job a terminal if GO asks for one
+SUGGESTED_BIT = 0x10  # (protocol) of the offer: a client at a terminal should ask for one by itself
 THOUSANDTHS = 1000  # loads and speeds travel as integers
 MAXIMUM_ATTRIBUTES = 480  # bytes (protocol) of the attributes' mapping, so that every answer fits in a datagram
 MAXIMUM_DETAIL = 240  # bytes (protocol) of a detail, likewise
@@ -42,12 +44,14 @@ class Hello:
 
     `attributes`: os, arch, cpus, mem and the labels in a census, where `detail` says how healthy the worker is;
     elsewhere ONCE, if that is so, and PROOF, if the client has not proved yet where it receives.  `tells_wanted`: a job
-    may ask to hear when another client waits for its slot, on connections of the second revision.
+    may ask to hear when another client waits for its slot, on connections of the second revision.  `gives_terminal`: a
+    job may ask to run on a terminal; `suggests_terminal`: it should, if its client is at one.
     """
 
     __slots__ = (
-        "attributes", "certificate", "ciphers", "clock", "detail", "host", "instance", "load", "purpose", "revision",
-        "running", "slots", "speed", "tells_wanted", "uptime", "version", "waiting",
+        "attributes", "certificate", "ciphers", "clock", "detail", "gives_terminal", "host", "instance", "load",
+        "purpose", "revision", "running", "slots", "speed", "suggests_terminal", "tells_wanted", "uptime", "version",
+        "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -60,6 +64,8 @@ class Hello:
         ciphers: list[str],
         revision: int = SECOND_REVISION,
         tells_wanted: bool = True,
+        gives_terminal: bool = False,
+        suggests_terminal: bool = False,
         version: str = "",
         load: float = 0.0,
         speed: float = 1.0,
@@ -78,6 +84,8 @@ class Hello:
         self.ciphers = ciphers
         self.revision = revision
         self.tells_wanted = tells_wanted
+        self.gives_terminal = gives_terminal
+        self.suggests_terminal = suggests_terminal
         self.version = version
         self.load = load
         self.speed = speed
@@ -112,6 +120,8 @@ class Hello:
         offer = sum(1 << CIPHERS.index(name) for name in self.ciphers)
         offer |= REVISION_BIT if self.revision == SECOND_REVISION else 0
         offer |= WANTED_BIT if self.tells_wanted else 0
+        offer |= TERMINAL_BIT if self.gives_terminal else 0
+        offer |= SUGGESTED_BIT if self.suggests_terminal else 0
         writer.u8(offer).text(self.version)
         for value in (self.load * THOUSANDTHS, self.speed * THOUSANDTHS, self.slots, self.running, self.waiting):
             writer.u16(max(0, min(0xFFFF, round(value))))
@@ -132,6 +142,8 @@ class Hello:
             ciphers=[name for bit, name in enumerate(CIPHERS) if offer & 1 << bit],
             revision=SECOND_REVISION if offer & REVISION_BIT else FIRST_REVISION,
             tells_wanted=bool(offer & WANTED_BIT),
+            gives_terminal=bool(offer & TERMINAL_BIT),
+            suggests_terminal=bool(offer & SUGGESTED_BIT),
             version=version,
             load=load / THOUSANDTHS,
             speed=speed / THOUSANDTHS,

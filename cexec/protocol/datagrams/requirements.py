@@ -25,10 +25,17 @@ INSTANCE = "instance"  # (protocol) its value is the instance id as `instance_te
 MACHINE = (OS, ARCH, CPUS, MEMORY)  # (protocol) attributes that every worker tells
 BUILT_IN = (*MACHINE, HOST, NAME, ADDRESS, INSTANCE)  # (protocol) no label is called so
 ALLOWED = "allow-programs"  # (protocol) the attribute of a worker that runs programs of its clients
+ACCOUNT = "account"  # (protocol) the attribute of a shell service: the name of the user as whom commands run
 PROOF = "proof"  # (protocol) in an answer: what the client has to return, in hexadecimal digits
 ONCE = "once"  # (protocol) the attribute of a worker whose jobs must never be repeated; without a value
+TERMINAL = "terminal"  # (protocol) the attribute of a worker that gives a job a terminal; without a value
 JOBS = "jobs:"  # (protocol) in an answer to a census: the jobs that run there; no label is called so
 SUFFIXES = {"K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+MISSING = {  # what is said of a worker without such an attribute
+    ALLOWED: "does not allow programs (cservice --allow-programs)",
+    ACCOUNT: "offers no shell (cservice --shell)",
+    TERMINAL: "gives no terminal (cservice --no-tty, or an older cexec)",
+}
 _INSTANCE_PREFIX = INSTANCE + "="  # of a name in --on and --not
 QUANTITIES = (CPUS, MEMORY)  # attributes of which at least as much is needed; so is every label that is a number
 
@@ -157,7 +164,7 @@ def parse_needs(text: str) -> dict[str, str]:
 
 def _lacks(name: str, value: str, attributes: Mapping[str, str]) -> str:
     if name not in attributes:
-        return "does not allow programs (cservice --allow-programs)" if name == ALLOWED else f"has no {name}"
+        return MISSING.get(name, f"has no {name}")
     if not value:
         return ""
     present = attributes[name]

@@ -14,7 +14,16 @@ from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_HOPS
 from cexec.protocol.datagrams import datagram, hello
 from cexec.protocol.datagrams.announcement import CENSUS, SealedAnnouncement
 from cexec.protocol.datagrams.client_jobs import parse_jobs
-from cexec.protocol.datagrams.requirements import HOST, INSTANCE, JOBS, MACHINE, NAME, instance_text, names_of
+from cexec.protocol.datagrams.requirements import (
+    HOST,
+    INSTANCE,
+    JOBS,
+    MACHINE,
+    NAME,
+    TERMINAL,
+    instance_text,
+    names_of,
+)
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -68,7 +77,7 @@ class Answer:
     @property
     def labels(self) -> dict[str, str]:
         """The labels that `cservice --label` gave it."""
-        return {name: value for name, value in self.hello.attributes.items() if name not in (*MACHINE, JOBS)}
+        return {name: value for name, value in self.hello.attributes.items() if name not in (*MACHINE, JOBS, TERMINAL)}
 
     @property
     def jobs(self) -> list[ClientJob]:

@@ -52,6 +52,7 @@ class Race:
         self._next_opening = now
         self.accept_timeout = accept_timeout
         self._queued_until: dict[bytes, float] = {}  # by instance: how long what it has said keeps the client waiting
+        self._waits_since = now  # from then on the accept timeout counts
         self._cannot: set[bytes] = set()  # instances that have said that they cannot or will not have the job
         self._interval = ANNOUNCE_FIRST_INTERVAL
         self._next_transmission = now
@@ -89,9 +90,14 @@ class Race:
             self._events.append(SILENT)
         self._due = self.next_timeout()
 
+    def wait_on(self, now: float) -> None:
+        """The accept timeout counts from now on: there is a worker, although it has not answered."""
+        self._waits_since = now
+
     def was_stopped(self, seconds: float) -> None:
         """Waits so much longer for everything that it waits for."""
         self.started += seconds
+        self._waits_since += seconds
         for instance in self._queued_until:
             self._queued_until[instance] += seconds
 
@@ -171,5 +177,5 @@ class Race:
 
     @property
     def _deadline(self) -> float:
-        """The accept timeout after the start, or after the moment when the last worker was known to be waiting."""
-        return max([self.started, *self._queued_until.values()]) + self.accept_timeout
+        """The accept timeout after the start, or after the last moment when a worker was known to be there."""
+        return max([self.started, self._waits_since, *self._queued_until.values()]) + self.accept_timeout

@@ -70,7 +70,7 @@ class SlotArrays:
         self,
         courier: ArrayCourier,
         calls: Callable[[], Iterable[PoolCall]],
-        send: Callable[[Sequence[Buffer]], None],
+        send: Callable[[Sequence[Buffer]], object],
         go: Callable[[PoolCall], None],
     ) -> None:
         self.calls = calls
@@ -105,7 +105,7 @@ class SlotArrays:
 
     def hears(self, message: CallMessage) -> None:
         if message.kind == m.STORE:
-            identity, problem = map(bytes, message.parts)
+            identity, problem = map(bytes, message.parts[:2])
             self._has_store = bool(identity)
             self.problem = problem.decode(errors="replace")
             self._store = self._courier.join(identity, self)

@@ -19,9 +19,12 @@ A call is charged with the end of a process only if it ran there.  If a slot is 
 call that was sent to it.  A call that was charged more than `retries` times fails.
 
 A slot that another client wants is given back after the call in hand, once slots were held as long as they were waited
-for, or after `LONGEST_TURN`; so clients with long turns and clients with short ones get equal shares of the time.  For
-a while after such a word slots without calls are kept for a moment only: others may want those, too, and are not told
-again, because their share is a fair one.
+for, times `weight`, or after `LONGEST_TURN`; so clients with long turns and clients with short ones get equal shares of
+the time.  The turns are drawn by weight.  Between pools of different weights they soon are as long as they may be, and
+then the shares follow the draws.  Time that was waited for and not held yet is kept for later turns, up to `weight`
+squared of the longest: a pool may have some more than `weight` turns in a row.  For a while after such a word slots
+without calls are kept for a moment only: others may want those, too, and are not told again, because their share is a
+fair one.
 """
 
 from __future__ import annotations
@@ -32,6 +35,7 @@ from typing import TYPE_CHECKING
 
 from cexec.client.aio.pacing import CONTENDED_FOR
 from cexec.pool.call_messages import SMALL
+from cexec.python.calls.call_queue import CallQueue
 from cexec.python.calls.planned_slots import (
     GONE,
     LEAVING,
@@ -63,20 +67,21 @@ LEARNING = 0.2  # the weight (ours) of the latest call in the mean duration
 class CallPlan:
     """All calls and slots of one pool."""
 
-    def __init__(self, *, most_slots: int | None, retries: int, idle_timeout: float) -> None:
+    def __init__(self, *, most_slots: int | None, retries: int, idle_timeout: float, weight: int = 1) -> None:
         self.slots: list[PlannedSlot] = []
         self._most_slots = inf if most_slots is None else most_slots
         self._retries = retries
         self._idle_timeout = idle_timeout
+        self._weight = weight
         self._contended_until = -inf  # others want slots until then, as far as we know
-        self._waiting: deque[PoolCall] = deque()
-        self._suspects: deque[PoolCall] = deque()
+        self._waiting = CallQueue()
+        self._suspects = CallQueue()
         self._sent = 0
         self._numbers = 0
         self._took: float | None = None  # the mean of what calls take, in seconds
         self._worked_at = -inf  # when there was work last
         self._given_back_at = -inf  # when a slot was given back last
-        self._balance = 0.0  # seconds that slots were waited for, less those that they were held while others waited
+        self._balance = 0.0  # seconds of waiting, times weight, less those that slots were held while others waited
         self._events: deque[PlanEvent] = deque()
 
     def next_event(self) -> PlanEvent | None:
@@ -105,9 +110,8 @@ class CallPlan:
             if not call.dropped:
                 self._events.append(End(slot, call.wire_id))
         else:
-            for queue in (self._suspects, self._waiting):
-                if call in queue:
-                    queue.remove(call)
+            self._suspects.discard(call)
+            self._waiting.discard(call)
         call.dropped = True
 
     @property
@@ -186,14 +190,14 @@ class CallPlan:
         self._contended_until = now + CONTENDED_FOR
         if slot.state in (OPENING, READY) and slot.leave_at == inf:
             half_a_call = (self._took or 0.0) / 2  # the call in hand ends as often before this moment as behind it
-            slot.leave_at = now + max(0.0, self._balance - half_a_call)
+            slot.leave_at = now + min(LONGEST_TURN, max(0.0, self._balance - half_a_call))
             slot.wanted_at = now
 
     def holds(self, slot: PlannedSlot, now: float) -> None:
         """The slot is ours from now on; it is not ready yet."""
         slot.held_at = now
         waited = now - max(slot.searched_at, self._given_back_at)
-        self._balance = min(self._balance + waited, LONGEST_TURN)
+        self._balance = min(self._balance + waited * self._weight, LONGEST_TURN * self._weight**2)
 
     # time
 
@@ -274,7 +278,7 @@ class CallPlan:
             for slot in ready:
                 if len(slot.sent) > level or not self._waiting:
                     continue
-                if self._waiting[0].size > SMALL and slot.sent:
+                if self._waiting.first.size > SMALL and slot.sent:
                     return  # it waits for a slot that has nothing else
                 if not slot.alone:
                     self._send(slot, self._waiting.popleft(), now)

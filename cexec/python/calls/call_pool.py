@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from cexec.python.calls.planned_slots import PlannedSlot
     from cexec.python.calls.pool_workers import PoolWorkers
 
+CANCEL_PATIENCE = 0.5  # seconds (ours) that the end of a call may wait behind what is sent before it
 MOST_LACKED = 3  # times (ours) that a call is sent again because its arrays were not there
 MOST_UNREADY = 3  # processes (ours) in a row that end before they are ready
 
@@ -101,12 +102,12 @@ class CallPool:
     def finish(self) -> None:
         """Lets `run` end once all calls are over."""
         self._finishing = True
-        self._call()
+        self._wake()
 
     def abort(self) -> None:
         """Lets `run` end now; calls that are not over are cancelled, and those that run are ended."""
         self._aborted = True
-        self._call()
+        self._wake()
 
     @property
     def broken(self) -> InitializerError | None:
@@ -120,11 +121,18 @@ class CallPool:
 
     def _call(self) -> None:
         if not self._is_called:
-            self._is_called = True
             try:
-                self.loop.call_soon_threadsafe(self._woken.set)
-            except RuntimeError:
-                pass  # the loop has ended, and everything with it
+                self._is_called = True
+                self._wake()
+            except BaseException:  # a Ctrl-C, before the loop was woken: the next call has to do it
+                self._is_called = False
+                raise
+
+    def _wake(self) -> None:
+        try:
+            self.loop.call_soon_threadsafe(self._woken.set)
+        except RuntimeError:
+            pass  # the loop has ended, and everything with it
 
     # the loop
 
@@ -203,8 +211,16 @@ class CallPool:
             told = self._plan.ended if isinstance(event, plans.End) else self._plan.returned
             told(event.slot, event.wire_id, monotonic())
             self._woken.set()
+        elif isinstance(event, plans.TakeBack):
+            slot.line.send(m.encode(m.TAKE_BACK, event.wire_id))
         else:
-            slot.line.send(m.encode(m.CANCEL if isinstance(event, plans.End) else m.TAKE_BACK, event.wire_id))
+            mark = slot.line.send(m.encode(m.CANCEL, event.wire_id))
+            self.loop.call_later(CANCEL_PATIENCE, self._hang_up, slot, event.wire_id, mark)
+
+    def _hang_up(self, slot: OpenSlot, wire_id: int, mark: int) -> None:
+        """Loses a slot whose call is not wanted any more, if that has not been said for all the bytes before it."""
+        if next(iter(slot.planned.sent), None) == wire_id and not slot.line.has_sent(mark):
+            slot.task.cancel()
 
     async def _close(self) -> None:
         """Gives all slots back; those with calls are hung up on."""
@@ -242,6 +258,7 @@ class CallPool:
         planned = slot.planned
         unready = planned.state == plans.OPENING
         del self._slots[planned]
+        self._setup.modules.leave(slot.line)
         for call in reversed(slot.arrays.close()):
             self._plan.returned(planned, call.wire_id, monotonic())  # it has never gone there
         self._woken.set()
@@ -292,6 +309,8 @@ class CallPool:
             self._follow_death(slot, message, now)
         elif kind in (m.STORE, m.KEPT):
             slot.arrays.hears(message)
+        elif kind in (m.MISSING_MODULES, m.KEPT_MODULES):
+            self._setup.modules.hears(slot.line, kind)
         elif kind == m.LACKING:
             self._send_again(slot, message, now)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sys
 from collections import deque
 from typing import TYPE_CHECKING, Protocol
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Protocol
 from cexec.errors import DisconnectedError, ProtocolError
 from cexec.pool import call_messages as m
 from cexec.pool.interpreter import Interpreter
+from cexec.python.calls.module_courier import ModuleCourier
 from cexec.python.calls.pool_errors import NotThisWorkerError
 from cexec.system.printable import printable
 
@@ -39,15 +41,16 @@ class SlotSetup:
     def __init__(
         self, environment: Mapping[str, str], initializer: Sequence[Part], most_calls: int, modules: bytes
     ) -> None:
+        """`modules`: a zip file, or nothing."""
         self.here = Interpreter.here()
+        self.modules = ModuleCourier(modules)
         self._environment = dict(environment)
         self._initializer = initializer
         self._most_calls = most_calls
-        self._modules = modules
 
     def encode(self, worker: str) -> list[Buffer]:
         fields = {"worker": worker, "environment": self._environment, "most_calls": self._most_calls}
-        return m.encode(m.SETUP, parts=[json.dumps(fields).encode(), self._modules, *self._initializer])
+        return m.encode(m.SETUP, parts=[json.dumps(fields).encode(), self.modules.digest, *self._initializer])
 
 
 class SlotOwner(Protocol):
@@ -81,6 +84,7 @@ class CallSlot:
         self._job: Job | None = None
         self._queue: deque[Buffer] = deque()
         self._queued = asyncio.Event()
+        self._put = self._written = 0  # buffers that were queued, and of which a worker was given all bytes
         self._leaving = False
         self._ready = False
         self._last_lines: deque[str] = deque(maxlen=KEPT_LINES)
@@ -96,8 +100,22 @@ class CallSlot:
         """Which running cservice it is; empty before it is known."""
         return b"" if self._job is None else self._job.instance
 
-    def send(self, buffers: Sequence[Buffer]) -> None:
+    def send(self, buffers: Sequence[Buffer]) -> int:
+        """Queues a message; returns its mark for `has_sent`."""
         self._queue.extend(buffers)
+        self._put += len(buffers)
+        self._queued.set()
+        return self._put
+
+    def has_sent(self, mark: int) -> bool:
+        """Returns False as long as a message is here, or behind another one that has not left as a whole."""
+        return self._written >= mark
+
+    def set_up(self) -> None:
+        """Sends SETUP before anything else; again if the worker did not have the modules, and others have sent them."""
+        buffers = self._setup.encode(self.worker)
+        self._queue.extendleft(reversed(buffers))
+        self._put += len(buffers)
         self._queued.set()
 
     def give_back(self) -> None:
@@ -118,10 +136,10 @@ class CallSlot:
             await asyncio.wait({tasks[1]}, timeout=GOODBYE_PATIENCE)  # the last lines
             await self._end(job)
         finally:
+            await job.cancel()  # first: nobody waits any more for what is still to be sent
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-            await job.cancel()
 
     async def _end(self, job: Job) -> None:
         """Raises what the end of the job means."""
@@ -141,7 +159,7 @@ class CallSlot:
                 beginning = await self._read_greeting(job)
         except TimeoutError:
             raise self._no_pool(f"has said nothing in {GREETING_PATIENCE:g} s") from None
-        decoder = m.Decoder()
+        decoder = m.Decoder(_memory_size())
         messages = decoder.feed(beginning)
         while True:
             if messages:
@@ -164,13 +182,14 @@ class CallSlot:
                 said = f"has written {data[:40]!r}" if data else "has ended without a word"
                 raise self._no_pool(said + "".join(f": {line}" for line in self._last_lines))
             data += chunk
-            start = m.GREETING_START
+            start = m.WORKER_START
             if data[: len(start)] != start[: len(data)]:
                 raise self._no_pool(f"writes {data[:40]!r}")
         if not data.startswith(m.WORKER_GREETING):
             theirs = data[len(start) :].partition(b"\n")[0].decode(errors="replace")
+            versions = f"pools have version {theirs}, this is version {m.VERSION}"
             raise NotThisWorkerError(
-                self.worker, f"has version {theirs} of cexec.pool, this is {m.VERSION}", is_pool=True
+                self.worker, f"has a cexec whose {versions}: install the same cexec on both sides", is_pool=True
             )
         return data[len(m.WORKER_GREETING) :]
 
@@ -185,8 +204,7 @@ class CallSlot:
         if difference := Interpreter.decode(first.parts[0]).difference(self._setup.here):
             raise NotThisWorkerError(self.worker, f"has {difference}", is_pool=True)
         self._ready = True
-        self._queue.extendleft(reversed(self._setup.encode(self.worker)))
-        self._queued.set()
+        self.set_up()
         return messages[1:]
 
     async def _read_errors(self, job: Job) -> None:
@@ -219,9 +237,10 @@ class CallSlot:
                 await self._queued.wait()
                 self._queued.clear()
                 if self._queue:
-                    buffers = _joined(self._queue)
+                    count, buffers = len(self._queue), _joined(self._queue)
                     self._queue.clear()
                     await job.stdin.write(buffers)
+                    self._written += count
                 elif self._leaving:
                     job.stdin.close()
                     return
@@ -229,6 +248,11 @@ class CallSlot:
                     self._queued.set()
         except BrokenPipeError:
             pass  # the job's end says why
+
+
+def _memory_size() -> int:
+    """Returns the bytes of memory of this machine, which no result can exceed, whatever its worker says."""
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
 
 
 def _joined(buffers: Iterable[Buffer]) -> list[Buffer]:

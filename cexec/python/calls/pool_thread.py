@@ -38,6 +38,7 @@ class PoolThread:
         self._thread: threading.Thread | None = None
         self._pool: CallPool | None = None
         self._made = threading.Event()
+        self._over = threading.Event()  # `Thread.join` of Python 3.11 forgets the thread if a Ctrl-C interrupts it
         self._failure: BaseException | None = None
         self._process = os.getpid()
 
@@ -71,6 +72,7 @@ class PoolThread:
             self._failure = error
         finally:
             self._made.set()
+            self._over.set()
 
     async def _run_all(self) -> None:
         await self._run(self._take)
@@ -82,6 +84,9 @@ class PoolThread:
     def call(self, what: Coroutine[Any, Any, T]) -> T:
         """Runs a coroutine in the loop and returns its result."""
         pool = self.pool
+        if self._thread is threading.current_thread():
+            what.close()
+            raise UsageError("a callback of a future must not ask for the number of slots: it would wait for itself")
         return asyncio.run_coroutine_threadsafe(what, pool.loop).result()
 
     def finish(self) -> None:
@@ -94,11 +99,11 @@ class PoolThread:
 
     def join(self) -> None:
         if self._thread is not None and os.getpid() == self._process and self._thread is not threading.current_thread():
-            self._thread.join()
+            self._over.wait()
 
 
 def _end_all() -> None:
-    """Leaves nothing running when the interpreter exits."""
+    """Leaves nothing running when the interpreter exits; a Ctrl-C meanwhile is raised again at the end."""
     threads = list(_threads)
     interrupted = isinstance(getattr(sys, "last_value", None), KeyboardInterrupt)
     try:
@@ -114,6 +119,7 @@ def _end_all() -> None:
             thread.abort()
         for thread in threads:
             thread.join()
+        raise
 
 
 atexit.register(_end_all)

@@ -22,6 +22,10 @@ import time
 from cexec.system.process import memory_group, process_tree
 from cexec.system.storage.directories import open_own, open_trusted, remove_tree
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 MARK = "CEXEC_RUN"  # the variable by which the processes of one run of a job are known; the record has NAME=VALUE
 PRIVATE_PREFIX = "cexec-job-"  # of a private directory's name: nothing else is ever removed
 GROUP_PREFIX = "cexec-job-"  # and of a memory group's
@@ -41,19 +45,40 @@ class Record:
         """`job_group`: the path of the control group in which the job's process lives."""
         self._name = f"{os.getpid()}-{os.urandom(4).hex()}"
         self._directory = open_own(directory)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
-        try:
-            self._fd = os.open(self._name, flags, 0o600, dir_fd=self._directory)
-        except OSError:
-            os.close(self._directory)
-            raise
+        first = {"mark": mark, "boot": boot_id(), **({"job_group": job_group} if job_group else {})}
         self._torn = False  # the last line has no end
+        self._fd = -1
         try:
-            fcntl.flock(self._fd, fcntl.LOCK_EX)
+            if not self._begin_nameless(first):
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+                self._fd = os.open(self._name, flags, 0o600, dir_fd=self._directory)
+                self._begin(first)
         except OSError:
             self.close()
             raise
-        self.add(mark=mark, boot=boot_id(), **({"job_group": job_group} if job_group else {}))
+
+    def _begin_nameless(self, first: Mapping[str, object]) -> bool:
+        """Gives the file its name when it is locked and says something; False where that cannot be done.
+
+        A process that is killed before leaves nothing, so a sweep finds no empty records.
+        """
+        try:
+            flags = os.O_TMPFILE | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC
+            self._fd = os.open(".", flags, 0o600, dir_fd=self._directory)
+        except (AttributeError, OSError):
+            return False  # this system, or this file system, has no files without a name
+        self._begin(first)
+        try:
+            os.link(f"/proc/self/fd/{self._fd}", self._name, dst_dir_fd=self._directory, follow_symlinks=True)
+        except OSError:
+            os.close(self._fd)
+            self._fd = -1
+            return False  # there is no /proc
+        return True
+
+    def _begin(self, first: Mapping[str, object]) -> None:
+        fcntl.flock(self._fd, fcntl.LOCK_EX)
+        self.add(**first)
 
     def add(self, **values: object) -> None:
         """`mark`, `boot`, `leader` and `start` (its start time), `directory`, `group`, `job_group`: what to sweep.
@@ -73,7 +98,8 @@ class Record:
         except OSError:
             pass  # somebody has removed it
         finally:
-            os.close(self._fd)
+            if self._fd >= 0:
+                os.close(self._fd)
             os.close(self._directory)
 
 

@@ -1,8 +1,9 @@
 """Process trees: what a program has started, and the end of all of it.
 
 Contract: a process that has called `process.adopt_orphans` finds every descendant of its program here, grandchildren
-and double forks too, and ends them with `TreeEnd`: TERM, a grace time, KILL.  Nothing here waits, except `end_tree`.
-Processes end and appear while one looks: every list is a guess, and only `TreeEnd` and the parent's wait know the end.
+and double forks too, and ends them with `TreeEnd`: TERM, a grace time, KILL.  Nothing here waits, except `end_tree` and
+`wait_for_end`.  Processes end and appear while one looks: every list is a guess, and only `TreeEnd` and the parent's
+wait know the end.
 Where there is no /proc the process group is all that can be reached.  A kernel without CONFIG_PROC_CHILDREN has no
 lists of children; then every process is asked for its parent.
 """
@@ -85,6 +86,13 @@ def end_tree(leader: int, grace: float, *, wrapper: int = 0, groups: Sequence[Ki
     ending = TreeEnd(leader, grace, time.monotonic(), wrapper=wrapper, groups=groups)
     while reap() and not ending.given_up:
         ending.handle_timeout(time.monotonic())
+        time.sleep(_LOOK_INTERVAL)
+
+
+def wait_for_end(seconds: float) -> None:
+    """Reaps until nothing is left below this process, or the time is over."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and reap():
         time.sleep(_LOOK_INTERVAL)
 
 

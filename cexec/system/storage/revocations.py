@@ -14,7 +14,6 @@ import os
 
 from cexec.errors import CexecError, KeyFileError, RevokedError
 from cexec.protocol.base import sodium
-from cexec.protocol.base.revocation import decode_list
 from cexec.system.reason import reason_of
 from cexec.system.storage.directories import state_directory
 from cexec.system.storage.keyfile import WRITABLE_BY_OTHERS, key_descriptor, read_guarded
@@ -45,6 +44,11 @@ def list_path(key_path: str, environ: Mapping[str, str] = os.environ) -> str | N
     return key_path + SUFFIX
 
 
+def memory_name(authority_public: bytes) -> str:
+    """Returns the name of the file, in the directory for state, that has the number of the latest list."""
+    return f"revoked-{sodium.keyed_hash(b'', b'cexec 1 revocation memory', authority_public, size=8).hex()}"
+
+
 class Revocations:
     """The verdicts of one authority's list."""
 
@@ -58,8 +62,7 @@ class Revocations:
         self._authority = authority_public
         self._required = required
         directory = directory or state_directory()
-        name = f"revoked-{sodium.keyed_hash(b'', b'cexec 1 revocation memory', authority_public, size=8).hex()}"
-        self._memory = None if directory is None else os.path.join(directory, name)
+        self._memory = None if directory is None else os.path.join(directory, memory_name(authority_public))
         self._latest = 0  # the serial of the latest list that was seen
         self._revoked: dict[int, str] = {}
         self._seen: object = None  # what stat said of the file that was read last
@@ -112,6 +115,8 @@ class Revocations:
         self._seen, self._serial, self._fault = seen, 0, ""
         if seen is None or self.path is None:
             return
+        from cexec.protocol.base.revocation import decode_list  # most clients have no list
+
         try:
             found = decode_list(read_guarded(self.path, WRITABLE_BY_OTHERS, LARGEST_LIST))
         except KeyFileError as error:

@@ -21,6 +21,11 @@ MOST_AHEAD = 64  # (ours) numbers that may stay reserved although fewer are need
 LARGEST_NUMBER = 1 << 63  # (ours) a file that says more is damaged, and begins a new series
 
 
+def series_name(fingerprint: str, worker: str) -> str:
+    """Returns the name of the file for a worker of an application; `worker` is the name in its certificate."""
+    return f"series-{fingerprint}-{worker}"
+
+
 class Series:
     """`id`: 16 bytes."""
 

@@ -43,18 +43,29 @@ class Profile:
     """The properties of a worker that do not change.  `attributes`: os, arch, cpus, mem and the labels.
 
     `once`: its jobs must never be repeated; a client has to know that before it gives the worker a job.
+    `gives_terminal`: a job may have a terminal; `suggests_terminal`: that of a client at one should.
     """
 
-    __slots__ = ("attributes", "host", "once", "slots", "speed")
+    __slots__ = ("attributes", "gives_terminal", "host", "once", "slots", "speed", "suggests_terminal")
 
     def __init__(
-        self, *, host: str, slots: int, speed: float, attributes: Mapping[str, str], once: bool = False
+        self,
+        *,
+        host: str,
+        slots: int,
+        speed: float,
+        attributes: Mapping[str, str],
+        once: bool = False,
+        gives_terminal: bool = False,
+        suggests_terminal: bool = False,
     ) -> None:
         self.host = host
         self.slots = slots
         self.speed = speed
         self.attributes = dict(attributes)
         self.once = once
+        self.gives_terminal = gives_terminal
+        self.suggests_terminal = suggests_terminal
 
 
 class Answers:
@@ -111,6 +122,8 @@ class Answers:
             certificate=self._key.identity.certificate,
             host=profile.host,
             ciphers=self._ciphers,
+            gives_terminal=profile.gives_terminal,
+            suggests_terminal=profile.suggests_terminal,
             version=__version__,
             load=self._load.load.level,
             speed=profile.speed,

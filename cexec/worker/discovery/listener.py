@@ -1,7 +1,8 @@
 """The datagrams that a worker hears from its group, and the reactions to them.
 
-Contract: `Listener.listen(now)` reads the datagrams that have come.  Announcements that this worker can serve are put
-to the bidder, and `heard` has the ways to answer them; censuses and refusals are answered at once or in a while.
+Contract: `Listener.listen(now)` reads the datagrams that have come, and returns False if all of them are ignored.
+Announcements that this worker can serve are put to the bidder, and `heard` has the ways to answer them; censuses and
+refusals are answered at once or in a while.
 Timers: `next_timeout`, `handle_timeout`.  docs/protocol.md sections 2 and 5.1.
 """
 
@@ -72,14 +73,16 @@ class Listener:
         self._unopened = 0  # datagrams that were left alone to spare the CPU
         self._next_refresh = now + REFRESH_INTERVAL
 
-    def listen(self, now: float) -> None:
-        """Reads the datagrams that have come."""
-        for parsed, source, via in self._receiver.receive(now):
+    def listen(self, now: float) -> bool:
+        """Reads the datagrams that have come; returns False if all of them are ignored."""
+        found = self._receiver.receive(now)
+        for parsed, source, via in found:
             self._hear(parsed, Copy(source, via), now)
         for data, source in self._receiver.take_strangers():
             if data[datagram.KIND_AT] == datagram.ANNOUNCEMENT:
                 self._tell_of_another_key(str(source[0]))
                 break
+        return bool(found)
 
     def _tell_of_another_key(self, host: str) -> None:
         """Logs it once: a client that has the wrong key file hears nothing, and nor does its user."""
@@ -98,8 +101,10 @@ class Listener:
         self._groups.leave()
 
     def next_timeout(self) -> float:
-        voices = (voice.next_timeout() for one in self._served for voice in (one.presences, one.answers))
-        return min(self._next_refresh, *voices)
+        due = self._next_refresh
+        for one in self._served:
+            due = min(due, one.presences.next_timeout(), one.answers.next_timeout())
+        return due
 
     def handle_timeout(self, now: float) -> None:
         for one in self._served:

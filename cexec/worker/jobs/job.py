@@ -26,7 +26,7 @@ from cexec.system.reason import reason_of
 from cexec.system.storage.program_cache import CacheProblem
 from cexec.worker.jobs import job_tree
 from cexec.worker.jobs.assignment import is_leased
-from cexec.worker.jobs.check import check
+from cexec.worker.jobs.check import check, terminal_of
 from cexec.worker.jobs.command import name_of
 from cexec.worker.jobs.disk_quota import DiskQuota
 from cexec.worker.jobs.job_exit import exit_of
@@ -48,6 +48,7 @@ if TYPE_CHECKING:
 
 RELEASE_PATIENCE = 30.0  # seconds (ours) that a client has to take the exit frame and let go
 LONGEST_LINGER = 600.0  # seconds (ours) that the exit frame may wait for a client that is alive and takes nothing
+HANG_UP_PATIENCE = 1.0  # seconds (ours) that programs have between SIGHUP and SIGTERM: editors save their work then
 HELD_BACK = 0.002  # seconds (ours) that frames of a leased job wait for others, so that they wake the client once
 # What only a client can have caused, by its arguments and by the names of its files: this worker is not to blame.
 TOO_LONG = (errno.E2BIG,)
@@ -126,7 +127,7 @@ class JobRun:
             self._follow_up(self._end_tree)
             return accepted and self._wants_more and self._tree.alone
         finally:
-            self._tree.finish()
+            self._tree.finish(HANG_UP_PATIENCE if self._streams.hang_up() else 0.0)
             self._workplace.leave()
 
     @property
@@ -189,7 +190,11 @@ class JobRun:
         go, program = self._order.go, self._order.program
         start = doing = f"start {name_of(program)}"
         try:
-            ends = self._streams.open(go.streams)
+            terminal = terminal_of(go)
+            if terminal is not None:
+                doing = "make a terminal"
+            ends = self._streams.open(go.streams, terminal)
+            doing, self._tree.terminal = start, self._streams.terminal
             try:
                 files = files_of(go)
                 if files or program.programs is not None:
@@ -197,6 +202,8 @@ class JobRun:
                 if program.private or files:
                     doing = f"put the job's files into a directory of its own in {directory_of_all()}"
                     self._workplace.enter(files, self._step)
+                elif program.shell is not None:
+                    self._workplace.enter_home(program.shell)
                 if program.programs is not None:
                     doing = "keep the program"
                     self._workplace.obtain(go, program.programs, self._step)
@@ -228,7 +235,7 @@ class JobRun:
         if limits.memory:
             workplace.limit_memory(f"{os.getpid()}-{self._order.go.job_id.hex()[:8]}", limits.memory)
             self._tree.groups += [] if workplace.group is None else [workplace.group]
-        return spawn(self._order, limits, workplace, ends)
+        return spawn(self._order, limits, workplace, ends, self._streams.terminal)
 
     def _name_leader(self) -> None:
         """Adds the program's number to the record; without it its environment is all that it can be found by."""
@@ -272,6 +279,8 @@ class JobRun:
         self._streams.advance(monotonic())
         if self._carrier.children_ended:
             self._tree.reap()
+            if self._tree.status is not None:
+                self._streams.program_ended()
         now = monotonic()
         if times.held_until is not None and now >= times.held_until:
             times.held_until = None
@@ -310,6 +319,8 @@ class JobRun:
             return  # the program closed its end, or its pipe failed: the session has been told
         if event.kind == frames.SIGNAL and event.number in SIGNALS:
             self._tree.signal(event.number)
+        elif event.kind == frames.WINDOW and self._streams.terminal is not None:
+            self._streams.terminal.resize(*frames.parse_window(event.number))
         elif event.kind in (frames.CANCEL, frames.RELEASE):
             if self.phase in (Phase.PREPARING, Phase.RUNNING):
                 raise DisconnectedError("client gave up")
@@ -356,6 +367,7 @@ class JobRun:
         """Ends what the program has left behind; pumps on, so that nobody waits for it."""
         self._tree.reap()
         if not self._tree.alone:
+            self._streams.hang_up()
             self._tree.end(monotonic())
         while not self._tree.alone and not self._tree.given_up:
             self._step()

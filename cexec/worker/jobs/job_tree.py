@@ -15,25 +15,29 @@ from typing import TYPE_CHECKING
 from cexec.errors import LocalError
 from cexec.protocol.connection import options
 from cexec.system.process import process_tree
+from cexec.system.process.process import signal_group
 from cexec.system.process.process_tree import TreeEnd
 
 if TYPE_CHECKING:
     from cexec.system.process.job_group import JobGroup
     from cexec.system.process.process_tree import Killable
+    from cexec.worker.jobs.job_terminal import JobTerminal
 
 GRACE = 2.0  # seconds (ours) between TERM and KILL for what is left of a job
+KEYS = (signal.SIGINT, signal.SIGQUIT)
 SIGNALS = {number: getattr(signal, name) for number, name in options.SIGNALS.items()}  # this machine's numbers
 
 
 class JobTree:
     """`usage`: microseconds of user and of system time, and KiB of memory, once the program has ended."""
 
-    __slots__ = ("_ending", "_pending", "_wrapper", "alone", "groups", "pid", "status", "usage")
+    __slots__ = ("_ending", "_pending", "_wrapper", "alone", "groups", "pid", "status", "terminal", "usage")
 
     def __init__(self, group: JobGroup | None = None) -> None:
         """`group`: in which this process lives, and all that it starts unless that joins another of `groups`."""
         self.groups: list[Killable] = [] if group is None else [group]
         self.pid = 0
+        self.terminal: JobTerminal | None = None  # whose keys are for its foreground group, and so are signals
         self.status: int | None = None
         self.usage = (0, 0, 0)
         self.alone = True  # no child is left
@@ -65,11 +69,16 @@ class JobTree:
                 self._send(number)
 
     def _send(self, number: int) -> None:
-        """The whole tree is stopped and continued; other signals go to the program's group, as from a terminal."""
+        """The whole tree is stopped and continued; other signals go to the program's group, as from a terminal.
+
+        With a terminal, INT and QUIT go to its foreground group, as those of its keys do.
+        """
         if SIGNALS[number] == signal.SIGTSTP:
             process_tree.stop_tree()
         elif SIGNALS[number] == signal.SIGCONT:
             process_tree.signal_tree(self.pid, signal.SIGCONT)
+        elif SIGNALS[number] in KEYS and self.terminal is not None and (group := self.terminal.foreground()):
+            signal_group(group, SIGNALS[number])
         elif self._wrapper:
             process_tree.signal_tree(self.pid, SIGNALS[number], wrapper=self._wrapper)
         else:
@@ -108,8 +117,9 @@ class JobTree:
         if self._ending is not None and not self.alone:
             self._ending.handle_timeout(now)
 
-    def finish(self) -> None:
-        """Ends and reaps what is left, and waits for that."""
+    def finish(self, patience: float = 0.0) -> None:
+        """Ends and reaps what is left, and waits for that; it has `patience` seconds to end by itself."""
         if self.alone and self.pid:
             return
+        process_tree.wait_for_end(patience)
         process_tree.end_tree(self.pid, GRACE, wrapper=self._wrapper, groups=self.groups)

@@ -15,6 +15,7 @@ from cexec.worker.jobs.disk_quota import DiskLimits
 if TYPE_CHECKING:
     from cexec.system.process.sandbox import Sandbox
     from cexec.worker.jobs.sent_programs import SentPrograms
+    from cexec.worker.jobs.shell import Shell
 
 
 @dataclass(slots=True)
@@ -36,3 +37,5 @@ class Program:
     disk: DiskLimits = field(default_factory=DiskLimits)
     sandbox: Sandbox | None = None  # in which every job runs
     written: str = ""
+    shell: Shell | None = None  # of a shell service, whose jobs are command lines for it
+    terminal: bool = True  # a job may have one

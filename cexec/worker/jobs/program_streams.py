@@ -1,9 +1,9 @@
-"""The program's descriptors: a pipe or a socketpair for every stream of GO.
+"""The program's descriptors: a pipe or a socketpair for every stream of GO, and a terminal if the job asks for one.
 
 Contract: `ProgramStreams.open` makes all of them, gives our ends to the pump, and returns the program's, by descriptor
-number; `close_ends` closes these once the program has them.  A descriptor that the client did not have is not there, so
-the program finds it closed.  `AbandonedOutputs` are those whose reader at the client has gone.  Raises `OSError`.
-docs/protocol.md sections 4.2 (GO) and 4.3.
+number; `close_ends` closes these once the program has them.  `terminal` is the job's terminal, if it has one.  A
+descriptor that the client did not have is not there, so the program finds it closed.  `AbandonedOutputs` are those
+whose reader at the client has gone.  Raises `OSError`.  docs/protocol.md sections 4.2 (GO), 4.3 and 4.5.
 """
 
 from __future__ import annotations
@@ -17,13 +17,16 @@ from typing import TYPE_CHECKING
 from cexec.protocol.connection.frames import FIRST_FILE
 from cexec.protocol.connection.options import FILE, PIPE, READS, WRITES
 from cexec.protocol.connection.streams import OPEN
+from cexec.protocol.connection.terminal_request import ERROR, INPUT, OUTPUT
 from cexec.system.io.fds import PIPE_SIZE, Sink, Source, own_pipe, unread
+from cexec.worker.jobs.job_terminal import JobTerminal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from cexec.net.pump import Pump
     from cexec.protocol.connection.frames import Stream
+    from cexec.protocol.connection.terminal_request import TerminalRequest
 
 READING, WRITING = socket.SHUT_RD, socket.SHUT_WR  # the halves of our end
 _DRAINED = 65536  # bytes (ours) at a time: all that a pipe usually holds
@@ -38,10 +41,13 @@ class ProgramStreams:
         self._pump = pump
         self._inputs: dict[int, PipeSink] = {}
         self._abandoned = AbandonedOutputs(pump)
+        self.terminal: JobTerminal | None = None
 
-    def open(self, streams: list[Stream]) -> dict[int, int]:
+    def open(self, streams: list[Stream], terminal: TerminalRequest | None = None) -> dict[int, int]:
         """Makes them, and returns the program's ends."""
-        ends = _open_streams(self._pump, streams, self._abandoned)
+        if terminal is not None:
+            self.terminal = JobTerminal(self._pump, terminal)
+        ends = _open_streams(self._pump, streams, self._abandoned, self.terminal)
         self._inputs = {number: sink for number, sink in self._pump.sinks.items() if isinstance(sink, PipeSink)}
         return ends
 
@@ -52,11 +58,26 @@ class ProgramStreams:
 
     def next_timeout(self) -> float | None:
         """When to call `advance` although nothing has happened."""
-        return self._abandoned.next_timeout()
+        due = self._abandoned.next_timeout()
+        again = None if self.terminal is None else self.terminal.next_timeout()
+        return again if due is None else due if again is None else min(due, again)
 
     def advance(self, now: float) -> None:
         """Follows each step of the pump."""
         self._abandoned.advance(now)
+        if self.terminal is not None:
+            self.terminal.advance()
+
+    def program_ended(self) -> None:
+        """A terminal ends with the program that leads its session; pipes end when nobody can write to them."""
+        if self.terminal is not None:
+            self.terminal.program_ended()
+
+    def hang_up(self) -> bool:
+        """Closes the terminal; returns True if there was one."""
+        if self.terminal is not None:
+            self.terminal.hang_up()
+        return self.terminal is not None
 
     def settle(self) -> None:
         """Closes all inputs once the program has ended, and tells the session how much of them was not read."""
@@ -248,12 +269,16 @@ class Pair:
             pass  # nothing more
 
 
-def _open_streams(pump: Pump, streams: list[Stream], abandoned: AbandonedOutputs) -> dict[int, int]:
+def _open_streams(
+    pump: Pump, streams: list[Stream], abandoned: AbandonedOutputs, terminal: JobTerminal | None = None
+) -> dict[int, int]:
     """Gives our ends to the pump and returns the program's; duplicated descriptors get the same one."""
     ends: dict[int, int] = {}
     try:
+        if terminal is not None:
+            ends = dict.fromkeys((INPUT, OUTPUT, ERROR), terminal.end())
         for stream in streams:
-            if stream.kind == FILE:
+            if stream.kind == FILE or stream.number in ends:
                 continue
             if stream.same_as != stream.number:
                 ends[stream.number] = ends[stream.same_as]

@@ -1,6 +1,7 @@
 """Holds what a job uses of this machine beside its processes and streams, and gives it back at the end.
 
 Contract: a `Workplace` is empty at first.  `enter` makes a private directory and puts the client's files there,
+`enter_home` goes to the home of a shell service's account,
 `obtain` gets the program that the client brings, `limit_memory` makes a control group, and `leave` gives all of it
 back. `OSError` and `CacheProblem` as the parts raise them.  What would survive a kill of this process is written to
 the job's record before it is used.
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from cexec.system.storage.program_cache import HeldProgram
     from cexec.worker.jobs.disk_quota import DiskQuota
     from cexec.worker.jobs.sent_programs import SentPrograms
+    from cexec.worker.jobs.shell import Shell
 
 
 class Workplace:
@@ -58,6 +60,11 @@ class Workplace:
         self._directory.enter()
         receive_files(self._pump, files, self._directory, self.quota, step)
 
+    def enter_home(self, shell: Shell) -> None:
+        """Makes the home of a shell service's account the working directory."""
+        self._origin = os.open(".", getattr(os, "O_PATH", os.O_RDONLY) | os.O_CLOEXEC)
+        shell.enter()
+
     def obtain(self, go: Go, programs: SentPrograms, step: Callable[[], None]) -> None:
         """Gets the program that the client brings."""
         self._sent = sent_programs.obtain(self._pump, go, programs, step)
@@ -86,6 +93,7 @@ class Workplace:
         if self._directory is not None:
             self._directory.remove()
             self.quota.leave()
+        if self._origin >= 0:
             os.fchdir(self._origin)
             os.close(self._origin)
         if self._sent is not None:

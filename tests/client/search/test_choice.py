@@ -84,8 +84,8 @@ def test_what_cannot_be_understood_is_said(options: dict[str, object], words: st
 def test_a_worker_that_has_failed_with_the_job_gets_it_only_if_no_other_takes_it() -> None:
     """One that always answers first took every attempt of a job."""
     failed, other = (hello_of(APPLICATION.worker, instance=instance) for instance in (b"a" * 16, b"b" * 16))
-    choice = OneJob(job, avoided={failed.instance})
+    choice = OneJob(lambda offer: job(), avoided={failed.instance})
     assert [choice.wants(failed, 5.0), choice.wants(other, 5.0)] == [False, True]
     assert not choice.wants(failed, 5.0 + AVOIDED_FOR - 0.1)
     assert choice.wants(failed, 5.0 + AVOIDED_FOR)
-    assert OneJob(job).wants(failed, 5.0)
+    assert OneJob(lambda offer: job()).wants(failed, 5.0)

@@ -103,7 +103,12 @@ class Setting:
     """A search and what surrounds it.  `now` is its clock."""
 
     def __init__(
-        self, choice: Choice | None = None, *, loopback: bool = True, accept_timeout: float = ACCEPT_TIMEOUT
+        self,
+        choice: Choice | None = None,
+        *,
+        loopback: bool = True,
+        accept_timeout: float = ACCEPT_TIMEOUT,
+        patience: float = 0.0,
     ) -> None:
         self.now = START
         self.announcer = FakeAnnouncer(loopback=loopback)
@@ -118,7 +123,7 @@ class Setting:
             self.sealed,
             self.announcer,  # type: ignore[arg-type]
             self.listener,  # type: ignore[arg-type]
-            choice or OneJob(job),
+            choice or OneJob(lambda offer: job()),
             Race(accept_timeout=accept_timeout, now=START),
             idle_timeout=DEFAULT_IDLE_TIMEOUT,
             notices=Notices(
@@ -126,6 +131,7 @@ class Setting:
                 tell=self.told.append,
                 warn=self.warned.append,
             ),
+            patience=patience,
         )
 
     def call(self, instance: bytes = INSTANCES[0], **options: object) -> Caller:
@@ -299,7 +305,7 @@ class Picky(OneJob):
 
 
 def test_a_worker_that_the_choice_does_not_want_is_dropped_and_another_gets_the_job() -> None:
-    setting = Setting(Picky(job))
+    setting = Setting(Picky(lambda offer: job()))
     setting.search.start(setting.now)
     unwanted = proved(setting, INSTANCES[0])
     assert unwanted.hung_up
@@ -311,7 +317,7 @@ def test_a_worker_that_the_choice_does_not_want_is_dropped_and_another_gets_the_
 
 
 def test_an_instance_that_was_not_asked_for_gets_no_job_whatever_it_claims_to_fit() -> None:
-    setting = Setting(OneJob(job, Requirements(wanted=[instance_name(INSTANCES[1])])))
+    setting = Setting(OneJob(lambda offer: job(), Requirements(wanted=[instance_name(INSTANCES[1])])))
     setting.search.start(setting.now)
     assert proved(setting, INSTANCES[0]).hung_up
     proved(setting, INSTANCES[1]).confirm()
@@ -324,7 +330,7 @@ class Reluctant(OneJob):
     """A choice that has no job for the first worker that confirms."""
 
     def __init__(self, go: Go) -> None:
-        super().__init__(lambda: go)
+        super().__init__(lambda offer: go)
         self.asked: list[tuple[bytes, str]] = []
 
     def job_for(self, offer: Hello, address: str) -> Go:
@@ -469,6 +475,43 @@ def test_a_replayed_answer_keeps_no_client_waiting(setting: Setting) -> None:
             setting.wait(5.0)
             setting.step()
     assert setting.now <= START + QUEUED_LIFETIME + ACCEPT_TIMEOUT + 0.1
+
+
+BUSY = 3.5 * ACCEPT_TIMEOUT  # seconds that a worker has which is there
+
+
+@pytest.mark.parametrize("purpose", [PROVE, None])
+def test_a_worker_that_is_there_has_more_time_if_the_client_is_patient(purpose: int | None) -> None:
+    """One that has answered, or whose connection has come, but that has not confirmed."""
+    setting = Setting(patience=BUSY)
+    setting.search.start(setting.now)
+    if purpose is None:
+        proved(setting, INSTANCES[0])
+    else:
+        setting.answer(purpose, attributes={PROOF: "0f" * 16})
+    setting.step()
+    setting.wait(BUSY)
+    with pytest.raises(NoWorkerError):
+        setting.wait(2 * ACCEPT_TIMEOUT)
+    setting.close()
+
+
+def test_nobody_has_more_time_if_nobody_is_there() -> None:
+    setting = Setting(patience=BUSY)
+    setting.search.start(setting.now)
+    with pytest.raises(NoWorkerError, match="answered in 10 s"):
+        setting.wait(ACCEPT_TIMEOUT + 1.0)
+    setting.close()
+
+
+def test_a_worker_that_cannot_connect_has_no_more_time() -> None:
+    setting = Setting(patience=BUSY)
+    setting.search.start(setting.now)
+    setting.answer(UNREACHABLE)
+    setting.step()
+    with pytest.raises(NoWorkerError, match="cannot connect"):
+        setting.wait(ACCEPT_TIMEOUT + 1.0)
+    setting.close()
 
 
 def test_a_busy_worker_that_falls_silent_is_given_up_in_the_end(setting: Setting) -> None:

@@ -93,7 +93,7 @@ def test_exit_statuses(succeeded: int, failed: int, text: str, reached_with: int
         "now,done=1", "now,done=50%", "never", "soon,fail=5",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("statuses", [[0, 5, 0, 7], [3, 5, 0, 7]])
+@pytest.mark.parametrize("statuses", [[0, 5, 0, 7], pytest.param([3, 5, 0, 7], marks=pytest.mark.campaign)])
 def test_exit_statuses_are_those_of_gnu_parallel(tmp_path: Path, text: str, statuses: list[int]) -> None:
     require_tool("parallel")
     words = [str(status) for status in statuses]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from cexec.client.attempt.screen_modes import ScreenModes
 from cexec.errors import CexecError, ProtocolError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.certificate import Certificate
@@ -16,6 +17,7 @@ from cexec.protocol.connection.options import TELL_WANTED, YES
 from cexec.protocol.connection.records import Records
 from cexec.protocol.connection.session import Session
 from cexec.protocol.connection.session_states import STATES
+from cexec.protocol.connection.terminal_request import TerminalRequest
 from cexec.protocol.datagrams.alert import Acknowledgement, Alert
 from cexec.protocol.datagrams.announcement import PROLOGUE, Announcement, open_announcement
 from cexec.protocol.datagrams.hello import Hello, open_hello
@@ -28,6 +30,7 @@ from tests.protocol.wires import APPLICATION, job
 SEALED = APPLICATION.announce()
 OPENED = APPLICATION.hear(SEALED)
 CIPHER = sodium.aead(sodium.aead_names()[0])
+LONGEST = 64  # bytes of a sequence that is recognised however it is cut
 ATTRIBUTES = {"os": "linux", "mem": "4000000000", "cpus": "4", "name": "n", "host": "h"}
 
 
@@ -128,6 +131,31 @@ def go(data: bytes) -> None:
             read(found.options)
         except ValueError:
             pass
+
+
+@target(ProtocolError)
+def terminal_request(data: bytes) -> None:
+    """The value of GO's option for a terminal."""
+    try:
+        text = data.decode()
+    except UnicodeDecodeError:
+        return
+    found = TerminalRequest.decode(text)
+    assert found.encode() == text
+    assert max(found.rows, found.columns) <= frames.LARGEST_WINDOW and "/" not in found.term
+
+
+@target()
+def screen(data: bytes) -> None:
+    """What a program shows on a person's terminal, in pieces: the same modes, however it is cut."""
+    cut, whole = ScreenModes(), ScreenModes()
+    shown = list(pieces(data))
+    whole.feed(b"".join(shown))
+    for piece in shown:
+        cut.feed(piece)
+    assert len(whole.restoring()) < 1000
+    if len(data) <= LONGEST:  # a longer sequence may be cut beyond recognition
+        assert cut.restoring() == whole.restoring()
 
 
 @target(ProtocolError)

@@ -9,6 +9,7 @@ from cexec.cmap.inputs.templates import Template
 from cexec.cmap.run.policy import parse_halt, parse_placement, parse_rate, parse_term_seq, parse_timeout
 from cexec.commands.cmap import split_command
 from cexec.commands.cservice_settings import parse_per_client
+from cexec.commands.ssh_options import is_accepted, parse_call
 from cexec.errors import CexecError, UsageError
 from cexec.net.groups import parse_groups
 from cexec.net.sockets import parse_ports
@@ -128,6 +129,16 @@ def cmap_command(data: bytes) -> None:
     given = words(data).split("\n")
     before, arguments, inputs = split_command(given)
     assert len(before) + len(arguments) <= len(given) and all(isinstance(kind, str) for kind, _ in inputs)
+
+
+@target(UsageError)
+def ssh_command(data: bytes) -> None:
+    """The words of a call of cexec-ssh."""
+    given = words(data).split("\n")
+    call = parse_call(given)
+    assert call.version or (call.host and not call.host.startswith("-") and call.timeout > 0.0)
+    assert len(call.words) < len(given) or call.version
+    assert all(map(is_accepted, call.variables({"LANG": "C", "SECRET": "1"})))
 
 
 @target(UsageError)

@@ -26,10 +26,10 @@ from starlette.routing import Route, Router, WebSocketRoute
 from starlette.websockets import WebSocket
 
 from cexec.gate.access.audit import Audit
+from cexec.gate.access.caller import SCOPE_KEY, TokenRole
+from cexec.gate.access.caller_limits import CallerLimits
 from cexec.gate.access.connection import GuardedHttp, GuardedWebSocket
-from cexec.gate.access.identity import SCOPE_KEY, Role
-from cexec.gate.access.keys import add_token, revoke_keys
-from cexec.gate.access.limits import Limits
+from cexec.gate.access.key_rows import add_token, revoke_keys
 from cexec.gate.access.login_routes import routes
 from cexec.gate.access.middleware import CHANGES_KEY, Access
 from cexec.gate.access.sessions import one_time_url
@@ -57,7 +57,7 @@ class Door:
     def token(
         self,
         name: str = "ci",
-        role: Role = Role.SUBMITTER,
+        role: TokenRole = TokenRole.SUBMITTER,
         apps: frozenset[str] | None = None,
         days: float | None = None,
     ) -> str:
@@ -107,14 +107,14 @@ def read_all(connection: socket.socket) -> bytes:
 @contextmanager
 def open_door(
     directory: Path,
-    limits: Limits | None = None,
+    limits: CallerLimits | None = None,
     *,
     context: ssl.SSLContext | None = None,
     http: type[GuardedHttp] = GuardedHttp,
     websocket: type[GuardedWebSocket] = GuardedWebSocket,
     clock: SteadyClock | None = None,
 ) -> Iterator[Door]:
-    limits = limits or Limits(look=0.05)
+    limits = limits or CallerLimits(look=0.05)
     listener = socket.create_server(("127.0.0.1", 0))
     port = listener.getsockname()[1]
     door = Door(directory, port, "http" if context is None else "https")
@@ -176,6 +176,11 @@ def application(door: Door) -> list[Route | WebSocketRoute]:
 
         return StreamingResponse(lines())
 
+    async def wait(request: Request) -> Response:
+        door.seen.append("waiting")
+        await asyncio.sleep(PATIENCE)
+        return Response("late")
+
     async def flood(request: Request) -> Response:
         async def blocks() -> Any:
             try:
@@ -204,16 +209,22 @@ def application(door: Door) -> list[Route | WebSocketRoute]:
         while True:
             await websocket.send_text(await websocket.receive_text())
 
+    async def fail(websocket: WebSocket) -> None:
+        await websocket.accept()
+        raise RuntimeError("hunter2")
+
     return [
         Route("/healthz", healthy),
         Route("/v1/jobs", who, methods=["GET"]),
         Route("/v1/jobs", start, methods=["POST"]),
         Route("/v1/jobs/{job}/stdin", feed, methods=["PUT"]),
         Route("/v1/jobs/{job}/stdout", follow),
+        Route("/v1/wait", wait),
         Route("/v1/flood", flood),
         Route("/v1/crash", crash),
         Route("/v1/crash_late", crash_late),
         WebSocketRoute("/v1/exec", execute),
+        WebSocketRoute("/v1/fail", fail),
     ]
 
 

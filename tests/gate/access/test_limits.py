@@ -7,7 +7,7 @@ import pytest
 from cexec.errors import UsageError
 from cexec.gate.access.listening import check_listening, is_loopback
 from cexec.gate.access.names import check_applications, check_name
-from cexec.gate.access.rates import Rates
+from cexec.gate.access.rates import CallerRates
 from cexec.gate.access.steady_clock import SteadyClock
 
 
@@ -52,14 +52,14 @@ def test_the_time_of_sleep_counts() -> None:
 
 
 def test_each_caller_has_a_rate_of_his_own() -> None:
-    rates = Rates(2.0, 3.0)
+    rates = CallerRates(2.0, 3.0)
     assert [rates.admit("a", 0.0) for _ in range(4)] == [None, None, None, 0.5]
     assert rates.admit("b", 0.0) is None
     assert [rates.admit("a", 1.0) for _ in range(3)] == [None, None, 0.5]
 
 
 def test_callers_without_number_take_no_memory() -> None:
-    rates = Rates(1.0, 1.0, most=10)
+    rates = CallerRates(1.0, 1.0, most=10)
     for number in range(100):
         assert rates.admit(number, 0.0) is None
     assert len(rates) == 10

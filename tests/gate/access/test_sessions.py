@@ -14,7 +14,7 @@ import websockets.exceptions
 from websockets.sync.client import connect
 from websockets.typing import Origin
 
-from cexec.gate.access.limits import Limits
+from cexec.gate.access.caller_limits import CallerLimits
 from cexec.gate.access.steady_clock import SteadyClock
 from tests.gate.access.door import Door, open_door, problem
 from tests.waiting import wait_until
@@ -92,7 +92,7 @@ def test_a_token_is_no_code(door: Door) -> None:
 def test_a_url_that_is_too_old_does_not_work_even_if_the_clock_is_set_back(tmp_path: Path) -> None:
     begin, wall = time.time(), [0.0]
     clock = SteadyClock(lambda: begin + wall[0], lambda: 0.0)
-    with open_door(tmp_path, Limits(look=0.05, session=100.0), clock=clock) as door:
+    with open_door(tmp_path, CallerLimits(look=0.05, session=100.0), clock=clock) as door:
         cookie = log_in(door)
         late = door.login_url()
         wall[0] = 301.0
@@ -108,7 +108,7 @@ def test_the_page_runs_its_own_script_only_and_tells_no_address(door: Door) -> N
         page = client.get("/login")
     policy = page.headers["content-security-policy"]
     assert "default-src 'none'" in policy and "frame-ancestors 'none'" in policy and "unsafe" not in policy
-    assert page.headers["referrer-policy"] == "same-origin"  # else forms come with "Origin: null"
+    assert page.headers["referrer-policy"] == "same-origin"
     assert "history.replaceState" in page.text  # the code does not stay in the address
     assert not re.search(r"(src|href)=", page.text)
 

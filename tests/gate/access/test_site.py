@@ -40,6 +40,15 @@ def test_names_of_a_certificate() -> None:
     assert FAR.is_origin("https://gate.example.org") and not FAR.is_origin("http://gate.example.org")
 
 
+def test_people_are_told_a_name_that_works() -> None:
+    assert LOCAL.url == "http://127.0.0.1:8042"
+    assert FAR.url == "https://gate.example.org:443"
+    assert Site.make("::", 1, tls=True, names=["*.example.org"]).url == "https://localhost:1"
+    assert Site.make("fd77::5", 1, tls=True, names=["a"]).url == "https://[fd77::5]:1"
+    for site in (LOCAL, FAR):
+        assert site.is_origin(site.url)
+
+
 OWN = {"host": "localhost:8042"}
 PAGES = [
     # method, fields beside the cookie, status of the refusal

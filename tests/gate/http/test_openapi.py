@@ -25,6 +25,8 @@ from tests.service import Application, Service
 from tests.waiting import PATIENCE
 
 FEW, MANY = 3, 200
+# A pipe answers 503 if no worker fits, and is cut off by a limit; a key with another request than before is refused.
+LEFT_OUT = ("need", "time_limit", "Idempotency-Key")
 PHASES = (Phase.explicit, Phase.generate)
 CHECKS = tuple(HealthCheck)
 DOOR = [
@@ -53,11 +55,19 @@ def session(gate: Gate) -> Iterator[requests.Session]:
 def adapted() -> dict[str, Any]:
     """The document, with names of what there is, so that not every request asks for something absent."""
     described = copy.deepcopy(document())
-    described["components"]["schemas"]["JobRequest"]["properties"]["app"] = {"enum": ["app"]}
+    request = described["components"]["schemas"]["JobRequest"]["properties"]
+    request["app"] = {"enum": ["app"]}
+    for name in (
+        "needs",
+        "exclude",
+        "env",
+        "files",
+        "fetch",
+    ):  # what no job can have is found later, and no pattern says all of it
+        del request[name]
     for path, item in described["paths"].items():
         for operation in item.values():
-            # A pipe waits for a worker, and answers 503 if none fits.
-            operation["parameters"] = [one for one in operation.get("parameters", ()) if one["name"] != "need"]
+            operation["parameters"] = [one for one in operation.get("parameters", ()) if one["name"] not in LEFT_OUT]
             for parameter in operation["parameters"]:
                 if parameter["in"] == "path" and parameter["name"] == "id":
                     parameter["schema"] = {"enum": [POOL if "pools" in path else JOB]}
@@ -66,7 +76,11 @@ def adapted() -> dict[str, Any]:
     return described
 
 
-SCHEMA = from_dict(adapted(), config=schemathesis.Config.from_dict({"generation": {"mode": "all"}}))
+# The token comes by the session, so it cannot be left out here.
+CONFIG = schemathesis.Config.from_dict(
+    {"generation": {"mode": "all", "with-security-parameters": False, "allow-x00": False}}
+)
+SCHEMA = from_dict(adapted(), config=CONFIG)
 
 
 @pytest.fixture(scope="module")
@@ -79,7 +93,7 @@ def ids(http: httpx.Client) -> dict[str, str]:
 
 def check(case: Any, gate: Gate, session: requests.Session, ids: dict[str, str]) -> None:
     given = case.path_parameters.get("id")
-    if given in ids and case.method != "DELETE":
+    if isinstance(given, str) and given in ids and case.method != "DELETE":
         case.path_parameters["id"] = ids[given]
     case.call_and_validate(base_url=gate.url, session=session, timeout=PATIENCE, excluded_checks=DOOR)
 

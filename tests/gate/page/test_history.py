@@ -10,15 +10,15 @@ from typing import Any
 
 import pytest
 
-from cexec.gate.access.identity import Identity, Role
+from cexec.gate.access.caller import Caller, TokenRole
 from cexec.gate.page.history import COARSE, FINE, LOOKED, RATE, History
 from cexec.gate.problem import Problem
 from cexec.gate.store import page_rows
 from cexec.gate.store.database import Database
-from cexec.gate.store.records import EventRecord, State
+from cexec.gate.store.job_records import EventRecord, JobState
 
 START = 1_000_000.0
-ALL = Identity("admin", Role.ADMIN, None, 1, 100)
+ALL = Caller("admin", TokenRole.ADMIN, None, 1, 100)
 
 
 class FakeApplication:
@@ -41,7 +41,7 @@ class FakeFeed:
     async def after(self, last: int) -> list[EventRecord]:
         return self.events[last : last + 2]  # a few at a time
 
-    def end(self, at: float, state: State, app: str = "app") -> None:
+    def end(self, at: float, state: JobState, app: str = "app") -> None:
         self.events.append(EventRecord(self.last + 1, at, "job", None, app, state.value, 0, None, None))
 
 
@@ -67,7 +67,7 @@ class Cluster:
             await self.history.tick()
             self.now += FINE
 
-    def run_jobs(self, *states: State) -> None:
+    def run_jobs(self, *states: JobState) -> None:
         jobs = {i: SimpleNamespace(record=SimpleNamespace(state=one, app="app")) for i, one in enumerate(states)}
         self.engine.live = jobs
 
@@ -120,8 +120,8 @@ def test_what_a_sample_says(cluster: Cluster) -> None:
     async def use() -> None:
         cluster.app.workers = [worker("a"), worker("b", running=0, load=0.0)]
         cluster.other.workers = [worker("c", "other", slots=2, running=2, load=1.0)]
-        cluster.run_jobs(State.QUEUED, State.QUEUED, State.RUNNING)
-        for state in (State.RUNNING, State.SUCCEEDED, State.SUCCEEDED, State.FAILED, State.CANCELLED):
+        cluster.run_jobs(JobState.QUEUED, JobState.QUEUED, JobState.RUNNING)
+        for state in (JobState.RUNNING, JobState.SUCCEEDED, JobState.SUCCEEDED, JobState.FAILED, JobState.CANCELLED):
             cluster.feed.end(cluster.now, state)
         await cluster.history.tick()
         wanted = {"at": START, "slots": 10, "busy": 3, "load": 0.5, "queued": 2, "jobs": 1, "workers": 3}
@@ -139,10 +139,10 @@ def test_nobody_sees_an_application_that_is_not_his(cluster: Cluster) -> None:
         cluster.app.workers, cluster.other.workers = [worker("a")], [worker("c", "other")]
         await cluster.history.tick()
         cluster.app.workers, cluster.other.workers = [], []
-        mine = Identity("me", Role.VIEWER, frozenset({"other"}), 2, 100)
+        mine = Caller("me", TokenRole.VIEWER, frozenset({"other"}), 2, 100)
         assert [one["uuid"] for one in await cluster.history.workers(mine)] == ["c"]
         assert [one["workers"] for one in await cluster.history.samples(mine, 900)] == [1]
-        none = Identity("him", Role.VIEWER, frozenset(), 3, 100)
+        none = Caller("him", TokenRole.VIEWER, frozenset(), 3, 100)
         assert await cluster.history.workers(none) == []
         assert (await cluster.history.samples(none, 900))[0]["load"] == 0
 

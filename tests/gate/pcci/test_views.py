@@ -6,18 +6,18 @@ from dataclasses import replace
 
 import pytest
 
-from cexec.gate.pcci.command import LONGEST, CommandError, split_command
+from cexec.gate.pcci.command_words import LONGEST, CommandError, split_command
 from cexec.gate.pcci.views import show_job, show_pool, show_worker
+from cexec.gate.store.job_records import JobRecord, JobState, PoolRecord
 from cexec.gate.store.pcci_rows import PcciPool
-from cexec.gate.store.records import JobRecord, PoolRecord, State
 
 POOL = PoolRecord("p", 1_634_423_005_857, "pcci", "ci", 1_634_423_005.857, None)
 KNOWN = PcciPool(POOL.number, 'sh -c "echo  hi"', {"uuid": "node1"})
 RUNNING = JobRecord(
-    "j", "pcci", "ci", "p", "uuid", ("sh", "-c", "echo  hi"), State.RUNNING, None, None, None, "node1@10.0.0.1", 1,
+    "j", "pcci", "ci", "p", "uuid", ("sh", "-c", "echo  hi"), JobState.RUNNING, None, None, None, "node1@10.0.0.1", 1,
     POOL.submitted, POOL.submitted + 0.1, None, None, {},
 )  # fmt: skip
-DONE = replace(RUNNING, state=State.SUCCEEDED, exit_status=0, ended=POOL.submitted + 1.5)
+DONE = replace(RUNNING, state=JobState.SUCCEEDED, exit_status=0, ended=POOL.submitted + 1.5)
 
 
 def test_a_job_that_runs() -> None:
@@ -31,7 +31,7 @@ def test_a_job_that_runs() -> None:
         "worker_id": "node1",
         "time_to_calc": None,
     }
-    assert show_job(POOL, replace(RUNNING, state=State.QUEUED), KNOWN, b"", b"")["status"] is None
+    assert show_job(POOL, replace(RUNNING, state=JobState.QUEUED), KNOWN, b"", b"")["status"] is None
 
 
 def test_the_result_grows_without_line_ends_and_has_the_errors_behind_it() -> None:
@@ -50,12 +50,12 @@ def test_a_job_that_has_ended() -> None:
 @pytest.mark.parametrize(
     ("ending", "status", "result"),
     [
-        ({"state": State.FAILED, "exit_status": 3}, 3, "out"),
-        ({"state": State.FAILED, "signal": "SIGKILL"}, 137, "out"),
-        ({"state": State.FAILED, "signal": "signal 40"}, 1, "out"),
-        ({"state": State.FAILED, "reason": "the worker was lost"}, 1, "out the worker was lost"),
-        ({"state": State.CANCELLED, "reason": "the job was cancelled by ci"}, 1, "out the job was cancelled by ci"),
-        ({"state": State.INTERRUPTED}, 1, "out"),
+        ({"state": JobState.FAILED, "exit_status": 3}, 3, "out"),
+        ({"state": JobState.FAILED, "signal": "SIGKILL"}, 137, "out"),
+        ({"state": JobState.FAILED, "signal": "signal 40"}, 1, "out"),
+        ({"state": JobState.FAILED, "reason": "the worker was lost"}, 1, "out the worker was lost"),
+        ({"state": JobState.CANCELLED, "reason": "the job was cancelled by ci"}, 1, "out the job was cancelled by ci"),
+        ({"state": JobState.INTERRUPTED}, 1, "out"),
     ],
 )
 def test_every_ending_has_a_status(ending: dict[str, object], status: int, result: str) -> None:
@@ -71,7 +71,7 @@ def test_a_pool() -> None:
     over = replace(POOL, ended=POOL.submitted + 2)
     jobs = [show_job(POOL, DONE, KNOWN, b"", b"")] * 2
     assert show_pool(over, jobs) == {"id": 1634423005857, "status": 0, "jobs": jobs, "cached_at": 1634423007857}
-    failed = replace(DONE, state=State.FAILED, exit_status=7)
+    failed = replace(DONE, state=JobState.FAILED, exit_status=7)
     assert show_pool(over, [show_job(POOL, one, KNOWN, b"", b"") for one in (DONE, failed)])["status"] == 1
 
 

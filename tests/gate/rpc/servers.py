@@ -19,22 +19,22 @@ import grpc
 import psutil
 
 from cexec.gate.access.audit import Audit, open_audit
-from cexec.gate.access.identity import Role
-from cexec.gate.access.keys import add_token, revoke_keys
-from cexec.gate.access.limits import Limits
-from cexec.gate.access.rates import Rates
-from cexec.gate.jobs.application import Application
+from cexec.gate.access.caller import TokenRole
+from cexec.gate.access.caller_limits import CallerLimits
+from cexec.gate.access.key_rows import add_token, revoke_keys
+from cexec.gate.access.rates import CallerRates
+from cexec.gate.jobs.application import GateApplication
 from cexec.gate.jobs.desk import Desk
-from cexec.gate.jobs.engine import Engine, Settings
+from cexec.gate.jobs.engine import Engine, EngineSettings
 from cexec.gate.rpc.door import Door
-from cexec.gate.rpc.server import GrpcServer
+from cexec.gate.rpc.grpc_server import GrpcServer
 from cexec.gate.rpc.tls_front import TlsFront
 from cexec.gate.rpc.wire.cexec_pb2_grpc import ClusterStub
 from cexec.gate.server import listen
 from cexec.gate.store.database import Database
 from cexec.gate.store.output_files import OutputFiles
 
-LIMITS = Limits(look=0.1)
+LIMITS = CallerLimits(look=0.1)
 
 
 class RpcServer:
@@ -46,8 +46,8 @@ class RpcServer:
         keys: Sequence[str | os.PathLike[str]],
         *,
         tls: tuple[str, str, str | None] | None = None,
-        limits: Limits = LIMITS,
-        settings: Settings | None = None,
+        limits: CallerLimits = LIMITS,
+        settings: EngineSettings | None = None,
         address: str = "127.0.0.1:0",
     ) -> None:
         self.path = str(directory / "state.sqlite")
@@ -57,7 +57,7 @@ class RpcServer:
         self._files = str(directory / "outputs")
         self._tls = tls
         self._limits = limits
-        self._settings = settings or Settings()
+        self._settings = settings or EngineSettings()
         self._ready = threading.Event()
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), daemon=True)
@@ -84,10 +84,10 @@ class RpcServer:
                 closing(Database(self.path, sole=True)) as database,
                 closing(Audit(open_audit(str(self.audit)))) as log,
             ):
-                applications = [Application(os.fspath(key)) for key in self._keys]
+                applications = [GateApplication(os.fspath(key)) for key in self._keys]
                 self.engine = Engine(database, OutputFiles(self._files), applications, self._settings)
                 self.engine.start()
-                rates = Rates(self._limits.rate, self._limits.burst)
+                rates = CallerRates(self._limits.rate, self._limits.burst)
                 certificate, key, client_ca = self._tls or ("", "", None)
                 front = TlsFront(certificate, key, client_ca) if client_ca else None
                 door = Door(database, log, self._limits, rates, front=front)
@@ -112,7 +112,7 @@ class RpcServer:
         assert self._front is not None
         return self._front
 
-    def token(self, name: str = "ci", role: Role = Role.SUBMITTER, apps: frozenset[str] | None = None) -> str:
+    def token(self, name: str = "ci", role: TokenRole = TokenRole.SUBMITTER, apps: frozenset[str] | None = None) -> str:
         return str(self.change(lambda connection: add_token(connection, name, role, apps, time()).text))
 
     def revoke(self, who: str) -> None:
@@ -134,6 +134,15 @@ class RpcServer:
             yield found
 
 
+class _Details(grpc.ClientCallDetails):
+    """The details of a call, with other metadata."""
+
+    def __init__(self, details: Any, metadata: tuple[tuple[str, str], ...]) -> None:
+        self.method, self.timeout, self.metadata = details.method, details.timeout, metadata
+        self.credentials, self.wait_for_ready = details.credentials, details.wait_for_ready
+        self.compression = details.compression
+
+
 class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientInterceptor, grpc.StreamStreamClientInterceptor):
     """Adds the token to every call."""
 
@@ -141,7 +150,8 @@ class _Bearer(grpc.UnaryUnaryClientInterceptor, grpc.UnaryStreamClientIntercepto
         self._metadata = (("authorization", f"Bearer {token}"),)
 
     def _with_token(self, go_on: Any, details: Any, request: Any) -> Any:
-        return go_on(details._replace(metadata=(*(details.metadata or ()), *self._metadata)), request)
+        metadata = (*(details.metadata or ()), *self._metadata)
+        return go_on(_Details(details, metadata), request)
 
     intercept_unary_unary = intercept_unary_stream = intercept_stream_stream = _with_token  # type: ignore[assignment]
 

@@ -9,7 +9,7 @@ import grpc
 import pytest
 from google.protobuf.duration_pb2 import Duration
 
-from cexec.gate.rpc.errors import DETAILS, DOMAIN
+from cexec.gate.rpc.status_codes import DETAILS, DOMAIN
 from cexec.gate.rpc.wire import cexec_pb2 as wire
 from tests.gate.rpc.servers import RpcServer
 from tests.service import Service

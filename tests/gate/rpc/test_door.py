@@ -14,9 +14,9 @@ import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from cexec.errors import LocalError
-from cexec.gate.access.identity import Role
-from cexec.gate.access.limits import Limits
-from cexec.gate.rpc.server import SERVICE
+from cexec.gate.access.caller import TokenRole
+from cexec.gate.access.caller_limits import CallerLimits
+from cexec.gate.rpc.grpc_server import SERVICE
 from cexec.gate.rpc.wire import cexec_pb2 as wire
 from tests.gate.rpc.servers import RpcServer
 from tests.service import Application
@@ -73,7 +73,7 @@ def test_two_tokens_are_none(server: RpcServer, token: str) -> None:
 
 def test_a_viewer_sees_and_changes_nothing(server: RpcServer, cluster: Any) -> None:
     job = cluster.StartJob(START).job
-    with server.stub(server.token("viewer", Role.VIEWER)) as stub:
+    with server.stub(server.token("viewer", TokenRole.VIEWER)) as stub:
         assert stub.GetJob(wire.GetJobRequest(id=job.id)).job.id == job.id
         for method, request in METHODS:
             if method in ("StartJob", "StopJob", "Signal", "Exec"):
@@ -87,7 +87,7 @@ def test_only_the_owner_and_an_admin_have_a_say(server: RpcServer, cluster: Any)
     with server.stub(server.token("other")) as stub:
         code, words = refused(stub, "StopJob", wire.StopJobRequest(id=job.id))
         assert code == "PERMISSION_DENIED" and "belongs to tests" in words
-    with server.stub(server.token("chief", Role.ADMIN)) as stub:
+    with server.stub(server.token("chief", TokenRole.ADMIN)) as stub:
         assert stub.StopJob(wire.StopJobRequest(id=job.id)).job.state == wire.JOB_STATE_CANCELLED
 
 
@@ -102,7 +102,7 @@ def test_a_token_for_another_application_sees_nothing(server: RpcServer, cluster
 
 
 def test_too_many_calls_of_one_token(application: Application, worker: Any, tmp_path: Path, server: RpcServer) -> None:
-    with RpcServer(tmp_path, [application.public], limits=Limits(rate=1.0, burst=5.0)) as small:
+    with RpcServer(tmp_path, [application.public], limits=CallerLimits(rate=1.0, burst=5.0)) as small:
         with small.stub(small.token("busy")) as stub:
             for _ in range(5):
                 stub.ListJobs(wire.ListJobsRequest())
@@ -117,7 +117,7 @@ def test_too_many_calls_of_one_token(application: Application, worker: Any, tmp_
 
 
 def test_too_many_jobs_of_one_token(application: Application, worker: Any, tmp_path: Path, server: RpcServer) -> None:
-    limits = Limits(jobs=1)
+    limits = CallerLimits(jobs=1)
     with RpcServer(tmp_path, [application.public], limits=limits) as small, small.stub(small.token("busy")) as stub:
         job = stub.StartJob(wire.StartJobRequest(command="exec sleep 1000")).job
         code, words = refused(stub, "StartJob", START)

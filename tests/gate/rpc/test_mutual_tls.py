@@ -13,7 +13,7 @@ import psutil
 import pytest
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
-from cexec.gate.access.identity import Role
+from cexec.gate.access.caller import TokenRole
 from cexec.gate.access.tls import make_client, make_materials
 from cexec.gate.rpc.wire import cexec_pb2 as wire
 from cexec.gate.rpc.wire.cexec_pb2_grpc import ClusterStub
@@ -43,7 +43,12 @@ def guarded(
     ours = place / "ours"
     tls = str(ours / "server.pem"), str(ours / "server.key"), str(ours / "ca.pem")
     with RpcServer(tmp_path_factory.mktemp("guarded"), [application.public], tls=tls) as started:
-        for name, role in (("ci", Role.SUBMITTER), ("viewer", Role.VIEWER), ("old", Role.ADMIN), ("gone", Role.ADMIN)):
+        for name, role in (
+            ("ci", TokenRole.SUBMITTER),
+            ("viewer", TokenRole.VIEWER),
+            ("old", TokenRole.ADMIN),
+            ("gone", TokenRole.ADMIN),
+        ):
             started.token(name, role)
         started.revoke("gone")
         yield started

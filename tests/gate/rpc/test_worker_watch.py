@@ -26,8 +26,8 @@ class Watched:
     def __init__(self, call: Any) -> None:
         self.call = call
         self.changes: list[tuple[float, wire.WorkerChange]] = []
-        self._thread = threading.Thread(target=self._read, daemon=True)
-        self._thread.start()
+        self.thread = threading.Thread(target=self._read, daemon=True)
+        self.thread.start()
 
     def _read(self) -> None:
         try:
@@ -49,7 +49,7 @@ def watch(cluster: Any) -> Iterator[Watched]:
         yield watched
     finally:
         call.cancel()
-        watched._thread.join(10)
+        watched.thread.join(10)
 
 
 def test_workers_come_and_go(cluster: Any, application: Application, worker: Service) -> None:
@@ -84,4 +84,4 @@ def test_a_caller_that_goes_is_forgotten(cluster: Any, server: RpcServer) -> Non
     bell = server.engine.applications["app"].changed
     with watch(cluster):
         pass
-    wait_until(lambda: not bell._waiting)
+    wait_until(lambda: not bell.waiting)

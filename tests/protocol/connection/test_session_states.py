@@ -116,6 +116,28 @@ def test_a_window_size_reaches_a_running_job_only() -> None:
     assert told(worker_in(OFFERED), frames.WINDOW, bytes(4)) == []
 
 
+def test_a_client_tells_the_size_of_its_window_while_its_job_runs() -> None:
+    client = client_in(RUNNING)
+    client.window(24, 80)
+    assert client.data_to_send() == [frames.frame(frames.WINDOW, bytes([0, 24, 0, 80]))]
+    for state in (OFFERING, OFFERED, OVER):
+        with pytest.raises(ValueError, match="no place"):
+            client_in(state).window(24, 80)
+    with pytest.raises(ValueError, match="no place"):
+        worker_in(RUNNING).window(24, 80)
+
+
+@pytest.mark.parametrize("body", [b"", b"\0\x18\0", b"\0\x18\0\x50\0"])
+def test_a_window_size_of_another_length_is_refused(body: bytes) -> None:
+    refused(worker_in(RUNNING), frames.WINDOW, body)
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(0, 0), (24, 80), (4096, 4096), (4097, 65_535)])
+def test_a_window_size_is_bounded(rows: int, columns: int) -> None:
+    number = int.from_bytes(frames.window_body(rows, columns), "big")
+    assert frames.parse_window(number) == (min(rows, frames.LARGEST_WINDOW), min(columns, frames.LARGEST_WINDOW))
+
+
 @pytest.mark.parametrize("number", [b"\0", b"\x41", b"\xff", b"", b"\0\1"])
 def test_an_impossible_signal_is_refused(number: bytes) -> None:
     refused(worker_in(RUNNING), frames.SIGNAL, number)

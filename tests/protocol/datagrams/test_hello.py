@@ -147,6 +147,15 @@ def test_the_offer_tells_if_a_job_may_ask_to_hear_that_its_slot_is_wanted(tells:
     assert (told.tells_wanted, told.revision, told.ciphers) == (tells, SECOND_REVISION, list(hello.CIPHERS))
 
 
+@pytest.mark.parametrize("gives", [False, True])
+@pytest.mark.parametrize("suggests", [False, True])
+def test_the_offer_tells_if_a_job_may_have_a_terminal(gives: bool, suggests: bool) -> None:
+    value = hello_of(APPLICATION.worker, ciphers=[sodium.CHACHA], gives_terminal=gives, suggests_terminal=suggests)
+    told = Hello.decode(value.encode())
+    assert (told.gives_terminal, told.suggests_terminal) == (gives, suggests)
+    assert (told.ciphers, told.revision, told.tells_wanted) == ([sodium.CHACHA], SECOND_REVISION, True)
+
+
 def test_a_long_host_name_is_cut_by_its_worker_and_refused_by_a_client() -> None:
     value = hello_of(APPLICATION.worker, host="h" * 100)
     assert Hello.decode(value.encode()).host == "h" * 64

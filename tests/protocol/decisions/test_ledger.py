@@ -105,7 +105,7 @@ def test_a_series_of_jumps_gives_up_the_oldest_holes_and_says_so() -> None:
     ledger = Ledger()
     tracemalloc.start()
     try:
-        for number in range(1, 200_000, 2):
+        for number in range(1, 100_000, 2):
             ledger.heard(S, number, [], "w", 0.0)
             ledger.gaps(0.0)
         assert tracemalloc.get_traced_memory()[0] < 1_500_000

@@ -57,6 +57,13 @@ def test_announcements_go_out_ever_more_seldom_at_most_two_seconds_apart() -> No
     assert gaps == sorted(gaps) and gaps[-1] == 2.0
 
 
+def test_the_accept_timeout_counts_anew_from_the_moment_when_a_worker_is_known_to_be_there() -> None:
+    race = Race(accept_timeout=ACCEPT, now=0.0)
+    assert wait(race)[0] == ACCEPT
+    race.wait_on(ACCEPT)
+    assert wait(race)[0] == 2 * ACCEPT
+
+
 def test_without_an_answer_it_says_that_it_is_silent_and_gives_up_after_the_accept_timeout() -> None:
     ended, events = wait(Race(accept_timeout=10.0, now=0.0))
     assert ended == 10.0

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import random
 from math import inf
 from typing import Any
 
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as some
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
@@ -45,8 +47,10 @@ def make_call(size: int = 10) -> PoolCall:
 class Scene:
     """A plan, its clock, and what it has said."""
 
-    def __init__(self, *, most_slots: int | None = None, retries: int = 2, idle_timeout: float = 60.0) -> None:
-        self.plan = CallPlan(most_slots=most_slots, retries=retries, idle_timeout=idle_timeout)
+    def __init__(
+        self, *, most_slots: int | None = None, retries: int = 2, idle_timeout: float = 60.0, weight: int = 1
+    ) -> None:
+        self.plan = CallPlan(most_slots=most_slots, retries=retries, idle_timeout=idle_timeout, weight=weight)
         self.now = 100.0
         self.events: list[Any] = []
 
@@ -313,6 +317,79 @@ def test_a_slot_is_held_as_long_as_it_was_waited_for() -> None:
         assert scene.follow(held * 0.9) == []
         scene.follow(held * 0.1 + 0.001)
         assert slot.state == LEAVING
+
+
+def test_a_slot_is_held_weight_times_as_long_as_it_was_waited_for() -> None:
+    scene = Scene(most_slots=1, weight=3, retries=0)
+    scene.submit(20)
+    waited = 1.25  # which is worth 3.75 s: a long turn, and the rest in the next one
+    for waits, held in ((waited, LONGEST_TURN), (0.0, 3 * waited - LONGEST_TURN)):
+        (slot,) = scene.open("a", took=waits)
+        scene.plan.wanted(slot, scene.now)
+        assert abs(scene.plan.next_timeout() - scene.now - held) < 1e-6
+        scene.now += held
+        scene.finish(slot, QUICK)
+        assert slot.state == GONE
+    (slot,) = scene.open("a", took=1000.0)
+    for _ in range(9):
+        scene.plan.wanted(slot, scene.now)
+        scene.now += LONGEST_TURN
+        scene.finish(slot, QUICK)
+        assert slot.state == GONE
+        (slot,) = scene.open("a")
+    scene.plan.wanted(slot, scene.now)
+    assert scene.plan.next_timeout() == scene.now  # no more is kept
+
+
+def share_of_first(weights: tuple[int, int], calls: tuple[float, float], seconds: float, turn_of_other: float) -> float:
+    """Returns the share that a pool has of a slot for which it competes, if each turn is drawn by weight.
+
+    The other one is a pool, too, with calls that take so long; or, with `turn_of_other`, something with such turns.
+    """
+    pools = [Scene(most_slots=1, retries=0, weight=weight) for weight in weights]
+    for pool in pools:
+        pool.submit(10)
+    held, now, draws = [0.0, 0.0], 0.0, random.Random(1)
+    while now < seconds:
+        (winner,) = draws.choices((0, 1), weights)
+        turn = turn_of_other if winner and turn_of_other else take_a_turn(pools[winner], now, calls[winner])
+        held[winner] += turn
+        now += turn
+    return held[0] / sum(held)
+
+
+def take_a_turn(pool: Scene, now: float, took: float) -> float:
+    """Gives the pool a slot that is wanted from the first moment; returns how long it is kept."""
+    pool.now = max(pool.now, 100.0 + now)
+    began = pool.now
+    (slot,) = pool.open("a")
+    pool.plan.wanted(slot, pool.now)
+    while slot.state != GONE:
+        if pool.plan.unfinished < 3:
+            pool.submit(3)
+        pool.now += took
+        pool.finish(slot, took)
+    return pool.now - began
+
+
+@pytest.mark.parametrize(
+    ("weights", "calls", "turn_of_other", "fair"),
+    [
+        ((1, 1), (0.2, 0.2), 0.0, 1 / 2),
+        ((3, 1), (0.2, 0.2), 0.0, 3 / 4),
+        ((3, 1), (0.2, 1.0), 0.0, 3 / 4),
+        ((3, 1), (1.0, 0.2), 0.0, 3 / 4),
+        ((2, 1), (0.2, 0.2), 0.0, 2 / 3),
+        ((3, 3), (0.2, 0.2), 0.0, 1 / 2),
+        ((1, 1), (0.2, 0.0), 0.2, 1 / 2),
+        ((3, 1), (0.2, 0.0), 0.2, 3 / 4),
+        ((1, 3), (0.2, 0.0), 0.2, 1 / 2),  # it does not know the weight of the other one: docs/python.md, "Sharing"
+    ],
+)
+def test_shares_follow_the_weights(
+    weights: tuple[int, int], calls: tuple[float, float], turn_of_other: float, fair: float
+) -> None:
+    assert abs(share_of_first(weights, calls, 700.0, turn_of_other) - fair) < 0.05
 
 
 def test_turns_in_a_row_are_made_good() -> None:

@@ -325,6 +325,35 @@ def test_a_record_that_is_being_made_is_left_alone(records: str) -> None:
     assert sweep(records) == [""] and not path.exists()
 
 
+def test_a_process_that_is_killed_while_it_makes_its_record_leaves_nothing(
+    records: str, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`make faults ROWS='killed without a pause'` has found an empty record that nobody swept for a minute."""
+    pid = os.fork()
+    if pid == 0:
+        monkeypatch.setattr("fcntl.flock", lambda fd, operation: os.kill(os.getpid(), signal.SIGKILL))
+        Record(records, mark)
+    os.waitpid(pid, 0)
+    assert os.listdir(records) == []
+
+
+@pytest.mark.parametrize("missing", ["nameless files", "/proc"])
+def test_a_record_is_made_where_files_without_a_name_are_not_to_be_had(
+    missing: str, records: str, mark: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        if missing == "/proc":
+            patch.setattr(os, "link", lambda *_, **__: os.stat("/no/such/file"))
+        else:
+            patch.delattr(os, "O_TMPFILE")
+        record = Record(records, mark)
+    (name,) = os.listdir(records)
+    assert json.loads(Path(records, name).read_text())["mark"] == mark
+    assert sweep(records) == []
+    record.close()
+    assert os.listdir(records) == []
+
+
 def test_half_a_line_is_no_obstacle(records: str, mark: str) -> None:
     (Path(records) / "1-half").write_text(f'{{"mark": "{mark}"}}\n{{"directo')
     assert sweep(records) == [mark]

@@ -2,12 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import pytest
 
 from cexec.protocol.connection.frames import FIRST_FILE, HERE, PERMANENT, Go, Refusal, Stream
-from cexec.protocol.connection.options import FETCH_ON_FAILURE, FILE, LEASE, NICE, NO, READS, TIME_LIMIT, YES
+from cexec.protocol.connection.options import (
+    FETCH_ON_FAILURE,
+    FILE,
+    LEASE,
+    NICE,
+    NO,
+    READS,
+    TERMINAL,
+    TIME_LIMIT,
+    WRITES,
+    YES,
+)  # fmt: skip
 from cexec.system.process.resource_limits import Limits
-from cexec.worker.jobs.check import check
+from cexec.worker.jobs.check import check, terminal_of
 from cexec.worker.jobs.program import Program
 
 
@@ -16,12 +29,16 @@ def go(
     variables: tuple[str, ...] = (),
     arguments: tuple[bytes, ...] = (),
     files: tuple[str, ...] = (),
+    standard: tuple[Stream, ...] = (),
 ) -> Go:
-    streams = [Stream(number, READS, FILE, name=name) for number, name in enumerate(files, FIRST_FILE)]
+    streams = [*standard, *(Stream(number, READS, FILE, name=name) for number, name in enumerate(files, FIRST_FILE))]
     return Go(
         job_id=bytes(16), attempt=1, streams=streams, options=options or {}, arguments=list(arguments),
         environment=dict.fromkeys(variables, b""),
     )  # fmt: skip
+
+
+TERMINAL_STREAMS = (Stream(0, READS), Stream(1, WRITES), Stream(2, WRITES, same_as=1))
 
 
 def served(*, allow_arguments: bool = False, limits: Limits | None = None) -> Program:
@@ -37,6 +54,9 @@ def served(*, allow_arguments: bool = False, limits: Limits | None = None) -> Pr
         (go({TIME_LIMIT: "soon"}), PERMANENT, "time-limit is 'soon'"),
         (go({NICE: "20"}), PERMANENT, "nice is '20'"),
         (go({"program-stream": "256"}), PERMANENT, "program"),
+        (go({TERMINAL: "24 80 x"}), PERMANENT, "a terminal has the standard input"),
+        (go({TERMINAL: "24 80 ../x"}, standard=TERMINAL_STREAMS), PERMANENT, "terminal has no size, or a type"),
+        (go({TERMINAL: "24 80 x a=300"}, standard=TERMINAL_STREAMS), PERMANENT, "too large"),
         (go(files=("a/" * 120,) * 90), PERMANENT, "more than 10000 directories; send one archive"),
     ],
 )
@@ -44,6 +64,16 @@ def test_a_job_is_refused_here_or_everywhere(job: Go, kind: int, words: str) -> 
     refusal = check(job, served())
     assert isinstance(refusal, Refusal)
     assert (refusal.kind, words in refusal.reason) == (kind, True), refusal.reason
+
+
+def test_a_terminal_is_given_unless_the_owner_forbids_it() -> None:
+    job = go({TERMINAL: "24 80 x"}, standard=TERMINAL_STREAMS)
+    assert isinstance(check(job, served()), Limits)
+    request = terminal_of(job)
+    assert request is not None and (request.rows, request.columns, request.term) == (24, 80, "x")
+    refusal = check(job, dataclasses.replace(served(), terminal=False))
+    assert isinstance(refusal, Refusal) and (refusal.kind, "--no-tty" in refusal.reason) == (HERE, True)
+    assert terminal_of(go()) is None
 
 
 def test_a_long_name_does_not_make_a_long_refusal() -> None:

@@ -1,0 +1,1 @@
+"""Set-up over ssh: what `cboot` does."""
