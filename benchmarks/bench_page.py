@@ -31,7 +31,7 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from cexec.gate.page.routes import KINDS, POLICY, read
+from cexec.gate.page.page_routes import KINDS, POLICY, read
 from tests.needs import find_tool
 
 LIMIT = 100.0  # milliseconds a second: the goal

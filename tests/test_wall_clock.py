@@ -29,6 +29,7 @@ READERS = {
     "gate/jobs/desk.py": "when outputs were removed, and until when they are kept",
     "gate/jobs/engine.py": "the times of jobs, which are kept",
     "gate/jobs/job_ids.py": "ids in the order of time",
+    "gate/page/cluster_history.py": "the times of samples, which are kept",
     "gate/pcci/routes.py": "whether a pool that is kept has expired",
     "gate/rpc/cluster_service.py": "since when a worker is there",
     "gate/rpc/worker_watch.py": "since when a worker is there",

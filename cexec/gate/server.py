@@ -35,8 +35,8 @@ from cexec.gate.http.protocol import GateProtocol
 from cexec.gate.jobs.application import GateApplication
 from cexec.gate.jobs.desk import Desk
 from cexec.gate.jobs.engine import Engine, EngineSettings
-from cexec.gate.page.history import History
-from cexec.gate.page.routes import routes as page_routes
+from cexec.gate.page.cluster_history import ClusterHistory
+from cexec.gate.page.page_routes import routes as page_routes
 from cexec.gate.store.database import Database
 from cexec.gate.store.output_files import OutputFiles
 from cexec.system.reason import reason_of
@@ -118,7 +118,7 @@ async def _serve(
     files = OutputFiles(f"{options.state}-outputs")
     engine = Engine(database, files, [GateApplication(key) for key in keys], options.settings)
     more: list[BaseRoute] = [*login_routes.routes(database, site, options.limits)]
-    history = History(engine)
+    history = ClusterHistory(engine)
     more += page_routes(engine, history)
     if options.more is not None:
         more += options.more(engine)

@@ -53,7 +53,6 @@ def test_a_url_becomes_a_session(door: Door) -> None:
     assert cookie.startswith("cgate=cgates_") and code_of(url) not in cookie
     with door.client(headers={"Cookie": cookie}) as client:
         assert client.get("/v1/jobs").json() == ["login", "admin", None]
-        assert "You are logged in: login, as admin" in client.get("/").text
         assert client.post("/v1/jobs", headers={"Origin": door.base}).status_code == 201
 
 

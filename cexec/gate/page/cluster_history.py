@@ -1,9 +1,9 @@
 """The last day of the cluster, for the page's plots and its list of workers that have gone.
 
-Contract: `History` takes a sample of every application each COARSE seconds and keeps it in the state file.  While
-somebody looks, it takes one each FINE seconds, too, which it keeps in memory for FINE_SPAN seconds.  `samples` returns
-those of a span of time, `workers` the workers that are there and those that were seen in the last day.  `tick` takes
-the sample that is due, if one is.
+Contract: `ClusterHistory` takes a sample of every application each COARSE seconds and keeps it in the state file.
+While somebody looks, it takes one each FINE seconds, too, which it keeps in memory for FINE_SPAN seconds.  `samples`
+returns those of a span of time, `workers` the workers that are there and those that were seen in the last day.  `tick`
+takes the sample that is due, if one is.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ NAMES = ("workers", "slots", "busy", "queued", "jobs", "succeeded", "other")  # 
 RATE = 60.0  # seconds (ours) for which jobs that have ended are counted
 
 
-class History:
+class ClusterHistory:
     """The history of one `cgate`.  `wall` and `monotonic` are for tests."""
 
     def __init__(

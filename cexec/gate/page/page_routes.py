@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from starlette.requests import Request
 
     from cexec.gate.jobs.engine import Engine
-    from cexec.gate.page.history import History
+    from cexec.gate.page.cluster_history import ClusterHistory
 
 KINDS = {
     "icon.svg": "image/svg+xml",
@@ -38,7 +38,7 @@ POLICY = (
 SPANS = (900, 86400)  # seconds
 
 
-def routes(engine: Engine, history: History) -> list[Route]:
+def routes(engine: Engine, history: ClusterHistory) -> list[Route]:
     page = _Page(engine, history)
     return [
         Route("/", page.show, methods=["GET"]),
@@ -50,7 +50,7 @@ def routes(engine: Engine, history: History) -> list[Route]:
 
 
 class _Page:
-    def __init__(self, engine: Engine, history: History) -> None:
+    def __init__(self, engine: Engine, history: ClusterHistory) -> None:
         self._engine = engine
         self._history = history
 

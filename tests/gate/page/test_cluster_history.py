@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from cexec.gate.access.caller import Caller, TokenRole
-from cexec.gate.page.history import COARSE, FINE, LOOKED, RATE, History
+from cexec.gate.page.cluster_history import COARSE, FINE, LOOKED, RATE, ClusterHistory
 from cexec.gate.problem import Problem
 from cexec.gate.store import page_rows
 from cexec.gate.store.database import Database
@@ -57,9 +57,9 @@ class Cluster:
         )
         self.history = self.new_history()
 
-    def new_history(self) -> History:
+    def new_history(self) -> ClusterHistory:
         """As after a restart."""
-        return History(self.engine, lambda: self.now, lambda: self.now - START)
+        return ClusterHistory(self.engine, lambda: self.now, lambda: self.now - START)
 
     async def pass_time(self, seconds: float) -> None:
         end = self.now + seconds
