@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import resource
 import signal
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -96,6 +97,15 @@ def _own_signals() -> Iterator[None]:
     for number, handler in before.items():
         if signal.getsignal(number) != handler:
             signal.signal(number, handler)
+
+
+@pytest.fixture(autouse=True)
+def _own_core_files() -> Iterator[None]:
+    """Regression: a command that handles keys, called in this process, forbids core files; a later test wants one."""
+    before = resource.getrlimit(resource.RLIMIT_CORE)
+    yield
+    if resource.getrlimit(resource.RLIMIT_CORE) != before and os.geteuid() == 0:
+        resource.setrlimit(resource.RLIMIT_CORE, before)
 
 
 @pytest.fixture(autouse=True)

@@ -12,7 +12,6 @@ As a script, `preloaded.py DESCRIPTOR` is that process.  It ends when its test r
 from __future__ import annotations
 
 import atexit
-import functools
 import gc
 import importlib
 import json
@@ -115,9 +114,20 @@ def _written(number: int, data: bytes) -> bytes:
         return b""
 
 
-@functools.cache
+servers: list[tuple[subprocess.Popen[bytes], socket.socket]] = []  # the last one is in use
+
+
 def _server() -> socket.socket:
-    """The way to the process that forks, which the first call starts."""
+    """The way to the process that forks.
+
+    It is started by the first call, and again if it has ended: a test of strays ends all children of its process.
+    """
+    if servers and servers[-1][0].poll() is None:
+        return servers[-1][1]
+    if servers:
+        servers.pop()[1].close()
+    else:
+        atexit.register(_end)
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     with theirs:
         argv = [sys.executable, __file__, str(theirs.fileno())]
@@ -125,13 +135,14 @@ def _server() -> socket.socket:
         environment.pop("PYTHONDONTWRITEBYTECODE", None)
         pipes = {"stdin": subprocess.DEVNULL, "pass_fds": [theirs.fileno()]}
         process = subprocess.Popen(argv, cwd=ROOT, env=environment, **pipes)  # type: ignore[call-overload]
+    servers.append((process, ours))
+    return ours
 
-    def end() -> None:
+
+def _end() -> None:
+    for process, ours in servers:
         ours.close()
         process.wait()  # so that the time that its processes took counts
-
-    atexit.register(end)
-    return ours
 
 
 def _serve(requests: socket.socket) -> None:

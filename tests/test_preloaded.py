@@ -47,6 +47,15 @@ def test_it_gets_its_input_environment_and_directory(tmp_path: Path) -> None:
     assert ended.stdout.count(b"\n") == 100_000 and b"099999" in ended.stdout.splitlines()[-1]
 
 
+def test_it_is_started_again_if_a_test_has_ended_it(tmp_path: Path) -> None:
+    argv, environment = command("cmap", "--version"), local_environment()
+    first = preloaded.run(argv, env=environment, timeout=PATIENCE)
+    process, _ = preloaded.servers[-1]
+    process.kill()
+    process.wait()
+    assert preloaded.run(argv, env=environment, timeout=PATIENCE).stdout == first.stdout
+
+
 def test_what_lasts_too_long_is_killed(tmp_path: Path) -> None:
     Application(tmp_path)
     reader, writer = os.pipe()

@@ -2,6 +2,7 @@
 
 Contract: `RpcServer` serves an application at a loopback port until its `with` block ends.  `token` makes a token as
 `cgate token add` does; `channel` is a client's, with its token in the metadata of every call made by `stub`.
+gRPC is told to leave forks alone before it is loaded: otherwise it opens descriptors anew at every fork of later tests.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from time import time
 from typing import Any
+
+os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
 
 import grpc
 import psutil
