@@ -81,7 +81,7 @@ asyncio.run(main())
 
 def measure() -> None:
     with Workplace() as place:
-        place.service("sh", "-c", options=["--allow-args"])
+        place.service("sh", "-c", options=["--allow-args", "-j", "4"])
         state = os.fspath(place.directory / "state")
         argv = place.command("cgate", "--state", state, "--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", place.public)
         gate = place.start(argv)
@@ -115,7 +115,7 @@ def measure() -> None:
             rounds(3),
         )
     table("gRPC, without the caller's start", {
-        "StartJob and GetJob, 50 at once": f"{JOBS / found['pairs']:.0f} pairs a second" if "pairs" in found else "-",
+        "StartJob and GetJob, 50 at once, 4 slots": f"{JOBS / found['pairs']:.0f} pairs a second" if "pairs" in found else "-",
         "Exec, to the program": f"{MEGABYTES / found['up']:.0f} MB a second" if "up" in found else "-",
         "Exec, from the program": f"{MEGABYTES / found['down']:.0f} MB a second" if "down" in found else "-",
         "memory, idle": f"{memory:.0f} MB",
