@@ -114,8 +114,8 @@ def measure() -> None:
             },
             rounds(3),
         )
-    table("gRPC, without the caller's start", {
-        "StartJob and GetJob, 50 at once, 4 slots": f"{JOBS / found['pairs']:.0f} pairs a second" if "pairs" in found else "-",
+    table("gRPC, without the caller's start; calls: 50 at once, 4 slots", {
+        "StartJob and GetJob": f"{JOBS / found['pairs']:.0f} pairs a second" if "pairs" in found else "-",
         "Exec, to the program": f"{MEGABYTES / found['up']:.0f} MB a second" if "up" in found else "-",
         "Exec, from the program": f"{MEGABYTES / found['down']:.0f} MB a second" if "down" in found else "-",
         "memory, idle": f"{memory:.0f} MB",
