@@ -1,4 +1,4 @@
-"""What a call of cboot does: a run over its hosts, and around it directories, signals and the command of --run.
+"""Carries out one call of cboot: makes its directories, runs over its hosts, handles signals and the command of --run.
 
 Contract: `boot` returns the exit status, after it has called `report` with the journeys.  The first SIGINT, SIGTERM or
 SIGHUP ends a run; an ephemeral one then removes its workers, and further signals are of no use meanwhile.

@@ -1,4 +1,4 @@
-"""What a run is asked to do, as typed values.
+"""The settings of a run as typed values.
 
 Contract: `cexec/commands/cboot.py` makes one `BootSettings` of the command line, and `cexec/boot/run.py` obeys it.
 """
@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 class Action(StrEnum):
-    """What is done at each host."""
+    """A run does one of these at each host."""
 
     SERVE = "serve"
     STATUS = "status"

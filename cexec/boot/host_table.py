@@ -1,4 +1,4 @@
-"""What people and programs see of a run: lines or a picture while it goes on, a table or JSON at its end.
+"""Shows a run to people and programs: lines or a picture while it goes on, a table or JSON at its end.
 
 Contract: `BootProgress.changed(journey)` shows a journey that has changed: on a terminal in a picture at its bottom,
 with a line for each host that is not done and a bar; elsewhere as one line for each host that is done or has failed.

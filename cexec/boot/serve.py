@@ -1,4 +1,4 @@
-"""What a worker of a run is: its command line, its environment and the key that is issued for it.
+"""Describes the worker that a host gets: its command line, its environment and the key that is issued for it.
 
 Contract: `Service` is the same for all hosts.  `wanted(host, how)` is the record that a host's worker should have; the
 worker there is left alone if it has the same.  `start_request` issues a key of the worker's own (`ckeygen --worker`)

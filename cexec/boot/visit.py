@@ -29,7 +29,7 @@ LINGERING_OFF = "lingering is off: it ends when you have logged out there; type 
 
 @dataclass(slots=True)
 class Tools:
-    """What all visits of a run share.  `run_id`: a random word of this run."""
+    """All visits of a run share these.  `run_id`: a random word of this run."""
 
     hosts: Sequence[Host]
     application: Application | None

@@ -261,5 +261,7 @@ def test_it_does_not_listen_beyond_loopback_without_tls_and_a_token(run: Run, he
     ended = run_process(*state, *tls, "--http", where, application.public)
     assert ended.status == 100
     assert ended.errors.endswith("no token is valid yet: make one first (cgate token add)\n")
+    grpc = run_process(*state, "--http", "127.0.0.1:0", "--grpc", where, application.public)
+    assert grpc.status == 100 and "--grpc " in grpc.errors and "is not a loopback address, and needs TLS" in grpc.errors
     half = run_process(*state, "--tls-cert", "tls/server.pem", "--http", where, application.public)
     assert half.status == 100 and "--tls-cert and --tls-key are given together" in half.errors

@@ -1,1 +1,1 @@
-"""What `cboot` runs on a host: standard library only, sent as source text over ssh."""
+"""The agent that `cboot` runs on a host: it uses the standard library only and is sent as source text over ssh."""

@@ -30,7 +30,7 @@ _NOT_ALLOWED = (errno.EACCES, errno.EPERM, errno.EROFS)
 
 
 class RemoteError(Exception):
-    """What the host tells the booting machine: `kind` is a word for programs, the text is for people."""
+    """The host tells this to the booting machine: `kind` is a word for programs, the text is for people."""
 
     def __init__(self, kind: str, text: str) -> None:
         super().__init__(text)

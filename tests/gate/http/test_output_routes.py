@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from pathlib import Path
 
 import httpx
@@ -115,7 +114,7 @@ def test_outputs_expire_and_say_when(key: Application, state: Path) -> None:
     gate = Gate(key, state, ["--retention", "1s"])
     with gate.http() as http:
         job = run_job(http, "head -c 100000 /dev/zero; touch a", fetch=["a"])
-        time.sleep(1.1)  # the retention
+        wait_until(lambda: http.get(f"/v1/jobs/{job['id']}/stdout").status_code == 410)
         for what in ("stdout", "stderr", "files/a"):
             answer = http.get(f"/v1/jobs/{job['id']}/{what}")
             assert answer.status_code == 410 and "1 seconds after the end" in answer.json()["detail"]
