@@ -50,6 +50,7 @@ class MemorySink(Sink):
 class Errand:
     """One job.  `owner` is the task that carries it out now, `lease` what it runs on."""
 
+    attempt_type: type[LeaseJob] = LeaseJob  # each attempt is one of these
     may_wait = False  # True if a worker can be given it in advance
     on_wanted: Callable[[], None] | None = None  # is called when another client waits for the slot, if that is of use
 
@@ -107,7 +108,7 @@ class Errand:
         return self.job
 
     def make_job(self, streams: list[Stream], sources: dict[int, Source], sinks: dict[int, Sink]) -> LeaseJob:
-        return LeaseJob(
+        return self.attempt_type(
             streams=streams,
             sources=sources,
             sinks=sinks,

@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from cexec.client.aio.job_streams import Buffer
     from cexec.client.aio.lease import Lease
-    from cexec.client.aio.lease_job import LeaseJob
     from cexec.python.dispatcher import Dispatcher
     from cexec.python.job_plan import JobPlan, OpenSource
     from cexec.system.io.fds import Sink, Source
@@ -38,6 +37,8 @@ NUMBERS = {getattr(signal, name): number for number, name in SIGNALS.items()}  #
 
 class StreamedErrand(Errand):
     """The errand of a `Job`: by descriptor, what the program reads (`inputs`, `opened`) and writes (`outputs`)."""
+
+    attempt_type = StreamedLeaseJob
 
     def __init__(self, plan: JobPlan, owner: Job, opened: Mapping[int, OpenSource], outputs: Iterable[int]) -> None:
         super().__init__(plan, owner.ended)
@@ -79,17 +80,6 @@ class StreamedErrand(Errand):
 
     def make_sinks(self) -> dict[int, Sink]:
         return {number: one.sink() for number, one in self.outputs.items()}
-
-    def make_job(self, streams: list[Stream], sources: dict[int, Source], sinks: dict[int, Sink]) -> LeaseJob:
-        invocation = self.plan.invocation
-        return StreamedLeaseJob(
-            streams=streams,
-            sources=sources,
-            sinks=sinks,
-            arguments=invocation.arguments,
-            environment=invocation.environment,
-            options=invocation.options,
-        )
 
     def began(self, lease: Lease, once: bool) -> None:
         super().began(lease, once)

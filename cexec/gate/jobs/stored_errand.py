@@ -23,7 +23,6 @@ if TYPE_CHECKING:
 
     from cexec.client.aio.lease import Lease
     from cexec.gate.store.output_log import OutputLog
-    from cexec.protocol.connection.frames import Stream
     from cexec.python.errand import Ended
     from cexec.python.job_plan import JobPlan
     from cexec.system.io.fds import Source
@@ -111,6 +110,8 @@ class StoredLeaseJob(LeaseJob):
 class StoredErrand(Errand):
     """One job.  `logs`: by stream; `stdin`: what the client writes, None if the input is known."""
 
+    attempt_type = StoredLeaseJob
+
     def __init__(
         self,
         plan: JobPlan,
@@ -180,17 +181,6 @@ class StoredErrand(Errand):
         for number, sink in self._sinks.items():
             sink.read_up_to = None if self._along[number] < 0 else self._along[number]
         return {**self._sinks}
-
-    def make_job(self, streams: list[Stream], sources: dict[int, Source], sinks: dict[int, Sink]) -> LeaseJob:
-        invocation = self.plan.invocation
-        return StoredLeaseJob(
-            streams=streams,
-            sources=sources,
-            sinks=sinks,
-            arguments=invocation.arguments,
-            environment=invocation.environment,
-            options=invocation.options,
-        )
 
     def began(self, lease: Lease, once: bool) -> None:
         super().began(lease, once)
