@@ -211,9 +211,10 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
             setup.end_validators()
 
     def pause() -> None:
-        coordinator.pause()
-        paused = "paused; SIGUSR2 again lets it go on" if parts.scheduler.paused else "goes on"
-        print_line(f"cmap: {paused}")
+        paused = parts.scheduler.progress.paused
+        (coordinator.go_on if paused else coordinator.pause)()
+        told = "goes on" if paused else "paused; SIGUSR2 again lets it go on"
+        print_line(f"cmap: {told}")
 
     loop = asyncio.get_running_loop()
     for number in ENDING_SIGNALS:

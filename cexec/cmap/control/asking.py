@@ -30,7 +30,7 @@ from cexec.cmap.control.control_messages import (
     encode_request,
     parse_reply,
 )
-from cexec.cmap.control.control_place import AVAILABLE, control_path, peer_of
+from cexec.cmap.control.control_place import AVAILABLE, ONLY_OWNER, ROOT, control_path, peer_of
 from cexec.cmap.results.journal_format import real_path
 from cexec.errors import (
     LocalError,
@@ -48,8 +48,6 @@ if TYPE_CHECKING:
 
 TIMEOUT = 5.0  # seconds (ours)
 GLANCE = 0.02  # seconds (ours) between two tries while others stand in the queue of the socket
-ROOT = 0
-ONLY_OWNER = "only the user who has started that cmap may do this"
 
 
 def ask(journal: str, request: ControlRequest, timeout: float = TIMEOUT) -> ControlStatus:
