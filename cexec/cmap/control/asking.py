@@ -54,8 +54,7 @@ def ask(journal: str, request: ControlRequest, timeout: float = TIMEOUT) -> Cont
     until = time.monotonic() + timeout
     with _connected(journal, until) as connection:
         try:
-            connection.settimeout(_left(until))
-            connection.sendall(encode_request(request))
+            _say(connection, encode_request(request), until)
             reply = parse_reply(_line(connection, until))
         except TimeoutError:
             raise SilentPeerError(f"the cmap of {journal} has not answered within {timeout:.3g} s") from None
@@ -64,6 +63,15 @@ def ask(journal: str, request: ControlRequest, timeout: float = TIMEOUT) -> Cont
     if isinstance(reply, ControlStatus):
         return reply
     raise (NotAllowedError if reply.denied else NotFollowedError)(reply.reason)
+
+
+def _say(connection: socket.socket, request: bytes, until: float) -> None:
+    """Cmap may have hung up already, but not without a reply."""
+    connection.settimeout(_left(until))
+    try:
+        connection.sendall(request)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
 
 
 def _line(connection: socket.socket, until: float) -> bytes:

@@ -32,16 +32,19 @@ class ControlSocket:
         self._path = control_path(journal)
         directory, self._name = os.path.split(self._path)
         try:
-            self._directory = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+            self._directory = os.open(directory, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
         except OSError as error:
             raise self._cannot(error) from None
         self.listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         self._inode = (0, 0)
         try:
             self._make()
-        except BaseException as error:
+        except OSError as error:
             self.close()
-            raise self._cannot(error) if isinstance(error, OSError) else error from None
+            raise self._cannot(error) from None
+        except BaseException:
+            self.close()
+            raise
 
     def close(self) -> None:
         with suppress(OSError):

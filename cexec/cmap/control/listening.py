@@ -104,8 +104,8 @@ class _Reception:
         try:
             async with asyncio.timeout(DEADLINE):
                 await self._reply_to(connection)
-        except (OSError, TimeoutError):
-            pass  # it has gone, or takes too long
+        except OSError:
+            pass  # it has gone, or takes too long, which is a TimeoutError
         finally:
             connection.close()
 

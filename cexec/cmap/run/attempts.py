@@ -47,8 +47,13 @@ class Attempts:
 
     @property
     def running(self) -> list[int]:
-        """The numbers of the tasks that run."""
+        """The numbers of the tasks that a worker has been given."""
         return [attempt.task for attempt in self._runs]
+
+    @property
+    def begun_tasks(self) -> list[int]:
+        """The numbers of those whose programs run, in ascending order."""
+        return self._scheduler.running_tasks
 
     @property
     def waiting(self) -> int | None:

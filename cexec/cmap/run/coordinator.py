@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from cexec.client.aio.known_workers import KnownWorker
     from cexec.cmap.run.parts import Parts
+    from cexec.cmap.run.run_state import RunProgress
     from cexec.cmap.run.task_run import TaskRun
     from cexec.protocol.connection.frames import Go
     from cexec.protocol.datagrams.hello import Hello
@@ -90,6 +91,16 @@ class Coordinator:
         self._scheduler.stop(end_running=end_running)
         self.attempts.handle_events()
 
+    @property
+    def progress(self) -> RunProgress:
+        """Whether further tasks begin."""
+        return self._scheduler.progress
+
+    @property
+    def paused_for(self) -> float:
+        """Seconds that this pause has lasted."""
+        return self.progress.paused_for(self._clock())
+
     def pause(self) -> None:
         """Lets no task begin until the run goes on."""
         self._scheduler.pause(self._clock())
@@ -152,7 +163,7 @@ class Coordinator:
             for worker in self._workers.forgotten(now):
                 self._scheduler.worker_left(worker.key)
                 self._end_searches(0)  # those that were turned away for its sake come at once
-        if not self._scheduler.progress.paused:
+        if not self.progress.paused:
             self._check_fitness(self._leases.patience, now)
 
     def _check_fitness(self, patience: float, now: float) -> None:
@@ -237,7 +248,7 @@ class Coordinator:
             lease = await self._parts.find_worker(self._parts.terms, choose)
         except NoWorkerError as error:
             self._lose(given)
-            if not self._workers.leases and not self._scheduler.running and not self._scheduler.progress.paused:
+            if not self._workers.leases and not self._scheduler.running and not self.progress.paused:
                 self._check_fitness(0.0, self._clock())  # what workers have said is more than a search can hear
                 raise type(error)(self._left_over(error)) from None
             return
