@@ -466,7 +466,7 @@ def test_a_service_that_is_something_else_is_said_soon(tmp_path: Path, program: 
     ("what", "words"),
     [
         ("python", f"Python 3.99, this is 3.{sys.version_info.minor}"),
-        ("cloudpickle", "no cloudpickle, which `pip install 'cexec-cluster[pool]'` brings"),
+        ("cloudpickle", "no cloudpickle, which `pip install cloudpickle` brings"),
         ("messages", "a cexec whose pools have version 99, this is version 1: install the same cexec on both sides"),
     ],
 )
