@@ -47,7 +47,7 @@ def test_a_run_is_watched_and_explained(application: Application, service: Calla
         (["--state", "/dev/null"], "no journal"),
         (["--state", __file__], "is no journal of cmap"),
         ([], "--state"),
-        (["--state", "x", "y"], "integer"),
+        (["--state", "x", "y"], "a whole number"),
     ],
 )
 def test_what_cannot_be_explained_is_wrong_use(arguments: list[str], words: str) -> None:

@@ -459,7 +459,7 @@ def test_a_service_that_is_something_else_is_said_soon(tmp_path: Path, program: 
     with PoolService(tmp_path, program=program) as other, Executor(other.key) as executor:
         began_at = time.monotonic()
         assert executor.submit(square, 1).exception(PATIENCE) is not None
-        assert time.monotonic() - began_at < 2.0  # seconds, as the issue of this API asks for
+        assert time.monotonic() - began_at < 2.0  # seconds (ours)
 
 
 @pytest.mark.parametrize(
