@@ -63,13 +63,16 @@ class JobSinks(dict[int, Sink]):
 
     def deliver(self, stream: int, data: memoryview, found: list[Event | Trouble]) -> None:
         """Writes bytes that have come, and keeps what the sink does not take."""
-        if stream not in self:
+        sink = self.get(stream)
+        if sink is None:
             self._session.consumed(stream, len(data))  # the sink is closed, but the credit must go back
             return
         if stream not in self.pending:  # else the bytes would overtake those that wait
-            data = data[self._write(stream, data, found) :]
-        if len(data) and stream in self:
-            self.pending.setdefault(stream, bytearray()).extend(data)
+            done = self._write(stream, sink, data, found)
+            if done == len(data):
+                return
+            data = data[done:]
+        self.pending.setdefault(stream, bytearray()).extend(data)
 
     def end(self, stream: int) -> None:
         """No more bytes will come for this stream."""
@@ -92,7 +95,7 @@ class JobSinks(dict[int, Sink]):
         for stream in [stream for stream in self.pending if self[stream].fd in ready or self[stream].fd < 0]:
             pending = self.pending[stream]
             with memoryview(pending) as data:
-                done = self._write(stream, data, found)
+                done = self._write(stream, self[stream], data, found)
             del pending[:done]  # cheap: a bytearray only moves its start
             if not pending and stream in self:
                 del self.pending[stream]
@@ -112,15 +115,15 @@ class JobSinks(dict[int, Sink]):
         self.write_pending(ready, found)
         return ready
 
-    def _write(self, stream: int, data: memoryview, found: list[Event | Trouble]) -> int:
+    def _write(self, stream: int, sink: Sink, data: memoryview, found: list[Event | Trouble]) -> int:
         """Writes until the sink takes no more; returns the number of bytes that are done with.
 
         A sink that fails is closed and reported, and all its bytes are done with.
         """
-        done = 0
+        done, whole = 0, len(data)
         try:
-            while done < len(data):
-                size = self[stream].write(data[done:])
+            while done < whole:
+                size = sink.write(data[done:] if done else data)
                 if not size:
                     break
                 done += size
@@ -128,7 +131,7 @@ class JobSinks(dict[int, Sink]):
             self._session.consumed(stream, done)
             self.close(stream)
             found.append(Trouble(stream, True, error.errno or 0))
-            return len(data)
+            return whole
         if done:
             self._session.consumed(stream, done)
         return done

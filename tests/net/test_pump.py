@@ -6,6 +6,7 @@ import errno
 import gc
 import os
 import socket
+import threading
 import time
 import tracemalloc
 import weakref
@@ -15,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from cexec.errors import DisconnectedError, ProtocolError
-from cexec.net.pump import LEAST_CREDIT, Pump
+from cexec.net.pump import CARRIED, LEAST_CREDIT, Pump, Trouble
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import INITIAL_WINDOW, MAXIMUM_DATA, RECORD_HEADER
 from cexec.protocol.connection import frames
@@ -355,6 +356,49 @@ def test_a_peer_that_hangs_up_in_the_middle_of_a_record_is_an_error(pair: Pair) 
         pair.step(pair.client)
 
 
+# Carrying on
+
+
+def carry(side: Pump, timeout: float | None) -> tuple[list[Event | Trouble], float]:
+    """Returns its events, and how long it took."""
+    began = time.monotonic()
+    return side.carry(timeout), time.monotonic() - began
+
+
+def test_carry_goes_on_while_bytes_come_and_ends_when_none_do(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cexec.net.pump.CARRIED", BLOCKED)
+    reading, writing = os.pipe()
+    pair.client.sources[0] = pipe_source(reading)
+    os.write(writing, b"one")
+    threading.Timer(BLOCKED / 2, os.write, (writing, b"two")).start()
+    found, seconds = carry(pair.client, None)
+    assert found == [] and seconds >= 0.9 * BLOCKED
+    assert pair.client.session.outgoing[0].count == 6  # a step takes what is there and returns
+
+
+def test_carry_lasts_no_longer_than_its_owner_can_wait(pair: Pair) -> None:
+    reading, writing = os.pipe()
+    pair.client.sources[0] = pipe_source(reading)
+    os.write(writing, b"one")
+    assert 0.9 * BLOCKED <= carry(pair.client, BLOCKED)[1] < CARRIED
+    assert carry(pair.client, 0.0)[1] < BLOCKED
+
+
+@pytest.mark.parametrize("what", ["an event", "a watched descriptor"])
+def test_carry_ends_with_what_its_owner_has_to_know(pair: Pair, what: str) -> None:
+    reading, writing = os.pipe()
+    watched, signal = os.pipe()
+    pair.client.sources[0] = pipe_source(reading)
+    pair.client.watch(watched)
+    os.write(writing, b"one")
+    ends = (lambda: os.write(signal, b"x")) if what != "an event" else lambda: os.close(writing)
+    threading.Timer(BLOCKED / 4, ends).start()
+    found, seconds = carry(pair.client, 10.0)
+    assert seconds < CARRIED
+    assert [event.kind for event in found if isinstance(event, Event)] == ([frames.END] if what == "an event" else [])
+    assert pair.client.ready == (set() if what == "an event" else {watched})
+
+
 @pytest.mark.parametrize("sender", ["worker", "client"])
 def test_a_record_whose_length_was_changed_on_the_way_is_noticed_within_seconds(pair: Pair, sender: str) -> None:
     """Regression: the receiver waited for the missing bytes, and both sides for each other, for 600 seconds."""
@@ -362,7 +406,10 @@ def test_a_record_whose_length_was_changed_on_the_way_is_noticed_within_seconds(
     side.session.end(1 if sender == "worker" else 0)
     for frame in side.session.data_to_send():
         side.records.send_frame(frame)
-    side.records.data_to_send()[-1][1] ^= 1  # the length is 65,536 bytes more
+    outgoing = side.records.data_to_send()
+    changed = bytearray(outgoing[-1])
+    changed[1] ^= 1  # the length is 65,536 bytes more
+    outgoing[-1] = memoryview(changed)
     began = time.monotonic()
     with pytest.raises(ProtocolError, match="length that was changed"):
         pair.run(lambda: False)

@@ -44,12 +44,17 @@ def take_turn(attempt: Attempt | AttemptsInTurn, pump: Pump, readable: bool) -> 
 
 
 def advance(
-    attempt: Attempt | AttemptsInTurn, pump: Pump, timeout: float | None, watch: RevocationWatch | None = None
+    attempt: Attempt | AttemptsInTurn,
+    pump: Pump,
+    timeout: float | None,
+    watch: RevocationWatch | None = None,
+    *,
+    carries: bool = False,
 ) -> None:
-    """Makes one step."""
+    """Makes one step.  `carries`: it may last while bytes come and go, because the driver does nothing with them."""
     now = monotonic()
     try:
-        attempt.receive(pump.step(timeout))
+        attempt.receive(pump.carry(timeout) if carries and attempt.patience is None else pump.step(timeout))
     except CexecError as error:
         attempt.connection_failed(error)
     if not attempt.over and pump.read_all and attempt.stepped(now):

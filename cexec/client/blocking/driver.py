@@ -39,7 +39,9 @@ if TYPE_CHECKING:
 
 
 class BlockingDriver:
-    """One attempt."""
+    """One attempt.  `carries`: nothing is to be done after each of its bytes, once no attempt can follow it."""
+
+    carries = True
 
     def __init__(
         self,
@@ -83,6 +85,7 @@ class BlockingDriver:
         """Keeps a line on the terminal up to date while the job runs."""
         from cexec.client.attempt.progress import Progress
 
+        self.carries = False
         self._progress = Progress(self._worker_name, monotonic())
         self._progress.expect([*self._pump.sources.values(), *self._inputs.sources().values()])
         self._pump.sinks.update(self._progress.shown(self._pump.sinks))
@@ -139,7 +142,7 @@ class BlockingDriver:
     def step(self) -> None:
         due = self.next_timeout()
         wait = None if due is None else max(0.0, due - monotonic())
-        advance(self._attempt, self._pump, wait, self._watch)
+        advance(self._attempt, self._pump, wait, self._watch, carries=self._forgotten and self.carries)
         self._follow_attempt()
         if self._progress is not None:
             sent = sum(half.count for half in self._session.outgoing.values())

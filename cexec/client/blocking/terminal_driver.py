@@ -35,6 +35,8 @@ if TYPE_CHECKING:
 class TerminalDriver(BlockingDriver):
     """One attempt."""
 
+    carries = False  # a key may be a command
+
     def __init__(self, terminal: LocalTerminal, *arguments: Any) -> None:
         """`terminal` was added to the job; `arguments` are those of `BlockingDriver`."""
         super().__init__(*arguments)

@@ -33,7 +33,7 @@ SIGNATURE_SIZE = 64
 SEALED_OVERHEAD = 24 + 16  # bytes that `seal_message` adds: random nonce and tag
 
 __all__ = [
-    "KEY_SIZE", "SEALED_OVERHEAD", "SIGNATURE_SIZE", "Aead", "aead", "aead_names", "blake2b", "chacha_open",
+    "KEY_SIZE", "SEALED_OVERHEAD", "SIGNATURE_SIZE", "Aead", "BoxMaker", "aead", "aead_names", "blake2b", "chacha_open",
     "chacha_seal", "diffie_hellman", "equal", "keyed_hash", "open_message", "public_key", "random_bytes",
     "seal_message", "sign", "signing_public_key", "verify",
 ]  # fmt: skip
@@ -141,7 +141,8 @@ class Aead:
         """Decrypts `box` where it lies; returns the size of the text, which is then at its front.  `VerifyError`."""
         if len(box) < self.tag_size:
             raise VerifyError("record is too short")
-        _check(key, KEY_SIZE)
+        if len(key) != KEY_SIZE:  # here, because each record comes this way
+            _check(key, KEY_SIZE)
         where = ffi.from_buffer(box)
         nonce = counter.to_bytes(self.nonce_size, "little")
         failure = self.decrypt(where, ffi.NULL, ffi.NULL, where, len(box), header, len(header), nonce, key)
@@ -151,6 +152,31 @@ class Aead:
         if failure:
             raise VerifyError("record didn't verify")
         return len(box) - self.tag_size
+
+
+class BoxMaker:
+    """Makes boxes of texts under one key, in memory of its own: for short texts that takes a fifth of `Aead.seal`."""
+
+    __slots__ = ("_box", "_cipher", "_key", "_room", "_view")
+
+    def __init__(self, cipher: Aead, key: bytes, longest: int) -> None:
+        """`longest`: bytes of the longest text."""
+        _check(key, KEY_SIZE)
+        self._cipher = cipher
+        self._key = key
+        self._room = longest
+        self._box = ffi.new("unsigned char[]", longest + cipher.tag_size)
+        self._view = ffi.buffer(self._box)
+
+    def make(self, counter: int, text: bytes, header: bytes) -> bytes:
+        """Returns the header and the box."""
+        size = len(text)
+        if size > self._room:
+            raise ValueError("text is too long")
+        cipher, nothing = self._cipher, ffi.NULL
+        nonce = counter.to_bytes(cipher.nonce_size, "little")
+        cipher.encrypt(self._box, nothing, text, size, header, len(header), nothing, nonce, self._key)
+        return header + bytes(self._view[: size + cipher.tag_size])
 
 
 AEGIS = "aegis-256"

@@ -7,6 +7,7 @@ make us allocate memory: a record's length is checked before anything else.  doc
 from __future__ import annotations
 
 from cexec.errors import ProtocolError
+from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import (
     FRAME_HEADER,
     FRAME_LENGTH,
@@ -17,7 +18,6 @@ from cexec.protocol.base.limits import (
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cexec.protocol.base import sodium
     from cexec.protocol.base.wire import Bytes
 
 FIRST_BUFFER = 4096  # bytes (protocol): the longest first record of a worker; a replayer gets no larger buffer
@@ -25,6 +25,7 @@ SEND_BUFFERS = 2  # (ours) one is filled while the kernel takes the other
 MAXIMUM_WAITING = 64  # records or frames (ours) that may wait to be sent; then a driver must not add any
 NOTHING = memoryview(b"")
 SHORT_DATA = 1024  # bytes (ours) of a stream that are copied, so that they share a record with other frames
+SHORT_TEXT = 2 * SHORT_DATA  # bytes (ours) of frames that are sealed in memory which is kept for them
 
 
 class Records:
@@ -47,8 +48,10 @@ class Records:
         self._before_frame = FRAME_LENGTH if packed else 0  # bytes
         self._sending_key = sending_key
         self._receiving_key = receiving_key
+        self._boxes: sodium.BoxMaker | None = None  # of short records, once there is one
         self._sent_records = 0
         self._received_records = 0
+        self._shortest_box = self._before_frame + FRAME_HEADER + cipher.tag_size  # bytes
         self._proved_box = self._before_frame + MAXIMUM_FRAME + cipher.tag_size  # bytes of the longest box
         self._longest_box = self._proved_box if proved else FIRST_BUFFER - RECORD_HEADER
         self._incoming = memoryview(bytearray(FIRST_BUFFER))
@@ -112,7 +115,7 @@ class Records:
         """Returns the next whole frame, opened in place, or None if more bytes are needed; raises `ProtocolError`."""
         if self._failure is not None:
             raise self._failure
-        if len(self._opened):
+        if self._opened:
             return self._next_packed()
         present = self._end - self._start
         if present < RECORD_HEADER:
@@ -120,7 +123,7 @@ class Records:
         front = self._start + RECORD_HEADER
         header = bytes(self._incoming[self._start : front])
         size = int.from_bytes(header, "big")
-        if not self._before_frame + FRAME_HEADER + self.cipher.tag_size <= size <= self._longest_box:
+        if not self._shortest_box <= size <= self._longest_box:
             self._failure = ProtocolError("record has an impossible length")
             raise self._failure
         if present < RECORD_HEADER + size:
@@ -134,10 +137,12 @@ class Records:
         self._received_records += 1
         self._start += RECORD_HEADER + size
         self._longest_box = self._proved_box
-        if self.packed:
-            self._opened = box[:length]
-            return self._next_packed()
-        return box[:length]
+        if not self.packed:
+            return box[:length]
+        if int.from_bytes(box[:FRAME_LENGTH], "big") == length - FRAME_LENGTH:  # one frame: the usual case
+            return box[FRAME_LENGTH:length]
+        self._opened = box[:length]
+        return self._next_packed()
 
     def _next_packed(self) -> memoryview:
         """Takes one frame out of the record that was opened last."""
@@ -152,7 +157,7 @@ class Records:
     @property
     def at_record_boundary(self) -> bool:
         """True if no part of an unfinished record has been received."""
-        return self._start == self._end and not len(self._opened)
+        return self._start == self._end and not self._opened
 
     @property
     def empty_size(self) -> int:
@@ -174,7 +179,9 @@ class Records:
     @property
     def has_room(self) -> bool:
         """True if `data_buffer` would return a buffer."""
-        return not self.congested and (bool(self._free) or self._allocated < SEND_BUFFERS)
+        if len(self._outgoing) + len(self._frames) >= MAXIMUM_WAITING:
+            return False
+        return bool(self._free) or self._allocated < SEND_BUFFERS
 
     def data_buffer(self) -> memoryview | None:
         """Room for `MAXIMUM_DATA` bytes of a stream, or None while all buffers wait to be sent."""
@@ -230,12 +237,16 @@ class Records:
 
     def _seal_frames(self) -> None:
         """Makes as few records as possible of the frames that wait."""
+        if len(self._frames) == 1:  # the usual case
+            frame = self._frames.pop()
+            self._seal_bytes(len(frame).to_bytes(FRAME_LENGTH, "big") + frame if self.packed else frame)
+            return
         parts: list[bytes] = []
         size = 0
         for frame in self._frames:
             more = self._before_frame + len(frame)
             if parts and size + more > self._before_frame + MAXIMUM_FRAME:
-                self._seal_parts(parts, size)
+                self._seal_bytes(b"".join(parts))
                 parts, size = [], 0
             if self.packed:
                 parts.append(len(frame).to_bytes(FRAME_LENGTH, "big"))
@@ -243,12 +254,22 @@ class Records:
             size += more
         self._frames.clear()
         if parts:
-            self._seal_parts(parts, size)
+            self._seal_bytes(b"".join(parts))
 
-    def _seal_parts(self, parts: list[bytes], size: int) -> None:
-        buffer = memoryview(bytearray(RECORD_HEADER + size + self.cipher.tag_size))
-        buffer[RECORD_HEADER : RECORD_HEADER + size] = b"".join(parts)
-        self._seal(buffer, size, None)
+    def _seal_bytes(self, text: bytes) -> None:
+        """Makes a record of these frames."""
+        size = len(text)
+        if size > SHORT_TEXT:
+            buffer = memoryview(bytearray(RECORD_HEADER + size + self.cipher.tag_size))
+            buffer[RECORD_HEADER : RECORD_HEADER + size] = text
+            self._seal(buffer, size, None)
+            return
+        if self._boxes is None:
+            self._boxes = sodium.BoxMaker(self.cipher, self._sending_key, SHORT_TEXT)
+        header = (size + self.cipher.tag_size).to_bytes(RECORD_HEADER, "big")
+        self._outgoing.append(memoryview(self._boxes.make(self._sent_records, text, header)))
+        self._owners.append(None)
+        self._sent_records += 1
 
     def _seal(self, buffer: memoryview, size: int, owner: memoryview | None) -> None:
         """Seals `size` bytes behind the place of the header.  `owner`: the data buffer that is free when it is sent."""

@@ -48,9 +48,13 @@ class PeerSilence:
 
     def next_timeout(self) -> float:
         """Returns when to call `handle_timeout`, early enough for it to notice that this process was stopped."""
-        silent = self._heard + (self._idle_timeout if self._asked else self._interval)
-        unfinished = None if self._unfinished is None else self._unfinished.due
-        return min(silent, self._looked + self._interval, silent if unfinished is None else unfinished)
+        due = self._heard + (self._idle_timeout if self._asked else self._interval)
+        look = self._looked + self._interval
+        if look < due:
+            due = look
+        if self._unfinished is not None and self._unfinished.due is not None:
+            return min(due, self._unfinished.due)
+        return due
 
     def handle_timeout(self, now: float) -> bool:
         """Returns True if the peer is to be asked.

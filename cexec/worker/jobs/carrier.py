@@ -90,10 +90,11 @@ class Carrier:
         """The connection has ended."""
         self._children.close()
 
-    def step(self, until: float | None) -> list[Event | Trouble]:
-        """Pumps once."""
+    def step(self, until: float | None, *, carries: bool = False) -> list[Event | Trouble]:
+        """Pumps once; `carries`: goes on while bytes come and go, because the owner does nothing with them."""
         due = [time for time in (until, self._liveness.next_timeout()) if time is not None]
-        found = self.pump.step(max(0.0, min(due) - monotonic()) if due else None)
+        timeout = max(0.0, min(due) - monotonic()) if due else None
+        found = self.pump.carry(timeout) if carries else self.pump.step(timeout)
         self.children_ended = self._children.fileno() in self.pump.ready
         if self.children_ended:
             self._children.take()

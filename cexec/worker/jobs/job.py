@@ -271,7 +271,8 @@ class JobRun:
             self._workplace.quota.next_timeout(),
         )
         due = [timeout for timeout in timeouts if timeout is not None]
-        for event in self._carrier.step(min(due) if due else None):
+        carries = self.phase is Phase.RUNNING and self._streams.terminal is None
+        for event in self._carrier.step(min(due) if due else None, carries=carries):
             self._handle(event)
         if self._carrier.orders.wanted and self.phase is Phase.RUNNING:
             self._tell_wanted()

@@ -188,6 +188,21 @@ def test_a_box_opens_where_it_lies(name: str, size: int) -> None:
 
 
 @every_cipher
+def test_boxes_of_short_texts_are_those_of_seal(name: str) -> None:
+    """Their memory is used again: a long text leaves nothing behind in the box of a short one."""
+    cipher = sodium.aead(name)
+    boxes = sodium.BoxMaker(cipher, KEY, longest=100)
+    for counter, text in enumerate([b"x" * 100, b"", b"short"]):
+        expected = bytearray(text + bytes(cipher.tag_size))
+        cipher.seal(KEY, counter, memoryview(expected), len(text), b"head")
+        assert boxes.make(counter, text, b"head") == b"head" + expected
+    with pytest.raises(ValueError, match="too long"):
+        boxes.make(3, bytes(101), b"head")
+    with pytest.raises(ProtocolError):
+        sodium.BoxMaker(cipher, bytes(31), longest=100)
+
+
+@every_cipher
 def test_sealing_touches_nothing_behind_the_tag_and_opening_leaves_its_surroundings(name: str) -> None:
     cipher = sodium.aead(name)
     buffer = bytearray(b"<" + b"text" + b"." * cipher.tag_size + b">>>")

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from cexec.errors import DisconnectedError
+from cexec.protocol.base.sodium import BoxMaker
 from cexec.protocol.connection.frames import EXIT, FIRST_FILE, GO, RETURNED, WITHDRAW, Stream
 from cexec.protocol.connection.options import FILE, READS, WRITES
 from cexec.protocol.connection.session import OFFERED, OFFERING, OVER, RUNNING
@@ -494,6 +495,7 @@ def test_a_short_job_is_one_record_each_way(monkeypatch: pytest.MonkeyPatch) -> 
 
         records = type(job.pump.records)
         count(type(job.pump.records.cipher), "seal", "records said")
+        count(BoxMaker, "make", "records said")
         count(type(job.pump.records.cipher), "open", "records heard")
         count(records, "send_frame", "frames said")
         count(records, "send_data", "frames said")
