@@ -18,11 +18,19 @@ from typing import Any
 
 from tests.environment import ROOT, clean_environment, command, local_environment
 from tests.lab import Host
-from tests.needs import require_tool, skip_for_want_of
+from tests.needs import NOBODY, require_tool, skip_for_want_of
+from tests.second_user import readable_python
 from tests.service import Application, Service
 
 PATIENCE = 120.0  # seconds: programs start cexec-ssh several times, and the machine may be busy
 _MOUNTED = 'mount --bind "$1" /etc/passwd && shift && exec "$@"'
+# The other user may enter the home there only, because those of pytest are closed to others.
+_MOUNTED_FOR_USER = """
+mount --bind "$1" /etc/passwd && mount --bind "$2" /etc/group && mount --bind "$3" "$4" && shift 4 && exec "$@"
+"""
+USER = "alice"  # the other user
+GROUPS = {"alice": NOBODY, "crew": 4242}  # hers; the first one is her own
+_PLACE = "/mnt"  # where her home is
 
 
 class ShellHost:
@@ -39,12 +47,13 @@ class ShellHost:
         application: Application | None = None,
         environment: Mapping[str, str] | None = None,
         home: bool = True,
+        other_user: bool = False,
     ) -> None:
-        """`home`: False if the account's home does not exist."""
+        """`home`: False if the account's home does not exist.  `other_user`: root starts the service for USER."""
         require_tool("unshare", "mount")
         if os.geteuid() != 0:
             skip_for_want_of("the right to mount")
-        self.account = pwd.getpwuid(0).pw_name
+        self.account = USER if other_user else pwd.getpwuid(0).pw_name
         self.directory = directory
         self.name = name
         self.home = directory / f"home-{name}"
@@ -56,15 +65,31 @@ class ShellHost:
         passwd.write_text(self._accounts())
         launcher = ["unshare", "-m", "sh", "-c", _MOUNTED, "sh", os.fspath(passwd), *command("cservice")]
         options = ["--name", name, "--shell", *options]
+        if other_user:
+            launcher = self._launcher_for_user(passwd)
+            options += ["--user", USER]
         self.service = Service(self.application, [], options, host, environment, launcher=launcher)
         self._links = directory / f"links-{name}"
         self._make_links()
 
     def _accounts(self) -> str:
-        """The accounts of this machine, root's with our home and a shell that reads no files there."""
+        """The accounts of this machine, ours with our home and a shell that reads no files there."""
+        number, home = (NOBODY, _PLACE) if self.account == USER else (0, self.home)
         lines = Path("/etc/passwd").read_text().splitlines()
-        others = [line for line in lines if line.split(":")[2] != "0"]
-        return "\n".join([f"{self.account}:x:0:0:{self.account}:{self.home}:/bin/bash", *others, ""])
+        others = [line for line in lines if line.split(":")[2] != str(number)]
+        return "\n".join([f"{self.account}:x:{number}:{number}:{self.account}:{home}:/bin/bash", *others, ""])
+
+    def _launcher_for_user(self, passwd: Path) -> list[str]:
+        place = self.directory / f"python-{self.name}"
+        place.mkdir()
+        groups = self.directory / f"group-{self.name}"
+        lines = Path("/etc/group").read_text().splitlines()
+        others = [line for line in lines if line.split(":")[2] not in map(str, GROUPS.values())]
+        groups.write_text("\n".join([*(f"{name}:x:{number}:{USER}" for name, number in GROUPS.items()), *others, ""]))
+        os.chown(self.home, NOBODY, NOBODY)
+        paths = [passwd, groups, self.home, _PLACE]
+        mounted = ["sh", "-c", _MOUNTED_FOR_USER, "sh", *map(os.fspath, paths), *command("cservice")]
+        return [*(readable_python(place) or ["unshare", "-m"]), *mounted]
 
     def _make_links(self) -> None:
         """An executable cexec-ssh that needs no installation, and the programs that call it."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 from pathlib import Path
 
 import pytest
 
 from tests.environment import command, local_environment
-from tests.needs import require_tool
+from tests.needs import NOBODY, require_tool
 from tests.service import Application
-from tests.shell_host import ShellHost
+from tests.shell_host import GROUPS, USER, ShellHost
 
 
 @pytest.mark.parametrize(
@@ -75,5 +76,25 @@ def test_a_shell_in_a_sandbox(tmp_path: Path) -> None:
             pytest.fail("\n".join(worker.service.lines))
         assert worker.do("cexec-ssh", "w", "pwd; touch x 2>&1 || echo read-only").endswith("read-only\n")
         assert worker.ssh("w", input=b"shopt -q login_shell && echo login\n").stdout == b"login\n"
+    finally:
+        worker.close()
+
+
+def test_a_shell_of_another_account(tmp_path: Path) -> None:
+    """`--user NAME --shell`: everything is that account's, as after a login."""
+    worker = ShellHost(tmp_path, other_user=True)
+    script = "id -u; id -g; id -G; pwd; echo $USER $LOGNAME $MAIL $SHELL $HOME ${SSH_CONNECTION%% *}; touch made"
+    expected = f"{NOBODY}\n{NOBODY}\n{NOBODY} {GROUPS['crew']}\n/mnt\nalice alice /var/mail/alice /bin/bash /mnt"
+    try:
+        assert f"has this account, {USER}; " in worker.service.lines[0]
+        assert worker.do("cexec-ssh", f"{USER}@w", script) == f"{expected} 127.0.0.1\n"
+        assert (worker.home / "made").stat().st_uid == NOBODY
+        # The terminal is hers as well: programs such as tmux open it again.
+        shown = worker.ssh("-tt", "w", "stat -c %U:%A $SSH_TTY && echo seen >$SSH_TTY")
+        assert re.fullmatch(rb"alice:crw--[-w]----\r\nseen\r\n", shown.stdout), shown.stdout
+        refused = worker.ssh("root@w", "true")
+        assert (refused.returncode, refused.stdout) == (255, b"")
+        assert b"w: has account=alice, not root" in refused.stderr
+        assert not any("root runs" in line for line in worker.service.lines)
     finally:
         worker.close()
