@@ -88,7 +88,7 @@ class ShellHost:
         groups.write_text("\n".join([*(f"{name}:x:{number}:{USER}" for name, number in GROUPS.items()), *others, ""]))
         os.chown(self.home, NOBODY, NOBODY)
         paths = [passwd, groups, self.home, _PLACE]
-        mounted = ["sh", "-c", _MOUNTED_FOR_USER, "sh", *map(os.fspath, paths), *command("cservice")]
+        mounted = ["sh", "-c", _MOUNTED_FOR_USER, "sh", *map(str, paths), *command("cservice")]
         return [*(readable_python(place) or ["unshare", "-m"]), *mounted]
 
     def _make_links(self) -> None:

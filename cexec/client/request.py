@@ -185,10 +185,10 @@ class Reports:
     """The messages that are wanted.  `error_fd` gets lines in the ancestor's words, with `test_alert` one per worker.
 
     `trace` is set by --explain, `progress` by --progress.  `command` is the name before each message; `quiet` leaves
-    those out that are for a person who waits.
+    those out that are for a person who waits, and `hint` lets NO_TERMINAL have the one for programs that miss it.
     """
 
-    __slots__ = ("command", "error_fd", "progress", "quiet", "test_alert", "trace")
+    __slots__ = ("command", "error_fd", "hint", "progress", "quiet", "test_alert", "trace")
 
     def __init__(
         self,
@@ -199,8 +199,10 @@ class Reports:
         trace: Trace | None = None,
         command: str = "cexec",
         quiet: bool = False,
+        hint: bool = False,
     ) -> None:
         self.command = command
+        self.hint = hint
         self.quiet = quiet
         self.error_fd = error_fd
         self.test_alert = test_alert

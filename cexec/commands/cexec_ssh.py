@@ -91,8 +91,8 @@ def run(call: SshCall, environ: Mapping[str, str]) -> int:
     if call.no_stdin:
         empty_standard_input()
     excluded = [key_fd] if key_fd is not None and not (call.no_stdin and key_fd == 0) else []
+    occupy_standard()  # before the look: ssh gives every command three descriptors, and daemons start ssh without them
     descriptors = inspect(HIGHEST, excluded, {})
-    occupy_standard()
     if call.send:
         from cexec.system.process.environment import restore_locale
 
@@ -115,7 +115,7 @@ def run(call: SshCall, environ: Mapping[str, str]) -> int:
             options=subsystem,
         ),
         repetition=Repetition(retries=NEVER, spool=0, keep_partial=True),
-        reports=Reports(command=NAME, quiet=True),
+        reports=Reports(command=NAME, quiet=True, hint=_wants_hint(call)),
     )
     request.check_size()
     client = BlockingClient(request, dies_of=ENDING)
@@ -134,6 +134,11 @@ def wants_terminal(call: SshCall) -> bool:
         return True
     asked = call.terminal == ssh_options.TERMINAL or not " ".join(call.words)
     return asked and not call.no_stdin and _is_terminal(0)
+
+
+def _wants_hint(call: SshCall) -> bool:
+    """Returns True if a person sees the messages, who could have asked for a terminal; programs read them as well."""
+    return call.terminal == ssh_options.AS_USUAL and not call.subsystem and _is_terminal(2)
 
 
 def _is_terminal(fd: int) -> bool:

@@ -49,6 +49,16 @@ def test_a_command_gets_a_terminal_only_if_it_is_asked_for(host: ShellHost) -> N
             assert terminal.read_all().startswith(expected), words
 
 
+def test_a_person_whose_command_misses_a_terminal_gets_a_hint(host: ShellHost) -> None:
+    """A program that reads the messages gets none, nor does one who wants no terminal."""
+    hint = b"cexec-ssh: no terminal there; see cexec-ssh -t"
+    for words, hinted in ((("w", "stty size"), True), (("-T", "w", "stty size"), False), (("w", "false"), False)):
+        with at_terminal(host, *words) as terminal:
+            assert terminal.wait() == 1
+            assert (hint in terminal.read_all()) is hinted, words
+    assert hint not in host.ssh("w", "stty size").stderr
+
+
 def test_without_a_terminal_here_t_asks_for_none_and_tt_for_one(host: ShellHost) -> None:
     script = "tty; exit 3"
     once, twice = host.ssh("-t", "w", script), host.ssh("-tt", "w", script)

@@ -119,7 +119,7 @@ def occupy_standard() -> None:
         try:
             os.fstat(fd)
         except OSError:
-            os.open(os.devnull, os.O_RDWR)  # the kernel gives the lowest free number, which is `fd`
+            os.open(os.devnull, os.O_WRONLY if fd else os.O_RDONLY)  # the kernel gives the lowest free number: `fd`
 
 
 def empty_standard_input() -> None:

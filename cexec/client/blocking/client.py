@@ -47,8 +47,6 @@ if TYPE_CHECKING:
     from cexec.protocol.connection.frames import Exit, Go
     from cexec.protocol.datagrams.hello import Hello
 
-NONE_THERE = "no terminal there; see cexec -t"
-
 
 class BlockingClient:
     """Runs one request."""
@@ -231,11 +229,11 @@ class BlockingClient:
     def _hint(self) -> None:
         """Says how the program gets a terminal, if it has complained that it has none."""
         said = self._outputs.said()
-        if said and self._request.streams.terminal == IF_SUGGESTED:
+        if said and (self._request.streams.terminal == IF_SUGGESTED or self._request.reports.hint):
             from cexec.client.attempt.terminal_hint import misses_terminal  # not after a success
 
             if misses_terminal(said):
-                self._say(NONE_THERE)
+                self._say(self._none_there)
 
     def _find_worker(self, attempt: int) -> Winner:
         request = self._request
@@ -290,7 +288,7 @@ class BlockingClient:
         """Returns True if a person reads and writes here; one who only writes is told what to do."""
         writes, reads = os.isatty(0), os.isatty(1)
         if writes and not reads:
-            self._tell(NONE_THERE)
+            self._tell(self._none_there)
         return writes and reads
 
     def _add_terminal(self, go: Go, offer: Hello) -> None:
@@ -336,6 +334,10 @@ class BlockingClient:
         """Writes a line for the person who waits at the terminal."""
         if self._talks:
             self._say(text)
+
+    @property
+    def _none_there(self) -> str:
+        return f"no terminal there; see {self._request.reports.command} -t"
 
     def _say(self, text: str) -> None:
         _write_line(2, f"{self._request.reports.command}: {text}")

@@ -92,16 +92,11 @@ def test_borg(far: ShellHost, tmp_path: Path) -> None:
     store = f"ssh://{far.account}@w{tmp_path}/store"
     far.do("borg", "init", "--encryption=repokey", store, changes=changes)
     far.do("borg", "create", f"{store}::one", "source", changes=changes, cwd=tmp_path)
-    (source / "5").write_text("changed")
-    far.do("borg", "create", f"{store}::two", "source", changes=changes, cwd=tmp_path)
     far.do("borg", "check", "--verify-data", store, changes=changes)
-    assert far.do("borg", "list", "--short", store, changes=changes).split() == ["one", "two"]
     back = tmp_path / "back"
     back.mkdir()
-    far.do("borg", "extract", f"{store}::two", changes=changes, cwd=back)
+    far.do("borg", "extract", f"{store}::one", changes=changes, cwd=back)
     assert subprocess.run(["diff", "-r", source, back / "source"], capture_output=True).returncode == 0
-    far.do("borg", "delete", f"{store}::one", changes=changes)
-    far.do("borg", "compact", store, changes=changes)
 
 
 def test_subversion(far: ShellHost, tmp_path: Path) -> None:
@@ -131,5 +126,4 @@ def test_mercurial(far: ShellHost, tmp_path: Path) -> None:
     (clone / "file").write_text("other")
     far.do(*hg, "commit", "-q", "-m", "two", changes=changes, cwd=clone)
     far.do(*hg, "push", "-q", changes=changes, cwd=clone)
-    assert far.do(*hg, "log", "--template", "{desc}\n", changes=changes, cwd=made) == "two\none\n"
-    far.do(*hg, "verify", "-q", changes=changes, cwd=clone)
+    assert "checked 2 changesets" in far.do(*hg, "verify", changes=changes, cwd=made)
