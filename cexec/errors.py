@@ -115,3 +115,15 @@ class RefusedError(CexecError):
 
 class JobCancelledError(CexecError):
     """The caller has ended the job, or the client that it was given to."""
+
+
+class NoRunError(CexecError):
+    """No cmap runs with this journal, or none that can be asked from here."""
+
+
+class NotAllowedError(CexecError):
+    """Another user's cmap was asked for something that only its owner may ask."""
+
+
+class NotFollowedError(CexecError):
+    """A running cmap does not follow a request now; the message says why."""
