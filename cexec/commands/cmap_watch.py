@@ -86,7 +86,8 @@ class Watch:
             from cexec.cmap.watch.report_file import ReportFile
 
             file = ReportFile(values["report"], overwrite=values["overwrite"])
-            about = About(f"cmap {application}", _command_line(), time.time(), os.uname().nodename, __version__, columns)
+            command, host = _command_line(), os.uname().nodename
+            about = About(f"cmap {application}", command, time.time(), host, __version__, columns)
             self._report = Report(file, self._history, about)
             self.observers.append(self._report)
 

@@ -20,7 +20,8 @@ ATTEMPT_ENDS = RowStatement(
     "cpu = excluded.cpu",
 )
 TASK_ENDS = RowStatement(
-    "INSERT INTO task (key, occurrence, state, worker, started, runtime, sent, received, exitval, signal, reason, said)",
+    "INSERT INTO task "
+    "(key, occurrence, state, worker, started, runtime, sent, received, exitval, signal, reason, said)",
     "ON CONFLICT (key, occurrence) DO UPDATE SET state = excluded.state, worker = excluded.worker, "
     "started = excluded.started, runtime = excluded.runtime, sent = excluded.sent, received = excluded.received, "
     "exitval = excluded.exitval, signal = excluded.signal, reason = excluded.reason, said = excluded.said",

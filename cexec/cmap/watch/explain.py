@@ -177,7 +177,7 @@ class _Story:
 
 
 def parse_status(text: str | bytes) -> dict[str, Any]:
-    """Returns what a run has noted of itself, which are whole numbers, flags and `time`; of what is damaged, nothing."""
+    """Returns what a run has noted of itself: whole numbers, flags and `time`; of what is damaged, nothing."""
     try:
         found = json.loads(text)
     except (TypeError, ValueError, RecursionError):

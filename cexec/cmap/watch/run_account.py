@@ -47,13 +47,14 @@ class RunFigures:
     """One look at a run.  `runs`: calls of cmap with this journal; the rest tells of the latest.
 
     `process`: what has the journal now, in words, or nothing.  `total` is None while nobody knows.  `real` and `cpu`:
-    seconds of all attempts that ended, `cpu` None if none tells it.  `rate`: tasks a second that ended in the last
-    RATE_SPAN seconds.  `noted`: when the run last said how it stands.
+    seconds of all attempts that ended, `cpu` None if none tells it.  `noted`: when the run last said how it stands;
+    `ended`: when its last attempt ended.
     """
 
     runs: int = 0
     started: float = 0.0
     noted: float = 0.0
+    ended: float = 0.0
     command: str = ""
     host: str = ""
     process: str = ""
@@ -63,19 +64,11 @@ class RunFigures:
     counts: dict[str, int] = field(default_factory=dict)
     real: float = 0.0
     cpu: float | None = None
-    rate: float = 0.0
 
     @property
     def left(self) -> int:
         """Tasks that are not over, as far as anybody knows."""
         return self.counts.get("waiting", 0) + self.counts.get("running", 0)
-
-    @property
-    def seconds_left(self) -> float | None:
-        """Seconds that the run still takes at this rate; None while that cannot be known."""
-        if not self.process or self.paused or self.total is None or not self.left:
-            return None
-        return self.left / self.rate if self.rate else None
 
 
 class RunAccount:
@@ -85,6 +78,18 @@ class RunAccount:
         self.path = path
         self.figures = RunFigures()
         self._clear()
+
+    def _clear(self) -> None:
+        self.tasks = TaskMap()
+        self._sums = WorkSums()
+        self._identity: object = None  # of the journal and its latest run
+        self._anew_at: float | None = None  # by the steady clock
+        self._last = 0  # the id of the latest attempt that is known
+        self._open: dict[int, int] = {}  # from an attempt that runs to its task
+        self._open_workers: dict[int, str] = {}
+        self._unsettled: set[tuple[Any, Any]] = set()  # tasks with an attempt whose end may follow
+        self._since = 0.0  # the begin of the time for which ends are counted
+        self._ends: dict[int, int] = {}  # from a time in BUCKETs to the tasks that ended then
 
     def look(self, now: float, patience: float = PATIENCE) -> None:
         process = holder(real_path(self.path))
@@ -101,9 +106,17 @@ class RunAccount:
         if self._anew_at is None:
             self._anew_at = time.monotonic() + max(LEAST_ANEW, SHARE * (time.monotonic() - begun))
 
+    def rate(self, now: float) -> float:
+        """Returns the tasks a second that ended in the last RATE_SPAN seconds of the latest run, or since its begin."""
+        since = max(self.figures.started, now - RATE_SPAN)
+        ends = sum(count for bucket, count in self._ends.items() if (bucket + 1) * BUCKET > since)
+        return ends / max(1.0, now - since)
+
     def forget(self) -> None:
-        """Gives the memory of the map back; `figures` stay, and the next look reads all again."""
+        """Gives the memory of the map back; `figures` and `rate` stay, and the next look reads all again."""
+        ends = self._ends
         self._clear()
+        self._ends = ends
 
     @property
     def running(self) -> set[int]:
@@ -128,18 +141,6 @@ class RunAccount:
             _bound(database, self.path, patience)
             return failed_rows(database, numbers, told=version_of(database, self.path) >= FORMAT)
 
-    def _clear(self) -> None:
-        self.tasks = TaskMap()
-        self._sums = WorkSums()
-        self._identity: object = None  # of the journal and its latest run
-        self._anew_at: float | None = None  # by the steady clock
-        self._last = 0  # the id of the latest attempt that is known
-        self._open: dict[int, int] = {}  # from an attempt that runs to its task
-        self._open_workers: dict[int, str] = {}
-        self._unsettled: set[tuple[Any, Any]] = set()  # tasks with an attempt whose end may follow
-        self._since = 0.0  # the begin of the time for which ends are counted
-        self._ends: dict[int, int] = {}  # from a time in BUCKETs to the tasks that ended then
-
     def _read(self, database: sqlite3.Connection, process: str, now: float) -> None:
         database.execute("BEGIN")  # all of it is told of one moment
         told = version_of(database, self.path) >= FORMAT
@@ -158,7 +159,7 @@ class RunAccount:
             self._since = max(started, now - RATE_SPAN)
             self._read_new(database, cpu="cpu" if told else "NULL")
         self._identity, self._last = identity, last
-        self._fill(database, process, parse_status(status or "{}"), started, now)
+        self._fill(database, process, parse_status(status or "{}"), started)
         self.figures.command, self.figures.host = text_of(command), text_of(host)
 
     def _read_all(self, database: sqlite3.Connection, run: object, cpu: str) -> None:
@@ -224,9 +225,7 @@ class RunAccount:
             bucket = int(at // BUCKET)
             self._ends[bucket] = self._ends.get(bucket, 0) + 1
 
-    def _fill(
-        self, database: sqlite3.Connection, process: str, status: dict[str, Any], started: float, now: float
-    ) -> None:
+    def _fill(self, database: sqlite3.Connection, process: str, status: dict[str, Any], started: float) -> None:
         figures = self.figures
         ((figures.runs,),) = database.execute("SELECT count(*) FROM run").fetchall()
         figures.started, figures.noted, figures.process = started, number_of(status.get("time")), process
@@ -238,10 +237,9 @@ class RunAccount:
         self.tasks.grow(figures.total or 0)
         figures.counts = self.tasks.counts(self.running)
         figures.counts["waiting"] += max(0, (figures.total or 0) - MOST_TASKS)
-        figures.real, figures.cpu = self._sums.real, self._sums.cpu
-        since = self._since
-        self._ends = {bucket: count for bucket, count in self._ends.items() if (bucket + 1) * BUCKET > since}
-        figures.rate = sum(self._ends.values()) / max(1.0, now - since)
+        figures.real, figures.cpu, figures.ended = self._sums.real, self._sums.cpu, self._sums.last
+        old = self._since / BUCKET - 1
+        self._ends = {bucket: count for bucket, count in self._ends.items() if bucket > old}
 
 
 def _bound(database: sqlite3.Connection, path: str, patience: float) -> None:

@@ -1,7 +1,8 @@
 """What each worker of a run did, summed up from the attempts of its journal.
 
 Contract: `read_all` sums all attempts that have ended, `add` adds one more.  Memory is for MOST_WORKERS workers; `more`
-says how many others there are.  `real` and `cpu` are seconds of all attempts, `cpu` None if none tells it.
+says how many others there are.  `real` and `cpu` are seconds of all attempts, `cpu` None if none tells it; `last` is
+when the last one ended.
 """
 
 from __future__ import annotations
@@ -45,6 +46,7 @@ class WorkSums:
         self.more = 0
         self.real = 0.0
         self.cpu: float | None = None
+        self.last = 0.0
         self._workers: dict[str, WorkSum] = {}
 
     def read_all(self, database: sqlite3.Connection, cpu: str) -> None:
@@ -57,14 +59,15 @@ class WorkSums:
             query = f"SELECT count(DISTINCT substr(worker, 1, 300)) FROM attempt {_ENDED}"
             ((count,),) = database.execute(query).fetchall()
             self.more = max(0, count - MOST_WORKERS)
-        ((_, _, real, time, _),) = database.execute(f"SELECT {_SUMS.format(cpu)} {_ENDED}").fetchall()
-        self.real, self.cpu = number_of(real), _sum(None, time)
+        ((_, _, real, time, last),) = database.execute(f"SELECT {_SUMS.format(cpu)} {_ENDED}").fetchall()
+        self.real, self.cpu, self.last = number_of(real), _sum(None, time), number_of(last)
 
     def add(self, worker: object, started: object, ended: object, succeeded: object, cpu: object) -> None:
         """Adds an attempt that has ended."""
         real = max(0.0, number_of(ended) - number_of(started))
         self.real += real
         self.cpu = _sum(self.cpu, cpu)
+        self.last = max(self.last, number_of(ended))
         found = self._worker(text_of(worker))
         if found is not None:
             found.add(1, whole_of(succeeded), real, cpu, number_of(ended))
