@@ -20,7 +20,7 @@ from cexec.cmap.results.journal_reader import reading
 from cexec.cmap.watch.explain import parse_status
 from cexec.cmap.watch.failed_rows import FailedRow, failed_rows
 from cexec.cmap.watch.foreign_values import number_of, text_of, whole_of
-from cexec.cmap.watch.task_map import MOST_TASKS, TaskMap
+from cexec.cmap.watch.task_map import TaskMap
 from cexec.cmap.watch.work_sums import WorkSums
 from cexec.errors import LocalError, UsageError
 from cexec.system.storage.lockfile import holder
@@ -95,8 +95,8 @@ class RunAccount:
         process = holder(real_path(self.path))
         begun = time.monotonic()
         with reading(self.path) as database:
-            _bound(database, self.path, patience)
             try:
+                _bound(database, self.path, patience)
                 self._read(database, process, now)
             except sqlite3.OperationalError as error:
                 if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
@@ -234,9 +234,8 @@ class RunAccount:
         figures.paused = bool(process) and status.get("paused") is True
         weight = status.get("weight")
         figures.weight = weight if type(weight) is int and 0 < weight < 1 << 16 else None
-        self.tasks.grow(figures.total or 0)
+        self.tasks.expect(figures.total or 0)
         figures.counts = self.tasks.counts(self.running)
-        figures.counts["waiting"] += max(0, (figures.total or 0) - MOST_TASKS)
         figures.real, figures.cpu, figures.ended = self._sums.real, self._sums.cpu, self._sums.last
         old = self._since / BUCKET - 1
         self._ends = {bucket: count for bucket, count in self._ends.items() if bucket > old}

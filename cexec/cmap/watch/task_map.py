@@ -1,8 +1,11 @@
 """The state of every task of a run in little space, for those who draw it.
 
-Contract: a `TaskMap` has a byte for each task, up to MOST_TASKS; tasks beyond are not on the map.  `codes`
-gives the states of a part of it, or of cells of several tasks, as text: `120d3fw` is 120 tasks that are done, 3 that
-have failed and one that waits.  Pure.
+Contract: a `TaskMap` has a byte for each row, up to MOST_TASKS; tasks beyond are not on the map.  `codes` gives the
+states of a part of it, or of cells of several rows, as text: `120d3fw` is 120 tasks that are done, 3 that have failed
+and one that waits.  A row that is none of the run's is `n`.  Pure.
+
+A journal knows a task when its turn comes.  The others of a run of all rows wait; which rows are those of a run of some
+(--rows) is not known before.
 """
 
 from __future__ import annotations
@@ -16,15 +19,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 MOST_TASKS = 10_000_000  # (ours)
-_DONE, _WAITING, _RUNNING, _FAILED = range(4)  # of several tasks in a cell, the greatest is what the cell shows
+_NONE, _DONE, _WAITING, _RUNNING, _FAILED = range(5)  # of several in a cell, the greatest is what the cell shows
 _OF_STATE = {DONE: _DONE, FAILED: _FAILED}
-_LETTERS = bytes.maketrans(bytes(range(4)), b"dwrf")
-_ALIKE = re.compile(rb"d+|w+|r+|f+")
+_LETTERS = bytes.maketrans(bytes(range(5)), b"ndwrf")
+_UNKNOWN_WAIT = bytes.maketrans(bytes((_NONE,)), bytes((_WAITING,)))
+_ALIKE = re.compile(rb"n+|d+|w+|r+|f+")
 
 
 class TaskMap:
     def __init__(self) -> None:
         self._states = bytearray()
+        self._total = 0
 
     def __len__(self) -> int:
         return len(self._states)
@@ -33,18 +38,16 @@ class TaskMap:
         """Notes a state of the journal's for the task of this row, from 1; returns False if it was known."""
         if type(number) is not int or not 0 < number <= MOST_TASKS:
             return False
-        if number > len(self._states):
-            self.grow(number)
+        self._reach(number)
         found = _OF_STATE.get(state, _WAITING) if isinstance(state, int) else _WAITING
         changed = self._states[number - 1] != found
         self._states[number - 1] = found
         return changed
 
-    def grow(self, total: int) -> None:
-        """Makes room for so many tasks: the new ones wait."""
-        more = min(total, MOST_TASKS) - len(self._states)
-        if more > 0:
-            self._states += bytes((_WAITING,)) * more
+    def expect(self, total: int) -> None:
+        """Says how many tasks the run has; 0 if nobody knows."""
+        self._total = total
+        self._reach(min(total, MOST_TASKS))
 
     def counts(self, running: Iterable[int] = ()) -> dict[str, int]:
         """Returns how many tasks are done, failed, running and waiting."""
@@ -53,7 +56,7 @@ class TaskMap:
             "done": self._states.count(_DONE),
             "failed": self._states.count(_FAILED),
             "running": runs,
-            "waiting": self._states.count(_WAITING) - runs,
+            "waiting": self._states.count(_WAITING) - runs + max(0, self._total - self._known),
         }
 
     def failed(self, after: int, most: int) -> list[int]:
@@ -67,13 +70,22 @@ class TaskMap:
 
     def codes(self, first: int, count: int, cell: int, running: Iterable[int] = ()) -> str:
         """Returns the states of `count` tasks from `first` on, each `cell` of them as one."""
-        states = bytearray(self._states[first - 1 : first - 1 + count])
+        states = self._states[first - 1 : first - 1 + count]
+        if len(self._states) <= self._total:
+            states = states.translate(_UNKNOWN_WAIT)
         for number in running:
             if self._waits(number) and 0 <= number - first < len(states):
                 states[number - first] = _RUNNING
         if cell > 1:
             states = bytearray(max(states[at : at + cell]) for at in range(0, len(states), cell))
         return "".join(_code(group[0]) for group in _ALIKE.finditer(states.translate(_LETTERS)))
+
+    @property
+    def _known(self) -> int:
+        return len(self._states) - self._states.count(_NONE)
+
+    def _reach(self, number: int) -> None:
+        self._states += bytes(max(0, number - len(self._states)))
 
     def _waits(self, number: int) -> bool:
         return 0 < number <= len(self._states) and self._states[number - 1] == _WAITING

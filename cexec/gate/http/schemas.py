@@ -205,9 +205,9 @@ SCHEMAS |= {
         count={**_COUNT, "description": "the tasks that are told"},
         size={**_COUNT, "description": "all tasks that the map has"},
         cell={"type": "integer", "minimum": 1, "description": "so many tasks are one cell"},
-        states={"type": "string", "pattern": "^([0-9]*[dwrf])*$",
+        states={"type": "string", "pattern": "^([0-9]*[ndwrf])*$",
                 "description": "the cells in order: d done, w waiting, r running, f failed, with a number for several; "
-                               "of a cell's tasks, f counts before r, w and d"},
+                               "n no task of the run; of a cell's tasks, f counts before r, w and d"},
     ),
     "FailedTasks": _told(
         failed={"type": "array", "items": _FAILED_TASK},

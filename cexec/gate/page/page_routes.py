@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 KINDS = {
     "icon.svg": "image/svg+xml",
     "page.css": "text/css; charset=utf-8",
-    "page.js": "text/javascript; charset=utf-8",
+    **dict.fromkeys(("output.js", "page.js", "plots.js", "runs.js", "shared.js"), "text/javascript; charset=utf-8"),
     "uPlot.iife.min.js": "text/javascript; charset=utf-8",
     "uPlot.min.css": "text/css; charset=utf-8",
 }

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cexec.cmap.results.journal_format import real_path
-from cexec.cmap.watch.run_account import RunAccount
+from cexec.cmap.watch.run_account import PATIENCE, RunAccount
 from cexec.errors import CexecError
 from cexec.gate.problem import Problem
 from cexec.gate.runs.run_directory import JournalFile, RunDirectory
@@ -23,9 +23,10 @@ from cexec.system.storage.own_files import check_output
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-SCAN = 1.0  # seconds (ours) between two looks into the directories
-LEAST, SHARE = 0.5, 10.0  # seconds, and times as long as a look takes (ours), until the next look at a journal
+SCAN, LEAST = 0.2, 0.5  # seconds (ours) between two looks into the directories, and at one journal
+SHARE = 10.0  # (ours) times as long as such a look has taken pass until the next one
 BUDGET = 1.0  # seconds (ours) for the looks at all journals that one answer waits for
+PATIENCE_WITH_OTHERS = 3.0  # seconds (ours) that one look at a journal of another user may take
 MOST_STATES = 32_000_000  # bytes (ours) for the states of tasks
 
 
@@ -57,7 +58,7 @@ class RunShelf:
         self._directory = RunDirectory(paths)
         self._wall = wall
         self._monotonic = monotonic
-        self._scanned: float | None = None
+        self._next_scan = 0.0
 
     def look(self, budget: float = BUDGET) -> None:
         self._scan()
@@ -79,10 +80,10 @@ class RunShelf:
 
     def _scan(self) -> None:
         now = self._monotonic()
-        if self._scanned is not None and now - self._scanned < SCAN:
+        if now < self._next_scan:
             return
         files, self.problems = self._directory.scan()
-        self._scanned = now
+        self._next_scan = self._monotonic() + max(SCAN, SHARE * (self._monotonic() - now))
         before = self.books
         self.books = {}
         for file in files:
@@ -101,7 +102,7 @@ class RunShelf:
             return
         try:
             check_output(book.file.path)  # it may be another one since the directory was read
-            book.account.look(self._wall())
+            book.account.look(self._wall(), PATIENCE_WITH_OTHERS if book.file.owner else PATIENCE)
             book.problem = ""
         except CexecError as error:
             book.problem = str(error).replace(book.file.path, book.file.name)

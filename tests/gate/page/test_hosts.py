@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import pytest
 
 from cexec.protocol.decisions.reputation import FAILURES_ALLOWED
 from tests.environment import clean_environment, command
-from tests.gate.page.conftest import chromium, open_page, row_of
+from tests.gate.page.conftest import PICTURES, chromium, open_page, row_of, take_pictures
 from tests.lab import Lab
 from tests.needs import find_tool, require_namespaces, require_tool
 from tests.python.clients import ALLOW, SHELL
@@ -22,7 +21,6 @@ from tests.service import Application, Service
 from tests.waiting import PATIENCE, wait_until
 
 NAMES = ("red", "green", "<i>blue</i>")
-PICTURES = os.environ.get("PAGE_PICTURES")  # a directory for screenshots, for people who want to look
 
 
 class Site:
@@ -65,12 +63,7 @@ class Site:
         if PICTURES is None:
             return
         self.page.wait_for_timeout(30_000)  # the plots have something to show
-        for scheme in ("light", "dark"):
-            self.page.emulate_media(color_scheme=scheme)
-            for width in (400, 1400):
-                self.page.set_viewport_size({"width": width, "height": 1000})
-                self.page.wait_for_timeout(1500)
-                self.page.screenshot(path=f"{PICTURES}/{scheme}-{width}.png", full_page=True)
+        take_pictures(self.page)
 
 
 @pytest.fixture

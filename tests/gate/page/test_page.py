@@ -62,6 +62,20 @@ def test_a_job_that_cannot_be_started_says_why(page: Any) -> None:
     page.messages.clear()  # the browser notes an answer with 422
 
 
+def test_a_job_for_one_chosen_worker_is_a_job_that_needs_it(page: Any, http: httpx.Client) -> None:
+    """Not a pool of one: it waits for that worker as every other job waits for one."""
+    (worker,) = http.get("/v1/workers").json()["workers"]
+    pools = len(http.get("/v1/pools").json()["pools"])
+    page.select_option("#start-form [name=workers]", value=worker["uuid"])
+    id = start_by_page(page, "echo here", needs="cpus=1")
+    page.select_option("#start-form [name=workers]", [])
+    page.fill("#start-form [name=needs]", "")
+    wait_for_state(http, id, "succeeded")
+    job = http.get(f"/v1/jobs/{id}").json()
+    assert (job["instance"], job["pool"]) == (worker["uuid"], None)
+    assert len(http.get("/v1/pools").json()["pools"]) == pools
+
+
 def test_jobs_of_chosen_workers_are_a_pool(page: Any, http: httpx.Client) -> None:
     page.fill("#start-form [name=args]", "exec sleep 1000")
     page.check("#start-form [name=all]")
@@ -250,7 +264,8 @@ def test_the_loss_of_the_server_is_said_and_mended(
 
 
 def test_the_page_serves_its_files_and_nothing_else(gate: Gate, http: httpx.Client) -> None:
-    for name in ("page.js", "page.css", "icon.svg", "uPlot.iife.min.js", "uPlot.min.css"):
+    scripts = ("page.js", "shared.js", "output.js", "plots.js", "runs.js", "uPlot.iife.min.js")
+    for name in (*scripts, "page.css", "icon.svg", "uPlot.min.css"):
         assert httpx.get(f"{gate.url}/static/{name}").status_code == 200  # for everybody
     for name in ("index.html", "uPlot.LICENSE", "..%2froutes.py", ""):
         assert http.get(f"/static/{name}").status_code in (400, 404), name
