@@ -10,6 +10,7 @@ import asyncio
 import os
 import signal
 import sys
+from contextlib import nullcontext
 from difflib import get_close_matches
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ from cexec.system.units import show_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractAsyncContextManager
     from typing import BinaryIO
 
     from cexec.client.search.trust import Trust
@@ -46,11 +48,14 @@ if TYPE_CHECKING:
     from cexec.protocol.base.keys import ClientKey
 
 EXPLAIN = "explain"  # the word in place of a key
+WEIGHT = "weight"
+STEERING = ("pause", "continue", WEIGHT)  # other such words; `cmap_steer` is loaded for them only
 ENDING_SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 EXAMPLES = (
     ("cmap ogg.pub --stdin '{}' --stdout '{.}.ogg' ::: *.wav", "a task for each file; its result is a file"),
     ("cmap sim.pub --params runs.csv --state run.journal -- --seed '{seed}'", "a task for each row of a table"),
     ("cmap explain --state run.journal 17", "where task 17 ran, how it failed, or why it waits"),
+    ("cmap pause run.journal", "no further task begins until cmap continue run.journal"),
 )
 
 
@@ -59,6 +64,10 @@ def main(argv: list[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     if words[:1] == [EXPLAIN]:
         return explain_main(words[1:])
+    if words and words[0] in STEERING:
+        from cexec.commands import cmap_steer
+
+        return cmap_steer.STEERING[words[0]](words[1:])
     try:
         before, arguments, inputs = split_command(words)
     except UsageError as error:
@@ -78,11 +87,13 @@ def main(argv: list[str] | None = None) -> int:
         ARGs and other texts {} stands for the input, {.} {/} {//} {/.} {..} for parts of it, {1} and {name} for
         columns, {#} for the number, {%} for the slot.
 
-        cmap explain --state FILE [TASK] tells why a task waits, where it ran, and how it failed.
+        cmap explain --state FILE [TASK] tells why a task waits, where it ran, and how it failed. cmap pause FILE,
+        cmap continue FILE and cmap weight FILE N steer a run with that --state while it goes on.
         """
         if others:
             advice = command.advice(before, "") or "the program's own arguments come after --"
-            raise UsageError(f"{advice}; inputs come after :::, and a variable is --peer KEY=VALUE")
+            advice += "; inputs come after :::, and a variable is --peer KEY=VALUE"
+            raise UsageError(_meant(application) or advice)
         return _run(application, values, arguments, inputs)
 
     command.inputs = None if arguments else [word for kind, group in inputs for word in (kind, *group)]
@@ -211,9 +222,10 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
             setup.end_validators()
 
     def pause() -> None:
-        coordinator.pause()
-        paused = "paused; SIGUSR2 again lets it go on" if parts.scheduler.paused else "goes on"
-        print_line(f"cmap: {paused}")
+        paused = parts.scheduler.progress.paused
+        (coordinator.go_on if paused else coordinator.pause)()
+        told = "goes on" if paused else "paused; SIGUSR2 again lets it go on"
+        print_line(f"cmap: {told}")
 
     loop = asyncio.get_running_loop()
     for number in ENDING_SIGNALS:
@@ -224,7 +236,8 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
         loop.add_signal_handler(signal.SIGTSTP, _stop, watch.display)
     status = EXIT_OTHER
     try:
-        status = await coordinator.run()
+        async with _steered(setup, coordinator):
+            status = await coordinator.run()
         if attempts.not_done and interrupts:
             raise CexecError(f"ended by the user; {attempts.not_done}")
         if attempts.not_done:
@@ -245,6 +258,15 @@ async def _coordinate(setup: Setup, terms: Terms, watch: Watch) -> int:
     finally:
         setup.end_validators()
         coordinator.close(status)
+
+
+def _steered(setup: Setup, coordinator: Coordinator) -> AbstractAsyncContextManager[None]:
+    """Lets a run with a journal be asked to pause, for example; without one nothing is loaded for that."""
+    if setup.journal is None:
+        return nullcontext()
+    from cexec.cmap.steering import steered
+
+    return steered(setup.journal.store.path, coordinator, _tell)
 
 
 def _terms(
@@ -279,6 +301,17 @@ def _find_key(application: str) -> str:
     try:
         return find_client_key(application)
     except KeyFileError as error:
-        if application != EXPLAIN and get_close_matches(application, [EXPLAIN], 1, CLOSE):
-            raise KeyFileError(f"{error}; for the account of a run: cmap {EXPLAIN} --state FILE") from None
+        if advice := _meant(application):
+            raise KeyFileError(f"{error}; {advice}") from None
         raise
+
+
+def _meant(application: str) -> str:
+    """Returns advice about a key that looks like one of the words which stand in place of a key."""
+    for word in get_close_matches(application, [EXPLAIN, *STEERING], 1, CLOSE):
+        return f"for the account of a run: cmap {word} --state FILE" if word == EXPLAIN else _for_a_run(word)
+    return ""
+
+
+def _for_a_run(word: str) -> str:
+    return f"for a run that goes on: cmap {word} FILE{' N' if word == WEIGHT else ''}, where FILE is its --state"

@@ -15,7 +15,7 @@ from types import SimpleNamespace
 from typing import Any, TypeVar
 
 from cexec.client.aio.lease_job import LeaseJob
-from cexec.client.request import Times
+from cexec.client.request import Target, Times
 from cexec.errors import CexecError, NoWorkerError, WithdrawnError
 from cexec.protocol.connection.frames import EXITED, Exit, Go
 
@@ -236,7 +236,8 @@ class Workers:
 
 def terms(accept_timeout: float = 60.0) -> Any:
     return SimpleNamespace(
-        key=SimpleNamespace(fingerprint="abcd"), times=Times(accept=accept_timeout, idle=600.0), tell=lambda text: None
+        key=SimpleNamespace(fingerprint="abcd"), times=Times(accept=accept_timeout, idle=600.0), tell=lambda text: None,
+        target=Target(),
     )  # fmt: skip
 
 

@@ -78,6 +78,10 @@ class KnownWorkers:
             return ""
         return "; ".join(self._unfit.values())
 
+    def wait_again(self, now: float) -> None:
+        """Says that for a while nobody was asked, so that `none_fits` begins to count its time now."""
+        self._unfit_since = now
+
     def forgotten(self, now: float) -> list[KnownWorker]:
         """Forgets those that may have gone."""
         gone = [w for w in self._workers.values() if not w.leases and now >= w.met + FORGET_AFTER]

@@ -30,7 +30,7 @@ from cexec.cmap.control.control_messages import (
     encode_request,
     parse_reply,
 )
-from cexec.cmap.control.control_place import AVAILABLE, control_path, peer_of
+from cexec.cmap.control.control_place import AVAILABLE, ONLY_OWNER, ROOT, control_path, peer_of
 from cexec.cmap.results.journal_format import real_path
 from cexec.errors import (
     LocalError,
@@ -48,16 +48,13 @@ if TYPE_CHECKING:
 
 TIMEOUT = 5.0  # seconds (ours)
 GLANCE = 0.02  # seconds (ours) between two tries while others stand in the queue of the socket
-ROOT = 0
-ONLY_OWNER = "only the user who has started that cmap may do this"
 
 
 def ask(journal: str, request: ControlRequest, timeout: float = TIMEOUT) -> ControlStatus:
     until = time.monotonic() + timeout
     with _connected(journal, until) as connection:
         try:
-            connection.settimeout(_left(until))
-            connection.sendall(encode_request(request))
+            _say(connection, encode_request(request), until)
             reply = parse_reply(_line(connection, until))
         except TimeoutError:
             raise SilentPeerError(f"the cmap of {journal} has not answered within {timeout:.3g} s") from None
@@ -66,6 +63,15 @@ def ask(journal: str, request: ControlRequest, timeout: float = TIMEOUT) -> Cont
     if isinstance(reply, ControlStatus):
         return reply
     raise (NotAllowedError if reply.denied else NotFollowedError)(reply.reason)
+
+
+def _say(connection: socket.socket, request: bytes, until: float) -> None:
+    """Cmap may have hung up already, but not without a reply."""
+    connection.settimeout(_left(until))
+    try:
+        connection.sendall(request)
+    except (BrokenPipeError, ConnectionResetError):
+        pass
 
 
 def _line(connection: socket.socket, until: float) -> bytes:

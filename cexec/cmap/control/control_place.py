@@ -15,6 +15,8 @@ import struct
 from cexec.cmap.results.journal_format import real_path
 
 ENDING = "-control"
+ROOT = 0
+ONLY_OWNER = "only the user who has started this cmap, or root, may do that"
 AVAILABLE = hasattr(socket, "SO_PEERCRED") and os.path.isdir("/proc/self/fd")
 _CREDENTIALS = struct.Struct("=iII")  # (Linux) struct ucred: pid, uid, gid
 

@@ -2,7 +2,7 @@
 
 Contract: `next_for(worker)` is a task for a worker that is free, as a `TaskRun` with everything that it needs; those
 who carry it out set its `ending` and call `began` and `end`.  `handle_events` does what the scheduler says: it cancels
-attempts, and gives the tasks that are over to the saver.  Observers and journal hear of all of it.
+and recalls attempts, and gives the tasks that are over to the saver.  Observers and journal hear of all of it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from cexec.cmap.results.collect import EndedTask
 from cexec.cmap.results.commit import FinishedTask
 from cexec.cmap.run.ending import NOT_BEGUN, AttemptEnding, How
 from cexec.cmap.run.observer import Counts, Running
-from cexec.cmap.run.scheduler import Cancel
+from cexec.cmap.run.scheduler import Cancel, Recall
 from cexec.cmap.run.task_job import make_job
 from cexec.cmap.run.task_run import TaskRun
 from cexec.errors import LocalError
@@ -47,8 +47,13 @@ class Attempts:
 
     @property
     def running(self) -> list[int]:
-        """The numbers of the tasks that run."""
+        """The numbers of the tasks that a worker has been given."""
         return [attempt.task for attempt in self._runs]
+
+    @property
+    def begun_tasks(self) -> list[int]:
+        """The numbers of those whose programs run, in ascending order."""
+        return self._scheduler.running_tasks
 
     @property
     def waiting(self) -> int | None:
@@ -64,7 +69,7 @@ class Attempts:
     def not_done(self) -> str:
         """Says in words how many tasks are not over; empty if all are."""
         scheduler, total = self._scheduler, self._parts.total
-        if scheduler.over and not scheduler.halted:
+        if scheduler.over and not scheduler.progress.halted:
             return ""
         if total is None:
             return "some tasks not done"
@@ -153,6 +158,8 @@ class Attempts:
                 task = asyncio.create_task(self._runs[event.attempt].cancel(sequence))
                 self._cancelling.add(task)
                 task.add_done_callback(self._cancelling.discard)
+            elif isinstance(event, Recall):
+                self._runs[event.attempt].recall()
             elif ended is not None and event.attempt is ended.attempt:
                 counts = True
                 self._settle(ended, event.reason)
@@ -184,7 +191,7 @@ class Attempts:
             done=done,
             leases=leases,
             median=scheduler.median.value,
-            paused=scheduler.paused,
+            paused=scheduler.progress.paused,
         )
         now = self._clock()
         for observer in self._parts.observers:

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from cexec.client.aio.known_workers import KnownWorkers
 from cexec.client.aio.pacing import Pacing
+from cexec.client.request import Target
 from cexec.cmap.run.attempts import Attempts
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.lease_service import LeaseService
@@ -22,10 +23,11 @@ from cexec.cmap.run.stopper import Stopper
 from cexec.errors import CexecError, LocalError, NoWorkerError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from cexec.client.aio.known_workers import KnownWorker
     from cexec.cmap.run.parts import Parts
+    from cexec.cmap.run.run_state import RunProgress
     from cexec.cmap.run.task_run import TaskRun
     from cexec.protocol.connection.frames import Go
     from cexec.protocol.datagrams.hello import Hello
@@ -89,9 +91,48 @@ class Coordinator:
         self._scheduler.stop(end_running=end_running)
         self.attempts.handle_events()
 
+    @property
+    def progress(self) -> RunProgress:
+        """Whether further tasks begin."""
+        return self._scheduler.progress
+
+    @property
+    def paused_for(self) -> float:
+        """Seconds that this pause has lasted."""
+        return self.progress.paused_for(self._clock())
+
     def pause(self) -> None:
-        """Lets no task begin until it is called again."""
-        self._scheduler.toggle_pause()
+        """Lets no task begin until the run goes on."""
+        self._scheduler.pause(self._clock())
+        self.attempts.handle_events()
+        self._tell_at_once()
+
+    def go_on(self) -> None:
+        """Ends a pause.  Nobody was asked for work meanwhile, so the time limits of the search begin anew."""
+        self._scheduler.go_on()
+        self._workers.wait_again(self._clock())
+        self._tell_at_once()
+
+    @property
+    def weight(self) -> int:
+        """The share of the turns where several clients wait."""
+        return self._parts.terms.target.weight
+
+    def set_weight(self, weight: int) -> None:
+        """Searches with another weight at once.  A lease has the old one, so it is given back after its task."""
+        if weight != self.weight:
+            old = self._parts.terms.target
+            self._parts.terms.target = Target(old.requirements, weight, old.open_trust)
+            self._end_searches(0)
+            self._woken.set()
+
+    @property
+    def leases(self) -> Mapping[str, int]:
+        """How many leases there are of the workers of each name."""
+        return self._workers.by_name()
+
+    def _tell_at_once(self) -> None:
+        self._next_tick = 0.0
         self._woken.set()
 
     # the loop
@@ -113,7 +154,7 @@ class Coordinator:
         self._follow_searches(now)
         if now >= self._next_tick:
             self._next_tick = now + TICK
-            self.attempts.tell_counts(self._workers.by_name())
+            self.attempts.tell_counts(self.leases)
 
     def _judge_by_time(self, now: float) -> None:
         """Ends what has taken too long."""
@@ -122,7 +163,8 @@ class Coordinator:
             for worker in self._workers.forgotten(now):
                 self._scheduler.worker_left(worker.key)
                 self._end_searches(0)  # those that were turned away for its sake come at once
-        self._check_fitness(self._leases.patience, now)
+        if not self.progress.paused:
+            self._check_fitness(self._leases.patience, now)
 
     def _check_fitness(self, patience: float, now: float) -> None:
         """Raises `NoWorkerError` when for so many seconds there were only workers that say that they do not fit."""
@@ -159,7 +201,7 @@ class Coordinator:
 
     def close(self, status: int) -> None:
         """Tells the observers that the run is over."""
-        self.attempts.tell_counts(self._workers.by_name())
+        self.attempts.tell_counts(self.leases)
         for observer in self._parts.observers:
             observer.closed(status, self._clock())
 
@@ -201,12 +243,12 @@ class Coordinator:
             given.append(run)
             return run.job.go(run.attempt.number)
 
-        began = self._clock()
+        began, weight = self._clock(), self.weight
         try:
             lease = await self._parts.find_worker(self._parts.terms, choose)
         except NoWorkerError as error:
             self._lose(given)
-            if not self._workers.leases and not self._scheduler.running:
+            if not self._workers.leases and not self._scheduler.running and not self.progress.paused:
                 self._check_fitness(0.0, self._clock())  # what workers have said is more than a search can hear
                 raise type(error)(self._left_over(error)) from None
             return
@@ -222,7 +264,7 @@ class Coordinator:
         now = self._clock()
         worker, _ = self._workers.meet(lease.hello, lease.address, now)
         self._pacing.succeeded(began, now)
-        self._leases.start(lease, worker, given.pop())
+        self._leases.start(lease, worker, given.pop(), weight)
 
     def _choose(self, worker: KnownWorker) -> TaskRun:
         """Returns what this worker is to do; raises `CexecError` if there is nothing for it."""

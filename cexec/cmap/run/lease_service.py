@@ -46,6 +46,7 @@ class LeaseService:
         self._stopper = stopper
         self._serving: set[asyncio.Task[None]] = set()
         self._behind: dict[Lease, TaskRun] = {}  # that wait behind the task which their lease carries
+        self._weights: dict[Lease, int] = {}  # with which each was found; its worker draws with that
         self.patience = parts.terms.times.accept or inf  # seconds while there are only workers that do not fit
 
     @property
@@ -53,8 +54,9 @@ class LeaseService:
         """Those of asyncio's that serve a lease now."""
         return list(self._serving)
 
-    def start(self, lease: Lease, worker: KnownWorker, first: TaskRun) -> None:
-        """Serves a lease beside everything else."""
+    def start(self, lease: Lease, worker: KnownWorker, first: TaskRun, weight: int) -> None:
+        """Serves a lease beside everything else.  `weight` is that of the announcement which has found it."""
+        self._weights[lease] = weight
         serving = asyncio.create_task(self._serve(lease, worker, first))
         first.owner = serving
         self._serving.add(serving)
@@ -74,6 +76,7 @@ class LeaseService:
                 good = True
                 run = await self._following(lease, worker)
         finally:
+            del self._weights[lease]
             worker.leases -= 1
             worker.met = self._clock()
             if good:
@@ -99,6 +102,8 @@ class LeaseService:
         return None
 
     def _useful(self, lease: Lease) -> bool:
+        if self._weights[lease] != self._parts.terms.target.weight:
+            return False  # another lease of this worker will have the weight that the user wants now
         return self._scheduler.wants_workers(self._clock()) and not lease.over and self._stopper.error is None
 
     def _advance(self, lease: Lease, worker: KnownWorker) -> None:
@@ -118,12 +123,12 @@ class LeaseService:
         assert run.job is not None
         if lease.has(run.job):
             return run
-        if not run.unwanted and await lease.offered(IDLE_PATIENCE):
+        if not _stays_here(run) and await lease.offered(IDLE_PATIENCE) and not _stays_here(run):
             lease.give(run.job.go(run.attempt.number))
             return run
-        run.ending = AttemptEnding(How.WITHDRAWN, "its turn did not come")
+        run.ending, in_vain = AttemptEnding(How.WITHDRAWN, "its turn did not come"), not _stays_here(run)
         self._attempts.end(run)
-        if not run.unwanted:
+        if in_vain:
             self._pacing.waited_in_vain(self._clock())
         return None
 
@@ -190,7 +195,7 @@ class LeaseService:
             run.ending = AttemptEnding(How.WITHDRAWN, f"the worker took its offer back: {error}")
             if ahead and not lease.over:
                 good = True  # the worker has only returned it, or we have taken it back, which has no text
-                if not str(error) and not run.unwanted:
+                if not str(error) and not _stays_here(run):
                     self._pacing.waited_in_vain(self._clock())
         except RefusedError as error:
             unfit = error.permanent or str(error).startswith(NONE_FITS)
@@ -226,3 +231,8 @@ class LeaseService:
         assert run.job is not None
         duration = self._clock() - run.attempt.started
         lease.complain(self._parts.terms.key, run.job, run.attempt.number, error, duration, blame=blame)
+
+
+def _stays_here(run: TaskRun) -> bool:
+    """True if an attempt that waits is not to begin: nobody wants it any more, or the run is paused."""
+    return run.unwanted or run.recalled

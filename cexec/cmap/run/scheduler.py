@@ -2,8 +2,8 @@
 
 Contract: a pure machine; `now` is monotonic seconds.  The coordinator says which workers there are (`worker_joined`),
 asks what a free one is to do (`next_task`), and tells how that went (`began`, `ended`).  `next_event` then says what is
-to be done: `Cancel` an attempt, or a task is `Settled`; an attempt that has ended and that no `Settled` names has no
-result.  A worker that is given nothing may ask again at `next_timeout`, or after any event.
+to be done: `Cancel` or `Recall` an attempt, or a task is `Settled`; an attempt that has ended and that no `Settled`
+names has no result.  A worker that is given nothing may ask again at `next_timeout`, or after any event.
 
 `retry` decides if a task is tried again.  A suspect, a task that may have taken workers with it, is given to a worker
 that has nothing else to do, and that then gets nothing else; while other tasks wait there is one at a time.
@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass
-from enum import Enum
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ from cexec.cmap.run.losses import Losses
 from cexec.cmap.run.occupancy import Occupancy
 from cexec.cmap.run.policy import NOW, Median, exit_status
 from cexec.cmap.run.retry import RetryQueue, TaskRecord
+from cexec.cmap.run.run_state import RunProgress
 from cexec.cmap.run.speculation import Speculation
 from cexec.cmap.run.task_attempt import AttemptState, TaskAttempt
 from cexec.errors import UsageError
@@ -40,14 +40,6 @@ OTHERS_ANSWER = 1.0  # seconds (ours) after the first attempt in which workers m
 NOTHING_YET = 0  # instead of the number of a task: there may be another one later
 
 
-class RunState(Enum):
-    """Says whether further attempts begin.  A run that has halted stays so."""
-
-    GOING = "going"
-    PAUSED = "paused"
-    HALTED = "halted"  # by --halt, or by the user
-
-
 @dataclass(slots=True)
 class Cancel:
     """End this attempt, then say that it has `ended`.  `began`: its program runs."""
@@ -58,6 +50,13 @@ class Cancel:
     @property
     def reason(self) -> str:
         return self.attempt.reason
+
+
+@dataclass(slots=True)
+class Recall:
+    """Ask for this attempt, which waits behind another one; if it begins all the same, it goes on."""
+
+    attempt: TaskAttempt
 
 
 @dataclass(slots=True)
@@ -84,7 +83,7 @@ class Scheduler:
         self.median = Median()
         self._policy = policy
         self._total = total
-        self._progress = RunState.GOING
+        self.progress = RunProgress()
         self._last: int | None = None  # exit status of the task with which --halt was reached
         self._tasks = iter(tasks)
         self._upcoming = next(self._tasks, None)
@@ -96,7 +95,7 @@ class Scheduler:
         self._speculation = Speculation(policy.speculate, self.median, self._running, self._records)
         self._occupancy = Occupancy(policy.placement)
         self._all_known = inf  # from when on a task that has failed on all workers need not wait for others
-        self._events: deque[Cancel | Settled] = deque()
+        self._events: deque[Cancel | Recall | Settled] = deque()
 
     # workers
 
@@ -138,26 +137,30 @@ class Scheduler:
         return len(self._retries) + len(self._suspects)
 
     @property
-    def paused(self) -> bool:
-        return self._progress is RunState.PAUSED
-
-    @property
-    def halted(self) -> bool:
-        return self._progress is RunState.HALTED
-
-    @property
     def over(self) -> bool:
         """True if nothing runs and nothing will."""
-        return not self._running and (self.halted or (self._upcoming is None and not self.again))
+        return not self._running and (self.progress.halted or (self._upcoming is None and not self.again))
 
-    def toggle_pause(self) -> None:
-        """Lets no attempt begin until it is called again."""
-        if self._progress is not RunState.HALTED:
-            self._progress = RunState.GOING if self.paused else RunState.PAUSED
+    @property
+    def running_tasks(self) -> list[int]:
+        """The numbers of the tasks whose programs run, in ascending order; one that runs twice stands there twice."""
+        return sorted(attempt.task for attempt in self._running if attempt.has_begun)
+
+    def pause(self, now: float) -> None:
+        """Lets no attempt begin until it goes on; what was given in advance and has not begun is asked for."""
+        if self.progress.pause(now):
+            for attempt in self._running:
+                if attempt.waits and attempt.state is AttemptState.OFFERED:
+                    attempt.move(AttemptState.RECALLED)
+                    self._events.append(Recall(attempt))
+
+    def go_on(self) -> None:
+        """Ends a pause."""
+        self.progress.go_on()
 
     def wants_workers(self, now: float) -> bool:
         """True if there is something to do for a worker that has nothing to do and never had."""
-        if self._progress is not RunState.GOING:
+        if not self.progress.going:
             return False
         return bool(self._upcoming or self.again) or self._slowest("", now) is not None
 
@@ -168,7 +171,7 @@ class Scheduler:
 
     def next_task(self, worker: str, now: float) -> TaskAttempt | None:
         """Returns what this worker is to do now; None if there is nothing for it."""
-        if self._progress is not RunState.GOING or now < self._policy.pace.next_start():
+        if not self.progress.going or now < self._policy.pace.next_start():
             return None
         if not self._occupancy.has_room(worker):
             return None
@@ -182,7 +185,7 @@ class Scheduler:
         lost are not, and the last ones are left to those that are free first.
         """
         median = self.median.value
-        if median is None or median > SHORT or self._progress is not RunState.GOING or self._policy.pace.slows:
+        if median is None or median > SHORT or not self.progress.going or self._policy.pace.slows:
             return None
         if not self._occupancy.may_wait(worker) or self._few_are_left:
             return None
@@ -218,7 +221,7 @@ class Scheduler:
 
     def began(self, attempt: TaskAttempt, now: float, *, once: bool = False) -> None:
         """Says that the program is running.  `once`: its service must not run a job twice."""
-        if attempt.state is AttemptState.OFFERED:
+        if attempt.state in (AttemptState.OFFERED, AttemptState.RECALLED):
             attempt.move(AttemptState.RUNNING)
         attempt.started = now
         if once and attempt.task in self._records:
@@ -238,6 +241,7 @@ class Scheduler:
         """
         ending = attempt.final(ending)
         began, cancelled = attempt.state is AttemptState.RUNNING, attempt.state is AttemptState.CANCELLED
+        came_back = attempt.state is AttemptState.RECALLED and ending.how is How.WITHDRAWN
         attempt.move(AttemptState.ENDED)
         del self._running[attempt]
         if not attempt.waits:
@@ -253,7 +257,8 @@ class Scheduler:
         elif not cancelled:  # by --halt now or by the user: neither failed nor done
             lost = ending.how is How.LOST and not ending.waited
             shared = lost and self._losses.add(attempt, self._running, now, began=began)
-            record.note(attempt, ending, began=began, shared=shared)
+            if not came_back:  # that was our wish
+                record.note(attempt, ending, began=began, shared=shared)
             self._decide(attempt, record, ending)
         return ending
 
@@ -261,9 +266,9 @@ class Scheduler:
         """Settles the task of an attempt that did not succeed, or lets it wait for another try."""
         if record.running:
             return  # the other attempt may still succeed
-        if record.has_failed(ending.how, self._policy, halted=self.halted):
+        if record.has_failed(ending.how, self._policy, halted=self.progress.halted):
             self._settle(attempt, record.reason, ending.failure_status)
-        elif not self.halted:
+        elif not self.progress.halted:
             (self._suspects if record.suspect else self._retries).add(attempt.task)
 
     def doubts(self, attempt: TaskAttempt) -> bool:
@@ -310,7 +315,7 @@ class Scheduler:
                     break  # the others began later
                 self._end(attempt, AttemptState.TIMED_OUT, f"ran into its time limit of {limit:.3g} s")
 
-    def next_event(self) -> Cancel | Settled | None:
+    def next_event(self) -> Cancel | Recall | Settled | None:
         return self._events.popleft() if self._events else None
 
     def exit_status(self) -> int:
@@ -364,14 +369,14 @@ class Scheduler:
             self.succeeded += 1
         self._events.append(Settled(attempt, reason))
         halt = self._policy.halt
-        if halt is not None and not self.halted and halt.reached(self.succeeded, self.failed, self._total):
+        if halt is not None and not self.progress.halted and halt.reached(self.succeeded, self.failed, self._total):
             self._halt()
             self._last = status
             for running in self._running if halt.when == NOW else ():
                 self._end(running, AttemptState.CANCELLED, "halted")
 
     def _halt(self) -> None:
-        self._progress = RunState.HALTED
+        self.progress.halt()
         for attempt in self._running:
             if attempt.waits:
                 self._end(attempt, AttemptState.CANCELLED, "halted before its turn")

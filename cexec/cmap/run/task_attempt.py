@@ -18,6 +18,7 @@ class AttemptState(Enum):
     """Says how far an attempt is."""
 
     OFFERED = "offered"  # a worker is told of it; nothing runs yet
+    RECALLED = "recalled"  # it waits behind another one, and the run is paused: its worker is asked to give it back
     RUNNING = "running"  # the worker has said that the program runs
     RETURNED = "returned"  # its exit frame has come, and --validate looks at the result
     TIMED_OUT = "timed out"  # it took too long and is being ended, which is a failure of its task
@@ -28,7 +29,13 @@ class AttemptState(Enum):
 
 
 TRANSITIONS = {
-    AttemptState.OFFERED: (AttemptState.RUNNING, AttemptState.CANCELLED, AttemptState.ENDED),
+    AttemptState.OFFERED: (
+        AttemptState.RECALLED,
+        AttemptState.RUNNING,
+        AttemptState.CANCELLED,
+        AttemptState.ENDED,
+    ),
+    AttemptState.RECALLED: (AttemptState.RUNNING, AttemptState.CANCELLED, AttemptState.ENDED),
     AttemptState.RUNNING: (
         AttemptState.RETURNED,
         AttemptState.TIMED_OUT,
@@ -68,7 +75,12 @@ class TaskAttempt:
     @property
     def can_be_ended(self) -> bool:
         """True as long as nobody has asked to end it."""
-        return self.state in (AttemptState.OFFERED, AttemptState.RUNNING, AttemptState.RETURNED)
+        return self.state not in (AttemptState.TIMED_OUT, AttemptState.CANCELLED, AttemptState.ENDED)
+
+    @property
+    def has_begun(self) -> bool:
+        """True if its program runs, or has ended and its result is looked at; one that is being ended has begun."""
+        return self.state in (AttemptState.RUNNING, AttemptState.RETURNED, AttemptState.TIMED_OUT)
 
     def final(self, ending: AttemptEnding) -> AttemptEnding:
         """A success counts even if it came too late; any other end is the one that we asked for, if we did."""

@@ -58,6 +58,16 @@ class TaskRun:
         self.started, self._begun = time.time(), time.monotonic()
 
     @property
+    def recalled(self) -> bool:
+        """True if it waits behind another one, and must not begin now."""
+        return self.attempt.state is AttemptState.RECALLED
+
+    def recall(self) -> None:
+        """Asks the worker for it; without an effect if it has begun meanwhile."""
+        if self.lease is not None and self.job is not None:
+            self.lease.take_back(self.job)
+
+    @property
     def received(self) -> int:
         """Counts the bytes that have come back so far."""
         return sum(output.size for output in self.files.outputs.values())

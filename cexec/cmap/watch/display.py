@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from cexec.cmap.watch.history import History
 
 INTERVAL = 0.2  # seconds (ours) between two pictures
+PAUSED = "paused"
 LEAST_BAR = 10  # columns (ours) of a bar, with its brackets; where there are fewer, words alone are shown
 
 
@@ -92,11 +93,14 @@ class Display(Observer):
         over = history.succeeded + history.failed + earlier
         failed = f" {show_number(history.failed)} failed" if history.failed else ""
         if history.total is None:
-            return fitting([f"{show_number(over)} done{failed}", f"{show_number(over)}"], room)
+            done = f"{show_number(over)} done{failed}"
+            return fitting([f"{done}, {PAUSED}" if history.paused else done, done, f"{show_number(over)}"], room)
         share = f"{100 * over // max(1, history.total)}%"
         done = f"{show_number(over)}/{show_number(history.total)} {share}"
         seconds = history.seconds_left
         rest = f", {show_duration(seconds)} left" if seconds and not self._eta else ""
+        if history.paused:
+            rest = f", {PAUSED}"
         texts = [f"{done}{failed}{rest}", f"{done}{failed}", done, share]
         words = fitting(texts, room - LEAST_BAR - 1) or fitting(texts, room)
         size = room - width(words) - 1
@@ -109,6 +113,11 @@ class Display(Observer):
 
 def _eta_texts(history: History) -> list[str]:
     """Returns what is known of the end of the run, the longest text first."""
+    texts = _texts_of_end(history)
+    return [*(f"{PAUSED}; {text}" for text in texts), PAUSED] if history.paused else texts
+
+
+def _texts_of_end(history: History) -> list[str]:
     left, seconds = history.left, history.seconds_left
     rate = f"{history.rate:.3g} tasks/s"
     if left is None:

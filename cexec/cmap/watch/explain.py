@@ -163,7 +163,7 @@ class _Story:
     def _why_all_wait(self) -> str:
         status = self._status
         if status.get("paused"):
-            return "cmap is paused; SIGUSR2 lets it go on"
+            return "cmap is paused; cmap continue lets it go on"
         if not status.get("leases"):
             return "no worker has answered, or none that fits has a free slot; cps and cexec --explain tell more"
         slots, workers = status["leases"], status.get("workers", 0)

@@ -3,6 +3,9 @@
 Contract: an `Observer` that only remembers; displays, statistics and the report read it.  Its memory is bounded by the
 number of workers and by the constants below, not by the number of tasks: what was short and went well is told together
 with its neighbours.  Times are seconds since `opened`.
+
+While the run is paused, programs that were running end one by one.  A pause therefore costs the whole time only when
+nothing runs any more.  The rate leaves out what pauses have cost, so that it does not fall while nobody works.
 """
 
 from __future__ import annotations
@@ -166,6 +169,8 @@ class History(Failures):
         self.succeeded = 0  # in this run
         self.status: int | None = None
         self.now = 0.0
+        self.idle = 0.0  # seconds that a pause has cost
+        self._ran = 0  # programs when the pause began
         self._opened = 0.0
         self._slots: dict[Running, Slot] = {}
 
@@ -174,12 +179,12 @@ class History(Failures):
         self._opened = now
 
     def began(self, running: Running, now: float) -> None:
-        self.now = now - self._opened
+        self._pass_time(now)
         self._slots[running] = self._worker(running).begin(running, self.now)
 
     def ended(self, running: Running, ending: AttemptEnding, bytes_out: int, now: float) -> None:
         super().ended(running, ending, bytes_out, now)
-        self.now = now - self._opened
+        self._pass_time(now)
         worker = self._worker(running)
         worker.counts[ending.how] = worker.counts.get(ending.how, 0) + 1
         worker.bytes_out += bytes_out
@@ -194,16 +199,18 @@ class History(Failures):
         slot.add(Span(slot.since, self.now, ending.how, running.task, ending.reason[:LONGEST_TEXT]))
 
     def settled(self, task: Task, outcome: TaskOutcome, now: float) -> None:
-        self.now = now - self._opened
+        self._pass_time(now)
         self.succeeded += outcome.succeeded
         super().settled(task, outcome, now)
 
     def counted(self, counts: Counts, now: float) -> None:
-        self.now = now - self._opened
+        self._pass_time(now)
+        if counts.paused and not self.paused:
+            self._ran = len(self._slots)
         self.counts = counts
 
     def closed(self, status: int, now: float) -> None:
-        self.now = now - self._opened
+        self._pass_time(now)
         self.status = status
 
     # what follows from it
@@ -216,19 +223,31 @@ class History(Failures):
         return max(0, self.total - (self.counts.done if self.counts else 0) - self.succeeded - self.failed)
 
     @property
+    def paused(self) -> bool:
+        return self.counts is not None and self.counts.paused
+
+    @property
     def rate(self) -> float:
-        """Tasks a second, on the average of the run."""
-        return (self.succeeded + self.failed) / self.now if self.now > 0 else 0.0
+        """Tasks a second, on the average of the run without what its pauses have cost."""
+        worked = self.now - self.idle
+        return (self.succeeded + self.failed) / worked if worked > 0 else 0.0
 
     @property
     def seconds_left(self) -> float | None:
-        """Estimates the seconds that the run still takes at this rate; None while that cannot be known."""
+        """Estimates the seconds that the run still takes at this rate, once it goes on; None if that is not known."""
         left, rate = self.left, self.rate
         return left / rate if left is not None and rate else None
 
     def ordered(self) -> list[WorkerHistory]:
         """The workers by name."""
         return sorted(self.workers.values(), key=lambda worker: worker.name)
+
+    def _pass_time(self, now: float) -> None:
+        """Adds what a pause costs: as much of the time as the part of the programs that have ended since it began."""
+        before, self.now = self.now, now - self._opened
+        if self.paused:
+            working = min(1.0, len(self._slots) / self._ran) if self._ran else 0.0
+            self.idle += max(0.0, self.now - before) * (1.0 - working)
 
     def _worker(self, running: Running) -> WorkerHistory:
         worker = self.workers.get(running.worker.instance)

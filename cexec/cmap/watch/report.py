@@ -26,7 +26,7 @@ from cexec.cmap.run.observer import Observer
 from cexec.cmap.watch.earlier_runs import EarlierRun, EarlierRuns, earlier_runs
 from cexec.cmap.watch.report_file import BEGIN
 from cexec.cmap.watch.report_style import STYLE
-from cexec.cmap.watch.statistics import HEAD, row
+from cexec.cmap.watch.statistics import HEAD, idle_words, row
 from cexec.cmap.watch.time_lines import WIDTH, TimeLine, ticks, time_lines
 from cexec.errors import LocalError
 from cexec.system.reason import reason_of
@@ -204,8 +204,7 @@ def _columns(about: About) -> Sequence[str]:
 def _state(history: History) -> tuple[str, str]:
     """Returns the class and the words."""
     if history.status is None:
-        paused = history.counts is not None and history.counts.paused
-        return "running", "paused" if paused else "running"
+        return "running", "paused" if history.paused else "running"
     if history.status == 0:
         return "succeeded", "all done"
     return "failed", f"ended with status {history.status}"
@@ -223,10 +222,10 @@ def _figures(history: History, earlier: EarlierRuns) -> list[Figure]:
         Figure("tasks left", "?" if history.left is None else show_number(history.left)),
         Figure("attempts", show_number(attempts), told),
         Figure("tasks a second", f"{history.rate:.3g}"),
-        Figure("so far" if history.status is None else "took", show_duration(history.now)),
+        Figure("so far" if history.status is None else "took", show_duration(history.now), idle_words(history)),
     ]
     if history.status is None and left is not None:
-        figures.append(Figure("to go", show_duration(left)))
+        figures.append(Figure("to go", show_duration(left), "once it goes on" if history.paused else ""))
     return figures
 
 

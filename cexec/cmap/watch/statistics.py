@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from cexec.cmap.watch.history import Failures, History, WorkerHistory
 
 MOST_LINES = 20  # (ours) failed tasks that are named
+LEAST_IDLE = 1.0  # seconds (ours) of pauses that are worth a word
 HEAD = ("worker", "done", "failed", "lost", "refused", "mean", "tasks/s", "busy", "output")
 
 
@@ -21,15 +22,20 @@ def statistics(history: History) -> list[str]:
     """Returns all lines."""
     done = 0 if history.counts is None else history.counts.done
     earlier = f", {show_number(done)} in earlier runs" if done else ""
-    left = history.left
+    left, idle = history.left, idle_words(history)
     undone = f", {show_number(left)} not done" if left else ""
     lines = [
         f"{show_count(history.succeeded, 'task')} succeeded{earlier}, {show_number(history.failed)} failed{undone}; "
-        f"{show_duration(history.now)}, {history.rate:.3g} tasks/s"
+        f"{show_duration(history.now)}{f' ({idle})' if idle else ''}, {history.rate:.3g} tasks/s"
     ]
     if history.workers:
         lines += _table([HEAD, *(row(worker, history.now) for worker in history.ordered())])
     return lines + failures(history)
+
+
+def idle_words(history: History) -> str:
+    """Says what pauses have cost, which the rate leaves out; empty if that is nothing."""
+    return f"{show_duration(history.idle)} of it lost to pauses" if history.idle >= LEAST_IDLE else ""
 
 
 def failures(found: Failures) -> list[str]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
-from cexec.gate.runs.run_documents import RunState
+from cexec.gate.runs.run_documents import RunStanding
 from cexec.gate.store.job_records import JobState
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 
@@ -154,7 +154,7 @@ _RUN: dict[str, Schema] = {
     "name": {"type": "string", "description": "of the journal"},
     "directory": {"type": "string", "description": "as it was given to --runs"},
     "owner": nullable("string", "the user whose journal it is, if that is not the one of cgate"),
-    "state": {"enum": [state.value for state in RunState],
+    "state": {"enum": [state.value for state in RunStanding],
               "description": "done: every task is over; left: no cmap runs, and tasks are left; unread: not yet read"},
     "problem": nullable("string", "why the journal cannot be read"),
     "changed": nullable("string", "when the journal has changed", **_TIME),

@@ -8,7 +8,6 @@ MOST_ASKED questions wait.  `close` waits for no journal.
 from __future__ import annotations
 
 import asyncio
-import time
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -107,7 +106,7 @@ class RunDesk:
             if after not in ids:
                 raise Problem(404, "the run of the parameter after is not there any more; begin with the first page")
             begin = ids.index(after) + 1
-        part, now = books[begin : begin + limit], time.time()
+        part, now = books[begin : begin + limit], self._shelf.now()
         more = part[-1].file.id if begin + limit < len(books) else None
         runs = [run_document(book, now) for book in part]
         return {"runs": runs, "next": more, "problems": list(self._shelf.problems)}
@@ -116,7 +115,7 @@ class RunDesk:
         book = self._shelf.take(id)
         workers = [] if book.problem else [worker_document(one) for one in book.account.workers]
         more = 0 if book.problem else book.account.more_workers
-        return run_document(book, time.time()) | {"workers": workers, "more_workers": more}
+        return run_document(book, self._shelf.now()) | {"workers": workers, "more_workers": more}
 
     def _map(self, id: str, first: int, count: int | None, cells: int | None) -> dict[str, Any]:
         account = self._readable(id).account
@@ -139,7 +138,7 @@ class RunDesk:
 
     def _to_control(self, id: str) -> tuple[str, dict[str, Any]]:
         book = self._readable(id)
-        return book.file.path, run_document(book, time.time())
+        return book.file.path, run_document(book, self._shelf.now())
 
     def _readable(self, id: str) -> RunBook:
         book = self._shelf.take(id)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 LATEST_TIME = 1 << 37  # seconds since 1970: after that, a time has no year of four digits
 
 
-class RunState(StrEnum):
+class RunStanding(StrEnum):
     """How a run stands."""
 
     RUNNING = "running"
@@ -31,21 +31,21 @@ class RunState(StrEnum):
     UNREADABLE = "unreadable"  # `problem` says why
 
 
-def state_of(book: RunBook) -> RunState:
+def state_of(book: RunBook) -> RunStanding:
     figures = book.account.figures
     if book.problem:
-        return RunState.UNREADABLE
+        return RunStanding.UNREADABLE
     if not book.known:
-        return RunState.UNREAD
+        return RunStanding.UNREAD
     if figures.process:
-        return RunState.PAUSED if figures.paused else RunState.RUNNING
-    return RunState.LEFT if figures.left else RunState.DONE
+        return RunStanding.PAUSED if figures.paused else RunStanding.RUNNING
+    return RunStanding.LEFT if figures.left else RunStanding.DONE
 
 
 def run_document(book: RunBook, now: float) -> dict[str, Any]:
     """Returns the figures; they are null for a run that is unread or unreadable."""
     file, figures, state = book.file, book.account.figures, state_of(book)
-    known = state not in (RunState.UNREAD, RunState.UNREADABLE)
+    known = state not in (RunStanding.UNREAD, RunStanding.UNREADABLE)
     told: dict[str, Any] = {
         "id": file.id, "name": file.name, "directory": file.directory, "owner": file.owner or None,
         "state": state.value, "problem": book.problem or None, "changed": _time(file.changed),

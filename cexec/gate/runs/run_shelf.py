@@ -60,6 +60,9 @@ class RunShelf:
         self._monotonic = monotonic
         self._next_scan = 0.0
 
+    def now(self) -> float:
+        return self._wall()
+
     def look(self, budget: float = BUDGET) -> None:
         self._scan()
         until = self._monotonic() + budget

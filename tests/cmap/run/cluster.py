@@ -1,7 +1,7 @@
 """A scheduler with workers that are letters, and a clock of the test's own.
 
 Contract: `Cluster(tasks, workers, slots=..., **rules)` has the tasks 1, 2, ... and a `Policy` of these rules.  `end`,
-`events` and `pass_time` tell what the scheduler says: `(what, task, reason)` with done, failed or cancel.
+`events` and `pass_time` tell what the scheduler says: `(what, task, reason)` with done, failed, cancel or recall.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.policy import Policy
-from cexec.cmap.run.scheduler import OTHERS_ANSWER, Cancel, Scheduler, Settled
+from cexec.cmap.run.scheduler import OTHERS_ANSWER, Cancel, Recall, Scheduler, Settled
 from cexec.cmap.run.task_attempt import TaskAttempt
 
 
@@ -50,6 +50,8 @@ class Cluster:
             if isinstance(event, Settled):
                 assert event.task == event.attempt.task
                 found.append(("failed" if event.reason else "done", event.task, event.reason))
+            elif isinstance(event, Recall):
+                found.append(("recall", event.attempt.task, ""))
             else:
                 assert isinstance(event, Cancel)
                 found.append(("cancel", event.attempt.task, event.reason))

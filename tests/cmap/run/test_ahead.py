@@ -94,9 +94,9 @@ def test_nothing_is_given_in_advance_where_the_starts_are_counted(rules: dict[st
 def test_nothing_is_given_in_advance_during_a_pause_or_to_a_worker_that_has_left() -> None:
     cluster = measured()
     cluster.start("a")
-    cluster.scheduler.toggle_pause()
+    cluster.scheduler.pause(cluster.now)
     assert ahead(cluster) is None
-    cluster.scheduler.toggle_pause()
+    cluster.scheduler.go_on()
     cluster.scheduler.worker_left("a")
     assert ahead(cluster) is None and waits(cluster, "b")
 

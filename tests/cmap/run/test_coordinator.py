@@ -388,19 +388,6 @@ def test_the_user_ends_what_runs() -> None:
     assert run.took < 12.0 and not run.outcomes
 
 
-def test_a_pause_lets_nothing_begin() -> None:
-    async def pause(run: Run, coordinator: Coordinator) -> None:
-        await asyncio.sleep(0.25)
-        coordinator.pause()
-        await asyncio.sleep(100.0)
-        coordinator.pause()
-
-    run = Run(Workers(instantly, "a", slots=1), 10)
-    assert run(pause) == 0
-    assert not [time for time, _ in run.begun if 0.3 < time < 100.0]
-    assert len(run.outcomes) == 10
-
-
 def test_a_worker_that_is_lost_before_it_can_be_told_costs_the_task_nothing() -> None:
     workers = Workers(instantly, "a", slots=1)
     chosen: list[Go] = []

@@ -317,14 +317,14 @@ def test_halting_soon_waits_for_what_runs_and_begins_nothing() -> None:
 def test_a_task_that_may_be_tried_again_does_not_count_for_halting() -> None:
     cluster = Cluster(5, "ab", retries=2, halt=parse_halt("now,fail=1"))
     assert cluster.end(cluster.start("a"), How.FAILED) == []
-    assert not cluster.scheduler.halted
+    assert not cluster.scheduler.progress.halted
 
 
 def test_halting_at_a_percentage() -> None:
     cluster = Cluster(6, "a", halt=parse_halt("soon,fail=30%"))
     for _ in range(2):
         cluster.end(cluster.start(), How.FAILED)
-    assert cluster.scheduler.halted
+    assert cluster.scheduler.progress.halted
     assert cluster.scheduler.exit_status() == 34
     with pytest.raises(UsageError, match="--halt with a percentage needs the number of tasks"):
         Scheduler(Policy(halt=parse_halt("soon,fail=30%")), [1], None)
@@ -333,13 +333,13 @@ def test_halting_at_a_percentage() -> None:
 def test_pausing_begins_nothing_until_it_goes_on() -> None:
     cluster = Cluster(2, "ab")
     attempt = cluster.start("a")
-    cluster.scheduler.toggle_pause()
-    assert cluster.scheduler.paused
+    cluster.scheduler.pause(cluster.now)
+    assert cluster.scheduler.progress.paused
     assert cluster.offer("b") is None
     assert not cluster.scheduler.wants_workers(0.0)
     assert cluster.end(attempt) == [("done", 1, "")]
     assert not cluster.scheduler.over
-    cluster.scheduler.toggle_pause()
+    cluster.scheduler.go_on()
     assert cluster.start("b").task == 2
 
 

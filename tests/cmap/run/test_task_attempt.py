@@ -18,6 +18,7 @@ from cexec.protocol.connection.options import READS, WRITES
 
 PATHS = {
     AttemptState.OFFERED: [],
+    AttemptState.RECALLED: [AttemptState.RECALLED],
     AttemptState.RUNNING: [AttemptState.RUNNING],
     AttemptState.RETURNED: [AttemptState.RUNNING, AttemptState.RETURNED],
     AttemptState.TIMED_OUT: [AttemptState.RUNNING, AttemptState.TIMED_OUT],

@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.watch.display import Display
 from cexec.cmap.watch.history import History
 from cexec.cmap.watch.worker_table import worker_lines
@@ -54,6 +55,23 @@ def history() -> History:
 def test_a_bar(history: History, columns: int, line: str) -> None:
     (shown,) = drawn(history, columns=columns + 1, bar=True)
     assert shown == line
+
+
+def test_a_pause_is_said_in_place_of_the_time_that_is_left(history: History) -> None:
+    """What the pause costs does not count: as much is left after it as before."""
+    running = next(slot.running for worker in history.ordered() for slot in worker.slots if slot.running)
+    history.ended(running, AttemptEnding(How.SUCCEEDED), 0, BEGIN + 4)
+    history.counted(counts(done=2, paused=True), BEGIN + 4)
+    history.counted(counts(done=2, paused=True), BEGIN + 900)
+    bar, eta = drawn(history, bar=True, eta=True)
+    assert bar.endswith("] 4/10 40% 1 failed, paused")
+    assert eta == "paused; 12.0 s to go; 6 left, 0.5 tasks/s, 15 min 00 s so far"
+    assert drawn(history, columns=9, eta=True) == ["paused"]
+    history.counted(counts(done=2), BEGIN + 900)
+    assert drawn(history, bar=True)[0].endswith("] 4/10 40% 1 failed, 12.0 s left")
+    history.total = None
+    history.counted(counts(paused=True), BEGIN + 900)
+    assert drawn(history, bar=True) == ["2 done 1 failed, paused"]
 
 
 @pytest.mark.parametrize("size", [(2, 5), (3, 2), (1, 1)])

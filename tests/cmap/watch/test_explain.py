@@ -84,7 +84,7 @@ def test_a_task_that_runs_and_one_that_is_to_be_tried_again(journal: Journal, pa
 @pytest.mark.parametrize(
     ("status", "words"),
     [
-        ({"paused": True}, "SIGUSR2"),
+        ({"paused": True}, "cmap continue lets it go on"),
         ({"leases": {}}, "no worker has answered"),
         ({"leases": {"w@x": 2, "v@x": 1}}, "on 3 leases of 2 workers"),
     ],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.watch.history import MOST_FAILURES, MOST_SPANS, History
+from cexec.cmap.watch.statistics import statistics
 from tests.cmap.watch.watching import BEGIN, attempt, counts, play, settle
 
 
@@ -29,6 +30,39 @@ def test_what_runs_now() -> None:
     assert history.ordered()[0].running == 1 and history.left is None and history.seconds_left is None
     history.ended(running, AttemptEnding(How.LOST, "gone"), 0, BEGIN + 2)
     assert (history.ordered()[0].running, history.ordered()[0].lost) == (0, 1)
+
+
+def test_a_pause_costs_what_does_not_run_and_the_rate_leaves_that_out() -> None:
+    history = History()
+    history.opened(10, BEGIN)
+    running = [attempt(number) for number in (1, 2, 3)]
+    for one in running:
+        history.began(one, BEGIN)
+    for now in (1, 2):
+        history.counted(counts(paused=True), BEGIN + now)
+        assert history.paused and history.idle == 0.0, "all three programs run"
+    for end, one in zip((2, 8), running, strict=False):
+        history.ended(one, AttemptEnding(How.SUCCEEDED), 0, BEGIN + end)
+        settle(history, one, end)
+    assert history.idle == 6 * 1 / 3
+    history.ended(running[2], AttemptEnding(How.SUCCEEDED), 0, BEGIN + 8)
+    settle(history, running[2], 8)
+    history.counted(counts(paused=True), BEGIN + 1000)
+    assert history.idle == 6 * 1 / 3 + 992 and history.rate == 3 / 6 and history.seconds_left == 14.0
+    history.counted(counts(), BEGIN + 1001)
+    history.counted(counts(), BEGIN + 1003)
+    assert history.idle == 6 * 1 / 3 + 993 and history.rate == 3 / 8
+    assert statistics(history)[0].endswith("; 16 min 43 s (16 min 35 s of it lost to pauses), 0.375 tasks/s")
+
+
+def test_a_pause_in_which_nothing_ran_costs_all_of_its_time() -> None:
+    history = History()
+    history.opened(10, BEGIN)
+    history.counted(counts(paused=True), BEGIN + 1)
+    history.counted(counts(), BEGIN + 5)
+    assert history.idle == 4.0 and not history.paused
+    history.counted(counts(), BEGIN + 6)
+    assert history.idle == 4.0
 
 
 def test_an_attempt_that_was_never_begun() -> None:

@@ -16,7 +16,7 @@ from cexec.cmap.results.outcome import TaskOutcome
 from cexec.cmap.watch import run_account
 from cexec.cmap.watch.explain import StatusNote
 from cexec.cmap.watch.run_account import BUCKET, RATE_SPAN, RunAccount
-from cexec.cmap.watch.work_sums import MOST_WORKERS
+from cexec.cmap.watch.work_sums import MOST_WORKERS, WorkSums
 from cexec.errors import LocalError, UsageError
 from tests.cmap.watch.journals import BEGUN, end_task, write_journal
 from tests.cmap.watch.watching import BEGIN, counts
@@ -81,7 +81,7 @@ def test_what_grows_is_read_without_reading_all_of_it_again(
     assert figures.process and figures.paused and figures.weight == 7 and figures.total == 4
     assert figures.counts == {"done": 0, "failed": 0, "running": 1, "waiting": 3} and account.running == {1}
     assert account.workers[0].running == 1
-    monkeypatch.setattr(RunAccount, "_read_all", None)
+    monkeypatch.setattr(WorkSums, "read_all", None)  # it reads all attempts
     # Its attempt has ended, and it is saved a moment later; another one has failed at a worker that is new.
     journal.end_attempt(attempt, "", BEGUN + 2, cpu=1.5)
     _, lost = begin(journal, 2, "v@y")

@@ -11,7 +11,7 @@ from cexec.cmap.results.journal import Journal
 from cexec.cmap.watch.run_account import RunAccount
 from cexec.gate.problem import Problem
 from cexec.gate.runs import run_shelf
-from cexec.gate.runs.run_documents import RunState, run_document, state_of
+from cexec.gate.runs.run_documents import RunStanding, run_document, state_of
 from cexec.gate.runs.run_shelf import RunBook, RunShelf
 from tests.cmap.watch.journals import BEGUN, end_task, write_journal
 
@@ -48,7 +48,7 @@ def test_only_what_has_changed_is_read_again(shelf: Shelf, tmp_path: Path) -> No
     write_journal(tmp_path / "over", [None])
     running = Journal(str(tmp_path / "running"), "new", now=BEGUN, sync=False)
     books = shelf.books()
-    assert state_of(books["over"]) is RunState.DONE and state_of(books["running"]) is RunState.RUNNING
+    assert state_of(books["over"]) is RunStanding.DONE and state_of(books["running"]) is RunStanding.RUNNING
     assert shelf.looks == 2
     shelf.books()
     assert shelf.looks == 2
@@ -57,7 +57,7 @@ def test_only_what_has_changed_is_read_again(shelf: Shelf, tmp_path: Path) -> No
     assert shelf.books()["running"].account.figures.counts["failed"] == 1
     assert shelf.looks == 3
     running.close()
-    assert state_of(shelf.books()["running"]) is RunState.DONE
+    assert state_of(shelf.books()["running"]) is RunStanding.DONE
 
 
 def test_what_takes_long_is_read_seldom_and_one_answer_waits_for_a_part(shelf: Shelf, tmp_path: Path) -> None:
@@ -65,7 +65,7 @@ def test_what_takes_long_is_read_seldom_and_one_answer_waits_for_a_part(shelf: S
         write_journal(tmp_path / name, [None])
     shelf.cost = 0.6
     books = shelf.books(budget=1.0)
-    assert shelf.looks == 2 and [state_of(book) for book in books.values()].count(RunState.UNREAD) == 1
+    assert shelf.looks == 2 and [state_of(book) for book in books.values()].count(RunStanding.UNREAD) == 1
     unread = next(book for book in books.values() if not book.known)
     assert run_document(unread, BEGUN)["counts"] is None
     shelf.books()
@@ -98,7 +98,7 @@ def test_what_is_wrong_with_a_journal_is_words(shelf: Shelf, tmp_path: Path) -> 
     data = (tmp_path / "over").read_bytes()
     (tmp_path / "over").write_bytes(data[:4096] + b"\xff" * (len(data) - 4096))
     book = shelf.books()["over"]
-    assert state_of(book) is RunState.UNREADABLE
+    assert state_of(book) is RunStanding.UNREADABLE
     assert book.problem == "cannot read the journal over: database disk image is malformed"
     document = run_document(book, BEGUN)
     assert document["counts"] is None and document["state"] == "unreadable" and document["control"] is False
