@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 
 from tests.cmap.watch.journals import write_journal
@@ -67,7 +68,9 @@ def test_a_run_with_failures_is_shown(page: Any, key: Application, runs: Path) -
         legend(page, text).wait_for()
     failed = page.locator("#failed-rows tr")
     assert failed.locator("td.said").text_content() == "no scene 3 <b>here</b>"
-    assert "test 3 -ne 3" in failed.locator("td.words").text_content()
+    words = failed.locator("td.words")
+    assert words.text_content() == "'echo \"no scene 3 <b>here</b>\" >&2; test 3 -ne 3'"
+    assert words.get_attribute("title").startswith(f"cexec -n {key.public} -- ")
     (work,) = page.locator("#work-rows tr").all()
     assert work.locator("td").nth(1).text_content() == "11" and work.locator("td").nth(2).text_content() == "1"
     told = page.text_content("#run-figures")
@@ -121,3 +124,36 @@ def test_who_may_not_steer_is_not_offered_it(browser: Any, gate: Gate, runs: Pat
         legend(page, "running 1").wait_for()
         assert not page.locator("#run-control").is_visible()
         page.context.close()
+
+
+def test_a_run_is_paused_continued_and_given_another_weight(
+    page: Any, http: httpx.Client, key: Application, runs: Path, tmp_path: Path
+) -> None:
+    script = f"until test -e {tmp_path}/{{}}; do sleep 0.05; done; test {{}} -ne 2"
+    with cmap(key, runs / "steered", script, *map(str, range(1, 41))) as started:
+        show_run(page, "steered")
+        legend(page, "running 4").wait_for()
+        page.fill("#run-weight", "70000")
+        page.get_by_role("button", name="Change the weight").click()
+        assert page.evaluate("document.getElementById('run-weight').validity.rangeOverflow")  # it has not been sent
+        page.fill("#run-weight", "7")
+        page.get_by_role("button", name="Change the weight").click()
+        page.locator("#run-answer", has_text="the weight is 7").wait_for()
+        page.get_by_role("button", name="Pause", exact=True).press("Enter")
+        page.locator("#run-answer", has_text="paused").wait_for()
+        page.locator("#run-state", has_text="paused").wait_for()
+        assert page.evaluate("document.activeElement.id") == "run-continue"
+        for number in range(1, 5):
+            (tmp_path / str(number)).touch()
+        for text in ("done 3", "failed 1", "running 0", "waiting 36"):
+            legend(page, text).wait_for()
+        (run,) = [one for one in http.get("/v1/runs").json()["runs"] if one["name"] == "steered"]
+        assert (run["state"], run["weight"], run["eta"], run["control"]) == ("paused", 7, None, True)
+        take_pictures(page, "steered-", "#run")
+        page.get_by_role("button", name="Continue", exact=True).press("Enter")
+        legend(page, "running 4").wait_for()
+        for number in range(5, 41):
+            (tmp_path / str(number)).touch()
+        assert started.wait(PATIENCE) == 1
+    page.locator("#run-state", has_text="over").wait_for()
+    assert not page.locator("#run-control").is_visible()

@@ -18,6 +18,8 @@ const KINDS = { d: ["done", "--good"], f: ["failed", "--bad"], r: ["running", "-
 const STATES = { running: "running", paused: "paused", done: "over", left: "ended, tasks are left", unread: "not read yet", unreadable: "cannot be read" };
 const CLASSES = { running: "running", paused: "queued", done: "succeeded", left: "trouble", unreadable: "trouble" };
 
+const ALIKE = /^cexec (-n )?\S+ -- /; // the begin of the command of every task whose words are arguments
+
 const runs = new Map(); // id to run
 let problems = [];
 let pages = 1; // of the list, that are shown
@@ -86,13 +88,14 @@ class WorkRow extends Row {
 
 class FailedRow extends Row {
   constructor(row) {
-    super(row.task, "", ["", "words", "said", "why", "", "number", ""]);
+    super(row.task, "", ["", "said", "words", "why", "", "number", ""]);
   }
 
   show(row) {
     this.set(0, row.task);
-    this.set(1, row.command);
-    this.set(2, row.last_line ?? "");
+    this.set(1, row.last_line ?? "");
+    this.set(2, row.command.replace(ALIKE, ""));
+    this.cells[2].title = row.command;
     this.set(3, row.reason);
     this.set(4, row.worker);
     this.set(5, duration(row.seconds));
@@ -122,7 +125,7 @@ function drawFigures() {
     let parts = figures.get(name);
     if (!parts) {
       parts = [make("div"), make("dt", name), make("dd")];
-      if (name === "Command") parts[2].className = "words";
+      if (name === "Command" || name === "Journal") parts[2].className = "words";
       parts[0].append(parts[1], parts[2]);
       one("run-figures").append(parts[0]);
       figures.set(name, parts);
@@ -342,7 +345,7 @@ async function steer(action, value, words) {
     const answer = await (await post(`/v1/runs/${chosen}/${action}`, value)).json();
     run = { ...run, ...answer };
     told.textContent = words;
-    redrawNow("run");
+    drawRun(); // at once: the focus goes to a button that it shows
   } catch (error) {
     told.textContent = error instanceof Refused ? error.message : "the server does not answer";
   }
