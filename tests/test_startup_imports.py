@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import StartService
-from tests.environment import local_environment
+from tests.environment import command, local_environment
 from tests.service import Application
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -110,3 +110,15 @@ def test_what_comes_after_the_announcement_is_loaded_while_the_worker_is_busy() 
 def test_the_check_sees_a_module_that_is_loaded_late() -> None:
     loaded, _ = loaded_modules([sys.executable, "-c", "def f():\n import argparse\nf()"])
     assert "argparse" in loaded
+
+
+def test_a_run_of_cmap_without_a_journal_loads_nothing_for_steering(
+    service: StartService, application: Application
+) -> None:
+    service("cat")
+    control = {"cexec.cmap.steering", "cexec.cmap.control.listening"}
+    for words in ([], ["--state", str(application.public.with_name("s"))]):
+        loaded, result = loaded_modules(command("cmap", application.public, *words, ":::", "a"))
+        assert result.returncode == 0, result.stderr.decode()
+        found = {name for name in loaded if name.startswith(("cexec.cmap.control", "cexec.cmap.steering"))}
+        assert found >= control if words else not found

@@ -12,6 +12,7 @@ import sqlite3
 import tempfile
 from pathlib import Path
 
+from cexec.cmap.control import control_messages as c
 from cexec.cmap.results.journal import NEW, Journal
 from cexec.pool import call_messages as m
 from cexec.pool.interpreter import Interpreter
@@ -299,10 +300,22 @@ def _gates() -> dict[str, list[bytes]]:
         "fetch": ["d"], "needs": ["mem=4G"], "exclude": ["w"], "workers": "all", "time_limit": 1.5, "retries": 0,
         "weight": 2,
     }  # fmt: skip
+    requests = [c.ControlRequest(c.ControlAction.STATUS), c.ControlRequest(c.ControlAction.WEIGHT, 7)]
+    status = c.ControlStatus(
+        pid=7, paused=True, paused_seconds=0.5, ending=False, weight=3, running=1, given=0, waiting=None, leases=1,
+        workers=1, tasks=(9,),
+    )  # fmt: skip
+    replies: list[c.ControlStatus | c.ControlRefusal] = [
+        status,
+        c.ControlRefusal("the run is about to end"),
+        c.ControlRefusal("no", denied=True),
+    ]
     streamed = {"app": "a", "stdin": {"stream": True}, "workers": ["w"]}
     return {
         "job_request": [json.dumps(one).encode() for one in (job, {**streamed, "workers": "any"}, streamed)]
         + [b'{"app": "\\ud800"}', b'{"app": "a", "time_limit": 5e-324}', b"[" * 2000, b'{"app": NaN}'],
+        "control_request": [*(piece(c.encode_request(one)) for one in requests), piece(b'{"action":', b'"pause"}\n')],
+        "control_reply": [piece(c.encode_reply(one)) for one in replies],
         "byte_range": [b"bytes=0-9", b"bytes=5-", b"bytes=-5", b"bytes=9-1", b"bytes=2000-", b"bytes=0-1,2-3"],
     }
 

@@ -9,12 +9,13 @@ import subprocess
 import sys
 import wave
 from pathlib import Path
-from time import monotonic
+from time import monotonic, time
 
 import pytest
 
 from tests.campaigns import DEADLINE, Assassin, check_joblog, cmap, run, run_killed
 from tests.conftest import MakeLab, StartService
+from tests.environment import command
 from tests.lab import Host, Lab
 from tests.needs import require_tool
 from tests.service import Application, Service
@@ -289,3 +290,44 @@ def test_three_coordinators_share_workers_by_weight(
     counts = [sum(last - 70 <= time <= last for time in times) for times in ends]  # when all are well under way
     for weight, count in zip(weights, counts, strict=True):
         assert count / sum(counts) == pytest.approx(weight / sum(weights), rel=0.15), counts
+
+
+@pytest.mark.campaign
+@pytest.mark.timeout(600)
+def test_a_new_weight_changes_the_share_of_a_run_that_goes_on(
+    tmp_path: Path, lab: MakeLab, service: StartService, application: Application
+) -> None:
+    hosts = lab(3)
+    for number in (2, 3):
+        service("sleep", "0.2", options=["-j", "2"], host=hosts.host(number))
+    names = ("one", "other")
+    begun = time()
+    processes = [
+        hosts.host(1).popen(
+            cmap(application, "--array", "1-100000", "--joblog", f"log-{name}", "--state", name), cwd=tmp_path
+        )
+        for name in names
+    ]
+    try:
+        with pytest.raises(subprocess.TimeoutExpired):
+            processes[0].wait(40)
+        changed = time()
+        subprocess.run(command("cmap", "weight", tmp_path / "one", "4"), check=True, timeout=60)
+        with pytest.raises(subprocess.TimeoutExpired):
+            processes[0].wait(50)
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    logs = [(tmp_path / f"log-{name}").read_text().splitlines()[1:] for name in names]
+    starts = [[float(line.split("\t")[2]) for line in log] for log in logs]
+
+    def share(first: float, last: float) -> float:
+        one, other = (sum(first <= start < last for start in times) for times in starts)
+        return one / (one + other)
+
+    before = share(begun + 15, changed)
+    after = share(changed + 5, changed + 45)  # when the leases of the old weight are over
+    assert before == pytest.approx(1 / 2, abs=0.08) and after == pytest.approx(4 / 5, abs=0.08), (before, after)
+    for log in logs:
+        assert len({line.split("\t")[0] for line in log}) == len(log), "no task was done twice"

@@ -17,7 +17,7 @@ from cexec.cmap.results.collect import EndedTask
 from cexec.cmap.results.commit import FinishedTask
 from cexec.cmap.run.ending import NOT_BEGUN, AttemptEnding, How
 from cexec.cmap.run.observer import Counts, Running
-from cexec.cmap.run.scheduler import Cancel, Recall
+from cexec.cmap.run.scheduler_events import Cancel, Recall
 from cexec.cmap.run.task_job import make_job
 from cexec.cmap.run.task_run import TaskRun
 from cexec.errors import LocalError

@@ -14,7 +14,6 @@ other attempt is cancelled.
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 from functools import partial
 from math import inf
 from typing import TYPE_CHECKING
@@ -26,6 +25,7 @@ from cexec.cmap.run.occupancy import Occupancy
 from cexec.cmap.run.policy import NOW, Median, exit_status
 from cexec.cmap.run.retry import RetryQueue, TaskRecord
 from cexec.cmap.run.run_state import RunProgress
+from cexec.cmap.run.scheduler_events import Cancel, Recall, Settled
 from cexec.cmap.run.speculation import Speculation
 from cexec.cmap.run.task_attempt import AttemptState, TaskAttempt
 from cexec.errors import UsageError
@@ -38,37 +38,6 @@ if TYPE_CHECKING:
 
 OTHERS_ANSWER = 1.0  # seconds (ours) after the first attempt in which workers may answer that nobody knows yet
 NOTHING_YET = 0  # instead of the number of a task: there may be another one later
-
-
-@dataclass(slots=True)
-class Cancel:
-    """End this attempt, then say that it has `ended`.  `began`: its program runs."""
-
-    attempt: TaskAttempt
-    began: bool
-
-    @property
-    def reason(self) -> str:
-        return self.attempt.reason
-
-
-@dataclass(slots=True)
-class Recall:
-    """Ask for this attempt, which waits behind another one; if it begins all the same, it goes on."""
-
-    attempt: TaskAttempt
-
-
-@dataclass(slots=True)
-class Settled:
-    """A task is over.  `attempt` is the one whose outputs count; `reason` is empty after a success."""
-
-    attempt: TaskAttempt
-    reason: str
-
-    @property
-    def task(self) -> int:
-        return self.attempt.task
 
 
 class Scheduler:

@@ -45,8 +45,9 @@ class StatusNote(Observer):
         self._counts: Counts | None = None
 
     def counted(self, counts: Counts, now: float) -> None:
+        turned = self._counts is not None and counts.paused is not self._counts.paused
         self._counts = counts
-        if now >= self._due:
+        if now >= self._due or turned:
             self._due = now + INTERVAL
             self._note(counts)
 

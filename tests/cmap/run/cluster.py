@@ -10,7 +10,8 @@ from typing import Any
 
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.policy import Policy
-from cexec.cmap.run.scheduler import OTHERS_ANSWER, Cancel, Recall, Scheduler, Settled
+from cexec.cmap.run.scheduler import OTHERS_ANSWER, Scheduler
+from cexec.cmap.run.scheduler_events import Cancel, Recall, Settled
 from cexec.cmap.run.task_attempt import TaskAttempt
 
 

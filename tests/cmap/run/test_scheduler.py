@@ -9,7 +9,8 @@ import pytest
 from cexec.client.attempt.repetition import MAXIMUM_REFUSALS
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.policy import Pace, Placement, Policy, TimeLimit, parse_halt
-from cexec.cmap.run.scheduler import NOTHING_YET, OTHERS_ANSWER, Cancel, Scheduler
+from cexec.cmap.run.scheduler import NOTHING_YET, OTHERS_ANSWER, Scheduler
+from cexec.cmap.run.scheduler_events import Cancel
 from cexec.cmap.run.task_attempt import TaskAttempt
 from cexec.errors import UsageError
 from tests.cmap.run.cluster import Cluster

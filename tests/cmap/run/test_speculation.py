@@ -7,7 +7,8 @@ from typing import Any
 
 from cexec.cmap.run.ending import AttemptEnding, How
 from cexec.cmap.run.policy import Policy
-from cexec.cmap.run.scheduler import Cancel, Scheduler
+from cexec.cmap.run.scheduler import Scheduler
+from cexec.cmap.run.scheduler_events import Cancel
 from cexec.cmap.run.task_attempt import TaskAttempt
 from tests.cmap.run.cluster import Cluster
 

@@ -108,6 +108,15 @@ def test_after_the_end(journal: Journal, path: str) -> None:
     assert "--resume" in explain(path, 3, NOW)[0]
 
 
+def test_a_pause_and_its_end_are_noted_at_once(journal: Journal, path: str) -> None:
+    note = StatusNote(journal, lambda: NOW)
+    claimed(journal, 1)
+    for paused in (False, True, False):
+        note.counted(counts(paused=paused), BEGIN)
+        journal.flush()
+        assert ("is paused" in explain(path, 1, NOW)[1]) is paused
+
+
 def test_the_last_note_is_that_of_the_end(journal: Journal, path: str) -> None:
     note = StatusNote(journal, lambda: NOW)
     note.counted(counts(waiting=9), BEGIN)

@@ -1,13 +1,15 @@
-"""What clients of `cgate` send behind their tokens: requests for jobs, and ranges of outputs."""
+"""What clients of `cgate` send behind their tokens, and what processes say on the control socket of a `cmap`."""
 
 from __future__ import annotations
 
+from cexec.cmap.control import control_messages as m
+from cexec.errors import ProtocolError
 from cexec.gate.http.job_bodies import parse_job
 from cexec.gate.http.output_routes import parse_range
 from cexec.gate.http.request_bodies import parse_json
 from cexec.gate.jobs.job_request import Workers
 from cexec.gate.problem import Problem
-from tests.fuzz.target import target, words
+from tests.fuzz.target import pieces, target, words
 
 SIZE = 1000  # bytes of the output
 
@@ -29,3 +31,26 @@ def byte_range(data: bytes) -> None:
     """The header Range."""
     found = parse_range(words(data), SIZE)
     assert found is None or 0 <= found[0] < found[1] <= SIZE
+
+
+@target(ProtocolError)
+def control_request(data: bytes) -> None:
+    """A request to a running `cmap`, in pieces."""
+    line = _line(data, m.REQUEST_LIMIT)
+    assert m.encode_request(m.parse_request(line)) == line + m.NEWLINE
+
+
+@target(ProtocolError)
+def control_reply(data: bytes) -> None:
+    """The reply of a running `cmap`, in pieces."""
+    line = _line(data, m.REPLY_LIMIT)
+    assert m.encode_reply(m.parse_reply(line)) == line + m.NEWLINE
+
+
+def _line(data: bytes, limit: int) -> bytes:
+    collected = m.ControlLine(limit)
+    for part in pieces(data):
+        if (line := collected.receive_data(part)) is not None:
+            assert len(line) < limit and m.NEWLINE not in line
+            return line
+    raise ProtocolError("the line has no end")
