@@ -161,11 +161,11 @@ def on_this_host() -> None:
         if "rsync" in PARTS:
             found = interleaved(here.rsync(), rounds(5))
             show(f"rsync of {FILES} small files", found, 1, "s")
-            compare("issue 21", "rsync of small files, times ssh", found, SSH, 1.2)
+            compare("cexec-ssh", "rsync of small files, times ssh", found, SSH, 1.2)
         if "git" in PARTS:
             found = interleaved(here.git(), rounds(5))
             show(f"git clone of {MEGABYTES} MB", found, 1, "s")
-            compare("issue 21", "git clone, times ssh", found, SSH, 1.0)
+            compare("cexec-ssh", "git clone, times ssh", found, SSH, 1.0)
         if "sftp" in PARTS:
             found = interleaved(here.sftp(), rounds(5))
             show(f"{TRIPS} questions and answers of sftp", found, 1, "ms each")
@@ -193,8 +193,8 @@ def on_many_hosts() -> None:
             skipped("ssh", str(reason))
         found = interleaved(cases, rounds(5))
     show(f"an Ansible play of three commands on {HOSTS} hosts, pipelined", found, 1, "s")
-    compare("issue 21", "Ansible, times ssh without masters", found, SSH, 1.0)
-    compare("issue 21", "Ansible, times ssh with open ones", found, MASTER, 1.5)
+    compare("cexec-ssh", "Ansible, times ssh without masters", found, SSH, 1.0)
+    compare("cexec-ssh", "Ansible, times ssh with open ones", found, MASTER, 1.5)
 
 
 def play(place: Workplace, client: Host, hosts: Sequence[Host], changes: Mapping[str, str], ssh: str) -> Case:

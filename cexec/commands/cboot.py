@@ -31,7 +31,7 @@ from cexec.system.storage.keyfile import forbid_core_files
 from cexec.system.terminal import Terminal
 
 STANDARD_INPUT = "-"
-PATIENCE = 60.0  # seconds (issue 20) for hosts that do not answer now
+PATIENCE = 60.0  # seconds for hosts that do not answer now
 OF_ONE_HOST = ("--name", "--also")  # options of cservice that cannot mean the same for every host
 
 EXAMPLES = (

@@ -163,6 +163,8 @@ def _grpc_server(
     """Returns a server that listens.  gRPC is loaded only here: it takes 25 MB and 0.1 s."""
     # Otherwise gRPC stops and starts its threads around each fork, also where another program is started at once.
     os.environ["GRPC_ENABLE_FORK_SUPPORT"] = "false"
+    # Otherwise gRPC writes lines of its own on standard error, with its files and line numbers, beside ours.
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")
     from cexec.gate.rpc.door import Door
     from cexec.gate.rpc.grpc_server import GrpcServer
     from cexec.gate.rpc.tls_front import TlsFront

@@ -109,6 +109,7 @@ def test_a_worker_that_wins_and_drops_loses_its_share_within_two_attempts_and_al
     assert 1 <= dropped <= max(2 * SLOTS, 0.05 * (jobs + dropped))
     assert lines(cluster.dropper, "accepted", "slowed").index("slowed") <= 2 * SLOTS
     logger.wait_for("completed by", jobs)
+    logger.wait_for("rats out 10.77.0.2 for", dropped)
     logger.close()
     assert sum("rats out 10.77.0.2 for" in line for line in logger.lines()) == dropped
 

@@ -27,7 +27,7 @@ from tests.waiting import comes_true
 
 ROOM = 8  # hosts of a lab, and one machine where cboot runs
 PATIENCE = ("--patience", "2")  # seconds, for hosts that never will
-GONE = 40.0  # seconds (issue 20) after which nothing may be left of a cboot that was killed
+GONE = 40.0  # seconds after which nothing may be left of a cboot that was killed
 NOISE = "#!/bin/sh\necho Welcome to node9\nprintf 'and no end of line'\nexec /bin/sh \"$@\"\n"
 # Starts and ends the unit as a user's manager would; nobody's session lingers here.
 SYSTEMCTL = """\
@@ -80,7 +80,7 @@ def connections(hosts: SshHosts, number: int) -> int:
 
 
 def test_a_room_of_which_half_cannot_serve(hosts: SshHosts, application: Application) -> None:
-    """The seven of issue 20: good, two that share a home, refusing, without Python, wrong key, no space, printing."""
+    """Eight hosts: good, two that share a home, refusing, without Python, wrong key, no space, printing."""
     good, first = hosts.start(2), hosts.start(3)
     second = hosts.start(4, home=first.home)
     hosts.start(6, path=hosts.without_python())

@@ -17,7 +17,7 @@ from cexec.boot.remote.place import HostPlace, RemoteError, write_whole
 from cexec.boot.remote.placed_worker import PlacedWorker, remove
 from cexec.boot.remote.service import start_time
 
-SILENCE = 30.0  # seconds (issue 20) without a heartbeat after which everything is removed
+SILENCE = 30.0  # seconds without a heartbeat after which everything is removed
 GRACE = 0.5  # seconds (ours) for jobs then: nobody waits for their results, but two signals at once count as one
 LOOK = 1.0  # seconds (ours) between two looks at the file
 

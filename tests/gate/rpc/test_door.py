@@ -18,6 +18,7 @@ from cexec.gate.access.caller import TokenRole
 from cexec.gate.access.caller_limits import CallerLimits
 from cexec.gate.rpc.grpc_server import SERVICE
 from cexec.gate.rpc.wire import cexec_pb2 as wire
+from tests.environment import clean_environment, command
 from tests.gate.rpc.servers import RpcServer
 from tests.service import Application
 from tests.waiting import PATIENCE
@@ -140,6 +141,14 @@ def test_a_port_that_is_taken_is_told(server: RpcServer, tmp_path: Path) -> None
     second = RpcServer(tmp_path, [], address=f"127.0.0.1:{server.port}")
     with pytest.raises(LocalError, match=r"cannot listen at 127\.0\.0\.1:\d+ for gRPC: is the port taken"):
         second.__enter__()
+
+
+def test_a_port_that_is_taken_is_told_in_one_line(server: RpcServer, application: Application, tmp_path: Path) -> None:
+    options = ["--state", str(tmp_path / "state"), "--http", "127.0.0.1:0", "--grpc", f"127.0.0.1:{server.port}"]
+    argv = command("cgate", *options, application.public)
+    ended = subprocess.run(argv, env=clean_environment(), capture_output=True, text=True, timeout=PATIENCE)
+    assert ended.returncode == 111
+    assert ended.stderr == f"cgate: cannot listen at 127.0.0.1:{server.port} for gRPC: is the port taken?\n"
 
 
 class Grpcurl:
