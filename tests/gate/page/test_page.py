@@ -7,6 +7,7 @@ from typing import Any
 
 import httpx
 
+from tests.cmap.watch.journals import write_journal
 from tests.gate.gates import Gate, start_job, state_of, wait_for_state
 from tests.gate.page.conftest import open_page, row_of
 from tests.service import Application, Service
@@ -244,7 +245,9 @@ def test_the_policy_stops_scripts_and_names_are_text(browser: Any, gate: Gate) -
 def test_the_loss_of_the_server_is_said_and_mended(
     browser: Any, key: Application, worker: Service, tmp_path: Path
 ) -> None:
-    first = Gate(key, tmp_path / "state")
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    first = Gate(key, tmp_path / "state", ["--runs", str(runs)])
     port = first.url.rpartition(":")[2]
     page = open_page(browser, first.state)
     with first.http() as http:
@@ -252,8 +255,10 @@ def test_the_loss_of_the_server_is_said_and_mended(
         row_of(page, lost).locator("td.running").wait_for()
     first.kill()
     page.get_by_text("no answer from the server since").wait_for()
-    second = Gate(key, tmp_path / "state", ["--http", f"127.0.0.1:{port}"], after=first)
+    write_journal(runs / "meanwhile", [None])
+    second = Gate(key, tmp_path / "state", ["--http", f"127.0.0.1:{port}", "--runs", str(runs)], after=first)
     try:
+        page.locator("#run-rows", has_text="meanwhile").wait_for()
         page.locator("#stale:empty").wait_for(state="attached")
         row_of(page, lost).locator("td.interrupted").wait_for()
         with second.http() as http:

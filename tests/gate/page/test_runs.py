@@ -127,7 +127,7 @@ def test_who_may_not_steer_is_not_offered_it(browser: Any, gate: Gate, runs: Pat
 
 
 def test_a_run_is_paused_continued_and_given_another_weight(
-    page: Any, http: httpx.Client, key: Application, runs: Path, tmp_path: Path
+    page: Any, http: httpx.Client, gate: Gate, key: Application, runs: Path, tmp_path: Path
 ) -> None:
     script = f"until test -e {tmp_path}/{{}}; do sleep 0.05; done; test {{}} -ne 2"
     with cmap(key, runs / "steered", script, *map(str, range(1, 41))) as started:
@@ -149,6 +149,8 @@ def test_a_run_is_paused_continued_and_given_another_weight(
             legend(page, text).wait_for()
         (run,) = [one for one in http.get("/v1/runs").json()["runs"] if one["name"] == "steered"]
         assert (run["state"], run["weight"], run["eta"], run["control"]) == ("paused", 7, None, True)
+        told = [line.partition("status=200 ")[2] for line in gate.lines if "(steered)" in line]
+        assert told == [f"run {run['id']} (steered) {words}" for words in ("given the weight 7", "paused")]
         take_pictures(page, "steered-", "#run")
         page.get_by_role("button", name="Continue", exact=True).press("Enter")
         legend(page, "running 4").wait_for()
