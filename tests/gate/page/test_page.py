@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -116,6 +117,31 @@ def test_a_worker_comes_and_goes(page: Any, key: Application) -> None:
     assert visitor.locator("td.trouble").text_content() == "gone"
 
 
+def test_all_that_is_known_of_a_worker_is_shown(page: Any, http: httpx.Client) -> None:
+    (worker,) = http.get("/v1/workers").json()["workers"]
+    row = page.locator(f"#worker-rows tr[data-key='{worker['uuid']}']")
+    told = row.locator("th, td").all_text_contents()
+    assert told[:4] == [worker["name"], "app", worker["address"], f"{worker['running']}/4"]
+    assert re.fullmatch(r"load of .+: \d+\.\d\d", row.locator("meter").get_attribute("aria-label"))
+    assert re.fullmatch(r"\d+\.\d\d", told[5]) and re.fullmatch(r"[\d.]+ (s|min)", told[9])
+    assert (told[8], told[10]) == (worker["health"], "now")
+    assert all(f"{name}={value}" in told[7] for name, value in worker["labels"].items() if value)
+
+
+def test_plots_show_fifteen_minutes_or_a_day(page: Any) -> None:
+    plots = page.locator("#plots [role=img]")
+    plots.nth(3).wait_for()
+    told = [one.get_attribute("aria-label") for one in plots.all()]
+    assert re.fullmatch(r"Slots: busy \d+, all 4 now", told[0]) and re.fullmatch(r"Load .*: load [\d.]+ now", told[1])
+    assert re.fullmatch(r"Jobs: queued \d+, running \d+ now", told[2])
+    assert re.fullmatch(r"Jobs that ended, a minute: succeeded \d+, other \d+ now", told[3])
+    for seconds in ("86400", "900"):
+        with page.expect_response(f"**/page/history?seconds={seconds}") as answer:
+            page.select_option("#span", seconds)
+        assert answer.value.json()["samples"]
+    assert plots.count() == 4
+
+
 def test_what_a_job_prints_is_text(page: Any, http: httpx.Client) -> None:
     id = start_job(http, 'cat; printf "\\007\\033" >&2', stdin=HOSTILE)
     text = show_output(page, id)
@@ -191,6 +217,18 @@ def test_a_viewer_is_offered_nothing_that_changes(browser: Any, gate: Gate, http
     assert row.locator("select").count() == 0 and not page.locator("#start").is_visible()
     page.context.close()
     http.post(f"/v1/jobs/{id}/cancel", json={})
+
+
+def test_a_submitter_has_a_say_in_his_own_jobs_only(browser: Any, gate: Gate, http: httpx.Client) -> None:
+    others = start_job(http, "exec sleep 1000")
+    page = open_page(browser, gate.state, "--role", "submitter")
+    own = start_by_page(page, "exec sleep 1000")
+    row_of(page, own).get_by_role("button", name="End").wait_for()
+    row_of(page, others).wait_for()
+    assert row_of(page, others).get_by_role("button").all_text_contents() == ["Output"]
+    page.context.close()
+    for id in (own, others):
+        http.post(f"/v1/jobs/{id}/cancel", json={})
 
 
 def inject(route: Any) -> None:
