@@ -33,10 +33,17 @@ def write_journal(
 
 
 def end_task(
-    journal: Journal, number: int, said: str | None, *, at: float, task: str = "app.pub -- {}", worker: str = "w@x"
+    journal: Journal,
+    number: int,
+    said: str | None,
+    *,
+    at: float,
+    task: str = "app.pub -- {}",
+    worker: str = "w@x",
+    key: bytes = b"",
 ) -> None:
     """A task that took half a second, and a quarter of a second of processor time."""
-    claim = journal.claim(TaskIdentity(number.to_bytes(8, "big"), number), task.format(number))
+    claim = journal.claim(TaskIdentity(key or number.to_bytes(8, "big"), number), task.format(number))
     assert claim is not None
     reason = "" if said is None else "exited with 4"
     attempt = journal.begin_attempt(claim, worker, at - 0.5)

@@ -111,14 +111,13 @@ def test_a_task_that_was_being_saved_at_the_first_look_is_found_at_the_next(jour
 
 def test_an_attempt_that_was_too_late_counts_its_task_once(journal: Journal, path: Path) -> None:
     claim, fast = begin(journal, 1)
-    slow = journal.begin_attempt(claim, "v@y", BEGUN)
     journal.flush()
     account = RunAccount(str(path))
     account.look(BEGUN)
     journal.end_attempt(fast, "", BEGUN + 1)
     settle(journal, claim, 1, BEGUN + 1)
     account.look(BEGUN + 1)
-    journal.end_attempt(slow, "another attempt was faster", BEGUN + 2)
+    journal.end_attempt(journal.begin_attempt(claim, "v@y", BEGUN), "another attempt was faster", BEGUN + 2)
     journal.flush()
     account.look(BEGUN + 10)
     assert account.rate(BEGUN + 10) == 1 / 10
@@ -154,6 +153,22 @@ def test_a_run_that_goes_on_in_another_one(path: Path) -> None:
     account.look(BEGUN + 12)
     assert account.running == set() and account.figures.counts == {"done": 1, "failed": 0, "running": 0, "waiting": 1}
     again.close()
+
+
+def test_a_row_is_what_the_latest_run_has_there(path: Path) -> None:
+    """Other inputs have come into the rows of the table since."""
+    first = Journal(str(path), "new", now=BEGUN, sync=False)
+    end_task(first, 1, "old", at=BEGUN + 1, key=b"y")
+    end_task(first, 2, None, at=BEGUN + 2, key=b"z")
+    first.close()
+    second = Journal(str(path), RESUME_FAILED, now=BEGUN + 10, sync=False)
+    end_task(second, 1, "new", at=BEGUN + 11, key=b"a")
+    end_task(second, 2, "worse", at=BEGUN + 12, key=b"b")
+    second.close()
+    account = RunAccount(str(path))
+    account.look(BEGUN + 13)
+    assert account.tasks.codes(1, 2, 1) == "2f"
+    assert [row.last_line for row in account.failed(0, 10)] == ["new", "worse"]
 
 
 def test_the_memory_of_the_map_can_be_given_back(path: Path) -> None:
@@ -235,6 +250,10 @@ def test_very_many_workers_are_counted(path: Path) -> None:
     account.look(BEGUN + 2)
     assert (len(account.workers), account.more_workers) == (MOST_WORKERS, 11)
     assert account.figures.cpu == 0.25 * (MOST_WORKERS + 11)
+    sums = WorkSums()
+    for number in range(MOST_WORKERS + 1):
+        sums.add(f"w{number}", BEGUN, BEGUN + 1, 1, None)
+    assert len(sums.ordered(["another"])) == MOST_WORKERS and sums.real == MOST_WORKERS + 1
 
 
 def test_a_journal_that_has_gone_is_said_so(path: Path) -> None:
