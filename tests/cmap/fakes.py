@@ -103,7 +103,7 @@ Program = Callable[["FakeLease", LeaseJob, Go], Awaitable[Exit]]
 class FakeLease:
     """What the coordinator has of a worker; `complaints` and `signals` are what it said, with the time.
 
-    `blamed`: so many of the complaints are about the worker.
+    `blamed`: so many of the complaints are about the worker.  `taken_back`: the jobs that it was asked for.
     """
 
     def __init__(self, workers: Workers, worker: FakeWorker, go: Go) -> None:
@@ -119,7 +119,7 @@ class FakeLease:
         self.jobs = 0
         self.given_ahead = 0  # jobs that waited behind another one
         self._ahead: dict[LeaseJob, Go] = {}
-        self._taken_back: set[LeaseJob] = set()
+        self.taken_back: set[LeaseJob] = set()
         self._workers = workers
         self._go = go
         worker.taken += 1
@@ -144,7 +144,7 @@ class FakeLease:
         patience: float = float("inf"),
     ) -> Exit:
         go = self._ahead.pop(job, None)
-        if go is not None and (self._workers.turn_after > patience or job in self._taken_back):
+        if go is not None and (self._workers.turn_after > patience or job in self.taken_back):
             await asyncio.sleep(min(patience, self._workers.turn_after))
             job.close()
             raise WithdrawnError("")
@@ -165,6 +165,11 @@ class FakeLease:
         self.given_ahead += 1
         return True
 
+    @property
+    def waiting(self) -> int:
+        """How many jobs wait behind another one."""
+        return len(self._ahead)
+
     def has(self, job: LeaseJob) -> bool:
         return job in self._ahead
 
@@ -173,7 +178,7 @@ class FakeLease:
 
     def take_back(self, job: LeaseJob) -> bool:
         if job in self._ahead:
-            self._taken_back.add(job)
+            self.taken_back.add(job)
         return job in self._ahead
 
     def signal(self, number: int, job: LeaseJob) -> None:

@@ -37,7 +37,9 @@ def pausing(also: Callable[[Run, Coordinator], None] = lambda run, coordinator: 
 
     async def pause(run: Run, coordinator: Coordinator) -> None:
         await asyncio.sleep(PAUSED_AT)
+        waiting = sum(lease.waiting for lease in run.workers.leases)
         coordinator.pause()
+        assert sum(len(lease.taken_back) for lease in run.workers.leases) == waiting, "they are asked for at once"
         await asyncio.sleep(PAUSE / 2)
         also(run, coordinator)
         await asyncio.sleep(PAUSE / 2)
@@ -249,12 +251,15 @@ def test_a_new_weight_is_announced_at_once_and_no_lease_keeps_the_old_one_for_mo
     workers = Workers(instantly)
     workers.gives_ahead = True
     weights: list[int] = []
+    found_with: list[tuple[float, int]] = []  # when a search has found a worker, and with which weight
     jobs: dict[FakeLease, int] = {}
     find = workers.find_worker
 
     async def noting(terms: Any, choose: Callable[[Any, str], Go]) -> Any:
-        weights.append(terms.target.weight)
-        return await find(terms, choose)
+        weights.append(weight := terms.target.weight)
+        lease = await find(terms, choose)
+        found_with.append((clock() - BEGIN, weight))
+        return lease
 
     workers.find_worker = noting  # type: ignore[method-assign]
 
@@ -274,4 +279,5 @@ def test_a_new_weight_is_announced_at_once_and_no_lease_keeps_the_old_one_for_mo
 
     run = Run(workers, 200)
     assert run(change) == 0 and len(jobs) == 4
+    assert {weight for time, weight in found_with if time > PAUSED_AT} == {7}, "no search goes on with the old weight"
     assert len(run.outcomes) == 200 and [how for _, how in run.ended_how].count(How.SUCCEEDED) == 200
