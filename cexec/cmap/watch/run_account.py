@@ -72,10 +72,15 @@ class RunFigures:
 
 
 class RunAccount:
-    """One journal.  `tasks` is the map of the last look, `running` the numbers of the tasks that ran then."""
+    """One journal.  `tasks` is the map of the last look, `running` the numbers of the tasks that ran then.
+
+    `begun`: those whose programs run, as cmap itself says; the journal knows only which ones workers were given, of
+    which some may wait there.  None if cmap cannot be asked: then all of these count as running.
+    """
 
     def __init__(self, path: str) -> None:
         self.path = path
+        self.begun: frozenset[int] | None = None
         self.figures = RunFigures()
         self._clear()
 
@@ -120,12 +125,14 @@ class RunAccount:
 
     @property
     def running(self) -> set[int]:
-        return {number for number in self._open.values() if number} if self.figures.process else set()
+        given = {number for number in self._open.values() if number} if self.figures.process else set()
+        return given if self.begun is None else given & self.begun
 
     @property
     def workers(self) -> list[WorkSum]:
         """Who did what, by name."""
-        return self._sums.ordered(self._open_workers.values() if self.figures.process else ())
+        running = self.running
+        return self._sums.ordered(name for id, name in self._open_workers.items() if self._open[id] in running)
 
     @property
     def more_workers(self) -> int:

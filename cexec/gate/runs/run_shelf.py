@@ -2,7 +2,8 @@
 
 Contract: blocking, for one thread at a time.  `look` brings as many accounts up to date as `budget` seconds allow, the
 ones that changed last first; `take(id)` brings one up to date.  Memory for the states of tasks stays below MOST_STATES.
-A journal that takes long to be read is read the more seldom.  What is wrong with a journal is words of its `RunBook`;
+A journal that takes long to be read is read the more seldom.  Its cmap is asked what runs, if it
+can be asked.  What is wrong with a journal is words of its `RunBook`;
 only `take` raises: `Problem` 404 for a run that is not there.
 """
 
@@ -12,6 +13,8 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from cexec.cmap.control.asking import ask
+from cexec.cmap.control.control_messages import MOST_TASKS, ControlAction, ControlRequest
 from cexec.cmap.results.journal_format import real_path
 from cexec.cmap.watch.run_account import PATIENCE, RunAccount
 from cexec.errors import CexecError
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 SCAN, LEAST = 0.2, 0.5  # seconds (ours) between two looks into the directories, and at one journal
 SHARE = 10.0  # (ours) times as long as such a look has taken pass until the next one
 BUDGET = 1.0  # seconds (ours) for the looks at all journals that one answer waits for
+WORD = 0.3  # seconds (ours) for which a cmap is waited for that is asked what runs
 PATIENCE_WITH_OTHERS = 3.0  # seconds (ours) that one look at a journal of another user may take
 MOST_STATES = 32_000_000  # bytes (ours) for the states of tasks
 
@@ -105,6 +109,7 @@ class RunShelf:
             return
         try:
             check_output(book.file.path)  # it may be another one since the directory was read
+            book.account.begun = _begun(book.file) if seen[1] else None
             book.account.look(self._wall(), PATIENCE_WITH_OTHERS if book.file.owner else PATIENCE)
             book.problem = ""
         except CexecError as error:
@@ -126,3 +131,12 @@ class RunShelf:
                 held -= book.held
                 book.held = 0
                 book.account.forget()
+
+
+def _begun(file: JournalFile) -> frozenset[int] | None:
+    """Returns the tasks whose programs run now, as their cmap says; None if it does not."""
+    try:
+        status = ask(file.path, ControlRequest(ControlAction.STATUS), WORD)
+    except CexecError:
+        return None
+    return frozenset(status.tasks) if len(status.tasks) < MOST_TASKS else None

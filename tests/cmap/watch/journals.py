@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from cexec.cmap.results.journal import NEW, Journal, TaskEnd, TaskIdentity
+from cexec.cmap.results.journal import NEW, Journal, TaskClaim, TaskEnd, TaskIdentity
 from cexec.cmap.results.outcome import TaskOutcome
 
 BEGUN = 1_800_000_000.0  # seconds of the wall clock
@@ -30,6 +30,13 @@ def write_journal(
     for number, said in enumerate(outcomes, 1):
         end_task(journal, number, said, at=begun + number, task=task, worker=worker)
     journal.close()
+
+
+def begin_task(journal: Journal, number: int, *, at: float, worker: str = "w@x") -> tuple[TaskClaim, int]:
+    """A task that was given to a worker: its claim, and the number of the attempt."""
+    claim = journal.claim(TaskIdentity(number.to_bytes(8, "big"), number), f"task {number}")
+    assert claim is not None
+    return claim, journal.begin_attempt(claim, worker, at)
 
 
 def end_task(

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from cexec.cmap.results.journal import RESUME_FAILED, Journal, TaskClaim, TaskEnd, TaskIdentity
+from cexec.cmap.results.journal import RESUME_FAILED, Journal, TaskClaim, TaskEnd
 from cexec.cmap.results.outcome import TaskOutcome
 from cexec.cmap.watch import run_account
 from cexec.cmap.watch.explain import StatusNote
 from cexec.cmap.watch.run_account import BUCKET, RATE_SPAN, RunAccount
 from cexec.cmap.watch.work_sums import MOST_WORKERS, WorkSums
 from cexec.errors import LocalError, UsageError
-from tests.cmap.watch.journals import BEGUN, end_task, write_journal
+from tests.cmap.watch.journals import BEGUN, begin_task, end_task, write_journal
 from tests.cmap.watch.watching import BEGIN, counts
 
 
@@ -33,12 +33,6 @@ def journal(path: Path) -> Iterator[Journal]:
     yield journal
     if os.path.exists(f"{path}-lock"):
         journal.close()
-
-
-def begin(journal: Journal, number: int, worker: str = "w@x", at: float = BEGUN) -> tuple[TaskClaim, int]:
-    claim = journal.claim(TaskIdentity(number.to_bytes(8, "big"), number), f"task {number}")
-    assert claim is not None
-    return claim, journal.begin_attempt(claim, worker, at)
 
 
 def settle(journal: Journal, claim: TaskClaim, number: int, at: float) -> None:
@@ -74,7 +68,7 @@ def test_what_grows_is_read_without_reading_all_of_it_again(
     account = RunAccount(str(path))
     note = StatusNote(journal, lambda: BEGUN + 1, weight=lambda: 7)
     note.counted(counts(total=4, waiting=3, running=1, paused=True, leases={"w@x": 1}), BEGIN)
-    first, attempt = begin(journal, 1)
+    first, attempt = begin_task(journal, 1, at=BEGUN)
     journal.flush()
     account.look(BEGUN + 1)
     figures = account.figures
@@ -84,7 +78,7 @@ def test_what_grows_is_read_without_reading_all_of_it_again(
     monkeypatch.setattr(WorkSums, "read_all", None)  # it reads all attempts
     # Its attempt has ended, and it is saved a moment later; another one has failed at a worker that is new.
     journal.end_attempt(attempt, "", BEGUN + 2, cpu=1.5)
-    _, lost = begin(journal, 2, "v@y")
+    _, lost = begin_task(journal, 2, at=BEGUN, worker="v@y")
     journal.end_attempt(lost, "the worker was lost", BEGUN + 3)
     journal.flush()
     account.look(BEGUN + 3)
@@ -98,8 +92,23 @@ def test_what_grows_is_read_without_reading_all_of_it_again(
     assert account.rate(BEGUN + 10) == 2 / 10
 
 
+def test_what_waits_at_a_worker_does_not_run(journal: Journal, path: Path) -> None:
+    """A worker is given tasks in advance; cmap knows which ones have begun."""
+    for number in (1, 2, 3):
+        begin_task(journal, number, at=BEGUN, worker="w@x" if number < 3 else "v@y")
+    journal.flush()
+    account = RunAccount(str(path))
+    account.look(BEGUN)
+    assert account.running == {1, 2, 3}
+    account.begun = frozenset({1, 99})
+    account.look(BEGUN)
+    assert account.figures.counts == {"done": 0, "failed": 0, "running": 1, "waiting": 2}
+    assert account.tasks.codes(1, 3, 1, account.running) == "r2w"
+    assert [(one.name, one.running) for one in account.workers] == [("w@x", 1)]
+
+
 def test_a_task_that_was_being_saved_at_the_first_look_is_found_at_the_next(journal: Journal, path: Path) -> None:
-    claim, attempt = begin(journal, 1)
+    claim, attempt = begin_task(journal, 1, at=BEGUN)
     journal.end_attempt(attempt, "", BEGUN + 1)
     journal.flush()
     account = RunAccount(str(path))
@@ -110,7 +119,7 @@ def test_a_task_that_was_being_saved_at_the_first_look_is_found_at_the_next(jour
 
 
 def test_an_attempt_that_was_too_late_counts_its_task_once(journal: Journal, path: Path) -> None:
-    claim, fast = begin(journal, 1)
+    claim, fast = begin_task(journal, 1, at=BEGUN)
     journal.flush()
     account = RunAccount(str(path))
     account.look(BEGUN)
@@ -139,7 +148,7 @@ def test_the_rate_is_that_of_the_last_fifteen_minutes_of_the_latest_run(path: Pa
 def test_a_run_that_goes_on_in_another_one(path: Path) -> None:
     """What was running when cmap was killed waits; a row of the latest run is as that says."""
     journal = Journal(str(path), "new", now=BEGUN, sync=False)
-    begin(journal, 1)
+    begin_task(journal, 1, at=BEGUN)
     end_task(journal, 2, "failed", at=BEGUN + 1)
     journal.flush()
     account = RunAccount(str(path))

@@ -21,7 +21,7 @@ from cexec.gate.access.caller import Caller, TokenRole
 from cexec.gate.problem import Problem
 from cexec.gate.runs import run_desk
 from cexec.gate.runs.run_desk import MOST_ASKED, RunDesk
-from tests.cmap.watch.journals import BEGUN
+from tests.cmap.watch.journals import BEGUN, begin_task
 from tests.python.clients import run
 
 ADMIN = Caller("admin", TokenRole.ADMIN, None, 1, 100)
@@ -33,6 +33,7 @@ class Cmap:
 
     def __init__(self) -> None:
         self.paused, self.weight = False, 1
+        self.tasks: tuple[int, ...] = ()
         self.refusal: ControlRefusal | None = None
 
     def answer(self, request: ControlRequest) -> ControlStatus | ControlRefusal:
@@ -40,14 +41,17 @@ class Cmap:
             return self.refusal
         self.paused = {ControlAction.PAUSE: True, ControlAction.CONTINUE: False}.get(request.action, self.paused)
         self.weight = request.weight or self.weight
-        return ControlStatus(1, self.paused, 0.0, False, self.weight, 0, 0, None, 0, 0)
+        return ControlStatus(1, self.paused, 0.0, False, self.weight, 0, 0, None, 0, 0, self.tasks)
 
 
 @asynccontextmanager
 async def desk_of(directory: Path, cmap: Cmap) -> AsyncIterator[tuple[RunDesk, str]]:
-    """A desk, and the id of the run of this cmap."""
+    """A desk, and the id of the run of this cmap, which has given three tasks to a worker."""
     desk = RunDesk([str(directory)])
     journal = Journal(str(directory / "run"), "new", now=BEGUN)
+    for number in (1, 2, 3):
+        begin_task(journal, number, at=BEGUN)
+    journal.flush()
     try:
         async with listening(str(directory / "run"), cmap.answer):
             (found,) = (await desk.list_runs(ADMIN, 10, None))["runs"]
@@ -68,6 +72,20 @@ def test_a_running_cmap_is_steered(tmp_path: Path) -> None:
             assert (told["state"], cmap.paused) == ("running", False)
 
     run(steer())
+
+
+def test_a_cmap_says_which_of_its_tasks_run(tmp_path: Path) -> None:
+    """The others wait at workers, which were given them in advance."""
+
+    async def look() -> None:
+        async with desk_of(tmp_path, cmap := Cmap()) as (desk, id):
+            cmap.tasks = (2,)
+            (tmp_path / "run").touch()  # there is something new
+            while (told := await desk.map(ADMIN, id, 1, None, None))["states"] != "wrw":
+                assert told["states"] in ("3w", "wrw")
+                await asyncio.sleep(0.05)
+
+    run(look())
 
 
 async def refusal(desk: RunDesk, id: str, caller: Caller = ADMIN) -> tuple[int, str]:
