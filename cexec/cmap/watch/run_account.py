@@ -125,8 +125,11 @@ class RunAccount:
 
     @property
     def running(self) -> set[int]:
-        given = {number for number in self._open.values() if number} if self.figures.process else set()
-        return given if self.begun is None else given & self.begun
+        if not self.figures.process:
+            return set()
+        if self.begun is not None:  # the journal may hear of them a moment later
+            return set(self.begun)
+        return {number for number in self._open.values() if number}
 
     @property
     def workers(self) -> list[WorkSum]:

@@ -56,7 +56,7 @@ class TaskMap:
             "done": self._states.count(_DONE),
             "failed": self._states.count(_FAILED),
             "running": runs,
-            "waiting": self._states.count(_WAITING) - runs + max(0, self._total - self._known),
+            "waiting": max(0, self._states.count(_WAITING) + max(0, self._total - self._known) - runs),
         }
 
     def failed(self, after: int, most: int) -> list[int]:
@@ -88,7 +88,7 @@ class TaskMap:
         self._states += bytes(max(0, number - len(self._states)))
 
     def _waits(self, number: int) -> bool:
-        return 0 < number <= len(self._states) and self._states[number - 1] == _WAITING
+        return 0 < number <= len(self._states) and self._states[number - 1] in (_NONE, _WAITING)
 
 
 def _code(group: bytes) -> str:

@@ -32,6 +32,8 @@ def test_a_cell_shows_what_is_the_matter_with_any_of_its_tasks() -> None:
 def test_rows_whose_turn_has_not_come_wait() -> None:
     """All rows of a table are tasks, in any order; which rows a run of some (--rows) has is not known before."""
     assert made("d  d", 6).codes(1, 6, 1) == "d2wd2w" and made("d  d", 6).counts()["waiting"] == 4
+    assert made("d  d", 6).codes(1, 6, 1, {5}) == "d2wdrw"  # the journal does not know it yet
+    assert made("d  d", 6).counts({5, 7})["waiting"] == 3 and made("d ").counts({2})["waiting"] == 0
     of_some = made("   d d", 4)
     assert of_some.codes(1, 6, 1) == "3ndnd" and of_some.counts() == {
         "done": 2,
