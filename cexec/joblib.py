@@ -20,7 +20,7 @@ try:
     from joblib.disk import memstr_to_bytes
     from joblib.parallel import AutoBatchingMixin, FallbackToBackend, ParallelBackendBase, SequentialBackend
 except ImportError:
-    raise ImportError("cexec.joblib needs joblib: pip install 'cexec-cluster[joblib]'") from None
+    raise ImportError("cexec.joblib needs joblib: pip install joblib cloudpickle") from None
 
 from cexec.errors import UsageError
 from cexec.pool import inside

@@ -116,7 +116,7 @@ def test_a_run_of_cmap_without_a_journal_loads_nothing_for_steering(
     service: StartService, application: Application
 ) -> None:
     service("cat")
-    control = {"cexec.cmap.steering", "cexec.cmap.control.listening"}
+    control = {"cexec.cmap.steering", "cexec.cmap.control.answering"}
     for words in ([], ["--state", str(application.public.with_name("s"))]):
         loaded, result = loaded_modules(command("cmap", application.public, *words, ":::", "a"))
         assert result.returncode == 0, result.stderr.decode()

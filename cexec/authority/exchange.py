@@ -42,6 +42,7 @@ from cexec.protocol.datagrams.joining import (
     decode_message,
     encode_message,
 )
+from cexec.system.extras import how_to_add
 
 if TYPE_CHECKING:
     from cexec.authority.code import Code
@@ -61,9 +62,7 @@ def load_spake2() -> Any:
     try:
         import spake2
     except ImportError:
-        raise LocalError(
-            "giving and taking by a code needs the Python package spake2; type: pip install 'cexec-cluster[join]'"
-        ) from None
+        raise LocalError(f"giving and taking by a code needs the Python package spake2; {how_to_add('join')}") from None
     return spake2
 
 

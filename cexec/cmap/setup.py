@@ -28,7 +28,7 @@ from cexec.cmap.inputs.store import spool_stream
 from cexec.cmap.inputs.task_plan import Plan, Work
 from cexec.cmap.results.attempt_files import AttemptFiles, make_results_directory, sweep
 from cexec.cmap.results.commit import Committer
-from cexec.cmap.results.journal import NEW, RESUME, RETRY_FAILED, Journal
+from cexec.cmap.results.journal import NEW, RESUME, RESUME_FAILED, RETRY_FAILED, Journal
 from cexec.cmap.results.journal_copy import copied
 from cexec.cmap.results.saver import Saver
 from cexec.cmap.results.syncing import Syncer
@@ -203,7 +203,9 @@ class Setup:
         done = self._worklist.done
         if not done:
             return "there is no input"
-        return f"of {done} task{'' if done == 1 else 's'} none is left for {self._mode}"
+        failed = self._worklist.failed_before
+        retry = f"; {failed} failed, which {RESUME_FAILED} runs again" if failed else ""
+        return f"of {done} task{'' if done == 1 else 's'} none is left for {self._mode}{retry}"
 
     @property
     def left_undone(self) -> list[str]:

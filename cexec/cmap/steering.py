@@ -13,9 +13,9 @@ import shlex
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING
 
+from cexec.cmap.control.answering import listening
 from cexec.cmap.control.control_messages import MOST_TASKS, ControlAction, ControlRefusal, ControlStatus
 from cexec.cmap.control.control_place import AVAILABLE
-from cexec.cmap.control.listening import listening
 from cexec.errors import LocalError
 
 if TYPE_CHECKING:

@@ -21,7 +21,7 @@ from cexec.boot.host_table import BootProgress, facts, summary, table
 from cexec.boot.hosts import Host, read_hosts
 from cexec.boot.states import Journey
 from cexec.commands.cboot_options import cboot_options
-from cexec.commands.common import print_line, run_click
+from cexec.commands.common import print_line, run_click, words_of
 from cexec.commands.cservice_options import cservice_options
 from cexec.commands.help_page import ARGUMENTS, HelpfulCommand, version_option
 from cexec.commands.parameters import AnyText
@@ -210,8 +210,7 @@ def _service_words(words: list[str]) -> tuple[list[str], list[str]]:
     try:
         values = _cservice.make_context("cservice", list(words)).params
     except click.ClickException as error:
-        message = error.format_message().rstrip(".")
-        raise UsageError(f"{message[:1].lower()}{message[1:]}: cservice --help lists its options") from None
+        raise UsageError(f"{words_of(error)}: cservice --help lists its options") from None
     program = [values["exe"], *values["arg"]]
     options = words[: len(words) - len(program)]
     if options[-1:] == [ARGUMENTS]:

@@ -19,6 +19,7 @@ from cexec.commands.common import print_error, print_line, run_click
 from cexec.commands.help_page import Decorator, HelpfulCommand, section, version_option
 from cexec.commands.parameters import Parsed
 from cexec.errors import EXIT_USAGE, UsageError
+from cexec.system.extras import how_to_add
 from cexec.system.io.log_lines import PATIENCE
 from cexec.system.storage.keyfile import find_client_key
 from cexec.system.units import parse_duration, parse_number, parse_size, parse_whole
@@ -148,7 +149,7 @@ def _options(where: str | None, given: dict[str, Any]) -> Any:
     if given["grpc"] is not None:
         options.grpc = parse_where(given["grpc"], "--grpc", DEFAULT_GRPC_PORT)
         if missing := [name for name in NEEDED_FOR_GRPC if find_spec(name) is None]:
-            raise UsageError(f"{missing[0]} is not installed; type: pip install 'cexec-cluster[gate-grpc]'")
+            raise UsageError(f"{missing[0]} is not installed; {how_to_add('gate-grpc')}")
     options.audit = given["audit"]
     options.runs = _runs(given["runs"])
     options.settings = EngineSettings(RETENTION if retention is None else retention, largest or MAX_OUTPUT)
@@ -214,7 +215,7 @@ def main(argv: list[str] | None = None) -> int:
     helped = not words or any(word in ("--help", "-h", "--version") for word in words)
     missing = [name for name in NEEDED if find_spec(name) is None]
     if missing and not helped:
-        print_error("cgate", f"{missing[0]} is not installed; type: pip install 'cexec-cluster[gate]'", PATIENCE)
+        print_error("cgate", f"{missing[0]} is not installed; {how_to_add('gate')}", PATIENCE)
         return EXIT_USAGE
     if words and words[0] in SUBCOMMANDS:
         status: int = import_module(SUBCOMMANDS[words[0]]).main(words[1:])

@@ -55,7 +55,6 @@ EXAMPLES = (
     ("cmap ogg.pub --stdin '{}' --stdout '{.}.ogg' ::: *.wav", "a task for each file; its result is a file"),
     ("cmap sim.pub --params runs.csv --state run.journal -- --seed '{seed}'", "a task for each row of a table"),
     ("cmap explain --state run.journal 17", "where task 17 ran, how it failed, or why it waits"),
-    ("cmap pause run.journal", "no further task begins until cmap continue run.journal"),
 )
 
 

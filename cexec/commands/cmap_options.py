@@ -98,7 +98,12 @@ OPTIONS: tuple[Decorator, ...] = (
             metavar="N",
             help="Give N inputs to each task; with -n0 each input makes a task that sees nothing of it.",
         ),
-        _typed("--colsep", parse=parse_separator, metavar="REGEX", help="What separates the columns of an input."),
+        click.option(
+            "--colsep",
+            metavar="REGEX",
+            type=Parsed(parse_separator, "--colsep", may_be_blank=True),
+            help="What separates the columns of an input.",
+        ),
         _typed(
             "--header",
             parse=_parse_header,

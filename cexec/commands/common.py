@@ -119,8 +119,7 @@ def _wrong_use(command: click.Command, name: str, words: list[str], error: click
     if isinstance(error, click.MissingParameter) and isinstance(error.param, click.Argument):
         return f"missing argument '{_argument(error.param)}'{_taken(command, words)}; see {name} --help"
     if not isinstance(error, click.NoSuchOption):
-        message = error.format_message().rstrip(".")
-        return f"{message[:1].lower()}{message[1:]}; see {name} --help"
+        return f"{words_of(error)}; see {name} --help"
     unknown = error.option_name
     if isinstance(command, HelpfulCommand) and unknown in command.foreign:
         return f"no such option '{unknown}': it is {command.foreign[unknown]} here"
@@ -129,6 +128,13 @@ def _wrong_use(command: click.Command, name: str, words: list[str], error: click
     if guesses:
         return f"no such option '{unknown}'; did you mean {guesses[0]}? {advice or f'See {name} --help'}"
     return advice or f"no such option '{unknown}'; see {name} --help"
+
+
+def words_of(error: click.ClickException) -> str:
+    """Returns what click says, as our messages begin and end, and without its words for programmers."""
+    message = error.format_message().rstrip(".")
+    message = message.replace("a valid integer range", "a whole number").replace("a valid integer", "a whole number")
+    return f"{message[:1].lower()}{message[1:]}"
 
 
 def _taken(command: click.Command, words: list[str]) -> str:

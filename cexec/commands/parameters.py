@@ -19,12 +19,23 @@ else:
 
 
 class Parsed(ParamType):
-    """The type of an option whose text `parse` turns into a value; `option` is its name in messages."""
+    """The type of an option whose text `parse` turns into a value; `option` is its name in messages.
 
-    def __init__(self, parse: Callable[[str, str], Any], option: str = "", *, may_be_empty: bool = False) -> None:
+    A text that `may_be_blank` may be of white space alone, as a separator is.
+    """
+
+    def __init__(
+        self,
+        parse: Callable[[str, str], Any],
+        option: str = "",
+        *,
+        may_be_empty: bool = False,
+        may_be_blank: bool = False,
+    ) -> None:
         self.name = "text"
         self.option = option
         self.may_be_empty = may_be_empty
+        self.may_be_blank = may_be_blank
         self._parse = parse
 
     def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
@@ -32,7 +43,8 @@ class Parsed(ParamType):
         if not isinstance(value, str):
             return value
         option = self.option or (param.opts[-1] if param else "")
-        if not value.strip() and not self.may_be_empty:
+        nothing = not value if self.may_be_blank else not value.strip()
+        if nothing and not self.may_be_empty:
             raise UsageError(f"{option} is empty; is a variable of the shell not set?")
         return self._parse(value, option)
 

@@ -62,7 +62,7 @@ class Interpreter:
             ("byte order", self.byteorder, here.byteorder),
         ):
             if not theirs:
-                return f"no {name}, which `pip install 'cexec-cluster[pool]'` brings"
+                return f"no {name}, which `pip install cloudpickle` brings"
             if theirs != ours:
                 return f"{name} {theirs}, this is {ours}"
         return ""

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 try:
     from cexec.pool.pickles import dump
 except ImportError:
-    raise ImportError("Executor needs cloudpickle: pip install 'cexec-cluster[pool]'") from None
+    raise ImportError("Executor needs cloudpickle: pip install cloudpickle") from None
 from cexec.errors import CannotPickleError, UsageError
 from cexec.pool import inside
 from cexec.pool.call_messages import CALL, CHUNK, size_of

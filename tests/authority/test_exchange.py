@@ -245,5 +245,5 @@ def test_a_machine_without_the_library_says_what_to_install(monkeypatch: pytest.
 
     monkeypatch.setattr(builtins, "__import__", refuse)
     for make in (lambda: Taker(CODE, 0.0), lambda: Giver(CODE, "n", b"", 0.0)):
-        with pytest.raises(LocalError, match=r"pip install 'cexec-cluster\[join\]'"):
+        with pytest.raises(LocalError, match=r"pip install '\.\[join\]'"):
             make()

@@ -38,7 +38,7 @@ def cboot(directory: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         (["-w", "a", "app"], "the program is missing that the workers run"),
         (["-w", "a[1-", "app", "cat"], "-w line 1: 'a[1-': a bracket is not closed"),
         (["-w", "a", "app", "--", "--no-such", "cat"], "no such option '--no-such': cservice --help"),
-        (["-w", "a", "app", "--", "-j", "x", "cat"], "'x' is not a valid integer"),
+        (["-w", "a", "app", "--", "-j", "x", "cat"], "'x' is not a whole number"),
         (["-w", "a", "app", "--", "-j", "2"], "missing"),
         (["-w", "a", "app", "--", "--name", "x", "cat"], "--name is not for many hosts"),
         (["-w", "a", "app", "--", "--also=b", "cat"], "--also is not for many hosts"),

@@ -100,6 +100,6 @@ def test_without_the_extra_it_says_what_to_install(application: Application, tmp
     argv = [sys.executable, str(ROOT / "bin" / "cgate")]
     ended = subprocess.run([*argv, application.public], env=environment, capture_output=True, text=True, timeout=60)
     assert ended.returncode == 100
-    assert ended.stderr == "cgate: uvicorn is not installed; type: pip install 'cexec-cluster[gate]'\n"
+    assert ended.stderr == "cgate: uvicorn is not installed; in a checkout of cexec type: pip install '.[gate]'\n"
     helped = subprocess.run([*argv, "--help"], env=environment, capture_output=True, text=True, timeout=60)
     assert helped.returncode == 0 and "--retention" in helped.stdout

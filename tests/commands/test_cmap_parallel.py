@@ -123,6 +123,7 @@ def test_what_needs_all_lines_waits_for_the_end(cluster: Cluster) -> None:
     ("words", "given", "expected"),
     [
         (("--colsep", ",", "--stdin-text", "{2}-{1} "), b"a,b\nc, d\n", "b-a d-c "),
+        (("--colsep", " ", "--stdin-text", "{2}{1};"), b"a b\nd e\n", "ba;ed;"),
         (("--colsep", r"\s+", "--stdin-text", "{3}{1};"), b"a  b c\nd e\n", "ca;d;"),
         (("--colsep", ",", "--header", ":", "--stdin-text", "{size} "), b"name,size\na,1\nb,2\n", "1 2 "),
         (("--header", ":", "--stdin-text", "{n}{#} "), b"n\na\nb\n", "a1 b2 "),

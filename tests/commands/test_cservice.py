@@ -63,7 +63,7 @@ def test_two_hyphens_before_the_program_are_passed_over(application: Application
         (("app",), "missing argument 'EXE'; see cservice --help"),
         (("--frobnicate", "app", "true"), "no such option '--frobnicate'"),
         (("-j", "0", "app", "true"), "invalid value for '-j' / '--slots': 0 is not in the range 1<=x<=4096"),
-        (("-j", "many", "app", "true"), "invalid value for '-j' / '--slots': 'many' is not a valid integer"),
+        (("-j", "many", "app", "true"), "invalid value for '-j' / '--slots': 'many' is not a whole number; see"),
         (("--log", "xml", "app", "true"), "invalid value for '--log': 'xml' is not one of 'text', 'json'"),
         (("--speed", "0", "app", "true"), "--speed is '0', but must be a number from 0.01 to 100"),
         (("--speed", "nan", "app", "true"), "--speed is 'nan', but must be a number from 0.01 to 100"),

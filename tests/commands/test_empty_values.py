@@ -17,6 +17,7 @@ ALLOWED = {
     ("cmap", "--stdin-text"): "a text may be empty",
     ("cservice", "ARG"): "a program may take an empty argument",
 }
+BLANK = {("cmap", "--colsep"): "columns may be separated by a space or a tab"}  # not empty, but of white space alone
 MODULES = {  # where each command calls `run_click`
     "cexec": "cexec.commands.cexec_options",
     "ckeygen": "cexec.commands.ckeygen",
@@ -87,13 +88,13 @@ def _nothing_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[N
 
 def test_there_are_options_to_look_at() -> None:
     assert len(OPTIONS) >= 70
-    assert ALLOWED.keys() <= {*OPTIONS, *ARGUMENTS}
+    assert ALLOWED.keys() | BLANK.keys() <= {*OPTIONS, *ARGUMENTS}
 
 
 @pytest.mark.parametrize(("name", "option"), [found for found in OPTIONS if found not in ALLOWED])
 def test_an_empty_option_is_refused(name: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Regression: 17 options of cmap took an empty text for an option that is not given: --validate accepted all."""
-    for text in ("", " "):
+    for text in ("",) if (name, option) in BLANK else ("", " "):
         assert run(name, [option.split()[0], text, *NEEDED[name]]) == 100
         said = capsys.readouterr().err
         assert said.startswith(f"{name}: ") and said.count("\n") == 1
@@ -113,4 +114,14 @@ def test_an_empty_argument_is_refused(name: str, argument: str, capsys: pytest.C
 @pytest.mark.parametrize(("name", "option"), [found for found in ALLOWED if found in OPTIONS])
 def test_an_option_that_may_be_empty_is_let_through(name: str, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(name, [option, "", *NEEDED[name]]) == 111  # there is no such key
+    assert "neither app nor app.pub exists" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", [" ", "\t"])
+@pytest.mark.parametrize(("name", "option"), BLANK)
+def test_an_option_that_may_be_blank_is_let_through(
+    name: str, option: str, text: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Regression: `--colsep ' '`, and a tab that the shell has written, were said to be empty."""
+    assert run(name, [option, text, *NEEDED[name]]) == 111  # there is no such key
     assert "neither app nor app.pub exists" in capsys.readouterr().err

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.resources
 import io
 import os
 import signal
@@ -201,14 +202,16 @@ def test_modules_that_were_sent_can_be_imported_also_by_programs_of_a_call(worke
     with zipfile.ZipFile(file, "w") as archive:
         archive.writestr("sent_package/__init__.py", "from .inner import value\n")
         archive.writestr("sent_package/inner.py", "value = 42\n")
+        archive.writestr("sent_package/words.txt", "beside it")
     worker.set_up(modules=file.getvalue())
 
     def use() -> Any:
         sent_package = importlib.import_module("sent_package")
         program = [sys.executable, "-c", "import sent_package; print(sent_package.value)"]
-        return sent_package.value, subprocess.check_output(program)
+        words = importlib.resources.files(sent_package).joinpath("words.txt").read_text()
+        return sent_package.value, subprocess.check_output(program), words
 
-    assert worker.run(use) == (42, b"42\n")
+    assert worker.run(use) == (42, b"42\n", "beside it")
 
 
 def test_a_module_that_is_missing_is_named_with_the_worker(ready: PoolWorker, tmp_path: Path) -> None:

@@ -114,6 +114,7 @@ class Journal:
         `repeat_once`: tasks that a worker which must not repeat them may have begun are to be run, too.
         """
         self.left: list[int] = []  # the numbers of those that are not run again for that reason
+        self.passed_over = {WAITING: 0, DONE: 0, FAILED: 0}  # so many tasks that are not to be run, by their state
         self._mode = mode
         self._numbered = numbered
         self._repeat_once = repeat_once
@@ -164,7 +165,7 @@ class Journal:
             values = (*claim, self._run, task.number, WAITING, stored(command), task.stamp, task.place)
             self._add(RowChange(NEW_TASKS, values))
             self._note_claim(claim)
-            return claim if WAITING in _WANTED[self._mode] else None
+            return self._judged(claim, WAITING, WAITING in _WANTED[self._mode])
         changed = found.stamp not in (None, task.stamp)
         state = WAITING if changed and self._mode != RETRY_FAILED else found.state
         wanted = state in _WANTED[self._mode] and not self._must_not_be_repeated(found, task.number)
@@ -173,6 +174,11 @@ class Journal:
         if wanted and changed:
             self._change(f"UPDATE task SET state = ?, stamp = ? {_OF_TASK}", state, task.stamp, *claim)
         self._note_claim(claim)
+        return self._judged(claim, state, wanted)
+
+    def _judged(self, claim: TaskClaim, state: int, wanted: bool) -> TaskClaim | None:
+        if not wanted:
+            self.passed_over[state] += 1
         return claim if wanted else None
 
     def is_done(self, task: TaskIdentity) -> bool:

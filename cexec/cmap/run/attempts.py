@@ -181,14 +181,16 @@ class Attempts:
 
     def tell_counts(self, leases: Mapping[str, int]) -> None:
         """Tells the observers how the run stands; `leases` by worker's name."""
-        scheduler, done, total = self._scheduler, self._parts.worklist.done, self._parts.total
+        scheduler, worklist = self._scheduler, self._parts.worklist
         counts = Counts(
-            total=total,
+            total=self._parts.total,
             waiting=self.waiting,
             running=scheduler.running,
             succeeded=scheduler.succeeded,
             failed=scheduler.failed,
-            done=done,
+            done=worklist.done,
+            succeeded_before=worklist.succeeded_before,
+            failed_before=worklist.failed_before,
             leases=leases,
             median=scheduler.median.value,
             paused=scheduler.progress.paused,

@@ -39,7 +39,8 @@ class Running:
 
 @dataclass(slots=True, kw_only=True)
 class Counts:
-    """Says how a run stands.  `total` and `waiting` are None while nobody knows (--pipe); `done` were done before.
+    """Says how a run stands.  `total` and `waiting` are None while nobody knows (--pipe); `done` are not to be run,
+    of which `succeeded_before` and `failed_before` have succeeded and failed in earlier runs.
 
     `waiting`: tasks that have not been begun, or are to be begun again.  `leases` by worker's name, also those that run
     nothing.  `median`: seconds of a task that succeeded, None as long as there are too few.
@@ -51,6 +52,8 @@ class Counts:
     succeeded: int
     failed: int
     done: int
+    succeeded_before: int
+    failed_before: int
     leases: Mapping[str, int]
     median: float | None
     paused: bool

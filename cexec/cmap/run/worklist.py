@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from cexec.cmap.inputs.notation import format_ranges
 from cexec.cmap.inputs.shell_commands import short_command
 from cexec.cmap.results.journal import RESUME, TaskIdentity
+from cexec.cmap.results.journal_format import DONE, FAILED
 from cexec.cmap.run.scheduler import NOTHING_YET
 from cexec.errors import CexecError
 
@@ -87,8 +88,18 @@ class Worklist:
 
     @property
     def done(self) -> int:
-        """Counts the tasks that need not be run, because an earlier run has."""
+        """Counts the tasks that are not to be run, whatever became of them in an earlier run."""
         return self.skipped - len(self.left)
+
+    @property
+    def succeeded_before(self) -> int:
+        """Counts the tasks that are not run because they have succeeded in an earlier run."""
+        return 0 if self._journal is None else self._journal.passed_over[DONE]
+
+    @property
+    def failed_before(self) -> int:
+        """Counts the tasks that are not run because they have failed in an earlier run."""
+        return 0 if self._journal is None else self._journal.passed_over[FAILED]
 
     @property
     def come(self) -> int | None:

@@ -140,7 +140,7 @@ def page(history: History, about: About, earlier: EarlierRuns | None = None) -> 
         about=about,
         facts=_facts(about),
         refresh=f"{INTERVAL:.0f}" if history.status is None else "",
-        state=_state(history),
+        state=_state(history, history.failed + earlier.failed),
         figures=_figures(history, earlier),
         shares=_shares(history),
         lines=time_lines(workers, length, 1 + len(earlier.runs)),
@@ -201,18 +201,18 @@ def _columns(about: About) -> Sequence[str]:
     return about.columns if named and len(about.columns) <= MOST_COLUMNS else (INPUTS,)
 
 
-def _state(history: History) -> tuple[str, str]:
-    """Returns the class and the words."""
+def _state(history: History, failed: int) -> tuple[str, str]:
+    """Returns the class and the words; `failed`: tasks of all runs."""
     if history.status is None:
         return "running", "paused" if history.paused else "running"
     if history.status == 0:
-        return "succeeded", "all done"
+        return ("failed", f"{show_count(failed, 'task')} failed") if failed else ("succeeded", "all done")
     return "failed", f"ended with status {history.status}"
 
 
 def _figures(history: History, earlier: EarlierRuns) -> list[Figure]:
     counts, left = history.counts, history.seconds_left
-    before, running = (0, 0) if counts is None else (counts.done, counts.running)
+    before, running = (0, 0) if counts is None else (counts.succeeded_before, counts.running)
     failed = history.failed + earlier.failed
     attempts, told = _attempts(history.workers.values())
     figures = [
@@ -247,9 +247,11 @@ def _shares(history: History) -> list[tuple[str, float]]:
     """Returns the parts of the bar: class and per cent."""
     if not history.total:
         return []
-    before = 0 if history.counts is None else history.counts.done
-    running = 0 if history.counts is None else history.counts.running
-    parts = (("succeeded", history.succeeded + before), ("failed", history.failed), ("running", running))
+    counts = history.counts
+    done, failed, running = (0, 0, 0) if counts is None else (
+        counts.succeeded_before, counts.failed_before, counts.running,
+    )  # fmt: skip
+    parts = (("succeeded", history.succeeded + done), ("failed", history.failed + failed), ("running", running))
     return [(kind, 100 * part / history.total) for kind, part in parts]
 
 

@@ -20,17 +20,23 @@ HEAD = ("worker", "done", "failed", "lost", "refused", "mean", "tasks/s", "busy"
 
 def statistics(history: History) -> list[str]:
     """Returns all lines."""
-    done = 0 if history.counts is None else history.counts.done
-    earlier = f", {show_number(done)} in earlier runs" if done else ""
+    done = 0 if history.counts is None else history.counts.succeeded_before
+    failed = 0 if history.counts is None else history.counts.failed_before
     left, idle = history.left, idle_words(history)
     undone = f", {show_number(left)} not done" if left else ""
     lines = [
-        f"{show_count(history.succeeded, 'task')} succeeded{earlier}, {show_number(history.failed)} failed{undone}; "
+        f"{show_count(history.succeeded, 'task')} succeeded{_before(done)}, "
+        f"{show_number(history.failed)} failed{_before(failed)}{undone}; "
         f"{show_duration(history.now)}{f' ({idle})' if idle else ''}, {history.rate:.3g} tasks/s"
     ]
     if history.workers:
         lines += _table([HEAD, *(row(worker, history.now) for worker in history.ordered())])
     return lines + failures(history)
+
+
+def _before(count: int) -> str:
+    """Returns what a count of this run leaves out."""
+    return f", {show_number(count)} in earlier runs" if count else ""
 
 
 def idle_words(history: History) -> str:

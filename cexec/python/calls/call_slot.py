@@ -32,6 +32,10 @@ if TYPE_CHECKING:
 GREETING_PATIENCE = 1.5  # seconds (ours) in which a cexec.pool says something: it does so before it loads anything
 GOODBYE_PATIENCE = 2.0  # seconds (ours) until a slot that is given back is hung up on
 KEPT_LINES = 3  # lines (ours) of standard error that are told with the end of a job
+NO_CEXEC = ("No module named 'cexec'", "No module named cexec")  # what Python says
+INSTALL_THERE = (
+    "cannot start cexec.pool: its Python has no cexec; in a checkout there type: python3 -m pip install '.[pool]'"
+)
 LONGEST_LINE = 8192  # bytes (ours) that are kept until the end of a line comes
 
 
@@ -179,6 +183,8 @@ class CallSlot:
             chunk = await job.stdout.read(m.SMALL)
             if not chunk:
                 await asyncio.sleep(0)  # what it has written to standard error comes with it
+                if any(words in line for line in self._last_lines for words in NO_CEXEC):
+                    raise NotThisWorkerError(self.worker, INSTALL_THERE, is_pool=True)
                 said = f"has written {data[:40]!r}" if data else "has ended without a word"
                 raise self._no_pool(said + "".join(f": {line}" for line in self._last_lines))
             data += chunk

@@ -16,6 +16,7 @@ SHELL = "/bin/sh"  # runs scripts without `#!`, as execvp(3) and all shells have
 _HEAD = (
     4096  # bytes (ours): the kernel looks at 256 of a script, and an ELF file has its loader's name in the first page
 )
+_HEADER = 52  # bytes of the shortest header of an ELF file, that of 32 bits
 _LOADER = 3  # PT_INTERP of <elf.h>
 _BEGINNING = b"\x7fELF"
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"
@@ -24,6 +25,7 @@ _MACHINES = {3: "x86", 8: "mips", 20: "ppc", 21: "ppc64", 22: "s390x", 40: "arm"
              243: "riscv", 258: "loongarch"}  # fmt: skip
 _FAMILY = {62: 3, 183: 40, 21: 20}  # one kernel may run both
 EMULATORS = "/proc/sys/fs/binfmt_misc"  # one file each, beside "register" and "status"
+UNKNOWN = "it is neither a program nor a script; name what runs it in front of it"
 
 
 def is_script(path: str) -> bool:
@@ -49,7 +51,7 @@ def problem_of(path: str, search: str | None) -> str:
             f"it begins with a byte order mark, as in files from Windows; type: sed -i '1s/^\\xef\\xbb\\xbf//' {path}"
         )
     if not first.startswith(b"#!"):
-        return ""
+        return UNKNOWN if b"\0" in first and not _emulates() else ""
     return _problem_of_script(os.fsdecode(first[2:]).strip(" \t"), search)
 
 
@@ -73,6 +75,8 @@ def _problem_of_script(line: str, search: str | None) -> str:
 
 def _problem_of_binary(head: bytes) -> str:
     """The loader of a program that was made for another C library is missing, and the kernel only says ENOENT."""
+    if len(head) < _HEADER:
+        return UNKNOWN
     theirs, ours = _machine_of(head), _machine_of(_head(sys.executable) or b"")
     if theirs and ours and _FAMILY.get(theirs, theirs) != _FAMILY.get(ours, ours) and not _emulates():
         return f"it is a program for {_machine(theirs)}, and this machine is {_machine(ours)}"

@@ -29,7 +29,7 @@ from cexec.cmap.results.journal import (
     TaskEnd,
     TaskIdentity,
 )
-from cexec.cmap.results.journal_format import shown
+from cexec.cmap.results.journal_format import DONE, FAILED, WAITING, shown
 from cexec.cmap.results.journal_store import PATIENCE
 from cexec.cmap.results.outcome import TaskOutcome
 from cexec.cmap.results.renames import Rename
@@ -97,13 +97,21 @@ def three_tasks(opened: Open) -> None:
     journal.flush()
 
 
-@pytest.mark.parametrize(("mode", "numbers"), [(RESUME, [3, 4]), (RESUME_FAILED, [2, 3, 4]), (RETRY_FAILED, [2])])
-def test_what_the_next_run_does(opened: Open, mode: str, numbers: list[int]) -> None:
+@pytest.mark.parametrize(
+    ("mode", "numbers", "passed_over"),
+    [
+        (RESUME, [3, 4], {WAITING: 0, DONE: 1, FAILED: 1}),
+        (RESUME_FAILED, [2, 3, 4], {WAITING: 0, DONE: 1, FAILED: 0}),
+        (RETRY_FAILED, [2], {WAITING: 2, DONE: 1, FAILED: 0}),
+    ],
+)
+def test_what_the_next_run_does(opened: Open, mode: str, numbers: list[int], passed_over: dict[int, int]) -> None:
     three_tasks(opened)
     journal = opened(mode)
     assert journal.counts() == (1, 1)
     assert [journal.is_done(identity(number)) for number in range(1, 5)] == [True, False, False, False]
     assert wanted(journal, range(1, 5)) == numbers
+    assert journal.passed_over == passed_over
 
 
 def test_a_journal_that_knows_tasks_is_not_used_by_mistake(opened: Open, path: Path) -> None:

@@ -175,6 +175,20 @@ def test_earlier_runs_are_on_the_page_with_their_attempts_and_failures() -> None
     assert text.count("<rect ") == 2 and "command two" in text and "1 in earlier runs" in text
 
 
+def test_what_failed_before_is_not_done() -> None:
+    """Regression: a page said "all done", with a green bar, although a task had failed in an earlier run."""
+    history = History()
+    history.opened(4, BEGIN)
+    history.counted(counts(total=4, done=4, succeeded_before=3, failed_before=1), BEGIN)
+    history.closed(0, BEGIN + 1)
+    earlier = EarlierRuns([EarlierRun(1, 1.0)], [Failure(2, "two", {}, "w", "bad", 1.0, 9)], 1)
+    text = html_of(history, About("t"), earlier)
+    figures = dict(re.findall(r"<dt>(.*?)</dt><dd>(?:<a [^>]*>)?([^<]*)", text))
+    assert (figures["tasks done"], figures["tasks failed"], figures["tasks left"]) == ("3", "1", "0")
+    assert "1 task failed" in text and "all done" not in text
+    assert re.findall(r'<i class="(\w+)" style="width:(\d+)', text)[:2] == [("succeeded", "75"), ("failed", "25")]
+
+
 def test_a_failure_of_an_earlier_run_that_is_tried_again_counts_once(tmp_path: Path) -> None:
     history = History()
     report = Report(ReportFile(str(tmp_path / "r.html"), overwrite=False), history, About("t"))

@@ -24,8 +24,8 @@ def attempt(task: int, *, worker: str = "w@10.0.0.1", slots: int = 2, label: str
 
 def counts(**values: object) -> Counts:
     fields: dict[str, object] = {
-        "total": 10, "waiting": 0, "running": 0, "succeeded": 0, "failed": 0, "done": 0, "leases": {}, "median": None,
-        "paused": False,
+        "total": 10, "waiting": 0, "running": 0, "succeeded": 0, "failed": 0, "done": 0, "succeeded_before": 0,
+        "failed_before": 0, "leases": {}, "median": None, "paused": False,
     }  # fmt: skip
     return Counts(**{**fields, **values})  # type: ignore[arg-type]
 

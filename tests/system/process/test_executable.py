@@ -48,7 +48,7 @@ def test_what_keeps_a_script_from_starting_is_named(tmp_path: Path, content: byt
 @pytest.mark.parametrize(
     "content",
     [b"#!/bin/sh\necho\n", b"#!/bin/sh", b"#!/bin/sh\t-e\n", b"#!/usr/bin/env sh\n", b"#!/usr/bin/env -S sh -e\n",
-     b"#!/usr/bin/env -i sh\n", b"#!/usr/bin/env -S A=b sh\n", b"#!\n", b"echo\n", b"", b"\x7fELF", b"MZ\0\r\n"],
+     b"#!/usr/bin/env -i sh\n", b"#!/usr/bin/env -S A=b sh\n", b"#!\n", b"echo\n", b""],
 )  # fmt: skip
 def test_what_speaks_against_nothing(tmp_path: Path, content: bytes) -> None:
     assert problem_of(file(tmp_path / "script", content), SEARCH) == ""
@@ -86,6 +86,22 @@ def test_a_program_for_another_processor_is_named(tmp_path: Path, monkeypatch: p
     for emulator in ("register", "status", "qemu"):
         (tmp_path / emulator).touch()
     assert problem_of(path, SEARCH) == ""
+
+
+@pytest.mark.parametrize("content", [b"MZ\0\r\n", b"data\0data", b"\x7fELF", b"\x7fELF garbage\n"])
+def test_data_is_named_unless_the_kernel_may_know_who_runs_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes
+) -> None:
+    """Regression: it was served, and each client was told that the format was wrong."""
+    monkeypatch.setattr(executable, "EMULATORS", os.fspath(tmp_path / "emulators"))
+    path = file(tmp_path / "data", content)
+    assert problem_of(path, SEARCH) == executable.UNKNOWN
+    with pytest.raises(UsageError, match="data cannot be started: it is neither a program nor a script"):
+        process.resolve(path, SEARCH)
+    (tmp_path / "emulators").mkdir()
+    for emulator in ("register", "status", "Java"):
+        (tmp_path / "emulators" / emulator).touch()
+    assert problem_of(path, SEARCH) == (executable.UNKNOWN if content.startswith(b"\x7fELF") else "")
 
 
 def test_a_file_that_cannot_be_read_is_not_judged(tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from cexec.cmap.control import asking, control_place, listening
+from cexec.cmap.control import answering, asking, control_place
 from cexec.cmap.control.asking import ask
 from cexec.cmap.control.control_messages import (
     REPLY_LIMIT,
@@ -65,11 +65,11 @@ class Answers:
         return self.reply
 
 
-def played(journal: str, answer: listening.Answer, play: Play) -> None:
+def played(journal: str, answer: answering.Answer, play: Play) -> None:
     """Plays while the requests of a journal are answered."""
 
     async def run() -> None:
-        async with listening.listening(journal, answer):
+        async with answering.listening(journal, answer):
             await play(journal)
 
     asyncio.run(run())
@@ -127,13 +127,13 @@ def test_every_request_is_answered_and_a_refusal_has_its_reason(journal: str) ->
 
 def test_a_stranger_is_told_so_and_asks_nothing(journal: str, monkeypatch: pytest.MonkeyPatch) -> None:
     answers = Answers()
-    monkeypatch.setattr(listening, "peer_of", lambda connection: STRANGER)
+    monkeypatch.setattr(answering, "peer_of", lambda connection: STRANGER)
 
     async def play(journal: str) -> None:
-        for _ in range(2 * listening.MOST_CONNECTIONS):
+        for _ in range(2 * answering.MOST_CONNECTIONS):
             with pytest.raises(NotAllowedError, match="only the user who has started this cmap"):
                 await asked(journal)
-        monkeypatch.setattr(listening, "peer_of", lambda connection: control_place.ROOT)
+        monkeypatch.setattr(answering, "peer_of", lambda connection: control_place.ROOT)
         assert await asked(journal) == STATUS
 
     played(journal, answers, play)
@@ -166,11 +166,11 @@ def test_what_is_no_request_is_refused_with_the_reason(journal: str, data: bytes
 def test_those_who_say_nothing_or_dribble_or_do_not_read_take_no_place_for_long(
     journal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(listening, "DEADLINE", SHORT)
+    monkeypatch.setattr(answering, "DEADLINE", SHORT)
 
     async def play(journal: str) -> None:
-        idle = [await connected(journal) for _ in range(listening.MOST_CONNECTIONS)]
-        others = [await connected(journal) for _ in range(listening.MOST_CONNECTIONS // 2)]
+        idle = [await connected(journal) for _ in range(answering.MOST_CONNECTIONS)]
+        others = [await connected(journal) for _ in range(answering.MOST_CONNECTIONS // 2)]
         idle[0].send(b"{")
         idle[1].shutdown(socket.SHUT_WR)
         idle[2].close()
@@ -188,8 +188,8 @@ def test_no_more_than_the_places_are_accepted_at_once(journal: str) -> None:
 
     async def play(journal: str) -> None:
         tasks = len(asyncio.all_tasks())
-        all_of_them = [await connected(journal) for _ in range(listening.MOST_CONNECTIONS + 3)]
-        await until(lambda: len(asyncio.all_tasks()) == tasks + listening.MOST_CONNECTIONS)
+        all_of_them = [await connected(journal) for _ in range(answering.MOST_CONNECTIONS + 3)]
+        await until(lambda: len(asyncio.all_tasks()) == tasks + answering.MOST_CONNECTIONS)
         for connection in all_of_them:
             connection.send(encode_request(HOW_IT_STANDS))
         assert [len(await heard(connection)) > 2 for connection in all_of_them] == [True] * len(all_of_them)
@@ -197,11 +197,11 @@ def test_no_more_than_the_places_are_accepted_at_once(journal: str) -> None:
             connection.close()
 
     played(journal, answered, play)
-    assert len(answered.asked) == listening.MOST_CONNECTIONS + 3
+    assert len(answered.asked) == answering.MOST_CONNECTIONS + 3
 
 
 def test_want_of_descriptors_is_waited_for_without_a_busy_loop(journal: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listening, "REST", SHORT)
+    monkeypatch.setattr(answering, "REST", SHORT)
     tries = []
 
     def none_left(self: socket.socket) -> tuple[socket.socket, object]:
