@@ -195,7 +195,7 @@ def test_what_another_user_has_put_there_stays_and_the_run_goes_on(
         (["continue", "s", "t"], 100, "cmap continue: got unexpected extra argument (t); see cmap continue --help"),
         (["weight", "s"], 100, "cmap weight: missing argument 'N'; see cmap weight --help"),
         (["weight", "s", "0"], 100, "invalid value for 'N': 0 is not in the range 1<=x<=65535"),
-        (["weight", "s", "x"], 100, "invalid value for 'N': 'x' is not a valid integer range"),
+        (["weight", "s", "x"], 100, "invalid value for 'N': 'x' is not a whole number"),
         (["weight", "", "1"], 100, "cmap weight: JOURNAL is empty; is a variable of the shell not set?"),
         (["pasue", "s"], 100, "cmap: for a run that goes on: cmap pause FILE, where FILE is its --state"),
         (["wieght"], 111, "; for a run that goes on: cmap weight FILE N, where FILE is its --state"),
