@@ -1,11 +1,12 @@
 """The page of cgate with many workers and jobs: how long does the browser's main thread work, in a second?
 
-A server of its own says what `cgate` would say: WORKERS workers whose load changes at each look, JOBS jobs, and EVENTS
-changes of a job's state a second.  Chromium shows the page of this checkout; its own counters (TaskDuration of the
+A server of its own says what `cgate` would say: WORKERS workers whose load changes at each look, JOBS jobs, EVENTS
+changes of a job's state a second, and RUNS runs of `cmap` with TASKS tasks, the first of which ends EVENTS tasks a
+second on all the workers and is shown.  Chromium shows the page of this checkout; its own counters (TaskDuration of the
 DevTools protocol) are read before and after SECONDS seconds, of script, layout and everything together.  On a machine
 that does other work the figures are too high: processor time that others take counts as time of a task.
 
-    benchmarks/bench_page.py [--workers N] [--jobs N] [--events N] [--seconds N] [--picture FILE]
+    benchmarks/bench_page.py [--workers N] [--jobs N] [--events N] [--runs N] [--tasks N] [--seconds N] [--picture FILE]
 """
 
 from __future__ import annotations
@@ -31,6 +32,8 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from cexec.cmap.results.journal_format import DONE, FAILED, WAITING
+from cexec.cmap.watch.task_map import TaskMap
 from cexec.gate.page.page_routes import KINDS, POLICY, read
 from tests.needs import find_tool
 
@@ -47,12 +50,19 @@ METRICS = {
 class Pretender:
     """What `cgate` says of a large cluster."""
 
-    def __init__(self, workers: int, jobs: int, events: float) -> None:
+    def __init__(self, workers: int, jobs: int, events: float, runs: int, tasks: int) -> None:
         self._random = random.Random(1)
         self._workers = [self._worker(number) for number in range(workers)]
         self._jobs: dict[str, dict[str, Any]] = {}
         self._numbers = itertools.count()
         self._events = events
+        self._runs = runs
+        self._tasks = TaskMap()
+        self._tasks.expect(tasks)
+        self._total = tasks
+        self._begun = time.monotonic()
+        self._settled = 0
+        self._settle(tasks // 2)
         for _ in range(jobs):
             self._new_job(self._random.choice(STATES))
 
@@ -67,6 +77,10 @@ class Pretender:
             Route("/v1/jobs/{id}", self._show),
             Route("/v1/pools", self._pools),
             Route("/v1/events", self._stream),
+            Route("/v1/runs", self._list_runs),
+            Route("/v1/runs/{id}", self._show_run),
+            Route("/v1/runs/{id}/map", self._show_map),
+            Route("/v1/runs/{id}/failed", self._show_failed),
         ]
 
     def _worker(self, number: int) -> dict[str, Any]:
@@ -123,7 +137,7 @@ class Pretender:
         return Response(read(name), media_type=KINDS[name])
 
     async def _identity(self, request: Request) -> Response:
-        return JSONResponse({"name": "anna", "role": "admin", "session": True, "apps": ["render"], "parts": []})
+        return JSONResponse({"name": "anna", "role": "admin", "session": True, "apps": ["render"], "parts": ["runs"]})
 
     async def _show_workers(self, request: Request) -> Response:
         for one in self._workers:
@@ -147,6 +161,57 @@ class Pretender:
 
     async def _pools(self, request: Request) -> Response:
         return JSONResponse({"pools": [], "next": None})
+
+    def _settle(self, over: int) -> None:
+        """Tasks end in their order; one of a hundred fails."""
+        for number in range(self._settled + 1, min(over, self._total) + 1):
+            self._tasks.set(number, FAILED if number % 100 == 0 else DONE)
+        self._settled = over
+        for number in self._running():
+            self._tasks.set(number, WAITING)
+
+    def _running(self) -> range:
+        return range(self._settled + 1, min(self._settled + 16 * len(self._workers), self._total) + 1)
+
+    def _run(self, number: int) -> dict[str, Any]:
+        self._settle(self._total // 2 + int(self._events * (time.monotonic() - self._begun)))
+        counts = self._tasks.counts(self._running())
+        words = "cmap render.pub --params frames.csv --state render.journal"
+        return {
+            "id": f"{number:016x}", "name": f"render-{number}", "directory": "/runs", "owner": None, "state": "running",
+            "problem": None, "changed": _show(time.time()), "control": True, "command": words, "host": "node0",
+            "process": "process 1 on node0", "started": _show(time.time() - 3600), "runs": 1, "total": self._total,
+            "counts": counts, "weight": 1, "elapsed": 3600.0, "real": 36000.0, "cpu": 35000.0, "rate": self._events,
+            "eta": counts["waiting"] / self._events,
+        }  # fmt: skip
+
+    async def _list_runs(self, request: Request) -> Response:
+        return JSONResponse({"runs": [self._run(one) for one in range(self._runs)], "next": None, "problems": []})
+
+    async def _show_run(self, request: Request) -> Response:
+        workers = [
+            {"name": f"{one['name']}@{one['address']}", "running": 16, "attempts": self._settled, "failed": 3,
+             "succeeded": self._settled - 3, "real": 180.0 + time.monotonic(), "cpu": 170.0 + time.monotonic(),
+             "last": _show(time.time())}
+            for one in self._workers
+        ]  # fmt: skip
+        return JSONResponse(self._run(int(request.path_params["id"], 16)) | {"workers": workers, "more_workers": 0})
+
+    async def _show_map(self, request: Request) -> Response:
+        cell = max(1, -(-self._total // int(request.query_params["cells"])))
+        states = self._tasks.codes(1, self._total, cell, self._running())
+        return JSONResponse({"first": 1, "count": self._total, "size": self._total, "cell": cell, "states": states})
+
+    async def _show_failed(self, request: Request) -> Response:
+        limit, after = int(request.query_params["limit"]), int(request.query_params.get("after", 0))
+        numbers = self._tasks.failed(after, limit)
+        failed = [
+            {"task": one, "command": f"cexec -n render.pub -- --frame {one}", "worker": "node1@10.0.0.2",
+             "reason": "exited with 1", "last_line": "no such scene", "exit_status": 1, "signal": None,
+             "started": _show(time.time()), "seconds": 12.5}
+            for one in numbers
+        ]  # fmt: skip
+        return JSONResponse({"failed": failed, "next": numbers[-1] if len(numbers) == limit else None})
 
     async def _stream(self, request: Request) -> Response:
         return StreamingResponse(self._changes(), media_type="text/event-stream")
@@ -218,12 +283,14 @@ def main() -> None:
     parser.add_argument("--workers", type=int, default=200)
     parser.add_argument("--jobs", type=int, default=10_000)
     parser.add_argument("--events", type=float, default=50.0, help="changes of a job's state a second")
+    parser.add_argument("--runs", type=int, default=10, help="runs of cmap")
+    parser.add_argument("--tasks", type=int, default=100_000, help="tasks of a run")
     parser.add_argument("--seconds", type=float, default=10.0)
     parser.add_argument("--picture", help="writes a screenshot there")
     options = parser.parse_args()
     from playwright.sync_api import sync_playwright
 
-    server, thread, url = serve(Pretender(options.workers, options.jobs, options.events))
+    server, thread, url = serve(Pretender(options.workers, options.jobs, options.events, options.runs, options.tasks))
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=find_tool("chromium"), args=["--no-sandbox"])
         page = browser.new_page(viewport={"width": 1400, "height": 900})
@@ -238,6 +305,12 @@ def main() -> None:
         page.fill("#job-filter", "/7.blend")
         page.fill("#worker-filter", "gpu")
         report("with filters", measure(page, options.seconds))
+        page.fill("#job-filter", "")
+        page.fill("#worker-filter", "")
+        page.get_by_role("button", name="Show the run render-0", exact=True).click()
+        page.locator("#run-legend").get_by_text("waiting").wait_for()
+        print(page.text_content("#run-totals"), "|", page.get_attribute("#run-map", "aria-label"))
+        report("with a run that is shown", measure(page, options.seconds))
         if options.picture:
             page.screenshot(path=options.picture)
         browser.close()

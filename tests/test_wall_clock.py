@@ -33,6 +33,7 @@ READERS = {
     "gate/pcci/routes.py": "whether a pool that is kept has expired",
     "gate/rpc/cluster_service.py": "since when a worker is there",
     "gate/rpc/worker_watch.py": "since when a worker is there",
+    "gate/runs/run_shelf.py": "when tasks ended, by the clock of cmap",
     "gate/server.py": "when tokens end",
     "logger/allowances.py": "how old an alert is by its sender's clock",
     "logger/reporter.py": "the time of a line",

@@ -25,7 +25,7 @@ from cexec.system.storage.keyfile import find_client_key
 from cexec.system.units import parse_duration, parse_number, parse_size, parse_whole
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from cexec.gate.server import GateListening
 
@@ -77,6 +77,13 @@ OPTIONS: tuple[Decorator, ...] = (
         ),
         click.option(
             "--audit", metavar="FILE", help="Append a line for each change to FILE.  [default: standard error]"
+        ),
+    ),
+    *section(
+        "Runs of cmap",
+        click.option(
+            "--runs", multiple=True, metavar="DIR",
+            help="Show the runs whose journals (cmap --state) are in DIR; may come again.",
         ),
     ),
     *section(
@@ -144,6 +151,7 @@ def _options(where: str | None, given: dict[str, Any]) -> Any:
         if missing := [name for name in NEEDED_FOR_GRPC if find_spec(name) is None]:
             raise UsageError(f"{missing[0]} is not installed; {how_to_add('gate-grpc')}")
     options.audit = given["audit"]
+    options.runs = _runs(given["runs"])
     options.settings = EngineSettings(RETENTION if retention is None else retention, largest or MAX_OUTPUT)
     changes = {"body": given["max_body"], "jobs": given["jobs_per_token"], "rate": rate,
                "burst": None if rate is None else 2 * rate}  # fmt: skip
@@ -152,6 +160,13 @@ def _options(where: str | None, given: dict[str, Any]) -> Any:
     if given["pcci"]:
         options.more = import_module("cexec.gate.pcci.routes").routes
     return options
+
+
+def _runs(directories: Sequence[str]) -> Sequence[str] | None:
+    for directory in directories:
+        if not os.path.isdir(directory):
+            raise UsageError(f"--runs {directory} is no directory; give one in which there are journals of cmap")
+    return directories or None
 
 
 def _set_tls(options: Any, certificate: str | None, key: str | None, client_ca: str | None) -> None:

@@ -179,7 +179,7 @@ def _run_all(
         open_trust().check_list()
         watch = Watch(values, application, setup.columns)
         setup.open()
-        watch.begin(setup.journal)
+        watch.begin(setup.journal, lambda: terms.target.weight)
         try:
             return asyncio.run(_coordinate(setup, terms, watch))
         finally:

@@ -86,20 +86,20 @@ class Watch:
             from cexec.cmap.watch.report_file import ReportFile
 
             file = ReportFile(values["report"], overwrite=values["overwrite"])
-            command = shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
-            host = os.uname().nodename
+            command, host = _command_line(), os.uname().nodename
             about = About(f"cmap {application}", command, time.time(), host, __version__, columns)
             self._report = Report(file, self._history, about)
             self.observers.append(self._report)
 
-    def begin(self, journal: Journal | None) -> None:
-        """Says that the run begins: nothing is wrong with its options."""
+    def begin(self, journal: Journal | None, weight: Callable[[], int] = lambda: 1) -> None:
+        """Says that the run begins: nothing is wrong with its options.  `weight` is its share of the turns."""
         if self._report is not None:
             self._report.begin(journal.store.path if journal is not None else "")
         if journal is not None:
             from cexec.cmap.watch.explain import StatusNote
 
-            self.observers.append(StatusNote(journal))
+            journal.describe(_command_line(), os.uname().nodename)
+            self.observers.append(StatusNote(journal, weight=weight))
 
     def conclude(self) -> None:
         """Says what there is to say, after the observers have heard that the run is over."""
@@ -109,6 +109,11 @@ class Watch:
             self._report.conclude()
             if self._report.problem:
                 print_line(f"cmap: {self._report.problem}")
+
+
+def _command_line() -> str:
+    """Returns this command as a shell takes it."""
+    return shlex.join([os.path.basename(sys.argv[0]), *sys.argv[1:]])
 
 
 def _outputs_are_files(values: Mapping[str, Any]) -> bool:

@@ -38,6 +38,7 @@ from cexec.gate.jobs.desk import Desk
 from cexec.gate.jobs.engine import Engine, EngineSettings
 from cexec.gate.page.cluster_history import ClusterHistory
 from cexec.gate.page.page_routes import routes as page_routes
+from cexec.gate.runs.run_desk import RunDesk
 from cexec.gate.store.database import Database
 from cexec.gate.store.output_files import OutputFiles
 from cexec.system.reason import reason_of
@@ -59,6 +60,7 @@ BACKLOG = 1024  # connections (ours) that wait to be accepted
 class GateOptions:
     """What `cgate` was told.
 
+    `runs`: directories with journals of cmap, None for none.
     `tls`: the context of the server, with the names of its certificate.  `grpc`: address and port, if it serves that,
     with `tls_files`: certificate, key, and the authority of clients or None.
     """
@@ -74,6 +76,7 @@ class GateOptions:
     more: RoutesOf | None = None
     grpc: tuple[str, int] | None = None
     tls_files: tuple[str, str, str | None] | None = None
+    runs: Sequence[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,11 +123,12 @@ async def _serve(
     engine = Engine(database, files, [GateApplication(key) for key in keys], options.settings)
     more: list[BaseRoute] = [*login_routes.routes(database, site, options.limits)]
     history = ClusterHistory(engine)
-    more += page_routes(engine, history)
+    runs = RunDesk(options.runs)
+    more += page_routes(engine, history, runs)
     if options.more is not None:
         more += options.more(engine)
     rates = CallerRates(options.limits.rate, options.limits.burst)
-    app = Access(GateApp(engine, more), database, site=site, audit=audit, limits=options.limits, rates=rates)
+    app = Access(GateApp(engine, more, runs), database, site=site, audit=audit, limits=options.limits, rates=rates)
     rpc = None if options.grpc is None else _grpc_server(options, engine, database, audit, rates)
     server = _Server(_config(app, options.tls))
     database.write_now(lambda connection: forget_old_keys(connection, time.time()))
@@ -145,6 +149,7 @@ async def _serve(
     await asyncio.wait((serving, waiting), return_when=asyncio.FIRST_COMPLETED)
     waiting.cancel()
     await history.close()
+    runs.close()
     await engine.close()  # those who wait for jobs are told of their end
     server.should_exit = True
     if rpc is not None:

@@ -50,6 +50,8 @@ if TYPE_CHECKING:
 NEW, RESUME, RESUME_FAILED, RETRY_FAILED = "new", "--resume", "--resume-failed", "--retry-failed"
 _WANTED = {NEW: (WAITING,), RESUME: (WAITING,), RESUME_FAILED: (WAITING, FAILED), RETRY_FAILED: (FAILED,)}
 TOKEN_SIZE = 8  # bytes (ours)
+LONGEST_COMMAND = 4000  # characters (ours) of a run's command line
+LONGEST_SAID = 1000  # characters (ours) of the last line of a task's standard error
 MOST_UNWRITTEN = 4096  # changes (ours) that wait in memory
 _OF_TASK = "WHERE key = ? AND occurrence = ?"
 
@@ -197,6 +199,11 @@ class Journal:
         query = "SELECT number FROM task WHERE state = ? AND run < ? ORDER BY number"
         return [number for (number,) in self.store.read(query, FAILED, self._run)]
 
+    def describe(self, command: str, host: str) -> None:
+        """Writes down the command line of this run, and where it is."""
+        values = (stored(command[:LONGEST_COMMAND]), stored(host), self._run)
+        self._change("UPDATE run SET command = ?, host = ? WHERE number = ?", *values)
+
     def note(self, status: str) -> None:
         """Writes down how this run stands, in words of the caller's."""
         self._change("UPDATE run SET status = ? WHERE number = ?", status, self._run)
@@ -275,9 +282,11 @@ class Journal:
             self._write((), durable=True)
         return self._attempts
 
-    def end_attempt(self, attempt: int, reason: str, ended: float, *, begun: bool = True) -> None:
-        """`reason` is empty for an attempt that succeeded.  `begun`: the program may have run."""
-        self._add(RowChange(ATTEMPT_ENDS, (attempt, ended, stored(reason), begun)))
+    def end_attempt(
+        self, attempt: int, reason: str, ended: float, *, begun: bool = True, cpu: float | None = None
+    ) -> None:
+        """`reason` is empty for an attempt that succeeded.  `begun`: the program may have run.  `cpu`: seconds."""
+        self._add(RowChange(ATTEMPT_ENDS, (attempt, ended, stored(reason), begun, cpu)))
 
     # the end of tasks
 
@@ -347,7 +356,8 @@ def _changes_of(end: TaskEnd) -> Iterator[RowChange]:
     claim, outcome, renames = end
     state = DONE if outcome.succeeded else FAILED
     times = (outcome.started, outcome.runtime, outcome.sent, outcome.received)
-    ending = (outcome.exitval, outcome.signal, stored(outcome.reason))
+    said = stored("".join(outcome.last_words[-1:])[:LONGEST_SAID])
+    ending = (outcome.exitval, outcome.signal, stored(outcome.reason), said)
     yield RowChange(TASK_ENDS, (*claim, state, stored(outcome.worker), *times, *ending))
     if renames:
         told = json.dumps([[os.path.abspath(r.temporary), os.path.abspath(r.final), r.inode, r.size] for r in renames])

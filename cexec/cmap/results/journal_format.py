@@ -1,13 +1,13 @@
 """The tables of a journal: what they are called, how texts are stored, and how an older journal becomes a new one.
 
-Contract: `prepare` makes the tables in a new database and brings those of version 0.1.0 up to date; `UsageError` for
-a database that is no journal.  `stored` makes of any text something that SQLite takes, `shown` makes the text of it.
+Contract: `steps_from` makes the tables in a new database and brings older ones up to date; `version_of` raises
+`UsageError` for a database that is no journal.  `stored` makes of any text something that SQLite takes, `shown` makes the text of it.
 
 | table | content |
 |---|---|
-| `run` | one row for each call of cmap with this journal |
-| `task` | what became of each task; equal tasks, which have one `key`, differ by `occurrence`; `stamp` tells its inputs' size and time, `place` is a hash of its results' names |
-| `attempt` | each attempt; `once`: at a worker whose jobs must not be repeated |
+| `run` | one row for each call of cmap with this journal: its `command` line, its `host`, and how it stands (`status`) |
+| `task` | what became of each task; equal tasks, which have one `key`, differ by `occurrence`; `stamp` tells its inputs' size and time, `place` is a hash of its results' names; `said` is the last line of a failed one's standard error |
+| `attempt` | each attempt; `once`: at a worker whose jobs must not be repeated; `cpu`: seconds, NULL if nobody knows |
 | `adding` | where files ended before the tasks that end now were added to them: what lies beyond was not committed |
 | `pending` | files of tasks that are done, which may not have their names yet |
 """  # noqa: E501
@@ -23,7 +23,7 @@ from cexec.system.storage.own_files import check_output, check_own
 
 WAITING, DONE, FAILED = range(3)
 APPLICATION = 0x636D6170  # "cmap", in the database's header
-OLD_FORMAT, FORMAT = 1, 2  # the old one is that of 0.1.0
+OLD_FORMAT, ONCE_FORMAT, FORMAT = 1, 2, 3  # the old one is that of 0.1.0; the next one knows `once`
 OLD_PENDING = "old_pending"  # the table `pending` of 0.1.0, until what it tells is done
 BESIDE = ("-wal", "-shm", "-journal")  # the endings of SQLite's files beside a database
 MAGIC = b"SQLite format 3\0"
@@ -44,6 +44,12 @@ _ADDED = (
     "CREATE INDEX task_number ON task (number)",
     "CREATE TABLE adding (path TEXT, device INTEGER, inode INTEGER, size INTEGER)",
     "CREATE TABLE pending (key BLOB, occurrence INTEGER, renames TEXT, PRIMARY KEY (key, occurrence))",
+)
+_TOLD = (
+    "ALTER TABLE run ADD COLUMN command TEXT",
+    "ALTER TABLE run ADD COLUMN host TEXT",
+    "ALTER TABLE attempt ADD COLUMN cpu REAL",
+    "ALTER TABLE task ADD COLUMN said TEXT",
 )
 _MARKS = (f"PRAGMA application_id={APPLICATION}", f"PRAGMA user_version={FORMAT}")
 
@@ -88,7 +94,7 @@ def version_of(database: sqlite3.Connection, path: str) -> int:
     (tables,) = database.execute("SELECT count(*) FROM sqlite_master").fetchone()
     if (application, version, tables) == (0, 0, 0):
         return 0
-    if application != APPLICATION or version not in (OLD_FORMAT, FORMAT):
+    if application != APPLICATION or version not in (OLD_FORMAT, ONCE_FORMAT, FORMAT):
         raise UsageError(f"{path} is no journal of this version of cmap; give another --state")
     return int(version)
 
@@ -97,8 +103,10 @@ def steps_from(version: int) -> tuple[str, ...]:
     """Returns what makes a journal of this version out of an empty database (0) or an older journal."""
     if version == FORMAT:
         return ()
+    if version == ONCE_FORMAT:
+        return (*_TOLD, *_MARKS)
     before = (f"ALTER TABLE pending RENAME TO {OLD_PENDING}",) if version else _SCHEMA
-    return (*before, *_ADDED, *_MARKS)
+    return (*before, *_ADDED, *_TOLD, *_MARKS)
 
 
 def stored(text: str) -> str | bytes:

@@ -15,14 +15,16 @@ KNOWN_TASKS = RowStatement(
 NEW_TASKS = RowStatement("INSERT INTO task (key, occurrence, run, number, state, command, stamp, place)")
 ATTEMPTS = RowStatement("INSERT INTO attempt (id, key, occurrence, worker, started, once)")
 ATTEMPT_ENDS = RowStatement(
-    "INSERT INTO attempt (id, ended, reason, once)",
-    "ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, reason = excluded.reason, once = once AND excluded.once",
+    "INSERT INTO attempt (id, ended, reason, once, cpu)",
+    "ON CONFLICT (id) DO UPDATE SET ended = excluded.ended, reason = excluded.reason, once = once AND excluded.once, "
+    "cpu = excluded.cpu",
 )
 TASK_ENDS = RowStatement(
-    "INSERT INTO task (key, occurrence, state, worker, started, runtime, sent, received, exitval, signal, reason)",
+    "INSERT INTO task "
+    "(key, occurrence, state, worker, started, runtime, sent, received, exitval, signal, reason, said)",
     "ON CONFLICT (key, occurrence) DO UPDATE SET state = excluded.state, worker = excluded.worker, "
     "started = excluded.started, runtime = excluded.runtime, sent = excluded.sent, received = excluded.received, "
-    "exitval = excluded.exitval, signal = excluded.signal, reason = excluded.reason",
+    "exitval = excluded.exitval, signal = excluded.signal, reason = excluded.reason, said = excluded.said",
 )
 PENDING = RowStatement("INSERT OR REPLACE INTO pending")
 SETTLED = RowStatement("DELETE FROM pending WHERE (key, occurrence) IN (", ")")

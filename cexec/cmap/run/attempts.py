@@ -142,7 +142,7 @@ class Attempts:
         if self._parts.journal is not None and run.journal_row:
             ended = run.started + now - run.attempt.started
             begun = ending.how not in NOT_BEGUN
-            self._parts.journal.end_attempt(run.journal_row, ending.reason, ended, begun=begun)
+            self._parts.journal.end_attempt(run.journal_row, ending.reason, ended, begun=begun, cpu=ending.cpu)
         for observer in self._parts.observers:
             observer.ended(run.running, ending, run.received, now)
         if not self.handle_events(run):

@@ -47,6 +47,7 @@ class AttemptEnding:
     """`reason` is empty after a success.  `status` is 128 + n for signal n; `sent` and `received` are bytes.
 
     `exitval` and `signal` are those of a joblog (GNU parallel): a death by a signal has the exit value 0.
+    `cpu`: seconds of processor time, None if nobody knows.
     `waited`: the task was LOST while it waited for its turn behind another one, so that says nothing about it.
     """
 
@@ -59,6 +60,7 @@ class AttemptEnding:
     received: int = 0
     rejected: bool = False
     waited: bool = False
+    cpu: float | None = None
 
     @classmethod
     def of_exit(cls, result: Exit, missing: Mapping[str, str]) -> AttemptEnding:
@@ -70,6 +72,7 @@ class AttemptEnding:
             status=status,
             exitval=0 if result.kind == SIGNALLED else status,
             signal=result.status if result.kind == SIGNALLED else 0,
+            cpu=(result.user_time + result.system_time) / 1e6,
         )
         for stream in result.endings:
             if stream.direction == READS:

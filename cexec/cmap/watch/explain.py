@@ -10,7 +10,7 @@ import json
 import time
 from typing import TYPE_CHECKING
 
-from cexec.cmap.results.journal_format import DONE, FAILED, FORMAT, WAITING, real_path, shown, version_of
+from cexec.cmap.results.journal_format import DONE, FAILED, ONCE_FORMAT, WAITING, real_path, shown, version_of
 from cexec.cmap.results.journal_reader import reading
 from cexec.cmap.run.observer import Observer
 from cexec.errors import UsageError
@@ -34,8 +34,12 @@ RESUME_ONCE = "cmap --resume --repeat-once runs it again"
 class StatusNote(Observer):
     """Writes into the journal how the run stands, where `explain` finds it."""
 
-    def __init__(self, journal: Journal, wall_clock: Callable[[], float] = time.time) -> None:
+    def __init__(
+        self, journal: Journal, wall_clock: Callable[[], float] = time.time, weight: Callable[[], int] = lambda: 1
+    ) -> None:
+        """`weight` is the run's share of the turns, which may change."""
         self._journal = journal
+        self._weight = weight
         self._wall_clock = wall_clock
         self._due = 0.0
         self._counts: Counts | None = None
@@ -56,6 +60,7 @@ class StatusNote(Observer):
         status = {
             "time": self._wall_clock(), "total": counts.total, "waiting": counts.waiting, "running": counts.running,
             "leases": leases, "workers": len(counts.leases), "paused": counts.paused,
+            "weight": self._weight(),
         }  # fmt: skip
         self._journal.note(json.dumps(status))
 
@@ -75,10 +80,10 @@ class _Story:
         self._now = now
         process = holder(real_path(path))
         self._holder = f"cmap is {process}" if process else ""
-        self._knows_once = version_of(database, path) >= FORMAT
+        self._knows_once = version_of(database, path) >= ONCE_FORMAT
         found = database.execute("SELECT number, status FROM run ORDER BY number DESC LIMIT 1").fetchone()
         self._run: int = found[0] if found else 0
-        self._status = _parse_status((found and found[1]) or "{}")
+        self._status = parse_status((found and found[1]) or "{}")
 
     def all(self) -> list[str]:
         counts = dict(self._database.execute("SELECT state, count(*) FROM task GROUP BY state").fetchall())
@@ -172,15 +177,19 @@ class _Story:
         return f"{line}{show_duration(ended - started)}, {reason or 'succeeded'}"
 
 
-def _parse_status(text: str) -> dict[str, Any]:
-    """Returns what a run has noted of itself; of what is damaged, nothing."""
+def parse_status(text: str | bytes) -> dict[str, Any]:
+    """Returns what a run has noted of itself: whole numbers, flags and `time`; of what is damaged, nothing."""
     try:
         found = json.loads(text)
     except (TypeError, ValueError, RecursionError):
         return {}
     if not isinstance(found, dict):
         return {}
-    return {name: value for name, value in found.items() if type(value) is int or isinstance(value, bool)}
+    return {
+        name: value
+        for name, value in found.items()
+        if type(value) is int or isinstance(value, bool) or (name == "time" and type(value) is float)
+    }
 
 
 def _clock(when: float, now: float) -> str:

@@ -11,6 +11,7 @@ from starlette.routing import Router
 
 from cexec.gate.http import (
     cluster_routes,
+    cmap_routes,
     event_routes,
     exec_socket,
     job_routes,
@@ -21,6 +22,7 @@ from cexec.gate.http import (
 from cexec.gate.http.error_documents import ErrorDocuments
 from cexec.gate.http.gate import GATE, Gate
 from cexec.gate.jobs.desk import Desk
+from cexec.gate.runs.run_desk import RunDesk
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -33,14 +35,14 @@ if TYPE_CHECKING:
 
     RoutesOf: TypeAlias = Callable[[Engine], Sequence[BaseRoute]]
 
-PARTS = (job_routes, cluster_routes, output_routes, run_route, event_routes, exec_socket, state_routes)
+PARTS = (job_routes, cluster_routes, output_routes, run_route, event_routes, exec_socket, state_routes, cmap_routes)
 
 
 class GateApp:
     """All that answers by HTTP."""
 
-    def __init__(self, engine: Engine, more: Sequence[BaseRoute] = ()) -> None:
-        self._gate = Gate(engine, Desk(engine))
+    def __init__(self, engine: Engine, more: Sequence[BaseRoute] = (), runs: RunDesk | None = None) -> None:
+        self._gate = Gate(engine, Desk(engine), runs or RunDesk(None))
         routes = [route for part in PARTS for route in part.ROUTES]
         self._routed = ErrorDocuments(Router([*routes, *more], redirect_slashes=False))
 

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from cexec.gate.jobs.desk import Desk
     from cexec.gate.jobs.engine import Engine
+    from cexec.gate.runs.run_desk import RunDesk
 
 GATE = "cexec.gate"  # the key of the scope
 CHANGES = "cexec.changes"  # the key of the scope: words about what a request has changed
@@ -30,6 +31,7 @@ class Gate:
 
     engine: Engine
     desk: Desk
+    runs: RunDesk
 
 
 def route(path: str, **handlers: Callable[[Request], Awaitable[Any]]) -> Route:

@@ -10,8 +10,10 @@ from functools import cache
 from typing import Any
 
 import cexec
+from cexec.cmap.watch.task_map import MOST_TASKS
 from cexec.gate.http.schemas import SCHEMAS, Schema, reference
 from cexec.gate.problem import CONTENT_TYPE
+from cexec.gate.runs.run_desk import MOST_MAPPED
 from cexec.gate.store.job_records import JobState
 
 _OCTETS = "application/octet-stream"
@@ -129,6 +131,37 @@ def _job_paths() -> dict[str, Any]:
     }  # fmt: skip
 
 
+def _run_paths() -> dict[str, Any]:
+    run_id = _path("id", pattern="^[0-9a-f]{16}$")
+
+    def steered(action: str, summary: str, *problems: int, **more: Any) -> dict[str, Any]:
+        return {"post": _operation(action, summary, _answers(200, "Run", 404, 409, 422, *problems), run_id, **more)}
+
+    def tasks(name: str, words: str, least: int, most: int = MOST_TASKS) -> Schema:
+        return _query(name, words, type="integer", minimum=least, maximum=most)
+
+    return {
+        "/v1/runs": {"get": _operation("listRuns", "runs of cmap, those whose journals changed last first",
+                                       _answers(200, "Runs", 404, 422), _LIMIT,
+                                       _query("after", "the id behind which the page begins", type="string",
+                                              pattern="^[0-9a-f]{16}$"))},
+        "/v1/runs/{id}": {"get": _operation("getRun", "a run, and which worker did what",
+                                            _answers(200, "RunDetails", 404, 422), run_id)},
+        "/v1/runs/{id}/map": {"get": _operation("getRunMap", "the states of its tasks",
+                                                _answers(200, "TaskMap", 404, 409, 422), run_id,
+                                                tasks("first", "the first task", 1),
+                                                tasks("count", "so many tasks; as many as there are without it", 1),
+                                                tasks("cells", "at most so many cells for them", 1, MOST_MAPPED))},
+        "/v1/runs/{id}/failed": {"get": _operation("listFailedTasks", "its tasks that have failed",
+                                                   _answers(200, "FailedTasks", 404, 409, 422), run_id, _LIMIT,
+                                                   tasks("after", "the task behind which the page begins", 0))},
+        "/v1/runs/{id}/pause": steered("pauseRun", "let no further task of it begin"),
+        "/v1/runs/{id}/continue": steered("continueRun", "let its tasks begin again"),
+        "/v1/runs/{id}/weight": steered("setRunWeight", "give it another share of the turns", 408, 413, 415,
+                                        requestBody=_body("Weight")),
+    }  # fmt: skip
+
+
 def _other_paths() -> dict[str, Any]:
     events = {"text/event-stream": {"schema": {"type": "string"}}}
     plain = {"text/plain": {"schema": {"type": "string"}}}
@@ -166,7 +199,7 @@ def document() -> dict[str, Any]:
             "license": {"name": "MIT"},
             "description": "A cexec cluster over HTTP.  The WebSocket /v1/exec is described in docs/api.md.",
         },
-        "paths": _job_paths() | _other_paths(),
+        "paths": _job_paths() | _run_paths() | _other_paths(),
         "components": {
             "schemas": SCHEMAS,
             "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},

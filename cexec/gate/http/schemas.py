@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+from cexec.gate.runs.run_documents import RunStanding
 from cexec.gate.store.job_records import JobState
+from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 
 Schema: TypeAlias = dict[str, Any]
 
@@ -140,4 +142,76 @@ SCHEMAS: dict[str, Schema] = {
     "Apps": _told(apps={"type": "array", "items": _told(name={"type": "string"})}),
     "Nothing": {"type": "object"},
     "Health": _told(status={"const": "ok"}, version={"type": "string"}),
+}  # fmt: skip
+
+_RUN_ID = {"type": "string", "pattern": "^[0-9a-f]{16}$"}
+_COUNT = {"type": "integer", "minimum": 0}
+_CPU = nullable("number", "seconds of processor time; null if no attempt has told it", minimum=0)
+_TOOK = "seconds that the attempts which have ended took, together"
+_REAL = {"type": "number", "minimum": 0, "description": _TOOK}
+_RUN: dict[str, Schema] = {
+    "id": _RUN_ID,
+    "name": {"type": "string", "description": "of the journal"},
+    "directory": {"type": "string", "description": "as it was given to --runs"},
+    "owner": nullable("string", "the user whose journal it is, if that is not the one of cgate"),
+    "state": {"enum": [state.value for state in RunStanding],
+              "description": "done: every task is over; left: no cmap runs, and tasks are left; unread: not yet read"},
+    "problem": nullable("string", "why the journal cannot be read"),
+    "changed": nullable("string", "when the journal has changed", **_TIME),
+    "control": {"type": "boolean", "description": "it runs, and cgate can pause it and change its weight"},
+    "command": nullable("string", "the command line of the latest cmap with this journal; null in an older journal"),
+    "host": nullable("string", "where that was started"),
+    "process": nullable("string", "the cmap that runs"),
+    "started": nullable("string", "when the latest cmap with this journal has begun", **_TIME),
+    "runs": nullable("integer", "how many cmaps have run with this journal", minimum=0),
+    "total": nullable("integer", "all tasks, if that is known", minimum=0),
+    "counts": {"anyOf": [_told(done=_COUNT, failed=_COUNT, running=_COUNT, waiting=_COUNT), {"type": "null"}]},
+    "weight": nullable("integer", "its share of the turns; the last that is known", minimum=1, maximum=MAXIMUM_WEIGHT),
+    "elapsed": nullable("number", "seconds of the latest cmap", minimum=0),
+    "real": nullable("number", _TOOK, minimum=0),
+    "cpu": _CPU,
+    "rate": nullable("number", "tasks a second that were over in the last 15 minutes, or since it began", minimum=0),
+    "eta": nullable("number", "seconds that it still takes at this rate", minimum=0),
+}  # fmt: skip
+_DID = _told(
+    name={"type": "string", "description": "name@address"}, running=_COUNT, attempts=_COUNT, succeeded=_COUNT,
+    failed=_COUNT, real=_REAL, cpu=_CPU, last=nullable("string", "when its last attempt ended", **_TIME),
+)  # fmt: skip
+_FAILED_TASK = _told(
+    task={"type": "integer", "minimum": 1, "description": "the number of the row"},
+    command={"type": "string", "description": "with the words of the task; the begin of a long one"},
+    worker=nullable("string", "name@address of the last one that had it"),
+    reason={"type": "string"},
+    last_line=nullable("string", "the last line of its standard error; null in a journal that does not keep it"),
+    exit_status={"type": "integer"},
+    signal=nullable("integer", "that has ended the program"),
+    started=nullable("string", "when its last attempt has begun", **_TIME),
+    seconds={"type": "number", "minimum": 0},
+)
+SCHEMAS |= {
+    "Run": _told(**_RUN),
+    "RunDetails": _told(
+        **_RUN,
+        workers={"type": "array", "items": _DID, "description": "who did what, in all cmaps with this journal"},
+        more_workers={**_COUNT, "description": "further workers"},
+    ),
+    "Runs": _told(
+        runs={"type": "array", "items": reference("Run")},
+        next=nullable("string", "for `after`", pattern=_RUN_ID["pattern"]),
+        problems={"type": "array", "items": {"type": "string"}, "description": "what is not shown, and why"},
+    ),
+    "TaskMap": _told(
+        first={"type": "integer", "minimum": 1, "description": "the first task that is told"},
+        count={**_COUNT, "description": "the tasks that are told"},
+        size={**_COUNT, "description": "all tasks that the map has"},
+        cell={"type": "integer", "minimum": 1, "description": "so many tasks are one cell"},
+        states={"type": "string", "pattern": "^([0-9]*[ndwrf])*$",
+                "description": "the cells in order: d done, w waiting, r running, f failed, with a number for several; "
+                               "n no task of the run; of a cell's tasks, f counts before r, w and d"},
+    ),
+    "FailedTasks": _told(
+        failed={"type": "array", "items": _FAILED_TASK},
+        next=nullable("integer", "for `after`", minimum=1),
+    ),
+    "Weight": _object(["weight"], weight={"type": "integer", "minimum": 1, "maximum": MAXIMUM_WEIGHT}),
 }  # fmt: skip

@@ -17,17 +17,19 @@ from starlette.routing import Route
 from cexec.gate.access.caller import SCOPE_KEY, Caller
 from cexec.gate.access.names import SESSION_NAME
 from cexec.gate.problem import Problem
+from cexec.gate.runs.run_desk import may_see_runs
 
 if TYPE_CHECKING:
     from starlette.requests import Request
 
     from cexec.gate.jobs.engine import Engine
     from cexec.gate.page.cluster_history import ClusterHistory
+    from cexec.gate.runs.run_desk import RunDesk
 
 KINDS = {
     "icon.svg": "image/svg+xml",
     "page.css": "text/css; charset=utf-8",
-    "page.js": "text/javascript; charset=utf-8",
+    **dict.fromkeys(("output.js", "page.js", "plots.js", "runs.js", "shared.js"), "text/javascript; charset=utf-8"),
     "uPlot.iife.min.js": "text/javascript; charset=utf-8",
     "uPlot.min.css": "text/css; charset=utf-8",
 }
@@ -38,8 +40,8 @@ POLICY = (
 SPANS = (900, 86400)  # seconds
 
 
-def routes(engine: Engine, history: ClusterHistory) -> list[Route]:
-    page = _Page(engine, history)
+def routes(engine: Engine, history: ClusterHistory, runs: RunDesk) -> list[Route]:
+    page = _Page(engine, history, runs)
     return [
         Route("/", page.show, methods=["GET"]),
         Route("/static/{name}", page.file, methods=["GET"]),
@@ -50,8 +52,9 @@ def routes(engine: Engine, history: ClusterHistory) -> list[Route]:
 
 
 class _Page:
-    def __init__(self, engine: Engine, history: ClusterHistory) -> None:
+    def __init__(self, engine: Engine, history: ClusterHistory, runs: RunDesk) -> None:
         self._engine = engine
+        self._runs = runs
         self._history = history
 
     async def show(self, request: Request) -> Response:
@@ -73,7 +76,7 @@ class _Page:
                 "role": identity.role.name.lower(),
                 "session": identity.name == SESSION_NAME,
                 "apps": [name for name in self._engine.applications if identity.may_see(name)],
-                "parts": [],
+                "parts": ["runs"] if self._runs.offered and may_see_runs(identity) else [],
             }
         )
 

@@ -19,6 +19,7 @@ from schemathesis.specs.openapi.checks import ignored_auth, missing_required_hea
 
 from cexec.gate.http.app import PARTS
 from cexec.gate.http.openapi import document
+from tests.cmap.watch.journals import write_journal
 from tests.gate.gates import Gate, run_job
 from tests.python.clients import ALLOW
 from tests.service import Application, Service
@@ -34,6 +35,7 @@ DOOR = [
     missing_required_header,
 ]  # see tests/gate/access: wrong tokens are counted, and then refused as 429
 JOB, POOL = "00000000-0000-7000-8000-000000000001", "00000000-0000-7000-8000-000000000002"
+RUN = "0123456789abcdef"
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +44,17 @@ def worker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
     service = Service(Application(tmp_path_factory.mktemp("worker")), ["echo"], ALLOW)
     yield service
     service.close()
+
+
+@pytest.fixture(scope="module")
+def gate(key: Application, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
+    runs = tmp_path_factory.mktemp("runs")
+    write_journal(runs / "over", [None, "failed", None])
+    running = Gate(key, tmp_path_factory.mktemp("gate") / "state", ["--runs", str(runs)])
+    try:
+        yield running
+    finally:
+        running.close()
 
 
 @pytest.fixture(scope="module")
@@ -70,7 +83,7 @@ def adapted() -> dict[str, Any]:
             operation["parameters"] = [one for one in operation.get("parameters", ()) if one["name"] not in LEFT_OUT]
             for parameter in operation["parameters"]:
                 if parameter["in"] == "path" and parameter["name"] == "id":
-                    parameter["schema"] = {"enum": [POOL if "pools" in path else JOB]}
+                    parameter["schema"] = {"enum": [POOL if "pools" in path else RUN if "runs" in path else JOB]}
                 elif parameter["in"] == "path" and parameter["name"] == "app":
                     parameter["schema"] = {"enum": ["app"]}
     return described
@@ -85,10 +98,10 @@ SCHEMA = from_dict(adapted(), config=CONFIG)
 
 @pytest.fixture(scope="module")
 def ids(http: httpx.Client) -> dict[str, str]:
-    """A job and a pool that are over, in place of those of the document."""
+    """A job, a pool and a run that are over, in place of those of the document."""
     job = run_job(http, "some output", files={"a": "1"})["id"]
     pool = http.post("/v1/jobs", params={"wait": "60"}, json={"app": "app", "workers": "all"}).json()["id"]
-    return {JOB: job, POOL: pool}
+    return {JOB: job, POOL: pool, RUN: http.get("/v1/runs").json()["runs"][0]["id"]}
 
 
 def check(case: Any, gate: Gate, session: requests.Session, ids: dict[str, str]) -> None:

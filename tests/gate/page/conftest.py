@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +15,27 @@ from tests.environment import command, local_environment
 from tests.gate.gates import Gate
 from tests.needs import find_tool, require_module, require_tool
 from tests.waiting import PATIENCE
+
+PICTURES = os.environ.get("PAGE_PICTURES")  # a directory for screenshots, for people who want to look
+
+
+def take_pictures(page: Any, name: str = "", element: str = "") -> None:
+    """Takes pictures of the page, or of one element, in both themes at two widths; only if somebody wants them."""
+    if PICTURES is None:
+        return
+    usual = page.viewport_size
+    for scheme in ("light", "dark"):
+        page.emulate_media(color_scheme=scheme)
+        for width in (400, 1400):
+            page.set_viewport_size({"width": width, "height": 1000})
+            page.wait_for_timeout(1500)
+            path = f"{PICTURES}/{name}{scheme}-{width}.png"
+            if element:
+                page.locator(element).screenshot(path=path)
+            else:
+                page.screenshot(path=path, full_page=True)
+    page.emulate_media(color_scheme="light")
+    page.set_viewport_size(usual)
 
 
 @contextmanager

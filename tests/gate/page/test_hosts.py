@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 import subprocess
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ import pytest
 
 from cexec.protocol.decisions.reputation import FAILURES_ALLOWED
 from tests.environment import clean_environment, command
-from tests.gate.page.conftest import chromium, open_page, row_of
+from tests.gate.page.conftest import PICTURES, chromium, open_page, row_of, take_pictures
 from tests.lab import Lab
 from tests.needs import find_tool, require_namespaces, require_tool
 from tests.python.clients import ALLOW, SHELL
@@ -22,11 +21,13 @@ from tests.service import Application, Service
 from tests.waiting import PATIENCE, wait_until
 
 NAMES = ("red", "green", "<i>blue</i>")
-PICTURES = os.environ.get("PAGE_PICTURES")  # a directory for screenshots, for people who want to look
 
 
 class Site:
-    """`lab`: the hosts; `page`: an admin's page, in a browser on the first host; `workers`: on the other hosts."""
+    """`lab`: the hosts; `page`: an admin's page, in a browser on the first host; `workers`: on the other hosts.
+
+    `runs`: the directory of --runs.
+    """
 
     def __init__(self, directory: Path, stack: ExitStack) -> None:
         self.lab = lab = stack.enter_context(Lab(4))
@@ -38,7 +39,9 @@ class Site:
             stack.callback(worker.close)
             self.workers.append(worker)
         state, log = directory / "state", directory / "log"
-        argv = command("cgate", "--http", "127.0.0.1:0", "--state", state, self.application.public)
+        self.runs = directory / "runs"
+        self.runs.mkdir()
+        argv = command("cgate", "--http", "127.0.0.1:0", "--state", state, "--runs", self.runs, self.application.public)
         with log.open("w") as stream:
             gate = lab.host(1).popen(argv, env=clean_environment(), stdin=subprocess.DEVNULL, stderr=stream)
         stack.callback(gate.wait, PATIENCE)
@@ -61,16 +64,17 @@ class Site:
         page.locator("#start-answer", has_text="job ", has_not_text=before or "starting").wait_for()
         return str(page.text_content("#start-answer")).removeprefix("job ")
 
+    def run_cmap(self, name: str, script: str, *inputs: str) -> int:
+        """Runs a script for each input; returns the exit status."""
+        argv = command("cmap", self.application.public, "--state", self.runs / name, "--", script, ":::", *inputs)
+        ended = self.lab.host(1).run(argv, env=clean_environment(), stdin=subprocess.DEVNULL, capture_output=True)
+        return int(ended.returncode)
+
     def take_pictures(self) -> None:
         if PICTURES is None:
             return
         self.page.wait_for_timeout(30_000)  # the plots have something to show
-        for scheme in ("light", "dark"):
-            self.page.emulate_media(color_scheme=scheme)
-            for width in (400, 1400):
-                self.page.set_viewport_size({"width": width, "height": 1000})
-                self.page.wait_for_timeout(1500)
-                self.page.screenshot(path=f"{PICTURES}/{scheme}-{width}.png", full_page=True)
+        take_pictures(self.page)
 
 
 @pytest.fixture
@@ -101,6 +105,18 @@ def test_a_cluster_of_hosts_is_shown_and_steered(site: Site) -> None:
     row_of(page, endless).get_by_role("button", name="Output").click()
     page.locator("#output-text .f32", has_text="frame 3").first.wait_for()
     page.keyboard.press("Escape")
+
+    # A run of cmap with failures.
+    script = 'sleep 0.3; echo "no scene {} <b>at all</b>" >&2; case {} in *7) exit 4;; esac'
+    assert site.run_cmap("frames", script, *map(str, range(1, 41))) == 4
+    page.get_by_role("button", name="Show the run frames", exact=True).click()
+    page.locator("#run-legend li", has_text="done 36").wait_for()
+    said = page.locator("#failed-rows td.said")
+    assert said.all_text_contents() == [f"no scene {number} <b>at all</b>" for number in (7, 17, 27, 37)]
+    who = {one.split("@")[0] for one in page.locator("#work-rows th").all_text_contents()}
+    assert who == {"node2", "node3", "node4"}
+    did = [int(one) for one in page.locator("#work-rows td:nth-child(3)").all_text_contents()]
+    assert sum(did) == 36 and all(did)
 
     # Other jobs end meanwhile, and a worker whose jobs fail in a row says so.
     for text in ("echo rendered", "printf 1 2 3", "echo rendered too"):

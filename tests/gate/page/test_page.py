@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
 import httpx
 
+from tests.cmap.watch.journals import write_journal
 from tests.gate.gates import Gate, start_job, state_of, wait_for_state
 from tests.gate.page.conftest import open_page, row_of
 from tests.service import Application, Service
@@ -62,6 +64,20 @@ def test_a_job_that_cannot_be_started_says_why(page: Any) -> None:
     page.messages.clear()  # the browser notes an answer with 422
 
 
+def test_a_job_for_one_chosen_worker_is_a_job_that_needs_it(page: Any, http: httpx.Client) -> None:
+    """Not a pool of one: it waits for that worker as every other job waits for one."""
+    (worker,) = http.get("/v1/workers").json()["workers"]
+    pools = len(http.get("/v1/pools").json()["pools"])
+    page.select_option("#start-form [name=workers]", value=worker["uuid"])
+    id = start_by_page(page, "echo here", needs="cpus=1")
+    page.select_option("#start-form [name=workers]", [])
+    page.fill("#start-form [name=needs]", "")
+    wait_for_state(http, id, "succeeded")
+    job = http.get(f"/v1/jobs/{id}").json()
+    assert (job["instance"], job["pool"]) == (worker["uuid"], None)
+    assert len(http.get("/v1/pools").json()["pools"]) == pools
+
+
 def test_jobs_of_chosen_workers_are_a_pool(page: Any, http: httpx.Client) -> None:
     page.fill("#start-form [name=args]", "exec sleep 1000")
     page.check("#start-form [name=all]")
@@ -99,6 +115,31 @@ def test_a_worker_comes_and_goes(page: Any, key: Application) -> None:
     visitor.wait_for(state="detached")
     page.check("#worker-gone")
     assert visitor.locator("td.trouble").text_content() == "gone"
+
+
+def test_all_that_is_known_of_a_worker_is_shown(page: Any, http: httpx.Client) -> None:
+    (worker,) = http.get("/v1/workers").json()["workers"]
+    row = page.locator(f"#worker-rows tr[data-key='{worker['uuid']}']")
+    told = row.locator("th, td").all_text_contents()
+    assert told[:4] == [worker["name"], "app", worker["address"], f"{worker['running']}/4"]
+    assert re.fullmatch(r"load of .+: \d+\.\d\d", row.locator("meter").get_attribute("aria-label"))
+    assert re.fullmatch(r"\d+\.\d\d", told[5]) and re.fullmatch(r"[\d.]+ (s|min)", told[9])
+    assert (told[8], told[10]) == (worker["health"], "now")
+    assert all(f"{name}={value}" in told[7] for name, value in worker["labels"].items() if value)
+
+
+def test_plots_show_fifteen_minutes_or_a_day(page: Any) -> None:
+    plots = page.locator("#plots [role=img]")
+    plots.nth(3).wait_for()
+    told = [one.get_attribute("aria-label") for one in plots.all()]
+    assert re.fullmatch(r"Slots: busy \d+, all 4 now", told[0]) and re.fullmatch(r"Load .*: load [\d.]+ now", told[1])
+    assert re.fullmatch(r"Jobs: queued \d+, running \d+ now", told[2])
+    assert re.fullmatch(r"Jobs that ended, a minute: succeeded \d+, other \d+ now", told[3])
+    for seconds in ("86400", "900"):
+        with page.expect_response(f"**/page/history?seconds={seconds}") as answer:
+            page.select_option("#span", seconds)
+        assert answer.value.json()["samples"]
+    assert plots.count() == 4
 
 
 def test_what_a_job_prints_is_text(page: Any, http: httpx.Client) -> None:
@@ -178,6 +219,18 @@ def test_a_viewer_is_offered_nothing_that_changes(browser: Any, gate: Gate, http
     http.post(f"/v1/jobs/{id}/cancel", json={})
 
 
+def test_a_submitter_has_a_say_in_his_own_jobs_only(browser: Any, gate: Gate, http: httpx.Client) -> None:
+    others = start_job(http, "exec sleep 1000")
+    page = open_page(browser, gate.state, "--role", "submitter")
+    own = start_by_page(page, "exec sleep 1000")
+    row_of(page, own).get_by_role("button", name="End").wait_for()
+    row_of(page, others).wait_for()
+    assert row_of(page, others).get_by_role("button").all_text_contents() == ["Output"]
+    page.context.close()
+    for id in (own, others):
+        http.post(f"/v1/jobs/{id}/cancel", json={})
+
+
 def inject(route: Any) -> None:
     """Adds scripts to the page as a hole in it would."""
     answer = route.fetch()
@@ -230,7 +283,9 @@ def test_the_policy_stops_scripts_and_names_are_text(browser: Any, gate: Gate) -
 def test_the_loss_of_the_server_is_said_and_mended(
     browser: Any, key: Application, worker: Service, tmp_path: Path
 ) -> None:
-    first = Gate(key, tmp_path / "state")
+    runs = tmp_path / "runs"
+    runs.mkdir()
+    first = Gate(key, tmp_path / "state", ["--runs", str(runs)])
     port = first.url.rpartition(":")[2]
     page = open_page(browser, first.state)
     with first.http() as http:
@@ -238,8 +293,10 @@ def test_the_loss_of_the_server_is_said_and_mended(
         row_of(page, lost).locator("td.running").wait_for()
     first.kill()
     page.get_by_text("no answer from the server since").wait_for()
-    second = Gate(key, tmp_path / "state", ["--http", f"127.0.0.1:{port}"], after=first)
+    write_journal(runs / "meanwhile", [None])
+    second = Gate(key, tmp_path / "state", ["--http", f"127.0.0.1:{port}", "--runs", str(runs)], after=first)
     try:
+        page.locator("#run-rows", has_text="meanwhile").wait_for()
         page.locator("#stale:empty").wait_for(state="attached")
         row_of(page, lost).locator("td.interrupted").wait_for()
         with second.http() as http:
@@ -250,7 +307,8 @@ def test_the_loss_of_the_server_is_said_and_mended(
 
 
 def test_the_page_serves_its_files_and_nothing_else(gate: Gate, http: httpx.Client) -> None:
-    for name in ("page.js", "page.css", "icon.svg", "uPlot.iife.min.js", "uPlot.min.css"):
+    scripts = ("page.js", "shared.js", "output.js", "plots.js", "runs.js", "uPlot.iife.min.js")
+    for name in (*scripts, "page.css", "icon.svg", "uPlot.min.css"):
         assert httpx.get(f"{gate.url}/static/{name}").status_code == 200  # for everybody
     for name in ("index.html", "uPlot.LICENSE", "..%2froutes.py", ""):
         assert http.get(f"/static/{name}").status_code in (400, 404), name

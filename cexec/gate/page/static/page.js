@@ -1,229 +1,30 @@
 // The page of cgate: it shows the cluster and asks /v1 for everything it does.
 //
-// Contract: nothing that a worker, a job or a user has named is ever markup: it becomes text by `textContent`.  The page
-// asks for workers every POLL milliseconds, hears of jobs by server-sent events, and draws at most twice a second.  It
-// keeps MOST_JOBS jobs.  A table has ROWS rows, and more when somebody scrolls to its end.  When the server does not
-// answer, the page says since when, and tries again.
+// Contract: that of shared.js.  The page asks for workers every POLL milliseconds and hears of jobs by server-sent events.
+// It keeps MOST_JOBS jobs.  When the server does not answer, it tries again.
 
-const POLL = 3000; // milliseconds between two looks at the workers
-const DRAW = 500; // milliseconds between two drawings, at least
-const LONGEST_DRAW = 3000; // milliseconds, at most
-const SHARE = 15; // of the time, one part may be spent on drawing
+import { followOutput, outputClosed, showOutput } from "./output.js";
+import { fitPlots, lookAgain, lookAtHistory, recolourPlots } from "./plots.js";
+import { beginRuns } from "./runs.js";
+import {
+  POLL, Refused, Row, Table, button, drawers, duration, get, heard, inOrder, make, may, me, one, owns, plural, post, redraw,
+  redrawNow, seconds, showStale, shownAgain, sure, trying, when,
+} from "./shared.js";
+
 const MOST_JOBS = 10_000; // that are kept
-const ROWS = 50; // of a table, at first
-const PATIENCE = 15_000; // milliseconds that an answer may take
-const MOST_OUTPUT = 1_000_000; // characters of an output that are shown: the last ones
-const MOST_PIECES = 20_000; // of one style each, that are shown of an output
 const AT_ONCE = 20; // jobs that are asked for one by one
+const LEARN = 500; // milliseconds until what an event has not said is asked for
 const SIGNALS = ["SIGTERM", "SIGINT", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2"];
 const STATES = ["queued", "running", "succeeded", "failed", "cancelled", "interrupted"];
 const OVER = new Set(["succeeded", "failed", "cancelled", "interrupted"]);
 
-const one = (id) => document.getElementById(id);
-const me = { name: "", role: "viewer", apps: [], parts: [] };
 const workers = new Map(); // UUID to worker
 const jobs = new Map(); // id to job
 const order = []; // the ids of all jobs, the newest first
 const running = new Map(); // id to job
 const counts = Object.fromEntries(STATES.map((name) => [name, 0]));
 const pools = new Map(); // id to pool
-let heardAt = Date.now(); // when the server last answered
-let shownAt = Date.now(); // when the page was last brought to the front
 let nextPage = null; // of older jobs
-
-// Asking the server
-
-class Refused extends Error {}
-
-async function ask(path, options = {}) {
-  const response = await fetch(path, { cache: "no-store", credentials: "same-origin", ...options });
-  heardAt = Date.now();
-  if (response.status === 401) {
-    location.href = "/login";
-    throw new Refused("log in again");
-  }
-  if (!response.ok) {
-    const problem = await response.json().catch(() => ({}));
-    throw new Refused(problem.detail || `the server said ${response.status}`);
-  }
-  return response;
-}
-
-const get = async (path) => (await ask(path, { signal: AbortSignal.timeout(PATIENCE) })).json();
-const post = async (path, value) =>
-  ask(path, { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(value) });
-
-// Small parts
-
-function make(tag, text = "", classes = "") {
-  const element = document.createElement(tag);
-  if (text !== "") element.textContent = text;
-  if (classes) element.className = classes;
-  return element;
-}
-
-function button(text, label, act, classes = "") {
-  const made = make("button", text, classes);
-  made.type = "button";
-  made.setAttribute("aria-label", label);
-  made.addEventListener("click", act);
-  return made;
-}
-
-function duration(seconds) {
-  if (seconds == null || Number.isNaN(seconds)) return "";
-  if (seconds < 60) return `${seconds.toFixed(seconds < 10 ? 1 : 0)} s`;
-  const minutes = Math.floor(seconds / 60);
-  if (minutes < 60) return `${minutes} min`;
-  const hours = Math.floor(minutes / 60);
-  return hours < 48 ? `${hours} h ${minutes % 60} min` : `${Math.floor(hours / 24)} days`;
-}
-
-const seconds = (text) => (text ? Date.parse(text) / 1000 : null);
-const shownTimes = new Map(); // from RFC 3339 to what is shown of it: writing it takes long
-
-// The time of day; with the date, if that is another one than today's.
-function when(text) {
-  if (!text) return "";
-  if (!shownTimes.has(text)) {
-    if (shownTimes.size > 2000) shownTimes.clear();
-    const date = new Date(text);
-    shownTimes.set(text, date.toDateString() === new Date().toDateString() ? date.toLocaleTimeString() : date.toLocaleString());
-  }
-  return shownTimes.get(text);
-}
-
-const plural = (count, word) => `${count} ${word}${count === 1 ? "" : "s"}`;
-const may = (role) => ["viewer", "submitter", "admin"].indexOf(me.role) >= ["viewer", "submitter", "admin"].indexOf(role);
-const owns = (thing) => me.role === "admin" || (me.role === "submitter" && thing.owner === me.name);
-
-function sure(text) {
-  const dialog = one("sure");
-  one("sure-text").textContent = text;
-  dialog.returnValue = "";
-  dialog.showModal();
-  return new Promise((resolve) => dialog.addEventListener("close", () => resolve(dialog.returnValue === "yes"), { once: true }));
-}
-
-async function trying(what) {
-  try {
-    await what();
-  } catch (error) {
-    say(error instanceof Refused ? error.message : "the server does not answer");
-  }
-}
-
-// One line says what went wrong a moment ago, or that the server is silent.
-let said = "";
-let saidAt = 0;
-function say(text) {
-  said = text;
-  saidAt = Date.now();
-  showStale();
-}
-
-function showStale() {
-  if (document.hidden) return;
-  const now = Date.now();
-  let text = now - saidAt < 8000 ? said : "";
-  if (now - Math.max(heardAt, shownAt) > 3 * POLL) text = `no answer from the server since ${new Date(heardAt).toLocaleTimeString()}; trying again`;
-  if (one("stale").textContent !== text) one("stale").textContent = text;
-}
-
-// Drawing: what has changed is drawn together, and only while the page is seen.  The longer the browser takes to draw, the
-// more seldom that is done.
-
-const dirty = new Set();
-let drawing = 0;
-let cost = 0; // milliseconds that the last drawing took, with the browser's layout and painting
-const painted = new MessageChannel();
-let begunAt = 0;
-painted.port1.onmessage = () => { cost = performance.now() - begunAt; };
-
-function redraw(part) {
-  dirty.add(part);
-  if (!drawing) drawing = setTimeout(() => requestAnimationFrame(draw), Math.min(Math.max(DRAW, SHARE * cost), LONGEST_DRAW));
-}
-
-function redrawNow(part) {
-  dirty.add(part);
-  if (drawing) clearTimeout(drawing);
-  drawing = setTimeout(() => requestAnimationFrame(draw), 0);
-}
-
-function draw() {
-  drawing = 0;
-  begunAt = performance.now();
-  const parts = [...dirty];
-  dirty.clear();
-  for (const part of parts) DRAWERS[part]();
-  painted.port2.postMessage(0); // it is heard when the browser has painted
-}
-
-// A row of a table.  Its cells are changed in place, so that the focus stays where it is and little is laid out anew.
-class Row {
-  constructor(key, title, columns) {
-    this.element = make("tr");
-    this.element.dataset.key = key;
-    this.cells = columns.map((classes, index) => make(index ? "td" : "th", "", classes));
-    this.cells[0].scope = "row";
-    this.cells[0].title = title;
-    this.element.append(...this.cells);
-    this.texts = columns.map(() => "");
-    this.classes = [...columns];
-  }
-
-  set(index, value, classes = this.classes[index]) {
-    const text = value == null ? "" : String(value);
-    if (text !== this.texts[index]) {
-      this.cells[index].textContent = this.texts[index] = text;
-      if (text.length > 30) this.cells[index].title = text; // a part of it may not fit
-    }
-    if (classes !== this.classes[index]) this.cells[index].className = this.classes[index] = classes;
-  }
-}
-
-// The rows of a table, by key.  `build` makes the row of an item, which has a method `show` for it.  `most`: how many are
-// shown; there are more when somebody scrolls to the end, and fewer again when he is back at the beginning.
-class Table {
-  constructor(part, id, build) {
-    this.body = one(id);
-    this.build = build;
-    this.rows = new Map();
-    this.most = ROWS;
-    this.more = false;
-    const view = this.body.closest(".wide");
-    view.addEventListener("scroll", () => {
-      const wanted = view.scrollTop === 0 ? ROWS : this.most + ROWS;
-      const near = view.scrollHeight - view.scrollTop - view.clientHeight < view.clientHeight;
-      if (wanted < this.most || (this.more && near && this.rows.size >= this.most)) {
-        this.most = wanted;
-        redrawNow(part);
-      }
-    }, { passive: true });
-  }
-
-  // `items`: one more than `most`, if there are so many.
-  show(items, keyOf) {
-    this.more = items.length > this.most;
-    items = items.slice(0, this.most);
-    const wanted = new Set(items.map(keyOf));
-    for (const [key, row] of this.rows) {
-      if (wanted.has(key)) continue;
-      row.element.remove();
-      this.rows.delete(key);
-    }
-    let place = this.body.firstElementChild;
-    for (const item of items) {
-      const key = keyOf(item);
-      let row = this.rows.get(key);
-      if (!row) this.rows.set(key, (row = this.build(item)));
-      row.show(item);
-      if (row.element === place) place = place.nextElementSibling;
-      else this.body.insertBefore(row.element, place);
-    }
-  }
-}
 
 const texts = new WeakMap(); // from a job or a worker to what is searched
 function has(thing, wanted) {
@@ -235,8 +36,6 @@ function searched(thing) {
   if (!thing.args) return Object.values(thing).map((value) => (typeof value === "object" ? JSON.stringify(value) : value)).join(" ");
   return [thing.id, thing.app, ...thing.args, thing.worker, thing.owner, thing.state, thing.reason].join(" ");
 }
-
-const inOrder = new Intl.Collator(undefined, { numeric: true }).compare;
 
 function drawWorkers() {
   const wanted = one("worker-filter").value.toLowerCase();
@@ -466,7 +265,7 @@ function soon(name, what) {
   timers[name] ??= setTimeout(() => {
     delete timers[name];
     trying(what);
-  }, DRAW);
+  }, LEARN);
 }
 
 // Asks for those jobs: many by the page of the newest, the others one by one, a few at a time.
@@ -485,7 +284,7 @@ async function learn() {
 }
 
 function heardEvent(event) {
-  heardAt = Date.now();
+  heard();
   const change = JSON.parse(event.data);
   const job = jobs.get(change.job);
   if (job) {
@@ -511,143 +310,6 @@ function listen() {
     if (!opened) trying(loadJobs); // later, the server tells what was missed
     opened = true;
   });
-}
-
-// The output of one job
-
-let following = null; // what ends it
-async function showOutput(id) {
-  const dialog = one("output");
-  one("output-title").textContent = `Output of ${id}`;
-  dialog.dataset.job = id;
-  dialog.querySelector("input[value=stdout]").checked = true;
-  if (!dialog.open) dialog.showModal();
-  await followOutput();
-}
-
-function outputClosed() {
-  following?.abort();
-  // The browser has given the focus back, if the button is still there.
-  const id = one("output").dataset.job;
-  if (document.activeElement === document.body) (jobTable.rows.get(id)?.output || document.querySelector("#jobs .wide")).focus();
-}
-
-async function followOutput() {
-  following?.abort();
-  const controller = (following = new AbortController());
-  const stream = document.querySelector("input[name=stream]:checked").value;
-  const screen = new Screen(one("output-text"), controller.signal);
-  const state = one("output-state");
-  state.textContent = "live";
-  try {
-    const answer = await ask(`/v1/jobs/${one("output").dataset.job}/${stream}?follow=1`, { signal: controller.signal });
-    const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-    for (let part = await reader.read(); !part.done; part = await reader.read()) {
-      heardAt = Date.now();
-      await screen.write(part.value);
-      if (controller.signal.aborted) return;
-    }
-    await screen.end();
-    if (!controller.signal.aborted) state.textContent = "that was all";
-  } catch (error) {
-    if (controller.signal.aborted) return;
-    state.textContent = error instanceof Refused ? error.message : "cut off: the job was not run to its end, or the server has gone";
-  }
-}
-
-// Text with the colours of a terminal (ECMA-48, SGR); all other escapes are left out, and a carriage return ends a line.
-const ESCAPE = /(\x1b\[[0-9;:?]*[ -/]*[@-~]|\x1b\][^\x07\x1b]*(?:\x07|\x1b\\)|\x1b[^[\]])/;
-const STYLES = { 1: "bold", 2: "dim", 3: "italic", 4: "under" };
-const AHEAD = 200_000; // characters that wait to be drawn before more is read
-
-class Screen {
-  // Nothing is drawn any more when `signal` has come: the element is another one's.
-  constructor(element, signal) {
-    this.element = element;
-    this.signal = signal;
-    this.element.replaceChildren();
-    this.style = new Set();
-    this.colours = { f: "", b: "" };
-    this.rest = ""; // an escape or a line's end of which a part is still to come
-    this.size = 0;
-    this.waiting = [];
-    this.ahead = 0;
-    this.drawing = null;
-  }
-
-  // Returns when more may come.
-  async write(text) {
-    const pieces = (this.rest + text).split(ESCAPE);
-    const last = pieces.pop();
-    const begun = last.endsWith("\r") ? last.length - 1 : last.lastIndexOf("\x1b");
-    this.rest = begun >= 0 && last.length - begun < 4096 ? last.slice(begun) : "";
-    pieces.push(this.rest ? last.slice(0, begun) : last);
-    for (const piece of pieces) {
-      if (!piece.startsWith("\x1b")) this.add(piece);
-      else if (/^\x1b\[[0-9;]*m$/.test(piece)) this.dress(piece.slice(2, -1).split(";").map(Number));
-    }
-    this.drawing ??= new Promise((resolve) => setTimeout(() => requestAnimationFrame(() => resolve(this.flush())), 100));
-    if (this.ahead > AHEAD) await this.drawing;
-  }
-
-  async end() {
-    this.add(this.rest);
-    this.rest = "";
-    await this.write("");
-    await this.drawing;
-  }
-
-  add(piece) {
-    const text = piece.replace(/\r+\n?/g, "\n").replace(/[\x00-\x08\x0b-\x1f\x7f]/g, "");
-    if (!text) return;
-    const classes = [...this.style, this.colours.f, this.colours.b].filter(Boolean).join(" ");
-    if (this.waiting.at(-1)?.[0] === classes) this.waiting.at(-1)[1] += text;
-    else this.waiting.push([classes, text]);
-    this.ahead += text.length;
-  }
-
-  dress(numbers) {
-    for (let index = 0; index < numbers.length; index += 1) {
-      const number = numbers[index];
-      if (number === 0) {
-        this.style.clear();
-        this.colours = { f: "", b: "" };
-      } else if (STYLES[number]) this.style.add(STYLES[number]);
-      else if (number === 22) { this.style.delete("bold"); this.style.delete("dim"); }
-      else if (number === 23) this.style.delete("italic");
-      else if (number === 24) this.style.delete("under");
-      else if (number === 39) this.colours.f = "";
-      else if (number === 49) this.colours.b = "";
-      else if ((number >= 30 && number <= 37) || (number >= 90 && number <= 97)) this.colours.f = `f${number}`;
-      else if (number >= 40 && number <= 47) this.colours.b = `b${number}`;
-      else if (number >= 100 && number <= 107) this.colours.b = `b${number - 60}`;
-      else if (number === 38 || number === 48) {
-        const one256 = numbers[index + 1] === 5 ? numbers[index + 2] : NaN; // of these, the first sixteen are shown
-        if (one256 < 16) this.dress([one256 % 8 + (number === 38 ? (one256 < 8 ? 30 : 90) : 40)]);
-        index += numbers[index + 1] === 5 ? 2 : 4;
-      }
-    }
-  }
-
-  flush() {
-    this.drawing = null;
-    if (this.signal.aborted) return;
-    const stays = this.element.scrollHeight - this.element.scrollTop - this.element.clientHeight < 40;
-    const made = document.createDocumentFragment();
-    for (const [classes, text] of this.waiting.slice(-MOST_PIECES)) {
-      const shown = text.slice(-MOST_OUTPUT);
-      made.append(make("span", shown, classes));
-      this.size += shown.length;
-    }
-    this.waiting = [];
-    this.ahead = 0;
-    this.element.append(made);
-    while ((this.size > MOST_OUTPUT || this.element.childElementCount > MOST_PIECES) && this.element.childElementCount > 1) {
-      this.size -= this.element.firstElementChild.textContent.length;
-      this.element.firstElementChild.remove();
-    }
-    if (stays) this.element.scrollTop = this.element.scrollHeight;
-  }
 }
 
 // Starting a job
@@ -676,6 +338,7 @@ async function startJob(event) {
   if (needs.length) wanted.needs = needs;
   const chosen = [...form.workers.selectedOptions].map((option) => option.value);
   if (form.all.checked) wanted.workers = "all";
+  else if (chosen.length === 1) (wanted.needs ??= []).push(`instance=${chosen[0]}`); // one job, for this worker alone
   else if (chosen.length) wanted.workers = chosen;
   const told = one("start-answer");
   told.textContent = "starting ...";
@@ -690,71 +353,9 @@ async function startJob(event) {
   }
 }
 
-// Plots
-
-const PLOTS = [
-  ["Slots", [["busy", "busy", "#2563a8"], ["all", "slots", "#57606a"]]],
-  ["Load of the workers, on average (1: all processors are busy)", [["load", "load", "#a05a00"]]],
-  ["Jobs", [["queued", "queued", "#a05a00"], ["running", "jobs", "#2563a8"]]],
-  ["Jobs that ended, a minute", [["succeeded", "succeeded", "#2e8b57"], ["other", "other", "#c0392b"]]],
-];
-const drawn = [];
-const DAY = 86400; // seconds; of a day there is a sample each minute
-
-let pastAt = 0;
-async function lookAtHistory() {
-  const span = Number(one("span").value);
-  if (document.hidden || Date.now() - pastAt < (span === DAY ? 60_000 : 4000)) return;
-  pastAt = Date.now();
-  try {
-    const { samples } = await get(`/page/history?seconds=${span}`);
-    drawPlots(samples);
-  } catch { /* showStale says it */ }
-}
-
-function lookAgain() {
-  pastAt = 0;
-  lookAtHistory();
-}
-
-const colour = (name) => () => getComputedStyle(document.documentElement).getPropertyValue(name);
-function plotWidth() { // two beside each other, if there is room
-  const all = one("plots").clientWidth;
-  return Math.max(280, Math.floor((all < 800 ? all : all / 2) - 24));
-}
-const shownTime = (at, options) => new Date(at * 1000).toLocaleTimeString([], options);
-
-function drawPlots(samples) {
-  const times = samples.map((sample) => sample.at);
-  const latest = samples.at(-1);
-  for (const [index, [title, series]] of PLOTS.entries()) {
-    const data = [times, ...series.map(([, name]) => samples.map((sample) => sample[name]))];
-    if (drawn[index]) drawn[index].setData(data);
-    else drawn[index] = newPlot(title, series, data);
-    drawn[index].root.setAttribute("aria-label", `${title}: ${series.map(([label, name]) => `${label} ${latest ? latest[name] : 0}`).join(", ")} now`);
-  }
-}
-
-function newPlot(title, series, data) {
-  const outer = make("div", "", "plot");
-  outer.append(make("h3", title));
-  one("plots").append(outer);
-  const axis = { stroke: colour("--fore"), grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") } };
-  const values = (plot, ticks) => ticks.map((at) => shownTime(at, ticks.some((one) => one % 60) ? {} : { hour: "2-digit", minute: "2-digit" }));
-  const options = { width: plotWidth(), height: 170, axes: [{ ...axis, values, space: 90 }, { ...axis, size: 55 }], scales: { y: { range: (u, low, high) => [0, Math.max(1, high)] } },
-    series: [{ label: "time", value: (plot, at) => (at == null ? "--" : shownTime(at)) }, ...series.map(([label, , stroke]) => ({ label, stroke, width: 2 }))] };
-  const made = new uPlot(options, data, outer);
-  made.root.setAttribute("role", "img");
-  return made;
-}
-
-function fitPlots() {
-  for (const plot of drawn) if (plot.width !== plotWidth()) plot.setSize({ width: plotWidth(), height: 170 });
-}
-
 // Beginning
 
-const DRAWERS = { workers: drawWorkers, jobs: drawJobs, pools: drawPools };
+Object.assign(drawers, { workers: drawWorkers, jobs: drawJobs, pools: drawPools });
 
 async function begin() {
   Object.assign(me, await get("/page/identity"));
@@ -771,10 +372,11 @@ async function begin() {
   one("output").addEventListener("close", outputClosed);
   for (const choice of document.querySelectorAll("input[name=stream]")) choice.addEventListener("change", followOutput);
   one("span").addEventListener("change", lookAgain);
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawn.forEach((plot) => plot.redraw(false, true)));
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", recolourPlots);
   addEventListener("resize", fitPlots);
-  document.addEventListener("visibilitychange", () => { shownAt = Date.now(); lookAtWorkers(); lookAtHistory(); });
+  document.addEventListener("visibilitychange", () => { shownAgain(); lookAtWorkers(); lookAtHistory(); });
   listen();
+  if (me.parts.includes("runs")) beginRuns();
   lookAtWorkers();
   lookAtHistory();
   setInterval(lookAtWorkers, POLL);
