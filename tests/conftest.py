@@ -68,7 +68,7 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Orders the files so that at any time some processes wait and others compute.
 
-    The tests of networks mostly wait, so their files are spread over the first part of the others, the large ones first.
+    The tests of networks mostly wait, so their files are spread over the first part of the others, large ones first.
     The files whose tests are short come last: no process has a long one left when the others have none.
     """
     files = list(dict.fromkeys(item.path for item in items))

@@ -46,7 +46,7 @@ class Setting:
         return bool(select.select([self.program], [], [], 0)[0])
 
     def typed(self) -> bool:
-        """Lets the terminal type what it owes; a thread of the kernel makes room some time after the program has read."""
+        """Lets the terminal type what it owes: some time after a read, a thread of the kernel has made room."""
         self.terminal.advance()
         return self.unread()
 
