@@ -35,6 +35,11 @@ HANDLED_SIGNALS = [signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT,
 # Packages whose tests run in this process; others mostly start commands, and wait for their end.
 CAREFUL = {"authority", "boot", "client", "cmap", "logger", "net", "protocol", "python", "relay", "system", "worker"}
 
+# Packages whose tests take milliseconds each and wait for little; and a file of them that computes for seconds.
+LONG_AMONG_SHORT = "test_simulation.py"
+SHORT = {"authority", "client", "cmap", "fuzz", "logger", "net", "protocol", "relay", "system"}
+SPREAD = 0.75  # the part of the other files over which those of networks are spread
+
 MakeLab = Callable[[int | Sequence[Iterable[int]]], Lab]
 
 
@@ -62,8 +67,20 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The tests of networks come first: they mostly wait, and other processes can compute meanwhile."""
-    items.sort(key=lambda item: "network" not in item.path.parts)
+    """Orders the files so that at any time some processes wait and others compute.
+
+    The tests of networks mostly wait, so their files are spread over the first part of the others, large ones first.
+    The files whose tests are short come last: no process has a long one left when the others have none.
+    """
+    files = list(dict.fromkeys(item.path for item in items))
+    waiting = sorted((path for path in files if "network" in path.parts), key=lambda path: -path.stat().st_size)
+    short = [path for path in files if SHORT.intersection(path.parts) and path.name != LONG_AMONG_SHORT]
+    short = [path for path in short if path not in waiting]
+    others = [path for path in files if path not in waiting and path not in short]
+    places = {path: (number + 0.5) / len(waiting) * SPREAD for number, path in enumerate(waiting)}
+    places |= {path: (number + 0.5) / len(others) for number, path in enumerate(others)}
+    places |= {path: 1.0 + number for number, path in enumerate(short)}
+    items.sort(key=lambda item: places[item.path])
 
 
 def pytest_collection_finish() -> None:

@@ -46,9 +46,14 @@ class Namespace:
         """Lets the namespace go; it vanishes with the last process in it."""
         self._holder.communicate()
 
+    @property
+    def path(self) -> str:
+        """What a process opens to enter the namespace."""
+        return f"/proc/{self.pid}/ns/net"
+
     def inside(self, argv: Sequence[str | os.PathLike[str]]) -> list[str]:
         """The command that runs `argv` in this namespace; the process keeps its id, so signals reach it."""
-        return [_tool("nsenter"), f"--net=/proc/{self.pid}/ns/net", "--", *(os.fspath(argument) for argument in argv)]
+        return [_tool("nsenter"), f"--net={self.path}", "--", *(os.fspath(argument) for argument in argv)]
 
     def popen(self, argv: Sequence[str | os.PathLike[str]], **options: Any) -> subprocess.Popen[Any]:
         """Starts a process in this namespace; CEXEC_* and GROUP of our environment are not passed on."""

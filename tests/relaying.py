@@ -13,9 +13,11 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import psutil
 
+from tests import forked
 from tests.environment import clean_environment, command
 from tests.lab import Host
 from tests.waiting import PATIENCE, wait_until
@@ -50,13 +52,10 @@ class Proxy:
     def __init__(self, host: Host, *arguments: str, environment: Mapping[str, str] | None = None) -> None:
         self._lines: list[str] = []
         self._changed = threading.Condition()
-        self.process = host.popen(
-            command("cproxy", *arguments),
-            env=clean_environment(environment),
-            stdin=subprocess.DEVNULL,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
+        argv, env = command("cproxy", *arguments), clean_environment(environment)
+        pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
+        self.process: subprocess.Popen[str] | forked.Child
+        self.process = forked.start(argv, env=env, network=host.path) or host.popen(argv, env=env, **pipes)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         self.wait_for(lambda line: True)

@@ -7,8 +7,8 @@ at_once=""
 # Each process that runs tests reads all of them, which takes three times as long if it cannot keep them compiled.
 unset PYTHONDONTWRITEBYTECODE
 test -d "$(dirname "$0")/__pycache__" || "$python" -m pytest --collect-only -qq >/dev/null 2>&1  # one, not each of them
-# Six, because the tests wait for two thirds of their time.  The order stays that of conftest.py, because the files with
-# the fewest tests, which xdist would leave for the end, are among those that take longest.
+# Eight, because the tests wait for most of their time.  The order is that of conftest.py, in which those that wait and
+# those that compute alternate: xdist would leave the files with the fewest tests, which take longest, for the end.
 # A process that dies ends the run: pytest-xdist now and then waits for ever for the tests that it had.
-if unshare -n true 2>/dev/null; then at_once="--numprocesses=6 --dist=loadfile --no-loadscope-reorder --max-worker-restart=0"; fi
+if unshare -n true 2>/dev/null; then at_once="--numprocesses=8 --dist=loadfile --no-loadscope-reorder --max-worker-restart=0"; fi
 exec "$python" -m pytest $at_once "$@"

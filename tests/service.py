@@ -22,6 +22,7 @@ import psutil
 from cexec.authority.make import make
 from cexec.protocol.base.keys import ClientKey
 from cexec.system.storage.keyfile import read_key
+from tests import forked
 from tests.environment import clean_environment, command, local_environment
 from tests.lab import Host
 from tests.waiting import PATIENCE, comes_true
@@ -107,10 +108,16 @@ class Service:
         self.argv = argv = [*started_by, *options, os.fspath(application.secret), *program]
         changes = {**(environment or {}), MARK: self._mark}
         pipes: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": subprocess.PIPE, "text": True}
-        if host is not None:
-            self.process = host.popen(argv, env=clean_environment(changes), **pipes)
+        env = local_environment(changes) if host is None else clean_environment(changes)
+        network = "" if host is None else host.path
+        forked_one = None if wrapper or launcher else forked.start(argv, env=env, network=network)
+        self.process: subprocess.Popen[str] | forked.Child
+        if forked_one is not None:
+            self.process = forked_one
+        elif host is not None:
+            self.process = host.popen(argv, env=env, **pipes)
         else:
-            self.process = subprocess.Popen([*wrapper, *argv], env=local_environment(changes), **pipes)
+            self.process = subprocess.Popen([*wrapper, *argv], env=env, **pipes)
         self._reader = threading.Thread(target=self._read, daemon=True)
         self._reader.start()
         try:

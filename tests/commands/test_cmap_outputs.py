@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
 import stat
 import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -20,6 +22,15 @@ def _directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
+def read_to_the_end(reader: int) -> bytes:
+    """Reads a FIFO from the first byte until its writer closes it, and closes it; gives up after DEADLINE."""
+    data = b""
+    with open(reader, "rb", buffering=0) as file:
+        while select.select([file], [], [], DEADLINE)[0] and (part := file.read(65536)):
+            data += part
+    return data
+
+
 def test_special_files_are_written_to_and_stay(cluster: Cluster) -> None:
     """Regression: --report replaced /dev/null, a FIFO and a symbolic link, each time with status 0."""
     os.mkfifo("fifo")
@@ -27,9 +38,12 @@ def test_special_files_are_written_to_and_stay(cluster: Cluster) -> None:
     for option, name in (("--report", "fifo"), ("--joblog", "fifo"), ("--results", "fifo.csv")):
         if not os.path.exists(name):
             os.mkfifo(name)
-        with subprocess.Popen(["cat", name], stdout=subprocess.PIPE) as reader:
+        # Opened before cmap starts, which does not wait for a reader; it is readable when a writer has come.
+        reader = os.open(name, os.O_RDONLY | os.O_NONBLOCK)
+        with ThreadPoolExecutor(1) as thread:
+            reading = thread.submit(read_to_the_end, reader)
             assert cluster.run(option, name, ":::", "a").status == 0
-            read, _ = reader.communicate(timeout=DEADLINE)
+            read = reading.result()
         assert read.startswith(PAGE if option == "--report" else b"Seq")
         assert b"all done" in read or read.count(b"\n") >= 2
         assert stat.S_ISFIFO(os.stat(name).st_mode)

@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
@@ -28,7 +29,7 @@ from tests.environment import command, local_environment
 from tests.needs import NOBODY, require_second_user, require_tool, skip_for_want_of
 from tests.second_user import readable_python
 from tests.service import Application, Service
-from tests.waiting import comes_true, wait_until
+from tests.waiting import PATIENCE, comes_true, wait_until
 
 WARNING = "clients choose arguments that root runs; add --user NAME or --isolate"
 PAST_RETRIES = ["--retries", "0"]
@@ -105,18 +106,39 @@ def test_a_worker_whose_supervisor_is_killed_says_so_and_takes_all_jobs_with_it(
     assert job_group.groups_of(supervisor) == []
 
 
+def suspended_sweeper(worker: Service, supervisor: psutil.Process, before: set[psutil.Process]) -> psutil.Process:
+    """Stops the child of the supervisor that comes and is no program, in the middle of its work."""
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
+        for process in set(supervisor.children()) - before:
+            try:
+                if process.cmdline() == worker.argv:
+                    process.suspend()
+                    return process
+            except psutil.Error:
+                pass  # it has ended meanwhile
+    raise AssertionError("nobody sweeps")
+
+
 def test_the_worker_answers_others_while_it_removes_what_a_killed_job_process_has_left(
     application: Application, service: StartService, runtime: dict[str, str], tmp_path: Path
 ) -> None:
     """Regression: cservice stood still until the processes had ended and the directory was removed."""
     script = (
-        'test "$PEER_ATTACK" || exit 0; seq 10000 | xargs touch; env -i setsid sleep 600 <&- >&- 2>&- &'
+        f'test "$PEER_ATTACK" || exit 0; seq 10000 | xargs touch; echo $PPID >> {tmp_path}/notes; '
+        f"until test -e {tmp_path}/go; do sleep 0.02; done; env -i setsid sleep 600 <&- >&- 2>&- &"
         "kill -9 $PPID; sleep 600"
     )
     worker = service("sh", "-c", script, options=["-j", "2", "--private-dir"], environment=runtime)
-    attack(application, worker, "ATTACK=1")
-    (sweeper,) = [process for process in worker.job_processes() if "sleep" not in process.cmdline()]
-    sweeper.suspend()  # however fast this machine is
+    argv, environment = application.client("ATTACK=1")
+    argv[2:2] = PAST_RETRIES
+    supervisor = worker.supervisor
+    with subprocess.Popen(argv, env=environment, stdin=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as client:
+        noted(tmp_path / "notes")
+        before = set(supervisor.children())
+        (tmp_path / "go").touch()
+        sweeper = suspended_sweeper(worker, supervisor, before)
+        assert client.wait(60) == 111
     try:
         assert os.listdir(tmp_path / "tmp")
         for _ in range(5):

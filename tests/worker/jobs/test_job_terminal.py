@@ -45,6 +45,11 @@ class Setting:
     def unread(self) -> bool:
         return bool(select.select([self.program], [], [], 0)[0])
 
+    def typed(self) -> bool:
+        """Lets the terminal type what it owes: some time after a read, a thread of the kernel has made room."""
+        self.terminal.advance()
+        return self.unread()
+
     def read_keys(self) -> None:
         """The program reads single keys from now on."""
         termios.tcsetattr(self.program, termios.TCSANOW, raw_modes(termios.tcgetattr(self.program)))
@@ -115,7 +120,7 @@ def test_keys_for_which_there_is_no_room_wait(setting: Setting) -> None:
     left = total
     while left:
         left -= len(os.read(setting.program, 65536))
-    setting.terminal.advance()
+    wait_until(setting.typed)
     assert os.read(setting.program, 100) == b"\x04"
 
 
