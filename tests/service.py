@@ -99,6 +99,7 @@ class Service:
         """`wrapper`: a command that becomes the one behind it.  `launcher`: the words in place of `cservice`."""
         self.application = application
         self._mark = uuid.uuid4().hex
+        self._supervisor: psutil.Process | None = None  # as it was last found
         self._lines: list[str] = []
         self._changed = threading.Condition()
         self._ended = False
@@ -178,8 +179,11 @@ class Service:
     @property
     def supervisor(self) -> psutil.Process:
         """The process that starts the jobs' processes."""
-        own = psutil.Process(self.pid)
-        (found,) = [child for child in own.children() if child.cmdline() == own.cmdline() == self.argv]
+        found = self._supervisor
+        if found is None or not _has_argv(found, self.argv):  # a look at the children is one at all processes
+            own = psutil.Process(self.pid)
+            (found,) = [child for child in own.children() if child.cmdline() == own.cmdline() == self.argv]
+            self._supervisor = found
         return found
 
     def job_processes(self) -> list[psutil.Process]:
@@ -328,6 +332,13 @@ class Shell:
 
     def close(self) -> None:
         self.service.close()
+
+
+def _has_argv(process: psutil.Process, argv: Sequence[str]) -> bool:
+    try:
+        return process.cmdline() == list(argv)
+    except psutil.Error:
+        return False
 
 
 def _marked(mark: str) -> list[psutil.Process]:

@@ -1,12 +1,12 @@
 """The contracts of pyproject.toml refuse what they forbid: a forbidden import of each kind is planted.
 
-Contract: import-linter checks a copy of the package as `make check` does, once as it is and once with each plant.  What
-import-linter cannot see is checked here: private names, and calls of functions that do I/O.
+Contract: import-linter checks a copy of the package as `make check` does, once as it is and once for each contract with
+all that is planted against it, and has to name the line of each plant.  What it cannot see is checked here, which is
+calls of functions that do I/O, and in test_private_names.py.
 """
 
 from __future__ import annotations
 
-import _socket
 import ast
 import json
 import re
@@ -24,7 +24,6 @@ CONTRACTS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["import
 NAMES = {contract["id"]: contract["name"] for contract in CONTRACTS}
 PURE = next(contract["forbidden_modules"] for contract in CONTRACTS if contract["id"] == "pure")
 IO_FUNCTIONS = frozenset({"__import__", "breakpoint", "eval", "exec", "input", "open", "print"})
-SOCKETS_OWN = frozenset(dir(_socket.socket))  # _accept: we use _socket instead of socket
 
 # Contract, file, and what is added to it.
 PLANTS = [
@@ -143,28 +142,33 @@ def check(*contracts):
     return status, written.getvalue()
 
 results = [check()]
-for contract, name, text in json.load(sys.stdin):
-    path = pathlib.Path("cexec", name)
-    before = path.read_text() if path.exists() else None
-    path.write_text((before or "") + "\\n" + text + "\\n")
+for contract, plants in json.load(sys.stdin):
+    names = {pathlib.Path("cexec", name) for name, _ in plants}
+    before = {path: path.read_text() for path in names if path.exists()}
+    for name, text in plants:
+        with pathlib.Path("cexec", name).open("a") as file:
+            file.write(text + "\\n")
     results.append(check(contract))
-    if before is None:
-        path.unlink()
-    else:
-        path.write_text(before)
+    for path in names:
+        path.write_text(before[path]) if path in before else path.unlink()
 results.append(check())
 print(json.dumps(results))
 """
 
 
+# The numbers of the plants against each contract, which one run of import-linter sees.
+TOGETHER = {name: [at for at, (contract, _, _) in enumerate(PLANTS) if contract == name] for name in NAMES}
+
+
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[int, str]]:
-    """Exit status and output of import-linter: as it is, for each plant and its contract, and as it is again."""
+    """Exit status and output of import-linter: as it is, with the plants against each contract, and as it is again."""
     copy = tmp_path_factory.mktemp("contracts")
     shutil.copytree(PACKAGE, copy / "cexec", ignore=shutil.ignore_patterns("__pycache__"))
     shutil.copy(ROOT / "pyproject.toml", copy)
     argv = [sys.executable, "-c", DRIVER]
-    ended = subprocess.run(argv, cwd=copy, input=json.dumps(PLANTS), capture_output=True, text=True, timeout=600)
+    work = [(contract, [PLANTS[number][1:] for number in numbers]) for contract, numbers in TOGETHER.items()]
+    ended = subprocess.run(argv, cwd=copy, input=json.dumps(work), capture_output=True, text=True, timeout=600)
     assert ended.returncode == 0, f"import-linter could not be run: {ended.stderr}"
     refused: list[tuple[int, str]] = json.loads(ended.stdout)
     return refused
@@ -182,16 +186,31 @@ def test_the_package_keeps_its_contracts(results: list[tuple[int, str]], at: int
     assert f"{len(CONTRACTS)} kept, 0 broken" in output
 
 
+def first_line(number: int) -> int:
+    """Where a plant begins in its file, behind what is there and the plants before it."""
+    contract, name, _ = PLANTS[number]
+    path = PACKAGE / name
+    above = [PLANTS[other][2] for other in TOGETHER[contract] if other < number and PLANTS[other][1] == name]
+    return 1 + sum(len(text.splitlines()) for text in [path.read_text() if path.exists() else "", *above])
+
+
 @pytest.mark.parametrize(
     "number", range(len(PLANTS)), ids=[f"{contract}-{name}-{text[:60]}" for contract, name, text in PLANTS]
 )
 def test_a_forbidden_import_is_refused(results: list[tuple[int, str]], number: int) -> None:
-    contract, _, text = PLANTS[number]
-    status, output = results[number + 1]
+    contract, name, text = PLANTS[number]
+    status, output = results[1 + list(TOGETHER).index(contract)]
     assert status == 1 and NAMES[contract] in broken(output), output
-    if contract == "pure":
-        named = re.findall(r"^ *(?:import|from) (\w+)", text, re.MULTILINE)
-        assert named and [one for one in named if f"cexec.protocol.base.limits -> {one} " not in output] == []
+    module = f"cexec.{name.removesuffix('.py').replace('/', '.')}"
+    if contract == "acyclic":
+        assert f"No cycles are allowed in {'.'.join(module.split('.')[:2])}." in output, output
+    elif not text:
+        assert f"- {module}\n" in output, output
+    said = " ".join(output.split())
+    for at, line in enumerate(text.splitlines(), first_line(number)):
+        if contract != "acyclic" and (imported := re.match(r" *(?:import|from) ([\w.]+)", line)):
+            named = imported[1].partition(".")[0]
+            assert re.search(rf"{re.escape(module)} -> {named}\S* \([^)]*\bl\.{at}\b", said), (line, output)
 
 
 def test_every_contract_has_a_plant() -> None:
@@ -205,57 +224,12 @@ def modules(folder: str = "") -> list[Path]:
     return found
 
 
-def private_definitions(tree: ast.AST) -> set[str]:
-    """Names with an underscore that a module defines."""
-    found: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
-            found.add(node.name)
-        elif isinstance(node, ast.Attribute | ast.Name) and isinstance(node.ctx, ast.Store):
-            found.add(node.attr if isinstance(node, ast.Attribute) else node.id)
-    return {name for name in found if re.match(r"_[A-Za-z]", name)}
-
-
-def private_uses(tree: ast.AST) -> dict[str, str]:
-    """Names with an underscore that a module uses of something else than the object itself -> where they stand."""
-    found: dict[str, str] = {}
-    others = {"self", "cls"}
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):  # Python's own have some that are documented, as os._exit
-            others |= {alias.asname or alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "cexec":
-            found.update((alias.name, f"{node.module}.{alias.name}") for alias in node.names)
-    for node in ast.walk(tree):
-        if not isinstance(node, ast.Attribute) or not node.attr.startswith("_") or node.attr in SOCKETS_OWN:
-            continue
-        if ast.unparse(node.value) not in others:
-            found[node.attr] = ast.unparse(node)
-    return found
-
-
-def private_names(sources: dict[str, str]) -> list[str]:
-    """The uses of names with an underscore that only other modules define."""
-    trees = {name: ast.parse(source) for name, source in sources.items()}
-    private = {name: private_definitions(tree) for name, tree in trees.items()}
-    everywhere = set().union(*private.values())
-    return [
-        f"{name}: {text}"
-        for name, tree in trees.items()
-        for used, text in private_uses(tree).items()
-        if used in everywhere - private[name]
-    ]
-
-
 def io_calls(tree: ast.AST) -> list[str]:
     return [
         node.func.id
         for node in ast.walk(tree)
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in IO_FUNCTIONS
     ]
-
-
-def test_no_module_uses_another_ones_private_names() -> None:
-    assert private_names({str(path): path.read_text() for path in modules()}) == []
 
 
 def test_protocol_calls_nothing_that_does_io() -> None:
@@ -274,9 +248,4 @@ def test_a_package_itself_imports_nothing() -> None:
 
 
 def test_the_checks_see_what_they_look_for() -> None:
-    one = "class One:\n    def _get(self):\n        self._a = 1\n_limit = 2"
-    assert private_names({"one": one, "two": "from cexec.one import _limit"}) == ["two: cexec.one._limit"]
-    assert private_names({"one": one, "two": "x.one._get()"}) == ["two: x.one._get"]
-    assert private_names({"one": one, "two": "print(x._a)"}) == ["two: x._a"]
-    assert private_names({"one": one, "two": "import os\nos._get(self._a)"}) == []
     assert io_calls(ast.parse("def f():\n    open('x')\n    print()")) == ["open", "print"]

@@ -5,7 +5,7 @@ A name that stands twice makes a reader ask which one is meant, and a search fin
 
 from __future__ import annotations
 
-import ast
+import re
 from collections import defaultdict
 from pathlib import Path
 
@@ -31,18 +31,23 @@ def modules() -> list[Path]:
     return found
 
 
+def classes_of(source: str) -> list[str]:
+    """The public classes that a source defines, at any depth; to parse it takes a hundred times as long."""
+    return re.findall(r"^[ \t]*class ([^\W_]\w*)[(:\[]", source, re.MULTILINE)
+
+
+def test_the_classes_of_a_source_are_found() -> None:
+    source = "class A:\n  class B(A): x = 1\ndef f():\n    class C[T]: pass\nclass _D: pass\n# class E:\n"
+    assert classes_of(source) == ["A", "B", "C"]
+
+
 def test_no_two_modules_have_one_name() -> None:
     twice = duplicates([(path.stem, str(path.relative_to(ROOT))) for path in modules()])
     assert twice.keys() == SAME_MEANING, twice
 
 
 def test_no_two_classes_have_one_name() -> None:
-    classes = [
-        (node.name, str(path.relative_to(ROOT)))
-        for path in modules()
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.ClassDef) and not node.name.startswith("_")
-    ]
+    classes = [(name, str(path.relative_to(ROOT))) for path in modules() for name in classes_of(path.read_text())]
     assert len(classes) > 200
     assert duplicates(classes) == {}
 

@@ -28,7 +28,8 @@ def test_three():
 def run_tests(directory: Path) -> subprocess.CompletedProcess[str]:
     """Runs the three tests with the project's conftest."""
     (directory / "test_some.py").write_text(TEST)
-    options = ["-q", "-p", "no:cacheprovider", "-p", "tests.conftest", "-c", str(ROOT / "pyproject.toml")]
+    without = ["-p", "no:cacheprovider", "-p", "no:schemathesis"]  # the second takes as long to load as all else
+    options = ["-q", *without, "-p", "tests.conftest", "-c", str(ROOT / "pyproject.toml")]
     argv = [sys.executable, "-m", "pytest", *options, f"--rootdir={directory}", str(directory)]
     return subprocess.run(argv, cwd=ROOT, capture_output=True, text=True, timeout=60)
 

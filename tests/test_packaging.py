@@ -156,7 +156,10 @@ def test_all_tests_of_the_source_archive_are_collected(archive: Path) -> None:
 
 def _pytest(tree: Path, *words: str) -> subprocess.CompletedProcess[str]:
     """Runs the tests of a tree of its own, where no module of this one is in the way."""
-    argv = [sys.executable, "-m", "pytest", "-q", "-n0", "-p", "no:cacheprovider", *words]
+    options = ["-q", "-n0", "-p", "no:cacheprovider"]
+    if "--collect-only" not in words:
+        options += ["-p", "no:schemathesis"]  # takes as long to load as all else, and SAMPLE has no use for it
+    argv = [sys.executable, "-m", "pytest", *options, *words]
     environment = {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
     return subprocess.run(argv, cwd=tree, env=environment, capture_output=True, text=True, timeout=1000)
 

@@ -23,6 +23,7 @@ from tests.service import Application, Service
 
 RECIPES = dict(re.findall(r"^## (.+)\n((?:(?!## ).*\n)+)", (ROOT / "docs" / "recipes.md").read_text(), re.MULTILINE))
 PROGRAM = re.compile(r"^```python\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+WITHOUT = "-p no:schemathesis"  # which takes as long to load as pytest
 PATIENCE = 120.0  # seconds: a recipe starts several programs
 
 Follow = Callable[[str], tuple[subprocess.CompletedProcess[str], list[Service]]]
@@ -44,12 +45,15 @@ def follow(tmp_path: Path) -> Iterator[Follow]:
             for words in services:
                 at = next(number for number, word in enumerate(words[1:], 1) if not word.startswith("-"))
                 service = Service(
-                    Application(tmp_path, words[at]), words[at + 1 :], words[1:at], environment={"PATH": path}
+                    Application(tmp_path, words[at]),
+                    words[at + 1 :],
+                    words[1:at],
+                    environment={"PATH": path, "PYTEST_ADDOPTS": WITHOUT},
                 )
                 stack.callback(service.close)
                 started.append(service)
             script = "set -e\n" + "\n".join(others)
-            environment = local_environment({"PATH": path, "PYTEST_ADDOPTS": "", "PYTEST_XDIST_WORKER": ""})
+            environment = local_environment({"PATH": path, "PYTEST_ADDOPTS": WITHOUT, "PYTEST_XDIST_WORKER": ""})
             argv = ["python3", "-c", programs[0]] if programs else ["sh", "-c", script]
             ended = subprocess.run(
                 argv, cwd=tmp_path, env=environment, capture_output=True, text=True, timeout=PATIENCE

@@ -21,7 +21,9 @@ import httpx
 import psutil
 from websockets.sync.client import ClientConnection, connect
 
+from cexec.gate.access.caller import TokenRole
 from tests.environment import command, local_environment
+from tests.gate.tokens import make_token
 from tests.service import Application
 from tests.waiting import PATIENCE, wait_until
 
@@ -57,12 +59,8 @@ class Gate:
             raise AssertionError("\n".join(self._lines))
         self.url = self._lines[0].partition(" at ")[2].partition(";")[0]
 
-    def new_token(self, name: str, role: str, *options: str) -> str:
-        """What `cgate token add` prints."""
-        argv = command("cgate", "token", "add", "--state", self.state, "--role", role, *options, name)
-        made = subprocess.run(argv, env=local_environment(), capture_output=True, text=True, timeout=PATIENCE)
-        assert made.returncode == 0, made.stderr
-        return made.stdout.strip()
+    def new_token(self, name: str, role: str, *applications: str) -> str:
+        return make_token(self.state, name, TokenRole[role.upper()], applications)
 
     def http(self, token: str | None = None, **options: Any) -> httpx.Client:
         """A client; its caller closes it."""

@@ -33,7 +33,7 @@ def clients(gate: Gate) -> Iterator[dict[str, httpx.Client]]:
         "ci": gate.new_token("ci", "submitter"),
         "other": gate.new_token("other", "submitter"),
         "eyes": gate.new_token("eyes", "viewer"),
-        "narrow": gate.new_token("narrow", "admin", "--app", "secret"),
+        "narrow": gate.new_token("narrow", "admin", "secret"),
         "admin": gate.token,
     }
     with ExitStack() as stack:

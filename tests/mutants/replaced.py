@@ -12,7 +12,7 @@ from tests.mutants.runner import ToolError, check, judge, prepare, source_of
 def main() -> None:
     prepare()
     wanted = [one for one in (*KNOWN, EQUIVALENT) if one.module in sys.argv[1:] or not sys.argv[1:]]
-    for module in dict.fromkeys(one.module for one in wanted):
+    for module in dict.fromkeys(one.module for one in wanted if one != EQUIVALENT):  # it survives where tests pass
         check(module, [TESTS[module]])
     print(json.dumps({one.name: _verdict(one) for one in wanted}))
 

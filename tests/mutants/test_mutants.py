@@ -84,7 +84,7 @@ def test_what_is_explained_can_still_happen() -> None:
     assert all(len(reason) > 20 for reason in EXPLAINED.values())
 
 
-QUICK = {EQUIVALENT.module, KNOWN[-1].module}  # the other modules' tests take longer
+QUICK = {EQUIVALENT.module, "cexec.protocol.connection.session_states"}  # few runs of short tests
 
 
 def verdicts_of(*modules: str) -> dict[str, str]:
@@ -100,5 +100,5 @@ def verdicts_of(*modules: str) -> dict[str, str]:
 def test_mistakes_that_were_not_seen_once_are_seen_and_a_change_that_means_nothing_survives(modules: set[str]) -> None:
     """If nothing survived, the tool would call everything killed, whatever the tests say."""
     expected = {one.name: "killed" for one in KNOWN if one.module in modules} | {EQUIVALENT.name: "survived"}
-    assert len(expected) >= 3
+    assert len(expected) >= 2
     assert verdicts_of(*sorted(modules)) == expected

@@ -146,18 +146,19 @@ def test_no_more_inputs_are_taken_than_are_in_hand(key: Path) -> None:
 
 
 def test_memory_does_not_grow_with_the_number_of_inputs(key: Path) -> None:
+    size = 20_000  # bytes
     with Client(key) as client:
-        results = client.map((bytes(10_000) for _ in range(1000)), args=["cat"])
-        for _ in range(200):
+        results = client.map((bytes(size) for _ in range(5 * LEAST_WINDOW)), args=["cat"])
+        for _ in range(2 * LEAST_WINDOW):
             next(results)
         tracemalloc.start()
         try:
             for one in results:
-                assert len(one.stdout) == 10_000
+                assert len(one.stdout) == size
             grown, _ = tracemalloc.get_traced_memory()
         finally:
             tracemalloc.stop()
-    assert grown < 2 * WINDOW * 10_000
+    assert grown < LEAST_WINDOW * size  # the results that were looked at have three times as much
 
 
 def test_jobs_begin_while_further_inputs_are_waited_for(key: Path, tmp_path: Path) -> None:

@@ -181,7 +181,7 @@ def test_the_door_is_shut_for_others(http: httpx.Client, gate: Gate) -> None:
         assert refused.status_code == 403 and "belongs to admin" in refused.json()["detail"]
         own = start_job(other, "sleep 1000")
         assert other.post(f"/v1/jobs/{own}/cancel").json()["state"] == "cancelled"
-    with gate.http(gate.new_token("foreign", "submitter", "--app", "other")) as foreign:
+    with gate.http(gate.new_token("foreign", "submitter", "other")) as foreign:
         assert foreign.get(f"/v1/jobs/{id}").status_code == 404
         assert foreign.get("/v1/jobs").json()["jobs"] == []
         assert foreign.post("/v1/jobs", json=script("true")).status_code == 403

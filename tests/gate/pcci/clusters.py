@@ -14,8 +14,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from cexec.gate.access.caller import TokenRole
 from cexec.gate.access.tls import make_materials
 from tests.environment import ROOT, clean_environment, command
+from tests.gate.tokens import make_token
 from tests.lab import Host, Lab
 from tests.service import Application, Service
 from tests.waiting import PATIENCE, wait_until
@@ -59,7 +61,7 @@ class Cluster:
         self.tls = [str(directory / "tls" / name) for name in ("ca.pem", "client.pem", "client.key")]
         self.state = directory / "state"
         self.url = f"https://{first.address}:{PORT}"
-        token = self.new_token("ci", "--role", "submitter")
+        token = self.new_token("ci")
         argv = command(
             "cgate", "--pcci", "--http", f"{first.address}:{PORT}", "--state", self.state,
             "--tls-cert", directory / "tls" / "server.pem", "--tls-key", directory / "tls" / "server.key",
@@ -94,15 +96,11 @@ class Cluster:
         stack.callback(ask.close)
         return ask
 
-    def new_token(self, name: str, *options: str) -> str:
-        argv = command("cgate", "token", "add", "--state", self.state, *options, name)
-        made = subprocess.run(
-            argv, env=clean_environment(), capture_output=True, text=True, timeout=PATIENCE, check=True
-        )
-        return str(made.stdout.strip())
+    def new_token(self, name: str, role: TokenRole = TokenRole.SUBMITTER) -> str:
+        return make_token(self.state, name, role)
 
     def viewer(self, stack: ExitStack) -> Asker:
-        return self.asker(self.new_token("eyes", "--role", "viewer"), stack)
+        return self.asker(self.new_token("eyes", TokenRole.VIEWER), stack)
 
     def start(self, cmd: str, *workers: str) -> int:
         status, answer = self.ask("POST", "/job", {"cmd": cmd, "workers": list(workers)})

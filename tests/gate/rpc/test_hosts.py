@@ -16,6 +16,7 @@ import pytest
 
 from cexec.gate.access.tls import make_client, make_materials
 from tests.environment import ROOT, clean_environment, command
+from tests.gate.tokens import make_token
 from tests.lab import Host, Lab
 from tests.needs import require_namespaces
 from tests.service import Application, Service
@@ -93,8 +94,7 @@ class Site:
         gate = lab.host(GATE)
         make_materials(str(self.tls), [gate.address], client="scheduler")
         make_client(str(self.tls), "nobody")
-        argv = command("cgate", "token", "add", "--state", self.state, "scheduler")
-        subprocess.run(argv, env=clean_environment(), check=True, capture_output=True, timeout=PATIENCE)
+        make_token(self.state, "scheduler")
         self.address = f"{gate.address}:8043"
         files = [f"--{name}={self.tls / file}" for name, file in
                  (("tls-cert", "server.pem"), ("tls-key", "server.key"), ("client-ca", "ca.pem"))]  # fmt: skip
