@@ -16,7 +16,7 @@ from cexec.gate.http.gate import gate_of, identity_of
 from cexec.gate.http.queries import Query
 from cexec.gate.http.stream_answers import CutOff, StreamAnswer
 from cexec.gate.problem import Problem
-from cexec.gate.store.output_log import check_kept
+from cexec.gate.store.output_log import behind_the_end, check_kept
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -65,7 +65,7 @@ def parse_range(text: str | None, size: int) -> tuple[int, int] | None:
         if last and int(last) < start:
             return None
     if start >= size or start >= end:
-        raise Problem(416, f"there are {size} bytes", headers={"Content-Range": f"bytes */{size}"})
+        raise Problem(416, behind_the_end(size), headers={"Content-Range": f"bytes */{size}"})
     return start, end
 
 
@@ -97,7 +97,7 @@ async def _snapshot(job: JobRecord, output: Output, offset: int | None, ranged: 
     chosen = None
     if offset is not None:
         if offset > end:
-            raise Problem(416, f"there are {end} bytes", headers={"Content-Range": f"bytes */{end}"})
+            raise Problem(416, behind_the_end(end), headers={"Content-Range": f"bytes */{end}"})
         start = offset
     else:
         chosen = parse_range(ranged, end)

@@ -18,6 +18,7 @@ from cexec.gate.store.job_records import show_time
 from cexec.gate.store.output_log import KeptOutput, OutputLog
 from cexec.protocol.connection.options import SIGNALS
 from cexec.system.printable import printable
+from cexec.system.units import show_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -107,7 +108,7 @@ class Desk:
         at = await self._expiry(job)
         kept = self._engine.settings.retention
         return Problem(
-            410, f"outputs are kept for {kept:g} seconds after the end of the job or its pool; "
+            410, f"outputs are kept for {show_duration(kept)} after the end of the job or its pool; "
                  f"these were removed at {show_time(at)}", expired=show_time(at),
         )  # fmt: skip
 
@@ -191,7 +192,7 @@ def is_at(job: JobRecord, worker: str) -> bool:
 
 def signal_number(name: str) -> int:
     """Returns the protocol's number of a signal; `Problem` 422 for one that no program can be sent."""
-    wanted = name.upper().removeprefix("SIG")
+    wanted = name.removeprefix("SIG")
     for number, known in SIGNALS.items():
         if known == f"SIG{wanted}":
             return number

@@ -117,7 +117,7 @@ def test_outputs_expire_and_say_when(key: Application, state: Path) -> None:
         wait_until(lambda: http.get(f"/v1/jobs/{job['id']}/stdout").status_code == 410)
         for what in ("stdout", "stderr", "files/a"):
             answer = http.get(f"/v1/jobs/{job['id']}/{what}")
-            assert answer.status_code == 410 and "1 seconds after the end" in answer.json()["detail"]
+            assert answer.status_code == 410 and "kept for 1.00 s after the end" in answer.json()["detail"]
             assert answer.json()["expired"] > job["ended"]
         wait_until(lambda: not gate.files)
         assert http.get(f"/v1/jobs/{job['id']}/stdout").status_code == 410
