@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import binascii
 import hashlib
+import logging
 import os
 import re
 from dataclasses import replace
@@ -48,6 +49,7 @@ _FORMS = {  # of the texts in a member or a parameter, and what is said of anoth
     "need": (re.compile(NEED), _NEED_WORDS),
     "exclude": (re.compile(WORKER), "a worker is called without commas and spaces, or instance=UUID"),
 }
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it tells of each damaged form of a stranger
 COPY = 1024 * 1024  # bytes (ours) that are copied at once
 
 

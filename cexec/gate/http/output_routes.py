@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 CHUNK = 64 * 1024  # bytes (ours) of an output that are in memory for one reader
 STREAMS = {"stdout": 1, "stderr": 2}
-_RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
+_RANGE = re.compile("bytes=([0-9]{0,40})-([0-9]{0,40})", re.IGNORECASE)  # the unit by RFC 9110, section 14.1
 
 
 def status_headers(job: JobRecord) -> dict[str, str]:
@@ -127,6 +127,8 @@ async def _follow(gate: Gate, identity: Caller, id: str, stream: int, start: int
         return status_headers(await gate.engine.job(identity, id))
 
     job = await gate.engine.job(identity, id)
+    if start > output.end and output.ended and job.over:
+        raise Problem(416, behind_the_end(output.end), headers={"Content-Range": f"bytes */{output.end}"})
     return StreamAnswer(follow(gate, identity, id, stream, start), headers=status_headers(job), trailers=trailers)
 
 
@@ -151,6 +153,8 @@ async def follow(gate: Gate, identity: Caller, id: str, stream: int, start: int)
             break
     if not is_whole(await gate.engine.job(identity, id)):
         raise CutOff("the job was not run to its end")
+    if start > output.end:
+        raise CutOff(behind_the_end(output.end))
 
 
 async def show_file(request: Request) -> Response:

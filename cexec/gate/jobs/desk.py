@@ -90,10 +90,10 @@ class Desk:
         job = await self._engine.job(identity, id)
         if not job.over:
             raise Problem(409, "files come back when the job is over", state=job.state.value)
-        await self._check_kept(job)
         if name not in job.files:
             known = ", ".join(job.files) or "none"
             raise Problem(404, f"the job has brought no file {printable(name)} back; its files: {known}")
+        await self._check_kept(job)
         path = self._engine.files.fetched(id, job.files[name])
         if not os.path.exists(path):
             raise await self._gone(job)
