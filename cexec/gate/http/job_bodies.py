@@ -19,8 +19,9 @@ from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
 from cexec.gate.http.patterns import FETCHED_NAME, FILE_NAME, NEED, VARIABLE, WORKER
-from cexec.gate.http.request_bodies import chunks, parse_json, read_json
+from cexec.gate.http.request_bodies import chunks, read_json
 from cexec.gate.jobs.job_request import JobRequest, Workers
+from cexec.gate.json_text import parse_json
 from cexec.gate.problem import Problem
 from cexec.system.printable import printable
 
