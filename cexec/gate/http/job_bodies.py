@@ -118,7 +118,8 @@ async def _job_of(parts: list[tuple[str, Any]], place: Upload) -> JobRequest:
     if len(described) != 1:
         raise Problem(422, "a form has one part called job, which is JSON")
     (text,) = described
-    job = parse_job(parse_json(await text.read() if isinstance(text, UploadFile) else text))
+    value = parse_json(await text.read() if isinstance(text, UploadFile) else text)
+    job = parse_job(value)
     hashed = hashlib.sha256()
     found: dict[str, bytes | str] = dict(job.files)
     stdin = None
@@ -128,7 +129,7 @@ async def _job_of(parts: list[tuple[str, Any]], place: Upload) -> JobRequest:
         if name not in ("stdin", "files") or not isinstance(part, UploadFile):
             raise Problem(422, f"a form has the part job, and the files stdin and files, but not {printable(name)}")
         called = check_form(part.filename or "", "files") if name == "files" else ""
-        if called in found or (name == "stdin" and (stdin or job.stdin != b"")):
+        if called in found or (name == "stdin" and (stdin or "stdin" in value)):
             raise Problem(422, f"{called or name} comes twice")
         path = place()
         hashed.update(f"{name}\0{called}\0{part.size}\0".encode(errors="surrogateescape"))

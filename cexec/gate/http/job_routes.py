@@ -129,6 +129,8 @@ async def signal(request: Request) -> Response:
     value: Any = await read_json(request)
     if not isinstance(value, dict) or value.keys() != {"signal"} or not isinstance(value["signal"], str):
         raise Problem(422, 'the body has to be {"signal": NAME}')
+    if value["signal"] != value["signal"].upper():  # as the OpenAPI document has them
+        raise Problem(422, "the name of a signal is in capital letters")
     job = await gate.desk.signal(identity, request.path_params["id"], value["signal"])
     note_change(request.scope, f"job {job.id} sent {value['signal']}")
     return json_answer(job_document(gate, job))

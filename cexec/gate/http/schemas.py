@@ -59,6 +59,7 @@ _FILES: Schema = {
     "name has at most 255 bytes",
 }
 
+_STDIN_TWICE = {"required": ["job", "stdin"], "properties": {"job": {"required": ["stdin"]}}}
 _STREAMED_POOL = {"required": ["stdin", "workers"],
                   "properties": {"stdin": _STREAMED, "workers": {"not": {"const": "any"}}}}  # fmt: skip
 
@@ -86,7 +87,7 @@ SCHEMAS: dict[str, Schema] = {
         retries=nullable("integer", "how often it is repeated if its worker is lost", minimum=0, maximum=1000),
         weight={"type": "integer", "minimum": 1, "maximum": 1000, "description": "its share of the turns"},
     ),
-    "JobForm": _object(
+    "JobForm": {"not": _STDIN_TWICE} | _object(
         ["job"],
         job=reference("JobRequest"),
         stdin={"type": "string", "contentMediaType": OCTETS, "description": "the standard input, if job has none"},

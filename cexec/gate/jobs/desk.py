@@ -192,7 +192,7 @@ def is_at(job: JobRecord, worker: str) -> bool:
 
 def signal_number(name: str) -> int:
     """Returns the protocol's number of a signal; `Problem` 422 for one that no program can be sent."""
-    wanted = name.removeprefix("SIG")
+    wanted = name.upper().removeprefix("SIG")
     for number, known in SIGNALS.items():
         if known == f"SIG{wanted}":
             return number

@@ -133,7 +133,7 @@ def test_a_form_with_files(http: httpx.Client, gate: Gate) -> None:
         ([("job", (None, b"{")), ("stdin", ("in", b""))], 400, "not JSON"),
         ([("job", (None, b'{"app":"app"}')), ("other", ("in", b""))], 422, "but not other"),
         ([("job", (None, b'{"app":"app"}')), ("files", ("a", b"")), ("files", ("a", b""))], 422, "comes twice"),
-        ([("job", (None, b'{"app":"app","stdin":"a"}')), ("stdin", ("in", b"b"))], 422, "stdin comes twice"),
+        ([("job", (None, b'{"app":"app","stdin":""}')), ("stdin", ("in", b"b"))], 422, "stdin comes twice"),
         ([("job", (None, b'{"app":"none"}')), ("files", ("a", b"1"))], 404, "no application is called none"),
         ([("job", (None, b'{"app":"app"}')), ("files", ("../a", b"1"))], 422, "relative"),
     ],

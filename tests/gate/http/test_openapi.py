@@ -30,7 +30,7 @@ from tests.python.clients import SHELL
 from tests.service import Application, Service
 from tests.waiting import PATIENCE
 
-FEW, MANY = 3, 200
+FEW, MANY = 3, 100
 ALIKE: dict[str, Any] = {"deadline": None, "suppress_health_check": tuple(HealthCheck)}
 FORGIVING = Path(__file__).with_name("forgiving.py")
 STAY = "cexec: stay"  # the argument of a job that ends when its input does
