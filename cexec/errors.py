@@ -34,6 +34,10 @@ class UsageError(CexecError):
     exit_status = EXIT_USAGE
 
 
+class TooLongError(UsageError):
+    """What was given is right, but more than a message of the protocol, or the start of a program, has room for."""
+
+
 class KeyFileError(CexecError):
     """A key file cannot be used: absent, damaged, of the wrong kind, or open to others."""
 

@@ -8,7 +8,7 @@ client commands share.  `NetworkSettings`, `Times` and `Target` also belong to t
 from __future__ import annotations
 
 from cexec.client.attempt.descriptors import Descriptor, look_again
-from cexec.errors import CexecError, UsageError
+from cexec.errors import CexecError, TooLongError, UsageError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.net.sockets import ports_from_environment
 from cexec.protocol.base.keys import ClientKey
@@ -37,7 +37,9 @@ LEAST_PROGRESS_TIMEOUT = 1.0  # seconds (ours): less is the time that a busy hos
 CLUSTER = "[cluster]"  # the name that the ancestor puts where no single worker is meant
 LONGEST_VARIABLE = 64  # characters (protocol) of a peer variable's name
 MAXIMUM_RETRIES = 1000  # (ours)
-SURELY_LESS = 300  # bytes (ours): the name and the lengths of one argument or variable take less in GO
+SURELY_LESS = 300  # bytes (ours): the name and the lengths of one argument, variable or file take less in GO
+MOST_TEXTS = 0xFFFF  # (protocol) arguments of a job, and variables
+GIVE_REST = "give the rest as standard input"
 NO_TERMINAL, IF_SUGGESTED, TERMINAL = range(3)  # (ours) if the program runs on a terminal, see `JobStreams`
 UNATTENDED = 10.0  # seconds (ours) after which one line in a log says why the job waits; a person reads it sooner
 
@@ -262,27 +264,32 @@ class Request:
         return Patience(progress=self.times.progress, time_limit=float(time_limit or 0.0), began=now)
 
     def check_size(self) -> None:
-        """Raises `UsageError` if GO would be longer than the protocol or the kernel allows."""
-        check_size(self.invocation, lambda: self.go(bytes(IDENTITY_SIZE), 1))
+        """Raises `TooLongError` if GO would be longer than the protocol or the kernel allows."""
+        files = self.streams.files
+        names = 0 if files is None else len(files.streams())
+        check_size(self.invocation, lambda: self.go(bytes(IDENTITY_SIZE), 1), names)
 
 
-def check_size(invocation: Invocation, make_go: Callable[[], Go]) -> None:
-    """Raises `UsageError` if GO would be longer than the protocol or the kernel allows.
+def check_size(invocation: Invocation, make_go: Callable[[], Go], files: int) -> None:
+    """Raises `TooLongError` if GO would be longer than the protocol or the kernel allows.
 
-    A short one is not made for that.
+    A short one is not made for that.  `files`: how many go with the job.
     """
+    count = len(invocation.arguments) + len(invocation.environment) + files
     rough = sum(map(len, invocation.arguments)) + sum(map(len, invocation.environment.values()))
-    if rough + SURELY_LESS * (len(invocation.arguments) + len(invocation.environment)) < MAXIMUM_GO // 2:
+    if rough + SURELY_LESS * count < MAXIMUM_GO // 2:
         return
+    if count > MOST_TEXTS:
+        raise TooLongError(f"arguments and variables are {count} and at most {MOST_TEXTS} fit; {GIVE_REST}")
     try:
         make_go().encode()
     except ValueError as error:
-        raise UsageError(f"{error}; give the rest as standard input") from None
+        raise TooLongError(f"{error}; {GIVE_REST}") from None
     from cexec.system.process.argument_limits import too_long
 
     variables = {f"PEER_{name}": value for name, value in invocation.environment.items()}
     if problem := too_long(invocation.arguments, variables):
-        raise UsageError(f"{problem}; give the rest as standard input")
+        raise TooLongError(f"{problem}; {GIVE_REST}")
 
 
 def check_variable(name: str) -> None:

@@ -22,7 +22,7 @@ from cexec.errors import EXIT_USAGE, UsageError
 from cexec.system.extras import how_to_add
 from cexec.system.io.log_lines import PATIENCE
 from cexec.system.storage.keyfile import find_client_key
-from cexec.system.units import parse_duration, parse_number, parse_size, parse_whole
+from cexec.system.units import parse_duration, parse_number, parse_size, parse_whole, show_count
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -206,8 +206,9 @@ def _tell(names: list[str], listening: GateListening) -> None:
     grpc = f" and by gRPC at {listening.grpc}" if listening.grpc else ""
     print_line(f"cgate: serving {', '.join(names)} at {listening.url}{grpc}; {how}", PATIENCE)
     if listening.interrupted:
-        count = "1 job was" if listening.interrupted == 1 else f"{listening.interrupted} jobs were"
-        print_line(f"cgate: {count} interrupted when the last cgate ended", PATIENCE)
+        count = show_count(listening.interrupted, "job")
+        were = "was" if listening.interrupted == 1 else "were"
+        print_line(f"cgate: {count} {were} interrupted when the last cgate ended", PATIENCE)
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -69,6 +69,6 @@ def _page(name: str, commands: dict[str, click.Command]) -> click.Command:
     @click.argument("words", metavar="|".join(commands), nargs=-1)
     def page(words: tuple[str, ...]) -> int:
         given = f"{words[0]!r} is none of them" if words else "none was given"
-        raise UsageError(f"cgate {name} needs one of {choices}: {given}")
+        raise UsageError(f"one of {choices} has to follow: {given}")
 
     return page

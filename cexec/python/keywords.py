@@ -23,7 +23,7 @@ from cexec.client.request import (
     check_variable,
 )
 from cexec.client.search.choice import requirements_from
-from cexec.errors import UsageError
+from cexec.errors import TooLongError, UsageError
 from cexec.protocol.base.limits import IDENTITY_SIZE, MAXIMUM_STREAMS, MAXIMUM_WEIGHT
 from cexec.protocol.connection.frames import FIRST_FILE, Go
 from cexec.python.job_plan import JobPlan, JobTarget
@@ -107,8 +107,8 @@ def plan_job(
     for name in [*(name for name, _ in plan.files), *plan.fetch, *plan.paths]:
         check_name(name, "file")
     if plan.first_fetched + len(plan.fetch) + len(plan.paths) > MAXIMUM_STREAMS:
-        raise UsageError(f"at most {MAXIMUM_STREAMS - FIRST_FILE} files can go with a job; pack them with tar")
-    check_size(plan.invocation, lambda: _go(plan))
+        raise TooLongError(f"at most {MAXIMUM_STREAMS - FIRST_FILE} files can go with a job; pack them with tar")
+    check_size(plan.invocation, lambda: _go(plan), len(plan.file_streams()))
     try:
         if input is not None:
             set_input(plan, input)

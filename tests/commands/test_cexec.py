@@ -117,7 +117,9 @@ def test_more_than_a_worker_can_be_told_is_wrong_use_before_anybody_is_asked(
     half = "x" * 100_000
     said = message(cexec(*options, application.public, f"A={half}", "--", half), 100)
     assert re.fullmatch(
-        r"arguments and environment are 2000\d\d bytes and at most 196608 fit; give the rest as standard input", said
+        r"arguments, variables and file names are 2000\d\d bytes and at most 196608 fit; "
+        r"give the rest as standard input",
+        said,
     )
 
 

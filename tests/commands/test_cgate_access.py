@@ -101,8 +101,8 @@ def test_tokens_are_listed(run: Run) -> None:
             ("list", "--state", "none"), 111,
             " list: there is no state file none; --state names that of the cgate that is meant",
         ),
-        ((), 100, ": cgate token needs one of add, list, revoke: none was given"),
-        (("remove", "x"), 100, ": cgate token needs one of add, list, revoke: 'remove' is none of them"),
+        ((), 100, ": one of add, list, revoke has to follow: none was given"),
+        (("remove", "x"), 100, ": one of add, list, revoke has to follow: 'remove' is none of them"),
     ],
 )  # fmt: skip
 def test_wrong_use_is_told(run: Run, arguments: tuple[str, ...], status: int, message: str) -> None:

@@ -250,6 +250,8 @@ def test_nobody_answers(tmp_path: Path) -> None:
         ({"fetch": ["a", "a"]}, "twice"),
         ({"fetch": "a"}, "fetch is a single text"),
         ({"files": {str(number): b"" for number in range(1000)}}, "files can go with a job"),
+        ({"files": {f"{number:0250}": b"" for number in range(768)}}, "at most 196608 fit"),
+        ({"args": [""] * 70_000}, "are 70000 and at most 65535 fit"),
         ({"input": 7}, "give bytes, a path, or a file"),
     ],
 )

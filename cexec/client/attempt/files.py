@@ -14,7 +14,7 @@ from __future__ import annotations
 import _stat as stat
 import os
 
-from cexec.errors import LocalError, UsageError
+from cexec.errors import LocalError, TooLongError, UsageError
 from cexec.protocol.base.limits import MAXIMUM_STREAMS
 from cexec.protocol.connection.frames import FIRST_FILE, Stream
 from cexec.protocol.connection.options import FILE, READS, WRITES
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from cexec.client.attempt.program_plan import ProgramPlan
 
+LONGEST_NAME = 255  # bytes (protocol)
+SHOWN = 40  # letters (ours) of a longer one, in an error
 UNNAMED = getattr(os, "O_TMPFILE", 0)  # Linux: a file without a name leaves nothing behind if we are killed
 
 
@@ -236,7 +238,7 @@ def plan_files(sends: Iterable[str], fetches: Iterable[str], programs: Iterable[
     if not sent and not fetched and program is None:
         return None
     if FIRST_FILE + len(sent) + len(fetched) + (program is not None) > MAXIMUM_STREAMS:
-        raise UsageError(f"at most {MAXIMUM_STREAMS - FIRST_FILE} files can go with a job; pack them with tar")
+        raise TooLongError(f"at most {MAXIMUM_STREAMS - FIRST_FILE} files can go with a job; pack them with tar")
     _check_twice([name for _, name in sent], "--send")
     _check_twice([name for name, _ in fetched], "--fetch")
     _check_twice([path for _, word in fetched if (path := os.path.realpath(word)) != os.devnull], "--fetch")
@@ -291,9 +293,11 @@ def check_name(name: str, option: str) -> None:
     if "\0" in name or any(part in ("", ".", "..") for part in name.split("/")):
         raise UsageError(f"{option} {name!r}: names in the job's directory are relative, without . and ..")
     try:
-        name.encode()
+        size = len(name.encode())
     except UnicodeEncodeError:
         raise UsageError(f"{option} {os.fsencode(name)!r}: names in the job's directory are UTF-8") from None
+    if size > LONGEST_NAME:
+        raise TooLongError(f"{option} {name[:SHOWN]}...: such a name has at most {LONGEST_NAME} bytes")
 
 
 def _check_twice(names: list[str], option: str) -> None:

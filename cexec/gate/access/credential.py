@@ -8,6 +8,7 @@ place for a secret, since it ends up in logs, histories and Referer: `check_addr
 
 from __future__ import annotations
 
+import re
 from urllib.parse import unquote
 
 from cexec.gate.access.secret import Kind, Secret, has_secret, parse_secret
@@ -19,6 +20,7 @@ SUBPROTOCOL = "cgate.v1"
 BEARER_SUBPROTOCOL = "bearer."
 CHALLENGE = {"WWW-Authenticate": 'Bearer realm="cgate"'}
 _LONGEST_PATH = 4096  # characters (ours)
+_CONTROLS = re.compile(r"[\x00-\x1f\x7f-\x9f]")
 
 
 def cookie_name(secure: bool) -> str:
@@ -52,7 +54,7 @@ def check_address(raw_path: bytes, query: bytes) -> None:
         raise Problem(400, "there is a secret in the address, which many programs write down: revoke it")
     segments = path.replace("\\", "/").split("/")[1:]
     odd = "" in segments[:-1] or {".", ".."} & set(segments)
-    if not path.startswith("/") or odd or len(path) > _LONGEST_PATH or not path.isprintable():
+    if not path.startswith("/") or odd or len(path) > _LONGEST_PATH or _CONTROLS.search(path):
         raise Problem(400, "this is not a path")
 
 

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 CHANGES_KEY = "cexec.changes"
 PUBLIC = frozenset({"/healthz", LOGIN_PATH})
 STATIC = "/static/"
+# Fields of which only one counts: of two, the one that is not looked at would be passed over.
+ONCE = ("host", "content-type", "idempotency-key", "last-event-id", "range")
 WEBSOCKET = "WEBSOCKET"  # in place of a method
 _READING = SAFE_METHODS | {"OPTIONS"}
 _log = logging.getLogger("cexec.gate")
@@ -88,7 +90,10 @@ class Access:
         try:
             check_address(scope.get("raw_path") or scope["path"].encode(), scope.get("query_string", b""))
             headers = Headers(scope["headers"])
-            headers.only("host")
+            for name in ONCE:
+                headers.only(name)
+            if headers.only("host") is None and scope.get("http_version") == "1.1":
+                raise Problem(400, "the field host is missing")  # RFC 9112, section 3.2
             identity = None if is_public(scope["path"]) else self._admit(headers, method, scope)
             await self._pass_on(identity, headers, scope, receive, answer)
         except Problem as problem:

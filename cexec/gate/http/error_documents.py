@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from starlette.exceptions import HTTPException
 
-from cexec.errors import CexecError, UsageError
+from cexec.errors import CexecError, TooLongError, UsageError
 from cexec.gate.http.request_bodies import ClientGone
 from cexec.gate.http.stream_answers import CutOff, problem_answer
 from cexec.gate.problem import Problem
@@ -61,7 +61,7 @@ def problem_of(error: Exception) -> Problem:
         detail = error.detail if error.detail != HTTPStatus(error.status_code).phrase else _WORDS.get(error.status_code)
         return Problem(error.status_code, detail or error.detail, headers=headers)
     if isinstance(error, UsageError):
-        return Problem(422, str(error))
+        return Problem(413 if isinstance(error, TooLongError) else 422, str(error))
     if isinstance(error, StateFullError) or (isinstance(error, OSError) and error.errno in FULL):
         return Problem(507, "there is no room to keep what was asked for; nothing was started")
     if isinstance(error, CutOff):

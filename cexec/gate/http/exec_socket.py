@@ -21,10 +21,11 @@ from cexec.gate.http.error_documents import problem_of
 from cexec.gate.http.gate import gate_of, identity_of, note_change
 from cexec.gate.http.job_bodies import parse_job
 from cexec.gate.http.job_routes import job_document
-from cexec.gate.http.request_bodies import parse_json
 from cexec.gate.jobs.pipe import OutputReader, start_pipe
+from cexec.gate.json_text import parse_json
 from cexec.gate.problem import Problem
 from cexec.gate.store.bell import Bell
+from cexec.gate.store.output_log import behind_the_end
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -135,6 +136,9 @@ class ExecSocket:
         live = self._gate.engine.live.get(id)
         if live is None:
             raise Problem(409, f"the job is over: {job.state.value}; read its outputs by GET", state=job.state.value)
+        for stream, offset in offsets.items():
+            if offset > live.outputs[stream].end:
+                raise Problem(416, behind_the_end(live.outputs[stream].end))
         if writes:
             await self._gate.desk.running(self._identity, id)
         return live, offsets, writes

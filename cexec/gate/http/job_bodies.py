@@ -7,18 +7,21 @@ the member that is wrong, and the ones that nobody knows.  `read_job` reads a re
 
 from __future__ import annotations
 
-import base64
 import binascii
 import hashlib
+import logging
 import os
+import re
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from starlette.datastructures import UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 
-from cexec.gate.http.request_bodies import chunks, parse_json, read_json
+from cexec.gate.http.patterns import FETCHED_NAME, FILE_NAME, NEED, VARIABLE, WORKER
+from cexec.gate.http.request_bodies import chunks, read_json
 from cexec.gate.jobs.job_request import JobRequest, Workers
+from cexec.gate.json_text import parse_json
 from cexec.gate.problem import Problem
 from cexec.system.printable import printable
 
@@ -38,6 +41,16 @@ MEMBERS = frozenset(
 LEAST_TIME_LIMIT, LONGEST_TIME_LIMIT = 0.001, 10 * 365 * 86400.0  # seconds (ours)
 MOST_FILES = 1000  # (ours)
 MOST_WORKERS = 10_000  # (ours)
+_NEED_WORDS = "a need is NAME or NAME=VALUE without commas and spaces; cpus and mem take a number, instance a UUID"
+_FORMS = {  # of the texts in a member or a parameter, and what is said of another one
+    "env": (re.compile(VARIABLE), "a variable's name has letters, digits and _, at most 64 of them"),
+    "files": (re.compile(FILE_NAME), "the name of a file is relative, without . and .."),
+    "fetch": (re.compile(FETCHED_NAME), "such a name is relative, without . and .., controls and backslashes"),
+    "needs": (re.compile(NEED), _NEED_WORDS),
+    "need": (re.compile(NEED), _NEED_WORDS),
+    "exclude": (re.compile(WORKER), "a worker is called without commas and spaces, or instance=UUID"),
+}
+logging.getLogger("python_multipart").setLevel(logging.CRITICAL)  # it tells of each damaged form of a stranger
 COPY = 1024 * 1024  # bytes (ours) that are copied at once
 
 
@@ -61,15 +74,15 @@ def parse_job(value: Any, *, stdin: bytes | None = b"", without: frozenset[str] 
     job = JobRequest(
         app=_text(value.get("app"), "app"),
         args=tuple(_texts(value.get("args", []), "args")),
-        env={_text(name, "env"): _text(one, f"env.{name}", empty=True) for name, one in _map(value, "env").items()},
-        files={_text(name, "files"): _content(one, f"files.{name}") for name, one in _map(value, "files").items()},
-        fetch=tuple(_distinct(_texts(value.get("fetch", []), "fetch", empty=False), "fetch")),
-        needs=tuple(_texts(value.get("needs", []), "needs", empty=False)),
-        exclude=tuple(_texts(value.get("exclude", []), "exclude", empty=False)),
+        env={_form(name, "env"): _text(one, f"env.{name}", empty=True) for name, one in _map(value, "env").items()},
+        files={_form(name, "files"): _content(one, f"files.{name}") for name, one in _map(value, "files").items()},
+        fetch=tuple(_distinct(_forms(value, "fetch"), "fetch")),
+        needs=tuple(_forms(value, "needs")),
+        exclude=tuple(_forms(value, "exclude")),
         workers=_workers(value.get("workers", "any")),
         time_limit=_seconds(value.get("time_limit")),
-        retries=_whole(value.get("retries"), "retries", 0, 1000),
-        weight=_whole(value.get("weight", 1), "weight", 1, 1000) or 1,
+        retries=None if value.get("retries") is None else _whole(value["retries"], "retries", 0, 1000),
+        weight=_whole(value.get("weight", 1), "weight", 1, 1000),
         stdin=_stdin(value["stdin"]) if "stdin" in value else stdin,
     )
     if job.stdin is None and job.workers is not Workers.ANY:
@@ -105,7 +118,8 @@ async def _job_of(parts: list[tuple[str, Any]], place: Upload) -> JobRequest:
     if len(described) != 1:
         raise Problem(422, "a form has one part called job, which is JSON")
     (text,) = described
-    job = parse_job(parse_json(await text.read() if isinstance(text, UploadFile) else text))
+    value = parse_json(await text.read() if isinstance(text, UploadFile) else text)
+    job = parse_job(value)
     hashed = hashlib.sha256()
     found: dict[str, bytes | str] = dict(job.files)
     stdin = None
@@ -114,9 +128,9 @@ async def _job_of(parts: list[tuple[str, Any]], place: Upload) -> JobRequest:
             continue
         if name not in ("stdin", "files") or not isinstance(part, UploadFile):
             raise Problem(422, f"a form has the part job, and the files stdin and files, but not {printable(name)}")
-        called = part.filename if name == "files" else ""
-        if (name == "files" and (not called or called in found)) or (name == "stdin" and stdin is not None):
-            raise Problem(422, f"the part {name} {printable(called or '')} comes twice, or has no filename")
+        called = check_form(part.filename or "", "files") if name == "files" else ""
+        if called in found or (name == "stdin" and (stdin or "stdin" in value)):
+            raise Problem(422, f"{called or name} comes twice")
         path = place()
         hashed.update(f"{name}\0{called}\0{part.size}\0".encode(errors="surrogateescape"))
         await _keep(part, path, hashed)
@@ -160,6 +174,22 @@ def _texts(value: Any, name: str, *, empty: bool = True) -> list[str]:
     return [_text(one, name, empty=empty) for one in value]
 
 
+def check_form(text: str, name: str) -> str:
+    """Returns the text; `Problem` 422 if it is none that the member or parameter `name` can have."""
+    form, words = _FORMS[name]
+    if not form.fullmatch(text):
+        raise Problem(422, f"{name} has {text!r}, but {words}")
+    return text
+
+
+def _form(value: Any, name: str) -> str:
+    return check_form(_text(value, name), name)
+
+
+def _forms(value: dict[str, Any], name: str) -> list[str]:
+    return [_form(one, name) for one in _texts(value.get(name, []), name, empty=False)]
+
+
 def _distinct(values: list[str], name: str) -> list[str]:
     if len(set(values)) < len(values):
         raise Problem(422, f"{name} has a name twice")
@@ -175,9 +205,12 @@ def _map(value: dict[str, Any], name: str) -> dict[str, Any]:
 
 def _content(value: Any, name: str) -> bytes:
     if isinstance(value, dict) and value.keys() == {"base64"} and isinstance(value["base64"], str):
+        text = value["base64"]
         try:
-            return base64.b64decode(value["base64"], validate=True)
-        except (binascii.Error, ValueError):
+            if len(text) % 4 or text.endswith("==="):
+                raise ValueError("padding")  # of which `a2b_base64` takes too much
+            return binascii.a2b_base64(text, strict_mode=True)
+        except ValueError:
             raise Problem(422, f"{printable(name)}.base64 is not base64") from None
     if not isinstance(value, str):
         raise Problem(422, f'{printable(name)} has to be a text, or {{"base64": TEXT}}')
@@ -198,8 +231,10 @@ def _stdin(value: Any) -> bytes | None:
 def _workers(value: Any) -> Workers | tuple[str, ...]:
     if value in ("any", "all") and isinstance(value, str):
         return Workers(value)
-    if not isinstance(value, list) or not 0 < len(value) <= MOST_WORKERS:
+    if not isinstance(value, list) or not value:
         raise Problem(422, 'workers has to be "any", "all", or a list of workers that is not empty')
+    if len(value) > MOST_WORKERS:
+        raise Problem(413, f"at most {MOST_WORKERS} workers can be listed")
     return tuple(_distinct(_texts(value, "workers", empty=False), "workers"))
 
 
@@ -212,9 +247,7 @@ def _seconds(value: Any) -> float | None:
     return float(value)
 
 
-def _whole(value: Any, name: str, least: int, most: int) -> int | None:
-    if value is None:
-        return None
+def _whole(value: Any, name: str, least: int, most: int) -> int:
     if isinstance(value, float) and value.is_integer():
         value = int(value)  # 3.0 is a whole number of JSON
     if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:

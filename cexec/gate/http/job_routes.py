@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Any
 
 from cexec.gate.http.gate import gate_of, identity_of, note_change, route
 from cexec.gate.http.job_bodies import read_job
+from cexec.gate.http.patterns import KEY
 from cexec.gate.http.queries import Query
 from cexec.gate.http.request_bodies import chunks, read_json
 from cexec.gate.http.stream_answers import json_answer
 from cexec.gate.problem import Problem
 from cexec.gate.store.job_records import JobState
 from cexec.gate.store.job_rows import Filter
+from cexec.system.units import show_count
 
 if TYPE_CHECKING:
     from starlette.requests import Request
@@ -25,6 +28,7 @@ if TYPE_CHECKING:
 LONGEST_WAIT = 300.0  # seconds (ours)
 PAGE, LARGEST_PAGE = 100, 1000
 LONGEST_KEY = 255  # characters (ours) of an Idempotency-Key
+_KEY = re.compile(KEY)
 
 
 def job_document(gate: Gate, job: JobRecord) -> dict[str, object]:
@@ -40,7 +44,7 @@ async def start(request: Request) -> Response:
     query = Query(request, ["wait"])
     seconds = query.seconds("wait", LONGEST_WAIT)
     key = request.headers.get("idempotency-key")
-    if key is not None and not (0 < len(key) <= LONGEST_KEY and key.isascii() and key.isprintable()):
+    if key is not None and not _KEY.fullmatch(key):
         raise Problem(422, f"an Idempotency-Key has 1 to {LONGEST_KEY} printable ASCII characters")
     wanted = await read_job(request, gate.engine.files)
     submission = await gate.engine.submit(identity, wanted, key)
@@ -61,7 +65,7 @@ async def _pool_answer(
     assert submission.pool is not None
     pool, jobs = submission.pool, submission.jobs
     if submission.fresh:
-        note_change(request.scope, f"pool {pool.id} of {pool.app} started with {len(jobs)} jobs")
+        note_change(request.scope, f"pool {pool.id} of {pool.app} started with {show_count(len(jobs), 'job')}")
     if seconds:
         pool, jobs = await gate.desk.wait_for_pool(identity, pool.id, seconds)
     return json_answer(pool.document(jobs), status, {"Location": f"/v1/pools/{pool.id}"})
@@ -125,6 +129,8 @@ async def signal(request: Request) -> Response:
     value: Any = await read_json(request)
     if not isinstance(value, dict) or value.keys() != {"signal"} or not isinstance(value["signal"], str):
         raise Problem(422, 'the body has to be {"signal": NAME}')
+    if value["signal"] != value["signal"].upper():  # as the OpenAPI document has them
+        raise Problem(422, "the name of a signal is in capital letters")
     job = await gate.desk.signal(identity, request.path_params["id"], value["signal"])
     note_change(request.scope, f"job {job.id} sent {value['signal']}")
     return json_answer(job_document(gate, job))

@@ -11,6 +11,10 @@ from typing import Any
 
 import cexec
 from cexec.cmap.watch.task_map import MOST_TASKS
+from cexec.gate.access.credential import CHALLENGE
+from cexec.gate.http.job_bodies import LEAST_TIME_LIMIT, LONGEST_TIME_LIMIT
+from cexec.gate.http.patterns import FETCHED_NAME, KEY, NEED, PAIR, TEXT
+from cexec.gate.http.queries import NO, YES
 from cexec.gate.http.schemas import SCHEMAS, Schema, reference
 from cexec.gate.problem import CONTENT_TYPE
 from cexec.gate.runs.run_desk import MOST_MAPPED
@@ -22,11 +26,31 @@ _WORDS = {
     400: "what has come cannot be read", 401: "no token, or one that is not valid", 403: "the token does not allow it",
     404: "there is no such thing", 405: "not with this method", 408: "the body came too slowly",
     409: "too early or too late", 410: "it is not kept any more; the detail says when it was removed",
-    413: "the body is too long", 415: "another kind of body", 416: "behind the end", 422: "a value is not right",
-    429: "too many requests or jobs of this token", 503: "no worker, or cgate is being stopped",
-    507: "there is no room for it",
+    413: "the body is too long, or some of its members together", 415: "another kind of body", 416: "behind the end",
+    421: "Host is no name of this server (for browsers)", 422: "a value is not right",
+    429: "too many requests or jobs of this token", 431: "the header fields are too long",
+    500: "cgate has failed", 503: "no worker, or cgate is being stopped", 507: "there is no room for it",
 }  # fmt: skip
-_USUAL = (400, 401, 403, 405, 429, 503)
+_USUAL = (400, 401, 403, 405, 421, 429, 431, 500, 503)
+
+
+def _header(words: str, *, required: bool = True, **schema: Any) -> Schema:
+    return {"description": words, "required": required, "schema": {"type": "string", **schema}}
+
+
+_HEADERS: dict[int, Schema] = {
+    401: {"WWW-Authenticate": _header("what is needed", const=CHALLENGE["WWW-Authenticate"])},
+    405: {"Allow": _header("the methods of this path")},
+    416: {"Content-Range": _header("how many bytes there are", pattern=r"^bytes \*/[0-9]+$")},
+    429: {"Retry-After": _header("seconds", pattern="^[0-9]+$")},
+}
+_LOCATION = {"Location": _header("the path of the job, or pool", pattern="^/v1/(jobs|pools)/[0-9a-f-]{36}$")}
+_STATUS = {
+    "Cexec-State": _header("of the job", enum=[state.value for state in JobState]),
+    "Cexec-Exit-Status": _header("of the program, if it has exited", required=False, pattern="^[0-9]+$"),
+    "Cexec-Signal": _header("that has ended the program", required=False),
+}
+_RANGED = {"Content-Range": _header("the bytes", pattern=r"^bytes [0-9]+-[0-9]+/([0-9]+|\*)$")}
 
 
 def _answers(success: int, schema: str | None, *problems: int, **more: Any) -> dict[str, Any]:
@@ -34,7 +58,8 @@ def _answers(success: int, schema: str | None, *problems: int, **more: Any) -> d
     good = {"description": "done", **({} if content is None else {"content": content}), **more}
     answers = {str(success): good}
     for status in sorted({*_USUAL, *problems}):
-        answers[str(status)] = {"description": _WORDS[status], "content": _PROBLEM}
+        told = {"headers": _HEADERS[status]} if status in _HEADERS else {}
+        answers[str(status)] = {"description": _WORDS[status], "content": _PROBLEM, **told}
     return answers
 
 
@@ -57,16 +82,40 @@ _LIMIT = _query("limit", "rows of the page", type="integer", minimum=1, maximum=
 _AFTER = _query("after", "the id behind which the page begins: next of the page before", type="string", minLength=1,
                 pattern=r"^[^\u0000]+$")  # fmt: skip
 _STATE = _query("state", "in this state only", enum=[state.value for state in JobState])
-_RANGE = {"name": "Range", "in": "header", "schema": {"type": "string", "pattern": "^bytes=[0-9]+-[0-9]*$"}}
+_RANGE = {
+    "name": "Range",
+    "in": "header",
+    "schema": {"type": "string"},
+    "examples": {"some": {"value": "bytes=0-3"}},
+    "description": "bytes=A-B, bytes=A- or bytes=-N; what is none of these is not obeyed, as RFC 9110 says",
+}
 _KEY = {"name": "Idempotency-Key", "in": "header", "description": "same key and same request: the same job",
-        "schema": {"type": "string", "pattern": "^[A-Za-z0-9-]{1,255}$"}}  # fmt: skip
+        "schema": {"type": "string", "pattern": KEY}}  # fmt: skip
+
+
+_PIPE = {
+    "Cexec-Job": _header("the id of the job", format="uuid"),
+    **_LOCATION,
+    **{name: {**header, "required": False} for name, header in _STATUS.items()},
+}
+_JOB_BODY = {
+    "required": True,
+    "content": {
+        "application/json": {"schema": reference("JobRequest")},
+        "multipart/form-data": {"schema": reference("JobForm"), "encoding": {
+            "job": {"contentType": "application/json"},
+            "stdin": {"contentType": _OCTETS},
+            "files": {"contentType": _OCTETS},
+        }},
+    },
+}  # fmt: skip
 
 
 def _output(name: str) -> dict[str, Any]:
     octets = {"content": {_OCTETS: {"schema": {"type": "string", "format": "binary"}}}}
-    answers = _answers(200, None, 404, 410, 416, 422, **octets)
-    answers["206"] = {"description": "the range that was asked for", **octets}
-    follow = _query("follow", "1: go on until the job is over", enum=["0", "1"])
+    answers = _answers(200, None, 404, 410, 416, 422, headers=_STATUS, **octets)
+    answers["206"] = {"description": "the range that was asked for", "headers": _STATUS | _RANGED, **octets}
+    follow = _query("follow", "1: go on until the job is over", enum=sorted(NO | YES))
     offset = _query("offset", "the first byte", type="integer", minimum=0, maximum=1 << 62)
     return {"get": {"operationId": f"get{name.capitalize()}", "summary": f"the {name} of a job",
                     "parameters": [_ID, follow, offset, _RANGE], "responses": answers}}  # fmt: skip
@@ -78,15 +127,16 @@ def _operation(id: str, summary: str, responses: dict[str, Any], *parameters: Sc
 
 def _job_paths() -> dict[str, Any]:
     pool_or_job = {"content": {"application/json": {"schema": {"anyOf": [reference("Job"), reference("Pool")]}}}}
-    started = _answers(201, None, 404, 408, 409, 413, 415, 422, 507, **pool_or_job)
-    started["200"] = {"description": "it was there before, by its Idempotency-Key", **pool_or_job}
+    started = _answers(201, None, 404, 408, 409, 413, 415, 422, 507, headers=_LOCATION, **pool_or_job)
+    started["200"] = {**started["201"], "description": "it was there before, by its Idempotency-Key"}
     octets = {"schema": {"type": "string", "format": "binary"}}
+    part = {"description": "the range", "headers": _RANGED, "content": {_OCTETS: octets}}
     return {
         "/v1/jobs": {
             "get": _operation("listJobs", "jobs, the newest first", _answers(200, "Jobs", 422), _STATE, _APP, _LIMIT,
                               _AFTER),
             "post": _operation("startJob", "start a job, or a pool", started, _WAIT, _KEY,
-                               requestBody=_body("JobRequest")),
+                               requestBody=_JOB_BODY),
         },
         "/v1/jobs/{id}": {
             "get": _operation("getJob", "a job", _answers(200, "Job", 404, 422), _ID, _WAIT),
@@ -103,28 +153,26 @@ def _job_paths() -> dict[str, Any]:
             "put": _operation("writeStdin", "the input of a job that was started with a stream",
                               _answers(200, "Job", 404, 409, 422), _ID,
                               _query("offset", "the first byte", type="integer", minimum=0, maximum=1 << 62),
-                              requestBody={"required": True, "content": {_OCTETS: octets}}),
+                              requestBody={"required": False, "content": {_OCTETS: octets}}),
         },
         "/v1/jobs/{id}/stdout": _output("stdout"),
         "/v1/jobs/{id}/stderr": _output("stderr"),
         "/v1/jobs/{id}/files/{name}": {
             "get": _operation("getFile", "a file that a job has brought back",
-                              _answers(200, None, 404, 409, 410, 416, 422, content={_OCTETS: octets}) | {
-                                  "206": {"description": "the range", "content": {_OCTETS: octets}}},
-                              _ID, _path("name", pattern="^[A-Za-z0-9_.-]+$"), _RANGE),
+                              _answers(200, None, 404, 409, 410, 416, 422, content={_OCTETS: octets}) | {"206": part},
+                              _ID, _path("name", pattern=FETCHED_NAME), _RANGE),
         },
         "/v1/apps/{app}/run": {
             "post": _operation(
                 "run", "a pipe: the body is the input, the answer is the output; cut off if the job fails",
-                _answers(200, None, 404, 409, 422, 507, content={_OCTETS: octets}),
-                _path("app", pattern="^[a-z]+$"),
-                _query("arg", "an argument; may come again", type="array", items={"type": "string",
-                                                                                  "pattern": r"^[^\u0000]*$"}),
+                _answers(200, None, 404, 409, 413, 422, 507, content={_OCTETS: octets}, headers=_PIPE),
+                _path("app", pattern=r"^[^/\u0000]+$"),
+                _query("arg", "an argument; may come again", type="array", items={"type": "string", "pattern": TEXT}),
                 _query("env", "NAME=VALUE; may come again", type="array",
-                       items={"type": "string", "pattern": "^[A-Z]{1,20}=[a-z0-9]*$"}),
-                _query("need", "NAME or NAME=VALUE; may come again", type="array", maxItems=5,
-                       items={"type": "string", "pattern": "^[a-z]{1,20}(=[a-z0-9]{1,20})?$"}),
-                _query("time_limit", "seconds", type="number", minimum=0.001, maximum=315360000),
+                       items={"type": "string", "pattern": PAIR, "minLength": 2}),
+                _query("need", "NAME or NAME=VALUE; may come again", type="array",
+                       items={"type": "string", "pattern": NEED, "maxLength": 255}),
+                _query("time_limit", "seconds", type="number", minimum=LEAST_TIME_LIMIT, maximum=LONGEST_TIME_LIMIT),
                 requestBody={"required": False, "content": {_OCTETS: octets}},
             ),
         },
@@ -184,7 +232,8 @@ def _other_paths() -> dict[str, Any]:
         "/v1/openapi.json": {"get": _operation("openapi", "this document", _answers(200, "Nothing", 422))},
         "/metrics": {"get": _operation("metrics", "for Prometheus", _answers(200, None, 422, content=plain))},
         "/healthz": {"get": _operation("health", "answers as long as cgate turns; needs no token",
-                                       {"200": _answers(200, "Health")["200"]}, security=[])},
+                                       {status: answer for status, answer in _answers(200, "Health").items()
+                                        if status in ("200", "400", "405", "431")}, security=[])},
     }  # fmt: skip
 
 

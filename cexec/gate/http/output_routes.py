@@ -16,7 +16,7 @@ from cexec.gate.http.gate import gate_of, identity_of
 from cexec.gate.http.queries import Query
 from cexec.gate.http.stream_answers import CutOff, StreamAnswer
 from cexec.gate.problem import Problem
-from cexec.gate.store.output_log import check_kept
+from cexec.gate.store.output_log import behind_the_end, check_kept
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
 CHUNK = 64 * 1024  # bytes (ours) of an output that are in memory for one reader
 STREAMS = {"stdout": 1, "stderr": 2}
-_RANGE = re.compile(r"bytes=(\d{0,19})-(\d{0,19})")
+_RANGE = re.compile("bytes=([0-9]{0,40})-([0-9]{0,40})", re.IGNORECASE)  # the unit by RFC 9110, section 14.1
 
 
 def status_headers(job: JobRecord) -> dict[str, str]:
@@ -65,7 +65,7 @@ def parse_range(text: str | None, size: int) -> tuple[int, int] | None:
         if last and int(last) < start:
             return None
     if start >= size or start >= end:
-        raise Problem(416, f"there are {size} bytes", headers={"Content-Range": f"bytes */{size}"})
+        raise Problem(416, behind_the_end(size), headers={"Content-Range": f"bytes */{size}"})
     return start, end
 
 
@@ -97,7 +97,7 @@ async def _snapshot(job: JobRecord, output: Output, offset: int | None, ranged: 
     chosen = None
     if offset is not None:
         if offset > end:
-            raise Problem(416, f"there are {end} bytes", headers={"Content-Range": f"bytes */{end}"})
+            raise Problem(416, behind_the_end(end), headers={"Content-Range": f"bytes */{end}"})
         start = offset
     else:
         chosen = parse_range(ranged, end)
@@ -127,6 +127,8 @@ async def _follow(gate: Gate, identity: Caller, id: str, stream: int, start: int
         return status_headers(await gate.engine.job(identity, id))
 
     job = await gate.engine.job(identity, id)
+    if start > output.end and output.ended and job.over:
+        raise Problem(416, behind_the_end(output.end), headers={"Content-Range": f"bytes */{output.end}"})
     return StreamAnswer(follow(gate, identity, id, stream, start), headers=status_headers(job), trailers=trailers)
 
 
@@ -151,6 +153,8 @@ async def follow(gate: Gate, identity: Caller, id: str, stream: int, start: int)
             break
     if not is_whole(await gate.engine.job(identity, id)):
         raise CutOff("the job was not run to its end")
+    if start > output.end:
+        raise CutOff(behind_the_end(output.end))
 
 
 async def show_file(request: Request) -> Response:

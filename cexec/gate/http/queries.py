@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from starlette.requests import Request
 
-YES, NO = frozenset({"1", "true"}), frozenset({"0", "false"})
+YES, NO = frozenset({"1", "true", "True"}), frozenset({"0", "false", "False"})  # the last: Python's clients
 
 
 class Query:
@@ -48,7 +48,7 @@ class Query:
         return self._lists[name]
 
     def flag(self, name: str) -> bool:
-        value = self._values.get(name, "0").lower()
+        value = self._values.get(name, "0")
         if value not in YES | NO:
             raise Problem(422, f"the parameter {name} is 0 or 1")
         return value in YES

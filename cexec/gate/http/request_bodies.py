@@ -1,14 +1,14 @@
 """The body of a request, in pieces, or whole as JSON.
 
-Contract: `Problem` 400 for what is not JSON, 413 for one that is too long, 415 for another kind.  A client that goes
+Contract: `Problem` 400 for what is not JSON, 413 for what is too long, 415 for another kind.  A client that goes
 meanwhile raises `ClientGone`.  The middleware sees to it that a body comes fast enough.
 """
 
 from __future__ import annotations
 
-import json
 from typing import TYPE_CHECKING, Any
 
+from cexec.gate.json_text import parse_json
 from cexec.gate.problem import Problem
 
 if TYPE_CHECKING:
@@ -57,22 +57,3 @@ async def read_json(request: Request, empty: Any = None) -> Any:
     if kind != "application/json":
         raise Problem(415, "the body has to be application/json")
     return parse_json(body)
-
-
-def parse_json(text: bytes | str) -> Any:
-    """Returns the value; `Problem` 400 for what is not JSON."""
-    try:
-        if isinstance(text, bytes):
-            text = text.decode()
-        return json.loads(text, parse_constant=_refuse_constant)
-    except UnicodeDecodeError:
-        raise Problem(400, "the body is not UTF-8") from None
-    except RecursionError:
-        raise Problem(400, "the body is nested too deeply") from None
-    except ValueError as error:
-        place = f" at byte {error.pos}" if isinstance(error, json.JSONDecodeError) else ""
-        raise Problem(400, f"the body is not JSON{place}") from None
-
-
-def _refuse_constant(name: str) -> Any:
-    raise ValueError(name)

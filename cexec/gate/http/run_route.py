@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from starlette.routing import Route
 
 from cexec.gate.http.gate import gate_of, identity_of, note_change
-from cexec.gate.http.job_bodies import LEAST_TIME_LIMIT, LONGEST_TIME_LIMIT
+from cexec.gate.http.job_bodies import LEAST_TIME_LIMIT, LONGEST_TIME_LIMIT, check_form
 from cexec.gate.http.output_routes import status_headers
 from cexec.gate.http.protocol import TRAILERS
 from cexec.gate.http.queries import Query
@@ -109,15 +109,15 @@ async def run(request: Request) -> Pipe:
     environment = {}
     for pair in query.texts("env"):
         name, equals, value = pair.partition("=")
-        if not equals or not name:
+        if not equals:
             raise Problem(422, "the parameter env is NAME=VALUE")
-        environment[name] = value
+        environment[check_form(name, "env")] = value
     wanted = JobRequest(
         app=request.path_params["app"],
         stdin=None,
         args=tuple(query.texts("arg")),
         env=environment,
-        needs=tuple(query.texts("need")),
+        needs=tuple(check_form(one, "need") for one in query.texts("need")),
         time_limit=query.seconds("time_limit", LONGEST_TIME_LIMIT, LEAST_TIME_LIMIT) or None,
     )
     live = await start_pipe(gate.engine, identity, wanted, unread=(2,))

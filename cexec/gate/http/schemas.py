@@ -4,13 +4,17 @@ from __future__ import annotations
 
 from typing import Any, TypeAlias
 
+from cexec.gate.http.job_bodies import LEAST_TIME_LIMIT, LONGEST_TIME_LIMIT
+from cexec.gate.http.patterns import FETCHED_NAME, FILE_NAME, NEED, TEXT, VARIABLE, WORKER
 from cexec.gate.runs.run_documents import RunStanding
 from cexec.gate.store.job_records import JobState
-from cexec.protocol.base.limits import MAXIMUM_WEIGHT
+from cexec.protocol.base.limits import MAXIMUM_STREAMS, MAXIMUM_WEIGHT
+from cexec.protocol.connection.frames import FIRST_FILE
 
 Schema: TypeAlias = dict[str, Any]
 
-PLAIN = r"^[^\u0000\ud800-\udfff]*$"  # no NUL, no half of a character
+OCTETS = "application/octet-stream"
+MOST_FILES = MAXIMUM_STREAMS - FIRST_FILE
 
 
 def reference(name: str) -> Schema:
@@ -18,7 +22,7 @@ def reference(name: str) -> Schema:
 
 
 def text(words: str = "", *, empty: bool = True, **more: Any) -> Schema:
-    found: Schema = {"type": "string", "pattern": PLAIN, **more}
+    found: Schema = {"type": "string", "pattern": TEXT, **more}
     if not empty:
         found["minLength"] = 1
     return {**found, "description": words} if words else found
@@ -41,16 +45,22 @@ def _told(**properties: Schema) -> Schema:
     return {"type": "object", "required": list(properties), "properties": properties}
 
 
+_SIGNALS = ("HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "CONT", "TSTP")
 _TIME = {"format": "date-time"}
 _STATES = [state.value for state in JobState]
 _BASE64 = {"type": "string", "pattern": r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"}
 _ENCODED = _object(["base64"], base64=_BASE64)
+_CONTENT: Schema = {"type": "string"}  # of a file or an input: it may have a NUL
 _STREAMED = _object(["stream"], stream={"const": True})
-_PART = r"(?!\.{1,2}(/|$))[^/\u0000\ud800-\udfff]+"
-_NAME = rf"^{_PART}(/{_PART})*$"  # of a file: a relative path
-_FILE_NAME: Schema = {"type": "string", "pattern": _NAME, "minLength": 1}
-_VARIABLE = r"^[A-Za-z_][A-Za-z0-9_]{0,57}$"
+_FILES: Schema = {
+    "type": "object",
+    "additionalProperties": {"anyOf": [_CONTENT, _ENCODED]},
+    "propertyNames": {"pattern": FILE_NAME, "maxLength": 255},
+    "description": f"files that the program finds in its directory, at most {MOST_FILES} with those of fetch; a "
+    "name has at most 255 bytes",
+}
 
+_STDIN_TWICE = {"required": ["job", "stdin"], "properties": {"job": {"required": ["stdin"]}}}
 _STREAMED_POOL = {"required": ["stdin", "workers"],
                   "properties": {"stdin": _STREAMED, "workers": {"not": {"const": "any"}}}}  # fmt: skip
 
@@ -59,27 +69,33 @@ SCHEMAS: dict[str, Schema] = {
         ["app"],
         app=text("the application, see /v1/apps", empty=False),
         args=texts("arguments of the program, if its service allows them"),
-        env={"type": "object", "additionalProperties": text(), "propertyNames": {"pattern": _VARIABLE},
+        env={"type": "object", "additionalProperties": text(), "propertyNames": {"pattern": VARIABLE},
              "description": "variables of the peer: NAME becomes PEER_NAME there"},
-        stdin={"anyOf": [text(), _ENCODED, _STREAMED],
+        stdin={"anyOf": [_CONTENT, _ENCODED, _STREAMED],
                "description": "the standard input: a text, bytes as base64, or a stream that PUT .../stdin brings"},
-        files={"type": "object", "additionalProperties": {"anyOf": [text(), _ENCODED]},
-               "propertyNames": {"pattern": _NAME, "minLength": 1}, "maxProperties": 100,
-               "description": "files that the program finds in its directory"},
-        fetch={"type": "array", "items": _FILE_NAME, "uniqueItems": True, "maxItems": 100,
-               "description": "files that it leaves there, and that come back"},
-        needs={"type": "array", "items": {"type": "string", "pattern": r"^[a-z][a-z0-9_]{0,20}(=[a-z0-9]{1,20})?$"},
-               "maxItems": 5, "description": "what its worker must have: NAME, NAME=VALUE; as --need of cexec"},
-        exclude={"type": "array", "items": {"type": "string", "pattern": r"^[a-z][a-z0-9.]{0,20}$"}, "maxItems": 5,
+        files=_FILES,
+        fetch={"type": "array", "items": {"type": "string", "pattern": FETCHED_NAME, "maxLength": 255},
+               "uniqueItems": True, "description": "files that it leaves there, and that come back"},
+        needs={"type": "array", "items": {"type": "string", "pattern": NEED, "maxLength": 255},
+               "description": "what its worker must have: NAME, NAME=VALUE; as --need of cexec"},
+        exclude={"type": "array", "items": {"type": "string", "pattern": WORKER, "maxLength": 255},
                  "description": "workers that must not have it"},
         workers={"anyOf": [{"enum": ["any", "all"]},
                            {"type": "array", "items": text(empty=False), "minItems": 1, "uniqueItems": True}],
                  "description": "any: one worker; all or a list (names, addresses, UUIDs): a pool"},
-        time_limit=nullable("number", "seconds that the program may take", minimum=0.001, maximum=315360000),
+        time_limit=nullable("number", "seconds that the program may take", minimum=LEAST_TIME_LIMIT,
+                            maximum=LONGEST_TIME_LIMIT),
         retries=nullable("integer", "how often it is repeated if its worker is lost", minimum=0, maximum=1000),
         weight={"type": "integer", "minimum": 1, "maximum": 1000, "description": "its share of the turns"},
     ),
-    "Signal": _object(["signal"], signal={"enum": ["HUP", "INT", "QUIT", "USR1", "USR2", "TERM", "CONT", "TSTP"]}),
+    "JobForm": {"not": _STDIN_TWICE} | _object(
+        ["job"],
+        job=reference("JobRequest"),
+        stdin={"type": "string", "contentMediaType": OCTETS, "description": "the standard input, if job has none"},
+        files={"type": "array", "items": {"type": "string", "contentMediaType": OCTETS},
+               "description": "more files; the filename of the part is the name of the file"},
+    ),
+    "Signal": _object(["signal"], signal={"enum": [*_SIGNALS, *(f"SIG{name}" for name in _SIGNALS)]}),
     "Kill": _object([], workers={"type": "array", "items": {"type": "string", "minLength": 1}, "minItems": 1}),
     "Input": _told(received={"type": "integer", "description": "bytes that have come"}, open={"type": "boolean"}),
     "Job": _told(

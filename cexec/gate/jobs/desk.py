@@ -18,6 +18,7 @@ from cexec.gate.store.job_records import show_time
 from cexec.gate.store.output_log import KeptOutput, OutputLog
 from cexec.protocol.connection.options import SIGNALS
 from cexec.system.printable import printable
+from cexec.system.units import show_duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -89,10 +90,10 @@ class Desk:
         job = await self._engine.job(identity, id)
         if not job.over:
             raise Problem(409, "files come back when the job is over", state=job.state.value)
-        await self._check_kept(job)
         if name not in job.files:
             known = ", ".join(job.files) or "none"
             raise Problem(404, f"the job has brought no file {printable(name)} back; its files: {known}")
+        await self._check_kept(job)
         path = self._engine.files.fetched(id, job.files[name])
         if not os.path.exists(path):
             raise await self._gone(job)
@@ -107,7 +108,7 @@ class Desk:
         at = await self._expiry(job)
         kept = self._engine.settings.retention
         return Problem(
-            410, f"outputs are kept for {kept:g} seconds after the end of the job or its pool; "
+            410, f"outputs are kept for {show_duration(kept)} after the end of the job or its pool; "
                  f"these were removed at {show_time(at)}", expired=show_time(at),
         )  # fmt: skip
 

@@ -34,6 +34,7 @@ from cexec.gate.store.retention import RETENTION, expire, recover
 from cexec.protocol.datagrams.requirements import instance_text
 from cexec.system.printable import printable
 from cexec.system.reason import reason_of
+from cexec.system.units import show_count
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Sequence
@@ -204,8 +205,9 @@ class Engine:
         if self._closed:
             raise Problem(503, "cgate is being stopped")
         if self._of_token[identity.token] + count > identity.most_jobs:
-            raise Problem(429, f"this token has {self._of_token[identity.token]} jobs that are queued or run, and may "
-                               f"have {identity.most_jobs}", headers={"Retry-After": "1"})  # fmt: skip
+            had = show_count(self._of_token[identity.token], "job")
+            raise Problem(429, f"this token has {had} queued or running, and may have {identity.most_jobs}",
+                          headers={"Retry-After": "1"})  # fmt: skip
 
     async def _known(self, identity: Caller, led: job_rows.Reference, found: job_rows.Reference) -> Submission:
         """Returns what this key has led to before."""

@@ -108,7 +108,7 @@ class LiveJob:
         if stdin.closed:
             raise Problem(409, "the input of this job has been closed", received=self._received)
         if offset is not None and offset != self._received:
-            raise Problem(409, f"{self._received} bytes have come; go on with offset={self._received}",
+            raise Problem(409, f"the input has come up to byte {self._received}; go on with offset={self._received}",
                           received=self._received)  # fmt: skip
         self._writer = True
         if self._input_timer is not None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import shlex
 
-LONGEST = 100_000  # characters (ours), less than a program can be started with
+LONGEST = 100_000  # characters (ours)
 
 
 class CommandError(ValueError):

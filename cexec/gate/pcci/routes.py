@@ -9,7 +9,6 @@ An absent worker starts nothing, and ends nothing.  docs/api.md, "PCCI".
 from __future__ import annotations
 
 import asyncio
-import json
 import os
 import time
 from collections.abc import Awaitable, Callable
@@ -19,9 +18,11 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from cexec.errors import UsageError
 from cexec.gate.access.caller import SCOPE_KEY, Caller
 from cexec.gate.jobs.desk import Desk
 from cexec.gate.jobs.job_request import JobRequest
+from cexec.gate.json_text import parse_json
 from cexec.gate.pcci.command_words import CommandError, split_command
 from cexec.gate.pcci.views import show_job, show_pool, show_worker
 from cexec.gate.problem import Problem
@@ -94,6 +95,8 @@ class _Paths:
             submission = await self._engine.submit(identity, wanted)
         except Problem as problem:
             raise _as_bad_request(problem) from None
+        except UsageError as error:
+            raise Problem(400, str(error)) from None
         pool = submission.pool
         assert pool is not None
         known = PcciPool(pool.number, body["cmd"], targets)
@@ -198,9 +201,9 @@ async def _read_object(request: Request) -> dict[str, Any]:
         if len(body) > LARGEST_BODY:
             raise Problem(413, f"the body is too large: at most {LARGEST_BODY} bytes are read")
     try:
-        value = json.loads(body)
-    except (ValueError, RecursionError):
-        raise Problem(400, "the body is not JSON") from None
+        value = parse_json(bytes(body))
+    except Problem as problem:
+        raise Problem(400, problem.detail) from None
     if not isinstance(value, dict):
         raise Problem(400, "the body is not an object of JSON")
     return value

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from cexec.gate.problem import Problem
 from cexec.gate.rpc.job_messages import STREAMS, job_message
 from cexec.gate.rpc.wire import cexec_pb2 as wire
-from cexec.gate.store.output_log import check_kept
+from cexec.gate.store.output_log import behind_the_end, check_kept
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -33,7 +33,7 @@ async def stream_output(
     output = await desk.output(caller, id, stream)
     check_kept(offset, output.began)
     if offset > output.end and (output.ended or not request.follow):
-        raise Problem(416, f"there are {output.end} bytes")
+        raise Problem(416, behind_the_end(output.end))
     if not request.follow:
         stop = output.end
         while offset < stop:

@@ -207,5 +207,10 @@ def sync(path: str) -> None:
 def check_kept(offset: int, began: int) -> None:
     """Raises `Problem` 410 for a byte that was removed."""
     if offset < began:
-        raise Problem(410, f"the first {began} bytes of this output are not kept any more; ask from offset {began} on",
+        raise Problem(410, f"this output is kept from byte {began} on; ask from offset {began} on",
                       offset=began)  # fmt: skip
+
+
+def behind_the_end(size: int) -> str:
+    """Returns what is said of a range or an offset behind the last byte."""
+    return f"that is behind the end, which is at byte {size}"

@@ -188,7 +188,7 @@ class Go:
             writer.text(name).u32(len(value)).raw(value)
         body = bytes(writer.mapping(self.options))
         if len(body) > MAXIMUM_GO:
-            raise ValueError(f"arguments and environment are {len(body)} bytes and at most {MAXIMUM_GO} fit")
+            raise ValueError(f"arguments, variables and file names are {len(body)} bytes and at most {MAXIMUM_GO} fit")
         return body
 
     @classmethod

@@ -10,7 +10,7 @@ name, each of its addresses, name@address, and `instance=UUID`, which one proces
 
 from __future__ import annotations
 
-from cexec.errors import ProtocolError, UsageError
+from cexec.errors import ProtocolError, TooLongError, UsageError
 from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.base.wire import Reader, Writer
 
@@ -61,7 +61,7 @@ class Requirements:
         self.unwanted = tuple(unwanted)
 
     def encode(self) -> bytes:
-        """The wire form; `UsageError` if it does not fit into one datagram or is not UTF-8."""
+        """The wire form; `TooLongError` if it does not fit into one datagram, `UsageError` if it is not UTF-8."""
         try:
             writer = Writer().mapping(self.needs)
             for names in (self.wanted, self.unwanted):
@@ -74,7 +74,7 @@ class Requirements:
         except ValueError:
             data = bytes(MAXIMUM_ENCODED + 1)
         if len(data) > MAXIMUM_ENCODED:
-            raise UsageError(
+            raise TooLongError(
                 f"requirements are longer than the {MAXIMUM_ENCODED} bytes that fit: name fewer workers or needs"
             )
         return data

@@ -10,7 +10,7 @@ import pytest
 
 from cexec.client.attempt import files as client_files
 from cexec.client.attempt.files import FilePlan, plan_files
-from cexec.errors import LocalError, UsageError
+from cexec.errors import LocalError, TooLongError, UsageError
 from cexec.protocol.connection.options import READS, WRITES
 
 pytestmark = pytest.mark.usefixtures("process_end")
@@ -137,6 +137,14 @@ def test_no_name_twice(here: Path) -> None:
 def test_too_many_files() -> None:
     with pytest.raises(UsageError, match="at most 768 files"):
         plan_files([], [f"f{number}" for number in range(769)])
+
+
+def test_names_that_have_no_room_are_refused_here() -> None:
+    assert shape(planned([], ["\u00e9" * 127])) == [(256, WRITES, "\u00e9" * 127)]
+    with pytest.raises(TooLongError, match=r"aaa\.\.\.: such a name has at most 255 bytes"):
+        plan_files([], ["a" * 256])
+    with pytest.raises(TooLongError, match="at most 255 bytes"):
+        plan_files([], ["\u00e9" * 128])
 
 
 def test_what_cannot_be_sent(here: Path) -> None:

@@ -6,8 +6,8 @@ from cexec.cmap.control import control_messages as m
 from cexec.errors import ProtocolError
 from cexec.gate.http.job_bodies import parse_job
 from cexec.gate.http.output_routes import parse_range
-from cexec.gate.http.request_bodies import parse_json
 from cexec.gate.jobs.job_request import Workers
+from cexec.gate.json_text import parse_json
 from cexec.gate.problem import Problem
 from tests.fuzz.target import pieces, target, words
 

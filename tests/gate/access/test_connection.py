@@ -54,6 +54,12 @@ def refused(answer: bytes, status: int) -> str:
 # Heads
 
 
+def test_a_request_names_its_host(door: Door) -> None:
+    answer = door.raw(b"GET /healthz HTTP/1.1\r\nConnection: close\r\n\r\n")
+    assert refused(answer, 400) == "the field host is missing"
+    assert door.raw(b"GET /healthz HTTP/1.0\r\n\r\n").startswith(b"HTTP/1.1 200 ")
+
+
 def test_too_many_header_fields_are_refused(door: Door) -> None:
     fields = b"".join(b"A%d: b\r\n" % number for number in range(HEAD_FIELDS + 1))
     detail = refused(door.raw(b"GET /healthz HTTP/1.1\r\nHost: x\r\n" + fields + b"\r\n"), 431)

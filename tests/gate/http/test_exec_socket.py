@@ -11,7 +11,7 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
-from tests.gate.gates import Gate, script, state_of, wait_for_state
+from tests.gate.gates import Gate, script, start_job, state_of, wait_for_state
 from tests.waiting import PATIENCE, wait_until
 
 
@@ -150,6 +150,16 @@ def test_a_client_that_stops_reading_stops_the_program(gate: Gate, http: httpx.C
         socket.close_socket()
 
 
+def test_nobody_attaches_behind_the_end(gate: Gate, http: httpx.Client) -> None:
+    id = start_job(http, "printf abc; sleep 1000")
+    wait_until(lambda: http.get(f"/v1/jobs/{id}/stdout").content == b"abc")
+    with gate.socket() as socket:
+        socket.send(json.dumps({"type": "attach", "job": id, "stdout": 4}))
+        problem = json.loads(socket.recv(PATIENCE))["problem"]
+    assert (problem["status"], problem["detail"]) == (416, "that is behind the end, which is at byte 3")
+    http.post(f"/v1/jobs/{id}/cancel")
+
+
 BAD = [
     ("{", 400, "not JSON"),
     ("[]", 422, "JSON object"),
@@ -160,6 +170,7 @@ BAD = [
     ('{"type": "start", "app": "app", "args": 3}', 422, "args"),
     ('{"type": "attach", "job": "none"}', 404, "there is no job"),
     ('{"type": "attach", "job": "none", "stdout": -1}', 422, "attach has the members"),
+    ('{"type": "attach", "job": "\\ud800"}', 422, "half a character"),
 ]
 
 

@@ -133,6 +133,7 @@ def test_a_form_with_files(http: httpx.Client, gate: Gate) -> None:
         ([("job", (None, b"{")), ("stdin", ("in", b""))], 400, "not JSON"),
         ([("job", (None, b'{"app":"app"}')), ("other", ("in", b""))], 422, "but not other"),
         ([("job", (None, b'{"app":"app"}')), ("files", ("a", b"")), ("files", ("a", b""))], 422, "comes twice"),
+        ([("job", (None, b'{"app":"app","stdin":""}')), ("stdin", ("in", b"b"))], 422, "stdin comes twice"),
         ([("job", (None, b'{"app":"none"}')), ("files", ("a", b"1"))], 404, "no application is called none"),
         ([("job", (None, b'{"app":"app"}')), ("files", ("../a", b"1"))], 422, "relative"),
     ],
@@ -143,6 +144,19 @@ def test_forms_that_are_not_right_leave_nothing(
     before = gate.files
     assert words in problem(http.post("/v1/jobs", files=parts), status)
     assert gate.files == before
+
+
+def test_a_damaged_form_writes_nothing_into_the_log(http: httpx.Client, gate: Gate) -> None:
+    """The library that reads forms warns of each byte that it did not expect."""
+    headers = {"Content-Type": "multipart/form-data; boundary=x"}
+    assert "no form" in problem(http.post("/v1/jobs", content=b"{}", headers=headers), 400)
+    assert not [line for line in gate.lines if "oundary" in line]
+
+
+@pytest.mark.parametrize("name", ["Content-Type", "Idempotency-Key", "Range", "Last-Event-ID"])
+def test_of_two_fields_none_is_passed_over(http: httpx.Client, name: str) -> None:
+    answer = http.get("/v1/apps", headers=[(name, "a"), (name, "b")])
+    assert problem(answer, 400) == f"there is more than one field {name.lower()}"
 
 
 BAD = [

@@ -29,6 +29,9 @@ def digits(gate: Gate) -> str:
         ("bytes=-3", 206, b"789", "bytes 7-9/10"),
         ("bytes=5-1000", 206, b"56789", "bytes 5-9/10"),
         ("bytes=-1000", 206, b"0123456789", "bytes 0-9/10"),
+        ("Bytes=2-4", 206, b"234", "bytes 2-4/10"),
+        ("bytes=5-99999999999999999999", 206, b"56789", "bytes 5-9/10"),
+        ("bytes=99999999999999999999-", 416, None, "bytes */10"),
         ("bytes=4-2", 200, b"0123456789", None),
         ("bytes=0-1,3-4", 200, b"0123456789", None),
         ("lines=1-2", 200, b"0123456789", None),
@@ -55,6 +58,21 @@ def test_head_and_offset(http: httpx.Client, digits: str) -> None:
     assert http.get(url, params={"offset": "11"}).status_code == 416
     assert http.get(url, params={"follow": "1", "offset": "8"}).content == b"89"
     assert http.get(url, params={"follow": "1"}, headers={"Range": "bytes=6-"}).content == b"6789"
+
+
+def test_nobody_follows_from_behind_the_end(http: httpx.Client, digits: str) -> None:
+    """It would look whole to a client that comes back at a wrong byte."""
+    answer = http.get(f"/v1/jobs/{digits}/stdout", params={"follow": "1", "offset": "11"})
+    assert (answer.status_code, answer.headers["content-range"]) == (416, "bytes */10")
+    assert http.get(f"/v1/jobs/{digits}/stdout", params={"follow": "1", "offset": "10"}).content == b""
+    id = start_job(http, "read line; printf abc", stdin={"stream": True})
+    with (
+        pytest.raises(httpx.RemoteProtocolError),
+        http.stream("GET", f"/v1/jobs/{id}/stdout", params={"follow": "1", "offset": "4"}) as answer,
+    ):
+        assert answer.status_code == 200
+        http.put(f"/v1/jobs/{id}/stdin", content=b"line\n")
+        answer.read()
 
 
 def test_an_output_over_several_files(http: httpx.Client, gate: Gate) -> None:
@@ -117,7 +135,7 @@ def test_outputs_expire_and_say_when(key: Application, state: Path) -> None:
         wait_until(lambda: http.get(f"/v1/jobs/{job['id']}/stdout").status_code == 410)
         for what in ("stdout", "stderr", "files/a"):
             answer = http.get(f"/v1/jobs/{job['id']}/{what}")
-            assert answer.status_code == 410 and "1 seconds after the end" in answer.json()["detail"]
+            assert answer.status_code == 410 and "kept for 1.00 s after the end" in answer.json()["detail"]
             assert answer.json()["expired"] > job["ended"]
         wait_until(lambda: not gate.files)
         assert http.get(f"/v1/jobs/{job['id']}/stdout").status_code == 410

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from cexec.gate import http
 from cexec.gate.access.guarded_answer import ABORT
 from cexec.gate.http.protocol import TRAILERS
 from cexec.gate.http.stream_answers import CutOff, StreamAnswer
@@ -134,3 +136,9 @@ def test_an_error_of_the_source_comes_out() -> None:
             await StreamAnswer(pieces(b"one", error=ZeroDivisionError()))(server.scope, server.receive, server.send)
 
     run(scene())
+
+
+def test_nothing_of_starlette_stands_between_an_answer_and_its_reader() -> None:
+    """Its `BaseHTTPMiddleware` has a queue of its own: a stream does not notice that its reader has gone."""
+    sources = [path.read_text() for path in Path(http.__path__[0]).parent.rglob("*.py")]
+    assert len(sources) > 50 and not [text for text in sources if "starlette.middleware" in text]

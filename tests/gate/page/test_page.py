@@ -59,7 +59,7 @@ def test_a_job_is_started_followed_and_ended(page: Any, http: httpx.Client, work
 def test_a_job_that_cannot_be_started_says_why(page: Any) -> None:
     page.fill("#start-form [name=needs]", "=")
     page.click("#start-form button")
-    page.locator("#start-answer", has_text="cannot understand the need '='").wait_for()
+    page.locator("#start-answer", has_text="a need is NAME or NAME=VALUE").wait_for()
     page.fill("#start-form [name=needs]", "")
     page.messages.clear()  # the browser notes an answer with 422
 

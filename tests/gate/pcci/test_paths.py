@@ -84,7 +84,8 @@ def test_an_absent_worker_starts_nothing_and_ends_nothing(cluster: Cluster) -> N
     [
         {"workers": ["node1"]}, {"cmd": "", "workers": ["node1"]}, {"cmd": "ls"}, {"cmd": "ls", "workers": []},
         {"cmd": "ls", "workers": "node1"}, {"cmd": "ls", "workers": [1]}, {"cmd": "'", "workers": ["node1"]},
-        {"cmd": ["ls"], "workers": ["node1"]}, [], "ls", None,
+        {"cmd": ["ls"], "workers": ["node1"]}, [], "ls", None, {"cmd": "echo \ud800", "workers": ["node1"]},
+        {"cmd": "ls", "workers": ["\ud800"]}, {"cmd": "echo " + "\u20ac" * 50_000, "workers": ["node1"]},
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_request_is_told(cluster: Cluster, body: object) -> None:

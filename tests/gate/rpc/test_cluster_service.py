@@ -190,7 +190,7 @@ def test_an_error_has_details(cluster: Any) -> None:
 def test_an_offset_behind_the_end(cluster: Any) -> None:
     job = ended(cluster, start(cluster, "printf abc"))
     code, words = failure(lambda: output(cluster, job, offset=4))
-    assert (code, words) == (grpc.StatusCode.OUT_OF_RANGE, "there are 3 bytes")
+    assert (code, words) == (grpc.StatusCode.OUT_OF_RANGE, "that is behind the end, which is at byte 3")
     assert output(cluster, job, offset=3) == b""
 
 

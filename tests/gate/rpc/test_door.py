@@ -122,7 +122,7 @@ def test_too_many_jobs_of_one_token(application: Application, worker: Any, tmp_p
     with RpcServer(tmp_path, [application.public], limits=limits) as small, small.stub(small.token("busy")) as stub:
         job = stub.StartJob(wire.StartJobRequest(command="exec sleep 1000")).job
         code, words = refused(stub, "StartJob", START)
-        assert code == "RESOURCE_EXHAUSTED" and "has 1 jobs" in words
+        assert code == "RESOURCE_EXHAUSTED" and "has 1 job queued or running" in words
         stub.StopJob(wire.StopJobRequest(id=job.id))
 
 
