@@ -36,7 +36,8 @@ from cexec.protocol.connection.options import INTERRUPT, SUBSYSTEM
 from cexec.protocol.datagrams.requirements import ACCOUNT, Requirements
 from cexec.protocol.datagrams.requirements import TERMINAL as TERMINAL_NEED
 from cexec.system.signal_state import set_at_start
-from cexec.system.storage.keyfile import find_client_key, key_descriptor
+from cexec.system.storage.keyfile import find_client_key
+from cexec.system.storage.user_files import key_descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -153,7 +154,7 @@ def find_shell_key(environ: Mapping[str, str]) -> str:
     named = environ.get(KEY_VARIABLE, "")
     if named:
         return find_client_key(named)
-    from cexec.system.storage.directories import config_directory
+    from cexec.system.storage.user_files import config_directory
 
     directory = config_directory(environ)
     path = f"{directory}/{KEY_NAME}"

@@ -10,7 +10,7 @@ name, each of its addresses, name@address, and `instance=UUID`, which one proces
 
 from __future__ import annotations
 
-from cexec.errors import ProtocolError, UsageError
+from cexec.common_errors import ProtocolError, UsageError
 from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.base.wire import Reader, Writer
 
