@@ -51,7 +51,7 @@ PACKAGES = (  # of a plain call; their files are empty, and Python takes a tenth
 )  # fmt: skip
 
 
-def prepare_start(modules: dict) -> None:
+def prepare_start(modules: dict[str, object]) -> None:
     """Makes the packages without their files.  `modules`: those of sys, because a package imports nothing.
 
     A wheel has all modules of a plain call in one file (bundle_start.py), from which they are loaded then.

@@ -31,7 +31,7 @@ from cexec.client.request import (
 from cexec.client.search.choice import plain_name
 from cexec.commands import ssh_options
 from cexec.commands.ssh_options import NAME, parse_call
-from cexec.errors import CexecError, KeyFileError, NoWorkerError, RefusedError, UsageError
+from cexec.common_errors import CexecError, KeyFileError, NoWorkerError, UsageError
 from cexec.protocol.connection.options import INTERRUPT, SUBSYSTEM
 from cexec.protocol.datagrams.requirements import ACCOUNT, Requirements
 from cexec.protocol.datagrams.requirements import TERMINAL as TERMINAL_NEED
@@ -122,8 +122,12 @@ def run(call: SshCall, environ: Mapping[str, str]) -> int:
     client = BlockingClient(request, dies_of=ENDING)
     try:
         status = client.run()
-    except (NoWorkerError, RefusedError) as error:
-        raise NoWorkerError(f"{call.host}: {error}") from None
+    except CexecError as error:
+        from cexec.errors import RefusedError  # most commands are run
+
+        if isinstance(error, NoWorkerError | RefusedError):
+            raise NoWorkerError(f"{call.host}: {error}") from None
+        raise
     return _status(client, status)
 
 

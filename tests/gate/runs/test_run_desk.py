@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cexec.cmap.control.answering import listening
 
+from cexec.cmap.control.answering import listening
 from cexec.cmap.control.control_messages import ControlAction, ControlRefusal, ControlRequest, ControlStatus
 from cexec.cmap.results.journal import Journal
 from cexec.errors import CexecError, LocalError, NotAllowedError, SilentPeerError
