@@ -3,8 +3,10 @@
     make bench BENCH=benchmarks/bench_versions.py BENCH_OTHER=/path/of/another/checkout
 
 Each round runs every case with both versions, so that a machine that changes its speed affects both.  The other
-checkout needs a virtual environment of its own: `make .venv/made` there.
-Environment: BENCH_OTHER (the older checkout); BENCH_ROUNDS (15); BENCH_MEGABYTES (512); BENCH_TASKS (600).
+checkout needs a virtual environment of its own: `make .venv/made` there.  With BENCH_WHEELS a wheel of each checkout is
+installed as a user does; only there are the modules of a start in one file.
+Environment: BENCH_OTHER (the older checkout); BENCH_WHEELS; BENCH_ROUNDS (15); BENCH_MEGABYTES (512); BENCH_TASKS
+(600).
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ import time
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
-from benchmarks.common import ROOT, Case, environment, interleaved, rounds, table, timed
+from benchmarks.common import ROOT, Case, environment, install, interleaved, rounds, table, timed
 
 ROUNDS, MEGABYTES, TASKS = 15, 512, 600
-NAMES = ("start to exit of true", "one way into cat", "cmap, /bin/true", "cmap, its own CPU")
+NAMES = ("start to exit of true", "one way into cat", "cmap, /bin/true", "cmap, its own CPU", "start to exit, own CPU")
 
 
 class Version:
@@ -28,7 +30,16 @@ class Version:
 
     def __init__(self, checkout: Path, directory: Path, port: int) -> None:
         self._bin = checkout / ".venv" / "bin"
-        self._variables = {**environment(), "PATH": f"{self._bin}:{os.environ['PATH']}"}
+        if os.environ.get("BENCH_WHEELS"):
+            (directory / str(port)).mkdir()
+            self._bin = install(directory / str(port), checkout) / "bin"
+        state = directory / f"state{port}"  # of its own, because versions differ in what they leave there
+        state.mkdir(mode=0o700)
+        self._variables = {
+            **environment(),
+            "XDG_RUNTIME_DIR": os.fspath(state),
+            "PATH": f"{self._bin}:{os.environ['PATH']}",
+        }
         self._key = directory / f"app{port}"
         subprocess.run([self._bin / "ckeygen", self._key], env=self._variables, check=True, capture_output=True)
         self._processes = []
@@ -66,6 +77,8 @@ class Version:
             for name, run in seconds.items()
         }
         found[f"{label}: {NAMES[3]}"] = lambda: timed(*batch).cpu
+        plain = self._run(self._port, "cexec")
+        found[f"{label}: {NAMES[4]}"] = lambda: timed(*plain).cpu
         return found
 
     def close(self) -> None:

@@ -143,17 +143,18 @@ class Workplace:
         return self.command("cexec", self.public), {**self.environment, "CEXEC_UDP_PORT": str(port)}
 
 
-def install(directory: Path) -> Path:
-    """Builds a wheel of this tree and installs it as pip does, compiled.  Returns the virtual environment.
+def install(directory: Path, root: Path = ROOT) -> Path:
+    """Builds a wheel of the tree in `root` and installs it as pip does, compiled.  Returns the virtual environment.
 
     Dependencies are copied from our own Python, because there is no network here.
     """
     source, wheels, venv = directory / "source", directory / "wheels", directory / "venv"
     source.mkdir()
     for name in ("cexec", "bin", "man"):
-        shutil.copytree(ROOT / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
-    for name in ("pyproject.toml", "README.md", "LICENSE"):
-        shutil.copy(ROOT / name, source)
+        shutil.copytree(root / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+    for name in ("pyproject.toml", "bundle_start.py", "README.md", "LICENSE"):
+        if (root / name).exists():  # 0.1.0 has no bundle
+            shutil.copy(root / name, source)
     pip, offline = [sys.executable, "-m", "pip", "--quiet"], ["--no-deps", "--no-index"]
     steps = [
         [*pip, "wheel", *offline, "--no-build-isolation", "--wheel-dir", os.fspath(wheels), os.fspath(source)],

@@ -35,16 +35,17 @@ from cexec.protocol.base.limits import QUEUED_INTERVAL
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.session import OVER, RUNNING, Session
 from cexec.protocol.datagrams import datagram
-from cexec.protocol.datagrams.announcement import RUN_ONE, Claim, open_announcement
+from cexec.protocol.datagrams.announcement import RUN_ONE
 from cexec.protocol.datagrams.hello import CONNECT, QUEUED, encode_answer, seal_hello
+from cexec.protocol.datagrams.opened_announcement import Claim, open_announcement
 from cexec.system.storage.keyfile import read_key
 from cexec.worker.discovery.offer import PROVED, Offer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from cexec.protocol.datagrams.announcement import OpenedAnnouncement
     from cexec.protocol.datagrams.datagram import Datagram
+    from cexec.protocol.datagrams.opened_announcement import OpenedAnnouncement
 
 BIDDERS = 2  # workers that connect to one announcement: `simulate_race.py` counts 1 to 3
 FORGET = 15.0  # seconds after the last copy of an announcement

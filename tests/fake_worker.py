@@ -21,13 +21,13 @@ from cexec.protocol.base.keys import OwnerKey, WorkerKey
 from cexec.protocol.base.limits import IDENTITY_SIZE, UDP_PORT
 from cexec.protocol.base.sodium import aead_names
 from cexec.protocol.connection import frames, options
-from cexec.protocol.connection.channel import WorkerHandshake
 from cexec.protocol.connection.frames import Ending, Exit, Go
 from cexec.protocol.connection.records import Records
 from cexec.protocol.connection.session import Event, Session
+from cexec.protocol.connection.worker_handshake import WorkerHandshake
 from cexec.protocol.datagrams import datagram
-from cexec.protocol.datagrams.announcement import OpenedAnnouncement, open_announcement
 from cexec.protocol.datagrams.hello import CONNECT, Hello
+from cexec.protocol.datagrams.opened_announcement import OpenedAnnouncement, open_announcement
 from cexec.protocol.datagrams.requirements import ONCE
 from cexec.system.storage.keyfile import read_key
 from tests.environment import LOOPBACK_GROUP

@@ -26,7 +26,7 @@ MADE_HERE = shutil.ignore_patterns(
     ".git", ".venv*", "*.egg-info", "__pycache__", "build", "dist", ".*_cache", ".hypothesis", "shared"
 )
 SAMPLE = ["tests/system/test_units.py", "tests/test_readme.py", "tests/test_wall_clock.py"]
-SOURCES = ("LICENSE", "README.md", "bin", "cexec", "man", "pyproject.toml")
+SOURCES = ("LICENSE", "README.md", "bin", "bundle_start.py", "cexec", "man", "pyproject.toml")
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +66,7 @@ def test_the_wheel_has_every_module_and_man_page(wheel: Path) -> None:
     names = set(zipfile.ZipFile(wheel).namelist())
     modules = {path.relative_to(ROOT).as_posix() for path in (ROOT / "cexec").rglob("*.py")}
     assert "cexec/errors.py" in modules and modules <= names
+    assert "cexec/start_bundle.py" in names
     pages = {path.name for path in (ROOT / "man").glob("*.1")}
     assert pages and pages <= {Path(name).name for name in names if "/share/man/man1/" in name}
 

@@ -28,9 +28,18 @@ FORBIDDEN = {
     "zeroconf",
 }  # fmt: skip
 
+UNNEEDED = {
+    "cexec.client.attempt.rare_events", "cexec.client.search.messages", "cexec.commands.cexec_table", "cexec.errors",
+    "cexec.net.connecting", "cexec.net.liveness", "cexec.net.resolver", "cexec.protocol.base.keys",
+    "cexec.protocol.connection.ahead_job", "cexec.protocol.connection.worker_handshake",
+    "cexec.protocol.datagrams.opened_announcement", "cexec.system.io.held_output", "cexec.system.io.special_fds",
+    "cexec.system.process.open_files", "cexec.system.storage.directories", "cexec.system.storage.key_names",
+    "cexec.system.storage.revocations", "cexec.system.storage.whole_files",
+}  # fmt: skip
+
 LATER = {
     "cexec.client.attempt.inputs", "cexec.client.attempt.outputs",
-    "cexec.client.blocking.driver", "cexec.client.search.candidate", "cexec.client.search.trust",
+    "cexec.client.blocking.driver", "cexec.client.search.trust",
     "cexec.net.pump", "cexec.protocol.connection.channel", "cexec.protocol.connection.frames",
     "cexec.protocol.connection.session", "cexec.system.io.fds", "cexec.system.io.wakeup",
     "cexec.protocol.base.revocation", "cexec.system.storage.revocations",
@@ -62,6 +71,15 @@ def test_a_plain_call_loads_nothing_that_is_slow(service: StartService, applicat
     assert (result.returncode, result.stdout) == (0, b"hello"), result.stderr.decode()
     assert {"cexec.commands.cexec", "_socket", "nacl._sodium"} <= loaded  # what it needs, so the list is a list
     assert not loaded & FORBIDDEN - bare
+
+
+def test_a_job_that_ends_well_loads_nothing_for_other_jobs(service: StartService, application: Application) -> None:
+    service("true")
+    argv, _ = application.client()
+    assert all(ROOT.joinpath(*name.split(".")).with_suffix(".py").exists() for name in UNNEEDED)
+    loaded, result = loaded_modules(argv)
+    assert result.returncode == 0, result.stderr.decode()
+    assert not loaded & UNNEEDED
 
 
 def test_a_plain_call_reads_no_file_of_a_package(service: StartService, application: Application) -> None:

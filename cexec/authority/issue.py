@@ -25,9 +25,10 @@ from cexec.protocol.base.revocation import (
     decode_list,
     encode_list,
 )
-from cexec.system.storage.keyfile import WRITABLE_BY_OTHERS, read_guarded, replace_file
+from cexec.system.storage.keyfile import WRITABLE_BY_OTHERS, read_guarded
 from cexec.system.storage.revocations import LARGEST_LIST
-from cexec.system.storage.revocations import SUFFIX as LIST_SUFFIX
+from cexec.system.storage.user_files import SUFFIX as LIST_SUFFIX
+from cexec.system.storage.whole_files import replace_file
 
 if TYPE_CHECKING:
     from cexec.protocol.base.keys import ClientKey, OwnerKey, WorkerKey

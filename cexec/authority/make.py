@@ -12,7 +12,8 @@ import signal
 from cexec.errors import CexecError, KeyFileError, LocalError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.keys import ClientKey, Key, OwnerKey, RelayKey, encode_key
-from cexec.system.storage.keyfile import read_key, write_new
+from cexec.system.storage.keyfile import read_key
+from cexec.system.storage.whole_files import write_new
 
 # The ancestor's exit statuses; 100 and 111 are those of errors.py.
 EXIT_PRIVATE_INVALID = 101

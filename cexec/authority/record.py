@@ -19,8 +19,8 @@ from cexec.protocol.base.certificate import ROLE_CLIENT, ROLE_WORKER, valid_name
 from cexec.protocol.base.keys import DEFAULT_CLIENT_NAME, DEFAULT_CLIENT_SERIAL
 from cexec.protocol.base.revocation import LARGEST_SERIAL
 from cexec.system.reason import reason_of
-from cexec.system.storage.keyfile import key_descriptor, quoted
 from cexec.system.storage.own_files import open_output
+from cexec.system.storage.user_files import key_descriptor, quoted
 
 if TYPE_CHECKING:
     from types import TracebackType

@@ -26,9 +26,9 @@ from cexec.protocol.base.keys import ClientKey, OwnerKey
 from cexec.protocol.base.limits import MAXIMUM_NAME
 from cexec.system.host.load import SPEED_FILE
 from cexec.system.storage.keyfile import find_key
-from cexec.system.storage.revocations import SUFFIX as LIST_SUFFIX
-from cexec.system.storage.revocations import memory_name
 from cexec.system.storage.series import series_name
+from cexec.system.storage.user_files import SUFFIX as LIST_SUFFIX
+from cexec.system.storage.user_files import memory_name
 
 PASSED_ON = ("CEXEC_GROUP", "GROUP", "CEXEC_UDP_PORT")  # a worker has to listen where the clients announce
 UNIT, DETACHED = "unit", "detached"

@@ -8,10 +8,10 @@ client commands share.  `NetworkSettings`, `Times` and `Target` also belong to t
 from __future__ import annotations
 
 from cexec.client.attempt.descriptors import Descriptor, look_again
-from cexec.errors import CexecError, TooLongError, UsageError
+from cexec.common_errors import CexecError, UsageError
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.net.sockets import ports_from_environment
-from cexec.protocol.base.keys import ClientKey
+from cexec.protocol.base.client_key import ClientKey
 from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, IDENTITY_SIZE, LEAST_IDLE_TIMEOUT, MAXIMUM_GO
 from cexec.protocol.connection.options import TIME_LIMIT
 from cexec.system.storage.keyfile import read_key
@@ -279,6 +279,8 @@ def check_size(invocation: Invocation, make_go: Callable[[], Go], files: int) ->
     rough = sum(map(len, invocation.arguments)) + sum(map(len, invocation.environment.values()))
     if rough + SURELY_LESS * count < MAXIMUM_GO // 2:
         return
+    from cexec.errors import TooLongError  # a short one, which nearly all are, has returned
+
     if count > MOST_TEXTS:
         raise TooLongError(f"arguments and variables are {count} and at most {MOST_TEXTS} fit; {GIVE_REST}")
     try:

@@ -2,7 +2,7 @@
 
 Contract: `main(argv)` returns the exit status.  A call without options, or with flags alone (`--all`, `-n`), is parsed
 by hand and never loads click, which would cost it 18 ms; one that has another option, or is wrong, is given to click.
-The table OPTIONS feeds both.
+The table in `cexec_table` feeds both.
 """
 
 from __future__ import annotations
@@ -34,12 +34,13 @@ from cexec.client.request import (
     trust_opener,
 )
 from cexec.client.search.choice import requirements_from
-from cexec.errors import EXIT_TEMPORARY, CexecError, UsageError
+from cexec.common_errors import EXIT_TEMPORARY, CexecError, UsageError
 from cexec.protocol.base.limits import MAXIMUM_WEIGHT
 from cexec.protocol.connection.options import FETCH_ON_FAILURE, INTERRUPT, NO, WRITES
 from cexec.protocol.datagrams.requirements import TERMINAL as TERMINAL_NEED
 from cexec.system.signal_state import set_at_start
-from cexec.system.storage.keyfile import find_client_key, key_descriptor, quoted
+from cexec.system.storage.keyfile import find_client_key
+from cexec.system.storage.user_files import key_descriptor, quoted
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -47,45 +48,11 @@ if TYPE_CHECKING:
 
     from cexec.client.attempt.descriptors import Descriptor
     from cexec.client.attempt.files import FilePlan
-    from cexec.commands.common import Option
 
 DEFAULT_MAXFD = 32  # the highest descriptor that is forwarded, as in the ancestor; CEXEC_MAXFD or MAXFD
 HIGHEST_MAXFD = 255  # (protocol) stream numbers above are files
 MAXIMUM_EXPECTED = 10_000  # (ours)
 MAXIMUM_SPOOL = 1 << 40  # bytes (ours)
-
-USAGE = "cexec [OPTIONS] APP.pub [KEY=VALUE...] [-- ARG...]"
-OPTIONS: tuple[Option, ...] = (  # in the order of the help page, whose sections are in `cexec_options`
-    (("-n", "--no-stdin"), "", "The program's standard input is /dev/null; without -n it is read ahead."),
-    (
-        ("-t", "--tty"),
-        "",
-        "The program has a terminal; its keys are yours, and ~. on a new line leaves it (~? lists more).",
-    ),
-    (("-T", "--no-tty"), "", "It has none, also where its service wants one (cservice --tty)."),
-    (("--hold",), "", "Keep the output back until the job has succeeded."),
-    (("--keep-partial",), "", "Keep what a failed job has written to files."),
-    (("--need",), "NAME[=VALUE],...", "Only workers that have this: --need arch=x86_64,mem=4G,gpu."),
-    (("--on",), "NAME,...", "Only these workers, by name or address; wait for them for ever."),
-    (("--not",), "NAME,...", "Not these workers."),
-    (("--weight",), "N", "While jobs wait, this one's share of the turns.  [default: 1]"),
-    (("--require-revoked",), "", "Trust no worker until there is a list of revoked certificates."),
-    (("--all",), "", "Run the job on every worker that fits, at once, with the same input."),
-    (("--tag",), "", "With --all: the worker's name in front of each line of output."),
-    (("--expect",), "N", "With --all: fail unless N workers, or more, are there."),
-    (("--retries",), "N", "How often the job is repeated if its worker fails.  [default: 2]"),
-    (("--progress-timeout",), "TIME", "Give a worker up when no byte has come or gone for so long."),
-    (("--send",), "FILE[=NAME]...", "A file that the program finds in a directory of its own."),
-    (("--fetch",), "NAME[=FILE]...", "A file that the program leaves there; it comes back whole or not at all."),
-    (("--no-fetch-on-failure",), "", "Fetch nothing when the program fails."),
-    (("--program",), "PLATFORM=FILE...", "Run this program, where a worker allows that: linux-x86_64=./worker."),
-    (("--time-limit",), "TIME", "End the program after this time: 90, 1m30s, 2h."),
-    (("--cpu-limit",), "TIME", "End a process of the program that has used so much CPU time."),
-    (("--memory-limit",), "SIZE", "What the program may use: 500M, 2G."),
-    (("--nice",), "N", "The program's nice value, 0 to 19."),
-    (("--progress",), "", "Show on the terminal how far the job is."),
-    (("--explain",), "", "Tell at the end who was asked, who answered, and how long each step took."),
-)
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -102,6 +69,7 @@ def main(argv: list[str] | None = None) -> int:
         parsed = _parse_flags(before)
         if parsed is None:
             from cexec.commands.cexec_options import parse_options
+            from cexec.commands.cexec_table import OPTIONS, USAGE
 
             found = parse_options(before, OPTIONS, USAGE, may_move=before is words)
             if isinstance(found, int):
@@ -289,6 +257,10 @@ def _split(words: list[str]) -> tuple[list[str], list[str]]:
 
 def _parse_flags(words: list[str]) -> tuple[dict[str, object], list[str]] | None:
     """Returns the flags by name, and the other words; None if this is a call for click."""
+    if words and not any(word.startswith("-") for word in words):
+        return {}, words
+    from cexec.commands.cexec_table import OPTIONS  # most calls have no option
+
     flags = {name: names[-1] for names, metavar, _ in OPTIONS if not metavar for name in names}
     rest = [word for word in words if word not in flags]
     if not rest or any(word.startswith("-") for word in rest):

@@ -31,12 +31,13 @@ from cexec.client.request import (
 from cexec.client.search.choice import plain_name
 from cexec.commands import ssh_options
 from cexec.commands.ssh_options import NAME, parse_call
-from cexec.errors import CexecError, KeyFileError, NoWorkerError, RefusedError, UsageError
+from cexec.common_errors import CexecError, KeyFileError, NoWorkerError, UsageError
 from cexec.protocol.connection.options import INTERRUPT, SUBSYSTEM
 from cexec.protocol.datagrams.requirements import ACCOUNT, Requirements
 from cexec.protocol.datagrams.requirements import TERMINAL as TERMINAL_NEED
 from cexec.system.signal_state import set_at_start
-from cexec.system.storage.keyfile import find_client_key, key_descriptor
+from cexec.system.storage.keyfile import find_client_key
+from cexec.system.storage.user_files import key_descriptor
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -121,8 +122,12 @@ def run(call: SshCall, environ: Mapping[str, str]) -> int:
     client = BlockingClient(request, dies_of=ENDING)
     try:
         status = client.run()
-    except (NoWorkerError, RefusedError) as error:
-        raise NoWorkerError(f"{call.host}: {error}") from None
+    except CexecError as error:
+        from cexec.errors import RefusedError  # most commands are run
+
+        if isinstance(error, NoWorkerError | RefusedError):
+            raise NoWorkerError(f"{call.host}: {error}") from None
+        raise
     return _status(client, status)
 
 
@@ -153,7 +158,7 @@ def find_shell_key(environ: Mapping[str, str]) -> str:
     named = environ.get(KEY_VARIABLE, "")
     if named:
         return find_client_key(named)
-    from cexec.system.storage.directories import config_directory
+    from cexec.system.storage.user_files import config_directory
 
     directory = config_directory(environ)
     path = f"{directory}/{KEY_NAME}"

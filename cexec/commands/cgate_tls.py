@@ -16,7 +16,8 @@ from cexec.commands.help_page import HelpfulCommand, version_option
 from cexec.errors import UsageError
 from cexec.gate.access.names import check_name
 from cexec.gate.access.tls import CLIENT, FILES, make_client, make_materials
-from cexec.system.storage.keyfile import forbid_core_files, quoted
+from cexec.system.storage.keyfile import forbid_core_files
+from cexec.system.storage.user_files import quoted
 
 
 @click.command(

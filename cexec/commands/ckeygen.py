@@ -20,7 +20,8 @@ from cexec.errors import KeyFileError, LocalError, UsageError
 from cexec.protocol.base.certificate import ROLE_CLIENT, ROLE_WORKER, civil_date
 from cexec.protocol.base.keys import OwnerKey
 from cexec.system.reason import reason_of
-from cexec.system.storage.keyfile import find_key, forbid_core_files, quoted
+from cexec.system.storage.keyfile import find_key, forbid_core_files
+from cexec.system.storage.user_files import quoted
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator

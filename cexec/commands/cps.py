@@ -34,9 +34,10 @@ from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.protocol.datagrams.requirements import JOBS
 from cexec.protocol.decisions.census import shown_names
 from cexec.system.printable import printable
-from cexec.system.storage.directories import config_directory
-from cexec.system.storage.keyfile import client_key_files, find_client_key, quoted
-from cexec.system.storage.revocations import Revocations, list_path
+from cexec.system.storage.key_names import client_key_files
+from cexec.system.storage.keyfile import find_client_key
+from cexec.system.storage.revocations import Revocations
+from cexec.system.storage.user_files import config_directory, list_path, quoted
 from cexec.system.terminal import BOLD, Terminal
 from cexec.system.units import parse_duration, show_short_duration
 

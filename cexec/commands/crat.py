@@ -22,10 +22,11 @@ from cexec.net.group_sockets import GroupSockets
 from cexec.net.groups import groups_from_environment, udp_port_from_environment
 from cexec.protocol.base.keys import ClientKey
 from cexec.system.io.log_lines import PATIENCE
-from cexec.system.storage.directories import config_directory
 from cexec.system.storage.identity import identify
-from cexec.system.storage.keyfile import client_key_files, find_client_key, read_key
-from cexec.system.storage.revocations import Revocations, list_path
+from cexec.system.storage.key_names import client_key_files
+from cexec.system.storage.keyfile import find_client_key, read_key
+from cexec.system.storage.revocations import Revocations
+from cexec.system.storage.user_files import config_directory, list_path
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

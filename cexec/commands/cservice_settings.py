@@ -21,8 +21,8 @@ from cexec.system.host.load import usable_cpus
 from cexec.system.process.environment import right_directory
 from cexec.system.process.process import resolve
 from cexec.system.process.sandbox import Sandbox, find_sandbox
-from cexec.system.storage.keyfile import key_descriptor, quoted
 from cexec.system.storage.program_cache import DEFAULT_LIMIT, ProgramCache, default_directory
+from cexec.system.storage.user_files import key_descriptor, quoted
 from cexec.system.units import parse_size, parse_whole
 from cexec.worker.discovery.machine import attributes
 from cexec.worker.jobs.sent_programs import PLACE, SentPrograms, own_platform

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from cexec.errors import LocalError
 from cexec.system.process import job_group, process_tree
-from cexec.system.storage.keyfile import quoted
+from cexec.system.storage.user_files import quoted
 from cexec.worker.jobs import private_directory
 
 if TYPE_CHECKING:

@@ -17,7 +17,8 @@ from cexec.protocol.base.certificate import valid_name
 from cexec.protocol.base.keys import OwnerKey, WorkerKey
 from cexec.protocol.base.limits import MAXIMUM_NAME
 from cexec.system.storage.keyfile import find_key, open_key, read_key
-from cexec.system.storage.revocations import Revocations, list_path
+from cexec.system.storage.revocations import Revocations
+from cexec.system.storage.user_files import list_path
 from cexec.worker.discovery.admission import Admission
 
 if TYPE_CHECKING:

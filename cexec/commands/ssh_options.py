@@ -8,7 +8,7 @@ imported, because every call loads this module.  docs/ssh.md.
 
 from __future__ import annotations
 
-from cexec.errors import UsageError
+from cexec.common_errors import UsageError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

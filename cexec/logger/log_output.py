@@ -16,8 +16,9 @@ import select
 import sys
 
 from cexec.errors import LocalError
-from cexec.system.io.fds import Sink, open_sink
+from cexec.system.io.fds import Sink
 from cexec.system.io.log_lines import offer
+from cexec.system.io.opened_fds import open_sink
 from cexec.system.io.wakeup import wait_ready
 from cexec.system.printable import printable
 from cexec.system.reason import reason_of

@@ -12,7 +12,6 @@ and waits for nothing, also after `close`.  docs/protocol.md section 2.
 from __future__ import annotations
 
 import _socket
-import _thread
 import errno
 import sys
 from time import monotonic
@@ -29,16 +28,13 @@ if TYPE_CHECKING:
     from cexec.net.found_hosts import FoundHosts
     from cexec.net.groups import GroupEntry, Sockaddr
     from cexec.net.mdns import Browser, Registration
+    from cexec.net.resolver import Resolver
 
 LINUX = sys.platform == "linux"
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT = 10, 0  # <linux/in.h>: let routers fragment, so that no path MTU is a black hole
 _IP_UNICAST_IF = 50  # <linux/in.h>: the interface of what goes to 255.255.255.255
-RESOLVE_PATIENCE = 0.25  # seconds (ours) that a transmission waits for names
 LONGEST_SEARCH, _SHORT_SEARCH = 2.0, 0.6  # seconds (ours) that `settle` waits; the second if there are other entries
 _QUIET_SEARCH = 0.2  # seconds (ours) that it waits after the last find
-_MAXIMUM_ADDRESSES = 16  # (ours) of one name
-NO_SUCH_NAME = "no such name"
-_MULTICAST_DNS = ".local"  # RFC 6762: there a name is unknown as long as its host is away
 _INTERFACES_KEPT = 1.0  # seconds (ours) that interfaces count as unchanged
 _MAXIMUM_RECEIVED = 256  # datagrams (ours) in one call of receive
 
@@ -109,7 +105,11 @@ class Announcer:
         self._looked = float("-inf")
         self._mdns = any(entry.kind == MDNS for entry in entries or ())
         self._browser: Browser | Registration | None = None
-        self._resolver = Resolver([entry for entry in entries or () if entry.kind == NAME], port)
+        self._resolver: Resolver | None = None
+        if names := [entry for entry in entries or () if entry.kind == NAME]:
+            from cexec.net.resolver import Resolver  # most groups have no names
+
+            self._resolver = Resolver(names, port)
 
     def browse(self) -> None:
         """Look for workers by multicast DNS from now on, in a process of its own; may be called again."""
@@ -182,14 +182,16 @@ class Announcer:
         self._last = data
         if self._mdns:
             self.browse()
-        self._resolver.start()
+        if self._resolver is not None:
+            self._resolver.start()
         chosen = self._look()
         self.failures = dict(self._unused)
         sent: dict[str, None] = {}
         found = [] if self._found is None else self._found.due(monotonic())
         self._send_to_each(data, [*chosen, *found], sent)
-        self._send_to_each(data, self._resolver.results(), sent)
-        self.failures.update(self._resolver.failures)
+        if self._resolver is not None:
+            self._send_to_each(data, self._resolver.results(), sent)
+            self.failures.update(self._resolver.failures)
         if self._mdns and (failure := getattr(self._browser, "failure", None)):
             self.failures[MDNS] = failure
         for label in sent:  # a name of which one address works is no failure
@@ -199,15 +201,18 @@ class Announcer:
     @property
     def hopeless(self) -> str:
         """Why waiting is in vain: the group has nothing but names that do not exist; empty if somebody may hear."""
-        absent = self._resolver.absent()
+        absent = [] if self._resolver is None else self._resolver.absent()
         if not absent or len(absent) < len(self._entries or ()):
             return ""
+        from cexec.net.resolver import NO_SUCH_NAME
+
         return "; ".join(f"{text}: {NO_SUCH_NAME}" for text in absent)
 
     def send_parting(self, data: bytes) -> None:
         """Send to every destination that is known by now, and look for no others."""
         found = [] if self._found is None else self._found.parting(monotonic())
-        self._send_to_each(data, [*self._look(), *found, *self._resolver.known()], {})
+        named = [] if self._resolver is None else self._resolver.known()
+        self._send_to_each(data, [*self._look(), *found, *named], {})
         if self._closed:
             self.close()
 
@@ -271,79 +276,3 @@ class Announcer:
         for one in self._sockets.values():
             one.close()
         self._sockets.clear()
-
-
-class Resolver:
-    """Looks names up in a thread, because a name server that does not answer must not stop what is under way."""
-
-    __slots__ = ("_busy", "_entries", "_found", "_port", "failures")
-
-    def __init__(self, entries: Sequence[GroupEntry], port: int) -> None:
-        self.failures: dict[str, str] = {}  # entry -> why nothing is known
-        self._entries = entries
-        self._port = port
-        self._found: dict[str, list[Destination]] = {}
-        self._busy = _thread.allocate_lock()
-
-    def start(self) -> None:
-        """Begin to look up the names that are not known yet, unless that is going on."""
-        missing = [entry for entry in self._entries if entry.text not in self._found]
-        if missing and self._busy.acquire(False):
-            for entry in missing:
-                self.failures.setdefault(entry.text, "this name is still being looked up")
-            try:
-                _thread.start_new_thread(self._run, (missing,))
-            except RuntimeError:  # no more threads here, so everything else waits after all
-                self._run(missing)
-
-    def results(self) -> list[Destination]:
-        """Returns the known addresses, after a short wait for those that are being looked up."""
-        if len(self._found) < len(self._entries) and self._busy.acquire(True, RESOLVE_PATIENCE):
-            self._busy.release()
-        return self.known()
-
-    def known(self) -> list[Destination]:
-        """Returns the addresses that are known by now."""
-        return [destination for found in self.found().values() for destination in found]
-
-    def found(self) -> dict[str, list[Destination]]:
-        """The same by entry."""
-        return dict(self._found)
-
-    def absent(self) -> list[str]:
-        """The entries whose names do not exist, as far as is known by now."""
-        return [
-            entry.text
-            for entry in self._entries
-            if self.failures.get(entry.text) == NO_SUCH_NAME
-            and not entry.address.rstrip(".").lower().endswith(_MULTICAST_DNS)
-        ]
-
-    def _run(self, entries: Sequence[GroupEntry]) -> None:
-        try:
-            for entry in entries:
-                found, failure = resolve(entry, self._port)
-                if found:
-                    self._found[entry.text] = found
-                    self.failures.pop(entry.text, None)
-                else:
-                    self.failures[entry.text] = failure
-        finally:
-            self._busy.release()
-
-
-def resolve(entry: GroupEntry, usual_port: int) -> tuple[list[Destination], str]:
-    """Returns the addresses of a name, or the reason why it has none; blocks as long as the system's resolver does."""
-    port = entry.port or usual_port
-    try:
-        # bytes, because a str would be encoded as an internationalised name, whose codec imports `re`
-        answers = _socket.getaddrinfo(entry.address.encode("ascii"), port, 0, _socket.SOCK_DGRAM)
-    except OSError as error:
-        return [], NO_SUCH_NAME if error.errno == _socket.EAI_NONAME else reason_of(error)
-    text = address_label(entry.address, "", port, usual_port)
-    found = [
-        Destination(family, sockaddr, text)
-        for family, _, _, _, sockaddr in answers
-        if family in (_socket.AF_INET, _socket.AF_INET6)
-    ]
-    return found[:_MAXIMUM_ADDRESSES], NO_SUCH_NAME

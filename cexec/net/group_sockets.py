@@ -19,13 +19,14 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from cexec.errors import LocalError, ProtocolError
-from cexec.net.announcer import LINUX, Resolver, open_datagram_socket, resolve
+from cexec.net.announcer import LINUX, open_datagram_socket
 from cexec.net.batches import make_batches
+from cexec.net.connecting import peer_family
 from cexec.net.groups import MDNS, NAME
 from cexec.net.host_link import HostLink
 from cexec.net.interfaces import interfaces
 from cexec.net.listen_plan import ListenPlan
-from cexec.net.sockets import peer_family
+from cexec.net.resolver import Resolver, resolve
 from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:

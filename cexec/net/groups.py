@@ -21,13 +21,15 @@ from __future__ import annotations
 
 import _socket
 
-from cexec.errors import GroupError, UsageError
+from cexec.common_errors import CexecError, UsageError
 from cexec.protocol.base.limits import UDP_PORT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
     from typing import Any, TypeAlias
+
+    from cexec.errors import GroupError
 
     Sockaddr: TypeAlias = tuple[Any, ...]
 
@@ -87,7 +89,7 @@ def all_literal(text: str) -> bool:
     """Returns True if every entry of a list is a literal address: some shells set GROUP to the user's unix group."""
     try:
         return all(entry.kind in (ADDRESS, MULTICAST) for entry in parse_groups(text))
-    except GroupError:
+    except CexecError:  # a `GroupError`: nothing else is raised there
         return False
 
 
@@ -128,6 +130,8 @@ def _parse_port(text: str) -> int | None:
 
 
 def _bad(text: str, why: str) -> GroupError:
+    from cexec.errors import GroupError  # most groups are right
+
     return GroupError(f"bad group entry {text!r}: {why}; {_ALLOWED}")
 
 

@@ -16,7 +16,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cexec.errors import ProtocolError
-from cexec.net.sockets import peer_family
+from cexec.net.connecting import peer_family
 from cexec.protocol.datagrams import datagram, forwarded
 
 if TYPE_CHECKING:

@@ -2,7 +2,7 @@
 
 Contract: `unacknowledged(connection)` reads the kernel's state; `Liveness` joins it to `HostSilence` (the rule) for
 owners of one connection: `stepped` after every step of the pump, `handle_timeout` when `next_timeout` is due, which
-raises `SilentPeerError`.  `hurry` bounds the pauses between the kernel's own retries.  This needs Linux: elsewhere
+raises `SilentPeerError`.  This needs Linux: elsewhere
 `unacknowledged` never reports anything, and only the kernel's own timeout ends a dead connection.
 docs/protocol.md section 4.4.
 """
@@ -12,11 +12,10 @@ from __future__ import annotations
 import _socket
 import sys
 
+from cexec.net.sockets import hurry
 from cexec.protocol.connection.silence import HostSilence
 
 _TCP_INFO: int | None = getattr(_socket, "TCP_INFO", None)
-_TCP_RTO_MAX_MS = 44  # <linux/tcp.h> of 6.15
-_LONGEST_INTERVAL = 5000  # milliseconds (ours) between two attempts of the kernel to reach a silent peer
 # struct tcp_info of <linux/tcp.h>: offsets of an octet, and of two numbers of 32 bits in the machine's byte order
 _PROBES, _UNACKED, _LAST_ACK, _SIZE = 3, 24, 56, 60
 
@@ -43,19 +42,6 @@ class Liveness:
         """Asks the kernel when it is time; raises `SilentPeerError` for a dead peer."""
         if self._silence.due(now):
             self._silence.looked(*unacknowledged(self._connection), now)
-
-
-def hurry(connection: _socket.socket) -> None:
-    """Lets the kernel try again at least every five seconds.
-
-    By default it doubles the pause after each retry.  After a link was down for a minute, the connection would go on
-    only a minute after the link came back.
-    """
-    if _TCP_INFO is not None:
-        try:
-            connection.setsockopt(_socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, _LONGEST_INTERVAL)
-        except OSError:
-            pass  # an older kernel, or no TCP connection
 
 
 def unacknowledged(connection: _socket.socket) -> tuple[bool, float]:

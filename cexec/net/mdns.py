@@ -16,7 +16,7 @@ import sys
 from math import inf
 
 from cexec.errors import ProtocolError
-from cexec.net.sockets import peer_family
+from cexec.net.connecting import peer_family
 from cexec.system.process import helpers
 from cexec.system.reason import reason_of
 

@@ -21,7 +21,7 @@ import errno
 import select
 from time import monotonic
 
-from cexec.errors import CexecError, DisconnectedError
+from cexec.common_errors import CexecError, DisconnectedError
 from cexec.net.sinks import JobSinks, Trouble
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.records import SHORT_DATA

@@ -1,9 +1,9 @@
-"""TCP: the client's listener and the worker's connection to it.
+"""TCP: the client's listener, and what holds for all connections; `connecting` has the worker's side.
 
-Contract: sockets are plain `_socket.socket` objects, non-blocking and close-on-exec.  `TcpListener` is one port number
-for IPv4 and, where this machine has it, IPv6.  `start_connect` only begins; when the socket is writable
-`connect_result` says how it went.  Addresses are (host, port), and for IPv6 (host, port, flow, scope); an IPv4 peer of
-a socket for both families has an IPv4 address.  docs/protocol.md section 3.
+Contract: sockets are plain `_socket.socket` objects, non-blocking and close-on-exec. `TcpListener` is one port number
+for IPv4 and, where this machine has it, IPv6. `hurry` bounds the pauses between the kernel's own retries. Addresses are
+(host, port), and for IPv6 (host, port, flow, scope); an IPv4 peer of a socket for both families has an IPv4 address.
+docs/protocol.md section 3.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import _socket
 import errno
 import sys
 
-from cexec.errors import LocalError, ProtocolError, UsageError
-from cexec.net.groups import HIGHEST_PORT, LIMITED_BROADCAST
+from cexec.common_errors import LocalError, UsageError
+from cexec.net.groups import HIGHEST_PORT
 from cexec.protocol.base.limits import LOWEST_PORT
 from cexec.system.reason import reason_of
 
@@ -28,11 +28,11 @@ PORT_VARIABLES = ("CEXEC_LISTEN_PORTS", "CEXEC_LISTEN_PORT", "CEXEC_PORTS", "CEX
 BACKLOG = 256  # connections (ours): four times what a client handles at once, and what it lets give way in a second
 KEEP_IDLE, KEEP_INTERVAL, KEEP_COUNT = 5, 2, 5  # seconds, seconds, probes (protocol): 15 s until a peer is dead
 
-_SYN_RETRIES = 2  # (ours) with the kernel's intervals: given up after 7 s, and the caller's deadline is shorter
+_TCP_RTO_MAX_MS = 44  # <linux/tcp.h> of 6.15
+_LONGEST_INTERVAL = 5000  # milliseconds (ours) between two attempts of the kernel to reach a silent peer
 _PAIR_ATTEMPTS = 16  # (ours) to find one port that is free in both families
 _PORTS_NAMED = 8  # (ours) in an error message
 _MAPPED = "::ffff:"  # RFC 4291 section 2.5.5.2
-_NO_ROOM = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 _NO_IPV6 = (errno.EAFNOSUPPORT, errno.EPROTONOSUPPORT, errno.EADDRNOTAVAIL, errno.EINVAL, errno.ENOPROTOOPT)
 
 
@@ -64,10 +64,6 @@ def ports_from_environment(environ: Mapping[str, str]) -> list[int] | None:
         if text:
             return parse_ports(text, name)
     return None
-
-
-class OwnLimitError(LocalError):
-    """This machine or process has no room for one more connection, to whomever."""
 
 
 class TcpListener:
@@ -177,39 +173,6 @@ def listen_on(family: int, address: str, port: int, backlog: int) -> _socket.soc
     return created
 
 
-def start_connect(sockaddr: Sockaddr) -> _socket.socket:
-    """Begin to connect to a client.
-
-    ProtocolError when no client can have asked for this address: a port below 1024, a group, a broadcast address.
-    OwnLimitError when this process has no room for a connection, another LocalError when the kernel refuses at once.
-    """
-    family = peer_family(sockaddr)
-    try:
-        created = _socket.socket(family, _socket.SOCK_STREAM, _socket.IPPROTO_TCP)
-    except OSError as error:
-        raise (OwnLimitError if error.errno in _NO_ROOM else LocalError)(reason_of(error)) from error
-    try:
-        created.setblocking(False)
-        tune_stream_socket(created)
-        if hasattr(_socket, "TCP_SYNCNT"):
-            created.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_SYNCNT, _SYN_RETRIES)
-        number = created.connect_ex(sockaddr)
-    except OSError as error:
-        number = error.errno or errno.EINVAL
-    if number in (0, errno.EINPROGRESS):
-        return created
-    created.close()
-    if number in (errno.ENETUNREACH, errno.EACCES) and _is_broadcast(sockaddr[0]):
-        raise ProtocolError(f"asked to connect to {sockaddr[0]}, a broadcast address")
-    raise LocalError(reason_of(number))
-
-
-def connect_result(connecting: _socket.socket) -> str | None:
-    """Why a connection failed, once its socket is writable; None when it is established."""
-    number = connecting.getsockopt(_socket.SOL_SOCKET, _socket.SO_ERROR)
-    return reason_of(number) if number else None
-
-
 def tune_stream_socket(stream: _socket.socket) -> None:
     """Send small records at once, and notice within 15 s that an idle peer's machine is gone."""
     stream.setsockopt(_socket.IPPROTO_TCP, _socket.TCP_NODELAY, 1)
@@ -221,26 +184,14 @@ def tune_stream_socket(stream: _socket.socket) -> None:
             stream.setsockopt(_socket.IPPROTO_TCP, option, value)
 
 
-def peer_family(sockaddr: Sockaddr) -> int:
-    """The family of an address that a client may have, as it stands in a datagram that anybody can have sent."""
-    host, port = sockaddr[0], sockaddr[1]
-    family = _socket.AF_INET6 if ":" in host else _socket.AF_INET
-    try:
-        packed = _socket.inet_pton(family, host)
-    except (OSError, ValueError) as error:
-        raise ProtocolError(f"asked to connect to {host!r}, which is no address") from error
-    if not LOWEST_PORT <= port <= HIGHEST_PORT:
-        raise ProtocolError(f"asked to connect to port {port} of {host}, below {LOWEST_PORT}")
-    if family == _socket.AF_INET:
-        allowed = packed[0] != 0 and packed[0] < 224
-    else:
-        allowed = packed[0] != 0xFF and any(packed) and packed[:12] != bytes(10) + b"\xff\xff"
-    if not allowed or host == LIMITED_BROADCAST:
-        raise ProtocolError(f"asked to connect to {host}, which is no host's address")
-    return family
+def hurry(connection: _socket.socket) -> None:
+    """Lets the kernel try again at least every five seconds.
 
-
-def _is_broadcast(address: str) -> bool:
-    from cexec.net.interfaces import interfaces
-
-    return any(address == one.broadcast for interface in interfaces() for one in interface.ipv4)
+    By default it doubles the pause after each retry.  After a link was down for a minute, the connection would go on
+    only a minute after the link came back.
+    """
+    if hasattr(_socket, "TCP_INFO"):
+        try:
+            connection.setsockopt(_socket.IPPROTO_TCP, _TCP_RTO_MAX_MS, _LONGEST_INTERVAL)
+        except OSError:
+            pass  # an older kernel, or no TCP connection

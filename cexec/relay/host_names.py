@@ -6,9 +6,9 @@ seconds it looks names up again now and then, in a thread.  What is known stays 
 
 from __future__ import annotations
 
-from cexec.net.announcer import Resolver
 from cexec.net.destinations import address_label
 from cexec.net.groups import ADDRESS, NAME, GroupEntry
+from cexec.net.resolver import Resolver
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

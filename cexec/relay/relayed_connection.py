@@ -19,7 +19,7 @@ import select
 from typing import TYPE_CHECKING
 
 from cexec.errors import CexecError
-from cexec.net.sockets import connect_result, start_connect
+from cexec.net.connecting import connect_result, start_connect
 from cexec.protocol.base.limits import CONNECT_DEADLINE
 from cexec.protocol.datagrams.datagram import MAGIC
 from cexec.relay.splice import Splice, reset

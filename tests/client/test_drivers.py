@@ -32,7 +32,7 @@ from cexec.errors import (
     StalledError,
     WithdrawnError,
 )
-from cexec.net import pump
+from cexec.net import liveness, pump
 from cexec.net.pump import Pump, Trouble
 from cexec.protocol.base.keys import OwnerKey
 from cexec.protocol.base.limits import INITIAL_WINDOW, PING_INTERVAL
@@ -311,9 +311,19 @@ def test_a_worker_that_is_revoked_while_the_job_runs_is_hung_up_on(
         path.write_text(text)
         peer.wait_for_end()
 
-    outcome = run(play, watch=RevocationWatch(listed, certificate))
+    outcome = run(play, watch=RevocationWatch(refreshed(listed), certificate))
     assert isinstance(outcome.error, RevokedError)
     assert str(outcome.error) == "certificate of box (serial 7) has been revoked"
+
+
+def refreshed(listed: Revocations) -> Callable[[float], Revocations]:
+    """Returns what finds the verdicts of a list as they are at a time."""
+
+    def find(now: float) -> Revocations:
+        listed.refresh(now)
+        return listed
+
+    return find
 
 
 def test_a_list_that_is_damaged_while_the_job_runs_ends_no_job(
@@ -332,7 +342,7 @@ def test_a_list_that_is_damaged_while_the_job_runs_ends_no_job(
         exit_frame(peer, EXITED, 3)
         peer.wait_for_end()
 
-    outcome = run(play, watch=RevocationWatch(listed, owner.issue_worker("box", 7).identity.certificate))
+    outcome = run(play, watch=RevocationWatch(refreshed(listed), owner.issue_worker("box", 7).identity.certificate))
     assert outcome.status == 3
 
 
@@ -341,7 +351,7 @@ def test_a_host_that_vanishes_with_bytes_outstanding(
 ) -> None:
     """Regression: only `cexec` asked the kernel; `--all` and `cmap` waited for as long as a peer may be silent."""
     begun = time.monotonic()
-    monkeypatch.setattr(stepping, "unacknowledged", lambda connection: (True, time.monotonic() - begun))
+    monkeypatch.setattr(liveness, "unacknowledged", lambda connection: (True, time.monotonic() - begun))
 
     def play(peer: Peer) -> None:
         start(peer)
@@ -363,7 +373,7 @@ def test_a_host_that_vanishes_after_a_quiet_time(
         looks.append(time.monotonic())
         return (True, looks[-1] - written[0]) if written else (False, 0.0)
 
-    monkeypatch.setattr(stepping, "unacknowledged", kernel)
+    monkeypatch.setattr(liveness, "unacknowledged", kernel)
 
     def play(peer: Peer) -> None:
         _, sink = start(peer)
@@ -387,7 +397,7 @@ def test_a_silent_worker_whose_machine_answers_is_not_given_up(
         looks.append(time.monotonic())
         return True, 0.0  # bytes are under way, and the last acknowledgement has just come
 
-    monkeypatch.setattr(stepping, "unacknowledged", answers)
+    monkeypatch.setattr(liveness, "unacknowledged", answers)
 
     def play(peer: Peer) -> None:
         source, sink = start(peer)
@@ -431,7 +441,7 @@ def test_what_came_while_the_client_was_stopped_is_read_before_anything_is_judge
     buffer = Records.receive_buffer
     monkeypatch.setattr(pump, "RECEIVE_TURNS", 1)
     monkeypatch.setattr(Records, "receive_buffer", lambda records: buffer(records)[:1000])  # one step is not enough
-    monkeypatch.setattr(stepping, "unacknowledged", kernel)
+    monkeypatch.setattr(liveness, "unacknowledged", kernel)
     monkeypatch.setattr(Pump, "step", stopped_step)
     for module in (stepping, pump, driver_of_cexec, worker_run):
         monkeypatch.setattr(module, "monotonic", clock)

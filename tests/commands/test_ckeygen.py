@@ -25,7 +25,8 @@ from cexec.protocol.base.keys import (
     decode_key,
     encode_key,
 )
-from cexec.system.storage.keyfile import read_key, write_new
+from cexec.system.storage.keyfile import read_key
+from cexec.system.storage.whole_files import write_new
 from tests.commands.keygen import Ended, Run, contents, fails
 from tests.environment import command
 from tests.needs import require_tool, skip_for_want_of

@@ -23,8 +23,8 @@ POINTS = (BEFORE_THE_HANDSHAKE, AFTER_CONNECT, AFTER_GO)
 
 def main() -> int:
     from cexec.commands.cservice import main as cservice
-    from cexec.protocol.connection.channel import WorkerHandshake
     from cexec.protocol.connection.session import Session
+    from cexec.protocol.connection.worker_handshake import WorkerHandshake
 
     point = sys.argv.pop(1)
     if point == BEFORE_THE_HANDSHAKE:

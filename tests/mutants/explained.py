@@ -55,7 +55,7 @@ EXPLAINED: dict[str, str] = {
     ),
     f"{DECISIONS}.bid: if now >= announcement.timers.stalls_at: -> if True: in: "
     "if now >= announcement.timers.stalls_at:": f"{_SAME}: in this state there is no other timer that leads there",
-    f"{CONNECTION}.lease_jobs: raise ValueError('input is too long for a job in advance') -> pass in: "
+    f"{CONNECTION}.ahead_job: raise ValueError('input is too long for a job in advance') -> pass in: "
     'raise ValueError("input is too long for a job in advance")': (
         f"{_SAME}: the whole job is too long for one record then, which is refused with the same class"
     ),

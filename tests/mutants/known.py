@@ -64,18 +64,21 @@ KNOWN = (
         "        if announcement is not None:\n",
     ),
     Replacement(
-        "a key file of an older version", f"{BASE}.keys", "version != KEY_FILE_VERSION", "version > KEY_FILE_VERSION"
+        "a key file of an older version",
+        f"{BASE}.client_key",
+        "version != KEY_FILE_VERSION",
+        "version > KEY_FILE_VERSION",
     ),
     Replacement(
         "swapped keys of a worker file",
-        f"{BASE}.keys",
-        'ClientKey(_secret(fields, "worker-public"), psk, authority,',
-        'ClientKey(psk, _secret(fields, "worker-public"), authority,',
+        f"{BASE}.client_key",
+        'ClientKey(secret_of(fields, "worker-public"), psk, authority,',
+        'ClientKey(psk, secret_of(fields, "worker-public"), authority,',
     ),
 )
 # The one file of each module in which a test has to fail: so the whole takes seconds.
 TESTS = {
-    f"{BASE}.keys": "tests/protocol/base/test_keys.py",
+    f"{BASE}.client_key": "tests/protocol/base/test_keys.py",
     f"{BASE}.wire": "tests/protocol/base/test_wire.py",
     f"{DATAGRAMS}.hello": "tests/protocol/datagrams/test_hello.py",
     f"{CONNECTION}.channel": "tests/protocol/connection/test_channel.py",

@@ -39,21 +39,26 @@ def _tests(*first: str, others: tuple[str, ...]) -> tuple[str, ...]:
 MIRRORS: dict[str, tuple[str, ...]] = {
     "cexec.protocol.base.wire": (f"{BASE}/test_wire.py",),
     "cexec.protocol.base.keys": (f"{BASE}/test_keys.py", RECORDED, DOCUMENT),
+    "cexec.protocol.base.client_key": (f"{BASE}/test_keys.py", RECORDED, DOCUMENT),
     "cexec.protocol.base.certificate": (f"{BASE}/test_keys.py", RECORDED, DOCUMENT),
     "cexec.protocol.datagrams.hello": (f"{DATAGRAMS}/test_hello.py", RECORDED, DOCUMENT, ATTACKS),
     "cexec.protocol.datagrams.announcement": (f"{DATAGRAMS}/test_announcement.py", RECORDED, DOCUMENT, ATTACKS),
+    "cexec.protocol.datagrams.opened_announcement": (
+        f"{DATAGRAMS}/test_announcement.py", RECORDED, DOCUMENT, ATTACKS,
+    ),
     "cexec.protocol.connection.frames": (
         f"{CONNECTION}/test_frames.py", f"{CONNECTION}/test_frames_bounds.py", DOCUMENT, *SESSIONS,
     ),
     "cexec.protocol.connection.terminal_request": (f"{CONNECTION}/test_terminal_request.py", DOCUMENT),
     "cexec.protocol.connection.streams": _tests(f"{CONNECTION}/test_streams.py", others=SESSIONS),
-    "cexec.protocol.connection.session_states": (*SESSIONS,),
+    "cexec.protocol.connection.session_states": _tests(f"{CONNECTION}/test_job_numbers.py", others=SESSIONS),
     "cexec.protocol.connection.session": (*SESSIONS,),
-    "cexec.protocol.connection.lease_jobs": _tests(
-        f"{CONNECTION}/test_lease_jobs.py", f"{CONNECTION}/test_session_ahead.py", others=SESSIONS
-    ),
+    "cexec.protocol.connection.ahead_job": _tests(f"{CONNECTION}/test_session_ahead.py", others=SESSIONS),
     "cexec.protocol.connection.silence": _tests(
         f"{CONNECTION}/test_silence.py", "tests/net/test_liveness.py", others=SESSIONS
+    ),
+    "cexec.protocol.connection.worker_handshake": (
+        f"{CONNECTION}/test_channel.py", f"{CONNECTION}/test_channel_machine.py", RECORDED_SESSIONS, DOCUMENT, ATTACKS,
     ),
     "cexec.protocol.connection.channel": (
         f"{CONNECTION}/test_channel.py", f"{CONNECTION}/test_channel_machine.py", RECORDED_SESSIONS,

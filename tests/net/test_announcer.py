@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from cexec.net import announcer as module
-from cexec.net.announcer import Announcer, resolve
+from cexec.net import resolver
+from cexec.net.announcer import Announcer
 from cexec.net.destinations import destinations
 from cexec.net.groups import parse_groups
+from cexec.net.resolver import resolve
 from cexec.protocol.base.limits import MAXIMUM_DATAGRAM
 
 _IP_RECVTTL, _IP_TTL = 12, 2  # <linux/in.h>
@@ -203,7 +205,7 @@ def test_waiting_is_in_vain_where_no_name_exists_and_nothing_else_is_there(
         raise _socket.gaierror(_socket.EAI_AGAIN if host == b"away" else _socket.EAI_NONAME, "Not found")
 
     monkeypatch.setattr(_socket, "getaddrinfo", getaddrinfo)
-    monkeypatch.setattr(module, "RESOLVE_PATIENCE", 20.0)
+    monkeypatch.setattr(resolver, "RESOLVE_PATIENCE", 20.0)
     sender = announcer(group)
     assert sender.hopeless == ""
     sender.send(b"x")
@@ -220,12 +222,12 @@ def test_a_name_server_that_does_not_answer_holds_nobody_up(
         return [(_socket.AF_INET, _socket.SOCK_DGRAM, 17, "", ("127.0.0.9", 9))]
 
     monkeypatch.setattr(_socket, "getaddrinfo", getaddrinfo)
-    monkeypatch.setattr(module, "RESOLVE_PATIENCE", 0.01)
+    monkeypatch.setattr(resolver, "RESOLVE_PATIENCE", 0.01)
     sender = announcer("node7:9,127.255.255.255")
     assert sender.send(b"x") == ["127.255.255.255"]
     assert sender.failures == {"node7:9": "this name is still being looked up"}
     answered.set()
-    monkeypatch.setattr(module, "RESOLVE_PATIENCE", 20.0)
+    monkeypatch.setattr(resolver, "RESOLVE_PATIENCE", 20.0)
     assert sender.send(b"x") == ["127.255.255.255", "node7:9"]
 
 
@@ -283,7 +285,7 @@ def test_parting_words_go_to_what_is_known_and_wait_for_no_name(
     sender = announcer("node7,slow:9")
     assert sender.send(b"before") == ["node7"]
     sender.close()
-    monkeypatch.setattr(module, "RESOLVE_PATIENCE", 1000.0)  # pytest's timeout would notice
+    monkeypatch.setattr(resolver, "RESOLVE_PATIENCE", 1000.0)  # pytest's timeout would notice
     sender.send_parting(b"after")
     assert (listening.recv(10), listening.recv(10)) == (b"before", b"after")
     assert sender.filenos() == []

@@ -15,11 +15,12 @@ import pytest
 from cexec.errors import LocalError
 from cexec.net import group_sockets as module
 from cexec.net import mdns
-from cexec.net.announcer import Announcer, open_datagram_socket, resolve
+from cexec.net.announcer import Announcer, open_datagram_socket
 from cexec.net.destinations import Destination
 from cexec.net.group_sockets import GroupSockets
 from cexec.net.groups import GroupEntry, parse_groups
 from cexec.net.interfaces import Interface
+from cexec.net.resolver import resolve
 from cexec.protocol.base.limits import MAXIMUM_FORWARDED
 from tests.environment import ABSENT_NAME
 from tests.waiting import wait_until

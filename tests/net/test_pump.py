@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 
+from cexec.client.attempt.inputs import Budget, SpoolSource
 from cexec.errors import DisconnectedError, ProtocolError
 from cexec.net.pump import CARRIED, LEAST_CREDIT, Pump, Trouble
 from cexec.protocol.base import sodium
@@ -23,9 +24,9 @@ from cexec.protocol.connection import frames
 from cexec.protocol.connection.records import MAXIMUM_WAITING
 from cexec.protocol.connection.session import Event, Session
 from cexec.protocol.connection.silence import ANSWERS, QUIET
-from cexec.system.io import fds
-from cexec.system.io.fds import EmptySource, FileSource, Sink, Source, open_sink
-from cexec.system.io.spool import Budget, SpoolSource
+from cexec.system.io import fds, opened_fds
+from cexec.system.io.fds import EmptySource, FileSource, Sink, Source
+from cexec.system.io.opened_fds import open_sink
 from tests.net.pumps import Pair, Reader, pipe_sink, pipe_source
 from tests.protocol.wires import record_pair
 
@@ -250,7 +251,7 @@ def test_input_that_is_given_again_wakes_nobody_while_it_cannot_be_sent(pair: Pa
 def test_a_shared_pipe_that_cannot_be_made_non_blocking_is_never_waited_for(
     pair: Pair, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fds, "open_again", lambda fd, status, flags: None)
+    monkeypatch.setattr(opened_fds, "open_again", lambda fd, status, flags: None)
     reading, writing = os.pipe()
     data = os.urandom(300_000)
     pair.client.sources[0] = file_with(data, tmp_path)

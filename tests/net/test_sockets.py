@@ -12,16 +12,8 @@ import pytest
 
 from cexec.errors import LocalError, ProtocolError, UsageError
 from cexec.net import sockets as module
-from cexec.net.sockets import (
-    TcpListener,
-    connect_result,
-    open_listener,
-    parse_ports,
-    plain_address,
-    ports_from_environment,
-    start_connect,
-    with_port,
-)
+from cexec.net.connecting import connect_result, start_connect
+from cexec.net.sockets import TcpListener, open_listener, parse_ports, plain_address, ports_from_environment, with_port
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ print(listener.accept()[1][0], flush=True)
 CONNECT = """
 import _socket, select, sys
 from cexec.errors import CexecError
-from cexec.net.sockets import connect_result, start_connect
+from cexec.net.connecting import connect_result, start_connect
 host, port, interface = sys.argv[1:]
 address = (host, int(port), 0, _socket.if_nametoindex(interface)) if ":" in host else (host, int(port))
 try:

@@ -31,10 +31,9 @@ from tests.waiting import PATIENCE
 MUCH = 8_000_000  # bytes, more than the window and all buffers between
 # What Python imports first: with shorter intervals, and as on a kernel that cannot bound the pauses between its probes.
 SITE = """
-import cexec.net.liveness
 import cexec.net.sockets
 cexec.net.sockets.KEEP_IDLE = {idle}
-cexec.net.liveness.hurry = lambda connection: None
+cexec.net.sockets.hurry = lambda connection: None
 """
 
 

@@ -15,18 +15,18 @@ from cexec.protocol.base import sodium
 from cexec.protocol.base.certificate import Identity
 from cexec.protocol.base.noise import HASH_SIZE, OVERHEAD, Handshake, SymmetricState
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.channel import FIRST_FLIGHT, OPENING, SECOND_FLIGHT, ClientHandshake, WorkerHandshake
+from cexec.protocol.connection.channel import FIRST_FLIGHT, OPENING, SECOND_FLIGHT, ClientHandshake
+from cexec.protocol.connection.worker_handshake import WorkerHandshake
 from cexec.protocol.datagrams import datagram, hello
 from cexec.protocol.datagrams.announcement import (
     ANSWER_PROLOGUE,
     ANSWER_PSK_LABEL,
     PROLOGUE,
     Announcement,
-    Claim,
     SealedAnnouncement,
-    open_announcement,
 )
 from cexec.protocol.datagrams.hello import decode_answer, encode_answer, open_hello, seal_hello
+from cexec.protocol.datagrams.opened_announcement import Claim, open_announcement
 from tests.protocol.wires import (
     APPLICATION,
     JOB_ID,

@@ -20,7 +20,7 @@ from cexec.logger import allowances, logger
 from cexec.net import found_hosts, group_receiver, host_link, sockets
 from cexec.protocol.base import keys, limits, noise, sodium
 from cexec.protocol.base.certificate import GRACE, Certificate
-from cexec.protocol.connection import channel, lease_jobs, records, silence
+from cexec.protocol.connection import channel, records, session_states, silence
 from cexec.protocol.datagrams import alert, announcement, datagram, joining, proof
 from cexec.protocol.decisions import (
     alert_delivery,
@@ -148,7 +148,7 @@ SENTENCES = [
     f"keeps at most {n(limits.MAXIMUM_FRAME)} bytes of input",
     f"is at most {n(records.FIRST_BUFFER - limits.RECORD_HEADER)} bytes with its tag",
     f"nothing has come for {n(silence.QUIET)} s in the middle of a record",
-    f"one of the {lease_jobs.LATEST} before that of the next GO",
+    f"one of the {session_states.LATEST} before that of the next GO",
     f"1 to {n(limits.MAXIMUM_DATA)} bytes",
     f"by TERM, after {n(job_tree.GRACE)} s by KILL",
     f"Outputs and fetched files have {n(job_tree.GRACE + job.RELEASE_PATIENCE)} s more",

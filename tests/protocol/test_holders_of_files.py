@@ -13,8 +13,9 @@ from cexec.protocol.base import sodium
 from cexec.protocol.base.noise import Handshake
 from cexec.protocol.connection.channel import FIRST_FLIGHT, OPENING
 from cexec.protocol.datagrams import alert, datagram, presence
-from cexec.protocol.datagrams.announcement import ANSWER_PROLOGUE, PROLOGUE, Claim, open_announcement
+from cexec.protocol.datagrams.announcement import ANSWER_PROLOGUE, PROLOGUE
 from cexec.protocol.datagrams.hello import decode_answer, open_hello, seal_hello
+from cexec.protocol.datagrams.opened_announcement import Claim, open_announcement
 from cexec.protocol.datagrams.proof import Prover, decode_proofs
 from tests.protocol.wires import APPLICATION, hello_of, join
 

@@ -17,14 +17,16 @@ from cexec.errors import CexecError, DisconnectedError
 from cexec.protocol.base import keys, noise, sodium
 from cexec.protocol.base.limits import FIRST_REVISION, SECOND_REVISION
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.channel import ClientHandshake, WorkerHandshake
+from cexec.protocol.connection.channel import ClientHandshake
 from cexec.protocol.connection.frames import Exit, Go, Stream
 from cexec.protocol.connection.options import READS, WRITES
 from cexec.protocol.connection.records import Records
 from cexec.protocol.connection.session import Event, Session
+from cexec.protocol.connection.worker_handshake import WorkerHandshake
 from cexec.protocol.datagrams import datagram
-from cexec.protocol.datagrams.announcement import OpenedAnnouncement, SealedAnnouncement, open_announcement
+from cexec.protocol.datagrams.announcement import SealedAnnouncement
 from cexec.protocol.datagrams.hello import CONNECT, Hello
+from cexec.protocol.datagrams.opened_announcement import OpenedAnnouncement, open_announcement
 
 JOB_ID = b"job number 16 by"
 INSTANCE = b"instance 16 byte"

@@ -19,6 +19,7 @@ from time import monotonic
 
 from cexec.client.aio.connection_watch import ConnectionWatch
 from cexec.client.attempt import attempt as meaning
+from cexec.client.attempt import rare_events
 from cexec.client.attempt.attempt import WITHDRAWN, Attempt
 from cexec.client.attempt.in_turn import AttemptsInTurn
 from cexec.client.attempt.patience import make_patience
@@ -26,8 +27,8 @@ from cexec.client.attempt.program_plan import asked
 from cexec.client.attempt.stepping import advance, next_timeout, take_turn
 from cexec.client.search.failure_alert import FailedAttempt, send_alert
 from cexec.errors import CexecError, DisconnectedError, LocalError, WithdrawnError
-from cexec.net.liveness import hurry
 from cexec.net.pump import LEAST_CREDIT, Pump
+from cexec.net.sockets import hurry
 from cexec.protocol.connection.frames import Go
 from cexec.protocol.connection.session import OFFERED, OFFERING, OVER
 
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
     from cexec.client.aio.lease_job import LeaseJob
     from cexec.client.attempt.attempt import AttemptEvent
-    from cexec.client.search.candidate import Winner
+    from cexec.client.search.reception import Winner
     from cexec.net.announcer import Announcer
     from cexec.protocol.base.keys import ClientKey
     from cexec.protocol.connection.frames import Exit
@@ -273,14 +274,14 @@ class Lease:
         if isinstance(event, meaning.Began):
             assert self._attempts.current is not None
             began(self._attempts.current.once)
-        elif isinstance(event, meaning.ProgramAsked):
+        elif isinstance(event, rare_events.ProgramAsked):
             self._pump.sources.update(asked(job.program, event.platform))
-        elif isinstance(event, meaning.FileMissing):
+        elif isinstance(event, rare_events.FileMissing):
             job.missing[event.stream] = event.reason
-        elif isinstance(event, meaning.SlotWanted):
+        elif isinstance(event, rare_events.SlotWanted):
             if self.on_wanted is not None:
                 self.on_wanted()
-        elif isinstance(event, meaning.FailedHere):
+        elif isinstance(event, rare_events.FailedHere):
             verb = "write" if event.writing else "read"
             raise event.error or LocalError(f"cannot {verb} stream {event.stream} of a job: {event.reason}")
         else:

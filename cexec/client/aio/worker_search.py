@@ -11,8 +11,7 @@ from time import monotonic
 
 from cexec.client.aio.lease import Lease
 from cexec.client.aio.readiness import readable
-from cexec.client.search.choice import Choice
-from cexec.client.search.messages import Notices
+from cexec.client.search.choice import Choice, Notices
 from cexec.client.search.search import Search
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
@@ -28,7 +27,7 @@ if TYPE_CHECKING:
     from typing import TypeAlias
 
     from cexec.client.request import NetworkSettings, Target, Times
-    from cexec.client.search.candidate import Winner
+    from cexec.client.search.reception import Winner
     from cexec.protocol.base.keys import ClientKey
     from cexec.protocol.datagrams.hello import Hello
     from cexec.protocol.datagrams.requirements import Requirements

@@ -5,8 +5,8 @@ This is the only place that knows the meaning of the session's events for a clie
 
 Contract: a machine without I/O.  In: `receive` takes the events of the pump, `connection_failed` the error that ended
 the connection, `failed_here` an error of ours, and `looked` the kernel's knowledge of the peer, which the driver asks
-for when `stepped(now)` is true.  Out: `next_event()` returns one of the event classes below, oldest first.  `once`
-is true if a job that may have begun must never be repeated.  docs/protocol.md sections 4.4 and 7.
+for when `stepped(now)` is true.  Out: `next_event()` returns one of the event classes below or in `rare_events`, oldest
+first.  `once` is true if a job that may have begun must never be repeated. docs/protocol.md sections 4.4 and 7.
 
     state       entered when                                  may be followed by
     GIVEN       GO has been sent                              RUNNING, REFUSED, WITHDRAWN, LOST, FAILED
@@ -24,11 +24,10 @@ refused job is not lost as well.
 from __future__ import annotations
 
 from cexec.client.attempt.descriptors import name_of
-from cexec.errors import CexecError, DisconnectedError, LocalError, RefusedError, WithdrawnError
+from cexec.common_errors import CexecError, DisconnectedError, LocalError
 from cexec.net.pump import BROKEN_PIPE, Trouble
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.silence import HostSilence
-from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -57,25 +56,6 @@ class Began:
     __slots__ = ()
 
 
-class ProgramAsked:
-    """The worker asks for the program of this platform."""
-
-    __slots__ = ("platform",)
-
-    def __init__(self, platform: str) -> None:
-        self.platform = platform
-
-
-class FileMissing:
-    """A file that was to be fetched does not come."""
-
-    __slots__ = ("reason", "stream")
-
-    def __init__(self, stream: int, reason: str) -> None:
-        self.stream = stream
-        self.reason = reason
-
-
 class OutputEnded:
     """The program has closed an output.  The event comes a second time after pending bytes were written here."""
 
@@ -83,12 +63,6 @@ class OutputEnded:
 
     def __init__(self, stream: int) -> None:
         self.stream = stream
-
-
-class SlotWanted:
-    """Another client waits for the slot of this job, which has asked to hear that."""
-
-    __slots__ = ()
 
 
 class Ended:
@@ -100,51 +74,17 @@ class Ended:
         self.exit = exit
 
 
-class Refused:
-    """The worker has not started the program."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: RefusedError) -> None:
-        self.error = error
-
-
-class Withdrawn:
-    """The worker has taken its offer back before it got the job: neither is at fault, and nothing has run."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: WithdrawnError) -> None:
-        self.error = error
-
-
-class Lost:
-    """The worker or the connection has failed; the program may have run, and may still run."""
-
-    __slots__ = ("error",)
-
-    def __init__(self, error: CexecError) -> None:
-        self.error = error
-
-
-class FailedHere:
-    """Reading or writing a descriptor of ours has failed.  `error` is set if the message is already known."""
-
-    __slots__ = ("errno", "error", "stream", "writing")
-
-    def __init__(self, stream: int, writing: bool, errno: int, error: LocalError | None = None) -> None:
-        self.stream = stream
-        self.writing = writing
-        self.errno = errno
-        self.error = error
-
-    @property
-    def reason(self) -> str:
-        """The system's text for `errno`."""
-        return reason_of(self.errno)
-
-
 if TYPE_CHECKING:
+    from cexec.client.attempt.rare_events import (
+        FailedHere,
+        FileMissing,
+        Lost,
+        ProgramAsked,
+        Refused,
+        SlotWanted,
+        Withdrawn,
+    )
+
     AttemptEvent = (
         Began | ProgramAsked | FileMissing | OutputEnded | SlotWanted | Ended | Refused | Withdrawn | Lost | FailedHere
     )
@@ -195,12 +135,16 @@ class Attempt:
         if isinstance(error, LocalError):
             self.failed_here(error)
         elif not self.over:
-            self._end(LOST, Lost(error))
+            from cexec.client.attempt import rare_events  # most attempts end well
+
+            self._end(LOST, rare_events.Lost(error))
 
     def failed_here(self, error: LocalError) -> None:
         """Takes an error of ours whose message is already known."""
         if FAILED in TRANSITIONS[self.state]:
-            self._end(FAILED, FailedHere(-1, True, 0, error))
+            from cexec.client.attempt import rare_events
+
+            self._end(FAILED, rare_events.FailedHere(-1, True, 0, error))
 
     # the worker's machine
 
@@ -229,29 +173,38 @@ class Attempt:
             self.once = self.once or bool(event.number & frames.ONCE)
             self._move(RUNNING)
             self._events.append(Began())
-        elif event.kind == frames.PROGRAM:
-            self._events.append(ProgramAsked(event.text))
+        elif event.kind == frames.EXIT and event.exit is not None:
+            self._end(ENDED, Ended(event.exit))
+        elif event.kind != frames.CLOSED:  # which the pump has followed already
+            self._receive_rare_event(event)
+
+    def _receive_rare_event(self, event: Event) -> None:
+        from cexec.client.attempt import rare_events
+        from cexec.errors import RefusedError, WithdrawnError
+
+        if event.kind == frames.PROGRAM:
+            self._events.append(rare_events.ProgramAsked(event.text))
         elif event.kind == frames.REFUSED and event.refusal is not None:
             refusal = event.refusal
             error = RefusedError(refusal.reason, refusal.kind == frames.PERMANENT)
-            self._end(REFUSED, Refused(error))
+            self._end(REFUSED, rare_events.Refused(error))
         elif event.kind in (frames.WITHDRAW, frames.RETURNED):
-            self._end(WITHDRAWN, Withdrawn(WithdrawnError(event.text)))
+            self._end(WITHDRAWN, rare_events.Withdrawn(WithdrawnError(event.text)))
         elif event.kind == frames.BROKEN and event.stream >= frames.FIRST_FILE:
-            self._events.append(FileMissing(event.stream, event.text))
+            self._events.append(rare_events.FileMissing(event.stream, event.text))
         elif event.kind == frames.BROKEN:
             lost = DisconnectedError(f"lost {name_of(event.stream)} of the program: {event.text}")
-            self._end(LOST, Lost(lost))
-        elif event.kind == frames.EXIT and event.exit is not None:
-            self._end(ENDED, Ended(event.exit))
+            self._end(LOST, rare_events.Lost(lost))
         elif event.kind == frames.WANTED:
-            self._events.append(SlotWanted())
+            self._events.append(rare_events.SlotWanted())
 
     def _receive_trouble(self, trouble: Trouble) -> None:
         if trouble.writing and trouble.error in BROKEN_PIPE and trouble.stream in self._piped:
             return  # as in a local pipeline: the program gets SIGPIPE or EPIPE, and its status counts
         if FAILED in TRANSITIONS[self.state]:
-            self._end(FAILED, FailedHere(trouble.stream, trouble.writing, trouble.error))
+            from cexec.client.attempt import rare_events
+
+            self._end(FAILED, rare_events.FailedHere(trouble.stream, trouble.writing, trouble.error))
 
     def _end(self, state: str, event: AttemptEvent) -> None:
         self._move(state)

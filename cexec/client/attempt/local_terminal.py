@@ -18,8 +18,9 @@ from cexec.client.attempt.screen_modes import ScreenModes
 from cexec.protocol.connection.frames import Stream
 from cexec.protocol.connection.options import PIPE, READS, TERMINAL, WRITES
 from cexec.protocol.connection.terminal_request import ERROR, INPUT, OUTPUT, TerminalRequest
-from cexec.system.io.fds import Sink, Source, open_sink
+from cexec.system.io.fds import Sink, Source
 from cexec.system.io.foreground import in_foreground
+from cexec.system.io.opened_fds import open_sink
 from cexec.system.io.pseudo_terminal import plain_output, raw_modes, read_settings
 
 if TYPE_CHECKING:

@@ -16,14 +16,13 @@ from __future__ import annotations
 import _stat as stat
 import errno
 import os
-from time import monotonic, sleep
 
 from cexec.client.attempt.descriptors import name_of
-from cexec.errors import LocalError
+from cexec.common_errors import LocalError
 from cexec.net.pump import BROKEN_PIPE
 from cexec.protocol.connection.options import READS, WRITES
-from cexec.system.io.fds import Sink, give_up, half_close, open_sink
-from cexec.system.io.spool import HeldSink
+from cexec.system.io.fds import Sink
+from cexec.system.io.opened_fds import give_up, half_close, open_sink
 from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
@@ -31,20 +30,10 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from cexec.client.attempt.descriptors import Descriptor
+    from cexec.system.io.held_output import HeldSink
 
 STANDARD_ERROR = 2
-# Seconds (ours) that another process may have an output open.  If a thread of our parent starts a command at this
-# moment, the child has all open files of the parent between fork and exec.
-BRIEFLY_OPEN = 0.1
 HEARD = 2048  # bytes (ours) of the beginning and of the end of standard error, in which complaints are looked for
-LOOK_AGAIN = 0.01  # seconds (ours) between two looks at /proc within that time
-
-
-class _TwoWaySink(Sink):
-    """A file that the program also reads: bytes belong at the program's offset, which is not known here."""
-
-    def write(self, view: memoryview) -> int:
-        raise OSError(errno.ESPIPE, os.strerror(errno.ESPIPE))
 
 
 class _HeardSink(Sink):
@@ -124,9 +113,11 @@ class Outputs:
             target.sinks = []
         for descriptor in self._written:
             target = self.files[descriptor.inode]
-            sink = _TwoWaySink(descriptor.fd, shared=True) if _is_read_too(descriptor) else open_sink(descriptor.fd)
+            sink = _two_way_sink(descriptor.fd) if _is_read_too(descriptor) else open_sink(descriptor.fd)
             target.sinks.append(sink)
             if self._hold and not self._exempt(target):
+                from cexec.system.io.held_output import HeldSink  # few outputs are held back
+
                 sink = self._held[descriptor.fd] = HeldSink(sink)
             if STANDARD_ERROR in self._shared[descriptor.fd]:
                 sink = self._heard = _HeardSink(sink)
@@ -241,7 +232,9 @@ class Outputs:
         fd = target.descriptors[0].fd
         if os.fstat(fd).st_size != target.start + target.count:
             return "to which others have written too"
-        if _others_keep_open(target.descriptors[0].inode):
+        from cexec.system.process.open_files import others_keep_open  # most output is never taken back
+
+        if others_keep_open(target.descriptors[0].inode):
             return "which another process has open too"
         return ""
 
@@ -253,6 +246,12 @@ class Outputs:
         if os.fstat(fd).st_size == target.start + target.count:
             os.ftruncate(fd, target.start)
             os.lseek(fd, target.start, os.SEEK_SET)
+
+
+def _two_way_sink(fd: int) -> Sink:
+    from cexec.system.io.special_fds import TwoWaySink  # few files are read and written
+
+    return TwoWaySink(fd, shared=True)
 
 
 def _is_read_too(descriptor: Descriptor) -> bool:
@@ -267,54 +266,3 @@ def _cannot_write(number: int, error: int) -> LocalError:
     if error == errno.ESPIPE:
         reason = "the program reads this file too, and where it has got to is not known here; open it for one of both"
     return LocalError(f"cannot write to {name_of(number)}: {reason}")
-
-
-def _others_keep_open(inode: tuple[int, int]) -> bool:
-    """Returns True if another process has this file open for longer than the start of a program takes."""
-    until = monotonic() + BRIEFLY_OPEN
-    while others_have_open(inode):
-        if monotonic() >= until:
-            return True
-        sleep(LOOK_AGAIN)
-    return False
-
-
-def others_have_open(inode: tuple[int, int]) -> bool:
-    """Returns True if a process that is not above us has this file open, because it could write to it.
-
-    A process of another user whose descriptors we may not list counts as not having it.  Without /proc no process is
-    seen.
-    """
-    above = _ancestors()
-    for name in os.listdir("/proc") if os.path.isdir("/proc/self/fd") else ():
-        if name.isdigit() and int(name) not in above and _has_open(f"/proc/{name}/fd", inode):
-            return True
-    return False
-
-
-def _has_open(directory: str, inode: tuple[int, int]) -> bool:
-    try:
-        for entry in os.listdir(directory):
-            try:
-                status = os.stat(f"{directory}/{entry}")
-            except OSError:
-                continue
-            if (status.st_dev, status.st_ino) == inode:
-                return True
-    except OSError:
-        pass  # the process has ended, or belongs to another user
-    return False
-
-
-def _ancestors() -> set[int]:
-    """Returns the ids of this process and of those above it, which wait for it."""
-    found = {os.getpid()}
-    pid = os.getppid()
-    while pid > 1 and pid not in found:
-        found.add(pid)
-        try:
-            with open(f"/proc/{pid}/stat", "rb") as file:
-                pid = int(file.read().rpartition(b")")[2].split()[1])
-        except (OSError, ValueError):
-            break
-    return found

@@ -13,8 +13,7 @@ from __future__ import annotations
 
 from time import monotonic
 
-from cexec.errors import CexecError
-from cexec.net.liveness import unacknowledged
+from cexec.common_errors import CexecError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -58,6 +57,8 @@ def advance(
     except CexecError as error:
         attempt.connection_failed(error)
     if not attempt.over and pump.read_all and attempt.stepped(now):
+        from cexec.net.liveness import unacknowledged  # most jobs are over before a look is due
+
         attempt.looked(*unacknowledged(pump.connection), now)
     if attempt.patience is not None and not attempt.over and pump.read_all:
         try:

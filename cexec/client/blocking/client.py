@@ -12,19 +12,9 @@ from time import monotonic
 
 from cexec.client.attempt.signals import EndedBySignal, Insistence, Signals
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, IF_SUGGESTED, NEVER, TERMINAL, UNATTENDED, Request
-from cexec.client.search.choice import OneJob
-from cexec.client.search.messages import Notices, ancestors_words
+from cexec.client.search.choice import Notices, OneJob
 from cexec.client.search.search import Search
-from cexec.errors import (
-    CexecError,
-    InterruptedByUser,
-    LeftByUser,
-    LocalError,
-    NoWorkerError,
-    RefusedError,
-    StalledError,
-    UsageError,
-)
+from cexec.common_errors import CexecError, LocalError, NoWorkerError, UsageError
 from cexec.net.announcer import Announcer
 from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium
@@ -37,13 +27,14 @@ from cexec.system.reason import reason_of
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from typing import NoReturn
 
     from cexec.client.attempt.inputs import Inputs
     from cexec.client.attempt.local_terminal import LocalTerminal
     from cexec.client.attempt.outputs import Outputs
     from cexec.client.attempt.repetition import Repetitions
     from cexec.client.blocking.driver import BlockingDriver
-    from cexec.client.search.candidate import Winner
+    from cexec.client.search.reception import Winner
     from cexec.protocol.connection.frames import Exit, Go
     from cexec.protocol.datagrams.hello import Hello
 
@@ -80,16 +71,9 @@ class BlockingClient:
             try:
                 winner = self._find_worker(self._number)
                 status = self._attempt(winner)
-            except InterruptedByUser as ended:
-                self._tidy_up()
-                raise EndedBySignal(ended.number) from None
-            except LeftByUser:
-                self._tidy_up()
-                raise
             except CexecError as error:
                 self._tidy_up()
-                self._alert(error, winner, final=True)
-                raise
+                self._end_by(error, winner)
             except OSError as error:
                 self._tidy_up()
                 raise LocalError(f"a system call failed: {reason_of(error)}") from error
@@ -97,6 +81,16 @@ class BlockingClient:
                 return status
             self._number += 1
             self._started = monotonic()
+
+    def _end_by(self, error: CexecError, winner: Winner | None) -> NoReturn:
+        """Raises the error that ends the job, or tells that a signal has; the loggers hear of what nobody here did."""
+        from cexec.errors import InterruptedByUser, LeftByUser  # a job that succeeds needs none
+
+        if isinstance(error, InterruptedByUser):
+            raise EndedBySignal(error.number) from None
+        if not isinstance(error, LeftByUser):
+            self._alert(error, winner, final=True)
+        raise error
 
     def _prepare(self) -> None:
         """Loads the rest of the client.  The worker starts the program meanwhile, which takes about as long."""
@@ -131,8 +125,6 @@ class BlockingClient:
         if self._request.reports.test_alert:
             self._complain(winner.address, "test alert")
         self._prepare()
-        from cexec.errors import WithdrawnError
-
         request = self._request
         job = self._driver(winner)
         if request.reports.progress:
@@ -140,23 +132,31 @@ class BlockingClient:
         self._signals.start()
         try:
             return self._conclude(winner, job, job.run())
-        except WithdrawnError as error:
-            self._try_another(*self._count_failures().withdrawn(_who(winner), error))
-        except RefusedError as error:
-            self._alert(error, winner)
-            self._complain(winner.address, f"refused: {error}")
-            self._try_another(*self._count_failures().refused(_who(winner), error))
-        except (LocalError, InterruptedByUser):
-            raise
         except CexecError as error:
-            self._alert(error, winner)
-            self._complain(winner.address, ancestors_words(error))
-            self._prepare_repetition(winner, job, error)
-            self._note_loss(winner, error)
+            self._go_on_after(error, winner, job)
         finally:
             self._signals.stop()
             job.give_up()
         return None
+
+    def _go_on_after(self, error: CexecError, winner: Winner, job: BlockingDriver) -> None:
+        """Prepares the next attempt after one that has failed, or raises the error that ends the job."""
+        from cexec.client.search.messages import ancestors_words  # a job that succeeds needs none of these
+        from cexec.errors import InterruptedByUser, RefusedError, WithdrawnError
+
+        if isinstance(error, WithdrawnError):
+            self._try_another(*self._count_failures().withdrawn(_who(winner), error))
+        elif isinstance(error, RefusedError):
+            self._alert(error, winner)
+            self._complain(winner.address, f"refused: {error}")
+            self._try_another(*self._count_failures().refused(_who(winner), error))
+        elif isinstance(error, LocalError | InterruptedByUser):
+            raise error
+        else:
+            self._alert(error, winner)
+            self._complain(winner.address, ancestors_words(error))
+            self._prepare_repetition(winner, job, error)
+            self._note_loss(winner, error)
 
     def _driver(self, winner: Winner) -> BlockingDriver:
         from cexec.client.blocking.driver import BlockingDriver
@@ -200,6 +200,8 @@ class BlockingClient:
 
     def _note_loss(self, winner: Winner, error: CexecError) -> None:
         """Lets others have the job first, if this worker has stalled once or was lost twice: it may be the quickest."""
+        from cexec.errors import StalledError
+
         instance = winner.hello.instance
         if isinstance(error, StalledError) or self._lost_by == instance:
             self._avoided.add(instance)
@@ -294,6 +296,8 @@ class BlockingClient:
     def _add_terminal(self, go: Go, offer: Hello) -> None:
         """Lets the program run on a terminal like ours."""
         if not offer.gives_terminal:
+            from cexec.errors import RefusedError
+
             raise RefusedError("this worker gives no terminal", permanent=False)
         from cexec.client.attempt.local_terminal import LocalTerminal
 

@@ -17,23 +17,24 @@ from cexec.client.attempt.attempt import Attempt
 from cexec.client.attempt.descriptors import name_of
 from cexec.client.attempt.signals import Insistence, suspend
 from cexec.client.attempt.stepping import advance, next_timeout
-from cexec.errors import InterruptedByUser, LocalError, ProtocolError
-from cexec.net.liveness import hurry
+from cexec.common_errors import LocalError, ProtocolError
 from cexec.net.pump import Pump
+from cexec.net.sockets import hurry
 from cexec.protocol.connection import frames, options
 from cexec.protocol.connection.options import CONTINUE, SUSPEND
 from cexec.protocol.connection.session import RUNNING
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cexec.client.attempt.attempt import AttemptEvent, FailedHere
+    from cexec.client.attempt.attempt import AttemptEvent
     from cexec.client.attempt.files import FilePlan
     from cexec.client.attempt.inputs import Inputs
     from cexec.client.attempt.outputs import Outputs
     from cexec.client.attempt.patience import Patience
     from cexec.client.attempt.progress import Progress
+    from cexec.client.attempt.rare_events import FailedHere
     from cexec.client.attempt.signals import Signals
-    from cexec.client.search.candidate import Winner
+    from cexec.client.search.reception import Winner
     from cexec.client.search.trace import Trace
     from cexec.protocol.connection.frames import Exit
 
@@ -166,7 +167,13 @@ class BlockingDriver:
             self._close_output(event.stream)
         elif isinstance(event, meaning.Ended):
             self._exit = event.exit
-        elif isinstance(event, meaning.ProgramAsked):
+        else:
+            self._handle_rare(event)
+
+    def _handle_rare(self, event: AttemptEvent) -> None:
+        from cexec.client.attempt import rare_events  # most attempts end well
+
+        if isinstance(event, rare_events.ProgramAsked):
             from cexec.client.attempt.program_plan import asked
 
             try:
@@ -176,13 +183,13 @@ class BlockingDriver:
                     self._progress.expect(program.values())
             except ProtocolError as error:
                 self._attempt.connection_failed(error)
-        elif isinstance(event, meaning.FileMissing):
+        elif isinstance(event, rare_events.FileMissing):
             if self._files is not None:
                 self._files.failed(event.stream, event.reason)
-        elif isinstance(event, meaning.FailedHere):
+        elif isinstance(event, rare_events.FailedHere):
             raise event.error or self._failure(event)
-        elif not isinstance(event, meaning.SlotWanted):  # for which this client never asks
-            raise event.error
+        elif isinstance(event, rare_events.Refused | rare_events.Withdrawn | rare_events.Lost):
+            raise event.error  # and a slot that is `SlotWanted` was never asked for
 
     def _close_output(self, stream: int) -> None:
         if stream not in self._pump.sinks:  # else bytes are pending, and a second event follows them
@@ -203,6 +210,8 @@ class BlockingDriver:
     def pass_signals_on(self) -> None:
         for number in self._signals.take():
             if self._insistence.ends(number, started=self._attempt.state == meaning.RUNNING):
+                from cexec.errors import InterruptedByUser
+
                 raise InterruptedByUser(number)
             if self._session.state == RUNNING:
                 self._session.signal(number)

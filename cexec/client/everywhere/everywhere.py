@@ -18,7 +18,8 @@ from cexec.client.everywhere.roll_call import Gathering, call_roll
 from cexec.client.everywhere.shared_input import SharedInput
 from cexec.client.everywhere.worker_run import WorkerRun
 from cexec.client.request import CLUSTER, DIED_OF_PIPE, UNATTENDED, Request
-from cexec.client.search.messages import Notices, ancestors_words
+from cexec.client.search.choice import Notices
+from cexec.client.search.messages import ancestors_words
 from cexec.client.search.search import Search
 from cexec.errors import EXIT_TEMPORARY, CexecError, NoWorkerError, UsageError, WithdrawnError
 from cexec.net.announcer import Announcer
@@ -26,7 +27,8 @@ from cexec.net.sockets import open_listener
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.connection.options import CONTINUE, INTERRUPT, READS, SUSPEND, WRITES
-from cexec.protocol.datagrams.announcement import RUN_ALL, SealedAnnouncement, own_job_id
+from cexec.protocol.datagrams.announcement import RUN_ALL, SealedAnnouncement
+from cexec.protocol.datagrams.opened_announcement import own_job_id
 from cexec.protocol.decisions.census import shown_names
 from cexec.system.io.wakeup import poll_timeout
 from cexec.system.printable import printable, write_line
@@ -37,7 +39,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from cexec.client.search.candidate import Winner
+    from cexec.client.search.reception import Winner
     from cexec.protocol.decisions.census import Answer
 
 STANDARD_ERROR = 2

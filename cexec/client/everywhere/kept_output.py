@@ -14,7 +14,8 @@ import tempfile
 from cexec.client.attempt.descriptors import name_of
 from cexec.errors import LocalError
 from cexec.net.pump import BROKEN_PIPE
-from cexec.system.io.fds import Sink, open_sink
+from cexec.system.io.fds import Sink
+from cexec.system.io.opened_fds import open_sink
 from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False

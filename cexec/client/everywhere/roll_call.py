@@ -20,7 +20,7 @@ from cexec.protocol.decisions.race import Race
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cexec.client.search.candidate import Winner
+    from cexec.client.search.reception import Winner
     from cexec.net.announcer import Announcer
     from cexec.protocol.base.keys import ClientKey
     from cexec.protocol.connection.frames import Go

@@ -13,7 +13,8 @@ import tempfile
 
 from cexec.client.attempt.descriptors import name_of
 from cexec.errors import LocalError
-from cexec.system.io.fds import EmptySource, FileSource, Source, open_source
+from cexec.system.io.fds import EmptySource, FileSource, Source
+from cexec.system.io.opened_fds import open_source
 from cexec.system.reason import reason_of
 from cexec.system.storage.temporary import temporary_place
 

@@ -10,13 +10,14 @@ from __future__ import annotations
 from time import monotonic
 
 from cexec.client.attempt import attempt as meaning
+from cexec.client.attempt import rare_events
 from cexec.client.attempt.attempt import GIVEN, WITHDRAWN, Attempt
 from cexec.client.attempt.stepping import advance, next_timeout
 from cexec.client.everywhere.kept_output import KeptSink
 from cexec.client.everywhere.shared_input import SharedInput, SharedSource
 from cexec.errors import CexecError, LocalError, ProtocolError
-from cexec.net.liveness import hurry
 from cexec.net.pump import LEAST_CREDIT, Pump
+from cexec.net.sockets import hurry
 from cexec.protocol.connection.options import READS, WRITES
 from cexec.protocol.connection.session import RUNNING
 
@@ -24,10 +25,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cexec.client.attempt.attempt import AttemptEvent, FailedHere
+    from cexec.client.attempt.attempt import AttemptEvent
     from cexec.client.attempt.descriptors import Descriptor
     from cexec.client.attempt.patience import Patience
-    from cexec.client.search.candidate import Winner
+    from cexec.client.attempt.rare_events import FailedHere
+    from cexec.client.search.reception import Winner
     from cexec.protocol.connection.frames import Exit
 
 
@@ -126,11 +128,11 @@ class WorkerRun:
             self._pump.sources.update(self._sources)
         elif isinstance(event, meaning.Ended):
             self.exit = event.exit
-        elif isinstance(event, meaning.ProgramAsked):
+        elif isinstance(event, rare_events.ProgramAsked):
             self._attempt.connection_failed(ProtocolError("worker asked for a program, and there is none"))
-        elif isinstance(event, meaning.FailedHere):
+        elif isinstance(event, rare_events.FailedHere):
             raise event.error or self._failure_here(event)
-        elif isinstance(event, meaning.Refused | meaning.Withdrawn | meaning.Lost):
+        elif isinstance(event, rare_events.Refused | rare_events.Withdrawn | rare_events.Lost):
             self.failure = event.error
 
     def _failure_here(self, event: FailedHere) -> LocalError:

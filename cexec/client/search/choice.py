@@ -1,6 +1,7 @@
-"""Decides which worker gets a job: `--need`, `--on` and `--not` exclude some, and a `Choice` takes one of the rest.
+"""What a search is told by its owner: which worker gets the job (`--need`, `--on`, `--not`), and who hears of it.
 
-Contract: a `Search` asks its `Choice` about each worker that has proved itself, and about each that has confirmed.
+Contract: a `Search` asks its `Choice` about each worker that has proved itself, and about each that has confirmed, and
+gives its messages to `Notices`.
 `requirements_from` takes the options `need`, `on` and `not` (each a text, several texts or nothing) and the
 environment, and returns the `Requirements` of an announcement, and True if the client waits for ever, as it does for
 named workers.  An option wins over its variable.  A `UsageError` names the text that cannot be understood.
@@ -11,13 +12,14 @@ from __future__ import annotations
 
 import _socket
 
-from cexec.errors import UsageError
+from cexec.common_errors import UsageError
 from cexec.protocol.datagrams.requirements import INSTANCE, Requirements, parse_needs, plain_instance
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping
 
+    from cexec.client.search.trace import Trace
     from cexec.protocol.connection.frames import Go
     from cexec.protocol.datagrams.hello import Hello
 
@@ -53,6 +55,29 @@ class Choice:
     def status(self) -> str | None:
         """Returns the message for a person who waits; None for the usual one."""
         return None
+
+
+class Notices:
+    """The receivers of a search's messages.
+
+    `complain(address, text)` gets the fault of a connection, in the ancestor's words.  `tell` gets lines for the person
+    who waits, `warn` lines that a script should see, too.  `trace` gets every step, for --explain.
+    """
+
+    __slots__ = ("complain", "tell", "trace", "warn")
+
+    def __init__(
+        self,
+        *,
+        complain: Callable[[str, str], None] = lambda address, text: None,
+        tell: Callable[[str], None] = lambda text: None,
+        warn: Callable[[str], None] | None = None,
+        trace: Trace | None = None,
+    ) -> None:
+        self.complain = complain
+        self.tell = tell
+        self.warn = warn or tell
+        self.trace = trace
 
 
 class OneJob(Choice):

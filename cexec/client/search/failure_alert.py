@@ -23,7 +23,7 @@ from cexec.protocol.datagrams.alert import Alert
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from cexec.client.search.candidate import Winner
+    from cexec.client.search.reception import Winner
     from cexec.net.announcer import Announcer
     from cexec.protocol.base.keys import ClientKey
 

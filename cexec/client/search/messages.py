@@ -1,14 +1,13 @@
 """The messages of a search: for the person who waits, and in the ancestor's words for programs.
 
-Contract: functions that return texts, and `Notices`, which names their receivers; no input and no output.
+Contract: functions that return texts; no input and no output.  A search that finds a worker at once needs none.
 """
 
 from __future__ import annotations
 
-from cexec.errors import (
+from cexec.common_errors import (
     CexecError,
     DisconnectedError,
-    NobodyAnsweredError,
     NoWorkerError,
     ProtocolError,
     VerifyError,
@@ -17,9 +16,8 @@ from cexec.protocol.datagrams.hello import UNREACHABLE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    from cexec.client.search.trace import Trace
     from cexec.protocol.datagrams.hello import Hello
     from cexec.protocol.decisions.race import Race
 
@@ -47,29 +45,6 @@ def complaint(answer: Hello) -> str:
 def count(number: int, noun: str) -> str:
     """Returns number and noun, as in `1 worker` or `2 workers`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
-
-
-class Notices:
-    """The receivers of a search's messages.
-
-    `complain(address, text)` gets the fault of a connection, in the ancestor's words.  `tell` gets lines for the person
-    who waits, `warn` lines that a script should see, too.  `trace` gets every step, for --explain.
-    """
-
-    __slots__ = ("complain", "tell", "trace", "warn")
-
-    def __init__(
-        self,
-        *,
-        complain: Callable[[str, str], None] = lambda address, text: None,
-        tell: Callable[[str], None] = lambda text: None,
-        warn: Callable[[str], None] | None = None,
-        trace: Trace | None = None,
-    ) -> None:
-        self.complain = complain
-        self.tell = tell
-        self.warn = warn or tell
-        self.trace = trace
 
 
 class Facts:
@@ -143,6 +118,8 @@ def failure(facts: Facts, invalid: Mapping[str, str]) -> NoWorkerError:
         return NoWorkerError(f"no worker of {facts.fingerprint} could take the job in {seconds}{complaints}{crowd}")
     if facts.lacking:
         return NoWorkerError(f"no worker of {facts.fingerprint} fits: {facts.lacking}")
+    from cexec.errors import NobodyAnsweredError  # most searches find a worker
+
     return NobodyAnsweredError(
         f"no worker of {facts.fingerprint} answered in {seconds}; {facts.sent()}{crowd}; "
         "is cservice running with this key, in the same group (CEXEC_GROUP)?"
@@ -154,9 +131,11 @@ def advised(error: CexecError, words: Sequence[str]) -> str:
 
     The first of `words` is what the user calls the client key; an error that comes before that is known has none.
     """
+    from cexec.errors import NobodyAnsweredError
+
     text = str(error)
     if not isinstance(error, NobodyAnsweredError):
         return text
-    from cexec.system.storage.keyfile import quoted
+    from cexec.system.storage.user_files import quoted
 
     return f"{text}{'' if text.endswith('?') else ';'} cexec --explain {quoted(words[0])} tells why"

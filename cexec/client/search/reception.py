@@ -1,31 +1,130 @@
-"""The client's listener and the connections to it that have not been chosen or dropped yet.
+"""The client's listener and the connections to it that have not been chosen or dropped yet: workers, or strangers.
 
-Contract: `accept(now)` takes the connections that wait, as long as there are places for peers that have not finished
-their first flight; `candidates` has all, by descriptor.  When places are short and somebody waits, `giving_way` names
-those that make room: a worker's first flight rides on its connection, so whoever has not finished it after PATIENCE is
-hardly a worker.  Those from the busiest address go first.  `drop` closes a connection, `close` everything.  `crowd`
-tells who has had to give way.  docs/protocol.md section 3.3.
+Contract: a `Candidate` is one connection: it is advanced when its descriptor is readable, and has one deadline until
+its confirmation.  It raises `CexecError` with the reason when it must be dropped.  Until it has proved itself it costs
+one socket.  `Reception` has all of them.  `accept(now)` takes the connections that wait, as long as there are places
+for peers that have not finished their first flight; `candidates` has all, by descriptor.  When places are short and
+somebody waits, `giving_way` names those that make room: a worker's first flight rides on its connection, so whoever has
+not finished it after PATIENCE is hardly a worker.  Those from the busiest address go first.  `drop` closes a
+connection, `close` everything.  `crowd` tells who has had to give way. docs/protocol.md section 3.3.
 """
 
 from __future__ import annotations
 
-from cexec.client.search.candidate import Candidate
-from cexec.client.search.messages import count
-from cexec.errors import LocalError
-from cexec.protocol.base.limits import MAXIMUM_UNAUTHENTICATED
+import _socket
+
+from cexec.common_errors import DisconnectedError, LocalError
+from cexec.net.sockets import plain_address
+from cexec.protocol.base.limits import CONNECT_DEADLINE, MAXIMUM_UNAUTHENTICATED
+from cexec.protocol.connection import frames
+from cexec.protocol.connection.channel import ClientHandshake
+from cexec.protocol.connection.session import Session
+from cexec.system.reason import reason_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from cexec.client.search.trust import RevocationWatch
+    from cexec.net.groups import Sockaddr
     from cexec.net.sockets import TcpListener
-    from cexec.protocol.connection.channel import ClientHandshake
+    from cexec.protocol.connection.records import Records
+    from cexec.protocol.datagrams.hello import Hello
 
 ACCEPT_BATCH = 16  # connections (ours) accepted in one step, so that strangers do not delay those that were accepted
 PATIENCE = 0.25  # seconds (protocol) until a connection without a first flight gives way, if others wait
 UNTRIED = 0.2  # seconds (ours) until the next accept after descriptors have run out: some are closed by then
 MAXIMUM_CROWD = 1000  # addresses (ours) that are told apart
 NEVER = float("inf")
+
+
+class Winner:
+    """The worker that got the job; GO has been sent.  `watch` tells if it is revoked while the job runs."""
+
+    __slots__ = ("address", "connection", "hello", "local_address", "records", "session", "watch")
+
+    def __init__(self, candidate: Candidate, watch: RevocationWatch | None = None) -> None:
+        assert candidate.hello is not None and candidate.session is not None
+        self.connection = candidate.connection
+        self.address: str = candidate.address[0]
+        self.local_address: str = plain_address(candidate.connection.getsockname())[0]
+        self.hello: Hello = candidate.hello
+        self.records: Records = candidate.records
+        self.session: Session = candidate.session
+        self.watch = watch
+
+
+class Candidate:
+    """One connection to our listener."""
+
+    __slots__ = ("_handshake", "address", "connection", "deadline", "hello", "session", "since")
+
+    def __init__(self, connection: _socket.socket, address: Sockaddr, handshake: ClientHandshake, now: float) -> None:
+        self.since = now
+        self.deadline = now + CONNECT_DEADLINE
+        self.connection = connection
+        self.address = address
+        self.hello: Hello | None = None  # None until the worker has proved itself
+        self.session: Session | None = None
+        self._handshake = handshake
+
+    @property
+    def records(self) -> Records:
+        records = self._handshake.records
+        assert records is not None  # the handshake has made them before `hello` was set
+        return records
+
+    def handle_timeout(self, now: float) -> None:
+        if now >= self.deadline:
+            raise DisconnectedError("did not confirm in time" if self.hello else "could not read signature")
+
+    def advance(self, now: float, idle_timeout: float) -> bool:
+        """Reads the bytes that have come; returns True once the worker has confirmed."""
+        if self.session is None:
+            self._handshake.receive_data(self._receive(self._handshake.wanted), now)
+            self.hello = self._handshake.next_event()
+            if self.hello is not None:
+                self._send(self._handshake.data_to_send())
+                packed = self.records.packed
+                self.session = Session(worker=False, now=now, idle_timeout=idle_timeout, numbered=packed)
+            return False
+        buffer = self.records.receive_buffer()
+        data = self._receive(len(buffer))
+        buffer[: len(data)] = data
+        self.records.received(len(data))
+        while (frame := self.records.next_event()) is not None:
+            self.session.receive_data(frame, now)
+            event = self.session.next_event()
+            if event is not None and event.kind == frames.CONFIRM:
+                return True
+        return False
+
+    def flush(self) -> None:
+        """Sends the session's frames: a few hundred bytes, for which an empty socket always has room."""
+        assert self.session is not None
+        for frame in self.session.data_to_send():
+            self.records.send_frame(frame)
+        data = b"".join(self.records.data_to_send())
+        self.records.data_sent(self._send(data))
+
+    def _send(self, data: bytes) -> int:
+        try:
+            return self.connection.send(data)
+        except (BlockingIOError, InterruptedError):
+            return 0
+        except OSError as error:
+            raise DisconnectedError(reason_of(error)) from None
+
+    def _receive(self, size: int) -> bytes:
+        try:
+            data = self.connection.recv(size)
+        except (BlockingIOError, InterruptedError):
+            return b""
+        except OSError as error:
+            raise DisconnectedError(reason_of(error)) from None
+        if not data:
+            raise DisconnectedError("disconnected unexpectedly")
+        return data
 
 
 class Reception:
@@ -87,6 +186,8 @@ class Reception:
         """Tells which address has had most connections that gave way, or is empty."""
         if not self._gave_way:
             return ""
+        from cexec.client.search.messages import count
+
         busiest = max(self._gave_way, key=lambda address: self._gave_way[address])
         return (
             f"{count(sum(self._gave_way.values()), 'connection')} without a word (most of them from {busiest}) filled "

@@ -15,8 +15,7 @@ from __future__ import annotations
 import select
 from time import monotonic
 
-from cexec.client.search.messages import Facts, ancestors_words, complaint, failure, status
-from cexec.errors import CertificateError, CexecError, DisconnectedError, NoWorkerError
+from cexec.common_errors import CexecError, DisconnectedError, NoWorkerError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import MAXIMUM_HOPS
 from cexec.protocol.datagrams import datagram
@@ -27,12 +26,11 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from cexec.client.search.candidate import Candidate, Winner
-    from cexec.client.search.choice import Choice
+    from cexec.client.search.choice import Choice, Notices
     from cexec.client.search.inquiry import Inquiry
-    from cexec.client.search.messages import Notices
+    from cexec.client.search.messages import Facts
     from cexec.client.search.proofs import Proofs
-    from cexec.client.search.reception import Reception
+    from cexec.client.search.reception import Candidate, Reception, Winner
     from cexec.client.search.renewal import Earlier
     from cexec.client.search.trust import Trust
     from cexec.net.announcer import Announcer
@@ -340,12 +338,15 @@ class Search:
             candidate.session.go(self._choice.job_for(candidate.hello, candidate.address[0]))
             candidate.flush()
         except CexecError as error:
+            from cexec.client.search.messages import ancestors_words  # most workers that connect are taken
+            from cexec.errors import CertificateError
+
             if isinstance(error, CertificateError) and candidate.hello is not None:
                 self._invalid[candidate.hello.name] = str(error)
             self._drop(candidate, str(error), ancestors_words(error))
             return None
         del self._connections.candidates[candidate.connection.fileno()]
-        from cexec.client.search.candidate import Winner
+        from cexec.client.search.reception import Winner
 
         if self._trace is not None:
             self._trace.won(candidate.hello, candidate.address[0], told=len(self._connections.candidates))
@@ -399,6 +400,8 @@ class Search:
         if self._trace is not None:
             self._trace.answered(answer, source[0])
         if first and answer in self._race.complaints():
+            from cexec.client.search.messages import complaint
+
             self._notices.tell(complaint(answer))
 
     def _note_proof(self, answer: Hello, now: float) -> None:
@@ -417,12 +420,20 @@ class Search:
     def status(self, now: float) -> str:
         """Returns the message for a person who waits."""
         chosen = self._choice.status()
-        return status(self._facts(), now) if chosen is None else chosen
+        if chosen is not None:
+            return chosen
+        from cexec.client.search.messages import status  # here and below, because most searches need no words
+
+        return status(self._facts(), now)
 
     def _failure(self) -> NoWorkerError:
+        from cexec.client.search.messages import failure
+
         return failure(self._facts(), self._invalid)
 
     def _facts(self) -> Facts:
+        from cexec.client.search.messages import Facts
+
         crowd = "" if self._reception is None else self._reception.crowd
         return Facts(self._key.fingerprint, self._race, self._sent_to, self._announcer.failures, self._lacking, crowd)
 

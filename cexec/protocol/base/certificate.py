@@ -1,14 +1,15 @@
 """Names, dates, signatures, and the certificate that an application's authority gives each client and worker.
 
 Contract: a certificate's bytes from the network raise `ProtocolError` when they are malformed, `VerifyError` when they
-are not the authority's or not for the role, `CertificateError` outside its dates.  Dates are whole seconds since 1970,
-UTC; the wall clock is an argument.  A value that our own code makes wrongly is a `ValueError`.
+are not the authority's or not for the role, `CertificateError` outside its dates.  A signature that was right once is
+not computed again: the same workers answer again and again, and the same clients ask.  Dates are whole seconds since
+1970, UTC; the wall clock is an argument.  A value that our own code makes wrongly is a `ValueError`.
 docs/protocol.md section 1.
 """
 
 from __future__ import annotations
 
-from cexec.errors import CertificateError, ProtocolError, VerifyError
+from cexec.common_errors import ProtocolError, VerifyError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import MAXIMUM_NAME
 from cexec.protocol.base.wire import Reader, Writer
@@ -23,6 +24,9 @@ GRACE = 300  # seconds (protocol) that a clock may be wrong before a certificate
 
 _NAME_BYTES = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789._-"
 _NO_BEFORE, _NO_AFTER = 1, 2
+
+MAXIMUM_PROVED = 4096  # certificates (ours), of 300 bytes at most, whose signatures are known to be right
+_proved: dict[bytes, None] = {}  # the authority's key, the signature and what it signs, oldest first
 
 
 def valid_name(name: str) -> bool:
@@ -141,7 +145,13 @@ class Certificate:
 
     def check_signature(self, authority_public: bytes, role: str) -> None:
         """Raises `VerifyError` unless the authority signed it, for `role`."""
-        verify_signature(authority_public, self.signature, self.LABEL, self.signed_part())
+        signed = self.signed_part()
+        proved = authority_public + self.signature + signed
+        if proved not in _proved:
+            verify_signature(authority_public, self.signature, self.LABEL, signed)
+            while len(_proved) >= MAXIMUM_PROVED:
+                del _proved[next(iter(_proved))]
+            _proved[proved] = None
         if self.role != role:
             raise VerifyError(f"certificate of {self.name} is for a {self.role}, not for a {role}")
 
@@ -153,6 +163,8 @@ class Certificate:
             self._refuse("expired on", self.not_after, int(wall_now))
 
     def _refuse(self, how: str, date: int, now: int) -> None:
+        from cexec.errors import CertificateError  # most certificates are valid
+
         minutes = civil_date(date) == civil_date(now)
         said, clock = civil_date(date, minutes=minutes), civil_date(now, minutes=minutes)
         raise CertificateError(f"certificate of {self.name} {how} {said} and this machine's clock says {clock}")
@@ -166,9 +178,17 @@ class Identity:
     def __init__(self, certificate: Certificate, signing_seed: bytes) -> None:
         self.certificate = certificate
         self.signing_seed = signing_seed
-        self._signing_key = b""  # from the first signature on
+        self._signing_key = b""  # from its first use on
+
+    @property
+    def public_key(self) -> bytes:
+        """The public key of the seed, which is that of the certificate unless they do not belong together."""
+        return self._expanded()[sodium.KEY_SIZE :]
 
     def sign(self, label: bytes, *parts: bytes) -> bytes:
         """The signature over `label` (its length before it) and `parts` joined: all but the last of a fixed size."""
+        return sodium.sign(self._expanded(), _labelled(label, parts))
+
+    def _expanded(self) -> bytes:
         self._signing_key = self._signing_key or sodium.signing_key(self.signing_seed)
-        return sodium.sign(self._signing_key, _labelled(label, parts))
+        return self._signing_key

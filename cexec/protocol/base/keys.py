@@ -7,7 +7,7 @@ own code makes wrongly is a `ValueError`.  docs/protocol.md section 1.
 
 from __future__ import annotations
 
-from cexec.errors import KeyFileError, ProtocolError
+from cexec.common_errors import KeyFileError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.certificate import (
     ROLE_CLIENT,
@@ -17,6 +17,21 @@ from cexec.protocol.base.certificate import (
     valid_name,
     verify_signature,
 )
+from cexec.protocol.base.client_key import (
+    ALERT_TAG_SIZE,
+    CHECKSUM_SIZE,
+    FINGERPRINT_SIZE,
+    KEY_FILE_VERSION,
+    ORIGINS,
+    ClientKey,
+    SharedKey,
+    checksum_of,
+    client_key_of,
+    identity_of,
+    made_from_input,
+    parse_fields,
+    secret_of,
+)  # fmt: skip
 from cexec.protocol.base.limits import MAXIMUM_NAME
 
 TYPE_CHECKING = False
@@ -24,71 +39,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 __all__ = [
-    "ROLE_CLIENT", "ROLE_WORKER", "Certificate", "ClientKey", "Identity", "Key", "OwnerKey", "RelayKey", "WorkerKey",
-    "decode_key", "encode_key", "valid_name", "verify_signature",
+    "ALERT_TAG_SIZE", "CHECKSUM_SIZE", "FINGERPRINT_SIZE", "KEY_FILE_VERSION", "ROLE_CLIENT", "ROLE_WORKER",
+    "Certificate", "ClientKey", "Identity", "Key", "OwnerKey", "RelayKey", "WorkerKey", "checksum_of", "decode_key",
+    "encode_key", "key_of", "valid_name", "verify_signature",
 ]  # fmt: skip
 
-KEY_FILE_VERSION = "1"
-CHECKSUM_SIZE = 8  # bytes (protocol) of the line that ends a key file
-FINGERPRINT_SIZE = 4  # bytes (protocol): two groups of four digits, to be read aloud; it proves nothing
-ALERT_TAG_SIZE = 4  # bytes (protocol)
 SERIAL_SIZE = 8  # bytes (protocol)
 DEFAULT_CLIENT_NAME = "default"
 DEFAULT_CLIENT_SERIAL = 1  # constant and without dates, so that ckeygen run again makes the identical file
 
 
-class _SharedKey:
-    """The part that client keys and worker keys of one application share."""
-
-    __slots__ = (
-        "alert_key",
-        "alert_tag",
-        "authority_public",
-        "fingerprint",
-        "from_input",
-        "identity",
-        "mac1_key",
-        "psk",
-        "worker_public",
-    )
-
-    def __init__(
-        self, worker_public: bytes, psk: bytes, authority_public: bytes, identity: Identity, from_input: bool
-    ) -> None:
-        self.worker_public = worker_public
-        self.psk = psk
-        self.authority_public = authority_public
-        self.identity = identity
-        self.from_input = from_input
-        self.mac1_key = sodium.keyed_hash(psk, b"cexec 1 mac1")
-        self.alert_tag = sodium.keyed_hash(psk, b"cexec 1 alert tag", size=ALERT_TAG_SIZE)
-        self.alert_key = sodium.keyed_hash(psk, b"cexec 1 alert")
-        digits = sodium.keyed_hash(
-            b"", b"cexec 1 fingerprint", worker_public, authority_public, size=FINGERPRINT_SIZE
-        ).hex()
-        self.fingerprint = f"{digits[:4]}-{digits[4:]}"
-
-
-class ClientKey(_SharedKey):
-    """`app.pub`: its holder may run jobs.  `from_input` is True if `ckeygen -stdin` made it."""
-
-    __slots__ = ()
-
-    kind = "client"
-    description = "client key"
-
-    def __init__(
-        self,
-        worker_public: bytes,
-        psk: bytes,
-        authority_public: bytes,
-        identity: Identity,
-        from_input: bool = False,
-    ) -> None:
-        super().__init__(worker_public, psk, authority_public, identity, from_input)
-
-
-class WorkerKey(_SharedKey):
+class WorkerKey(SharedKey):
     """`app.worker`, also derived by an owner for its own cservice: its holder may serve."""
 
     __slots__ = ("worker_secret",)
@@ -207,18 +168,11 @@ _SECRECY = {
     "relay": "For relays: whoever holds this file may tell the application's datagrams from others, and read none.",
 }
 _INPUT_WARNING = "Made from standard input: exactly as secret as that input was.  Public input makes a public key."
-_FIELDS = {
-    "owner": ("seed",),
-    "client": ("worker-public", "psk", "authority", "signing-seed", "certificate"),
-    "worker": ("worker-secret", "psk", "authority", "signing-seed", "certificate"),
-    "relay": ("mac1", "fingerprint"),
-}
-_ORIGINS = {False: "random", True: "input"}
 
 
 def encode_key(key: Key) -> str:
     """The text of a key file; the same key gives the same text."""
-    fields: dict[str, str] = {"cexec-key": f"{KEY_FILE_VERSION} {key.kind}", "origin": _ORIGINS[key.from_input]}
+    fields: dict[str, str] = {"cexec-key": f"{KEY_FILE_VERSION} {key.kind}", "origin": ORIGINS[key.from_input]}
     if isinstance(key, OwnerKey):
         fields["seed"] = key.seed.hex()
     elif isinstance(key, RelayKey):
@@ -238,61 +192,19 @@ def encode_key(key: Key) -> str:
 
 def decode_key(text: bytes) -> Key:
     """The key in a file's text: comments, empty lines and white space around a line do not count."""
-    kind, fields = _parse(text)
-    if fields["origin"] not in _ORIGINS.values():
-        raise KeyFileError("is damaged: its origin is unknown")
-    from_input = fields["origin"] == _ORIGINS[True]
-    try:
-        if kind == "owner":
-            return OwnerKey(_secret(fields, "seed"), from_input)
-        if kind == "relay":
-            if not valid_name(fields["fingerprint"]):
-                raise KeyFileError("is damaged: its fingerprint is malformed")
-            return RelayKey(_secret(fields, "mac1"), fields["fingerprint"], from_input)
-        psk, authority, seed = (_secret(fields, name) for name in ("psk", "authority", "signing-seed"))
-        identity = Identity(Certificate.decode(_bytes(fields, "certificate")), seed)
-        if sodium.signing_public_key(seed) != identity.certificate.public_key:
-            raise KeyFileError("is damaged: its certificate is for another signing seed")
-        identity.certificate.check_signature(authority, kind)
-        if kind == "client":
-            return ClientKey(_secret(fields, "worker-public"), psk, authority, identity, from_input)
-        return WorkerKey(_secret(fields, "worker-secret"), psk, authority, identity, from_input)
-    except ProtocolError as error:
-        raise KeyFileError(f"is damaged: {error}") from None
+    return key_of(*parse_fields(text))
 
 
-def _parse(text: bytes) -> tuple[str, dict[str, str]]:
-    """Kind and fields of a file whose checksum is right."""
-    lines = [line.strip() for line in text.decode("utf-8", "replace").split("\n")]
-    lines = [line for line in lines if line and not line.startswith("#")]
-    if not lines or not lines[0].startswith("cexec-key: "):
-        raise KeyFileError("is damaged: it does not begin like a cexec key" if lines else "is damaged: it holds no key")
-    version, _, kind = lines[0].removeprefix("cexec-key: ").partition(" ")
-    if version != KEY_FILE_VERSION:
-        raise KeyFileError(f"is damaged, or of a newer cexec: this one reads version {KEY_FILE_VERSION}")
-    pairs = [line.partition(": ") for line in lines]
-    names = [name for name, _, _ in pairs]
-    if kind not in _FIELDS or names != ["cexec-key", "origin", *_FIELDS[kind], "checksum"]:
-        raise KeyFileError("is damaged: a line is missing or does not belong there")
-    if lines[-1] != f"checksum: {checksum_of(lines[:-1])}":
-        raise KeyFileError("is damaged: its checksum is wrong")
-    return kind, {name: value for name, _, value in pairs}
-
-
-def _bytes(fields: dict[str, str], name: str) -> bytes:
-    try:
-        return bytes.fromhex(fields[name])
-    except ValueError:
-        raise KeyFileError(f"is damaged: {name} is not hexadecimal") from None
-
-
-def _secret(fields: dict[str, str], name: str) -> bytes:
-    value = _bytes(fields, name)
-    if len(value) != sodium.KEY_SIZE:
-        raise KeyFileError(f"is damaged: {name} is not {sodium.KEY_SIZE} bytes long")
-    return value
-
-
-def checksum_of(lines: list[str]) -> str:
-    data = "".join(f"{line}\n" for line in lines).encode()
-    return sodium.keyed_hash(b"", b"cexec 1 key file", data, size=CHECKSUM_SIZE).hex()
+def key_of(kind: str, fields: dict[str, str]) -> Key:
+    """Returns the key in the fields of a key file."""
+    from_input = made_from_input(fields)
+    if kind == "client":
+        return client_key_of(fields)
+    if kind == "owner":
+        return OwnerKey(secret_of(fields, "seed"), from_input)
+    if kind == "relay":
+        if not valid_name(fields["fingerprint"]):
+            raise KeyFileError("is damaged: its fingerprint is malformed")
+        return RelayKey(secret_of(fields, "mac1"), fields["fingerprint"], from_input)
+    psk, authority, identity = identity_of(kind, fields)
+    return WorkerKey(secret_of(fields, "worker-secret"), psk, authority, identity, from_input)

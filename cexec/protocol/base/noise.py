@@ -9,7 +9,7 @@ The callers' use of it is in docs/protocol.md sections 2 and 3.
 
 from __future__ import annotations
 
-from cexec.errors import ProtocolError
+from cexec.common_errors import ProtocolError
 from cexec.protocol.base import sodium
 
 TYPE_CHECKING = False

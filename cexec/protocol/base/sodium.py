@@ -14,7 +14,7 @@ try:
 except ImportError:  # pragma: no cover - a Python without the C module
     from hashlib import blake2b
 
-from cexec.errors import ProtocolError, VerifyError
+from cexec.common_errors import ProtocolError, VerifyError
 
 try:
     from nacl._sodium import ffi as ffi

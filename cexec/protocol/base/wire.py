@@ -7,7 +7,7 @@ docs/protocol.md section 0.
 
 from __future__ import annotations
 
-from cexec.errors import ProtocolError
+from cexec.common_errors import ProtocolError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""The handshake of a connection: one machine for each side, which turns into `Records`.
+"""The handshake of a connection: the client's machine, which turns into `Records`; `worker_handshake` is the other one.
 
 Contract: pure machines with the verbs `receive_data`, `next_event`, `data_to_send`, `next_timeout`, `handle_timeout`.
 Failure is sticky: after a `ProtocolError` every later call raises it again.  A peer cannot make us allocate memory:
@@ -14,7 +14,7 @@ What goes over the wire:
 
 from __future__ import annotations
 
-from cexec.errors import ProtocolError
+from cexec.common_errors import ProtocolError
 from cexec.protocol.base import noise, sodium
 from cexec.protocol.base.limits import (
     CONNECT_DEADLINE,
@@ -23,14 +23,10 @@ from cexec.protocol.base.limits import (
     SECOND_FLIGHT_PAYLOAD,
     SECOND_REVISION,
 )
-from cexec.protocol.base.wire import Bytes, Reader, Writer
+from cexec.protocol.base.wire import Bytes, Writer
 from cexec.protocol.connection.records import Records
 from cexec.protocol.datagrams.datagram import MAGIC, VERSION
-from cexec.protocol.datagrams.hello import CIPHERS, CONNECT, Hello, open_hello, seal_hello
-
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from cexec.protocol.base.certificate import Identity
+from cexec.protocol.datagrams.hello import CIPHERS, CONNECT, Hello, open_hello
 
 OPENING = MAGIC + bytes([VERSION, 0, 0, 0])  # by its first bytes a stranger, or another version, is recognised
 FIRST_FLIGHT = len(OPENING) + noise.OVERHEAD + FIRST_FLIGHT_PAYLOAD  # bytes
@@ -38,7 +34,7 @@ SECOND_FLIGHT = noise.OVERHEAD + SECOND_FLIGHT_PAYLOAD  # bytes
 RECORD_LABEL = b"cexec 1 record "
 
 
-class _Handshake:
+class FlightExchange:
     """The common part of both sides: fixed-size flights, one deadline, sticky failure."""
 
     def __init__(self, handshake: noise.Handshake, expected: int, now: float) -> None:
@@ -110,30 +106,7 @@ class _Handshake:
         self._records = Records(sodium.aead(cipher), *keys, proved=worker, packed=packed)
 
 
-class WorkerHandshake(_Handshake):
-    """The worker's side, the initiator: `data_to_send` returns its first flight at once."""
-
-    def __init__(self, handshake: noise.Handshake, identity: Identity, hello: Hello, now: float) -> None:
-        super().__init__(handshake, SECOND_FLIGHT, now)
-        self._offered = hello.ciphers
-        self._revision = hello.revision
-        self._outgoing = OPENING + seal_hello(handshake, identity, hello, FIRST_FLIGHT_PAYLOAD)
-
-    def _look(self, received: bytes, now: float) -> None:
-        if len(received) < SECOND_FLIGHT:
-            return
-        payload, _ = self._handshake.read_message(received)
-        reader = Reader(payload)
-        number, told = reader.u8(), reader.u8()
-        reader.zeros()
-        if number >= len(CIPHERS) or CIPHERS[number] not in self._offered:
-            raise ProtocolError("client chose a cipher that was not offered")
-        if told and (told == FIRST_REVISION or told != self._revision):  # the first one is told by 0, as 0.1.0 does
-            raise ProtocolError("client chose a revision that was not offered")
-        self._finish(CIPHERS[number], told or FIRST_REVISION, worker=True)
-
-
-class ClientHandshake(_Handshake):
+class ClientHandshake(FlightExchange):
     """The client's side, the responder.  It proves the worker and answers; `next_event` then returns its `Hello`."""
 
     def __init__(self, handshake: noise.Handshake, authority_public: bytes, ciphers: list[str], now: float) -> None:

@@ -12,7 +12,7 @@ number or a text.  docs/protocol.md section 4.2.
 
 from __future__ import annotations
 
-from cexec.errors import ProtocolError
+from cexec.common_errors import ProtocolError
 from cexec.protocol.base.limits import FRAME_HEADER, IDENTITY_SIZE, MAXIMUM_GO, MAXIMUM_STREAMS, MAXIMUM_TEXT
 from cexec.protocol.base.wire import Bytes, Reader, Writer
 from cexec.protocol.connection.options import FILE, PIPE, READS, SOCKET, WRITES

@@ -6,7 +6,7 @@ make us allocate memory: a record's length is checked before anything else.  doc
 
 from __future__ import annotations
 
-from cexec.errors import ProtocolError
+from cexec.common_errors import ProtocolError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import (
     FRAME_HEADER,

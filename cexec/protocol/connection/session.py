@@ -9,11 +9,10 @@ Failure is sticky.  Memory is bounded by the number of streams.  docs/protocol.m
 
 from __future__ import annotations
 
-from cexec.errors import CexecError, ProtocolError
+from cexec.common_errors import CexecError, ProtocolError
 from cexec.protocol.base.limits import DEFAULT_IDLE_TIMEOUT, FRAME_HEADER
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import Exit, Go, Refusal
-from cexec.protocol.connection.lease_jobs import AheadJob, JobNumbers
 from cexec.protocol.connection.options import TELL_WANTED, YES
 from cexec.protocol.connection.session_states import (
     ASKING,
@@ -27,6 +26,7 @@ from cexec.protocol.connection.session_states import (
     RUNNING,
     STATES,
     TRANSITIONS,
+    JobNumbers,
 )
 from cexec.protocol.connection.silence import PeerSilence
 from cexec.protocol.connection.streams import OPEN, StreamHalves
@@ -34,6 +34,8 @@ from cexec.protocol.connection.streams import OPEN, StreamHalves
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    from cexec.protocol.connection.ahead_job import AheadJob
 
 __all__ = ["OFFERED", "OFFERING", "OVER", "RUNNING", "Event", "Session"]
 
@@ -244,6 +246,8 @@ class Session:
     def go_ahead(self, go: Go, inputs: Mapping[int, bytes]) -> None:
         """Gives the worker a job in advance, with its whole input; `ValueError` if it is too long for one record."""
         self._require(not self._worker and self.may_go_ahead)
+        from cexec.protocol.connection.ahead_job import AheadJob  # here and below, because only leases have such jobs
+
         ahead = AheadJob(self._jobs.following, go)
         self._frames += ahead.send(inputs)
         self._jobs.give()
@@ -362,6 +366,8 @@ class Session:
         elif kind == frames.GO and self._worker and self.stage != OFFERED:
             if ahead is not None:
                 raise ProtocolError("client gave two jobs in advance")
+            from cexec.protocol.connection.ahead_job import AheadJob
+
             self._ahead = AheadJob(self._jobs.give(), Go.decode(body))
         else:
             self._receive(kind, stream, body)

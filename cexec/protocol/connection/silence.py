@@ -14,7 +14,7 @@ Contract: pure rules for one connection; time is an argument.  docs/protocol.md 
 
 from __future__ import annotations
 
-from cexec.errors import ProtocolError, SilentPeerError
+from cexec.common_errors import ProtocolError
 from cexec.protocol.base.limits import PING_INTERVAL
 
 LONGEST_SILENCE = 15.0  # seconds (protocol)
@@ -68,6 +68,8 @@ class PeerSilence:
             # This process was stopped: what the peer sent in the meantime has yet to be read.
             self._heard, self._asked = now, False
         elif self._asked and now >= self._heard + self._idle_timeout:
+            from cexec.errors import SilentPeerError  # here and below, because most peers answer
+
             raise SilentPeerError(f"peer has been silent for {self._idle_timeout:.0f} seconds")
         elif not self._asked and now >= self._heard + self._interval:
             self._asked = ask = True
@@ -143,5 +145,7 @@ class HostSilence:
         # The last acknowledgement may be old because nothing was sent since: both clocks must have run for long enough.
         self._since = max(now if self._since is None else self._since, now - age)
         if now - self._since >= LONGEST_SILENCE:
+            from cexec.errors import SilentPeerError
+
             raise SilentPeerError(f"peer's machine has not answered for {LONGEST_SILENCE:.0f} seconds")
         self._look = now + min(LOOK_INTERVAL, max(LEAST_INTERVAL, self._since + LONGEST_SILENCE - now))

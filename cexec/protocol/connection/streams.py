@@ -7,7 +7,7 @@ Contract: counters and states only, no data.  A half ends once, in one of the th
 
 from __future__ import annotations
 
-from cexec.errors import ProtocolError
+from cexec.common_errors import ProtocolError
 from cexec.protocol.base.limits import INITIAL_WINDOW
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import ENDED, READER_CLOSED, STREAM_BROKEN, Ending

@@ -1,16 +1,15 @@
 """Announcements and claims: how a client asks all workers at once, and says that it has chosen.
 
 Contract: `SealedAnnouncement` is the client's side and holds the secrets that belong to one attempt;
-`open_announcement` is the worker's: `ProtocolError` for every byte string that no certified client of this application
-made.  An announcement carries no argument, no environment and no secret.  docs/protocol.md sections 2.2 and 2.3.
+`opened_announcement` has the worker's.  An announcement carries no argument, no environment and no secret.
+docs/protocol.md sections 2.2 and 2.3.
 """
 
 from __future__ import annotations
 
-from cexec.errors import ProtocolError
+from cexec.common_errors import ProtocolError
 from cexec.protocol.base import sodium
-from cexec.protocol.base.certificate import ROLE_CLIENT, Certificate, verify_signature
-from cexec.protocol.base.keys import ClientKey, WorkerKey
+from cexec.protocol.base.certificate import Certificate
 from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.base.noise import Handshake
 from cexec.protocol.base.wire import Reader, Writer
@@ -21,6 +20,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from cexec.protocol.base.client_key import ClientKey
+
 RUN_ONE = 1
 RUN_ALL = 2
 CENSUS = 3
@@ -30,7 +31,6 @@ PROVES = 1  # (protocol) the byte in `known` of a job: its client answers PROVE;
 PROLOGUE = b"cexec 1 announcement"
 SIGNATURE_LABEL = b"cexec 1 announcement signature"
 CLAIM_LABEL = b"cexec 1 claim"
-OWN_JOB_LABEL = b"cexec 1 job of all"
 ANSWER_PROLOGUE = b"cexec 1 answer"
 ANSWER_PSK_LABEL = b"cexec 1 answer psk"
 MAXIMUM_CONNECTED = 4096  # (protocol) a claim's hint is clamped to this
@@ -136,7 +136,7 @@ class SealedAnnouncement:
             weight=weight,
             wanted_for=wanted_for,
             requirements=requirements,
-            claim_hash=_claim_hash(self._claim_secret),
+            claim_hash=claim_hash(self._claim_secret),
             reply_key=reply_key,
             certificate=key.identity.certificate,
             known=_filter(reply_key, known, requirements) if known else bytes([PROVES]) if kind != CENSUS else b"",
@@ -145,7 +145,7 @@ class SealedAnnouncement:
         body = self.announcement.encode()
         self.inner = handshake.write_message(lambda h: body + key.identity.sign(SIGNATURE_LABEL, h, body))
         self._hash = handshake.hash
-        self._psk = _answer_psk(handshake)
+        self._psk = answer_psk(handshake)
         self.mac1_key = key.mac1_key
         self.mac1 = datagram.compute_mac1(key.mac1_key, datagram.ANNOUNCEMENT, self.inner)
 
@@ -185,75 +185,18 @@ class SealedAnnouncement:
         self._reply_secret = self._psk = b""
 
 
-class OpenedAnnouncement:
-    """The worker's side: the announcement, and the secrets that an answer needs."""
-
-    __slots__ = ("announcement", "hash", "psk")
-
-    def __init__(self, announcement: Announcement, handshake_hash: bytes, psk: bytes) -> None:
-        self.announcement = announcement
-        self.hash = handshake_hash
-        self.psk = psk
-
-    def handshake(self) -> Handshake:
-        """An initiator for one answer or one connection: every one has a fresh ephemeral."""
-        return Handshake(
-            "NKpsk0",
-            initiator=True,
-            prologue=ANSWER_PROLOGUE + self.hash,
-            psk=self.psk,
-            remote_static=self.announcement.reply_key,
-        )
-
-
-def open_announcement(key: WorkerKey, inner: bytes) -> OpenedAnnouncement:
-    """Opens and proves an announcement, all but the dates of the client's certificate (`Certificate.check_dates`)."""
-    handshake = Handshake("Npsk0", initiator=False, prologue=PROLOGUE, psk=key.psk, static=key.worker_secret)
-    payload, h = handshake.read_message(inner)
-    body, signature = payload[: -sodium.SIGNATURE_SIZE], payload[-sodium.SIGNATURE_SIZE :]
-    announcement = Announcement.decode(body)
-    announcement.certificate.check_signature(key.authority_public, ROLE_CLIENT)
-    verify_signature(announcement.certificate.public_key, signature, SIGNATURE_LABEL, h, body)
-    return OpenedAnnouncement(announcement, handshake.hash, _answer_psk(handshake))
-
-
 def _filter(reply_key: bytes, known: Collection[bytes], requirements: Requirements) -> bytes:
     from cexec.protocol.base import bloom  # only a census needs it
 
     return bloom.make(reply_key, known, MAXIMUM_ASKED - len(requirements.encode()))
 
 
-def own_job_id(job_id: bytes, instance: bytes) -> bytes:
-    """Returns the job id of one worker's part of a RUN_ALL, which is a job of its own for loggers."""
-    return sodium.keyed_hash(job_id, OWN_JOB_LABEL, instance, size=IDENTITY_SIZE)
-
-
-class Claim:
-    """`announced`: mac1 of the claimed announcement; `connected`: how many workers had offered themselves, a hint."""
-
-    __slots__ = ("announced", "connected", "secret")
-
-    def __init__(self, announced: bytes, secret: bytes, connected: int) -> None:
-        self.announced = announced
-        self.secret = secret
-        self.connected = connected
-
-    @classmethod
-    def decode(cls, inner: bytes) -> Claim:
-        reader = Reader(inner)
-        claim = cls(reader.take(datagram.MAC1_SIZE), reader.take(sodium.KEY_SIZE), min(reader.u16(), MAXIMUM_CONNECTED))
-        reader.finish()
-        return claim
-
-    def proves(self, claim_hash: bytes) -> bool:
-        """Returns True if the client that made the announcement with this claim hash made this claim."""
-        return sodium.equal(_claim_hash(self.secret), claim_hash)
-
-
-def _claim_hash(secret: bytes) -> bytes:
+def claim_hash(secret: bytes) -> bytes:
+    """Returns what an announcement has of the secret that its claim will tell."""
     return sodium.keyed_hash(secret, CLAIM_LABEL)
 
 
-def _answer_psk(handshake: Handshake) -> bytes:
+def answer_psk(handshake: Handshake) -> bytes:
+    """Returns the secret that only those share who can read the announcement."""
     first, _ = handshake.split()
     return sodium.keyed_hash(first, ANSWER_PSK_LABEL)

@@ -8,7 +8,7 @@ it, not who sends it.  docs/protocol.md section 2.4 (as a datagram, `encode_answ
 
 from __future__ import annotations
 
-from cexec.errors import ProtocolError
+from cexec.common_errors import ProtocolError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.certificate import ROLE_WORKER, Certificate, Identity, verify_signature
 from cexec.protocol.base.limits import FIRST_REVISION, IDENTITY_SIZE, MAXIMUM_NAME, SECOND_REVISION

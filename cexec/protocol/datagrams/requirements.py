@@ -10,7 +10,7 @@ name, each of its addresses, name@address, and `instance=UUID`, which one proces
 
 from __future__ import annotations
 
-from cexec.errors import ProtocolError, TooLongError, UsageError
+from cexec.common_errors import ProtocolError, UsageError
 from cexec.protocol.base.limits import IDENTITY_SIZE
 from cexec.protocol.base.wire import Reader, Writer
 
@@ -74,6 +74,8 @@ class Requirements:
         except ValueError:
             data = bytes(MAXIMUM_ENCODED + 1)
         if len(data) > MAXIMUM_ENCODED:
+            from cexec.errors import TooLongError  # nearly all requirements fit
+
             raise TooLongError(
                 f"requirements are longer than the {MAXIMUM_ENCODED} bytes that fit: name fewer workers or needs"
             )

@@ -15,7 +15,7 @@ from collections import deque
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from cexec.system.io.fds import open_sink
+from cexec.system.io.opened_fds import open_sink
 from cexec.system.io.wakeup import wait_ready
 
 if TYPE_CHECKING:

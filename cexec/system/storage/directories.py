@@ -1,7 +1,6 @@
 """The user's directories; directories that no other user can have put in place or exchanged; removal of trees.
 
-Contract: this is the one place that knows the XDG variables and where their directories are without them.  A variable
-whose value is not an absolute path is ignored (XDG Base Directory Specification 0.8).  `config_directory`,
+Contract: `user_files` knows the XDG variables and where their directories are without them.  `config_directory`,
 `state_directory` and `cache_directory` make nothing and return None if there is no place; `runtime_directory` makes its
 directory, or raises `LocalError`.  `su` keeps these variables: a directory that another user owns or can exchange is
 read as configuration, but nothing is written there.
@@ -21,12 +20,13 @@ import errno
 import os
 import stat
 
-from cexec.errors import LocalError
+from cexec.common_errors import LocalError
 from cexec.system.reason import reason_of
+from cexec.system.storage.user_files import STATE_HOME, homes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Mapping
 
 _PASS = getattr(os, "O_PATH", os.O_RDONLY) | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _LIST = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -38,32 +38,20 @@ class NotOursError(PermissionError):
     """Another user owns the directory, or can write to it or exchange it."""
 
 
-def config_directory(environ: Mapping[str, str] = os.environ) -> str | None:
-    """Returns $XDG_CONFIG_HOME/cexec, else ~/.config/cexec."""
-    return next(_homes(environ, "XDG_CONFIG_HOME", ".config"), None)
-
-
 def state_directory(environ: Mapping[str, str] = os.environ) -> str | None:
     """Returns $XDG_STATE_HOME/cexec, else ~/.local/state/cexec."""
-    return next(filter(_may_be_written, _homes(environ, "XDG_STATE_HOME", ".local/state")), None)
+    return next(filter(_may_be_written, homes(environ, *STATE_HOME)), None)
 
 
 def cache_directory(environ: Mapping[str, str] = os.environ) -> str | None:
     """Returns $XDG_CACHE_HOME/cexec, else ~/.cache/cexec."""
-    return next(filter(_may_be_written, _homes(environ, "XDG_CACHE_HOME", ".cache")), None)
+    return next(filter(_may_be_written, homes(environ, "XDG_CACHE_HOME", ".cache")), None)
 
 
 def runtime_directory(environ: Mapping[str, str] = os.environ) -> str:
     """Returns $XDG_RUNTIME_DIR/cexec, else /tmp/cexec-UID; only this user may enter it."""
     base = environ.get("XDG_RUNTIME_DIR", "")
     return _made(f"{base}/cexec" if _has_room(base) else f"/tmp/cexec-{os.getuid()}")
-
-
-def _homes(environ: Mapping[str, str], variable: str, usual: str) -> Iterator[str]:
-    """Our directory below the one that the variable names, and the one below HOME."""
-    for base in (environ.get(variable, ""), f"{environ.get('HOME', '')}/{usual}"):
-        if base.startswith("/") and base != f"/{usual}":
-            yield f"{base}/cexec"
 
 
 def _may_be_written(path: str) -> bool:

@@ -13,40 +13,19 @@ from __future__ import annotations
 import os
 
 from cexec.errors import CexecError, KeyFileError, RevokedError
-from cexec.protocol.base import sodium
 from cexec.system.reason import reason_of
 from cexec.system.storage.directories import state_directory
-from cexec.system.storage.keyfile import WRITABLE_BY_OTHERS, key_descriptor, read_guarded
+from cexec.system.storage.keyfile import WRITABLE_BY_OTHERS, read_guarded
+from cexec.system.storage.user_files import memory_name
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from cexec.protocol.base.certificate import Certificate
+
 
 LOOK_INTERVAL = 2.0  # seconds (ours) between two looks at the file
 LARGEST_LIST = 1 << 20  # bytes (ours): MAXIMUM_REVOKED entries and comments
-SUFFIX = ".revoked"
-KEY_SUFFIXES = (".pub", ".worker")
 MEMORY_SIZE = 21  # bytes of the memory: always as many, so that one write changes all of it
-
-
-def list_path(key_path: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """Returns where the list of a key file is: $CEXEC_REVOKED, or beside it; None beside a pipe."""
-    named = environ.get("CEXEC_REVOKED", "")
-    if named:
-        return named
-    if key_descriptor(key_path) is not None:
-        return None
-    for suffix in KEY_SUFFIXES:
-        if key_path.endswith(suffix) and len(key_path) > len(suffix):
-            return key_path.removesuffix(suffix) + SUFFIX
-    return key_path + SUFFIX
-
-
-def memory_name(authority_public: bytes) -> str:
-    """Returns the name of the file, in the directory for state, that has the number of the latest list."""
-    return f"revoked-{sodium.keyed_hash(b'', b'cexec 1 revocation memory', authority_public, size=8).hex()}"
 
 
 class Revocations:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from cexec.protocol.base.keys import DEFAULT_CLIENT_NAME
 from cexec.protocol.base.limits import FAMILY_SIZE, MAXIMUM_HOPS
 from cexec.protocol.datagrams.alert import job_key
-from cexec.protocol.datagrams.announcement import Claim, OpenedAnnouncement
+from cexec.protocol.datagrams.opened_announcement import Claim, OpenedAnnouncement
 from cexec.protocol.decisions.remembered import Origin
 from cexec.protocol.decisions.standing import Standing
 from cexec.protocol.decisions.ways import Way, Ways

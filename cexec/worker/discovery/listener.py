@@ -17,7 +17,8 @@ from cexec.net.group_sockets import REFRESH_INTERVAL
 from cexec.protocol.base.source_rates import SourceRates
 from cexec.protocol.base.token_bucket import TokenBucket
 from cexec.protocol.datagrams import datagram, hello
-from cexec.protocol.datagrams.announcement import CENSUS, RUN_ALL, Claim, open_announcement, own_job_id
+from cexec.protocol.datagrams.announcement import CENSUS, RUN_ALL
+from cexec.protocol.datagrams.opened_announcement import Claim, open_announcement, own_job_id
 from cexec.protocol.datagrams.presence import HELLO
 from cexec.protocol.datagrams.proof import decode_proofs
 from cexec.protocol.decisions.standing import Standing

@@ -14,17 +14,17 @@ import select
 from typing import TYPE_CHECKING
 
 from cexec.errors import DisconnectedError, LocalError
-from cexec.net.sockets import OwnLimitError, connect_result, start_connect
+from cexec.net.connecting import OwnLimitError, connect_result, start_connect
 from cexec.protocol.base.limits import CONNECT_DEADLINE
-from cexec.protocol.connection.channel import WorkerHandshake
 from cexec.protocol.connection.records import Records
+from cexec.protocol.connection.worker_handshake import WorkerHandshake
 from cexec.system.reason import reason_of
 
 if TYPE_CHECKING:
     from cexec.net.groups import Sockaddr
     from cexec.protocol.base.certificate import Identity
-    from cexec.protocol.datagrams.announcement import OpenedAnnouncement
     from cexec.protocol.datagrams.hello import Hello
+    from cexec.protocol.datagrams.opened_announcement import OpenedAnnouncement
 
 CONNECTING, SHAKING, PROVED = range(3)
 

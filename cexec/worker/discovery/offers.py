@@ -11,8 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from cexec.errors import CexecError, DisconnectedError
+from cexec.net.connecting import OwnLimitError
 from cexec.net.destinations import address_label
-from cexec.net.sockets import OwnLimitError
 from cexec.protocol.datagrams import hello
 from cexec.protocol.decisions.standing import Standing
 from cexec.worker.discovery.offer import PROVED, Offer, UnreachableError

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from cexec.client.attempt import attempt as meaning
+from cexec.client.attempt import rare_events
 from cexec.client.attempt.attempt import ENDED, FAILED, GIVEN, LOST, REFUSED, RUNNING, TRANSITIONS, WITHDRAWN, Attempt
 from cexec.errors import DisconnectedError, LocalError, ProtocolError, SilentPeerError, WithdrawnError
 from cexec.net.pump import Trouble
@@ -103,7 +104,7 @@ def test_a_slot_that_is_wanted_changes_nothing_and_is_told() -> None:
     attempt = reached(RUNNING)
     attempt.receive([WANTED])
     (event,) = drain(attempt)
-    assert isinstance(event, meaning.SlotWanted)
+    assert isinstance(event, rare_events.SlotWanted)
     assert (attempt.state, attempt.over) == (RUNNING, False)
     assert [type(one) for one in tell(attempt, "exit")] == [meaning.Ended]
 
@@ -131,7 +132,7 @@ def test_output_that_cannot_be_written_after_the_exit_is_a_failure_of_ours() -> 
     """N1: every byte that the exit frame counts has been written here."""
     attempt = reached(ENDED)
     (event,) = tell(attempt, "full")
-    assert isinstance(event, meaning.FailedHere)
+    assert isinstance(event, rare_events.FailedHere)
     assert (event.stream, event.writing, event.reason) == (1, True, "no space left on device")
 
 
@@ -153,7 +154,7 @@ def test_a_file_has_no_reader_that_could_have_gone(number: int, stream: int) -> 
     tell(attempt, "started")
     attempt.receive([Trouble(stream, True, number)])
     (event,) = drain(attempt)
-    assert isinstance(event, meaning.FailedHere)
+    assert isinstance(event, rare_events.FailedHere)
     assert attempt.state == FAILED
 
 
@@ -161,12 +162,12 @@ def test_what_a_job_asks_for_and_says_on_the_way() -> None:
     attempt = Attempt(once=False)
     attempt.receive([Event(frames.PROGRAM, text="linux-x86_64")])
     (asked,) = drain(attempt)
-    assert isinstance(asked, meaning.ProgramAsked)
+    assert isinstance(asked, rare_events.ProgramAsked)
     assert asked.platform == "linux-x86_64"
     attempt.receive([STARTED, Event(frames.BROKEN, stream=frames.FIRST_FILE, text="no such file")])
     began, missing = drain(attempt)
     assert isinstance(began, meaning.Began)
-    assert isinstance(missing, meaning.FileMissing)
+    assert isinstance(missing, rare_events.FileMissing)
     assert (missing.stream, missing.reason, attempt.state) == (frames.FIRST_FILE, "no such file", RUNNING)
 
 
@@ -193,7 +194,7 @@ def test_refusals_are_told_with_their_kind() -> None:
         attempt = Attempt(once=False)
         attempt.receive([event])
         (refused,) = drain(attempt)
-        assert isinstance(refused, meaning.Refused)
+        assert isinstance(refused, rare_events.Refused)
         assert refused.error.permanent == permanent
 
 
@@ -202,7 +203,7 @@ def test_a_withdrawal_is_no_refusal() -> None:
     attempt = Attempt(once=False)
     attempt.receive([WITHDRAW])
     (withdrawn,) = drain(attempt)
-    assert isinstance(withdrawn, meaning.Withdrawn)
+    assert isinstance(withdrawn, rare_events.Withdrawn)
     assert isinstance(withdrawn.error, WithdrawnError)
     assert str(withdrawn.error) == "busy"
 
@@ -210,7 +211,7 @@ def test_a_withdrawal_is_no_refusal() -> None:
 def test_what_is_broken_has_its_name() -> None:
     attempt = reached(RUNNING)
     (lost,) = tell(attempt, "broken")
-    assert isinstance(lost, meaning.Lost)
+    assert isinstance(lost, rare_events.Lost)
     assert str(lost.error) == "lost standard output of the program: disk error"
 
 
@@ -232,7 +233,7 @@ def test_a_machine_that_acknowledges_nothing_is_lost_after_fifteen_seconds() -> 
     attempt.stepped(100.0)
     times = looks(attempt, 1000.0, outstanding=True, acknowledged=100.0)
     (lost,) = drain(attempt)
-    assert isinstance(lost, meaning.Lost)
+    assert isinstance(lost, rare_events.Lost)
     assert isinstance(lost.error, SilentPeerError)
     assert LONGEST_SILENCE <= times[-1] - 100.0 <= LONGEST_SILENCE + LOOK_INTERVAL
 

@@ -8,13 +8,13 @@ from collections.abc import Mapping
 import pytest
 
 from cexec.client.attempt.escape_keys import LEAVE
+from cexec.client.attempt.inputs import Budget, SpoolSource
 from cexec.client.attempt.local_terminal import KeyboardSource, LocalTerminal, ScreenSink
 from cexec.client.attempt.screen_modes import ScreenModes
 from cexec.protocol.connection.frames import FIRST_FILE, Go, Stream
 from cexec.protocol.connection.options import FILE, READS, SOCKET, TERMINAL, WRITES
 from cexec.protocol.connection.terminal_request import TerminalRequest, fits
 from cexec.system.io.fds import Sink, Source
-from cexec.system.io.spool import Budget, SpoolSource
 
 
 class Keys(Source):

@@ -14,12 +14,12 @@ from threading import Timer
 
 import pytest
 
-from cexec.client.attempt import outputs as client_outputs
 from cexec.client.attempt.descriptors import Descriptor
 from cexec.client.attempt.outputs import Outputs
 from cexec.errors import LocalError
 from cexec.protocol.connection.options import READS, WRITES
 from cexec.system.io.fds import Sink
+from cexec.system.process import open_files
 from tests.needs import require_tool
 
 pytestmark = pytest.mark.usefixtures("process_end")
@@ -239,12 +239,12 @@ def test_a_process_that_had_it_open_for_a_moment_does_not_count(
     path: Path, opened: Open, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A thread of our parent's was just starting another command: half an output stayed, once in 1,000 runs."""
-    monkeypatch.setattr(client_outputs, "BRIEFLY_OPEN", 30.0)
+    monkeypatch.setattr(open_files, "BRIEFLY_OPEN", 30.0)
     fd = opened(path)
     made = outputs(described(fd))
     written(made, fd, b"half")
     with subprocess.Popen(["sleep", "60"], stdout=fd) as sleeping:
-        assert client_outputs.others_have_open(described(fd).inode)
+        assert open_files.others_have_open(described(fd).inode)
         Timer(0.05, sleeping.kill).start()
         made.take_back()
     assert path.read_bytes() == b""

@@ -22,12 +22,12 @@ from cexec.client.request import (
     Target,
     Times,
 )
-from cexec.client.search.messages import Notices
+from cexec.client.search.choice import Notices
 from cexec.commands.cexec import main
 from cexec.errors import LocalError
 from cexec.net.groups import groups_from_environment
 from cexec.protocol.base.keys import OwnerKey
-from cexec.protocol.datagrams.announcement import own_job_id
+from cexec.protocol.datagrams.opened_announcement import own_job_id
 
 pytestmark = pytest.mark.usefixtures("process_end")
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from cexec.client.search.candidate import Candidate, Winner
+from cexec.client.search.reception import Candidate, Winner
 from cexec.errors import CexecError, DisconnectedError, ProtocolError
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import CONNECT_DEADLINE, DEFAULT_IDLE_TIMEOUT

@@ -7,10 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from cexec.client.search.candidate import Winner
-from cexec.client.search.choice import Choice, OneJob
-from cexec.client.search.messages import Notices
-from cexec.client.search.reception import PATIENCE, UNTRIED
+from cexec.client.search.choice import Choice, Notices, OneJob
+from cexec.client.search.reception import PATIENCE, UNTRIED, Winner
 from cexec.client.search.search import Search
 from cexec.errors import CexecError, LocalError, NoWorkerError
 from cexec.net import interfaces
@@ -27,8 +25,9 @@ from cexec.protocol.base.sodium import signing_public_key
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import Go
 from cexec.protocol.datagrams import datagram
-from cexec.protocol.datagrams.announcement import Claim, SealedAnnouncement
+from cexec.protocol.datagrams.announcement import SealedAnnouncement
 from cexec.protocol.datagrams.hello import PROVE, QUEUED, REFUSED, UNREACHABLE, Hello, encode_answer, seal_hello
+from cexec.protocol.datagrams.opened_announcement import Claim
 from cexec.protocol.datagrams.proof import decode_proofs
 from cexec.protocol.datagrams.requirements import PROOF, Requirements, instance_name
 from cexec.protocol.decisions.race import RENEW_AFTER, Race

@@ -10,8 +10,8 @@ from cexec.protocol.base.noise import OVERHEAD, Handshake
 from cexec.protocol.connection.channel import FIRST_FLIGHT, SECOND_FLIGHT
 from cexec.protocol.datagrams import datagram, forwarded, relay_datagram
 from cexec.protocol.datagrams.alert import open_acknowledgement, open_alert, tag_of
-from cexec.protocol.datagrams.announcement import Claim, open_announcement
 from cexec.protocol.datagrams.hello import decode_answer, open_hello
+from cexec.protocol.datagrams.opened_announcement import Claim, open_announcement
 from cexec.protocol.datagrams.presence import open_presence
 from cexec.protocol.datagrams.proof import Prover, decode_proofs
 from tests.fuzz.target import target

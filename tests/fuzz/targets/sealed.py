@@ -19,8 +19,9 @@ from cexec.protocol.connection.session import Session
 from cexec.protocol.connection.session_states import STATES
 from cexec.protocol.connection.terminal_request import TerminalRequest
 from cexec.protocol.datagrams.alert import Acknowledgement, Alert
-from cexec.protocol.datagrams.announcement import PROLOGUE, Announcement, open_announcement
+from cexec.protocol.datagrams.announcement import PROLOGUE, Announcement
 from cexec.protocol.datagrams.hello import Hello, open_hello
+from cexec.protocol.datagrams.opened_announcement import open_announcement
 from cexec.protocol.datagrams.presence import Followed, Presence
 from cexec.protocol.datagrams.requirements import Requirements, parse_needs
 from cexec.system.process.resource_limits import Limits

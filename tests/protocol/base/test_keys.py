@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cexec.errors import CertificateError, KeyFileError, ProtocolError, VerifyError
+from cexec.protocol.base import certificate as certificate_module
 from cexec.protocol.base import keys, sodium
 from cexec.protocol.base.certificate import GRACE, civil_date, valid_name
 from cexec.protocol.base.keys import (
@@ -496,5 +497,31 @@ def test_a_named_client_with_dates_survives_its_file() -> None:
 def test_no_key_shows_its_secrets_when_printed() -> None:
     for key in ALL_KINDS.values():
         assert "\\x" not in repr(key)
-        assert repr(key).startswith("<cexec.protocol.base.keys.")
+        assert repr(key).startswith("<cexec.protocol.base.")
     assert isinstance(ALL_KINDS["relay"], RelayKey)
+
+
+def test_a_certificate_whose_signature_was_right_is_not_computed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(public: bytes, message: bytes, signature: bytes) -> None:
+        raise VerifyError("computed")
+
+    certificate = OWNER.issue_worker("once", 77).identity.certificate
+    certificate.check_signature(OWNER.authority_public, "worker")
+    monkeypatch.setattr(sodium, "verify", refuse)
+    Certificate.decode(certificate.encode()).check_signature(OWNER.authority_public, "worker")
+    with pytest.raises(VerifyError, match="not for a client"):
+        certificate.check_signature(OWNER.authority_public, "client")
+    other = certificate.encode()[:-1] + bytes([certificate.signature[-1] ^ 1])
+    for changed, authority in ((other, OWNER.authority_public), (certificate.encode(), bytes(32))):
+        with pytest.raises(VerifyError, match="computed"):
+            Certificate.decode(changed).check_signature(authority, "worker")
+
+
+def test_the_memory_of_right_signatures_is_bounded(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(certificate_module, "MAXIMUM_PROVED", 2)
+    computed: list[bytes] = []
+    monkeypatch.setattr(sodium, "verify", lambda public, message, signature: computed.append(message))
+    issued = [OWNER.issue_worker("bounded", serial).identity.certificate for serial in range(3)]
+    for one in [*issued, issued[2], issued[0]]:
+        one.check_signature(OWNER.authority_public, "worker")
+    assert len(computed) == 4  # the third was known, and the first forgotten

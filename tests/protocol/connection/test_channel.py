@@ -19,7 +19,8 @@ from cexec.protocol.base.limits import (
     SECOND_FLIGHT_PAYLOAD,
 )
 from cexec.protocol.base.noise import Handshake, SymmetricState
-from cexec.protocol.connection.channel import FIRST_FLIGHT, OPENING, SECOND_FLIGHT, ClientHandshake, WorkerHandshake
+from cexec.protocol.connection.channel import FIRST_FLIGHT, OPENING, SECOND_FLIGHT, ClientHandshake
+from cexec.protocol.connection.worker_handshake import WorkerHandshake
 from cexec.protocol.datagrams import hello
 from tests.needs import require_aegis
 from tests.protocol.wires import (

@@ -24,8 +24,9 @@ from cexec.protocol.base.limits import (
     SECOND_REVISION,
 )
 from cexec.protocol.connection import frames
-from cexec.protocol.connection.channel import FIRST_FLIGHT, ClientHandshake, WorkerHandshake
+from cexec.protocol.connection.channel import FIRST_FLIGHT, ClientHandshake
 from cexec.protocol.connection.records import FIRST_BUFFER, MAXIMUM_WAITING, SEND_BUFFERS, Records
+from cexec.protocol.connection.worker_handshake import WorkerHandshake
 from tests.protocol.wires import APPLICATION, client_handshake, worker_handshake
 
 SIZES = st.sampled_from([1, 2, 4, 5, 63, 64, 300, 696, 5000, 1 << 20])

@@ -19,7 +19,8 @@ import pytest
 from cexec.protocol.base import sodium
 from cexec.protocol.base.limits import FIRST_REVISION
 from cexec.protocol.datagrams import datagram
-from cexec.protocol.datagrams.announcement import Announcement, open_announcement
+from cexec.protocol.datagrams.announcement import Announcement
+from cexec.protocol.datagrams.opened_announcement import open_announcement
 from tests.needs import require_aegis
 from tests.protocol.wires import Application, ClientRobot, Side, WorkerRobot, client_handshake, worker_handshake
 

@@ -8,9 +8,9 @@ from cexec.errors import ProtocolError
 from cexec.protocol.base.limits import FIRST_REVISION, FRAME_LENGTH, MAXIMUM_DATA, MAXIMUM_FRAME
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import Exit, Go, Refusal, Stream
-from cexec.protocol.connection.lease_jobs import LATEST, NUMBERS
 from cexec.protocol.connection.options import READS, WRITES
 from cexec.protocol.connection.session import OFFERED, OFFERING, OVER, RUNNING, Session
+from cexec.protocol.connection.session_states import LATEST, NUMBERS
 from tests.protocol.connection.sessions import exited, finish, told
 from tests.protocol.wires import Wire, connected, job, running, start_job
 

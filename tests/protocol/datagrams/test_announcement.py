@@ -14,7 +14,8 @@ from cexec.protocol.base.certificate import ROLE_CLIENT, Certificate, Identity
 from cexec.protocol.base.limits import MAXIMUM_DATAGRAM
 from cexec.protocol.base.noise import Handshake
 from cexec.protocol.datagrams import announcement, datagram
-from cexec.protocol.datagrams.announcement import Announcement, Claim, SealedAnnouncement, open_announcement
+from cexec.protocol.datagrams.announcement import Announcement, SealedAnnouncement
+from cexec.protocol.datagrams.opened_announcement import Claim, open_announcement
 from cexec.protocol.datagrams.requirements import MAXIMUM_ENCODED, Requirements
 from tests.protocol.wires import APPLICATION, JOB_ID, STRANGERS, cut_anywhere, hello_of, hostile_bytes, mutations
 

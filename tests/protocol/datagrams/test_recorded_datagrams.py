@@ -16,8 +16,9 @@ from cexec.protocol.base.keys import ClientKey, OwnerKey, RelayKey, WorkerKey, d
 from cexec.protocol.base.limits import FIRST_REVISION
 from cexec.protocol.base.noise import Handshake
 from cexec.protocol.datagrams import alert, announcement, datagram, hello, presence
-from cexec.protocol.datagrams.announcement import ANSWER_PROLOGUE, Claim, OpenedAnnouncement, open_announcement
+from cexec.protocol.datagrams.announcement import ANSWER_PROLOGUE
 from cexec.protocol.datagrams.hello import Hello, decode_answer, open_hello
+from cexec.protocol.datagrams.opened_announcement import Claim, OpenedAnnouncement, open_announcement, own_job_id
 
 RECORDED = json.loads((Path(__file__).parents[1] / "recorded" / "datagrams-0.1.0.json").read_text())
 INSTANCE, JOB_ID, SERIES = b"instance 16 byte", b"job number 16 by", b"a series 16 byte"
@@ -133,6 +134,6 @@ def test_a_presence_is_read_and_written() -> None:
 
 
 def test_what_is_derived_is_the_same() -> None:
-    assert announcement.own_job_id(JOB_ID, INSTANCE) == recorded("own_job_id")
+    assert own_job_id(JOB_ID, INSTANCE) == recorded("own_job_id")
     made = recorded("filter")
     assert bloom.make(b"\x05" * 32, [INSTANCE], 20) == made and bloom.contains(made, b"\x05" * 32, INSTANCE)

@@ -12,8 +12,9 @@ from cexec.protocol.base import bloom, sodium
 from cexec.protocol.base.certificate import ROLE_WORKER, Certificate, Identity
 from cexec.protocol.base.keys import WorkerKey
 from cexec.protocol.datagrams import datagram, hello
-from cexec.protocol.datagrams.announcement import CENSUS, open_announcement
+from cexec.protocol.datagrams.announcement import CENSUS
 from cexec.protocol.datagrams.hello import encode_answer, seal_hello
+from cexec.protocol.datagrams.opened_announcement import open_announcement
 from cexec.protocol.datagrams.requirements import Requirements
 from cexec.protocol.decisions import census
 from cexec.protocol.decisions.census import Answer, Census, explain_lacking, shown_names, spread

@@ -15,20 +15,10 @@ from pathlib import Path
 
 import pytest
 
-from cexec.system.io import fds
-from cexec.system.io.fds import (
-    PIPE_SIZE,
-    SAFE_WRITE,
-    CautiousSink,
-    CautiousSource,
-    EmptySource,
-    FileSource,
-    Sink,
-    Source,
-    open_sink,
-    open_source,
-    own_pipe,
-)
+from cexec.system.io import fds, opened_fds
+from cexec.system.io.fds import PIPE_SIZE, SAFE_WRITE, EmptySource, FileSource, Sink, Source, own_pipe
+from cexec.system.io.opened_fds import open_sink, open_source
+from cexec.system.io.special_fds import CautiousSink, CautiousSource
 
 pytestmark = pytest.mark.usefixtures("process_end")
 
@@ -249,7 +239,7 @@ def test_a_file_for_reading_is_not_written(tmp_path: Path) -> None:
 
 @pytest.fixture
 def cannot_open(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(fds, "open_again", lambda fd, status, flags: None)
+    monkeypatch.setattr(opened_fds, "open_again", lambda fd, status, flags: None)
 
 
 @pytest.mark.usefixtures("cannot_open")

@@ -10,8 +10,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from cexec.system.io import fds, foreground
-from cexec.system.io.fds import TerminalSource, open_source
+from cexec.system.io import fds, foreground, opened_fds
+from cexec.system.io.opened_fds import open_source
+from cexec.system.io.special_fds import TerminalSource
 
 
 @pytest.fixture
@@ -36,7 +37,7 @@ def test_one_that_is_not_our_controlling_terminal_is_read(
 ) -> None:
     """Also where it cannot be opened again, because it is another user's."""
     if not again:
-        monkeypatch.setattr(fds, "open_again", lambda *_: None)
+        monkeypatch.setattr(opened_fds, "open_again", lambda *_: None)
     source = open_source(ends[1])
     assert isinstance(source, TerminalSource) and read(source) is None and not source.rests_until()
     os.write(ends[0], b"typed")

@@ -17,7 +17,6 @@ from cexec.errors import LocalError
 from cexec.system.storage.directories import (
     NotOursError,
     cache_directory,
-    config_directory,
     make_own,
     open_own,
     open_trusted,
@@ -25,6 +24,7 @@ from cexec.system.storage.directories import (
     runtime_directory,
     state_directory,
 )
+from cexec.system.storage.user_files import config_directory
 from tests.needs import NOBODY, require_second_user
 
 DEPTH = 3000  # more than Python's stack and the usual number of descriptors

@@ -14,8 +14,10 @@ import pytest
 
 from cexec.errors import KeyFileError, LocalError
 from cexec.protocol.base.keys import ClientKey, OwnerKey, RelayKey, WorkerKey, encode_key
-from cexec.system.storage import keyfile
-from cexec.system.storage.keyfile import find_client_key, find_key, key_descriptor, quoted, read_key, write_new
+from cexec.system.storage import keyfile, whole_files
+from cexec.system.storage.keyfile import find_client_key, find_key, read_key
+from cexec.system.storage.user_files import key_descriptor, quoted
+from cexec.system.storage.whole_files import write_new
 from tests.needs import NOBODY, require_second_user
 
 OWNER = OwnerKey(b"s" * 32)
@@ -58,16 +60,16 @@ def ordinary_directory(tmp_path: Path) -> Iterator[Path]:
 
 def test_a_file_that_is_replaced_is_the_old_one_or_the_new_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "app.revoked"
-    keyfile.replace_file(str(path), "first", 0o644)
+    whole_files.replace_file(str(path), "first", 0o644)
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("first", 0o644)
     for moment in ("write", "fsync", "rename"):
         with monkeypatch.context() as patch:
             patch.setattr(os, moment, fails)
             with pytest.raises(LocalError, match=r"cannot write .*: no space left on device"):
-                keyfile.replace_file(str(path), "second", 0o644)
+                whole_files.replace_file(str(path), "second", 0o644)
         assert path.read_text() == "first"
         assert os.listdir(tmp_path) == ["app.revoked"]
-    keyfile.replace_file(str(path), "second", 0o600)
+    whole_files.replace_file(str(path), "second", 0o600)
     assert (path.read_text(), path.stat().st_mode & 0o777) == ("second", 0o600)
 
 

@@ -10,7 +10,8 @@ import pytest
 from cexec.errors import RevokedError
 from cexec.protocol.base.keys import OwnerKey
 from cexec.protocol.base.revocation import RevocationList, encode_list
-from cexec.system.storage.revocations import LOOK_INTERVAL, Revocations, list_path
+from cexec.system.storage.revocations import LOOK_INTERVAL, Revocations
+from cexec.system.storage.user_files import list_path
 
 OWNER = OwnerKey(b"s" * 32)
 ALICE = OWNER.issue_client("alice", 7).identity.certificate

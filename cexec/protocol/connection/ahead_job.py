@@ -1,14 +1,11 @@
-"""The jobs of one connection: their numbers, and the one that was given in advance.
+"""The job of a connection that was given in advance: its GO came while the job before it was not over.
 
-Contract: values and rules without I/O, for `Session`.  From the second revision on each frame that belongs to a job has
-the job's number, which counts the GOs of the connection modulo 256.  `JobNumbers.takes` says if a frame is to be
-looked at; it raises `ProtocolError` for a frame that belongs to no job.  An `AheadJob` is one whose GO came while the
-job before it was not over.  docs/protocol.md sections 4.2 and 4.4.
+Contract: a value and its rules, without I/O, for `Session`.  docs/protocol.md sections 4.2 and 4.4.
 """
 
 from __future__ import annotations
 
-from cexec.errors import ProtocolError
+from cexec.common_errors import ProtocolError
 from cexec.protocol.base.limits import FRAME_LENGTH, MAXIMUM_DATA, MAXIMUM_FRAME
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.options import READS
@@ -19,50 +16,6 @@ if TYPE_CHECKING:
 
     from cexec.protocol.connection.frames import Go
     from cexec.protocol.connection.streams import Outgoing
-
-NUMBERS = 256  # (protocol) a byte
-NONE = -1  # the number of no job
-LATEST = NUMBERS // 2  # (ours) jobs before the next one whose numbers mean that they have ended
-_OF_THE_NEXT = (frames.CONFIRM, frames.WITHDRAW, frames.GO)  # which begin a job, or take its offer back
-_LATE = (*frames.OF_A_STREAM, frames.SIGNAL, frames.WINDOW, frames.TAKE_BACK)  # may come when their job has ended
-
-
-class JobNumbers:
-    """`current` is the number of the latest job that has begun, `following` that of the next GO."""
-
-    __slots__ = ("current", "following", "numbered")
-
-    def __init__(self, numbered: bool) -> None:
-        """In the first revision nothing is `numbered`: all numbers are 0."""
-        self.numbered = numbered
-        self.current = NONE if numbered else 0
-        self.following = 0
-
-    def give(self) -> int:
-        """Returns the number of a job whose GO is sent or has come."""
-        number = self.following
-        if self.numbered:
-            self.following = (number + 1) % NUMBERS
-        return number
-
-    def of(self, kind: int) -> int:
-        """Returns the number for a frame that is sent now."""
-        if kind in frames.OF_THE_CONNECTION:
-            return 0
-        return self.following if kind in _OF_THE_NEXT else max(self.current, 0)
-
-    def takes(self, kind: int, number: int) -> bool:
-        """Returns False for a frame that is to be discarded, because its job has ended, or was returned."""
-        if number == self.following and kind in _OF_THE_NEXT:
-            return True
-        age = (self.following - number) % NUMBERS
-        if not 0 < age <= LATEST:
-            raise ProtocolError("frame belongs to no job")
-        if number == self.current and kind != frames.TAKE_BACK:
-            return True
-        if kind not in _LATE:
-            raise ProtocolError("frame belongs to a job that has ended")
-        return False
 
 
 class AheadJob:

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cexec.system.io.fds import Sink, Source, open_sink
-from cexec.system.io.spool import Budget, HeldSink, SpoolSource
+from cexec.client.attempt.inputs import Budget, SpoolSource
+from cexec.system.io.fds import Sink, Source
+from cexec.system.io.held_output import HeldSink
+from cexec.system.io.opened_fds import open_sink
 
 pytestmark = pytest.mark.usefixtures("process_end")
 

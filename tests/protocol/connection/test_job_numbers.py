@@ -7,7 +7,7 @@ import pytest
 from cexec.errors import ProtocolError
 from cexec.protocol.connection import frames
 from cexec.protocol.connection.frames import OF_THE_CONNECTION
-from cexec.protocol.connection.lease_jobs import LATEST, NUMBERS, JobNumbers
+from cexec.protocol.connection.session_states import LATEST, NUMBERS, JobNumbers
 
 
 def numbers(jobs: int) -> JobNumbers:
