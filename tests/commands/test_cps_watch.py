@@ -20,6 +20,7 @@ from tests.conftest import StartService
 from tests.environment import command, local_environment
 from tests.screen import Screen
 from tests.service import Application
+from tests.waiting import wait_until
 
 CAPABLE = {"TERM": "xterm", "NO_COLOR": "1"}
 HEADINGS = ["NAME", "LOAD"]
@@ -123,9 +124,10 @@ def busy(service: StartService, application: Application, tmp_path: Path) -> Cal
     """Two workers, of which one runs a job until the returned function is called."""
     gate = tmp_path / "gate"
     program = ["sh", "-c", f"while [ ! -e {gate} ]; do sleep 0.1; done"]
-    service(*program, options=["-j", "2", "--name", "zeta"])
+    zeta = service(*program, options=["-j", "2", "--name", "zeta"])
     argv, environment = application.client("-n")
     job = subprocess.Popen(argv, env=environment)
+    wait_until(zeta.started)  # else alpha may take it
     service("cat", options=["-j", "3", "--name", "alpha"])
 
     def end() -> None:

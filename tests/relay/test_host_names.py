@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from cexec.net import announcer
+from cexec.net import resolver
 from cexec.net.destinations import Destination
 from cexec.net.groups import GroupEntry, parse_groups
 from cexec.relay.host_names import LOOK_UP_INTERVAL, Names
@@ -19,7 +19,7 @@ class Answers:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.addresses: dict[str, list[str]] = {}
         self.hangs = False
-        monkeypatch.setattr(announcer, "resolve", self)
+        monkeypatch.setattr(resolver, "resolve", self)
 
     def __call__(self, entry: GroupEntry, port: int) -> tuple[list[Destination], str]:
         while self.hangs:

@@ -131,6 +131,7 @@ def test_all_that_is_known_of_a_worker_is_shown(page: Any, http: httpx.Client) -
 def test_plots_show_fifteen_minutes_or_a_day(page: Any) -> None:
     plots = page.locator("#plots [role=img]")
     plots.nth(3).wait_for()
+    page.locator("#plots [aria-label$=', all 4 now']").wait_for()  # a worker of another test may have just gone
     told = [one.get_attribute("aria-label") for one in plots.all()]
     assert re.fullmatch(r"Slots: busy \d+, all 4 now", told[0]) and re.fullmatch(r"Load .*: load [\d.]+ now", told[1])
     assert re.fullmatch(r"Jobs: queued \d+, running \d+ now", told[2])
