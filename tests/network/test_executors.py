@@ -219,7 +219,7 @@ def test_an_executor_and_cmap_share_a_slot_equally(
         callers.callback(cmap.kill)
         wait_until(lambda: (tmp_path / "log").exists() and len(tasks(tmp_path / "log")) >= 1)
         before, began = len(tasks(tmp_path / "log")), time.monotonic()
-        time.sleep(LONG)
+        time.sleep(5 * LONG)  # both hold it for turns of up to two seconds, and chance draws them
         ran, ended = tasks(tmp_path / "log")[before:], time.monotonic()
         cmap.kill()
     ours = share(json.loads(executor.stop()), began, ended)
