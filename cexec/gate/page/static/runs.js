@@ -1,12 +1,12 @@
 // Runs of cmap: the list of them, and the map, the workers and the failed tasks of the one that is chosen.
 //
 // Contract: that of shared.js.  The page asks for the list, and for what has changed of the chosen run, every POLL
-// milliseconds.  The map is a canvas of at most MOST_CELLS cells, of which only those that have changed are drawn; what
-// it shows is said in words beside it.
+// milliseconds, or more seldom where they take long to draw.  The map is a canvas of at most MOST_CELLS cells, of which
+// only those that have changed are drawn; what it shows is said in words beside it.
 
 import {
-  POLL, Refused, Row, Table, button, drawers, duration, get, inOrder, make, may, one, plural, post, redraw, redrawNow, seconds,
-  trying, when,
+  Refused, Row, Table, button, drawers, duration, get, inOrder, make, may, one, plural, post, redraw, redrawNow, seconds,
+  trying, untilNextLook, when,
 } from "./shared.js";
 
 const MOST_CELLS = 12_000;
@@ -337,6 +337,11 @@ async function look() {
   looking = false;
 }
 
+async function lookAgain() {
+  await look();
+  setTimeout(lookAgain, untilNextLook());
+}
+
 // Steering
 
 async function steer(action, value, words) {
@@ -375,8 +380,7 @@ function begin() {
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => redrawNow("run"));
   addEventListener("resize", () => { if (run?.counts) trying(async () => { await lookAtMap(chosen); redraw("run"); }); });
   document.addEventListener("visibilitychange", look);
-  setInterval(look, POLL);
-  look();
+  lookAgain();
 }
 
 export { begin as beginRuns };

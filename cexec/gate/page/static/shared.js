@@ -7,7 +7,7 @@
 export const POLL = 3000; // milliseconds between two looks
 const DRAW = 500; // milliseconds between two drawings, at least
 const LONGEST_DRAW = 3000; // milliseconds, at most
-const SHARE = 15; // of the time, one part may be spent on drawing
+const SHARE = 30; // of the time, one part may be spent on drawing
 const ROWS = 50; // of a table, at first
 const PATIENCE = 15_000; // milliseconds that an answer may take
 
@@ -139,6 +139,11 @@ export function redrawNow(part) {
   dirty.add(part);
   if (drawing) clearTimeout(drawing);
   drawing = setTimeout(() => requestAnimationFrame(draw), 0);
+}
+
+// How long to wait until the next look at what is drawn on much of the page, in milliseconds.
+export function untilNextLook() {
+  return Math.min(Math.max(POLL, 2 * SHARE * cost), 2 * POLL);
 }
 
 function draw() {
