@@ -1,7 +1,8 @@
 """A real browser for tests: Chromium without a window, led over its debugging protocol.
 
 Contract: `with Browser(directory) as browser` starts it; `open(url)` loads a page and returns when it is there;
-`evaluate(script)` returns the value of an expression in that page, of a promise too.  Needs `require_tool("chromium")`.
+`evaluate(script)` returns the value of an expression in that page, of a promise too, and `text` what it says.  Needs
+`require_tool("chromium")`.
 """
 
 from __future__ import annotations
@@ -67,6 +68,10 @@ class Browser:
         result = self._call("Runtime.evaluate", expression=script, awaitPromise=True, returnByValue=True)
         assert "exceptionDetails" not in result, result
         return result["result"].get("value")
+
+    def text(self) -> str:
+        """Returns what the page says; nothing while another page takes its place, which then has no body yet."""
+        return str(self.evaluate("document.body ? document.body.innerText : ''"))
 
     def _call(self, method: str, **parameters: object) -> Any:
         self._number += 1

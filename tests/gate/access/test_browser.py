@@ -95,7 +95,7 @@ def test_a_page_of_another_origin_starts_no_job(gate: Gate, browser: Browser) ->
     url = login_url(gate)
     browser.open(url)
     wait_until(lambda: browser.evaluate("location.pathname") == "/")
-    wait_until(lambda: "login, admin" in browser.evaluate("document.body.innerText"))
+    wait_until(lambda: "login, admin" in browser.text())
     assert browser.evaluate("document.cookie") == ""  # no script reads it
     assert url.partition("#")[2] not in browser.evaluate("history.length + location.href + document.referrer")
     before = jobs(gate)
@@ -117,4 +117,4 @@ def test_a_page_of_another_origin_starts_no_job(gate: Gate, browser: Browser) ->
     # the URL is spent, and another browser would not come in
     browser.open("about:blank")
     browser.open(url)
-    wait_until(lambda: "the code was used" in browser.evaluate("document.body.innerText"))
+    wait_until(lambda: "the code was used" in browser.text())
